@@ -1,0 +1,199 @@
+"""Structured configs: what a user may set, merged and checked by OmegaConf.
+
+A run's configuration is one `ExperimentConfig`: the defaults below, then a YAML of `search_spaces/`, then that YAML's overlay for
+the device (`devices: {cpu: …}`), then `key=value` overrides from the command line. An unknown key is an error that names the nearest
+known one. Units stand in the names (`_s`, `_ms`, `_mib`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class VllmSettings:
+    """The flags of a candidate's vLLM server. `None` leaves a flag to vLLM's own default."""
+
+    model: str = "demo-llm"
+    """A folder, `demo-llm` (a toy made by this program) or a hub name."""
+    gpu_memory_utilization: float = 0.5
+    """Share of the device's memory (on the CPU: of the NUMA node's), in (0, 1]."""
+    max_model_len: int | None = None
+    max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
+    dtype: str = "auto"
+    kv_cache_dtype: str = "auto"
+    quantization: str | None = None
+    block_size: int | None = None
+    tensor_parallel_size: int = 1
+    enforce_eager: bool = False
+    enable_prefix_caching: bool | None = None
+    enable_chunked_prefill: bool | None = None
+    load_format: str = "auto"
+    """`dummy` draws random weights of the true shape: speed and memory depend on shapes, not on values."""
+    cpu_cores: str | None = None
+    """CPU only: the cores of the engine, as in `VLLM_CPU_OMP_THREADS_BIND` and taskset ("0", "0-1", "0,2")."""
+    extra_args: dict[str, Any] = field(default_factory=dict)
+    """Any further flag of `vllm serve`, by its long name without dashes in front."""
+    env: dict[str, str] = field(default_factory=dict)
+    start_timeout_s: float = 300.0
+
+
+@dataclass
+class WhisperSettings:
+    """How faster-whisper is loaded and asked."""
+
+    model: str = "base"
+    """A size (`tiny.en`, `base` …), a folder in CTranslate2's form, or a hub name."""
+    compute_type: str = "default"
+    beam_size: int = 1
+    cpu_threads: int = 1
+    num_workers: int = 1
+    """Transcriptions at the same time in one model (CTranslate2's `num_workers`)."""
+    language: str = "en"
+    vad_filter: bool = False
+    condition_on_previous_text: bool = False
+    cpu_cores: str | None = None
+    """CPU only: the cores that the service may use."""
+    env: dict[str, str] = field(default_factory=dict)
+    start_timeout_s: float = 120.0
+
+
+@dataclass
+class Services:
+    """What runs while nothing is being tuned: a candidate's parameters are written over these."""
+
+    vllm: VllmSettings = field(default_factory=VllmSettings)
+    whisper: WhisperSettings = field(default_factory=WhisperSettings)
+
+
+@dataclass
+class ParameterSpec:
+    """One knob: either `values`, or a range (`low`, `high`, and `step` or `log`)."""
+
+    target: str
+    """Where its value goes: a dotted path into `Services`, `vllm.gpu_memory_utilization` say."""
+    values: list[Any] | None = None
+    low: float | None = None
+    high: float | None = None
+    step: float | None = None
+    log: bool = False
+    integer: bool = False
+    kind: str = "ordinal"
+    """`ordinal`: the order of `values` means something (0.45 lies next to 0.50); `categorical`: it does not."""
+    when: dict[str, list[Any]] = field(default_factory=dict)
+    """The knob exists only where each named parameter has one of these values."""
+
+
+@dataclass
+class SearchSettings:
+    """R-Zero. The defaults are the classic ones: 2 + 4 + 4 + 4 evaluations in 4 generations."""
+
+    algorithm: str = "rzero"
+    """`classic` is R-Zero as it was; `rzero` (the default) keeps its invariants and proposes better."""
+    initial: int = 2
+    tournament_size: int = 4
+    survivors: int = 2
+    elites: int = 1
+    fresh: int = 1
+    generations: int = 4
+    seed: int = 0
+
+
+@dataclass
+class ObjectiveSettings:
+    """How a measurement becomes one number; see `objective.py` for the formulas."""
+
+    weights: dict[str, float] = field(default_factory=dict)
+    """Term -> weight, of `stt_latency`, `llm_latency`, `capacity`, `stability`, `efficiency`, `wer`. They are divided by their sum."""
+    stt_latency_target_ms: float = 500.0
+    llm_latency_target_ms: float = 1000.0
+    ttft_target_ms: float = 500.0
+    latency_percentile: int = 95
+    capacity_target_sessions: float = 4.0
+    utilization_target_pct: float = 70.0
+    wer_target: float = 0.10
+    max_wer: float | None = None
+    max_failed_requests_pct: float | None = 5.0
+    """Constraint: above it a candidate violates, by the amount it is above."""
+
+
+@dataclass
+class AudioSettings:
+    """The utterances that are spoken to the assistant."""
+
+    source: str = "samples"
+    """`samples` (English clips of the package pytest-audioeval) or a folder of `NAME.wav` beside `NAME.txt`."""
+    noise_snr_db: list[float | None] = field(default_factory=lambda: [None])
+    """Each clip is also spoken in white noise at these signal-to-noise ratios; null is the clean clip."""
+    max_utterance_s: float = 30.0
+
+
+@dataclass
+class WorkloadSettings:
+    """The traffic of one evaluation."""
+
+    audio: AudioSettings = field(default_factory=AudioSettings)
+    turn_rate_per_s: float = 0.5
+    """Mean arrival rate of voice turns (Poisson, open loop)."""
+    background_rate_per_s: float = 0.0
+    """Mean arrival rate of LLM requests that come from elsewhere (Poisson, open loop)."""
+    background_prompt_tokens: int = 128
+    max_tokens: int = 32
+    """Length of each answer (the end-of-text token is ignored, so that every answer has the same length)."""
+    warmup_turns: int = 2
+    window_s: float = 10.0
+    windows: int = 1
+    solo_window_s: float = 0.0
+    """Above 0: each service is also measured alone, for the interference ratio."""
+    request_timeout_s: float = 30.0
+    max_inflight_turns: int = 64
+    capacity_max_sessions: int = 8
+    """The ramp of `concurrent_capacity` ends here."""
+    capacity_step_s: float = 3.0
+    """How long each step of the ramp is held; 0 leaves capacity out."""
+
+
+@dataclass
+class RaySettings:
+    address: str | None = None
+    """`auto`, `host:port` or `ray://host:port` joins a cluster; null starts a local Ray that ends with the run."""
+    max_concurrent_trials: int = 1
+    cpus_per_trial: float = 1.0
+    gpus_per_trial: float = 1.0
+    dashboard: bool = True
+    connect_timeout_s: float = 20.0
+
+
+@dataclass
+class RunSettings:
+    """Where things go and when they end."""
+
+    artifacts_dir: str = "artifacts"
+    port_range: list[int] = field(default_factory=lambda: [20000, 29999])
+    time_budget_s: float | None = None
+    memory_stable_samples: int = 3
+    memory_stable_mib: float = 64.0
+    memory_timeout_s: float = 30.0
+    warm_engine: bool = True
+    """Start engines by fork from a process that has vLLM imported (CPU) and keep one while its flags do not change."""
+    stop_timeout_s: float = 20.0
+
+
+@dataclass
+class ExperimentConfig:
+    """One experiment: what may vary, what it is judged by, and how it is run."""
+
+    name: str = "experiment"
+    description: str = ""
+    device: str = "auto"
+    """`auto`, `cuda` or `cpu`. `cuda` where there is none is an error, never a quiet measurement on the CPU."""
+    parameters: dict[str, ParameterSpec] = field(default_factory=dict)
+    baseline: dict[str, Any] = field(default_factory=dict)
+    services: Services = field(default_factory=Services)
+    objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
+    workload: WorkloadSettings = field(default_factory=WorkloadSettings)
+    search: SearchSettings = field(default_factory=SearchSettings)
+    ray: RaySettings = field(default_factory=RaySettings)
+    run: RunSettings = field(default_factory=RunSettings)
