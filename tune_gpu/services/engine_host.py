@@ -1,0 +1,116 @@
+"""A process that has vLLM imported and forks API servers from itself: a start costs what the engine costs, not what the imports cost.
+
+Most of a cold `vllm serve` on the CPU is Python imports, made three times over (API server, engine core, worker). Here they are made once.
+Sound only where nothing that cannot be forked has been touched: the host runs no tensor operation, starts no thread pool and initialises
+no CUDA context; it refuses to serve if that ever changes. Each forked server becomes the leader of its own session, so that all of
+one engine's processes can be told from another's, and every process forked below it dies with its parent.
+
+Run as `python -m tune_gpu.services.engine_host SOCKET`; speaks JSON lines over that Unix socket with one client at a time:
+`{"op": "start", "argv": […], "env": {…}, "log": PATH, "cores": [0]}` -> `{"pid": 1}`; `{"op": "poll", "pid": 1}` -> `{"exit_code": null}`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import signal
+import socket
+import sys
+import tempfile
+from typing import Any
+
+from tune_gpu.services.guard import die_with_parent
+
+API_SERVER = "vllm.entrypoints.openai.api_server"
+
+
+def preload() -> None:
+    """Import what the three processes of a server need, and make vLLM fork its processes instead of spawning them."""
+    import multiprocessing
+
+    import vllm.utils.system_utils as system_utils
+
+    fork = multiprocessing.get_context("fork")
+    # vLLM's CPU platform insists on spawn, so that OpenMP reads its affinity anew; here the affinity is the process's own (taskset).
+    system_utils.get_mp_context = lambda: fork
+    import torch
+    import vllm.entrypoints.openai.api_server
+    import vllm.model_executor.models.llama
+    import vllm.v1.core.sched.scheduler
+    import vllm.v1.engine.async_llm
+    import vllm.v1.engine.core
+    import vllm.v1.executor.multiproc_executor  # noqa: F401
+
+    if torch.cuda.is_initialized():
+        raise RuntimeError("importing vLLM has initialised CUDA: engines cannot be forked from this process; set run.warm_engine=false")
+    if not torch.cuda.is_available():
+        import vllm.v1.worker.cpu_worker  # noqa: F401
+
+
+def become_server(argv: list[str], env: dict[str, str], log: str, cores: list[int] | None) -> None:
+    """In the forked child: take this environment, these cores and this log, and run vLLM's API server. Does not return."""
+    code = 1
+    try:
+        os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.environ.clear()
+        os.environ.update(env)
+        tempfile.tempdir = None  # forget the host's: the server's own (TMPDIR) goes when the server has gone
+        if cores:
+            import torch
+
+            os.sched_setaffinity(0, cores)
+            torch.set_num_threads(len(cores))
+        sys.argv = [API_SERVER, *argv]
+        runpy.run_module(API_SERVER, run_name="__main__", alter_sys=True)
+        code = 0
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def answer(request: dict[str, Any], connection: socket.socket, ended: dict[int, int]) -> dict[str, Any]:
+    """Carry out one request of the client."""
+    if request["op"] == "start":
+        pid = os.fork()
+        if pid == 0:
+            connection.close()
+            become_server(request["argv"], request["env"], request["log"], request["cores"])
+        return {"pid": pid}
+    pid = request["pid"]
+    if pid not in ended:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            ended[pid] = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+    return {"exit_code": ended.get(pid)}
+
+
+def main(path: str) -> None:
+    """Preload, then serve the socket until it is closed."""
+    os.register_at_fork(after_in_child=die_with_parent)
+    preload()
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen(1)
+    connection, _ = listener.accept()
+    listener.close()
+    ended: dict[int, int] = {}
+    with connection, connection.makefile("rb") as lines:
+        for line in lines:
+            connection.sendall(json.dumps(answer(json.loads(line), connection, ended)).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

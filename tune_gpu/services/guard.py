@@ -1,0 +1,122 @@
+"""Runs a program and takes everything that it started down with it.
+
+Started as a script (`python guard.py GRACE_S -- PROGRAM ARGS…`), from the standard library alone, so that it is up in milliseconds. Its
+standard input is a pipe that its owner holds: when the owner ends, however it ends, the pipe closes, and the guard ends the program:
+SIGTERM, a grace, then SIGKILL to every descendant. As a child subreaper it stays the ancestor of orphans (an engine process whose API
+server has died), so none can get away. It exits with the program's code (128 + signal if a signal ended it).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def die_with_parent() -> None:
+    """Ask the kernel for SIGKILL when the parent's thread ends (prctl(2)); for children that nobody else would end."""
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def descendants(root: int) -> list[int]:
+    """Process ids below `root`, without it, from /proc (a process that ends meanwhile is left out)."""
+    children: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError, IndexError, ValueError), open(f"/proc/{name}/stat", "rb") as stat:
+                parent = int(stat.read().rpartition(b")")[2].split()[1])
+                children.setdefault(parent, []).append(int(name))
+    found: list[int] = []
+    queue = [root]
+    while queue:
+        below = children.get(queue.pop(), [])
+        found += below
+        queue += below
+    return found
+
+
+def shared_memory_of(pids: list[int]) -> set[str]:
+    """Files under /dev/shm that these processes have mapped: a process that is killed cannot unlink its own."""
+    paths: set[str] = set()
+    for pid in pids:
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/maps") as maps:
+            paths.update(re.findall(r"(/dev/shm/\S+)$", maps.read(), re.MULTILINE))
+    return paths
+
+
+def _signal(pids: list[int], number: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def _reap() -> dict[int, int]:
+    ended: dict[int, int] = {}
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                break
+            ended[pid] = status
+    return ended
+
+
+def end_all(program: int, grace_s: float) -> None:
+    """SIGTERM to the program, a grace for it and its children to end by themselves, SIGKILL to what is left, until nothing is."""
+    leftovers = shared_memory_of(descendants(os.getpid()))
+    _signal([program], signal.SIGTERM)
+    deadline = time.monotonic() + grace_s
+    while (alive := descendants(os.getpid())) and time.monotonic() < deadline:
+        _reap()
+        leftovers |= shared_memory_of(alive)
+        if program not in alive:
+            break  # the orphans of a program that has gone are not owed a grace
+        time.sleep(0.02)
+    while alive := descendants(os.getpid()):
+        _signal(alive, signal.SIGKILL)
+        _reap()
+        time.sleep(0.01)
+    for path in leftovers:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+def main(argv: list[str]) -> int:
+    """Run the program after `--` under guard; see the module's text."""
+    grace_s, separator, *command = argv
+    assert separator == "--", argv
+    _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_write, False)
+    signal.set_wakeup_fd(wake_write)
+    asked: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda n, _frame: asked.append(n))
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=die_with_parent)  # noqa: PLW1509
+    status: int | None = None
+    while status is None and not asked:
+        ready, _, _ = select.select([0, wake_read], [], [])
+        if 0 in ready and not os.read(0, 1024):
+            asked.append(signal.SIGTERM)
+        if wake_read in ready:
+            os.read(wake_read, 1024)
+            status = _reap().get(child.pid)
+    end_all(child.pid, float(grace_s) if status is None else 0.0)
+    if status is None:
+        return 128 + signal.SIGTERM
+    return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+
+
+if __name__ == "__main__":
+    os._exit(main(sys.argv[1:]))

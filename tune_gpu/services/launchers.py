@@ -1,0 +1,153 @@
+"""Two ways to start vLLM's API server: cold, as a user would, and warm, forked from a process that has vLLM imported."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from tune_gpu.measurement import Failure, FailureKind, Phase, ServiceError
+from tune_gpu.services.process import ManagedProcess, end_session, session_pids
+
+API_SERVER_MODULE = "vllm.entrypoints.openai.api_server"
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One start: vLLM's flags, the whole environment, the cores (null for all) and where the output goes."""
+
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    cores: Sequence[int] | None
+    log: Path
+
+
+class Launched(Protocol):
+    """A server that was started."""
+
+    def exit_code(self) -> int | None:
+        """Null while it runs."""
+
+    def pids(self) -> list[int]:
+        """All of its processes."""
+
+    def stop(self) -> None:
+        """End all of its processes; returns when they have gone."""
+
+
+def launch_cold(launch: Launch, grace_s: float) -> Launched:
+    """`python -m vllm…api_server`, in a process of its own."""
+    command = [sys.executable, "-m", API_SERVER_MODULE, *launch.argv]
+    return ManagedProcess(command, log=launch.log, env=launch.env, grace_s=grace_s, cores=launch.cores)
+
+
+class EngineHost:
+    """Starts servers by fork from `engine_host.py`, which it keeps running from the first start until `close`."""
+
+    def __init__(self, env: Mapping[str, str], *, ready_timeout_s: float = 180.0) -> None:
+        self._env = dict(env)
+        self._ready_timeout_s = ready_timeout_s
+        self._folder: Path | None = None
+        self._process: ManagedProcess | None = None
+        self._socket: socket.socket | None = None
+        self.import_s: float | None = None
+        """What the imports cost, once; null before the first start."""
+
+    def launch(self, launch: Launch, grace_s: float) -> Launched:
+        """Fork a server. Raises ServiceError if the host cannot be brought up."""
+        if self._socket is None or self._process is None or self._process.exit_code() is not None:
+            self._open()
+        reply = self._ask(
+            {"op": "start", "argv": list(launch.argv), "env": dict(launch.env), "log": str(launch.log),
+             "cores": list(launch.cores) if launch.cores else None}
+        )
+        return _ForkedServer(self, int(reply["pid"]), grace_s)
+
+    def _open(self) -> None:
+        self.close()
+        started = time.monotonic()
+        folder = Path(tempfile.mkdtemp(prefix="tune-gpu-host-"))
+        self._folder = folder
+        address = folder / "control"
+        # The current folder is not searched for modules: a user's `json.py` must not be what the host imports.
+        command = [sys.executable, "-P", "-m", "tune_gpu.services.engine_host", str(address)]
+        source = str(Path(__file__).resolve().parents[2])
+        env = {**self._env, "PYTHONPATH": os.pathsep.join(filter(None, [source, self._env.get("PYTHONPATH")]))}
+        self._process = ManagedProcess(command, log=folder / "host.log", env=env, grace_s=1.0)
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        while True:
+            connection = socket.socket(socket.AF_UNIX)
+            try:
+                connection.connect(str(address))
+                break
+            except OSError:
+                connection.close()
+            if self._process.exit_code() is not None or time.monotonic() - started > self._ready_timeout_s:
+                log = (folder / "host.log").read_text(errors="replace").strip().splitlines()
+                kind = FailureKind.STARTUP_CRASH if self._process.exit_code() is not None else FailureKind.STARTUP_TIMEOUT
+                self.close()
+                raise ServiceError(Failure(kind, "vllm", Phase.START, "the warm engine host did not start", "\n".join(log[-3:])))
+            time.sleep(0.05)
+        self._socket = connection
+        self.import_s = time.monotonic() - started
+
+    def _ask(self, request: dict[str, object]) -> dict[str, int | None]:
+        assert self._socket is not None
+        try:
+            self._socket.sendall(json.dumps(request).encode() + b"\n")
+            answer = b""
+            while not answer.endswith(b"\n"):
+                chunk = self._socket.recv(65536)
+                if not chunk:
+                    raise ConnectionResetError("the warm engine host has gone")
+                answer += chunk
+        except OSError as error:
+            raise ServiceError(Failure(FailureKind.SERVICE_LOST, "vllm", Phase.START, str(error))) from error
+        return dict(json.loads(answer))
+
+    def exit_code_of(self, pid: int) -> int | None:
+        """Of a forked server; 137 if the host itself has gone (its children die with it)."""
+        try:
+            return self._ask({"op": "poll", "pid": pid})["exit_code"]
+        except (ServiceError, AssertionError):
+            return 137
+
+    def close(self) -> None:
+        """End the host and every server forked from it."""
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.close()
+            self._socket = None
+        if self._process is not None:
+            self._process.stop()
+            self._process = None
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+
+class _ForkedServer:
+    """A server that leads a session of its own below the engine host."""
+
+    def __init__(self, host: EngineHost, pid: int, grace_s: float) -> None:
+        self._host, self._pid, self._grace_s = host, pid, grace_s
+
+    def exit_code(self) -> int | None:
+        return self._host.exit_code_of(self._pid)
+
+    def pids(self) -> list[int]:
+        return session_pids(self._pid)
+
+    def stop(self) -> None:
+        end_session(self._pid, self._grace_s)
+        self._host.exit_code_of(self._pid)  # lets the host reap it

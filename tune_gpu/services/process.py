@@ -1,0 +1,127 @@
+"""The lifetime that every service relies on: whatever this program starts, it can end, and it ends with this program."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tune_gpu.services import guard
+
+_GUARD_SCRIPT = guard.__file__
+
+
+class ManagedProcess:
+    """A program and all that it starts, under a guard that ends them when this process ends, however it ends.
+
+    Args:
+        command: program and arguments; never a shell's line.
+        log: its output goes here (overwritten).
+        env: its whole environment.
+        grace_s: how long it may take to end by itself.
+        cores: the cores that it and its children may use; null for all.
+    """
+
+    def __init__(
+        self, command: Sequence[str], *, log: Path, env: Mapping[str, str], grace_s: float = 5.0, cores: Sequence[int] | None = None
+    ) -> None:
+        self.log = log
+        self.grace_s = grace_s
+        with log.open("wb") as output:
+            self._guard = subprocess.Popen(
+                [sys.executable, "-S", _GUARD_SCRIPT, str(grace_s), "--", *pinned(command, cores)],
+                stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=dict(env), start_new_session=True,
+            )
+        # The pipe closes when this process ends; the finalizer is for an owner that lives on and forgets.
+        self._finalizer = weakref.finalize(self, _close, self._guard)
+
+    @property
+    def pid(self) -> int:
+        """The guard's process id: the root of the process tree."""
+        return self._guard.pid
+
+    def exit_code(self) -> int | None:
+        """The program's exit code (128 + signal for a death by signal), null while it runs."""
+        return self._guard.poll()
+
+    def pids(self) -> list[int]:
+        """The program and everything below it (the guard itself left out)."""
+        return guard.descendants(self._guard.pid)
+
+    def stop(self) -> None:
+        """End the program and everything below it; returns when all of it has gone. Calling it twice does nothing."""
+        tree = self.pids() if self.exit_code() is None else []
+        self._finalizer()
+        try:
+            self._guard.wait(self.grace_s + 10.0)
+        except subprocess.TimeoutExpired:
+            self._guard.kill()
+            self._guard.wait()
+        kill_and_wait(tree)  # only if somebody killed the guard first
+
+
+def pinned(command: Sequence[str], cores: Sequence[int] | None) -> list[str]:
+    """The command, held to these cores by `taskset` (util-linux): what a user would deploy, and inherited by every thread and child."""
+    return [*(["taskset", "-c", ",".join(map(str, cores))] if cores else []), *command]
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    if process.stdin:
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+
+
+def start_ticks(pid: int) -> int | None:
+    """When a process started, in clock ticks after boot (proc(5), field 22): with its id it names a process for ever."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    fields = stat.rpartition(b")")[2].split()
+    return None if fields[0] == b"Z" else int(fields[19])
+
+
+def session_pids(session: int) -> list[int]:
+    """All processes of a session (setsid(2))."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                if os.getsid(int(name)) == session and start_ticks(int(name)) is not None:
+                    found.append(int(name))
+    return found
+
+
+def kill_and_wait(pids: Sequence[int], timeout_s: float = 10.0) -> None:
+    """SIGKILL these processes and wait until they have gone. Raises TimeoutError if one stays (a driver that hangs, say)."""
+    births = {pid: start_ticks(pid) for pid in pids}
+    left = {pid: birth for pid, birth in births.items() if birth is not None}
+    deadline = time.monotonic() + timeout_s
+    for pid in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    while any(start_ticks(pid) == birth for pid, birth in left.items()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"processes {sorted(left)} are still there {timeout_s:g} s after SIGKILL")
+        time.sleep(0.01)
+
+
+def end_session(session: int, grace_s: float) -> None:
+    """End every process of a session: SIGTERM to its leader, a grace, SIGKILL to the rest; what they shared under /dev/shm goes too."""
+    leftovers = guard.shared_memory_of(session_pids(session))
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(session, signal.SIGTERM)
+    deadline = time.monotonic() + grace_s
+    while time.monotonic() < deadline and start_ticks(session) is not None:
+        time.sleep(0.02)
+    while alive := session_pids(session):
+        leftovers |= guard.shared_memory_of(alive)
+        kill_and_wait(alive)
+    for path in leftovers:
+        Path(path).unlink(missing_ok=True)
