@@ -153,6 +153,10 @@ class WorkloadSettings:
     """The ramp of `concurrent_capacity` ends here."""
     capacity_step_s: float = 3.0
     """How long each step of the ramp is held; 0 leaves capacity out."""
+    session_pause_s: float = 0.5
+    """A caller's mean pause between an answer and the next utterance, in the ramp."""
+    capacity_hopeless_load: float = 1.5
+    """A step this far above its targets is not held a second time."""
 
 
 @dataclass

@@ -1,0 +1,138 @@
+"""faster-whisper as a service of its own process, spoken to as OpenAI's transcription API is.
+
+`POST /v1/audio/transcriptions` (multipart: `file`, optional `language`) answers `{"text", "duration_s", "compute_s"}`; `GET /health`
+answers once the model is loaded and says what is served and where it really runs. Every request carries the run's key
+(`Authorization: Bearer`), which comes in the variable TUNE_GPU_API_KEY.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hmac
+import io
+import json
+import os
+import sys
+import time
+import wave
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from aiohttp import web
+
+MAX_UPLOAD_BYTES = 64 * 2**20
+
+
+def load_model(arguments: argparse.Namespace) -> Any:
+    """Load the weights on exactly the device that was asked for; CTranslate2 raises if it is not there."""
+    from faster_whisper import WhisperModel
+
+    return WhisperModel(
+        arguments.model, device=arguments.device, compute_type=arguments.compute_type, cpu_threads=arguments.cpu_threads,
+        num_workers=arguments.num_workers,
+    )
+
+
+def read_audio(content: bytes) -> np.ndarray:
+    """Samples as float32, mono, 16 kHz. Raises ValueError for what is no audio."""
+    try:
+        with wave.open(io.BytesIO(content)) as clip:
+            if (clip.getframerate(), clip.getnchannels(), clip.getsampwidth()) == (16000, 1, 2):
+                return np.frombuffer(clip.readframes(clip.getnframes()), dtype="<i2").astype(np.float32) / 32768.0
+    except (wave.Error, EOFError):
+        pass
+    from faster_whisper.audio import decode_audio
+
+    try:
+        return np.asarray(decode_audio(io.BytesIO(content)))
+    except Exception as error:  # PyAV raises many kinds
+        raise ValueError(f"not an audio file: {error}") from error
+
+
+class Transcriber:
+    """The model and as many threads as it has workers; a request that finds them busy waits its turn."""
+
+    def __init__(self, model: Any, arguments: argparse.Namespace) -> None:
+        self._model, self._arguments = model, arguments
+        self._pool = ThreadPoolExecutor(arguments.num_workers)
+
+    async def transcribe(self, samples: np.ndarray, language: str) -> tuple[str, float]:
+        """The text and the seconds of computing that it took."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._work, samples, language)
+
+    def _work(self, samples: np.ndarray, language: str) -> tuple[str, float]:
+        started = time.perf_counter()
+        segments, _ = self._model.transcribe(
+            samples, language=language, beam_size=self._arguments.beam_size, vad_filter=self._arguments.vad_filter,
+            condition_on_previous_text=self._arguments.condition_on_previous_text,
+        )
+        text = " ".join(segment.text.strip() for segment in segments)
+        return text, time.perf_counter() - started
+
+
+def build_app(transcriber: Transcriber, description: dict[str, Any], api_key: str) -> web.Application:
+    """The HTTP side."""
+
+    @web.middleware
+    async def authorise(request: web.Request, handler: Any) -> web.StreamResponse:
+        given = request.headers.get("Authorization", "")
+        if not hmac.compare_digest(given.encode(), f"Bearer {api_key}".encode()):
+            return web.json_response({"error": {"message": "wrong or missing key"}}, status=401)
+        return await handler(request)
+
+    async def health(_request: web.Request) -> web.Response:
+        return web.json_response(description)
+
+    async def transcriptions(request: web.Request) -> web.Response:
+        form = await request.post()
+        upload = form.get("file")
+        if not isinstance(upload, web.FileField):
+            return web.json_response({"error": {"message": "the field `file` is missing"}}, status=400)
+        try:
+            samples = read_audio(upload.file.read())
+        except ValueError as error:
+            return web.json_response({"error": {"message": str(error)}}, status=400)
+        text, compute_s = await transcriber.transcribe(samples, str(form.get("language") or description["language"]))
+        return web.json_response({"text": text, "duration_s": len(samples) / 16000, "compute_s": compute_s})
+
+    app = web.Application(middlewares=[authorise], client_max_size=MAX_UPLOAD_BYTES)
+    app.add_routes([web.get("/health", health), web.post("/v1/audio/transcriptions", transcriptions)])
+    return app
+
+
+def parse_arguments(argv: list[str]) -> argparse.Namespace:
+    """The service's command line."""
+    parser = argparse.ArgumentParser(prog="whisper_server", description="faster-whisper behind OpenAI's transcription API.")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--name", required=True, help="what /health says it serves")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--device", choices=["cpu", "cuda"], required=True)
+    parser.add_argument("--compute-type", default="default")
+    parser.add_argument("--cpu-threads", type=int, default=1)
+    parser.add_argument("--num-workers", type=int, default=1)
+    parser.add_argument("--beam-size", type=int, default=1)
+    parser.add_argument("--language", default="en")
+    parser.add_argument("--vad-filter", action="store_true")
+    parser.add_argument("--condition-on-previous-text", action="store_true")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str]) -> None:
+    """Load, then serve until ended."""
+    arguments = parse_arguments(argv)
+    started = time.perf_counter()
+    model = load_model(arguments)
+    description = {
+        "name": arguments.name, "pid": os.getpid(), "device": model.model.device, "compute_type": model.model.compute_type,
+        "load_s": time.perf_counter() - started, "language": arguments.language,
+    }
+    print(json.dumps(description), flush=True)
+    app = build_app(Transcriber(model, arguments), description, os.environ["TUNE_GPU_API_KEY"])
+    web.run_app(app, host=arguments.host, port=arguments.port, print=None, access_log=None, handle_signals=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,1 @@
+"""Traffic: what is said and asked, when it arrives, who sends it, and what came of it."""

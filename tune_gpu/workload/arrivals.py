@@ -1,0 +1,17 @@
+"""When requests are due."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def poisson_arrivals(rate_per_s: float, duration_s: float, rng: np.random.Generator) -> list[float]:
+    """Due times in [0, duration) of a Poisson process (independent exponential gaps), in order. No arrivals at rate 0."""
+    if rate_per_s <= 0 or duration_s <= 0:
+        return []
+    due: list[float] = []
+    now = float(rng.exponential(1.0 / rate_per_s))
+    while now < duration_s:
+        due.append(now)
+        now += float(rng.exponential(1.0 / rate_per_s))
+    return due

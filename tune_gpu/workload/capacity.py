@@ -1,0 +1,122 @@
+"""How many callers at once: a ramp of voice sessions on the running services, never a division of free memory.
+
+A session takes one turn after another with a short pause between (a closed loop: a caller waits for the answer). The ramp holds 1, 2, 3 …
+sessions for a step each; a step passes while the percentile of each latency stays within its target and failures within theirs. A step
+that fails is held once more, and fails only if both together fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tune_gpu.config import ObjectiveSettings, WorkloadSettings
+from tune_gpu.workload.audio import Utterance
+from tune_gpu.workload.clients import Endpoints
+from tune_gpu.workload.percentiles import Distribution
+from tune_gpu.workload.voice_turn import TurnSample, take_turn
+from tune_gpu.workload.window import Abort, client_session, never, spoken_order, until_done_or_aborted
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """The outcome of a ramp."""
+
+    sessions: int
+    """The most simultaneous voice sessions that met the targets."""
+    continuous: float
+    """The same, with how near the next was to passing as its fraction: strictly monotone where `sessions` ties."""
+    loads: tuple[float, ...]
+    """For 1, 2, 3 … sessions: the worst of latency / target; above 1 the step failed."""
+    at_ceiling: bool = False
+    """Every step passed: the capacity may be greater than the ramp."""
+
+
+def load_of(turns: Sequence[TurnSample], objective: ObjectiveSettings) -> float:
+    """The worst ratio of a latency's percentile to its target; infinite where nothing was answered or too much failed.
+
+    A turn that failed says nothing of latency; above the allowed share of failures the step cannot pass.
+    """
+    answered = [turn for turn in turns if turn.error is None]
+    allowed_pct = 0.0 if objective.max_failed_requests_pct is None else objective.max_failed_requests_pct
+    if not answered or 100.0 * (len(turns) - len(answered)) / len(turns) > allowed_pct:
+        return float("inf")
+    stt = Distribution.of([t.stt.latency_ms for t in answered if t.stt is not None and t.stt.latency_ms is not None])
+    llm = Distribution.of([t.llm.latency_ms for t in answered if t.llm is not None and t.llm.latency_ms is not None])
+    ttft = Distribution.of([t.llm.ttft_ms for t in answered if t.llm is not None and t.llm.ttft_ms is not None])
+    if stt is None or llm is None or ttft is None:
+        return float("inf")
+    at = objective.latency_percentile
+    return max(stt.at(at) / objective.stt_latency_target_ms, llm.at(at) / objective.llm_latency_target_ms,
+               ttft.at(at) / objective.ttft_target_ms)
+
+
+def decide(loads: Sequence[float], *, at_ceiling: bool) -> Capacity:
+    """From the loads of 1, 2, 3 … sessions, of which only the last may have failed, to the capacity.
+
+    Between the last step that passed (load a <= 1) and the first that failed (b > 1) the load is taken as linear, so that it crosses 1 at
+    the fraction (1 - a) / (b - a). If one session already fails, the fraction is 1 / b.
+    """
+    passed = sum(load <= 1.0 for load in loads)
+    if passed == len(loads):
+        last = loads[-1] if loads else 1.0
+        return Capacity(passed, passed + (1.0 - last) if passed else 0.0, tuple(loads), at_ceiling)
+    failed = loads[passed]
+    if passed == 0:
+        return Capacity(0, 1.0 / failed, tuple(loads))
+    below = loads[passed - 1]
+    return Capacity(passed, passed + (1.0 - below) / (failed - below), tuple(loads))
+
+
+def find_capacity(
+    endpoints: Endpoints, workload: WorkloadSettings, objective: ObjectiveSettings, utterances: Sequence[Utterance], *, seed: int,
+    abort: Abort = never, on_step: Callable[[int, float], None] = lambda _sessions, _load: None,
+) -> Capacity | None:
+    """Ramp the sessions up until a step fails twice or the ramp ends; null if it was aborted."""
+    loads: list[float] = []
+    for sessions in range(1, workload.capacity_max_sessions + 1):
+        turns: list[TurnSample] = []
+        for attempt in range(2):
+            rng = np.random.default_rng([seed, 1_000_000, sessions, attempt])
+            more, aborted = asyncio.run(_hold(endpoints, workload, utterances, sessions, rng, abort))
+            if aborted:
+                return None
+            turns += more
+            load = load_of(turns, objective)
+            if load <= 1.0 or load > workload.capacity_hopeless_load:
+                break
+        loads.append(load)
+        on_step(sessions, load)
+        if load > 1.0:
+            return decide(loads, at_ceiling=False)
+    return decide(loads, at_ceiling=True)
+
+
+async def _hold(
+    endpoints: Endpoints, workload: WorkloadSettings, utterances: Sequence[Utterance], sessions: int, rng: np.random.Generator, abort: Abort
+) -> tuple[list[TurnSample], str | None]:
+    turns: list[TurnSample] = []
+    ends = time.monotonic() + workload.capacity_step_s
+    voices = [np.random.default_rng(rng.integers(2**63)) for _ in range(sessions)]
+
+    async def work() -> None:
+        async with client_session() as client, asyncio.TaskGroup() as group:
+
+            async def session(voice: np.random.Generator) -> None:
+                for utterance in spoken_order(utterances, voice):
+                    await asyncio.sleep(float(voice.uniform(0.5, 1.5)) * workload.session_pause_s)
+                    if time.monotonic() >= ends:
+                        return
+                    turns.append(
+                        await take_turn(client, endpoints, utterance, due=time.monotonic(), max_tokens=workload.max_tokens,
+                                        timeout_s=workload.request_timeout_s)
+                    )
+
+            for voice in voices:
+                group.create_task(session(voice))
+
+    return turns, await until_done_or_aborted(work(), abort)

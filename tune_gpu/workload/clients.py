@@ -1,0 +1,162 @@
+"""The two clients: speech to text, and streamed completions. What goes wrong with a request is a value, never a latency."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass, field
+
+import aiohttp
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """Where the services under test are, and the keys that they ask for."""
+
+    llm_url: str
+    llm_model: str
+    llm_key: str
+    stt_url: str
+    stt_key: str
+
+
+@dataclass
+class LlmSample:
+    """One streamed completion. Times are of the monotonic clock, in seconds."""
+
+    due: float
+    chunk_times: list[float] = field(default_factory=list)
+    n_tokens: int = 0
+    error: str | None = None
+
+    @property
+    def ttft_ms(self) -> float | None:
+        """Due to first token."""
+        return None if self.error or not self.chunk_times else (self.chunk_times[0] - self.due) * 1e3
+
+    @property
+    def latency_ms(self) -> float | None:
+        """Due to last token."""
+        return None if self.error or not self.chunk_times else (self.chunk_times[-1] - self.due) * 1e3
+
+    @property
+    def itl_ms(self) -> list[float]:
+        """Gaps between tokens; where a chunk carried several, the mean gap of the answer, once for each."""
+        if self.error or self.n_tokens < 2 or len(self.chunk_times) < 2:
+            return []
+        if len(self.chunk_times) == self.n_tokens:
+            return [(b - a) * 1e3 for a, b in zip(self.chunk_times, self.chunk_times[1:], strict=False)]
+        mean = (self.chunk_times[-1] - self.chunk_times[0]) * 1e3 / (self.n_tokens - 1)
+        return [mean] * (self.n_tokens - 1)
+
+
+@dataclass
+class SttSample:
+    """One transcription."""
+
+    due: float
+    done: float | None = None
+    text: str = ""
+    audio_s: float = 0.0
+    compute_s: float | None = None
+    error: str | None = None
+
+    @property
+    def latency_ms(self) -> float | None:
+        """Due to transcript."""
+        return None if self.error or self.done is None else (self.done - self.due) * 1e3
+
+    @property
+    def rtf(self) -> float | None:
+        """Real-time factor: seconds of computing for one second of speech."""
+        return None if self.error or self.compute_s is None or self.audio_s <= 0 else self.compute_s / self.audio_s
+
+
+async def complete(
+    session: aiohttp.ClientSession, endpoints: Endpoints, prompt: str, *, max_tokens: int, due: float, timeout_s: float
+) -> LlmSample:
+    """Stream one completion (OpenAI's `/v1/completions`), noting when each chunk of tokens arrives.
+
+    A chunk counts if it carries a choice, even one without text: a token may be part of a character. An answer without the closing
+    `[DONE]` is `truncated_stream`, one without a token `empty_answer`.
+    """
+    sample = LlmSample(due)
+    body = {"model": endpoints.llm_model, "prompt": prompt, "max_tokens": max_tokens, "ignore_eos": True, "temperature": 0.0,
+            "stream": True, "stream_options": {"include_usage": True}}
+    try:
+        async with asyncio.timeout(_left(due, timeout_s)), session.post(
+            f"{endpoints.llm_url}/v1/completions", json=body, headers={"Authorization": f"Bearer {endpoints.llm_key}"}
+        ) as reply:
+            if reply.status != 200:
+                sample.error = f"http_{reply.status}"
+                return sample
+            finished = False
+            async for line in reply.content:
+                if not line.startswith(b"data:"):
+                    continue
+                now, payload = time.monotonic(), line[5:].strip()
+                if payload == b"[DONE]":
+                    finished = True
+                    break
+                _take_chunk(sample, json.loads(payload), now)
+    except (TimeoutError, aiohttp.ServerTimeoutError):
+        sample.error = "timeout"
+    except (aiohttp.ClientPayloadError, asyncio.IncompleteReadError):
+        sample.error = "truncated_stream"
+    except aiohttp.ClientError:
+        sample.error = "connection"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        sample.error = "bad_payload"
+    else:
+        sample.error = sample.error or (None if finished else "truncated_stream")
+        if sample.error is None and not sample.chunk_times:
+            sample.error = "empty_answer"
+    sample.n_tokens = max(sample.n_tokens, len(sample.chunk_times))
+    return sample
+
+
+def _take_chunk(sample: LlmSample, chunk: dict[str, object], now: float) -> None:
+    if "error" in chunk:
+        sample.error = "stream_error"
+    if chunk.get("choices"):
+        sample.chunk_times.append(now)
+    usage = chunk.get("usage")
+    if isinstance(usage, dict):
+        sample.n_tokens = int(usage["completion_tokens"])
+
+
+async def transcribe(
+    session: aiohttp.ClientSession, endpoints: Endpoints, wav: bytes, *, audio_s: float, due: float, timeout_s: float
+) -> SttSample:
+    """Transcribe one clip (OpenAI's `/v1/audio/transcriptions`). A transcript of nothing is `empty_transcript`."""
+    sample = SttSample(due, audio_s=audio_s)
+    form = aiohttp.FormData()
+    form.add_field("file", wav, filename="utterance.wav", content_type="audio/wav")
+    form.add_field("model", "whisper")
+    form.add_field("response_format", "json")
+    try:
+        async with asyncio.timeout(_left(due, timeout_s)), session.post(
+            f"{endpoints.stt_url}/v1/audio/transcriptions", data=form, headers={"Authorization": f"Bearer {endpoints.stt_key}"}
+        ) as reply:
+            if reply.status != 200:
+                sample.error = f"http_{reply.status}"
+                return sample
+            answer = json.loads(await reply.read())
+            sample.text = str(answer["text"]).strip()
+            sample.compute_s = float(answer["compute_s"]) if "compute_s" in answer else None
+            sample.done = time.monotonic()
+    except (TimeoutError, aiohttp.ServerTimeoutError):
+        sample.error = "timeout"
+    except aiohttp.ClientError:
+        sample.error = "connection"
+    except (ValueError, KeyError, TypeError):
+        sample.error = "bad_payload"
+    if sample.error is None and not sample.text:
+        sample.error = "empty_transcript"
+    return sample
+
+
+def _left(due: float, timeout_s: float) -> float:
+    """The time-out runs from the due time: waiting in the client is waiting."""
+    return max(0.001, due + timeout_s - time.monotonic())

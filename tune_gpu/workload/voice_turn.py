@@ -1,0 +1,61 @@
+"""One voice turn: an utterance to Whisper, its transcript to the LLM, the answer streamed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import aiohttp
+
+from tune_gpu.workload.audio import Utterance
+from tune_gpu.workload.clients import Endpoints, LlmSample, SttSample, complete, transcribe
+
+
+@dataclass
+class TurnSample:
+    """What came of one turn. `due` is the end of speech (monotonic clock, seconds)."""
+
+    due: float
+    utterance: str
+    reference: str
+    stt: SttSample | None = None
+    llm: LlmSample | None = None
+    shed: bool = False
+    """It was due, but too many turns were in flight already: a failure of the system under test, and counted."""
+
+    @property
+    def error(self) -> str | None:
+        """Which request failed and how (`stt_timeout`, `llm_http_500`, `shed`); null if none did."""
+        if self.shed:
+            return "shed"
+        if self.stt is not None and self.stt.error:
+            return f"stt_{self.stt.error}"
+        if self.llm is not None and self.llm.error:
+            return f"llm_{self.llm.error}"
+        return None
+
+    @property
+    def voice_turn_ms(self) -> float | None:
+        """End of speech to the answer's first token."""
+        if self.error or self.stt is None or self.llm is None or not self.llm.chunk_times:
+            return None
+        return (self.llm.chunk_times[0] - self.due) * 1e3
+
+
+async def take_turn(
+    session: aiohttp.ClientSession, endpoints: Endpoints, utterance: Utterance, *, due: float, max_tokens: int, timeout_s: float,
+    mode: str = "mixed",
+) -> TurnSample:
+    """One turn that was due at `due`; in mode `stt` it ends with the transcript, in mode `llm` the reference stands for it.
+
+    The LLM's part is due when the transcript is there, so that its latencies are its own.
+    """
+    turn = TurnSample(due, utterance.name, utterance.reference)
+    prompt, asked = utterance.reference, due
+    if mode != "llm":
+        turn.stt = await transcribe(session, endpoints, utterance.wav_bytes, audio_s=utterance.duration_s, due=due, timeout_s=timeout_s)
+        if turn.stt.error or turn.stt.done is None:
+            return turn
+        prompt, asked = turn.stt.text, turn.stt.done
+    if mode != "stt":
+        turn.llm = await complete(session, endpoints, prompt, max_tokens=max_tokens, due=asked, timeout_s=timeout_s)
+    return turn
