@@ -90,8 +90,8 @@ class ParameterSpec:
 class SearchSettings:
     """R-Zero. The defaults are the classic ones: 2 + 4 + 4 + 4 evaluations in 4 generations."""
 
-    algorithm: str = "rzero"
-    """`classic` is R-Zero as it was; `rzero` (the default) keeps its invariants and proposes better."""
+    algorithm: str = "classic"
+    """`classic`: R-Zero as it was."""
     initial: int = 2
     tournament_size: int = 4
     survivors: int = 2

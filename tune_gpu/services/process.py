@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tune_gpu.services import guard
 
+SERVICE_NICENESS = 5
 _GUARD_SCRIPT = guard.__file__
 
 
@@ -67,8 +68,12 @@ class ManagedProcess:
 
 
 def pinned(command: Sequence[str], cores: Sequence[int] | None) -> list[str]:
-    """The command, held to these cores by `taskset` (util-linux): what a user would deploy, and inherited by every thread and child."""
-    return [*(["taskset", "-c", ",".join(map(str, cores))] if cores else []), *command]
+    """The command, held to these cores by `taskset` (util-linux): what a user would deploy, and inherited by every thread and child.
+
+    All services run a little below this process's priority (`nice`), alike among themselves: the load generator must be on time even
+    where it shares their cores.
+    """
+    return ["nice", "-n", str(SERVICE_NICENESS), *(["taskset", "-c", ",".join(map(str, cores))] if cores else []), *command]
 
 
 def _close(process: subprocess.Popen[bytes]) -> None:
