@@ -1,0 +1,189 @@
+"""From a space's YAML and `key=value` overrides to one checked `ExperimentConfig`."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tempfile
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, cast, get_args, get_origin, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from tune_gpu.candidate import deployment
+from tune_gpu.config import ExperimentConfig
+from tune_gpu.errors import UserError
+
+DEFAULT_SPACE = "spica_gpu_allocation"
+SPACES_FOLDER = Path(__file__).resolve().parents[1] / "search_spaces"
+
+
+def load_config(space: str, overrides: list[str], device_kind: str | None = None) -> ExperimentConfig:
+    """Defaults, then the space's YAML, then its overlay for the device, then the overrides.
+
+    Args:
+        space: a name in `search_spaces/` or a path to a YAML file.
+        overrides: `key=value`, the key dotted.
+        device_kind: `cpu` or `cuda`: whose overlay (`devices:` in the YAML) holds; null for none.
+
+    Raises:
+        UserError: whatever of it is not there, not YAML, unknown or of the wrong type, in one line.
+    """
+    content = _read(find_space(space))
+    overlays = content.pop("devices", None) or {}
+    layers = [content, overlays.get(device_kind) or {}, _parse_overrides(overrides)]
+    config = OmegaConf.structured(ExperimentConfig)
+    for number, layer in enumerate(layers):
+        for key in ("parameters", "baseline"):  # an overlay's set of knobs replaces the set, it does not add to it
+            if layer.get(key) and number < 2:
+                config[key] = {}
+        _check_keys(ExperimentConfig, layer, "")
+        try:
+            config = OmegaConf.merge(config, layer)
+        except OmegaConfBaseException as error:
+            raise UserError(_one_line(error)) from error
+    try:
+        return cast(ExperimentConfig, OmegaConf.to_object(config))
+    except OmegaConfBaseException as error:
+        raise UserError(_one_line(error)) from error
+
+
+def device_setting(space: str, overrides: list[str]) -> str:
+    """What `device` is set to, before an overlay can be chosen."""
+    given = _parse_overrides(overrides).get("device", _read(find_space(space)).get("device", "auto"))
+    if given not in ("auto", "cpu", "cuda"):
+        raise UserError(f"device={given}: allowed are auto, cpu, cuda")
+    return str(given)
+
+
+def find_space(space: str) -> Path:
+    """The YAML file of a space. Raises UserError with the names there are."""
+    path = Path(space).expanduser()
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise UserError(f"{space}: no such file")
+        return path
+    named = SPACES_FOLDER / f"{space}.yaml"
+    if not named.is_file():
+        names = sorted(p.stem for p in SPACES_FOLDER.glob("*.yaml"))
+        raise UserError(f"{space}: no such space{_nearest(space, names)}; there are: {', '.join(names)}, or give a path that ends in .yaml")
+    return named
+
+
+def check_config(config: ExperimentConfig) -> None:
+    """What can be known to be wrong before anything starts. Raises UserError."""
+    from tune_gpu import objective, tournament
+    from tune_gpu.services.models import resolve_llm, resolve_whisper
+    from tune_gpu.services.ports import check_port_range, free_port
+    from tune_gpu.services.vllm_server import parse_cores
+    from tune_gpu.space import SearchSpace
+
+    space = SearchSpace.from_specs(config.parameters)
+    tournament.check(config.search)
+    objective.check(config.objective)
+    _check_workload(config)
+    check_port_range(config.run.port_range)
+    free_port(config.run.port_range)
+    if config.baseline:
+        try:
+            space.check(config.baseline)
+        except UserError as error:
+            raise UserError(f"baseline.{error}") from error
+    _check_writable(Path(config.run.artifacts_dir).expanduser())
+    for name, parameter in space.parameters.items():
+        for value in parameter.values or (parameter.low, parameter.high):
+            services = deployment(config, {name: value})
+            share = services.vllm.gpu_memory_utilization
+            if not isinstance(share, (int, float)) or not 0 < share <= 1:
+                raise UserError(f"vllm.gpu_memory_utilization={share}: allowed is above 0 and at most 1")
+            resolve_llm(services.vllm.model)
+            resolve_whisper(services.whisper.model)
+            for key, cores in (("vllm.cpu_cores", services.vllm.cpu_cores), ("whisper.cpu_cores", services.whisper.cpu_cores)):
+                _check_cores(key, cores, parse_cores)
+
+
+def _check_cores(key: str, cores: str | None, parse: Any) -> None:
+    there = sorted(os.sched_getaffinity(0))
+    try:
+        wanted = parse(cores) or []
+    except ValueError:
+        raise UserError(f"{key}={cores}: allowed is a list of cores, as in 0,2-3") from None
+    if missing := sorted(set(wanted) - set(there)):
+        raise UserError(f"{key}={cores}: this machine has no core {', '.join(map(str, missing))}; allowed: {there[0]}-{there[-1]}")
+
+
+def _check_workload(config: ExperimentConfig) -> None:
+    workload = config.workload
+    for name in ("turn_rate_per_s", "window_s", "request_timeout_s", "windows", "max_tokens", "max_inflight_turns", "capacity_max_sessions"):
+        if not getattr(workload, name) > 0:
+            raise UserError(f"workload.{name}={getattr(workload, name)}: allowed is above 0")
+    for name in ("background_rate_per_s", "solo_window_s", "capacity_step_s", "session_pause_s", "warmup_turns"):
+        if not getattr(workload, name) >= 0:
+            raise UserError(f"workload.{name}={getattr(workload, name)}: allowed is 0 or more")
+
+
+def _check_writable(folder: Path) -> None:
+    there = folder
+    while not there.exists():
+        there = there.parent
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        reason = error.strerror or "it cannot"
+        raise UserError(f"run.artifacts_dir={folder}: {there} cannot be written ({reason}); give a folder that can") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except Exception as error:  # OmegaConf passes on the YAML library's many kinds
+        raise UserError(f"{path}: not valid YAML: {_one_line(error)}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: a space is a mapping of keys, not a {type(content).__name__}")
+    return cast(dict[str, Any], content)
+
+
+def _parse_overrides(overrides: list[str]) -> dict[str, Any]:
+    for override in overrides:
+        if not re.match(r"^[\w.\-\[\]]+=", override):
+            raise UserError(f"{override}: an override has the form key=value")
+    try:
+        return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.from_dotlist(overrides)))
+    except Exception as error:
+        raise UserError(f"{' '.join(overrides)}: {_one_line(error)}") from error
+
+
+def _check_keys(schema: Any, given: Any, prefix: str) -> None:
+    """Unknown keys, with the nearest known one; OmegaConf would name only the key."""
+    if not isinstance(given, dict):
+        return
+    hints = get_type_hints(schema)
+    known = [field.name for field in fields(schema)]
+    for key, value in given.items():
+        if key not in known:
+            raise UserError(f"{prefix}{key}: no such key{_nearest(str(key), known)}; allowed under {prefix.rstrip('.') or 'the top'}: {', '.join(known)}")
+        hint = hints[key]
+        if is_dataclass(hint):
+            _check_keys(hint, value, f"{prefix}{key}.")
+        elif get_origin(hint) is dict and is_dataclass(get_args(hint)[1]) and isinstance(value, dict):
+            for name, inner in value.items():
+                _check_keys(get_args(hint)[1], inner, f"{prefix}{key}.{name}.")
+
+
+def _nearest(key: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def _one_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    key = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key:")), "")
+    return f"{key}: {lines[0]}" if key else (lines[0] if lines else type(error).__name__)
+
+
+def as_yaml(config: ExperimentConfig | DictConfig) -> str:
+    """The resolved configuration, as it is kept beside the results."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config) if is_dataclass(config) else config)
