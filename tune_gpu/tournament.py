@@ -174,6 +174,10 @@ class Tournament:
         if not self._queue and not self._waiting():
             self._survivors.append(self._tournament_winners())
 
+    def candidate(self, candidate_id: str) -> Candidate:
+        """One that was proposed. Raises KeyError for any other."""
+        return self._candidates[candidate_id]
+
     def best(self) -> Standing | None:
         """The best configuration so far; null while none was feasible."""
         standings = self.standings()

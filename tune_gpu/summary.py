@@ -1,0 +1,102 @@
+"""From a run's lines to its summary and its winner."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tune_gpu.tournament import Standing, Tournament
+
+
+def line_of(lines: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The last measured line of a configuration."""
+    return next((line for line in reversed(lines) if line["params"] == dict(params) and line["fitness"] is not None), None)
+
+
+def stderr_of(lines: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> float | None:
+    """Standard error of a configuration's mean fitness, over all of its windows in all of its evaluations; null for a single window."""
+    windows = [fitness for line in lines if line["params"] == dict(params) and line["fitness"] is not None
+               for fitness in line["metrics"].get("fitness_windows", []) if fitness is not None]
+    if len(windows) < 2:
+        return None
+    mean = sum(windows) / len(windows)
+    return (sum((w - mean) ** 2 for w in windows) / (len(windows) - 1) / len(windows)) ** 0.5
+
+
+def standing_of(lines: Sequence[Mapping[str, Any]], standing: Standing) -> dict[str, Any]:
+    """A configuration with what is known of it."""
+    return {
+        "params": standing.params, "fitness": standing.fitness, "fitness_stderr": stderr_of(lines, standing.params),
+        "n_evaluations": standing.n_evaluations, "n_windows": standing.n_windows,
+        "evaluations": [line["candidate_id"] for line in lines if line["params"] == standing.params],
+    }
+
+
+def summarise_run(
+    tournament: Tournament, lines: Sequence[Mapping[str, Any]], *, run_id: str, experiment: str, device: str, wall_s: float,
+    baseline: Mapping[str, Any], ended: str,
+) -> dict[str, Any]:
+    """`summary.json`: counts by status, best, baseline, fitness by generation, costs."""
+    standings = tournament.standings()
+    best = standings[0] if standings and standings[0].fitness is not None else None
+    base = next((s for s in standings if s.params == dict(baseline)), None) if baseline else None
+    generations = sorted({line["generation"] for line in lines})
+    survivors = tournament.survivors
+    duration = [line["duration_s"] for line in lines]
+    return {
+        "schema_version": 1, "experiment": experiment, "run_id": run_id, "device": device, "ended": ended,
+        "counts": dict(Counter(line["status"] for line in lines)), "n_evaluations": len(lines),
+        "n_configurations": len({repr(sorted(line["params"].items())) for line in lines}),
+        "failures": dict(Counter(line["failure"]["kind"] for line in lines if line["failure"])),
+        "best": standing_of(lines, best) if best else None,
+        "baseline": standing_of(lines, base) if base else None,
+        "ties": [s.params for s in _tied(lines, standings)],
+        "generations": [
+            {
+                "generation": number,
+                "fitness": {line["candidate_id"]: line["fitness"] for line in lines if line["generation"] == number},
+                "survivors": survivors[number] if number < len(survivors) else [],
+            }
+            for number in generations
+        ],
+        "costs": {
+            "wall_s": round(wall_s, 1), "engine_starts": sum(1 for line in lines if not line["engine_reused"]),
+            "start_s": round(sum(d["start"] for d in duration), 1), "warm_s": round(sum(d.get("warm", 0.0) for d in duration), 1),
+            "load_s": round(sum(d["load"] for d in duration), 1), "stop_s": round(sum(d["stop"] for d in duration), 1),
+            "measuring_share": round(sum(d["load"] for d in duration) / wall_s, 3) if wall_s else None,
+        },
+    }
+
+
+def _tied(lines: Sequence[Mapping[str, Any]], standings: Sequence[Standing]) -> list[Standing]:
+    """The best and those that cannot be told from it: means within two standard errors of their difference."""
+    if not standings or standings[0].fitness is None:
+        return []
+    best = standings[0]
+    best_error = stderr_of(lines, best.params)
+    tied = [best]
+    for other in standings[1:]:
+        error = stderr_of(lines, other.params)
+        if other.fitness is None or best_error is None or error is None or best.fitness is None:
+            continue
+        if best.fitness - other.fitness <= 2.0 * (best_error**2 + error**2) ** 0.5:
+            tied.append(other)
+    return tied if len(tied) > 1 else []
+
+
+def winner_of(summary: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], device: Mapping[str, Any], neighbours_mib: float) -> dict[str, Any]:
+    """`artifacts/winners/<experiment>.json`."""
+    best = summary["best"]
+    line = line_of(lines, best["params"])
+    base = summary["baseline"]
+    return {
+        "schema_version": 1, "experiment": summary["experiment"], "run_id": summary["run_id"], "best_params": best["params"],
+        "best_metrics": line["metrics"] if line else {}, "fitness": best["fitness"], "fitness_stderr": best["fitness_stderr"],
+        "confirmed": False, "confirmed_why": "no A/B comparison with the baseline has been made",
+        "evidence": {
+            "evaluations": best["evaluations"], "n_windows": best["n_windows"], "ties": summary["ties"],
+            "baseline": base, "gain_over_baseline": best["fitness"] - base["fitness"] if base and base["fitness"] is not None else None,
+        },
+        "device": dict(device), "memory_in_use_at_start_mib": round(neighbours_mib, 1),
+    }
