@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from scipy.stats import t as student_t
 
 from tune_gpu.tournament import Standing, Tournament
 
@@ -69,19 +72,32 @@ def summarise_run(
     }
 
 
+def _by_window(lines: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> dict[int, float]:
+    """Window index -> mean fitness of a configuration in that window. Every candidate gets the same traffic in the same window."""
+    seen: dict[int, list[float]] = {}
+    for line in lines:
+        if line["params"] == dict(params) and line["fitness"] is not None:
+            for index, fitness in enumerate(line["metrics"].get("fitness_windows", [])):
+                if fitness is not None:
+                    seen.setdefault(index, []).append(fitness)
+    return {index: sum(values) / len(values) for index, values in seen.items()}
+
+
+def shown_different(lines: Sequence[Mapping[str, Any]], a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Whether two configurations differ beyond doubt: a paired t-test over windows with the same traffic, two-sided at 5 %."""
+    first, second = _by_window(lines, a), _by_window(lines, b)
+    differences = [first[index] - second[index] for index in first.keys() & second.keys()]
+    if len(differences) < 2:
+        return False
+    error = statistics.stdev(differences) / len(differences) ** 0.5
+    critical = float(student_t.ppf(0.975, len(differences) - 1))
+    return abs(statistics.fmean(differences)) > critical * error
+
+
 def _tied(lines: Sequence[Mapping[str, Any]], standings: Sequence[Standing]) -> list[Standing]:
-    """The best and those that cannot be told from it: means within two standard errors of their difference."""
-    if not standings or standings[0].fitness is None:
-        return []
-    best = standings[0]
-    best_error = stderr_of(lines, best.params)
-    tied = [best]
-    for other in standings[1:]:
-        error = stderr_of(lines, other.params)
-        if other.fitness is None or best_error is None or error is None or best.fitness is None:
-            continue
-        if best.fitness - other.fitness <= 2.0 * (best_error**2 + error**2) ** 0.5:
-            tied.append(other)
+    """The best and those that these measurements do not tell from it; empty if it stands alone."""
+    feasible = [standing for standing in standings if standing.fitness is not None]
+    tied = feasible[:1] + [other for other in feasible[1:] if not shown_different(lines, feasible[0].params, other.params)]
     return tied if len(tied) > 1 else []
 
 

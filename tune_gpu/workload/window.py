@@ -89,6 +89,8 @@ async def _window(
     spoken = spoken_order(utterances, rng)
     result = WindowResult(mode)
     turns = poisson_arrivals(workload.turn_rate_per_s, seconds, rng)
+    while not turns:  # a window in which nobody speaks measures nothing: the process is conditioned on at least one turn
+        turns = poisson_arrivals(workload.turn_rate_per_s, seconds, rng)
     asks = poisson_arrivals(workload.background_rate_per_s, seconds, rng) if mode != "stt" else []
     prompts = [background_prompt(workload.background_prompt_tokens, rng) for _ in asks]
     in_flight = 0

