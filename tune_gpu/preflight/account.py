@@ -1,0 +1,208 @@
+"""vLLM's account for one engine: the share it asks for, what goes off it, and the KV cache that remains.
+
+GPU (`v1/worker/gpu_worker.py`, `worker/worker.py`): KV = ceil(total x share) - weights - non-torch - activation peak [- graphs since 0.21], and
+the share must be free when it starts. CPU (`v1/worker/cpu_worker.py`): KV = ceil(total x share) - resident memory of the worker, total being
+the NUMA node's; the share must be available at the start, and the KV cache when it is sized.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tune_gpu.config import VllmSettings
+from tune_gpu.errors import UserError
+from tune_gpu.preflight import parts
+from tune_gpu.preflight.architecture import ModelArchitecture
+from tune_gpu.preflight.arithmetic import GIB, MIB, Number, both, ceil_div, is_array, maximum, root_sum_square, where
+from tune_gpu.preflight.calibration import Calibration
+from tune_gpu.preflight.engine_rules import DEFAULT_VERSION, EngineRules
+from tune_gpu.preflight.values import DeviceMemory
+from tune_gpu.preflight.weight_formats import flag_format
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """The sizes that a space varies; each a number or an array."""
+
+    share: Number
+    context: Number
+    sequences: Number
+    batch_tokens: Number
+    block_size: Number
+    chunked: Number
+
+
+@dataclass(frozen=True)
+class Account:
+    """Everything in bytes."""
+
+    requested: Number
+    weights: Number
+    activation: Number
+    graphs: Number
+    non_torch: Number
+    kv: Number
+    blocks: Number
+    tokens: Number
+    request_blocks: Number
+    block_bytes: Number
+    needed: Number
+    """For one sequence of the whole context (and the block that is set aside)."""
+    sigma: Number
+    """Of everything that goes off the share."""
+    own_context: float
+    """Held on the card before the free memory is read."""
+    layout: parts.KvLayout
+    rules: EngineRules
+    knobs: Knobs
+    calibrated: bool
+
+
+def resolve_knobs(settings: VllmSettings, model: ModelArchitecture, device: DeviceMemory, rules: EngineRules) -> Knobs:
+    """Flags that are null take vLLM's own defaults for this card and version. Values may be arrays.
+
+    Raises:
+        UserError: a share outside (0, 1], a context longer than the model's, a size below 1.
+    """
+    share, context = settings.gpu_memory_utilization, settings.max_model_len
+    _check_range("vllm.gpu_memory_utilization", share, 0.0, 1.0)
+    if context is None:
+        context = model.max_context
+        if context is None:
+            raise UserError(f"model {model.name}: its config has no max_position_embeddings; set vllm.max_model_len")
+    elif model.max_context is not None and not settings.env.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN"):
+        _check_range("vllm.max_model_len", context, 0, model.max_context, "the model's own context")
+    total_gib, world = device.total_mib / 1024, settings.tensor_parallel_size
+    sequences = settings.max_num_seqs
+    sequences_given = sequences is not None
+    if sequences is None:
+        sequences = rules.default_max_num_seqs(total_gib, device.name, world)
+    batch: Number = settings.max_num_batched_tokens
+    batch_given = batch is not None
+    chunked: Number = settings.enable_chunked_prefill
+    if chunked is None:
+        chunked = rules.chunked_prefill_default(context, model.multimodal) if not is_array(context) else (context > 32768) | rules.v1
+    if batch is None:
+        chunk = rules.default_batch(total_gib, device.name, world)
+        batch = where(chunked, chunk, maximum(context, 2048 if not rules.v1 else chunk))
+        if model.multimodal and not rules.v1:
+            batch = maximum(batch, 5120)
+    if batch_given is False and sequences_given and rules.v1:
+        batch = maximum(batch, sequences)
+    if not sequences_given and not is_array(batch):
+        sequences = min(sequences, batch)
+    for name, value in (("max_num_seqs", sequences), ("max_num_batched_tokens", batch), ("tensor_parallel_size", world)):
+        _check_range(f"vllm.{name}", value, 0, float("inf"))
+    block_size: Number = settings.block_size if settings.block_size is not None else (16 if model.mla and rules.cpu else rules.block_size)
+    return Knobs(share, context, sequences, batch, block_size, chunked)
+
+
+def keep_account(
+    settings: VllmSettings, device: DeviceMemory, model: ModelArchitecture, calibration: Calibration | None = None,
+    version: str | None = None, v1: bool | None = None,
+) -> Account:
+    """Make the account of one engine, or of many at once that differ in their knobs only."""
+    rules = EngineRules.of(version or (calibration.vllm_version if calibration else None) or DEFAULT_VERSION, cpu=device.kind == "cpu", v1=v1)
+    knobs = resolve_knobs(settings, model, device, rules)
+    width, cards = parts.dtype_bytes(settings.dtype, model), settings.tensor_parallel_size
+    weights = parts.weights(model, flag_format(settings.quantization), width, cards)
+    peak, graphs, non_torch = _overhead(settings, model, rules, knobs, width, cards)
+    kv_bytes = parts.kv_value_bytes(settings.kv_cache_dtype, width)
+    assert kv_bytes is not None  # refused before
+    layout = parts.KvLayout.of(model, rules, kv_bytes, cards)
+    sigma = root_sum_square(weights.sigma, peak.sigma, graphs.sigma, non_torch.sigma)
+    weight, overhead = weights.value, non_torch.value
+    token_bytes = layout.bytes_per_token
+    if calibration is not None:
+        weight = calibration.weights_mib * MIB
+        token_bytes = calibration.token_bytes or token_bytes
+        modelled = _modelled_at(calibration, settings, device, model, rules, width, cards)
+        # What was measured, moved by what the model says that these other flags change; with the same flags nothing moves.
+        overhead = calibration.overhead_mib * MIB - modelled + non_torch.value
+        moved = abs(peak.value + graphs.value + non_torch.value - modelled)
+        sigma = calibration.repeatability_mib * MIB + 0.15 * moved
+    requested = _ceil(device.total_mib * MIB * knobs.share)
+    kv = requested - weight - peak.value - graphs.value - overhead
+    block_bytes = token_bytes * knobs.block_size
+    blocks = maximum(kv // block_bytes, 0)
+    request_blocks = layout.blocks_of_a_request(knobs.context, knobs.batch_tokens, knobs.block_size)
+    whole = rules.group_aware or not rules.hybrid_manager
+    tokens = blocks * knobs.block_size if layout.groups == 1 and not layout.sliding_groups else (
+        blocks / request_blocks * knobs.context if whole else blocks // layout.groups * knobs.block_size
+    )
+    reserved = 1 if rules.null_block else 0
+    return Account(
+        requested=requested, weights=weight, activation=peak.value, graphs=graphs.value, non_torch=overhead, kv=kv, blocks=blocks, tokens=tokens,
+        request_blocks=request_blocks, block_bytes=block_bytes, needed=(request_blocks + reserved) * block_bytes, sigma=sigma,
+        own_context=0.0 if rules.cpu else parts.CUDA_CONTEXT_BYTES, layout=layout, rules=rules, knobs=knobs, calibrated=calibration is not None,
+    )
+
+
+def _overhead(
+    settings: VllmSettings, model: ModelArchitecture, rules: EngineRules, knobs: Knobs, width: int, cards: int,
+) -> tuple[parts.Uncertain, parts.Uncertain, parts.Uncertain]:
+    """Activation, graphs that go off the share, and non-torch memory."""
+    nothing = parts.Uncertain(0.0, 0.0)
+    peak = parts.activation(model, rules, knobs.batch_tokens, knobs.sequences, width, cards)
+    if rules.cpu and settings.enforce_eager:
+        peak = nothing  # without compilation the CPU worker runs no profiling pass (`warming_up_model`)
+    elif rules.cpu:  # its memory stays with the process only in part
+        peak = parts.Uncertain(peak.value, 0.5 * peak.value)
+    graphs = nothing
+    if rules.graphs_are_reserved and not settings.enforce_eager and not rules.cpu:
+        graphs = parts.cuda_graphs(model, rules, knobs.sequences, width, cards)
+    return peak, graphs, parts.non_torch(rules, cards)
+
+
+def _modelled_at(
+    calibration: Calibration, settings: VllmSettings, device: DeviceMemory, model: ModelArchitecture, rules: EngineRules, width: int, cards: int,
+) -> Number:
+    """What the model says of the overhead under the flags of the measured start."""
+    from dataclasses import replace
+
+    flags: dict[str, Any] = dict(calibration.flags)
+    measured = replace(settings, gpu_memory_utilization=0.5, **flags)
+    knobs = resolve_knobs(measured, model, device, rules)
+    return sum(part.value for part in _overhead(measured, model, rules, knobs, width, cards))
+
+
+def graphs_after(account: Account, settings: VllmSettings, model: ModelArchitecture) -> Number:
+    """Memory of CUDA graphs that are captured after the KV cache is there (older versions), and so must be free beyond the share."""
+    if account.rules.cpu or settings.enforce_eager or account.rules.graphs_are_reserved:
+        return 0.0
+    width = parts.dtype_bytes(settings.dtype, model)
+    return parts.cuda_graphs(model, account.rules, account.knobs.sequences, width, settings.tensor_parallel_size).value
+
+
+def flag_conflict(knobs: Knobs) -> tuple[Number, Number]:
+    """Combinations that vLLM refuses (`SchedulerConfig.verify_max_model_len`): fewer batch tokens than sequences; than context, unchunked."""
+    few_for_sequences = knobs.batch_tokens < knobs.sequences
+    few_for_context = both(knobs.batch_tokens < knobs.context, _not(knobs.chunked))
+    return few_for_sequences, few_for_context
+
+
+def longest_context(account: Account) -> Number:
+    """Tokens of the longest sequence that the cache holds (sliding layers counted as if they kept all: a lower bound)."""
+    usable = account.blocks - (1 if account.rules.null_block else 0)
+    return maximum(usable // max(account.layout.groups, 1) * account.knobs.block_size, 0)
+
+
+def _not(value: Number) -> Number:
+    return ~value if is_array(value) else not value
+
+
+def _ceil(value: Number) -> Number:
+    return ceil_div(value, 1)
+
+
+def _check_range(name: str, value: Number, low: float, high: float, of: str = "") -> None:
+    """Above `low` and at most `high`, every one."""
+    smallest, largest = (value.min(), value.max()) if is_array(value) else (value, value)
+    if isinstance(smallest, bool) or not isinstance(smallest + 0.0, float) or not (smallest > low and largest <= high):
+        wrong = smallest if not smallest > low else largest
+        limit = f" and at most {high:g}{f' ({of})' if of else ''}" if high != float("inf") else ""
+        raise UserError(f"{name}={wrong:g}: allowed is above {low:g}{limit}")
+
+
+__all__ = ["GIB", "Account", "Knobs", "flag_conflict", "graphs_after", "keep_account", "longest_context", "resolve_knobs"]

@@ -1,0 +1,104 @@
+"""What differs between vLLM's versions: defaults of flags, what its profiling run allocates, what is taken from the KV cache.
+
+Facts from vLLM's source: `engine/arg_utils.py` (defaults by card and by API), `config/scheduler.py` (V0's default of a batch is the whole
+context), `worker/worker.py` (V0) and `v1/worker/gpu_worker.py` (V1): the share, less weights, non-torch memory and the peak of a profiling
+run; `v1/worker/cpu_worker.py` (the CPU), `v1/core/kv_cache_utils.py` (blocks).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+DEFAULT_VERSION = "0.32.0"
+"""Assumed where no version is given: what this program is installed with."""
+A100_GIB, BLACKWELL_GIB = 70.0, 160.0
+
+
+@dataclass(frozen=True)
+class EngineRules:
+    """One version of vLLM on one kind of device."""
+
+    version: tuple[int, int]
+    v1: bool
+    cpu: bool = False
+
+    @classmethod
+    def of(cls, version: str | None, *, cpu: bool = False, v1: bool | None = None) -> EngineRules:
+        """From a version's text (`0.8.5`, `0.14.0rc2.dev348`, `0.8.4/0.8.5`); the engine was V0 before 0.8 unless told otherwise."""
+        found = re.search(r"(\d+)\.(\d+)", version or DEFAULT_VERSION)
+        number = (int(found[1]), int(found[2])) if found else (0, 32)
+        return cls(number, (number >= (0, 8)) if v1 is None else v1, cpu)
+
+    @property
+    def default_share(self) -> float:
+        """Of `gpu_memory_utilization`."""
+        return 0.92 if self.version >= (0, 20) else 0.9
+
+    @property
+    def block_size(self) -> int:
+        """Tokens in a block, where no flag says."""
+        return 128 if self.cpu else 16
+
+    @property
+    def sampler_bytes_per_logit(self) -> float:
+        """Peak bytes for each of `max_num_seqs` x vocabulary logits when the profiling run samples with top-k and top-p.
+
+        With a sort (before 0.17): the logits in 16 and in 32 bits (2 + 4), sorted values and their int64 indices (4 + 8), the radix sort's
+        two buffers of (index, segment) pairs (8 + 8) and its keys (4). Since 0.17 a kernel filters without sorting: the logits in 16 and
+        in 32 bits, the float32 probabilities and as much exponential noise, and one more float32 copy.
+        """
+        return 18.0 if self.version >= (0, 17) else 38.0
+
+    @property
+    def graphs_are_reserved(self) -> bool:
+        """Whether the KV cache is made smaller by the estimate for CUDA graphs (else they are captured after it, from what is left)."""
+        return self.v1 and self.version >= (0, 21)
+
+    @property
+    def null_block(self) -> bool:
+        """Whether one block is set aside in the check that a whole context fits."""
+        return self.version >= (0, 25)
+
+    @property
+    def group_aware(self) -> bool:
+        """Whether sliding-window layers hold blocks of their window only, and the log counts tokens as concurrency x context."""
+        return self.v1 and self.version >= (0, 20)
+
+    @property
+    def hybrid_manager(self) -> bool:
+        """Whether layers of several attention types are put into groups of equal size (padding the last)."""
+        return self.v1 and self.version >= (0, 9)
+
+    @property
+    def nccl_is_counted(self) -> bool:
+        """Whether the buffers between cards are allocated after the memory was first read, and so taken from the share."""
+        return self.version < (0, 12)
+
+    @property
+    def mla_alignment_bytes(self) -> int:
+        """V0 pads a token's latent vector to a multiple of 256 bytes (0.7 and later, `VLLM_CUDA_MEM_ALIGN_KV_CACHE`)."""
+        return 256 if not self.v1 else 1
+
+    def default_max_num_seqs(self, total_gib: float, name: str, world: int) -> int:
+        """Where no flag says."""
+        if self.cpu:
+            return 128 * world
+        return 1024 if self.v1 and self._large(total_gib, name) else 256
+
+    def default_batch(self, total_gib: float, name: str, world: int) -> int:
+        """Tokens of a batch with chunked prefill, where no flag says (the API server's default, not that of the class LLM)."""
+        if self.cpu:
+            return 2048 * world
+        if not self.v1:
+            return 2048 if self.version >= (0, 6) else 512
+        if self.version >= (0, 22) and total_gib >= BLACKWELL_GIB:
+            return 16384
+        return 8192 if self._large(total_gib, name) else 2048
+
+    def _large(self, total_gib: float, name: str) -> bool:
+        return total_gib >= A100_GIB and "a100" not in name.lower()
+
+    def chunked_prefill_default(self, max_model_len: float, multimodal: bool) -> bool:
+        """V1 always; V0 only for contexts above 32768 of text models."""
+        return True if self.v1 else (max_model_len > 32768 and not multimodal)

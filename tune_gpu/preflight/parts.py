@@ -1,0 +1,190 @@
+"""The parts of vLLM's account: weights, the peak of its profiling run, CUDA graphs, non-torch memory; and its KV blocks.
+
+Every function gives bytes on one card. Sizes that are knobs (tokens of a batch, sequences, context) may be arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tune_gpu.errors import UserError
+from tune_gpu.preflight.architecture import ModelArchitecture
+from tune_gpu.preflight.arithmetic import GIB, MIB, Number, ceil_div, maximum, minimum
+from tune_gpu.preflight.engine_rules import EngineRules
+from tune_gpu.preflight.weight_formats import WeightFormat
+
+_KV_BYTES = {  # of one value in the cache
+    "fp8": 1.0, "fp8_e4m3": 1.0, "fp8_e5m2": 1.0, "fp8_inc": 1.0, "float16": 2.0, "bfloat16": 2.0, "half": 2.0, "float32": 4.0,
+    "nvfp4": 0.5 + 1 / 16, "nvfp4_4over6": 0.5 + 1 / 16,
+}
+_ALLOWED_DTYPES = {"auto": None, "half": 2, "float16": 2, "bfloat16": 2, "float": 4, "float32": 4}
+GRAPH_BYTES_PER_LAYER = 0.06 * MIB
+"""Driver memory of one captured graph for each layer: a dozen kernel nodes with their parameters."""
+
+
+@dataclass(frozen=True)
+class Uncertain:
+    """Bytes, and the standard deviation of what is said about them."""
+
+    value: Number
+    sigma: Number
+
+
+def dtype_bytes(dtype: str, model: ModelArchitecture) -> int:
+    """Of an activation (and of an unquantised weight). float32 checkpoints are served in 16 bits by `auto`."""
+    if dtype not in _ALLOWED_DTYPES:
+        raise UserError(f"vllm.dtype={dtype}: allowed are {', '.join(_ALLOWED_DTYPES)}")
+    return _ALLOWED_DTYPES[dtype] or 2
+
+
+def weights(model: ModelArchitecture, quantisation: WeightFormat | None, width: int, tensor_parallel: int) -> Uncertain:
+    """From the checkpoint's tensors if they were read, else from the parameter count; divided between the cards.
+
+    Linear layers take the bits of their format; embeddings, the output layer and a vision tower stay in the served width.
+    """
+    stored = quantisation or model.format
+    rope = min(model.max_context or 0, 2**18) * min(model.head_dim, 256) * width  # the table of rotations, once per card
+    if model.weights_bytes is not None and (quantisation is None or model.format is not None):
+        scale = width / model.dtype_bytes if stored is None else 1.0
+        return Uncertain(model.weights_bytes * scale / tensor_parallel + rope, 0.01 * model.weights_bytes / tensor_parallel)
+    if stored is None or stored.name == "16bit":
+        size = model.params * width
+        doubt = 0.01
+    else:
+        kept = 0.0 if stored.embeddings_too else model.embedding_params + model.vision_params
+        size = kept * width + max(model.params - kept, 0.0) * stored.bits / 8
+        doubt = 0.03
+    if "vocab" in model.guessed or "intermediate" in model.guessed:
+        doubt += 0.01
+    return Uncertain(size / tensor_parallel + rope, doubt * size / tensor_parallel)
+
+
+def activation(
+    model: ModelArchitecture, rules: EngineRules, batch_tokens: Number, sequences: Number, width: int, tensor_parallel: int,
+) -> Uncertain:
+    """The peak of the profiling run: the larger of the forward pass and of sampling.
+
+    Forward, over `batch_tokens` tokens, where a gated feed-forward layer is widest: gate and up (2 I), their product (I), and the hidden
+    state three times (input, residual, output); I is divided between cards, the hidden state is not. Experts: their two intermediate
+    caches for each chosen expert. Sampling, over `sequences` rows of the vocabulary (whole on every card): see
+    `EngineRules.sampler_bytes_per_logit`; the hidden states of the batch are still there.
+    """
+    hidden, rows = model.hidden, minimum(sequences, batch_tokens)
+    feed_forward = 3 * model.intermediate / tensor_parallel + 3 * hidden
+    if model.experts_per_token:
+        inner = model.moe_intermediate / tensor_parallel
+        feed_forward = model.experts_per_token * (max(2 * inner, hidden) + inner) + 3 * hidden
+    attention = model.head_dim * (2 * model.heads + 2 * model.kv_heads) / tensor_parallel + 3 * hidden
+    if model.mla:  # keys and values are unfolded for every head
+        attention = model.heads * 3 * 192 / tensor_parallel + 3 * hidden
+    forward = batch_tokens * max(feed_forward, attention) * width
+    sampling = rows * (model.vocab * rules.sampler_bytes_per_logit) + (batch_tokens + rows) * hidden * width
+    if model.multimodal and not rules.v1:
+        sampling = 0 * sampling  # V0 profiles with one sequence for each largest image: a handful of rows
+    doubt = 0.08 + (0.12 if "vocab" in model.guessed else 0.0) + (0.15 if "intermediate" in model.guessed else 0.0)
+    peak = maximum(forward, sampling)
+    sigma = doubt * peak
+    if model.multimodal:  # the encoder's own peak, by the largest image
+        sigma = sigma + 0.5 * GIB
+    return Uncertain(peak, sigma)
+
+
+def cuda_graphs(model: ModelArchitecture, rules: EngineRules, sequences: Number, width: int, tensor_parallel: int) -> Uncertain:
+    """What capturing takes: the buffers of the largest batch once, and the driver's memory for each graph.
+
+    Sizes 1, 2, 4, then every 8 up to 256, then every 16, up to min(2 x sequences, 512) tokens; V1 captures each of them piecewise, and
+    whole for decoding up to `sequences`; V0 whole only, up to 256 sequences.
+    """
+    largest = minimum(2 * sequences, 512) if rules.v1 else minimum(sequences, 256)
+    count = _graph_sizes(largest) + (_graph_sizes(minimum(sequences, 512)) if rules.v1 and rules.version >= (0, 11) else 0)
+    buffers = largest * (3 * model.intermediate / tensor_parallel + 3 * model.hidden) * width
+    graphs = count * maximum(model.layers * GRAPH_BYTES_PER_LAYER, MIB) + buffers
+    if not rules.graphs_are_reserved:  # one pool per size was kept less tightly
+        graphs = graphs * 2
+    return Uncertain(graphs, 0.5 * graphs)
+
+
+def _graph_sizes(largest: Number) -> Number:
+    return minimum(3, largest) + minimum(largest, 256) // 8 + maximum(largest - 256, 0) // 16
+
+
+def non_torch(rules: EngineRules, tensor_parallel: int) -> Uncertain:
+    """Kernels that are loaded, workspaces of cuBLAS and attention, and (with several cards) NCCL's and the all-reduce's buffers."""
+    if rules.cpu:
+        return Uncertain(CPU_PROCESS_BYTES, 0.1 * CPU_PROCESS_BYTES)
+    between = 0.0
+    if tensor_parallel > 1:
+        between = (0.45 if rules.nccl_is_counted else 0.15) * GIB + 0.05 * GIB * (tensor_parallel - 2)
+    return Uncertain(0.1 * GIB + between, (0.1 if tensor_parallel == 1 else 0.4) * GIB)
+
+
+CPU_PROCESS_BYTES = 780 * MIB
+"""Resident memory of vLLM's CPU worker before the weights: Python, torch and vLLM imported (measured, vLLM 0.32)."""
+CUDA_CONTEXT_BYTES = 0.35 * GIB
+"""What a process holds on a card before vLLM reads how much is free."""
+
+
+def kv_value_bytes(kv_cache_dtype: str, width: int) -> float | None:
+    """Of one number in the cache; null for a format whose layout is not modelled."""
+    if kv_cache_dtype in ("auto", "", None):
+        return float(width)
+    return _KV_BYTES.get(kv_cache_dtype)
+
+
+@dataclass(frozen=True)
+class KvLayout:
+    """How the cache is cut: groups of layers that share a block table, each block of a group with the same bytes."""
+
+    bytes_per_token: float
+    """Of one block's tokens, in one group."""
+    full_groups: int
+    sliding_groups: int
+    window: int
+
+    @classmethod
+    def of(cls, model: ModelArchitecture, rules: EngineRules, kv_bytes: float, tensor_parallel: int) -> KvLayout:
+        """From `v1/core/kv_cache_utils.py`: layers of two types are put into groups as large as the smaller type, or as the larger if that
+        is less than half as large again; the last group of a type is padded. Without that manager every layer keeps every token."""
+        if model.mla:
+            token = ceil_div(model.head_dim * kv_bytes, rules.mla_alignment_bytes) * rules.mla_alignment_bytes
+        else:
+            token = 2 * max(1, model.kv_heads // tensor_parallel) * model.head_dim * kv_bytes
+        full, sliding = model.layers - model.sliding_layers, model.sliding_layers
+        if not sliding or not rules.hybrid_manager:
+            return cls(token * model.layers, 1, 0, 0)
+        window = model.sliding_window or 0
+        if not full:
+            return cls(token * sliding, 0, 1, window)
+        small, large = min(full, sliding), max(full, sliding)
+        size = large if large < 1.5 * small else small
+        return cls(token * size, ceil_div(full, size), ceil_div(sliding, size), window)
+
+    def blocks_of_a_request(self, context: Number, batch_tokens: Number, block_size: Number) -> Number:
+        """Blocks that one sequence of `context` tokens holds: all of it in the groups that attend to all, the window in the others."""
+        whole = ceil_div(context, block_size)
+        if not self.sliding_groups:
+            return whole
+        window = ceil_div(minimum(self.window - 1 + batch_tokens, context), block_size) + 1
+        return self.full_groups * whole + self.sliding_groups * minimum(window, whole + 1)
+
+    @property
+    def groups(self) -> int:
+        """Block tables."""
+        return self.full_groups + self.sliding_groups
+
+
+def parallel_refusal(extra: Mapping[str, Any]) -> str | None:
+    """Flags whose memory is not modelled."""
+    def size(name: str) -> int:
+        value = extra.get(name, extra.get(name.replace("_", "-"), 1))
+        return int(value or 1)
+
+    for name in ("pipeline_parallel_size", "decode_context_parallel_size", "prefill_context_parallel_size"):
+        if size(name) > 1:
+            return f"{name}={size(name)}: its division of the cache is not modelled"
+    for name in ("speculative_config", "cpu_offload_gb", "enable_lora", "kv_transfer_config"):
+        if extra.get(name) or extra.get(name.replace("_", "-")):
+            return f"{name}: its memory is not modelled"
+    return None

@@ -1,0 +1,78 @@
+"""How many bytes a weight takes: by quantisation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tune_gpu.errors import UserError
+
+
+@dataclass(frozen=True)
+class WeightFormat:
+    """Bits of a weight in a linear layer, what belongs to it (scales, zero points) included; embeddings stay in 16 bits."""
+
+    name: str
+    bits: float
+    embeddings_too: bool = False
+
+
+_FORMATS = {
+    # Groups of 128 with a 16-bit scale and a zero point of as many bits as a weight.
+    "awq": WeightFormat("awq", 4 + 20 / 128), "gptq": WeightFormat("gptq", 4 + 20 / 128), "int4": WeightFormat("int4", 4 + 20 / 128),
+    "gptq-8": WeightFormat("gptq-8", 8 + 24 / 128),
+    # NF4 with double quantisation: blocks of 64 with an 8-bit scale, and a 32-bit one for 256 of those.
+    "bnb-4bit": WeightFormat("bnb-4bit", 4 + 8 / 64 + 32 / (64 * 256)), "bnb-8bit": WeightFormat("bnb-8bit", 8 + 32 / 4096),
+    # FP4 (NVIDIA): blocks of 16 with an 8-bit scale; MXFP4: of 32.
+    "nvfp4": WeightFormat("nvfp4", 4.5), "mxfp4": WeightFormat("mxfp4", 4.25),
+    "fp8": WeightFormat("fp8", 8.0), "int8": WeightFormat("int8", 8.0),
+    "fp32": WeightFormat("fp32", 32.0, embeddings_too=True),
+    "16bit": WeightFormat("16bit", 16.0, embeddings_too=True),
+}
+_PATTERNS = (
+    (r"nvfp4|modelopt.*fp4|fp4.*modelopt", "nvfp4"), (r"mxfp4", "mxfp4"),
+    (r"bnb.?8|bitsandbytes.?8|load_in_8bit", "bnb-8bit"), (r"bnb|bitsandbytes|nf4", "bnb-4bit"),
+    (r"(gptq|auto.?round).*(8.?bit|int8|w8)", "gptq-8"), (r"gptq|auto.?round", "gptq"), (r"awq", "awq"),
+    (r"w4a16|w4a8|int4|4.?bit|marlin|\bq4", "int4"), (r"w8a8|w8a16|int8|8.?bit", "int8"), (r"fp8|float8|fbgemm|modelopt", "fp8"),
+    (r"float32|fp32", "fp32"), (r"bf16|fp16|bfloat16|float16|half|16.?bit", "16bit"),
+)
+NAMES = ("awq", "awq_marlin", "gptq", "gptq_marlin", "fp8", "int8", "compressed-tensors", "bitsandbytes", "modelopt", "nvfp4", "mxfp4")
+
+
+def named_format(name: str | None) -> WeightFormat | None:
+    """From a flag (`awq_marlin`), a table's word (`bnb-4bit`) or a model's name (`…-GPTQ-Int4`); null if it says nothing."""
+    lowered = (name or "").lower()
+    return next((_FORMATS[known] for pattern, known in _PATTERNS if re.search(pattern, lowered)), None)
+
+
+def weight_format(config: Mapping[str, Any] | None) -> WeightFormat | None:
+    """From a checkpoint's `quantization_config`; null for none."""
+    if not config:
+        return None
+    method = str(config.get("quant_method") or config.get("quant_algo") or "")
+    bits = config.get("bits") or config.get("w_bit")
+    if method == "compressed-tensors":
+        groups = config.get("config_groups") or {}
+        weights = next((group.get("weights") or {} for group in groups.values() if isinstance(group, Mapping)), {})
+        bits, kind = weights.get("num_bits"), weights.get("type")
+        if kind == "float":
+            return _FORMATS["fp8" if bits == 8 else "nvfp4"]
+    if method == "bitsandbytes":
+        return _FORMATS["bnb-8bit" if config.get("load_in_8bit") else "bnb-4bit"]
+    if bits:
+        group = float(config.get("group_size") or 128)
+        overhead = (16 + float(bits)) / group if group > 0 else 0.0
+        return WeightFormat(method or f"int{bits}", float(bits) + overhead)
+    return named_format(method or str(config.get("quant_algo", "")))
+
+
+def flag_format(flag: str | None) -> WeightFormat | None:
+    """From the flag `quantization`. Raises UserError for one that is not known."""
+    if flag is None:
+        return None
+    found = named_format(flag)
+    if found is None and flag not in ("compressed-tensors", "quark", "torchao", "gguf"):
+        raise UserError(f"vllm.quantization={flag}: not known; allowed: {', '.join(NAMES)} or null")
+    return found

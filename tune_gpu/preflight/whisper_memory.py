@@ -1,0 +1,77 @@
+"""What faster-whisper takes: weights by size and compute type, and the workspace of encoder and decoder.
+
+Shapes are those of OpenAI's models. Per 30 s of audio the encoder makes 1500 frames; the decoder keeps their keys and values for every layer
+(once per item of a batch) and its own for 448 tokens (once per beam). Check: faster-whisper's own table of large-v2, float16, beam 5 says
+4525 MiB alone and 6090 MiB with a batch of 8 (this: 4529, 6741), and 2926 MiB in int8 (this: 3014).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from tune_gpu.config import WhisperSettings
+from tune_gpu.errors import UserError
+from tune_gpu.preflight.arithmetic import MIB
+
+FRAMES, TOKENS = 1500, 448
+_ALLOCATOR = 1.35  # CTranslate2's caching allocator holds more than is alive at once
+_PROCESS_BYTES = {"cuda": 450 * MIB, "cpu": 270 * MIB}  # CUDA context with cuBLAS; Python with CTranslate2 and the audio decoder
+
+
+@dataclass(frozen=True)
+class WhisperShape:
+    """One size of Whisper."""
+
+    params: float
+    width: int
+    encoder_layers: int
+    decoder_layers: int
+    heads: int
+
+
+_SHAPES = {
+    "tiny": WhisperShape(37.8e6, 384, 4, 4, 6), "base": WhisperShape(72.6e6, 512, 6, 6, 8), "small": WhisperShape(241.7e6, 768, 12, 12, 12),
+    "medium": WhisperShape(763.9e6, 1024, 24, 24, 16), "large": WhisperShape(1543.5e6, 1280, 32, 32, 20),
+    "turbo": WhisperShape(808.9e6, 1280, 32, 4, 20), "distil-large": WhisperShape(756.4e6, 1280, 32, 2, 20),
+    "distil-medium": WhisperShape(394.4e6, 1024, 24, 2, 16), "distil-small": WhisperShape(166.1e6, 768, 12, 4, 12),
+}
+_BYTES = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0, "int16": 2.0, "int8": 1.0, "int8_float32": 1.0, "int8_float16": 1.0, "int8_bfloat16": 1.0}
+
+
+def whisper_shape(model: str) -> WhisperShape | None:
+    """By a size's name, `tiny.en` or `large-v3` or one inside a path or hub name; null for one that names no size."""
+    name = model.lower()
+    for size in sorted(_SHAPES, key=len, reverse=True):
+        if re.search(rf"(?:^|[^a-z]){re.escape(size)}(?:$|[^a-z])", name):
+            return _SHAPES[size]
+    return None
+
+
+def whisper_mib(settings: WhisperSettings, device_kind: str, batch: int = 1) -> tuple[float, float]:
+    """MiB while it transcribes, and their standard deviation.
+
+    Raises:
+        UserError: a compute type that CTranslate2 does not have, or a beam below 1.
+    """
+    kind = settings.compute_type
+    if kind in ("default", "auto"):
+        kind = "float16" if device_kind == "cuda" else "float32"
+    if kind not in _BYTES:
+        raise UserError(f"whisper.compute_type={settings.compute_type}: allowed are default, auto, {', '.join(_BYTES)}")
+    if settings.beam_size < 1:
+        raise UserError(f"whisper.beam_size={settings.beam_size}: allowed is 1 or more")
+    shape = whisper_shape(settings.model)
+    unknown = shape is None
+    shape = shape or _SHAPES["base"]
+    weights = shape.params * _BYTES[kind] * (1.05 if kind.startswith("int8") else 1.0)  # scales, and layers that stay in 16 bits
+    activations = 2.0 if device_kind == "cuda" and kind != "float32" else 4.0
+    items = batch * max(1, settings.num_workers)
+    crossed = items * 2 * shape.decoder_layers * FRAMES * shape.width * activations
+    decoded = items * settings.beam_size * 2 * shape.decoder_layers * TOKENS * shape.width * activations
+    encoded = items * FRAMES * (shape.heads * FRAMES + 10 * shape.width) * activations * 2
+    if batch > 1:  # a batch is encoded once, not once per item at full width
+        encoded /= batch
+        decoded /= batch
+    total = (_PROCESS_BYTES[device_kind] + weights + _ALLOCATOR * (crossed + decoded + encoded)) / MIB
+    return total, total * (0.5 if unknown else 0.12)
