@@ -127,16 +127,23 @@ def keep_account(
     block_bytes = token_bytes * knobs.block_size
     blocks = maximum(kv // block_bytes, 0)
     request_blocks = layout.blocks_of_a_request(knobs.context, knobs.batch_tokens, knobs.block_size)
-    whole = rules.group_aware or not rules.hybrid_manager
-    tokens = blocks * knobs.block_size if layout.groups == 1 and not layout.sliding_groups else (
-        blocks / request_blocks * knobs.context if whole else blocks // layout.groups * knobs.block_size
-    )
+    tokens = tokens_of(blocks, layout, rules, knobs)
     reserved = 1 if rules.null_block else 0
     return Account(
         requested=requested, weights=weight, activation=peak.value, graphs=graphs.value, non_torch=overhead, kv=kv, blocks=blocks, tokens=tokens,
         request_blocks=request_blocks, block_bytes=block_bytes, needed=(request_blocks + reserved) * block_bytes, sigma=sigma,
-        own_context=0.0 if rules.cpu else parts.CUDA_CONTEXT_BYTES, layout=layout, rules=rules, knobs=knobs, calibrated=calibration is not None,
+        own_context=0.0 if rules.cpu else parts.CUDA_CONTEXT_BYTES if rules.v1 else parts.V0_CONTEXT_BYTES, layout=layout, rules=rules, knobs=knobs, calibrated=calibration is not None,
     )
+
+
+def tokens_of(blocks: Number, layout: parts.KvLayout, rules: EngineRules, knobs: Knobs) -> Number:
+    """As vLLM's log counts them: blocks x block size for one block table; for several, until 0.20 of the blocks that each table can have,
+    since then the concurrency x context (`get_kv_cache_capacity`)."""
+    if layout.groups == 1 and not layout.sliding_groups:
+        return blocks * knobs.block_size
+    if rules.group_aware:
+        return blocks / layout.blocks_of_a_request(knobs.context, knobs.batch_tokens, knobs.block_size) * knobs.context
+    return blocks // layout.groups * knobs.block_size
 
 
 def _overhead(

@@ -25,8 +25,7 @@ def catalogue() -> dict[str, dict[str, Any]]:
 
 def known_model(name: str) -> dict[str, Any] | None:
     """A model of the table, by a name that contains its name (`org/Qwen2.5-7B-Instruct` -> `Qwen2.5-7B`), the longest that does."""
-    plain = re.sub(r"[^a-z0-9.]", "", name.lower())
-    found = [key for key in catalogue() if re.sub(r"[^a-z0-9.]", "", key.lower()) in plain]
+    found = [key for key in catalogue() if _plain(key) in _plain(name)]
     return dict(catalogue()[max(found, key=len)]) if found else None
 
 
@@ -35,17 +34,20 @@ def fill_from_catalogue(facts: Mapping[str, Any], name: str) -> dict[str, Any]:
     given = {key: value for key, value in facts.items() if value is not None}
     if given.get("vocab_size") and (given.get("intermediate_size") or given.get("ffn_dim")):
         return given
-    same = [entry for entry in catalogue().values() if all(
-        given.get(key) == entry.get(key) for key in ("num_hidden_layers", "hidden_size", "num_key_value_heads")
-    )]
     size = given.get("params_b")
-    if size:
-        same = [entry for entry in same if abs(entry.get("params_b", size) / size - 1) < 0.25]
+    same = {key: entry for key, entry in catalogue().items() if all(
+        given.get(fact) == entry.get(fact) for fact in ("num_hidden_layers", "hidden_size", "num_key_value_heads")
+    ) and (not size or abs(entry["params_b"] / size - 1) < 0.25)}
     if same:
-        entry = min(same, key=lambda entry: abs(entry.get("params_b", 0) - (size or 0)))
+        named = [key for key in same if _plain(key) in _plain(name)]
+        entry = same[max(named, key=len) if named else min(same, key=lambda key: abs(same[key]["params_b"] - (size or 0)))]
         # Where the number of parameters is given it stands; the rest is completed.
         return {**entry, **given}
     for pattern, vocab in _FAMILIES:
         if re.search(pattern, name.lower()) and "vocab_size" not in given:
             return {**given, "vocab_size": vocab, "_guessed": ["vocab"]}
     return given
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9.]", "", name.lower())

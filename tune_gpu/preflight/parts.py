@@ -123,7 +123,9 @@ def non_torch(rules: EngineRules, tensor_parallel: int) -> Uncertain:
 CPU_PROCESS_BYTES = 780 * MIB
 """Resident memory of vLLM's CPU worker before the weights: Python, torch and vLLM imported (measured, vLLM 0.32)."""
 CUDA_CONTEXT_BYTES = 0.35 * GIB
-"""What a process holds on a card before vLLM reads how much is free."""
+"""What a process holds on a card before vLLM reads how much is free (V1 asks that the whole share be free then)."""
+V0_CONTEXT_BYTES = 0.1 * GIB
+"""V0 does not ask; its share fails only where memory really runs out."""
 
 
 def kv_value_bytes(kv_cache_dtype: str, width: int) -> float | None:

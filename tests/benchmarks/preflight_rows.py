@@ -1,0 +1,146 @@
+"""A logged start (one row of `tests/data/vllm_memory/*.jsonl`), read as the predictor's inputs and as the truth.
+
+A row is sparse: whatever the log did not show is null. What can be known of the engine without its account is its architecture, card and flags.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tune_gpu.config import VllmSettings
+from tune_gpu.preflight.architecture import ModelArchitecture, from_config
+from tune_gpu.preflight.cards import find_card
+from tune_gpu.preflight.model_catalogue import known_model
+from tune_gpu.preflight.parts import CUDA_CONTEXT_BYTES
+from tune_gpu.preflight.values import DeviceMemory
+from tune_gpu.preflight.weight_formats import named_format
+
+MIB_PER_GIB = 1024.0
+LOG_CONTEXT_MIB = CUDA_CONTEXT_BYTES / 2**20
+V0_TYPICAL, V1_TYPICAL = "0.7.0", "0.10.0"
+"""Assumed where a log shows the engine's generation but not its version."""
+
+
+@dataclass(frozen=True)
+class LoggedStart:
+    """One row."""
+
+    row: dict[str, Any]
+    model: ModelArchitecture | None
+    why_no_model: str
+    settings: VllmSettings
+    device: DeviceMemory | None
+    version: str
+    v1: bool
+
+    @property
+    def id(self) -> str:
+        return str(self.row.get("id") or self.row.get("source"))
+
+    @property
+    def suspect(self) -> bool:
+        return bool(self.row.get("suspect"))
+
+    @property
+    def started(self) -> bool:
+        return self.row.get("outcome") == "ok"
+
+    @property
+    def tokens(self) -> int | None:
+        """KV tokens of a start that succeeded."""
+        return self.row.get("kv_cache_tokens") if self.started else None
+
+    def account_mib(self) -> tuple[float, float] | None:
+        """(weights, everything else beside the KV cache), where the log prints its whole account."""
+        values = [self.row.get(key) for key in ("weights_gib", "non_torch_gib", "activation_peak_gib")]
+        if any(value is None for value in values):
+            return None
+        weights, other, peak = (float(value) * MIB_PER_GIB for value in values)
+        return weights, other + peak
+
+    def kv_mib(self) -> float | None:
+        """The log's own line for the memory of the KV cache."""
+        value = self.row.get("kv_cache_gib")
+        return None if value is None else float(value) * MIB_PER_GIB
+
+
+def read_row(row: dict[str, Any], archs: dict[str, dict[str, Any]]) -> LoggedStart:
+    """From one JSON line; never fails for a null or an unknown name."""
+    v1, version = _engine(row)
+    model, why = _model(row, archs)
+    return LoggedStart(row, model, why, _settings(row, v1, version), _device(row), version, v1)
+
+
+def _engine(row: dict[str, Any]) -> tuple[bool, str]:
+    told = f"{row.get('engine') or ''} {row.get('note') or ''}".lower()
+    number = re.search(r"(\d+)\.(\d+)", str(row.get("vllm_version") or ""))
+    if re.search(r"\bv0 (log|engine)|engine v0", told):
+        return False, number[0] if number else V0_TYPICAL
+    if re.search(r"\bv1 (log|engine)|engine v1", told):
+        return True, number[0] if number else V1_TYPICAL
+    if number:
+        return (int(number[1]), int(number[2])) >= (0, 8), number[0]
+    # Only engines before V1 print the whole account.
+    return (True, V1_TYPICAL) if row.get("non_torch_gib") is None or row.get("activation_peak_gib") is None else (False, V0_TYPICAL)
+
+
+def _settings(row: dict[str, Any], v1: bool, version: str) -> VllmSettings:
+    told = str(row.get("note") or "")
+    batch = row.get("max_num_batched_tokens") or _number(told, r"max_num_batched_tokens\s*=?\s*(\d+)")
+    flag = row.get("weights_format") or row.get("quantization")
+    named = named_format(flag) or named_format(row.get("model"))
+    extra = {name: row[name] for name in ("pipeline_parallel_size", "decode_context_parallel_size") if row.get(name)}
+    if stages := re.search(r"\bPP\s*=?\s*(\d+)", told):
+        extra.setdefault("pipeline_parallel_size", int(stages[1]))
+    from tune_gpu.preflight.engine_rules import EngineRules
+
+    return VllmSettings(
+        model=str(row.get("model") or row.get("arch") or "?"),
+        gpu_memory_utilization=row.get("gpu_memory_utilization") or EngineRules.of(version, v1=v1).default_share,
+        max_model_len=row.get("max_model_len"), max_num_seqs=row.get("max_num_seqs"), max_num_batched_tokens=int(batch) if batch else None,
+        kv_cache_dtype=row.get("kv_cache_dtype") or "auto", quantization=None if named is None or named.name == "16bit" else named.name,
+        block_size=row.get("block_size"), tensor_parallel_size=row.get("tensor_parallel_size") or 1, enforce_eager=bool(row.get("enforce_eager")),
+        enable_chunked_prefill=row.get("enable_chunked_prefill"), extra_args=extra, env={"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"},
+    )
+
+
+def _model(row: dict[str, Any], archs: dict[str, dict[str, Any]]) -> tuple[ModelArchitecture | None, str]:
+    name = row.get("arch")
+    facts = archs.get(name) if name else None
+    if facts is None:
+        return None, f"the architecture {name} is not in the table" if name else "the row names no architecture"
+    try:
+        model = from_config(facts, f"{row.get('model') or ''} {name}".strip())
+    except ValueError as error:
+        return None, str(error)
+    # A vision model told by its text backbone: the tower is there, in the weights and in the profiling run.
+    whole = known_model(str(row.get("model") or ""))
+    if whole and whole.get("_multimodal"):
+        params = max(model.params, whole["params_b"] * 1e9)
+        model = replace(model, multimodal=True, params=params, vision_params=max(0.0, params - model.params))
+    return model, ""
+
+
+def _device(row: dict[str, Any]) -> DeviceMemory | None:
+    told, name = str(row.get("note") or ""), str(row.get("gpu") or "")
+    card, total = find_card(name) if name else None, row.get("total_gib")
+    if total is not None and re.search(r"nvidia-smi|nominal", told):
+        total = card.cuda_mib / MIB_PER_GIB if card else total * 0.981
+    if total is None:
+        if card is None:
+            return None
+        total = card.cuda_mib / MIB_PER_GIB
+    used = 0.0
+    if row.get("free_gib") is not None:  # read when the engine's own context was there already
+        used = max(0.0, (total - row["free_gib"]) * MIB_PER_GIB - LOG_CONTEXT_MIB)
+    elif (held := _number(told, r"another[^.;]*? holds? ([\d.]+) GiB")) is not None:
+        used = min(held, total) * MIB_PER_GIB
+    return DeviceMemory(card.name if card else name or "unknown", "cuda", total * MIB_PER_GIB, min(used, total * MIB_PER_GIB))
+
+
+def _number(text: str, pattern: str) -> float | None:
+    found = re.search(pattern, text)
+    return float(found[1]) if found and not math.isnan(float(found[1])) else None

@@ -1,0 +1,126 @@
+"""Cards by name, and this machine's devices as vLLM sees them: without a GPU and without vLLM installed."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import functools
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from tune_gpu.errors import UserError
+from tune_gpu.preflight.values import DeviceMemory
+
+NODE_FOLDER = Path("/sys/devices/system/node")
+CGROUP_FOLDER = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Card:
+    """A card: what nvidia-smi calls its memory, and what is left of it to CUDA (the driver keeps the rest)."""
+
+    name: str
+    nvml_mib: float
+    cuda_mib: float
+
+
+@functools.cache
+def cards() -> dict[str, Card]:
+    """The table that ships with the program (`cards.json`)."""
+    content = json.loads(Path(__file__).with_name("cards.json").read_text())
+    return {name: Card(name, float(nvml), float(cuda)) for name, (nvml, cuda) in content.items()}
+
+
+def find_card(name: str) -> Card | None:
+    """By a name as people and drivers write it (`NVIDIA GeForce RTX 3060`, `rtx3060`, `A100 40GB (a2-highgpu-1g)`): the card whose words all
+    occur in it; the one with the most words, and the smaller memory where only that is open. Null if there is none."""
+    words = _words(name)
+    found = [card for card in cards().values() if _words(card.name) <= words]
+    if not found:  # "H100" for H100 80GB
+        found = [card for card in cards().values() if {word for word in _words(card.name) if not word.endswith("gb")} <= words
+                 and not any(word.endswith("gb") and word not in _words(card.name) for word in words)]
+    return max(found, key=lambda card: (len(_words(card.name)), len(card.name))) if found else None
+
+
+def card_memory(name: str, used_mib: float = 0.0) -> DeviceMemory:
+    """A card by name, with what its neighbours hold. Raises UserError with the names that are known."""
+    card = find_card(name)
+    if card is None:
+        near = difflib.get_close_matches(name.upper(), [known.upper() for known in cards()], n=1, cutoff=0.5)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise UserError(f"--gpu {name}: no such card in the table{hint}; allowed: {', '.join(cards())}; or give --total-mib")
+    return DeviceMemory(card.name, "cuda", card.cuda_mib, used_mib)
+
+
+def nvml_memory(name: str, total_mib: float, used_mib: float) -> DeviceMemory:
+    """From what NVML says: its total is more than CUDA's by what the driver keeps (known for a card of the table, else 1.9 %), and NVML
+    counts that as used."""
+    card = find_card(name)
+    matching = card is not None and abs(card.nvml_mib / total_mib - 1) < 0.03
+    cuda = card.cuda_mib if card is not None and matching else total_mib * 0.981
+    return DeviceMemory(name, "cuda", cuda, min(max(0.0, used_mib - (total_mib - cuda)), cuda))
+
+
+def this_card(device: str = "0") -> DeviceMemory:
+    """This machine's card through NVML, with what its neighbours hold at this moment. Raises UserError where there is none."""
+    from tune_gpu.telemetry.probe import NvmlProbe
+
+    try:
+        probe = NvmlProbe(device)
+    except Exception as error:  # the driver's library has an error type of its own for each cause
+        raise UserError(f"device=cuda: no NVIDIA card answers here ({error}); give --gpu NAME or --total-mib, or device=cpu") from error
+    try:
+        return nvml_memory(probe.info.name, probe.info.total_mib, probe.read().used_mib)
+    finally:
+        probe.close()
+
+
+def this_node(cores: set[int] | None = None) -> DeviceMemory:
+    """The NUMA node of this process's first core, as vLLM's CPU worker reads it (`utils/cpu_resource_utils.py`): the total is the node's
+    MemTotal; available are free pages, the page cache and reclaimable slabs; a cgroup's limit below the total takes its place.
+
+    The total of a virtual machine may grow while its memory is touched: read it at the moment.
+    """
+    allowed = sorted(cores or os.sched_getaffinity(0))
+    nodes = sorted(NODE_FOLDER.glob("node[0-9]*"), key=lambda path: int(path.name[4:]))
+    node = next((path for path in nodes if (path / f"cpu{allowed[0]}").exists()), nodes[0] if nodes else None)
+    if node is None or not (node / "meminfo").exists():
+        import psutil
+
+        memory = psutil.virtual_memory()
+        total, available = float(memory.total), float(memory.available)
+    else:
+        pages = _meminfo((node / "meminfo").read_text())
+        total = pages["MemTotal"]
+        available = sum(pages[key] for key in ("MemFree", "Active(file)", "Inactive(file)", "SReclaimable"))
+    limit, usage = _cgroup()
+    if limit is not None and limit < total:
+        total, available = limit, max(0.0, min(available, limit - usage))
+    mib = 2.0**20
+    return DeviceMemory("cpu", "cpu", total / mib, max(0.0, (total - available) / mib), len(allowed))
+
+
+def _meminfo(text: str) -> dict[str, float]:
+    found = {}
+    for line in text.splitlines():
+        if match := re.match(r"Node \d+ (\S+):\s+(\d+)", line):
+            found[match[1]] = float(match[2]) * 1024
+    return found
+
+
+def _cgroup() -> tuple[float | None, float]:
+    for limit, usage in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
+        with contextlib.suppress(OSError, ValueError):
+            return float((CGROUP_FOLDER / limit).read_text()), float((CGROUP_FOLDER / usage).read_text())
+    return None, 0.0
+
+
+def _words(name: str) -> set[str]:
+    lowered = re.sub(r"(\d)\s+gb\b", r"\1gb", name.lower())
+    lowered = re.sub(r"\b(\d+)g\b", r"\1gb", lowered)
+    lowered = re.sub(r"\b(rtx|gtx)(\d)", r"\1 \2", lowered)
+    lowered = re.sub(r"(\d)(ti|super)\b", r"\1 \2", lowered)
+    return set(re.findall(r"[a-z0-9]+", lowered)) - {"nvidia", "geforce", "tesla", "graphics"}
