@@ -1,0 +1,72 @@
+"""Compares searchers on landscapes: `python -m tests.benchmarks.searchers FILE … --json OUT`."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_threads, "1")  # matrices of a few hundred rows: more threads only wait for each other
+
+import click
+
+from tests.benchmarks.searchers import landscapes, report
+from tests.benchmarks.searchers.peers import NAMES
+from tests.benchmarks.searchers.replay import Run, replay
+from tune_gpu.errors import UserError
+
+
+def _list(_context: click.Context, _parameter: click.Parameter, value: str) -> list[str]:
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def _budgets(_context: click.Context, _parameter: click.Parameter, value: str) -> list[int]:
+    try:
+        found = sorted({int(part) for part in value.split(",")})
+    except ValueError as error:
+        raise click.BadParameter(f"{value}: allowed are whole numbers with commas between them") from error
+    if not found or found[0] < 1:
+        raise click.BadParameter(f"{value}: allowed is 1 or more")
+    return found
+
+
+@click.command(help=__doc__)
+@click.argument("files", nargs=-1, required=True)
+@click.option("--searchers", default=",".join(NAMES), callback=_list, show_default=True)
+@click.option("--budgets", default="15,30,60,100,200", callback=_budgets, show_default=True, help="Evaluations after which the best counts.")
+@click.option("--batch", default=1, show_default=True, type=click.IntRange(min=1), help="Evaluations side by side.")
+@click.option("--noise", default=0.0, show_default=True, type=click.FloatRange(min=0.0), help="Standard deviation of a factor on each cost.")
+@click.option("--seeds", default=30, show_default=True, type=click.IntRange(min=1))
+@click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), help="Where the table goes.")
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="A picture of the medians (needs matplotlib).")
+@click.option("--quiet", is_flag=True)
+def main(
+    files: tuple[str, ...], searchers: list[str], budgets: list[int], batch: int, noise: float, seeds: int, out: Path | None, plot: Path | None,
+    quiet: bool,
+) -> None:
+    unknown = [name for name in searchers if name not in NAMES]
+    if unknown:
+        raise click.UsageError(f"--searchers {','.join(unknown)}: allowed: {', '.join(NAMES)}")
+    rows: list[report.Row] = []
+    runs: dict[tuple[str, str], list[Run]] = {}
+    for file in files:
+        try:
+            landscape = landscapes.load(file)
+        except UserError as error:
+            raise click.UsageError(str(error)) from error
+        for searcher in searchers:
+            done = [replay(landscape, searcher, budgets[-1], batch, noise, seed) for seed in range(seeds)]
+            runs[landscape.name, searcher] = done
+            rows += report.rows(file, landscape, searcher, done, budgets)
+            if not quiet:
+                click.echo(report.line(rows[-len(budgets):]), err=True)
+            if out:  # as it goes: a run that is stopped keeps what it measured
+                out.write_text(json.dumps([row.as_json() for row in rows], indent=1))
+    report.show(rows, runs, budgets, noise)
+    if plot:
+        report.plot(runs, plot)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,282 @@
+"""The searchers that are compared, each from its own library with its default settings, behind one `ask`/`tell`.
+
+What every peer is given for free: a proposal that violates a known constraint costs no evaluation (the peer hears the worst cost so
+far), and neither does one that was evaluated before (the peer hears its cost again). After `FREE_TRIES` such proposals in a row a random
+new configuration is evaluated instead, and told to the peer. A failed evaluation is told as the worst cost so far.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from tests.benchmarks.searchers.landscapes import Landscape
+from tune_gpu.config import SearchSettings
+from tune_gpu.tournament import Candidate, Result, Tournament
+
+FREE_TRIES = 50
+Params = Mapping[str, Any]
+
+
+class Searcher(Protocol):
+    """Proposes configurations and hears their costs."""
+
+    def ask(self) -> Params | None:
+        """The next one; null while it waits for results, or when it has no more."""
+
+    def tell(self, params: Params, cost: float) -> None:
+        """The cost of one that was asked for; NaN: it failed."""
+
+    def winner(self) -> Params | None:
+        """What it would name as the best."""
+
+
+class RandomSearch:
+    """Uniform over the allowed configurations, none twice."""
+
+    def __init__(self, landscape: Landscape, budget: int, batch: int, seed: int) -> None:
+        self._draw, self._observed = _Unseen(landscape, seed), _Observed()
+
+    def ask(self) -> Params | None:
+        return self._draw.next()
+
+    def tell(self, params: Params, cost: float) -> None:
+        self._observed.add(params, cost)
+
+    def winner(self) -> Params | None:
+        return self._observed.best()
+
+
+class RZero:
+    """This program's tournament, with `algorithm` and enough generations for the budget; otherwise its defaults."""
+
+    algorithm = "rzero"
+
+    def __init__(self, landscape: Landscape, budget: int, batch: int, seed: int) -> None:
+        settings = SearchSettings(algorithm=self.algorithm, seed=seed)
+        settings.generations = 2 + math.ceil((budget - settings.initial) / settings.tournament_size)
+        self._tournament = Tournament(landscape.space, settings)
+        self._live: list[Candidate] = []
+
+    def ask(self) -> Params | None:
+        candidate = self._tournament.ask()
+        if candidate is None:
+            return None
+        self._live.append(candidate)
+        return candidate.params
+
+    def tell(self, params: Params, cost: float) -> None:
+        candidate = next(c for c in self._live if c.params == params)
+        self._live.remove(candidate)
+        result = Result("failed", violation=1.0) if math.isnan(cost) else Result("ok", -cost, n_windows=1)
+        self._tournament.tell(candidate.candidate_id, result)
+
+    def winner(self) -> Params | None:
+        best = self._tournament.best()
+        return best.params if best else None
+
+
+class ClassicRZero(RZero):
+    """R-Zero as it was."""
+
+    algorithm = "classic"
+
+
+class Optuna:
+    """A sampler of Optuna. Numbers are offered in their order, as indices; everything else as categories."""
+
+    def __init__(self, landscape: Landscape, budget: int, batch: int, seed: int, make: Callable[[int], Any]) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        warnings.filterwarnings("ignore", module="optuna")
+        self._study = optuna.create_study(sampler=make(seed))
+        self._state = optuna.trial.TrialState
+        self._landscape, self._unseen, self._observed = landscape, _Unseen(landscape, seed + 10_000), _Observed()
+        self._live: list[tuple[Params, Any]] = []
+        self._spaces = {p.name: p for p in landscape.space.parameters.values()}
+        self._distributions = {name: self._distribution(p) for name, p in self._spaces.items()}
+
+    @staticmethod
+    def _distribution(parameter: Any) -> Any:
+        from optuna import distributions as d
+
+        if parameter.values is None:
+            return d.FloatDistribution(parameter.low, parameter.high, log=parameter.log)
+        if parameter.ordered:
+            return d.IntDistribution(0, len(parameter.values) - 1)
+        return d.CategoricalDistribution(parameter.values)
+
+    def _params(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: p.values[given[name]] if p.values is not None and p.ordered else given[name] for name, p in self._spaces.items()}
+
+    def _given(self, params: Params) -> dict[str, Any]:
+        return {name: p.values.index(params[name]) if p.values is not None and p.ordered else params[name] for name, p in self._spaces.items()}
+
+    def ask(self) -> Params | None:
+        for _ in range(FREE_TRIES):
+            trial = self._study.ask(self._distributions)
+            params = self._params(trial.params)
+            known = self._observed.cost(params) if self._landscape.allowed(params) else self._observed.worst
+            pending = any(dict(other) == params for other, _ in self._live)
+            if known is None and not pending and self._landscape.allowed(params):
+                self._unseen.take(params)
+                self._live.append((params, trial))
+                return params
+            self._tell(trial, known)
+        params = self._unseen.next()
+        if params is not None:
+            self._live.append((params, None))
+        return params
+
+    def _tell(self, trial: Any, cost: float | None) -> None:
+        if cost is not None and math.isnan(cost):
+            cost = self._observed.worst
+        if cost is None:
+            self._study.tell(trial, state=self._state.FAIL)
+        else:
+            self._study.tell(trial, cost)
+
+    def tell(self, params: Params, cost: float) -> None:
+        self._observed.add(params, cost)
+        index = next(i for i, (asked, _) in enumerate(self._live) if asked == params)
+        trial = self._live.pop(index)[1]
+        if trial is not None:
+            self._tell(trial, cost)
+        elif (told := self._observed.worst if math.isnan(cost) else cost) is not None:
+            import optuna
+
+            self._study.add_trial(optuna.trial.create_trial(params=self._given(params), distributions=self._distributions, value=told))
+
+    def winner(self) -> Params | None:
+        return self._observed.best()
+
+
+class Smac:
+    """SMAC3's facade for hyperparameters (random forest), deterministic, its initial design at most a quarter of the budget."""
+
+    def __init__(self, landscape: Landscape, budget: int, batch: int, seed: int) -> None:
+        import logging
+        import tempfile
+        from pathlib import Path
+
+        from ConfigSpace import Categorical, ConfigurationSpace, Float, Integer
+        from smac import HyperparameterOptimizationFacade as Facade
+        from smac import Scenario
+
+        logging.getLogger("smac").setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", module="smac")
+        self._parameters = landscape.space.parameters
+        space = ConfigurationSpace(seed=seed)
+        for p in self._parameters.values():
+            if p.values is None:
+                space.add(Float(p.name, (p.low, p.high), log=p.log))
+            elif p.ordered:
+                space.add(Integer(p.name, (0, len(p.values) - 1)))
+            else:
+                space.add(Categorical(p.name, list(p.values)))
+        self._folder = tempfile.TemporaryDirectory(prefix="smac-")
+        scenario = Scenario(space, n_trials=FREE_TRIES * budget, seed=seed, deterministic=True, output_directory=Path(self._folder.name))
+        design = Facade.get_initial_design(scenario, n_configs=max(1, min(10 * len(self._parameters), budget // 4)))
+        self._smac = Facade(scenario, lambda config, seed=0: 0.0, initial_design=design, logging_level=False, overwrite=True)
+        self._landscape, self._unseen, self._observed = landscape, _Unseen(landscape, seed + 10_000), _Observed()
+        self._live: list[tuple[Params, Any]] = []
+
+    def ask(self) -> Params | None:
+        for _ in range(FREE_TRIES):
+            info = self._smac.ask()
+            given = dict(info.config)
+            params = {n: p.values[given[n]] if p.values is not None and p.ordered else given[n] for n, p in self._parameters.items()}
+            if self._landscape.allowed(params) and self._observed.cost(params) is None and not any(o == params for o, _ in self._live):
+                self._unseen.take(params)
+                self._live.append((params, info))
+                return params
+            known = self._observed.cost(params) if self._landscape.allowed(params) else math.nan
+            self._tell(info, known if known is not None else math.nan)
+        params = self._unseen.next()
+        if params is not None:
+            self._live.append((params, None))
+        return params
+
+    def _tell(self, info: Any, cost: float) -> None:
+        from smac.runhistory.dataclasses import TrialValue
+
+        told = self._observed.worst if math.isnan(cost) else cost
+        self._smac.tell(info, TrialValue(cost=told if told is not None else 1e9))
+
+    def tell(self, params: Params, cost: float) -> None:
+        self._observed.add(params, cost)
+        index = next(i for i, (asked, _) in enumerate(self._live) if asked == params)
+        info = self._live.pop(index)[1]
+        if info is not None:
+            self._tell(info, cost)
+
+    def winner(self) -> Params | None:
+        return self._observed.best()
+
+
+class _Observed:
+    """What was measured: the lowest single cost names the winner, as every one of these libraries does."""
+
+    def __init__(self) -> None:
+        self._costs: dict[tuple[Any, ...], float] = {}
+        self._best: tuple[float, Params] | None = None
+        self.worst: float | None = None
+
+    def add(self, params: Params, cost: float) -> None:
+        self._costs[tuple(params.values())] = cost
+        if not math.isnan(cost):
+            self.worst = cost if self.worst is None else max(self.worst, cost)
+            if self._best is None or cost < self._best[0]:
+                self._best = (cost, dict(params))
+
+    def cost(self, params: Params) -> float | None:
+        return self._costs.get(tuple(params.values()))
+
+    def best(self) -> Params | None:
+        return self._best[1] if self._best else None
+
+
+class _Unseen:
+    """Random allowed configurations, none twice."""
+
+    def __init__(self, landscape: Landscape, seed: int) -> None:
+        self._rng, self._landscape = np.random.default_rng(seed), landscape
+        self._seen: set[tuple[Any, ...]] = set()
+        listed = landscape.configurations
+        self._order = iter(self._rng.permutation(len(listed))) if listed is not None else None
+
+    def take(self, params: Params) -> None:
+        self._seen.add(tuple(params[n] for n in self._landscape.space.names))
+
+    def next(self) -> dict[str, Any] | None:
+        names = self._landscape.space.names
+        if self._order is None:
+            return self._landscape.space.sample(self._rng)
+        for index in self._order:
+            key = self._landscape.configurations[int(index)]  # type: ignore[index]
+            if key not in self._seen:
+                self._seen.add(key)
+                return dict(zip(names, key, strict=True))
+        return None
+
+
+def make(name: str, landscape: Landscape, budget: int, batch: int, seed: int) -> Searcher:
+    """A searcher by its name on the command line."""
+    if name in ("tpe", "gp", "nsga2"):
+        import optuna
+
+        sampler: Callable[[int], Any] = {
+            "tpe": lambda s: optuna.samplers.TPESampler(seed=s),
+            "gp": lambda s: optuna.samplers.GPSampler(seed=s),
+            "nsga2": lambda s: optuna.samplers.NSGAIISampler(seed=s),
+        }[name]
+        return Optuna(landscape, budget, batch, seed, sampler)
+    return {"random": RandomSearch, "rzero": RZero, "classic": ClassicRZero, "smac": Smac}[name](landscape, budget, batch, seed)
+
+
+NAMES = ("rzero", "classic", "random", "tpe", "gp", "nsga2", "smac")

@@ -1,0 +1,59 @@
+"""One searcher on one landscape: the true best by number of evaluations, the winner that it names, and its own time."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from tests.benchmarks.searchers.landscapes import Landscape
+from tests.benchmarks.searchers.peers import make
+
+
+@dataclass(frozen=True)
+class Run:
+    """Costs are true ones, as ratios to the optimum."""
+
+    best: tuple[float, ...]
+    """After 1, 2 … evaluations, the best that was proposed."""
+    winner: float
+    """The configuration that the searcher names in the end."""
+    ms_per_proposal: float
+    """The searcher's own time: ask and tell."""
+    repeats: int
+    """Evaluations of a configuration that had been evaluated before."""
+
+
+def replay(landscape: Landscape, searcher: str, budget: int, batch: int, noise: float, seed: int) -> Run:
+    """Up to `batch` candidates are evaluated side by side; `noise` is the standard deviation of a factor around 1."""
+    rng = np.random.default_rng([seed, 77])
+    began = time.perf_counter()
+    agent = make(searcher, landscape, budget, batch, seed)
+    spent = time.perf_counter() - began
+    best, curve, seen, repeats = math.inf, [], set(), 0
+    while len(curve) < budget:
+        began = time.perf_counter()
+        asked = []
+        while len(asked) < min(batch, budget - len(curve)) and (params := agent.ask()) is not None:
+            asked.append(params)
+        spent += time.perf_counter() - began
+        if not asked:
+            break
+        for params in asked:
+            cost = landscape.cost(params)
+            key = tuple(params.values())
+            repeats += key in seen
+            seen.add(key)
+            if not math.isnan(cost):
+                best = min(best, cost)
+            curve.append(best / landscape.optimum)
+            began = time.perf_counter()
+            agent.tell(params, cost * max(0.05, 1.0 + noise * rng.normal()) if noise else cost)
+            spent += time.perf_counter() - began
+    n_asked = len(curve)
+    curve += [best / landscape.optimum] * (budget - n_asked)  # the space is exhausted
+    winner = agent.winner()
+    named = landscape.cost(winner) / landscape.optimum if winner is not None else math.inf
+    return Run(tuple(curve), named, 1000.0 * spent / max(1, n_asked), repeats)
