@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from tune_gpu.candidate import deployment, engine_key
-from tune_gpu.config import ExperimentConfig
+from tune_gpu.config import ExperimentConfig, VllmSettings
 from tune_gpu.measurement import Failure, FailureKind, Measurement, Phase, ServiceError, Status, Timings
 from tune_gpu.objective import evaluate
 from tune_gpu.services.launchers import EngineHost
@@ -93,29 +94,45 @@ class Evaluator:
         whisper = WhisperService(services.whisper, device=self.device, port_range=self.config.run.port_range)
         self._running = running = Running(dict(params), whisper)
         self.probe  # noqa: B018 - reads what the device holds before anything of ours is on it
+        if self._engine is None and self.config.run.warm_engine:
+            self._warm_host(services.vllm).prepare()
         whisper.start()
         running.start_s["whisper"] = whisper.start_s or 0.0
         started = time.monotonic()
-        self._expect_answers(warm_up(self._endpoints(), self.config.workload, self._utterances, turns=1, mode="stt", abort=self._lost), "whisper")
+        self._expect_answers(
+            warm_up(self._endpoints(), self.config.workload, self._utterances, turns=1, mode="stt", abort=self._lost), "whisper"
+        )
         running.warm_s += time.monotonic() - started
         running.engine_reused = self._engine is not None
         if self._engine is None:
             self._start_engine(services.vllm)
-        running.start_s["vllm"] = 0.0 if running.engine_reused else (self._engine.info.start_s if self._engine and self._engine.info else 0.0)
+        running.start_s["vllm"] = (
+            0.0 if running.engine_reused else (self._engine.info.start_s if self._engine and self._engine.info else 0.0)
+        )
         self._prove_device()
         started = time.monotonic()
         self._expect_answers(warm_up(self._endpoints(), self.config.workload, self._utterances, abort=self._lost), "vllm")
         running.warm_s += time.monotonic() - started
 
-    def _start_engine(self, settings: Any) -> None:
+    def _warm_host(self, settings: VllmSettings) -> EngineHost:
+        if self._host is None:
+            self._host = EngineHost(engine_environment(settings, "", self.device, tempfile.gettempdir()))
+        return self._host
+
+    def _start_engine(self, settings: VllmSettings) -> None:
         assert self._running is not None
         run = self.config.run
-        if run.warm_engine and self._host is None:
-            self._host = EngineHost(engine_environment(settings, "", self.device, "/tmp"))  # noqa: S108 - its own folder comes with each start
+        host = self._warm_host(settings) if run.warm_engine else None
         started = time.monotonic()
-        wait_until_stable(self.probe, samples=run.memory_stable_samples, tolerance_mib=run.memory_stable_mib, timeout_s=run.memory_timeout_s)
+        if host is not None:
+            host.open()
+            self._running.start_s["imports"] = time.monotonic() - started
+        started = time.monotonic()
+        wait_until_stable(
+            self.probe, samples=run.memory_stable_samples, tolerance_mib=run.memory_stable_mib, timeout_s=run.memory_timeout_s
+        )
         self._running.start_s["memory_stable"] = time.monotonic() - started
-        engine = VllmServer(settings, device=self.device, port_range=run.port_range, host=self._host if run.warm_engine else None)
+        engine = VllmServer(settings, device=self.device, port_range=run.port_range, host=host)
         engine.start(abort=lambda: self._whisper_lost())
         self._engine, self._engine_key = engine, engine_key(settings)
 
@@ -155,7 +172,12 @@ class Evaluator:
         engine = self._engine.info.as_dict() if self._engine and self._engine.info else {}
         stopped = self._stop_whisper()
         return Measurement(
-            Status.OK, self.device, metrics=metrics, n_windows=len(running.windows), engine_reused=running.engine_reused, engine=engine,
+            Status.OK,
+            self.device,
+            metrics=metrics,
+            n_windows=len(running.windows),
+            engine_reused=running.engine_reused,
+            engine=engine,
             timings=Timings(running.start_s, running.warm_s, running.load_s, {"whisper": stopped}),
         )
 
@@ -166,7 +188,9 @@ class Evaluator:
         self._stop_whisper()
         self._stop_engine()
         timings = Timings(
-            running.start_s if running else {}, running.warm_s if running else 0.0, running.load_s if running else 0.0,
+            running.start_s if running else {},
+            running.warm_s if running else 0.0,
+            running.load_s if running else 0.0,
             {"all": time.monotonic() - started},
         )
         return Measurement.failed(failure, self.device, timings=timings, engine_reused=bool(running and running.engine_reused))
@@ -192,8 +216,14 @@ class Evaluator:
         started = time.monotonic()
         with DeviceSampler(self.probe, services) as sampler:
             result = run_window(
-                self._endpoints(), self.config.workload, self._utterances, seed=self.config.search.seed, window_index=index, mode=mode,
-                seconds=seconds, abort=self._lost,
+                self._endpoints(),
+                self.config.workload,
+                self._utterances,
+                seed=self.config.search.seed,
+                window_index=index,
+                mode=mode,
+                seconds=seconds,
+                abort=self._lost,
             )
         running.load_s += time.monotonic() - started
         self._raise_if_lost()
@@ -202,8 +232,11 @@ class Evaluator:
     def _endpoints(self) -> Endpoints:
         whisper, engine = self._now().whisper, self._engine
         return Endpoints(
-            engine.base_url if engine else "", engine.served_model_name if engine else "", engine.api_key if engine else "",
-            whisper.base_url, whisper.api_key,
+            engine.base_url if engine else "",
+            engine.served_model_name if engine else "",
+            engine.api_key if engine else "",
+            whisper.base_url,
+            whisper.api_key,
         )
 
     def _whisper_lost(self) -> str | None:
@@ -244,13 +277,19 @@ class Evaluator:
         pooled = summarise(running.windows)
         whole = self._with_device(pooled, running.device)
         score = evaluate(whole, self.config.objective)
-        each = [evaluate(self._with_device(summarise([window]), [device]) | {"wer": pooled.wer}, self.config.objective).fitness
-                for window, device in zip(running.windows, running.device, strict=True)]
+        each = [
+            evaluate(self._with_device(summarise([window]), [device]) | {"wer": pooled.wer}, self.config.objective).fitness
+            for window, device in zip(running.windows, running.device, strict=True)
+        ]
         known = [fitness for fitness in each if fitness is not None]
         stderr = statistics.stdev(known) / len(known) ** 0.5 if len(known) > 1 else None
         return whole | {
-            "fitness": score.fitness, "fitness_stderr": stderr, "fitness_windows": each, "fitness_terms": score.terms,
-            "violations": score.violations, "interference_ratio": interference(pooled, running.solo) if running.solo else None,
+            "fitness": score.fitness,
+            "fitness_stderr": stderr,
+            "fitness_windows": each,
+            "fitness_terms": score.terms,
+            "violations": score.violations,
+            "interference_ratio": interference(pooled, running.solo) if running.solo else None,
             "n_invalid_windows": running.n_invalid,
         }
 

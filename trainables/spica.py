@@ -74,12 +74,22 @@ class SpicaTrainable(tune.Trainable):
         violations = metrics.pop("violations", {})
         report = self._report(fitness, stderr, str(measurement.status), violations, measurement.failure)
         line = {
-            **self._candidate, "status": str(measurement.status),
+            **self._candidate,
+            "status": str(measurement.status),
             "failure": measurement.failure.as_dict() if measurement.failure else None,
-            "fitness": fitness, "fitness_stderr": stderr, "violations": violations, "violation": report["violation"],
-            "transient": report["transient"], "metrics": metrics, "n_windows": measurement.n_windows, "device": measurement.device,
-            "started_at": self._started_at, "wall_s": round(time.monotonic() - self._started, 3),
-            "duration_s": measurement.timings.as_dict(), "engine_reused": measurement.engine_reused, "engine": dict(measurement.engine),
+            "fitness": fitness,
+            "fitness_stderr": stderr,
+            "violations": violations,
+            "violation": report["violation"],
+            "transient": report["transient"],
+            "metrics": metrics,
+            "n_windows": measurement.n_windows,
+            "device": measurement.device,
+            "started_at": self._started_at,
+            "wall_s": round(time.monotonic() - self._started, 3),
+            "duration_s": measurement.timings.as_dict(),
+            "engine_reused": measurement.engine_reused,
+            "engine": dict(measurement.engine),
         }
         return report | {"line_json": json.dumps(line), "done": True}  # as text: Tune would flatten it
 
@@ -91,8 +101,13 @@ class SpicaTrainable(tune.Trainable):
             # Refused or failed ranks below whatever was measured and missed a constraint only.
             violation = 1000.0 + failure.shortfall if status == Status.FAILED else 500.0 + failure.shortfall
         return {
-            "fitness": math.nan if fitness is None else fitness, "stderr": stderr, "status": status, "violation": violation,
-            "transient": bool(failure and failure.retryable), "n_windows": self._windows, "generation": self._candidate["generation"],
+            "fitness": math.nan if fitness is None else fitness,
+            "stderr": stderr,
+            "status": status,
+            "violation": violation,
+            "transient": bool(failure and failure.retryable),
+            "n_windows": self._windows,
+            "generation": self._candidate["generation"],
         }
 
     def cleanup(self) -> None:

@@ -134,8 +134,17 @@ def git_state() -> dict[str, Any] | None:
 def manifest(run_id: str, seed: int, device: Mapping[str, Any]) -> dict[str, Any]:
     """Where, with what and how a run was made."""
     return {
-        "schema_version": 1, "run_id": run_id, "started_at": now(), "ended_at": None, "argv": sys.argv, "seed": seed, "device": device["kind"],
-        "devices": [dict(device)], "host": {"platform": platform.platform(), "cores": os.cpu_count()}, "versions": versions(), "git": git_state(),
+        "schema_version": 1,
+        "run_id": run_id,
+        "started_at": now(),
+        "ended_at": None,
+        "argv": sys.argv,
+        "seed": seed,
+        "device": device["kind"],
+        "devices": [dict(device)],
+        "host": {"platform": platform.platform(), "cores": os.cpu_count()},
+        "versions": versions(),
+        "git": git_state(),
     }
 
 

@@ -91,7 +91,10 @@ class SearchSettings:
     """R-Zero. The defaults are the classic ones: 2 + 4 + 4 + 4 evaluations in 4 generations."""
 
     algorithm: str = "classic"
-    """`classic`: R-Zero as it was."""
+    """`classic`: R-Zero as it was. `rzero`: its tournament, with proposals that a surrogate has screened."""
+    asynchronous: bool | None = None
+    """Propose each candidate from all results that are in, instead of generations at once (`rzero` only; null: unless candidates are
+    ordered by the engine that they share)."""
     initial: int = 2
     tournament_size: int = 4
     survivors: int = 2

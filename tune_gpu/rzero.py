@@ -42,8 +42,16 @@ class RZeroSearch(Searcher):
     """
 
     def __init__(
-        self, space: Mapping[str, Sequence[Any]] | None = None, metric: str | None = None, mode: str | None = None, *, seed: int = 0,
-        settings: SearchSettings | None = None, tournament: Tournament | None = None, wrap: bool = False, on_result: OnResult | None = None,
+        self,
+        space: Mapping[str, Sequence[Any]] | None = None,
+        metric: str | None = None,
+        mode: str | None = None,
+        *,
+        seed: int = 0,
+        settings: SearchSettings | None = None,
+        tournament: Tournament | None = None,
+        wrap: bool = False,
+        on_result: OnResult | None = None,
         points_to_evaluate: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         super().__init__(metric=metric, mode=mode)
@@ -60,14 +68,14 @@ class RZeroSearch(Searcher):
         """Tune pickles the searcher with its Tuner; whoever listens to results stays behind."""
         return self.__dict__ | {"_on_result": None}
 
-    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:  # noqa: ARG002 - Ray names them
         """Tune's own metric and mode, where the searcher was made without; a Tune search space is refused (give `space` instead)."""
         if config:
             return False
         self._metric, self._mode = self._metric or metric, self._mode or mode
         return True
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # Ray answers "FINISHED" too
         """The next candidate, null while a generation is awaited, FINISHED after the last."""
         candidate = self._given_back.pop(0) if self._given_back else self.tournament.ask()
         if candidate is None:
@@ -76,8 +84,14 @@ class RZeroSearch(Searcher):
         self._live[trial_id] = candidate
         if not self._wrap:
             return dict(candidate.params)
-        return {"candidate": {"candidate_id": candidate.candidate_id, "generation": candidate.generation, "origin": candidate.origin,
-                              "params": dict(candidate.params)}}
+        return {
+            "candidate": {
+                "candidate_id": candidate.candidate_id,
+                "generation": candidate.generation,
+                "origin": candidate.origin,
+                "params": dict(candidate.params),
+            }
+        }
 
     def give_back(self, candidates: Sequence[Candidate]) -> None:
         """Candidates that were asked for and got no result (a run that was killed): they are suggested first."""
@@ -98,7 +112,8 @@ class RZeroSearch(Searcher):
         if value is None or not math.isfinite(value):
             return Result(
                 str(result.get("status") or "failed") if result.get("status") != "ok" else "infeasible",
-                violation=float(result.get("violation") or 0.0), transient=bool(result.get("transient")),
+                violation=float(result.get("violation") or 0.0),
+                transient=bool(result.get("transient")),
             )
         fitness = float(value) if self._mode != "min" else -float(value)
         return Result("ok", fitness, stderr=result.get("stderr"), n_windows=int(result.get("n_windows") or 1))

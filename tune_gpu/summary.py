@@ -19,8 +19,13 @@ def line_of(lines: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> Ma
 
 def stderr_of(lines: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> float | None:
     """Standard error of a configuration's mean fitness, over all of its windows in all of its evaluations; null for a single window."""
-    windows = [fitness for line in lines if line["params"] == dict(params) and line["fitness"] is not None
-               for fitness in line["metrics"].get("fitness_windows", []) if fitness is not None]
+    windows = [
+        fitness
+        for line in lines
+        if line["params"] == dict(params) and line["fitness"] is not None
+        for fitness in line["metrics"].get("fitness_windows", [])
+        if fitness is not None
+    ]
     if len(windows) < 2:
         return None
     mean = sum(windows) / len(windows)
@@ -30,15 +35,25 @@ def stderr_of(lines: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> 
 def standing_of(lines: Sequence[Mapping[str, Any]], standing: Standing) -> dict[str, Any]:
     """A configuration with what is known of it."""
     return {
-        "params": standing.params, "fitness": standing.fitness, "fitness_stderr": stderr_of(lines, standing.params),
-        "n_evaluations": standing.n_evaluations, "n_windows": standing.n_windows,
+        "params": standing.params,
+        "fitness": standing.fitness,
+        "fitness_stderr": stderr_of(lines, standing.params),
+        "n_evaluations": standing.n_evaluations,
+        "n_windows": standing.n_windows,
         "evaluations": [line["candidate_id"] for line in lines if line["params"] == standing.params],
     }
 
 
 def summarise_run(
-    tournament: Tournament, lines: Sequence[Mapping[str, Any]], *, run_id: str, experiment: str, device: str, wall_s: float,
-    baseline: Mapping[str, Any], ended: str,
+    tournament: Tournament,
+    lines: Sequence[Mapping[str, Any]],
+    *,
+    run_id: str,
+    experiment: str,
+    device: str,
+    wall_s: float,
+    baseline: Mapping[str, Any],
+    ended: str,
 ) -> dict[str, Any]:
     """`summary.json`: counts by status, best, baseline, fitness by generation, costs."""
     standings = tournament.standings()
@@ -48,8 +63,13 @@ def summarise_run(
     survivors = tournament.survivors
     duration = [line["duration_s"] for line in lines]
     return {
-        "schema_version": 1, "experiment": experiment, "run_id": run_id, "device": device, "ended": ended,
-        "counts": dict(Counter(line["status"] for line in lines)), "n_evaluations": len(lines),
+        "schema_version": 1,
+        "experiment": experiment,
+        "run_id": run_id,
+        "device": device,
+        "ended": ended,
+        "counts": dict(Counter(line["status"] for line in lines)),
+        "n_evaluations": len(lines),
         "n_configurations": len({repr(sorted(line["params"].items())) for line in lines}),
         "failures": dict(Counter(line["failure"]["kind"] for line in lines if line["failure"])),
         "best": standing_of(lines, best) if best else None,
@@ -64,9 +84,12 @@ def summarise_run(
             for number in generations
         ],
         "costs": {
-            "wall_s": round(wall_s, 1), "engine_starts": sum(1 for line in lines if not line["engine_reused"]),
-            "start_s": round(sum(d["start"] for d in duration), 1), "warm_s": round(sum(d.get("warm", 0.0) for d in duration), 1),
-            "load_s": round(sum(d["load"] for d in duration), 1), "stop_s": round(sum(d["stop"] for d in duration), 1),
+            "wall_s": round(wall_s, 1),
+            "engine_starts": sum(1 for line in lines if not line["engine_reused"]),
+            "start_s": round(sum(d["start"] for d in duration), 1),
+            "warm_s": round(sum(d.get("warm", 0.0) for d in duration), 1),
+            "load_s": round(sum(d["load"] for d in duration), 1),
+            "stop_s": round(sum(d["stop"] for d in duration), 1),
             "measuring_share": round(sum(d["load"] for d in duration) / wall_s, 3) if wall_s else None,
         },
     }
@@ -101,18 +124,30 @@ def _tied(lines: Sequence[Mapping[str, Any]], standings: Sequence[Standing]) -> 
     return tied if len(tied) > 1 else []
 
 
-def winner_of(summary: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], device: Mapping[str, Any], neighbours_mib: float) -> dict[str, Any]:
+def winner_of(
+    summary: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], device: Mapping[str, Any], neighbours_mib: float
+) -> dict[str, Any]:
     """`artifacts/winners/<experiment>.json`."""
     best = summary["best"]
     line = line_of(lines, best["params"])
     base = summary["baseline"]
     return {
-        "schema_version": 1, "experiment": summary["experiment"], "run_id": summary["run_id"], "best_params": best["params"],
-        "best_metrics": line["metrics"] if line else {}, "fitness": best["fitness"], "fitness_stderr": best["fitness_stderr"],
-        "confirmed": False, "confirmed_why": "no A/B comparison with the baseline has been made",
+        "schema_version": 1,
+        "experiment": summary["experiment"],
+        "run_id": summary["run_id"],
+        "best_params": best["params"],
+        "best_metrics": line["metrics"] if line else {},
+        "fitness": best["fitness"],
+        "fitness_stderr": best["fitness_stderr"],
+        "confirmed": False,
+        "confirmed_why": "no A/B comparison with the baseline has been made",
         "evidence": {
-            "evaluations": best["evaluations"], "n_windows": best["n_windows"], "ties": summary["ties"],
-            "baseline": base, "gain_over_baseline": best["fitness"] - base["fitness"] if base and base["fitness"] is not None else None,
+            "evaluations": best["evaluations"],
+            "n_windows": best["n_windows"],
+            "ties": summary["ties"],
+            "baseline": base,
+            "gain_over_baseline": best["fitness"] - base["fitness"] if base and base["fitness"] is not None else None,
         },
-        "device": dict(device), "memory_in_use_at_start_mib": round(neighbours_mib, 1),
+        "device": dict(device),
+        "memory_in_use_at_start_mib": round(neighbours_mib, 1),
     }

@@ -29,8 +29,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def toy(**change: object) -> VllmSettings:
     """The demo LLM with a share that is quick to allocate."""
-    values = {"gpu_memory_utilization": 0.1, "max_model_len": 1024, "max_num_seqs": 4, "load_format": "dummy", "enforce_eager": True,
-              "cpu_cores": "0", "start_timeout_s": 120.0, **change}
+    values = {
+        "gpu_memory_utilization": 0.1,
+        "max_model_len": 1024,
+        "max_num_seqs": 4,
+        "load_format": "dummy",
+        "enforce_eager": True,
+        "cpu_cores": "0",
+        "start_timeout_s": 120.0,
+        **change,
+    }
     return VllmSettings(**values)  # type: ignore[arg-type]
 
 

@@ -19,9 +19,17 @@ from tune_gpu.measurement import FailureKind, Phase, ServiceError, Status
 from tune_gpu.services import guard
 from tune_gpu.services.process import start_ticks
 
-QUICK = ["workload.windows=2", "workload.window_s=1.5", "workload.capacity_step_s=1", "workload.capacity_max_sessions=1",
-         "workload.turn_rate_per_s=1", "workload.solo_window_s=1.5", "parameters.vllm_memory_util.values=[0.01,0.1]",
-         "baseline.vllm_memory_util=0.1", "services.vllm.max_num_seqs=4"]
+QUICK = [
+    "workload.windows=2",
+    "workload.window_s=1.5",
+    "workload.capacity_step_s=1",
+    "workload.capacity_max_sessions=1",
+    "workload.turn_rate_per_s=1",
+    "workload.solo_window_s=1.5",
+    "parameters.vllm_memory_util.values=[0.01,0.1]",
+    "baseline.vllm_memory_util=0.1",
+    "services.vllm.max_num_seqs=4",
+]
 TINY = {"vllm_memory_util": 0.1, "vllm_cores": "0", "whisper_model_size": "tiny.en", "whisper_cores": "1"}
 
 

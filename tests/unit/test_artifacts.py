@@ -13,8 +13,16 @@ from tune_gpu.errors import UserError
 
 
 def line(candidate_id: str, generation: int, **change: Any) -> dict[str, Any]:
-    return {"candidate_id": candidate_id, "generation": generation, "status": "ok", "fitness": 0.5, "fitness_stderr": 0.1, "n_windows": 2,
-            "violation": 0.0, "transient": False} | change
+    return {
+        "candidate_id": candidate_id,
+        "generation": generation,
+        "status": "ok",
+        "fitness": 0.5,
+        "fitness_stderr": 0.1,
+        "n_windows": 2,
+        "violation": 0.0,
+        "transient": False,
+    } | change
 
 
 @pytest.fixture

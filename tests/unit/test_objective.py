@@ -23,9 +23,15 @@ def metrics(**change: Any) -> dict[str, Any]:
     base = {"stt": 400.0, "llm": 800.0, "turn95": 900.0, "capacity_continuous": 2.5, "gpu_utilization": 60.0, "wer": 0.05, "n_failed": 0}
     values = base | change
     return {
-        "stt_latency_ms": spread(300, values["stt"]), "llm_latency_ms": spread(500, values["llm"]), "voice_turn_ms": spread(600, values["turn95"]),
-        "capacity_continuous": values["capacity_continuous"], "gpu_utilization": values["gpu_utilization"], "wer": values["wer"],
-        "n_requests": 100, "n_failed": values["n_failed"], "oom_events": 0,
+        "stt_latency_ms": spread(300, values["stt"]),
+        "llm_latency_ms": spread(500, values["llm"]),
+        "voice_turn_ms": spread(600, values["turn95"]),
+        "capacity_continuous": values["capacity_continuous"],
+        "gpu_utilization": values["gpu_utilization"],
+        "wer": values["wer"],
+        "n_requests": 100,
+        "n_failed": values["n_failed"],
+        "oom_events": 0,
     }
 
 
@@ -70,7 +76,14 @@ def test_nearer_to_the_wanted_utilisation_is_better(a: float, b: float) -> None:
 
 
 def test_fitness_is_the_weighted_mean_of_the_terms() -> None:
-    terms = {"stt_latency": 500 / 900, "llm_latency": 1000 / 1800, "capacity": 2.5 / 6.5, "stability": 1 / 1.5, "efficiency": 49 / 50, "wer": 2 / 3}
+    terms = {
+        "stt_latency": 500 / 900,
+        "llm_latency": 1000 / 1800,
+        "capacity": 2.5 / 6.5,
+        "stability": 1 / 1.5,
+        "efficiency": 49 / 50,
+        "wer": 2 / 3,
+    }
     expected = sum(WEIGHTS[name] * terms[name] for name in WEIGHTS) / 1.2
     assert fitness() == pytest.approx(expected)
 

@@ -8,21 +8,44 @@ from tune_gpu.measurement import FailureKind
 from tune_gpu.services.start_failures import explain_exit
 
 CASES = [
-    ("ValueError: Available memory on node 0 (9.36/10.46 GiB) on kv cache allocation is less than requested memory for kv (-0.47/0.1 GiB). Reduce",
-     FailureKind.STARTUP_NO_KV_MEMORY, 4.7),
-    ("ValueError: Available memory on node 0 (9.47/10.46 GiB) on startup is less than desired CPU memory utilization (0.99, 10.36 GiB). On the",
-     FailureKind.STARTUP_OOM, 0.0859),
-    ("ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization` when initializing the engine.",
-     FailureKind.STARTUP_NO_KV_MEMORY, 0.0),
-    ("ValueError: The model's max seq len (32768) is larger than the maximum number of tokens that can be stored in KV cache (18544). Try",
-     FailureKind.STARTUP_NO_KV_MEMORY, 0.0),
-    ("ValueError: To serve at least one request with the models's max seq len (131072), (8.00 GiB KV cache is needed, which is larger than the "
-     "available KV cache memory (2.00 GiB).", FailureKind.STARTUP_NO_KV_MEMORY, 0.75),
-    ("ValueError: Free memory on device (3.1/11.75 GiB) on startup is less than desired GPU memory utilization (0.5, 5.88 GiB). Decrease",
-     FailureKind.STARTUP_OOM, 0.4728),
+    (
+        "ValueError: Available memory on node 0 (9.36/10.46 GiB) on kv cache allocation is less than requested memory for kv (-0.47/0.1 GiB). Reduce",
+        FailureKind.STARTUP_NO_KV_MEMORY,
+        4.7,
+    ),
+    (
+        "ValueError: Available memory on node 0 (9.47/10.46 GiB) on startup is less than desired CPU memory utilization (0.99, 10.36 GiB). On the",
+        FailureKind.STARTUP_OOM,
+        0.0859,
+    ),
+    (
+        "ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization` when initializing the engine.",
+        FailureKind.STARTUP_NO_KV_MEMORY,
+        0.0,
+    ),
+    (
+        "ValueError: The model's max seq len (32768) is larger than the maximum number of tokens that can be stored in KV cache (18544). Try",
+        FailureKind.STARTUP_NO_KV_MEMORY,
+        0.0,
+    ),
+    (
+        "ValueError: To serve at least one request with the models's max seq len (131072), (8.00 GiB KV cache is needed, which is larger than the "
+        "available KV cache memory (2.00 GiB).",
+        FailureKind.STARTUP_NO_KV_MEMORY,
+        0.75,
+    ),
+    (
+        "ValueError: Free memory on device (3.1/11.75 GiB) on startup is less than desired GPU memory utilization (0.5, 5.88 GiB). Decrease",
+        FailureKind.STARTUP_OOM,
+        0.4728,
+    ),
     ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 224.00 MiB.", FailureKind.STARTUP_OOM, 0.0),
     ("RuntimeError: CUDA out of memory occurred when warming up sampler with 256 dummy requests.", FailureKind.STARTUP_OOM, 0.0),
-    ("ERROR:    [Errno 98] error while attempting to bind on address ('127.0.0.1', 8000): address already in use", FailureKind.PORT_CONFLICT, 0.0),
+    (
+        "ERROR:    [Errno 98] error while attempting to bind on address ('127.0.0.1', 8000): address already in use",
+        FailureKind.PORT_CONFLICT,
+        0.0,
+    ),
     ("OSError: [Errno 98] Address already in use", FailureKind.PORT_CONFLICT, 0.0),
     ("KeyError: 'architectures'", FailureKind.STARTUP_CRASH, 0.0),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -34,8 +35,10 @@ def run(tournament: Tournament, score: Any = fitness) -> list[Candidate]:
     seen = []
     while (candidate := tournament.ask()) is not None:
         seen.append(candidate)
-        tournament.tell(candidate.candidate_id, score(candidate.params) if isinstance(score(candidate.params), Result)
-                        else Result("ok", score(candidate.params), n_windows=1))
+        tournament.tell(
+            candidate.candidate_id,
+            score(candidate.params) if isinstance(score(candidate.params), Result) else Result("ok", score(candidate.params), n_windows=1),
+        )
     return seen
 
 
@@ -106,7 +109,7 @@ def test_candidates_with_one_engine_stand_together_and_the_running_engine_first(
     seen = run(Tournament(space(), SearchSettings(seed=1), order_key=lambda params: params["util"]))
     for generation in range(4):
         engines = [c.params["util"] for c in seen if c.generation == generation]
-        changes = sum(a != b for a, b in zip(engines, engines[1:], strict=False))
+        changes = sum(a != b for a, b in pairwise(engines))
         assert changes == len(set(engines)) - 1
     for number in range(1, 4):
         last = [c for c in seen if c.generation == number - 1][-1].params["util"]

@@ -50,8 +50,13 @@ def make_demo_llm(folder: Path) -> Path:
     bos, eos, pad, unk = SPECIAL_TOKENS
     files = {
         "tokenizer_config.json": {
-            "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": bos, "eos_token": eos, "pad_token": pad, "unk_token": unk,
-            "model_max_length": CONFIG["max_position_embeddings"], "clean_up_tokenization_spaces": False,
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": bos,
+            "eos_token": eos,
+            "pad_token": pad,
+            "unk_token": unk,
+            "model_max_length": CONFIG["max_position_embeddings"],
+            "clean_up_tokenization_spaces": False,
         },
         "generation_config.json": {"bos_token_id": 256, "eos_token_id": 257, "pad_token_id": 258},
         "config.json": CONFIG,  # last: its presence says that the folder is whole

@@ -40,7 +40,7 @@ def preload() -> None:
     import vllm.v1.core.sched.scheduler
     import vllm.v1.engine.async_llm
     import vllm.v1.engine.core
-    import vllm.v1.executor.multiproc_executor  # noqa: F401
+    import vllm.v1.executor.multiproc_executor
 
     if torch.cuda.is_initialized():
         raise RuntimeError("importing vLLM has initialised CUDA: engines cannot be forked from this process; set run.warm_engine=false")

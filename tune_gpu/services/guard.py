@@ -103,7 +103,7 @@ def main(argv: list[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda n, _frame: asked.append(n))
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=die_with_parent)  # noqa: PLW1509
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=die_with_parent)
     status: int | None = None
     while status is None and not asked:
         ready, _, _ = select.select([0, wake_read], [], [])

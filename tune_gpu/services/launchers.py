@@ -60,6 +60,7 @@ class EngineHost:
         self._folder: Path | None = None
         self._process: ManagedProcess | None = None
         self._socket: socket.socket | None = None
+        self._started = 0.0
         self.import_s: float | None = None
         """What the imports cost, once; null before the first start."""
 
@@ -67,26 +68,39 @@ class EngineHost:
         """Fork a server. Raises ServiceError if the host cannot be brought up."""
         self.open()
         reply = self._ask(
-            {"op": "start", "argv": list(launch.argv), "env": dict(launch.env), "log": str(launch.log),
-             "cores": list(launch.cores) if launch.cores else None}
+            {
+                "op": "start",
+                "argv": list(launch.argv),
+                "env": dict(launch.env),
+                "log": str(launch.log),
+                "cores": list(launch.cores) if launch.cores else None,
+            }
         )
-        return _ForkedServer(self, int(reply["pid"]), grace_s)
+        return _ForkedServer(self, int(reply["pid"] or 0), grace_s)
+
+    def prepare(self) -> None:
+        """Start the host without waiting for its imports: they are made while something else is done."""
+        if self._process is not None and self._process.exit_code() is None:
+            return
+        self.close()
+        self._started = time.monotonic()
+        folder = Path(tempfile.mkdtemp(prefix="tune-gpu-host-"))
+        self._folder = folder
+        # The current folder is not searched for modules: a user's `json.py` must not be what the host imports.
+        command = [sys.executable, "-P", "-m", "tune_gpu.services.engine_host", str(folder / "control")]
+        source = str(Path(__file__).resolve().parents[2])
+        env = {**self._env, "PYTHONPATH": os.pathsep.join(filter(None, [source, self._env.get("PYTHONPATH")]))}
+        self._process = ManagedProcess(command, log=folder / "host.log", env=env, grace_s=1.0)
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
 
     def open(self) -> None:
         """Bring the host up if it is not; returns when its imports are made. Raises ServiceError if it does not come up."""
         if self._socket is not None and self._process is not None and self._process.exit_code() is None:
             return
-        self.close()
-        started = time.monotonic()
-        folder = Path(tempfile.mkdtemp(prefix="tune-gpu-host-"))
-        self._folder = folder
-        address = folder / "control"
-        # The current folder is not searched for modules: a user's `json.py` must not be what the host imports.
-        command = [sys.executable, "-P", "-m", "tune_gpu.services.engine_host", str(address)]
-        source = str(Path(__file__).resolve().parents[2])
-        env = {**self._env, "PYTHONPATH": os.pathsep.join(filter(None, [source, self._env.get("PYTHONPATH")]))}
-        self._process = ManagedProcess(command, log=folder / "host.log", env=env, grace_s=1.0)
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self.prepare()
+        assert self._process is not None
+        assert self._folder is not None
+        started, folder, address = self._started, self._folder, self._folder / "control"
         while True:
             connection = socket.socket(socket.AF_UNIX)
             try:

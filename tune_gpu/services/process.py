@@ -37,7 +37,11 @@ class ManagedProcess:
         with log.open("wb") as output:
             self._guard = subprocess.Popen(
                 [sys.executable, "-S", _GUARD_SCRIPT, str(grace_s), "--", *pinned(command, cores)],
-                stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=dict(env), start_new_session=True,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=dict(env),
+                start_new_session=True,
             )
         # The pipe closes when this process ends; the finalizer is for an owner that lives on and forgets.
         self._finalizer = weakref.finalize(self, _close, self._guard)

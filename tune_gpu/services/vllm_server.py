@@ -20,14 +20,26 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tune_gpu.config import VllmSettings
 from tune_gpu.measurement import Failure, FailureKind, Phase, ServiceError
+from tune_gpu.services.guard import shared_memory_of
 from tune_gpu.services.launchers import EngineHost, Launch, Launched, launch_cold
 from tune_gpu.services.models import resolve_llm
 from tune_gpu.services.ports import free_port
 from tune_gpu.services.start_failures import explain_exit
 
 _FLAG_NAMES = {  # the settings that are flags of the same name
-    "gpu_memory_utilization", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "dtype", "kv_cache_dtype", "quantization",
-    "block_size", "tensor_parallel_size", "enforce_eager", "enable_prefix_caching", "enable_chunked_prefill", "load_format",
+    "gpu_memory_utilization",
+    "max_model_len",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "dtype",
+    "kv_cache_dtype",
+    "quantization",
+    "block_size",
+    "tensor_parallel_size",
+    "enforce_eager",
+    "enable_prefix_caching",
+    "enable_chunked_prefill",
+    "load_format",
 }
 _STOP_GRACE_S = 8.0
 
@@ -64,10 +76,14 @@ def parse_cores(cores: str | None) -> list[int] | None:
     return sorted(found)
 
 
-def engine_environment(settings: VllmSettings, api_key: str, device: str, scratch: str, base: Mapping[str, str] | None = None) -> dict[str, str]:
+def engine_environment(
+    settings: VllmSettings, api_key: str, device: str, scratch: str, base: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """The whole environment of a server: this process's, and what the device and the settings add."""
     env = dict(os.environ if base is None else base)
-    env.update(VLLM_API_KEY=api_key, VLLM_NO_USAGE_STATS="1", DO_NOT_TRACK="1", TMPDIR=scratch, PYTHONUNBUFFERED="1", VLLM_LOGGING_COLOR="0")
+    env.update(
+        VLLM_API_KEY=api_key, VLLM_NO_USAGE_STATS="1", DO_NOT_TRACK="1", TMPDIR=scratch, PYTHONUNBUFFERED="1", VLLM_LOGGING_COLOR="0"
+    )
     if os.path.isdir(resolve_llm(settings.model)):
         env["HF_HUB_OFFLINE"] = "1"
     if device == "cpu":
@@ -105,7 +121,12 @@ class VllmServer:
     """
 
     def __init__(
-        self, settings: VllmSettings, *, device: str, port_range: Sequence[int], host: EngineHost | None = None,
+        self,
+        settings: VllmSettings,
+        *,
+        device: str,
+        port_range: Sequence[int],
+        host: EngineHost | None = None,
         choose_port: Callable[[Sequence[int]], int] = free_port,
     ) -> None:
         self.settings = settings
@@ -119,13 +140,23 @@ class VllmServer:
         self._scratch = Path(tempfile.mkdtemp(prefix="tg-"))
         self.log_path = self._scratch / "vllm.log"
         self._launched: Launched | None = None
+        self._shared_memory: set[str] = set()
         self.info: EngineInfo | None = None
 
     def start(self, abort: Callable[[], str | None] = lambda: None) -> EngineInfo:
         """Start it and wait until it is ready and proven to be this one. Raises ServiceError, with nothing left running."""
         started = time.monotonic()
-        argv = ["--model", resolve_llm(self.settings.model), "--served-model-name", self.served_model_name, "--host", "127.0.0.1",
-                "--port", str(self.port), *serve_flags(self.settings)]
+        argv = [
+            "--model",
+            resolve_llm(self.settings.model),
+            "--served-model-name",
+            self.served_model_name,
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            *serve_flags(self.settings),
+        ]
         env = engine_environment(self.settings, self.api_key, self._device, str(self._scratch))
         launch = Launch(argv, env, parse_cores(self.settings.cpu_cores) if self._device == "cpu" else None, self.log_path)
         try:
@@ -133,6 +164,7 @@ class VllmServer:
             self._wait_until_ready(started, abort)
             self._prove_identity()
             self.info = self._read_info(time.monotonic() - started)
+            self._shared_memory = shared_memory_of(self.pids())
         except BaseException:
             self.stop()
             raise
@@ -182,8 +214,12 @@ class VllmServer:
         if concurrency is None and tokens is not None and self.settings.max_model_len:
             concurrency = tokens / self.settings.max_model_len
         return EngineInfo(
-            start_s, None if tokens is None else int(tokens), None if blocks is None else int(blocks),
-            None if block_size is None else int(block_size), concurrency, version,
+            start_s,
+            None if tokens is None else int(tokens),
+            None if blocks is None else int(blocks),
+            None if block_size is None else int(block_size),
+            concurrency,
+            version,
         )
 
     def failure(self) -> Failure | None:
@@ -210,6 +246,9 @@ class VllmServer:
         if self._launched is not None:
             self._launched.stop()
             self._launched = None
+        for path in self._shared_memory:  # an engine that somebody killed could not unlink its own
+            Path(path).unlink(missing_ok=True)
+        self._shared_memory = set()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _get(self, path: str, timeout_s: float = 10.0) -> str:

@@ -46,9 +46,26 @@ class WhisperService:
         s = self.settings
         cores = parse_cores(s.cpu_cores) if self._device == "cpu" else None
         threads = s.cpu_threads or len(cores or os.sched_getaffinity(0))
-        flags = ["--model", resolve_whisper(s.model), "--name", self._name, "--port", str(self.port), "--device", self._device,
-                 "--compute-type", s.compute_type, "--cpu-threads", str(threads), "--num-workers", str(s.num_workers),
-                 "--beam-size", str(s.beam_size), "--language", s.language]
+        flags = [
+            "--model",
+            resolve_whisper(s.model),
+            "--name",
+            self._name,
+            "--port",
+            str(self.port),
+            "--device",
+            self._device,
+            "--compute-type",
+            s.compute_type,
+            "--cpu-threads",
+            str(threads),
+            "--num-workers",
+            str(s.num_workers),
+            "--beam-size",
+            str(s.beam_size),
+            "--language",
+            s.language,
+        ]
         flags += ["--vad-filter"] if s.vad_filter else []
         flags += ["--condition-on-previous-text"] if s.condition_on_previous_text else []
         return [sys.executable, "-P", "-m", "tune_gpu.services.whisper_server", *flags]
@@ -62,7 +79,10 @@ class WhisperService:
         cores = parse_cores(self.settings.cpu_cores) if self._device == "cpu" else None
         source = str(Path(__file__).resolve().parents[2])
         env = os.environ | {
-            "TUNE_GPU_API_KEY": self.api_key, "TMPDIR": str(self._scratch), "PYTHONUNBUFFERED": "1", "OMP_WAIT_POLICY": "PASSIVE",
+            "TUNE_GPU_API_KEY": self.api_key,
+            "TMPDIR": str(self._scratch),
+            "PYTHONUNBUFFERED": "1",
+            "OMP_WAIT_POLICY": "PASSIVE",
             "PYTHONPATH": os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")])),
         }
         env.pop("OMP_NUM_THREADS", None)  # Ray sets it to 1; the threads are the settings'

@@ -30,7 +30,10 @@ def load_model(arguments: argparse.Namespace) -> Any:
     from faster_whisper import WhisperModel
 
     return WhisperModel(
-        arguments.model, device=arguments.device, compute_type=arguments.compute_type, cpu_threads=arguments.cpu_threads,
+        arguments.model,
+        device=arguments.device,
+        compute_type=arguments.compute_type,
+        cpu_threads=arguments.cpu_threads,
         num_workers=arguments.num_workers,
     )
 
@@ -65,7 +68,10 @@ class Transcriber:
     def _work(self, samples: np.ndarray, language: str) -> tuple[str, float]:
         started = time.perf_counter()
         segments, _ = self._model.transcribe(
-            samples, language=language, beam_size=self._arguments.beam_size, vad_filter=self._arguments.vad_filter,
+            samples,
+            language=language,
+            beam_size=self._arguments.beam_size,
+            vad_filter=self._arguments.vad_filter,
             condition_on_previous_text=self._arguments.condition_on_previous_text,
         )
         text = " ".join(segment.text.strip() for segment in segments)
@@ -126,8 +132,12 @@ def main(argv: list[str]) -> None:
     started = time.perf_counter()
     model = load_model(arguments)
     description = {
-        "name": arguments.name, "pid": os.getpid(), "device": model.model.device, "compute_type": model.model.compute_type,
-        "load_s": time.perf_counter() - started, "language": arguments.language,
+        "name": arguments.name,
+        "pid": os.getpid(),
+        "device": model.model.device,
+        "compute_type": model.model.compute_type,
+        "load_s": time.perf_counter() - started,
+        "language": arguments.language,
     }
     print(json.dumps(description), flush=True)
     app = build_app(Transcriber(model, arguments), description, os.environ["TUNE_GPU_API_KEY"])

@@ -103,8 +103,11 @@ class NvmlProbe:
         else:
             self._handle = pynvml.nvmlDeviceGetHandleByUUID(device)
         self.info = DeviceInfo(
-            "cuda", _text(pynvml.nvmlDeviceGetName(self._handle)), _text(pynvml.nvmlDeviceGetUUID(self._handle)),
-            float(pynvml.nvmlDeviceGetMemoryInfo(self._handle).total) / MIB, driver=_text(pynvml.nvmlSystemGetDriverVersion()),
+            "cuda",
+            _text(pynvml.nvmlDeviceGetName(self._handle)),
+            _text(pynvml.nvmlDeviceGetUUID(self._handle)),
+            float(pynvml.nvmlDeviceGetMemoryInfo(self._handle).total) / MIB,
+            driver=_text(pynvml.nvmlSystemGetDriverVersion()),
         )
 
     def read(self) -> Reading:

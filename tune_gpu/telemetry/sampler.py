@@ -58,7 +58,10 @@ class DeviceSampler:
         readings = self._readings
         return DeviceWindow(
             sum(r.utilization_pct for r in readings) / len(readings) if readings else None,
-            max((r.used_mib for r in readings), default=None), dict(self._peaks), self._oom_after - self._oom_before, len(readings),
+            max((r.used_mib for r in readings), default=None),
+            dict(self._peaks),
+            self._oom_after - self._oom_before,
+            len(readings),
         )
 
     def _run(self) -> None:

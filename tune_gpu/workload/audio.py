@@ -52,7 +52,9 @@ def load_utterances(settings: AudioSettings) -> list[Utterance]:
     """
     folder = _samples_folder() if settings.source == "samples" else Path(settings.source).expanduser()
     if not folder.is_dir():
-        raise UserError(f"workload.audio.source={settings.source}: no such folder; allowed: samples, or a folder of NAME.wav beside NAME.txt")
+        raise UserError(
+            f"workload.audio.source={settings.source}: no such folder; allowed: samples, or a folder of NAME.wav beside NAME.txt"
+        )
     clips = [path for path in sorted(folder.glob("*.wav")) if path.with_suffix(".txt").is_file()]
     if not clips:
         raise UserError(f"workload.audio.source={settings.source}: no NAME.wav with a NAME.txt beside it")

@@ -51,8 +51,9 @@ def load_of(turns: Sequence[TurnSample], objective: ObjectiveSettings) -> float:
     if stt is None or llm is None or ttft is None:
         return float("inf")
     at = objective.latency_percentile
-    return max(stt.at(at) / objective.stt_latency_target_ms, llm.at(at) / objective.llm_latency_target_ms,
-               ttft.at(at) / objective.ttft_target_ms)
+    return max(
+        stt.at(at) / objective.stt_latency_target_ms, llm.at(at) / objective.llm_latency_target_ms, ttft.at(at) / objective.ttft_target_ms
+    )
 
 
 def decide(loads: Sequence[float], *, at_ceiling: bool) -> Capacity:
@@ -73,8 +74,14 @@ def decide(loads: Sequence[float], *, at_ceiling: bool) -> Capacity:
 
 
 def find_capacity(
-    endpoints: Endpoints, workload: WorkloadSettings, objective: ObjectiveSettings, utterances: Sequence[Utterance], *, seed: int,
-    abort: Abort = never, on_step: Callable[[int, float], None] = lambda _sessions, _load: None,
+    endpoints: Endpoints,
+    workload: WorkloadSettings,
+    objective: ObjectiveSettings,
+    utterances: Sequence[Utterance],
+    *,
+    seed: int,
+    abort: Abort = never,
+    on_step: Callable[[int, float], None] = lambda _sessions, _load: None,
 ) -> Capacity | None:
     """Ramp the sessions up until a step fails twice or the ramp ends; null if it was aborted."""
     loads: list[float] = []
@@ -112,8 +119,14 @@ async def _hold(
                     if time.monotonic() >= ends:
                         return
                     turns.append(
-                        await take_turn(client, endpoints, utterance, due=time.monotonic(), max_tokens=workload.max_tokens,
-                                        timeout_s=workload.request_timeout_s)
+                        await take_turn(
+                            client,
+                            endpoints,
+                            utterance,
+                            due=time.monotonic(),
+                            max_tokens=workload.max_tokens,
+                            timeout_s=workload.request_timeout_s,
+                        )
                     )
 
             for voice in voices:

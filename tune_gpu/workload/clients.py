@@ -82,12 +82,22 @@ async def complete(
     `[DONE]` is `truncated_stream`, one without a token `empty_answer`.
     """
     sample = LlmSample(due)
-    body = {"model": endpoints.llm_model, "prompt": prompt, "max_tokens": max_tokens, "ignore_eos": True, "temperature": 0.0,
-            "stream": True, "stream_options": {"include_usage": True}}
+    body = {
+        "model": endpoints.llm_model,
+        "prompt": prompt,
+        "max_tokens": max_tokens,
+        "ignore_eos": True,
+        "temperature": 0.0,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
     try:
-        async with asyncio.timeout(_left(due, timeout_s)), session.post(
-            f"{endpoints.llm_url}/v1/completions", json=body, headers={"Authorization": f"Bearer {endpoints.llm_key}"}
-        ) as reply:
+        async with (
+            asyncio.timeout(_left(due, timeout_s)),
+            session.post(
+                f"{endpoints.llm_url}/v1/completions", json=body, headers={"Authorization": f"Bearer {endpoints.llm_key}"}
+            ) as reply,
+        ):
             if reply.status != 200:
                 sample.error = f"http_{reply.status}"
                 return sample
@@ -136,9 +146,12 @@ async def transcribe(
     form.add_field("model", "whisper")
     form.add_field("response_format", "json")
     try:
-        async with asyncio.timeout(_left(due, timeout_s)), session.post(
-            f"{endpoints.stt_url}/v1/audio/transcriptions", data=form, headers={"Authorization": f"Bearer {endpoints.stt_key}"}
-        ) as reply:
+        async with (
+            asyncio.timeout(_left(due, timeout_s)),
+            session.post(
+                f"{endpoints.stt_url}/v1/audio/transcriptions", data=form, headers={"Authorization": f"Bearer {endpoints.stt_key}"}
+            ) as reply,
+        ):
             if reply.status != 200:
                 sample.error = f"http_{reply.status}"
                 return sample

@@ -38,14 +38,24 @@ class TrafficSummary:
 
     def as_metrics(self) -> dict[str, Any]:
         """For the artifacts, under their names there."""
-        distributions = ("stt_latency_ms", "rtf", "ttft_ms", "itl_ms", "llm_latency_ms", "voice_turn_ms", "background_latency_ms",
-                         "generator_lag_ms")
+        distributions = (
+            "stt_latency_ms",
+            "rtf",
+            "ttft_ms",
+            "itl_ms",
+            "llm_latency_ms",
+            "voice_turn_ms",
+            "background_latency_ms",
+            "generator_lag_ms",
+        )
         values = {name: getattr(self, name) for name in distributions}
         return {
             **{name: None if value is None else value.as_dict() for name, value in values.items()},
             "tokens_per_s": None if self.tokens_per_s is None else round(self.tokens_per_s, 2),
             "wer": None if self.wer is None else round(self.wer, 4),
-            "n_requests": self.n_requests, "n_failed": self.n_failed, "failed_requests": self.failures,
+            "n_requests": self.n_requests,
+            "n_failed": self.n_failed,
+            "failed_requests": self.failures,
         }
 
 
@@ -68,7 +78,9 @@ def summarise(windows: Sequence[WindowResult]) -> TrafficSummary:
         background_latency_ms=_of(ask.latency_ms for ask in background),
         tokens_per_s=tokens / seconds if seconds and (answers or background) else None,
         wer=word_error_rate([turn.reference for turn in heard], [turn.stt.text for turn in heard if turn.stt is not None]),
-        n_requests=len(turns) + len(background), n_failed=sum(failures.values()), failures=dict(failures),
+        n_requests=len(turns) + len(background),
+        n_failed=sum(failures.values()),
+        failures=dict(failures),
         generator_lag_ms=_of(lag for window in windows for lag in window.lag_ms),
     )
 

@@ -42,7 +42,13 @@ class TurnSample:
 
 
 async def take_turn(
-    session: aiohttp.ClientSession, endpoints: Endpoints, utterance: Utterance, *, due: float, max_tokens: int, timeout_s: float,
+    session: aiohttp.ClientSession,
+    endpoints: Endpoints,
+    utterance: Utterance,
+    *,
+    due: float,
+    max_tokens: int,
+    timeout_s: float,
     mode: str = "mixed",
 ) -> TurnSample:
     """One turn that was due at `due`; in mode `stt` it ends with the transcript, in mode `llm` the reference stands for it.

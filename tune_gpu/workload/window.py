@@ -71,8 +71,15 @@ def background_prompt(n_tokens: int, rng: np.random.Generator) -> str:
 
 
 def run_window(
-    endpoints: Endpoints, workload: WorkloadSettings, utterances: Sequence[Utterance], *, seed: int, window_index: int,
-    seconds: float | None = None, mode: str = "mixed", abort: Abort = never,
+    endpoints: Endpoints,
+    workload: WorkloadSettings,
+    utterances: Sequence[Utterance],
+    *,
+    seed: int,
+    window_index: int,
+    seconds: float | None = None,
+    mode: str = "mixed",
+    abort: Abort = never,
 ) -> WindowResult:
     """Drive one window and wait for its last answer (at most the request time-out after its end).
 
@@ -82,7 +89,13 @@ def run_window(
 
 
 async def _window(
-    endpoints: Endpoints, workload: WorkloadSettings, utterances: Sequence[Utterance], seed: int, index: int, seconds: float, mode: str,
+    endpoints: Endpoints,
+    workload: WorkloadSettings,
+    utterances: Sequence[Utterance],
+    seed: int,
+    index: int,
+    seconds: float,
+    mode: str,
     abort: Abort,
 ) -> WindowResult:
     rng = np.random.default_rng([seed, index])
@@ -104,8 +117,15 @@ async def _window(
             in_flight += 1
             try:
                 result.turns.append(
-                    await take_turn(session, endpoints, utterance, due=due, max_tokens=workload.max_tokens,
-                                    timeout_s=workload.request_timeout_s, mode=mode)
+                    await take_turn(
+                        session,
+                        endpoints,
+                        utterance,
+                        due=due,
+                        max_tokens=workload.max_tokens,
+                        timeout_s=workload.request_timeout_s,
+                        mode=mode,
+                    )
                 )
             finally:
                 in_flight -= 1
@@ -118,7 +138,8 @@ async def _window(
         start = time.monotonic()
         calls: list[tuple[float, Callable[[float], Coroutine[Any, Any, None]]]] = []
         for offset in turns:
-            calls.append((offset, lambda due, u=next(spoken): turn(due, u)))  # type: ignore[misc]
+            said = next(spoken)
+            calls.append((offset, lambda due, u=said: turn(due, u)))  # type: ignore[misc]
         for offset, prompt in zip(asks, prompts, strict=True):
             calls.append((offset, lambda due, p=prompt: ask(due, p)))  # type: ignore[misc]
         calls.sort(key=lambda call: call[0])
@@ -158,7 +179,12 @@ def client_session() -> aiohttp.ClientSession:
 
 
 def warm_up(
-    endpoints: Endpoints, workload: WorkloadSettings, utterances: Sequence[Utterance], *, turns: int | None = None, mode: str = "mixed",
+    endpoints: Endpoints,
+    workload: WorkloadSettings,
+    utterances: Sequence[Utterance],
+    *,
+    turns: int | None = None,
+    mode: str = "mixed",
     abort: Abort = never,
 ) -> list[TurnSample]:
     """Take turns one after another, the longest utterance first (Whisper's peak memory depends on its input). Not measured."""
@@ -175,8 +201,15 @@ async def _warm_up(
         async with client_session() as session:
             for number in range(turns):
                 taken.append(
-                    await take_turn(session, endpoints, longest_first[number % len(longest_first)], due=time.monotonic(),
-                                    max_tokens=workload.max_tokens, timeout_s=workload.request_timeout_s, mode=mode)
+                    await take_turn(
+                        session,
+                        endpoints,
+                        longest_first[number % len(longest_first)],
+                        due=time.monotonic(),
+                        max_tokens=workload.max_tokens,
+                        timeout_s=workload.request_timeout_s,
+                        mode=mode,
+                    )
                 )
 
     await until_done_or_aborted(work(), abort)

@@ -41,7 +41,9 @@ def test_percentiles_are_ordered_and_within_the_samples(samples: list[float]) ->
     found = Distribution.of(samples)
     assert found is not None
     slack = 1e-9 * max(samples) + 1e-9
-    assert min(samples) - slack <= found.p50 <= found.p90 + slack <= found.p95 + 2 * slack <= found.p99 + 3 * slack <= max(samples) + 4 * slack
+    assert (
+        min(samples) - slack <= found.p50 <= found.p90 + slack <= found.p95 + 2 * slack <= found.p99 + 3 * slack <= max(samples) + 4 * slack
+    )
     assert found.n == len(samples)
 
 
@@ -85,7 +87,7 @@ def test_references_and_transcripts_must_pair() -> None:
     with pytest.raises(ValueError, match="1 references, 2 transcripts"):
         word_error_rate(["a b"], ["a", "b"])
     with pytest.raises(ValueError, match="has no words"):
-        word_error_rate(["..."], ["a"])
+        word_error_rate(["?!"], ["a"])
 
 
 def test_noise_has_the_ratio_that_was_asked_for_and_is_the_same_each_time() -> None:
@@ -123,10 +125,10 @@ def test_clips_that_cannot_be_used_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"lasts 31\.0 s"):
         load_utterances(folder_with(tmp_path, np.ones(31 * 16000, dtype=np.int16)))
     (tmp_path / "clip.wav").write_bytes(b"RIFF nothing")
-    with pytest.raises(UserError, match="clip.wav cannot be read"):
+    with pytest.raises(UserError, match=r"clip\.wav cannot be read"):
         load_utterances(AudioSettings(source=str(tmp_path)))
     (tmp_path / "clip.txt").unlink()
-    with pytest.raises(UserError, match="no NAME.wav with a NAME.txt"):
+    with pytest.raises(UserError, match=r"no NAME\.wav with a NAME\.txt"):
         load_utterances(AudioSettings(source=str(tmp_path)))
     with pytest.raises(UserError, match="no such folder"):
         load_utterances(AudioSettings(source=str(tmp_path / "nowhere")))

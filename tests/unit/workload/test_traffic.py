@@ -170,7 +170,12 @@ def test_a_ramp_that_is_aborted_has_no_capacity() -> None:
 @pytest.mark.parametrize(
     ("loads", "sessions", "continuous"),
     [
-        ([0.5, 0.8, 1.3], 2, 2.4), ([2.0], 0, 0.5), ([4.0], 0, 0.25), ([math.inf], 0, 0.0), ([0.5, math.inf], 1, 1.0), ([0.5, 0.6], 2, 2.4),
+        ([0.5, 0.8, 1.3], 2, 2.4),
+        ([2.0], 0, 0.5),
+        ([4.0], 0, 0.25),
+        ([math.inf], 0, 0.0),
+        ([0.5, math.inf], 1, 1.0),
+        ([0.5, 0.6], 2, 2.4),
     ],
 )
 def test_the_capacity_between_two_steps(loads: list[float], sessions: int, continuous: float) -> None:
