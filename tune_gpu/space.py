@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,13 +104,21 @@ class Parameter:
 class SearchSpace:
     """Which configurations exist. A configuration names every parameter whose condition holds, and no other."""
 
-    def __init__(self, parameters: list[Parameter], allowed: Callable[[Params], bool] | None = None) -> None:
+    def __init__(
+        self, parameters: list[Parameter], allowed: Callable[[Params], bool] | None = None, configurations: Sequence[Params] | None = None,
+    ) -> None:
         self.parameters = {parameter.name: parameter for parameter in parameters}
-        self._allowed = allowed or (lambda _params: True)
+        self._rule = allowed
+        self.listed = [dict(params) for params in configurations] if configurations is not None else None
+        """The only configurations that exist, where they are given as a list; else null."""
+        self._members = {self.key(params) for params in self.listed} if self.listed is not None else None
 
     @classmethod
-    def from_specs(cls, specs: Mapping[str, ParameterSpec], allowed: Callable[[Params], bool] | None = None) -> SearchSpace:
-        """From the configuration; `allowed` is a known constraint (the preflight's verdict, say).
+    def from_specs(
+        cls, specs: Mapping[str, ParameterSpec], allowed: Callable[[Params], bool] | None = None, configurations: Sequence[Params] | None = None,
+    ) -> SearchSpace:
+        """From the configuration; `allowed` is a known constraint (the preflight's verdict, say); `configurations` is another, as a list
+        of the only ones that exist (a measured table, say).
 
         Raises:
             UserError: no parameter, a parameter without values, or a condition on what comes later or does not exist.
@@ -127,7 +135,12 @@ class SearchSpace:
                     if value not in known[parent]:
                         raise UserError(f"parameters.{parameter.name}.when.{parent}={value}: allowed: {known[parent].allowed()}")
             known[parameter.name] = parameter
-        return cls(parameters, allowed)
+        if configurations is not None and not configurations:
+            raise UserError("configurations: the list is empty; give at least one")
+        return cls(parameters, allowed, configurations)
+
+    def _allowed(self, params: Params) -> bool:
+        return (self._members is None or self.key(params) in self._members) and (self._rule is None or self._rule(params))
 
     @property
     def names(self) -> list[str]:
@@ -137,6 +150,8 @@ class SearchSpace:
     @property
     def size(self) -> float:
         """Number of configurations, those that a constraint forbids included; infinite with a continuous parameter."""
+        if self.listed is not None:
+            return len(self.listed)
         if any(parameter.values is None for parameter in self.parameters.values()):
             return math.inf
         if not any(parameter.when for parameter in self.parameters.values()):
@@ -182,6 +197,8 @@ class SearchSpace:
 
     def sample(self, rng: np.random.Generator) -> dict[str, Any]:
         """A random configuration (constraints apart: see `allows`)."""
+        if self.listed is not None:
+            return dict(self.listed[int(rng.integers(len(self.listed)))])
         return self.repaired({}, rng)
 
     def allows(self, params: Params) -> bool:
@@ -214,6 +231,9 @@ class SearchSpace:
         return (params for params in self._all() if self._allowed(params))
 
     def _all(self) -> Iterator[dict[str, Any]]:
+        if self.listed is not None:
+            yield from (dict(params) for params in self.listed)
+            return
         if not any(parameter.when for parameter in self.parameters.values()):
             for values in itertools.product(*(parameter.values or () for parameter in self.parameters.values())):
                 yield dict(zip(self.parameters, values, strict=True))
@@ -233,5 +253,5 @@ class SearchSpace:
         """Names the space: a saved search goes on only in the same one."""
         import hashlib
 
-        text = repr([(p.name, p.values, p.low, p.high, p.log, p.ordered, p.when) for p in self.parameters.values()])
+        text = repr([sorted(map(repr, self._members or ()))] * (self._members is not None) + [(p.name, p.values, p.low, p.high, p.log, p.ordered, p.when) for p in self.parameters.values()])
         return hashlib.sha256(text.encode()).hexdigest()[:16]

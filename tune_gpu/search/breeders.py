@@ -1,0 +1,176 @@
+"""Who makes the candidates of a generation: classic R-Zero, and the form that a surrogate guides."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any, Protocol
+
+import numpy as np
+
+from tune_gpu.config import SearchSettings
+from tune_gpu.search.evaluations import Ledger, Result, Standing
+from tune_gpu.search.guided import Guided
+from tune_gpu.space import Params, SearchSpace
+
+Member = tuple[str, dict[str, Any]]
+"""Origin and parameters."""
+_TRIES = 200
+_ENUMERABLE = 100_000
+
+
+class Breeder(Protocol):
+    """Makes candidates from parents and from what is known."""
+
+    one_by_one: bool
+    """Whether `one` may be asked while results of the generation are awaited."""
+
+    def take(self, params: Params) -> None:
+        """It has been proposed."""
+
+    def tell(self, params: Params, result: Result) -> None:
+        """Its result."""
+
+    def generation(self, number: int, baseline: Params | None, parents: list[dict[str, Any]], ledger: Ledger) -> list[Member]:
+        """All members of a generation; fewer, or none, when the space is exhausted."""
+
+    def one(self, number: int, at: int, parents: list[dict[str, Any]], ledger: Ledger) -> Member | None:
+        """The member at this place of a generation; null when the space is exhausted."""
+
+    def winner(self, ledger: Ledger) -> Standing | None:
+        """The best configuration."""
+
+    def state(self) -> dict[str, Any]:
+        """What is not a consequence of the history, as JSON values."""
+
+    def load(self, state: dict[str, Any]) -> None:
+        """`state` again, after the history."""
+
+
+class ClassicBreeder:
+    """R-Zero as it was: the elite measured again, crossover and one mutation, fresh random candidates."""
+
+    one_by_one = False
+
+    def __init__(self, space: SearchSpace, settings: SearchSettings, rng: np.random.Generator) -> None:
+        self._space, self._settings, self._rng = space, settings, rng
+
+    def take(self, params: Params) -> None:
+        """The ledger knows all that this needs."""
+
+    def tell(self, params: Params, result: Result) -> None:
+        """The ledger knows all that this needs."""
+
+    def generation(self, number: int, baseline: Params | None, parents: list[dict[str, Any]], ledger: Ledger) -> list[Member]:
+        """As `Breeder` says."""
+        taken = ledger.taken()
+        return self._first_population(baseline, taken) if number == 0 else self._next_population(parents, ledger, taken)
+
+    def one(self, number: int, at: int, parents: list[dict[str, Any]], ledger: Ledger) -> Member | None:
+        """Classic generations are made whole."""
+        raise NotImplementedError("classic R-Zero makes whole generations")
+
+    def winner(self, ledger: Ledger) -> Standing | None:
+        """The highest mean."""
+        return ledger.best()
+
+    def state(self) -> dict[str, Any]:
+        """Nothing but the random state, which the tournament keeps."""
+        return {}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def _first_population(self, baseline: Params | None, taken: set[Hashable]) -> list[Member]:
+        chosen: list[Member] = []
+        if baseline is not None:
+            chosen.append(("baseline", self._claim(dict(baseline), taken)))
+        while len(chosen) < self._settings.initial and (params := self._fresh(taken)):
+            chosen.append(("initial", params))
+        return chosen
+
+    def _next_population(self, parents: list[dict[str, Any]], ledger: Ledger, taken: set[Hashable]) -> list[Member]:
+        s = self._settings
+        best = self.winner(ledger)
+        members: list[Member] = [("elite", dict(best.params))] * s.elites if best and best.fitness is not None else []
+        for _ in range(s.tournament_size - s.fresh - len(members)):
+            params = (self._offspring(parents, taken) if parents else None) or self._fresh(taken)
+            if params:
+                members.append(("offspring" if parents else "fresh", params))
+        for _ in range(s.fresh):
+            if params := self._fresh(taken):
+                members.append(("fresh", params))
+        return members
+
+    def _claim(self, params: dict[str, Any], taken: set[Hashable]) -> dict[str, Any]:
+        taken.add(self._space.key(params))
+        return params
+
+    def _offspring(self, parents: list[dict[str, Any]], taken: set[Hashable]) -> dict[str, Any] | None:
+        for attempt in range(_TRIES):
+            mixed = {name: parents[int(self._rng.integers(len(parents)))].get(name) for name in self._space.names}
+            child = self._space.repaired({name: value for name, value in mixed.items() if value is not None}, self._rng)
+            for _ in range(1 + attempt // 20):  # further away when what is near is known
+                child = self._space.mutate(child, self._rng)
+            if self._space.key(child) not in taken and self._space.allows(child):
+                return self._claim(child, taken)
+        return None
+
+    def _fresh(self, taken: set[Hashable]) -> dict[str, Any] | None:
+        for _ in range(_TRIES):
+            params = self._space.sample(self._rng)
+            if self._space.key(params) not in taken and self._space.allows(params):
+                return self._claim(params, taken)
+        if self._space.size <= _ENUMERABLE:
+            left = [params for params in self._space.enumerate() if self._space.key(params) not in taken]
+            return self._claim(left[int(self._rng.integers(len(left)))], taken) if left else None
+        return None
+
+
+class GuidedBreeder:
+    """R-Zero with a surrogate: see `guided.py`. The elite takes part in every tournament with what is known of it, and is only measured
+    again when a challenger comes close and measurements are noisy."""
+
+    one_by_one = True
+
+    def __init__(self, space: SearchSpace, settings: SearchSettings, rng: np.random.Generator) -> None:
+        self._settings, self._guided = settings, Guided(space, rng)
+
+    def take(self, params: Params) -> None:
+        """As `Breeder` says."""
+        self._guided.take(params)
+
+    def tell(self, params: Params, result: Result) -> None:
+        """As `Breeder` says."""
+        self._guided.tell(params, result.fitness, transient=result.transient)
+
+    def generation(self, number: int, baseline: Params | None, parents: list[dict[str, Any]], ledger: Ledger) -> list[Member]:
+        """As `Breeder` says; each member is made as if those before it were being measured already."""
+        size = self._settings.tournament_size if number else self._settings.initial
+        members: list[Member] = [("baseline", dict(baseline))] if baseline is not None and number == 0 else []
+        for _, params in members:
+            self._guided.take(params)
+        while len(members) < size and (member := self.one(number, len(members), parents, ledger)):
+            members.append(member)
+            self._guided.take(member[1])
+        for _, params in members:  # the tournament takes them itself
+            self._guided.untake(params)
+        return members
+
+    def one(self, number: int, at: int, parents: list[dict[str, Any]], ledger: Ledger) -> Member | None:
+        """As `Breeder` says; the last places are for the fresh."""
+        size = self._settings.tournament_size
+        fresh = number > 0 and at >= size - self._settings.fresh
+        member = self._guided.propose(list(parents), fresh=fresh)
+        return ("initial", member[1]) if member and number == 0 else member
+
+    def winner(self, ledger: Ledger) -> Standing | None:
+        """The highest mean."""
+        return ledger.best()
+
+    def state(self) -> dict[str, Any]:
+        """As `Breeder` says."""
+        return self._guided.state()
+
+    def load(self, state: dict[str, Any]) -> None:
+        """As `Breeder` says."""
+        self._guided.load(state)

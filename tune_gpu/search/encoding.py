@@ -1,0 +1,172 @@
+"""Configurations as rows of numbers ("codes"), so that thousands of offspring are made and compared at once.
+
+A code is the index of a value (parameters with values), the position in [0, 1] (ranges; in the logarithm for a log range), or `INACTIVE`
+where a condition switches the parameter off.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tune_gpu.space import Params, SearchSpace
+
+Array = NDArray[np.float64]
+INACTIVE = -1.0
+_STEP = 0.1
+
+
+class Encoding:
+    """Codes of one space.
+
+    Args:
+        space: whose configurations are coded.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        self.space = space
+        self.parameters = list(space.parameters.values())
+        self.n = len(self.parameters)
+        self._index = {parameter.name: i for i, parameter in enumerate(self.parameters)}
+        self._levels = [None if p.values is None else {_identity(v): i for i, v in enumerate(p.values)} for p in self.parameters]
+        self.sizes = np.array([0 if p.values is None else len(p.values) for p in self.parameters])
+        self._conditions = [
+            [(self._index[parent], np.array([self._code(self._index[parent], v) for v in values])) for parent, values in p.when]
+            for p in self.parameters
+        ]
+        self._columns = [self.n_features_of(i) for i in range(self.n)]
+        self.groups = np.repeat(np.arange(self.n), self._columns)
+        """Feature column -> parameter."""
+
+    def n_features_of(self, i: int) -> int:
+        """Ordered and continuous parameters have one feature, categorical ones a feature a value."""
+        p = self.parameters[i]
+        return 1 if p.values is None or p.ordered else len(p.values)
+
+    def _code(self, i: int, value: Any) -> float:
+        levels = self._levels[i]
+        if levels is not None:
+            return float(levels[_identity(value)])
+        p = self.parameters[i]
+        if p.high <= p.low:
+            return 0.0
+        if p.log:
+            return (math.log(value) - math.log(p.low)) / (math.log(p.high) - math.log(p.low))
+        return (value - p.low) / (p.high - p.low)
+
+    def encode(self, params: Params) -> Array:
+        """One configuration -> its row."""
+        return np.array([self._code(i, params[p.name]) if p.name in params else INACTIVE for i, p in enumerate(self.parameters)])
+
+    def decode(self, row: Array) -> dict[str, Any]:
+        """A row -> its configuration."""
+        params: dict[str, Any] = {}
+        for p, code in zip(self.parameters, row.tolist(), strict=True):
+            if code == INACTIVE:
+                continue
+            if p.values is not None:
+                params[p.name] = p.values[int(code)]
+            elif p.log:
+                params[p.name] = min(p.high, max(p.low, math.exp(math.log(p.low) + code * (math.log(p.high) - math.log(p.low)))))
+            else:
+                params[p.name] = min(p.high, max(p.low, p.low + code * (p.high - p.low)))
+        return params
+
+    def features(self, codes: Array) -> Array:
+        """(n, parameters) -> (n, features) in [0, 1]; two different categories are at distance 1, an inactive parameter stands in the middle."""
+        columns: list[Array] = []
+        for i, p in enumerate(self.parameters):
+            code = codes[:, i]
+            if p.values is None or p.ordered:
+                scale = 1.0 if p.values is None else 1.0 / max(1, len(p.values) - 1)
+                columns.append(np.where(code == INACTIVE, 0.5, code * scale)[:, None])
+            else:
+                columns.append((code[:, None] == np.arange(len(p.values))) * math.sqrt(0.5))
+        return np.concatenate(columns, axis=1)
+
+    def random(self, count: int, rng: np.random.Generator) -> Array:
+        """`count` configurations, uniform (known constraints apart)."""
+        return self.settle(np.full((count, self.n), INACTIVE), rng)
+
+    def settle(self, codes: Array, rng: np.random.Generator) -> Array:
+        """In place: switches off what its condition forbids, gives a random value to what its condition demands."""
+        for i, conditions in enumerate(self._conditions):
+            column = codes[:, i]
+            active = np.ones(len(codes), dtype=bool)
+            for parent, allowed in conditions:
+                active &= np.isclose(codes[:, parent, None], allowed[None, :]).any(axis=1)
+            column[~active] = INACTIVE
+            empty = active & (column == INACTIVE)
+            if empty.any():
+                column[empty] = self._draw(i, int(empty.sum()), rng)
+        return codes
+
+    def _draw(self, i: int, count: int, rng: np.random.Generator) -> Array:
+        return rng.integers(self.sizes[i], size=count).astype(float) if self.sizes[i] else rng.random(count)
+
+    def offspring(self, parents: Array, count: int, rng: np.random.Generator) -> Array:
+        """Uniform crossover of random pairs of parents, then one or more mutations: a step along an order, any other category."""
+        pair = rng.integers(len(parents), size=(2, count))
+        take = rng.random((count, self.n)) < 0.5
+        codes = np.where(take, parents[pair[0]], parents[pair[1]])
+        moves = 1 + rng.geometric(0.6, size=count).clip(max=max(1, self.n - 1)) - 1
+        chosen = np.argsort(rng.random((count, self.n)), axis=1)
+        for position in range(int(moves.max(initial=0))):
+            rows = np.nonzero(moves > position)[0]
+            self._mutate(codes, rows, chosen[rows, position], rng)
+        return self.settle(codes, rng)
+
+    def _mutate(self, codes: Array, rows: NDArray[np.int64], columns: NDArray[np.int64], rng: np.random.Generator) -> None:
+        for i in range(self.n):
+            mine = rows[(columns == i) & (codes[rows, i] != INACTIVE)]
+            if not len(mine):
+                continue
+            size, p = int(self.sizes[i]), self.parameters[i]
+            if not size:
+                codes[mine, i] = np.clip(codes[mine, i] + rng.normal(0.0, _STEP, len(mine)), 0.0, 1.0)
+            elif size > 1 and p.ordered:
+                step = rng.geometric(0.6, len(mine)) * rng.choice([-1.0, 1.0], len(mine))
+                moved = codes[mine, i] + step
+                codes[mine, i] = np.where((moved < 0) | (moved > size - 1), codes[mine, i] - step, moved).clip(0, size - 1)
+            elif size > 1:
+                codes[mine, i] = (codes[mine, i] + rng.integers(1, size, len(mine))) % size
+
+    def neighbours(self, row: Array, rng: np.random.Generator) -> Array:
+        """All that differ in one parameter (any value of it; small and large steps in a range)."""
+        found: list[Array] = []
+        for i, size in enumerate(self.sizes):
+            if row[i] == INACTIVE:
+                continue
+            if size:
+                others = np.delete(np.arange(float(size)), int(row[i]))
+            else:
+                others = np.clip(row[i] + np.array([-0.2, -0.05, -0.01, -0.002, 0.002, 0.01, 0.05, 0.2]), 0.0, 1.0)
+            block = np.repeat(row[None, :], len(others), axis=0)
+            block[:, i] = others
+            found.append(block)
+        return self.settle(np.concatenate(found), rng) if found else row[None, :]
+
+    def table(self, limit: int) -> Array | None:
+        """Every configuration (known constraints apart) if there are at most `limit`, else null."""
+        if self.space.listed is not None:
+            return np.array([self.encode(params) for params in self.space.listed])
+        bound = math.prod(int(size) for size in self.sizes) if self.sizes.all() else math.inf
+        if bound > limit:
+            return None
+        if not any(self._conditions):
+            grids = np.meshgrid(*(np.arange(float(size)) for size in self.sizes), indexing="ij")
+            return np.stack([grid.ravel() for grid in grids], axis=1)
+        rows = np.array(list(itertools.product(*(range(int(size)) for size in self.sizes))), dtype=float)
+        for i, conditions in enumerate(self._conditions):
+            for parent, allowed in conditions:
+                rows[~np.isin(rows[:, parent], allowed), i] = INACTIVE
+        return np.unique(rows, axis=0)
+
+
+def _identity(value: Any) -> tuple[str, Any]:
+    """1, 1.0 and True are three values."""
+    return (type(value).__name__ if isinstance(value, bool) else "", value)

@@ -1,0 +1,127 @@
+"""What the search hears of evaluations, and what it knows of each configuration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any
+
+from tune_gpu.space import Params, SearchSpace
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One configuration, proposed for one evaluation."""
+
+    candidate_id: str
+    generation: int
+    origin: str
+    """initial, elite, offspring, fresh or baseline."""
+    params: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an evaluation says to the search.
+
+    Raises:
+        ValueError: `ok` without a finite fitness, or a failure with one.
+    """
+
+    status: str
+    """ok, infeasible or failed."""
+    fitness: float | None = None
+    """Higher is better."""
+    stderr: float | None = None
+    """Standard error of the fitness over the windows."""
+    n_windows: int = 0
+    violation: float = 0.0
+    """By how much an infeasible or failed candidate misses: ranks them among themselves."""
+    transient: bool = False
+    """The failure says nothing about the candidate: it may be proposed again."""
+
+    def __post_init__(self) -> None:
+        if self.status not in ("ok", "infeasible", "failed"):
+            raise ValueError(f"status {self.status!r}: allowed are ok, infeasible, failed")
+        if self.status == "ok" and (self.fitness is None or not math.isfinite(self.fitness)):
+            raise ValueError(f"a result that is ok needs a finite fitness, not {self.fitness}")
+        if self.status != "ok" and self.fitness is not None:
+            raise ValueError(f"a result that is {self.status} has no fitness")
+
+
+@dataclass(frozen=True)
+class Standing:
+    """All that is known of one configuration."""
+
+    params: dict[str, Any]
+    fitness: float | None
+    """Mean over its evaluations, weighted by their windows; null if none was ok."""
+    violation: float
+    n_evaluations: int
+    n_windows: int
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """Sorts the best first: feasible before the rest, which are sorted by how far they miss."""
+        return (self.fitness is None, self.violation if self.fitness is None else -self.fitness)
+
+
+@dataclass
+class _Account:
+    """Sums over the evaluations of one configuration."""
+
+    params: dict[str, Any]
+    weighted: float = 0.0
+    windows: int = 0
+    evaluations: int = 0
+    violation: float = math.inf
+
+    def standing(self) -> Standing:
+        fitness = self.weighted / self.windows if self.windows else None
+        return Standing(self.params, fitness, self.violation, self.evaluations, self.windows)
+
+
+class Ledger:
+    """Standings of all configurations, kept as results arrive (never summed anew: runs may be long)."""
+
+    def __init__(self, space: SearchSpace) -> None:
+        self._space = space
+        self._accounts: dict[Hashable, _Account] = {}
+        self._claims: dict[Hashable, int] = {}
+
+    def take(self, params: Params) -> None:
+        """It has been proposed."""
+        key = self._space.key(params)
+        self._claims[key] = self._claims.get(key, 0) + 1
+
+    def tell(self, params: Params, result: Result) -> None:
+        """Its result; a transient failure says nothing, so that it may be proposed again."""
+        key = self._space.key(params)
+        if result.transient:
+            self._claims[key] -= 1
+            if not self._claims[key]:
+                del self._claims[key]
+            return
+        account = self._accounts.setdefault(key, _Account(dict(params)))
+        account.evaluations += 1
+        account.violation = min(account.violation, result.violation)
+        if result.fitness is not None:
+            account.windows += max(1, result.n_windows)
+            account.weighted += result.fitness * max(1, result.n_windows)
+
+    def taken(self) -> set[Hashable]:
+        """Keys of what was proposed and is known, or will be."""
+        return set(self._claims)
+
+    def standing(self, params: Params) -> Standing:
+        """Of one configuration. Raises KeyError if nothing is known of it."""
+        return self._accounts[self._space.key(params)].standing()
+
+    def standings(self) -> list[Standing]:
+        """Best first."""
+        return sorted((account.standing() for account in self._accounts.values()), key=lambda standing: standing.rank)
+
+    def best(self) -> Standing | None:
+        """The first of `standings`; null before any result."""
+        return min((account.standing() for account in self._accounts.values()), key=lambda standing: standing.rank, default=None)

@@ -1,0 +1,33 @@
+"""How likely a configuration is to run at all, learnt from the ones that did and did not."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+_PRIOR = 0.5
+
+
+class Feasibility:
+    """A vote of what was measured, weighted by nearness, beside a prior for success.
+
+    Args:
+        scale: the distance (in features, each in [0, 1]) at which a vote has lost most of its weight.
+    """
+
+    def __init__(self, scale: float = 0.25) -> None:
+        self._scale = scale
+        self._x: Array | None = None
+
+    def learn(self, x: Array, feasible: NDArray[np.bool_]) -> None:
+        """From rows of features and whether each ran."""
+        self._x, self._feasible = (None if feasible.all() else x), feasible
+
+    def log_probability(self, x: Array) -> Array:
+        """For each row; 0 while nothing has failed."""
+        if self._x is None:
+            return np.zeros(len(x))
+        square = np.maximum((x * x).sum(1)[:, None] + (self._x * self._x).sum(1)[None, :] - 2.0 * x @ self._x.T, 0.0)
+        weight = np.exp(-0.5 * square / self._scale**2)
+        return np.asarray(np.log((weight @ self._feasible + _PRIOR) / (weight.sum(axis=1) + _PRIOR)))

@@ -1,0 +1,125 @@
+"""A Gaussian process that says what a configuration would measure, and how sure that is.
+
+Matérn 5/2 kernel with a length scale a parameter, fitted by maximum a posteriori with analytic gradients (Rasmussen and Williams 2006,
+ch. 4 and 5); the prior of the length scales grows with the number of parameters (Hvarfner et al. 2024, "Vanilla Bayesian Optimization
+Performs Great in High Dimensions"). Targets are normal scores of ranks, so that only the order of the measurements counts, and no
+outlier bends the fit.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg, optimize, special
+
+Array = NDArray[np.float64]
+_SQRT5 = math.sqrt(5.0)
+_FIT_ROWS = 128
+_JITTER = 1e-8
+
+
+def normal_scores(values: Array) -> Array:
+    """Ranks as quantiles of the standard normal (Blom 1958); equal values have equal scores."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    upper = np.cumsum(counts)
+    rank = (upper - 0.5 * (counts - 1))[inverse]
+    return np.asarray(special.ndtri((rank - 0.375) / (len(values) + 0.25)))
+
+
+class GaussianProcess:
+    """Fitted with `fit`, asked with `predict`.
+
+    Args:
+        groups: feature column -> parameter; the columns of a parameter share a length scale.
+    """
+
+    def __init__(self, groups: NDArray[np.int64]) -> None:
+        self._groups = groups
+        self._n = int(groups.max()) + 1
+        self._prior_scale = math.sqrt(2.0) + 0.5 * math.log(self._n)
+        self.theta = np.concatenate([np.zeros(self._n), [0.0, math.log(1e-2)]])
+        """Logarithms: length scales, signal variance, noise variance of one evaluation."""
+
+    @property
+    def length_scales(self) -> Array:
+        """Per parameter; a large one says that it hardly matters."""
+        return np.asarray(np.exp(self.theta[: self._n]))
+
+    def tune(self, x: Array, y: Array, repeats: Array, rng: np.random.Generator, max_iterations: int = 12) -> None:
+        """Maximum a posteriori of `theta`, started from where it is; on at most 128 of the rows, the best ones among them."""
+        if len(x) > _FIT_ROWS:
+            order = np.argsort(-y, kind="stable")
+            chosen = np.concatenate([order[: _FIT_ROWS // 2], rng.choice(order[_FIT_ROWS // 2:], _FIT_ROWS // 2, replace=False)])
+            x, y, repeats = x[chosen], y[chosen], repeats[chosen]
+        distances = np.stack([_squared(x[:, self._groups == i]) for i in range(self._n)]).reshape(self._n, -1)
+        bounds = [(math.log(0.05), math.log(50.0))] * self._n + [(math.log(0.1), math.log(10.0)), (math.log(1e-5), math.log(1.0))]
+        found = optimize.minimize(
+            self._loss, self.theta, args=(distances, y, repeats), jac=True, method="L-BFGS-B", bounds=bounds,
+            options={"maxiter": max_iterations, "maxfun": 2 * max_iterations})
+        if np.isfinite(found.x).all():
+            self.theta = found.x
+
+    def _loss(self, theta: Array, distances: Array, y: Array, repeats: Array) -> tuple[float, Array]:
+        n = len(y)
+        inverse_squares = np.exp(-2.0 * theta[: self._n])
+        signal, noise = np.exp(theta[self._n]), np.exp(theta[self._n + 1])
+        r = np.sqrt(inverse_squares @ distances).reshape(n, n)
+        decay = np.exp(-_SQRT5 * r)
+        kernel = signal * (1.0 + _SQRT5 * r + 5.0 / 3.0 * r * r) * decay
+        full = kernel + np.diag(noise / repeats + _JITTER)
+        try:
+            factor = linalg.cholesky(full, lower=True, check_finite=False)
+        except linalg.LinAlgError:
+            return 1e25, np.zeros_like(theta)
+        inverse = linalg.lapack.dpotri(factor, lower=1)[0]
+        inverse = inverse + np.tril(inverse, -1).T
+        alpha = inverse @ y
+        weight = np.outer(alpha, alpha) - inverse
+        slope = signal * (5.0 / 3.0) * (1.0 + _SQRT5 * r) * decay
+        gradient = np.empty_like(theta)
+        gradient[: self._n] = 0.5 * (distances @ (weight * slope).ravel()) * inverse_squares
+        gradient[self._n] = 0.5 * np.sum(weight * kernel)
+        gradient[self._n + 1] = 0.5 * np.sum(np.diag(weight) * noise / repeats)
+        log_likelihood = -0.5 * y @ alpha - np.log(np.diag(factor)).sum()
+        centre = np.concatenate([np.full(self._n, self._prior_scale), [0.0, math.log(1e-3)]])
+        width = np.concatenate([np.full(self._n, math.sqrt(3.0)), [1.0, 2.0]])
+        off = (theta - centre) / width
+        return -(log_likelihood - 0.5 * float(off @ off)), -(gradient - off / width)
+
+    def condition(self, x: Array, y: Array, repeats: Array) -> None:
+        """On these measurements, with `theta` as it is."""
+        self._scale = 1.0 / self.length_scales[self._groups]
+        self._signal = float(np.exp(self.theta[self._n]))
+        self._x = x * self._scale
+        noise = float(np.exp(self.theta[self._n + 1]))
+        full = self._kernel(self._x) + np.diag(noise / repeats + _JITTER)
+        factor = linalg.cholesky(full, lower=True, check_finite=False)
+        self._whiten = linalg.solve_triangular(factor, np.eye(len(x)), lower=True, check_finite=False).T
+        self._alpha = self._whiten @ (self._whiten.T @ y)
+
+    def predict(self, x: Array) -> tuple[Array, Array]:
+        """Mean and standard deviation (of the noise-free value) at each row."""
+        cross = self._kernel(x * self._scale)
+        explained = np.einsum("ij,ij->i", white := cross @ self._whiten, white)
+        return cross @ self._alpha, np.sqrt(np.maximum(self._signal - explained, 1e-12))
+
+    def _kernel(self, x: Array) -> Array:
+        square = np.maximum((x * x).sum(1)[:, None] + (self._x * self._x).sum(1)[None, :] - 2.0 * x @ self._x.T, 0.0)
+        r = _SQRT5 * np.sqrt(square)
+        return np.asarray(self._signal * (1.0 + r + r * r / 3.0) * np.exp(-r))
+
+
+def _squared(columns: Array) -> Array:
+    return np.asarray(((columns[:, None, :] - columns[None, :, :]) ** 2).sum(axis=2))
+
+
+def log_expected_improvement(mean: Array, sd: Array, best: float) -> Array:
+    """Logarithm of E[max(0, value - best)] (Jones et al. 1998), stable far below `best` (Ament et al. 2023)."""
+    z = (mean - best) / sd
+    with np.errstate(divide="ignore", invalid="ignore"):
+        near = np.log(np.maximum(np.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi) + z * special.ndtr(z), 1e-300))
+        # h(z) = phi(z) + z Phi(z) ~ phi(z) / z^2 for z -> -inf
+        far = -0.5 * z * z - 0.5 * math.log(2.0 * math.pi) - 2.0 * np.log(np.maximum(-z, 1e-9))
+    return np.asarray(np.log(sd) + np.where(z > -8.0, near, far))
