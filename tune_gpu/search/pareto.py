@@ -1,0 +1,82 @@
+"""Many objectives: which configurations no other one beats, and which of those to keep (NSGA-II, Deb et al. 2002)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tune_gpu.errors import UserError
+
+Array = NDArray[np.float64]
+
+
+def matrix(rows: Sequence[Sequence[float]], directions: Sequence[str]) -> Array:
+    """(candidates, objectives), turned so that higher is better everywhere.
+
+    Args:
+        rows: the objectives of each candidate.
+        directions: `max` or `min` for each objective.
+
+    Raises:
+        UserError: another direction, a row of another length, or a value that is not finite.
+    """
+    for direction in directions:
+        if direction not in ("max", "min"):
+            raise UserError(f"objective direction {direction!r}: allowed are max, min")
+    for index, row in enumerate(rows):
+        if len(row) != len(directions):
+            raise UserError(f"candidate {index} has {len(row)} objectives: allowed are {len(directions)}, one a direction")
+        if not all(math.isfinite(value) for value in row):
+            raise UserError(f"candidate {index} has objectives {list(row)}: allowed are finite numbers")
+    signs = np.array([1.0 if direction == "max" else -1.0 for direction in directions])
+    return np.asarray(rows, dtype=float).reshape(len(rows), len(directions)) * signs
+
+
+def dominates(values: Array) -> NDArray[np.bool_]:
+    """[i, j]: i is nowhere worse than j and somewhere better."""
+    at_least = (values[:, None, :] >= values[None, :, :]).all(axis=2)
+    above = (values[:, None, :] > values[None, :, :]).any(axis=2)
+    return np.asarray(at_least & above)
+
+
+def fronts(values: Array) -> list[list[int]]:
+    """Indices by rank: the first front is dominated by nobody, the second only by the first, and so on."""
+    beats = dominates(values)
+    rivals = beats.sum(axis=0)
+    left = np.ones(len(values), dtype=bool)
+    ranked: list[list[int]] = []
+    while left.any():
+        front = np.flatnonzero(left & (rivals == 0))
+        ranked.append(front.tolist())
+        left[front] = False
+        rivals = rivals - beats[front].sum(axis=0)
+    return ranked
+
+
+def crowding(values: Array) -> Array:
+    """How far apart a candidate's neighbours in its front stand, summed over the objectives (each divided by its range); the ends: infinite."""
+    count = len(values)
+    distance = np.zeros(count)
+    if count == 0:
+        return distance
+    for column in values.T:
+        order = np.argsort(column, kind="stable")
+        spread = float(column[order[-1]] - column[order[0]])
+        distance[order[0]] = distance[order[-1]] = math.inf
+        if spread > 0.0 and count > 2:
+            distance[order[1:-1]] += (column[order[2:]] - column[order[:-2]]) / spread
+    return distance
+
+
+def select(values: Array, places: int) -> list[int]:
+    """The `places` best: by front, and within the front that does not fit by crowding, the most alone first."""
+    chosen: list[int] = []
+    for front in fronts(values):
+        if len(chosen) >= places:
+            break
+        distance = crowding(values[front])
+        chosen += [front[i] for i in np.argsort(-distance, kind="stable")][: places - len(chosen)]
+    return chosen
