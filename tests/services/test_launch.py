@@ -7,10 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
+import pytest
 
 from tests.conftest import OURS
 from tune_gpu.services import guard
@@ -33,9 +35,28 @@ QUICK = [
 ]
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tune_gpu.launch", *arguments, f"run.artifacts_dir={folder}"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+class Start(Protocol):
+    """Starts the command with these arguments and the test's own artifacts folder."""
+
+    def __call__(self, *arguments: str) -> subprocess.Popen[str]: ...
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    started: list[subprocess.Popen[str]] = []
+
+    def launch(*arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "tune_gpu.launch", *arguments, f"run.artifacts_dir={tmp_path}"]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+        return started[-1]
+
+    yield launch
+    for process in started:
+        if process.poll() is None:  # a test that failed in the middle
+            process.kill()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 def wait_for(process: subprocess.Popen[str], text: str) -> list[str]:
@@ -98,8 +119,8 @@ def check_contract(folder: Path, device: str = "cpu") -> dict[str, Any]:
     return summary
 
 
-def test_a_run_ends_with_a_winner_and_the_promised_artifacts(tmp_path: Path) -> None:
-    process = start(tmp_path, *QUICK)
+def test_a_run_ends_with_a_winner_and_the_promised_artifacts(start: Start, tmp_path: Path) -> None:
+    process = start(*QUICK)
     output = finish(process)
     assert process.returncode == 0, output
     assert "winner: " in output
@@ -112,18 +133,16 @@ def test_a_run_ends_with_a_winner_and_the_promised_artifacts(tmp_path: Path) -> 
     assert [line["origin"] for line in found].count("elite") == 1
 
 
-def test_killed_in_the_middle_it_resumes_and_measures_nothing_twice(tmp_path: Path) -> None:
-    process = start(tmp_path, *QUICK)
+def test_killed_in_the_middle_it_resumes_and_measures_nothing_twice(start: Start, tmp_path: Path) -> None:
+    process = start(*QUICK)
     wait_for(process, "g0-c1 ok")
     # Ray's own helpers outlive a killed driver by some seconds and end by themselves; ours have no such leave.
     tree = [
         member for member in map(psutil.Process, guard.descendants(process.pid)) if any(mark in " ".join(member.cmdline()) for mark in OURS)
     ]
-    assert len(tree) >= 7, "guards, host, API server, engine core, worker, Whisper"
+    assert len(tree) >= 4, "guard, host and engine at least"
     process.kill()
     process.wait()
-    assert process.stdout is not None
-    process.stdout.close()
     _, alive = psutil.wait_procs(tree, timeout=30)
     assert not [p.cmdline() for p in alive if p.status() != psutil.STATUS_ZOMBIE], "nothing survives the driver"
     before = lines(tmp_path)
@@ -131,7 +150,7 @@ def test_killed_in_the_middle_it_resumes_and_measures_nothing_twice(tmp_path: Pa
     (run,) = (tmp_path / "spica_gpu_allocation").iterdir()
     with (run / "gen_1_candidates.jsonl").open("w") as half:
         half.write('{"candidate_id": "g1-c0", "gene')
-    resumed = start(tmp_path, "--resume", run.name)
+    resumed = start("--resume", run.name)
     output = finish(resumed)
     assert resumed.returncode == 0, output
     assert lines(tmp_path)[:2] == before
@@ -139,8 +158,8 @@ def test_killed_in_the_middle_it_resumes_and_measures_nothing_twice(tmp_path: Pa
     check_contract(tmp_path)
 
 
-def test_where_nothing_is_feasible_it_says_so_and_exits_with_1(tmp_path: Path) -> None:
-    process = start(tmp_path, *QUICK, "parameters.vllm_memory_util.values=[0.01]", "baseline.vllm_memory_util=0.01")
+def test_where_nothing_is_feasible_it_says_so_and_exits_with_1(start: Start, tmp_path: Path) -> None:
+    process = start(*QUICK, "parameters.vllm_memory_util.values=[0.01]", "baseline.vllm_memory_util=0.01")
     output = finish(process)
     assert process.returncode == 1, output
     assert "no feasible configuration" in output
@@ -148,8 +167,8 @@ def test_where_nothing_is_feasible_it_says_so_and_exits_with_1(tmp_path: Path) -
     assert not (tmp_path / "winners").exists()
 
 
-def test_interrupted_it_stops_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
-    process = start(tmp_path, *QUICK)
+def test_interrupted_it_stops_cleanly_and_says_how_to_go_on(start: Start, tmp_path: Path) -> None:
+    process = start(*QUICK)
     wait_for(process, "g0-c0 ok")
     tree = guard.descendants(process.pid)
     process.send_signal(signal.SIGINT)
@@ -159,3 +178,32 @@ def test_interrupted_it_stops_cleanly_and_says_how_to_go_on(tmp_path: Path) -> N
     assert [pid for pid in tree if start_ticks(pid) is not None] == []
     assert len(lines(tmp_path)) >= 1
     assert os.listdir(tmp_path) == ["spica_gpu_allocation"], "an unfinished run names no winner"
+
+
+def test_a_trial_whose_own_process_is_killed_is_lost_and_the_run_goes_on(start: Start, tmp_path: Path) -> None:
+    process = start(*QUICK, "search.generations=1")
+    wait_for(process, "g0-c0 baseline")
+    (trial,) = _trials_of(process.pid)
+    services = guard.descendants(trial.pid)
+    trial.kill()
+    output = finish(process)
+    assert process.returncode == 0, output
+    assert [pid for pid in services if start_ticks(pid) is not None] == []
+    lost, measured = lines(tmp_path)
+    assert (lost["status"], lost["failure"]["kind"], lost["metrics"]) == ("failed", "service_lost", {})
+    assert measured["status"] == "ok"
+
+
+def _trials_of(driver: int) -> list[psutil.Process]:
+    """The Ray workers that run a trial now; waits for the first."""
+    while True:
+        found = [member for member in map(psutil.Process, guard.descendants(driver)) if "SpicaTrainable" in " ".join(_cmdline(member))]
+        if found:
+            return found
+
+
+def _cmdline(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
