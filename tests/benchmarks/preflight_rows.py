@@ -22,6 +22,11 @@ MIB_PER_GIB = 1024.0
 LOG_CONTEXT_MIB = CUDA_CONTEXT_BYTES / 2**20
 V0_TYPICAL, V1_TYPICAL = "0.7.0", "0.10.0"
 """Assumed where a log shows the engine's generation but not its version."""
+_RELEASES = (  # the first issue after a release of vLLM, roughly: a log in an issue is of about that release
+    (8100, "0.6.0"), (10400, "0.6.4"), (12400, "0.7.0"), (15000, "0.8.0"), (18900, "0.9.0"), (21500, "0.10.0"), (26100, "0.11.0"), (29900, "0.12.0"),
+    (31000, "0.13.0"), (32700, "0.14.0"), (33300, "0.15.0"), (34500, "0.16.0"), (36000, "0.17.0"), (38000, "0.18.0"), (39500, "0.19.0"), (41000, "0.20.0"),
+    (43000, "0.21.0"), (46000, "0.24.0"), (52000, "0.28.0"), (56000, "0.32.0"),
+)
 
 
 @dataclass(frozen=True)
@@ -80,11 +85,17 @@ def _engine(row: dict[str, Any]) -> tuple[bool, str]:
     if re.search(r"\bv0 (log|engine)|engine v0", told):
         return False, number[0] if number else V0_TYPICAL
     if re.search(r"\bv1 (log|engine)|engine v1", told):
-        return True, number[0] if number else V1_TYPICAL
+        return True, number[0] if number else _dated(row) or V1_TYPICAL
     if number:
         return (int(number[1]), int(number[2])) >= (0, 8), number[0]
     # Only engines before V1 print the whole account.
-    return (True, V1_TYPICAL) if row.get("non_torch_gib") is None or row.get("activation_peak_gib") is None else (False, V0_TYPICAL)
+    return (True, _dated(row) or V1_TYPICAL) if row.get("non_torch_gib") is None or row.get("activation_peak_gib") is None else (False, V0_TYPICAL)
+
+
+def _dated(row: dict[str, Any]) -> str | None:
+    """The release at the time of the vLLM issue that the log was posted in; null for another source."""
+    issue = re.search(r"vllm-project/vllm(?:#|/issues/|/pull/)(\d+)", str(row.get("source") or ""))
+    return next((version for first, version in reversed(_RELEASES) if issue and int(issue[1]) >= first), None)
 
 
 def _settings(row: dict[str, Any], v1: bool, version: str) -> VllmSettings:

@@ -14,7 +14,7 @@ from tune_gpu.config import VllmSettings
 from tune_gpu.errors import UserError
 from tune_gpu.preflight import parts
 from tune_gpu.preflight.architecture import ModelArchitecture
-from tune_gpu.preflight.arithmetic import GIB, MIB, Number, both, ceil_div, is_array, maximum, root_sum_square, where
+from tune_gpu.preflight.arithmetic import GIB, MIB, Number, both, ceil_div, is_array, maximum, minimum, root_sum_square, where
 from tune_gpu.preflight.calibration import Calibration
 from tune_gpu.preflight.engine_rules import DEFAULT_VERSION, EngineRules
 from tune_gpu.preflight.values import DeviceMemory
@@ -79,7 +79,6 @@ def resolve_knobs(settings: VllmSettings, model: ModelArchitecture, device: Devi
     if sequences is None:
         sequences = rules.default_max_num_seqs(total_gib, device.name, world)
     batch: Number = settings.max_num_batched_tokens
-    batch_given = batch is not None
     chunked: Number = settings.enable_chunked_prefill
     if chunked is None:
         chunked = rules.chunked_prefill_default(context, model.multimodal) if not is_array(context) else (context > 32768) | rules.v1
@@ -88,10 +87,10 @@ def resolve_knobs(settings: VllmSettings, model: ModelArchitecture, device: Devi
         batch = where(chunked, chunk, maximum(context, 2048 if not rules.v1 else chunk))
         if model.multimodal and not rules.v1:
             batch = maximum(batch, 5120)
-    if batch_given is False and sequences_given and rules.v1:
-        batch = maximum(batch, sequences)
-    if not sequences_given and not is_array(batch):
-        sequences = min(sequences, batch)
+        if rules.v1:
+            batch = minimum(batch, sequences * context)
+    if not sequences_given:
+        sequences = minimum(sequences, batch)
     for name, value in (("max_num_seqs", sequences), ("max_num_batched_tokens", batch), ("tensor_parallel_size", world)):
         _check_range(f"vllm.{name}", value, 0, float("inf"))
     block_size: Number = settings.block_size if settings.block_size is not None else (16 if model.mla and rules.cpu else rules.block_size)
@@ -105,9 +104,10 @@ def keep_account(
     """Make the account of one engine, or of many at once that differ in their knobs only."""
     rules = EngineRules.of(version or (calibration.vllm_version if calibration else None) or DEFAULT_VERSION, cpu=device.kind == "cpu", v1=v1)
     knobs = resolve_knobs(settings, model, device, rules)
-    width, cards = parts.dtype_bytes(settings.dtype, model), settings.tensor_parallel_size
+    width, cards = parts.dtype_bytes(settings.dtype), settings.tensor_parallel_size
     weights = parts.weights(model, flag_format(settings.quantization), width, cards)
-    peak, graphs, non_torch = _overhead(settings, model, rules, knobs, width, cards)
+    linked = cards > 1 and parts.linked_by_nvlink(device.name, device.total_mib / 1024)
+    peak, graphs, non_torch = _overhead(settings, model, rules, knobs, width, linked)
     kv_bytes = parts.kv_value_bytes(settings.kv_cache_dtype, width)
     assert kv_bytes is not None  # refused before
     layout = parts.KvLayout.of(model, rules, kv_bytes, cards)
@@ -117,7 +117,7 @@ def keep_account(
     if calibration is not None:
         weight = calibration.weights_mib * MIB
         token_bytes = calibration.token_bytes or token_bytes
-        modelled = _modelled_at(calibration, settings, device, model, rules, width, cards)
+        modelled = _modelled_at(calibration, settings, device, model, rules, width, linked)
         # What was measured, moved by what the model says that these other flags change; with the same flags nothing moves.
         overhead = calibration.overhead_mib * MIB - modelled + non_torch.value
         moved = abs(peak.value + graphs.value + non_torch.value - modelled)
@@ -147,10 +147,10 @@ def tokens_of(blocks: Number, layout: parts.KvLayout, rules: EngineRules, knobs:
 
 
 def _overhead(
-    settings: VllmSettings, model: ModelArchitecture, rules: EngineRules, knobs: Knobs, width: int, cards: int,
+    settings: VllmSettings, model: ModelArchitecture, rules: EngineRules, knobs: Knobs, width: int, linked: bool,
 ) -> tuple[parts.Uncertain, parts.Uncertain, parts.Uncertain]:
     """Activation, graphs that go off the share, and non-torch memory."""
-    nothing = parts.Uncertain(0.0, 0.0)
+    nothing, cards = parts.Uncertain(0.0, 0.0), settings.tensor_parallel_size
     peak = parts.activation(model, rules, knobs.batch_tokens, knobs.sequences, width, cards)
     if rules.cpu and settings.enforce_eager:
         peak = nothing  # without compilation the CPU worker runs no profiling pass (`warming_up_model`)
@@ -159,11 +159,11 @@ def _overhead(
     graphs = nothing
     if rules.graphs_are_reserved and not settings.enforce_eager and not rules.cpu:
         graphs = parts.cuda_graphs(model, rules, knobs.sequences, width, cards)
-    return peak, graphs, parts.non_torch(rules, cards)
+    return peak, graphs, parts.non_torch(rules, cards, linked)
 
 
 def _modelled_at(
-    calibration: Calibration, settings: VllmSettings, device: DeviceMemory, model: ModelArchitecture, rules: EngineRules, width: int, cards: int,
+    calibration: Calibration, settings: VllmSettings, device: DeviceMemory, model: ModelArchitecture, rules: EngineRules, width: int, linked: bool,
 ) -> Number:
     """What the model says of the overhead under the flags of the measured start."""
     from dataclasses import replace
@@ -171,14 +171,14 @@ def _modelled_at(
     flags: dict[str, Any] = dict(calibration.flags)
     measured = replace(settings, gpu_memory_utilization=0.5, **flags)
     knobs = resolve_knobs(measured, model, device, rules)
-    return sum(part.value for part in _overhead(measured, model, rules, knobs, width, cards))
+    return sum(part.value for part in _overhead(measured, model, rules, knobs, width, linked))
 
 
 def graphs_after(account: Account, settings: VllmSettings, model: ModelArchitecture) -> Number:
     """Memory of CUDA graphs that are captured after the KV cache is there (older versions), and so must be free beyond the share."""
     if account.rules.cpu or settings.enforce_eager or account.rules.graphs_are_reserved:
         return 0.0
-    width = parts.dtype_bytes(settings.dtype, model)
+    width = parts.dtype_bytes(settings.dtype)
     return parts.cuda_graphs(model, account.rules, account.knobs.sequences, width, settings.tensor_parallel_size).value
 
 

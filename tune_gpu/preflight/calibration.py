@@ -16,7 +16,6 @@ from typing import Any
 
 from tune_gpu.config import VllmSettings
 from tune_gpu.errors import UserError
-from tune_gpu.preflight.arithmetic import MIB
 
 MEASURED_FLAGS = ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "enforce_eager", "enable_chunked_prefill")
 """Flags that change the overhead: kept with a measurement, so that other values can be told apart from those measured."""
@@ -49,14 +48,10 @@ class Calibration:
 
     @classmethod
     def from_start(
-        cls, settings: VllmSettings, *, total_mib: float, kv_cache_mib: float, weights_mib: float = 0.0, num_gpu_blocks: int | None = None,
-        block_size: int | None = None, vllm_version: str | None = None,
+        cls, settings: VllmSettings, *, total_mib: float, kv_cache_mib: float, weights_mib: float = 0.0, token_bytes: float | None = None,
+        vllm_version: str | None = None,
     ) -> Calibration:
-        """From what a start printed and its `vllm:cache_config_info` metric says.
-
-        `kv_cache_mib` is its KV memory; blocks and their size, where given, tell the bytes of a token.
-        """
-        token_bytes = kv_cache_mib * MIB / (num_gpu_blocks * block_size) if num_gpu_blocks and block_size else None
+        """From the size of its KV cache and the weights that its log names (see `start_log.calibrate`)."""
         overhead = settings.gpu_memory_utilization * total_mib - weights_mib - kv_cache_mib
         return cls(weights_mib, overhead, token_bytes, vllm_version, {name: getattr(settings, name) for name in MEASURED_FLAGS})
 
@@ -71,10 +66,14 @@ class Calibration:
         )
 
 
-def calibration_key(settings: VllmSettings, vllm_version: str, device: str) -> str:
-    """What a measurement is true for: model, dtype and quantisation, KV format, cards, version, device."""
+def calibration_key(settings: VllmSettings, vllm_version: str, device: str, start: str = "cold") -> str:
+    """What a measurement is true for: model, dtype and quantisation, KV format, cards, version, device, and how the engine was started.
+
+    On the CPU an engine forked from a warm host keeps about 150 MiB less resident memory than one started cold (measured), so what one
+    taught is not true of the other.
+    """
     parts = (settings.model, settings.dtype, settings.quantization or "-", settings.kv_cache_dtype, f"tp{settings.tensor_parallel_size}",
-             vllm_version, device)
+             vllm_version, device, start)
     return " | ".join(parts)
 
 
@@ -99,16 +98,14 @@ class CalibrationStore:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{self.path}: not a file of calibrations ({error}); move it away and it is measured anew") from error
 
-    def get(self, settings: VllmSettings, vllm_version: str, device: str) -> Calibration | None:
-        """What is known of this engine on this device."""
-        return self._entries.get(calibration_key(settings, vllm_version, device))
+    def get(self, settings: VllmSettings, vllm_version: str, device: str, start: str = "cold") -> Calibration | None:
+        """What is known of this engine on this device, started `cold` or `warm`."""
+        return self._entries.get(calibration_key(settings, vllm_version, device, start))
 
-    def learn(self, settings: VllmSettings, device: str, measured: Calibration) -> Calibration:
-        """Add a measurement and write the file; returns what is now known."""
-        key = calibration_key(settings, measured.vllm_version or "-", device)
-        if not self.path.parent.exists():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._entries = self._read() | {}  # another run may have learnt something meanwhile
+    def learn(self, settings: VllmSettings, device: str, measured: Calibration, start: str = "cold") -> Calibration:
+        """Add a measurement and write the file; returns what is now known. Raises UserError where the file cannot be written."""
+        key = calibration_key(settings, measured.vllm_version or "-", device, start)
+        self._entries = self._read()  # another run may have learnt something meanwhile
         known = self._entries.get(key)
         self._entries[key] = known.merged(measured) if known else measured
         self._write()
@@ -116,10 +113,14 @@ class CalibrationStore:
 
     def _write(self) -> None:
         content = {"schema": _SCHEMA, "measurements": {key: asdict(entry) for key, entry in sorted(self._entries.items())}}
-        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}-")
-        with os.fdopen(handle, "w") as file:
-            json.dump(content, file, indent=1)
-        Path(name).replace(self.path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}-")
+            with os.fdopen(handle, "w") as file:
+                json.dump(content, file, indent=1)
+            Path(name).replace(self.path)
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be written ({error.strerror}); set TUNE_GPU_CACHE to a folder that can") from error
 
     def __len__(self) -> int:
         return len(self._entries)

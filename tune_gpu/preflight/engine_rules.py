@@ -51,6 +51,11 @@ class EngineRules:
         return 18.0 if self.version >= (0, 17) else 38.0
 
     @property
+    def profiles_all_logits(self) -> bool:
+        """The first V1 (before 0.7.3) profiled the logits of every token of the batch, and no sampler."""
+        return self.v1 and self.version < (0, 8)
+
+    @property
     def graphs_are_reserved(self) -> bool:
         """Whether the KV cache is made smaller by the estimate for CUDA graphs (else they are captured after it, from what is left)."""
         return self.v1 and self.version >= (0, 21)
@@ -84,7 +89,7 @@ class EngineRules:
         """Where no flag says."""
         if self.cpu:
             return 128 * world
-        return 1024 if self.v1 and self._large(total_gib, name) else 256
+        return 1024 if self.v1 and self.version >= (0, 8) and self._large(total_gib, name) else 256
 
     def default_batch(self, total_gib: float, name: str, world: int) -> int:
         """Tokens of a batch with chunked prefill, where no flag says (the API server's default, not that of the class LLM)."""
@@ -94,9 +99,12 @@ class EngineRules:
             return 2048 if self.version >= (0, 6) else 512
         if self.version >= (0, 22) and total_gib >= BLACKWELL_GIB:
             return 16384
-        return 8192 if self._large(total_gib, name) else 2048
+        return 8192 if self.version >= (0, 8) and self._large(total_gib, name) else 2048
 
     def _large(self, total_gib: float, name: str) -> bool:
+        """Whether the card gets the larger defaults: none before 0.8, H100 and H200 by their names in 0.8, then by memory (A100 left out)."""
+        if self.version < (0, 9):
+            return self.version >= (0, 8) and re.search(r"h[12]00", name.lower()) is not None
         return total_gib >= A100_GIB and "a100" not in name.lower()
 
     def chunked_prefill_default(self, max_model_len: float, multimodal: bool) -> bool:

@@ -5,6 +5,7 @@ Every function gives bytes on one card. Sizes that are knobs (tokens of a batch,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +33,7 @@ class Uncertain:
     sigma: Number
 
 
-def dtype_bytes(dtype: str, model: ModelArchitecture) -> int:
+def dtype_bytes(dtype: str) -> int:
     """Of an activation (and of an unquantised weight). float32 checkpoints are served in 16 bits by `auto`."""
     if dtype not in _ALLOWED_DTYPES:
         raise UserError(f"vllm.dtype={dtype}: allowed are {', '.join(_ALLOWED_DTYPES)}")
@@ -81,6 +82,8 @@ def activation(
         attention = model.heads * 3 * 192 / tensor_parallel + 3 * hidden
     forward = batch_tokens * max(feed_forward, attention) * width
     sampling = rows * (model.vocab * rules.sampler_bytes_per_logit) + (batch_tokens + rows) * hidden * width
+    if rules.profiles_all_logits:
+        sampling = batch_tokens * (model.vocab + hidden) * width
     if model.multimodal and not rules.v1:
         sampling = 0 * sampling  # V0 profiles with one sequence for each largest image: a handful of rows
     doubt = 0.08 + (0.12 if "vocab" in model.guessed else 0.0) + (0.15 if "intermediate" in model.guessed else 0.0)
@@ -92,17 +95,23 @@ def activation(
 
 
 def cuda_graphs(model: ModelArchitecture, rules: EngineRules, sequences: Number, width: int, tensor_parallel: int) -> Uncertain:
-    """What capturing takes: the buffers of the largest batch once, and the driver's memory for each graph.
+    """What capturing takes.
 
-    Sizes 1, 2, 4, then every 8 up to 256, then every 16, up to min(2 x sequences, 512) tokens; V1 captures each of them piecewise, and
-    whole for decoding up to `sequences`; V0 whole only, up to 256 sequences.
+    Since 0.21 (when it is estimated before the KV cache is sized): the buffers of the largest batch once, and the driver's memory for each
+    graph; sizes are 1, 2, 4, then every 8 up to 256, then every 16, up to min(2 x sequences, 512) tokens, each captured piecewise, and whole
+    up to `sequences`. V1 before that: 67 sizes, each in as many pieces as there are layers and one, 0.75 MiB a piece (logs of 28 and 64
+    layers show 1.44, 1.47 and 3.17 GiB). V0: whole graphs of 35 sizes, 7 MiB each.
     """
-    largest = minimum(2 * sequences, 512) if rules.v1 else minimum(sequences, 256)
-    count = _graph_sizes(largest) + (_graph_sizes(minimum(sequences, 512)) if rules.v1 and rules.version >= (0, 11) else 0)
+    if not rules.v1:
+        graphs: Number = _graph_sizes(minimum(sequences, 256)) * 7.0 * MIB
+        return Uncertain(graphs, 0.7 * graphs)
+    if not rules.graphs_are_reserved:
+        graphs = 67 * (model.layers + 1) * 0.75 * MIB + 0 * sequences
+        return Uncertain(graphs, 0.5 * graphs)
+    largest = minimum(2 * sequences, 512)
+    count = _graph_sizes(largest) + _graph_sizes(minimum(sequences, 512))
     buffers = largest * (3 * model.intermediate / tensor_parallel + 3 * model.hidden) * width
     graphs = count * maximum(model.layers * GRAPH_BYTES_PER_LAYER, MIB) + buffers
-    if not rules.graphs_are_reserved:  # one pool per size was kept less tightly
-        graphs = graphs * 2
     return Uncertain(graphs, 0.5 * graphs)
 
 
@@ -110,14 +119,28 @@ def _graph_sizes(largest: Number) -> Number:
     return minimum(3, largest) + minimum(largest, 256) // 8 + maximum(largest - 256, 0) // 16
 
 
-def non_torch(rules: EngineRules, tensor_parallel: int) -> Uncertain:
-    """Kernels that are loaded, workspaces of cuBLAS and attention, and (with several cards) NCCL's and the all-reduce's buffers."""
+def non_torch(rules: EngineRules, tensor_parallel: int, linked: bool = False) -> Uncertain:
+    """Kernels that are loaded, workspaces of cuBLAS and attention, and with several cards NCCL's and the all-reduce's buffers.
+
+    Those are a quarter of a GiB for each card that is linked by NVLink (logs: 1.1 to 2.1 GiB on A100s), and little over PCIe (0.2 to 0.36 GiB in
+    all on 2 to 16 cards of the RTX, L4 and L40S kinds). Since 0.12 they are there before the memory is first read, and so not in the share.
+    """
     if rules.cpu:
         return Uncertain(CPU_PROCESS_BYTES, 0.1 * CPU_PROCESS_BYTES)
-    between = 0.0
-    if tensor_parallel > 1:
-        between = (0.45 if rules.nccl_is_counted else 0.15) * GIB + 0.05 * GIB * (tensor_parallel - 2)
-    return Uncertain(0.1 * GIB + between, (0.1 if tensor_parallel == 1 else 0.4) * GIB)
+    if tensor_parallel == 1:
+        return Uncertain(0.1 * GIB, 0.1 * GIB)
+    if not rules.nccl_is_counted:
+        return Uncertain(0.2 * GIB, 0.2 * GIB)
+    between = 0.25 * GIB * tensor_parallel if linked else 0.15 * GIB
+    return Uncertain(0.1 * GIB + between, 0.15 * GIB + 0.5 * between)
+
+
+def linked_by_nvlink(card: str, total_gib: float) -> bool:
+    """Whether cards of this name are sold with NVLink; by their memory where the name says nothing."""
+    if re.search(r"\b(A100|A800|H100|H800|H200|H20|B100|B200|B300|GB200|GB300|GH200)\b", card, re.IGNORECASE):
+        return "pcie" not in card.lower()
+    named = re.search(r"RTX|\bL4|\bL20|\bT4|\bA10|\bA[2-6]\d|V100|P100", card)
+    return named is None and (38 < total_gib < 41 or 75 < total_gib < 94 or total_gib > 120)
 
 
 CPU_PROCESS_BYTES = 780 * MIB

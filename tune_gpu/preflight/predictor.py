@@ -6,13 +6,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 from tune_gpu.config import VllmSettings, WhisperSettings
 from tune_gpu.preflight import parts
 from tune_gpu.preflight.account import Account, flag_conflict, graphs_after, keep_account, longest_context
 from tune_gpu.preflight.architecture import ModelArchitecture
-from tune_gpu.preflight.arithmetic import MIB, Number, minimum
+from tune_gpu.preflight.arithmetic import MIB
 from tune_gpu.preflight.calibration import Calibration
 from tune_gpu.preflight.values import DeviceMemory, KvTokens, Prediction, Verdict
 from tune_gpu.preflight.whisper_memory import whisper_mib
@@ -68,7 +67,7 @@ def predict(
         verdict = Verdict.FITS
     else:
         verdict = Verdict.UNCERTAIN
-    least = _least_share(vllm, device, model, calibration, account)
+    least = _least_share(device, account)
     tokens = _token_range(account, doubt)
     return Prediction(
         verdict=verdict, reason=_reason(vllm, device, model, account, verdict, at_start, inside, beside, graphs_short, least, free),
@@ -91,9 +90,7 @@ def _token_range(account: Account, doubt_mib: float) -> KvTokens:
     return KvTokens(int(account.tokens), int(low), int(high))
 
 
-def _least_share(
-    vllm: VllmSettings, device: DeviceMemory, model: ModelArchitecture, calibration: Calibration | None, account: Account,
-) -> float | None:
+def _least_share(device: DeviceMemory, account: Account) -> float | None:
     """Everything but the KV cache does not depend on the share, so the least one follows by division."""
     fixed = account.requested - account.kv + account.needed
     share = math.ceil(fixed / (device.total_mib * MIB) * 100 - 1e-9) / 100
@@ -122,7 +119,7 @@ def _reason(
             held = "within the uncertainty; " + held
         return f"vLLM's share of {requested:.0f} MiB is more than the {max(free, 0.0):.0f} MiB free on the {memory} ({held}); {largest:.2f} is the most that is free"
     if inside < 0:
-        return _too_small(account, requested, verdict, least, model)
+        return _too_small(account, requested, verdict, least)
     if graphs_short > 0:
         return (f"the cache fits, but capturing CUDA graphs takes about {graphs_after(account, vllm, model) / MIB:.0f} MiB beyond the share and "
                 f"{max(at_start, 0.0):.0f} MiB are free; enforce_eager=true or a smaller share is safe")
@@ -134,7 +131,7 @@ def _reason(
     return f"{spare}; {inside:.0f} MiB to spare in a share of {share:g}"
 
 
-def _too_small(account: Account, requested: float, verdict: Verdict, least: float | None, model: ModelArchitecture) -> str:
+def _too_small(account: Account, requested: float, verdict: Verdict, least: float | None) -> str:
     weights = account.weights / MIB
     beside_kv = (account.requested - account.kv) / MIB
     repair = f"{least:.2f} is the least that can" if least is not None else "no share of this device can"
@@ -142,23 +139,14 @@ def _too_small(account: Account, requested: float, verdict: Verdict, least: floa
         repair += f" (within the uncertainty of {2 * account.sigma / MIB:.0f} MiB)"
     longest = int(longest_context(account))
     if weights > requested and not account.rules.cpu:
-        return f"vLLM's share of {requested:.0f} MiB cannot hold {weights:.0f} MiB of weights; with a context of {account.knobs.context:g} {repair}"
+        alone = math.ceil(account.weights / (account.requested / account.knobs.share) * 100 - 1e-9) / 100
+        holds = f"{alone:.2f} is the least that can; " if alone <= 1 else ""
+        repair = f"{least:.2f}" if least is not None and holds else repair
+        return (f"vLLM's share of {requested:.0f} MiB cannot hold {weights:.0f} MiB of weights; {holds}with a context of {account.knobs.context:g} "
+                f"and what else it needs {repair}")
     if account.kv <= 0:
         what = f"{weights:.0f} MiB of weights and {beside_kv - weights:.0f} MiB beside them"
         return f"vLLM's share of {requested:.0f} MiB cannot hold {what}; with a context of {account.knobs.context:g} {repair}"
     room = f"{account.kv / MIB:.0f} MiB are left for the cache, one sequence of {account.knobs.context:g} needs {account.needed / MIB:.0f} MiB"
     shorter = f" or max_model_len {longest}" if longest >= account.knobs.block_size else ""
     return f"of vLLM's share of {requested:.0f} MiB {room}; {repair}{shorter}"
-
-
-def with_share(settings: VllmSettings, share: float) -> VllmSettings:
-    """The same engine with another share."""
-    return replace(settings, gpu_memory_utilization=share)
-
-
-def worst(*slacks: Number) -> Number:
-    """The rule that is nearest to being missed."""
-    least = slacks[0]
-    for slack in slacks[1:]:
-        least = minimum(least, slack)
-    return least

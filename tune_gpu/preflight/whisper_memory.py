@@ -42,7 +42,7 @@ _BYTES = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0, "int16": 2.0, "int8":
 def whisper_shape(model: str) -> WhisperShape | None:
     """By a size's name, `tiny.en` or `large-v3` or one inside a path or hub name; null for one that names no size."""
     name = model.lower()
-    for size in sorted(_SHAPES, key=len, reverse=True):
+    for size in ("turbo", *sorted(_SHAPES, key=len, reverse=True)):  # large-v3-turbo is a turbo
         if re.search(rf"(?:^|[^a-z]){re.escape(size)}(?:$|[^a-z])", name):
             return _SHAPES[size]
     return None

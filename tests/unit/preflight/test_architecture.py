@@ -1,0 +1,98 @@
+"""Shapes from a config.json, and what is recognised and refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.preflight.models import LLAMA_8B_CONFIG, llama_8b
+from tune_gpu.preflight import UserError, from_config, read_architecture
+
+
+def test_parameters_of_well_known_models_are_those_that_their_authors_publish() -> None:
+    assert llama_8b().params == pytest.approx(8.03e9, rel=0.001)
+    qwen = from_config({"num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2, "hidden_size": 896,
+                        "intermediate_size": 4864, "vocab_size": 151936, "tie_word_embeddings": True}, "q")
+    assert qwen.params == pytest.approx(0.494e9, rel=0.002)
+    assert qwen.head_dim == 64
+    experts = from_config({"num_hidden_layers": 48, "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128, "hidden_size": 2048,
+                           "intermediate_size": 6144, "moe_intermediate_size": 768, "num_experts": 128, "num_experts_per_tok": 8,
+                           "vocab_size": 151936, "tie_word_embeddings": False}, "moe")
+    assert experts.params == pytest.approx(30.53e9, rel=0.005)
+    latent = from_config({"model_type": "deepseek_v3", "num_hidden_layers": 61, "num_attention_heads": 128, "num_key_value_heads": 128, "hidden_size": 7168,
+                          "intermediate_size": 18432, "moe_intermediate_size": 2048, "n_routed_experts": 256, "n_shared_experts": 1, "num_experts_per_tok": 8,
+                          "first_k_dense_replace": 3, "vocab_size": 129280, "kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128,
+                          "v_head_dim": 128, "q_lora_rank": 1536}, "deepseek")
+    assert latent.params == pytest.approx(671e9, rel=0.005)
+    assert (latent.mla, latent.kv_heads, latent.head_dim) == (True, 1, 576)
+
+
+def test_other_names_of_the_same_facts() -> None:
+    gpt2 = from_config({"model_type": "gpt2", "n_layer": 12, "n_head": 12, "n_embd": 768, "vocab_size": 50257, "n_positions": 1024, "n_inner": 3072}, "gpt2")
+    assert (gpt2.layers, gpt2.kv_heads, gpt2.head_dim, gpt2.max_context) == (12, 12, 64, 1024)
+    nested = from_config({"model_type": "mistral3", "text_config": LLAMA_8B_CONFIG, "vision_config": {"num_hidden_layers": 24, "hidden_size": 1024,
+                          "intermediate_size": 4096}}, "vision")
+    assert nested.multimodal
+    assert nested.vision_params == pytest.approx(24 * (4 * 1024**2 + 2 * 1024 * 4096))
+    assert nested.layers == 32
+
+
+@pytest.mark.parametrize(("change", "word"), [
+    ({"model_type": "qwen3_next", "full_attention_interval": 4}, "recurrent"),
+    ({"model_type": "jamba", "attn_layer_period": 8}, "recurrent"),
+    ({"model_type": "nemotron_h", "hybrid_override_pattern": "M-M*"}, "recurrent"),
+    ({"layer_types": ["linear_attention"] * 24 + ["full_attention"] * 8}, "recurrent"),
+    ({"attention": "hybrid linear"}, "recurrent"),
+    ({"model_type": "whisper", "is_encoder_decoder": True}, "encoder-decoder"),
+    ({"cross_attention_layers": [3, 8]}, "cross-attention"),
+    ({"attention": "full + cross-attention"}, "cross-attention"),
+    ({"attention_chunk_size": 8192}, "chunked local"),
+    ({"model_type": "deepseek_v32"}, "indexer"),
+])
+def test_what_is_not_modelled_is_refused_by_name(change: dict[str, Any], word: str) -> None:
+    refusal = llama_8b(**change).refusal
+    assert refusal is not None
+    assert word in refusal
+
+
+@pytest.mark.parametrize(("change", "layers"), [
+    ({}, 0),
+    ({"sliding_window": 4096}, 32),
+    ({"sliding_window": 4096, "use_sliding_window": False}, 0),
+    ({"sliding_window": 1024, "sliding_window_pattern": 4}, 24),
+    ({"sliding_window": 4096, "sliding_window_pattern": "LLLG"}, 24),
+    ({"sliding_window": 128, "layer_types": ["sliding_attention", "full_attention"] * 16}, 16),
+    ({"attention": "sliding 3:1 hybrid"}, 24),
+])
+def test_layers_with_a_sliding_window(change: dict[str, Any], layers: int) -> None:
+    model = llama_8b(**change)
+    assert model.refusal is None
+    assert model.sliding_layers == layers
+
+
+def test_a_table_without_vocabulary_is_completed_from_the_known_model_of_that_shape() -> None:
+    model = from_config({"num_hidden_layers": 64, "num_key_value_heads": 8, "head_dim": 128, "hidden_size": 5120, "params_b": 32.8, "attention": "full"}, "Qwen3-32B")
+    assert (model.vocab, model.intermediate, model.guessed) == (151936, 25600, ())
+    unknown = from_config({"num_hidden_layers": 33, "num_key_value_heads": 8, "head_dim": 128, "hidden_size": 4096, "params_b": 8.0}, "new-model")
+    assert set(unknown.guessed) >= {"vocab", "intermediate"}
+    assert 12000 < unknown.intermediate < 16000
+
+
+def test_a_folder_that_cannot_be_read_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"config\.json cannot be read"):
+        read_architecture(tmp_path)
+    (tmp_path / "config.json").write_text("{not json")
+    with pytest.raises(UserError, match="is not JSON"):
+        read_architecture(tmp_path)
+    (tmp_path / "config.json").write_text("[1]")
+    with pytest.raises(UserError, match="not a list"):
+        read_architecture(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "x", "hidden_size": 8}))
+    with pytest.raises(UserError, match="has no num_hidden_layers"):
+        read_architecture(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"num_hidden_layers": 2, "hidden_size": 8, "vocab_size": 9, "intermediate_size": 9}))
+    with pytest.raises(UserError, match="num_attention_heads"):
+        read_architecture(tmp_path)

@@ -1,0 +1,98 @@
+"""Each part of the account against what real engines printed, and the blocks of the KV cache."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.preflight.models import llama_8b
+from tune_gpu.preflight import from_config
+from tune_gpu.preflight.engine_rules import EngineRules
+from tune_gpu.preflight.model_catalogue import known_model
+from tune_gpu.preflight.parts import KvLayout, activation, cuda_graphs
+
+GIB = 2**30
+V0, V1, NOW = EngineRules.of("0.6.4"), EngineRules.of("0.10.0"), EngineRules.of("0.32.0")
+
+
+@pytest.mark.parametrize(("name", "tokens", "sequences", "gib"), [
+    # V0 logs: sampling decides ...
+    ("Llama-3.1-8B", 2048, 256, 1.19), ("Qwen2.5-7B", 2048, 256, 1.40), ("Qwen3-8B", 2048, 256, 1.40), ("Llama-3.2-3B", 2048, 192, 0.90),
+    # ... or the forward pass, when the batch is a long context
+    ("Llama-3.1-8B", 20000, 256, 2.07), ("Llama-3.1-8B", 29000, 256, 2.99), ("Qwen3-4B", 10000, 1, 0.74),
+])
+def test_activation_peak_of_logged_starts(name: str, tokens: int, sequences: int, gib: float) -> None:
+    model = from_config(known_model(name) or {}, name)
+    assert activation(model, V0, tokens, sequences, 2, 1).value / GIB == pytest.approx(gib, rel=0.08)
+
+
+def test_feed_forward_is_divided_between_cards_and_sampling_is_not() -> None:
+    model = llama_8b()
+    assert activation(model, V0, 32768, 1, 2, 2).value < 0.7 * activation(model, V0, 32768, 1, 2, 1).value
+    assert activation(model, V0, 256, 256, 2, 8).value == activation(model, V0, 256, 256, 2, 1).value
+
+
+def test_later_samplers_do_not_sort() -> None:
+    model = llama_8b()
+    assert activation(model, NOW, 2048, 256, 2, 1).value < 0.6 * activation(model, V1, 2048, 256, 2, 1).value
+
+
+def test_graphs_grow_with_sequences_and_layers() -> None:
+    model = llama_8b()
+    few, many = cuda_graphs(model, NOW, 8, 2, 1).value, cuda_graphs(model, NOW, 256, 2, 1).value
+    assert few < 0.4 * many
+    assert 0.1 < many / GIB < 1.0
+    # Older logs: 1.44 GiB (28 layers) and 3.17 (64) in V1, 0.17 to 0.27 in V0
+    assert cuda_graphs(from_config(known_model("Qwen2.5-7B") or {}, "q"), V1, 256, 2, 1).value / GIB == pytest.approx(1.44, rel=0.03)
+    assert cuda_graphs(from_config(known_model("Qwen2.5-32B") or {}, "q"), V1, 256, 2, 1).value / GIB == pytest.approx(3.17, rel=0.03)
+    assert 0.17 <= cuda_graphs(model, V0, 256, 2, 1).value / GIB <= 0.27
+
+
+@pytest.mark.parametrize(("cards", "kib"), [(1, 128), (2, 64), (8, 16), (16, 16)])
+def test_bytes_of_a_token(cards: int, kib: int) -> None:
+    """2 x 32 layers x 8 heads x 128 x 2 bytes; heads are divided between cards, and copied where there are more cards than heads."""
+    assert KvLayout.of(llama_8b(), V1, 2.0, cards).bytes_per_token == kib * 1024
+    assert KvLayout.of(llama_8b(), V1, 1.0, cards).bytes_per_token == kib * 512
+
+
+def test_latent_attention_is_one_vector_for_all_cards() -> None:
+    model = from_config(known_model("DeepSeek-V3") or {}, "DeepSeek-V3")
+    assert KvLayout.of(model, V1, 2.0, 8).bytes_per_token == 61 * 576 * 2
+    # V0 pads 1152 bytes to 1280: a log of R1 on 8 cards shows 78084 bytes a token
+    assert KvLayout.of(model, V0, 2.0, 8).bytes_per_token == pytest.approx(78084, rel=0.001)
+
+
+def test_layers_of_two_kinds_are_grouped_and_padded() -> None:
+    gemma = from_config(known_model("Gemma-3-1B") or {}, "Gemma-3-1B")
+    layout = KvLayout.of(gemma, V1, 2.0, 1)
+    assert (layout.full_groups, layout.sliding_groups) == (1, 6)  # 4 full, 22 sliding: groups of 4, two layers of padding
+    assert layout.bytes_per_token == 4 * 2 * 256 * 2
+    assert KvLayout.of(gemma, V0, 2.0, 1).bytes_per_token == 26 * 2 * 256 * 2
+    even = from_config({**(known_model("Gemma-2-9B") or {})}, "gemma2")
+    assert (KvLayout.of(even, V1, 2.0, 1).full_groups, KvLayout.of(even, V1, 2.0, 1).sliding_groups) == (1, 1)
+
+
+def test_blocks_of_one_request() -> None:
+    plain = KvLayout.of(llama_8b(), V1, 2.0, 1)
+    assert plain.blocks_of_a_request(8192, 2048, 16) == 512
+    assert plain.blocks_of_a_request(8193, 2048, 16) == 513
+    gemma = KvLayout.of(from_config(known_model("Gemma-3-1B") or {}, "g"), V1, 2.0, 1)
+    # all of it in the one full group; 512 - 1 + 2048 tokens and a block in each of six
+    assert gemma.blocks_of_a_request(32768, 2048, 16) == 2048 + 6 * (160 + 1)
+
+
+@pytest.mark.parametrize(("version", "number"), [("0.8.5", (0, 8)), ("0.14.0rc2.dev348", (0, 14)), ("0.8.4/0.8.5", (0, 8)), ("nonsense", (0, 32)), (None, (0, 32))])
+def test_versions(version: str | None, number: tuple[int, int]) -> None:
+    assert EngineRules.of(version).version == number
+
+
+def test_defaults_by_card_and_version() -> None:
+    assert NOW.default_max_num_seqs(79.1, "NVIDIA H100 80GB HBM3", 1) == 1024
+    assert NOW.default_max_num_seqs(79.1, "NVIDIA A100-SXM4-80GB", 1) == 256
+    assert NOW.default_batch(79.1, "H100", 1) == 8192
+    assert NOW.default_batch(23.6, "RTX 3090", 1) == 2048
+    assert NOW.default_batch(178.0, "B200", 1) == 16384
+    assert EngineRules.of("0.32", cpu=True).default_max_num_seqs(64, "cpu", 2) == 256
+    assert V0.default_max_num_seqs(79.1, "H100", 1) == 256
+    assert not V0.chunked_prefill_default(32768, False)
+    assert V0.chunked_prefill_default(131072, False)
+    assert not V0.chunked_prefill_default(131072, True)

@@ -1,0 +1,41 @@
+"""Whisper's memory, against the table in faster-whisper's README (large-v2 on a card, small on a CPU; MB there are MiB of nvidia-smi)."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from tune_gpu.config import WhisperSettings
+from tune_gpu.preflight import UserError, whisper_mib
+
+
+@pytest.mark.parametrize(("model", "kind", "device", "batch", "mib"), [
+    ("large-v2", "float16", "cuda", 1, 4525), ("large-v2", "int8", "cuda", 1, 2926), ("large-v2", "float16", "cuda", 8, 6090),
+    ("small", "float32", "cpu", 1, 2257), ("small", "int8", "cpu", 1, 1477),
+])
+def test_against_its_authors_table(model: str, kind: str, device: str, batch: int, mib: float) -> None:
+    value, sigma = whisper_mib(WhisperSettings(model=model, compute_type=kind, beam_size=5), device, batch)
+    assert abs(value - mib) < 2 * sigma
+    assert value == pytest.approx(mib, rel=0.15)
+
+
+def test_larger_costs_more() -> None:
+    sizes = [whisper_mib(WhisperSettings(model=model), "cuda")[0] for model in ("tiny.en", "base", "small", "medium", "large-v3")]
+    assert all(low < high for low, high in itertools.pairwise(sizes))
+    narrow, wide = (whisper_mib(WhisperSettings(model="base", beam_size=beam), "cpu")[0] for beam in (1, 5))
+    assert narrow < wide
+    assert whisper_mib(WhisperSettings(model="base", compute_type="int8"), "cpu")[0] < whisper_mib(WhisperSettings(model="base", compute_type="float32"), "cpu")[0]
+
+
+def test_an_unknown_model_is_a_wide_guess() -> None:
+    known, unknown = (whisper_mib(WhisperSettings(model=model), "cuda") for model in ("Systran/faster-whisper-base.en", "my-model"))
+    assert unknown[1] / unknown[0] > 3 * known[1] / known[0]
+    assert whisper_mib(WhisperSettings(model="large-v3-turbo"), "cuda") == whisper_mib(WhisperSettings(model="turbo"), "cuda")
+
+
+def test_bad_input() -> None:
+    with pytest.raises(UserError, match=r"whisper\.compute_type=int3: allowed are default"):
+        whisper_mib(WhisperSettings(compute_type="int3"), "cpu")
+    with pytest.raises(UserError, match=r"whisper\.beam_size=0"):
+        whisper_mib(WhisperSettings(beam_size=0), "cpu")

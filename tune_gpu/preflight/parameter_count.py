@@ -1,0 +1,69 @@
+"""How many parameters a decoder has, from its shapes; and how wide its feed-forward layers are, from how many it has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Of a decoder-only transformer."""
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab: int
+    tied: bool
+    mla: bool
+
+    @property
+    def attention(self) -> float:
+        """Parameters of one layer's query, key, value and output projections."""
+        return self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
+
+    @property
+    def embedding(self) -> float:
+        """Parameters of the input and the output embedding."""
+        return self.vocab * self.hidden * (1 if self.tied else 2)
+
+    def intermediate_for(self, params: float) -> int:
+        """The width of a gated feed-forward layer that explains the parameter count."""
+        width = ((params - self.embedding) / self.layers - self.attention) / (3 * self.hidden)
+        return max(self.hidden, round(width / 64) * 64)
+
+    def params(self, facts: Mapping[str, Any], intermediate: int, experts: int, moe_intermediate: int) -> float:
+        """Of a decoder with gated feed-forward layers; with experts where there are any."""
+        matrices = 2 if str(facts.get("model_type", "")) in ("opt", "gpt2", "falcon", "gpt_bigcode", "phi", "bloom", "gpt_neox") else 3
+        dense = matrices * self.hidden * intermediate
+        if not experts:
+            return self.embedding + self.layers * (self._attention(facts) + dense + 2 * self.hidden)
+        dense_layers = int(facts.get("first_k_dense_replace") or 0)
+        shared = int(facts.get("n_shared_experts") or 0) * moe_intermediate + int(facts.get("shared_expert_intermediate_size") or 0)
+        expert_layer = 3 * self.hidden * (experts * moe_intermediate + shared) + experts * self.hidden
+        moe_layers = self.layers - dense_layers
+        return self.embedding + self.layers * (self._attention(facts) + 2 * self.hidden) + dense_layers * dense + moe_layers * expert_layer
+
+    def _attention(self, facts: Mapping[str, Any]) -> float:
+        if not self.mla:
+            return self.attention
+        rank, rope = int(facts.get("kv_lora_rank") or 512), int(facts.get("qk_rope_head_dim") or 64)
+        nope, value, query_rank = int(facts.get("qk_nope_head_dim") or 128), int(facts.get("v_head_dim") or 128), facts.get("q_lora_rank")
+        query = self.heads * (nope + rope)
+        queries = (self.hidden + query) * int(query_rank) if query_rank else self.hidden * query
+        return queries + self.hidden * (rank + rope) + rank * self.heads * (nope + value) + self.heads * value * self.hidden
+
+
+def vision_params(outer: Mapping[str, Any]) -> float:
+    """Of the vision tower that a `vision_config` describes; 0 without one."""
+    vision = outer.get("vision_config")
+    if not isinstance(vision, Mapping):
+        return 0.0
+    depth = vision.get("depth") or vision.get("num_hidden_layers") or 0
+    width = vision.get("embed_dim") if vision.get("mlp_ratio") else None
+    width = width or vision.get("hidden_size") or vision.get("embed_dim") or 0
+    inner = vision.get("intermediate_size") or width * float(vision.get("mlp_ratio") or 4)
+    return float(depth) * (4 * width * width + (3 if vision.get("hidden_act") == "silu" else 2) * width * inner)

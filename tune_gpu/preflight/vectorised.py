@@ -1,0 +1,197 @@
+"""A whole space at once: the same formulas on arrays, one pass for each combination of flags that are not numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from tune_gpu.config import VllmSettings, WhisperSettings
+from tune_gpu.preflight.account import flag_conflict, graphs_after, keep_account
+from tune_gpu.preflight.architecture import ModelArchitecture
+from tune_gpu.preflight.arithmetic import MIB
+from tune_gpu.preflight.calibration import Calibration
+from tune_gpu.preflight.predictor import START_SIGMA_MIB, predict, refusal
+from tune_gpu.preflight.values import DeviceMemory, Prediction, Verdict
+from tune_gpu.preflight.whisper_memory import whisper_mib
+
+NUMERIC = ("gpu_memory_utilization", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size")
+"""Flags that may be arrays; every other flag that matters splits the space into groups."""
+_GROUPING = ("vllm.model", "vllm.dtype", "vllm.kv_cache_dtype", "vllm.quantization", "vllm.tensor_parallel_size", "vllm.enforce_eager",
+             "vllm.enable_chunked_prefill", "whisper.model", "whisper.compute_type", "whisper.beam_size", "whisper.num_workers")
+VERDICTS = (Verdict.FITS, Verdict.UNCERTAIN, Verdict.INFEASIBLE, Verdict.NOT_MODELLED)
+_CODE = {verdict: np.int8(code) for code, verdict in enumerate(VERDICTS)}
+
+Columns = Mapping[str, Sequence[Any] | np.ndarray]
+"""Dotted target (`vllm.max_model_len`) -> its value in every candidate."""
+ModelOf = Callable[[str], ModelArchitecture]
+CalibrationOf = Callable[[VllmSettings], Calibration | None]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """For each candidate of a space, in order. Shapes (n,). What is not modelled has NaN."""
+
+    verdict: np.ndarray
+    """Index into `VERDICTS`."""
+    kv_cache_tokens: np.ndarray
+    max_concurrency: np.ndarray
+    headroom_mib: np.ndarray
+    shortfall_mib: np.ndarray
+    explain: Callable[[int], Prediction]
+    """The whole prediction of one candidate, with its reason."""
+
+    def __len__(self) -> int:
+        return len(self.verdict)
+
+    def count(self, verdict: Verdict) -> int:
+        """How many candidates have it."""
+        return int((self.verdict == _CODE[verdict]).sum())
+
+    @property
+    def allowed(self) -> np.ndarray:
+        """What may be launched: all but the infeasible."""
+        return self.verdict != _CODE[Verdict.INFEASIBLE]
+
+    def verdict_of(self, index: int) -> Verdict:
+        """One candidate's."""
+        return VERDICTS[int(self.verdict[index])]
+
+
+def predict_many(
+    vllm: VllmSettings, whisper: WhisperSettings | None, columns: Columns, device: DeviceMemory, model: ModelArchitecture | ModelOf,
+    calibration: Calibration | CalibrationOf | None = None, *, version: str | None = None,
+) -> Predictions:
+    """What each of many candidates will take.
+
+    Args:
+        vllm: the flags that do not vary.
+        whisper: likewise; null for none.
+        columns: what varies, all of one length.
+        model: the shapes, or a function from a model's name to them.
+        calibration: of this engine, or a function from its settings to it.
+
+    Raises:
+        UserError: a value that no engine accepts.
+        ValueError: columns of different lengths.
+    """
+    sizes = {len(values) for values in columns.values()}
+    if len(sizes) > 1:
+        raise ValueError(f"columns of different lengths: { {name: len(values) for name, values in columns.items()} }")
+    count = sizes.pop() if sizes else 1
+    model_of: ModelOf = model if callable(model) else (lambda _name: model)
+    calibration_of: CalibrationOf = calibration if callable(calibration) else (lambda _settings: calibration)
+    numeric, grouping = _split(columns)
+    found = Predictions(
+        np.full(count, _CODE[Verdict.NOT_MODELLED]), np.full(count, np.nan), np.full(count, np.nan), np.full(count, np.nan), np.zeros(count),
+        lambda index: _explain(index, vllm, whisper, columns, device, model_of, calibration_of, version),
+    )
+    for rows, values in _groups(grouping, count):
+        settings, listener = _with(vllm, whisper, values)
+        shapes = model_of(settings.model)
+        if refusal(settings, shapes):
+            continue
+        arrays = {name.removeprefix("vllm."): column[rows] for name, column in numeric.items()}
+        if "gpu_memory_utilization" not in arrays:  # one array at least, so that everything after it is one
+            arrays["gpu_memory_utilization"] = np.full(len(rows), float(settings.gpu_memory_utilization))
+        _fill(found, rows, replace(settings, **arrays), listener, device, shapes, calibration_of(settings), version)
+    return found
+
+
+def _fill(
+    found: Predictions, rows: np.ndarray, settings: VllmSettings, whisper: WhisperSettings | None, device: DeviceMemory,
+    model: ModelArchitecture, calibration: Calibration | None, version: str | None,
+) -> None:
+    account = keep_account(settings, device, model, calibration, version)
+    beside, beside_sigma = whisper_mib(whisper, device.kind) if whisper is not None else (0.0, 0.0)
+    at_start = device.free_mib - beside - account.own_context / MIB - account.requested / MIB
+    inside = (account.kv - account.needed) / MIB
+    doubt, start_doubt = 2 * account.sigma / MIB, 2 * np.hypot(START_SIGMA_MIB[device.kind], beside_sigma)
+    indivisible = settings.tensor_parallel_size > 1 and model.heads % settings.tensor_parallel_size != 0
+    few_for_sequences, few_for_context = flag_conflict(account.knobs)
+    bad = np.zeros(len(rows), bool) | few_for_sequences | few_for_context | indivisible
+    fits = (at_start >= start_doubt) & (inside >= doubt) & (graphs_after(account, settings, model) / MIB <= np.maximum(at_start, 0))
+    code = np.where(fits, _CODE[Verdict.FITS], _CODE[Verdict.UNCERTAIN])
+    code = np.where(bad | (at_start < -start_doubt) | (inside < -doubt), _CODE[Verdict.INFEASIBLE], code)
+    found.verdict[rows] = code
+    found.kv_cache_tokens[rows] = np.floor(account.tokens)
+    found.max_concurrency[rows] = account.blocks / account.request_blocks
+    found.headroom_mib[rows] = inside
+    found.shortfall_mib[rows] = np.maximum(0.0, np.maximum(-at_start, -inside))
+
+
+def _split(columns: Columns) -> tuple[dict[str, np.ndarray], dict[str, Sequence[Any] | np.ndarray]]:
+    """Columns of numbers, and columns that split the space; those that memory does not depend on are left out."""
+    numeric: dict[str, np.ndarray] = {}
+    grouping: dict[str, Sequence[Any] | np.ndarray] = {}
+    for name, values in columns.items():
+        array = np.asarray(values)
+        if name.removeprefix("vllm.") in NUMERIC and array.dtype.kind in "if":
+            numeric[name] = array.astype(float) if name.endswith("utilization") else array
+        elif name in _GROUPING or name.startswith(("vllm.extra_args.", "vllm.env.")) or name.removeprefix("vllm.") in NUMERIC:
+            grouping[name] = values
+    return numeric, grouping
+
+
+def _groups(grouping: Mapping[str, Sequence[Any] | np.ndarray], count: int) -> list[tuple[np.ndarray, dict[str, Any]]]:
+    """Rows that agree in every grouping column, and what they agree on."""
+    code = np.zeros(count, np.int64)
+    kinds: list[tuple[str, list[Any]]] = []
+    for name, values in grouping.items():
+        seen: dict[str, int] = {}
+        kept: list[Any] = []
+        codes = np.empty(count, np.int64)
+        if isinstance(values, np.ndarray) and values.dtype.kind != "O":
+            unique, codes = np.unique(values, return_inverse=True)
+            kept = unique.tolist()
+        else:
+            for index, value in enumerate(values):
+                key = repr(value)
+                if key not in seen:
+                    seen[key] = len(kept)
+                    kept.append(value)
+                codes[index] = seen[key]
+        kinds.append((name, kept))
+        code = code * len(kept) + codes
+    order = np.argsort(code, kind="stable")
+    starts = np.flatnonzero(np.diff(code[order], prepend=-1))
+    groups = []
+    for rows in np.split(order, starts[1:]):
+        rest = int(code[rows[0]])
+        shared: dict[str, Any] = {}
+        for name, kept in reversed(kinds):
+            rest, place = divmod(rest, len(kept))
+            shared[name] = kept[place]
+        groups.append((rows, shared))
+    return groups
+
+
+def _with(vllm: VllmSettings, whisper: WhisperSettings | None, values: Mapping[str, Any]) -> tuple[VllmSettings, WhisperSettings | None]:
+    engine: dict[str, Any] = {}
+    listener: dict[str, Any] = {}
+    extra, env = dict(vllm.extra_args), dict(vllm.env)
+    for name, value in values.items():
+        service, _, key = name.partition(".")
+        if key.startswith("extra_args."):
+            extra[key.removeprefix("extra_args.")] = value
+        elif key.startswith("env."):
+            env[key.removeprefix("env.")] = value
+        else:
+            (engine if service == "vllm" else listener)[key] = value
+    return replace(vllm, **engine, extra_args=extra, env=env), None if whisper is None else replace(whisper, **listener)
+
+
+def _explain(
+    index: int, vllm: VllmSettings, whisper: WhisperSettings | None, columns: Columns, device: DeviceMemory, model_of: ModelOf,
+    calibration_of: CalibrationOf, version: str | None,
+) -> Prediction:
+    values = {name: _plain(column[index]) for name, column in columns.items()
+              if name.startswith("vllm.") or (name.startswith("whisper.") and name in _GROUPING)}
+    settings, listener = _with(vllm, whisper, values)
+    return predict(settings, listener, device, model_of(settings.model), calibration_of(settings), version=version)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
