@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from trainables.gate import Gate
 from tune_gpu.candidate import deployment, engine_key
 from tune_gpu.config import ExperimentConfig, VllmSettings
 from tune_gpu.measurement import Failure, FailureKind, Measurement, Phase, ServiceError, Status, Timings
@@ -64,6 +65,7 @@ class Evaluator:
         self._engine_key = ""
         self._idle_mib = 0.0
         self._running: Running | None = None
+        self._gate: Gate | None = None
         self._utterances = load_utterances(config.workload.audio)
 
     @property
@@ -88,6 +90,9 @@ class Evaluator:
     def begin(self, params: Mapping[str, Any]) -> None:
         """Deploy and warm up. Raises ServiceError."""
         assert self._running is None, "the last evaluation has not ended"
+        if self.config.run.preflight:
+            self._gate = self._gate or Gate(self.config, self.device, self._log)
+            self._gate.check(params)
         services = deployment(self.config, params)
         if self._engine is not None and (self._engine_key != engine_key(services.vllm) or self._engine.failure() is not None):
             self._stop_engine()
@@ -133,7 +138,11 @@ class Evaluator:
         )
         self._running.start_s["memory_stable"] = time.monotonic() - started
         engine = VllmServer(settings, device=self.device, port_range=run.port_range, host=host)
-        engine.start(abort=lambda: self._whisper_lost())
+        if self._gate:
+            self._gate.about_to_start()
+        engine.start(abort=self._whisper_lost)
+        if self._gate:
+            self._gate.learn(engine)
         self._engine, self._engine_key = engine, engine_key(settings)
 
     def window(self) -> None:

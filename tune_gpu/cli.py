@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from tune_gpu.launch import launch
+from tune_gpu.plan import plan
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -14,3 +15,4 @@ def main() -> None:
 
 
 main.add_command(launch)
+main.add_command(plan)

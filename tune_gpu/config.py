@@ -180,6 +180,8 @@ class RunSettings:
     artifacts_dir: str = "artifacts"
     port_range: list[int] = field(default_factory=lambda: [20000, 29999])
     time_budget_s: float | None = None
+    preflight: bool = True
+    """Refuse what the memory model says cannot fit, before anything starts."""
     memory_stable_samples: int = 3
     memory_stable_mib: float = 64.0
     memory_timeout_s: float = 30.0

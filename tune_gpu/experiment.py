@@ -19,6 +19,7 @@ from tune_gpu.config import ExperimentConfig, RaySettings
 from tune_gpu.devices import DeviceChoice
 from tune_gpu.errors import UserError
 from tune_gpu.live import Progress
+from tune_gpu.refusals import Refusals
 from tune_gpu.rzero import RZeroSearch, replay
 from tune_gpu.space import SearchSpace
 from tune_gpu.summary import summarise_run, winner_of
@@ -79,12 +80,13 @@ class Experiment:
         choice: the device.
         folder: where it is kept; its lines, if there are any, are replayed first (a resumed run).
         progress: who is told.
+        refusals: what the preflight refuses.
     """
 
-    def __init__(self, config: ExperimentConfig, choice: DeviceChoice, folder: RunFolder, progress: Progress) -> None:
+    def __init__(self, config: ExperimentConfig, choice: DeviceChoice, folder: RunFolder, progress: Progress, refusals: Refusals) -> None:
         self.config, self.choice, self.folder, self.progress = config, choice, folder, progress
         self.lines: list[dict[str, Any]] = list(folder.candidates())
-        self.tournament = new_tournament(config)
+        self.tournament = new_tournament(config, refusals)
         self._device = _describe(choice)
         self._started = time.monotonic()
         self._before_s = sum(float(line.get("wall_s") or 0.0) for line in self.lines)
@@ -186,10 +188,11 @@ class _Announcer(tune.Callback):
             self._progress.began(Candidate(**trial.config["candidate"]))
 
 
-def new_tournament(config: ExperimentConfig) -> Tournament:
+def new_tournament(config: ExperimentConfig, refusals: Refusals) -> Tournament:
     """The search of a configuration, before its first proposal; candidates that share an engine stand together."""
+    space = SearchSpace.from_specs(config.parameters)
     return Tournament(
-        SearchSpace.from_specs(config.parameters),
+        SearchSpace.from_specs(config.parameters, allowed=refusals.allowed(space)),
         config.search,
         baseline=config.baseline or None,
         order_key=lambda params: engine_key(deployment(config, params).vllm),

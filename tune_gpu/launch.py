@@ -15,6 +15,9 @@ from tune_gpu.config_loader import DEFAULT_SPACE, as_yaml, check_config, device_
 from tune_gpu.devices import DeviceChoice, check_installed, choose_device
 from tune_gpu.errors import UserError
 from tune_gpu.live import Progress, describe_params
+from tune_gpu.preflight import this_card, this_node
+from tune_gpu.refusals import Refusals, plan_space
+from tune_gpu.space import SearchSpace
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -54,18 +57,32 @@ def _launch(console: Console, space: str | None, overrides: list[str], resume: s
         config, choice, folder = _resumed(space, overrides, resume)
     else:
         config, choice, folder = _new(space or DEFAULT_SPACE, overrides)
-    from tune_gpu.experiment import Experiment, local_or_joined_ray  # Ray is imported only once the input is known to be good
+    from tune_gpu.experiment import (
+        Experiment,
+        local_or_joined_ray,
+        new_tournament,
+    )  # Ray is imported only once the input is known to be good
     from tune_gpu.interrupt import terminated_as_interrupt
 
     say = (lambda *_a, **_k: None) if quiet else console.print
     say(f"{config.name}: {choice.why}", highlight=False, soft_wrap=True)
+    refusals = Refusals.read(folder) if resume else _plan(config, choice)
+    say(refusals.describe(), highlight=False, soft_wrap=True)
     try:
         with terminated_as_interrupt(), local_or_joined_ray(config.ray):
             if not resume:
                 folder.create(as_yaml(config))
-            tournament_size = _plan(say, config, folder)
-            with Progress(console, tournament_size, list(config.parameters), quiet=quiet) as progress:
-                summary = Experiment(config, choice, folder, progress).run()
+                refusals.write(folder)
+            total = new_tournament(config, refusals).total_evaluations
+            size = SearchSpace.from_specs(config.parameters).size
+            say(
+                f"run {folder.run_id}: {total} evaluations in {config.search.generations} generations over {size:.0f} configurations; "
+                f"seed {config.search.seed}",
+                highlight=False,
+                soft_wrap=True,
+            )
+            with Progress(console, total, list(config.parameters), quiet=quiet) as progress:
+                summary = Experiment(config, choice, folder, progress, refusals).run()
         if summary["ended"] == "interrupted":
             raise KeyboardInterrupt
     except KeyboardInterrupt:
@@ -76,18 +93,11 @@ def _launch(console: Console, space: str | None, overrides: list[str], resume: s
     return _conclude(console, summary, folder, config)
 
 
-def _plan(say: Any, config: ExperimentConfig, folder: RunFolder) -> int:
-    from tune_gpu.experiment import new_tournament
-    from tune_gpu.space import SearchSpace
-
-    total = new_tournament(config).total_evaluations
-    size = SearchSpace.from_specs(config.parameters).size
-    say(
-        f"run {folder.run_id}: {total} evaluations in {config.search.generations} generations over {size:.0f} configurations; seed {config.search.seed}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    return total
+def _plan(config: ExperimentConfig, choice: DeviceChoice) -> Refusals:
+    """What the preflight refuses; on a cluster each trial asks on its own node instead."""
+    if config.ray.address is not None:
+        return Refusals(note="each trial asks on its own node")
+    return plan_space(config, this_node() if choice.kind == "cpu" else this_card())
 
 
 def _new(space: str, overrides: list[str]) -> tuple[ExperimentConfig, DeviceChoice, RunFolder]:

@@ -78,8 +78,20 @@ def test_the_engine_stays_while_its_flags_do_not_change(evaluator: Evaluator) ->
     assert not changed.engine_reused
 
 
+def test_what_cannot_fit_is_refused_before_anything_starts(evaluator: Evaluator) -> None:
+    refused = evaluator.evaluate(TINY | {"vllm_memory_util": 0.01})
+    assert refused.status is Status.INFEASIBLE
+    assert refused.failure is not None
+    assert refused.failure.phase is Phase.PREFLIGHT
+    assert "cannot hold" in refused.failure.message
+    assert refused.timings.start_s == {}
+    assert refused.metrics == {}
+
+
 def test_a_candidate_that_cannot_start_is_a_failure_and_the_next_is_measured(evaluator: Evaluator) -> None:
+    evaluator.config.run.preflight = False
     failed = evaluator.evaluate(TINY | {"vllm_memory_util": 0.01})
+    evaluator.config.run.preflight = True
     assert failed.status is Status.FAILED
     assert failed.failure is not None
     assert failed.failure.kind is FailureKind.STARTUP_NO_KV_MEMORY

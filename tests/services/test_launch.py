@@ -163,7 +163,8 @@ def test_where_nothing_is_feasible_it_says_so_and_exits_with_1(start: Start, tmp
     output = finish(process)
     assert process.returncode == 1, output
     assert "no feasible configuration" in output
-    assert {line["failure"]["kind"] for line in lines(tmp_path)} == {"startup_no_kv_memory"}
+    assert "cannot hold" in output, "the plan says why before anything starts"
+    assert [(line["status"], line["origin"], line["duration_s"]["start"]) for line in lines(tmp_path)] == [("infeasible", "baseline", 0)]
     assert not (tmp_path / "winners").exists()
 
 

@@ -1,0 +1,78 @@
+"""The preflight beside a running trial: refuses what cannot fit before anything of it starts, and learns from what did start."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tune_gpu.config import ExperimentConfig
+from tune_gpu.errors import UserError
+from tune_gpu.measurement import Failure, FailureKind, Phase, ServiceError
+from tune_gpu.preflight import CalibrationStore, DeviceMemory, Verdict, this_card, this_node
+from tune_gpu.preflight.learning import learn_from_start
+from tune_gpu.preflight.space_plan import Preflight
+from tune_gpu.services.vllm_server import VllmServer
+
+
+def device_memory(kind: str) -> DeviceMemory:
+    """This process's device at this moment: the card that Ray assigned, or the NUMA node that vLLM's CPU worker will read."""
+    return this_node() if kind == "cpu" else this_card(os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0] or "0")
+
+
+class Gate:
+    """Asks the preflight about each candidate, on the device as it was before anything of this run was on it.
+
+    A model whose architecture cannot be read is not refused: what is not known is not known to be infeasible. It is logged once.
+    """
+
+    def __init__(self, config: ExperimentConfig, kind: str, log: Callable[[str], None]) -> None:
+        self._kind, self._log = kind, log
+        before = device_memory(kind)
+        self._neighbours_mib = before.used_mib
+        try:
+            store: CalibrationStore | None = CalibrationStore()
+        except UserError as error:
+            log(f"what earlier starts taught cannot be used: {error}")
+            store = None
+        self._preflight = Preflight(config, before, store)
+        self._at_start: DeviceMemory = before
+
+    def check(self, params: Mapping[str, Any]) -> None:
+        """Raises ServiceError (`infeasible`, phase `preflight`) for a candidate that cannot fit beyond the prediction's uncertainty."""
+        now = device_memory(self._kind)
+        self._preflight.device = DeviceMemory(now.name, now.kind, now.total_mib, min(self._neighbours_mib, now.total_mib), now.cores)
+        try:
+            found = self._preflight.predict(params)
+        except UserError as error:
+            self._log(f"preflight: {error}")
+            return
+        if found.verdict is Verdict.INFEASIBLE:
+            share_mib = max(1.0, sum(found.parts_mib.values()))
+            raise ServiceError(
+                Failure(FailureKind.INFEASIBLE, "vllm", Phase.PREFLIGHT, found.reason, shortfall=found.shortfall_mib / share_mib)
+            )
+
+    def about_to_start(self) -> None:
+        """Notes the device as vLLM will see it."""
+        self._at_start = device_memory(self._kind)
+
+    def learn(self, engine: VllmServer) -> None:
+        """Keeps what a start taught, for every later prediction of this engine on this device."""
+        info = engine.info
+        if info is None or info.version is None:
+            return
+        try:
+            measured = learn_from_start(
+                engine.settings,
+                self._at_start,
+                self._preflight.model(engine.settings.model),
+                engine.log(),
+                num_gpu_blocks=info.kv_cache_blocks,
+                block_size=info.block_size,
+                vllm_version=info.version,
+            )
+            if measured is not None:
+                self._preflight.learn(engine.settings, measured)
+        except UserError as error:
+            self._log(f"what this start taught is not kept: {error}")
