@@ -11,7 +11,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from trainables.gate import Gate
@@ -88,8 +88,8 @@ class Evaluator:
             return self.fail(error.failure)
 
     def begin(self, params: Mapping[str, Any]) -> None:
-        """Deploy and warm up. Raises ServiceError."""
-        assert self._running is None, "the last evaluation has not ended"
+        """Deploy and warm up; ends the evaluation before, if it was left in the middle. Raises ServiceError."""
+        self._stop_whisper()  # of an evaluation that a race ended between two windows
         if self.config.run.preflight:
             self._gate = self._gate or Gate(self.config, self.device, self._log)
             self._gate.check(params)
@@ -170,25 +170,24 @@ class Evaluator:
             running.load_s += time.monotonic() - started
             self._raise_if_lost()
 
-    def interim(self) -> dict[str, Any]:
-        """Metrics so far, for the search between windows."""
-        return self._metrics()
-
-    def finish(self) -> Measurement:
-        """Take Whisper down (the engine stays for the next candidate) and give the measurement."""
+    def so_far(self) -> Measurement:
+        """The measurement that the windows until now make; more may follow."""
         running = self._now()
-        metrics = self._metrics()
         engine = self._engine.info.as_dict() if self._engine and self._engine.info else {}
-        stopped = self._stop_whisper()
         return Measurement(
             Status.OK,
             self.device,
-            metrics=metrics,
+            metrics=self._metrics(),
             n_windows=len(running.windows),
             engine_reused=running.engine_reused,
             engine=engine,
-            timings=Timings(running.start_s, running.warm_s, running.load_s, {"whisper": stopped}),
+            timings=Timings(dict(running.start_s), running.warm_s, running.load_s),
         )
+
+    def finish(self) -> Measurement:
+        """Take Whisper down (the engine stays for the next candidate) and give the measurement."""
+        measured = self.so_far()
+        return replace(measured, timings=replace(measured.timings, stop_s={"whisper": self._stop_whisper()}))
 
     def fail(self, failure: Failure) -> Measurement:
         """Take everything down and give the failure as the measurement."""

@@ -19,8 +19,8 @@ from tune_gpu.measurement import Failure, FailureKind, Measurement, Phase, Servi
 class SpicaTrainable(tune.Trainable):
     """Evaluates the candidate in `config["candidate"]`.
 
-    Reports `fitness` (NaN if there is none: Tune wants its key), `stderr`, `status`, `violation`, `transient`, `n_windows`, and with the
-    last window `line_json`: the candidate's line of the artifacts. Its actor is re-used from trial to trial, so that the engine can stay.
+    Reports with every window `fitness` (NaN if there is none: Tune wants its key), `stderr`, `status`, `violation`, `transient`,
+    `n_windows`, and `line_json`: the candidate's line of the artifacts. Its actor is re-used from trial to trial, so that the engine can stay.
     """
 
     def setup(self, config: dict[str, Any], experiment: dict[str, Any] | None = None, device: str = "cpu") -> None:
@@ -54,36 +54,38 @@ class SpicaTrainable(tune.Trainable):
             self._evaluator.window()
             self._windows += 1
             if self._windows < self._experiment.workload.windows:
-                metrics = self._evaluator.interim()
-                return self._report(metrics["fitness"], metrics["fitness_stderr"], "ok", metrics["violations"])
-            return self._ended(self._evaluator.finish())
+                return self._report(self._evaluator.so_far())
+            return self._report(self._evaluator.finish(), done=True)
         except ServiceError as error:
             assert self._evaluator is not None
-            return self._ended(self._evaluator.fail(error.failure))
+            return self._report(self._evaluator.fail(error.failure), done=True)
         except Exception as error:
             # Ours, not the candidate's; recorded as such, with nothing left running.
             failure = Failure(FailureKind.MEASUREMENT_INVALID, "tune_gpu", Phase.LOAD, f"{type(error).__name__}: {error}")
             if self._evaluator is None:
                 raise
-            return self._ended(self._evaluator.fail(failure))
+            return self._report(self._evaluator.fail(failure), done=True)
 
-    def _ended(self, measurement: Measurement) -> dict[str, Any]:
+    def _report(self, measurement: Measurement, *, done: bool = False) -> dict[str, Any]:
         metrics = dict(measurement.metrics)
         fitness = metrics.pop("fitness", None)
         stderr = metrics.pop("fitness_stderr", None)
         violations = metrics.pop("violations", {})
-        report = self._report(fitness, stderr, str(measurement.status), violations, measurement.failure)
+        failure = measurement.failure
+        said = {
+            "status": str(measurement.status),
+            "violation": _violation(measurement, violations),
+            "transient": bool(failure and failure.retryable),
+            "n_windows": measurement.n_windows,
+        }
         line = {
             **self._candidate,
-            "status": str(measurement.status),
-            "failure": measurement.failure.as_dict() if measurement.failure else None,
+            **said,
+            "failure": failure.as_dict() if failure else None,
             "fitness": fitness,
             "fitness_stderr": stderr,
             "violations": violations,
-            "violation": report["violation"],
-            "transient": report["transient"],
             "metrics": metrics,
-            "n_windows": measurement.n_windows,
             "device": measurement.device,
             "started_at": self._started_at,
             "wall_s": round(time.monotonic() - self._started, 3),
@@ -91,27 +93,19 @@ class SpicaTrainable(tune.Trainable):
             "engine_reused": measurement.engine_reused,
             "engine": dict(measurement.engine),
         }
-        return report | {"line_json": json.dumps(line), "done": True}  # as text: Tune would flatten it
-
-    def _report(
-        self, fitness: float | None, stderr: float | None, status: str, violations: dict[str, float], failure: Failure | None = None
-    ) -> dict[str, Any]:
-        violation = sum(violations.values())
-        if failure is not None:
-            # Refused or failed ranks below whatever was measured and missed a constraint only.
-            violation = 1000.0 + failure.shortfall if status == Status.FAILED else 500.0 + failure.shortfall
-        return {
-            "fitness": math.nan if fitness is None else fitness,
-            "stderr": stderr,
-            "status": status,
-            "violation": violation,
-            "transient": bool(failure and failure.retryable),
-            "n_windows": self._windows,
-            "generation": self._candidate["generation"],
-        }
+        # As text: Tune would flatten it. With every window, because a race may end the trial after any of them.
+        report = {**said, "fitness": math.nan if fitness is None else fitness, "stderr": stderr, "line_json": json.dumps(line)}
+        return report | ({"done": True} if done else {})
 
     def cleanup(self) -> None:
         """Nothing of a trial stays."""
         if self._evaluator is not None:
             self._evaluator.close()
             self._evaluator = None
+
+
+def _violation(measurement: Measurement, violations: dict[str, float]) -> float:
+    """By how much it missed: refused or failed ranks below whatever was measured and missed a constraint only."""
+    if measurement.failure is None:
+        return sum(violations.values())
+    return (1000.0 if measurement.status is Status.FAILED else 500.0) + measurement.failure.shortfall
