@@ -101,6 +101,11 @@ class SearchSettings:
     elites: int = 1
     fresh: int = 1
     generations: int = 4
+    racing: bool = False
+    """Stop a candidate between windows as soon as as many others as survive are shown to be better. Needs `workload.windows` of 3 or more
+    to save anything."""
+    window_budget: int | None = None
+    """With `racing`: once so many windows have been measured in all, nobody gets more than two."""
     seed: int = 0
 
 

@@ -1,14 +1,18 @@
-"""R-Zero as Ray Tune's search algorithm: a thin shell around `tournament.py`.
+"""R-Zero as Ray Tune's search algorithm and scheduler: a thin shell around `tournament.py`, for anyone's trainable.
 
     from ray import tune
-    from tune_gpu.rzero import RZeroSearch
+    from tune_gpu.rzero import RZeroScheduler, RZeroSearch
 
     search = RZeroSearch({"x": [1, 2, 3, 4], "mode": ["a", "b"]}, metric="score", mode="max", seed=0)
-    tuner = tune.Tuner(trainable, tune_config=tune.TuneConfig(search_alg=search, num_samples=-1, max_concurrent_trials=2))
+    tuner = tune.Tuner(trainable, tune_config=tune.TuneConfig(
+        search_alg=search, scheduler=RZeroScheduler(search), num_samples=-1, max_concurrent_trials=2))
 
-The generation's barrier is inside: `suggest` answers null while results of the generation are awaited, and `Searcher.FINISHED` when all
-generations are over. Set `max_concurrent_trials`: without it Tune queues one pending trial of a custom searcher only.
+Without `space` Tune's own `param_space` is used. The generation's barrier is inside: `suggest` answers null while results are awaited,
+and `Searcher.FINISHED` when all generations are over. Set `max_concurrent_trials`: without it Tune queues one pending trial of a custom
+searcher only. To resume after a kill exactly where it was, run with `TUNE_GLOBAL_CHECKPOINT_S=0` (Tune saves every 10 s otherwise).
 """
+
+# ruff: noqa: ARG002 - Ray names the arguments of its hooks
 
 from __future__ import annotations
 
@@ -16,34 +20,50 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
+from ray.tune.search.sample import Categorical, Domain, Float, Integer, LogUniform, Quantized, Uniform
+from ray.tune.utils.util import flatten_dict, unflatten_dict
 
 from tune_gpu.config import ParameterSpec, SearchSettings
+from tune_gpu.errors import UserError
+from tune_gpu.search.racing import Estimate, has_lost, winner
 from tune_gpu.space import SearchSpace
 from tune_gpu.tournament import Candidate, Result, Tournament
 
+if TYPE_CHECKING:
+    from ray.tune.execution.tune_controller import TuneController
+    from ray.tune.experiment import Trial
+
 OnResult = Callable[[Candidate, Result, Mapping[str, Any] | None], None]
+Space = Mapping[str, Sequence[Any] | ParameterSpec | Domain]
 
 
 class RZeroSearch(Searcher):
     """R-Zero behind Ray's searcher interface.
 
     Args:
-        space: name -> its values in order; ignored if `tournament` is given.
-        metric: the reported key that is optimised. A trial that reports NaN for it has failed; it may report `violation`, by how much.
+        space: name -> its values in order, a `ParameterSpec`, or a domain of Tune's (`tune.uniform` …). Null: Tune's `param_space`.
+        metric: the reported key that is optimised. A trial that reports NaN for it has failed; beside it a trial may report `status`
+            (`ok`, `infeasible`, `failed`), `violation` (by how much it misses), `transient` (the failure says nothing about the
+            configuration), `stderr` (standard error of the metric) and `n_windows`.
         mode: `max` or `min`.
-        seed: of everything random.
-        settings: R-Zero's sizes; the defaults are the classic ones.
+        seed: of everything random, unless `settings` are given.
+        settings: R-Zero's sizes and seed.
         tournament: a search under way instead of a new one.
         wrap: suggest `{"candidate": {candidate_id, generation, origin, params}}` instead of the flat parameters.
         on_result: called with each result before the search hears of it (a journal, say); the last argument is Tune's result.
+        points_to_evaluate: tried first: the baseline.
+
+    Raises:
+        UserError: an empty space, a domain that R-Zero cannot search, or more points than it can start from.
     """
 
     def __init__(
         self,
-        space: Mapping[str, Sequence[Any]] | None = None,
+        space: Space | None = None,
         metric: str | None = None,
         mode: str | None = None,
         *,
@@ -55,35 +75,65 @@ class RZeroSearch(Searcher):
         points_to_evaluate: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         super().__init__(metric=metric, mode=mode)
-        if tournament is None:
-            specs = {name: ParameterSpec(target="", values=list(values)) for name, values in (space or {}).items()}
-            baseline = points_to_evaluate[0] if points_to_evaluate else None
-            tournament = Tournament(SearchSpace.from_specs(specs), settings or SearchSettings(seed=seed), baseline=baseline)
-        self.tournament = tournament
+        self._settings = settings or SearchSettings(seed=seed)
+        self._points = [flatten_dict(dict(point)) for point in points_to_evaluate]
+        if len(self._points) > 1:
+            raise UserError(f"points_to_evaluate has {len(self._points)} points: allowed is 1, the baseline")
+        self._tournament = tournament
         self._wrap, self._on_result = wrap, on_result
         self._live: dict[str, Candidate] = {}
         self._given_back: list[Candidate] = []
+        self._tune_restores = self._space_is_tunes = False
+        if tournament is None and space is not None:
+            self._begin({name: _spec(name, values) for name, values in space.items()})
+
+    @property
+    def tournament(self) -> Tournament:
+        """The search itself. Raises UserError while it has no space."""
+        if self._tournament is None:
+            raise UserError("RZeroSearch has no space: give `space`, or a `param_space` with tune.choice, tune.uniform … to the Tuner")
+        return self._tournament
+
+    def _begin(self, specs: Mapping[str, ParameterSpec]) -> None:
+        baseline = self._points[0] if self._points else None
+        self._tournament = Tournament(SearchSpace.from_specs(specs), self._settings, baseline=baseline)
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles the searcher with its Tuner; whoever listens to results stays behind."""
         return self.__dict__ | {"_on_result": None}
 
-    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:  # noqa: ARG002 - Ray names them
-        """Tune's own metric and mode, where the searcher was made without; a Tune search space is refused (give `space` instead)."""
-        if config:
-            return False
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Only `Tuner.restore` makes a searcher from a pickle, and it runs the unfinished trials again itself, under their own ids."""
+        self.__dict__.update(state)
+        self._tune_restores = True
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
+        """Tune's own metric and mode, where the searcher was made without; and its `param_space`, if there is no space yet.
+
+        Answers False if Tune's space has something to search and this has a space of its own: Tune then says so to the user.
+        """
         self._metric, self._mode = self._metric or metric, self._mode or mode
-        return True
+        flat = flatten_dict(config, prevent_delimiter=True)
+        grids = [name for name in flat if name.endswith("grid_search")]
+        domains = {name: value for name, value in flat.items() if isinstance(value, Domain)}
+        if (self._tournament is None or self._space_is_tunes) and grids:
+            raise UserError(f"param_space: {', '.join(grids)}: R-Zero searches, it does not go through a grid; use tune.choice")
+        if self._tournament is None and domains:
+            self._begin({name: _spec(name, domain) for name, domain in domains.items()})
+            self._space_is_tunes = True
+        return self._space_is_tunes or not (domains or grids)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # Ray answers "FINISHED" too
-        """The next candidate, null while a generation is awaited, FINISHED after the last."""
+        """The next candidate, null while results are awaited, FINISHED after the last. Raises UserError without a metric and a mode."""
+        if not self._metric or self._mode not in ("max", "min"):
+            raise UserError(f"RZeroSearch has metric={self._metric}, mode={self._mode}: give both, to it or to TuneConfig; mode is max or min")
         candidate = self._given_back.pop(0) if self._given_back else self.tournament.ask()
         if candidate is None:
             # Null with nothing in flight would hang Tune without a word.
             return None if self._live and self.tournament.ended_because is None else Searcher.FINISHED
         self._live[trial_id] = candidate
         if not self._wrap:
-            return dict(candidate.params)
+            return dict(unflatten_dict(dict(candidate.params)))
         return {
             "candidate": {
                 "candidate_id": candidate.candidate_id,
@@ -97,56 +147,193 @@ class RZeroSearch(Searcher):
         """Candidates that were asked for and got no result (a run that was killed): they are suggested first."""
         self._given_back += candidates
 
+    def candidate_of(self, trial_id: str) -> Candidate | None:
+        """What a trial in flight measures; null for a trial of someone else."""
+        return self._live.get(trial_id)
+
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The final result of a trial; an error without a result says nothing of the candidate."""
         candidate = self._live.pop(trial_id, None)
         if candidate is None:
             return
-        outcome = Result("failed", transient=True) if error or not result else self._read(result)
+        outcome = Result("failed", transient=True) if error or not result else self.read(result)
         if self._on_result:
             self._on_result(candidate, outcome, result)
         self.tournament.tell(candidate.candidate_id, outcome)
 
-    def _read(self, result: Mapping[str, Any]) -> Result:
-        value = result.get(self._metric or "")
-        if value is None or not math.isfinite(value):
-            return Result(
-                str(result.get("status") or "failed") if result.get("status") != "ok" else "infeasible",
-                violation=float(result.get("violation") or 0.0),
-                transient=bool(result.get("transient")),
-            )
-        fitness = float(value) if self._mode != "min" else -float(value)
-        return Result("ok", fitness, stderr=result.get("stderr"), n_windows=int(result.get("n_windows") or 1))
+    def read(self, result: Mapping[str, Any]) -> Result:
+        """What a report of a trial says to the search: higher fitness is better, whatever the mode."""
+        value, status = _number(result.get(self._metric or "")), result.get("status")
+        windows = int(_number(result.get("n_windows")) or 1)
+        if value is None or status in ("infeasible", "failed"):
+            # `ok` without a number: it ran, and missed what it is judged by.
+            missed = status if status in ("infeasible", "failed") else "infeasible" if status == "ok" else "failed"
+            violation = _number(result.get("violation")) or 0.0
+            return Result(missed, n_windows=windows, violation=violation, transient=bool(result.get("transient")))
+        stderr = _number(result.get("stderr"))
+        return Result("ok", -value if self._mode == "min" else value, stderr=stderr, n_windows=windows)
 
     def save(self, checkpoint_path: str) -> None:
         """Tune's checkpoint of the searcher, as JSON."""
-        live = [candidate.candidate_id for candidate in self._live.values()] + [c.candidate_id for c in self._given_back]
-        Path(checkpoint_path).write_text(json.dumps({"tournament": self.tournament.state_dict(), "live": live}))
+        state = {
+            "tournament": self.tournament.state_dict(),
+            "live": {trial_id: candidate.candidate_id for trial_id, candidate in self._live.items()},
+            "given_back": [candidate.candidate_id for candidate in self._given_back],
+        }
+        Path(checkpoint_path).write_text(json.dumps(state))
 
     def restore(self, checkpoint_path: str) -> None:
-        """Go on from Tune's checkpoint; what was in flight is suggested again."""
+        """Go on from a checkpoint. What was in flight is suggested again, unless `Tuner.restore` runs those trials again by itself.
+
+        Raises:
+            UserError: the checkpoint is of another version, space or settings.
+        """
         state = json.loads(Path(checkpoint_path).read_text())
         self.tournament.load_state_dict(state["tournament"])
-        self._live, self._given_back = {}, [self.tournament.candidate(candidate_id) for candidate_id in state["live"]]
+        live = {trial_id: self.tournament.candidate(candidate_id) for trial_id, candidate_id in state["live"].items()}
+        self._live = live if self._tune_restores else {}
+        self._given_back = [] if self._tune_restores else list(live.values())
+        self._given_back += [self.tournament.candidate(candidate_id) for candidate_id in state["given_back"]]
+
+
+class RZeroScheduler(FIFOScheduler):
+    """Stops the losers of a race between windows.
+
+    After each report a trial is compared with the others of its generation, running or ended, and with the best of the generations
+    before. It is stopped as soon as as many of them as survive are shown to be better (Welch's test; see `search/racing.py`); what is
+    close goes on to its last window. A trial must report `stderr` and `n_windows` beside the metric, and what it has reported when it
+    is stopped is its result. The baseline is never stopped: everything is compared with it in the end.
+
+    Args:
+        search: whose candidates race.
+        min_windows: nobody is stopped before.
+        alpha: the probability at which a candidate that is no worse may be stopped at one look.
+        window_budget: once so many windows have been reported, nobody gets more than `min_windows`.
+
+    Raises:
+        UserError: fewer than 2 windows (one has no uncertainty), an alpha outside (0, 0.5), or a budget below 1.
+    """
+
+    def __init__(self, search: RZeroSearch, *, min_windows: int = 2, alpha: float = 0.05, window_budget: int | None = None) -> None:
+        super().__init__()
+        if min_windows < 2:
+            raise UserError(f"min_windows={min_windows}: allowed is 2 or more, for one window has no uncertainty")
+        if not 0.0 < alpha < 0.5:
+            raise UserError(f"alpha={alpha}: allowed is above 0 and below 0.5")
+        if window_budget is not None and window_budget < 1:
+            raise UserError(f"window_budget={window_budget}: allowed is 1 or more")
+        self._search, self._min_windows, self._alpha, self._budget = search, min_windows, alpha, window_budget
+        self._racing: dict[str, tuple[Candidate, Estimate]] = {}
+        self._windows = 0
+        self.stopped: list[str] = []
+        """Ids of the candidates that lost their race."""
+
+    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
+        """The searcher knows the metric."""
+        return True
+
+    def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
+        """One more window of a trial: go on, or stop."""
+        candidate, outcome = self._search.candidate_of(trial.trial_id), self._search.read(result)
+        if candidate is None or outcome.fitness is None:
+            return TrialScheduler.CONTINUE
+        before = self._racing.get(trial.trial_id)
+        self._windows += outcome.n_windows - (before[1].n_windows if before else 0)
+        estimate = Estimate(outcome.fitness, outcome.stderr, outcome.n_windows)
+        self._racing[trial.trial_id] = (candidate, estimate)
+        if result.get("done") or estimate.n_windows < self._min_windows or candidate.origin == "baseline":
+            return TrialScheduler.CONTINUE
+        spent = self._budget is not None and self._windows >= self._budget
+        if not spent and not has_lost(estimate, self._rivals(candidate), self._search.tournament.settings.survivors, self._alpha):
+            return TrialScheduler.CONTINUE
+        self.stopped.append(candidate.candidate_id)
+        return TrialScheduler.STOP
+
+    def _rivals(self, candidate: Candidate) -> list[Estimate]:
+        """The others of its generation, and the best of those before (unless that is measured again in this one)."""
+        ended = [(other, Estimate(r.fitness, r.stderr, max(1, r.n_windows))) for other, r in self._search.tournament.history if r.fitness is not None]
+        running = [pair for pair in self._racing.values() if pair[0].generation == candidate.generation]
+        peers = [pair for pair in (*ended, *running) if pair[0].generation == candidate.generation]
+        before = {other.candidate_id: (other, estimate) for other, estimate in ended if other.generation < candidate.generation}
+        champion = winner({key: estimate for key, (_, estimate) in before.items()})
+        if champion is not None:
+            best = before[str(champion)]
+            peers += [best] if all(other.params != best[0].params for other, _ in peers) else []
+        return [estimate for other, estimate in peers if other.candidate_id != candidate.candidate_id and other.params != candidate.params]
+
+    def on_trial_complete(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> None:
+        """From now on the tournament knows it."""
+        self._racing.pop(trial.trial_id, None)
+
+    def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
+        """It races no more."""
+        self._racing.pop(trial.trial_id, None)
+
+    def on_trial_remove(self, tune_controller: TuneController, trial: Trial) -> None:
+        """It races no more."""
+        self._racing.pop(trial.trial_id, None)
 
 
 def replay(tournament: Tournament, told: Mapping[str, tuple[Mapping[str, Any], Result]]) -> list[Candidate]:
     """Bring a fresh tournament to where a journal ends, and return the candidates that were proposed and have no result.
 
+    A journal restores generations that are made whole (classic R-Zero, or candidates ordered by their engine) and one-by-one
+    proposals; for several at once in asynchronous mode, where the order of asking matters, only `state_dict` does.
+
     Args:
         tournament: new, with the settings of the run.
-        told: candidate_id -> its parameters and result.
+        told: candidate_id -> its parameters and result, in the order of the results.
 
     Raises:
         ValueError: the journal is not of this tournament (another seed, space or version).
     """
     pending: list[Candidate] = []
-    while (candidate := tournament.ask()) is not None:
-        if candidate.candidate_id not in told:
+    left = dict(told)
+    while (left or tournament.queued) and (candidate := tournament.ask()) is not None:
+        if candidate.candidate_id not in left:
             pending.append(candidate)
             continue
-        params, result = told[candidate.candidate_id]
+        params, result = left.pop(candidate.candidate_id)
         if dict(params) != candidate.params:
             raise ValueError(f"{candidate.candidate_id} was {dict(params)} in the journal and would be {candidate.params} now")
         tournament.tell(candidate.candidate_id, result)
+    if left:
+        raise ValueError(f"{', '.join(left)} in the journal: this search has not proposed them")
     return pending
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, or null for anything else that a trial may report."""
+    if value is None or isinstance(value, (str, bytes)):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _spec(name: str, given: Sequence[Any] | ParameterSpec | Domain) -> ParameterSpec:
+    """What may vary, from any of the forms that a user may give. Raises UserError for a domain that is not a set or a range."""
+    if isinstance(given, ParameterSpec):
+        return given
+    if isinstance(given, (str, bytes)) or not isinstance(given, (Domain, Sequence)):
+        raise UserError(f"{name}={given!r}: allowed are a list of values, a ParameterSpec, or a domain of ray.tune")
+    if not isinstance(given, Domain):
+        return ParameterSpec(target="", values=list(given))
+    sampler = given.get_sampler()
+    step = float(sampler.q) if isinstance(sampler, Quantized) else None
+    base = sampler.sampler if isinstance(sampler, Quantized) else sampler
+    if isinstance(given, Categorical) and isinstance(base, Uniform):
+        values = list(given.categories)
+        numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
+        return ParameterSpec(target="", values=values, kind="ordinal" if numbers and values == sorted(values) else "categorical")
+    log = isinstance(base, LogUniform)
+    if isinstance(given, (Float, Integer)) and isinstance(base, (Uniform, LogUniform)) and not (log and step):
+        whole = isinstance(given, Integer)
+        high = given.upper - 1 if whole and step is None else given.upper  # Tune's whole ranges end before `upper`, unless they have a step
+        return ParameterSpec(target="", low=given.lower, high=high, step=step, log=log, integer=whole)
+    raise UserError(
+        f"{name}: {type(given).__name__} with {type(base).__name__.lstrip('_')} cannot be searched; allowed: tune.choice, uniform, quniform, loguniform, "
+        "randint, qrandint, lograndint"
+    )

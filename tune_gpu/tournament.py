@@ -82,6 +82,11 @@ class Tournament:
         """Why no more is proposed: `generations` or `space exhausted`; null while it goes on."""
 
     @property
+    def settings(self) -> SearchSettings:
+        """As given."""
+        return self._settings
+
+    @property
     def generation(self) -> int:
         """The number of the generation that competes now, from 0."""
         return max(0, len(self._generations) - 1)

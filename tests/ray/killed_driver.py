@@ -1,0 +1,66 @@
+"""A driver that a trial kills: `python -m tests.ray.killed_driver FOLDER run|resume`.
+
+Every evaluation writes its candidate into FOLDER/log; in `run` the second of generation 3 kills the driver with SIGKILL.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from tune_gpu.config import SearchSettings
+from tune_gpu.rzero import RZeroScheduler, RZeroSearch
+
+SPACE = {"util": [0.40, 0.45, 0.50, 0.55, 0.60], "size": ["tiny", "base", "small"]}
+SETTINGS = SearchSettings(algorithm="classic", seed=11, generations=5)
+
+
+def score(params: dict[str, Any]) -> float:
+    return 1.0 - abs(params["util"] - 0.45) - 0.1 * SPACE["size"].index(params["size"])
+
+
+class Logged(tune.Trainable):
+    """Writes down what it evaluates."""
+
+    def setup(self, config: dict[str, Any], folder: str = "", victim: int = 0) -> None:
+        self._folder, self._victim = Path(folder), victim
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.config = new_config
+        return True
+
+    def step(self) -> dict[str, Any]:
+        candidate = self.config["candidate"]
+        with (self._folder / "log").open("a") as log:
+            log.write(f"{candidate['candidate_id']} {candidate['params']}\n")
+        if self._victim and candidate["generation"] == 3 and candidate["candidate_id"].endswith("c1"):
+            os.kill(self._victim, signal.SIGKILL)
+        return {"score": score(candidate["params"]), "done": True}
+
+
+def main(folder: Path, action: str) -> None:
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "0"
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    trainable = tune.with_parameters(Logged, folder=str(folder), victim=os.getpid() if action == "run" else 0)
+    if action == "run":
+        search = RZeroSearch(SPACE, metric="score", mode="max", settings=SETTINGS, wrap=True)
+        tuner = tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=search, scheduler=RZeroScheduler(search), num_samples=-1, max_concurrent_trials=1, reuse_actors=True),
+            run_config=tune.RunConfig(
+                storage_path=str(folder), name="r", verbose=0, checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False)))
+    else:
+        tuner = tune.Tuner.restore(str(folder / "r"), trainable)
+    results = tuner.fit()
+    (folder / "ended").write_text(f"{len(results)} {len(results.errors)}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,254 @@
+"""R-Zero's shell for Ray Tune, driven by hand: no Ray runs."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray import cloudpickle, tune
+from ray.tune.schedulers import TrialScheduler
+
+from tune_gpu.config import ParameterSpec, SearchSettings
+from tune_gpu.errors import UserError
+from tune_gpu.rzero import RZeroScheduler, RZeroSearch
+from tune_gpu.tournament import Result
+
+SPACE = {"x": [1, 2, 3, 4, 5, 6], "mode": ["a", "b"]}
+CLASSIC = SearchSettings(algorithm="classic", seed=0)
+
+
+def search_of(**changes: Any) -> RZeroSearch:
+    return RZeroSearch(**{"space": SPACE, "metric": "score", "mode": "max", "settings": CLASSIC} | changes)
+
+
+# What may vary ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_tunes_own_domains_become_the_space() -> None:
+    search = RZeroSearch(metric="score", mode="max", settings=CLASSIC)
+    assert search.set_search_properties(None, None, {
+        "rate": tune.loguniform(1e-4, 1e-1), "share": tune.quniform(0.3, 0.7, 0.1), "units": tune.randint(1, 5), "even": tune.qrandint(2, 8, 2),
+        "size": tune.choice(["tiny", "base"]), "beam": tune.choice([1, 2, 5]), "model": {"depth": tune.uniform(0.0, 1.0)}, "fixed": 7,
+    })
+    for number in range(6):
+        given = search.suggest(f"t{number}")
+        assert isinstance(given, dict)
+        assert set(given) == {"rate", "share", "units", "even", "size", "beam", "model"}
+        assert 1e-4 <= given["rate"] <= 1e-1
+        assert given["share"] in (0.3, 0.4, 0.5, 0.6, 0.7)
+        assert given["units"] in (1, 2, 3, 4), "the upper end of tune.randint is not reached"
+        assert given["even"] in (2, 4, 6, 8)
+        assert given["size"] in ("tiny", "base")
+        assert 0.0 <= given["model"]["depth"] <= 1.0
+        search.on_trial_complete(f"t{number}", {"score": number})
+
+
+def test_numbers_of_a_choice_are_ordered_and_names_are_not() -> None:
+    search = RZeroSearch({"n": tune.choice([1, 2, 5]), "m": tune.choice(["b", "a"]), "p": ParameterSpec(target="", low=0, high=1)}, "score", "max")
+    parameters = search.tournament._space.parameters
+    assert (parameters["n"].ordered, parameters["m"].ordered, parameters["p"].values) == (True, False, None)
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({"x": tune.randn(0, 1)}, "x: Float with Normal"),
+        ({"x": tune.qloguniform(0.1, 10, 0.1)}, "x: Float with LogUniform"),
+        ({"x": tune.sample_from(lambda _: 1)}, "x: Function"),
+        ({"x": tune.grid_search([1, 2])}, "x/grid_search"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused_by_name(config: dict[str, Any], named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        RZeroSearch(metric="score", mode="max").set_search_properties(None, None, config)
+
+
+def test_two_spaces_are_one_too_many_and_constants_are_none() -> None:
+    assert search_of().set_search_properties(None, None, {"y": tune.uniform(0, 1)}) is False, "Tune says so to the user"
+    assert search_of().set_search_properties(None, None, {"workers": 2}) is True
+
+
+@pytest.mark.parametrize(
+    ("made", "named"),
+    [
+        (lambda: RZeroSearch(metric="score", mode="max").suggest("t"), "no space"),
+        (lambda: search_of(metric=None).suggest("t"), "metric=None"),
+        (lambda: search_of(mode=None).suggest("t"), "mode=None"),
+        (lambda: search_of(space={"x": "abc"}), "x='abc'"),
+        (lambda: search_of(space={}), "the space is empty"),
+        (lambda: search_of(points_to_evaluate=[{"x": 9, "mode": "a"}]), r"baseline\.x=9"),
+        (lambda: RZeroScheduler(search_of(), min_windows=1), "min_windows=1"),
+        (lambda: RZeroScheduler(search_of(), alpha=0.5), r"alpha=0\.5"),
+        (lambda: RZeroScheduler(search_of(), window_budget=0), "window_budget=0"),
+    ],
+)
+def test_bad_input_is_one_clear_line(made: Any, named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        made()
+
+
+# What trials report -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("report", "expected"),
+    [
+        ({"score": 2.0}, Result("ok", 2.0, n_windows=1)),
+        ({"score": 2, "stderr": 0.1, "n_windows": 3}, Result("ok", 2.0, 0.1, 3)),
+        ({"score": 2.0, "stderr": math.nan}, Result("ok", 2.0, n_windows=1)),
+        ({"score": math.nan}, Result("failed", n_windows=1)),
+        ({"score": math.inf, "violation": 3.0}, Result("failed", n_windows=1, violation=3.0)),
+        ({"score": math.nan, "status": "ok", "violation": math.nan}, Result("infeasible", n_windows=1)),
+        ({"score": math.nan, "status": "TERMINATED"}, Result("failed", n_windows=1)),
+        ({"score": 5.0, "status": "infeasible", "violation": 1.0}, Result("infeasible", n_windows=1, violation=1.0)),
+        ({"score": None, "status": "failed", "transient": True}, Result("failed", n_windows=1, transient=True)),
+        ({"other": 1.0}, Result("failed", n_windows=1)),
+        ({"score": "2.0"}, Result("failed", n_windows=1)),
+    ],
+)
+def test_a_report_is_read_as_a_result(report: dict[str, Any], expected: Result) -> None:
+    assert search_of().read(report) == expected
+
+
+def test_the_smallest_is_the_fittest_in_mode_min() -> None:
+    assert search_of(mode="min").read({"score": 2.0}).fitness == -2.0
+
+
+def test_results_of_trials_of_others_are_ignored() -> None:
+    search = search_of()
+    search.on_trial_complete("stranger", {"score": 1.0})
+    assert search.tournament.history == []
+
+
+# Saved and restored -----------------------------------------------------------------------------------------------------------------
+
+
+def half_way() -> RZeroSearch:
+    """Generation 0 is measured, two of generation 1 are in flight."""
+    search = search_of()
+    for number in range(4):
+        search.suggest(f"t{number}")
+        if number < 2:
+            search.on_trial_complete(f"t{number}", {"score": float(number)})
+    return search
+
+
+def test_restored_by_hand_it_suggests_again_what_was_in_flight(tmp_path: Path) -> None:
+    search, later = half_way(), search_of()
+    in_flight = [search.candidate_of("t2"), search.candidate_of("t3")]
+    search.save(str(tmp_path / "s"))
+    later.restore(str(tmp_path / "s"))
+    assert later.suggest("u0") == in_flight[0].params  # type: ignore[union-attr]
+    later.save(str(tmp_path / "again"))
+    third = search_of()
+    third.restore(str(tmp_path / "again"))
+    assert {json.dumps(third.suggest(f"v{i}")) for i in range(2)} == {json.dumps(c.params) for c in in_flight if c}
+
+
+def test_restored_by_tune_it_waits_for_the_trials_that_tune_runs_again(tmp_path: Path) -> None:
+    search = half_way()
+    search.save(str(tmp_path / "s"))
+    later = cloudpickle.loads(cloudpickle.dumps(search_of()))  # as Tuner.restore does
+    later.restore(str(tmp_path / "s"))
+    assert later.candidate_of("t2") == search.candidate_of("t2")
+    new = [later.suggest("u0"), later.suggest("u1")]
+    assert all(isinstance(given, dict) for given in new), "the other two of the generation"
+    assert later.suggest("u2") is None, "the generation is awaited"
+    for trial_id in ("t2", "t3", "u0", "u1"):
+        later.on_trial_complete(trial_id, {"score": 3.0})
+    assert isinstance(later.suggest("u3"), dict)
+
+
+def test_a_checkpoint_of_another_space_is_refused(tmp_path: Path) -> None:
+    half_way().save(str(tmp_path / "s"))
+    with pytest.raises(UserError, match="another space"):
+        search_of(space={"x": [1, 2]}).restore(str(tmp_path / "s"))
+
+
+# Racing -----------------------------------------------------------------------------------------------------------------------------
+
+
+class Race:
+    """Trials that report window by window, in the order that a test gives."""
+
+    def __init__(self, **options: Any) -> None:
+        self.search = search_of(points_to_evaluate=[{"x": 1, "mode": "a"}])
+        self.scheduler = RZeroScheduler(self.search, **options)
+        self.started = 0
+
+    def start(self, count: int) -> list[Any]:
+        trials = [SimpleNamespace(trial_id=f"t{self.started + i}") for i in range(count)]
+        self.started += count
+        assert all(isinstance(self.search.suggest(trial.trial_id), dict) for trial in trials)
+        return trials
+
+    def report(self, trial: Any, score: float, windows: int, stderr: float | None = 0.01, *, done: bool = False) -> str:
+        result = {"score": score, "stderr": stderr, "n_windows": windows, "done": done}
+        decision = self.scheduler.on_trial_result(None, trial, result)  # type: ignore[arg-type]
+        if done or decision == TrialScheduler.STOP:
+            self.scheduler.on_trial_complete(None, trial, result)  # type: ignore[arg-type]
+            self.search.on_trial_complete(trial.trial_id, result)
+        return decision
+
+
+def raced_generation(race: Race) -> list[Any]:
+    """Generation 0 ended at 0.5; the four of generation 1."""
+    for trial in race.start(2):
+        race.report(trial, 0.5, 6, done=True)
+    return race.start(4)
+
+
+def test_who_is_clearly_beaten_for_every_place_is_stopped_and_keeps_what_it_measured() -> None:
+    race = Race()
+    a, b, c, d = raced_generation(race)
+    assert race.report(a, 0.9, 3) == TrialScheduler.CONTINUE
+    assert race.report(b, 0.8, 3) == TrialScheduler.CONTINUE
+    assert race.report(c, 0.1, 1) == TrialScheduler.CONTINUE, "one window proves nothing"
+    loser = race.search.candidate_of(c.trial_id)
+    assert race.report(c, 0.1, 2) == TrialScheduler.STOP
+    assert race.report(d, 0.85, 3) == TrialScheduler.CONTINUE, "close to b"
+    assert loser is not None
+    assert race.scheduler.stopped == [loser.candidate_id]
+    told = {candidate.candidate_id: result for candidate, result in race.search.tournament.history}
+    assert told[loser.candidate_id] == Result("ok", 0.1, 0.01, 2)
+
+
+def test_close_candidates_go_on() -> None:
+    race = Race()
+    a, b, c, _ = raced_generation(race)
+    for windows in range(1, 6):
+        for trial, score in ((a, 0.9), (b, 0.88), (c, 0.86)):
+            assert race.report(trial, score, windows, stderr=0.05) == TrialScheduler.CONTINUE
+
+
+def test_without_a_standard_error_nobody_is_stopped() -> None:
+    race = Race()
+    a, b, c, _ = raced_generation(race)
+    decisions = [race.report(trial, score, 5, stderr=None) for trial, score in ((a, 0.9), (b, 0.8), (c, 0.1))]
+    assert set(decisions) == {TrialScheduler.CONTINUE}
+
+
+def test_the_baseline_is_never_stopped() -> None:
+    race = Race()
+    trials = race.start(2)
+    at = next(i for i, trial in enumerate(trials) if (c := race.search.candidate_of(trial.trial_id)) and c.origin == "baseline")
+    race.report(trials[1 - at], 0.9, 6)
+    assert race.report(trials[at], 0.0, 6) == TrialScheduler.CONTINUE
+
+
+def test_when_the_budget_of_windows_is_spent_nobody_gets_more_than_the_fewest() -> None:
+    race = Race(window_budget=20)
+    a, b, _, _ = raced_generation(race)  # 12 windows
+    assert race.report(a, 0.9, 6) == TrialScheduler.CONTINUE
+    assert race.report(b, 0.9, 1) == TrialScheduler.CONTINUE
+    assert race.report(b, 0.9, 2) == TrialScheduler.STOP
+
+
+def test_a_failed_window_does_not_race() -> None:
+    race = Race()
+    a, *_ = raced_generation(race)
+    assert race.report(a, math.nan, 3) == TrialScheduler.CONTINUE
