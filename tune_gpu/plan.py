@@ -17,6 +17,7 @@ from tune_gpu.config_loader import DEFAULT_SPACE, device_setting, load_config
 from tune_gpu.errors import UserError
 from tune_gpu.preflight.calibration import CalibrationStore
 from tune_gpu.preflight.cards import card_memory, this_card, this_node
+from tune_gpu.preflight.engine_rules import version_number
 from tune_gpu.preflight.space_plan import Preflight, rows_of
 from tune_gpu.preflight.values import DeviceMemory, Verdict
 from tune_gpu.preflight.vectorised import VERDICTS, Predictions
@@ -45,6 +46,8 @@ def plan(
     try:
         space_name = arguments[0] if arguments and "=" not in arguments[0] else DEFAULT_SPACE
         overrides = [argument for argument in arguments if argument != space_name or "=" in argument]
+        if vllm_version is not None and version_number(vllm_version) is None:
+            raise UserError(f"--vllm-version {vllm_version}: allowed is a version as in 0.32.0")
         device = plan_device(space_name, overrides, gpu, total_mib, used_mib)
         config = load_config(space_name, overrides, device.kind)
         preflight = Preflight(config, device, CalibrationStore(), vllm_version)

@@ -22,6 +22,7 @@ import click
 from tests.benchmarks.preflight_rows import LoggedStart, read_row
 from tune_gpu.preflight import Calibration, Prediction, UserError, Verdict, predict
 from tune_gpu.preflight.account import resolve_knobs, tokens_of
+from tune_gpu.preflight.attention_kinds import refused_family
 from tune_gpu.preflight.calibration import MEASURED_FLAGS
 from tune_gpu.preflight.engine_rules import EngineRules
 from tune_gpu.preflight.parts import KvLayout, kv_value_bytes
@@ -34,8 +35,20 @@ MIB = 2**20
 
 def evaluate(rows: Iterable[dict[str, Any]], archs: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Every case and the summary."""
-    cases = [evaluate_row(read_row(row, archs)) for row in rows]
+    cases = [_evaluate_or_say_why_not(row, archs) for row in rows]
     return {"cases": cases, "summary": summarise(cases)}
+
+
+def _evaluate_or_say_why_not(row: dict[str, Any], archs: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """One row; a row with nonsense in it is reported as such and does not lose the others."""
+    try:
+        return evaluate_row(read_row(row, archs))
+    except (UserError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+        bare = {key: row.get(key) for key in ("id", "source", "model", "outcome", "suspect")}
+        case = evaluate_row(read_row(bare, {}))
+        case["predicted"].update(verdict=NOT_MODELLED, reason=f"the row cannot be read: {error}")
+        case["verdict_right"] = None
+        return case
 
 
 def evaluate_row(start: LoggedStart) -> dict[str, Any]:
@@ -89,6 +102,8 @@ def _score(case: dict[str, Any], start: LoggedStart) -> None:
 def _not_modelled(start: LoggedStart) -> str | None:
     if start.model is not None and (named := refusal(start.settings, start.model)):
         return f"by its architecture or flags: {named}"
+    if start.model is None and (named := refused_family(str(start.row.get("model") or ""))):
+        return f"by its name: {named}"
     if start.suspect:
         return f"marked in the file: {start.row.get('suspect_reason')}"
     return None

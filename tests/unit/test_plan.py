@@ -81,6 +81,10 @@ def test_nothing_feasible_is_exit_code_1(tmp_path: Path, model: Path) -> None:
     (("--gpu", "T4", "services.vllm.max_model_len=999999"), "vllm.max_model_len=999999: allowed is above 0 and at most 131072"),
     (("--gpu", "T4", "services.vllm.quantization=zip"), "vllm.quantization=zip: not known"),
     (("--gpu", "T4", "parameters.share.values=[0.5,1.5]"), "vllm.gpu_memory_utilization=1.5: allowed is above 0 and at most 1"),
+    (("--gpu", "T4", "parameters.share.values=[0.5,abc]"), "vllm.gpu_memory_utilization=abc: allowed is a number above 0 and at most 1"),
+    (("--gpu", "T4", "services.vllm.block_size=0"), "vllm.block_size=0: allowed is above 0"),
+    (("--gpu", "T4", "services.whisper.model=huge"), "whisper.model=huge: no such size"),
+    (("--gpu", "T4", "--vllm-version", "abc"), "--vllm-version abc: allowed is a version as in 0.32.0"),
     (("--gpu", "T4", "parameters.share.values=[0]"), "vllm.gpu_memory_utilization=0: allowed is above 0"),
 ])
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, model: Path, arguments: tuple[str, ...], message: str) -> None:
@@ -180,3 +184,19 @@ def test_warm_starts_on_the_cpu_are_not_told_by_cold_ones() -> None:
     assert Preflight(config, card_memory("T4")).start == "cold"
     config.run.warm_engine = False
     assert Preflight(config, node).start == "cold"
+
+
+def test_a_start_teaches_the_experiment_s_preflight() -> None:
+    config = ExperimentConfig()
+    config.services.vllm.max_model_len, config.services.vllm.enforce_eager, config.services.vllm.max_num_seqs = 2048, True, 8
+    preflight = Preflight(config, DeviceMemory("cpu", "cpu", 10971348 / 1024), CalibrationStore(), "0.32.0")
+    log = "Auto set (0.48/10.46) GiB for KV cache on node 0, with 1.26 GiB requested memory"
+    settings = config.services.vllm
+    settings.gpu_memory_utilization = 0.12
+    measured = preflight.learn_start(settings, log, num_gpu_blocks=1964, block_size=128)
+    assert measured is not None
+    again = Preflight(config, preflight.device, CalibrationStore(), "0.32.0").predict({})
+    assert again.calibrated
+    assert again.kv_cache_tokens is not None
+    assert again.kv_cache_tokens.value == 251392
+    assert preflight.learn_start(settings, "no numbers", num_gpu_blocks=None, block_size=None) is None

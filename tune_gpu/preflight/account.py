@@ -8,6 +8,7 @@ the NUMA node's; the share must be available at the start, and the KV cache when
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from tune_gpu.config import VllmSettings
@@ -67,6 +68,9 @@ def resolve_knobs(settings: VllmSettings, model: ModelArchitecture, device: Devi
     """
     share, context = settings.gpu_memory_utilization, settings.max_model_len
     _check_range("vllm.gpu_memory_utilization", share, 0.0, 1.0)
+    for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size", "tensor_parallel_size"):
+        if getattr(settings, name) is not None:
+            _check_range(f"vllm.{name}", getattr(settings, name), 0, float("inf"))
     if context is None:
         context = model.max_context
         if context is None:
@@ -91,18 +95,19 @@ def resolve_knobs(settings: VllmSettings, model: ModelArchitecture, device: Devi
             batch = minimum(batch, sequences * context)
     if not sequences_given:
         sequences = minimum(sequences, batch)
-    for name, value in (("max_num_seqs", sequences), ("max_num_batched_tokens", batch), ("tensor_parallel_size", world)):
-        _check_range(f"vllm.{name}", value, 0, float("inf"))
     block_size: Number = settings.block_size if settings.block_size is not None else (16 if model.mla and rules.cpu else rules.block_size)
     return Knobs(share, context, sequences, batch, block_size, chunked)
 
 
 def keep_account(
     settings: VllmSettings, device: DeviceMemory, model: ModelArchitecture, calibration: Calibration | None = None,
-    version: str | None = None, v1: bool | None = None,
+    version: str | None = None, v1: bool | None = None, warm: bool = False,
 ) -> Account:
-    """Make the account of one engine, or of many at once that differ in their knobs only."""
-    rules = EngineRules.of(version or (calibration.vllm_version if calibration else None) or DEFAULT_VERSION, cpu=device.kind == "cpu", v1=v1)
+    """Make the account of one engine, or of many at once that differ in their knobs only.
+
+    `warm`: on the CPU, forked from a process that has vLLM imported.
+    """
+    rules = EngineRules.of(version or (calibration.vllm_version if calibration else None) or DEFAULT_VERSION, cpu=device.kind == "cpu", v1=v1, warm=warm)
     knobs = resolve_knobs(settings, model, device, rules)
     width, cards = parts.dtype_bytes(settings.dtype), settings.tensor_parallel_size
     weights = parts.weights(model, flag_format(settings.quantization), width, cards)
@@ -205,11 +210,12 @@ def _ceil(value: Number) -> Number:
 
 def _check_range(name: str, value: Number, low: float, high: float, of: str = "") -> None:
     """Above `low` and at most `high`, every one."""
+    limit = f"above {low:g}" + (f" and at most {high:g}{f' ({of})' if of else ''}" if high != float("inf") else "")
+    if isinstance(value, bool) or not (value.dtype.kind in "iuf" if is_array(value) else isinstance(value, Real)):
+        raise UserError(f"{name}={value[0] if is_array(value) else value}: allowed is a number {limit}")
     smallest, largest = (value.min(), value.max()) if is_array(value) else (value, value)
-    if isinstance(smallest, bool) or not isinstance(smallest + 0.0, float) or not (smallest > low and largest <= high):
-        wrong = smallest if not smallest > low else largest
-        limit = f" and at most {high:g}{f' ({of})' if of else ''}" if high != float("inf") else ""
-        raise UserError(f"{name}={wrong:g}: allowed is above {low:g}{limit}")
+    if not (smallest > low and largest <= high):
+        raise UserError(f"{name}={smallest if not smallest > low else largest:g}: allowed is {limit}")
 
 
 __all__ = ["GIB", "Account", "Knobs", "flag_conflict", "graphs_after", "keep_account", "longest_context", "resolve_knobs"]

@@ -12,7 +12,7 @@ from tune_gpu.errors import UserError
 from tune_gpu.preflight.attention_kinds import latent_size, not_modelled, sliding_layers
 from tune_gpu.preflight.model_catalogue import fill_from_catalogue
 from tune_gpu.preflight.parameter_count import Shapes, vision_params
-from tune_gpu.preflight.weight_formats import WeightFormat, weight_format
+from tune_gpu.preflight.weight_formats import WeightFormat, published_format, weight_format
 
 _DTYPE_BYTES = {"float32": 4, "float": 4, "fp32": 4, "float16": 2, "half": 2, "fp16": 2, "bfloat16": 2, "bf16": 2}
 
@@ -114,8 +114,9 @@ def from_config(config: Mapping[str, Any], name: str = "model") -> ModelArchitec
         vision_params=vision, multimodal=vision > 0 or "vision_config" in outer or bool(facts.get("_multimodal")), mla=latent is not None,
         sliding_window=window, sliding_layers=sliding, max_context=first("max_position_embeddings", "n_positions", "max_sequence_length"),
         dtype_bytes=_DTYPE_BYTES.get(str(first("dtype", "torch_dtype", default="bfloat16")).removeprefix("torch."), 2),
-        format=weight_format(outer.get("quantization_config") or facts.get("quantization_config")),
-        refusal=not_modelled(outer, facts), guessed=tuple(guessed),
+        format=weight_format(outer.get("quantization_config") or facts.get("quantization_config"))
+        or (None if "model_type" in outer else published_format(name)),
+        refusal=not_modelled(outer, facts, name), guessed=tuple(guessed),
     )
 
 

@@ -8,11 +8,24 @@ from collections.abc import Mapping
 from typing import Any
 
 _STATE_SPACE_TYPES = re.compile(
-    r"mamba|jamba|bamba|zamba|rwkv|falcon_?h1|nemotron_?h|granitemoehybrid|plamo2|lfm2|minimax|qwen3_next|qwen3_5|kimi_linear|recurrent|retnet|olmo_hybrid"
+    r"mamba|jamba|bamba|zamba|rwkv|falcon_?h1|nemotron_?h|granitemoehybrid|plamo2|lfm2|minimax(?!_m2)|qwen3_next|qwen3_5|kimi_linear|recurrent|retnet|olmo_hybrid"
 )
 _STATE_SPACE_KEYS = ("mamba_d_state", "ssm_cfg", "hybrid_override_pattern", "linear_num_value_heads", "attn_layer_period", "full_attention_interval",
                      "linear_attn_config", "mamba_expand", "ssm_state_size")
 _ENCODER_DECODER_TYPES = ("whisper", "bart", "t5", "mbart", "florence")
+RECURRENT = "a hybrid of attention and recurrent (state-space or linear-attention) layers: the size of its states is not modelled"
+CHUNKED = "chunked local attention: its cache is not modelled"
+SPARSE = "sparse attention with an indexer cache: not modelled"
+UNLIKE_LAYERS = "layers that share or differ in the shape of their KV cache: not modelled"
+ENCODER_DECODER = "an encoder-decoder model: its cross-attention cache is not modelled"
+_NAMES = (  # where a name is all that tells the family (a config.json has `model_type`)
+    (r"qwen3-?next|qwen3\.[5-9]|jamba|mamba|bamba|nemotron-?(h|nano-(\d+b-)?v2|3)\b|granite-?4.*-h-|falcon-?h1|lfm2|minimax-?(text|m1)|kimi-linear|rwkv|linear-2",
+     RECURRENT),
+    (r"gemma-?3n|gemma-?4(?!b)", UNLIKE_LAYERS), (r"llama-?4(?!\d)", CHUNKED), (r"deepseek-?v(3\.[2-9]|[4-9])|glm-?5", SPARSE),
+    (r"whisper|\bbart\b|\bt5\b|florence", ENCODER_DECODER),
+)
+_RATIO = re.compile(r"(?:sliding|swa|local)[^\d:]*(\d+)\s*(?:local|sliding|swa)?\s*:\s*(\d+)", re.IGNORECASE)
+
 
 def latent_size(facts: Mapping[str, Any]) -> int | None:
     """Numbers in a token's latent vector (multi-head latent attention); null for any other attention."""
@@ -26,7 +39,7 @@ def latent_size(facts: Mapping[str, Any]) -> int | None:
 def sliding_layers(facts: Mapping[str, Any], layers: int) -> tuple[int | None, int]:
     """The window and how many layers have it. A table may say `sliding 5:1`."""
     window = facts.get("sliding_window")
-    ratio = re.search(r"sliding\D*(\d+)\s*:\s*(\d+)", str(facts.get("attention", "")))
+    ratio = _RATIO.search(str(facts.get("attention", "")))
     if ratio:
         part, rest = int(ratio[1]), int(ratio[2])
         return window or 4096, layers - math.ceil(layers * rest / (part + rest)) if layers % (part + rest) == 0 else layers - layers // (part + rest)
@@ -45,21 +58,44 @@ def sliding_layers(facts: Mapping[str, Any], layers: int) -> tuple[int | None, i
     return window, layers
 
 
-def not_modelled(outer: Mapping[str, Any], facts: Mapping[str, Any]) -> str | None:
-    """Why the cache of this model is not modelled, from its whole config (`outer`) and that of its text part; null if it is."""
+def not_modelled(outer: Mapping[str, Any], facts: Mapping[str, Any], name: str = "") -> str | None:
+    """Why the cache of this model is not modelled; null if it is.
+
+    Args:
+        outer: its whole config.
+        facts: those of its text part.
+        name: tells the family where no `model_type` does.
+    """
     kind, attention = str(facts.get("model_type", "")).lower(), str(facts.get("attention", "")).lower()
-    if outer.get("is_encoder_decoder") or any(kind.startswith(name) for name in _ENCODER_DECODER_TYPES):
-        return "an encoder-decoder model: its cross-attention cache is not modelled"
+    if outer.get("is_encoder_decoder") or kind.startswith(_ENCODER_DECODER_TYPES) or re.search(r"encoder.?decoder|encoder.?only", attention):
+        return ENCODER_DECODER
     if "cross" in attention or facts.get("cross_attention_layers"):
         return "cross-attention layers: their cache is not modelled"
-    linear = [str(item) for item in facts.get("layer_types") or [] if re.search(r"linear|mamba|recurrent|conv", str(item))]
-    states = linear or _STATE_SPACE_TYPES.search(kind) or any(facts.get(key) for key in _STATE_SPACE_KEYS)
-    if states or re.search(r"linear|mamba|ssm|state.space|delta|recurrent", attention) or ("hybrid" in attention and "sliding" not in attention):
-        return "a hybrid of attention and recurrent (state-space or linear-attention) layers: the size of its states is not modelled"
-    if facts.get("attention_chunk_size") or "chunked" in attention or "local" in attention:
-        return "chunked local attention: its cache is not modelled"
-    if str(kind) in ("deepseek_v32", "deepseek_v4", "deepseek_v41", "glm_moe_dsa") or "sparse" in attention:
-        return "sparse attention with an indexer cache: not modelled"
+    if _is_recurrent(kind, attention, facts):
+        return RECURRENT
+    if facts.get("attention_chunk_size") or "chunked" in attention or ("local" in attention and not _RATIO.search(attention)):
+        return CHUNKED
+    if kind in ("deepseek_v32", "deepseek_v4", "deepseek_v41", "glm_moe_dsa") or re.search(r"sparse|indexer|\b[dn]sa\b", attention):
+        return SPARSE
     if kind.startswith(("gemma3n", "gemma4")):
-        return "layers that share or differ in the shape of their KV cache: not modelled"
+        return UNLIKE_LAYERS
+    if re.search(r"sliding|swa\b", attention) and not _RATIO.search(attention) and not facts.get("sliding_window"):
+        return "sliding-window layers, and how many they are is not told"
+    if not kind:
+        return refused_family(name)
     return None
+
+
+def refused_family(name: str) -> str | None:
+    """Why a model of this name is not modelled, where nothing but its name is known; null for every other name."""
+    return next((why for pattern, why in _NAMES if re.search(pattern, name.lower())), None)
+
+
+def _is_recurrent(kind: str, attention: str, facts: Mapping[str, Any]) -> bool:
+    """Whether some layers keep a state instead of keys and values."""
+    if any(re.search(r"linear|mamba|recurrent|conv", str(item)) for item in facts.get("layer_types") or []):
+        return True
+    if _STATE_SPACE_TYPES.search(kind) or any(facts.get(key) for key in _STATE_SPACE_KEYS):
+        return True
+    words = r"linear|mamba|ssm|state.space|delta|recurrent|\bgdn\b|\bkda\b|lightning|rwkv|\bconv|short.?conv"
+    return re.search(words, attention) is not None or ("hybrid" in attention and not re.search(r"sliding|swa", attention))

@@ -15,6 +15,12 @@ DEFAULT_VERSION = "0.32.0"
 A100_GIB, BLACKWELL_GIB = 70.0, 160.0
 
 
+def version_number(version: str | None) -> tuple[int, int] | None:
+    """The first two numbers of a version's text; null if there are none."""
+    found = re.search(r"(\d+)\.(\d+)", version or "")
+    return (int(found[1]), int(found[2])) if found else None
+
+
 @dataclass(frozen=True)
 class EngineRules:
     """One version of vLLM on one kind of device."""
@@ -22,13 +28,14 @@ class EngineRules:
     version: tuple[int, int]
     v1: bool
     cpu: bool = False
+    warm: bool = False
+    """CPU: the engine is forked from a process that has vLLM imported."""
 
     @classmethod
-    def of(cls, version: str | None, *, cpu: bool = False, v1: bool | None = None) -> EngineRules:
+    def of(cls, version: str | None, *, cpu: bool = False, v1: bool | None = None, warm: bool = False) -> EngineRules:
         """From a version's text (`0.8.5`, `0.14.0rc2.dev348`, `0.8.4/0.8.5`); the engine was V0 before 0.8 unless told otherwise."""
-        found = re.search(r"(\d+)\.(\d+)", version or DEFAULT_VERSION)
-        number = (int(found[1]), int(found[2])) if found else (0, 32)
-        return cls(number, (number >= (0, 8)) if v1 is None else v1, cpu)
+        number = version_number(version) or version_number(DEFAULT_VERSION) or (0, 0)
+        return cls(number, (number >= (0, 8)) if v1 is None else v1, cpu, warm)
 
     @property
     def default_share(self) -> float:

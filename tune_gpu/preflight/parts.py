@@ -126,7 +126,8 @@ def non_torch(rules: EngineRules, tensor_parallel: int, linked: bool = False) ->
     all on 2 to 16 cards of the RTX, L4 and L40S kinds). Since 0.12 they are there before the memory is first read, and so not in the share.
     """
     if rules.cpu:
-        return Uncertain(CPU_PROCESS_BYTES, 0.1 * CPU_PROCESS_BYTES)
+        process = CPU_WARM_PROCESS_BYTES if rules.warm else CPU_PROCESS_BYTES
+        return Uncertain(process, 0.1 * process)
     if tensor_parallel == 1:
         return Uncertain(0.1 * GIB, 0.1 * GIB)
     if not rules.nccl_is_counted:
@@ -145,6 +146,8 @@ def linked_by_nvlink(card: str, total_gib: float) -> bool:
 
 CPU_PROCESS_BYTES = 780 * MIB
 """Resident memory of vLLM's CPU worker before the weights: Python, torch and vLLM imported (measured, vLLM 0.32)."""
+CPU_WARM_PROCESS_BYTES = 580 * MIB
+"""The same, forked from a warm host (measured)."""
 CUDA_CONTEXT_BYTES = 0.35 * GIB
 """What a process holds on a card before vLLM reads how much is free (V1 asks that the whole share be free then)."""
 V0_CONTEXT_BYTES = 0.1 * GIB
@@ -200,16 +203,18 @@ class KvLayout:
         return self.full_groups + self.sliding_groups
 
 
-def parallel_refusal(extra: Mapping[str, Any]) -> str | None:
-    """Flags whose memory is not modelled."""
-    def size(name: str) -> int:
-        value = extra.get(name, extra.get(name.replace("_", "-"), 1))
-        return int(value or 1)
-
+def flag_refusal(extra: Mapping[str, Any], env: Mapping[str, str]) -> str | None:
+    """Flags and variables whose effect on memory is not modelled."""
+    flags = {str(name).replace("-", "_"): value for name, value in extra.items()}
     for name in ("pipeline_parallel_size", "decode_context_parallel_size", "prefill_context_parallel_size"):
-        if size(name) > 1:
-            return f"{name}={size(name)}: its division of the cache is not modelled"
+        if flags.get(name) not in (None, 1, "1"):
+            return f"{name}={flags[name]}: its division of the cache is not modelled"
     for name in ("speculative_config", "cpu_offload_gb", "enable_lora", "kv_transfer_config"):
-        if extra.get(name) or extra.get(name.replace("_", "-")):
+        if flags.get(name):
             return f"{name}: its memory is not modelled"
+    for name in ("kv_cache_memory_bytes", "num_gpu_blocks_override"):
+        if flags.get(name):
+            return f"{name}: it sets the size of the cache, and vLLM no longer derives it from the share"
+    if env.get("VLLM_CPU_KVCACHE_SPACE"):
+        return "VLLM_CPU_KVCACHE_SPACE: it sets the size of the cache, and vLLM no longer derives it from the share"
     return None

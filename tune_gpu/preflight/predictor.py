@@ -24,7 +24,7 @@ def refusal(settings: VllmSettings, model: ModelArchitecture) -> str | None:
     """Why the memory of this candidate is not modelled; null if it is."""
     if model.refusal:
         return f"{model.name}: {model.refusal}"
-    if settings.extra_args and (named := parts.parallel_refusal(settings.extra_args)):
+    if (settings.extra_args or settings.env) and (named := parts.flag_refusal(settings.extra_args, settings.env)):
         return named
     if parts.kv_value_bytes(settings.kv_cache_dtype, 2) is None:
         return f"kv_cache_dtype={settings.kv_cache_dtype}: its layout is not modelled"
@@ -33,7 +33,7 @@ def refusal(settings: VllmSettings, model: ModelArchitecture) -> str | None:
 
 def predict(
     vllm: VllmSettings, whisper: WhisperSettings | None, device: DeviceMemory, model: ModelArchitecture,
-    calibration: Calibration | None = None, *, version: str | None = None, v1: bool | None = None,
+    calibration: Calibration | None = None, *, version: str | None = None, v1: bool | None = None, warm: bool = False,
 ) -> Prediction:
     """What one candidate will take on a device beside its neighbours, without starting anything.
 
@@ -45,13 +45,14 @@ def predict(
         calibration: a real start of this engine on this device; null predicts from shapes alone.
         version: of vLLM; null is the calibration's, or the version that this program is installed with.
         v1: the engine generation, where the version does not tell.
+        warm: on the CPU, the engine is forked from a process that has vLLM imported, and so has less resident memory of its own.
 
     Raises:
         UserError: a value that no engine accepts (a share of 0, a context beyond the model's).
     """
     if reason := refusal(vllm, model):
         return Prediction(Verdict.NOT_MODELLED, f"not modelled: {reason}")
-    account = keep_account(vllm, device, model, calibration, version, v1)
+    account = keep_account(vllm, device, model, calibration, version, v1, warm)
     beside, beside_sigma = whisper_mib(whisper, device.kind) if whisper is not None else (0.0, 0.0)
     free = device.free_mib - beside - account.own_context / MIB
     at_start = free - account.requested / MIB

@@ -19,6 +19,7 @@ from tune_gpu.errors import UserError
 from tune_gpu.preflight.architecture import ModelArchitecture, from_config, read_architecture
 from tune_gpu.preflight.calibration import Calibration, CalibrationStore
 from tune_gpu.preflight.engine_rules import DEFAULT_VERSION
+from tune_gpu.preflight.learning import learn_from_start
 from tune_gpu.preflight.model_catalogue import catalogue, known_model
 from tune_gpu.preflight.predictor import predict
 from tune_gpu.preflight.values import DeviceMemory, Prediction
@@ -53,14 +54,14 @@ class Preflight:
         """Of one candidate."""
         services = deployment(self.config, params)
         return predict(services.vllm, services.whisper, self.device, self.model(services.vllm.model), self._known(services.vllm),
-                       version=self.vllm_version)
+                       version=self.vllm_version, warm=self.start == "warm")
 
     def predict_space(self, space: SearchSpace) -> tuple[dict[str, np.ndarray | list[Any]], Predictions]:
         """Every candidate of a space: the parameters' values by name (the inactive null), and the predictions."""
         params = space_columns(space)
         services = self.config.services
         targets = {space.parameters[name].target: _active(values, space.parameters[name], services) for name, values in params.items()}
-        found = predict_many(services.vllm, services.whisper, targets, self.device, self.model, self._known, version=self.vllm_version)
+        found = predict_many(services.vllm, services.whisper, targets, self.device, self.model, self._known, version=self.vllm_version, warm=self.start == "warm")
         return params, found
 
     def model(self, name: str) -> ModelArchitecture:
@@ -68,6 +69,19 @@ class Preflight:
         if name not in self._models:
             self._models[name] = find_model(name)
         return self._models[name]
+
+    def learn_start(
+        self, settings: VllmSettings, log: str, *, num_gpu_blocks: int | None, block_size: int | None, start: str | None = None,
+    ) -> Calibration | None:
+        """Keep what a start that succeeded teaches, from its log and its metric; null where they do not tell the size of the cache.
+
+        `start` is how it was started, where not as the experiment says (an engine with variables of its own is started cold).
+        """
+        measured = learn_from_start(settings, self.device, self.model(settings.model), log, num_gpu_blocks=num_gpu_blocks, block_size=block_size,
+                                    vllm_version=self.vllm_version)
+        if measured is not None and self.store is not None:
+            self.store.learn(settings, self.device.name, measured, start or self.start)
+        return measured
 
     def learn(self, settings: VllmSettings, measured: Calibration) -> None:
         """Keep what a real start taught; later predictions of this engine use it."""

@@ -62,7 +62,7 @@ class Predictions:
 
 def predict_many(
     vllm: VllmSettings, whisper: WhisperSettings | None, columns: Columns, device: DeviceMemory, model: ModelArchitecture | ModelOf,
-    calibration: Calibration | CalibrationOf | None = None, *, version: str | None = None,
+    calibration: Calibration | CalibrationOf | None = None, *, version: str | None = None, warm: bool = False,
 ) -> Predictions:
     """What each of many candidates will take.
 
@@ -86,7 +86,7 @@ def predict_many(
     numeric, grouping = _split(columns)
     found = Predictions(
         np.full(count, _CODE[Verdict.NOT_MODELLED]), np.full(count, np.nan), np.full(count, np.nan), np.full(count, np.nan), np.zeros(count),
-        lambda index: _explain(index, vllm, whisper, columns, device, model_of, calibration_of, version),
+        lambda index: _explain(index, vllm, whisper, columns, device, model_of, calibration_of, version, warm),
     )
     for rows, values in _groups(grouping, count):
         settings, listener = _with(vllm, whisper, values)
@@ -95,16 +95,16 @@ def predict_many(
             continue
         arrays = {name.removeprefix("vllm."): column[rows] for name, column in numeric.items()}
         if "gpu_memory_utilization" not in arrays:  # one array at least, so that everything after it is one
-            arrays["gpu_memory_utilization"] = np.full(len(rows), float(settings.gpu_memory_utilization))
-        _fill(found, rows, replace(settings, **arrays), listener, device, shapes, calibration_of(settings), version)
+            arrays["gpu_memory_utilization"] = np.full(len(rows), settings.gpu_memory_utilization)
+        _fill(found, rows, replace(settings, **arrays), listener, device, shapes, calibration_of(settings), version, warm)
     return found
 
 
 def _fill(
     found: Predictions, rows: np.ndarray, settings: VllmSettings, whisper: WhisperSettings | None, device: DeviceMemory,
-    model: ModelArchitecture, calibration: Calibration | None, version: str | None,
+    model: ModelArchitecture, calibration: Calibration | None, version: str | None, warm: bool,
 ) -> None:
-    account = keep_account(settings, device, model, calibration, version)
+    account = keep_account(settings, device, model, calibration, version, warm=warm)
     beside, beside_sigma = whisper_mib(whisper, device.kind) if whisper is not None else (0.0, 0.0)
     at_start = device.free_mib - beside - account.own_context / MIB - account.requested / MIB
     inside = (account.kv - account.needed) / MIB
@@ -185,12 +185,12 @@ def _with(vllm: VllmSettings, whisper: WhisperSettings | None, values: Mapping[s
 
 def _explain(
     index: int, vllm: VllmSettings, whisper: WhisperSettings | None, columns: Columns, device: DeviceMemory, model_of: ModelOf,
-    calibration_of: CalibrationOf, version: str | None,
+    calibration_of: CalibrationOf, version: str | None, warm: bool,
 ) -> Prediction:
     values = {name: _plain(column[index]) for name, column in columns.items()
               if name.startswith("vllm.") or (name.startswith("whisper.") and name in _GROUPING)}
     settings, listener = _with(vllm, whisper, values)
-    return predict(settings, listener, device, model_of(settings.model), calibration_of(settings), version=version)
+    return predict(settings, listener, device, model_of(settings.model), calibration_of(settings), version=version, warm=warm)
 
 
 def _plain(value: Any) -> Any:

@@ -38,6 +38,7 @@ _PATTERNS = (
     (r"w4a16|w4a8|int4|4.?bit|marlin|\bq4", "int4"), (r"w8a8|w8a16|int8|8.?bit", "int8"), (r"fp8|float8|fbgemm|modelopt", "fp8"),
     (r"float32|fp32", "fp32"), (r"bf16|fp16|bfloat16|float16|half|16.?bit", "16bit"),
 )
+_PUBLISHED = ((r"kimi-?k2.*thinking", "int4"), (r"deepseek-?(v3|r1)|kimi-?k2|minimax-?m2", "fp8"), (r"gpt-?oss", "mxfp4"))
 NAMES = ("awq", "awq_marlin", "gptq", "gptq_marlin", "fp8", "int8", "compressed-tensors", "bitsandbytes", "modelopt", "nvfp4", "mxfp4")
 
 
@@ -45,6 +46,14 @@ def named_format(name: str | None) -> WeightFormat | None:
     """From a flag (`awq_marlin`), a table's word (`bnb-4bit`) or a model's name (`…-GPTQ-Int4`); null if it says nothing."""
     lowered = (name or "").lower()
     return next((_FORMATS[known] for pattern, known in _PATTERNS if re.search(pattern, lowered)), None)
+
+
+def published_format(name: str) -> WeightFormat | None:
+    """Of families that are published quantised and whose names do not say so; null for the others, and for a conversion to 16 bits."""
+    lowered = name.lower()
+    if re.search(r"distill|bf16|fp16|bfloat16|float16", lowered):
+        return None
+    return next((_FORMATS[known] for pattern, known in _PUBLISHED if re.search(pattern, lowered)), None)
 
 
 def weight_format(config: Mapping[str, Any] | None) -> WeightFormat | None:

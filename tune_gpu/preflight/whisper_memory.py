@@ -7,6 +7,7 @@ Shapes are those of OpenAI's models. Per 30 s of audio the encoder makes 1500 fr
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 
@@ -52,7 +53,7 @@ def whisper_mib(settings: WhisperSettings, device_kind: str, batch: int = 1) -> 
     """MiB while it transcribes, and their standard deviation.
 
     Raises:
-        UserError: a compute type that CTranslate2 does not have, or a beam below 1.
+        UserError: a compute type that CTranslate2 does not have, a beam below 1, or a name that is no size, folder or hub name.
     """
     kind = settings.compute_type
     if kind in ("default", "auto"):
@@ -63,6 +64,8 @@ def whisper_mib(settings: WhisperSettings, device_kind: str, batch: int = 1) -> 
         raise UserError(f"whisper.beam_size={settings.beam_size}: allowed is 1 or more")
     shape = whisper_shape(settings.model)
     unknown = shape is None
+    if unknown and "/" not in settings.model and not os.path.isdir(settings.model):
+        raise UserError(f"whisper.model={settings.model}: no such size; allowed: {', '.join(_SHAPES)} (with .en or a version), a folder or a hub name")
     shape = shape or _SHAPES["base"]
     weights = shape.params * _BYTES[kind] * (1.05 if kind.startswith("int8") else 1.0)  # scales, and layers that stay in 16 bits
     activations = 2.0 if device_kind == "cuda" and kind != "float32" else 4.0

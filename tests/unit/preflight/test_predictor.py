@@ -72,7 +72,8 @@ def test_flags_that_contradict_each_other() -> None:
     assert "divided between 3 cards" in ask(engine(tensor_parallel_size=3)).reason
 
 
-@pytest.mark.parametrize("extra", [{"pipeline_parallel_size": 2}, {"speculative_config": {"method": "ngram"}}, {"cpu-offload-gb": 4}])
+@pytest.mark.parametrize("extra", [{"pipeline_parallel_size": 2}, {"speculative_config": {"method": "ngram"}}, {"cpu-offload-gb": 4}, {"kv_cache_memory_bytes": 2**30},
+                                   {"num-gpu-blocks-override": 100}, {"decode_context_parallel_size": 4}])
 def test_flags_that_are_not_modelled_give_no_number(extra: dict[str, object]) -> None:
     said = ask(engine(extra_args=extra))
     assert said.verdict is Verdict.NOT_MODELLED
@@ -80,6 +81,18 @@ def test_flags_that_are_not_modelled_give_no_number(extra: dict[str, object]) ->
     assert said.likely is None
     with pytest.raises(ValueError, match="has no number"):
         replace(said, kv_cache_tokens=ask(engine()).kv_cache_tokens)
+
+
+def test_a_variable_that_sets_the_cache_gives_no_number() -> None:
+    assert "VLLM_CPU_KVCACHE_SPACE" in ask(engine(env={"VLLM_CPU_KVCACHE_SPACE": "4"})).reason
+
+
+def test_default_batches_follow_the_sequences_and_the_context() -> None:
+    """vLLM 0.32, `engine/arg_utils.py`: a default batch is no larger than max_num_seqs x context, default sequences no more than the batch."""
+    one, many = (predict(engine(max_model_len=256, max_num_seqs=count, enforce_eager=True), None, card(), MODEL, version="0.32.0") for count in (1, 64))
+    assert one.parts_mib["activation"] < 0.2 * many.parts_mib["activation"]
+    narrow = predict(engine(max_num_batched_tokens=128), None, card(), MODEL, version="0.32.0")
+    assert narrow.verdict is Verdict.FITS  # 256 default sequences become 128
 
 
 def test_a_hybrid_is_refused_by_name() -> None:
@@ -94,6 +107,11 @@ def test_a_hybrid_is_refused_by_name() -> None:
     (engine(-0.1), r"above 0"),
     (engine(max_model_len=200000), r"vllm\.max_model_len=200000: allowed is above 0 and at most 131072 \(the model's own context\)"),
     (engine(max_num_seqs=0), r"vllm\.max_num_seqs=0"),
+    (engine(block_size=0), r"vllm\.block_size=0: allowed is above 0"),
+    (engine(tensor_parallel_size=0), r"vllm\.tensor_parallel_size=0"),
+    (engine("half"), r"vllm\.gpu_memory_utilization=half: allowed is a number above 0 and at most 1"),
+    (engine(True), r"vllm\.gpu_memory_utilization=True: allowed is a number"),
+    (engine(max_num_seqs="many"), r"vllm\.max_num_seqs=many: allowed is a number above 0"),
     (engine(dtype="int3"), r"vllm\.dtype=int3: allowed are auto"),
 ])
 def test_bad_input(settings: VllmSettings, message: str) -> None:

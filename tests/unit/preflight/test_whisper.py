@@ -29,7 +29,7 @@ def test_larger_costs_more() -> None:
 
 
 def test_an_unknown_model_is_a_wide_guess() -> None:
-    known, unknown = (whisper_mib(WhisperSettings(model=model), "cuda") for model in ("Systran/faster-whisper-base.en", "my-model"))
+    known, unknown = (whisper_mib(WhisperSettings(model=model), "cuda") for model in ("Systran/faster-whisper-base.en", "someone/my-model"))
     assert unknown[1] / unknown[0] > 3 * known[1] / known[0]
     assert whisper_mib(WhisperSettings(model="large-v3-turbo"), "cuda") == whisper_mib(WhisperSettings(model="turbo"), "cuda")
 
@@ -37,5 +37,7 @@ def test_an_unknown_model_is_a_wide_guess() -> None:
 def test_bad_input() -> None:
     with pytest.raises(UserError, match=r"whisper\.compute_type=int3: allowed are default"):
         whisper_mib(WhisperSettings(compute_type="int3"), "cpu")
+    with pytest.raises(UserError, match=r"whisper\.model=huge: no such size; allowed: tiny, base"):
+        whisper_mib(WhisperSettings(model="huge"), "cpu")
     with pytest.raises(UserError, match=r"whisper\.beam_size=0"):
         whisper_mib(WhisperSettings(beam_size=0), "cpu")
