@@ -101,6 +101,9 @@ class SearchSettings:
     elites: int = 1
     fresh: int = 1
     generations: int = 4
+    objectives: dict[str, str] = field(default_factory=dict)
+    """Pareto mode: metric -> `max` or `min`. Survivors are then chosen by fronts and crowding, and the summary holds the front; the winner
+    stays the one with the best fitness."""
     racing: bool = False
     """Stop a candidate between windows as soon as as many others as survive are shown to be better. Needs `workload.windows` of 3 or more
     to save anything."""

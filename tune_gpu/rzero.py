@@ -48,7 +48,7 @@ class RZeroSearch(Searcher):
         space: name -> its values in order, a `ParameterSpec`, or a domain of Tune's (`tune.uniform` …). Null: Tune's `param_space`.
         metric: the reported key that is optimised. A trial that reports NaN for it has failed; beside it a trial may report `status`
             (`ok`, `infeasible`, `failed`), `violation` (by how much it misses), `transient` (the failure says nothing about the
-            configuration), `stderr` (standard error of the metric) and `n_windows`.
+            configuration), `stderr` (standard error of the metric), `n_windows`, and in Pareto mode each of `settings.objectives`.
         mode: `max` or `min`.
         seed: of everything random, unless `settings` are given.
         settings: R-Zero's sizes and seed.
@@ -164,6 +164,10 @@ class RZeroSearch(Searcher):
     def read(self, result: Mapping[str, Any]) -> Result:
         """What a report of a trial says to the search: higher fitness is better, whatever the mode."""
         value, status = _number(result.get(self._metric or "")), result.get("status")
+        wanted = (self._tournament.settings if self._tournament else self._settings).objectives
+        objectives = {name: number for name in wanted if (number := _number(result.get(name))) is not None}
+        if value is not None and len(objectives) < len(wanted):
+            value, status = None, status if status in ("infeasible", "failed") else "ok"
         windows = int(_number(result.get("n_windows")) or 1)
         if value is None or status in ("infeasible", "failed"):
             # `ok` without a number: it ran, and missed what it is judged by.
@@ -171,7 +175,7 @@ class RZeroSearch(Searcher):
             violation = _number(result.get("violation")) or 0.0
             return Result(missed, n_windows=windows, violation=violation, transient=bool(result.get("transient")))
         stderr = _number(result.get("stderr"))
-        return Result("ok", -value if self._mode == "min" else value, stderr=stderr, n_windows=windows)
+        return Result("ok", -value if self._mode == "min" else value, stderr=stderr, n_windows=windows, objectives=objectives)
 
     def save(self, checkpoint_path: str) -> None:
         """Tune's checkpoint of the searcher, as JSON."""

@@ -13,11 +13,13 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tune_gpu.config import SearchSettings
 from tune_gpu.errors import UserError
 from tune_gpu.search.breeders import Breeder, ClassicBreeder, GuidedBreeder, Member
 from tune_gpu.search.evaluations import Candidate, Ledger, Result, Standing
+from tune_gpu.search.pareto import fronts, matrix, select
 from tune_gpu.space import Params, SearchSpace
 
 __all__ = ["Candidate", "Result", "Standing", "Tournament", "check"]
@@ -38,6 +40,8 @@ def check(settings: SearchSettings) -> None:
         (settings.elites + settings.fresh < settings.tournament_size,
          f"search.elites + search.fresh = {settings.elites + settings.fresh}: allowed is less than "
          f"search.tournament_size={settings.tournament_size}, so that there are offspring"),
+        *((direction in ("max", "min"), f"search.objectives.{name}={direction}: allowed are max, min")
+          for name, direction in settings.objectives.items()),
     ]
     for holds, message in rules:
         if not holds:
@@ -131,6 +135,9 @@ class Tournament:
             raise KeyError(f"{candidate_id} was never proposed")
         if candidate_id in self._results:
             raise ValueError(f"{candidate_id} has a result already")
+        missing = [name for name in self._settings.objectives if result.status == "ok" and name not in result.objectives]
+        if missing:
+            raise ValueError(f"{candidate_id} is ok and has no {', '.join(missing)}: search.objectives wants each of them")
         candidate = self._candidates[candidate_id]
         self._results[candidate_id] = result
         self._ledger.tell(candidate.params, result)
@@ -146,6 +153,13 @@ class Tournament:
         """The best configuration so far; null while none was feasible. Guided R-Zero weighs the luck of single measurements (see there)."""
         chosen = self._breeder.winner(self._ledger)
         return chosen if chosen is not None and chosen.fitness is not None else None
+
+    def front(self) -> list[Standing]:
+        """Pareto mode: the feasible configurations that no other one beats in every objective, the best fitness first; else none."""
+        feasible = [standing for standing in self.standings() if standing.fitness is not None]
+        if not self._settings.objectives or not feasible:
+            return []
+        return [feasible[i] for i in fronts(self._values(feasible))[0]]
 
     def standings(self) -> list[Standing]:
         """Every configuration with a result that says something about it, best first."""
@@ -166,7 +180,15 @@ class Tournament:
     def _tournament_winners(self, number: int) -> list[str]:
         competitors = [self._candidates[i] for i in self._generations[number] if not self._results[i].transient]
         competitors.sort(key=lambda candidate: self._ledger.standing(candidate.params).rank)
+        if self._settings.objectives:
+            feasible = [candidate for candidate in competitors if self._ledger.standing(candidate.params).fitness is not None]
+            chosen = select(self._values([self._ledger.standing(candidate.params) for candidate in feasible]), self._settings.survivors)
+            competitors = [feasible[i] for i in chosen] + [candidate for candidate in competitors if candidate not in feasible]
         return [candidate.candidate_id for candidate in competitors[: self._settings.survivors]]
+
+    def _values(self, standings: list[Standing]) -> NDArray[np.float64]:
+        wanted = self._settings.objectives
+        return matrix([[standing.objectives[name] for name in wanted] for standing in standings], list(wanted.values()))
 
     def _parents(self) -> list[dict[str, Any]]:
         survivors = [self._candidates[i].params for i in (self._survivors[-1] if self._survivors else [])]

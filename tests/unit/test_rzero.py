@@ -252,3 +252,10 @@ def test_a_failed_window_does_not_race() -> None:
     race = Race()
     a, *_ = raced_generation(race)
     assert race.report(a, math.nan, 3) == TrialScheduler.CONTINUE
+
+
+def test_in_pareto_mode_every_objective_must_be_reported() -> None:
+    search = search_of(settings=SearchSettings(algorithm="classic", objectives={"latency_ms": "min", "capacity": "max"}))
+    whole = {"score": 1.0, "latency_ms": 20.0, "capacity": 3}
+    assert search.read(whole).objectives == {"latency_ms": 20.0, "capacity": 3.0}
+    assert search.read(whole | {"capacity": math.nan}) == Result("infeasible", n_windows=1, objectives={})

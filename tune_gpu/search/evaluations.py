@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tune_gpu.space import Params, SearchSpace
@@ -40,6 +40,8 @@ class Result:
     """By how much an infeasible or failed candidate misses: ranks them among themselves."""
     transient: bool = False
     """The failure says nothing about the candidate: it may be proposed again."""
+    objectives: dict[str, float] = field(default_factory=dict)
+    """In Pareto mode each objective's value, in its own direction."""
 
     def __post_init__(self) -> None:
         if self.status not in ("ok", "infeasible", "failed"):
@@ -48,6 +50,9 @@ class Result:
             raise ValueError(f"a result that is ok needs a finite fitness, not {self.fitness}")
         if self.status != "ok" and self.fitness is not None:
             raise ValueError(f"a result that is {self.status} has no fitness")
+        for name, value in self.objectives.items():
+            if not math.isfinite(value):
+                raise ValueError(f"objective {name}={value}: allowed is a finite number; without it the result is not ok")
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,8 @@ class Standing:
     violation: float
     n_evaluations: int
     n_windows: int
+    objectives: dict[str, float] = field(default_factory=dict)
+    """In Pareto mode, means like the fitness."""
 
     @property
     def rank(self) -> tuple[bool, float]:
@@ -76,10 +83,12 @@ class _Account:
     windows: int = 0
     evaluations: int = 0
     violation: float = math.inf
+    objectives: dict[str, float] = field(default_factory=dict)
 
     def standing(self) -> Standing:
         fitness = self.weighted / self.windows if self.windows else None
-        return Standing(self.params, fitness, self.violation, self.evaluations, self.windows)
+        objectives = {name: total / self.windows for name, total in self.objectives.items()} if self.windows else {}
+        return Standing(self.params, fitness, self.violation, self.evaluations, self.windows, objectives)
 
 
 class Ledger:
@@ -109,6 +118,8 @@ class Ledger:
         if result.fitness is not None:
             account.windows += max(1, result.n_windows)
             account.weighted += result.fitness * max(1, result.n_windows)
+            for name, value in result.objectives.items():
+                account.objectives[name] = account.objectives.get(name, 0.0) + value * max(1, result.n_windows)
 
     def taken(self) -> set[Hashable]:
         """Keys of what was proposed and is known, or will be."""

@@ -1,0 +1,109 @@
+"""Pareto mode: survivors by fronts and crowding, and a front to choose from."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tune_gpu.config import ParameterSpec, SearchSettings
+from tune_gpu.errors import UserError
+from tune_gpu.space import SearchSpace
+from tune_gpu.tournament import Candidate, Result, Tournament
+
+OBJECTIVES = {"latency_ms": "min", "capacity": "max"}
+SPECS = {"share": ParameterSpec(target="", values=list(range(8))), "size": ParameterSpec(target="", values=["tiny", "base", "small"])}
+
+
+def tournament_of(seed: int = 0, **changes: Any) -> Tournament:
+    options = {"algorithm": "classic", "seed": seed, "objectives": OBJECTIVES} | changes
+    return Tournament(SearchSpace.from_specs(SPECS), SearchSettings(**options))
+
+
+def measured(params: Any) -> Result:
+    """A larger share: more capacity and more latency; the size moves both, and `small` is never good for anything."""
+    size = ["tiny", "base", "small"].index(params["size"])
+    latency, capacity = 100.0 + 20.0 * params["share"] + 5.0 * size, params["share"] + (1.0 if size == 1 else 0.0) - 4.0 * (size == 2)
+    return Result("ok", capacity - 0.01 * latency, n_windows=1, objectives={"latency_ms": latency, "capacity": capacity})
+
+
+def run(tournament: Tournament) -> list[Candidate]:
+    seen = []
+    while (candidate := tournament.ask()) is not None:
+        seen.append(candidate)
+        tournament.tell(candidate.candidate_id, measured(candidate.params))
+    return seen
+
+
+@given(st.integers(0, 1000), st.sampled_from(["classic", "rzero"]))
+@settings(max_examples=20, deadline=None)
+def test_nobody_measured_beats_the_front_and_whoever_is_outside_is_beaten_by_it(seed: int, algorithm: str) -> None:
+    tournament = tournament_of(seed, algorithm=algorithm)
+    seen = run(tournament)
+    front = tournament.front()
+
+    def beats(a: dict[str, float], b: dict[str, float]) -> bool:
+        return a != b and a["latency_ms"] <= b["latency_ms"] and a["capacity"] >= b["capacity"]
+
+    on = [standing.objectives for standing in front]
+    assert on
+    for candidate in seen:
+        mine = measured(candidate.params).objectives
+        assert not any(beats(mine, other) for other in on)
+        assert mine in on or any(beats(other, mine) for other in on)
+    best = tournament.best()
+    assert best is not None
+    assert best.fitness == max(measured(candidate.params).fitness or 0.0 for candidate in seen)
+
+
+def test_survivors_are_those_that_nobody_in_the_tournament_beats() -> None:
+    tournament = tournament_of(initial=4, survivors=2)
+    values = [(100.0, 1.0), (300.0, 9.0), (310.0, 8.0), (320.0, 7.0)]
+    for latency, capacity in values:
+        candidate = tournament.ask()
+        assert candidate is not None
+        # the scalar fitness says the opposite
+        tournament.tell(candidate.candidate_id, Result("ok", latency, n_windows=1, objectives={"latency_ms": latency, "capacity": capacity}))
+    assert set(tournament.survivors[0]) == {"g0-c0", "g0-c1"}
+
+
+def test_failures_survive_only_where_nothing_feasible_is_left() -> None:
+    tournament = tournament_of(initial=3, survivors=2)
+    results = [Result("failed", violation=2.0), Result("ok", 1.0, objectives={"latency_ms": 1.0, "capacity": 1.0}), Result("failed", violation=1.0)]
+    for result in results:
+        candidate = tournament.ask()
+        assert candidate is not None
+        tournament.tell(candidate.candidate_id, result)
+    assert tournament.survivors[0] == ["g0-c1", "g0-c2"]
+
+
+def test_a_saved_search_keeps_its_objectives() -> None:
+    tournament, later = tournament_of(), tournament_of()
+    for _ in range(2):
+        candidate = tournament.ask()
+        assert candidate is not None
+        tournament.tell(candidate.candidate_id, measured(candidate.params))
+    later.load_state_dict(json.loads(json.dumps(tournament.state_dict())))
+    assert [s.objectives for s in later.front()] == [s.objectives for s in tournament.front()]
+    assert run(later) == run(tournament)
+
+
+def test_without_objectives_there_is_no_front() -> None:
+    tournament = tournament_of(objectives={})
+    run(tournament)
+    assert tournament.front() == []
+
+
+def test_bad_objectives_are_refused() -> None:
+    with pytest.raises(UserError, match=r"search\.objectives\.capacity=up"):
+        tournament_of(objectives={"capacity": "up"})
+    tournament = tournament_of()
+    candidate = tournament.ask()
+    assert candidate is not None
+    with pytest.raises(ValueError, match="has no capacity"):
+        tournament.tell(candidate.candidate_id, Result("ok", 1.0, objectives={"latency_ms": 3.0}))
+    with pytest.raises(ValueError, match="objective capacity=nan"):
+        Result("ok", 1.0, objectives={"capacity": float("nan")})
