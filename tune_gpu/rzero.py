@@ -55,10 +55,10 @@ class RZeroSearch(Searcher):
         tournament: a search under way instead of a new one.
         wrap: suggest `{"candidate": {candidate_id, generation, origin, params}}` instead of the flat parameters.
         on_result: called with each result before the search hears of it (a journal, say); the last argument is Tune's result.
-        points_to_evaluate: tried first: the baseline.
+        points_to_evaluate: tried first; the first of them is the baseline.
 
     Raises:
-        UserError: an empty space, a domain that R-Zero cannot search, or more points than it can start from.
+        UserError: an empty space, a domain that R-Zero cannot search, or a point outside the space.
     """
 
     def __init__(
@@ -77,8 +77,6 @@ class RZeroSearch(Searcher):
         super().__init__(metric=metric, mode=mode)
         self._settings = settings or SearchSettings(seed=seed)
         self._points = [flatten_dict(dict(point)) for point in points_to_evaluate]
-        if len(self._points) > 1:
-            raise UserError(f"points_to_evaluate has {len(self._points)} points: allowed is 1, the baseline")
         self._tournament = tournament
         self._wrap, self._on_result = wrap, on_result
         self._live: dict[str, Candidate] = {}
@@ -96,7 +94,7 @@ class RZeroSearch(Searcher):
 
     def _begin(self, specs: Mapping[str, ParameterSpec]) -> None:
         baseline = self._points[0] if self._points else None
-        self._tournament = Tournament(SearchSpace.from_specs(specs), self._settings, baseline=baseline)
+        self._tournament = Tournament(SearchSpace.from_specs(specs), self._settings, baseline=baseline, points=self._points[1:])
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles the searcher with its Tuner; whoever listens to results stays behind."""

@@ -8,7 +8,7 @@ decides everything else. Knows neither Ray nor GPUs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -55,21 +55,25 @@ class Tournament:
         space: what may be proposed.
         settings: sizes and seed; the defaults are the classic 2 + 4 + 4 + 4.
         baseline: what runs today; the first of the first generation.
+        points: more of the first generation, which grows if they are more than `initial`; one that is there already is left out.
         order_key: within a generation, candidates with equal keys stand together (those that share an engine, say).
     """
 
     def __init__(
         self, space: SearchSpace, settings: SearchSettings, *, baseline: Params | None = None,
-        order_key: Callable[[Params], Hashable] | None = None,
+        order_key: Callable[[Params], Hashable] | None = None, points: Sequence[Params] = (),
     ) -> None:
         check(settings)
-        if baseline is not None:
+        self._given: list[Member] = []
+        for origin, name, params in [*([("baseline", "baseline", baseline)] if baseline is not None else []),
+                                     *(("initial", f"points[{i}]", point) for i, point in enumerate(points))]:
             try:
-                space.check(baseline)
+                space.check(params)
             except UserError as error:
-                raise UserError(f"baseline.{error}") from error
+                raise UserError(f"{name}.{error}") from error
+            if all(space.key(params) != space.key(other) for _, other in self._given):
+                self._given.append((origin, dict(params)))
         self._space, self._settings = space, settings
-        self._baseline = dict(baseline) if baseline is not None else None
         self._order_key = order_key or (lambda _params: 0)
         self._rng = np.random.default_rng(settings.seed)
         self._breeder: Breeder = GuidedBreeder(space, settings, self._rng) if settings.algorithm == "rzero" else \
@@ -98,7 +102,7 @@ class Tournament:
     @property
     def total_evaluations(self) -> int:
         """How many are planned (fewer if the space is smaller)."""
-        return self._settings.initial + (self._settings.generations - 1) * self._settings.tournament_size
+        return self._size(0) + (self._settings.generations - 1) * self._settings.tournament_size
 
     @property
     def finished(self) -> bool:
@@ -169,7 +173,7 @@ class Tournament:
         return len(self._results) < len(self._candidates)
 
     def _size(self, number: int) -> int:
-        return self._settings.initial if number == 0 else self._settings.tournament_size
+        return max(self._settings.initial, len(self._given)) if number == 0 else self._settings.tournament_size
 
     def _decided(self, number: int) -> bool:
         members = self._generations[number]
@@ -204,8 +208,8 @@ class Tournament:
             self._generations.append([])
         number = len(self._generations) - 1
         at = len(self._generations[number])
-        if number == 0 and at == 0 and self._baseline is not None:
-            member: Member | None = ("baseline", dict(self._baseline))
+        if number == 0 and at < len(self._given):
+            member: Member | None = self._given[at]
         else:
             member = self._breeder.one(number, at, self._parents(), self._ledger)
         if member is None:
@@ -218,7 +222,7 @@ class Tournament:
         if number >= self._settings.generations:
             self.ended_because = "generations"
             return
-        members = self._breeder.generation(number, self._baseline, self._parents(), self._ledger)
+        members = self._breeder.generation(number, [] if number else self._given, self._parents(), self._ledger)
         if not any(origin != "elite" for origin, _ in members):
             self.ended_because = "space exhausted"
             return

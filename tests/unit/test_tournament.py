@@ -233,3 +233,19 @@ def test_settings_that_make_no_tournament_are_refused(change: dict[str, Any], na
 def test_a_baseline_outside_its_space_is_refused() -> None:
     with pytest.raises(UserError, match=r"baseline\.util=0\.9: allowed"):
         Tournament(space(), SearchSettings(), baseline={"util": 0.9, "size": "tiny"})
+
+
+@pytest.mark.parametrize("algorithm", ["classic", "rzero"])
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_points_are_measured_first_and_the_first_generation_grows_for_them(algorithm: str, asynchronous: bool) -> None:
+    points = [{"util": 0.40, "size": "tiny"}, BASELINE, {"util": 0.60, "size": "small"}, {"util": 0.45, "size": "base"}]
+    tournament = Tournament(
+        space(), SearchSettings(algorithm=algorithm, asynchronous=asynchronous), baseline=BASELINE, points=points)
+    planned = tournament.total_evaluations
+    seen = run(tournament)
+    first = [c for c in seen if c.generation == 0]
+    assert [c.origin for c in first] == ["baseline", "initial", "initial", "initial"]
+    assert [c.params for c in first] == [BASELINE, points[0], points[2], points[3]]
+    assert len(seen) == planned == 16 if algorithm == "classic" else len(seen) <= planned
+    with pytest.raises(UserError, match=r"points\[1\]\.util=0\.9"):
+        Tournament(space(), SearchSettings(), points=[BASELINE, {"util": 0.9, "size": "tiny"}])

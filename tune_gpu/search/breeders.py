@@ -30,8 +30,8 @@ class Breeder(Protocol):
     def tell(self, params: Params, result: Result) -> None:
         """Its result."""
 
-    def generation(self, number: int, baseline: Params | None, parents: list[dict[str, Any]], ledger: Ledger) -> list[Member]:
-        """All members of a generation; fewer, or none, when the space is exhausted."""
+    def generation(self, number: int, given: list[Member], parents: list[dict[str, Any]], ledger: Ledger) -> list[Member]:
+        """All members of a generation, `given` first; fewer, or none, when the space is exhausted."""
 
     def one(self, number: int, at: int, parents: list[dict[str, Any]], ledger: Ledger) -> Member | None:
         """The member at this place of a generation; null when the space is exhausted."""
@@ -60,10 +60,10 @@ class ClassicBreeder:
     def tell(self, params: Params, result: Result) -> None:
         """The ledger knows all that this needs."""
 
-    def generation(self, number: int, baseline: Params | None, parents: list[dict[str, Any]], ledger: Ledger) -> list[Member]:
+    def generation(self, number: int, given: list[Member], parents: list[dict[str, Any]], ledger: Ledger) -> list[Member]:
         """As `Breeder` says."""
         taken = ledger.taken()
-        return self._first_population(baseline, taken) if number == 0 else self._next_population(parents, ledger, taken)
+        return self._first_population(given, taken) if number == 0 else self._next_population(parents, ledger, taken)
 
     def one(self, number: int, at: int, parents: list[dict[str, Any]], ledger: Ledger) -> Member | None:
         """Classic generations are made whole."""
@@ -80,10 +80,8 @@ class ClassicBreeder:
     def load(self, state: dict[str, Any]) -> None:
         """Nothing."""
 
-    def _first_population(self, baseline: Params | None, taken: set[Hashable]) -> list[Member]:
-        chosen: list[Member] = []
-        if baseline is not None:
-            chosen.append(("baseline", self._claim(dict(baseline), taken)))
+    def _first_population(self, given: list[Member], taken: set[Hashable]) -> list[Member]:
+        chosen = [(origin, self._claim(dict(params), taken)) for origin, params in given]
         while len(chosen) < self._settings.initial and (params := self._fresh(taken)):
             chosen.append(("initial", params))
         return chosen
@@ -143,10 +141,10 @@ class GuidedBreeder:
         """As `Breeder` says."""
         self._guided.tell(params, result.fitness, transient=result.transient)
 
-    def generation(self, number: int, baseline: Params | None, parents: list[dict[str, Any]], ledger: Ledger) -> list[Member]:
+    def generation(self, number: int, given: list[Member], parents: list[dict[str, Any]], ledger: Ledger) -> list[Member]:
         """As `Breeder` says; each member is made as if those before it were being measured already."""
         size = self._settings.tournament_size if number else self._settings.initial
-        members: list[Member] = [("baseline", dict(baseline))] if baseline is not None and number == 0 else []
+        members = list(given)
         for _, params in members:
             self._guided.take(params)
         while len(members) < size and (member := self.one(number, len(members), parents, ledger)):
