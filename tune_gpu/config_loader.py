@@ -134,6 +134,8 @@ def _check_workload(config: ExperimentConfig) -> None:
     ):
         if not getattr(workload, name) > 0:
             raise UserError(f"workload.{name}={getattr(workload, name)}: allowed is above 0")
+    if config.search.racing and workload.windows < 2:
+        raise UserError(f"search.racing=true needs workload.windows of 2 or more, not {workload.windows}: one window has no uncertainty")
     for name in ("background_rate_per_s", "solo_window_s", "capacity_step_s", "session_pause_s", "warmup_turns"):
         if not getattr(workload, name) >= 0:
             raise UserError(f"workload.{name}={getattr(workload, name)}: allowed is 0 or more")

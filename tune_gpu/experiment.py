@@ -20,7 +20,7 @@ from tune_gpu.devices import DeviceChoice
 from tune_gpu.errors import UserError
 from tune_gpu.live import Progress
 from tune_gpu.refusals import Refusals
-from tune_gpu.rzero import RZeroSearch, replay
+from tune_gpu.rzero import RZeroScheduler, RZeroSearch, replay
 from tune_gpu.space import SearchSpace
 from tune_gpu.summary import summarise_run, winner_of
 from tune_gpu.telemetry.probe import open_probe
@@ -126,11 +126,13 @@ class Experiment:
             resources["GPU"] = self.config.ray.gpus_per_trial
         trainable = tune.with_parameters(SpicaTrainable, experiment=asdict(self.config), device=self.choice.kind)
         parallel = 1 if self.choice.kind == "cpu" else max(1, min(self.choice.n_cards, self.config.ray.max_concurrent_trials))
+        settings = self.config.search
         attempt = 1 + len(list(self.folder.path.glob("ray/*")))
         return tune.Tuner(
             tune.with_resources(trainable, tune.PlacementGroupFactory([resources])),
             tune_config=tune.TuneConfig(
                 search_alg=search,
+                scheduler=RZeroScheduler(search, window_budget=settings.window_budget) if settings.racing else None,
                 num_samples=-1,
                 max_concurrent_trials=parallel,
                 reuse_actors=True,

@@ -57,7 +57,7 @@ class Parameter:
         if step is not None:
             if step <= 0:
                 raise UserError(f"parameters.{name}.step={step}: allowed is above 0")
-            grid = [low + index * step for index in range(int(math.floor((high - low) / step + 1e-9)) + 1)]
+            grid = [low + index * step for index in range(math.floor((high - low) / step + 1e-9) + 1)]
             return cls(name, spec.target, tuple(int(v) if spec.integer else round(v, 12) for v in grid), when=when)
         if spec.integer:
             return cls(name, spec.target, tuple(range(int(low), int(high) + 1)), when=when)

@@ -52,6 +52,7 @@ def test_the_resolved_configuration_reads_back_as_itself(tmp_path: Path) -> None
         ("parameters.vllm_cores.values=['0','4096']", r"no core 4096"),
         ("parameters.vllm_cores.values=['0','x']", r"vllm\.cpu_cores=x"),
         ("workload.window_s=0", r"workload\.window_s=0.*above 0"),
+        ("search.racing=true workload.windows=1", r"search\.racing=true needs workload\.windows of 2 or more, not 1"),
         ("run.port_range=[1,2,3]", r"run\.port_range=\[1, 2, 3\]"),
         ("run.artifacts_dir=/proc/x", r"run\.artifacts_dir=/proc/x: /proc cannot be written"),
         ("objective.weights.charm=1", r"objective\.weights\.charm: no such term"),
@@ -60,7 +61,7 @@ def test_the_resolved_configuration_reads_back_as_itself(tmp_path: Path) -> None
 )
 def test_what_is_wrong_is_named(override: str, named: str) -> None:
     with pytest.raises(UserError, match=named) as caught:
-        check_config(load_config("spica_gpu_allocation", [override], "cpu"))
+        check_config(load_config("spica_gpu_allocation", override.split(), "cpu"))
     assert "\n" not in str(caught.value)
 
 
