@@ -85,7 +85,7 @@ def resolve_knobs(settings: VllmSettings, model: ModelArchitecture, device: Devi
     batch: Number = settings.max_num_batched_tokens
     chunked: Number = settings.enable_chunked_prefill
     if chunked is None:
-        chunked = rules.chunked_prefill_default(context, model.multimodal) if not is_array(context) else (context > 32768) | rules.v1
+        chunked = rules.chunked_prefill_default(context, model.multimodal or model.mla)
     if batch is None:
         chunk = rules.default_batch(total_gib, device.name, world)
         batch = where(chunked, chunk, maximum(context, 2048 if not rules.v1 else chunk))
@@ -156,7 +156,7 @@ def _overhead(
 ) -> tuple[parts.Uncertain, parts.Uncertain, parts.Uncertain]:
     """Activation, graphs that go off the share, and non-torch memory."""
     nothing, cards = parts.Uncertain(0.0, 0.0), settings.tensor_parallel_size
-    peak = parts.activation(model, rules, knobs.batch_tokens, knobs.sequences, width, cards)
+    peak = parts.activation(model, rules, knobs.batch_tokens, knobs.sequences, width, cards, knobs.chunked)
     if rules.cpu and settings.enforce_eager:
         peak = nothing  # without compilation the CPU worker runs no profiling pass (`warming_up_model`)
     elif rules.cpu:  # its memory stays with the process only in part

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from tune_gpu.preflight.arithmetic import Number, where
+
 DEFAULT_VERSION = "0.32.0"
 """Assumed where no version is given: what this program is installed with."""
 A100_GIB, BLACKWELL_GIB = 70.0, 160.0
@@ -114,6 +116,6 @@ class EngineRules:
             return self.version >= (0, 8) and re.search(r"h[12]00", name.lower()) is not None
         return total_gib >= A100_GIB and "a100" not in name.lower()
 
-    def chunked_prefill_default(self, max_model_len: float, multimodal: bool) -> bool:
-        """V1 always; V0 only for contexts above 32768 of text models."""
-        return True if self.v1 else (max_model_len > 32768 and not multimodal)
+    def chunked_prefill_default(self, max_model_len: Number, unsuited: bool) -> Number:
+        """V1 always; V0 for contexts above 32768, but not for multimodal models and multi-head latent attention (`unsuited`)."""
+        return where(max_model_len > 32768, not unsuited, False) if not self.v1 else True

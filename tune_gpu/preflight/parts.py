@@ -12,7 +12,7 @@ from typing import Any
 
 from tune_gpu.errors import UserError
 from tune_gpu.preflight.architecture import ModelArchitecture
-from tune_gpu.preflight.arithmetic import GIB, MIB, Number, ceil_div, maximum, minimum
+from tune_gpu.preflight.arithmetic import GIB, MIB, Number, ceil_div, maximum, minimum, where
 from tune_gpu.preflight.engine_rules import EngineRules
 from tune_gpu.preflight.weight_formats import WeightFormat
 
@@ -55,6 +55,8 @@ def weights(model: ModelArchitecture, quantisation: WeightFormat | None, width: 
         doubt = 0.01
     else:
         kept = 0.0 if stored.embeddings_too else model.embedding_params + model.vision_params
+        if stored.experts_only and model.experts_per_token:
+            kept += 2 * model.layers * model.hidden * model.head_dim * (model.heads + model.kv_heads)
         size = kept * width + max(model.params - kept, 0.0) * stored.bits / 8
         doubt = 0.03
     if "vocab" in model.guessed or "intermediate" in model.guessed:
@@ -64,6 +66,7 @@ def weights(model: ModelArchitecture, quantisation: WeightFormat | None, width: 
 
 def activation(
     model: ModelArchitecture, rules: EngineRules, batch_tokens: Number, sequences: Number, width: int, tensor_parallel: int,
+    chunked: Number = False,
 ) -> Uncertain:
     """The peak of the profiling run: the larger of the forward pass and of sampling.
 
@@ -84,6 +87,8 @@ def activation(
     sampling = rows * (model.vocab * rules.sampler_bytes_per_logit) + (batch_tokens + rows) * hidden * width
     if rules.profiles_all_logits:
         sampling = batch_tokens * (model.vocab + hidden) * width
+    if not rules.v1:  # V0 does not sample after a chunk of a prompt (logs: 0.19 GiB with 2048 tokens in vllm#13061, 0.06 with 512 in vllm#10517)
+        sampling = where(chunked, 0 * sampling, sampling)
     if model.multimodal and not rules.v1:
         sampling = 0 * sampling  # V0 profiles with one sequence for each largest image: a handful of rows
     doubt = 0.08 + (0.12 if "vocab" in model.guessed else 0.0) + (0.15 if "intermediate" in model.guessed else 0.0)

@@ -17,6 +17,8 @@ class WeightFormat:
     name: str
     bits: float
     embeddings_too: bool = False
+    experts_only: bool = False
+    """Attention stays in 16 bits as well."""
 
 
 _FORMATS = {
@@ -26,7 +28,7 @@ _FORMATS = {
     # NF4 with double quantisation: blocks of 64 with an 8-bit scale, and a 32-bit one for 256 of those.
     "bnb-4bit": WeightFormat("bnb-4bit", 4 + 8 / 64 + 32 / (64 * 256)), "bnb-8bit": WeightFormat("bnb-8bit", 8 + 32 / 4096),
     # FP4 (NVIDIA): blocks of 16 with an 8-bit scale; MXFP4: of 32.
-    "nvfp4": WeightFormat("nvfp4", 4.5), "mxfp4": WeightFormat("mxfp4", 4.25),
+    "nvfp4": WeightFormat("nvfp4", 4.5), "mxfp4": WeightFormat("mxfp4", 4.25, experts_only=True),
     "fp8": WeightFormat("fp8", 8.0), "int8": WeightFormat("int8", 8.0),
     "fp32": WeightFormat("fp32", 32.0, embeddings_too=True),
     "16bit": WeightFormat("16bit", 16.0, embeddings_too=True),

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.benchmarks.preflight import evaluate
-from tune_gpu.preflight import from_config
+from tune_gpu.config import VllmSettings
+from tune_gpu.preflight import DeviceMemory, from_config
+from tune_gpu.preflight.account import keep_account
+from tune_gpu.preflight.engine_rules import EngineRules
+from tune_gpu.preflight.model_catalogue import known_model
+from tune_gpu.preflight.parts import weights
 from tune_gpu.preflight.weight_formats import published_format
 
 SHAPE: dict[str, Any] = {"num_hidden_layers": 48, "num_key_value_heads": 8, "head_dim": 128, "hidden_size": 4096, "params_b": 30}
@@ -65,3 +71,31 @@ def test_one_row_of_nonsense_does_not_lose_the_others() -> None:
     assert cases[0]["predicted"]["verdict"] == "not_modelled"
     assert cases[0]["verdict_right"] is None
     assert cases[1]["predicted"]["kv_cache_tokens"] is not None
+
+
+def test_experts_alone_are_quantised_in_mxfp4() -> None:
+    """vLLM 0.19 on an A100: gpt-oss-20b took 13.72 GiB (its hidden size is padded besides)."""
+    facts = known_model("gpt-oss-20b")
+    assert facts is not None
+    taken = weights(from_config(facts, "openai/gpt-oss-20b"), None, 2, 1).value / 2**30
+    assert 12.6 < taken < 13.8
+
+
+@pytest.mark.parametrize(("model", "context", "logged_gib"), [
+    ("Llama-3.1-8B", 20000, 2.07), ("Llama-3.1-8B", 29000, 2.99), ("Qwen2.5-14B", 131072, 0.19),
+])
+def test_v0_profiles_the_whole_context_or_one_chunk_without_sampling(model: str, context: int, logged_gib: float) -> None:
+    """Peaks that logs of V0 show: vllm#10517 (one card) and vllm#13061 (two)."""
+    shapes = from_config(known_model(model) or {}, model)
+    cards = 2 if "14B" in model else 1
+    settings = VllmSettings(gpu_memory_utilization=0.98, max_model_len=context, tensor_parallel_size=cards, env={"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"})
+    account = keep_account(settings, DeviceMemory("RTX 3090", "cuda", 24146), shapes, version="0.7.0")
+    assert account.activation / 2**30 == pytest.approx(logged_gib, abs=0.06)
+
+
+def test_v0_does_not_chunk_the_prompts_of_latent_attention() -> None:
+    rules = EngineRules.of("0.7.3")
+    assert rules.chunked_prefill_default(131072, False)
+    assert not rules.chunked_prefill_default(131072, True)
+    assert rules.chunked_prefill_default(np.array([32768, 32769]), False).tolist() == [False, True]
+    assert EngineRules.of("0.32.0").chunked_prefill_default(512, True)
