@@ -65,6 +65,12 @@ class EngineRules:
         return self.v1 and self.version < (0, 8)
 
     @property
+    def samples_after_a_chunk(self) -> bool:
+        """Whether the profiling run samples when prompts are chunked. V0 of 0.6 and 0.7 did not (0.06 to 0.22 GiB in logs of contexts above
+        32768: vllm#10517, vllm#13061, an A10G with Llama 8B); V0 of 0.8 did (1.39 and 1.45 GiB in logs of 0.8.5)."""
+        return self.v1 or not (0, 6) <= self.version < (0, 8)
+
+    @property
     def graphs_are_reserved(self) -> bool:
         """Whether the KV cache is made smaller by the estimate for CUDA graphs (else they are captured after it, from what is left)."""
         return self.v1 and self.version >= (0, 21)

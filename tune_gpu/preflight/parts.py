@@ -87,7 +87,7 @@ def activation(
     sampling = rows * (model.vocab * rules.sampler_bytes_per_logit) + (batch_tokens + rows) * hidden * width
     if rules.profiles_all_logits:
         sampling = batch_tokens * (model.vocab + hidden) * width
-    if not rules.v1:  # V0 does not sample after a chunk of a prompt (logs: 0.19 GiB with 2048 tokens in vllm#13061, 0.06 with 512 in vllm#10517)
+    if not rules.samples_after_a_chunk:
         sampling = where(chunked, 0 * sampling, sampling)
     if model.multimodal and not rules.v1:
         sampling = 0 * sampling  # V0 profiles with one sequence for each largest image: a handful of rows
