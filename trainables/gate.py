@@ -10,7 +10,6 @@ from tune_gpu.config import ExperimentConfig
 from tune_gpu.errors import UserError
 from tune_gpu.measurement import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.preflight import CalibrationStore, DeviceMemory, Verdict, this_card, this_node
-from tune_gpu.preflight.learning import learn_from_start
 from tune_gpu.preflight.space_plan import Preflight
 from tune_gpu.services.vllm_server import VllmServer
 
@@ -36,12 +35,10 @@ class Gate:
             log(f"what earlier starts taught cannot be used: {error}")
             store = None
         self._preflight = Preflight(config, before, store)
-        self._at_start: DeviceMemory = before
 
     def check(self, params: Mapping[str, Any]) -> None:
         """Raises ServiceError (`infeasible`, phase `preflight`) for a candidate that cannot fit beyond the prediction's uncertainty."""
-        now = device_memory(self._kind)
-        self._preflight.device = DeviceMemory(now.name, now.kind, now.total_mib, min(self._neighbours_mib, now.total_mib), now.cores)
+        self._look()
         try:
             found = self._preflight.predict(params)
         except UserError as error:
@@ -55,24 +52,24 @@ class Gate:
 
     def about_to_start(self) -> None:
         """Notes the device as vLLM will see it."""
-        self._at_start = device_memory(self._kind)
+        self._look()
 
     def learn(self, engine: VllmServer) -> None:
         """Keeps what a start taught, for every later prediction of this engine on this device."""
         info = engine.info
-        if info is None or info.version is None:
+        if info is None:
             return
         try:
-            measured = learn_from_start(
+            self._preflight.learn_start(
                 engine.settings,
-                self._at_start,
-                self._preflight.model(engine.settings.model),
                 engine.log(),
                 num_gpu_blocks=info.kv_cache_blocks,
                 block_size=info.block_size,
-                vllm_version=info.version,
+                start="cold" if engine.settings.env else None,  # such an engine never comes from the warm host
             )
-            if measured is not None:
-                self._preflight.learn(engine.settings, measured)
         except UserError as error:
             self._log(f"what this start taught is not kept: {error}")
+
+    def _look(self) -> None:
+        now = device_memory(self._kind)
+        self._preflight.device = DeviceMemory(now.name, now.kind, now.total_mib, min(self._neighbours_mib, now.total_mib), now.cores)

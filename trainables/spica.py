@@ -6,7 +6,7 @@ import json
 import math
 import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import OmegaConf
 from ray import tune
@@ -14,6 +14,25 @@ from ray import tune
 from trainables.evaluation import Evaluator
 from tune_gpu.config import ExperimentConfig
 from tune_gpu.measurement import Failure, FailureKind, Measurement, Phase, ServiceError, Status
+from tune_gpu.objective import metric_at
+
+
+def spica_trainable(experiment: dict[str, Any], device: str, resources: dict[str, float]) -> type[tune.Trainable]:
+    """The Trainable of one experiment: what it asks Ray for is its own, so that Ray's dashboard shows its actors by their name.
+
+    Args:
+        experiment: the resolved configuration.
+        device: `cuda` or `cpu`.
+        resources: of one trial, as Ray names them (`CPU`, `GPU`).
+    """
+
+    class Sized(SpicaTrainable):
+        @classmethod
+        def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:  # noqa: ARG003 - Tune names it
+            return tune.PlacementGroupFactory([resources])
+
+    Sized.__name__ = Sized.__qualname__ = SpicaTrainable.__name__
+    return cast(type[tune.Trainable], tune.with_parameters(Sized, experiment=experiment, device=device))
 
 
 class SpicaTrainable(tune.Trainable):
@@ -78,12 +97,15 @@ class SpicaTrainable(tune.Trainable):
             "transient": bool(failure and failure.retryable),
             "n_windows": measurement.n_windows,
         }
+        wanted = self._experiment.search.objectives if fitness is not None else {}
+        objectives = {path: value for path in wanted if (value := metric_at(metrics, path)) is not None}
         line = {
             **self._candidate,
             **said,
             "failure": failure.as_dict() if failure else None,
             "fitness": fitness,
             "fitness_stderr": stderr,
+            "objectives": objectives,
             "violations": violations,
             "metrics": metrics,
             "device": measurement.device,
@@ -94,7 +116,13 @@ class SpicaTrainable(tune.Trainable):
             "engine": dict(measurement.engine),
         }
         # As text: Tune would flatten it. With every window, because a race may end the trial after any of them.
-        report = {**said, "fitness": math.nan if fitness is None else fitness, "stderr": stderr, "line_json": json.dumps(line)}
+        report = {
+            **said,
+            **objectives,
+            "fitness": math.nan if fitness is None else fitness,
+            "stderr": stderr,
+            "line_json": json.dumps(line),
+        }
         return report | ({"done": True} if done else {})
 
     def cleanup(self) -> None:

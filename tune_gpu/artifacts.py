@@ -102,7 +102,13 @@ def write_whole(path: Path, content: str) -> None:
 def as_result(line: Mapping[str, Any]) -> Result:
     """What a candidate's line says to the search."""
     if line["fitness"] is not None:
-        return Result("ok", float(line["fitness"]), stderr=line.get("fitness_stderr"), n_windows=int(line["n_windows"]))
+        return Result(
+            "ok",
+            float(line["fitness"]),
+            stderr=line.get("fitness_stderr"),
+            n_windows=int(line["n_windows"]),
+            objectives=line.get("objectives") or {},
+        )
     status = "infeasible" if line["status"] == "ok" else str(line["status"])  # measured, and against a constraint
     return Result(status, violation=float(line.get("violation") or 0.0), transient=bool(line.get("transient")))
 

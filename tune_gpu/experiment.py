@@ -12,7 +12,7 @@ from typing import Any
 
 from ray import tune
 
-from trainables.spica import SpicaTrainable
+from trainables.spica import spica_trainable
 from tune_gpu.artifacts import RunFolder, as_result, manifest, now
 from tune_gpu.candidate import deployment, engine_key
 from tune_gpu.config import ExperimentConfig, RaySettings
@@ -124,12 +124,11 @@ class Experiment:
         resources = {"CPU": self.config.ray.cpus_per_trial}
         if self.choice.kind == "cuda":
             resources["GPU"] = self.config.ray.gpus_per_trial
-        trainable = tune.with_parameters(SpicaTrainable, experiment=asdict(self.config), device=self.choice.kind)
         parallel = 1 if self.choice.kind == "cpu" else max(1, min(self.choice.n_cards, self.config.ray.max_concurrent_trials))
         settings = self.config.search
         attempt = 1 + len(list(self.folder.path.glob("ray/*")))
         return tune.Tuner(
-            tune.with_resources(trainable, tune.PlacementGroupFactory([resources])),
+            spica_trainable(asdict(self.config), self.choice.kind, resources),
             tune_config=tune.TuneConfig(
                 search_alg=search,
                 scheduler=RZeroScheduler(search, window_budget=settings.window_budget) if settings.racing else None,

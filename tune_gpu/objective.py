@@ -81,6 +81,14 @@ def evaluate(metrics: Mapping[str, Any], objective: ObjectiveSettings) -> Evalua
     return Evaluation(sum(weight * terms[name] for name, weight in weights.items()) / total, terms, violations)
 
 
+def metric_at(metrics: Mapping[str, Any], path: str) -> float | None:
+    """A metric by its name in the artifacts, dotted into a distribution (`stt_latency_ms.p95`); null if it is not measured or no number."""
+    value: Any = metrics
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
 def _term(name: str, metrics: Mapping[str, Any], objective: ObjectiveSettings) -> float | None:
     percentile = f"p{objective.latency_percentile}"
     if name == "stt_latency":

@@ -74,6 +74,7 @@ def summarise_run(
         "failures": dict(Counter(line["failure"]["kind"] for line in lines if line["failure"])),
         "best": standing_of(lines, best) if best else None,
         "baseline": standing_of(lines, base) if base else None,
+        "pareto_front": [standing_of(lines, standing) | {"objectives": standing.objectives} for standing in tournament.front()],
         "ties": [s.params for s in _tied(lines, standings)],
         "generations": [
             {

@@ -120,7 +120,7 @@ def check_contract(folder: Path, device: str = "cpu") -> dict[str, Any]:
 
 
 def test_a_run_ends_with_a_winner_and_the_promised_artifacts(start: Start, tmp_path: Path) -> None:
-    process = start(*QUICK)
+    process = start(*QUICK, "search.racing=true", "search.objectives={stt_latency_ms.p95: min, wer: min}")
     output = finish(process)
     assert process.returncode == 0, output
     assert "winner: " in output
@@ -129,6 +129,8 @@ def test_a_run_ends_with_a_winner_and_the_promised_artifacts(start: Start, tmp_p
     found = lines(tmp_path)
     assert summary["n_evaluations"] == len(found) == 6
     assert summary["counts"] == {"ok": 6}
+    assert summary["pareto_front"]
+    assert all(set(member["objectives"]) == {"stt_latency_ms.p95", "wer"} for member in summary["pareto_front"])
     assert sum(not line["engine_reused"] for line in found) == 1, "one set of engine flags: one engine"
     assert [line["origin"] for line in found].count("elite") == 1
 

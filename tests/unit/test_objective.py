@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tune_gpu.config import ObjectiveSettings
 from tune_gpu.errors import UserError
-from tune_gpu.objective import check, evaluate
+from tune_gpu.objective import check, evaluate, metric_at
 
 WEIGHTS = {"stt_latency": 0.25, "llm_latency": 0.25, "capacity": 0.2, "stability": 0.2, "efficiency": 0.1, "wer": 0.2}
 OBJECTIVE = ObjectiveSettings(weights=WEIGHTS)
@@ -119,3 +119,10 @@ def test_a_violated_constraint_takes_the_fitness_and_says_by_how_much() -> None:
 def test_an_objective_that_is_none_is_refused(objective: ObjectiveSettings, named: str) -> None:
     with pytest.raises(UserError, match=named):
         check(objective)
+
+
+def test_a_metric_is_found_by_its_dotted_name_and_absent_if_it_is_no_number() -> None:
+    assert metric_at(metrics(), "stt_latency_ms.p95") == 400.0
+    assert metric_at(metrics(), "wer") == 0.05
+    for path in ("stt_latency_ms", "stt_latency_ms.p42", "nothing", "wer.p95"):
+        assert metric_at(metrics(), path) is None
