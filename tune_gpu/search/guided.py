@@ -1,8 +1,9 @@
 """Proposals that a surrogate has screened.
 
 Every proposal is the best of a pool: offspring of the survivors (crossover and mutation), neighbours of what measured best, and random
-configurations, climbed uphill a few steps. "Best" is expected improvement under a Gaussian process, times the learnt probability that
-the configuration runs at all. What awaits its result counts as measured at its predicted value, so that a generation spreads out.
+configurations, climbed uphill a few steps. "Best" is expected improvement, the geometric mean of what a Gaussian process and a forest of
+trees expect, times the learnt probability that the configuration runs at all. What awaits its result counts as measured at its predicted
+value, so that a generation spreads out.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ from numpy.typing import NDArray
 
 from tune_gpu.search.encoding import Array, Encoding
 from tune_gpu.search.feasibility import Feasibility
+from tune_gpu.search.forest import Forest
 from tune_gpu.search.surrogate import GaussianProcess, log_expected_improvement, normal_scores
 from tune_gpu.space import Params, SearchSpace
 
 _ENUMERABLE = 20_000
 _TRAINING_ROWS = 220
 _CLIMBS = 2
+_ALWAYS_GROWN = 300
+"""Evaluations up to which the forest is grown with every result; later with every 16th, and anew after a restore."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class GuidedOptions:
 
     spread: int = 6
     """Feasible measurements before the surrogate speaks; until then proposals lie far from each other."""
+    spread_pool: int = 256
+    """Random draws of which an early proposal is the one furthest from all others."""
     random_pool: int = 800
     offspring_pool: int = 400
     fresh_pool: int = 64
@@ -60,8 +66,9 @@ class Guided:
         self._forbidden: set[bytes] = set()
         self._open: NDArray[np.int64] | None = np.arange(len(self._table)) if self._table is not None else None
         self._process = GaussianProcess(self.encoding.groups)
+        self._forest = Forest()
         self._tuned_at = 0
-        self.replicate_variance: float | None = None
+        self._grown_at = 0
 
     # What is known -----------------------------------------------------------------------------------------------------------------
 
@@ -124,7 +131,7 @@ class Guided:
         ran = [i for i, count in enumerate(self._counts) if count]
         parents = np.array([self.encoding.encode(p) for p in survivors]) if survivors else np.empty((0, self.encoding.n))
         if len(ran) < min(self._options.spread, 2 + self.encoding.n):
-            pool = self._random(256)
+            pool = self._random(self._options.spread_pool)
             row = self._first(pool, self._distance(pool)) if len(pool) else None
         else:
             self._learn(np.array(ran))
@@ -222,6 +229,9 @@ class Guided:
             self._tuned_at = total
         self._process.condition(x, y, counts)
         self._x_codes, self._y = codes, y
+        if not self._grown_at or total - self._grown_at >= (1 if total <= _ALWAYS_GROWN else 16):
+            self._forest.fit(codes, y, counts, seed=total)
+            self._grown_at, self._forest_best = total, float(y.max())
         if self._pending:
             waiting = self.encoding.features(np.array([np.frombuffer(key) for key in self._pending]))
             believed = self._process.predict(waiting)[0]
@@ -237,8 +247,9 @@ class Guided:
         if not len(codes):
             return np.empty(0)
         x = self.encoding.features(codes)
-        mean, sd = self._process.predict(x)
-        return log_expected_improvement(mean, sd, self._best) + self._feasibility.log_probability(x)
+        by_process = log_expected_improvement(*self._process.predict(x), self._best)
+        by_forest = log_expected_improvement(*self._forest.predict(codes), self._forest_best)
+        return 0.5 * (by_process + by_forest) + self._feasibility.log_probability(x)
 
     def _distance(self, pool: Array) -> Array:
         known = [*self._codes, *(np.frombuffer(key) for key in self._pending)]
