@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +16,9 @@ import pytest
 
 MARK = "TUNE_GPU_TEST_SESSION"
 os.environ[MARK] = uuid.uuid4().hex  # inherited by whatever a test starts, however deep
+if "TUNE_GPU_CACHE" not in os.environ:  # what tests make and learn does not reach the user's own cache
+    os.environ["TUNE_GPU_CACHE"] = tempfile.mkdtemp(prefix="tune-gpu-tests-")
+    atexit.register(shutil.rmtree, os.environ["TUNE_GPU_CACHE"], ignore_errors=True)
 OURS = ("tune_gpu", "VLLM::", "vllm.entrypoints", "services/guard.py")
 
 
