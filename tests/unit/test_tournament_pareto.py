@@ -56,7 +56,7 @@ def test_nobody_measured_beats_the_front_and_whoever_is_outside_is_beaten_by_it(
         assert mine in on or any(beats(other, mine) for other in on)
     best = tournament.best()
     assert best is not None
-    assert best.fitness == max(measured(candidate.params).fitness or 0.0 for candidate in seen)
+    assert best.fitness == pytest.approx(max(measured(candidate.params).fitness or 0.0 for candidate in seen))
 
 
 def test_survivors_are_those_that_nobody_in_the_tournament_beats() -> None:

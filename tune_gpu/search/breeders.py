@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tune_gpu.config import SearchSettings
+from tune_gpu.search.confirmation import Confirmation
 from tune_gpu.search.evaluations import Ledger, Result, Standing
 from tune_gpu.search.guided import Guided
 from tune_gpu.space import Params, SearchSpace
@@ -131,7 +132,8 @@ class GuidedBreeder:
     one_by_one = True
 
     def __init__(self, space: SearchSpace, settings: SearchSettings, rng: np.random.Generator) -> None:
-        self._settings, self._guided = settings, Guided(space, rng)
+        self._space, self._settings, self._guided = space, settings, Guided(space, rng)
+        self._confirmation = Confirmation()
 
     def take(self, params: Params) -> None:
         """As `Breeder` says."""
@@ -140,6 +142,7 @@ class GuidedBreeder:
     def tell(self, params: Params, result: Result) -> None:
         """As `Breeder` says."""
         self._guided.tell(params, result.fitness, transient=result.transient)
+        self._confirmation.tell(self._space.key(params), dict(params), result)
 
     def generation(self, number: int, given: list[Member], parents: list[dict[str, Any]], ledger: Ledger) -> list[Member]:
         """As `Breeder` says; each member is made as if those before it were being measured already."""
@@ -154,16 +157,19 @@ class GuidedBreeder:
             self._guided.untake(params)
         return members
 
-    def one(self, number: int, at: int, parents: list[dict[str, Any]], ledger: Ledger) -> Member | None:
-        """As `Breeder` says; the last places are for the fresh."""
+    def one(self, number: int, at: int, parents: list[dict[str, Any]], ledger: Ledger) -> Member | None:  # noqa: ARG002 - Breeder
+        """As `Breeder` says; the first place is for the elite or its challenger if they must be measured again, the last for the fresh."""
         size = self._settings.tournament_size
+        if number > 0 and at < self._settings.elites and (again := self._confirmation.contender()):
+            return "elite", again
         fresh = number > 0 and at >= size - self._settings.fresh
         member = self._guided.propose(list(parents), fresh=fresh)
         return ("initial", member[1]) if member and number == 0 else member
 
     def winner(self, ledger: Ledger) -> Standing | None:
-        """The highest mean."""
-        return ledger.best()
+        """The highest lower confidence bound where there is noise, else the highest mean."""
+        best = self._confirmation.winner()
+        return ledger.standing(best) if best is not None else None
 
     def state(self) -> dict[str, Any]:
         """As `Breeder` says."""
