@@ -80,20 +80,40 @@ def test_the_noise_is_the_pooled_deviation_within_configurations(told: list[tupl
         assert confirmation.noise is None
 
 
-def test_under_noise_the_named_winner_is_close_to_the_best_proposed() -> None:
-    """A quadratic bowl with steps of 2 %, 10 % noise, 5 seeds: what is named is the best proposal or one step beside it, in the median."""
-    space = SearchSpace.from_specs({f"x{i}": ParameterSpec(target="", values=list(range(8))) for i in range(3)})
-    lost, again = [], 0
-    for seed in range(5):
-        rng = np.random.default_rng(seed)
-        tournament, true = Tournament(space, SearchSettings(algorithm="rzero", seed=seed, generations=21)), {}
+def test_under_noise_the_named_winner_is_close_to_the_best() -> None:
+    """40 configurations, 10 % noise, each measured once and then 20 contenders: the named one is within 2 % of the best, in the median."""
+    lost, luckiest = [], []
+    for seed in range(40):
+        rng, confirmation = np.random.default_rng(seed), Confirmation()
+        true = 10.0 - rng.exponential(3.0, size=40)
+
+        def measure(i: int, true: np.ndarray = true, rng: np.random.Generator = rng, confirmation: Confirmation = confirmation) -> float:
+            value = float(true[i] * (1.0 + 0.1 * rng.normal()))
+            confirmation.tell(i, {"i": i}, Result("ok", value, n_windows=1))
+            return value
+
+        first = [measure(i) for i in range(40)]
+        for _ in range(20):
+            if (again := confirmation.contender()) is not None:
+                measure(again["i"])
+        winner = confirmation.winner()
+        assert winner is not None
+        lost.append(1.0 - true[winner["i"]] / true.max())
+        luckiest.append(1.0 - true[int(np.argmax(first))] / true.max())
+    assert float(np.median(lost)) <= 0.02
+    assert float(np.mean(lost)) < float(np.mean(luckiest)), "better than the luckiest single evaluation"
+
+
+def test_guided_r_zero_measures_its_elite_again_under_noise_and_once_without() -> None:
+    def repeats(noise: float) -> int:
+        space = SearchSpace.from_specs({f"x{i}": ParameterSpec(target="", values=list(range(8))) for i in range(3)})
+        rng, again = np.random.default_rng(0), 0
+        tournament = Tournament(space, SearchSettings(algorithm="rzero", generations=9))
         while (candidate := tournament.ask()) is not None:
             value = 10.0 - sum((v - 4) ** 2 for v in candidate.params.values()) / 5.0
-            true[space.key(candidate.params)] = value
             again += candidate.origin == "elite"
-            tournament.tell(candidate.candidate_id, Result("ok", value * (1 + 0.1 * rng.normal()), n_windows=1))
-        best = tournament.best()
-        assert best is not None
-        lost.append(1.0 - true[space.key(best.params)] / max(true.values()))
-    assert again > 5, "the elite is measured again"
-    assert float(np.median(lost)) <= 0.021
+            tournament.tell(candidate.candidate_id, Result("ok", value * (1 + noise * rng.normal()), n_windows=1))
+        return again
+
+    assert repeats(0.1) >= 3
+    assert repeats(0.0) == 1
