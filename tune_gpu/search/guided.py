@@ -8,6 +8,7 @@ value, so that a generation spreads out.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,8 @@ from tune_gpu.space import Params, SearchSpace
 _ENUMERABLE = 20_000
 _TRAINING_ROWS = 220
 _CLIMBS = 2
+_UNLIKELY = 0.25
+"""What runs with less than this probability is proposed only when nothing else is left."""
 _ALWAYS_GROWN = 300
 """Evaluations up to which the forest is grown with every result; later with every 16th, and anew after a restore."""
 
@@ -249,7 +252,9 @@ class Guided:
         x = self.encoding.features(codes)
         by_process = log_expected_improvement(*self._process.predict(x), self._best)
         by_forest = log_expected_improvement(*self._forest.predict(codes), self._forest_best)
-        return 0.5 * (by_process + by_forest) + self._feasibility.log_probability(x)
+        runs = self._feasibility.log_probability(x)
+        # The logarithm of a hopeless improvement spreads over tens: no probability that is not near 0 would weigh against it.
+        return 0.5 * (by_process + by_forest) + runs - np.where(runs < math.log(_UNLIKELY), 1e3, 0.0)
 
     def _distance(self, pool: Array) -> Array:
         known = [*self._codes, *(np.frombuffer(key) for key in self._pending)]

@@ -6,15 +6,15 @@ import json
 import os
 from pathlib import Path
 
-for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_threads, "1")  # matrices of a few hundred rows: more threads only wait for each other
-
 import click
 
-from tests.benchmarks.searchers import landscapes, report
-from tests.benchmarks.searchers.peers import NAMES
-from tests.benchmarks.searchers.replay import Run, replay
-from tune_gpu.errors import UserError
+for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_threads, "1")  # before NumPy: for a few hundred rows more threads only wait for each other
+
+from tests.benchmarks.searchers import landscapes, report  # noqa: E402
+from tests.benchmarks.searchers.peers import NAMES  # noqa: E402
+from tests.benchmarks.searchers.replay import Run, replay  # noqa: E402
+from tune_gpu.errors import UserError  # noqa: E402
 
 
 def _list(_context: click.Context, _parameter: click.Parameter, value: str) -> list[str]:

@@ -53,10 +53,10 @@ def load(name: str) -> Landscape:
     path = Path(name)
     if not path.is_file():
         raise UserError(f"landscape {name}: no such file; allowed are a .json or .json.gz file, hpobench:…, hpolib:…, nasbench201:…, bbob-mixint:F/DIM")
-    opened = gzip.open(path, "rt") if path.suffix == ".gz" else path.open()
     try:
-        with opened as file:
-            return _kernel(path.name.removesuffix(".gz").removesuffix(".json"), json.load(file))
+        packed = path.read_bytes()
+        text = gzip.decompress(packed) if path.suffix == ".gz" else packed
+        return _kernel(path.name.removesuffix(".gz").removesuffix(".json"), json.loads(text))
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"landscape {name}: {error}; expected JSON with tune_params_keys and cache") from error
 

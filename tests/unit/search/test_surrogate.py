@@ -1,0 +1,87 @@
+"""What the surrogates predict."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import integrate, optimize, stats
+
+from tune_gpu.search.feasibility import Feasibility
+from tune_gpu.search.forest import Forest
+from tune_gpu.search.surrogate import GaussianProcess, log_expected_improvement, normal_scores
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=30))
+def test_scores_keep_the_order_and_only_the_order(values: list[float]) -> None:
+    data = np.array(values)
+    scores = normal_scores(data)
+    order = np.argsort(data, kind="stable")
+    assert (np.diff(scores[order]) >= 0).all()
+    assert all((scores[i] == scores[j]) == (data[i] == data[j]) for i in range(len(data)) for j in range(len(data)))
+
+
+def _data(n: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    x = np.random.default_rng(0).random((n, 3))
+    return x, np.sin(5 * x[:, 0]) + 0.5 * x[:, 1]
+
+
+def test_the_gradient_is_the_derivative_of_the_loss() -> None:
+    x, y = _data(15)
+    process = GaussianProcess(np.arange(3))
+    distances = np.stack([((x[:, None, i] - x[None, :, i]) ** 2).ravel() for i in range(3)])
+    theta = np.array([-0.3, 0.2, 0.5, 0.1, -3.0])
+    numeric = optimize.approx_fprime(theta, lambda t: process._loss(t, distances, y, np.ones(15))[0], 1e-6)
+    assert process._loss(theta, distances, y, np.ones(15))[1] == pytest.approx(numeric, rel=1e-3, abs=1e-3)
+
+
+def test_the_process_predicts_what_it_has_not_seen_and_tells_what_matters() -> None:
+    x, y = _data()
+    process = GaussianProcess(np.arange(3))
+    process.tune(x[:30], y[:30], np.ones(30), np.random.default_rng(0), max_iterations=50)
+    process.condition(x[:30], y[:30], np.ones(30))
+    mean, sd = process.predict(x[30:])
+    assert np.corrcoef(mean, y[30:])[0, 1] > 0.95
+    assert process.predict(x[:30])[1].mean() < sd.mean()
+    assert process.length_scales[0] < process.length_scales[2]
+
+
+def test_a_repeated_measurement_is_trusted_more() -> None:
+    x, y = np.array([[0.2], [0.8]]), np.array([1.0, -1.0])
+    process = GaussianProcess(np.zeros(1, dtype=int))
+    process.theta[-1] = 0.0
+    process.condition(x, y, np.array([20.0, 1.0]))
+    _, sd = process.predict(x)
+    assert sd[0] < sd[1]
+
+
+def test_the_forest_sees_a_jump() -> None:
+    x = np.random.default_rng(0).random((60, 2))
+    forest = Forest()
+    forest.fit(x, (x[:, 0] > 0.5).astype(float), np.ones(60), seed=0)
+    mean, sd = forest.predict(np.array([[0.1, 0.5], [0.9, 0.5]]))
+    assert mean[0] < 0.2 < 0.8 < mean[1]
+    assert (sd > 0).all()
+
+
+@pytest.mark.parametrize("z", [-3.0, 0.0, 2.0])
+def test_expected_improvement_is_the_integral_that_it_stands_for(z: float) -> None:
+    wanted = integrate.quad(lambda v: max(0.0, v) * stats.norm.pdf(v, z, 1.0), -12, 12, points=[0.0])[0]
+    assert np.exp(log_expected_improvement(np.array([z]), np.array([1.0]), 0.0))[0] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_expected_improvement_still_orders_the_hopeless() -> None:
+    values = log_expected_improvement(np.array([-40.0, -20.0, -9.0, -7.0]), np.ones(4), 0.0)
+    assert np.isfinite(values).all()
+    assert (np.diff(values) > 0).all()
+
+
+def test_near_a_failure_success_is_less_likely() -> None:
+    model = Feasibility()
+    x = np.array([[0.1, 0.1], [0.9, 0.9]])
+    model.learn(x, np.array([True, True]))
+    assert model.log_probability(x).tolist() == [0.0, 0.0]
+    model.learn(x, np.array([False, True]))
+    near_failure, near_success = model.log_probability(x)
+    assert near_failure < near_success
