@@ -23,6 +23,7 @@ from tune_gpu.space import Params, SearchSpace
 
 _ENUMERABLE = 20_000
 _TRAINING_ROWS = 220
+_LONG_RUN_ROWS = 64
 _CLIMBS = 2
 _UNLIKELY = 0.25
 """What runs with less than this probability is proposed only when nothing else is left."""
@@ -220,9 +221,9 @@ class Guided:
     def _learn(self, ran: NDArray[np.int64]) -> None:
         counts = np.array(self._counts)[ran]
         means = np.array(self._sums)[ran] / counts
-        if len(ran) > _TRAINING_ROWS:  # the best half, and the latest
-            best = np.argsort(-means, kind="stable")[: _TRAINING_ROWS // 2]
-            kept = np.unique(np.concatenate([best, np.arange(len(ran) - _TRAINING_ROWS // 2, len(ran))]))
+        if len(ran) > _TRAINING_ROWS:  # the best and the latest
+            best = np.argsort(-means, kind="stable")[:_LONG_RUN_ROWS]
+            kept = np.unique(np.concatenate([best, np.arange(len(ran) - _LONG_RUN_ROWS, len(ran))]))
             ran, counts, means = ran[kept], counts[kept], means[kept]
         codes = np.array([self._codes[i] for i in ran])
         x, y = self.encoding.features(codes), normal_scores(means)
