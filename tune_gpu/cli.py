@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import click
 
+from tune_gpu.compare.command import compare
+from tune_gpu.doctor.command import doctor
 from tune_gpu.launch import launch
 from tune_gpu.plan import plan
+from tune_gpu.promote.command import promote
+from tune_gpu.report.command import report
+from tune_gpu.status import status
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -14,5 +19,9 @@ def main() -> None:
     """Finds the configuration of several inference services that share a GPU."""
 
 
-main.add_command(launch)
-main.add_command(plan)
+for _command in (launch, plan, report, compare, promote, status, doctor):
+    main.add_command(_command)
+
+
+if __name__ == "__main__":
+    main()

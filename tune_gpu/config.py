@@ -34,6 +34,8 @@ class VllmSettings:
     """`dummy` draws random weights of the true shape: speed and memory depend on shapes, not on values."""
     cpu_cores: str | None = None
     """CPU only: the cores of the engine, as in `VLLM_CPU_OMP_THREADS_BIND` and taskset ("0", "0-1", "0,2")."""
+    mps_active_thread_pct: float | None = None
+    """Cards only, with `run.mps`: share of the multiprocessors that it may use (CUDA_MPS_ACTIVE_THREAD_PERCENTAGE); null or 100 leaves MPS out."""
     extra_args: dict[str, Any] = field(default_factory=dict)
     """Any further flag of `vllm serve`, by its long name without dashes in front."""
     env: dict[str, str] = field(default_factory=dict)
@@ -56,6 +58,10 @@ class WhisperSettings:
     condition_on_previous_text: bool = False
     cpu_cores: str | None = None
     """CPU only: the cores that the service may use."""
+    batch_size: int = 1
+    """Above 1 the pieces of a long utterance are decoded together, up to so many (faster-whisper's batched pipeline)."""
+    mps_active_thread_pct: float | None = None
+    """As vLLM's."""
     env: dict[str, str] = field(default_factory=dict)
     start_timeout_s: float = 120.0
 
@@ -171,12 +177,38 @@ class WorkloadSettings:
 
 
 @dataclass
+class TelemetrySettings:
+    """When a window of load counts. What was disturbed is measured again; see `telemetry/verdicts.py`."""
+
+    max_invalid_windows: int = 2
+    """So many windows of one evaluation may be measured again; one more, and it is `measurement_invalid`."""
+    max_throttled_share: float = 0.1
+    """Of the readings in which heat or power may hold the clocks down."""
+    power_cap_invalidates: bool = True
+    """`false` for a card that always runs at its power cap: only heat and falling clocks then disturb a window."""
+    max_clock_fall_share: float = 0.15
+    """How far the clock under load may fall within a window, and below that of the windows before."""
+
+
+@dataclass
 class RaySettings:
     address: str | None = None
     """`auto`, `host:port` or `ray://host:port` joins a cluster; null starts a local Ray that ends with the run."""
-    max_concurrent_trials: int = 1
+    max_concurrent_trials: int | None = None
+    """Null: as many as the cluster's cards hold; on the CPU one."""
+    trials_per_card: int = 1
+    """Above 1 trials share a card, for a first, coarse screening: they disturb each other, and every number so measured says it."""
     cpus_per_trial: float = 1.0
-    gpus_per_trial: float = 1.0
+    """Cores that Ray counts for a trial: on a card for its load generator, on the CPU for all of it."""
+    cpus_per_service: float = 0.5
+    """On a card, for each of the two services."""
+    max_retries: int = 2
+    """How often a trial whose failure may pass (`port_conflict`, `service_lost`, `measurement_invalid`) is tried again; `startup_timeout` once."""
+    runtime_env: dict[str, Any] = field(default_factory=dict)
+    """Ray's runtime environment of every trial and service (`env_vars`, `working_dir`, `pip` …)."""
+    storage_path: str | None = None
+    """Where Ray keeps its own results and a copy of the artifacts goes: a folder or any URI that Ray's storage takes (`s3://…`); null: the
+    run's own folder."""
     dashboard: bool = True
     connect_timeout_s: float = 20.0
 
@@ -196,6 +228,92 @@ class RunSettings:
     warm_engine: bool = True
     """Start engines by fork from a process that has vLLM imported (CPU) and keep one while its flags do not change."""
     stop_timeout_s: float = 20.0
+    hang_timeout_s: float = 15.0
+    """A service that runs, and for so long answers neither its health check nor any request under way, is hung; 0 waits for the requests'
+    own time-outs."""
+    mps: bool = False
+    """Permission to start NVIDIA's MPS daemon for the trials that ask for it (`mps_active_thread_pct`), and to stop it after them."""
+
+
+@dataclass
+class ConfirmSettings:
+    """How differences are shown: `tune-gpu compare`, and the end of every run. Arms are deployed in turn, round after round, under the same
+    traffic; `tune_gpu/compare/` has the statistics."""
+
+    enabled: bool = True
+    """Confirm the last generation's best before the run names its winner."""
+    metric: str = "fitness"
+    """What the winner must be better in than the baseline to be `confirmed`."""
+    candidates: int = 2
+    """How many of the last generation's best compete for it, the best of all counted."""
+    confidence: float = 0.95
+    """Per metric; the looks at a growing comparison share what is left to 1."""
+    min_rounds: int = 3
+    max_rounds: int = 12
+    budget_s: float = 600.0
+    """A run's confirmation ends here, with a verdict or without (a command's `--budget-s` is its own)."""
+    windows: int | None = None
+    """Of one deployment; null: `workload.windows`."""
+    window_s: float | None = None
+    capacity: bool = True
+    """Also find the capacity in every deployment (the fitness wants it, unless its weight is 0)."""
+    tolerances: dict[str, float] = field(
+        default_factory=lambda: {
+            "voice_turn_ms": 10.0,
+            "stt_latency_ms": 10.0,
+            "llm_latency_ms": 10.0,
+            "ttft_ms": 10.0,
+            "wer": 0.01,
+            "failed_pct": 0.5,
+            "capacity": 0.5,
+            "fitness": 0.01,
+        }
+    )
+    """Metric -> a difference that does not matter: per cent for latencies, else in the metric's own unit."""
+
+
+@dataclass
+class ServiceTarget:
+    """A service where it is deployed."""
+
+    unit: str = ""
+    """Of systemd, or of the process supervisor."""
+    url: str = ""
+    key_env: str = ""
+    """The variable that holds its key when `promote --apply` probes it; the key itself is never written anywhere."""
+    command: list[str] = field(default_factory=list)
+    """What starts it; empty: this installation's own."""
+
+
+@dataclass
+class PromoteSettings:
+    """When a winner may be deployed, where, and what takes it back."""
+
+    device: str = "auto"
+    """The target's kind of device: `cuda`, `cpu`, or `auto` (this machine's)."""
+    metric: str = "voice_turn_ms.p95"
+    min_gain_pct: float = 10.0
+    """The winner must be better than the baseline by so much in the metric, and worse in none beyond `confirm.tolerances`."""
+    neighbours_mib: float | None = None
+    """Memory that others use on the target's device; null: what they use now."""
+    neighbours_tolerance_mib: float = 512.0
+    soak_s: float = 300.0
+    soak_growth_pct: float = 5.0
+    """A service's memory may grow by so much during the soak."""
+    target: str = "systemd"
+    """`systemd` or `process` (a plain supervisor)."""
+    install_dir: str = "/etc/tune-gpu"
+    systemd_dir: str = "/etc/systemd/system"
+    served_model_name: str | None = None
+    """What the deployed vLLM calls its model; null: the model's own name."""
+    vllm: ServiceTarget = field(default_factory=lambda: ServiceTarget("vllm.service", "http://127.0.0.1:8000", "VLLM_API_KEY"))
+    whisper: ServiceTarget = field(default_factory=lambda: ServiceTarget("whisper.service", "http://127.0.0.1:8001", "TUNE_GPU_API_KEY"))
+    health_deadline_s: float = 300.0
+    """Both services must answer `/health` so long after the restart."""
+    probes: int = 5
+    """Live voice turns that are then taken, one after another."""
+    probe_max_ratio: float = 2.0
+    """Their median must stay below so many times what the comparison measured."""
 
 
 @dataclass
@@ -212,5 +330,8 @@ class ExperimentConfig:
     objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
     workload: WorkloadSettings = field(default_factory=WorkloadSettings)
     search: SearchSettings = field(default_factory=SearchSettings)
+    telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
+    confirm: ConfirmSettings = field(default_factory=ConfirmSettings)
+    promote: PromoteSettings = field(default_factory=PromoteSettings)
     ray: RaySettings = field(default_factory=RaySettings)
     run: RunSettings = field(default_factory=RunSettings)

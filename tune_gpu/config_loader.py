@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from tune_gpu.candidate import deployment
-from tune_gpu.config import ExperimentConfig
+from tune_gpu.config import ExperimentConfig, TelemetrySettings
 from tune_gpu.errors import UserError
 
 DEFAULT_SPACE = "spica_gpu_allocation"
@@ -34,7 +33,10 @@ def load_config(space: str, overrides: list[str], device_kind: str | None = None
     """
     content = _read(find_space(space))
     overlays = content.pop("devices", None) or {}
-    layers = [content, overlays.get(device_kind) or {}, _parse_overrides(overrides)]
+    overlay = (overlays.get(device_kind) or {}) if isinstance(overlays, dict) else overlays
+    if not isinstance(overlay, dict):
+        raise UserError(f"devices: {overlay!r}: allowed is a mapping of cpu and cuda to what differs there")
+    layers = [content, overlay, _parse_overrides(overrides)]
     config = OmegaConf.structured(ExperimentConfig)
     for number, layer in enumerate(layers):
         for key in ("parameters", "baseline"):  # an overlay's set of knobs replaces the set, it does not add to it
@@ -43,11 +45,21 @@ def load_config(space: str, overrides: list[str], device_kind: str | None = None
         _check_keys(ExperimentConfig, layer, "")
         try:
             config = OmegaConf.merge(config, layer)
-        except OmegaConfBaseException as error:
+        except Exception as error:  # OmegaConf's own, and a TypeError here and there
             raise UserError(_one_line(error)) from error
     try:
         return cast(ExperimentConfig, OmegaConf.to_object(config))
-    except OmegaConfBaseException as error:
+    except Exception as error:
+        raise UserError(_one_line(error)) from error
+
+
+def apply_overrides(config: ExperimentConfig, overrides: list[str]) -> ExperimentConfig:
+    """A configuration with `key=value` written over it. Raises UserError."""
+    layer = _parse_overrides(overrides)
+    _check_keys(ExperimentConfig, layer, "")
+    try:
+        return cast(ExperimentConfig, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(config), layer)))
+    except Exception as error:
         raise UserError(_one_line(error)) from error
 
 
@@ -82,15 +94,21 @@ def find_space(space: str) -> Path:
 def check_config(config: ExperimentConfig) -> None:
     """What can be known to be wrong before anything starts. Raises UserError."""
     from tune_gpu import objective, tournament
+    from tune_gpu.artifacts import check_name
+    from tune_gpu.compare import confirm
     from tune_gpu.services.models import resolve_llm, resolve_whisper
     from tune_gpu.services.ports import check_port_range, free_port
     from tune_gpu.services.vllm_server import parse_cores
     from tune_gpu.space import SearchSpace
+    from tune_gpu.workload.audio import load_utterances
 
+    check_name("name", config.name)
     space = SearchSpace.from_specs(config.parameters)
     tournament.check(config.search)
     objective.check(config.objective)
+    confirm.check(config.confirm, config.objective.latency_percentile)
     _check_workload(config)
+    _check_telemetry(config.telemetry)
     check_port_range(config.run.port_range)
     free_port(config.run.port_range)
     if config.baseline:
@@ -99,12 +117,16 @@ def check_config(config: ExperimentConfig) -> None:
         except UserError as error:
             raise UserError(f"baseline.{error}") from error
     _check_writable(Path(config.run.artifacts_dir).expanduser())
+    if config.ray.address is None:  # on a cluster the clips are the worker's
+        load_utterances(config.workload.audio)
     for name, parameter in space.parameters.items():
         for value in parameter.values or (parameter.low, parameter.high):
             services = deployment(config, {name: value})
             share = services.vllm.gpu_memory_utilization
             if not isinstance(share, (int, float)) or not 0 < share <= 1:
                 raise UserError(f"vllm.gpu_memory_utilization={share}: allowed is above 0 and at most 1")
+            if config.ray.address is not None:  # models and cores are the worker's
+                continue
             resolve_llm(services.vllm.model)
             resolve_whisper(services.whisper.model)
             for key, cores in (("vllm.cpu_cores", services.vllm.cpu_cores), ("whisper.cpu_cores", services.whisper.cpu_cores)):
@@ -139,6 +161,14 @@ def _check_workload(config: ExperimentConfig) -> None:
     for name in ("background_rate_per_s", "solo_window_s", "capacity_step_s", "session_pause_s", "warmup_turns"):
         if not getattr(workload, name) >= 0:
             raise UserError(f"workload.{name}={getattr(workload, name)}: allowed is 0 or more")
+
+
+def _check_telemetry(settings: TelemetrySettings) -> None:
+    if settings.max_invalid_windows < 0:
+        raise UserError(f"telemetry.max_invalid_windows={settings.max_invalid_windows}: allowed is 0 or more")
+    for name in ("max_throttled_share", "max_clock_fall_share"):
+        if not 0 < getattr(settings, name) <= 1:
+            raise UserError(f"telemetry.{name}={getattr(settings, name)}: allowed is above 0 and at most 1")
 
 
 def _check_writable(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from importlib import metadata
 
@@ -31,7 +32,7 @@ def choose_device(requested: str, *, cluster_gpus: int | None = None) -> DeviceC
     """
     if requested == "cpu":
         return DeviceChoice("cpu", "device=cpu was asked for: measuring on the CPU", 0)
-    cards = nvidia_cards() if cluster_gpus is None else cluster_gpus
+    cards = cards_here() if cluster_gpus is None else cluster_gpus
     missing = None if cards else "no NVIDIA GPU is found (NVML sees none)"
     if cards and cluster_gpus is None and not _installed("vllm"):
         missing = "a GPU is there but vLLM for it is not installed (pip install 'tune-gpu[gpu]')"
@@ -40,6 +41,15 @@ def choose_device(requested: str, *, cluster_gpus: int | None = None) -> DeviceC
     if requested == "cuda":
         raise UserError(f"device=cuda: {missing}; allowed here: device=cpu")
     return DeviceChoice("cpu", f"{missing}: measuring the same services on the CPU (device: cpu in every artifact)", 0)
+
+
+def cards_here() -> int:
+    """Cards of this machine that CUDA_VISIBLE_DEVICES leaves (indices, UUIDs or MIG instances, each counts as one), or all of them."""
+    there = nvidia_cards()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if there == 0 or visible is None:
+        return there
+    return len([device for device in visible.split(",") if device.strip() not in ("", "-1", "NoDevFiles")])
 
 
 def _installed(distribution: str) -> bool:

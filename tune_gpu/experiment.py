@@ -2,74 +2,39 @@
 
 from __future__ import annotations
 
-import contextlib
+import json
 import logging
-import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from ray import tune
 
-from trainables.spica import spica_trainable
+from trainables.spica import SpicaTrainable, spica_trainable
+from tune_gpu import sharing
 from tune_gpu.artifacts import RunFolder, as_result, manifest, now
 from tune_gpu.candidate import deployment, engine_key
-from tune_gpu.config import ExperimentConfig, RaySettings
+from tune_gpu.compare.records import confirmation_of
+from tune_gpu.config import ExperimentConfig
+from tune_gpu.confirmation import Confirmation, confirm_run
 from tune_gpu.devices import DeviceChoice
 from tune_gpu.errors import UserError
+from tune_gpu.full_disk import StopWhenUnwritable, unwritable, why_unwritable
 from tune_gpu.live import Progress
+from tune_gpu.mirror import Mirror
+from tune_gpu.ray_client import courier, through_client
 from tune_gpu.refusals import Refusals
+from tune_gpu.resources import arena_resources, concurrency, trial_resources
+from tune_gpu.retries import LOST, Cause
 from tune_gpu.rzero import RZeroScheduler, RZeroSearch, replay
 from tune_gpu.space import SearchSpace
-from tune_gpu.summary import summarise_run, winner_of
+from tune_gpu.summary import standing_of, summarise_run, winner_of
+from tune_gpu.telemetry.neighbours import Neighbours, neighbours_on
 from tune_gpu.telemetry.probe import open_probe
+from tune_gpu.tensorboard import import_writer
 from tune_gpu.tournament import Candidate, Result, Tournament
-
-_TUNE_ENVIRONMENT = {
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a model's path may be relative to where the user stands
-    "TUNE_GLOBAL_CHECKPOINT_S": "0",  # nothing measured is lost
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-}
-
-
-@contextlib.contextmanager
-def local_or_joined_ray(settings: RaySettings) -> Iterator[None]:
-    """Join the cluster of `ray.address`, or start a local Ray that ends with the block. Raises UserError if none answers."""
-    import ray
-
-    os.environ.update({key: os.environ.get(key, value) for key, value in _TUNE_ENVIRONMENT.items()})
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-    if settings.address is None:
-        os.environ.pop("RAY_ADDRESS", None)
-        ray.init(include_dashboard=settings.dashboard, **options)
-    else:
-        _check_answers(settings)
-        try:
-            ray.init(address=settings.address, **options)
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-            first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            raise UserError(f"ray.address={settings.address}: no Ray cluster answers there ({first.strip()[:200]})") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _check_answers(settings: RaySettings) -> None:
-    """Ray waits for minutes and prints pages for an address that nobody listens at; a socket tells in a moment."""
-    import socket
-
-    address = str(settings.address)
-    if address == "auto":
-        return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=settings.connect_timeout_s).close()
-    except (OSError, ValueError) as error:
-        raise UserError(f"ray.address={address}: nothing answers there ({error}); allowed: auto, host:port, ray://host:port") from error
+from tune_gpu.tune_callbacks import Announcer, RetryBook
 
 
 class Experiment:
@@ -85,32 +50,59 @@ class Experiment:
 
     def __init__(self, config: ExperimentConfig, choice: DeviceChoice, folder: RunFolder, progress: Progress, refusals: Refusals) -> None:
         self.config, self.choice, self.folder, self.progress = config, choice, folder, progress
-        self.lines: list[dict[str, Any]] = list(folder.candidates())
+        lines = self.lines
         self.tournament = new_tournament(config, refusals)
-        self._device = _describe(choice)
+        self.trainable: type[SpicaTrainable] | None = None
+        """Another evaluation than the real one."""
+        self._retries = RetryBook(config.ray.max_retries)
+        self._refusals = refusals
+        self._mirror = Mirror(config.ray.storage_path, folder.root) if config.ray.storage_path else None
+        self._device = describe_device(choice)
         self._started = time.monotonic()
-        self._before_s = sum(float(line.get("wall_s") or 0.0) for line in self.lines)
+        self._unwritten = StopWhenUnwritable()
+        self.setup_s = 0.0
+        """What came before (imports, the plan, Ray), for the costs; set by whoever knows it."""
+        self._confirm_s = 0.0
+        self._before_s = sum(float(line.get("wall_s") or 0.0) for line in lines)
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """What has been measured, from where it is kept: the driver of a long run holds none of it meanwhile."""
+        return list(self.folder.candidates())
 
     def run(self) -> dict[str, Any]:
         """Run it to its end (or from where it was to its end) and return the summary. Ray must be up."""
-        search = RZeroSearch(metric="fitness", mode="max", tournament=self.tournament, wrap=True, on_result=self._record)
-        told = {line["candidate_id"]: (line["params"], as_result(line)) for line in self.lines}
+        search = RZeroSearch(metric="fitness", mode="max", tournament=self.tournament, wrap=True, on_result=self._record, again=self._retries.again)
+        lines = self.lines
+        told = {line["candidate_id"]: (line["params"], as_result(line)) for line in lines}
         try:
             search.give_back(replay(self.tournament, told))
         except ValueError as error:
             raise UserError(f"{self.folder.run_id} cannot be resumed with this program: {error}") from error
-        for line in self.lines:
+        for line in lines:
             self.progress.ended(line, replayed=True)
-        record = manifest(self.folder.run_id, self.config.search.seed, self._device[0])
+        info, neighbours = self._device
+        record = manifest(self.folder.run_id, self.config.search.seed, info) | {"neighbours": neighbours.as_dict()}
         self.folder.write_json("manifest.json", record)
         ended = "interrupted"
         try:
             if not self.tournament.finished:
-                self._tuner(search).fit()
+                self._fit(search)
+            if self._unwritten.error:
+                raise self._unwritten.error
             ended = self._why_ended()
+        except Exception as error:
+            if reason := why_unwritable(self.folder.path, self._unwritten.error or error):
+                raise unwritable(self.folder.path, self.folder.run_id, reason) from error
+            raise
         finally:
-            summary = self._conclude(ended)
-            self.folder.write_json("manifest.json", record | {"ended_at": now()})
+            try:
+                summary = self._conclude(ended)
+                self.folder.write_json("manifest.json", record | {"ended_at": now()})
+            except OSError as error:
+                reason = why_unwritable(self.folder.path, error) or str(error)
+                raise unwritable(self.folder.path, self.folder.run_id, reason) from error
+            self._copy("config.yaml", "plan.json", "manifest.json", "summary.json")
         return summary
 
     def _why_ended(self) -> str:
@@ -120,15 +112,30 @@ class Experiment:
         # Tune takes a Ctrl-C for itself and returns as if all were well.
         return "time budget" if budget_s and time.monotonic() - self._started >= budget_s else "interrupted"
 
-    def _tuner(self, search: RZeroSearch) -> tune.Tuner:
-        resources = {"CPU": self.config.ray.cpus_per_trial}
-        if self.choice.kind == "cuda":
-            resources["GPU"] = self.config.ray.gpus_per_trial
-        parallel = 1 if self.choice.kind == "cpu" else max(1, min(self.choice.n_cards, self.config.ray.max_concurrent_trials))
+    def _fit(self, search: RZeroSearch) -> None:
+        if not through_client():
+            self._tuner(search, [Announcer(self.progress)]).fit()
+            return
+        with courier(self.progress.began, self._received) as sends:
+            self._tuner(search, [sends]).fit()
+        # The searcher that has heard all this lived on the cluster; this process's own is brought to where that one is.
+        self.tournament = new_tournament(self.config, self._refusals)
+        replay(self.tournament, {line["candidate_id"]: (line["params"], as_result(line)) for line in self.lines})
+        self.tournament.ask()
+
+    def _received(self, candidate: Candidate, line_json: str | None, causes: list[Cause]) -> None:
+        outcome = Result("failed", transient=True)
+        self._keep(json.loads(line_json) if line_json else _lost_line(candidate, outcome, self.choice.kind, causes))
+
+    def _tuner(self, search: RZeroSearch, callbacks: list[tune.Callback]) -> tune.Tuner:
+        config, kind = self.config, self.choice.kind
+        parallel = concurrency(config, kind, self.choice.n_cards).trials
         settings = self.config.search
+        import_writer()
         attempt = 1 + len(list(self.folder.path.glob("ray/*")))
+        (self.folder.path / "ray" / f"attempt-{attempt}").mkdir(parents=True)
         return tune.Tuner(
-            spica_trainable(asdict(self.config), self.choice.kind, resources),
+            spica_trainable(asdict(config), kind, lambda params: trial_resources(config, params, kind), self.trainable),
             tune_config=tune.TuneConfig(
                 search_alg=search,
                 scheduler=RZeroScheduler(search, window_budget=settings.window_budget) if settings.racing else None,
@@ -141,71 +148,109 @@ class Experiment:
             ),
             run_config=tune.RunConfig(
                 name=f"attempt-{attempt}",
-                storage_path=str(self.folder.path / "ray"),
+                storage_path=f"{self._mirror.uri.rstrip('/')}/{config.name}/{self.folder.run_id}/ray" if self._mirror else str(self.folder.path / "ray"),
                 verbose=0,
-                callbacks=[_Announcer(self.progress)],
-                failure_config=tune.FailureConfig(max_failures=0),
+                stop=self._unwritten,
+                callbacks=[self._retries, *callbacks],
+                failure_config=tune.FailureConfig(max_failures=config.ray.max_retries),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
 
     def _record(self, candidate: Candidate, outcome: Result, result: Mapping[str, Any] | None) -> None:
         line = _unflatten(result) if result else None
+        if line is not None and (before := self._retries.carried(candidate.candidate_id)):
+            line |= {"retries": [*before, *line["retries"]], "n_retries": len(before) + line["n_retries"]}
         if line is None:
-            line = _lost_line(candidate, outcome, self.choice.kind)
-        self.folder.append_candidate(line)
-        self.lines.append(line)
+            line = _lost_line(candidate, outcome, self.choice.kind, self._retries.causes(candidate.candidate_id))
+        self._keep(line)
+
+    def _copy(self, *names: str) -> None:
+        """Files of the run, to where `ray.storage_path` says; what cannot be copied is still here."""
+        try:
+            if self._mirror:
+                self._mirror.push(*(self.folder.path / name for name in names), self.folder.root / "winners" / f"{self.config.name}.json")
+        except OSError as error:
+            logging.getLogger(__name__).warning("%s: not copied: %s", ", ".join(names), error)
+
+    def _keep(self, line: dict[str, Any]) -> None:
+        try:
+            self.folder.append_candidate(line)
+        except OSError as error:
+            self._unwritten.note(error)
+            return
+        self._copy(f"gen_{line['generation']}_candidates.jsonl")
         self.progress.ended(line)
 
     def _conclude(self, ended: str) -> dict[str, Any]:
+        summary = self._summary(ended)
+        if not summary["best"] or ended == "interrupted":
+            self.folder.write_json("summary.json", summary)
+            return summary
+        began = time.monotonic()
+        found = self._confirm(summary)
+        self._confirm_s = time.monotonic() - began
+        if found.interrupted:
+            summary = self._summary("interrupted")
+        else:
+            summary = self._summary(ended) | {"search_best": summary["best"]}
+            if found.winner != summary["best"]["params"]:
+                better = next(standing for standing in self.tournament.standings() if standing.params == found.winner)
+                summary["best"] = standing_of(self.lines, better)
+            said = {"confirmed": found.confirmed, "confirmed_why": found.why} | (confirmation_of(found.record) if found.record else {})
+            summary["confirmation"] = said
+            self.folder.write_winner(winner_of(summary, self.lines, self._device[0], self._device[1].mib, said))
+        self.folder.write_json("summary.json", summary)
+        return summary
+
+    def _confirm(self, summary: Mapping[str, Any]) -> Confirmation:
+        if summary["ended"] == "time budget":
+            return Confirmation(False, "the run's time budget ended before its winner could be confirmed", dict(summary["best"]["params"]))
+        return confirm_run(
+            self.config,
+            self.choice.kind,
+            self.folder,
+            summary["best"]["params"],
+            self.lines,
+            arena_resources(self.config, self.choice.kind),
+            self.progress.note,
+        )
+
+    def _summary(self, ended: str) -> dict[str, Any]:
         wall_s = self._before_s + time.monotonic() - self._started
-        summary = summarise_run(
+        return summarise_run(
             self.tournament,
             self.lines,
             run_id=self.folder.run_id,
             experiment=self.config.name,
             device=self.choice.kind,
-            wall_s=wall_s,
+            wall_s=wall_s + self.setup_s,
+            setup_s=self.setup_s,
+            confirm_s=self._confirm_s,
             baseline=self.config.baseline,
             ended=ended,
         )
-        self.folder.write_json("summary.json", summary)
-        if summary["best"] and ended != "interrupted":
-            self.folder.write_winner(winner_of(summary, self.lines, *self._device))
-        return summary
-
-
-class _Announcer(tune.Callback):
-    """Tells the progress which candidate has begun."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress: Progress | None = progress
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_progress": None}  # Tune pickles its callbacks; a terminal cannot be
-
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002 - Tune names them
-        if self._progress is not None:
-            self._progress.began(Candidate(**trial.config["candidate"]))
 
 
 def new_tournament(config: ExperimentConfig, refusals: Refusals) -> Tournament:
     """The search of a configuration, before its first proposal; candidates that share an engine stand together."""
     space = SearchSpace.from_specs(config.parameters)
+    rules = [rule for rule in (refusals.allowed(space), sharing.allowed(config, config.device)) if rule is not None]
     return Tournament(
-        SearchSpace.from_specs(config.parameters, allowed=refusals.allowed(space)),
+        SearchSpace.from_specs(config.parameters, allowed=(lambda params: all(rule(params) for rule in rules)) if rules else None),
         config.search,
         baseline=config.baseline or None,
         order_key=lambda params: engine_key(deployment(config, params).vllm),
     )
 
 
-def _describe(choice: DeviceChoice) -> tuple[dict[str, Any], float]:
+def describe_device(choice: DeviceChoice) -> tuple[dict[str, Any], Neighbours]:
+    """The device and who is on it now; on a cluster each candidate's line has its own."""
     if choice.kind == "cuda" and not _nvml_here():
-        return {"kind": "cuda", "name": f"{choice.n_cards} GPUs of the Ray cluster"}, 0.0
+        return {"kind": "cuda", "name": f"{choice.n_cards} GPUs of the Ray cluster"}, Neighbours()
     probe = open_probe(choice.kind)
     try:
-        return probe.info.as_dict(), probe.read().used_mib
+        return probe.info.as_dict(), neighbours_on(probe)
     finally:
         probe.close()
 
@@ -218,25 +263,15 @@ def _nvml_here() -> bool:
 
 def _unflatten(result: Mapping[str, Any]) -> dict[str, Any] | None:
     """Tune hands a searcher flat results (`line/status`), dictionaries and all; the line travels as JSON for that reason."""
-    import json
-
     text = result.get("line_json")
     return dict(json.loads(text)) if text else None
 
 
-def _lost_line(candidate: Candidate, outcome: Result, device: str) -> dict[str, Any]:
+def _lost_line(candidate: Candidate, outcome: Result, device: str, retries: Sequence[Cause]) -> dict[str, Any]:
     return {
         **asdict(candidate),
         "status": "failed",
-        "failure": {
-            "kind": "service_lost",
-            "service": "tune_gpu",
-            "phase": "load",
-            "message": "the trial's own process ended without a result",
-            "evidence": "",
-            "shortfall": 0.0,
-            "retryable": True,
-        },
+        "failure": {**LOST, "evidence": "", "shortfall": 0.0, "retryable": True},
         "fitness": None,
         "fitness_stderr": None,
         "violations": {},
@@ -247,6 +282,8 @@ def _lost_line(candidate: Candidate, outcome: Result, device: str) -> dict[str, 
         "device": device,
         "started_at": now(),
         "wall_s": 0.0,
+        "n_retries": len(retries),
+        "retries": list(retries),
         "duration_s": {"start": 0.0, "load": 0.0, "stop": 0.0},
         "engine_reused": False,
         "engine": {},

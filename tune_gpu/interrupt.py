@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 from collections.abc import Iterator
 from types import FrameType
 
@@ -20,3 +21,12 @@ def terminated_as_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def handler_kept(number: signal.Signals) -> Iterator[None]:
+    """After the block a signal has the handler that it had before: `ray.init` puts its own in the place of it (main thread only)."""
+    before = signal.getsignal(number)
+    yield
+    if threading.current_thread() is threading.main_thread() and before is not None:
+        signal.signal(number, before)

@@ -9,14 +9,20 @@ from typing import Any
 import click
 from rich.console import Console
 
+from tune_gpu import sharing
 from tune_gpu.artifacts import RunFolder
 from tune_gpu.config import ExperimentConfig, RaySettings
 from tune_gpu.config_loader import DEFAULT_SPACE, as_yaml, check_config, device_setting, load_config, raw_setting
 from tune_gpu.devices import DeviceChoice, check_installed, choose_device
 from tune_gpu.errors import UserError
+from tune_gpu.interrupt import terminated_as_interrupt
 from tune_gpu.live import Progress, describe_params
 from tune_gpu.preflight import this_card, this_node
+from tune_gpu.redaction import Redactor, restore_secrets
 from tune_gpu.refusals import Refusals, plan_space
+from tune_gpu.report.reading import read_folder
+from tune_gpu.resources import check_resources, concurrency
+from tune_gpu.services.process import process_age_s
 from tune_gpu.space import SearchSpace
 
 
@@ -25,7 +31,8 @@ from tune_gpu.space import SearchSpace
 @click.argument("overrides", nargs=-1)
 @click.option("--resume", metavar="RUN_ID", help="Go on with a run that was stopped; nothing that it measured is measured again.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the winner only.")
-def launch(space: str | None, overrides: tuple[str, ...], resume: str | None, quiet: bool) -> None:
+@click.option("-v", "--verbose", is_flag=True, help="Also print where the seconds of each evaluation went, and why one failed.")
+def launch(space: str | None, overrides: tuple[str, ...], resume: str | None, quiet: bool, verbose: bool) -> None:
     """Find the configuration that serves the traffic best.
 
     SPACE is a name in search_spaces/ or a path to a YAML file (default: spica_gpu_allocation). Any setting of it can be overridden with
@@ -46,30 +53,35 @@ def launch(space: str | None, overrides: tuple[str, ...], resume: str | None, qu
         overrides, space = (space, *overrides), None
     console = Console()
     try:
-        sys.exit(_launch(console, space, list(overrides), resume, quiet))
+        with terminated_as_interrupt():
+            sys.exit(_launch(console, space, list(overrides), resume, quiet, verbose))
     except UserError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
+    except KeyboardInterrupt:
+        click.echo("stopped before anything was measured", err=True)
+        sys.exit(130)
 
 
-def _launch(console: Console, space: str | None, overrides: list[str], resume: str | None, quiet: bool) -> int:
+def _launch(console: Console, space: str | None, overrides: list[str], resume: str | None, quiet: bool, verbose: bool) -> int:
     if resume:
         config, choice, folder = _resumed(space, overrides, resume)
     else:
         config, choice, folder = _new(space or DEFAULT_SPACE, overrides)
-    from tune_gpu.experiment import (
-        Experiment,
-        local_or_joined_ray,
-        new_tournament,
-    )  # Ray is imported only once the input is known to be good
-    from tune_gpu.interrupt import terminated_as_interrupt
+    # Ray is imported only once the input is known to be good.
+    from tune_gpu.experiment import Experiment, new_tournament
+    from tune_gpu.ray_session import check_cards_here, local_or_joined_ray
 
     say = (lambda *_a, **_k: None) if quiet else console.print
     say(f"{config.name}: {choice.why}", highlight=False, soft_wrap=True)
+    say(f"ray: {concurrency(config, choice.kind, choice.n_cards).why}", highlight=False, soft_wrap=True)
     refusals = Refusals.read(folder) if resume else _plan(config, choice)
     say(refusals.describe(), highlight=False, soft_wrap=True)
+    if sharing.allowed(config, choice.kind) is not None:
+        say(f"left out: candidates with MPS; {sharing.forbidden(config, choice.kind)}", highlight=False, soft_wrap=True)
     try:
-        with terminated_as_interrupt(), local_or_joined_ray(config.ray):
+        with local_or_joined_ray(config.ray, choice.n_cards):
+            check_cards_here(config, choice.kind)
             if not resume:
                 folder.create(as_yaml(config))
                 refusals.write(folder)
@@ -81,8 +93,10 @@ def _launch(console: Console, space: str | None, overrides: list[str], resume: s
                 highlight=False,
                 soft_wrap=True,
             )
-            with Progress(console, total, list(config.parameters), quiet=quiet) as progress:
-                summary = Experiment(config, choice, folder, progress, refusals).run()
+            with Progress(console, total, list(config.parameters), quiet=quiet, verbose=verbose) as progress:
+                experiment = Experiment(config, choice, folder, progress, refusals)
+                experiment.setup_s = process_age_s()
+                summary = experiment.run()
         if summary["ended"] == "interrupted":
             raise KeyboardInterrupt
     except KeyboardInterrupt:
@@ -90,7 +104,19 @@ def _launch(console: Console, space: str | None, overrides: list[str], resume: s
         again += f" run.artifacts_dir={config.run.artifacts_dir}" if config.run.artifacts_dir != "artifacts" else ""
         console.print(f"\nstopped; what was measured is kept in {folder.path}; go on with: {again}", highlight=False, soft_wrap=True)
         return 130
-    return _conclude(console, summary, folder, config)
+    code = _conclude(console, summary, folder, config)
+    _report(console, folder)
+    return code
+
+
+def _report(console: Console, folder: RunFolder) -> None:
+    """`report.html`; the run is over and kept, so that a page that cannot be made does not make it a failure."""
+    from tune_gpu.report.command import write_report
+
+    try:
+        console.print(f"  report: {write_report(folder)}", highlight=False, soft_wrap=True)
+    except UserError as error:
+        console.print(f"  no report: {error}", style="red", highlight=False, soft_wrap=True, markup=False)
 
 
 def _plan(config: ExperimentConfig, choice: DeviceChoice) -> Refusals:
@@ -102,12 +128,15 @@ def _plan(config: ExperimentConfig, choice: DeviceChoice) -> Refusals:
 
 def _new(space: str, overrides: list[str]) -> tuple[ExperimentConfig, DeviceChoice, RunFolder]:
     choice = choose_device(device_setting(space, overrides), cluster_gpus=_cluster_gpus(space, overrides))
-    check_installed(choice.kind)
+    if raw_setting(space, overrides, "ray.address") is None:  # on a cluster the services run elsewhere
+        check_installed(choice.kind)
     config = load_config(space, overrides, choice.kind)
     config.device = choice.kind
     check_config(config)
+    check_resources(config, choice.kind)
+    sharing.check(config, choice.kind)
     run_id = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    return config, choice, RunFolder(config.run.artifacts_dir, config.name, run_id)
+    return config, choice, RunFolder(config.run.artifacts_dir, config.name, run_id, Redactor(config))
 
 
 def _resumed(space: str | None, overrides: list[str], run_id: str) -> tuple[ExperimentConfig, DeviceChoice, RunFolder]:
@@ -118,9 +147,14 @@ def _resumed(space: str | None, overrides: list[str], run_id: str) -> tuple[Expe
         raise UserError(f"{foreign[0]}: a resumed run keeps what it measures; only run.* and ray.* may be overridden")
     artifacts_dir = dict(override.split("=", 1) for override in overrides).get("run.artifacts_dir", "artifacts")
     folder = RunFolder.find(artifacts_dir, run_id)
+    read_folder(folder)  # what cannot be read cannot be gone on with, and is said in one line
     config = load_config(str(folder.path / "config.yaml"), overrides, None)
-    choice = choose_device(config.device)
+    restore_secrets(config)
+    folder.redactor = Redactor(config)
+    choice = choose_device(config.device, cluster_gpus=_cards_of_cluster(config.ray) if config.device == "cuda" else None)
     check_config(config)
+    check_resources(config, choice.kind)
+    sharing.check(config, choice.kind)
     return config, choice, folder
 
 
@@ -129,11 +163,18 @@ def _cluster_gpus(space: str, overrides: list[str]) -> int | None:
     address = raw_setting(space, overrides, "ray.address")
     if address is None or raw_setting(space, overrides, "device") == "cpu":
         return None
+    return _cards_of_cluster(RaySettings(address=str(address)))
+
+
+def _cards_of_cluster(settings: RaySettings) -> int | None:
+    """Null for this machine alone."""
+    if settings.address is None:
+        return None
     import ray
 
-    from tune_gpu.experiment import local_or_joined_ray
+    from tune_gpu.ray_session import local_or_joined_ray
 
-    with local_or_joined_ray(RaySettings(address=str(address))):
+    with local_or_joined_ray(settings):
         return int(ray.cluster_resources().get("GPU", 0))
 
 
@@ -158,6 +199,12 @@ def _conclude(console: Console, summary: dict[str, Any], folder: RunFolder, conf
     )
     if base and base["fitness"] is not None:
         console.print(f"  baseline: {base['fitness']:.4f} ({describe_params(base['params'])})", highlight=False, soft_wrap=True)
+    confirmation = summary["confirmation"]
+    if confirmation["confirmed"]:
+        console.print(f"  confirmed: {confirmation['confirmation']['sentence']}", style="green", highlight=False, soft_wrap=True)
+    console.print(
+        f"  {'' if confirmation['confirmed'] else 'not confirmed: '}{confirmation['confirmed_why']}", highlight=False, soft_wrap=True
+    )
     if summary["ties"]:
         console.print(f"  not told apart from it by these measurements: {len(summary['ties']) - 1} other", highlight=False, soft_wrap=True)
     console.print(

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from tune_gpu.live_table import fitness_of, ms, table_of
 from tune_gpu.tournament import Candidate
-
-
-def _ms(metrics: Mapping[str, Any], name: str) -> str:
-    value = metrics.get(name)
-    return f"{value['p50']:.0f} / {value['p95']:.0f}" if value else "-"
 
 
 def describe_params(params: Mapping[str, Any]) -> str:
@@ -29,11 +25,14 @@ class Progress:
     Args:
         total: evaluations that are planned.
         names: of the parameters: a column each.
+        quiet: says nothing.
+        verbose: also where the seconds of each evaluation went, what the engine said of itself, and the decisive line of a failure's log.
     """
 
-    def __init__(self, console: Console, total: int, names: list[str], *, quiet: bool = False) -> None:
-        self._console, self._total, self._names, self._quiet = console, total, names, quiet
+    def __init__(self, console: Console, total: int, names: list[str], *, quiet: bool = False, verbose: bool = False) -> None:
+        self._console, self._total, self._names, self._quiet, self._verbose = console, total, names, quiet, verbose
         self._rows: list[Mapping[str, Any]] = []
+        self._n_ended = 0
         self._now: Candidate | None = None
         self._phase = ""
         self._started = time.monotonic()
@@ -58,87 +57,65 @@ class Progress:
         self._now = candidate
         if self._live is None and not self._quiet:
             self._console.print(
-                f"{candidate.candidate_id} {candidate.origin}: {describe_params(candidate.params)} …", highlight=False, soft_wrap=True
-            )
+                f"{candidate.candidate_id} {candidate.origin}: {describe_params(candidate.params)} …",
+                highlight=False, soft_wrap=True, markup=False,
+            )  # fmt: skip
 
     def ended(self, line: Mapping[str, Any], *, replayed: bool = False) -> None:
         """An evaluation has ended."""
-        self._rows.append(line)
+        self._n_ended += 1
+        if self._console.is_terminal:  # elsewhere nobody sees the table, and a long run need not hold it
+            self._rows.append(line)
         self._now = None
         if not replayed:
             self._walls.append(float(line.get("wall_s") or 0.0))
         if self._live is None and not self._quiet:
-            self._console.print("  " + self._plain(line), highlight=False, soft_wrap=True)
+            self._console.print("  " + self._plain(line), highlight=False, soft_wrap=True, markup=False)
+        if self._verbose and not self._quiet and not replayed:
+            for detail in details(line):
+                self._console.print("    " + detail, highlight=False, soft_wrap=True, markup=False, style="dim")
+
+    def note(self, line: str) -> None:
+        """Anything else that a person should read now."""
+        if not self._quiet:
+            self._console.print(line, highlight=False, soft_wrap=True)
 
     def time_left_s(self) -> float | None:
         """From the mean evaluation so far; null before the first."""
         if not self._walls:
             return None
-        return sum(self._walls) / len(self._walls) * max(0, self._total - len(self._rows))
+        return sum(self._walls) / len(self._walls) * max(0, self._total - self._n_ended)
 
     def _plain(self, line: Mapping[str, Any]) -> str:
         left = self.time_left_s()
-        tail = f"[{len(self._rows)}/{self._total}{f', about {left:.0f} s left' if left else ''}]"
+        tail = f"[{self._n_ended}/{self._total}{f', about {left:.0f} s left' if left else ''}]"
         if line["fitness"] is None:
             failure = line["failure"] or {"kind": "violates " + ", ".join(line["violations"]), "message": ""}
             return f"{line['candidate_id']} {line['status']}: {failure['kind']} {failure['message']} {tail}"
         metrics = line["metrics"]
         return (
-            f"{line['candidate_id']} ok: fitness {line['fitness']:.4f}, stt p50/p95 {_ms(metrics, 'stt_latency_ms')} ms, "
-            f"llm {_ms(metrics, 'llm_latency_ms')} ms, turn {_ms(metrics, 'voice_turn_ms')} ms, wer {metrics['wer']}, "
+            f"{line['candidate_id']} ok: fitness {fitness_of(line)}, stt p50/p95 {ms(metrics, 'stt_latency_ms')} ms, "
+            f"llm {ms(metrics, 'llm_latency_ms')} ms, turn {ms(metrics, 'voice_turn_ms')} ms, wer {metrics['wer']}, "
             f"sessions {metrics['concurrent_capacity']}, {'engine re-used' if line['engine_reused'] else 'engine started'} {tail}"
         )
 
     def _table(self) -> Table:
-        left = self.time_left_s()
-        elapsed = time.monotonic() - self._started
-        title = f"{len(self._rows)} of {self._total} evaluations, {elapsed:.0f} s" + (f", about {left:.0f} s left" if left else "")
-        table = Table(title=title, title_justify="left", expand=False)
-        for column in (
-            "gen",
-            "candidate",
-            "origin",
-            *self._names,
-            "status",
-            "stt ms\np50 / p95",
-            "llm ms\np50 / p95",
-            "turn ms\np50 / p95",
-            "wer",
-            "sessions",
-            "engine",
-            "fitness",
-        ):
-            table.add_column(column, justify="right" if column in ("fitness", "wer", "sessions") else "left", no_wrap=True)
-        best = max((row["fitness"] for row in self._rows if row["fitness"] is not None), default=None)
-        for row in self._rows:
-            table.add_row(*self._cells(row), style="bold green" if row["fitness"] is not None and row["fitness"] == best else None)
-        if self._now is not None:
-            now = self._now
-            table.add_row(
-                str(now.generation),
-                now.candidate_id,
-                now.origin,
-                *(str(now.params.get(n, "")) for n in self._names),
-                "running",
-                *[""] * 7,
-                style="yellow",
-            )
-        return table
+        elapsed_s, left_s = time.monotonic() - self._started, self.time_left_s()
+        return table_of(self._console, self._rows, self._now, self._names, total=self._total, elapsed_s=elapsed_s, left_s=left_s)
 
-    def _cells(self, row: Mapping[str, Any]) -> list[str]:
-        metrics = row["metrics"]
-        head = [str(row["generation"]), row["candidate_id"], row["origin"], *(str(row["params"].get(name, "")) for name in self._names)]
-        if row["fitness"] is None:
-            kind = row["failure"]["kind"] if row["failure"] else "violates " + ", ".join(row["violations"])
-            return [*head, f"{row['status']}: {kind}", *[""] * 7]
-        return [
-            *head,
-            row["status"],
-            _ms(metrics, "stt_latency_ms"),
-            _ms(metrics, "llm_latency_ms"),
-            _ms(metrics, "voice_turn_ms"),
-            f"{metrics['wer']:.3f}" if metrics["wer"] is not None else "-",
-            str(metrics["concurrent_capacity"]) if metrics["concurrent_capacity"] is not None else "-",
-            "re-used" if row["engine_reused"] else "started",
-            f"{row['fitness']:.4f}",
-        ]
+
+def details(line: Mapping[str, Any]) -> Iterator[str]:
+    """What else is known of an evaluation, for who wants to know."""
+    spent = line["duration_s"]
+    parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in (spent.get("start_by_part") or {}).items())
+    yield (
+        f"{line['candidate_id']}: start {spent['start']:.1f} s ({parts}), warm {spent.get('warm', 0.0):.1f}, load {spent['load']:.1f}, "
+        f"stop {spent['stop']:.1f}"
+    )
+    engine = line.get("engine") or {}
+    if engine.get("kv_cache_tokens"):
+        at_most = f", {engine['max_concurrency']:.1f} sequences of the whole context" if engine.get("max_concurrency") else ""
+        peak = line["metrics"].get("kv_cache_peak_pct")
+        yield f"{line['candidate_id']}: KV cache of {engine['kv_cache_tokens']} tokens{at_most}" + (f", {peak:.2g} % in use at most" if peak is not None else "")
+    if line["failure"] and line["failure"].get("evidence"):
+        yield f"{line['candidate_id']}: {line['failure']['evidence']}"

@@ -12,11 +12,14 @@ from tune_gpu.artifacts import RunFolder
 from tune_gpu.config import ExperimentConfig
 from tune_gpu.errors import UserError
 from tune_gpu.preflight import CalibrationStore, DeviceMemory
-from tune_gpu.preflight.space_plan import Preflight, rows_of
+from tune_gpu.preflight.space_plan import PlanRow, Preflight, params_of, rows_of
+from tune_gpu.preflight.vectorised import VERDICTS, Predictions
 from tune_gpu.space import Params, SearchSpace
 
 FILE = "plan.json"
-_MOST = 100_000
+_MOST = 1_000_000
+_REASONS = 5_000
+_MOST_DRAWN = 2000
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class Refusals:
     refused: tuple[tuple[dict[str, Any], str], ...] = ()
     note: str = ""
     """Why nothing was planned, if so."""
+    candidates: tuple[Mapping[str, Any], ...] = ()
+    """What was predicted for each, for the memory map of the report (of the first 2000)."""
 
     def allowed(self, space: SearchSpace) -> Callable[[Params], bool] | None:
         """The known constraint for the search; null if nothing is refused."""
@@ -43,14 +48,18 @@ class Refusals:
     def write(self, folder: RunFolder) -> None:
         """`plan.json` of the run: a resumed run must refuse what it refused."""
         refused = [{"params": params, "reason": reason} for params, reason in self.refused]
-        folder.write_json(FILE, {"schema_version": 1, "counts": dict(self.counts), "refused": refused, "note": self.note})
+        folder.write_json(
+            FILE,
+            {"schema_version": 1, "counts": dict(self.counts), "refused": refused, "note": self.note, "candidates": list(self.candidates)},
+        )
 
     @classmethod
     def read(cls, folder: RunFolder) -> Refusals:
         """Of a run; nothing is refused where there is no file. Raises UserError for a file that is none."""
         try:
             content = json.loads((folder.path / FILE).read_text())
-            return cls(content["counts"], tuple((row["params"], row["reason"]) for row in content["refused"]), content["note"])
+            return cls(content["counts"], tuple((row["params"], row["reason"]) for row in content["refused"]), content["note"],
+                       tuple(content.get("candidates", ())))  # fmt: skip
         except FileNotFoundError:
             return cls()
         except (ValueError, KeyError, TypeError) as error:
@@ -59,17 +68,32 @@ class Refusals:
 
 def plan_space(config: ExperimentConfig, device: DeviceMemory) -> Refusals:
     """Ask the preflight about every configuration of a finite space on this device beside its neighbours."""
+    if not config.run.preflight:
+        return Refusals(note="switched off (run.preflight=false)")
     space = SearchSpace.from_specs(config.parameters)
-    if not config.run.preflight or math.isinf(space.size) or space.size > _MOST:
-        return Refusals(
-            note="each candidate is asked about when its turn comes" if config.run.preflight else "switched off (run.preflight=false)"
-        )
+    values = [parameter.values for parameter in space.parameters.values()]
+    if None in values or math.prod(len(points or ()) for points in values) > _MOST:
+        return Refusals(note="each candidate is asked about when its turn comes")
     try:
         columns, found = Preflight(config, device, CalibrationStore()).predict_space(space)
     except UserError as error:
         return Refusals(note=f"nothing is refused: {error}")
-    rows = rows_of(columns, found)
-    counts: dict[str, int] = {}
-    for row in rows:
-        counts[str(row.prediction.verdict)] = counts.get(str(row.prediction.verdict), 0) + 1
-    return Refusals(counts, tuple((row.params, row.prediction.reason) for row in rows if row.prediction.verdict == "infeasible"))
+    counts = {str(verdict): found.count(verdict) for verdict in VERDICTS if found.count(verdict)}
+    refused = tuple((params_of(columns, index), _reason(found, index, number)) for number, index in enumerate(found.refused()))
+    return Refusals(counts, refused, candidates=tuple(_drawn(row) for row in rows_of(columns, found, _MOST_DRAWN)))
+
+
+def _drawn(row: PlanRow) -> dict[str, Any]:
+    said = row.prediction
+    return {
+        "params": row.params,
+        "verdict": str(said.verdict),
+        "parts_mib": {name: round(mib, 1) for name, mib in said.parts_mib.items()},
+        "kv_cache_tokens": said.kv_cache_tokens.value if said.kv_cache_tokens else None,
+        "headroom_mib": None if said.headroom_mib is None else round(said.headroom_mib, 1),
+    }
+
+
+def _reason(found: Predictions, index: int, number: int) -> str:
+    """In numbers; in short for those after the first few thousand."""
+    return found.explain(index).reason if number < _REASONS else f"short of {found.shortfall_mib[index]:.0f} MiB"

@@ -32,6 +32,7 @@ from tune_gpu.errors import UserError
 from tune_gpu.search.racing import Estimate, has_lost, winner
 from tune_gpu.space import SearchSpace
 from tune_gpu.tournament import Candidate, Result, Tournament
+from tune_gpu.tune_state import KeptTrial, kept_trials
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
@@ -51,9 +52,10 @@ class RZeroSearch(Searcher):
             configuration), `stderr` (standard error of the metric), `n_windows`, and in Pareto mode each of `settings.objectives`.
         mode: `max` or `min`.
         seed: of everything random, unless `settings` are given.
-        settings: R-Zero's sizes and seed.
+        settings: R-Zero's sizes and seed. Without them a search is as long as Tune's `num_samples` says (-1: 14 evaluations).
         tournament: a search under way instead of a new one.
         wrap: suggest `{"candidate": {candidate_id, generation, origin, params}}` instead of the flat parameters.
+        again: asked about a candidate whose trial ended without any result; true: it is suggested once more, as a new trial.
         on_result: called with each result before the search hears of it (a journal, say); the last argument is Tune's result.
         points_to_evaluate: tried first; the first of them is the baseline.
 
@@ -72,14 +74,17 @@ class RZeroSearch(Searcher):
         tournament: Tournament | None = None,
         wrap: bool = False,
         on_result: OnResult | None = None,
+        again: Callable[[Candidate], bool] | None = None,
         points_to_evaluate: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         super().__init__(metric=metric, mode=mode)
         self._settings = settings or SearchSettings(seed=seed)
+        self._length_is_tunes = settings is None and tournament is None
         self._points = [flatten_dict(dict(point)) for point in points_to_evaluate]
         self._tournament = tournament
-        self._wrap, self._on_result = wrap, on_result
+        self._wrap, self._on_result, self._again = wrap, on_result, again
         self._live: dict[str, Candidate] = {}
+        self._suggested: set[str] = set()  # every trial that was ever given a candidate
         self._given_back: list[Candidate] = []
         self._tune_restores = self._space_is_tunes = False
         if tournament is None and space is not None:
@@ -98,7 +103,7 @@ class RZeroSearch(Searcher):
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles the searcher with its Tuner; whoever listens to results stays behind."""
-        return self.__dict__ | {"_on_result": None}
+        return self.__dict__ | {"_on_result": None, "_again": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Only `Tuner.restore` makes a searcher from a pickle, and it runs the unfinished trials again itself, under their own ids."""
@@ -119,6 +124,8 @@ class RZeroSearch(Searcher):
         if self._tournament is None and domains:
             self._begin({name: _spec(name, domain) for name, domain in domains.items()})
             self._space_is_tunes = True
+        if self._length_is_tunes and self._tournament is not None and (wanted := spec.get("num_samples") or 0) > 0:
+            self._tournament.plan(wanted)
         return self._space_is_tunes or not (domains or grids)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # Ray answers "FINISHED" too
@@ -128,8 +135,9 @@ class RZeroSearch(Searcher):
         candidate = self._given_back.pop(0) if self._given_back else self.tournament.ask()
         if candidate is None:
             # Null with nothing in flight would hang Tune without a word.
-            return None if self._live and self.tournament.ended_because is None else Searcher.FINISHED
-        self._live[trial_id] = candidate
+            open_ended = self.tournament.ended_because is None or self._again is not None
+            return None if self._live and open_ended else Searcher.FINISHED
+        self._in_flight(trial_id, candidate)
         if not self._wrap:
             return dict(unflatten_dict(dict(candidate.params)))
         return {
@@ -140,6 +148,10 @@ class RZeroSearch(Searcher):
                 "params": dict(candidate.params),
             }
         }
+
+    def _in_flight(self, trial_id: str, candidate: Candidate) -> None:
+        self._live[trial_id] = candidate
+        self._suggested.add(trial_id)
 
     def give_back(self, candidates: Sequence[Candidate]) -> None:
         """Candidates that were asked for and got no result (a run that was killed): they are suggested first."""
@@ -155,6 +167,9 @@ class RZeroSearch(Searcher):
         if candidate is None:
             return
         outcome = Result("failed", transient=True) if error or not result else self.read(result)
+        if (error or not result) and self._again is not None and self._again(candidate):
+            self.give_back([candidate])
+            return
         if self._on_result:
             self._on_result(candidate, outcome, result)
         self.tournament.tell(candidate.candidate_id, outcome)
@@ -178,9 +193,9 @@ class RZeroSearch(Searcher):
     def save(self, checkpoint_path: str) -> None:
         """Tune's checkpoint of the searcher, as JSON."""
         state = {
-            "tournament": self.tournament.state_dict(),
+            "tournament": self.tournament.state_dict(), "planned": self.tournament.total_evaluations,
             "live": {trial_id: candidate.candidate_id for trial_id, candidate in self._live.items()},
-            "given_back": [candidate.candidate_id for candidate in self._given_back],
+            "given_back": [candidate.candidate_id for candidate in self._given_back], "suggested": sorted(self._suggested),
         }
         Path(checkpoint_path).write_text(json.dumps(state))
 
@@ -191,11 +206,48 @@ class RZeroSearch(Searcher):
             UserError: the checkpoint is of another version, space or settings.
         """
         state = json.loads(Path(checkpoint_path).read_text())
+        if self._length_is_tunes:
+            self.tournament.plan(int(state["planned"]))
         self.tournament.load_state_dict(state["tournament"])
         live = {trial_id: self.tournament.candidate(candidate_id) for trial_id, candidate_id in state["live"].items()}
         self._live = live if self._tune_restores else {}
+        self._suggested = {*live, *state.get("suggested", ())}
         self._given_back = [] if self._tune_restores else list(live.values())
         self._given_back += [self.tournament.candidate(candidate_id) for candidate_id in state["given_back"]]
+
+    def restore_from_dir(self, checkpoint_dir: str) -> None:
+        """`restore` from an experiment's folder, brought to what Tune has kept of the trials there (see `tune_state.py`).
+
+        A trial that Tune runs again stays in flight. One that Tune has never heard of is suggested again; one that has ended gives its
+        result; one that Tune has kept and this state has not is taken over, if it is what would be suggested next.
+
+        Raises:
+            UserError: as `restore`.
+        """
+        super().restore_from_dir(checkpoint_dir)
+        if not self._tune_restores or not (kept := kept_trials(checkpoint_dir)):
+            return
+        known = {trial.trial_id for trial in kept}
+        lost = [trial_id for trial_id in self._live if trial_id not in known]
+        self._given_back = [self._live.pop(trial_id) for trial_id in lost] + self._given_back
+        for trial in kept:
+            if trial.trial_id not in self._suggested and not self._take_over(trial):
+                break
+        for trial in kept:
+            if trial.ended and trial.trial_id in self._live:
+                self.on_trial_complete(trial.trial_id, flatten_dict(dict(trial.result)) if trial.result else None, error=trial.result is None)
+
+    def _take_over(self, trial: KeptTrial) -> bool:
+        """Whether it is the next candidate, which is then in flight under this trial."""
+        candidate = self._given_back.pop(0) if self._given_back else self.tournament.ask()
+        if candidate is None:
+            return False
+        own = {"candidate/candidate_id": candidate.candidate_id} if self._wrap else candidate.params
+        if any(trial.params.get(name) != value for name, value in own.items()):
+            self._given_back.insert(0, candidate)
+            return False
+        self._in_flight(trial.trial_id, candidate)
+        return True
 
 
 class RZeroScheduler(FIFOScheduler):

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 
 from tune_gpu.tournament import Standing, Tournament
 
@@ -54,6 +54,8 @@ def summarise_run(
     wall_s: float,
     baseline: Mapping[str, Any],
     ended: str,
+    setup_s: float = 0.0,
+    confirm_s: float = 0.0,
 ) -> dict[str, Any]:
     """`summary.json`: counts by status, best, baseline, fitness by generation, costs."""
     standings = tournament.standings()
@@ -91,6 +93,9 @@ def summarise_run(
             "warm_s": round(sum(d.get("warm", 0.0) for d in duration), 1),
             "load_s": round(sum(d["load"] for d in duration), 1),
             "stop_s": round(sum(d["stop"] for d in duration), 1),
+            "setup_s": round(setup_s, 1),
+            "confirm_s": round(confirm_s, 1),
+            "orchestration_s": round(wall_s - confirm_s - sum(d["start"] + d.get("warm", 0.0) + d["load"] + d["stop"] for d in duration), 1),
             "measuring_share": round(sum(d["load"] for d in duration) / wall_s, 3) if wall_s else None,
         },
     }
@@ -114,7 +119,7 @@ def shown_different(lines: Sequence[Mapping[str, Any]], a: Mapping[str, Any], b:
     if len(differences) < 2:
         return False
     error = statistics.stdev(differences) / len(differences) ** 0.5
-    critical = float(student_t.ppf(0.975, len(differences) - 1))
+    critical = float(stdtrit(len(differences) - 1, 0.975))
     return abs(statistics.fmean(differences)) > critical * error
 
 
@@ -126,9 +131,13 @@ def _tied(lines: Sequence[Mapping[str, Any]], standings: Sequence[Standing]) -> 
 
 
 def winner_of(
-    summary: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], device: Mapping[str, Any], neighbours_mib: float
+    summary: Mapping[str, Any],
+    lines: Sequence[Mapping[str, Any]],
+    device: Mapping[str, Any],
+    neighbours_mib: float,
+    confirmation: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """`artifacts/winners/<experiment>.json`."""
+    """`artifacts/winners/<experiment>.json`; `confirmation` holds `confirmed`, `confirmed_why` and, where there is any, the evidence."""
     best = summary["best"]
     line = line_of(lines, best["params"])
     base = summary["baseline"]
@@ -140,8 +149,7 @@ def winner_of(
         "best_metrics": line["metrics"] if line else {},
         "fitness": best["fitness"],
         "fitness_stderr": best["fitness_stderr"],
-        "confirmed": False,
-        "confirmed_why": "no A/B comparison with the baseline has been made",
+        **confirmation,
         "evidence": {
             "evaluations": best["evaluations"],
             "n_windows": best["n_windows"],

@@ -8,8 +8,9 @@ decides everything else. Knows neither Ray nor GPUs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,14 @@ class Tournament:
     def total_evaluations(self) -> int:
         """How many are planned (fewer if the space is smaller)."""
         return self._size(0) + (self._settings.generations - 1) * self._settings.tournament_size
+
+    def plan(self, evaluations: int) -> None:
+        """As many generations as so many evaluations need, if those in the settings are fewer."""
+        needed = 1 + math.ceil((evaluations - self._size(0)) / self._settings.tournament_size)
+        if needed > self._settings.generations:
+            self._settings = replace(self._settings, generations=needed)
+            self._breeder.plan(needed)
+            self.ended_because = None if self.ended_because == "generations" else self.ended_because
 
     @property
     def finished(self) -> bool:

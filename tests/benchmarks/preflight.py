@@ -43,10 +43,11 @@ def _evaluate_or_say_why_not(row: dict[str, Any], archs: dict[str, dict[str, Any
     """One row; a row with nonsense in it is reported as such and does not lose the others."""
     try:
         return evaluate_row(read_row(row, archs))
-    except (UserError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
-        bare = {key: row.get(key) for key in ("id", "source", "model", "outcome", "suspect")}
+    except Exception as error:  # whatever nonsense a row holds
+        bare = {key: row[key] for key in ("id", "source", "model", "outcome", "suspect") if isinstance(row.get(key), (str, bool, int))}
+        bare["model"] = str(bare.get("model") or "")
         case = evaluate_row(read_row(bare, {}))
-        case["predicted"].update(verdict=NOT_MODELLED, reason=f"the row cannot be read: {error}")
+        case["predicted"].update(verdict=NOT_MODELLED, reason=f"the row cannot be read: {type(error).__name__}: {error}")
         case["verdict_right"] = None
         return case
 
@@ -196,14 +197,14 @@ def load_rows(path: Path) -> list[dict[str, Any]]:
 
 
 @click.command(help=__doc__)
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--archs", type=click.Path(exists=True, dir_okay=False, path_type=Path), multiple=True, required=True)
 @click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), help="Where the result is written; the screen otherwise.")
-def main(file: Path, archs: tuple[Path, ...], out: Path | None) -> None:
+def main(files: tuple[Path, ...], archs: tuple[Path, ...], out: Path | None) -> None:
     table: dict[str, dict[str, Any]] = {}
     for path in archs:
         table |= json.loads(path.read_text())
-    result = evaluate(load_rows(file), table)
+    result = evaluate([row for file in files for row in load_rows(file)], table)
     if out:
         out.write_text(json.dumps(result, indent=1) + "\n")
     for case in result["cases"]:

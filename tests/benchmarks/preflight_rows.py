@@ -12,7 +12,7 @@ from typing import Any
 
 from tune_gpu.config import VllmSettings
 from tune_gpu.preflight.architecture import ModelArchitecture, from_config
-from tune_gpu.preflight.cards import find_card
+from tune_gpu.preflight.cards import USUAL_CUDA_PART, find_card
 from tune_gpu.preflight.model_catalogue import known_model
 from tune_gpu.preflight.parts import CUDA_CONTEXT_BYTES
 from tune_gpu.preflight.values import DeviceMemory
@@ -20,13 +20,17 @@ from tune_gpu.preflight.weight_formats import named_format
 
 MIB_PER_GIB = 1024.0
 LOG_CONTEXT_MIB = CUDA_CONTEXT_BYTES / 2**20
-V0_TYPICAL, V1_TYPICAL = "0.7.0", "0.10.0"
+V0_TYPICAL, V1_TYPICAL = "0.7.3", "0.10.0"
 """Assumed where a log shows the engine's generation but not its version."""
 _RELEASES = (  # the first issue after a release of vLLM, roughly: a log in an issue is of about that release
-    (8100, "0.6.0"), (10400, "0.6.4"), (12400, "0.7.0"), (15000, "0.8.0"), (18900, "0.9.0"), (21500, "0.10.0"), (26100, "0.11.0"), (29900, "0.12.0"),
+    (8100, "0.6.0"), (10400, "0.6.4"), (12400, "0.7.0"), (15000, "0.8.0"), (16600, "0.8.4"), (18900, "0.9.0"), (21500, "0.10.0"), (26100, "0.11.0"), (29900, "0.12.0"),
     (31000, "0.13.0"), (32700, "0.14.0"), (33300, "0.15.0"), (34500, "0.16.0"), (36000, "0.17.0"), (38000, "0.18.0"), (39500, "0.19.0"), (41000, "0.20.0"),
     (43000, "0.21.0"), (46000, "0.24.0"), (52000, "0.28.0"), (56000, "0.32.0"),
 )
+FURTHER_FLAGS = ("pipeline_parallel_size", "decode_context_parallel_size", "prefill_context_parallel_size", "speculative_config", "cpu_offload_gb",
+                 "enable_lora", "kv_transfer_config", "kv_cache_memory_bytes", "num_gpu_blocks_override")
+UNTOLD_CONTEXT = 8192
+"""Where neither the row nor its architecture tells: the size of the cache hardly depends on it."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +80,17 @@ def read_row(row: dict[str, Any], archs: dict[str, dict[str, Any]]) -> LoggedSta
     """From one JSON line; never fails for a null or an unknown name."""
     v1, version = _engine(row)
     model, why = _model(row, archs)
-    return LoggedStart(row, model, why, _settings(row, v1, version), _device(row), version, v1)
+    settings = _settings(row, v1, version)
+    if settings.max_model_len is None and model is not None and model.max_context is None:
+        settings = replace(settings, max_model_len=UNTOLD_CONTEXT)
+    return LoggedStart(row, model, why, settings, _device(row), version, v1)
 
 
 def _engine(row: dict[str, Any]) -> tuple[bool, str]:
     told = f"{row.get('engine') or ''} {row.get('note') or ''}".lower()
-    number = re.search(r"(\d+)\.(\d+)", str(row.get("vllm_version") or ""))
+    number = re.search(r"(\d+)\.(\d+)(?:\.\d+)?", str(row.get("vllm_version") or ""))
     if re.search(r"\bv0 (log|engine)|engine v0", told):
-        return False, number[0] if number else V0_TYPICAL
+        return False, number[0] if number else _dated(row) or V0_TYPICAL
     if re.search(r"\bv1 (log|engine)|engine v1", told):
         return True, number[0] if number else _dated(row) or V1_TYPICAL
     if number:
@@ -103,9 +110,11 @@ def _settings(row: dict[str, Any], v1: bool, version: str) -> VllmSettings:
     batch = row.get("max_num_batched_tokens") or _number(told, r"max_num_batched_tokens\s*=?\s*(\d+)")
     flag = row.get("weights_format") or row.get("quantization")
     named = named_format(flag) or named_format(row.get("model"))
-    extra = {name: row[name] for name in ("pipeline_parallel_size", "decode_context_parallel_size") if row.get(name)}
+    extra = {name: row[name] for name in FURTHER_FLAGS if row.get(name)}
     if stages := re.search(r"\bPP\s*=?\s*(\d+)", told):
         extra.setdefault("pipeline_parallel_size", int(stages[1]))
+    if offloaded := _number(told, r"cpu[_-]offload[_-]gb\s*=?\s*([\d.]+)"):
+        extra.setdefault("cpu_offload_gb", offloaded)
     from tune_gpu.preflight.engine_rules import EngineRules
 
     return VllmSettings(
@@ -139,7 +148,7 @@ def _device(row: dict[str, Any]) -> DeviceMemory | None:
     told, name = str(row.get("note") or ""), str(row.get("gpu") or "")
     card, total = find_card(name) if name else None, row.get("total_gib")
     if total is not None and re.search(r"nvidia-smi|nominal", told):
-        total = card.cuda_mib / MIB_PER_GIB if card else total * 0.981
+        total = card.cuda_mib / MIB_PER_GIB if card else total * USUAL_CUDA_PART
     if total is None:
         if card is None:
             return None

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from tests.unit.preflight.models import card, engine, llama_8b
-from tune_gpu.config import WhisperSettings
+from tune_gpu.config import ExperimentConfig, ParameterSpec, WhisperSettings
 from tune_gpu.preflight import predict
+from tune_gpu.preflight.space_plan import Preflight
 from tune_gpu.preflight.vectorised import predict_many
+from tune_gpu.space import SearchSpace
 
 pytestmark = pytest.mark.benchmark
 COUNT = 100_000
@@ -30,6 +32,28 @@ def test_one_candidate_and_a_hundred_thousand() -> None:
     assert one_s < 1e-3
     assert all_s < 1.0
     assert one_s / (all_s / COUNT) > 20
+
+
+def test_a_whole_space_with_conditions() -> None:
+    """As `tune-gpu plan` and `launch` ask: the configurations laid out and predicted."""
+    config = ExperimentConfig()
+    config.services.vllm.model = "Qwen/Qwen2.5-3B-Instruct"
+    config.parameters = {
+        "share": ParameterSpec("vllm.gpu_memory_utilization", low=0.3, high=0.9, step=0.05),
+        "context": ParameterSpec("vllm.max_model_len", values=[1024 * times for times in (1, 2, 4, 6, 8, 12, 16, 20, 24, 32)]),
+        "sequences": ParameterSpec("vllm.max_num_seqs", values=[1, 2, 4, 8, 16, 32, 64, 128, 256, 512]),
+        "eager": ParameterSpec("vllm.enforce_eager", values=[True, False], kind="categorical"),
+        "cache": ParameterSpec("vllm.kv_cache_dtype", values=["auto", "fp8"], kind="categorical"),
+        "batch": ParameterSpec("vllm.max_num_batched_tokens", values=[512, 1024, 2048, 4096, 8192], when={"eager": [False]}),
+        "ears": ParameterSpec("whisper.model", values=["tiny", "base", "small"]),
+        "beam": ParameterSpec("whisper.beam_size", values=[1, 3, 5], when={"ears": ["base", "small"]}),
+    }
+    preflight, space = Preflight(config, card(), None, "0.32.0"), SearchSpace.from_specs(config.parameters)
+    _, found = preflight.predict_space(space)
+    all_s = min(_timed(lambda: preflight.predict_space(space)) for _ in range(3))
+    print(f"{len(found)} configurations: {all_s:.3f} s")
+    assert len(found) == 109_200
+    assert all_s < 1.0
 
 
 def _timed(call: object) -> float:

@@ -1,13 +1,16 @@
 """A driver that a trial kills: `python -m tests.ray.killed_driver FOLDER run|resume`.
 
-Every evaluation writes its candidate into FOLDER/log; in `run` the second of generation 3 kills the driver with SIGKILL.
+Every evaluation writes its candidate into FOLDER/log; in `run` the second of generation 3 kills the driver with SIGKILL, as soon as
+Tune has kept that it is in flight (Tune writes its files one by one and not atomically: a driver killed while it writes may leave half of one).
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from ray import tune
 
 from tune_gpu.config import SearchSettings
 from tune_gpu.rzero import RZeroScheduler, RZeroSearch
+from tune_gpu.tune_state import kept_trials
 
 SPACE = {"util": [0.40, 0.45, 0.50, 0.55, 0.60], "size": ["tiny", "base", "small"]}
 SETTINGS = SearchSettings(algorithm="classic", seed=11, generations=5)
@@ -40,12 +44,21 @@ class Logged(tune.Trainable):
         with (self._folder / "log").open("a") as log:
             log.write(f"{candidate['candidate_id']} {candidate['params']}\n")
         if self._victim and candidate["generation"] == 3 and candidate["candidate_id"].endswith("c1"):
+            while not self._is_kept(candidate["candidate_id"]):
+                time.sleep(0.01)
             os.kill(self._victim, signal.SIGKILL)
         return {"score": score(candidate["params"]), "done": True}
 
+    def _is_kept(self, candidate_id: str) -> bool:
+        try:
+            [search] = [json.loads(path.read_text()) for path in (self._folder / "r").glob("searcher-state-*")]
+        except ValueError:
+            return False
+        return candidate_id in search["live"].values() and any(trial.trial_id in search["live"] for trial in kept_trials(self._folder / "r"))
+
 
 def main(folder: Path, action: str) -> None:
-    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "0"
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "0.2"
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     trainable = tune.with_parameters(Logged, folder=str(folder), victim=os.getpid() if action == "run" else 0)
     if action == "run":

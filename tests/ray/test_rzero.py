@@ -21,7 +21,7 @@ SPACE = {"util": [0.40, 0.45, 0.50, 0.55, 0.60], "size": ["tiny", "base", "small
 
 @pytest.fixture(scope="module", autouse=True)
 def local_ray() -> Iterator[None]:
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False, configure_logging=False)
     yield
     ray.shutdown()
 
@@ -77,7 +77,8 @@ def test_anyones_trainable_is_searched_in_14_trials(tmp_path: Path) -> None:
 
 
 def test_side_by_side_proposes_the_same_as_one_by_one(tmp_path: Path) -> None:
-    alone, beside = (RZeroSearch(SPACE, metric="score", mode="max", seed=4) for _ in range(2))
+    generations = SearchSettings(seed=4, asynchronous=False)  # else each proposal is made from whatever results are in
+    alone, beside = (RZeroSearch(SPACE, metric="score", mode="max", settings=generations) for _ in range(2))
     fit(Toy, alone, tmp_path / "a")
     fit(Toy, beside, tmp_path / "b", parallel=4)
     assert proposals(alone) == proposals(beside)
@@ -92,7 +93,7 @@ def test_mode_min_looks_for_the_smallest(tmp_path: Path) -> None:
 
 
 def test_failed_and_lost_trials_do_not_stop_the_search(tmp_path: Path) -> None:
-    search = RZeroSearch(SPACE, metric="score", mode="max", seed=0, settings=SearchSettings(seed=0, generations=6))
+    search = RZeroSearch(SPACE, metric="score", mode="max", seed=0, settings=SearchSettings(seed=0, generations=4))
     fit(Fragile, search, tmp_path)
     outcomes = {candidate.params["size"]: (result.status, result.transient) for candidate, result in search.tournament.history}
     assert outcomes["small"] == ("failed", False)

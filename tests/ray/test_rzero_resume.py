@@ -29,7 +29,7 @@ def uninterrupted() -> list[str]:
 
 def drive(folder: Path, action: str) -> int:
     command = [sys.executable, "-m", "tests.ray.killed_driver", str(folder), action]
-    return subprocess.run(command, timeout=150, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode
+    return subprocess.run(command, timeout=100, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode
 
 
 def test_killed_in_generation_3_it_goes_on_and_measures_nothing_twice(tmp_path: Path) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from importlib import metadata
 
 import pytest
 
 from tune_gpu.config import VllmSettings
 from tune_gpu.services.launchers import EngineHost
-from tune_gpu.services.vllm_server import engine_environment
 
 PORTS = [20000, 29999]
 
@@ -40,14 +38,6 @@ def toy(**change: object) -> VllmSettings:
         **change,
     }
     return VllmSettings(**values)  # type: ignore[arg-type]
-
-
-@pytest.fixture(scope="session")
-def host() -> Iterator[EngineHost]:
-    """One warm engine host for all tests: its imports cost more than an engine."""
-    host = EngineHost(engine_environment(toy(), "", "cpu", "/tmp"))
-    yield host
-    host.close()
 
 
 @pytest.fixture(scope="session", autouse=True)

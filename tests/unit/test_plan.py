@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.unit.preflight.models import LLAMA_8B_CONFIG
 from tune_gpu.config import ExperimentConfig, ParameterSpec
 from tune_gpu.plan import plan
 from tune_gpu.preflight import Calibration, CalibrationStore, DeviceMemory, UserError, Verdict, card_memory
-from tune_gpu.preflight.space_plan import Preflight, find_model, space_columns
+from tune_gpu.preflight.space_columns import space_columns
+from tune_gpu.preflight.space_plan import Preflight, find_model, params_of
 from tune_gpu.space import SearchSpace
 
 
@@ -73,7 +76,7 @@ def test_nothing_feasible_is_exit_code_1(tmp_path: Path, model: Path) -> None:
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (("--gpu", "RTX 3061"), "--gpu RTX 3061: no such card in the table (did you mean RTX 3060?)"),
+    (("--gpu", "RTX 3061"), "--gpu RTX 3061: no such card in the table (did you mean RTX 3060, "),
     (("--gpu", "T4", "services.vllm.modle=x"), "services.vllm.modle: no such key (did you mean model?)"),
     (("--gpu", "T4", "services.vllm.model=/no/such/folder"), "no config.json there"),
     (("--gpu", "T4", "services.vllm.model=someone/unheard-of"), "vllm.model=someone/unheard-of: its config.json is not on this machine"),
@@ -85,6 +88,8 @@ def test_nothing_feasible_is_exit_code_1(tmp_path: Path, model: Path) -> None:
     (("--gpu", "T4", "services.vllm.block_size=0"), "vllm.block_size=0: allowed is above 0"),
     (("--gpu", "T4", "services.whisper.model=huge"), "whisper.model=huge: no such size"),
     (("--gpu", "T4", "--vllm-version", "abc"), "--vllm-version abc: allowed is a version as in 0.32.0"),
+    (("--gpu", "T4", "services.vllm.gpu_memory_utilization=0"), "services.vllm.gpu_memory_utilization=0: allowed is above 0 and at most 1"),
+    (("--gpu", "T4", "services.vllm.max_model_len=1000000"), "vllm.max_model_len=1000000: allowed"),
     (("--gpu", "T4", "parameters.share.values=[0]"), "vllm.gpu_memory_utilization=0: allowed is above 0"),
 ])
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, model: Path, arguments: tuple[str, ...], message: str) -> None:
@@ -110,9 +115,39 @@ def test_a_large_space_is_drawn_as_a_map(tmp_path: Path, model: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "120 candidates" in done.output
     assert "may be launched" in done.output
-    assert "0/12" in done.output
-    assert "infeasible, for example" in done.output
+    assert "none" in done.output
+    assert "KV tokens from" in done.output
+    assert "infeasible, for example eager=True, ears=tiny, sequences=16, share=0.5: vLLM's share of" in done.output
     assert len(done.output.splitlines()) < 40
+
+
+def test_what_each_part_takes_stands_below_the_table(tmp_path: Path, model: Path) -> None:
+    done = ask(space_file(tmp_path, model), "--gpu", "RTX 3090", "services.vllm.enforce_eager=true")
+    assert "off vLLM's share, MiB: 15" in done.output
+    assert "non torch" in done.output
+    assert "CUDA graphs" not in done.output  # none are captured
+    assert "Whisper 7" in done.output
+
+
+def test_too_large_for_one_card_says_how_many_would_do(tmp_path: Path, model: Path) -> None:
+    done = ask(space_file(tmp_path, model), "--gpu", "RTX 4090", "services.vllm.model=meta-llama/Llama-3.1-70B-Instruct", "--json")
+    assert done.exit_code == 1
+    assert "no share of this device can (tensor_parallel_size 8 times as large would divide it)" in json.loads(done.output)["candidates"][0]["reason"]
+    divided = ask(space_file(tmp_path, model), "--gpu", "RTX 4090", "services.vllm.model=meta-llama/Llama-3.1-70B-Instruct", "services.vllm.tensor_parallel_size=8")
+    assert divided.exit_code == 0, divided.output
+
+
+def test_what_is_not_modelled_is_said_by_name_and_may_be_launched(tmp_path: Path, model: Path) -> None:
+    done = ask(space_file(tmp_path, model), "--gpu", "H100", "services.vllm.model=Qwen/Qwen3-Next-80B-A3B-Instruct", "--json")
+    assert done.exit_code == 0
+    assert {entry["verdict"] for entry in json.loads(done.output)["candidates"]} == {"not_modelled"}
+
+
+def test_the_cards_that_are_known_can_be_listed() -> None:
+    done = ask("--cards")
+    assert done.exit_code == 0
+    assert "RTX 3060" in done.output
+    assert "11909" in done.output
 
 
 def test_the_default_space_on_this_machine_s_cpu() -> None:
@@ -133,6 +168,22 @@ def test_columns_of_a_space_with_conditions() -> None:
     assert sorted(zip(columns["eager"], columns["sequences"], strict=True), key=str) == [(False, 64), (False, 8), (True, None)]
     plain = SearchSpace.from_specs({"share": ParameterSpec("vllm.gpu_memory_utilization", low=0.5, high=0.9)})
     assert len(space_columns(plain)["share"]) == 11
+
+
+@given(st.data())
+@settings(max_examples=40, deadline=None)
+def test_columns_are_the_configurations_that_the_space_enumerates(data: st.DataObject) -> None:
+    """Whatever stands under whatever condition: each once, and no other."""
+    specs: dict[str, ParameterSpec] = {}
+    for number in range(data.draw(st.integers(1, 5))):
+        values = data.draw(st.sampled_from([[1, 2], ["a", "b", "c"], [0.5], [True, False]]))
+        parents = data.draw(st.sets(st.sampled_from(sorted(specs)), max_size=2)) if specs else set()
+        when = {parent: data.draw(st.lists(st.sampled_from(specs[parent].values or []), min_size=1, unique_by=repr)) for parent in parents}
+        specs[f"p{number}"] = ParameterSpec(f"vllm.extra_args.p{number}", values=values, kind="categorical", when=when)
+    space = SearchSpace.from_specs(specs)
+    columns = space_columns(space)
+    count = len(next(iter(columns.values())))
+    assert sorted(map(repr, (params_of(columns, index) for index in range(count)))) == sorted(map(repr, space.enumerate()))
 
 
 def test_a_condition_that_does_not_hold_leaves_the_service_s_own_setting(tmp_path: Path, model: Path) -> None:
@@ -173,7 +224,7 @@ def test_models_by_folder_name_and_table(model: Path) -> None:
     assert known.layers == 28
     assert known.format is not None
     assert known.format.name == "awq"
-    with pytest.raises(UserError, match="not in the table of known models"):
+    with pytest.raises(UserError, match="no known model has that name"):
         find_model("someone/unheard-of")
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -60,8 +61,9 @@ def test_a_program_that_ignores_sigterm_is_killed_after_its_grace(tmp_path: Path
     assert all(start_ticks(pid) is None for pid in pids)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_the_family_ends_when_its_owner_is_killed(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.fixture
+def owned(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A process that owns a family, and the id of the guard."""
     owner_code = textwrap.dedent(
         f"""
         import sys; sys.path.insert(0, {str(Path.cwd())!r})
@@ -74,10 +76,26 @@ def test_the_family_ends_when_its_owner_is_killed(tmp_path: Path, number: signal
     )
     owner = subprocess.Popen([sys.executable, "-c", owner_code], stdout=subprocess.PIPE, text=True)
     assert owner.stdout is not None
-    guard = int(owner.stdout.readline())
-    owner.send_signal(number)
+    yield owner, int(owner.stdout.readline())
+    owner.kill()
     owner.wait()
     owner.stdout.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_the_family_ends_when_its_owner_is_killed(tmp_path: Path, owned: tuple[subprocess.Popen[str], int], number: signal.Signals) -> None:
+    owner, guard = owned
+    owner.send_signal(number)
+    owner.wait()
+    assert all_gone([*members(tmp_path / "log"), guard])
+
+
+def test_the_family_ends_when_owner_and_guard_are_killed_at_once(tmp_path: Path, owned: tuple[subprocess.Popen[str], int]) -> None:
+    """As Ray does with a worker's children when the worker ends."""
+    owner, guard = owned
+    os.kill(guard, signal.SIGKILL)
+    owner.kill()
+    owner.wait()
     assert all_gone([*members(tmp_path / "log"), guard])
 
 

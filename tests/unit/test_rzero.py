@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from tune_gpu.config import ParameterSpec, SearchSettings
 from tune_gpu.errors import UserError
 from tune_gpu.rzero import RZeroScheduler, RZeroSearch
 from tune_gpu.tournament import Result
+from tune_gpu.tune_callbacks import RetryBook
 
 SPACE = {"x": [1, 2, 3, 4, 5, 6], "mode": ["a", "b"]}
 CLASSIC = SearchSettings(algorithm="classic", seed=0)
@@ -118,6 +120,39 @@ def test_the_smallest_is_the_fittest_in_mode_min() -> None:
     assert search_of(mode="min").read({"score": 2.0}).fitness == -2.0
 
 
+def suggestions(search: RZeroSearch) -> int:
+    seen = 0
+    while (suggestion := search.suggest(f"t{seen}")) != "FINISHED":
+        assert isinstance(suggestion, dict)
+        search.on_trial_complete(f"t{seen}", {"score": float(seen)})
+        seen += 1
+    return seen
+
+
+@pytest.mark.parametrize(("num_samples", "expected"), [(-1, 14), (5, 14), (30, 30)])
+def test_a_search_is_as_long_as_tune_says_unless_settings_say_so(num_samples: int, expected: int) -> None:
+    space = {"x": list(range(20)), "y": list(range(20))}
+    search = RZeroSearch(space, "score", "max")
+    assert search.set_search_properties("score", "max", {}, num_samples=num_samples)
+    assert suggestions(search) == expected
+    settled = RZeroSearch(space, "score", "max", settings=SearchSettings(generations=2))
+    settled.set_search_properties("score", "max", {}, num_samples=num_samples)
+    assert suggestions(settled) == 6
+
+
+def test_a_search_that_tune_made_longer_is_restored_as_long(tmp_path: Path) -> None:
+    space = {"x": list(range(20)), "y": list(range(20))}
+    search = RZeroSearch(space, "score", "max")
+    search.set_search_properties("score", "max", {}, num_samples=30)
+    for number in range(20):
+        search.suggest(f"t{number}")
+        search.on_trial_complete(f"t{number}", {"score": float(number)})
+    search.save(str(tmp_path / "searcher"))
+    later = RZeroSearch(space, "score", "max")
+    later.restore(str(tmp_path / "searcher"))
+    assert suggestions(later) == suggestions(search) == 10
+
+
 def test_results_of_trials_of_others_are_ignored() -> None:
     search = search_of()
     search.on_trial_complete("stranger", {"score": 1.0})
@@ -127,9 +162,9 @@ def test_results_of_trials_of_others_are_ignored() -> None:
 # Saved and restored -----------------------------------------------------------------------------------------------------------------
 
 
-def half_way() -> RZeroSearch:
+def half_way(**changes: Any) -> RZeroSearch:
     """Generation 0 is measured, two of generation 1 are in flight."""
-    search = search_of()
+    search = search_of(**changes)
     for number in range(4):
         search.suggest(f"t{number}")
         if number < 2:
@@ -161,6 +196,81 @@ def test_restored_by_tune_it_waits_for_the_trials_that_tune_runs_again(tmp_path:
     for trial_id in ("t2", "t3", "u0", "u1"):
         later.on_trial_complete(trial_id, {"score": 3.0})
     assert isinstance(later.suggest("u3"), dict)
+
+
+def keep(folder: Path, search: RZeroSearch, *trials: tuple[str, str, dict[str, Any], dict[str, Any]]) -> RZeroSearch:
+    """What a killed run leaves: the searcher's state and Tune's own of its trials; the searcher as `Tuner.restore` brings it up from them."""
+    search.save(str(folder / "searcher-state-1.pkl"))
+    kept = [
+        [json.dumps({"trial_id": trial_id, "status": status, "evaluated_params": params}), json.dumps({"last_result": result})]
+        for trial_id, status, params, result in trials
+    ]
+    (folder / "experiment_state-1.json").write_text(json.dumps({"trial_data": kept}))
+    later: RZeroSearch = cloudpickle.loads(cloudpickle.dumps(search_of()))
+    later.restore_from_dir(str(folder))
+    return later
+
+
+ENDED = [(f"t{i}", "TERMINATED", {}, {"score": float(i), "done": True}) for i in range(2)]
+
+
+def test_a_trial_that_tune_has_never_heard_of_is_suggested_again_and_not_waited_for(tmp_path: Path) -> None:
+    search = half_way()
+    later = keep(tmp_path, search, *ENDED, ("t2", "RUNNING", {}, {}))
+    assert later.candidate_of("t2") == search.candidate_of("t2"), "Tune runs that one again"
+    assert later.candidate_of("t3") is None
+    lost = search.candidate_of("t3")
+    assert lost is not None
+    assert later.suggest("u0") == lost.params
+
+
+def test_a_trial_that_ended_after_the_searchers_state_was_written_gives_its_result_and_is_not_waited_for(tmp_path: Path) -> None:
+    search = half_way()
+    later = keep(tmp_path, search, *ENDED, ("t2", "TERMINATED", {}, {"score": 5.0}), ("t3", "ERROR", {}, {}))
+    assert [later.candidate_of(trial_id) for trial_id in ("t2", "t3")] == [None, None]
+    told = [result for _, result in later.tournament.history[2:]]
+    assert [(result.fitness, result.transient) for result in told] == [(5.0, False), (None, True)], "an error says nothing of its candidate"
+
+
+def test_a_trial_that_began_after_the_searchers_state_was_written_is_taken_over(tmp_path: Path) -> None:
+    search = half_way()
+    search.save(str(tmp_path / "before"))
+    next_one = search.suggest("t4")
+    assert isinstance(next_one, dict)
+    older = search_of()
+    older._tune_restores = True
+    older.restore(str(tmp_path / "before"))
+    later = keep(tmp_path, older, *ENDED, ("t2", "RUNNING", {}, {}), ("t3", "RUNNING", {}, {}), ("t4", "RUNNING", next_one, {}))
+    assert later.candidate_of("t4") == search.candidate_of("t4")
+    assert later.suggest("t5") == search.suggest("t5")
+
+
+def test_a_trial_that_is_not_of_this_search_is_left_alone(tmp_path: Path) -> None:
+    search = half_way()
+    in_turn = half_way().suggest("t4")
+    later = keep(tmp_path, search, *ENDED, ("t2", "RUNNING", {}, {}), ("t3", "RUNNING", {}, {}), ("x", "RUNNING", {"x": -1}, {}))
+    assert later.candidate_of("x") is None
+    assert later.suggest("t4") == in_turn
+
+
+def test_trials_of_tune_that_cannot_be_read_leave_the_searchers_own_state(tmp_path: Path) -> None:
+    keep(tmp_path, half_way())
+    (tmp_path / "experiment_state-1.json").write_text('{"trial_data": [[')
+    later: RZeroSearch = cloudpickle.loads(cloudpickle.dumps(search_of()))
+    later.restore_from_dir(str(tmp_path))
+    assert later.candidate_of("t2") is not None
+
+
+def test_carried_to_another_process_as_ray_does_it_goes_on_the_same() -> None:
+    """Out-of-band buffers come back as read-only memory (pickle protocol 5; Ray's object store)."""
+    search = half_way(settings=SearchSettings(algorithm="rzero", asynchronous=False))
+    buffers: list[pickle.PickleBuffer] = []
+    data = cloudpickle.dumps(search, protocol=5, buffer_callback=buffers.append)
+    later = pickle.loads(data, buffers=[bytes(buffer.raw()) for buffer in buffers])
+    for each in (search, later):
+        each.on_trial_complete("t2", {"score": 2.0})
+        each.on_trial_complete("t3", {"score": 1.0})
+    assert [later.suggest(f"u{i}") for i in range(2)] == [search.suggest(f"u{i}") for i in range(2)]
 
 
 def test_a_checkpoint_of_another_space_is_refused(tmp_path: Path) -> None:
@@ -259,3 +369,19 @@ def test_in_pareto_mode_every_objective_must_be_reported() -> None:
     whole = {"score": 1.0, "latency_ms": 20.0, "capacity": 3}
     assert search.read(whole).objectives == {"latency_ms": 20.0, "capacity": 3.0}
     assert search.read(whole | {"capacity": math.nan}) == Result("infeasible", n_windows=1, objectives={})
+
+
+def test_a_trial_that_ends_without_a_result_is_suggested_again_as_long_as_that_is_allowed() -> None:
+    book = RetryBook(max_retries=1)
+    search = RZeroSearch({"x": [1, 2]}, metric="score", mode="max", settings=SearchSettings(initial=2, generations=1), again=book.again)
+    first, second = search.suggest("a"), search.suggest("b")
+    search.on_trial_complete("a", None, error=True)
+    assert search.suggest("c") == first, "even where nothing new would be proposed"
+    assert search.suggest("d") is None, "results are awaited: one of them may have to be suggested again"
+    search.on_trial_complete("c", None, error=True)
+    assert search.suggest("e") is None
+    search.on_trial_complete("b", {"score": 1.0})
+    assert search.suggest("f") == "FINISHED"
+    assert {result.status: result.transient for _, result in search.tournament.history} == {"failed": True, "ok": False}
+    assert [cause["kind"] for cause in book.carried(search.tournament.history[0][0].candidate_id)] == ["service_lost"]
+    assert second != first

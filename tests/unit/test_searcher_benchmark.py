@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 from tests.benchmarks.searchers.__main__ import main
 from tests.benchmarks.searchers.landscapes import load
 from tests.benchmarks.searchers.replay import replay
+from tests.runs import ARTIFACTS, EXPERIMENT, WHOLE
 from tune_gpu.errors import UserError
 
 
@@ -35,6 +37,56 @@ def test_a_landscape_knows_its_constraints_failures_and_optimum(file: Path) -> N
     assert landscape.cost({"x": 1, "y": 2, "mode": "a"}) != landscape.cost({"x": 1, "y": 2, "mode": "a"})
 
 
+def test_a_measured_run_of_this_program_is_a_landscape(tmp_path: Path) -> None:
+    folder = tmp_path / "spica" / "20261124-120000"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("parameters:\n  size: {values: [tiny, base, small], kind: ordinal}\n  share: {values: [0.4, 0.5]}\n")
+    rest = {"generation": 0, "origin": "fresh", "metrics": {}, "n_windows": 2, "duration_s": {}, "engine_reused": False}
+    told = [("tiny", 0.4, 0.5), ("base", 0.4, 0.8), ("base", 0.4, 0.6), ("small", 0.5, None)]
+    (folder / "gen_0_candidates.jsonl").write_text("".join(json.dumps(rest | {
+        "candidate_id": f"g0-c{i}", "params": {"size": size, "share": share}, "fitness": fitness, "status": "ok" if fitness else "failed",
+        "failure": None if fitness else {"kind": "oom"}}) + "\n" for i, (size, share, fitness) in enumerate(told)))
+    landscape = load(str(folder))
+    assert landscape.family == "spica"
+    assert landscape.space.parameters["size"].values == ("tiny", "base", "small")
+    assert landscape.optimum == landscape.cost({"size": "base", "share": 0.4}) == pytest.approx(1 / 0.7)
+    assert math.isnan(landscape.cost({"size": "small", "share": 0.5}))
+    assert not landscape.allowed({"size": "tiny", "share": 0.5})
+
+
+def test_the_default_space_as_this_program_measured_it_is_a_landscape() -> None:
+    folder = ARTIFACTS / EXPERIMENT / WHOLE
+    landscape, summary = load(str(folder)), json.loads((folder / "summary.json").read_text())
+    assert len(landscape.configurations or ()) == 24
+    assert landscape.optimum == landscape.cost(summary["best"]["params"]) == pytest.approx(1 / summary["best"]["fitness"])
+
+
+def test_a_table_whose_best_is_zero_is_scaled_to_have_a_ratio(tmp_path: Path) -> None:
+    path = tmp_path / "zero.json"
+    path.write_text(json.dumps({"tune_params_keys": ["x"], "cache": {str(x): {"x": x, "time": float(x)} for x in range(5)}}))
+    landscape = load(str(path))
+    assert [landscape.cost({"x": x}) for x in range(5)] == [1.0, 1.5, 2.0, 2.5, 3.0]
+
+
+def test_runs_are_kept_and_none_is_made_twice_also_on_several_cores(file: Path, tmp_path: Path) -> None:
+    def compare(seeds: int, jobs: int, kept: str) -> str:
+        arguments = [str(file), "--searchers", "classic", "--budgets", "12", "--jobs", str(jobs), "--seeds", str(seeds), "--quiet"]
+        found = CliRunner().invoke(main, [*arguments, "--runs", str(tmp_path / kept), "--json", str(tmp_path / "out.json")])
+        assert found.exit_code == 0, found.output
+        return (tmp_path / "out.json").read_text()
+
+    compare(2, 1, "kept")
+    first = (tmp_path / "kept").read_text()
+    table = compare(4, 2, "kept")
+    assert (tmp_path / "kept").read_text().startswith(first)
+    assert len((tmp_path / "kept").read_text().splitlines()) == 4
+
+    def medians(text: str) -> list[tuple[float, float, float]]:
+        return [(row["median"], row["ci_low"], row["ci_high"]) for row in json.loads(text)]
+
+    assert medians(compare(4, 1, "anew")) == medians(table)
+
+
 @pytest.mark.parametrize("searcher", ["random", "classic", "rzero"])
 def test_a_replay_ends_at_the_optimum_of_a_small_space(file: Path, searcher: str) -> None:
     run = replay(load(str(file)), searcher, 60, 4, 0.0, seed=1)
@@ -45,12 +97,17 @@ def test_a_replay_ends_at_the_optimum_of_a_small_space(file: Path, searcher: str
 
 
 def test_the_command_writes_its_table(file: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out.json"
-    found = CliRunner().invoke(main, [str(file), "--searchers", "random,rzero", "--budgets", "5,10", "--seeds", "3", "--noise", "0.1", "--json", str(out)])
+    out, table = tmp_path / "out.json", tmp_path / "table.md"
+    options = ["--searchers", "random,rzero", "--budgets", "5,10", "--seeds", "3", "--noise", "0.1", "--json", str(out), "--markdown", str(table)]
+    found = CliRunner().invoke(main, [str(file), *options])
     assert found.exit_code == 0, found.output
     rows = json.loads(out.read_text())
     assert [(row["searcher"], row["budget"]) for row in rows] == [("random", 5), ("random", 10), ("rzero", 5), ("rzero", 10)]
     assert all(1.0 <= row["ci_low"] <= row["median"] <= row["ci_high"] for row in rows)
+    assert all(set(row) == {"file", "searcher", "budget", "median", "ci_low", "ci_high", "ms_per_proposal"} for row in rows)
+    lines = table.read_text().splitlines()
+    assert [line.split(" | ")[1] for line in lines[2:]] == ["random", "rzero"]
+    assert f"{rows[0]['median']:.3f} (" in lines[2]
 
 
 @pytest.mark.parametrize("arguments", [["nowhere.json"], ["hpobench:car", "--searchers", "guess"], ["hpobench:car", "--budgets", "a"]])

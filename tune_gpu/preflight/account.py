@@ -67,7 +67,7 @@ def resolve_knobs(settings: VllmSettings, model: ModelArchitecture, device: Devi
         UserError: a share outside (0, 1], a context longer than the model's, a size below 1.
     """
     share, context = settings.gpu_memory_utilization, settings.max_model_len
-    _check_range("vllm.gpu_memory_utilization", share, 0.0, 1.0)
+    check_share(share, "vllm.gpu_memory_utilization")
     for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size", "tensor_parallel_size"):
         if getattr(settings, name) is not None:
             _check_range(f"vllm.{name}", getattr(settings, name), 0, float("inf"))
@@ -111,8 +111,12 @@ def keep_account(
     knobs = resolve_knobs(settings, model, device, rules)
     width, cards = parts.dtype_bytes(settings.dtype), settings.tensor_parallel_size
     weights = parts.weights(model, flag_format(settings.quantization), width, cards)
-    linked = cards > 1 and parts.linked_by_nvlink(device.name, device.total_mib / 1024)
-    peak, graphs, non_torch = _overhead(settings, model, rules, knobs, width, linked)
+    if model.latent is not None:
+        form = flag_format(settings.quantization) or model.format
+        stored = width if form is None or form.experts_only else form.bits / 8
+        beside = model.latent.kept_beside(rules, model.layers, model.hidden, model.heads, stored, width, cards)
+        weights = parts.Uncertain(weights.value + beside, weights.sigma)
+    peak, graphs, non_torch = _overhead(settings, device, model, rules, knobs, width)
     kv_bytes = parts.kv_value_bytes(settings.kv_cache_dtype, width)
     assert kv_bytes is not None  # refused before
     layout = parts.KvLayout.of(model, rules, kv_bytes, cards)
@@ -122,7 +126,7 @@ def keep_account(
     if calibration is not None:
         weight = calibration.weights_mib * MIB
         token_bytes = calibration.token_bytes or token_bytes
-        modelled = _modelled_at(calibration, settings, device, model, rules, width, linked)
+        modelled = _modelled_at(calibration, settings, device, model, rules, width)
         # What was measured, moved by what the model says that these other flags change; with the same flags nothing moves.
         overhead = calibration.overhead_mib * MIB - modelled + non_torch.value
         moved = abs(peak.value + graphs.value + non_torch.value - modelled)
@@ -152,7 +156,7 @@ def tokens_of(blocks: Number, layout: parts.KvLayout, rules: EngineRules, knobs:
 
 
 def _overhead(
-    settings: VllmSettings, model: ModelArchitecture, rules: EngineRules, knobs: Knobs, width: int, linked: bool,
+    settings: VllmSettings, device: DeviceMemory, model: ModelArchitecture, rules: EngineRules, knobs: Knobs, width: int,
 ) -> tuple[parts.Uncertain, parts.Uncertain, parts.Uncertain]:
     """Activation, graphs that go off the share, and non-torch memory."""
     nothing, cards = parts.Uncertain(0.0, 0.0), settings.tensor_parallel_size
@@ -164,11 +168,14 @@ def _overhead(
     graphs = nothing
     if rules.graphs_are_reserved and not settings.enforce_eager and not rules.cpu:
         graphs = parts.cuda_graphs(model, rules, knobs.sequences, width, cards)
-    return peak, graphs, parts.non_torch(rules, cards, linked)
+    non_torch = parts.non_torch(rules, cards, device.name, device.total_mib / 1024)
+    if rules.context_is_counted:
+        non_torch = parts.Uncertain(non_torch.value + device.used_mib * MIB, non_torch.sigma)
+    return peak, graphs, non_torch
 
 
 def _modelled_at(
-    calibration: Calibration, settings: VllmSettings, device: DeviceMemory, model: ModelArchitecture, rules: EngineRules, width: int, linked: bool,
+    calibration: Calibration, settings: VllmSettings, device: DeviceMemory, model: ModelArchitecture, rules: EngineRules, width: int,
 ) -> Number:
     """What the model says of the overhead under the flags of the measured start."""
     from dataclasses import replace
@@ -176,7 +183,7 @@ def _modelled_at(
     flags: dict[str, Any] = dict(calibration.flags)
     measured = replace(settings, gpu_memory_utilization=0.5, **flags)
     knobs = resolve_knobs(measured, model, device, rules)
-    return sum(part.value for part in _overhead(measured, model, rules, knobs, width, linked))
+    return sum(part.value for part in _overhead(measured, device, model, rules, knobs, width))
 
 
 def graphs_after(account: Account, settings: VllmSettings, model: ModelArchitecture) -> Number:
@@ -208,14 +215,23 @@ def _ceil(value: Number) -> Number:
     return ceil_div(value, 1)
 
 
+def check_share(share: Number, name: str) -> None:
+    """Raises UserError for a share of 0 or less, or above 1."""
+    _check_range(name, share, 0.0, 1.0)
+
+
 def _check_range(name: str, value: Number, low: float, high: float, of: str = "") -> None:
     """Above `low` and at most `high`, every one."""
-    limit = f"above {low:g}" + (f" and at most {high:g}{f' ({of})' if of else ''}" if high != float("inf") else "")
+    limit = f"above {low:g}" + (f" and at most {_shown(high)}{f' ({of})' if of else ''}" if high != float("inf") else "")
     if isinstance(value, bool) or not (value.dtype.kind in "iuf" if is_array(value) else isinstance(value, Real)):
         raise UserError(f"{name}={value[0] if is_array(value) else value}: allowed is a number {limit}")
     smallest, largest = (value.min(), value.max()) if is_array(value) else (value, value)
     if not (smallest > low and largest <= high):
-        raise UserError(f"{name}={smallest if not smallest > low else largest:g}: allowed is {limit}")
+        raise UserError(f"{name}={_shown(smallest if not smallest > low else largest)}: allowed is {limit}")
+
+
+def _shown(value: Any) -> str:
+    return str(int(value)) if float(value).is_integer() else f"{value:g}"
 
 
 __all__ = ["GIB", "Account", "Knobs", "flag_conflict", "graphs_after", "keep_account", "longest_context", "resolve_knobs"]

@@ -10,6 +10,7 @@ from typing import Any
 
 from tune_gpu.errors import UserError
 from tune_gpu.preflight.attention_kinds import latent_size, not_modelled, sliding_layers
+from tune_gpu.preflight.latent_attention import LatentShapes
 from tune_gpu.preflight.model_catalogue import fill_from_catalogue
 from tune_gpu.preflight.parameter_count import Shapes, vision_params
 from tune_gpu.preflight.weight_formats import WeightFormat, published_format, weight_format
@@ -37,8 +38,8 @@ class ModelArchitecture:
     moe_intermediate: int = 0
     vision_params: float = 0.0
     multimodal: bool = False
-    mla: bool = False
-    """Multi-head latent attention: one latent vector of `head_dim` a token and layer, not split by tensor parallelism."""
+    latent: LatentShapes | None = None
+    """Of multi-head latent attention: one latent vector of `head_dim` a token and layer, not split by tensor parallelism."""
     sliding_window: int | None = None
     sliding_layers: int = 0
     """Layers that attend to `sliding_window` tokens only; the others to all."""
@@ -58,6 +59,11 @@ class ModelArchitecture:
                 raise UserError(f"model {self.name}: {name}={getattr(self, name)}: allowed is above 0")
 
     @property
+    def mla(self) -> bool:
+        """Whether its attention is multi-head latent attention."""
+        return self.latent is not None
+
+    @property
     def embedding_params(self) -> float:
         """Input and output embeddings: never quantised."""
         return self.vocab * self.hidden * (1 if self.tied else 2)
@@ -71,53 +77,84 @@ def from_config(config: Mapping[str, Any], name: str = "model") -> ModelArchitec
     """From a Hugging Face `config.json`, or from a table's entry with the same names (`params_b` and `attention` are understood too).
 
     Raises:
-        UserError: a fact without which nothing can be said (layers, heads, hidden size) is not there.
+        UserError: a fact without which nothing can be said (layers, heads, hidden size) is not there, or is no such number.
     """
+    try:
+        return _from_config(config, name)
+    except (TypeError, AttributeError, KeyError, ValueError, OverflowError, ArithmeticError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"model {name}: its config is not one of a decoder that is understood ({type(error).__name__}: {_shown(error)})") from error
+
+
+def _from_config(config: Mapping[str, Any], name: str) -> ModelArchitecture:
     outer = dict(config)
     text = {**outer, **dict(outer.get("text_config") or outer.get("llm_config") or outer.get("language_config") or {})}
     facts = fill_from_catalogue(text, name)
 
-    def first(*keys: str, default: Any = None) -> Any:
-        return next((facts[key] for key in keys if facts.get(key) is not None), default)
+    def size(*keys: str) -> int | None:
+        return _size(facts, keys, name)
 
-    layers, hidden = first("num_hidden_layers", "n_layer", "n_layers", "num_layers"), first("hidden_size", "n_embd", "d_model", "dim")
+    layers, hidden = size("num_hidden_layers", "n_layer", "n_layers", "num_layers"), size("hidden_size", "n_embd", "d_model", "dim")
     if layers is None or hidden is None:
         missing = "num_hidden_layers" if layers is None else "hidden_size"
         raise UserError(f"model {name}: its config has no {missing}; needed are num_hidden_layers, hidden_size and the attention heads")
-    heads = first("num_attention_heads", "n_head", "n_heads")
-    head_dim = first("head_dim", "attention_head_dim") or (hidden // heads if heads else None)
-    kv_heads = first("num_key_value_heads", "num_kv_heads", "n_head_kv") or (1 if facts.get("multi_query") else heads)
+    heads = size("num_attention_heads", "n_head", "n_heads")
+    head_dim = size("head_dim", "attention_head_dim") or (hidden // heads if heads else None)
+    kv_heads = size("num_key_value_heads", "num_kv_heads", "n_head_kv") or (1 if facts.get("multi_query") else heads)
     if head_dim is None or kv_heads is None:
         raise UserError(f"model {name}: its config names neither num_attention_heads nor num_key_value_heads and head_dim")
-    heads = heads or max(kv_heads, round(hidden / head_dim))
+    heads = heads or max(kv_heads, round(hidden / max(head_dim, 1)))
     latent = latent_size(facts)
     guessed = list(facts.get("_guessed", []))
-    vocab = first("vocab_size", "padded_vocab_size", default=0) or _assume(guessed, "vocab", 128256)
+    vocab = size("vocab_size", "padded_vocab_size") or _assume(guessed, "vocab", 128256)
     params_given = float(facts["params_b"]) * 1e9 if facts.get("params_b") else None
-    tied = first("tie_word_embeddings", default=None)
+    tied = facts.get("tie_word_embeddings")
     if tied is None:
         tied = bool(_assume(guessed, "tied", 1)) if params_given is not None and params_given < 4.5e9 else False
     vision = vision_params(outer)
-    shapes = Shapes(layers, hidden, heads, kv_heads, head_dim, vocab, tied, latent is not None)
-    experts = int(first("num_experts", "num_local_experts", "n_routed_experts", default=0) or 0)
-    moe_intermediate = int(first("moe_intermediate_size", "intermediate_size", default=0) or 0) if experts else 0
-    intermediate = first("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size")
+    shapes = Shapes(layers, hidden, heads, kv_heads, head_dim, vocab, bool(tied), latent is not None)
+    experts = size("num_experts", "num_local_experts", "n_routed_experts") or 0
+    moe_intermediate = size("moe_intermediate_size", "intermediate_size") or 0 if experts else 0
+    intermediate = size("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size")
     if intermediate is None and params_given is not None and not experts and "MoE" not in str(facts.get("attention", "")):
         intermediate = _assume(guessed, "intermediate", shapes.intermediate_for(params_given))
-    intermediate = int(intermediate or _assume(guessed, "intermediate", moe_intermediate or 4 * hidden))
+    intermediate = intermediate or _assume(guessed, "intermediate", moe_intermediate or 4 * hidden)
     params = params_given or shapes.params(facts, intermediate, experts, moe_intermediate) + vision
     window, sliding = sliding_layers(facts, layers)
     return ModelArchitecture(
         name=name, layers=layers, kv_heads=1 if latent else kv_heads, head_dim=latent or head_dim, hidden=hidden, heads=heads,
         intermediate=intermediate, vocab=vocab, tied=bool(tied), params=params,
-        experts_per_token=int(first("num_experts_per_tok", "moe_topk", default=8) or 8) if experts else 0, moe_intermediate=moe_intermediate,
-        vision_params=vision, multimodal=vision > 0 or "vision_config" in outer or bool(facts.get("_multimodal")), mla=latent is not None,
-        sliding_window=window, sliding_layers=sliding, max_context=first("max_position_embeddings", "n_positions", "max_sequence_length"),
-        dtype_bytes=_DTYPE_BYTES.get(str(first("dtype", "torch_dtype", default="bfloat16")).removeprefix("torch."), 2),
+        experts_per_token=size("num_experts_per_tok", "moe_topk") or 8 if experts else 0, moe_intermediate=moe_intermediate,
+        vision_params=vision, multimodal=vision > 0 or "vision_config" in outer or bool(facts.get("_multimodal")),
+        latent=None if latent is None else LatentShapes.of(facts),
+        sliding_window=window, sliding_layers=sliding, max_context=size("max_position_embeddings", "n_positions", "max_sequence_length"),
+        dtype_bytes=_DTYPE_BYTES.get(str(facts.get("dtype") or facts.get("torch_dtype") or "bfloat16").removeprefix("torch."), 2),
         format=weight_format(outer.get("quantization_config") or facts.get("quantization_config"))
         or (None if "model_type" in outer else published_format(name)),
         refusal=not_modelled(outer, facts, name), guessed=tuple(guessed),
     )
+
+
+_LARGEST = 2**40
+
+
+def _shown(value: Any) -> str:
+    """On one line."""
+    return " ".join(str(value).split())[:80]
+
+
+def _size(facts: Mapping[str, Any], keys: tuple[str, ...], name: str) -> int | None:
+    """The first of these that is there, as a whole number; null for none, and for 0 (as good as not there). Some families write one per layer
+    where they differ: that is not a number."""
+    for key in keys:
+        value = facts.get(key)
+        if value is None or value == 0:
+            continue
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < _LARGEST or value != int(value):
+            raise UserError(f"model {name}: {key}={_shown(value)}: allowed is a whole number above 0")
+        return int(value)
+    return None
 
 
 def read_architecture(folder: str | Path) -> ModelArchitecture:

@@ -37,11 +37,13 @@ def latent_size(facts: Mapping[str, Any]) -> int | None:
 
 
 def sliding_layers(facts: Mapping[str, Any], layers: int) -> tuple[int | None, int]:
-    """The window and how many layers have it. A table may say `sliding 5:1`."""
-    window = facts.get("sliding_window")
+    """The window and how many layers have it. A table may say `sliding 5:1`. Raises ValueError for a window that is no number of tokens."""
+    window = facts.get("sliding_window") or None
+    if window is not None and (isinstance(window, bool) or not isinstance(window, int) or window < 1):
+        raise ValueError(f"sliding_window={str(window)[:40]}: allowed is a whole number above 0")
     ratio = _RATIO.search(str(facts.get("attention", "")))
     if ratio:
-        part, rest = int(ratio[1]), int(ratio[2])
+        part, rest = int(ratio[1]), max(1, int(ratio[2]))
         return window or 4096, layers - math.ceil(layers * rest / (part + rest)) if layers % (part + rest) == 0 else layers - layers // (part + rest)
     kinds = facts.get("layer_types")
     if isinstance(kinds, list) and kinds:

@@ -16,6 +16,8 @@ from tune_gpu.preflight.values import DeviceMemory
 
 NODE_FOLDER = Path("/sys/devices/system/node")
 CGROUP_FOLDER = Path("/sys/fs/cgroup")
+USUAL_CUDA_PART = 0.981
+"""Of what NVML calls a card's memory, where the card is not in the table: what is left to CUDA."""
 
 
 @dataclass(frozen=True)
@@ -35,23 +37,46 @@ def cards() -> dict[str, Card]:
 
 
 def find_card(name: str) -> Card | None:
-    """By a name as people and drivers write it (`NVIDIA GeForce RTX 3060`, `rtx3060`, `A100 40GB (a2-highgpu-1g)`): the card whose words all
-    occur in it; the one with the most words, and the smaller memory where only that is open. Null if there is none."""
+    """By a name as people and drivers write it (`NVIDIA GeForce RTX 3060`, `rtx3060`, `2x4090`, `A100 40GB (a2-highgpu-1g)`).
+
+    It is the card whose words all occur in it; the one with the most words, and the first of the table where only the memory is open. A memory
+    that the name tells (`RTX 2080 Ti 22GB`) stands. Of several cards (`RTX 5070 Ti + RTX 5090`) it is the smallest, since vLLM takes from every
+    card what the smallest can give. Null if there is none.
+    """
+    parts = [found for part in re.split(r"\+|,|;|\band\b", name) if (found := _one_card(part)) is not None]
+    return min(parts, key=lambda card: card.nvml_mib) if parts else _one_card(name)
+
+
+def _one_card(name: str) -> Card | None:
+    if (slice_of := re.search(r"\b\dg[.-](\d+)gb", name.lower())) is not None:  # a MIG slice: A100 1g.5gb has 4864 MiB
+        return Card(f"MIG {slice_of[0]}", float(slice_of[1]) * 1024 * 0.95, float(slice_of[1]) * 1024 * 0.93)
     words = _words(name)
+    found = _matching(words) or (_matching(words | {"rtx"}) if words & _SERIES else [])
+    if not found:
+        return None
+    card = max(found, key=lambda card: len(_words(card.name)))
+    told = [float(word[:-2]) * 1024 for word in words if re.fullmatch(r"\d+gb", word)]
+    if len(told) == 1 and not 0.88 < told[0] / card.nvml_mib < 1.14:
+        return Card(f"{card.name} {told[0] / 1024:.0f}GB", told[0], told[0] * USUAL_CUDA_PART)
+    return card
+
+
+def _matching(words: set[str]) -> list[Card]:
+    """Every card all of whose words occur; else, where the memory is not told, those of which only that is missing ("H100" for H100 80GB)."""
     found = [card for card in cards().values() if _words(card.name) <= words]
-    if not found:  # "H100" for H100 80GB
-        found = [card for card in cards().values() if {word for word in _words(card.name) if not word.endswith("gb")} <= words
-                 and not any(word.endswith("gb") and word not in _words(card.name) for word in words)]
-    return max(found, key=lambda card: (len(_words(card.name)), len(card.name))) if found else None
+    return found or [card for card in cards().values() if {word for word in _words(card.name) if not word.endswith("gb")} <= words
+                     and not any(word.endswith("gb") for word in words)]
 
 
 def card_memory(name: str, used_mib: float = 0.0) -> DeviceMemory:
     """A card by name, with what its neighbours hold. Raises UserError with the names that are known."""
     card = find_card(name)
     if card is None:
-        near = difflib.get_close_matches(name.upper(), [known.upper() for known in cards()], n=1, cutoff=0.5)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise UserError(f"--gpu {name}: no such card in the table{hint}; allowed: {', '.join(cards())}; or give --total-mib")
+        near = difflib.get_close_matches(name.upper(), [known.upper() for known in cards()], n=4, cutoff=0.5)
+        names = {known.upper(): known for known in cards()}
+        hint = f" (did you mean {', '.join(names[found] for found in near)}?)" if near else ""
+        raise UserError(f"--gpu {name}: no such card in the table{hint}; allowed: one of the {len(cards())} that `tune-gpu plan --cards` lists, or "
+                        "--total-mib MIB for any other")
     return DeviceMemory(card.name, "cuda", card.cuda_mib, used_mib)
 
 
@@ -60,13 +85,13 @@ def nvml_memory(name: str, total_mib: float, used_mib: float) -> DeviceMemory:
     counts that as used."""
     card = find_card(name)
     matching = card is not None and abs(card.nvml_mib / total_mib - 1) < 0.03
-    cuda = card.cuda_mib if card is not None and matching else total_mib * 0.981
+    cuda = card.cuda_mib if card is not None and matching else total_mib * USUAL_CUDA_PART
     return DeviceMemory(name, "cuda", cuda, min(max(0.0, used_mib - (total_mib - cuda)), cuda))
 
 
 def this_card(device: str = "0") -> DeviceMemory:
     """This machine's card through NVML, with what its neighbours hold at this moment. Raises UserError where there is none."""
-    from tune_gpu.telemetry.probe import NvmlProbe
+    from tune_gpu.telemetry.nvml import NvmlProbe
 
     try:
         probe = NvmlProbe(device)
@@ -118,9 +143,16 @@ def _cgroup() -> tuple[float | None, float]:
     return None, 0.0
 
 
+_SERIES = {"2060", "2070", "2080", "3050", "3060", "3070", "3080", "3090", "4050", "4060", "4070", "4080", "4090", "5060", "5070", "5080", "5090",
+           "a4000", "a4500", "a5000", "a5500", "a6000"}
+"""Numbers that are written without their `RTX`."""
+
+
 def _words(name: str) -> set[str]:
-    lowered = re.sub(r"(\d)\s+gb\b", r"\1gb", name.lower())
-    lowered = re.sub(r"\b(\d+)g\b", r"\1gb", lowered)
+    lowered = re.sub(r"(\d)\s+gb\b", r"\1gb", name.lower().replace("dgx spark", "gb10"))
+    lowered = re.sub(r"\b(\d+)g(i?b)?\b", r"\1gb", lowered)
+    lowered = re.sub(r"\b(gh200)[ -]?(120|480)gb\b", r"\1", lowered)  # that is its processor's
+    lowered = re.sub(r"\b\d{1,2}\s?[x×*]\s?(?=[a-z]|\d{4})|\bx\s?\d{1,2}\b", " ", lowered)  # how many there are
     lowered = re.sub(r"\b(rtx|gtx)(\d)", r"\1 \2", lowered)
     lowered = re.sub(r"(\d)(ti|super)\b", r"\1 \2", lowered)
     return set(re.findall(r"[a-z0-9]+", lowered)) - {"nvidia", "geforce", "tesla", "graphics"}

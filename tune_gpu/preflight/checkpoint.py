@@ -16,6 +16,16 @@ _GGML_BLOCKS = {  # type id: (weights in a block, bytes of a block); from the GG
 _GGUF_SCALARS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 
 
+_NOT_A_HEADER = (ValueError, KeyError, IndexError, TypeError, AttributeError, OSError, OverflowError, RecursionError)
+"""What reading a file may raise that only has a checkpoint's name."""
+
+
+def _size(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**60:
+        raise ValueError("not a size")
+    return value
+
+
 def checkpoint_bytes(folder: Path) -> float | None:
     """Bytes of all tensors in a model's folder; null where there are no weights (a toy that is drawn at load time, say).
 
@@ -25,9 +35,9 @@ def checkpoint_bytes(folder: Path) -> float | None:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
-            size = json.loads(index.read_text()).get("metadata", {}).get("total_size")
-        except (ValueError, OSError, AttributeError):
-            size = None
+            size = _size(json.loads(index.read_text()).get("metadata", {}).get("total_size"))
+        except _NOT_A_HEADER:
+            size = 0
         if size:
             return float(size)
     tensors = sorted(folder.glob("*.safetensors"))
@@ -41,9 +51,11 @@ def _safetensors_bytes(path: Path) -> int:
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
+            if length > path.stat().st_size:
+                raise ValueError("longer than the file")
             header = json.loads(file.read(length))
-        return max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
-    except (ValueError, KeyError, OSError, TypeError):
+        return max((_size(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"), default=0)
+    except _NOT_A_HEADER:
         return path.stat().st_size  # a header that is not understood: the file is its tensors, all but a few KiB
 
 
@@ -82,6 +94,6 @@ def gguf_bytes(path: Path) -> float | None:
                 weights, size = _GGML_BLOCKS[read("I")]
                 file.seek(8, 1)
                 total += math.prod(shape) / weights * size
-        except (struct.error, KeyError, ValueError):
+        except (struct.error, *_NOT_A_HEADER):
             return None
-    return total
+    return total if math.isfinite(total) else None

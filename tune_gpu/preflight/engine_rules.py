@@ -15,19 +15,26 @@ from tune_gpu.preflight.arithmetic import Number, where
 DEFAULT_VERSION = "0.32.0"
 """Assumed where no version is given: what this program is installed with."""
 A100_GIB, BLACKWELL_GIB = 70.0, 160.0
+_LAST_PATCH = 99
+"""Where a version's text has two numbers only: the last of its series."""
 
 
-def version_number(version: str | None) -> tuple[int, int] | None:
-    """The first two numbers of a version's text; null if there are none."""
-    found = re.search(r"(\d+)\.(\d+)", version or "")
-    return (int(found[1]), int(found[2])) if found else None
+def version_number(version: str | None) -> tuple[int, int, int] | None:
+    """The first three numbers of a version's text (two will do); null if there are none."""
+    found = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", version or "")
+    return (int(found[1]), int(found[2]), int(found[3]) if found[3] else _LAST_PATCH) if found else None
+
+
+def unified_memory(card: str) -> bool:
+    """Whether a card shares the host's memory (DGX Spark): NVML then knows no total, and what the process holds on the host counts as well."""
+    return re.search(r"\bGB10\b|\bDGX Spark\b", card, re.IGNORECASE) is not None
 
 
 @dataclass(frozen=True)
 class EngineRules:
     """One version of vLLM on one kind of device."""
 
-    version: tuple[int, int]
+    version: tuple[int, ...]
     v1: bool
     cpu: bool = False
     warm: bool = False
@@ -36,7 +43,7 @@ class EngineRules:
     @classmethod
     def of(cls, version: str | None, *, cpu: bool = False, v1: bool | None = None, warm: bool = False) -> EngineRules:
         """From a version's text (`0.8.5`, `0.14.0rc2.dev348`, `0.8.4/0.8.5`); the engine was V0 before 0.8 unless told otherwise."""
-        number = version_number(version) or version_number(DEFAULT_VERSION) or (0, 0)
+        number = version_number(version) or version_number(DEFAULT_VERSION) or (0, 0, 0)
         return cls(number, (number >= (0, 8)) if v1 is None else v1, cpu, warm)
 
     @property
@@ -59,6 +66,11 @@ class EngineRules:
         """
         return 18.0 if self.version >= (0, 17) else 38.0
 
+    def samples_in_profile(self, plain: bool) -> bool:
+        """Whether the profiling run samples with top-k and top-p. The second model runner (`v1/worker/gpu/model_runner.py`) computes the logits
+        and skips that: it runs `plain` models (dense, text only) since 0.26, every model since 0.30."""
+        return not (self.v1 and self.version >= ((0, 26) if plain else (0, 30)))
+
     @property
     def profiles_all_logits(self) -> bool:
         """The first V1 (before 0.7.3) profiled the logits of every token of the batch, and no sampler."""
@@ -74,6 +86,11 @@ class EngineRules:
     def graphs_are_reserved(self) -> bool:
         """Whether the KV cache is made smaller by the estimate for CUDA graphs (else they are captured after it, from what is left)."""
         return self.v1 and self.version >= (0, 21)
+
+    @property
+    def graph_piece_mib(self) -> float:
+        """Driver memory of one captured piece of a graph (logs of eight models: 0.55 to 0.93 MiB before 0.11, 0.29 to 0.33 since)."""
+        return 0.3 if self.version >= (0, 11) else 0.75
 
     @property
     def null_block(self) -> bool:
@@ -92,8 +109,19 @@ class EngineRules:
 
     @property
     def nccl_is_counted(self) -> bool:
-        """Whether the buffers between cards are allocated after the memory was first read, and so taken from the share."""
+        """Whether NCCL's buffers are allocated after the memory was first read, and so taken from the share."""
         return self.version < (0, 12)
+
+    @property
+    def context_is_counted(self) -> bool:
+        """Whether all that is not torch's on the card goes off the share, CUDA's own context and the neighbours included: V0 until 0.6.5
+        (`worker.py`: what `mem_get_info` says is used, less what torch allocated); later what came since the start."""
+        return not self.v1 and self.version < (0, 6, 6)
+
+    @property
+    def latent_attention(self) -> bool:
+        """Whether latent vectors are cached as such; before 0.7.1 every head's keys and values were, each padded to 256 numbers."""
+        return self.v1 or self.version >= (0, 7, 1)
 
     @property
     def mla_alignment_bytes(self) -> int:
@@ -101,10 +129,12 @@ class EngineRules:
         return 256 if not self.v1 else 1
 
     def default_max_num_seqs(self, total_gib: float, name: str, world: int) -> int:
-        """Where no flag says."""
+        """Where no flag says. The first V1 took 1024 on every card; since 0.8.4 only large ones do (vllm#16158)."""
         if self.cpu:
             return 128 * world
-        return 1024 if self.v1 and self.version >= (0, 8) and self._large(total_gib, name) else 256
+        if self.v1 and self.version < (0, 8, 4):
+            return 1024
+        return 1024 if self.v1 and self._large(total_gib, name) else 256
 
     def default_batch(self, total_gib: float, name: str, world: int) -> int:
         """Tokens of a batch with chunked prefill, where no flag says (the API server's default, not that of the class LLM)."""
@@ -112,15 +142,16 @@ class EngineRules:
             return 2048 * world
         if not self.v1:
             return 2048 if self.version >= (0, 6) else 512
-        if self.version >= (0, 22) and total_gib >= BLACKWELL_GIB:
+        if self.version >= (0, 22) and total_gib >= BLACKWELL_GIB and self._large(total_gib, name):
             return 16384
         return 8192 if self.version >= (0, 8) and self._large(total_gib, name) else 2048
 
     def _large(self, total_gib: float, name: str) -> bool:
-        """Whether the card gets the larger defaults: none before 0.8, H100 and H200 by their names in 0.8, then by memory (A100 left out)."""
+        """Whether the card gets the larger defaults: none before 0.8, H100 and H200 by their names in 0.8, then by memory as NVML tells it
+        (A100 left out, and where NVML tells none)."""
         if self.version < (0, 9):
             return self.version >= (0, 8) and re.search(r"h[12]00", name.lower()) is not None
-        return total_gib >= A100_GIB and "a100" not in name.lower()
+        return total_gib >= A100_GIB and "a100" not in name.lower() and not unified_memory(name)
 
     def chunked_prefill_default(self, max_model_len: Number, unsuited: bool) -> Number:
         """V1 always; V0 for contexts above 32768, but not for multimodal models and multi-head latent attention (`unsuited`)."""

@@ -38,8 +38,15 @@ def read_start_log(log: str) -> StartLog:
     for name, pattern in _PATTERNS.items():
         match = re.search(pattern, log)
         text = next((group for group in match.groups() if group), None) if match else None
-        found[name] = None if text is None else float(text) * 1024
+        found[name] = None if text is None else _mib(text)
     return StartLog(found["weights"], found["kv"], found["total"], found["consumed"])
+
+
+def _mib(gib: str) -> float | None:
+    try:
+        return float(gib) * 1024
+    except ValueError:  # digits and dots that are no number
+        return None
 
 
 def learn_from_start(

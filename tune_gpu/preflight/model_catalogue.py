@@ -24,29 +24,57 @@ def catalogue() -> dict[str, dict[str, Any]]:
 
 
 def known_model(name: str) -> dict[str, Any] | None:
-    """A model of the table, by a name that contains its name (`org/Qwen2.5-7B-Instruct` -> `Qwen2.5-7B`), the longest that does."""
-    found = [key for key in catalogue() if _plain(key) in _plain(name)]
-    return dict(catalogue()[max(found, key=len)]) if found else None
+    """The model of the table whose words all occur in a name (`org/Qwen2.5-Coder-7B-Instruct` -> `Qwen2.5-7B`), the one with the most words.
+
+    Null if there is none, also where the name says of a part that the table's model does not have (a vision tower, say).
+    """
+    words = _words(name)
+    found = [key for key in catalogue() if _words(key) <= words or _plain(key) in _plain(name)]
+    found = [key for key in found if (_words(key) & _APART) == (words & _APART)]
+    return dict(catalogue()[max(found, key=lambda key: (_sized(key), len(_words(key)), len(key)))]) if found else None
 
 
 def fill_from_catalogue(facts: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The facts, completed from a known model of the same shape (layers, hidden size, KV heads); what is given is never replaced."""
     given = {key: value for key, value in facts.items() if value is not None}
-    if given.get("vocab_size") and (given.get("intermediate_size") or given.get("ffn_dim")):
+    complete = given.get("vocab_size") and (given.get("intermediate_size") or given.get("ffn_dim") or given.get("moe_intermediate_size"))
+    if complete and given.get("max_position_embeddings"):
         return given
-    size = given.get("params_b")
-    same = {key: entry for key, entry in catalogue().items() if all(
-        given.get(fact) == entry.get(fact) for fact in ("num_hidden_layers", "hidden_size", "num_key_value_heads")
-    ) and (not size or abs(entry["params_b"] / size - 1) < 0.25)}
-    if same:
-        named = [key for key in same if _plain(key) in _plain(name)]
-        entry = same[max(named, key=len) if named else min(same, key=lambda key: abs(same[key]["params_b"] - (size or 0)))]
+    if (entry := _of_this_shape(given, name)) is not None:
         # Where the number of parameters is given it stands; the rest is completed.
-        return {**entry, **given}
+        return {**entry, **given} if not complete else {"max_position_embeddings": entry["max_position_embeddings"], **given}
     for pattern, vocab in _FAMILIES:
         if re.search(pattern, name.lower()) and "vocab_size" not in given:
             return {**given, "vocab_size": vocab, "_guessed": ["vocab"]}
     return given
+
+
+def _of_this_shape(given: Mapping[str, Any], name: str) -> dict[str, Any] | None:
+    size, words = _number(given.get("params_b")), _words(name)
+    same = {key: entry for key, entry in catalogue().items() if all(
+        given.get(fact) == entry.get(fact) for fact in ("num_hidden_layers", "hidden_size", "num_key_value_heads")
+    ) and (not size or abs(entry["params_b"] / size - 1) < 0.25)}
+    if not same:
+        return None
+    named = [key for key in same if _words(key) <= words or _plain(key) in _plain(name)]
+    return same[max(named, key=len) if named else min(same, key=lambda key: abs(same[key]["params_b"] - (size or 0)))]
+
+
+_APART = {"vl", "vision", "omni", "audio", "next", "embedding", "reranker"}
+"""Words that tell a model from the one that has the same name without them."""
+
+
+def _words(name: str) -> set[str]:
+    """`Qwen2.5-7B` -> qwen, 2.5, 7b."""
+    return set(re.findall(r"\d+(?:\.\d+)?[a-z]*|[a-z]+", name.lower()))
+
+
+def _sized(name: str) -> bool:
+    return re.search(r"\d[bB]\b", name) is not None
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0 else 0.0
 
 
 def _plain(name: str) -> str:

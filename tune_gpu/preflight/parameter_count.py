@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tune_gpu.preflight.latent_attention import LatentShapes
+
 
 @dataclass(frozen=True)
 class Shapes:
@@ -50,11 +52,7 @@ class Shapes:
     def _attention(self, facts: Mapping[str, Any]) -> float:
         if not self.mla:
             return self.attention
-        rank, rope = int(facts.get("kv_lora_rank") or 512), int(facts.get("qk_rope_head_dim") or 64)
-        nope, value, query_rank = int(facts.get("qk_nope_head_dim") or 128), int(facts.get("v_head_dim") or 128), facts.get("q_lora_rank")
-        query = self.heads * (nope + rope)
-        queries = (self.hidden + query) * int(query_rank) if query_rank else self.hidden * query
-        return queries + self.hidden * (rank + rope) + rank * self.heads * (nope + value) + self.heads * value * self.hidden
+        return LatentShapes.of(facts).attention(self.hidden, self.heads)
 
 
 def vision_params(outer: Mapping[str, Any]) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 from tune_gpu.errors import UserError
 from tune_gpu.preflight.architecture import ModelArchitecture
 from tune_gpu.preflight.arithmetic import GIB, MIB, Number, ceil_div, maximum, minimum, where
-from tune_gpu.preflight.engine_rules import EngineRules
+from tune_gpu.preflight.engine_rules import EngineRules, unified_memory
 from tune_gpu.preflight.weight_formats import WeightFormat
 
 _KV_BYTES = {  # of one value in the cache
@@ -21,8 +21,6 @@ _KV_BYTES = {  # of one value in the cache
     "nvfp4": 0.5 + 1 / 16, "nvfp4_4over6": 0.5 + 1 / 16,
 }
 _ALLOWED_DTYPES = {"auto": None, "half": 2, "float16": 2, "bfloat16": 2, "float": 4, "float32": 4}
-GRAPH_BYTES_PER_LAYER = 0.06 * MIB
-"""Driver memory of one captured graph for each layer: a dozen kernel nodes with their parameters."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,8 @@ def activation(
     if model.mla:  # keys and values are unfolded for every head
         attention = model.heads * 3 * 192 / tensor_parallel + 3 * hidden
     forward = batch_tokens * max(feed_forward, attention) * width
-    sampling = rows * (model.vocab * rules.sampler_bytes_per_logit) + (batch_tokens + rows) * hidden * width
+    a_logit = rules.sampler_bytes_per_logit if rules.samples_in_profile(not (model.multimodal or model.experts_per_token)) else float(width)
+    sampling = rows * (model.vocab * a_logit) + (batch_tokens + rows) * hidden * width
     if rules.profiles_all_logits:
         sampling = batch_tokens * (model.vocab + hidden) * width
     if not rules.samples_after_a_chunk:
@@ -102,21 +101,19 @@ def activation(
 def cuda_graphs(model: ModelArchitecture, rules: EngineRules, sequences: Number, width: int, tensor_parallel: int) -> Uncertain:
     """What capturing takes.
 
-    Since 0.21 (when it is estimated before the KV cache is sized): the buffers of the largest batch once, and the driver's memory for each
-    graph; sizes are 1, 2, 4, then every 8 up to 256, then every 16, up to min(2 x sequences, 512) tokens, each captured piecewise, and whole
-    up to `sequences`. V1 before that: 67 sizes, each in as many pieces as there are layers and one, 0.75 MiB a piece (logs of 28 and 64
-    layers show 1.44, 1.47 and 3.17 GiB). V0: whole graphs of 35 sizes, 7 MiB each.
+    V1: for each size a graph in as many pieces as there are layers and one (`EngineRules.graph_piece_mib`), and since 0.11 whole graphs up to
+    `sequences` tokens, which are estimated at 1 MiB at least. Sizes were 67 up to 512 tokens; since 0.12 they are 1, 2, 4, then every 8 up to 256,
+    then every 16, up to min(2 x sequences, 512). The buffers of the largest batch come once. V0: whole graphs of 35 sizes, 7 MiB each.
     """
     if not rules.v1:
         graphs: Number = _graph_sizes(minimum(sequences, 256)) * 7.0 * MIB
         return Uncertain(graphs, 0.7 * graphs)
-    if not rules.graphs_are_reserved:
-        graphs = 67 * (model.layers + 1) * 0.75 * MIB + 0 * sequences
-        return Uncertain(graphs, 0.5 * graphs)
     largest = minimum(2 * sequences, 512)
-    count = _graph_sizes(largest) + _graph_sizes(minimum(sequences, 512))
-    buffers = largest * (3 * model.intermediate / tensor_parallel + 3 * model.hidden) * width
-    graphs = count * maximum(model.layers * GRAPH_BYTES_PER_LAYER, MIB) + buffers
+    sizes = _graph_sizes(largest) if rules.version >= (0, 12) else 67 + 0 * sequences
+    graphs = sizes * (model.layers + 1) * rules.graph_piece_mib * MIB
+    if rules.version >= (0, 11):
+        buffers = largest * (3 * model.intermediate / tensor_parallel + 3 * model.hidden) * width
+        graphs = graphs + _graph_sizes(minimum(sequences, 512)) * MIB + buffers
     return Uncertain(graphs, 0.5 * graphs)
 
 
@@ -124,21 +121,25 @@ def _graph_sizes(largest: Number) -> Number:
     return minimum(3, largest) + minimum(largest, 256) // 8 + maximum(largest - 256, 0) // 16
 
 
-def non_torch(rules: EngineRules, tensor_parallel: int, linked: bool = False) -> Uncertain:
+def non_torch(rules: EngineRules, tensor_parallel: int, card: str, total_gib: float) -> Uncertain:
     """Kernels that are loaded, workspaces of cuBLAS and attention, and with several cards NCCL's and the all-reduce's buffers.
 
-    Those are a quarter of a GiB for each card that is linked by NVLink (logs: 1.1 to 2.1 GiB on A100s), and little over PCIe (0.2 to 0.36 GiB in
-    all on 2 to 16 cards of the RTX, L4 and L40S kinds). Since 0.12 they are there before the memory is first read, and so not in the share.
+    Those are a quarter of a GiB for each card that is linked by NVLink (logs: 1.1 to 2.1 GiB on A100s; 0.95, 1.38, 1.63 and 1.84 GiB on two or
+    four H100s, H200s and B300s), and little over PCIe (0.2 to 0.36 GiB in all on 2 to 16 cards of the RTX, L4 and L40S kinds), where since 0.12
+    NCCL's part is there before the memory is first read. On a card that shares the host's memory, "free" is the host's, and the engine's own
+    resident memory goes off it as well (a GB10: 1.5 to 2.2 GiB). V0 until 0.6.5 counts CUDA's own context as well (logs: 0.15 to 0.73 GiB).
     """
     if rules.cpu:
         process = CPU_WARM_PROCESS_BYTES if rules.warm else CPU_PROCESS_BYTES
         return Uncertain(process, 0.1 * process)
+    if unified_memory(card):
+        return Uncertain(1.8 * GIB, 0.5 * GIB)
+    kernels = Uncertain(0.35 * GIB, 0.2 * GIB) if rules.context_is_counted else Uncertain(0.1 * GIB, 0.1 * GIB)
     if tensor_parallel == 1:
-        return Uncertain(0.1 * GIB, 0.1 * GIB)
-    if not rules.nccl_is_counted:
-        return Uncertain(0.2 * GIB, 0.2 * GIB)
-    between = 0.25 * GIB * tensor_parallel if linked else 0.15 * GIB
-    return Uncertain(0.1 * GIB + between, 0.15 * GIB + 0.5 * between)
+        return kernels
+    over_pcie = (0.15 if rules.nccl_is_counted else 0.1) * GIB
+    between = 0.25 * GIB * tensor_parallel if linked_by_nvlink(card, total_gib) else over_pcie
+    return Uncertain(kernels.value + between, kernels.sigma + 0.05 * GIB + 0.5 * between)
 
 
 def linked_by_nvlink(card: str, total_gib: float) -> bool:
@@ -180,7 +181,9 @@ class KvLayout:
     def of(cls, model: ModelArchitecture, rules: EngineRules, kv_bytes: float, tensor_parallel: int) -> KvLayout:
         """From `v1/core/kv_cache_utils.py`: layers of two types are put into groups as large as the smaller type, or as the larger if that
         is less than half as large again; the last group of a type is padded. Without that manager every layer keeps every token."""
-        if model.mla:
+        if model.mla and not rules.latent_attention:
+            token = 2 * max(1, model.heads // tensor_parallel) * 256 * kv_bytes
+        elif model.mla:
             token = ceil_div(model.head_dim * kv_bytes, rules.mla_alignment_bytes) * rules.mla_alignment_bytes
         else:
             token = 2 * max(1, model.kv_heads // tensor_parallel) * model.head_dim * kv_bytes

@@ -132,10 +132,17 @@ def _reason(
     return f"{spare}; {inside:.0f} MiB to spare in a share of {share:g}"
 
 
+def _divided(account: Account) -> str:
+    """How many such cards would hold it together; nothing where that is no repair."""
+    usable = 0.9 * account.requested / account.knobs.share
+    more = next((times for times in (2, 4, 8, 16) if account.weights / times < 0.9 * usable), None)
+    return "" if account.rules.cpu or more is None else f" (tensor_parallel_size {more} times as large would divide it)"
+
+
 def _too_small(account: Account, requested: float, verdict: Verdict, least: float | None) -> str:
     weights = account.weights / MIB
     beside_kv = (account.requested - account.kv) / MIB
-    repair = f"{least:.2f} is the least that can" if least is not None else "no share of this device can"
+    repair = f"{least:.2f} is the least that can" if least is not None else "no share of this device can" + _divided(account)
     if verdict is not Verdict.INFEASIBLE:
         repair += f" (within the uncertainty of {2 * account.sigma / MIB:.0f} MiB)"
     longest = int(longest_context(account))

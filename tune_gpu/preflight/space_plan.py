@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib.metadata
-import itertools
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,18 +15,18 @@ import numpy as np
 from tune_gpu.candidate import deployment
 from tune_gpu.config import ExperimentConfig, VllmSettings
 from tune_gpu.errors import UserError
+from tune_gpu.preflight.account import check_share
 from tune_gpu.preflight.architecture import ModelArchitecture, from_config, read_architecture
+from tune_gpu.preflight.attention_kinds import refused_family
 from tune_gpu.preflight.calibration import Calibration, CalibrationStore
 from tune_gpu.preflight.engine_rules import DEFAULT_VERSION
 from tune_gpu.preflight.learning import learn_from_start
 from tune_gpu.preflight.model_catalogue import catalogue, known_model
 from tune_gpu.preflight.predictor import predict
+from tune_gpu.preflight.space_columns import active_columns, space_columns
 from tune_gpu.preflight.values import DeviceMemory, Prediction
 from tune_gpu.preflight.vectorised import Predictions, predict_many
-from tune_gpu.space import Parameter, SearchSpace
-
-CONTINUOUS_POINTS = 11
-"""A continuous parameter is planned at this many points."""
+from tune_gpu.space import SearchSpace
 
 
 class Preflight:
@@ -56,11 +55,12 @@ class Preflight:
         return predict(services.vllm, services.whisper, self.device, self.model(services.vllm.model), self._known(services.vllm),
                        version=self.vllm_version, warm=self.start == "warm")
 
-    def predict_space(self, space: SearchSpace) -> tuple[dict[str, np.ndarray | list[Any]], Predictions]:
+    def predict_space(self, space: SearchSpace) -> tuple[dict[str, np.ndarray], Predictions]:
         """Every candidate of a space: the parameters' values by name (the inactive null), and the predictions."""
         params = space_columns(space)
         services = self.config.services
-        targets = {space.parameters[name].target: _active(values, space.parameters[name], services) for name, values in params.items()}
+        check_share(services.vllm.gpu_memory_utilization, "services.vllm.gpu_memory_utilization")
+        targets = active_columns(space, params, services)
         found = predict_many(services.vllm, services.whisper, targets, self.device, self.model, self._known, version=self.vllm_version, warm=self.start == "warm")
         return params, found
 
@@ -110,9 +110,13 @@ def find_model(name: str) -> ModelArchitecture:
         if isinstance(path, str):
             return read_architecture(os.path.dirname(path))
     facts = known_model(name)
+    if facts is None and refused_family(name) is not None:
+        return from_config({"num_hidden_layers": 1, "hidden_size": 1, "num_attention_heads": 1}, name)  # what is refused has no number
     if facts is None:
-        raise UserError(f"vllm.model={name}: its config.json is not on this machine and the name is not in the table of known models; "
-                        f"allowed: a folder with a config.json, a model in the hub's cache, or a name that contains one of {', '.join(catalogue())}")
+        near = difflib.get_close_matches(name.rpartition("/")[2], catalogue(), n=4, cutoff=0.55)
+        raise UserError(f"vllm.model={name}: its config.json is not on this machine and no known model has that name"
+                        f"{f' (the nearest are {chr(44).join(near)})'.replace(',', ', ') if near else ''}; allowed: a folder with a config.json, a model in "
+                        f"the hub's cache, or a name with the words of one of {len(catalogue())} known models (Qwen2.5-7B, Llama-3.1-8B, …)")
     return from_config(facts | {"quantization_config": _format_in(name)}, name)
 
 
@@ -131,58 +135,6 @@ def installed_vllm_version() -> str | None:
     return None
 
 
-def space_columns(space: SearchSpace) -> dict[str, np.ndarray | list[Any]]:
-    """Every configuration, as one column for each parameter; null where a parameter is not active. A continuous one stands at 11 points."""
-    values = {name: _points(parameter) for name, parameter in space.parameters.items()}
-    if not values:
-        return {}
-    lengths = [len(points) for points in values.values()]
-    grid = np.indices(lengths).reshape(len(lengths), -1)
-    columns: dict[str, np.ndarray | list[Any]] = {}
-    for (name, points), index in zip(values.items(), grid, strict=True):
-        array = _as_array(points)
-        columns[name] = array[index]
-    if any(parameter.when for parameter in space.parameters.values()):
-        return _without_inactive(space, columns)
-    return columns
-
-
-def _without_inactive(space: SearchSpace, columns: dict[str, np.ndarray | list[Any]]) -> dict[str, np.ndarray | list[Any]]:
-    names = list(columns)
-    seen: dict[str, tuple[Any, ...]] = {}
-    for row in zip(*(columns[name] for name in names), strict=True):
-        params: dict[str, Any] = {}
-        for name, value in zip(names, row, strict=True):
-            if space.active(space.parameters[name], params):
-                params[name] = value
-        seen.setdefault(json.dumps(params, default=str), tuple(params.get(name) for name in names))
-    return {name: list(values) for name, values in zip(names, zip(*seen.values(), strict=True), strict=True)}
-
-
-def _points(parameter: Parameter) -> tuple[Any, ...]:
-    if parameter.values is not None:
-        return parameter.values
-    spread = np.geomspace if parameter.log else np.linspace
-    return tuple(float(value) for value in spread(parameter.low, parameter.high, CONTINUOUS_POINTS))
-
-
-def _as_array(points: tuple[Any, ...]) -> np.ndarray:
-    if all(isinstance(point, (int, float)) and not isinstance(point, bool) for point in points):
-        return np.asarray(points)
-    array = np.empty(len(points), object)
-    array[:] = points
-    return array
-
-
-def _active(values: np.ndarray | list[Any], parameter: Parameter, services: Any) -> np.ndarray | list[Any]:
-    """Where a parameter is not active the services' own setting holds."""
-    if isinstance(values, np.ndarray) or None not in values or None in (parameter.values or ()):
-        return values
-    service, _, key = parameter.target.partition(".")
-    base = getattr(getattr(services, service), key, None)
-    return [base if value is None else value for value in values]
-
-
 @dataclass(frozen=True)
 class PlanRow:
     """One candidate in a plan."""
@@ -191,12 +143,15 @@ class PlanRow:
     prediction: Prediction
 
 
-def rows_of(params: Mapping[str, Any], found: Predictions, limit: int | None = None) -> list[PlanRow]:
+def rows_of(params: Mapping[str, np.ndarray], found: Predictions, limit: int | None = None) -> list[PlanRow]:
     """The first candidates, with their reasons."""
-    names = list(params)
     count = len(found) if limit is None else min(limit, len(found))
-    return [PlanRow({name: _plain(params[name][index]) for name in names if params[name][index] is not None}, found.explain(index))
-            for index in itertools.islice(range(count), count)]
+    return [PlanRow(params_of(params, index), found.explain(index)) for index in range(count)]
+
+
+def params_of(columns: Mapping[str, np.ndarray], index: int) -> dict[str, Any]:
+    """One configuration, without what is not active."""
+    return {name: _plain(values[index]) for name, values in columns.items() if values[index] is not None}
 
 
 def _plain(value: Any) -> Any:

@@ -55,6 +55,10 @@ class Predictions:
         """What may be launched: all but the infeasible."""
         return self.verdict != _CODE[Verdict.INFEASIBLE]
 
+    def refused(self) -> list[int]:
+        """Which are infeasible, in order."""
+        return [int(index) for index in np.flatnonzero(~self.allowed)]
+
     def verdict_of(self, index: int) -> Verdict:
         """One candidate's."""
         return VERDICTS[int(self.verdict[index])]
@@ -86,7 +90,7 @@ def predict_many(
     numeric, grouping = _split(columns)
     found = Predictions(
         np.full(count, _CODE[Verdict.NOT_MODELLED]), np.full(count, np.nan), np.full(count, np.nan), np.full(count, np.nan), np.zeros(count),
-        lambda index: _explain(index, vllm, whisper, columns, device, model_of, calibration_of, version, warm),
+        _explainer(vllm, whisper, columns, device, model_of, calibration_of, version, warm),
     )
     for rows, values in _groups(grouping, count):
         settings, listener = _with(vllm, whisper, values)
@@ -140,19 +144,7 @@ def _groups(grouping: Mapping[str, Sequence[Any] | np.ndarray], count: int) -> l
     code = np.zeros(count, np.int64)
     kinds: list[tuple[str, list[Any]]] = []
     for name, values in grouping.items():
-        seen: dict[str, int] = {}
-        kept: list[Any] = []
-        codes = np.empty(count, np.int64)
-        if isinstance(values, np.ndarray) and values.dtype.kind != "O":
-            unique, codes = np.unique(values, return_inverse=True)
-            kept = unique.tolist()
-        else:
-            for index, value in enumerate(values):
-                key = repr(value)
-                if key not in seen:
-                    seen[key] = len(kept)
-                    kept.append(value)
-                codes[index] = seen[key]
+        codes, kept = _coded(values)
         kinds.append((name, kept))
         code = code * len(kept) + codes
     order = np.argsort(code, kind="stable")
@@ -166,6 +158,27 @@ def _groups(grouping: Mapping[str, Sequence[Any] | np.ndarray], count: int) -> l
             shared[name] = kept[place]
         groups.append((rows, shared))
     return groups
+
+
+def _coded(values: Sequence[Any] | np.ndarray) -> tuple[np.ndarray, list[Any]]:
+    """The different values of a column, and which one stands in each row."""
+    if isinstance(values, np.ndarray) and values.dtype.kind != "O":
+        unique, codes = np.unique(values, return_inverse=True)
+        return codes, unique.tolist()
+    seen: dict[Any, int] = {}
+    kept: list[Any] = []
+
+    def code_of(value: Any) -> int:
+        try:
+            key: Any = (type(value), value)
+            place = seen.setdefault(key, len(kept))
+        except TypeError:  # a list or a mapping
+            place = seen.setdefault(repr(value), len(kept))
+        if place == len(kept):
+            kept.append(value)
+        return place
+
+    return np.fromiter(map(code_of, values), np.int64, len(values)), kept
 
 
 def _with(vllm: VllmSettings, whisper: WhisperSettings | None, values: Mapping[str, Any]) -> tuple[VllmSettings, WhisperSettings | None]:
@@ -183,14 +196,23 @@ def _with(vllm: VllmSettings, whisper: WhisperSettings | None, values: Mapping[s
     return replace(vllm, **engine, extra_args=extra, env=env), None if whisper is None else replace(whisper, **listener)
 
 
-def _explain(
-    index: int, vllm: VllmSettings, whisper: WhisperSettings | None, columns: Columns, device: DeviceMemory, model_of: ModelOf,
+def _explainer(
+    vllm: VllmSettings, whisper: WhisperSettings | None, columns: Columns, device: DeviceMemory, model_of: ModelOf,
     calibration_of: CalibrationOf, version: str | None, warm: bool,
-) -> Prediction:
-    values = {name: _plain(column[index]) for name, column in columns.items()
-              if name.startswith("vllm.") or (name.startswith("whisper.") and name in _GROUPING)}
-    settings, listener = _with(vllm, whisper, values)
-    return predict(settings, listener, device, model_of(settings.model), calibration_of(settings), version=version, warm=warm)
+) -> Callable[[int], Prediction]:
+    """The whole prediction of one candidate; the same one for those that differ only in what memory does not depend on."""
+    matter = {name: column for name, column in columns.items() if name.startswith("vllm.") or (name.startswith("whisper.") and name in _GROUPING)}
+    known: dict[str, Prediction] = {}
+
+    def explain(index: int) -> Prediction:
+        values = {name: _plain(column[index]) for name, column in matter.items()}
+        key = repr(values)
+        if key not in known:
+            settings, listener = _with(vllm, whisper, values)
+            known[key] = predict(settings, listener, device, model_of(settings.model), calibration_of(settings), version=version, warm=warm)
+        return known[key]
+
+    return explain
 
 
 def _plain(value: Any) -> Any:

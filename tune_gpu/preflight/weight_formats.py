@@ -33,6 +33,9 @@ _FORMATS = {
     "fp32": WeightFormat("fp32", 32.0, embeddings_too=True),
     "16bit": WeightFormat("16bit", 16.0, embeddings_too=True),
 }
+_GGUF = re.compile(r"(?:^|[^a-z0-9])i?q([2-68])(?:_[a-z0-9_]*)?(?:$|[^a-z0-9])")
+_GGUF_BITS = {2: 3.0, 3: 3.9, 4: 4.85, 5: 5.7, 6: 6.56, 8: 8.5}
+"""Of the usual mixtures (Q4_K_M, Q5_K_M …), embeddings included; a file's own header is exact (`checkpoint.py`)."""
 _PATTERNS = (
     (r"nvfp4|modelopt.*fp4|fp4.*modelopt", "nvfp4"), (r"mxfp4", "mxfp4"),
     (r"bnb.?8|bitsandbytes.?8|load_in_8bit", "bnb-8bit"), (r"bnb|bitsandbytes|nf4", "bnb-4bit"),
@@ -47,13 +50,15 @@ NAMES = ("awq", "awq_marlin", "gptq", "gptq_marlin", "fp8", "int8", "compressed-
 def named_format(name: str | None) -> WeightFormat | None:
     """From a flag (`awq_marlin`), a table's word (`bnb-4bit`) or a model's name (`…-GPTQ-Int4`); null if it says nothing."""
     lowered = (name or "").lower()
+    if (mixture := _GGUF.search(lowered)) is not None:
+        return WeightFormat(f"gguf-q{mixture[1]}", _GGUF_BITS[int(mixture[1])], embeddings_too=True)
     return next((_FORMATS[known] for pattern, known in _PATTERNS if re.search(pattern, lowered)), None)
 
 
 def published_format(name: str) -> WeightFormat | None:
     """Of families that are published quantised and whose names do not say so; null for the others, and for a conversion to 16 bits."""
     lowered = name.lower()
-    if re.search(r"distill|bf16|fp16|bfloat16|float16", lowered):
+    if re.search(r"distill|qwen|llama|bf16|fp16|bfloat16|float16", lowered):
         return None
     return next((_FORMATS[known] for pattern, known in _PUBLISHED if re.search(pattern, lowered)), None)
 

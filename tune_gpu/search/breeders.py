@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,13 +11,15 @@ import numpy as np
 from tune_gpu.config import SearchSettings
 from tune_gpu.search.confirmation import Confirmation
 from tune_gpu.search.evaluations import Ledger, Result, Standing
-from tune_gpu.search.guided import Guided
+from tune_gpu.search.one_thread import one_thread
 from tune_gpu.space import Params, SearchSpace
 
 Member = tuple[str, dict[str, Any]]
 """Origin and parameters."""
 _TRIES = 200
 _ENUMERABLE = 100_000
+_CLOSING = 0.75
+"""From this share of the generations on two places of each are for measuring the best again, where there is noise."""
 
 
 class Breeder(Protocol):
@@ -24,6 +27,9 @@ class Breeder(Protocol):
 
     one_by_one: bool
     """Whether `one` may be asked while results of the generation are awaited."""
+
+    def plan(self, generations: int) -> None:
+        """How many generations there will be."""
 
     def take(self, params: Params) -> None:
         """It has been proposed."""
@@ -54,6 +60,9 @@ class ClassicBreeder:
 
     def __init__(self, space: SearchSpace, settings: SearchSettings, rng: np.random.Generator) -> None:
         self._space, self._settings, self._rng = space, settings, rng
+
+    def plan(self, generations: int) -> None:
+        """The last generation is made as the first ones are."""
 
     def take(self, params: Params) -> None:
         """The ledger knows all that this needs."""
@@ -132,8 +141,14 @@ class GuidedBreeder:
     one_by_one = True
 
     def __init__(self, space: SearchSpace, settings: SearchSettings, rng: np.random.Generator) -> None:
+        from tune_gpu.search.guided import Guided  # scikit-learn with it: half a second that classic R-Zero need not wait for
+
         self._space, self._settings, self._guided = space, settings, Guided(space, rng)
         self._confirmation = Confirmation()
+
+    def plan(self, generations: int) -> None:
+        """As `Breeder` says: the last quarter of them is for telling the best apart."""
+        self._settings = replace(self._settings, generations=generations)
 
     def take(self, params: Params) -> None:
         """As `Breeder` says."""
@@ -153,17 +168,23 @@ class GuidedBreeder:
         while len(members) < size and (member := self.one(number, len(members), parents, ledger)):
             members.append(member)
             self._guided.take(member[1])
-        for _, params in members:  # the tournament takes them itself
+        for _, params in reversed(members):  # the tournament takes them itself, in its own order
             self._guided.untake(params)
         return members
 
     def one(self, number: int, at: int, parents: list[dict[str, Any]], ledger: Ledger) -> Member | None:  # noqa: ARG002 - Breeder
-        """As `Breeder` says; the first place is for the elite or its challenger if they must be measured again, the last for the fresh."""
+        """As `Breeder` says; the first place (in the last quarter of the generations the first two) is for the elite or its challenger if
+        they must be measured again, the last for the fresh, the one before it for a step from the elite."""
         size = self._settings.tournament_size
-        if number > 0 and at < self._settings.elites and (again := self._confirmation.contender()):
-            return "elite", again
+        places = self._settings.elites * (2 if number >= _CLOSING * self._settings.generations else 1)
+        if number > 0 and at < min(places, size - self._settings.fresh):
+            for params in self._confirmation.contenders():
+                if not self._guided.awaits(params):
+                    return "elite", params
         fresh = number > 0 and at >= size - self._settings.fresh
-        member = self._guided.propose(list(parents), fresh=fresh)
+        step = number > 0 and at == size - self._settings.fresh - 1
+        with one_thread():
+            member = self._guided.propose(list(parents), fresh=fresh, step=step)
         return ("initial", member[1]) if member and number == 0 else member
 
     def winner(self, ledger: Ledger) -> Standing | None:

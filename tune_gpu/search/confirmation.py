@@ -10,24 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable
-from dataclasses import dataclass, field
 from typing import Any
 
-from scipy.stats import chi2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import chdtri, ndtr
 
 from tune_gpu.search.evaluations import Result
 
 _NO_NOISE = 1e-3
-
-
-@dataclass
-class _Record:
-    params: dict[str, Any]
-    values: list[float] = field(default_factory=list)
-
-    @property
-    def mean(self) -> float:
-        return math.fsum(self.values) / len(self.values)
 
 
 class Confirmation:
@@ -41,34 +32,51 @@ class Confirmation:
 
     def __init__(self, probe_after: int = 16, doubt: float = 0.05, caution: float = 1.0) -> None:
         self._probe_after, self._doubt, self._caution = probe_after, doubt, caution
-        self._records: dict[Hashable, _Record] = {}
-        self._stderrs: list[float] = []
-        self._evaluations = 0
+        self._at: dict[Hashable, int] = {}
+        self._params: list[dict[str, Any]] = []
+        self._room_means, self._room_counts = np.zeros(64), np.zeros(64)
+        self._variances = 0.0
+        self._reported = self._evaluations = self._freedom = 0
         self._squares = 0.0
-        self._freedom = 0
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Ray gives what it has carried to another process as read-only memory; these arrays are written into."""
+        self.__dict__.update({name: value.copy() if isinstance(value, np.ndarray) else value for name, value in state.items()})
 
     def tell(self, key: Hashable, params: dict[str, Any], result: Result) -> None:
         """A result; one without a fitness says nothing here."""
         if result.fitness is None:
             return
-        record = self._records.setdefault(key, _Record(params))
-        if record.values:
-            # Welford's step, over all configurations: the sum of squares around each one's own mean.
-            before = record.mean
-            record.values.append(result.fitness)
-            self._squares += (result.fitness - before) * (result.fitness - record.mean)
+        at = self._at.setdefault(key, len(self._params))
+        if at == len(self._params):
+            self._params.append(params)
+            if at == len(self._room_means):
+                self._room_means, self._room_counts = (np.concatenate([room, np.zeros(at)]) for room in (self._room_means, self._room_counts))
+        # Welford's step, over all configurations: the sum of squares around each one's own mean.
+        before, count = float(self._room_means[at]), float(self._room_counts[at]) + 1.0
+        mean = before + (result.fitness - before) / count
+        self._room_means[at], self._room_counts[at] = mean, count
+        if count > 1.0:
+            self._squares += (result.fitness - before) * (result.fitness - mean)
             self._freedom += 1
-        else:
-            record.values.append(result.fitness)
         self._evaluations += 1
         if result.stderr is not None:
-            self._stderrs.append(result.stderr)
+            self._variances += result.stderr**2
+            self._reported += 1
+
+    @property
+    def _means(self) -> NDArray[np.float64]:
+        return self._room_means[: len(self._params)]
+
+    @property
+    def _counts(self) -> NDArray[np.float64]:
+        return self._room_counts[: len(self._params)]
 
     @property
     def noise(self) -> float | None:
         """Standard deviation of one evaluation; null while nothing tells it."""
         repeated = math.sqrt(max(0.0, self._squares) / self._freedom) if self._freedom else None
-        reported = math.sqrt(sum(s * s for s in self._stderrs) / len(self._stderrs)) if self._stderrs else None
+        reported = math.sqrt(self._variances / self._reported) if self._reported else None
         known = [value for value in (repeated, reported) if value is not None]
         return max(known) if known else None
 
@@ -76,38 +84,37 @@ class Confirmation:
     def noisy(self) -> bool:
         """Whether noise is known to be there: more than a thousandth of the spread of the better half."""
         noise = self.noise
-        if not noise or len(self._records) < 2:
+        if not noise or len(self._params) < 2:
             return False
-        means = sorted((record.mean for record in self._records.values()), reverse=True)
-        return noise > _NO_NOISE * (means[0] - means[len(means) // 2])
+        half = len(self._params) - 1 - len(self._params) // 2
+        return noise > _NO_NOISE * float(self._means.max() - np.partition(self._means, half)[half])
 
-    def contender(self) -> dict[str, Any] | None:
-        """What to measure again now; null if nothing needs it."""
-        if len(self._records) < 2:
-            return None
-        leader = max(self._records.values(), key=lambda record: record.mean)
+    def contenders(self) -> list[dict[str, Any]]:
+        """What to measure again now, the one that is known less first: the leader and its likeliest rival; none if nothing needs it."""
+        if len(self._params) < 2:
+            return []
+        leader = int(np.argmax(self._means))
         if self.noise is None:
-            return dict(leader.params) if self._evaluations >= self._probe_after else None
+            return [dict(self._params[leader])] if self._evaluations >= self._probe_after else []
         if not self.noisy:
-            return None
-        rivals = [(self._better(record, leader), record) for record in self._records.values() if record is not leader]
-        chance, rival = max(rivals, key=lambda pair: pair[0])
-        if chance < self._doubt:
-            return None
-        return dict((rival if len(rival.values) < len(leader.values) else leader).params)
+            return []
+        error = self._at_most() * np.sqrt(1.0 / self._counts + 1.0 / self._counts[leader])
+        chance = ndtr((self._means - self._means[leader]) / error)
+        chance[leader] = -1.0
+        rival = int(np.argmax(chance))
+        if chance[rival] < self._doubt:
+            return []
+        pair = (rival, leader) if self._counts[rival] < self._counts[leader] else (leader, rival)
+        return [dict(self._params[at]) for at in pair]
 
     def winner(self) -> dict[str, Any] | None:
         """The best by its lower confidence bound; null before anything was feasible."""
-        if not self._records:
+        if not self._params:
             return None
         width = self._caution * (self.noise or 0.0) if self.noisy else 0.0
-        return dict(max(self._records.values(), key=lambda record: record.mean - width / math.sqrt(len(record.values))).params)
+        return dict(self._params[int(np.argmax(self._means - width / np.sqrt(self._counts)))])
 
     def _at_most(self) -> float:
         """The noise's upper confidence limit at 90 %: two repeats that agree by luck do not end the questions."""
-        factor = math.sqrt(self._freedom / float(chi2.ppf(0.1, self._freedom))) if self._freedom else 1.0
+        factor = math.sqrt(self._freedom / float(chdtri(self._freedom, 0.9))) if self._freedom else 1.0
         return (self.noise or 0.0) * factor
-
-    def _better(self, one: _Record, other: _Record) -> float:
-        error = self._at_most() * math.sqrt(1.0 / len(one.values) + 1.0 / len(other.values))
-        return 0.5 * math.erfc((other.mean - one.mean) / (error * math.sqrt(2.0))) if error else float(one.mean > other.mean)

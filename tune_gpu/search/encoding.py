@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,8 @@ from tune_gpu.space import Params, SearchSpace
 Array = NDArray[np.float64]
 INACTIVE = -1.0
 _STEP = 0.1
+_TABLES: WeakKeyDictionary[SearchSpace, tuple[Array | None, int]] = WeakKeyDictionary()
+"""A long list is coded once, however many searches go through its space."""
 
 
 class Encoding:
@@ -152,8 +156,14 @@ class Encoding:
 
     def table(self, limit: int) -> Array | None:
         """Every configuration (known constraints apart) if there are at most `limit`, else null."""
+        if self.space not in _TABLES:
+            _TABLES[self.space] = (self._table(limit), limit)
+        table, seen = _TABLES[self.space]
+        return table if seen == limit else self._table(limit)
+
+    def _table(self, limit: int) -> Array | None:
         if self.space.listed is not None:
-            return np.array([self.encode(params) for params in self.space.listed])
+            return self._listed(self.space.listed)
         bound = math.prod(int(size) for size in self.sizes) if self.sizes.all() else math.inf
         if bound > limit:
             return None
@@ -165,6 +175,12 @@ class Encoding:
             for parent, allowed in conditions:
                 rows[~np.isin(rows[:, parent], allowed), i] = INACTIVE
         return np.unique(rows, axis=0)
+
+    def _listed(self, listed: Sequence[Params]) -> Array:
+        rows = np.full((len(listed), self.n), INACTIVE)
+        for i, p in enumerate(self.parameters):
+            rows[:, i] = [self._code(i, params[p.name]) if p.name in params else INACTIVE for params in listed]
+        return rows
 
 
 def _identity(value: Any) -> tuple[str, Any]:

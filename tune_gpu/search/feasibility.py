@@ -5,12 +5,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from tune_gpu.search.forest import Forest
+
 Array = NDArray[np.float64]
 _PRIOR = 0.5
+_ENOUGH = 4
+"""Of either outcome, before a forest is asked what they have in common."""
 
 
 class Feasibility:
-    """A vote of what was measured, weighted by nearness, beside a prior for success.
+    """The product of two votes: of what was measured, weighted by nearness, beside a prior for success; and of a forest, which finds the one
+    parameter that all failures share, however far from each other they are in the rest.
 
     Args:
         scale: the distance (in features, each in [0, 1]) at which a vote has lost most of its weight.
@@ -19,10 +24,15 @@ class Feasibility:
     def __init__(self, scale: float = 0.25) -> None:
         self._scale = scale
         self._x: Array | None = None
+        self._forest: Forest | None = None
 
     def learn(self, x: Array, feasible: NDArray[np.bool_]) -> None:
         """From rows of features and whether each ran."""
         self._x, self._feasible = (None if feasible.all() else x), feasible
+        self._forest = None
+        if min(feasible.sum(), (~feasible).sum()) >= _ENOUGH:
+            self._forest = Forest(trees=12)
+            self._forest.fit(x, feasible.astype(float), np.ones(len(x)), seed=len(x))
 
     def log_probability(self, x: Array) -> Array:
         """For each row; 0 while nothing has failed."""
@@ -30,4 +40,7 @@ class Feasibility:
             return np.zeros(len(x))
         square = np.maximum((x * x).sum(1)[:, None] + (self._x * self._x).sum(1)[None, :] - 2.0 * x @ self._x.T, 0.0)
         weight = np.exp(-0.5 * square / self._scale**2)
-        return np.asarray(np.log((weight @ self._feasible + _PRIOR) / (weight.sum(axis=1) + _PRIOR)))
+        chance = (weight @ self._feasible + _PRIOR) / (weight.sum(axis=1) + _PRIOR)
+        if self._forest is not None:
+            chance *= np.clip(self._forest.predict(x)[0], 0.02, 1.0)
+        return np.asarray(np.log(chance))

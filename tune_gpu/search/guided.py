@@ -1,34 +1,29 @@
 """Proposals that a surrogate has screened.
 
 Every proposal is the best of a pool: offspring of the survivors (crossover and mutation), neighbours of what measured best, and random
-configurations, climbed uphill a few steps. "Best" is expected improvement, the geometric mean of what a Gaussian process and a forest of
-trees expect, times the learnt probability that the configuration runs at all. What awaits its result counts as measured at its predicted
-value, so that a generation spreads out.
+configurations, climbed uphill a few steps. One place of a generation is for a step from the elite: the most promising configuration that
+differs from it in one parameter, so that the end of the search is thorough where it matters. What is promising, `committee.py` says. What
+awaits its result counts as measured at its predicted value, so that a generation spreads out.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tune_gpu.search.committee import HOPELESS, Committee
 from tune_gpu.search.encoding import Array, Encoding
-from tune_gpu.search.feasibility import Feasibility
-from tune_gpu.search.forest import Forest
-from tune_gpu.search.surrogate import GaussianProcess, log_expected_improvement, normal_scores
 from tune_gpu.space import Params, SearchSpace
 
 _ENUMERABLE = 20_000
+_SCORED_WHOLE = 3000
+_CLIMBS = 2
 _TRAINING_ROWS = 220
 _LONG_RUN_ROWS = 64
-_CLIMBS = 2
-_UNLIKELY = 0.25
-"""What runs with less than this probability is proposed only when nothing else is left."""
-_ALWAYS_GROWN = 300
-"""Evaluations up to which the forest is grown with every result; later with every 16th, and anew after a restore."""
+_FEASIBILITY_ROWS = 200
 
 
 @dataclass(frozen=True)
@@ -41,8 +36,12 @@ class GuidedOptions:
     """Random draws of which an early proposal is the one furthest from all others."""
     random_pool: int = 800
     offspring_pool: int = 400
-    fresh_pool: int = 64
-    """Random draws of which the forced fresh candidate is the most promising."""
+    leaders: int = 3
+    """How many of the best a step may start from, once all steps from those before are known."""
+    fresh_share: float = 1 / 64
+    """Random draws, as a share of the space, of which the forced fresh candidate is the most promising …"""
+    fresh_pool: tuple[int, int] = (64, 1024)
+    """… and no fewer and no more than these."""
 
 
 class Guided:
@@ -58,9 +57,11 @@ class Guided:
         self._space, self._rng, self._options = space, rng, options or GuidedOptions()
         self.encoding = Encoding(space)
         self._table = self.encoding.table(_ENUMERABLE)
+        least, most = self._options.fresh_pool
+        self._fresh_pool = most if self._table is None else int(np.clip(self._options.fresh_share * len(self._table), least, most))
         self._radix = np.concatenate([[1.0], np.cumprod(self.encoding.sizes[:-1] + 1.0)])
         self._listed = np.sort(self._numbers(self._table)) if space.listed is not None and self._table is not None else None
-        self._index: dict[bytes, int] = {}
+        self._index: dict[bytes, int] = {}  # in the order of `take`: the order in which results come must not count
         self._codes: list[Array] = []
         self._sums: list[float] = []
         self._counts: list[int] = []
@@ -69,10 +70,7 @@ class Guided:
         self._pending: dict[bytes, int] = {}
         self._forbidden: set[bytes] = set()
         self._open: NDArray[np.int64] | None = np.arange(len(self._table)) if self._table is not None else None
-        self._process = GaussianProcess(self.encoding.groups)
-        self._forest = Forest()
-        self._tuned_at = 0
-        self._grown_at = 0
+        self._committee = Committee(self.encoding, rng)
 
     # What is known -----------------------------------------------------------------------------------------------------------------
 
@@ -80,44 +78,50 @@ class Guided:
         """It has been proposed: not again, and until its result it counts as measured at its predicted value."""
         key = self.encoding.encode(params).tobytes()
         self._taken.add(key)
-        self._pending[key] = self._pending.get(key, 0) + 1
-
-    def untake(self, params: Params) -> None:
-        """It is not being measured after all (but remains closed until `take` or a transient failure)."""
-        key = self.encoding.encode(params).tobytes()
-        if self._pending.get(key, 0) <= 1:
-            self._pending.pop(key, None)
-        else:
-            self._pending[key] -= 1
-
-    def state(self) -> dict[str, Any]:
-        """What is not a consequence of the measurements."""
-        return {"theta": self._process.theta.tolist(), "tuned_at": self._tuned_at}
-
-    def load(self, state: dict[str, Any]) -> None:
-        """`state` again, after the same measurements were told."""
-        self._process.theta, self._tuned_at = np.array(state["theta"]), int(state["tuned_at"])
-
-    def tell(self, params: Params, fitness: float | None, *, transient: bool = False) -> None:
-        """A result. Null fitness: it did not run; `transient`: and that says nothing about it."""
-        code = self.encoding.encode(params)
-        key = code.tobytes()
-        if self._pending.get(key, 0) <= 1:
-            self._pending.pop(key, None)
-        else:
-            self._pending[key] -= 1
-        if transient:
-            if key not in self._index and key not in self._pending:
-                self._taken.discard(key)
-            return
-        at = self._index.setdefault(key, len(self._codes))
-        if at == len(self._codes):
-            self._codes.append(code)
+        if self._index.setdefault(key, len(self._codes)) == len(self._codes):
+            self._codes.append(np.frombuffer(key))
             self._sums.append(0.0)
             self._counts.append(0)
             self._failed.append(False)
-        if fitness is None:
-            self._failed[at] = self._counts[at] == 0
+        self._pending[key] = self._pending.get(key, 0) + 1
+
+    def untake(self, params: Params) -> None:
+        """The latest `take` that is left was only to make the others of its generation: it will be taken anew."""
+        key = self.encoding.encode(params).tobytes()
+        self._no_longer_pending(key)
+        if key not in self._pending and self._index[key] == len(self._codes) - 1 and not self._counts[-1] and not self._failed[-1]:
+            del self._index[key]
+            for known in (self._codes, self._sums, self._counts, self._failed):
+                known.pop()
+
+    def _no_longer_pending(self, key: bytes) -> None:
+        self._pending[key] = self._pending.get(key, 0) - 1
+        if self._pending[key] <= 0:
+            del self._pending[key]
+
+    def awaits(self, params: Params) -> bool:
+        """Whether it was taken and has no result yet."""
+        return self.encoding.encode(params).tobytes() in self._pending
+
+    def state(self) -> dict[str, Any]:
+        """What is not a consequence of the measurements."""
+        return self._committee.state()
+
+    def load(self, state: dict[str, Any]) -> None:
+        """`state` again, after the same measurements were told."""
+        self._committee.load(state)
+
+    def tell(self, params: Params, fitness: float | None, *, transient: bool = False) -> None:
+        """A result of one that was taken. Null fitness: it did not run; `transient`: and that says nothing about it."""
+        key = self.encoding.encode(params).tobytes()
+        at = self._index[key]
+        self._no_longer_pending(key)
+        known = bool(self._counts[at]) or self._failed[at]
+        if transient:
+            if not known and key not in self._pending:
+                self._taken.discard(key)
+        elif fitness is None:
+            self._failed[at] = not self._counts[at]
         else:
             self._sums[at] += fitness
             self._counts[at] += 1
@@ -125,12 +129,13 @@ class Guided:
 
     # Proposals ---------------------------------------------------------------------------------------------------------------------
 
-    def propose(self, survivors: list[Params], *, fresh: bool) -> tuple[str, dict[str, Any]] | None:
+    def propose(self, survivors: list[Params], *, fresh: bool, step: bool = False) -> tuple[str, dict[str, Any]] | None:
         """The next candidate and its origin (`offspring` or `fresh`); null if nothing is left.
 
         Args:
             survivors: the parents.
             fresh: it must be a random draw.
+            step: it should differ from the best in one parameter.
         """
         ran = [i for i, count in enumerate(self._counts) if count]
         parents = np.array([self.encoding.encode(p) for p in survivors]) if survivors else np.empty((0, self.encoding.n))
@@ -138,12 +143,13 @@ class Guided:
             pool = self._random(self._options.spread_pool)
             row = self._first(pool, self._distance(pool)) if len(pool) else None
         else:
-            self._learn(np.array(ran))
+            self._learn(ran)
             if fresh:
-                pool = self._random(self._options.fresh_pool)
-                row = self._first(pool, self._score(pool)) if len(pool) else None
+                pool = self._random(self._fresh_pool)
+                row = self._first(pool, self._committee.score(pool)) if len(pool) else None
             else:
-                row = self._screened(parents)
+                row = self._step() if step else None
+                row = self._screened(parents) if row is None else row
         if row is None:
             return None
         return ("fresh" if fresh or not self._is_child(row, parents) else "offspring"), self.encoding.decode(row)
@@ -156,19 +162,43 @@ class Guided:
         pool = self._pool(parents)
         if not len(pool):
             return None
-        score = self._score(pool)
+        score = self._committee.score(pool)
         if self._open is None or len(pool) < len(self._open):
             for _ in range(_CLIMBS):
                 top = pool[np.argsort(-score, kind="stable")[:4]]
                 near = self._possible(np.concatenate([self.encoding.neighbours(row, self._rng) for row in top]))
-                pool, score = np.concatenate([pool, near]), np.concatenate([score, self._score(near)])
+                pool, score = np.concatenate([pool, near]), np.concatenate([score, self._committee.score(near)])
         return self._first(pool, score)
 
+    def _learn(self, ran: list[int]) -> None:
+        known = [i for i, count in enumerate(self._counts) if count or self._failed[i]][-_FEASIBILITY_ROWS:]
+        self._committee.learn_what_runs(np.array([self._codes[i] for i in known]), ~np.array([self._failed[i] for i in known]))
+        rows, counts = np.array(ran), np.array(self._counts, dtype=float)
+        total = int(counts.sum())
+        counts = counts[rows]
+        means = np.array(self._sums)[rows] / counts
+        if len(rows) > _TRAINING_ROWS:  # the best and the latest
+            best = np.argsort(-means, kind="stable")[:_LONG_RUN_ROWS]
+            kept = np.unique(np.concatenate([best, np.arange(len(rows) - _LONG_RUN_ROWS, len(rows))]))
+            rows, counts, means = rows[kept], counts[kept], means[kept]
+        waiting = np.array([np.frombuffer(key) for key in self._pending])
+        self._committee.learn(np.array([self._codes[i] for i in rows]), means, counts, waiting, total)
+
+    def _step(self) -> Array | None:
+        """The most promising that differs from the best in one parameter; when all of those are known, or will not run, from the next best."""
+        for leader in self._committee.leaders[: self._options.leaders]:
+            near = self._possible(self.encoding.neighbours(leader, self._rng))
+            near = near[np.array([row.tobytes() not in self._taken and row.tobytes() not in self._forbidden for row in near], dtype=bool)]
+            score = self._committee.score(near)
+            if len(near) and score.max() > HOPELESS:
+                return self._first(near, score)
+        return None
+
     def _pool(self, parents: Array) -> Array:
-        if self._open is not None and self._table is not None and len(self._open) <= 3000:
+        if self._open is not None and self._table is not None and len(self._open) <= _SCORED_WHOLE:
             return self._random(len(self._open))
         o = self._options
-        best = self._x_codes[np.argsort(-self._y, kind="stable")[:5]]
+        best = self._committee.leaders
         parts = [self._random(o.random_pool), self.encoding.offspring(np.concatenate([parents, best]), o.offspring_pool, self._rng)]
         parts += [self.encoding.neighbours(row, self._rng) for row in best]
         return np.concatenate([parts[0], self._possible(np.concatenate(parts[1:]))])
@@ -177,7 +207,9 @@ class Guided:
         """Random configurations that are open, as far as is known."""
         if self._open is None or self._table is None:
             return self.encoding.random(count, self._rng)
-        return self._table[self._rng.permutation(self._open)[:count]]
+        if count >= len(self._open):
+            return self._table[self._rng.permutation(self._open)]
+        return self._table[self._open[self._rng.choice(len(self._open), size=count, replace=False)]]
 
     def _possible(self, codes: Array) -> Array:
         if self._listed is None:
@@ -213,49 +245,8 @@ class Guided:
         return None
 
     def _close(self, row: Array) -> None:
-        if self._open is not None and self._table is not None and len(self._open) <= 3000:
+        if self._open is not None and self._table is not None and len(self._open) <= _SCORED_WHOLE:
             self._open = self._open[(self._table[self._open] != row).any(axis=1)]
-
-    # The surrogate -----------------------------------------------------------------------------------------------------------------
-
-    def _learn(self, ran: NDArray[np.int64]) -> None:
-        counts = np.array(self._counts)[ran]
-        means = np.array(self._sums)[ran] / counts
-        if len(ran) > _TRAINING_ROWS:  # the best and the latest
-            best = np.argsort(-means, kind="stable")[:_LONG_RUN_ROWS]
-            kept = np.unique(np.concatenate([best, np.arange(len(ran) - _LONG_RUN_ROWS, len(ran))]))
-            ran, counts, means = ran[kept], counts[kept], means[kept]
-        codes = np.array([self._codes[i] for i in ran])
-        x, y = self.encoding.features(codes), normal_scores(means)
-        total = sum(self._counts)
-        if total - self._tuned_at >= max(1, min(total // 12, 32)):
-            self._process.tune(x, y, counts, self._rng)
-            self._tuned_at = total
-        self._process.condition(x, y, counts)
-        self._x_codes, self._y = codes, y
-        if not self._grown_at or total - self._grown_at >= (1 if total <= _ALWAYS_GROWN else 16):
-            self._forest.fit(codes, y, counts, seed=total)
-            self._grown_at, self._forest_best = total, float(y.max())
-        if self._pending:
-            waiting = self.encoding.features(np.array([np.frombuffer(key) for key in self._pending]))
-            believed = self._process.predict(waiting)[0]
-            x, y = np.concatenate([x, waiting]), np.concatenate([y, believed])
-            counts = np.concatenate([counts, np.ones(len(waiting))])
-            self._process.condition(x, y, counts)
-        self._best = float(self._process.predict(x)[0].max())
-        recent = list(range(len(self._codes)))[-400:]
-        self._feasibility = Feasibility()
-        self._feasibility.learn(self.encoding.features(np.array([self._codes[i] for i in recent])), ~np.array([self._failed[i] for i in recent]))
-
-    def _score(self, codes: Array) -> Array:
-        if not len(codes):
-            return np.empty(0)
-        x = self.encoding.features(codes)
-        by_process = log_expected_improvement(*self._process.predict(x), self._best)
-        by_forest = log_expected_improvement(*self._forest.predict(codes), self._forest_best)
-        runs = self._feasibility.log_probability(x)
-        # The logarithm of a hopeless improvement spreads over tens: no probability that is not near 0 would weigh against it.
-        return 0.5 * (by_process + by_forest) + runs - np.where(runs < math.log(_UNLIKELY), 1e3, 0.0)
 
     def _distance(self, pool: Array) -> Array:
         known = [*self._codes, *(np.frombuffer(key) for key in self._pending)]

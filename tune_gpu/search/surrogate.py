@@ -2,8 +2,7 @@
 
 Matérn 5/2 kernel with a length scale a parameter, fitted by maximum a posteriori with analytic gradients (Rasmussen and Williams 2006,
 ch. 4 and 5); the prior of the length scales grows with the number of parameters (Hvarfner et al. 2024, "Vanilla Bayesian Optimization
-Performs Great in High Dimensions"). Targets are normal scores of ranks, so that only the order of the measurements counts, and no
-outlier bends the fit.
+Performs Great in High Dimensions"). What it is fitted to, `targets.py` says.
 """
 
 from __future__ import annotations
@@ -18,14 +17,6 @@ Array = NDArray[np.float64]
 _SQRT5 = math.sqrt(5.0)
 _FIT_ROWS = 128
 _JITTER = 1e-8
-
-
-def normal_scores(values: Array) -> Array:
-    """Ranks as quantiles of the standard normal (Blom 1958); equal values have equal scores."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    upper = np.cumsum(counts)
-    rank = (upper - 0.5 * (counts - 1))[inverse]
-    return np.asarray(special.ndtri((rank - 0.375) / (len(values) + 0.25)))
 
 
 class GaussianProcess:
@@ -47,7 +38,7 @@ class GaussianProcess:
         """Per parameter; a large one says that it hardly matters."""
         return np.asarray(np.exp(self.theta[: self._n]))
 
-    def tune(self, x: Array, y: Array, repeats: Array, rng: np.random.Generator, max_iterations: int = 12) -> None:
+    def tune(self, x: Array, y: Array, repeats: Array, rng: np.random.Generator, max_iterations: int) -> None:
         """Maximum a posteriori of `theta`, started from where it is; on at most 128 of the rows, the best ones among them."""
         if len(x) > _FIT_ROWS:
             order = np.argsort(-y, kind="stable")
@@ -98,6 +89,9 @@ class GaussianProcess:
         factor = linalg.cholesky(full, lower=True, check_finite=False)
         self._whiten = linalg.solve_triangular(factor, np.eye(len(x)), lower=True, check_finite=False).T
         self._alpha = self._whiten @ (self._whiten.T @ y)
+        left_out = self._alpha / np.einsum("ij,ij->i", self._whiten, self._whiten)
+        self.error = float(np.mean(left_out**2))
+        """Mean squared error of each measurement's prediction from the others (Rasmussen and Williams 2006, 5.4.2)."""
 
     def predict(self, x: Array) -> tuple[Array, Array]:
         """Mean and standard deviation (of the noise-free value) at each row."""
@@ -106,9 +100,18 @@ class GaussianProcess:
         return cross @ self._alpha, np.sqrt(np.maximum(self._signal - explained, 1e-12))
 
     def _kernel(self, x: Array) -> Array:
-        square = np.maximum((x * x).sum(1)[:, None] + (self._x * self._x).sum(1)[None, :] - 2.0 * x @ self._x.T, 0.0)
-        r = _SQRT5 * np.sqrt(square)
-        return np.asarray(self._signal * (1.0 + r + r * r / 3.0) * np.exp(-r))
+        square = x @ (-2.0 * self._x.T)
+        square += (x * x).sum(1)[:, None]
+        square += (self._x * self._x).sum(1)[None, :]
+        np.maximum(square, 0.0, out=square)
+        r = np.sqrt(5.0 * square)
+        square *= 5.0 / 3.0
+        square += r
+        square += 1.0
+        np.negative(r, out=r)
+        square *= np.exp(r, out=r)
+        square *= self._signal
+        return square
 
 
 def _squared(columns: Array) -> Array:

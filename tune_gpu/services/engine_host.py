@@ -6,11 +6,14 @@ no CUDA context; it refuses to serve if that ever changes. Each forked server be
 one engine's processes can be told from another's, and every process forked below it dies with its parent.
 
 Run as `python -m tune_gpu.services.engine_host SOCKET`; speaks JSON lines over that Unix socket with one client at a time:
-`{"op": "start", "argv": […], "env": {…}, "log": PATH, "cores": [0]}` -> `{"pid": 1}`; `{"op": "poll", "pid": 1}` -> `{"exit_code": null}`.
+`{"op": "start", "argv": […], "env": {…}, "log": PATH, "cores": [0], "shm": "/tg…"}` -> `{"pid": 1}`; `{"op": "poll", "pid": 1}` -> `{"exit_code": null}`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import importlib
 import json
 import os
 import runpy
@@ -22,6 +25,14 @@ from typing import Any
 
 from tune_gpu.services.guard import die_with_parent
 
+LATE_IMPORTS = (
+    "vllm.model_executor.layers.quantization.online.base",
+    "vllm.model_executor.layers.quantization.compressed_tensors.utils",
+    "vllm.entrypoints.serve.profile.api_router",
+    "vllm.entrypoints.openai.completion.api_router",
+    "vllm.entrypoints.openai.chat_completion.api_router",
+)
+"""What vLLM imports inside functions while it starts (`PYTHONPROFILEIMPORTTIME=1` in the host's environment shows them in the engine's log)."""
 API_SERVER = "vllm.entrypoints.openai.api_server"
 
 
@@ -42,13 +53,31 @@ def preload() -> None:
     import vllm.v1.engine.core
     import vllm.v1.executor.multiproc_executor
 
+    for name in LATE_IMPORTS:
+        with contextlib.suppress(ImportError):  # only sooner, never more, than the server itself imports
+            importlib.import_module(name)
     if torch.cuda.is_initialized():
         raise RuntimeError("importing vLLM has initialised CUDA: engines cannot be forked from this process; set run.warm_engine=false")
     if not torch.cuda.is_available():
         import vllm.v1.worker.cpu_worker  # noqa: F401
+    # Each of the three processes walks its whole heap (three collections) before it serves; what they inherit from here is left out of that,
+    # and its pages stay shared (gc.freeze's documentation: before a fork, without it).
+    gc.collect()
+    gc.freeze()
 
 
-def become_server(argv: list[str], env: dict[str, str], log: str, cores: list[int] | None) -> None:
+def name_shared_memory(prefix: str) -> None:
+    """Segments of `multiprocessing.shared_memory` that are made without a name get this prefix, here and in every process forked from here.
+
+    Whoever started the server can then unlink them by name, also if all its processes were killed at once before it was known what they had.
+    """
+    from multiprocessing import shared_memory
+
+    shared_memory._SHM_NAME_PREFIX = prefix  # type: ignore[attr-defined]
+    shared_memory._SHM_SAFE_NAME_LENGTH = len(prefix) + 8  # type: ignore[attr-defined]
+
+
+def become_server(argv: list[str], env: dict[str, str], log: str, cores: list[int] | None, shm: str) -> None:
     """In the forked child: take this environment, these cores and this log, and run vLLM's API server. Does not return."""
     code = 1
     try:
@@ -60,6 +89,7 @@ def become_server(argv: list[str], env: dict[str, str], log: str, cores: list[in
         os.dup2(output, 2)
         os.environ.clear()
         os.environ.update(env)
+        name_shared_memory(shm)
         tempfile.tempdir = None  # forget the host's: the server's own (TMPDIR) goes when the server has gone
         if cores:
             import torch
@@ -87,7 +117,7 @@ def answer(request: dict[str, Any], connection: socket.socket, ended: dict[int, 
         pid = os.fork()
         if pid == 0:
             connection.close()
-            become_server(request["argv"], request["env"], request["log"], request["cores"])
+            become_server(request["argv"], request["env"], request["log"], request["cores"], request["shm"])
         return {"pid": pid}
     pid = request["pid"]
     if pid not in ended:

@@ -1,9 +1,10 @@
 """Runs a program and takes everything that it started down with it.
 
-Started as a script (`python guard.py GRACE_S -- PROGRAM ARGS…`), from the standard library alone, so that it is up in milliseconds. Its
+Started as a script (`python guard.py GRACE_S SCRATCH -- PROGRAM ARGS…`), from the standard library alone, so that it is up in milliseconds. Its
 standard input is a pipe that its owner holds: when the owner ends, however it ends, the pipe closes, and the guard ends the program:
 SIGTERM, a grace, then SIGKILL to every descendant. As a child subreaper it stays the ancestor of orphans (an engine process whose API
-server has died), so none can get away. It exits with the program's code (128 + signal if a signal ended it).
+server has died), so none can get away. Then it removes the program's scratch folder (if SCRATCH names one): an owner that was killed cannot.
+It exits with the program's code (128 + signal if a signal ended it).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import ctypes
 import os
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -93,15 +95,45 @@ def end_all(program: int, grace_s: float) -> None:
 
 def main(argv: list[str]) -> int:
     """Run the program after `--` under guard; see the module's text."""
-    grace_s, separator, *command = argv
+    grace_s, scratch, separator, *command = argv
     assert separator == "--", argv
     _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    wake_read, wake_write = os.pipe()
-    os.set_blocking(wake_write, False)
-    signal.set_wakeup_fd(wake_write)
+    outer = os.getpid()
     asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda n, _frame: asked.append(n))
+    watch = os.fork()
+    if watch:
+        return relay(watch, asked)
+    _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # not inherited by a fork
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != outer:
+        return 128 + signal.SIGKILL
+    return watch_over(command, float(grace_s), scratch, asked)
+
+
+def relay(watch: int, asked: list[int]) -> int:
+    """Hand signals on to the watch, and wait for it; if it was killed, end what it leaves. Its exit code."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda n, _frame: _signal([watch], n))
+    if asked:  # between the fork and here
+        _signal([watch], signal.SIGTERM)
+    status: int | None = None
+    while status is None:  # orphans of a watch that was killed come here too
+        pid, ended = os.waitpid(-1, 0)
+        status = ended if pid == watch else None
+    while alive := descendants(os.getpid()):
+        _signal(alive, signal.SIGKILL)
+        _reap()
+        time.sleep(0.01)
+    return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+
+
+def watch_over(command: list[str], grace_s: float, scratch: str, asked: list[int]) -> int:
+    """Start the program, wait for its end or for the owner's, and leave nothing of it. Its exit code."""
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_write, False)
+    signal.set_wakeup_fd(wake_write)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=die_with_parent)
     status: int | None = None
@@ -112,8 +144,10 @@ def main(argv: list[str]) -> int:
         if wake_read in ready:
             os.read(wake_read, 1024)
             status = _reap().get(child.pid)
-    end_all(child.pid, float(grace_s) if status is None else 0.0)
+    end_all(child.pid, grace_s if status is None else 0.0)
     if status is None:
+        if scratch:
+            shutil.rmtree(scratch, ignore_errors=True)
         return 128 + signal.SIGTERM
     return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
 

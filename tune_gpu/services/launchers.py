@@ -20,16 +20,21 @@ from tune_gpu.measurement import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.services.process import ManagedProcess, end_session, session_pids
 
 API_SERVER_MODULE = "vllm.entrypoints.openai.api_server"
+_ANSWER_TIMEOUT_S = 10.0
+"""A host only forks and reaps; one that takes longer to answer has been stopped or is gone."""
 
 
 @dataclass(frozen=True)
 class Launch:
-    """One start: vLLM's flags, the whole environment, the cores (null for all) and where the output goes."""
+    """One start: vLLM's flags, the whole environment, the cores (null for all), a folder of its own and where in it the output goes."""
 
     argv: Sequence[str]
     env: Mapping[str, str]
     cores: Sequence[int] | None
+    scratch: Path
     log: Path
+    shm: str
+    """With what the names of its shared memory begin, where that can be set."""
 
 
 class Launched(Protocol):
@@ -48,7 +53,7 @@ class Launched(Protocol):
 def launch_cold(launch: Launch, grace_s: float) -> Launched:
     """`python -m vllm…api_server`, in a process of its own."""
     command = [sys.executable, "-m", API_SERVER_MODULE, *launch.argv]
-    return ManagedProcess(command, log=launch.log, env=launch.env, grace_s=grace_s, cores=launch.cores)
+    return ManagedProcess(command, log=launch.log, env=launch.env, grace_s=grace_s, cores=launch.cores, scratch=launch.scratch)
 
 
 class EngineHost:
@@ -74,6 +79,7 @@ class EngineHost:
                 "env": dict(launch.env),
                 "log": str(launch.log),
                 "cores": list(launch.cores) if launch.cores else None,
+                "shm": f"/{launch.shm}",
             }
         )
         return _ForkedServer(self, int(reply["pid"] or 0), grace_s)
@@ -84,13 +90,13 @@ class EngineHost:
             return
         self.close()
         self._started = time.monotonic()
-        folder = Path(tempfile.mkdtemp(prefix="tune-gpu-host-"))
+        folder = Path(tempfile.mkdtemp(prefix="tg-host-"))
         self._folder = folder
         # The current folder is not searched for modules: a user's `json.py` must not be what the host imports.
         command = [sys.executable, "-P", "-m", "tune_gpu.services.engine_host", str(folder / "control")]
         source = str(Path(__file__).resolve().parents[2])
         env = {**self._env, "PYTHONPATH": os.pathsep.join(filter(None, [source, self._env.get("PYTHONPATH")]))}
-        self._process = ManagedProcess(command, log=folder / "host.log", env=env, grace_s=1.0)
+        self._process = ManagedProcess(command, log=folder / "host.log", env=env, grace_s=1.0, scratch=folder)
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
 
     def open(self) -> None:
@@ -100,22 +106,29 @@ class EngineHost:
         self.prepare()
         assert self._process is not None
         assert self._folder is not None
-        started, folder, address = self._started, self._folder, self._folder / "control"
+        self._socket = self._connect(self._folder / "control", self._process)
+        self.import_s = time.monotonic() - self._started
+
+    def _connect(self, address: Path, process: ManagedProcess) -> socket.socket:
         while True:
             connection = socket.socket(socket.AF_UNIX)
             try:
                 connection.connect(str(address))
-                break
+                connection.settimeout(_ANSWER_TIMEOUT_S)
+                return connection
             except OSError:
                 connection.close()
-            if self._process.exit_code() is not None or time.monotonic() - started > self._ready_timeout_s:
-                log = (folder / "host.log").read_text(errors="replace").strip().splitlines()
-                kind = FailureKind.STARTUP_CRASH if self._process.exit_code() is not None else FailureKind.STARTUP_TIMEOUT
+            if process.exit_code() is not None or time.monotonic() - self._started > self._ready_timeout_s:
+                log = process.log.read_text(errors="replace").strip().splitlines()
+                kind = FailureKind.STARTUP_CRASH if process.exit_code() is not None else FailureKind.STARTUP_TIMEOUT
                 self.close()
                 raise ServiceError(Failure(kind, "vllm", Phase.START, "the warm engine host did not start", "\n".join(log[-3:])))
             time.sleep(0.05)
-        self._socket = connection
-        self.import_s = time.monotonic() - started
+
+    def scratch(self) -> Path:
+        """A new folder for one server, inside the host's own: whatever becomes of this process, the host's guard removes it. Opens the host."""
+        self.open()
+        return Path(tempfile.mkdtemp(dir=self._folder))
 
     def _ask(self, request: dict[str, object]) -> dict[str, int | None]:
         assert self._socket is not None
@@ -128,7 +141,12 @@ class EngineHost:
                     raise ConnectionResetError("the warm engine host has gone")
                 answer += chunk
         except OSError as error:
-            raise ServiceError(Failure(FailureKind.SERVICE_LOST, "vllm", Phase.START, str(error))) from error
+            silent = isinstance(error, TimeoutError)
+            message = f"the warm engine host has not answered for {_ANSWER_TIMEOUT_S:g} s" if silent else str(error)
+            self.close()  # out of step with it, and its servers end with it
+            raise ServiceError(
+                Failure(FailureKind.SERVICE_HUNG if silent else FailureKind.SERVICE_LOST, "vllm", Phase.START, message)
+            ) from error
         return dict(json.loads(answer))
 
     def exit_code_of(self, pid: int) -> int | None:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tune_gpu.services import guard
+from tune_gpu.services.reaper import start_ticks
 
 SERVICE_NICENESS = 5
 _GUARD_SCRIPT = guard.__file__
@@ -27,16 +28,24 @@ class ManagedProcess:
         env: its whole environment.
         grace_s: how long it may take to end by itself.
         cores: the cores that it and its children may use; null for all.
+        scratch: a folder of its own that goes with it, also if this process is killed; null for none.
     """
 
     def __init__(
-        self, command: Sequence[str], *, log: Path, env: Mapping[str, str], grace_s: float = 5.0, cores: Sequence[int] | None = None
+        self,
+        command: Sequence[str],
+        *,
+        log: Path,
+        env: Mapping[str, str],
+        grace_s: float = 5.0,
+        cores: Sequence[int] | None = None,
+        scratch: Path | None = None,
     ) -> None:
         self.log = log
         self.grace_s = grace_s
         with log.open("wb") as output:
             self._guard = subprocess.Popen(
-                [sys.executable, "-S", _GUARD_SCRIPT, str(grace_s), "--", *pinned(command, cores)],
+                [sys.executable, "-S", _GUARD_SCRIPT, str(grace_s), str(scratch or ""), "--", *pinned(command, cores)],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -56,8 +65,8 @@ class ManagedProcess:
         return self._guard.poll()
 
     def pids(self) -> list[int]:
-        """The program and everything below it (the guard itself left out)."""
-        return guard.descendants(self._guard.pid)
+        """The program and everything below it (the guard's own two processes left out)."""
+        return guard.descendants(self._guard.pid)[1:]
 
     def stop(self) -> None:
         """End the program and everything below it; returns when all of it has gone. Calling it twice does nothing."""
@@ -68,7 +77,16 @@ class ManagedProcess:
         except subprocess.TimeoutExpired:
             self._guard.kill()
             self._guard.wait()
-        kill_and_wait(tree)  # only if somebody killed the guard first
+        if self._guard.returncode < 0:  # somebody killed the guard: its watch, in the same session, is ending the rest
+            self._await_watch()
+        kill_and_wait(tree)
+
+    def _await_watch(self) -> None:
+        deadline = time.monotonic() + self.grace_s + 10.0
+        while alive := session_pids(self._guard.pid):
+            if time.monotonic() > deadline:
+                kill_and_wait(alive)
+            time.sleep(0.01)
 
 
 def pinned(command: Sequence[str], cores: Sequence[int] | None) -> list[str]:
@@ -86,14 +104,10 @@ def _close(process: subprocess.Popen[bytes]) -> None:
             process.stdin.close()
 
 
-def start_ticks(pid: int) -> int | None:
-    """When a process started, in clock ticks after boot (proc(5), field 22): with its id it names a process for ever."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return None
-    fields = stat.rpartition(b")")[2].split()
-    return None if fields[0] == b"Z" else int(fields[19])
+def process_age_s() -> float:
+    """Since this process was started, in seconds of a clock that does not jump."""
+    ticks = start_ticks(os.getpid()) or 0
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
 
 
 def session_pids(session: int) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tune_gpu.measurement import Failure, FailureKind, Phase
 
@@ -79,6 +79,19 @@ def explain_exit(service: str, log: str, exit_code: int | None) -> Failure:
     else:
         message = f"ended with exit code {exit_code} while starting"
     return Failure(FailureKind.STARTUP_CRASH, service, Phase.START, message, _short(decisive))
+
+
+def explain_loss(service: str, log: str, exit_code: int) -> Failure:
+    """Why a service that was ready ended: `oom` if its log says so, else `service_lost`."""
+    found = explain_exit(service, log, exit_code)
+    oom = found.kind is FailureKind.STARTUP_OOM
+    message = "out of memory under load: a smaller share, fewer sequences or a smaller model" if oom else found.message
+    return replace(
+        found,
+        kind=FailureKind.OOM if oom else FailureKind.SERVICE_LOST,
+        phase=Phase.LOAD,
+        message=message.replace("while starting", "under load"),
+    )
 
 
 def _short(line: str) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+import http.client
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -16,15 +17,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prometheus_client.parser import text_string_to_metric_families
-
 from tune_gpu.config import VllmSettings
 from tune_gpu.measurement import Failure, FailureKind, Phase, ServiceError
+from tune_gpu.services.engine_info import EngineInfo, read_engine_info
 from tune_gpu.services.guard import shared_memory_of
 from tune_gpu.services.launchers import EngineHost, Launch, Launched, launch_cold
 from tune_gpu.services.models import resolve_llm
+from tune_gpu.services.oom import KernelOomWatch
 from tune_gpu.services.ports import free_port
-from tune_gpu.services.start_failures import explain_exit
+from tune_gpu.services.start_failures import explain_exit, explain_loss
 
 _FLAG_NAMES = {  # the settings that are flags of the same name
     "gpu_memory_utilization",
@@ -42,24 +43,33 @@ _FLAG_NAMES = {  # the settings that are flags of the same name
     "load_format",
 }
 _STOP_GRACE_S = 8.0
+# Searched for, not parsed: it is read every second beside the load generator, and the whole page has hundreds of lines. V0 called it gpu_.
+_KV_CACHE_USE = re.compile(r"^vllm:(?:kv|gpu)_cache_usage_perc(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
 
 
-def serve_flags(settings: VllmSettings) -> list[str]:
-    """The flags of `vllm serve` for these settings, model and port left out."""
+def serve_settings(settings: VllmSettings) -> dict[str, str | int | float | bool]:
+    """What is set of `vllm serve`'s flags, by their long names without dashes in front; model and port left out. Structures are JSON."""
     values: dict[str, Any] = {name: getattr(settings, name) for name in sorted(_FLAG_NAMES)}
     if settings.tensor_parallel_size == 1:
         del values["tensor_parallel_size"]
     if not settings.enforce_eager:
         del values["enforce_eager"]
-    flags: list[str] = []
+    found: dict[str, str | int | float | bool] = {}
     for name, value in (values | dict(settings.extra_args)).items():
-        flag = name.replace("_", "-")
         if value is None or (isinstance(value, str) and value == "auto" and name in _FLAG_NAMES):
             continue
+        found[name.replace("_", "-")] = json.dumps(value) if isinstance(value, (dict, list)) else value
+    return found
+
+
+def serve_flags(settings: VllmSettings) -> list[str]:
+    """The flags of `vllm serve` for these settings, model and port left out."""
+    flags: list[str] = []
+    for flag, value in serve_settings(settings).items():
         if isinstance(value, bool):
             flags.append(f"--{flag}" if value else f"--no-{flag}")
         else:
-            flags += [f"--{flag}", json.dumps(value) if isinstance(value, (dict, list)) else str(value)]
+            flags += [f"--{flag}", str(value)]
     return flags
 
 
@@ -90,24 +100,9 @@ def engine_environment(
         cores = parse_cores(settings.cpu_cores) or sorted(os.sched_getaffinity(0))
         # The cores are the process's own affinity (taskset), so that a warm engine and a cold one are bound alike.
         env.update(VLLM_CPU_OMP_THREADS_BIND="nobind", OMP_NUM_THREADS=str(len(cores)), CUDA_VISIBLE_DEVICES="")
+    else:
+        env.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # so that a card's number is NVML's, by which it is proven
     return env | dict(settings.env)
-
-
-@dataclasses.dataclass(frozen=True)
-class EngineInfo:
-    """What a running engine says of itself."""
-
-    start_s: float
-    kv_cache_tokens: int | None
-    kv_cache_blocks: int | None
-    block_size: int | None
-    max_concurrency: float | None
-    """Sequences of `max_model_len` that fit the KV cache at the same time."""
-    version: str | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """For the artifacts."""
-        return dataclasses.asdict(self)
 
 
 class VllmServer:
@@ -137,8 +132,9 @@ class VllmServer:
         self._device = device
         # A candidate's own variables must be there when Python starts, so such an engine cannot come from the warm host.
         self._host = host if not settings.env else None
-        self._scratch = Path(tempfile.mkdtemp(prefix="tg-"))
-        self.log_path = self._scratch / "vllm.log"
+        self._scratch: Path | None = None
+        self._shm = f"tg{uuid.uuid4().hex[:12]}"
+        self._oom = KernelOomWatch()
         self._launched: Launched | None = None
         self._shared_memory: set[str] = set()
         self.info: EngineInfo | None = None
@@ -146,6 +142,8 @@ class VllmServer:
     def start(self, abort: Callable[[], str | None] = lambda: None) -> EngineInfo:
         """Start it and wait until it is ready and proven to be this one. Raises ServiceError, with nothing left running."""
         started = time.monotonic()
+        self._oom = KernelOomWatch()
+        self._scratch = self._host.scratch() if self._host else Path(tempfile.mkdtemp(prefix="tg-"))
         argv = [
             "--model",
             resolve_llm(self.settings.model),
@@ -158,7 +156,7 @@ class VllmServer:
             *serve_flags(self.settings),
         ]
         env = engine_environment(self.settings, self.api_key, self._device, str(self._scratch))
-        launch = Launch(argv, env, parse_cores(self.settings.cpu_cores) if self._device == "cpu" else None, self.log_path)
+        launch = Launch(argv, env, parse_cores(self.settings.cpu_cores) if self._device == "cpu" else None, self._scratch, self._scratch / "vllm.log", self._shm)
         try:
             self._launched = self._host.launch(launch, _STOP_GRACE_S) if self._host else launch_cold(launch, _STOP_GRACE_S)
             self._wait_until_ready(started, abort)
@@ -173,12 +171,11 @@ class VllmServer:
     def _wait_until_ready(self, started: float, abort: Callable[[], str | None]) -> None:
         assert self._launched is not None
         while True:
-            with contextlib.suppress(OSError, urllib.error.URLError, ValueError):
-                self._get("/health", timeout_s=2.0)
+            if self.healthy(timeout_s=2.0):
                 return
             exit_code = self._launched.exit_code()
             if exit_code is not None:
-                raise ServiceError(explain_exit("vllm", self.log(), exit_code))
+                raise ServiceError(self._oom.explain(explain_exit("vllm", self.log(), exit_code)))
             if reason := abort():
                 raise ServiceError(Failure(FailureKind.SERVICE_LOST, "vllm", Phase.START, reason))
             if time.monotonic() - started > self.settings.start_timeout_s:
@@ -201,26 +198,20 @@ class VllmServer:
             raise ServiceError(Failure(FailureKind.WRONG_SERVER, "vllm", Phase.START, message))
 
     def _read_info(self, start_s: float) -> EngineInfo:
-        labels: dict[str, str] = {}
-        for family in text_string_to_metric_families(self._get("/metrics")):
-            if family.name == "vllm:cache_config_info":
-                labels = dict(family.samples[0].labels)
-        version = json.loads(self._get("/version")).get("version")
-        blocks, block_size = _number(labels.get("num_gpu_blocks")), _number(labels.get("block_size"))
-        tokens = _number(labels.get("kv_cache_size_tokens"))
-        if tokens is None and blocks is not None and block_size is not None:
-            tokens = blocks * block_size
-        concurrency = _number(labels.get("kv_cache_max_concurrency"))
-        if concurrency is None and tokens is not None and self.settings.max_model_len:
-            concurrency = tokens / self.settings.max_model_len
-        return EngineInfo(
-            start_s,
-            None if tokens is None else int(tokens),
-            None if blocks is None else int(blocks),
-            None if block_size is None else int(block_size),
-            concurrency,
-            version,
-        )
+        said = {}
+        for path in ("/metrics", "/version"):
+            try:
+                said[path] = self._get(path)
+            except (OSError, http.client.HTTPException):  # if it has died meanwhile, the warm-up finds out
+                said[path] = ""
+        return read_engine_info(said["/metrics"], said["/version"], start_s=start_s, max_model_len=self.settings.max_model_len)
+
+    def kv_cache_pct(self) -> float | None:
+        """How full its KV cache is now, in per cent; null where it does not answer at once."""
+        with contextlib.suppress(OSError, ValueError):
+            if found := _KV_CACHE_USE.search(self._get("/metrics", timeout_s=0.5)):
+                return round(100.0 * float(found[1]), 2)
+        return None
 
     def failure(self) -> Failure | None:
         """Why it can no longer be measured; null while it runs."""
@@ -229,9 +220,15 @@ class VllmServer:
         exit_code = self._launched.exit_code()
         if exit_code is None:
             return None
-        found = explain_exit("vllm", self.log(), exit_code)
-        kind = FailureKind.OOM if found.kind is FailureKind.STARTUP_OOM else FailureKind.SERVICE_LOST
-        return dataclasses.replace(found, kind=kind, phase=Phase.LOAD, message=found.message.replace("while starting", "under load"))
+        return self._oom.explain(explain_loss("vllm", self.log(), exit_code))
+
+    def healthy(self, timeout_s: float) -> bool:
+        """Whether its server answers the health check within the time-out."""
+        try:
+            self._get("/health", timeout_s)
+        except (OSError, http.client.HTTPException, ValueError):
+            return False
+        return True
 
     def pids(self) -> list[int]:
         """All of its processes."""
@@ -239,26 +236,22 @@ class VllmServer:
 
     def log(self) -> str:
         """What it has printed."""
-        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+        path = self._scratch / "vllm.log" if self._scratch else None
+        return path.read_text(errors="replace") if path and path.exists() else ""
 
     def stop(self) -> None:
         """End it; returns when its processes have gone. Calling it twice does nothing."""
         if self._launched is not None:
             self._launched.stop()
             self._launched = None
+        self._shared_memory |= set(map(str, Path("/dev/shm").glob(f"{self._shm}*")))  # noqa: S108 - Linux names it so
         for path in self._shared_memory:  # an engine that somebody killed could not unlink its own
             Path(path).unlink(missing_ok=True)
         self._shared_memory = set()
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _get(self, path: str, timeout_s: float = 10.0) -> str:
         request = urllib.request.Request(self.base_url + path, headers={"Authorization": f"Bearer {self.api_key}"})  # noqa: S310
         with urllib.request.urlopen(request, timeout=timeout_s) as reply:  # noqa: S310
-            return str(reply.read().decode())
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return None
+            return str(reply.read().decode(errors="replace"))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import shutil
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Sequence
@@ -19,10 +19,28 @@ from typing import Any
 from tune_gpu.config import WhisperSettings
 from tune_gpu.measurement import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.services.models import resolve_whisper
+from tune_gpu.services.oom import KernelOomWatch
 from tune_gpu.services.ports import free_port
 from tune_gpu.services.process import ManagedProcess
-from tune_gpu.services.start_failures import explain_exit
+from tune_gpu.services.start_failures import explain_exit, explain_loss
 from tune_gpu.services.vllm_server import parse_cores
+
+
+def whisper_settings(settings: WhisperSettings, device: str) -> dict[str, str | int | bool]:
+    """The flags of `whisper_server` for these settings, by their long names; name and port left out."""
+    cores = parse_cores(settings.cpu_cores) if device == "cpu" else None
+    return {
+        "model": resolve_whisper(settings.model),
+        "device": device,
+        "compute-type": settings.compute_type,
+        "cpu-threads": settings.cpu_threads or len(cores or os.sched_getaffinity(0)),
+        "num-workers": settings.num_workers,
+        "beam-size": settings.beam_size,
+        "batch-size": settings.batch_size,
+        "language": settings.language,
+        "vad-filter": settings.vad_filter,
+        "condition-on-previous-text": settings.condition_on_previous_text,
+    }
 
 
 class WhisperService:
@@ -39,35 +57,17 @@ class WhisperService:
         self._device = device
         self._scratch = Path(tempfile.mkdtemp(prefix="tg-"))
         self._process: ManagedProcess | None = None
+        self._oom = KernelOomWatch()
         self.start_s: float | None = None
 
     def command(self) -> list[str]:
         """The service's command line."""
-        s = self.settings
-        cores = parse_cores(s.cpu_cores) if self._device == "cpu" else None
-        threads = s.cpu_threads or len(cores or os.sched_getaffinity(0))
-        flags = [
-            "--model",
-            resolve_whisper(s.model),
-            "--name",
-            self._name,
-            "--port",
-            str(self.port),
-            "--device",
-            self._device,
-            "--compute-type",
-            s.compute_type,
-            "--cpu-threads",
-            str(threads),
-            "--num-workers",
-            str(s.num_workers),
-            "--beam-size",
-            str(s.beam_size),
-            "--language",
-            s.language,
-        ]
-        flags += ["--vad-filter"] if s.vad_filter else []
-        flags += ["--condition-on-previous-text"] if s.condition_on_previous_text else []
+        flags = ["--name", self._name, "--port", str(self.port)]
+        for name, value in whisper_settings(self.settings, self._device).items():
+            if value is True:
+                flags.append(f"--{name}")
+            elif value is not False:
+                flags += [f"--{name}", str(value)]
         return [sys.executable, "-P", "-m", "tune_gpu.services.whisper_server", *flags]
 
     def start(self) -> dict[str, Any]:
@@ -85,10 +85,12 @@ class WhisperService:
             "OMP_WAIT_POLICY": "PASSIVE",
             "PYTHONPATH": os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")])),
         }
+        if self._device == "cuda":
+            env.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # so that a card's number is NVML's, by which it is proven
         env.pop("OMP_NUM_THREADS", None)  # Ray sets it to 1; the threads are the settings'
         env |= dict(self.settings.env)
         try:
-            self._process = ManagedProcess(self.command(), log=self._scratch / "whisper.log", env=env, grace_s=3.0, cores=cores)
+            self._process = ManagedProcess(self.command(), log=self._scratch / "whisper.log", env=env, grace_s=3.0, cores=cores, scratch=self._scratch)
             description = self._wait_until_ready(started)
             if description.get("device") != self._device:
                 message = f"asked for {self._device}, it runs on {description.get('device')}"
@@ -101,17 +103,16 @@ class WhisperService:
 
     def _wait_until_ready(self, started: float) -> dict[str, Any]:
         assert self._process is not None
-        request = urllib.request.Request(f"{self.base_url}/health", headers={"Authorization": f"Bearer {self.api_key}"})  # noqa: S310
         while True:
-            with contextlib.suppress(OSError, urllib.error.URLError, ValueError), urllib.request.urlopen(request, timeout=2.0) as reply:  # noqa: S310
-                description = dict(json.loads(reply.read()))
+            with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+                description = self._health(timeout_s=2.0)
                 if description.get("name") != self._name:
                     message = f"port {self.port} is answered by another service than the one that was started"
                     raise ServiceError(Failure(FailureKind.WRONG_SERVER, "whisper", Phase.START, message))
                 return description
             exit_code = self._process.exit_code()
             if exit_code is not None:
-                raise ServiceError(explain_exit("whisper", self.log(), exit_code))
+                raise ServiceError(self._oom.explain(explain_exit("whisper", self.log(), exit_code)))
             if time.monotonic() - started > self.settings.start_timeout_s:
                 message = f"not ready {self.settings.start_timeout_s:g} s after its start"
                 raise ServiceError(Failure(FailureKind.STARTUP_TIMEOUT, "whisper", Phase.START, message, self.log()[-500:]))
@@ -122,9 +123,20 @@ class WhisperService:
         exit_code = self._process.exit_code() if self._process else 0
         if exit_code is None:
             return None
-        log = self.log()
-        kind = FailureKind.OOM if "out of memory" in log.lower() else FailureKind.SERVICE_LOST
-        return Failure(kind, "whisper", Phase.LOAD, f"ended with exit code {exit_code} under load", log[-500:])
+        return self._oom.explain(explain_loss("whisper", self.log(), exit_code))
+
+    def healthy(self, timeout_s: float) -> bool:
+        """Whether it answers the health check within the time-out."""
+        try:
+            self._health(timeout_s)
+        except (OSError, http.client.HTTPException, ValueError):
+            return False
+        return True
+
+    def _health(self, timeout_s: float) -> dict[str, Any]:
+        request = urllib.request.Request(f"{self.base_url}/health", headers={"Authorization": f"Bearer {self.api_key}"})  # noqa: S310
+        with urllib.request.urlopen(request, timeout=timeout_s) as reply:  # noqa: S310
+            return dict(json.loads(reply.read()))
 
     def pids(self) -> list[int]:
         """All of its processes."""

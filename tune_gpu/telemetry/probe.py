@@ -1,4 +1,4 @@
-"""The device as a probe: memory, utilisation and who is on it. One for NVIDIA cards (NVML), one for the CPU."""
+"""The device as a probe: what it is, what it does at this moment, and who is on it. `nvml.py` is the one for NVIDIA cards, `cpu.py` for the CPU."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
-
-import psutil
 
 MIB = 2**20
 
@@ -21,7 +19,9 @@ class DeviceInfo:
     """`cuda` or `cpu`."""
     name: str
     uuid: str | None
+    """As the driver gives it (`GPU-…`, `MIG-…`)."""
     total_mib: float
+    """On the CPU no more than the cgroup's limit."""
     driver: str | None = None
     cores: int | None = None
 
@@ -32,22 +32,35 @@ class DeviceInfo:
 
 @dataclass(frozen=True)
 class Reading:
-    """The device at one moment."""
+    """The device at one moment; null is what it does not tell."""
 
-    utilization_pct: float
+    utilization_pct: float | None
     used_mib: float
+    clock_mhz: float | None = None
+    """Of the card's multiprocessors; null on the CPU, whose cores have a clock each."""
+    power_w: float | None = None
+    energy_j: float | None = None
+    """The card's own counter since the driver was loaded."""
+    temperature_c: float | None = None
+    throttled: frozenset[str] = frozenset()
+    """Why the clocks are held down now: `thermal`, `power`."""
+    processes: Mapping[int, float] | None = None
+    """Process id -> MiB on this card; null on the CPU, where every process is."""
 
 
 class Probe(Protocol):
-    """Reads one device."""
+    """Reads one device. Every call raises ServiceError (`measurement_invalid`) if the driver does not answer."""
 
     info: DeviceInfo
 
     def read(self) -> Reading:
-        """Utilisation since the last reading (CPU) or as the driver averages it (NVML), and memory in use now."""
+        """Utilisation since the last reading (CPU) or as the driver averages it (NVML), and the rest as it is now."""
 
     def memory_by_pid_mib(self, pids: list[int]) -> Mapping[int, float]:
         """Memory of those of these processes that are on this device; a process that is not on it is left out."""
+
+    def whereabouts(self, pids: list[int]) -> str:
+        """For a message: on which other devices of this machine these processes are."""
 
     def oom_events(self) -> int:
         """A counter of out-of-memory kills since boot."""
@@ -57,73 +70,12 @@ class Probe(Protocol):
 
 
 def kernel_oom_kills() -> int:
-    """The kernel's counter of processes that it killed for want of memory (/proc/vmstat, `oom_kill`)."""
+    """The kernel's counter of processes that it killed for want of memory (/proc/vmstat, `oom_kill`), those of every cgroup included."""
     with contextlib.suppress(OSError, ValueError):
         for line in Path("/proc/vmstat").read_text().splitlines():
             if line.startswith("oom_kill "):
                 return int(line.split()[1])
     return 0
-
-
-class CpuProbe:
-    """The machine itself, for measurements on the CPU."""
-
-    def __init__(self) -> None:
-        self.info = DeviceInfo("cpu", _cpu_name(), None, psutil.virtual_memory().total / MIB, cores=psutil.cpu_count())
-        psutil.cpu_percent()  # the first call has nothing to compare with
-
-    def read(self) -> Reading:
-        memory = psutil.virtual_memory()
-        return Reading(psutil.cpu_percent(), (memory.total - memory.available) / MIB)
-
-    def memory_by_pid_mib(self, pids: list[int]) -> Mapping[int, float]:
-        found: dict[int, float] = {}
-        for pid in pids:
-            with contextlib.suppress(psutil.Error):
-                found[pid] = psutil.Process(pid).memory_info().rss / MIB
-        return found
-
-    def oom_events(self) -> int:
-        return kernel_oom_kills()
-
-    def close(self) -> None:
-        """Nothing to let go of."""
-
-
-class NvmlProbe:
-    """One NVIDIA card, by index or UUID (package nvidia-ml-py)."""
-
-    def __init__(self, device: str) -> None:
-        import pynvml
-
-        self._nvml = pynvml
-        pynvml.nvmlInit()
-        if device.isdigit():
-            self._handle = pynvml.nvmlDeviceGetHandleByIndex(int(device))
-        else:
-            self._handle = pynvml.nvmlDeviceGetHandleByUUID(device)
-        self.info = DeviceInfo(
-            "cuda",
-            _text(pynvml.nvmlDeviceGetName(self._handle)),
-            _text(pynvml.nvmlDeviceGetUUID(self._handle)),
-            float(pynvml.nvmlDeviceGetMemoryInfo(self._handle).total) / MIB,
-            driver=_text(pynvml.nvmlSystemGetDriverVersion()),
-        )
-
-    def read(self) -> Reading:
-        used = float(self._nvml.nvmlDeviceGetMemoryInfo(self._handle).used) / MIB
-        return Reading(float(self._nvml.nvmlDeviceGetUtilizationRates(self._handle).gpu), used)
-
-    def memory_by_pid_mib(self, pids: list[int]) -> Mapping[int, float]:
-        wanted = set(pids)
-        running = self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handle)
-        return {process.pid: (process.usedGpuMemory or 0) / MIB for process in running if process.pid in wanted}
-
-    def oom_events(self) -> int:
-        return kernel_oom_kills()
-
-    def close(self) -> None:
-        self._nvml.nvmlShutdown()
 
 
 def nvidia_cards() -> int:
@@ -141,17 +93,11 @@ def nvidia_cards() -> int:
 
 
 def open_probe(kind: str, cuda_device: str = "0") -> Probe:
-    """The probe for a device of this kind."""
-    return CpuProbe() if kind == "cpu" else NvmlProbe(cuda_device)
+    """The probe for a device of this kind; a card by index, UUID or MIG string, as in CUDA_VISIBLE_DEVICES."""
+    if kind == "cpu":
+        from tune_gpu.telemetry.cpu import CpuProbe
 
+        return CpuProbe()
+    from tune_gpu.telemetry.nvml import NvmlProbe
 
-def _cpu_name() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return "cpu"
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+    return NvmlProbe(cuda_device)

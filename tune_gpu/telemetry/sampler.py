@@ -4,15 +4,34 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from types import TracebackType
 
+from tune_gpu.measurement import ServiceError
 from tune_gpu.telemetry.probe import Probe, Reading
+from tune_gpu.telemetry.verdicts import Limits, Trace, Verdict, VerdictKind, busy_clock_mhz, energy_j, judge
 
 HZ = 10.0
-_PROCESS_EVERY = 10
-"""Process memory is read once for so many readings of the device: walking a process tree costs more."""
+_NOTE_EVERY = 10
+"""Readings that make one moment of the trace; on the CPU the services' memory is read as often."""
+_WALK_EVERY = 50
+"""Our own process trees are walked once for so many readings, and when a card shows a process that is new: a walk of /proc takes milliseconds,
+and all of this must stay below 1 % of a core."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The device in one second."""
+
+    at: float
+    """Seconds since 1970, UTC."""
+    utilization_pct: float | None
+    used_mib: float
+    clock_mhz: float | None = None
+    kv_cache_pct: float | None = None
+    power_w: float | None = None
+    temperature_c: float | None = None
 
 
 @dataclass(frozen=True)
@@ -24,6 +43,27 @@ class DeviceWindow:
     peak_service_mib: Mapping[str, float]
     oom_events: int
     n_readings: int
+    moments: tuple[Moment, ...] = ()
+    """One a second."""
+    energy_j: float | None = None
+    busy_clock_mhz: float | None = None
+    verdicts: tuple[Verdict, ...] = ()
+    """What was wrong; empty for a window that counts."""
+
+    @property
+    def kv_cache_peak_pct(self) -> float | None:
+        """The fullest that the engine's KV cache was seen; null where it told nothing."""
+        return max((moment.kv_cache_pct for moment in self.moments if moment.kv_cache_pct is not None), default=None)
+
+    @property
+    def wrong_device(self) -> str | None:
+        """Which service was on another device; null if none."""
+        return next((verdict.message for verdict in self.verdicts if verdict.kind is VerdictKind.WRONG_DEVICE), None)
+
+    @property
+    def invalid(self) -> str | None:
+        """Why its numbers must not be used; null if they may."""
+        return "; ".join(f"{verdict.kind}: {verdict.message}" for verdict in self.verdicts) or None
 
 
 class DeviceSampler:
@@ -32,19 +72,39 @@ class DeviceSampler:
     Args:
         probe: the device.
         services: name -> a call that lists the service's processes.
+        kv_cache: a call that gives the share of the engine's KV cache that is in use (per cent), or null.
+        observe: is told each second, from the sampler's thread.
+        neighbours: processes of others that were there before.
+        limits: what is let pass.
+        reference_mhz: clock under load in the windows before.
     """
 
-    def __init__(self, probe: Probe, services: Mapping[str, Callable[[], list[int]]]) -> None:
-        self._probe, self._services = probe, services
+    def __init__(
+        self,
+        probe: Probe,
+        services: Mapping[str, Callable[[], list[int]]],
+        *,
+        kv_cache: Callable[[], float | None] = lambda: None,
+        observe: Callable[[Moment], None] = lambda _moment: None,
+        neighbours: Set[int] = frozenset(),
+        limits: Limits | None = None,
+        reference_mhz: float | None = None,
+    ) -> None:
+        self._probe, self._services, self._kv_cache, self._observe = probe, services, kv_cache, observe
+        self._neighbours, self._limits, self._reference_mhz = neighbours, limits or Limits(), reference_mhz
+        self._moments: list[Moment] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="tune-gpu-sampler", daemon=True)
-        self._readings: list[Reading] = []
+        self._readings: list[tuple[float, Reading]] = []
+        self._own: dict[str, set[int]] = {name: set() for name in services}
+        self._strangers: set[int] = set()
         self._peaks: dict[str, float] = {}
+        self._silent: str | None = None
         self._oom_before = probe.oom_events()
         self._oom_after = self._oom_before
 
     def __enter__(self) -> DeviceSampler:
-        self._probe.read()
+        self._try(self._probe.read)
         self._thread.start()
         return self
 
@@ -55,28 +115,66 @@ class DeviceSampler:
 
     def window(self) -> DeviceWindow:
         """What was seen, after the end."""
-        readings = self._readings
+        readings = [reading for _, reading in self._readings]
+        busy = [reading.utilization_pct for reading in readings if reading.utilization_pct is not None]
+        trace = Trace(readings, self._own, self._neighbours, self._reference_mhz, self._silent)
         return DeviceWindow(
-            sum(r.utilization_pct for r in readings) / len(readings) if readings else None,
+            sum(busy) / len(busy) if busy else None,
             max((r.used_mib for r in readings), default=None),
             dict(self._peaks),
             self._oom_after - self._oom_before,
             len(readings),
+            tuple(self._moments),
+            energy_j(self._readings),
+            busy_clock_mhz(readings),
+            tuple(judge(trace, self._limits)),
         )
 
     def _run(self) -> None:
         turn = 0
         due = time.monotonic()
         while True:
-            due += 1.0 / HZ
+            due = max(due + 1.0 / HZ, time.monotonic())  # what came late is not made up for by a burst
             if self._stop.wait(max(0.0, due - time.monotonic())):
                 return
-            self._readings.append(self._probe.read())
-            if turn % _PROCESS_EVERY == 0:
-                for name, pids in self._services.items():
-                    used = sum(self._probe.memory_by_pid_mib(pids()).values())
-                    self._peaks[name] = max(used, self._peaks.get(name, 0.0))
+            self._try(lambda now=turn: self._sample(now % _NOTE_EVERY == 0, now % _WALK_EVERY == 0))  # type: ignore[misc]
             turn += 1
+
+    def _try(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except ServiceError as error:  # the driver does not answer
+            self._silent = self._silent or error.failure.message
+
+    def _sample(self, note: bool, walk: bool) -> None:
+        reading = self._probe.read()
+        self._readings.append((time.monotonic(), reading))
+        here = reading.processes.keys() if reading.processes is not None else frozenset()
+        new = here - set(self._neighbours).union(self._strangers, *self._own.values())
+        if walk or new:  # a stranger, or a new child of ours
+            for name, pids in self._services.items():
+                self._own[name].update(pids())
+            self._strangers |= new - set().union(*self._own.values())
+        if reading.processes is not None:
+            self._note_peaks({name: [reading.processes[pid] for pid in pids & reading.processes.keys()] for name, pids in self._own.items()})
+        elif note:
+            self._note_peaks({name: list(self._probe.memory_by_pid_mib(list(pids)).values()) for name, pids in self._own.items()})
+        if note:
+            self._note([seen for _, seen in self._readings[-_NOTE_EVERY:]])
+
+    def _note_peaks(self, used: Mapping[str, list[float]]) -> None:
+        for name, parts in used.items():
+            self._peaks[name] = max(sum(parts), self._peaks.get(name, 0.0))
+
+    def _note(self, readings: list[Reading]) -> None:
+        last = readings[-1]
+        busy = [reading.utilization_pct for reading in readings if reading.utilization_pct is not None]
+        mean = round(sum(busy) / len(busy), 1) if busy else None
+        moment = Moment(
+            round(time.time(), 2), mean, round(last.used_mib, 1), last.clock_mhz, self._kv_cache(), last.power_w, last.temperature_c
+        )
+        self._moments.append(moment)
+        self._observe(moment)
 
 
 def wait_until_stable(probe: Probe, *, samples: int, tolerance_mib: float, timeout_s: float, interval_s: float = 0.1) -> bool:

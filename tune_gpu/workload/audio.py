@@ -17,6 +17,7 @@ from tune_gpu.config import AudioSettings
 from tune_gpu.errors import UserError
 
 SAMPLE_RATE_HZ = 16000
+_RATES_HZ = (4000, 384000)
 
 
 @dataclass(frozen=True)
@@ -74,23 +75,28 @@ def load_utterances(settings: AudioSettings) -> list[Utterance]:
 
 
 def read_wav(path: Path) -> np.ndarray:
-    """Samples as float32 in [-1, 1], mono, 16 kHz. Raises UserError for a file that is not a PCM or float WAV."""
+    """Samples as float32 in [-1, 1], mono, 16 kHz. Raises UserError for a file that is not a PCM or float WAV of speech."""
     from scipy.io import wavfile
-    from scipy.signal import resample_poly
 
     try:
         with warnings.catch_warnings(action="ignore", category=wavfile.WavFileWarning):  # a chunk of metadata is no fault
             rate, samples = wavfile.read(path)
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path.name} cannot be read as WAV: {error}") from error
+    except Exception as error:  # the reader passes on whatever a broken header leads it to
+        raise UserError(f"{path.name} cannot be read as WAV: {error or type(error).__name__}") from error
+    if not _RATES_HZ[0] <= rate <= _RATES_HZ[1]:
+        raise UserError(f"{path.name} cannot be read as WAV: {rate} samples a second; allowed are {_RATES_HZ[0]} to {_RATES_HZ[1]}")
     if samples.dtype == np.uint8:
         samples = (samples.astype(np.float32) - 128.0) / 128.0
     elif samples.dtype.kind == "i":
         samples = samples.astype(np.float32) / float(np.iinfo(samples.dtype).max + 1)
     samples = samples.astype(np.float32)
+    if not np.all(np.isfinite(samples)):
+        raise UserError(f"{path.name} cannot be read as WAV: it holds samples that are no numbers")
     if samples.ndim == 2:
         samples = samples.mean(axis=1)
     if rate != SAMPLE_RATE_HZ:
+        from scipy.signal import resample_poly  # half a second, which clips that have the rate need not wait for
+
         divisor = np.gcd(rate, SAMPLE_RATE_HZ)
         samples = resample_poly(samples, SAMPLE_RATE_HZ // divisor, rate // divisor).astype(np.float32)
     return samples

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from dataclasses import dataclass, field
 
 import aiohttp
+
+from tune_gpu.workload.pulse import Pulse
+
+_NOT_AN_ANSWER = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What reading anything but an answer may raise."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +25,7 @@ class Endpoints:
     llm_key: str
     stt_url: str
     stt_key: str
+    pulse: Pulse = field(default_factory=Pulse, compare=False)
 
 
 @dataclass
@@ -92,31 +99,15 @@ async def complete(
         "stream_options": {"include_usage": True},
     }
     try:
-        async with (
-            asyncio.timeout(_left(due, timeout_s)),
-            session.post(
-                f"{endpoints.llm_url}/v1/completions", json=body, headers={"Authorization": f"Bearer {endpoints.llm_key}"}
-            ) as reply,
-        ):
-            if reply.status != 200:
-                sample.error = f"http_{reply.status}"
-                return sample
-            finished = False
-            async for line in reply.content:
-                if not line.startswith(b"data:"):
-                    continue
-                now, payload = time.monotonic(), line[5:].strip()
-                if payload == b"[DONE]":
-                    finished = True
-                    break
-                _take_chunk(sample, json.loads(payload), now)
+        with endpoints.pulse.asking("vllm"):
+            finished = await _stream(session, endpoints, body, sample, _left(due, timeout_s))
     except (TimeoutError, aiohttp.ServerTimeoutError):
         sample.error = "timeout"
     except (aiohttp.ClientPayloadError, asyncio.IncompleteReadError):
         sample.error = "truncated_stream"
-    except aiohttp.ClientError:
+    except (aiohttp.ClientError, OSError):
         sample.error = "connection"
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except _NOT_AN_ANSWER:
         sample.error = "bad_payload"
     else:
         sample.error = sample.error or (None if finished else "truncated_stream")
@@ -126,6 +117,26 @@ async def complete(
     return sample
 
 
+async def _stream(
+    session: aiohttp.ClientSession, endpoints: Endpoints, body: dict[str, object], sample: LlmSample, timeout_s: float
+) -> bool:
+    """Whether the stream was closed as it should be."""
+    headers = {"Authorization": f"Bearer {endpoints.llm_key}"}
+    async with asyncio.timeout(timeout_s), session.post(f"{endpoints.llm_url}/v1/completions", json=body, headers=headers) as reply:
+        if reply.status != 200:
+            sample.error = f"http_{reply.status}"
+            return False
+        async for line in reply.content:
+            if not line.startswith(b"data:"):
+                continue
+            now, payload = time.monotonic(), line[5:].strip()
+            endpoints.pulse.hear("vllm")
+            if payload == b"[DONE]":
+                return True
+            _take_chunk(sample, json.loads(payload), now)
+    return False
+
+
 def _take_chunk(sample: LlmSample, chunk: dict[str, object], now: float) -> None:
     if "error" in chunk:
         sample.error = "stream_error"
@@ -133,7 +144,7 @@ def _take_chunk(sample: LlmSample, chunk: dict[str, object], now: float) -> None
         sample.chunk_times.append(now)
     usage = chunk.get("usage")
     if isinstance(usage, dict):
-        sample.n_tokens = int(usage["completion_tokens"])
+        sample.n_tokens = int(_amount(usage["completion_tokens"]))
 
 
 async def transcribe(
@@ -145,29 +156,41 @@ async def transcribe(
     form.add_field("file", wav, filename="utterance.wav", content_type="audio/wav")
     form.add_field("model", "whisper")
     form.add_field("response_format", "json")
+    headers = {"Authorization": f"Bearer {endpoints.stt_key}"}
+    url = f"{endpoints.stt_url}/v1/audio/transcriptions"
     try:
-        async with (
-            asyncio.timeout(_left(due, timeout_s)),
-            session.post(
-                f"{endpoints.stt_url}/v1/audio/transcriptions", data=form, headers={"Authorization": f"Bearer {endpoints.stt_key}"}
-            ) as reply,
-        ):
-            if reply.status != 200:
-                sample.error = f"http_{reply.status}"
-                return sample
-            answer = json.loads(await reply.read())
-            sample.text = str(answer["text"]).strip()
-            sample.compute_s = float(answer["compute_s"]) if "compute_s" in answer else None
-            sample.done = time.monotonic()
+        with endpoints.pulse.asking("whisper"):
+            async with asyncio.timeout(_left(due, timeout_s)), session.post(url, data=form, headers=headers) as reply:
+                if reply.status != 200:
+                    sample.error = f"http_{reply.status}"
+                    return sample
+                answer = json.loads(await reply.read())
+                endpoints.pulse.hear("whisper")
+                sample.text = _text(answer["text"])
+                sample.compute_s = _amount(answer["compute_s"]) if "compute_s" in answer else None
+                sample.done = time.monotonic()
     except (TimeoutError, aiohttp.ServerTimeoutError):
         sample.error = "timeout"
-    except aiohttp.ClientError:
+    except (aiohttp.ClientError, OSError):
         sample.error = "connection"
-    except (ValueError, KeyError, TypeError):
+    except _NOT_AN_ANSWER:
         sample.error = "bad_payload"
     if sample.error is None and not sample.text:
         sample.error = "empty_transcript"
     return sample
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("no text")
+    return value.strip()
+
+
+def _amount(value: object) -> float:
+    """A number that can be counted or measured: NaN, infinity and what is below 0 cannot."""
+    if not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+        raise ValueError("no amount")
+    return value
 
 
 def _left(due: float, timeout_s: float) -> float:

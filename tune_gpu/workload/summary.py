@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tune_gpu.workload.percentiles import Distribution
+from tune_gpu.workload.voice_turn import TurnSample
 from tune_gpu.workload.wer import word_error_rate
 from tune_gpu.workload.window import WindowResult
 
@@ -26,6 +27,8 @@ class TrafficSummary:
     background_latency_ms: Distribution | None
     tokens_per_s: float | None
     wer: float | None
+    n_transcripts: int
+    """Of which the word error rate is."""
     n_requests: int
     n_failed: int
     failures: dict[str, int]
@@ -53,18 +56,24 @@ class TrafficSummary:
             **{name: None if value is None else value.as_dict() for name, value in values.items()},
             "tokens_per_s": None if self.tokens_per_s is None else round(self.tokens_per_s, 2),
             "wer": None if self.wer is None else round(self.wer, 4),
+            "n_transcripts": self.n_transcripts,
             "n_requests": self.n_requests,
             "n_failed": self.n_failed,
             "failed_requests": self.failures,
         }
 
 
-def summarise(windows: Sequence[WindowResult]) -> TrafficSummary:
-    """Pool the raw samples of the windows; percentiles are of the samples, never of percentiles."""
+def summarise(windows: Sequence[WindowResult], *, also_heard: Sequence[TurnSample] = ()) -> TrafficSummary:
+    """Pool the raw samples of the windows; percentiles are of the samples, never of percentiles.
+
+    Args:
+        windows: what was measured.
+        also_heard: turns outside of any window whose transcripts count for the word error rate, and for nothing else.
+    """
     turns = [turn for window in windows for turn in window.turns]
     background = [ask for window in windows for ask in window.background]
     answers = [turn.llm for turn in turns if turn.llm is not None]
-    heard = [turn for turn in turns if turn.stt is not None and turn.stt.error in (None, "empty_transcript")]
+    heard = [turn for turn in (*also_heard, *turns) if turn.stt is not None and turn.stt.error in (None, "empty_transcript")]
     failures = Counter([turn.error for turn in turns if turn.error] + [f"background_{ask.error}" for ask in background if ask.error])
     tokens = sum(answer.n_tokens for answer in (*answers, *background) if answer.error is None)
     seconds = sum(window.seconds for window in windows)
@@ -78,6 +87,7 @@ def summarise(windows: Sequence[WindowResult]) -> TrafficSummary:
         background_latency_ms=_of(ask.latency_ms for ask in background),
         tokens_per_s=tokens / seconds if seconds and (answers or background) else None,
         wer=word_error_rate([turn.reference for turn in heard], [turn.stt.text for turn in heard if turn.stt is not None]),
+        n_transcripts=len(heard),
         n_requests=len(turns) + len(background),
         n_failed=sum(failures.values()),
         failures=dict(failures),

@@ -25,28 +25,34 @@ def normalise(text: str) -> str:
     return " ".join(re.sub(r"(\d)", r" \1 ", words).split())
 
 
-def word_error_rate(references: Sequence[str], transcripts: Sequence[str]) -> float | None:
-    """Errors over words of the whole corpus, each clip's errors capped at its number of words; null for no clips.
+def word_errors(reference: str, transcript: str) -> tuple[int, int]:
+    """Errors of one clip, capped at its number of words, and that number. A transcript of nothing counts as all words deleted.
 
-    The cap keeps one transcript that loops from swamping the rest. A transcript of nothing counts as all words deleted.
+    The cap keeps one transcript that loops from swamping the rest.
+
+    Raises:
+        ValueError: a reference without words.
+    """
+    import jiwer
+
+    expected, heard = normalise(reference), normalise(transcript)
+    n_words = len(expected.split())
+    if n_words == 0:
+        raise ValueError(f"the reference {reference!r} has no words")
+    if not heard.strip():
+        return n_words, n_words
+    counts = jiwer.process_words(expected, heard)
+    return min(n_words, counts.substitutions + counts.deletions + counts.insertions), n_words
+
+
+def word_error_rate(references: Sequence[str], transcripts: Sequence[str]) -> float | None:
+    """Errors over words of the whole corpus (each clip's as `word_errors` counts them); null for no clips.
 
     Raises:
         ValueError: lengths that differ, or a reference without words.
     """
-    import jiwer
-
     if len(references) != len(transcripts):
         raise ValueError(f"{len(references)} references, {len(transcripts)} transcripts")
-    errors = words = 0
-    for reference, transcript in zip(references, transcripts, strict=True):
-        expected, heard = normalise(reference), normalise(transcript)
-        n_words = len(expected.split())
-        if n_words == 0:
-            raise ValueError(f"the reference {reference!r} has no words")
-        if heard.strip():
-            counts = jiwer.process_words(expected, heard)
-            errors += min(n_words, counts.substitutions + counts.deletions + counts.insertions)
-        else:
-            errors += n_words
-        words += n_words
-    return errors / words if words else None
+    counted = [word_errors(reference, transcript) for reference, transcript in zip(references, transcripts, strict=True)]
+    words = sum(n_words for _, n_words in counted)
+    return sum(errors for errors, _ in counted) / words if words else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ Abort = Callable[[], str | None]
 
 MAX_LAG_P99_MS = 50.0
 _ABORT_EVERY_S = 0.1
+_SPOKEN = 2_000_000  # names the random stream of the clips' order
 
 
 def never() -> str | None:
@@ -58,7 +60,7 @@ class WindowResult:
 
 
 def spoken_order(utterances: Sequence[Utterance], rng: np.random.Generator) -> Iterator[Utterance]:
-    """Every clip once, in a random order, again and again: windows differ in order, not in what is heard."""
+    """Every clip once, in a random order, again and again: callers differ in order, not in what is heard."""
     while True:
         for index in rng.permutation(len(utterances)):
             yield utterances[index]
@@ -99,7 +101,9 @@ async def _window(
     abort: Abort,
 ) -> WindowResult:
     rng = np.random.default_rng([seed, index])
-    spoken = spoken_order(utterances, rng)
+    # One order for all windows: each goes on about where the one before ended, so that together they hear as many clips as they can.
+    so_far = round(index * seconds * workload.turn_rate_per_s) % len(utterances)
+    spoken = itertools.islice(spoken_order(utterances, np.random.default_rng([seed, _SPOKEN])), so_far, None)
     result = WindowResult(mode)
     turns = poisson_arrivals(workload.turn_rate_per_s, seconds, rng)
     while not turns:  # a window in which nobody speaks measures nothing: the process is conditioned on at least one turn

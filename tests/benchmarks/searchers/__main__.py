@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import click
@@ -12,8 +13,9 @@ for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_threads, "1")  # before NumPy: for a few hundred rows more threads only wait for each other
 
 from tests.benchmarks.searchers import landscapes, report  # noqa: E402
+from tests.benchmarks.searchers.batch import Runs, Setting  # noqa: E402
 from tests.benchmarks.searchers.peers import NAMES  # noqa: E402
-from tests.benchmarks.searchers.replay import Run, replay  # noqa: E402
+from tests.benchmarks.searchers.replay import Run  # noqa: E402
 from tune_gpu.errors import UserError  # noqa: E402
 
 
@@ -32,40 +34,52 @@ def _budgets(_context: click.Context, _parameter: click.Parameter, value: str) -
 
 
 @click.command(help=__doc__)
-@click.argument("files", nargs=-1, required=True)
+@click.argument("files", nargs=-1, required=True, metavar="FILE…")
 @click.option("--searchers", default=",".join(NAMES), callback=_list, show_default=True)
 @click.option("--budgets", default="15,30,60,100,200", callback=_budgets, show_default=True, help="Evaluations after which the best counts.")
 @click.option("--batch", default=1, show_default=True, type=click.IntRange(min=1), help="Evaluations side by side.")
 @click.option("--noise", default=0.0, show_default=True, type=click.FloatRange(min=0.0), help="Standard deviation of a factor on each cost.")
 @click.option("--seeds", default=30, show_default=True, type=click.IntRange(min=1))
 @click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), help="Where the table goes.")
+@click.option("--details", type=click.Path(dir_okay=False, path_type=Path), help="The same with more columns: evaluations to within 5 % and 1 %, named winner.")
+@click.option("--runs", type=click.Path(dir_okay=False, path_type=Path), help="Keep every run in this file, and make none twice: a stopped comparison goes on.")
+@click.option("--jobs", default=os.cpu_count() or 1, show_default="all cores", type=click.IntRange(min=1), help="Runs side by side.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="A picture of the medians (needs matplotlib).")
+@click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path), help="The table for people.")
 @click.option("--quiet", is_flag=True)
 def main(
-    files: tuple[str, ...], searchers: list[str], budgets: list[int], batch: int, noise: float, seeds: int, out: Path | None, plot: Path | None,
-    quiet: bool,
+    files: tuple[str, ...], searchers: list[str], budgets: list[int], batch: int, noise: float, seeds: int, out: Path | None, details: Path | None,
+    runs: Path | None, jobs: int, plot: Path | None, markdown: Path | None, quiet: bool,
 ) -> None:
     unknown = [name for name in searchers if name not in NAMES]
     if unknown:
         raise click.UsageError(f"--searchers {','.join(unknown)}: allowed: {', '.join(NAMES)}")
     rows: list[report.Row] = []
-    runs: dict[tuple[str, str], list[Run]] = {}
+    done: dict[tuple[str, str], list[Run]] = {}
+    store = Runs(runs)
     for file in files:
         try:
             landscape = landscapes.load(file)
         except UserError as error:
             raise click.UsageError(str(error)) from error
         for searcher in searchers:
-            done = [replay(landscape, searcher, budgets[-1], batch, noise, seed) for seed in range(seeds)]
-            runs[landscape.name, searcher] = done
-            rows += report.rows(file, landscape, searcher, done, budgets)
+            setting = Setting(landscape.name, searcher, budgets[-1], batch, noise)
+            found = done[landscape.name, searcher] = []
+            for run in store.get(landscape, setting, range(seeds), jobs):
+                found.append(run)
+                if not quiet and sys.stderr.isatty():
+                    click.echo(f"\r{landscape.name} {searcher} {len(found)}/{seeds} ", err=True, nl=False)
+            rows += report.rows(file, landscape, searcher, found, budgets)
             if not quiet:
-                click.echo(report.line(rows[-len(budgets):]), err=True)
-            if out:  # as it goes: a run that is stopped keeps what it measured
-                out.write_text(json.dumps([row.as_json() for row in rows], indent=1))
-    report.show(rows, runs, budgets, noise)
+                click.echo(("\r" if sys.stderr.isatty() else "") + report.line(rows[-len(budgets):]), err=True)
+            for path, more in ((out, False), (details, True)):
+                if path:  # as it goes: a comparison that is stopped keeps what it measured
+                    path.write_text(json.dumps([row.as_json(details=more) for row in rows], indent=1))
+    report.show(rows, done, budgets, noise)
+    if markdown:
+        markdown.write_text(report.markdown(rows, budgets))
     if plot:
-        report.plot(runs, plot)
+        report.plot(done, plot)
 
 
 if __name__ == "__main__":

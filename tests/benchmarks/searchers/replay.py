@@ -21,7 +21,7 @@ class Run:
     winner: float
     """The configuration that the searcher names in the end."""
     ms_per_proposal: float
-    """The searcher's own time: ask and tell."""
+    """The searcher's own processor time: ask and tell (of the wall clock, whatever else the machine does would count)."""
     repeats: int
     """Evaluations of a configuration that had been evaluated before."""
 
@@ -29,16 +29,16 @@ class Run:
 def replay(landscape: Landscape, searcher: str, budget: int, batch: int, noise: float, seed: int) -> Run:
     """Up to `batch` candidates are evaluated side by side; `noise` is the standard deviation of a factor around 1."""
     rng = np.random.default_rng([seed, 77])
-    began = time.perf_counter()
+    began = time.process_time()
     agent = make(searcher, landscape, budget, batch, seed)
-    spent = time.perf_counter() - began
+    spent = time.process_time() - began
     best, curve, seen, repeats = math.inf, [], set(), 0
     while len(curve) < budget:
-        began = time.perf_counter()
+        began = time.process_time()
         asked = []
         while len(asked) < min(batch, budget - len(curve)) and (params := agent.ask()) is not None:
             asked.append(params)
-        spent += time.perf_counter() - began
+        spent += time.process_time() - began
         if not asked:
             break
         for params in asked:
@@ -49,9 +49,9 @@ def replay(landscape: Landscape, searcher: str, budget: int, batch: int, noise: 
             if not math.isnan(cost):
                 best = min(best, cost)
             curve.append(best / landscape.optimum)
-            began = time.perf_counter()
+            began = time.process_time()
             agent.tell(params, cost * max(0.05, 1.0 + noise * rng.normal()) if noise else cost)
-            spent += time.perf_counter() - began
+            spent += time.process_time() - began
     n_asked = len(curve)
     curve += [best / landscape.optimum] * (budget - n_asked)  # the space is exhausted
     winner = agent.winner()

@@ -38,9 +38,10 @@ class Row:
     """At the largest budget: the true cost of the named winner over that of the best proposed (median); 1 without noise."""
     seeds: int
 
-    def as_json(self) -> dict[str, Any]:
-        """JSON has no infinity: null."""
-        return {k: (None if isinstance(v, float) and not math.isfinite(v) else v) for k, v in asdict(self).items()}
+    def as_json(self, *, details: bool = False) -> dict[str, Any]:
+        """What other programs read; with `details` all of it. JSON has no infinity: null, where half of the runs found nothing that runs."""
+        values = {k: (None if isinstance(v, float) and not math.isfinite(v) else v) for k, v in asdict(self).items()}
+        return values if details else {k: values[k] for k in ("file", "searcher", "budget", "median", "ci_low", "ci_high", "ms_per_proposal")}
 
 
 def rows(file: str, landscape: Landscape, searcher: str, runs: Sequence[Run], budgets: Sequence[int]) -> list[Row]:
@@ -64,6 +65,21 @@ def _evaluations_to(runs: Sequence[Run], ratio: float) -> float | None:
     return median if math.isfinite(median) else None
 
 
+def markdown(found: Sequence[Row], budgets: Sequence[int]) -> str:
+    """The table of RESULTS.md: a line a landscape and searcher."""
+    lines = ["| landscape | searcher | seeds | " + " | ".join(map(str, budgets)) + " | to within 5 % | to within 1 % | winner / best | ms |"]
+    lines += ["|" + "---|" * (7 + len(budgets))]
+    for file, searcher in dict.fromkeys((row.file, row.searcher) for row in found):
+        mine = [row for row in found if (row.file, row.searcher) == (file, searcher)]
+        by_budget = {row.budget: f"{row.median:.3f} ({row.ci_low:.3f}-{row.ci_high:.3f})" for row in mine}
+        cells = [by_budget.get(budget, "") for budget in budgets]
+        reached = ["never" if evaluations is None else f"{evaluations:g}" for evaluations in (mine[0].to_5_pct, mine[0].to_1_pct)]
+        name = Path(file).name.removesuffix(".gz").removesuffix(".json") if Path(file).is_file() else file
+        last = mine[-1]
+        lines.append("| " + " | ".join([name, searcher, str(last.seeds), *cells, *reached, f"{last.winner_over_best:.3f}", f"{last.ms_per_proposal:.1f}"]) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def line(found: Sequence[Row]) -> str:
     """One searcher on one landscape, while it goes."""
     values = "  ".join(f"{row.budget}:{row.median:.4f}" for row in found)
@@ -72,7 +88,7 @@ def line(found: Sequence[Row]) -> str:
 
 
 def show(found: Sequence[Row], runs: Mapping[tuple[str, str], Sequence[Run]], budgets: Sequence[int], noise: float) -> None:
-    """The table by family, and R-Zero's evaluations to what random's median has reached."""
+    """The table by family, and the evaluations to reach what random and the best peer have reached."""
     console = Console(width=140)
     searchers = list(dict.fromkeys(row.searcher for row in found))
     table = Table(title=f"geometric mean of median best / optimum (noise {noise:g})")
@@ -86,28 +102,32 @@ def show(found: Sequence[Row], runs: Mapping[tuple[str, str], Sequence[Run]], bu
             table.add_row(family, searcher, *(f"{v:.4f}" for v in by_budget), f"{winner:.4f}", f"{np.median([r.ms_per_proposal for r in mine]):.1f}")
         table.add_section()
     console.print(table)
-    if "random" in searchers:
-        _show_ratios(console, runs, searchers, budgets)
+    _show_ratios(console, runs, searchers, budgets)
 
 
 def _show_ratios(console: Console, runs: Mapping[tuple[str, str], Sequence[Run]], searchers: Sequence[str], budgets: Sequence[int]) -> None:
-    table = Table(title="evaluations to reach what random's median has reached, as a share of random's (geometric mean; > where some never did)")
-    for heading in ("searcher", *(str(b) for b in budgets)):
-        table.add_column(heading, justify="left" if heading == "searcher" else "right")
-    names = list(dict.fromkeys(name for name, _ in runs))
-    for searcher in searchers:
-        cells = []
-        for budget in budgets:
-            shares, missed = [], False
-            for name in names:
-                target = float(np.median([run.best[budget - 1] for run in runs[name, "random"]]))
-                curve = np.median(np.array([run.best for run in runs[name, searcher]]), axis=0)
-                reached = np.nonzero(curve <= target)[0]
-                missed |= not len(reached)
-                shares.append((int(reached[0]) + 1 if len(reached) else len(curve)) / budget)
-            cells.append(f"{'>' if missed else ''}{_geometric(shares):.3f}")
-        table.add_row(searcher, *cells)
-    console.print(table)
+    """Evaluations as a share of random's, and of those of whichever peer is best at that budget on that landscape."""
+    curves = {key: np.median(np.array([run.best for run in found]), axis=0) for key, found in runs.items()}
+    peers = [name for name in searchers if name not in OURS]
+    for title, rivals in (("random", ["random"] if "random" in searchers else []), ("the best peer", peers)):
+        if not rivals:
+            continue
+        table = Table(title=f"evaluations to reach what {title}'s median has reached, as a share of its own (geometric mean; > where some never did)")
+        for heading in ("searcher", *(str(b) for b in budgets)):
+            table.add_column(heading, justify="left" if heading == "searcher" else "right")
+        for searcher in searchers:
+            table.add_row(searcher, *(_share(curves, searcher, rivals, budget) for budget in budgets))
+        console.print(table)
+
+
+def _share(curves: Mapping[tuple[str, str], np.ndarray], searcher: str, rivals: Sequence[str], budget: int) -> str:
+    shares, missed = [], False
+    for name in dict.fromkeys(landscape for landscape, _ in curves):
+        target = min(float(curves[name, rival][budget - 1]) for rival in rivals)
+        reached = np.nonzero(curves[name, searcher] <= target)[0]
+        missed |= not len(reached)
+        shares.append((int(reached[0]) + 1 if len(reached) else len(curves[name, searcher])) / budget)
+    return f"{'>' if missed else ''}{_geometric(shares):.3f}"
 
 
 def _geometric(values: Sequence[float]) -> float:

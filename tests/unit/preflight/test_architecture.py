@@ -10,6 +10,7 @@ import pytest
 
 from tests.unit.preflight.models import LLAMA_8B_CONFIG, llama_8b
 from tune_gpu.preflight import UserError, from_config, read_architecture
+from tune_gpu.preflight.model_catalogue import catalogue, known_model
 
 
 def test_parameters_of_well_known_models_are_those_that_their_authors_publish() -> None:
@@ -79,6 +80,24 @@ def test_a_table_without_vocabulary_is_completed_from_the_known_model_of_that_sh
     unknown = from_config({"num_hidden_layers": 33, "num_key_value_heads": 8, "head_dim": 128, "hidden_size": 4096, "params_b": 8.0}, "new-model")
     assert set(unknown.guessed) >= {"vocab", "intermediate"}
     assert 12000 < unknown.intermediate < 16000
+
+
+@pytest.mark.parametrize(("name", "known"), [
+    ("Qwen/Qwen2.5-Coder-7B-Instruct", "Qwen2.5-7B"), ("meta-llama/Meta-Llama-3-8B", "Llama-3-8B"), ("unsloth/Llama-3.2-3B-Instruct", "Llama-3.2-3B"),
+    ("Qwen2-7B-Instruct", "Qwen2-7B"), ("deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", "DeepSeek-R1-Distill-Qwen-7B"), ("DeepSeek-R1-0528-Qwen3-8B", "Qwen3-8B"),
+    ("Qwen/Qwen2.5-VL-7B-Instruct-AWQ", "Qwen2.5-VL-7B"), ("mistralai/Mixtral-8x7B-Instruct-v0.1", "Mixtral-8x7B"), ("google/gemma-2-2b-it", "Gemma-2-2B"),
+    ("Qwen/Qwen3-Next-80B-A3B", None), ("Qwen/Qwen3-Embedding-8B", None), ("nobody/nothing-7B", None), ("", None),
+])
+def test_a_model_of_the_table_by_the_name_that_people_use(name: str, known: str | None) -> None:
+    assert known_model(name) == (catalogue()[known] if known else None)
+
+
+def test_every_model_of_the_table_has_the_parameters_that_its_shapes_make() -> None:
+    """Towers for images apart, which its shapes do not show."""
+    for name, facts in catalogue().items():
+        shapes = from_config({fact: value for fact, value in facts.items() if fact != "params_b"}, name)
+        made = shapes.params / 1e9 / facts["params_b"]
+        assert 0.69 < made < 1.07 if facts.get("_multimodal") or shapes.mla else made == pytest.approx(1, abs=0.03), name
 
 
 def test_a_folder_that_cannot_be_read_is_one_clear_line(tmp_path: Path) -> None:

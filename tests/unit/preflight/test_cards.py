@@ -16,16 +16,27 @@ from tune_gpu.preflight.cards import Card
     ("RTX 5070 Ti", "RTX 5070 Ti"), ("RTX 4070 Laptop", "RTX 4070 Laptop"), ("Tesla T4", "T4"), ("T4", "T4"), ("V100 32GB", "V100 32GB"),
     ("A100 40GB (a2-highgpu-1g)", "A100 40GB"), ("NVIDIA A100-SXM4-80GB", "A100 80GB"), ("A100 80G", "A100 80GB"), ("H100", "H100 80GB"),
     ("NVIDIA H100 80GB HBM3", "H100 80GB"), ("L4 (g6.xlarge)", "L4"), ("NVIDIA L40S", "L40S"), ("L40", "L40"), ("RTX 2060 12GB", "RTX 2060 12GB"),
-    ("RTX PRO 6000 Blackwell", "RTX PRO 6000 Blackwell"), ("AMD (ROCm)", None), ("8GB NVIDIA (WSL)", None), ("", None),
+    ("RTX PRO 6000 Blackwell", "RTX PRO 6000 Blackwell"), ("A100", "A100 40GB"), ("4x4090", "RTX 4090"), ("8 x H100", "H100 80GB"), ("RTX 3090 x2", "RTX 3090"), ("3090", "RTX 3090"), ("A6000", "RTX A6000"),
+    ("RTX 5070 Ti + RTX 5090 D", "RTX 5070 Ti"), ("DGX Spark", "GB10"), ("NVIDIA GH200 480GB", "GH200 96GB"), ("AMD MI300X", "MI300X"),
+    ("AMD (ROCm)", None), ("8GB NVIDIA (WSL)", None), ("", None),
 ])
 def test_by_name(name: str, card: str | None) -> None:
     found = find_card(name)
     assert (found.name if found else None) == card
 
 
+def test_a_memory_that_the_name_tells_stands() -> None:
+    """Cards with other memory than they were sold with, and slices of one."""
+    modded, sliced = find_card("RTX 2080 Ti 22GB"), find_card("A100-SXM4-40GB MIG 1g.5gb")
+    assert modded is not None
+    assert sliced is not None
+    assert (modded.nvml_mib, round(modded.cuda_mib)) == (22 * 1024, 22100)
+    assert 4600 < sliced.cuda_mib < 4864
+
+
 def test_what_cuda_sees_is_less_than_what_nvidia_smi_prints() -> None:
     for card in cards().values():
-        assert 0.93 * card.nvml_mib < card.cuda_mib < card.nvml_mib
+        assert 0.93 * card.nvml_mib < card.cuda_mib <= card.nvml_mib
     # NVML counts what the driver keeps as used
     device = nvml_memory("NVIDIA GeForce RTX 5090", 32607, 32607 - 32113 + 1000)
     assert device.total_mib == pytest.approx(31.36 * 1024, abs=1)
@@ -34,7 +45,7 @@ def test_what_cuda_sees_is_less_than_what_nvidia_smi_prints() -> None:
 
 
 def test_an_unknown_card_names_the_nearest_and_all() -> None:
-    with pytest.raises(UserError, match=r"--gpu RTX 3061: no such card in the table \(did you mean RTX 3060\?\); allowed: .*T4.*; or give --total-mib"):
+    with pytest.raises(UserError, match=r"--gpu RTX 3061: no such card in the table \(did you mean RTX 3060, .*\); allowed: .*--cards.* or --total-mib"):
         card_memory("RTX 3061")
     assert card_memory("T4", 500).used_mib == 500
 

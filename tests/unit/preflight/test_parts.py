@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.preflight.models import llama_8b
+from tests.unit.preflight.models import card, engine, llama_8b
 from tune_gpu.preflight import from_config
+from tune_gpu.preflight.account import keep_account
 from tune_gpu.preflight.engine_rules import EngineRules
 from tune_gpu.preflight.model_catalogue import known_model
-from tune_gpu.preflight.parts import KvLayout, activation, cuda_graphs
+from tune_gpu.preflight.parts import KvLayout, activation, cuda_graphs, non_torch
 
 GIB = 2**30
 V0, V1, NOW = EngineRules.of("0.6.4"), EngineRules.of("0.10.0"), EngineRules.of("0.32.0")
@@ -47,6 +48,44 @@ def test_graphs_grow_with_sequences_and_layers() -> None:
     assert 0.17 <= cuda_graphs(model, V0, 256, 2, 1).value / GIB <= 0.27
 
 
+@pytest.mark.parametrize(("name", "version", "sequences", "cards", "gib"), [
+    ("Llama-3.1-70B", "0.16.0", 256, 2, 1.22), ("Qwen3-8B", "0.13.0", 256, 1, 0.54), ("Qwen2.5-7B", "0.22.0", 128, 1, 0.37), ("Qwen2.5-0.5B", "0.27.0", 256, 1, 0.37),
+])
+def test_graphs_of_logged_starts(name: str, version: str, sequences: int, cards: int, gib: float) -> None:
+    """What starts of the later V1 printed, estimated or taken."""
+    model = from_config(known_model(name) or {}, name)
+    assert cuda_graphs(model, EngineRules.of(version), sequences, 2, cards).value / GIB == pytest.approx(gib, rel=0.25)
+
+
+def test_what_cards_take_between_them() -> None:
+    """A quarter of a GiB for each that NVLink links; little over PCIe; a card that shares the host's memory is charged for the process."""
+    def gib(card: str, cards: int, total: float = 79.1) -> float:
+        return float(non_torch(NOW, cards, card, total).value) / GIB
+
+    assert gib("H100 80GB", 1) == pytest.approx(0.1)
+    assert gib("H100 80GB", 4) == pytest.approx(1.1)
+    assert gib("L40S", 8, 44.4) == pytest.approx(0.2)
+    assert gib("GB10", 1, 119.7) == pytest.approx(1.8)
+
+
+def test_v0_until_0_6_5_counts_what_else_is_on_the_card() -> None:
+    """CUDA's context, and the neighbours: another engine's 68 GiB left none of a share of 0.2 to a second one (vllm#10533)."""
+    def kv_gib(version: str, used_gib: float) -> float:
+        return float(keep_account(engine(), card(used_mib=used_gib * 1024), llama_8b(), version=version, v1=False).kv) / GIB
+
+    assert kv_gib("0.6.4", 0) == pytest.approx(kv_gib("0.6.6", 0) - 0.25)
+    assert kv_gib("0.6.4", 3) == pytest.approx(kv_gib("0.6.4", 0) - 3)
+    assert kv_gib("0.6.6", 3) == kv_gib("0.6.6", 0)
+
+
+def test_the_second_model_runner_profiles_no_sampling() -> None:
+    model = llama_8b()
+    before, after = EngineRules.of("0.24.0"), EngineRules.of("0.27.0")
+    assert activation(model, after, 2048, 256, 2, 1).value < 0.5 * activation(model, before, 2048, 256, 2, 1).value
+    experts = from_config(known_model("Qwen3-30B-A3B") or {}, "Qwen3-30B-A3B")
+    assert activation(experts, after, 2048, 256, 2, 1).value == activation(experts, before, 2048, 256, 2, 1).value
+
+
 @pytest.mark.parametrize(("cards", "kib"), [(1, 128), (2, 64), (8, 16), (16, 16)])
 def test_bytes_of_a_token(cards: int, kib: int) -> None:
     """2 x 32 layers x 8 heads x 128 x 2 bytes; heads are divided between cards, and copied where there are more cards than heads."""
@@ -58,7 +97,9 @@ def test_latent_attention_is_one_vector_for_all_cards() -> None:
     model = from_config(known_model("DeepSeek-V3") or {}, "DeepSeek-V3")
     assert KvLayout.of(model, V1, 2.0, 8).bytes_per_token == 61 * 576 * 2
     # V0 pads 1152 bytes to 1280: a log of R1 on 8 cards shows 78084 bytes a token
-    assert KvLayout.of(model, V0, 2.0, 8).bytes_per_token == pytest.approx(78084, rel=0.001)
+    assert KvLayout.of(model, EngineRules.of("0.7.2"), 2.0, 8).bytes_per_token == pytest.approx(78084, rel=0.001)
+    # before, every head's keys and values, padded to 256 numbers
+    assert KvLayout.of(model, V0, 2.0, 8).bytes_per_token == 61 * 2 * 16 * 256 * 2
 
 
 def test_layers_of_two_kinds_are_grouped_and_padded() -> None:
@@ -80,8 +121,10 @@ def test_blocks_of_one_request() -> None:
     assert gemma.blocks_of_a_request(32768, 2048, 16) == 2048 + 6 * (160 + 1)
 
 
-@pytest.mark.parametrize(("version", "number"), [("0.8.5", (0, 8)), ("0.14.0rc2.dev348", (0, 14)), ("0.8.4/0.8.5", (0, 8)), ("nonsense", (0, 32)), (None, (0, 32))])
-def test_versions(version: str | None, number: tuple[int, int]) -> None:
+@pytest.mark.parametrize(("version", "number"), [
+    ("0.8.5", (0, 8, 5)), ("0.14.0rc2.dev348", (0, 14, 0)), ("0.8.4/0.8.5", (0, 8, 4)), ("0.8", (0, 8, 99)), ("nonsense", (0, 32, 0)), (None, (0, 32, 0)),
+])
+def test_versions(version: str | None, number: tuple[int, int, int]) -> None:
     assert EngineRules.of(version).version == number
 
 
@@ -93,6 +136,12 @@ def test_defaults_by_card_and_version() -> None:
     assert NOW.default_batch(178.0, "B200", 1) == 16384
     assert EngineRules.of("0.32", cpu=True).default_max_num_seqs(64, "cpu", 2) == 256
     assert V0.default_max_num_seqs(79.1, "H100", 1) == 256
+    # 1024 on every card in the first V1, which was taken back in 0.8.4 (vllm#16158)
+    assert EngineRules.of("0.8.3").default_max_num_seqs(23.5, "RTX 4090", 1) == 1024
+    assert EngineRules.of("0.8.4").default_max_num_seqs(23.5, "RTX 4090", 1) == 256
+    assert EngineRules.of("0.8.4").default_max_num_seqs(79.1, "H100 80GB", 1) == 1024
+    # NVML tells no memory of a card that shares the host's: the small defaults
+    assert (NOW.default_max_num_seqs(119.7, "GB10", 1), NOW.default_batch(119.7, "GB10", 1)) == (256, 2048)
     assert not V0.chunked_prefill_default(32768, False)
     assert V0.chunked_prefill_default(131072, False)
     assert not V0.chunked_prefill_default(131072, True)

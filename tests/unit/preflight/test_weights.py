@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from tests.unit.preflight.models import LLAMA_8B_CONFIG, llama_8b
-from tune_gpu.preflight import UserError, read_architecture
+from tune_gpu.preflight import UserError, from_config, read_architecture
 from tune_gpu.preflight.checkpoint import checkpoint_bytes, gguf_bytes
+from tune_gpu.preflight.model_catalogue import known_model
 from tune_gpu.preflight.parts import weights
 from tune_gpu.preflight.weight_formats import flag_format, named_format, weight_format
 
@@ -42,6 +43,7 @@ def test_format_of_a_checkpoint(config: dict[str, Any], bits: float) -> None:
 
 
 @pytest.mark.parametrize(("name", "found"), [
+    ("Llama-3.2-3B-Instruct-Q8_0.gguf", "gguf-q8"), ("Qwen2.5-7B-Instruct-Q4_K_M", "gguf-q4"), ("gguf-q6", "gguf-q6"),
     ("Qwen2.5-14B-Instruct-GPTQ-Int4", "gptq"), ("Meta-Llama-3.1-70B-Instruct-AWQ-INT4", "awq"), ("EXAONE-4.0-32B-FP8", "fp8"),
     ("Llama-3.1-70B-Instruct-quantized.w8a8", "int8"), ("Llama-3.1-8B-unsloth-bnb-4bit", "bnb-4bit"), ("Qwen2.5-7B-Instruct", None), (None, None),
 ])
@@ -90,3 +92,12 @@ def test_gguf_header(tmp_path: Path) -> None:
     assert gguf_bytes(tmp_path / "other.gguf") is None
     path.write_bytes(path.read_bytes()[:-16])
     assert gguf_bytes(path) is None
+
+
+def test_a_mixture_that_llama_cpp_made_by_its_name() -> None:
+    """A posted start of Llama 3.2 3B in Q8_0 took 3.2637 GiB, of Qwen 7B in Q4_K_M the file has 4.36 GiB."""
+    three, seven = known_model("Llama-3.2-3B"), known_model("Qwen2.5-7B")
+    assert three is not None
+    assert seven is not None
+    assert weights(from_config(three, "m"), named_format("Q8_0"), 2, 1).value / 2**30 == pytest.approx(3.2637, rel=0.02)
+    assert weights(from_config(seven, "m"), named_format("Q4_K_M"), 2, 1).value / 2**30 == pytest.approx(4.36, rel=0.03)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -51,6 +51,44 @@ def test_every_generation_has_a_fresh_candidate_and_nothing_new_comes_twice(seed
     for number in range(1, 4):
         assert any(c.origin == "fresh" for c in seen if c.generation == number)
     assert len(tournament.survivors) == 4
+
+
+def scrambled(seed: int, order: int, asynchronous: bool, restored_after: int | None = None) -> list[tuple[str, dict[str, Any]]]:
+    """What is proposed with four slots that fall free in a random order (the same for the same `order`), as it is proposed."""
+    def fresh() -> Tournament:
+        return Tournament(SearchSpace.from_specs(SPECS), SearchSettings(algorithm="rzero", seed=seed, generations=4, asynchronous=asynchronous))
+
+    tournament, rng, seen = fresh(), np.random.default_rng(order), []
+    live: list[Candidate] = []
+    elite = -float("inf")
+    while not tournament.finished:
+        if len(seen) == restored_after:
+            state, tournament = json.loads(json.dumps(tournament.state_dict())), fresh()
+            tournament.load_state_dict(state)
+        while len(live) < 4 and (candidate := tournament.ask()) is not None:
+            live.append(candidate)
+            seen.append((candidate.candidate_id, candidate.params))
+        if not live:
+            break
+        done = live.pop(int(rng.integers(len(live))))
+        tournament.tell(done.candidate_id, Result("ok", fitness(done.params), n_windows=1))
+        best = tournament.best()
+        assert best is not None
+        assert best.fitness is not None
+        assert best.fitness >= elite, "the elite is never lost"
+        elite = best.fitness
+    return seen
+
+
+@pytest.mark.parametrize("asynchronous", [True, False])
+@given(seed=st.integers(0, 1000), order=st.integers(0, 1000))
+@hypothesis_settings(max_examples=2, deadline=None, phases=[Phase.generate])
+def test_the_same_seed_and_order_of_results_propose_the_same_also_after_a_restore(asynchronous: bool, seed: int, order: int) -> None:
+    whole = scrambled(seed, order, asynchronous)
+    assert scrambled(seed, order, asynchronous) == whole
+    if not asynchronous:
+        assert sorted(scrambled(seed, order + 1, asynchronous), key=str) == sorted(whole, key=str), "within a generation no order counts"
+    assert scrambled(seed, order, asynchronous, restored_after=10) == whole
 
 
 def test_it_finds_what_chance_does_not() -> None:
@@ -120,7 +158,57 @@ def test_ranges_are_searched_too(log: bool) -> None:
     assert abs(best.params["x"] - 30.0) < 12.0
 
 
+def test_the_floor_of_a_bowl_in_six_ranges_is_found_in_sixty_evaluations() -> None:
+    names = [f"x{i}" for i in range(6)]
+    space = SearchSpace.from_specs({name: ParameterSpec(target="", low=-5.0, high=5.0) for name in names})
+
+    def depth(params: Any) -> float:
+        return -float(sum((1 + i) * (params[name] - 1.3) ** 2 for i, name in enumerate(names)))
+
+    tournament = new(0, 16, space)
+    run(tournament, depth)
+    best = tournament.best()
+    assert best is not None
+    assert best.fitness is not None
+    rng = np.random.default_rng(0)
+    by_chance = max(depth(dict(zip(names, rng.uniform(-5.0, 5.0, 6), strict=True))) for _ in range(60))
+    assert best.fitness > 0.002 * by_chance, "a five-hundredth of what is left after as many random draws"
+
+
 def test_a_listed_space_proposes_its_members_only() -> None:
     members = [dict(zip("abcd", (i % 10, i // 10, (3 * i) % 10, (7 * i) % 10), strict=True)) for i in range(100)]
     space = SearchSpace.from_specs(SPECS, configurations=members)
     assert all(c.params in members for c in run(new(0, 5, space)))
+
+
+def noisy() -> Any:
+    """`fitness` behind noise, drawn from a seed."""
+    rng = np.random.default_rng(0)
+    return lambda params: Result("ok", fitness(params) + float(rng.normal(0.0, 20.0)), stderr=20.0, n_windows=1)
+
+
+def closing(asynchronous: bool) -> list[Candidate]:
+    """A noisy search of eight generations."""
+    settings = SearchSettings(algorithm="rzero", seed=0, generations=8, asynchronous=asynchronous)
+    return run(Tournament(SearchSpace.from_specs(SPECS), settings), noisy())
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_where_there_is_noise_the_last_quarter_measures_two_of_a_generation_again_and_still_has_a_fresh_one(asynchronous: bool) -> None:
+    seen = closing(asynchronous)
+    origins = {number: [c.origin for c in seen if c.generation == number] for number in range(1, 8)}
+    assert all(origins[number].count("elite") <= 1 for number in range(1, 6))
+    assert all(origins[number].count("elite") == 2 for number in (6, 7))
+    assert all("fresh" in origins[number] and len(origins[number]) == 4 for number in range(1, 8))
+
+
+def test_two_that_are_measured_again_side_by_side_are_the_leader_and_its_rival() -> None:
+    last = [c.params for c in closing(asynchronous=False) if c.generation == 7 and c.origin == "elite"]
+    assert last[0] != last[1]
+
+
+def test_a_search_that_is_made_longer_closes_later() -> None:
+    tournament = new(generations=2)
+    tournament.plan(2 + 7 * 4)
+    seen = run(tournament, noisy())
+    assert all([c.origin for c in seen if c.generation == number].count("elite") <= 1 for number in range(1, 6))

@@ -10,7 +10,8 @@ from scipy import integrate, optimize, stats
 
 from tune_gpu.search.feasibility import Feasibility
 from tune_gpu.search.forest import Forest
-from tune_gpu.search.surrogate import GaussianProcess, log_expected_improvement, normal_scores
+from tune_gpu.search.surrogate import GaussianProcess, log_expected_improvement
+from tune_gpu.search.targets import normal_scores, power_scores
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=30))
@@ -20,6 +21,25 @@ def test_scores_keep_the_order_and_only_the_order(values: list[float]) -> None:
     order = np.argsort(data, kind="stable")
     assert (np.diff(scores[order]) >= 0).all()
     assert all((scores[i] == scores[j]) == (data[i] == data[j]) for i in range(len(data)) for j in range(len(data)))
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30))
+def test_power_scores_keep_the_order_too_and_are_numbers(values: list[float]) -> None:
+    data = np.array(values)
+    scores = power_scores(data)
+    order = np.argsort(data, kind="stable")
+    assert np.isfinite(scores).all()
+    assert (np.diff(scores[order]) >= 0).all()
+    assert all((scores[i] == scores[j]) == (data[i] == data[j]) for i in range(len(data)) for j in range(len(data)))
+
+
+def test_power_scores_take_the_skew_out_and_say_how_near_the_best_a_value_is() -> None:
+    values = -np.random.default_rng(0).lognormal(3.0, 1.5, 60)
+    scores = power_scores(values)
+    assert abs(stats.skew(scores)) < 0.25 * abs(stats.skew(values))
+    assert (scores.mean(), scores.std()) == pytest.approx((0.0, 1.0), abs=1e-9)
+    near = np.array([-5.0, -4.0, -3.0, -2.0, -1.0, -0.9])
+    assert np.diff(power_scores(near))[-1] < 0.3 * np.diff(normal_scores(near))[-1], "ranks call the last two as far apart as any"
 
 
 def _data(n: int = 40) -> tuple[np.ndarray, np.ndarray]:
@@ -85,3 +105,14 @@ def test_near_a_failure_success_is_less_likely() -> None:
     model.learn(x, np.array([False, True]))
     near_failure, near_success = model.log_probability(x)
     assert near_failure < near_success
+
+
+def test_failures_that_share_one_parameter_are_recognised_however_far_apart_they_are() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.random((40, 6))
+    model = Feasibility()
+    model.learn(x, x[:, 2] < 0.5)
+    far = rng.random((200, 6))
+    runs = model.log_probability(far)
+    assert np.mean(runs[far[:, 2] < 0.4]) > np.log(0.75)
+    assert np.mean(runs[far[:, 2] > 0.6]) < np.log(0.5)

@@ -64,6 +64,24 @@ def test_the_same_seed_and_window_send_the_same_traffic() -> None:
     assert len(first.background) == len(again.background)
 
 
+def test_windows_of_about_a_turn_each_together_hear_every_clip() -> None:
+    few = workload(background_rate_per_s=0.0, turn_rate_per_s=5.0, window_s=0.2)
+    with servers(Behaviour()) as endpoints:
+        windows = [run_window(endpoints, few, CLIPS, seed=0, window_index=index, mode="stt") for index in range(len(CLIPS))]
+    assert {turn.utterance for window in windows for turn in window.turns} == {"a", "b", "c"}
+
+
+def test_clips_heard_outside_of_windows_count_for_the_word_error_rate_alone() -> None:
+    with servers(Behaviour(stt_text="hello")) as endpoints:
+        wrong = warm_up(endpoints, workload(), CLIPS, turns=3, mode="stt")
+    window = one_window(Behaviour(), background_rate_per_s=0.0)
+    alone, pooled = summarise([window]), summarise([window], also_heard=wrong)
+    assert alone.wer == 0.0
+    assert pooled.n_transcripts == alone.n_transcripts + 3
+    assert pooled.wer == pytest.approx(3 * 1 / (2 * pooled.n_transcripts)), "half of the words of three clips"
+    assert (pooled.stt_latency_ms, pooled.n_requests, pooled.rtf) == (alone.stt_latency_ms, alone.n_requests, alone.rtf)
+
+
 @pytest.mark.parametrize(
     ("behaviour", "errors"),
     [

@@ -1,0 +1,69 @@
+"""`tune_gpu.launch` with evaluations that cost next to nothing: `python -m tests.faults.cheap_launch …`, arguments as for the real one.
+
+The command, the driver, the search, Ray, the trial's actor and the artifacts are the real ones; in place of vLLM and Whisper the actor
+holds one guarded process, so that it can be seen whether services end. For faults of the driver, not of what is measured.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trainables import spica
+from tune_gpu.launch import launch
+from tune_gpu.measurement import Failure, Measurement, Status
+from tune_gpu.services.process import ManagedProcess
+
+EVALUATION_S = float(os.environ.get("CHEAP_EVALUATION_S", "0.3"))
+METRICS = {"stt_latency_ms": {"p50": 1.0, "p95": 2.0}, "llm_latency_ms": None, "voice_turn_ms": None, "wer": 0.1, "concurrent_capacity": 1}
+
+
+class CheapEvaluator:
+    """What `Evaluator` is to its trial, without services."""
+
+    def __init__(self) -> None:
+        self._service: ManagedProcess | None = None
+        self._fitness = 0.0
+
+    def begin(self, params: Mapping[str, Any], **_given: Any) -> None:
+        if self._service is None:
+            scratch = Path(tempfile.mkdtemp(prefix="tg-"))
+            self._service = ManagedProcess(["sleep", "3600"], log=scratch / "log", env=os.environ, grace_s=0.2, scratch=scratch)
+        self._fitness = 0.1 + zlib.crc32(repr(sorted(params.items())).encode()) / 2**33
+
+    def window(self) -> None:
+        time.sleep(EVALUATION_S)
+
+    def so_far(self) -> Measurement:
+        return Measurement(Status.OK, "cpu", metrics=METRICS | {"fitness": self._fitness, "fitness_windows": [self._fitness]}, n_windows=1)
+
+    finish = so_far
+
+    def fail(self, failure: Failure) -> Measurement:
+        return Measurement.failed(failure, "cpu")
+
+    def close(self) -> None:
+        if self._service is not None:
+            self._service.stop()
+
+
+class CheapTrainable(spica.SpicaTrainable):
+    """The real trial with the cheap evaluator: each actor's process puts it in the real one's place."""
+
+    def setup(self, config: dict[str, Any], **given: Any) -> None:
+        spica.Evaluator = lambda *_given, **_named: CheapEvaluator()  # type: ignore[assignment,misc]
+        super().setup(config, **given)
+
+
+def main() -> None:
+    spica.SpicaTrainable = CheapTrainable  # type: ignore[misc]
+    launch()
+
+
+if __name__ == "__main__":
+    main()

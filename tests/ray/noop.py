@@ -1,0 +1,108 @@
+"""Trials whose evaluation only waits, or fails as it is told: what a worker imports (the driver's side is `noop_run`)."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from tests.ray.holder import HoldsCard
+from trainables.service_actors import InBundle
+from trainables.spica import SpicaTrainable
+from tune_gpu.measurement import Failure, FailureKind, Measurement, Phase, ServiceError, Status
+
+LOG, WAIT, TOGETHER = "NOOP_LOG", "NOOP_WAIT_S", "NOOP_TOGETHER"
+"""Variables: where evaluations are noted, how long one waits, and how many cards must be held before the first begins."""
+
+
+class NoopEvaluator:
+    """Waits as long as it is told, on the device that the trial's bundle has, and writes down where and when."""
+
+    def __init__(self, bundle: InBundle) -> None:
+        options = bundle._options(bundle.resources.vllm_gpus, 0.0)
+        self._holder: Any = ray.remote(HoldsCard).options(**options).remote()
+        self._node, self._visible = ray.get(self._holder.place.remote())
+        self._params: dict[str, Any] = {}
+        self._windows = 0
+        held = Path(os.environ[LOG] + ".held")
+        note(held, {"node": self._node})
+        while len(noted(held)) < int(os.environ[TOGETHER]):  # how long actors take to start is not what is measured
+            time.sleep(0.05)
+
+    def begin(self, params: dict[str, Any]) -> None:
+        self._params, self._windows = params, 0
+
+    def window(self) -> None:
+        begun = time.time()
+        time.sleep(float(os.environ[WAIT]))  # the evaluation itself: nothing to wait for but time
+        self._windows += 1
+        note(Path(os.environ[LOG]), {"x": self._params["x"], "node": self._node, "visible": self._visible, "begun": begun, "ended": time.time()})
+
+    def so_far(self) -> Measurement:
+        return Measurement(Status.OK, "simulated", metrics={"fitness": 1.0 / (1.0 + self._params["x"])}, n_windows=self._windows)
+
+    finish = so_far
+
+    def fail(self, failure: Failure) -> Measurement:
+        return Measurement.failed(failure, "simulated")
+
+    def close(self) -> None:
+        ray.kill(self._holder)
+
+
+class NoopTrainable(SpicaTrainable):
+    """A trial on a card whose evaluation only waits."""
+
+    def new_evaluator(self, observe: Callable[..., None]) -> Any:
+        self._bundle = InBundle(self._experiment, self._device, self.resources_of(self._candidate["params"]), lambda: self.trial_name)
+        return NoopEvaluator(self._bundle)
+
+
+class ScriptedEvaluator:
+    """Fails as the candidate's own script says, attempt after attempt: failure kinds, `die` or `bug`, and `ok`, joined by commas."""
+
+    def begin(self, params: dict[str, Any]) -> None:
+        attempts = Path(os.environ[LOG]) / params["script"]
+        note(attempts, {"pid": os.getpid()})
+        now = params["script"].split(",")[len(noted(attempts)) - 1]
+        if now == "die":
+            os._exit(1)
+        if now == "bug":
+            raise ZeroDivisionError("ours")
+        if now != "ok":
+            raise ServiceError(Failure(FailureKind(now), "vllm", Phase.START, f"told to: {now}"))
+
+    def window(self) -> None:
+        """Nothing."""
+
+    def finish(self) -> Measurement:
+        return Measurement(Status.OK, "simulated", metrics={"fitness": 0.5}, n_windows=1)
+
+    def fail(self, failure: Failure) -> Measurement:
+        return Measurement.failed(failure, "simulated")
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class ScriptedTrainable(SpicaTrainable):
+    """A trial on the CPU that fails as it is told."""
+
+    def new_evaluator(self, observe: Callable[..., None]) -> Any:
+        return ScriptedEvaluator()
+
+
+def note(path: Path, line: dict[str, Any]) -> None:
+    """One line, whole, from many processes."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(handle, (json.dumps(line) + "\n").encode())
+    os.close(handle)
+
+
+def noted(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

@@ -1,0 +1,35 @@
+"""The real way of a run through Ray (Tuner, R-Zero, placement groups, retries, artifacts) with trials of `noop`: the driver's side."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from rich.console import Console
+
+from trainables.spica import SpicaTrainable
+from tune_gpu.artifacts import RunFolder
+from tune_gpu.config_loader import load_config
+from tune_gpu.devices import DeviceChoice
+from tune_gpu.experiment import Experiment
+from tune_gpu.live import Progress
+from tune_gpu.refusals import Refusals
+
+ANY_NUMBER = "{target: vllm.max_num_seqs, low: 1, high: 1000000}"
+
+
+def experiment(
+    folder: Path, trainable: type[SpicaTrainable], kind: str, n_cards: int, *overrides: str, parameter: str = f"x={ANY_NUMBER}"
+) -> Experiment:
+    """One run of one generation over one parameter, in the Ray that is up."""
+    settings = [f"parameters.{parameter}", "search.generations=1", "workload.windows=1", "confirm.enabled=false", f"run.artifacts_dir={folder}"]
+    config = load_config("spica_gpu_allocation", [*settings, *overrides], None)
+    name = parameter.partition("=")[0]
+    config.parameters = {name: config.parameters[name]}
+    config.baseline = {}
+    run = RunFolder(folder, "noop", "run")
+    run.create("name: noop\n")
+    progress = Progress(Console(file=open(os.devnull, "w")), 1, [name], quiet=True)  # noqa: SIM115
+    made = Experiment(config, DeviceChoice(kind, "made up", n_cards), run, progress, Refusals())
+    made.trainable = trainable
+    return made

@@ -1,0 +1,143 @@
+"""A cluster of 4 nodes with 4 made-up GPUs each: 200 evaluations that only wait, one node killed in the middle; drivers that join it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from tests.ray.noop import LOG, TOGETHER, WAIT, NoopTrainable, noted
+from tests.ray.noop_run import experiment
+
+pytestmark = pytest.mark.ray
+
+NODES, CARDS, EVALUATIONS, WAIT_S = 4, 4, 200, 2.0
+# Sixteen trials start their actors on the cores of this one machine: what is lost between two of them is the cores', not the placement's.
+# On an idle machine ask for more: TUNE_GPU_BUSY=0.9.
+BUSY = float(os.environ.get("TUNE_GPU_BUSY", "0.5"))
+KILL_AFTER = 110
+_NODE = {"num_cpus": 2, "num_gpus": CARDS, "object_store_memory": 80 * 2**20}
+
+
+@pytest.fixture(scope="module")
+def client_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def cluster(client_port: int) -> Iterator[Cluster]:
+    with pytest.MonkeyPatch.context() as patch:  # what a client sends is loaded by the cluster, which must find these tests
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")])))
+        yield from _started(client_port)
+
+
+def _started(client_port: int) -> Iterator[Cluster]:
+    cluster = Cluster(initialize_head=True, head_node_args={**_NODE, "include_dashboard": False, "ray_client_server_port": client_port})
+    for _ in range(NODES - 1):
+        cluster.add_node(wait=False, **_NODE)
+    cluster.wait_for_nodes()
+    yield cluster
+    cluster.shutdown()
+
+
+@pytest.fixture
+def joined(cluster: Cluster, tmp_path: Path) -> Iterator[None]:
+    os.environ.update(TUNE_DISABLE_STRICT_METRIC_CHECKING="1", TUNE_GLOBAL_CHECKPOINT_S="0", RAY_AIR_NEW_OUTPUT="0")
+    variables = {LOG: str(tmp_path / "log"), WAIT: str(WAIT_S), TOGETHER: str(NODES * CARDS)}
+    ray.init(address=cluster.address, log_to_driver=False, configure_logging=False, runtime_env={"env_vars": variables})
+    yield
+    ray.shutdown()
+
+
+def kill_a_node_when(log: Path, cluster: Cluster, ended: threading.Event) -> threading.Thread:
+    """Kill a node that is not the driver's, once so many evaluations have ended."""
+
+    def watch() -> None:
+        while not ended.wait(0.1):
+            if len(noted(log)) >= KILL_AFTER:
+                cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+                return
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_every_card_holds_one_trial_and_is_kept_busy_and_a_dead_node_loses_nothing(
+    cluster: Cluster, joined: None, tmp_path: Path
+) -> None:
+    ended = threading.Event()
+    killer = kill_a_node_when(tmp_path / "log", cluster, ended)
+    run = experiment(
+        tmp_path,
+        NoopTrainable,
+        "cuda",
+        NODES * CARDS,
+        f"search.initial={EVALUATIONS}",
+        "ray.cpus_per_trial=0.25",
+        "ray.cpus_per_service=0.125",
+    )
+    run.run()
+    ended.set()
+    killer.join()
+    evaluations = noted(tmp_path / "log")
+    on_cards = cards(evaluations)
+
+    assert all(len(line["visible"].split(",")) == 1 and line["visible"] for line in evaluations), "every trial sees one card"
+    for stays in on_cards.values():
+        assert all(before["ended"] <= after["begun"] for before, after in pairwise(stays)), "no card holds two trials"
+    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    assert len(alive) == NODES - 1
+    assert len(on_cards) == NODES * CARDS
+
+    lines = {line["candidate_id"]: line for line in run.folder.candidates()}
+    assert len(lines) == EVALUATIONS, "nothing is lost"
+    assert {line["status"] for line in lines.values()} == {"ok"}
+    assert {line["x"] for line in evaluations} == {line["params"]["x"] for line in lines.values()}
+    hit = [line for line in lines.values() if line["n_retries"]]
+    assert 1 <= len(hit) <= CARDS, "what was on the dead node is measured again"
+    assert {cause["kind"] for line in hit for cause in line["retries"]} == {"service_lost"}
+
+    share = busy_share(on_cards, until=min(stays[-1]["ended"] for (node, _), stays in on_cards.items() if node not in alive))
+    print(f"busy: {100 * share:.1f} % of what ideal packing gives, {len(evaluations)} evaluations on {len(on_cards)} cards")
+    assert share >= BUSY
+
+
+def cards(evaluations: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """(node, device) -> its evaluations in order."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for line in sorted(evaluations, key=lambda line: float(line["begun"])):
+        found.setdefault((line["node"], line["visible"]), []).append(line)
+    return found
+
+
+def busy_share(on_cards: dict[tuple[str, str], list[dict[str, Any]]], until: float) -> float:
+    """How much of the cards' time was spent in evaluations, from when all had begun their first to when the node died: ideal packing is 1."""
+    since = max(stays[0]["begun"] for stays in on_cards.values())
+    busy = sum(
+        max(0.0, min(line["ended"], until) - max(line["begun"], since)) for stays in on_cards.values() for line in stays
+    )
+    return busy / ((until - since) * len(on_cards))
+
+
+@pytest.mark.timeout(360)
+def test_a_driver_joins_by_auto_and_by_ray_client_and_its_results_come_home(cluster: Cluster, client_port: int, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.ray.joining", str(tmp_path), "auto", f"ray://127.0.0.1:{client_port}"]
+    driver = subprocess.run(command, env=os.environ | {"RAY_ADDRESS": cluster.address}, capture_output=True, text=True, timeout=280, check=False)
+    assert driver.returncode == 0, driver.stdout + driver.stderr
+    assert driver.stdout.count("generations {'ok': 6}") == 2, driver.stdout
+    for number in ("0", "1"):
+        (lines,) = (tmp_path / number).glob("noop/run/gen_0_candidates.jsonl")
+        assert len(lines.read_text().splitlines()) == len(noted(tmp_path / number / "log")) == 6

@@ -1,0 +1,53 @@
+"""`tune-gpu compare` with the real services: interrupted once, and gone on with."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.made_run import EXPERIMENT, FAST, QUICK, RUN_ID, SLOW, made_run
+from tests.services.test_launch import wait_for
+from tune_gpu.services import guard
+from tune_gpu.services.process import start_ticks
+
+
+def test_a_comparison_is_stopped_gone_on_with_and_told(tmp_path: Path) -> None:
+    folder = made_run(tmp_path, overrides=[*QUICK, "confirm.min_rounds=2", "search.seed=3"])
+    command = [sys.executable, "-m", "tune_gpu.cli", "compare", RUN_ID, "--rounds", "2", f"run.artifacts_dir={tmp_path}"]
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_for(first, "[")  # the first deployment is measured
+    tree = guard.descendants(first.pid)
+    first.send_signal(signal.SIGINT)
+    output, _ = first.communicate(timeout=120)
+    assert first.returncode == 130, output
+    assert "the same command goes on" in output
+    assert [pid for pid in tree if start_ticks(pid) is not None] == []
+    assert not (folder.path / "comparison.json").exists()
+    kept = (folder.path / "comparison.jsonl").read_text()
+    assert kept.count('"arm"') >= 1
+
+    second = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=200)
+    assert second.returncode == 0, second.stderr
+    assert "going on with" in second.stderr
+    assert (folder.path / "comparison.jsonl").read_text().startswith(kept), "nothing measured is lost or measured again"
+    told = json.loads(second.stdout)
+    assert told == json.loads((folder.path / "comparison.json").read_text())
+    blocks = [json.loads(line) for line in (folder.path / "comparison.jsonl").read_text().splitlines()[1:]]
+    order = [block["arm"] for block in blocks]
+    assert sorted(order) == ["baseline", "baseline", "winner", "winner"]
+    assert order == order[::-1], "A B B A: both carry the same drift"
+    assert told["arms"]["winner"]["params"] == FAST
+    assert told["arms"]["baseline"]["params"] == SLOW
+    for number in (0, 1):
+        one, other = [[turn["words"] for turn in block["turns"]] for block in blocks if block["round"] == number]
+        assert one == other, "the same clips in the same order of arrival"
+    assert told["n_rounds"] == 2
+    assert {"voice_turn_ms.p95", "wer", "fitness"} <= {finding["metric"] for finding in told["findings"] if finding["effect"]}
+    assert told["sentence"].startswith("winner ")
+    winner = json.loads((tmp_path / "winners" / f"{EXPERIMENT}.json").read_text())
+    assert winner["confirmed"] is told["confirmed"]
+    assert winner["confirmed_why"] == told["confirmed_why"]
+    assert winner["confirmation"]["n_turns"] == told["arms"]["winner"]["n_turns"]

@@ -1,0 +1,25 @@
+"""Made-up deployments with known differences, for the statistics' tests."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tune_gpu.compare.samples import Block, Pair, Turn
+
+
+def block(arm: str, number: int, clips_ms: np.ndarray, rng: np.random.Generator, *, speed: float = 1.0, luck: float = 0.05) -> Block:
+    """A deployment under one round's clips: each deployment is a little lucky or not, and each turn again."""
+    times = clips_ms * speed * np.exp(rng.normal(0.0, luck)) * np.exp(rng.normal(0.0, 0.15, len(clips_ms)))
+    errors = rng.binomial(10, 0.1, len(clips_ms))
+    turns = tuple(Turn(float(t) * 0.6, float(t) * 0.1, float(t) * 0.3, float(t), int(e), 10) for t, e in zip(times, errors, strict=True))
+    return Block(arm, number, turns, capacity=float(rng.normal(3.0, 0.4)), fitness=float(rng.normal(0.5, 0.02)), wall_s=10.0)
+
+
+def rounds(seed: int, n: int, turns: int, *, speed: float = 1.0) -> list[Pair]:
+    """Rounds of two arms, the first `speed` times as slow."""
+    rng = np.random.default_rng(seed)
+    pairs = []
+    for number in range(n):
+        clips_ms = np.exp(rng.normal(6.5, 0.5, turns))
+        pairs.append(Pair(block("a", number, clips_ms, rng, speed=speed), block("b", number, clips_ms, rng)))
+    return pairs

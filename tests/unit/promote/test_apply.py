@@ -1,0 +1,279 @@
+"""What is applied serves, or what was there before does: real processes, under a plain supervisor and under (a stand-in for) systemd."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from tests.made_run import FAST, QUICK, SLOW
+from tune_gpu.config import ExperimentConfig, ServiceTarget
+from tune_gpu.config_loader import load_config
+from tune_gpu.errors import UserError
+from tune_gpu.promote.apply import Deployer, folder_of, target_of
+from tune_gpu.promote.audit import Audit
+from tune_gpu.promote.bundle import bundle_of, read_bundle, write_bundle
+from tune_gpu.promote.installed import Installation
+from tune_gpu.promote.render import services_of
+from tune_gpu.promote.watch import Expected, Watcher
+from tune_gpu.services.process import kill_and_wait
+from tune_gpu.workload.audio import Utterance
+
+SERVER = Path(__file__).with_name("little_server.py")
+SYSTEMCTL = Path(__file__).with_name("fake_systemctl.sh")
+CLIP = Utterance("clip", np.zeros(1600, dtype=np.float32), "hello")
+UNITS = ["whisper.service", "vllm.service"]
+
+
+def free_ports(n: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(n)]
+    ports = [int(s.getsockname()[1]) for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+@dataclass
+class Place:
+    """A target with everything around it."""
+
+    config: ExperimentConfig
+    root: Path
+
+    def with_vllm(self, **extra: Any) -> ExperimentConfig:
+        services = replace(self.config.services, vllm=replace(self.config.services.vllm, extra_args=extra))
+        return replace(self.config, services=services)
+
+    def deployer(self) -> Deployer:
+        audit = Audit(self.root / "audit.jsonl", {"run_id": "run"})
+        return Deployer.of(self.config.promote, Watcher(self.config.promote, self.config.workload, [CLIP]), audit)
+
+    def apply(self, run_id: str, params: dict[str, Any], turn_ms: float | None = None, **extra: Any) -> Any:
+        """Write and apply; with more settings of vLLM."""
+        config, install = self.with_vllm(**extra), folder_of(self.config.promote)
+        target = target_of(config.promote)
+        bundle = bundle_of(services_of(config, params, "cpu"), target, install)
+        folder = self.root / "promotions" / run_id
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "gate.json").write_text("{}")
+        manifest = write_bundle(folder, bundle, bundle, target, UNITS, {"run_id": run_id})
+        expected = Expected("demo-llm", "cpu", turn_ms)
+        return self.deployer().apply(run_id, "experiment", bundle.installable, manifest["before"], expected)
+
+    def installed(self, name: str) -> str:
+        return (folder_of(self.config.promote) / name).read_text()
+
+    def steps(self) -> list[tuple[str, str]]:
+        return [(line["step"], line["outcome"]) for line in map(json.loads, (self.root / "audit.jsonl").read_text().splitlines())]
+
+    def processes(self) -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter(["cmdline", "status"]):
+            line = " ".join(process.info["cmdline"] or [])
+            if str(self.root) in line and str(SERVER) in line and process.info["status"] != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        return found
+
+
+BOTH = pytest.mark.parametrize("place", ["process", "systemd"], indirect=True)
+SYSTEMD = pytest.mark.parametrize("place", ["systemd"], indirect=True)
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    config = load_config("spica_gpu_allocation", QUICK, "cpu")
+    kind = getattr(request, "param", "process")
+    stt, llm = free_ports(2)
+    command = [sys.executable, str(SERVER)]
+    promote = replace(
+        config.promote,
+        target=kind,
+        install_dir=str(tmp_path / "etc"),
+        systemd_dir=str(tmp_path / "units"),
+        whisper=ServiceTarget(UNITS[0], f"http://127.0.0.1:{stt}", "", command),
+        vllm=ServiceTarget(UNITS[1], f"http://127.0.0.1:{llm}", "", command),
+        health_deadline_s=20.0,
+        probes=2,
+    )
+    if kind == "systemd":
+        (tmp_path / "units").mkdir()
+        (tmp_path / "bin").mkdir()
+        shutil.copy(SYSTEMCTL, tmp_path / "bin" / "systemctl")
+        monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+        monkeypatch.setenv("FAKE_SYSTEMD", str(tmp_path / "units"))
+        for unit in UNITS:
+            (tmp_path / "units" / f"{unit}.command").write_text("true")
+    place = Place(replace(config, promote=promote), tmp_path)
+    yield place
+    kill_and_wait([process.pid for process in place.processes()])
+
+
+@BOTH
+def test_what_is_applied_serves_and_is_undone(place: Place) -> None:
+    assert place.apply("run-1", SLOW) is None
+    assert "base" in place.installed("whisper.yaml")
+    first = {process.pid for process in place.processes()}
+    assert len(first) == 2
+    assert place.apply("run-2", FAST) is None
+    assert "tiny.en" in place.installed("whisper.yaml")
+    second = {process.pid for process in place.processes()}
+    assert len(second) == 2
+    assert not first & second, "both were started anew"
+    change, back = place.deployer().rollback()
+    assert (change.run_id, back.serving) == ("run-2", True)
+    assert "base" in place.installed("whisper.yaml")
+    assert len(place.processes()) == 2
+    starts = [step for step in place.steps() if step[0] in ("start", "stop")]
+    assert len(starts) == 12, "three restarts of two units"
+    change, back = place.deployer().rollback()
+    assert change.run_id == "run-1"
+    assert not (place.root / "etc" / "whisper.yaml").exists()
+    with pytest.raises(UserError, match="nothing that promote installed is in force"):
+        place.deployer().rollback()
+
+
+@pytest.mark.parametrize(
+    ("place", "extra", "turn_ms", "why"),
+    [
+        ("process", {"little_exit": True}, None, "vllm.service has ended: RuntimeError: no room on the device"),
+        ("systemd", {"little_exit": True}, None, "vllm.service is failed"),
+        ("process", {"little_delay_s": 0.3}, 50.0, "live voice turns take"),
+    ],
+    indirect=["place"],
+)
+def test_what_falls_short_is_taken_back_by_itself(place: Place, extra: dict[str, Any], turn_ms: float | None, why: str) -> None:
+    assert place.apply("run-1", SLOW) is None
+    before = {path: path.read_text() for path in (place.root / "etc").glob("*.*") if path.is_file()}
+    back = place.apply("run-2", FAST, turn_ms, **extra)
+    assert why in back.why
+    assert back.serving
+    assert {path: path.read_text() for path in (place.root / "etc").glob("*.*") if path.is_file()} == before
+    assert len(place.processes()) == 2, "what served before serves again"
+    assert ("roll back", "ok") in place.steps()
+    change, _ = place.deployer().rollback()
+    assert change.run_id == "run-1", "the failed one is not in force"
+
+
+def test_stopped_in_the_middle_it_goes_back(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert place.apply("run-1", SLOW) is None
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Watcher, "probe", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            place.apply("run-2", FAST)
+    assert "base" in place.installed("whisper.yaml")
+    assert len(place.processes()) == 2
+
+
+def test_killed_in_the_middle_only_a_rollback_is_allowed(place: Place) -> None:
+    assert place.apply("run-1", SLOW) is None
+    installation = Installation(folder_of(place.config.promote))
+    with installation.locked():  # what a process that is killed leaves behind
+        installation.begin("run-2", "experiment", UNITS, [place.root / "etc" / "whisper.yaml"], place.config.promote, ["whisper", "vllm"])
+        (place.root / "etc" / "whisper.yaml").write_text("half")
+    with pytest.raises(UserError, match=r"run-2 .* was killed halfway; run promote --rollback first"):
+        place.apply("run-3", FAST)
+    change, back = place.deployer().rollback()
+    assert (change.run_id, back.serving) == ("run-2", True)
+    assert "base" in place.installed("whisper.yaml")
+
+
+def test_two_cannot_apply_at_once(place: Place) -> None:
+    held, go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with Installation(folder_of(place.config.promote)).locked():
+            held.set()
+            go.wait()
+
+    other = threading.Thread(target=hold)
+    other.start()
+    held.wait()
+    try:
+        with pytest.raises(UserError, match=rf"another promote \(process {os.getpid()}\) is changing"):
+            place.apply("run-1", SLOW)
+    finally:
+        go.set()
+        other.join()
+
+
+def test_a_target_that_was_changed_since_the_review_is_left_alone(place: Place) -> None:
+    assert place.apply("run-1", SLOW) is None
+    config, target = place.config, target_of(place.config.promote)
+    bundle = bundle_of(services_of(config, FAST, "cpu"), target, folder_of(config.promote))
+    folder = place.root / "promotions" / "run-2"
+    folder.mkdir(parents=True)
+    (folder / "gate.json").write_text("{}")
+    manifest = write_bundle(folder, bundle, bundle, target, UNITS, {"run_id": "run-2"})
+    diff = (folder / "changes.diff").read_text()
+    assert "-model: " in diff
+    assert "+model: " in diff
+    assert (folder / "before" / "whisper.yaml").read_text() == place.installed("whisper.yaml")
+    (place.root / "etc" / "whisper.yaml").write_text("by hand")
+    with pytest.raises(UserError, match=r"whisper\.yaml: was changed since this promotion was written"):
+        place.deployer().apply("run-2", "experiment", bundle.installable, manifest["before"], Expected("demo-llm", "cpu", None))
+    assert place.installed("whisper.yaml") == "by hand"
+    (folder / "vllm.yaml").write_text("model: other\n")
+    with pytest.raises(UserError, match=r"vllm\.yaml: not the file that passed the gate"):
+        read_bundle(folder)
+
+
+def test_the_rollback_script_puts_back_what_was_there(place: Place) -> None:
+    assert place.apply("run-1", SLOW) is None
+    assert place.apply("run-2", FAST) is None
+    first = {process.pid for process in place.processes()}
+    subprocess.run([str(place.root / "promotions" / "run-2" / "rollback.sh")], check=True, timeout=60)
+    assert "base" in place.installed("whisper.yaml")
+    wait_until(lambda: len({process.pid for process in place.processes()} - first) == 2)
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """The test's own time-out ends it."""
+    while not holds():
+        pass
+
+
+def test_a_target_without_permission_is_one_line(place: Place) -> None:
+    place.config.promote.install_dir = "/proc/tune-gpu"
+    with pytest.raises(UserError, match=r"/proc/tune-gpu: /proc: .*run promote as a user that may"):
+        place.apply("run-1", SLOW)
+
+
+@SYSTEMD
+def test_a_unit_that_systemd_does_not_know_is_named(place: Place) -> None:
+    with pytest.raises(UserError, match=r"unit other\.service: No files found"):
+        target_of(place.config.promote).check(["other.service"])
+
+
+@SYSTEMD
+def test_systemd_is_asked_for_as_little_as_needed_and_in_order(place: Place) -> None:
+    assert place.apply("run-1", SLOW) is None
+    calls = [line.split() for line in (place.root / "units" / "calls").read_text().splitlines()]
+    changing = [call for call in calls if call[0] in ("daemon-reload", "stop", "start")]
+    assert changing == [
+        ["daemon-reload"],
+        ["stop", "vllm.service"],
+        ["stop", "whisper.service"],
+        ["start", "--no-block", "whisper.service"],
+        ["start", "--no-block", "vllm.service"],
+    ]
+    drop_in = (place.root / "units" / "vllm.service.d" / "50-tune-gpu.conf").read_text()
+    assert "\nExecStart=\nExecStart=" in drop_in, "the unit's own command is replaced, not added to"
+    assert f"EnvironmentFile=-{place.root / 'etc' / 'secrets.env'}" in drop_in
+    assert "After=whisper.service" in drop_in
+    assert "CPUAffinity=0" in drop_in

@@ -1,0 +1,114 @@
+"""`tune-gpu promote` as a person uses it: a promotion that was written and soaked is applied, falls short, is undone; exit codes tell which."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.made_run import EXPERIMENT, QUICK, RUN_ID, made_run
+from tests.unit.promote.test_apply import SERVER, UNITS, free_ports
+from tests.unit.promote.test_gate import comparison
+from tune_gpu.cli import main
+from tune_gpu.finished_run import read_finished_run
+from tune_gpu.promote.apply import folder_of, target_of
+from tune_gpu.promote.bundle import bundle_of, write_bundle
+from tune_gpu.promote.command import about_of
+from tune_gpu.promote.evidence import evidence_of
+from tune_gpu.promote.render import services_of
+from tune_gpu.promote.supervisor import ProcessSupervisor
+
+BROKEN = "20260131-130000"
+
+
+class Desk:
+    """A folder of runs and a place to deploy to."""
+
+    def __init__(self, root: Path) -> None:
+        stt, llm = free_ports(2)
+        self.root = root
+        self.overrides = [
+            f"run.artifacts_dir={root}",
+            f"promote.install_dir={root / 'etc'}",
+            "promote.target=process",
+            "promote.device=cpu",
+            "promote.neighbours_mib=0",
+            "promote.probes=1",
+            f"promote.whisper.url=http://127.0.0.1:{stt}",
+            f"promote.vllm.url=http://127.0.0.1:{llm}",
+            f"promote.whisper.command=[{sys.executable},{SERVER}]",
+            f"promote.vllm.command=[{sys.executable},{SERVER}]",
+        ]
+
+    def written(self, run_id: str, *more: str) -> Path:
+        """A promotion as it lies there after its soak."""
+        made_run(self.root, run_id=run_id, overrides=[*QUICK, *more], confirmation=comparison(run_id=run_id))
+        run = read_finished_run(str(self.root), run_id, self.overrides, "promote")
+        target = target_of(run.config.promote)
+        bundle = bundle_of(services_of(run.config, run.winner, "cpu"), target, folder_of(run.config.promote))
+        folder = self.root / "promotions" / EXPERIMENT / run_id
+        folder.mkdir(parents=True)
+        (folder / "gate.json").write_text("{}")
+        write_bundle(folder, bundle, bundle, target, UNITS, about_of(run, evidence_of(run), "cpu"))
+        return folder
+
+    def promote(self, *arguments: str) -> Result:
+        return CliRunner().invoke(main, ["promote", *arguments, *self.overrides])
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    desk = Desk(tmp_path)
+    yield desk
+    for unit in UNITS:
+        ProcessSupervisor(tmp_path / "etc" / "supervised").stop(unit)
+
+
+def test_what_was_written_is_applied_and_undone(desk: Desk) -> None:
+    desk.written(RUN_ID)
+    applied = desk.promote(RUN_ID, "--apply")
+    assert applied.exit_code == 0, applied.output
+    assert "written and soaked at" in applied.output, "it is not soaked again"
+    assert f"applied: {RUN_ID} serves" in applied.output
+    supervisor = ProcessSupervisor(desk.root / "etc" / "supervised")
+    serving = [pid for unit in UNITS for pid in supervisor.pids(unit)]
+    assert len(serving) == 2
+
+    desk.written(BROKEN, "services.vllm.extra_args={little_exit: true}")
+    fell = desk.promote(BROKEN, "--apply")
+    assert fell.exit_code == 3, fell.output
+    assert "rolled back: vllm.service has ended: RuntimeError: no room on the device" in fell.output
+    assert [len(supervisor.pids(unit)) for unit in UNITS] == [1, 1], "what served before serves again"
+
+    other = desk.promote("--rollback", BROKEN)
+    assert other.exit_code == 2
+    assert f"the last that was applied is {RUN_ID}" in other.output
+    undone = desk.promote("--rollback")
+    assert undone.exit_code == 0, undone.output
+    assert [supervisor.pids(unit) for unit in UNITS] == [[], []]
+    assert not [pid for pid in serving if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+    audit = [json.loads(line) for line in (desk.root / "promotions" / "audit.jsonl").read_text().splitlines()]
+    assert [(line["run_id"], line["step"], line["outcome"]) for line in audit if line["step"] in ("apply", "roll back", "rollback")] == [
+        (RUN_ID, "apply", "begun"),
+        (RUN_ID, "apply", "ok"),
+        (BROKEN, "apply", "begun"),
+        (BROKEN, "roll back", "begun"),
+        (BROKEN, "roll back", "ok"),
+        (RUN_ID, "rollback", "begun"),
+        (RUN_ID, "roll back", "begun"),
+        (RUN_ID, "roll back", "ok"),
+    ]
+
+
+def test_a_file_that_was_changed_after_the_gate_is_not_applied(desk: Desk) -> None:
+    folder = desk.written(RUN_ID)
+    (folder / "vllm.yaml").write_text("model: another\n")
+    refused = desk.promote(RUN_ID, "--apply")
+    assert refused.exit_code == 2
+    assert "vllm.yaml: not the file that passed the gate" in refused.output
+    assert not (desk.root / "etc" / "vllm.yaml").exists()

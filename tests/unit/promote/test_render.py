@@ -1,0 +1,88 @@
+"""The files say exactly what was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.made_run import FAST, QUICK
+from tune_gpu.config import VllmSettings
+from tune_gpu.config_loader import load_config
+from tune_gpu.promote.render import services_of
+from tune_gpu.promote.supervisor import _read_env
+from tune_gpu.promote.systemd import _quoted
+from tune_gpu.services.vllm_server import serve_flags, serve_settings
+from tune_gpu.services.whisper_server import parse_arguments
+
+
+def as_flags(content: dict[str, object]) -> list[str]:
+    """As vLLM reads its YAML (`FlexibleArgumentParser.load_config_file`)."""
+    flags: list[str] = []
+    for key, value in content.items():
+        if isinstance(value, bool):
+            flags.append(f"--{key}" if value else f"--no-{key}")
+        else:
+            flags += [f"--{key}", str(value)]
+    return flags
+
+
+@given(
+    util=st.sampled_from([0.1, 0.35, 0.5, 0.95]),
+    length=st.one_of(st.none(), st.integers(1, 10**6)),
+    prefix=st.one_of(st.none(), st.booleans()),
+    eager=st.booleans(),
+    extra=st.dictionaries(st.sampled_from(["speculative-config", "seed", "generation_config"]), st.sampled_from([{"a": [1, 2]}, "vllm", 7, True])),
+)  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_vllms_yaml_means_the_flags_that_were_measured(
+    util: float, length: int | None, prefix: bool | None, eager: bool, extra: dict[str, object]
+) -> None:
+    settings = VllmSettings(
+        gpu_memory_utilization=util, max_model_len=length, enable_prefix_caching=prefix, enforce_eager=eager, extra_args=extra
+    )
+    assert as_flags(yaml.safe_load(yaml.safe_dump(serve_settings(settings), sort_keys=False))) == serve_flags(settings)
+
+
+def test_whispers_yaml_is_read_by_its_server(tmp_path: Path) -> None:
+    config = load_config("spica_gpu_allocation", [*QUICK, "services.whisper.vad_filter=true", f"promote.install_dir={tmp_path}"], "cpu")
+    whisper, vllm = services_of(config, FAST, "cpu")
+    (tmp_path / "whisper.yaml").write_text(whisper.config_text)
+    given = parse_arguments(["--config", str(tmp_path / "whisper.yaml"), "--port", "1"])
+    assert (given.vad_filter, given.condition_on_previous_text, given.compute_type, given.port) == (True, False, "int8", 1)
+    assert given.model.endswith("model")
+    assert (whisper.cores, vllm.cores) == ((1,), (0,))
+    assert vllm.command[-2:] == ("--config", str(tmp_path / "vllm.yaml"))
+    assert "whisper_model_size=tiny.en" in vllm.config_text.splitlines()[0]
+
+
+@pytest.mark.parametrize("value", ["plain", "with space", 'with "quotes"', "back\\slash", "", "a=b"])
+def test_an_env_file_gives_back_what_was_put_in(tmp_path: Path, value: str) -> None:
+    config = load_config("spica_gpu_allocation", QUICK, "cpu")
+    config.services.vllm.env = {"KEY": value}
+    _, vllm = services_of(config, FAST, "cpu")
+    (tmp_path / "vllm.env").write_text(vllm.env_text)
+    assert _read_env(tmp_path / "vllm.env")["KEY"] == value
+    assert _read_env(tmp_path / "vllm.env")["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
+
+
+def test_a_command_line_is_quoted_as_systemd_reads_it() -> None:
+    assert _quoted("plain") == "plain"
+    assert _quoted("100%") == "100%%"
+    assert _quoted("$HOME") == "$$HOME"
+    assert _quoted('a "b"') == '"a \\"b\\""'
+
+
+def test_a_secret_is_named_and_never_written() -> None:
+    config = load_config("spica_gpu_allocation", QUICK, "cpu")
+    config.services.vllm.env = {"HF_TOKEN": "hf_of_somebody"}
+    config.services.vllm.extra_args = {"api-key": "opensesame", "seed": 1}
+    _, vllm = services_of(config, FAST, "cpu")
+    assert "hf_of_somebody" not in vllm.env_text
+    assert "# HF_TOKEN is a secret: secrets.env has it" in vllm.env_text.splitlines()
+    assert "opensesame" not in vllm.config_text
+    assert yaml.safe_load(vllm.config_text)["seed"] == 1
+    assert vllm.secrets == ("HF_TOKEN", "api-key")

@@ -1,0 +1,232 @@
+"""What a report says of a run: the summary's numbers, and no more than they bear."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import json
+import os
+import re
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.runs import ARTIFACTS, RUN, copy_to, edit
+from tests.unit.compare.traffic import rounds
+from tune_gpu.cli import main
+from tune_gpu.compare.metrics import standard_metrics
+from tune_gpu.compare.records import record as written
+from tune_gpu.compare.rounds import Outcome, Rules, findings_of
+from tune_gpu.report.facts import facts_of
+from tune_gpu.report.importance import importance_of
+from tune_gpu.report.markdown import _table
+from tune_gpu.report.page import _embedded
+from tune_gpu.report.reading import RunRecord, read_run
+from tune_gpu.services.process import start_ticks
+
+
+def report(*arguments: str) -> tuple[int, str]:
+    ended = CliRunner().invoke(main, ["report", *arguments])
+    return ended.exit_code, ended.output
+
+
+@pytest.fixture
+def record() -> RunRecord:
+    return read_run(ARTIFACTS, RUN)
+
+
+def with_summary(record: RunRecord, **change: Any) -> RunRecord:
+    assert record.summary is not None
+    return dataclasses.replace(record, summary={**record.summary, **change})
+
+
+def test_the_time_of_the_run_is_accounted_for_to_the_second(record: RunRecord) -> None:
+    facts = facts_of(record)
+    assert record.summary is not None
+    assert sum(cost.seconds for cost in facts.costs) == pytest.approx(record.summary["costs"]["wall_s"], abs=0.5)
+    assert sum(cost.share for cost in facts.costs) == pytest.approx(1.0, abs=0.01)
+    by_part = {cost.part: cost.seconds for cost in facts.costs}
+    assert by_part["measured under load"] == pytest.approx(record.summary["costs"]["load_s"], abs=0.5)
+
+
+def test_the_time_of_the_confirmation_is_a_part_of_its_own(record: RunRecord) -> None:
+    assert record.summary is not None
+    costs = {**record.summary["costs"], "wall_s": record.summary["costs"]["wall_s"] + 60.0}
+    with_confirmation = dataclasses.replace(with_summary(record, costs=costs), confirmation=compared(record) | {"wall_s": 50.0})
+    by_part = {cost.part: cost.seconds for cost in facts_of(with_confirmation).costs}
+    assert by_part["confirming the winner"] == 50.0
+    assert sum(by_part.values()) == pytest.approx(costs["wall_s"])
+
+
+def test_a_failure_comes_with_its_kind_its_reason_and_who_had_it(record: RunRecord) -> None:
+    failures = {failure["kind"]: failure for failure in facts_of(record).failures}
+    assert record.summary is not None
+    assert {kind: failure["count"] for kind, failure in failures.items()} == record.summary["failures"]
+    assert all(failure["message"] and failure["candidates"] for failure in failures.values())
+
+
+def test_the_verdict_claims_no_more_than_was_shown(record: RunRecord) -> None:
+    assert record.summary is not None
+    base = record.summary["baseline"]
+    assert facts_of(with_summary(record, best=base)).verdict.startswith("Keep what runs today")
+    other = next(line for line in record.lines if line["fitness"] is not None and line["params"] != base["params"])
+    best = {**base, "params": other["params"], "fitness": base["fitness"] + 1e-6}
+    assert "not told apart by these windows" in facts_of(with_summary(record, best=best)).verdict
+    assert facts_of(with_summary(record, best=None)).verdict.startswith("No winner: nothing was feasible")
+    assert "Nothing is decided" in facts_of(dataclasses.replace(record, summary=None)).verdict
+
+
+def test_an_ab_comparison_speaks_before_the_search_does(record: RunRecord) -> None:
+    shown = {"sentence": "winner answers 38 % sooner at p95 (31 … 44)", "confirmed": True, "confirmed_why": "shown"}
+    facts = facts_of(dataclasses.replace(record, comparison=shown))
+    assert facts.verdict == "Winner answers 38 % sooner at p95 (31 … 44)."
+    assert not [doubt for doubt in facts.doubts if "onfirmed" in doubt]
+    unsure = facts_of(dataclasses.replace(record, comparison=shown | {"confirmed": False, "confirmed_why": "the budget ended"}))
+    assert "Not confirmed: the budget ended." in unsure.doubts
+
+
+def compared(record: RunRecord) -> dict[str, Any]:
+    """What `tune-gpu compare` writes, of made-up deployments in which the winner takes 0.6 of the time."""
+    rules = Rules(0.95, 3, 40, 600.0, 1, {"voice_turn_ms": 5.0}, 0)
+    blocks = tuple(block for pair in rounds(1, 30, 20, speed=0.6) for block in (pair.ours, pair.theirs))
+    outcome = Outcome("decided", "every metric is decided", 30, 0.02, blocks, 600.0)
+    findings = findings_of(blocks, "a", "b", standard_metrics(95), alpha=0.02, tolerances=rules.tolerances, seed=0)
+    arms = {"a": {"x": 1}, "b": {"x": 2}}
+    content = written(run_id=record.run_id, experiment="e", device={"kind": "cpu"}, arms=arms, ours="a", theirs="b", findings=findings,
+                      outcome=outcome, rules=rules, neighbours_mib=0.0)  # fmt: skip
+    return content | {"confirmed": True, "confirmed_why": "better by 40 %"}
+
+
+@pytest.mark.parametrize("name", ["comparison.json", "confirmation.json"])
+def test_the_evidence_of_a_comparison_is_on_the_page(name: str, tmp_path: Path) -> None:
+    folder = copy_to(tmp_path)
+    content = compared(read_run(tmp_path, RUN))
+    (folder / name).write_text(json.dumps(content))
+    code, text = report(RUN, f"run.artifacts_dir={tmp_path}")
+    page = (folder / "report.html").read_text()
+    assert code == 0, text
+    assert html.escape(content["sentence"][1:]) in page
+    assert "Not confirmed" not in page
+    assert '<table id="comparison">' in page
+    (turn,) = (finding for finding in content["findings"] if finding["metric"] == "voice_turn_ms.p95")
+    assert turn["verdict"] == "better"
+    assert f"{turn['effect']['low']:+.2f} … {turn['effect']['high']:+.2f}" in page
+
+
+def test_a_foreign_comparison_and_a_field_that_is_no_number_are_one_line(tmp_path: Path) -> None:
+    folder = copy_to(tmp_path)
+    (folder / "comparison.json").write_text(json.dumps(compared(read_run(tmp_path, RUN)) | {"findings": ["better"]}))
+    code, text = report(RUN, f"run.artifacts_dir={tmp_path}")
+    assert (code, len(text.splitlines())) == (2, 1)
+    assert "comparison.json: not written by this program (`findings.metric` is missing)" in text
+    (folder / "comparison.json").unlink()
+    edit(folder / "summary.json", lambda content: content["costs"].update(wall_s="long"))
+    code, text = report(RUN, f"run.artifacts_dir={tmp_path}")
+    assert (code, len(text.splitlines())) == (2, 1)
+    assert "cannot be reported" in text
+
+
+def test_a_run_on_a_cpu_says_that_it_says_nothing_about_a_gpu(record: RunRecord) -> None:
+    assert any("says nothing about a GPU" in doubt for doubt in facts_of(record).doubts)
+
+
+def lines_of(values: list[tuple[dict[str, Any], float | None]]) -> list[dict[str, Any]]:
+    return [{"params": params, "fitness": fitness} for params, fitness in values]
+
+
+def test_the_knob_that_decides_is_the_most_important_and_one_that_does_not_is_not() -> None:
+    lines = lines_of([({"share": share, "model": model, "fixed": 1}, share + 0.01 * (model == "a")) for share in (0.1, 0.2, 0.3, 0.4, 0.5) for model in "abc"])
+    found = importance_of(lines)
+    assert found is not None
+    assert found.names[0] == "share"
+    assert set(found.names) == {"share", "model"}, "a knob that never moved is not there"
+    assert found.mean[0] > 10 * abs(found.mean[1])
+    assert found.caution is None
+
+
+def test_where_noise_rules_or_there_is_too_little_the_importance_says_so() -> None:
+    noise = [0.3, 0.9, 0.1, 0.7, 0.2, 0.8, 0.35, 0.6, 0.15, 0.95]
+    found = importance_of(lines_of([({"share": index // 5, "model": index // 3}, value) for index, value in enumerate(noise)]))
+    assert found is not None
+    assert found.caution is not None
+    assert importance_of(lines_of([({"share": 0.1 * index}, 0.1 * index) for index in range(7)])) is None
+    assert importance_of(lines_of([({"share": 0.1}, 0.1 * index) for index in range(20)])) is None
+    assert importance_of(lines_of([({"share": index}, None) for index in range(20)])) is None
+
+
+def test_json_and_markdown_carry_the_summarys_numbers(record: RunRecord) -> None:
+    assert record.summary is not None
+    code, text = report(RUN, f"run.artifacts_dir={ARTIFACTS}", "--format", "json")
+    content = json.loads(text)
+    assert code == 0
+    assert content["summary"] == json.loads((record.folder.path / "summary.json").read_text())
+    assert [line["candidate_id"] for line in content["lines"]] == [line["candidate_id"] for line in record.lines]
+    code, text = report(RUN, f"run.artifacts_dir={ARTIFACTS}", "--format", "md")
+    assert code == 0
+    assert text.startswith("# spica\\_gpu\\_allocation, run ")
+    assert f"{record.summary['best']['fitness']:.4f}" in text or record.summary["best"]["n_evaluations"] > 1
+    for line in record.lines:
+        assert f"| {line['candidate_id']} |" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["20200101-000000"], "20200101-000000: no such run in "),
+        ([RUN, "search.seed=1"], "search.seed: not known here; allowed: run.artifacts_dir=DIR"),
+        ([RUN, "-o", "/proc/nowhere/report.html"], "/proc/nowhere/report.html: cannot be written"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments: list[str], said: str) -> None:
+    code, text = report(*arguments, f"run.artifacts_dir={ARTIFACTS}") if "search.seed=1" not in arguments else report(*arguments)
+    assert code == 2
+    assert text.startswith("error: ")
+    assert said in text
+    assert len(text.strip().splitlines()) == 1
+
+
+def test_a_run_that_is_going_on_is_not_reported(tmp_path: Path) -> None:
+    folder = copy_to(tmp_path)
+    me = {"pid": os.getpid(), "start_ticks": start_ticks(os.getpid()), "host": socket.gethostname()}
+    edit(folder / "manifest.json", lambda content: content.update(ended_at=None, process=me))
+    code, text = report(RUN, f"run.artifacts_dir={tmp_path}")
+    assert code == 2
+    assert text == f"error: {RUN}: it is still running (process {os.getpid()} on {socket.gethostname()}); wait for its end: tune-gpu status\n"
+
+
+@given(st.text())
+def test_no_text_ends_the_script_that_holds_the_figures(text: str) -> None:
+    embedded = str(_embedded({"a": text}))
+    assert not set("<>&") & set(embedded)
+    assert json.loads(embedded) == {"a": text}
+
+
+@given(st.text())
+def test_no_text_leaves_its_cell_of_a_markdown_table(text: str) -> None:
+    row = _table(("a", "b"), [(text, 1)]).splitlines()
+    assert len(row) == 3
+    assert len(re.findall(r"(?<!\\)(?:\\\\)*\|", row[2])) == 3
+
+
+def test_a_half_written_summary_is_named_and_leaves_no_report(tmp_path: Path) -> None:
+    folder = copy_to(tmp_path)
+    (folder / "report.html").unlink(missing_ok=True)
+    (folder / "summary.json").write_text('{"best": ')
+    code, text = report(RUN, f"run.artifacts_dir={tmp_path}")
+    assert code == 2
+    assert "summary.json: not a whole JSON file" in text
+    assert not (folder / "report.html").exists()
+
+
+def test_a_run_without_a_winner_is_reported_and_exits_with_1(tmp_path: Path) -> None:
+    folder = copy_to(tmp_path)
+    edit(folder / "summary.json", lambda content: content.update(best=None, baseline=None, ties=[]))
+    code, text = report(RUN, f"run.artifacts_dir={tmp_path}")
+    assert code == 1
+    assert "no winner: nothing was feasible in this run" in text
+    assert "No winner: nothing was feasible" in (folder / "report.html").read_text()

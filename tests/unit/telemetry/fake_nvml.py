@@ -1,0 +1,148 @@
+"""NVML at its seam: answers as the library gives them (units, error types, structures), written down by hand, one frame a reading.
+
+Nothing in it was measured: it stands for a driver that this machine lacks.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+MIB = 2**20
+UUID = "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6"
+OTHER = "GPU-1a2b3c4d-0000-4106-c12f-20bd9faed9f6"
+MIG = "MIG-3f8fe1a0-1f7c-5c7b-9f0e-2b7d4d2c9a11"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One reading; `processes`: pid -> MiB, null where the driver does not tell how much."""
+
+    processes: Mapping[int, float | None] = field(default_factory=dict)
+    utilization: int = 90
+    used_mib: float = 8000.0
+    clock: int = 1900
+    power_w: float = 150.0
+    temperature: int = 65
+    reasons: int = 0
+    elsewhere: Mapping[int, float | None] = field(default_factory=dict)
+    """On the other card of the machine."""
+
+
+class FakeNvml:
+    """Plays the frames, the last one for ever; `gate`, while it is shut, is a driver that does not answer."""
+
+    NVML_CLOCK_SM = 1
+    NVML_TEMPERATURE_GPU = 0
+
+    class NVMLError(Exception):
+        """Base of the library's errors."""
+
+    class NVMLError_NotSupported(NVMLError):
+        """What a card does not offer."""
+
+    class NVMLError_FunctionNotFound(NVMLError):
+        """What a driver does not offer."""
+
+    class NVMLError_NotFound(NVMLError):
+        """No such card."""
+
+    def __init__(self, frames: list[Frame], *, unsupported: set[str] = frozenset(), on_frame: Callable[[int], None] = lambda _n: None) -> None:  # type: ignore[assignment]
+        self._frames, self._unsupported, self._on_frame = frames, unsupported, on_frame
+        self.turn = -1
+        self.energy_mj = 1_000_000
+        self.gate = threading.Event()
+        self.gate.set()
+        self.stuck = threading.Event()
+        """Set as soon as a call waits for the gate."""
+        self.lost = False
+
+    @property
+    def _now(self) -> Frame:
+        return self._frames[max(0, min(self.turn, len(self._frames) - 1))]
+
+    def nvmlInit(self) -> None: ...
+
+    def nvmlShutdown(self) -> None: ...
+
+    def nvmlSystemGetDriverVersion(self) -> str:
+        return "550.54.14"
+
+    def nvmlDeviceGetCount(self) -> int:
+        return 2
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> str:
+        if index > 1:
+            raise self.NVMLError_NotFound("Invalid Argument")
+        return (UUID, OTHER)[index]
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
+        if uuid not in (UUID, OTHER, MIG):
+            raise self.NVMLError_NotFound("Not Found")
+        return uuid
+
+    def nvmlDeviceGetDeviceHandleFromMigDeviceHandle(self, handle: str) -> str:
+        assert handle == MIG
+        return UUID
+
+    def nvmlDeviceGetName(self, handle: str) -> bytes:
+        return b"NVIDIA GeForce RTX 3060"
+
+    def nvmlDeviceGetUUID(self, handle: str) -> str:
+        return handle
+
+    def nvmlDeviceGetMemoryInfo(self, handle: str) -> Any:
+        self._play()
+        return SimpleNamespace(total=12288 * MIB, used=int(self._now.used_mib * MIB))
+
+    def _play(self) -> None:
+        """The memory is what every reading asks for: it moves the tape."""
+        if not self.gate.is_set():
+            self.stuck.set()
+        self.gate.wait()
+        if self.lost:
+            raise self.NVMLError("GPU is lost")
+        self.turn += 1
+        self._on_frame(self.turn)
+
+    def nvmlDeviceGetUtilizationRates(self, handle: str) -> Any:
+        self._support("utilization")
+        if handle == MIG:
+            raise self.NVMLError_NotSupported("Not Supported")
+        return SimpleNamespace(gpu=self._now.utilization, memory=10)
+
+    def nvmlDeviceGetClockInfo(self, handle: str, kind: int) -> int:
+        return self._now.clock
+
+    def nvmlDeviceGetPowerUsage(self, handle: str) -> int:
+        self._support("power")
+        return int(self._now.power_w * 1000)
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:
+        self._support("energy")
+        self.energy_mj += 15_000
+        return self.energy_mj
+
+    def nvmlDeviceGetTemperature(self, handle: str, sensor: int) -> int:
+        return self._now.temperature
+
+    def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle: str) -> int:
+        return self._now.reasons
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> list[Any]:
+        frame = self._now
+        listed = frame.elsewhere if handle == OTHER else frame.processes
+        return [SimpleNamespace(pid=pid, usedGpuMemory=None if mib is None else int(mib * MIB)) for pid, mib in listed.items()]
+
+    def nvmlDeviceGetMPSComputeRunningProcesses(self, handle: str) -> list[Any]:
+        raise self.NVMLError_FunctionNotFound("Function Not Found")
+
+    def nvmlDeviceGetGraphicsRunningProcesses(self, handle: str) -> list[Any]:
+        return []
+
+    def _support(self, what: str) -> None:
+        if what in self._unsupported:
+            raise self.NVMLError_NotSupported("Not Supported")

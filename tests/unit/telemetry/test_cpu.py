@@ -1,0 +1,77 @@
+"""The CPU as a device, and its control group."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tune_gpu.telemetry.cgroup import memory_group
+from tune_gpu.telemetry.cpu import CpuProbe
+from tune_gpu.telemetry.neighbours import neighbours_on
+from tune_gpu.telemetry.probe import MIB
+from tune_gpu.telemetry.sampler import DeviceSampler
+
+GIB = 2**30
+
+
+def group_v2(folder: Path, limit: str) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "memory.max").write_text(f"{limit}\n")
+    (folder / "memory.current").write_text(f"{3 * GIB}\n")
+    (folder / "memory.stat").write_text(f"anon {2 * GIB}\ninactive_file {GIB}\n")
+    (folder / "memory.events").write_text("low 0\nhigh 0\nmax 7\noom 2\noom_kill 3\noom_group_kill 0\n")
+    return folder
+
+
+def test_version_2_tells_limit_use_without_droppable_cache_and_kills(tmp_path: Path) -> None:
+    group_v2(tmp_path / "user.slice" / "run", str(8 * GIB))
+    group = memory_group("0::/user.slice/run\n", tmp_path)
+    assert group is not None
+    assert (group.limit(), group.used(), group.oom_kills()) == (8 * GIB, 2 * GIB, 3)
+
+
+def test_a_container_that_sees_only_its_own_group_finds_it_at_the_root(tmp_path: Path) -> None:
+    group_v2(tmp_path / "mount", "max")
+    group = memory_group("0::/kubepods/pod1/abc\n", tmp_path / "mount")
+    assert group is not None
+    assert group.limit() is None
+
+
+def test_version_1_is_read_where_memory_is_its_controller(tmp_path: Path) -> None:
+    folder = tmp_path / "memory" / "job"
+    folder.mkdir(parents=True)
+    (folder / "memory.limit_in_bytes").write_text("9223372036854771712\n")
+    (folder / "memory.usage_in_bytes").write_text(f"{2 * GIB}\n")
+    (folder / "memory.stat").write_text(f"total_inactive_file {GIB}\n")
+    (folder / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 4\n")
+    group = memory_group("9:name=systemd:/\n4:memory:/job\n0::/\n", tmp_path)
+    assert group is not None
+    assert (group.limit(), group.used(), group.oom_kills()) == (None, GIB, 4)
+
+
+def test_without_control_groups_there_is_none(tmp_path: Path) -> None:
+    assert memory_group("0::/\n", tmp_path) is None
+
+
+def test_the_cpu_reads_as_a_device_does() -> None:
+    probe = CpuProbe()
+    reading = probe.read()
+    assert 0 < reading.used_mib <= probe.info.total_mib <= psutil.virtual_memory().total / MIB
+    assert reading.utilization_pct is not None
+    assert (reading.processes, reading.power_w) == (None, None)
+    assert probe.memory_by_pid_mib([os.getpid(), 2**22 + 1]).keys() == {os.getpid()}
+    assert probe.oom_events() >= 0
+    assert neighbours_on(probe, [os.getpid()]).mib < probe.read().used_mib + 1024
+
+
+def test_a_window_on_the_cpu_has_the_services_memory_and_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    noted = threading.Event()
+    with DeviceSampler(CpuProbe(), {"vllm": lambda: [os.getpid()]}, observe=lambda _moment: noted.set()) as sampler:
+        assert noted.wait(10)
+    window = sampler.window()
+    assert window.peak_service_mib["vllm"] > 10
+    assert (window.energy_j, window.invalid) == (None, None)

@@ -1,0 +1,104 @@
+"""A card through NVML, played by a fake at the library's seam."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.telemetry.fake_nvml import MIG, OTHER, UUID, FakeNvml, Frame
+from tune_gpu.measurement import FailureKind, ServiceError
+from tune_gpu.telemetry.neighbours import neighbours_on
+from tune_gpu.telemetry.nvml import NvmlProbe, throttling
+
+
+def test_everything_that_a_card_tells_is_read_in_its_units() -> None:
+    probe = NvmlProbe("0", FakeNvml([Frame({11: 5000.0, 12: None}, temperature=71, reasons=0x01)]))
+    info, reading = probe.info, probe.read()
+    assert (info.kind, info.name, info.uuid, info.total_mib, info.driver) == ("cuda", "NVIDIA GeForce RTX 3060", UUID, 12288.0, "550.54.14")
+    assert (reading.utilization_pct, reading.used_mib, reading.clock_mhz, reading.power_w, reading.temperature_c) == (90, 8000, 1900, 150, 71)
+    assert reading.processes == {11: 5000.0, 12: 0.0}, "one whose memory the driver does not tell is there all the same"
+    assert reading.throttled == frozenset(), "idle clocks are no throttling"
+    assert probe.memory_by_pid_mib([12, 13]) == {12: 0.0}
+    probe.close()
+
+
+@pytest.mark.parametrize("device", ["1", OTHER, "GPU-1a2b"])
+def test_a_card_is_found_by_its_index_its_uuid_or_the_beginning_of_it(device: str) -> None:
+    probe = NvmlProbe(device, FakeNvml([Frame()]))
+    assert probe.info.uuid == OTHER
+    probe.close()
+
+
+@pytest.mark.parametrize("device", ["7", "GPU-ffff", "GPU-"])
+def test_a_card_that_is_not_there_or_not_one_is_the_wrong_device(device: str) -> None:
+    with pytest.raises(ServiceError, match=device) as caught:
+        NvmlProbe(device, FakeNvml([Frame()]))
+    assert caught.value.failure.kind is FailureKind.WRONG_DEVICE
+
+
+def test_a_mig_instance_keeps_its_string_and_takes_no_energy_of_its_neighbours_for_its_own() -> None:
+    probe = NvmlProbe(MIG, FakeNvml([Frame({11: 900.0})]))
+    reading = probe.read()
+    assert probe.info.uuid == MIG
+    assert (reading.utilization_pct, reading.energy_j, reading.power_w) == (None, None, None)
+    assert reading.clock_mhz == 1900
+    assert reading.processes == {11: 900.0}
+    probe.close()
+
+
+def test_what_a_card_does_not_offer_is_null_and_asked_for_once() -> None:
+    nvml = FakeNvml([Frame()], unsupported={"power", "energy"})
+    probe = NvmlProbe("0", nvml)
+    assert probe.read().power_w is None
+    nvml._unsupported = set()
+    assert probe.read().power_w is None
+    probe.close()
+
+
+@pytest.mark.parametrize(
+    ("bits", "why"),
+    [
+        (0x01, set()),  # idle
+        (0x02 | 0x10, set()),  # clocks set by a user, sync boost
+        (0x04, {"power"}),
+        (0x80, {"power"}),
+        (0x20, {"thermal"}),
+        (0x08 | 0x40, {"thermal"}),
+        (0x08, {"thermal or power"}),
+    ],
+)
+def test_reasons_for_low_clocks_are_heat_power_or_nothing_that_disturbs(bits: int, why: set[str]) -> None:
+    assert throttling(bits) == why
+
+
+def test_a_driver_that_stops_answering_fails_every_question_at_once_until_it_answers_again() -> None:
+    nvml = FakeNvml([Frame()])
+    probe = NvmlProbe("0", nvml, timeout_s=0.05)
+    nvml.gate.clear()
+    for _ in range(2):
+        with pytest.raises(ServiceError, match="has not answered for") as caught:
+            probe.read()
+        assert caught.value.failure.kind is FailureKind.MEASUREMENT_INVALID
+    overdue = probe._answering._overdue
+    assert overdue is not None
+    nvml.gate.set()
+    overdue.done.wait()
+    assert probe.read().used_mib == 8000
+    probe.close()
+
+
+def test_a_card_that_falls_off_the_bus_is_said_in_the_drivers_words() -> None:
+    nvml = FakeNvml([Frame()])
+    probe = NvmlProbe("0", nvml)
+    nvml.lost = True
+    with pytest.raises(ServiceError, match="GPU is lost"):
+        probe.read()
+    probe.close()
+
+
+def test_neighbours_are_all_but_ours() -> None:
+    probe = NvmlProbe("0", FakeNvml([Frame({11: 2048.0, 12: 5000.0}, used_mib=7500.0)]))
+    found = neighbours_on(probe, [12])
+    assert found.pids == {11}
+    assert found.as_dict()["memory_mib"] == 2500.0, "memory that no process owns (the driver's own) is a neighbour's"
+    assert found.as_dict()["processes"][0]["memory_mib"] == 2048.0
+    probe.close()

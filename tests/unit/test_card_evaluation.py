@@ -1,0 +1,152 @@
+"""One evaluation on a card that is not here: NVML is made up, the two services are answering servers, the evaluation is the real one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.unit.telemetry.fake_nvml import OTHER, UUID, FakeNvml, Frame
+from tests.unit.workload.servers import Behaviour, servers
+from trainables import evaluation
+from trainables.evaluation import Evaluator
+from tune_gpu.config import Services, VllmSettings
+from tune_gpu.config_loader import load_config
+from tune_gpu.measurement import Failure, FailureKind, Measurement, Phase, Status
+from tune_gpu.services.launchers import EngineHost
+from tune_gpu.services.vllm_server import EngineInfo
+from tune_gpu.telemetry import sampler
+from tune_gpu.telemetry.nvml import NvmlProbe
+from tune_gpu.workload.clients import Endpoints
+
+BEFORE = Frame({7: 512.0}, utilization=0, used_mib=700.0)
+RUNNING = Frame({7: 512.0, 21: 1000.0, 32: 6000.0})
+PARAMS = {"vllm_memory_util": 0.4, "whisper_model_size": "base"}
+QUICK = [
+    "run.preflight=false",
+    "run.memory_timeout_s=1",
+    "workload.windows=2",
+    "workload.window_s=0.3",
+    "workload.turn_rate_per_s=20",
+    "workload.solo_window_s=0",
+    "workload.capacity_step_s=0",
+    "workload.audio.noise_snr_db=[null]",
+    "objective.weights.capacity=0",
+]
+
+
+class Answering:
+    """A service that has started: answers from the test's servers, and calls these processes its own."""
+
+    def __init__(self, endpoints: Endpoints, pids: list[int], settings: VllmSettings, started: Callable[[], None]) -> None:
+        self.base_url, self.api_key, self.served_model_name = endpoints.llm_url, endpoints.llm_key, endpoints.llm_model
+        self.settings, self._pids, self._started = settings, pids, started
+        self.info: EngineInfo | None = None
+        self.start_s = 0.0
+
+    def start(self, abort: Callable[[], str | None] = lambda: None) -> Any:
+        self._started()
+        self.info = EngineInfo(0.0, 1000, 62, 16, 1.0, "made up")
+        return self.info
+
+    def failure(self) -> Failure | None:
+        return None
+
+    def pids(self) -> list[int]:
+        return self._pids
+
+    def log(self) -> str:
+        return ""
+
+    def healthy(self, timeout_s: float) -> bool:
+        return True
+
+    def kv_cache_pct(self) -> float | None:
+        return 12.5
+
+    def stop(self) -> None:
+        """It belongs to the test."""
+
+
+class MadeUpCard:
+    """Deploys onto a card whose frames change when the engine has started."""
+
+    def __init__(self, endpoints: Endpoints, nvml: FakeNvml, then: Frame) -> None:
+        self._endpoints, self._nvml, self._then = endpoints, nvml, then
+
+    def visible_devices(self) -> str:
+        return UUID
+
+    def whisper(self, services: Services) -> Answering:
+        return Answering(self._endpoints, [21], services.vllm, lambda: None)
+
+    def vllm(self, services: Services, host: EngineHost | None) -> Answering:
+        def appear() -> None:
+            self._nvml._frames = [self._then]
+
+        return Answering(self._endpoints, [31, 32], services.vllm, appear)
+
+    def close(self) -> None:
+        """Nothing was started."""
+
+
+Measure = Callable[..., Measurement]
+
+
+@pytest.fixture
+def measure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Measure]:
+    """An evaluation on a card that shows this frame once both services run."""
+    monkeypatch.setattr(sampler, "HZ", 100.0)
+    with servers(Behaviour(stt_s=0.001, first_token_s=0.001)) as endpoints:
+
+        def run(then: Frame, *overrides: str) -> Measurement:
+            nvml = FakeNvml([BEFORE])
+            monkeypatch.setattr(evaluation, "open_probe", lambda kind, card: NvmlProbe(card, nvml))
+            config = load_config("spica_gpu_allocation", [*QUICK, *overrides], "cuda")
+            evaluator = Evaluator(config, "cuda", deploy=MadeUpCard(endpoints, nvml, then))
+            measured = evaluator.evaluate(PARAMS)
+            nvml._frames = [BEFORE]  # both have gone, their memory with them
+            evaluator.close()
+            return measured
+
+        yield run
+
+
+def test_on_its_card_and_undisturbed_it_has_energy_memory_and_neighbours(measure: Measure) -> None:
+    found = measure(RUNNING)
+    assert found.status is Status.OK, found.failure
+    assert found.metrics["energy_per_request_j"] > 0
+    assert found.metrics["service_memory_mib"] == {"whisper": 1000.0, "vllm": 6000.0}
+    assert [(process["pid"], process["memory_mib"]) for process in found.metrics["neighbours"]["processes"]] == [(7, 512.0)]
+    assert found.metrics["gpu_utilization"] == 90
+    assert (found.metrics["trials_per_card"], found.metrics["n_invalid_windows"]) == (1, 0)
+
+
+def test_a_service_on_another_card_is_the_wrong_device_and_says_where_it_is(measure: Measure) -> None:
+    found = measure(Frame({7: 512.0, 32: 6000.0}, elsewhere={21: 1000.0}))
+    assert found.failure is not None
+    assert (found.failure.kind, found.failure.service, found.failure.phase) == (FailureKind.WRONG_DEVICE, "whisper", Phase.START)
+    assert OTHER in found.failure.message
+    assert found.metrics == {}
+
+
+@pytest.mark.parametrize(
+    ("then", "why"),
+    [
+        (Frame(RUNNING.processes, reasons=0x40, temperature=94), "thermal throttling"),
+        (Frame({**RUNNING.processes, 666: 300.0}), "process 666 of somebody else"),
+    ],
+)
+def test_what_is_always_disturbed_is_no_measurement(measure: Measure, then: Frame, why: str) -> None:
+    found = measure(then, "telemetry.max_invalid_windows=1")
+    assert found.failure is not None
+    assert (found.failure.kind, found.failure.retryable) == (FailureKind.MEASUREMENT_INVALID, True)
+    assert why in found.failure.message
+    assert "2 windows were disturbed (allowed 1)" in found.failure.message
+
+
+def test_beside_other_trials_on_the_same_card_it_is_measured_and_says_so(measure: Measure) -> None:
+    found = measure(Frame({**RUNNING.processes, 666: 300.0}), "ray.trials_per_card=2")
+    assert found.status is Status.OK, found.failure
+    assert found.metrics["trials_per_card"] == 2

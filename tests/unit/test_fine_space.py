@@ -1,0 +1,131 @@
+"""The fine space: conditions between its knobs, and MPS only with permission."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from tune_gpu import sharing
+from tune_gpu.candidate import deployment
+from tune_gpu.config import ExperimentConfig
+from tune_gpu.config_loader import load_config
+from tune_gpu.errors import UserError
+from tune_gpu.experiment import new_tournament
+from tune_gpu.measurement import ServiceError
+from tune_gpu.plan import plan
+from tune_gpu.refusals import Refusals
+from tune_gpu.services.mps import CONTROL, MpsDaemon
+from tune_gpu.space import SearchSpace
+from tune_gpu.tournament import Result
+
+FINE = "spica_gpu_allocation_fine"
+
+
+def config(kind: str, *overrides: str) -> ExperimentConfig:
+    found = load_config(FINE, list(overrides), kind)
+    found.device = kind
+    return found
+
+
+@pytest.mark.parametrize(("kind", "size"), [("cuda", 43_200), ("cpu", 1_728)])
+def test_it_loads_and_every_sample_keeps_the_conditions_and_is_a_deployment(kind: str, size: int) -> None:
+    found = config(kind)
+    space = SearchSpace.from_specs(found.parameters)
+    assert space.size == size
+    space.check(found.baseline)
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        params = space.sample(rng)
+        space.check(params)
+        assert ("vllm_batched_tokens" in params) == params["vllm_chunked_prefill"]
+        assert ("whisper_workers" in params) == (params["whisper_batch_size"] == 1)
+        services = deployment(found, params)
+        assert services.vllm.max_num_batched_tokens == params.get("vllm_batched_tokens")
+
+
+def test_it_is_planned_without_a_card() -> None:
+    planned = CliRunner().invoke(plan, [FINE, "--gpu", "RTX 3060", "device=cuda", "services.vllm.model=demo-llm", "--rows", "0"])
+    assert planned.exit_code in (0, 1), planned.output
+    assert "43200 candidates" in planned.output
+
+
+def test_without_permission_no_candidate_with_mps_is_proposed_and_with_it_some_are() -> None:
+    def proposed(*overrides: str) -> set[float]:
+        tournament = new_tournament(config("cuda", *overrides, "search.generations=20", "search.algorithm=classic"), Refusals())
+        seen = set()
+        while (candidate := tournament.ask()) is not None:
+            seen.add(candidate.params["vllm_mps_pct"])
+            tournament.tell(candidate.candidate_id, Result("ok", 0.5, n_windows=1))
+        return seen
+
+    assert proposed() == {100}
+    assert proposed("run.mps=true") > {100}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "kind", "message"),
+    [
+        (["services.vllm.mps_active_thread_pct=50"], "cuda", "run.mps=true"),
+        (["services.whisper.mps_active_thread_pct=0", "run.mps=true"], "cuda", "whisper.mps_active_thread_pct=0: allowed is above 0"),
+        (["baseline.vllm_mps_pct=50", "baseline.whisper_mps_pct=50"], "cuda", "baseline: it asks for MPS"),
+        (["parameters.vllm_mps_pct.values=[100,150]", "run.mps=true"], "cuda", "vllm_mps_pct=150: allowed is above 0 and at most 100"),
+        (["services.vllm.mps_active_thread_pct=50", "run.mps=true"], "cpu", "NVIDIA cards only"),
+    ],
+)
+def test_mps_that_cannot_be_is_refused_by_name(overrides: list[str], kind: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        sharing.check(config(kind, *overrides), kind)
+
+
+@pytest.fixture
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """NVIDIA's control program at its seam: writes down what it is asked, comes up as the real one does, and quits when told."""
+    told = tmp_path / "told"
+    program = tmp_path / "bin" / CONTROL
+    program.parent.mkdir()
+    program.write_text(
+        f"""#!/bin/sh
+if [ "$1" = -f ]; then
+  echo "daemon $CUDA_VISIBLE_DEVICES $CUDA_MPS_PIPE_DIRECTORY" >> {told}
+  [ "$CUDA_VISIBLE_DEVICES" = broken ] && echo "no such device" && exit 3
+  mkfifo "$CUDA_MPS_PIPE_DIRECTORY/control"
+  read line < "$CUDA_MPS_PIPE_DIRECTORY/control"
+  echo "ended by $line" >> {told}
+else
+  read line; echo "$line" > "$CUDA_MPS_PIPE_DIRECTORY/control"
+fi
+"""
+    )
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    return told
+
+
+def test_the_daemon_is_told_the_card_its_clients_their_share_and_is_asked_to_quit(told: Path) -> None:
+    daemon = MpsDaemon("GPU-8932f937")
+    daemon.start()
+    assert daemon.pids()
+    client = daemon.environment(70)
+    folder = Path(client["CUDA_MPS_PIPE_DIRECTORY"])
+    assert (client["CUDA_VISIBLE_DEVICES"], client["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"]) == ("GPU-8932f937", "70")
+    daemon.stop()
+    assert told.read_text().splitlines() == [f"daemon GPU-8932f937 {folder}", "ended by quit"]
+    assert not folder.exists()
+    daemon.stop()
+
+
+def test_a_daemon_that_does_not_come_up_is_a_failure_with_its_last_word(told: Path) -> None:
+    with pytest.raises(ServiceError, match="exit code 3") as caught:
+        MpsDaemon("broken").start()
+    assert caught.value.failure.evidence == "no such device"
+
+
+def test_where_it_is_not_installed_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ServiceError, match="is not installed"):
+        MpsDaemon("0").start()

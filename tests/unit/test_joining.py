@@ -1,0 +1,50 @@
+"""Joining a Ray cluster that is slow, or that is not there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import ray
+
+from tune_gpu.errors import UserError
+from tune_gpu.ray_session import _join
+
+_SLOW = """Initialization failure from server:
+Traceback (most recent call last):
+  File "proxier.py", line 772, in Datapath
+RuntimeError: Starting Ray client server failed. See ray_client_server_23000.err for detailed logs.
+"""
+
+
+def init_that_fails(monkeypatch: pytest.MonkeyPatch, *errors: Exception) -> list[str]:
+    """Ray's `init` raises these one after the other, then joins; answers with the addresses it is asked for."""
+    asked: list[str] = []
+    left = list(errors)
+
+    def init(address: str, **_options: Any) -> None:
+        asked.append(address)
+        if left:
+            raise left.pop(0)
+
+    monkeypatch.setattr(ray, "init", init)
+    return asked
+
+
+def test_a_client_server_that_came_up_too_slowly_is_asked_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = init_that_fails(monkeypatch, ConnectionAbortedError(_SLOW))
+    _join("ray://127.0.0.1:1", {})
+    assert len(asked) == 2
+
+
+def test_one_that_fails_again_is_told_by_its_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    init_that_fails(monkeypatch, ConnectionAbortedError(_SLOW), ConnectionAbortedError(_SLOW))
+    with pytest.raises(UserError, match=r"ray.address=ray://127.0.0.1:1: no Ray cluster answers there \(RuntimeError: Starting Ray client server failed"):
+        _join("ray://127.0.0.1:1", {})
+
+
+def test_an_address_where_nobody_is_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = init_that_fails(monkeypatch, ConnectionError("Could not find any running Ray instance."))
+    with pytest.raises(UserError, match=r"\(Could not find any running Ray instance\.\)"):
+        _join("auto", {})
+    assert len(asked) == 1

@@ -1,0 +1,116 @@
+"""What a trial asks Ray for, how many run at once, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tune_gpu.config import ExperimentConfig
+from tune_gpu.config_loader import check_config, load_config
+from tune_gpu.errors import UserError
+from tune_gpu.measurement import Failure, FailureKind, Phase
+from tune_gpu.resources import check_cards, check_resources, concurrency, trial_resources
+from tune_gpu.retries import cause_of, may_retry
+
+PARALLEL = "parameters.tp={target: vllm.tensor_parallel_size, values: [1, 2]}"
+
+
+def config(*overrides: str) -> ExperimentConfig:
+    return load_config("spica_gpu_allocation", list(overrides), "cuda")
+
+
+def test_a_trial_has_a_bundle_for_its_load_and_one_with_the_card_that_the_services_divide() -> None:
+    found = trial_resources(config(), {"vllm_memory_util": 0.6}, "cuda")
+    assert found.bundles == [{"CPU": 1.0}, {"GPU": 1.0, "CPU": 1.0}]
+    assert (found.vllm_gpus, found.whisper_gpus) == (0.6, 0.4)
+
+
+def test_on_the_cpu_the_services_are_the_trials_own_processes() -> None:
+    found = trial_resources(load_config("spica_gpu_allocation", [], "cpu"), {"vllm_memory_util": 0.1}, "cpu")
+    assert found.bundles == [{"CPU": 1.0}]
+
+
+def test_an_engine_on_two_cards_asks_for_two_and_holds_them_whole() -> None:
+    found = trial_resources(config(PARALLEL), {"vllm_memory_util": 0.5, "tp": 2}, "cuda")
+    assert found.bundles[1]["GPU"] == 2.0
+    assert (found.vllm_gpus, found.whisper_gpus) == (2.0, 0.0)
+
+
+BASE = config()
+
+
+@settings(deadline=None)
+@given(st.floats(0.001, 1.0), st.integers(1, 4))
+def test_the_parts_of_a_card_are_never_more_than_it_and_never_nothing(share: float, per_card: int) -> None:
+    BASE.ray.trials_per_card, BASE.services.vllm.gpu_memory_utilization = per_card, share
+    found = trial_resources(BASE, {}, "cuda")
+    assert found.services is not None
+    assert min(found.vllm_gpus, found.whisper_gpus) >= 0.0001
+    assert round(10_000 * found.vllm_gpus) + round(10_000 * found.whisper_gpus) <= round(10_000 * found.services["GPU"])
+    assert per_card * found.services["GPU"] <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "cards", "trials", "said"),
+    [
+        ([], 1, 1, "up to 1 trial at once on 1 card, one to a card"),
+        ([], 16, 16, "up to 16 trials at once on 16 cards"),
+        (["ray.max_concurrent_trials=3"], 16, 3, "up to 3 trials"),
+        (["ray.max_concurrent_trials=99"], 2, 2, "up to 2 trials"),
+        (["services.vllm.tensor_parallel_size=4"], 9, 2, "4 cards to a trial"),
+        (["ray.trials_per_card=2"], 3, 6, "coarse numbers, each marked so"),
+    ],
+)
+def test_as_many_trials_as_cards_and_never_more(overrides: list[str], cards: int, trials: int, said: str) -> None:
+    found = concurrency(config(*overrides), "cuda", cards)
+    assert found.trials == trials
+    assert said in found.why
+
+
+def test_on_the_cpu_it_is_one_unless_asked_for() -> None:
+    assert concurrency(load_config("spica_gpu_allocation", [], "cpu"), "cpu", 0).why == "one trial at a time"
+    assert concurrency(load_config("spica_gpu_allocation", ["ray.max_concurrent_trials=2"], "cpu"), "cpu", 0).trials == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("ray.trials_per_card=0", "ray.trials_per_card=0: allowed is 1 or more"),
+        ("ray.trials_per_card=2", "leaves no room for the others; allowed is below 0.5"),
+        ("ray.max_retries=-1", "ray.max_retries=-1: allowed is 0 or more"),
+        ("ray.max_concurrent_trials=0", "ray.max_concurrent_trials=0: allowed is 1 or more"),
+        ("ray.cpus_per_trial=-1", "ray.cpus_per_trial=-1"),
+        ("ray.runtime_env.env_vars.CUDA_VISIBLE_DEVICES='0'", "Ray assigns the cards"),
+        ("services.vllm.tensor_parallel_size=0", "tensor_parallel_size=0: allowed is 1 or more"),
+    ],
+)
+def test_bad_settings_are_refused_by_name(override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_resources(config(override), "cuda")
+
+
+def test_a_candidate_on_more_cards_than_any_node_has_is_refused_before_anything_starts() -> None:
+    check_cards(config(PARALLEL), 2)
+    with pytest.raises(UserError, match="tensor_parallel_size=2: no node has so many cards; allowed is up to 1"):
+        check_cards(config(PARALLEL), 1)
+
+
+def test_on_a_cluster_models_clips_and_cores_are_looked_for_on_the_worker() -> None:
+    elsewhere = ["services.vllm.model=/models/there", "services.vllm.cpu_cores=900", "workload.audio.source=/clips/there"]
+    with pytest.raises(UserError):
+        check_config(config(*elsewhere))
+    check_config(config(*elsewhere, "ray.address=auto"))
+
+
+def test_only_what_can_pass_is_tried_again_and_a_start_that_timed_out_once() -> None:
+    def failed(kind: FailureKind) -> Failure:
+        return Failure(kind, "vllm", Phase.START, "")
+
+    passing = {kind for kind in FailureKind if may_retry(failed(kind), [], 2)}
+    assert passing == {FailureKind.PORT_CONFLICT, FailureKind.STARTUP_TIMEOUT, FailureKind.SERVICE_LOST, FailureKind.MEASUREMENT_INVALID}
+    lost, late = cause_of(failed(FailureKind.SERVICE_LOST), 1.0), cause_of(failed(FailureKind.STARTUP_TIMEOUT), 1.0)
+    assert may_retry(failed(FailureKind.SERVICE_LOST), [lost], 2)
+    assert not may_retry(failed(FailureKind.SERVICE_LOST), [lost, lost], 2)
+    assert may_retry(failed(FailureKind.STARTUP_TIMEOUT), [lost], 2)
+    assert not may_retry(failed(FailureKind.STARTUP_TIMEOUT), [late], 2)

@@ -1,0 +1,26 @@
+"""What a run waits for before its first candidate: nothing is imported that it does not need."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+_CODE = """
+import sys
+from tune_gpu import launch
+launch._new("spica_gpu_allocation", ["device=cpu"])
+import tune_gpu.experiment
+from tune_gpu.tensorboard import import_writer
+import_writer()
+import_writer()
+from ray.tune.logger import TBXLoggerCallback
+TBXLoggerCallback()
+print(*(name for name in ("torch", "sklearn", "scipy.signal", "scipy.stats", "vllm") if name in sys.modules))
+import torch
+print(torch.ones(1).item())
+"""
+
+
+def test_the_driver_imports_neither_pytorch_nor_what_only_guided_r_zero_needs_and_pytorch_can_still_be_imported() -> None:
+    found = subprocess.run([sys.executable, "-c", _CODE], capture_output=True, text=True, timeout=120, check=True)
+    assert found.stdout.splitlines() == ["", "1.0"]

@@ -1,0 +1,181 @@
+"""Where a comparison or a soak is measured: a Ray actor that holds a card, so that on a cluster it lands where cards are."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import psutil
+import ray
+from omegaconf import OmegaConf
+from ray.exceptions import RayError
+
+from trainables.evaluation import Evaluator
+from tune_gpu.compare.observe import block_of
+from tune_gpu.compare.samples import Block
+from tune_gpu.config import ExperimentConfig
+from tune_gpu.measurement import Failure, FailureKind, Measurement, Phase, ServiceError
+from tune_gpu.services import guard
+from tune_gpu.telemetry.neighbours import neighbours_on
+from tune_gpu.workload.window import WindowResult
+
+_GONE_WITHIN_S = 30.0
+
+
+class Arena:
+    """Deploys arms one after another and drives them; an engine stays while its flags do not change. Answers are plain data."""
+
+    def __init__(self, experiment: dict[str, Any], device: str) -> None:
+        merged = OmegaConf.merge(OmegaConf.structured(ExperimentConfig), experiment)
+        config: ExperimentConfig = OmegaConf.to_object(merged)  # type: ignore[assignment]
+        self._config, self._evaluator = config, Evaluator(config, device)
+
+    def where(self) -> tuple[str, int]:
+        """Host and process id."""
+        return socket.gethostname(), os.getpid()
+
+    def device(self) -> tuple[dict[str, Any], float]:
+        """The device it was given, and what others use of it (MiB), before anything is deployed."""
+        probe = self._evaluator.probe
+        return probe.info.as_dict(), neighbours_on(probe).mib
+
+    def block(self, arm: str, number: int, params: Mapping[str, Any], first_window: int) -> dict[str, Any]:
+        """One deployment with its windows; a failure is a result."""
+        started = time.monotonic()
+        windows: list[WindowResult] = []
+        measured = self._measured(params, first_window, windows)
+        return block_of(arm, number, windows, measured, time.monotonic() - started).as_dict()
+
+    def _measured(self, params: Mapping[str, Any], first_window: int, windows: list[WindowResult]) -> Measurement:
+        try:
+            self._evaluator.begin(params, first_window=first_window, every_clip=self._config.confirm.metric == "fitness")
+            for _ in range(self._config.workload.windows):
+                windows.append(self._evaluator.window()[0])
+            return self._evaluator.finish()
+        except ServiceError as error:
+            return self._evaluator.fail(error.failure)
+        except Exception as error:
+            failure = Failure(FailureKind.MEASUREMENT_INVALID, "tune_gpu", Phase.LOAD, f"{type(error).__name__}: {error}")
+            return self._evaluator.fail(failure)
+
+    def hold(self, params: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Deploy for a soak; the failure, if it does not start."""
+        try:
+            self._evaluator.begin(params, every_clip=False)
+        except ServiceError as error:
+            return dict(self._evaluator.fail(error.failure).failure.as_dict())  # type: ignore[union-attr]
+        return None
+
+    def load(self) -> dict[str, Any]:
+        """One window on what is held: requests, failures, memory of each service (peak, MiB), OOM events; or `failure`."""
+        try:
+            window, device = self._evaluator.window()
+        except ServiceError as error:
+            return {"failure": self._evaluator.fail(error.failure).failure.as_dict()}  # type: ignore[union-attr]
+        errors = [turn.error for turn in window.turns] + [ask.error for ask in window.background]
+        return {
+            "failure": None,
+            "n_requests": len(errors),
+            "errors": [error for error in errors if error],
+            "service_memory_mib": dict(device.peak_service_mib),
+            "oom_events": device.oom_events,
+        }
+
+    def close(self) -> None:
+        """Take everything down."""
+        self._evaluator.close()
+
+
+class ArenaLost(RuntimeError):
+    """The arena's own process ended, or Ray has no place for it."""
+
+
+class RemoteArena:
+    """The arena, asked from here. Raises ArenaLost for every call once it has gone."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+        self.device, self.neighbours_mib = self._ask("device")
+        self.busy = False
+        """A call is under way whose answer nobody waited for (Ctrl-C)."""
+
+    def close(self) -> None:
+        """Take everything down in order; what is busy is left to its guards."""
+        if not self.busy:
+            self._ask("close")
+
+    def block(self, arm: str, number: int, params: Mapping[str, Any], first_window: int) -> Block:
+        """See `Arena.block`."""
+        return Block.from_dict(self._ask("block", arm, number, dict(params), first_window))
+
+    def hold(self, params: Mapping[str, Any]) -> dict[str, Any] | None:
+        """See `Arena.hold`."""
+        answer: dict[str, Any] | None = self._ask("hold", dict(params))
+        return answer
+
+    def load(self) -> dict[str, Any]:
+        """See `Arena.load`."""
+        return dict(self._ask("load"))
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        self.busy = True
+        try:
+            answer = ray.get(getattr(self._actor, method).remote(*arguments))
+            self.busy = False
+            return answer
+        except RayError as error:
+            raise ArenaLost(f"the process that measures has gone: {str(error).splitlines()[0]}") from error
+
+
+@contextlib.contextmanager
+def arena(config: ExperimentConfig, device: str, resources: Mapping[str, float]) -> Iterator[RemoteArena]:
+    """An arena on the Ray that is up, for as long as the block; nothing of it is left after, however the block ends.
+
+    Args:
+        config: its workload is what is driven.
+        device: `cuda` or `cpu`.
+        resources: what it asks Ray for, as Ray names them (`CPU`, `GPU`).
+    """
+    named = {name: amount for name, amount in resources.items() if name not in ("CPU", "GPU")}
+    options = {"num_cpus": resources.get("CPU", 1.0), "num_gpus": resources.get("GPU", 0.0), "resources": named or None}
+    actor: Any = ray.remote(Arena).options(**options).remote(asdict(config), device)
+    host, pid = "", 0
+    try:
+        try:
+            host, pid = ray.get(actor.where.remote())
+        except RayError as error:
+            raise ArenaLost(f"no place to measure in: {str(error).splitlines()[0]}") from error
+        remote = RemoteArena(actor)
+        yield remote
+        remote.close()
+    finally:
+        here = host == socket.gethostname()
+        tree = _processes(guard.descendants(pid)) if here else []
+        # A call that is under way cannot be interrupted; the services' guards end them when the actor has gone.
+        ray.kill(actor)
+        psutil.wait_procs(tree, timeout=_GONE_WITHIN_S)
+
+
+def _processes(pids: list[int]) -> list[psutil.Process]:
+    found = []
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            found.append(psutil.Process(pid))
+    return found
+
+
+def measured_as(config: ExperimentConfig, *, capacity: bool, windows: int | None, window_s: float | None) -> ExperimentConfig:
+    """The configuration with the windows of a comparison."""
+    workload = replace(
+        config.workload,
+        windows=windows or config.workload.windows,
+        window_s=window_s or config.workload.window_s,
+        solo_window_s=0.0,
+        capacity_step_s=config.workload.capacity_step_s if capacity else 0.0,
+    )
+    return replace(config, workload=workload)

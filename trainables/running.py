@@ -1,0 +1,40 @@
+"""What an evaluation has seen so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from trainables.deployers import Ears
+from tune_gpu.services.hang import HangWatch
+from tune_gpu.telemetry.neighbours import Neighbours
+from tune_gpu.telemetry.sampler import DeviceWindow
+from tune_gpu.workload.capacity import Capacity
+from tune_gpu.workload.pulse import Pulse
+from tune_gpu.workload.summary import TrafficSummary
+from tune_gpu.workload.voice_turn import TurnSample
+from tune_gpu.workload.window import WindowResult
+
+
+@dataclass
+class Running:
+    """The evaluation under way."""
+
+    params: dict[str, Any]
+    whisper: Ears
+    first_window: int = 0
+    engine_reused: bool = False
+    windows: list[WindowResult] = field(default_factory=list)
+    device: list[DeviceWindow] = field(default_factory=list)
+    solo: dict[str, TrafficSummary] = field(default_factory=dict)
+    capacity: Capacity | None = None
+    start_s: dict[str, float] = field(default_factory=dict)
+    warm_s: float = 0.0
+    load_s: float = 0.0
+    n_invalid: int = 0
+    heard: Sequence[TurnSample] = ()
+    """Every clip once, by a Whisper of these settings."""
+    neighbours: Neighbours = field(default_factory=Neighbours)
+    pulse: Pulse = field(default_factory=Pulse)
+    watch: HangWatch | None = None

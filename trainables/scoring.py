@@ -1,0 +1,81 @@
+"""From what an evaluation has seen to the metrics of its candidate. Pure."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from trainables.running import Running
+from tune_gpu.config import ObjectiveSettings
+from tune_gpu.objective import evaluate
+from tune_gpu.services.vllm_server import EngineInfo
+from tune_gpu.telemetry.sampler import DeviceWindow, Moment
+from tune_gpu.workload.summary import TrafficSummary, interference, summarise
+
+
+def metrics_of(running: Running, engine: EngineInfo | None, objective: ObjectiveSettings, trials_per_card: int | None) -> dict[str, Any]:
+    """All metrics, the fitness and its standard error over windows among them; what was not measured is null.
+
+    Args:
+        running: windows, capacity, what was heard.
+        engine: what vLLM said of its cache.
+        objective: what the fitness weighs.
+        trials_per_card: how many evaluations shared the card; null without one.
+    """
+    pooled = summarise(running.windows, also_heard=running.heard)
+    whole = _with_device(pooled, running.device, running, engine)
+    score = evaluate(whole, objective)
+    each = [
+        evaluate(_with_device(summarise([window]), [device], running, engine) | {"wer": pooled.wer}, objective).fitness
+        for window, device in zip(running.windows, running.device, strict=True)
+    ]
+    known = [fitness for fitness in each if fitness is not None]
+    stderr = statistics.stdev(known) / len(known) ** 0.5 if len(known) > 1 else None
+    return whole | {
+        "fitness": score.fitness,
+        "fitness_stderr": stderr,
+        "fitness_windows": each,
+        "fitness_terms": score.terms,
+        "violations": score.violations,
+        "interference_ratio": interference(pooled, running.solo) if running.solo else None,
+        "n_invalid_windows": running.n_invalid,
+        "neighbours": running.neighbours.as_dict(),
+        "trials_per_card": trials_per_card,
+        "device_trace": _trace([moment for window in running.device for moment in window.moments]),
+    }
+
+
+def _with_device(traffic: TrafficSummary, device: Sequence[DeviceWindow], running: Running, engine: EngineInfo | None) -> dict[str, Any]:
+    utilization = [window.utilization_pct for window in device if window.utilization_pct is not None]
+    used = [window.peak_used_mib for window in device if window.peak_used_mib is not None]
+    services = {name for window in device for name in window.peak_service_mib}
+    capacity = running.capacity
+    return traffic.as_metrics() | {
+        "gpu_utilization": round(statistics.fmean(utilization), 2) if utilization else None,
+        "memory_used_mib": round(max(used), 1) if used else None,
+        "service_memory_mib": {n: round(max(w.peak_service_mib.get(n, 0.0) for w in device), 1) for n in sorted(services)},
+        "kv_cache_peak_pct": max((w.kv_cache_peak_pct for w in device if w.kv_cache_peak_pct is not None), default=None),
+        "energy_per_request_j": energy_per_request_j(device, traffic),
+        "oom_events": sum(window.oom_events for window in device),
+        "concurrent_capacity": capacity.sessions if capacity else None,
+        "capacity_continuous": round(capacity.continuous, 4) if capacity else None,
+        "capacity_at_ceiling": capacity.at_ceiling if capacity else None,
+        "kv_cache_tokens": engine.kv_cache_tokens if engine else None,
+        "kv_max_concurrency": engine.max_concurrency if engine else None,
+    }
+
+
+def energy_per_request_j(device: Sequence[DeviceWindow], traffic: TrafficSummary) -> float | None:
+    """Joules of the whole device for each answered request of these windows; null where the device does not tell its power."""
+    spent = [window.energy_j for window in device]
+    answered = traffic.n_requests - traffic.n_failed
+    if not answered or not spent or any(joules is None for joules in spent):
+        return None
+    return round(sum(joules for joules in spent if joules is not None) / answered, 3)
+
+
+def _trace(moments: list[Moment]) -> dict[str, list[float | None]]:
+    """The device second by second, in columns."""
+    return {part.name: [getattr(moment, part.name) for moment in moments] for part in fields(Moment)}

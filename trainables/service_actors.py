@@ -1,0 +1,243 @@
+"""Services as processes of Ray actors that hold the trial's card: vLLM its share, Whisper the rest, in the bundle of the trial's placement group.
+
+The actor starts and watches the real service with the environment that Ray gave it, so that CUDA_VISIBLE_DEVICES reaches the engine's own
+worker processes; the trial holds a stand-in for it. Both live on one node and end with the trial: an actor that loses its owner is ended by
+Ray, and a service that loses its actor by its guard.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayError
+from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from tune_gpu.config import ExperimentConfig, Services, VllmSettings, WhisperSettings
+from tune_gpu.measurement import Failure, FailureKind, Phase, ServiceError
+from tune_gpu.resources import TrialResources
+from tune_gpu.services.launchers import EngineHost
+from tune_gpu.services.vllm_server import EngineInfo, VllmServer
+from tune_gpu.services.whisper import WhisperService
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+_SERVICES_BUNDLE = 1
+_WATCH_EVERY_S = 0.1
+_ANSWER_S = 30.0
+_PLACED_S = 120.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an actor of ours is."""
+
+    node: str
+    visible: str
+    pid: int
+
+
+def _place() -> Place:
+    return Place(ray.get_runtime_context().get_node_id(), os.environ.get(VISIBLE, ""), os.getpid())
+
+
+class ServiceActor:
+    """Runs one service in its process. Answers are (value, failure): an exception of ours would not cross as what it is."""
+
+    def __init__(self, name: str, settings: Any, device: str, ports: list[int], env: dict[str, str]) -> None:
+        os.environ.update(env)
+        make: Any = VllmServer if name == "vllm" else WhisperService
+        self._service = make(settings, device=device, port_range=ports)
+        self._abort: str | None = None
+
+    def place(self) -> Place:
+        """Where it is, as Ray has set its environment."""
+        return _place()
+
+    def describe(self) -> dict[str, Any]:
+        """What is known before the start."""
+        names = ("base_url", "api_key", "served_model_name")
+        return {name: getattr(self._service, name) for name in names if hasattr(self._service, name)}
+
+    def start(self) -> tuple[Any, Failure | None]:
+        """Start the service and wait until it is ready."""
+        try:
+            if isinstance(self._service, VllmServer):
+                return self._service.start(abort=lambda: self._abort), None
+            return {"start_s": None, **self._service.start(), "took_s": self._service.start_s}, None
+        except ServiceError as error:
+            return None, error.failure
+
+    def give_up(self, reason: str) -> None:
+        """End a start that is under way."""
+        self._abort = reason
+
+    def ask(self, method: str, *arguments: Any) -> Any:
+        """`failure`, `pids`, `log`, `healthy` or `kv_cache_pct` of the service."""
+        return getattr(self._service, method)(*arguments)
+
+    def stop(self) -> None:
+        """End the service."""
+        self._abort = self._abort or "it was stopped"
+        self._service.stop()
+
+
+class RemoteService:
+    """A service in an actor, for the trial.
+
+    Args:
+        actor: a handle of `ServiceActor`.
+        name: `vllm` or `whisper`.
+    """
+
+    def __init__(self, actor: Any, name: str, settings: Any) -> None:
+        self._actor, self._name, self.settings = actor, name, settings
+        described = self._get(actor.describe.remote())
+        self.base_url, self.api_key = str(described["base_url"]), str(described["api_key"])
+        self.served_model_name = str(described.get("served_model_name", ""))
+        self.info: EngineInfo | None = None
+        self.start_s: float | None = None
+        self._found: Failure | None = None
+        self._watching = threading.Event()
+
+    def start(self, abort: Callable[[], str | None] = lambda: None) -> Any:
+        """Raises ServiceError."""
+        pending = self._actor.start.remote()
+        while not ray.wait([pending], timeout=_WATCH_EVERY_S)[0]:
+            if reason := abort():
+                self._actor.give_up.remote(reason)
+        value, failure = self._get(pending)
+        if failure is not None:
+            raise ServiceError(failure)
+        if isinstance(value, EngineInfo):
+            self.info = value
+        else:
+            self.start_s = value["took_s"]
+        threading.Thread(target=self._watch, name=f"tune-gpu-{self._name}-watch", daemon=True).start()
+        return value
+
+    def _watch(self) -> None:
+        """Ask from a thread of its own: the load generator must not wait for an actor."""
+        actor = self._actor
+        while not self._watching.wait(_WATCH_EVERY_S) and self._found is None:
+            try:
+                found = self._get(actor.ask.remote("failure"))
+                self._found = None if self._watching.is_set() else found  # one that is being ended has not failed
+            except ServiceError as error:
+                self._found = error.failure
+
+    def failure(self) -> Failure | None:
+        return self._found
+
+    def pids(self) -> list[int]:
+        return list(self._ask("pids", default=[]))
+
+    def log(self) -> str:
+        return str(self._ask("log", default=""))
+
+    def healthy(self, timeout_s: float) -> bool:
+        return bool(self._ask("healthy", timeout_s, default=False))
+
+    def kv_cache_pct(self) -> float | None:
+        value = self._ask("kv_cache_pct", default=None)
+        return None if value is None else float(value)
+
+    def stop(self) -> None:
+        """Ends the service, then the actor, which gives its part of the card back."""
+        self._watching.set()
+        if self._actor is None:
+            return
+        with contextlib.suppress(RayError):
+            ray.get(self._actor.stop.remote(), timeout=_ANSWER_S)
+        ray.kill(self._actor)
+        self._actor = None
+
+    def _ask(self, method: str, *arguments: Any, default: Any) -> Any:
+        if self._actor is None:
+            return default
+        try:
+            return self._get(self._actor.ask.remote(method, *arguments))
+        except ServiceError:
+            return default  # `failure` tells that it has gone
+
+    def _get(self, answer: Any) -> Any:
+        try:
+            return ray.get(answer, timeout=_PLACED_S)
+        except RayActorError as error:
+            message = f"the Ray actor of {self._name} has ended: {str(error).splitlines()[0]}"
+            raise ServiceError(Failure(FailureKind.SERVICE_LOST, self._name, Phase.LOAD, message)) from error
+        except GetTimeoutError as error:
+            message = f"the Ray actor of {self._name} has not answered for {_PLACED_S:g} s"
+            raise ServiceError(Failure(FailureKind.SERVICE_LOST, self._name, Phase.LOAD, message)) from error
+
+
+class InBundle:
+    """Makes services as actors in the second bundle of the trial's placement group.
+
+    Args:
+        resources: of the candidate that runs now -> its parts of the bundle.
+        trial_name: the actors are called `vllm-<trial>` and `whisper-<trial>`.
+        group: the trial's own by default.
+    """
+
+    def __init__(
+        self, config: ExperimentConfig, device: str, resources: TrialResources, trial_name: Callable[[], str], group: PlacementGroup | None = None
+    ) -> None:
+        self._config, self._device, self.resources, self._trial_name = config, device, resources, trial_name
+        mine = group or ray.util.get_current_placement_group()
+        assert mine is not None, "a trial on a card has a placement group"
+        self._group = mine
+        self._card: Place | None = None
+        self._made: list[RemoteService] = []
+
+    def visible_devices(self) -> str:
+        """What Ray has assigned to the bundle: asked once, for it does not change while the group lives."""
+        if self._card is None:
+            assert self.resources.services is not None
+            look: Any = ray.remote(_place).options(**self._options(self.resources.services["GPU"], 0.0))
+            self._card = ray.get(look.remote(), timeout=_PLACED_S)
+        return self._card.visible
+
+    def whisper(self, services: Services) -> RemoteService:
+        return self._actor("whisper", services.whisper, self.resources.whisper_gpus)
+
+    def vllm(self, services: Services, host: EngineHost | None) -> RemoteService:  # noqa: ARG002 - engines fork on the CPU only
+        return self._actor("vllm", services.vllm, self.resources.vllm_gpus)
+
+    def close(self) -> None:
+        for service in self._made:
+            service.stop()
+        self._made = []
+
+    def _options(self, gpus: float, cpus: float) -> dict[str, Any]:
+        strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=_SERVICES_BUNDLE)
+        return {"num_gpus": gpus, "num_cpus": cpus, "scheduling_strategy": strategy}
+
+    def _actor(self, name: str, settings: VllmSettings | WhisperSettings, gpus: float) -> RemoteService:
+        visible = self.visible_devices()
+        # An actor without a part of the card gets no assignment of Ray's: beside an engine on several cards, Whisper is put on the first.
+        env = {} if gpus else {VISIBLE: visible.split(",")[0]}
+        options = self._options(gpus, self.resources.cpus_per_service) | {"max_concurrency": 8}
+        arguments = (name, settings, self._device, list(self._config.run.port_range), env)
+        try:
+            actor: Any = ray.remote(ServiceActor).options(name=f"{name}-{self._trial_name()}", **options).remote(*arguments)
+        except ValueError:  # the name is still held by one that is being ended
+            actor = ray.remote(ServiceActor).options(name=f"{name}-{self._trial_name()}-{uuid.uuid4().hex[:4]}", **options).remote(*arguments)
+        service = RemoteService(actor, name, settings)
+        self._made = [*(one for one in self._made if one._actor is not None), service]
+        self._check_place(name, ray.get(actor.place.remote(), timeout=_ANSWER_S))
+        return service
+
+    def _check_place(self, name: str, place: Place) -> None:
+        """Both services on the trial's node and on one card, by Ray's own word; NVML proves it once they hold memory."""
+        assert self._card is not None
+        here = ray.get_runtime_context().get_node_id()
+        if place.node != here or place.visible.split(",")[0] != self._card.visible.split(",")[0]:
+            message = f"Ray put it on card {place.visible!r} of node {place.node[:8]}, the trial is on card {self._card.visible!r} of node {here[:8]}"
+            raise ServiceError(Failure(FailureKind.WRONG_DEVICE, name, Phase.START, message))

@@ -1,0 +1,228 @@
+"""`tune-gpu compare`: a run's winner against what runs today, or against another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import click
+from rich.console import Console
+
+from tune_gpu.artifacts import RunFolder
+from tune_gpu.compare.confirm import BASELINE, WINNER, confirmed
+from tune_gpu.compare.metrics import standard_metrics
+from tune_gpu.compare.opponents import changed, winner_of_other
+from tune_gpu.compare.records import confirmation_of, record
+from tune_gpu.compare.rounds import Outcome, Rounds, Rules, findings_of
+from tune_gpu.compare.store import BlockStore
+from tune_gpu.compare.telling import BlockTeller, describe_arms, table_of
+from tune_gpu.compare.verdict import Finding
+from tune_gpu.config_loader import check_config
+from tune_gpu.devices import check_installed, choose_device
+from tune_gpu.errors import UserError
+from tune_gpu.finished_run import FinishedRun, read_finished_run
+from tune_gpu.redaction import restore_secrets
+from tune_gpu.report.reading import read_winner
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.argument("run_id")
+@click.argument("overrides", nargs=-1)
+@click.option("--baseline", metavar="KEY=VALUE,…", help="What runs today, where it is not the run's own baseline (parameters that differ).")
+@click.option("--against", metavar="RUN_ID|KEY=VALUE,…", help="Compare with another run's winner, or with the winner so changed, instead.")
+@click.option(
+    "--budget-s", type=click.FloatRange(min=0, min_open=True), default=1800.0, show_default=True, help="Ends here without a verdict."
+)
+@click.option("--rounds", type=click.IntRange(min=2, max=500), help="At most so many rounds (default: confirm.max_rounds).")
+@click.option("--json", "as_json", is_flag=True, help="Print comparison.json on standard output, and progress on standard error.")
+@click.option("-q", "--quiet", is_flag=True, help="Print the verdict only.")
+def compare(
+    run_id: str,
+    overrides: tuple[str, ...],
+    baseline: str | None,
+    against: str | None,
+    budget_s: float,
+    rounds: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Show whether a run's winner is better than what runs today.
+
+    Both are deployed in turn (A B, B A, …, the order from the seed) with the services' real processes, each round under traffic of its
+    own that is the same for both, until every metric's difference is shown or ruled out, or the budget ends. Writes comparison.json into
+    the run's folder, and `confirmed` with its evidence (or why not) into the winner file. Stopped with Ctrl-C it keeps what it has
+    measured, and the same command goes on.
+
+    \b
+      tune-gpu compare 20260131-120000
+      tune-gpu compare 20260131-120000 --baseline vllm_memory_util=0.45 --budget-s 900
+      tune-gpu compare 20260131-120000 --against 20260130-090000
+      tune-gpu compare 20260131-120000 confirm.windows=4 confirm.confidence=0.99 run.artifacts_dir=/data/artifacts
+
+    Settings under run, ray and confirm may be overridden with KEY=VALUE; tune_gpu/config.py lists them.
+
+    Exit codes: 0 compared (whatever the verdict); 1 an arm could not be measured; 2 bad input; 130 interrupted (go on with it).
+    """
+    console = Console(stderr=as_json)
+    try:
+        question = _question(run_id, list(overrides), baseline, against, budget_s, rounds)
+        content = _compare(console, question, quiet)
+    except UserError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    if as_json:
+        click.echo(json.dumps(content, indent=2, ensure_ascii=False))
+    sys.exit({"interrupted": 130, "failed": 1}.get(content["ended"], 0))
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is compared."""
+
+    run: FinishedRun
+    arms: dict[str, dict[str, Any]]
+    theirs: str
+    rules: Rules
+    file: str
+    """Of the result, in the run's folder, without its ending."""
+
+
+def _question(
+    run_id: str, overrides: list[str], baseline: str | None, against: str | None, budget_s: float, rounds: int | None
+) -> Question:
+    from tune_gpu.confirmation import rules_of
+
+    if baseline and against:
+        raise UserError("--baseline and --against: give one of them")
+    artifacts_dir = dict(override.partition("=")[::2] for override in overrides).get("run.artifacts_dir", "artifacts")
+    run = read_finished_run(artifacts_dir, run_id, overrides, "compare")
+    config, theirs, file = run.config, BASELINE, "comparison"
+    if against and "=" not in against:
+        other = read_finished_run(artifacts_dir, against, [], "--against")
+        theirs, params = against, winner_of_other(run, other)
+    elif against:
+        theirs, params = "other", changed(config, run.winner, against, "--against")
+    else:
+        params = changed(config, dict(config.baseline), baseline, "--baseline") if baseline else dict(config.baseline)
+    if not params:
+        raise UserError(f"compare {run_id}: the run has no baseline; say with --baseline what runs today, or with --against another")
+    if params == run.winner:
+        raise UserError(f"compare {run_id}: the winner and {theirs} are the same configuration: there is nothing to compare")
+    if theirs != BASELINE:
+        file += "-" + (theirs if theirs != "other" else hashlib.sha256(repr(sorted(params.items())).encode()).hexdigest()[:8])
+    check_config(config)
+    restore_secrets(config)
+    return Question(run, {WINNER: run.winner, theirs: params}, theirs, rules_of(config, budget_s=budget_s, max_rounds=rounds), file)
+
+
+def _compare(console: Console, question: Question, quiet: bool) -> dict[str, Any]:
+    choice = choose_device(question.run.config.device)
+    check_installed(choice.kind)
+    say = (lambda _line: None) if quiet else (lambda line: console.print(line, highlight=False, soft_wrap=True))
+    config, folder, rules = question.run.config, question.run.folder, question.rules
+    say(f"{config.name}, run {folder.run_id}: {choice.why}")
+    for line in describe_arms(question.arms):
+        say(line)
+    outcome, place = _measure(question, choice.kind, say)
+    metrics = standard_metrics(config.objective.latency_percentile)
+    findings = findings_of(
+        outcome.blocks, WINNER, question.theirs, metrics, alpha=outcome.alpha, tolerances=rules.tolerances, seed=rules.seed
+    )
+    content = record(
+        run_id=folder.run_id,
+        experiment=config.name,
+        device=place.device if place else {"kind": choice.kind},
+        arms=question.arms,
+        ours=WINNER,
+        theirs=question.theirs,
+        findings=findings,
+        outcome=outcome,
+        rules=rules,
+        neighbours_mib=place.neighbours_mib if place else 0.0,
+    )
+    content |= _confirmation(question, findings, outcome)
+    if outcome.ended != "interrupted":
+        folder.write_json(f"{question.file}.json", content)
+        if question.theirs == BASELINE:
+            _write_into_winner(folder, content)
+    _tell(console, question, findings, content, outcome, quiet)
+    return content
+
+
+def _measure(question: Question, kind: str, say: Any) -> tuple[Outcome, Any]:
+    """What came of it, and the arena it was measured in (null if there was none)."""
+    from trainables.arena import ArenaLost
+    from tune_gpu.confirmation import arena_of, measure_in, terms_of
+    from tune_gpu.interrupt import terminated_as_interrupt
+    from tune_gpu.ray_session import local_or_joined_ray
+    from tune_gpu.resources import arena_resources
+
+    config, rules = question.run.config, question.rules
+    store = BlockStore(question.run.folder.path / f"{question.file}.jsonl", terms_of(config, kind, question.arms, rules.windows))
+    spent_s = sum(block.wall_s for block in store.blocks())
+    if spent_s:
+        say(f"going on with {len(store.blocks())} deployments that were measured before ({spent_s:.0f} s of the budget)")
+    metrics = standard_metrics(config.objective.latency_percentile)
+
+    def decided(blocks: Any, alpha: float) -> bool:
+        found = findings_of(blocks, WINNER, question.theirs, metrics, alpha=alpha, tolerances=rules.tolerances, seed=rules.seed)
+        return all(finding.decided for finding in found)
+
+    ground = None
+    try:
+        with (
+            terminated_as_interrupt(),
+            local_or_joined_ray(config.ray),
+            arena_of(config, kind, arena_resources(config, kind)) as ground,
+        ):
+            told = BlockTeller(say, rules.budget_s, spent_s)
+            return Rounds(list(question.arms), rules, store, measure_in(ground, question.arms), told).run(decided), ground
+    except ArenaLost as error:
+        return Rounds(list(question.arms), rules, store, _never).stopped("failed", str(error)), ground
+    except KeyboardInterrupt:  # before or after the rounds
+        return Rounds(list(question.arms), rules, store, _never).stopped("interrupted", "it was interrupted"), ground
+
+
+def _never(_arm: str, _number: int, _window: int) -> Any:
+    raise AssertionError("nothing more is measured")
+
+
+def _confirmation(question: Question, findings: list[Finding], outcome: Outcome) -> dict[str, Any]:
+    if outcome.ended == "failed":
+        holds, why = False, outcome.why
+    else:
+        holds, why = confirmed(findings, question.run.config.confirm.metric, outcome.why)
+    return {"confirmed": holds and question.theirs == BASELINE, "confirmed_why": why}
+
+
+def _write_into_winner(folder: RunFolder, content: dict[str, Any]) -> None:
+    """The winner file is the experiment's: it is this run's only until a later run writes it."""
+    winner = read_winner(folder)
+    if winner is not None:
+        folder.write_winner(winner | confirmation_of(content))
+
+
+def _tell(console: Console, question: Question, findings: list[Finding], content: dict[str, Any], outcome: Outcome, quiet: bool) -> None:
+    if not quiet:
+        console.print(table_of(findings, WINNER, question.theirs))
+        console.print(
+            f"{outcome.n_rounds} rounds in {outcome.wall_s:.0f} s; {outcome.why}; intervals at {100 * (1 - outcome.alpha):.4g} % each",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if outcome.ended == "failed":
+        console.print(outcome.why, style="red", highlight=False, soft_wrap=True)
+    else:
+        console.print(content["sentence"], style="bold", highlight=False, soft_wrap=True)
+    if question.theirs == BASELINE:
+        console.print(f"confirmed: {str(content['confirmed']).lower()}; {content['confirmed_why']}", highlight=False, soft_wrap=True)
+    folder = question.run.folder
+    if outcome.ended == "interrupted":
+        console.print(
+            f"stopped; {outcome.n_rounds} rounds are kept in {folder.path}; the same command goes on", highlight=False, soft_wrap=True
+        )
+    else:
+        console.print(f"written: {folder.path / (question.file + '.json')}", highlight=False, soft_wrap=True)

@@ -1,0 +1,107 @@
+"""Which of a run's best is its winner, and whether that is shown: rules, without any measuring."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tune_gpu.compare.metrics import Metric, standard_metrics
+from tune_gpu.compare.rounds import findings_of
+from tune_gpu.compare.samples import Block
+from tune_gpu.compare.verdict import Finding, Verdict
+from tune_gpu.config import ConfirmSettings
+from tune_gpu.errors import UserError
+
+WINNER, BASELINE = "winner", "baseline"
+
+
+def check(settings: ConfirmSettings, latency_percentile: int) -> None:
+    """Raises UserError for settings that make no comparison."""
+    names = [metric.name for metric in standard_metrics(latency_percentile)]
+    rules = [
+        (settings.metric in names, f"confirm.metric={settings.metric}: allowed: {', '.join(names)}"),
+        (settings.candidates >= 1, f"confirm.candidates={settings.candidates}: allowed is 1 or more"),
+        (0.5 <= settings.confidence < 1.0, f"confirm.confidence={settings.confidence}: allowed is 0.5 to less than 1"),
+        (settings.min_rounds >= 2, f"confirm.min_rounds={settings.min_rounds}: allowed is 2 or more: one round has no spread"),
+        (
+            settings.min_rounds <= settings.max_rounds <= 500,
+            f"confirm.max_rounds={settings.max_rounds}: allowed is confirm.min_rounds={settings.min_rounds} to 500",
+        ),
+        (settings.budget_s >= 0, f"confirm.budget_s={settings.budget_s}: allowed is 0 or more"),
+        (settings.windows is None or settings.windows >= 1, f"confirm.windows={settings.windows}: allowed is null, 1 or more"),
+        (settings.window_s is None or settings.window_s > 0, f"confirm.window_s={settings.window_s}: allowed is null or above 0"),
+    ]
+    for holds, message in rules:
+        if not holds:
+            raise UserError(message)
+    for name, tolerance in settings.tolerances.items():
+        if name not in names and name not in {known.partition(".")[0] for known in names}:
+            raise UserError(f"confirm.tolerances.{name}: no such metric; allowed: {', '.join(names)}, or a latency without its percentile")
+        if not tolerance >= 0:
+            raise UserError(f"confirm.tolerances.{name}={tolerance}: allowed is 0 or more")
+
+
+def contenders(
+    best: Mapping[str, Any], baseline: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], candidates: int
+) -> dict[str, dict[str, Any]]:
+    """The arms of a run's confirmation: `winner` (the search's best), the last generation's best few as `rival-<n>`, `baseline`.
+
+    Args:
+        best: parameters of the search's best.
+        baseline: parameters of what runs today.
+        lines: of every evaluation.
+        candidates: how many compete, the winner counted; the baseline comes on top.
+    """
+    arms: dict[str, dict[str, Any]] = {WINNER: dict(best)}
+    last = max((line["generation"] for line in lines), default=0)
+    measured = [line for line in lines if line["generation"] == last and line["fitness"] is not None]
+    for line in sorted(measured, key=lambda line: -line["fitness"]):
+        if len(arms) < candidates and line["params"] not in arms.values() and line["params"] != dict(baseline):
+            arms[f"rival-{len(arms)}"] = dict(line["params"])
+    return arms | {BASELINE: dict(baseline)}
+
+
+@dataclass(frozen=True)
+class Standings:
+    """What blocks say of the contenders."""
+
+    leader: str
+    """`winner`, unless a rival is shown to be better."""
+    against_baseline: list[Finding]
+    """The leader's."""
+    rivals: dict[str, Finding]
+    """The winner against each rival, in the decisive metric."""
+    decided: bool
+
+
+def standings(
+    blocks: Sequence[Block], arms: Sequence[str], metrics: Sequence[Metric], settings: ConfirmSettings, *, alpha: float, seed: int
+) -> Standings:
+    """Who leads by these blocks, and whether it is decided."""
+    decisive = [metric for metric in metrics if metric.name == settings.metric]
+
+    def against(ours: str, theirs: str, which: Sequence[Metric]) -> list[Finding]:
+        return findings_of(blocks, ours, theirs, which, alpha=alpha, tolerances=settings.tolerances, seed=seed)
+
+    rivals = {arm: against(WINNER, arm, decisive)[0] for arm in arms if arm.startswith("rival-")}
+    better = [arm for arm, finding in rivals.items() if finding.verdict is Verdict.WORSE]
+    leader = min(better, key=lambda arm: rivals[arm].gain or 0.0) if better else WINNER
+    findings = against(leader, BASELINE, metrics)
+    own = next(finding for finding in findings if finding.metric.name == settings.metric)
+    return Standings(leader, findings, rivals, own.decided and all(finding.decided for finding in rivals.values()))
+
+
+def confirmed(findings: Sequence[Finding], metric: str, how_it_ended: str) -> tuple[bool, str]:
+    """Whether the winner is confirmed against the baseline, and why (not)."""
+    finding = next(finding for finding in findings if finding.metric.name == metric)
+    if finding.effect is None:
+        return False, f"{metric} was not measured in both ({how_it_ended})"
+    shown = f"{metric} {finding.text} over {finding.effect.n_rounds} rounds at {100 * finding.effect.confidence:.4g} %"
+    if finding.verdict is Verdict.BETTER:
+        return True, f"shown better than the baseline: {shown}"
+    if finding.verdict is Verdict.WORSE:
+        return False, f"shown worse than the baseline: {shown}"
+    if finding.within_tolerance:
+        return False, f"no better than the baseline: {shown}, within the tolerance of {finding.tolerance:g}"
+    return False, f"no difference from the baseline is shown: {shown}; {how_it_ended}"

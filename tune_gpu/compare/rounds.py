@@ -1,0 +1,178 @@
+"""Round after round until everything asked is decided, or the budget ends. Knows neither Ray nor services."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tune_gpu.compare.bootstrap import effect_of
+from tune_gpu.compare.metrics import Metric
+from tune_gpu.compare.samples import Block, pairs_of
+from tune_gpu.compare.sequential import final_alpha, interim_alpha, order_of_round
+from tune_gpu.compare.store import BlockStore
+from tune_gpu.compare.verdict import Finding, tolerance_of
+
+FIRST_WINDOW = 100
+"""Comparisons have traffic of their own, so that what was chosen on the search's is not judged on it."""
+_MAX_FAILURES = 2
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How a comparison is run."""
+
+    confidence: float
+    min_rounds: int
+    max_rounds: int
+    budget_s: float
+    windows: int
+    tolerances: Mapping[str, float]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a comparison ended."""
+
+    ended: str
+    """`decided`, `rounds`, `budget`, `interrupted` or `failed`."""
+    why: str
+    n_rounds: int
+    alpha: float
+    """What the last look may spend: the findings' intervals are at 1 - alpha."""
+    blocks: tuple[Block, ...]
+    wall_s: float
+
+
+Measure = Callable[[str, int, int], Block]
+"""Arm, round, first window -> block."""
+Decided = Callable[[Sequence[Block], float], bool]
+"""Whether these blocks, looked at with this alpha, leave nothing open."""
+
+
+class Rounds:
+    """One comparison of two or more arms.
+
+    Args:
+        arms: their names.
+        rules: when it ends.
+        store: where blocks are kept; those that are there are not measured again.
+        measure: deploys an arm and measures it.
+        said: told of each block before it (null) and after it.
+        required: arms without which there is nothing to compare (null: all); another one that cannot be measured is left out.
+    """
+
+    def __init__(
+        self,
+        arms: Sequence[str],
+        rules: Rules,
+        store: BlockStore,
+        measure: Measure,
+        said: Callable[[str, int, Block | None], None] = lambda *_: None,
+        required: Collection[str] | None = None,
+    ) -> None:
+        self._required = set(arms if required is None else required)
+        self._arms, self._rules, self._store, self._measure, self._said = list(arms), rules, store, measure, said
+        self._blocks = store.blocks()
+        self._looks = 0
+
+    @property
+    def n_rounds(self) -> int:
+        """Rounds in which every arm was measured."""
+        measured = {(block.arm, block.round) for block in self._blocks if block.failure is None}
+        return sum(all((arm, number) in measured for arm in self._arms) for number in {block.round for block in self._blocks})
+
+    @property
+    def _spent_s(self) -> float:
+        return sum(block.wall_s for block in self._blocks)
+
+    def run(self, decided: Decided) -> Outcome:
+        """To its end; a KeyboardInterrupt ends it early and is in the outcome."""
+        try:
+            return self._run(decided)
+        except KeyboardInterrupt:
+            return self.stopped("interrupted", "it was interrupted")
+
+    def stopped(self, ended: str, why: str) -> Outcome:
+        """What there is, where it was ended from outside."""
+        return self._outcome(ended, why, final_alpha(self._looks, self._alpha))
+
+    @property
+    def _alpha(self) -> float:
+        return 1.0 - self._rules.confidence
+
+    def _run(self, decided: Decided) -> Outcome:
+        number = 0
+        while True:
+            if why := self._broken():
+                return self._outcome("failed", why, final_alpha(self._looks, self._alpha))
+            if (over := self._over(number)) is not None:
+                return self._outcome(*over, final_alpha(self._looks, self._alpha))
+            self._round(number)
+            number += 1
+            if self._rules.min_rounds <= self.n_rounds < self._rules.max_rounds:
+                self._looks += 1
+                spend = interim_alpha(self._looks, self._alpha)
+                if decided(self._blocks, spend):
+                    return self._outcome("decided", "every difference asked for is shown or ruled out", spend)
+
+    def _over(self, number: int) -> tuple[str, str] | None:
+        if self.n_rounds >= self._rules.max_rounds:
+            return "rounds", f"all {self._rules.max_rounds} rounds are measured"
+        missing = self._missing(number)
+        typical = self._blocks[1:] or self._blocks  # the first deployment also pays for what is paid once (imports)
+        each_s = sum(block.wall_s for block in typical) / len(typical) if typical else 0.0
+        if missing and (self._rules.budget_s <= 0 or self._spent_s + each_s * len(missing) > self._rules.budget_s):
+            return "budget", f"the budget of {self._rules.budget_s:g} s ended after {self.n_rounds} rounds ({self._spent_s:.0f} s)"
+        return None
+
+    def _missing(self, number: int) -> list[str]:
+        there = {block.arm for block in self._blocks if block.round == number}
+        return [arm for arm in order_of_round(self._arms, number, self._rules.seed) if arm not in there]
+
+    def _round(self, number: int) -> None:
+        for arm in self._missing(number):
+            self._said(arm, number, None)
+            block = self._measure(arm, number, FIRST_WINDOW + number * self._rules.windows)
+            self._store.append(block)
+            self._blocks.append(block)
+            self._said(arm, number, block)
+            if self._broken():
+                return
+
+    def _broken(self) -> str | None:
+        """An arm that fails for a reason that stays, or again and again, ends the comparison (or leaves it)."""
+        for arm in list(self._arms):
+            failures = [block.failure for block in self._blocks if block.arm == arm and block.failure is not None]
+            if failures and (len(failures) >= _MAX_FAILURES or not failures[-1].get("retryable")):
+                if arm not in self._required:
+                    self._arms.remove(arm)
+                    continue
+                last = failures[-1]
+                return f"{arm} cannot be measured: {last['kind']}: {last['message']}"
+        return None
+
+    def _outcome(self, ended: str, why: str, alpha: float) -> Outcome:
+        return Outcome(ended, why, self.n_rounds, alpha, tuple(self._blocks), round(self._spent_s, 1))
+
+
+def findings_of(
+    blocks: Sequence[Block], ours: str, theirs: str, metrics: Sequence[Metric], *, alpha: float, tolerances: Mapping[str, float], seed: int
+) -> list[Finding]:
+    """Every metric's verdict on one arm against another."""
+    pairs = pairs_of(list(blocks), ours, theirs)
+    return [Finding(metric, effect_of(pairs, metric, alpha=alpha, seed=seed), tolerance_of(metric, tolerances)) for metric in metrics]
+
+
+def blocks_summary(blocks: Sequence[Block], arm: str) -> dict[str, Any]:
+    """What one arm's blocks were, for people."""
+    of_arm = [block for block in blocks if block.arm == arm]
+    turns = [turn for block in of_arm for turn in block.turns]
+    return {
+        "n_deployments": len(of_arm),
+        "n_turns": len(turns),
+        "n_failed_turns": sum(turn.error is not None for turn in turns),
+        "n_failed_deployments": sum(block.failure is not None for block in of_arm),
+        "oom_events": sum(block.oom_events for block in of_arm),
+    }

@@ -1,0 +1,51 @@
+"""A comparison's blocks on disk, each as it ends: one that was stopped goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tune_gpu.compare.samples import Block
+from tune_gpu.whole_files import write_whole
+
+
+class BlockStore:
+    """`<name>.jsonl`: a first line that says what is compared, then one line a block.
+
+    Args:
+        path: of the file.
+        terms: what is compared and how; blocks that were measured on other terms are put aside (`….old`), never mixed in.
+    """
+
+    def __init__(self, path: Path, terms: Mapping[str, Any]) -> None:
+        self.path, self._terms = path, json.loads(json.dumps(terms))
+
+    def blocks(self) -> list[Block]:
+        """Every whole block so far; half of a last line is cut off."""
+        if not self.path.exists():
+            return []
+        content = self.path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1].decode(errors="replace")
+        try:
+            head, *rest = [json.loads(line) for line in whole.splitlines()]
+            same = head == self._terms
+            blocks = [Block.from_dict(line) for line in rest] if same else []
+        except (ValueError, TypeError, KeyError):
+            same, blocks = False, []
+        if not same:
+            self.path.replace(self.path.with_name(self.path.name + ".old"))
+        elif len(whole.encode()) != len(content):
+            write_whole(self.path, whole)
+        return blocks
+
+    def append(self, block: Block) -> None:
+        """On disk when this returns."""
+        if not self.path.exists():
+            write_whole(self.path, json.dumps(self._terms) + "\n")
+        with self.path.open("a") as file:
+            file.write(json.dumps(block.as_dict()) + "\n")
+            file.flush()
+            os.fsync(file.fileno())

@@ -1,0 +1,60 @@
+"""What a person reads while a comparison goes on, and at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from tune_gpu.compare.samples import Block
+from tune_gpu.compare.verdict import Finding
+
+Say = Callable[[str], None]
+
+
+class BlockTeller:
+    """Says each block as it begins and ends, with what of the budget is spent."""
+
+    def __init__(self, say: Say, budget_s: float, spent_s: float = 0.0) -> None:
+        self._say, self._budget_s, self._spent_s = say, budget_s, spent_s
+
+    def __call__(self, arm: str, number: int, block: Block | None) -> None:
+        """As `Rounds` calls it."""
+        if block is None:
+            self._say(f"round {number + 1}: {arm} …")
+            return
+        self._spent_s += block.wall_s
+        self._say(f"  {arm} {describe_block(block)} [{self._spent_s:.0f} of at most {self._budget_s:.0f} s]")
+
+
+def describe_block(block: Block) -> str:
+    """One deployment in a few words."""
+    if block.failure is not None:
+        return f"failed: {block.failure['kind']} {block.failure['message']}"
+    turns = [turn.turn_ms for turn in block.turns if turn.turn_ms is not None]
+    failed = sum(turn.error is not None for turn in block.turns)
+    p50, p95 = np.percentile(turns, [50, 95]) if turns else (float("nan"), float("nan"))
+    callers = "" if block.capacity is None else f", callers {block.capacity:.1f}"
+    fitness = "" if block.fitness is None else f", fitness {block.fitness:.4f}"
+    return f"{len(turns)} turns, p50/p95 {p50:.0f} / {p95:.0f} ms{f', {failed} failed' if failed else ''}{callers}{fitness}"
+
+
+def table_of(findings: Sequence[Finding], ours: str, theirs: str) -> Table:
+    """Every metric with its effect, interval and verdict."""
+    table = Table(title=f"{ours} against {theirs}", title_justify="left")
+    for column in ("metric", ours, theirs, "effect (interval)", "verdict"):
+        table.add_column(column, justify="right" if column in (ours, theirs) else "left", no_wrap=True)
+    for finding in findings:
+        effect = finding.effect
+        values = ("-", "-") if effect is None else (f"{effect.ours:.4g}", f"{effect.theirs:.4g}")
+        said = str(finding.verdict) + (" (within the tolerance)" if finding.within_tolerance else "")
+        style = {"better": "green", "worse": "red"}.get(str(finding.verdict))
+        table.add_row(finding.metric.name, *values, finding.text, said, style=style)
+    return table
+
+
+def describe_arms(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A line for each arm."""
+    return [f"  {name}: {', '.join(f'{key}={value}' for key, value in params.items())}" for name, params in arms.items()]

@@ -1,0 +1,150 @@
+"""From effects to verdicts, and to the sentence that a person would say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from tune_gpu.compare.bootstrap import Effect
+from tune_gpu.compare.metrics import Metric
+
+
+class Verdict(StrEnum):
+    """What is shown of a metric."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    NO_DIFFERENCE = "no difference shown"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A metric's verdict."""
+
+    metric: Metric
+    effect: Effect | None
+    """Null where it was not measured in both."""
+    tolerance: float
+    """A difference up to this does not matter (per cent for a relative metric, else its unit)."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """Better or worse only where the whole interval says so."""
+        gain = self.gain_interval
+        if gain is None or gain[0] <= 0.0 <= gain[1]:
+            return Verdict.NO_DIFFERENCE
+        return Verdict.BETTER if gain[0] > 0.0 else Verdict.WORSE
+
+    @property
+    def gain_interval(self) -> tuple[float, float] | None:
+        """The interval, positive where ours is better; null without one."""
+        effect = self.effect
+        if effect is None or effect.low is None or effect.high is None:
+            return None
+        return (effect.low, effect.high) if self.metric.higher_is_better else (-effect.high, -effect.low)
+
+    @property
+    def gain(self) -> float | None:
+        """The estimate, positive where ours is better."""
+        if self.effect is None:
+            return None
+        return self.effect.estimate if self.metric.higher_is_better else -self.effect.estimate
+
+    @property
+    def within_tolerance(self) -> bool:
+        """No difference that matters, and that is shown: the whole interval lies within the tolerance."""
+        gain = self.gain_interval
+        return gain is not None and -self.tolerance <= gain[0] and gain[1] <= self.tolerance
+
+    @property
+    def not_worse(self) -> bool:
+        """Shown to be no worse than the tolerance allows."""
+        gain = self.gain_interval
+        return gain is not None and gain[0] >= -self.tolerance
+
+    @property
+    def decided(self) -> bool:
+        """More rounds would tell nothing that matters; what cannot be measured is never waited for."""
+        return self.effect is None or self.verdict is not Verdict.NO_DIFFERENCE or self.within_tolerance
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the artifacts."""
+        effect = None if self.effect is None else {k: round(v, 5) if isinstance(v, float) else v for k, v in asdict(self.effect).items()}
+        return {
+            "metric": self.metric.name,
+            "verdict": str(self.verdict),
+            "unit": self.metric.unit,
+            "higher_is_better": self.metric.higher_is_better,
+            "effect": effect,
+            "tolerance": self.tolerance,
+            "within_tolerance": self.within_tolerance,
+        }
+
+    @property
+    def text(self) -> str:
+        """The effect in figures: `-38 % (-44 … -31)`."""
+        if self.effect is None:
+            return "not measured in both"
+        digits = {"WER": 4, "fitness": 4, "callers": 1}.get(self.metric.unit, 1)
+        interval = "" if self.effect.low is None else f" ({self.effect.low:+.{digits}f} … {self.effect.high:+.{digits}f})"
+        return f"{self.effect.estimate:+.{digits}f} {self.metric.unit}{interval}"
+
+
+def tolerance_of(metric: Metric, tolerances: Mapping[str, float]) -> float:
+    """By its full name, else by its first part (`voice_turn_ms`); 0 where nothing is given."""
+    return float(tolerances.get(metric.name, tolerances.get(metric.name.partition(".")[0], 0.0)))
+
+
+def sentence(findings: Sequence[Finding], ours: str = "winner") -> str:
+    """One line: the answer's latency, the transcripts, the callers; failures only where something is to be said of them."""
+    by_name = {finding.metric.name: finding for finding in findings}
+    turn = next(finding for finding in findings if finding.metric.name.startswith("voice_turn_ms."))
+    said = [_speed(turn), _transcripts(by_name.get("wer")), _callers(by_name.get("capacity")), _failures(by_name.get("failed_pct"))]
+    return f"{ours} " + ", ".join(part for part in said if part)
+
+
+def _speed(finding: Finding) -> str:
+    at, gain = finding.metric.name.rpartition(".")[2], finding.gain_interval
+    if finding.effect is None:
+        return "was never measured beside it"
+    if gain is None:
+        return f"is not told apart in speed by {finding.effect.n_rounds} round{'s'[: finding.effect.n_rounds != 1]}"
+    interval = f"({_signed(min(map(abs, gain)))} … {_signed(max(map(abs, gain)))})"
+    if finding.verdict is Verdict.BETTER:
+        return f"answers {_signed(finding.gain or 0.0)} % sooner at {at} {interval}"
+    if finding.verdict is Verdict.WORSE:
+        return f"answers {_signed(-(finding.gain or 0.0))} % later at {at} {interval}"
+    spread = f"({-gain[1]:+.0f} … {-gain[0]:+.0f} %)"
+    return f"answers as soon at {at} {spread}" if finding.within_tolerance else f"shows no difference in speed at {at} {spread}"
+
+
+def _transcripts(finding: Finding | None) -> str | None:
+    if finding is None or finding.gain is None:
+        return None
+    if finding.verdict is Verdict.BETTER:
+        return f"transcribes better ({100 * finding.gain:.1f} fewer errors in 100 words)"
+    if finding.verdict is Verdict.WORSE:
+        return f"transcribes worse ({-100 * finding.gain:.1f} more errors in 100 words)"
+    return "transcribes no worse" if finding.not_worse else "leaves open how it transcribes"
+
+
+def _callers(finding: Finding | None) -> str | None:
+    if finding is None or finding.gain is None:
+        return None
+    if finding.verdict is Verdict.NO_DIFFERENCE:
+        return "serves as many callers" if finding.within_tolerance else "leaves open how many callers it serves"
+    amount = f"{abs(finding.gain):.1f}".removesuffix(".0")
+    return f"serves {amount} {'more' if finding.verdict is Verdict.BETTER else 'fewer'} caller{'' if amount == '1' else 's'}"
+
+
+def _failures(finding: Finding | None) -> str | None:
+    if finding is None or finding.gain is None or finding.verdict is Verdict.NO_DIFFERENCE:
+        return None
+    more = "fewer" if finding.verdict is Verdict.BETTER else "more"
+    return f"fails {more} turns ({abs(finding.gain):.1f} points)"
+
+
+def _signed(value: float) -> str:
+    return f"{value:.0f}"

@@ -1,0 +1,139 @@
+"""The end of a run: its best few are compared again, under traffic that the search has not seen, before one is called the winner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from trainables.arena import ArenaLost, RemoteArena, arena, measured_as
+from tune_gpu.artifacts import RunFolder
+from tune_gpu.compare.confirm import BASELINE, WINNER, Standings, confirmed, contenders, standings
+from tune_gpu.compare.metrics import standard_metrics
+from tune_gpu.compare.records import record
+from tune_gpu.compare.rounds import Outcome, Rounds, Rules
+from tune_gpu.compare.samples import Block
+from tune_gpu.compare.store import BlockStore
+from tune_gpu.compare.telling import BlockTeller, Say
+from tune_gpu.config import ExperimentConfig
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """What came of it."""
+
+    confirmed: bool
+    why: str
+    winner: dict[str, Any]
+    """The search's best, unless another of the best few was shown to be better."""
+    record: dict[str, Any] | None = None
+    """As `confirmation.json` has it; null where nothing was compared."""
+    interrupted: bool = False
+
+
+def rules_of(config: ExperimentConfig, *, budget_s: float | None = None, max_rounds: int | None = None) -> Rules:
+    """The rules of a comparison under this configuration."""
+    settings = config.confirm
+    most = max_rounds or settings.max_rounds
+    return Rules(
+        settings.confidence,
+        min(settings.min_rounds, most),
+        most,
+        settings.budget_s if budget_s is None else budget_s,
+        settings.windows or config.workload.windows,
+        settings.tolerances,
+        config.search.seed,
+    )
+
+
+def terms_of(config: ExperimentConfig, device: str, arms: Mapping[str, Mapping[str, Any]], windows: int) -> dict[str, Any]:
+    """What blocks must have in common to be counted together."""
+    return {
+        "schema_version": 1,
+        "arms": {name: dict(params) for name, params in arms.items()},
+        "device": device,
+        "seed": config.search.seed,
+        "windows": windows,
+        "window_s": config.confirm.window_s or config.workload.window_s,
+        "capacity": config.confirm.capacity,
+        "services": asdict(config.services),
+    }
+
+
+def confirm_run(
+    config: ExperimentConfig,
+    kind: str,
+    folder: RunFolder,
+    best: Mapping[str, Any],
+    lines: Sequence[Mapping[str, Any]],
+    resources: Mapping[str, float],
+    say: Say,
+) -> Confirmation:
+    """Compare the best few with each other and the winner with the baseline; goes on where it was stopped. Ray must be up."""
+    winner = dict(best)
+    if why := _needless(config, winner):
+        return Confirmation(False, why, winner)
+    arms = contenders(winner, config.baseline, lines, config.confirm.candidates)
+    rules = rules_of(config)
+    store = BlockStore(folder.path / "confirmation.jsonl", terms_of(config, kind, arms, rules.windows))
+    metrics = standard_metrics(config.objective.latency_percentile)
+
+    def judged(blocks: Sequence[Block], alpha: float) -> Standings:
+        return standings(blocks, list(arms), metrics, config.confirm, alpha=alpha, seed=rules.seed)
+
+    spent_s = sum(block.wall_s for block in store.blocks())
+    say(f"confirming the winner against {', '.join(arm for arm in arms if arm != WINNER)} (at most {rules.budget_s:.0f} s)")
+    try:
+        with arena_of(config, kind, resources) as ground:
+            rounds = Rounds(
+                list(arms), rules, store, measure_in(ground, arms), BlockTeller(say, rules.budget_s, spent_s), (WINNER, BASELINE)
+            )
+            outcome = rounds.run(lambda blocks, alpha: judged(blocks, alpha).decided)
+    except ArenaLost as error:
+        return Confirmation(False, str(error), winner)
+    except KeyboardInterrupt:  # while it was deployed or taken down
+        return Confirmation(False, "it was interrupted", winner, interrupted=True)
+    found = judged(outcome.blocks, outcome.alpha)
+    content = record(
+        run_id=folder.run_id,
+        experiment=config.name,
+        device=ground.device,
+        arms=arms,
+        ours=found.leader,
+        theirs=BASELINE,
+        findings=found.against_baseline,
+        outcome=outcome,
+        rules=rules,
+        neighbours_mib=ground.neighbours_mib,
+    )
+    holds, why = _verdict(config, found, outcome)
+    content |= {"confirmed": holds, "confirmed_why": why, "rivals": {arm: finding.as_dict() for arm, finding in found.rivals.items()}}
+    folder.write_json("confirmation.json", content)
+    return Confirmation(holds, why, dict(arms[found.leader]), content, outcome.ended == "interrupted")
+
+
+def _needless(config: ExperimentConfig, winner: Mapping[str, Any]) -> str | None:
+    if not config.confirm.enabled:
+        return "confirm.enabled=false: no A/B comparison with the baseline has been made"
+    if not config.baseline:
+        return "there is no baseline to compare with"
+    if dict(config.baseline) == dict(winner):
+        return "the winner is the baseline itself: there is nothing to show"
+    return None
+
+
+def _verdict(config: ExperimentConfig, found: Standings, outcome: Outcome) -> tuple[bool, str]:
+    if outcome.ended == "failed":
+        return False, outcome.why
+    return confirmed(found.against_baseline, config.confirm.metric, outcome.why)
+
+
+def arena_of(config: ExperimentConfig, device: str, resources: Mapping[str, float]) -> Any:
+    """An arena with the windows of a comparison."""
+    settings = config.confirm
+    return arena(measured_as(config, capacity=settings.capacity, windows=settings.windows, window_s=settings.window_s), device, resources)
+
+
+def measure_in(ground: RemoteArena, arms: Mapping[str, Mapping[str, Any]]) -> Callable[[str, int, int], Block]:
+    """How `Rounds` measures a block there."""
+    return lambda arm, number, first_window: ground.block(arm, number, arms[arm], first_window)

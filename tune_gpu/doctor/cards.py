@@ -1,0 +1,175 @@
+"""The NVIDIA driver, its cards, and the CUDA libraries that are wanted and found."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any
+
+from tune_gpu.doctor.findings import Finding, fail, note, ok
+
+MIB = 2**20
+_WANTED_BY_WHISPER = ("libcublas.so.12", "libcublasLt.so.12")
+"""What CTranslate2 4 opens at run time."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """One card as NVML tells it."""
+
+    name: str
+    total_mib: float
+    used_mib: float
+    exclusive: bool
+    """Only one process may use it (compute mode)."""
+    mig: bool
+
+
+@dataclass(frozen=True)
+class Driver:
+    """The driver and its cards; `error` where it does not answer."""
+
+    version: str = ""
+    cuda: tuple[int, int] = (0, 0)
+    """The newest CUDA that it runs."""
+    cards: tuple[Card, ...] = ()
+    error: str = ""
+
+
+def read_driver(nvml: Any = None) -> Driver:
+    """Ask NVML (or what stands for it in tests)."""
+    if nvml is None:
+        nvml = importlib.import_module("pynvml")
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError as error:
+        return Driver(error=str(error))
+    try:
+        cuda = int(nvml.nvmlSystemGetCudaDriverVersion())
+        handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+        return Driver(_text(nvml.nvmlSystemGetDriverVersion()), (cuda // 1000, cuda % 1000 // 10), tuple(_card(nvml, handle) for handle in handles))
+    except nvml.NVMLError as error:
+        return Driver(error=str(error))
+    finally:
+        nvml.nvmlShutdown()
+
+
+def _card(nvml: Any, handle: Any) -> Card:
+    def told(work: Callable[[], Any], otherwise: Any) -> Any:
+        try:
+            return work()
+        except nvml.NVMLError:  # what this card does not offer
+            return otherwise
+
+    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    mode = told(lambda: nvml.nvmlDeviceGetComputeMode(handle), 0)
+    mig = told(lambda: nvml.nvmlDeviceGetMigMode(handle)[0], 0)
+    return Card(_text(nvml.nvmlDeviceGetName(handle)), memory.total / MIB, memory.used / MIB, mode in (1, 3), bool(mig))
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def check_driver(driver: Driver, device_files: Sequence[Path]) -> Iterator[Finding]:
+    """Driver, cards, their memory and modes, and the right to open their device files.
+
+    Args:
+        driver: as read.
+        device_files: `/dev/nvidia0` and so on, those that exist.
+    """
+    if driver.error or not driver.cards:
+        said = driver.error or "NVML sees no card"
+        if device_files:
+            yield fail("driver", f"{device_files[0]} is there, and NVML says: {said}",
+                       "reload the driver (a reboot after a driver update), or fix the container's --gpus option; nvidia-smi must list the card")  # fmt: skip
+        else:
+            yield note("driver", f"no NVIDIA GPU ({said})", "runs measure on the CPU and say so; for a GPU install its driver, or give the container --gpus all")
+        return
+    yield ok("driver", f"{driver.version}, runs CUDA up to {driver.cuda[0]}.{driver.cuda[1]}")
+    for path in device_files:
+        if not os.access(path, os.R_OK | os.W_OK):
+            yield fail("permissions", f"{path} cannot be opened", f"add this user to the group that owns it: ls -l {path}")
+    for index, card in enumerate(driver.cards):
+        yield from _check_card(index, card)
+
+
+def _check_card(index: int, card: Card) -> Iterator[Finding]:
+    name = f"card {index}"
+    said = f"{card.name}, {card.total_mib:.0f} MiB, {card.used_mib:.0f} in use" + (", MIG" if card.mig else "")
+    if card.exclusive:
+        yield fail(name, f"{said}; compute mode is exclusive: vLLM and Whisper cannot share it", f"nvidia-smi -i {index} -c DEFAULT (as root)")
+    elif card.used_mib > 0.5 * card.total_mib:
+        yield note(name, said, "others hold more than half of it: see nvidia-smi, and tune-gpu plan for what still fits")
+    else:
+        yield ok(name, said)
+
+
+def check_libraries(driver: Driver, torch_cuda: str | None, find: Callable[[str], str | None]) -> Iterator[Finding]:
+    """What torch and CTranslate2 want of CUDA, against what is here.
+
+    Args:
+        driver: as read; without a card nothing of CUDA is wanted.
+        torch_cuda: the CUDA that torch was built for (`12.8`), null for its CPU build, empty where there is no torch.
+        find: a library's name -> where it would be loaded from, or null.
+    """
+    if not driver.cards:
+        yield note("CUDA libraries", "not wanted: there is no card")
+        return
+    if torch_cuda is None or torch_cuda == "":
+        yield fail("CUDA for vLLM", "torch is its CPU build" if torch_cuda is None else "torch is not installed", "pip install 'tune-gpu[gpu]'")
+    else:
+        major = int(torch_cuda.partition(".")[0])
+        if major > driver.cuda[0]:
+            yield fail("CUDA for vLLM", f"torch wants CUDA {torch_cuda}, the driver runs up to {driver.cuda[0]}.{driver.cuda[1]}",
+                       f"update the driver, or install a torch for CUDA {driver.cuda[0]}")  # fmt: skip
+        else:
+            yield ok("CUDA for vLLM", f"torch wants CUDA {torch_cuda}, the driver runs up to {driver.cuda[0]}.{driver.cuda[1]}")
+    places = {name: find(name) for name in _WANTED_BY_WHISPER}
+    missing = [name for name, place in places.items() if place is None]
+    if missing:
+        yield fail("CUDA for Whisper", f"{', '.join(missing)}: not found", "pip install nvidia-cublas-cu12, and put its lib folder on LD_LIBRARY_PATH")
+    else:
+        yield ok("CUDA for Whisper", ", ".join(f"{name}: {place}" for name, place in places.items()))
+
+
+def device_files() -> list[Path]:
+    """`/dev/nvidia0` and so on."""
+    return sorted(path for path in Path("/dev").glob("nvidia[0-9]*") if re.fullmatch(r"nvidia\d+", path.name))
+
+
+def torch_cuda() -> str | None:
+    """As `check_libraries` takes it; torch is not imported, which would take seconds."""
+    spec = util.find_spec("torch")
+    if spec is None or not spec.origin:
+        return ""
+    text = (Path(spec.origin).parent / "version.py").read_text(encoding="utf-8")
+    found = re.search(r"^cuda[^=]*= ['\"]([\d.]+)['\"]", text, re.MULTILINE)
+    return found[1] if found else None
+
+
+def find_library(name: str) -> str | None:
+    """Where the loader, or CTranslate2 beside its own wheels, finds a shared library; null for nowhere."""
+    for folder in sorted(Path(sys.prefix).glob("lib/python3*/site-packages/nvidia/*/lib")):
+        if (folder / name).exists():
+            return str(folder / name)
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return None
+    return "the loader's path"
+
+
+def installed(distribution: str) -> str | None:
+    """Its version, null if it is not installed."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None

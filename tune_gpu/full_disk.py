@@ -1,0 +1,98 @@
+"""Whether a run failed because its folder can no longer be written."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from ray.tune import Stopper
+
+from tune_gpu.errors import UserError
+
+_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ESTALE})
+_PROBE_BYTES = 1 << 20
+
+
+def why_unwritable(folder: Path, error: BaseException | None) -> str | None:
+    """The reason in the system's words: from the error, from what caused it, or from trying; null if the folder can be written."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, OSError) and error.errno in _DISK and str(folder) in str(error):
+            return os.strerror(error.errno)
+        error = error.__cause__ or error.__context__
+    probe = folder / f".probe.{os.getpid()}"
+    try:
+        with probe.open("wb") as file:
+            file.write(bytes(_PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as failed:
+        return failed.strerror
+    finally:
+        _remove(probe)
+    return None
+
+
+class StopWhenUnwritable(Stopper):
+    """Ends a Tune run as soon as a line of it could not be written: Tune itself logs such an error and goes on measuring in vain."""
+
+    def __init__(self) -> None:
+        self.error: OSError | None = None
+        logging.getLogger("ray.tune.execution.tune_controller").addFilter(_in_one_line)
+        threading.excepthook = _thread_in_one_line  # TensorBoard writes from threads of its own
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002 - Tune names them
+        return self.error is not None
+
+    def stop_all(self) -> bool:
+        return self.error is not None
+
+    def note(self, error: OSError) -> None:
+        """From now on Tune's own failures to write are no news either."""
+        self.error = error
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+
+
+def unwritable(folder: Path, run_id: str, reason: str) -> UserError:
+    """What the user is told, as the last of the run: TensorBoard's writer, which tries once more when the program ends, fails in silence then."""
+    sys.unraisablehook = _unless_of_the_disk
+    return UserError(
+        f"{folder}: it can no longer be written ({reason}); what was measured until then is kept there; make room, then go on with --resume {run_id}"
+    )
+
+
+def _is_of_the_disk(error: BaseException | None) -> bool:
+    return isinstance(error, OSError) and error.errno in _DISK
+
+
+def _in_one_line(record: logging.LogRecord) -> bool:
+    """Tune's loggers may be the first to meet a full disk: their error is told, its stack is not."""
+    error = record.exc_info[1] if record.exc_info else None
+    if _is_of_the_disk(error):
+        record.msg, record.args, record.exc_info = f"{record.getMessage()} {error}", (), None
+    return True
+
+
+def _thread_in_one_line(ended: threading.ExceptHookArgs) -> None:
+    if _is_of_the_disk(ended.exc_value):
+        logging.getLogger(__name__).error("%s", ended.exc_value)
+    else:
+        threading.__excepthook__(ended)
+
+
+def _unless_of_the_disk(unraisable: sys.UnraisableHookArgs) -> None:
+    if not _is_of_the_disk(unraisable.exc_value):
+        sys.__unraisablehook__(unraisable)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return

@@ -1,0 +1,168 @@
+"""A plan for people: a table of candidates or a map of a large space, what each part takes, and why something cannot start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from tune_gpu.config import ExperimentConfig
+from tune_gpu.preflight.cards import cards
+from tune_gpu.preflight.space_plan import PlanRow, Preflight, rows_of
+from tune_gpu.preflight.values import Prediction, Verdict
+from tune_gpu.preflight.vectorised import VERDICTS, Predictions
+
+ROWS = 60
+"""More candidates than this are drawn as a map, unless `--rows` asks for more."""
+_MOST_VALUES = 12
+"""Of one parameter, in a map."""
+_MOST_ACCOUNTS = 4
+_STYLE = {Verdict.FITS: "green", Verdict.UNCERTAIN: "yellow", Verdict.INFEASIBLE: "red", Verdict.NOT_MODELLED: "dim"}
+
+
+def print_plan(console: Console, config: ExperimentConfig, preflight: Preflight, params: Mapping[str, np.ndarray], found: Predictions, rows: int = ROWS) -> None:
+    """The head, then a table of all candidates or a map, then the counts."""
+    device = preflight.device
+    console.print(
+        f"[bold]{config.name}[/] on {device.name} ({device.kind}): {device.total_mib:.0f} MiB, {device.used_mib:.0f} MiB held by neighbours; "
+        f"vLLM {preflight.vllm_version}", highlight=False, soft_wrap=True,
+    )
+    if len(found) <= rows:
+        listed = rows_of(params, found)
+        console.print(_table(list(params), listed))
+        for line in _accounts(listed):
+            console.print(line, highlight=False, soft_wrap=True)
+    else:
+        console.print(_map(config, params, found, console.width))
+        for verdict in (Verdict.INFEASIBLE, Verdict.UNCERTAIN, Verdict.NOT_MODELLED):
+            places = np.flatnonzero(found.verdict == VERDICTS.index(verdict))
+            if len(places):
+                said = _at(params, int(places[0]))
+                console.print(Text(f"{str(verdict).replace('_', ' ')}, for example {said}: {found.explain(int(places[0])).reason}"), soft_wrap=True)
+    counts = ", ".join(f"[{_STYLE[verdict]}]{found.count(verdict)} {str(verdict).replace('_', ' ')}[/]" for verdict in VERDICTS if found.count(verdict))
+    console.print(f"{len(found)} candidates: {counts}", highlight=False)
+
+
+def _table(names: Sequence[str], rows: Sequence[PlanRow]) -> Group:
+    """The candidates, and below them why some cannot start or are in doubt: each reason once, by its number."""
+    table = Table(header_style="bold", pad_edge=False)
+    for name in names:
+        table.add_column(name, overflow="fold")
+    for title in ("verdict", "why", "KV tokens", "sequences", "headroom MiB"):
+        table.add_column(title, justify="left" if title == "verdict" else "right", overflow="fold")
+    reasons: dict[str, int] = {}
+    for row in rows:
+        said, style = row.prediction, _STYLE[row.prediction.verdict]
+        number = "" if said.verdict is Verdict.FITS else str(reasons.setdefault(said.reason, len(reasons) + 1))
+        table.add_row(
+            *(_text(row.params.get(name)) for name in names), f"[{style}]{str(said.verdict).replace('_', ' ')}[/]", number,
+            f"{said.kv_cache_tokens.value:,}" if said.kv_cache_tokens else "-",
+            f"{said.max_concurrency:.2f}" if said.max_concurrency is not None else "-",
+            f"{said.headroom_mib:.0f}" if said.headroom_mib is not None else "-",
+        )
+    return Group(table, *(Text(f"{number}: {reason}") for reason, number in reasons.items()))
+
+
+def _accounts(rows: Sequence[PlanRow]) -> list[str]:
+    """What goes off vLLM's share beside the KV cache, once for each different account; and what Whisper takes."""
+    accounts: dict[str, Prediction] = {}
+    whisper: set[float] = set()
+    for row in rows:
+        if parts := row.prediction.parts_mib:
+            text = " + ".join(f"{parts[name]:.0f} {name.replace('_', ' ').replace('cuda', 'CUDA')}" for name in ("weights", "activation", "cuda_graphs", "non_torch") if parts[name])
+            accounts.setdefault(text, row.prediction)
+            whisper.add(parts["whisper"])
+    lines = [f"off vLLM's share, MiB: {text}{' (measured)' if said.calibrated else f' (± {said.uncertainty_mib:.0f})'}" for text, said in list(accounts.items())[:_MOST_ACCOUNTS]]
+    if len(accounts) > _MOST_ACCOUNTS:
+        lines.append(f"… and {len(accounts) - _MOST_ACCOUNTS} more; --json has each")
+    low, high = min(whisper, default=0.0), max(whisper, default=0.0)
+    if high:
+        lines.append(f"beside it, MiB: Whisper {low:.0f}" + (f" to {high:.0f}" if high > low else ""))
+    return lines
+
+
+def _map(config: ExperimentConfig, params: Mapping[str, np.ndarray], found: Predictions, width: int = 120) -> Table:
+    """Against vLLM's share: the KV cache and how many sequences it holds, and for each value of each other parameter which part may be launched."""
+    across = next((name for name, spec in config.parameters.items() if spec.target == "vllm.gpu_memory_utilization"), next(iter(params)))
+    columns = {name: np.array([_text(_plain(value)) for value in values]) for name, values in params.items()}
+    labels = {name: [_label(name, value) for value in _some(_values(given))] for name, given in params.items() if name != across}
+    widest = max(len(label) for label in ("sequences from", *(label for group in labels.values() for label in group)))
+    shares = _some(_values(params[across]), max(3, (width - widest - 4) // 8))
+    places = [np.flatnonzero(columns[across] == _text(share)) for share in shares]
+    table = Table(title=f"by {across}; what may be launched, as a part of its candidates", header_style="bold", title_justify="left", pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for share in shares:
+        table.add_column(_text(share), justify="right", no_wrap=True)
+    for title, values in (("KV tokens from", found.kv_cache_tokens), ("to", found.kv_cache_tokens), ("sequences from", found.max_concurrency), ("to", found.max_concurrency)):
+        table.add_row(f"[dim]{title}[/]", *(_end(values[here][found.allowed[here]], title) for here in places))
+    table.add_section()
+    table.add_row("all", *(_part(found.allowed[here]) for here in places))
+    for name, given in params.items():
+        if name == across:
+            continue
+        table.add_section()
+        for value in _some(_values(given)):
+            table.add_row(_label(name, value), *(_part(found.allowed[here[columns[name][here] == _text(value)]]) for here in places))
+    return table
+
+
+def _end(values: np.ndarray, title: str) -> str:
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return "-"
+    value = float(known.max() if title == "to" else known.min())
+    return f"{value / 1000:.0f}k" if value >= 10000 else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
+def _part(allowed: np.ndarray) -> str:
+    if not len(allowed):
+        return "-"
+    part = float(allowed.mean())
+    style = "green" if part == 1 else "red" if part == 0 else "yellow"
+    text = "all" if part == 1 else "none" if part == 0 else f"{min(max(100 * part, 1), 99):.0f} %"
+    return f"[{style}]{text}[/]"
+
+
+def _label(name: str, value: Any) -> str:
+    return f"{name}={_text(value)}" if value is not None else f"{name} not active"
+
+
+def _some(values: list[Any], most: int = _MOST_VALUES) -> list[Any]:
+    """At most a dozen, evenly."""
+    most = min(most, _MOST_VALUES)
+    if len(values) <= most:
+        return values
+    return [values[round(place)] for place in np.linspace(0, len(values) - 1, most)]
+
+
+def cards_table() -> Table:
+    """The cards that are known by name."""
+    table = Table(header_style="bold", pad_edge=False)
+    for title in ("card", "MiB (nvidia-smi)", "MiB (CUDA)"):
+        table.add_column(title, justify="left" if title == "card" else "right")
+    for card in cards().values():
+        table.add_row(card.name, f"{card.nvml_mib:.0f}", f"{card.cuda_mib:.0f}")
+    return table
+
+
+def _at(params: Mapping[str, np.ndarray], index: int) -> str:
+    return ", ".join(f"{name}={_text(_plain(values[index]))}" for name, values in params.items() if values[index] is not None)
+
+
+def _values(column: np.ndarray) -> list[Any]:
+    seen: dict[str, Any] = {}
+    for value in column:
+        seen.setdefault(_text(_plain(value)), _plain(value))
+    return list(seen.values())
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _text(value: Any) -> str:
+    return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

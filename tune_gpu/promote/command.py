@@ -1,0 +1,261 @@
+"""`tune-gpu promote`: a winner to files that can be deployed, applied and taken back."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from tune_gpu.compare.metrics import standard_metrics
+from tune_gpu.config import ExperimentConfig, PromoteSettings
+from tune_gpu.config_loader import apply_overrides, check_config
+from tune_gpu.errors import UserError
+from tune_gpu.finished_run import FinishedRun, read_finished_run
+from tune_gpu.interrupt import terminated_as_interrupt
+from tune_gpu.promote.apply import Deployer, RolledBack, folder_of, target_of
+from tune_gpu.promote.audit import Audit
+from tune_gpu.promote.bundle import MANIFEST, Bundle, bundle_of, read_bundle, write_bundle
+from tune_gpu.promote.evidence import evidence_of, expected_turn_ms, target_device
+from tune_gpu.promote.gate import Condition, Evidence, conditions
+from tune_gpu.promote.gate import check as check_gate
+from tune_gpu.promote.installed import Installation
+from tune_gpu.promote.render import services_of
+from tune_gpu.promote.watch import Expected, Watcher
+from tune_gpu.redaction import restore_secrets
+from tune_gpu.workload.audio import load_utterances
+
+_PATIENCE = 1_000_000
+OK, REFUSED, ROLLED_BACK, NOT_SERVING = 0, 1, 3, 4
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.argument("run_id", required=False)
+@click.argument("overrides", nargs=-1)
+@click.option("--out", metavar="FOLDER", help="Where to write (default: artifacts/promotions/<experiment>/<run_id>).")
+@click.option(
+    "--soak-s", type=click.FloatRange(min=0, min_open=True), help="How long the winner is held under load (default: promote.soak_s)."
+)
+@click.option("--target", type=click.Choice(["systemd", "process"]), help="Where services run (default: promote.target).")
+@click.option("--apply", "apply_", is_flag=True, help="Install what was written, restart, watch; rolls back by itself when it falls short.")
+@click.option("--rollback", is_flag=True, help="Undo the last --apply (RUN_ID may be left out).")
+@click.option("--json", "as_json", is_flag=True, help="Print the gate's verdict as JSON on standard output, the rest on standard error.")
+def promote(
+    run_id: str | None,
+    overrides: tuple[str, ...],
+    out: str | None,
+    soak_s: float | None,
+    target: str | None,
+    apply_: bool,
+    rollback: bool,
+    as_json: bool,
+) -> None:
+    """Turn a run's winner into a deployment that can be reviewed, applied and taken back.
+
+    A gate first: confirmed by a comparison with the baseline; measured on the target's kind of device; no out-of-memory event; beside the
+    neighbours that it will have; better than the baseline by promote.min_gain_pct in promote.metric, and worse in nothing beyond
+    confirm.tolerances; and a soak: held under load for promote.soak_s without a failure or a growing memory. Then it writes vLLM's YAML
+    (vllm serve --config), Whisper's settings, an env file each, the units' files, changes.diff, rollback.sh and a manifest with hashes.
+
+    --apply installs exactly those files, restarts Whisper, then vLLM, waits for /health and takes live voice turns; what falls short is
+    rolled back. Keys belong into INSTALL_DIR/secrets.env, which the units read; to probe, promote reads them from its own environment.
+
+    \b
+      tune-gpu promote 20260131-120000
+      tune-gpu promote 20260131-120000 --apply
+      tune-gpu promote --rollback
+      tune-gpu promote 20260131-120000 --target process promote.install_dir=./deployed promote.soak_s=60 promote.device=cpu
+
+    Settings under promote, confirm, run and ray may be overridden with KEY=VALUE; tune_gpu/config.py lists them.
+
+    Exit codes: 0 written, applied or rolled back as asked; 1 the gate refused (each condition not met is named); 2 bad input;
+    3 applied, fell short, and rolled back; 4 rolled back, but something that served before does not answer; 130 interrupted.
+    """
+    console = Console(stderr=as_json)
+    if run_id is not None and "=" in run_id:
+        overrides, run_id = (run_id, *overrides), None
+    given = [*overrides, *([f"promote.target={target}"] if target else []), *([f"promote.soak_s={soak_s}"] if soak_s else [])]
+    try:
+        if apply_ and rollback:
+            raise UserError("--apply and --rollback: give one of them")
+        with terminated_as_interrupt():
+            if rollback:
+                sys.exit(_rollback(console, run_id, given))
+            if run_id is None:
+                raise UserError("RUN_ID is missing: which run's winner? (only --rollback goes without)")
+            sys.exit(_promote(console, run_id, given, out, apply_, soak_anew=soak_s is not None, as_json=as_json))
+    except UserError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        click.echo("interrupted; what runs is as it was before", err=True)
+        sys.exit(130)
+
+
+def _promote(console: Console, run_id: str, overrides: list[str], out: str | None, apply_: bool, *, soak_anew: bool, as_json: bool) -> int:
+    run = read_finished_run(_setting(overrides, "run.artifacts_dir", "artifacts"), run_id, overrides, "promote")
+    settings = run.config.promote
+    check_config(run.config)
+    check_gate(settings, [metric.name for metric in standard_metrics(run.config.objective.latency_percentile)])
+    target = target_of(settings)
+    units = [settings.whisper.unit, settings.vllm.unit]
+    if apply_:
+        target.check(units)
+    folder = Path(out).expanduser().resolve() if out else run.folder.root / "promotions" / run.folder.experiment / run_id
+    say = _sayer(console)
+    device = target_device(settings, target)
+    evidence = evidence_of(run)
+    found = conditions(evidence, device, settings)
+    services = services_of(run.config, run.winner, device.kind)
+    bundle = bundle_of(services, target, folder_of(settings))
+    about = about_of(run, evidence, device.kind)
+    for condition in found:
+        _tell(console, condition)
+    refused = not all(condition.holds for condition in found)
+    kept = None if soak_anew or refused else _kept(folder, bundle, about)
+    if kept is not None:
+        say(f"written and soaked at {kept['created_at']}: {folder}")
+    elif not refused:
+        condition, soak = _soak(run, device.kind, say)
+        _tell(console, condition)
+        found, refused = [*found, condition], not condition.holds
+    if kept is None:
+        verdict = {"schema_version": 1, "run_id": run_id, "passed": not refused, "conditions": [condition.as_dict() for condition in found]}
+        verdict |= {} if refused and not any(condition.name == "soak" for condition in found) else {"soak": soak}
+        _write_verdict(folder, verdict)
+    if as_json:
+        click.echo((folder / "gate.json").read_text())
+    if refused:
+        unmet = ", ".join(condition.name for condition in found if not condition.holds)
+        console.print(f"refused: {unmet}; nothing was deployed", style="red", highlight=False, soft_wrap=True)
+        return REFUSED
+    if kept is None:
+        today = bundle_of(services_of(run.config, run.config.baseline or run.winner, device.kind), target, folder_of(settings))
+        write_bundle(folder, bundle, today, target, units, about)
+        say(f"written for review: {folder} (changes.diff says what changes; apply with the same command and --apply)")
+    return _apply(console, run, folder, evidence.comparison or {}, device.kind) if apply_ else OK
+
+
+def about_of(run: FinishedRun, evidence: Evidence, kind: str) -> dict[str, Any]:
+    """What a written promotion is of: where this is the same, it need not be soaked again."""
+    return {
+        "run_id": run.folder.run_id,
+        "experiment": run.folder.experiment,
+        "params": run.winner,
+        "device": kind,
+        "target": run.config.promote.target,
+        "compared_at": (evidence.comparison or {}).get("ended_at"),
+    }
+
+
+def _apply(console: Console, run: FinishedRun, folder: Path, comparison: Mapping[str, Any], kind: str) -> int:
+    written = read_bundle(folder)
+    assert written is not None
+    bundle, manifest = written
+    settings, experiment = run.config.promote, run.folder.experiment
+    deployer = _deployer(run.config, {"run_id": run.folder.run_id, "experiment": experiment}, _sayer(console), run.folder.root)
+    model = settings.served_model_name or next(
+        service for service in services_of(run.config, run.winner, kind) if service.name == "vllm"
+    ).config_value("served-model-name")
+    expected = Expected(model, kind, expected_turn_ms(comparison))
+    fell = deployer.apply(run.folder.run_id, experiment, bundle.installable, manifest["before"], expected)
+    if fell is None:
+        console.print(
+            f"applied: {run.folder.run_id} serves; undo with tune-gpu promote --rollback",
+            style="bold green",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return OK
+    return _told_back(console, fell, ROLLED_BACK)
+
+
+def _rollback(console: Console, run_id: str | None, overrides: list[str]) -> int:
+    artifacts_dir = _setting(overrides, "run.artifacts_dir", "artifacts")
+    if run_id is not None:
+        config = read_finished_run(artifacts_dir, run_id, overrides, "promote --rollback").config
+    else:
+        config = apply_overrides(ExperimentConfig(), overrides)
+    last = Installation(folder_of(config.promote)).peek()
+    if last is None:
+        raise UserError(f"promote --rollback: nothing that promote installed is in force in {folder_of(config.promote)}")
+    if run_id is not None and last.run_id != run_id:
+        raise UserError(f"promote --rollback {run_id}: the last that was applied is {last.run_id}; leave RUN_ID out to undo that")
+    promoted: PromoteSettings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(PromoteSettings), dict(last.settings)))  # type: ignore[assignment]
+    about = {"run_id": last.run_id, "experiment": last.experiment}
+    deployer = _deployer(replace(config, promote=promoted), about, _sayer(console), Path(artifacts_dir).expanduser().resolve())
+    change, back = deployer.rollback()
+    if not back.serving:
+        return _told_back(console, back, NOT_SERVING)
+    console.print(f"rolled back: what {change.run_id} had replaced runs again", style="bold green", highlight=False, soft_wrap=True)
+    return OK
+
+
+def _deployer(config: ExperimentConfig, about: dict[str, Any], say: Any, root: Path) -> Deployer:
+    audit = Audit(root / "promotions" / "audit.jsonl", about, lambda line: say(f"  {line}"))
+    return Deployer.of(config.promote, Watcher(config.promote, config.workload, load_utterances(config.workload.audio)), audit)
+
+
+def _told_back(console: Console, back: RolledBack, code: int) -> int:
+    console.print(f"rolled back: {back.why}", style="red", highlight=False, soft_wrap=True)
+    if back.serving:
+        return code
+    console.print(
+        f"the files are as they were, but not all that served before answers: {back.then}", style="red", highlight=False, soft_wrap=True
+    )
+    return NOT_SERVING
+
+
+def _soak(run: FinishedRun, kind: str, say: Any) -> tuple[Condition, dict[str, Any]]:
+    from trainables.arena import ArenaLost, arena, measured_as
+    from tune_gpu.promote.soak import hold_under_load, judge
+    from tune_gpu.ray_session import local_or_joined_ray
+    from tune_gpu.resources import arena_resources
+
+    settings = run.config.promote
+    restore_secrets(run.config)
+    say(f"soak: the winner is held under load for {settings.soak_s:g} s")
+    # A long soak may be disturbed more often than an evaluation: such windows are held again, they are no failure of the winner.
+    patient = replace(run.config, telemetry=replace(run.config.telemetry, max_invalid_windows=_PATIENCE))
+    config = measured_as(patient, capacity=False, windows=None, window_s=None)
+    try:
+        with local_or_joined_ray(config.ray), arena(config, kind, arena_resources(config, kind)) as ground:
+            soak = hold_under_load(ground, run.winner, settings.soak_s, say)
+    except ArenaLost as error:
+        return Condition("soak", False, str(error)), {}
+    return judge(soak, settings.soak_growth_pct), soak.as_dict()
+
+
+def _kept(folder: Path, bundle: Bundle, about: dict[str, Any]) -> dict[str, Any] | None:
+    """The manifest of a promotion that was written before for the same winner, comparison and target: it need not be soaked again."""
+    written = read_bundle(folder)
+    if written is None or any(written[1].get(key) != value for key, value in about.items()) or written[0] != bundle:
+        return None
+    return written[1]
+
+
+def _write_verdict(folder: Path, verdict: dict[str, Any]) -> None:
+    from tune_gpu.whole_files import write_whole
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MANIFEST).unlink(missing_ok=True)  # what was refused cannot be applied
+    write_whole(folder / "gate.json", json.dumps(verdict, indent=2, ensure_ascii=False) + "\n")
+
+
+def _tell(console: Console, condition: Condition) -> None:
+    mark, style = ("ok", None) if condition.holds else ("NOT MET", "red")
+    console.print(f"{condition.name}: {mark}: {condition.said}", style=style, highlight=False, soft_wrap=True)
+
+
+def _sayer(console: Console) -> Any:
+    return lambda line: console.print(line, highlight=False, soft_wrap=True)
+
+
+def _setting(overrides: list[str], key: str, default: str) -> str:
+    return dict(override.partition("=")[::2] for override in overrides).get(key, default)

@@ -1,0 +1,50 @@
+"""What is known of a run's winner and of the device that it goes to, read from artifacts and from this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tune_gpu.config import PromoteSettings
+from tune_gpu.devices import choose_device
+from tune_gpu.errors import UserError
+from tune_gpu.finished_run import FinishedRun, read_comparison
+from tune_gpu.promote.gate import Evidence, TargetDevice
+from tune_gpu.promote.target import Target
+from tune_gpu.telemetry.neighbours import neighbours_on
+from tune_gpu.telemetry.probe import nvidia_cards, open_probe
+
+
+def evidence_of(run: FinishedRun) -> Evidence:
+    """The run's lines and the newest comparison of its winner with the baseline (`comparison.json`, or the run's own confirmation).
+
+    Raises UserError for artifacts that are half written or another's.
+    """
+    read = [read_comparison(run.folder, name) for name in ("comparison.json", "confirmation.json")]
+    there = [content for content in read if content is not None]
+    newest = max(there, key=lambda content: str(content["ended_at"]), default=None)
+    return Evidence(run.winner, newest, run.lines, run.device)
+
+
+def target_device(settings: PromoteSettings, target: Target) -> TargetDevice:
+    """The target's device as it is seen from here. Raises UserError for a kind that is none."""
+    if settings.device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"promote.device={settings.device}: allowed are auto, cpu, cuda")
+    kind = choose_device("auto").kind if settings.device == "auto" else settings.device
+    if kind == "cuda" and not nvidia_cards():
+        return TargetDevice(kind, None, settings.neighbours_mib)
+    probe = open_probe(kind)
+    try:
+        ours = [pid for unit in (settings.vllm.unit, settings.whisper.unit) for pid in target.pids(unit)]
+        others = neighbours_on(probe, ours).mib
+        return TargetDevice(kind, probe.info.name, others if settings.neighbours_mib is None else settings.neighbours_mib)
+    finally:
+        probe.close()
+
+
+def expected_turn_ms(comparison: Mapping[str, Any]) -> float | None:
+    """The winner's median voice turn, as the comparison measured it."""
+    for finding in comparison.get("findings", []):
+        if finding["metric"] == "voice_turn_ms.p50" and finding["effect"] is not None:
+            return float(finding["effect"]["ours"])
+    return None

@@ -1,0 +1,143 @@
+"""The conditions under which a winner may be deployed. Each says what it found, whether it holds or not; all of them must."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tune_gpu.config import PromoteSettings
+from tune_gpu.errors import UserError
+
+DEVICE_KINDS = ("cuda", "cpu")
+"""What a measurement can have been made on; `replayed` and `simulated` numbers are none."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One condition."""
+
+    name: str
+    holds: bool
+    said: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the gate's record."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class TargetDevice:
+    """Where it is to be deployed."""
+
+    kind: str
+    name: str | None
+    """Of the card; null where it is not known from here."""
+    neighbours_mib: float | None
+    """What others use on it; null where it is not known from here."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of the winner."""
+
+    winner: Mapping[str, Any]
+    comparison: Mapping[str, Any] | None
+    """The newest of the run's comparison with the baseline; null if there is none."""
+    lines: Sequence[Mapping[str, Any]]
+    """The run's evaluations."""
+    device: Mapping[str, Any]
+    """On which they were made."""
+
+
+def conditions(evidence: Evidence, target: TargetDevice, settings: PromoteSettings) -> list[Condition]:
+    """All but the soak, which is measured only when these hold."""
+    comparison = evidence.comparison
+    if comparison is None:
+        return [
+            Condition("confirmed", False, "the winner was never compared with the baseline: run tune-gpu compare"),
+            _device(evidence.device, target),
+            _oom(evidence),
+        ]
+    return [
+        _confirmed(evidence, comparison),
+        _device(comparison.get("device") or {}, target),
+        _oom(evidence),
+        _neighbours(comparison, target, settings),
+        gain(comparison, settings),
+        no_worse(comparison),
+    ]
+
+
+def _confirmed(evidence: Evidence, comparison: Mapping[str, Any]) -> Condition:
+    compared = comparison["arms"][comparison["ours"]]["params"]
+    if dict(compared) != dict(evidence.winner):
+        return Condition("confirmed", False, f"the comparison is of {dict(compared)}, the winner is {dict(evidence.winner)}: compare again")
+    return Condition("confirmed", bool(comparison["confirmed"]), str(comparison["confirmed_why"]))
+
+
+def _device(measured: Mapping[str, Any], target: TargetDevice) -> Condition:
+    kind, name = measured.get("kind"), measured.get("name")
+    if kind not in DEVICE_KINDS:
+        return Condition("device", False, f"measured on {kind!r}, which is no device: such numbers are never deployed")
+    if kind != target.kind:
+        return Condition("device", False, f"measured on {kind}, the target is {target.kind}")
+    if kind == "cuda" and target.name is not None and name != target.name:
+        return Condition("device", False, f"measured on {name}, the target is {target.name}")
+    return Condition("device", True, f"measured on {kind} ({name}), as the target is")
+
+
+def _oom(evidence: Evidence) -> Condition:
+    of_winner = [line for line in evidence.lines if line["params"] == dict(evidence.winner)]
+    events = sum(int(line["metrics"].get("oom_events") or 0) for line in of_winner)
+    killed = [line["candidate_id"] for line in of_winner if line["failure"] and line["failure"]["kind"] in ("oom", "startup_oom")]
+    if evidence.comparison is not None:
+        events += int(evidence.comparison["arms"][evidence.comparison["ours"]].get("oom_events") or 0)
+    if killed:
+        return Condition("oom", False, f"the winner ran out of memory in {', '.join(killed)}")
+    return Condition("oom", events == 0, f"{events} out-of-memory events while the winner was measured")
+
+
+def _neighbours(comparison: Mapping[str, Any], target: TargetDevice, settings: PromoteSettings) -> Condition:
+    beside = float(comparison.get("memory_in_use_at_start_mib") or 0.0)
+    if target.neighbours_mib is None:
+        return Condition("neighbours", False, "what others use on the target is not known from here: set promote.neighbours_mib")
+    said = f"measured beside {beside:.0f} MiB of others, the target has {target.neighbours_mib:.0f} MiB"
+    return Condition("neighbours", target.neighbours_mib <= beside + settings.neighbours_tolerance_mib, said)
+
+
+def gain(comparison: Mapping[str, Any], settings: PromoteSettings) -> Condition:
+    """Shown better than the baseline, and by enough."""
+    finding = next((found for found in comparison["findings"] if found["metric"] == settings.metric), None)
+    if finding is None or finding["effect"] is None:
+        return Condition("gain", False, f"{settings.metric} was not compared")
+    effect, sign = finding["effect"], 1.0 if finding["higher_is_better"] else -1.0
+    pct = effect["estimate"] if finding["unit"] == "%" else 100.0 * effect["estimate"] / (abs(effect["theirs"]) or 1.0)
+    said = f"{settings.metric} is {sign * pct:.1f} % better than the baseline's ({finding['verdict']}); wanted: {settings.min_gain_pct:g} %, and shown"
+    return Condition("gain", finding["verdict"] == "better" and sign * pct >= settings.min_gain_pct, said)
+
+
+def no_worse(comparison: Mapping[str, Any]) -> Condition:
+    """No metric is measured worse than the baseline's by more than its tolerance."""
+    worse = []
+    for finding in comparison["findings"]:
+        effect = finding["effect"]
+        loss = 0.0 if effect is None else effect["estimate"] * (-1.0 if finding["higher_is_better"] else 1.0)
+        if loss > finding["tolerance"]:
+            worse.append(f"{finding['metric']} is worse by {loss:.4g} {finding['unit']} (tolerated: {finding['tolerance']:g})")
+    return Condition("no_worse", not worse, "; ".join(worse) or "no metric is worse than its tolerance allows")
+
+
+def check(settings: PromoteSettings, metrics: Sequence[str]) -> None:
+    """Raises UserError for settings that make no gate."""
+    rules = [
+        (settings.metric in metrics, f"promote.metric={settings.metric}: allowed: {', '.join(metrics)}"),
+        (settings.min_gain_pct >= 0, f"promote.min_gain_pct={settings.min_gain_pct}: allowed is 0 or more"),
+        (settings.soak_s > 0, f"promote.soak_s={settings.soak_s}: allowed is above 0"),
+        (settings.health_deadline_s > 0, f"promote.health_deadline_s={settings.health_deadline_s}: allowed is above 0"),
+        (settings.probes >= 0, f"promote.probes={settings.probes}: allowed is 0 or more"),
+        (settings.probe_max_ratio > 0, f"promote.probe_max_ratio={settings.probe_max_ratio}: allowed is above 0"),
+    ]
+    for holds, message in rules:
+        if not holds:
+            raise UserError(message)

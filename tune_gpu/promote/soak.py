@@ -1,0 +1,108 @@
+"""The soak: the winner held under load, long enough that a failure or a growing memory shows."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from scipy.stats import theilslopes
+
+from tune_gpu.promote.gate import Condition
+
+_SLACK_MIB = 16.0
+"""Growth that is no growth, whatever the share: allocators round."""
+
+
+class Ground(Protocol):
+    """Where the winner is held: `trainables.arena.RemoteArena`."""
+
+    def hold(self, params: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Deploy; the failure, if it does not start."""
+
+    def load(self) -> dict[str, Any]:
+        """One window of load."""
+
+
+@dataclass
+class Soak:
+    """What was seen."""
+
+    wanted_s: float
+    seconds: float = 0.0
+    n_requests: int = 0
+    errors: list[str] = field(default_factory=list)
+    oom_events: int = 0
+    memory_mib: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    """Service -> (seconds since the start, peak in that window)."""
+    failure: Mapping[str, Any] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the gate's record."""
+        return {
+            "wanted_s": self.wanted_s,
+            "seconds": round(self.seconds, 1),
+            "n_requests": self.n_requests,
+            "errors": dict(Counter(self.errors)),
+            "oom_events": self.oom_events,
+            "memory_mib": {name: [[round(t, 1), round(m, 1)] for t, m in series] for name, series in self.memory_mib.items()},
+            "growth_mib": {name: round(growth_mib(series), 1) for name, series in self.memory_mib.items()},
+            "failure": self.failure,
+        }
+
+
+def hold_under_load(ground: Ground, params: Mapping[str, Any], seconds: float, said: Callable[[str], None]) -> Soak:
+    """Windows of load, one after another, until the time is over or something fails."""
+    soak = Soak(seconds)
+    soak.failure = ground.hold(params)
+    started = told = time.monotonic()
+    while soak.failure is None and (soak.seconds < seconds or not soak.n_requests):
+        seen = ground.load()
+        now = time.monotonic()
+        soak.seconds, soak.failure = now - started, seen["failure"]
+        if soak.failure is None:
+            soak.n_requests += seen["n_requests"]
+            soak.errors += seen["errors"]
+            soak.oom_events += seen["oom_events"]
+            for name, peak in seen["service_memory_mib"].items():
+                soak.memory_mib.setdefault(name, []).append((soak.seconds, peak))
+        if now - told > 10.0:
+            told = now
+            said(f"  soak: {soak.seconds:.0f} of {seconds:.0f} s, {soak.n_requests} requests, {len(soak.errors)} failed")
+    return soak
+
+
+def growth_mib(series: Sequence[tuple[float, float]]) -> float:
+    """How much the memory has grown over the soak: the Theil-Sen slope (robust against single peaks) times the time, where it is shown to rise.
+
+    The first window is left out: caches fill in it. Too few windows for a slope: the last against the first.
+    """
+    later = series[1:]
+    if len(later) < 2:
+        return 0.0
+    times, values = np.array([t for t, _ in later]), np.array([m for _, m in later])
+    if len(later) < 5:
+        return float(values[-1] - values[0])
+    slope, _, low, _ = theilslopes(values, times, alpha=0.95)
+    return float(slope * (times[-1] - times[0])) if low > 0 else 0.0
+
+
+def judge(soak: Soak, growth_pct: float) -> Condition:
+    """Whether it went without a failure and without a growing memory."""
+    problems = []
+    if soak.failure is not None:
+        problems.append(f"{soak.failure['kind']} after {soak.seconds:.0f} s: {soak.failure['message']}")
+    if soak.errors:
+        counted = ", ".join(f"{number} {error}" for error, number in Counter(soak.errors).items())
+        problems.append(f"of {soak.n_requests} requests failed: {counted}")
+    if soak.oom_events:
+        problems.append(f"{soak.oom_events} out-of-memory events")
+    for name, series in soak.memory_mib.items():
+        grown, allowed = growth_mib(series), max(_SLACK_MIB, growth_pct / 100.0 * float(np.median([m for _, m in series])))
+        if grown > allowed:
+            problems.append(f"{name}'s memory grew by {grown:.0f} MiB in {soak.seconds:.0f} s (allowed {allowed:.0f})")
+    fine = f"{soak.seconds:.0f} s under load: {soak.n_requests} requests without a failure, no growing memory"
+    return Condition("soak", not problems, "; ".join(problems) or fine)

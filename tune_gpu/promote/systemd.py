@@ -1,0 +1,114 @@
+"""systemd as a target: a drop-in for each unit, and `systemctl`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from tune_gpu.errors import UserError
+from tune_gpu.promote.render import SECRETS, Service
+from tune_gpu.promote.target import TargetError
+from tune_gpu.services.guard import descendants
+
+DROP_IN = "50-tune-gpu.conf"
+_TIMEOUT_S = 120.0
+
+
+class Systemd:
+    """Units that exist already; a drop-in gives each its new command line.
+
+    Args:
+        folder: where units are configured (`/etc/systemd/system`).
+        systemctl: the program.
+    """
+
+    def __init__(self, folder: Path, systemctl: str = "systemctl") -> None:
+        self._folder, self._systemctl = folder, systemctl
+
+    def unit_files(self, services: Sequence[Service], install: Path) -> dict[Path, str]:
+        """One drop-in a unit; vLLM's starts after Whisper's, because it takes its share of what is left."""
+        return {
+            self._folder / f"{service.unit}.d" / DROP_IN: _drop_in(service, install, [other.unit for other in services[:number]])
+            for number, service in enumerate(services)
+        }
+
+    def check(self, units: Sequence[str]) -> None:
+        """systemctl is there and knows the units."""
+        if shutil.which(self._systemctl) is None:
+            raise UserError(f"promote.target=systemd: there is no {self._systemctl} here; allowed elsewhere: promote.target=process")
+        for unit in units:
+            done = self._run("cat", unit, check=False)
+            if done.returncode != 0:
+                said = (done.stderr or done.stdout).strip().splitlines() or ["no such unit"]
+                raise UserError(f"promote.target=systemd: unit {unit}: {said[0]}")
+
+    def reload(self) -> None:
+        """`systemctl daemon-reload`."""
+        self._run("daemon-reload")
+
+    def start(self, unit: str) -> None:
+        """`systemctl start --no-block`: `/health` says when it is ready."""
+        self._run("reset-failed", unit, check=False)
+        self._run("start", "--no-block", unit)
+
+    def stop(self, unit: str) -> None:
+        """`systemctl stop`."""
+        self._run("stop", unit)
+
+    def failure(self, unit: str) -> str | None:
+        """What systemd says of a unit that has failed."""
+        state = self._run("is-active", unit, check=False).stdout.strip()
+        if state != "failed":
+            return None
+        shown = self._run("show", "--property=Result,ExecMainStatus", unit, check=False).stdout.split()
+        return f"{unit} is failed ({', '.join(shown)})"
+
+    def pids(self, unit: str) -> list[int]:
+        """The main process and what it has started."""
+        main = self._run("show", "--property=MainPID", "--value", unit, check=False).stdout.strip()
+        return [int(main), *descendants(int(main))] if main.isdigit() and main != "0" else []
+
+    def shell(self, units: Sequence[str]) -> list[str]:
+        """The same commands for a shell."""
+        command = shlex.quote(self._systemctl)
+        named = [shlex.quote(unit) for unit in units]
+        return [
+            f"{command} daemon-reload",
+            f"{command} stop {' '.join(reversed(named))}",
+            *(f"{command} start {unit}" for unit in named),
+        ]
+
+    def _run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        command = [self._systemctl, *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, env={**os.environ, "LC_ALL": "C"})
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise TargetError(f"{' '.join(command)}: {error}") from error
+        if check and done.returncode != 0:
+            said = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
+            raise TargetError(f"{' '.join(command)}: {said[0]}")
+        return done
+
+
+def _drop_in(service: Service, install: Path, after: Sequence[str]) -> str:
+    lines = ["# Written by tune-gpu promote; taken back by tune-gpu promote --rollback."]
+    lines += ["[Unit]", f"After={' '.join(after)}"] if after else []
+    lines += [
+        "[Service]",
+        f"EnvironmentFile={install / f'{service.name}.env'}",
+        f"EnvironmentFile=-{install / SECRETS}",
+        "ExecStart=",
+        f"ExecStart={' '.join(_quoted(part) for part in service.command)}",
+    ]
+    lines += [f"CPUAffinity={' '.join(map(str, service.cores))}"] if service.cores else []
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(part: str) -> str:
+    """As systemd.service(5) wants it: specifiers and variables escaped, quoted where there is a space."""
+    escaped = part.replace("%", "%%").replace("$", "$$")
+    return '"' + escaped.replace("\\", "\\\\").replace('"', '\\"') + '"' if any(c in part for c in " \t\"'\\;") else escaped

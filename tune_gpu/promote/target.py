@@ -1,0 +1,42 @@
+"""What a promotion needs of the place it is deployed to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from tune_gpu.promote.render import Service
+
+
+class TargetError(RuntimeError):
+    """The target did not do what was asked."""
+
+
+class Target(Protocol):
+    """Starts and stops deployed services."""
+
+    def unit_files(self, services: Sequence[Service], install: Path) -> dict[Path, str]:
+        """Destination -> content of what makes the target start the services with the files in `install`."""
+
+    def check(self, units: Sequence[str]) -> None:
+        """Raises UserError where it could not be used: it is not there, a unit is unknown."""
+
+    def reload(self) -> None:
+        """Read changed unit files. Raises TargetError."""
+
+    def start(self, unit: str) -> None:
+        """Start; does not wait until it is ready. Raises TargetError."""
+
+    def stop(self, unit: str) -> None:
+        """Stop, if it runs; returns when it has ended. Raises TargetError."""
+
+    def failure(self, unit: str) -> str | None:
+        """Why it will not become ready; null while it may."""
+
+    def pids(self, unit: str) -> list[int]:
+        """Its processes."""
+
+    def shell(self, units: Sequence[str]) -> list[str]:
+        """Shell commands that reload and restart the units, in this order (for `rollback.sh`)."""

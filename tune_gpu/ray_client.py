@@ -1,0 +1,76 @@
+"""`ray://`: Tune runs on the cluster then, searcher and all, and its results come back through a queue as they arrive."""
+
+# ruff: noqa: ARG002 - Tune names the arguments of its hooks
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ray import tune
+from ray.util.queue import Queue
+
+from tune_gpu.retries import Cause
+from tune_gpu.tournament import Candidate
+
+Ended = Callable[[Candidate, str | None, list[Cause]], None]
+
+
+def through_client() -> bool:
+    """Whether this process is joined to its cluster by `ray://`."""
+    import ray.util.client
+
+    return bool(ray.util.client.ray.is_connected())
+
+
+class Courier(tune.Callback):
+    """Sends home what the driver would have heard itself."""
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._queue.put(("began", trial.config["candidate"], None, []))
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._queue.put(("ended", trial.config["candidate"], trial.last_result["line_json"], []))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._queue.put(("ended", trial.config["candidate"], None, trial.config.get("retries", [])))
+
+
+@contextlib.contextmanager
+def courier(began: Callable[[Candidate], None], ended: Ended) -> Iterator[Courier]:
+    """A callback for the Tuner; what it sends is handed on from a thread of this process, all of it before the block is left.
+
+    Args:
+        began: a candidate's trial has started.
+        ended: a candidate, its line as JSON (null if its process was lost), and the causes of its retries.
+    """
+    queue = Queue(actor_options={"num_cpus": 0})
+    failed: list[BaseException] = []
+
+    def listen() -> None:
+        while (message := queue.get()) is not None:
+            kind, candidate, line, causes = message
+            try:
+                if kind == "began":
+                    began(Candidate(**candidate))
+                else:
+                    ended(Candidate(**candidate), line, list(causes))
+            except BaseException as error:  # a full disk, say: told to who waits
+                failed.append(error)
+
+    thread = threading.Thread(target=listen, name="tune-gpu-courier", daemon=True)
+    thread.start()
+    try:
+        yield Courier(queue)
+    finally:
+        queue.put(None)
+        thread.join()
+        queue.shutdown()
+    if failed:
+        raise failed[0]
+

@@ -1,0 +1,88 @@
+"""Ray for the time of a command: a local one that ends with it, or a cluster that is joined."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+
+from tune_gpu.config import ExperimentConfig, RaySettings
+from tune_gpu.errors import UserError
+from tune_gpu.interrupt import handler_kept
+from tune_gpu.local_ray import loopback_only, reaper_of, remove_session
+from tune_gpu.resources import check_cards
+from tune_gpu.services.guard import descendants
+
+_RAY_ENVIRONMENT = {
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a model's path may be relative to where the user stands
+    "RAY_kill_child_processes_on_worker_exit": "0",  # each has a guard, which ends more than Ray would, and must live to do it
+    # Ray runs its workers at niceness 15: whatever else the machine does would delay the load generator and pass for a slow service.
+    "RAY_worker_niceness": "0",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+
+@contextlib.contextmanager
+def local_or_joined_ray(settings: RaySettings, n_cards: int | None = None) -> Iterator[None]:
+    """Join the cluster of `ray.address`, or start a local Ray that ends with the block, with so many cards. Raises UserError if none answers."""
+    os.environ.update({key: os.environ.get(key, value) for key, value in _RAY_ENVIRONMENT.items()})
+    context: Any = None
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    if settings.runtime_env:
+        options["runtime_env"] = dict(settings.runtime_env)
+    with contextlib.ExitStack() as ending:
+        if settings.address is None:
+            os.environ.pop("RAY_ADDRESS", None)
+            before = set(descendants(os.getpid()))
+            with handler_kept(signal.SIGTERM), loopback_only():
+                context = ray.init("local", include_dashboard=settings.dashboard, num_gpus=n_cards, **options)
+            ending.callback(reaper_of(pid for pid in descendants(os.getpid()) if pid not in before).communicate, b"shut down")
+        else:
+            _check_answers(settings)
+            _join(str(settings.address), options)
+        ending.callback(ray.shutdown)
+        yield
+    if context is not None:
+        remove_session(context)
+
+
+def _join(address: str, options: dict[str, Any]) -> None:
+    """Join a cluster; once more where its client server came up too slowly (Ray gives it half a minute). Raises UserError if that fails too."""
+    for attempts_left in (1, 0):
+        try:
+            with handler_kept(signal.SIGTERM):
+                ray.init(address=address, **options)
+            return
+        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+            if isinstance(error, ConnectionAbortedError) and attempts_left:
+                continue
+            said = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+            # A client's error is the server's stack: what went wrong is its last line.
+            reason = said[-1] if said[0].endswith(":") else said[0]
+            raise UserError(f"ray.address={address}: no Ray cluster answers there ({reason[:200]})") from error
+
+
+def check_cards_here(config: ExperimentConfig, kind: str) -> None:
+    """Raises UserError for a candidate that no node of the Ray that is up has the cards for."""
+    if kind == "cuda":
+        check_cards(config, max(int(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"]))
+
+
+def _check_answers(settings: RaySettings) -> None:
+    """Ray waits for minutes and prints pages for an address that nobody listens at; a socket tells in a moment."""
+    address = str(settings.address)
+    if address == "auto":
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=settings.connect_timeout_s).close()
+    except (OSError, ValueError) as error:
+        raise UserError(f"ray.address={address}: nothing answers there ({error}); allowed: auto, host:port, ray://host:port") from error

@@ -1,0 +1,1 @@
+"""A run as evidence for people: read, drawn, told."""

@@ -1,0 +1,105 @@
+"""`tune-gpu report`: a run as evidence for people."""
+
+from __future__ import annotations
+
+import json
+import sys
+import webbrowser
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tune_gpu.artifacts import RunFolder, write_whole
+from tune_gpu.errors import UserError
+from tune_gpu.report.facts import facts_of
+from tune_gpu.report.reading import RunRecord, RunState, read_folder, read_run, read_winner, refuse_running
+
+FILES = {"html": "report.html", "md": "report.md", "json": "report.json"}
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.argument("run_id")
+@click.argument("overrides", nargs=-1, metavar="[run.artifacts_dir=DIR]")
+@click.option("--format", "form", type=click.Choice(list(FILES)), default="html", show_default=True, help="json and md go to standard output.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write it here instead (html: the run's report.html).")
+@click.option("--open", "opened", is_flag=True, help="Open the page in a browser.")
+def report(run_id: str, overrides: tuple[str, ...], form: str, output: Path | None, opened: bool) -> None:
+    """Tell what a run found: the verdict, the evidence, and what to doubt.
+
+    RUN_ID is a run's name (tune-gpu status lists them) or its folder. The page is one file that needs no network.
+
+    \b
+      tune-gpu report 20260131-120000 --open
+      tune-gpu report 20260131-120000 --format md
+      tune-gpu report 20260131-120000 --format json | jq .verdict
+      tune-gpu report 20260131-120000 run.artifacts_dir=/data/artifacts
+
+    Exit codes: 0 written; 1 written, and the run has no winner; 2 bad input (no such run, still running, a file that is none of ours).
+    """
+    try:
+        record = read_run(artifacts_dir_of(overrides), run_id)
+        refuse_running(record)
+        text = render(record, form)
+        path = output or (record.folder.path / FILES[form] if form == "html" else None)
+        if path is None:
+            click.echo(text, nl=False)
+        else:
+            _write(path, text)
+            click.echo(f"written: {path}")
+        if opened and path is not None:
+            webbrowser.open(path.resolve().as_uri())
+    except UserError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    if record.state is RunState.NO_WINNER:
+        click.echo("no winner: nothing was feasible in this run", err=True)
+        sys.exit(1)
+
+
+def artifacts_dir_of(overrides: tuple[str, ...]) -> str:
+    """`run.artifacts_dir=DIR`, as for `launch`. Raises UserError for any other override."""
+    given = dict(override.partition("=")[::2] for override in overrides)
+    if foreign := [key for key in given if key != "run.artifacts_dir"]:
+        raise UserError(f"{foreign[0]}: not known here; allowed: run.artifacts_dir=DIR")
+    return given.get("run.artifacts_dir") or "artifacts"
+
+
+def render(record: RunRecord, form: str) -> str:
+    """The report in this form. Raises UserError for artifacts that hold something else than this program writes."""
+    from jinja2 import UndefinedError
+
+    from tune_gpu.report.markdown import as_markdown
+    from tune_gpu.report.page import as_html
+
+    winner = read_winner(record.folder)
+    try:
+        facts = facts_of(record, winner)
+        if form == "json":
+            return json.dumps(facts.as_dict(), indent=2, ensure_ascii=False) + "\n"
+        return as_markdown(facts) if form == "md" else as_html(facts, record.plan, objectives_of(record.config))
+    except (KeyError, TypeError, ValueError, AttributeError, UndefinedError) as error:  # deep inside a file that the reader let pass
+        said = " ".join(str(error).split())[:160]
+        raise UserError(f"{record.folder.path}: cannot be reported, a file holds what this program does not write ({said})") from error
+
+
+def write_report(folder: RunFolder) -> Path:
+    """`report.html` of a run that has just ended. Raises UserError for artifacts that cannot be read."""
+    path = folder.path / FILES["html"]
+    _write(path, render(read_folder(folder), "html"))
+    return path
+
+
+def objectives_of(config: Mapping[str, Any]) -> Mapping[str, str]:
+    """Of the configuration's Pareto mode; empty where there is none."""
+    search = config.get("search")
+    found = search.get("objectives") if isinstance(search, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        write_whole(path, text)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from error

@@ -1,0 +1,239 @@
+"""What a report says, as plain values: the same for the page, for Markdown and for programs. Pure.
+
+Every number is one of `summary.json`, of a candidate's line, or is computed from these here; what was not measured is absent.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tune_gpu.objective import metric_at
+from tune_gpu.report.reading import RunRecord, RunState
+from tune_gpu.summary import line_of, shown_different
+
+Line = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric that people compare configurations by."""
+
+    path: str
+    """Where it stands in `metrics`."""
+    label: str
+    digits: int = 0
+    higher_is_better: bool | None = False
+    """Null where neither is better in itself."""
+
+
+METRICS = (
+    Metric("stt_latency_ms.p50", "speech to text, median, ms"),
+    Metric("stt_latency_ms.p95", "speech to text, p95, ms"),
+    Metric("llm_latency_ms.p50", "LLM answer, median, ms"),
+    Metric("llm_latency_ms.p95", "LLM answer, p95, ms"),
+    Metric("ttft_ms.p95", "first token, p95, ms"),
+    Metric("voice_turn_ms.p50", "voice turn, median, ms"),
+    Metric("voice_turn_ms.p95", "voice turn, p95, ms"),
+    Metric("wer", "word error rate", 4),
+    Metric("concurrent_capacity", "simultaneous sessions", 0, True),
+    Metric("tokens_per_s", "LLM tokens a second", 1, True),
+    Metric("gpu_utilization", "device utilisation, %", 1, None),
+    Metric("memory_used_mib", "device memory at its peak, MiB", 0, None),
+    Metric("kv_cache_peak_pct", "KV cache at its fullest, %", 1, None),
+    Metric("n_failed", "failed requests"),
+    Metric("oom_events", "out-of-memory events"),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric of the winner beside the baseline's."""
+
+    label: str
+    winner: float | None
+    baseline: float | None
+    digits: int
+    better: bool | None
+    """Whether the winner's is the better number; null where nothing can be said. Not a statement about significance."""
+
+    @property
+    def change_pct(self) -> float | None:
+        """Of the winner, against the baseline."""
+        if self.winner is None or not self.baseline:
+            return None
+        return 100.0 * (self.winner - self.baseline) / self.baseline
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One part of the run's time."""
+
+    part: str
+    seconds: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A report."""
+
+    run_id: str
+    experiment: str
+    state: str
+    device_kind: str
+    device: Mapping[str, Any]
+    verdict: str
+    doubts: tuple[str, ...]
+    """What a careful reader should know before believing the verdict."""
+    summary: Mapping[str, Any] | None
+    changes: tuple[tuple[str, Any, Any], ...]
+    """(knob, baseline, winner)."""
+    rows: tuple[Row, ...]
+    comparison: Mapping[str, Any] | None
+    failures: tuple[Mapping[str, Any], ...]
+    refused: tuple[Mapping[str, Any], ...]
+    costs: tuple[Cost, ...]
+    lines: tuple[Line, ...]
+    manifest: Mapping[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For programs."""
+        return {"schema_version": 1, **asdict(self), "lines": [{k: v for k, v in line.items() if k != "metrics"} | {"metrics": _short(line)} for line in self.lines]}  # fmt: skip
+
+
+def facts_of(record: RunRecord, winner: Mapping[str, Any] | None = None) -> Facts:
+    """Everything that is said of a run.
+
+    Args:
+        record: the run.
+        winner: its winner file.
+    """
+    summary = record.summary
+    best = summary["best"] if summary else None
+    base = summary["baseline"] if summary else None
+    return Facts(
+        run_id=record.run_id, experiment=record.folder.experiment, state=str(record.state),
+        device_kind=str((summary or record.manifest or {}).get("device") or "unknown"), device=record.device,
+        verdict=_verdict(record), doubts=tuple(_doubts(record, winner)), summary=summary,
+        changes=tuple((knob, (base or {}).get("params", {}).get(knob), value) for knob, value in best["params"].items()) if best else (),
+        rows=tuple(_rows(record.lines, best["params"], base["params"] if base else None)) if best else (),
+        comparison=record.evidence, failures=tuple(_failures(record.lines)), refused=tuple((record.plan or {}).get("refused") or ()),
+        costs=tuple(_costs(record.lines, summary, record.confirmation)), lines=record.lines, manifest=record.manifest or {},
+    )  # fmt: skip
+
+
+def describe(params: Mapping[str, Any]) -> str:
+    """`share 0.5, model base`, for people."""
+    return ", ".join(f"{name} {value}" for name, value in params.items())
+
+
+def _verdict(record: RunRecord) -> str:
+    summary = record.summary
+    if summary is None or record.state.resumable or record.state is RunState.RUNNING:
+        return f"Nothing is decided: the run is {record.state} after {len(record.lines)} evaluations."
+    best, base = summary["best"], summary["baseline"]
+    if best is None:
+        return f"No winner: nothing was feasible in {summary['n_evaluations']} evaluations."
+    if said := _shown(record):
+        return f"{said[0].upper()}{said[1:]}."
+    name = describe(best["params"])
+    if base is None or base["fitness"] is None:
+        return f"Best of {summary['n_configurations']} configurations: {name}; there is no baseline to compare it with."
+    if best["params"] == base["params"]:
+        return f"Keep what runs today ({name}): nothing that was tried measured better."
+    gain = best["fitness"] - base["fitness"]
+    told = "a difference that these windows show" if shown_different(record.lines, best["params"], base["params"]) else "not told apart by these windows"
+    return f"{name}: fitness {best['fitness']:.4f} against the baseline's {base['fitness']:.4f} ({gain:+.4f}; {told})."
+
+
+def _shown(record: RunRecord) -> str | None:
+    """What an A/B comparison showed, in one sentence; null where there was none."""
+    comparison = record.evidence or ((record.summary or {}).get("confirmation") or {}).get("confirmation") or {}
+    sentence = comparison.get("sentence")
+    return sentence if isinstance(sentence, str) and sentence else None
+
+
+def _doubts(record: RunRecord, winner: Mapping[str, Any] | None) -> list[str]:
+    summary = record.summary
+    said: list[str] = []
+    if not summary or not summary["best"]:
+        return said
+    found = next((one for one in (record.evidence, winner, summary.get("confirmation")) if one and "confirmed" in one), None)
+    if not (found or {}).get("confirmed"):
+        said.append(f"Not confirmed: {(found or {}).get('confirmed_why') or 'no A/B comparison of this run is there'}.")
+    if len(summary["ties"]) > 1:
+        said.append(f"{len(summary['ties']) - 1} other configurations are not told apart from it by these measurements.")
+    if summary["best"]["fitness_stderr"] is None:
+        said.append("A single window: its uncertainty is not known.")
+    if summary["device"] != "cuda":
+        said.append(f"Measured on {summary['device']}: it says nothing about a GPU.")
+    return said
+
+
+def _rows(lines: Sequence[Line], best: Mapping[str, Any], base: Mapping[str, Any] | None) -> list[Row]:
+    ours, theirs = line_of(lines, best), line_of(lines, base) if base else None
+    rows = []
+    for metric in METRICS:
+        a = metric_at(ours["metrics"], metric.path) if ours else None
+        b = metric_at(theirs["metrics"], metric.path) if theirs else None
+        if a is None and b is None:
+            continue
+        better = None if a is None or b is None or a == b or metric.higher_is_better is None else (a > b) == metric.higher_is_better
+        rows.append(Row(metric.label, a, b, metric.digits, better))
+    return rows
+
+
+def _failures(lines: Sequence[Line]) -> list[dict[str, Any]]:
+    """By kind, most frequent first, each with its last example; a violated constraint is a kind of its own."""
+    found: dict[str, list[Line]] = {}
+    for line in lines:
+        if line["failure"]:
+            found.setdefault(str(line["failure"].get("kind")), []).append(line)
+        elif line["fitness"] is None:
+            found.setdefault("violates " + ", ".join(line.get("violations") or {"a constraint": 0}), []).append(line)
+    rows = []
+    for kind, members in sorted(found.items(), key=lambda item: -len(item[1])):
+        failure = members[-1]["failure"] or {}
+        where = f"{failure.get('service', '')} {failure.get('phase', '')}".strip()
+        rows.append({"kind": kind, "count": len(members), "status": members[-1]["status"], "where": where, "message": failure.get("message", ""),
+                     "evidence": failure.get("evidence", ""), "candidates": [line["candidate_id"] for line in members]})  # fmt: skip
+    return rows
+
+
+def _costs(lines: Sequence[Line], summary: Mapping[str, Any] | None, confirmation: Mapping[str, Any] | None) -> list[Cost]:
+    """Where the seconds of the run went; the rest is Ray's and ours."""
+    parts: defaultdict[str, float] = defaultdict(float)
+    for line in lines:
+        for part, seconds in cost_parts(line).items():
+            parts[part] += seconds
+    wall = float(summary["costs"].get("wall_s") or 0.0) if summary else sum(parts.values())
+    confirming = min(float((confirmation or {}).get("wall_s") or 0.0), wall - sum(parts.values()))
+    if confirming > 0:
+        parts["confirming the winner"] += confirming
+    rest = wall - sum(parts.values())
+    if rest > 0:
+        parts["Ray, and between evaluations"] += rest
+    return [Cost(part, seconds, seconds / wall if wall else 0.0) for part, seconds in sorted(parts.items(), key=lambda item: -item[1]) if seconds > 0]
+
+
+PARTS = ("measured under load", "starting engines", "starting Whisper", "waiting for stable memory", "importing the engine", "warming up", "stopping")
+_START_NAMES = {"vllm": PARTS[1], "whisper": PARTS[2], "memory_stable": PARTS[3], "imports": PARTS[4], "engine_stop": PARTS[6]}
+
+
+def cost_parts(line: Line) -> dict[str, float]:
+    """The seconds of one evaluation, by what they were for."""
+    spent: Line = line["duration_s"]
+    parts: dict[str, float] = dict.fromkeys(PARTS, 0.0)
+    for name, seconds in (spent.get("start_by_part") or {"vllm": spent.get("start") or 0.0}).items():
+        label = _START_NAMES.get(name, f"starting: {name}")
+        parts[label] = parts.get(label, 0.0) + float(seconds or 0.0)
+    for label, name in ((PARTS[0], "load"), (PARTS[5], "warm"), (PARTS[6], "stop")):
+        parts[label] += float(spent.get(name) or 0.0)
+    return {label: seconds for label, seconds in parts.items() if seconds > 0}
+
+
+def _short(line: Line) -> dict[str, Any]:
+    return {name: value for name, value in line["metrics"].items() if name != "device_trace"}

@@ -1,0 +1,57 @@
+"""The report as Markdown: for a pull request, a ticket, a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tune_gpu.report.facts import Facts, describe
+from tune_gpu.report.importance import METHOD, importance_of
+from tune_gpu.report.page import number, seconds
+
+
+def as_markdown(facts: Facts) -> str:
+    """The whole report, tables instead of pictures."""
+    parts = [f"# {_text(facts.experiment)}, run {_text(facts.run_id)} (device: {_text(facts.device_kind)})", f"**{_text(facts.verdict)}**"]
+    parts += [f"- {_text(doubt)}" for doubt in facts.doubts]
+    if facts.rows:
+        parts.append("## Winner against baseline")
+        parts.append(_table(("knob", "baseline", "winner"), facts.changes))
+        rows = ((row.label, number(row.baseline, row.digits), number(row.winner, row.digits), _change(row.change_pct)) for row in facts.rows)
+        parts.append(_table(("metric", "baseline", "winner", "change"), rows))
+    parts.append("## Evaluations")
+    parts.append(_table(("candidate", "origin", "configuration", "status", "fitness"), (_evaluation(line) for line in facts.lines)))
+    importance = importance_of(facts.lines)
+    if importance is not None:
+        parts.append("## Which knob mattered")
+        parts.append(f"{METHOD}, {importance.n} evaluations" + (f"; read it with care: {importance.caution}" if importance.caution else ""))
+        parts.append(_table(("knob", "importance"), zip(importance.names, (number(mean, 3) for mean in importance.mean), strict=True)))
+    if facts.failures:
+        parts.append("## What was infeasible or failed")
+        parts.append(_table(("kind", "how many", "why, of the last"), ((f["kind"], f["count"], f["message"]) for f in facts.failures)))
+    if facts.refused:
+        parts.append(f"{len(facts.refused)} configurations were refused before anything started; for example: {_text(facts.refused[0].get('reason'))}")
+    parts.append("## Where the minutes went")
+    parts.append(_table(("part", "time", "share"), ((c.part, seconds(c.seconds), f"{100 * c.share:.0f} %") for c in facts.costs)))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _evaluation(line: Any) -> tuple[str, ...]:
+    status = line["status"] + (f": {line['failure'].get('kind')}" if line["failure"] else "")
+    error = f" ± {number(line['fitness_stderr'])}" if line.get("fitness_stderr") is not None else ""
+    return line["candidate_id"], line["origin"], describe(line["params"]), status, number(line["fitness"]) + error
+
+
+def _change(change_pct: float | None) -> str:
+    return "–" if change_pct is None else f"{change_pct:+.0f} %"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    lines = ["| " + " | ".join(map(_text, cells)) + " |" for cells in (head, *rows)]
+    return "\n".join([lines[0], "|" + " --- |" * len(head), *lines[1:]]) if len(lines) > 1 else ""
+
+
+def _text(value: Any) -> str:
+    """Nothing of an artifact becomes markup: one line, and the characters that mean something are escaped."""
+    text = " ".join(str("–" if value is None else value).split())
+    return "".join("\\" + letter if letter in "\\`*_[]<>|#" else letter for letter in text)

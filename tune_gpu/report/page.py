@@ -1,0 +1,111 @@
+"""The report as one HTML file that needs nothing else: styles, Plotly and the figures are in it, and its policy forbids the network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import plotly.graph_objects as go
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from tune_gpu.report.facts import Facts, describe
+from tune_gpu.report.importance import METHOD, importance_of
+from tune_gpu.report.memory_map import memory_map
+from tune_gpu.report.plots import (
+    costs_by_candidate,
+    device_during_run,
+    fitness_by_generation,
+    knob_importance,
+    latency_distributions,
+    pareto_front,
+)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure with its place and its words."""
+
+    key: str
+    title: str
+    words: str
+    figure: go.Figure
+
+
+def pictures(facts: Facts, plan: Mapping[str, Any] | None, objectives: Mapping[str, str] | None) -> dict[str, Picture]:
+    """Every figure that this run has something for."""
+    lines, summary = facts.lines, facts.summary or {}
+    measured = [line for line in lines if line["fitness"] is not None]
+    best, base = summary.get("best") or {}, summary.get("baseline") or {}
+    made: list[Picture] = []
+
+    def add(key: str, title: str, words: str, figure: go.Figure | None) -> None:
+        if figure is not None:
+            made.append(Picture(key, title, words, figure))
+
+    if lines:
+        add("fitness", "Fitness by generation", "Each mark is one evaluation; a ring says that it survived its tournament, a star that the elite was measured again.",
+            fitness_by_generation(lines, summary))  # fmt: skip
+    if measured:
+        add("latency", "Latencies", "Of each configuration's last evaluation, the slowest at the bottom.",
+            latency_distributions(lines, best.get("params"), base.get("params")))  # fmt: skip
+        add("pareto", "What no other beats", "The front of the run's objectives." if objectives and len(objectives) > 1 else
+            "This run had one number to raise; the front is drawn over the delay of a voice turn and the word error rate.", pareto_front(lines, objectives))  # fmt: skip
+    importance = importance_of(lines)
+    if importance is not None:
+        caution = f" Read it with care: {importance.caution}." if importance.caution else f" R² out of bag: {importance.r2_unseen:.2f}."
+        add("importance", "Which knob mattered", f"{METHOD}, fitted to {importance.n} evaluations.{caution}", knob_importance(importance))
+    add("memory", "What fits, and what was tried", "Predicted before anything started: the least headroom in vLLM's share after one sequence of max_model_len, over all other knobs.",
+        memory_map(plan, lines))  # fmt: skip
+    if any((line["metrics"].get("device_trace") or {}).get("at") for line in measured):
+        add("device", "The device during the run", "Sampled ten times a second under load, drawn by the second.", device_during_run(lines))
+    if lines:
+        add("costs", "Where the minutes went", "By evaluation.", costs_by_candidate(lines))
+    return {picture.key: picture for picture in made}
+
+
+def as_html(facts: Facts, plan: Mapping[str, Any] | None = None, objectives: Mapping[str, str] | None = None) -> str:
+    """The page."""
+    found = pictures(facts, plan, objectives)
+    figures = {key: json.loads(picture.figure.to_json()) for key, picture in found.items()}
+    return _template().render(
+        facts=facts, pictures=found, describe=describe, figures=_embedded(figures), plotly=Markup(_plotly()), number=number, seconds=seconds  # noqa: S704 - Plotly's own
+    )  # fmt: skip
+
+
+def number(value: Any, digits: int = 4, signed: bool = False) -> str:
+    """A number for people; a dash for none."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return "–"
+    return f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
+
+
+def seconds(value: float) -> str:
+    """`4 min 12 s`."""
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _embedded(content: Any) -> Markup:
+    """JSON inside a script element: nothing in it can end the element (HTML standard, "Restrictions for contents of script elements")."""
+    text = json.dumps(content, separators=(",", ":"), ensure_ascii=True)
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))  # noqa: S704 - no tag is left in it
+
+
+@cache
+def _plotly() -> str:
+    """The library, without the name of the server that its maps are loaded from: this page loads nothing."""
+    return str(get_plotlyjs()).replace("</script", "<\\/script")
+
+
+@cache
+def _template() -> Any:
+    text = resources.files("tune_gpu.report").joinpath("report.html.j2").read_text(encoding="utf-8")
+    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(text)
+
+

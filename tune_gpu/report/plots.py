@@ -1,0 +1,218 @@
+"""The pictures of a run, as Plotly figures: the report's and the notebooks' are the same.
+
+Backgrounds are transparent and every colour is legible on light and on dark, so that a page may choose. Strings of the artifacts are
+escaped, because Plotly reads tags in its labels.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import plotly.graph_objects as go
+
+from tune_gpu.objective import metric_at
+from tune_gpu.report.facts import PARTS, cost_parts, describe
+from tune_gpu.report.importance import Importance
+from tune_gpu.search.pareto import fronts, matrix
+
+Line = Mapping[str, Any]
+BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#4c8dd6", "#e69f00", "#2ca27b", "#e0603c", "#b276b2", "#8a8f98"
+ORIGINS = {"baseline": (BLUE, "square"), "initial": (GREY, "circle"), "offspring": (GREEN, "circle"), "elite": (ORANGE, "star"),
+           "fresh": (PURPLE, "diamond")}  # fmt: skip
+VERDICTS = {"fits": GREEN, "uncertain": ORANGE, "infeasible": RED, "not_modelled": GREY}
+_PART_COLOURS = (GREEN, BLUE, PURPLE, "#7fb3e6", "#c9b1d9", ORANGE, RED)
+DISTRIBUTIONS = {"stt_latency_ms": "speech to text", "llm_latency_ms": "LLM answer", "voice_turn_ms": "voice turn"}
+CLASSIC_OBJECTIVES = {"voice_turn_ms.p95": "min", "wer": "min"}
+"""What the front is drawn over where the run had one number only."""
+
+
+def figure(height: int, **layout: Any) -> go.Figure:
+    """An empty one in the house style."""
+    made = go.Figure()
+    made.update_layout(
+        height=height, margin={"l": 60, "r": 16, "t": 16, "b": 48}, paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": "system-ui, sans-serif", "size": 13, "color": GREY}, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
+        hoverlabel={"align": "left"}, **layout,
+    )  # fmt: skip
+    grid = "rgba(138,143,152,0.25)"
+    made.update_xaxes(gridcolor=grid, zerolinecolor=grid, automargin=True)
+    made.update_yaxes(gridcolor=grid, zerolinecolor=grid, automargin=True)
+    return made
+
+
+def fitness_by_generation(lines: Sequence[Line], summary: Mapping[str, Any] | None = None) -> go.Figure:
+    """Every evaluation with its standard error, by origin; rings mark who survived, crosses who has no fitness; the line is the best so far."""
+    made = figure(400)
+    places = _places(lines)
+    measured = [line for line in lines if line["fitness"] is not None]
+    if measured:
+        x = [places[line["candidate_id"]] for line in measured]
+        best: list[float] = []
+        for line in measured:
+            best.append(max(float(line["fitness"]), best[-1] if best else -1e9))
+        made.add_scatter(x=x, y=best, mode="lines", line={"shape": "hv", "color": GREY, "width": 1, "dash": "dot"}, name="best so far", hoverinfo="skip")
+    survivors = _survivors(summary)
+    kept = [line for line in measured if line["candidate_id"] in survivors.get(line["generation"], [])]
+    made.add_scatter(
+        x=[places[line["candidate_id"]] for line in kept], y=[line["fitness"] for line in kept], mode="markers", name="survivor",
+        marker={"size": 19, "symbol": "circle-open", "color": GREY, "line": {"width": 2}}, hoverinfo="skip",
+    )  # fmt: skip
+    for origin, (colour, symbol) in ORIGINS.items():
+        members = [line for line in measured if line["origin"] == origin]
+        if members:
+            made.add_scatter(
+                x=[places[line["candidate_id"]] for line in members], y=[line["fitness"] for line in members], mode="markers", name=origin,
+                marker={"size": 10, "color": colour, "symbol": symbol}, text=[about(line) for line in members], hovertemplate="%{text}<extra></extra>",
+                error_y={"type": "data", "array": [line.get("fitness_stderr") or 0.0 for line in members], "thickness": 1, "width": 3, "color": colour},
+            )  # fmt: skip
+    lost = [line for line in lines if line["fitness"] is None]
+    if lost:
+        floor = min((float(line["fitness"]) for line in measured), default=0.0)
+        made.add_scatter(
+            x=[places[line["candidate_id"]] for line in lost], y=[floor] * len(lost), mode="markers", name="without a fitness",
+            marker={"size": 10, "color": RED, "symbol": "x"}, text=[about(line) for line in lost], hovertemplate="%{text}<extra></extra>",
+        )  # fmt: skip
+    generations = sorted({line["generation"] for line in lines})
+    made.update_xaxes(title="generation", tickvals=generations, zeroline=False, range=[-0.5, max(generations, default=0) + 0.5])
+    made.update_yaxes(title="fitness ± standard error")
+    return made
+
+
+def latency_distributions(lines: Sequence[Line], winner: Mapping[str, Any] | None = None, baseline: Mapping[str, Any] | None = None) -> go.Figure:
+    """Median to p95 of each configuration's last evaluation; a tick at p99. The winner and the baseline have their own colours."""
+    last: dict[str, Line] = {}
+    for line in lines:
+        if line["fitness"] is not None:
+            last[describe(line["params"])] = line
+    chosen = sorted(last.values(), key=lambda line: -(metric_at(line["metrics"], "voice_turn_ms.p95") or 0.0))
+    made = figure(140 + 28 * len(chosen), barmode="overlay")
+    names = [html.escape(line["candidate_id"]) + _role(line, winner, baseline) for line in chosen]
+    for (metric, label), colour in zip(DISTRIBUTIONS.items(), (BLUE, ORANGE, GREEN), strict=True):
+        p50, p95, p99 = ([metric_at(line["metrics"], f"{metric}.{at}") for line in chosen] for at in ("p50", "p95", "p99"))
+        made.add_scatter(
+            x=p50, y=names, mode="markers", name=label, marker={"color": colour, "size": 9}, text=[about(line) for line in chosen],
+            error_x={"type": "data", "symmetric": False, "array": _gaps(p50, p95), "arrayminus": [0] * len(chosen), "color": colour, "thickness": 4, "width": 0},
+            hovertemplate="%{text}<br>" + label + " median %{x:.0f} ms<extra></extra>",
+        )  # fmt: skip
+        made.add_scatter(
+            x=p99, y=names, mode="markers", marker={"symbol": "line-ns-open", "size": 11, "color": colour}, showlegend=False,
+            hovertemplate=label + " p99 %{x:.0f} ms<extra></extra>",
+        )  # fmt: skip
+    made.update_xaxes(title="ms: median ● to p95 ▬, p99 |", rangemode="tozero")
+    return made
+
+
+def pareto_front(lines: Sequence[Line], objectives: Mapping[str, str] | None = None) -> go.Figure:
+    """Measured evaluations over the first two objectives, those that none beats joined.
+
+    Args:
+        objectives: metric -> `max` or `min`; by default the delay of a voice turn and the word error rate.
+    """
+    (x_path, x_way), (y_path, y_way) = list((objectives if objectives and len(objectives) > 1 else CLASSIC_OBJECTIVES).items())[:2]
+    known = [(line, metric_at(line["metrics"], x_path), metric_at(line["metrics"], y_path)) for line in lines if line["fitness"] is not None]
+    points = [(line, x, y) for line, x, y in known if x is not None and y is not None]
+    made = figure(380)
+    if points:
+        front = fronts(matrix([[x, y] for _, x, y in points], [x_way, y_way]))[0]
+        edge = sorted((points[index] for index in front), key=lambda point: point[1])
+        made.add_scatter(x=[x for _, x, _ in edge], y=[y for *_, y in edge], mode="lines", line={"color": ORANGE, "dash": "dot", "shape": "linear"}, name="front", hoverinfo="skip")
+        for label, colour, members in (("beaten", GREY, [p for i, p in enumerate(points) if i not in front]), ("beaten by none", ORANGE, edge)):
+            made.add_scatter(x=[x for _, x, _ in members], y=[y for *_, y in members], mode="markers", name=label, marker={"color": colour, "size": 10},
+                             text=[about(line) for line, *_ in members], hovertemplate="%{text}<br>%{x:.4g}, %{y:.4g}<extra></extra>")  # fmt: skip
+    made.update_xaxes(title=f"{html.escape(x_path)} ({'less' if x_way == 'min' else 'more'} is better)")
+    made.update_yaxes(rangemode="nonnegative", title=f"{html.escape(y_path)} ({'less' if y_way == 'min' else 'more'} is better)")
+    return made
+
+
+def knob_importance(found: Importance) -> go.Figure:
+    """How much each knob matters to the fitness, with the spread over shuffles."""
+    made = figure(120 + 34 * len(found.names))
+    made.add_bar(
+        x=found.mean[::-1], y=[html.escape(name) for name in found.names[::-1]], orientation="h", marker={"color": BLUE}, showlegend=False,
+        error_x={"type": "data", "array": found.std[::-1], "color": GREY}, hovertemplate="%{y}: %{x:.3f}<extra></extra>",
+    )  # fmt: skip
+    made.update_xaxes(title="loss of R² when shuffled")
+    return made
+
+
+def device_during_run(lines: Sequence[Line]) -> go.Figure:
+    """Utilisation, memory, KV-cache use, clock and power under load, second by second; between windows nothing is sampled."""
+    made = figure(460)
+    wanted = (("utilization_pct", "utilisation, %", BLUE, "y"), ("kv_cache_pct", "KV cache in use, %", ORANGE, "y"),
+              ("used_mib", "memory in use, MiB", GREEN, "y2"), ("clock_mhz", "clock, MHz", PURPLE, "y3"),
+              ("power_w", "power, W", RED, "y3"))  # fmt: skip
+    seen = set()
+    for column, label, colour, axis in wanted:
+        at: list[datetime | None] = []
+        values: list[float | None] = []
+        for line in lines:
+            trace = line["metrics"].get("device_trace") or {}
+            moments = list(zip(trace.get("at") or [], trace.get(column) or [], strict=False))
+            previous = None
+            for when, value in moments:
+                if previous is not None and when - previous > 3.0:
+                    at, values = [*at, None], [*values, None]
+                at, values, previous = [*at, datetime.fromtimestamp(when, UTC)], [*values, value], when
+            if moments:
+                at, values = [*at, None], [*values, None]
+        if any(value is not None for value in values):
+            seen.add(axis)
+            made.add_scatter(x=at, y=values, mode="lines+markers", marker={"size": 4}, line={"color": colour, "width": 1.5}, name=label, yaxis=axis, connectgaps=False)
+    line_colour = "rgba(138,143,152,0.25)"
+    grid = {"gridcolor": line_colour, "zerolinecolor": line_colour, "automargin": True, "rangemode": "tozero"}
+    shares = {"y": (0.56, 1.0), "y2": (0.0, 0.46)} if "y3" not in seen else {"y": (0.7, 1.0), "y2": (0.35, 0.62), "y3": (0.0, 0.27)}
+    made.update_layout(yaxis={**grid, "domain": shares["y"], "title": "%", "range": [0, 105]}, yaxis2={**grid, "domain": shares["y2"], "title": "MiB"})
+    if "y3" in seen:
+        made.update_layout(yaxis3={**grid, "domain": shares["y3"], "title": "MHz, W"})
+    made.update_xaxes(title="UTC", anchor=max(seen | {"y2"}))
+    return made
+
+
+def costs_by_candidate(lines: Sequence[Line]) -> go.Figure:
+    """Where the seconds of each evaluation went."""
+    made = figure(140 + 26 * len(lines), barmode="stack")
+    spent = [(html.escape(line["candidate_id"]), cost_parts(line)) for line in reversed(lines)]
+    labels = [*PARTS, *sorted({part for _, parts in spent for part in parts} - set(PARTS))]
+    for index, part in enumerate(labels):
+        if any(part in parts for _, parts in spent):
+            made.add_bar(x=[parts.get(part, 0.0) for _, parts in spent], y=[name for name, _ in spent], orientation="h", name=html.escape(part),
+                         marker={"color": _PART_COLOURS[index % len(_PART_COLOURS)]}, hovertemplate="%{y}: %{x:.1f} s<extra>" + html.escape(part) + "</extra>")  # fmt: skip
+    made.update_xaxes(title="seconds")
+    return made
+
+
+def _places(lines: Sequence[Line]) -> dict[str, float]:
+    """Candidate -> where it stands on the axis: beside the others of its generation, in the order of their evaluation."""
+    places = {}
+    for generation in {line["generation"] for line in lines}:
+        members = [line["candidate_id"] for line in lines if line["generation"] == generation]
+        for index, name in enumerate(members):
+            places[name] = generation + (index - (len(members) - 1) / 2) * min(0.14, 0.8 / len(members))
+    return places
+
+
+def _survivors(summary: Mapping[str, Any] | None) -> dict[int, list[Any]]:
+    return {one["generation"]: list(one.get("survivors") or []) for one in (summary or {}).get("generations") or []}
+
+
+def about(line: Line) -> str:
+    """A line in a hover label."""
+    said = [f"<b>{html.escape(line['candidate_id'])}</b> {html.escape(line['origin'])}", html.escape(describe(line["params"]))]
+    if line["fitness"] is not None:
+        error = line.get("fitness_stderr")
+        said.append(f"fitness {line['fitness']:.4f}" + (f" ± {error:.4f}" if error is not None else ""))
+    else:
+        said.append(html.escape(str((line["failure"] or {}).get("kind") or "against a constraint")))
+    return "<br>".join(said)
+
+
+def _role(line: Line, winner: Mapping[str, Any] | None, baseline: Mapping[str, Any] | None) -> str:
+    roles = [name for name, params in (("winner", winner), ("baseline", baseline)) if params is not None and line["params"] == params]
+    return f" <b>{', '.join(roles)}</b>" if roles else ""
+
+
+def _gaps(low: Sequence[float | None], high: Sequence[float | None]) -> list[float]:
+    return [b - a if a is not None and b is not None else 0.0 for a, b in zip(low, high, strict=True)]

@@ -1,0 +1,248 @@
+"""A run as it lies on disk, checked: what `report`, `status`, `compare` and `promote` read. Reading changes nothing.
+
+A folder may be half-written (a run that was killed), foreign (somebody else's file under our name) or of a newer program: each is a
+`UserError` of one line that names the file. Unknown fields are passed over.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tune_gpu.artifacts import RunFolder
+from tune_gpu.errors import UserError
+from tune_gpu.services.process import start_ticks
+
+SCHEMA_VERSION = 1
+_LINE_NEEDS: dict[str, type | tuple[type, ...]] = {
+    "candidate_id": str, "generation": int, "origin": str, "params": dict, "status": str, "failure": (dict, type(None)),
+    "fitness": (int, float, type(None)), "metrics": dict, "n_windows": int, "duration_s": dict, "engine_reused": bool,
+}  # fmt: skip
+_SUMMARY_NEEDS: dict[str, type | tuple[type, ...]] = {
+    "experiment": str, "run_id": str, "device": str, "ended": str, "counts": dict, "n_evaluations": int, "best": (dict, type(None)),
+    "baseline": (dict, type(None)), "ties": list, "generations": list, "costs": dict,
+}  # fmt: skip
+_STANDING_NEEDS: dict[str, type | tuple[type, ...]] = {
+    "params": dict, "fitness": (int, float, type(None)), "fitness_stderr": (int, float, type(None)), "n_evaluations": int, "n_windows": int,
+}  # fmt: skip
+_FINDING_NEEDS: dict[str, type | tuple[type, ...]] = {"metric": str, "verdict": str, "unit": str, "effect": (dict, type(None))}
+
+
+class RunState(StrEnum):
+    """How far a run is."""
+
+    FINISHED = "finished"
+    NO_WINNER = "no winner"
+    """It ran to its end, and nothing was feasible."""
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    """Stopped (Ctrl-C, SIGTERM, a budget of an earlier attempt): it can be resumed."""
+    KILLED = "killed"
+    """Its process is gone and it wrote no end: it can be resumed."""
+    BROKEN = "broken"
+    """Its files cannot be read."""
+
+    @property
+    def resumable(self) -> bool:
+        """Whether `launch --resume` has something to do."""
+        return self in (RunState.INTERRUPTED, RunState.KILLED)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """All that a run has left."""
+
+    folder: RunFolder
+    state: RunState
+    config: Mapping[str, Any]
+    """`config.yaml`, unchecked."""
+    lines: tuple[Mapping[str, Any], ...]
+    """Every whole line, in the order of the generations."""
+    manifest: Mapping[str, Any] | None = None
+    summary: Mapping[str, Any] | None = None
+    plan: Mapping[str, Any] | None = None
+    comparison: Mapping[str, Any] | None = None
+    """What `tune-gpu compare` found against the baseline."""
+    confirmation: Mapping[str, Any] | None = None
+    """What the run itself found when it confirmed its winner."""
+
+    @property
+    def run_id(self) -> str:
+        """Its name."""
+        return self.folder.run_id
+
+    @property
+    def evidence(self) -> Mapping[str, Any] | None:
+        """The latest A/B comparison with the baseline."""
+        return self.comparison or self.confirmation
+
+    @property
+    def device(self) -> Mapping[str, Any]:
+        """Of the manifest; empty where nothing is known."""
+        devices = (self.manifest or {}).get("devices") or [{}]
+        return devices[0] if isinstance(devices[0], Mapping) else {}
+
+
+def read_run(artifacts_dir: str | Path, run_id: str) -> RunRecord:
+    """A run by its id, or by the path of its folder.
+
+    Raises:
+        UserError: there is no such run, or a file of it is half-written, foreign, or of a newer program.
+    """
+    return read_folder(find_run(artifacts_dir, run_id))
+
+
+def find_run(artifacts_dir: str | Path, run_id: str) -> RunFolder:
+    """The folder of a run by its id or its path. Raises UserError with the runs there are."""
+    asked = Path(run_id).expanduser()
+    if asked.is_dir() and (asked / "config.yaml").is_file():
+        path = asked.resolve()
+        return RunFolder(path.parent.parent, path.parent.name, path.name)
+    return RunFolder.find(artifacts_dir, run_id, asked_as="")
+
+
+def read_folder(folder: RunFolder) -> RunRecord:
+    """As `read_run`, of a folder that was found."""
+    path = folder.path
+    config = _read_yaml(path / "config.yaml")
+    lines = tuple(_checked_lines(folder))
+    manifest = read_json(path / "manifest.json", {"run_id": str, "devices": list})
+    summary = read_json(path / "summary.json", _SUMMARY_NEEDS)
+    for name, content in (("manifest.json", manifest), ("summary.json", summary)):
+        if content is not None and content["run_id"] != folder.run_id:
+            raise UserError(f"{path / name}: it is of run {content['run_id']}, not of {folder.run_id}")
+    for name in ("best", "baseline"):
+        if summary is not None and summary[name] is not None:
+            _check(path / "summary.json", summary[name], _STANDING_NEEDS, f"{name}.")
+    return RunRecord(
+        folder, _state(manifest, summary), config, lines, manifest, summary,
+        plan=read_json(path / "plan.json", {"counts": dict, "refused": list}),
+        comparison=_comparison(folder, "comparison.json"), confirmation=_comparison(folder, "confirmation.json"),
+    )  # fmt: skip
+
+
+def _comparison(folder: RunFolder, name: str) -> dict[str, Any] | None:
+    path = folder.path / name
+    found = read_json(path, {"run_id": str, "confirmed": bool, "confirmed_why": str, "sentence": str, "findings": list})
+    if found is None:
+        return None
+    if found["run_id"] != folder.run_id:
+        raise UserError(f"{path}: it is of run {found['run_id']}, not of {folder.run_id}")
+    for finding in found["findings"]:
+        _check(path, finding if isinstance(finding, dict) else {}, _FINDING_NEEDS, "findings.")
+    return found
+
+
+def read_winner(folder: RunFolder) -> dict[str, Any] | None:
+    """The experiment's winner file, where it is this run's. Raises UserError for a file that is none."""
+    path = folder.root / "winners" / f"{folder.experiment}.json"
+    winner = read_json(path, {"run_id": str, "best_params": dict, "best_metrics": dict, "confirmed": bool})
+    return winner if winner is not None and winner["run_id"] == folder.run_id else None
+
+
+def refuse_running(record: RunRecord) -> None:
+    """Raises UserError while the run is going on."""
+    if record.state is RunState.RUNNING:
+        raise UserError(f"{record.run_id}: it is still running ({_who(record.manifest)}); wait for its end: tune-gpu status")
+
+
+def decided(record: RunRecord) -> Mapping[str, Any]:
+    """The summary of a run that has ended with a winner. Raises UserError that says what is missing."""
+    refuse_running(record)
+    if record.summary is None or record.state.resumable:
+        raise UserError(f"{record.run_id}: it has not come to its end ({record.state}); go on with: {resume_command(record.folder)}")
+    if record.summary["best"] is None:
+        kinds = ", ".join(f"{number} {kind}" for kind, number in (record.summary.get("failures") or {}).items()) or "no evaluation"
+        raise UserError(f"{record.run_id}: it has no winner, nothing was feasible ({kinds})")
+    return record.summary
+
+
+def all_runs(artifacts_dir: str | Path) -> Iterator[tuple[RunFolder, RunRecord | UserError]]:
+    """Every run below a folder, oldest first; one that cannot be read comes with its error."""
+    root = Path(artifacts_dir).expanduser().resolve()
+    for config in sorted(root.glob("*/*/config.yaml"), key=lambda path: (path.parent.name, path.parent.parent.name)):
+        folder = RunFolder(root, config.parent.parent.name, config.parent.name)
+        try:
+            yield folder, read_folder(folder)
+        except UserError as error:
+            yield folder, error
+
+
+def resume_command(folder: RunFolder) -> str:
+    """How a person goes on with it."""
+    place = "" if folder.root == Path("artifacts").resolve() else f" run.artifacts_dir={folder.root}"
+    return f"python -m tune_gpu.launch --resume {folder.run_id}{place}"
+
+
+def read_json(path: Path, needs: Mapping[str, type | tuple[type, ...]]) -> dict[str, Any] | None:
+    """A JSON object with at least these fields of these types; null where there is no file. Raises UserError that names the file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a whole JSON file ({error})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: not written by this program (a JSON {type(content).__name__}, not an object)")
+    version = content.get("schema_version", SCHEMA_VERSION)
+    if not isinstance(version, int) or version > SCHEMA_VERSION:
+        raise UserError(f"{path}: schema_version={version}; this program reads up to {SCHEMA_VERSION}: use the newer one")
+    _check(path, content, needs)
+    return content
+
+
+def _check(where: object, content: Mapping[str, Any], needs: Mapping[str, type | tuple[type, ...]], prefix: str = "") -> None:
+    for key, kind in needs.items():
+        if key not in content:
+            raise UserError(f"{where}: not written by this program (`{prefix}{key}` is missing)")
+        if not isinstance(content[key], kind) or (isinstance(content[key], bool) and kind is not bool):
+            raise UserError(f"{where}: not written by this program (`{prefix}{key}` is {json.dumps(content[key])[:60]})")
+
+
+def _checked_lines(folder: RunFolder) -> Iterator[dict[str, Any]]:
+    for line in folder.candidates(repair=False):
+        where = f"{folder.path}/gen_{line.get('generation', '?')}_candidates.jsonl, {line.get('candidate_id', 'a line')}"
+        _check(where, line, _LINE_NEEDS)
+        if (line["status"] == "failed") != (line["failure"] is not None and line["status"] != "infeasible"):
+            raise UserError(f"{where}: not written by this program (status {line['status']} and failure contradict one another)")
+        yield line
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: not a run's configuration ({' '.join(str(error).split())[:160]})") from error
+    if not isinstance(content, dict) or not isinstance(content.get("parameters"), dict):
+        raise UserError(f"{path}: not a run's configuration (`parameters` is missing)")
+    return content
+
+
+def _state(manifest: Mapping[str, Any] | None, summary: Mapping[str, Any] | None) -> RunState:
+    if manifest is not None and manifest.get("ended_at") is None and _alive(manifest.get("process")):
+        return RunState.RUNNING
+    if summary is None or manifest is None or manifest.get("ended_at") is None:
+        return RunState.KILLED
+    if summary["ended"] == "interrupted":
+        return RunState.INTERRUPTED
+    return RunState.FINISHED if summary["best"] is not None else RunState.NO_WINNER
+
+
+def _alive(process: Any) -> bool:
+    """Whether the process that a manifest names is there: the same id, begun at the same time, on this machine."""
+    if not isinstance(process, Mapping) or process.get("host") != socket.gethostname():
+        return False
+    pid, ticks = process.get("pid"), process.get("start_ticks")
+    return isinstance(pid, int) and ticks is not None and start_ticks(pid) == ticks
+
+
+def _who(manifest: Mapping[str, Any] | None) -> str:
+    process = (manifest or {}).get("process") or {}
+    return f"process {process.get('pid', '?')} on {process.get('host', '?')}"

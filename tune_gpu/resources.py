@@ -1,0 +1,142 @@
+"""What a trial asks Ray for, and how many may run at once: pure, from the configuration.
+
+On a card a trial is one placement group: a bundle for the load generator, and one with the cards and the services. Inside it vLLM's actor holds
+its share of the card and Whisper's the rest. Ray's fractions are book-keeping (vLLM's own share holds the memory); what they make certain is
+that no card holds two trials. On the CPU both services are processes of the trial's own actor: there is no device to be placed on, and two
+actors more would cost each engine start their own start for nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tune_gpu.candidate import deployment
+from tune_gpu.config import ExperimentConfig
+from tune_gpu.errors import UserError
+
+_GRAIN = 10_000
+"""Ray counts resources in ten-thousandths."""
+
+
+@dataclass(frozen=True)
+class TrialResources:
+    """Of one trial, as Ray names them."""
+
+    load: Mapping[str, float]
+    """The first bundle: the trial itself."""
+    services: Mapping[str, float] | None = None
+    """The second: both services; null where they are the trial's own processes."""
+    vllm_gpus: float = 0.0
+    whisper_gpus: float = 0.0
+    """0 beside an engine on several cards: Ray has no fraction of several, so the engine holds them whole and Whisper is put on the first."""
+    cpus_per_service: float = 0.0
+
+    @property
+    def bundles(self) -> list[dict[str, float]]:
+        """For Ray's placement group."""
+        return [dict(self.load), *([dict(self.services)] if self.services is not None else [])]
+
+
+def cards_of(config: ExperimentConfig, params: Mapping[str, Any]) -> int:
+    """Cards that the candidate's engine spans: tensor parallel times pipeline parallel."""
+    vllm = deployment(config, params).vllm
+    pipeline = vllm.extra_args.get("pipeline_parallel_size", vllm.extra_args.get("pipeline-parallel-size", 1))
+    return int(vllm.tensor_parallel_size) * int(pipeline)
+
+
+def trial_resources(config: ExperimentConfig, params: Mapping[str, Any], kind: str) -> TrialResources:
+    """What the trial of this candidate asks for on a device of this kind (`cuda` or `cpu`)."""
+    ray = config.ray
+    if kind != "cuda":
+        return TrialResources({"CPU": ray.cpus_per_trial})
+    cards = cards_of(config, params)
+    whole = float(cards) if ray.trials_per_card == 1 else _floor(1.0 / ray.trials_per_card)
+    services = {"GPU": whole, "CPU": 2 * ray.cpus_per_service}
+    if cards > 1:
+        return TrialResources({"CPU": ray.cpus_per_trial}, services, whole, 0.0, ray.cpus_per_service)
+    share = min(float(deployment(config, params).vllm.gpu_memory_utilization), whole - 1 / _GRAIN)
+    vllm = max(1 / _GRAIN, _floor(share))
+    return TrialResources({"CPU": ray.cpus_per_trial}, services, vllm, _floor(whole - vllm + 0.1 / _GRAIN), ray.cpus_per_service)
+
+
+def arena_resources(config: ExperimentConfig, kind: str) -> dict[str, float]:
+    """Of an actor that measures several candidates in turn, its services being its own processes: all that the greediest needs."""
+    if kind != "cuda":
+        return {"CPU": config.ray.cpus_per_trial}
+    cards = max(cards_of(config, params) for params in _corners(config))
+    return {"CPU": config.ray.cpus_per_trial + 2 * config.ray.cpus_per_service, "GPU": float(cards)}
+
+
+def _floor(amount: float) -> float:
+    return math.floor(amount * _GRAIN + 1e-6) / _GRAIN
+
+
+@dataclass(frozen=True)
+class Concurrency:
+    """How many trials at once, and why, for people."""
+
+    trials: int
+    why: str
+
+
+def concurrency(config: ExperimentConfig, kind: str, n_cards: int) -> Concurrency:
+    """As many trials as the cards hold and never more; on the CPU one, unless `ray.max_concurrent_trials` says otherwise."""
+    ray = config.ray
+    if kind != "cuda":
+        trials = ray.max_concurrent_trials or 1
+        return Concurrency(trials, "one trial at a time" if trials == 1 else f"{trials} trials at once, which disturb each other if they share cores")
+    smallest = min(cards_of(config, params) for params in _corners(config))
+    most = n_cards // smallest * ray.trials_per_card
+    trials = max(1, min(most, ray.max_concurrent_trials or most))
+    cards = f"{n_cards} card{'s' if n_cards != 1 else ''}"
+    if ray.trials_per_card > 1:
+        return Concurrency(trials, f"up to {trials} trials at once on {cards}, {ray.trials_per_card} to a card: coarse numbers, each marked so")
+    each = "one to a card" if smallest == 1 else f"{smallest} cards to a trial"
+    return Concurrency(trials, f"up to {trials} trial{'s' if trials != 1 else ''} at once on {cards}, {each}")
+
+
+def check_resources(config: ExperimentConfig, kind: str) -> None:
+    """Raises UserError for settings of `ray` that no trial could run with."""
+    ray = config.ray
+    for name, low in (("trials_per_card", 1), ("max_retries", 0), ("max_concurrent_trials", 1)):
+        value = getattr(ray, name)
+        if value is not None and value < low:
+            raise UserError(f"ray.{name}={value}: allowed is {low} or more")
+    for name in ("cpus_per_trial", "cpus_per_service"):
+        if not getattr(ray, name) >= 0:
+            raise UserError(f"ray.{name}={getattr(ray, name)}: allowed is 0 or more")
+    variables = ray.runtime_env.get("env_vars") or {}
+    if "CUDA_VISIBLE_DEVICES" in variables:
+        raise UserError("ray.runtime_env.env_vars.CUDA_VISIBLE_DEVICES: Ray assigns the cards, and this would override it for every trial")
+    if kind != "cuda":
+        return
+    for params in _corners(config):
+        cards, share = cards_of(config, params), float(deployment(config, params).vllm.gpu_memory_utilization)
+        if cards < 1:
+            raise UserError(f"vllm.tensor_parallel_size={cards}: allowed is 1 or more")
+        if ray.trials_per_card > 1 and cards > 1:
+            raise UserError(f"ray.trials_per_card={ray.trials_per_card}: an engine on {cards} cards shares them with no other trial; allowed is 1")
+        if ray.trials_per_card > 1 and share >= 1 / ray.trials_per_card:
+            raise UserError(
+                f"ray.trials_per_card={ray.trials_per_card}: vllm.gpu_memory_utilization={share:g} leaves no room for the others; allowed is below "
+                f"{1 / ray.trials_per_card:g}"
+            )
+
+
+def check_cards(config: ExperimentConfig, most_on_a_node: int) -> None:
+    """Raises UserError if no node has the cards that a candidate's engine spans (a trial lives on one node)."""
+    for params in _corners(config):
+        if (cards := cards_of(config, params)) > most_on_a_node:
+            raise UserError(f"vllm.tensor_parallel_size={cards}: no node has so many cards; allowed is up to {most_on_a_node}")
+
+
+def _corners(config: ExperimentConfig) -> list[dict[str, Any]]:
+    """Every value of every parameter once, over what stands in `services`: enough for what one setting decides."""
+    alone: list[dict[str, Any]] = [{}]
+    for name, spec in config.parameters.items():
+        values = spec.values if spec.values is not None else [spec.low, spec.high]
+        alone += [{name: value} for value in values if value is not None]
+    return alone

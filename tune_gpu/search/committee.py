@@ -1,0 +1,107 @@
+"""What is promising, judged by two models that see differently: a Gaussian process sees slopes, a forest sees jumps.
+
+The judgement of a configuration is expected improvement, the weighted geometric mean of what either model expects, times the learnt
+probability that it runs at all. The weights follow from how well each model predicts measurements that it has not seen (leave-one-out
+for the process, out-of-bag for the forest), so that on a smooth landscape the process decides and on a rugged one the forest.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tune_gpu.search.encoding import Array, Encoding
+from tune_gpu.search.feasibility import Feasibility
+from tune_gpu.search.forest import Forest
+from tune_gpu.search.surrogate import GaussianProcess, log_expected_improvement
+from tune_gpu.search.targets import normal_scores, power_scores
+
+_UNLIKELY = 0.25
+"""What runs with less than this probability is proposed only when nothing else is left."""
+HOPELESS = -1e5
+"""Below it are the scores of what most likely does not run."""
+_BAGS = 0.6
+"""The error of a whole forest over that of the third of its trees that has not seen a measurement, about."""
+_PRIOR_TRUST, _PRIOR_ROWS, _BOUNDS = 0.75, 20, (0.25, 0.75)
+_ALWAYS_TUNED, _TUNING_STEPS, _SHORT_TUNING_STEPS = 150, 30, 12
+"""Where parameters are continuous the process is tuned with every result up to so many; else, and later, the more seldom the more there are."""
+_ALWAYS_GROWN = 300
+"""Evaluations up to which the forest is grown with every result; later with every 16th, and anew after a restore."""
+
+
+class Committee:
+    """Told with `learn`, asked with `score`.
+
+    Args:
+        encoding: of the space.
+        rng: for the choice of rows where there are many.
+    """
+
+    def __init__(self, encoding: Encoding, rng: np.random.Generator) -> None:
+        self._encoding, self._rng = encoding, rng
+        self._process, self._forest, self._feasibility = GaussianProcess(encoding.groups), Forest(), Feasibility()
+        self._tuned_at = self._grown_at = 0
+        self._continuous = not encoding.sizes.all()
+        self.trust = 0.0
+        """The forest's weight, from 0 to 1; the process has the rest."""
+
+    def state(self) -> dict[str, Any]:
+        """What is not a consequence of the measurements."""
+        return {"theta": self._process.theta.tolist(), "tuned_at": self._tuned_at}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """`state` again, before the next `learn`."""
+        self._process.theta, self._tuned_at = np.array(state["theta"]), int(state["tuned_at"])
+
+    def learn_what_runs(self, codes: Array, ran: NDArray[np.bool_]) -> None:
+        """From rows, and whether each of them ran."""
+        self._feasibility.learn(self._encoding.features(codes), ran)
+
+    def learn(self, codes: Array, means: Array, counts: Array, waiting: Array, total: int) -> None:
+        """From what was measured.
+
+        Args:
+            codes: a row a configuration that ran.
+            means: its mean fitness.
+            counts: over how many evaluations.
+            waiting: rows that await their result; they count as measured at the value that is predicted for them.
+            total: evaluations so far.
+        """
+        x, ranked = self._encoding.features(codes), normal_scores(means)
+        y = power_scores(means) if self._continuous else ranked
+        always = self._continuous and total <= _ALWAYS_TUNED
+        if total - self._tuned_at >= (1 if always else max(1, min(total // 12, 32))):
+            self._process.tune(x, y, counts, self._rng, _TUNING_STEPS if self._continuous else _SHORT_TUNING_STEPS)
+            self._tuned_at = total
+        self._process.condition(x, y, counts)
+        if not self._grown_at or total - self._grown_at >= (1 if total <= _ALWAYS_GROWN else 16):
+            self._forest.fit(codes, ranked, counts, seed=total)
+            self._grown_at, self._forest_best = total, float(ranked.max())
+        self.trust = self._forests_share(len(codes))
+        self.leaders = codes[np.argsort(-y, kind="stable")[:5]]
+        """The rows that measured best, best first."""
+        if len(waiting):
+            believed = self._process.predict(self._encoding.features(waiting))[0]
+            x, y = np.concatenate([x, self._encoding.features(waiting)]), np.concatenate([y, believed])
+            self._process.condition(x, y, np.concatenate([counts, np.ones(len(waiting))]))
+        self._best = float(self._process.predict(x)[0].max())
+
+    def score(self, codes: Array) -> Array:
+        """Logarithm of the expected improvement of each row, weighed by the probability that it runs."""
+        if not len(codes):
+            return np.empty(0)
+        x = self._encoding.features(codes)
+        by_process = log_expected_improvement(*self._process.predict(x), self._best)
+        by_forest = log_expected_improvement(*self._forest.predict(codes), self._forest_best)
+        runs = self._feasibility.log_probability(x)
+        # The logarithm of a hopeless improvement spreads over tens: no probability that is not near 0 would weigh against it.
+        return (1.0 - self.trust) * by_process + self.trust * by_forest + runs - np.where(runs < math.log(_UNLIKELY), 1e6, 0.0)
+
+    def _forests_share(self, n: int) -> float:
+        """Few measurements do not tell who predicts better: then a prior speaks, for the forest, which is the more careful of the two."""
+        process, forest = self._process.error**2, (_BAGS * self._forest.error) ** 2
+        earned = process / (process + forest) if math.isfinite(forest) and process + forest > 0.0 else 0.5
+        return (_PRIOR_ROWS * _PRIOR_TRUST + n * float(np.clip(earned, *_BOUNDS))) / (_PRIOR_ROWS + n)

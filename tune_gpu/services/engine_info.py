@@ -1,0 +1,75 @@
+"""What a running engine says of itself, read with care: what it does not say, or says badly, is absent."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+
+@dataclasses.dataclass(frozen=True)
+class EngineInfo:
+    """What a running engine says of itself."""
+
+    start_s: float
+    kv_cache_tokens: int | None
+    kv_cache_blocks: int | None
+    block_size: int | None
+    max_concurrency: float | None
+    """Sequences of `max_model_len` that fit the KV cache at the same time."""
+    version: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the artifacts."""
+        return dataclasses.asdict(self)
+
+
+def read_engine_info(metrics: str, version: str, *, start_s: float, max_model_len: int | None) -> EngineInfo:
+    """From the texts of `/metrics` (Prometheus' exposition format) and `/version` (JSON); never raises for what they hold."""
+    labels = _cache_config(metrics)
+    blocks, block_size = _number(labels.get("num_gpu_blocks")), _number(labels.get("block_size"))
+    tokens = _number(labels.get("kv_cache_size_tokens"))
+    if tokens is None and blocks is not None and block_size is not None:
+        tokens = blocks * block_size
+    concurrency = _number(labels.get("kv_cache_max_concurrency"))
+    if concurrency is None and tokens is not None and max_model_len:
+        concurrency = tokens / max_model_len
+    return EngineInfo(
+        start_s,
+        None if tokens is None else int(tokens),
+        None if blocks is None else int(blocks),
+        None if block_size is None else int(block_size),
+        concurrency,
+        _version(version),
+    )
+
+
+def _cache_config(metrics: str) -> dict[str, str]:
+    try:
+        for family in text_string_to_metric_families(metrics):
+            if family.name == "vllm:cache_config_info" and family.samples:
+                return dict(family.samples[0].labels)
+    except Exception:  # the parser raises many kinds for what is no exposition format
+        return {}
+    return {}
+
+
+def _version(text: str) -> str | None:
+    try:
+        said = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    version = said.get("version") if isinstance(said, dict) else None
+    return version if isinstance(version, str) else None
+
+
+def _number(text: str | None) -> float | None:
+    """A finite number that is not below 0; null for anything else."""
+    try:
+        number = float(text) if text is not None else math.nan
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None

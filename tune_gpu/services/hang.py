@@ -1,0 +1,81 @@
+"""A service that hangs is neither dead nor slow: its process is there, and nothing comes of it.
+
+Two signs, each for as long as the time-out: it does not answer its health check (it has been stopped, or its event loop stands still), or
+it owes answers and has sent nothing of any of them (its engine stands still behind a server that feels well). Time in which this
+process itself stood still (stopped, or a machine that slept) does not count against a service.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Protocol
+
+from tune_gpu.measurement import Failure, FailureKind, Phase
+from tune_gpu.workload.pulse import Pulse
+
+_EVERY_S = 0.5
+_HEALTH_TIMEOUT_S = 1.0
+
+
+class Checked(Protocol):
+    """A service with a health check."""
+
+    def healthy(self, timeout_s: float) -> bool:
+        """Whether it answers."""
+
+
+class HangWatch:
+    """`with HangWatch(services, pulse, timeout_s) as watch: …; watch.failure()`; it asks from a thread of its own.
+
+    Args:
+        services: name (as in the pulse) -> service.
+        pulse: of the load on them; null where the first answer may take its time (a warm-up compiles).
+        timeout_s: how long a service may stand still; 0 or less switches the watch off.
+    """
+
+    def __init__(self, services: Mapping[str, Checked], pulse: Pulse | None, timeout_s: float, phase: Phase = Phase.LOAD) -> None:
+        self._services, self._pulse, self._timeout_s, self._phase = dict(services), pulse, timeout_s, phase
+        self._sick_s = dict.fromkeys(self._services, 0.0)
+        self._silent_s = dict.fromkeys(self._services, 0.0)
+        self._found: Failure | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="tune-gpu-hang-watch", daemon=True)
+
+    def __enter__(self) -> HangWatch:
+        if self._timeout_s > 0:
+            self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def failure(self) -> Failure | None:
+        """The hang that was found; null if there is none."""
+        return self._found
+
+    def _run(self) -> None:
+        seen = time.monotonic()
+        longest_round_s = _EVERY_S + _HEALTH_TIMEOUT_S * len(self._services)
+        while self._found is None and not self._stop.wait(_EVERY_S):
+            answers = {name: service.healthy(_HEALTH_TIMEOUT_S) for name, service in self._services.items()}
+            now = time.monotonic()
+            self._count(answers, now, min(now - seen, 2 * longest_round_s))
+            seen = now
+
+    def _count(self, healthy: Mapping[str, bool], now: float, passed_s: float) -> None:
+        """One round of checks, which took so long (bounded by the caller)."""
+        for name in self._services:
+            self._sick_s[name] = 0.0 if healthy[name] else self._sick_s[name] + passed_s
+            since = self._pulse.silent_since(name) if self._pulse else None
+            silent = since is not None and now - since >= passed_s
+            self._silent_s[name] = self._silent_s[name] + passed_s if silent else 0.0
+            if max(self._sick_s[name], self._silent_s[name]) >= self._timeout_s:
+                sign = "its health check" if self._sick_s[name] >= self._timeout_s else "any of the requests under way"
+                message = f"it is running, and has not answered {sign} for {self._timeout_s:g} s (run.hang_timeout_s)"
+                self._found = Failure(FailureKind.SERVICE_HUNG, name, self._phase, message)
+                return

@@ -1,0 +1,80 @@
+"""`tune-gpu status`: the runs there are, how far each is, and how to go on with those that are not finished."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from tune_gpu.artifacts import RunFolder
+from tune_gpu.errors import UserError
+from tune_gpu.report.command import artifacts_dir_of
+from tune_gpu.report.reading import RunRecord, RunState, all_runs, resume_command
+
+_STYLE = {RunState.FINISHED: "green", RunState.RUNNING: "yellow", RunState.NO_WINNER: "red", RunState.BROKEN: "red"}
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.argument("overrides", nargs=-1, metavar="[run.artifacts_dir=DIR]")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def status(overrides: tuple[str, ...], as_json: bool) -> None:
+    """List all runs, finished and unfinished, oldest first.
+
+    A run whose process is gone without an end is `killed`, one that was stopped `interrupted`: both go on with the command that is
+    printed. A run whose files cannot be read is `broken`, with the reason.
+    """
+    try:
+        place = artifacts_dir_of(overrides)
+    except UserError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    rows = [describe_run(folder, found) for folder, found in all_runs(place)]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    if not rows:
+        click.echo(f"no runs in {place}; begin one with: python -m tune_gpu.launch")
+        return
+    _print(Console(), rows)
+
+
+def describe_run(folder: RunFolder, found: RunRecord | UserError) -> dict[str, Any]:
+    """One run for a list; null is what is not known."""
+    if isinstance(found, UserError):
+        return _row(folder, RunState.BROKEN, note=str(found))
+    manifest, summary = found.manifest or {}, found.summary or {}
+    best = summary.get("best") if not found.state.resumable else None
+    measured = sum(line["fitness"] is not None for line in found.lines)
+    return _row(
+        folder, found.state, device=manifest.get("device"), started_at=manifest.get("started_at"), n_evaluations=len(found.lines),
+        n_measured=measured, fitness=best["fitness"] if best else None, winner=best["params"] if best else None,
+        note=resume_command(folder) if found.state.resumable else "",
+    )  # fmt: skip
+
+
+def _row(folder: RunFolder, state: RunState, *, note: str, device: Any = None, started_at: Any = None, n_evaluations: int | None = None,
+         n_measured: int | None = None, fitness: float | None = None, winner: Any = None) -> dict[str, Any]:  # fmt: skip
+    return {"run_id": folder.run_id, "experiment": folder.experiment, "state": str(state), "device": device, "started_at": started_at,
+            "n_evaluations": n_evaluations, "n_measured": n_measured, "fitness": fitness, "winner": winner,
+            "resume": note if state.resumable else None, "error": note if state is RunState.BROKEN else None}  # fmt: skip
+
+
+def _print(console: Console, rows: list[dict[str, Any]]) -> None:
+    table = Table(header_style="bold", pad_edge=False)
+    for title in ("run", "experiment", "state", "device", "evaluations", "fitness"):
+        table.add_column(title, justify="right" if title in ("evaluations", "fitness") else "left", no_wrap=title != "experiment")
+    for row in rows:
+        evaluations = "-" if row["n_evaluations"] is None else f"{row['n_measured']} of {row['n_evaluations']} ok"
+        fitness = "-" if row["fitness"] is None else f"{row['fitness']:.4f}"
+        table.add_row(row["run_id"], row["experiment"], row["state"], str(row["device"] or "-"), evaluations, fitness,
+                      style=_STYLE.get(RunState(row["state"])))  # fmt: skip
+    console.print(table)
+    for row in rows:
+        if row["resume"]:
+            console.print(f"{row['run_id']} is {row['state']}; go on with: {row['resume']}", highlight=False, soft_wrap=True, markup=False)
+        if row["error"]:
+            console.print(f"{row['run_id']} is broken: {row['error']}", highlight=False, soft_wrap=True, markup=False)

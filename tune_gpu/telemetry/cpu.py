@@ -1,0 +1,55 @@
+"""The machine itself as a device, for measurements on the CPU: load, memory of process trees, its cgroup's limit, kills for want of memory."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+
+from tune_gpu.telemetry.cgroup import memory_group
+from tune_gpu.telemetry.probe import MIB, DeviceInfo, Reading, kernel_oom_kills
+
+
+class CpuProbe:
+    """Reads the whole machine, or what its cgroup leaves of it."""
+
+    def __init__(self) -> None:
+        total = psutil.virtual_memory().total
+        self._group = memory_group()
+        limit = self._group.limit() if self._group else None
+        self._limited = limit is not None and limit < total
+        self.info = DeviceInfo("cpu", _cpu_name(), None, (limit if limit is not None and self._limited else total) / MIB, cores=psutil.cpu_count())
+        psutil.cpu_percent()  # the first call has nothing to compare with
+
+    def read(self) -> Reading:
+        if self._limited and self._group:
+            return Reading(psutil.cpu_percent(), self._group.used() / MIB)
+        memory = psutil.virtual_memory()
+        return Reading(psutil.cpu_percent(), (memory.total - memory.available) / MIB)
+
+    def memory_by_pid_mib(self, pids: list[int]) -> Mapping[int, float]:
+        found: dict[int, float] = {}
+        for pid in pids:
+            with contextlib.suppress(psutil.Error):
+                found[pid] = psutil.Process(pid).memory_info().rss / MIB
+        return found
+
+    def whereabouts(self, pids: list[int]) -> str:  # noqa: ARG002 - there is one CPU
+        return ""
+
+    def oom_events(self) -> int:
+        # The kernel's own count covers every cgroup; inside a container that hides /proc/vmstat the cgroup's is what is left.
+        return max(kernel_oom_kills(), (self._group.oom_kills() or 0) if self._group else 0)
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+def _cpu_name() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return "cpu"

@@ -1,0 +1,67 @@
+"""What Tune tells while it runs: who has begun, and what is tried again."""
+
+# ruff: noqa: ARG002 - Tune names the arguments of its hooks
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ray import tune
+
+from tune_gpu.live import Progress
+from tune_gpu.retries import LOST, Cause
+from tune_gpu.tournament import Candidate
+
+
+class Announcer(tune.Callback):
+    """Tells the progress which candidate has begun."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress: Progress | None = progress
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_progress": None}  # Tune pickles its callbacks; a terminal cannot be
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        if self._progress is not None:
+            self._progress.began(Candidate(**trial.config["candidate"]))
+
+
+class RetryBook(tune.Callback):
+    """Hands each new attempt of a trial the causes of those before, and keeps them for trials that never come to tell.
+
+    Where a node dies, Ray may tell of one death twice, and the second time it gives the trial up, whatever is allowed: such a candidate
+    gets another trial (`again`), within the same allowance.
+    """
+
+    def __init__(self, max_retries: int) -> None:
+        self._max_retries = max_retries
+        self._causes: dict[str, list[Cause]] = {}
+        self._carried: dict[str, list[Cause]] = {}
+
+    def causes(self, candidate_id: str) -> list[Cause]:
+        """Of the attempts that Ray has tried again."""
+        return list(self._causes.get(candidate_id, []))
+
+    def again(self, candidate: Candidate) -> bool:
+        """Whether a candidate whose trial was given up without a result gets another trial."""
+        spent = self.causes(candidate.candidate_id)
+        if len(spent) >= self._max_retries:
+            return False
+        self._carried[candidate.candidate_id] = self._causes[candidate.candidate_id] = [*spent, dict(LOST)]
+        return True
+
+    def carried(self, candidate_id: str) -> list[Cause]:
+        """Causes that the trial which ended does not know of: those of the candidate's trials before it."""
+        return list(self._carried.get(candidate_id, []))
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        # An attempt that gives up says why in its last report; a process that dies says nothing.
+        told = (trial.last_result or {}).get("retry_json")
+        known = list(trial.config.get("retries", []))
+        cause = json.loads(told) if told else None
+        known.append(dict(LOST) if cause is None or cause["attempt"] != len(known) else cause["cause"])
+        trial.set_config({**trial.config, "retries": known})  # what the next attempt's actor gets
+        candidate_id = trial.config["candidate"]["candidate_id"]
+        self._causes[candidate_id] = [*self.carried(candidate_id), *known]
