@@ -36,6 +36,9 @@ from tune_gpu.tensorboard import import_writer
 from tune_gpu.tournament import Candidate, Result, Tournament
 from tune_gpu.tune_callbacks import Announcer, RetryBook
 
+TRIALS_A_TUNER = 500
+"""Tune keeps every trial of a Tuner in memory and writes all of them with each snapshot: a long run goes through several, one after the other."""
+
 
 class Experiment:
     """One run of one experiment.
@@ -108,14 +111,20 @@ class Experiment:
     def _why_ended(self) -> str:
         if self.tournament.finished:
             return self.tournament.ended_because or "generations"
-        budget_s = self.config.run.time_budget_s
         # Tune takes a Ctrl-C for itself and returns as if all were well.
-        return "time budget" if budget_s and time.monotonic() - self._started >= budget_s else "interrupted"
+        return "time budget" if self._remaining_s() == 0 else "interrupted"
 
     def _fit(self, search: RZeroSearch) -> None:
-        if not through_client():
-            self._tuner(search, [Announcer(self.progress)]).fit()
+        if through_client():
+            self._fit_on_the_cluster(search)
             return
+        while search.has_more():
+            trials = len(self._tuner(search, [Announcer(self.progress)], TRIALS_A_TUNER).fit())
+            stopped = trials < TRIALS_A_TUNER or search.in_flight or self._unwritten.error or self._remaining_s() == 0
+            if stopped:
+                return
+
+    def _fit_on_the_cluster(self, search: RZeroSearch) -> None:
         with courier(self.progress.began, self._received) as sends:
             self._tuner(search, [sends]).fit()
         # The searcher that has heard all this lived on the cluster; this process's own is brought to where that one is.
@@ -127,7 +136,12 @@ class Experiment:
         outcome = Result("failed", transient=True)
         self._keep(json.loads(line_json) if line_json else _lost_line(candidate, outcome, self.choice.kind, causes))
 
-    def _tuner(self, search: RZeroSearch, callbacks: list[tune.Callback]) -> tune.Tuner:
+    def _remaining_s(self) -> float | None:
+        """Of the time budget; null without one."""
+        budget_s = self.config.run.time_budget_s
+        return max(0.0, budget_s - (time.monotonic() - self._started)) if budget_s else None
+
+    def _tuner(self, search: RZeroSearch, callbacks: list[tune.Callback], trials: int = -1) -> tune.Tuner:
         config, kind = self.config, self.choice.kind
         parallel = concurrency(config, kind, self.choice.n_cards).trials
         settings = self.config.search
@@ -139,10 +153,10 @@ class Experiment:
             tune_config=tune.TuneConfig(
                 search_alg=search,
                 scheduler=RZeroScheduler(search, window_budget=settings.window_budget) if settings.racing else None,
-                num_samples=-1,
+                num_samples=trials,
                 max_concurrent_trials=parallel,
                 reuse_actors=True,
-                time_budget_s=self.config.run.time_budget_s,
+                time_budget_s=None if (remaining_s := self._remaining_s()) is None else max(1e-3, remaining_s),
                 trial_name_creator=lambda trial: f"{trial.config['candidate']['candidate_id']}-{trial.trial_id}",
                 trial_dirname_creator=lambda trial: f"{trial.config['candidate']['candidate_id']}-{trial.trial_id}",
             ),

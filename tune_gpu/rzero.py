@@ -137,7 +137,7 @@ class RZeroSearch(Searcher):
             # Null with nothing in flight would hang Tune without a word.
             open_ended = self.tournament.ended_because is None or self._again is not None
             return None if self._live and open_ended else Searcher.FINISHED
-        self._in_flight(trial_id, candidate)
+        self._begin_trial(trial_id, candidate)
         if not self._wrap:
             return dict(unflatten_dict(dict(candidate.params)))
         return {
@@ -149,13 +149,24 @@ class RZeroSearch(Searcher):
             }
         }
 
-    def _in_flight(self, trial_id: str, candidate: Candidate) -> None:
+    @property
+    def in_flight(self) -> int:
+        """How many candidates have a trial that has not ended."""
+        return len(self._live)
+
+    def _begin_trial(self, trial_id: str, candidate: Candidate) -> None:
         self._live[trial_id] = candidate
         self._suggested.add(trial_id)
 
     def give_back(self, candidates: Sequence[Candidate]) -> None:
         """Candidates that were asked for and got no result (a run that was killed): they are suggested first."""
         self._given_back += candidates
+
+    def has_more(self) -> bool:
+        """Whether there is anything left to suggest; only where nothing is in flight (a search may wait for results otherwise)."""
+        if not self._given_back and (candidate := self.tournament.ask()) is not None:
+            self._given_back.append(candidate)
+        return bool(self._given_back)
 
     def candidate_of(self, trial_id: str) -> Candidate | None:
         """What a trial in flight measures; null for a trial of someone else."""
@@ -246,7 +257,7 @@ class RZeroSearch(Searcher):
         if any(trial.params.get(name) != value for name, value in own.items()):
             self._given_back.insert(0, candidate)
             return False
-        self._in_flight(trial.trial_id, candidate)
+        self._begin_trial(trial.trial_id, candidate)
         return True
 
 

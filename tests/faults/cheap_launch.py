@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables import spica
+from tune_gpu import experiment
 from tune_gpu.launch import launch
 from tune_gpu.measurement import Failure, Measurement, Status
 from tune_gpu.services.process import ManagedProcess
@@ -62,6 +63,7 @@ class CheapTrainable(spica.SpicaTrainable):
 
 def main() -> None:
     spica.SpicaTrainable = CheapTrainable  # type: ignore[misc]
+    experiment.TRIALS_A_TUNER = int(os.environ.get("CHEAP_TRIALS_A_TUNER", experiment.TRIALS_A_TUNER))
     launch()
 
 

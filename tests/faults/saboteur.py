@@ -16,6 +16,7 @@ import pytest
 
 from tune_gpu.services import guard
 from tune_gpu.services.launchers import EngineHost
+from tune_gpu.services.process import start_ticks
 
 
 class Saboteur:
@@ -66,9 +67,10 @@ class Saboteur:
 
 
 def engine_pids(host: EngineHost) -> list[int]:
-    """All processes of the servers that were forked from the host."""
+    """All processes of the servers that were forked from the host; not what has ended and waits for the guard to reap it."""
     assert host._process is not None
-    return [pid for pid in host._process.pids() if _session(pid) != _session(host._process.pids()[0])]
+    pids = host._process.pids()
+    return [pid for pid in pids if _session(pid) != _session(pids[0]) and start_ticks(pid) is not None]
 
 
 def engine_log(host: EngineHost) -> str:

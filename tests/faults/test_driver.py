@@ -128,6 +128,16 @@ def test_killed_and_resumed_twice_nothing_is_lost_or_measured_again(driver: Driv
     driver.check_nothing_is_left()
 
 
+def test_a_long_run_goes_through_several_tuners_and_nobody_sees_where_one_ends(driver: Driver) -> None:
+    driver.start(CHEAP_TRIALS_A_TUNER="4", CHEAP_EVALUATION_S="0")
+    assert driver.end() == 0, driver.output
+    check_clear(driver)
+    assert [line["candidate_id"] for line in driver.lines()] == ALL, "the second begins in the middle of a generation"
+    assert {path.name for path in driver.folder.glob("*/*/ray/*")} == {"attempt-1", "attempt-2"}
+    assert driver.output.count("--resume") == 0
+    driver.check_nothing_is_left()
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("number", range(8))
 def test_ctrl_c_at_a_drawn_moment(driver: Driver, rng: random.Random, number: int) -> None:
