@@ -22,6 +22,7 @@ QUICK = [
     "workload.windows=1",
     "workload.window_s=1",
     "workload.turn_rate_per_s=1",
+    "workload.audio.noise_snr_db=[null]",
     "workload.warmup_turns=1",
     "workload.capacity_step_s=0",
     "objective.weights.capacity=0",

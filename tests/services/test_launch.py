@@ -22,6 +22,7 @@ QUICK = [
     "workload.windows=2",
     "workload.window_s=1",
     "workload.turn_rate_per_s=1",
+    "workload.audio.noise_snr_db=[null]",
     "workload.capacity_step_s=0.5",
     "workload.capacity_max_sessions=1",
     "search.generations=2",
