@@ -132,7 +132,7 @@ class RZeroSearch(Searcher):
         """The next candidate, null while results are awaited, FINISHED after the last. Raises UserError without a metric and a mode."""
         if not self._metric or self._mode not in ("max", "min"):
             raise UserError(f"RZeroSearch has metric={self._metric}, mode={self._mode}: give both, to it or to TuneConfig; mode is max or min")
-        candidate = self._given_back.pop(0) if self._given_back else self.tournament.ask()
+        candidate = self._next_candidate()
         if candidate is None:
             # Null with nothing in flight would hang Tune without a word.
             open_ended = self.tournament.ended_because is None or self._again is not None
@@ -164,9 +164,13 @@ class RZeroSearch(Searcher):
 
     def has_more(self) -> bool:
         """Whether there is anything left to suggest; only where nothing is in flight (a search may wait for results otherwise)."""
-        if not self._given_back and (candidate := self.tournament.ask()) is not None:
-            self._given_back.append(candidate)
-        return bool(self._given_back)
+        candidate = self._next_candidate()
+        if candidate is not None:
+            self._given_back.insert(0, candidate)
+        return candidate is not None
+
+    def _next_candidate(self) -> Candidate | None:
+        return self._given_back.pop(0) if self._given_back else self.tournament.ask()
 
     def candidate_of(self, trial_id: str) -> Candidate | None:
         """What a trial in flight measures; null for a trial of someone else."""
@@ -250,7 +254,7 @@ class RZeroSearch(Searcher):
 
     def _take_over(self, trial: KeptTrial) -> bool:
         """Whether it is the next candidate, which is then in flight under this trial."""
-        candidate = self._given_back.pop(0) if self._given_back else self.tournament.ask()
+        candidate = self._next_candidate()
         if candidate is None:
             return False
         own = {"candidate/candidate_id": candidate.candidate_id} if self._wrap else candidate.params
