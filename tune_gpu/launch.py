@@ -15,6 +15,7 @@ from tune_gpu.config import ExperimentConfig, RaySettings
 from tune_gpu.config_loader import DEFAULT_SPACE, as_yaml, check_config, device_setting, load_config, raw_setting
 from tune_gpu.devices import DeviceChoice, check_installed, choose_device
 from tune_gpu.errors import UserError
+from tune_gpu.imports import uncollected
 from tune_gpu.interrupt import terminated_as_interrupt
 from tune_gpu.live import Progress, describe_params
 from tune_gpu.preflight import this_card, this_node
@@ -69,8 +70,9 @@ def _launch(console: Console, space: str | None, overrides: list[str], resume: s
     else:
         config, choice, folder = _new(space or DEFAULT_SPACE, overrides)
     # Ray is imported only once the input is known to be good.
-    from tune_gpu.experiment import Experiment, new_tournament
-    from tune_gpu.ray_session import check_cards_here, local_or_joined_ray
+    with uncollected():
+        from tune_gpu.experiment import Experiment, new_tournament
+        from tune_gpu.ray_session import check_cards_here, local_or_joined_ray
 
     say = (lambda *_a, **_k: None) if quiet else console.print
     say(f"{config.name}: {choice.why}", highlight=False, soft_wrap=True)

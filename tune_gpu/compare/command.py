@@ -24,6 +24,7 @@ from tune_gpu.config_loader import check_config
 from tune_gpu.devices import check_installed, choose_device
 from tune_gpu.errors import UserError
 from tune_gpu.finished_run import FinishedRun, read_finished_run
+from tune_gpu.imports import uncollected
 from tune_gpu.redaction import restore_secrets
 from tune_gpu.report.reading import read_winner
 
@@ -154,11 +155,12 @@ def _compare(console: Console, question: Question, quiet: bool) -> dict[str, Any
 
 def _measure(question: Question, kind: str, say: Any) -> tuple[Outcome, Any]:
     """What came of it, and the arena it was measured in (null if there was none)."""
-    from trainables.arena import ArenaLost
-    from tune_gpu.confirmation import arena_of, measure_in, terms_of
-    from tune_gpu.interrupt import terminated_as_interrupt
-    from tune_gpu.ray_session import local_or_joined_ray
-    from tune_gpu.resources import arena_resources
+    with uncollected():
+        from trainables.arena import ArenaLost
+        from tune_gpu.confirmation import arena_of, measure_in, terms_of
+        from tune_gpu.interrupt import terminated_as_interrupt
+        from tune_gpu.ray_session import local_or_joined_ray
+        from tune_gpu.resources import arena_resources
 
     config, rules = question.run.config, question.rules
     store = BlockStore(question.run.folder.path / f"{question.file}.jsonl", terms_of(config, kind, question.arms, rules.windows))

@@ -18,6 +18,7 @@ from tune_gpu.config import ExperimentConfig, PromoteSettings
 from tune_gpu.config_loader import apply_overrides, check_config
 from tune_gpu.errors import UserError
 from tune_gpu.finished_run import FinishedRun, read_finished_run
+from tune_gpu.imports import uncollected
 from tune_gpu.interrupt import terminated_as_interrupt
 from tune_gpu.promote.apply import Deployer, RolledBack, folder_of, target_of
 from tune_gpu.promote.audit import Audit
@@ -213,10 +214,11 @@ def _told_back(console: Console, back: RolledBack, code: int) -> int:
 
 
 def _soak(run: FinishedRun, kind: str, say: Any) -> tuple[Condition, dict[str, Any]]:
-    from trainables.arena import ArenaLost, arena, measured_as
-    from tune_gpu.promote.soak import hold_under_load, judge
-    from tune_gpu.ray_session import local_or_joined_ray
-    from tune_gpu.resources import arena_resources
+    with uncollected():
+        from trainables.arena import ArenaLost, arena, measured_as
+        from tune_gpu.promote.soak import hold_under_load, judge
+        from tune_gpu.ray_session import local_or_joined_ray
+        from tune_gpu.resources import arena_resources
 
     settings = run.config.promote
     restore_secrets(run.config)

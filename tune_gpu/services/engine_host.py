@@ -23,6 +23,7 @@ import sys
 import tempfile
 from typing import Any
 
+from tune_gpu.imports import uncollected
 from tune_gpu.services.guard import die_with_parent
 
 LATE_IMPORTS = (
@@ -60,10 +61,6 @@ def preload() -> None:
         raise RuntimeError("importing vLLM has initialised CUDA: engines cannot be forked from this process; set run.warm_engine=false")
     if not torch.cuda.is_available():
         import vllm.v1.worker.cpu_worker  # noqa: F401
-    # Each of the three processes walks its whole heap (three collections) before it serves; what they inherit from here is left out of that,
-    # and its pages stay shared (gc.freeze's documentation: before a fork, without it).
-    gc.collect()
-    gc.freeze()
 
 
 def name_shared_memory(prefix: str) -> None:
@@ -130,7 +127,11 @@ def answer(request: dict[str, Any], connection: socket.socket, ended: dict[int, 
 def main(path: str) -> None:
     """Preload, then serve the socket until it is closed."""
     os.register_at_fork(after_in_child=die_with_parent)
-    preload()
+    with uncollected():
+        preload()
+        # Each of a server's three processes walks its whole heap (three collections) before it serves; what they inherit from here is left
+        # out of that, and its pages stay shared (gc.freeze's documentation: before a fork).
+        gc.collect()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(1)
