@@ -12,13 +12,12 @@ def uncollected() -> Iterator[None]:
     """Within the block Python collects no garbage; for imports alone, of which nothing is garbage.
 
     Modules only ever add to the heap, and each collection walks what is there: a quarter of the time that Tune's imports take, a seventh of
-    vLLM's. What was imported is left out of later collections too (`gc.freeze`).
+    vLLM's.
     """
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
         if was_enabled:
             gc.enable()

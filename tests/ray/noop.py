@@ -32,7 +32,7 @@ class NoopEvaluator:
         held = Path(os.environ[LOG] + ".held")
         note(held, {"node": self._node})
         while len(noted(held)) < int(os.environ[TOGETHER]):  # how long actors take to start is not what is measured
-            time.sleep(0.05)
+            time.sleep(0.2)  # others need the processor to start
 
     def begin(self, params: dict[str, Any]) -> None:
         self._params, self._windows = params, 0

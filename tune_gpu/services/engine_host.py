@@ -130,8 +130,9 @@ def main(path: str) -> None:
     with uncollected():
         preload()
         # Each of a server's three processes walks its whole heap (three collections) before it serves; what they inherit from here is left
-        # out of that, and its pages stay shared (gc.freeze's documentation: before a fork).
+        # out of that, and its pages stay shared (gc.freeze's documentation: before a fork, without it).
         gc.collect()
+        gc.freeze()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(1)
