@@ -74,17 +74,21 @@ def markdown(found: Sequence[Row], budgets: Sequence[int]) -> str:
         by_budget = {row.budget: f"{row.median:.3f} ({row.ci_low:.3f}-{row.ci_high:.3f})" for row in mine}
         cells = [by_budget.get(budget, "") for budget in budgets]
         reached = ["never" if evaluations is None else f"{evaluations:g}" for evaluations in (mine[0].to_5_pct, mine[0].to_1_pct)]
-        name = Path(file).name.removesuffix(".gz").removesuffix(".json") if Path(file).is_file() else file
         last = mine[-1]
-        lines.append("| " + " | ".join([name, searcher, str(last.seeds), *cells, *reached, f"{last.winner_over_best:.3f}", f"{last.ms_per_proposal:.1f}"]) + " |")
+        lines.append("| " + " | ".join([_short(file), searcher, str(last.seeds), *cells, *reached, f"{last.winner_over_best:.3f}", f"{last.ms_per_proposal:.1f}"]) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _short(file: str) -> str:
+    """A file's name without its ending; any other landscape's name as it is (`bbob-mixint:2/10` is no path)."""
+    return Path(file).name.removesuffix(".gz").removesuffix(".json") if Path(file).is_file() else file
 
 
 def line(found: Sequence[Row]) -> str:
     """One searcher on one landscape, while it goes."""
     values = "  ".join(f"{row.budget}:{row.median:.4f}" for row in found)
     last = found[-1]
-    return f"{Path(last.file).name[:34]:34s} {last.searcher:8s} {values}  to5%:{last.to_5_pct} {last.ms_per_proposal:.1f} ms winner {last.winner_over_best:.4f}"
+    return f"{_short(last.file)[:34]:34s} {last.searcher:8s} {values}  to5%:{last.to_5_pct} {last.ms_per_proposal:.1f} ms winner {last.winner_over_best:.4f}"
 
 
 def show(found: Sequence[Row], runs: Mapping[tuple[str, str], Sequence[Run]], budgets: Sequence[int], noise: float) -> None:
