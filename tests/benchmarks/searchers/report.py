@@ -80,8 +80,8 @@ def markdown(found: Sequence[Row], budgets: Sequence[int]) -> str:
 
 
 def _short(file: str) -> str:
-    """A file's name without its ending; any other landscape's name as it is (`bbob-mixint:2/10` is no path)."""
-    return Path(file).name.removesuffix(".gz").removesuffix(".json") if Path(file).is_file() else file
+    """A file's or folder's name without its ending; any other landscape's name as it is (`bbob-mixint:2/10` is no path)."""
+    return Path(file).name.removesuffix(".gz").removesuffix(".json") if Path(file).exists() else file
 
 
 def line(found: Sequence[Row]) -> str:
