@@ -61,6 +61,10 @@ def preload() -> None:
         raise RuntimeError("importing vLLM has initialised CUDA: engines cannot be forked from this process; set run.warm_engine=false")
     if not torch.cuda.is_available():
         import vllm.v1.worker.cpu_worker  # noqa: F401
+    # Each of the three processes walks its whole heap (three collections) before it serves; what they inherit from here is left out of that,
+    # and its pages stay shared (gc.freeze's documentation: before a fork, without it).
+    gc.collect()
+    gc.freeze()
 
 
 def name_shared_memory(prefix: str) -> None:
@@ -129,10 +133,6 @@ def main(path: str) -> None:
     os.register_at_fork(after_in_child=die_with_parent)
     with uncollected():
         preload()
-        # Each of a server's three processes walks its whole heap (three collections) before it serves; what they inherit from here is left
-        # out of that, and its pages stay shared (gc.freeze's documentation: before a fork, without it).
-        gc.collect()
-        gc.freeze()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(1)
