@@ -31,7 +31,7 @@ class GuidedOptions:
     """Sizes of the screening; the defaults are those of the published comparison."""
 
     spread: int = 6
-    """Feasible measurements before the surrogate speaks; until then proposals lie far from each other."""
+    """Feasible measurements before the surrogate speaks; until then proposals lie far from each other (ranges: are drawn at random)."""
     spread_pool: int = 256
     """Random draws of which an early proposal is the one furthest from all others."""
     random_pool: int = 800
@@ -141,7 +141,7 @@ class Guided:
         parents = np.array([self.encoding.encode(p) for p in survivors]) if survivors else np.empty((0, self.encoding.n))
         if len(ran) < min(self._options.spread, 2 + self.encoding.n):
             pool = self._random(self._options.spread_pool)
-            row = self._first(pool, self._distance(pool)) if len(pool) else None
+            row = self._first(pool, self._early(pool)) if len(pool) else None
         else:
             self._learn(ran)
             if fresh:
@@ -247,6 +247,10 @@ class Guided:
     def _close(self, row: Array) -> None:
         if self._open is not None and self._table is not None and len(self._open) <= _SCORED_WHOLE:
             self._open = self._open[(self._table[self._open] != row).any(axis=1)]
+
+    def _early(self, pool: Array) -> Array:
+        """Far from what is known is good in a table; where parameters are continuous it is a corner, and those are seldom good."""
+        return self._distance(pool) if self.encoding.sizes.all() else np.zeros(len(pool))
 
     def _distance(self, pool: Array) -> Array:
         known = [*self._codes, *(np.frombuffer(key) for key in self._pending)]

@@ -1,8 +1,9 @@
 """A Gaussian process that says what a configuration would measure, and how sure that is.
 
 Matérn 5/2 kernel with a length scale a parameter, fitted by maximum a posteriori with analytic gradients (Rasmussen and Williams 2006,
-ch. 4 and 5); the prior of the length scales grows with the number of parameters (Hvarfner et al. 2024, "Vanilla Bayesian Optimization
-Performs Great in High Dimensions"). What it is fitted to, `targets.py` says.
+ch. 4 and 5). The prior holds the length scales near the width of the space: after ten or twenty evaluations one that may grow freely, as
+where there are hundreds of parameters (Hvarfner et al. 2024), takes most parameters for indifferent, and is sure of it. What it is fitted
+to, `targets.py` says.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ Array = NDArray[np.float64]
 _SQRT5 = math.sqrt(5.0)
 _FIT_ROWS = 128
 _JITTER = 1e-8
+_LENGTH_SCALE_PRIOR = (0.5, 0.7)
+"""Mean and standard deviation of its logarithm; a parameter's whole range is 1."""
 
 
 class GaussianProcess:
@@ -29,7 +32,6 @@ class GaussianProcess:
     def __init__(self, groups: NDArray[np.int64]) -> None:
         self._groups = groups
         self._n = int(groups.max()) + 1
-        self._prior_scale = math.sqrt(2.0) + 0.5 * math.log(self._n)
         self.theta = np.concatenate([np.zeros(self._n), [0.0, math.log(1e-2)]])
         """Logarithms: length scales, signal variance, noise variance of one evaluation."""
 
@@ -74,10 +76,15 @@ class GaussianProcess:
         gradient[self._n] = 0.5 * np.sum(weight * kernel)
         gradient[self._n + 1] = 0.5 * np.sum(np.diag(weight) * noise / repeats)
         log_likelihood = -0.5 * y @ alpha - np.log(np.diag(factor)).sum()
-        centre = np.concatenate([np.full(self._n, self._prior_scale), [0.0, math.log(1e-3)]])
-        width = np.concatenate([np.full(self._n, math.sqrt(3.0)), [1.0, 2.0]])
+        prior, prior_gradient = self._log_prior(theta)
+        return -(log_likelihood + prior), -(gradient + prior_gradient)
+
+    def _log_prior(self, theta: Array) -> tuple[float, Array]:
+        mean, sd = _LENGTH_SCALE_PRIOR
+        centre = np.concatenate([np.full(self._n, mean), [0.0, math.log(1e-3)]])
+        width = np.concatenate([np.full(self._n, sd), [1.0, 2.0]])
         off = (theta - centre) / width
-        return -(log_likelihood - 0.5 * float(off @ off)), -(gradient - off / width)
+        return -0.5 * float(off @ off), -off / width
 
     def condition(self, x: Array, y: Array, repeats: Array) -> None:
         """On these measurements, with `theta` as it is."""
