@@ -175,6 +175,18 @@ def test_the_floor_of_a_bowl_in_six_ranges_is_found_in_sixty_evaluations() -> No
     assert best.fitness > 0.002 * by_chance, "a five-hundredth of what is left after as many random draws"
 
 
+def test_the_first_of_a_table_lie_apart_and_the_first_in_ranges_are_not_driven_into_the_corners() -> None:
+    table = SearchSpace.from_specs({f"x{i}": ParameterSpec(target="", values=[v / 10 for v in range(11)]) for i in range(4)})
+    ranges = SearchSpace.from_specs({f"x{i}": ParameterSpec(target="", low=0.0, high=1.0) for i in range(4)})
+
+    def outwards(space: SearchSpace) -> float:
+        early = [c for seed in range(12) for c in run(new(seed, 2, space), lambda params: sum(params.values()))[:6]]
+        return float(np.mean([abs(value - 0.5) for c in early for value in c.params.values()]))
+
+    assert outwards(table) > 0.31, "uniform values are 0.27 from the middle in a table of 11"
+    assert outwards(ranges) == pytest.approx(0.25, abs=0.04)
+
+
 def test_a_listed_space_proposes_its_members_only() -> None:
     members = [dict(zip("abcd", (i % 10, i // 10, (3 * i) % 10, (7 * i) % 10), strict=True)) for i in range(100)]
     space = SearchSpace.from_specs(SPECS, configurations=members)
