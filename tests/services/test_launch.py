@@ -13,25 +13,16 @@ from typing import Any, Protocol
 import psutil
 import pytest
 
+from tests import made_run
 from tests.conftest import OURS
 from tune_gpu.services import guard
 from tune_gpu.services.process import start_ticks
 
 QUICK = [
-    "device=cpu",
+    *made_run.QUICK,
     "workload.windows=2",
-    "workload.window_s=1",
-    "workload.turn_rate_per_s=1",
-    "workload.audio.noise_snr_db=[null]",
-    "workload.capacity_step_s=0",
-    "objective.weights.capacity=0",
     "search.generations=2",
-    "parameters.vllm_memory_util.values=[0.1]",
-    "parameters.vllm_cores.values=['0']",
     "parameters.whisper_cores.values=['1','0','0-1']",
-    "baseline.vllm_memory_util=0.1",
-    "services.vllm.max_num_seqs=4",
-    "ray.dashboard=false",
     "confirm.enabled=false",
 ]
 
