@@ -5,6 +5,7 @@ A row is sparse: whatever the log did not show is null. What can be known of the
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from dataclasses import dataclass, replace
@@ -77,7 +78,8 @@ class LoggedStart:
 
 
 def read_row(row: dict[str, Any], archs: dict[str, dict[str, Any]]) -> LoggedStart:
-    """From one JSON line; never fails for a null or an unknown name."""
+    """From one JSON line; never fails for a null or an unknown name. Raises ValueError for what is no JSON (Python reads NaN and Infinity)."""
+    json.dumps(row, allow_nan=False)
     v1, version = _engine(row)
     model, why = _model(row, archs)
     settings = _settings(row, v1, version)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,14 @@ def test_a_row_with_odd_values_does_not_lose_the_others(row: dict[str, Any]) -> 
     result = evaluate([{**good, **row, "id": "odd"}, good, {"id": "bare", **row}], archs)
     assert [case["id"] for case in result["cases"]] == ["odd", good["id"], result["cases"][2]["id"]]
     assert result["cases"][1]["verdict_right"] is True
+    json.dumps(result, allow_nan=False)
+
+
+@pytest.mark.parametrize("nonsense", [{"kv_cache_tokens": math.inf}, {"kv_cache_tokens": math.nan}, {"weights_gib": [-math.inf]}])
+def test_a_row_whose_numbers_are_none_is_said_to_be_unreadable(nonsense: dict[str, Any]) -> None:
+    good = load_rows(DATA / "cases.jsonl")[0]
+    result = evaluate([good | nonsense], json.loads((DATA / "archs.json").read_text()))
+    assert "the row cannot be read" in result["cases"][0]["predicted"]["reason"]
     json.dumps(result, allow_nan=False)
 
 
