@@ -44,7 +44,6 @@ class Committee:
         self._encoding, self._rng = encoding, rng
         self._process, self._forest, self._feasibility = GaussianProcess(encoding.groups), Forest(), Feasibility()
         self._tuned_at = self._grown_at = 0
-        self._continuous = not encoding.sizes.all()
         self.trust = 0.0
         """The forest's weight, from 0 to 1; the process has the rest."""
 
@@ -71,10 +70,10 @@ class Committee:
             total: evaluations so far.
         """
         x, ranked = self._encoding.features(codes), normal_scores(means)
-        y = power_scores(means) if self._continuous else ranked
-        always = self._continuous and total <= _ALWAYS_TUNED
+        y = power_scores(means) if self._encoding.continuous else ranked
+        always = self._encoding.continuous and total <= _ALWAYS_TUNED
         if total - self._tuned_at >= (1 if always else max(1, min(total // 12, 32))):
-            self._process.tune(x, y, counts, self._rng, _TUNING_STEPS if self._continuous else _SHORT_TUNING_STEPS)
+            self._process.tune(x, y, counts, self._rng, _TUNING_STEPS if self._encoding.continuous else _SHORT_TUNING_STEPS)
             self._tuned_at = total
         self._process.condition(x, y, counts)
         if not self._grown_at or total - self._grown_at >= (1 if total <= _ALWAYS_GROWN else 16):

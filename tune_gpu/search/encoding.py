@@ -38,6 +38,8 @@ class Encoding:
         self._index = {parameter.name: i for i, parameter in enumerate(self.parameters)}
         self._levels = [None if p.values is None else {_identity(v): i for i, v in enumerate(p.values)} for p in self.parameters]
         self.sizes = np.array([0 if p.values is None else len(p.values) for p in self.parameters])
+        self.continuous = not self.sizes.all()
+        """Whether any parameter is a range."""
         self._conditions = [
             [(self._index[parent], np.array([self._code(self._index[parent], v) for v in values])) for parent, values in p.when]
             for p in self.parameters
@@ -164,7 +166,7 @@ class Encoding:
     def _table(self, limit: int) -> Array | None:
         if self.space.listed is not None:
             return self._listed(self.space.listed)
-        bound = math.prod(int(size) for size in self.sizes) if self.sizes.all() else math.inf
+        bound = math.inf if self.continuous else math.prod(int(size) for size in self.sizes)
         if bound > limit:
             return None
         if not any(self._conditions):

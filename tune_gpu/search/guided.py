@@ -250,7 +250,7 @@ class Guided:
 
     def _early(self, pool: Array) -> Array:
         """Far from what is known is good in a table; where parameters are continuous it is a corner, and those are seldom good."""
-        return self._distance(pool) if self.encoding.sizes.all() else np.zeros(len(pool))
+        return np.zeros(len(pool)) if self.encoding.continuous else self._distance(pool)
 
     def _distance(self, pool: Array) -> Array:
         known = [*self._codes, *(np.frombuffer(key) for key in self._pending)]

@@ -18,8 +18,8 @@ Array = NDArray[np.float64]
 _SQRT5 = math.sqrt(5.0)
 _FIT_ROWS = 128
 _JITTER = 1e-8
-_LENGTH_SCALE_PRIOR = (0.5, 0.7)
-"""Mean and standard deviation of its logarithm; a parameter's whole range is 1."""
+_LENGTH_SCALE_PRIOR, _SIGNAL_PRIOR, _NOISE_PRIOR = (0.5, 0.7), (0.0, 1.0), (math.log(1e-3), 2.0)
+"""Mean and standard deviation of the logarithms; a parameter's whole range is 1."""
 
 
 class GaussianProcess:
@@ -34,6 +34,7 @@ class GaussianProcess:
         self._n = int(groups.max()) + 1
         self.theta = np.concatenate([np.zeros(self._n), [0.0, math.log(1e-2)]])
         """Logarithms: length scales, signal variance, noise variance of one evaluation."""
+        self._prior_mean, self._prior_sd = np.array([_LENGTH_SCALE_PRIOR] * self._n + [_SIGNAL_PRIOR, _NOISE_PRIOR]).T
 
     @property
     def length_scales(self) -> Array:
@@ -76,15 +77,8 @@ class GaussianProcess:
         gradient[self._n] = 0.5 * np.sum(weight * kernel)
         gradient[self._n + 1] = 0.5 * np.sum(np.diag(weight) * noise / repeats)
         log_likelihood = -0.5 * y @ alpha - np.log(np.diag(factor)).sum()
-        prior, prior_gradient = self._log_prior(theta)
-        return -(log_likelihood + prior), -(gradient + prior_gradient)
-
-    def _log_prior(self, theta: Array) -> tuple[float, Array]:
-        mean, sd = _LENGTH_SCALE_PRIOR
-        centre = np.concatenate([np.full(self._n, mean), [0.0, math.log(1e-3)]])
-        width = np.concatenate([np.full(self._n, sd), [1.0, 2.0]])
-        off = (theta - centre) / width
-        return -0.5 * float(off @ off), -off / width
+        off = (theta - self._prior_mean) / self._prior_sd
+        return -(log_likelihood - 0.5 * float(off @ off)), -(gradient - off / self._prior_sd)
 
     def condition(self, x: Array, y: Array, repeats: Array) -> None:
         """On these measurements, with `theta` as it is."""
