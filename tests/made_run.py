@@ -31,6 +31,7 @@ QUICK = [
     "baseline.vllm_memory_util=0.1",
     "services.vllm.max_num_seqs=4",
     "ray.dashboard=false",
+    "search.recheck=0",
 ]
 
 

@@ -107,6 +107,8 @@ class SearchSettings:
     elites: int = 1
     fresh: int = 1
     generations: int = 4
+    recheck: int = 0
+    """In the end a configuration that would win by a single evaluation is measured again, at most so many times, before the winner is named."""
     objectives: dict[str, str] = field(default_factory=dict)
     """Pareto mode: metric -> `max` or `min`. Survivors are then chosen by fronts and crowding, and the summary holds the front; the winner
     stays the one with the best fitness."""

@@ -88,7 +88,7 @@ class Progress:
 
     def _plain(self, line: Mapping[str, Any]) -> str:
         left = self.time_left_s()
-        tail = f"[{self._n_ended}/{self._total}{f', about {left:.0f} s left' if left else ''}]"
+        tail = f"[{self._n_ended}/{max(self._total, self._n_ended)}{f', about {left:.0f} s left' if left else ''}]"
         if line["fitness"] is None:
             failure = line["failure"] or {"kind": "violates " + ", ".join(line["violations"]), "message": ""}
             return f"{line['candidate_id']} {line['status']}: {failure['kind']} {failure['message']} {tail}"

@@ -2,8 +2,9 @@
 
 A generation competes in a tournament; its best survive and have offspring (crossover, then a step of one parameter). The next generation
 is the elite (the best of all so far, measured again, so that it stays the best only if it is), the offspring, and fresh random
-candidates, so that no corner is forgotten. Nothing is proposed twice but the elite. `ask` and `tell` in any order of results; a seed
-decides everything else. Knows neither Ray nor GPUs.
+candidates, so that no corner is forgotten. Nothing is proposed twice but the elite. After the last generation one that would win by a
+single evaluation can be measured again (`recheck`). `ask` and `tell` in any order of results; a seed decides everything else. Knows
+neither Ray nor GPUs.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from tune_gpu.search.pareto import fronts, matrix, select
 from tune_gpu.space import Params, SearchSpace
 
 __all__ = ["Candidate", "Result", "Standing", "Tournament", "check"]
-STATE_VERSION = 2
+STATE_VERSION = 3
 
 
 def check(settings: SearchSettings) -> None:
@@ -35,6 +36,7 @@ def check(settings: SearchSettings) -> None:
         (settings.initial >= 1, f"search.initial={settings.initial}: allowed is 1 or more"),
         (settings.generations >= 1, f"search.generations={settings.generations}: allowed is 1 or more"),
         (settings.fresh >= 1, f"search.fresh={settings.fresh}: allowed is 1 or more"),
+        (settings.recheck >= 0, f"search.recheck={settings.recheck}: allowed is 0 or more"),
         (settings.elites in (0, 1), f"search.elites={settings.elites}: allowed are 0 and 1"),
         (1 <= settings.survivors <= settings.tournament_size,
          f"search.survivors={settings.survivors}: allowed is 1 to search.tournament_size={settings.tournament_size}"),
@@ -86,6 +88,7 @@ class Tournament:
         self._generations: list[list[str]] = []
         self._queue: list[str] = []
         self._survivors: list[list[str]] = []
+        self._ending: tuple[str, int] | None = None  # why, and from which generation on each is one configuration, measured again
         self._ledger = Ledger(space)
         self.ended_because: str | None = None
         """Why no more is proposed: `generations` or `space exhausted`; null while it goes on."""
@@ -102,8 +105,8 @@ class Tournament:
 
     @property
     def total_evaluations(self) -> int:
-        """How many are planned (fewer if the space is smaller)."""
-        return self._size(0) + (self._settings.generations - 1) * self._settings.tournament_size
+        """How many are planned (fewer if the space is smaller); what is measured again in the end counts from its proposal on."""
+        return self._size(0) + (self._settings.generations - 1) * self._settings.tournament_size + self._rechecks
 
     def plan(self, evaluations: int) -> None:
         """As many generations as so many evaluations need, if those in the settings are fewer."""
@@ -111,6 +114,7 @@ class Tournament:
         if needed > self._settings.generations:
             self._settings = replace(self._settings, generations=needed)
             self._breeder.plan(needed)
+            self._ending = None
             self.ended_because = None if self.ended_because == "generations" else self.ended_because
 
     @property
@@ -181,7 +185,13 @@ class Tournament:
     def _waiting(self) -> bool:
         return len(self._results) < len(self._candidates)
 
+    @property
+    def _rechecks(self) -> int:
+        return len(self._generations) - self._ending[1] if self._ending else 0
+
     def _size(self, number: int) -> int:
+        if self._ending and number >= self._ending[1]:
+            return 1
         return max(self._settings.initial, len(self._given)) if number == 0 else self._settings.tournament_size
 
     def _decided(self, number: int) -> bool:
@@ -211,8 +221,8 @@ class Tournament:
     def _next_member(self) -> None:
         """Asynchronous: one more candidate of the generation that is being filled, from all the results that are in."""
         if not self._generations or len(self._generations[-1]) >= self._size(len(self._generations) - 1):
-            if len(self._generations) >= self._settings.generations:
-                self.ended_because = "generations"
+            if self._ending or len(self._generations) >= self._settings.generations:
+                self._end("generations")
                 return
             self._generations.append([])
         number = len(self._generations) - 1
@@ -222,18 +232,30 @@ class Tournament:
         else:
             member = self._breeder.one(number, at, self._parents(), self._ledger)
         if member is None:
-            self.ended_because = "space exhausted"
+            self._end("space exhausted")
             return
         self._enlist(number, [member])
 
+    def _end(self, why: str) -> None:
+        """When all results are in; a configuration that would win by its only evaluation is measured again first."""
+        if self._settings.recheck and self._waiting():
+            return
+        self._ending = self._ending or (why, len(self._generations))
+        best = self.best()
+        if best is None or best.n_evaluations != 1 or len(self.standings()) < 2 or self._rechecks >= self._settings.recheck:
+            self.ended_because = self._ending[0]
+            return
+        self._generations.append([])
+        self._enlist(len(self._generations) - 1, [("elite", dict(best.params))])
+
     def _next_generation(self) -> None:
         number = len(self._generations)
-        if number >= self._settings.generations:
-            self.ended_because = "generations"
+        if self._ending or number >= self._settings.generations:
+            self._end("generations")
             return
         members = self._breeder.generation(number, [] if number else self._given, self._parents(), self._ledger)
         if not any(origin != "elite" for origin, _ in members):
-            self.ended_because = "space exhausted"
+            self._end("space exhausted")
             return
         last = self._candidates[self._generations[-1][-1]].params if number else None
         members.sort(key=lambda member: (last is None or self._order_key(member[1]) != self._order_key(last), str(self._order_key(member[1]))))
@@ -256,6 +278,7 @@ class Tournament:
             "rng": self._rng.bit_generator.state, "candidates": [asdict(c) for c in self._candidates.values()],
             "results": {i: asdict(r) for i, r in self._results.items()}, "generations": self._generations, "queue": self._queue,
             "survivors": self._survivors, "breeder": self._breeder.state(), "ended_because": self.ended_because,
+            "ending": self._ending,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -270,7 +293,7 @@ class Tournament:
         self._results = {i: Result(**r) for i, r in state["results"].items()}
         self._generations = [list(ids) for ids in state["generations"]]
         self._queue, self._survivors = list(state["queue"]), [list(ids) for ids in state["survivors"]]
-        self.ended_because = state["ended_because"]
+        self.ended_because, self._ending = state["ended_because"], state["ending"] and tuple(state["ending"])
         for candidate in self._candidates.values():
             self._ledger.take(candidate.params)
             self._breeder.take(candidate.params)

@@ -21,7 +21,7 @@ import pytest
 
 pytestmark = pytest.mark.ray
 
-SETTINGS = ["device=cpu", "ray.dashboard=false", "run.preflight=false", "workload.windows=1", "search.generations=2"]
+SETTINGS = ["device=cpu", "ray.dashboard=false", "run.preflight=false", "workload.windows=1", "search.generations=2", "search.recheck=0"]
 ALL = ["g0-c0", "g0-c1", *(f"g1-c{c}" for c in range(4))]
 
 

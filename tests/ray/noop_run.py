@@ -22,7 +22,7 @@ def experiment(
     folder: Path, trainable: type[SpicaTrainable], kind: str, n_cards: int, *overrides: str, parameter: str = f"x={ANY_NUMBER}"
 ) -> Experiment:
     """One run of one generation over one parameter, in the Ray that is up."""
-    settings = [f"parameters.{parameter}", "search.generations=1", "workload.windows=1", "confirm.enabled=false", f"run.artifacts_dir={folder}"]
+    settings = [f"parameters.{parameter}", "search.generations=1", "search.recheck=0", "workload.windows=1", "confirm.enabled=false", f"run.artifacts_dir={folder}"]
     config = load_config("spica_gpu_allocation", [*settings, *overrides], None)
     name = parameter.partition("=")[0]
     config.parameters = {name: config.parameters[name]}

@@ -6,6 +6,7 @@ import json
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -223,6 +224,7 @@ def test_a_measurement_without_a_finite_fitness_cannot_be_ok(fitness_value: floa
         ({"generations": 0}, r"search\.generations=0"),
         ({"algorithm": "grid"}, r"search\.algorithm=grid"),
         ({"initial": 0}, r"search\.initial=0"),
+        ({"recheck": -1}, r"search\.recheck=-1"),
     ],
 )
 def test_settings_that_make_no_tournament_are_refused(change: dict[str, Any], named: str) -> None:
@@ -249,3 +251,50 @@ def test_points_are_measured_first_and_the_first_generation_grows_for_them(algor
     assert len(seen) == planned == 16 if algorithm == "classic" else len(seen) <= planned
     with pytest.raises(UserError, match=r"points\[1\]\.util=0\.9"):
         Tournament(space(), SearchSettings(), points=[BASELINE, {"util": 0.9, "size": "tiny"}])
+
+
+def luck(seed: int, recheck: int, asynchronous: bool, algorithm: str, generations: int = 4) -> tuple[Tournament, list[Candidate]]:
+    """A search behind noise that is larger than most differences."""
+    rng = np.random.default_rng(seed)
+    tournament = Tournament(
+        space(), SearchSettings(seed=seed, recheck=recheck, asynchronous=asynchronous, algorithm=algorithm, generations=generations))
+    return tournament, run(tournament, lambda params: Result("ok", fitness(params) + float(rng.normal(0.0, 0.2)), stderr=0.2, n_windows=1))
+
+
+@given(st.integers(0, 10_000), st.integers(1, 3), st.booleans(), st.sampled_from(["classic", "rzero"]), st.sampled_from([1, 4, 12]))
+@settings(max_examples=60, deadline=None)
+def test_a_winner_by_a_single_evaluation_is_measured_again_first(
+    seed: int, recheck: int, asynchronous: bool, algorithm: str, generations: int
+) -> None:
+    before, searched = luck(seed, 0, asynchronous, algorithm, generations)
+    tournament, seen = luck(seed, recheck, asynchronous, algorithm, generations)
+    assert seen[: len(searched)] == searched, "the search itself is the same"
+    again = seen[len(searched):]
+    assert [(c.origin, c.candidate_id) for c in again] == [("elite", f"g{searched[-1].generation + 1 + i}-c0") for i in range(len(again))]
+    assert tournament.finished
+    assert tournament.ended_because == before.ended_because
+    best = tournament.best()
+    assert best is not None
+    assert best.n_evaluations > 1 or len(again) == recheck
+    assert len(again) <= recheck
+    assert bool(again) == (before.best().n_evaluations == 1)  # type: ignore[union-attr]
+    if again:
+        assert again[0].params == before.best().params  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("stop", range(14, 17))
+def test_a_journal_restores_what_was_measured_again(stop: int) -> None:
+    tournament, seen = next(found for seed in range(100) if len((found := luck(seed, 2, False, "classic"))[1]) == 16)
+    told = {c.candidate_id: (c.params, result) for c, result in tournament.history[:stop]}
+    resumed = Tournament(space(), tournament.settings)
+    assert replay(resumed, told) == []
+    assert [c.candidate_id for c in run(resumed, lambda _: Result("ok", 0.0, n_windows=1))][: len(seen) - stop] == [c.candidate_id for c in seen[stop:]]
+    saved = Tournament(space(), tournament.settings)
+    saved.load_state_dict(json.loads(json.dumps(tournament.state_dict())))
+    assert saved.finished
+    assert saved.total_evaluations == 16
+
+
+def test_the_only_configuration_needs_no_second_evaluation() -> None:
+    one = space({"util": ParameterSpec(target="vllm.gpu_memory_utilization", values=[0.4])})
+    assert len(run(Tournament(one, SearchSettings(recheck=2)), lambda _: 1.0)) == 1
