@@ -30,13 +30,16 @@ class Forest:
         """On these measurements; one that is a mean of several counts as several."""
         rng = np.random.default_rng(seed)
         rows, targets = np.ascontiguousarray(x, dtype=np.float32), np.ascontiguousarray(y[:, None])
-        drawn = np.array([np.bincount(rng.integers(len(x), size=len(x)), minlength=len(x)) for _ in range(self._trees)], dtype=np.float64)
-        # Tree by tree and unchecked: what sklearn's ensemble spends around each tree is more than what the tree itself takes.
+        times = np.array([np.bincount(rng.integers(len(x), size=len(x)), minlength=len(x)) for _ in range(self._trees)]) * repeats.astype(np.int64)
+        # Tree by tree, unchecked, one state for all, and rows drawn twice stand there twice: what scikit-learn spends around a small tree
+        # (an ensemble's book-keeping, a state's seeding, the checks of weights) is more than what the tree itself takes.
+        state = np.random.RandomState(seed % 2**32)
         with config_context(skip_parameter_validation=True):
             self._estimators = [
-                ExtraTreeRegressor(max_features=0.8, random_state=int(number)).fit(rows, targets, sample_weight=times * repeats, check_input=False).tree_
-                for number, times in zip(rng.integers(2**31 - 1, size=self._trees), drawn, strict=True)]
-        unseen = drawn == 0.0
+                ExtraTreeRegressor(max_features=0.8, random_state=state).fit(
+                    rows.repeat(each, axis=0), targets.repeat(each, axis=0), check_input=False).tree_
+                for each in times]
+        unseen = times == 0
         votes = np.array([tree.predict(rows)[:, 0] for tree in self._estimators])
         asked = unseen.any(axis=0)
         said = (votes * unseen).sum(axis=0)[asked] / unseen.sum(axis=0)[asked]

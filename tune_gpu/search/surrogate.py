@@ -2,8 +2,8 @@
 
 Matérn 5/2 kernel with a length scale a parameter, fitted by maximum a posteriori with analytic gradients (Rasmussen and Williams 2006,
 ch. 4 and 5). The prior holds the length scales near the width of the space: after ten or twenty evaluations one that may grow freely, as
-where there are hundreds of parameters (Hvarfner et al. 2024), takes most parameters for indifferent, and is sure of it. What it is fitted
-to, `targets.py` says.
+where there are hundreds of parameters (Hvarfner et al. 2024), takes most parameters for indifferent, and is sure of it. Categories have a
+wider prior: which of five matters, few of them tell. What it is fitted to, `targets.py` says.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ Array = NDArray[np.float64]
 _SQRT5 = math.sqrt(5.0)
 _FIT_ROWS = 128
 _JITTER = 1e-8
-_LENGTH_SCALE_PRIOR, _SIGNAL_PRIOR, _NOISE_PRIOR = (0.5, 0.7), (0.0, 1.0), (math.log(1e-3), 2.0)
-"""Mean and standard deviation of the logarithms; a parameter's whole range is 1."""
+_LENGTH_SCALE_PRIOR, _CATEGORY_PRIOR, _SIGNAL_PRIOR, _NOISE_PRIOR = (0.5, 0.7), (1.2, 1.0), (0.0, 1.0), (math.log(1e-3), 2.0)
+"""Mean and standard deviation of the logarithms; a parameter's whole range is 1, and so are two categories apart."""
 
 
 class GaussianProcess:
@@ -34,7 +34,8 @@ class GaussianProcess:
         self._n = int(groups.max()) + 1
         self.theta = np.concatenate([np.zeros(self._n), [0.0, math.log(1e-2)]])
         """Logarithms: length scales, signal variance, noise variance of one evaluation."""
-        self._prior_mean, self._prior_sd = np.array([_LENGTH_SCALE_PRIOR] * self._n + [_SIGNAL_PRIOR, _NOISE_PRIOR]).T
+        lengths = [_CATEGORY_PRIOR if columns > 1 else _LENGTH_SCALE_PRIOR for columns in np.bincount(groups)]
+        self._prior_mean, self._prior_sd = np.array([*lengths, _SIGNAL_PRIOR, _NOISE_PRIOR]).T
 
     @property
     def length_scales(self) -> Array:
