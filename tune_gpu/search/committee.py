@@ -43,6 +43,7 @@ class Committee:
     def __init__(self, encoding: Encoding, rng: np.random.Generator) -> None:
         self._encoding, self._rng = encoding, rng
         self._process, self._forest, self._feasibility = GaussianProcess(encoding.groups), Forest(), Feasibility()
+        self._seed = int(rng.integers(2**31))
         self._tuned_at = self._grown_at = 0
         self.trust = 0.0
         """The forest's weight, from 0 to 1; the process has the rest."""
@@ -77,7 +78,7 @@ class Committee:
             self._tuned_at = total
         self._process.condition(x, y, counts)
         if not self._grown_at or total - self._grown_at >= (1 if total <= _ALWAYS_GROWN else 16):
-            self._forest.fit(codes, ranked, counts, seed=total)
+            self._forest.fit(codes, ranked, counts, seed=(self._seed, total))
             self._grown_at, self._forest_best = total, float(ranked.max())
         self.trust = self._forests_share(len(codes))
         self.leaders = codes[np.argsort(-y, kind="stable")[:5]]

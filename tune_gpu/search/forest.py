@@ -6,6 +6,7 @@ It sees jumps and interactions where the process sees slopes. The spread over it
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,14 +27,14 @@ class Forest:
     def __init__(self, trees: int = 16) -> None:
         self._trees = trees
 
-    def fit(self, x: Array, y: Array, repeats: Array, seed: int) -> None:
+    def fit(self, x: Array, y: Array, repeats: Array, seed: int | Sequence[int]) -> None:
         """On these measurements; one that is a mean of several counts as several."""
         rng = np.random.default_rng(seed)
         rows, targets = np.ascontiguousarray(x, dtype=np.float32), np.ascontiguousarray(y[:, None])
         times = np.array([np.bincount(rng.integers(len(x), size=len(x)), minlength=len(x)) for _ in range(self._trees)]) * repeats.astype(np.int64)
         # Tree by tree, unchecked, one state for all, and rows drawn twice stand there twice: what scikit-learn spends around a small tree
         # (an ensemble's book-keeping, a state's seeding, the checks of weights) is more than what the tree itself takes.
-        state = np.random.RandomState(seed % 2**32)
+        state = np.random.RandomState(int(rng.integers(2**32)))
         with config_context(skip_parameter_validation=True):
             self._estimators = [
                 ExtraTreeRegressor(max_features=0.8, random_state=state).fit(
