@@ -1,0 +1,34 @@
+"""The two models' common judgement."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tune_gpu.config import ParameterSpec
+from tune_gpu.search.committee import Committee
+from tune_gpu.search.encoding import Array, Encoding
+from tune_gpu.space import SearchSpace
+
+SPACE = SearchSpace.from_specs({name: ParameterSpec(target="", values=list(range(9))) for name in "abc"})
+
+
+def scores(seed: int) -> Array:
+    """Of the whole space, after the same twenty measurements whatever the seed."""
+    encoding = Encoding(SPACE)
+    table = encoding.table(1000)
+    assert table is not None
+    measured = table[np.random.default_rng(0).permutation(len(table))[:20]]
+    committee = Committee(encoding, np.random.default_rng(seed))
+    committee.learn(measured, -((measured - 4.0) ** 2).sum(axis=1), np.ones(20), np.empty((0, 3)), 20)
+    return committee.score(table)
+
+
+def test_a_searchs_forests_are_its_own_and_the_same_when_it_is_repeated() -> None:
+    assert (scores(1) == scores(1)).all()
+    assert (scores(1) != scores(2)).any()
+
+
+def test_what_is_near_the_best_is_promising() -> None:
+    table = Encoding(SPACE).table(1000)
+    assert table is not None
+    assert np.abs(table[np.argsort(-scores(0))[:10]] - 4.0).max() <= 2.0
