@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 _SQRT5 = math.sqrt(5.0)
 _FIT_ROWS = 128
 _JITTER = 1e-8
-_LENGTH_SCALE_PRIOR, _CATEGORY_PRIOR, _SIGNAL_PRIOR, _NOISE_PRIOR = (0.5, 0.7), (1.2, 1.0), (0.0, 1.0), (math.log(1e-3), 2.0)
+_LENGTH_SCALE_PRIOR, _CATEGORY_PRIOR, _SIGNAL_PRIOR, _NOISE_PRIOR = (0.5, 0.7), (0.9, 0.85), (0.0, 1.0), (math.log(1e-3), 2.0)
 """Mean and standard deviation of the logarithms; a parameter's whole range is 1, and so are two categories apart."""
 
 
