@@ -60,7 +60,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     Threads of Ray's may ask for the interpreter just then (ray-project/ray#47864): a run of 1,094 passed tests ended with a segmentation
     fault, and not with pytest's status.
     """
-    if "ray" in sys.modules and (status := config.stash.get(STATUS, None)) is not None:
+    status = config.stash.get(STATUS, None)
+    if "ray" in sys.modules and status is not None and not hasattr(config, "workerinput"):  # pytest-xdist's workers have more to tell
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
