@@ -64,6 +64,7 @@ class Progress:
     def ended(self, line: Mapping[str, Any], *, replayed: bool = False) -> None:
         """An evaluation has ended."""
         self._n_ended += 1
+        self._total = max(self._total, self._n_ended)  # a winner that was measured again was not planned
         if self._console.is_terminal:  # elsewhere nobody sees the table, and a long run need not hold it
             self._rows.append(line)
         self._now = None
@@ -88,7 +89,7 @@ class Progress:
 
     def _plain(self, line: Mapping[str, Any]) -> str:
         left = self.time_left_s()
-        tail = f"[{self._n_ended}/{max(self._total, self._n_ended)}{f', about {left:.0f} s left' if left else ''}]"
+        tail = f"[{self._n_ended}/{self._total}{f', about {left:.0f} s left' if left else ''}]"
         if line["fitness"] is None:
             failure = line["failure"] or {"kind": "violates " + ", ".join(line["violations"]), "message": ""}
             return f"{line['candidate_id']} {line['status']}: {failure['kind']} {failure['message']} {tail}"

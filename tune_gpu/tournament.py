@@ -114,8 +114,8 @@ class Tournament:
         if needed > self._settings.generations:
             self._settings = replace(self._settings, generations=needed)
             self._breeder.plan(needed)
-            self._ending = None
-            self.ended_because = None if self.ended_because == "generations" else self.ended_because
+            if self._ending and self._ending[0] == "generations":
+                self._ending = self.ended_because = None
 
     @property
     def finished(self) -> bool:
@@ -140,7 +140,9 @@ class Tournament:
     def ask(self) -> Candidate | None:
         """The next candidate; null while results are awaited, and for good once `ended_because` is set."""
         if not self._queue and self.ended_because is None:
-            if self._asynchronous:
+            if self._ending:
+                self._recheck()
+            elif self._asynchronous:
                 self._next_member()
             elif not self._waiting():
                 self._next_generation()
@@ -196,7 +198,7 @@ class Tournament:
 
     def _decided(self, number: int) -> bool:
         members = self._generations[number]
-        whole = len(members) >= self._size(number) or number < len(self._generations) - 1 or self.ended_because is not None \
+        whole = len(members) >= self._size(number) or number < len(self._generations) - 1 or self._ending is not None \
             or not self._asynchronous
         return whole and all(candidate_id in self._results for candidate_id in members)
 
@@ -221,7 +223,7 @@ class Tournament:
     def _next_member(self) -> None:
         """Asynchronous: one more candidate of the generation that is being filled, from all the results that are in."""
         if not self._generations or len(self._generations[-1]) >= self._size(len(self._generations) - 1):
-            if self._ending or len(self._generations) >= self._settings.generations:
+            if len(self._generations) >= self._settings.generations:
                 self._end("generations")
                 return
             self._generations.append([])
@@ -237,20 +239,26 @@ class Tournament:
         self._enlist(number, [member])
 
     def _end(self, why: str) -> None:
-        """When all results are in; a configuration that would win by its only evaluation is measured again first."""
-        if self._settings.recheck and self._waiting():
-            return
-        self._ending = self._ending or (why, len(self._generations))
-        best = self.best()
-        if best is None or best.n_evaluations != 1 or len(self.standings()) < 2 or self._rechecks >= self._settings.recheck:
-            self.ended_because = self._ending[0]
-            return
-        self._generations.append([])
-        self._enlist(len(self._generations) - 1, [("elite", dict(best.params))])
+        """No more is bred."""
+        self._ending = (why, len(self._generations))
+        self._recheck()
+
+    def _recheck(self) -> None:
+        """Once all results are in, a configuration that would win by its only evaluation is measured again."""
+        assert self._ending is not None
+        if self._rechecks < self._settings.recheck:
+            if self._waiting():
+                return
+            best = self.best()
+            if best is not None and best.n_evaluations == 1 and len(self.standings()) > 1:
+                self._generations.append([])
+                self._enlist(len(self._generations) - 1, [("elite", dict(best.params))])
+                return
+        self.ended_because = self._ending[0]
 
     def _next_generation(self) -> None:
         number = len(self._generations)
-        if self._ending or number >= self._settings.generations:
+        if number >= self._settings.generations:
             self._end("generations")
             return
         members = self._breeder.generation(number, [] if number else self._given, self._parents(), self._ledger)
