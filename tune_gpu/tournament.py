@@ -25,7 +25,7 @@ from tune_gpu.search.pareto import fronts, matrix, select
 from tune_gpu.space import Params, SearchSpace
 
 __all__ = ["Candidate", "Result", "Standing", "Tournament", "check"]
-STATE_VERSION = 3
+STATE_VERSION = 4
 
 
 def check(settings: SearchSettings) -> None:

@@ -28,8 +28,9 @@ _BAGS = 0.6
 _PRIOR_TRUST, _PRIOR_ROWS, _BOUNDS = 0.75, 20, (0.25, 0.75)
 _ALWAYS_TUNED, _TUNING_STEPS, _SHORT_TUNING_STEPS = 150, 30, 12
 """Where parameters are continuous the process is tuned with every result up to so many; else, and later, the more seldom the more there are."""
-_ALWAYS_GROWN = 300
-"""Evaluations up to which the forest is grown with every result; later with every 16th, and anew after a restore."""
+_GROWN_EVERY = (6, 16)
+"""A sixth of the evaluations so far, and no more than 16, come before the forest is grown anew: a few more hardly change it, and it takes longest."""
+
 
 
 class Committee:
@@ -44,17 +45,21 @@ class Committee:
         self._encoding, self._rng = encoding, rng
         self._process, self._forest, self._feasibility = GaussianProcess(encoding.groups), Forest(), Feasibility()
         self._seed = int(rng.integers(2**31))
-        self._tuned_at = self._grown_at = 0
+        self._tuned_at = 0
+        self._grown: dict[str, Any] | None = None
         self.trust = 0.0
         """The forest's weight, from 0 to 1; the process has the rest."""
 
     def state(self) -> dict[str, Any]:
-        """What is not a consequence of the measurements."""
-        return {"theta": self._process.theta.tolist(), "tuned_at": self._tuned_at}
+        """What is not a consequence of the measurements, or was one of those at an earlier moment."""
+        return {"theta": self._process.theta.tolist(), "tuned_at": self._tuned_at, "forest": self._grown}
 
     def load(self, state: dict[str, Any]) -> None:
         """`state` again, before the next `learn`."""
         self._process.theta, self._tuned_at = np.array(state["theta"]), int(state["tuned_at"])
+        if state["forest"] is not None:
+            grown = state["forest"]
+            self._grow(np.array(grown["codes"]), np.array(grown["ranked"]), np.array(grown["counts"]), int(grown["total"]))
 
     def learn_what_runs(self, codes: Array, ran: NDArray[np.bool_]) -> None:
         """From rows, and whether each of them ran."""
@@ -77,17 +82,20 @@ class Committee:
             self._process.tune(x, y, counts, self._rng, _TUNING_STEPS if self._encoding.continuous else _SHORT_TUNING_STEPS)
             self._tuned_at = total
         self._process.condition(x, y, counts)
-        if not self._grown_at or total - self._grown_at >= (1 if total <= _ALWAYS_GROWN else 16):
-            self._forest.fit(codes, ranked, counts, seed=(self._seed, total))
-            self._grown_at, self._forest_best = total, float(ranked.max())
+        share, most = _GROWN_EVERY
+        if self._grown is None or total - self._grown["total"] >= max(1, min(total // share, most)):
+            self._grow(codes, ranked, counts, total)
         self.trust = self._forests_share(len(codes))
         self.leaders = codes[np.argsort(-y, kind="stable")[:5]]
         """The rows that measured best, best first."""
         if len(waiting):
-            believed = self._process.predict(self._encoding.features(waiting))[0]
-            x, y = np.concatenate([x, self._encoding.features(waiting)]), np.concatenate([y, believed])
-            self._process.condition(x, y, np.concatenate([counts, np.ones(len(waiting))]))
-        self._best = float(self._process.predict(x)[0].max())
+            self._process.believe(self._encoding.features(waiting))
+        self._best = float(self._process.fitted.max())
+
+    def _grow(self, codes: Array, ranked: Array, counts: Array, total: int) -> None:
+        self._grown = {"codes": codes.tolist(), "ranked": ranked.tolist(), "counts": counts.tolist(), "total": total}
+        self._forest.fit(codes, ranked, counts, seed=(self._seed, total))
+        self._forest_best = float(ranked.max())
 
     def score(self, codes: Array) -> Array:
         """Logarithm of the expected improvement of each row, weighed by the probability that it runs."""

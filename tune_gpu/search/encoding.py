@@ -20,6 +20,7 @@ from tune_gpu.space import Params, SearchSpace
 Array = NDArray[np.float64]
 INACTIVE = -1.0
 _STEP = 0.1
+_RANGE_STEPS = (-0.2, -0.05, -0.01, -0.002, 0.002, 0.01, 0.05, 0.2)
 _TABLES: WeakKeyDictionary[SearchSpace, tuple[Array | None, int]] = WeakKeyDictionary()
 """A long list is coded once, however many searches go through its space."""
 
@@ -47,6 +48,13 @@ class Encoding:
         self._columns = [self.n_features_of(i) for i in range(self.n)]
         self.groups = np.repeat(np.arange(self.n), self._columns)
         """Feature column -> parameter."""
+        self._moves = self._all_moves()
+
+    def _all_moves(self) -> tuple[NDArray[np.int64], Array, NDArray[np.bool_]]:
+        """Column, value or step, and whether it is a step."""
+        moves = [(i, to, not size) for i, size in enumerate(self.sizes) for to in (range(size) if size else _RANGE_STEPS)]
+        column, to, relative = zip(*moves, strict=True)
+        return np.array(column), np.array(to, dtype=float), np.array(relative)
 
     def n_features_of(self, i: int) -> int:
         """Ordered and continuous parameters have one feature, categorical ones a feature a value."""
@@ -141,20 +149,17 @@ class Encoding:
             elif size > 1:
                 codes[mine, i] = (codes[mine, i] + rng.integers(1, size, len(mine))) % size
 
-    def neighbours(self, row: Array, rng: np.random.Generator) -> Array:
-        """All that differ in one parameter (any value of it; small and large steps in a range)."""
-        found: list[Array] = []
-        for i, size in enumerate(self.sizes):
-            if row[i] == INACTIVE:
-                continue
-            if size:
-                others = np.delete(np.arange(float(size)), int(row[i]))
-            else:
-                others = np.clip(row[i] + np.array([-0.2, -0.05, -0.01, -0.002, 0.002, 0.01, 0.05, 0.2]), 0.0, 1.0)
-            block = np.repeat(row[None, :], len(others), axis=0)
-            block[:, i] = others
-            found.append(block)
-        return self.settle(np.concatenate(found), rng) if found else row[None, :]
+    def neighbours(self, rows: Array, rng: np.random.Generator) -> Array:
+        """All that differ from one of the rows in one parameter (any value of it; small and large steps in a range)."""
+        column, to, relative = self._moves
+        here = rows[:, column]
+        there = np.where(relative, np.clip(here + to, 0.0, 1.0), to)
+        which, move = np.nonzero((here != INACTIVE) & (relative | (there != here)))
+        if not len(which):
+            return rows
+        found = rows[which]
+        found[np.arange(len(found)), column[move]] = there[which, move]
+        return self.settle(found, rng)
 
     def table(self, limit: int) -> Array | None:
         """Every configuration (known constraints apart) if there are at most `limit`, else null."""

@@ -166,7 +166,7 @@ class Guided:
         if self._open is None or len(pool) < len(self._open):
             for _ in range(_CLIMBS):
                 top = pool[np.argsort(-score, kind="stable")[:4]]
-                near = self._possible(np.concatenate([self.encoding.neighbours(row, self._rng) for row in top]))
+                near = self._possible(self.encoding.neighbours(top, self._rng))
                 pool, score = np.concatenate([pool, near]), np.concatenate([score, self._committee.score(near)])
         return self._first(pool, score)
 
@@ -187,7 +187,7 @@ class Guided:
     def _step(self) -> Array | None:
         """The most promising that differs from the best in one parameter; when all of those are known, or will not run, from the next best."""
         for leader in self._committee.leaders[: self._options.leaders]:
-            near = self._possible(self.encoding.neighbours(leader, self._rng))
+            near = self._possible(self.encoding.neighbours(leader[None, :], self._rng))
             near = near[np.array([row.tobytes() not in self._taken and row.tobytes() not in self._forbidden for row in near], dtype=bool)]
             score = self._committee.score(near)
             if len(near) and score.max() > HOPELESS:
@@ -199,8 +199,8 @@ class Guided:
             return self._random(len(self._open))
         o = self._options
         best = self._committee.leaders
-        parts = [self._random(o.random_pool), self.encoding.offspring(np.concatenate([parents, best]), o.offspring_pool, self._rng)]
-        parts += [self.encoding.neighbours(row, self._rng) for row in best]
+        parts = [self._random(o.random_pool), self.encoding.offspring(np.concatenate([parents, best]), o.offspring_pool, self._rng),
+                 self.encoding.neighbours(best, self._rng)]
         return np.concatenate([parts[0], self._possible(np.concatenate(parts[1:]))])
 
     def _random(self, count: int) -> Array:

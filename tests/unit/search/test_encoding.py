@@ -31,7 +31,7 @@ FINITE = SearchSpace.from_specs(
 def test_random_rows_offspring_and_neighbours_are_configurations_of_the_space(seed: int) -> None:
     rng, encoding = np.random.default_rng(seed), Encoding(SPACE)
     rows = encoding.random(5, rng)
-    for row in np.concatenate([rows, encoding.offspring(rows, 20, rng), encoding.neighbours(rows[0], rng)]):
+    for row in np.concatenate([rows, encoding.offspring(rows, 20, rng), encoding.neighbours(rows[:1], rng)]):
         assert encoding.decode(row) in SPACE
 
 

@@ -119,6 +119,19 @@ def test_a_saved_search_proposes_what_it_would_have_proposed() -> None:
     assert seen + run(later) == whole
 
 
+@pytest.mark.parametrize("at", [26, 41])
+def test_a_restore_between_two_growings_of_the_forest_changes_nothing(at: int) -> None:
+    whole = run(new(6, 16))
+    tournament = new(6, 16)
+    for _ in range(at):
+        candidate = tournament.ask()
+        assert candidate is not None
+        tournament.tell(candidate.candidate_id, Result("ok", fitness(candidate.params), n_windows=1))
+    later = new(6, 16)
+    later.load_state_dict(json.loads(json.dumps(tournament.state_dict())))
+    assert run(later) == whole[at:]
+
+
 def test_a_known_constraint_is_never_proposed() -> None:
     space = SearchSpace.from_specs(SPECS, allowed=lambda params: params["a"] + params["b"] < 8)
     assert all(c.params["a"] + c.params["b"] < 8 for c in run(new(0, 5, space)))

@@ -67,6 +67,19 @@ def test_the_process_predicts_what_it_has_not_seen_and_tells_what_matters() -> N
     assert process.length_scales[0] < process.length_scales[2]
 
 
+def test_what_is_believed_changes_the_process_as_if_it_had_been_measured_there() -> None:
+    x, y = _data()
+    process, told = GaussianProcess(np.arange(3)), GaussianProcess(np.arange(3))
+    repeats = np.arange(20) % 3 + 1.0
+    process.condition(x[:20], y[:20], repeats)
+    expected = process.predict(x[20:24])[0]
+    process.believe(x[20:24])
+    told.condition(x[:24], np.concatenate([y[:20], expected]), np.concatenate([repeats, np.ones(4)]))
+    assert np.array(process.predict(x)) == pytest.approx(np.array(told.predict(x)), abs=1e-6)
+    assert process.fitted == pytest.approx(told.fitted, abs=1e-6)
+    assert told.fitted == pytest.approx(told.predict(x[:24])[0], abs=1e-6)
+
+
 def test_ten_measurements_in_ten_dimensions_do_not_make_the_process_sure_of_what_it_has_not_seen() -> None:
     """Three quarters of a bowl are within three standard deviations of what is predicted; with a prior made for hundreds of dimensions half are."""
     off = []
