@@ -21,27 +21,32 @@ from tune_gpu.space import Params, SearchSpace
 _ENUMERABLE = 20_000
 _SCORED_WHOLE = 3000
 _CLIMBS = 2
-_TRAINING_ROWS = 220
 _LONG_RUN_ROWS = 64
 _FEASIBILITY_ROWS = 200
 
 
 @dataclass(frozen=True)
 class GuidedOptions:
-    """Sizes of the screening; the defaults are those of the published comparison."""
+    """Sizes of the screening; the defaults are those of the published comparison, for spaces of values (see `WITH_RANGES`)."""
 
     spread: int = 6
     """Feasible measurements before the surrogate speaks; until then proposals lie far from each other (ranges: are drawn at random)."""
     spread_pool: int = 256
     """Random draws of which an early proposal is the one furthest from all others."""
-    random_pool: int = 800
-    offspring_pool: int = 400
+    random_pool: int = 400
+    offspring_pool: int = 200
     leaders: int = 3
     """How many of the best a step may start from, once all steps from those before are known."""
     fresh_share: float = 1 / 64
     """Random draws, as a share of the space, of which the forced fresh candidate is the most promising …"""
-    fresh_pool: tuple[int, int] = (64, 1024)
+    fresh_pool: tuple[int, int] = (64, 512)
     """… and no fewer and no more than these."""
+    training_rows: int = 128
+    """Measurements that the surrogate learns from; of more, the best and the latest."""
+
+
+WITH_RANGES = GuidedOptions(random_pool=800, offspring_pool=400, fresh_pool=(64, 1024), training_rows=220)
+"""Where parameters are continuous: there more draws and more measurements find what fewer do not."""
 
 
 class Guided:
@@ -50,12 +55,13 @@ class Guided:
     Args:
         space: what may be proposed.
         rng: every random choice.
-        options: sizes.
+        options: sizes; null: those for its kind of parameters.
     """
 
     def __init__(self, space: SearchSpace, rng: np.random.Generator, options: GuidedOptions | None = None) -> None:
-        self._space, self._rng, self._options = space, rng, options or GuidedOptions()
+        self._space, self._rng = space, rng
         self.encoding = Encoding(space)
+        self._options = options or (WITH_RANGES if self.encoding.continuous else GuidedOptions())
         self._table = self.encoding.table(_ENUMERABLE)
         least, most = self._options.fresh_pool
         self._fresh_pool = most if self._table is None else int(np.clip(self._options.fresh_share * len(self._table), least, most))
@@ -177,7 +183,7 @@ class Guided:
         total = int(counts.sum())
         counts = counts[rows]
         means = np.array(self._sums)[rows] / counts
-        if len(rows) > _TRAINING_ROWS:  # the best and the latest
+        if len(rows) > self._options.training_rows:  # the best and the latest
             best = np.argsort(-means, kind="stable")[:_LONG_RUN_ROWS]
             kept = np.unique(np.concatenate([best, np.arange(len(rows) - _LONG_RUN_ROWS, len(rows))]))
             rows, counts, means = rows[kept], counts[kept], means[kept]
