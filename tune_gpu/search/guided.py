@@ -75,7 +75,9 @@ class Guided:
         self._taken: set[bytes] = set()
         self._pending: dict[bytes, int] = {}
         self._forbidden: set[bytes] = set()
+        self._whole = self._table is not None and len(self._table) <= _SCORED_WHOLE
         self._open: NDArray[np.int64] | None = np.arange(len(self._table)) if self._table is not None else None
+        """Rows of the table that may be drawn; where it is scored whole, without those that are taken or forbidden."""
         self._committee = Committee(self.encoding, rng)
 
     # What is known -----------------------------------------------------------------------------------------------------------------
@@ -84,6 +86,7 @@ class Guided:
         """It has been proposed: not again, and until its result it counts as measured at its predicted value."""
         key = self.encoding.encode(params).tobytes()
         self._taken.add(key)
+        self._close(key)
         if self._index.setdefault(key, len(self._codes)) == len(self._codes):
             self._codes.append(np.frombuffer(key))
             self._sums.append(0.0)
@@ -111,11 +114,13 @@ class Guided:
 
     def state(self) -> dict[str, Any]:
         """What is not a consequence of the measurements."""
-        return self._committee.state()
+        return {"committee": self._committee.state(), "forbidden": sorted(np.frombuffer(key).tolist() for key in self._forbidden)}
 
     def load(self, state: dict[str, Any]) -> None:
         """`state` again, after the same measurements were told."""
-        self._committee.load(state)
+        self._committee.load(state["committee"])
+        for row in state["forbidden"]:
+            self._forbid(np.array(row).tobytes())
 
     def tell(self, params: Params, fitness: float | None, *, transient: bool = False) -> None:
         """A result of one that was taken. Null fitness: it did not run; `transient`: and that says nothing about it."""
@@ -126,6 +131,7 @@ class Guided:
         if transient:
             if not known and key not in self._pending:
                 self._taken.discard(key)
+                self._reopen(key)
         elif fitness is None:
             self._failed[at] = not self._counts[at]
         else:
@@ -201,7 +207,7 @@ class Guided:
         return None
 
     def _pool(self, parents: Array) -> Array:
-        if self._open is not None and self._table is not None and len(self._open) <= _SCORED_WHOLE:
+        if self._whole and self._open is not None:
             return self._random(len(self._open))
         o = self._options
         best = self._committee.leaders
@@ -235,10 +241,8 @@ class Guided:
             if key in self._taken or key in self._forbidden:
                 continue
             if self._space.allows(self.encoding.decode(row)):
-                self._close(row)
                 return row
-            self._forbidden.add(key)
-            self._close(row)
+            self._forbid(key)
         return self._any_left()
 
     def _any_left(self) -> Array | None:
@@ -250,9 +254,17 @@ class Guided:
                 return np.asarray(row)
         return None
 
-    def _close(self, row: Array) -> None:
-        if self._open is not None and self._table is not None and len(self._open) <= _SCORED_WHOLE:
-            self._open = self._open[(self._table[self._open] != row).any(axis=1)]
+    def _forbid(self, key: bytes) -> None:
+        self._forbidden.add(key)
+        self._close(key)
+
+    def _close(self, key: bytes) -> None:
+        if self._whole and self._open is not None and self._table is not None:
+            self._open = self._open[(self._table[self._open] != np.frombuffer(key)).any(axis=1)]
+
+    def _reopen(self, key: bytes) -> None:
+        if self._whole and self._open is not None and self._table is not None:
+            self._open = np.union1d(self._open, np.flatnonzero((self._table == np.frombuffer(key)).all(axis=1)))
 
     def _early(self, pool: Array) -> Array:
         """Far from what is known is good in a table; where parameters are continuous it is a corner, and those are seldom good."""
