@@ -8,6 +8,7 @@ awaits its result counts as measured at its predicted value, so that a generatio
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,8 @@ _ENUMERABLE = 20_000
 _SCORED_WHOLE = 3000
 _CLIMBS = 2
 _LONG_RUN_ROWS = 64
+_SEVERAL = 4
+"""How many proposals of a kind one screening makes, once there are more results than are learnt from."""
 _FEASIBILITY_ROWS = 200
 
 
@@ -79,6 +82,9 @@ class Guided:
         self._open: NDArray[np.int64] | None = np.arange(len(self._table)) if self._table is not None else None
         """Rows of the table that may be drawn; where it is scored whole, without those that are taken or forbidden."""
         self._committee = Committee(self.encoding, rng)
+        self._kept: dict[str, list[Array]] = {}
+        """By kind of proposal, what a screening found beside its first."""
+        self._record = -math.inf
 
     # What is known -----------------------------------------------------------------------------------------------------------------
 
@@ -114,13 +120,15 @@ class Guided:
 
     def state(self) -> dict[str, Any]:
         """What is not a consequence of the measurements."""
-        return {"committee": self._committee.state(), "forbidden": sorted(np.frombuffer(key).tolist() for key in self._forbidden)}
+        return {"committee": self._committee.state(), "forbidden": sorted(np.frombuffer(key).tolist() for key in self._forbidden),
+                "kept": {kind: [row.tolist() for row in rows] for kind, rows in self._kept.items()}}
 
     def load(self, state: dict[str, Any]) -> None:
         """`state` again, after the same measurements were told."""
         self._committee.load(state["committee"])
         for row in state["forbidden"]:
             self._forbid(np.array(row).tobytes())
+        self._kept = {kind: [np.array(row) for row in rows] for kind, rows in state["kept"].items()}
 
     def tell(self, params: Params, fitness: float | None, *, transient: bool = False) -> None:
         """A result of one that was taken. Null fitness: it did not run; `transient`: and that says nothing about it."""
@@ -132,9 +140,13 @@ class Guided:
             if not known and key not in self._pending:
                 self._taken.discard(key)
                 self._reopen(key)
-        elif fitness is None:
+            return
+        if fitness is None or self._counts[at] or fitness > self._record:
+            self._kept.clear()
+        if fitness is None:
             self._failed[at] = not self._counts[at]
         else:
+            self._record = max(self._record, fitness)
             self._sums[at] += fitness
             self._counts[at] += 1
             self._failed[at] = False
@@ -153,15 +165,10 @@ class Guided:
         parents = np.array([self.encoding.encode(p) for p in survivors]) if survivors else np.empty((0, self.encoding.n))
         if len(ran) < min(self._options.spread, 2 + self.encoding.n):
             pool = self._random(self._options.spread_pool)
-            row = self._first(pool, self._early(pool)) if len(pool) else None
+            row = next(iter(self._best(pool, self._early(pool), 1)), None)
         else:
-            self._learn(ran)
-            if fresh:
-                pool = self._random(self._fresh_pool)
-                row = self._first(pool, self._committee.score(pool)) if len(pool) else None
-            else:
-                row = self._step() if step else None
-                row = self._screened(parents) if row is None else row
+            row = self._promising("fresh", ran, parents) if fresh else self._promising("step", ran, parents) if step else None
+            row = self._promising("offspring", ran, parents) if row is None and not fresh else row
         if row is None:
             return None
         return ("fresh" if fresh or not self._is_child(row, parents) else "offspring"), self.encoding.decode(row)
@@ -170,17 +177,31 @@ class Guided:
         """Whether crossover of the parents and at most two mutations make it."""
         return bool(len(parents)) and int((~(parents == row).any(axis=0)).sum()) <= 2
 
-    def _screened(self, parents: Array) -> Array | None:
+    def _promising(self, kind: str, ran: list[int], parents: Array) -> Array | None:
+        """The best of a screening. After many results one screening serves for several, as long as no result is news."""
+        kept = self._kept.setdefault(kind, [])
+        while kept:
+            if (row := kept.pop(0)).tobytes() not in self._taken:
+                return row
+        self._learn(ran)
+        several = _SEVERAL if len(ran) > self._options.training_rows else 1
+        best = self._fresh(several) if kind == "fresh" else self._step(several) if kind == "step" else self._screened(parents, several)
+        self._kept[kind] = best[1:]
+        return best[0] if best else None
+
+    def _fresh(self, count: int) -> list[Array]:
+        pool = self._random(self._fresh_pool)
+        return self._best(pool, self._committee.score(pool), count)
+
+    def _screened(self, parents: Array, count: int) -> list[Array]:
         pool = self._pool(parents)
-        if not len(pool):
-            return None
         score = self._committee.score(pool)
         if self._open is None or len(pool) < len(self._open):
             for _ in range(_CLIMBS):
                 top = pool[np.argsort(-score, kind="stable")[:4]]
                 near = self._possible(self.encoding.neighbours(top, self._rng))
                 pool, score = np.concatenate([pool, near]), np.concatenate([score, self._committee.score(near)])
-        return self._first(pool, score)
+        return self._best(pool, score, count)
 
     def _learn(self, ran: list[int]) -> None:
         known = [i for i, count in enumerate(self._counts) if count or self._failed[i]][-_FEASIBILITY_ROWS:]
@@ -196,15 +217,15 @@ class Guided:
         waiting = np.array([np.frombuffer(key) for key in self._pending])
         self._committee.learn(np.array([self._codes[i] for i in rows]), means, counts, waiting, total)
 
-    def _step(self) -> Array | None:
+    def _step(self, count: int) -> list[Array]:
         """The most promising that differs from the best in one parameter; when all of those are known, or will not run, from the next best."""
         for leader in self._committee.leaders[: self._options.leaders]:
             near = self._possible(self.encoding.neighbours(leader[None, :], self._rng))
             near = near[np.array([row.tobytes() not in self._taken and row.tobytes() not in self._forbidden for row in near], dtype=bool)]
             score = self._committee.score(near)
             if len(near) and score.max() > HOPELESS:
-                return self._first(near, score)
-        return None
+                return self._best(near, score, count)
+        return []
 
     def _pool(self, parents: Array) -> Array:
         if self._whole and self._open is not None:
@@ -233,26 +254,32 @@ class Guided:
     def _numbers(self, codes: Array) -> Array:
         return np.asarray((codes + 1.0) @ self._radix)
 
-    def _first(self, pool: Array, score: Array) -> Array | None:
-        """The best row that may be proposed."""
+    def _best(self, pool: Array, score: Array, count: int) -> list[Array]:
+        """So many of the best rows that may be proposed, best first; one at least, if anything is open, but no second that will not run."""
+        found: dict[bytes, Array] = {}
         for i in np.argsort(-score, kind="stable"):
             row = pool[i]
             key = row.tobytes()
-            if key in self._taken or key in self._forbidden:
+            if key in self._taken or key in self._forbidden or key in found:
                 continue
-            if self._space.allows(self.encoding.decode(row)):
-                return row
-            self._forbid(key)
-        return self._any_left()
+            if found and score[i] < HOPELESS:
+                break
+            if not self._space.allows(self.encoding.decode(row)):
+                self._forbid(key)
+                continue
+            found[key] = row
+            if len(found) == count:
+                break
+        return list(found.values()) or self._any_left()
 
-    def _any_left(self) -> Array | None:
-        """When the whole pool was known or forbidden: whatever is open."""
+    def _any_left(self) -> list[Array]:
+        """When the whole pool was known or forbidden: one that is open, if any is."""
         candidates = self._table[self._rng.permutation(self._open)] if self._open is not None and self._table is not None else \
             self.encoding.random(2000, self._rng)
         for row in candidates:
             if row.tobytes() not in self._taken and self._space.allows(self.encoding.decode(row)):
-                return np.asarray(row)
-        return None
+                return [row]
+        return []
 
     def _forbid(self, key: bytes) -> None:
         self._forbidden.add(key)

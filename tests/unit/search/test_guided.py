@@ -126,13 +126,17 @@ def flaky(number: int, params: Any) -> Result:
     return Result("failed") if params["a"] > 7 and params["b"] > 4 else Result("ok", fitness({"d": 8} | params), n_windows=1)
 
 
-def proposed(tournament: Tournament, numbers: range) -> list[Any]:
+def plain(_number: int, params: Any) -> Result:
+    return Result("ok", fitness(params), n_windows=1)
+
+
+def proposed(tournament: Tournament, numbers: range, outcome: Any = flaky) -> list[Any]:
     seen = []
     for number in numbers:
         if (candidate := tournament.ask()) is None:
             break
         seen.append(candidate.params)
-        tournament.tell(candidate.candidate_id, flaky(number, candidate.params))
+        tournament.tell(candidate.candidate_id, outcome(number, candidate.params))
     return seen
 
 
@@ -149,6 +153,31 @@ def test_a_restore_at_any_moment_changes_nothing(parameters: str, seed: int, at:
     later = fresh()
     later.load_state_dict(json.loads(json.dumps(tournament.state_dict())))
     assert before + proposed(later, range(at, 60)) == proposed(fresh(), range(60))
+
+
+def test_a_restore_between_proposals_of_one_screening_changes_nothing() -> None:
+    whole, steps = new(2, 60), []
+    for number in range(150):
+        state = json.loads(json.dumps(whole.state_dict())) if number > 140 else None
+        steps += [(state, proposed(whole, range(1), plain)[0])]
+    for state, following in steps[141:]:
+        later = new(2, 60)
+        later.load_state_dict(state)
+        assert proposed(later, range(1), plain) == [following]
+
+
+def test_after_many_results_too_a_new_best_is_followed_at_once() -> None:
+    """Whatever earlier screenings had found beside their first: one of the next four proposals is a step from the new best."""
+    whole = new(2, 60)
+    proposed(whole, range(140), plain)
+    for _ in range(8):
+        state = json.loads(json.dumps(whole.state_dict()))
+        proposed(whole, range(1), plain)
+        surprised = new(2, 60)
+        surprised.load_state_dict(state)
+        record = proposed(surprised, range(1), lambda _number, _params: Result("ok", 100.0, n_windows=1))[0]
+        following = proposed(surprised, range(4), plain)
+        assert min(sum(params[name] != record[name] for name in "abcd") for params in following) == 1
 
 
 def test_a_known_constraint_is_never_proposed() -> None:
