@@ -43,8 +43,8 @@ class Committee:
 
     def __init__(self, encoding: Encoding, rng: np.random.Generator) -> None:
         self._encoding, self._rng = encoding, rng
-        self._process, self._forest, self._feasibility = GaussianProcess(encoding.groups), Forest(), Feasibility()
         self._seed = int(rng.integers(2**31))
+        self._process, self._forest, self._feasibility = GaussianProcess(encoding.groups), Forest(), Feasibility(self._seed)
         self._tuned_at = 0
         self._grown: dict[str, Any] | None = None
         self.trust = 0.0

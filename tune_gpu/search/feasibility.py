@@ -18,11 +18,12 @@ class Feasibility:
     parameter that all failures share, however far from each other they are in the rest.
 
     Args:
+        seed: of the forest.
         scale: the distance (in features, each in [0, 1]) at which a vote has lost most of its weight.
     """
 
-    def __init__(self, scale: float = 0.25) -> None:
-        self._scale = scale
+    def __init__(self, seed: int = 0, scale: float = 0.25) -> None:
+        self._seed, self._scale = seed, scale
         self._x: Array | None = None
         self._forest: Forest | None = None
 
@@ -32,7 +33,7 @@ class Feasibility:
         self._forest = None
         if min(feasible.sum(), (~feasible).sum()) >= _ENOUGH:
             self._forest = Forest(trees=12)
-            self._forest.fit(x, feasible.astype(float), np.ones(len(x)), seed=len(x))
+            self._forest.fit(x, feasible.astype(float), np.ones(len(x)), seed=(self._seed, len(x)))
 
     def log_probability(self, x: Array) -> Array:
         """For each row; 0 while nothing has failed."""
