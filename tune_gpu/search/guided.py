@@ -75,6 +75,8 @@ class Guided:
         self._sums: list[float] = []
         self._counts: list[int] = []
         self._failed: list[bool] = []
+        self._ran = 0
+        """How many of them have a measurement."""
         self._taken: set[bytes] = set()
         self._pending: dict[bytes, int] = {}
         self._forbidden: set[bytes] = set()
@@ -147,6 +149,7 @@ class Guided:
             self._failed[at] = not self._counts[at]
         else:
             self._record = max(self._record, fitness)
+            self._ran += not self._counts[at]
             self._sums[at] += fitness
             self._counts[at] += 1
             self._failed[at] = False
@@ -161,14 +164,13 @@ class Guided:
             fresh: it must be a random draw.
             step: it should differ from the best in one parameter.
         """
-        ran = [i for i, count in enumerate(self._counts) if count]
         parents = np.array([self.encoding.encode(p) for p in survivors]) if survivors else np.empty((0, self.encoding.n))
-        if len(ran) < min(self._options.spread, 2 + self.encoding.n):
+        if self._ran < min(self._options.spread, 2 + self.encoding.n):
             pool = self._random(self._options.spread_pool)
             row = next(iter(self._best(pool, self._early(pool), 1)), None)
         else:
-            row = self._promising("fresh", ran, parents) if fresh else self._promising("step", ran, parents) if step else None
-            row = self._promising("offspring", ran, parents) if row is None and not fresh else row
+            row = self._promising("fresh", parents) if fresh else self._promising("step", parents) if step else None
+            row = self._promising("offspring", parents) if row is None and not fresh else row
         if row is None:
             return None
         return ("fresh" if fresh or not self._is_child(row, parents) else "offspring"), self.encoding.decode(row)
@@ -177,14 +179,14 @@ class Guided:
         """Whether crossover of the parents and at most two mutations make it."""
         return bool(len(parents)) and int((~(parents == row).any(axis=0)).sum()) <= 2
 
-    def _promising(self, kind: str, ran: list[int], parents: Array) -> Array | None:
+    def _promising(self, kind: str, parents: Array) -> Array | None:
         """The best of a screening. After many results one screening serves for several, as long as no result is news."""
         kept = self._kept.setdefault(kind, [])
         while kept:
             if (row := kept.pop(0)).tobytes() not in self._taken:
                 return row
-        self._learn(ran)
-        several = _SEVERAL if len(ran) > self._options.training_rows else 1
+        self._learn()
+        several = _SEVERAL if self._ran > self._options.training_rows else 1
         best = self._fresh(several) if kind == "fresh" else self._step(several) if kind == "step" else self._screened(parents, several)
         self._kept[kind] = best[1:]
         return best[0] if best else None
@@ -203,11 +205,11 @@ class Guided:
                 pool, score = np.concatenate([pool, near]), np.concatenate([score, self._committee.score(near)])
         return self._best(pool, score, count)
 
-    def _learn(self, ran: list[int]) -> None:
+    def _learn(self) -> None:
         known = [i for i, count in enumerate(self._counts) if count or self._failed[i]][-_FEASIBILITY_ROWS:]
         self._committee.learn_what_runs(np.array([self._codes[i] for i in known]), ~np.array([self._failed[i] for i in known]))
-        rows, counts = np.array(ran), np.array(self._counts, dtype=float)
-        total = int(counts.sum())
+        counts = np.array(self._counts, dtype=float)
+        total, rows = int(counts.sum()), np.flatnonzero(counts)
         counts = counts[rows]
         means = np.array(self._sums)[rows] / counts
         if len(rows) > self._options.training_rows:  # the best and the latest
