@@ -30,26 +30,23 @@ _FEASIBILITY_ROWS = 200
 
 @dataclass(frozen=True)
 class GuidedOptions:
-    """Sizes of the screening; the defaults are those of the published comparison, for spaces of values (see `WITH_RANGES`)."""
+    """Sizes of the screening; the defaults are those of the published comparison."""
 
     spread: int = 6
     """Feasible measurements before the surrogate speaks; until then proposals lie far from each other (ranges: are drawn at random)."""
     spread_pool: int = 256
     """Random draws of which an early proposal is the one furthest from all others."""
-    random_pool: int = 400
-    offspring_pool: int = 200
+    random_pool: int = 800
+    offspring_pool: int = 400
     leaders: int = 3
     """How many of the best a step may start from, once all steps from those before are known."""
     fresh_share: float = 1 / 64
     """Random draws, as a share of the space, of which the forced fresh candidate is the most promising …"""
-    fresh_pool: tuple[int, int] = (64, 512)
+    fresh_pool: tuple[int, int] = (64, 1024)
     """… and no fewer and no more than these."""
-    training_rows: int = 128
-    """Measurements that the surrogate learns from; of more, the best and the latest."""
-
-
-WITH_RANGES = GuidedOptions(random_pool=800, offspring_pool=400, fresh_pool=(64, 1024), training_rows=220)
-"""Where parameters are continuous: there more draws and more measurements find what fewer do not."""
+    training_rows: tuple[int, int] = (128, 220)
+    """Measurements that the surrogate learns from, of more the best and the latest: in a space of values, and where parameters are continuous
+    (there fewer find less)."""
 
 
 class Guided:
@@ -58,13 +55,13 @@ class Guided:
     Args:
         space: what may be proposed.
         rng: every random choice.
-        options: sizes; null: those for its kind of parameters.
+        options: sizes.
     """
 
     def __init__(self, space: SearchSpace, rng: np.random.Generator, options: GuidedOptions | None = None) -> None:
-        self._space, self._rng = space, rng
+        self._space, self._rng, self._options = space, rng, options or GuidedOptions()
         self.encoding = Encoding(space)
-        self._options = options or (WITH_RANGES if self.encoding.continuous else GuidedOptions())
+        self._training_rows = self._options.training_rows[self.encoding.continuous]
         self._table = self.encoding.table(_ENUMERABLE)
         least, most = self._options.fresh_pool
         self._fresh_pool = most if self._table is None else int(np.clip(self._options.fresh_share * len(self._table), least, most))
@@ -186,7 +183,7 @@ class Guided:
             if (row := kept.pop(0)).tobytes() not in self._taken:
                 return row
         self._learn()
-        several = _SEVERAL if self._ran > self._options.training_rows else 1
+        several = _SEVERAL if self._ran > self._training_rows else 1
         best = self._fresh(several) if kind == "fresh" else self._step(several) if kind == "step" else self._screened(parents, several)
         self._kept[kind] = best[1:]
         return best[0] if best else None
@@ -212,7 +209,7 @@ class Guided:
         total, rows = int(counts.sum()), np.flatnonzero(counts)
         counts = counts[rows]
         means = np.array(self._sums)[rows] / counts
-        if len(rows) > self._options.training_rows:  # the best and the latest
+        if len(rows) > self._training_rows:  # the best and the latest
             best = np.argsort(-means, kind="stable")[:_LONG_RUN_ROWS]
             kept = np.unique(np.concatenate([best, np.arange(len(rows) - _LONG_RUN_ROWS, len(rows))]))
             rows, counts, means = rows[kept], counts[kept], means[kept]
