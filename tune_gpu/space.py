@@ -185,7 +185,7 @@ class SearchSpace:
 
     def key(self, params: Params) -> Hashable:
         """Equal for equal configurations, whatever the order of their keys."""
-        return tuple((name, params[name]) for name in self.parameters if name in params)
+        return tuple(params.get(name, ...) for name in self.parameters)
 
     def repaired(self, values: Params, rng: np.random.Generator) -> dict[str, Any]:
         """A configuration with these values where they may stand, and random ones where one is missing."""
