@@ -1,0 +1,98 @@
+"""What has been proposed in one space, and what was measured of it; rows of codes are known by their bytes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tune_gpu.search.encoding import Array
+
+
+class Known:
+    """Told with `take` and `tell`; everything is kept in the order of `take`, for the order in which results come must not count."""
+
+    def __init__(self) -> None:
+        self._index: dict[bytes, int] = {}
+        self._codes: list[Array] = []
+        self._sums: list[float] = []
+        self._counts: list[int] = []
+        self._failed: list[bool] = []
+        self._pending: dict[bytes, int] = {}
+        self._record = -math.inf
+        self.ran = 0
+        """How many configurations have a measurement."""
+
+    def take(self, key: bytes) -> None:
+        """It has been proposed."""
+        if self._index.setdefault(key, len(self._codes)) == len(self._codes):
+            self._codes.append(np.frombuffer(key))
+            self._sums.append(0.0)
+            self._counts.append(0)
+            self._failed.append(False)
+        self._pending[key] = self._pending.get(key, 0) + 1
+
+    def untake(self, key: bytes) -> None:
+        """The latest `take` that is left does not count."""
+        self._no_longer_pending(key)
+        if key not in self._pending and self._index[key] == len(self._codes) - 1 and not self._counts[-1] and not self._failed[-1]:
+            del self._index[key]
+            for known in (self._codes, self._sums, self._counts, self._failed):
+                known.pop()
+
+    def tell(self, key: bytes, fitness: float | None) -> bool:
+        """A result of one that was taken, null if it did not run. Whether it is news: a new best, a repetition or a failure."""
+        at = self._index[key]
+        self._no_longer_pending(key)
+        news = fitness is None or bool(self._counts[at]) or fitness > self._record
+        if fitness is None:
+            self._failed[at] = not self._counts[at]
+        else:
+            self._record = max(self._record, fitness)
+            self.ran += not self._counts[at]
+            self._sums[at] += fitness
+            self._counts[at] += 1
+            self._failed[at] = False
+        return news
+
+    def tell_nothing(self, key: bytes) -> bool:
+        """A result that says nothing about its configuration. Whether nothing is known of it, and nothing awaited."""
+        at = self._index[key]
+        self._no_longer_pending(key)
+        return not self._counts[at] and not self._failed[at] and key not in self._pending
+
+    def _no_longer_pending(self, key: bytes) -> None:
+        self._pending[key] = self._pending.get(key, 0) - 1
+        if self._pending[key] <= 0:
+            del self._pending[key]
+
+    def awaits(self, key: bytes) -> bool:
+        """Whether it was taken and has no result yet."""
+        return key in self._pending
+
+    def taken(self) -> Array:
+        """A row for everything that was taken; none if nothing was."""
+        return np.array(self._codes)
+
+    def waiting(self) -> Array:
+        """A row for everything that awaits a result; none if nothing does."""
+        return np.array([np.frombuffer(key) for key in self._pending])
+
+    def outcomes(self, latest: int) -> tuple[Array, NDArray[np.bool_]]:
+        """The latest rows that have an outcome, and whether each of them ran."""
+        rows = [i for i, count in enumerate(self._counts) if count or self._failed[i]][-latest:]
+        return np.array([self._codes[i] for i in rows]), ~np.array([self._failed[i] for i in rows])
+
+    def measurements(self, most: int, each: int) -> tuple[Array, Array, Array, int]:
+        """The rows that ran, their mean fitness, over how many evaluations, and how many evaluations there were in all; if there are more
+        than `most` rows, `each` of the best and of the latest."""
+        counts = np.array(self._counts, dtype=float)
+        total, rows = int(counts.sum()), np.flatnonzero(counts)
+        counts = counts[rows]
+        means = np.array(self._sums)[rows] / counts
+        if len(rows) > most:
+            best = np.argsort(-means, kind="stable")[:each]
+            kept = np.unique(np.concatenate([best, np.arange(len(rows) - each, len(rows))]))
+            rows, counts, means = rows[kept], counts[kept], means[kept]
+        return np.array([self._codes[i] for i in rows]), means, counts, total
