@@ -26,11 +26,12 @@ HOPELESS = -1e5
 _BAGS = 0.6
 """The error of a whole forest over that of the third of its trees that has not seen a measurement, about."""
 _PRIOR_TRUST, _PRIOR_ROWS, _BOUNDS = 0.75, 20, (0.25, 0.75)
-_ALWAYS_TUNED, _TUNING_STEPS, _SHORT_TUNING_STEPS = 150, 30, 12
-"""Where parameters are continuous the process is tuned with every result up to so many; else, and later, the more seldom the more there are."""
+_ALWAYS, _TUNING_STEPS, _SHORT_TUNING_STEPS = 150, 30, 12
+"""Where parameters are continuous the process is tuned, and the forest grown, with every result up to so many; else, and later, the more seldom
+the more there are."""
 _GROWN_EVERY = (6, 16)
-"""A sixth of the evaluations so far, and no more than 16, come before the forest is grown anew: a few more hardly change it, and it takes longest."""
-
+"""Elsewhere a sixth of the evaluations so far, and no more than 16, come before the forest is grown anew: a few more hardly change it, and it
+takes longest."""
 
 
 class Committee:
@@ -77,13 +78,13 @@ class Committee:
         """
         x, ranked = self._encoding.features(codes), normal_scores(means)
         y = power_scores(means) if self._encoding.continuous else ranked
-        always = self._encoding.continuous and total <= _ALWAYS_TUNED
+        always = self._encoding.continuous and total <= _ALWAYS
         if total - self._tuned_at >= (1 if always else max(1, min(total // 12, 32))):
             self._process.tune(x, y, counts, self._rng, _TUNING_STEPS if self._encoding.continuous else _SHORT_TUNING_STEPS)
             self._tuned_at = total
         self._process.condition(x, y, counts)
         share, most = _GROWN_EVERY
-        if self._grown is None or total - self._grown["total"] >= max(1, min(total // share, most)):
+        if self._grown is None or total - self._grown["total"] >= (1 if always else max(1, min(total // share, most))):
             self._grow(codes, ranked, counts, total)
         self.trust = self._forests_share(len(codes))
         self.leaders = codes[np.argsort(-y, kind="stable")[:5]]
