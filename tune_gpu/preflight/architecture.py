@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,10 @@ from tune_gpu.preflight.parameter_count import Shapes, vision_params
 from tune_gpu.preflight.weight_formats import WeightFormat, published_format, weight_format
 
 _DTYPE_BYTES = {"float32": 4, "float": 4, "fp32": 4, "float16": 2, "half": 2, "fp16": 2, "bfloat16": 2, "bf16": 2}
+
+_LARGEST = 2**40
+"""Of a size or a number of layers."""
+_MOST_PARAMETERS = 1e18
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,16 @@ class ModelArchitecture:
 
     def __post_init__(self) -> None:
         for name in ("layers", "kv_heads", "head_dim", "hidden", "heads", "vocab"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"model {self.name}: {name}={getattr(self, name)}: allowed is above 0")
+            self._check(name, getattr(self, name), above=0, below=_LARGEST)
+        self._check("parameters", self.params, above=0, below=_MOST_PARAMETERS)
+        self._check("vision parameters", self.vision_params, above=-1, below=_MOST_PARAMETERS)
+        for name, value in (asdict(self.latent) if self.latent else {}).items():
+            self._check(f"latent {name}", value, above=-1, below=_LARGEST)
+
+    def _check(self, name: str, value: float, above: int, below: float) -> None:
+        """What is no size of a model overflows somewhere in the arithmetic."""
+        if not above < value < below:
+            raise UserError(f"model {self.name}: {name}={_shown(value)}: allowed is above {above} and below {below:.0e}")
 
     @property
     def mla(self) -> bool:
@@ -134,9 +146,6 @@ def _from_config(config: Mapping[str, Any], name: str) -> ModelArchitecture:
         or (None if "model_type" in outer else published_format(name)),
         refusal=not_modelled(outer, facts, name), guessed=tuple(guessed),
     )
-
-
-_LARGEST = 2**40
 
 
 def _shown(value: Any) -> str:
