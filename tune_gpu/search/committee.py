@@ -29,9 +29,9 @@ _PRIOR_TRUST, _PRIOR_ROWS, _BOUNDS = 0.75, 20, (0.25, 0.75)
 _ALWAYS, _TUNING_STEPS, _SHORT_TUNING_STEPS = 150, 30, 12
 """Where parameters are continuous the process is tuned, and the forest grown, with every result up to so many; else, and later, the more seldom
 the more there are."""
-_GROWN_EVERY = (6, 16)
-"""Elsewhere a sixth of the evaluations so far, and no more than 16, come before the forest is grown anew: a few more hardly change it, and it
-takes longest."""
+_TUNED_EVERY, _GROWN_EVERY = (12, 32), (6, 16)
+"""Else a twelfth, or a sixth, of the evaluations so far come before it, and no more than 32, or 16: a few more hardly change what is learnt, and
+learning takes longest."""
 
 
 class Committee:
@@ -47,20 +47,22 @@ class Committee:
         self._seed = int(rng.integers(2**31))
         self._process, self._forest, self._feasibility = GaussianProcess(encoding.groups), Forest(), Feasibility(self._seed)
         self._tuned_at = 0
-        self._grown: dict[str, Any] | None = None
+        self._grown: tuple[Array, Array, Array, int] | None = None
+        """What the forest was grown from: see `_grow`."""
         self.trust = 0.0
         """The forest's weight, from 0 to 1; the process has the rest."""
 
     def state(self) -> dict[str, Any]:
         """What is not a consequence of the measurements, or was one of those at an earlier moment."""
-        return {"theta": self._process.theta.tolist(), "tuned_at": self._tuned_at, "forest": self._grown}
+        forest = self._grown and [*(values.tolist() for values in self._grown[:3]), self._grown[3]]
+        return {"theta": self._process.theta.tolist(), "tuned_at": self._tuned_at, "forest": forest}
 
     def load(self, state: dict[str, Any]) -> None:
         """`state` again, before the next `learn`."""
         self._process.theta, self._tuned_at = np.array(state["theta"]), int(state["tuned_at"])
         if state["forest"] is not None:
-            grown = state["forest"]
-            self._grow(np.array(grown["codes"]), np.array(grown["ranked"]), np.array(grown["counts"]), int(grown["total"]))
+            codes, ranked, counts, total = state["forest"]
+            self._grow(np.array(codes), np.array(ranked), np.array(counts), total)
 
     def learn_what_runs(self, codes: Array, ran: NDArray[np.bool_]) -> None:
         """From rows, and whether each of them ran."""
@@ -78,13 +80,11 @@ class Committee:
         """
         x, ranked = self._encoding.features(codes), normal_scores(means)
         y = power_scores(means) if self._encoding.continuous else ranked
-        always = self._encoding.continuous and total <= _ALWAYS
-        if total - self._tuned_at >= (1 if always else max(1, min(total // 12, 32))):
+        if total - self._tuned_at >= self._every(total, *_TUNED_EVERY):
             self._process.tune(x, y, counts, self._rng, _TUNING_STEPS if self._encoding.continuous else _SHORT_TUNING_STEPS)
             self._tuned_at = total
         self._process.condition(x, y, counts)
-        share, most = _GROWN_EVERY
-        if self._grown is None or total - self._grown["total"] >= (1 if always else max(1, min(total // share, most))):
+        if self._grown is None or total - self._grown[3] >= self._every(total, *_GROWN_EVERY):
             self._grow(codes, ranked, counts, total)
         self.trust = self._forests_share(len(codes))
         self.leaders = codes[np.argsort(-y, kind="stable")[:5]]
@@ -93,8 +93,12 @@ class Committee:
             self._process.believe(self._encoding.features(waiting))
         self._best = float(self._process.fitted.max())
 
+    def _every(self, total: int, share: int, most: int) -> int:
+        """How many evaluations come between two of its kind."""
+        return 1 if self._encoding.continuous and total <= _ALWAYS else max(1, min(total // share, most))
+
     def _grow(self, codes: Array, ranked: Array, counts: Array, total: int) -> None:
-        self._grown = {"codes": codes.tolist(), "ranked": ranked.tolist(), "counts": counts.tolist(), "total": total}
+        self._grown = (codes, ranked, counts, total)
         self._forest.fit(codes, ranked, counts, seed=(self._seed, total))
         self._forest_best = float(ranked.max())
 

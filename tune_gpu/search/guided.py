@@ -62,7 +62,7 @@ class Guided:
         self._training_rows = self._options.training_rows[self.encoding.continuous]
         self._known, self._open = Known(), OpenSpace(self.encoding, rng)
         least, most = self._options.fresh_pool
-        self._fresh_pool = most if self._open.size is None else int(np.clip(self._options.fresh_share * self._open.size, least, most))
+        self._fresh_pool = int(np.clip(self._options.fresh_share * self._open.size, least, most)) if self._open.size else most
         self._committee = Committee(self.encoding, rng)
         self._kept: dict[str, list[Array]] = {}
         """By kind of proposal, what a screening found beside its first."""
@@ -136,9 +136,9 @@ class Guided:
         as no result is news."""
         learnt = False
         for kind in kinds:
-            for row in (kept := self._kept.setdefault(kind, [])).copy():
-                kept.pop(0)
-                if self._open.maybe(row):
+            kept = self._kept.get(kind, [])
+            while kept:
+                if self._open.maybe(row := kept.pop(0)):
                     return row
             if not learnt:
                 self._learn()
@@ -170,7 +170,7 @@ class Guided:
         return []
 
     def _screened(self, parents: Array, count: int) -> list[Array]:
-        pool = self._open.random() if self._open.scored_whole else self._pool(parents)
+        pool = self._open.random(self._open.size) if self._open.scored_whole else self._pool(parents)
         score = self._committee.score(pool)
         for _ in range(0 if self._open.scored_whole else _CLIMBS):
             top = pool[np.argsort(-score, kind="stable")[:4]]
@@ -200,8 +200,7 @@ class Guided:
 
     def _early(self, pool: Array) -> Array:
         """Far from what is known is good in a table; where parameters are continuous it is a corner, and those are seldom good."""
-        known = self._known.taken()
-        if self.encoding.continuous or not len(known):
+        if self.encoding.continuous or not len(known := self._known.taken()):
             return np.zeros(len(pool))
         x, z = self.encoding.features(pool), self.encoding.features(known)
         return np.asarray(((x[:, None, :] - z[None, :, :]) ** 2).sum(axis=2).min(axis=1))

@@ -86,8 +86,8 @@ class GaussianProcess:
         self._scale = 1.0 / self.length_scales[self._groups]
         self._signal = float(np.exp(self.theta[self._n]))
         self._x = x * self._scale
-        noise = float(np.exp(self.theta[self._n + 1]))
-        nugget = noise / repeats + _JITTER
+        self._noise = float(np.exp(self.theta[self._n + 1]))
+        nugget = self._noise / repeats + _JITTER
         self._whiten = _inverse_factor(self._kernel(self._x, self._x) + np.diag(nugget))
         self._alpha = self._whiten.T @ (self._whiten @ y)
         self.fitted = y - nugget * self._alpha
@@ -102,8 +102,7 @@ class GaussianProcess:
         rows = x * self._scale
         cross = self._kernel(rows, self._x)
         white = self._whiten @ cross.T
-        nugget = float(np.exp(self.theta[self._n + 1])) + _JITTER
-        corner = _inverse_factor(self._kernel(rows, rows) + nugget * np.eye(len(rows)) - white.T @ white)
+        corner = _inverse_factor(self._kernel(rows, rows) + (self._noise + _JITTER) * np.eye(len(rows)) - white.T @ white)
         n, more = len(self._x), len(rows)
         whiten = np.zeros((n + more, n + more), order="F")
         whiten[:n, :n], whiten[n:, n:], whiten[n:, :n] = self._whiten, corner, -corner @ (white.T @ self._whiten)
