@@ -94,10 +94,10 @@ class ParameterSpec:
 
 @dataclass
 class SearchSettings:
-    """R-Zero. The defaults are the classic ones: 2 + 4 + 4 + 4 evaluations in 4 generations."""
+    """R-Zero. The sizes are the classic ones: 2 + 4 + 4 + 4 evaluations in 4 generations."""
 
-    algorithm: str = "classic"
-    """`classic`: R-Zero as it was. `rzero`: its tournament, with proposals that a surrogate has screened."""
+    algorithm: str = "rzero"
+    """`rzero`: the tournament, with proposals that a surrogate has screened. `classic`: R-Zero as it was."""
     asynchronous: bool | None = None
     """Propose each candidate from all results that are in, instead of generations at once (`rzero` only; null: unless candidates are
     ordered by the engine that they share)."""

@@ -129,6 +129,20 @@ def suggestions(search: RZeroSearch) -> int:
     return seen
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_what_a_user_gets_without_settings_is_the_guided_search(seed: int) -> None:
+    """One of 10,000 configurations is the best: 60 draws at random find it in one search of 170."""
+    search = RZeroSearch({name: list(range(10)) for name in "abcd"}, "loss", "min", seed=seed)
+    search.set_search_properties("loss", "min", {}, num_samples=60)
+    losses = []
+    for number in range(60):
+        given = search.suggest(f"t{number}")
+        assert isinstance(given, dict)
+        losses.append(sum((value - 3.0) ** 2 for value in given.values()))
+        search.on_trial_complete(f"t{number}", {"loss": losses[-1]})
+    assert min(losses) == 0.0
+
+
 @pytest.mark.parametrize(("num_samples", "expected"), [(-1, 14), (5, 14), (30, 30)])
 def test_a_search_is_as_long_as_tune_says_unless_settings_say_so(num_samples: int, expected: int) -> None:
     space = {"x": list(range(20)), "y": list(range(20))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -45,7 +46,7 @@ def run(tournament: Tournament, score: Any = fitness) -> list[Candidate]:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_classic_is_2_4_4_4_with_an_elite_two_offspring_and_one_fresh(seed: int) -> None:
-    tournament = Tournament(space(), SearchSettings(seed=seed), baseline=BASELINE)
+    tournament = Tournament(space(), SearchSettings(algorithm="classic", seed=seed), baseline=BASELINE)
     seen = run(tournament)
     by_generation = [[c for c in seen if c.generation == g] for g in range(4)]
     assert [len(members) for members in by_generation] == [2, 4, 4, 4]
@@ -90,9 +91,12 @@ def test_one_seed_proposes_the_same_as_long_as_the_measurements_rank_alike() -> 
     assert first != run(Tournament(space(), SearchSettings(seed=8), baseline=BASELINE))
 
 
-def test_results_may_come_in_any_order_within_a_generation() -> None:
+@pytest.mark.parametrize("algorithm", ["classic", "rzero"])
+def test_results_may_come_in_any_order_within_a_generation(algorithm: str) -> None:
+    whole_generations = SearchSettings(algorithm=algorithm, asynchronous=False, seed=3)
+
     def reversed_run() -> list[Candidate]:
-        tournament = Tournament(space(), SearchSettings(seed=3))
+        tournament = Tournament(space(), whole_generations)
         seen: list[Candidate] = []
         while not tournament.finished:
             batch = []
@@ -103,7 +107,7 @@ def test_results_may_come_in_any_order_within_a_generation() -> None:
             seen += batch
         return seen
 
-    assert reversed_run() == run(Tournament(space(), SearchSettings(seed=3)))
+    assert reversed_run() == run(Tournament(space(), whole_generations))
 
 
 def test_candidates_with_one_engine_stand_together_and_the_running_engine_first() -> None:
@@ -173,14 +177,16 @@ def test_a_saved_search_goes_on_where_it_was() -> None:
     assert seen + run(later) == whole
 
 
-def test_a_journal_brings_a_fresh_search_to_where_it_ended() -> None:
-    whole = run(Tournament(space(), SearchSettings(seed=5)))
+@pytest.mark.parametrize("algorithm", ["classic", "rzero"])
+def test_a_journal_brings_a_fresh_search_to_where_it_ended(algorithm: str) -> None:
+    whole_generations = SearchSettings(algorithm=algorithm, asynchronous=False, seed=5)
+    whole = run(Tournament(space(), whole_generations))
     told = {c.candidate_id: (c.params, Result("ok", fitness(c.params), n_windows=1)) for c in whole[:8]}
-    tournament = Tournament(space(), SearchSettings(seed=5))
+    tournament = Tournament(space(), whole_generations)
     pending = replay(tournament, told)
     assert pending == whole[8:10]
     with pytest.raises(ValueError, match="in the journal"):
-        replay(Tournament(space(), SearchSettings(seed=6)), told)
+        replay(Tournament(space(), replace(whole_generations, seed=6)), told)
 
 
 def test_a_state_of_another_version_space_or_setting_is_refused() -> None:

@@ -145,7 +145,7 @@ def test_solo_windows_ask_one_service_only() -> None:
     stt, llm = one_window(behaviour, mode="stt"), one_window(Behaviour(stt_status=500), mode="llm")
     assert behaviour.prompts == []
     assert summarise([llm]).n_failed == 0
-    mixed = summarise([one_window(Behaviour(stt_s=0.04, first_token_s=0.04))])
+    mixed = summarise([one_window(Behaviour(stt_s=0.5, first_token_s=0.5))])
     ratios = interference(mixed, {"stt": summarise([stt]), "llm": summarise([llm])})
     assert ratios["stt"] is not None
     assert ratios["llm"] is not None
