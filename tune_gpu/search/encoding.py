@@ -39,6 +39,7 @@ class Encoding:
         self._index = {parameter.name: i for i, parameter in enumerate(self.parameters)}
         self._levels = [None if p.values is None else {_identity(v): i for i, v in enumerate(p.values)} for p in self.parameters]
         self.sizes = np.array([0 if p.values is None else len(p.values) for p in self.parameters])
+        self._ordered = np.array([p.ordered for p in self.parameters])
         self.continuous = not self.sizes.all()
         """Whether any parameter is a range."""
         self._conditions = [
@@ -135,19 +136,16 @@ class Encoding:
         return self.settle(codes, rng)
 
     def _mutate(self, codes: Array, rows: NDArray[np.int64], columns: NDArray[np.int64], rng: np.random.Generator) -> None:
-        for i in range(self.n):
-            mine = rows[(columns == i) & (codes[rows, i] != INACTIVE)]
-            if not len(mine):
-                continue
-            size, p = int(self.sizes[i]), self.parameters[i]
-            if not size:
-                codes[mine, i] = np.clip(codes[mine, i] + rng.normal(0.0, _STEP, len(mine)), 0.0, 1.0)
-            elif size > 1 and p.ordered:
-                step = rng.geometric(0.6, len(mine)) * rng.choice([-1.0, 1.0], len(mine))
-                moved = codes[mine, i] + step
-                codes[mine, i] = np.where((moved < 0) | (moved > size - 1), codes[mine, i] - step, moved).clip(0, size - 1)
-            elif size > 1:
-                codes[mine, i] = (codes[mine, i] + rng.integers(1, size, len(mine))) % size
+        active = codes[rows, columns] != INACTIVE
+        rows, columns = rows[active], columns[active]
+        here, size, count = codes[rows, columns], self.sizes[columns], len(rows)
+        step = rng.geometric(0.6, count) * rng.choice([-1.0, 1.0], count)
+        along = np.where((here + step < 0) | (here + step > size - 1), here - step, here + step).clip(0, np.maximum(size - 1, 0))
+        other = (here + rng.integers(1, np.maximum(size, 2))) % np.maximum(size, 1)
+        there = np.where(self._ordered[columns], along, other)
+        if self.continuous:
+            there = np.where(size == 0, np.clip(here + rng.normal(0.0, _STEP, count), 0.0, 1.0), there)
+        codes[rows, columns] = there
 
     def neighbours(self, rows: Array, rng: np.random.Generator) -> Array:
         """All that differ from one of the rows in one parameter (any value of it; small and large steps in a range)."""

@@ -7,14 +7,17 @@ Where parameters are continuous the value says how near the best is: there its s
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
-from sklearn.preprocessing import PowerTransformer
+from scipy import optimize, special
 
 Array = NDArray[np.float64]
 _LEAST = 5
 """Fewer values say nothing of a distribution."""
+_POWERS = (-100.0, 102.0)
+"""Where the power is looked for; 1 leaves everything as it is."""
 
 
 def normal_scores(values: Array) -> Array:
@@ -30,7 +33,17 @@ def power_scores(values: Array) -> Array:
     spread = float(np.std(values))
     if len(values) < _LEAST or not spread > 0.0:
         return normal_scores(values)
-    scores = PowerTransformer(method="yeo-johnson").fit_transform(((values - np.mean(values)) / spread)[:, None])[:, 0]
-    # An extreme power may leave no difference between the best, or no number at all.
-    kept = bool(np.isfinite(scores).all()) and len(np.unique(scores)) == len(np.unique(values))
-    return np.asarray(scores) if kept else normal_scores(values)
+    standard = (values - np.mean(values)) / spread
+    jacobian = float(np.sum(np.copysign(np.log1p(np.abs(standard)), standard)))
+
+    def loss(power: float) -> float:
+        return 0.5 * len(values) * math.log(max(float(np.var(_bent(standard, power))), 1e-300)) - (power - 1.0) * jacobian
+
+    bent = _bent(standard, optimize.fminbound(loss, *_POWERS))
+    scores = (bent - np.mean(bent)) / max(float(np.std(bent)), 1e-300)
+    # An extreme power may leave no difference between the best.
+    return scores if len(np.unique(scores)) == len(np.unique(values)) else normal_scores(values)
+
+
+def _bent(values: Array, power: float) -> Array:
+    return np.where(values < 0.0, -special.boxcox1p(np.maximum(-values, 0.0), 2.0 - power), special.boxcox1p(np.maximum(values, 0.0), power))
