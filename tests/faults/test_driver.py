@@ -164,12 +164,14 @@ def open_to_others(driver: Driver) -> list[tuple[str, object]]:
     return [found for found in seen if found[1].ip not in ("127.0.0.1", "::1", "::ffff:127.0.0.1")]
 
 
-def test_sigterm_in_the_middle_keeps_what_was_finished_and_ray_was_for_this_machine_alone(driver: Driver) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_signal_to_the_driver_alone_keeps_what_was_finished_and_ray_was_for_this_machine_alone(driver: Driver, number: signal.Signals) -> None:
+    """As a supervisor, an editor or a notebook stops it; Ctrl-C in a terminal reaches the whole group."""
     driver.start()
     driver.wait_for("g0-c1 ok")
     assert open_to_others(driver) == []
     assert driver.process is not None
-    driver.process.terminate()
+    driver.process.send_signal(number)
     assert driver.end() == 130, driver.output
     check_clear(driver)
     assert "--resume" in driver.output

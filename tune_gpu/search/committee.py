@@ -26,7 +26,10 @@ HOPELESS = -1e5
 _BAGS = 0.6
 """The error of a whole forest over that of the third of its trees that has not seen a measurement, about."""
 _PRIOR_TRUST, _PRIOR_ROWS, _BOUNDS = 0.75, 20, (0.25, 0.75)
-_ASKED_SHARE, _ASKED_LEAST, _UNASKED = 6, 150, 1e4
+_ASKED_SHARE, _ASKED_LEAST = 6, 150
+"""In a space of values the process is asked about the best sixth by the other votes, and no fewer rows than these."""
+_UNASKED = 1e4
+"""So far behind those that it is asked about stand the others, in their order; what most likely does not run stands behind them."""
 _ALWAYS, _TUNING_STEPS, _SHORT_TUNING_STEPS = 150, 30, 12
 """Where parameters are continuous the process is tuned, and the forest grown, with every result up to so many; else, and later, the more seldom
 the more there are."""
@@ -104,8 +107,10 @@ class Committee:
         self._forest_best = float(ranked.max())
 
     def score(self, codes: Array) -> Array:
-        """Logarithm of the expected improvement of each row, weighed by the probability that it runs. In a space of values the process, which takes
-        longest, is asked about the sixth only that the others think best: it is seldom of another opinion about the rest."""
+        """Logarithm of the expected improvement of each row, weighed by the probability that it runs.
+
+        The process takes longest. In a space of values it is asked only about what the forest thinks good: of the rest it seldom thinks otherwise.
+        """
         if not len(codes):
             return np.empty(0)
         x = self._encoding.features(codes)
@@ -115,7 +120,8 @@ class Committee:
         score = self.trust * by_forest + runs - np.where(runs < math.log(_UNLIKELY), 1e6, 0.0)
         order = np.argsort(-score, kind="stable")
         most = len(codes) if self._encoding.continuous else max(_ASKED_LEAST, len(codes) // _ASKED_SHARE)
-        asked, score[order[most:]] = order[:most], score[order[most:]] - _UNASKED
+        asked, unasked = order[:most], order[most:]
+        score[unasked] -= _UNASKED
         score[asked] += (1.0 - self.trust) * log_expected_improvement(*self._process.predict(x[asked]), self._best)
         return score
 
