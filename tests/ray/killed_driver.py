@@ -1,4 +1,4 @@
-"""A driver that a trial kills: `python -m tests.ray.killed_driver FOLDER run|resume`.
+"""A driver that a trial kills: `python -m tests.ray.killed_driver FOLDER run|resume ALGORITHM`.
 
 Every evaluation writes its candidate into FOLDER/log; in `run` the second of generation 3 kills the driver with SIGKILL, as soon as
 Tune has kept that it is in flight (Tune writes its files one by one and not atomically: a driver killed while it writes may leave half of one).
@@ -21,8 +21,11 @@ from tune_gpu.config import SearchSettings
 from tune_gpu.rzero import RZeroScheduler, RZeroSearch
 from tune_gpu.tune_state import kept_trials
 
-SPACE = {"util": [0.40, 0.45, 0.50, 0.55, 0.60], "size": ["tiny", "base", "small"]}
-SETTINGS = SearchSettings(algorithm="classic", seed=11, generations=5)
+SPACE = {"util": [0.30, 0.35, 0.40, 0.45, 0.50, 0.55, 0.60], "size": ["tiny", "base", "small"]}
+
+
+def settings(algorithm: str) -> SearchSettings:
+    return SearchSettings(algorithm=algorithm, seed=11, generations=5)
 
 
 def score(params: dict[str, Any]) -> float:
@@ -57,12 +60,12 @@ class Logged(tune.Trainable):
         return candidate_id in search["live"].values() and any(trial.trial_id in search["live"] for trial in kept_trials(self._folder / "r"))
 
 
-def main(folder: Path, action: str) -> None:
+def main(folder: Path, action: str, algorithm: str) -> None:
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "0.2"
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     trainable = tune.with_parameters(Logged, folder=str(folder), victim=os.getpid() if action == "run" else 0)
     if action == "run":
-        search = RZeroSearch(SPACE, metric="score", mode="max", settings=SETTINGS, wrap=True)
+        search = RZeroSearch(SPACE, metric="score", mode="max", settings=settings(algorithm), wrap=True)
         tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
@@ -76,4 +79,4 @@ def main(folder: Path, action: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), *sys.argv[2:])

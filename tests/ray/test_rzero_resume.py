@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ray.killed_driver import SETTINGS, SPACE, score
+from tests.ray.killed_driver import SPACE, score, settings
 from tune_gpu.config import ParameterSpec
 from tune_gpu.space import SearchSpace
 from tune_gpu.tournament import Result, Tournament
@@ -18,27 +18,28 @@ from tune_gpu.tournament import Result, Tournament
 pytestmark = pytest.mark.ray
 
 
-def uninterrupted() -> list[str]:
+def uninterrupted(algorithm: str) -> list[str]:
     space = SearchSpace.from_specs({name: ParameterSpec(target="", values=list(values)) for name, values in SPACE.items()})
-    tournament, seen = Tournament(space, SETTINGS), []
+    tournament, seen = Tournament(space, settings(algorithm)), []
     while (candidate := tournament.ask()) is not None:
         seen.append(f"{candidate.candidate_id} {candidate.params}")
         tournament.tell(candidate.candidate_id, Result("ok", score(candidate.params), n_windows=1))
     return seen
 
 
-def drive(folder: Path, action: str) -> int:
-    command = [sys.executable, "-m", "tests.ray.killed_driver", str(folder), action]
+def drive(folder: Path, action: str, algorithm: str) -> int:
+    command = [sys.executable, "-m", "tests.ray.killed_driver", str(folder), action, algorithm]
     return subprocess.run(command, timeout=100, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode
 
 
-def test_killed_in_generation_3_it_goes_on_and_measures_nothing_twice(tmp_path: Path) -> None:
-    assert drive(tmp_path, "run") == -signal.SIGKILL
+@pytest.mark.parametrize("algorithm", ["rzero", "classic"])
+def test_killed_in_generation_3_it_goes_on_and_measures_nothing_twice(tmp_path: Path, algorithm: str) -> None:
+    assert drive(tmp_path, "run", algorithm) == -signal.SIGKILL
     before = (tmp_path / "log").read_text().splitlines()
     assert before[-1].startswith("g3-c1"), "killed in the middle of generation 3"
-    assert drive(tmp_path, "resume") == 0
+    assert drive(tmp_path, "resume", algorithm) == 0
     log = (tmp_path / "log").read_text().splitlines()
-    expected = uninterrupted()
+    expected = uninterrupted(algorithm)
     assert (tmp_path / "ended").read_text() == f"{len(expected)} 0"
     assert list(dict.fromkeys(log)) == expected, "it proposes what it would have proposed"
     again = {line for line, count in Counter(log).items() if count > 1}
