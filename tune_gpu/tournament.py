@@ -56,7 +56,7 @@ class Tournament:
 
     Args:
         space: what may be proposed.
-        settings: sizes and seed; the defaults are the classic 2 + 4 + 4 + 4.
+        settings: algorithm, sizes and seed; the sizes are the classic 2 + 4 + 4 + 4 unless given.
         baseline: what runs today; the first of the first generation.
         points: more of the first generation, which grows if they are more than `initial`; one that is there already is left out.
         order_key: within a generation, candidates with equal keys stand together (those that share an engine, say).

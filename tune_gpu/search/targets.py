@@ -37,6 +37,7 @@ def power_scores(values: Array) -> Array:
     jacobian = float(np.sum(np.copysign(np.log1p(np.abs(standard)), standard)))
 
     def loss(power: float) -> float:
+        """Minus the logarithm of the likelihood that the bent values are normal."""
         return 0.5 * len(values) * math.log(max(float(np.var(_bent(standard, power))), 1e-300)) - (power - 1.0) * jacobian
 
     bent = _bent(standard, optimize.fminbound(loss, *_POWERS))
@@ -46,4 +47,5 @@ def power_scores(values: Array) -> Array:
 
 
 def _bent(values: Array, power: float) -> Array:
+    """Yeo and Johnson's transformation: Box and Cox's of 1 + value, and the mirrored one below 0."""
     return np.where(values < 0.0, -special.boxcox1p(np.maximum(-values, 0.0), 2.0 - power), special.boxcox1p(np.maximum(values, 0.0), power))
