@@ -140,7 +140,8 @@ class Encoding:
         rows, columns = rows[active], columns[active]
         here, size, count = codes[rows, columns], self.sizes[columns], len(rows)
         step = rng.geometric(0.6, count) * rng.choice([-1.0, 1.0], count)
-        along = np.where((here + step < 0) | (here + step > size - 1), here - step, here + step).clip(0, np.maximum(size - 1, 0))
+        moved = here + step
+        along = np.where((moved < 0) | (moved > size - 1), here - step, moved).clip(0, np.maximum(size - 1, 0))
         other = (here + rng.integers(1, np.maximum(size, 2))) % np.maximum(size, 1)
         there = np.where(self._ordered[columns], along, other)
         if self.continuous:

@@ -42,10 +42,11 @@ def power_scores(values: Array) -> Array:
 
     bent = _bent(standard, optimize.fminbound(loss, *_POWERS))
     scores = (bent - np.mean(bent)) / max(float(np.std(bent)), 1e-300)
-    # An extreme power may leave no difference between the best.
-    return scores if len(np.unique(scores)) == len(np.unique(values)) else normal_scores(values)
+    # An extreme power may leave no difference between the best, or no number at all.
+    kept = bool(np.isfinite(scores).all()) and len(np.unique(scores)) == len(np.unique(values))
+    return scores if kept else normal_scores(values)
 
 
 def _bent(values: Array, power: float) -> Array:
     """Yeo and Johnson's transformation: Box and Cox's of 1 + value, and the mirrored one below 0."""
-    return np.where(values < 0.0, -special.boxcox1p(np.maximum(-values, 0.0), 2.0 - power), special.boxcox1p(np.maximum(values, 0.0), power))
+    return np.copysign(special.boxcox1p(np.abs(values), np.where(values < 0.0, 2.0 - power, power)), values)
