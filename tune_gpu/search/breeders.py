@@ -19,7 +19,8 @@ Member = tuple[str, dict[str, Any]]
 _TRIES = 200
 _ENUMERABLE = 100_000
 _CLOSING = 0.75
-"""From this share of the generations on two places of each are for measuring the best again, where there is noise."""
+"""From this share of the generations on two places of each are for measuring the best again, where there is noise. Before, a repetition costs a
+new configuration and tells apart what will not be the best in the end: RESULTS.md, "Ten per cent of noise"."""
 
 
 class Breeder(Protocol):
@@ -135,8 +136,8 @@ class ClassicBreeder:
 
 
 class GuidedBreeder:
-    """R-Zero with a surrogate: see `guided.py`. The elite takes part in every tournament with what is known of it, and is only measured
-    again when a challenger comes close and measurements are noisy."""
+    """R-Zero with a surrogate: see `guided.py`. The elite takes part in every tournament with what is known of it. It is measured again once to
+    learn whether there is noise, and where there is, in the last quarter of the generations, whenever a challenger comes close."""
 
     one_by_one = True
 
@@ -173,11 +174,10 @@ class GuidedBreeder:
         return members
 
     def one(self, number: int, at: int, parents: list[dict[str, Any]], ledger: Ledger) -> Member | None:  # noqa: ARG002 - Breeder
-        """As `Breeder` says; the first place (in the last quarter of the generations the first two) is for the elite or its challenger if
-        they must be measured again, the last for the fresh, the one before it for a step from the elite."""
+        """As `Breeder` says; in the last quarter of the generations the first two places are for the elite and its challenger if they must be
+        measured again, before it the first is, while no noise is known. The last is for the fresh, the one before it for a step from the elite."""
         size = self._settings.tournament_size
-        places = self._settings.elites * (2 if number >= _CLOSING * self._settings.generations else 1)
-        if number > 0 and at < min(places, size - self._settings.fresh):
+        if number > 0 and at < min(self._places_for_the_elite(number), size - self._settings.fresh):
             for params in self._confirmation.contenders():
                 if not self._guided.awaits(params):
                     return "elite", params
@@ -186,6 +186,12 @@ class GuidedBreeder:
         with one_thread():
             member = self._guided.propose(list(parents), fresh=fresh, step=step)
         return ("initial", member[1]) if member and number == 0 else member
+
+    def _places_for_the_elite(self, number: int) -> int:
+        """How many of a generation may measure something again."""
+        if number >= _CLOSING * self._settings.generations:
+            return 2 * self._settings.elites
+        return self._settings.elites if self._confirmation.noise is None else 0
 
     def winner(self, ledger: Ledger) -> Standing | None:
         """The highest lower confidence bound where there is noise, else the highest mean."""
