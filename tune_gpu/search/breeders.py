@@ -19,8 +19,7 @@ Member = tuple[str, dict[str, Any]]
 _TRIES = 200
 _ENUMERABLE = 100_000
 _CLOSING = 0.75
-"""From this share of the generations on two places of each are for measuring the best again, where there is noise. Before, a repetition costs a
-new configuration and tells apart what will not be the best in the end: RESULTS.md, "Ten per cent of noise"."""
+"""From this share of the generations on two places of each are for measuring the best again, where there is noise."""
 
 
 class Breeder(Protocol):
@@ -136,8 +135,9 @@ class ClassicBreeder:
 
 
 class GuidedBreeder:
-    """R-Zero with a surrogate: see `guided.py`. The elite takes part in every tournament with what is known of it. It is measured again once to
-    learn whether there is noise, and where there is, in the last quarter of the generations, whenever a challenger comes close."""
+    """R-Zero with a surrogate: see `guided.py`. The elite takes part in every tournament with what is known of it, and is only measured again
+    when a challenger comes close and measurements are noisy; while the search still climbs by more than the noise, not before its last quarter,
+    for a repetition costs a new configuration, and tells apart what will not be the best in the end."""
 
     one_by_one = True
 
@@ -174,8 +174,8 @@ class GuidedBreeder:
         return members
 
     def one(self, number: int, at: int, parents: list[dict[str, Any]], ledger: Ledger) -> Member | None:  # noqa: ARG002 - Breeder
-        """As `Breeder` says; in the last quarter of the generations the first two places are for the elite and its challenger if they must be
-        measured again, before it the first is, while no noise is known. The last is for the fresh, the one before it for a step from the elite."""
+        """As `Breeder` says; the first place (in the last quarter of the generations the first two) is for the elite or its challenger if
+        they must be measured again, the last for the fresh, the one before it for a step from the elite."""
         size = self._settings.tournament_size
         if number > 0 and at < min(self._places_for_the_elite(number), size - self._settings.fresh):
             for params in self._confirmation.contenders():
@@ -191,7 +191,8 @@ class GuidedBreeder:
         """How many of a generation may measure something again."""
         if number >= _CLOSING * self._settings.generations:
             return 2 * self._settings.elites
-        return self._settings.elites if self._confirmation.noise is None else 0
+        climbs = self._confirmation.noisy and self._guided.progress() > (self._confirmation.noise or 0.0)
+        return 0 if climbs else self._settings.elites
 
     def winner(self, ledger: Ledger) -> Standing | None:
         """The highest lower confidence bound where there is noise, else the highest mean."""

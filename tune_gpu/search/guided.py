@@ -92,6 +92,10 @@ class Guided:
         elif self._known.tell(key, fitness):
             self._kept.clear()
 
+    def progress(self) -> float:
+        """How far the latest third of the configurations has raised the best measurement: see `Known.progress`."""
+        return self._known.progress()
+
     def _key(self, params: Params) -> bytes:
         return self.encoding.encode(params).tobytes()
 

@@ -17,6 +17,7 @@ class Known:
         self._index: dict[bytes, int] = {}
         self._codes: list[Array] = []
         self._sums: list[float] = []
+        self._highest: list[float] = []
         self._counts: list[int] = []
         self._failed: list[bool] = []
         self._pending: dict[bytes, int] = {}
@@ -29,6 +30,7 @@ class Known:
         if self._index.setdefault(key, len(self._codes)) == len(self._codes):
             self._codes.append(np.frombuffer(key))
             self._sums.append(0.0)
+            self._highest.append(-math.inf)
             self._counts.append(0)
             self._failed.append(False)
         self._pending[key] = self._pending.get(key, 0) + 1
@@ -38,7 +40,7 @@ class Known:
         self._no_longer_pending(key)
         if key not in self._pending and self._index[key] == len(self._codes) - 1 and not self._counts[-1] and not self._failed[-1]:
             del self._index[key]
-            for known in (self._codes, self._sums, self._counts, self._failed):
+            for known in (self._codes, self._sums, self._highest, self._counts, self._failed):
                 known.pop()
 
     def tell(self, key: bytes, fitness: float | None) -> bool:
@@ -52,6 +54,7 @@ class Known:
             self._record = max(self._record, fitness)
             self.ran += not self._counts[at]
             self._sums[at] += fitness
+            self._highest[at] = max(self._highest[at], fitness)
             self._counts[at] += 1
             self._failed[at] = False
         return news
@@ -83,6 +86,13 @@ class Known:
         """The latest rows that have an outcome, and whether each of them ran."""
         rows = [i for i, count in enumerate(self._counts) if count or self._failed[i]][-latest:]
         return np.array([self._codes[i] for i in rows]), ~np.array([self._failed[i] for i in rows])
+
+    def progress(self) -> float:
+        """How far the highest single measurement of the latest third of the configurations lies above those before; infinite while there are
+        too few. Single ones, not means: those of the best fall when they are repeated, and new ones then seem to be above them."""
+        ran = np.array([value for value in self._highest if value > -math.inf])
+        latest = len(ran) // 3
+        return float(ran[-latest:].max() - ran[:-latest].max()) if latest else math.inf
 
     def measurements(self, most: int, each: int) -> tuple[Array, Array, Array, int]:
         """The rows that ran, their mean fitness, over how many evaluations, and how many evaluations there were in all; if there are more

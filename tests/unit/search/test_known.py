@@ -1,0 +1,59 @@
+"""What was measured in one space, by configuration, whatever the order of the results."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tune_gpu.search.known import Known
+
+
+def keys(count: int) -> list[bytes]:
+    return [np.array([float(i)]).tobytes() for i in range(count)]
+
+
+def told(values: list[float], order: list[int] | None = None) -> Known:
+    """So many configurations, taken in order and measured once each."""
+    known = Known()
+    for key in keys(len(values)):
+        known.take(key)
+    for i in order or range(len(values)):
+        known.tell(keys(len(values))[i], values[i])
+    return known
+
+
+def test_progress_is_what_the_latest_third_added_to_the_best_measurement() -> None:
+    assert told([1.0, 5.0, 2.0, 3.0, 7.0, 6.0]).progress() == pytest.approx(2.0)
+    assert told([1.0, 5.0, 2.0, 3.0, 4.0, 4.5]).progress() == pytest.approx(-0.5)
+
+
+def test_of_two_configurations_no_third_is_the_latest_so_all_is_progress() -> None:
+    assert told([1.0, 5.0]).progress() == math.inf
+
+
+def test_a_repetition_that_is_lower_does_not_make_what_follows_a_progress() -> None:
+    known = told([1.0, 5.0, 2.0, 3.0, 4.0, 4.5])
+    known.take(keys(2)[1])
+    known.tell(keys(2)[1], 1.0)
+    assert known.progress() == pytest.approx(-0.5)
+
+
+def test_what_failed_or_awaits_its_result_is_no_part_of_the_progress() -> None:
+    known = told([1.0, 5.0, 2.0, 3.0, 7.0, 6.0])
+    failed, awaited = keys(8)[6:]
+    for key in (failed, awaited):
+        known.take(key)
+    known.tell(failed, None)
+    assert known.progress() == pytest.approx(2.0)
+    known.untake(awaited)
+    assert known.progress() == pytest.approx(2.0)
+
+
+@given(st.permutations(range(12)))
+def test_the_order_of_the_results_does_not_count(order: list[int]) -> None:
+    values = [float((7 * i) % 12) for i in range(12)]
+    assert told(values, list(order)).progress() == told(values).progress()
