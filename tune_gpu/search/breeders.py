@@ -20,6 +20,9 @@ _TRIES = 200
 _ENUMERABLE = 100_000
 _CLOSING = 0.75
 """From this share of the generations on two places of each are for measuring the best again, where there is noise."""
+_CLIMB = 0.25
+"""The search climbs if its later half has raised the best measurement by more than so many standard deviations of the noise. Where nothing is
+better than anything else, every third search seems to, by luck: the others confirm meanwhile."""
 
 
 class Breeder(Protocol):
@@ -136,8 +139,8 @@ class ClassicBreeder:
 
 class GuidedBreeder:
     """R-Zero with a surrogate: see `guided.py`. The elite takes part in every tournament with what is known of it, and is only measured again
-    when a challenger comes close and measurements are noisy; while the search still climbs by more than the noise, not before its last quarter,
-    for a repetition costs a new configuration, and tells apart what will not be the best in the end."""
+    when a challenger comes close and measurements are noisy; while the search still climbs, not before its last quarter, for a repetition costs
+    a new configuration, and tells apart what will not be the best in the end."""
 
     one_by_one = True
 
@@ -191,7 +194,7 @@ class GuidedBreeder:
         """How many of a generation may measure something again."""
         if number >= _CLOSING * self._settings.generations:
             return 2 * self._settings.elites
-        climbs = self._confirmation.noisy and self._guided.progress() > (self._confirmation.noise or 0.0)
+        climbs = self._confirmation.noisy and self._guided.progress() > _CLIMB * (self._confirmation.noise or 0.0)
         return 0 if climbs else self._settings.elites
 
     def winner(self, ledger: Ledger) -> Standing | None:

@@ -93,7 +93,7 @@ class Guided:
             self._kept.clear()
 
     def progress(self) -> float:
-        """How far the latest third of the configurations has raised the best measurement: see `Known.progress`."""
+        """How far the latest half of the configurations has raised the best measurement: see `Known.progress`."""
         return self._known.progress()
 
     def _key(self, params: Params) -> bytes:

@@ -88,10 +88,10 @@ class Known:
         return np.array([self._codes[i] for i in rows]), ~np.array([self._failed[i] for i in rows])
 
     def progress(self) -> float:
-        """How far the highest single measurement of the latest third of the configurations lies above those before; infinite while there are
+        """How far the highest single measurement of the latest half of the configurations lies above those before; infinite while there are
         too few. Single ones, not means: those of the best fall when they are repeated, and new ones then seem to be above them."""
         ran = np.array([value for value in self._highest if value > -math.inf])
-        latest = len(ran) // 3
+        latest = len(ran) // 2
         return float(ran[-latest:].max() - ran[:-latest].max()) if latest else math.inf
 
     def measurements(self, most: int, each: int) -> tuple[Array, Array, Array, int]:

@@ -26,13 +26,13 @@ def told(values: list[float], order: list[int] | None = None) -> Known:
     return known
 
 
-def test_progress_is_what_the_latest_third_added_to_the_best_measurement() -> None:
+def test_progress_is_what_the_latest_half_added_to_the_best_measurement() -> None:
     assert told([1.0, 5.0, 2.0, 3.0, 7.0, 6.0]).progress() == pytest.approx(2.0)
     assert told([1.0, 5.0, 2.0, 3.0, 4.0, 4.5]).progress() == pytest.approx(-0.5)
 
 
-def test_of_two_configurations_no_third_is_the_latest_so_all_is_progress() -> None:
-    assert told([1.0, 5.0]).progress() == math.inf
+def test_a_single_configuration_has_no_latest_half_so_all_is_progress() -> None:
+    assert told([1.0]).progress() == math.inf
 
 
 def test_a_repetition_that_is_lower_does_not_make_what_follows_a_progress() -> None:
