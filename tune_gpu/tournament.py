@@ -222,13 +222,11 @@ class Tournament:
 
     def _next_member(self) -> None:
         """Asynchronous: one more candidate of the generation that is being filled, from all the results that are in."""
-        if not self._generations or len(self._generations[-1]) >= self._size(len(self._generations) - 1):
-            if len(self._generations) >= self._settings.generations:
-                self._end("generations")
-                return
-            self._generations.append([])
-        number = len(self._generations) - 1
-        at = len(self._generations[number])
+        begins = not self._generations or len(self._generations[-1]) >= self._size(len(self._generations) - 1)
+        if begins and len(self._generations) >= self._settings.generations:
+            self._end("generations")
+            return
+        number, at = (len(self._generations), 0) if begins else (len(self._generations) - 1, len(self._generations[-1]))
         if number == 0 and at < len(self._given):
             member: Member | None = self._given[at]
         else:
@@ -236,6 +234,8 @@ class Tournament:
         if member is None:
             self._end("space exhausted")
             return
+        if begins:
+            self._generations.append([])
         self._enlist(number, [member])
 
     def _end(self, why: str) -> None:

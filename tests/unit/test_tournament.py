@@ -267,6 +267,15 @@ def luck(seed: int, recheck: int, asynchronous: bool, algorithm: str, generation
     return tournament, run(tournament, lambda params: Result("ok", fitness(params) + float(rng.normal(0.0, 0.2)), stderr=0.2, n_windows=1))
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_space_that_is_exhausted_when_a_generation_would_begin_leaves_no_empty_one(asynchronous: bool) -> None:
+    six = SearchSpace.from_specs({"x": ParameterSpec(target="", values=[1, 2, 3, 4, 5, 6])})
+    tournament = Tournament(six, SearchSettings(algorithm="rzero", generations=4, asynchronous=asynchronous))
+    run(tournament, lambda params: Result("ok", float(params["x"]), n_windows=1))
+    assert tournament.ended_because == "space exhausted"
+    assert [len(members) for members in tournament.state_dict()["generations"]] == [2, 4]
+
+
 @given(st.integers(0, 10_000), st.integers(1, 3), st.booleans(), st.sampled_from(["classic", "rzero"]), st.sampled_from([1, 4, 12]))
 @settings(max_examples=60, deadline=None)
 def test_a_winner_by_a_single_evaluation_is_measured_again_first(
