@@ -30,13 +30,22 @@ def die_with_parent() -> None:
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
+def head(path: str) -> bytes:
+    """The beginning (1 KiB) of one of the kernel's files. A file object costs as much again, and telemetry reads thousands while a window lasts."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(file, 1024)
+    finally:
+        os.close(file)
+
+
 def descendants(root: int) -> list[int]:
     """Process ids below `root`, without it, from /proc (a process that ends meanwhile is left out)."""
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
-            with contextlib.suppress(OSError, IndexError, ValueError), open(f"/proc/{name}/stat", "rb") as stat:
-                parent = int(stat.read().rpartition(b")")[2].split()[1])
+            with contextlib.suppress(OSError, IndexError, ValueError):
+                parent = int(head(f"/proc/{name}/stat").rpartition(b")")[2].split()[1])
                 children.setdefault(parent, []).append(int(name))
     found: list[int] = []
     queue = [root]
