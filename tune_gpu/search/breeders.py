@@ -180,7 +180,9 @@ class GuidedBreeder:
         """As `Breeder` says; the first place (in the last quarter of the generations the first two) is for the elite or its challenger if
         they must be measured again, the last for the fresh, the one before it for a step from the elite."""
         size = self._settings.tournament_size
-        if number > 0 and at < min(self._places_for_the_elite(number), size - self._settings.fresh):
+        closing = number >= _CLOSING * self._settings.generations
+        places = self._settings.elites * (2 if closing else 1)
+        if number > 0 and at < min(places, size - self._settings.fresh) and (closing or not self._climbs()):
             for params in self._confirmation.contenders():
                 if not self._guided.awaits(params):
                     return "elite", params
@@ -190,12 +192,10 @@ class GuidedBreeder:
             member = self._guided.propose(list(parents), fresh=fresh, step=step)
         return ("initial", member[1]) if member and number == 0 else member
 
-    def _places_for_the_elite(self, number: int) -> int:
-        """How many of a generation may measure something again."""
-        if number >= _CLOSING * self._settings.generations:
-            return 2 * self._settings.elites
-        climbs = self._confirmation.noisy and self._guided.progress() > _CLIMB * (self._confirmation.noise or 0.0)
-        return 0 if climbs else self._settings.elites
+    def _climbs(self) -> bool:
+        """Whether what is new still raises the best by more than noise does: see `_CLIMB`."""
+        noise = self._confirmation.noise
+        return noise is not None and self._confirmation.noisy and self._guided.progress() > _CLIMB * noise
 
     def winner(self, ledger: Ledger) -> Standing | None:
         """The highest lower confidence bound where there is noise, else the highest mean."""
