@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import uuid
@@ -22,6 +23,8 @@ os.environ[MARK] = uuid.uuid4().hex  # inherited by whatever a test starts, howe
 if "TUNE_GPU_CACHE" not in os.environ:  # what tests make and learn does not reach the user's own cache
     os.environ["TUNE_GPU_CACHE"] = tempfile.mkdtemp(prefix="tune-gpu-tests-")
     atexit.register(shutil.rmtree, os.environ["TUNE_GPU_CACHE"], ignore_errors=True)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell's background job has it: what a test starts would ignore its Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 STATUS = pytest.StashKey[int]()
 OURS = ("tune_gpu", "VLLM::", "vllm.entrypoints", "services/guard.py")
 
