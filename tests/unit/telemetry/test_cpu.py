@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tune_gpu.telemetry import cpu
 from tune_gpu.telemetry.cgroup import memory_group
 from tune_gpu.telemetry.cpu import CpuProbe
 from tune_gpu.telemetry.neighbours import neighbours_on
@@ -66,6 +68,27 @@ def test_the_cpu_reads_as_a_device_does() -> None:
     assert probe.memory_by_pid_mib([os.getpid(), 2**22 + 1]).keys() == {os.getpid()}
     assert probe.oom_events() >= 0
     assert neighbours_on(probe, [os.getpid()]).mib < probe.read().used_mib + 1024
+
+
+def test_the_cpu_is_as_busy_as_psutil_says_over_the_same_stretch() -> None:
+    probe = CpuProbe()
+    psutil.cpu_percent()
+    ended = time.process_time() + 0.5
+    while time.process_time() < ended:
+        pass
+    assert probe.read().utilization_pct == pytest.approx(psutil.cpu_percent(), abs=5)
+
+
+@pytest.mark.parametrize(
+    ("after", "busy_pct"),
+    [("cpu  150 20 80 1080 50 6 4 10 120 3", 50.0), ("cpu  100 10 50 1000 30 5 5 0 90 0", 0.0), ("cpu  100 10 50 1080 50 5 5 0 90 0", 0.0)],
+)
+def test_ticks_waiting_for_a_disk_are_idle_and_those_of_guests_count_once(monkeypatch: pytest.MonkeyPatch, after: str, busy_pct: float) -> None:
+    """Columns of proc(5): user nice system idle iowait irq softirq steal guest guest_nice; the second case is a reading within the same tick."""
+    before = "cpu  100 10 50 1000 30 5 5 0 90 0"
+    lines = {"/proc/stat": [before, after], "/proc/meminfo": ["MemAvailable: 1024 kB"]}
+    monkeypatch.setattr(cpu, "head", lambda path: f"{lines[path].pop(0)}\ncpu0 1 1 1 1 1 1 1 1 1 1\n".encode())
+    assert CpuProbe().read().utilization_pct == busy_pct
 
 
 def test_a_window_on_the_cpu_has_the_services_memory_and_counts(monkeypatch: pytest.MonkeyPatch) -> None:
