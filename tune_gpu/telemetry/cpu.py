@@ -54,7 +54,7 @@ class CpuProbe:
 
 def _ticks() -> tuple[int, int]:
     """Of all cores since boot: ticks idle (waiting for a disk is idle too), and all ticks (/proc/stat, proc(5); those of guests are in user's already).
-    psutil's `cpu_percent` says the same for half of all that sampling costs."""
+    psutil's `cpu_percent` says the same for two fifths of all that sampling cost."""
     user, nice, system, idle, iowait, irq, softirq, steal = map(int, head("/proc/stat").split(maxsplit=9)[1:9])
     return idle + iowait, user + nice + system + idle + iowait + irq + softirq + steal
 
