@@ -49,7 +49,8 @@ class Committee:
     def __init__(self, encoding: Encoding, rng: np.random.Generator) -> None:
         self._encoding, self._rng = encoding, rng
         self._seed = int(rng.integers(2**31))
-        self._process, self._forest, self._feasibility = GaussianProcess(encoding.groups), Forest(), Feasibility(self._seed)
+        self._process = GaussianProcess(encoding.groups, continuous=encoding.continuous)
+        self._forest, self._feasibility = Forest(), Feasibility(self._seed)
         self._tuned_at = 0
         self._grown: tuple[Array, Array, Array, int] | None = None
         """What the forest was grown from: see `_grow`."""

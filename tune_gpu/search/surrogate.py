@@ -1,9 +1,7 @@
 """A Gaussian process that says what a configuration would measure, and how sure that is.
 
 Matérn 5/2 kernel with a length scale a parameter, fitted by maximum a posteriori with analytic gradients (Rasmussen and Williams 2006,
-ch. 4 and 5). The prior holds the length scales near the width of the space: after ten or twenty evaluations one that may grow freely, as
-where there are hundreds of parameters (Hvarfner et al. 2024), takes most parameters for indifferent, and is sure of it. Categories have a
-wider prior: which of five matters, few of them tell. What it is fitted to, `targets.py` says.
+ch. 4 and 5). What is known of it before, `priors.py` says, and what it is fitted to, `targets.py`.
 """
 
 from __future__ import annotations
@@ -14,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, optimize, special
 
+from tune_gpu.search import priors
+
 Array = NDArray[np.float64]
 _SQRT5 = math.sqrt(5.0)
 _FIT_ROWS = 128
 _JITTER = 1e-8
-_LENGTH_SCALE_PRIOR, _CATEGORY_PRIOR, _SIGNAL_PRIOR, _NOISE_PRIOR = (0.5, 0.7), (0.9, 0.85), (0.0, 1.0), (math.log(1e-3), 2.0)
-"""Mean and standard deviation of the logarithms; a parameter's whole range is 1, and so are two categories apart."""
 
 
 class GaussianProcess:
@@ -27,15 +25,15 @@ class GaussianProcess:
 
     Args:
         groups: feature column -> parameter; the columns of a parameter share a length scale.
+        continuous: whether some parameter of the space is.
     """
 
-    def __init__(self, groups: NDArray[np.int64]) -> None:
+    def __init__(self, groups: NDArray[np.int64], *, continuous: bool = False) -> None:
         self._groups = groups
         self._n = int(groups.max()) + 1
         self.theta = np.concatenate([np.zeros(self._n), [0.0, math.log(1e-2)]])
         """Logarithms: length scales, signal variance, noise variance of one evaluation."""
-        lengths = [_CATEGORY_PRIOR if columns > 1 else _LENGTH_SCALE_PRIOR for columns in np.bincount(groups)]
-        self._prior_mean, self._prior_sd = np.array([*lengths, _SIGNAL_PRIOR, _NOISE_PRIOR]).T
+        self._prior = priors.of_ranges(self._n) if continuous else priors.of_values(groups)
 
     @property
     def length_scales(self) -> Array:
@@ -78,8 +76,8 @@ class GaussianProcess:
         gradient[self._n] = 0.5 * np.sum(weight * kernel)
         gradient[self._n + 1] = 0.5 * np.sum(np.diag(weight) * noise / repeats)
         log_likelihood = -0.5 * y @ alpha - np.log(np.diag(factor)).sum()
-        off = (theta - self._prior_mean) / self._prior_sd
-        return -(log_likelihood - 0.5 * float(off @ off)), -(gradient - off / self._prior_sd)
+        prior, slope_of_prior = self._prior(theta)
+        return -(log_likelihood + prior), -(gradient + slope_of_prior)
 
     def condition(self, x: Array, y: Array, repeats: Array) -> None:
         """On these measurements, with `theta` as it is."""

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, optimize, stats
 
+from tune_gpu.search import priors
 from tune_gpu.search.feasibility import Feasibility
 from tune_gpu.search.forest import Forest
 from tune_gpu.search.surrogate import GaussianProcess, log_expected_improvement
@@ -47,9 +48,10 @@ def _data(n: int = 40) -> tuple[np.ndarray, np.ndarray]:
     return x, np.sin(5 * x[:, 0]) + 0.5 * x[:, 1]
 
 
-def test_the_gradient_is_the_derivative_of_the_loss() -> None:
+@pytest.mark.parametrize("continuous", [False, True])
+def test_the_gradient_is_the_derivative_of_the_loss(continuous: bool) -> None:
     x, y = _data(15)
-    process = GaussianProcess(np.arange(3))
+    process = GaussianProcess(np.arange(3), continuous=continuous)
     distances = np.stack([((x[:, None, i] - x[None, :, i]) ** 2).ravel() for i in range(3)])
     theta = np.array([-0.3, 0.2, 0.5, 0.1, -3.0])
     numeric = optimize.approx_fprime(theta, lambda t: process._loss(t, distances, y, np.ones(15))[0], 1e-6)
@@ -65,6 +67,24 @@ def test_the_process_predicts_what_it_has_not_seen_and_tells_what_matters() -> N
     assert np.corrcoef(mean, y[30:])[0, 1] > 0.95
     assert process.predict(x[:30])[1].mean() < sd.mean()
     assert process.length_scales[0] < process.length_scales[2]
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+def test_before_much_is_measured_no_parameter_is_taken_for_indifferent(continuous: bool) -> None:
+    """Three measurements of a constant say nothing: the length scales stay near the width of the space."""
+    process = GaussianProcess(np.arange(3), continuous=continuous)
+    process.tune(_data(3)[0], np.zeros(3), np.ones(3), np.random.default_rng(0), max_iterations=50)
+    assert (process.length_scales > 0.8).all()
+    assert (process.length_scales < 4.0).all()
+
+
+def test_the_prior_of_ranges_knows_short_and_long_alike_and_its_slope_is_its_derivative() -> None:
+    prior = priors.of_ranges(2)
+    rest = [0.1, -3.0]
+    assert prior(np.array([1.2, -0.4, *rest]))[0] == pytest.approx(prior(np.array([-1.2, 0.4, *rest]))[0])
+    assert prior(np.array([0.0, 0.0, *rest]))[0] - prior(np.array([1.0, 0.0, *rest]))[0] < 1.0 < prior(np.array([1.0, 0.0, *rest]))[0] - prior(np.array([2.0, 0.0, *rest]))[0]
+    theta = np.array([0.7, -0.9, 0.4, -4.0])
+    assert prior(theta)[1] == pytest.approx(optimize.approx_fprime(theta, lambda t: prior(t)[0], 1e-7), rel=1e-4)
 
 
 def test_what_is_believed_changes_the_process_as_if_it_had_been_measured_there() -> None:
