@@ -162,6 +162,7 @@ class GuidedBreeder:
         """As `Breeder` says."""
         self._guided.tell(params, result.fitness, transient=result.transient)
         self._confirmation.tell(self._space.key(params), dict(params), result)
+        self._guided.exact = self._confirmation.exact
 
     def generation(self, number: int, given: list[Member], parents: list[dict[str, Any]], ledger: Ledger) -> list[Member]:
         """As `Breeder` says; each member is made as if those before it were being measured already."""

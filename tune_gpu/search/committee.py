@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tune_gpu.search import priors
 from tune_gpu.search.encoding import Array, Encoding
 from tune_gpu.search.feasibility import Feasibility
 from tune_gpu.search.forest import Forest
@@ -49,8 +50,8 @@ class Committee:
     def __init__(self, encoding: Encoding, rng: np.random.Generator) -> None:
         self._encoding, self._rng = encoding, rng
         self._seed = int(rng.integers(2**31))
-        self._process = GaussianProcess(encoding.groups, continuous=encoding.continuous)
-        self._forest, self._feasibility = Forest(), Feasibility(self._seed)
+        self._process, self._forest, self._feasibility = GaussianProcess(encoding.groups), Forest(), Feasibility(self._seed)
+        self._exact_prior, self._noisy_prior = self._process.prior, priors.noisy(encoding.n)
         self._tuned_at = 0
         self._grown: tuple[Array, Array, Array, int] | None = None
         """What the forest was grown from: see `_grow`."""
@@ -73,7 +74,7 @@ class Committee:
         """From rows, and whether each of them ran."""
         self._feasibility.learn(self._encoding.features(codes), ran)
 
-    def learn(self, codes: Array, means: Array, counts: Array, waiting: Array, total: int) -> None:
+    def learn(self, codes: Array, means: Array, counts: Array, waiting: Array, total: int, *, exact: bool = False) -> None:
         """From what was measured.
 
         Args:
@@ -82,10 +83,12 @@ class Committee:
             counts: over how many evaluations.
             waiting: rows that await their result; they count as measured at the value that is predicted for them.
             total: evaluations so far.
+            exact: measurements are known to have no noise.
         """
         x, ranked = self._encoding.features(codes), normal_scores(means)
         y = power_scores(means) if self._encoding.continuous else ranked
         if total - self._tuned_at >= self._every(total, *_TUNED_EVERY):
+            self._process.prior = self._noisy_prior if self._encoding.continuous and not exact else self._exact_prior
             self._process.tune(x, y, counts, self._rng, _TUNING_STEPS if self._encoding.continuous else _SHORT_TUNING_STEPS)
             self._tuned_at = total
         self._process.condition(x, y, counts)

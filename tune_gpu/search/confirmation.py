@@ -89,6 +89,11 @@ class Confirmation:
         half = len(self._params) - 1 - len(self._params) // 2
         return noise > _NO_NOISE * float(self._means.max() - np.partition(self._means, half)[half])
 
+    @property
+    def exact(self) -> bool:
+        """Whether it is known that there is no noise."""
+        return self.noise is not None and not self.noisy
+
     def contenders(self) -> list[dict[str, Any]]:
         """What to measure again now, the one that is known less first: the leader and its likeliest rival; none if nothing needs it."""
         if len(self._params) < 2:

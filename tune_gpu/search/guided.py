@@ -64,6 +64,8 @@ class Guided:
         least, most = self._options.fresh_pool
         self._fresh_pool = int(np.clip(self._options.fresh_share * self._open.size, least, most)) if self._open.size else most
         self._committee = Committee(self.encoding, rng)
+        self.exact = False
+        """Measurements are known to have no noise."""
         self._kept: dict[str, list[Array]] = {}
         """By kind of proposal, what a screening found beside its first."""
 
@@ -157,7 +159,7 @@ class Guided:
     def _learn(self) -> None:
         self._committee.learn_what_runs(*self._known.outcomes(_FEASIBILITY_ROWS))
         codes, means, counts, total = self._known.measurements(self._training_rows, _LONG_RUN_ROWS)
-        self._committee.learn(codes, means, counts, self._known.waiting(), total)
+        self._committee.learn(codes, means, counts, self._known.waiting(), total, exact=self.exact)
 
     def _fresh(self, count: int) -> list[Array]:
         pool = self._open.random(self._fresh_pool)

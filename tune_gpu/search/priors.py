@@ -21,8 +21,8 @@ _FAR, _NOISE_SHAPE, _NOISE_RATE = 0.1, 0.1, 30.0
 """The shape is that of the Gamma distribution less 1."""
 
 
-def of_values(groups: NDArray[np.int64]) -> Prior:
-    """For tables, log-normal: length scales near the width of the space; of categories wider, for which of five matters, few of them tell.
+def log_normal(groups: NDArray[np.int64]) -> Prior:
+    """Length scales near the width of the space; of categories wider, for which of five matters, few of them tell.
 
     Args:
         groups: feature column -> parameter; a category has several columns.
@@ -31,9 +31,9 @@ def of_values(groups: NDArray[np.int64]) -> Prior:
     return _log_normal([*lengths, _SIGNAL, _NOISE])
 
 
-def of_ranges(n: int) -> Prior:
-    """For spaces with continuous parameters: short length scales are as likely as long ones, very long ones are out of the question, a signal is
-    not weak and noise is no more than a part of it. Those of Optuna's GPSampler: density ~ exp(-0.1 (l^2 + l^-2)) of a length scale, Gamma(2, 1)
+def noisy(n: int) -> Prior:
+    """For continuous parameters whose measurements have noise, where the likelihood alone would call most parameters indifferent: short length
+    scales are as likely as long ones, very long ones are out of the question. Those of Optuna's GPSampler: density ~ exp(-0.1 (l^2 + l^-2)) of a length scale, Gamma(2, 1)
     of the signal's variance, Gamma(1.1, rate 30) of the noise's.
 
     Args:

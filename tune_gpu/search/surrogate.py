@@ -25,15 +25,15 @@ class GaussianProcess:
 
     Args:
         groups: feature column -> parameter; the columns of a parameter share a length scale.
-        continuous: whether some parameter of the space is.
     """
 
-    def __init__(self, groups: NDArray[np.int64], *, continuous: bool = False) -> None:
+    def __init__(self, groups: NDArray[np.int64]) -> None:
         self._groups = groups
         self._n = int(groups.max()) + 1
         self.theta = np.concatenate([np.zeros(self._n), [0.0, math.log(1e-2)]])
         """Logarithms: length scales, signal variance, noise variance of one evaluation."""
-        self._prior = priors.of_ranges(self._n) if continuous else priors.of_values(groups)
+        self.prior = priors.log_normal(groups)
+        """Of `theta`; read by `tune`."""
 
     @property
     def length_scales(self) -> Array:
@@ -76,7 +76,7 @@ class GaussianProcess:
         gradient[self._n] = 0.5 * np.sum(weight * kernel)
         gradient[self._n + 1] = 0.5 * np.sum(np.diag(weight) * noise / repeats)
         log_likelihood = -0.5 * y @ alpha - np.log(np.diag(factor)).sum()
-        prior, slope_of_prior = self._prior(theta)
+        prior, slope_of_prior = self.prior(theta)
         return -(log_likelihood + prior), -(gradient + slope_of_prior)
 
     def condition(self, x: Array, y: Array, repeats: Array) -> None:

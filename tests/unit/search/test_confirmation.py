@@ -30,6 +30,17 @@ def test_a_lucky_evaluation_is_measured_again_and_does_not_win() -> None:
     assert confirmation.winner() == {"name": "good"}
 
 
+def test_that_there_is_no_noise_is_known_only_from_a_repetition_that_agrees() -> None:
+    confirmation = Confirmation()
+    tell(confirmation, "a", 0.1)
+    tell(confirmation, "b", 0.3)
+    assert not confirmation.exact
+    tell(confirmation, "b", 0.3)
+    assert confirmation.exact
+    tell(confirmation, "a", 0.2)
+    assert not confirmation.exact
+
+
 def test_without_noise_the_leader_is_measured_a_second_time_and_never_again() -> None:
     confirmation = Confirmation(probe_after=3)
     tell(confirmation, "a", 0.1)

@@ -48,10 +48,11 @@ def _data(n: int = 40) -> tuple[np.ndarray, np.ndarray]:
     return x, np.sin(5 * x[:, 0]) + 0.5 * x[:, 1]
 
 
-@pytest.mark.parametrize("continuous", [False, True])
-def test_the_gradient_is_the_derivative_of_the_loss(continuous: bool) -> None:
+@pytest.mark.parametrize("prior", [priors.log_normal(np.arange(3)), priors.noisy(3)])
+def test_the_gradient_is_the_derivative_of_the_loss(prior: priors.Prior) -> None:
     x, y = _data(15)
-    process = GaussianProcess(np.arange(3), continuous=continuous)
+    process = GaussianProcess(np.arange(3))
+    process.prior = prior
     distances = np.stack([((x[:, None, i] - x[None, :, i]) ** 2).ravel() for i in range(3)])
     theta = np.array([-0.3, 0.2, 0.5, 0.1, -3.0])
     numeric = optimize.approx_fprime(theta, lambda t: process._loss(t, distances, y, np.ones(15))[0], 1e-6)
@@ -69,17 +70,18 @@ def test_the_process_predicts_what_it_has_not_seen_and_tells_what_matters() -> N
     assert process.length_scales[0] < process.length_scales[2]
 
 
-@pytest.mark.parametrize("continuous", [False, True])
-def test_before_much_is_measured_no_parameter_is_taken_for_indifferent(continuous: bool) -> None:
+@pytest.mark.parametrize("prior", [priors.log_normal(np.arange(3)), priors.noisy(3)])
+def test_before_much_is_measured_no_parameter_is_taken_for_indifferent(prior: priors.Prior) -> None:
     """Three measurements of a constant say nothing: the length scales stay near the width of the space."""
-    process = GaussianProcess(np.arange(3), continuous=continuous)
+    process = GaussianProcess(np.arange(3))
+    process.prior = prior
     process.tune(_data(3)[0], np.zeros(3), np.ones(3), np.random.default_rng(0), max_iterations=50)
     assert (process.length_scales > 0.8).all()
     assert (process.length_scales < 4.0).all()
 
 
-def test_the_prior_of_ranges_knows_short_and_long_alike_and_its_slope_is_its_derivative() -> None:
-    prior = priors.of_ranges(2)
+def test_the_prior_under_noise_knows_short_and_long_alike_and_its_slope_is_its_derivative() -> None:
+    prior = priors.noisy(2)
     rest = [0.1, -3.0]
     assert prior(np.array([1.2, -0.4, *rest]))[0] == pytest.approx(prior(np.array([-1.2, 0.4, *rest]))[0])
     assert prior(np.array([0.0, 0.0, *rest]))[0] - prior(np.array([1.0, 0.0, *rest]))[0] < 1.0 < prior(np.array([1.0, 0.0, *rest]))[0] - prior(np.array([2.0, 0.0, *rest]))[0]
