@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,32 +29,28 @@ def log_normal(groups: NDArray[np.int64]) -> Prior:
         groups: feature column -> parameter; a category has several columns.
     """
     lengths = [_CATEGORY if columns > 1 else _LENGTH_SCALE for columns in np.bincount(groups)]
-    return _log_normal([*lengths, _SIGNAL, _NOISE])
+    mean, sd = np.array([*lengths, _SIGNAL, _NOISE]).T
+    return partial(_log_normal, mean, sd)
 
 
 def noisy(n: int) -> Prior:
     """For continuous parameters whose measurements have noise, where the likelihood alone would call most parameters indifferent: short length
-    scales are as likely as long ones, very long ones are out of the question. Those of Optuna's GPSampler: density ~ exp(-0.1 (l^2 + l^-2)) of a length scale, Gamma(2, 1)
-    of the signal's variance, Gamma(1.1, rate 30) of the noise's.
+    scales are as likely as long ones, very long ones are out of the question. Those of Optuna's GPSampler: density ~ exp(-0.1 (l^2 + l^-2)) of
+    a length scale, Gamma(2, 1) of the signal's variance, Gamma(1.1, rate 30) of the noise's.
 
     Args:
         n: parameters.
     """
-
-    def prior(theta: Array) -> tuple[float, Array]:
-        squares, (signal, noise) = np.exp(2.0 * theta[:n]), np.exp(theta[n:])
-        value = -_FAR * float(np.sum(squares + 1.0 / squares)) + theta[n] - signal + _NOISE_SHAPE * theta[n + 1] - _NOISE_RATE * noise
-        slope = np.concatenate([-2.0 * _FAR * (squares - 1.0 / squares), [1.0 - signal, _NOISE_SHAPE - _NOISE_RATE * noise]])
-        return float(value), slope
-
-    return prior
+    return partial(_noisy, n)
 
 
-def _log_normal(of_logarithms: list[tuple[float, float]]) -> Prior:
-    mean, sd = np.array(of_logarithms).T
+def _log_normal(mean: Array, sd: Array, theta: Array) -> tuple[float, Array]:
+    off = (theta - mean) / sd
+    return -0.5 * float(off @ off), -off / sd
 
-    def prior(theta: Array) -> tuple[float, Array]:
-        off = (theta - mean) / sd
-        return -0.5 * float(off @ off), -off / sd
 
-    return prior
+def _noisy(n: int, theta: Array) -> tuple[float, Array]:
+    squares, (signal, noise) = np.exp(2.0 * theta[:n]), np.exp(theta[n:])
+    value = -_FAR * float(np.sum(squares + 1.0 / squares)) + theta[n] - signal + _NOISE_SHAPE * theta[n + 1] - _NOISE_RATE * noise
+    slope = np.concatenate([-2.0 * _FAR * (squares - 1.0 / squares), [1.0 - signal, _NOISE_SHAPE - _NOISE_RATE * noise]])
+    return float(value), slope

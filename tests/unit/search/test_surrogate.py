@@ -84,7 +84,8 @@ def test_the_prior_under_noise_knows_short_and_long_alike_and_its_slope_is_its_d
     prior = priors.noisy(2)
     rest = [0.1, -3.0]
     assert prior(np.array([1.2, -0.4, *rest]))[0] == pytest.approx(prior(np.array([-1.2, 0.4, *rest]))[0])
-    assert prior(np.array([0.0, 0.0, *rest]))[0] - prior(np.array([1.0, 0.0, *rest]))[0] < 1.0 < prior(np.array([1.0, 0.0, *rest]))[0] - prior(np.array([2.0, 0.0, *rest]))[0]
+    near, further, far = (prior(np.array([logarithm, 0.0, *rest]))[0] for logarithm in (0.0, 1.0, 2.0))
+    assert near - further < 1.0 < further - far
     theta = np.array([0.7, -0.9, 0.4, -4.0])
     assert prior(theta)[1] == pytest.approx(optimize.approx_fprime(theta, lambda t: prior(t)[0], 1e-7), rel=1e-4)
 
