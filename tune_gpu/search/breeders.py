@@ -162,7 +162,6 @@ class GuidedBreeder:
         """As `Breeder` says."""
         self._guided.tell(params, result.fitness, transient=result.transient)
         self._confirmation.tell(self._space.key(params), dict(params), result)
-        self._guided.exact = self._confirmation.exact
 
     def generation(self, number: int, given: list[Member], parents: list[dict[str, Any]], ledger: Ledger) -> list[Member]:
         """As `Breeder` says; each member is made as if those before it were being measured already."""
@@ -190,7 +189,7 @@ class GuidedBreeder:
         fresh = number > 0 and at >= size - self._settings.fresh
         step = number > 0 and at == size - self._settings.fresh - 1
         with one_thread():
-            member = self._guided.propose(list(parents), fresh=fresh, step=step)
+            member = self._guided.propose(list(parents), fresh=fresh, step=step, exact=self._confirmation.exact)
         return ("initial", member[1]) if member and number == 0 else member
 
     def _climbs(self) -> bool:

@@ -64,8 +64,6 @@ class Guided:
         least, most = self._options.fresh_pool
         self._fresh_pool = int(np.clip(self._options.fresh_share * self._open.size, least, most)) if self._open.size else most
         self._committee = Committee(self.encoding, rng)
-        self.exact = False
-        """Measurements are known to have no noise."""
         self._kept: dict[str, list[Array]] = {}
         """By kind of proposal, what a screening found beside its first."""
 
@@ -115,20 +113,21 @@ class Guided:
 
     # Proposals ---------------------------------------------------------------------------------------------------------------------
 
-    def propose(self, survivors: list[Params], *, fresh: bool, step: bool = False) -> tuple[str, dict[str, Any]] | None:
+    def propose(self, survivors: list[Params], *, fresh: bool, step: bool = False, exact: bool = False) -> tuple[str, dict[str, Any]] | None:
         """The next candidate and its origin (`offspring` or `fresh`); null if nothing is left.
 
         Args:
             survivors: the parents.
             fresh: it must be a random draw.
             step: it should differ from the best in one parameter.
+            exact: measurements are known to have no noise.
         """
         parents = np.array([self.encoding.encode(p) for p in survivors]) if survivors else np.empty((0, self.encoding.n))
         if self._known.ran < min(self._options.spread, 2 + self.encoding.n):
             pool = self._open.random(self._options.spread_pool)
             row = next(iter(self._best(pool, self._early(pool), 1)), None)
         else:
-            row = self._promising(["fresh"] if fresh else ["step", "offspring"] if step else ["offspring"], parents)
+            row = self._promising(["fresh"] if fresh else ["step", "offspring"] if step else ["offspring"], parents, exact)
         if row is None:
             return None
         return ("fresh" if fresh or not self._is_child(row, parents) else "offspring"), self.encoding.decode(row)
@@ -137,7 +136,7 @@ class Guided:
         """Whether crossover of the parents and at most two mutations make it."""
         return bool(len(parents)) and int((~(parents == row).any(axis=0)).sum()) <= 2
 
-    def _promising(self, kinds: list[str], parents: Array) -> Array | None:
+    def _promising(self, kinds: list[str], parents: Array, exact: bool) -> Array | None:
         """The best of a screening of the first of these kinds that finds any. After many results one screening serves for several, as long
         as no result is news."""
         learnt = False
@@ -147,7 +146,7 @@ class Guided:
                 if self._open.maybe(row := kept.pop(0)):
                     return row
             if not learnt:
-                self._learn()
+                self._learn(exact)
                 learnt = True
             several = _SEVERAL if self._known.ran > self._training_rows else 1
             best = self._fresh(several) if kind == "fresh" else self._step(several) if kind == "step" else self._screened(parents, several)
@@ -156,10 +155,10 @@ class Guided:
                 return best[0]
         return None
 
-    def _learn(self) -> None:
+    def _learn(self, exact: bool) -> None:
         self._committee.learn_what_runs(*self._known.outcomes(_FEASIBILITY_ROWS))
         codes, means, counts, total = self._known.measurements(self._training_rows, _LONG_RUN_ROWS)
-        self._committee.learn(codes, means, counts, self._known.waiting(), total, exact=self.exact)
+        self._committee.learn(codes, means, counts, self._known.waiting(), total, exact=exact)
 
     def _fresh(self, count: int) -> list[Array]:
         pool = self._open.random(self._fresh_pool)

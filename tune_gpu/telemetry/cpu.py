@@ -49,6 +49,7 @@ class CpuProbe:
         (idle_before, total_before), self._ticks = self._ticks, _ticks()
         idle, total = self._ticks
         passed = total - total_before
+        # Within bounds, because the kernel's count of waiting for a disk may fall (proc(5)).
         return min(100.0, max(0.0, 100.0 * (1 - (idle - idle_before) / passed))) if passed > 0 else 0.0
 
 

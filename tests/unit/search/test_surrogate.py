@@ -14,6 +14,8 @@ from tune_gpu.search.forest import Forest
 from tune_gpu.search.surrogate import GaussianProcess, log_expected_improvement
 from tune_gpu.search.targets import normal_scores, power_scores
 
+WITH_EITHER_PRIOR = pytest.mark.parametrize("prior", [priors.log_normal(np.arange(3)), priors.noisy(3)], ids=["log-normal", "noisy"])
+
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=30))
 def test_scores_keep_the_order_and_only_the_order(values: list[float]) -> None:
@@ -48,7 +50,7 @@ def _data(n: int = 40) -> tuple[np.ndarray, np.ndarray]:
     return x, np.sin(5 * x[:, 0]) + 0.5 * x[:, 1]
 
 
-@pytest.mark.parametrize("prior", [priors.log_normal(np.arange(3)), priors.noisy(3)])
+@WITH_EITHER_PRIOR
 def test_the_gradient_is_the_derivative_of_the_loss(prior: priors.Prior) -> None:
     x, y = _data(15)
     process = GaussianProcess(np.arange(3))
@@ -70,7 +72,7 @@ def test_the_process_predicts_what_it_has_not_seen_and_tells_what_matters() -> N
     assert process.length_scales[0] < process.length_scales[2]
 
 
-@pytest.mark.parametrize("prior", [priors.log_normal(np.arange(3)), priors.noisy(3)])
+@WITH_EITHER_PRIOR
 def test_before_much_is_measured_no_parameter_is_taken_for_indifferent(prior: priors.Prior) -> None:
     """Three measurements of a constant say nothing: the length scales stay near the width of the space."""
     process = GaussianProcess(np.arange(3))
