@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -68,21 +70,22 @@ def test_a_table_whose_best_is_zero_is_scaled_to_have_a_ratio(tmp_path: Path) ->
     assert [landscape.cost({"x": x}) for x in range(5)] == [1.0, 1.5, 2.0, 2.5, 3.0]
 
 
-def test_runs_are_kept_and_none_is_made_twice_also_on_several_cores(file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "text"), [("kept", Path.read_text), ("kept.gz", lambda path: gzip.decompress(path.read_bytes()).decode())])
+def test_runs_are_kept_and_none_is_made_twice_also_on_several_cores(file: Path, tmp_path: Path, name: str, text: Callable[[Path], str]) -> None:
     def compare(seeds: int, jobs: int, kept: str) -> str:
         arguments = [str(file), "--searchers", "classic", "--budgets", "12", "--jobs", str(jobs), "--seeds", str(seeds), "--quiet"]
         found = CliRunner().invoke(main, [*arguments, "--runs", str(tmp_path / kept), "--json", str(tmp_path / "out.json")])
         assert found.exit_code == 0, found.output
         return (tmp_path / "out.json").read_text()
 
-    compare(2, 1, "kept")
-    first = (tmp_path / "kept").read_text()
-    table = compare(4, 2, "kept")
-    assert (tmp_path / "kept").read_text().startswith(first)
-    assert len((tmp_path / "kept").read_text().splitlines()) == 4
+    compare(2, 1, name)
+    first = text(tmp_path / name)
+    table = compare(4, 2, name)
+    assert text(tmp_path / name).startswith(first)
+    assert len(text(tmp_path / name).splitlines()) == 4
 
-    def medians(text: str) -> list[tuple[float, float, float]]:
-        return [(row["median"], row["ci_low"], row["ci_high"]) for row in json.loads(text)]
+    def medians(out: str) -> list[tuple[float, float, float]]:
+        return [(row["median"], row["ci_low"], row["ci_high"]) for row in json.loads(out)]
 
     assert medians(compare(4, 1, "anew")) == medians(table)
 

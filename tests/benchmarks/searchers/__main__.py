@@ -42,7 +42,7 @@ def _budgets(_context: click.Context, _parameter: click.Parameter, value: str) -
 @click.option("--seeds", default=30, show_default=True, type=click.IntRange(min=1))
 @click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), help="Where the table goes.")
 @click.option("--details", type=click.Path(dir_okay=False, path_type=Path), help="The same with more columns: evaluations to within 5 % and 1 %, named winner.")
-@click.option("--runs", type=click.Path(dir_okay=False, path_type=Path), help="Keep every run in this file, and make none twice: a stopped comparison goes on.")
+@click.option("--runs", type=click.Path(dir_okay=False, path_type=Path), help="Keep every run in this file (.gz: compressed), and make none twice: a stopped comparison goes on.")
 @click.option("--jobs", default=os.cpu_count() or 1, show_default="all cores", type=click.IntRange(min=1), help="Runs side by side.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="A picture of the medians (needs matplotlib).")
 @click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path), help="The table for people.")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import IO, cast
 
 from tests.benchmarks.searchers.landscapes import Landscape
 from tests.benchmarks.searchers.replay import Run, replay
@@ -29,23 +31,24 @@ class Setting:
 
 @dataclass
 class Runs:
-    """Runs that were made before, in a file of one JSON line a run; null: only in memory."""
+    """Runs that were made before, in a file of one JSON line a run, compressed if its name ends in `.gz`; null: only in memory."""
 
     path: Path | None
     known: dict[tuple[Setting, int], Run] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.path is not None and self.path.exists():
-            for text in self.path.read_text().splitlines():
-                line = json.loads(text)
-                run = Run(**line["run"] | {"best": tuple(line["run"]["best"])})
-                self.known[Setting(**line["setting"]), line["seed"]] = run
+            with _opened(self.path, "rt") as file:
+                for text in file:
+                    line = json.loads(text)
+                    run = Run(**line["run"] | {"best": tuple(line["run"]["best"])})
+                    self.known[Setting(**line["setting"]), line["seed"]] = run
 
     def add(self, setting: Setting, seed: int, run: Run) -> None:
         """On disk at once: a comparison that is stopped goes on where it was."""
         self.known[setting, seed] = run
         if self.path is not None:
-            with self.path.open("a") as file:
+            with _opened(self.path, "at") as file:
                 file.write(json.dumps({"setting": asdict(setting), "seed": seed, "run": asdict(run)}) + "\n")
 
     def get(self, landscape: Landscape, setting: Setting, seeds: Sequence[int], jobs: int) -> Iterator[Run]:
@@ -56,6 +59,10 @@ class Runs:
             if (setting, seed) not in self.known:
                 self.add(setting, seed, next(fresh))
             yield self.known[setting, seed]
+
+
+def _opened(path: Path, mode: str) -> IO[str]:
+    return cast(IO[str], gzip.open(path, mode)) if path.suffix == ".gz" else path.open(mode)
 
 
 def _replays(landscape: Landscape, setting: Setting, seeds: Sequence[int], jobs: int) -> Iterator[Run]:
