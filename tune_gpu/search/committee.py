@@ -27,10 +27,8 @@ HOPELESS = -1e5
 _BAGS = 0.6
 """The error of a whole forest over that of the third of its trees that has not seen a measurement, about."""
 _PRIOR_TRUST, _PRIOR_ROWS, _BOUNDS = 0.75, 20, (0.25, 0.75)
-_TRUST_IN_CATEGORIES = 0.25
-"""Where no parameter has an order. A tree that splits off one value of a category has learnt nothing of the others' part in the rest."""
 _ASKED_SHARE, _ASKED_LEAST = 6, 150
-"""Where the forest has the greater say, the process is asked about the best sixth by the other votes, and no fewer rows than these."""
+"""In a space of values the process is asked about the best sixth by the other votes, and no fewer rows than these."""
 _UNASKED = 1e4
 """So far behind those that it is asked about stand the others, in their order; what most likely does not run stands behind them."""
 _ALWAYS, _TUNING_STEPS, _SHORT_TUNING_STEPS = 150, 30, 12
@@ -115,8 +113,7 @@ class Committee:
     def score(self, codes: Array) -> Array:
         """Logarithm of the expected improvement of each row, weighed by the probability that it runs.
 
-        The process takes longest. In a space of values with an order it is asked only about what the forest thinks good: of the rest it seldom
-        thinks otherwise.
+        The process takes longest. In a space of values it is asked only about what the forest thinks good: of the rest it seldom thinks otherwise.
         """
         if not len(codes):
             return np.empty(0)
@@ -126,7 +123,7 @@ class Committee:
         # The logarithm of a hopeless improvement spreads over tens: no probability that is not near 0 would weigh against it.
         score = self.trust * by_forest + runs - np.where(runs < math.log(_UNLIKELY), 1e6, 0.0)
         order = np.argsort(-score, kind="stable")
-        most = len(codes) if self._encoding.continuous or self._encoding.unordered else max(_ASKED_LEAST, len(codes) // _ASKED_SHARE)
+        most = len(codes) if self._encoding.continuous else max(_ASKED_LEAST, len(codes) // _ASKED_SHARE)
         asked, unasked = order[:most], order[most:]
         score[unasked] -= _UNASKED
         score[asked] += (1.0 - self.trust) * log_expected_improvement(*self._process.predict(x[asked]), self._best)
@@ -134,8 +131,6 @@ class Committee:
 
     def _forests_share(self, n: int) -> float:
         """Few measurements do not tell who predicts better: then a prior speaks, for the forest, which is the more careful of the two."""
-        if self._encoding.unordered:
-            return _TRUST_IN_CATEGORIES
         process, forest = self._process.error**2, (_BAGS * self._forest.error) ** 2
         earned = process / (process + forest) if math.isfinite(forest) and process + forest > 0.0 else 0.5
         return (_PRIOR_ROWS * _PRIOR_TRUST + n * float(np.clip(earned, *_BOUNDS))) / (_PRIOR_ROWS + n)

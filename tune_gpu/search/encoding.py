@@ -42,8 +42,6 @@ class Encoding:
         self._ordered = np.array([p.ordered for p in self.parameters])
         self.continuous = not self.sizes.all()
         """Whether any parameter is a range."""
-        self.unordered = not self.continuous and not self._ordered.any()
-        """Whether every parameter is a category."""
         self._conditions = [
             [(self._index[parent], np.array([self._code(self._index[parent], v) for v in values])) for parent, values in p.when]
             for p in self.parameters

@@ -12,23 +12,14 @@ from tune_gpu.space import SearchSpace
 SPACE = SearchSpace.from_specs({name: ParameterSpec(target="", values=list(range(9))) for name in "abc"})
 
 
-CATEGORIES = SearchSpace.from_specs({name: ParameterSpec(target="", values=list("ABCDEFGHI"), kind="categorical") for name in "abc"})
-
-
-def informed(space: SearchSpace, seed: int) -> tuple[Committee, Array]:
-    """A committee that has seen twenty measurements, the same whatever the seed, and all rows of the space."""
-    encoding = Encoding(space)
+def scores(seed: int) -> Array:
+    """Of the whole space, after the same twenty measurements whatever the seed."""
+    encoding = Encoding(SPACE)
     table = encoding.table(1000)
     assert table is not None
     measured = table[np.random.default_rng(0).permutation(len(table))[:20]]
     committee = Committee(encoding, np.random.default_rng(seed))
     committee.learn(measured, -((measured - 4.0) ** 2).sum(axis=1), np.ones(20), np.empty((0, 3)), 20)
-    return committee, table
-
-
-def scores(seed: int) -> Array:
-    """Of the whole space, after the twenty measurements."""
-    committee, table = informed(SPACE, seed)
     return committee.score(table)
 
 
@@ -56,9 +47,3 @@ def test_what_is_near_the_best_is_promising() -> None:
     table = Encoding(SPACE).table(1000)
     assert table is not None
     assert np.abs(table[np.argsort(-scores(0))[:10]] - 4.0).max() <= 2.0
-
-
-def test_where_no_parameter_has_an_order_the_process_has_the_greater_say_and_is_asked_about_every_row() -> None:
-    ordered, categories = informed(SPACE, 0), informed(CATEGORIES, 0)
-    assert ordered[0].trust >= 0.5 > categories[0].trust > 0.0
-    assert ordered[0].score(ordered[1]).min() < -1000.0 < categories[0].score(categories[1]).min()
