@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, cast
 
 from tests.benchmarks.searchers.landscapes import Landscape
+from tests.benchmarks.searchers.packed import opened
 from tests.benchmarks.searchers.replay import Run, replay
 
 _shared: list[Landscape] = []
@@ -38,7 +37,7 @@ class Runs:
 
     def __post_init__(self) -> None:
         if self.path is not None and self.path.exists():
-            with _opened(self.path, "rt") as file:
+            with opened(self.path, "rt") as file:
                 for text in file:
                     line = json.loads(text)
                     run = Run(**line["run"] | {"best": tuple(line["run"]["best"])})
@@ -48,7 +47,7 @@ class Runs:
         """On disk at once: a comparison that is stopped goes on where it was."""
         self.known[setting, seed] = run
         if self.path is not None:
-            with _opened(self.path, "at") as file:
+            with opened(self.path, "at") as file:
                 file.write(json.dumps({"setting": asdict(setting), "seed": seed, "run": asdict(run)}) + "\n")
 
     def get(self, landscape: Landscape, setting: Setting, seeds: Sequence[int], jobs: int) -> Iterator[Run]:
@@ -59,10 +58,6 @@ class Runs:
             if (setting, seed) not in self.known:
                 self.add(setting, seed, next(fresh))
             yield self.known[setting, seed]
-
-
-def _opened(path: Path, mode: str) -> IO[str]:
-    return cast(IO[str], gzip.open(path, mode)) if path.suffix == ".gz" else path.open(mode)
 
 
 def _replays(landscape: Landscape, setting: Setting, seeds: Sequence[int], jobs: int) -> Iterator[Run]:

@@ -15,7 +15,6 @@ Four sources, by the form of their name:
 from __future__ import annotations
 
 import contextlib
-import gzip
 import json
 import math
 import tempfile
@@ -24,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.searchers.packed import opened
 from tune_gpu.config import ParameterSpec
 from tune_gpu.errors import UserError
 from tune_gpu.space import SearchSpace
@@ -62,9 +62,8 @@ def load(name: str) -> Landscape:
     if not path.is_file():
         raise UserError(f"landscape {name}: no such file; allowed are a .json or .json.gz file, a run's folder, hpobench:…, hpolib:…, nasbench201:…, bbob-mixint:F/DIM")
     try:
-        packed = path.read_bytes()
-        text = gzip.decompress(packed) if path.suffix == ".gz" else packed
-        return _kernel(path.name.removesuffix(".gz").removesuffix(".json"), json.loads(text))
+        with opened(path, "rb") as file:
+            return _kernel(path.name.removesuffix(".gz").removesuffix(".json"), json.load(file))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"landscape {name}: {type(error).__name__} {error}; expected JSON with tune_params_keys and cache") from error
 
