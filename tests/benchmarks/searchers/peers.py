@@ -53,14 +53,13 @@ class RandomSearch:
 
 
 class RZero:
-    """This program's tournament, with `algorithm` and enough generations for the budget; otherwise its defaults."""
+    """This program's tournament, with `algorithm` and as many generations as the budget needs; otherwise its defaults."""
 
     algorithm = "rzero"
 
     def __init__(self, landscape: Landscape, budget: int, batch: int, seed: int) -> None:
-        settings = SearchSettings(algorithm=self.algorithm, seed=seed)
-        settings.generations = 2 + math.ceil((budget - settings.initial) / settings.tournament_size)
-        self._tournament = Tournament(landscape.space, settings)
+        self._tournament = Tournament(landscape.space, SearchSettings(algorithm=self.algorithm, seed=seed))
+        self._tournament.plan(budget)  # as Tune's `num_samples` does
         self._live: list[Candidate] = []
 
     def ask(self) -> Params | None:
