@@ -14,7 +14,7 @@ from tune_gpu.tournament import Result, Tournament
 
 RUN_ID = "20260131-120000"
 EXPERIMENT = "spica_gpu_allocation"
-SLOW = {"vllm_memory_util": 0.1, "vllm_cores": "0", "whisper_model_size": "base", "whisper_cores": "1"}
+SLOW: dict[str, Any] = {"vllm_memory_util": 0.1, "vllm_cores": "0", "whisper_model_size": "base", "whisper_cores": "1"}
 FAST = SLOW | {"whisper_model_size": "tiny.en"}
 DEVICE = {"kind": "cpu", "name": "a processor", "uuid": None, "total_mib": 16000.0, "driver": None, "cores": 2}
 QUICK = [

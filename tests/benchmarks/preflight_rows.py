@@ -66,9 +66,10 @@ class LoggedStart:
     def account_mib(self) -> tuple[float, float] | None:
         """(weights, everything else beside the KV cache), where the log prints its whole account."""
         values = [self.row.get(key) for key in ("weights_gib", "non_torch_gib", "activation_peak_gib")]
-        if any(value is None for value in values):
+        known = [float(value) * MIB_PER_GIB for value in values if value is not None]
+        if len(known) < len(values):
             return None
-        weights, other, peak = (float(value) * MIB_PER_GIB for value in values)
+        weights, other, peak = known
         return weights, other + peak
 
     def kv_mib(self) -> float | None:

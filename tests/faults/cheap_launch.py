@@ -56,9 +56,9 @@ class CheapEvaluator:
 class CheapTrainable(spica.SpicaTrainable):
     """The real trial with the cheap evaluator: each actor's process puts it in the real one's place."""
 
-    def setup(self, config: dict[str, Any], **given: Any) -> None:
+    def setup(self, config: dict[str, Any], experiment: dict[str, Any] | None = None, device: str = "cpu") -> None:
         spica.Evaluator = lambda *_given, **_named: CheapEvaluator()  # type: ignore[assignment,misc]
-        super().setup(config, **given)
+        super().setup(config, experiment, device)
 
 
 def main() -> None:

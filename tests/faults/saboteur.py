@@ -123,8 +123,12 @@ def memory_cgroup(mib: int) -> Iterator[Callable[[int], None]]:
         with contextlib.suppress(OSError):
             group.rmdir()
         pytest.skip(f"no memory cgroup can be made here: {error}")
+
+    def take(pid: int) -> None:
+        (group / "cgroup.procs").write_text(str(pid))
+
     try:
-        yield lambda pid: (group / "cgroup.procs").write_text(str(pid)) and None
+        yield take
     finally:
         for _ in range(200):  # empty once its processes have been reaped
             try:

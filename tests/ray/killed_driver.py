@@ -21,7 +21,7 @@ from tune_gpu.config import SearchSettings
 from tune_gpu.rzero import RZeroScheduler, RZeroSearch
 from tune_gpu.tune_state import kept_trials
 
-SPACE = {"util": [0.30, 0.35, 0.40, 0.45, 0.50, 0.55, 0.60], "size": ["tiny", "base", "small"]}
+SPACE: dict[str, list[Any]] = {"util": [0.30, 0.35, 0.40, 0.45, 0.50, 0.55, 0.60], "size": ["tiny", "base", "small"]}
 
 
 def settings(algorithm: str) -> SearchSettings:

@@ -25,7 +25,8 @@ class NoopEvaluator:
 
     def __init__(self, bundle: InBundle) -> None:
         options = bundle._options(bundle.resources.vllm_gpus, 0.0)
-        self._holder: Any = ray.remote(HoldsCard).options(**options).remote()
+        actor: Any = ray.remote(HoldsCard)
+        self._holder = actor.options(**options).remote()
         self._node, self._visible = ray.get(self._holder.place.remote())
         self._params: dict[str, Any] = {}
         self._windows = 0

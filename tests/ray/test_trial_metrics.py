@@ -8,6 +8,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from importlib import resources
+from typing import Any
 
 import pytest
 import ray
@@ -28,7 +29,6 @@ def exported() -> Iterator[dict[str, list[tuple[dict[str, str], float]]]]:
     ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
 
-        @ray.remote
         class Trial:
             def __init__(self) -> None:
                 self.metrics = TrialMetrics(WHO["experiment"], WHO["device"])
@@ -42,7 +42,8 @@ def exported() -> Iterator[dict[str, list[tuple[dict[str, str], float]]]]:
         record = read_run(ARTIFACTS, RUN)
         measured = next(line for line in record.lines if line["fitness"] is not None)
         failed = next(line for line in record.lines if line["status"] == "failed")
-        trial = Trial.remote()
+        actor: Any = ray.remote(Trial)
+        trial = actor.remote()
         ray.get(trial.tell.remote(dict(measured), Moment(0.0, 81.5, 6000.0, 1500.0, 12.5, 140.0)))
         ray.get(trial.tell.remote(dict(failed), None))
         node = ray.nodes()[0]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -72,7 +73,7 @@ def test_a_winner_is_promoted_serves_and_is_taken_back(tmp_path: Path) -> None:
             ProcessSupervisor(install / "supervised").stop(unit)
 
 
-def ask(port: int, path: str, key: str) -> dict[str, object]:
+def ask(port: int, path: str, key: str) -> dict[str, Any]:
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"Authorization": f"Bearer {key}"})
     with urllib.request.urlopen(request, timeout=30) as reply:
         return dict(json.loads(reply.read()))

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -78,13 +79,14 @@ class Trial:
         self._bundle.close()
 
 
-def trial(name: str, share: float) -> tuple[ray.actor.ActorHandle, PlacementGroup]:
+def trial(name: str, share: float) -> tuple[Any, PlacementGroup]:
     config = load_config("spica_gpu_allocation", [], "cuda")
     group = placement_group(trial_resources(config, {"vllm_memory_util": share}, "cuda").bundles, strategy="STRICT_PACK")
     strategy = ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy(
         group, placement_group_bundle_index=0, placement_group_capture_child_tasks=True
     )
-    return ray.remote(Trial).options(num_cpus=1, scheduling_strategy=strategy).remote(name, share), group
+    actor: Any = ray.remote(Trial)
+    return actor.options(num_cpus=1, scheduling_strategy=strategy).remote(name, share), group
 
 
 def test_two_services_share_the_trials_card_down_to_their_grandchildren_and_another_trial_has_the_other(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from tune_gpu.imports import uncollected
 def test_the_collector_rests_within_the_block_and_works_after_it() -> None:
     before = collections()
     with uncollected():
-        kept = [[] for _ in range(100_000)]
+        kept: list[list[None]] = [[] for _ in range(100_000)]
         assert collections() == before
     kept += [[] for _ in range(100_000)]
     assert collections() > before

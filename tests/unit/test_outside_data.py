@@ -14,6 +14,7 @@ import struct
 import tempfile
 import wave
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,7 @@ def test_a_runs_lines_of_any_values(change: dict[str, Any], drop: set[str]) -> N
     folder = run_with(json.dumps(line).encode() + b"\n")
     found = one_line_or_answer(lambda: list(folder.candidates()))
     for whole in found or []:
-        one_line_or_answer(lambda whole=whole: as_result(whole))
+        one_line_or_answer(partial(as_result, whole))
     one_line_or_answer(lambda: read_folder(folder))
 
 

@@ -176,7 +176,7 @@ def test_columns_are_the_configurations_that_the_space_enumerates(data: st.DataO
     """Whatever stands under whatever condition: each once, and no other."""
     specs: dict[str, ParameterSpec] = {}
     for number in range(data.draw(st.integers(1, 5))):
-        values = data.draw(st.sampled_from([[1, 2], ["a", "b", "c"], [0.5], [True, False]]))
+        values: list[Any] = data.draw(st.sampled_from([[1, 2], ["a", "b", "c"], [0.5], [True, False]]))
         parents = data.draw(st.sets(st.sampled_from(sorted(specs)), max_size=2)) if specs else set()
         when = {parent: data.draw(st.lists(st.sampled_from(specs[parent].values or []), min_size=1, unique_by=repr)) for parent in parents}
         specs[f"p{number}"] = ParameterSpec(f"vllm.extra_args.p{number}", values=values, kind="categorical", when=when)

@@ -24,7 +24,8 @@ CLASSIC = SearchSettings(algorithm="classic", seed=0)
 
 
 def search_of(**changes: Any) -> RZeroSearch:
-    return RZeroSearch(**{"space": SPACE, "metric": "score", "mode": "max", "settings": CLASSIC} | changes)
+    options: dict[str, Any] = {"space": SPACE, "metric": "score", "mode": "max", "settings": CLASSIC}
+    return RZeroSearch(**options | changes)
 
 
 # What may vary ----------------------------------------------------------------------------------------------------------------------
@@ -225,7 +226,7 @@ def keep(folder: Path, search: RZeroSearch, *trials: tuple[str, str, dict[str, A
     return later
 
 
-ENDED = [(f"t{i}", "TERMINATED", {}, {"score": float(i), "done": True}) for i in range(2)]
+ENDED: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [(f"t{i}", "TERMINATED", {}, {"score": float(i), "done": True}) for i in range(2)]
 
 
 def test_a_trial_that_tune_has_never_heard_of_is_suggested_again_and_not_waited_for(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ SPECS = {"share": ParameterSpec(target="", values=list(range(8))), "size": Param
 
 
 def tournament_of(seed: int = 0, **changes: Any) -> Tournament:
-    options = {"algorithm": "classic", "seed": seed, "objectives": OBJECTIVES} | changes
+    options: dict[str, Any] = {"algorithm": "classic", "seed": seed, "objectives": OBJECTIVES} | changes
     return Tournament(SearchSpace.from_specs(SPECS), SearchSettings(**options))
 
 

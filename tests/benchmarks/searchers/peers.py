@@ -129,10 +129,10 @@ class Optuna:
                 self._live.append((params, trial))
                 return params
             self._tell(trial, known)
-        params = self._unseen.next()
-        if params is not None:
-            self._live.append((params, None))
-        return params
+        drawn = self._unseen.next()
+        if drawn is not None:
+            self._live.append((drawn, None))
+        return drawn
 
     def _tell(self, trial: Any, cost: float | None) -> None:
         if cost is not None and math.isnan(cost):
@@ -172,7 +172,8 @@ def make(name: str, landscape: Landscape, budget: int, batch: int, seed: int) ->
         from tests.benchmarks.searchers.smac_peer import Smac
 
         return Smac(landscape, budget, batch, seed)
-    return {"random": RandomSearch, "rzero": RZero, "classic": ClassicRZero}[name](landscape, budget, batch, seed)
+    ours: dict[str, Callable[[Landscape, int, int, int], Searcher]] = {"random": RandomSearch, "rzero": RZero, "classic": ClassicRZero}
+    return ours[name](landscape, budget, batch, seed)
 
 
 NAMES = ("rzero", "classic", "random", "tpe", "gp", "nsga2", "smac")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from tests.benchmarks.searchers.landscapes import Landscape
-from tests.benchmarks.searchers.peers import make
+from tests.benchmarks.searchers.peers import Params, make
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,12 @@ def replay(landscape: Landscape, searcher: str, budget: int, batch: int, noise: 
     began = time.process_time()
     agent = make(searcher, landscape, budget, batch, seed)
     spent = time.process_time() - began
-    best, curve, seen, repeats = math.inf, [], set(), 0
+    best, repeats = math.inf, 0
+    curve: list[float] = []
+    seen: set[tuple[Any, ...]] = set()
     while len(curve) < budget:
         began = time.process_time()
-        asked = []
+        asked: list[Params] = []
         while len(asked) < min(batch, budget - len(curve)) and (params := agent.ask()) is not None:
             asked.append(params)
         spent += time.process_time() - began

@@ -65,10 +65,10 @@ class Smac:
                 return params
             known = self._observed.cost(params) if self._landscape.allowed(params) else math.nan
             self._tell(info, known if known is not None else math.nan)
-        params = self._unseen.next()
-        if params is not None:
-            self._live.append((params, None))
-        return params
+        drawn = self._unseen.next()
+        if drawn is not None:
+            self._live.append((drawn, None))
+        return drawn
 
     def _params(self, config: Any) -> dict[str, Any]:
         given = dict(config)

@@ -42,7 +42,8 @@ def never(_blocks: Sequence[Block], _alpha: float) -> bool:
 
 
 def speed_is_shown(blocks: Sequence[Block], alpha: float) -> bool:
-    return findings_of(blocks, *ARMS, METRICS[:1], alpha=alpha, tolerances={}, seed=0)[0].decided
+    ours, theirs = ARMS
+    return findings_of(blocks, ours, theirs, METRICS[:1], alpha=alpha, tolerances={}, seed=0)[0].decided
 
 
 def test_each_round_has_every_arm_once_and_traffic_of_its_own(tmp_path: Path) -> None:
@@ -84,9 +85,8 @@ def test_what_the_first_deployment_pays_once_is_not_expected_of_the_next(tmp_pat
 
 @pytest.mark.parametrize("after", [1, 4, 5])
 def test_stopped_anywhere_it_goes_on_where_it_was_and_ends_the_same(tmp_path: Path, after: int) -> None:
-    whole = Rounds(ARMS, RULES, store(tmp_path / "whole"), Lab(0.6)) if (tmp_path / "whole").mkdir() is None else None
-    assert whole is not None
-    expected = whole.run(speed_is_shown)
+    (tmp_path / "whole").mkdir()
+    expected = Rounds(ARMS, RULES, store(tmp_path / "whole"), Lab(0.6)).run(speed_is_shown)
     lab = Lab(0.6)
 
     def stops(arm: str, number: int, window: int) -> Block:

@@ -18,7 +18,7 @@ def llama_8b(**change: Any) -> ModelArchitecture:
     return from_config({**LLAMA_8B_CONFIG, **change}, "Llama-3.1-8B")
 
 
-def engine(share: float = 0.9, **change: Any) -> VllmSettings:
+def engine(share: Any = 0.9, **change: Any) -> VllmSettings:
     return VllmSettings(model="llama", gpu_memory_utilization=share, **{"max_model_len": 8192, **change})
 
 

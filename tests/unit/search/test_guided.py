@@ -26,7 +26,7 @@ def fitness(params: Any) -> float:
 def run(tournament: Tournament, score: Any = fitness, batch: int = 1) -> list[Candidate]:
     seen: list[Candidate] = []
     while not tournament.finished:
-        asked = []
+        asked: list[Candidate] = []
         while len(asked) < batch and (candidate := tournament.ask()) is not None:
             asked.append(candidate)
         for candidate in asked:
@@ -59,7 +59,8 @@ def scrambled(seed: int, order: int, asynchronous: bool, restored_after: int | N
     def fresh() -> Tournament:
         return Tournament(SearchSpace.from_specs(SPECS), SearchSettings(algorithm="rzero", seed=seed, generations=4, asynchronous=asynchronous))
 
-    tournament, rng, seen = fresh(), np.random.default_rng(order), []
+    tournament, rng = fresh(), np.random.default_rng(order)
+    seen: list[tuple[str, dict[str, Any]]] = []
     live: list[Candidate] = []
     elite = -float("inf")
     while not tournament.finished:
@@ -157,11 +158,10 @@ def test_a_restore_at_any_moment_changes_nothing(parameters: str, seed: int, at:
 
 
 def test_a_restore_between_proposals_of_one_screening_changes_nothing() -> None:
-    whole, steps = new(2, 60), []
-    for number in range(150):
-        state = json.loads(json.dumps(whole.state_dict())) if number > 140 else None
-        steps += [(state, proposed(whole, range(1), plain)[0])]
-    for state, following in steps[141:]:
+    whole = new(2, 60)
+    proposed(whole, range(141), plain)
+    steps = [(json.loads(json.dumps(whole.state_dict())), proposed(whole, range(1), plain)[0]) for _ in range(9)]
+    for state, following in steps:
         later = new(2, 60)
         later.load_state_dict(state)
         assert proposed(later, range(1), plain) == [following]

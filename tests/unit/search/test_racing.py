@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ def test_the_best_mean_never_loses(candidate: Estimate, rivals: list[Estimate], 
 
 
 def test_the_winner_is_sure_rather_than_lucky() -> None:
-    known = {"lucky": Estimate(1.2, 0.5, 3), "sure": Estimate(1.1, 0.01, 6), "once": Estimate(1.5, None)}
+    known: dict[Hashable, Estimate] = {"lucky": Estimate(1.2, 0.5, 3), "sure": Estimate(1.1, 0.01, 6), "once": Estimate(1.5, None)}
     assert winner(known) == "sure"
     assert set(tied_with("sure", known)) == {"lucky", "once"}
     assert winner({"a": Estimate(1.0, None), "b": Estimate(2.0, None)}) == "b"
