@@ -18,7 +18,7 @@ Member = tuple[str, dict[str, Any]]
 """Origin and parameters."""
 _TRIES = 200
 _ENUMERABLE = 100_000
-_CLOSING = 0.75
+_CLOSING = 0.8
 """From this share of the generations on two places of each are for measuring the best again, where there is noise."""
 _CLIMB = 0.25
 """The search climbs if its later half has raised the best measurement by more than so many standard deviations of the noise. Where nothing is
@@ -139,7 +139,7 @@ class ClassicBreeder:
 
 class GuidedBreeder:
     """R-Zero with a surrogate: see `guided.py`. The elite takes part in every tournament with what is known of it, and is only measured again
-    when a challenger comes close and measurements are noisy; while the search still climbs, not before its last quarter, for a repetition costs
+    when a challenger comes close and measurements are noisy; while the search still climbs, not before its last fifth, for a repetition costs
     a new configuration, and tells apart what will not be the best in the end."""
 
     one_by_one = True
@@ -151,7 +151,7 @@ class GuidedBreeder:
         self._confirmation = Confirmation()
 
     def plan(self, generations: int) -> None:
-        """As `Breeder` says: the last quarter of them is for telling the best apart."""
+        """As `Breeder` says: the last fifth of them is for telling the best apart."""
         self._settings = replace(self._settings, generations=generations)
 
     def take(self, params: Params) -> None:
@@ -177,7 +177,7 @@ class GuidedBreeder:
         return members
 
     def one(self, number: int, at: int, parents: list[dict[str, Any]], ledger: Ledger) -> Member | None:  # noqa: ARG002 - Breeder
-        """As `Breeder` says; the first place (in the last quarter of the generations the first two) is for the elite or its challenger if
+        """As `Breeder` says; the first place (in the last fifth of the generations the first two) is for the elite or its challenger if
         they must be measured again, the last for the fresh, the one before it for a step from the elite."""
         size = self._settings.tournament_size
         closing = number >= _CLOSING * self._settings.generations
