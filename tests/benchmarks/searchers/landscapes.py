@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.searchers.packed import opened
+from tests.benchmarks.searchers.packed import opened, stem
 from tune_gpu.config import ParameterSpec
 from tune_gpu.errors import UserError
 from tune_gpu.space import SearchSpace
@@ -63,7 +63,7 @@ def load(name: str) -> Landscape:
         raise UserError(f"landscape {name}: no such file; allowed are a .json or .json.gz file, a run's folder, hpobench:…, hpolib:…, nasbench201:…, bbob-mixint:F/DIM")
     try:
         with opened(path, "rb") as file:
-            return _kernel(path.name.removesuffix(".gz").removesuffix(".json"), json.load(file))
+            return _kernel(stem(path), json.load(file))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"landscape {name}: {type(error).__name__} {error}; expected JSON with tune_params_keys and cache") from error
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.searchers.landscapes import Landscape
+from tests.benchmarks.searchers.packed import stem
 from tests.benchmarks.searchers.replay import Run
 
 _RESAMPLES = 1000
@@ -81,7 +82,7 @@ def markdown(found: Sequence[Row], budgets: Sequence[int]) -> str:
 
 def _short(file: str) -> str:
     """A file's or folder's name without its ending; any other landscape's name as it is (`bbob-mixint:2/10` is no path)."""
-    return Path(file).name.removesuffix(".gz").removesuffix(".json") if Path(file).exists() else file
+    return stem(Path(file)) if Path(file).exists() else file
 
 
 def line(found: Sequence[Row]) -> str:
