@@ -14,8 +14,10 @@ from click.testing import CliRunner
 
 from tests.benchmarks.searchers.__main__ import main
 from tests.benchmarks.searchers.landscapes import load
+from tests.benchmarks.searchers.peers import make
 from tests.benchmarks.searchers.replay import replay
 from tests.runs import ARTIFACTS, EXPERIMENT, WHOLE
+from tune_gpu.config import SearchSettings
 from tune_gpu.errors import UserError
 
 
@@ -68,6 +70,16 @@ def test_a_table_whose_best_is_zero_is_scaled_to_have_a_ratio(tmp_path: Path) ->
     path.write_text(json.dumps({"tune_params_keys": ["x"], "cache": {str(x): {"x": x, "time": float(x)} for x in range(5)}}))
     landscape = load(str(path))
     assert [landscape.cost({"x": x}) for x in range(5)] == [1.0, 1.5, 2.0, 2.5, 3.0]
+
+
+@pytest.mark.parametrize("name", ["rzero", "classic"])
+def test_r_zero_is_planned_for_the_budget_and_for_no_generation_more(file: Path, name: str) -> None:
+    landscape = load(str(file))
+    agent, evaluations = make(name, landscape, budget=17, batch=1, seed=0), 0
+    while (params := agent.ask()) is not None:
+        agent.tell(params, landscape.cost(params))
+        evaluations += 1
+    assert 17 <= evaluations < 17 + SearchSettings().tournament_size
 
 
 @pytest.mark.parametrize(("name", "text"), [("kept", Path.read_text), ("kept.gz", lambda path: gzip.decompress(path.read_bytes()).decode())])
