@@ -86,6 +86,7 @@ class RZeroSearch(Searcher):
         self._live: dict[str, Candidate] = {}
         self._suggested: set[str] = set()  # every trial that was ever given a candidate
         self._given_back: list[Candidate] = []
+        self._most_in_flight: int | None = None
         self._tune_restores = self._space_is_tunes = False
         if tournament is None and space is not None:
             self._begin({name: _spec(name, values) for name, values in space.items()})
@@ -110,6 +111,15 @@ class RZeroSearch(Searcher):
         self.__dict__.update(state)
         self._tune_restores = True
 
+    def set_max_concurrency(self, max_concurrent: int) -> bool:
+        """Tune's `max_concurrent_trials` (a `ConcurrencyLimiter`). The limit is kept here, by the trials that are in flight here.
+
+        The limiter's own set of live trials is in a third file of Tune's state. After a kill that may be older than the others, and a
+        restored limiter then waits for trials that have ended, and does not pass on the results of those that it has not heard of.
+        """
+        self._most_in_flight = max_concurrent
+        return True
+
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
         """Tune's own metric and mode, where the searcher was made without; and its `param_space`, if there is no space yet.
 
@@ -129,9 +139,11 @@ class RZeroSearch(Searcher):
         return self._space_is_tunes or not (domains or grids)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # Ray answers "FINISHED" too
-        """The next candidate, null while results are awaited, FINISHED after the last. Raises UserError without a metric and a mode."""
+        """The next candidate, null while results are awaited or as many are in flight as may be, FINISHED after the last. Raises UserError without a metric and a mode."""
         if not self._metric or self._mode not in ("max", "min"):
             raise UserError(f"RZeroSearch has metric={self._metric}, mode={self._mode}: give both, to it or to TuneConfig; mode is max or min")
+        if self._most_in_flight is not None and len(self._live) >= self._most_in_flight:
+            return None
         candidate = self._next_candidate()
         if candidate is None:
             # Null with nothing in flight would hang Tune without a word.

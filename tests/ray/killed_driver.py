@@ -1,13 +1,16 @@
 """A driver that a trial kills: `python -m tests.ray.killed_driver FOLDER run|resume ALGORITHM`.
 
 Every evaluation writes its candidate into FOLDER/log; in `run` the second of generation 3 kills the driver with SIGKILL, as soon as
-Tune has kept that it is in flight (Tune writes its files one by one and not atomically: a driver killed while it writes may leave half of one).
+Tune has kept that it is in flight, in all three files of its state, and before it writes them again (it writes them one by one and not
+atomically: a driver killed while it writes may leave half of one, which Tune itself cannot read).
 """
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
+import pickle
 import signal
 import sys
 import time
@@ -21,6 +24,8 @@ from tune_gpu.config import SearchSettings
 from tune_gpu.rzero import RZeroScheduler, RZeroSearch
 from tune_gpu.tune_state import kept_trials
 
+STUCK_S = 90.0
+"""A driver that has not ended by then says on stderr where it is."""
 SPACE: dict[str, list[Any]] = {"util": [0.30, 0.35, 0.40, 0.45, 0.50, 0.55, 0.60], "size": ["tiny", "base", "small"]}
 
 
@@ -47,21 +52,30 @@ class Logged(tune.Trainable):
         with (self._folder / "log").open("a") as log:
             log.write(f"{candidate['candidate_id']} {candidate['params']}\n")
         if self._victim and candidate["generation"] == 3 and candidate["candidate_id"].endswith("c1"):
-            while not self._is_kept(candidate["candidate_id"]):
+            began = time.time()
+            while not self._is_kept(candidate["candidate_id"], began):
                 time.sleep(0.01)
             os.kill(self._victim, signal.SIGKILL)
         return {"score": score(candidate["params"]), "done": True}
 
-    def _is_kept(self, candidate_id: str) -> bool:
+    def _is_kept(self, candidate_id: str, began: float) -> bool:
+        """In the state that Tune has written since then: its trials, its searcher's, and that of what it wraps the searcher in."""
+        kept = self._folder / "r"
         try:
-            [search] = [json.loads(path.read_text()) for path in (self._folder / "r").glob("searcher-state-*")]
-        except ValueError:
+            [search] = kept.glob("searcher-state-*")
+            [wrapped] = kept.glob("search_gen_state-*")
+            [trials] = kept.glob("experiment_state-*")
+            live = json.loads(search.read_text())["live"]
+            pickle.loads(wrapped.read_bytes())
+        except (ValueError, EOFError, pickle.UnpicklingError):
             return False
-        return candidate_id in search["live"].values() and any(trial.trial_id in search["live"] for trial in kept_trials(self._folder / "r"))
+        written = min(path.stat().st_mtime for path in (search, wrapped, trials))
+        return written > began and candidate_id in live.values() and any(trial.trial_id in live for trial in kept_trials(kept))
 
 
 def main(folder: Path, action: str, algorithm: str) -> None:
-    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "0.2"
+    faulthandler.dump_traceback_later(STUCK_S)
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1"
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     trainable = tune.with_parameters(Logged, folder=str(folder), victim=os.getpid() if action == "run" else 0)
     if action == "run":

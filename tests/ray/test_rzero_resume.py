@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ray.killed_driver import SPACE, score, settings
+from tests.ray.killed_driver import SPACE, STUCK_S, score, settings
 from tune_gpu.config import ParameterSpec
 from tune_gpu.space import SearchSpace
 from tune_gpu.tournament import Result, Tournament
@@ -29,7 +29,12 @@ def uninterrupted(algorithm: str) -> list[str]:
 
 def drive(folder: Path, action: str, algorithm: str) -> int:
     command = [sys.executable, "-m", "tests.ray.killed_driver", str(folder), action, algorithm]
-    return subprocess.run(command, timeout=100, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode
+    said = folder / f"{action}.txt"
+    with said.open("w") as output:
+        try:
+            return subprocess.run(command, timeout=STUCK_S + 10, stdout=output, stderr=output, check=False).returncode
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"{action} does not end:\n{said.read_text()[-4000:]}")
 
 
 @pytest.mark.parametrize("algorithm", ["rzero", "classic"])

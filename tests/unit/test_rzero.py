@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from ray import cloudpickle, tune
 from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from tune_gpu.config import ParameterSpec, SearchSettings
 from tune_gpu.errors import UserError
@@ -178,13 +179,17 @@ def test_results_of_trials_of_others_are_ignored() -> None:
 
 
 def half_way(**changes: Any) -> RZeroSearch:
-    """Generation 0 is measured, two of generation 1 are in flight."""
     search = search_of(**changes)
+    begin(search)
+    return search
+
+
+def begin(search: Searcher) -> None:
+    """Generation 0 is measured, two of generation 1 are in flight."""
     for number in range(4):
-        search.suggest(f"t{number}")
+        assert isinstance(search.suggest(f"t{number}"), dict)
         if number < 2:
             search.on_trial_complete(f"t{number}", {"score": float(number)})
-    return search
 
 
 def test_restored_by_hand_it_suggests_again_what_was_in_flight(tmp_path: Path) -> None:
@@ -245,6 +250,23 @@ def test_a_trial_that_ended_after_the_searchers_state_was_written_gives_its_resu
     assert [later.candidate_of(trial_id) for trial_id in ("t2", "t3")] == [None, None]
     told = [result for _, result in later.tournament.history[2:]]
     assert [(result.fitness, result.transient) for result in told] == [(5.0, False), (None, True)], "an error says nothing of its candidate"
+
+
+def test_tunes_limit_holds_by_what_is_in_flight_here_also_where_the_limiters_own_state_is_older(tmp_path: Path) -> None:
+    search = search_of()
+    limiter = ConcurrencyLimiter(search, 2)
+    begin(limiter)
+    assert limiter.suggest("t4") is None, "two are in flight"
+    older = limiter.get_state()
+    limiter.on_trial_complete("t2", {"score": 2.0})
+    assert isinstance(limiter.suggest("t4"), dict)
+    kept = [*ENDED, ("t2", "TERMINATED", {}, {"score": 2.0}), ("t3", "RUNNING", {}, {}), ("t4", "RUNNING", {}, {})]
+    later = ConcurrencyLimiter(keep(tmp_path, search, *kept), 2)
+    later.set_state(older)
+    assert later.suggest("u0") is None, "Tune runs two again"
+    later.on_trial_complete("t4", {"score": 4.0})
+    assert isinstance(later.suggest("u0"), dict)
+    assert later.suggest("u1") is None
 
 
 def test_a_trial_that_began_after_the_searchers_state_was_written_is_taken_over(tmp_path: Path) -> None:
