@@ -18,11 +18,13 @@ Member = tuple[str, dict[str, Any]]
 """Origin and parameters."""
 _TRIES = 200
 _ENUMERABLE = 100_000
-_CLOSING = 0.8
-"""From this share of the generations on two places of each are for measuring the best again, where there is noise."""
+_CLOSING, _LAST = 0.8, 0.9
+"""From these shares of the generations on places are for measuring the best again, where there is noise: see `GuidedBreeder._places`."""
 _CLIMB = 0.25
 """The search climbs if its later half has raised the best measurement by more than so many standard deviations of the noise. Where nothing is
 better than anything else, every third search seems to, by luck: the others confirm meanwhile."""
+_STEEP = 2.0
+"""It climbs steeply if by more than so many: what it has yet to find is worth more than to tell apart what it has."""
 
 
 class Breeder(Protocol):
@@ -139,8 +141,8 @@ class ClassicBreeder:
 
 class GuidedBreeder:
     """R-Zero with a surrogate: see `guided.py`. The elite takes part in every tournament with what is known of it, and is only measured again
-    when a challenger comes close and measurements are noisy; while the search still climbs, not before its last fifth, for a repetition costs
-    a new configuration, and tells apart what will not be the best in the end."""
+    when a challenger comes close and measurements are noisy; while the search still climbs, not before its last fifth (steeply: tenth), for a
+    repetition costs a new configuration, and tells apart what will not be the best in the end."""
 
     one_by_one = True
 
@@ -177,12 +179,10 @@ class GuidedBreeder:
         return members
 
     def one(self, number: int, at: int, parents: list[dict[str, Any]], ledger: Ledger) -> Member | None:  # noqa: ARG002 - Breeder
-        """As `Breeder` says; the first place (in the last fifth of the generations the first two) is for the elite or its challenger if
-        they must be measured again, the last for the fresh, the one before it for a step from the elite."""
+        """As `Breeder` says; the first places are for the elite and its challenger if they must be measured again, the last for the fresh,
+        the one before it for a step from the elite."""
         size = self._settings.tournament_size
-        closing = number >= _CLOSING * self._settings.generations
-        places = self._settings.elites * (2 if closing else 1)
-        if number > 0 and at < min(places, size - self._settings.fresh) and (closing or not self._climbs()):
+        if number > 0 and at < min(self._places(number), size - self._settings.fresh):
             for params in self._confirmation.contenders():
                 if not self._guided.awaits(params):
                     return "elite", params
@@ -192,10 +192,20 @@ class GuidedBreeder:
             member = self._guided.propose(list(parents), fresh=fresh, step=step, exact=self._confirmation.exact)
         return ("initial", member[1]) if member and number == 0 else member
 
-    def _climbs(self) -> bool:
-        """Whether what is new still raises the best by more than noise does: see `_CLIMB`."""
+    def _places(self, number: int) -> int:
+        """How many of a generation are for measuring again: one, or none while the search climbs; in the last fifth of the generations two, or
+        none while it climbs steeply; in the last tenth then one."""
+        most, elites = self._settings.generations, self._settings.elites
+        if number < _CLOSING * most:
+            return 0 if self._climbs(_CLIMB) else elites
+        if not self._climbs(_STEEP):
+            return 2 * elites
+        return elites if number >= _LAST * most else 0
+
+    def _climbs(self, deviations: float) -> bool:
+        """Whether what is new still raises the best by more than so many standard deviations of the noise."""
         noise = self._confirmation.noise
-        return noise is not None and self._confirmation.noisy and self._guided.progress() > _CLIMB * noise
+        return noise is not None and self._confirmation.noisy and self._guided.progress() > deviations * noise
 
     def winner(self, ledger: Ledger) -> Standing | None:
         """The highest lower confidence bound where there is noise, else the highest mean."""
