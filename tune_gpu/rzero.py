@@ -63,6 +63,8 @@ class RZeroSearch(Searcher):
         UserError: an empty space, a domain that R-Zero cannot search, or a point outside the space.
     """
 
+    _most_in_flight: int | None = None  # here, for what an earlier version pickled has none
+
     def __init__(
         self,
         space: Space | None = None,
@@ -86,7 +88,6 @@ class RZeroSearch(Searcher):
         self._live: dict[str, Candidate] = {}
         self._suggested: set[str] = set()  # every trial that was ever given a candidate
         self._given_back: list[Candidate] = []
-        self._most_in_flight: int | None = None
         self._tune_restores = self._space_is_tunes = False
         if tournament is None and space is not None:
             self._begin({name: _spec(name, values) for name, values in space.items()})
@@ -139,7 +140,10 @@ class RZeroSearch(Searcher):
         return self._space_is_tunes or not (domains or grids)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # Ray answers "FINISHED" too
-        """The next candidate, null while results are awaited or as many are in flight as may be, FINISHED after the last. Raises UserError without a metric and a mode."""
+        """The next candidate, null while results are awaited or as many are in flight as may be, FINISHED after the last.
+
+        Raises UserError without a metric and a mode.
+        """
         if not self._metric or self._mode not in ("max", "min"):
             raise UserError(f"RZeroSearch has metric={self._metric}, mode={self._mode}: give both, to it or to TuneConfig; mode is max or min")
         if self._most_in_flight is not None and len(self._live) >= self._most_in_flight:
