@@ -19,7 +19,7 @@ Member = tuple[str, dict[str, Any]]
 _TRIES = 200
 _ENUMERABLE = 100_000
 _CLOSING, _LAST = 0.8, 0.9
-"""From these shares of the generations on places are for measuring the best again, where there is noise: see `GuidedBreeder._places`."""
+"""From these shares of the generations on places are for measuring the best again, where there is noise: see `GuidedBreeder._confirms`."""
 _CLIMB = 0.25
 """The search climbs if its later half has raised the best measurement by more than so many standard deviations of the noise. Where nothing is
 better than anything else, every third search seems to, by luck: the others confirm meanwhile."""
@@ -182,7 +182,7 @@ class GuidedBreeder:
         """As `Breeder` says; the first places are for the elite and its challenger if they must be measured again, the last for the fresh,
         the one before it for a step from the elite."""
         size = self._settings.tournament_size
-        if number > 0 and at < min(self._places(number), size - self._settings.fresh):
+        if self._confirms(number, at):
             for params in self._confirmation.contenders():
                 if not self._guided.awaits(params):
                     return "elite", params
@@ -192,15 +192,14 @@ class GuidedBreeder:
             member = self._guided.propose(list(parents), fresh=fresh, step=step, exact=self._confirmation.exact)
         return ("initial", member[1]) if member and number == 0 else member
 
-    def _places(self, number: int) -> int:
-        """How many of a generation are for measuring again: one, or none while the search climbs; in the last fifth of the generations two, or
-        none while it climbs steeply; in the last tenth then one."""
-        most, elites = self._settings.generations, self._settings.elites
-        if number < _CLOSING * most:
-            return 0 if self._climbs(_CLIMB) else elites
-        if not self._climbs(_STEEP):
-            return 2 * elites
-        return elites if number >= _LAST * most else 0
+    def _confirms(self, number: int, at: int) -> bool:
+        """Whether this place of a generation is for measuring again: the first, but none while the search climbs; in the last fifth of the
+        generations the first two, but none while it climbs steeply; in the last tenth then the first. Never one that is for the fresh."""
+        s = self._settings
+        closing, last = number >= _CLOSING * s.generations, number >= _LAST * s.generations
+        if number == 0 or at >= min(s.elites * (2 if closing else 1), s.tournament_size - s.fresh):
+            return False
+        return (last and at < s.elites) or not self._climbs(_STEEP if closing else _CLIMB)
 
     def _climbs(self, deviations: float) -> bool:
         """Whether what is new still raises the best by more than so many standard deviations of the noise."""
