@@ -58,9 +58,11 @@ class RZeroSearch(Searcher):
         again: asked about a candidate whose trial ended without any result; true: it is suggested once more, as a new trial.
         on_result: called with each result before the search hears of it (a journal, say); the last argument is Tune's result.
         points_to_evaluate: tried first; the first of them is the baseline.
+        evaluated_rewards: the metric of each of these points, where they were tried elsewhere before: they are then known, and not tried
+            again but to be confirmed. `add_evaluated_point` and `add_evaluated_trials` tell such results too, before the first suggestion.
 
     Raises:
-        UserError: an empty space, a domain that R-Zero cannot search, or a point outside the space.
+        UserError: an empty space, a domain that R-Zero cannot search, a point outside the space, or not as many rewards as points.
     """
 
     _most_in_flight: int | None = None  # here, for what an earlier version pickled has none
@@ -78,11 +80,16 @@ class RZeroSearch(Searcher):
         on_result: OnResult | None = None,
         again: Callable[[Candidate], bool] | None = None,
         points_to_evaluate: Sequence[Mapping[str, Any]] = (),
+        evaluated_rewards: Sequence[float] | None = None,
     ) -> None:
         super().__init__(metric=metric, mode=mode)
         self._settings = settings or SearchSettings(seed=seed)
         self._length_is_tunes = settings is None and tournament is None
-        self._points = [flatten_dict(dict(point)) for point in points_to_evaluate]
+        rewards = list(evaluated_rewards) if evaluated_rewards is not None else []
+        if evaluated_rewards is not None and len(rewards) != len(points_to_evaluate):
+            raise UserError(f"evaluated_rewards: {len(rewards)} for {len(points_to_evaluate)} points_to_evaluate; give one for each")
+        self._points = [flatten_dict(dict(point)) for point in points_to_evaluate[len(rewards):]]
+        self._from_elsewhere: list[tuple[Mapping[str, Any], float | None]] = []  # the first suggestion tells them: only then are metric and mode known
         self._tournament = tournament
         self._wrap, self._on_result, self._again = wrap, on_result, again
         self._live: dict[str, Candidate] = {}
@@ -91,6 +98,8 @@ class RZeroSearch(Searcher):
         self._tune_restores = self._space_is_tunes = False
         if tournament is None and space is not None:
             self._begin({name: _spec(name, values) for name, values in space.items()})
+        for point, reward in zip(points_to_evaluate, rewards, strict=False):
+            self.add_evaluated_point(point, reward)
 
     @property
     def tournament(self) -> Tournament:
@@ -109,7 +118,7 @@ class RZeroSearch(Searcher):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Only `Tuner.restore` makes a searcher from a pickle, and it runs the unfinished trials again itself, under their own ids."""
-        self.__dict__.update(state)
+        self.__dict__.update({"_from_elsewhere": []} | state)  # an earlier version's has none
         self._tune_restores = True
 
     def set_max_concurrency(self, max_concurrent: int) -> bool:
@@ -185,7 +194,46 @@ class RZeroSearch(Searcher):
             self._given_back.insert(0, candidate)
         return candidate is not None
 
+    def add_evaluated_point(
+        self, parameters: Mapping[str, Any], value: float, error: bool = False, pruned: bool = False,
+        intermediate_values: list[float] | None = None,
+    ) -> None:
+        """A result from elsewhere (Tune's `add_evaluated_trials` calls this for each trial of an earlier experiment, say).
+
+        Args:
+            parameters: of the space; Tune's constants beside them do not matter.
+            value: of the metric; NaN: it failed.
+            error: it failed.
+            pruned: what it had reached counts.
+            intermediate_values: do not matter.
+
+        Raises:
+            UserError: the search has begun, or is for several objectives (a point has one value), or (at the first suggestion, where
+                Tune tells the space) the point is outside the space.
+        """
+        if self._suggested or self._given_back:
+            raise UserError("add_evaluated_point: results from elsewhere are told before the first suggestion; this search has begun")
+        if objectives := self._objectives:
+            raise UserError(f"add_evaluated_point: it tells one value, and search.objectives wants {', '.join(objectives)}; give the point to points_to_evaluate")
+        if self._tournament is not None:
+            self._tournament.space.own(self._searched(parameters))
+        self._from_elsewhere.append((parameters, None if error else value))
+
+    @property
+    def _objectives(self) -> Mapping[str, str]:
+        return (self._tournament.settings if self._tournament else self._settings).objectives
+
+    def _searched(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Without what is constant, or somebody else's."""
+        return {name: value for name, value in flatten_dict(dict(parameters)).items() if name in self.tournament.space.names}
+
+    def _tell_from_elsewhere(self) -> None:
+        told, self._from_elsewhere = self._from_elsewhere, []
+        for parameters, value in told:
+            self.tournament.know(self._searched(parameters), self.read({self._metric or "": value}))
+
     def _next_candidate(self) -> Candidate | None:
+        self._tell_from_elsewhere()
         return self._given_back.pop(0) if self._given_back else self.tournament.ask()
 
     def candidate_of(self, trial_id: str) -> Candidate | None:
@@ -208,7 +256,7 @@ class RZeroSearch(Searcher):
     def read(self, result: Mapping[str, Any]) -> Result:
         """What a report of a trial says to the search: higher fitness is better, whatever the mode."""
         value, status = _number(result.get(self._metric or "")), result.get("status")
-        wanted = (self._tournament.settings if self._tournament else self._settings).objectives
+        wanted = self._objectives
         objectives = {name: number for name in wanted if (number := _number(result.get(name))) is not None}
         if value is not None and len(objectives) < len(wanted):
             value, status = None, status if status in ("infeasible", "failed") else "ok"
@@ -223,6 +271,8 @@ class RZeroSearch(Searcher):
 
     def save(self, checkpoint_path: str) -> None:
         """Tune's checkpoint of the searcher, as JSON."""
+        if self._metric and self._mode:
+            self._tell_from_elsewhere()
         state = {
             "tournament": self.tournament.state_dict(), "planned": self.tournament.total_evaluations,
             "live": {trial_id: candidate.candidate_id for trial_id, candidate in self._live.items()},
@@ -239,6 +289,7 @@ class RZeroSearch(Searcher):
         state = json.loads(Path(checkpoint_path).read_text())
         if self._length_is_tunes:
             self.tournament.plan(int(state["planned"]))
+        self._from_elsewhere = []  # the state has them
         self.tournament.load_state_dict(state["tournament"])
         live = {trial_id: self.tournament.candidate(candidate_id) for trial_id, candidate_id in state["live"].items()}
         self._live = live if self._tune_restores else {}

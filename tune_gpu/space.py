@@ -176,6 +176,12 @@ class SearchSpace:
             elif params[name] not in parameter:
                 raise UserError(f"{name}={params[name]}: allowed: {parameter.allowed()}")
 
+    def own(self, params: Params) -> dict[str, Any]:
+        """The configuration, NumPy's scalars as Python's own: they would be no JSON. Raises UserError as `check`."""
+        plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in params.items()}
+        self.check(plain)
+        return plain
+
     def __contains__(self, params: object) -> bool:
         try:
             self.check(params)  # type: ignore[arg-type]

@@ -71,11 +71,11 @@ class Tournament:
         for origin, name, params in [*([("baseline", "baseline", baseline)] if baseline is not None else []),
                                      *(("initial", f"points[{i}]", point) for i, point in enumerate(points))]:
             try:
-                space.check(params)
+                own = space.own(params)
             except UserError as error:
                 raise UserError(f"{name}.{error}") from error
-            if all(space.key(params) != space.key(other) for _, other in self._given):
-                self._given.append((origin, dict(params)))
+            if all(space.key(own) != space.key(other) for _, other in self._given):
+                self._given.append((origin, own))
         self._space, self._settings = space, settings
         self._order_key = order_key or (lambda _params: 0)
         self._rng = np.random.default_rng(settings.seed)
@@ -83,6 +83,7 @@ class Tournament:
             ClassicBreeder(space, settings, self._rng)
         wanted = settings.asynchronous
         self._asynchronous = self._breeder.one_by_one and (order_key is None if wanted is None else wanted)
+        self._known: list[tuple[dict[str, Any], Result]] = []
         self._results: dict[str, Result] = {}
         self._candidates: dict[str, Candidate] = {}
         self._generations: list[list[str]] = []
@@ -92,6 +93,11 @@ class Tournament:
         self._ledger = Ledger(space)
         self.ended_because: str | None = None
         """Why no more is proposed: `generations` or `space exhausted`; null while it goes on."""
+
+    @property
+    def space(self) -> SearchSpace:
+        """What may be proposed."""
+        return self._space
 
     @property
     def settings(self) -> SearchSettings:
@@ -116,6 +122,23 @@ class Tournament:
             self._breeder.plan(needed)
             if self._ending and self._ending[0] == "generations":
                 self._ending = self.ended_because = None
+
+    def know(self, params: Params, result: Result) -> None:
+        """A result from elsewhere (an earlier search, say): it counts as measured, is not proposed but to be confirmed, and takes no evaluation.
+
+        Raises:
+            UserError: the search has begun, or the configuration is outside its space.
+            ValueError: it is ok and lacks an objective.
+        """
+        if self._candidates:
+            raise UserError("results from elsewhere are told before the first proposal; this search has begun")
+        params = self._space.own(params)
+        self._want_objectives(str(params), result)
+        self._known.append((params, result))
+        self._ledger.take(params)
+        self._breeder.take(params)
+        self._ledger.tell(params, result)
+        self._breeder.tell(params, result)
 
     @property
     def finished(self) -> bool:
@@ -154,15 +177,18 @@ class Tournament:
             raise KeyError(f"{candidate_id} was never proposed")
         if candidate_id in self._results:
             raise ValueError(f"{candidate_id} has a result already")
-        missing = [name for name in self._settings.objectives if result.status == "ok" and name not in result.objectives]
-        if missing:
-            raise ValueError(f"{candidate_id} is ok and has no {', '.join(missing)}: search.objectives wants each of them")
+        self._want_objectives(candidate_id, result)
         candidate = self._candidates[candidate_id]
         self._results[candidate_id] = result
         self._ledger.tell(candidate.params, result)
         self._breeder.tell(candidate.params, result)
         while len(self._survivors) < len(self._generations) and self._decided(len(self._survivors)):
             self._survivors.append(self._tournament_winners(len(self._survivors)))
+
+    def _want_objectives(self, what: str, result: Result) -> None:
+        missing = [name for name in self._settings.objectives if result.status == "ok" and name not in result.objectives]
+        if missing:
+            raise ValueError(f"{what} is ok and has no {', '.join(missing)}: search.objectives wants each of them")
 
     def candidate(self, candidate_id: str) -> Candidate:
         """One that was proposed. Raises KeyError for any other."""
@@ -286,17 +312,22 @@ class Tournament:
             "rng": self._rng.bit_generator.state, "candidates": [asdict(c) for c in self._candidates.values()],
             "results": {i: asdict(r) for i, r in self._results.items()}, "generations": self._generations, "queue": self._queue,
             "survivors": self._survivors, "breeder": self._breeder.state(), "ended_because": self.ended_because,
-            "ending": self._ending,
+            "ending": self._ending, "known": [[params, asdict(result)] for params, result in self._known],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where a saved search was. Raises UserError for another version, another space or other settings."""
+        """Go on where a saved search was. Raises UserError for another version, another space, other settings or other `know`n results."""
         if state.get("version") != STATE_VERSION:
             raise UserError(f"the saved search has version {state.get('version')}; this program reads {STATE_VERSION}")
         if state["space"] != self._space.fingerprint():
             raise UserError("the saved search belongs to another space; resume with the configuration of the run")
         if state["settings"] != asdict(self._settings):
             raise UserError("the saved search has other settings (search.*); resume with the configuration of the run")
+        known = [(dict(params), Result(**result)) for params, result in state.get("known", ())]
+        if self._known and self._known != known:
+            raise UserError("the saved search was told other results from elsewhere; resume it without any, or with the same")
+        for params, result in known[len(self._known):]:
+            self.know(params, result)
         self._candidates = {c["candidate_id"]: Candidate(**c) for c in state["candidates"]}
         self._results = {i: Result(**r) for i, r in state["results"].items()}
         self._generations = [list(ids) for ids in state["generations"]]

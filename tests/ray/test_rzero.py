@@ -76,6 +76,19 @@ def test_anyones_trainable_is_searched_in_14_trials(tmp_path: Path) -> None:
     assert best.fitness == (results.get_best_result("score", "max").metrics or {})["score"] == pytest.approx(score(best.params))
 
 
+def test_what_an_earlier_experiment_measured_is_not_tried_again(tmp_path: Path) -> None:
+    earlier = RZeroSearch(SPACE, metric="score", mode="max", seed=1)
+    fit(Toy, earlier, tmp_path)
+    search = RZeroSearch(SPACE, metric="score", mode="max", seed=2)
+    search.add_evaluated_trials(tune.ExperimentAnalysis(str(tmp_path / "r")), "score")
+    results = fit(Toy, search, tmp_path / "later")
+    assert len(results) == 1, "14 of the 15 are known"
+    assert len({tuple(params.values()) for params in proposals(earlier) + proposals(search)}) == 15
+    best = search.tournament.best()
+    assert best is not None
+    assert best.params == {"util": 0.45, "size": "tiny"}, "whichever experiment measured it"
+
+
 def test_side_by_side_proposes_the_same_as_one_by_one(tmp_path: Path) -> None:
     generations = SearchSettings(seed=4, asynchronous=False)  # else each proposal is made from whatever results are in
     alone, beside = (RZeroSearch(SPACE, metric="score", mode="max", settings=generations) for _ in range(2))

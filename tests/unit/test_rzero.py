@@ -9,8 +9,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from ray import cloudpickle, tune
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
@@ -173,6 +175,96 @@ def test_results_of_trials_of_others_are_ignored() -> None:
     search = search_of()
     search.on_trial_complete("stranger", {"score": 1.0})
     assert search.tournament.history == []
+
+
+# Results from elsewhere -------------------------------------------------------------------------------------------------------------
+
+ELSEWHERE = [{"x": 2, "mode": "a"}, {"x": 5, "mode": "b"}, {"x": 6, "mode": "b"}]
+
+
+def run_out(search: RZeroSearch) -> list[dict[str, Any]]:
+    """All that it suggests, measured at 10 - |x - 4|."""
+    given: list[dict[str, Any]] = []
+    while isinstance(suggested := search.suggest(f"t{len(given)}"), dict):
+        given.append(suggested)
+        search.on_trial_complete(f"t{len(given) - 1}", {"score": 10.0 - abs(suggested["x"] - 4)})
+    return given
+
+
+@pytest.mark.parametrize("algorithm", ["classic", "rzero"])
+def test_what_was_evaluated_elsewhere_is_known_and_not_tried_again(algorithm: str) -> None:
+    search = search_of(settings=SearchSettings(algorithm=algorithm, seed=0), points_to_evaluate=ELSEWHERE, evaluated_rewards=[8.0, 20.0, math.nan])
+    given = run_out(search)
+    assert ELSEWHERE[0] not in given, "known, and not the best"
+    assert ELSEWHERE[2] not in given, "it failed"
+    assert len({json.dumps(point) for point in given if point not in ELSEWHERE}) == 9, "the other nine of twelve"
+    again = given.count(ELSEWHERE[1])
+    known = {json.dumps(standing.params): standing.fitness for standing in search.tournament.standings()}
+    assert [known[json.dumps(point)] for point in ELSEWHERE] == [8.0, pytest.approx((20.0 + 9.0 * again) / (1 + again)), None]
+    assert (again > 0) == (algorithm == "classic"), "R-Zero measures the best again in each generation, the guided one only where there is noise"
+
+
+def test_in_mode_min_and_in_tunes_own_space_a_result_from_elsewhere_means_the_same() -> None:
+    search = RZeroSearch(settings=SearchSettings(seed=0), points_to_evaluate=[{"x": 1, "model": {"depth": 3}}], evaluated_rewards=[-5.0])
+    search.add_evaluated_point({"x": 2, "model": {"depth": 4}, "constant": 7}, 1.0)
+    search.add_evaluated_point({"x": 3, "model": {"depth": 4}, "constant": 7}, 1.0, error=True)
+    assert search.set_search_properties("loss", "min", {"x": tune.choice([1, 2, 3]), "model": {"depth": tune.choice([3, 4])}, "constant": 7})
+    assert isinstance(search.suggest("t0"), dict)
+    best = search.tournament.best()
+    assert best is not None
+    assert (best.params, best.fitness) == ({"x": 1, "model/depth": 3}, 5.0)
+    assert [standing.fitness for standing in search.tournament.standings()] == [5.0, -1.0, None]
+
+
+def test_the_trials_of_an_earlier_experiment_are_told_by_tunes_own_call() -> None:
+    trials = [Trial("made", config=point, stub=True) for point in ELSEWHERE]
+    for trial, status, result in zip(trials, (Trial.TERMINATED, Trial.TERMINATED, Trial.ERROR), (3.0, 4.0, 9.0), strict=True):
+        trial.status = status
+        trial.run_metadata.last_result = {"score": result, "done": True}
+    search = search_of()
+    search.add_evaluated_trials(trials, "score")
+    search.suggest("t0")
+    assert [(standing.params, standing.fitness) for standing in search.tournament.standings()] == [
+        (ELSEWHERE[1], 4.0), (ELSEWHERE[0], 3.0), (ELSEWHERE[2], None)]
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_restored_it_still_knows_what_it_was_told(begun: bool, tmp_path: Path) -> None:
+    search = search_of(settings=SearchSettings(seed=0), points_to_evaluate=ELSEWHERE, evaluated_rewards=[8.0, 7.0, 6.0])
+    if begun:
+        begin(search)
+    search.save(str(tmp_path / "s"))
+    told, untold = (search_of(settings=SearchSettings(seed=0), **given) for given in (
+        {"points_to_evaluate": ELSEWHERE, "evaluated_rewards": [8.0, 7.0, 6.0]}, {}))
+    for later in (told, untold):
+        later.restore(str(tmp_path / "s"))
+    proposed = [run_out(one) for one in (told, untold)]
+    assert proposed[0] == proposed[1]
+    assert not any(point in proposed[0] for point in ELSEWHERE)
+    standings = [[(s.params, s.fitness) for s in one.tournament.standings()] for one in (told, untold)]
+    assert standings[0] == standings[1]
+
+
+def test_results_from_elsewhere_that_cannot_be_told_are_refused_by_name() -> None:
+    with pytest.raises(UserError, match="evaluated_rewards: 1 for 3 points_to_evaluate"):
+        search_of(points_to_evaluate=ELSEWHERE, evaluated_rewards=[1.0])
+    with pytest.raises(UserError, match="x=7: allowed: 1, 2, 3"):
+        search_of().add_evaluated_point({"x": 7, "mode": "a"}, 1.0)
+    with pytest.raises(UserError, match="mode is missing"):
+        search_of().add_evaluated_point({"x": 1, "mood": "a"}, 1.0)
+    with pytest.raises(UserError, match="this search has begun"):
+        half_way().add_evaluated_point(ELSEWHERE[0], 1.0)
+    with pytest.raises(UserError, match=r"it tells one value, and search\.objectives wants wer"):
+        search_of(settings=SearchSettings(objectives={"wer": "min"})).add_evaluated_point(ELSEWHERE[0], 1.0)
+
+
+def test_points_of_numpys_numbers_are_kept_as_the_spaces_own(tmp_path: Path) -> None:
+    space = SPACE | {"share": tune.uniform(0.0, 4.0)}
+    search = search_of(space=space, points_to_evaluate=[{"x": np.int64(3), "mode": np.str_("b"), "share": np.float32(0.5)}])
+    search.add_evaluated_point({"x": np.int64(2), "mode": "a", "share": np.int64(1)}, np.float64(1.0))
+    assert search.suggest("t0") == {"x": 3, "mode": "b", "share": 0.5}
+    search.save(str(tmp_path / "s"))
+    assert json.loads((tmp_path / "s").read_text())["live"] == {"t0": "g0-c0"}
 
 
 # Saved and restored -----------------------------------------------------------------------------------------------------------------
