@@ -316,7 +316,7 @@ class Tournament:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where a saved search was. Raises UserError for another version, another space, other settings or other `know`n results."""
+        """Go on where a saved search was. Raises UserError for another version, another space, other settings or other results from elsewhere (`know`)."""
         if state.get("version") != STATE_VERSION:
             raise UserError(f"the saved search has version {state.get('version')}; this program reads {STATE_VERSION}")
         if state["space"] != self._space.fingerprint():

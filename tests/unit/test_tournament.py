@@ -201,6 +201,33 @@ def test_a_state_of_another_version_space_or_setting_is_refused() -> None:
             tournament.load_state_dict(state | change)
 
 
+@pytest.mark.parametrize("algorithm", ["classic", "rzero"])
+def test_what_is_known_from_elsewhere_is_part_of_a_saved_search(algorithm: str) -> None:
+    whole, later = (Tournament(space(), SearchSettings(algorithm=algorithm, seed=3)) for _ in range(2))
+    whole.know(BASELINE, Result("ok", 0.5, n_windows=1))
+    first = [whole.ask() for _ in range(2)]
+    for candidate in first:
+        assert candidate is not None
+        whole.tell(candidate.candidate_id, Result("ok", fitness(candidate.params), n_windows=1))
+    later.load_state_dict(json.loads(json.dumps(whole.state_dict())))
+    assert run(later) == (rest := run(whole))
+    assert BASELINE not in [candidate.params for candidate in (*first, *rest) if candidate and candidate.origin != "elite"]
+
+
+def test_results_from_elsewhere_that_do_not_fit_are_refused() -> None:
+    told = Tournament(space(), SearchSettings())
+    told.know(BASELINE, Result("ok", 0.5))
+    other = Tournament(space(), SearchSettings())
+    other.know(BASELINE, Result("ok", 0.6))
+    with pytest.raises(UserError, match="other results from elsewhere"):
+        other.load_state_dict(told.state_dict())
+    told.ask()
+    with pytest.raises(UserError, match="before the first proposal"):
+        told.know(BASELINE, Result("ok", 0.5))
+    with pytest.raises(ValueError, match="has no wer"):
+        Tournament(space(), SearchSettings(objectives={"wer": "min"})).know(BASELINE, Result("ok", 0.5))
+
+
 def test_results_for_what_was_never_proposed_are_refused() -> None:
     tournament = Tournament(space(), SearchSettings())
     with pytest.raises(KeyError, match="never proposed"):
