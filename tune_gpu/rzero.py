@@ -65,8 +65,6 @@ class RZeroSearch(Searcher):
         UserError: an empty space, a domain that R-Zero cannot search, a point outside the space, or not as many rewards as points.
     """
 
-    _most_in_flight: int | None = None  # here, for what an earlier version pickled has none
-
     def __init__(
         self,
         space: Space | None = None,
@@ -85,10 +83,9 @@ class RZeroSearch(Searcher):
         super().__init__(metric=metric, mode=mode)
         self._settings = settings or SearchSettings(seed=seed)
         self._length_is_tunes = settings is None and tournament is None
-        rewards = list(evaluated_rewards) if evaluated_rewards is not None else []
-        if evaluated_rewards is not None and len(rewards) != len(points_to_evaluate):
-            raise UserError(f"evaluated_rewards: {len(rewards)} for {len(points_to_evaluate)} points_to_evaluate; give one for each")
-        self._points = [flatten_dict(dict(point)) for point in points_to_evaluate[len(rewards):]]
+        if evaluated_rewards is not None and len(evaluated_rewards) != len(points_to_evaluate):
+            raise UserError(f"evaluated_rewards: {len(evaluated_rewards)} for {len(points_to_evaluate)} points_to_evaluate; give one for each")
+        self._points = [flatten_dict(dict(point)) for point in points_to_evaluate] if evaluated_rewards is None else []
         self._from_elsewhere: list[tuple[Mapping[str, Any], float | None]] = []  # the first suggestion tells them: only then are metric and mode known
         self._tournament = tournament
         self._wrap, self._on_result, self._again = wrap, on_result, again
@@ -96,10 +93,12 @@ class RZeroSearch(Searcher):
         self._suggested: set[str] = set()  # every trial that was ever given a candidate
         self._given_back: list[Candidate] = []
         self._tune_restores = self._space_is_tunes = False
+        self._most_in_flight: int | None = None
         if tournament is None and space is not None:
             self._begin({name: _spec(name, values) for name, values in space.items()})
-        for point, reward in zip(points_to_evaluate, rewards, strict=False):
-            self.add_evaluated_point(point, reward)
+        if evaluated_rewards is not None:
+            for point, reward in zip(points_to_evaluate, evaluated_rewards, strict=True):
+                self.add_evaluated_point(point, reward)
 
     @property
     def tournament(self) -> Tournament:
@@ -118,7 +117,7 @@ class RZeroSearch(Searcher):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Only `Tuner.restore` makes a searcher from a pickle, and it runs the unfinished trials again itself, under their own ids."""
-        self.__dict__.update({"_from_elsewhere": []} | state)  # an earlier version's has none
+        self.__dict__.update({"_most_in_flight": None, "_from_elsewhere": []} | state)  # an earlier version's has neither
         self._tune_restores = True
 
     def set_max_concurrency(self, max_concurrent: int) -> bool:

@@ -135,10 +135,8 @@ class Tournament:
         params = self._space.own(params)
         self._want_objectives(str(params), result)
         self._known.append((params, result))
-        self._ledger.take(params)
-        self._breeder.take(params)
-        self._ledger.tell(params, result)
-        self._breeder.tell(params, result)
+        self._take(params)
+        self._learn(params, result)
 
     @property
     def finished(self) -> bool:
@@ -180,10 +178,17 @@ class Tournament:
         self._want_objectives(candidate_id, result)
         candidate = self._candidates[candidate_id]
         self._results[candidate_id] = result
-        self._ledger.tell(candidate.params, result)
-        self._breeder.tell(candidate.params, result)
+        self._learn(candidate.params, result)
         while len(self._survivors) < len(self._generations) and self._decided(len(self._survivors)):
             self._survivors.append(self._tournament_winners(len(self._survivors)))
+
+    def _take(self, params: Params) -> None:
+        self._ledger.take(params)
+        self._breeder.take(params)
+
+    def _learn(self, params: Params, result: Result) -> None:
+        self._ledger.tell(params, result)
+        self._breeder.tell(params, result)
 
     def _want_objectives(self, what: str, result: Result) -> None:
         missing = [name for name in self._settings.objectives if result.status == "ok" and name not in result.objectives]
@@ -302,8 +307,7 @@ class Tournament:
             self._candidates[candidate.candidate_id] = candidate
             self._generations[number].append(candidate.candidate_id)
             self._queue.append(candidate.candidate_id)
-            self._ledger.take(params)
-            self._breeder.take(params)
+            self._take(params)
 
     def state_dict(self) -> dict[str, Any]:
         """All of it as JSON values, the random state included."""
@@ -324,20 +328,19 @@ class Tournament:
         if state["settings"] != asdict(self._settings):
             raise UserError("the saved search has other settings (search.*); resume with the configuration of the run")
         known = [(dict(params), Result(**result)) for params, result in state.get("known", ())]
-        if self._known and self._known != known:
+        if not self._known:
+            for params, result in known:
+                self.know(params, result)
+        elif self._known != known:
             raise UserError("the saved search was told other results from elsewhere; resume it without any, or with the same")
-        for params, result in known[len(self._known):]:
-            self.know(params, result)
         self._candidates = {c["candidate_id"]: Candidate(**c) for c in state["candidates"]}
         self._results = {i: Result(**r) for i, r in state["results"].items()}
         self._generations = [list(ids) for ids in state["generations"]]
         self._queue, self._survivors = list(state["queue"]), [list(ids) for ids in state["survivors"]]
         self.ended_because, self._ending = state["ended_because"], state["ending"] and tuple(state["ending"])
         for candidate in self._candidates.values():
-            self._ledger.take(candidate.params)
-            self._breeder.take(candidate.params)
+            self._take(candidate.params)
         for candidate, result in self.history:
-            self._ledger.tell(candidate.params, result)
-            self._breeder.tell(candidate.params, result)
+            self._learn(candidate.params, result)
         self._breeder.load(state["breeder"])
         self._rng.bit_generator.state = state["rng"]
