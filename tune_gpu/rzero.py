@@ -9,19 +9,24 @@
 
 Without `space` Tune's own `param_space` is used. The generation's barrier is inside: `suggest` answers null while results are awaited,
 and `Searcher.FINISHED` when all generations are over. Set `max_concurrent_trials`: without it Tune queues one pending trial of a custom
-searcher only. To resume after a kill exactly where it was, run with `TUNE_GLOBAL_CHECKPOINT_S=0` (Tune saves every 10 s otherwise).
+searcher only. To resume after a kill where it was, run with `TUNE_GLOBAL_CHECKPOINT_S=1` (Tune saves every 10 s otherwise; with 0 after
+every event, and a kill is then likely to hit it while it copies its own files, which it cannot read afterwards).
 """
 
 # ruff: noqa: ARG002 - Ray names the arguments of its hooks
 
 from __future__ import annotations
 
+import base64
+import copy
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from ray import cloudpickle
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.sample import Categorical, Domain, Float, Integer, LogUniform, Quantized, Uniform
@@ -32,13 +37,19 @@ from tune_gpu.errors import UserError
 from tune_gpu.search.racing import Estimate, has_lost, winner
 from tune_gpu.space import SearchSpace
 from tune_gpu.tournament import Candidate, Result, Tournament
+from tune_gpu.tune_length import asking_generator, wanted_evaluations
 from tune_gpu.tune_state import KeptTrial, kept_trials
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
     from ray.tune.experiment import Trial
+    from ray.tune.search.search_generator import SearchGenerator
 
 OnResult = Callable[[Candidate, Result, Mapping[str, Any] | None], None]
+_VAST = 1e150
+"""Numbers above cannot be squared."""
+_MadeOf = tuple[dict[str, ParameterSpec], SearchSettings, list[dict[str, Any]]]
+"""Parameters, settings and points."""
 Space = Mapping[str, Sequence[Any] | ParameterSpec | Domain]
 
 
@@ -52,17 +63,19 @@ class RZeroSearch(Searcher):
             configuration), `stderr` (standard error of the metric), `n_windows`, and in Pareto mode each of `settings.objectives`.
         mode: `max` or `min`.
         seed: of everything random, unless `settings` are given.
-        settings: R-Zero's sizes and seed. Without them a search is as long as Tune's `num_samples` says (-1: 14 evaluations).
+        settings: R-Zero's sizes and seed. Without them a search is as long as Tune's `num_samples` says, each time that it is run (-1: as long
+            as `time_budget_s`, or without one 14 evaluations).
         tournament: a search under way instead of a new one.
         wrap: suggest `{"candidate": {candidate_id, generation, origin, params}}` instead of the flat parameters.
         again: asked about a candidate whose trial ended without any result; true: it is suggested once more, as a new trial.
         on_result: called with each result before the search hears of it (a journal, say); the last argument is Tune's result.
-        points_to_evaluate: tried first; the first of them is the baseline.
+        points_to_evaluate: tried first; the first of them is the baseline. What a point leaves out is drawn at random.
         evaluated_rewards: the metric of each of these points, where they were tried elsewhere before: they are then known, and not tried
             again but to be confirmed. `add_evaluated_point` and `add_evaluated_trials` tell such results too, before the first suggestion.
 
     Raises:
-        UserError: an empty space, a domain that R-Zero cannot search, a point outside the space, or not as many rewards as points.
+        UserError: an empty space, a domain that R-Zero cannot search, points that are no list of configurations of the space, or not as
+            many rewards as points.
     """
 
     def __init__(
@@ -77,27 +90,31 @@ class RZeroSearch(Searcher):
         wrap: bool = False,
         on_result: OnResult | None = None,
         again: Callable[[Candidate], bool] | None = None,
-        points_to_evaluate: Sequence[Mapping[str, Any]] = (),
+        points_to_evaluate: Sequence[Mapping[str, Any]] | None = None,
         evaluated_rewards: Sequence[float] | None = None,
     ) -> None:
         super().__init__(metric=metric, mode=mode)
         self._settings = settings or SearchSettings(seed=seed)
         self._length_is_tunes = settings is None and tournament is None
-        if evaluated_rewards is not None and len(evaluated_rewards) != len(points_to_evaluate):
-            raise UserError(f"evaluated_rewards: {len(evaluated_rewards)} for {len(points_to_evaluate)} points_to_evaluate; give one for each")
-        self._points = [flatten_dict(dict(point)) for point in points_to_evaluate] if evaluated_rewards is None else []
+        points = _points(points_to_evaluate)
+        if evaluated_rewards is not None and len(evaluated_rewards) != len(points):
+            raise UserError(f"evaluated_rewards: {len(evaluated_rewards)} for {len(points)} points_to_evaluate; give one for each")
+        self._points = [flatten_dict(dict(point)) for point in points] if evaluated_rewards is None else []
         self._from_elsewhere: list[tuple[Mapping[str, Any], float | None]] = []  # the first suggestion tells them: only then are metric and mode known
         self._tournament = tournament
         self._wrap, self._on_result, self._again = wrap, on_result, again
         self._live: dict[str, Candidate] = {}
         self._suggested: set[str] = set()  # every trial that was ever given a candidate
+        self._errored: dict[str, str] = {}  # trial -> its candidate, where nothing was measured: Tune may run such a trial once more
         self._given_back: list[Candidate] = []
         self._tune_restores = self._space_is_tunes = False
         self._most_in_flight: int | None = None
+        self._generator: SearchGenerator | None = None
+        self._made_of: _MadeOf | None = None
         if tournament is None and space is not None:
             self._begin({name: _spec(name, values) for name, values in space.items()})
         if evaluated_rewards is not None:
-            for point, reward in zip(points_to_evaluate, evaluated_rewards, strict=True):
+            for point, reward in zip(points, evaluated_rewards, strict=True):
                 self.add_evaluated_point(point, reward)
 
     @property
@@ -108,17 +125,27 @@ class RZeroSearch(Searcher):
         return self._tournament
 
     def _begin(self, specs: Mapping[str, ParameterSpec]) -> None:
-        baseline = self._points[0] if self._points else None
-        self._tournament = Tournament(SearchSpace.from_specs(specs), self._settings, baseline=baseline, points=self._points[1:])
+        self._made_of = (dict(specs), self._settings, self._points)
+        space, rng = SearchSpace.from_specs(specs), np.random.default_rng(self._settings.seed)
+        points = [{**space.repaired(point, rng), **point} for point in self._points]
+        self._tournament = Tournament(space, self._settings, baseline=points[0] if points else None, points=points[1:])
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles the searcher with its Tuner; whoever listens to results stays behind."""
-        return self.__dict__ | {"_on_result": None, "_again": None}
+        return self.__dict__ | {"_on_result": None, "_again": None, "_generator": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Only `Tuner.restore` makes a searcher from a pickle, and it runs the unfinished trials again itself, under their own ids."""
-        self.__dict__.update({"_most_in_flight": None, "_from_elsewhere": []} | state)  # an earlier version's has neither
+        # An earlier version's has none of these.
+        self.__dict__.update({"_most_in_flight": None, "_from_elsewhere": [], "_errored": {}, "_generator": None, "_made_of": None} | state)
         self._tune_restores = True
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RZeroSearch:
+        """A copy is restored by Tune or by hand as what it is a copy of."""
+        copied = object.__new__(type(self))
+        memo[id(self)] = copied
+        copied.__dict__.update(copy.deepcopy(self.__getstate__(), memo))
+        return copied
 
     def set_max_concurrency(self, max_concurrent: int) -> bool:
         """Tune's `max_concurrent_trials` (a `ConcurrencyLimiter`). The limit is kept here, by the trials that are in flight here.
@@ -138,14 +165,37 @@ class RZeroSearch(Searcher):
         flat = flatten_dict(config, prevent_delimiter=True)
         grids = [name for name in flat if name.endswith("grid_search")]
         domains = {name: value for name, value in flat.items() if isinstance(value, Domain)}
-        if (self._tournament is None or self._space_is_tunes) and grids:
-            raise UserError(f"param_space: {', '.join(grids)}: R-Zero searches, it does not go through a grid; use tune.choice")
-        if self._tournament is None and domains:
-            self._begin({name: _spec(name, domain) for name, domain in domains.items()})
-            self._space_is_tunes = True
-        if self._length_is_tunes and self._tournament is not None and (wanted := spec.get("num_samples") or 0) > 0:
-            self._tournament.plan(wanted)
+        if (self._tournament is None or self._space_is_tunes) and (grids or domains):
+            self._search_in(domains, grids, flat)
+        if self._length_is_tunes and self._tournament is not None:
+            self._plan(wanted_evaluations(spec.get("num_samples"), spec.get("time_budget_s")))
         return self._space_is_tunes or not (domains or grids)
+
+    def _search_in(self, domains: Mapping[str, Domain], grids: Sequence[str], flat: Mapping[str, Any]) -> None:
+        """Tune's own space."""
+        if grids:
+            raise UserError(f"param_space: {', '.join(grids)}: R-Zero searches, it does not go through a grid; use tune.choice")
+        if inside := [name for name, value in flat.items() if _holds_domain(value)]:
+            raise UserError(f"param_space: {', '.join(inside)}: a domain within a list cannot be searched; give each a name of its own")
+        specs = {name: _spec(name, domain) for name, domain in domains.items()}
+        if self._tournament is None:
+            self._points = [{name: value for name, value in point.items() if name in domains or name not in flat} for point in self._points]
+            self._begin(specs)
+            self._space_is_tunes = True
+        elif SearchSpace.from_specs(specs).fingerprint() != self._tournament.space.fingerprint():
+            raise UserError("param_space: this search has begun in another one; give it the same, or make a new RZeroSearch")
+
+    def _plan(self, more: int | None) -> None:
+        """For so many evaluations, beside those of experiments before; Tune restores an experiment with its whole length."""
+        if more is not None:
+            self.tournament.plan(more + (0 if self._tune_restores else len(self.tournament.history)))
+
+    def _hear_of_tune(self) -> None:
+        """A search that runs in another experiment of Tune's than before, if in any, is for as many evaluations more."""
+        if self._length_is_tunes and (generator := asking_generator()) is not None and generator is not self._generator:
+            self._generator = generator
+            spec: dict[str, Any] = generator._experiment.public_spec if generator._experiment is not None else {}
+            self._plan(wanted_evaluations(generator.total_samples, spec.get("time_budget_s")))
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # Ray answers "FINISHED" too
         """The next candidate, null while results are awaited or as many are in flight as may be, FINISHED after the last.
@@ -154,6 +204,7 @@ class RZeroSearch(Searcher):
         """
         if not self._metric or self._mode not in ("max", "min"):
             raise UserError(f"RZeroSearch has metric={self._metric}, mode={self._mode}: give both, to it or to TuneConfig; mode is max or min")
+        self._hear_of_tune()
         if self._most_in_flight is not None and len(self._live) >= self._most_in_flight:
             return None
         candidate = self._next_candidate()
@@ -240,14 +291,20 @@ class RZeroSearch(Searcher):
         return self._live.get(trial_id)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """The final result of a trial; an error without a result says nothing of the candidate."""
+        """The final result of a trial; an error says nothing of the candidate the first time (see `Tournament.tell`), and less than a result that
+        Tune's `resume_errored` or `restart_errored` brings later."""
+        nothing = error or not result
         candidate = self._live.pop(trial_id, None)
+        if candidate is None and trial_id in self._errored and not nothing:
+            candidate = self.tournament.candidate(self._errored.pop(trial_id))
         if candidate is None:
             return
-        outcome = Result("failed", transient=True) if error or not result else self.read(result)
-        if (error or not result) and self._again is not None and self._again(candidate):
+        outcome = Result("failed", transient=True) if nothing or not result else self.read(result)
+        if nothing and self._again is not None and self._again(candidate):
             self.give_back([candidate])
             return
+        if nothing:
+            self._errored[trial_id] = candidate.candidate_id
         if self._on_result:
             self._on_result(candidate, outcome, result)
         self.tournament.tell(candidate.candidate_id, outcome)
@@ -259,40 +316,54 @@ class RZeroSearch(Searcher):
         objectives = {name: number for name in wanted if (number := _number(result.get(name))) is not None}
         if value is not None and len(objectives) < len(wanted):
             value, status = None, status if status in ("infeasible", "failed") else "ok"
-        windows = int(_number(result.get("n_windows")) or 1)
+        windows = max(1, int(_number(result.get("n_windows")) or 1))
         if value is None or status in ("infeasible", "failed"):
             # `ok` without a number: it ran, and missed what it is judged by.
             missed = status if status in ("infeasible", "failed") else "infeasible" if status == "ok" else "failed"
             violation = _number(result.get("violation")) or 0.0
             return Result(missed, n_windows=windows, violation=violation, transient=bool(result.get("transient")))
         stderr = _number(result.get("stderr"))
+        stderr = stderr if stderr is not None and 0.0 <= stderr < _VAST else None
         return Result("ok", -value if self._mode == "min" else value, stderr=stderr, n_windows=windows, objectives=objectives)
 
     def save(self, checkpoint_path: str) -> None:
         """Tune's checkpoint of the searcher, as JSON."""
+        if self._tournament is None:
+            Path(checkpoint_path).write_text(json.dumps({"tournament": None}))
+            return
         if self._metric and self._mode:
             self._tell_from_elsewhere()
+        made_of = base64.b64encode(cloudpickle.dumps((self._made_of, self._space_is_tunes))).decode() if self._made_of else None
         state = {
             "tournament": self.tournament.state_dict(), "planned": self.tournament.total_evaluations,
             "live": {trial_id: candidate.candidate_id for trial_id, candidate in self._live.items()},
             "given_back": [candidate.candidate_id for candidate in self._given_back], "suggested": sorted(self._suggested),
+            "errored": self._errored, "made_of": made_of,
         }
         Path(checkpoint_path).write_text(json.dumps(state))
 
     def restore(self, checkpoint_path: str) -> None:
-        """Go on from a checkpoint. What was in flight is suggested again, unless `Tuner.restore` runs those trials again by itself.
+        """Go on from a checkpoint. What was in flight is suggested again, unless `Tuner.restore` runs those trials again by itself. A searcher
+        that has no space yet takes space, settings and points from the checkpoint.
 
         Raises:
-            UserError: the checkpoint is of another version, space or settings.
+            UserError: the file is no checkpoint of this searcher, or one of another version, space or settings.
         """
-        state = json.loads(Path(checkpoint_path).read_text())
+        state = _saved(checkpoint_path)
+        if state["tournament"] is None:  # it was saved before Tune had told it what to search
+            return
+        if self._tournament is None and state.get("made_of"):
+            self._made_of, self._space_is_tunes = cloudpickle.loads(base64.b64decode(state["made_of"]))
+            specs, self._settings, self._points = self._made_of
+            self._begin(specs)
         if self._length_is_tunes:
-            self.tournament.plan(int(state["planned"]))
+            self.tournament.plan(int(state.get("planned") or 0))
         self._from_elsewhere = []  # the state has them
         self.tournament.load_state_dict(state["tournament"])
         live = {trial_id: self.tournament.candidate(candidate_id) for trial_id, candidate_id in state["live"].items()}
         self._live = live if self._tune_restores else {}
         self._suggested = {*live, *state.get("suggested", ())}
+        self._errored = dict(state.get("errored", {}))
         self._given_back = [] if self._tune_restores else list(live.values())
         self._given_back += [self.tournament.candidate(candidate_id) for candidate_id in state["given_back"]]
 
@@ -346,11 +417,15 @@ class RZeroScheduler(FIFOScheduler):
         window_budget: once so many windows have been reported, nobody gets more than `min_windows`.
 
     Raises:
-        UserError: fewer than 2 windows (one has no uncertainty), an alpha outside (0, 0.5), or a budget below 1.
+        UserError: a searcher that is no RZeroSearch (what wraps one will do), fewer than 2 windows (one has no uncertainty), an alpha outside (0, 0.5), or a budget below 1.
     """
 
     def __init__(self, search: RZeroSearch, *, min_windows: int = 2, alpha: float = 0.05, window_budget: int | None = None) -> None:
         super().__init__()
+        while not isinstance(search, RZeroSearch) and hasattr(search, "searcher"):  # a ConcurrencyLimiter, say
+            search = search.searcher
+        if not isinstance(search, RZeroSearch):
+            raise UserError(f"RZeroScheduler wants the RZeroSearch whose candidates race, not {type(search).__name__}; use another scheduler of Tune's")
         if min_windows < 2:
             raise UserError(f"min_windows={min_windows}: allowed is 2 or more, for one window has no uncertainty")
         if not 0.0 < alpha < 0.5:
@@ -443,9 +518,34 @@ def _number(value: Any) -> float | None:
         return None
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
+
+
+def _points(given: Any) -> Sequence[Mapping[str, Any]]:
+    """Raises UserError for what is no list of configurations."""
+    if given is None:
+        return ()
+    if not isinstance(given, Sequence) or not all(isinstance(point, Mapping) for point in given):
+        raise UserError(f"points_to_evaluate={given!r}: allowed is a list of configurations, such as [{{'x': 1}}]")
+    return given
+
+
+def _holds_domain(value: Any) -> bool:
+    """Whether a domain of Tune's is somewhere in this list."""
+    return isinstance(value, (list, tuple)) and any(isinstance(one, Domain) or _holds_domain(one) for one in value)
+
+
+def _saved(path: str) -> dict[str, Any]:
+    """A checkpoint's content. Raises UserError for a file that is none."""
+    try:
+        state = json.loads(Path(path).read_text())
+    except ValueError:
+        state = None
+    if not isinstance(state, dict) or "tournament" not in state:
+        raise UserError(f"{path}: this is no checkpoint of an RZeroSearch, or was not written to its end")
+    return state
 
 
 def _spec(name: str, given: Sequence[Any] | ParameterSpec | Domain) -> ParameterSpec:

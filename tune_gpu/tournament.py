@@ -91,6 +91,7 @@ class Tournament:
         self._survivors: list[list[str]] = []
         self._ending: tuple[str, int] | None = None  # why, and from which generation on each is one configuration, measured again
         self._ledger = Ledger(space)
+        self._excused: set[Hashable] = set()
         self.ended_because: str | None = None
         """Why no more is proposed: `generations` or `space exhausted`; null while it goes on."""
 
@@ -170,13 +171,23 @@ class Tournament:
         return self._candidates[self._queue.pop(0)] if self._queue else None
 
     def tell(self, candidate_id: str, result: Result) -> None:
-        """The result of a candidate that was asked for. Raises KeyError for one that was not, ValueError for a second result."""
+        """The result of a candidate that was asked for; one that says something may follow one that does not.
+
+        A transient failure says nothing of its configuration, which may be proposed once more; when that fails so too, it has failed.
+
+        Raises:
+            KeyError: it was not asked for.
+            ValueError: it has a result already, or this one lacks an objective.
+        """
         if candidate_id not in self._candidates or candidate_id in self._queue:
             raise KeyError(f"{candidate_id} was never proposed")
-        if candidate_id in self._results:
+        again = self._results.get(candidate_id)
+        if again is not None and (not again.transient or result.transient):
             raise ValueError(f"{candidate_id} has a result already")
         self._want_objectives(candidate_id, result)
         candidate = self._candidates[candidate_id]
+        if self._results.pop(candidate_id, None) is not None:
+            self._take(candidate.params)
         self._results[candidate_id] = result
         self._learn(candidate.params, result)
         while len(self._survivors) < len(self._generations) and self._decided(len(self._survivors)):
@@ -187,6 +198,11 @@ class Tournament:
         self._breeder.take(params)
 
     def _learn(self, params: Params, result: Result) -> None:
+        key = self._space.key(params)
+        if result.transient and key in self._excused:
+            result = replace(result, transient=False)
+        elif result.transient:
+            self._excused.add(key)
         self._ledger.tell(params, result)
         self._breeder.tell(params, result)
 

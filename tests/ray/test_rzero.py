@@ -89,6 +89,46 @@ def test_what_an_earlier_experiment_measured_is_not_tried_again(tmp_path: Path) 
     assert best.params == {"util": 0.45, "size": "tiny"}, "whichever experiment measured it"
 
 
+def test_each_fit_makes_as_many_trials_as_num_samples_says(tmp_path: Path) -> None:
+    """Tune tells a searcher that has its own space no number of samples."""
+    search = RZeroSearch({"x": tune.uniform(0.0, 1.0)}, metric="score", mode="max")
+    for number, wanted in enumerate([17, 3]):
+        results = tune.Tuner(
+            lambda config: {"score": config["x"]},
+            tune_config=tune.TuneConfig(search_alg=search, num_samples=wanted, max_concurrent_trials=2),
+            run_config=tune.RunConfig(storage_path=str(tmp_path), name=f"r{number}", verbose=0),
+        ).fit()
+        assert len(results) == wanted
+    assert len(search.tournament.history) == 20
+
+
+def measured_once_mended(config: dict[str, Any], mended: Path) -> None:
+    """Until then one of the values raises."""
+    if config["util"] == 0.5 and not mended.exists():
+        raise RuntimeError("not mended")
+    tune.report({"score": score(config)})
+
+
+def test_tune_restores_a_search_in_its_own_space_and_what_had_raised_is_measured(tmp_path: Path) -> None:
+    search = RZeroSearch(metric="score", mode="max", seed=1, points_to_evaluate=[{"util": 0.4}, {"util": 0.5, "size": "tiny"}])
+    trainable = tune.with_parameters(measured_once_mended, mended=tmp_path / "mended")
+    tuner = tune.Tuner(
+        trainable,
+        param_space={name: tune.choice(values) for name, values in SPACE.items()},
+        tune_config=tune.TuneConfig(search_alg=search, num_samples=4, max_concurrent_trials=1),
+        run_config=tune.RunConfig(storage_path=str(tmp_path), name="r", verbose=0),
+    )
+    assert len(tuner.fit().errors) >= 1
+    assert {"util": 0.5, "size": "tiny"} not in [standing.params for standing in search.tournament.standings()]
+    (tmp_path / "mended").touch()
+    results = tune.Tuner.restore(str(tmp_path / "r"), trainable, resume_errored=True).fit()
+    assert (len(results), len(results.errors)) == (4, 0)
+    later = RZeroSearch(metric="score", mode="max")
+    later.restore_from_dir(str(tmp_path / "r"))
+    known = {standing.params["util"]: standing.fitness for standing in later.tournament.standings() if standing.params["size"] == "tiny"}
+    assert known[0.5] == score({"util": 0.5, "size": "tiny"})
+
+
 def test_side_by_side_proposes_the_same_as_one_by_one(tmp_path: Path) -> None:
     generations = SearchSettings(seed=4, asynchronous=False)  # else each proposal is made from whatever results are in
     alone, beside = (RZeroSearch(SPACE, metric="score", mode="max", settings=generations) for _ in range(2))

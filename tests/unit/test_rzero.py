@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import pickle
@@ -14,13 +15,14 @@ import pytest
 from ray import cloudpickle, tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
-from ray.tune.search import ConcurrencyLimiter, Searcher
+from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, Searcher
 
 from tune_gpu.config import ParameterSpec, SearchSettings
 from tune_gpu.errors import UserError
 from tune_gpu.rzero import RZeroScheduler, RZeroSearch
 from tune_gpu.tournament import Result
 from tune_gpu.tune_callbacks import RetryBook
+from tune_gpu.tune_length import UNLIMITED, wanted_evaluations
 
 SPACE = {"x": [1, 2, 3, 4, 5, 6], "mode": ["a", "b"]}
 CLASSIC = SearchSettings(algorithm="classic", seed=0)
@@ -66,6 +68,7 @@ def test_numbers_of_a_choice_are_ordered_and_names_are_not() -> None:
         ({"x": tune.qloguniform(0.1, 10, 0.1)}, "x: Float with LogUniform"),
         ({"x": tune.sample_from(lambda _: 1)}, "x: Function"),
         ({"x": tune.grid_search([1, 2])}, "x/grid_search"),
+        ({"x": [[tune.uniform(0, 1)], 3], "y": tune.uniform(0, 1)}, "param_space: x: a domain within a list"),
     ],
 )
 def test_what_cannot_be_searched_is_refused_by_name(config: dict[str, Any], named: str) -> None:
@@ -87,6 +90,10 @@ def test_two_spaces_are_one_too_many_and_constants_are_none() -> None:
         (lambda: search_of(space={"x": "abc"}), "x='abc'"),
         (lambda: search_of(space={}), "the space is empty"),
         (lambda: search_of(points_to_evaluate=[{"x": 9, "mode": "a"}]), r"baseline\.x=9"),
+        (lambda: search_of(points_to_evaluate={"x": 1, "mode": "a"}), "points_to_evaluate=.* a list of configurations"),
+        (lambda: search_of(points_to_evaluate=[5]), "points_to_evaluate=.* a list of configurations"),
+        (lambda: RZeroScheduler(None), "the RZeroSearch whose candidates race, not NoneType"),  # type: ignore[arg-type]
+        (lambda: RZeroScheduler(BasicVariantGenerator()), "not BasicVariantGenerator"),  # type: ignore[arg-type]
         (lambda: RZeroScheduler(search_of(), min_windows=1), "min_windows=1"),
         (lambda: RZeroScheduler(search_of(), alpha=0.5), r"alpha=0\.5"),
         (lambda: RZeroScheduler(search_of(), window_budget=0), "window_budget=0"),
@@ -106,6 +113,9 @@ def test_bad_input_is_one_clear_line(made: Any, named: str) -> None:
         ({"score": 2.0}, Result("ok", 2.0, n_windows=1)),
         ({"score": 2, "stderr": 0.1, "n_windows": 3}, Result("ok", 2.0, 0.1, 3)),
         ({"score": 2.0, "stderr": math.nan}, Result("ok", 2.0, n_windows=1)),
+        ({"score": 2.0, "stderr": -1.0, "n_windows": -2}, Result("ok", 2.0, n_windows=1)),
+        ({"score": 2.0, "stderr": 1e155, "n_windows": 0.5}, Result("ok", 2.0, n_windows=1)),
+        ({"score": 10**400}, Result("failed", n_windows=1)),
         ({"score": math.nan}, Result("failed", n_windows=1)),
         ({"score": math.inf, "violation": 3.0}, Result("failed", n_windows=1, violation=3.0)),
         ({"score": math.nan, "status": "ok", "violation": math.nan}, Result("infeasible", n_windows=1)),
@@ -158,6 +168,14 @@ def test_a_search_is_as_long_as_tune_says_unless_settings_say_so(num_samples: in
     assert suggestions(settled) == 6
 
 
+@pytest.mark.parametrize(("num_samples", "time_budget_s", "expected"), [
+    (20, None, 20), (20, 60.0, 20), (None, None, None), (-1, None, None), (UNLIMITED, None, None), (UNLIMITED, 60.0, UNLIMITED)])
+def test_without_a_number_of_samples_the_time_decides_and_without_both_the_search(
+    num_samples: int | None, time_budget_s: float | None, expected: int | None,
+) -> None:
+    assert wanted_evaluations(num_samples, time_budget_s) == expected
+
+
 def test_a_search_that_tune_made_longer_is_restored_as_long(tmp_path: Path) -> None:
     space = {"x": list(range(20)), "y": list(range(20))}
     search = RZeroSearch(space, "score", "max")
@@ -169,6 +187,55 @@ def test_a_search_that_tune_made_longer_is_restored_as_long(tmp_path: Path) -> N
     later = RZeroSearch(space, "score", "max")
     later.restore(str(tmp_path / "searcher"))
     assert suggestions(later) == suggestions(search) == 10
+
+
+@pytest.mark.parametrize("algorithm", ["rzero", "classic"])
+def test_a_trial_that_raises_twice_has_failed_and_is_not_tried_a_third_time(algorithm: str) -> None:
+    search = RZeroSearch({"x": list(range(8))}, "score", "max", settings=SearchSettings(algorithm=algorithm, generations=20, elites=0))
+    tried: list[int] = []
+    while isinstance(given := search.suggest(f"t{len(tried)}"), dict):
+        raises = given["x"] == 6
+        search.on_trial_complete(f"t{len(tried)}", None if raises else {"score": given["x"] % 4}, error=raises)
+        tried.append(given["x"])
+    assert tried.count(6) == 2
+    assert {*tried} == {*range(8)}
+    assert search.tournament.ended_because == "space exhausted"
+
+
+def test_a_result_of_a_trial_that_had_raised_counts_when_tune_runs_it_again(tmp_path: Path) -> None:
+    search = search_of()
+    given = search.suggest("t0")
+    assert isinstance(given, dict)
+    search.on_trial_complete("t0", error=True)
+    assert search.tournament.best() is None
+    search.save(str(tmp_path / "searcher"))
+    later = search_of()
+    later.restore(str(tmp_path / "searcher"))
+    for resumed in (search, later):
+        resumed.on_trial_complete("t0", {"score": 3.0})
+        resumed.on_trial_complete("t0", {"score": 4.0})
+        best = resumed.tournament.best()
+        assert best is not None
+        assert (best.params, best.fitness) == (given, 3.0)
+
+
+def test_what_a_point_leaves_out_is_drawn_and_what_is_constant_is_left_to_tune() -> None:
+    points = [{"x": 3}, {"mode": "b"}]
+    first = [search_of(points_to_evaluate=points, seed=1).suggest("t0") for _ in range(2)]
+    assert first[0] == first[1]
+    assert isinstance(first[0], dict)
+    assert first[0]["x"] == 3
+    search = RZeroSearch(metric="score", mode="max", points_to_evaluate=[{"x": 2, "fixed": 7}])
+    search.set_search_properties(None, None, {"x": tune.choice([1, 2, 3]), "fixed": 7})
+    assert search.suggest("t0") == {"x": 2}
+
+
+def test_a_space_of_tunes_is_the_same_in_every_experiment_of_a_search() -> None:
+    search = RZeroSearch(metric="score", mode="max")
+    assert search.set_search_properties(None, None, {"x": tune.choice([1, 2])})
+    assert search.set_search_properties(None, None, {"x": tune.choice([1, 2])})
+    with pytest.raises(UserError, match="has begun in another one"):
+        search.set_search_properties(None, None, {"x": tune.choice([1, 3])})
 
 
 def test_results_of_trials_of_others_are_ignored() -> None:
@@ -294,6 +361,41 @@ def test_restored_by_hand_it_suggests_again_what_was_in_flight(tmp_path: Path) -
     third = search_of()
     third.restore(str(tmp_path / "again"))
     assert {json.dumps(third.suggest(f"v{i}")) for i in range(2)} == {json.dumps(c.params) for c in in_flight if c}
+
+
+def test_without_a_space_of_its_own_a_search_takes_all_from_its_checkpoint(tmp_path: Path) -> None:
+    """As after `Tuner.restore` without a `param_space`: Tune has pickled the searcher before it told the space."""
+    search = RZeroSearch(metric="score", mode="max", seed=3, points_to_evaluate=[{"x": 5}, {"x": 6}, {"x": 4}])
+    pickled = cloudpickle.dumps(search)
+    search.save(str(tmp_path / "empty"))
+    search.set_search_properties(None, None, {"x": tune.randint(0, 50), "fixed": 1}, num_samples=20)
+    for number in range(7):
+        given = search.suggest(f"t{number}")
+        assert isinstance(given, dict)
+        search.on_trial_complete(f"t{number}", {"score": -given["x"]})
+    search.save(str(tmp_path / "searcher"))
+    expected = [search.suggest(f"n{number}") for number in range(3)]
+    for later in (RZeroSearch(metric="score", mode="max"), cloudpickle.loads(pickled)):
+        later.restore(str(tmp_path / "empty"))
+        later.restore(str(tmp_path / "searcher"))
+        assert later.set_search_properties(None, None, {"x": tune.randint(0, 50)}, num_samples=20)
+        assert [later.suggest(f"n{number}") for number in range(3)] == expected
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"tournament": {"ver', "[1]", "\x80\x04"])
+def test_a_file_that_is_no_checkpoint_is_refused_by_name(text: str, tmp_path: Path) -> None:
+    (tmp_path / "searcher").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match="searcher: this is no checkpoint"):
+        search_of().restore(str(tmp_path / "searcher"))
+
+
+def test_a_copy_that_is_restored_by_hand_waits_for_nobody(tmp_path: Path) -> None:
+    search = search_of()
+    given = search.suggest("t0")
+    search.save(str(tmp_path / "searcher"))
+    later = copy.deepcopy(search_of())
+    later.restore(str(tmp_path / "searcher"))
+    assert later.suggest("t1") == given
 
 
 def test_restored_by_tune_it_waits_for_the_trials_that_tune_runs_again(tmp_path: Path) -> None:
@@ -454,6 +556,11 @@ def test_who_is_clearly_beaten_for_every_place_is_stopped_and_keeps_what_it_meas
     assert race.scheduler.stopped == [loser.candidate_id]
     told = {candidate.candidate_id: result for candidate, result in race.search.tournament.history}
     assert told[loser.candidate_id] == Result("ok", 0.1, 0.01, 2)
+
+
+def test_the_scheduler_looks_through_what_wraps_the_searcher() -> None:
+    search = search_of()
+    assert RZeroScheduler(ConcurrencyLimiter(search, max_concurrent=2))._search is search  # type: ignore[arg-type]
 
 
 def test_close_candidates_go_on() -> None:
