@@ -74,6 +74,10 @@ class Committee:
         """From rows, and whether each of them ran."""
         self._feasibility.learn(self._encoding.features(codes), ran)
 
+    def log_probability_to_run(self, codes: Array) -> Array:
+        """Of each row, by what `learn_what_runs` was told."""
+        return self._feasibility.log_probability(self._encoding.features(codes))
+
     def learn(self, codes: Array, means: Array, counts: Array, waiting: Array, total: int, *, exact: bool = False) -> None:
         """From what was measured.
 

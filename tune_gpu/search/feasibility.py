@@ -9,12 +9,13 @@ from tune_gpu.search.forest import Forest
 
 Array = NDArray[np.float64]
 _PRIOR = 0.5
+"""As many of the nearest votes weigh as much as what is thought of where nothing is known."""
 _ENOUGH = 4
 """Of either outcome, before a forest is asked what they have in common."""
 
 
 class Feasibility:
-    """The product of two votes: of what was measured, weighted by nearness, beside a prior for success; and of a forest, which finds the one
+    """The product of two votes: of what was measured, weighted by nearness, beside a prior for success unless most fail; and of a forest, which finds the one
     parameter that all failures share, however far from each other they are in the rest.
 
     Args:
@@ -30,6 +31,7 @@ class Feasibility:
     def learn(self, x: Array, feasible: NDArray[np.bool_]) -> None:
         """From rows of features and whether each ran."""
         self._x, self._feasible = (None if feasible.all() else x), feasible
+        self._elsewhere = min(1.0, 2.0 * (feasible.sum() + 1.0) / (len(feasible) + 1.0))
         self._forest = None
         if min(feasible.sum(), (~feasible).sum()) >= _ENOUGH:
             self._forest = Forest(trees=12)
@@ -41,7 +43,7 @@ class Feasibility:
             return np.zeros(len(x))
         square = np.maximum((x * x).sum(1)[:, None] + (self._x * self._x).sum(1)[None, :] - 2.0 * x @ self._x.T, 0.0)
         weight = np.exp(-0.5 * square / self._scale**2)
-        chance = (weight @ self._feasible + _PRIOR) / (weight.sum(axis=1) + _PRIOR)
+        chance = (weight @ self._feasible + _PRIOR * self._elsewhere) / (weight.sum(axis=1) + _PRIOR)
         if self._forest is not None:
             chance *= np.clip(self._forest.predict(x)[0], 0.02, 1.0)
         return np.asarray(np.log(chance))

@@ -24,6 +24,8 @@ _LONG_RUN_ROWS = 64
 _SEVERAL = 4
 """How many proposals of a kind one screening makes, once there are more results than are learnt from."""
 _FEASIBILITY_ROWS = 200
+_FEWEST = 2
+"""Where much fails, so many measurements are enough for the surrogate: what it says of failures matters more than what it says of the rest."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class GuidedOptions:
     """Sizes of the screening; the defaults are those of the published comparison."""
 
     spread: int = 6
-    """Feasible measurements before the surrogate speaks; until then proposals lie far from each other (ranges: are drawn at random)."""
+    """Outcomes before the surrogate speaks, all of them measurements while nothing fails; until then proposals lie far from each other (ranges,
+    and as soon as something has failed: are drawn at random)."""
     spread_pool: int = 256
     """Random draws of which an early proposal is the one furthest from all others."""
     random_pool: int = 800
@@ -123,7 +126,7 @@ class Guided:
             exact: measurements are known to have no noise.
         """
         parents = np.array([self.encoding.encode(p) for p in survivors]) if survivors else np.empty((0, self.encoding.n))
-        if self._known.ran < min(self._options.spread, 2 + self.encoding.n):
+        if not self._speaks():
             pool = self._open.random(self._options.spread_pool)
             row = next(iter(self._best(pool, self._early(pool), 1)), None)
         else:
@@ -131,6 +134,12 @@ class Guided:
         if row is None:
             return None
         return ("fresh" if fresh or not self._is_child(row, parents) else "offspring"), self.encoding.decode(row)
+
+    def _speaks(self) -> bool:
+        """Whether enough is known for the surrogate. As long as all measurements are equal it knows of no direction."""
+        wanted, known = min(self._options.spread, 2 + self.encoding.n), self._known
+        enough = known.ran >= (_FEWEST if known.failed else wanted) and known.ran + known.failed >= wanted
+        return enough and not known.flat
 
     def _is_child(self, row: Array, parents: Array) -> bool:
         """Whether crossover of the parents and at most two mutations make it."""
@@ -156,9 +165,12 @@ class Guided:
         return None
 
     def _learn(self, exact: bool) -> None:
-        self._committee.learn_what_runs(*self._known.outcomes(_FEASIBILITY_ROWS))
+        self._learn_what_runs()
         codes, means, counts, total = self._known.measurements(self._training_rows, _LONG_RUN_ROWS)
         self._committee.learn(codes, means, counts, self._known.waiting(), total, exact=exact)
+
+    def _learn_what_runs(self) -> None:
+        self._committee.learn_what_runs(*self._known.outcomes(_FEASIBILITY_ROWS))
 
     def _fresh(self, count: int) -> list[Array]:
         pool = self._open.random(self._fresh_pool)
@@ -204,8 +216,13 @@ class Guided:
         return list(found.values())
 
     def _early(self, pool: Array) -> Array:
-        """Far from what is known is good in a table; where parameters are continuous it is a corner, and those are seldom good."""
-        if self.encoding.continuous or not len(known := self._known.taken()):
+        """Far from what is known is good in a table; where parameters are continuous it is a corner, and those are seldom good. Corners are also
+        where most constraints are broken: once something has failed, a draw at random, in proportion to the chance that it runs (Gumbel's trick)."""
+        if self._known.failed:
+            self._learn_what_runs()
+            return self._committee.log_probability_to_run(pool) + self._rng.gumbel(size=len(pool))
+        known = self._known.taken()
+        if self.encoding.continuous or not len(known) or self._known.ran >= self._options.spread:
             return np.zeros(len(pool))
         x, z = self.encoding.features(pool), self.encoding.features(known)
         return np.asarray(((x[:, None, :] - z[None, :, :]) ** 2).sum(axis=2).min(axis=1))

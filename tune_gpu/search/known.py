@@ -78,6 +78,16 @@ class Known:
         """A row for everything that was taken; none if nothing was."""
         return np.array(self._codes)
 
+    @property
+    def failed(self) -> int:
+        """How many configurations did not run."""
+        return sum(self._failed)
+
+    @property
+    def flat(self) -> bool:
+        """Whether all that ran measured the same."""
+        return len({value for value in self._highest if value > -math.inf}) < 2
+
     def waiting(self) -> Array:
         """A row for everything that awaits a result; none if nothing does."""
         return np.array([np.frombuffer(key) for key in self._pending])

@@ -249,6 +249,36 @@ def test_the_first_of_a_table_lie_apart_and_the_first_in_ranges_are_not_driven_i
     assert outwards(ranges) == pytest.approx(0.25, abs=0.04)
 
 
+GRID = SearchSpace.from_specs({name: ParameterSpec(target="", values=list(range(8))) for name in "abcd"})
+
+
+def test_as_long_as_all_measure_the_same_what_follows_is_drawn_at_random() -> None:
+    """Of random draws a quarter of the values are the first or the last of their parameter; what lies far from all others is there more often."""
+    at_the_edge = [value in (0, 7) for candidate in run(new(space=GRID), lambda _params: 1.0)[:30] for value in candidate.params.values()]
+    assert np.mean(at_the_edge) < 0.45
+
+
+def within_a_band(params: Any) -> float | None:
+    """It runs only (12 % do) where no value is near an end of its range, and none far from the others."""
+    values = list(params.values())
+    runs = 2.5 <= np.mean(values) <= 5.0 and max(values) - min(values) <= 3
+    return -sum((value - 4.0) ** 2 for value in values) if runs else None
+
+
+def test_where_most_fails_it_soon_finds_what_runs() -> None:
+    """Random draws would find 3.5 in thirty."""
+    found = []
+    for seed in range(6):
+        tournament = new(seed=seed, space=GRID)
+        for _ in range(30):
+            candidate = tournament.ask()
+            assert candidate is not None
+            value = within_a_band(candidate.params)
+            found.append(value is not None)
+            tournament.tell(candidate.candidate_id, Result("failed") if value is None else Result("ok", value))
+    assert np.mean(found) > 0.16
+
+
 def test_a_listed_space_proposes_its_members_only() -> None:
     members = [dict(zip("abcd", (i % 10, i // 10, (3 * i) % 10, (7 * i) % 10), strict=True)) for i in range(100)]
     space = SearchSpace.from_specs(SPECS, configurations=members)
