@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import itertools
 import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,8 @@ from tests.benchmarks.searchers.replay import replay
 from tests.runs import ARTIFACTS, EXPERIMENT, WHOLE
 from tune_gpu.config import SearchSettings
 from tune_gpu.errors import UserError
+
+needs_smac = pytest.mark.skipif(importlib.util.find_spec("smac") is None, reason="the extra `benchmarks` is not installed")
 
 
 @pytest.fixture
@@ -181,6 +187,39 @@ def test_a_replay_ends_at_the_optimum_of_a_small_space(file: Path, searcher: str
     assert all(a >= b for a, b in itertools.pairwise(run.best))
     if searcher == "random":
         assert run.repeats == 0
+
+
+@needs_smac
+def test_smac_goes_on_at_random_where_it_finds_nothing_new_in_a_small_space(tmp_path: Path) -> None:
+    run = replay(load(str(_written(tmp_path / "two.json", [1, 2], [3.0, 2.0]))), "smac", 8, 1, 0.0, seed=0)
+    assert run.best[-1] == run.winner == 1.0
+    assert run.repeats == 0
+
+
+@needs_smac
+def test_smac_finds_the_same_where_costs_are_huge_tiny_or_of_another_unit(tmp_path: Path) -> None:
+    def best(unit: float) -> list[float]:
+        costs = ["fail" if i % 3 else unit * (1.0 + i // 8) for i in range(40, 0, -1)]  # many of the lowest are the same
+        file = _written(tmp_path / f"{unit:g}.json", list(range(40)), costs)
+        return [round(value, 9) for value in replay(load(str(file)), "smac", 12, 1, 0.0, seed=3).best]
+
+    huge = best(1e12)
+    assert huge == best(1e200) == best(1e-12)
+    assert huge[-1] < math.inf
+
+
+@needs_smac
+def test_the_same_command_finds_the_same_with_smac(tmp_path: Path) -> None:
+    names = [f"{size}-{mode}" for size in range(12) for mode in "abcd"]
+    file = _written(tmp_path / "names.json", names, [1.0 + (7 * i) % 48 for i in range(48)])
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONHASHSEED"}
+
+    def curves(kept: Path) -> list[list[float]]:
+        command = [sys.executable, "-m", "tests.benchmarks.searchers", str(file), "--searchers", "smac", "--budgets", "12", "--seeds", "2", "--jobs", "2"]
+        subprocess.run([*command, "--runs", str(kept), "--quiet"], check=True, env=environment, cwd=Path(__file__).parents[2], capture_output=True)
+        return [json.loads(line)["run"]["best"] for line in kept.read_text().splitlines()]
+
+    assert curves(tmp_path / "first.jsonl") == curves(tmp_path / "second.jsonl")
 
 
 def test_the_command_writes_its_table(file: Path, tmp_path: Path) -> None:

@@ -10,6 +10,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+if __name__ == "__main__" and os.environ.get("PYTHONHASHSEED", "random") == "random":
+    # SMAC goes through sets of names, in the order of their hashes: the same command again must find the same. Only a new process can have it.
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {"PYTHONHASHSEED": "0"})
+
 import click
 
 for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
