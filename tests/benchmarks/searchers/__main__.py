@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+if __name__ == "__main__" and os.environ.get("PYTHONHASHSEED", "random") == "random":
+    # SMAC goes through sets of names, in the order of their hashes: the same command again must find the same. Only a new process can have it.
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {"PYTHONHASHSEED": "0"})
 
 import click
 
@@ -19,8 +26,12 @@ from tests.benchmarks.searchers.replay import Run  # noqa: E402
 from tune_gpu.errors import UserError  # noqa: E402
 
 
-def _list(_context: click.Context, _parameter: click.Parameter, value: str) -> list[str]:
-    return [part.strip() for part in value.split(",") if part.strip()]
+def _searchers(_context: click.Context, _parameter: click.Parameter, value: str) -> list[str]:
+    found = list(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
+    unknown = [name for name in found if name not in NAMES]
+    if unknown or not found:
+        raise click.BadParameter(f"{','.join(unknown) or 'none'}: allowed: {', '.join(NAMES)}")
+    return found
 
 
 def _budgets(_context: click.Context, _parameter: click.Parameter, value: str) -> list[int]:
@@ -33,38 +44,55 @@ def _budgets(_context: click.Context, _parameter: click.Parameter, value: str) -
     return found
 
 
+def _finite(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
+    if not math.isfinite(value):
+        raise click.BadParameter(f"{value}: allowed is a finite number of 0 or more")
+    return value
+
+
+def _in_a_folder(_context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path | None:
+    """What is written at the end must not fail there for want of a folder."""
+    if value is not None and not value.parent.is_dir():
+        raise click.BadParameter(f"{value}: no such folder: {value.parent}")
+    return value
+
+
+@contextlib.contextmanager
+def _told_in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise click.UsageError(str(error)) from error
+
+
 @click.command(help=__doc__)
 @click.argument("files", nargs=-1, required=True, metavar="FILE…")
-@click.option("--searchers", default=",".join(NAMES), callback=_list, show_default=True)
+@click.option("--searchers", default=",".join(NAMES), callback=_searchers, show_default=True)
 @click.option("--budgets", default="15,30,60,100,200", callback=_budgets, show_default=True, help="Evaluations after which the best counts.")
 @click.option("--batch", default=1, show_default=True, type=click.IntRange(min=1), help="Evaluations side by side.")
-@click.option("--noise", default=0.0, show_default=True, type=click.FloatRange(min=0.0), help="Standard deviation of a factor on each cost.")
+@click.option("--noise", default=0.0, show_default=True, type=click.FloatRange(min=0.0), callback=_finite, help="Standard deviation of a factor on each cost.")
 @click.option("--seeds", default=30, show_default=True, type=click.IntRange(min=1))
-@click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), help="Where the table goes.")
-@click.option("--details", type=click.Path(dir_okay=False, path_type=Path), help="The same with more columns: evaluations to within 5 % and 1 %, named winner.")
-@click.option("--runs", type=click.Path(dir_okay=False, path_type=Path), help="Keep every run in this file (.gz: compressed), and make none twice: a stopped comparison goes on.")
+@click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), callback=_in_a_folder, help="Where the table goes.")
+@click.option("--details", type=click.Path(dir_okay=False, path_type=Path), callback=_in_a_folder, help="The same with more columns: evaluations to within 5 % and 1 %, named winner.")
+@click.option("--runs", type=click.Path(dir_okay=False, path_type=Path), callback=_in_a_folder, help="Keep every run in this file (.gz: compressed), and make none twice: a stopped comparison goes on.")
 @click.option("--jobs", default=os.cpu_count() or 1, show_default="all cores", type=click.IntRange(min=1), help="Runs side by side.")
-@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="A picture of the medians (needs matplotlib).")
-@click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path), help="The table for people.")
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), callback=_in_a_folder, help="A picture of the medians (needs matplotlib).")
+@click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path), callback=_in_a_folder, help="The table for people.")
 @click.option("--quiet", is_flag=True)
 def main(
     files: tuple[str, ...], searchers: list[str], budgets: list[int], batch: int, noise: float, seeds: int, out: Path | None, details: Path | None,
     runs: Path | None, jobs: int, plot: Path | None, markdown: Path | None, quiet: bool,
 ) -> None:
-    unknown = [name for name in searchers if name not in NAMES]
-    if unknown:
-        raise click.UsageError(f"--searchers {','.join(unknown)}: allowed: {', '.join(NAMES)}")
     rows: list[report.Row] = []
     done: dict[tuple[str, str], list[Run]] = {}
-    store = Runs(runs)
-    for file in files:
-        try:
+    with _told_in_one_line():
+        store = Runs(runs)
+    for file in dict.fromkeys(files):
+        with _told_in_one_line():
             landscape = landscapes.load(file)
-        except UserError as error:
-            raise click.UsageError(str(error)) from error
         for searcher in searchers:
-            setting = Setting(landscape.name, searcher, budgets[-1], batch, noise)
-            found = done[landscape.name, searcher] = []
+            setting = Setting(landscape.name, searcher, budgets[-1], batch, noise, landscape.fingerprint)
+            found = done[file, searcher] = []
             for run in store.get(landscape, setting, range(seeds), jobs):
                 found.append(run)
                 if not quiet and sys.stderr.isatty():

@@ -15,10 +15,12 @@ Four sources, by the form of their name:
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import tempfile
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,8 @@ class Landscape:
     optimum: float
     configurations: tuple[Key, ...] | None
     """Values in the order of `space.names`; null where they cannot be listed."""
+    fingerprint: str | None = None
+    """Of the space and its costs: two files may have the same name. Null where a name stands for one landscape only."""
 
     def allowed(self, params: Mapping[str, Any]) -> bool:
         """Whether the known constraints admit it."""
@@ -64,7 +68,9 @@ def load(name: str) -> Landscape:
     try:
         with opened(path, "rb") as file:
             return _kernel(stem(path), json.load(file))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except UserError as error:
+        raise UserError(f"landscape {name}: {error}") from error
+    except (OSError, EOFError, zlib.error, OverflowError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"landscape {name}: {type(error).__name__} {error}; expected JSON with tune_params_keys and cache") from error
 
 
@@ -74,7 +80,22 @@ def _kernel(name: str, data: dict[str, Any]) -> Landscape:
         objective = "time"
     names = data["tune_params_keys"]
     rows = [(tuple(entry[key] for key in names), _number(entry.get(objective))) for entry in data["cache"].values()]
+    _require_distinct(names, [key for key, _ in rows])
     return _table(name, name.split("_")[0], names, dict(rows))
+
+
+def _require_distinct(names: list[str], keys: Iterable[Key]) -> None:
+    """Raises UserError for a parameter whose values cannot be told apart or put in order."""
+    for name, column in zip(names, zip(*keys, strict=True), strict=False):
+        if all(value is None for value in column):
+            continue  # never varies, and is left out
+        for value in column:
+            if not isinstance(value, (str, int, float)) or value != value:
+                raise UserError(f"parameter {name}: {json.dumps(value)}; allowed are numbers, texts, true and false")
+        flags = {value for value in column if isinstance(value, bool)}
+        if both := flags & {value for value in column if not isinstance(value, bool)}:
+            flag = min(both)
+            raise UserError(f"parameter {name}: both {json.dumps(bool(flag))} and {int(flag)}, which count as the same value; allowed is one of them")
 
 
 def _run(path: Path) -> Landscape:
@@ -110,7 +131,13 @@ def _table(
     columns = [names[i] for i in kept]
     space = SearchSpace.from_specs(specs, configurations=[dict(zip(columns, key, strict=True)) for key in costs])
     return Landscape(
-        name, family, space, lambda params: costs[tuple(params[c] for c in columns)], min(v for v in costs.values() if not math.isnan(v)), tuple(costs))
+        name, family, space, lambda params: costs[tuple(params[c] for c in columns)], min(v for v in costs.values() if not math.isnan(v)), tuple(costs),
+        _fingerprint([(names[i], *seen[i]) for i in kept], costs))
+
+
+def _fingerprint(parameters: list[tuple[str, list[Any], str]], costs: dict[Key, float]) -> str:
+    """The order of the configurations counts: by it those that a searcher draws at random are drawn."""
+    return hashlib.sha256(json.dumps([parameters, list(costs.items())], default=str).encode()).hexdigest()[:16]
 
 
 def _positive(costs: dict[Key, float]) -> dict[Key, float]:

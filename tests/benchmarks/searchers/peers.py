@@ -2,7 +2,8 @@
 
 What every peer is given for free: a proposal that violates a known constraint costs no evaluation (the peer hears the worst cost so
 far), and neither does one that was evaluated before (the peer hears its cost again). After `FREE_TRIES` such proposals in a row a random
-new configuration is evaluated instead, and told to the peer. A failed evaluation is told as the worst cost so far.
+new configuration is evaluated instead, and told to the peer. A failed evaluation is told as the worst cost so far. Where few combinations
+are allowed, a peer that cannot know them hears up to `FREE_TRIES` rejections an evaluation; its time a proposal is the time of all of them.
 """
 
 from __future__ import annotations

@@ -36,7 +36,8 @@ class Row:
     """Median evaluations until within 5 % of the optimum; null if half of the runs never were."""
     to_1_pct: float | None
     winner_over_best: float
-    """At the largest budget: the true cost of the named winner over that of the best proposed (median); 1 without noise."""
+    """At the largest budget: the true cost of the named winner over that of the best proposed (median); 1 without noise, infinite if half of
+    the runs named none."""
     seeds: int
 
     def as_json(self, *, details: bool = False) -> dict[str, Any]:
@@ -56,8 +57,13 @@ def rows(file: str, landscape: Landscape, searcher: str, runs: Sequence[Run], bu
         found.append(Row(
             file, landscape.family, searcher, budget, float(np.median(values)), float(low), float(high),
             round(float(np.median([run.ms_per_proposal for run in runs])), 3), _evaluations_to(runs, 1.05), _evaluations_to(runs, 1.01),
-            float(np.median([run.winner / run.best[-1] for run in runs])), len(runs)))
+            float(np.median([_winner_over_best(run) for run in runs])), len(runs)))
     return found
+
+
+def _winner_over_best(run: Run) -> float:
+    """Infinite for a run that found nothing that runs: it has neither."""
+    return run.winner / run.best[-1] if math.isfinite(run.best[-1]) else math.inf
 
 
 def _evaluations_to(runs: Sequence[Run], ratio: float) -> float | None:
@@ -70,13 +76,14 @@ def markdown(found: Sequence[Row], budgets: Sequence[int]) -> str:
     """The table of RESULTS.md: a line a landscape and searcher."""
     lines = ["| landscape | searcher | seeds | " + " | ".join(map(str, budgets)) + " | to within 5 % | to within 1 % | winner / best | ms |"]
     lines += ["|" + "---|" * (7 + len(budgets))]
+    labels = _labels([row.file for row in found])
     for file, searcher in dict.fromkeys((row.file, row.searcher) for row in found):
         mine = [row for row in found if (row.file, row.searcher) == (file, searcher)]
         by_budget = {row.budget: f"{row.median:.3f} ({row.ci_low:.3f}-{row.ci_high:.3f})" for row in mine}
         cells = [by_budget.get(budget, "") for budget in budgets]
         reached = ["never" if evaluations is None else f"{evaluations:g}" for evaluations in (mine[0].to_5_pct, mine[0].to_1_pct)]
         last = mine[-1]
-        lines.append("| " + " | ".join([_short(file), searcher, str(last.seeds), *cells, *reached, f"{last.winner_over_best:.3f}", f"{last.ms_per_proposal:.1f}"]) + " |")
+        lines.append("| " + " | ".join([labels[file], searcher, str(last.seeds), *cells, *reached, _or_missing(last.winner_over_best, 3), f"{last.ms_per_proposal:.1f}"]) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -85,11 +92,21 @@ def _short(file: str) -> str:
     return stem(Path(file)) if Path(file).exists() else file
 
 
+def _labels(files: Sequence[str]) -> dict[str, str]:
+    """Each file by its short name, or as it was given where another has the same one."""
+    short = {file: _short(file) for file in files}
+    return {file: name if list(short.values()).count(name) == 1 else file for file, name in short.items()}
+
+
+def _or_missing(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}" if math.isfinite(value) else "-"
+
+
 def line(found: Sequence[Row]) -> str:
     """One searcher on one landscape, while it goes."""
     values = "  ".join(f"{row.budget}:{row.median:.4f}" for row in found)
     last = found[-1]
-    return f"{_short(last.file)[:34]:34s} {last.searcher:8s} {values}  to5%:{last.to_5_pct} {last.ms_per_proposal:.1f} ms winner {last.winner_over_best:.4f}"
+    return f"{_short(last.file)[:34]:34s} {last.searcher:8s} {values}  to5%:{last.to_5_pct} {last.ms_per_proposal:.1f} ms winner {_or_missing(last.winner_over_best, 4)}"
 
 
 def show(found: Sequence[Row], runs: Mapping[tuple[str, str], Sequence[Run]], budgets: Sequence[int], noise: float) -> None:
@@ -104,7 +121,7 @@ def show(found: Sequence[Row], runs: Mapping[tuple[str, str], Sequence[Run]], bu
             mine = [row for row in found if row.searcher == searcher and family in ("all", row.family)]
             by_budget = [_geometric([row.median for row in mine if row.budget == b]) for b in budgets]
             winner = _geometric([row.winner_over_best for row in mine])
-            table.add_row(family, searcher, *(f"{v:.4f}" for v in by_budget), f"{winner:.4f}", f"{np.median([r.ms_per_proposal for r in mine]):.1f}")
+            table.add_row(family, searcher, *(f"{v:.4f}" for v in by_budget), _or_missing(winner, 4), f"{np.median([r.ms_per_proposal for r in mine]):.1f}")
         table.add_section()
     console.print(table)
     _show_ratios(console, runs, searchers, budgets)
@@ -147,6 +164,7 @@ def plot(runs: Mapping[tuple[str, str], Sequence[Run]], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     names = list(dict.fromkeys(name for name, _ in runs))
+    labels = _labels(names)
     columns = min(3, len(names))
     figure, axes = plt.subplots(math.ceil(len(names) / columns), columns, figsize=(5 * columns, 3.6 * math.ceil(len(names) / columns)), squeeze=False)
     for axis, name in zip(axes.flat, names, strict=False):
@@ -154,7 +172,7 @@ def plot(runs: Mapping[tuple[str, str], Sequence[Run]], path: Path) -> None:
             if landscape == name:
                 median = np.median(np.array([run.best for run in found]), axis=0) - 1.0
                 axis.plot(range(1, len(median) + 1), np.maximum(median, 1e-4), label=searcher, linewidth=2.5 if searcher in OURS else 1.2)
-        axis.set(title=name, xlabel="evaluations", ylabel="best / optimum - 1 (median)", yscale="log")
+        axis.set(title=labels[name], xlabel="evaluations", ylabel="best / optimum - 1 (median)", yscale="log")
     axes.flat[0].legend(fontsize=7)
     figure.tight_layout()
     figure.savefig(path, dpi=110)

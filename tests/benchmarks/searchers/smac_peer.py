@@ -13,6 +13,12 @@ from tests.benchmarks.searchers.observed import Observed, Unseen
 
 FREE_TRIES = 50
 _CHALLENGERS = 16
+_FAILED = 1e9
+"""The cost of a failure before anything was measured, in SMAC's unit."""
+_SAFE = (1e-6, 1e6)
+"""SMAC takes 1e-10 off its lowest cost before it takes the logarithm of the rest: beside larger costs that is nothing, which makes it the
+logarithm of 0, and beside smaller ones it is everything. For costs in another unit it proposes otherwise (as measured), so those in between
+keep theirs, and the published results theirs."""
 Params = Mapping[str, Any]
 
 
@@ -54,10 +60,13 @@ class Smac:
             acquisition_maximizer=_within(Facade.get_acquisition_maximizer(scenario), allowed))
         self._landscape, self._unseen, self._observed = landscape, Unseen(landscape, seed + 10_000), Observed()
         self._live: list[tuple[Params, Any]] = []
+        self._unit: float | None = None
 
     def ask(self) -> Params | None:
         for _ in range(FREE_TRIES):
-            info = self._smac.ask()
+            info = self._proposal()
+            if info is None:
+                break
             params = self._params(info.config)
             if self._landscape.allowed(params) and self._observed.cost(params) is None and not any(o == params for o, _ in self._live):
                 self._unseen.take(params)
@@ -70,6 +79,15 @@ class Smac:
             self._live.append((drawn, None))
         return drawn
 
+    def _proposal(self) -> Any:
+        """Null once SMAC finds nothing that it has not proposed before; its generator has then ended, and says so differently from there on."""
+        from smac.main.exceptions import ConfigurationSpaceExhaustedException
+
+        try:
+            return self._smac.ask()
+        except (ConfigurationSpaceExhaustedException, StopIteration):
+            return None
+
     def _params(self, config: Any) -> dict[str, Any]:
         given = dict(config)
         return {n: p.values[given[n]] if p.values is not None and p.ordered else given[n] for n, p in self._parameters.items()}
@@ -78,7 +96,13 @@ class Smac:
         from smac.runhistory.dataclasses import TrialValue
 
         told = self._observed.worst if math.isnan(cost) else cost
-        self._smac.tell(info, TrialValue(cost=told if told is not None else 1e9))
+        self._smac.tell(info, TrialValue(cost=_FAILED if told is None else told / self._in_unit_of(told)))
+
+    def _in_unit_of(self, cost: float) -> float:
+        """What costs are divided by: 1, or the first that SMAC hears where it could not reckon with that."""
+        if self._unit is None:
+            self._unit = 1.0 if _SAFE[0] <= cost <= _SAFE[1] else cost
+        return self._unit
 
     def tell(self, params: Params, cost: float) -> None:
         self._observed.add(params, cost)
