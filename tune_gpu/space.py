@@ -14,12 +14,10 @@ import numpy as np
 
 from tune_gpu.config import ParameterSpec
 from tune_gpu.errors import UserError
-from tune_gpu.steps import Steps, digits
+from tune_gpu.steps import MANY, Steps, digits
 from tune_gpu.values import PLAIN, described, distinct, near, place, places, plain
 
 Params = Mapping[str, Any]
-_WRITTEN_OUT = 1000
-"""A range in more steps is searched like a range without steps, and its values are not written out."""
 _STEP = 0.1
 """Standard deviation of a mutation in a range, as a share of it."""
 
@@ -60,7 +58,7 @@ class Parameter:
         if low is None or high is None:
             raise UserError(f"parameters.{name}: give `values`, or both `low` and `high`")
         if not -math.inf < low <= high < math.inf or (spec.log and low <= 0):
-            raise UserError(f"parameters.{name}: low={low}, high={high}: allowed is low <= high{', low > 0 for log' if spec.log else ''}")
+            raise UserError(f"parameters.{name}: low={low}, high={high}: allowed is low <= high, both finite{', low > 0 for log' if spec.log else ''}")
         if spec.step is not None and not spec.step > 0:
             raise UserError(f"parameters.{name}.step={spec.step}: allowed is above 0")
         values = _whole_steps(name, low, high, spec) if spec.integer else _steps(low, high, spec)
@@ -144,7 +142,7 @@ def _whole_steps(name: str, low: float, high: float, spec: ParameterSpec) -> tup
     if first > last or last - first >= sys.maxsize:
         raise UserError(f"parameters.{name}: low={low}, high={high}: allowed are 1 to {sys.maxsize} whole numbers")
     numbers = range(first, last + 1, step)
-    if len(numbers) > _WRITTEN_OUT or (spec.log and len(numbers) > 1):
+    if len(numbers) > MANY or (spec.log and len(numbers) > 1):
         return Steps(first, step, len(numbers), spec.log)
     return tuple(numbers)
 
@@ -156,7 +154,7 @@ def _steps(low: float, high: float, spec: ParameterSpec) -> tuple[Any, ...] | St
     if low < high and spec.step < math.ulp(max(abs(low), abs(high))):
         return None
     n = math.floor((high - low) / spec.step + 1e-9) + 1
-    if n > _WRITTEN_OUT or (spec.log and n > 1):
+    if n > MANY or (spec.log and n > 1):
         return Steps(low, spec.step, n, spec.log)
     return tuple(round(low + index * spec.step, digits(spec.step)) for index in range(n))
 

@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tune_gpu.values import CLOSE, plain
+
 Array = NDArray[np.float64]
-_CLOSE = 1e-9
+MANY = 1000
+"""A range in more steps is searched like one without steps: its values are not gone through one by one."""
 
 
 def digits(step: float) -> int:
@@ -31,6 +34,11 @@ class Steps(Sequence[Any]):
 
     def __len__(self) -> int:
         return self.n
+
+    @property
+    def many(self) -> bool:
+        """Whether they are too many to be gone through."""
+        return self.n > MANY
 
     def __str__(self) -> str:
         return f"{self[0]} to {self[-1]} in steps of {self.step:g}"
@@ -60,9 +68,10 @@ class Steps(Sequence[Any]):
     def near(self, value: float) -> int | None:
         """Where the value stands that this one is but for the rounding of a calculation; null if none is."""
         found = self._nearest_to(value)
-        return found if found is not None and math.isclose(value, self[found], rel_tol=_CLOSE, abs_tol=_CLOSE * self.step) else None
+        return found if found is not None and math.isclose(value, self[found], rel_tol=CLOSE, abs_tol=CLOSE * self.step) else None
 
     def _nearest_to(self, value: object) -> int | None:
+        value = plain(value)
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
             return None
         whole = isinstance(value, int) and isinstance(self.low, int) and isinstance(self.step, int)
@@ -96,15 +105,22 @@ class Steps(Sequence[Any]):
         return np.diff(np.log(self.low + np.arange(self.n + 1.0) * self.step)) / self._width(self.n)
 
     def moved(self, indices: Array, by: Array) -> Array:
-        """Indices moved by these distances of positions, to another value in any case: the next one at least, and back from the ends."""
+        """Indices moved by these distances of positions, to another value in any case: from an end back into the range, and the next at least."""
+        out = ((indices == 0) & (by < 0.0)) | ((indices == self._last) & (by > 0.0))
+        by = np.where(out, -by, by)
         there = self.nearest(np.clip(self.positions(indices) + by, 0.0, 1.0))
-        step = np.where(by < 0.0, -1.0, 1.0)
-        beside = np.where((indices + step < 0) | (indices + step > self.n - 1), indices - step, indices + step)
-        return np.where(there == indices, beside, there)
+        next_one = indices + np.where((by < 0.0) | (indices == self._last), -1.0, 1.0)
+        return np.where(there == indices, next_one, there)
 
     def _width(self, index: int) -> float:
         """Of a log range, up to this index."""
         return math.log(self.low + index * self.step) - math.log(self.low)
 
     def _within(self, indices: Array) -> Array:
-        return np.asarray(np.clip(indices, 0.0, float(self.n - 1)))
+        return np.asarray(np.clip(indices, 0.0, self._last))
+
+    @property
+    def _last(self) -> float:
+        """The highest index, or the float below it where it is too large for one."""
+        last = float(self.n - 1)
+        return last if last <= self.n - 1 else math.nextafter(last, 0.0)

@@ -17,7 +17,8 @@ import numpy as np
 PLAIN = (str, int, float, bool, type(None))
 """What JSON gives back as it was."""
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
-_CLOSE = 1e-9
+CLOSE = 1e-9
+"""Numbers that differ by no more than this share are one but for the rounding of a calculation."""
 
 
 def plain(value: Any) -> Any:
@@ -47,7 +48,7 @@ def equal(one: Any, other: Any) -> bool:
         return np.array_equal(one, other)
     try:
         return bool(_lists(one) == _lists(other))
-    except (TypeError, ValueError):  # arrays inside, say: they have no one answer
+    except (TypeError, ValueError, RuntimeError):  # arrays and tensors have no one answer
         return False
 
 
@@ -76,7 +77,7 @@ def near(value: float, values: Sequence[Any]) -> int | None:
         return None
     least = min((abs(values[i]) for _, i in numbers if values[i]), default=0.0)
     closest = min(numbers)[1]
-    return closest if math.isclose(value, values[closest], rel_tol=_CLOSE, abs_tol=_CLOSE * least) else None
+    return closest if math.isclose(value, values[closest], rel_tol=CLOSE, abs_tol=CLOSE * least) else None
 
 
 def distinct(values: Sequence[Any]) -> list[Any]:

@@ -25,8 +25,6 @@ _STEP = 0.1
 _RANGE_STEPS = (-0.2, -0.05, -0.01, -0.002, 0.002, 0.01, 0.05, 0.2)
 _NEXT = (-1e-18, 1e-18)
 """Beside these, where there are steps: to the next one."""
-_INDEXED = 1000
-"""The values of a range in more steps are not gone through one by one."""
 _TABLES: WeakKeyDictionary[SearchSpace, tuple[Array | None, int]] = WeakKeyDictionary()
 """A long list is coded once, however many searches go through its space."""
 
@@ -44,7 +42,7 @@ class Encoding:
         self.n = len(self.parameters)
         self._index = {parameter.name: i for i, parameter in enumerate(self.parameters)}
         self._steps = {i: p.values for i, p in enumerate(self.parameters) if isinstance(p.values, Steps)}
-        self._rounded = {i: steps for i, steps in self._steps.items() if len(steps) > _INDEXED}
+        self._rounded = {i: steps for i, steps in self._steps.items() if steps.many}
         self._logs = {i: steps.positions(np.arange(len(steps), dtype=np.float64)) for i, steps in self._steps.items() if i not in self._rounded}
         self.sizes = np.array([0 if p.values is None or i in self._rounded else len(p.values) for i, p in enumerate(self.parameters)])
         """How many values each parameter has; 0 for a range, and for one in very many steps."""

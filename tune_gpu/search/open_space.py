@@ -77,8 +77,8 @@ class OpenSpace:
         rows = np.flatnonzero(self._drawn)
         if count >= len(rows):
             return self._table[self._rng.permutation(rows)]
-        masses = self._encoding.masses(self._table[rows])
-        share = None if masses is None else masses / masses.sum()
+        masses = self._encoding.masses(self._table)
+        share = None if masses is None else masses[rows] / masses[rows].sum()
         return self._table[rows[self._rng.choice(len(rows), size=count, replace=False, p=share)]]
 
     def listed(self, codes: Array) -> Array:
