@@ -73,7 +73,7 @@ def units(width: int) -> int:
         (tune.choice([(1, 2), (3, 4)]), "[(1, 2), (3, 4)]"),
         (tune.choice([int, str]), "[<class 'int'>, <class 'str'>]"),
         (tune.choice([units, None]), f"[{units!r}, None]"),
-        (tune.choice(np.arange(3)), "[0, 1, 2]"),
+        (tune.choice(list(np.arange(3))), "[0, 1, 2]"),
         (tune.choice([np.float64(0.5), np.str_("a"), np.bool_(True)]), "['a', 0.5, True]"),
         (tune.choice([1, 1, 2]), "[1, 2]"),
         (tune.choice([1, 1.0, True]), "[1, 1.0, True]"),
@@ -86,13 +86,13 @@ def test_each_value_of_tunes_domains_is_suggested_and_outlives_a_restore(domain:
     def search_of_it() -> RZeroSearch:
         return search_of(space={"x": domain}, settings=SearchSettings(algorithm=algorithm, elites=0, seed=0))
 
-    search, seen = search_of_it(), []
+    search = search_of_it()
+    seen: list[Any] = []
     while isinstance(suggested := search.suggest(f"t{len(seen)}"), dict):
         search.save(str(tmp_path / "s"))
-        again, search = search, search_of_it()
+        search = search_of_it()
         search.restore(str(tmp_path / "s"))
         assert repr(search.suggest(f"t{len(seen)}")) == repr(suggested), "it was in flight"
-        del again
         seen.append(suggested["x"])
         search.on_trial_complete(f"t{len(seen) - 1}", {"score": 1.0})
     assert str(sorted(seen, key=repr)) == given
@@ -105,7 +105,7 @@ def test_a_long_range_is_searched_in_milliseconds_and_in_little_memory(domain: A
     tracemalloc.start()
     began = time.perf_counter()
     search = search_of(space={"x": domain, "y": tune.uniform(0.0, 1.0)}, settings=SearchSettings(algorithm=algorithm, seed=0))
-    seen = []
+    seen: list[dict[str, Any]] = []
     while isinstance(suggested := search.suggest(f"t{len(seen)}"), dict):
         seen.append(suggested)
         search.on_trial_complete(f"t{len(seen) - 1}", {"score": suggested["y"]})
