@@ -76,7 +76,7 @@ class Services:
 
 @dataclass
 class ParameterSpec:
-    """One knob: either `values`, or a range (`low`, `high`, and `step` or `log`)."""
+    """One knob: either `values`, or a range (`low`, `high`; `step` or `integer`: only in such steps; `log`: even in the logarithm)."""
 
     target: str
     """Where its value goes: a dotted path into `Services`, `vllm.gpu_memory_utilization` say."""

@@ -39,6 +39,7 @@ from tune_gpu.space import SearchSpace
 from tune_gpu.tournament import Candidate, Result, Tournament
 from tune_gpu.tune_length import asking_generator, wanted_evaluations
 from tune_gpu.tune_state import KeptTrial, kept_trials
+from tune_gpu.values import distinct, plain
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
@@ -560,14 +561,16 @@ def _spec(name: str, given: Sequence[Any] | ParameterSpec | Domain) -> Parameter
     step = float(sampler.q) if isinstance(sampler, Quantized) else None
     base = sampler.sampler if isinstance(sampler, Quantized) else sampler
     if isinstance(given, Categorical) and isinstance(base, Uniform):
-        values = list(given.categories)
+        values = distinct(list(map(plain, given.categories)))  # Tune takes one that stands there twice
+        if inner := [value for value in values if isinstance(value, Domain)]:
+            raise UserError(f"{name}: a domain inside tune.choice ({type(inner[0]).__name__}) cannot be searched; allowed are values")
         numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
         return ParameterSpec(target="", values=values, kind="ordinal" if numbers and values == sorted(values) else "categorical")
     log = isinstance(base, LogUniform)
     if isinstance(given, (Float, Integer)) and isinstance(base, (Uniform, LogUniform)) and not (log and step):
         whole = isinstance(given, Integer)
         high = given.upper - 1 if whole and step is None else given.upper  # Tune's whole ranges end before `upper`, unless they have a step
-        return ParameterSpec(target="", low=given.lower, high=high, step=step, log=log, integer=whole)
+        return ParameterSpec(target="", low=plain(given.lower), high=plain(high), step=step, log=log, integer=whole)
     raise UserError(
         f"{name}: {type(given).__name__} with {type(base).__name__.lstrip('_')} cannot be searched; allowed: tune.choice, uniform, quniform, loguniform, "
         "randint, qrandint, lograndint"

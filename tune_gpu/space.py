@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from tune_gpu.config import ParameterSpec
 from tune_gpu.errors import UserError
+from tune_gpu.steps import MANY, Steps, digits
+from tune_gpu.values import PLAIN, described, distinct, near, place, places, plain
 
 Params = Mapping[str, Any]
+_STEP = 0.1
+"""Standard deviation of a mutation in a range, as a share of it."""
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One knob: a tuple of values (ordered or not), or a continuous range."""
+    """One knob: values (ordered or not), or a continuous range."""
 
     name: str
     target: str
-    values: tuple[Any, ...] | None
-    """Null for a continuous range."""
+    values: tuple[Any, ...] | Steps | None
+    """Null for a continuous range; `Steps` for a long range in steps, and for any in the logarithm."""
     low: float = 0.0
     high: float = 0.0
     log: bool = False
@@ -38,10 +44,10 @@ class Parameter:
             raise UserError(f"parameters.{name}.kind={spec.kind}: allowed are ordinal, categorical")
         when = tuple((parent, tuple(values)) for parent, values in spec.when.items())
         if spec.values is not None:
-            values = tuple(spec.values)
+            values = tuple(map(plain, spec.values))
             if not values:
                 raise UserError(f"parameters.{name}.values is empty: give at least one value")
-            if len({repr(value) for value in values}) != len(values):
+            if len(distinct(values)) != len(values):
                 raise UserError(f"parameters.{name}.values={list(values)}: a value stands there twice")
             return cls(name, spec.target, values, ordered=spec.kind == "ordinal", when=when)
         return cls._range(name, spec, when)
@@ -51,29 +57,53 @@ class Parameter:
         low, high = spec.low, spec.high
         if low is None or high is None:
             raise UserError(f"parameters.{name}: give `values`, or both `low` and `high`")
-        if not low <= high or (spec.log and low <= 0):
-            raise UserError(f"parameters.{name}: low={low}, high={high}: allowed is low <= high{', low > 0 for log' if spec.log else ''}")
-        step = spec.step or (1.0 if spec.integer and not spec.log else None)
-        if step is not None:
-            if step <= 0:
-                raise UserError(f"parameters.{name}.step={step}: allowed is above 0")
-            grid = [low + index * step for index in range(math.floor((high - low) / step + 1e-9) + 1)]
-            return cls(name, spec.target, tuple(int(v) if spec.integer else round(v, 12) for v in grid), when=when)
-        if spec.integer:
-            return cls(name, spec.target, tuple(range(int(low), int(high) + 1)), when=when)
-        return cls(name, spec.target, None, float(low), float(high), spec.log, when=when)
+        if not -math.inf < low <= high < math.inf or (spec.log and low <= 0):
+            raise UserError(f"parameters.{name}: low={low}, high={high}: allowed is low <= high, both finite{', low > 0 for log' if spec.log else ''}")
+        if spec.step is not None and not spec.step > 0:
+            raise UserError(f"parameters.{name}.step={spec.step}: allowed is above 0")
+        values = _whole_steps(name, low, high, spec) if spec.integer else _steps(low, high, spec)
+        if values is None:
+            return cls(name, spec.target, None, float(low), float(high), spec.log, when=when)
+        return cls(name, spec.target, values, log=isinstance(values, Steps) and spec.log, when=when)
+
+    @cached_property
+    def _places(self) -> dict[tuple[type, Any], int]:
+        return places(self.values or ())
+
+    def place(self, value: object) -> int | None:
+        """Where a value stands among the values: itself, else what is equal to it (1.0 for 1, but never for True); null if nothing is."""
+        if isinstance(self.values, Steps):
+            return self.values.place(value)
+        return place(value, self.values or (), self._places)
+
+    def own(self, value: Any) -> Any:
+        """The parameter's own value for one that is given: 0.3 for 0.1 * 3. What it has no value for is left as it is."""
+        if self.values is None:
+            return value
+        found = self.place(value)
+        if found is None and isinstance(value, float):
+            found = self.values.near(value) if isinstance(self.values, Steps) else near(value, self.values)
+        return value if found is None else self.values[found]
+
+    def among(self, value: Any, values: Sequence[Any]) -> bool:
+        """Whether a value of this parameter is one of these, which are its values too."""
+        return value in values if self.values is None else self.place(value) in {self.place(other) for other in values}
 
     def __contains__(self, value: object) -> bool:
         if self.values is not None:
-            return any(value == allowed and isinstance(value, bool) == isinstance(allowed, bool) for allowed in self.values)
+            return self.place(value) is not None
         return isinstance(value, (int, float)) and not isinstance(value, bool) and self.low <= value <= self.high
 
     def allowed(self) -> str:
         """For an error message."""
+        if isinstance(self.values, Steps):
+            return str(self.values)
         return ", ".join(map(str, self.values)) if self.values is not None else f"{self.low:g} to {self.high:g}"
 
     def sample(self, rng: np.random.Generator) -> Any:
         """A random value: uniform, in the logarithm for a log range."""
+        if isinstance(self.values, Steps):
+            return self.values[int(self.values.drawn(rng.random(1))[0])]
         if self.values is not None:
             return self.values[int(rng.integers(len(self.values)))]
         if self.log:
@@ -82,23 +112,51 @@ class Parameter:
 
     def mutate(self, value: Any, rng: np.random.Generator) -> Any:
         """Another value near this one: the next in order, any other if there is no order, a normal step (a tenth of the range) in a range."""
-        near = self.neighbours(value)
-        if near:
-            return near[int(rng.integers(len(near)))]
+        if isinstance(self.values, Steps):
+            return self.values[int(self.values.moved(np.array([float(self.values.index(value))]), rng.normal(0.0, _STEP, 1))[0])]
+        beside = self.neighbours(value)
+        if beside:
+            return beside[int(rng.integers(len(beside)))]
         if self.values is not None:
             return value
         low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
-        moved = min(high, max(low, (math.log(value) if self.log else value) + float(rng.normal(0.0, 0.1 * (high - low)))))
+        moved = min(high, max(low, (math.log(value) if self.log else value) + float(rng.normal(0.0, _STEP * (high - low)))))
         return float(np.exp(moved)) if self.log else moved
 
     def neighbours(self, value: Any) -> list[Any]:
         """The values next to this one; of a categorical parameter all others; of a range none (there are too many)."""
         if self.values is None:
             return []
-        index = self.values.index(value)
-        if not self.ordered:
-            return [other for other in self.values if other != value]
-        return [self.values[i] for i in (index - 1, index + 1) if 0 <= i < len(self.values)]
+        found = self.place(value)
+        if found is None:
+            raise ValueError(f"{self.name}={value}: allowed: {self.allowed()}")
+        others = (found - 1, found + 1) if self.ordered else range(len(self.values))
+        return [self.values[i] for i in others if 0 <= i < len(self.values) and i != found]
+
+
+def _whole_steps(name: str, low: float, high: float, spec: ParameterSpec) -> tuple[Any, ...] | Steps:
+    step = 1 if spec.step is None else int(spec.step)
+    if spec.step is not None and step != spec.step:
+        raise UserError(f"parameters.{name}.step={spec.step}: allowed is a whole number, as integer is set")
+    first, last = math.ceil(low), math.floor(high)
+    if first > last or last - first >= sys.maxsize:
+        raise UserError(f"parameters.{name}: low={low}, high={high}: allowed are 1 to {sys.maxsize} whole numbers")
+    numbers = range(first, last + 1, step)
+    if len(numbers) > MANY or (spec.log and len(numbers) > 1):
+        return Steps(first, step, len(numbers), spec.log)
+    return tuple(numbers)
+
+
+def _steps(low: float, high: float, spec: ParameterSpec) -> tuple[Any, ...] | Steps | None:
+    """Null for what has no steps, or finer ones than its numbers have."""
+    if spec.step is None:
+        return (float(low),) if low == high else None
+    if low < high and spec.step < math.ulp(max(abs(low), abs(high))):
+        return None
+    n = math.floor((high - low) / spec.step + 1e-9) + 1
+    if n > MANY or (spec.log and n > 1):
+        return Steps(low, spec.step, n, spec.log)
+    return tuple(round(low + index * spec.step, digits(spec.step)) for index in range(n))
 
 
 class SearchSpace:
@@ -154,13 +212,25 @@ class SearchSpace:
             return len(self.listed)
         if any(parameter.values is None for parameter in self.parameters.values()):
             return math.inf
-        if not any(parameter.when for parameter in self.parameters.values()):
-            return math.prod(len(parameter.values or ()) for parameter in self.parameters.values())
-        return sum(1 for _ in self._all())
+        return self._count({}, list(self.parameters.values()))
+
+    def _count(self, params: dict[str, Any], rest: list[Parameter]) -> int:
+        """Configurations that begin with these values: only the values that a condition names are gone through one by one."""
+        if not rest:
+            return 1
+        parameter, later = rest[0], rest[1:]
+        if not self.active(parameter, params):
+            return self._count(params, later)
+        values = parameter.values or ()
+        told_apart = [value for other in later for parent, wanted in other.when if parent == parameter.name for value in wanted]
+        named = {found for value in told_apart if (found := parameter.place(value)) is not None}
+        total = sum(self._count({**params, parameter.name: values[i]}, later) for i in named)
+        others = len(values) - len(named)
+        return total + (others * self._count({**params, parameter.name: ...}, later) if others else 0)
 
     def active(self, parameter: Parameter, params: Params) -> bool:
         """Whether the parameter exists beside these values of those before it."""
-        return all(parent in params and params[parent] in values for parent, values in parameter.when)
+        return all(parent in params and self.parameters[parent].among(params[parent], values) for parent, values in parameter.when)
 
     def check(self, params: Params) -> None:
         """Raises UserError that names the key, what was given and what is allowed."""
@@ -177,10 +247,25 @@ class SearchSpace:
                 raise UserError(f"{name}={params[name]}: allowed: {parameter.allowed()}")
 
     def own(self, params: Params) -> dict[str, Any]:
-        """The configuration, NumPy's scalars as Python's own: they would be no JSON. Raises UserError as `check`."""
-        plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in params.items()}
-        self.check(plain)
-        return plain
+        """The configuration in the space's own values, NumPy's scalars as Python's. Raises UserError as `check`."""
+        own = {name: self.parameters[name].own(plain(value)) if name in self.parameters else value for name, value in params.items()}
+        self.check(own)
+        return own
+
+    def saved(self, params: Params) -> dict[str, Any]:
+        """The configuration as JSON values: of what JSON cannot give back as it was, where it stands among the parameter's values."""
+        return {name: value if type(value) in PLAIN else {"index": self.parameters[name].place(value)} for name, value in params.items()}
+
+    def loaded(self, saved: Params) -> dict[str, Any]:
+        """The configuration that was saved, in the space's own values. Raises UserError as `check`."""
+        return self.own({name: self._at(name, value["index"]) if isinstance(value, dict) and set(value) == {"index"} else value
+                         for name, value in saved.items()})
+
+    def _at(self, name: str, index: int) -> Any:
+        values = self.parameters[name].values if name in self.parameters else None
+        if values is None or not 0 <= index < len(values):
+            raise UserError(f"{name}: it has no value {index}")
+        return values[index]
 
     def __contains__(self, params: object) -> bool:
         try:
@@ -191,7 +276,7 @@ class SearchSpace:
 
     def key(self, params: Params) -> Hashable:
         """Equal for equal configurations, whatever the order of their keys."""
-        return tuple(params.get(name, ...) for name in self.parameters)
+        return tuple(_key(parameter, params[name]) if name in params else ... for name, parameter in self.parameters.items())
 
     def repaired(self, values: Params, rng: np.random.Generator) -> dict[str, Any]:
         """A configuration with these values where they may stand, and random ones where one is missing."""
@@ -259,5 +344,18 @@ class SearchSpace:
         """Names the space: a saved search goes on only in the same one."""
         import hashlib
 
-        text = repr([sorted(map(repr, self._members or ()))] * (self._members is not None) + [(p.name, p.values, p.low, p.high, p.log, p.ordered, p.when) for p in self.parameters.values()])
+        listed = sorted({repr(tuple(described(params.get(name, ...)) for name in self.parameters)) for params in self.listed or ()})
+        parameters = [
+            (p.name, p.values if p.values is None or isinstance(p.values, Steps) else tuple(map(described, p.values)), p.low, p.high, p.log, p.ordered,
+             tuple((parent, tuple(map(described, values))) for parent, values in p.when))
+            for p in self.parameters.values()]
+        text = repr([listed] * (self.listed is not None) + parameters)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _key(parameter: Parameter, value: Any) -> Hashable:
+    """Where a value stands; what is no value of the parameter is known by its `repr`."""
+    if parameter.values is None:
+        return value
+    found = parameter.place(value)
+    return repr(value) if found is None else found

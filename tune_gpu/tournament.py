@@ -329,10 +329,11 @@ class Tournament:
         """All of it as JSON values, the random state included."""
         return {
             "version": STATE_VERSION, "space": self._space.fingerprint(), "settings": asdict(self._settings),
-            "rng": self._rng.bit_generator.state, "candidates": [asdict(c) for c in self._candidates.values()],
+            "rng": self._rng.bit_generator.state,
+            "candidates": [asdict(replace(c, params=self._space.saved(c.params))) for c in self._candidates.values()],
             "results": {i: asdict(r) for i, r in self._results.items()}, "generations": self._generations, "queue": self._queue,
             "survivors": self._survivors, "breeder": self._breeder.state(), "ended_because": self.ended_because,
-            "ending": self._ending, "known": [[params, asdict(result)] for params, result in self._known],
+            "ending": self._ending, "known": [[self._space.saved(params), asdict(result)] for params, result in self._known],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -343,13 +344,13 @@ class Tournament:
             raise UserError("the saved search belongs to another space; resume with the configuration of the run")
         if state["settings"] != asdict(self._settings):
             raise UserError("the saved search has other settings (search.*); resume with the configuration of the run")
-        known = [(dict(params), Result(**result)) for params, result in state.get("known", ())]
+        known = [(self._space.loaded(params), Result(**result)) for params, result in state.get("known", ())]
         if not self._known:
             for params, result in known:
                 self.know(params, result)
         elif self._known != known:
             raise UserError("the saved search was told other results from elsewhere; resume it without any, or with the same")
-        self._candidates = {c["candidate_id"]: Candidate(**c) for c in state["candidates"]}
+        self._candidates = {c["candidate_id"]: Candidate(**c | {"params": self._space.loaded(c["params"])}) for c in state["candidates"]}
         self._results = {i: Result(**r) for i, r in state["results"].items()}
         self._generations = [list(ids) for ids in state["generations"]]
         self._queue, self._survivors = list(state["queue"]), [list(ids) for ids in state["survivors"]]

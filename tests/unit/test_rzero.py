@@ -6,6 +6,8 @@ import copy
 import json
 import math
 import pickle
+import time
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -61,9 +63,87 @@ def test_numbers_of_a_choice_are_ordered_and_names_are_not() -> None:
     assert (parameters["n"].ordered, parameters["m"].ordered, parameters["p"].values) == (True, False, None)
 
 
+def units(width: int) -> int:
+    return width
+
+
+@pytest.mark.parametrize(
+    ("domain", "given"),
+    [
+        (tune.choice([[64, 64], [128, 128]]), "[[128, 128], [64, 64]]"),
+        (tune.choice([{"depth": 1}, {"depth": 2}]), "[{'depth': 1}, {'depth': 2}]"),
+        (tune.choice([(1, 2), (3, 4)]), "[(1, 2), (3, 4)]"),
+        (tune.choice([int, str]), "[<class 'int'>, <class 'str'>]"),
+        (tune.choice([units, None]), f"[{units!r}, None]"),
+        (tune.choice(list(np.arange(3))), "[0, 1, 2]"),
+        (tune.choice([np.float64(0.5), np.str_("a"), np.bool_(True)]), "['a', 0.5, True]"),
+        (tune.choice([1, 1, 2]), "[1, 2]"),
+        (tune.choice([1, 1.0, True]), "[1, 1.0, True]"),
+        (tune.uniform(0, 0), "[0.0]"),
+        (tune.quniform(0, 2e-13, 1e-13), "[0.0, 1e-13, 2e-13]"),
+    ],
+)
+@pytest.mark.parametrize("algorithm", ["classic", "rzero"])
+def test_each_value_of_tunes_domains_is_suggested_and_outlives_a_restore(domain: Any, given: str, algorithm: str, tmp_path: Path) -> None:
+    def search_of_it() -> RZeroSearch:
+        return search_of(space={"x": domain}, settings=SearchSettings(algorithm=algorithm, elites=0, seed=0))
+
+    search = search_of_it()
+    seen: list[Any] = []
+    while isinstance(suggested := search.suggest(f"t{len(seen)}"), dict):
+        search.save(str(tmp_path / "s"))
+        search = search_of_it()
+        search.restore(str(tmp_path / "s"))
+        assert repr(search.suggest(f"t{len(seen)}")) == repr(suggested), "it was in flight"
+        seen.append(suggested["x"])
+        search.on_trial_complete(f"t{len(seen) - 1}", {"score": 1.0})
+    assert str(sorted(seen, key=repr)) == given
+
+
+@pytest.mark.parametrize(
+    "domain", [tune.randint(0, 2**31), tune.randint(0, 2**62), tune.quniform(0, 1, 1e-6), tune.lograndint(1, 10**9), tune.qrandint(0, 10**9, 5)])
+@pytest.mark.parametrize("algorithm", ["classic", "rzero"])
+def test_a_long_range_is_searched_in_milliseconds_and_in_little_memory(domain: Any, algorithm: str, tmp_path: Path) -> None:
+    tracemalloc.start()
+    began = time.perf_counter()
+    search = search_of(space={"x": domain, "y": tune.uniform(0.0, 1.0)}, settings=SearchSettings(algorithm=algorithm, seed=0))
+    seen: list[dict[str, Any]] = []
+    while isinstance(suggested := search.suggest(f"t{len(seen)}"), dict):
+        seen.append(suggested)
+        search.on_trial_complete(f"t{len(seen) - 1}", {"score": suggested["y"]})
+    search.save(str(tmp_path / "s"))
+    took, (_, most) = time.perf_counter() - began, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(seen) == 14
+    assert took < 10.0, "a range that is written out takes minutes"
+    assert most < 100 * 2**20
+    later = search_of(space={"x": domain, "y": tune.uniform(0.0, 1.0)}, settings=SearchSettings(algorithm=algorithm, seed=0))
+    later.restore(str(tmp_path / "s"))
+    assert [repr(candidate) for candidate, _ in later.tournament.history] == [repr(candidate) for candidate, _ in search.tournament.history]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_best_of_a_long_range_is_found_to_the_step(seed: int) -> None:
+    search = RZeroSearch({"n": tune.randint(0, 5000), "m": tune.lograndint(1, 10_000)}, "score", "max", seed=seed)
+    search.set_search_properties("score", "max", {}, num_samples=60)
+    seen: list[dict[str, Any]] = []
+    while isinstance(given := search.suggest(f"t{len(seen)}"), dict):
+        seen.append(given)
+        search.on_trial_complete(f"t{len(seen) - 1}", {"score": -abs(given["n"] - 1234) / 5000 - abs(math.log(given["m"] / 20))})
+    assert min(abs(given["n"] - 1234) for given in seen) <= 25
+    assert min(abs(given["m"] - 20) for given in seen) <= 1
+    assert len({json.dumps(given) for given in seen}) == len(seen) - 1, "only the leader twice, to learn whether there is noise"
+
+
+def test_a_point_that_a_calculation_has_rounded_is_taken() -> None:
+    search = search_of(space={"x": tune.quniform(0, 1, 0.1)}, points_to_evaluate=[{"x": 0.1 * 3}])
+    assert search.suggest("t0") == {"x": 0.3}
+
+
 @pytest.mark.parametrize(
     ("config", "named"),
     [
+        ({"x": tune.choice([tune.uniform(0, 1), 2])}, "x: a domain inside tune.choice"),
         ({"x": tune.randn(0, 1)}, "x: Float with Normal"),
         ({"x": tune.qloguniform(0.1, 10, 0.1)}, "x: Float with LogUniform"),
         ({"x": tune.sample_from(lambda _: 1)}, "x: Function"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -187,6 +188,34 @@ def test_a_journal_brings_a_fresh_search_to_where_it_ended(algorithm: str) -> No
     assert pending == whole[8:10]
     with pytest.raises(ValueError, match="in the journal"):
         replay(Tournament(space(), replace(whole_generations, seed=6)), told)
+
+
+@pytest.mark.parametrize("algorithm", ["classic", "rzero"])
+@pytest.mark.parametrize(
+    "values",
+    [[[64, 64], [128, 128], [8]], [{"depth": 1}, {"depth": 2}, {}], [(1, 2), (3, 4), (5,)], [math.sin, dict, lambda: 1], [1, 1.0, True],
+     [np.arange(3), np.arange(4), np.zeros(3)], [object(), b"b", "b"], [math.nan, None, 0]],
+)
+def test_a_saved_search_of_any_values_goes_on_where_it_was(algorithm: str, values: list[Any]) -> None:
+    specs = {"x": ParameterSpec(target="", values=values, kind="categorical"), "n": ParameterSpec(target="", values=[1, 2, 3])}
+    whole, later = (Tournament(space(specs), SearchSettings(algorithm=algorithm, seed=2), baseline={"x": values[1], "n": 2}) for _ in range(2))
+    whole.know({"x": values[2], "n": 3}, Result("ok", 0.5, n_windows=1))
+    for _ in range(4):
+        candidate = whole.ask()
+        assert candidate is not None
+        whole.tell(candidate.candidate_id, Result("ok", float(candidate.params["n"]), n_windows=1))
+    later.load_state_dict(json.loads(json.dumps(whole.state_dict())))
+    rest, resumed = (run(tournament, lambda params: float(params["n"])) for tournament in (whole, later))
+    assert [repr(candidate) for candidate in resumed] == [repr(candidate) for candidate in rest]
+    tried = [candidate.params["x"] for candidate, _ in later.history]
+    assert all(any(value is own for own in values) for value in tried), "the values themselves, not what JSON made of them"
+    assert all(any(value is own for value in tried) for own in values)
+
+
+def test_a_state_of_plain_values_is_saved_as_it_always_was() -> None:
+    tournament = Tournament(space(), SearchSettings(), baseline=BASELINE)
+    tournament.ask()
+    assert tournament.state_dict()["candidates"] == [{"candidate_id": "g0-c0", "generation": 0, "origin": "baseline", "params": BASELINE}]
 
 
 def test_a_state_of_another_version_space_or_setting_is_refused() -> None:

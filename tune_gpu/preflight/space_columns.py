@@ -48,7 +48,7 @@ def _with_own_setting(values: np.ndarray, parameter: Parameter, services: Any) -
 
 def _points(parameter: Parameter) -> tuple[Any, ...]:
     if parameter.values is not None:
-        return parameter.values
+        return tuple(parameter.values)
     spread = np.geomspace if parameter.log else np.linspace
     return tuple(float(value) for value in spread(parameter.low, parameter.high, CONTINUOUS_POINTS))
 

@@ -1,7 +1,8 @@
 """Configurations as rows of numbers ("codes"), so that thousands of offspring are made and compared at once.
 
 A code is the index of a value (parameters with values), the position in [0, 1] (ranges; in the logarithm for a log range), or `INACTIVE`
-where a condition switches the parameter off.
+where a condition switches the parameter off. A range in very many steps is a range whose positions are those of its steps: two rows are of
+one configuration only if they are equal to the last bit.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tune_gpu.space import Params, SearchSpace
+from tune_gpu.steps import Steps
 
 Array = NDArray[np.float64]
 INACTIVE = -1.0
 _STEP = 0.1
 _RANGE_STEPS = (-0.2, -0.05, -0.01, -0.002, 0.002, 0.01, 0.05, 0.2)
+_NEXT = (-1e-18, 1e-18)
+"""Beside these, where there are steps: to the next one."""
 _TABLES: WeakKeyDictionary[SearchSpace, tuple[Array | None, int]] = WeakKeyDictionary()
 """A long list is coded once, however many searches go through its space."""
 
@@ -37,8 +41,11 @@ class Encoding:
         self.parameters = list(space.parameters.values())
         self.n = len(self.parameters)
         self._index = {parameter.name: i for i, parameter in enumerate(self.parameters)}
-        self._levels = [None if p.values is None else {_identity(v): i for i, v in enumerate(p.values)} for p in self.parameters]
-        self.sizes = np.array([0 if p.values is None else len(p.values) for p in self.parameters])
+        self._steps = {i: p.values for i, p in enumerate(self.parameters) if isinstance(p.values, Steps)}
+        self._rounded = {i: steps for i, steps in self._steps.items() if steps.many}
+        self._logs = {i: steps.positions(np.arange(len(steps), dtype=np.float64)) for i, steps in self._steps.items() if i not in self._rounded}
+        self.sizes = np.array([0 if p.values is None or i in self._rounded else len(p.values) for i, p in enumerate(self.parameters)])
+        """How many values each parameter has; 0 for a range, and for one in very many steps."""
         self._ordered = np.array([p.ordered for p in self.parameters])
         self.continuous = not self.sizes.all()
         """Whether any parameter is a range."""
@@ -51,9 +58,14 @@ class Encoding:
         """Feature column -> parameter."""
         self._moves = self._all_moves()
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """An earlier version's pickle has other tables: they all follow from the space."""
+        self.__dict__.update(Encoding(state["space"]).__dict__)
+
     def _all_moves(self) -> tuple[NDArray[np.int64], Array, NDArray[np.bool_]]:
         """Column, value or step, and whether it is a step."""
-        moves = [(i, to, not size) for i, size in enumerate(self.sizes) for to in (range(size) if size else _RANGE_STEPS)]
+        ways = [range(size) if size else _RANGE_STEPS + (_NEXT if i in self._rounded else ()) for i, size in enumerate(self.sizes)]
+        moves = [(i, to, not self.sizes[i]) for i, way in enumerate(ways) for to in way]
         column, to, relative = zip(*moves, strict=True)
         return np.array(column), np.array(to, dtype=float), np.array(relative)
 
@@ -63,10 +75,12 @@ class Encoding:
         return 1 if p.values is None or p.ordered else len(p.values)
 
     def _code(self, i: int, value: Any) -> float:
-        levels = self._levels[i]
-        if levels is not None:
-            return float(levels[_identity(value)])
         p = self.parameters[i]
+        if p.values is not None:
+            place = p.place(value)
+            if place is None:
+                raise KeyError(f"{p.name}={value}")
+            return float(self._rounded[i].positions(np.array([float(place)]))[0]) if i in self._rounded else float(place)
         if p.high <= p.low:
             return 0.0
         if p.log:
@@ -80,10 +94,12 @@ class Encoding:
     def decode(self, row: Array) -> dict[str, Any]:
         """A row -> its configuration."""
         params: dict[str, Any] = {}
-        for p, code in zip(self.parameters, row.tolist(), strict=True):
+        for i, (p, code) in enumerate(zip(self.parameters, row.tolist(), strict=True)):
             if code == INACTIVE:
                 continue
-            if p.values is not None:
+            if i in self._rounded:
+                params[p.name] = self._rounded[i][int(self._rounded[i].nearest(np.array([code]))[0])]
+            elif p.values is not None:
                 params[p.name] = p.values[int(code)]
             elif p.log:
                 params[p.name] = min(p.high, max(p.low, math.exp(math.log(p.low) + code * (math.log(p.high) - math.log(p.low)))))
@@ -96,8 +112,10 @@ class Encoding:
         columns: list[Array] = []
         for i, p in enumerate(self.parameters):
             code = codes[:, i]
-            if p.values is None or p.ordered:
-                scale = 1.0 if p.values is None else 1.0 / max(1, len(p.values) - 1)
+            if i in self._logs:
+                columns.append(np.where(code == INACTIVE, 0.5, self._logs[i][code.astype(int)])[:, None])
+            elif p.values is None or p.ordered:
+                scale = 1.0 / max(1, self.sizes[i] - 1) if self.sizes[i] else 1.0
                 columns.append(np.where(code == INACTIVE, 0.5, code * scale)[:, None])
             else:
                 columns.append((code[:, None] == np.arange(len(p.values))) * math.sqrt(0.5))
@@ -113,14 +131,20 @@ class Encoding:
             column = codes[:, i]
             active = np.ones(len(codes), dtype=bool)
             for parent, allowed in conditions:
-                active &= np.isclose(codes[:, parent, None], allowed[None, :]).any(axis=1)
+                exactly = self.parameters[parent].values is not None
+                active &= np.isin(codes[:, parent], allowed) if exactly else np.isclose(codes[:, parent, None], allowed[None, :]).any(axis=1)
             column[~active] = INACTIVE
             empty = active & (column == INACTIVE)
             if empty.any():
                 column[empty] = self._draw(i, int(empty.sum()), rng)
+            if i in self._rounded:
+                column[active] = self._rounded[i].positions(self._rounded[i].nearest(column[active]))
         return codes
 
     def _draw(self, i: int, count: int, rng: np.random.Generator) -> Array:
+        if i in self._steps:
+            drawn = self._steps[i].drawn(rng.random(count))
+            return self._rounded[i].positions(drawn) if i in self._rounded else drawn
         return rng.integers(self.sizes[i], size=count).astype(float) if self.sizes[i] else rng.random(count)
 
     def offspring(self, parents: Array, count: int, rng: np.random.Generator) -> Array:
@@ -146,19 +170,41 @@ class Encoding:
         there = np.where(self._ordered[columns], along, other)
         if self.continuous:
             there = np.where(size == 0, np.clip(here + rng.normal(0.0, _STEP, count), 0.0, 1.0), there)
+        for i in self._steps:
+            along_it = columns == i
+            there[along_it] = self._moved(i, here[along_it], rng.normal(0.0, _STEP, int(along_it.sum())))
         codes[rows, columns] = there
+
+    def _moved(self, i: int, codes: Array, by: Array) -> Array:
+        """Codes of a range in steps, each moved by a distance of positions to another one."""
+        if i in self._rounded:
+            return self._rounded[i].positions(self._rounded[i].moved(self._rounded[i].nearest(codes), by))
+        return self._steps[i].moved(codes, by)
 
     def neighbours(self, rows: Array, rng: np.random.Generator) -> Array:
         """All that differ from one of the rows in one parameter (any value of it; small and large steps in a range)."""
         column, to, relative = self._moves
         here = rows[:, column]
         there = np.where(relative, np.clip(here + to, 0.0, 1.0), to)
+        for i in self._rounded:
+            moves = np.flatnonzero(column == i)
+            there[:, moves] = self._moved(i, rows[:, i].repeat(len(moves)), np.tile(to[moves], len(rows))).reshape(len(rows), len(moves))
         which, move = np.nonzero((here != INACTIVE) & (relative | (there != here)))
         if not len(which):
             return rows
         found = rows[which]
         found[np.arange(len(found)), column[move]] = there[which, move]
         return self.settle(found, rng)
+
+    def masses(self, table: Array) -> Array | None:
+        """How much of all that is drawn each of these rows is; null where all are alike, as they are without a range in the logarithm."""
+        if not self._logs:
+            return None
+        masses = np.ones(len(table))
+        for i in self._logs:
+            codes = table[:, i]
+            masses *= np.where(codes == INACTIVE, 1.0, self._steps[i].masses()[codes.astype(int)])
+        return masses
 
     def table(self, limit: int) -> Array | None:
         """Every configuration (known constraints apart) if there are at most `limit`, else null."""
@@ -187,8 +233,3 @@ class Encoding:
         for i, p in enumerate(self.parameters):
             rows[:, i] = [self._code(i, params[p.name]) if p.name in params else INACTIVE for params in listed]
         return rows
-
-
-def _identity(value: Any) -> tuple[str, Any]:
-    """1, 1.0 and True are three values."""
-    return (type(value).__name__ if isinstance(value, bool) else "", value)

@@ -29,7 +29,7 @@ class OpenSpace:
         self._drawn = np.ones(self.size, dtype=bool)
         """Rows of the table that are drawn from; where all of it is scored, without what is taken or forbidden."""
         self._radix = np.concatenate([[1.0], np.cumprod(encoding.sizes[:-1] + 1.0)])
-        self._listed = np.sort(self._numbers(self._table)) if encoding.space.listed is not None and self._table is not None else None
+        self._listed = self._members() if encoding.space.listed is not None else None
         self._taken: set[bytes] = set()
         self._forbidden: set[bytes] = set()
 
@@ -75,16 +75,27 @@ class OpenSpace:
         if self._table is None:
             return self._encoding.random(count, self._rng)
         rows = np.flatnonzero(self._drawn)
-        chosen = self._rng.permutation(rows) if count >= len(rows) else rows[self._rng.choice(len(rows), size=count, replace=False)]
-        return self._table[chosen]
+        if count >= len(rows):
+            return self._table[self._rng.permutation(rows)]
+        masses = self._encoding.masses(self._table)
+        share = None if masses is None else masses[rows] / masses[rows].sum()
+        return self._table[rows[self._rng.choice(len(rows), size=count, replace=False, p=share)]]
 
     def listed(self, codes: Array) -> Array:
         """Those of the rows that the space lists, if it is a list."""
         if self._listed is None:
             return codes
+        if isinstance(self._listed, frozenset):
+            return codes[np.array([row.tobytes() in self._listed for row in codes], dtype=bool)]
         numbers = self._numbers(codes)
         at = np.searchsorted(self._listed, numbers).clip(max=len(self._listed) - 1)
         return codes[self._listed[at] == numbers]
+
+    def _members(self) -> Array | frozenset[bytes] | None:
+        """Of a list: its rows as numbers in order; as bytes where a range is among its parameters."""
+        if self._table is None:
+            return None
+        return frozenset(row.tobytes() for row in self._table) if self._encoding.continuous else np.sort(self._numbers(self._table))
 
     def _numbers(self, codes: Array) -> Array:
         return np.asarray((codes + 1.0) @ self._radix)

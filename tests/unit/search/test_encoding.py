@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -65,3 +66,59 @@ def test_next_in_order_is_nearer_than_far_and_all_categories_are_equally_far() -
 
     assert distance({"x": 1, "c": "a"}, {"x": 2, "c": "a"}) < distance({"x": 1, "c": "a"}, {"x": 4, "c": "a"})
     assert distance({"x": 1, "c": "a"}, {"x": 1, "c": "z"}) == distance({"x": 1, "c": "b"}, {"x": 1, "c": "z"})
+
+
+LONG = {
+    "n": ParameterSpec(target="", low=0, high=2**31, integer=True),
+    "units": ParameterSpec(target="", low=1, high=100_000, integer=True, log=True),
+    "layers": ParameterSpec(target="", low=1, high=64, integer=True, log=True, when={"units": [1, 8, 64]}),
+    "share": ParameterSpec(target="", low=0.0, high=1.0, step=1e-6, when={"n": [7]}),
+    "mode": ParameterSpec(target="", values=[[1], [2]], kind="categorical"),
+}
+STEPPED = SearchSpace.from_specs(LONG)
+
+
+@given(st.integers(0, 2**32))
+def test_rows_of_ranges_in_steps_are_configurations_and_each_configuration_is_one_row(seed: int) -> None:
+    rng, encoding = np.random.default_rng(seed), Encoding(STEPPED)
+    known = [{"n": 7, "units": 8, "layers": 3, "share": 0.25, "mode": [2]}, {"n": 0, "units": 1, "layers": 64, "mode": [1]}]
+    rows = np.concatenate([encoding.random(5, rng), [encoding.encode(params) for params in known]])
+    for row in np.concatenate([rows, encoding.offspring(rows, 30, rng), encoding.neighbours(rows, rng)]):
+        params = encoding.decode(row)
+        assert params in STEPPED
+        assert encoding.encode(params).tobytes() == row.tobytes()
+        assert encoding.features(row[None, :]).min() >= 0.0
+        assert encoding.features(row[None, :]).max() <= 1.0
+    assert [encoding.decode(encoding.encode(params)) for params in known] == known
+
+
+def test_from_a_step_of_a_long_range_the_next_ones_are_tried_and_far_ones_too() -> None:
+    encoding = Encoding(SearchSpace.from_specs({name: LONG[name] for name in ("n", "units")}))
+    near = encoding.neighbours(encoding.encode({"n": 1000, "units": 2})[None, :], np.random.default_rng(0))
+    tried = [encoding.decode(row) for row in near]
+    assert len(tried) == 20, "however many steps there are"
+    assert {999, 1001} < {params["n"] for params in tried}
+    assert max(params["n"] for params in tried) > 2**28
+    assert {1, 3} < {params["units"] for params in tried if params["n"] == 1000}
+
+
+def test_whole_numbers_in_the_logarithm_lie_as_far_apart_as_their_logarithms() -> None:
+    encoding = Encoding(SearchSpace.from_specs({"n": ParameterSpec(target="", low=1, high=64, integer=True, log=True)}))
+    at = encoding.features(np.array([encoding.encode({"n": 2**i}) for i in range(7)]))[:, 0]
+    assert at.tolist() == pytest.approx([i / 6 for i in range(7)])
+    table = encoding.table(100)
+    assert table is not None
+    masses = encoding.masses(table)
+    assert masses is not None
+    assert masses[0] == pytest.approx(np.log(2) / np.log(65))
+    drawn = [encoding.decode(row)["n"] for row in encoding.random(1000, np.random.default_rng(0))]
+    assert 5 < np.median(drawn) < 11
+    children = encoding.offspring(np.array([encoding.encode({"n": 64})]), 300, np.random.default_rng(0))
+    assert np.median([encoding.decode(row)["n"] for row in children]) < 61, "next to 64 are not only 63 and 62"
+
+
+def test_a_pickle_of_an_earlier_version_is_brought_up_to_date() -> None:
+    encoding = Encoding.__new__(Encoding)
+    encoding.__setstate__({"space": SPACE, "_levels": []})
+    assert encoding.decode(encoding.encode({"share": 0.4, "model": "base", "beam": 3, "rate": 1.0})) == {
+        "share": 0.4, "model": "base", "beam": 3, "rate": pytest.approx(1.0)}

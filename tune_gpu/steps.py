@@ -1,0 +1,126 @@
+"""A range in steps, none of whose values is written down: whole numbers up to 2^31, say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tune_gpu.values import CLOSE, plain
+
+Array = NDArray[np.float64]
+MANY = 1000
+"""A range in more steps is searched like one without steps: its values are not gone through one by one."""
+
+
+def digits(step: float) -> int:
+    """Decimals that a multiple of the step is rounded to, for 0.1 * 3 is not 0.3: twelve, and more where the step itself is as small."""
+    return max(12, 6 - math.floor(math.log10(step)))
+
+
+@dataclass(frozen=True)
+class Steps(Sequence[Any]):
+    """`n` values from `low` on; two at least. A position is from 0 (the lowest) to 1 (the highest), in the logarithm for a log range."""
+
+    low: float
+    step: float
+    n: int
+    log: bool = False
+    """`low` is then above 0."""
+
+    def __len__(self) -> int:
+        return self.n
+
+    @property
+    def many(self) -> bool:
+        """Whether they are too many to be gone through."""
+        return self.n > MANY
+
+    def __str__(self) -> str:
+        return f"{self[0]} to {self[-1]} in steps of {self.step:g}"
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self.n))]
+        if not -self.n <= index < self.n:
+            raise IndexError(f"{index}: there are {self.n} values")
+        return round(self.low + (int(index) % self.n) * self.step, digits(self.step))
+
+    def __contains__(self, value: object) -> bool:
+        return self.place(value) is not None
+
+    def index(self, value: Any, start: int = 0, stop: int | None = None) -> int:
+        """As a list's: raises ValueError for what is none of the values."""
+        found = self.place(value)
+        if found is None or found not in range(self.n)[start:stop]:
+            raise ValueError(f"{value} is not among {self}")
+        return found
+
+    def place(self, value: object) -> int | None:
+        """Where a value stands; null if it is none of these."""
+        found = self._nearest_to(value)
+        return found if found is not None and self[found] == value else None
+
+    def near(self, value: float) -> int | None:
+        """Where the value stands that this one is but for the rounding of a calculation; null if none is."""
+        found = self._nearest_to(value)
+        return found if found is not None and math.isclose(value, self[found], rel_tol=CLOSE, abs_tol=CLOSE * self.step) else None
+
+    def _nearest_to(self, value: object) -> int | None:
+        value = plain(value)
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+            return None
+        whole = isinstance(value, int) and isinstance(self.low, int) and isinstance(self.step, int)
+        found = (int(value) - int(self.low)) // int(self.step) if whole else round((value - self.low) / self.step)
+        return found if 0 <= found < self.n else None
+
+    # For many at once: indices are whole numbers, as floats ---------------------------------------------------------------------------
+
+    def positions(self, indices: Array) -> Array:
+        """Equal for equal indices, to the last bit."""
+        if not self.log:
+            return np.asarray(indices / (self.n - 1))
+        # `math.log` one by one: NumPy's own may differ in the last bit with the length of the array, and rows are known by their bytes.
+        low, width = math.log(self.low), self._width(self.n - 1)
+        return np.array([(math.log(self.low + index * self.step) - low) / width for index in indices.tolist()])
+
+    def nearest(self, positions: Array) -> Array:
+        """Indices of the values nearest to these positions."""
+        if not self.log:
+            return self._within(np.rint(positions * (self.n - 1)))
+        return self._within(np.rint(self.low * np.expm1(positions * self._width(self.n - 1)) / self.step))
+
+    def drawn(self, shares: Array) -> Array:
+        """Indices of what is drawn at these shares, from 0 to 1: as many draws for each step (of the logarithm, in a log range)."""
+        if not self.log:
+            return self._within(np.floor(shares * self.n))
+        return self._within(np.floor(self.low * np.expm1(shares * self._width(self.n)) / self.step))
+
+    def masses(self) -> Array:
+        """Of each value of a log range: how large a part of all that is drawn it is."""
+        return np.diff(np.log(self.low + np.arange(self.n + 1.0) * self.step)) / self._width(self.n)
+
+    def moved(self, indices: Array, by: Array) -> Array:
+        """Indices moved by these distances of positions, to another value in any case: from an end back into the range, and the next at least."""
+        out = ((indices == 0) & (by < 0.0)) | ((indices == self._last) & (by > 0.0))
+        by = np.where(out, -by, by)
+        there = self.nearest(np.clip(self.positions(indices) + by, 0.0, 1.0))
+        next_one = indices + np.where((by < 0.0) | (indices == self._last), -1.0, 1.0)
+        return np.where(there == indices, next_one, there)
+
+    def _width(self, index: int) -> float:
+        """Of a log range, up to this index."""
+        return math.log(self.low + index * self.step) - math.log(self.low)
+
+    def _within(self, indices: Array) -> Array:
+        return np.asarray(np.clip(indices, 0.0, self._last))
+
+    @property
+    def _last(self) -> float:
+        """The highest index, or the float below it where it is too large for one."""
+        last = float(self.n - 1)
+        return last if last <= self.n - 1 else math.nextafter(last, 0.0)

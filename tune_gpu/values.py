@@ -1,0 +1,115 @@
+"""When two values of a parameter are one, and what stands for a value that JSON cannot hold.
+
+A user may list anything: numbers, lists, functions. 1, 1.0 and True are three values, though Python calls them equal; a list has no hash; and
+a function is neither JSON nor named by its `repr`, which is another one in every process.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+PLAIN = (str, int, float, bool, type(None))
+"""What JSON gives back as it was."""
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+CLOSE = 1e-9
+"""Numbers that differ by no more than this share are one but for the rounding of a calculation."""
+
+
+def plain(value: Any) -> Any:
+    """NumPy's scalars as Python's own: they would be no JSON."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def identity(value: Any) -> tuple[type, Any]:
+    """Of a plain value: equal for those that are one. NaN, which is not equal to itself, is one value."""
+    return type(value), value if value == value else None
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether they are one value."""
+    if type(one) is not type(other):
+        return False
+    if type(one) in PLAIN:
+        return identity(one) == identity(other)
+    return one is other or (repr(one) == repr(other) and equal(one, other))
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Whether one may be given for the other: 1 for 1.0, but not for True; a list for a tuple, which JSON makes one."""
+    if isinstance(one, bool) != isinstance(other, bool):
+        return False
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        return np.array_equal(one, other)
+    try:
+        return bool(_lists(one) == _lists(other))
+    except (TypeError, ValueError, RuntimeError):  # arrays and tensors have no one answer
+        return False
+
+
+def _lists(value: Any) -> Any:
+    return [_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def place(value: Any, values: Sequence[Any], known: Mapping[tuple[type, Any], int]) -> int | None:
+    """Where a value stands among these: itself, else one that is the same, else one that is equal; null if none is. `known`: their `places`."""
+    simple = type(value) in PLAIN
+    if simple and (found := known.get(identity(value))) is not None:
+        return found
+    ways: tuple[Callable[[Any, Any], bool], ...] = (equal,) if simple else (operator.is_, same, equal)
+    return next((i for way in ways for i, other in enumerate(values) if way(value, other)), None)
+
+
+def places(values: Sequence[Any]) -> dict[tuple[type, Any], int]:
+    """Where the plain ones among these stand, by their identity."""
+    return {identity(value): i for i, value in reversed(list(enumerate(values))) if type(value) in PLAIN}
+
+
+def near(value: float, values: Sequence[Any]) -> int | None:
+    """Where the number stands that this one is but for the rounding of a calculation (0.1 * 3 for 0.3); null if none is."""
+    numbers = [(abs(value - other), i) for i, other in enumerate(values) if isinstance(other, (int, float)) and not isinstance(other, bool)]
+    if not numbers or not math.isfinite(value):
+        return None
+    least = min((abs(values[i]) for _, i in numbers if values[i]), default=0.0)
+    closest = min(numbers)[1]
+    return closest if math.isclose(value, values[closest], rel_tol=CLOSE, abs_tol=CLOSE * least) else None
+
+
+def distinct(values: Sequence[Any]) -> list[Any]:
+    """In their order, each one once."""
+    first = places(values)
+    odd: list[Any] = []
+    found: list[Any] = []
+    for i, value in enumerate(values):
+        new = first[identity(value)] == i if type(value) in PLAIN else not any(same(value, other) for other in odd)
+        if new:
+            found.append(value)
+            odd += [] if type(value) in PLAIN else [value]
+    return found
+
+
+class _Named:
+    """A `repr` that is the same in every process."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+def described(value: Any) -> Any:
+    """The value, or what stands for it in a fingerprint where its own `repr` is not the same in every process."""
+    if type(value) in PLAIN:
+        return value
+    if callable(value) and hasattr(value, "__qualname__"):
+        return _Named(f"{value.__module__}.{value.__qualname__}")
+    if isinstance(value, (set, frozenset)):
+        return _Named(f"{type(value).__name__} of {sorted(map(repr, map(described, value)))}")
+    text = repr(value)
+    return _Named(_ADDRESS.sub("", text)) if _ADDRESS.search(text) else value
