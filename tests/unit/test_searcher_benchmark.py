@@ -14,9 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from tests.benchmarks.searchers import made_up
 from tests.benchmarks.searchers.__main__ import main
 from tests.benchmarks.searchers.landscapes import load
 from tests.benchmarks.searchers.peers import make
@@ -274,6 +276,19 @@ def test_a_compressed_file_that_is_cut_short_or_damaged_is_refused(file: Path, t
         path.write_bytes(content)
         with pytest.raises(UserError, match=r"landscape .*made_here.json.gz"):
             load(str(path))
+
+
+@pytest.mark.parametrize("name", made_up.NAMES)
+def test_of_what_is_made_up_to_fail_half_or_more_fails_and_something_runs(name: str) -> None:
+    landscape = load(f"failing:{name}")
+    costs = [landscape.cost(dict(zip(landscape.space.names, key, strict=True))) for key in landscape.configurations or ()]
+    assert 0.45 < np.mean(np.isnan(costs)) < 0.97
+    assert landscape.optimum == np.nanmin(costs) > 0.0
+
+
+def test_what_is_not_made_up_is_refused_by_name() -> None:
+    with pytest.raises(UserError, match="failing:nothing: allowed are failing:product"):
+        load("failing:nothing")
 
 
 def test_a_file_that_is_no_landscape_is_refused(tmp_path: Path) -> None:

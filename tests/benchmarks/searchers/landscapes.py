@@ -1,6 +1,6 @@
 """Landscapes: what each configuration of a space costs, measured by others and replayed (free, exact, repeatable).
 
-Four sources, by the form of their name:
+Five sources, by the form of their name:
 
 - a path to a JSON (.gz) of a brute-forced kernel space: `tune_params_keys` names the parameters, `cache` holds each configuration that
   satisfies the known constraints; a `time` that is no number is a hidden failure. FAIR Benchmark Hub for Auto-Tuning (MIT, doi
@@ -10,6 +10,7 @@ Four sources, by the form of their name:
 - a folder of a run of this program (`artifacts/EXPERIMENT/RUN_ID`) that measured its space: the configurations that it measured, each at
   1 / its mean fitness; without conditions between parameters.
 - `bbob-mixint:F/DIM`: COCO's mixed-integer functions; the value is 1 + f - f_opt, so that the optimum is 1.
+- `failing:NAME`: made up, for nobody's tables have many configurations that fail: see `made_up.py`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.searchers import made_up
 from tests.benchmarks.searchers.packed import opened, stem
 from tune_gpu.config import ParameterSpec
 from tune_gpu.errors import UserError
@@ -60,11 +62,13 @@ def load(name: str) -> Landscape:
         return _hpo(*name.split(":", 1))
     if name.startswith("bbob-mixint:"):
         return _bbob(name.split(":", 1)[1])
+    if name.startswith("failing:"):
+        return _made_up(name)
     path = Path(name)
     if (path / "config.yaml").is_file():
         return _run(path)
     if not path.is_file():
-        raise UserError(f"landscape {name}: no such file; allowed are a .json or .json.gz file, a run's folder, hpobench:…, hpolib:…, nasbench201:…, bbob-mixint:F/DIM")
+        raise UserError(f"landscape {name}: no such file; allowed are a .json or .json.gz file, a run's folder, hpobench:…, hpolib:…, nasbench201:…, bbob-mixint:F/DIM, failing:…")
     try:
         with opened(path, "rb") as file:
             return _kernel(stem(path), json.load(file))
@@ -96,6 +100,13 @@ def _require_distinct(names: list[str], keys: Iterable[Key]) -> None:
         if both := flags & {value for value in column if not isinstance(value, bool)}:
             flag = min(both)
             raise UserError(f"parameter {name}: both {json.dumps(bool(flag))} and {int(flag)}, which count as the same value; allowed is one of them")
+
+
+def _made_up(name: str) -> Landscape:
+    family, what = name.split(":", 1)
+    if what not in made_up.NAMES:
+        raise UserError(f"landscape {name}: allowed are {', '.join(f'{family}:{made}' for made in made_up.NAMES)}")
+    return _table(name, family, *made_up.rows_of(what))
 
 
 def _run(path: Path) -> Landscape:
