@@ -25,7 +25,7 @@ _SEVERAL = 4
 """How many proposals of a kind one screening makes, once there are more results than are learnt from."""
 _FEASIBILITY_ROWS = 200
 _FEWEST = 2
-"""Where much fails, so many measurements are enough for the surrogate: what it says of failures matters more than what it says of the rest."""
+"""Where most fail, so many measurements are enough for the surrogate: what it says of failures matters more than what it says of the rest."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class GuidedOptions:
     """Sizes of the screening; the defaults are those of the published comparison."""
 
     spread: int = 6
-    """Outcomes before the surrogate speaks, all of them measurements while nothing fails; until then proposals lie far from each other (ranges,
-    and as soon as something has failed: are drawn at random)."""
+    """Outcomes before the surrogate speaks, all of them measurements unless most fail; until then proposals lie far from each other (ranges, and
+    where most fail: are drawn at random)."""
     spread_pool: int = 256
     """Random draws of which an early proposal is the one furthest from all others."""
     random_pool: int = 800
@@ -138,7 +138,7 @@ class Guided:
     def _speaks(self) -> bool:
         """Whether enough is known for the surrogate. As long as all measurements are equal it knows of no direction."""
         wanted, known = min(self._options.spread, 2 + self.encoding.n), self._known
-        enough = known.ran >= (_FEWEST if known.failed else wanted) and known.ran + known.failed >= wanted
+        enough = known.ran >= (_FEWEST if known.most_failed else wanted) and known.ran + known.failed >= wanted
         return enough and not known.flat
 
     def _is_child(self, row: Array, parents: Array) -> bool:
@@ -217,8 +217,8 @@ class Guided:
 
     def _early(self, pool: Array) -> Array:
         """Far from what is known is good in a table; where parameters are continuous it is a corner, and those are seldom good. Corners are also
-        where most constraints are broken: once something has failed, a draw at random, in proportion to the chance that it runs (Gumbel's trick)."""
-        if self._known.failed:
+        where most constraints are broken: when most has failed, a draw at random, in proportion to the chance that it runs (Gumbel's trick)."""
+        if self._known.most_failed:
             self._learn_what_runs()
             return self._committee.log_probability_to_run(pool) + self._rng.gumbel(size=len(pool))
         known = self._known.taken()

@@ -84,6 +84,11 @@ class Known:
         return sum(self._failed)
 
     @property
+    def most_failed(self) -> bool:
+        """Whether more failed than ran."""
+        return self.failed > self.ran
+
+    @property
     def flat(self) -> bool:
         """Whether all that ran measured the same."""
         return len({value for value in self._highest if value > -math.inf}) < 2
