@@ -85,8 +85,8 @@ class Known:
 
     @property
     def most_failed(self) -> bool:
-        """Whether more failed than ran; a single failure says little."""
-        return self.failed > max(1, self.ran)
+        """Whether more failed than ran."""
+        return self.failed > self.ran
 
     @property
     def flat(self) -> bool:
