@@ -29,7 +29,7 @@ import numpy as np
 from ray import cloudpickle
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
-from ray.tune.search.sample import Categorical, Domain, Float, Integer, LogUniform, Quantized, Uniform
+from ray.tune.search.sample import Domain
 from ray.tune.utils.util import flatten_dict, unflatten_dict
 
 from tune_gpu.config import ParameterSpec, SearchSettings
@@ -38,8 +38,8 @@ from tune_gpu.search.racing import Estimate, has_lost, winner
 from tune_gpu.space import SearchSpace
 from tune_gpu.tournament import Candidate, Result, Tournament
 from tune_gpu.tune_length import asking_generator, wanted_evaluations
+from tune_gpu.tune_space import Given, holds_domain, spec_of
 from tune_gpu.tune_state import KeptTrial, kept_trials
-from tune_gpu.values import distinct, plain
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
@@ -51,7 +51,7 @@ _VAST = 1e150
 """Numbers above cannot be squared."""
 _MadeOf = tuple[dict[str, ParameterSpec], SearchSettings, list[dict[str, Any]]]
 """Parameters, settings and points."""
-Space = Mapping[str, Sequence[Any] | ParameterSpec | Domain]
+Space = Mapping[str, Given]
 
 
 class RZeroSearch(Searcher):
@@ -113,7 +113,7 @@ class RZeroSearch(Searcher):
         self._generator: SearchGenerator | None = None
         self._made_of: _MadeOf | None = None
         if tournament is None and space is not None:
-            self._begin({name: _spec(name, values) for name, values in space.items()})
+            self._begin({name: spec_of(name, values) for name, values in space.items()})
         if evaluated_rewards is not None:
             for point, reward in zip(points, evaluated_rewards, strict=True):
                 self.add_evaluated_point(point, reward)
@@ -176,9 +176,9 @@ class RZeroSearch(Searcher):
         """Tune's own space."""
         if grids:
             raise UserError(f"param_space: {', '.join(grids)}: R-Zero searches, it does not go through a grid; use tune.choice")
-        if inside := [name for name, value in flat.items() if _holds_domain(value)]:
+        if inside := [name for name, value in flat.items() if holds_domain(value)]:
             raise UserError(f"param_space: {', '.join(inside)}: a domain within a list cannot be searched; give each a name of its own")
-        specs = {name: _spec(name, domain) for name, domain in domains.items()}
+        specs = {name: spec_of(name, domain) for name, domain in domains.items()}
         if self._tournament is None:
             self._points = [{name: value for name, value in point.items() if name in domains or name not in flat} for point in self._points]
             self._begin(specs)
@@ -533,11 +533,6 @@ def _points(given: Any) -> Sequence[Mapping[str, Any]]:
     return given
 
 
-def _holds_domain(value: Any) -> bool:
-    """Whether a domain of Tune's is somewhere in this list."""
-    return isinstance(value, (list, tuple)) and any(isinstance(one, Domain) or _holds_domain(one) for one in value)
-
-
 def _saved(path: str) -> dict[str, Any]:
     """A checkpoint's content. Raises UserError for a file that is none."""
     try:
@@ -547,31 +542,3 @@ def _saved(path: str) -> dict[str, Any]:
     if not isinstance(state, dict) or "tournament" not in state:
         raise UserError(f"{path}: this is no checkpoint of an RZeroSearch, or was not written to its end")
     return state
-
-
-def _spec(name: str, given: Sequence[Any] | ParameterSpec | Domain) -> ParameterSpec:
-    """What may vary, from any of the forms that a user may give. Raises UserError for a domain that is not a set or a range."""
-    if isinstance(given, ParameterSpec):
-        return given
-    if isinstance(given, (str, bytes)) or not isinstance(given, (Domain, Sequence)):
-        raise UserError(f"{name}={given!r}: allowed are a list of values, a ParameterSpec, or a domain of ray.tune")
-    if not isinstance(given, Domain):
-        return ParameterSpec(target="", values=list(given))
-    sampler = given.get_sampler()
-    step = float(sampler.q) if isinstance(sampler, Quantized) else None
-    base = sampler.sampler if isinstance(sampler, Quantized) else sampler
-    if isinstance(given, Categorical) and isinstance(base, Uniform):
-        values = distinct(list(map(plain, given.categories)))  # Tune takes one that stands there twice
-        if inner := [value for value in values if isinstance(value, Domain)]:
-            raise UserError(f"{name}: a domain inside tune.choice ({type(inner[0]).__name__}) cannot be searched; allowed are values")
-        numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
-        return ParameterSpec(target="", values=values, kind="ordinal" if numbers and values == sorted(values) else "categorical")
-    log = isinstance(base, LogUniform)
-    if isinstance(given, (Float, Integer)) and isinstance(base, (Uniform, LogUniform)) and not (log and step):
-        whole = isinstance(given, Integer)
-        high = given.upper - 1 if whole and step is None else given.upper  # Tune's whole ranges end before `upper`, unless they have a step
-        return ParameterSpec(target="", low=plain(given.lower), high=plain(high), step=step, log=log, integer=whole)
-    raise UserError(
-        f"{name}: {type(given).__name__} with {type(base).__name__.lstrip('_')} cannot be searched; allowed: tune.choice, uniform, quniform, loguniform, "
-        "randint, qrandint, lograndint"
-    )

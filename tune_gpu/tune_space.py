@@ -1,0 +1,47 @@
+"""What may vary, as a user of Tune says it: lists of values and domains of `ray.tune`, made into parameters of a space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ray.tune.search.sample import Categorical, Domain, Float, Integer, LogUniform, Quantized, Uniform
+
+from tune_gpu.config import ParameterSpec
+from tune_gpu.errors import UserError
+from tune_gpu.values import distinct, plain
+
+Given = Sequence[Any] | ParameterSpec | Domain
+
+
+def holds_domain(value: Any) -> bool:
+    """Whether a domain of Tune's is somewhere in this list."""
+    return isinstance(value, (list, tuple)) and any(isinstance(one, Domain) or holds_domain(one) for one in value)
+
+
+def spec_of(name: str, given: Given) -> ParameterSpec:
+    """What may vary, from any of the forms that a user may give. Raises UserError for a domain that is not a set or a range."""
+    if isinstance(given, ParameterSpec):
+        return given
+    if isinstance(given, (str, bytes)) or not isinstance(given, (Domain, Sequence)):
+        raise UserError(f"{name}={given!r}: allowed are a list of values, a ParameterSpec, or a domain of ray.tune")
+    if not isinstance(given, Domain):
+        return ParameterSpec(target="", values=list(given))
+    sampler = given.get_sampler()
+    step = float(sampler.q) if isinstance(sampler, Quantized) else None
+    base = sampler.sampler if isinstance(sampler, Quantized) else sampler
+    if isinstance(given, Categorical) and isinstance(base, Uniform):
+        values = distinct(list(map(plain, given.categories)))  # Tune takes one that stands there twice
+        if inner := [value for value in values if isinstance(value, Domain)]:
+            raise UserError(f"{name}: a domain inside tune.choice ({type(inner[0]).__name__}) cannot be searched; allowed are values")
+        numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
+        return ParameterSpec(target="", values=values, kind="ordinal" if numbers and values == sorted(values) else "categorical")
+    log = isinstance(base, LogUniform)
+    if isinstance(given, (Float, Integer)) and isinstance(base, (Uniform, LogUniform)) and not (log and step):
+        whole = isinstance(given, Integer)
+        high = given.upper - 1 if whole and step is None else given.upper  # Tune's whole ranges end before `upper`, unless they have a step
+        return ParameterSpec(target="", low=plain(given.lower), high=plain(high), step=step, log=log, integer=whole)
+    raise UserError(
+        f"{name}: {type(given).__name__} with {type(base).__name__.lstrip('_')} cannot be searched; allowed: tune.choice, uniform, quniform, loguniform, "
+        "randint, qrandint, lograndint"
+    )
