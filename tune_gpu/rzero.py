@@ -17,16 +17,15 @@ every event, and a kill is then likely to hit it while it copies its own files, 
 
 from __future__ import annotations
 
-import base64
 import copy
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ray import cloudpickle
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.sample import Domain
@@ -334,18 +333,32 @@ class RZeroSearch(Searcher):
             return
         if self._metric and self._mode:
             self._tell_from_elsewhere()
-        made_of = base64.b64encode(cloudpickle.dumps((self._made_of, self._space_is_tunes))).decode() if self._made_of else None
         state = {
             "tournament": self.tournament.state_dict(), "planned": self.tournament.total_evaluations,
             "live": {trial_id: candidate.candidate_id for trial_id, candidate in self._live.items()},
             "given_back": [candidate.candidate_id for candidate in self._given_back], "suggested": sorted(self._suggested),
-            "errored": self._errored, "made_of": made_of,
+            "errored": self._errored, "made_of": self._made_of_as_json(),
         }
         Path(checkpoint_path).write_text(json.dumps(state))
 
+    def _made_of_as_json(self) -> dict[str, Any] | None:
+        """Null where JSON would not give it back as it is (functions among the values, say): it is not pickled, for what is read is not run."""
+        if self._made_of is None:
+            return None
+        specs, settings, points = self._made_of
+        made_of = {"specs": {name: asdict(spec) for name, spec in specs.items()}, "settings": asdict(settings), "points": points, "of_tune": self._space_is_tunes}
+        try:
+            return made_of if json.loads(json.dumps(made_of)) == made_of else None
+        except (TypeError, ValueError):
+            return None
+
+    def _begin_as(self, made_of: Mapping[str, Any]) -> None:
+        self._settings, self._points, self._space_is_tunes = SearchSettings(**made_of["settings"]), made_of["points"], made_of["of_tune"]
+        self._begin({name: ParameterSpec(**spec) for name, spec in made_of["specs"].items()})
+
     def restore(self, checkpoint_path: str) -> None:
         """Go on from a checkpoint. What was in flight is suggested again, unless `Tuner.restore` runs those trials again by itself. A searcher
-        that has no space yet takes space, settings and points from the checkpoint.
+        that has no space yet takes space, settings and points from the checkpoint (if all values are plain: see `_made_of_as_json`).
 
         Raises:
             UserError: the file is no checkpoint of this searcher, or one of another version, space or settings.
@@ -354,9 +367,7 @@ class RZeroSearch(Searcher):
         if state["tournament"] is None:  # it was saved before Tune had told it what to search
             return
         if self._tournament is None and state.get("made_of"):
-            self._made_of, self._space_is_tunes = cloudpickle.loads(base64.b64decode(state["made_of"]))
-            specs, self._settings, self._points = self._made_of
-            self._begin(specs)
+            self._begin_as(state["made_of"])
         if self._length_is_tunes:
             self.tournament.plan(int(state.get("planned") or 0))
         self._from_elsewhere = []  # the state has them
