@@ -15,6 +15,7 @@ from tune_gpu.preflight.cards import cards
 from tune_gpu.preflight.space_plan import PlanRow, Preflight, rows_of
 from tune_gpu.preflight.values import Prediction, Verdict
 from tune_gpu.preflight.vectorised import VERDICTS, Predictions
+from tune_gpu.values import plain
 
 ROWS = 60
 """More candidates than this are drawn as a map, unless `--rows` asks for more."""
@@ -88,7 +89,7 @@ def _accounts(rows: Sequence[PlanRow]) -> list[str]:
 def _map(config: ExperimentConfig, params: Mapping[str, np.ndarray], found: Predictions, width: int = 120) -> Table:
     """Against vLLM's share: the KV cache and how many sequences it holds, and for each value of each other parameter which part may be launched."""
     across = next((name for name, spec in config.parameters.items() if spec.target == "vllm.gpu_memory_utilization"), next(iter(params)))
-    columns = {name: np.array([_text(_plain(value)) for value in values]) for name, values in params.items()}
+    columns = {name: np.array([_text(plain(value)) for value in values]) for name, values in params.items()}
     labels = {name: [_label(name, value) for value in _some(_values(given))] for name, given in params.items() if name != across}
     widest = max(len(label) for label in ("sequences from", *(label for group in labels.values() for label in group)))
     shares = _some(_values(params[across]), max(3, (width - widest - 4) // 8))
@@ -150,18 +151,14 @@ def cards_table() -> Table:
 
 
 def _at(params: Mapping[str, np.ndarray], index: int) -> str:
-    return ", ".join(f"{name}={_text(_plain(values[index]))}" for name, values in params.items() if values[index] is not None)
+    return ", ".join(f"{name}={_text(plain(values[index]))}" for name, values in params.items() if values[index] is not None)
 
 
 def _values(column: np.ndarray) -> list[Any]:
     seen: dict[str, Any] = {}
     for value in column:
-        seen.setdefault(_text(_plain(value)), _plain(value))
+        seen.setdefault(_text(plain(value)), plain(value))
     return list(seen.values())
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _text(value: Any) -> str:

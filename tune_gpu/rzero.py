@@ -48,8 +48,6 @@ if TYPE_CHECKING:
 OnResult = Callable[[Candidate, Result, Mapping[str, Any] | None], None]
 _VAST = 1e150
 """Numbers above cannot be squared."""
-_MadeOf = tuple[dict[str, ParameterSpec], SearchSettings, list[dict[str, Any]]]
-"""Parameters, settings and points."""
 Space = Mapping[str, Given]
 
 
@@ -110,7 +108,7 @@ class RZeroSearch(Searcher):
         self._tune_restores = self._space_is_tunes = False
         self._most_in_flight: int | None = None
         self._generator: SearchGenerator | None = None
-        self._made_of: _MadeOf | None = None
+        self._specs: dict[str, ParameterSpec] | None = None
         if tournament is None and space is not None:
             self._begin({name: spec_of(name, values) for name, values in space.items()})
         if evaluated_rewards is not None:
@@ -125,7 +123,7 @@ class RZeroSearch(Searcher):
         return self._tournament
 
     def _begin(self, specs: Mapping[str, ParameterSpec]) -> None:
-        self._made_of = (dict(specs), self._settings, self._points)
+        self._specs = dict(specs)
         space, rng = SearchSpace.from_specs(specs), np.random.default_rng(self._settings.seed)
         points = [{**space.repaired(point, rng), **point} for point in self._points]
         self._tournament = Tournament(space, self._settings, baseline=points[0] if points else None, points=points[1:])
@@ -137,7 +135,7 @@ class RZeroSearch(Searcher):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Only `Tuner.restore` makes a searcher from a pickle, and it runs the unfinished trials again itself, under their own ids."""
         # An earlier version's has none of these.
-        self.__dict__.update({"_most_in_flight": None, "_from_elsewhere": [], "_errored": {}, "_generator": None, "_made_of": None} | state)
+        self.__dict__.update({"_most_in_flight": None, "_from_elsewhere": [], "_errored": {}, "_generator": None, "_specs": None} | state)
         self._tune_restores = True
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RZeroSearch:
@@ -292,7 +290,7 @@ class RZeroSearch(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The final result of a trial; an error says nothing of the candidate the first time (see `Tournament.tell`), and less than a result that
-        Tune's `resume_errored` or `restart_errored` brings later."""
+        Tune's `resume_errored` brings later."""
         nothing = error or not result
         candidate = self._live.pop(trial_id, None)
         if candidate is None and trial_id in self._errored and not nothing:
@@ -343,10 +341,10 @@ class RZeroSearch(Searcher):
 
     def _made_of_as_json(self) -> dict[str, Any] | None:
         """Null where JSON would not give it back as it is (functions among the values, say): it is not pickled, for what is read is not run."""
-        if self._made_of is None:
+        if self._specs is None:
             return None
-        specs, settings, points = self._made_of
-        made_of = {"specs": {name: asdict(spec) for name, spec in specs.items()}, "settings": asdict(settings), "points": points, "of_tune": self._space_is_tunes}
+        specs = {name: asdict(spec) for name, spec in self._specs.items()}
+        made_of = {"specs": specs, "settings": asdict(self._settings), "points": self._points, "of_tune": self._space_is_tunes}
         try:
             return made_of if json.loads(json.dumps(made_of)) == made_of else None
         except (TypeError, ValueError):

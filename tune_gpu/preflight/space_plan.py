@@ -27,6 +27,7 @@ from tune_gpu.preflight.space_columns import active_columns, space_columns
 from tune_gpu.preflight.values import DeviceMemory, Prediction
 from tune_gpu.preflight.vectorised import Predictions, predict_many
 from tune_gpu.space import SearchSpace
+from tune_gpu.values import plain
 
 
 class Preflight:
@@ -151,8 +152,4 @@ def rows_of(params: Mapping[str, np.ndarray], found: Predictions, limit: int | N
 
 def params_of(columns: Mapping[str, np.ndarray], index: int) -> dict[str, Any]:
     """One configuration, without what is not active."""
-    return {name: _plain(values[index]) for name, values in columns.items() if values[index] is not None}
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+    return {name: plain(values[index]) for name, values in columns.items() if values[index] is not None}

@@ -16,6 +16,7 @@ from tune_gpu.preflight.calibration import Calibration
 from tune_gpu.preflight.predictor import START_SIGMA_MIB, predict, refusal
 from tune_gpu.preflight.values import DeviceMemory, Prediction, Verdict
 from tune_gpu.preflight.whisper_memory import whisper_mib
+from tune_gpu.values import plain
 
 NUMERIC = ("gpu_memory_utilization", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size")
 """Flags that may be arrays; every other flag that matters splits the space into groups."""
@@ -205,7 +206,7 @@ def _explainer(
     known: dict[str, Prediction] = {}
 
     def explain(index: int) -> Prediction:
-        values = {name: _plain(column[index]) for name, column in matter.items()}
+        values = {name: plain(column[index]) for name, column in matter.items()}
         key = repr(values)
         if key not in known:
             settings, listener = _with(vllm, whisper, values)
@@ -213,7 +214,3 @@ def _explainer(
         return known[key]
 
     return explain
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value

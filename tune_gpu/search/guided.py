@@ -138,7 +138,7 @@ class Guided:
     def _speaks(self) -> bool:
         """Whether enough is known for the surrogate. As long as all measurements are equal it knows of no direction."""
         wanted, known = min(self._options.spread, 2 + self.encoding.n), self._known
-        enough = known.ran >= (_FEWEST if known.most_failed else wanted) and known.ran + known.failed >= wanted
+        enough = known.ran >= wanted or (known.ran >= _FEWEST and known.most_failed and known.ran + known.failed >= wanted)
         return enough and not known.flat
 
     def _is_child(self, row: Array, parents: Array) -> bool:

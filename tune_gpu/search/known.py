@@ -91,7 +91,9 @@ class Known:
     @property
     def flat(self) -> bool:
         """Whether all that ran measured the same."""
-        return len({value for value in self._highest if value > -math.inf}) < 2
+        ran = (value for value in self._highest if value > -math.inf)
+        first = next(ran, None)
+        return all(value == first for value in ran)
 
     def waiting(self) -> Array:
         """A row for everything that awaits a result; none if nothing does."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
 from tune_gpu.search.encoding import Array, Encoding
@@ -77,9 +79,12 @@ class OpenSpace:
         rows = np.flatnonzero(self._drawn)
         if count >= len(rows):
             return self._table[self._rng.permutation(rows)]
-        masses = self._encoding.masses(self._table)
-        share = None if masses is None else masses[rows] / masses[rows].sum()
+        share = None if self._masses is None else self._masses[rows] / self._masses[rows].sum()
         return self._table[rows[self._rng.choice(len(rows), size=count, replace=False, p=share)]]
+
+    @cached_property
+    def _masses(self) -> Array | None:
+        return None if self._table is None else self._encoding.masses(self._table)
 
     def listed(self, codes: Array) -> Array:
         """Those of the rows that the space lists, if it is a list."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
+from math import log2
 from typing import Any
 
 import numpy as np
@@ -17,15 +18,11 @@ _POWERS = [1, 2, 4, 8, 16, 32, 64]
 _FAILS = math.nan
 
 
-def _log2(value: float) -> float:
-    return math.log2(value)
-
-
 def _product(limit: int) -> Iterable[Row]:
     """What needs more than there is (memory, threads) fails; the more of it, the better."""
     for a, b, c, d, e in itertools.product(_POWERS, _POWERS, _POWERS, [1, 2, 3, 4], [0, 1]):
         size = a * b * c * d
-        cost = 100.0 / size**0.7 * (1.0 + 0.2 * abs(_log2(a) - 3.0) + 0.1 * abs(_log2(b) - 1.0) + 0.1 * e)
+        cost = 100.0 / size**0.7 * (1.0 + 0.2 * abs(log2(a) - 3.0) + 0.1 * abs(log2(b) - 1.0) + 0.1 * e)
         yield (a, b, c, d, e), cost if size <= limit else _FAILS
 
 
@@ -33,7 +30,7 @@ def _least(limit: int) -> Iterable[Row]:
     """Too little fails; the least that runs is best."""
     for a, b, c, d, e in itertools.product(_POWERS, _POWERS, _POWERS, [1, 2, 3, 4], [0, 1]):
         size = a * b * c * d
-        cost = (size / limit) ** 0.7 * (1.0 + 0.2 * abs(_log2(a) - 5.0) + 0.1 * abs(_log2(b) - 4.0) + 0.1 * e)
+        cost = (size / limit) ** 0.7 * (1.0 + 0.2 * abs(log2(a) - 5.0) + 0.1 * abs(log2(b) - 4.0) + 0.1 * e)
         yield (a, b, c, d, e), cost if size >= limit else _FAILS
 
 
@@ -56,7 +53,7 @@ def _block() -> Iterable[Row]:
     for a, b, c, d, e in itertools.product([*_POWERS, 128], [*_POWERS, 128], [1, 2, 4, 8], [1, 2, 4], [0, 1]):
         runs = 32 <= a * b <= 1024 and a * b % 32 == 0 and a * c * b * d <= 4096 and c * d <= 16
         yield (a, b, c, d, e), (
-            1.0 + 0.15 * abs(_log2(a) - 5.0) + 0.1 * abs(_log2(b) - 2.0) + 0.2 * abs(_log2(c * d) - 2.0) + 0.05 * e * (c - 2) ** 2 if runs else _FAILS)
+            1.0 + 0.15 * abs(log2(a) - 5.0) + 0.1 * abs(log2(b) - 2.0) + 0.2 * abs(log2(c * d) - 2.0) + 0.05 * e * (c - 2) ** 2 if runs else _FAILS)
 
 
 def _memory() -> Iterable[Row]:
@@ -65,7 +62,7 @@ def _memory() -> Iterable[Row]:
     sides = [16, 32, 48, 64, 96, 128]
     for a, b, c, d, e, f in itertools.product(sides, sides, [8, 16, 32, 64], [1, 2, 4], [0, 1], factors):
         runs = (a + b) * c * 4 * (1 + e) <= 16384 and a * b / (d * d) <= 2048 and not (f == "z" and e)
-        cost = 1e3 / (a * b) ** 0.3 / (1.0 + 0.3 * e) * (1.0 + 0.1 * abs(_log2(c) - 4.0)) * (1.0 + 0.1 * (d - 2) ** 2) * factors[f]
+        cost = 1e3 / (a * b) ** 0.3 / (1.0 + 0.3 * e) * (1.0 + 0.1 * abs(log2(c) - 4.0)) * (1.0 + 0.1 * (d - 2) ** 2) * factors[f]
         yield (a, b, c, d, e, f), cost if runs else _FAILS
 
 
@@ -90,7 +87,7 @@ def _registers() -> Iterable[Row]:
     for threads, work, width, stages, cached in itertools.product([32, 64, 96, 128, 192, 256, 384, 512], [1, 2, 3, 4, 6, 8, 12, 16], [1, 2, 4, 8], [1, 2, 3, 4, 5], ["no", "l1", "l2"]):
         registers = 16 + 6 * work * width + 8 * stages * (cached == "l1")
         runs = threads * registers <= 16384 and work % width == 0 and registers <= 160
-        cost = (1.0 + 12.0 / (work * stages)) * (1.0 + 0.15 * abs(_log2(threads / 128.0))) * (1.0 + 0.3 / width) * {"no": 1.1, "l1": 1.0, "l2": 1.05}[cached]
+        cost = (1.0 + 12.0 / (work * stages)) * (1.0 + 0.15 * abs(log2(threads / 128.0))) * (1.0 + 0.3 / width) * {"no": 1.1, "l1": 1.0, "l2": 1.05}[cached]
         yield (threads, work, width, stages, cached), cost if runs else _FAILS
 
 
