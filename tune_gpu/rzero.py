@@ -211,6 +211,10 @@ class RZeroSearch(Searcher):
             open_ended = self.tournament.ended_because is None or self._again is not None
             return None if self._live and open_ended else Searcher.FINISHED
         self._begin_trial(trial_id, candidate)
+        return self._suggestion(candidate)
+
+    def _suggestion(self, candidate: Candidate) -> dict[str, Any]:
+        """What Tune gets to hear of it."""
         if not self._wrap:
             return dict(unflatten_dict(dict(candidate.params)))
         return {
@@ -404,8 +408,7 @@ class RZeroSearch(Searcher):
         candidate = self._next_candidate()
         if candidate is None:
             return False
-        own = {"candidate/candidate_id": candidate.candidate_id} if self._wrap else candidate.params
-        if any(trial.params.get(name) != value for name, value in own.items()):
+        if not trial.is_of(self._suggestion(candidate)):
             self._given_back.insert(0, candidate)
             return False
         self._begin_trial(trial.trial_id, candidate)

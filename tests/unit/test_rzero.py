@@ -25,6 +25,7 @@ from tune_gpu.rzero import RZeroScheduler, RZeroSearch
 from tune_gpu.tournament import Result
 from tune_gpu.tune_callbacks import RetryBook
 from tune_gpu.tune_length import UNLIMITED, wanted_evaluations
+from tune_gpu.tune_state import as_kept
 
 SPACE = {"x": [1, 2, 3, 4, 5, 6], "mode": ["a", "b"]}
 CLASSIC = SearchSettings(algorithm="classic", seed=0)
@@ -492,7 +493,7 @@ def test_restored_by_tune_it_waits_for_the_trials_that_tune_runs_again(tmp_path:
     assert isinstance(later.suggest("u3"), dict)
 
 
-def keep(folder: Path, search: RZeroSearch, *trials: tuple[str, str, dict[str, Any], dict[str, Any]]) -> RZeroSearch:
+def keep(folder: Path, search: RZeroSearch, *trials: tuple[str, str, dict[str, Any], dict[str, Any]], **made: Any) -> RZeroSearch:
     """What a killed run leaves: the searcher's state and Tune's own of its trials; the searcher as `Tuner.restore` brings it up from them."""
     search.save(str(folder / "searcher-state-1.pkl"))
     kept = [
@@ -500,7 +501,7 @@ def keep(folder: Path, search: RZeroSearch, *trials: tuple[str, str, dict[str, A
         for trial_id, status, params, result in trials
     ]
     (folder / "experiment_state-1.json").write_text(json.dumps({"trial_data": kept}))
-    later: RZeroSearch = cloudpickle.loads(cloudpickle.dumps(search_of()))
+    later: RZeroSearch = cloudpickle.loads(cloudpickle.dumps(search_of(**made)))
     later.restore_from_dir(str(folder))
     return later
 
@@ -554,6 +555,26 @@ def test_a_trial_that_began_after_the_searchers_state_was_written_is_taken_over(
     later = keep(tmp_path, older, *ENDED, ("t2", "RUNNING", {}, {}), ("t3", "RUNNING", {}, {}), ("t4", "RUNNING", next_one, {}))
     assert later.candidate_of("t4") == search.candidate_of("t4")
     assert later.suggest("t5") == search.suggest("t5")
+
+
+@pytest.mark.parametrize(
+    "values", [[(1, 2), (3, 4), (5, 6)], [units, len, None], [np.arange(2), np.arange(3), np.arange(4)], [{"d": 1, "e": {}}, {"d": 2}, {}],
+               [math.nan, 2.0, "a"]])
+def test_a_trial_is_taken_over_whatever_its_values_are(values: list[Any], tmp_path: Path) -> None:
+    """Tune keeps a tuple as a list, a function and an array as a pickle, and a dict by its items."""
+    made = {"space": {"x": tune.choice(values)}}
+    search = search_of(**made)
+    assert isinstance(search.suggest("t0"), dict)
+    search.save(str(tmp_path / "before"))
+    next_one = search.suggest("t1")
+    assert isinstance(next_one, dict)
+    older = search_of(**made)
+    older._tune_restores = True
+    older.restore(str(tmp_path / "before"))
+    later = keep(tmp_path, older, ("t0", "RUNNING", {}, {}), ("t1", "RUNNING", as_kept(next_one), {}), **made)
+    taken = later.candidate_of("t1")
+    assert taken is not None
+    assert later.tournament.space.key(taken.params) == later.tournament.space.key(next_one)
 
 
 def test_a_trial_that_is_not_of_this_search_is_left_alone(tmp_path: Path) -> None:
