@@ -474,6 +474,7 @@ class RZeroScheduler(FIFOScheduler):
 
     def _rivals(self, candidate: Candidate) -> list[Estimate]:
         """The others of its generation, and the best of those before (unless that is measured again in this one)."""
+        key = self._search.tournament.space.key
         ended = [(other, Estimate(r.fitness, r.stderr, max(1, r.n_windows))) for other, r in self._search.tournament.history if r.fitness is not None]
         running = [pair for pair in self._racing.values() if pair[0].generation == candidate.generation]
         peers = [pair for pair in (*ended, *running) if pair[0].generation == candidate.generation]
@@ -481,8 +482,9 @@ class RZeroScheduler(FIFOScheduler):
         champion = winner({key: estimate for key, (_, estimate) in before.items()})
         if champion is not None:
             best = before[str(champion)]
-            peers += [best] if all(other.params != best[0].params for other, _ in peers) else []
-        return [estimate for other, estimate in peers if other.candidate_id != candidate.candidate_id and other.params != candidate.params]
+            peers += [best] if all(key(other.params) != key(best[0].params) for other, _ in peers) else []
+        own = key(candidate.params)
+        return [estimate for other, estimate in peers if other.candidate_id != candidate.candidate_id and key(other.params) != own]
 
     def on_trial_complete(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> None:
         """From now on the tournament knows it."""

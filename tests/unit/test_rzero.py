@@ -617,8 +617,8 @@ def test_a_checkpoint_of_another_space_is_refused(tmp_path: Path) -> None:
 class Race:
     """Trials that report window by window, in the order that a test gives."""
 
-    def __init__(self, **options: Any) -> None:
-        self.search = search_of(points_to_evaluate=[{"x": 1, "mode": "a"}])
+    def __init__(self, search: RZeroSearch | None = None, **options: Any) -> None:
+        self.search = search or search_of(points_to_evaluate=[{"x": 1, "mode": "a"}])
         self.scheduler = RZeroScheduler(self.search, **options)
         self.started = 0
 
@@ -670,6 +670,24 @@ def test_close_candidates_go_on() -> None:
     for windows in range(1, 6):
         for trial, score in ((a, 0.9), (b, 0.88), (c, 0.86)):
             assert race.report(trial, score, windows, stderr=0.05) == TrialScheduler.CONTINUE
+
+
+def test_arrays_among_the_values_race_and_are_restored(tmp_path: Path) -> None:
+    """Python gives no one answer to whether two of them are equal."""
+
+    def search_of_arrays() -> RZeroSearch:
+        arrays = [np.arange(n) for n in range(2, 7)]
+        return search_of(space={"x": tune.choice(arrays)}, points_to_evaluate=[{"x": np.arange(6)}], evaluated_rewards=[2.0])
+
+    race = Race(search_of_arrays())
+    for _ in range(2):
+        for trial in race.start(2):
+            race.report(trial, 0.5, 3)
+            race.report(trial, 0.6, 6, done=True)
+    race.search.save(str(tmp_path / "s"))
+    later = search_of_arrays()
+    later.restore(str(tmp_path / "s"))
+    assert repr(later.tournament.standings()) == repr(race.search.tournament.standings())
 
 
 def test_without_a_standard_error_nobody_is_stopped() -> None:
