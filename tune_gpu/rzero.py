@@ -37,7 +37,7 @@ from tune_gpu.search.racing import Estimate, has_lost, winner
 from tune_gpu.space import SearchSpace
 from tune_gpu.tournament import Candidate, Result, Tournament
 from tune_gpu.tune_length import asking_generator, wanted_evaluations
-from tune_gpu.tune_space import Given, holds_domain, spec_of
+from tune_gpu.tune_space import Given, flat, holds_domain, refuse_grids, spec_of, specs_of
 from tune_gpu.tune_state import KeptTrial, kept_trials
 
 if TYPE_CHECKING:
@@ -48,14 +48,15 @@ if TYPE_CHECKING:
 OnResult = Callable[[Candidate, Result, Mapping[str, Any] | None], None]
 _VAST = 1e150
 """Numbers above cannot be squared."""
-Space = Mapping[str, Given]
+Space = Mapping[str, "Given | Space"]
 
 
 class RZeroSearch(Searcher):
     """R-Zero behind Ray's searcher interface.
 
     Args:
-        space: name -> its values in order, a `ParameterSpec`, or a domain of Tune's (`tune.uniform` …). Null: Tune's `param_space`.
+        space: name -> its values in order, a `ParameterSpec`, a domain of Tune's (`tune.uniform` …), or a mapping of such names. Null: Tune's
+            `param_space`.
         metric: the reported key that is optimised. A trial that reports NaN for it has failed; beside it a trial may report `status`
             (`ok`, `infeasible`, `failed`), `violation` (by how much it misses), `transient` (the failure says nothing about the
             configuration), `stderr` (standard error of the metric), `n_windows`, and in Pareto mode each of `settings.objectives`.
@@ -97,7 +98,7 @@ class RZeroSearch(Searcher):
         points = _points(points_to_evaluate)
         if evaluated_rewards is not None and len(evaluated_rewards) != len(points):
             raise UserError(f"evaluated_rewards: {len(evaluated_rewards)} for {len(points)} points_to_evaluate; give one for each")
-        self._points = [flatten_dict(dict(point)) for point in points] if evaluated_rewards is None else []
+        self._points = [dict(point) for point in points] if evaluated_rewards is None else []
         self._from_elsewhere: list[tuple[Mapping[str, Any], float | None]] = []  # the first suggestion tells them: only then are metric and mode known
         self._tournament = tournament
         self._wrap, self._on_result, self._again = wrap, on_result, again
@@ -110,7 +111,7 @@ class RZeroSearch(Searcher):
         self._generator: SearchGenerator | None = None
         self._specs: dict[str, ParameterSpec] | None = None
         if tournament is None and space is not None:
-            self._begin({name: spec_of(name, values) for name, values in space.items()})
+            self._begin(specs_of(space))
         if evaluated_rewards is not None:
             for point, reward in zip(points, evaluated_rewards, strict=True):
                 self.add_evaluated_point(point, reward)
@@ -125,6 +126,7 @@ class RZeroSearch(Searcher):
     def _begin(self, specs: Mapping[str, ParameterSpec]) -> None:
         self._specs = dict(specs)
         space, rng = SearchSpace.from_specs(specs), np.random.default_rng(self._settings.seed)
+        self._points = [flat(point, specs) for point in self._points]
         points = [{**space.repaired(point, rng), **point} for point in self._points]
         self._tournament = Tournament(space, self._settings, baseline=points[0] if points else None, points=points[1:])
 
@@ -160,24 +162,24 @@ class RZeroSearch(Searcher):
         Answers False if Tune's space has something to search and this has a space of its own: Tune then says so to the user.
         """
         self._metric, self._mode = self._metric or metric, self._mode or mode
-        flat = flatten_dict(config, prevent_delimiter=True)
-        grids = [name for name in flat if name.endswith("grid_search")]
-        domains = {name: value for name, value in flat.items() if isinstance(value, Domain)}
+        given = flatten_dict(config, prevent_delimiter=True)
+        grids = [name for name in given if name.endswith("grid_search")]
+        domains = {name: value for name, value in given.items() if isinstance(value, Domain)}
         if (self._tournament is None or self._space_is_tunes) and (grids or domains):
-            self._search_in(domains, grids, flat)
+            self._search_in(domains, given)
         if self._length_is_tunes and self._tournament is not None:
             self._plan(wanted_evaluations(spec.get("num_samples"), spec.get("time_budget_s")))
         return self._space_is_tunes or not (domains or grids)
 
-    def _search_in(self, domains: Mapping[str, Domain], grids: Sequence[str], flat: Mapping[str, Any]) -> None:
+    def _search_in(self, domains: Mapping[str, Domain], given: Mapping[str, Any]) -> None:
         """Tune's own space."""
-        if grids:
-            raise UserError(f"param_space: {', '.join(grids)}: R-Zero searches, it does not go through a grid; use tune.choice")
-        if inside := [name for name, value in flat.items() if holds_domain(value)]:
+        refuse_grids("param_space", given)
+        if inside := [name for name, value in given.items() if holds_domain(value)]:
             raise UserError(f"param_space: {', '.join(inside)}: a domain within a list cannot be searched; give each a name of its own")
         specs = {name: spec_of(name, domain) for name, domain in domains.items()}
         if self._tournament is None:
-            self._points = [{name: value for name, value in point.items() if name in domains or name not in flat} for point in self._points]
+            points = [flat(point, domains) for point in self._points]
+            self._points = [{name: value for name, value in point.items() if name in domains or name not in given} for point in points]
             self._begin(specs)
             self._space_is_tunes = True
         elif SearchSpace.from_specs(specs).fingerprint() != self._tournament.space.fingerprint():
@@ -277,7 +279,8 @@ class RZeroSearch(Searcher):
 
     def _searched(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Without what is constant, or somebody else's."""
-        return {name: value for name, value in flatten_dict(dict(parameters)).items() if name in self.tournament.space.names}
+        names = self.tournament.space.parameters
+        return {name: value for name, value in flat(parameters, names).items() if name in names}
 
     def _tell_from_elsewhere(self) -> None:
         told, self._from_elsewhere = self._from_elsewhere, []

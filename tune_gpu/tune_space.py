@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from ray.tune.search.sample import Categorical, Domain, Float, Integer, LogUniform, Quantized, Uniform
@@ -12,6 +12,32 @@ from tune_gpu.errors import UserError
 from tune_gpu.values import distinct, plain
 
 Given = Sequence[Any] | ParameterSpec | Domain
+
+
+def flat(given: Mapping[str, Any], names: Container[str] = ()) -> dict[str, Any]:
+    """Nested names as one (`a/b`), as Tune makes them; but what one of these names stands for is a value, be it a mapping."""
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in names and isinstance(value, Mapping):
+            found |= flat({f"{name}/{inner}": one for inner, one in value.items()}, names)
+        else:
+            found[name] = value
+    return found
+
+
+def specs_of(space: Any) -> dict[str, ParameterSpec]:
+    """A space as a user gives it, nested or not. Raises UserError for what is none, or holds what cannot be searched."""
+    if not isinstance(space, Mapping) or not all(isinstance(name, str) for name in space):
+        raise UserError(f"space={space!r}: allowed is a mapping from the names of the parameters to their values, such as {{'x': [1, 2]}}")
+    given = flat(space)
+    refuse_grids("space", given)
+    return {name: spec_of(name, values) for name, values in given.items()}
+
+
+def refuse_grids(whose: str, given: Mapping[str, Any]) -> None:
+    """Raises UserError if there is a `tune.grid_search` among these, which are flat."""
+    if grids := [name for name in given if name.endswith("grid_search")]:
+        raise UserError(f"{whose}: {', '.join(grids)}: R-Zero searches, it does not go through a grid; use tune.choice")
 
 
 def holds_domain(value: Any) -> bool:

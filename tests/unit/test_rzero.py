@@ -170,6 +170,10 @@ def test_two_spaces_are_one_too_many_and_constants_are_none() -> None:
         (lambda: search_of(mode=None).suggest("t"), "mode=None"),
         (lambda: search_of(space={"x": "abc"}), "x='abc'"),
         (lambda: search_of(space={}), "the space is empty"),
+        (lambda: search_of(space=[("x", [1, 2])]), "space=.* a mapping from the names"),
+        (lambda: search_of(space={1: [1, 2]}), "space=.* a mapping from the names"),
+        (lambda: search_of(space={"model": {"x": tune.grid_search([1, 2])}}), "space: model/x/grid_search: R-Zero searches"),
+        (lambda: search_of(space={"model": {"x": 5}}), "model/x=5"),
         (lambda: search_of(points_to_evaluate=[{"x": 9, "mode": "a"}]), r"baseline\.x=9"),
         (lambda: search_of(points_to_evaluate={"x": 1, "mode": "a"}), "points_to_evaluate=.* a list of configurations"),
         (lambda: search_of(points_to_evaluate=[5]), "points_to_evaluate=.* a list of configurations"),
@@ -309,6 +313,20 @@ def test_what_a_point_leaves_out_is_drawn_and_what_is_constant_is_left_to_tune()
     search = RZeroSearch(metric="score", mode="max", points_to_evaluate=[{"x": 2, "fixed": 7}])
     search.set_search_properties(None, None, {"x": tune.choice([1, 2, 3]), "fixed": 7})
     assert search.suggest("t0") == {"x": 2}
+
+
+@pytest.mark.parametrize("point", [{"model": {"net": {"depth": 2}}, "x": 1}, {"model/net": {"depth": 2}, "x": 1}])
+@pytest.mark.parametrize("rewarded", [False, True])
+@pytest.mark.parametrize("of_tune", [False, True])
+def test_a_point_may_be_nested_and_so_may_its_values(of_tune: bool, rewarded: bool, point: dict[str, Any]) -> None:
+    space = {"model": {"net": tune.choice([{"depth": 1}, {"depth": 2}])}, "x": tune.choice([1, 2])}
+    search = search_of(space=None if of_tune else space, points_to_evaluate=[point], evaluated_rewards=[9.0] if rewarded else None)
+    if of_tune:
+        assert search.set_search_properties(None, None, space | {"fixed": {"a": 1}})
+    first = search.suggest("t0")
+    best = search.tournament.best()
+    wanted = {"model": {"net": {"depth": 2}}, "x": 1}
+    assert best and best.params == {"model/net": {"depth": 2}, "x": 1} if rewarded else first == wanted
 
 
 def test_a_space_of_tunes_is_the_same_in_every_experiment_of_a_search() -> None:
