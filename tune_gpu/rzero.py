@@ -37,7 +37,7 @@ from tune_gpu.search.racing import Estimate, has_lost, winner
 from tune_gpu.space import SearchSpace
 from tune_gpu.tournament import Candidate, Result, Tournament
 from tune_gpu.tune_length import asking_generator, wanted_evaluations
-from tune_gpu.tune_space import Given, flat, holds_domain, refuse_grids, spec_of, specs_of
+from tune_gpu.tune_space import Given, flat, grids_in, holds_domain, refuse_grids, spec_of, specs_of
 from tune_gpu.tune_state import KeptTrial, kept_trials
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class RZeroSearch(Searcher):
         """
         self._metric, self._mode = self._metric or metric, self._mode or mode
         given = flatten_dict(config, prevent_delimiter=True)
-        grids = [name for name in given if name.endswith("grid_search")]
+        grids = grids_in(given)
         domains = {name: value for name, value in given.items() if isinstance(value, Domain)}
         if (self._tournament is None or self._space_is_tunes) and (grids or domains):
             self._search_in(domains, given)

@@ -34,15 +34,27 @@ def specs_of(space: Any) -> dict[str, ParameterSpec]:
     return {name: spec_of(name, values) for name, values in given.items()}
 
 
+def grids_in(given: Mapping[str, Any]) -> list[str]:
+    """The names of what `tune.grid_search` has made among these, which are flat."""
+    return [name for name in given if name.split("/")[-1] == "grid_search"]
+
+
 def refuse_grids(whose: str, given: Mapping[str, Any]) -> None:
-    """Raises UserError if there is a `tune.grid_search` among these, which are flat."""
-    if grids := [name for name in given if name.endswith("grid_search")]:
+    """Raises UserError that names them, if there are any."""
+    if grids := grids_in(given):
         raise UserError(f"{whose}: {', '.join(grids)}: R-Zero searches, it does not go through a grid; use tune.choice")
 
 
 def holds_domain(value: Any) -> bool:
-    """Whether a domain of Tune's is somewhere in this list."""
-    return isinstance(value, (list, tuple)) and any(isinstance(one, Domain) or holds_domain(one) for one in value)
+    """Whether a domain of Tune's is somewhere in this list or mapping."""
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    return any(isinstance(one, Domain) or holds_domain(one) for one in inner)
+
+
+def refuse_domains(what: str, values: Sequence[Any]) -> None:
+    """Raises UserError if there is a domain of Tune's in one of these values: it would be suggested as it is, and never drawn from."""
+    if inner := [value for value in values if isinstance(value, Domain) or holds_domain(value)]:
+        raise UserError(f"{what} ({type(inner[0]).__name__}) cannot be searched; allowed are values")
 
 
 def spec_of(name: str, given: Given) -> ParameterSpec:
@@ -52,14 +64,14 @@ def spec_of(name: str, given: Given) -> ParameterSpec:
     if isinstance(given, (str, bytes)) or not isinstance(given, (Domain, Sequence)):
         raise UserError(f"{name}={given!r}: allowed are a list of values, a ParameterSpec, or a domain of ray.tune")
     if not isinstance(given, Domain):
+        refuse_domains(f"{name}: a domain inside a list", given)
         return ParameterSpec(target="", values=list(given))
     sampler = given.get_sampler()
     step = float(sampler.q) if isinstance(sampler, Quantized) else None
     base = sampler.sampler if isinstance(sampler, Quantized) else sampler
     if isinstance(given, Categorical) and isinstance(base, Uniform):
         values = distinct(list(map(plain, given.categories)))  # Tune takes one that stands there twice
-        if inner := [value for value in values if isinstance(value, Domain)]:
-            raise UserError(f"{name}: a domain inside tune.choice ({type(inner[0]).__name__}) cannot be searched; allowed are values")
+        refuse_domains(f"{name}: a domain inside tune.choice", values)
         numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
         return ParameterSpec(target="", values=values, kind="ordinal" if numbers and values == sorted(values) else "categorical")
     log = isinstance(base, LogUniform)

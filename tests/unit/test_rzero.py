@@ -145,6 +145,8 @@ def test_a_point_that_a_calculation_has_rounded_is_taken() -> None:
     ("config", "named"),
     [
         ({"x": tune.choice([tune.uniform(0, 1), 2])}, "x: a domain inside tune.choice"),
+        ({"x": tune.choice([{"a": tune.uniform(0, 1)}, {"a": 2}])}, "x: a domain inside tune.choice"),
+        ({"x": tune.choice([[tune.uniform(0, 1)], [2]])}, "x: a domain inside tune.choice"),
         ({"x": tune.randn(0, 1)}, "x: Float with Normal"),
         ({"x": tune.qloguniform(0.1, 10, 0.1)}, "x: Float with LogUniform"),
         ({"x": tune.sample_from(lambda _: 1)}, "x: Function"),
@@ -155,6 +157,12 @@ def test_a_point_that_a_calculation_has_rounded_is_taken() -> None:
 def test_what_cannot_be_searched_is_refused_by_name(config: dict[str, Any], named: str) -> None:
     with pytest.raises(UserError, match=named):
         RZeroSearch(metric="score", mode="max").set_search_properties(None, None, config)
+
+
+def test_a_parameter_may_be_called_a_grid_search() -> None:
+    search = RZeroSearch(metric="score", mode="max", settings=CLASSIC)
+    assert search.set_search_properties(None, None, {"use_grid_search": tune.choice([True, False])})
+    assert search.suggest("t0") in ({"use_grid_search": True}, {"use_grid_search": False})
 
 
 def test_two_spaces_are_one_too_many_and_constants_are_none() -> None:
@@ -174,6 +182,7 @@ def test_two_spaces_are_one_too_many_and_constants_are_none() -> None:
         (lambda: search_of(space={1: [1, 2]}), "space=.* a mapping from the names"),
         (lambda: search_of(space={"model": {"x": tune.grid_search([1, 2])}}), "space: model/x/grid_search: R-Zero searches"),
         (lambda: search_of(space={"model": {"x": 5}}), "model/x=5"),
+        (lambda: search_of(space={"x": [tune.uniform(0, 1), 2]}), "x: a domain inside a list"),
         (lambda: search_of(points_to_evaluate=[{"x": 9, "mode": "a"}]), r"baseline\.x=9"),
         (lambda: search_of(points_to_evaluate={"x": 1, "mode": "a"}), "points_to_evaluate=.* a list of configurations"),
         (lambda: search_of(points_to_evaluate=[5]), "points_to_evaluate=.* a list of configurations"),
