@@ -104,6 +104,7 @@ class RZeroSearch(Searcher):
         self._wrap, self._on_result, self._again = wrap, on_result, again
         self._live: dict[str, Candidate] = {}
         self._suggested: set[str] = set()  # every trial that was ever given a candidate
+        self._reports: dict[str, dict[str, Any]] = {}  # trial in flight -> its latest report
         self._errored: dict[str, str] = {}  # trial -> its candidate, where nothing was measured: Tune may run such a trial once more
         self._given_back: list[Candidate] = []
         self._tune_restores = self._space_is_tunes = False
@@ -137,7 +138,7 @@ class RZeroSearch(Searcher):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Only `Tuner.restore` makes a searcher from a pickle, and it runs the unfinished trials again itself, under their own ids."""
         # An earlier version's has none of these.
-        self.__dict__.update({"_most_in_flight": None, "_from_elsewhere": [], "_errored": {}, "_generator": None, "_specs": None} | state)
+        self.__dict__.update({"_most_in_flight": None, "_from_elsewhere": [], "_errored": {}, "_reports": {}, "_generator": None, "_specs": None} | state)
         self._tune_restores = True
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RZeroSearch:
@@ -295,24 +296,43 @@ class RZeroSearch(Searcher):
         """What a trial in flight measures; null for a trial of someone else."""
         return self._live.get(trial_id)
 
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """A report on the way: it is the result of a trial that a scheduler pauses after it, and stops while it is paused."""
+        if trial_id in self._live:
+            self._reports[trial_id] = result
+
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The final result of a trial; an error says nothing of the candidate the first time (see `Tournament.tell`), and less than a result that
-        Tune's `resume_errored` brings later."""
-        nothing = error or not result
+        Tune's `resume_errored` or `restart_errored` brings later."""
+        report = self._reports.pop(trial_id, None)
+        result = None if error else result or report
         candidate = self._live.pop(trial_id, None)
-        if candidate is None and trial_id in self._errored and not nothing:
-            candidate = self.tournament.candidate(self._errored.pop(trial_id))
+        if candidate is None and result and self._errored:
+            candidate = self._errored_before(trial_id, result)
         if candidate is None:
             return
-        outcome = Result("failed", transient=True) if nothing or not result else self.read(result)
-        if nothing and self._again is not None and self._again(candidate):
+        outcome = self.read(result) if result else Result("failed", transient=True)
+        if not result and self._again is not None and self._again(candidate):
             self.give_back([candidate])
             return
-        if nothing:
+        if not result:
             self._errored[trial_id] = candidate.candidate_id
         if self._on_result:
             self._on_result(candidate, outcome, result)
         self.tournament.tell(candidate.candidate_id, outcome)
+
+    def _errored_before(self, trial_id: str, result: Mapping[str, Any]) -> Candidate | None:
+        """Whose trial had raised: Tune resumes it under its id, and restarts it under a new one, to be known by its configuration."""
+        if trial_id not in self._errored:
+            key = self.tournament.space.key
+            own = key(self._params_of(result))
+            trial_id = next((errored for errored, i in self._errored.items() if key(self.tournament.candidate(i).params) == own), trial_id)
+        return self.tournament.candidate(self._errored.pop(trial_id)) if trial_id in self._errored else None
+
+    def _params_of(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        """The configuration that a report holds, as Tune gives it: flat, values that are dicts too."""
+        config = unflatten_dict({name: value for name, value in result.items() if name.startswith("config/")}).get("config", {})
+        return self._searched(config.get("candidate", {}).get("params", {}) if self._wrap else config)
 
     def read(self, result: Mapping[str, Any]) -> Result:
         """What a report of a trial says to the search: higher fitness is better, whatever the mode."""

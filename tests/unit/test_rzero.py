@@ -18,6 +18,7 @@ from ray import cloudpickle, tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, Searcher
+from ray.tune.utils.util import flatten_dict
 
 from tune_gpu.config import ParameterSpec, SearchSettings
 from tune_gpu.errors import UserError
@@ -311,6 +312,37 @@ def test_a_result_of_a_trial_that_had_raised_counts_when_tune_runs_it_again(tmp_
         best = resumed.tournament.best()
         assert best is not None
         assert (best.params, best.fitness) == (given, 3.0)
+
+
+@pytest.mark.parametrize("wrap", [False, True])
+@pytest.mark.parametrize("values", [[1, 2, 3], [{"d": 1}, {"d": 2}, {"e": 1}], [(1, 2), (3, 4), (5, 6)]])
+def test_a_result_of_a_trial_that_had_raised_counts_when_tune_runs_it_again_under_a_new_id(wrap: bool, values: list[Any]) -> None:
+    """As `restart_errored` does: what tells whose it is, is the configuration that each report holds."""
+    search = search_of(space={"net": {"x": tune.choice(values)}, "y": [1, 2]}, wrap=wrap)
+    configs = [search.suggest(f"t{number}") for number in range(2)]
+    for number in range(2):
+        search.on_trial_complete(f"t{number}", error=True)
+    assert search.tournament.standings() == []
+    for number in (1, 0):
+        search.on_trial_complete(f"new{number}", flatten_dict({"score": float(number), "config": {**configs[number], "fixed": 1}}))  # type: ignore[dict-item]
+    search.on_trial_complete("stranger", {"score": 9.0, "config/net/x": 99, "config/y": 1})
+    first = {candidate.candidate_id: result.fitness for candidate, result in search.tournament.history}
+    assert first == {"g0-c0": 0.0, "g0-c1": 1.0}
+
+
+def test_a_trial_that_a_scheduler_stops_while_it_is_paused_has_what_it_reported_last() -> None:
+    """HyperBand does so, and then hands over no result."""
+    search = search_of()
+    search.suggest("t0")
+    for score in (1.0, 2.0):
+        search.on_trial_result("t0", {"score": score})
+    search.on_trial_result("stranger", {"score": 9.0})
+    search.on_trial_complete("t0")
+    assert [(result.status, result.fitness) for _, result in search.tournament.history] == [("ok", 2.0)]
+    search.suggest("t1")
+    search.on_trial_result("t1", {"score": 1.0})
+    search.on_trial_complete("t1", error=True)
+    assert search.tournament.history[1][1] == Result("failed", transient=True), "what it had reached is not its result if it raised"
 
 
 def test_what_a_point_leaves_out_is_drawn_and_what_is_constant_is_left_to_tune() -> None:
