@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
-from ray.tune.search import Searcher
+from ray.tune.search import ConcurrencyLimiter, Searcher
 from ray.tune.search.sample import Domain
+from ray.tune.search.search_generator import SearchGenerator
 from ray.tune.utils.util import flatten_dict, unflatten_dict
 
 from tune_gpu.config import ParameterSpec, SearchSettings
@@ -36,14 +37,13 @@ from tune_gpu.errors import UserError
 from tune_gpu.search.racing import Estimate, has_lost, winner
 from tune_gpu.space import SearchSpace
 from tune_gpu.tournament import Candidate, Result, Tournament
-from tune_gpu.tune_length import asking_generator, wanted_evaluations
+from tune_gpu.tune_length import among_callers, wanted_evaluations
 from tune_gpu.tune_space import Given, flat, grids_in, holds_domain, refuse_grids, spec_of, specs_of
 from tune_gpu.tune_state import KeptTrial, kept_trials
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
     from ray.tune.experiment import Trial
-    from ray.tune.search.search_generator import SearchGenerator
 
 OnResult = Callable[[Candidate, Result, Mapping[str, Any] | None], None]
 _VAST = 1e150
@@ -153,9 +153,12 @@ class RZeroSearch(Searcher):
 
         The limiter's own set of live trials is in a third file of Tune's state. After a kill that may be older than the others, and a
         restored limiter then waits for trials that have ended, and does not pass on the results of those that it has not heard of.
+        Answers False to a limiter that holds results back until its whole batch has them: only it can do that.
         """
-        self._most_in_flight = max_concurrent
-        return True
+        limiter = among_callers(ConcurrencyLimiter)
+        in_batches = limiter is not None and limiter.batch
+        self._most_in_flight = None if in_batches else max_concurrent
+        return not in_batches
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
         """Tune's own metric and mode, where the searcher was made without; and its `param_space`, if there is no space yet.
@@ -192,9 +195,16 @@ class RZeroSearch(Searcher):
             self.tournament.plan(more + (0 if self._tune_restores else len(self.tournament.history)))
 
     def _hear_of_tune(self) -> None:
-        """A search that runs in another experiment of Tune's than before, if in any, is for as many evaluations more."""
-        if self._length_is_tunes and (generator := asking_generator()) is not None and generator is not self._generator:
-            self._generator = generator
+        """A search that runs in another experiment of Tune's than before, if in any, is for as many evaluations more. What was in flight in the
+        one before has no trial any more (Tune tells nothing of those that the time budget, say, has stopped), and is suggested again."""
+        generator = among_callers(SearchGenerator)
+        if generator is None or generator is self._generator:
+            return
+        if self._generator is not None:
+            self._given_back = [*self._live.values(), *self._given_back]
+            self._live, self._reports = {}, {}
+        self._generator = generator
+        if self._length_is_tunes:
             spec: dict[str, Any] = generator._experiment.public_spec if generator._experiment is not None else {}
             self._plan(wanted_evaluations(generator.total_samples, spec.get("time_budget_s")))
 

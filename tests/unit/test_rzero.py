@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 from ray import cloudpickle, tune
-from ray.tune.experiment import Trial
+from ray.tune.experiment import Experiment, Trial
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, Searcher
+from ray.tune.search.search_generator import SearchGenerator
 from ray.tune.utils.util import flatten_dict
 
 from tune_gpu.config import ParameterSpec, SearchSettings
@@ -472,6 +473,43 @@ def test_points_of_numpys_numbers_are_kept_as_the_spaces_own(tmp_path: Path) -> 
     assert search.suggest("t0") == {"x": 3, "mode": "b", "share": 0.5}
     search.save(str(tmp_path / "s"))
     assert json.loads((tmp_path / "s").read_text())["live"] == {"t0": "g0-c0"}
+
+
+@pytest.mark.parametrize("algorithm", ["classic", "rzero"])
+def test_a_limiter_in_batches_tells_the_search_only_of_whole_batches(algorithm: str) -> None:
+    search = search_of(settings=SearchSettings(algorithm=algorithm, seed=0, initial=4))
+    limiter = ConcurrencyLimiter(search, max_concurrent=4, batch=True)
+    limiter.set_search_properties(None, None, {})
+    assert all(isinstance(limiter.suggest(f"t{number}"), dict) for number in range(4))
+    for number in range(4):
+        assert search.tournament.history == []
+        assert limiter.suggest("t4") is None
+        limiter.on_trial_complete(f"t{number}", {"score": float(number)})
+    assert len(search.tournament.history) == 4
+    assert isinstance(limiter.suggest("t4"), dict)
+
+
+def experiment_of(search: Searcher) -> SearchGenerator:
+    """As each `Tuner.fit` makes one."""
+    generator = SearchGenerator(search)
+    generator.add_configurations(Experiment("made", lambda config: None, num_samples=20))
+    return generator
+
+
+@pytest.mark.parametrize("settings", [CLASSIC, None])
+def test_what_an_experiment_left_in_flight_is_suggested_again_by_the_next(settings: SearchSettings | None) -> None:
+    """Tune tells nothing of the trials that a time budget has stopped; a search that waited for them stood still without a word."""
+    search = search_of(settings=settings)
+    first = experiment_of(ConcurrencyLimiter(search, 2))
+    left = [trial.evaluated_params for trial in (first.next_trial(), first.next_trial())]
+    assert first.next_trial() is None
+    second = experiment_of(ConcurrencyLimiter(search, 2))
+    trials = [second.next_trial(), second.next_trial()]
+    assert [trial.evaluated_params for trial in trials] == left
+    assert second.next_trial() is None
+    second.on_trial_complete(trials[0].trial_id, {"score": 1.0})
+    second.on_trial_complete(trials[1].trial_id, {"score": 1.0})
+    assert second.next_trial() is not None
 
 
 # Saved and restored -----------------------------------------------------------------------------------------------------------------
