@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from ray.tune.execution.tune_controller import TuneController
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
 from ray.tune.search.sample import Domain
@@ -42,7 +43,6 @@ from tune_gpu.tune_space import Given, flat, grids_in, holds_domain, refuse_grid
 from tune_gpu.tune_state import KeptTrial, kept_trials
 
 if TYPE_CHECKING:
-    from ray.tune.execution.tune_controller import TuneController
     from ray.tune.experiment import Trial
 
 OnResult = Callable[[Candidate, Result, Mapping[str, Any] | None], None]
@@ -203,10 +203,18 @@ class RZeroSearch(Searcher):
         if self._generator is not None:
             self._given_back = [*self._live.values(), *self._given_back]
             self._live, self._reports = {}, {}
+        elif self._tune_restores and (controller := among_callers(TuneController)) is not None:
+            self._end_skipped(controller)
         self._generator = generator
         if self._length_is_tunes:
             spec: dict[str, Any] = generator._experiment.public_spec if generator._experiment is not None else {}
             self._plan(wanted_evaluations(generator.total_samples, spec.get("time_budget_s")))
+
+    def _end_skipped(self, controller: TuneController) -> None:
+        """`Tuner.restore(resume_unfinished=False)` leaves trials as they are, and tells nobody: what such a trial reported last is its result."""
+        for trial in controller.get_trials():
+            if trial.is_finished() and trial.trial_id in self._live:
+                self.on_trial_complete(trial.trial_id, flatten_dict(trial.run_metadata.last_result or {}))
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # Ray answers "FINISHED" too
         """The next candidate, null while results are awaited or as many are in flight as may be, FINISHED after the last.

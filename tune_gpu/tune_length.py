@@ -11,7 +11,7 @@ from types import FrameType
 from typing import TypeVar
 
 _Caller = TypeVar("_Caller")
-_CALLERS = 8
+_CALLERS = 12
 """A few wrappers (a `ConcurrencyLimiter`, a `Repeater`) may stand between the searcher and what makes the trials."""
 UNLIMITED = sys.maxsize
 """What Tune makes of `num_samples=-1`."""

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ray import cloudpickle, tune
+from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Experiment, Trial
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, Searcher
@@ -510,6 +511,33 @@ def test_what_an_experiment_left_in_flight_is_suggested_again_by_the_next(settin
     second.on_trial_complete(trials[0].trial_id, {"score": 1.0})
     second.on_trial_complete(trials[1].trial_id, {"score": 1.0})
     assert second.next_trial() is not None
+
+
+class Asking(TuneController):
+    """What a search sees of Tune that has restored an experiment."""
+
+    def __init__(self, search: Searcher, trials: list[Trial]) -> None:
+        self._generator, self._kept = experiment_of(search), trials
+
+    def get_trials(self) -> list[Trial]:
+        return self._kept
+
+    def ask(self) -> Trial | None:
+        return self._generator.next_trial()
+
+
+def test_trials_that_tune_restores_and_does_not_run_again_are_not_waited_for(tmp_path: Path) -> None:
+    """`Tuner.restore(resume_unfinished=False)`: they have what they reported last."""
+    later = keep(tmp_path, half_way(), *ENDED, ("t2", "RUNNING", {}, {}), ("t3", "RUNNING", {}, {}))
+    trials = [Trial("made", trial_id=trial_id, stub=True) for trial_id in ("t2", "t3")]
+    for trial in trials:
+        trial.status = Trial.TERMINATED
+    trials[0].run_metadata.last_result = {"score": 7.0}
+    asking = Asking(ConcurrencyLimiter(later, 2), trials)
+    assert asking.ask() is not None
+    assert asking.ask() is not None
+    assert asking.ask() is None
+    assert [(result.fitness, result.transient) for _, result in later.tournament.history[2:]] == [(7.0, False), (None, True)]
 
 
 # Saved and restored -----------------------------------------------------------------------------------------------------------------
