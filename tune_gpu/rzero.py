@@ -29,6 +29,7 @@ import numpy as np
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
+from ray.tune.search.repeater import TRIAL_INDEX
 from ray.tune.search.sample import Domain
 from ray.tune.search.search_generator import SearchGenerator
 from ray.tune.utils.util import flatten_dict, unflatten_dict
@@ -323,7 +324,10 @@ class RZeroSearch(Searcher):
         """The final result of a trial; an error says nothing of the candidate the first time (see `Tournament.tell`), and less than a result that
         Tune's `resume_errored` or `restart_errored` brings later."""
         report = self._reports.pop(trial_id, None)
-        result = None if error else result or report
+        if error and self.read(result or {}).fitness is None:  # a `Repeater` has the mean of those that did not raise
+            result = None
+        elif not error:
+            result = result or report
         candidate = self._live.pop(trial_id, None)
         if candidate is None and result and self._errored:
             candidate = self._errored_before(trial_id, result)
@@ -441,7 +445,7 @@ class RZeroSearch(Searcher):
             if trial.trial_id not in self._suggested and not self._take_over(trial):
                 break
         for trial in kept:
-            if trial.ended and trial.trial_id in self._live:
+            if trial.ended and trial.trial_id in self._live and TRIAL_INDEX not in trial.params:  # a `Repeater` tells the mean of several
                 self.on_trial_complete(trial.trial_id, flatten_dict(dict(trial.result)) if trial.result else None, error=trial.result is None)
 
     def _take_over(self, trial: KeptTrial) -> bool:

@@ -18,7 +18,7 @@ from ray import cloudpickle, tune
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Experiment, Trial
 from ray.tune.schedulers import TrialScheduler
-from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, Searcher
+from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, Repeater, Searcher
 from ray.tune.search.search_generator import SearchGenerator
 from ray.tune.utils.util import flatten_dict
 
@@ -511,6 +511,24 @@ def test_what_an_experiment_left_in_flight_is_suggested_again_by_the_next(settin
     second.on_trial_complete(trials[0].trial_id, {"score": 1.0})
     second.on_trial_complete(trials[1].trial_id, {"score": 1.0})
     assert second.next_trial() is not None
+
+
+@pytest.mark.filterwarnings("ignore:Mean of empty slice")
+def test_a_repeater_tells_the_mean_of_those_that_did_not_raise(tmp_path: Path) -> None:
+    search = search_of()
+    repeater = Repeater(search, repeat=2)
+    first = [repeater.suggest(f"t{number}") for number in range(2)]
+    assert [given and given["x"] for given in first] == [first[0] and first[0]["x"]] * 2
+    repeater.on_trial_complete("t0", {"score": 4.0})
+    later = keep(tmp_path, search, ("t0", "TERMINATED", first[0] or {}, {"score": 4.0}), ("t1", "RUNNING", first[1] or {}, {}))
+    assert later.tournament.history == [], "Tune's Repeater is restored too, and still waits for the second"
+    repeater.on_trial_complete("t1", error=True)
+    assert [result.fitness for _, result in search.tournament.history] == [4.0]
+    for number in range(2):
+        repeater.suggest(f"u{number}")
+    for number in range(2):
+        repeater.on_trial_complete(f"u{number}", error=True)
+    assert search.tournament.history[1][1] == Result("failed", transient=True)
 
 
 class Asking(TuneController):
