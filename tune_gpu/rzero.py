@@ -94,11 +94,12 @@ class RZeroSearch(Searcher):
         evaluated_rewards: Sequence[float] | None = None,
     ) -> None:
         super().__init__(metric=metric, mode=mode)
+        _check_kinds(seed, settings, tournament)
         self._settings = settings or SearchSettings(seed=seed)
         self._length_is_tunes = settings is None and tournament is None
         points = _points(points_to_evaluate)
-        if evaluated_rewards is not None and len(evaluated_rewards) != len(points):
-            raise UserError(f"evaluated_rewards: {len(evaluated_rewards)} for {len(points)} points_to_evaluate; give one for each")
+        if evaluated_rewards is not None:
+            _check_rewards(evaluated_rewards, len(points))
         self._points = [dict(point) for point in points] if evaluated_rewards is None else []
         self._from_elsewhere: list[tuple[Mapping[str, Any], float | None]] = []  # the first suggestion tells them: only then are metric and mode known
         self._tournament = tournament
@@ -165,7 +166,13 @@ class RZeroSearch(Searcher):
         """Tune's own metric and mode, where the searcher was made without; and its `param_space`, if there is no space yet.
 
         Answers False if Tune's space has something to search and this has a space of its own: Tune then says so to the user.
+
+        Raises:
+            UserError: Tune's metric or mode is another one, or its space is none that R-Zero can search.
         """
+        for name, own, other in (("metric", self._metric, metric), ("mode", self._mode, mode)):
+            if own and other and own != other:
+                raise UserError(f"RZeroSearch has {name}={own}, TuneConfig has {name}={other}: give it to one of them, or the same to both")
         self._metric, self._mode = self._metric or metric, self._mode or mode
         given = flatten_dict(config, prevent_delimiter=True)
         grids = grids_in(given)
@@ -223,7 +230,8 @@ class RZeroSearch(Searcher):
         Raises UserError without a metric and a mode.
         """
         if not self._metric or self._mode not in ("max", "min"):
-            raise UserError(f"RZeroSearch has metric={self._metric}, mode={self._mode}: give both, to it or to TuneConfig; mode is max or min")
+            raise UserError(f"RZeroSearch has metric={self._metric}, mode={self._mode}: give both to it, mode is max or min (Tune passes on what "
+                            "TuneConfig has only where there is a param_space)")
         self._hear_of_tune()
         if self._most_in_flight is not None and len(self._live) >= self._most_in_flight:
             return None
@@ -484,6 +492,9 @@ class RZeroScheduler(FIFOScheduler):
             search = search.searcher
         if not isinstance(search, RZeroSearch):
             raise UserError(f"RZeroScheduler wants the RZeroSearch whose candidates race, not {type(search).__name__}; use another scheduler of Tune's")
+        for name, value in (("min_windows", min_windows), ("alpha", alpha), ("window_budget", window_budget or 1)):
+            if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+                raise UserError(f"{name}={value!r}: allowed is a number")
         if min_windows < 2:
             raise UserError(f"min_windows={min_windows}: allowed is 2 or more, for one window has no uncertainty")
         if not 0.0 < alpha < 0.5:
@@ -581,6 +592,26 @@ def _number(value: Any) -> float | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
+
+
+def _check_kinds(seed: Any, settings: Any, tournament: Any) -> None:
+    """Raises UserError for arguments of another kind than is meant."""
+    if isinstance(seed, bool) or not (seed is None or (isinstance(seed, (int, np.integer)) and seed >= 0)):
+        raise UserError(f"seed={seed!r}: allowed is a whole number from 0, or None for one at random")
+    if settings is not None and not isinstance(settings, SearchSettings):
+        raise UserError(f"settings={settings!r}: allowed is a tune_gpu.config.SearchSettings")
+    if tournament is not None and not isinstance(tournament, Tournament):
+        raise UserError(f"tournament={tournament!r}: allowed is a tune_gpu.tournament.Tournament")
+
+
+def _check_rewards(rewards: Any, n_points: int) -> None:
+    """Raises UserError for what is not one number (or null: it failed) for each point."""
+    if not isinstance(rewards, (Sequence, np.ndarray)) or isinstance(rewards, str):
+        raise UserError(f"evaluated_rewards={rewards!r}: allowed is a list of numbers, one for each of points_to_evaluate")
+    if len(rewards) != n_points:
+        raise UserError(f"evaluated_rewards: {len(rewards)} for {n_points} points_to_evaluate; give one for each")
+    if wrong := [reward for reward in rewards if not (reward is None or isinstance(reward, (int, float, np.number)))]:
+        raise UserError(f"evaluated_rewards: {wrong[0]!r} is no number")
 
 
 def _points(given: Any) -> Sequence[Mapping[str, Any]]:

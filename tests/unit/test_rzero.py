@@ -186,6 +186,17 @@ def test_two_spaces_are_one_too_many_and_constants_are_none() -> None:
         (lambda: search_of(space={"model": {"x": tune.grid_search([1, 2])}}), "space: model/x/grid_search: R-Zero searches"),
         (lambda: search_of(space={"model": {"x": 5}}), "model/x=5"),
         (lambda: search_of(space={"x": [tune.uniform(0, 1), 2]}), "x: a domain inside a list"),
+        (lambda: search_of(seed="a"), "seed='a'"),
+        (lambda: search_of(seed=-1), "seed=-1"),
+        (lambda: search_of(settings={"seed": 1}), "settings={'seed': 1}: allowed is a tune_gpu.config.SearchSettings"),
+        (lambda: search_of(tournament=5), "tournament=5"),
+        (lambda: search_of(points_to_evaluate=[{"x": 1}], evaluated_rewards=3.0), r"evaluated_rewards=3\.0: allowed is a list"),
+        (lambda: search_of(points_to_evaluate=[{"x": 1}], evaluated_rewards=["a"]), "evaluated_rewards: 'a' is no number"),
+        (lambda: search_of().set_search_properties("loss", None, {"n": 1}), "RZeroSearch has metric=score, TuneConfig has metric=loss"),
+        (lambda: search_of().set_search_properties("score", "min", {"n": 1}), "RZeroSearch has mode=max, TuneConfig has mode=min"),
+        (lambda: RZeroScheduler(search_of(), min_windows="2"), "min_windows='2': allowed is a number"),  # type: ignore[arg-type]
+        (lambda: RZeroScheduler(search_of(), alpha=None), "alpha=None: allowed is a number"),  # type: ignore[arg-type]
+        (lambda: RZeroScheduler(search_of(), window_budget="9"), "window_budget='9': allowed is a number"),  # type: ignore[arg-type]
         (lambda: search_of(points_to_evaluate=[{"x": 9, "mode": "a"}]), r"baseline\.x=9"),
         (lambda: search_of(points_to_evaluate={"x": 1, "mode": "a"}), "points_to_evaluate=.* a list of configurations"),
         (lambda: search_of(points_to_evaluate=[5]), "points_to_evaluate=.* a list of configurations"),
