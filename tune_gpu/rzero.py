@@ -41,7 +41,7 @@ from tune_gpu.space import SearchSpace
 from tune_gpu.tournament import Candidate, Result, Tournament
 from tune_gpu.tune_length import among_callers, wanted_evaluations
 from tune_gpu.tune_space import Given, flat, grids_in, holds_domain, refuse_grids, spec_of, specs_of
-from tune_gpu.tune_state import KeptTrial, kept_trials
+from tune_gpu.tune_state import KeptTrial, as_kept, is_of, kept_trials
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
@@ -338,7 +338,7 @@ class RZeroSearch(Searcher):
             result = result or report
         candidate = self._live.pop(trial_id, None)
         if candidate is None and result and self._errored:
-            candidate = self._errored_before(trial_id, result)
+            candidate = self._errored_before(trial_id)
         if candidate is None:
             return
         outcome = self.read(result) if result else Result("failed", transient=True)
@@ -351,18 +351,14 @@ class RZeroSearch(Searcher):
             self._on_result(candidate, outcome, result)
         self.tournament.tell(candidate.candidate_id, outcome)
 
-    def _errored_before(self, trial_id: str, result: Mapping[str, Any]) -> Candidate | None:
-        """Whose trial had raised: Tune resumes it under its id, and restarts it under a new one, to be known by its configuration."""
-        if trial_id not in self._errored:
-            key = self.tournament.space.key
-            own = key(self._params_of(result))
-            trial_id = next((errored for errored, i in self._errored.items() if key(self.tournament.candidate(i).params) == own), trial_id)
+    def _errored_before(self, trial_id: str) -> Candidate | None:
+        """Whose trial had raised: Tune resumes it under its id, and restarts it under a new one, to be known by what had been suggested."""
+        if trial_id not in self._errored and (controller := among_callers(TuneController)) is not None:
+            trial_id = next((errored for errored, i in self._errored.items() if self._made(controller.get_trial(trial_id), i)), trial_id)
         return self.tournament.candidate(self._errored.pop(trial_id)) if trial_id in self._errored else None
 
-    def _params_of(self, result: Mapping[str, Any]) -> dict[str, Any]:
-        """The configuration that a report holds, as Tune gives it: flat, values that are dicts too."""
-        config = unflatten_dict({name: value for name, value in result.items() if name.startswith("config/")}).get("config", {})
-        return self._searched(config.get("candidate", {}).get("params", {}) if self._wrap else config)
+    def _made(self, trial: Trial | None, candidate_id: str) -> bool:
+        return trial is not None and is_of(as_kept(trial.evaluated_params), self._suggestion(self.tournament.candidate(candidate_id)))
 
     def read(self, result: Mapping[str, Any]) -> Result:
         """What a report of a trial says to the search: higher fitness is better, whatever the mode."""
@@ -461,7 +457,7 @@ class RZeroSearch(Searcher):
         candidate = self._next_candidate()
         if candidate is None:
             return False
-        if not trial.is_of(self._suggestion(candidate)):
+        if not is_of(trial.params, self._suggestion(candidate)):
             self._given_back.insert(0, candidate)
             return False
         self._begin_trial(trial.trial_id, candidate)

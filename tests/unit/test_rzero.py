@@ -327,22 +327,6 @@ def test_a_result_of_a_trial_that_had_raised_counts_when_tune_runs_it_again(tmp_
         assert (best.params, best.fitness) == (given, 3.0)
 
 
-@pytest.mark.parametrize("wrap", [False, True])
-@pytest.mark.parametrize("values", [[1, 2, 3], [{"d": 1}, {"d": 2}, {"e": 1}], [(1, 2), (3, 4), (5, 6)]])
-def test_a_result_of_a_trial_that_had_raised_counts_when_tune_runs_it_again_under_a_new_id(wrap: bool, values: list[Any]) -> None:
-    """As `restart_errored` does: what tells whose it is, is the configuration that each report holds."""
-    search = search_of(space={"net": {"x": tune.choice(values)}, "y": [1, 2]}, wrap=wrap)
-    configs = [search.suggest(f"t{number}") for number in range(2)]
-    for number in range(2):
-        search.on_trial_complete(f"t{number}", error=True)
-    assert search.tournament.standings() == []
-    for number in (1, 0):
-        search.on_trial_complete(f"new{number}", flatten_dict({"score": float(number), "config": {**configs[number], "fixed": 1}}))  # type: ignore[dict-item]
-    search.on_trial_complete("stranger", {"score": 9.0, "config/net/x": 99, "config/y": 1})
-    first = {candidate.candidate_id: result.fitness for candidate, result in search.tournament.history}
-    assert first == {"g0-c0": 0.0, "g0-c1": 1.0}
-
-
 def test_a_trial_that_a_scheduler_stops_while_it_is_paused_has_what_it_reported_last() -> None:
     """HyperBand does so, and then hands over no result."""
     search = search_of()
@@ -551,8 +535,32 @@ class Asking(TuneController):
     def get_trials(self) -> list[Trial]:
         return self._kept
 
+    def get_trial(self, tid: str) -> Trial | None:
+        return next((trial for trial in self._kept if trial.trial_id == tid), None)
+
     def ask(self) -> Trial | None:
         return self._generator.next_trial()
+
+    def tell(self, trial_id: str, result: dict[str, Any]) -> None:
+        self._generator.on_trial_complete(trial_id, result)
+
+
+@pytest.mark.parametrize("wrap", [False, True])
+@pytest.mark.parametrize("values", [[1, 2, 3], [{"d": 1}, {"d": 2}, {}], [(1, 2), (3, 4), (5, 6)], [units, len, None]])
+def test_a_result_of_a_trial_that_had_raised_counts_when_tune_runs_it_again_under_a_new_id(wrap: bool, values: list[Any]) -> None:
+    """As `restart_errored` does."""
+    search = search_of(space={"net": {"x": tune.choice(values)}, "y": [1, 2]}, wrap=wrap)
+    suggested = [search.suggest(f"t{number}") for number in range(2)]
+    for number in range(2):
+        search.on_trial_complete(f"t{number}", error=True)
+    assert search.tournament.standings() == []
+    asking = Asking(search, [
+        Trial("made", trial_id=f"new{i}", evaluated_params=flatten_dict(given), stub=True) for i, given in enumerate(suggested) if isinstance(given, dict)])
+    for number in (1, 0):
+        asking.tell(f"new{number}", {"score": float(number)})
+    asking.tell("stranger", {"score": 9.0})
+    first = {candidate.candidate_id: result.fitness for candidate, result in search.tournament.history}
+    assert first == {"g0-c0": 0.0, "g0-c1": 1.0}
 
 
 def test_trials_that_tune_restores_and_does_not_run_again_are_not_waited_for(tmp_path: Path) -> None:
