@@ -40,8 +40,9 @@ from tune_gpu.search.racing import Estimate, has_lost, winner
 from tune_gpu.space import SearchSpace
 from tune_gpu.tournament import Candidate, Result, Tournament
 from tune_gpu.tune_length import among_callers, wanted_evaluations
-from tune_gpu.tune_space import Given, flat, grids_in, holds_domain, refuse_grids, spec_of, specs_of
+from tune_gpu.tune_space import Given, flat, grids_in, holds_domain, is_placeholder, refuse_grids, spec_of, specs_of
 from tune_gpu.tune_state import KeptTrial, as_kept, is_of, kept_trials
+from tune_gpu.values import tuples_again, tuples_named
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
@@ -123,7 +124,8 @@ class RZeroSearch(Searcher):
     def tournament(self) -> Tournament:
         """The search itself. Raises UserError while it has no space."""
         if self._tournament is None:
-            raise UserError("RZeroSearch has no space: give `space`, or a `param_space` with tune.choice, tune.uniform … to the Tuner")
+            raise UserError("RZeroSearch has no space: give `space`, or a `param_space` with tune.choice, tune.uniform … to the Tuner "
+                            "(to Tuner.restore again, where there are functions or other objects among its values)")
         return self._tournament
 
     def _begin(self, specs: Mapping[str, ParameterSpec]) -> None:
@@ -398,12 +400,16 @@ class RZeroSearch(Searcher):
             return None
         specs = {name: asdict(spec) for name, spec in self._specs.items()}
         made_of = {"specs": specs, "settings": asdict(self._settings), "points": self._points, "of_tune": self._space_is_tunes}
+        if any(map(is_placeholder, (value for spec in self._specs.values() for value in spec.values or ()))):
+            return None
         try:
-            return made_of if json.loads(json.dumps(made_of)) == made_of else None
+            text = tuples_named(made_of)
+            return text if tuples_again(json.loads(json.dumps(text))) == made_of else None
         except (TypeError, ValueError):
             return None
 
-    def _begin_as(self, made_of: Mapping[str, Any]) -> None:
+    def _begin_as(self, saved: Mapping[str, Any]) -> None:
+        made_of = tuples_again(saved)
         self._settings, self._points, self._space_is_tunes = SearchSettings(**made_of["settings"]), made_of["points"], made_of["of_tune"]
         self._begin({name: ParameterSpec(**spec) for name, spec in made_of["specs"].items()})
 

@@ -625,6 +625,22 @@ def test_without_a_space_of_its_own_a_search_takes_all_from_its_checkpoint(tmp_p
         assert [later.suggest(f"n{number}") for number in range(3)] == expected
 
 
+@pytest.mark.parametrize(("values", "kept"), [
+    ([(1, (2, 3)), (3, 4)], True), ([{"a": (1,)}, {"b": [2]}], True), ([("__ref_ph", "17acd306"), 2], False), ([{"tuple": [1]}, 2], False), ([units, 2], False)])
+def test_tuples_are_taken_from_a_checkpoint_and_what_json_cannot_hold_is_asked_for_again(values: list[Any], kept: bool, tmp_path: Path) -> None:
+    search = RZeroSearch(metric="score", mode="max")
+    assert search.set_search_properties(None, None, {"x": tune.choice(values)})
+    given = search.suggest("t0")
+    search.save(str(tmp_path / "s"))
+    later = RZeroSearch(metric="score", mode="max")
+    if kept:
+        later.restore(str(tmp_path / "s"))
+        assert later.suggest("t1") == given
+    else:
+        with pytest.raises(UserError, match=r"no space: .*to Tuner\.restore again, where there are functions"):
+            later.restore(str(tmp_path / "s"))
+
+
 @pytest.mark.parametrize("text", ["", "{}", '{"tournament": {"ver', "[1]", "\x80\x04"])
 def test_a_file_that_is_no_checkpoint_is_refused_by_name(text: str, tmp_path: Path) -> None:
     (tmp_path / "searcher").write_bytes(text.encode("latin-1"))
