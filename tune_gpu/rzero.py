@@ -490,8 +490,7 @@ class RZeroScheduler(FIFOScheduler):
 
     def __init__(self, search: RZeroSearch, *, min_windows: int = 2, alpha: float = 0.05, window_budget: int | None = None) -> None:
         super().__init__()
-        while not isinstance(search, RZeroSearch) and hasattr(search, "searcher"):  # a ConcurrencyLimiter, say
-            search = search.searcher
+        search = _unwrapped(search)
         if not isinstance(search, RZeroSearch):
             raise UserError(f"RZeroScheduler wants the RZeroSearch whose candidates race, not {type(search).__name__}; use another scheduler of Tune's")
         for name, value in (("min_windows", min_windows), ("alpha", alpha), ("window_budget", window_budget or 1)):
@@ -512,6 +511,12 @@ class RZeroScheduler(FIFOScheduler):
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
         """The searcher knows the metric."""
         return True
+
+    def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
+        """Raises UserError where Tune does not search with this one's RZeroSearch: nothing would ever race."""
+        if (found := _unwrapped(tune_controller.search_alg)) is not self._search:
+            raise UserError(f"RZeroScheduler: Tune searches with another {type(found).__name__}; give TuneConfig(search_alg=...) the RZeroSearch that it was made with")
+        super().on_trial_add(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
         """One more window of a trial: go on, or stop."""
@@ -555,6 +560,13 @@ class RZeroScheduler(FIFOScheduler):
     def on_trial_remove(self, tune_controller: TuneController, trial: Trial) -> None:
         """It races no more."""
         self._racing.pop(trial.trial_id, None)
+
+
+def _unwrapped(search: Any) -> Any:
+    """What a `ConcurrencyLimiter` or a `Repeater`, say, stands before."""
+    while not isinstance(search, RZeroSearch) and hasattr(search, "searcher"):
+        search = search.searcher
+    return search
 
 
 def replay(tournament: Tournament, told: Mapping[str, tuple[Mapping[str, Any], Result]]) -> list[Candidate]:

@@ -842,6 +842,16 @@ def test_the_scheduler_looks_through_what_wraps_the_searcher() -> None:
     assert RZeroScheduler(ConcurrencyLimiter(search, max_concurrent=2))._search is search  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("other", [BasicVariantGenerator, lambda: SearchGenerator(ConcurrencyLimiter(search_of(), 2))])
+def test_a_scheduler_of_another_search_than_tunes_says_so(other: Any) -> None:
+    """Nothing would ever race."""
+    search = search_of()
+    scheduler = RZeroScheduler(search)
+    scheduler.on_trial_add(SimpleNamespace(search_alg=SearchGenerator(Repeater(search, 2))), None)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"Tune searches with another (BasicVariantGenerator|RZeroSearch); give TuneConfig\(search_alg"):
+        scheduler.on_trial_add(SimpleNamespace(search_alg=other()), None)  # type: ignore[arg-type]
+
+
 def test_close_candidates_go_on() -> None:
     race = Race()
     a, b, c, _ = raced_generation(race)
