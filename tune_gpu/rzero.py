@@ -482,7 +482,7 @@ class RZeroScheduler(FIFOScheduler):
         search: whose candidates race.
         min_windows: nobody is stopped before.
         alpha: the probability at which a candidate that is no worse may be stopped at one look.
-        window_budget: once so many windows have been reported, nobody gets more than `min_windows`.
+        window_budget: once so many windows have been reported in the whole search, nobody gets more than `min_windows`.
 
     Raises:
         UserError: a searcher that is no RZeroSearch (what wraps one will do), fewer than 2 windows (one has no uncertainty), an alpha outside (0, 0.5), or a budget below 1.
@@ -504,7 +504,6 @@ class RZeroScheduler(FIFOScheduler):
             raise UserError(f"window_budget={window_budget}: allowed is 1 or more")
         self._search, self._min_windows, self._alpha, self._budget = search, min_windows, alpha, window_budget
         self._racing: dict[str, tuple[Candidate, Estimate]] = {}
-        self._windows = 0
         self.stopped: list[str] = []
         """Ids of the candidates that lost their race."""
 
@@ -523,17 +522,20 @@ class RZeroScheduler(FIFOScheduler):
         candidate, outcome = self._search.candidate_of(trial.trial_id), self._search.read(result)
         if candidate is None or outcome.fitness is None:
             return TrialScheduler.CONTINUE
-        before = self._racing.get(trial.trial_id)
-        self._windows += outcome.n_windows - (before[1].n_windows if before else 0)
         estimate = Estimate(outcome.fitness, outcome.stderr, outcome.n_windows)
         self._racing[trial.trial_id] = (candidate, estimate)
         if result.get("done") or estimate.n_windows < self._min_windows or candidate.origin == "baseline":
             return TrialScheduler.CONTINUE
-        spent = self._budget is not None and self._windows >= self._budget
+        spent = self._budget is not None and self._reported() >= self._budget
         if not spent and not has_lost(estimate, self._rivals(candidate), self._search.tournament.settings.survivors, self._alpha):
             return TrialScheduler.CONTINUE
         self.stopped.append(candidate.candidate_id)
         return TrialScheduler.STOP
+
+    def _reported(self) -> int:
+        """Windows so far, in earlier experiments and before a restore too: Tune keeps nothing of a scheduler."""
+        ended = [result.n_windows for _, result in self._search.tournament.history if result.fitness is not None]
+        return sum(ended) + sum(estimate.n_windows for _, estimate in self._racing.values())
 
     def _rivals(self, candidate: Candidate) -> list[Estimate]:
         """The others of its generation, and the best of those before (unless that is measured again in this one)."""

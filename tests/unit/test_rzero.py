@@ -901,6 +901,14 @@ def test_when_the_budget_of_windows_is_spent_nobody_gets_more_than_the_fewest() 
     assert race.report(b, 0.9, 2) == TrialScheduler.STOP
 
 
+def test_a_budget_of_windows_holds_for_the_whole_search() -> None:
+    """A restored experiment, or another one of the same search, has a scheduler that knows of no window."""
+    race = Race(window_budget=14)
+    a, *_ = raced_generation(race)  # 12 windows
+    race.scheduler = RZeroScheduler(race.search, window_budget=14)
+    assert race.report(a, 0.9, 2) == TrialScheduler.STOP
+
+
 def test_a_failed_window_does_not_race() -> None:
     race = Race()
     a, *_ = raced_generation(race)
