@@ -26,9 +26,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from ray.tune.execution.tune_controller import TuneController
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
-from ray.tune.search import Searcher
+from ray.tune.search import ConcurrencyLimiter, Searcher
+from ray.tune.search.repeater import TRIAL_INDEX
 from ray.tune.search.sample import Domain
+from ray.tune.search.search_generator import SearchGenerator
 from ray.tune.utils.util import flatten_dict, unflatten_dict
 
 from tune_gpu.config import ParameterSpec, SearchSettings
@@ -36,26 +39,26 @@ from tune_gpu.errors import UserError
 from tune_gpu.search.racing import Estimate, has_lost, winner
 from tune_gpu.space import SearchSpace
 from tune_gpu.tournament import Candidate, Result, Tournament
-from tune_gpu.tune_length import asking_generator, wanted_evaluations
-from tune_gpu.tune_space import Given, holds_domain, spec_of
-from tune_gpu.tune_state import KeptTrial, kept_trials
+from tune_gpu.tune_length import among_callers, wanted_evaluations
+from tune_gpu.tune_space import Given, flat, grids_in, holds_domain, is_placeholder, refuse_grids, spec_of, specs_of
+from tune_gpu.tune_state import KeptTrial, as_kept, is_of, kept_trials
+from tune_gpu.values import tuples_again, tuples_named
 
 if TYPE_CHECKING:
-    from ray.tune.execution.tune_controller import TuneController
     from ray.tune.experiment import Trial
-    from ray.tune.search.search_generator import SearchGenerator
 
 OnResult = Callable[[Candidate, Result, Mapping[str, Any] | None], None]
 _VAST = 1e150
 """Numbers above cannot be squared."""
-Space = Mapping[str, Given]
+Space = Mapping[str, "Given | Space"]
 
 
 class RZeroSearch(Searcher):
     """R-Zero behind Ray's searcher interface.
 
     Args:
-        space: name -> its values in order, a `ParameterSpec`, or a domain of Tune's (`tune.uniform` …). Null: Tune's `param_space`.
+        space: name -> its values in order, a `ParameterSpec`, a domain of Tune's (`tune.uniform` …), or a mapping of such names. Null: Tune's
+            `param_space`.
         metric: the reported key that is optimised. A trial that reports NaN for it has failed; beside it a trial may report `status`
             (`ok`, `infeasible`, `failed`), `violation` (by how much it misses), `transient` (the failure says nothing about the
             configuration), `stderr` (standard error of the metric), `n_windows`, and in Pareto mode each of `settings.objectives`.
@@ -92,17 +95,19 @@ class RZeroSearch(Searcher):
         evaluated_rewards: Sequence[float] | None = None,
     ) -> None:
         super().__init__(metric=metric, mode=mode)
+        _check_kinds(seed, settings, tournament)
         self._settings = settings or SearchSettings(seed=seed)
         self._length_is_tunes = settings is None and tournament is None
         points = _points(points_to_evaluate)
-        if evaluated_rewards is not None and len(evaluated_rewards) != len(points):
-            raise UserError(f"evaluated_rewards: {len(evaluated_rewards)} for {len(points)} points_to_evaluate; give one for each")
-        self._points = [flatten_dict(dict(point)) for point in points] if evaluated_rewards is None else []
+        if evaluated_rewards is not None:
+            _check_rewards(evaluated_rewards, len(points))
+        self._points = [dict(point) for point in points] if evaluated_rewards is None else []
         self._from_elsewhere: list[tuple[Mapping[str, Any], float | None]] = []  # the first suggestion tells them: only then are metric and mode known
         self._tournament = tournament
         self._wrap, self._on_result, self._again = wrap, on_result, again
         self._live: dict[str, Candidate] = {}
         self._suggested: set[str] = set()  # every trial that was ever given a candidate
+        self._reports: dict[str, dict[str, Any]] = {}  # trial in flight -> its latest report
         self._errored: dict[str, str] = {}  # trial -> its candidate, where nothing was measured: Tune may run such a trial once more
         self._given_back: list[Candidate] = []
         self._tune_restores = self._space_is_tunes = False
@@ -110,7 +115,7 @@ class RZeroSearch(Searcher):
         self._generator: SearchGenerator | None = None
         self._specs: dict[str, ParameterSpec] | None = None
         if tournament is None and space is not None:
-            self._begin({name: spec_of(name, values) for name, values in space.items()})
+            self._begin(specs_of(space))
         if evaluated_rewards is not None:
             for point, reward in zip(points, evaluated_rewards, strict=True):
                 self.add_evaluated_point(point, reward)
@@ -119,12 +124,14 @@ class RZeroSearch(Searcher):
     def tournament(self) -> Tournament:
         """The search itself. Raises UserError while it has no space."""
         if self._tournament is None:
-            raise UserError("RZeroSearch has no space: give `space`, or a `param_space` with tune.choice, tune.uniform … to the Tuner")
+            raise UserError("RZeroSearch has no space: give `space`, or a `param_space` with tune.choice, tune.uniform … to the Tuner "
+                            "(to Tuner.restore again, where there are functions or other objects among its values)")
         return self._tournament
 
     def _begin(self, specs: Mapping[str, ParameterSpec]) -> None:
         self._specs = dict(specs)
         space, rng = SearchSpace.from_specs(specs), np.random.default_rng(self._settings.seed)
+        self._points = [flat(point, specs) for point in self._points]
         points = [{**space.repaired(point, rng), **point} for point in self._points]
         self._tournament = Tournament(space, self._settings, baseline=points[0] if points else None, points=points[1:])
 
@@ -135,7 +142,7 @@ class RZeroSearch(Searcher):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Only `Tuner.restore` makes a searcher from a pickle, and it runs the unfinished trials again itself, under their own ids."""
         # An earlier version's has none of these.
-        self.__dict__.update({"_most_in_flight": None, "_from_elsewhere": [], "_errored": {}, "_generator": None, "_specs": None} | state)
+        self.__dict__.update({"_most_in_flight": None, "_from_elsewhere": [], "_errored": {}, "_reports": {}, "_generator": None, "_specs": None} | state)
         self._tune_restores = True
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RZeroSearch:
@@ -150,34 +157,43 @@ class RZeroSearch(Searcher):
 
         The limiter's own set of live trials is in a third file of Tune's state. After a kill that may be older than the others, and a
         restored limiter then waits for trials that have ended, and does not pass on the results of those that it has not heard of.
+        Answers False to a limiter that holds results back until its whole batch has them: only it can do that.
         """
-        self._most_in_flight = max_concurrent
-        return True
+        limiter = among_callers(ConcurrencyLimiter)
+        in_batches = limiter is not None and limiter.batch
+        self._most_in_flight = None if in_batches else max_concurrent
+        return not in_batches
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
         """Tune's own metric and mode, where the searcher was made without; and its `param_space`, if there is no space yet.
 
         Answers False if Tune's space has something to search and this has a space of its own: Tune then says so to the user.
+
+        Raises:
+            UserError: Tune's metric or mode is another one, or its space is none that R-Zero can search.
         """
+        for name, own, other in (("metric", self._metric, metric), ("mode", self._mode, mode)):
+            if own and other and own != other:
+                raise UserError(f"RZeroSearch has {name}={own}, TuneConfig has {name}={other}: give it to one of them, or the same to both")
         self._metric, self._mode = self._metric or metric, self._mode or mode
-        flat = flatten_dict(config, prevent_delimiter=True)
-        grids = [name for name in flat if name.endswith("grid_search")]
-        domains = {name: value for name, value in flat.items() if isinstance(value, Domain)}
+        given = flatten_dict(config, prevent_delimiter=True)
+        grids = grids_in(given)
+        domains = {name: value for name, value in given.items() if isinstance(value, Domain)}
         if (self._tournament is None or self._space_is_tunes) and (grids or domains):
-            self._search_in(domains, grids, flat)
+            self._search_in(domains, given)
         if self._length_is_tunes and self._tournament is not None:
             self._plan(wanted_evaluations(spec.get("num_samples"), spec.get("time_budget_s")))
         return self._space_is_tunes or not (domains or grids)
 
-    def _search_in(self, domains: Mapping[str, Domain], grids: Sequence[str], flat: Mapping[str, Any]) -> None:
+    def _search_in(self, domains: Mapping[str, Domain], given: Mapping[str, Any]) -> None:
         """Tune's own space."""
-        if grids:
-            raise UserError(f"param_space: {', '.join(grids)}: R-Zero searches, it does not go through a grid; use tune.choice")
-        if inside := [name for name, value in flat.items() if holds_domain(value)]:
+        refuse_grids("param_space", given)
+        if inside := [name for name, value in given.items() if holds_domain(value)]:
             raise UserError(f"param_space: {', '.join(inside)}: a domain within a list cannot be searched; give each a name of its own")
         specs = {name: spec_of(name, domain) for name, domain in domains.items()}
         if self._tournament is None:
-            self._points = [{name: value for name, value in point.items() if name in domains or name not in flat} for point in self._points]
+            points = [flat(point, domains) for point in self._points]
+            self._points = [{name: value for name, value in point.items() if name in domains or name not in given} for point in points]
             self._begin(specs)
             self._space_is_tunes = True
         elif SearchSpace.from_specs(specs).fingerprint() != self._tournament.space.fingerprint():
@@ -189,11 +205,26 @@ class RZeroSearch(Searcher):
             self.tournament.plan(more + (0 if self._tune_restores else len(self.tournament.history)))
 
     def _hear_of_tune(self) -> None:
-        """A search that runs in another experiment of Tune's than before, if in any, is for as many evaluations more."""
-        if self._length_is_tunes and (generator := asking_generator()) is not None and generator is not self._generator:
-            self._generator = generator
+        """A search that runs in another experiment of Tune's than before, if in any, is for as many evaluations more. What was in flight in the
+        one before has no trial any more (Tune tells nothing of those that the time budget, say, has stopped), and is suggested again."""
+        generator = among_callers(SearchGenerator)
+        if generator is None or generator is self._generator:
+            return
+        if self._generator is not None:
+            self._given_back = [*self._live.values(), *self._given_back]
+            self._live, self._reports = {}, {}
+        elif self._tune_restores and (controller := among_callers(TuneController)) is not None:
+            self._end_skipped(controller)
+        self._generator = generator
+        if self._length_is_tunes:
             spec: dict[str, Any] = generator._experiment.public_spec if generator._experiment is not None else {}
             self._plan(wanted_evaluations(generator.total_samples, spec.get("time_budget_s")))
+
+    def _end_skipped(self, controller: TuneController) -> None:
+        """`Tuner.restore(resume_unfinished=False)` leaves trials as they are, and tells nobody: what such a trial reported last is its result."""
+        for trial in controller.get_trials():
+            if trial.is_finished() and trial.trial_id in self._live:
+                self.on_trial_complete(trial.trial_id, flatten_dict(trial.run_metadata.last_result or {}))
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # Ray answers "FINISHED" too
         """The next candidate, null while results are awaited or as many are in flight as may be, FINISHED after the last.
@@ -201,7 +232,8 @@ class RZeroSearch(Searcher):
         Raises UserError without a metric and a mode.
         """
         if not self._metric or self._mode not in ("max", "min"):
-            raise UserError(f"RZeroSearch has metric={self._metric}, mode={self._mode}: give both, to it or to TuneConfig; mode is max or min")
+            raise UserError(f"RZeroSearch has metric={self._metric}, mode={self._mode}: give both to it, mode is max or min (Tune passes on what "
+                            "TuneConfig has only where there is a param_space)")
         self._hear_of_tune()
         if self._most_in_flight is not None and len(self._live) >= self._most_in_flight:
             return None
@@ -211,6 +243,10 @@ class RZeroSearch(Searcher):
             open_ended = self.tournament.ended_because is None or self._again is not None
             return None if self._live and open_ended else Searcher.FINISHED
         self._begin_trial(trial_id, candidate)
+        return self._suggestion(candidate)
+
+    def _suggestion(self, candidate: Candidate) -> dict[str, Any]:
+        """What Tune gets to hear of it."""
         if not self._wrap:
             return dict(unflatten_dict(dict(candidate.params)))
         return {
@@ -273,7 +309,8 @@ class RZeroSearch(Searcher):
 
     def _searched(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Without what is constant, or somebody else's."""
-        return {name: value for name, value in flatten_dict(dict(parameters)).items() if name in self.tournament.space.names}
+        names = self.tournament.space.parameters
+        return {name: value for name, value in flat(parameters, names).items() if name in names}
 
     def _tell_from_elsewhere(self) -> None:
         told, self._from_elsewhere = self._from_elsewhere, []
@@ -288,24 +325,42 @@ class RZeroSearch(Searcher):
         """What a trial in flight measures; null for a trial of someone else."""
         return self._live.get(trial_id)
 
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """A report on the way: it is the result of a trial that a scheduler pauses after it, and stops while it is paused."""
+        if trial_id in self._live:
+            self._reports[trial_id] = result
+
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The final result of a trial; an error says nothing of the candidate the first time (see `Tournament.tell`), and less than a result that
-        Tune's `resume_errored` brings later."""
-        nothing = error or not result
+        Tune's `resume_errored` or `restart_errored` brings later."""
+        report = self._reports.pop(trial_id, None)
+        if error and self.read(result or {}).fitness is None:  # a `Repeater` has the mean of those that did not raise
+            result = None
+        elif not error:
+            result = result or report
         candidate = self._live.pop(trial_id, None)
-        if candidate is None and trial_id in self._errored and not nothing:
-            candidate = self.tournament.candidate(self._errored.pop(trial_id))
+        if candidate is None and result and self._errored:
+            candidate = self._errored_before(trial_id)
         if candidate is None:
             return
-        outcome = Result("failed", transient=True) if nothing or not result else self.read(result)
-        if nothing and self._again is not None and self._again(candidate):
+        outcome = self.read(result) if result else Result("failed", transient=True)
+        if not result and self._again is not None and self._again(candidate):
             self.give_back([candidate])
             return
-        if nothing:
+        if not result:
             self._errored[trial_id] = candidate.candidate_id
         if self._on_result:
             self._on_result(candidate, outcome, result)
         self.tournament.tell(candidate.candidate_id, outcome)
+
+    def _errored_before(self, trial_id: str) -> Candidate | None:
+        """Whose trial had raised: Tune resumes it under its id, and restarts it under a new one, to be known by what had been suggested."""
+        if trial_id not in self._errored and (controller := among_callers(TuneController)) is not None:
+            trial_id = next((errored for errored, i in self._errored.items() if self._made(controller.get_trial(trial_id), i)), trial_id)
+        return self.tournament.candidate(self._errored.pop(trial_id)) if trial_id in self._errored else None
+
+    def _made(self, trial: Trial | None, candidate_id: str) -> bool:
+        return trial is not None and is_of(as_kept(trial.evaluated_params), self._suggestion(self.tournament.candidate(candidate_id)))
 
     def read(self, result: Mapping[str, Any]) -> Result:
         """What a report of a trial says to the search: higher fitness is better, whatever the mode."""
@@ -345,12 +400,16 @@ class RZeroSearch(Searcher):
             return None
         specs = {name: asdict(spec) for name, spec in self._specs.items()}
         made_of = {"specs": specs, "settings": asdict(self._settings), "points": self._points, "of_tune": self._space_is_tunes}
+        if any(map(is_placeholder, (value for spec in self._specs.values() for value in spec.values or ()))):
+            return None
         try:
-            return made_of if json.loads(json.dumps(made_of)) == made_of else None
+            text = tuples_named(made_of)
+            return text if tuples_again(json.loads(json.dumps(text))) == made_of else None
         except (TypeError, ValueError):
             return None
 
-    def _begin_as(self, made_of: Mapping[str, Any]) -> None:
+    def _begin_as(self, saved: Mapping[str, Any]) -> None:
+        made_of = tuples_again(saved)
         self._settings, self._points, self._space_is_tunes = SearchSettings(**made_of["settings"]), made_of["points"], made_of["of_tune"]
         self._begin({name: ParameterSpec(**spec) for name, spec in made_of["specs"].items()})
 
@@ -396,7 +455,7 @@ class RZeroSearch(Searcher):
             if trial.trial_id not in self._suggested and not self._take_over(trial):
                 break
         for trial in kept:
-            if trial.ended and trial.trial_id in self._live:
+            if trial.ended and trial.trial_id in self._live and TRIAL_INDEX not in trial.params:  # a `Repeater` tells the mean of several
                 self.on_trial_complete(trial.trial_id, flatten_dict(dict(trial.result)) if trial.result else None, error=trial.result is None)
 
     def _take_over(self, trial: KeptTrial) -> bool:
@@ -404,8 +463,7 @@ class RZeroSearch(Searcher):
         candidate = self._next_candidate()
         if candidate is None:
             return False
-        own = {"candidate/candidate_id": candidate.candidate_id} if self._wrap else candidate.params
-        if any(trial.params.get(name) != value for name, value in own.items()):
+        if not is_of(trial.params, self._suggestion(candidate)):
             self._given_back.insert(0, candidate)
             return False
         self._begin_trial(trial.trial_id, candidate)
@@ -424,7 +482,7 @@ class RZeroScheduler(FIFOScheduler):
         search: whose candidates race.
         min_windows: nobody is stopped before.
         alpha: the probability at which a candidate that is no worse may be stopped at one look.
-        window_budget: once so many windows have been reported, nobody gets more than `min_windows`.
+        window_budget: once so many windows have been reported in the whole search, nobody gets more than `min_windows`.
 
     Raises:
         UserError: a searcher that is no RZeroSearch (what wraps one will do), fewer than 2 windows (one has no uncertainty), an alpha outside (0, 0.5), or a budget below 1.
@@ -432,10 +490,12 @@ class RZeroScheduler(FIFOScheduler):
 
     def __init__(self, search: RZeroSearch, *, min_windows: int = 2, alpha: float = 0.05, window_budget: int | None = None) -> None:
         super().__init__()
-        while not isinstance(search, RZeroSearch) and hasattr(search, "searcher"):  # a ConcurrencyLimiter, say
-            search = search.searcher
+        search = _unwrapped(search)
         if not isinstance(search, RZeroSearch):
             raise UserError(f"RZeroScheduler wants the RZeroSearch whose candidates race, not {type(search).__name__}; use another scheduler of Tune's")
+        for name, value in (("min_windows", min_windows), ("alpha", alpha), ("window_budget", window_budget or 1)):
+            if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+                raise UserError(f"{name}={value!r}: allowed is a number")
         if min_windows < 2:
             raise UserError(f"min_windows={min_windows}: allowed is 2 or more, for one window has no uncertainty")
         if not 0.0 < alpha < 0.5:
@@ -444,7 +504,6 @@ class RZeroScheduler(FIFOScheduler):
             raise UserError(f"window_budget={window_budget}: allowed is 1 or more")
         self._search, self._min_windows, self._alpha, self._budget = search, min_windows, alpha, window_budget
         self._racing: dict[str, tuple[Candidate, Estimate]] = {}
-        self._windows = 0
         self.stopped: list[str] = []
         """Ids of the candidates that lost their race."""
 
@@ -452,25 +511,35 @@ class RZeroScheduler(FIFOScheduler):
         """The searcher knows the metric."""
         return True
 
+    def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
+        """Raises UserError where Tune does not search with this one's RZeroSearch: nothing would ever race."""
+        if (found := _unwrapped(tune_controller.search_alg)) is not self._search:
+            raise UserError(f"RZeroScheduler: Tune searches with another {type(found).__name__}; give TuneConfig(search_alg=...) the RZeroSearch that it was made with")
+        super().on_trial_add(tune_controller, trial)
+
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
         """One more window of a trial: go on, or stop."""
         candidate, outcome = self._search.candidate_of(trial.trial_id), self._search.read(result)
         if candidate is None or outcome.fitness is None:
             return TrialScheduler.CONTINUE
-        before = self._racing.get(trial.trial_id)
-        self._windows += outcome.n_windows - (before[1].n_windows if before else 0)
         estimate = Estimate(outcome.fitness, outcome.stderr, outcome.n_windows)
         self._racing[trial.trial_id] = (candidate, estimate)
         if result.get("done") or estimate.n_windows < self._min_windows or candidate.origin == "baseline":
             return TrialScheduler.CONTINUE
-        spent = self._budget is not None and self._windows >= self._budget
+        spent = self._budget is not None and self._reported() >= self._budget
         if not spent and not has_lost(estimate, self._rivals(candidate), self._search.tournament.settings.survivors, self._alpha):
             return TrialScheduler.CONTINUE
         self.stopped.append(candidate.candidate_id)
         return TrialScheduler.STOP
 
+    def _reported(self) -> int:
+        """Windows so far, in earlier experiments and before a restore too: Tune keeps nothing of a scheduler."""
+        ended = [result.n_windows for _, result in self._search.tournament.history if result.fitness is not None]
+        return sum(ended) + sum(estimate.n_windows for _, estimate in self._racing.values())
+
     def _rivals(self, candidate: Candidate) -> list[Estimate]:
         """The others of its generation, and the best of those before (unless that is measured again in this one)."""
+        key = self._search.tournament.space.key
         ended = [(other, Estimate(r.fitness, r.stderr, max(1, r.n_windows))) for other, r in self._search.tournament.history if r.fitness is not None]
         running = [pair for pair in self._racing.values() if pair[0].generation == candidate.generation]
         peers = [pair for pair in (*ended, *running) if pair[0].generation == candidate.generation]
@@ -478,8 +547,9 @@ class RZeroScheduler(FIFOScheduler):
         champion = winner({key: estimate for key, (_, estimate) in before.items()})
         if champion is not None:
             best = before[str(champion)]
-            peers += [best] if all(other.params != best[0].params for other, _ in peers) else []
-        return [estimate for other, estimate in peers if other.candidate_id != candidate.candidate_id and other.params != candidate.params]
+            peers += [best] if all(key(other.params) != key(best[0].params) for other, _ in peers) else []
+        own = key(candidate.params)
+        return [estimate for other, estimate in peers if other.candidate_id != candidate.candidate_id and key(other.params) != own]
 
     def on_trial_complete(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> None:
         """From now on the tournament knows it."""
@@ -492,6 +562,13 @@ class RZeroScheduler(FIFOScheduler):
     def on_trial_remove(self, tune_controller: TuneController, trial: Trial) -> None:
         """It races no more."""
         self._racing.pop(trial.trial_id, None)
+
+
+def _unwrapped(search: Any) -> Any:
+    """What a `ConcurrencyLimiter` or a `Repeater`, say, stands before."""
+    while not isinstance(search, RZeroSearch) and hasattr(search, "searcher"):
+        search = search.searcher
+    return search
 
 
 def replay(tournament: Tournament, told: Mapping[str, tuple[Mapping[str, Any], Result]]) -> list[Candidate]:
@@ -531,6 +608,26 @@ def _number(value: Any) -> float | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
+
+
+def _check_kinds(seed: Any, settings: Any, tournament: Any) -> None:
+    """Raises UserError for arguments of another kind than is meant."""
+    if isinstance(seed, bool) or not (seed is None or (isinstance(seed, (int, np.integer)) and seed >= 0)):
+        raise UserError(f"seed={seed!r}: allowed is a whole number from 0, or None for one at random")
+    if settings is not None and not isinstance(settings, SearchSettings):
+        raise UserError(f"settings={settings!r}: allowed is a tune_gpu.config.SearchSettings")
+    if tournament is not None and not isinstance(tournament, Tournament):
+        raise UserError(f"tournament={tournament!r}: allowed is a tune_gpu.tournament.Tournament")
+
+
+def _check_rewards(rewards: Any, n_points: int) -> None:
+    """Raises UserError for what is not one number (or null: it failed) for each point."""
+    if not isinstance(rewards, (Sequence, np.ndarray)) or isinstance(rewards, str):
+        raise UserError(f"evaluated_rewards={rewards!r}: allowed is a list of numbers, one for each of points_to_evaluate")
+    if len(rewards) != n_points:
+        raise UserError(f"evaluated_rewards: {len(rewards)} for {n_points} points_to_evaluate; give one for each")
+    if wrong := [reward for reward in rewards if not (reward is None or isinstance(reward, (int, float, np.number)))]:
+        raise UserError(f"evaluated_rewards: {wrong[0]!r} is no number")
 
 
 def _points(given: Any) -> Sequence[Mapping[str, Any]]:

@@ -1,30 +1,30 @@
 """How long Tune wants a search to be.
 
 Tune tells a searcher that has a space of its own nothing: `set_search_properties` is called for a `param_space` only. What makes the trials
-knows it, and is among those that ask for a suggestion.
+knows it, and is among those that ask for a suggestion. Nor is a searcher told whether a `ConcurrencyLimiter` waits for whole batches.
 """
 
 from __future__ import annotations
 
 import sys
 from types import FrameType
+from typing import TypeVar
 
-from ray.tune.search.search_generator import SearchGenerator
-
-_CALLERS = 8
+_Caller = TypeVar("_Caller")
+_CALLERS = 12
 """A few wrappers (a `ConcurrencyLimiter`, a `Repeater`) may stand between the searcher and what makes the trials."""
 UNLIMITED = sys.maxsize
 """What Tune makes of `num_samples=-1`."""
 
 
-def asking_generator() -> SearchGenerator | None:
-    """What makes Tune's trials, if it is among the callers; null where a searcher is driven by hand."""
+def among_callers(kind: type[_Caller]) -> _Caller | None:
+    """What of this kind is calling, directly or through others; null where a searcher is driven by hand."""
     frame: FrameType | None = sys._getframe(1)
     for _ in range(_CALLERS):
         if frame is None:
             return None
         caller = frame.f_locals.get("self")
-        if isinstance(caller, SearchGenerator):
+        if isinstance(caller, kind):
             return caller
         frame = frame.f_back
     return None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
+from ray.tune.impl.placeholder import _FunctionResolver, _RefResolver
 from ray.tune.search.sample import Categorical, Domain, Float, Integer, LogUniform, Quantized, Uniform
 
 from tune_gpu.config import ParameterSpec
@@ -14,9 +15,52 @@ from tune_gpu.values import distinct, plain
 Given = Sequence[Any] | ParameterSpec | Domain
 
 
+def flat(given: Mapping[str, Any], names: Container[str] = ()) -> dict[str, Any]:
+    """Nested names as one (`a/b`), as Tune makes them; but what one of these names stands for is a value, be it a mapping."""
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in names and isinstance(value, Mapping):
+            found |= flat({f"{name}/{inner}": one for inner, one in value.items()}, names)
+        else:
+            found[name] = value
+    return found
+
+
+def specs_of(space: Any) -> dict[str, ParameterSpec]:
+    """A space as a user gives it, nested or not. Raises UserError for what is none, or holds what cannot be searched."""
+    if not isinstance(space, Mapping) or not all(isinstance(name, str) for name in space):
+        raise UserError(f"space={space!r}: allowed is a mapping from the names of the parameters to their values, such as {{'x': [1, 2]}}")
+    given = flat(space)
+    refuse_grids("space", given)
+    return {name: spec_of(name, values) for name, values in given.items()}
+
+
+def is_placeholder(value: Any) -> bool:
+    """Whether Tune has put it where a user had a function or another object: only the run that has made it knows what it stands for."""
+    return isinstance(value, tuple) and value[:1] in ((_RefResolver.TOKEN,), (_FunctionResolver.TOKEN,))
+
+
+def grids_in(given: Mapping[str, Any]) -> list[str]:
+    """The names of what `tune.grid_search` has made among these, which are flat."""
+    return [name for name in given if name.split("/")[-1] == "grid_search"]
+
+
+def refuse_grids(whose: str, given: Mapping[str, Any]) -> None:
+    """Raises UserError that names them, if there are any."""
+    if grids := grids_in(given):
+        raise UserError(f"{whose}: {', '.join(grids)}: R-Zero searches, it does not go through a grid; use tune.choice")
+
+
 def holds_domain(value: Any) -> bool:
-    """Whether a domain of Tune's is somewhere in this list."""
-    return isinstance(value, (list, tuple)) and any(isinstance(one, Domain) or holds_domain(one) for one in value)
+    """Whether a domain of Tune's is somewhere in this list or mapping."""
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    return any(isinstance(one, Domain) or holds_domain(one) for one in inner)
+
+
+def refuse_domains(what: str, values: Sequence[Any]) -> None:
+    """Raises UserError if there is a domain of Tune's in one of these values: it would be suggested as it is, and never drawn from."""
+    if inner := [value for value in values if isinstance(value, Domain) or holds_domain(value)]:
+        raise UserError(f"{what} ({type(inner[0]).__name__}) cannot be searched; allowed are values")
 
 
 def spec_of(name: str, given: Given) -> ParameterSpec:
@@ -26,14 +70,14 @@ def spec_of(name: str, given: Given) -> ParameterSpec:
     if isinstance(given, (str, bytes)) or not isinstance(given, (Domain, Sequence)):
         raise UserError(f"{name}={given!r}: allowed are a list of values, a ParameterSpec, or a domain of ray.tune")
     if not isinstance(given, Domain):
+        refuse_domains(f"{name}: a domain inside a list", given)
         return ParameterSpec(target="", values=list(given))
     sampler = given.get_sampler()
     step = float(sampler.q) if isinstance(sampler, Quantized) else None
     base = sampler.sampler if isinstance(sampler, Quantized) else sampler
     if isinstance(given, Categorical) and isinstance(base, Uniform):
         values = distinct(list(map(plain, given.categories)))  # Tune takes one that stands there twice
-        if inner := [value for value in values if isinstance(value, Domain)]:
-            raise UserError(f"{name}: a domain inside tune.choice ({type(inner[0]).__name__}) cannot be searched; allowed are values")
+        refuse_domains(f"{name}: a domain inside tune.choice", values)
         numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
         return ParameterSpec(target="", values=values, kind="ordinal" if numbers and values == sorted(values) else "categorical")
     log = isinstance(base, LogUniform)

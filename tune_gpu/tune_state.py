@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ray.tune.experiment import Trial
+from ray.tune.utils.serialization import TuneFunctionEncoder
+from ray.tune.utils.util import flatten_dict
 
 
 @dataclass(frozen=True)
@@ -22,10 +24,21 @@ class KeptTrial:
 
     trial_id: str
     params: Mapping[str, Any]
-    """What the searcher suggested, flat (`a/b`)."""
+    """What the searcher suggested, as `as_kept` gives it."""
     ended: bool
     result: Mapping[str, Any] | None
     """Its last report; null before the first, and for a trial that ended with an error."""
+
+
+def as_kept(suggested: Mapping[str, Any]) -> dict[str, Any]:
+    """A suggestion as Tune keeps it: flat (`a/b`), and what JSON cannot hold as a text that is compared and never read."""
+    kept: dict[str, Any] = json.loads(json.dumps(flatten_dict(dict(suggested)), cls=TuneFunctionEncoder))
+    return kept
+
+
+def is_of(kept: Mapping[str, Any], suggested: Mapping[str, Any]) -> bool:
+    """Whether what Tune keeps of a suggestion is of this one."""
+    return json.dumps(kept, sort_keys=True) == json.dumps(as_kept(suggested), sort_keys=True)  # as text NaN is NaN
 
 
 def kept_trials(folder: str | Path) -> list[KeptTrial]:

@@ -56,6 +56,23 @@ def _lists(value: Any) -> Any:
     return [_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
+def tuples_named(value: Any) -> Any:
+    """With `{"tuple": [...]}` for each tuple, which JSON would make a list."""
+    if isinstance(value, tuple):
+        return {"tuple": [tuples_named(item) for item in value]}
+    if isinstance(value, dict):
+        return {name: tuples_named(item) for name, item in value.items()}
+    return [tuples_named(item) for item in value] if isinstance(value, list) else value
+
+
+def tuples_again(value: Any) -> Any:
+    """What `tuples_named` was given."""
+    if isinstance(value, dict):
+        inner = {name: tuples_again(item) for name, item in value.items()}
+        return tuple(inner["tuple"]) if set(inner) == {"tuple"} else inner
+    return [tuples_again(item) for item in value] if isinstance(value, list) else value
+
+
 def place(value: Any, values: Sequence[Any], known: Mapping[tuple[type, Any], int]) -> int | None:
     """Where a value stands among these: itself, else one that is the same, else one that is equal; null if none is. `known`: their `places`."""
     simple = type(value) in PLAIN

@@ -109,7 +109,8 @@ def measured_once_mended(config: dict[str, Any], mended: Path) -> None:
     tune.report({"score": score(config)})
 
 
-def test_tune_restores_a_search_in_its_own_space_and_what_had_raised_is_measured(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["resume_errored", "restart_errored"])
+def test_tune_restores_a_search_in_its_own_space_and_what_had_raised_is_measured(tmp_path: Path, how: str) -> None:
     search = RZeroSearch(metric="score", mode="max", seed=1, points_to_evaluate=[{"util": 0.4}, {"util": 0.5, "size": "tiny"}])
     trainable = tune.with_parameters(measured_once_mended, mended=tmp_path / "mended")
     tuner = tune.Tuner(
@@ -121,7 +122,7 @@ def test_tune_restores_a_search_in_its_own_space_and_what_had_raised_is_measured
     assert len(tuner.fit().errors) >= 1
     assert {"util": 0.5, "size": "tiny"} not in [standing.params for standing in search.tournament.standings()]
     (tmp_path / "mended").touch()
-    results = tune.Tuner.restore(str(tmp_path / "r"), trainable, resume_errored=True).fit()
+    results = tune.Tuner.restore(str(tmp_path / "r"), trainable, resume_errored=how == "resume_errored", restart_errored=how == "restart_errored").fit()
     assert (len(results), len(results.errors)) == (4, 0)
     later = RZeroSearch(metric="score", mode="max")
     later.restore_from_dir(str(tmp_path / "r"))

@@ -15,9 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 from ray import cloudpickle, tune
-from ray.tune.experiment import Trial
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Experiment, Trial
 from ray.tune.schedulers import TrialScheduler
-from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, Searcher
+from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, Repeater, Searcher
+from ray.tune.search.search_generator import SearchGenerator
+from ray.tune.utils.util import flatten_dict
 
 from tune_gpu.config import ParameterSpec, SearchSettings
 from tune_gpu.errors import UserError
@@ -25,6 +28,7 @@ from tune_gpu.rzero import RZeroScheduler, RZeroSearch
 from tune_gpu.tournament import Result
 from tune_gpu.tune_callbacks import RetryBook
 from tune_gpu.tune_length import UNLIMITED, wanted_evaluations
+from tune_gpu.tune_state import as_kept
 
 SPACE = {"x": [1, 2, 3, 4, 5, 6], "mode": ["a", "b"]}
 CLASSIC = SearchSettings(algorithm="classic", seed=0)
@@ -144,6 +148,8 @@ def test_a_point_that_a_calculation_has_rounded_is_taken() -> None:
     ("config", "named"),
     [
         ({"x": tune.choice([tune.uniform(0, 1), 2])}, "x: a domain inside tune.choice"),
+        ({"x": tune.choice([{"a": tune.uniform(0, 1)}, {"a": 2}])}, "x: a domain inside tune.choice"),
+        ({"x": tune.choice([[tune.uniform(0, 1)], [2]])}, "x: a domain inside tune.choice"),
         ({"x": tune.randn(0, 1)}, "x: Float with Normal"),
         ({"x": tune.qloguniform(0.1, 10, 0.1)}, "x: Float with LogUniform"),
         ({"x": tune.sample_from(lambda _: 1)}, "x: Function"),
@@ -154,6 +160,12 @@ def test_a_point_that_a_calculation_has_rounded_is_taken() -> None:
 def test_what_cannot_be_searched_is_refused_by_name(config: dict[str, Any], named: str) -> None:
     with pytest.raises(UserError, match=named):
         RZeroSearch(metric="score", mode="max").set_search_properties(None, None, config)
+
+
+def test_a_parameter_may_be_called_a_grid_search() -> None:
+    search = RZeroSearch(metric="score", mode="max", settings=CLASSIC)
+    assert search.set_search_properties(None, None, {"use_grid_search": tune.choice([True, False])})
+    assert search.suggest("t0") in ({"use_grid_search": True}, {"use_grid_search": False})
 
 
 def test_two_spaces_are_one_too_many_and_constants_are_none() -> None:
@@ -169,6 +181,22 @@ def test_two_spaces_are_one_too_many_and_constants_are_none() -> None:
         (lambda: search_of(mode=None).suggest("t"), "mode=None"),
         (lambda: search_of(space={"x": "abc"}), "x='abc'"),
         (lambda: search_of(space={}), "the space is empty"),
+        (lambda: search_of(space=[("x", [1, 2])]), "space=.* a mapping from the names"),
+        (lambda: search_of(space={1: [1, 2]}), "space=.* a mapping from the names"),
+        (lambda: search_of(space={"model": {"x": tune.grid_search([1, 2])}}), "space: model/x/grid_search: R-Zero searches"),
+        (lambda: search_of(space={"model": {"x": 5}}), "model/x=5"),
+        (lambda: search_of(space={"x": [tune.uniform(0, 1), 2]}), "x: a domain inside a list"),
+        (lambda: search_of(seed="a"), "seed='a'"),
+        (lambda: search_of(seed=-1), "seed=-1"),
+        (lambda: search_of(settings={"seed": 1}), "settings={'seed': 1}: allowed is a tune_gpu.config.SearchSettings"),
+        (lambda: search_of(tournament=5), "tournament=5"),
+        (lambda: search_of(points_to_evaluate=[{"x": 1}], evaluated_rewards=3.0), r"evaluated_rewards=3\.0: allowed is a list"),
+        (lambda: search_of(points_to_evaluate=[{"x": 1}], evaluated_rewards=["a"]), "evaluated_rewards: 'a' is no number"),
+        (lambda: search_of().set_search_properties("loss", None, {"n": 1}), "RZeroSearch has metric=score, TuneConfig has metric=loss"),
+        (lambda: search_of().set_search_properties("score", "min", {"n": 1}), "RZeroSearch has mode=max, TuneConfig has mode=min"),
+        (lambda: RZeroScheduler(search_of(), min_windows="2"), "min_windows='2': allowed is a number"),  # type: ignore[arg-type]
+        (lambda: RZeroScheduler(search_of(), alpha=None), "alpha=None: allowed is a number"),  # type: ignore[arg-type]
+        (lambda: RZeroScheduler(search_of(), window_budget="9"), "window_budget='9': allowed is a number"),  # type: ignore[arg-type]
         (lambda: search_of(points_to_evaluate=[{"x": 9, "mode": "a"}]), r"baseline\.x=9"),
         (lambda: search_of(points_to_evaluate={"x": 1, "mode": "a"}), "points_to_evaluate=.* a list of configurations"),
         (lambda: search_of(points_to_evaluate=[5]), "points_to_evaluate=.* a list of configurations"),
@@ -299,6 +327,21 @@ def test_a_result_of_a_trial_that_had_raised_counts_when_tune_runs_it_again(tmp_
         assert (best.params, best.fitness) == (given, 3.0)
 
 
+def test_a_trial_that_a_scheduler_stops_while_it_is_paused_has_what_it_reported_last() -> None:
+    """HyperBand does so, and then hands over no result."""
+    search = search_of()
+    search.suggest("t0")
+    for score in (1.0, 2.0):
+        search.on_trial_result("t0", {"score": score})
+    search.on_trial_result("stranger", {"score": 9.0})
+    search.on_trial_complete("t0")
+    assert [(result.status, result.fitness) for _, result in search.tournament.history] == [("ok", 2.0)]
+    search.suggest("t1")
+    search.on_trial_result("t1", {"score": 1.0})
+    search.on_trial_complete("t1", error=True)
+    assert search.tournament.history[1][1] == Result("failed", transient=True), "what it had reached is not its result if it raised"
+
+
 def test_what_a_point_leaves_out_is_drawn_and_what_is_constant_is_left_to_tune() -> None:
     points = [{"x": 3}, {"mode": "b"}]
     first = [search_of(points_to_evaluate=points, seed=1).suggest("t0") for _ in range(2)]
@@ -308,6 +351,20 @@ def test_what_a_point_leaves_out_is_drawn_and_what_is_constant_is_left_to_tune()
     search = RZeroSearch(metric="score", mode="max", points_to_evaluate=[{"x": 2, "fixed": 7}])
     search.set_search_properties(None, None, {"x": tune.choice([1, 2, 3]), "fixed": 7})
     assert search.suggest("t0") == {"x": 2}
+
+
+@pytest.mark.parametrize("point", [{"model": {"net": {"depth": 2}}, "x": 1}, {"model/net": {"depth": 2}, "x": 1}])
+@pytest.mark.parametrize("rewarded", [False, True])
+@pytest.mark.parametrize("of_tune", [False, True])
+def test_a_point_may_be_nested_and_so_may_its_values(of_tune: bool, rewarded: bool, point: dict[str, Any]) -> None:
+    space = {"model": {"net": tune.choice([{"depth": 1}, {"depth": 2}])}, "x": tune.choice([1, 2])}
+    search = search_of(space=None if of_tune else space, points_to_evaluate=[point], evaluated_rewards=[9.0] if rewarded else None)
+    if of_tune:
+        assert search.set_search_properties(None, None, space | {"fixed": {"a": 1}})
+    first = search.suggest("t0")
+    best = search.tournament.best()
+    wanted = {"model": {"net": {"depth": 2}}, "x": 1}
+    assert best and best.params == {"model/net": {"depth": 2}, "x": 1} if rewarded else first == wanted
 
 
 def test_a_space_of_tunes_is_the_same_in_every_experiment_of_a_search() -> None:
@@ -414,6 +471,112 @@ def test_points_of_numpys_numbers_are_kept_as_the_spaces_own(tmp_path: Path) -> 
     assert json.loads((tmp_path / "s").read_text())["live"] == {"t0": "g0-c0"}
 
 
+@pytest.mark.parametrize("algorithm", ["classic", "rzero"])
+def test_a_limiter_in_batches_tells_the_search_only_of_whole_batches(algorithm: str) -> None:
+    search = search_of(settings=SearchSettings(algorithm=algorithm, seed=0, initial=4))
+    limiter = ConcurrencyLimiter(search, max_concurrent=4, batch=True)
+    limiter.set_search_properties(None, None, {})
+    assert all(isinstance(limiter.suggest(f"t{number}"), dict) for number in range(4))
+    for number in range(4):
+        assert search.tournament.history == []
+        assert limiter.suggest("t4") is None
+        limiter.on_trial_complete(f"t{number}", {"score": float(number)})
+    assert len(search.tournament.history) == 4
+    assert isinstance(limiter.suggest("t4"), dict)
+
+
+def experiment_of(search: Searcher) -> SearchGenerator:
+    """As each `Tuner.fit` makes one."""
+    generator = SearchGenerator(search)
+    generator.add_configurations(Experiment("made", lambda config: None, num_samples=20))
+    return generator
+
+
+@pytest.mark.parametrize("settings", [CLASSIC, None])
+def test_what_an_experiment_left_in_flight_is_suggested_again_by_the_next(settings: SearchSettings | None) -> None:
+    """Tune tells nothing of the trials that a time budget has stopped; a search that waited for them stood still without a word."""
+    search = search_of(settings=settings)
+    first = experiment_of(ConcurrencyLimiter(search, 2))
+    left = [trial.evaluated_params for trial in (first.next_trial(), first.next_trial())]
+    assert first.next_trial() is None
+    second = experiment_of(ConcurrencyLimiter(search, 2))
+    trials = [second.next_trial(), second.next_trial()]
+    assert [trial.evaluated_params for trial in trials] == left
+    assert second.next_trial() is None
+    second.on_trial_complete(trials[0].trial_id, {"score": 1.0})
+    second.on_trial_complete(trials[1].trial_id, {"score": 1.0})
+    assert second.next_trial() is not None
+
+
+@pytest.mark.filterwarnings("ignore:Mean of empty slice")
+def test_a_repeater_tells_the_mean_of_those_that_did_not_raise(tmp_path: Path) -> None:
+    search = search_of()
+    repeater = Repeater(search, repeat=2)
+    first = [repeater.suggest(f"t{number}") for number in range(2)]
+    assert [given and given["x"] for given in first] == [first[0] and first[0]["x"]] * 2
+    repeater.on_trial_complete("t0", {"score": 4.0})
+    later = keep(tmp_path, search, ("t0", "TERMINATED", first[0] or {}, {"score": 4.0}), ("t1", "RUNNING", first[1] or {}, {}))
+    assert later.tournament.history == [], "Tune's Repeater is restored too, and still waits for the second"
+    repeater.on_trial_complete("t1", error=True)
+    assert [result.fitness for _, result in search.tournament.history] == [4.0]
+    for number in range(2):
+        repeater.suggest(f"u{number}")
+    for number in range(2):
+        repeater.on_trial_complete(f"u{number}", error=True)
+    assert search.tournament.history[1][1] == Result("failed", transient=True)
+
+
+class Asking(TuneController):
+    """What a search sees of Tune that has restored an experiment."""
+
+    def __init__(self, search: Searcher, trials: list[Trial]) -> None:
+        self._generator, self._kept = experiment_of(search), trials
+
+    def get_trials(self) -> list[Trial]:
+        return self._kept
+
+    def get_trial(self, tid: str) -> Trial | None:
+        return next((trial for trial in self._kept if trial.trial_id == tid), None)
+
+    def ask(self) -> Trial | None:
+        return self._generator.next_trial()
+
+    def tell(self, trial_id: str, result: dict[str, Any]) -> None:
+        self._generator.on_trial_complete(trial_id, result)
+
+
+@pytest.mark.parametrize("wrap", [False, True])
+@pytest.mark.parametrize("values", [[1, 2, 3], [{"d": 1}, {"d": 2}, {}], [(1, 2), (3, 4), (5, 6)], [units, len, None]])
+def test_a_result_of_a_trial_that_had_raised_counts_when_tune_runs_it_again_under_a_new_id(wrap: bool, values: list[Any]) -> None:
+    """As `restart_errored` does."""
+    search = search_of(space={"net": {"x": tune.choice(values)}, "y": [1, 2]}, wrap=wrap)
+    suggested = [search.suggest(f"t{number}") for number in range(2)]
+    for number in range(2):
+        search.on_trial_complete(f"t{number}", error=True)
+    assert search.tournament.standings() == []
+    asking = Asking(search, [
+        Trial("made", trial_id=f"new{i}", evaluated_params=flatten_dict(given), stub=True) for i, given in enumerate(suggested) if isinstance(given, dict)])
+    for number in (1, 0):
+        asking.tell(f"new{number}", {"score": float(number)})
+    asking.tell("stranger", {"score": 9.0})
+    first = {candidate.candidate_id: result.fitness for candidate, result in search.tournament.history}
+    assert first == {"g0-c0": 0.0, "g0-c1": 1.0}
+
+
+def test_trials_that_tune_restores_and_does_not_run_again_are_not_waited_for(tmp_path: Path) -> None:
+    """`Tuner.restore(resume_unfinished=False)`: they have what they reported last."""
+    later = keep(tmp_path, half_way(), *ENDED, ("t2", "RUNNING", {}, {}), ("t3", "RUNNING", {}, {}))
+    trials = [Trial("made", trial_id=trial_id, stub=True) for trial_id in ("t2", "t3")]
+    for trial in trials:
+        trial.status = Trial.TERMINATED
+    trials[0].run_metadata.last_result = {"score": 7.0}
+    asking = Asking(ConcurrencyLimiter(later, 2), trials)
+    assert asking.ask() is not None
+    assert asking.ask() is not None
+    assert asking.ask() is None
+    assert [(result.fitness, result.transient) for _, result in later.tournament.history[2:]] == [(7.0, False), (None, True)]
+
+
 # Saved and restored -----------------------------------------------------------------------------------------------------------------
 
 
@@ -462,6 +625,22 @@ def test_without_a_space_of_its_own_a_search_takes_all_from_its_checkpoint(tmp_p
         assert [later.suggest(f"n{number}") for number in range(3)] == expected
 
 
+@pytest.mark.parametrize(("values", "kept"), [
+    ([(1, (2, 3)), (3, 4)], True), ([{"a": (1,)}, {"b": [2]}], True), ([("__ref_ph", "17acd306"), 2], False), ([{"tuple": [1]}, 2], False), ([units, 2], False)])
+def test_tuples_are_taken_from_a_checkpoint_and_what_json_cannot_hold_is_asked_for_again(values: list[Any], kept: bool, tmp_path: Path) -> None:
+    search = RZeroSearch(metric="score", mode="max")
+    assert search.set_search_properties(None, None, {"x": tune.choice(values)})
+    given = search.suggest("t0")
+    search.save(str(tmp_path / "s"))
+    later = RZeroSearch(metric="score", mode="max")
+    if kept:
+        later.restore(str(tmp_path / "s"))
+        assert later.suggest("t1") == given
+    else:
+        with pytest.raises(UserError, match=r"no space: .*to Tuner\.restore again, where there are functions"):
+            later.restore(str(tmp_path / "s"))
+
+
 @pytest.mark.parametrize("text", ["", "{}", '{"tournament": {"ver', "[1]", "\x80\x04"])
 def test_a_file_that_is_no_checkpoint_is_refused_by_name(text: str, tmp_path: Path) -> None:
     (tmp_path / "searcher").write_bytes(text.encode("latin-1"))
@@ -492,7 +671,7 @@ def test_restored_by_tune_it_waits_for_the_trials_that_tune_runs_again(tmp_path:
     assert isinstance(later.suggest("u3"), dict)
 
 
-def keep(folder: Path, search: RZeroSearch, *trials: tuple[str, str, dict[str, Any], dict[str, Any]]) -> RZeroSearch:
+def keep(folder: Path, search: RZeroSearch, *trials: tuple[str, str, dict[str, Any], dict[str, Any]], **made: Any) -> RZeroSearch:
     """What a killed run leaves: the searcher's state and Tune's own of its trials; the searcher as `Tuner.restore` brings it up from them."""
     search.save(str(folder / "searcher-state-1.pkl"))
     kept = [
@@ -500,7 +679,7 @@ def keep(folder: Path, search: RZeroSearch, *trials: tuple[str, str, dict[str, A
         for trial_id, status, params, result in trials
     ]
     (folder / "experiment_state-1.json").write_text(json.dumps({"trial_data": kept}))
-    later: RZeroSearch = cloudpickle.loads(cloudpickle.dumps(search_of()))
+    later: RZeroSearch = cloudpickle.loads(cloudpickle.dumps(search_of(**made)))
     later.restore_from_dir(str(folder))
     return later
 
@@ -556,6 +735,26 @@ def test_a_trial_that_began_after_the_searchers_state_was_written_is_taken_over(
     assert later.suggest("t5") == search.suggest("t5")
 
 
+@pytest.mark.parametrize(
+    "values", [[(1, 2), (3, 4), (5, 6)], [units, len, None], [np.arange(2), np.arange(3), np.arange(4)], [{"d": 1, "e": {}}, {"d": 2}, {}],
+               [math.nan, 2.0, "a"]])
+def test_a_trial_is_taken_over_whatever_its_values_are(values: list[Any], tmp_path: Path) -> None:
+    """Tune keeps a tuple as a list, a function and an array as a pickle, and a dict by its items."""
+    made = {"space": {"x": tune.choice(values)}}
+    search = search_of(**made)
+    assert isinstance(search.suggest("t0"), dict)
+    search.save(str(tmp_path / "before"))
+    next_one = search.suggest("t1")
+    assert isinstance(next_one, dict)
+    older = search_of(**made)
+    older._tune_restores = True
+    older.restore(str(tmp_path / "before"))
+    later = keep(tmp_path, older, ("t0", "RUNNING", {}, {}), ("t1", "RUNNING", as_kept(next_one), {}), **made)
+    taken = later.candidate_of("t1")
+    assert taken is not None
+    assert later.tournament.space.key(taken.params) == later.tournament.space.key(next_one)
+
+
 def test_a_trial_that_is_not_of_this_search_is_left_alone(tmp_path: Path) -> None:
     search = half_way()
     in_turn = half_way().suggest("t4")
@@ -596,8 +795,8 @@ def test_a_checkpoint_of_another_space_is_refused(tmp_path: Path) -> None:
 class Race:
     """Trials that report window by window, in the order that a test gives."""
 
-    def __init__(self, **options: Any) -> None:
-        self.search = search_of(points_to_evaluate=[{"x": 1, "mode": "a"}])
+    def __init__(self, search: RZeroSearch | None = None, **options: Any) -> None:
+        self.search = search or search_of(points_to_evaluate=[{"x": 1, "mode": "a"}])
         self.scheduler = RZeroScheduler(self.search, **options)
         self.started = 0
 
@@ -643,12 +842,40 @@ def test_the_scheduler_looks_through_what_wraps_the_searcher() -> None:
     assert RZeroScheduler(ConcurrencyLimiter(search, max_concurrent=2))._search is search  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("other", [BasicVariantGenerator, lambda: SearchGenerator(ConcurrencyLimiter(search_of(), 2))])
+def test_a_scheduler_of_another_search_than_tunes_says_so(other: Any) -> None:
+    """Nothing would ever race."""
+    search = search_of()
+    scheduler = RZeroScheduler(search)
+    scheduler.on_trial_add(SimpleNamespace(search_alg=SearchGenerator(Repeater(search, 2))), None)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"Tune searches with another (BasicVariantGenerator|RZeroSearch); give TuneConfig\(search_alg"):
+        scheduler.on_trial_add(SimpleNamespace(search_alg=other()), None)  # type: ignore[arg-type]
+
+
 def test_close_candidates_go_on() -> None:
     race = Race()
     a, b, c, _ = raced_generation(race)
     for windows in range(1, 6):
         for trial, score in ((a, 0.9), (b, 0.88), (c, 0.86)):
             assert race.report(trial, score, windows, stderr=0.05) == TrialScheduler.CONTINUE
+
+
+def test_arrays_among_the_values_race_and_are_restored(tmp_path: Path) -> None:
+    """Python gives no one answer to whether two of them are equal."""
+
+    def search_of_arrays() -> RZeroSearch:
+        arrays = [np.arange(n) for n in range(2, 7)]
+        return search_of(space={"x": tune.choice(arrays)}, points_to_evaluate=[{"x": np.arange(6)}], evaluated_rewards=[2.0])
+
+    race = Race(search_of_arrays())
+    for _ in range(2):
+        for trial in race.start(2):
+            race.report(trial, 0.5, 3)
+            race.report(trial, 0.6, 6, done=True)
+    race.search.save(str(tmp_path / "s"))
+    later = search_of_arrays()
+    later.restore(str(tmp_path / "s"))
+    assert repr(later.tournament.standings()) == repr(race.search.tournament.standings())
 
 
 def test_without_a_standard_error_nobody_is_stopped() -> None:
@@ -672,6 +899,14 @@ def test_when_the_budget_of_windows_is_spent_nobody_gets_more_than_the_fewest() 
     assert race.report(a, 0.9, 6) == TrialScheduler.CONTINUE
     assert race.report(b, 0.9, 1) == TrialScheduler.CONTINUE
     assert race.report(b, 0.9, 2) == TrialScheduler.STOP
+
+
+def test_a_budget_of_windows_holds_for_the_whole_search() -> None:
+    """A restored experiment, or another one of the same search, has a scheduler that knows of no window."""
+    race = Race(window_budget=14)
+    a, *_ = raced_generation(race)  # 12 windows
+    race.scheduler = RZeroScheduler(race.search, window_budget=14)
+    assert race.report(a, 0.9, 2) == TrialScheduler.STOP
 
 
 def test_a_failed_window_does_not_race() -> None:
