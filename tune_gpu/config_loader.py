@@ -8,15 +8,18 @@ import re
 import tempfile
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from types import UnionType
 from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
+from yaml import MarkedYAMLError
 
 from tune_gpu.candidate import deployment
 from tune_gpu.config import ExperimentConfig, TelemetrySettings
 from tune_gpu.errors import UserError
 
 DEFAULT_SPACE = "spica_gpu_allocation"
+DEVICE_KINDS = ("cpu", "cuda")
 SPACES_FOLDER = Path(__file__).resolve().parents[1] / "search_spaces"
 
 
@@ -32,10 +35,7 @@ def load_config(space: str, overrides: list[str], device_kind: str | None = None
         UserError: whatever of it is not there, not YAML, unknown or of the wrong type, in one line.
     """
     content = _read(find_space(space))
-    overlays = content.pop("devices", None) or {}
-    overlay = (overlays.get(device_kind) or {}) if isinstance(overlays, dict) else overlays
-    if not isinstance(overlay, dict):
-        raise UserError(f"devices: {overlay!r}: allowed is a mapping of cpu and cuda to what differs there")
+    overlay = _overlays(content.pop("devices", None)).get(device_kind or "", {})
     layers = [content, overlay, _parse_overrides(overrides)]
     config = OmegaConf.structured(ExperimentConfig)
     for number, layer in enumerate(layers):
@@ -51,6 +51,18 @@ def load_config(space: str, overrides: list[str], device_kind: str | None = None
         return cast(ExperimentConfig, OmegaConf.to_object(config))
     except Exception as error:
         raise UserError(_one_line(error)) from error
+
+
+def _overlays(given: Any) -> dict[str, dict[str, Any]]:
+    """`devices:` of a space, checked: also the overlay that does not hold here. Raises UserError."""
+    overlays = {} if given is None else given
+    if not isinstance(overlays, dict) or not all(isinstance(overlay, (dict, type(None))) for overlay in overlays.values()):
+        raise UserError(f"devices: {given!r}: allowed is a mapping of cpu and cuda to what differs there")
+    for kind, overlay in overlays.items():
+        if kind not in DEVICE_KINDS:
+            raise UserError(f"devices.{kind}: no such device{_nearest(str(kind), list(DEVICE_KINDS))}; allowed: {', '.join(DEVICE_KINDS)}")
+        _check_keys(ExperimentConfig, overlay, f"devices.{kind}.")
+    return {kind: overlay or {} for kind, overlay in overlays.items()}
 
 
 def apply_overrides(config: ExperimentConfig, overrides: list[str]) -> ExperimentConfig:
@@ -186,10 +198,18 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except Exception as error:  # OmegaConf passes on the YAML library's many kinds
-        raise UserError(f"{path}: not valid YAML: {_one_line(error)}") from error
+        raise UserError(f"{path}: not valid YAML: {_where_and_what(error)}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: a space is a mapping of keys, not a {type(content).__name__}")
     return cast(dict[str, Any], content)
+
+
+def _where_and_what(error: Exception) -> str:
+    """Of a YAML error: its place, and what is wrong there; its first line alone says neither."""
+    if not isinstance(error, MarkedYAMLError) or error.problem_mark is None:
+        return _one_line(error)
+    line, column = error.problem_mark.line + 1, error.problem_mark.column + 1
+    return f"line {line}, column {column}: {' '.join(part for part in (error.problem, error.context) if part)}"
 
 
 def _parse_overrides(overrides: list[str]) -> dict[str, Any]:
@@ -203,9 +223,10 @@ def _parse_overrides(overrides: list[str]) -> dict[str, Any]:
 
 
 def _check_keys(schema: Any, given: Any, prefix: str) -> None:
-    """Unknown keys, with the nearest known one; OmegaConf would name only the key."""
+    """Unknown keys, with the nearest known one (OmegaConf would name only the key), and what should have keys and has none."""
     if not isinstance(given, dict):
-        return
+        said = "is empty" if given is None else f"is {given!r}"
+        raise UserError(f"{prefix.rstrip('.')} {said}: allowed is a mapping of {', '.join(field.name for field in fields(schema))}")
     hints = get_type_hints(schema)
     known = [field.name for field in fields(schema)]
     for key, value in given.items():
@@ -216,9 +237,20 @@ def _check_keys(schema: Any, given: Any, prefix: str) -> None:
         hint = hints[key]
         if is_dataclass(hint):
             _check_keys(hint, value, f"{prefix}{key}.")
-        elif get_origin(hint) is dict and is_dataclass(get_args(hint)[1]) and isinstance(value, dict):
+            continue
+        _check_kind(f"{prefix}{key}", hint, value)
+        if get_origin(hint) is dict and is_dataclass(get_args(hint)[1]) and isinstance(value, dict):
             for name, inner in value.items():
                 _check_keys(get_args(hint)[1], inner, f"{prefix}{key}.{name}.")
+
+
+def _check_kind(name: str, hint: Any, value: Any) -> None:
+    """A list where a mapping belongs, or one value where a list does: OmegaConf says neither the key nor what is wanted."""
+    kinds = {get_origin(each) or each for each in (get_args(hint) if isinstance(hint, UnionType) else (hint,))}
+    if dict in kinds and isinstance(value, list):
+        raise UserError(f"{name}={value}: allowed is a mapping, not a list")
+    if list in kinds and not isinstance(value, (list, type(None))) and not str(value).startswith("${"):
+        raise UserError(f"{name}={value}: allowed is a list, [{value}] say")
 
 
 def _nearest(key: str, known: list[str]) -> str:

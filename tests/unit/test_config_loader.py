@@ -82,6 +82,27 @@ def test_a_port_range_with_nothing_free_is_refused() -> None:
             check_config(load_config("spica_gpu_allocation", [f"run.port_range=[{port},{port}]"], "cpu"))
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("name: a\nname: b\n", "line 2, column 1: found duplicate key name"),
+        ("parameters:\n  a: {target: x\n  b: y\n", r"line 3, column 4: did not find expected ',' or '}'"),
+        ("parameters: [share]\n", r"parameters=\['share'\]: allowed is a mapping, not a list"),
+        ("parameters: {share: }\n", "parameters.share is empty: allowed is a mapping of target, values"),
+        ("parameters: {model: {target: whisper.model, values: base}}\n", r"parameters\.model\.values=base: allowed is a list, \[base\] say"),
+        ("services: {vllm: 3}\n", r"services\.vllm is 3: allowed is a mapping of model"),
+        ("devices: {cup: {name: a}}\n", r"devices\.cup: no such device \(did you mean cpu\?\)"),
+        ("devices: {cuda: {worklod: {}}}\n", r"devices\.cuda\.worklod: no such key \(did you mean workload\?\)"),
+    ],
+)
+def test_a_mistake_in_a_space_is_told_by_its_place(tmp_path: Path, content: str, said: str) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(content)
+    with pytest.raises(UserError, match=said) as caught:
+        load_config(str(path), [], "cpu")  # what is wrong for cuda is told here too
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("content", ["a: [", "- 1\n- 2\n", "name: {a: !!python/object/apply:os.system ['true']}"])
 def test_what_is_not_a_space_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "space.yaml"
