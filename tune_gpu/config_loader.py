@@ -14,7 +14,6 @@ from typing import Any, cast, get_args, get_origin, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from yaml import MarkedYAMLError
 
-from tune_gpu.candidate import deployment
 from tune_gpu.config import ExperimentConfig, TelemetrySettings
 from tune_gpu.errors import UserError
 
@@ -110,12 +109,11 @@ def check_config(config: ExperimentConfig) -> None:
     from tune_gpu.compare import confirm
     from tune_gpu.services.models import resolve_llm, resolve_whisper
     from tune_gpu.services.ports import check_port_range, free_port
-    from tune_gpu.services.vllm_server import parse_cores
-    from tune_gpu.space import SearchSpace
+    from tune_gpu.space_check import check_space, settings_in_use
     from tune_gpu.workload.audio import load_utterances
 
     check_name("name", config.name)
-    space = SearchSpace.from_specs(config.parameters)
+    space = check_space(config)
     tournament.check(config.search)
     objective.check(config.objective)
     confirm.check(config.confirm, config.objective.latency_percentile)
@@ -123,32 +121,25 @@ def check_config(config: ExperimentConfig) -> None:
     _check_telemetry(config.telemetry)
     check_port_range(config.run.port_range)
     free_port(config.run.port_range)
-    if config.baseline:
-        try:
-            space.check(config.baseline)
-        except UserError as error:
-            raise UserError(f"baseline.{error}") from error
     _check_writable(Path(config.run.artifacts_dir).expanduser())
     if config.ray.address is None:  # on a cluster the clips are the worker's
         load_utterances(config.workload.audio)
-    for name, parameter in space.parameters.items():
-        for value in parameter.values or (parameter.low, parameter.high):
-            services = deployment(config, {name: value})
-            share = services.vllm.gpu_memory_utilization
-            if not isinstance(share, (int, float)) or not 0 < share <= 1:
-                raise UserError(f"vllm.gpu_memory_utilization={share}: allowed is above 0 and at most 1")
-            if config.ray.address is not None:  # models and cores are the worker's
-                continue
-            resolve_llm(services.vllm.model)
-            resolve_whisper(services.whisper.model)
-            for key, cores in (("vllm.cpu_cores", services.vllm.cpu_cores), ("whisper.cpu_cores", services.whisper.cpu_cores)):
-                _check_cores(key, cores, parse_cores)
+    if config.ray.address is None:  # models and cores are the worker's
+        for value in settings_in_use(config, space, "vllm.model"):
+            resolve_llm(value)
+        for value in settings_in_use(config, space, "whisper.model"):
+            resolve_whisper(value)
+        for target in ("vllm.cpu_cores", "whisper.cpu_cores"):
+            for value in settings_in_use(config, space, target):
+                _check_cores(target, value)
 
 
-def _check_cores(key: str, cores: str | None, parse: Any) -> None:
+def _check_cores(key: str, cores: str | None) -> None:
+    from tune_gpu.services.vllm_server import parse_cores
+
     there = sorted(os.sched_getaffinity(0))
     try:
-        wanted = parse(cores) or []
+        wanted = parse_cores(cores) or []
     except ValueError:
         raise UserError(f"{key}={cores}: allowed is a list of cores, as in 0,2-3") from None
     if missing := sorted(set(wanted) - set(there)):

@@ -19,7 +19,7 @@ from tune_gpu.preflight.engine_rules import version_number
 from tune_gpu.preflight.space_plan import Preflight, rows_of
 from tune_gpu.preflight.values import DeviceMemory
 from tune_gpu.preflight.vectorised import VERDICTS, Predictions
-from tune_gpu.space import SearchSpace
+from tune_gpu.space_check import check_space
 
 
 @click.command()
@@ -50,7 +50,7 @@ def plan(
         device = plan_device(space_name, overrides, gpu, total_mib, used_mib)
         config = load_config(space_name, overrides, device.kind)
         preflight = Preflight(config, device, CalibrationStore(), vllm_version)
-        params, found = preflight.predict_space(SearchSpace.from_specs(config.parameters))
+        params, found = preflight.predict_space(check_space(config))
     except UserError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+import time
 from pathlib import Path
 
 import pytest
 
+from tune_gpu.candidate import deployment
 from tune_gpu.config_loader import as_yaml, check_config, load_config
 from tune_gpu.errors import UserError
 
@@ -109,3 +111,52 @@ def test_what_is_not_a_space_is_refused(tmp_path: Path, content: str) -> None:
     path.write_text(content)
     with pytest.raises(UserError):
         load_config(str(path), [])
+
+
+def _space(tmp_path: Path, parameters: str, rest: str = "") -> str:
+    path = tmp_path / "space.yaml"
+    path.write_text(f"objective: {{weights: {{wer: 1}}}}\nparameters:\n{parameters}\n{rest}\n")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ("  a: {target: whisper.modle, values: [base]}", r"parameters\.a\.target=whisper\.modle: no such setting"),
+        ("  a: {target: vllm.cpu_cores, values: [0, 1]}", r"vllm\.cpu_cores=0: allowed is text, in quotes"),
+        ("  a: {target: whisper.beam_size, values: [wide]}", r"whisper\.beam_size=wide: allowed is a whole number"),
+        ("  a: {target: whisper.beam_size, values: [5, 0]}", r"whisper\.beam_size=0: allowed is above 0"),
+        ("  a: {target: whisper.compute_type, values: [int9]}", r"whisper\.compute_type=int9: allowed are default"),
+        ("  a: {target: whisper.model, values: [[base]]}", r"whisper\.model=\['base'\]: allowed is text"),
+        ("  a: {target: vllm.max_num_seqs, low: 1, high: 64}", r"max_num_seqs=1\.0: allowed is a whole number; of a range only with `integer: true`"),
+        ("  a: {target: vllm.enforce_eager, values: [0, 1]}", r"vllm\.enforce_eager=0: allowed are true and false"),
+        ("  a: {target: vllm.extra_args, values: [a]}", r"vllm\.extra_args: allowed is one entry of it"),
+        ("  a: {target: vllm.block_size, values: [16], low: 1, high: 9}", "or a range .* not both"),
+        ("  a: {target: vllm.block_size, values: [16]}\n  b: {target: vllm.block_size, values: [32]}", r"parameters\.a has the same"),
+        ("  a: {target: vllm.block_size, values: [16]}\n  b: {target: vllm.max_num_seqs, values: [3], when: {a: []}}", r"when\.a is empty"),
+    ],
+)
+def test_a_knob_that_reaches_nothing_or_cannot_be_turned_is_refused(tmp_path: Path, parameters: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        check_config(load_config(_space(tmp_path, parameters), []))
+
+
+def test_two_knobs_may_share_a_setting_where_conditions_keep_them_apart(tmp_path: Path) -> None:
+    parameters = (
+        "  a: {target: vllm.enforce_eager, values: [true, false]}\n"
+        "  b: {target: vllm.max_num_seqs, values: [8], when: {a: [true]}}\n"
+        "  c: {target: vllm.max_num_seqs, values: [16], when: {a: [false]}}"
+    )
+    check_config(load_config(_space(tmp_path, parameters), []))
+
+
+def test_a_long_range_is_checked_by_its_ends_and_a_variable_is_text(tmp_path: Path) -> None:
+    parameters = (
+        "  a: {target: vllm.max_num_seqs, low: 1, high: 10000000000, integer: true}\n"
+        "  b: {target: vllm.env.OMP_NUM_THREADS, values: [1, 2]}"
+    )
+    started = time.monotonic()
+    config = load_config(_space(tmp_path, parameters), [])
+    check_config(config)
+    assert time.monotonic() - started < 2
+    assert deployment(config, {"b": 2}).vllm.env == {"OMP_NUM_THREADS": "2"}
