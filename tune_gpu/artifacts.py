@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import math
 import os
@@ -53,11 +55,24 @@ class RunFolder:
         return cls(root, runs[run_id], run_id)
 
     def create(self, config_yaml: str) -> None:
-        """Make the folder with its resolved configuration. Raises UserError for a name that would lead out of the artifacts."""
+        """Make the folder with its resolved configuration; where another run began in the same second, `run_id` gets a number behind it.
+
+        Raises UserError for a name that would lead out of the artifacts.
+        """
         check_name("name", self.experiment)
         check_name("run_id", self.run_id)
-        self.path.mkdir(parents=True, exist_ok=False)
+        self._make_own()
         write_whole(self.path / "config.yaml", self.redactor.text(config_yaml))
+
+    def _make_own(self) -> None:
+        for name in itertools.chain([self.run_id], (f"{self.run_id}-{number}" for number in itertools.count(2))):
+            path = self.root / self.experiment / name
+            if any(self.root.glob(f"*/{name}")):  # a run is found by its name alone, whatever its experiment
+                continue
+            with contextlib.suppress(FileExistsError):
+                path.mkdir(parents=True, exist_ok=False)
+                self.run_id, self.path = name, path
+                return
 
     def append_candidate(self, line: Mapping[str, Any]) -> None:
         """One evaluation, as it ends: one write of one line, on disk when this returns."""

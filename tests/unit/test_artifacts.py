@@ -32,6 +32,14 @@ def folder(tmp_path: Path) -> RunFolder:
     return folder
 
 
+def test_runs_that_begin_in_the_same_second_have_folders_of_their_own(folder: RunFolder, tmp_path: Path) -> None:
+    for experiment in ("experiment", "other"):
+        RunFolder(tmp_path, experiment, "run-1").create("name: experiment\n")
+    assert {path.parent.name: path.parent.parent.name for path in tmp_path.glob("*/*/config.yaml")} == {
+        "run-1": "experiment", "run-1-2": "experiment", "run-1-3": "other",
+    }
+
+
 def test_lines_come_back_in_the_order_of_their_generations(folder: RunFolder) -> None:
     for generation in (10, 2, 0):
         folder.append_candidate(line(f"g{generation}-c0", generation))
