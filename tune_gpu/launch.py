@@ -65,7 +65,7 @@ def launch(space: str | None, overrides: tuple[str, ...], resume: str | None, qu
 
 
 def _launch(console: Console, space: str | None, overrides: list[str], resume: str | None, quiet: bool, verbose: bool) -> int:
-    if resume:
+    if resume is not None:
         config, choice, folder = _resumed(space, overrides, resume)
     else:
         config, choice, folder = _new(space or DEFAULT_SPACE, overrides)
@@ -77,14 +77,14 @@ def _launch(console: Console, space: str | None, overrides: list[str], resume: s
     say = (lambda *_a, **_k: None) if quiet else console.print
     say(f"{config.name}: {choice.why}", highlight=False, soft_wrap=True)
     say(f"ray: {concurrency(config, choice.kind, choice.n_cards).why}", highlight=False, soft_wrap=True)
-    refusals = Refusals.read(folder) if resume else _plan(config, choice)
+    refusals = Refusals.read(folder) if resume is not None else _plan(config, choice)
     say(refusals.describe(), highlight=False, soft_wrap=True)
     if sharing.allowed(config, choice.kind) is not None:
         say(f"left out: candidates with MPS; {sharing.forbidden(config, choice.kind)}", highlight=False, soft_wrap=True)
     try:
         with local_or_joined_ray(config.ray, choice.n_cards):
             check_cards_here(config, choice.kind)
-            if not resume:
+            if resume is None:
                 folder.create(as_yaml(config))
                 refusals.write(folder)
             total = new_tournament(config, refusals).total_evaluations
