@@ -14,6 +14,7 @@ from typing import Any, cast, get_args, get_origin, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from yaml import MarkedYAMLError
 
+from tune_gpu.bounds import check_numbers
 from tune_gpu.config import ExperimentConfig, TelemetrySettings
 from tune_gpu.errors import UserError
 
@@ -46,10 +47,16 @@ def load_config(space: str, overrides: list[str], device_kind: str | None = None
             config = OmegaConf.merge(config, layer)
         except Exception as error:  # OmegaConf's own, and a TypeError here and there
             raise UserError(_one_line(error)) from error
+    return _checked(config)
+
+
+def _checked(config: Any) -> ExperimentConfig:
     try:
-        return cast(ExperimentConfig, OmegaConf.to_object(config))
+        found = cast(ExperimentConfig, OmegaConf.to_object(config))
     except Exception as error:
         raise UserError(_one_line(error)) from error
+    check_numbers(found)
+    return found
 
 
 def _overlays(given: Any) -> dict[str, dict[str, Any]]:
@@ -69,9 +76,10 @@ def apply_overrides(config: ExperimentConfig, overrides: list[str]) -> Experimen
     layer = _parse_overrides(overrides)
     _check_keys(ExperimentConfig, layer, "")
     try:
-        return cast(ExperimentConfig, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(config), layer)))
+        merged = OmegaConf.merge(OmegaConf.structured(config), layer)
     except Exception as error:
         raise UserError(_one_line(error)) from error
+    return _checked(merged)
 
 
 def raw_setting(space: str, overrides: list[str], key: str, default: Any = None) -> Any:
@@ -190,6 +198,7 @@ def _read(path: Path) -> dict[str, Any]:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except Exception as error:  # OmegaConf passes on the YAML library's many kinds
         raise UserError(f"{path}: not valid YAML: {_where_and_what(error)}") from error
+    _check_plain(content)
     if not isinstance(content, dict):
         raise UserError(f"{path}: a space is a mapping of keys, not a {type(content).__name__}")
     return cast(dict[str, Any], content)
@@ -208,9 +217,19 @@ def _parse_overrides(overrides: list[str]) -> dict[str, Any]:
         if not re.match(r"^[\w.\-\[\]]+=", override):
             raise UserError(f"{override}: an override has the form key=value")
     try:
-        return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.from_dotlist(overrides)))
+        given = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.from_dotlist(overrides)))
     except Exception as error:
         raise UserError(f"{' '.join(overrides)}: {_one_line(error)}") from error
+    _check_plain(given)
+    return given
+
+
+def _check_plain(content: Any) -> None:
+    """A configuration is data. `${workload.window_s}` is another key's value; `${oc.env:NAME}` would read this machine's secrets."""
+    if isinstance(content, str) and re.search(r"\$\{[^}]*(:|\$\{)", content):
+        raise UserError(f"{content}: nothing is evaluated in a configuration; allowed in ${{…}} is the name of another key")
+    for value in content.values() if isinstance(content, dict) else content if isinstance(content, list) else ():
+        _check_plain(value)
 
 
 def _check_keys(schema: Any, given: Any, prefix: str) -> None:

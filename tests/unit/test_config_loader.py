@@ -60,6 +60,13 @@ def test_the_resolved_configuration_reads_back_as_itself(tmp_path: Path) -> None
         ("workload.audio.source=/nowhere", r"workload\.audio\.source=/nowhere: no such folder; allowed: samples"),
         ("objective.weights.charm=1", r"objective\.weights\.charm: no such term"),
         ("search.survivors=9", r"search\.survivors=9"),
+        ("search.seed=-1", r"search\.seed=-1: allowed is 0 or more"),
+        ("run.time_budget_s=-1", r"run\.time_budget_s=-1\.0: allowed is above 0"),
+        ("run.time_budget_s=0", r"run\.time_budget_s=0\.0: allowed is above 0"),
+        ("workload.window_s=inf", r"workload\.window_s=inf: allowed is a finite number"),
+        ("objective.max_wer=nan", r"objective\.max_wer=nan: allowed is a finite number"),
+        ("description=${oc.env:HOME}", r"\$\{oc\.env:HOME\}: nothing is evaluated"),
+        ("description=${oc.${name}:HOME}", "nothing is evaluated"),
     ],
 )
 def test_what_is_wrong_is_named(override: str, named: str) -> None:
