@@ -102,6 +102,8 @@ def _launch(console: Console, space: str | None, overrides: list[str], resume: s
         if summary["ended"] == "interrupted":
             raise KeyboardInterrupt
     except KeyboardInterrupt:
+        if not folder.path.is_dir():  # Ray was not up yet: there is no run to go on with
+            raise
         again = f"python -m tune_gpu.launch --resume {folder.run_id}"
         again += f" run.artifacts_dir={config.run.artifacts_dir}" if config.run.artifacts_dir != "artifacts" else ""
         console.print(f"\nstopped; what was measured is kept in {folder.path}; go on with: {again}", highlight=False, soft_wrap=True)
