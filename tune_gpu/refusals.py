@@ -56,7 +56,7 @@ class Refusals:
     def read(cls, folder: RunFolder) -> Refusals:
         """Of a run; nothing is refused where there is no file. Raises UserError for a file that is none."""
         try:
-            content = json.loads((folder.path / FILE).read_text())
+            content = json.loads((folder.path / FILE).read_text(encoding="utf-8"))
             return cls(content["counts"], tuple((row["params"], row["reason"]) for row in content["refused"]), content["note"],
                        tuple(content.get("candidates", ())))  # fmt: skip
         except FileNotFoundError:
