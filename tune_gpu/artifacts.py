@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import itertools
 import json
 import math
 import os
@@ -10,7 +13,7 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -53,11 +56,51 @@ class RunFolder:
         return cls(root, runs[run_id], run_id)
 
     def create(self, config_yaml: str) -> None:
-        """Make the folder with its resolved configuration. Raises UserError for a name that would lead out of the artifacts."""
+        """Make the folder with its resolved configuration; where another run began in the same second, `run_id` gets a number behind it.
+
+        Raises UserError for a name that would lead out of the artifacts.
+        """
         check_name("name", self.experiment)
         check_name("run_id", self.run_id)
-        self.path.mkdir(parents=True, exist_ok=False)
+        self._make_own()
         write_whole(self.path / "config.yaml", self.redactor.text(config_yaml))
+
+    def _make_own(self) -> None:
+        for name in itertools.chain([self.run_id], (f"{self.run_id}-{number}" for number in itertools.count(2))):
+            path = self.root / self.experiment / name
+            if any(self.root.glob(f"*/{name}")):  # a run is found by its name alone, whatever its experiment
+                continue
+            with contextlib.suppress(FileExistsError):
+                path.mkdir(parents=True, exist_ok=False)
+                self.run_id, self.path = name, path
+                return
+
+    def earlier_manifests(self) -> list[dict[str, Any]]:
+        """Of a run that is gone on with: the manifests until now, oldest first, each without those before it."""
+        try:
+            last = dict(json.loads((self.path / "manifest.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):  # killed before it was written
+            return []
+        return [*last.pop("resumed_from", []), last]
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Within the block nobody else goes on with the run. Raises UserError where somebody does.
+
+        The lock is on the folder itself, and the kernel takes it back however its holder ends; a file system without locks is trusted.
+        """
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise UserError(f"{self.run_id}: another process is at it; wait for its end: tune-gpu status") from None
+        except OSError:
+            pass
+        try:
+            yield
+        finally:
+            os.close(handle)
 
     def append_candidate(self, line: Mapping[str, Any]) -> None:
         """One evaluation, as it ends: one write of one line, on disk when this returns."""
@@ -155,12 +198,13 @@ def git_state() -> dict[str, Any] | None:
         return None
 
 
-def manifest(run_id: str, seed: int, device: Mapping[str, Any]) -> dict[str, Any]:
-    """Where, with what and how a run was made."""
+def manifest(run_id: str, seed: int, device: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """Where, with what and how a run was made. Where it is gone on with: when it began at first, and what the `earlier` manifests said."""
     return {
         "schema_version": 1,
         "run_id": run_id,
-        "started_at": now(),
+        "started_at": earlier[0].get("started_at") if earlier else now(),
+        "resumed_at": now() if earlier else None,
         "ended_at": None,
         "argv": sys.argv,
         "seed": seed,
@@ -170,6 +214,7 @@ def manifest(run_id: str, seed: int, device: Mapping[str, Any]) -> dict[str, Any
         "host": {"platform": platform.platform(), "cores": os.cpu_count()},
         "versions": versions(),
         "git": git_state(),
+        "resumed_from": [dict(each) for each in earlier],
     }
 
 

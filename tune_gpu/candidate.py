@@ -26,7 +26,7 @@ def deployment(config: ExperimentConfig, params: Mapping[str, Any]) -> Services:
         holder = getattr(services, service, None)
         if holder is not None and setting.startswith(("extra_args.", "env.")):
             kind, _, key = setting.partition(".")
-            getattr(holder, kind)[key] = value
+            getattr(holder, kind)[key] = str(value) if kind == "env" else value
         elif holder is not None and hasattr(holder, setting):
             setattr(holder, setting, value)
         else:

@@ -11,9 +11,10 @@ from tune_gpu.plan import plan
 from tune_gpu.promote.command import promote
 from tune_gpu.report.command import report
 from tune_gpu.status import status
+from tune_gpu.terminal import Program
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="tune-gpu")
 def main() -> None:
     """Finds the configuration of several inference services that share a GPU."""

@@ -8,15 +8,18 @@ import re
 import tempfile
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from types import UnionType
 from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
+from yaml import MarkedYAMLError
 
-from tune_gpu.candidate import deployment
+from tune_gpu.bounds import check_numbers
 from tune_gpu.config import ExperimentConfig, TelemetrySettings
 from tune_gpu.errors import UserError
 
 DEFAULT_SPACE = "spica_gpu_allocation"
+DEVICE_KINDS = ("cpu", "cuda")
 SPACES_FOLDER = Path(__file__).resolve().parents[1] / "search_spaces"
 
 
@@ -32,10 +35,7 @@ def load_config(space: str, overrides: list[str], device_kind: str | None = None
         UserError: whatever of it is not there, not YAML, unknown or of the wrong type, in one line.
     """
     content = _read(find_space(space))
-    overlays = content.pop("devices", None) or {}
-    overlay = (overlays.get(device_kind) or {}) if isinstance(overlays, dict) else overlays
-    if not isinstance(overlay, dict):
-        raise UserError(f"devices: {overlay!r}: allowed is a mapping of cpu and cuda to what differs there")
+    overlay = _overlays(content.pop("devices", None)).get(device_kind or "", {})
     layers = [content, overlay, _parse_overrides(overrides)]
     config = OmegaConf.structured(ExperimentConfig)
     for number, layer in enumerate(layers):
@@ -47,10 +47,28 @@ def load_config(space: str, overrides: list[str], device_kind: str | None = None
             config = OmegaConf.merge(config, layer)
         except Exception as error:  # OmegaConf's own, and a TypeError here and there
             raise UserError(_one_line(error)) from error
+    return _checked(config)
+
+
+def _checked(config: Any) -> ExperimentConfig:
     try:
-        return cast(ExperimentConfig, OmegaConf.to_object(config))
+        found = cast(ExperimentConfig, OmegaConf.to_object(config))
     except Exception as error:
         raise UserError(_one_line(error)) from error
+    check_numbers(found)
+    return found
+
+
+def _overlays(given: Any) -> dict[str, dict[str, Any]]:
+    """`devices:` of a space, checked: also the overlay that does not hold here. Raises UserError."""
+    overlays = {} if given is None else given
+    if not isinstance(overlays, dict) or not all(isinstance(overlay, (dict, type(None))) for overlay in overlays.values()):
+        raise UserError(f"devices: {given!r}: allowed is a mapping of cpu and cuda to what differs there")
+    for kind, overlay in overlays.items():
+        if kind not in DEVICE_KINDS:
+            raise UserError(f"devices.{kind}: no such device{_nearest(str(kind), list(DEVICE_KINDS))}; allowed: {', '.join(DEVICE_KINDS)}")
+        _check_keys(ExperimentConfig, overlay, f"devices.{kind}.")
+    return {kind: overlay or {} for kind, overlay in overlays.items()}
 
 
 def apply_overrides(config: ExperimentConfig, overrides: list[str]) -> ExperimentConfig:
@@ -58,9 +76,10 @@ def apply_overrides(config: ExperimentConfig, overrides: list[str]) -> Experimen
     layer = _parse_overrides(overrides)
     _check_keys(ExperimentConfig, layer, "")
     try:
-        return cast(ExperimentConfig, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(config), layer)))
+        merged = OmegaConf.merge(OmegaConf.structured(config), layer)
     except Exception as error:
         raise UserError(_one_line(error)) from error
+    return _checked(merged)
 
 
 def raw_setting(space: str, overrides: list[str], key: str, default: Any = None) -> Any:
@@ -98,12 +117,11 @@ def check_config(config: ExperimentConfig) -> None:
     from tune_gpu.compare import confirm
     from tune_gpu.services.models import resolve_llm, resolve_whisper
     from tune_gpu.services.ports import check_port_range, free_port
-    from tune_gpu.services.vllm_server import parse_cores
-    from tune_gpu.space import SearchSpace
+    from tune_gpu.space_check import check_space, settings_in_use
     from tune_gpu.workload.audio import load_utterances
 
     check_name("name", config.name)
-    space = SearchSpace.from_specs(config.parameters)
+    space = check_space(config)
     tournament.check(config.search)
     objective.check(config.objective)
     confirm.check(config.confirm, config.objective.latency_percentile)
@@ -111,32 +129,25 @@ def check_config(config: ExperimentConfig) -> None:
     _check_telemetry(config.telemetry)
     check_port_range(config.run.port_range)
     free_port(config.run.port_range)
-    if config.baseline:
-        try:
-            space.check(config.baseline)
-        except UserError as error:
-            raise UserError(f"baseline.{error}") from error
     _check_writable(Path(config.run.artifacts_dir).expanduser())
     if config.ray.address is None:  # on a cluster the clips are the worker's
         load_utterances(config.workload.audio)
-    for name, parameter in space.parameters.items():
-        for value in parameter.values or (parameter.low, parameter.high):
-            services = deployment(config, {name: value})
-            share = services.vllm.gpu_memory_utilization
-            if not isinstance(share, (int, float)) or not 0 < share <= 1:
-                raise UserError(f"vllm.gpu_memory_utilization={share}: allowed is above 0 and at most 1")
-            if config.ray.address is not None:  # models and cores are the worker's
-                continue
-            resolve_llm(services.vllm.model)
-            resolve_whisper(services.whisper.model)
-            for key, cores in (("vllm.cpu_cores", services.vllm.cpu_cores), ("whisper.cpu_cores", services.whisper.cpu_cores)):
-                _check_cores(key, cores, parse_cores)
+    if config.ray.address is None:  # models and cores are the worker's
+        for value in settings_in_use(config, space, "vllm.model"):
+            resolve_llm(value)
+        for value in settings_in_use(config, space, "whisper.model"):
+            resolve_whisper(value)
+        for target in ("vllm.cpu_cores", "whisper.cpu_cores"):
+            for value in settings_in_use(config, space, target):
+                _check_cores(target, value)
 
 
-def _check_cores(key: str, cores: str | None, parse: Any) -> None:
+def _check_cores(key: str, cores: str | None) -> None:
+    from tune_gpu.services.vllm_server import parse_cores
+
     there = sorted(os.sched_getaffinity(0))
     try:
-        wanted = parse(cores) or []
+        wanted = parse_cores(cores) or []
     except ValueError:
         raise UserError(f"{key}={cores}: allowed is a list of cores, as in 0,2-3") from None
     if missing := sorted(set(wanted) - set(there)):
@@ -186,10 +197,19 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except Exception as error:  # OmegaConf passes on the YAML library's many kinds
-        raise UserError(f"{path}: not valid YAML: {_one_line(error)}") from error
+        raise UserError(f"{path}: not valid YAML: {_where_and_what(error)}") from error
+    _check_plain(content)
     if not isinstance(content, dict):
         raise UserError(f"{path}: a space is a mapping of keys, not a {type(content).__name__}")
     return cast(dict[str, Any], content)
+
+
+def _where_and_what(error: Exception) -> str:
+    """Of a YAML error: its place, and what is wrong there; its first line alone says neither."""
+    if not isinstance(error, MarkedYAMLError) or error.problem_mark is None:
+        return _one_line(error)
+    line, column = error.problem_mark.line + 1, error.problem_mark.column + 1
+    return f"line {line}, column {column}: {' '.join(part for part in (error.problem, error.context) if part)}"
 
 
 def _parse_overrides(overrides: list[str]) -> dict[str, Any]:
@@ -197,15 +217,26 @@ def _parse_overrides(overrides: list[str]) -> dict[str, Any]:
         if not re.match(r"^[\w.\-\[\]]+=", override):
             raise UserError(f"{override}: an override has the form key=value")
     try:
-        return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.from_dotlist(overrides)))
+        given = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.from_dotlist(overrides)))
     except Exception as error:
         raise UserError(f"{' '.join(overrides)}: {_one_line(error)}") from error
+    _check_plain(given)
+    return given
+
+
+def _check_plain(content: Any) -> None:
+    """A configuration is data. `${workload.window_s}` is another key's value; `${oc.env:NAME}` would read this machine's secrets."""
+    if isinstance(content, str) and re.search(r"\$\{[^}]*(:|\$\{)", content):
+        raise UserError(f"{content}: nothing is evaluated in a configuration; allowed in ${{…}} is the name of another key")
+    for value in content.values() if isinstance(content, dict) else content if isinstance(content, list) else ():
+        _check_plain(value)
 
 
 def _check_keys(schema: Any, given: Any, prefix: str) -> None:
-    """Unknown keys, with the nearest known one; OmegaConf would name only the key."""
+    """Unknown keys, with the nearest known one (OmegaConf would name only the key), and what should have keys and has none."""
     if not isinstance(given, dict):
-        return
+        said = "is empty" if given is None else f"is {given!r}"
+        raise UserError(f"{prefix.rstrip('.')} {said}: allowed is a mapping of {', '.join(field.name for field in fields(schema))}")
     hints = get_type_hints(schema)
     known = [field.name for field in fields(schema)]
     for key, value in given.items():
@@ -216,9 +247,20 @@ def _check_keys(schema: Any, given: Any, prefix: str) -> None:
         hint = hints[key]
         if is_dataclass(hint):
             _check_keys(hint, value, f"{prefix}{key}.")
-        elif get_origin(hint) is dict and is_dataclass(get_args(hint)[1]) and isinstance(value, dict):
+            continue
+        _check_kind(f"{prefix}{key}", hint, value)
+        if get_origin(hint) is dict and is_dataclass(get_args(hint)[1]) and isinstance(value, dict):
             for name, inner in value.items():
                 _check_keys(get_args(hint)[1], inner, f"{prefix}{key}.{name}.")
+
+
+def _check_kind(name: str, hint: Any, value: Any) -> None:
+    """A list where a mapping belongs, or one value where a list does: OmegaConf says neither the key nor what is wanted."""
+    kinds = {get_origin(each) or each for each in (get_args(hint) if isinstance(hint, UnionType) else (hint,))}
+    if dict in kinds and isinstance(value, list):
+        raise UserError(f"{name}={value}: allowed is a mapping, not a list")
+    if list in kinds and not isinstance(value, (list, type(None))) and not str(value).startswith("${"):
+        raise UserError(f"{name}={value}: allowed is a list, [{value}] say")
 
 
 def _nearest(key: str, known: list[str]) -> str:

@@ -85,7 +85,7 @@ class Experiment:
         for line in lines:
             self.progress.ended(line, replayed=True)
         info, neighbours = self._device
-        record = manifest(self.folder.run_id, self.config.search.seed, info) | {"neighbours": neighbours.as_dict()}
+        record = manifest(self.folder.run_id, self.config.search.seed, info, self.folder.earlier_manifests()) | {"neighbours": neighbours.as_dict()}
         self.folder.write_json("manifest.json", record)
         ended = "interrupted"
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import sys
 from datetime import UTC, datetime
 from typing import Any
@@ -25,6 +27,7 @@ from tune_gpu.report.reading import read_folder
 from tune_gpu.resources import check_resources, concurrency
 from tune_gpu.services.process import process_age_s
 from tune_gpu.space import SearchSpace
+from tune_gpu.terminal import console_of, tolerate_encoding
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -52,7 +55,7 @@ def launch(space: str | None, overrides: tuple[str, ...], resume: str | None, qu
     """
     if space is not None and "=" in space:
         overrides, space = (space, *overrides), None
-    console = Console()
+    console = console_of()
     try:
         with terminated_as_interrupt():
             sys.exit(_launch(console, space, list(overrides), resume, quiet, verbose))
@@ -65,10 +68,21 @@ def launch(space: str | None, overrides: tuple[str, ...], resume: str | None, qu
 
 
 def _launch(console: Console, space: str | None, overrides: list[str], resume: str | None, quiet: bool, verbose: bool) -> int:
-    if resume:
+    if resume is not None:
         config, choice, folder = _resumed(space, overrides, resume)
     else:
         config, choice, folder = _new(space or DEFAULT_SPACE, overrides)
+    with contextlib.ExitStack() as held:
+        if resume is not None:
+            held.enter_context(folder.held())
+        return _search(console, config, choice, folder, held, new=resume is None, quiet=quiet, verbose=verbose)
+
+
+def _search(
+    console: Console, config: ExperimentConfig, choice: DeviceChoice, folder: RunFolder, held: contextlib.ExitStack, *, new: bool, quiet: bool,
+    verbose: bool,
+) -> int:
+    """The run itself, to its exit code; a new one's folder is `held` from its making on."""
     # Ray is imported only once the input is known to be good.
     with uncollected():
         from tune_gpu.experiment import Experiment, new_tournament
@@ -77,21 +91,20 @@ def _launch(console: Console, space: str | None, overrides: list[str], resume: s
     say = (lambda *_a, **_k: None) if quiet else console.print
     say(f"{config.name}: {choice.why}", highlight=False, soft_wrap=True)
     say(f"ray: {concurrency(config, choice.kind, choice.n_cards).why}", highlight=False, soft_wrap=True)
-    refusals = Refusals.read(folder) if resume else _plan(config, choice)
+    refusals = _plan(config, choice) if new else Refusals.read(folder)
     say(refusals.describe(), highlight=False, soft_wrap=True)
     if sharing.allowed(config, choice.kind) is not None:
         say(f"left out: candidates with MPS; {sharing.forbidden(config, choice.kind)}", highlight=False, soft_wrap=True)
     try:
         with local_or_joined_ray(config.ray, choice.n_cards):
             check_cards_here(config, choice.kind)
-            if not resume:
+            if new:
                 folder.create(as_yaml(config))
+                held.enter_context(folder.held())
                 refusals.write(folder)
             total = new_tournament(config, refusals).total_evaluations
-            size = SearchSpace.from_specs(config.parameters).size
             say(
-                f"run {folder.run_id}: {total} evaluations in {config.search.generations} generations over {size:.0f} configurations; "
-                f"seed {config.search.seed}",
+                f"run {folder.run_id}: {_extent(config, total)}; seed {config.search.seed}",
                 highlight=False,
                 soft_wrap=True,
             )
@@ -102,6 +115,8 @@ def _launch(console: Console, space: str | None, overrides: list[str], resume: s
         if summary["ended"] == "interrupted":
             raise KeyboardInterrupt
     except KeyboardInterrupt:
+        if not folder.path.is_dir():  # Ray was not up yet: there is no run to go on with
+            raise
         again = f"python -m tune_gpu.launch --resume {folder.run_id}"
         again += f" run.artifacts_dir={config.run.artifacts_dir}" if config.run.artifacts_dir != "artifacts" else ""
         console.print(f"\nstopped; what was measured is kept in {folder.path}; go on with: {again}", highlight=False, soft_wrap=True)
@@ -109,6 +124,15 @@ def _launch(console: Console, space: str | None, overrides: list[str], resume: s
     code = _conclude(console, summary, folder, config)
     _report(console, folder)
     return code
+
+
+def _extent(config: ExperimentConfig, total: int) -> str:
+    """How much there is to do: a space that is gone through ends a run before its evaluations are used up."""
+    size = SearchSpace.from_specs(config.parameters).size
+    return (
+        f"{'at most ' if size < total else ''}{total} evaluations in {config.search.generations} generations over "
+        f"{'any number of' if math.isinf(size) else f'{size:.0f}'} configurations"
+    )
 
 
 def _report(console: Console, folder: RunFolder) -> None:
@@ -182,13 +206,17 @@ def _cards_of_cluster(settings: RaySettings) -> int | None:
 
 def _conclude(console: Console, summary: dict[str, Any], folder: RunFolder, config: ExperimentConfig) -> int:
     best, base, costs = summary["best"], summary["baseline"], summary["costs"]
-    counts = ", ".join(f"{number} {status}" for status, number in summary["counts"].items())
+    counts = ", ".join(f"{number} {status}" for status, number in summary["counts"].items()) or "none"
     console.print(
         f"{summary['n_evaluations']} evaluations of {summary['n_configurations']} configurations ({counts}) in {costs['wall_s']:.0f} s, "
         f"{100 * (costs['measuring_share'] or 0):.0f} % of it under load; {costs['engine_starts']} engine starts",
         highlight=False,
         soft_wrap=True,
     )
+    if not summary["n_evaluations"]:
+        said = f"nothing was measured: the run ended first ({summary['ended']}); give it more time (run.time_budget_s)"
+        console.print(said, style="red", highlight=False, soft_wrap=True)
+        return 1
     if best is None:
         console.print(f"no feasible configuration was found; why, is in {folder.path}", style="red", highlight=False, soft_wrap=True)
         return 1
@@ -218,4 +246,5 @@ def _conclude(console: Console, summary: dict[str, Any], folder: RunFolder, conf
 
 
 if __name__ == "__main__":
+    tolerate_encoding()
     launch()

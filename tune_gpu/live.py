@@ -97,12 +97,18 @@ class Progress:
         return (
             f"{line['candidate_id']} ok: fitness {fitness_of(line)}, stt p50/p95 {ms(metrics, 'stt_latency_ms')} ms, "
             f"llm {ms(metrics, 'llm_latency_ms')} ms, turn {ms(metrics, 'voice_turn_ms')} ms, wer {metrics['wer']}, "
-            f"sessions {metrics['concurrent_capacity']}, {'engine re-used' if line['engine_reused'] else 'engine started'} {tail}"
+            f"{_sessions(metrics)}{'engine re-used' if line['engine_reused'] else 'engine started'} {tail}"
         )
 
     def _table(self) -> Table:
         elapsed_s, left_s = time.monotonic() - self._started, self.time_left_s()
         return table_of(self._console, self._rows, self._now, self._names, total=self._total, elapsed_s=elapsed_s, left_s=left_s)
+
+
+def _sessions(metrics: Mapping[str, Any]) -> str:
+    """The capacity; nothing where it was left out."""
+    found = metrics["concurrent_capacity"]
+    return "" if found is None else f"sessions {found}, "
 
 
 def details(line: Mapping[str, Any]) -> Iterator[str]:

@@ -7,7 +7,6 @@ import sys
 from typing import Any
 
 import click
-from rich.console import Console
 
 from tune_gpu.config import ExperimentConfig
 from tune_gpu.config_loader import DEFAULT_SPACE, device_setting, load_config
@@ -19,7 +18,8 @@ from tune_gpu.preflight.engine_rules import version_number
 from tune_gpu.preflight.space_plan import Preflight, rows_of
 from tune_gpu.preflight.values import DeviceMemory
 from tune_gpu.preflight.vectorised import VERDICTS, Predictions
-from tune_gpu.space import SearchSpace
+from tune_gpu.space_check import check_space
+from tune_gpu.terminal import console_of
 
 
 @click.command()
@@ -40,7 +40,7 @@ def plan(
     Starts nothing, and needs neither a GPU nor vLLM. Exit code 1 if nothing is feasible, 2 for bad input.
     """
     if cards:
-        Console().print(cards_table())
+        console_of().print(cards_table())
         return
     try:
         space_name = arguments[0] if arguments and "=" not in arguments[0] else DEFAULT_SPACE
@@ -50,14 +50,14 @@ def plan(
         device = plan_device(space_name, overrides, gpu, total_mib, used_mib)
         config = load_config(space_name, overrides, device.kind)
         preflight = Preflight(config, device, CalibrationStore(), vllm_version)
-        params, found = preflight.predict_space(SearchSpace.from_specs(config.parameters))
+        params, found = preflight.predict_space(check_space(config))
     except UserError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
     if as_json:
         click.echo(json.dumps(as_document(config, preflight, params, found)))
     else:
-        print_plan(Console(), config, preflight, params, found, rows)
+        print_plan(console_of(), config, preflight, params, found, rows)
     sys.exit(0 if found.allowed.any() else 1)
 
 

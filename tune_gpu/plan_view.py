@@ -12,9 +12,11 @@ from rich.text import Text
 
 from tune_gpu.config import ExperimentConfig
 from tune_gpu.preflight.cards import cards
+from tune_gpu.preflight.space_columns import is_grid
 from tune_gpu.preflight.space_plan import PlanRow, Preflight, rows_of
 from tune_gpu.preflight.values import Prediction, Verdict
 from tune_gpu.preflight.vectorised import VERDICTS, Predictions
+from tune_gpu.space import SearchSpace
 from tune_gpu.values import plain
 
 ROWS = 60
@@ -44,8 +46,9 @@ def print_plan(console: Console, config: ExperimentConfig, preflight: Preflight,
             if len(places):
                 said = _at(params, int(places[0]))
                 console.print(Text(f"{str(verdict).replace('_', ' ')}, for example {said}: {found.explain(int(places[0])).reason}"), soft_wrap=True)
+    grid = " (a grid through a larger space)" if is_grid(SearchSpace.from_specs(config.parameters)) else ""
     counts = ", ".join(f"[{_STYLE[verdict]}]{found.count(verdict)} {str(verdict).replace('_', ' ')}[/]" for verdict in VERDICTS if found.count(verdict))
-    console.print(f"{len(found)} candidates: {counts}", highlight=False)
+    console.print(f"{len(found)} candidates{grid}: {counts}", highlight=False)
 
 
 def _table(names: Sequence[str], rows: Sequence[PlanRow]) -> Group:

@@ -41,10 +41,7 @@ def local_or_joined_ray(settings: RaySettings, n_cards: int | None = None) -> It
     with contextlib.ExitStack() as ending:
         if settings.address is None:
             os.environ.pop("RAY_ADDRESS", None)
-            before = set(descendants(os.getpid()))
-            with handler_kept(signal.SIGTERM), loopback_only():
-                context = ray.init("local", include_dashboard=settings.dashboard, num_gpus=n_cards, **options)
-            ending.callback(reaper_of(pid for pid in descendants(os.getpid()) if pid not in before).communicate, b"shut down")
+            context = _start_local(ending, include_dashboard=settings.dashboard, num_gpus=n_cards, **options)
         else:
             _check_answers(settings)
             _join(str(settings.address), options)
@@ -52,6 +49,25 @@ def local_or_joined_ray(settings: RaySettings, n_cards: int | None = None) -> It
         yield
     if context is not None:
         remove_session(context)
+
+
+def _start_local(ending: contextlib.ExitStack, **options: Any) -> Any:
+    """A Ray of our own; all that it starts ends at the `ending`, and at once where its start is interrupted."""
+    before = set(descendants(os.getpid()))
+
+    def started() -> list[int]:
+        return [pid for pid in descendants(os.getpid()) if pid not in before]
+
+    try:
+        with handler_kept(signal.SIGTERM), loopback_only():
+            context = ray.init("local", **options)
+    except BaseException:
+        left = started()  # asked while their parents are there: Ray's agents outlive its servers, and have no parent then
+        ray.shutdown()
+        reaper_of(left).communicate(b"shut down")
+        raise
+    ending.callback(reaper_of(started()).communicate, b"shut down")
+    return context
 
 
 def _join(address: str, options: dict[str, Any]) -> None:

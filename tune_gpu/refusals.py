@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,12 +11,12 @@ from tune_gpu.artifacts import RunFolder
 from tune_gpu.config import ExperimentConfig
 from tune_gpu.errors import UserError
 from tune_gpu.preflight import CalibrationStore, DeviceMemory
+from tune_gpu.preflight.space_columns import is_grid
 from tune_gpu.preflight.space_plan import PlanRow, Preflight, params_of, rows_of
 from tune_gpu.preflight.vectorised import VERDICTS, Predictions
 from tune_gpu.space import Params, SearchSpace
 
 FILE = "plan.json"
-_MOST = 1_000_000
 _REASONS = 5_000
 _MOST_DRAWN = 2000
 
@@ -57,7 +56,7 @@ class Refusals:
     def read(cls, folder: RunFolder) -> Refusals:
         """Of a run; nothing is refused where there is no file. Raises UserError for a file that is none."""
         try:
-            content = json.loads((folder.path / FILE).read_text())
+            content = json.loads((folder.path / FILE).read_text(encoding="utf-8"))
             return cls(content["counts"], tuple((row["params"], row["reason"]) for row in content["refused"]), content["note"],
                        tuple(content.get("candidates", ())))  # fmt: skip
         except FileNotFoundError:
@@ -71,8 +70,7 @@ def plan_space(config: ExperimentConfig, device: DeviceMemory) -> Refusals:
     if not config.run.preflight:
         return Refusals(note="switched off (run.preflight=false)")
     space = SearchSpace.from_specs(config.parameters)
-    values = [parameter.values for parameter in space.parameters.values()]
-    if None in values or math.prod(len(points or ()) for points in values) > _MOST:
+    if is_grid(space):
         return Refusals(note="each candidate is asked about when its turn comes")
     try:
         columns, found = Preflight(config, device, CalibrationStore()).predict_space(space)

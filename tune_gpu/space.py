@@ -43,6 +43,8 @@ class Parameter:
         if spec.kind not in ("ordinal", "categorical"):
             raise UserError(f"parameters.{name}.kind={spec.kind}: allowed are ordinal, categorical")
         when = tuple((parent, tuple(values)) for parent, values in spec.when.items())
+        if spec.values is not None and any(given is not None for given in (spec.low, spec.high, spec.step)):
+            raise UserError(f"parameters.{name}: give `values`, or a range (`low`, `high`, `step`), not both")
         if spec.values is not None:
             values = tuple(map(plain, spec.values))
             if not values:
@@ -189,6 +191,8 @@ class SearchSpace:
             for parent, values in parameter.when:
                 if parent not in known:
                     raise UserError(f"parameters.{parameter.name}.when.{parent}: allowed are parameters that stand before it: {', '.join(known) or 'none'}")
+                if not values:
+                    raise UserError(f"parameters.{parameter.name}.when.{parent} is empty: it would exist nowhere; allowed: {known[parent].allowed()}")
                 for value in values:
                     if value not in known[parent]:
                         raise UserError(f"parameters.{parameter.name}.when.{parent}={value}: allowed: {known[parent].allowed()}")

@@ -14,6 +14,7 @@ from tune_gpu.artifacts import RunFolder
 from tune_gpu.errors import UserError
 from tune_gpu.report.command import artifacts_dir_of
 from tune_gpu.report.reading import RunRecord, RunState, all_runs, resume_command
+from tune_gpu.terminal import console_of
 
 _STYLE = {RunState.FINISHED: "green", RunState.RUNNING: "yellow", RunState.NO_WINNER: "red", RunState.BROKEN: "red"}
 
@@ -39,7 +40,7 @@ def status(overrides: tuple[str, ...], as_json: bool) -> None:
     if not rows:
         click.echo(f"no runs in {place}; begin one with: python -m tune_gpu.launch")
         return
-    _print(Console(), rows)
+    _print(console_of(), rows)
 
 
 def describe_run(folder: RunFolder, found: RunRecord | UserError) -> dict[str, Any]:
@@ -66,7 +67,7 @@ def _row(folder: RunFolder, state: RunState, *, note: str, device: Any = None, s
 def _print(console: Console, rows: list[dict[str, Any]]) -> None:
     table = Table(header_style="bold", pad_edge=False)
     for title in ("run", "experiment", "state", "device", "evaluations", "fitness"):
-        table.add_column(title, justify="right" if title in ("evaluations", "fitness") else "left", no_wrap=title != "experiment")
+        table.add_column(title, justify="right" if title in ("evaluations", "fitness") else "left", no_wrap=title == "run")  # by which it is called
     for row in rows:
         evaluations = "-" if row["n_evaluations"] is None else f"{row['n_measured']} of {row['n_evaluations']} ok"
         fitness = "-" if row["fitness"] is None else f"{row['fitness']:.4f}"

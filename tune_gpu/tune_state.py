@@ -47,7 +47,7 @@ def kept_trials(folder: str | Path) -> list[KeptTrial]:
     if not states:
         return []
     try:
-        pairs = json.loads(states[-1].read_text())["trial_data"]
+        pairs = json.loads(states[-1].read_text(encoding="utf-8"))["trial_data"]
         return [_kept(json.loads(trial), json.loads(metadata)) for trial, metadata in pairs]
     except (OSError, ValueError, KeyError, TypeError):
         return []

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tune_gpu.artifacts import RunFolder, as_result, write_whole
+from tune_gpu.artifacts import RunFolder, as_result, manifest, write_whole
 from tune_gpu.errors import UserError
 
 
@@ -30,6 +31,35 @@ def folder(tmp_path: Path) -> RunFolder:
     folder = RunFolder(tmp_path, "experiment", "run-1")
     folder.create("name: experiment\n")
     return folder
+
+
+def test_runs_that_begin_in_the_same_second_have_folders_of_their_own(folder: RunFolder, tmp_path: Path) -> None:
+    for experiment in ("experiment", "other"):
+        RunFolder(tmp_path, experiment, "run-1").create("name: experiment\n")
+    assert {path.parent.name: path.parent.parent.name for path in tmp_path.glob("*/*/config.yaml")} == {
+        "run-1": "experiment", "run-1-2": "experiment", "run-1-3": "other",
+    }
+
+
+def test_a_run_that_somebody_is_at_is_not_gone_on_with_by_another(folder: RunFolder, tmp_path: Path) -> None:
+    other = RunFolder.find(tmp_path, "run-1")
+    with folder.held(), pytest.raises(UserError, match="run-1: another process is at it"), other.held():
+        pass
+    with other.held():
+        assert sorted(path.name for path in folder.path.iterdir()) == ["config.yaml"]
+
+
+def test_a_manifest_keeps_what_the_one_before_it_said(folder: RunFolder) -> None:
+    first = manifest("run-1", 0, {"kind": "cpu"}, folder.earlier_manifests()) | {"started_at": "2026-01-01T00:00:00+00:00", "argv": ["first"]}
+    assert first["resumed_at"] is None
+    again = first
+    for n_resumed in (1, 2):
+        folder.write_json("manifest.json", again)
+        again = manifest("run-1", 0, {"kind": "cpu"}, folder.earlier_manifests())
+        assert again["started_at"] == first["started_at"]
+        assert again["resumed_at"] is not None
+        assert [each["argv"] for each in again["resumed_from"]] == [["first"], sys.argv][:n_resumed]
+        assert not any("resumed_from" in each for each in again["resumed_from"])
 
 
 def test_lines_come_back_in_the_order_of_their_generations(folder: RunFolder) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+import time
 from pathlib import Path
 
 import pytest
 
+from tune_gpu.candidate import deployment
 from tune_gpu.config_loader import as_yaml, check_config, load_config
 from tune_gpu.errors import UserError
 
@@ -58,6 +60,13 @@ def test_the_resolved_configuration_reads_back_as_itself(tmp_path: Path) -> None
         ("workload.audio.source=/nowhere", r"workload\.audio\.source=/nowhere: no such folder; allowed: samples"),
         ("objective.weights.charm=1", r"objective\.weights\.charm: no such term"),
         ("search.survivors=9", r"search\.survivors=9"),
+        ("search.seed=-1", r"search\.seed=-1: allowed is 0 or more"),
+        ("run.time_budget_s=-1", r"run\.time_budget_s=-1\.0: allowed is above 0"),
+        ("run.time_budget_s=0", r"run\.time_budget_s=0\.0: allowed is above 0"),
+        ("workload.window_s=inf", r"workload\.window_s=inf: allowed is a finite number"),
+        ("objective.max_wer=nan", r"objective\.max_wer=nan: allowed is a finite number"),
+        ("description=${oc.env:HOME}", r"\$\{oc\.env:HOME\}: nothing is evaluated"),
+        ("description=${oc.${name}:HOME}", "nothing is evaluated"),
     ],
 )
 def test_what_is_wrong_is_named(override: str, named: str) -> None:
@@ -82,9 +91,79 @@ def test_a_port_range_with_nothing_free_is_refused() -> None:
             check_config(load_config("spica_gpu_allocation", [f"run.port_range=[{port},{port}]"], "cpu"))
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("name: a\nname: b\n", "line 2, column 1: found duplicate key name"),
+        ("parameters:\n  a: {target: x\n  b: y\n", r"line 3, column 4: did not find expected ',' or '}'"),
+        ("parameters: [share]\n", r"parameters=\['share'\]: allowed is a mapping, not a list"),
+        ("parameters: {share: }\n", "parameters.share is empty: allowed is a mapping of target, values"),
+        ("parameters: {model: {target: whisper.model, values: base}}\n", r"parameters\.model\.values=base: allowed is a list, \[base\] say"),
+        ("services: {vllm: 3}\n", r"services\.vllm is 3: allowed is a mapping of model"),
+        ("devices: {cup: {name: a}}\n", r"devices\.cup: no such device \(did you mean cpu\?\)"),
+        ("devices: {cuda: {worklod: {}}}\n", r"devices\.cuda\.worklod: no such key \(did you mean workload\?\)"),
+    ],
+)
+def test_a_mistake_in_a_space_is_told_by_its_place(tmp_path: Path, content: str, said: str) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(content)
+    with pytest.raises(UserError, match=said) as caught:
+        load_config(str(path), [], "cpu")  # what is wrong for cuda is told here too
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("content", ["a: [", "- 1\n- 2\n", "name: {a: !!python/object/apply:os.system ['true']}"])
 def test_what_is_not_a_space_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "space.yaml"
     path.write_text(content)
     with pytest.raises(UserError):
         load_config(str(path), [])
+
+
+def _space(tmp_path: Path, parameters: str, rest: str = "") -> str:
+    path = tmp_path / "space.yaml"
+    path.write_text(f"objective: {{weights: {{wer: 1}}}}\nparameters:\n{parameters}\n{rest}\n")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ("  a: {target: whisper.modle, values: [base]}", r"parameters\.a\.target=whisper\.modle: no such setting"),
+        ("  a: {target: vllm.cpu_cores, values: [0, 1]}", r"vllm\.cpu_cores=0: allowed is text, in quotes"),
+        ("  a: {target: whisper.beam_size, values: [wide]}", r"whisper\.beam_size=wide: allowed is a whole number"),
+        ("  a: {target: whisper.beam_size, values: [5, 0]}", r"whisper\.beam_size=0: allowed is above 0"),
+        ("  a: {target: whisper.compute_type, values: [int9]}", r"whisper\.compute_type=int9: allowed are default"),
+        ("  a: {target: whisper.model, values: [[base]]}", r"whisper\.model=\['base'\]: allowed is text"),
+        ("  a: {target: vllm.max_num_seqs, low: 1, high: 64}", r"max_num_seqs=1\.0: allowed is a whole number; of a range only with `integer: true`"),
+        ("  a: {target: vllm.enforce_eager, values: [0, 1]}", r"vllm\.enforce_eager=0: allowed are true and false"),
+        ("  a: {target: vllm.extra_args, values: [a]}", r"vllm\.extra_args: allowed is one entry of it"),
+        ("  a: {target: vllm.block_size, values: [16], low: 1, high: 9}", "or a range .* not both"),
+        ("  a: {target: vllm.block_size, values: [16]}\n  b: {target: vllm.block_size, values: [32]}", r"parameters\.a has the same"),
+        ("  a: {target: vllm.block_size, values: [16]}\n  b: {target: vllm.max_num_seqs, values: [3], when: {a: []}}", r"when\.a is empty"),
+    ],
+)
+def test_a_knob_that_reaches_nothing_or_cannot_be_turned_is_refused(tmp_path: Path, parameters: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        check_config(load_config(_space(tmp_path, parameters), []))
+
+
+def test_two_knobs_may_share_a_setting_where_conditions_keep_them_apart(tmp_path: Path) -> None:
+    parameters = (
+        "  a: {target: vllm.enforce_eager, values: [true, false]}\n"
+        "  b: {target: vllm.max_num_seqs, values: [8], when: {a: [true]}}\n"
+        "  c: {target: vllm.max_num_seqs, values: [16], when: {a: [false]}}"
+    )
+    check_config(load_config(_space(tmp_path, parameters), []))
+
+
+def test_a_long_range_is_checked_by_its_ends_and_a_variable_is_text(tmp_path: Path) -> None:
+    parameters = (
+        "  a: {target: vllm.max_num_seqs, low: 1, high: 10000000000, integer: true}\n"
+        "  b: {target: vllm.env.OMP_NUM_THREADS, values: [1, 2]}"
+    )
+    started = time.monotonic()
+    config = load_config(_space(tmp_path, parameters), [])
+    check_config(config)
+    assert time.monotonic() - started < 2
+    assert deployment(config, {"b": 2}).vllm.env == {"OMP_NUM_THREADS": "2"}

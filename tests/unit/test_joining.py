@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
+import time
 from typing import Any
 
 import pytest
 import ray
 
 from tune_gpu.errors import UserError
-from tune_gpu.ray_session import _join
+from tune_gpu.ray_session import _join, _start_local
+from tune_gpu.services.process import start_ticks
 
 _SLOW = """Initialization failure from server:
 Traceback (most recent call last):
@@ -48,3 +52,23 @@ def test_an_address_where_nobody_is_is_not_asked_again(monkeypatch: pytest.Monke
     with pytest.raises(UserError, match=r"\(Could not find any running Ray instance\.\)"):
         _join("auto", {})
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("interrupted", [KeyboardInterrupt(), SystemExit(15)], ids=["Ctrl-C", "Ray's own handler of SIGTERM"])
+def test_what_an_interrupted_start_of_ray_has_started_ends_with_it(monkeypatch: pytest.MonkeyPatch, interrupted: BaseException) -> None:
+    started: list[int] = []
+
+    def init(*_: Any, **__: Any) -> None:
+        server = subprocess.Popen(["sh", "-c", "sleep 60 & echo $!; wait"], stdout=subprocess.PIPE, start_new_session=True)
+        assert server.stdout is not None
+        started.extend((server.pid, int(server.stdout.readline())))
+        raise interrupted
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(KeyboardInterrupt), contextlib.ExitStack() as ending:
+        _start_local(ending)
+    assert len(started) == 2
+    deadline = time.monotonic() + 5
+    while (alive := [pid for pid in started if start_ticks(pid) is not None]) and time.monotonic() < deadline:
+        time.sleep(0.02)  # they have got SIGKILL
+    assert alive == []

@@ -36,6 +36,7 @@ def test_help_shows_how_it_is_called_and_what_the_exit_codes_mean() -> None:
         (["baseline.vllm_memory_util=7"], "baseline.vllm_memory_util=7: allowed: 0.1"),
         (["run.artifacts_dir=/proc/nowhere"], "run.artifacts_dir"),
         (["--resume", "never"], "--resume never: no such run"),
+        (["--resume", ""], "--resume : no such run"),
         (["--resume", "never", "search.seed=1"], "only run.* and ray.* may be overridden"),
         (["ray.address=127.0.0.1:1", "device=cpu"], "ray.address=127.0.0.1:1: nothing answers there"),
     ],

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.preflight.models import LLAMA_8B_CONFIG
-from tune_gpu.config import ExperimentConfig, ParameterSpec
+from tune_gpu.config import ExperimentConfig, ParameterSpec, Services
 from tune_gpu.plan import plan
 from tune_gpu.preflight import Calibration, CalibrationStore, DeviceMemory, UserError, Verdict, card_memory
-from tune_gpu.preflight.space_columns import space_columns
+from tune_gpu.preflight.space_columns import active_columns, is_grid, space_columns
 from tune_gpu.preflight.space_plan import Preflight, find_model, params_of
 from tune_gpu.space import SearchSpace
 
@@ -202,6 +202,36 @@ def test_a_condition_that_does_not_hold_leaves_the_service_s_own_setting(tmp_pat
         assert found.verdict_of(index) is alone.verdict
         assert alone.kv_cache_tokens is not None
         assert found.kv_cache_tokens[index] == pytest.approx(alone.kv_cache_tokens.value, abs=1)
+
+
+def test_of_a_long_range_and_of_too_many_combinations_a_grid_is_planned() -> None:
+    specs = {
+        "a": ParameterSpec(target="vllm.max_num_seqs", low=1, high=10**10, integer=True),
+        "b": ParameterSpec(target="whisper.beam_size", values=[1, 5], when={"a": [777]}),
+        "c": ParameterSpec(target="vllm.max_model_len", values=list(range(1, 2001))),
+        "d": ParameterSpec(target="vllm.max_num_batched_tokens", values=list(range(1, 2001))),
+    }
+    space = SearchSpace.from_specs(specs)
+    columns = space_columns(space)
+    assert is_grid(space)
+    assert {1, 777, 10**10} <= set(columns["a"].tolist())
+    assert set(columns["b"][columns["a"] == 777]) == {1, 5}
+    assert {1, 2000} <= set(columns["c"].tolist()) < set(range(1, 2001))
+    assert 10_000 < len(columns["a"]) <= 100_000
+    many = {f"p{number}": ParameterSpec(target=f"vllm.env.P{number}", values=["0", "1"]) for number in range(30)}
+    assert 10_000 < len(space_columns(SearchSpace.from_specs(many))["p0"]) <= 100_000
+    assert not is_grid(SearchSpace.from_specs({"c": specs["c"]}))
+
+
+def test_two_knobs_of_one_setting_that_conditions_keep_apart_are_one_column() -> None:
+    specs = {
+        "eager": ParameterSpec(target="vllm.enforce_eager", values=[True, False]),
+        "few": ParameterSpec(target="vllm.max_num_seqs", values=[8], when={"eager": [True]}),
+        "many": ParameterSpec(target="vllm.max_num_seqs", values=[16, 32], when={"eager": [False]}),
+    }
+    space = SearchSpace.from_specs(specs)
+    columns = active_columns(space, space_columns(space), Services())
+    assert columns["vllm.max_num_seqs"].tolist() == [8, 16, 32]
 
 
 def test_what_a_start_taught_is_used_by_the_next_plan(tmp_path: Path, model: Path) -> None:

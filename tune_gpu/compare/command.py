@@ -27,6 +27,7 @@ from tune_gpu.finished_run import FinishedRun, read_finished_run
 from tune_gpu.imports import uncollected
 from tune_gpu.redaction import restore_secrets
 from tune_gpu.report.reading import read_winner
+from tune_gpu.terminal import console_of
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -67,7 +68,7 @@ def compare(
 
     Exit codes: 0 compared (whatever the verdict); 1 an arm could not be measured; 2 bad input; 130 interrupted (go on with it).
     """
-    console = Console(stderr=as_json)
+    console = console_of(stderr=as_json)
     try:
         question = _question(run_id, list(overrides), baseline, against, budget_s, rounds)
         content = _compare(console, question, quiet)

@@ -45,7 +45,7 @@ class BlockStore:
         """On disk when this returns."""
         if not self.path.exists():
             write_whole(self.path, json.dumps(self._terms) + "\n")
-        with self.path.open("a") as file:
+        with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(block.as_dict()) + "\n")
             file.flush()
             os.fsync(file.fileno())

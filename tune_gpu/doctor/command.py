@@ -18,6 +18,7 @@ from tune_gpu.doctor.machine import GIB, check_folders, check_limits, check_memo
 from tune_gpu.errors import UserError
 from tune_gpu.report.command import artifacts_dir_of
 from tune_gpu.telemetry.cgroup import memory_group
+from tune_gpu.terminal import console_of
 
 _MARK = {Level.OK: "[green]✓[/]", Level.NOTE: "[yellow]•[/]", Level.FAIL: "[red]✗[/]"}
 
@@ -41,7 +42,7 @@ def doctor(overrides: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"healthy": not failed, "checks": [finding.as_dict() for finding in found]}, indent=2, ensure_ascii=False))
     else:
-        _print(Console(), found, len(failed))
+        _print(console_of(), found, len(failed))
     sys.exit(1 if failed else 0)
 
 

@@ -176,7 +176,7 @@ def read_architecture(folder: str | Path) -> ModelArchitecture:
 
     path = Path(folder).expanduser() / "config.json"
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); allowed: a folder with a model's config.json") from error
     except ValueError as error:

@@ -93,7 +93,7 @@ class CalibrationStore:
             return {}
         known = {item.name for item in fields(Calibration)}
         try:
-            content = json.loads(self.path.read_text())
+            content = json.loads(self.path.read_text(encoding="utf-8"))
             return {key: Calibration(**{k: v for k, v in entry.items() if k in known}) for key, entry in content["measurements"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{self.path}: not a file of calibrations ({error}); move it away and it is measured anew") from error
@@ -116,7 +116,7 @@ class CalibrationStore:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}-")
-            with os.fdopen(handle, "w") as file:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
                 json.dump(content, file, indent=1)
             Path(name).replace(self.path)
         except OSError as error:

@@ -32,7 +32,7 @@ class Card:
 @functools.cache
 def cards() -> dict[str, Card]:
     """The table that ships with the program (`cards.json`)."""
-    content = json.loads(Path(__file__).with_name("cards.json").read_text())
+    content = json.loads(Path(__file__).with_name("cards.json").read_text(encoding="utf-8"))
     return {name: Card(name, float(nvml), float(cuda)) for name, (nvml, cuda) in content.items()}
 
 
@@ -118,7 +118,7 @@ def this_node(cores: set[int] | None = None) -> DeviceMemory:
         memory = psutil.virtual_memory()
         total, available = float(memory.total), float(memory.available)
     else:
-        pages = _meminfo((node / "meminfo").read_text())
+        pages = _meminfo((node / "meminfo").read_text(encoding="utf-8"))
         total = pages["MemTotal"]
         available = sum(pages[key] for key in ("MemFree", "Active(file)", "Inactive(file)", "SReclaimable"))
     limit, usage = _cgroup()
@@ -139,7 +139,7 @@ def _meminfo(text: str) -> dict[str, float]:
 def _cgroup() -> tuple[float | None, float]:
     for limit, usage in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
         with contextlib.suppress(OSError, ValueError):
-            return float((CGROUP_FOLDER / limit).read_text()), float((CGROUP_FOLDER / usage).read_text())
+            return float((CGROUP_FOLDER / limit).read_text(encoding="utf-8")), float((CGROUP_FOLDER / usage).read_text(encoding="utf-8"))
     return None, 0.0
 
 

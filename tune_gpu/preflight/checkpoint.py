@@ -35,7 +35,7 @@ def checkpoint_bytes(folder: Path) -> float | None:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
-            size = _size(json.loads(index.read_text()).get("metadata", {}).get("total_size"))
+            size = _size(json.loads(index.read_text(encoding="utf-8")).get("metadata", {}).get("total_size"))
         except _NOT_A_HEADER:
             size = 0
         if size:

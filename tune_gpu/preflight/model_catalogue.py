@@ -20,7 +20,7 @@ _FAMILIES = (  # vocabulary of a family, where only the name is known
 @functools.cache
 def catalogue() -> dict[str, dict[str, Any]]:
     """The table that ships with the program: name -> the facts of its config.json (`known_models.json`)."""
-    return dict(json.loads((Path(__file__).with_name("known_models.json")).read_text()))
+    return dict(json.loads((Path(__file__).with_name("known_models.json")).read_text(encoding="utf-8")))
 
 
 def known_model(name: str) -> dict[str, Any] | None:

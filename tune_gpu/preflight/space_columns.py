@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tune_gpu.space import Parameter, SearchSpace
+from tune_gpu.steps import Steps
 
 CONTINUOUS_POINTS = 11
-"""A continuous parameter is planned at this many points."""
+"""A continuous parameter is planned at this many points, and so is a range in more steps than are gone through."""
+MOST = 1_000_000
+"""Rows; of a larger space a grid is planned, of at most `GRID`."""
+GRID = 100_000
 
 
 def space_columns(space: SearchSpace) -> dict[str, np.ndarray]:
-    """Every configuration: the parameters' values by name, null where one is not active. A continuous one stands at `CONTINUOUS_POINTS` points."""
-    points = {name: _points(parameter) for name, parameter in space.parameters.items()}
+    """Every configuration: the parameters' values by name, null where one is not active. A continuous one stands at `CONTINUOUS_POINTS` points,
+    and of what would be more than `MOST` rows there is a grid of at most `GRID`."""
+    points = _thinned({name: _points(parameter) for name, parameter in space.parameters.items()}, _named(space))
     if not points:
         return {}
     lengths = [len(values) for values in points.values()]
@@ -29,9 +36,63 @@ def space_columns(space: SearchSpace) -> dict[str, np.ndarray]:
     return {name: _column(points[name], places[name][kept], active[name][kept]) for name in points}
 
 
+def is_grid(space: SearchSpace) -> bool:
+    """Whether the columns are a grid through the space instead of all of it."""
+    ranges = [parameter.values for parameter in space.parameters.values()]
+    return any(values is None or _is_long(values) for values in ranges) or math.prod(map(len, filter(None, ranges))) > MOST
+
+
+def _named(space: SearchSpace) -> dict[str, set[int]]:
+    """Of each parameter: where the values stand that conditions name."""
+    named: dict[str, set[int]] = {name: set() for name in space.parameters}
+    for parameter in space.parameters.values():
+        for parent, wanted in parameter.when:
+            named[parent] |= {place for value in wanted if (place := space.parameters[parent].place(value)) is not None}
+    return named
+
+
+def _thinned(points: dict[str, Sequence[Any]], named: dict[str, set[int]]) -> dict[str, tuple[Any, ...]]:
+    """Of a long range `CONTINUOUS_POINTS`, and where all would be too many combinations fewer of each, evenly. What a condition names stays."""
+    places = {name: _places(values, CONTINUOUS_POINTS if _is_long(values) else len(values), named[name]) for name, values in points.items()}
+    if _combinations(places) <= MOST:
+        return {name: tuple(points[name][place] for place in kept) for name, kept in places.items()}
+    most = max(map(len, places.values()))
+    while most > 2 and _combinations(places) > GRID:
+        most = max(2, int(most * 0.9))
+        places = {name: _places(points[name], min(most, len(kept)), named[name]) for name, kept in places.items()}
+    for name in reversed(places):  # dozens of parameters
+        if _combinations(places) > GRID:
+            places[name] = places[name][:1]
+    return {name: tuple(points[name][place] for place in kept) for name, kept in places.items()}
+
+
+def _combinations(lists: Mapping[str, Sequence[Any]]) -> int:
+    return math.prod(map(len, lists.values()))
+
+
+def _places(values: Sequence[Any], most: int, named: set[int]) -> list[int]:
+    """So many places among the values, evenly (in the logarithm, in a range in it), and those that are named."""
+    if len(values) <= most:
+        return list(range(len(values)))
+    shares = np.linspace(0.0, 1.0, most)
+    places = values.nearest(shares) if isinstance(values, Steps) else np.rint(shares * (len(values) - 1))
+    return sorted({*map(int, places), *named})
+
+
+def _is_long(values: Sequence[Any] | None) -> bool:
+    return isinstance(values, Steps) and values.many
+
+
 def active_columns(space: SearchSpace, columns: dict[str, np.ndarray], services: Any) -> dict[str, np.ndarray]:
     """By target (`vllm.max_model_len`): the same, with the services' own setting where a parameter is not active."""
-    return {parameter.target: _with_own_setting(columns[name], parameter, services) for name, parameter in space.parameters.items()}
+    knobs: dict[str, tuple[Parameter, np.ndarray]] = {}
+    for name, parameter in space.parameters.items():
+        values = columns[name]
+        if parameter.target in knobs:  # conditions keep the two apart
+            other = knobs[parameter.target][1]
+            values = np.where([value is None for value in values], other, values)
+        knobs[parameter.target] = parameter, values
+    return {target: _with_own_setting(values, parameter, services) for target, (parameter, values) in knobs.items()}
 
 
 def _with_own_setting(values: np.ndarray, parameter: Parameter, services: Any) -> np.ndarray:
@@ -46,9 +107,9 @@ def _with_own_setting(values: np.ndarray, parameter: Parameter, services: Any) -
     return _numbers(filled.tolist(), filled)
 
 
-def _points(parameter: Parameter) -> tuple[Any, ...]:
+def _points(parameter: Parameter) -> Sequence[Any]:
     if parameter.values is not None:
-        return tuple(parameter.values)
+        return parameter.values
     spread = np.geomspace if parameter.log else np.linspace
     return tuple(float(value) for value in spread(parameter.low, parameter.high, CONTINUOUS_POINTS))
 

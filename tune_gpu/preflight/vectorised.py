@@ -191,7 +191,7 @@ def _with(vllm: VllmSettings, whisper: WhisperSettings | None, values: Mapping[s
         if key.startswith("extra_args."):
             extra[key.removeprefix("extra_args.")] = value
         elif key.startswith("env."):
-            env[key.removeprefix("env.")] = value
+            env[key.removeprefix("env.")] = str(value)
         else:
             (engine if service == "vllm" else listener)[key] = value
     return replace(vllm, **engine, extra_args=extra, env=env), None if whisper is None else replace(whisper, **listener)

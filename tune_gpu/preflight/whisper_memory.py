@@ -38,6 +38,8 @@ _SHAPES = {
     "distil-medium": WhisperShape(394.4e6, 1024, 24, 2, 16), "distil-small": WhisperShape(166.1e6, 768, 12, 4, 12),
 }
 _BYTES = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0, "int16": 2.0, "int8": 1.0, "int8_float32": 1.0, "int8_float16": 1.0, "int8_bfloat16": 1.0}
+COMPUTE_TYPES = ("default", "auto", *_BYTES)
+"""CTranslate2's."""
 
 
 def whisper_shape(model: str) -> WhisperShape | None:
@@ -59,7 +61,7 @@ def whisper_mib(settings: WhisperSettings, device_kind: str, batch: int = 1) -> 
     if kind in ("default", "auto"):
         kind = "float16" if device_kind == "cuda" else "float32"
     if kind not in _BYTES:
-        raise UserError(f"whisper.compute_type={settings.compute_type}: allowed are default, auto, {', '.join(_BYTES)}")
+        raise UserError(f"whisper.compute_type={settings.compute_type}: allowed are {', '.join(COMPUTE_TYPES)}")
     if settings.beam_size < 1:
         raise UserError(f"whisper.beam_size={settings.beam_size}: allowed is 1 or more")
     shape = whisper_shape(settings.model)

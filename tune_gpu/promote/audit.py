@@ -27,7 +27,7 @@ class Audit:
     def __call__(self, step: str, outcome: str = "ok", **more: Any) -> None:
         """One step, done or not."""
         line = {"at": now(), "user": _user(), "pid": os.getpid(), **self._about, "step": step, "outcome": outcome, **more}
-        with self._path.open("a") as file:
+        with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())

@@ -74,7 +74,7 @@ def write_bundle(
         "versions": versions(),
         "files": {name: {"destination": str(path), "sha256": digest(content)} for name, (path, content) in bundle.files.items()},
         "before": {str(path): digest(before[name]) for name, (path, _) in bundle.files.items()},
-        "review": {name: digest((folder / name).read_text()) for name in ("changes.diff", "rollback.sh", "gate.json")},
+        "review": {name: digest((folder / name).read_text(encoding="utf-8")) for name in ("changes.diff", "rollback.sh", "gate.json")},
     }
     write_whole(folder / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
     return manifest

@@ -30,6 +30,7 @@ from tune_gpu.promote.installed import Installation
 from tune_gpu.promote.render import services_of
 from tune_gpu.promote.watch import Expected, Watcher
 from tune_gpu.redaction import restore_secrets
+from tune_gpu.terminal import console_of
 from tune_gpu.workload.audio import load_utterances
 
 _PATIENCE = 1_000_000
@@ -78,7 +79,7 @@ def promote(
     Exit codes: 0 written, applied or rolled back as asked; 1 the gate refused (each condition not met is named); 2 bad input;
     3 applied, fell short, and rolled back; 4 rolled back, but something that served before does not answer; 130 interrupted.
     """
-    console = Console(stderr=as_json)
+    console = console_of(stderr=as_json)
     if run_id is not None and "=" in run_id:
         overrides, run_id = (run_id, *overrides), None
     given = [*overrides, *([f"promote.target={target}"] if target else []), *([f"promote.soak_s={soak_s}"] if soak_s else [])]
@@ -131,7 +132,7 @@ def _promote(console: Console, run_id: str, overrides: list[str], out: str | Non
         verdict |= {} if refused and not any(condition.name == "soak" for condition in found) else {"soak": soak}
         _write_verdict(folder, verdict)
     if as_json:
-        click.echo((folder / "gate.json").read_text())
+        click.echo((folder / "gate.json").read_text(encoding="utf-8"))
     if refused:
         unmet = ", ".join(condition.name for condition in found if not condition.holds)
         console.print(f"refused: {unmet}; nothing was deployed", style="red", highlight=False, soft_wrap=True)

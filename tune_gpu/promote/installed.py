@@ -29,7 +29,7 @@ def digest(content: str | None) -> str | None:
 def text_of(path: Path) -> str | None:
     """A file's text; null if there is none. Raises UserError for what cannot be read."""
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:

@@ -59,7 +59,7 @@ class ProcessSupervisor:
         if not path.exists():
             return
         try:
-            spec = json.loads(path.read_text())
+            spec = json.loads(path.read_text(encoding="utf-8"))
             env = os.environ | _read_env(Path(spec["env_file"]))
             cores = ["taskset", "-c", ",".join(map(str, spec["cores"]))] if spec["cores"] else []
             with (self._folder / f"{unit}.log").open("wb") as log:
@@ -109,7 +109,7 @@ class ProcessSupervisor:
     def _pid(self, unit: str) -> int | None:
         """Its leader, if that very process still runs."""
         try:
-            known = json.loads((self._folder / f"{unit}.pid").read_text())
+            known = json.loads((self._folder / f"{unit}.pid").read_text(encoding="utf-8"))
             pid, ticks = int(known["pid"]), known["start_ticks"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -118,7 +118,7 @@ class ProcessSupervisor:
 
 def _read_env(path: Path) -> dict[str, str]:
     found = {}
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         name, equals, value = line.partition("=")
         if equals and not line.startswith("#"):
             found[name] = "".join(shlex.split(value)) if value else ""

@@ -1,0 +1,27 @@
+"""Output that goes elsewhere than to a modern terminal."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+def ask(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """`tune-gpu` with its output in a pipe."""
+    environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"} | variables
+    return subprocess.run([sys.executable, "-m", "tune_gpu.cli", *arguments], env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(("arguments", "encoding"), [(("plan", "--gpu", "T4"), "ascii"), (("compare", "--help"), "latin-1")])
+def test_a_terminal_without_the_characters_shows_others_in_their_place(arguments: tuple[str, ...], encoding: str) -> None:
+    done = ask(*arguments, PYTHONIOENCODING=encoding)
+    assert done.returncode == 0, done.stderr
+    assert "?" in done.stdout
+
+
+def test_a_pipe_has_no_width_unless_it_is_given_one() -> None:
+    assert "vllm_memory_util" in ask("plan", "device=cpu").stdout
+    assert "vllm_memory_util" not in ask("plan", "device=cpu", COLUMNS="40").stdout.split("\n", 1)[1]

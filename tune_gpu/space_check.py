@@ -1,0 +1,108 @@
+"""What can be known to be wrong with a space before anything is planned or started: knobs that reach nothing, and values that no service takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from tune_gpu.candidate import deployment
+from tune_gpu.config import ExperimentConfig, VllmSettings, WhisperSettings
+from tune_gpu.errors import UserError
+from tune_gpu.preflight.whisper_memory import COMPUTE_TYPES
+from tune_gpu.space import Parameter, SearchSpace
+from tune_gpu.steps import Steps
+
+_HINTS = {"vllm": get_type_hints(VllmSettings), "whisper": get_type_hints(WhisperSettings)}
+_AT_LEAST_ONE = ("vllm.max_num_seqs", "vllm.max_num_batched_tokens", "vllm.block_size", "vllm.tensor_parallel_size", "whisper.beam_size",
+                 "whisper.num_workers", "whisper.batch_size")  # fmt: skip
+
+
+def check_space(config: ExperimentConfig) -> SearchSpace:
+    """The space of a configuration, checked with its baseline and the settings that its parameters are written over. Raises UserError."""
+    space = SearchSpace.from_specs(config.parameters)
+    for parameter in space.parameters.values():
+        for number, value in enumerate(values_to_check(parameter)):
+            if not number:
+                deployment(config, {parameter.name: value})  # its target is a setting
+            check_setting(parameter.target, value, f"parameters.{parameter.name}: ")
+    _check_targets(space)
+    for target in (*_AT_LEAST_ONE, "vllm.gpu_memory_utilization", "whisper.compute_type"):
+        service, _, key = target.partition(".")
+        check_setting(target, getattr(getattr(config.services, service), key), "services.")
+    if config.baseline:
+        try:
+            space.check(config.baseline)
+        except UserError as error:
+            raise UserError(f"baseline.{error}") from error
+    return space
+
+
+def values_to_check(parameter: Parameter) -> Iterator[Any]:
+    """Every value that is listed; of a range its ends: what lies between is as right as they are."""
+    if parameter.values is None:
+        yield from (parameter.low, parameter.high)
+    elif isinstance(parameter.values, Steps):
+        yield from (parameter.values[0], parameter.values[-1])
+    else:
+        yield from parameter.values
+
+
+def settings_in_use(config: ExperimentConfig, space: SearchSpace, target: str) -> list[Any]:
+    """Every value that a setting may have in this experiment: those of its knobs, and its own unless one knob always replaces it."""
+    knobs = [parameter for parameter in space.parameters.values() if parameter.target == target]
+    service, _, key = target.partition(".")
+    own = [] if any(not knob.when for knob in knobs) else [getattr(getattr(config.services, service), key)]
+    return own + [value for knob in knobs for value in values_to_check(knob)]
+
+
+def check_setting(target: str, value: Any, where: str = "") -> None:
+    """Raises UserError for a value that the setting cannot take: of another type, or of its type and impossible."""
+    service, _, key = target.partition(".")
+    if target == "vllm.gpu_memory_utilization":
+        _check_share(where + target, value)
+    if key in _HINTS[service]:  # what lies below `extra_args` and `env` is vLLM's to judge
+        _check_type(where + target, _HINTS[service][key], value)
+    if value is not None and target in _AT_LEAST_ONE and value < 1:
+        raise UserError(f"{where}{target}={value}: allowed is above 0")
+    if target == "whisper.compute_type" and value not in COMPUTE_TYPES:
+        raise UserError(f"{where}{target}={value}: allowed are {', '.join(COMPUTE_TYPES)}")
+
+
+def _check_share(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise UserError(f"{name}={value}: allowed is a number above 0 and at most 1")
+    if not 0 < value <= 1:
+        raise UserError(f"{name}={value:g}: allowed is above 0 and at most 1")
+
+
+def _check_type(name: str, hint: Any, value: Any) -> None:
+    kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    kind = next(each for each in kinds if each is not type(None))
+    if value is None and type(None) in kinds:
+        return
+    if kind is bool and not isinstance(value, bool):
+        raise UserError(f"{name}={value}: allowed are true and false")
+    if kind is str and not isinstance(value, str):
+        raise UserError(f"{name}={value}: allowed is text, in quotes where YAML takes it for something else")
+    if kind is int and (isinstance(value, bool) or not isinstance(value, int)):
+        ranged = "; of a range only with `integer: true`" if isinstance(value, float) else ""
+        raise UserError(f"{name}={value}: allowed is a whole number{ranged}")
+    if kind is float and (isinstance(value, bool) or not isinstance(value, (int, float))):
+        raise UserError(f"{name}={value}: allowed is a number")
+    if get_origin(kind) is dict:
+        raise UserError(f"{name}: allowed is one entry of it, {name}.NAME")
+
+
+def _check_targets(space: SearchSpace) -> None:
+    """Two knobs on one setting: the later would hide the earlier, and one deployment would count as several configurations."""
+    for one, other in combinations(space.parameters.values(), 2):
+        if one.target == other.target and not _apart(one, other):
+            raise UserError(f"parameters.{other.name}.target={other.target}: parameters.{one.name} has the same; allowed only where their `when` keeps them apart")
+
+
+def _apart(one: Parameter, other: Parameter) -> bool:
+    """Whether a condition of one excludes a condition of the other."""
+    wanted = dict(other.when)
+    return any(parent in wanted and not any(value in wanted[parent] for value in values) for parent, values in one.when)

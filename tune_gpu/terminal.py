@@ -1,0 +1,36 @@
+"""Where output goes: a terminal as wide as it is, or a file or pipe, which has no width."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import Any
+
+import click
+from rich.console import Console
+
+_WIDE = 240
+"""Of what is no terminal: Rich would take 80 columns, and break or cut names and numbers that a program or a reader looks for."""
+
+
+def console_of(stderr: bool = False) -> Console:
+    """Standard output or error; COLUMNS is its width where it is set."""
+    stream = sys.stderr if stderr else sys.stdout
+    wide = not stream.isatty() and not os.environ.get("COLUMNS", "").isdigit()
+    return Console(stderr=stderr, width=_WIDE if wide else None)
+
+
+def tolerate_encoding() -> None:
+    """A terminal or a log that has no `±` or `…` shows a question mark in its place: a character is no reason for a run to end."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+class Program(click.Group):
+    """The commands of a program."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        tolerate_encoding()
+        return super().main(*arguments, **options)
