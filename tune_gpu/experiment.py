@@ -21,13 +21,14 @@ from tune_gpu.confirmation import Confirmation, confirm_run
 from tune_gpu.devices import DeviceChoice
 from tune_gpu.errors import UserError
 from tune_gpu.full_disk import StopWhenUnwritable, unwritable, why_unwritable
+from tune_gpu.journal import replay
 from tune_gpu.live import Progress
 from tune_gpu.mirror import Mirror
 from tune_gpu.ray_client import courier, through_client
 from tune_gpu.refusals import Refusals
 from tune_gpu.resources import arena_resources, concurrency, trial_resources
 from tune_gpu.retries import LOST, Cause
-from tune_gpu.rzero import RZeroScheduler, RZeroSearch, replay
+from tune_gpu.rzero import RZeroScheduler, RZeroSearch
 from tune_gpu.space import SearchSpace
 from tune_gpu.summary import standing_of, summarise_run, winner_of
 from tune_gpu.telemetry.neighbours import Neighbours, neighbours_on

@@ -1,0 +1,120 @@
+"""R-Zero as Ray Tune's scheduler (see `rzero.py`): it stops the losers of a race between windows."""
+
+# ruff: noqa: ARG002 - Ray names the arguments of its hooks
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from tune_gpu.errors import UserError
+from tune_gpu.search.racing import Estimate, has_lost, winner
+from tune_gpu.tournament import Candidate
+from tune_gpu.tune_search import RZeroSearch
+
+if TYPE_CHECKING:
+    from ray.tune.execution.tune_controller import TuneController
+    from ray.tune.experiment import Trial
+
+
+class RZeroScheduler(FIFOScheduler):
+    """Stops the losers of a race between windows.
+
+    After each report a trial is compared with the others of its generation, running or ended, and with the best of the generations
+    before. It is stopped as soon as as many of them as survive are shown to be better (Welch's test; see `search/racing.py`); what is
+    close goes on to its last window. A trial must report `stderr` and `n_windows` beside the metric, and what it has reported when it
+    is stopped is its result. The baseline is never stopped: everything is compared with it in the end.
+
+    Args:
+        search: whose candidates race.
+        min_windows: nobody is stopped before.
+        alpha: the probability at which a candidate that is no worse may be stopped at one look.
+        window_budget: once so many windows have been reported in the whole search, nobody gets more than `min_windows`.
+
+    Raises:
+        UserError: a searcher that is no RZeroSearch (what wraps one will do), fewer than 2 windows (one has no uncertainty), an alpha outside (0, 0.5), or a budget below 1.
+    """
+
+    def __init__(self, search: RZeroSearch, *, min_windows: int = 2, alpha: float = 0.05, window_budget: int | None = None) -> None:
+        super().__init__()
+        search = _unwrapped(search)
+        if not isinstance(search, RZeroSearch):
+            raise UserError(f"RZeroScheduler wants the RZeroSearch whose candidates race, not {type(search).__name__}; use another scheduler of Tune's")
+        for name, value in (("min_windows", min_windows), ("alpha", alpha), ("window_budget", window_budget or 1)):
+            if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+                raise UserError(f"{name}={value!r}: allowed is a number")
+        if min_windows < 2:
+            raise UserError(f"min_windows={min_windows}: allowed is 2 or more, for one window has no uncertainty")
+        if not 0.0 < alpha < 0.5:
+            raise UserError(f"alpha={alpha}: allowed is above 0 and below 0.5")
+        if window_budget is not None and window_budget < 1:
+            raise UserError(f"window_budget={window_budget}: allowed is 1 or more")
+        self._search, self._min_windows, self._alpha, self._budget = search, min_windows, alpha, window_budget
+        self._racing: dict[str, tuple[Candidate, Estimate]] = {}
+        self.stopped: list[str] = []
+        """Ids of the candidates that lost their race."""
+
+    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
+        """The searcher knows the metric."""
+        return True
+
+    def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
+        """Raises UserError where Tune does not search with this one's RZeroSearch: nothing would ever race."""
+        if (found := _unwrapped(tune_controller.search_alg)) is not self._search:
+            raise UserError(f"RZeroScheduler: Tune searches with another {type(found).__name__}; give TuneConfig(search_alg=...) the RZeroSearch that it was made with")
+        super().on_trial_add(tune_controller, trial)
+
+    def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
+        """One more window of a trial: go on, or stop."""
+        candidate, outcome = self._search.candidate_of(trial.trial_id), self._search.read(result)
+        if candidate is None or outcome.fitness is None:
+            return TrialScheduler.CONTINUE
+        estimate = Estimate(outcome.fitness, outcome.stderr, outcome.n_windows)
+        self._racing[trial.trial_id] = (candidate, estimate)
+        if result.get("done") or estimate.n_windows < self._min_windows or candidate.origin == "baseline":
+            return TrialScheduler.CONTINUE
+        spent = self._budget is not None and self._reported() >= self._budget
+        if not spent and not has_lost(estimate, self._rivals(candidate), self._search.tournament.settings.survivors, self._alpha):
+            return TrialScheduler.CONTINUE
+        self.stopped.append(candidate.candidate_id)
+        return TrialScheduler.STOP
+
+    def _reported(self) -> int:
+        """Windows so far, in earlier experiments and before a restore too: Tune keeps nothing of a scheduler."""
+        ended = [result.n_windows for _, result in self._search.tournament.history if result.fitness is not None]
+        return sum(ended) + sum(estimate.n_windows for _, estimate in self._racing.values())
+
+    def _rivals(self, candidate: Candidate) -> list[Estimate]:
+        """The others of its generation, and the best of those before (unless that is measured again in this one)."""
+        key = self._search.tournament.space.key
+        ended = [(other, Estimate(r.fitness, r.stderr, max(1, r.n_windows))) for other, r in self._search.tournament.history if r.fitness is not None]
+        running = [pair for pair in self._racing.values() if pair[0].generation == candidate.generation]
+        peers = [pair for pair in (*ended, *running) if pair[0].generation == candidate.generation]
+        before = {other.candidate_id: (other, estimate) for other, estimate in ended if other.generation < candidate.generation}
+        champion = winner({candidate_id: estimate for candidate_id, (_, estimate) in before.items()})
+        if champion is not None:
+            best = before[str(champion)]
+            peers += [best] if all(key(other.params) != key(best[0].params) for other, _ in peers) else []
+        own = key(candidate.params)
+        return [estimate for other, estimate in peers if other.candidate_id != candidate.candidate_id and key(other.params) != own]
+
+    def on_trial_complete(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> None:
+        """From now on the tournament knows it."""
+        self._racing.pop(trial.trial_id, None)
+
+    def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
+        """It races no more."""
+        self._racing.pop(trial.trial_id, None)
+
+    def on_trial_remove(self, tune_controller: TuneController, trial: Trial) -> None:
+        """It races no more."""
+        self._racing.pop(trial.trial_id, None)
+
+
+def _unwrapped(search: Any) -> Any:
+    """What a `ConcurrencyLimiter` or a `Repeater`, say, stands before."""
+    while not isinstance(search, RZeroSearch) and hasattr(search, "searcher"):
+        search = search.searcher
+    return search
