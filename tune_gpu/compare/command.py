@@ -71,7 +71,8 @@ def compare(
     console = console_of(stderr=as_json)
     try:
         question = _question(run_id, list(overrides), baseline, against, budget_s, rounds)
-        content = _compare(console, question, quiet)
+        with question.run.folder.held():
+            content = _compare(console, question, quiet)
     except UserError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
