@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import sys
 from typing import Any
@@ -34,3 +35,13 @@ class Program(click.Group):
     def main(self, *arguments: Any, **options: Any) -> Any:
         tolerate_encoding()
         return super().main(*arguments, **options)
+
+
+class Finite(click.FloatRange):
+    """A number in a range that NaN and infinity, which Python reads as numbers, are not in."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return found

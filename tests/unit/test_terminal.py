@@ -7,6 +7,9 @@ import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
+
+from tune_gpu.cli import main
 
 
 def ask(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -25,3 +28,10 @@ def test_a_terminal_without_the_characters_shows_others_in_their_place(arguments
 def test_a_pipe_has_no_width_unless_it_is_given_one() -> None:
     assert "vllm_memory_util" in ask("plan", "device=cpu").stdout
     assert "vllm_memory_util" not in ask("plan", "device=cpu", COLUMNS="40").stdout.split("\n", 1)[1]
+
+
+@pytest.mark.parametrize("arguments", [("compare", "x", "--budget-s", "nan"), ("promote", "x", "--soak-s", "inf")])
+def test_a_number_that_is_not_finite_is_refused(arguments: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 2
+    assert "is not a finite number" in done.output

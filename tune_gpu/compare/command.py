@@ -27,7 +27,7 @@ from tune_gpu.finished_run import FinishedRun, read_finished_run
 from tune_gpu.imports import uncollected
 from tune_gpu.redaction import restore_secrets
 from tune_gpu.report.reading import read_winner
-from tune_gpu.terminal import console_of
+from tune_gpu.terminal import Finite, console_of
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -36,7 +36,7 @@ from tune_gpu.terminal import console_of
 @click.option("--baseline", metavar="KEY=VALUE,…", help="What runs today, where it is not the run's own baseline (parameters that differ).")
 @click.option("--against", metavar="RUN_ID|KEY=VALUE,…", help="Compare with another run's winner, or with the winner so changed, instead.")
 @click.option(
-    "--budget-s", type=click.FloatRange(min=0, min_open=True), default=1800.0, show_default=True, help="Ends here without a verdict."
+    "--budget-s", type=Finite(min=0, min_open=True), default=1800.0, show_default=True, help="Ends here without a verdict."
 )
 @click.option("--rounds", type=click.IntRange(min=2, max=500), help="At most so many rounds (default: confirm.max_rounds).")
 @click.option("--json", "as_json", is_flag=True, help="Print comparison.json on standard output, and progress on standard error.")
@@ -71,7 +71,8 @@ def compare(
     console = console_of(stderr=as_json)
     try:
         question = _question(run_id, list(overrides), baseline, against, budget_s, rounds)
-        content = _compare(console, question, quiet)
+        with question.run.folder.held():
+            content = _compare(console, question, quiet)
     except UserError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)

@@ -30,7 +30,7 @@ from tune_gpu.promote.installed import Installation
 from tune_gpu.promote.render import services_of
 from tune_gpu.promote.watch import Expected, Watcher
 from tune_gpu.redaction import restore_secrets
-from tune_gpu.terminal import console_of
+from tune_gpu.terminal import Finite, console_of
 from tune_gpu.workload.audio import load_utterances
 
 _PATIENCE = 1_000_000
@@ -42,7 +42,7 @@ OK, REFUSED, ROLLED_BACK, NOT_SERVING = 0, 1, 3, 4
 @click.argument("overrides", nargs=-1)
 @click.option("--out", metavar="FOLDER", help="Where to write (default: artifacts/promotions/<experiment>/<run_id>).")
 @click.option(
-    "--soak-s", type=click.FloatRange(min=0, min_open=True), help="How long the winner is held under load (default: promote.soak_s)."
+    "--soak-s", type=Finite(min=0, min_open=True), help="How long the winner is held under load (default: promote.soak_s)."
 )
 @click.option("--target", type=click.Choice(["systemd", "process"]), help="Where services run (default: promote.target).")
 @click.option("--apply", "apply_", is_flag=True, help="Install what was written, restart, watch; rolls back by itself when it falls short.")
