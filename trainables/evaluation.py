@@ -38,6 +38,8 @@ from tune_gpu.workload.window import WindowResult, run_window, warm_up
 
 _RETURNED_TOLERANCE_MIB = 256.0
 _END_TOLD_S = 1.0
+_CUT_OFF = ("connection", "truncated_stream")
+"""Errors of a request whose server may have died: before it answered, or in the middle of its answer."""
 
 
 class Evaluator:
@@ -361,7 +363,7 @@ class Evaluator:
 
     def _raise_if_lost(self, errors: Sequence[str | None] = ()) -> None:
         """A service that was killed closes its connections some milliseconds before its guard has told its end: where some broke, that is awaited."""
-        broken = any(error and "connection" in error for error in errors)
+        broken = any(error and any(sign in error for sign in _CUT_OFF) for error in errors)
         deadline = time.monotonic() + (_END_TOLD_S if broken else 0.0)
         while not (failure := self._failure()) and time.monotonic() < deadline:
             time.sleep(0.02)
