@@ -258,6 +258,28 @@ def test_as_long_as_all_measure_the_same_what_follows_is_drawn_at_random() -> No
     assert np.mean(at_the_edge) < 0.45
 
 
+def at_an_edge(outcomes: list[float | None], places: range) -> float:
+    """Share of the values that are the first or the last of their parameter, in these places of searches whose results are these."""
+    edges = []
+    for seed in range(12):
+        tournament = new(seed=seed, space=GRID)
+        for place in range(places.stop):
+            candidate = tournament.ask()
+            assert candidate is not None
+            edges += [value in (0, 7) for value in candidate.params.values()] if place in places else []
+            told = outcomes[place % len(outcomes)]
+            tournament.tell(candidate.candidate_id, Result("failed") if told is None else Result("ok", told))
+    return float(np.mean(edges))
+
+
+def test_corners_are_left_after_two_equal_measurements_or_two_failures() -> None:
+    """A quarter of what is drawn at random is at an edge, and most of what lies far from all others."""
+    assert at_an_edge([1.0, 2.0, 3.0, 4.0, 5.0], range(2, 5)) > 0.6
+    assert at_an_edge([1.0, 2.0, None, 3.0, 4.0, 5.0], range(3, 6)) > 0.6, "one failure among others says little"
+    assert at_an_edge([1.0, 1.0, 1.0, 1.0, 1.0], range(2, 5)) < 0.4
+    assert at_an_edge([1.0, None, 2.0, None, 3.0, 4.0], range(4, 6)) < 0.4
+
+
 def within_a_band(params: Any) -> float | None:
     """It runs only (12 % do) where no value is near an end of its range, and none far from the others."""
     values = list(params.values())
