@@ -26,8 +26,6 @@ _SEVERAL = 4
 _FEASIBILITY_ROWS = 200
 _FEWEST = 2
 """Where most fail, so many measurements are enough for the surrogate: what it says of failures matters more than what it says of the rest."""
-_FAILURES = 2
-"""So many among the first proposals say that the next corner may fail too."""
 _EQUAL = 2
 """So many measurements, if they are equal, say that they lie on a plateau."""
 
@@ -38,7 +36,7 @@ class GuidedOptions:
 
     spread: int = 6
     """Outcomes before the surrogate speaks, all of them measurements unless most fail; until then proposals lie far from each other (ranges,
-    and where two fail or measure the same: are drawn at random)."""
+    and where most fail, or all measure the same: are drawn at random)."""
     spread_pool: int = 256
     """Random draws of which an early proposal is the one furthest from all others."""
     random_pool: int = 800
@@ -221,9 +219,9 @@ class Guided:
 
     def _early(self, pool: Array) -> Array:
         """Far from what is known is good in a table; where parameters are continuous it is a corner, and those are seldom good. Corners are also
-        where most constraints are broken: when most has failed, or two have, a draw at random, in proportion to the chance that it runs (Gumbel's
-        trick). And corners of a plateau teach nothing: after two measurements that are equal any draw."""
-        if self._known.most_failed or self._known.failed >= _FAILURES:
+        where most constraints are broken: when most has failed, a draw at random, in proportion to the chance that it runs (Gumbel's trick). And
+        corners of a plateau teach nothing: after two measurements that are equal any draw."""
+        if self._known.most_failed:
             self._learn_what_runs()
             return self._committee.log_probability_to_run(pool) + self._rng.gumbel(size=len(pool))
         known = self._known.taken()
