@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -295,4 +296,15 @@ def test_a_file_that_is_no_landscape_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.json"
     path.write_text("{}")
     with pytest.raises(UserError, match="expected JSON with tune_params_keys"):
+        load(str(path))
+
+
+@pytest.mark.parametrize(("names", "rows", "said"), [
+    (["a", "a"], [{"a": 1}, {"a": 2}], 'tune_params_keys: "a" twice'),
+    (["a", "b"], [{"a": 1, "b": "x"}, {"a": 2, "b": "x"}, {"a": 1, "b": "x"}], 'cache: {"a": 1, "b": "x"} twice'),
+])
+def test_a_parameter_or_a_configuration_that_is_there_twice_is_said(tmp_path: Path, names: list[str], rows: list[dict[str, Any]], said: str) -> None:
+    path = tmp_path / "twice.json"
+    path.write_text(json.dumps({"tune_params_keys": names, "cache": {str(i): row | {"time": 1.0 + i} for i, row in enumerate(rows)}}))
+    with pytest.raises(UserError, match=re.escape(said)):
         load(str(path))

@@ -21,7 +21,7 @@ import json
 import math
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,8 @@ def _kernel(name: str, data: dict[str, Any]) -> Landscape:
     names = data["tune_params_keys"]
     rows = [(tuple(entry[key] for key in names), _number(entry.get(objective))) for entry in data["cache"].values()]
     _require_distinct(names, [key for key, _ in rows])
+    _require_once("tune_params_keys", names)
+    _require_once("cache", [dict(zip(names, key, strict=True)) for key, _ in rows])
     return _table(name, name.split("_")[0], names, dict(rows))
 
 
@@ -100,6 +102,16 @@ def _require_distinct(names: list[str], keys: Iterable[Key]) -> None:
         if both := flags & {value for value in column if not isinstance(value, bool)}:
             flag = min(both)
             raise UserError(f"parameter {name}: both {json.dumps(bool(flag))} and {int(flag)}, which count as the same value; allowed is one of them")
+
+
+def _require_once(what: str, members: Sequence[Any]) -> None:
+    """Raises UserError for one that is there again: of two costs of a configuration neither is the one."""
+    known = set()
+    for member in members:
+        text = json.dumps(member, default=str)
+        if text in known:
+            raise UserError(f"{what}: {text} twice; allowed is each once")
+        known.add(text)
 
 
 def _made_up(name: str) -> Landscape:
