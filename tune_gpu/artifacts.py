@@ -91,13 +91,12 @@ class RunFolder:
         """
         handle = os.open(self.path, os.O_RDONLY)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            raise UserError(f"{self.run_id}: another process is at it; wait for its end: tune-gpu status") from None
-        except OSError:
-            pass
-        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"{self.run_id}: another process is at it; wait for its end: tune-gpu status") from None
+            except OSError:
+                pass
             yield
         finally:
             os.close(handle)

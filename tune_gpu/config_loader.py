@@ -130,9 +130,8 @@ def check_config(config: ExperimentConfig) -> None:
     check_port_range(config.run.port_range)
     free_port(config.run.port_range)
     _check_writable(Path(config.run.artifacts_dir).expanduser())
-    if config.ray.address is None:  # on a cluster the clips are the worker's
+    if config.ray.address is None:  # on a cluster clips, models and cores are the worker's
         load_utterances(config.workload.audio)
-    if config.ray.address is None:  # models and cores are the worker's
         for value in settings_in_use(config, space, "vllm.model"):
             resolve_llm(value)
         for value in settings_in_use(config, space, "whisper.model"):

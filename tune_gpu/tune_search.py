@@ -114,10 +114,12 @@ class RZeroSearch(Searcher):
                             "(to Tuner.restore again, where there are functions or other objects among its values)")
         return self._tournament
 
-    def _begin(self, specs: Mapping[str, ParameterSpec]) -> None:
+    def _begin(self, specs: Mapping[str, ParameterSpec], given: Mapping[str, Any] | None = None) -> None:
+        """In this space; what else Tune's own `given` names are constants, which points may repeat."""
+        constants = set(given or ()) - set(specs)
         self._specs = dict(specs)
         space, rng = SearchSpace.from_specs(specs), np.random.default_rng(self._settings.seed)
-        self._points = [flat(point, specs) for point in self._points]
+        self._points = [{name: value for name, value in flat(point, specs).items() if name not in constants} for point in self._points]
         points = [{**space.repaired(point, rng), **point} for point in self._points]
         self._tournament = Tournament(space, self._settings, baseline=points[0] if points else None, points=points[1:])
 
@@ -178,9 +180,7 @@ class RZeroSearch(Searcher):
             raise UserError(f"param_space: {', '.join(inside)}: a domain within a list cannot be searched; give each a name of its own")
         specs = {name: spec_of(name, domain) for name, domain in domains.items()}
         if self._tournament is None:
-            points = [flat(point, domains) for point in self._points]
-            self._points = [{name: value for name, value in point.items() if name in domains or name not in given} for point in points]
-            self._begin(specs)
+            self._begin(specs, given)
             self._space_is_tunes = True
         elif SearchSpace.from_specs(specs).fingerprint() != self._tournament.space.fingerprint():
             raise UserError("param_space: this search has begun in another one; give it the same, or make a new RZeroSearch")

@@ -26,8 +26,6 @@ _SEVERAL = 4
 _FEASIBILITY_ROWS = 200
 _FEWEST = 2
 """Where most fail, so many measurements are enough for the surrogate: what it says of failures matters more than what it says of the rest."""
-_EQUAL = 2
-"""So many measurements, if they are equal, say that they lie on a plateau."""
 
 
 @dataclass(frozen=True)
@@ -225,7 +223,7 @@ class Guided:
             self._learn_what_runs()
             return self._committee.log_probability_to_run(pool) + self._rng.gumbel(size=len(pool))
         known = self._known.taken()
-        if self.encoding.continuous or not len(known) or (self._known.ran >= _EQUAL and self._known.flat):
+        if self.encoding.continuous or not len(known) or self._known.flat:
             return np.zeros(len(pool))
         x, z = self.encoding.features(pool), self.encoding.features(known)
         return np.asarray(((x[:, None, :] - z[None, :, :]) ** 2).sum(axis=2).min(axis=1))

@@ -90,10 +90,10 @@ class Known:
 
     @property
     def flat(self) -> bool:
-        """Whether all that ran measured the same."""
+        """Whether two or more ran, and all measured the same."""
         ran = (value for value in self._highest if value > -math.inf)
         first = next(ran, None)
-        return all(value == first for value in ran)
+        return self.ran > 1 and all(value == first for value in ran)
 
     def waiting(self) -> Array:
         """A row for everything that awaits a result; none if nothing does."""
