@@ -19,7 +19,7 @@ from tune_gpu.telemetry.sampler import Moment
 TAGS = ("experiment", "candidate", "generation", "device")
 MEASURED = {  # name -> (where it stands in a candidate's line, what it is)
     "tune_gpu_fitness": ("fitness", "Fitness of the candidate's last evaluation."),
-    "tune_gpu_fitness_stderr": ("fitness_stderr", "Standard error of the fitness over the windows of the evaluation."),
+    "tune_gpu_fitness_stderr": ("fitness_stderr", "Standard error of the fitness (jackknife over the windows of the evaluation)."),
     "tune_gpu_stt_latency_p95_ms": ("metrics.stt_latency_ms.p95", "Speech to text, 95th percentile, milliseconds."),
     "tune_gpu_llm_latency_p95_ms": ("metrics.llm_latency_ms.p95", "LLM answer, 95th percentile, milliseconds."),
     "tune_gpu_ttft_p95_ms": ("metrics.ttft_ms.p95", "Time to first token, 95th percentile, milliseconds."),

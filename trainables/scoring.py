@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from trainables.running import Running
@@ -16,7 +16,10 @@ from tune_gpu.workload.summary import TrafficSummary, interference, summarise
 
 
 def metrics_of(running: Running, engine: EngineInfo | None, objective: ObjectiveSettings, trials_per_card: int | None) -> dict[str, Any]:
-    """All metrics, the fitness and its standard error over windows among them; what was not measured is null.
+    """All metrics, the fitness and its standard error among them; what was not measured is null.
+
+    The fitness is of all samples of all windows together. `fitness_windows` are the fitness of each window alone, whose percentiles are of
+    fewer samples: they compare two candidates window by window, and their mean is not the fitness.
 
     Args:
         running: windows, capacity, what was heard.
@@ -27,16 +30,19 @@ def metrics_of(running: Running, engine: EngineInfo | None, objective: Objective
     pooled = summarise(running.windows, also_heard=running.heard)
     whole = _with_device(pooled, running.device, running, engine)
     score = evaluate(whole, objective)
-    each = [
-        evaluate(_with_device(summarise([window]), [device], running, engine) | {"wer": pooled.wer}, objective).fitness
-        for window, device in zip(running.windows, running.device, strict=True)
-    ]
-    known = [fitness for fitness in each if fitness is not None]
-    stderr = statistics.stdev(known) / len(known) ** 0.5 if len(known) > 1 else None
+
+    def fitness_of(rules: ObjectiveSettings, chosen: list[int]) -> float | None:
+        traffic = summarise([running.windows[at] for at in chosen])
+        measured = _with_device(traffic, [running.device[at] for at in chosen], running, engine)
+        return evaluate(measured | {"wer": pooled.wer}, rules).fitness
+
+    every = list(range(len(running.windows)))
+    without_limits = replace(objective, max_wer=None, max_failed_requests_pct=None)
+    left_out = [fitness_of(without_limits, [at for at in every if at != one]) for one in every] if len(every) > 1 else []
     return whole | {
         "fitness": score.fitness,
-        "fitness_stderr": stderr,
-        "fitness_windows": each,
+        "fitness_stderr": jackknife(left_out),
+        "fitness_windows": [fitness_of(objective, [at]) for at in every],
         "fitness_terms": score.terms,
         "violations": score.violations,
         "interference_ratio": interference(pooled, running.solo) if running.solo else None,
@@ -45,6 +51,18 @@ def metrics_of(running: Running, engine: EngineInfo | None, objective: Objective
         "trials_per_card": trials_per_card,
         "device_trace": _trace([moment for window in running.device for moment in window.moments]),
     }
+
+
+def jackknife(left_out: Sequence[float | None]) -> float | None:
+    """Standard error of a statistic from its values without each window in turn (Tukey 1958; Efron and Tibshirani 1993, 11.5).
+
+    The spread of the windows' own values would be of another statistic: the percentiles of a window are of fewer samples than those of all.
+    Null without two values, and where there is a window without which the statistic is unknown.
+    """
+    known = [value for value in left_out if value is not None]
+    if len(known) < 2 or len(known) < len(left_out):
+        return None
+    return (len(known) - 1) / len(known) ** 0.5 * statistics.stdev(known)
 
 
 def _with_device(traffic: TrafficSummary, device: Sequence[DeviceWindow], running: Running, engine: EngineInfo | None) -> dict[str, Any]:

@@ -18,18 +18,19 @@ def line_of(lines: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> Ma
 
 
 def stderr_of(lines: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> float | None:
-    """Standard error of a configuration's mean fitness, over all of its windows in all of its evaluations; null for a single window."""
-    windows = [
-        fitness
-        for line in lines
-        if line["params"] == dict(params) and line["fitness"] is not None
-        for fitness in line["metrics"].get("fitness_windows", [])
-        if fitness is not None
-    ]
-    if len(windows) < 2:
+    """Standard error of a configuration's mean fitness over all of its evaluations; null for a single window.
+
+    Within an evaluation its own standard error says how its windows spread, between them their fitness does: the sums of squares add up to
+    that of all windows around the common mean, as in an analysis of variance.
+    """
+    measured = [line for line in lines if line["params"] == dict(params) and line["fitness"] is not None]
+    windows = sum(line["n_windows"] for line in measured)
+    if windows < 2 or any(line["fitness_stderr"] is None and line["n_windows"] > 1 for line in measured):
         return None
-    mean = sum(windows) / len(windows)
-    return (sum((w - mean) ** 2 for w in windows) / (len(windows) - 1) / len(windows)) ** 0.5
+    mean = sum(line["fitness"] * line["n_windows"] for line in measured) / windows
+    between = sum(line["n_windows"] * (line["fitness"] - mean) ** 2 for line in measured)
+    within = sum(line["n_windows"] * (line["n_windows"] - 1) * (line["fitness_stderr"] or 0.0) ** 2 for line in measured)
+    return float(((between + within) / (windows - 1) / windows) ** 0.5)
 
 
 def standing_of(lines: Sequence[Mapping[str, Any]], standing: Standing) -> dict[str, Any]:

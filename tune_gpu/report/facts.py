@@ -167,7 +167,7 @@ def _doubts(record: RunRecord, winner: Mapping[str, Any] | None) -> list[str]:
     if len(summary["ties"]) > 1:
         said.append(f"{len(summary['ties']) - 1} other configurations are not told apart from it by these measurements.")
     if summary["best"]["fitness_stderr"] is None:
-        said.append("A single window: its uncertainty is not known.")
+        said.append("Its uncertainty is not known: that takes two windows with answers.")
     if summary["device"] != "cuda":
         said.append(f"Measured on {summary['device']}: it says nothing about a GPU.")
     return said
