@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,6 +29,7 @@ from tune_gpu.resources import check_resources, concurrency
 from tune_gpu.services.process import process_age_s
 from tune_gpu.space import SearchSpace
 from tune_gpu.terminal import console_of, tolerate_encoding
+from tune_gpu.wording import counted
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -130,7 +132,7 @@ def _extent(config: ExperimentConfig, total: int) -> str:
     """How much there is to do: a space that is gone through ends a run before its evaluations are used up."""
     size = SearchSpace.from_specs(config.parameters).size
     return (
-        f"{'at most ' if size < total else ''}{total} evaluations in {config.search.generations} generations over "
+        f"{'at most ' if size < total else ''}{counted(total, 'evaluation')} in {counted(config.search.generations, 'generation')} over "
         f"{'any number of' if math.isinf(size) else f'{size:.0f}'} configurations"
     )
 
@@ -178,6 +180,7 @@ def _resumed(space: str | None, overrides: list[str], run_id: str) -> tuple[Expe
     restore_secrets(config)
     folder.redactor = Redactor(config)
     choice = choose_device(config.device, cluster_gpus=_cards_of_cluster(config.ray) if config.device == "cuda" else None)
+    choice = replace(choice, why=f"measuring on {choice.kind}, as this run has so far")  # nobody need have asked for it
     check_config(config)
     check_resources(config, choice.kind)
     sharing.check(config, choice.kind)
@@ -208,8 +211,8 @@ def _conclude(console: Console, summary: dict[str, Any], folder: RunFolder, conf
     best, base, costs = summary["best"], summary["baseline"], summary["costs"]
     counts = ", ".join(f"{number} {status}" for status, number in summary["counts"].items()) or "none"
     console.print(
-        f"{summary['n_evaluations']} evaluations of {summary['n_configurations']} configurations ({counts}) in {costs['wall_s']:.0f} s, "
-        f"{100 * (costs['measuring_share'] or 0):.0f} % of it under load; {costs['engine_starts']} engine starts",
+        f"{counted(summary['n_evaluations'], 'evaluation')} of {counted(summary['n_configurations'], 'configuration')} ({counts}) in {costs['wall_s']:.0f} s, "
+        f"{100 * (costs['measuring_share'] or 0):.0f} % of it under load; {counted(costs['engine_starts'], 'engine start')}",
         highlight=False,
         soft_wrap=True,
     )
@@ -223,7 +226,7 @@ def _conclude(console: Console, summary: dict[str, Any], folder: RunFolder, conf
     error = f" ± {best['fitness_stderr']:.4f}" if best["fitness_stderr"] is not None else ""
     console.print(f"winner: {describe_params(best['params'])}", style="bold green", highlight=False, soft_wrap=True)
     console.print(
-        f"  fitness {best['fitness']:.4f}{error} (mean ± standard error) over {best['n_windows']} windows in {best['n_evaluations']} evaluations",
+        f"  fitness {best['fitness']:.4f}{error} (mean ± standard error) over {counted(best['n_windows'], 'window')} in {counted(best['n_evaluations'], 'evaluation')}",
         highlight=False,
         soft_wrap=True,
     )

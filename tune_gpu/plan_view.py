@@ -18,6 +18,7 @@ from tune_gpu.preflight.values import Prediction, Verdict
 from tune_gpu.preflight.vectorised import VERDICTS, Predictions
 from tune_gpu.space import SearchSpace
 from tune_gpu.values import plain
+from tune_gpu.wording import counted
 
 ROWS = 60
 """More candidates than this are drawn as a map, unless `--rows` asks for more."""
@@ -48,7 +49,7 @@ def print_plan(console: Console, config: ExperimentConfig, preflight: Preflight,
                 console.print(Text(f"{str(verdict).replace('_', ' ')}, for example {said}: {found.explain(int(places[0])).reason}"), soft_wrap=True)
     grid = " (a grid through a larger space)" if is_grid(SearchSpace.from_specs(config.parameters)) else ""
     counts = ", ".join(f"[{_STYLE[verdict]}]{found.count(verdict)} {str(verdict).replace('_', ' ')}[/]" for verdict in VERDICTS if found.count(verdict))
-    console.print(f"{len(found)} candidates{grid}: {counts}", highlight=False)
+    console.print(f"{counted(len(found), 'candidate')}{grid}: {counts}", highlight=False)
 
 
 def _table(names: Sequence[str], rows: Sequence[PlanRow]) -> Group:

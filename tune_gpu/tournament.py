@@ -26,14 +26,16 @@ from tune_gpu.space import Params, SearchSpace
 
 __all__ = ["Candidate", "Result", "Standing", "Tournament", "check"]
 STATE_VERSION = 4
+_MOST = 10_000
+"""Candidates of one generation, which is made before any of its results is known."""
 
 
 def check(settings: SearchSettings) -> None:
     """Raises UserError for settings that make no tournament."""
     rules = [
         (settings.algorithm in ("rzero", "classic"), f"search.algorithm={settings.algorithm}: allowed: rzero, classic"),
-        (settings.tournament_size >= 2, f"search.tournament_size={settings.tournament_size}: allowed is 2 or more"),
-        (settings.initial >= 1, f"search.initial={settings.initial}: allowed is 1 or more"),
+        (2 <= settings.tournament_size <= _MOST, f"search.tournament_size={settings.tournament_size}: allowed is 2 to {_MOST}"),
+        (1 <= settings.initial <= _MOST, f"search.initial={settings.initial}: allowed is 1 to {_MOST}"),
         (settings.generations >= 1, f"search.generations={settings.generations}: allowed is 1 or more"),
         (settings.fresh >= 1, f"search.fresh={settings.fresh}: allowed is 1 or more"),
         (settings.recheck >= 0, f"search.recheck={settings.recheck}: allowed is 0 or more"),

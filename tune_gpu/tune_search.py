@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +35,7 @@ from tune_gpu.values import tuples_again, tuples_named
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
 
+logger = logging.getLogger(__name__)
 OnResult = Callable[[Candidate, Result, Mapping[str, Any] | None], None]
 _VAST = 1e150
 """Numbers above cannot be squared."""
@@ -98,6 +101,7 @@ class RZeroSearch(Searcher):
         self._given_back: list[Candidate] = []
         self._tune_restores = self._space_is_tunes = False
         self._most_in_flight: int | None = None
+        self._warned = False
         self._generator: SearchGenerator | None = None
         self._specs: dict[str, ParameterSpec] | None = None
         if tournament is None and space is not None:
@@ -350,7 +354,10 @@ class RZeroSearch(Searcher):
 
     def read(self, result: Mapping[str, Any]) -> Result:
         """What a report of a trial says to the search: higher fitness is better, whatever the mode."""
-        value, status = _number(result.get(self._metric or "")), result.get("status")
+        value, status = _number(reported := result.get(self._metric or "")), result.get("status")
+        if value is None and reported is not None and not isinstance(reported, Real) and not self._warned:
+            self._warned = True
+            logger.warning("%s was reported as %r, which is no number: a trial that ends so counts as failed", self._metric, reported)
         wanted = self._objectives
         objectives = {name: number for name in wanted if (number := _number(result.get(name))) is not None}
         if value is not None and len(objectives) < len(wanted):

@@ -215,6 +215,13 @@ def test_bad_input_is_one_clear_line(made: Any, named: str) -> None:
 # What trials report -----------------------------------------------------------------------------------------------------------------
 
 
+def test_a_metric_that_is_no_number_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    search = search_of()
+    assert [search.read({"score": value}) for value in ("0.5", "0.6", math.nan, np.float32(0.5))] == [
+        *[Result("failed", n_windows=1)] * 3, Result("ok", 0.5, n_windows=1)]
+    assert [record.getMessage() for record in caplog.records] == ["score was reported as '0.5', which is no number: a trial that ends so counts as failed"]
+
+
 @pytest.mark.parametrize(
     ("report", "expected"),
     [

@@ -281,6 +281,8 @@ def test_a_measurement_without_a_finite_fitness_cannot_be_ok(fitness_value: floa
     [
         ({"survivors": 5}, r"search\.survivors=5: allowed is 1 to search\.tournament_size=4"),
         ({"tournament_size": 1}, r"search\.tournament_size=1"),
+        ({"tournament_size": 10**9}, r"search\.tournament_size=1000000000: allowed is 2 to 10000"),
+        ({"initial": 10**9}, r"search\.initial=1000000000: allowed is 1 to 10000"),
         ({"fresh": 0}, r"search\.fresh=0"),
         ({"fresh": 3}, "so that there are offspring"),
         ({"generations": 0}, r"search\.generations=0"),

@@ -28,6 +28,7 @@ from tune_gpu.imports import uncollected
 from tune_gpu.redaction import restore_secrets
 from tune_gpu.report.reading import read_winner
 from tune_gpu.terminal import Finite, console_of
+from tune_gpu.wording import counted
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -213,7 +214,7 @@ def _tell(console: Console, question: Question, findings: list[Finding], content
     if not quiet:
         console.print(table_of(findings, WINNER, question.theirs))
         console.print(
-            f"{outcome.n_rounds} rounds in {outcome.wall_s:.0f} s; {outcome.why}; intervals at {100 * (1 - outcome.alpha):.4g} % each",
+            f"{counted(outcome.n_rounds, 'round')} in {outcome.wall_s:.0f} s; {outcome.why}; intervals at {100 * (1 - outcome.alpha):.4g} % each",
             highlight=False,
             soft_wrap=True,
         )
@@ -226,7 +227,7 @@ def _tell(console: Console, question: Question, findings: list[Finding], content
     folder = question.run.folder
     if outcome.ended == "interrupted":
         console.print(
-            f"stopped; {outcome.n_rounds} rounds are kept in {folder.path}; the same command goes on", highlight=False, soft_wrap=True
+            f"stopped; {counted(outcome.n_rounds, 'round')} kept in {folder.path}; the same command goes on", highlight=False, soft_wrap=True
         )
     else:
         console.print(f"written: {folder.path / (question.file + '.json')}", highlight=False, soft_wrap=True)

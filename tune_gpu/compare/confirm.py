@@ -12,6 +12,7 @@ from tune_gpu.compare.samples import Block
 from tune_gpu.compare.verdict import Finding, Verdict
 from tune_gpu.config import ConfirmSettings
 from tune_gpu.errors import UserError
+from tune_gpu.wording import counted
 
 WINNER, BASELINE = "winner", "baseline"
 
@@ -97,7 +98,7 @@ def confirmed(findings: Sequence[Finding], metric: str, how_it_ended: str) -> tu
     finding = next(finding for finding in findings if finding.metric.name == metric)
     if finding.effect is None:
         return False, f"{metric} was not measured in both ({how_it_ended})"
-    shown = f"{metric} {finding.text} over {finding.effect.n_rounds} rounds at {100 * finding.effect.confidence:.4g} %"
+    shown = f"{metric} {finding.text} over {counted(finding.effect.n_rounds, 'round')} at {100 * finding.effect.confidence:.4g} %"
     if finding.verdict is Verdict.BETTER:
         return True, f"shown better than the baseline: {shown}"
     if finding.verdict is Verdict.WORSE:

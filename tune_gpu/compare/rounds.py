@@ -12,6 +12,7 @@ from tune_gpu.compare.samples import Block, pairs_of
 from tune_gpu.compare.sequential import final_alpha, interim_alpha, order_of_round
 from tune_gpu.compare.store import BlockStore
 from tune_gpu.compare.verdict import Finding, tolerance_of
+from tune_gpu.wording import counted
 
 FIRST_WINDOW = 100
 """Comparisons have traffic of their own, so that what was chosen on the search's is not judged on it."""
@@ -124,7 +125,7 @@ class Rounds:
         typical = self._blocks[1:] or self._blocks  # the first deployment also pays for what is paid once (imports)
         each_s = sum(block.wall_s for block in typical) / len(typical) if typical else 0.0
         if missing and (self._rules.budget_s <= 0 or self._spent_s + each_s * len(missing) > self._rules.budget_s):
-            return "budget", f"the budget of {self._rules.budget_s:g} s ended after {self.n_rounds} rounds ({self._spent_s:.0f} s)"
+            return "budget", f"the budget of {self._rules.budget_s:g} s ended after {counted(self.n_rounds, 'round')} ({self._spent_s:.0f} s)"
         return None
 
     def _missing(self, number: int) -> list[str]:

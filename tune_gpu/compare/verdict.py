@@ -9,6 +9,7 @@ from typing import Any
 
 from tune_gpu.compare.bootstrap import Effect
 from tune_gpu.compare.metrics import Metric
+from tune_gpu.wording import counted
 
 
 class Verdict(StrEnum):
@@ -110,7 +111,7 @@ def _speed(finding: Finding) -> str:
     if finding.effect is None:
         return "was never measured beside it"
     if gain is None:
-        return f"is not told apart in speed by {finding.effect.n_rounds} round{'s'[: finding.effect.n_rounds != 1]}"
+        return f"is not told apart in speed by {counted(finding.effect.n_rounds, 'round')}"
     interval = f"({_signed(min(map(abs, gain)))} … {_signed(max(map(abs, gain)))})"
     if finding.verdict is Verdict.BETTER:
         return f"answers {_signed(finding.gain or 0.0)} % sooner at {at} {interval}"

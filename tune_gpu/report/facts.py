@@ -13,6 +13,7 @@ from typing import Any
 from tune_gpu.objective import metric_at
 from tune_gpu.report.reading import RunRecord, RunState
 from tune_gpu.summary import line_of, shown_different
+from tune_gpu.wording import counted
 
 Line = Mapping[str, Any]
 
@@ -133,15 +134,15 @@ def describe(params: Mapping[str, Any]) -> str:
 def _verdict(record: RunRecord) -> str:
     summary = record.summary
     if summary is None or record.state.resumable or record.state is RunState.RUNNING:
-        return f"Nothing is decided: the run is {record.state} after {len(record.lines)} evaluations."
+        return f"Nothing is decided: the run is {record.state} after {counted(len(record.lines), 'evaluation')}."
     best, base = summary["best"], summary["baseline"]
     if best is None:
-        return f"No winner: nothing was feasible in {summary['n_evaluations']} evaluations."
+        return f"No winner: nothing was feasible in {counted(summary['n_evaluations'], 'evaluation')}."
     if said := _shown(record):
         return f"{said[0].upper()}{said[1:]}."
     name = describe(best["params"])
     if base is None or base["fitness"] is None:
-        return f"Best of {summary['n_configurations']} configurations: {name}; there is no baseline to compare it with."
+        return f"Best of {counted(summary['n_configurations'], 'configuration')}: {name}; there is no baseline to compare it with."
     if best["params"] == base["params"]:
         return f"Keep what runs today ({name}): nothing that was tried measured better."
     gain = best["fitness"] - base["fitness"]
@@ -165,7 +166,7 @@ def _doubts(record: RunRecord, winner: Mapping[str, Any] | None) -> list[str]:
     if not (found or {}).get("confirmed"):
         said.append(f"Not confirmed: {(found or {}).get('confirmed_why') or 'no A/B comparison of this run is there'}.")
     if len(summary["ties"]) > 1:
-        said.append(f"{len(summary['ties']) - 1} other configurations are not told apart from it by these measurements.")
+        said.append(f"Not told apart from it by these measurements: {counted(len(summary['ties']) - 1, 'other configuration')}.")
     if summary["best"]["fitness_stderr"] is None:
         said.append("Its uncertainty is not known: that takes two windows with answers.")
     if summary["device"] != "cuda":

@@ -8,6 +8,7 @@ from typing import Any
 from tune_gpu.report.facts import Facts, describe
 from tune_gpu.report.importance import METHOD, importance_of
 from tune_gpu.report.page import number, seconds
+from tune_gpu.wording import counted
 
 
 def as_markdown(facts: Facts) -> str:
@@ -24,13 +25,13 @@ def as_markdown(facts: Facts) -> str:
     importance = importance_of(facts.lines)
     if importance is not None:
         parts.append("## Which knob mattered")
-        parts.append(f"{METHOD}, {importance.n} evaluations" + (f"; read it with care: {importance.caution}" if importance.caution else ""))
+        parts.append(f"{METHOD}, {counted(importance.n, 'evaluation')}" + (f"; read it with care: {importance.caution}" if importance.caution else ""))
         parts.append(_table(("knob", "importance"), zip(importance.names, (number(mean, 3) for mean in importance.mean), strict=True)))
     if facts.failures:
         parts.append("## What was infeasible or failed")
         parts.append(_table(("kind", "how many", "why, of the last"), ((f["kind"], f["count"], f["message"]) for f in facts.failures)))
     if facts.refused:
-        parts.append(f"{len(facts.refused)} configurations were refused before anything started; for example: {_text(facts.refused[0].get('reason'))}")
+        parts.append(f"Refused before anything started: {counted(len(facts.refused), 'configuration')}; for example: {_text(facts.refused[0].get('reason'))}")
     parts.append("## Where the minutes went")
     parts.append(_table(("part", "time", "share"), ((c.part, seconds(c.seconds), f"{100 * c.share:.0f} %") for c in facts.costs)))
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -25,6 +25,7 @@ from tune_gpu.report.plots import (
     latency_distributions,
     pareto_front,
 )
+from tune_gpu.wording import counted
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def pictures(facts: Facts, plan: Mapping[str, Any] | None, objectives: Mapping[s
     importance = importance_of(lines)
     if importance is not None:
         caution = f" Read it with care: {importance.caution}." if importance.caution else f" R² out of bag: {importance.r2_unseen:.2f}."
-        add("importance", "Which knob mattered", f"{METHOD}, fitted to {importance.n} evaluations.{caution}", knob_importance(importance))
+        add("importance", "Which knob mattered", f"{METHOD}, fitted to {counted(importance.n, 'evaluation')}.{caution}", knob_importance(importance))
     add("memory", "What fits, and what was tried", "Predicted before anything started: the least headroom in vLLM's share after one sequence of max_model_len, over all other knobs.",
         memory_map(plan, lines))  # fmt: skip
     if any((line["metrics"].get("device_trace") or {}).get("at") for line in measured):
