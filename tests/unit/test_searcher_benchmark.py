@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from tests.benchmarks.searchers import made_up
+from tests.benchmarks.searchers import made_up, plateaus
 from tests.benchmarks.searchers.__main__ import main
 from tests.benchmarks.searchers.landscapes import load
 from tests.benchmarks.searchers.peers import make
@@ -285,6 +286,14 @@ def test_of_what_is_made_up_to_fail_half_or_more_fails_and_something_runs(name: 
     costs = [landscape.cost(dict(zip(landscape.space.names, key, strict=True))) for key in landscape.configurations or ()]
     assert 0.45 < np.mean(np.isnan(costs)) < 0.97
     assert landscape.optimum == np.nanmin(costs) > 0.0
+
+
+@pytest.mark.parametrize("name", plateaus.NAMES)
+def test_much_of_what_is_made_up_as_a_plateau_costs_the_same(name: str) -> None:
+    landscape = load(f"plateau:{name}")
+    costs = [landscape.cost(dict(zip(landscape.space.names, key, strict=True))) for key in landscape.configurations or ()]
+    assert Counter(costs).most_common(1)[0][1] > len(costs) / 3
+    assert min(costs) == landscape.optimum == 1.0
 
 
 def test_what_is_not_made_up_is_refused_by_name() -> None:

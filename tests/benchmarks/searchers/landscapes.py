@@ -10,7 +10,7 @@ Five sources, by the form of their name:
 - a folder of a run of this program (`artifacts/EXPERIMENT/RUN_ID`) that measured its space: the configurations that it measured, each at
   1 / its mean fitness; without conditions between parameters.
 - `bbob-mixint:F/DIM`: COCO's mixed-integer functions; the value is 1 + f - f_opt, so that the optimum is 1.
-- `failing:NAME`: made up, for nobody's tables have many configurations that fail: see `made_up.py`.
+- `failing:NAME`: made up, for nobody's tables have many configurations that fail: see `made_up.py`; and `plateau:NAME`, most of which costs the same: `plateaus.py`.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.searchers import made_up
+from tests.benchmarks.searchers import made_up, plateaus
 from tests.benchmarks.searchers.packed import opened, stem
 from tune_gpu.config import ParameterSpec
 from tune_gpu.errors import UserError
 from tune_gpu.space import SearchSpace
 
 Key = tuple[Any, ...]
+_MADE_UP = {"failing": made_up, "plateau": plateaus}
 _BBOB_DIMENSIONS = (5, 10, 20, 40, 80, 160)
 
 
@@ -62,13 +63,13 @@ def load(name: str) -> Landscape:
         return _hpo(*name.split(":", 1))
     if name.startswith("bbob-mixint:"):
         return _bbob(name.split(":", 1)[1])
-    if name.startswith("failing:"):
+    if name.partition(":")[0] in _MADE_UP:
         return _made_up(name)
     path = Path(name)
     if (path / "config.yaml").is_file():
         return _run(path)
     if not path.is_file():
-        raise UserError(f"landscape {name}: no such file; allowed are a .json or .json.gz file, a run's folder, hpobench:…, hpolib:…, nasbench201:…, bbob-mixint:F/DIM, failing:…")
+        raise UserError(f"landscape {name}: no such file; allowed are a .json or .json.gz file, a run's folder, hpobench:…, hpolib:…, nasbench201:…, bbob-mixint:F/DIM, failing:…, plateau:…")
     try:
         with opened(path, "rb") as file:
             return _kernel(stem(path), json.load(file))
@@ -116,9 +117,10 @@ def _require_once(what: str, members: Sequence[Any]) -> None:
 
 def _made_up(name: str) -> Landscape:
     family, what = name.split(":", 1)
-    if what not in made_up.NAMES:
-        raise UserError(f"landscape {name}: allowed are {', '.join(f'{family}:{made}' for made in made_up.NAMES)}")
-    return _table(name, family, *made_up.rows_of(what))
+    made = _MADE_UP[family]
+    if what not in made.NAMES:
+        raise UserError(f"landscape {name}: allowed are {', '.join(f'{family}:{one}' for one in made.NAMES)}")
+    return _table(name, family, *made.rows_of(what))
 
 
 def _run(path: Path) -> Landscape:
