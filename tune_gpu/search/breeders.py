@@ -189,7 +189,8 @@ class GuidedBreeder:
         fresh = number > 0 and at >= size - self._settings.fresh
         step = number > 0 and at == size - self._settings.fresh - 1
         with one_thread():
-            member = self._guided.propose(list(parents), fresh=fresh, step=step, exact=self._confirmation.exact)
+            known = self._confirmation
+            member = self._guided.propose(list(parents), fresh=fresh, step=step, exact=known.exact, flat=known.flat)
         return ("initial", member[1]) if member and number == 0 else member
 
     def _confirms(self, number: int, at: int) -> bool:

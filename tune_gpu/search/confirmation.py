@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import chdtri, ndtr
+from scipy.special import chdtri, fdtrc, ndtr
 
 from tune_gpu.search.evaluations import Result
 
 _NO_NOISE = 1e-3
+_SHOWN = 0.2
+"""Level at which it is shown that configurations differ. A strict one would follow luck for less long on a plateau, and guide later elsewhere."""
 
 
 class Confirmation:
@@ -75,10 +77,14 @@ class Confirmation:
     @property
     def noise(self) -> float | None:
         """Standard deviation of one evaluation; null while nothing tells it."""
-        repeated = math.sqrt(max(0.0, self._squares) / self._freedom) if self._freedom else None
         reported = math.sqrt(self._variances / self._reported) if self._reported else None
-        known = [value for value in (repeated, reported) if value is not None]
+        known = [value for value in (self._repeated, reported) if value is not None]
         return max(known) if known else None
+
+    @property
+    def _repeated(self) -> float | None:
+        """What repetitions tell of it."""
+        return math.sqrt(max(0.0, self._squares) / self._freedom) if self._freedom else None
 
     @property
     def noisy(self) -> bool:
@@ -93,6 +99,17 @@ class Confirmation:
     def exact(self) -> bool:
         """Whether it is known that there is no noise."""
         return self.noise is not None and not self.noisy
+
+    @property
+    def flat(self) -> bool:
+        """Whether it is not shown that configurations differ at all, where there is noise: the F-test of an analysis of variance (Fisher 1925),
+        of the spread between them against that of repetitions. What evaluations say of their noise does not count: it may hold what all
+        share, such as traffic that changes from window to window, and does not make them differ."""
+        if not self.noisy or not (noise := self._repeated):
+            return False
+        means, counts = self._means, self._counts
+        between = float(np.sum(counts * (means - np.average(means, weights=counts)) ** 2)) / (len(means) - 1)
+        return float(fdtrc(len(means) - 1, self._freedom, between / noise**2)) > _SHOWN
 
     def contenders(self) -> list[dict[str, Any]]:
         """What to measure again now, the one that is known less first: the leader and its likeliest rival; none if nothing needs it."""

@@ -116,7 +116,7 @@ class Guided:
 
     # Proposals ---------------------------------------------------------------------------------------------------------------------
 
-    def propose(self, survivors: list[Params], *, fresh: bool, step: bool = False, exact: bool = False) -> tuple[str, dict[str, Any]] | None:
+    def propose(self, survivors: list[Params], *, fresh: bool, step: bool = False, exact: bool = False, flat: bool = False) -> tuple[str, dict[str, Any]] | None:
         """The next candidate and its origin (`offspring` or `fresh`); null if nothing is left.
 
         Args:
@@ -124,22 +124,24 @@ class Guided:
             fresh: it must be a random draw.
             step: it should differ from the best in one parameter.
             exact: measurements are known to have no noise.
+            flat: they do not differ but for noise.
         """
+        flat = self._known.flat or (flat and self._enough)
         parents = np.array([self.encoding.encode(p) for p in survivors]) if survivors else np.empty((0, self.encoding.n))
-        if not self._speaks():
+        if flat or not self._enough:
             pool = self._open.random(self._options.spread_pool)
-            row = next(iter(self._best(pool, self._early(pool), 1)), None)
+            row = next(iter(self._best(pool, self._early(pool, flat=flat), 1)), None)
         else:
             row = self._promising(["fresh"] if fresh else ["step", "offspring"] if step else ["offspring"], parents, exact)
         if row is None:
             return None
         return ("fresh" if fresh or not self._is_child(row, parents) else "offspring"), self.encoding.decode(row)
 
-    def _speaks(self) -> bool:
-        """Whether enough is known for the surrogate. As long as all measurements are equal it knows of no direction."""
+    @property
+    def _enough(self) -> bool:
+        """Whether enough is known for the surrogate."""
         wanted, known = min(self._options.spread, 2 + self.encoding.n), self._known
-        enough = known.ran >= wanted or (known.ran >= _FEWEST and known.most_failed and known.ran + known.failed >= wanted)
-        return enough and not known.flat
+        return known.ran >= wanted or (known.ran >= _FEWEST and known.most_failed and known.ran + known.failed >= wanted)
 
     def _is_child(self, row: Array, parents: Array) -> bool:
         """Whether crossover of the parents and at most two mutations make it."""
@@ -215,7 +217,7 @@ class Guided:
             return [left]
         return list(found.values())
 
-    def _early(self, pool: Array) -> Array:
+    def _early(self, pool: Array, *, flat: bool) -> Array:
         """Far from what is known is good in a table; where parameters are continuous it is a corner, and those are seldom good. Corners are also
         where most constraints are broken: when most has failed, a draw at random, in proportion to the chance that it runs (Gumbel's trick). And
         corners of a plateau teach nothing: after two measurements that are equal any draw."""
@@ -223,7 +225,7 @@ class Guided:
             self._learn_what_runs()
             return self._committee.log_probability_to_run(pool) + self._rng.gumbel(size=len(pool))
         known = self._known.taken()
-        if self.encoding.continuous or not len(known) or self._known.flat:
+        if self.encoding.continuous or not len(known) or flat:
             return np.zeros(len(pool))
         x, z = self.encoding.features(pool), self.encoding.features(known)
         return np.asarray(((x[:, None, :] - z[None, :, :]) ** 2).sum(axis=2).min(axis=1))

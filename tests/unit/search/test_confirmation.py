@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import f_oneway
 
 from tune_gpu.config import ParameterSpec, SearchSettings
 from tune_gpu.search.confirmation import Confirmation
@@ -28,6 +29,45 @@ def test_a_lucky_evaluation_is_measured_again_and_does_not_win() -> None:
     assert confirmation.winner() == {"name": "good"}
     tell(confirmation, "lucky", 0.7, 0.72, 0.71)
     assert confirmation.winner() == {"name": "good"}
+
+
+EQUAL = [1.0, 1.02, 0.97, 1.01, 0.99, 1.03]
+
+
+def test_what_differs_less_than_its_repetitions_is_flat() -> None:
+    confirmation = Confirmation()
+    for at, value in enumerate(EQUAL):
+        tell(confirmation, str(at), value)
+    assert not confirmation.flat, "nothing is known of the noise"
+    tell(confirmation, "5", 0.9, 0.97)
+    assert confirmation.flat
+    tell(confirmation, "6", 0.2)
+    assert not confirmation.flat, "one of them is another"
+
+
+def test_equal_values_without_noise_are_not_flat_by_this_measure() -> None:
+    confirmation = Confirmation()
+    for name in "abc":
+        tell(confirmation, name, 1.0, 1.0)
+    assert not confirmation.flat
+
+
+def test_what_evaluations_say_of_their_noise_may_be_what_all_share() -> None:
+    confirmation = Confirmation()
+    for at, value in enumerate(EQUAL):
+        tell(confirmation, str(at), value, stderr=0.1)
+    assert not confirmation.flat
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.floats(-5.0, 5.0)), min_size=1, max_size=30))
+def test_flat_is_the_f_test_of_scipy(told: list[tuple[int, float]]) -> None:
+    confirmation, groups = Confirmation(), dict[int, list[float]]()
+    for at, value in told:
+        tell(confirmation, str(at), value)
+        groups.setdefault(at, []).append(value)
+    if confirmation.noisy:
+        theirs = f_oneway(*groups.values())
+        assert confirmation.flat == (theirs.pvalue > 0.2) or abs(theirs.pvalue - 0.2) < 1e-6
 
 
 def test_that_there_is_no_noise_is_known_only_from_a_repetition_that_agrees() -> None:
