@@ -19,8 +19,9 @@ from scipy.special import chdtri, fdtrc, ndtr
 from tune_gpu.search.evaluations import Result
 
 _NO_NOISE = 1e-3
-_SHOWN = 0.2
-"""Level at which it is shown that configurations differ. A strict one would follow luck for less long on a plateau, and guide later elsewhere."""
+_ALIKE = 0.8
+"""Measurements are alike when equal configurations would differ more in four searches of five. Less of a doubt than that, and guidance is lost where
+differences are small and real (see `TRIED.md` of the benchmark)."""
 
 
 class Confirmation:
@@ -102,14 +103,14 @@ class Confirmation:
 
     @property
     def flat(self) -> bool:
-        """Whether it is not shown that configurations differ at all, where there is noise: the F-test of an analysis of variance (Fisher 1925),
+        """Whether nothing says that configurations differ at all, where there is noise: the F-test of an analysis of variance (Fisher 1925),
         of the spread between them against that of repetitions. What evaluations say of their noise does not count: it may hold what all
         share, such as traffic that changes from window to window, and does not make them differ."""
         if not self.noisy or not (noise := self._repeated):
             return False
         means, counts = self._means, self._counts
         between = float(np.sum(counts * (means - np.average(means, weights=counts)) ** 2)) / (len(means) - 1)
-        return float(fdtrc(len(means) - 1, self._freedom, between / noise**2)) > _SHOWN
+        return float(fdtrc(len(means) - 1, self._freedom, between / noise**2)) > _ALIKE
 
     def contenders(self) -> list[dict[str, Any]]:
         """What to measure again now, the one that is known less first: the leader and its likeliest rival; none if nothing needs it."""

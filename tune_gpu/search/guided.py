@@ -124,7 +124,7 @@ class Guided:
             fresh: it must be a random draw.
             step: it should differ from the best in one parameter.
             exact: measurements are known to have no noise.
-            flat: they do not differ but for noise.
+            flat: nothing says that they differ but for noise.
         """
         flat = self._known.flat or (flat and self._enough)
         parents = np.array([self.encoding.encode(p) for p in survivors]) if survivors else np.empty((0, self.encoding.n))
