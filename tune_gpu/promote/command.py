@@ -109,6 +109,7 @@ def _promote(console: Console, run_id: str, overrides: list[str], out: str | Non
     units = [settings.whisper.unit, settings.vllm.unit]
     if apply_:
         target.check(units)
+    run_id = run.folder.run_id  # asked for by the path of its folder, the promotion would be written there
     folder = Path(out).expanduser().resolve() if out else run.folder.root / "promotions" / run.folder.experiment / run_id
     say = _sayer(console)
     device = target_device(settings, target)
@@ -181,7 +182,8 @@ def _apply(console: Console, run: FinishedRun, folder: Path, comparison: Mapping
 def _rollback(console: Console, run_id: str | None, overrides: list[str]) -> int:
     artifacts_dir = _setting(overrides, "run.artifacts_dir", "artifacts")
     if run_id is not None:
-        config = read_finished_run(artifacts_dir, run_id, overrides, "promote --rollback").config
+        run = read_finished_run(artifacts_dir, run_id, overrides, "promote --rollback")
+        config, run_id = run.config, run.folder.run_id
     else:
         config = apply_overrides(ExperimentConfig(), overrides)
     last = Installation(folder_of(config.promote)).peek()

@@ -194,6 +194,16 @@ def test_a_refusal_names_every_condition_and_leaves_nothing_that_could_be_applie
     assert not (tmp_path / "etc").exists()
 
 
+def test_a_run_that_is_named_by_its_folder_keeps_its_own_files(tmp_path: Path) -> None:
+    run = made_run(tmp_path, confirmation=comparison(confirmed=False)).path
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    code, output = refused(tmp_path, str(run), "promote.device=cpu")
+    assert code == 1, output
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    verdict = json.loads((tmp_path / "promotions" / EXPERIMENT / RUN_ID / "gate.json").read_text())
+    assert verdict["run_id"] == RUN_ID
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
