@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from tests.made_run import EXPERIMENT, FAST, QUICK, RUN_ID, SLOW, made_run
 from tune_gpu.artifacts import RunFolder
 from tune_gpu.cli import main
+from tune_gpu.compare.command import _question
 from tune_gpu.compare.opponents import changed, winner_of_other
 from tune_gpu.errors import UserError
 from tune_gpu.finished_run import FinishedRun, read_comparison, read_finished_run
@@ -120,6 +121,17 @@ def test_another_runs_winner_must_mean_the_same_deployment(tmp_path: Path) -> No
     assert winner_of_other(read(tmp_path), read(tmp_path, same)) == FAST
     with pytest.raises(UserError, match=r"services\.vllm\.max_model_len=512, 20260131-120000 2048"):
         winner_of_other(read(tmp_path), read(tmp_path, other))
+
+
+def test_another_run_that_is_named_by_its_folder_is_the_same_opponent(tmp_path: Path) -> None:
+    made_run(tmp_path, run_id="20260131-130000")
+    run = made_run(tmp_path)
+    summary = json.loads((run.path / "summary.json").read_text())
+    damaged(run, "summary.json", json.dumps(summary | {"best": summary["best"] | {"params": SLOW}}))
+    by_name = _question(RUN_ID, [f"run.artifacts_dir={tmp_path}"], None, "20260131-130000", 60.0, None)
+    by_folder = _question(str(run.path), [], None, str(run.path.with_name("20260131-130000")), 60.0, None)
+    assert by_folder.file == by_name.file == "comparison-20260131-130000"
+    assert list(by_folder.arms) == ["winner", "20260131-130000"]
 
 
 def test_a_run_without_a_winner_is_refused(tmp_path: Path) -> None:

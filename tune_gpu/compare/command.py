@@ -106,7 +106,7 @@ def _question(
     config, theirs, file = run.config, BASELINE, "comparison"
     if against and "=" not in against:
         other = read_finished_run(artifacts_dir, against, [], "--against")
-        theirs, params = against, winner_of_other(run, other)
+        theirs, params = other.folder.run_id, winner_of_other(run, other)
     elif against:
         theirs, params = "other", changed(config, run.winner, against, "--against")
     else:
