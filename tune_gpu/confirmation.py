@@ -75,7 +75,7 @@ def confirm_run(
         return Confirmation(False, why, winner)
     arms = contenders(winner, config.baseline, lines, config.confirm.candidates)
     rules = rules_of(config)
-    store = BlockStore(folder.path / "confirmation.jsonl", terms_of(config, kind, arms, rules.windows))
+    store = BlockStore(folder.path / "confirmation.jsonl", terms_of(config, kind, arms, rules.windows), folder.redactor)
     metrics = standard_metrics(config.objective.latency_percentile)
 
     def judged(blocks: Sequence[Block], alpha: float) -> Standings:

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from tune_gpu.artifacts import RunFolder, check_name
+from tune_gpu.compare.samples import Block
+from tune_gpu.compare.store import BlockStore
 from tune_gpu.config import ExperimentConfig
 from tune_gpu.config_loader import as_yaml, load_config
+from tune_gpu.confirmation import terms_of
 from tune_gpu.errors import UserError
 from tune_gpu.redaction import REDACTED, Redactor, is_secret, restore_secrets
 
@@ -50,6 +53,15 @@ def test_no_file_of_a_run_holds_a_secret(tmp_path: Path, monkeypatch: pytest.Mon
         for secret in (TOKEN, "of-the-environment", "hf_abcdefghijklmnopqrstuvwx"):
             assert secret not in text, path.name
         assert REDACTED in text
+
+
+def test_no_file_of_a_comparison_holds_a_secret_and_it_still_goes_on(tmp_path: Path) -> None:
+    config = configured()
+    terms, path = terms_of(config, "cpu", {}, 1), tmp_path / "comparison.jsonl"
+    failed = Block("winner", 0, failure={"kind": "startup_crash", "message": "no access", "evidence": f"given {TOKEN}"})
+    BlockStore(path, terms, Redactor(config)).append(failed)
+    assert TOKEN not in path.read_text()
+    assert len(BlockStore(path, terms, Redactor(config)).blocks()) == 1, "the same terms"
 
 
 def test_a_resumed_run_takes_its_secrets_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -166,7 +166,8 @@ def _measure(question: Question, kind: str, say: Any) -> tuple[Outcome, Any]:
         from tune_gpu.resources import arena_resources
 
     config, rules = question.run.config, question.rules
-    store = BlockStore(question.run.folder.path / f"{question.file}.jsonl", terms_of(config, kind, question.arms, rules.windows))
+    folder, terms = question.run.folder, terms_of(config, kind, question.arms, rules.windows)
+    store = BlockStore(folder.path / f"{question.file}.jsonl", terms, folder.redactor)
     spent_s = sum(block.wall_s for block in store.blocks())
     if spent_s:
         say(f"going on with {len(store.blocks())} deployments that were measured before ({spent_s:.0f} s of the budget)")

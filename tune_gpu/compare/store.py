@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tune_gpu.compare.samples import Block
+from tune_gpu.redaction import Redactor
 from tune_gpu.whole_files import write_whole
 
 
@@ -18,10 +19,12 @@ class BlockStore:
     Args:
         path: of the file.
         terms: what is compared and how; blocks that were measured on other terms are put aside (`….old`), never mixed in.
+        redactor: no secret that it knows is written (the services' settings are terms, and have them).
     """
 
-    def __init__(self, path: Path, terms: Mapping[str, Any]) -> None:
-        self.path, self._terms = path, json.loads(json.dumps(terms))
+    def __init__(self, path: Path, terms: Mapping[str, Any], redactor: Redactor | None = None) -> None:
+        self._redactor = redactor or Redactor()
+        self.path, self._terms = path, json.loads(json.dumps(self._redactor.value(terms)))
 
     def blocks(self) -> list[Block]:
         """Every whole block so far; half of a last line is cut off."""
@@ -46,6 +49,6 @@ class BlockStore:
         if not self.path.exists():
             write_whole(self.path, json.dumps(self._terms) + "\n")
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(block.as_dict()) + "\n")
+            file.write(json.dumps(self._redactor.value(block.as_dict())) + "\n")
             file.flush()
             os.fsync(file.fileno())
