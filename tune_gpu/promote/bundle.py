@@ -80,6 +80,11 @@ def write_bundle(
     return manifest
 
 
+def before_of(bundle: Bundle) -> dict[str, str | None]:
+    """Destination -> hash of what is installed there now; null where nothing is."""
+    return {str(path): digest(text_of(path)) for path, _ in bundle.files.values()}
+
+
 def read_bundle(folder: Path) -> tuple[Bundle, dict[str, Any]] | None:
     """A promotion that was written; null if there is none. Raises UserError where a file is not the one whose hash was written."""
     text = text_of(folder / MANIFEST)

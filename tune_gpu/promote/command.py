@@ -22,7 +22,7 @@ from tune_gpu.imports import uncollected
 from tune_gpu.interrupt import terminated_as_interrupt
 from tune_gpu.promote.apply import Deployer, RolledBack, folder_of, target_of
 from tune_gpu.promote.audit import Audit
-from tune_gpu.promote.bundle import MANIFEST, Bundle, bundle_of, read_bundle, write_bundle
+from tune_gpu.promote.bundle import MANIFEST, Bundle, before_of, bundle_of, read_bundle, write_bundle
 from tune_gpu.promote.evidence import evidence_of, expected_turn_ms, target_device
 from tune_gpu.promote.gate import Condition, Evidence, conditions
 from tune_gpu.promote.gate import check as check_gate
@@ -138,7 +138,8 @@ def _promote(console: Console, run_id: str, overrides: list[str], out: str | Non
         unmet = ", ".join(condition.name for condition in found if not condition.holds)
         console.print(f"refused: {unmet}; nothing was deployed", style="red", highlight=False, soft_wrap=True)
         return REFUSED
-    if kept is None:
+    if kept is None or (not apply_ and before_of(bundle) != kept.get("before")):  # what --apply installs, somebody has reviewed
+        about |= {} if kept is None else {"created_at": kept["created_at"]}  # the same soak
         today = bundle_of(services_of(run.config, run.config.baseline or run.winner, device.kind), target, folder_of(settings))
         write_bundle(folder, bundle, today, target, units, about)
         say(f"written for review: {folder} (changes.diff says what changes; apply with the same command and --apply)")

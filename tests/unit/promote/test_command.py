@@ -112,3 +112,19 @@ def test_a_file_that_was_changed_after_the_gate_is_not_applied(desk: Desk) -> No
     assert refused.exit_code == 2
     assert "vllm.yaml: not the file that passed the gate" in refused.output
     assert not (desk.root / "etc" / "vllm.yaml").exists()
+
+
+def test_a_target_that_was_changed_since_is_looked_at_again_without_another_soak(desk: Desk) -> None:
+    folder = desk.written(RUN_ID)
+    (desk.root / "etc").mkdir()
+    (desk.root / "etc" / "vllm.yaml").write_text("by: hand\n")
+    refused = desk.promote(RUN_ID, "--apply")
+    assert refused.exit_code == 2
+    assert "run promote without --apply and look at the diff" in refused.output
+    again = desk.promote(RUN_ID)
+    assert (again.exit_code, "soaked at" in again.output) == (0, True), again.output
+    assert "-by: hand" in (folder / "changes.diff").read_text()
+    applied = desk.promote(RUN_ID, "--apply")
+    assert applied.exit_code == 0, applied.output
+    assert desk.promote("--rollback").exit_code == 0
+    assert (desk.root / "etc" / "vllm.yaml").read_text() == "by: hand\n"
