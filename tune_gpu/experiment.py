@@ -25,6 +25,7 @@ from tune_gpu.journal import replay
 from tune_gpu.live import Progress
 from tune_gpu.mirror import Mirror
 from tune_gpu.ray_client import courier, through_client
+from tune_gpu.redaction import without_secrets
 from tune_gpu.refusals import Refusals
 from tune_gpu.resources import arena_resources, concurrency, trial_resources
 from tune_gpu.retries import LOST, Cause
@@ -249,6 +250,7 @@ class Experiment:
 
 def new_tournament(config: ExperimentConfig, refusals: Refusals) -> Tournament:
     """The search of a configuration, before its first proposal; candidates that share an engine stand together."""
+    config = without_secrets(config)  # the rules and the order refer to it, and Tune pickles them with the searcher
     space = SearchSpace.from_specs(config.parameters)
     rules = [rule for rule in (refusals.allowed(space), sharing.allowed(config, config.device)) if rule is not None]
     return Tournament(

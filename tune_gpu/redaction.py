@@ -6,6 +6,7 @@ form that a known issuer gives to its tokens. What a resumed run needs of them i
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -69,15 +70,28 @@ class Redactor:
 
 def restore_secrets(config: ExperimentConfig) -> None:
     """Of a run that is resumed, compared or promoted: what was redacted in its settings comes from the environment. Raises UserError for a variable that is not set."""
-    services = config.services
-    holders: dict[str, dict[str, Any]] = {
-        "services.vllm.env": services.vllm.env,
-        "services.vllm.extra_args": services.vllm.extra_args,
-        "services.whisper.env": services.whisper.env,
-    }
-    for path, settings in holders.items():
+    for path, settings in _holders(config).items():
         for name in [name for name, value in settings.items() if value == REDACTED]:
             variable = name.replace("-", "_").upper() if path.endswith("extra_args") else name
             if variable not in os.environ:
                 raise UserError(f"{path}.{name} is a secret and was not kept with the run; set the environment variable {variable} to it")
             settings[name] = os.environ[variable]
+
+
+def without_secrets(config: ExperimentConfig) -> ExperimentConfig:
+    """A copy that may be pickled where others read: Ray Tune writes what a searcher refers to into the run's folder."""
+    copied = copy.deepcopy(config)
+    for settings in _holders(copied).values():
+        settings.update({name: REDACTED for name in settings if is_secret(name)})
+    return copied
+
+
+def _holders(config: ExperimentConfig) -> dict[str, dict[str, Any]]:
+    """The settings that may be secrets, by where they stand."""
+    services, of_ray = config.services, config.ray.runtime_env.get("env_vars")
+    return {
+        "services.vllm.env": services.vllm.env,
+        "services.vllm.extra_args": services.vllm.extra_args,
+        "services.whisper.env": services.whisper.env,
+        "ray.runtime_env.env_vars": of_ray if isinstance(of_ray, dict) else {},
+    }

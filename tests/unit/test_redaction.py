@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 
 import pytest
+from ray import cloudpickle
 
 from tune_gpu.artifacts import RunFolder, check_name
 from tune_gpu.compare.samples import Block
@@ -14,7 +15,9 @@ from tune_gpu.config import ExperimentConfig
 from tune_gpu.config_loader import as_yaml, load_config
 from tune_gpu.confirmation import terms_of
 from tune_gpu.errors import UserError
+from tune_gpu.experiment import new_tournament
 from tune_gpu.redaction import REDACTED, Redactor, is_secret, restore_secrets
+from tune_gpu.refusals import Refusals
 
 TOKEN = "s3cr3t-of-the-hub"
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +37,7 @@ def configured() -> ExperimentConfig:
     config = ExperimentConfig(name="e")
     config.services.vllm.env["HF_TOKEN"] = TOKEN
     config.services.vllm.extra_args["hf-token"] = TOKEN
+    config.ray.runtime_env = {"env_vars": {"HF_TOKEN": TOKEN}}
     return config
 
 
@@ -64,6 +68,12 @@ def test_no_file_of_a_comparison_holds_a_secret_and_it_still_goes_on(tmp_path: P
     assert len(BlockStore(path, terms, Redactor(config)).blocks()) == 1, "the same terms"
 
 
+def test_what_ray_tune_pickles_of_a_search_holds_no_secret() -> None:
+    config = load_config("spica_gpu_allocation", [f"services.vllm.env.HF_TOKEN={TOKEN}"], "cpu")
+    assert TOKEN.encode() not in cloudpickle.dumps(new_tournament(config, Refusals()))
+    assert config.services.vllm.env["HF_TOKEN"] == TOKEN, "what is deployed has it"
+
+
 def test_a_resumed_run_takes_its_secrets_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = configured()
     (tmp_path / "config.yaml").write_text(Redactor(config).text(as_yaml(config)))
@@ -75,6 +85,7 @@ def test_a_resumed_run_takes_its_secrets_from_the_environment(tmp_path: Path, mo
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     restore_secrets(again)
     assert again.services.vllm.env["HF_TOKEN"] == again.services.vllm.extra_args["hf-token"] == TOKEN
+    assert again.ray.runtime_env["env_vars"]["HF_TOKEN"] == TOKEN
 
 
 @pytest.mark.parametrize("name", ["../elsewhere", "a/b", "/etc", "..", ".hidden", "", "a..b", "winners", "promotions", "x" * 101, "a\nb"])
