@@ -118,7 +118,8 @@ class Evaluator:
         running.neighbours = neighbours_on(self.probe, ours)  # before anything of this candidate is there
         if self._engine is None and self.config.run.warm_engine:
             self._warm_host(services.vllm).prepare()
-        whisper.start()
+        with self._taking_time("whisper"):
+            whisper.start()
         running.start_s |= {"whisper": whisper.start_s or 0.0} | stopping
         self._hear(services.whisper, every_clip)
         running.engine_reused = self._engine is not None
@@ -187,10 +188,21 @@ class Evaluator:
         engine = self._deploy.vllm(services, host)
         if self._gate:
             self._gate.about_to_start()
-        engine.start(abort=self._whisper_lost)
+        with self._taking_time("vllm"):
+            engine.start(abort=self._whisper_lost)
         if self._gate:
             self._gate.learn(engine)
         self._engine, self._engine_key = engine, key
+
+    @contextlib.contextmanager
+    def _taking_time(self, service: str) -> Iterator[None]:
+        """A start that fails has taken its time as well; one that succeeds says itself how long it took."""
+        started = time.monotonic()
+        try:
+            yield
+        except ServiceError:
+            self._now().start_s[service] = time.monotonic() - started
+            raise
 
     def window(self) -> tuple[WindowResult, DeviceWindow]:
         """One window of load on both services, raw; the first also finds the capacity. Raises ServiceError."""

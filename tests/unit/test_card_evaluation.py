@@ -13,7 +13,7 @@ from trainables import evaluation
 from trainables.evaluation import Evaluator
 from tune_gpu.config import Services, VllmSettings
 from tune_gpu.config_loader import load_config
-from tune_gpu.measurement import Failure, FailureKind, Measurement, Phase, Status
+from tune_gpu.measurement import Failure, FailureKind, Measurement, Phase, ServiceError, Status
 from tune_gpu.services.launchers import EngineHost
 from tune_gpu.services.vllm_server import EngineInfo
 from tune_gpu.telemetry import sampler
@@ -129,6 +129,17 @@ def test_a_service_on_another_card_is_the_wrong_device_and_says_where_it_is(meas
     assert (found.failure.kind, found.failure.service, found.failure.phase) == (FailureKind.WRONG_DEVICE, "whisper", Phase.START)
     assert OTHER in found.failure.message
     assert found.metrics == {}
+
+
+def test_a_start_that_failed_has_taken_its_time(measure: Measure, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room() -> None:
+        raise ServiceError(Failure(FailureKind.STARTUP_NO_KV_MEMORY, "vllm", Phase.START, "no room"))
+
+    monkeypatch.setattr(MadeUpCard, "vllm", lambda card, services, _host: Answering(card._endpoints, [32], services.vllm, no_room))
+    found = measure(RUNNING)
+    assert found.failure is not None
+    assert found.timings.start_s["vllm"] > 0.0
+    assert not found.engine_reused
 
 
 @pytest.mark.parametrize(
