@@ -13,6 +13,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from tune_gpu.summary import engine_started
 from tune_gpu.tournament import Candidate
 
 Line = Mapping[str, Any]
@@ -91,7 +92,7 @@ _GENERATION = _Column("gen", lambda line: str(line["generation"]), lambda candid
 _CANDIDATE = _Column("candidate", lambda line: line["candidate_id"], lambda candidate: candidate.candidate_id)
 _ORIGIN = _Column("origin", lambda line: line["origin"], lambda candidate: candidate.origin)
 _STATUS = _Column("status", lambda line: _status(line), lambda _candidate: "running")
-_ENGINE = _Column("engine", lambda line: "re-used" if line["engine_reused"] else "started")
+_ENGINE = _Column("engine", lambda line: engine_of(line))
 _FITNESS = _Column("fitness", lambda line: fitness_of(line) if line["fitness"] is not None else "-", right=True)
 
 
@@ -120,6 +121,13 @@ def _medium(names: Sequence[str]) -> list[_Column]:
 
 def _narrow(names: Sequence[str]) -> list[_Column]:
     return [_CANDIDATE, _values(names), _STATUS, _ENGINE, _FITNESS]
+
+
+def engine_of(line: Line) -> str:
+    """What became of the engine; a dash where the evaluation never came to it."""
+    if line["engine_reused"]:
+        return "re-used"
+    return "started" if engine_started(line) else "-"
 
 
 def _values(names: Sequence[str]) -> _Column:

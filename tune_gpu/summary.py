@@ -33,6 +33,12 @@ def stderr_of(lines: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> 
     return float(((between + within) / (windows - 1) / windows) ** 0.5)
 
 
+def engine_started(line: Mapping[str, Any]) -> bool:
+    """Whether an evaluation started an engine, or tried to: one that failed before it came to that did neither."""
+    parts = line["duration_s"].get("start_by_part")
+    return not line["engine_reused"] and (parts is None or "vllm" in parts)
+
+
 def standing_of(lines: Sequence[Mapping[str, Any]], standing: Standing) -> dict[str, Any]:
     """A configuration with what is known of it."""
     return {
@@ -89,7 +95,7 @@ def summarise_run(
         ],
         "costs": {
             "wall_s": round(wall_s, 1),
-            "engine_starts": sum(1 for line in lines if not line["engine_reused"]),
+            "engine_starts": sum(1 for line in lines if engine_started(line)),
             "start_s": round(sum(d["start"] for d in duration), 1),
             "warm_s": round(sum(d.get("warm", 0.0) for d in duration), 1),
             "load_s": round(sum(d["load"] for d in duration), 1),

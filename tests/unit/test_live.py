@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from tests.runs import ARTIFACTS, RUN
 from tune_gpu.live import Progress
-from tune_gpu.live_table import fitness_of, table_of
+from tune_gpu.live_table import engine_of, fitness_of, table_of
 from tune_gpu.report.reading import read_run
 from tune_gpu.tournament import Candidate
 
@@ -43,6 +44,15 @@ def test_the_table_fits_the_terminal_and_names_what_matters(width: int) -> None:
         assert line["candidate_id"] in text
         assert line["fitness"] is None or fitness_of(line) in text
     assert all(name in text for name in NAMES) is (width >= 240), "where there is room, each knob has a column"
+
+
+def test_an_engine_that_was_never_come_to_is_not_called_started() -> None:
+    def ended(reused: bool, **parts: float) -> dict[str, Any]:
+        return {"engine_reused": reused, "duration_s": {"start": 0.0, "start_by_part": parts}}
+
+    found = [ended(False, whisper=1.0, vllm=40.0), ended(True, whisper=1.0, vllm=0.0), ended(False, whisper=1.0), ended(False)]
+    assert [engine_of(line) for line in found] == ["started", "re-used", "-", "-"]
+    assert engine_of({"engine_reused": False, "duration_s": {"start": 4.0}}) == "started", "a line without its parts"
 
 
 def test_the_fitness_has_its_uncertainty_where_it_is_known() -> None:
