@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -98,6 +99,15 @@ def test_compare_says_what_is_wrong_in_one_line(finished: Path, arguments: list[
     (line,) = result.output.strip().splitlines()
     assert message in line
     assert line.startswith("error: ")
+
+
+def test_a_comparison_that_cannot_be_kept_is_one_line(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "comparison.jsonl")
+
+    monkeypatch.setattr("tune_gpu.compare.command._measure", full)
+    result = CliRunner().invoke(main, ["compare", RUN_ID, "-q", f"run.artifacts_dir={finished}"])
+    assert (result.exit_code, result.output) == (2, "error: [Errno 28] No space left on device: 'comparison.jsonl'\n")
 
 
 def test_a_comparison_takes_the_runs_secrets_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,7 @@ def compare(
         question = _question(run_id, list(overrides), baseline, against, budget_s, rounds)
         with question.run.folder.held():
             content = _compare(console, question, quiet)
-    except UserError as error:
+    except (UserError, OSError) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
     if as_json:

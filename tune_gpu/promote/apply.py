@@ -143,7 +143,10 @@ class Deployer:
     def _back(self, change: Change, why: str) -> RolledBack:
         """The files first, whatever the services do; then the services that served before."""
         self.audit("roll back", "begun", why=why)
-        self.installation.put_back(change)
+        try:
+            self.installation.put_back(change)
+        except OSError as error:
+            raise UserError(f"{error}; what was there before is not back; make room for it, then run promote --rollback") from error
         self.audit("restore", "ok", files=len(change.before))
         try:
             self._restart(change.healthy_before, Expected(None, None, None))

@@ -92,7 +92,7 @@ def promote(
             if run_id is None:
                 raise UserError("RUN_ID is missing: which run's winner? (only --rollback goes without)")
             sys.exit(_promote(console, run_id, given, out, apply_, soak_anew=soak_s is not None, as_json=as_json))
-    except UserError as error:
+    except (UserError, OSError) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:

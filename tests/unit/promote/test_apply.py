@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -191,6 +192,23 @@ def test_killed_in_the_middle_only_a_rollback_is_allowed(place: Place) -> None:
     change, back = place.deployer().rollback()
     assert (change.run_id, back.serving) == ("run-2", True)
     assert "base" in place.installed("whisper.yaml")
+
+
+def test_files_that_cannot_be_put_back_are_said_and_a_rollback_is_what_is_left_to_do(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert place.apply("run-1", SLOW) is None
+
+    def full(_self: Installation, *_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Installation, "put", full)
+        patch.setattr(Installation, "put_back", full)
+        with pytest.raises(UserError, match=r"No space left on device; .* run promote --rollback"):
+            place.apply("run-2", FAST)
+    with pytest.raises(UserError, match="run promote --rollback first"):
+        place.apply("run-2", FAST)
+    change, back = place.deployer().rollback()
+    assert (change.run_id, back.serving) == ("run-2", True)
 
 
 def test_two_cannot_apply_at_once(place: Place) -> None:

@@ -216,6 +216,7 @@ def test_a_run_that_is_named_by_its_folder_keeps_its_own_files(tmp_path: Path) -
         ([RUN_ID, "promote.vllm.url=somewhere"], "promote.vllm.url=somewhere: allowed is http://HOST:PORT"),
         ([RUN_ID, "promote.speed=1"], "promote.speed: no such key"),
         ([RUN_ID, "promote.metric=speed"], "promote.metric=speed: allowed"),
+        ([RUN_ID, "promote.device=cuda", "promote.target=process", "--out", __file__], "File exists"),
     ],
 )
 def test_promote_says_what_is_wrong_in_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
