@@ -24,7 +24,7 @@ from tune_gpu.promote.apply import Deployer, RolledBack, folder_of, target_of
 from tune_gpu.promote.audit import Audit
 from tune_gpu.promote.bundle import MANIFEST, Bundle, before_of, bundle_of, read_bundle, write_bundle
 from tune_gpu.promote.evidence import evidence_of, expected_turn_ms, target_device
-from tune_gpu.promote.gate import Condition, Evidence, conditions
+from tune_gpu.promote.gate import Condition, Evidence, TargetDevice, conditions
 from tune_gpu.promote.gate import check as check_gate
 from tune_gpu.promote.installed import Installation
 from tune_gpu.promote.render import services_of
@@ -114,7 +114,7 @@ def _promote(console: Console, run_id: str, overrides: list[str], out: str | Non
     say = _sayer(console)
     device = target_device(settings, target)
     evidence = evidence_of(run)
-    found = conditions(evidence, device, settings)
+    found = _conditions(run, evidence, device)
     services = services_of(run.config, run.winner, device.kind)
     bundle = bundle_of(services, target, folder_of(settings))
     about = about_of(run, evidence, device.kind)
@@ -144,6 +144,14 @@ def _promote(console: Console, run_id: str, overrides: list[str], out: str | Non
         write_bundle(folder, bundle, today, target, units, about)
         say(f"written for review: {folder} (changes.diff says what changes; apply with the same command and --apply)")
     return _apply(console, run, folder, evidence.comparison or {}, device.kind) if apply_ else OK
+
+
+def _conditions(run: FinishedRun, evidence: Evidence, device: TargetDevice) -> list[Condition]:
+    try:
+        return conditions(evidence, device, run.config.promote)
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:  # deep inside a file that the reader let pass
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        raise UserError(f"{run.folder.path}: its comparison or a line of it is not written by this program ({said})") from error
 
 
 def about_of(run: FinishedRun, evidence: Evidence, kind: str) -> dict[str, Any]:

@@ -123,7 +123,7 @@ def no_worse(comparison: Mapping[str, Any]) -> Condition:
     for finding in comparison["findings"]:
         effect = finding["effect"]
         loss = 0.0 if effect is None else effect["estimate"] * (-1.0 if finding["higher_is_better"] else 1.0)
-        if loss > finding["tolerance"]:
+        if not loss <= finding["tolerance"]:  # nor what is no number
             worse.append(f"{finding['metric']} is worse by {loss:.4g} {finding['unit']} (tolerated: {finding['tolerance']:g})")
     return Condition("no_worse", not worse, "; ".join(worse) or "no metric is worse than its tolerance allows")
 

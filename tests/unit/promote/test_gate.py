@@ -205,6 +205,24 @@ def test_a_run_that_is_named_by_its_folder_keeps_its_own_files(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
+    "spoilt",
+    [
+        {"ours": "somebody"},
+        {"arms": {"winner": None}},
+        {"memory_in_use_at_start_mib": "much"},
+        {"findings": [finding("voice_turn_ms.p95", -30.0, "better") | {"effect": {"estimate": None}}]},
+        {"findings": [{"metric": "wer", "verdict": "better", "unit": "WER", "effect": {"estimate": 0.1}}]},
+        {"findings": [finding("voice_turn_ms.p95", 10**400, "better")]},
+    ],
+)
+def test_a_comparison_that_this_program_did_not_write_is_one_line(tmp_path: Path, spoilt: dict[str, Any]) -> None:
+    made_run(tmp_path, confirmation=comparison(**spoilt))
+    code, output = refused(tmp_path, RUN_ID, "promote.device=cpu", "promote.neighbours_mib=0")
+    assert (code, "not written by this program" in output) == (2, True), output
+    (_,) = output.splitlines()
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "RUN_ID is missing"),
