@@ -11,7 +11,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from tune_gpu.artifacts import RunFolder
+from tune_gpu.artifacts import RunFolder, finite
 from tune_gpu.compare.confirm import BASELINE, WINNER, confirmed
 from tune_gpu.compare.metrics import standard_metrics
 from tune_gpu.compare.opponents import changed, winner_of_other
@@ -78,7 +78,7 @@ def compare(
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
     if as_json:
-        click.echo(json.dumps(content, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(finite(content), indent=2, ensure_ascii=False))
     sys.exit({"interrupted": 130, "failed": 1}.get(content["ended"], 0))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from tune_gpu.artifacts import RunFolder, write_whole
+from tune_gpu.artifacts import RunFolder, finite, write_whole
 from tune_gpu.errors import UserError
 from tune_gpu.report.facts import facts_of
 from tune_gpu.report.reading import RunRecord, RunState, read_folder, read_run, read_winner, refuse_running
@@ -77,9 +77,9 @@ def render(record: RunRecord, form: str) -> str:
     try:
         facts = facts_of(record, winner)
         if form == "json":
-            return json.dumps(facts.as_dict(), indent=2, ensure_ascii=False) + "\n"
+            return json.dumps(finite(facts.as_dict()), indent=2, ensure_ascii=False) + "\n"
         return as_markdown(facts) if form == "md" else as_html(facts, record.plan, objectives_of(record.config))
-    except (KeyError, TypeError, ValueError, AttributeError, UndefinedError) as error:  # deep inside a file that the reader let pass
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, UndefinedError) as error:  # deep inside a file that the reader let pass
         said = " ".join(str(error).split())[:160]
         raise UserError(f"{record.folder.path}: cannot be reported, a file holds what this program does not write ({said})") from error
 

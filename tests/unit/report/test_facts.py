@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import html
 import json
+import math
 import os
 import re
 import socket
@@ -129,6 +130,19 @@ def test_a_foreign_comparison_and_a_field_that_is_no_number_are_one_line(tmp_pat
     code, text = report(RUN, f"run.artifacts_dir={tmp_path}")
     assert (code, len(text.splitlines())) == (2, 1)
     assert "cannot be reported" in text
+
+
+def test_json_is_strict_and_a_number_too_large_for_a_page_is_one_line(tmp_path: Path) -> None:
+    folder = copy_to(tmp_path)
+    lines = folder / "gen_0_candidates.jsonl"
+    first, rest = lines.read_text().split("\n", 1)
+    lines.write_text(json.dumps(json.loads(first) | {"of_another_program": math.nan}) + "\n" + rest)
+    code, text = report(RUN, f"run.artifacts_dir={tmp_path}", "--format", "json")
+    assert code == 0
+    assert json.loads(text, parse_constant=pytest.fail)["lines"][0]["of_another_program"] is None
+    edit(folder / "summary.json", lambda content: content["costs"].update(wall_s=10**400))
+    code, text = report(RUN, f"run.artifacts_dir={tmp_path}")
+    assert (code, len(text.splitlines()), "cannot be reported" in text) == (2, 1, True)
 
 
 def test_a_run_on_a_cpu_says_that_it_says_nothing_about_a_gpu(record: RunRecord) -> None:
