@@ -117,6 +117,18 @@ def test_the_evidence_of_a_comparison_is_on_the_page(name: str, tmp_path: Path) 
     (turn,) = (finding for finding in content["findings"] if finding["metric"] == "voice_turn_ms.p95")
     assert turn["verdict"] == "better"
     assert f"{turn['effect']['low']:+.2f} … {turn['effect']['high']:+.2f}" in page
+    assert "each of them by itself holds with 95 % confidence" in page, "of seven that hold with 95 % each, not all need hold"
+
+
+def test_an_effect_that_is_small_in_its_unit_is_not_shown_as_none(tmp_path: Path) -> None:
+    folder = copy_to(tmp_path)
+    content = compared(read_run(tmp_path, RUN))
+    heard = {"metric": "wer", "verdict": "worse", "unit": "WER", "effect": {"estimate": 0.0042, "low": 0.0011, "high": 0.0073}}
+    (folder / "comparison.json").write_text(json.dumps(content | {"findings": [heard]}))
+    assert report(RUN, f"run.artifacts_dir={tmp_path}")[0] == 0
+    page = (folder / "report.html").read_text()
+    assert "+0.0042 WER" in page
+    assert "+0.0011 … +0.0073" in page
 
 
 def test_a_foreign_comparison_and_a_field_that_is_no_number_are_one_line(tmp_path: Path) -> None:
