@@ -81,8 +81,15 @@ class Rounds:
     @property
     def n_rounds(self) -> int:
         """Rounds in which every arm was measured."""
-        measured = {(block.arm, block.round) for block in self._blocks if block.failure is None}
-        return sum(all((arm, number) in measured for arm in self._arms) for number in {block.round for block in self._blocks})
+        return self._whole(self._blocks)
+
+    def _whole(self, blocks: Sequence[Block]) -> int:
+        measured = {(block.arm, block.round) for block in blocks if block.failure is None}
+        return sum(all((arm, number) in measured for arm in self._arms) for number in {block.round for block in blocks})
+
+    def _before(self, number: int) -> list[Block]:
+        """What was known when this round began. A comparison that is gone on with is looked at where it was before: each look is paid for once."""
+        return [block for block in self._blocks if block.round < number]
 
     @property
     def _spent_s(self) -> float:
@@ -112,14 +119,15 @@ class Rounds:
                 return self._outcome(*over, final_alpha(self._looks, self._alpha))
             self._round(number)
             number += 1
-            if self._rules.min_rounds <= self.n_rounds < self._rules.max_rounds:
+            known = self._before(number)
+            if self._rules.min_rounds <= self._whole(known) < self._rules.max_rounds:
                 self._looks += 1
                 spend = interim_alpha(self._looks, self._alpha)
-                if decided(self._blocks, spend):
-                    return self._outcome("decided", "every difference asked for is shown or ruled out", spend)
+                if decided(known, spend):
+                    return self._outcome("decided", "every difference asked for is shown or ruled out", spend, known)
 
     def _over(self, number: int) -> tuple[str, str] | None:
-        if self.n_rounds >= self._rules.max_rounds:
+        if self._whole(self._before(number)) >= self._rules.max_rounds:
             return "rounds", f"all {self._rules.max_rounds} rounds are measured"
         missing = self._missing(number)
         typical = self._blocks[1:] or self._blocks  # the first deployment also pays for what is paid once (imports)
@@ -154,8 +162,10 @@ class Rounds:
                 return f"{arm} cannot be measured: {last['kind']}: {last['message']}"
         return None
 
-    def _outcome(self, ended: str, why: str, alpha: float) -> Outcome:
-        return Outcome(ended, why, self.n_rounds, alpha, tuple(self._blocks), round(self._spent_s, 1))
+    def _outcome(self, ended: str, why: str, alpha: float, known: Sequence[Block] | None = None) -> Outcome:
+        """By all blocks, or by those that were known when it was decided."""
+        blocks = self._blocks if known is None else known
+        return Outcome(ended, why, self._whole(blocks), alpha, tuple(blocks), round(self._spent_s, 1))
 
 
 def findings_of(

@@ -13,6 +13,7 @@ from tests.unit.compare.traffic import block
 from tune_gpu.compare.metrics import standard_metrics
 from tune_gpu.compare.rounds import FIRST_WINDOW, Rounds, Rules, findings_of
 from tune_gpu.compare.samples import Block
+from tune_gpu.compare.sequential import final_alpha, interim_alpha
 from tune_gpu.compare.store import BlockStore
 
 RULES = Rules(0.95, 3, 8, 1e9, 2, {"fitness": 0.001}, 0)
@@ -101,6 +102,25 @@ def test_stopped_anywhere_it_goes_on_where_it_was_and_ends_the_same(tmp_path: Pa
     resumed = Rounds(ARMS, RULES, store(tmp_path), again).run(speed_is_shown)
     assert lab.asked + again.asked == [(b.arm, b.round, FIRST_WINDOW + 2 * b.round) for b in expected.blocks]
     assert resumed == expected
+
+
+def test_who_goes_on_looks_where_it_was_looked_before_and_pays_for_each_look_once(tmp_path: Path) -> None:
+    def looks_at(until: int) -> tuple[list[tuple[int, float]], float]:
+        seen: list[tuple[int, float]] = []
+
+        def looked(blocks: Sequence[Block], alpha: float) -> bool:
+            seen.append((len(blocks), alpha))
+            return False
+
+        return seen, Rounds(ARMS, replace(RULES, max_rounds=until), store(tmp_path), Lab(1.0)).run(looked).alpha
+
+    first, _ = looks_at(6)
+    assert [n for n, _ in first] == [6, 8, 10]
+    again, alpha = looks_at(8)
+    assert again[:3] == first, "as if it had never been stopped"
+    assert [(n, pytest.approx(spent)) for n, spent in again[3:]] == [(12, interim_alpha(4, 0.05)), (14, interim_alpha(5, 0.05))]
+    assert looks_at(8) == (again, alpha)
+    assert alpha == pytest.approx(final_alpha(5, 0.05))
 
 
 def test_half_a_line_is_cut_off_and_blocks_of_other_terms_are_put_aside(tmp_path: Path) -> None:
