@@ -40,7 +40,7 @@ def plan(
     Starts nothing, and needs neither a GPU nor vLLM. Exit code 1 if nothing is feasible, 2 for bad input.
     """
     if cards:
-        console_of().print(cards_table())
+        console_of(markup=True).print(cards_table())
         return
     try:
         space_name = arguments[0] if arguments and "=" not in arguments[0] else DEFAULT_SPACE
@@ -57,7 +57,7 @@ def plan(
     if as_json:
         click.echo(json.dumps(as_document(config, preflight, params, found)))
     else:
-        print_plan(console_of(), config, preflight, params, found, rows)
+        print_plan(console_of(markup=True), config, preflight, params, found, rows)
     sys.exit(0 if found.allowed.any() else 1)
 
 

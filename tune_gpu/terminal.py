@@ -15,11 +15,11 @@ _WIDE = 240
 """Of what is no terminal: Rich would take 80 columns, and break or cut names and numbers that a program or a reader looks for."""
 
 
-def console_of(stderr: bool = False) -> Console:
-    """Standard output or error; COLUMNS is its width where it is set."""
+def console_of(stderr: bool = False, markup: bool = False) -> Console:
+    """Standard output or error; COLUMNS is its width where it is set. With `markup` brackets are Rich's: not where logs and paths are told."""
     stream = sys.stderr if stderr else sys.stdout
     wide = not stream.isatty() and not os.environ.get("COLUMNS", "").isdigit()
-    return Console(stderr=stderr, width=_WIDE if wide else None)
+    return Console(stderr=stderr, markup=markup, width=_WIDE if wide else None)
 
 
 def tolerate_encoding() -> None:

@@ -10,6 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from tune_gpu.cli import main
+from tune_gpu.live import Progress
+from tune_gpu.terminal import console_of
 
 
 def ask(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -28,6 +30,14 @@ def test_a_terminal_without_the_characters_shows_others_in_their_place(arguments
 def test_a_pipe_has_no_width_unless_it_is_given_one() -> None:
     assert "vllm_memory_util" in ask("plan", "device=cpu").stdout
     assert "vllm_memory_util" not in ask("plan", "device=cpu", COLUMNS="40").stdout.split("\n", 1)[1]
+
+
+def test_what_a_log_says_in_brackets_is_told_as_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    logged = "[rank0]: no memory; see [/usr/lib] and [bold]"
+    console_of().print(logged, soft_wrap=True)
+    with Progress(console_of(), 1, []) as progress:
+        progress.note(logged)
+    assert capsys.readouterr().out.splitlines() == [logged, logged]
 
 
 @pytest.mark.parametrize("arguments", [("compare", "x", "--budget-s", "nan"), ("promote", "x", "--soak-s", "inf")])

@@ -42,7 +42,7 @@ def doctor(overrides: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"healthy": not failed, "checks": [finding.as_dict() for finding in found]}, indent=2, ensure_ascii=False))
     else:
-        _print(console_of(), found, len(failed))
+        _print(console_of(markup=True), found, len(failed))
     sys.exit(1 if failed else 0)
 
 
