@@ -24,7 +24,7 @@ from tune_gpu.live import Progress, describe_params
 from tune_gpu.preflight import this_card, this_node
 from tune_gpu.redaction import Redactor, restore_secrets
 from tune_gpu.refusals import Refusals, plan_space
-from tune_gpu.report.reading import read_folder
+from tune_gpu.report.reading import read_folder, resume_command
 from tune_gpu.resources import check_resources, concurrency
 from tune_gpu.services.process import process_age_s
 from tune_gpu.space import SearchSpace
@@ -119,8 +119,7 @@ def _search(
     except KeyboardInterrupt:
         if not folder.path.is_dir():  # Ray was not up yet: there is no run to go on with
             raise
-        again = f"python -m tune_gpu.launch --resume {folder.run_id}"
-        again += f" run.artifacts_dir={config.run.artifacts_dir}" if config.run.artifacts_dir != "artifacts" else ""
+        again = resume_command(folder)
         console.print(f"\nstopped; what was measured is kept in {folder.path}; go on with: {again}", highlight=False, soft_wrap=True)
         return 130
     code = _conclude(console, summary, folder, config)

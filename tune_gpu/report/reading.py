@@ -7,6 +7,7 @@ A folder may be half-written (a run that was killed), foreign (somebody else's f
 from __future__ import annotations
 
 import json
+import shlex
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -177,7 +178,7 @@ def all_runs(artifacts_dir: str | Path) -> Iterator[tuple[RunFolder, RunRecord |
 
 def resume_command(folder: RunFolder) -> str:
     """How a person goes on with it."""
-    place = "" if folder.root == Path("artifacts").resolve() else f" run.artifacts_dir={folder.root}"
+    place = "" if folder.root == Path("artifacts").resolve() else " " + shlex.quote(f"run.artifacts_dir={folder.root}")
     return f"python -m tune_gpu.launch --resume {folder.run_id}{place}"
 
 

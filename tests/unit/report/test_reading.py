@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import socket
 import subprocess
 from collections.abc import Callable
@@ -13,8 +14,9 @@ from typing import Any
 import pytest
 
 from tests.runs import ARTIFACTS, EXPERIMENT, INTERRUPTED, RUN, copy_to, edit
+from tune_gpu.artifacts import RunFolder
 from tune_gpu.errors import UserError
-from tune_gpu.report.reading import RunState, all_runs, decided, read_run, read_winner
+from tune_gpu.report.reading import RunState, all_runs, decided, read_run, read_winner, resume_command
 from tune_gpu.services.process import start_ticks
 
 
@@ -105,6 +107,11 @@ def test_an_interrupted_run_says_how_to_go_on_and_one_without_a_winner_why(tmp_p
     edit(folder / "summary.json", lambda content: content.update(ended="generations", best=None, failures={"startup_oom": 4}))
     with pytest.raises(UserError, match=r"it has no winner, nothing was feasible \(4 startup_oom\)"):
         decided(read_run(tmp_path, RUN))
+
+
+def test_the_command_that_goes_on_can_be_pasted_whatever_the_folder_is_called() -> None:
+    command = shlex.split(resume_command(RunFolder("/data/my runs; rm é", "e", "run-1")))
+    assert command == ["python", "-m", "tune_gpu.launch", "--resume", "run-1", "run.artifacts_dir=/data/my runs; rm é"]
 
 
 def test_a_winner_file_of_another_run_is_not_this_runs(tmp_path: Path) -> None:
