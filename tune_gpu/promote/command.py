@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from omegaconf import OmegaConf
 from rich.console import Console
 
 from tune_gpu.compare.metrics import standard_metrics
-from tune_gpu.config import ExperimentConfig, PromoteSettings
+from tune_gpu.config import ExperimentConfig
 from tune_gpu.config_loader import apply_overrides, check_config
 from tune_gpu.errors import UserError
 from tune_gpu.finished_run import FinishedRun, read_finished_run
@@ -200,9 +199,8 @@ def _rollback(console: Console, run_id: str | None, overrides: list[str]) -> int
         raise UserError(f"promote --rollback: nothing that promote installed is in force in {folder_of(config.promote)}")
     if run_id is not None and last.run_id != run_id:
         raise UserError(f"promote --rollback {run_id}: the last that was applied is {last.run_id}; leave RUN_ID out to undo that")
-    promoted: PromoteSettings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(PromoteSettings), dict(last.settings)))  # type: ignore[assignment]
     about = {"run_id": last.run_id, "experiment": last.experiment}
-    deployer = _deployer(replace(config, promote=promoted), about, _sayer(console), Path(artifacts_dir).expanduser().resolve())
+    deployer = _deployer(replace(config, promote=last.promote), about, _sayer(console), Path(artifacts_dir).expanduser().resolve())
     change, back = deployer.rollback()
     if not back.serving:
         return _told_back(console, back, NOT_SERVING)

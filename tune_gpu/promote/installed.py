@@ -13,8 +13,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
 from tune_gpu.artifacts import now
-from tune_gpu.config import PromoteSettings
+from tune_gpu.config import PromoteSettings, ServiceTarget
 from tune_gpu.errors import UserError
 from tune_gpu.whole_files import write_whole
 
@@ -67,6 +70,18 @@ class Change:
     """Services that answered before it."""
     status: str = "applying"
     """`applying`, `applied`, `rolled_back`."""
+
+    @property
+    def promote(self) -> PromoteSettings:
+        """Its settings; those that only another version of this program knows are passed over. Raises UserError for what are none."""
+        try:
+            known = _known(PromoteSettings, self.settings)
+            known |= {name: _known(ServiceTarget, known[name]) for name in ("vllm", "whisper") if name in known}
+            found: PromoteSettings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(PromoteSettings), known))  # type: ignore[assignment]
+        except (OmegaConfBaseException, ValueError, TypeError, AttributeError) as error:
+            said = " ".join(str(error).split())[:160]
+            raise UserError(f"the settings with which {self.run_id} was applied cannot be read ({said}); it must be put right by hand") from error
+        return found
 
 
 @dataclass
@@ -154,7 +169,7 @@ class Installation:
             return []
         try:
             return [
-                Change(**{**entry, "units": tuple(entry["units"]), "healthy_before": tuple(entry["healthy_before"])})
+                Change(**_known(Change, {**entry, "units": tuple(entry["units"]), "healthy_before": tuple(entry["healthy_before"])}))
                 for entry in json.loads(text)["changes"]
             ]
         except (ValueError, KeyError, TypeError) as error:
@@ -163,3 +178,8 @@ class Installation:
     def _write(self) -> None:
         content = {"schema_version": 1, "changes": [asdict(change) for change in self._changes]}
         write_whole(self.folder / _OWN / "state.json", json.dumps(content, indent=2) + "\n")
+
+
+def _known(kind: type, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what another version of this program has written beside."""
+    return {name: content[name] for name in kind.__dataclass_fields__ if name in content}  # type: ignore[attr-defined]

@@ -6,12 +6,14 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from click.testing import CliRunner, Result
 
 from tests.made_run import EXPERIMENT, QUICK, RUN_ID, made_run
+from tests.runs import edit
 from tests.unit.promote.test_apply import SERVER, UNITS, free_ports
 from tests.unit.promote.test_gate import comparison
 from tune_gpu.cli import main
@@ -128,3 +130,19 @@ def test_a_target_that_was_changed_since_is_looked_at_again_without_another_soak
     assert applied.exit_code == 0, applied.output
     assert desk.promote("--rollback").exit_code == 0
     assert (desk.root / "etc" / "vllm.yaml").read_text() == "by: hand\n"
+
+
+def test_what_another_version_of_the_program_applied_can_be_undone(desk: Desk) -> None:
+    desk.written(RUN_ID)
+    assert desk.promote(RUN_ID, "--apply").exit_code == 0
+
+    def of_another_version(state: dict[str, Any]) -> None:
+        state["changes"][0]["approved_by"] = "somebody"
+        state["changes"][0]["settings"]["canary_pct"] = 5
+        state["changes"][0]["settings"]["vllm"]["region"] = "north"
+        del state["changes"][0]["settings"]["soak_growth_pct"]
+
+    edit(desk.root / "etc" / ".tune-gpu" / "state.json", of_another_version)
+    undone = desk.promote("--rollback")
+    assert undone.exit_code == 0, undone.output
+    assert not (desk.root / "etc" / "vllm.yaml").exists()
