@@ -44,6 +44,11 @@ class RolledBack:
     then: str = ""
     """What does not, and why."""
 
+    @property
+    def all_said(self) -> str:
+        """For people, where something does not."""
+        return f"the files are as they were, but not all that served before answers: {self.then}"
+
 
 @dataclass
 class Deployer:
@@ -106,7 +111,9 @@ class Deployer:
             except (Unhealthy, TargetError, OSError) as error:
                 return self._back(change, str(error))
             except BaseException as error:  # Ctrl-C, SIGTERM, a fault of ours: nothing is left halfway
-                self._back(change, f"stopped by {type(error).__name__}")
+                back = self._back(change, f"stopped by {type(error).__name__}")
+                if isinstance(error, KeyboardInterrupt) and not back.serving:
+                    raise KeyboardInterrupt(back.all_said) from error
                 raise
             self.installation.mark(change, "applied")
             self.audit("apply", "ok")
@@ -141,6 +148,13 @@ class Deployer:
                 self.audit("health", "ok", service=name)
 
     def _back(self, change: Change, why: str) -> RolledBack:
+        """An interrupt says that it is not done."""
+        try:
+            return self._put_back(change, why)
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt("the roll back is not finished: run promote --rollback") from error
+
+    def _put_back(self, change: Change, why: str) -> RolledBack:
         """The files first, whatever the services do; then the services that served before."""
         self.audit("roll back", "begun", why=why)
         try:

@@ -94,8 +94,8 @@ def promote(
     except (UserError, OSError) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        click.echo("interrupted; what runs is as it was before", err=True)
+    except KeyboardInterrupt as error:
+        click.echo(f"interrupted; {str(error) or 'what runs is as it was before'}", err=True)
         sys.exit(130)
 
 
@@ -217,9 +217,7 @@ def _told_back(console: Console, back: RolledBack, code: int) -> int:
     console.print(f"rolled back: {back.why}", style="red", highlight=False, soft_wrap=True)
     if back.serving:
         return code
-    console.print(
-        f"the files are as they were, but not all that served before answers: {back.then}", style="red", highlight=False, soft_wrap=True
-    )
+    console.print(back.all_said, style="red", highlight=False, soft_wrap=True)
     return NOT_SERVING
 
 

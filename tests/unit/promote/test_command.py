@@ -18,12 +18,14 @@ from tests.unit.promote.test_apply import SERVER, UNITS, free_ports
 from tests.unit.promote.test_gate import comparison
 from tune_gpu.cli import main
 from tune_gpu.finished_run import read_finished_run
-from tune_gpu.promote.apply import folder_of, target_of
+from tune_gpu.promote.apply import Deployer, folder_of, target_of
 from tune_gpu.promote.bundle import bundle_of, write_bundle
 from tune_gpu.promote.command import about_of
 from tune_gpu.promote.evidence import evidence_of
+from tune_gpu.promote.installed import Installation
 from tune_gpu.promote.render import services_of
 from tune_gpu.promote.supervisor import ProcessSupervisor
+from tune_gpu.promote.watch import Unhealthy, Watcher
 
 BROKEN = "20260131-130000"
 
@@ -146,3 +148,39 @@ def test_what_another_version_of_the_program_applied_can_be_undone(desk: Desk) -
     undone = desk.promote("--rollback")
     assert undone.exit_code == 0, undone.output
     assert not (desk.root / "etc" / "vllm.yaml").exists()
+
+
+def test_an_interrupt_says_what_it_left_behind(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    desk.written(RUN_ID)
+    with monkeypatch.context() as patch:
+        patch.setattr(Watcher, "probe", interrupted)
+        stopped = desk.promote(RUN_ID, "--apply")
+        assert (stopped.exit_code, "interrupted; what runs is as it was before" in stopped.output) == (130, True), stopped.output
+        patch.setattr(Installation, "put_back", interrupted)
+        twice = desk.promote(RUN_ID, "--apply")
+        assert (twice.exit_code, "interrupted; the roll back is not finished: run promote --rollback" in twice.output) == (130, True), twice.output
+        again = desk.promote("--rollback")
+        assert (again.exit_code, "the roll back is not finished" in again.output) == (130, True), again.output
+    assert desk.promote("--rollback").exit_code == 0
+    assert not (desk.root / "etc" / "vllm.yaml").exists()
+
+
+def test_an_interrupt_after_which_not_all_serves_again_says_so(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    def unhealthy(*_: Any, **__: Any) -> None:
+        raise Unhealthy("vllm does not answer")
+
+    desk.written(RUN_ID)
+    assert desk.promote(RUN_ID, "--apply").exit_code == 0
+    desk.written(BROKEN, "services.vllm.max_model_len=512")
+    with monkeypatch.context() as patch:
+        patch.setattr(Watcher, "probe", interrupted)
+        patch.setattr(Deployer, "_restart", lambda _self, names, expected: unhealthy() if expected.model is None else None)
+        stopped = desk.promote(BROKEN, "--apply")
+    assert stopped.exit_code == 130
+    assert "interrupted; the files are as they were, but not all that served before answers: vllm does not answer" in stopped.output
