@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tune_gpu.artifacts import now
+from tune_gpu.redaction import Redactor
 
 
 class Audit:
@@ -21,11 +22,12 @@ class Audit:
     """
 
     def __init__(self, path: Path, about: dict[str, Any], say: Any = lambda _line: None) -> None:
-        self._path, self._about, self._say = path, about, say
+        self._path, self._about, self._say, self._redactor = path, about, say, Redactor()
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, step: str, outcome: str = "ok", **more: Any) -> None:
-        """One step, done or not."""
+        """One step, done or not; a service's last words may quote what it was given."""
+        more = self._redactor.value(more)
         line = {"at": now(), "user": _user(), "pid": os.getpid(), **self._about, "step": step, "outcome": outcome, **more}
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")

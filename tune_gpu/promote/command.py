@@ -28,7 +28,7 @@ from tune_gpu.promote.gate import check as check_gate
 from tune_gpu.promote.installed import Installation
 from tune_gpu.promote.render import services_of
 from tune_gpu.promote.watch import Expected, Watcher
-from tune_gpu.redaction import restore_secrets
+from tune_gpu.redaction import Redactor, restore_secrets
 from tune_gpu.terminal import Finite, console_of
 from tune_gpu.workload.audio import load_utterances
 
@@ -255,7 +255,7 @@ def _write_verdict(folder: Path, verdict: dict[str, Any]) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)  # what was refused cannot be applied
-    write_whole(folder / "gate.json", json.dumps(verdict, indent=2, ensure_ascii=False) + "\n")
+    write_whole(folder / "gate.json", json.dumps(Redactor().value(verdict), indent=2, ensure_ascii=False) + "\n")
 
 
 def _tell(console: Console, condition: Condition) -> None:

@@ -19,13 +19,15 @@ from tests.unit.promote.test_gate import comparison
 from tune_gpu.cli import main
 from tune_gpu.finished_run import read_finished_run
 from tune_gpu.promote.apply import Deployer, folder_of, target_of
+from tune_gpu.promote.audit import Audit
 from tune_gpu.promote.bundle import bundle_of, write_bundle
-from tune_gpu.promote.command import about_of
+from tune_gpu.promote.command import _write_verdict, about_of
 from tune_gpu.promote.evidence import evidence_of
 from tune_gpu.promote.installed import Installation
 from tune_gpu.promote.render import services_of
 from tune_gpu.promote.supervisor import ProcessSupervisor
 from tune_gpu.promote.watch import Unhealthy, Watcher
+from tune_gpu.redaction import REDACTED
 
 BROKEN = "20260131-130000"
 
@@ -184,3 +186,13 @@ def test_an_interrupt_after_which_not_all_serves_again_says_so(desk: Desk, monke
         stopped = desk.promote(BROKEN, "--apply")
     assert stopped.exit_code == 130
     assert "interrupted; the files are as they were, but not all that served before answers: vllm does not answer" in stopped.output
+
+
+def test_neither_the_audit_log_nor_the_gates_record_holds_a_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "of-the-environment")
+    told: list[str] = []
+    Audit(tmp_path / "audit.jsonl", {}, told.append)("roll back", "begun", why="vllm.service has ended: of-the-environment is no token")
+    _write_verdict(tmp_path, {"conditions": [{"said": "startup_crash: of-the-environment is no token"}]})
+    for text in (told[0], *(path.read_text() for path in tmp_path.iterdir())):
+        assert "of-the-environment" not in text
+        assert REDACTED in text
