@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 from pathlib import Path
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Replace a file by rename: a reader sees the old one or the new one, never half."""
+def write_whole(path: Path, content: str | bytes, like: Path | None = None) -> None:
+    """Replace a file by rename: a reader sees the old one or the new one, never half.
+
+    Args:
+        path: of the file.
+        content: of the new one.
+        like: may be read by those who may read this one; null: the one that is replaced, if there is one.
+    """
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with aside.open("wb") as file:
+            _let_read(file.fileno(), like or path)
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
@@ -19,3 +28,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _let_read(handle: int, like: Path) -> None:
+    with contextlib.suppress(OSError):  # there is none, or another's file may not be given away
+        known = like.stat()
+        os.fchmod(handle, stat.S_IMODE(known.st_mode))
+        os.fchown(handle, known.st_uid, known.st_gid)

@@ -61,10 +61,10 @@ def write_bundle(
         _put(folder / name, content)
     for name, text in before.items():
         if text is not None:
-            _put(folder / "before" / name, text)
+            _put(folder / "before" / name, text, like=bundle.files[name][0])
         else:
             (folder / "before" / name).unlink(missing_ok=True)
-    _put(folder / "changes.diff", _diff(bundle, today, before))
+    _put(folder / "changes.diff", _diff(bundle, today, before), like=_least_open(bundle))
     _put(folder / "rollback.sh", _rollback_script(bundle, before, target.shell(units)))
     (folder / "rollback.sh").chmod(0o755)
     manifest = {
@@ -104,9 +104,15 @@ def read_bundle(folder: Path) -> tuple[Bundle, dict[str, Any]] | None:
     return Bundle(found), manifest
 
 
-def _put(path: Path, content: str) -> None:
+def _put(path: Path, content: str, like: Path | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, content)
+    write_whole(path, content, like)
+
+
+def _least_open(bundle: Bundle) -> Path | None:
+    """Of what is installed, the file that the fewest may read: the differences hold parts of all of them. Null where nothing is."""
+    there = [path for path, _ in bundle.files.values() if path.exists()]
+    return min(there, key=lambda path: path.stat().st_mode & 0o044, default=None)
 
 
 def _diff(bundle: Bundle, today: Bundle, before: Mapping[str, str | None]) -> str:

@@ -100,7 +100,7 @@ class Installation:
         """Only one at a time: a second gets a UserError that names the first. The kernel lets go of it when a process ends."""
         own = self.folder / _OWN
         try:
-            own.mkdir(parents=True, exist_ok=True)
+            own.mkdir(mode=0o700, parents=True, exist_ok=True)  # what was installed before is kept there, whoever may read it
             handle = os.open(own / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise UserError(

@@ -211,6 +211,19 @@ def test_files_that_cannot_be_put_back_are_said_and_a_rollback_is_what_is_left_t
     assert (change.run_id, back.serving) == ("run-2", True)
 
 
+def test_a_file_that_only_its_owner_may_read_stays_so_and_so_do_its_copies(place: Place) -> None:
+    own = place.root / "etc" / "vllm.yaml"
+    own.parent.mkdir()
+    own.write_text("api-key: of-the-house\n")
+    own.chmod(0o600)
+    assert place.apply("run-1", SLOW) is None
+    assert own.stat().st_mode & 0o777 == 0o600
+    place.deployer().rollback()
+    assert (own.read_text(), own.stat().st_mode & 0o777) == ("api-key: of-the-house\n", 0o600)
+    for path in (path for path in place.root.rglob("*") if path.is_file() and "of-the-house" in path.read_text(errors="replace")):
+        assert any(each.stat().st_mode & 0o077 == 0 for each in (path, *path.parents) if place.root in each.parents), path
+
+
 def test_two_cannot_apply_at_once(place: Place) -> None:
     held, go = threading.Event(), threading.Event()
 
