@@ -256,3 +256,15 @@ def test_a_run_without_a_winner_is_reported_and_exits_with_1(tmp_path: Path) -> 
     assert code == 1
     assert "no winner: nothing was feasible in this run" in text
     assert "No winner: nothing was feasible" in (folder / "report.html").read_text()
+
+
+@pytest.mark.parametrize("form", ["html", "md", "json"])
+def test_a_run_that_was_killed_before_anything_is_told_as_such(form: str, tmp_path: Path) -> None:
+    folder = copy_to(tmp_path)
+    for path in folder.iterdir():
+        if path.is_file() and path.name != "config.yaml":
+            path.unlink()
+    out = tmp_path / "out"
+    code, text = report(RUN, f"run.artifacts_dir={tmp_path}", "--format", form, "-o", str(out))
+    assert code == 0, text
+    assert "the run is killed after 0 evaluations" in out.read_text()
