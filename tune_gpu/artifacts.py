@@ -121,14 +121,17 @@ class RunFolder:
             repair: cut the half off, for the run that goes on from there; who only reads must not (the run may be writing it).
         """
         for path in sorted(self.path.glob("gen_[0-9]*_candidates.jsonl"), key=lambda p: int(p.name.split("_")[1])):
-            content = path.read_bytes()
+            try:
+                content = path.read_bytes()
+            except OSError as error:
+                raise UserError(f"{path}: cannot be read ({error.strerror})") from error
             whole = content[: content.rfind(b"\n") + 1]
             if whole != content and repair:
                 write_whole(path, whole)
             for number, line in enumerate(whole.splitlines(), 1):
                 try:
                     yield dict(json.loads(line))
-                except (ValueError, TypeError) as error:
+                except (ValueError, TypeError, RecursionError) as error:
                     raise UserError(f"{path}, line {number}: not a candidate's line ({error})") from error
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:

@@ -188,7 +188,7 @@ def read_json(path: Path, needs: Mapping[str, type | tuple[type, ...]]) -> dict[
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a whole JSON file ({error})") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: not written by this program (a JSON {type(content).__name__}, not an object)")
@@ -219,7 +219,7 @@ def _checked_lines(folder: RunFolder) -> Iterator[dict[str, Any]]:
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{path}: not a run's configuration ({' '.join(str(error).split())[:160]})") from error
     if not isinstance(content, dict) or not isinstance(content.get("parameters"), dict):
         raise UserError(f"{path}: not a run's configuration (`parameters` is missing)")
