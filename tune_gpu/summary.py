@@ -79,7 +79,7 @@ def summarise_run(
         "ended": ended,
         "counts": dict(Counter(line["status"] for line in lines)),
         "n_evaluations": len(lines),
-        "n_configurations": len({repr(sorted(line["params"].items())) for line in lines}),
+        "n_configurations": len({_name(line["params"]) for line in lines}),
         "failures": dict(Counter(line["failure"]["kind"] for line in lines if line["failure"])),
         "best": standing_of(lines, best) if best else None,
         "baseline": standing_of(lines, base) if base else None,
@@ -133,8 +133,18 @@ def shown_different(lines: Sequence[Mapping[str, Any]], a: Mapping[str, Any], b:
 def _tied(lines: Sequence[Mapping[str, Any]], standings: Sequence[Standing]) -> list[Standing]:
     """The best and those that these measurements do not tell from it; empty if it stands alone."""
     feasible = [standing for standing in standings if standing.fitness is not None]
-    tied = feasible[:1] + [other for other in feasible[1:] if not shown_different(lines, feasible[0].params, other.params)]
+    of: dict[str, list[Mapping[str, Any]]] = {}
+    for line in lines:  # once: a run may have thousands
+        of.setdefault(_name(line["params"]), []).append(line)
+    best = feasible[0].params if feasible else {}
+    tied = feasible[:1] + [
+        other for other in feasible[1:]
+        if not shown_different([*of.get(_name(best), []), *of.get(_name(other.params), [])], best, other.params)]
     return tied if len(tied) > 1 else []
+
+
+def _name(params: Mapping[str, Any]) -> str:
+    return repr(sorted(params.items()))
 
 
 def winner_of(

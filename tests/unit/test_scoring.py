@@ -15,9 +15,11 @@ from tests.made_run import line
 from trainables.deployers import Ears
 from trainables.running import Running
 from trainables.scoring import jackknife, metrics_of
-from tune_gpu.config import ObjectiveSettings
-from tune_gpu.summary import stderr_of
+from tune_gpu.config import ObjectiveSettings, ParameterSpec, SearchSettings
+from tune_gpu.space import SearchSpace
+from tune_gpu.summary import stderr_of, summarise_run
 from tune_gpu.telemetry.sampler import DeviceWindow
+from tune_gpu.tournament import Result, Tournament
 from tune_gpu.workload.clients import LlmSample, SttSample
 from tune_gpu.workload.voice_turn import TurnSample
 from tune_gpu.workload.window import WindowResult
@@ -93,3 +95,15 @@ def test_of_several_evaluations_it_is_that_of_all_their_windows(evaluations: lis
 def test_an_evaluation_of_which_the_error_is_not_known_leaves_the_mean_without() -> None:
     lines = [line("g0-c0", {"a": 1}, 0.5, n_windows=3), line("g1-c0", {"a": 1}, 0.6, n_windows=3, fitness_stderr=0.1)]
     assert stderr_of(lines, {"a": 1}) is None
+
+
+def test_who_is_not_told_from_the_best_is_tied_with_it() -> None:
+    windows = {1: [0.60, 0.62, 0.64], 2: [0.61, 0.60, 0.62], 3: [0.40, 0.42, 0.44]}
+    tournament = Tournament(SearchSpace.from_specs({"a": ParameterSpec(target="", values=[1, 2, 3])}), SearchSettings(initial=3, generations=1))
+    lines = []
+    while (candidate := tournament.ask()) is not None:
+        seen = windows[candidate.params["a"]]
+        lines.append(line(candidate.candidate_id, dict(candidate.params), statistics.fmean(seen), n_windows=3, metrics={"fitness_windows": seen}))
+        tournament.tell(candidate.candidate_id, Result("ok", statistics.fmean(seen), n_windows=3))
+    summary = summarise_run(tournament, lines, run_id="r", experiment="e", device="cpu", wall_s=1.0, baseline={}, ended="generations")
+    assert summary["ties"] == [{"a": 1}, {"a": 2}]
