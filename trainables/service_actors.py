@@ -107,7 +107,20 @@ class RemoteService:
         self._watching = threading.Event()
 
     def start(self, abort: Callable[[], str | None] = lambda: None) -> Any:
-        """Raises ServiceError."""
+        """Raises ServiceError, with nothing left running: an actor that stayed would keep its part of the card from the next engine."""
+        try:
+            value = self._started(abort)
+        except BaseException:
+            self.stop()
+            raise
+        if isinstance(value, EngineInfo):
+            self.info = value
+        else:
+            self.start_s = value["took_s"]
+        threading.Thread(target=self._watch, name=f"tune-gpu-{self._name}-watch", daemon=True).start()
+        return value
+
+    def _started(self, abort: Callable[[], str | None]) -> Any:
         pending = self._actor.start.remote()
         while not ray.wait([pending], timeout=_WATCH_EVERY_S)[0]:
             if reason := abort():
@@ -115,11 +128,6 @@ class RemoteService:
         value, failure = self._get(pending)
         if failure is not None:
             raise ServiceError(failure)
-        if isinstance(value, EngineInfo):
-            self.info = value
-        else:
-            self.start_s = value["took_s"]
-        threading.Thread(target=self._watch, name=f"tune-gpu-{self._name}-watch", daemon=True).start()
         return value
 
     def _watch(self) -> None:
@@ -231,7 +239,11 @@ class InBundle:
             actor = ray.remote(ServiceActor).options(name=f"{name}-{self._trial_name()}-{uuid.uuid4().hex[:4]}", **options).remote(*arguments)
         service = RemoteService(actor, name, settings)
         self._made = [*(one for one in self._made if one._actor is not None), service]
-        self._check_place(name, ray.get(actor.place.remote(), timeout=_ANSWER_S))
+        try:
+            self._check_place(name, ray.get(actor.place.remote(), timeout=_ANSWER_S))
+        except BaseException:
+            service.stop()
+            raise
         return service
 
     def _check_place(self, name: str, place: Place) -> None:

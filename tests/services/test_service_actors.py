@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tests.services.conftest import toy
 from trainables.service_actors import InBundle, RemoteService
 from tune_gpu.config import Services, WhisperSettings
 from tune_gpu.config_loader import load_config
-from tune_gpu.measurement import FailureKind
+from tune_gpu.measurement import FailureKind, ServiceError
 from tune_gpu.resources import trial_resources
 from tune_gpu.services.process import start_ticks
 
@@ -59,6 +60,16 @@ class Trial:
         service.start()
         processes = [psutil.Process(pid) for pid in service.pids()]
         return self._bundle.visible_devices(), [(" ".join(process.cmdline()), process.environ()) for process in processes]
+
+    def start_in_vain(self) -> str:
+        """Start an engine that does not get ready in time; the failure kind that the trial then sees."""
+        self._bundle._device = "cuda"
+        impatient = Services(replace(ENGINE.vllm, start_timeout_s=0.01), ENGINE.whisper)
+        try:
+            self._bundle.vllm(impatient, None).start()
+        except ServiceError as error:
+            return str(error.failure.kind)
+        return ""
 
     def card(self) -> str:
         return self._bundle.visible_devices()
@@ -114,6 +125,13 @@ def test_two_services_share_the_trials_card_down_to_their_grandchildren_and_anot
     ray.kill(second)
     for held in (group, other_group):
         remove_placement_group(held)
+
+
+def test_an_engine_that_did_not_start_gives_its_share_of_the_card_back_to_the_next() -> None:
+    mine, group = trial("g0-c2", 0.6)
+    assert [ray.get(mine.start_in_vain.remote()) for _ in range(2)] == [FailureKind.STARTUP_TIMEOUT] * 2
+    ray.kill(mine)
+    remove_placement_group(group)
 
 
 def _ours() -> set[int]:
