@@ -41,6 +41,13 @@ CASES = [
     ),
     ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 224.00 MiB.", FailureKind.STARTUP_OOM, 0.0),
     ("RuntimeError: CUDA out of memory occurred when warming up sampler with 256 dummy requests.", FailureKind.STARTUP_OOM, 0.0),
+    ("RuntimeError: CUDA failed with error out of memory", FailureKind.STARTUP_OOM, 0.0),  # CTranslate2's words
+    ("RuntimeError: cuBLAS failed with status CUBLAS_STATUS_ALLOC_FAILED", FailureKind.STARTUP_OOM, 0.0),
+    (
+        "AssertionError: Error in memory profiling. Initial free memory 6.41 GiB, current free memory 7.92 GiB. This happens when other processes",
+        FailureKind.MEASUREMENT_INVALID,
+        0.0,
+    ),
     (
         "ERROR:    [Errno 98] error while attempting to bind on address ('127.0.0.1', 8000): address already in use",
         FailureKind.PORT_CONFLICT,

@@ -43,11 +43,18 @@ _SIGNS = (
         r"out of memory occurred when warming up sampler",
     ),
     _sign(
+        FailureKind.MEASUREMENT_INVALID,
+        "another process gave memory back while vLLM measured how much is free: that may pass",
+        r"Error in memory profiling\. Initial free memory",
+    ),
+    _sign(
         FailureKind.STARTUP_OOM,
         "out of memory while starting: a smaller share, fewer sequences or a smaller model",
         r"OutOfMemoryError",
         r"CUDA out of memory",
         r"CUDA error: out of memory",
+        r"CUDA failed with error out of memory",  # CTranslate2
+        r"CUBLAS_STATUS_ALLOC_FAILED",
         r"DefaultCPUAllocator: can't allocate memory",
         r"Cannot allocate memory",
         r"MemoryError",
