@@ -85,6 +85,7 @@ def find_capacity(
 ) -> Capacity | None:
     """Ramp the sessions up until a step fails twice or the ramp ends; null if it was aborted."""
     loads: list[float] = []
+    endpoints = endpoints.with_cold_cache()
     for sessions in range(1, workload.capacity_max_sessions + 1):
         turns: list[TurnSample] = []
         for attempt in range(2):

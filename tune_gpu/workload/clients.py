@@ -6,7 +6,8 @@ import asyncio
 import json
 import math
 import time
-from dataclasses import dataclass, field
+import uuid
+from dataclasses import dataclass, field, replace
 
 import aiohttp
 
@@ -26,6 +27,13 @@ class Endpoints:
     stt_url: str
     stt_key: str
     pulse: Pulse = field(default_factory=Pulse, compare=False)
+    cache_salt: str | None = None
+    """What the engine's prefix cache knows under another salt is of no use to a request (vLLM's `cache_salt`); null shares it with all."""
+
+    def with_cold_cache(self) -> Endpoints:
+        """The same, for a stretch of load that finds nothing of those before in the prefix cache. All candidates get the same prompts: to the one
+        that re-uses an engine they would cost less than to the one that starts its own, and a window that is measured again less than at first."""
+        return replace(self, cache_salt=uuid.uuid4().hex)
 
 
 @dataclass
@@ -98,6 +106,8 @@ async def complete(
         "stream": True,
         "stream_options": {"include_usage": True},
     }
+    if endpoints.cache_salt is not None:
+        body["cache_salt"] = endpoints.cache_salt
     try:
         with endpoints.pulse.asking("vllm"):
             finished = await _stream(session, endpoints, body, sample, _left(due, timeout_s))

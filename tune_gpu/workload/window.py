@@ -87,7 +87,7 @@ def run_window(
 
     The same seed and window index send the same traffic to every candidate.
     """
-    return asyncio.run(_window(endpoints, workload, utterances, seed, window_index, seconds or workload.window_s, mode, abort))
+    return asyncio.run(_window(endpoints.with_cold_cache(), workload, utterances, seed, window_index, seconds or workload.window_s, mode, abort))
 
 
 async def _window(
@@ -192,7 +192,7 @@ def warm_up(
     abort: Abort = never,
 ) -> list[TurnSample]:
     """Take turns one after another, the longest utterance first (Whisper's peak memory depends on its input). Not measured."""
-    return asyncio.run(_warm_up(endpoints, workload, utterances, workload.warmup_turns if turns is None else turns, mode, abort))
+    return asyncio.run(_warm_up(endpoints.with_cold_cache(), workload, utterances, workload.warmup_turns if turns is None else turns, mode, abort))
 
 
 async def _warm_up(

@@ -32,6 +32,8 @@ class Behaviour:
     garbage: bool = False
     empty: bool = False
     prompts: list[str] = field(default_factory=list)
+    salts: list[str | None] = field(default_factory=list)
+    """Of the prefix cache, as each completion asked for."""
 
 
 def _app(behaviour: Behaviour) -> web.Application:
@@ -52,6 +54,7 @@ def _app(behaviour: Behaviour) -> web.Application:
     async def complete(request: web.Request) -> web.StreamResponse:
         body = await request.json()
         behaviour.prompts.append(body["prompt"])
+        behaviour.salts.append(body.get("cache_salt"))
         if behaviour.llm_status != 200:
             return web.json_response({"error": "no"}, status=behaviour.llm_status)
         reply = web.StreamResponse(headers={"Content-Type": "text/event-stream"})

@@ -162,6 +162,24 @@ def test_background_prompts_are_never_the_same() -> None:
     assert all(abs(len(prompt) - 64) <= 1 for prompt in prompts)
 
 
+def test_the_same_traffic_again_finds_nothing_in_the_prefix_cache_of_an_engine_that_is_kept() -> None:
+    """An engine stays up for the next candidate, which gets the same prompts: one that started its own would have to compute them."""
+    behaviour = Behaviour()
+    with servers(behaviour) as endpoints:
+        said: list[set[str | None]] = []
+        for drive in (
+            lambda: run_window(endpoints, workload(), CLIPS, seed=0, window_index=0),
+            lambda: run_window(endpoints, workload(), CLIPS, seed=0, window_index=0),
+            lambda: find_capacity(endpoints, workload(capacity_max_sessions=1, capacity_step_s=0.1, session_pause_s=0.01), ObjectiveSettings(), CLIPS, seed=0),
+            lambda: warm_up(endpoints, workload(), CLIPS, turns=2),
+        ):
+            behaviour.salts.clear()
+            drive()
+            said.append(set(behaviour.salts))
+    assert all(len(salts) == 1 and None not in salts for salts in said), "within one the cache works as it will when deployed"
+    assert len(set.union(*said)) == len(said)
+
+
 def test_warming_up_takes_the_longest_utterance_first() -> None:
     clips = [CLIPS[0], Utterance("long", np.full(16000, 0.1, dtype=np.float32), "hello world")]
     with servers(Behaviour()) as endpoints:
