@@ -23,6 +23,7 @@ from tune_gpu.measurement import Failure, FailureKind, Measurement, Phase, Servi
 from tune_gpu.services.hang import Checked, HangWatch
 from tune_gpu.services.launchers import EngineHost
 from tune_gpu.services.mps import MpsDaemon
+from tune_gpu.services.start_failures import out_of_memory_lines
 from tune_gpu.services.vllm_server import engine_environment
 from tune_gpu.sharing import asks_for_mps, forbidden
 from tune_gpu.telemetry.neighbours import neighbours_on
@@ -209,6 +210,7 @@ class Evaluator:
         running, workload = self._now(), self.config.workload
         first = not running.windows
         result, device = self._undisturbed(running.first_window + len(running.windows), "mixed")
+        device = self._with_own_words(device)
         self._expect_answers(result.turns, "services")
         running.windows.append(result)
         running.device.append(device)
@@ -338,6 +340,12 @@ class Evaluator:
         self._raise_if_lost([*(turn.error for turn in result.turns), *(sample.error for sample in result.background)])
         return result, sampler.window()
 
+    def _with_own_words(self, device: DeviceWindow) -> DeviceWindow:
+        """Whisper stays up when the card has no memory for a request, and no kernel counts it: its log does."""
+        running = self._now()
+        before, running.n_out_of_memory = running.n_out_of_memory, len(out_of_memory_lines(running.whisper.log()))
+        return replace(device, oom_events=device.oom_events + running.n_out_of_memory - before)
+
     def _endpoints(self) -> Endpoints:
         whisper, engine = self._now().whisper, self._engine
         return Endpoints(
@@ -387,6 +395,9 @@ class Evaluator:
         errors = [turn.error for turn in turns]
         self._raise_if_lost(errors)
         if errors and all(errors):
+            if said := out_of_memory_lines(self._now().whisper.log()):
+                message = "out of memory under load, for every request: a smaller model, fewer workers or a smaller share of vLLM"
+                raise ServiceError(Failure(FailureKind.OOM, "whisper", Phase.LOAD, message, said[-1]))
             kind = FailureKind.SERVICE_HUNG if all("timeout" in (error or "") for error in errors) else FailureKind.REQUESTS_FAILED
             raise ServiceError(Failure(kind, service, Phase.LOAD, f"none of {len(errors)} voice turns was answered ({errors[0]})"))
 

@@ -26,7 +26,7 @@ MEASURED = {  # name -> (where it stands in a candidate's line, what it is)
     "tune_gpu_voice_turn_p95_ms": ("metrics.voice_turn_ms.p95", "End of speech to the first token, 95th percentile, milliseconds."),
     "tune_gpu_word_error_rate": ("metrics.wer", "Word error rate, a share."),
     "tune_gpu_concurrent_sessions": ("metrics.concurrent_capacity", "Simultaneous voice sessions within the latency targets."),
-    "tune_gpu_oom_events": ("metrics.oom_events", "Out-of-memory kills during the evaluation."),
+    "tune_gpu_oom_events": ("metrics.oom_events", "Out-of-memory kills, and requests that Whisper had no memory for."),
 }
 LIVE = {  # name -> (field of a Moment, what it is)
     "tune_gpu_device_utilization_pct": ("utilization_pct", "Utilisation of the device under load, per cent."),

@@ -33,6 +33,8 @@ class Running:
     warm_s: float = 0.0
     load_s: float = 0.0
     n_invalid: int = 0
+    n_out_of_memory: int = 0
+    """Requests for which Whisper had no memory, by its own word, until the last window's end."""
     heard: Sequence[TurnSample] = ()
     """Every clip once, by a Whisper of these settings."""
     neighbours: Neighbours = field(default_factory=Neighbours)

@@ -44,6 +44,7 @@ class Answering:
         self.settings, self._pids, self._started = settings, pids, started
         self.info: EngineInfo | None = None
         self.start_s = 0.0
+        self.said = ""
 
     def start(self, abort: Callable[[], str | None] = lambda: None) -> Any:
         self._started()
@@ -57,7 +58,7 @@ class Answering:
         return self._pids
 
     def log(self) -> str:
-        return ""
+        return self.said
 
     def healthy(self, timeout_s: float) -> bool:
         return True
@@ -70,16 +71,18 @@ class Answering:
 
 
 class MadeUpCard:
-    """Deploys onto a card whose frames change when the engine has started."""
+    """Deploys onto a card whose frames change when the engine has started; Whisper has printed this by then."""
 
-    def __init__(self, endpoints: Endpoints, nvml: FakeNvml, then: Frame) -> None:
-        self._endpoints, self._nvml, self._then = endpoints, nvml, then
+    def __init__(self, endpoints: Endpoints, nvml: FakeNvml, then: Frame, said: str = "") -> None:
+        self._endpoints, self._nvml, self._then, self._said = endpoints, nvml, then, said
 
     def visible_devices(self) -> str:
         return UUID
 
     def whisper(self, services: Services) -> Answering:
-        return Answering(self._endpoints, [21], services.vllm, lambda: None)
+        service = Answering(self._endpoints, [21], services.vllm, lambda: None)
+        service.said = self._said
+        return service
 
     def vllm(self, services: Services, host: EngineHost | None) -> Answering:
         def appear() -> None:
@@ -98,13 +101,15 @@ Measure = Callable[..., Measurement]
 def measure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Measure]:
     """An evaluation on a card that shows this frame once both services run."""
     monkeypatch.setattr(sampler, "HZ", 100.0)
-    with servers(Behaviour(stt_s=0.001, first_token_s=0.001)) as endpoints:
+    behaviour = Behaviour(stt_s=0.001, first_token_s=0.001)
+    with servers(behaviour) as endpoints:
 
-        def run(then: Frame, *overrides: str) -> Measurement:
+        def run(then: Frame, *overrides: str, said: str = "", stt_status: int = 200) -> Measurement:
+            behaviour.stt_status = stt_status
             nvml = FakeNvml([BEFORE])
             monkeypatch.setattr(evaluation, "open_probe", lambda kind, card: NvmlProbe(card, nvml))
             config = load_config("spica_gpu_allocation", [*QUICK, *overrides], "cuda")
-            evaluator = Evaluator(config, "cuda", deploy=MadeUpCard(endpoints, nvml, then))
+            evaluator = Evaluator(config, "cuda", deploy=MadeUpCard(endpoints, nvml, then, said))
             measured = evaluator.evaluate(PARAMS)
             nvml._frames = [BEFORE]  # both have gone, their memory with them
             evaluator.close()
@@ -121,6 +126,20 @@ def test_on_its_card_and_undisturbed_it_has_energy_memory_and_neighbours(measure
     assert [(process["pid"], process["memory_mib"]) for process in found.metrics["neighbours"]["processes"]] == [(7, 512.0)]
     assert found.metrics["gpu_utilization"] == 90
     assert (found.metrics["trials_per_card"], found.metrics["n_invalid_windows"]) == (1, 0)
+
+
+NO_ROOM = "RuntimeError: CUDA failed with error out of memory"
+
+
+def test_a_request_that_whisper_had_no_memory_for_is_an_oom_event_though_no_process_ended(measure: Measure) -> None:
+    assert measure(RUNNING).metrics["oom_events"] == 0
+    assert measure(RUNNING, said=f"{NO_ROOM}\n").metrics["oom_events"] == 1, "once, not once a window"
+
+
+def test_a_whisper_that_has_memory_for_no_request_is_out_of_memory_and_says_so(measure: Measure) -> None:
+    found = measure(RUNNING, said=f"{NO_ROOM}\n", stt_status=500)
+    assert found.failure is not None
+    assert (found.failure.kind, found.failure.service, found.failure.evidence) == (FailureKind.OOM, "whisper", NO_ROOM)
 
 
 def test_a_service_on_another_card_is_the_wrong_device_and_says_where_it_is(measure: Measure) -> None:

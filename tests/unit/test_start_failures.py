@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tune_gpu.measurement import FailureKind
-from tune_gpu.services.start_failures import explain_exit
+from tune_gpu.services.start_failures import explain_exit, out_of_memory_lines
 
 CASES = [
     (
@@ -81,3 +81,9 @@ def test_a_death_by_signal_names_the_signal() -> None:
 
 def test_an_empty_log_is_no_trouble() -> None:
     assert explain_exit("whisper", "", 1).evidence == ""
+
+
+def test_a_service_that_stays_up_says_itself_for_how_many_requests_it_had_no_memory() -> None:
+    once = 'Error handling request from 127.0.0.1\nTraceback (most recent call last):\n    raise MemoryError\nRuntimeError: CUDA failed with error out of memory\n'
+    assert out_of_memory_lines("INFO loaded\n") == []
+    assert out_of_memory_lines(once * 2) == ["RuntimeError: CUDA failed with error out of memory"] * 2

@@ -101,6 +101,12 @@ def explain_loss(service: str, log: str, exit_code: int) -> Failure:
     )
 
 
+def out_of_memory_lines(log: str) -> list[str]:
+    """Each time that a service said it had no memory; one that stays up answers such a request with an error. A traceback's lines of code are indented."""
+    signs = [sign.pattern for sign in _SIGNS if sign.kind is FailureKind.STARTUP_OOM]
+    return [_short(line) for line in log.splitlines() if not line[:1].isspace() and any(sign.search(line) for sign in signs)]
+
+
 def _short(line: str) -> str:
     return line.strip()[:500]
 
