@@ -94,7 +94,8 @@ async def complete(
     """Stream one completion (OpenAI's `/v1/completions`), noting when each chunk of tokens arrives.
 
     A chunk counts if it carries a choice, even one without text: a token may be part of a character. An answer without the closing
-    `[DONE]` is `truncated_stream`, one without a token `empty_answer`.
+    `[DONE]` is `truncated_stream`, one without a token `empty_answer`, one with fewer than were asked for `short_answer`: no end-of-text token
+    ends it, but vLLM cuts it where the context is full, and a candidate with too short a context would win by saying less.
     """
     sample = LlmSample(due)
     body = {
@@ -123,6 +124,8 @@ async def complete(
         sample.error = sample.error or (None if finished else "truncated_stream")
         if sample.error is None and not sample.chunk_times:
             sample.error = "empty_answer"
+        elif sample.error is None and 0 < sample.n_tokens < max_tokens:  # 0: the server has not told
+            sample.error = "short_answer"
     sample.n_tokens = max(sample.n_tokens, len(sample.chunk_times))
     return sample
 

@@ -36,12 +36,12 @@ def handler(config: dict[str, Any]) -> type[BaseHTTPRequestHandler]:
                 self.answer(json.dumps({"name": config.get("name"), "device": "cpu"}).encode())
 
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"] or 0))
+            asked = self.rfile.read(int(self.headers["Content-Length"] or 0))
             time.sleep(float(config.get("little-delay-s", 0.0)))
             if self.path == "/v1/audio/transcriptions":
                 self.answer(json.dumps({"text": "hello", "compute_s": 0.01}).encode())
             else:
-                chunk = json.dumps({"choices": [{"text": "x"}], "usage": {"completion_tokens": 1}})
+                chunk = json.dumps({"choices": [{"text": "x"}], "usage": {"completion_tokens": json.loads(asked)["max_tokens"]}})
                 self.answer(f"data: {chunk}\n\ndata: [DONE]\n\n".encode(), "text/event-stream")
 
     return Handler

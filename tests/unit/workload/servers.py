@@ -28,6 +28,8 @@ class Behaviour:
     llm_status: int = 200
     stop_after: int | None = None
     """Tokens after which the stream breaks off."""
+    most_tokens: int | None = None
+    """An answer ends properly after so many, as vLLM's does where the context is full."""
     token_text: str = "x"
     garbage: bool = False
     empty: bool = False
@@ -63,7 +65,8 @@ def _app(behaviour: Behaviour) -> web.Application:
             await reply.write(b"data: {not json}\n\n")
             return reply
         await asyncio.sleep(behaviour.first_token_s)
-        for number in range(0 if behaviour.empty else body["max_tokens"]):
+        n_tokens = 0 if behaviour.empty else min(body["max_tokens"], behaviour.most_tokens or body["max_tokens"])
+        for number in range(n_tokens):
             if number:
                 await asyncio.sleep(behaviour.token_s)
             if number == behaviour.stop_after:
@@ -71,7 +74,7 @@ def _app(behaviour: Behaviour) -> web.Application:
                 request.transport.close()
                 return reply
             await reply.write(b"data: " + json.dumps({"choices": [{"text": behaviour.token_text}]}).encode() + b"\n\n")
-        usage = {"choices": [], "usage": {"completion_tokens": 0 if behaviour.empty else body["max_tokens"]}}
+        usage = {"choices": [], "usage": {"completion_tokens": n_tokens}}
         await reply.write(b"data: " + json.dumps(usage).encode() + b"\n\ndata: [DONE]\n\n")
         return reply
 

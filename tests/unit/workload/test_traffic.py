@@ -94,6 +94,7 @@ def test_clips_heard_outside_of_windows_count_for_the_word_error_rate_alone() ->
         (Behaviour(first_token_s=60.0), {"llm_timeout"}),
         (Behaviour(garbage=True), {"llm_bad_payload"}),
         (Behaviour(empty=True), {"llm_empty_answer"}),
+        (Behaviour(most_tokens=3), {"llm_short_answer"}),
         (Behaviour(stop_after=2, token_s=0.01), {"llm_truncated_stream"}),
     ],
 )
