@@ -15,6 +15,7 @@ import numpy as np
 
 from tune_gpu.config import AudioSettings
 from tune_gpu.errors import UserError
+from tune_gpu.workload.wer import normalise
 
 SAMPLE_RATE_HZ = 16000
 _RATES_HZ = (4000, 384000)
@@ -67,11 +68,22 @@ def load_utterances(settings: AudioSettings) -> list[Utterance]:
             raise UserError(f"{path.name} lasts {duration_s:.1f} s; allowed is workload.audio.max_utterance_s={settings.max_utterance_s:g}")
         if not np.any(samples):
             raise UserError(f"{path.name} is silent: it has no word error rate")
-        reference = path.with_suffix(".txt").read_text(encoding="utf-8").strip()
+        reference = _read_reference(path.with_suffix(".txt"))
         for snr_db in settings.noise_snr_db or [None]:
             name = path.stem if snr_db is None else f"{path.stem}@{snr_db:g}dB"
             spoken.append(Utterance(name, samples if snr_db is None else add_noise(samples, snr_db, zlib.crc32(name.encode())), reference))
     return spoken
+
+
+def _read_reference(path: Path) -> str:
+    """What is said in a clip. Without words it has no word error rate, and would end every evaluation that hears it."""
+    try:
+        reference = path.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path.name} is not UTF-8 ({error.reason} at byte {error.start})") from error
+    if not normalise(reference):
+        raise UserError(f"{path.name}: it has no words (what stands in brackets and um are none)")
+    return reference
 
 
 def read_wav(path: Path) -> np.ndarray:
