@@ -126,6 +126,7 @@ def check_config(config: ExperimentConfig) -> None:
     objective.check(config.objective)
     confirm.check(config.confirm, config.objective.latency_percentile)
     _check_workload(config)
+    _check_room(config.workload.max_tokens, settings_in_use(config, space, "vllm.max_model_len"))
     _check_telemetry(config.telemetry)
     check_port_range(config.run.port_range)
     free_port(config.run.port_range)
@@ -154,6 +155,8 @@ def _check_cores(key: str, cores: str | None) -> None:
 
 
 def _check_workload(config: ExperimentConfig) -> None:
+    from tune_gpu.workload.capacity import LONGEST_PAUSE
+
     workload = config.workload
     for name in (
         "turn_rate_per_s",
@@ -171,6 +174,22 @@ def _check_workload(config: ExperimentConfig) -> None:
     for name in ("background_rate_per_s", "solo_window_s", "capacity_step_s", "session_pause_s", "warmup_turns"):
         if not getattr(workload, name) >= 0:
             raise UserError(f"workload.{name}={getattr(workload, name)}: allowed is 0 or more")
+    longest_pause_s = LONGEST_PAUSE * workload.session_pause_s
+    if 0 < workload.capacity_step_s <= longest_pause_s:  # nobody would speak in a step, and a capacity of 0 would stand for "not measured"
+        raise UserError(
+            f"workload.capacity_step_s={workload.capacity_step_s:g}: allowed is 0 (no ramp) or above {longest_pause_s:g}, the longest pause of a caller "
+            f"(workload.session_pause_s={workload.session_pause_s:g})"
+        )
+    for snr_db in workload.audio.noise_snr_db:
+        if snr_db is not None and not -100 <= snr_db <= 100:
+            raise UserError(f"workload.audio.noise_snr_db={snr_db:g}: allowed is -100 to 100, or null for the clean clip")
+
+
+def _check_room(max_tokens: int, contexts: list[int | None]) -> None:
+    """An answer must fit into some candidate's context, beside a prompt of one token: else vLLM refuses every request of the run."""
+    told = [context for context in contexts if context is not None]
+    if told and len(told) == len(contexts) and max_tokens >= max(told):
+        raise UserError(f"workload.max_tokens={max_tokens}: no answer of that length fits vllm.max_model_len={max(told)} beside its prompt")
 
 
 def _check_telemetry(settings: TelemetrySettings) -> None:

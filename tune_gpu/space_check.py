@@ -17,6 +17,8 @@ from tune_gpu.steps import Steps
 _HINTS = {"vllm": get_type_hints(VllmSettings), "whisper": get_type_hints(WhisperSettings)}
 _AT_LEAST_ONE = ("vllm.max_num_seqs", "vllm.max_num_batched_tokens", "vllm.block_size", "vllm.tensor_parallel_size", "whisper.beam_size",
                  "whisper.num_workers", "whisper.batch_size")  # fmt: skip
+_OF_EVERY_EVALUATION = ("host", "port", "served_model_name", "api_key")
+"""Flags by which a server is found, and known to be the one that was started."""
 
 
 def check_space(config: ExperimentConfig) -> SearchSpace:
@@ -31,6 +33,8 @@ def check_space(config: ExperimentConfig) -> SearchSpace:
     for target in (*_AT_LEAST_ONE, "vllm.gpu_memory_utilization", "whisper.compute_type"):
         service, _, key = target.partition(".")
         check_setting(target, getattr(getattr(config.services, service), key), "services.")
+    for flag in config.services.vllm.extra_args:
+        _check_flag("services.", flag)
     if config.baseline:
         try:
             space.check(config.baseline)
@@ -62,12 +66,23 @@ def check_setting(target: str, value: Any, where: str = "") -> None:
     service, _, key = target.partition(".")
     if target == "vllm.gpu_memory_utilization":
         _check_share(where + target, value)
+    if service == "vllm" and key.startswith("extra_args."):
+        _check_flag(where, key.removeprefix("extra_args."))
     if key in _HINTS[service]:  # what lies below `extra_args` and `env` is vLLM's to judge
         _check_type(where + target, _HINTS[service][key], value)
     if value is not None and target in _AT_LEAST_ONE and value < 1:
         raise UserError(f"{where}{target}={value}: allowed is above 0")
     if target == "whisper.compute_type" and value not in COMPUTE_TYPES:
         raise UserError(f"{where}{target}={value}: allowed are {', '.join(COMPUTE_TYPES)}")
+
+
+def _check_flag(where: str, flag: str) -> None:
+    """Of two flags of one name the last counts, and these come last: the candidate's own value would be shown, and another measured."""
+    name, key = f"{where}vllm.extra_args.{flag}", flag.replace("-", "_")
+    if key in _HINTS["vllm"]:
+        raise UserError(f"{name}: it would replace the setting vllm.{key}; set that")
+    if key in _OF_EVERY_EVALUATION:
+        raise UserError(f"{name}: every evaluation sets it itself")
 
 
 def _check_share(name: str, value: Any) -> None:

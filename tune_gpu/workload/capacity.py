@@ -21,6 +21,9 @@ from tune_gpu.workload.percentiles import Distribution
 from tune_gpu.workload.voice_turn import TurnSample, take_turn
 from tune_gpu.workload.window import Abort, client_session, never, spoken_order, until_done_or_aborted
 
+LONGEST_PAUSE = 1.5
+"""Of a caller, in mean pauses (`workload.session_pause_s`); the shortest is a half."""
+
 
 @dataclass(frozen=True)
 class Capacity:
@@ -116,7 +119,7 @@ async def _hold(
 
             async def session(voice: np.random.Generator) -> None:
                 for utterance in spoken_order(utterances, voice):
-                    await asyncio.sleep(float(voice.uniform(0.5, 1.5)) * workload.session_pause_s)
+                    await asyncio.sleep(float(voice.uniform(0.5, LONGEST_PAUSE)) * workload.session_pause_s)
                     if time.monotonic() >= ends:
                         return
                     turns.append(
