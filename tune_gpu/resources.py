@@ -44,7 +44,10 @@ def cards_of(config: ExperimentConfig, params: Mapping[str, Any]) -> int:
     """Cards that the candidate's engine spans: tensor parallel times pipeline parallel."""
     vllm = deployment(config, params).vllm
     pipeline = vllm.extra_args.get("pipeline_parallel_size", vllm.extra_args.get("pipeline-parallel-size", 1))
-    return int(vllm.tensor_parallel_size) * int(pipeline)
+    try:
+        return int(vllm.tensor_parallel_size) * int(pipeline)
+    except (TypeError, ValueError):
+        raise UserError(f"vllm.extra_args.pipeline_parallel_size={pipeline}: allowed is a whole number") from None
 
 
 def trial_resources(config: ExperimentConfig, params: Mapping[str, Any], kind: str) -> TrialResources:
