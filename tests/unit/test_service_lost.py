@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import socket
+import threading
+from collections.abc import Callable, Iterator
 from itertools import chain, repeat
 
 import pytest
 
 from trainables.evaluation import Evaluator
+from tune_gpu.config import VllmSettings
 from tune_gpu.config_loader import load_config
 from tune_gpu.measurement import Failure, FailureKind, Phase, ServiceError
+from tune_gpu.services.vllm_server import VllmServer
 
 LOST = Failure(FailureKind.SERVICE_LOST, "vllm", Phase.LOAD, "killed")
 
@@ -36,3 +40,43 @@ def test_nothing_is_awaited_for_an_answer_that_came_to_its_end(evaluator: Evalua
     told = chain([None], repeat(LOST))
     monkeypatch.setattr(evaluator, "_failure", lambda: next(told))
     evaluator._raise_if_lost([None, "llm_http_500", "llm_timeout"])
+
+
+HALF_AN_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nvllm:"
+NO_HTTP = b"SSH-2.0-OpenSSH_9.6\r\n"
+
+
+@pytest.fixture
+def answered_with() -> Iterator[Callable[[bytes], VllmServer]]:
+    """A server whose port answers one question with these bytes."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer(content: bytes) -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(content)
+
+        def make(content: bytes) -> VllmServer:
+            threading.Thread(target=answer, args=[content], daemon=True).start()
+            return VllmServer(VllmSettings(), device="cpu", port_range=[1, 1], choose_port=lambda _range: listener.getsockname()[1])
+
+        yield make
+
+
+@pytest.mark.parametrize("content", [HALF_AN_ANSWER, NO_HTTP])
+def test_an_engine_that_dies_in_the_middle_of_its_metrics_tells_no_cache_use(answered_with: Callable[[bytes], VllmServer], content: bytes) -> None:
+    assert answered_with(content).kv_cache_pct() is None
+
+
+def test_what_speaks_no_http_on_the_port_is_the_wrong_server(answered_with: Callable[[bytes], VllmServer], monkeypatch: pytest.MonkeyPatch) -> None:
+    server = answered_with(NO_HTTP)
+    monkeypatch.setattr(server, "_launched", StillRunning())
+    with pytest.raises(ServiceError) as raised:
+        server._prove_identity()
+    assert raised.value.failure.kind is FailureKind.WRONG_SERVER
+
+
+class StillRunning:
+    def exit_code(self) -> int | None:
+        return None

@@ -187,7 +187,7 @@ class VllmServer:
     def _prove_identity(self) -> None:
         try:
             models = [str(model["id"]) for model in json.loads(self._get("/v1/models"))["data"]]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
             models = [f"({error})"]
         if self.served_model_name not in models:
             assert self._launched is not None
@@ -208,7 +208,7 @@ class VllmServer:
 
     def kv_cache_pct(self) -> float | None:
         """How full its KV cache is now, in per cent; null where it does not answer at once."""
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
             if found := _KV_CACHE_USE.search(self._get("/metrics", timeout_s=0.5)):
                 return round(100.0 * float(found[1]), 2)
         return None
