@@ -147,7 +147,15 @@ class Evaluator:
         turns = 1 if str(key) in self._heard or not every_clip else len(self._utterances)
         running, started = self._now(), time.monotonic()
         with self._watched(Phase.WARM):
-            heard = warm_up(self._endpoints(), self.config.workload, self._utterances, turns=turns, mode="stt", abort=self._lost)
+            heard = warm_up(
+                self._endpoints(),
+                self.config.workload,
+                self._utterances,
+                turns=turns,
+                mode="stt",
+                workers=settings.num_workers,
+                abort=self._lost,
+            )
         self._expect_answers(heard, "whisper")
         if turns > 1:
             running.load_s += time.monotonic() - started  # the measurement of its word error rate

@@ -19,6 +19,7 @@ from tune_gpu.services.vllm_server import EngineInfo
 from tune_gpu.telemetry import sampler
 from tune_gpu.telemetry.nvml import NvmlProbe
 from tune_gpu.workload.clients import Endpoints
+from tune_gpu.workload.window import warm_up
 
 BEFORE = Frame({7: 512.0}, utilization=0, used_mib=700.0)
 RUNNING = Frame({7: 512.0, 21: 1000.0, 32: 6000.0})
@@ -140,6 +141,18 @@ def test_a_whisper_that_has_memory_for_no_request_is_out_of_memory_and_says_so(m
     found = measure(RUNNING, said=f"{NO_ROOM}\n", stt_status=500)
     assert found.failure is not None
     assert (found.failure.kind, found.failure.service, found.failure.evidence) == (FailureKind.OOM, "whisper", NO_ROOM)
+
+
+def test_whisper_is_warmed_with_as_many_utterances_at_once_as_it_has_workers(measure: Measure, monkeypatch: pytest.MonkeyPatch) -> None:
+    workers: list[int] = []
+
+    def noted(*given: Any, **named: Any) -> Any:
+        workers.append(named.get("workers", 1))
+        return warm_up(*given, **named)
+
+    monkeypatch.setattr(evaluation, "warm_up", noted)
+    assert measure(RUNNING, "services.whisper.num_workers=3").status is Status.OK
+    assert workers == [3, 1], "Whisper's, then the engine's"
 
 
 def test_a_service_on_another_card_is_the_wrong_device_and_says_where_it_is(measure: Measure) -> None:

@@ -189,32 +189,38 @@ def warm_up(
     *,
     turns: int | None = None,
     mode: str = "mixed",
+    workers: int = 1,
     abort: Abort = never,
 ) -> list[TurnSample]:
-    """Take turns one after another, the longest utterance first (Whisper's peak memory depends on its input). Not measured."""
-    return asyncio.run(_warm_up(endpoints.with_cold_cache(), workload, utterances, workload.warmup_turns if turns is None else turns, mode, abort))
+    """Take turns one after another, the longest utterance first (Whisper's peak memory depends on its input). Not measured.
+
+    The first is taken so many times at once as Whisper has workers, for each has memory of its own; it is returned once.
+    """
+    return asyncio.run(_warm_up(endpoints.with_cold_cache(), workload, utterances, workload.warmup_turns if turns is None else turns, mode, workers, abort))
 
 
 async def _warm_up(
-    endpoints: Endpoints, workload: WorkloadSettings, utterances: Sequence[Utterance], turns: int, mode: str, abort: Abort
+    endpoints: Endpoints, workload: WorkloadSettings, utterances: Sequence[Utterance], turns: int, mode: str, workers: int, abort: Abort
 ) -> list[TurnSample]:
     longest_first = sorted(utterances, key=lambda utterance: -utterance.duration_s)
     taken: list[TurnSample] = []
 
     async def work() -> None:
         async with client_session() as session:
-            for number in range(turns):
-                taken.append(
-                    await take_turn(
-                        session,
-                        endpoints,
-                        longest_first[number % len(longest_first)],
-                        due=time.monotonic(),
-                        max_tokens=workload.max_tokens,
-                        timeout_s=workload.request_timeout_s,
-                        mode=mode,
-                    )
+
+            async def take(number: int) -> TurnSample:
+                return await take_turn(
+                    session,
+                    endpoints,
+                    longest_first[number % len(longest_first)],
+                    due=time.monotonic(),
+                    max_tokens=workload.max_tokens,
+                    timeout_s=workload.request_timeout_s,
+                    mode=mode,
                 )
+
+            for number in range(turns):
+                taken.append((await asyncio.gather(*(take(number) for _ in range(1 if number else workers))))[0])
 
     await until_done_or_aborted(work(), abort)
     return taken

@@ -23,6 +23,9 @@ class Behaviour:
     stt_status: int = 200
     stt_body: str | None = None
     stt_one_at_a_time: bool = False
+    stt_at_once: int = 0
+    """Transcriptions that are under way, and the most that were."""
+    stt_most_at_once: int = 0
     first_token_s: float = 0.0
     token_s: float = 0.0
     llm_status: int = 200
@@ -44,14 +47,22 @@ def _app(behaviour: Behaviour) -> web.Application:
     async def transcribe(request: web.Request) -> web.Response:
         form = await request.post()
         assert isinstance(form["file"], web.FileField)
+        behaviour.stt_at_once += 1
+        behaviour.stt_most_at_once = max(behaviour.stt_at_once, behaviour.stt_most_at_once)
+        try:
+            await take_time()
+        finally:
+            behaviour.stt_at_once -= 1
+        if behaviour.stt_body is not None:
+            return web.Response(text=behaviour.stt_body, content_type="application/json")
+        return web.json_response({"text": behaviour.stt_text, "compute_s": behaviour.stt_s}, status=behaviour.stt_status)
+
+    async def take_time() -> None:
         if behaviour.stt_one_at_a_time:
             async with turn:
                 await asyncio.sleep(behaviour.stt_s)
         else:
             await asyncio.sleep(behaviour.stt_s)
-        if behaviour.stt_body is not None:
-            return web.Response(text=behaviour.stt_body, content_type="application/json")
-        return web.json_response({"text": behaviour.stt_text, "compute_s": behaviour.stt_s}, status=behaviour.stt_status)
 
     async def complete(request: web.Request) -> web.StreamResponse:
         body = await request.json()

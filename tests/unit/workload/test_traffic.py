@@ -188,6 +188,15 @@ def test_warming_up_takes_the_longest_utterance_first() -> None:
     assert [turn.utterance for turn in taken] == ["long", "a"]
 
 
+def test_every_worker_of_whisper_is_warmed_though_each_clip_is_heard_once() -> None:
+    """Each has memory of its own, and takes it with its first utterance: one that stays cold takes it later, beside an engine that has the rest."""
+    behaviour = Behaviour(stt_s=0.2)
+    with servers(behaviour) as endpoints:
+        heard = warm_up(endpoints, workload(), CLIPS, turns=3, mode="stt", workers=2)
+    assert behaviour.stt_most_at_once == 2
+    assert sorted(turn.utterance for turn in heard) == ["a", "b", "c"]
+
+
 def test_the_ramp_finds_how_many_sessions_one_at_a_time_carries() -> None:
     """Each turn holds the only worker for 100 ms; within 250 ms two can be served, three cannot."""
     objective = ObjectiveSettings(stt_latency_target_ms=250.0, llm_latency_target_ms=1000.0, ttft_target_ms=1000.0)
