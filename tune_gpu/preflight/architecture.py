@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from tune_gpu.preflight.weight_formats import WeightFormat, published_format, we
 
 _DTYPE_BYTES = {"float32": 4, "float": 4, "fp32": 4, "float16": 2, "half": 2, "fp16": 2, "bfloat16": 2, "bf16": 2}
 
+_TIED = re.compile(r"gemma|opt$|gpt2|gpt_bigcode|bloom|falcon|cohere|starcoder2|mpt|smollm3|ernie4_5")
+"""Families whose configs say nothing of `tie_word_embeddings` where output and input embeddings are one (the default of their classes)."""
 _LARGEST = 2**40
 """Of a size or a number of layers."""
 _MOST_PARAMETERS = 1e18
@@ -122,6 +125,8 @@ def _from_config(config: Mapping[str, Any], name: str) -> ModelArchitecture:
     vocab = size("vocab_size", "padded_vocab_size") or _assume(guessed, "vocab", 128256)
     params_given = float(facts["params_b"]) * 1e9 if facts.get("params_b") else None
     tied = facts.get("tie_word_embeddings")
+    if tied is None and _TIED.match(str(facts.get("model_type", ""))):
+        tied = True
     if tied is None:
         tied = bool(_assume(guessed, "tied", 1)) if params_given is not None and params_given < 4.5e9 else False
     vision = vision_params(outer)

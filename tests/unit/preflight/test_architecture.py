@@ -31,6 +31,16 @@ def test_parameters_of_well_known_models_are_those_that_their_authors_publish() 
     assert (latent.mla, latent.kv_heads, latent.head_dim) == (True, 1, 576)
 
 
+def test_a_config_that_does_not_say_whether_its_embeddings_are_tied_is_as_its_family_is() -> None:
+    """Google's config of Gemma 3 1B leaves it out; it has 0.99989 billion parameters, and would have 1.3 with an output layer of its own."""
+    gemma = {"model_type": "gemma3_text", "num_hidden_layers": 26, "hidden_size": 1152, "num_attention_heads": 4, "num_key_value_heads": 1,
+             "head_dim": 256, "intermediate_size": 6912, "vocab_size": 262144, "max_position_embeddings": 32768, "sliding_window": 512,
+             "sliding_window_pattern": 6}
+    assert from_config(gemma, "a-snapshot").params == pytest.approx(999_885_952, rel=0.001)
+    assert from_config({**gemma, "tie_word_embeddings": False}, "a-snapshot").params > 1.3e9
+    assert not from_config({**gemma, "model_type": "llama"}, "a-snapshot").tied
+
+
 def test_other_names_of_the_same_facts() -> None:
     gpt2 = from_config({"model_type": "gpt2", "n_layer": 12, "n_head": 12, "n_embd": 768, "vocab_size": 50257, "n_positions": 1024, "n_inner": 3072}, "gpt2")
     assert (gpt2.layers, gpt2.kv_heads, gpt2.head_dim, gpt2.max_context) == (12, 12, 64, 1024)
