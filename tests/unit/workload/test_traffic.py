@@ -111,6 +111,16 @@ def test_what_fails_is_counted_and_never_a_latency(behaviour: Behaviour, errors:
         assert summary.stt_latency_ms is None or errors == {"stt_empty_transcript"}
 
 
+def test_a_service_that_answers_with_errors_is_not_silent() -> None:
+    """While requests overlap it is never owed none; one that refuses each of them at once does not hang."""
+    with servers(Behaviour(stt_status=500, llm_status=503)) as endpoints:
+        pulse = endpoints.pulse
+        for service, mode in (("whisper", "stt"), ("vllm", "llm")):
+            pulse.waiting[service], pulse.heard[service] = 1, 0.0  # another request, that has been waiting since long ago
+            warm_up(endpoints, workload(), CLIPS, turns=1, mode=mode)
+            assert (pulse.silent_since(service) or 0.0) > 0.0, service
+
+
 def test_a_transcript_of_nothing_is_all_words_wrong() -> None:
     assert summarise([one_window(Behaviour(stt_text=""), mode="stt")]).wer == 1.0
 
