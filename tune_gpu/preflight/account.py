@@ -72,7 +72,7 @@ def resolve_knobs(settings: VllmSettings, model: ModelArchitecture, device: Devi
         if getattr(settings, name) is not None:
             _check_range(f"vllm.{name}", getattr(settings, name), 0, float("inf"))
     if context is None:
-        context = model.max_context
+        context = model.default_context or model.max_context
         if context is None:
             raise UserError(f"model {model.name}: its config has no max_position_embeddings; set vllm.max_model_len")
     elif model.max_context is not None and not settings.env.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN"):

@@ -51,6 +51,8 @@ class ModelArchitecture:
     sliding_layers: int = 0
     """Layers that attend to `sliding_window` tokens only; the others to all."""
     max_context: int | None = None
+    default_context: int | None = None
+    """What vLLM takes where no flag says."""
     dtype_bytes: int = 2
     format: WeightFormat | None = None
     """As the checkpoint's own `quantization_config` says; null for 16 or 32 bits."""
@@ -139,18 +141,31 @@ def _from_config(config: Mapping[str, Any], name: str) -> ModelArchitecture:
     intermediate = intermediate or _assume(guessed, "intermediate", moe_intermediate or 4 * hidden)
     params = params_given or shapes.params(facts, intermediate, experts, moe_intermediate) + vision
     window, sliding = sliding_layers(facts, layers)
+    longest, assumed = _contexts(facts, size("max_position_embeddings", "n_positions", "max_sequence_length"), size("original_max_position_embeddings"))
     return ModelArchitecture(
         name=name, layers=layers, kv_heads=1 if latent else kv_heads, head_dim=latent or head_dim, hidden=hidden, heads=heads,
         intermediate=intermediate, vocab=vocab, tied=bool(tied), params=params,
         experts_per_token=size("num_experts_per_tok", "moe_topk") or 8 if experts else 0, moe_intermediate=moe_intermediate,
         vision_params=vision, multimodal=vision > 0 or "vision_config" in outer or bool(facts.get("_multimodal")),
         latent=None if latent is None else LatentShapes.of(facts),
-        sliding_window=window, sliding_layers=sliding, max_context=size("max_position_embeddings", "n_positions", "max_sequence_length"),
+        sliding_window=window, sliding_layers=sliding, max_context=longest, default_context=assumed,
         dtype_bytes=_DTYPE_BYTES.get(str(facts.get("dtype") or facts.get("torch_dtype") or "bfloat16").removeprefix("torch."), 2),
         format=weight_format(outer.get("quantization_config") or facts.get("quantization_config"))
         or (None if "model_type" in outer else published_format(name)),
         refusal=not_modelled(outer, facts, name), guessed=tuple(guessed),
     )
+
+
+def _contexts(facts: Mapping[str, Any], context: int | None, original: int | None) -> tuple[int | None, int | None]:
+    """The longest that vLLM serves, and what it takes where no flag says (`_get_and_verify_max_len`): these ways of stretching the rotations
+    leave the config's number as it was before, and LongRoPE is served unstretched unless a flag asks for more."""
+    rope = facts.get("rope_parameters") or facts.get("rope_scaling") or {}
+    kind = str(rope.get("rope_type") or rope.get("type") or "default")
+    if context is None:
+        return None, None
+    if kind in ("linear", "dynamic") and "gemma3" not in str(facts.get("model_type", "")):
+        context = int(context * float(rope.get("factor") or 1.0))
+    return context, min(original or context, context) if kind in ("longrope", "su") else context
 
 
 def _shown(value: Any) -> str:

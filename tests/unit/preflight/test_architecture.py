@@ -41,6 +41,25 @@ def test_a_config_that_does_not_say_whether_its_embeddings_are_tied_is_as_its_fa
     assert not from_config({**gemma, "model_type": "llama"}, "a-snapshot").tied
 
 
+@pytest.mark.parametrize(
+    ("change", "longest", "assumed"),
+    [
+        ({}, 4096, 4096),
+        ({"rope_scaling": {"type": "linear", "factor": 4.0}}, 16384, 16384),
+        ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, 8192, 8192),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, 4096, 4096),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, 4096, 4096),
+        ({"model_type": "gemma3_text", "rope_scaling": {"rope_type": "linear", "factor": 8.0}}, 4096, 4096),
+        ({"max_position_embeddings": 131072, "original_max_position_embeddings": 4096, "rope_scaling": {"type": "longrope"}}, 131072, 4096),
+    ],
+)
+def test_a_context_that_rotations_stretch_is_what_vllm_derives(change: dict[str, Any], longest: int, assumed: int) -> None:
+    """`vllm/config/model.py`, `_get_and_verify_max_len` (0.32)."""
+    model = from_config({"model_type": "llama", "num_hidden_layers": 32, "hidden_size": 4096, "num_attention_heads": 32, "num_key_value_heads": 8,
+                         "intermediate_size": 14336, "vocab_size": 32000, "max_position_embeddings": 4096, **change}, "m")
+    assert (model.max_context, model.default_context) == (longest, assumed)
+
+
 def test_other_names_of_the_same_facts() -> None:
     gpt2 = from_config({"model_type": "gpt2", "n_layer": 12, "n_head": 12, "n_embd": 768, "vocab_size": 50257, "n_positions": 1024, "n_inner": 3072}, "gpt2")
     assert (gpt2.layers, gpt2.kv_heads, gpt2.head_dim, gpt2.max_context) == (12, 12, 64, 1024)
