@@ -8,9 +8,11 @@ from typing import Any
 
 from tune_gpu.config import PromoteSettings
 from tune_gpu.errors import UserError
+from tune_gpu.measurement import FailureKind
 
 DEVICE_KINDS = ("cuda", "cpu")
 """What a measurement can have been made on; `replayed` and `simulated` numbers are none."""
+_OUT_OF_MEMORY = frozenset({FailureKind.OOM, FailureKind.STARTUP_OOM, FailureKind.OOM_KILLED})
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def _device(measured: Mapping[str, Any], target: TargetDevice) -> Condition:
 def _oom(evidence: Evidence) -> Condition:
     of_winner = [line for line in evidence.lines if line["params"] == dict(evidence.winner)]
     events = sum(int(line["metrics"].get("oom_events") or 0) for line in of_winner)
-    killed = [line["candidate_id"] for line in of_winner if line["failure"] and line["failure"]["kind"] in ("oom", "startup_oom")]
+    killed = [line["candidate_id"] for line in of_winner if line["failure"] and line["failure"]["kind"] in _OUT_OF_MEMORY]
     if evidence.comparison is not None:
         events += int(evidence.comparison["arms"][evidence.comparison["ours"]].get("oom_events") or 0)
     if killed:

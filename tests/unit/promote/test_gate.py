@@ -111,8 +111,9 @@ def test_memory_and_neighbours_are_asked_about() -> None:
     killed = line("g1-c2", FAST, 0.6)
     killed["metrics"]["oom_events"] = 2
     assert unmet(evidence(comparison(), killed))["oom"] == "2 out-of-memory events while the winner was measured"
-    failed = line("g1-c2", FAST, None)
-    assert "ran out of memory in g1-c2" in unmet(evidence(comparison(), failed))["oom"]
+    for kind in ("startup_oom", "oom", "oom_killed"):
+        failed = line("g1-c2", FAST, None, failure={"kind": kind, "message": "no room", "retryable": False})
+        assert "ran out of memory in g1-c2" in unmet(evidence(comparison(), failed))["oom"]
     assert "run tune-gpu compare" in unmet(evidence(None))["confirmed"]
 
 
