@@ -19,6 +19,8 @@ from tune_gpu.config import ExperimentConfig, TelemetrySettings
 from tune_gpu.errors import UserError
 
 DEFAULT_SPACE = "spica_gpu_allocation"
+_FEWEST_TURNS = 0.01
+"""Of a window, in the mean."""
 DEVICE_KINDS = ("cpu", "cuda")
 SPACES_FOLDER = Path(__file__).resolve().parents[1] / "search_spaces"
 
@@ -174,6 +176,12 @@ def _check_workload(config: ExperimentConfig) -> None:
     for name in ("background_rate_per_s", "solo_window_s", "capacity_step_s", "session_pause_s", "warmup_turns"):
         if not getattr(workload, name) >= 0:
             raise UserError(f"workload.{name}={getattr(workload, name)}: allowed is 0 or more")
+    turns = workload.turn_rate_per_s * min(seconds for seconds in (workload.window_s, workload.solo_window_s, config.confirm.window_s) if seconds)
+    if turns < _FEWEST_TURNS:  # windows are drawn until somebody speaks in one
+        raise UserError(
+            f"workload.turn_rate_per_s={workload.turn_rate_per_s:g}: {turns:.2g} voice turns in a window; allowed is {_FEWEST_TURNS:g} or more, "
+            "with longer windows (workload.window_s) or more turns"
+        )
     longest_pause_s = LONGEST_PAUSE * workload.session_pause_s
     if 0 < workload.capacity_step_s <= longest_pause_s:  # nobody would speak in a step, and a capacity of 0 would stand for "not measured"
         raise UserError(

@@ -63,6 +63,7 @@ def test_the_resolved_configuration_reads_back_as_itself(tmp_path: Path) -> None
         ("services.vllm.extra_args.port=1", r"services\.vllm\.extra_args\.port: every evaluation sets it itself"),
         ("services.vllm.extra_args.host=0.0.0.0", r"extra_args\.host: every evaluation"),
         ("services.vllm.extra_args.served_model_name=a", r"extra_args\.served_model_name: every evaluation"),
+        ("workload.turn_rate_per_s=1e-6", r"turn_rate_per_s=1e-06: .* voice turns in a window; allowed is 0\.01 or more"),
         ("search.racing=true workload.windows=1", r"search\.racing=true needs workload\.windows of 2 or more, not 1"),
         ("run.port_range=[1,2,3]", r"run\.port_range=\[1, 2, 3\]"),
         ("run.artifacts_dir=/proc/x", r"run\.artifacts_dir=/proc/x: /proc cannot be written"),
