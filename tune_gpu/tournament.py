@@ -94,6 +94,8 @@ class Tournament:
         self._ending: tuple[str, int] | None = None  # why, and from which generation on each is one configuration, measured again
         self._ledger = Ledger(space)
         self._excused: set[Hashable] = set()
+        self._transient: list[tuple[int, str, Result]] = []  # with how many results were told before: another may follow, and these count still
+        self._told = 0
         self.ended_because: str | None = None
         """Why no more is proposed: `generations` or `space exhausted`; null while it goes on."""
 
@@ -190,6 +192,9 @@ class Tournament:
         candidate = self._candidates[candidate_id]
         if self._results.pop(candidate_id, None) is not None:
             self._take(candidate.params)
+        if result.transient:
+            self._transient.append((self._told, candidate_id, result))
+        self._told += 1
         self._results[candidate_id] = result
         self._learn(candidate.params, result)
         while len(self._survivors) < len(self._generations) and self._decided(len(self._survivors)):
@@ -335,6 +340,7 @@ class Tournament:
             "candidates": [asdict(replace(c, params=self._space.saved(c.params))) for c in self._candidates.values()],
             "results": {i: asdict(r) for i, r in self._results.items()}, "generations": self._generations, "queue": self._queue,
             "survivors": self._survivors, "breeder": self._breeder.state(), "ended_because": self.ended_because,
+            "transient": [[before, i, asdict(r)] for before, i, r in self._transient],
             "ending": self._ending, "known": [[self._space.saved(params), asdict(result)] for params, result in self._known],
         }
 
@@ -359,7 +365,17 @@ class Tournament:
         self.ended_because, self._ending = state["ended_because"], state["ending"] and tuple(state["ending"])
         for candidate in self._candidates.values():
             self._take(candidate.params)
-        for candidate, result in self.history:
-            self._learn(candidate.params, result)
+        self._transient = [(before, i, Result(**r)) for before, i, r in state.get("transient", ())]
+        told = [(i, result) for i, result in self._results.items() if not result.transient or "transient" not in state]
+        for before, candidate_id, result in self._transient:
+            told.insert(before, (candidate_id, result))
+        self._told = len(told)
+        told_before: set[str] = set()
+        for candidate_id, result in told:
+            params = self._candidates[candidate_id].params
+            if candidate_id in told_before:
+                self._take(params)
+            told_before.add(candidate_id)
+            self._learn(params, result)
         self._breeder.load(state["breeder"])
         self._rng.bit_generator.state = state["rng"]

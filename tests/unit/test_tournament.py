@@ -155,6 +155,24 @@ def test_a_transient_failure_says_nothing_of_its_candidate() -> None:
     assert any(c.params == first.params for c in seen), "it may be proposed again"
 
 
+def test_a_saved_search_remembers_a_transient_failure_that_another_result_has_followed() -> None:
+    def standings(restored: bool) -> list[Any]:
+        tournament = Tournament(space(), SearchSettings(algorithm="classic", seed=4))
+        first = tournament.ask()
+        assert first is not None
+        tournament.tell(first.candidate_id, Result("failed", transient=True))
+        tournament.tell(first.candidate_id, Result("ok", 2.0, n_windows=1))
+        if restored:
+            state = json.loads(json.dumps(tournament.state_dict()))
+            tournament = Tournament(space(), SearchSettings(algorithm="classic", seed=4))
+            tournament.load_state_dict(state)
+        run(tournament, lambda params: Result("failed", transient=True) if params == first.params else fitness(params))
+        return tournament.standings()
+
+    assert standings(restored=False)[0].n_evaluations == 4, "its second failure counts, and its third"
+    assert standings(restored=True) == standings(restored=False)
+
+
 def test_a_space_smaller_than_the_budget_is_measured_whole_and_the_run_ends_early() -> None:
     tiny = space({"util": DEFAULT["util"]})
     tournament = Tournament(tiny, SearchSettings(seed=0, generations=50))
