@@ -173,6 +173,18 @@ def test_a_saved_search_remembers_a_transient_failure_that_another_result_has_fo
     assert standings(restored=True) == standings(restored=False)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_offspring_differ_from_their_parents_in_one_parameter_where_null_is_a_value(seed: int) -> None:
+    own = space({"quantization": ParameterSpec(target="", values=[None, "awq", "fp8", "gptq"], kind="categorical"),
+                 "util": ParameterSpec(target="", values=list(range(100)))})
+    tournament = Tournament(own, SearchSettings(algorithm="classic", seed=seed, generations=8))
+    while (candidate := tournament.ask()) is not None:
+        if candidate.origin == "offspring":
+            parents = [tournament.candidate(i).params for i in tournament.survivors[-1]]
+            assert sum(all(value != parent[name] for parent in parents) for name, value in candidate.params.items()) <= 1
+        tournament.tell(candidate.candidate_id, Result("ok", candidate.params["util"] + 100.0 * (candidate.params["quantization"] is None)))
+
+
 def test_a_space_smaller_than_the_budget_is_measured_whole_and_the_run_ends_early() -> None:
     tiny = space({"util": DEFAULT["util"]})
     tournament = Tournament(tiny, SearchSettings(seed=0, generations=50))

@@ -120,8 +120,8 @@ class ClassicBreeder:
 
     def _offspring(self, parents: list[dict[str, Any]], taken: set[Hashable]) -> dict[str, Any] | None:
         for attempt in range(_TRIES):
-            mixed = {name: parents[int(self._rng.integers(len(parents)))].get(name) for name in self._space.names}
-            child = self._space.repaired({name: value for name, value in mixed.items() if value is not None}, self._rng)
+            givers = {name: parents[int(self._rng.integers(len(parents)))] for name in self._space.names}
+            child = self._space.repaired({name: giver[name] for name, giver in givers.items() if name in giver}, self._rng)
             for _ in range(1 + attempt // 20):  # further away when what is near is known
                 child = self._space.mutate(child, self._rng)
             if self._space.key(child) not in taken and self._space.allows(child):
