@@ -185,6 +185,12 @@ def test_offspring_differ_from_their_parents_in_one_parameter_where_null_is_a_va
         tournament.tell(candidate.candidate_id, Result("ok", candidate.params["util"] + 100.0 * (candidate.params["quantization"] is None)))
 
 
+@pytest.mark.parametrize("stderr", [math.nan, math.inf, -1.0, 1e200])
+def test_a_standard_error_that_is_none_is_refused(stderr: float) -> None:
+    with pytest.raises(ValueError, match="stderr="):
+        Result("ok", 1.0, stderr, n_windows=3)
+
+
 def test_a_space_smaller_than_the_budget_is_measured_whole_and_the_run_ends_early() -> None:
     tiny = space({"util": DEFAULT["util"]})
     tournament = Tournament(tiny, SearchSettings(seed=0, generations=50))

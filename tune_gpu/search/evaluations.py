@@ -26,7 +26,7 @@ class Result:
     """What an evaluation says to the search.
 
     Raises:
-        ValueError: `ok` without a finite fitness, or a failure with one.
+        ValueError: `ok` without a finite fitness, a failure with one, or a standard error that is none.
     """
 
     status: str
@@ -50,6 +50,8 @@ class Result:
             raise ValueError(f"a result that is ok needs a finite fitness, not {self.fitness}")
         if self.status != "ok" and self.fitness is not None:
             raise ValueError(f"a result that is {self.status} has no fitness")
+        if self.stderr is not None and not (self.stderr >= 0.0 and math.isfinite(self.stderr * self.stderr)):
+            raise ValueError(f"stderr={self.stderr}: allowed is a number of 0 or more whose square is finite, or null")
         for name, value in self.objectives.items():
             if not math.isfinite(value):
                 raise ValueError(f"objective {name}={value}: allowed is a finite number; without it the result is not ok")
