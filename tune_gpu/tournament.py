@@ -21,7 +21,7 @@ from tune_gpu.config import SearchSettings
 from tune_gpu.errors import UserError
 from tune_gpu.search.breeders import Breeder, ClassicBreeder, GuidedBreeder, Member
 from tune_gpu.search.evaluations import Candidate, Ledger, Result, Standing
-from tune_gpu.search.pareto import fronts, matrix, select
+from tune_gpu.search.pareto import first_front, matrix, select
 from tune_gpu.space import Params, SearchSpace
 
 __all__ = ["Candidate", "Result", "Standing", "Tournament", "check"]
@@ -232,7 +232,7 @@ class Tournament:
         feasible = [standing for standing in self.standings() if standing.fitness is not None]
         if not self._settings.objectives or not feasible:
             return []
-        return [feasible[i] for i in fronts(self._values(feasible))[0]]
+        return [feasible[i] for i in first_front(self._values(feasible))]
 
     def standings(self) -> list[Standing]:
         """Every configuration with a result that says something about it, best first."""

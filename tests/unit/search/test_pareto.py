@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tune_gpu.errors import UserError
-from tune_gpu.search.pareto import crowding, dominates, fronts, matrix, select
+from tune_gpu.search.pareto import crowding, dominates, first_front, fronts, matrix, select
 
 tables = st.integers(1, 3).flatmap(
     lambda width: st.lists(st.lists(st.integers(0, 6).map(float), min_size=width, max_size=width), min_size=1, max_size=20)
@@ -26,6 +26,11 @@ def test_every_candidate_is_in_one_front_and_beaten_only_from_fronts_before(valu
         assert not beats[np.ix_(front, front)].any()
         if number:
             assert beats[np.ix_(ranked[number - 1], front)].any(axis=0).all(), "each is beaten from the front just before"
+
+
+@given(tables)
+def test_the_first_front_is_the_same_without_the_others(values: np.ndarray) -> None:
+    assert first_front(values) == fronts(values)[0]
 
 
 @given(tables, st.integers(0, 25))
