@@ -110,8 +110,8 @@ class SearchSettings:
     recheck: int = 0
     """In the end a configuration that would win by a single evaluation is measured again, at most so many times, before the winner is named."""
     objectives: dict[str, str] = field(default_factory=dict)
-    """Pareto mode: metric -> `max` or `min`. Survivors are then chosen by fronts and crowding, and the summary holds the front; the winner
-    stays the one with the best fitness."""
+    """Pareto mode: metric -> `max` or `min`. Survivors are then chosen by fronts and crowding, `rzero` proposes for every part of the front,
+    and the summary holds the front; the winner stays the one with the best fitness."""
     racing: bool = False
     """Stop a candidate between windows as soon as as many others as survive are shown to be better. Needs `workload.windows` of 3 or more
     to save anything."""

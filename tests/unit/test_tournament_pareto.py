@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -68,6 +69,22 @@ def test_survivors_are_those_that_nobody_in_the_tournament_beats() -> None:
         # the scalar fitness says the opposite
         tournament.tell(candidate.candidate_id, Result("ok", latency, n_windows=1, objectives={"latency_ms": latency, "capacity": capacity}))
     assert set(tournament.survivors[0]) == {"g0-c0", "g0-c1"}
+
+
+@pytest.mark.parametrize("fitness_of", [lambda latency, _memory: -latency, lambda _latency, _memory: 1.0], ids=["one objective", "constant"])
+def test_the_guided_search_goes_for_the_whole_front_and_not_only_for_the_fitness(fitness_of: Callable[[float, float], float]) -> None:
+    def found(seed: int) -> int:
+        space = SearchSpace.from_specs({name: ParameterSpec(target="", values=list(range(11))) for name in "abcd"})
+        wanted = {"latency_ms": "min", "memory_mib": "min"}
+        tournament = Tournament(space, SearchSettings(seed=seed, generations=16, objectives=wanted))
+        while (candidate := tournament.ask()) is not None:
+            one, waste = candidate.params["a"] / 10, 1.0 + 0.3 * sum(candidate.params[name] for name in "bcd")
+            other = waste * (1.0 - (one / waste) ** 0.5)
+            objectives = {"latency_ms": one, "memory_mib": other}
+            tournament.tell(candidate.candidate_id, Result("ok", fitness_of(one, other), n_windows=1, objectives=objectives))
+        return sum(standing.params["b"] == standing.params["c"] == standing.params["d"] == 0 for standing in tournament.front())
+
+    assert sum(found(seed) for seed in range(2)) >= 9, "of the 11 on the front of either"
 
 
 def test_failures_survive_only_where_nothing_feasible_is_left() -> None:

@@ -149,7 +149,7 @@ class GuidedBreeder:
     def __init__(self, space: SearchSpace, settings: SearchSettings, rng: np.random.Generator) -> None:
         from tune_gpu.search.guided import Guided  # scikit-learn with it: half a second that classic R-Zero need not wait for
 
-        self._space, self._settings, self._guided = space, settings, Guided(space, rng)
+        self._space, self._settings, self._guided = space, settings, Guided(space, rng, directions=settings.objectives)
         self._confirmation = Confirmation()
 
     def plan(self, generations: int) -> None:
@@ -162,7 +162,7 @@ class GuidedBreeder:
 
     def tell(self, params: Params, result: Result) -> None:
         """As `Breeder` says."""
-        self._guided.tell(params, result.fitness, transient=result.transient)
+        self._guided.tell(params, result.fitness, transient=result.transient, objectives=result.objectives)
         self._confirmation.tell(self._space.key(params), dict(params), result)
 
     def generation(self, number: int, given: list[Member], parents: list[dict[str, Any]], ledger: Ledger) -> list[Member]:

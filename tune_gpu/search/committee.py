@@ -70,6 +70,10 @@ class Committee:
             codes, ranked, counts, total = state["forest"]
             self._grow(np.array(codes), np.array(ranked), np.array(counts), total)
 
+    def ask_anew(self) -> None:
+        """What is learnt next has other targets: the forest does not wait for more results."""
+        self._grown = None
+
     def learn_what_runs(self, codes: Array, ran: NDArray[np.bool_]) -> None:
         """From rows, and whether each of them ran."""
         self._feasibility.learn(self._encoding.features(codes), ran)

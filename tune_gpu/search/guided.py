@@ -3,11 +3,13 @@
 Every proposal is the best of a pool: offspring of the survivors (crossover and mutation), neighbours of what measured best, and random
 configurations, climbed uphill a few steps. One place of a generation is for a step from the elite: the most promising configuration that
 differs from it in one parameter, so that the end of the search is thorough where it matters. What is promising, `committee.py` says. What
-awaits its result counts as measured at its predicted value, so that a generation spreads out.
+awaits its result counts as measured at its predicted value, so that a generation spreads out. In Pareto mode every screening but that of the
+step looks in a direction of its own between the objectives, so that the whole front is searched; the step is for the fitness.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +19,7 @@ from tune_gpu.search.committee import HOPELESS, Committee
 from tune_gpu.search.encoding import Array, Encoding
 from tune_gpu.search.known import Known
 from tune_gpu.search.open_space import OpenSpace
+from tune_gpu.search.pareto import along, matrix
 from tune_gpu.space import Params, SearchSpace
 
 _CLIMBS = 2
@@ -57,9 +60,12 @@ class Guided:
         space: what may be proposed.
         rng: every random choice.
         options: sizes.
+        directions: in Pareto mode each objective's, `max` or `min`.
     """
 
-    def __init__(self, space: SearchSpace, rng: np.random.Generator, options: GuidedOptions | None = None) -> None:
+    def __init__(
+        self, space: SearchSpace, rng: np.random.Generator, options: GuidedOptions | None = None, directions: Mapping[str, str] | None = None,
+    ) -> None:
         self._rng, self._options = rng, options or GuidedOptions()
         self.encoding = Encoding(space)
         self._training_rows = self._options.training_rows[self.encoding.continuous]
@@ -69,6 +75,9 @@ class Guided:
         self._committee = Committee(self.encoding, rng)
         self._kept: dict[str, list[Array]] = {}
         """By kind of proposal, what a screening found beside its first."""
+        self._directions = dict(directions or {})
+        self._objectives: dict[bytes, Array] = {}
+        """In Pareto mode the sums over the evaluations of a configuration, turned so that higher is better."""
 
     # What is known -----------------------------------------------------------------------------------------------------------------
 
@@ -86,9 +95,14 @@ class Guided:
         """Whether it was taken and has no result yet."""
         return self._known.awaits(self._key(params))
 
-    def tell(self, params: Params, fitness: float | None, *, transient: bool = False) -> None:
+    def tell(
+        self, params: Params, fitness: float | None, *, transient: bool = False, objectives: Mapping[str, float] | None = None,
+    ) -> None:
         """A result of one that was taken. Null fitness: it did not run; `transient`: and that says nothing about it."""
         key = self._key(params)
+        if self._directions and fitness is not None:
+            values = matrix([[(objectives or {})[name] for name in self._directions]], list(self._directions.values()))[0]
+            self._objectives[key] = self._objectives.get(key, 0.0) + values
         if transient:
             if self._known.tell_nothing(key):
                 self._open.give_back(key)
@@ -126,7 +140,7 @@ class Guided:
             exact: measurements are known to have no noise.
             flat: nothing says that they differ but for noise.
         """
-        flat = self._known.flat or (flat and self._enough)
+        flat = not self._directions and (self._known.flat or (flat and self._enough))
         parents = np.array([self.encoding.encode(p) for p in survivors]) if survivors else np.empty((0, self.encoding.n))
         if flat or not self._enough:
             pool = self._open.random(self._options.spread_pool)
@@ -157,7 +171,7 @@ class Guided:
                 if self._open.maybe(row := kept.pop(0)):
                     return row
             if not learnt:
-                self._learn(exact)
+                self._learn(exact, of_fitness=kind == "step")
                 learnt = True
             several = _SEVERAL if self._known.ran > self._training_rows else 1
             best = self._fresh(several) if kind == "fresh" else self._step(several) if kind == "step" else self._screened(parents, several)
@@ -166,9 +180,14 @@ class Guided:
                 return best[0]
         return None
 
-    def _learn(self, exact: bool) -> None:
+    def _learn(self, exact: bool, *, of_fitness: bool) -> None:
         self._learn_what_runs()
         codes, means, counts, total = self._known.measurements(self._training_rows, _LONG_RUN_ROWS)
+        if self._directions:
+            self._committee.ask_anew()
+        if self._directions and not of_fitness:
+            values = np.array([self._objectives[row.tobytes()] for row in codes]) / counts[:, None]
+            means = along(values, self._rng.dirichlet(np.ones(len(self._directions))))
         self._committee.learn(codes, means, counts, self._known.waiting(), total, exact=exact)
 
     def _learn_what_runs(self) -> None:

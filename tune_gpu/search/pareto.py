@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from tune_gpu.errors import UserError
 
 Array = NDArray[np.float64]
+_AUGMENTED = 0.05
+"""What the sum of all objectives counts beside the worst of them."""
 
 
 def matrix(rows: Sequence[Sequence[float]], directions: Sequence[str]) -> Array:
@@ -92,3 +94,11 @@ def select(values: Array, places: int) -> list[int]:
         distance = crowding(values[front])
         chosen += [front[i] for i in np.argsort(-distance, kind="stable")][: places - len(chosen)]
     return chosen
+
+
+def along(values: Array, weights: Array) -> Array:
+    """One number a candidate, the higher the better: how near it comes to the best of every objective at once, each divided by its range and
+    weighed. Every point of the front is the best for some weights (the augmented Chebyshev norm of ParEGO, Knowles 2006)."""
+    span = np.ptp(values, axis=0)
+    missing = weights * (values.max(axis=0) - values) / np.where(span > 0.0, span, 1.0)
+    return np.asarray(-missing.max(axis=1) - _AUGMENTED * missing.sum(axis=1))

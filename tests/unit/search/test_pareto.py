@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tune_gpu.errors import UserError
-from tune_gpu.search.pareto import crowding, dominates, first_front, fronts, matrix, select
+from tune_gpu.search.pareto import along, crowding, dominates, first_front, fronts, matrix, select
 
 tables = st.integers(1, 3).flatmap(
     lambda width: st.lists(st.lists(st.integers(0, 6).map(float), min_size=width, max_size=width), min_size=1, max_size=20)
@@ -31,6 +31,12 @@ def test_every_candidate_is_in_one_front_and_beaten_only_from_fronts_before(valu
 @given(tables)
 def test_the_first_front_is_the_same_without_the_others(values: np.ndarray) -> None:
     assert first_front(values) == fronts(values)[0]
+
+
+@given(tables, st.integers(0, 1000))
+def test_in_every_direction_the_best_is_on_the_front(values: np.ndarray, seed: int) -> None:
+    weights = np.random.default_rng(seed).dirichlet(np.ones(values.shape[1]))
+    assert int(np.argmax(along(values, weights))) in first_front(values)
 
 
 @given(tables, st.integers(0, 25))
