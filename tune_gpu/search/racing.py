@@ -60,13 +60,14 @@ def compare(a: Estimate, b: Estimate, alpha: float = 0.05) -> Verdict:
     """Welch's t-test, each side at `alpha`; a tie as long as either uncertainty is unknown."""
     if not (a.known and b.known) or a.stderr is None or b.stderr is None or a.mean == b.mean:
         return Verdict.TIE
-    variance_a, variance_b = a.stderr**2, b.stderr**2
-    total = variance_a + variance_b
-    if total > 0.0:
+    scale = max(a.stderr, b.stderr)
+    if scale > 0.0:  # in units of the larger one: squares of the very small vanish, and of the very large there are none
+        variance_a, variance_b = (a.stderr / scale) ** 2, (b.stderr / scale) ** 2
+        total = variance_a + variance_b
         # Welch-Satterthwaite degrees of freedom, in shares: the squares of tiny variances would vanish.
         share_a, share_b = variance_a / total, variance_b / total
         freedom = 1.0 / (share_a**2 / (a.n_windows - 1) + share_b**2 / (b.n_windows - 1))
-        if float(stdtr(freedom, -abs(a.mean - b.mean) / math.sqrt(total))) > alpha:
+        if float(stdtr(freedom, -abs(a.mean - b.mean) / scale / math.sqrt(total))) > alpha:
             return Verdict.TIE
     return Verdict.BETTER if a.mean > b.mean else Verdict.WORSE
 

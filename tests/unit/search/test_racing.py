@@ -36,6 +36,13 @@ def test_it_is_welchs_test(seed: int) -> None:
     assert (compare(of(a), of(b), 0.05) is Verdict.WORSE) == (p <= 0.05)
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-170, 1.0, 1e170, 1e300])
+def test_the_scale_of_the_measurements_does_not_count(scale: float) -> None:
+    far, near, level = Estimate(0.0, 0.1 * scale, 4), Estimate(0.95 * scale, 0.1 * scale, 4), Estimate(scale, 0.1 * scale, 4)
+    assert compare(near, level) is Verdict.TIE
+    assert compare(far, level) is Verdict.WORSE
+
+
 def test_identical_candidates_are_rarely_told_apart() -> None:
     rng = np.random.default_rng(0)
     wrong = sum(compare(of(rng.normal(0, 1, 5).tolist()), of(rng.normal(0, 1, 5).tolist()), 0.05) is not Verdict.TIE for _ in range(1000))
