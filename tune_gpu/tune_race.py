@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from tune_gpu.errors import UserError
+from tune_gpu.search.pareto import matrix
 from tune_gpu.search.racing import Estimate, has_lost, winner
 from tune_gpu.tournament import Candidate
 from tune_gpu.tune_search import RZeroSearch
@@ -19,13 +21,22 @@ if TYPE_CHECKING:
     from ray.tune.experiment import Trial
 
 
+class _Racer(NamedTuple):
+    """One of a race, with what is known of it so far."""
+
+    candidate: Candidate
+    estimate: Estimate
+    objectives: Mapping[str, float]
+
+
 class RZeroScheduler(FIFOScheduler):
     """Stops the losers of a race between windows.
 
     After each report a trial is compared with the others of its generation, running or ended, and with the best of the generations
     before. It is stopped as soon as as many of them as survive are shown to be better (Welch's test; see `search/racing.py`); what is
     close goes on to its last window. A trial must report `stderr` and `n_windows` beside the metric, and what it has reported when it
-    is stopped is its result. The baseline is never stopped: everything is compared with it in the end.
+    is stopped is its result. The baseline is never stopped: everything is compared with it in the end. In Pareto mode only those count as
+    better that are so far no worse in any objective: whoever is ahead in one may be on the front, whatever its fitness.
 
     Args:
         search: whose candidates race.
@@ -52,7 +63,7 @@ class RZeroScheduler(FIFOScheduler):
         if window_budget is not None and window_budget < 1:
             raise UserError(f"window_budget={window_budget}: allowed is 1 or more")
         self._search, self._min_windows, self._alpha, self._budget = search, min_windows, alpha, window_budget
-        self._racing: dict[str, tuple[Candidate, Estimate]] = {}
+        self._racing: dict[str, _Racer] = {}
         self.stopped: list[str] = []
         """Ids of the candidates that lost their race."""
 
@@ -72,11 +83,11 @@ class RZeroScheduler(FIFOScheduler):
         if candidate is None or outcome.fitness is None:
             return TrialScheduler.CONTINUE
         estimate = Estimate(outcome.fitness, outcome.stderr, outcome.n_windows)
-        self._racing[trial.trial_id] = (candidate, estimate)
+        racer = self._racing[trial.trial_id] = _Racer(candidate, estimate, outcome.objectives)
         if result.get("done") or estimate.n_windows < self._min_windows or candidate.origin == "baseline":
             return TrialScheduler.CONTINUE
         spent = self._budget is not None and self._reported() >= self._budget
-        if not spent and not has_lost(estimate, self._rivals(candidate), self._search.tournament.settings.survivors, self._alpha):
+        if not spent and not self._has_lost(racer):
             return TrialScheduler.CONTINUE
         self.stopped.append(candidate.candidate_id)
         return TrialScheduler.STOP
@@ -84,21 +95,29 @@ class RZeroScheduler(FIFOScheduler):
     def _reported(self) -> int:
         """Windows so far, in earlier experiments and before a restore too: Tune keeps nothing of a scheduler."""
         ended = [result.n_windows for _, result in self._search.tournament.history if result.fitness is not None]
-        return sum(ended) + sum(estimate.n_windows for _, estimate in self._racing.values())
+        return sum(ended) + sum(racer.estimate.n_windows for racer in self._racing.values())
 
-    def _rivals(self, candidate: Candidate) -> list[Estimate]:
+    def _has_lost(self, racer: _Racer) -> bool:
+        settings, rivals = self._search.tournament.settings, self._rivals(racer.candidate)
+        names = list(settings.objectives)
+        values = matrix([[each.objectives[name] for name in names] for each in (racer, *rivals)], list(settings.objectives.values()))
+        above = [rival.estimate for rival, no_worse in zip(rivals, (values[1:] >= values[0]).all(axis=1), strict=True) if no_worse]
+        # As many comparisons as there are rivals, whoever of them counts.
+        return bool(above) and has_lost(racer.estimate, above, settings.survivors, self._alpha * len(above) / len(rivals))
+
+    def _rivals(self, candidate: Candidate) -> list[_Racer]:
         """The others of its generation, and the best of those before (unless that is measured again in this one)."""
         key = self._search.tournament.space.key
-        ended = [(other, Estimate(r.fitness, r.stderr, max(1, r.n_windows))) for other, r in self._search.tournament.history if r.fitness is not None]
-        running = [pair for pair in self._racing.values() if pair[0].generation == candidate.generation]
-        peers = [pair for pair in (*ended, *running) if pair[0].generation == candidate.generation]
-        before = {other.candidate_id: (other, estimate) for other, estimate in ended if other.generation < candidate.generation}
-        champion = winner({candidate_id: estimate for candidate_id, (_, estimate) in before.items()})
+        ended = [_Racer(other, Estimate(r.fitness, r.stderr, max(1, r.n_windows)), r.objectives)
+                 for other, r in self._search.tournament.history if r.fitness is not None]
+        peers = [racer for racer in (*ended, *self._racing.values()) if racer.candidate.generation == candidate.generation]
+        before = {racer.candidate.candidate_id: racer for racer in ended if racer.candidate.generation < candidate.generation}
+        champion = winner({candidate_id: racer.estimate for candidate_id, racer in before.items()})
         if champion is not None:
             best = before[str(champion)]
-            peers += [best] if all(key(other.params) != key(best[0].params) for other, _ in peers) else []
+            peers += [best] if all(key(racer.candidate.params) != key(best.candidate.params) for racer in peers) else []
         own = key(candidate.params)
-        return [estimate for other, estimate in peers if other.candidate_id != candidate.candidate_id and key(other.params) != own]
+        return [racer for racer in peers if racer.candidate.candidate_id != candidate.candidate_id and key(racer.candidate.params) != own]
 
     def on_trial_complete(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> None:
         """From now on the tournament knows it."""

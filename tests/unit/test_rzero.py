@@ -844,6 +844,20 @@ def test_who_is_clearly_beaten_for_every_place_is_stopped_and_keeps_what_it_meas
     assert told[loser.candidate_id] == Result("ok", 0.1, 0.01, 2)
 
 
+def test_in_pareto_mode_whoever_is_ahead_in_one_objective_is_not_stopped_for_its_fitness() -> None:
+    class Told(Race):
+        def report(self, trial: Any, score: float, windows: int, stderr: float | None = 0.01, *, done: bool = False, memory: float = 5.0) -> str:
+            result = {"score": score, "stderr": stderr, "n_windows": windows, "done": done, "memory": memory}
+            return self.scheduler.on_trial_result(None, trial, result)  # type: ignore[arg-type]
+
+    race = Told(search_of(settings=SearchSettings(algorithm="classic", initial=4, objectives={"score": "max", "memory": "min"})))
+    a, b, c, d = race.start(4)
+    race.report(a, 0.9, 3)
+    race.report(b, 0.8, 3)
+    assert race.report(c, 0.1, 3, memory=1.0) == TrialScheduler.CONTINUE, "it needs the least memory"
+    assert race.report(d, 0.1, 3, memory=9.0) == TrialScheduler.STOP
+
+
 def test_the_scheduler_looks_through_what_wraps_the_searcher() -> None:
     search = search_of()
     assert RZeroScheduler(ConcurrencyLimiter(search, max_concurrent=2))._search is search  # type: ignore[arg-type]
