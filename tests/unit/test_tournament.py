@@ -191,6 +191,16 @@ def test_a_standard_error_that_is_none_is_refused(stderr: float) -> None:
         Result("ok", 1.0, stderr, n_windows=3)
 
 
+@pytest.mark.parametrize("algorithm", ["classic", "rzero"])
+def test_a_space_of_which_a_constraint_allows_one_in_thousands_is_not_called_exhausted(algorithm: str) -> None:
+    specs = {name: ParameterSpec(target="", values=list(range(32))) for name in "abcd"}
+    own = SearchSpace.from_specs(specs, allowed=lambda params: (7 * params["a"] + 31 * params["b"] + 1009 * params["c"] + 3571 * params["d"]) % 2000 == 0)
+    tournament = Tournament(own, SearchSettings(algorithm=algorithm, seed=1))
+    seen = run(tournament, lambda params: float(params["a"]))
+    assert len(seen) == 14
+    assert tournament.ended_because == "generations"
+
+
 def test_a_space_smaller_than_the_budget_is_measured_whole_and_the_run_ends_early() -> None:
     tiny = space({"util": DEFAULT["util"]})
     tournament = Tournament(tiny, SearchSettings(seed=0, generations=50))

@@ -18,6 +18,8 @@ Member = tuple[str, dict[str, Any]]
 """Origin and parameters."""
 _TRIES = 200
 _ENUMERABLE = 100_000
+_MANY_TRIES = 20_000
+"""Draws before nothing is left of a space that is too large to be enumerated: known constraints may forbid all but one in thousands."""
 _CLOSING, _LAST = 0.8, 0.9
 """From these shares of the generations on places are for measuring the best again, where there is noise: see `GuidedBreeder._confirms`."""
 _CLIMB = 0.25
@@ -129,11 +131,12 @@ class ClassicBreeder:
         return None
 
     def _fresh(self, taken: set[Hashable]) -> dict[str, Any] | None:
-        for _ in range(_TRIES):
+        enumerable = self._space.size <= _ENUMERABLE
+        for _ in range(_TRIES if enumerable else _MANY_TRIES):
             params = self._space.sample(self._rng)
             if self._space.key(params) not in taken and self._space.allows(params):
                 return self._claim(params, taken)
-        if self._space.size <= _ENUMERABLE:
+        if enumerable:
             left = [params for params in self._space.enumerate() if self._space.key(params) not in taken]
             return self._claim(left[int(self._rng.integers(len(left)))], taken) if left else None
         return None

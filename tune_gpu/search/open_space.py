@@ -10,7 +10,8 @@ from tune_gpu.search.encoding import Array, Encoding
 
 _ENUMERABLE = 20_000
 _SCORED_WHOLE = 3000
-_TRIES = 2000
+_TRIES, _ROUNDS = 2000, 10
+"""Without a table: so many draws at once, and so often, before nothing is left; known constraints may forbid all but one in thousands."""
 
 
 class OpenSpace:
@@ -107,4 +108,5 @@ class OpenSpace:
 
     def any_left(self) -> Array | None:
         """One that may be proposed, if any is found."""
-        return next((row for row in self.random(self.size or _TRIES) if self.admits(row)), None)
+        rounds = (self.random(self.size or _TRIES) for _ in range(1 if self.size else _ROUNDS))
+        return next((row for rows in rounds for row in rows if self.admits(row)), None)
