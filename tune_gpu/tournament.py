@@ -197,6 +197,9 @@ class Tournament:
         self._told += 1
         self._results[candidate_id] = result
         self._learn(candidate.params, result)
+        if result.transient and self._ending and self._ending[0] == "space exhausted" and self._space.key(candidate.params) not in self._ledger.taken():
+            self._ending = None
+            del self._survivors[len(self._generations) - 1:]
         while len(self._survivors) < len(self._generations) and self._decided(len(self._survivors)):
             self._survivors.append(self._tournament_winners(len(self._survivors)))
 
@@ -300,6 +303,8 @@ class Tournament:
     def _recheck(self) -> None:
         """Once all results are in, a configuration that would win by its only evaluation is measured again."""
         assert self._ending is not None
+        if self._ending[0] == "space exhausted" and self._waiting():
+            return  # a transient failure gives one back
         if self._rechecks < self._settings.recheck:
             if self._waiting():
                 return

@@ -201,6 +201,25 @@ def test_a_space_of_which_a_constraint_allows_one_in_thousands_is_not_called_exh
     assert tournament.ended_because == "generations"
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_what_fails_transiently_after_all_else_is_proposed_is_measured_too(seed: int) -> None:
+    tournament = Tournament(space({"util": DEFAULT["util"]}), SearchSettings(seed=seed, generations=20))
+    live: list[Candidate] = []
+    while (candidate := tournament.ask()) is not None:
+        live.append(candidate)
+    assert len(live) == 5
+    tournament.tell(live[-1].candidate_id, Result("failed", transient=True))
+    again = tournament.ask()
+    assert again is not None
+    assert again.params == live[-1].params
+    assert tournament.ask() is None
+    for candidate in (*live[:-1], again):
+        tournament.tell(candidate.candidate_id, Result("ok", candidate.params["util"], n_windows=1))
+    assert tournament.ask() is None
+    assert tournament.ended_because == "space exhausted"
+    assert tournament.finished
+
+
 def test_a_space_smaller_than_the_budget_is_measured_whole_and_the_run_ends_early() -> None:
     tiny = space({"util": DEFAULT["util"]})
     tournament = Tournament(tiny, SearchSettings(seed=0, generations=50))
