@@ -25,6 +25,8 @@ _STEP = 0.1
 _RANGE_STEPS = (-0.2, -0.05, -0.01, -0.002, 0.002, 0.01, 0.05, 0.2)
 _NEXT = (-1e-18, 1e-18)
 """Beside these, where there are steps: to the next one."""
+_DIGITS = 9
+"""Of a position in a range: what differs further behind is the same."""
 _TABLES: WeakKeyDictionary[SearchSpace, tuple[Array | None, int]] = WeakKeyDictionary()
 """A long list is coded once, however many searches go through its space."""
 
@@ -49,6 +51,7 @@ class Encoding:
         self._ordered = np.array([p.ordered for p in self.parameters])
         self.continuous = not self.sizes.all()
         """Whether any parameter is a range."""
+        self._ranges = np.array([p.values is None for p in self.parameters])
         self._conditions = [
             [(self._index[parent], np.array([self._code(self._index[parent], v) for v in values])) for parent, values in p.when]
             for p in self.parameters
@@ -106,6 +109,10 @@ class Encoding:
             else:
                 params[p.name] = min(p.high, max(p.low, p.low + code * (p.high - p.low)))
         return params
+
+    def name(self, row: Array) -> bytes:
+        """Equal for two rows of one configuration: positions in a range that differ by no more than rounding (a step there and back) are one."""
+        return (np.where(self._ranges, np.round(row, _DIGITS) + 0.0, row) if self.continuous else row).tobytes()
 
     def features(self, codes: Array) -> Array:
         """(n, parameters) -> (n, features) in [0, 1]; two different categories are at distance 1, an inactive parameter stands in the middle."""

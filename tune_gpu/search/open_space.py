@@ -38,12 +38,12 @@ class OpenSpace:
 
     def take(self, key: bytes) -> None:
         """Not to be proposed again."""
-        self._taken.add(key)
+        self._taken.add(self._encoding.name(np.frombuffer(key)))
         self._draw(key, False)
 
     def give_back(self, key: bytes) -> None:
         """To be proposed again after all."""
-        self._taken.discard(key)
+        self._taken.discard(self._encoding.name(np.frombuffer(key)))
         self._draw(key, True)
 
     def _draw(self, key: bytes, drawn: bool) -> None:
@@ -62,7 +62,7 @@ class OpenSpace:
 
     def maybe(self, row: Array) -> bool:
         """Whether it is open, as far as is known (its constraints are not looked at)."""
-        return row.tobytes() not in self._taken and row.tobytes() not in self._forbidden
+        return self._encoding.name(row) not in self._taken and row.tobytes() not in self._forbidden
 
     def admits(self, row: Array) -> bool:
         """Whether it may be proposed."""

@@ -237,6 +237,16 @@ def test_the_floor_of_a_bowl_in_six_ranges_is_found_in_sixty_evaluations() -> No
     assert best.fitness > 0.002 * by_chance, "a five-hundredth of what is left after as many random draws"
 
 
+@pytest.mark.parametrize("log", [False, True])
+def test_in_ranges_nothing_comes_twice_but_to_be_measured_again(log: bool) -> None:
+    """A step in a range there and back ends where it began, but for the last bit of its position."""
+    space = SearchSpace.from_specs({name: ParameterSpec(target="", low=1.0, high=9.0, log=log) for name in "ab"})
+    tournament = new(generations=25, space=space)
+    seen = run(tournament, lambda params: -abs(params["a"] - 3.0) - abs(params["b"] - 9.0))
+    known = [tuple(round(value, 6) for value in c.params.values()) for c in seen if c.origin != "elite"]
+    assert len(known) == len(set(known))
+
+
 def test_the_first_of_a_table_lie_apart_and_the_first_in_ranges_are_not_driven_into_the_corners() -> None:
     table = SearchSpace.from_specs({f"x{i}": ParameterSpec(target="", values=[v / 10 for v in range(11)]) for i in range(4)})
     ranges = SearchSpace.from_specs({f"x{i}": ParameterSpec(target="", low=0.0, high=1.0) for i in range(4)})
