@@ -103,7 +103,7 @@ class RunFolder:
 
     def append_candidate(self, line: Mapping[str, Any]) -> None:
         """One evaluation, as it ends: one write of one line, on disk when this returns."""
-        content = (json.dumps(self.redactor.value(finite(line)), ensure_ascii=False) + "\n").encode()
+        content = (json.dumps(self.redactor.value(_finite(line)), ensure_ascii=False) + "\n").encode()
         handle = os.open(self.path / f"gen_{line['generation']}_candidates.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             written = os.write(handle, content)
@@ -146,7 +146,7 @@ class RunFolder:
         return path
 
     def _as_json(self, content: Mapping[str, Any]) -> str:
-        return json.dumps(self.redactor.value(finite(content)), indent=2, ensure_ascii=False) + "\n"
+        return strict_json(self.redactor.value(content)) + "\n"
 
 
 def check_name(key: str, name: str) -> None:
@@ -220,12 +220,17 @@ def manifest(run_id: str, seed: int, device: Mapping[str, Any], earlier: Sequenc
     }
 
 
-def finite(value: Any) -> Any:
+def strict_json(content: Any) -> str:
+    """For people and programs: indented, and null for what is no number in JSON."""
+    return json.dumps(_finite(content), indent=2, ensure_ascii=False)
+
+
+def _finite(value: Any) -> Any:
     """NaN and infinity are no JSON, and no measurements: they become null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): finite(inner) for key, inner in value.items()}
+        return {str(key): _finite(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [finite(inner) for inner in value]
+        return [_finite(inner) for inner in value]
     return value

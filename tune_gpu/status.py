@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
@@ -10,7 +9,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from tune_gpu.artifacts import RunFolder, finite
+from tune_gpu.artifacts import RunFolder, strict_json
 from tune_gpu.errors import UserError
 from tune_gpu.report.command import artifacts_dir_of
 from tune_gpu.report.reading import RunRecord, RunState, all_runs, resume_command
@@ -35,7 +34,7 @@ def status(overrides: tuple[str, ...], as_json: bool) -> None:
         sys.exit(2)
     rows = [describe_run(folder, found) for folder, found in all_runs(place)]
     if as_json:
-        click.echo(json.dumps(finite(rows), indent=2, ensure_ascii=False))
+        click.echo(strict_json(rows))
         return
     if not rows:
         click.echo(f"no runs in {place}; begin one with: python -m tune_gpu.launch")

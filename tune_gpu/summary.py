@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from scipy.special import stdtrit
 
+from tune_gpu.space import Params
 from tune_gpu.tournament import Standing, Tournament
 
 
@@ -79,12 +80,12 @@ def summarise_run(
         "ended": ended,
         "counts": dict(Counter(line["status"] for line in lines)),
         "n_evaluations": len(lines),
-        "n_configurations": len({_name(line["params"]) for line in lines}),
+        "n_configurations": len({repr(sorted(line["params"].items())) for line in lines}),
         "failures": dict(Counter(line["failure"]["kind"] for line in lines if line["failure"])),
         "best": standing_of(lines, best) if best else None,
         "baseline": standing_of(lines, base) if base else None,
         "pareto_front": [standing_of(lines, standing) | {"objectives": standing.objectives} for standing in tournament.front()],
-        "ties": [s.params for s in _tied(lines, standings)],
+        "ties": [s.params for s in _tied(lines, standings, tournament.space.key)],
         "generations": [
             {
                 "generation": number,
@@ -121,7 +122,10 @@ def _by_window(lines: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) ->
 
 def shown_different(lines: Sequence[Mapping[str, Any]], a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     """Whether two configurations differ beyond doubt: a paired t-test over windows with the same traffic, two-sided at 5 %."""
-    first, second = _by_window(lines, a), _by_window(lines, b)
+    return _differ(_by_window(lines, a), _by_window(lines, b))
+
+
+def _differ(first: Mapping[int, float], second: Mapping[int, float]) -> bool:
     differences = [first[index] - second[index] for index in first.keys() & second.keys()]
     if len(differences) < 2:
         return False
@@ -130,21 +134,15 @@ def shown_different(lines: Sequence[Mapping[str, Any]], a: Mapping[str, Any], b:
     return abs(statistics.fmean(differences)) > critical * error
 
 
-def _tied(lines: Sequence[Mapping[str, Any]], standings: Sequence[Standing]) -> list[Standing]:
-    """The best and those that these measurements do not tell from it; empty if it stands alone."""
+def _tied(lines: Sequence[Mapping[str, Any]], standings: Sequence[Standing], key: Callable[[Params], Hashable]) -> list[Standing]:
+    """The best and those that these measurements do not tell from it; empty if it stands alone. `key` is the space's."""
     feasible = [standing for standing in standings if standing.fitness is not None]
-    of: dict[str, list[Mapping[str, Any]]] = {}
+    of: dict[Hashable, list[Mapping[str, Any]]] = {}
     for line in lines:  # once: a run may have thousands
-        of.setdefault(_name(line["params"]), []).append(line)
-    best = feasible[0].params if feasible else {}
-    tied = feasible[:1] + [
-        other for other in feasible[1:]
-        if not shown_different([*of.get(_name(best), []), *of.get(_name(other.params), [])], best, other.params)]
+        of.setdefault(key(line["params"]), []).append(line)
+    windows = [_by_window(of.get(key(standing.params), []), standing.params) for standing in feasible]
+    tied = [standing for standing, own in zip(feasible, windows, strict=True) if own is windows[0] or not _differ(windows[0], own)]
     return tied if len(tied) > 1 else []
-
-
-def _name(params: Mapping[str, Any]) -> str:
-    return repr(sorted(params.items()))
 
 
 def winner_of(

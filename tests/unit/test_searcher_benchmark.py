@@ -280,7 +280,7 @@ def test_a_compressed_file_that_is_cut_short_or_damaged_is_refused(file: Path, t
             load(str(path))
 
 
-@pytest.mark.parametrize("name", made_up.NAMES)
+@pytest.mark.parametrize("name", made_up.MADE)
 def test_of_what_is_made_up_to_fail_half_or_more_fails_and_something_runs(name: str) -> None:
     landscape = load(f"failing:{name}")
     costs = [landscape.cost(dict(zip(landscape.space.names, key, strict=True))) for key in landscape.configurations or ()]
@@ -288,7 +288,7 @@ def test_of_what_is_made_up_to_fail_half_or_more_fails_and_something_runs(name: 
     assert landscape.optimum == np.nanmin(costs) > 0.0
 
 
-@pytest.mark.parametrize("name", plateaus.NAMES)
+@pytest.mark.parametrize("name", plateaus.MADE)
 def test_much_of_what_is_made_up_as_a_plateau_costs_the_same(name: str) -> None:
     landscape = load(f"plateau:{name}")
     costs = [landscape.cost(dict(zip(landscape.space.names, key, strict=True))) for key in landscape.configurations or ()]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from tune_gpu.artifacts import RunFolder, finite
+from tune_gpu.artifacts import RunFolder, strict_json
 from tune_gpu.compare.confirm import BASELINE, WINNER, confirmed
 from tune_gpu.compare.metrics import standard_metrics
 from tune_gpu.compare.opponents import changed, winner_of_other
@@ -78,7 +77,7 @@ def compare(
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
     if as_json:
-        click.echo(json.dumps(finite(content), indent=2, ensure_ascii=False))
+        click.echo(strict_json(content))
     sys.exit({"interrupted": 130, "failed": 1}.get(content["ended"], 0))
 
 

@@ -9,7 +9,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +180,6 @@ class Installation:
         write_whole(self.folder / _OWN / "state.json", json.dumps(content, indent=2) + "\n")
 
 
-def _known(kind: type, content: Mapping[str, Any]) -> dict[str, Any]:
+def _known(kind: type[Any], content: Mapping[str, Any]) -> dict[str, Any]:
     """Without what another version of this program has written beside."""
-    return {name: content[name] for name in kind.__dataclass_fields__ if name in content}  # type: ignore[attr-defined]
+    return {one.name: content[one.name] for one in fields(kind) if one.name in content}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import webbrowser
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from typing import Any
 
 import click
 
-from tune_gpu.artifacts import RunFolder, finite, write_whole
+from tune_gpu.artifacts import RunFolder, strict_json, write_whole
 from tune_gpu.errors import UserError
 from tune_gpu.report.facts import facts_of
 from tune_gpu.report.reading import RunRecord, RunState, read_folder, read_run, read_winner, refuse_running
@@ -77,7 +76,7 @@ def render(record: RunRecord, form: str) -> str:
     try:
         facts = facts_of(record, winner)
         if form == "json":
-            return json.dumps(finite(facts.as_dict()), indent=2, ensure_ascii=False) + "\n"
+            return strict_json(facts.as_dict()) + "\n"
         return as_markdown(facts) if form == "md" else as_html(facts, record.plan, objectives_of(record.config))
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError, UndefinedError) as error:  # deep inside a file that the reader let pass
         said = " ".join(str(error).split())[:160]

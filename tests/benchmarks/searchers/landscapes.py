@@ -33,7 +33,7 @@ from tune_gpu.errors import UserError
 from tune_gpu.space import SearchSpace
 
 Key = tuple[Any, ...]
-_MADE_UP = {"failing": made_up, "plateau": plateaus}
+_MADE_UP = {"failing": made_up.MADE, "plateau": plateaus.MADE}
 _BBOB_DIMENSIONS = (5, 10, 20, 40, 80, 160)
 
 
@@ -118,9 +118,10 @@ def _require_once(what: str, members: Sequence[Any]) -> None:
 def _made_up(name: str) -> Landscape:
     family, what = name.split(":", 1)
     made = _MADE_UP[family]
-    if what not in made.NAMES:
-        raise UserError(f"landscape {name}: allowed are {', '.join(f'{family}:{one}' for one in made.NAMES)}")
-    return _table(name, family, *made.rows_of(what))
+    if what not in made:
+        raise UserError(f"landscape {name}: allowed are {', '.join(f'{family}:{one}' for one in made)}")
+    letters, make = made[what]
+    return _table(name, family, list(letters), dict(make()))
 
 
 def _run(path: Path) -> Landscape:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from math import log2
 from typing import Any
 
@@ -98,15 +98,9 @@ def _islands() -> Iterable[Row]:
         yield values, (1.6 if low else 1.0) + 0.08 * sum((v - (1 if low else 6)) ** 2 for v in values) if low or high else _FAILS
 
 
-_MADE: dict[str, tuple[str, Callable[[], Iterable[Row]]]] = {
+MADE: dict[str, tuple[str, Callable[[], Iterable[Row]]]] = {
     "product": ("abcde", lambda: _product(60)), "half": ("abcde", lambda: _product(800)), "least": ("abcde", lambda: _least(20000)),
     "band": ("abcd", _band), "chance": ("abcd", lambda: _chance(0.1)), "block": ("abcde", _block), "memory": ("abcdef", _memory), "pairs": ("abcd", _pairs),
     "diagonal": ("abcd", _diagonal), "registers": ("abcde", _registers), "islands": ("abcde", _islands),
 }
-NAMES: Sequence[str] = tuple(_MADE)
-
-
-def rows_of(name: str) -> tuple[list[str], dict[tuple[Any, ...], float]]:
-    """Parameters, and the cost of each configuration; NaN for one that fails."""
-    letters, make = _MADE[name]
-    return list(letters), dict(make())
+"""Name -> its parameters, and what makes the cost of each configuration; NaN for one that fails."""

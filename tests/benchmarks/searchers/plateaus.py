@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
-Row = tuple[tuple[Any, ...], float]
+from tests.benchmarks.searchers.made_up import Row
 
 
 def _bowl(values: Sequence[int], middle: Sequence[int]) -> int:
@@ -67,14 +66,7 @@ def _two() -> Iterable[Row]:
         yield values, min(2.0, 1.4 + 0.04 * _bowl(values, (1, 1, 2, 2)), 1.0 + 0.15 * _bowl(values, (6, 5, 6, 5)))
 
 
-_MADE: dict[str, tuple[str, Callable[[], Iterable[Row]]]] = {
+MADE: dict[str, tuple[str, Callable[[], Iterable[Row]]]] = {
     "capped": ("abcd", _capped), "needle": ("abcde", _needle), "levels": ("abcde", _levels), "switch": ("oabcd", _switch), "idle": ("abcdef", _idle),
     "corner": ("abcde", _corner), "ridge": ("abcd", _ridge), "two": ("abcd", _two),
 }
-NAMES: Sequence[str] = tuple(_MADE)
-
-
-def rows_of(name: str) -> tuple[list[str], dict[tuple[Any, ...], float]]:
-    """Parameters, and the cost of each configuration."""
-    letters, make = _MADE[name]
-    return list(letters), dict(make())
