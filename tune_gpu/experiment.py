@@ -68,6 +68,7 @@ class Experiment:
         self.setup_s = 0.0
         """What came before (imports, the plan, Ray), for the costs; set by whoever knows it."""
         self._confirm_s = 0.0
+        self._n_kept = len(lines)
         self._before_s = sum(float(line.get("wall_s") or 0.0) for line in lines)
 
     @property
@@ -79,9 +80,8 @@ class Experiment:
         """Run it to its end (or from where it was to its end) and return the summary. Ray must be up."""
         search = RZeroSearch(metric="fitness", mode="max", tournament=self.tournament, wrap=True, on_result=self._record, again=self._retries.again)
         lines = self.lines
-        told = {line["candidate_id"]: (line["params"], as_result(line)) for line in lines}
         try:
-            search.give_back(replay(self.tournament, told))
+            search.give_back(self._replay())
         except ValueError as error:
             raise UserError(f"{self.folder.run_id} cannot be resumed with this program: {error}") from error
         for line in lines:
@@ -110,6 +110,21 @@ class Experiment:
             self._copy("config.yaml", "plan.json", "manifest.json", "summary.json")
         return summary
 
+    def _replay(self) -> list[Candidate]:
+        """Bring the search to where the run's lines end; what was proposed and has none. Raises ValueError."""
+        lines = sorted(self.lines, key=lambda line: int(line.get("told_after", -1)))  # they are kept by generation
+        asked_after = self.folder.proposals() | {line["candidate_id"]: int(line["asked_after"]) for line in lines if "asked_after" in line}
+        told = {line["candidate_id"]: (line["params"], as_result(line)) for line in lines}
+        return replay(self.tournament, told, asked_after if self.config.search.asynchronous else None)
+
+    def _began(self, candidate: Candidate) -> None:
+        if self.config.search.asynchronous:
+            try:
+                self.folder.append_proposal(candidate)
+            except OSError as error:
+                self._unwritten.note(error)
+        self.progress.began(candidate)
+
     def _why_ended(self) -> str:
         if self.tournament.finished:
             return self.tournament.ended_because or "generations"
@@ -121,17 +136,17 @@ class Experiment:
             self._fit_on_the_cluster(search)
             return
         while search.has_more():
-            trials = len(self._tuner(search, [Announcer(self.progress)], TRIALS_A_TUNER).fit())
+            trials = len(self._tuner(search, [Announcer(self._began)], TRIALS_A_TUNER).fit())
             stopped = trials < TRIALS_A_TUNER or search.in_flight or self._unwritten.error or self._remaining_s() == 0
             if stopped:
                 return
 
     def _fit_on_the_cluster(self, search: RZeroSearch) -> None:
-        with courier(self.progress.began, self._received) as sends:
+        with courier(self._began, self._received) as sends:
             self._tuner(search, [sends]).fit()
         # The searcher that has heard all this lived on the cluster; this process's own is brought to where that one is.
         self.tournament = new_tournament(self.config, self._refusals)
-        replay(self.tournament, {line["candidate_id"]: (line["params"], as_result(line)) for line in self.lines})
+        self._replay()
         self.tournament.ask()
 
     def _received(self, candidate: Candidate, line_json: str | None, causes: list[Cause]) -> None:
@@ -190,6 +205,8 @@ class Experiment:
             logging.getLogger(__name__).warning("%s: not copied: %s", ", ".join(names), error)
 
     def _keep(self, line: dict[str, Any]) -> None:
+        line = line | {"told_after": self._n_kept}
+        self._n_kept += 1
         try:
             self.folder.append_candidate(line)
         except OSError as error:

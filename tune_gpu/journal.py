@@ -8,29 +8,40 @@ from typing import Any
 from tune_gpu.tournament import Candidate, Result, Tournament
 
 
-def replay(tournament: Tournament, told: Mapping[str, tuple[Mapping[str, Any], Result]]) -> list[Candidate]:
+def replay(
+    tournament: Tournament, told: Mapping[str, tuple[Mapping[str, Any], Result]], asked_after: Mapping[str, int] | None = None
+) -> list[Candidate]:
     """Bring a fresh tournament to where a journal ends, and return the candidates that were proposed and have no result.
-
-    A journal restores generations that are made whole (classic R-Zero, or candidates ordered by their engine) and one-by-one
-    proposals; for several at once in asynchronous mode, where the order of asking matters, only `state_dict` does.
 
     Args:
         tournament: new, with the settings of the run.
         told: candidate_id -> its parameters and result, in the order of the results.
+        asked_after: candidate_id -> how many results the search had heard when it proposed it. Only asynchronous searches of several candidates at
+            once need it: elsewhere a candidate's turn follows from the results. One that is not there was proposed with the next that is.
 
     Raises:
         ValueError: the journal is not of this tournament (another seed, space or version).
     """
-    pending: list[Candidate] = []
-    left = dict(told)
-    while (left or tournament.queued) and (candidate := tournament.ask()) is not None:
-        if candidate.candidate_id not in left:
-            pending.append(candidate)
-            continue
-        params, result = left.pop(candidate.candidate_id)
-        if dict(params) != candidate.params:
-            raise ValueError(f"{candidate.candidate_id} was {dict(params)} in the journal and would be {candidate.params} now")
-        tournament.tell(candidate.candidate_id, result)
-    if left:
-        raise ValueError(f"{', '.join(left)} in the journal: this search has not proposed them")
-    return pending
+    asked: dict[str, Candidate] = {}
+    turns = sorted((asked_after or {}).items(), key=lambda turn: turn[1], reverse=True)
+
+    def ask_for(candidate_id: str) -> None:
+        while candidate_id not in asked:
+            if (candidate := tournament.ask()) is None:
+                raise ValueError(f"{candidate_id} in the journal: this search has not proposed it")
+            asked[candidate.candidate_id] = candidate
+
+    def ask_for_all(n_told: int) -> None:
+        while turns and turns[-1][1] <= n_told:
+            ask_for(turns.pop()[0])
+
+    for n_told, (candidate_id, (params, result)) in enumerate(told.items()):
+        ask_for_all(n_told)
+        ask_for(candidate_id)
+        if dict(params) != asked[candidate_id].params:
+            raise ValueError(f"{candidate_id} was {dict(params)} in the journal and would be {asked[candidate_id].params} now")
+        tournament.tell(candidate_id, result)
+    ask_for_all(len(told))
+    while tournament.queued and (candidate := tournament.ask()) is not None:
+        asked[candidate.candidate_id] = candidate
+    return [candidate for candidate_id, candidate in asked.items() if candidate_id not in told]

@@ -331,7 +331,7 @@ class Tournament:
 
     def _enlist(self, number: int, members: list[Member]) -> None:
         for origin, params in members:
-            candidate = Candidate(f"g{number}-c{len(self._generations[number])}", number, origin, params)
+            candidate = Candidate(f"g{number}-c{len(self._generations[number])}", number, origin, params, self._told)
             self._candidates[candidate.candidate_id] = candidate
             self._generations[number].append(candidate.candidate_id)
             self._queue.append(candidate.candidate_id)

@@ -5,27 +5,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from ray import tune
 
-from tune_gpu.live import Progress
 from tune_gpu.retries import LOST, Cause
 from tune_gpu.tournament import Candidate
 
 
 class Announcer(tune.Callback):
-    """Tells the progress which candidate has begun."""
+    """Tells which candidate has begun."""
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress: Progress | None = progress
+    def __init__(self, began: Callable[[Candidate], None]) -> None:
+        self._began: Callable[[Candidate], None] | None = began
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_progress": None}  # Tune pickles its callbacks; a terminal cannot be
+        return {"_began": None}  # Tune pickles its callbacks; a terminal cannot be
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        if self._progress is not None:
-            self._progress.began(Candidate(**trial.config["candidate"]))
+        if self._began is not None:
+            self._began(Candidate(**trial.config["candidate"]))
 
 
 class RetryBook(tune.Callback):

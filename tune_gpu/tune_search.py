@@ -245,6 +245,7 @@ class RZeroSearch(Searcher):
                 "generation": candidate.generation,
                 "origin": candidate.origin,
                 "params": dict(candidate.params),
+                "asked_after": candidate.asked_after,
             }
         }
 

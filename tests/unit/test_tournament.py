@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -280,7 +281,7 @@ def test_a_saved_search_of_any_values_goes_on_where_it_was(algorithm: str, value
 def test_a_state_of_plain_values_is_saved_as_it_always_was() -> None:
     tournament = Tournament(space(), SearchSettings(), baseline=BASELINE)
     tournament.ask()
-    assert tournament.state_dict()["candidates"] == [{"candidate_id": "g0-c0", "generation": 0, "origin": "baseline", "params": BASELINE}]
+    assert tournament.state_dict()["candidates"] == [{"candidate_id": "g0-c0", "generation": 0, "origin": "baseline", "params": BASELINE, "asked_after": 0}]
 
 
 def test_a_state_of_another_version_space_or_setting_is_refused() -> None:
@@ -418,6 +419,34 @@ def test_a_winner_by_a_single_evaluation_is_measured_again_first(
     assert bool(again) == (before.best().n_evaluations == 1)  # type: ignore[union-attr]
     if again:
         assert again[0].params == before.best().params  # type: ignore[union-attr]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 5), st.integers(0, 25), st.randoms(use_true_random=False))
+def test_a_journal_of_an_asynchronous_search_restores_it_whatever_ran_side_by_side(seed: int, side_by_side: int, stop: int, order: random.Random) -> None:
+    specs = DEFAULT | {"seqs": ParameterSpec(target="vllm.max_num_seqs", values=[8, 16, 32, 64])}
+
+    def fresh() -> Tournament:
+        return Tournament(space(specs), SearchSettings(generations=6, asynchronous=True, seed=seed), order_key=lambda params: params["util"])
+
+    def go_on(tournament: Tournament, live: list[Candidate], results: int, luck: random.Random) -> list[tuple[Candidate, Result]]:
+        for _ in range(results):
+            while len(live) < side_by_side and (asked := tournament.ask()) is not None:
+                live.append(asked)
+            if not live:
+                break
+            ended = live.pop(luck.randrange(len(live)))
+            tournament.tell(ended.candidate_id, Result("ok", fitness(ended.params), n_windows=1))
+        return tournament.history
+
+    killed, live = fresh(), list[Candidate]()
+    history = go_on(killed, live, stop, order)
+    told = {c.candidate_id: (c.params, result) for c, result in history}
+    resumed = fresh()
+    pending = replay(resumed, told, {c.candidate_id: c.asked_after for c in [*(c for c, _ in history), *live]})
+    assert pending == live
+    later = order.getrandbits(32)
+    assert go_on(resumed, pending, 30, random.Random(later)) == go_on(killed, live, 30, random.Random(later))
 
 
 @pytest.mark.parametrize("stop", range(14, 17))

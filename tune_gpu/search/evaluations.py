@@ -19,6 +19,8 @@ class Candidate:
     origin: str
     """initial, elite, offspring, fresh or baseline."""
     params: dict[str, Any]
+    asked_after: int = 0
+    """How many results the search had heard when it proposed this: with it a journal can be replayed, whatever ran side by side."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,57 @@
+"""A run whose candidates were proposed as soon as a place was free, and which is killed: resumed, it goes on from there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+from tests.ray.noop import AtOnceTrainable
+from tests.ray.noop_run import experiment
+from tune_gpu.experiment import Experiment
+from tune_gpu.refusals import Refusals
+
+pytestmark = pytest.mark.ray
+
+EVALUATIONS, KILLED_AFTER = 2 + 5 * 4, 9
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    os.environ.update(TUNE_DISABLE_STRICT_METRIC_CHECKING="1", TUNE_GLOBAL_CHECKPOINT_S="0", RAY_AIR_NEW_OUTPUT="0")
+    ray.init("local", num_cpus=3, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    yield tmp_path_factory.mktemp("asynchronous")
+    ray.shutdown()
+
+
+def asynchronous(folder: Path) -> Experiment:
+    settings = ["search.algorithm=rzero", "search.asynchronous=true", "search.generations=6", "ray.max_concurrent_trials=3"]
+    return experiment(folder, AtOnceTrainable, "cpu", 0, *settings)
+
+
+def test_a_killed_asynchronous_run_is_resumed_with_what_it_had_measured_and_proposed(folder: Path) -> None:
+    whole = asynchronous(folder / "whole")
+    whole.run()
+    lines = sorted(whole.lines, key=lambda line: line["told_after"])
+    assert [line["told_after"] for line in lines] == list(range(EVALUATIONS))
+    assert any(line["asked_after"] < line["told_after"] for line in lines), "some ran side by side"
+
+    killed = asynchronous(folder / "killed")
+    in_flight = [line for line in lines[KILLED_AFTER:] if line["asked_after"] <= KILLED_AFTER]
+    for line in lines[:KILLED_AFTER]:
+        killed.folder.append_candidate(line)
+    for line in [*lines[:KILLED_AFTER], *in_flight]:
+        killed.folder.append_proposal(whole.tournament.candidate(line["candidate_id"]))
+
+    resumed = Experiment(killed.config, killed.choice, killed.folder, killed.progress, Refusals())
+    resumed.trainable = AtOnceTrainable
+    resumed.run()
+    gone_on = sorted(resumed.lines, key=lambda line: line["told_after"])
+    assert gone_on[:KILLED_AFTER] == lines[:KILLED_AFTER]
+    assert len({line["candidate_id"] for line in gone_on}) == len(gone_on) == EVALUATIONS
+    assert in_flight
+    for line in in_flight:
+        assert resumed.tournament.candidate(line["candidate_id"]) == whole.tournament.candidate(line["candidate_id"])
