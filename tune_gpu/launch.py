@@ -88,7 +88,7 @@ def _search(
     # Ray is imported only once the input is known to be good.
     with uncollected():
         from tune_gpu.experiment import Experiment, new_tournament
-        from tune_gpu.ray_session import check_cards_here, local_or_joined_ray
+        from tune_gpu.ray_session import check_room_here, local_or_joined_ray
 
     say = (lambda *_a, **_k: None) if quiet else console.print
     say(f"{config.name}: {choice.why}", highlight=False, soft_wrap=True)
@@ -99,7 +99,7 @@ def _search(
         say(f"left out: candidates with MPS; {sharing.forbidden(config, choice.kind)}", highlight=False, soft_wrap=True)
     try:
         with local_or_joined_ray(config.ray, choice.n_cards):
-            check_cards_here(config, choice.kind)
+            check_room_here(config, choice.kind)
             if new:
                 folder.create(as_yaml(config))
                 held.enter_context(folder.held())

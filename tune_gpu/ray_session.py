@@ -16,7 +16,7 @@ from tune_gpu.config import ExperimentConfig, RaySettings
 from tune_gpu.errors import UserError
 from tune_gpu.interrupt import handler_kept
 from tune_gpu.local_ray import loopback_only, reaper_of, remove_session
-from tune_gpu.resources import check_cards
+from tune_gpu.resources import check_cards, check_cores
 from tune_gpu.services.guard import descendants
 
 _RAY_ENVIRONMENT = {
@@ -86,10 +86,12 @@ def _join(address: str, options: dict[str, Any]) -> None:
             raise UserError(f"ray.address={address}: no Ray cluster answers there ({reason[:200]})") from error
 
 
-def check_cards_here(config: ExperimentConfig, kind: str) -> None:
-    """Raises UserError for a candidate that no node of the Ray that is up has the cards for."""
+def check_room_here(config: ExperimentConfig, kind: str) -> None:
+    """Raises UserError for a candidate that no node of the Ray that is up has the cards and the cores for."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if kind == "cuda":
-        check_cards(config, max(int(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"]))
+        check_cards(config, max(int(node.get("GPU", 0)) for node in nodes))
+    check_cores(config, kind, nodes)
 
 
 def _check_answers(settings: RaySettings) -> None:

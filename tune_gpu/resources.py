@@ -9,7 +9,7 @@ actors more would cost each engine start their own start for nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,6 +134,25 @@ def check_cards(config: ExperimentConfig, most_on_a_node: int) -> None:
     for params in _corners(config):
         if (cards := cards_of(config, params)) > most_on_a_node:
             raise UserError(f"vllm.tensor_parallel_size={cards}: no node has so many cards; allowed is up to {most_on_a_node}")
+
+
+def check_cores(config: ExperimentConfig, kind: str, nodes: Sequence[Mapping[str, float]]) -> None:
+    """Raises UserError if no node that has the cards of a candidate has the cores beside them: Ray would wait for one, and say nothing.
+
+    Args:
+        config: checked.
+        kind: `cuda` or `cpu`.
+        nodes: what each has in all, as Ray names it.
+    """
+    for params in _corners(config):
+        bundles = trial_resources(config, params, kind).bundles
+        cores, cards = (sum(bundle.get(name, 0.0) for bundle in bundles) for name in ("CPU", "GPU"))
+        most = max((node.get("CPU", 0.0) for node in nodes if node.get("GPU", 0.0) >= cards), default=0.0)
+        if cores > most:
+            asked = f"ray.cpus_per_trial={config.ray.cpus_per_trial:g}"
+            asked += f", ray.cpus_per_service={config.ray.cpus_per_service:g} (of two services)" if kind == "cuda" else ""
+            with_cards = " with the cards" if kind == "cuda" else ""
+            raise UserError(f"{asked}: no node{with_cards} has {cores:g} cores for a trial; allowed is up to {most:g} in all")
 
 
 def _corners(config: ExperimentConfig) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from tune_gpu.config import ExperimentConfig
 from tune_gpu.config_loader import check_config, load_config
 from tune_gpu.errors import UserError
 from tune_gpu.measurement import Failure, FailureKind, Phase
-from tune_gpu.resources import check_cards, check_resources, concurrency, trial_resources
+from tune_gpu.resources import check_cards, check_cores, check_resources, concurrency, trial_resources
 from tune_gpu.retries import cause_of, may_retry
 
 PARALLEL = "parameters.tp={target: vllm.tensor_parallel_size, values: [1, 2]}"
@@ -115,3 +115,13 @@ def test_only_what_can_pass_is_tried_again_and_a_start_that_timed_out_once() -> 
     assert not may_retry(failed(FailureKind.SERVICE_LOST), [lost, lost], 2)
     assert may_retry(failed(FailureKind.STARTUP_TIMEOUT), [lost], 2)
     assert not may_retry(failed(FailureKind.STARTUP_TIMEOUT), [late], 2)
+
+
+def test_where_no_node_has_the_cores_of_a_trial_beside_its_cards_the_run_is_refused() -> None:
+    with_cards, without = {"CPU": 2.0, "GPU": 2.0}, {"CPU": 64.0}
+    check_cores(config(), "cuda", [with_cards, without])
+    with pytest.raises(UserError, match=r"ray.cpus_per_trial=3, .*: no node with the cards has 4 cores for a trial; allowed is up to 2 in all"):
+        check_cores(config("ray.cpus_per_trial=3"), "cuda", [with_cards, without])
+    check_cores(config("ray.cpus_per_trial=64"), "cpu", [with_cards, without])
+    with pytest.raises(UserError, match=r"ray.cpus_per_trial=65: no node has 65 cores for a trial; allowed is up to 64 in all"):
+        check_cores(config("ray.cpus_per_trial=65"), "cpu", [with_cards, without])
