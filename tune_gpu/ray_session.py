@@ -19,14 +19,18 @@ from tune_gpu.local_ray import loopback_only, reaper_of, remove_session
 from tune_gpu.resources import check_cards, check_cores
 from tune_gpu.services.guard import descendants
 
+_WORKER_ENVIRONMENT = {
+    "RAY_kill_child_processes_on_worker_exit": "0",  # each has a guard, which ends more than Ray would, and must live to do it
+    # Ray runs its workers at niceness 15: whatever else the machine does would delay the load generator and pass for a slow service.
+    "RAY_worker_niceness": "0",
+}
+"""What each worker reads as it starts: a local Ray hands on this process's, a cluster's nodes have their own."""
 _RAY_ENVIRONMENT = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a model's path may be relative to where the user stands
-    "RAY_kill_child_processes_on_worker_exit": "0",  # each has a guard, which ends more than Ray would, and must live to do it
-    # Ray runs its workers at niceness 15: whatever else the machine does would delay the load generator and pass for a slow service.
-    "RAY_worker_niceness": "0",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    **_WORKER_ENVIRONMENT,
 }
 
 
@@ -44,7 +48,9 @@ def local_or_joined_ray(settings: RaySettings, n_cards: int | None = None) -> It
             context = _start_local(ending, include_dashboard=settings.dashboard, num_gpus=n_cards, **options)
         else:
             _check_answers(settings)
-            _join(str(settings.address), options)
+            given = dict(settings.runtime_env)
+            variables = {name: os.environ[name] for name in _WORKER_ENVIRONMENT} | dict(given.get("env_vars") or {})
+            _join(str(settings.address), options | {"runtime_env": given | {"env_vars": variables}})
         ending.callback(ray.shutdown)
         yield
     if context is not None:

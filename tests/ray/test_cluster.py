@@ -18,6 +18,8 @@ from ray.cluster_utils import Cluster
 
 from tests.ray.noop import LOG, TOGETHER, WAIT, NoopTrainable, noted
 from tests.ray.noop_run import experiment
+from tune_gpu.config import RaySettings
+from tune_gpu.ray_session import local_or_joined_ray
 
 pytestmark = pytest.mark.ray
 
@@ -39,6 +41,7 @@ def client_port() -> int:
 @pytest.fixture(scope="module")
 def cluster(client_port: int) -> Iterator[Cluster]:
     with pytest.MonkeyPatch.context() as patch:  # what a client sends is loaded by the cluster, which must find these tests
+        patch.delenv("RAY_worker_niceness", raising=False)  # nobody who starts a cluster has set it
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")])))
         yield from _started(client_port)
 
@@ -141,3 +144,11 @@ def test_a_driver_joins_by_auto_and_by_ray_client_and_its_results_come_home(clus
     for number in ("0", "1"):
         (lines,) = (tmp_path / number).glob("noop/run/gen_0_candidates.jsonl")
         assert len(lines.read_text().splitlines()) == len(noted(tmp_path / number / "log")) == 6
+
+
+def test_workers_of_a_cluster_that_is_joined_run_at_the_priority_of_those_of_a_local_ray(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_worker_niceness", raising=False)
+    settings = RaySettings(address=cluster.address, runtime_env={"env_vars": {"TOLD": "by the user"}})
+    with local_or_joined_ray(settings):
+        look: Any = ray.remote(lambda: (os.nice(0), os.environ["TOLD"]))
+        assert ray.get(look.options(num_gpus=1).remote()) == (os.nice(0), "by the user")
