@@ -7,6 +7,7 @@ on its input; memory stable, because vLLM charges what moves while it profiles t
 from __future__ import annotations
 
 import contextlib
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -257,6 +258,7 @@ class Evaluator:
             engine_reused=running.engine_reused,
             engine=engine,
             timings=Timings(dict(running.start_s), running.warm_s, running.load_s),
+            measured_on=self._measured_on(),
         )
 
     def finish(self) -> Measurement:
@@ -276,7 +278,8 @@ class Evaluator:
             running.load_s if running else 0.0,
             {"all": time.monotonic() - started},
         )
-        return Measurement.failed(failure, self.device, timings=timings, engine_reused=bool(running and running.engine_reused))
+        reused = bool(running and running.engine_reused)
+        return Measurement.failed(failure, self.device, timings=timings, engine_reused=reused, measured_on=self._measured_on())
 
     def close(self) -> None:
         """Leave nothing running."""
@@ -292,6 +295,9 @@ class Evaluator:
             self._probe.close()
             self._probe = None
         self._deploy.close()
+
+    def _measured_on(self) -> dict[str, Any]:
+        return {"host": socket.gethostname(), **self._probe.info.as_dict()} if self._probe is not None else {}
 
     def _now(self) -> Running:
         assert self._running is not None, "no evaluation is under way"

@@ -169,6 +169,7 @@ class SpicaTrainable(tune.Trainable):
             "violations": violations,
             "metrics": metrics,
             "device": measurement.device,
+            "measured_on": dict(measurement.measured_on) or None,
             "started_at": self._started_at,
             "wall_s": round(time.monotonic() - self._started + sum(cause["wall_s"] or 0.0 for cause in self._retries), 3),
             "n_retries": len(self._retries),

@@ -314,6 +314,7 @@ def _lost_line(candidate: Candidate, outcome: Result, device: str, retries: Sequ
         "metrics": {},
         "n_windows": 0,
         "device": device,
+        "measured_on": None,
         "started_at": now(),
         "wall_s": 0.0,
         "n_retries": len(retries),

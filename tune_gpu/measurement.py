@@ -136,6 +136,8 @@ class Measurement:
     engine_reused: bool = False
     engine: Mapping[str, Any] = field(default_factory=dict)
     """What the engine said of itself: KV-cache tokens, greatest concurrency, version."""
+    measured_on: Mapping[str, Any] = field(default_factory=dict)
+    """Host and device (`DeviceInfo`), for on a cluster each trial has its own; empty if the device was not yet looked at."""
 
     def __post_init__(self) -> None:
         if (self.status is Status.OK) != (self.failure is None):

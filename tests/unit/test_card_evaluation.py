@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -127,6 +128,11 @@ def test_on_its_card_and_undisturbed_it_has_energy_memory_and_neighbours(measure
     assert [(process["pid"], process["memory_mib"]) for process in found.metrics["neighbours"]["processes"]] == [(7, 512.0)]
     assert found.metrics["gpu_utilization"] == 90
     assert (found.metrics["trials_per_card"], found.metrics["n_invalid_windows"]) == (1, 0)
+
+
+def test_which_card_of_which_node_it_was_measured_on_is_told_with_it(measure: Measure) -> None:
+    for found in (measure(RUNNING), measure(RUNNING, said=f"{NO_ROOM}\n", stt_status=500)):
+        assert (found.measured_on["host"], found.measured_on["uuid"]) == (socket.gethostname(), UUID), found.status
 
 
 NO_ROOM = "RuntimeError: CUDA failed with error out of memory"
