@@ -33,7 +33,8 @@ def choose_device(requested: str, *, cluster_gpus: int | None = None) -> DeviceC
     if requested == "cpu":
         return DeviceChoice("cpu", "device=cpu was asked for: measuring on the CPU", 0)
     cards = cards_here() if cluster_gpus is None else cluster_gpus
-    missing = None if cards else "no NVIDIA GPU is found (NVML sees none)"
+    none = "no NVIDIA GPU is found (NVML sees none)" if cluster_gpus is None else "no node of the Ray cluster has a GPU"
+    missing = None if cards else none
     if cards and cluster_gpus is None and not _installed("vllm"):
         missing = "a GPU is there but vLLM for it is not installed (pip install 'tune-gpu[gpu]')"
     if missing is None:
