@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from tune_gpu.errors import UserError
-from tune_gpu.telemetry.probe import nvidia_cards
+from tune_gpu.telemetry.probe import NO_CARDS, nvidia_cards
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def cards_here() -> int:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if there == 0 or visible is None:
         return there
-    return len([device for device in visible.split(",") if device.strip() not in ("", "-1", "NoDevFiles")])
+    return len([device for device in visible.split(",") if device.strip() not in ("", *NO_CARDS)])
 
 
 def _installed(distribution: str) -> bool:

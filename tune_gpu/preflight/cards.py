@@ -89,12 +89,13 @@ def nvml_memory(name: str, total_mib: float, used_mib: float) -> DeviceMemory:
     return DeviceMemory(name, "cuda", cuda, min(max(0.0, used_mib - (total_mib - cuda)), cuda))
 
 
-def this_card(device: str = "0") -> DeviceMemory:
-    """This machine's card through NVML, with what its neighbours hold at this moment. Raises UserError where there is none."""
-    from tune_gpu.telemetry.nvml import NvmlProbe
+def this_card(device: str | None = None) -> DeviceMemory:
+    """This machine's card (null: the first that CUDA_VISIBLE_DEVICES leaves) through NVML, with what its neighbours hold at this moment. Raises
+    UserError where there is none."""
+    from tune_gpu.telemetry.probe import open_probe
 
     try:
-        probe = NvmlProbe(device)
+        probe = open_probe("cuda", device)
     except Exception as error:  # the driver's library has an error type of its own for each cause
         raise UserError(f"device=cuda: no NVIDIA card answers here ({error}); give --gpu NAME or --total-mib, or device=cpu") from error
     try:

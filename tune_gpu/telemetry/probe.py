@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 MIB = 2**20
+NO_CARDS = ("-1", "NoDevFiles")
+"""What stands in CUDA_VISIBLE_DEVICES to hide all of them."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +95,18 @@ def nvidia_cards() -> int:
         pynvml.nvmlShutdown()
 
 
-def open_probe(kind: str, cuda_device: str = "0") -> Probe:
-    """The probe for a device of this kind; a card by index, UUID or MIG string, as in CUDA_VISIBLE_DEVICES."""
+def visible_card() -> str:
+    """The first card that CUDA_VISIBLE_DEVICES leaves to this process and all that it starts, as it stands there; `0` where it names none."""
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0].strip()
+    return "0" if first in ("", *NO_CARDS) else first
+
+
+def open_probe(kind: str, cuda_device: str | None = None) -> Probe:
+    """The probe for a device of this kind; a card by index, UUID or MIG string, as in CUDA_VISIBLE_DEVICES (null: the first of that)."""
     if kind == "cpu":
         from tune_gpu.telemetry.cpu import CpuProbe
 
         return CpuProbe()
     from tune_gpu.telemetry.nvml import NvmlProbe
 
-    return NvmlProbe(cuda_device)
+    return NvmlProbe(visible_card() if cuda_device is None else cuda_device)

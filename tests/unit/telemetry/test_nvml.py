@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
-from tests.unit.telemetry.fake_nvml import MIG, OTHER, UUID, FakeNvml, Frame
+from tests.unit.telemetry.fake_nvml import MIB, MIG, OTHER, UUID, FakeNvml, Frame
 from tune_gpu.measurement import FailureKind, ServiceError
+from tune_gpu.preflight import this_card
 from tune_gpu.telemetry.neighbours import neighbours_on
 from tune_gpu.telemetry.nvml import NvmlProbe, throttling
+from tune_gpu.telemetry.probe import open_probe
 
 
 def test_everything_that_a_card_tells_is_read_in_its_units() -> None:
@@ -102,3 +108,23 @@ def test_neighbours_are_all_but_ours() -> None:
     assert found.as_dict()["memory_mib"] == 2500.0, "memory that no process owns (the driver's own) is a neighbour's"
     assert found.as_dict()["processes"][0]["memory_mib"] == 2048.0
     probe.close()
+
+
+class TwoSizes(FakeNvml):
+    """Its second card is a larger one; the MIG instance is small."""
+
+    def nvmlDeviceGetMemoryInfo(self, handle: str) -> Any:
+        return SimpleNamespace(total={UUID: 12, OTHER: 80, MIG: 10}[handle] * 1024 * MIB, used=0)
+
+
+@pytest.mark.parametrize(("visible", "gib"), [(None, 12), ("", 12), ("1", 80), (" 1,0", 80), (OTHER, 80), ("GPU-1a2b,0", 80), (MIG, 10)])
+def test_the_card_that_is_planned_for_is_the_first_that_cuda_sees(monkeypatch: pytest.MonkeyPatch, visible: str | None, gib: int) -> None:
+    """By it the preflight refuses, and the manifest and `promote` name it; Ray hands out what CUDA_VISIBLE_DEVICES leaves."""
+    monkeypatch.setitem(sys.modules, "pynvml", TwoSizes([Frame()]))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    probe = open_probe("cuda")
+    assert probe.info.total_mib == gib * 1024
+    probe.close()
+    assert this_card().total_mib == pytest.approx(gib * 1024, rel=0.05)  # less by what the driver keeps
