@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from tune_gpu.doctor.findings import Finding, fail, note, ok
+from tune_gpu.telemetry.nvml import card_memory_mib
 
-MIB = 2**20
 _WANTED_BY_WHISPER = ("libcublas.so.12", "libcublasLt.so.12")
 """What CTranslate2 4 opens at run time."""
 
@@ -68,10 +68,11 @@ def _card(nvml: Any, handle: Any) -> Card:
         except nvml.NVMLError:  # what this card does not offer
             return otherwise
 
-    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    name = _text(nvml.nvmlDeviceGetName(handle))
+    total_mib, used_mib = card_memory_mib(nvml, handle, name)
     mode = told(lambda: nvml.nvmlDeviceGetComputeMode(handle), 0)
     mig = told(lambda: nvml.nvmlDeviceGetMigMode(handle)[0], 0)
-    return Card(_text(nvml.nvmlDeviceGetName(handle)), memory.total / MIB, memory.used / MIB, mode in (1, 3), bool(mig))
+    return Card(name, total_mib, used_mib, mode in (1, 3), bool(mig))
 
 
 def _text(value: str | bytes) -> str:

@@ -6,7 +6,10 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import psutil
+
 from tune_gpu.measurement import Failure, FailureKind, Phase, ServiceError
+from tune_gpu.preflight.engine_rules import unified_memory
 from tune_gpu.telemetry.answering import Answering
 from tune_gpu.telemetry.probe import MIB, DeviceInfo, Reading, kernel_oom_kills
 
@@ -101,11 +104,12 @@ class NvmlProbe:
 
     def _describe(self) -> DeviceInfo:
         nvml = self._nvml
+        name = _text(nvml.nvmlDeviceGetName(self._handle))
         return DeviceInfo(
             "cuda",
-            _text(nvml.nvmlDeviceGetName(self._handle)),
+            name,
             _text(nvml.nvmlDeviceGetUUID(self._handle)),
-            float(nvml.nvmlDeviceGetMemoryInfo(self._handle).total) / MIB,
+            card_memory_mib(nvml, self._handle, name)[0],
             driver=_text(nvml.nvmlSystemGetDriverVersion()),
         )
 
@@ -115,7 +119,7 @@ class NvmlProbe:
         energy = None if self._mig else self._told("energy", lambda: nvml.nvmlDeviceGetTotalEnergyConsumption(card))
         return Reading(
             utilization_pct=self._told("utilization", lambda: float(nvml.nvmlDeviceGetUtilizationRates(self._handle).gpu)),
-            used_mib=float(nvml.nvmlDeviceGetMemoryInfo(self._handle).used) / MIB,
+            used_mib=card_memory_mib(nvml, self._handle, self.info.name)[1],
             clock_mhz=self._told("clock", lambda: float(nvml.nvmlDeviceGetClockInfo(card, nvml.NVML_CLOCK_SM))),
             power_w=None if power is None or self._mig else power / 1e3,
             energy_j=None if energy is None else energy / 1e3,
@@ -147,6 +151,18 @@ class NvmlProbe:
         cards = [nvml.nvmlDeviceGetHandleByIndex(number) for number in range(nvml.nvmlDeviceGetCount())]
         named = {_text(nvml.nvmlDeviceGetUUID(card)): card for card in cards}
         return [uuid for uuid, card in named.items() if uuid != self.info.uuid and pids & self._processes(card).keys()]
+
+
+def card_memory_mib(nvml: Any, handle: Any, name: str) -> tuple[float, float]:
+    """Total and used. Of a card that shares the host's memory (GB10) NVML says neither: then the host's, as vLLM reads them there."""
+    try:
+        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    except nvml.NVMLError_NotSupported:
+        if not unified_memory(name):
+            raise
+        host = psutil.virtual_memory()
+        return host.total / MIB, (host.total - host.available) / MIB
+    return float(memory.total) / MIB, float(memory.used) / MIB
 
 
 def throttling(bits: int) -> frozenset[str]:

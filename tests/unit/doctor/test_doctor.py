@@ -129,3 +129,11 @@ def test_little_memory_a_full_disk_and_small_shared_memory_fail(tmp_path: Path, 
     monkeypatch.setattr("tune_gpu.doctor.machine.shutil.disk_usage", lambda _path: usage)
     assert by_name(check_folders(tmp_path))["artifacts: disk"].level is Level.FAIL
     assert by_name(check_limits(tmp_path))["shared memory"].level is Level.FAIL
+
+
+def test_a_card_that_shares_the_hosts_memory_is_no_broken_driver() -> None:
+    nvml = Nvml([Frame()], unsupported={"memory"})
+    nvml.name = b"NVIDIA GB10"
+    read = read_driver(nvml)
+    assert (read.error, read.cards[0].name) == ("", "NVIDIA GB10")
+    assert read.cards[0].total_mib > 0

@@ -54,6 +54,7 @@ class FakeNvml:
         self._frames, self._unsupported, self._on_frame = frames, unsupported, on_frame
         self.turn = -1
         self.energy_mj = 1_000_000
+        self.name = b"NVIDIA GeForce RTX 3060"
         self.gate = threading.Event()
         self.gate.set()
         self.stuck = threading.Event()
@@ -89,13 +90,14 @@ class FakeNvml:
         return UUID
 
     def nvmlDeviceGetName(self, handle: str) -> bytes:
-        return b"NVIDIA GeForce RTX 3060"
+        return self.name
 
     def nvmlDeviceGetUUID(self, handle: str) -> str:
         return handle
 
     def nvmlDeviceGetMemoryInfo(self, handle: str) -> Any:
         self._play()
+        self._support("memory")
         return SimpleNamespace(total=12288 * MIB, used=int(self._now.used_mib * MIB))
 
     def _play(self) -> None:

@@ -60,6 +60,26 @@ def test_what_a_card_does_not_offer_is_null_and_asked_for_once() -> None:
     probe.close()
 
 
+def test_a_card_that_shares_the_hosts_memory_has_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NVML 580 on a DGX Spark answers Not Supported where it is asked for the memory (nvidia-smi: N/A), and the rest it tells."""
+    host = SimpleNamespace(total=124610 * MIB, available=115000 * MIB)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: host)
+    nvml = FakeNvml([Frame({11: 900.0})], unsupported={"memory"})
+    nvml.name = b"NVIDIA GB10"
+    probe = NvmlProbe("0", nvml)
+    assert probe.info.total_mib == 124610
+    assert (probe.read().used_mib, probe.read().processes) == (9610, {11: 900.0})
+    probe.close()
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    assert this_card().total_mib == 122573
+
+
+def test_any_other_card_that_does_not_tell_its_memory_cannot_be_measured_on() -> None:
+    with pytest.raises(ServiceError, match="Not Supported") as caught:
+        NvmlProbe("0", FakeNvml([Frame()], unsupported={"memory"}))
+    assert caught.value.failure.kind is FailureKind.MEASUREMENT_INVALID
+
+
 @pytest.mark.parametrize(
     ("bits", "why"),
     [
