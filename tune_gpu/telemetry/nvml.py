@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -51,13 +52,15 @@ class NvmlProbe:
 
     def memory_by_pid_mib(self, pids: list[int]) -> Mapping[int, float]:
         wanted = set(pids)
-        return {pid: mib for pid, mib in self._ask(lambda: self._processes(self._handle)).items() if pid in wanted}
+        return {pid: mib for pid, mib in (self._ask(lambda: self._processes(self._handle)) or {}).items() if pid in wanted}
 
     def whereabouts(self, pids: list[int]) -> str:
         there = self._ask(lambda: self._others(set(pids)))
         if there:
             return "they are on " + ", ".join(there)
         listed = self._ask(lambda: self._processes(self._handle))
+        if listed is None:
+            return "NVML does not tell which processes are on it (not under WSL, nor where it may not), so that nothing can be proven here"
         return f"NVML lists {len(listed)} processes there and none of this machine's other cards has them" + (
             "; in a container NVML may count by the host's process ids (docker run --pid=host shows them)" if listed else ""
         )
@@ -129,28 +132,34 @@ class NvmlProbe:
         )
 
     def _told(self, what: str, work: Callable[[], Any]) -> Any:
-        """Null for what this card or driver does not tell; it is asked only once."""
+        """Null for what this card or driver does not tell, or not this user (a MIG instance's, of the whole card); it is asked only once."""
         if what in self._untold:
             return None
         try:
             return work()
-        except (self._nvml.NVMLError_NotSupported, self._nvml.NVMLError_FunctionNotFound):
+        except (self._nvml.NVMLError_NotSupported, self._nvml.NVMLError_FunctionNotFound, self._nvml.NVMLError_NoPermission):
             self._untold.add(what)
             return None
 
-    def _processes(self, handle: Any) -> dict[int, float]:
+    def _processes(self, handle: Any, card: str = "") -> dict[int, float] | None:
+        """Null where it does not tell; `card` names another than this one: what that does not tell, this one may."""
         nvml = self._nvml
+        told = [
+            self._told(card + what, lambda w=what: getattr(nvml, f"nvmlDeviceGet{w}RunningProcesses")(handle))  # type: ignore[misc]
+            for what in ("Compute", "MPSCompute", "Graphics")
+        ]
+        if told[0] is None:
+            return None
         found: dict[int, float] = {}
-        for what in ("Compute", "MPSCompute", "Graphics"):
-            for process in self._told(what, lambda w=what: getattr(nvml, f"nvmlDeviceGet{w}RunningProcesses")(handle)) or []:  # type: ignore[misc]
-                found[process.pid] = max(found.get(process.pid, 0.0), (process.usedGpuMemory or 0) / MIB)
+        for process in itertools.chain.from_iterable(listed or [] for listed in told):
+            found[process.pid] = max(found.get(process.pid, 0.0), (process.usedGpuMemory or 0) / MIB)
         return found
 
     def _others(self, pids: set[int]) -> list[str]:
         nvml = self._nvml
         cards = [nvml.nvmlDeviceGetHandleByIndex(number) for number in range(nvml.nvmlDeviceGetCount())]
         named = {_text(nvml.nvmlDeviceGetUUID(card)): card for card in cards}
-        return [uuid for uuid, card in named.items() if uuid != self.info.uuid and pids & self._processes(card).keys()]
+        return [uuid for uuid, card in named.items() if uuid != self.info.uuid and pids & (self._processes(card, uuid) or {}).keys()]
 
 
 def card_memory_mib(nvml: Any, handle: Any, name: str) -> tuple[float, float]:

@@ -47,6 +47,9 @@ class FakeNvml:
     class NVMLError_FunctionNotFound(NVMLError):
         """What a driver does not offer."""
 
+    class NVMLError_NoPermission(NVMLError):
+        """What this user may not ask."""
+
     class NVMLError_NotFound(NVMLError):
         """No such card."""
 
@@ -59,6 +62,8 @@ class FakeNvml:
         self.gate.set()
         self.stuck = threading.Event()
         """Set as soon as a call waits for the gate."""
+        self.silent_on: dict[str, type[Exception]] = {}
+        """Card -> why it does not list its processes."""
         self.lost = False
 
     @property
@@ -136,6 +141,8 @@ class FakeNvml:
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> list[Any]:
         frame = self._now
+        if handle in self.silent_on:
+            raise self.silent_on[handle]("Insufficient Permissions")
         listed = frame.elsewhere if handle == OTHER else frame.processes
         return [SimpleNamespace(pid=pid, usedGpuMemory=None if mib is None else int(mib * MIB)) for pid, mib in listed.items()]
 

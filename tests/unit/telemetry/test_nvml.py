@@ -14,6 +14,7 @@ from tune_gpu.preflight import this_card
 from tune_gpu.telemetry.neighbours import neighbours_on
 from tune_gpu.telemetry.nvml import NvmlProbe, throttling
 from tune_gpu.telemetry.probe import open_probe
+from tune_gpu.telemetry.verdicts import Limits, Trace, judge
 
 
 def test_everything_that_a_card_tells_is_read_in_its_units() -> None:
@@ -78,6 +79,28 @@ def test_any_other_card_that_does_not_tell_its_memory_cannot_be_measured_on() ->
     with pytest.raises(ServiceError, match="Not Supported") as caught:
         NvmlProbe("0", FakeNvml([Frame()], unsupported={"memory"}))
     assert caught.value.failure.kind is FailureKind.MEASUREMENT_INVALID
+
+
+def test_processes_that_are_not_told_are_no_proof_of_a_wrong_card_and_no_window_is_judged_by_them() -> None:
+    nvml = FakeNvml([Frame({11: 900.0})])
+    nvml.silent_on[UUID] = FakeNvml.NVMLError_NotSupported
+    probe = NvmlProbe("0", nvml)
+    reading = probe.read()
+    assert reading.processes is None, "not none: not known"
+    assert judge(Trace([reading], own={"vllm": {11}}), Limits()) == []
+    assert "NVML does not tell which processes" in probe.whereabouts([11])
+    probe.close()
+
+
+@pytest.mark.parametrize("why", [FakeNvml.NVMLError_NoPermission, FakeNvml.NVMLError_NotSupported])
+def test_another_card_that_does_not_list_its_processes_takes_nothing_from_what_this_one_tells(why: type[Exception]) -> None:
+    """The whole card beside a MIG instance lists its processes to the privileged only (NVML's documentation)."""
+    nvml = FakeNvml([Frame({11: 900.0})])
+    nvml.silent_on[OTHER] = why
+    probe = NvmlProbe("0", nvml)
+    assert "none of this machine's other cards has them" in probe.whereabouts([12])
+    assert probe.read().processes == {11: 900.0}
+    probe.close()
 
 
 @pytest.mark.parametrize(
