@@ -91,6 +91,10 @@ class NvmlProbe:
             raise ServiceError(Failure(FailureKind.WRONG_DEVICE, "tune_gpu", Phase.START, message)) from error
         if device.startswith("MIG-"):
             return handle, nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle), True
+        if (self._told("mig", lambda: nvml.nvmlDeviceGetMigMode(handle)) or (0, 0))[0]:  # [now, after the next reset]
+            # CUDA takes one of its instances, NVML would tell of the whole card: its whole memory, and the processes of all instances.
+            message = f"card {device} is divided by MIG: name an instance of it (nvidia-smi -L lists them, MIG-…) in CUDA_VISIBLE_DEVICES"
+            raise ServiceError(Failure(FailureKind.WRONG_DEVICE, "tune_gpu", Phase.START, message))
         return handle, handle, False
 
     def _by_uuid(self, uuid: str) -> Any:

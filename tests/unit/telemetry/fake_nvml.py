@@ -64,6 +64,8 @@ class FakeNvml:
         """Set as soon as a call waits for the gate."""
         self.silent_on: dict[str, type[Exception]] = {}
         """Card -> why it does not list its processes."""
+        self.divided: set[str] = set()
+        """Cards in MIG mode."""
         self.lost = False
 
     @property
@@ -93,6 +95,11 @@ class FakeNvml:
     def nvmlDeviceGetDeviceHandleFromMigDeviceHandle(self, handle: str) -> str:
         assert handle == MIG
         return UUID
+
+    def nvmlDeviceGetMigMode(self, handle: str) -> list[int]:
+        if handle not in self.divided:
+            raise self.NVMLError_NotSupported("Not Supported")
+        return [1, 1]
 
     def nvmlDeviceGetName(self, handle: str) -> bytes:
         return self.name

@@ -52,6 +52,17 @@ def test_a_mig_instance_keeps_its_string_and_takes_no_energy_of_its_neighbours_f
     probe.close()
 
 
+@pytest.mark.parametrize("device", ["0", UUID])
+def test_a_card_that_mig_divides_is_not_taken_for_the_instance_that_cuda_takes_of_it(device: str) -> None:
+    nvml = FakeNvml([Frame()])
+    nvml.divided.add(UUID)
+    with pytest.raises(ServiceError, match="divided by MIG: name an instance") as caught:
+        NvmlProbe(device, nvml)
+    assert caught.value.failure.kind is FailureKind.WRONG_DEVICE
+    for other in (MIG, OTHER):
+        NvmlProbe(other, nvml).close()
+
+
 def test_what_a_card_does_not_offer_is_null_and_asked_for_once() -> None:
     nvml = FakeNvml([Frame()], unsupported={"power", "energy"})
     probe = NvmlProbe("0", nvml)
