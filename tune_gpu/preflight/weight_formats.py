@@ -67,7 +67,7 @@ def weight_format(config: Mapping[str, Any] | None) -> WeightFormat | None:
     """From a checkpoint's `quantization_config`; null for none."""
     if not config:
         return None
-    method = str(config.get("quant_method") or config.get("quant_algo") or "")
+    method, algorithm = str(config.get("quant_method") or ""), str(_inner(config).get("quant_algo") or "")
     bits = config.get("bits") or config.get("w_bit")
     if method == "compressed-tensors":
         groups = config.get("config_groups") or {}
@@ -81,7 +81,13 @@ def weight_format(config: Mapping[str, Any] | None) -> WeightFormat | None:
         group = float(config.get("group_size") or 128)
         overhead = (16 + float(bits)) / group if group > 0 else 0.0
         return WeightFormat(method or f"int{bits}", float(bits) + overhead)
-    return named_format(method or str(config.get("quant_algo", "")))
+    return named_format(f"{method} {algorithm}")  # modelopt is the method of FP8 and of NVFP4
+
+
+def _inner(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """ModelOpt's facts are one level down in its older files (`ModelOptQuantConfigBase.from_config` takes both)."""
+    inner = config.get("quantization")
+    return inner if isinstance(inner, Mapping) else config
 
 
 def flag_format(flag: str | None) -> WeightFormat | None:

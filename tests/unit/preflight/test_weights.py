@@ -34,7 +34,8 @@ def test_cards_share_them() -> None:
     ({"quant_method": "fp8"}, 8.0), ({"quant_method": "bitsandbytes", "load_in_4bit": True}, 4.127),
     ({"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": {"num_bits": 8, "type": "float"}}}}, 8.0),
     ({"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": {"num_bits": 4, "type": "int"}}}}, 4.156),
-    ({"quant_method": "mxfp4"}, 4.25),
+    ({"quant_method": "mxfp4"}, 4.25), ({"quant_method": "modelopt", "quant_algo": "FP8"}, 8.0), ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, 4.5),
+    ({"quant_method": "modelopt", "quantization": {"quant_algo": "NVFP4"}}, 4.5),
 ])
 def test_format_of_a_checkpoint(config: dict[str, Any], bits: float) -> None:
     found = weight_format(config)
