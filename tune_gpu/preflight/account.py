@@ -117,7 +117,8 @@ def keep_account(
         beside = model.latent.kept_beside(rules, model.layers, model.hidden, model.heads, stored, width, cards)
         weights = parts.Uncertain(weights.value + beside, weights.sigma)
     peak, graphs, non_torch = _overhead(settings, device, model, rules, knobs, width)
-    kv_bytes = parts.kv_value_bytes(settings.kv_cache_dtype, width)
+    asked = model.kv_cache_dtype if rules.checkpoint_sets_the_cache and settings.kv_cache_dtype == "auto" else None
+    kv_bytes = parts.kv_value_bytes(asked or settings.kv_cache_dtype, width)
     assert kv_bytes is not None  # refused before
     layout = parts.KvLayout.of(model, rules, kv_bytes, cards)
     sigma = root_sum_square(weights.sigma, peak.sigma, graphs.sigma, non_torch.sigma)

@@ -14,7 +14,7 @@ from tune_gpu.preflight.attention_kinds import latent_size, not_modelled, slidin
 from tune_gpu.preflight.latent_attention import LatentShapes
 from tune_gpu.preflight.model_catalogue import fill_from_catalogue
 from tune_gpu.preflight.parameter_count import Shapes, vision_params
-from tune_gpu.preflight.weight_formats import WeightFormat, published_format, weight_format
+from tune_gpu.preflight.weight_formats import WeightFormat, kv_cache_format, published_format, weight_format
 
 _DTYPE_BYTES = {"float32": 4, "float": 4, "fp32": 4, "float16": 2, "half": 2, "fp16": 2, "bfloat16": 2, "bf16": 2}
 
@@ -56,6 +56,8 @@ class ModelArchitecture:
     dtype_bytes: int = 2
     format: WeightFormat | None = None
     """As the checkpoint's own `quantization_config` says; null for 16 or 32 bits."""
+    kv_cache_dtype: str | None = None
+    """What the checkpoint asks for where no flag does; null for the served width."""
     weights_bytes: float | None = None
     """Of the tensors in the checkpoint, where its files were read."""
     refusal: str | None = None
@@ -142,6 +144,7 @@ def _from_config(config: Mapping[str, Any], name: str) -> ModelArchitecture:
     params = params_given or shapes.params(facts, intermediate, experts, moe_intermediate) + vision
     window, sliding = sliding_layers(facts, layers)
     longest, assumed = _contexts(facts, size("max_position_embeddings", "n_positions", "max_sequence_length"), size("original_max_position_embeddings"))
+    quantised = outer.get("quantization_config") or facts.get("quantization_config")
     return ModelArchitecture(
         name=name, layers=layers, kv_heads=1 if latent else kv_heads, head_dim=latent or head_dim, hidden=hidden, heads=heads,
         intermediate=intermediate, vocab=vocab, tied=bool(tied), params=params,
@@ -150,7 +153,7 @@ def _from_config(config: Mapping[str, Any], name: str) -> ModelArchitecture:
         latent=None if latent is None else LatentShapes.of(facts),
         sliding_window=window, sliding_layers=sliding, max_context=longest, default_context=assumed,
         dtype_bytes=_DTYPE_BYTES.get(str(facts.get("dtype") or facts.get("torch_dtype") or "bfloat16").removeprefix("torch."), 2),
-        format=weight_format(outer.get("quantization_config") or facts.get("quantization_config"))
+        kv_cache_dtype=kv_cache_format(quantised), format=weight_format(quantised)
         or (None if "model_type" in outer else published_format(name)),
         refusal=not_modelled(outer, facts, name), guessed=tuple(guessed),
     )

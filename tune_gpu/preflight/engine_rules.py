@@ -108,6 +108,12 @@ class EngineRules:
         return self.v1 and self.version >= (0, 9)
 
     @property
+    def checkpoint_sets_the_cache(self) -> bool:
+        """Whether a checkpoint that brings scales for a quantised cache gets one without a flag (vllm#30785 and vllm#30141, December 2025 and January
+        2026)."""
+        return self.version >= (0, 15)
+
+    @property
     def nccl_is_counted(self) -> bool:
         """Whether NCCL's buffers are allocated after the memory was first read, and so taken from the share."""
         return self.version < (0, 12)

@@ -84,6 +84,21 @@ def weight_format(config: Mapping[str, Any] | None) -> WeightFormat | None:
     return named_format(f"{method} {algorithm}")  # modelopt is the method of FP8 and of NVFP4
 
 
+def kv_cache_format(config: Mapping[str, Any] | None) -> str | None:
+    """What a checkpoint's `quantization_config` makes of `kv_cache_dtype=auto`; null if nothing (`resolve_kv_cache_dtype_string`, and for
+    compressed-tensors `Attention`)."""
+    method = str((config or {}).get("quant_method") or "")
+    if not config or not method.startswith(("modelopt", "compressed-tensors")):
+        return None
+    scheme = _inner(config).get("kv_cache_scheme") or config.get("kv_cache_scheme")
+    if method == "compressed-tensors":
+        return "fp8" if scheme else None
+    said = scheme or _inner(config).get("kv_cache_quant_algo") or config.get("kv_cache_quant_algo")
+    if isinstance(said, Mapping):
+        said = {8: "fp8", 4: "nvfp4"}.get(said.get("num_bits", 0)) if said.get("type") == "float" else None
+    return str(said).lower() if str(said).lower() in ("fp8", "nvfp4") else None
+
+
 def _inner(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """ModelOpt's facts are one level down in its older files (`ModelOptQuantConfigBase.from_config` takes both)."""
     inner = config.get("quantization")

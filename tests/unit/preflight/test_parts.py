@@ -145,3 +145,22 @@ def test_defaults_by_card_and_version() -> None:
     assert not V0.chunked_prefill_default(32768, False)
     assert V0.chunked_prefill_default(131072, False)
     assert not V0.chunked_prefill_default(131072, True)
+
+
+@pytest.mark.parametrize(("quantised", "cache"), [
+    # As their config.json say it: nvidia's (ModelOpt, then its newer form), and llm-compressor's with and without scales for the cache
+    ({"quant_method": "modelopt", "quant_algo": "FP8", "kv_cache_quant_algo": "FP8"}, "fp8"),
+    ({"quant_method": "modelopt", "quant_algo": "NVFP4", "kv_cache_scheme": {"dynamic": False, "num_bits": 8, "type": "float"}}, "fp8"),
+    ({"quant_method": "compressed-tensors", "kv_cache_scheme": {"num_bits": 8, "type": "float", "strategy": "tensor", "symmetric": True}}, "fp8"),
+    ({"quant_method": "compressed-tensors", "kv_cache_scheme": None}, "bfloat16"), ({"quant_method": "modelopt", "kv_cache_quant_algo": None}, "bfloat16"),
+    ({"quant_method": "fp8"}, "bfloat16"),
+])
+def test_a_checkpoint_that_brings_scales_for_a_quantised_cache_has_one_without_a_flag(quantised: dict[str, object], cache: str) -> None:
+    """`resolve_kv_cache_dtype_string` of vLLM 0.32; a flag wins, and older versions did not look."""
+    model = llama_8b(quantization_config=quantised)
+
+    def block_bytes(dtype: str, version: str = "0.32.0") -> float:
+        return float(keep_account(engine(kv_cache_dtype=dtype), card(), model, version=version).block_bytes)
+
+    assert block_bytes("auto") == block_bytes(cache)
+    assert block_bytes("bfloat16") == block_bytes("auto", "0.12.0") == 16 * 131072
