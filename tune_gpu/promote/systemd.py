@@ -104,7 +104,8 @@ def _drop_in(service: Service, install: Path, after: Sequence[str]) -> str:
         "ExecStart=",
         f"ExecStart={' '.join(_quoted(part) for part in service.command)}",
     ]
-    lines += [f"CPUAffinity={' '.join(map(str, service.cores))}"] if service.cores else []
+    # Emptied first: a unit's own cores would be joined to these (systemd.exec(5)), and it was measured on these alone.
+    lines += ["CPUAffinity=", f"CPUAffinity={' '.join(map(str, service.cores))}"] if service.cores else []
     return "\n".join(lines) + "\n"
 
 

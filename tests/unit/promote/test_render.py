@@ -14,7 +14,7 @@ from tune_gpu.config import VllmSettings
 from tune_gpu.config_loader import load_config
 from tune_gpu.promote.render import services_of
 from tune_gpu.promote.supervisor import _read_env
-from tune_gpu.promote.systemd import _quoted
+from tune_gpu.promote.systemd import Systemd, _quoted
 from tune_gpu.services.vllm_server import serve_flags, serve_settings
 from tune_gpu.services.whisper_server import parse_arguments
 
@@ -74,6 +74,17 @@ def test_a_command_line_is_quoted_as_systemd_reads_it() -> None:
     assert _quoted("100%") == "100%%"
     assert _quoted("$HOME") == "$$HOME"
     assert _quoted('a "b"') == '"a \\"b\\""'
+
+
+def test_a_drop_in_leaves_nothing_of_what_the_unit_ran_and_where(tmp_path: Path) -> None:
+    """Both settings are lists in systemd: without an empty one in front, what the unit's own file says stays in force beside it."""
+    services = services_of(load_config("spica_gpu_allocation", QUICK, "cpu"), FAST, "cpu")
+    for text in Systemd(tmp_path).unit_files(services, tmp_path).values():
+        lines = text.splitlines()
+        for setting in ("ExecStart", "CPUAffinity"):
+            first, *rest = [line for line in lines if line.startswith(f"{setting}=")]
+            assert first == f"{setting}="
+            assert len(rest) == 1
 
 
 def test_a_secret_is_named_and_never_written() -> None:
