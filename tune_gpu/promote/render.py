@@ -20,7 +20,7 @@ from tune_gpu.redaction import is_secret
 from tune_gpu.services.launchers import API_SERVER_MODULE
 from tune_gpu.services.models import resolve_llm
 from tune_gpu.services.vllm_server import parse_cores, serve_settings
-from tune_gpu.services.whisper import whisper_settings
+from tune_gpu.services.whisper import ENVIRONMENT, whisper_settings
 
 SECRETS = "secrets.env"
 """In the install folder, written by whoever owns the keys, read by the units; never by this program."""
@@ -81,7 +81,7 @@ def services_of(config: ExperimentConfig, params: Mapping[str, Any], kind: str) 
     whisper = {"name": f"whisper-{services.whisper.model}", "host": host, "port": port, **whisper_settings(services.whisper, kind)}
     found = []
     for name, target, content, env, cores in (
-        ("whisper", settings.whisper, whisper, dict(services.whisper.env), services.whisper.cpu_cores),
+        ("whisper", settings.whisper, whisper, ENVIRONMENT | services.whisper.env, services.whisper.cpu_cores),
         (
             "vllm",
             settings.vllm,

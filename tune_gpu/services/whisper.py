@@ -25,6 +25,9 @@ from tune_gpu.services.process import ManagedProcess
 from tune_gpu.services.start_failures import explain_exit, explain_loss
 from tune_gpu.services.vllm_server import parse_cores
 
+ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""Of every Whisper that is measured, and so of one that is deployed: threads that wait spinning take the cores from vLLM."""
+
 
 def whisper_settings(settings: WhisperSettings, device: str) -> dict[str, str | int | bool]:
     """The flags of `whisper_server` for these settings, by their long names; name and port left out."""
@@ -82,7 +85,7 @@ class WhisperService:
             "TUNE_GPU_API_KEY": self.api_key,
             "TMPDIR": str(self._scratch),
             "PYTHONUNBUFFERED": "1",
-            "OMP_WAIT_POLICY": "PASSIVE",
+            **ENVIRONMENT,
             "PYTHONPATH": os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")])),
         }
         if self._device == "cuda":

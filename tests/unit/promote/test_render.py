@@ -97,3 +97,10 @@ def test_a_secret_is_named_and_never_written() -> None:
     assert "opensesame" not in vllm.config_text
     assert yaml.safe_load(vllm.config_text)["seed"] == 1
     assert vllm.secrets == ("HF_TOKEN", "api-key")
+
+
+def test_whisper_waits_where_it_is_deployed_as_it_waited_where_it_was_measured() -> None:
+    whisper, _ = services_of(load_config("spica_gpu_allocation", QUICK, "cpu"), FAST, "cpu")
+    assert whisper.env["OMP_WAIT_POLICY"] == "PASSIVE"
+    config = load_config("spica_gpu_allocation", [*QUICK, "services.whisper.env={OMP_WAIT_POLICY: ACTIVE}"], "cpu")
+    assert services_of(config, FAST, "cpu")[0].env["OMP_WAIT_POLICY"] == "ACTIVE", "a setting of the user's wins, as it does in a trial"
