@@ -12,6 +12,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from tune_gpu.candidate import deployment
 from tune_gpu.compare.metrics import standard_metrics
 from tune_gpu.config import ExperimentConfig
 from tune_gpu.config_loader import apply_overrides, check_config
@@ -23,7 +24,7 @@ from tune_gpu.promote.apply import Deployer, RolledBack, folder_of, target_of
 from tune_gpu.promote.audit import Audit
 from tune_gpu.promote.bundle import MANIFEST, Bundle, before_of, bundle_of, read_bundle, write_bundle
 from tune_gpu.promote.evidence import evidence_of, expected_turn_ms, target_device
-from tune_gpu.promote.gate import Condition, Evidence, TargetDevice, conditions
+from tune_gpu.promote.gate import Condition, Evidence, TargetDevice, conditions, sharing
 from tune_gpu.promote.gate import check as check_gate
 from tune_gpu.promote.installed import Installation
 from tune_gpu.promote.render import services_of
@@ -113,7 +114,7 @@ def _promote(console: Console, run_id: str, overrides: list[str], out: str | Non
     say = _sayer(console)
     device = target_device(settings, target)
     evidence = evidence_of(run)
-    found = _conditions(run, evidence, device)
+    found = [*_conditions(run, evidence, device), *sharing(deployment(run.config, run.winner))]
     services = services_of(run.config, run.winner, device.kind)
     bundle = bundle_of(services, target, folder_of(settings))
     about = about_of(run, evidence, device.kind)

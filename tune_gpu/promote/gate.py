@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tune_gpu.config import PromoteSettings
+from tune_gpu.config import PromoteSettings, Services
 from tune_gpu.errors import UserError
 from tune_gpu.measurement import FailureKind
+from tune_gpu.sharing import SETTING, asks_for_mps
 
 DEVICE_KINDS = ("cuda", "cpu")
 """What a measurement can have been made on; `replayed` and `simulated` numbers are none."""
@@ -106,6 +107,13 @@ def _neighbours(comparison: Mapping[str, Any], target: TargetDevice, settings: P
         return Condition("neighbours", False, "what others use on the target is not known from here: set promote.neighbours_mib")
     said = f"measured beside {beside:.0f} MiB of others, the target has {target.neighbours_mib:.0f} MiB"
     return Condition("neighbours", target.neighbours_mib <= beside + settings.neighbours_tolerance_mib, said)
+
+
+def sharing(services: Services) -> list[Condition]:
+    """Only of a winner that asked for MPS: without its daemon the services would take turns on the whole card, which is not what was measured."""
+    if not asks_for_mps(services):
+        return []
+    return [Condition("mps", False, f"measured under NVIDIA's MPS ({SETTING}), whose daemon promote does not deploy: give that knob its value 100 and run again")]
 
 
 def gain(comparison: Mapping[str, Any], settings: PromoteSettings) -> Condition:

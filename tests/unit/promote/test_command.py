@@ -111,6 +111,14 @@ def test_what_was_written_is_applied_and_undone(desk: Desk) -> None:
     ]
 
 
+def test_a_winner_that_was_measured_under_mps_is_refused_since_no_daemon_is_deployed_with_it(desk: Desk) -> None:
+    folder = desk.written(RUN_ID, "services.whisper.mps_active_thread_pct=50")
+    ended = desk.promote(RUN_ID, "--apply")
+    assert ended.exit_code == 1, ended.output
+    assert "refused: mps; nothing was deployed" in ended.output
+    assert not json.loads((folder / "gate.json").read_text())["passed"]
+
+
 def test_a_file_that_was_changed_after_the_gate_is_not_applied(desk: Desk) -> None:
     folder = desk.written(RUN_ID)
     (folder / "vllm.yaml").write_text("model: another\n")
