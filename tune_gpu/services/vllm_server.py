@@ -42,24 +42,35 @@ _FLAG_NAMES = {  # the settings that are flags of the same name
     "enable_chunked_prefill",
     "load_format",
 }
+_JSON_LISTS = {"allowed-origins", "allowed-methods", "allowed-headers"}
+"""Every other flag that takes several values takes them as words (`cudagraph_capture_sizes`, `cpu_offload_params` …), as vLLM reads a YAML's lists."""
+_ONLY_ON = {"disable-log-stats", "aggregate-engine-logging"}
+"""Switches without a `--no-…`: to have them off is to leave them out."""
 _STOP_GRACE_S = 8.0
 # Searched for, not parsed: it is read every second beside the load generator, and the whole page has hundreds of lines. V0 called it gpu_.
 _KV_CACHE_USE = re.compile(r"^vllm:(?:kv|gpu)_cache_usage_perc(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
 
 
-def serve_settings(settings: VllmSettings) -> dict[str, str | int | float | bool]:
-    """What is set of `vllm serve`'s flags, by their long names without dashes in front; model and port left out. Structures are JSON."""
+def serve_settings(settings: VllmSettings) -> dict[str, str | int | float | bool | list[str]]:
+    """What is set of `vllm serve`'s flags, by their long names without dashes in front; model and port left out. Structures are JSON, lists words."""
     values: dict[str, Any] = {name: getattr(settings, name) for name in sorted(_FLAG_NAMES)}
     if settings.tensor_parallel_size == 1:
         del values["tensor_parallel_size"]
     if not settings.enforce_eager:
         del values["enforce_eager"]
-    found: dict[str, str | int | float | bool] = {}
+    found: dict[str, str | int | float | bool | list[str]] = {}
     for name, value in (values | dict(settings.extra_args)).items():
-        if value is None or (isinstance(value, str) and value == "auto" and name in _FLAG_NAMES):
+        flag = name.replace("_", "-")
+        if value is None or value == [] or (value == "auto" and name in _FLAG_NAMES) or (value is False and flag in _ONLY_ON):
             continue
-        found[name.replace("_", "-")] = json.dumps(value) if isinstance(value, (dict, list)) else value
+        found[flag] = _written(flag, value)
     return found
+
+
+def _written(flag: str, value: Any) -> Any:
+    if isinstance(value, dict) or (isinstance(value, list) and flag in _JSON_LISTS):
+        return json.dumps(value)
+    return [item if isinstance(item, str) else json.dumps(item) for item in value] if isinstance(value, list) else value
 
 
 def serve_flags(settings: VllmSettings) -> list[str]:
@@ -69,7 +80,7 @@ def serve_flags(settings: VllmSettings) -> list[str]:
         if isinstance(value, bool):
             flags.append(f"--{flag}" if value else f"--no-{flag}")
         else:
-            flags += [f"--{flag}", str(value)]
+            flags += [f"--{flag}", *(value if isinstance(value, list) else [str(value)])]
     return flags
 
 

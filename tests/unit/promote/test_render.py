@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -19,12 +20,14 @@ from tune_gpu.services.vllm_server import serve_flags, serve_settings
 from tune_gpu.services.whisper_server import parse_arguments
 
 
-def as_flags(content: dict[str, object]) -> list[str]:
+def as_flags(content: Mapping[str, object]) -> list[str]:
     """As vLLM reads its YAML (`FlexibleArgumentParser.load_config_file`)."""
     flags: list[str] = []
     for key, value in content.items():
         if isinstance(value, bool):
             flags.append(f"--{key}" if value else f"--no-{key}")
+        elif isinstance(value, list):
+            flags += [f"--{key}", *map(str, value)]
         else:
             flags += [f"--{key}", str(value)]
     return flags
@@ -35,7 +38,7 @@ def as_flags(content: dict[str, object]) -> list[str]:
     length=st.one_of(st.none(), st.integers(1, 10**6)),
     prefix=st.one_of(st.none(), st.booleans()),
     eager=st.booleans(),
-    extra=st.dictionaries(st.sampled_from(["speculative-config", "seed", "generation_config"]), st.sampled_from([{"a": [1, 2]}, "vllm", 7, True])),
+    extra=st.dictionaries(st.sampled_from(["speculative-config", "seed", "generation_config"]), st.sampled_from([{"a": [1, 2]}, "vllm", 7, True, [1, 2]])),
 )  # fmt: skip
 @settings(max_examples=60, deadline=None)
 def test_vllms_yaml_means_the_flags_that_were_measured(
@@ -45,6 +48,20 @@ def test_vllms_yaml_means_the_flags_that_were_measured(
         gpu_memory_utilization=util, max_model_len=length, enable_prefix_caching=prefix, enforce_eager=eager, extra_args=extra
     )
     assert as_flags(yaml.safe_load(yaml.safe_dump(serve_settings(settings), sort_keys=False))) == serve_flags(settings)
+
+
+@pytest.mark.parametrize(("extra", "flags"), [
+    # What vLLM 0.32's own parser takes; it refuses '[1, 2, 4]' (invalid int value) and --no-disable-log-stats (unrecognized)
+    ({"cudagraph_capture_sizes": [1, 2, 4]}, ["--cudagraph-capture-sizes", "1", "2", "4"]),
+    ({"cpu-offload-params": ["gate_up_proj", "down_proj"]}, ["--cpu-offload-params", "gate_up_proj", "down_proj"]),
+    ({"lora_modules": [{"name": "a", "path": "b"}]}, ["--lora-modules", '{"name": "a", "path": "b"}']),
+    ({"allowed-origins": ["*"]}, ["--allowed-origins", '["*"]']), ({"cudagraph_capture_sizes": []}, []),
+    ({"disable_log_stats": False}, []), ({"disable-log-stats": True}, ["--disable-log-stats"]), ({"enable-lora": False}, ["--no-enable-lora"]),
+])
+def test_flags_of_several_values_and_switches_that_cannot_be_denied_are_written_as_vllm_takes_them(extra: dict[str, object], flags: list[str]) -> None:
+    settings = VllmSettings(extra_args=extra)
+    assert serve_flags(settings)[len(serve_flags(VllmSettings())):] == flags
+    assert as_flags(serve_settings(settings))[2:] == flags
 
 
 def test_whispers_yaml_is_read_by_its_server(tmp_path: Path) -> None:
