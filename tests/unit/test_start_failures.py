@@ -42,6 +42,10 @@ CASES = [
     ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 224.00 MiB.", FailureKind.STARTUP_OOM, 0.0),
     ("RuntimeError: CUDA out of memory occurred when warming up sampler with 256 dummy requests.", FailureKind.STARTUP_OOM, 0.0),
     ("RuntimeError: CUDA failed with error out of memory", FailureKind.STARTUP_OOM, 0.0),  # CTranslate2's words
+    ("(Worker_TP3 pid=1037) ERROR 08-11 04:29:42 [multiproc_executor.py:1020] RuntimeError: Triton Error [CUDA]: out of memory", FailureKind.STARTUP_OOM, 0.0),
+    ("RuntimeError: CUDA driver error: out of memory", FailureKind.STARTUP_OOM, 0.0),
+    ("torch.AcceleratorError: CUDA error: out of memory", FailureKind.STARTUP_OOM, 0.0),
+    ("Cuda failure 2 'out of memory'", FailureKind.STARTUP_OOM, 0.0),  # the last line of torch's DistBackendError
     ("RuntimeError: cuBLAS failed with status CUBLAS_STATUS_ALLOC_FAILED", FailureKind.STARTUP_OOM, 0.0),
     (
         "AssertionError: Error in memory profiling. Initial free memory 6.41 GiB, current free memory 7.92 GiB. This happens when other processes",

@@ -51,9 +51,7 @@ _SIGNS = (
         FailureKind.STARTUP_OOM,
         "out of memory while starting: a smaller share, fewer sequences or a smaller model",
         r"OutOfMemoryError",
-        r"CUDA out of memory",
-        r"CUDA error: out of memory",
-        r"CUDA failed with error out of memory",  # CTranslate2
+        r"\bCUDA\b.{0,40}\bout of memory\b",  # torch, CTranslate2 and Triton each say it in their own way, NCCL as "Cuda failure 2 'out of memory'"
         r"CUBLAS_STATUS_ALLOC_FAILED",
         r"DefaultCPUAllocator: can't allocate memory",
         r"Cannot allocate memory",
