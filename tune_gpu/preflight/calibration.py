@@ -6,6 +6,7 @@ is then that measurement plus arithmetic. Kept as one JSON file, by model, forma
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -67,14 +68,24 @@ class Calibration:
 
 
 def calibration_key(settings: VllmSettings, vllm_version: str, device: str, start: str = "cold") -> str:
-    """What a measurement is true for: model, dtype and quantisation, KV format, cards, version, device, and how the engine was started.
+    """What a measurement is true for: model, dtype and quantisation, KV format, cards, version, device, how the engine was started, and the flags
+    and variables that the settings have no name for (which graphs are captured, the largest image, the attention backend: GiBs).
 
     On the CPU an engine forked from a warm host keeps about 150 MiB less resident memory than one started cold (measured), so what one
     taught is not true of the other.
     """
     parts = (settings.model, settings.dtype, settings.quantization or "-", settings.kv_cache_dtype, f"tp{settings.tensor_parallel_size}",
              vllm_version, device, start)
-    return " | ".join(parts)
+    return " | ".join((*parts, *_further(settings)))
+
+
+def _further(settings: VllmSettings) -> tuple[str, ...]:
+    """A digest, for some are secrets; nothing where there are none. CUDA_… names the card and the trial's own MPS daemon."""
+    env = {name: value for name, value in settings.env.items() if not name.startswith("CUDA_")}
+    if not settings.extra_args and not env:
+        return ()
+    text = json.dumps([dict(settings.extra_args), env], sort_keys=True, default=str)
+    return (f"with {hashlib.sha256(text.encode()).hexdigest()[:12]}",)
 
 
 class CalibrationStore:

@@ -168,3 +168,15 @@ def test_a_broken_store_is_one_clear_line_and_unknown_fields_are_none(tmp_path: 
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         CalibrationStore(tmp_path / "file" / "c.json").learn(engine(), "L4", Calibration(1.0, 1.0, None, "0.32.0"))
+
+
+def test_what_was_learnt_under_other_flags_is_not_believed_to_four_mib(tmp_path: Path) -> None:
+    """A flag without a setting of its own may take GiBs: the largest image that is allowed, the graphs that are captured, the attention backend."""
+    store = CalibrationStore(tmp_path / "c.json")
+    images = {"limit_mm_per_prompt": {"image": 8}, "hf_token": "hf_sentinel"}
+    store.learn(engine(extra_args=images, env={"VLLM_ATTENTION_BACKEND": "FLASHINFER"}), "L4", Calibration(100.0, 5000.0, None, "0.32.0"))
+    for other in (engine(), engine(extra_args=images), engine(env={"VLLM_ATTENTION_BACKEND": "FLASHINFER"}), engine(extra_args={"limit_mm_per_prompt": {"image": 0}})):
+        assert store.get(other, "0.32.0", "L4") is None
+    same = {"CUDA_MPS_PIPE_DIRECTORY": "/tmp/tg-mps-1", "VLLM_ATTENTION_BACKEND": "FLASHINFER"}
+    assert store.get(engine(extra_args=dict(reversed(images.items())), env=same), "0.32.0", "L4") is not None
+    assert "hf_sentinel" not in (tmp_path / "c.json").read_text()
