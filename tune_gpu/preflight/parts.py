@@ -217,7 +217,7 @@ def flag_refusal(extra: Mapping[str, Any], env: Mapping[str, str]) -> str | None
     for name in ("pipeline_parallel_size", "decode_context_parallel_size", "prefill_context_parallel_size"):
         if flags.get(name) not in (None, 1, "1"):
             return f"{name}={flags[name]}: its division of the cache is not modelled"
-    for name in ("speculative_config", "cpu_offload_gb", "enable_lora", "kv_transfer_config"):
+    for name in ("speculative_config", "spec_method", "spec_model", "cpu_offload_gb", "offload_group_size", "enable_lora", "kv_transfer_config", "hf_overrides"):
         if flags.get(name):
             return f"{name}: its memory is not modelled"
     for name in ("kv_cache_memory_bytes", "num_gpu_blocks_override"):
