@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import os
 import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata, util
@@ -14,10 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tune_gpu.doctor.findings import Finding, fail, note, ok
+from tune_gpu.services.cuda_libraries import WANTED_BY_WHISPER
 from tune_gpu.telemetry.nvml import card_memory_mib
-
-_WANTED_BY_WHISPER = ("libcublas.so.12", "libcublasLt.so.12")
-"""What CTranslate2 4 opens at run time."""
 
 
 @dataclass(frozen=True)
@@ -133,10 +129,10 @@ def check_libraries(driver: Driver, torch_cuda: str | None, find: Callable[[str]
                        f"update the driver, or install a torch for CUDA {driver.cuda[0]}")  # fmt: skip
         else:
             yield ok("CUDA for vLLM", f"torch wants CUDA {torch_cuda}, the driver runs up to {driver.cuda[0]}.{driver.cuda[1]}")
-    places = {name: find(name) for name in _WANTED_BY_WHISPER}
+    places = {name: find(name) for name in WANTED_BY_WHISPER}
     missing = [name for name, place in places.items() if place is None]
     if missing:
-        yield fail("CUDA for Whisper", f"{', '.join(missing)}: not found", "pip install nvidia-cublas-cu12, and put its lib folder on LD_LIBRARY_PATH")
+        yield fail("CUDA for Whisper", f"{', '.join(missing)}: not found", "pip install nvidia-cublas-cu12 (a CUDA 13 of torch's does not do), or put the folder that has them on LD_LIBRARY_PATH")
     else:
         yield ok("CUDA for Whisper", ", ".join(f"{name}: {place}" for name, place in places.items()))
 
@@ -154,18 +150,6 @@ def torch_cuda() -> str | None:
     text = (Path(spec.origin).parent / "version.py").read_text(encoding="utf-8")
     found = re.search(r"^cuda[^=]*= ['\"]([\d.]+)['\"]", text, re.MULTILINE)
     return found[1] if found else None
-
-
-def find_library(name: str) -> str | None:
-    """Where the loader, or CTranslate2 beside its own wheels, finds a shared library; null for nowhere."""
-    for folder in sorted(Path(sys.prefix).glob("lib/python3*/site-packages/nvidia/*/lib")):
-        if (folder / name).exists():
-            return str(folder / name)
-    try:
-        ctypes.CDLL(name)
-    except OSError:
-        return None
-    return "the loader's path"
 
 
 def installed(distribution: str) -> str | None:

@@ -12,11 +12,12 @@ import psutil
 from rich.console import Console
 
 from tune_gpu.config import RunSettings
-from tune_gpu.doctor.cards import check_driver, check_libraries, device_files, find_library, read_driver, torch_cuda
+from tune_gpu.doctor.cards import check_driver, check_libraries, device_files, read_driver, torch_cuda
 from tune_gpu.doctor.findings import Finding, Level
 from tune_gpu.doctor.machine import GIB, check_folders, check_limits, check_memory, check_ports, check_programs
 from tune_gpu.errors import UserError
 from tune_gpu.report.command import artifacts_dir_of
+from tune_gpu.services.cuda_libraries import find_library
 from tune_gpu.telemetry.cgroup import memory_group
 from tune_gpu.terminal import console_of
 

@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 from aiohttp import web
 
+from tune_gpu.services.cuda_libraries import load_for_whisper
+
 MAX_UPLOAD_BYTES = 64 * 2**20
 
 
@@ -29,6 +31,8 @@ def load_model(arguments: argparse.Namespace) -> Any:
     """Load the weights on exactly the device that was asked for; CTranslate2 raises if it is not there."""
     from faster_whisper import WhisperModel
 
+    if arguments.device == "cuda":
+        load_for_whisper()
     return WhisperModel(
         arguments.model,
         device=arguments.device,

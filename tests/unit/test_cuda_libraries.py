@@ -1,0 +1,60 @@
+"""What Whisper's process loads before CTranslate2 asks for it by name; the loader is played."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tune_gpu.services.cuda_libraries import THE_LOADERS, WANTED_BY_WHISPER, find_library
+from tune_gpu.services.whisper_server import load_model
+
+
+class Loader:
+    """Knows some libraries by their names; those with a path it loads."""
+
+    def __init__(self, known: set[str]) -> None:
+        self.known = known
+        self.loaded: list[str] = []
+
+    def __call__(self, name: str, mode: int = ctypes.DEFAULT_MODE) -> None:
+        if "/" not in name and name not in self.known:
+            raise OSError(f"{name}: cannot open shared object file: No such file or directory")
+        if "/" in name:
+            assert mode == ctypes.RTLD_GLOBAL
+            self.loaded.append(Path(name).name)
+
+
+def wheel(prefix: Path) -> Path:
+    """As `pip install nvidia-cublas-cu12` lays it out."""
+    folder = prefix / "lib" / "python3.11" / "site-packages" / "nvidia" / "cublas" / "lib"
+    folder.mkdir(parents=True)
+    for name in WANTED_BY_WHISPER:
+        (folder / name).touch()
+    return folder
+
+
+@pytest.mark.parametrize(("device", "known", "loaded"), [
+    ("cuda", set(), ["libcublasLt.so.12", "libcublas.so.12"]), ("cuda", set(WANTED_BY_WHISPER), []), ("cpu", set(), []),
+])
+def test_what_pip_installed_is_loaded_before_the_model_where_the_loader_does_not_know_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, known: set[str], loaded: list[str]
+) -> None:
+    loader, seen = Loader(known), []
+    folder = wheel(tmp_path)
+
+    def model(*_given: Any, **_named: Any) -> None:
+        seen.append(list(loader.loaded))
+
+    monkeypatch.setattr(ctypes, "CDLL", loader)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "faster_whisper", SimpleNamespace(WhisperModel=model))
+    load_model(argparse.Namespace(model="base", device=device, compute_type="default", cpu_threads=1, num_workers=1))
+    assert seen == [loaded], "before the model, for it asks while it loads"
+    assert find_library("libcublas.so.12") == (THE_LOADERS if known else str(folder / "libcublas.so.12"))
+    assert find_library("libcudart.so.12") is None
