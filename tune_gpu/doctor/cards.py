@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,8 @@ class Card:
     """One card as NVML tells it."""
 
     name: str
-    total_mib: float
+    total_mib: float | None
+    """Null where it is not told: of a card that MIG divides, to a user of one instance."""
     used_mib: float
     exclusive: bool
     """Only one process may use it (compute mode)."""
@@ -65,7 +67,7 @@ def _card(nvml: Any, handle: Any) -> Card:
             return otherwise
 
     name = _text(nvml.nvmlDeviceGetName(handle))
-    total_mib, used_mib = card_memory_mib(nvml, handle, name)
+    total_mib, used_mib = told(lambda: card_memory_mib(nvml, handle, name), (None, 0.0))
     mode = told(lambda: nvml.nvmlDeviceGetComputeMode(handle), 0)
     mig = told(lambda: nvml.nvmlDeviceGetMigMode(handle)[0], 0)
     return Card(name, total_mib, used_mib, mode in (1, 3), bool(mig))
@@ -100,10 +102,13 @@ def check_driver(driver: Driver, device_files: Sequence[Path]) -> Iterator[Findi
 
 def _check_card(index: int, card: Card) -> Iterator[Finding]:
     name = f"card {index}"
-    said = f"{card.name}, {card.total_mib:.0f} MiB, {card.used_mib:.0f} in use" + (", MIG" if card.mig else "")
+    memory = "its memory is not told" if card.total_mib is None else f"{card.total_mib:.0f} MiB, {card.used_mib:.0f} in use"
+    said = f"{card.name}, {memory}" + (", MIG" if card.mig else "")
     if card.exclusive:
         yield fail(name, f"{said}; compute mode is exclusive: vLLM and Whisper cannot share it", f"nvidia-smi -i {index} -c DEFAULT (as root)")
-    elif card.used_mib > 0.5 * card.total_mib:
+    elif card.mig:
+        yield note(name, said, "runs take an instance of it: name one (nvidia-smi -L lists them) in CUDA_VISIBLE_DEVICES")
+    elif card.used_mib > 0.5 * (card.total_mib or math.inf):
         yield note(name, said, "others hold more than half of it: see nvidia-smi, and tune-gpu plan for what still fits")
     else:
         yield ok(name, said)

@@ -131,9 +131,30 @@ def test_little_memory_a_full_disk_and_small_shared_memory_fail(tmp_path: Path, 
     assert by_name(check_limits(tmp_path))["shared memory"].level is Level.FAIL
 
 
+class Divided(Nvml):
+    """As a user of one MIG instance meets it, in a container or outside: the whole card tells its mode and name, and not its memory."""
+
+    def nvmlDeviceGetComputeMode(self, handle: str) -> int:
+        return 0
+
+    def nvmlDeviceGetMigMode(self, handle: str) -> Any:
+        return [1, 1]
+
+    def nvmlDeviceGetMemoryInfo(self, handle: str) -> Any:
+        raise self.NVMLError_NoPermission("Insufficient Permissions")
+
+
+def test_a_card_that_mig_divides_is_no_broken_driver_and_its_instances_are_to_be_named() -> None:
+    read = read_driver(Divided([Frame()]))
+    assert read.error == ""
+    found = by_name(check_driver(read, []))["card 0"]
+    assert (found.level, found.found) == (Level.NOTE, "NVIDIA GeForce RTX 3060, its memory is not told, MIG")
+    assert "CUDA_VISIBLE_DEVICES" in found.advice
+
+
 def test_a_card_that_shares_the_hosts_memory_is_no_broken_driver() -> None:
     nvml = Nvml([Frame()], unsupported={"memory"})
     nvml.name = b"NVIDIA GB10"
     read = read_driver(nvml)
     assert (read.error, read.cards[0].name) == ("", "NVIDIA GB10")
-    assert read.cards[0].total_mib > 0
+    assert (read.cards[0].total_mib or 0.0) > 0
