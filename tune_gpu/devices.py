@@ -6,8 +6,10 @@ import os
 from dataclasses import dataclass
 from importlib import metadata
 
+from tune_gpu.config import ObjectiveSettings
 from tune_gpu.errors import UserError
-from tune_gpu.telemetry.probe import NO_CARDS, nvidia_cards
+from tune_gpu.measurement import ServiceError
+from tune_gpu.telemetry.probe import NO_CARDS, nvidia_cards, open_probe
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,23 @@ def cards_here() -> int:
     if there == 0 or visible is None:
         return there
     return len([device for device in visible.split(",") if device.strip() not in ("", *NO_CARDS)])
+
+
+def check_told(objective: ObjectiveSettings, kind: str) -> None:
+    """Raises UserError where the objective weighs what this machine's card does not tell: no candidate would get a fitness, however long it ran."""
+    if kind != "cuda" or not objective.weights.get("efficiency"):
+        return
+    try:
+        probe = open_probe(kind)
+        try:
+            told = probe.read().utilization_pct is not None
+        finally:
+            probe.close()
+    except ServiceError as error:
+        raise UserError(f"device=cuda: {error}") from error
+    if not told:
+        raise UserError(f"objective.weights.efficiency={objective.weights['efficiency']:g}: {probe.info.name} does not tell its utilisation (no MIG instance "
+                        "does); allowed here is 0")
 
 
 def _installed(distribution: str) -> bool:

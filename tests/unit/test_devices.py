@@ -1,0 +1,31 @@
+"""What a run asks of a card before it starts, with NVML played at its seam."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from tests.unit.telemetry.fake_nvml import MIG, UUID, FakeNvml, Frame
+from tune_gpu import devices, launch
+from tune_gpu.config_loader import load_config
+from tune_gpu.errors import UserError
+
+
+def test_an_objective_that_weighs_what_the_card_does_not_tell_is_refused_before_the_run_and_not_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NVML: utilisation of a MIG instance is not supported. Each candidate would be measured, none have a fitness."""
+    nvml = FakeNvml([Frame()])
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", MIG)
+    monkeypatch.setattr(launch, "choose_device", lambda *_a, **_k: launch.DeviceChoice("cuda", "made up", 1))
+    monkeypatch.setattr(launch, "check_installed", lambda _kind: None)
+    with pytest.raises(UserError, match=r"objective\.weights\.efficiency=0\.1: .* does not tell its utilisation .*; allowed here is 0"):
+        launch._new("spica_gpu_allocation", [])
+    assert launch._new("spica_gpu_allocation", ["objective.weights.efficiency=0"])[1].kind == "cuda"
+    objective = load_config("spica_gpu_allocation", [], "cuda").objective
+    devices.check_told(objective, "cpu")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", UUID)
+    devices.check_told(objective, "cuda")
+    nvml.divided.add(UUID)
+    with pytest.raises(UserError, match=r"device=cuda: .*divided by MIG"):
+        devices.check_told(objective, "cuda")
