@@ -118,7 +118,7 @@ class Evaluator:
         self._running = running = Running(dict(params), whisper, first_window)
         ours = [*(self._engine.pids() if self._engine else []), *(self._mps.pids() if self._mps else [])]
         running.neighbours = neighbours_on(self.probe, ours)  # before anything of this candidate is there
-        if self._engine is None and self.config.run.warm_engine:
+        if self._engine is None and self._forks:
             self._warm_host(services.vllm).prepare()
         with self._taking_time("whisper"):
             whisper.start()
@@ -164,6 +164,11 @@ class Evaluator:
             running.warm_s += time.monotonic() - started
         running.heard = self._heard.setdefault(str(key), heard) if every_clip else self._heard.get(str(key), [])
 
+    @property
+    def _forks(self) -> bool:
+        """Whether engines come from the warm host: on the CPU only, as the preflight counts on; in a Ray actor with a card it would be of no use."""
+        return self.config.run.warm_engine and self.device == "cpu"
+
     def _warm_host(self, settings: VllmSettings) -> EngineHost:
         if self._host is None:
             self._host = EngineHost(engine_environment(settings, "", self.device, tempfile.gettempdir()))
@@ -185,7 +190,7 @@ class Evaluator:
     def _start_engine(self, services: Services, key: str) -> None:
         assert self._running is not None
         run, settings = self.config.run, services.vllm
-        host = self._warm_host(settings) if run.warm_engine else None
+        host = self._warm_host(settings) if self._forks else None
         started = time.monotonic()
         if host is not None:
             host.open()

@@ -135,6 +135,17 @@ def test_which_card_of_which_node_it_was_measured_on_is_told_with_it(measure: Me
         assert (found.measured_on["host"], found.measured_on["uuid"]) == (socket.gethostname(), UUID), found.status
 
 
+def test_no_engine_is_forked_on_a_card_whatever_a_space_leaves_unsaid(measure: Measure, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The setting's own value is true, and a space of a user's need not have the overlay that the shipped ones have."""
+
+    def host(*_given: Any) -> EngineHost:
+        raise AssertionError("a warm host was made")
+
+    monkeypatch.setattr(evaluation, "EngineHost", host)
+    found = measure(RUNNING, "run.warm_engine=true")
+    assert found.status is Status.OK, found.failure
+
+
 NO_ROOM = "RuntimeError: CUDA failed with error out of memory"
 
 
