@@ -41,7 +41,7 @@ class NvmlProbe:
         self._untold: set[str] = set()
         try:
             self._ask(nvml.nvmlInit)
-            self._handle, self._card, self._mig = self._ask(lambda: self._open(device))
+            self._handle, self._card, self._mig = self._ask(lambda: self._open(device.strip()))
             self.info = self._ask(self._describe)
         except BaseException:
             self._answering.close()

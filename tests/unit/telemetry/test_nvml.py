@@ -28,7 +28,7 @@ def test_everything_that_a_card_tells_is_read_in_its_units() -> None:
     probe.close()
 
 
-@pytest.mark.parametrize("device", ["1", OTHER, "GPU-1a2b"])
+@pytest.mark.parametrize("device", ["1", OTHER, "GPU-1a2b", " 1"])
 def test_a_card_is_found_by_its_index_its_uuid_or_the_beginning_of_it(device: str) -> None:
     probe = NvmlProbe(device, FakeNvml([Frame()]))
     assert probe.info.uuid == OTHER
