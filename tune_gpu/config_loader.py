@@ -128,6 +128,7 @@ def check_config(config: ExperimentConfig) -> None:
     objective.check(config.objective)
     confirm.check(config.confirm, config.objective.latency_percentile)
     _check_workload(config)
+    _check_measured(config)
     _check_room(config.workload.max_tokens, settings_in_use(config, space, "vllm.max_model_len"))
     _check_telemetry(config.telemetry)
     check_port_range(config.run.port_range)
@@ -191,6 +192,15 @@ def _check_workload(config: ExperimentConfig) -> None:
     for snr_db in workload.audio.noise_snr_db:
         if snr_db is not None and not -100 <= snr_db <= 100:
             raise UserError(f"workload.audio.noise_snr_db={snr_db:g}: allowed is -100 to 100, or null for the clean clip")
+
+
+def _check_measured(config: ExperimentConfig) -> None:
+    """A term that is weighed must be measured: else no evaluation of the whole run has a fitness."""
+    if config.objective.weights.get("capacity", 0.0) > 0 and not config.workload.capacity_step_s:
+        raise UserError(
+            f"workload.capacity_step_s=0: no capacity is measured, and objective.weights.capacity={config.objective.weights['capacity']:g} weighs it; "
+            "allowed is that with objective.weights.capacity=0"
+        )
 
 
 def _check_room(max_tokens: int, contexts: list[int | None]) -> None:

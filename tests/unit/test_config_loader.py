@@ -55,6 +55,7 @@ def test_the_resolved_configuration_reads_back_as_itself(tmp_path: Path) -> None
         ("parameters.vllm_cores.values=['0','x']", r"vllm\.cpu_cores=x"),
         ("workload.window_s=0", r"workload\.window_s=0.*above 0"),
         ("workload.capacity_step_s=0.5 workload.session_pause_s=0.5", r"capacity_step_s=0\.5: allowed is 0 \(no ramp\) or above 0\.75"),
+        ("workload.capacity_step_s=0", r"capacity_step_s=0: no capacity is measured, and objective\.weights\.capacity=0\.2 weighs it"),
         ("workload.audio.noise_snr_db=[.nan]", r"workload\.audio\.noise_snr_db=nan: allowed is -100 to 100"),
         ("workload.audio.noise_snr_db=[1e9]", r"workload\.audio\.noise_snr_db=1e\+09: allowed"),
         ("workload.audio.noise_snr_db=[null,-5000]", r"workload\.audio\.noise_snr_db=-5000: allowed"),
