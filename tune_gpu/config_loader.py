@@ -195,12 +195,27 @@ def _check_workload(config: ExperimentConfig) -> None:
 
 
 def _check_measured(config: ExperimentConfig) -> None:
-    """A term that is weighed must be measured: else no evaluation of the whole run has a fitness."""
+    """What is weighed, and every objective, must be measured: else no evaluation of the whole run counts."""
+    from tune_gpu.objective import METRIC_PATHS
+
     if config.objective.weights.get("capacity", 0.0) > 0 and not config.workload.capacity_step_s:
         raise UserError(
             f"workload.capacity_step_s=0: no capacity is measured, and objective.weights.capacity={config.objective.weights['capacity']:g} weighs it; "
             "allowed is that with objective.weights.capacity=0"
         )
+    unmeasured = {
+        "concurrent_capacity": not config.workload.capacity_step_s and "workload.capacity_step_s=0",
+        "capacity_continuous": not config.workload.capacity_step_s and "workload.capacity_step_s=0",
+        "background_latency_ms": not config.workload.background_rate_per_s and "workload.background_rate_per_s=0",
+        "interference_ratio": not config.workload.solo_window_s and "workload.solo_window_s=0",
+        "energy_per_request_j": config.device == "cpu" and "device=cpu",
+    }
+    for name in config.search.objectives:
+        if name not in METRIC_PATHS:
+            near = _nearest(name, list(METRIC_PATHS))
+            raise UserError(f"search.objectives.{name}: no such metric{near}; allowed: {', '.join(METRIC_PATHS)}")
+        if why := unmeasured.get(name.partition(".")[0]):
+            raise UserError(f"search.objectives.{name}: it is not measured with {why}")
 
 
 def _check_room(max_tokens: int, contexts: list[int | None]) -> None:
