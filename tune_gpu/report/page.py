@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -18,11 +18,13 @@ from tune_gpu.report.facts import Facts, describe
 from tune_gpu.report.importance import METHOD, importance_of
 from tune_gpu.report.memory_map import memory_map
 from tune_gpu.report.plots import (
+    MOST_ROWS,
     costs_by_candidate,
     device_during_run,
     fitness_by_generation,
     knob_importance,
     latency_distributions,
+    moments_a_point,
     pareto_front,
 )
 from tune_gpu.wording import counted
@@ -53,7 +55,7 @@ def pictures(facts: Facts, plan: Mapping[str, Any] | None, objectives: Mapping[s
         add("fitness", "Fitness by generation", "Each mark is one evaluation; a ring says that it survived its tournament, a star that the elite was measured again.",
             fitness_by_generation(lines, summary))  # fmt: skip
     if measured:
-        add("latency", "Latencies", "Of each configuration's last evaluation, the slowest at the bottom.",
+        add("latency", "Latencies", f"Of each configuration's last evaluation{_some('the {} fittest configurations', lines)}, the slowest at the bottom.",
             latency_distributions(lines, best.get("params"), base.get("params")))  # fmt: skip
         add("pareto", "What no other beats", "The front of the run's objectives." if objectives and len(objectives) > 1 else
             "This run had one number to raise; the front is drawn over the delay of a voice turn and the word error rate.", pareto_front(lines, objectives))  # fmt: skip
@@ -64,10 +66,17 @@ def pictures(facts: Facts, plan: Mapping[str, Any] | None, objectives: Mapping[s
     add("memory", "What fits, and what was tried", "Predicted before anything started: the least headroom in vLLM's share after one sequence of max_model_len, over all other knobs.",
         memory_map(plan, lines))  # fmt: skip
     if any((line["metrics"].get("device_trace") or {}).get("at") for line in measured):
-        add("device", "The device during the run", "Sampled ten times a second under load, drawn by the second.", device_during_run(lines))
+        together = moments_a_point(lines)
+        drawn = "by the second" if together == 1 else f"the highest of every {together} seconds"
+        add("device", "The device during the run", f"Sampled ten times a second under load, drawn {drawn}.", device_during_run(lines))
     if lines:
-        add("costs", "Where the minutes went", "By evaluation.", costs_by_candidate(lines))
+        add("costs", "Where the minutes went", f"By evaluation{_some('the last {}', lines)}.", costs_by_candidate(lines))
     return {picture.key: picture for picture in made}
+
+
+def _some(words: str, lines: Sequence[Any]) -> str:
+    """What is drawn of a run that has more than fit into a figure; nothing for a shorter one."""
+    return f" ({words.format(MOST_ROWS)})" if len(lines) > MOST_ROWS else ""
 
 
 def as_html(facts: Facts, plan: Mapping[str, Any] | None = None, objectives: Mapping[str, str] | None = None) -> str:

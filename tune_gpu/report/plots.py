@@ -7,7 +7,8 @@ escaped, because Plotly reads tags in its labels.
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,6 +26,8 @@ ORIGINS = {"baseline": (BLUE, "square"), "initial": (GREY, "circle"), "offspring
 VERDICTS = {"fits": GREEN, "uncertain": ORANGE, "infeasible": RED, "not_modelled": GREY}
 _PART_COLOURS = (GREEN, BLUE, PURPLE, "#7fb3e6", "#c9b1d9", ORANGE, RED)
 DISTRIBUTIONS = {"stt_latency_ms": "speech to text", "llm_latency_ms": "LLM answer", "voice_turn_ms": "voice turn"}
+MOST_ROWS, MOST_MOMENTS, MOST_TICKS = 100, 1500, 25
+"""What a figure draws of a long run: more of them keep a browser busy for minutes, and nobody could read them."""
 CLASSIC_OBJECTIVES = {"voice_turn_ms.p95": "min", "wer": "min"}
 """What the front is drawn over where the run had one number only."""
 
@@ -76,18 +79,19 @@ def fitness_by_generation(lines: Sequence[Line], summary: Mapping[str, Any] | No
             marker={"size": 10, "color": RED, "symbol": "x"}, text=[about(line) for line in lost], hovertemplate="%{text}<extra></extra>",
         )  # fmt: skip
     generations = sorted({line["generation"] for line in lines})
-    made.update_xaxes(title="generation", tickvals=generations, zeroline=False, range=[-0.5, max(generations, default=0) + 0.5])
+    made.update_xaxes(title="generation", tickvals=generations[:: -(-len(generations) // MOST_TICKS) or 1], zeroline=False, range=[-0.5, max(generations, default=0) + 0.5])
     made.update_yaxes(title="fitness ± standard error")
     return made
 
 
 def latency_distributions(lines: Sequence[Line], winner: Mapping[str, Any] | None = None, baseline: Mapping[str, Any] | None = None) -> go.Figure:
-    """Median to p95 of each configuration's last evaluation; a tick at p99. The winner and the baseline have their own colours."""
+    """Median to p95 of each configuration's last evaluation, the fittest `MOST_ROWS` of them; a tick at p99. The winner and the baseline are named."""
     last: dict[str, Line] = {}
     for line in lines:
         if line["fitness"] is not None:
             last[describe(line["params"])] = line
-    chosen = sorted(last.values(), key=lambda line: -(metric_at(line["metrics"], "voice_turn_ms.p95") or 0.0))
+    fittest = sorted(last.values(), key=lambda line: (not _role(line, winner, baseline), -line["fitness"]))[:MOST_ROWS]
+    chosen = sorted(fittest, key=lambda line: -(metric_at(line["metrics"], "voice_turn_ms.p95") or 0.0))
     made = figure(140 + 28 * len(chosen), barmode="overlay")
     names = [html.escape(line["candidate_id"]) + _role(line, winner, baseline) for line in chosen]
     for (metric, label), colour in zip(DISTRIBUTIONS.items(), (BLUE, ORANGE, GREEN), strict=True):
@@ -139,28 +143,34 @@ def knob_importance(found: Importance) -> go.Figure:
 
 
 def device_during_run(lines: Sequence[Line]) -> go.Figure:
-    """Utilisation, memory, KV-cache use, clock and power under load, second by second; between windows nothing is sampled."""
+    """Utilisation, memory, KV-cache use, clock and power under load, second by second; between windows nothing is sampled.
+
+    Of a long run each point is the highest of several neighbouring moments, so that there are no more than `MOST_MOMENTS`.
+    """
     made = figure(460)
     wanted = (("utilization_pct", "utilisation, %", BLUE, "y"), ("kv_cache_pct", "KV cache in use, %", ORANGE, "y"),
               ("used_mib", "memory in use, MiB", GREEN, "y2"), ("clock_mhz", "clock, MHz", PURPLE, "y3"),
               ("power_w", "power, W", RED, "y3"))  # fmt: skip
     seen = set()
+    together = moments_a_point(lines)
     for column, label, colour, axis in wanted:
         at: list[datetime | None] = []
         values: list[float | None] = []
-        for line in lines:
-            trace = line["metrics"].get("device_trace") or {}
-            moments = list(zip(trace.get("at") or [], trace.get(column) or [], strict=False))
+        for moments in _in_turn(lines, column, together):
             previous = None
             for when, value in moments:
-                if previous is not None and when - previous > 3.0:
-                    at, values = [*at, None], [*values, None]
-                at, values, previous = [*at, datetime.fromtimestamp(when, UTC)], [*values, value], when
+                if previous is not None and when - previous > 3.0 and together == 1:
+                    at.append(None)
+                    values.append(None)
+                at.append(datetime.fromtimestamp(when, UTC))
+                values.append(value)
+                previous = when
             if moments:
-                at, values = [*at, None], [*values, None]
+                at.append(None)
+                values.append(None)
         if any(value is not None for value in values):
             seen.add(axis)
-            made.add_scatter(x=at, y=values, mode="lines+markers", marker={"size": 4}, line={"color": colour, "width": 1.5}, name=label, yaxis=axis, connectgaps=False)
+            made.add_scatter(x=at, y=values, mode="lines+markers" if together == 1 else "lines", marker={"size": 4}, line={"color": colour, "width": 1.5}, name=label, yaxis=axis, connectgaps=False)
     line_colour = "rgba(138,143,152,0.25)"
     grid = {"gridcolor": line_colour, "zerolinecolor": line_colour, "automargin": True, "rangemode": "tozero"}
     shares = {"y": (0.56, 1.0), "y2": (0.0, 0.46)} if "y3" not in seen else {"y": (0.7, 1.0), "y2": (0.35, 0.62), "y3": (0.0, 0.27)}
@@ -172,9 +182,9 @@ def device_during_run(lines: Sequence[Line]) -> go.Figure:
 
 
 def costs_by_candidate(lines: Sequence[Line]) -> go.Figure:
-    """Where the seconds of each evaluation went."""
-    made = figure(140 + 26 * len(lines), barmode="stack")
-    spent = [(html.escape(line["candidate_id"]), cost_parts(line)) for line in reversed(lines)]
+    """Where the seconds of each evaluation went; of a long run those of the last `MOST_ROWS`."""
+    spent = [(html.escape(line["candidate_id"]), cost_parts(line)) for line in reversed(lines[-MOST_ROWS:])]
+    made = figure(140 + 26 * len(spent), barmode="stack")
     labels = [*PARTS, *sorted({part for _, parts in spent for part in parts} - set(PARTS))]
     for index, part in enumerate(labels):
         if any(part in parts for _, parts in spent):
@@ -182,6 +192,26 @@ def costs_by_candidate(lines: Sequence[Line]) -> go.Figure:
                          marker={"color": _PART_COLOURS[index % len(_PART_COLOURS)]}, hovertemplate="%{y}: %{x:.1f} s<extra>" + html.escape(part) + "</extra>")  # fmt: skip
     made.update_xaxes(title="seconds")
     return made
+
+
+def moments_a_point(lines: Sequence[Line]) -> int:
+    """How many moments of the device each point of `device_during_run` stands for."""
+    return max(1, -(-sum(len(_trace_of(line).get("at") or []) for line in lines) // MOST_MOMENTS))
+
+
+def _trace_of(line: Line) -> Mapping[str, Any]:
+    trace: Mapping[str, Any] = line["metrics"].get("device_trace") or {}
+    return trace
+
+
+def _in_turn(lines: Sequence[Line], column: str, together: int) -> Iterator[list[tuple[float, float | None]]]:
+    """The moments of each evaluation; where several stand together, those of the whole run, the highest of each group."""
+    each = [list(zip(_trace_of(line).get("at") or [], _trace_of(line).get(column) or [], strict=False)) for line in lines]
+    if together == 1:
+        yield from each
+        return
+    whole = [moment for moments in each for moment in moments]
+    yield [max(whole[first : first + together], key=lambda moment: -math.inf if moment[1] is None else moment[1]) for first in range(0, len(whole), together)]
 
 
 def _places(lines: Sequence[Line]) -> dict[str, float]:
