@@ -104,6 +104,15 @@ def read_bundle(folder: Path) -> tuple[Bundle, dict[str, Any]] | None:
     return Bundle(found), manifest
 
 
+def is_promotions(folder: Path) -> bool:
+    """Whether the manifest there is one that `write_bundle` wrote."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(manifest, dict) and {"files", "before", "review"} <= manifest.keys()
+
+
 def _put(path: Path, content: str, like: Path | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, content, like)

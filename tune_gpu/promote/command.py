@@ -22,7 +22,7 @@ from tune_gpu.imports import uncollected
 from tune_gpu.interrupt import terminated_as_interrupt
 from tune_gpu.promote.apply import Deployer, RolledBack, folder_of, target_of
 from tune_gpu.promote.audit import Audit
-from tune_gpu.promote.bundle import MANIFEST, Bundle, before_of, bundle_of, read_bundle, write_bundle
+from tune_gpu.promote.bundle import MANIFEST, Bundle, before_of, bundle_of, is_promotions, read_bundle, write_bundle
 from tune_gpu.promote.evidence import evidence_of, expected_turn_ms, target_device
 from tune_gpu.promote.gate import Condition, Evidence, TargetDevice, conditions, sharing
 from tune_gpu.promote.gate import check as check_gate
@@ -110,7 +110,7 @@ def _promote(console: Console, run_id: str, overrides: list[str], out: str | Non
     if apply_:
         target.check(units)
     run_id = run.folder.run_id  # asked for by the path of its folder, the promotion would be written there
-    folder = Path(out).expanduser().resolve() if out else run.folder.root / "promotions" / run.folder.experiment / run_id
+    folder = _asked_for(out) if out else run.folder.root / "promotions" / run.folder.experiment / run_id
     say = _sayer(console)
     device = target_device(settings, target)
     evidence = evidence_of(run)
@@ -144,6 +144,14 @@ def _promote(console: Console, run_id: str, overrides: list[str], out: str | Non
         write_bundle(folder, bundle, today, target, units, about)
         say(f"written for review: {folder} (changes.diff says what changes; apply with the same command and --apply)")
     return _apply(console, run, folder, evidence.comparison or {}, device.kind) if apply_ else OK
+
+
+def _asked_for(out: str) -> Path:
+    """`--out`. Raises UserError for a folder with somebody else's manifest (a run's, say), which would be replaced."""
+    folder = Path(out).expanduser().resolve()
+    if (folder / MANIFEST).exists() and not is_promotions(folder):
+        raise UserError(f"--out {out}: its {MANIFEST} is no promotion's, and would be replaced; give another folder")
+    return folder
 
 
 def _conditions(run: FinishedRun, evidence: Evidence, device: TargetDevice) -> list[Condition]:

@@ -196,6 +196,20 @@ def test_an_interrupt_after_which_not_all_serves_again_says_so(desk: Desk, monke
     assert "interrupted; the files are as they were, but not all that served before answers: vllm does not answer" in stopped.output
 
 
+def test_a_folder_whose_manifest_is_no_promotions_is_not_written_into(desk: Desk) -> None:
+    run = made_run(desk.root)
+    manifest = run.path / "manifest.json"
+    before = manifest.read_text()
+    refused = desk.promote(RUN_ID, "--out", str(run.path))
+    assert refused.exit_code == 2
+    assert f"--out {run.path}: its manifest.json is no promotion's" in refused.output
+    assert manifest.read_text() == before
+    assert not (run.path / "gate.json").exists()
+    elsewhere = desk.root / "review"
+    assert desk.promote(RUN_ID, "--out", str(elsewhere)).exit_code == 1
+    assert (elsewhere / "gate.json").exists()
+
+
 def test_neither_the_audit_log_nor_the_gates_record_holds_a_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "of-the-environment")
     told: list[str] = []
