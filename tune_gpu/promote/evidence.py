@@ -11,19 +11,22 @@ from tune_gpu.errors import UserError
 from tune_gpu.finished_run import FinishedRun, read_comparison
 from tune_gpu.promote.gate import Evidence, TargetDevice
 from tune_gpu.promote.target import Target
+from tune_gpu.report.reading import is_of_winner
 from tune_gpu.telemetry.neighbours import neighbours_on
 from tune_gpu.telemetry.probe import nvidia_cards, open_probe
 
 
 def evidence_of(run: FinishedRun) -> Evidence:
-    """The run's lines and the newest comparison of its winner with the baseline (`comparison.json`, or the run's own confirmation).
+    """The run's lines and the comparison of its winner with the baseline: `comparison.json`, else the run's own confirmation.
+
+    `tune-gpu compare` is always the later one; which moments they name depends on a clock that may have been set between them.
 
     Raises UserError for artifacts that are half written or another's.
     """
     read = [read_comparison(run.folder, name) for name in ("comparison.json", "confirmation.json")]
     there = [content for content in read if content is not None]
-    newest = max(there, key=lambda content: str(content["ended_at"]), default=None)
-    return Evidence(run.winner, newest, run.lines, run.device)
+    speaks = next((content for content in there if is_of_winner(content, run.winner)), there[0] if there else None)
+    return Evidence(run.winner, speaks, run.lines, run.device)
 
 
 def target_device(settings: PromoteSettings, target: Target) -> TargetDevice:

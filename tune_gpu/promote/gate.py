@@ -46,7 +46,7 @@ class Evidence:
 
     winner: Mapping[str, Any]
     comparison: Mapping[str, Any] | None
-    """The newest of the run's comparison with the baseline; null if there is none."""
+    """Of the winner with the baseline; null if there is none."""
     lines: Sequence[Mapping[str, Any]]
     """The run's evaluations."""
     device: Mapping[str, Any]

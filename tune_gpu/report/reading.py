@@ -81,8 +81,9 @@ class RunRecord:
 
     @property
     def evidence(self) -> Mapping[str, Any] | None:
-        """The latest A/B comparison with the baseline."""
-        return self.comparison or self.confirmation
+        """The A/B comparison with the baseline that speaks for the winner; null where there is none."""
+        best = (self.summary or {}).get("best") or {}
+        return next((found for found in (self.comparison, self.confirmation) if found is not None and is_of_winner(found, best.get("params"))), None)
 
     @property
     def device(self) -> Mapping[str, Any]:
@@ -127,6 +128,13 @@ def read_folder(folder: RunFolder) -> RunRecord:
         plan=read_json(path / "plan.json", {"counts": dict, "refused": list}),
         comparison=_comparison(folder, "comparison.json"), confirmation=_comparison(folder, "confirmation.json"),
     )  # fmt: skip
+
+
+def is_of_winner(comparison: Mapping[str, Any], winner: Any) -> bool:
+    """Whether a comparison is of these parameters: a run that was gone on with after it may have found another winner."""
+    arms = comparison.get("arms")
+    arm = arms.get(comparison.get("ours")) if isinstance(arms, Mapping) else None
+    return not isinstance(arm, Mapping) or arm.get("params") == winner
 
 
 def _comparison(folder: RunFolder, name: str) -> dict[str, Any] | None:

@@ -196,6 +196,19 @@ def test_an_interrupt_after_which_not_all_serves_again_says_so(desk: Desk, monke
     assert "interrupted; the files are as they were, but not all that served before answers: vllm does not answer" in stopped.output
 
 
+def test_the_later_comparison_counts_whatever_the_clock_said_meanwhile(tmp_path: Path) -> None:
+    later = comparison(ended_at="2026-01-31T12:00:00+00:00", confirmed=False)
+    folder = made_run(tmp_path, confirmation=later)  # comparison.json
+    folder.write_json("confirmation.json", comparison(ended_at="2026-01-31T13:00:00+00:00"))
+    run = read_finished_run(str(tmp_path), RUN_ID, [], "promote")
+    assert evidence_of(run).comparison == later
+    another = later | {"arms": later["arms"] | {"winner": {"params": later["arms"]["baseline"]["params"]}}}
+    folder.write_json("comparison.json", another)
+    found = evidence_of(run).comparison
+    assert found is not None
+    assert found["confirmed"], "the run was gone on with since, and confirmed another winner"
+
+
 def test_a_folder_whose_manifest_is_no_promotions_is_not_written_into(desk: Desk) -> None:
     run = made_run(desk.root)
     manifest = run.path / "manifest.json"

@@ -97,7 +97,8 @@ def compared(record: RunRecord) -> dict[str, Any]:
     blocks = tuple(block for pair in rounds(1, 30, 20, speed=0.6) for block in (pair.ours, pair.theirs))
     outcome = Outcome("decided", "every metric is decided", 30, 0.02, blocks, 600.0)
     findings = findings_of(blocks, "a", "b", standard_metrics(95), alpha=0.02, tolerances=rules.tolerances, seed=0)
-    arms = {"a": {"x": 1}, "b": {"x": 2}}
+    assert record.summary is not None
+    arms = {"a": record.summary["best"]["params"], "b": {"x": 2}}
     content = written(run_id=record.run_id, experiment="e", device={"kind": "cpu"}, arms=arms, ours="a", theirs="b", findings=findings,
                       outcome=outcome, rules=rules, neighbours_mib=0.0)  # fmt: skip
     return content | {"confirmed": True, "confirmed_why": "better by 40 %"}
@@ -118,6 +119,21 @@ def test_the_evidence_of_a_comparison_is_on_the_page(name: str, tmp_path: Path) 
     assert turn["verdict"] == "better"
     assert f"{turn['effect']['low']:+.2f} … {turn['effect']['high']:+.2f}" in page
     assert "each of them by itself holds with 95 % confidence" in page, "of seven that hold with 95 % each, not all need hold"
+
+
+def test_a_comparison_of_another_winner_than_the_runs_is_no_evidence_for_it(tmp_path: Path) -> None:
+    """It was compared, then gone on with, and found a better one."""
+    folder = copy_to(tmp_path)
+    content = compared(read_run(tmp_path, RUN))
+    earlier = content | {"arms": content["arms"] | {"a": {"params": {"x": 1}}}, "sentence": "winner was another"}
+    (folder / "comparison.json").write_text(json.dumps(earlier))
+    record = read_run(tmp_path, RUN)
+    assert record.evidence is None
+    assert "was another" not in facts_of(record).verdict
+    (folder / "confirmation.json").write_text(json.dumps(content))
+    evidence = read_run(tmp_path, RUN).evidence
+    assert evidence is not None
+    assert evidence["sentence"] == content["sentence"]
 
 
 def test_an_effect_that_is_small_in_its_unit_is_not_shown_as_none(tmp_path: Path) -> None:
