@@ -83,6 +83,14 @@ def test_a_table_whose_best_is_zero_is_scaled_to_have_a_ratio(tmp_path: Path) ->
     assert [landscape.cost({"x": x}) for x in range(5)] == [1.0, 1.5, 2.0, 2.5, 3.0]
 
 
+def test_a_file_that_is_nested_without_end_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "deep.json"
+    path.write_text('{"tune_params_keys": ["x"], "cache": ' + "[" * 100_000)
+    found = CliRunner().invoke(main, [str(path), "--quiet"])
+    assert found.exit_code == 2, found.output
+    assert "expected JSON with tune_params_keys and cache" in found.output
+
+
 @pytest.mark.parametrize("name", ["rzero", "classic"])
 def test_r_zero_is_planned_for_the_budget_and_for_no_generation_more(file: Path, name: str) -> None:
     landscape = load(str(file))

@@ -75,7 +75,7 @@ def load(name: str) -> Landscape:
             return _kernel(stem(path), json.load(file))
     except UserError as error:
         raise UserError(f"landscape {name}: {error}") from error
-    except (OSError, EOFError, zlib.error, OverflowError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, EOFError, zlib.error, OverflowError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"landscape {name}: {type(error).__name__} {error}; expected JSON with tune_params_keys and cache") from error
 
 
