@@ -53,7 +53,7 @@ def test_runs_that_are_no_use_are_named_with_the_reason(tmp_path: Path) -> None:
         (json.dumps(summary | {"schema_version": 99}), "schema_version=99; this program reads up to 1"),
         ("[]", "not written by this program"),
         (json.dumps({k: v for k, v in summary.items() if k != "best"}), "`best` is missing"),
-        (json.dumps(summary | {"best": None}), "it has no winner, nothing was feasible"),
+        (json.dumps(summary | {"best": None}), r"it has no winner, nothing was feasible \(2 evaluations, none within the constraints\)"),
         (json.dumps(summary | {"ended": "interrupted"}), r"has not come to its end .*--resume 20260131-120000"),
     ]:
         damaged(folder, "summary.json", content)

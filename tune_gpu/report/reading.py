@@ -20,6 +20,7 @@ import yaml
 from tune_gpu.artifacts import RunFolder
 from tune_gpu.errors import UserError
 from tune_gpu.services.process import start_ticks
+from tune_gpu.wording import counted
 
 SCHEMA_VERSION = 1
 _LINE_NEEDS: dict[str, type | tuple[type, ...]] = {
@@ -168,8 +169,9 @@ def decided(record: RunRecord) -> Mapping[str, Any]:
     if record.summary is None or record.state.resumable:
         raise UserError(f"{record.run_id}: it has not come to its end ({record.state}); go on with: {resume_command(record.folder)}")
     if record.summary["best"] is None:
-        kinds = ", ".join(f"{number} {kind}" for kind, number in (record.summary.get("failures") or {}).items()) or "no evaluation"
-        raise UserError(f"{record.run_id}: it has no winner, nothing was feasible ({kinds})")
+        kinds = ", ".join(f"{number} {kind}" for kind, number in (record.summary.get("failures") or {}).items())
+        said = kinds or f"{counted(record.summary['n_evaluations'], 'evaluation')}, none within the constraints"
+        raise UserError(f"{record.run_id}: it has no winner, nothing was feasible ({said})")
     return record.summary
 
 
