@@ -174,6 +174,8 @@ def _resumed(space: str | None, overrides: list[str], run_id: str) -> tuple[Expe
     allowed = ("run.", "ray.")
     if foreign := [override for override in overrides if not override.startswith(allowed)]:
         raise UserError(f"{foreign[0]}: a resumed run keeps what it measures; only run.* and ray.* may be overridden")
+    if bare := [override for override in overrides if "=" not in override]:
+        raise UserError(f"{bare[0]}: an override has the form key=value")
     artifacts_dir = dict(override.split("=", 1) for override in overrides).get("run.artifacts_dir", "artifacts")
     folder = RunFolder.find(artifacts_dir, run_id)
     read_folder(folder)  # what cannot be read cannot be gone on with, and is said in one line

@@ -38,6 +38,7 @@ def test_help_shows_how_it_is_called_and_what_the_exit_codes_mean() -> None:
         (["--resume", "never"], "--resume never: no such run"),
         (["--resume", ""], "--resume : no such run"),
         (["--resume", "never", "search.seed=1"], "only run.* and ray.* may be overridden"),
+        (["--resume", "never", "run.artifacts_dir=there", "run.mps"], "run.mps: an override has the form key=value"),
         (["ray.address=127.0.0.1:1", "device=cpu"], "ray.address=127.0.0.1:1: nothing answers there"),
     ],
 )
