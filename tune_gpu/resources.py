@@ -16,9 +16,13 @@ from typing import Any
 from tune_gpu.candidate import deployment
 from tune_gpu.config import ExperimentConfig
 from tune_gpu.errors import UserError
+from tune_gpu.space import SearchSpace
+from tune_gpu.space_check import values_to_check
 
 _GRAIN = 10_000
 """Ray counts resources in ten-thousandths."""
+_MULTIPLIES = ("pipeline_parallel_size", "prefill_context_parallel_size", "data_parallel_size")
+"""Flags of vLLM that take as many times the cards (`ParallelConfig.world_size_across_dp`); decode context parallelism shares those of the others."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +45,23 @@ class TrialResources:
 
 
 def cards_of(config: ExperimentConfig, params: Mapping[str, Any]) -> int:
-    """Cards that the candidate's engine spans: tensor parallel times pipeline parallel."""
+    """Cards that the candidate's engine spans: the product of its parallel sizes. Raises UserError for a size that is none."""
+    return math.prod(_parallel_sizes(config, params).values())
+
+
+def _parallel_sizes(config: ExperimentConfig, params: Mapping[str, Any]) -> dict[str, int]:
     vllm = deployment(config, params).vllm
-    pipeline = vllm.extra_args.get("pipeline_parallel_size", vllm.extra_args.get("pipeline-parallel-size", 1))
-    try:
-        return int(vllm.tensor_parallel_size) * int(pipeline)
-    except (TypeError, ValueError):
-        raise UserError(f"vllm.extra_args.pipeline_parallel_size={pipeline}: allowed is a whole number") from None
+    extra = {name.replace("-", "_"): value for name, value in vllm.extra_args.items()}
+    given = {"tensor_parallel_size": vllm.tensor_parallel_size} | {f"extra_args.{name}": extra[name] for name in _MULTIPLIES if name in extra}
+    sizes = {}
+    for name, value in given.items():
+        try:
+            sizes[name] = 1 if value is None else int(value)
+        except (TypeError, ValueError):
+            raise UserError(f"vllm.{name}={value}: allowed is a whole number") from None
+        if sizes[name] < 1:
+            raise UserError(f"vllm.{name}={value}: allowed is 1 or more")
+    return sizes
 
 
 def trial_resources(config: ExperimentConfig, params: Mapping[str, Any], kind: str) -> TrialResources:
@@ -69,7 +83,7 @@ def arena_resources(config: ExperimentConfig, kind: str) -> dict[str, float]:
     """Of an actor that measures several candidates in turn, its services being its own processes: all that the greediest needs."""
     if kind != "cuda":
         return {"CPU": config.ray.cpus_per_trial}
-    cards = max(cards_of(config, params) for params in _corners(config))
+    cards = max(cards_of(config, params) for params in _divisions(config))
     return {"CPU": config.ray.cpus_per_trial + 2 * config.ray.cpus_per_service, "GPU": float(cards)}
 
 
@@ -91,7 +105,7 @@ def concurrency(config: ExperimentConfig, kind: str, n_cards: int) -> Concurrenc
     if kind != "cuda":
         trials = ray.max_concurrent_trials or 1
         return Concurrency(trials, "one trial at a time" if trials == 1 else f"{trials} trials at once, which disturb each other if they share cores")
-    smallest = min(cards_of(config, params) for params in _corners(config))
+    smallest = min(cards_of(config, params) for params in _divisions(config))
     most = n_cards // smallest * ray.trials_per_card
     trials = max(1, min(most, ray.max_concurrent_trials or most))
     cards = f"{n_cards} card{'s' if n_cards != 1 else ''}"
@@ -116,12 +130,11 @@ def check_resources(config: ExperimentConfig, kind: str) -> None:
         raise UserError("ray.runtime_env.env_vars.CUDA_VISIBLE_DEVICES: Ray assigns the cards, and this would override it for every trial")
     if kind != "cuda":
         return
+    most = max(cards_of(config, params) for params in _divisions(config))
+    if ray.trials_per_card > 1 and most > 1:
+        raise UserError(f"ray.trials_per_card={ray.trials_per_card}: an engine on {most} cards shares them with no other trial; allowed is 1")
     for params in _corners(config):
-        cards, share = cards_of(config, params), float(deployment(config, params).vllm.gpu_memory_utilization)
-        if cards < 1:
-            raise UserError(f"vllm.tensor_parallel_size={cards}: allowed is 1 or more")
-        if ray.trials_per_card > 1 and cards > 1:
-            raise UserError(f"ray.trials_per_card={ray.trials_per_card}: an engine on {cards} cards shares them with no other trial; allowed is 1")
+        share = float(deployment(config, params).vllm.gpu_memory_utilization)
         if ray.trials_per_card > 1 and share >= 1 / ray.trials_per_card:
             raise UserError(
                 f"ray.trials_per_card={ray.trials_per_card}: vllm.gpu_memory_utilization={share:g} leaves no room for the others; allowed is below "
@@ -131,9 +144,10 @@ def check_resources(config: ExperimentConfig, kind: str) -> None:
 
 def check_cards(config: ExperimentConfig, most_on_a_node: int) -> None:
     """Raises UserError if no node has the cards that a candidate's engine spans (a trial lives on one node)."""
-    for params in _corners(config):
-        if (cards := cards_of(config, params)) > most_on_a_node:
-            raise UserError(f"vllm.tensor_parallel_size={cards}: no node has so many cards; allowed is up to {most_on_a_node}")
+    for params in _divisions(config):
+        if cards_of(config, params) > most_on_a_node:
+            sizes = " x ".join(f"vllm.{name}={size}" for name, size in _parallel_sizes(config, params).items() if size > 1) or "one card"
+            raise UserError(f"{sizes}: no node has so many cards; allowed is up to {most_on_a_node}")
 
 
 def check_cores(config: ExperimentConfig, kind: str, nodes: Sequence[Mapping[str, float]]) -> None:
@@ -144,7 +158,7 @@ def check_cores(config: ExperimentConfig, kind: str, nodes: Sequence[Mapping[str
         kind: `cuda` or `cpu`.
         nodes: what each has in all, as Ray names it.
     """
-    for params in _corners(config):
+    for params in _divisions(config):
         bundles = trial_resources(config, params, kind).bundles
         cores, cards = (sum(bundle.get(name, 0.0) for bundle in bundles) for name in ("CPU", "GPU"))
         most = max((node.get("CPU", 0.0) for node in nodes if node.get("GPU", 0.0) >= cards), default=0.0)
@@ -162,3 +176,19 @@ def _corners(config: ExperimentConfig) -> list[dict[str, Any]]:
         values = spec.values if spec.values is not None else [spec.low, spec.high]
         alone += [{name: value} for value in values if value is not None]
     return alone
+
+
+def _divisions(config: ExperimentConfig) -> list[dict[str, Any]]:
+    """Every combination of the parameters that decide on how many cards an engine is: its sizes multiply, and two may vary at once."""
+    space = SearchSpace.from_specs(config.parameters)
+    flags = {"vllm.tensor_parallel_size", *(f"vllm.extra_args.{name}" for name in _MULTIPLIES)}
+    deciding = {name for name, spec in config.parameters.items() if spec.target.replace("-", "_") in flags}
+    while parents := {parent for name in deciding for parent in config.parameters[name].when} - deciding:
+        deciding |= parents
+    found: list[dict[str, Any]] = [{}]
+    for name, parameter in space.parameters.items():
+        if name in deciding:
+            asked = [value for spec in config.parameters.values() for value in spec.when.get(name, [])]  # of a range more than its ends may matter
+            values = [*values_to_check(parameter), *asked]
+            found = [more for params in found for more in ([{**params, name: v} for v in values] if space.active(parameter, params) else [params])]
+    return found

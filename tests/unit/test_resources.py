@@ -10,7 +10,7 @@ from tune_gpu.config import ExperimentConfig
 from tune_gpu.config_loader import check_config, load_config
 from tune_gpu.errors import UserError
 from tune_gpu.measurement import Failure, FailureKind, Phase
-from tune_gpu.resources import check_cards, check_cores, check_resources, concurrency, trial_resources
+from tune_gpu.resources import arena_resources, check_cards, check_cores, check_resources, concurrency, trial_resources
 from tune_gpu.retries import cause_of, may_retry
 
 PARALLEL = "parameters.tp={target: vllm.tensor_parallel_size, values: [1, 2]}"
@@ -35,6 +35,29 @@ def test_an_engine_on_two_cards_asks_for_two_and_holds_them_whole() -> None:
     found = trial_resources(config(PARALLEL), {"vllm_memory_util": 0.5, "tp": 2}, "cuda")
     assert found.bundles[1]["GPU"] == 2.0
     assert (found.vllm_gpus, found.whisper_gpus) == (2.0, 0.0)
+
+
+@pytest.mark.parametrize(("extra", "cards"), [
+    # vllm.config.ParallelConfig(tensor_parallel_size=2, …).world_size_across_dp of vLLM 0.32
+    ({"data_parallel_size": 2}, 4), ({"data-parallel-size": 2, "pipeline_parallel_size": 2}, 8), ({"prefill_context_parallel_size": 2}, 4),
+    ({"decode_context_parallel_size": 2}, 2), ({"data_parallel_size": None}, 2),
+])
+def test_every_size_that_multiplies_an_engines_workers_multiplies_its_cards(extra: dict[str, object], cards: int) -> None:
+    given = config(PARALLEL)
+    given.services.vllm.extra_args = extra
+    assert trial_resources(given, {"vllm_memory_util": 0.5, "tp": 2}, "cuda").bundles[1]["GPU"] == cards
+    assert arena_resources(given, "cuda")["GPU"] == cards
+
+
+def test_two_sizes_that_vary_at_once_are_counted_together_and_only_where_both_exist() -> None:
+    both = config(PARALLEL, "parameters.dp={target: vllm.extra_args.data_parallel_size, values: [1, 2]}")
+    assert arena_resources(both, "cuda")["GPU"] == 4.0
+    with pytest.raises(UserError, match=r"vllm.tensor_parallel_size=2 x vllm.extra_args.data_parallel_size=2: no node has so many cards; allowed is up to 2"):
+        check_cards(both, 2)
+    apart = config(PARALLEL, "parameters.dp={target: vllm.extra_args.data-parallel-size, values: [1, 2], when: {tp: [1]}}")
+    assert arena_resources(apart, "cuda")["GPU"] == 2.0
+    check_cards(apart, 2)
+    assert concurrency(apart, "cuda", 4).trials == 4
 
 
 BASE = config()
@@ -83,6 +106,7 @@ def test_on_the_cpu_it_is_one_unless_asked_for() -> None:
         ("ray.cpus_per_trial=-1", "ray.cpus_per_trial=-1"),
         ("ray.runtime_env.env_vars.CUDA_VISIBLE_DEVICES='0'", "Ray assigns the cards"),
         ("services.vllm.extra_args.pipeline-parallel-size=many", "pipeline_parallel_size=many: allowed is a whole number"),
+        ("services.vllm.extra_args.data_parallel_size=0", "data_parallel_size=0: allowed is 1 or more"),
         ("services.vllm.tensor_parallel_size=0", "tensor_parallel_size=0: allowed is 1 or more"),
     ],
 )

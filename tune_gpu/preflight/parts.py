@@ -211,9 +211,15 @@ class KvLayout:
         return self.full_groups + self.sliding_groups
 
 
-def flag_refusal(extra: Mapping[str, Any], env: Mapping[str, str]) -> str | None:
-    """Flags and variables whose effect on memory is not modelled."""
+def flag_refusal(extra: Mapping[str, Any], env: Mapping[str, str], experts: bool = False) -> str | None:
+    """Flags and variables whose effect on memory is not modelled.
+
+    Data parallel engines of a dense model do not know of each other: each takes of its cards what one alone would. Where there are experts, they are
+    divided between all of them (`FusedMoEParallelConfig.make`).
+    """
     flags = {str(name).replace("-", "_"): value for name, value in extra.items()}
+    if experts and flags.get("data_parallel_size") not in (None, 1, "1"):
+        return f"data_parallel_size={flags['data_parallel_size']}: its division of the experts is not modelled"
     for name in ("pipeline_parallel_size", "decode_context_parallel_size", "prefill_context_parallel_size"):
         if flags.get(name) not in (None, 1, "1"):
             return f"{name}={flags[name]}: its division of the cache is not modelled"

@@ -24,7 +24,7 @@ def refusal(settings: VllmSettings, model: ModelArchitecture) -> str | None:
     """Why the memory of this candidate is not modelled; null if it is."""
     if model.refusal:
         return f"{model.name}: {model.refusal}"
-    if (settings.extra_args or settings.env) and (named := parts.flag_refusal(settings.extra_args, settings.env)):
+    if (settings.extra_args or settings.env) and (named := parts.flag_refusal(settings.extra_args, settings.env, bool(model.experts_per_token))):
         return named
     if parts.kv_value_bytes(settings.kv_cache_dtype, 2) is None:
         return f"kv_cache_dtype={settings.kv_cache_dtype}: its layout is not modelled"

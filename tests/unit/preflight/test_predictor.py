@@ -84,6 +84,17 @@ def test_flags_that_are_not_modelled_give_no_number(extra: dict[str, object]) ->
         replace(said, kv_cache_tokens=ask(engine()).kv_cache_tokens)
 
 
+def test_data_parallel_engines_of_a_dense_model_take_of_their_cards_what_one_takes_and_those_that_divide_experts_give_no_number() -> None:
+    """vLLM 0.32, `v1/engine/core.py`: "Non-MoE DP ranks are completely independent"; `FusedMoEParallelConfig` divides experts by TP x PCP x DP."""
+    two = {"data-parallel-size": 2}
+    assert ask(engine(extra_args=two)).kv_cache_tokens == ask(engine()).kv_cache_tokens
+    mixture = llama_8b(model_type="mixtral", num_local_experts=8, num_experts_per_tok=2)
+    assert predict(engine(), None, card(), mixture).verdict is Verdict.INFEASIBLE
+    said = predict(engine(extra_args=two), None, card(), mixture)
+    assert said.verdict is Verdict.NOT_MODELLED
+    assert "data_parallel_size=2" in said.reason
+
+
 def test_a_variable_that_sets_the_cache_gives_no_number() -> None:
     assert "VLLM_CPU_KVCACHE_SPACE" in ask(engine(env={"VLLM_CPU_KVCACHE_SPACE": "4"})).reason
 
