@@ -39,6 +39,9 @@ class Service:
     env: Mapping[str, str]
     cores: tuple[int, ...] | None
     """CPU only: the cores it is held to."""
+    health_url: str
+    """Answers once it is ready."""
+    health_within_s: float
     secrets: tuple[str, ...] = ()
     """Settings that are secrets: left out of both files, because what is written for review is read by many."""
 
@@ -102,6 +105,8 @@ def services_of(config: ExperimentConfig, params: Mapping[str, Any], kind: str) 
                 text + yaml.safe_dump({key: value for key, value in content.items() if not is_secret(key)}, sort_keys=False),
                 {key: value for key, value in env.items() if not is_secret(key)},
                 tuple(held) if held else None,
+                f"{target.url.rstrip('/')}/health",
+                settings.health_deadline_s,
                 tuple(sorted(key for key in (*content, *env) if is_secret(key))),
             )
         )

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from tune_gpu.promote.target import TargetError
 from tune_gpu.services.process import end_session, session_pids, start_ticks
+from tune_gpu.services.readiness import wait_until_ready
 from tune_gpu.whole_files import write_whole
 
 if TYPE_CHECKING:  # for shells it must start at once
@@ -41,7 +42,13 @@ class ProcessSupervisor:
         """A JSON file a unit."""
         return {
             self._folder / f"{service.unit}.json": json.dumps(
-                {"command": service.command, "env_file": str(install / f"{service.name}.env"), "cores": service.cores}, indent=2
+                {
+                    "command": service.command,
+                    "env_file": str(install / f"{service.name}.env"),
+                    "cores": service.cores,
+                    "ready": [service.health_url, service.health_within_s],
+                },
+                indent=2,
             )
             + "\n"
             for service in services
@@ -106,6 +113,14 @@ class ProcessSupervisor:
         command = [sys.executable, "-m", "tune_gpu.promote.supervisor", str(self._folder), "restart", *units]
         return [" ".join(map(shlex.quote, command))]
 
+    def await_ready(self, unit: str) -> bool:
+        """Until it answers; what was installed by an earlier version does not tell where, and is not waited for."""
+        try:
+            url, within_s = json.loads((self._folder / f"{unit}.json").read_text(encoding="utf-8"))["ready"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return True
+        return wait_until_ready(str(url), float(within_s), lambda: self._pid(unit) is not None)
+
     def _pid(self, unit: str) -> int | None:
         """Its leader, if that very process still runs."""
         try:
@@ -133,6 +148,8 @@ def main(arguments: list[str]) -> int:
         supervisor.stop(unit)
     for unit in units if action == "restart" else []:
         supervisor.start(unit)
+        if unit != units[-1]:
+            supervisor.await_ready(unit)
     return 0
 
 

@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from tune_gpu.services.guard import descendants
 
 DROP_IN = "50-tune-gpu.conf"
 _TIMEOUT_S = 120.0
+_LONGER_S = 30.0
+"""That systemd gives a start more than the wait in it: a unit whose start takes too long, it ends."""
 
 
 class Systemd:
@@ -30,9 +33,11 @@ class Systemd:
         self._folder, self._systemctl = folder, systemctl
 
     def unit_files(self, services: Sequence[Service], install: Path) -> dict[Path, str]:
-        """One drop-in a unit; vLLM's starts after Whisper's, because it takes its share of what is left."""
+        """One drop-in a unit; vLLM's starts after Whisper's is ready, because it takes its share of what is left."""
         return {
-            self._folder / f"{service.unit}.d" / DROP_IN: _drop_in(service, install, [other.unit for other in services[:number]])
+            self._folder / f"{service.unit}.d" / DROP_IN: _drop_in(
+                service, install, [other.unit for other in services[:number]], awaited=number + 1 < len(services)
+            )
             for number, service in enumerate(services)
         }
 
@@ -94,7 +99,7 @@ class Systemd:
         return done
 
 
-def _drop_in(service: Service, install: Path, after: Sequence[str]) -> str:
+def _drop_in(service: Service, install: Path, after: Sequence[str], *, awaited: bool) -> str:
     lines = ["# Written by tune-gpu promote; taken back by tune-gpu promote --rollback."]
     lines += ["[Unit]", f"After={' '.join(after)}"] if after else []
     lines += [
@@ -104,6 +109,10 @@ def _drop_in(service: Service, install: Path, after: Sequence[str]) -> str:
         "ExecStart=",
         f"ExecStart={' '.join(_quoted(part) for part in service.command)}",
     ]
+    if awaited:
+        # A unit has started, and those After= it may start, when this has ended. "-": a Whisper that is late must not keep vLLM down as well.
+        wait = (sys.executable, "-P", "-m", "tune_gpu.services.readiness", service.health_url, f"{service.health_within_s:g}")
+        lines += [f"ExecStartPost=-{' '.join(_quoted(part) for part in wait)}", f"TimeoutStartSec={service.health_within_s + _LONGER_S:g}"]
     # Emptied first: a unit's own cores would be joined to these (systemd.exec(5)), and it was measured on these alone.
     lines += ["CPUAffinity=", f"CPUAffinity={' '.join(map(str, service.cores))}"] if service.cores else []
     return "\n".join(lines) + "\n"

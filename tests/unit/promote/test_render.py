@@ -104,6 +104,18 @@ def test_a_drop_in_leaves_nothing_of_what_the_unit_ran_and_where(tmp_path: Path)
             assert len(rest) == 1
 
 
+def test_what_starts_after_whisper_starts_when_it_is_ready_also_after_a_reboot(tmp_path: Path) -> None:
+    """`After=` orders starts; a start lasts until ExecStartPost= has ended (systemd.service(5)), and not longer than TimeoutStartSec=."""
+    whisper, vllm = Systemd(tmp_path).unit_files(services_of(load_config("spica_gpu_allocation", QUICK, "cpu"), FAST, "cpu"), tmp_path).values()
+    assert "After=whisper.service" in vllm.splitlines()
+    (wait,) = [line for line in whisper.splitlines() if line.startswith("ExecStartPost=")]
+    assert wait.endswith(" -P -m tune_gpu.services.readiness http://127.0.0.1:8001/health 300")
+    assert wait.startswith("ExecStartPost=-/"), "a Whisper that does not get ready does not keep vLLM down"
+    (limit,) = [line for line in whisper.splitlines() if line.startswith("TimeoutStartSec=")]
+    assert float(limit.partition("=")[2]) > 300
+    assert "ExecStartPost" not in vllm
+
+
 def test_a_secret_is_named_and_never_written() -> None:
     config = load_config("spica_gpu_allocation", QUICK, "cpu")
     config.services.vllm.env = {"HF_TOKEN": "hf_of_somebody"}
