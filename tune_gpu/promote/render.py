@@ -84,7 +84,7 @@ def services_of(config: ExperimentConfig, params: Mapping[str, Any], kind: str) 
     whisper = {"name": f"whisper-{services.whisper.model}", "host": host, "port": port, **whisper_settings(services.whisper, kind)}
     found = []
     for name, target, content, env, cores in (
-        ("whisper", settings.whisper, whisper, ENVIRONMENT | services.whisper.env, services.whisper.cpu_cores),
+        ("whisper", settings.whisper, whisper, ENVIRONMENT | _card_order(kind) | services.whisper.env, services.whisper.cpu_cores),
         (
             "vllm",
             settings.vllm,
@@ -132,7 +132,12 @@ def _vllm_env(model: str, cores: str | None, kind: str) -> dict[str, str]:
     if kind == "cpu":
         n_cores = len(parse_cores(cores) or sorted(os.sched_getaffinity(0)))
         env |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(n_cores), "CUDA_VISIBLE_DEVICES": ""}
-    return env
+    return env | _card_order(kind)
+
+
+def _card_order(kind: str) -> dict[str, str]:
+    """As they were measured: a unit's CUDA_VISIBLE_DEVICES=1 is the card that NVML calls 1, not the second fastest (vLLM warns of the other order)."""
+    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"} if kind == "cuda" else {}
 
 
 def _address(target: ServiceTarget) -> tuple[str, int]:

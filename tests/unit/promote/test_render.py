@@ -16,7 +16,7 @@ from tune_gpu.config_loader import load_config
 from tune_gpu.promote.render import services_of
 from tune_gpu.promote.supervisor import _read_env
 from tune_gpu.promote.systemd import Systemd, _quoted
-from tune_gpu.services.vllm_server import serve_flags, serve_settings
+from tune_gpu.services.vllm_server import engine_environment, serve_flags, serve_settings
 from tune_gpu.services.whisper_server import parse_arguments
 
 
@@ -133,3 +133,12 @@ def test_whisper_waits_where_it_is_deployed_as_it_waited_where_it_was_measured()
     assert whisper.env["OMP_WAIT_POLICY"] == "PASSIVE"
     config = load_config("spica_gpu_allocation", [*QUICK, "services.whisper.env={OMP_WAIT_POLICY: ACTIVE}"], "cpu")
     assert services_of(config, FAST, "cpu")[0].env["OMP_WAIT_POLICY"] == "ACTIVE", "a setting of the user's wins, as it does in a trial"
+
+
+def test_cards_are_counted_where_it_is_deployed_as_they_were_where_it_was_measured() -> None:
+    config = load_config("spica_gpu_allocation", [], "cuda")
+    measured = engine_environment(config.services.vllm, "", "cuda", "", base={})["CUDA_DEVICE_ORDER"]
+    assert [service.env.get("CUDA_DEVICE_ORDER") for service in services_of(config, {}, "cuda")] == [measured, measured]
+    config.services.vllm.env = {"CUDA_DEVICE_ORDER": "FASTEST_FIRST"}
+    assert [service.env["CUDA_DEVICE_ORDER"] for service in services_of(config, {}, "cuda")] == [measured, "FASTEST_FIRST"]
+    assert all("CUDA_DEVICE_ORDER" not in service.env for service in services_of(load_config("spica_gpu_allocation", QUICK, "cpu"), FAST, "cpu"))
