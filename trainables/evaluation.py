@@ -21,6 +21,7 @@ from trainables.scoring import metrics_of
 from tune_gpu.candidate import deployment, engine_key
 from tune_gpu.config import ExperimentConfig, Services, VllmSettings, WhisperSettings
 from tune_gpu.measurement import Failure, FailureKind, Measurement, Phase, ServiceError, Status, Timings
+from tune_gpu.resources import cards_of
 from tune_gpu.services.hang import Checked, HangWatch
 from tune_gpu.services.launchers import EngineHost
 from tune_gpu.services.mps import MpsDaemon
@@ -30,6 +31,7 @@ from tune_gpu.sharing import asks_for_mps, forbidden
 from tune_gpu.telemetry.neighbours import neighbours_on
 from tune_gpu.telemetry.probe import Probe, open_probe
 from tune_gpu.telemetry.sampler import DeviceSampler, DeviceWindow, Moment, wait_until_returned, wait_until_stable
+from tune_gpu.telemetry.several import SeveralCards
 from tune_gpu.telemetry.verdicts import Limits
 from tune_gpu.workload.audio import load_utterances
 from tune_gpu.workload.capacity import find_capacity
@@ -61,11 +63,12 @@ class Evaluator:
     ) -> None:
         self.config, self.device, self._log, self._observe = config, device, log, observe
         self._deploy = deploy or Here(config, device)
-        self._probe: Probe | None = None
+        self._cards: dict[str, Probe] = {}
+        self._idle_mib: dict[str, float] = {}
+        self._n_cards = 1
         self._host: EngineHost | None = None
         self._engine: Engine | None = None
         self._engine_key = ""
-        self._idle_mib = 0.0
         self._running: Running | None = None
         self._gate: Gate | None = None
         self._mps: MpsDaemon | None = None
@@ -74,15 +77,25 @@ class Evaluator:
 
     @property
     def probe(self) -> Probe:
-        """The device that the services get."""
-        if self._probe is None:
-            self._probe = open_probe(self.device, self._card())
-            self._idle_mib = self._probe.read().used_mib
-        return self._probe
+        """The device that the services get: all cards of an engine that spans several."""
+        return _as_one(self._open_cards())
+
+    def _open_cards(self) -> list[Probe]:
+        """Each card of the candidate; what is on it when it is first looked at is not ours."""
+        for card in self._card_names():
+            if card not in self._cards:
+                self._cards[card] = open_probe(self.device, card)
+                self._idle_mib[card] = self._cards[card].read().used_mib
+        return [self._cards[card] for card in self._card_names()]
+
+    def _card_names(self) -> list[str]:
+        """The first of CUDA_VISIBLE_DEVICES, as they stand there; by number where nobody has assigned any."""
+        visible = self._deploy.visible_devices() if self.device == "cuda" else ""
+        return visible.split(",")[: self._n_cards] if visible else [str(number) for number in range(self._n_cards)]
 
     def _card(self) -> str:
-        """The first of CUDA_VISIBLE_DEVICES, as it stands there; `0` where nobody has assigned one."""
-        return self._deploy.visible_devices().split(",")[0] or "0" if self.device == "cuda" else "0"
+        """The one that both services are on."""
+        return self._card_names()[0]
 
     def evaluate(self, params: Mapping[str, Any]) -> Measurement:
         """All of one evaluation."""
@@ -113,6 +126,7 @@ class Evaluator:
             began = time.monotonic()
             self._stop_engine()
             stopping["engine_stop"] = time.monotonic() - began
+        self._n_cards = cards_of(self.config, params) if self.device == "cuda" else 1
         self._share_card(services)
         whisper = self._deploy.whisper(services)
         self._running = running = Running(dict(params), whisper, first_window)
@@ -296,13 +310,14 @@ class Evaluator:
         if self._mps is not None:
             self._mps.stop()
             self._mps = None
-        if self._probe is not None:
-            self._probe.close()
-            self._probe = None
+        for card in self._cards.values():
+            card.close()
+        self._cards = {}
         self._deploy.close()
 
     def _measured_on(self) -> dict[str, Any]:
-        return {"host": socket.gethostname(), **self._probe.info.as_dict()} if self._probe is not None else {}
+        opened = [self._cards[card] for card in self._card_names() if card in self._cards]  # one that cannot be is what failed
+        return {"host": socket.gethostname(), **_as_one(opened).info.as_dict()} if opened else {}
 
     def _now(self) -> Running:
         assert self._running is not None, "no evaluation is under way"
@@ -421,13 +436,15 @@ class Evaluator:
             raise ServiceError(Failure(kind, service, Phase.LOAD, f"none of {len(errors)} voice turns was answered ({errors[0]})"))
 
     def _prove_device(self) -> None:
-        """On a card, each service's processes must hold memory there (law 2)."""
+        """On a card, each service's processes must hold memory there (law 2): Whisper's on the first, the engine's on all that it spans."""
         if self.device != "cuda" or self._engine is None:
             return
-        for name, pids in (("whisper", self._now().whisper.pids()), ("vllm", self._engine.pids())):
-            if not self.probe.memory_by_pid_mib(pids):
-                message = f"none of its processes holds memory on {self.probe.info.name} ({self.probe.info.uuid}); {self.probe.whereabouts(pids)}"
-                raise ServiceError(Failure(FailureKind.WRONG_DEVICE, name, Phase.START, message))
+        cards = self._open_cards()
+        for name, pids, on in (("whisper", self._now().whisper.pids(), cards[:1]), ("vllm", self._engine.pids(), cards)):
+            for card in on:
+                if not card.memory_by_pid_mib(pids):
+                    message = f"none of its processes holds memory on {card.info.name} ({card.info.uuid}); {card.whereabouts(pids)}"
+                    raise ServiceError(Failure(FailureKind.WRONG_DEVICE, name, Phase.START, message))
 
     def _stop_whisper(self) -> float:
         started = time.monotonic()
@@ -443,11 +460,16 @@ class Evaluator:
         self._engine, self._engine_key = None, ""
         if self.device == "cuda" and self.config.ray.trials_per_card == 1:  # on the CPU a process that has gone has given its memory back; a driver may take its time
             try:
+                idle_mib = sum(self._idle_mib[card] for card in self._card_names())
                 missing = wait_until_returned(
-                    self.probe, self._idle_mib, tolerance_mib=_RETURNED_TOLERANCE_MIB, timeout_s=self.config.run.memory_timeout_s
+                    self.probe, idle_mib, tolerance_mib=_RETURNED_TOLERANCE_MIB, timeout_s=self.config.run.memory_timeout_s
                 )
             except ServiceError as error:
                 self._log(f"whether the card's memory has come back is not known: {error}")
                 return
             if missing:
                 self._log(f"{missing:.0f} MiB of the card have not come back after the engine ended")
+
+
+def _as_one(cards: Sequence[Probe]) -> Probe:
+    return cards[0] if len(cards) == 1 else SeveralCards(cards)

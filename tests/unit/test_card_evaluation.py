@@ -79,7 +79,7 @@ class MadeUpCard:
         self._endpoints, self._nvml, self._then, self._said = endpoints, nvml, then, said
 
     def visible_devices(self) -> str:
-        return UUID
+        return f"{UUID},{OTHER}"  # of which an engine on one card takes the first
 
     def whisper(self, services: Services) -> Answering:
         service = Answering(self._endpoints, [21], services.vllm, lambda: None)
@@ -106,14 +106,14 @@ def measure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Measure]:
     behaviour = Behaviour(stt_s=0.001, first_token_s=0.001)
     with servers(behaviour) as endpoints:
 
-        def run(then: Frame, *overrides: str, said: str = "", stt_status: int = 200) -> Measurement:
+        def run(then: Frame, *overrides: str, said: str = "", stt_status: int = 200, after: Frame = BEFORE, log: Callable[[str], None] = print) -> Measurement:
             behaviour.stt_status = stt_status
             nvml = FakeNvml([BEFORE])
             monkeypatch.setattr(evaluation, "open_probe", lambda kind, card: NvmlProbe(card, nvml))
             config = load_config("spica_gpu_allocation", [*QUICK, *overrides], "cuda")
-            evaluator = Evaluator(config, "cuda", deploy=MadeUpCard(endpoints, nvml, then, said))
+            evaluator = Evaluator(config, "cuda", log=log, deploy=MadeUpCard(endpoints, nvml, then, said))
             measured = evaluator.evaluate(PARAMS)
-            nvml._frames = [BEFORE]  # both have gone, their memory with them
+            nvml._frames = [after]  # both have gone, their memory with them
             evaluator.close()
             return measured
 
@@ -210,3 +210,55 @@ def test_beside_other_trials_on_the_same_card_it_is_measured_and_says_so(measure
     found = measure(Frame({**RUNNING.processes, 666: 300.0}), "ray.trials_per_card=2")
     assert found.status is Status.OK, found.failure
     assert found.metrics["trials_per_card"] == 2
+
+
+ON_BOTH = Frame({7: 512.0, 21: 1000.0, 31: 6000.0}, elsewhere={32: 6000.0})
+TWO = "services.vllm.tensor_parallel_size=2"
+
+
+def test_an_engine_on_two_cards_is_measured_on_both(measure: Measure) -> None:
+    found = measure(ON_BOTH, TWO)
+    assert found.status is Status.OK, found.failure
+    assert found.metrics["service_memory_mib"] == {"whisper": 1000.0, "vllm": 12000.0}
+    assert (found.measured_on["uuid"], found.measured_on["total_mib"]) == (f"{UUID},{OTHER}", 2 * 12288.0)
+    assert found.metrics["energy_per_request_j"] > 0
+    assert measure(RUNNING).measured_on["uuid"] == UUID, "an engine on the first of them"
+
+
+@pytest.mark.parametrize(
+    ("then", "why"),
+    [
+        (Frame(ON_BOTH.processes, elsewhere={32: 6000.0, 666: 300.0}), "process 666 of somebody else"),
+        (Frame(ON_BOTH.processes, elsewhere=ON_BOTH.elsewhere, reasons_elsewhere=0x40), "thermal throttling"),
+    ],
+)
+def test_what_disturbs_the_second_card_disturbs_the_measurement(measure: Measure, then: Frame, why: str) -> None:
+    found = measure(then, TWO, "telemetry.max_invalid_windows=0")
+    assert found.failure is not None
+    assert found.failure.kind is FailureKind.MEASUREMENT_INVALID
+    assert why in found.failure.message
+
+
+@pytest.mark.parametrize(
+    ("then", "service"),
+    [(Frame({21: 1000.0, 31: 6000.0, 32: 6000.0}), "vllm"), (Frame({31: 6000.0}, elsewhere={32: 6000.0, 21: 1000.0}), "whisper")],
+)
+def test_an_engine_must_be_on_all_its_cards_and_whisper_on_the_first(measure: Measure, then: Frame, service: str) -> None:
+    found = measure(then, TWO)
+    assert found.failure is not None
+    assert (found.failure.kind, found.failure.service) == (FailureKind.WRONG_DEVICE, service)
+
+
+def test_memory_that_stays_on_the_second_card_is_told(measure: Measure) -> None:
+    said: list[str] = []
+    left = Frame({7: 512.0}, utilization=0, used_mib=700.0, used_elsewhere_mib=3000.0)
+    assert measure(ON_BOTH, TWO, after=left, log=said.append).status is Status.OK
+    assert said == ["2300 MiB of the card have not come back after the engine ended"]
+
+
+def test_a_second_card_that_does_not_answer_is_a_failure_of_the_candidate(measure: Measure, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MadeUpCard, "visible_devices", lambda _card: f"{UUID},GPU-gone")
+    found = measure(ON_BOTH, TWO)
+    assert found.failure is not None
+    assert (found.failure.kind, found.measured_on["uuid"]) == (FailureKind.WRONG_DEVICE, UUID)
+    assert "no card GPU-gone here" in found.failure.message

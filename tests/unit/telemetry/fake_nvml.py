@@ -30,6 +30,11 @@ class Frame:
     reasons: int = 0
     elsewhere: Mapping[int, float | None] = field(default_factory=dict)
     """On the other card of the machine."""
+    used_elsewhere_mib: float | None = None
+    """Null: as much as on this one."""
+    reasons_elsewhere: int = 0
+    utilization_elsewhere: int | None = None
+    clock_elsewhere: int | None = None
 
 
 class FakeNvml:
@@ -110,7 +115,10 @@ class FakeNvml:
     def nvmlDeviceGetMemoryInfo(self, handle: str) -> Any:
         self._play()
         self._support("memory")
-        return SimpleNamespace(total=12288 * MIB, used=int(self._now.used_mib * MIB))
+        return SimpleNamespace(total=12288 * MIB, used=int((self._other(handle, "used_elsewhere_mib") or self._now.used_mib) * MIB))
+
+    def _other(self, handle: str, name: str) -> Any:
+        return getattr(self._now, name) if handle == OTHER else None
 
     def _play(self) -> None:
         """The memory is what every reading asks for: it moves the tape."""
@@ -126,10 +134,11 @@ class FakeNvml:
         self._support("utilization")
         if handle == MIG:
             raise self.NVMLError_NotSupported("Not Supported")
-        return SimpleNamespace(gpu=self._now.utilization, memory=10)
+        other = self._other(handle, "utilization_elsewhere")
+        return SimpleNamespace(gpu=self._now.utilization if other is None else other, memory=10)
 
     def nvmlDeviceGetClockInfo(self, handle: str, kind: int) -> int:
-        return self._now.clock
+        return int(self._other(handle, "clock_elsewhere") or self._now.clock)
 
     def nvmlDeviceGetPowerUsage(self, handle: str) -> int:
         self._support("power")
@@ -144,7 +153,7 @@ class FakeNvml:
         return self._now.temperature
 
     def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle: str) -> int:
-        return self._now.reasons
+        return self._now.reasons_elsewhere if handle == OTHER else self._now.reasons
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> list[Any]:
         frame = self._now

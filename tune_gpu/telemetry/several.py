@@ -1,0 +1,67 @@
+"""The cards of one engine that spans several, read as one device: a neighbour, heat or memory left on any of them is seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from tune_gpu.telemetry.probe import DeviceInfo, Probe, Reading
+from tune_gpu.telemetry.verdicts import BUSY_PCT
+
+
+class SeveralCards:
+    """Probes of cards as one: memory, power and energy are sums, utilisation is the mean, temperature is the hottest's, and the clock the
+    lowest of those that have work.
+
+    Args:
+        cards: at least one; whoever opened them closes them.
+    """
+
+    def __init__(self, cards: Sequence[Probe]) -> None:
+        self._cards = tuple(cards)
+        infos = [card.info for card in self._cards]
+        self.info = DeviceInfo(
+            infos[0].kind,
+            " + ".join(dict.fromkeys(info.name for info in infos)),
+            ",".join(info.uuid or "" for info in infos),  # as CUDA_VISIBLE_DEVICES names them
+            sum(info.total_mib for info in infos),
+            infos[0].driver,
+        )
+
+    def read(self) -> Reading:
+        readings = [card.read() for card in self._cards]
+        return Reading(
+            utilization_pct=_all(readings, lambda r: r.utilization_pct, lambda told: sum(told) / len(told)),
+            used_mib=sum(reading.used_mib for reading in readings),
+            clock_mhz=_all([r for r in readings if (r.utilization_pct or 0.0) >= BUSY_PCT] or readings, lambda r: r.clock_mhz, min),
+            power_w=_all(readings, lambda r: r.power_w, sum),
+            energy_j=_all(readings, lambda r: r.energy_j, sum),
+            temperature_c=_all(readings, lambda r: r.temperature_c, max),
+            throttled=frozenset().union(*(reading.throttled for reading in readings)),
+            processes=None if any(reading.processes is None for reading in readings) else _together(reading.processes or {} for reading in readings),
+        )
+
+    def memory_by_pid_mib(self, pids: list[int]) -> Mapping[int, float]:
+        return _together(card.memory_by_pid_mib(pids) for card in self._cards)
+
+    def whereabouts(self, pids: list[int]) -> str:
+        return self._cards[0].whereabouts(pids)
+
+    def oom_events(self) -> int:
+        return self._cards[0].oom_events()
+
+    def close(self) -> None:
+        """They belong to who opened them."""
+
+
+def _all(readings: Sequence[Reading], told: Callable[[Reading], float | None], of: Callable[[list[float]], float]) -> float | None:
+    """Null where one card does not tell: of fewer cards it would be another number."""
+    values = [value for value in map(told, readings) if value is not None]
+    return of(values) if len(values) == len(readings) else None
+
+
+def _together(parts: Iterable[Mapping[int, float]]) -> dict[int, float]:
+    found: dict[int, float] = {}
+    for part in parts:
+        for pid, mib in part.items():
+            found[pid] = found.get(pid, 0.0) + mib
+    return found
