@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tune_gpu.measurement import FailureKind
-from tune_gpu.services.start_failures import explain_exit, out_of_memory_lines
+from tune_gpu.services.start_failures import explain_exit, explain_loss, out_of_memory_lines
 
 CASES = [
     (
@@ -91,3 +91,56 @@ def test_a_service_that_stays_up_says_itself_for_how_many_requests_it_had_no_mem
     once = 'Error handling request from 127.0.0.1\nTraceback (most recent call last):\n    raise MemoryError\nRuntimeError: CUDA failed with error out of memory\n'
     assert out_of_memory_lines("INFO loaded\n") == []
     assert out_of_memory_lines(once * 2) == ["RuntimeError: CUDA failed with error out of memory"] * 2
+
+
+# What vLLM 0.32 printed on the CPU for a folder without weights, its lines of code and the paths in front of them left out
+NO_WEIGHTS = """\
+(APIServer pid=31332) WARNING 11-29 15:14:23 [system_utils.py:255] Found ulimit of 20000. This can cause fd limit errors like `OSError: [Errno 24] Too many
+(Worker pid=31560) ERROR 11-29 15:14:54 [multiproc_executor.py:953] WorkerProc failed to start.
+(Worker pid=31560) ERROR 11-29 15:14:54 [multiproc_executor.py:953] Traceback (most recent call last):
+(Worker pid=31560) ERROR 11-29 15:14:54 [multiproc_executor.py:953]     raise RuntimeError(
+(Worker pid=31560) ERROR 11-29 15:14:54 [multiproc_executor.py:953] RuntimeError: Cannot find any model weights with `models/demo-llm`
+(EngineCore pid=31459) ERROR 11-29 15:14:57 [core.py:1510] EngineCore failed to start.
+(EngineCore pid=31459) ERROR 11-29 15:14:57 [core.py:1510] Exception: WorkerProc initialization failed due to an exception in a background process. See stack trace for root cause.
+Traceback (most recent call last):
+Exception: WorkerProc initialization failed due to an exception in a background process. See stack trace for root cause.
+Traceback (most recent call last):
+    raise RuntimeError(
+RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}
+"""
+CAUSE = "(Worker pid=31560) ERROR 11-29 15:14:54 [multiproc_executor.py:953] RuntimeError: Cannot find any model weights with `models/demo-llm`"
+
+
+def test_the_evidence_is_the_cause_and_not_the_line_that_says_it_stands_above() -> None:
+    assert explain_exit("vllm", NO_WEIGHTS, 1).evidence == CAUSE
+
+
+def test_of_several_workers_the_one_that_failed_first_speaks() -> None:
+    other = "(Worker_TP1 pid=31561) ERROR 11-29 15:14:55 [multiproc_executor.py:953] torch.distributed.DistNetworkError: The client socket has timed out"
+    assert explain_exit("vllm", NO_WEIGHTS.replace(CAUSE, f"{CAUSE}\n{other}"), 1).evidence == CAUSE
+
+
+def test_an_engine_that_died_under_load_has_its_own_words_and_not_those_of_a_request() -> None:
+    log = """\
+(APIServer pid=1) ERROR 11-29 15:14:50 [serving.py:9] ValueError: This model's maximum context length is 1024 tokens
+(EngineCore pid=2) ERROR 11-29 15:14:54 [core.py:1520] EngineCore encountered a fatal error.
+(EngineCore pid=2) ERROR 11-29 15:14:54 [core.py:1520] KeyError: 'block 7'
+(APIServer pid=1) ERROR 11-29 15:14:55 [async_llm.py:708] vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue. See stack trace (above) for the root cause.
+"""
+    found = explain_loss("vllm", log, 1)
+    assert (found.kind, found.evidence.partition("] ")[2]) == (FailureKind.SERVICE_LOST, "KeyError: 'block 7'")
+
+
+def test_where_nothing_stands_above_the_last_line_is_all_there_is() -> None:
+    said = "RuntimeError: Engine core initialization failed. See root cause above."
+    assert explain_exit("vllm", f"INFO starting\n{said}\n", 1).evidence == said
+
+
+def test_settings_that_contradict_each_other_are_told_with_what_contradicts() -> None:
+    """What vLLM 0.32 printed for three cards and eight heads."""
+    log = """\
+pydantic_core._pydantic_core.ValidationError: 1 validation error for VllmConfig
+  Value error, Total number of attention heads (8) must be divisible by tensor parallel size (3). [type=value_error, input_value=ArgsKwargs(()), input_type=ArgsKwargs]
+    For further information visit the documentation
+"""
+    assert "heads (8) must be divisible by tensor parallel size (3)" in explain_exit("vllm", log, 1).evidence

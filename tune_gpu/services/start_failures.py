@@ -61,6 +61,11 @@ _SIGNS = (
 )
 
 _ERROR_LINE = re.compile(r"(?:^|[\s.])(?:\w*(?:Error|Exception)|error):? ", re.IGNORECASE)
+_POINTS_UP = re.compile(r"(?:see|check) (?:the )?(?:root cause|stack trace)", re.IGNORECASE)
+"""vLLM's last words: each process that waited for another says that it failed, and that why stands above."""
+_PROCESS = re.compile(r"\(\w[^()]* pid=\d+\)")
+_HEADING = re.compile(r"\d+ validation errors? for \w+$")
+"""pydantic's, of the lines that say what is wrong."""
 
 
 def explain_exit(service: str, log: str, exit_code: int | None) -> Failure:
@@ -76,7 +81,7 @@ def explain_exit(service: str, log: str, exit_code: int | None) -> Failure:
         for line in lines:
             if sign.pattern.search(line):
                 return Failure(sign.kind, service, Phase.START, sign.message, _short(line), shortfall=_shortfall(line))
-    decisive = next((line for line in reversed(lines) if _ERROR_LINE.search(line)), lines[-1] if lines else "")
+    decisive = _decisive(lines)
     if exit_code is not None and exit_code > 128:
         message = f"ended by signal {exit_code - 128} while starting"
         if exit_code == 137:
@@ -84,6 +89,19 @@ def explain_exit(service: str, log: str, exit_code: int | None) -> Failure:
     else:
         message = f"ended with exit code {exit_code} while starting"
     return Failure(FailureKind.STARTUP_CRASH, service, Phase.START, message, _short(decisive))
+
+
+def _decisive(lines: list[str]) -> str:
+    """The last error; where that points to a cause above, the last of the process that failed first: others fail after it, for want of it."""
+    found = next((line for line in reversed(lines) if _ERROR_LINE.search(line)), lines[-1] if lines else "")
+    if _POINTS_UP.search(found):
+        causes = [line for line in lines if " ERROR " in line and _ERROR_LINE.search(line.partition(" ERROR ")[2])]
+        causes = [line for line in causes if not _POINTS_UP.search(line) and not line.startswith("(APIServer")]  # that has errors of requests, too
+        process = _PROCESS.match(causes[0]) if causes else None
+        found = next((line for line in reversed(causes) if process is None or line.startswith(process[0])), found)
+    if _HEADING.search(found) and (after := lines[lines.index(found) + 1 :]):
+        found = f"{found}: {after[0].strip()}"
+    return found
 
 
 def explain_loss(service: str, log: str, exit_code: int) -> Failure:
