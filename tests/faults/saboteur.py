@@ -17,6 +17,7 @@ import pytest
 from tune_gpu.services import guard
 from tune_gpu.services.launchers import EngineHost
 from tune_gpu.services.process import start_ticks
+from tune_gpu.telemetry.cgroup import memory_group
 
 
 class Saboteur:
@@ -113,7 +114,8 @@ def no_more_address_space(pid: int) -> None:
 @contextlib.contextmanager
 def memory_cgroup(mib: int) -> Iterator[Callable[[int], None]]:
     """A cgroup that may use so much; yields what moves a process into it. Skips where this machine lets nobody make one."""
-    first, second = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
+    own = memory_group()  # of version 2 below it, for it counts what befalls its descendants
+    first, second = Path("/sys/fs/cgroup/memory"), own.folder if own is not None else Path("/sys/fs/cgroup")
     root, limit = (first, "memory.limit_in_bytes") if first.is_dir() else (second, "memory.max")
     group = root / f"tg-fault-{os.getpid()}"
     try:

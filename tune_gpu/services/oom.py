@@ -5,23 +5,23 @@ from __future__ import annotations
 import dataclasses
 
 from tune_gpu.measurement import Failure, FailureKind
-from tune_gpu.telemetry.probe import kernel_oom_kills
+from tune_gpu.telemetry.cgroup import oom_kills
 
 _UNEXPLAINED = (FailureKind.STARTUP_CRASH, FailureKind.SERVICE_LOST)
 
 
 class KernelOomWatch:
-    """Notes the kernel's count of out-of-memory kills when a service is started (system-wide, the kills inside a cgroup included)."""
+    """Notes the kernel's count of out-of-memory kills when a service is started."""
 
     def __init__(self) -> None:
-        self._before = kernel_oom_kills()
+        self._before, _ = oom_kills()
 
     def explain(self, found: Failure) -> Failure:
         """`oom_killed` where the service's own log explains nothing and the kernel has killed for want of memory since."""
-        now = kernel_oom_kills()
+        now, file = oom_kills()
         if found.kind not in _UNEXPLAINED or now <= self._before:
             return found
-        evidence = f"/proc/vmstat: oom_kill rose from {self._before} to {now} while it ran"
+        evidence = f"{file}: oom_kill rose from {self._before} to {now} while it ran"
         return dataclasses.replace(
             found,
             kind=FailureKind.OOM_KILLED,

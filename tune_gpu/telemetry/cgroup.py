@@ -13,25 +13,34 @@ _UNLIMITED = 2**60
 
 @dataclass(frozen=True)
 class MemoryGroup:
-    """The folder of a memory cgroup."""
+    """A memory cgroup: its own folder, and how many folders above it (those of its ancestors) can be seen here."""
 
     folder: Path
     version: int
+    n_above: int = 0
 
     def limit(self) -> int | None:
-        """Bytes that its processes may have together; null if there is no limit."""
-        number = _number(self.folder / ("memory.max" if self.version == 2 else "memory.limit_in_bytes"))
-        return None if number is None or number >= _UNLIMITED else number
+        """Bytes that its processes may have together, by its own limit or a lower one of an ancestor; null if there is none."""
+        number = self._limit_of(self._tightest())
+        return None if number >= _UNLIMITED else number
 
     def used(self) -> int:
-        """Bytes in use, page cache that can be dropped at once left out."""
-        usage = _number(self.folder / ("memory.current" if self.version == 2 else "memory.usage_in_bytes")) or 0
-        cache = _field(self.folder / "memory.stat", "inactive_file" if self.version == 2 else "total_inactive_file") or 0
+        """Bytes in use where the limit is, page cache that can be dropped at once left out."""
+        folder = self._tightest()
+        usage = _number(folder / ("memory.current" if self.version == 2 else "memory.usage_in_bytes")) or 0
+        cache = _field(folder / "memory.stat", "inactive_file" if self.version == 2 else "total_inactive_file") or 0
         return max(0, usage - cache)
 
     def oom_kills(self) -> int | None:
         """How many of its processes were killed for want of memory; null where the kernel does not count them."""
         return _field(self.folder / ("memory.events" if self.version == 2 else "memory.oom_control"), "oom_kill")
+
+    def _tightest(self) -> Path:
+        return min((self.folder, *list(self.folder.parents)[: self.n_above]), key=self._limit_of)  # the innermost of equal ones
+
+    def _limit_of(self, folder: Path) -> int:
+        number = _number(folder / ("memory.max" if self.version == 2 else "memory.limit_in_bytes"))
+        return _UNLIMITED if number is None else min(number, _UNLIMITED)
 
 
 def memory_group(own: str | None = None, root: Path = ROOT) -> MemoryGroup | None:
@@ -57,8 +66,18 @@ def memory_group(own: str | None = None, root: Path = ROOT) -> MemoryGroup | Non
             continue
         for folder in (base / path.lstrip("/"), base):
             if (folder / marker).exists():
-                return MemoryGroup(folder, version)
+                return MemoryGroup(folder, version, len(folder.relative_to(base).parts))
     return None
+
+
+def oom_kills() -> tuple[int, str]:
+    """A counter of kills for want of memory, and the file that has it: those in this process's own control group, whoever ran out (version 2 counts
+    what befalls the descendants, too); else those of the whole machine, among which may be another container's."""
+    group = memory_group()
+    own = group.oom_kills() if group is not None else None
+    if group is not None and own is not None and group.version == 2:
+        return own, str(group.folder / "memory.events")
+    return max(_field(Path("/proc/vmstat"), "oom_kill") or 0, own or 0), "/proc/vmstat"  # a container may hide that, and have its own group's
 
 
 def _number(path: Path) -> int | None:

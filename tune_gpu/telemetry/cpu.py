@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 
 from tune_gpu.services.guard import head
-from tune_gpu.telemetry.cgroup import memory_group
-from tune_gpu.telemetry.probe import MIB, DeviceInfo, Reading, kernel_oom_kills
+from tune_gpu.telemetry.cgroup import memory_group, oom_kills
+from tune_gpu.telemetry.probe import MIB, DeviceInfo, Reading
 
 
 class CpuProbe:
@@ -39,8 +39,7 @@ class CpuProbe:
         return ""
 
     def oom_events(self) -> int:
-        # The kernel's own count covers every cgroup; inside a container that hides /proc/vmstat the cgroup's is what is left.
-        return max(kernel_oom_kills(), (self._group.oom_kills() or 0) if self._group else 0)
+        return oom_kills()[0]
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 MIB = 2**20
@@ -66,19 +64,10 @@ class Probe(Protocol):
         """For a message: on which other devices of this machine these processes are."""
 
     def oom_events(self) -> int:
-        """A counter of out-of-memory kills since boot."""
+        """A counter of out-of-memory kills."""
 
     def close(self) -> None:
         """Let go of the driver."""
-
-
-def kernel_oom_kills() -> int:
-    """The kernel's counter of processes that it killed for want of memory (/proc/vmstat, `oom_kill`), those of every cgroup included."""
-    with contextlib.suppress(OSError, ValueError):
-        for line in Path("/proc/vmstat").read_text().splitlines():
-            if line.startswith("oom_kill "):
-                return int(line.split()[1])
-    return 0
 
 
 def nvidia_cards() -> int:

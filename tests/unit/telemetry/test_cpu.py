@@ -10,8 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tune_gpu.telemetry import cpu
-from tune_gpu.telemetry.cgroup import memory_group
+from tune_gpu.measurement import Failure, FailureKind, Phase
+from tune_gpu.services.oom import KernelOomWatch
+from tune_gpu.telemetry import cgroup, cpu
+from tune_gpu.telemetry.cgroup import MemoryGroup, memory_group
 from tune_gpu.telemetry.cpu import CpuProbe
 from tune_gpu.telemetry.neighbours import neighbours_on
 from tune_gpu.telemetry.probe import MIB
@@ -34,6 +36,31 @@ def test_version_2_tells_limit_use_without_droppable_cache_and_kills(tmp_path: P
     group = memory_group("0::/user.slice/run\n", tmp_path)
     assert group is not None
     assert (group.limit(), group.used(), group.oom_kills()) == (8 * GIB, 2 * GIB, 3)
+
+
+def test_a_lower_limit_of_an_ancestor_is_the_limit_and_its_use_counts(tmp_path: Path) -> None:
+    """As systemd makes it: `MemoryMax=` of a slice, and no limit of the scope in it."""
+    slice_of = group_v2(tmp_path / "user.slice", str(4 * GIB))
+    scope = group_v2(slice_of / "session-3.scope", "max")
+    (scope / "memory.current").write_text(f"{GIB}\n")
+    group = memory_group("0::/user.slice/session-3.scope\n", tmp_path)
+    assert group is not None
+    assert (group.limit(), group.used()) == (4 * GIB, 2 * GIB)
+    (scope / "memory.max").write_text(f"{GIB}\n")
+    assert (group.limit(), group.used()) == (GIB, 0)
+
+
+def test_kills_are_those_of_the_own_group_where_it_counts_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = MemoryGroup(group_v2(tmp_path / "mine", "max"), 2)
+    monkeypatch.setattr(cgroup, "memory_group", lambda: mine)
+    watch = KernelOomWatch()
+    lost = Failure(FailureKind.SERVICE_LOST, "whisper", Phase.LOAD, "it has ended")
+    assert watch.explain(lost) is lost, "whatever the kernel killed elsewhere"
+    (mine.folder / "memory.events").write_text("oom 3\noom_kill 4\n")
+    found = watch.explain(lost)
+    assert (found.kind, found.evidence) == (FailureKind.OOM_KILLED, f"{mine.folder}/memory.events: oom_kill rose from 3 to 4 while it ran")
+    monkeypatch.setattr(cgroup, "memory_group", lambda: None)
+    assert cgroup.oom_kills()[1] == "/proc/vmstat"
 
 
 def test_a_container_that_sees_only_its_own_group_finds_it_at_the_root(tmp_path: Path) -> None:
