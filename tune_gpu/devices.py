@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from importlib import metadata
 
 from tune_gpu.config import ObjectiveSettings
 from tune_gpu.errors import UserError
 from tune_gpu.measurement import ServiceError
-from tune_gpu.telemetry.probe import NO_CARDS, nvidia_cards, open_probe
+from tune_gpu.telemetry.probe import nvidia_cards, open_probe, visible_cards
 
 
 @dataclass(frozen=True)
@@ -47,12 +46,8 @@ def choose_device(requested: str, *, cluster_gpus: int | None = None) -> DeviceC
 
 
 def cards_here() -> int:
-    """Cards of this machine that CUDA_VISIBLE_DEVICES leaves (indices, UUIDs or MIG instances, each counts as one), or all of them."""
-    there = nvidia_cards()
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if there == 0 or visible is None:
-        return there
-    return len([device for device in visible.split(",") if device.strip() not in ("", *NO_CARDS)])
+    """Cards of this machine that CUDA leaves to this process."""
+    return len(visible_cards(nvidia_cards()))
 
 
 def check_told(objective: ObjectiveSettings, kind: str) -> None:

@@ -10,6 +10,7 @@ import click
 
 from tune_gpu.config import ExperimentConfig
 from tune_gpu.config_loader import DEFAULT_SPACE, device_setting, load_config
+from tune_gpu.devices import cards_here
 from tune_gpu.errors import UserError
 from tune_gpu.plan_view import ROWS, cards_table, print_plan
 from tune_gpu.preflight.calibration import CalibrationStore
@@ -73,9 +74,7 @@ def plan_device(space: str, overrides: list[str], gpu: str | None, total_mib: fl
 
 def this_device(setting: str) -> DeviceMemory:
     """This machine's, by the setting `device` (`auto`: a card if there is one). Raises UserError for `cuda` without a card."""
-    from tune_gpu.telemetry.probe import nvidia_cards
-
-    if setting == "cuda" or (setting == "auto" and nvidia_cards() > 0):
+    if setting == "cuda" or (setting == "auto" and cards_here() > 0):
         return this_card()
     return this_node()
 

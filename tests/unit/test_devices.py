@@ -10,6 +10,7 @@ from tests.unit.telemetry.fake_nvml import MIG, UUID, FakeNvml, Frame
 from tune_gpu import devices, launch
 from tune_gpu.config_loader import load_config
 from tune_gpu.errors import UserError
+from tune_gpu.plan import this_device
 
 
 def test_an_objective_that_weighs_what_the_card_does_not_tell_is_refused_before_the_run_and_not_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,3 +30,18 @@ def test_an_objective_that_weighs_what_the_card_does_not_tell_is_refused_before_
     nvml.divided.add(UUID)
     with pytest.raises(UserError, match=r"device=cuda: .*divided by MIG"):
         devices.check_told(objective, "cuda")
+
+
+@pytest.mark.parametrize(
+    ("visible", "cards"),
+    [(None, 2), ("0,1", 2), ("0, 1", 2), ("1", 1), ("", 0), ("-1", 0), ("NoDevFiles", 0), ("0,-1,1", 1), ("-1,0", 0), ("0,2,1", 1), ("0,,1", 1), (MIG, 1),
+     (f"{UUID},1", 2)],
+)  # fmt: skip
+def test_the_cards_are_those_that_stand_before_the_first_that_is_none(monkeypatch: pytest.MonkeyPatch, visible: str | None, cards: int) -> None:
+    """CUDA C++ Programming Guide: "If one of the indices is invalid, only the devices whose index precedes the invalid index are visible"."""
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml([Frame()]))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert devices.cards_here() == cards
+    assert this_device("auto").kind == ("cuda" if cards else "cpu"), "what is planned for is what is measured on"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -82,6 +83,19 @@ def nvidia_cards() -> int:
         return int(pynvml.nvmlDeviceGetCount())
     finally:
         pynvml.nvmlShutdown()
+
+
+def visible_cards(n_there: int) -> list[str]:
+    """The cards that CUDA_VISIBLE_DEVICES leaves of so many (indices, UUIDs or MIG instances, as they stand there), or all of them. CUDA sees none
+    from the first index on that is no card (CUDA C++ Programming Guide, "CUDA_VISIBLE_DEVICES")."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None or not n_there:
+        return [str(number) for number in range(n_there)]
+
+    def is_card(name: str) -> bool:
+        return name not in ("", *NO_CARDS) and (not name.lstrip("-").isdigit() or 0 <= int(name) < n_there)
+
+    return list(itertools.takewhile(is_card, (name.strip() for name in visible.split(","))))
 
 
 def visible_card() -> str:
