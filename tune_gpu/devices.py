@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import metadata
 
-from tune_gpu.config import ObjectiveSettings
+from tune_gpu.config import ExperimentConfig, ObjectiveSettings
 from tune_gpu.errors import UserError
 from tune_gpu.measurement import ServiceError
+from tune_gpu.resources import fewest_cards
 from tune_gpu.telemetry.probe import nvidia_cards, open_probe, visible_cards
 
 
@@ -65,6 +66,29 @@ def check_told(objective: ObjectiveSettings, kind: str) -> None:
     if not told:
         raise UserError(f"objective.weights.efficiency={objective.weights['efficiency']:g}: {probe.info.name} does not tell its utilisation (no MIG instance "
                         "does); allowed here is 0")
+
+
+def check_alike(config: ExperimentConfig, kind: str) -> None:
+    """Raises UserError where Ray may give one candidate another kind of card than the next: their numbers could not be compared, and what the first
+    card has no room for would be refused on all. An engine that spans all cards is on the same ones each time."""
+    names = visible_cards(nvidia_cards()) if kind == "cuda" else []
+    if len(names) < 2 or fewest_cards(config) >= len(names):
+        return
+    alike: dict[tuple[str, float], list[str]] = {}
+    for name in names:
+        try:
+            probe = open_probe(kind, name)
+        except ServiceError as error:
+            raise UserError(f"device=cuda: {error}") from error
+        card, mib = probe.info.name, probe.info.total_mib
+        probe.close()
+        # Of one name there may be two sizes; some pages that the driver has retired make no other card.
+        same = next((other for other in alike if other[0] == card and abs(other[1] / mib - 1) < 0.03), (card, mib))
+        alike.setdefault(same, []).append(name)
+    if len(alike) > 1:
+        kinds = "; ".join(f"{','.join(named)}: {card} of {mib:.0f} MiB" for (card, mib), named in alike.items())
+        raise UserError(f"device=cuda: the cards are not alike ({kinds}), and candidates that are measured on different ones cannot be compared; allowed in "
+                        f"CUDA_VISIBLE_DEVICES are cards of one kind: {' or '.join(','.join(named) for named in alike.values())}")
 
 
 def _installed(distribution: str) -> bool:

@@ -16,7 +16,7 @@ from tune_gpu import sharing
 from tune_gpu.artifacts import RunFolder
 from tune_gpu.config import ExperimentConfig, RaySettings
 from tune_gpu.config_loader import DEFAULT_SPACE, as_yaml, check_config, device_setting, load_config, raw_setting
-from tune_gpu.devices import DeviceChoice, check_installed, check_told, choose_device
+from tune_gpu.devices import DeviceChoice, check_alike, check_installed, check_told, choose_device
 from tune_gpu.errors import UserError
 from tune_gpu.imports import uncollected
 from tune_gpu.interrupt import terminated_as_interrupt
@@ -164,6 +164,7 @@ def _new(space: str, overrides: list[str]) -> tuple[ExperimentConfig, DeviceChoi
     sharing.check(config, choice.kind)
     if config.ray.address is None:
         check_told(config.objective, choice.kind)
+        check_alike(config, choice.kind)
     run_id = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     return config, choice, RunFolder(config.run.artifacts_dir, config.name, run_id, Redactor(config))
 
@@ -187,6 +188,8 @@ def _resumed(space: str | None, overrides: list[str], run_id: str) -> tuple[Expe
     check_config(config)
     check_resources(config, choice.kind)
     sharing.check(config, choice.kind)
+    if config.ray.address is None:
+        check_alike(config, choice.kind)
     return config, choice, folder
 
 

@@ -49,6 +49,11 @@ def cards_of(config: ExperimentConfig, params: Mapping[str, Any]) -> int:
     return math.prod(_parallel_sizes(config, params).values())
 
 
+def fewest_cards(config: ExperimentConfig) -> int:
+    """Of any candidate's engine."""
+    return min(cards_of(config, params) for params in _divisions(config))
+
+
 def _parallel_sizes(config: ExperimentConfig, params: Mapping[str, Any]) -> dict[str, int]:
     vllm = deployment(config, params).vllm
     extra = {name.replace("-", "_"): value for name, value in vllm.extra_args.items()}
@@ -105,7 +110,7 @@ def concurrency(config: ExperimentConfig, kind: str, n_cards: int) -> Concurrenc
     if kind != "cuda":
         trials = ray.max_concurrent_trials or 1
         return Concurrency(trials, "one trial at a time" if trials == 1 else f"{trials} trials at once, which disturb each other if they share cores")
-    smallest = min(cards_of(config, params) for params in _divisions(config))
+    smallest = fewest_cards(config)
     most = n_cards // smallest * ray.trials_per_card
     trials = max(1, min(most, ray.max_concurrent_trials or most))
     cards = f"{n_cards} card{'s' if n_cards != 1 else ''}"

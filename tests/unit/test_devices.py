@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.unit.telemetry.fake_nvml import MIG, UUID, FakeNvml, Frame
+from tests.unit.telemetry.fake_nvml import MIG, OTHER, UUID, FakeNvml, Frame
 from tune_gpu import devices, launch
 from tune_gpu.config_loader import load_config
 from tune_gpu.errors import UserError
@@ -45,3 +45,18 @@ def test_the_cards_are_those_that_stand_before_the_first_that_is_none(monkeypatc
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert devices.cards_here() == cards
     assert this_device("auto").kind == ("cuda" if cards else "cpu"), "what is planned for is what is measured on"
+
+
+def test_cards_that_are_not_alike_are_refused_where_one_candidate_could_get_another_than_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = FakeNvml([Frame()])
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    one, two = (load_config("spica_gpu_allocation", [f"services.vllm.tensor_parallel_size={size}"], "cuda") for size in (1, 2))
+    devices.check_alike(one, "cuda")
+    monkeypatch.setattr(nvml, "nvmlDeviceGetName", lambda handle: {UUID: "NVIDIA GeForce RTX 3060", OTHER: "NVIDIA GeForce RTX 4090"}[handle])
+    with pytest.raises(UserError, match=r"not alike \(0: NVIDIA GeForce RTX 3060 of 12288 MiB; 1: NVIDIA GeForce RTX 4090 .* are cards of one kind: 0 or 1"):
+        devices.check_alike(one, "cuda")
+    devices.check_alike(two, "cuda")
+    devices.check_alike(one, "cpu")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    devices.check_alike(one, "cuda")
