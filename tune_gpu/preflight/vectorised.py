@@ -21,7 +21,7 @@ from tune_gpu.values import plain
 NUMERIC = ("gpu_memory_utilization", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size")
 """Flags that may be arrays; every other flag that matters splits the space into groups."""
 _GROUPING = ("vllm.model", "vllm.dtype", "vllm.kv_cache_dtype", "vllm.quantization", "vllm.tensor_parallel_size", "vllm.enforce_eager",
-             "vllm.enable_chunked_prefill", "whisper.model", "whisper.compute_type", "whisper.beam_size", "whisper.num_workers")
+             "vllm.enable_chunked_prefill", "whisper.model", "whisper.compute_type", "whisper.beam_size", "whisper.num_workers", "whisper.batch_size")
 VERDICTS = (Verdict.FITS, Verdict.UNCERTAIN, Verdict.INFEASIBLE, Verdict.NOT_MODELLED)
 _CODE = {verdict: np.int8(code) for code, verdict in enumerate(VERDICTS)}
 

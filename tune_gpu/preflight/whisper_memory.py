@@ -7,6 +7,7 @@ Shapes are those of OpenAI's models. Per 30 s of audio the encoder makes 1500 fr
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from dataclasses import dataclass
@@ -51,12 +52,22 @@ def whisper_shape(model: str) -> WhisperShape | None:
     return None
 
 
-def whisper_mib(settings: WhisperSettings, device_kind: str, batch: int = 1) -> tuple[float, float]:
+def whisper_mib(settings: WhisperSettings, device_kind: str, batch: int | None = None) -> tuple[float, float]:
     """MiB while it transcribes, and their standard deviation.
+
+    Args:
+        settings: as it is loaded and asked.
+        device_kind: `cuda` or `cpu`.
+        batch: pieces of an utterance that are decoded together; null where that is not known. It is `settings.batch_size` at most, and one for an
+            utterance of less than 30 s: then two standard deviations reach from one to the other.
 
     Raises:
         UserError: a compute type that CTranslate2 does not have, a beam below 1, or a name that is no size, folder or hub name.
     """
+    if batch is None and settings.batch_size > 1:
+        (one, sigma), (all_of, _) = (whisper_mib(settings, device_kind, pieces) for pieces in (1, settings.batch_size))
+        return (one + all_of) / 2, math.hypot(sigma, (all_of - one) / 4)
+    batch = batch or 1
     kind = settings.compute_type
     if kind == "default":  # as the files are, 16 bits; float32 where those are not fast
         kind = "float16" if device_kind == "cuda" else "float32"

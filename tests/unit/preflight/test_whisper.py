@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
+from tests.unit.preflight.models import card, engine, llama_8b
 from tune_gpu.config import WhisperSettings
-from tune_gpu.preflight import UserError, whisper_mib
+from tune_gpu.preflight import UserError, Verdict, predict, whisper_mib
+from tune_gpu.preflight.vectorised import predict_many
 
 
 @pytest.mark.parametrize(("model", "kind", "device", "batch", "mib"), [
@@ -26,6 +29,23 @@ def test_larger_costs_more() -> None:
     narrow, wide = (whisper_mib(WhisperSettings(model="base", beam_size=beam), "cpu")[0] for beam in (1, 5))
     assert narrow < wide
     assert whisper_mib(WhisperSettings(model="base", compute_type="int8"), "cpu")[0] < whisper_mib(WhisperSettings(model="base", compute_type="float32"), "cpu")[0]
+
+
+def test_a_batch_is_doubted_by_what_it_may_hold() -> None:
+    """faster-whisper decodes up to `batch_size` pieces of 30 s together; a short utterance is one piece, whatever the setting."""
+    settings = WhisperSettings(model="large-v2", compute_type="float16", beam_size=5, batch_size=8)
+    value, sigma = whisper_mib(settings, "cuda")
+    one, eight = (whisper_mib(settings, "cuda", pieces)[0] for pieces in (1, 8))
+    assert one == whisper_mib(replace(settings, batch_size=1), "cuda")[0]
+    assert value - 2 * sigma < one < value < eight < value + 2 * sigma
+
+
+def test_a_batch_that_may_not_fit_is_not_said_to_fit_and_not_refused() -> None:
+    plain, batched = (WhisperSettings(model="large-v2", compute_type="float16", beam_size=5, batch_size=size) for size in (1, 8))
+    spare = engine(0.72, enforce_eager=True)
+    assert [predict(spare, one, card(), llama_8b()).verdict for one in (plain, batched)] == [Verdict.FITS, Verdict.UNCERTAIN]
+    many = predict_many(spare, plain, {"whisper.batch_size": [1, 8]}, card(), llama_8b())
+    assert [many.verdict_of(index) for index in (0, 1)] == [Verdict.FITS, Verdict.UNCERTAIN]
 
 
 def test_auto_is_the_fastest_type_that_the_device_has_and_that_is_8_bits() -> None:
