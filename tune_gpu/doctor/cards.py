@@ -39,6 +39,8 @@ class Driver:
     """The newest CUDA that it runs."""
     cards: tuple[Card, ...] = ()
     error: str = ""
+    pids: frozenset[int] = frozenset()
+    """Of the processes on its cards, as it counts them."""
 
 
 def read_driver(nvml: Any = None) -> Driver:
@@ -52,7 +54,9 @@ def read_driver(nvml: Any = None) -> Driver:
     try:
         cuda = int(nvml.nvmlSystemGetCudaDriverVersion())
         handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
-        return Driver(_text(nvml.nvmlSystemGetDriverVersion()), (cuda // 1000, cuda % 1000 // 10), tuple(_card(nvml, handle) for handle in handles))
+        cards = tuple(_card(nvml, handle) for handle in handles)
+        pids = frozenset(pid for handle in handles for pid in _pids(nvml, handle))
+        return Driver(_text(nvml.nvmlSystemGetDriverVersion()), (cuda // 1000, cuda % 1000 // 10), cards, pids=pids)
     except nvml.NVMLError as error:
         return Driver(error=str(error))
     finally:
@@ -71,6 +75,13 @@ def _card(nvml: Any, handle: Any) -> Card:
     mode = told(lambda: nvml.nvmlDeviceGetComputeMode(handle), 0)
     mig = told(lambda: nvml.nvmlDeviceGetMigMode(handle)[0], 0)
     return Card(name, total_mib, used_mib, mode in (1, 3), bool(mig))
+
+
+def _pids(nvml: Any, handle: Any) -> list[int]:
+    try:
+        return [int(process.pid) for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle)]
+    except nvml.NVMLError:  # WSL, or a card that MIG divides to a user of one instance
+        return []
 
 
 def _text(value: str | bytes) -> str:
@@ -112,6 +123,31 @@ def _check_card(index: int, card: Card) -> Iterator[Finding]:
         yield note(name, said, "others hold more than half of it: see nvidia-smi, and tune-gpu plan for what still fits")
     else:
         yield ok(name, said)
+
+
+_HOST_NAMESPACE = "pid:[4026531836]"
+"""The link /proc/self/ns/pid of the machine itself (the kernel's PROC_PID_INIT_INO)."""
+
+
+def check_process_ids(driver: Driver, namespace: str, here: Callable[[int], bool]) -> Iterator[Finding]:
+    """Whether the driver means the same processes as this program: by their ids it is proven that a service is on its card.
+
+    Older drivers know nothing of containers and give the host's ids; newer ones list what the container's own namespace has, in its ids.
+
+    Args:
+        driver: as read.
+        namespace: where /proc/self/ns/pid points.
+        here: whether there is a process of this id.
+    """
+    if not driver.cards or namespace == _HOST_NAMESPACE:
+        return
+    advice = "docker run --pid=host (Kubernetes: hostPID: true), or a newer driver on the host"
+    if strangers := sorted(pid for pid in driver.pids if not here(pid)):
+        yield fail("process ids", f"this is a container with process ids of its own, and the driver counts by the host's ({strangers[0]} is not here): every service "
+                   "would count as on the wrong device", advice)  # fmt: skip
+    else:
+        yield note("process ids", "this is a container with process ids of its own; a driver that counts by the host's would make every candidate wrong_device",
+                   f"if that happens: {advice}")  # fmt: skip
 
 
 def check_libraries(driver: Driver, torch_cuda: str | None, find: Callable[[str], str | None]) -> Iterator[Finding]:

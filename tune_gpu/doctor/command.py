@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import psutil
 from rich.console import Console
 
 from tune_gpu.config import RunSettings
-from tune_gpu.doctor.cards import check_driver, check_libraries, device_files, read_driver, torch_cuda
+from tune_gpu.doctor.cards import check_driver, check_libraries, check_process_ids, device_files, read_driver, torch_cuda
 from tune_gpu.doctor.findings import Finding, Level
 from tune_gpu.doctor.machine import GIB, check_folders, check_limits, check_memory, check_ports, check_programs
 from tune_gpu.errors import UserError
@@ -51,6 +52,7 @@ def examine(artifacts: Path) -> Iterator[Finding]:
     """Every check of this machine."""
     driver = read_driver()
     yield from check_driver(driver, device_files())
+    yield from check_process_ids(driver, os.readlink("/proc/self/ns/pid"), psutil.pid_exists)
     yield from check_libraries(driver, torch_cuda(), find_library)
     yield from check_programs(bool(driver.cards))
     yield from check_ports(RunSettings().port_range)

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from tests.unit.telemetry.fake_nvml import MIB, FakeNvml, Frame
+from tests.unit.telemetry.fake_nvml import MIB, OTHER, FakeNvml, Frame
 from tune_gpu.cli import main
-from tune_gpu.doctor.cards import Card, Driver, check_driver, check_libraries, read_driver
+from tune_gpu.doctor.cards import Card, Driver, check_driver, check_libraries, check_process_ids, read_driver
 from tune_gpu.doctor.findings import Finding, Level, fail
 from tune_gpu.doctor.machine import _vllm, check_folders, check_limits, check_memory, check_ports
 
@@ -88,6 +88,24 @@ def test_a_card_that_only_one_process_may_use_fails_and_a_full_one_is_noted() ->
 def test_a_device_file_that_may_not_be_opened_fails(tmp_path: Path) -> None:
     found = by_name(check_driver(DRIVER, [tmp_path / "nvidia0"]))  # not there: access(2) says no, as for a file of another's
     assert found["permissions"].level is Level.FAIL
+
+
+@pytest.mark.parametrize(
+    ("namespace", "pids", "level"),
+    [
+        ("pid:[4026531836]", {28290}, None),  # the machine itself
+        ("pid:[4026532781]", {28290}, Level.FAIL),  # the host's ids: 28290 is nobody here
+        ("pid:[4026532781]", {41}, Level.NOTE),
+        ("pid:[4026532781]", set(), Level.NOTE),
+    ],
+)
+def test_a_container_whose_driver_counts_by_the_hosts_process_ids_is_told_beforehand(namespace: str, pids: set[int], level: Level | None) -> None:
+    nvml = Nvml([Frame(dict.fromkeys(pids, 100.0))])
+    nvml.silent_on = {OTHER: nvml.NVMLError_NoPermission}
+    found = list(check_process_ids(read_driver(nvml), namespace, lambda pid: pid == 41))
+    assert [finding.level for finding in found] == ([] if level is None else [level])
+    assert all("--pid=host" in finding.advice for finding in found)
+    assert list(check_process_ids(Driver(error="no driver"), namespace, lambda _pid: False)) == []
 
 
 @pytest.mark.parametrize(
