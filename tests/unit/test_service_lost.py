@@ -69,6 +69,11 @@ def test_an_engine_that_dies_in_the_middle_of_its_metrics_tells_no_cache_use(ans
     assert answered_with(content).kv_cache_pct() is None
 
 
+def test_of_data_parallel_engines_the_fullest_cache_counts(answered_with: Callable[[bytes], VllmServer]) -> None:
+    lines = "".join(f'vllm:kv_cache_usage_perc{{engine="{engine}",model_name="m"}} {use}\n' for engine, use in enumerate((0.25, 0.75)))
+    assert answered_with(f"HTTP/1.1 200 OK\r\nContent-Length: {len(lines)}\r\n\r\n{lines}".encode()).kv_cache_pct() == 75.0
+
+
 def test_what_speaks_no_http_on_the_port_is_the_wrong_server(answered_with: Callable[[bytes], VllmServer], monkeypatch: pytest.MonkeyPatch) -> None:
     server = answered_with(NO_HTTP)
     monkeypatch.setattr(server, "_launched", StillRunning())

@@ -10,6 +10,7 @@ from tune_gpu.preflight.account import keep_account
 from tune_gpu.preflight.architecture import ModelArchitecture
 from tune_gpu.preflight.arithmetic import MIB
 from tune_gpu.preflight.calibration import Calibration
+from tune_gpu.preflight.parts import engines
 from tune_gpu.preflight.values import DeviceMemory
 
 _PATTERNS = {
@@ -57,7 +58,8 @@ def learn_from_start(
 
     The number of blocks tells the cache to within one block, which is finer than the log's two decimals; the bytes of a block are the
     arithmetic's unless the log contradicts them by more than its rounding. The total is the log's where it differs from the device's
-    reading (a virtual machine's memory grows), else the reading.
+    reading (a virtual machine's memory grows), else the reading. Of data parallel engines the log's first line is one's, and the number of
+    blocks all of theirs together (vLLM, `v1/engine/core_client.py`).
     """
     said = read_start_log(log)
     total_mib = device.total_mib
@@ -67,6 +69,7 @@ def learn_from_start(
     account = keep_account(settings, seen, model, version=vllm_version)
     token_bytes = account.layout.bytes_per_token
     kv_mib = said.kv_mib
+    num_gpu_blocks = (num_gpu_blocks or 0) // engines(settings.extra_args)
     if num_gpu_blocks and block_size:
         from_blocks = (num_gpu_blocks + 0.5) * block_size * token_bytes / MIB
         rounding = 6.0 + 0.5 * block_size * token_bytes / MIB

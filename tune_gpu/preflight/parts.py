@@ -211,6 +211,12 @@ class KvLayout:
         return self.full_groups + self.sliding_groups
 
 
+def engines(extra: Mapping[str, Any]) -> int:
+    """How many data parallel engines a server has, each with a cache of its own; 1 for what is no number, which vLLM refuses."""
+    given = [value for name, value in extra.items() if str(name).replace("-", "_") == "data_parallel_size"]
+    return int(given[-1]) if given and str(given[-1]).isdecimal() and int(given[-1]) > 0 else 1
+
+
 def flag_refusal(extra: Mapping[str, Any], env: Mapping[str, str], experts: bool = False) -> str | None:
     """Flags and variables whose effect on memory is not modelled.
 
@@ -218,7 +224,7 @@ def flag_refusal(extra: Mapping[str, Any], env: Mapping[str, str], experts: bool
     divided between all of them (`FusedMoEParallelConfig.make`).
     """
     flags = {str(name).replace("-", "_"): value for name, value in extra.items()}
-    if experts and flags.get("data_parallel_size") not in (None, 1, "1"):
+    if experts and engines(extra) > 1:
         return f"data_parallel_size={flags['data_parallel_size']}: its division of the experts is not modelled"
     for name in ("pipeline_parallel_size", "decode_context_parallel_size", "prefill_context_parallel_size"):
         if flags.get(name) not in (None, 1, "1"):

@@ -218,10 +218,10 @@ class VllmServer:
         return read_engine_info(said["/metrics"], said["/version"], start_s=start_s, max_model_len=self.settings.max_model_len)
 
     def kv_cache_pct(self) -> float | None:
-        """How full its KV cache is now, in per cent; null where it does not answer at once."""
+        """How full its KV cache is now, in per cent (of data parallel engines the fullest); null where it does not answer at once."""
         with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
-            if found := _KV_CACHE_USE.search(self._get("/metrics", timeout_s=0.5)):
-                return round(100.0 * float(found[1]), 2)
+            if found := _KV_CACHE_USE.findall(self._get("/metrics", timeout_s=0.5)):
+                return round(100.0 * max(map(float, found)), 2)
         return None
 
     def failure(self) -> Failure | None:

@@ -52,6 +52,15 @@ def test_a_logged_start_is_predicted_back_exactly() -> None:
     assert more.uncertainty_mib < 0.1 * predict(settings, None, device, MODEL, version="0.15.1").uncertainty_mib
 
 
+def test_two_data_parallel_engines_teach_what_one_of_them_teaches() -> None:
+    """vLLM 0.32, `core_client.py`: "Sum num_gpu_blocks from all engines in DP case"."""
+    settings, device = engine(0.9, max_model_len=131072, enforce_eager=True), card(39.39, name="A100 40GB")
+    alone = learn_from_start(settings, device, MODEL, V1_LOG, num_gpu_blocks=9871, block_size=16, vllm_version="0.15.1")
+    both = learn_from_start(replace(settings, extra_args={"data-parallel-size": 2}), device, MODEL, f"{V1_LOG}\n{V1_LOG}", num_gpu_blocks=2 * 9871, block_size=16,
+                            vllm_version="0.15.1")
+    assert both == alone
+
+
 @given(share=st.floats(0.5, 0.97), measured=st.floats(0.6, 0.95))
 def test_every_other_share_is_the_measurement_plus_arithmetic(share: float, measured: float) -> None:
     """An engine whose overhead is nothing like the model's: after one start its KV cache is known to a block."""
