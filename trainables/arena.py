@@ -142,6 +142,7 @@ def arena(config: ExperimentConfig, device: str, resources: Mapping[str, float])
         resources: what it asks Ray for, as Ray names them (`CPU`, `GPU`).
     """
     named = {name: amount for name, amount in resources.items() if name not in ("CPU", "GPU")}
+    _check_room(resources)
     options = {"num_cpus": resources.get("CPU", 1.0), "num_gpus": resources.get("GPU", 0.0), "resources": named or None}
     actor: Any = ray.remote(Arena).options(**options).remote(asdict(config), device)
     host, pid = "", 0
@@ -159,6 +160,14 @@ def arena(config: ExperimentConfig, device: str, resources: Mapping[str, float])
         # A call that is under way cannot be interrupted; the services' guards end them when the actor has gone.
         ray.kill(actor)
         psutil.wait_procs(tree, timeout=_GONE_WITHIN_S)
+
+
+def _check_room(resources: Mapping[str, float]) -> None:
+    """Raises ArenaLost if no node has all of it: Ray would wait for one, and say nothing. A winner may have been found on a larger machine."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not any(all(node.get(name, 0.0) >= amount for name, amount in resources.items()) for node in nodes):
+        wanted = ", ".join(f"{name} {amount:g}" for name, amount in resources.items() if amount)
+        raise ArenaLost(f"no place to measure in: no node has all that it takes ({wanted})")
 
 
 def _processes(pids: list[int]) -> list[psutil.Process]:
