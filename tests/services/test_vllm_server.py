@@ -57,6 +57,12 @@ def test_a_share_too_small_for_the_cache(host: EngineHost) -> None:
     assert not failure.retryable
 
 
+def test_an_engine_that_cannot_load_the_model_says_why(host: EngineHost) -> None:
+    failure = failure_of(server(host, load_format="safetensors")).failure
+    assert failure.kind is FailureKind.STARTUP_CRASH
+    assert "Cannot find any model weights" in failure.evidence, "not that the cause stands above"
+
+
 def test_a_share_above_what_is_free(host: EngineHost) -> None:
     failure = failure_of(server(host, gpu_memory_utilization=1.0)).failure
     assert failure.kind is FailureKind.STARTUP_OOM
