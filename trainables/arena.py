@@ -20,8 +20,10 @@ from tune_gpu.compare.observe import block_of
 from tune_gpu.compare.samples import Block
 from tune_gpu.config import ExperimentConfig
 from tune_gpu.measurement import Failure, FailureKind, Measurement, Phase, ServiceError
+from tune_gpu.resources import most_cards
 from tune_gpu.services import guard
 from tune_gpu.telemetry.neighbours import neighbours_on
+from tune_gpu.telemetry.several import open_device
 from tune_gpu.workload.window import WindowResult
 
 _GONE_WITHIN_S = 30.0
@@ -33,7 +35,7 @@ class Arena:
     def __init__(self, experiment: dict[str, Any], device: str) -> None:
         merged = OmegaConf.merge(OmegaConf.structured(ExperimentConfig), experiment)
         config: ExperimentConfig = OmegaConf.to_object(merged)  # type: ignore[assignment]
-        self._config, self._evaluator = config, Evaluator(config, device)
+        self._config, self._device, self._evaluator = config, device, Evaluator(config, device)
 
     def where(self) -> tuple[str, int]:
         """Host and process id."""
@@ -41,8 +43,11 @@ class Arena:
 
     def device(self) -> tuple[dict[str, Any], float]:
         """The device it was given, and what others use of it (MiB), before anything is deployed."""
-        probe = self._evaluator.probe
-        return probe.info.as_dict(), neighbours_on(probe).mib
+        probe = open_device(self._device, most_cards(self._config))
+        try:
+            return probe.info.as_dict(), neighbours_on(probe).mib
+        finally:
+            probe.close()
 
     def block(self, arm: str, number: int, params: Mapping[str, Any], first_window: int) -> dict[str, Any]:
         """One deployment with its windows; a failure is a result."""

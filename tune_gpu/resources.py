@@ -54,6 +54,11 @@ def fewest_cards(config: ExperimentConfig) -> int:
     return min(cards_of(config, params) for params in _divisions(config))
 
 
+def most_cards(config: ExperimentConfig) -> int:
+    """Of any candidate's engine."""
+    return max(cards_of(config, params) for params in _divisions(config))
+
+
 def _parallel_sizes(config: ExperimentConfig, params: Mapping[str, Any]) -> dict[str, int]:
     vllm = deployment(config, params).vllm
     extra = {name.replace("-", "_"): value for name, value in vllm.extra_args.items()}
@@ -88,7 +93,7 @@ def arena_resources(config: ExperimentConfig, kind: str) -> dict[str, float]:
     """Of an actor that measures several candidates in turn, its services being its own processes: all that the greediest needs."""
     if kind != "cuda":
         return {"CPU": config.ray.cpus_per_trial}
-    cards = max(cards_of(config, params) for params in _divisions(config))
+    cards = most_cards(config)
     return {"CPU": config.ray.cpus_per_trial + 2 * config.ray.cpus_per_service, "GPU": float(cards)}
 
 
@@ -135,7 +140,7 @@ def check_resources(config: ExperimentConfig, kind: str) -> None:
         raise UserError("ray.runtime_env.env_vars.CUDA_VISIBLE_DEVICES: Ray assigns the cards, and this would override it for every trial")
     if kind != "cuda":
         return
-    most = max(cards_of(config, params) for params in _divisions(config))
+    most = most_cards(config)
     if ray.trials_per_card > 1 and most > 1:
         raise UserError(f"ray.trials_per_card={ray.trials_per_card}: an engine on {most} cards shares them with no other trial; allowed is 1")
     for params in _corners(config):
@@ -185,12 +190,14 @@ def _corners(config: ExperimentConfig) -> list[dict[str, Any]]:
 
 def _divisions(config: ExperimentConfig) -> list[dict[str, Any]]:
     """Every combination of the parameters that decide on how many cards an engine is: its sizes multiply, and two may vary at once."""
-    space = SearchSpace.from_specs(config.parameters)
     flags = {"vllm.tensor_parallel_size", *(f"vllm.extra_args.{name}" for name in _MULTIPLIES)}
     deciding = {name for name, spec in config.parameters.items() if spec.target.replace("-", "_") in flags}
     while parents := {parent for name in deciding for parent in config.parameters[name].when} - deciding:
         deciding |= parents
     found: list[dict[str, Any]] = [{}]
+    if not deciding:
+        return found
+    space = SearchSpace.from_specs(config.parameters)
     for name, parameter in space.parameters.items():
         if name in deciding:
             asked = [value for spec in config.parameters.values() for value in spec.when.get(name, [])]  # of a range more than its ends may matter

@@ -30,6 +30,7 @@ from tune_gpu.promote.installed import Installation
 from tune_gpu.promote.render import services_of
 from tune_gpu.promote.watch import Expected, Watcher
 from tune_gpu.redaction import Redactor, restore_secrets
+from tune_gpu.resources import most_cards
 from tune_gpu.terminal import Finite, console_of
 from tune_gpu.workload.audio import load_utterances
 
@@ -112,7 +113,7 @@ def _promote(console: Console, run_id: str, overrides: list[str], out: str | Non
     run_id = run.folder.run_id  # asked for by the path of its folder, the promotion would be written there
     folder = _asked_for(out) if out else run.folder.root / "promotions" / run.folder.experiment / run_id
     say = _sayer(console)
-    device = target_device(settings, target)
+    device = target_device(settings, target, most_cards(run.config))
     evidence = evidence_of(run)
     found = [*_conditions(run, evidence, device), *sharing(deployment(run.config, run.winner))]
     services = services_of(run.config, run.winner, device.kind)

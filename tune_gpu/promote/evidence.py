@@ -13,7 +13,8 @@ from tune_gpu.promote.gate import Evidence, TargetDevice
 from tune_gpu.promote.target import Target
 from tune_gpu.report.reading import is_of_winner
 from tune_gpu.telemetry.neighbours import neighbours_on
-from tune_gpu.telemetry.probe import nvidia_cards, open_probe
+from tune_gpu.telemetry.probe import nvidia_cards
+from tune_gpu.telemetry.several import open_device
 
 
 def evidence_of(run: FinishedRun) -> Evidence:
@@ -29,14 +30,14 @@ def evidence_of(run: FinishedRun) -> Evidence:
     return Evidence(run.winner, speaks, run.lines, run.device)
 
 
-def target_device(settings: PromoteSettings, target: Target) -> TargetDevice:
-    """The target's device as it is seen from here. Raises UserError for a kind that is none."""
+def target_device(settings: PromoteSettings, target: Target, n_cards: int = 1) -> TargetDevice:
+    """The target's device as it is seen from here: so many cards, as many as the comparison had. Raises UserError for a kind that is none."""
     if settings.device not in ("auto", "cpu", "cuda"):
         raise UserError(f"promote.device={settings.device}: allowed are auto, cpu, cuda")
     kind = choose_device("auto").kind if settings.device == "auto" else settings.device
     if kind == "cuda" and not nvidia_cards():
         return TargetDevice(kind, None, settings.neighbours_mib)
-    probe = open_probe(kind)
+    probe = open_device(kind, n_cards)
     try:
         ours = [pid for unit in (settings.vllm.unit, settings.whisper.unit) for pid in target.pids(unit)]
         others = neighbours_on(probe, ours).mib

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from tune_gpu.telemetry.probe import DeviceInfo, Probe, Reading
+from tune_gpu.telemetry.probe import DeviceInfo, Probe, Reading, nvidia_cards, open_probe, visible_cards
 from tune_gpu.telemetry.verdicts import BUSY_PCT
 
 
@@ -13,7 +13,7 @@ class SeveralCards:
     lowest of those that have work.
 
     Args:
-        cards: at least one; whoever opened them closes them.
+        cards: at least one.
     """
 
     def __init__(self, cards: Sequence[Probe]) -> None:
@@ -50,7 +50,14 @@ class SeveralCards:
         return self._cards[0].oom_events()
 
     def close(self) -> None:
-        """They belong to who opened them."""
+        for card in self._cards:
+            card.close()
+
+
+def open_device(kind: str, n_cards: int = 1) -> Probe:
+    """What an engine on so many cards gets here: the first that CUDA leaves to this process (fewer where there are no more), or the CPU."""
+    names = visible_cards(nvidia_cards())[:n_cards] if kind == "cuda" else []
+    return open_probe(kind) if len(names) < 2 else SeveralCards([open_probe(kind, name) for name in names])
 
 
 def _all(readings: Sequence[Reading], told: Callable[[Reading], float | None], of: Callable[[list[float]], float]) -> float | None:
