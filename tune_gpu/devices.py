@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import metadata
 
-from tune_gpu.config import ExperimentConfig, ObjectiveSettings
+from tune_gpu.config import ExperimentConfig, ObjectiveSettings, RaySettings
 from tune_gpu.errors import UserError
 from tune_gpu.measurement import ServiceError
 from tune_gpu.resources import fewest_cards
@@ -49,6 +49,23 @@ def choose_device(requested: str, *, cluster_gpus: int | None = None) -> DeviceC
 def cards_here() -> int:
     """Cards of this machine that CUDA leaves to this process."""
     return len(visible_cards(nvidia_cards()))
+
+
+def device_of(config: ExperimentConfig) -> DeviceChoice:
+    """That of a run which there is: its own kind, on the cluster that it joins or else on this machine. Raises UserError where it is not there."""
+    return choose_device(config.device, cluster_gpus=cards_of_cluster(config.ray) if config.device == "cuda" else None)
+
+
+def cards_of_cluster(settings: RaySettings) -> int | None:
+    """Null for this machine alone."""
+    if settings.address is None:
+        return None
+    import ray
+
+    from tune_gpu.ray_session import local_or_joined_ray
+
+    with local_or_joined_ray(settings):
+        return int(ray.cluster_resources().get("GPU", 0))
 
 
 def check_told(objective: ObjectiveSettings, kind: str) -> None:

@@ -16,7 +16,7 @@ from tune_gpu import sharing
 from tune_gpu.artifacts import RunFolder
 from tune_gpu.config import ExperimentConfig, RaySettings
 from tune_gpu.config_loader import DEFAULT_SPACE, as_yaml, check_config, device_setting, load_config, raw_setting
-from tune_gpu.devices import DeviceChoice, check_alike, check_installed, check_told, choose_device
+from tune_gpu.devices import DeviceChoice, cards_of_cluster, check_alike, check_installed, check_told, choose_device, device_of
 from tune_gpu.errors import UserError
 from tune_gpu.imports import uncollected
 from tune_gpu.interrupt import terminated_as_interrupt
@@ -183,8 +183,7 @@ def _resumed(space: str | None, overrides: list[str], run_id: str) -> tuple[Expe
     config = load_config(str(folder.path / "config.yaml"), overrides, None)
     restore_secrets(config)
     folder.redactor = Redactor(config)
-    choice = choose_device(config.device, cluster_gpus=_cards_of_cluster(config.ray) if config.device == "cuda" else None)
-    choice = replace(choice, why=f"measuring on {choice.kind}, as this run has so far")  # nobody need have asked for it
+    choice = replace(device_of(config), why=f"measuring on {config.device}, as this run has so far")  # nobody need have asked for it
     check_config(config)
     check_resources(config, choice.kind)
     sharing.check(config, choice.kind)
@@ -198,19 +197,7 @@ def _cluster_gpus(space: str, overrides: list[str]) -> int | None:
     address = raw_setting(space, overrides, "ray.address")
     if address is None or raw_setting(space, overrides, "device") == "cpu":
         return None
-    return _cards_of_cluster(RaySettings(address=str(address)))
-
-
-def _cards_of_cluster(settings: RaySettings) -> int | None:
-    """Null for this machine alone."""
-    if settings.address is None:
-        return None
-    import ray
-
-    from tune_gpu.ray_session import local_or_joined_ray
-
-    with local_or_joined_ray(settings):
-        return int(ray.cluster_resources().get("GPU", 0))
+    return cards_of_cluster(RaySettings(address=str(address)))
 
 
 def _conclude(console: Console, summary: dict[str, Any], folder: RunFolder, config: ExperimentConfig) -> int:

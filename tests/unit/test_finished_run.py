@@ -110,6 +110,24 @@ def test_a_comparison_that_cannot_be_kept_is_one_line(finished: Path, monkeypatc
     assert (result.exit_code, result.output) == (2, "error: [Errno 28] No space left on device: 'comparison.jsonl'\n")
 
 
+def test_a_clusters_run_is_compared_from_a_machine_without_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cards and services are the cluster's: neither is asked of the machine where the command runs."""
+    asked: list[str] = []
+
+    def measured(_question: object, kind: str, _say: object) -> None:
+        asked.append(kind)
+        raise UserError("measured")
+
+    made_run(tmp_path, overrides=[*(setting for setting in QUICK if setting != "device=cpu"), "device=cuda", "ray.address=there:6379"])
+    monkeypatch.setattr("tune_gpu.devices.cards_of_cluster", lambda settings: 4 if settings.address == "there:6379" else None)
+    monkeypatch.setattr("tune_gpu.devices.nvidia_cards", lambda: 0)
+    monkeypatch.setattr("tune_gpu.devices._installed", lambda _distribution: False)
+    monkeypatch.setattr("tune_gpu.compare.command._measure", measured)
+    result = CliRunner().invoke(main, ["compare", RUN_ID, f"run.artifacts_dir={tmp_path}"])
+    assert (result.exit_code, asked) == (2, ["cuda"]), result.output
+    assert "measuring on 4 NVIDIA GPUs" in result.output
+
+
 def test_a_comparison_takes_the_runs_secrets_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made_run(tmp_path, overrides=[*QUICK, "services.vllm.env.HF_TOKEN=<redacted>"])
     monkeypatch.delenv("HF_TOKEN", raising=False)

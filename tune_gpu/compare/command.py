@@ -20,7 +20,7 @@ from tune_gpu.compare.store import BlockStore
 from tune_gpu.compare.telling import BlockTeller, describe_arms, table_of
 from tune_gpu.compare.verdict import Finding
 from tune_gpu.config_loader import check_config
-from tune_gpu.devices import check_installed, choose_device
+from tune_gpu.devices import check_installed, device_of
 from tune_gpu.errors import UserError
 from tune_gpu.finished_run import FinishedRun, read_finished_run
 from tune_gpu.imports import uncollected
@@ -122,8 +122,9 @@ def _question(
 
 
 def _compare(console: Console, question: Question, quiet: bool) -> dict[str, Any]:
-    choice = choose_device(question.run.config.device)
-    check_installed(choice.kind)
+    choice = device_of(question.run.config)
+    if question.run.config.ray.address is None:  # on a cluster the services run elsewhere
+        check_installed(choice.kind)
     say = (lambda _line: None) if quiet else (lambda line: console.print(line, highlight=False, soft_wrap=True))
     config, folder, rules = question.run.config, question.run.folder, question.rules
     say(f"{config.name}, run {folder.run_id}: {choice.why}")
