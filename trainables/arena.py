@@ -134,7 +134,7 @@ class RemoteArena:
             self.busy = False
             return answer
         except RayError as error:
-            raise ArenaLost(f"the process that measures has gone: {str(error).splitlines()[0]}") from error
+            raise ArenaLost(_said(error)) from error
 
 
 @contextlib.contextmanager
@@ -147,7 +147,6 @@ def arena(config: ExperimentConfig, device: str, resources: Mapping[str, float])
         resources: what it asks Ray for, as Ray names them (`CPU`, `GPU`).
     """
     named = {name: amount for name, amount in resources.items() if name not in ("CPU", "GPU")}
-    _check_room(resources)
     options = {"num_cpus": resources.get("CPU", 1.0), "num_gpus": resources.get("GPU", 0.0), "resources": named or None}
     actor: Any = ray.remote(Arena).options(**options).remote(asdict(config), device)
     host, pid = "", 0
@@ -155,7 +154,7 @@ def arena(config: ExperimentConfig, device: str, resources: Mapping[str, float])
         try:
             host, pid = ray.get(actor.where.remote())
         except RayError as error:
-            raise ArenaLost(f"no place to measure in: {str(error).splitlines()[0]}") from error
+            raise ArenaLost(_said(error)) from error
         remote = RemoteArena(actor)
         yield remote
         remote.close()
@@ -167,12 +166,10 @@ def arena(config: ExperimentConfig, device: str, resources: Mapping[str, float])
         psutil.wait_procs(tree, timeout=_GONE_WITHIN_S)
 
 
-def _check_room(resources: Mapping[str, float]) -> None:
-    """Raises ArenaLost if no node has all of it: Ray would wait for one, and say nothing. A winner may have been found on a larger machine."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if not any(all(node.get(name, 0.0) >= amount for name, amount in resources.items()) for node in nodes):
-        wanted = ", ".join(f"{name} {amount:g}" for name, amount in resources.items() if amount)
-        raise ArenaLost(f"no place to measure in: no node has all that it takes ({wanted})")
+def _said(error: RayError) -> str:
+    """What went wrong, in one line: of what was raised over there Ray's first line says where, and its last what."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return f"the process that measures failed: {lines[-1]}" if "ray::" in lines[0] else f"the process that measures has gone: {lines[0]}"
 
 
 def _processes(pids: list[int]) -> list[psutil.Process]:

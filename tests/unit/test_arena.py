@@ -1,29 +1,71 @@
-"""Where comparisons and soaks are measured: whether there is such a place."""
+"""What is said where the process that measures a comparison fails, with Ray played at its seam."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from ray.exceptions import ActorDiedError, RayTaskError
 
+from tests.made_run import EXPERIMENT
 from tests.unit.telemetry.fake_nvml import FakeNvml, Frame
-from trainables import arena as module
+from trainables import arena as arenas
 from trainables.arena import Arena, ArenaLost, arena
 from tune_gpu.config import ExperimentConfig, PromoteSettings
+from tune_gpu.config_loader import load_config
 from tune_gpu.promote.evidence import target_device
 from tune_gpu.promote.supervisor import ProcessSupervisor
 from tune_gpu.resources import most_cards
 
 
-def test_where_no_node_has_what_a_comparison_takes_it_ends_and_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A winner on two cards, compared or promoted on a machine with one: Ray keeps an actor that fits nowhere pending for ever."""
-    one, gone = {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}}, {"Alive": False, "Resources": {"CPU": 8.0, "GPU": 2.0}}
-    monkeypatch.setattr(module.ray, "nodes", lambda: [one, gone])
-    monkeypatch.setattr(module.ray, "remote", lambda _actor: pytest.fail("an actor was asked for"))
-    with pytest.raises(ArenaLost, match=r"no node has all that it takes \(CPU 2, GPU 2\)"), arena(ExperimentConfig(), "cuda", {"CPU": 2.0, "GPU": 2.0}):
-        pass
+class FakeRay:
+    """A Ray whose one actor answers as it is told; an answer that is an exception is raised."""
+
+    def __init__(self, **answers: Any) -> None:
+        self.answers = {"where": ("elsewhere", 1), "device": ({"kind": "cuda"}, 0.0), "close": None} | answers
+        self.killed = 0
+
+    def remote(self, _class: type) -> FakeRay:
+        return self
+
+    def options(self, **_options: Any) -> Any:
+        return SimpleNamespace(remote=lambda *_given: self._actor())
+
+    def _actor(self) -> Any:
+        return SimpleNamespace(**{name: SimpleNamespace(remote=lambda *_given, name=name: name) for name in (*self.answers, "hold")})
+
+    def get(self, name: str) -> Any:
+        answer = self.answers[name]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def kill(self, _actor: Any) -> None:
+        self.killed += 1
+
+
+def measure(monkeypatch: pytest.MonkeyPatch, fake: FakeRay, gpus: float = 1.0) -> None:
+    monkeypatch.setattr(arenas, "ray", fake)
+    with arena(load_config(EXPERIMENT, [], "cuda"), "cuda", {"CPU": 2.0, "GPU": gpus}) as ground:
+        ground.hold({})
+
+
+@pytest.mark.parametrize("where", ["where", "device", "hold"])
+def test_what_was_raised_over_there_is_told_and_not_where_in_the_code_it_was(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    traced = 'ray::Arena.device() (pid=7)\n  File "arena.py", line 45, in device\ntune_gpu.measurement.ServiceError: the driver does not answer\n'
+    fake = FakeRay(**{where: RayTaskError("device", traced, RuntimeError())})
+    with pytest.raises(ArenaLost, match=r"^the process that measures failed: tune_gpu\.measurement\.ServiceError: the driver does not answer$"):
+        measure(monkeypatch, fake)
+    assert fake.killed == 1
+
+
+def test_a_process_that_has_gone_is_said_to_have_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ArenaLost, match=r"^the process that measures has gone: The actor died"):
+        measure(monkeypatch, FakeRay(hold=ActorDiedError()))
 
 
 def test_neighbours_of_a_comparison_and_of_the_target_are_those_on_all_cards_of_the_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
