@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from tune_gpu.compare.observe import block_of
 from tune_gpu.compare.samples import Block
 from tune_gpu.config import ExperimentConfig
 from tune_gpu.measurement import Failure, FailureKind, Measurement, Phase, ServiceError
+from tune_gpu.ray_session import PATIENCE_S, waiting_said
 from tune_gpu.resources import most_cards
 from tune_gpu.services import guard
 from tune_gpu.telemetry.neighbours import neighbours_on
@@ -138,13 +139,14 @@ class RemoteArena:
 
 
 @contextlib.contextmanager
-def arena(config: ExperimentConfig, device: str, resources: Mapping[str, float]) -> Iterator[RemoteArena]:
-    """An arena on the Ray that is up, for as long as the block; nothing of it is left after, however the block ends.
+def arena(config: ExperimentConfig, device: str, resources: Mapping[str, float], say: Callable[[str], None]) -> Iterator[RemoteArena]:
+    """An arena on the Ray that is up, for as long as the block; nothing of it is left after, however the block ends. Raises ArenaLost.
 
     Args:
         config: its workload is what is driven.
         device: `cuda` or `cpu`.
         resources: what it asks Ray for, as Ray names them (`CPU`, `GPU`).
+        say: told once, if all that could hold it is taken for a while.
     """
     named = {name: amount for name, amount in resources.items() if name not in ("CPU", "GPU")}
     options = {"num_cpus": resources.get("CPU", 1.0), "num_gpus": resources.get("GPU", 0.0), "resources": named or None}
@@ -152,7 +154,7 @@ def arena(config: ExperimentConfig, device: str, resources: Mapping[str, float])
     host, pid = "", 0
     try:
         try:
-            host, pid = ray.get(actor.where.remote())
+            host, pid = _placed(actor.where.remote(), resources, say)
         except RayError as error:
             raise ArenaLost(_said(error)) from error
         remote = RemoteArena(actor)
@@ -164,6 +166,22 @@ def arena(config: ExperimentConfig, device: str, resources: Mapping[str, float])
         # A call that is under way cannot be interrupted; the services' guards end them when the actor has gone.
         ray.kill(actor)
         psutil.wait_procs(tree, timeout=_GONE_WITHIN_S)
+
+
+def _placed(where: Any, resources: Mapping[str, float], say: Callable[[str], None]) -> tuple[str, int]:
+    """The answer, once Ray has found a place for the actor. Ray itself would wait for one without a word, also where there can be none."""
+    waited = False
+    while True:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if not any(all(node.get(name, 0.0) >= amount for name, amount in resources.items()) for node in nodes):
+            asked = ", ".join(f"{amount:g} {name}" for name, amount in resources.items())
+            raise ArenaLost(f"no place to measure in: no node of Ray has {asked}")
+        if ray.wait([where], timeout=PATIENCE_S)[0]:
+            host, pid = ray.get(where)
+            return host, pid
+        if not waited:
+            say(waiting_said())
+        waited = True
 
 
 def _said(error: RayError) -> str:

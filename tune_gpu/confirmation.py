@@ -84,7 +84,7 @@ def confirm_run(
     spent_s = sum(block.wall_s for block in store.blocks())
     say(f"confirming the winner against {', '.join(arm for arm in arms if arm != WINNER)} (at most {rules.budget_s:.0f} s)")
     try:
-        with arena_of(config, kind, resources) as ground:
+        with arena_of(config, kind, resources, say) as ground:
             rounds = Rounds(
                 list(arms), rules, store, measure_in(ground, arms), BlockTeller(say, rules.budget_s, spent_s), (WINNER, BASELINE)
             )
@@ -128,10 +128,10 @@ def _verdict(config: ExperimentConfig, found: Standings, outcome: Outcome) -> tu
     return confirmed(found.against_baseline, config.confirm.metric, outcome.why)
 
 
-def arena_of(config: ExperimentConfig, device: str, resources: Mapping[str, float]) -> Any:
+def arena_of(config: ExperimentConfig, device: str, resources: Mapping[str, float], say: Say) -> Any:
     """An arena with the windows of a comparison."""
     settings = config.confirm
-    return arena(measured_as(config, capacity=settings.capacity, windows=settings.windows, window_s=settings.window_s), device, resources)
+    return arena(measured_as(config, capacity=settings.capacity, windows=settings.windows, window_s=settings.window_s), device, resources, say)
 
 
 def measure_in(ground: RemoteArena, arms: Mapping[str, Mapping[str, Any]]) -> Callable[[str, int, int], Block]:

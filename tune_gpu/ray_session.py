@@ -33,6 +33,9 @@ _RAY_ENVIRONMENT = {
     **_WORKER_ENVIRONMENT,
 }
 
+PATIENCE_S = 30.0
+"""For so long a place is waited for without a word."""
+
 
 @contextlib.contextmanager
 def local_or_joined_ray(settings: RaySettings, n_cards: int | None = None) -> Iterator[None]:
@@ -98,6 +101,13 @@ def check_room_here(config: ExperimentConfig, kind: str) -> None:
     if kind == "cuda":
         check_cards(config, max(int(node.get("GPU", 0)) for node in nodes))
     check_cores(config, kind, nodes)
+
+
+def waiting_said() -> str:
+    """For people who wait: what is measured must first get its place."""
+    there, free = ray.cluster_resources(), ray.available_resources()
+    left = ", ".join(f"{free.get(name, 0.0):g} of {there.get(name, 0.0):g} {what}" for name, what in (("GPU", "cards"), ("CPU", "cores")))
+    return f"nothing has run for {PATIENCE_S:g} s: Ray has no place for it yet (free now: {left})"
 
 
 def _check_answers(settings: RaySettings) -> None:

@@ -1,4 +1,4 @@
-"""What is said where the process that measures a comparison fails, with Ray played at its seam."""
+"""What is said where the process that measures a comparison fails, or has no place, with Ray played at its seam."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from tune_gpu.resources import most_cards
 
 
 class FakeRay:
-    """A Ray whose one actor answers as it is told; an answer that is an exception is raised."""
+    """A Ray of one node with one card, whose one actor gets its place at the third look, and answers as it is told (what is an exception is raised)."""
 
     def __init__(self, **answers: Any) -> None:
+        self.looks = 0
         self.answers = {"where": ("elsewhere", 1), "device": ({"kind": "cuda"}, 0.0), "close": None} | answers
         self.killed = 0
 
@@ -44,14 +45,26 @@ class FakeRay:
             raise answer
         return answer
 
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": True, "Resources": {"CPU": 4.0, "GPU": 1.0}}, {"Alive": False, "Resources": {"CPU": 4.0, "GPU": 8.0}}]
+
+    def wait(self, asked: list[str], timeout: float) -> tuple[list[str], list[str]]:
+        assert timeout > 0
+        self.looks += 1
+        return (asked, []) if self.looks > 2 else ([], asked)
+
     def kill(self, _actor: Any) -> None:
         self.killed += 1
 
 
-def measure(monkeypatch: pytest.MonkeyPatch, fake: FakeRay, gpus: float = 1.0) -> None:
+def measure(monkeypatch: pytest.MonkeyPatch, fake: FakeRay, gpus: float = 1.0) -> list[str]:
+    """What was said meanwhile."""
+    said: list[str] = []
     monkeypatch.setattr(arenas, "ray", fake)
-    with arena(load_config(EXPERIMENT, [], "cuda"), "cuda", {"CPU": 2.0, "GPU": gpus}) as ground:
+    monkeypatch.setattr(arenas, "waiting_said", lambda: "all is taken")
+    with arena(load_config(EXPERIMENT, [], "cuda"), "cuda", {"CPU": 2.0, "GPU": gpus}, said.append) as ground:
         ground.hold({})
+    return said
 
 
 @pytest.mark.parametrize("where", ["where", "device", "hold"])
@@ -78,3 +91,16 @@ def test_neighbours_of_a_comparison_and_of_the_target_are_those_on_all_cards_of_
         found = target_device(PromoteSettings(device="cuda"), ProcessSupervisor(tmp_path), most_cards(config))
         assert (beside, found.neighbours_mib) == (mib, mib)
         assert found.name == info["name"], "the gate asks for the same card"
+
+
+def test_who_waits_for_a_place_is_told_once_and_then_measures(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeRay(hold={})
+    assert measure(monkeypatch, fake) == ["all is taken"]
+    assert (fake.looks, fake.killed) == (3, 1)
+
+
+def test_a_place_that_no_node_can_give_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeRay()
+    with pytest.raises(ArenaLost, match=r"^no place to measure in: no node of Ray has 2 CPU, 2 GPU$"):
+        measure(monkeypatch, fake, gpus=2.0)
+    assert (fake.looks, fake.killed) == (0, 1)

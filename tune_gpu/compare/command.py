@@ -182,7 +182,7 @@ def _measure(question: Question, kind: str, say: Any) -> tuple[Outcome, Any]:
         with (
             terminated_as_interrupt(),
             local_or_joined_ray(config.ray),
-            arena_of(config, kind, arena_resources(config, kind)) as ground,
+            arena_of(config, kind, arena_resources(config, kind), say) as ground,
         ):
             told = BlockTeller(say, rules.budget_s, spent_s)
             return Rounds(list(question.arms), rules, store, measure_in(ground, question.arms), told).run(decided), ground

@@ -245,7 +245,7 @@ def _soak(run: FinishedRun, kind: str, say: Any) -> tuple[Condition, dict[str, A
     patient = replace(run.config, telemetry=replace(run.config.telemetry, max_invalid_windows=_PATIENCE))
     config = measured_as(patient, capacity=False, windows=None, window_s=None)
     try:
-        with local_or_joined_ray(config.ray), arena(config, kind, arena_resources(config, kind)) as ground:
+        with local_or_joined_ray(config.ray), arena(config, kind, arena_resources(config, kind), say) as ground:
             soak = hold_under_load(ground, run.winner, settings.soak_s, say)
     except ArenaLost as error:
         return Condition("soak", False, str(error)), {}
