@@ -136,13 +136,13 @@ class Experiment:
             self._fit_on_the_cluster(search)
             return
         while search.has_more():
-            trials = len(self._tuner(search, [Announcer(self._began)], TRIALS_A_TUNER).fit())
+            trials = len(self._tuner(search, [Announcer(self._began, self.progress.note)], TRIALS_A_TUNER).fit())
             stopped = trials < TRIALS_A_TUNER or search.in_flight or self._unwritten.error or self._remaining_s() == 0
             if stopped:
                 return
 
     def _fit_on_the_cluster(self, search: RZeroSearch) -> None:
-        with courier(self._began, self._received) as sends:
+        with courier(self._began, self._received, self.progress.note) as sends:
             self._tuner(search, [sends]).fit()
         # The searcher that has heard all this lived on the cluster; this process's own is brought to where that one is.
         self.tournament = new_tournament(self.config, self._refusals)

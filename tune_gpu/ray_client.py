@@ -12,8 +12,10 @@ from typing import Any
 from ray import tune
 from ray.util.queue import Queue
 
+from tune_gpu.ray_session import waiting_said
 from tune_gpu.retries import Cause
 from tune_gpu.tournament import Candidate
+from tune_gpu.tune_callbacks import Patience
 
 Ended = Callable[[Candidate, str | None, list[Cause]], None]
 
@@ -29,7 +31,11 @@ class Courier(tune.Callback):
     """Sends home what the driver would have heard itself."""
 
     def __init__(self, queue: Queue) -> None:
-        self._queue = queue
+        self._queue, self._patience = queue, Patience()
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if self._patience.ended(trials):
+            self._queue.put(("waits", waiting_said(), None, []))
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._queue.put(("began", trial.config["candidate"], None, []))
@@ -42,24 +48,27 @@ class Courier(tune.Callback):
 
 
 @contextlib.contextmanager
-def courier(began: Callable[[Candidate], None], ended: Ended) -> Iterator[Courier]:
+def courier(began: Callable[[Candidate], None], ended: Ended, note: Callable[[str], None]) -> Iterator[Courier]:
     """A callback for the Tuner; what it sends is handed on from a thread of this process, all of it before the block is left.
 
     Args:
         began: a candidate's trial has started.
         ended: a candidate, its line as JSON (null if its process was lost), and the causes of its retries.
+        note: all of them wait for their place.
     """
     queue = Queue(actor_options={"num_cpus": 0})
     failed: list[BaseException] = []
 
     def listen() -> None:
         while (message := queue.get()) is not None:
-            kind, candidate, line, causes = message
+            kind, told, line, causes = message
             try:
-                if kind == "began":
-                    began(Candidate(**candidate))
+                if kind == "waits":
+                    note(told)
+                elif kind == "began":
+                    began(Candidate(**told))
                 else:
-                    ended(Candidate(**candidate), line, list(causes))
+                    ended(Candidate(**told), line, list(causes))
             except BaseException as error:  # a full disk, say: told to who waits
                 failed.append(error)
 

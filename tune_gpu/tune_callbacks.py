@@ -1,27 +1,56 @@
-"""What Tune tells while it runs: who has begun, and what is tried again."""
+"""What Tune tells while it runs: who has begun, who waits, and what is tried again."""
 
 # ruff: noqa: ARG002 - Tune names the arguments of its hooks
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ray import tune
+from ray.tune.experiment import Trial
 
+from tune_gpu.ray_session import PATIENCE_S, waiting_said
 from tune_gpu.retries import LOST, Cause
 from tune_gpu.tournament import Candidate
 
 
-class Announcer(tune.Callback):
-    """Tells which candidate has begun."""
+class Patience:
+    """Notices, once each time, that trials have waited for their place so long that a person should know: Tune waits without a word."""
 
-    def __init__(self, began: Callable[[Candidate], None]) -> None:
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._noticed = False
+
+    def ended(self, trials: Sequence[Any]) -> bool:
+        """Asked with each step of Tune's."""
+        if any(trial.status == Trial.RUNNING for trial in reversed(trials)) or all(trial.is_finished() for trial in trials):
+            self._since, self._noticed = None, False
+            return False
+        now = time.monotonic()
+        self._since = now if self._since is None else self._since
+        if self._noticed or now - self._since < PATIENCE_S:
+            return False
+        self._noticed = True
+        return True
+
+
+class Announcer(tune.Callback):
+    """Tells which candidate has begun, and when all of them wait."""
+
+    def __init__(self, began: Callable[[Candidate], None], note: Callable[[str], None]) -> None:
         self._began: Callable[[Candidate], None] | None = began
+        self._note: Callable[[str], None] | None = note
+        self._patience = Patience()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_began": None}  # Tune pickles its callbacks; a terminal cannot be
+        return {"_began": None, "_note": None, "_patience": Patience()}  # Tune pickles its callbacks; a terminal cannot be
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if self._note is not None and self._patience.ended(trials):
+            self._note(waiting_said())
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if self._began is not None:

@@ -1,0 +1,58 @@
+"""A run whose trials all wait for their place says so, once each time: Tune is silent."""
+
+from __future__ import annotations
+
+import pickle
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray.tune.experiment import Trial
+
+from tune_gpu import ray_client, tune_callbacks
+from tune_gpu.ray_client import Courier
+from tune_gpu.ray_session import PATIENCE_S
+from tune_gpu.tune_callbacks import Announcer
+
+
+def trials(*statuses: str) -> list[Any]:
+    return [SimpleNamespace(status=status, is_finished=lambda status=status: status in (Trial.TERMINATED, Trial.ERROR)) for status in statuses]
+
+
+WAITING = trials(Trial.TERMINATED, Trial.PENDING, Trial.PENDING)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    now = SimpleNamespace(s=1000.0)
+    monkeypatch.setattr(tune_callbacks, "time", SimpleNamespace(monotonic=lambda: now.s))
+    for module in (tune_callbacks, ray_client):
+        monkeypatch.setattr(module, "waiting_said", lambda: "all is taken")
+    return now
+
+
+def test_a_person_is_told_once_each_time_and_not_before_it_has_lasted(clock: SimpleNamespace) -> None:
+    said: list[str] = []
+    announcer = Announcer(lambda _candidate: None, said.append)
+
+    def after(seconds: float, seen: list[Any]) -> int:
+        clock.s += seconds
+        announcer.on_step_end(1, seen)
+        return len(said)
+
+    assert after(0.0, WAITING) == after(PATIENCE_S - 1, WAITING) == 0, "an actor's start takes its time"
+    assert after(1.0, WAITING) == after(10 * PATIENCE_S, WAITING) == 1
+    assert after(1.0, trials(Trial.RUNNING, Trial.PENDING)) == after(PATIENCE_S, WAITING) == 1, "one ran meanwhile"
+    assert after(PATIENCE_S, WAITING) == 2
+    assert after(1.0, trials(Trial.TERMINATED, Trial.ERROR)) == after(PATIENCE_S, trials()) == 2, "nobody waits"
+    assert said == ["all is taken"] * 2
+    pickle.loads(pickle.dumps(announcer)).on_step_end(1, WAITING)
+
+
+def test_through_a_client_it_is_sent_home(clock: SimpleNamespace) -> None:
+    sent: list[Any] = []
+    courier = Courier(SimpleNamespace(put=sent.append))  # type: ignore[arg-type]
+    courier.on_step_end(1, WAITING)
+    clock.s += PATIENCE_S
+    courier.on_step_end(2, WAITING)
+    assert sent == [("waits", "all is taken", None, [])]
