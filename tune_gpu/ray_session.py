@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import ray
+from ray.exceptions import AuthenticationError
 
 from tune_gpu.config import ExperimentConfig, RaySettings
 from tune_gpu.errors import UserError
@@ -33,6 +34,7 @@ _RAY_ENVIRONMENT = {
     **_WORKER_ENVIRONMENT,
 }
 
+_HOW_TO_BE_LET_IN = "give it as RAY_AUTH_MODE=token and RAY_AUTH_TOKEN=… (`ray get-auth-token` prints it there)"
 PATIENCE_S = 30.0
 """For so long a place is waited for without a word."""
 
@@ -86,13 +88,25 @@ def _join(address: str, options: dict[str, Any]) -> None:
             with handler_kept(signal.SIGTERM):
                 ray.init(address=address, **options)
             return
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        except (ConnectionError, RuntimeError, ValueError, TimeoutError, AuthenticationError) as error:
             if isinstance(error, ConnectionAbortedError) and attempts_left:
                 continue
-            said = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-            # A client's error is the server's stack: what went wrong is its last line.
-            reason = said[-1] if said[0].endswith(":") else said[0]
-            raise UserError(f"ray.address={address}: no Ray cluster answers there ({reason[:200]})") from error
+            raise UserError(f"ray.address={address}: {_why_not_joined(error)}") from error
+
+
+def _why_not_joined(error: BaseException) -> str:
+    """Of a socket that answers (see `_check_answers`)."""
+    below: BaseException | None = error
+    while below is not None:  # Ray names the refusal in what the error comes from, and not in the error
+        if isinstance(below, AuthenticationError) or "InvalidAuthToken" in str(below):
+            return f"the cluster asks for a token that this process does not have; {_HOW_TO_BE_LET_IN}"
+        below = below.__cause__ or below.__context__
+    if "ray client connection timeout" in str(error):  # Ray keeps a refusal for its debug log
+        return f"what listens there lets no Ray client in: either it is not the port of the client's server (10001 by default), or it asks for a token; {_HOW_TO_BE_LET_IN}"
+    said = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    # A client's error is the server's stack: what went wrong is its last line.
+    reason = said[-1] if said[0].endswith(":") else said[0]
+    return f"no Ray cluster answers there ({reason[:200]})"
 
 
 def check_room_here(config: ExperimentConfig, kind: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import ray
+from ray.exceptions import AuthenticationError
 
 from tune_gpu.errors import UserError
 from tune_gpu.ray_session import _join, _start_local
@@ -52,6 +53,28 @@ def test_an_address_where_nobody_is_is_not_asked_again(monkeypatch: pytest.Monke
     with pytest.raises(UserError, match=r"\(Could not find any running Ray instance\.\)"):
         _join("auto", {})
     assert len(asked) == 1
+
+
+def refused_by_the_server() -> ConnectionError:
+    """As Ray raises it: what it says itself names no cause."""
+    error = ConnectionError("Failed to connect to Ray cluster at 10.0.0.1:6379")
+    error.__cause__ = RuntimeError("Failed to connect to GCS. Last connection error: … RPC error: InvalidAuthToken: Authentication token is missing or incorrect.")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "named"),
+    [
+        (refused_by_the_server(), "the cluster asks for a token that this process does not have; .*RAY_AUTH_TOKEN"),
+        (AuthenticationError("no authentication token was found"), "the cluster asks for a token that this process does not have; .*RAY_AUTH_TOKEN"),
+        (ConnectionError("ray client connection timeout"), r"lets no Ray client in: either it is not the port .*\(10001 by default\), or it asks for a token; .*RAY_AUTH_TOKEN"),
+    ],
+    ids=["wrong or missing", "none to send", "a client is told nothing"],
+)
+def test_a_token_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, error: Exception, named: str) -> None:
+    init_that_fails(monkeypatch, error)
+    with pytest.raises(UserError, match=rf"ray\.address=there:1: .*{named}"):
+        _join("there:1", {})
 
 
 @pytest.mark.parametrize("interrupted", [KeyboardInterrupt(), SystemExit(15)], ids=["Ctrl-C", "Ray's own handler of SIGTERM"])
