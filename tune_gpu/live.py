@@ -33,10 +33,13 @@ class Progress:
         self._console, self._total, self._names, self._quiet, self._verbose = console, total, names, quiet, verbose
         self._rows: list[Mapping[str, Any]] = []
         self._n_ended = 0
-        self._now: Candidate | None = None
+        self._running: dict[str, Candidate] = {}  # on a cluster several at once
         self._phase = ""
         self._started = time.monotonic()
-        self._walls: list[float] = []
+        self._n_measured = 0
+        """Ended, and not in an earlier sitting."""
+        self._measuring_since: float | None = None
+        self._each_s: float | None = None
         self._live: Live | None = None
 
     def __enter__(self) -> Progress:
@@ -48,13 +51,14 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         if self._live:
-            self._now = None
+            self._running = {}
             self._live.refresh()
             self._live.stop()
 
     def began(self, candidate: Candidate) -> None:
         """A candidate's evaluation has begun."""
-        self._now = candidate
+        self._measuring_since = self._measuring_since or time.monotonic()
+        self._running[candidate.candidate_id] = candidate
         if self._live is None and not self._quiet:
             self._console.print(
                 f"{candidate.candidate_id} {candidate.origin}: {describe_params(candidate.params)} …",
@@ -67,9 +71,10 @@ class Progress:
         self._total = max(self._total, self._n_ended)  # a winner that was measured again was not planned
         if self._console.is_terminal:  # elsewhere nobody sees the table, and a long run need not hold it
             self._rows.append(line)
-        self._now = None
-        if not replayed:
-            self._walls.append(float(line.get("wall_s") or 0.0))
+        self._running.pop(line["candidate_id"], None)
+        if not replayed and self._measuring_since is not None:
+            self._n_measured += 1
+            self._each_s = (time.monotonic() - self._measuring_since) / self._n_measured
         if self._live is None and not self._quiet:
             self._console.print("  " + self._plain(line), highlight=False, soft_wrap=True, markup=False)
         if self._verbose and not self._quiet and not replayed:
@@ -82,10 +87,8 @@ class Progress:
             self._console.print(line, highlight=False, soft_wrap=True)
 
     def time_left_s(self) -> float | None:
-        """From the mean evaluation so far; null before the first."""
-        if not self._walls:
-            return None
-        return sum(self._walls) / len(self._walls) * max(0, self._total - self._n_ended)
+        """From how fast they have ended so far, side by side or one after the other; null before the first."""
+        return None if self._each_s is None else self._each_s * max(0, self._total - self._n_ended)
 
     def _plain(self, line: Mapping[str, Any]) -> str:
         left = self.time_left_s()
@@ -102,7 +105,7 @@ class Progress:
 
     def _table(self) -> Table:
         elapsed_s, left_s = time.monotonic() - self._started, self.time_left_s()
-        return table_of(self._console, self._rows, self._now, self._names, total=self._total, elapsed_s=elapsed_s, left_s=left_s)
+        return table_of(self._console, self._rows, list(self._running.values()), self._names, total=self._total, elapsed_s=elapsed_s, left_s=left_s)
 
 
 def _sessions(metrics: Mapping[str, Any]) -> str:

@@ -34,22 +34,24 @@ def fitness_of(line: Line) -> str:
 
 
 def table_of(
-    console: Console, lines: Sequence[Line], now: Candidate | None, names: Sequence[str], *, total: int, elapsed_s: float, left_s: float | None,
+    console: Console, lines: Sequence[Line], now: Sequence[Candidate], names: Sequence[str], *, total: int, elapsed_s: float, left_s: float | None,
 ) -> Table:  # fmt: skip
-    """The latest evaluations, the running one last, in the fullest form that the console has room for.
+    """The latest evaluations, those that run last, in the fullest form that the console has room for.
 
     Args:
         console: whose width and height count.
         lines: every evaluation so far.
-        now: the one under way.
+        now: those under way.
         names: of the knobs.
         total: evaluations that are planned.
         elapsed_s: since the run began.
         left_s: what it may still take; null where nothing tells.
     """
     title = Text(_title(lines, now, total, elapsed_s, left_s))
+    room = max(1, console.height - _AROUND)
+    now = now[-room:]
     for columns in (_full(names), _medium(names), _narrow(names)):
-        table = _filled(columns, lines, now, title, max(1, console.height - _AROUND))
+        table = _filled(columns, lines, now, title, max(1, room - len(now[1:])))
         if Measurement.get(console, console.options.update(width=10_000), table).maximum <= console.width:
             break
     return table
@@ -64,7 +66,7 @@ class _Column:
     right: bool = False
 
 
-def _filled(columns: Sequence[_Column], lines: Sequence[Line], now: Candidate | None, title: Text, room: int) -> Table:
+def _filled(columns: Sequence[_Column], lines: Sequence[Line], now: Sequence[Candidate], title: Text, room: int) -> Table:
     table = Table(title=title, title_justify="left", expand=False, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column in columns:
         table.add_column(column.title, justify="right" if column.right else "left", no_wrap=True)
@@ -74,14 +76,14 @@ def _filled(columns: Sequence[_Column], lines: Sequence[Line], now: Candidate | 
     for line in lines[-room:]:
         style = "bold green" if line["fitness"] is not None and line["fitness"] == best else None
         table.add_row(*(Text(column.cell(line)) for column in columns), style=style)
-    if now is not None:
-        table.add_row(*(Text(column.of_candidate(now)) for column in columns), style="yellow")
+    for candidate in now:
+        table.add_row(*(Text(column.of_candidate(candidate)) for column in columns), style="yellow")
     return table
 
 
-def _title(lines: Sequence[Line], now: Candidate | None, total: int, elapsed_s: float, left_s: float | None) -> str:
+def _title(lines: Sequence[Line], now: Sequence[Candidate], total: int, elapsed_s: float, left_s: float | None) -> str:
     counts = ", ".join(f"{number} {status}" for status, number in Counter(line["status"] for line in lines).items())
-    generation = now.generation if now is not None else max((line["generation"] for line in lines), default=0)
+    generation = max([candidate.generation for candidate in now] or [line["generation"] for line in lines], default=0)
     return (
         f"generation {generation}, {len(lines)} of {total} evaluations" + (f" ({counts})" if counts else "") + f", {elapsed_s:.0f} s"
         + (f", about {left_s:.0f} s left" if left_s else "")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from tests.runs import ARTIFACTS, RUN
+from tune_gpu import live
 from tune_gpu.live import Progress
 from tune_gpu.live_table import engine_of, fitness_of, table_of
 from tune_gpu.report.reading import read_run
@@ -21,7 +24,7 @@ NEXT = Candidate("g9-c0", 9, "fresh", dict(LINES[0]["params"]))
 
 def shown(width: int, height: int = 60) -> str:
     console = Console(file=io.StringIO(), width=width, height=height, force_terminal=False)
-    console.print(table_of(console, LINES, NEXT, NAMES, total=40, elapsed_s=61.0, left_s=90.0))
+    console.print(table_of(console, LINES, [NEXT], NAMES, total=40, elapsed_s=61.0, left_s=90.0))
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -85,3 +88,34 @@ def test_quiet_is_silent_and_verbose_says_where_the_seconds_went_and_what_the_lo
     for line in LINES:
         if line["failure"] and line["failure"]["evidence"]:
             assert line["failure"]["evidence"] in text
+
+
+def test_all_that_run_side_by_side_are_shown_until_each_has_ended() -> None:
+    """A cluster's run measures as many at once as there are cards."""
+    console = Console(file=io.StringIO(), width=240, height=60, force_terminal=True)
+    with Progress(console, 40, NAMES) as progress:
+        for number in range(3):
+            progress.began(replace(NEXT, candidate_id=f"g9-c{number}"))
+        progress.ended(dict(LINES[0]) | {"candidate_id": "g9-c1"})
+        console.print(progress._table())
+        shown = console.file.getvalue()  # type: ignore[attr-defined]
+    rows = [line for line in shown[shown.rindex("generation 9") :].splitlines() if "running" in line]
+    assert ["g9-c0" in rows[0], "g9-c2" in rows[1]] == [True, True], rows
+    low = Console(file=io.StringIO(), width=240, height=12)
+    low.print(table_of(low, LINES, [replace(NEXT, candidate_id=f"g9-c{number}") for number in range(9)], NAMES, total=40, elapsed_s=61.0, left_s=None))
+    assert len(low.file.getvalue().splitlines()) <= 13, "no higher than the terminal"  # type: ignore[attr-defined]
+
+
+def test_the_time_that_is_left_is_of_all_that_run_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = SimpleNamespace(s=1000.0)
+    monkeypatch.setattr(live, "time", SimpleNamespace(monotonic=lambda: now.s))
+    with Progress(Console(file=io.StringIO()), 13, NAMES) as progress:
+        progress.ended(dict(LINES[0]), replayed=True)
+        assert progress.time_left_s() is None
+        now.s += 500.0  # it waited for cards
+        for number in range(4):
+            progress.began(replace(NEXT, candidate_id=f"g9-c{number}"))
+        now.s += 60.0
+        for number in range(4):
+            progress.ended(dict(LINES[0]) | {"candidate_id": f"g9-c{number}", "wall_s": 60.0})
+        assert progress.time_left_s() == pytest.approx(120.0), "eight more, four at once"
