@@ -778,9 +778,10 @@ def test_trials_of_tune_that_cannot_be_read_leave_the_searchers_own_state(tmp_pa
     assert later.candidate_of("t2") is not None
 
 
-def test_carried_to_another_process_as_ray_does_it_goes_on_the_same() -> None:
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_carried_to_another_process_as_ray_does_it_goes_on_the_same(asynchronous: bool) -> None:
     """Out-of-band buffers come back as read-only memory (pickle protocol 5; Ray's object store)."""
-    search = half_way(settings=SearchSettings(algorithm="rzero", asynchronous=False))
+    search = half_way(settings=SearchSettings(algorithm="rzero", asynchronous=asynchronous))
     buffers: list[pickle.PickleBuffer] = []
     data = cloudpickle.dumps(search, protocol=5, buffer_callback=buffers.append)
     later = pickle.loads(data, buffers=[bytes(buffer.raw()) for buffer in buffers])
@@ -788,6 +789,10 @@ def test_carried_to_another_process_as_ray_does_it_goes_on_the_same() -> None:
         each.on_trial_complete("t2", {"score": 2.0})
         each.on_trial_complete("t3", {"score": 1.0})
     assert [later.suggest(f"u{i}") for i in range(2)] == [search.suggest(f"u{i}") for i in range(2)]
+    for number in range(8):  # to the end: what was proposed before it was carried is not all
+        for each in (search, later):
+            each.on_trial_complete(f"u{number}", {"score": float(number % 3)})
+        assert later.suggest(f"u{number + 2}") == search.suggest(f"u{number + 2}")
 
 
 def test_a_checkpoint_of_another_space_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -35,6 +36,10 @@ class OpenSpace:
         self._listed = self._members() if encoding.space.listed is not None else None
         self._taken: set[bytes] = set()
         self._forbidden: set[bytes] = set()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Ray gives what it has carried to another process as read-only memory; this array is written into."""
+        self.__dict__.update(state | {"_drawn": state["_drawn"].copy()})
 
     def take(self, key: bytes) -> None:
         """Not to be proposed again."""
