@@ -142,12 +142,17 @@ class Experiment:
                 return
 
     def _fit_on_the_cluster(self, search: RZeroSearch) -> None:
-        with courier(self._began, self._received, self.progress.note) as sends:
+        brought: list[dict[str, Any]] = []
+        with courier(self._began, self._received, self.progress.note, brought.append) as sends:
             self._tuner(search, [sends]).fit()
-        # The searcher that has heard all this lived on the cluster; this process's own is brought to where that one is.
+        # The searcher that has heard all this lived on the cluster; this process's own is brought to where that one is: by its state, for when it was
+        # asked in vain, which may have ended it, is in no line.
         self.tournament = new_tournament(self.config, self._refusals)
-        self._replay()
-        self.tournament.ask()
+        for state in brought:
+            self.tournament.load_state_dict(state)
+        if not brought:
+            self._replay()
+            self.tournament.ask()
 
     def _received(self, candidate: Candidate, line_json: str | None, causes: list[Cause]) -> None:
         outcome = Result("failed", transient=True)

@@ -10,12 +10,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ray import tune
+from ray.tune.execution.tune_controller import TuneController
 from ray.util.queue import Queue
 
 from tune_gpu.ray_session import waiting_said
 from tune_gpu.retries import Cause
 from tune_gpu.tournament import Candidate
 from tune_gpu.tune_callbacks import Patience
+from tune_gpu.tune_length import among_callers
+from tune_gpu.tune_race import unwrapped
 
 Ended = Callable[[Candidate, str | None, list[Cause]], None]
 
@@ -46,15 +49,23 @@ class Courier(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._queue.put(("ended", trial.config["candidate"], None, trial.config.get("retries", [])))
 
+    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        # Tune copies its callbacks on their way to the cluster: only who calls has the search that has heard it all.
+        if (controller := among_callers(TuneController)) is not None:
+            self._queue.put(("search", unwrapped(controller.search_alg).tournament.state_dict(), None, []))
+
 
 @contextlib.contextmanager
-def courier(began: Callable[[Candidate], None], ended: Ended, note: Callable[[str], None]) -> Iterator[Courier]:
+def courier(
+    began: Callable[[Candidate], None], ended: Ended, note: Callable[[str], None], brought: Callable[[dict[str, Any]], None]
+) -> Iterator[Courier]:
     """A callback for the Tuner; what it sends is handed on from a thread of this process, all of it before the block is left.
 
     Args:
         began: a candidate's trial has started.
         ended: a candidate, its line as JSON (null if its process was lost), and the causes of its retries.
         note: all of them wait for their place.
+        brought: the state of the search's tournament, once the experiment has ended.
     """
     queue = Queue(actor_options={"num_cpus": 0})
     failed: list[BaseException] = []
@@ -63,7 +74,9 @@ def courier(began: Callable[[Candidate], None], ended: Ended, note: Callable[[st
         while (message := queue.get()) is not None:
             kind, told, line, causes = message
             try:
-                if kind == "waits":
+                if kind == "search":
+                    brought(told)
+                elif kind == "waits":
                     note(told)
                 elif kind == "began":
                     began(Candidate(**told))

@@ -50,7 +50,7 @@ class RZeroScheduler(FIFOScheduler):
 
     def __init__(self, search: RZeroSearch, *, min_windows: int = 2, alpha: float = 0.05, window_budget: int | None = None) -> None:
         super().__init__()
-        search = _unwrapped(search)
+        search = unwrapped(search)
         if not isinstance(search, RZeroSearch):
             raise UserError(f"RZeroScheduler wants the RZeroSearch whose candidates race, not {type(search).__name__}; use another scheduler of Tune's")
         for name, value in (("min_windows", min_windows), ("alpha", alpha), ("window_budget", window_budget or 1)):
@@ -73,7 +73,7 @@ class RZeroScheduler(FIFOScheduler):
 
     def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
         """Raises UserError where Tune does not search with this one's RZeroSearch: nothing would ever race."""
-        if (found := _unwrapped(tune_controller.search_alg)) is not self._search:
+        if (found := unwrapped(tune_controller.search_alg)) is not self._search:
             raise UserError(f"RZeroScheduler: Tune searches with another {type(found).__name__}; give TuneConfig(search_alg=...) the RZeroSearch that it was made with")
         super().on_trial_add(tune_controller, trial)
 
@@ -132,7 +132,7 @@ class RZeroScheduler(FIFOScheduler):
         self._racing.pop(trial.trial_id, None)
 
 
-def _unwrapped(search: Any) -> Any:
+def unwrapped(search: Any) -> Any:
     """What a `ConcurrencyLimiter` or a `Repeater`, say, stands before."""
     while not isinstance(search, RZeroSearch) and hasattr(search, "searcher"):
         search = search.searcher
