@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tune_gpu.services.launchers import EngineHost
@@ -25,6 +26,8 @@ if "TUNE_GPU_CACHE" not in os.environ:  # what tests make and learn does not rea
     atexit.register(shutil.rmtree, os.environ["TUNE_GPU_CACHE"], ignore_errors=True)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell's background job has it: what a test starts would ignore its Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
+hypothesis.settings.register_profile("tune_gpu", deadline=None)  # no test asks the clock: a machine may stand still
+hypothesis.settings.load_profile("tune_gpu")
 STATUS = pytest.StashKey[int]()
 OURS = ("tune_gpu", "VLLM::", "vllm.entrypoints", "services/guard.py")
 
