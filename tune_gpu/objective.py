@@ -19,10 +19,11 @@ from tune_gpu.errors import UserError
 
 TERMS = ("stt_latency", "llm_latency", "capacity", "stability", "efficiency", "wer")
 _STABILITY_SPREAD_TARGET = 1.0
-_DISTRIBUTIONS = ("stt_latency_ms", "llm_latency_ms", "voice_turn_ms", "ttft_ms", "itl_ms", "rtf", "background_latency_ms")
+_DISTRIBUTIONS = ("stt_latency_ms", "llm_latency_ms", "voice_turn_ms", "ttft_ms", "itl_ms", "rtf", "background_latency_ms", "generator_lag_ms")
 METRIC_PATHS = (
     *(f"{name}.{at}" for name in _DISTRIBUTIONS for at in ("p50", "p90", "p95", "p99", "mean")),
-    *("wer", "tokens_per_s", "n_failed", "gpu_utilization", "memory_used_mib", "service_memory_mib.vllm", "service_memory_mib.whisper"),
+    *("wer", "tokens_per_s", "n_requests", "n_transcripts", "n_failed", "gpu_utilization", "memory_used_mib"),
+    *("service_memory_mib.vllm", "service_memory_mib.whisper"),
     *("kv_cache_peak_pct", "kv_cache_tokens", "kv_max_concurrency", "energy_per_request_j", "oom_events", "concurrent_capacity"),
     *("capacity_continuous", "interference_ratio.stt", "interference_ratio.llm", *(f"fitness_terms.{name}" for name in TERMS)),
 )

@@ -16,6 +16,7 @@ from trainables.deployers import Ears
 from trainables.running import Running
 from trainables.scoring import jackknife, metrics_of
 from tune_gpu.config import ObjectiveSettings, ParameterSpec, SearchSettings
+from tune_gpu.objective import METRIC_PATHS
 from tune_gpu.space import SearchSpace
 from tune_gpu.summary import stderr_of, summarise_run
 from tune_gpu.telemetry.sampler import DeviceWindow
@@ -107,3 +108,11 @@ def test_who_is_not_told_from_the_best_is_tied_with_it() -> None:
         tournament.tell(candidate.candidate_id, Result("ok", statistics.fmean(seen), n_windows=3))
     summary = summarise_run(tournament, lines, run_id="r", experiment="e", device="cpu", wall_s=1.0, baseline={}, ended="generations")
     assert summary["ties"] == [{"a": 1}, {"a": 2}]
+
+
+def test_what_is_measured_of_a_candidate_may_be_an_objective() -> None:
+    found = scored([[turn(200, 500)], [turn(300, 600)]])
+    of_the_measurement = {"fitness", "fitness_stderr", "n_invalid_windows"}  # the first two are no metrics in a line, the third says how well it was measured
+    single = {name for name, value in found.items() if isinstance(value, (int, float)) and not isinstance(value, bool)} - of_the_measurement
+    spread = {f"{name}.p95" for name, value in found.items() if isinstance(value, dict) and "p95" in value}
+    assert {"n_requests", "llm_latency_ms.p95"} <= single | spread <= {*METRIC_PATHS}
