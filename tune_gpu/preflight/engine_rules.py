@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 
 from tune_gpu.preflight.arithmetic import Number, where
+from tune_gpu.telemetry.probe import unified_memory
 
 DEFAULT_VERSION = "0.32.0"
 """Assumed where no version is given: what this program is installed with."""
@@ -23,11 +24,6 @@ def version_number(version: str | None) -> tuple[int, int, int] | None:
     """The first three numbers of a version's text (two will do); null if there are none."""
     found = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", version or "")
     return (int(found[1]), int(found[2]), int(found[3]) if found[3] else _LAST_PATCH) if found else None
-
-
-def unified_memory(card: str) -> bool:
-    """Whether a card shares the host's memory (DGX Spark): NVML then knows no total, and what the process holds on the host counts as well."""
-    return re.search(r"\bGB10\b|\bDGX Spark\b", card, re.IGNORECASE) is not None
 
 
 @dataclass(frozen=True)

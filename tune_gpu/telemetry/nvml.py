@@ -10,10 +10,9 @@ from typing import Any
 import psutil
 
 from tune_gpu.measurement import Failure, FailureKind, Phase, ServiceError
-from tune_gpu.preflight.engine_rules import unified_memory
 from tune_gpu.telemetry.answering import Answering
 from tune_gpu.telemetry.cgroup import oom_kills
-from tune_gpu.telemetry.probe import MIB, DeviceInfo, Reading
+from tune_gpu.telemetry.probe import MIB, DeviceInfo, Reading, unified_memory
 
 ANSWER_TIMEOUT_S = 2.0
 # Bits of nvmlDeviceGetCurrentClocksThrottleReasons (nvml.h; newer drivers call them event reasons). Idle clocks, clocks that a user has set and sync boost are no throttling.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -69,6 +70,11 @@ class Probe(Protocol):
 
     def close(self) -> None:
         """Let go of the driver."""
+
+
+def unified_memory(card: str) -> bool:
+    """Whether a card shares the host's memory (DGX Spark): NVML then knows no total, and what the process holds on the host counts as well."""
+    return re.search(r"\bGB10\b|\bDGX Spark\b", card, re.IGNORECASE) is not None
 
 
 def nvidia_cards() -> int:

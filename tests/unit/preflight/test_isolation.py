@@ -13,3 +13,10 @@ def test_it_imports_no_ray_no_torch_and_no_vllm() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_probes_do_not_import_it() -> None:
+    """It asks them; a round would make one of both fail, whichever is imported first."""
+    code = "import sys; import tune_gpu.telemetry.nvml, tune_gpu.telemetry.cpu, tune_gpu.telemetry.several; print('tune_gpu.preflight' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
