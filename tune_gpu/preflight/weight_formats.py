@@ -95,7 +95,8 @@ def kv_cache_format(config: Mapping[str, Any] | None) -> str | None:
         return "fp8" if scheme else None
     said = scheme or _inner(config).get("kv_cache_quant_algo") or config.get("kv_cache_quant_algo")
     if isinstance(said, Mapping):
-        said = {8: "fp8", 4: "nvfp4"}.get(said.get("num_bits", 0)) if said.get("type") == "float" else None
+        known = said.get("type") == "float" and (said.get("num_bits") != 8 or said.get("dynamic") is False)  # vLLM has no other of 8 bits
+        said = {8: "fp8", 4: "nvfp4"}.get(said.get("num_bits", 0)) if known else None
     return str(said).lower() if str(said).lower() in ("fp8", "nvfp4") else None
 
 

@@ -151,6 +151,7 @@ def test_defaults_by_card_and_version() -> None:
     # As their config.json say it: nvidia's (ModelOpt, then its newer form), and llm-compressor's with and without scales for the cache
     ({"quant_method": "modelopt", "quant_algo": "FP8", "kv_cache_quant_algo": "FP8"}, "fp8"),
     ({"quant_method": "modelopt", "quant_algo": "NVFP4", "kv_cache_scheme": {"dynamic": False, "num_bits": 8, "type": "float"}}, "fp8"),
+    ({"quant_method": "modelopt", "quant_algo": "FP8", "kv_cache_scheme": {"dynamic": True, "num_bits": 8, "type": "float"}}, "bfloat16"),
     ({"quant_method": "compressed-tensors", "kv_cache_scheme": {"num_bits": 8, "type": "float", "strategy": "tensor", "symmetric": True}}, "fp8"),
     ({"quant_method": "compressed-tensors", "kv_cache_scheme": None}, "bfloat16"), ({"quant_method": "modelopt", "kv_cache_quant_algo": None}, "bfloat16"),
     ({"quant_method": "fp8"}, "bfloat16"),
