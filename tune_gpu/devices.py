@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
 
@@ -10,6 +11,9 @@ from tune_gpu.errors import UserError
 from tune_gpu.measurement import ServiceError
 from tune_gpu.resources import fewest_cards
 from tune_gpu.telemetry.probe import nvidia_cards, open_probe, visible_cards
+
+_TOLD_BY_THE_CARD = {"gpu_utilization": "utilisation", "fitness_terms.efficiency": "utilisation", "energy_per_request_j": "power"}
+"""What may be an objective and not every card tells."""
 
 
 @dataclass(frozen=True)
@@ -68,21 +72,26 @@ def cards_of_cluster(settings: RaySettings) -> int | None:
         return int(ray.cluster_resources().get("GPU", 0))
 
 
-def check_told(objective: ObjectiveSettings, kind: str) -> None:
-    """Raises UserError where the objective weighs what this machine's card does not tell: no candidate would get a fitness, however long it ran."""
-    if kind != "cuda" or not objective.weights.get("efficiency"):
+def check_told(objective: ObjectiveSettings, kind: str, objectives: Iterable[str] = ()) -> None:
+    """Raises UserError where the objective weighs, or one of `search.objectives` is, what this machine's card does not tell: no candidate would have
+    a fitness, or a place on the front, however long it ran."""
+    weight = objective.weights.get("efficiency", 0.0)
+    wanted = {name: what for name, what in _TOLD_BY_THE_CARD.items() if name in objectives}
+    if kind != "cuda" or not (weight or wanted):
         return
     try:
         probe = open_probe(kind)
         try:
-            told = probe.read().utilization_pct is not None
+            reading = probe.read()
         finally:
             probe.close()
     except ServiceError as error:
         raise UserError(f"device=cuda: {error}") from error
-    if not told:
-        raise UserError(f"objective.weights.efficiency={objective.weights['efficiency']:g}: {probe.info.name} does not tell its utilisation (no MIG instance "
-                        "does); allowed here is 0")
+    untold = {"utilisation": reading.utilization_pct is None, "power": reading.power_w is None and reading.energy_j is None}
+    if weight and untold["utilisation"]:
+        raise UserError(f"objective.weights.efficiency={weight:g}: {probe.info.name} does not tell its utilisation (no MIG instance does); allowed here is 0")
+    if missing := next((name for name, what in wanted.items() if untold[what]), None):
+        raise UserError(f"search.objectives.{missing}: {probe.info.name} does not tell its {wanted[missing]} (no MIG instance does)")
 
 
 def check_alike(config: ExperimentConfig, kind: str) -> None:

@@ -163,7 +163,7 @@ def _new(space: str, overrides: list[str]) -> tuple[ExperimentConfig, DeviceChoi
     check_resources(config, choice.kind)
     sharing.check(config, choice.kind)
     if config.ray.address is None:
-        check_told(config.objective, choice.kind)
+        check_told(config.objective, choice.kind, config.search.objectives)
         check_alike(config, choice.kind)
     run_id = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     return config, choice, RunFolder(config.run.artifacts_dir, config.name, run_id, Redactor(config))

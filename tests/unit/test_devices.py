@@ -23,10 +23,13 @@ def test_an_objective_that_weighs_what_the_card_does_not_tell_is_refused_before_
     with pytest.raises(UserError, match=r"objective\.weights\.efficiency=0\.1: .* does not tell its utilisation .*; allowed here is 0"):
         launch._new("spica_gpu_allocation", [])
     assert launch._new("spica_gpu_allocation", ["objective.weights.efficiency=0"])[1].kind == "cuda"
+    for untold in ("gpu_utilization", "fitness_terms.efficiency", "energy_per_request_j"):
+        with pytest.raises(UserError, match=rf"search\.objectives\.{untold}: .* does not tell its"):
+            launch._new("spica_gpu_allocation", ["objective.weights.efficiency=0", f"search.objectives={{{untold}: max, wer: min}}"])
     objective = load_config("spica_gpu_allocation", [], "cuda").objective
     devices.check_told(objective, "cpu")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", UUID)
-    devices.check_told(objective, "cuda")
+    devices.check_told(objective, "cuda", ["gpu_utilization", "energy_per_request_j"])
     nvml.divided.add(UUID)
     with pytest.raises(UserError, match=r"device=cuda: .*divided by MIG"):
         devices.check_told(objective, "cuda")
