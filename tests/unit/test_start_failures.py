@@ -120,6 +120,11 @@ def test_of_several_workers_the_one_that_failed_first_speaks() -> None:
     assert explain_exit("vllm", NO_WEIGHTS.replace(CAUSE, f"{CAUSE}\n{other}"), 1).evidence == CAUSE
 
 
+def test_an_error_without_words_is_a_cause_as_well() -> None:
+    said = CAUSE.partition("RuntimeError")[0] + "AssertionError"
+    assert explain_exit("vllm", NO_WEIGHTS.replace(CAUSE, said), 1).evidence == said
+
+
 def test_an_engine_that_died_under_load_has_its_own_words_and_not_those_of_a_request() -> None:
     log = """\
 (APIServer pid=1) ERROR 11-29 15:14:50 [serving.py:9] ValueError: This model's maximum context length is 1024 tokens

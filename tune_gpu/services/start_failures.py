@@ -60,7 +60,8 @@ _SIGNS = (
     ),
 )
 
-_ERROR_LINE = re.compile(r"(?:^|[\s.])(?:\w*(?:Error|Exception)|error):? ", re.IGNORECASE)
+_ERROR_LINE = re.compile(r"(?:^|[\s.])(?:(?:\w*(?:Error|Exception)|error):? |\w+(?:Error|Exception)$)", re.IGNORECASE)
+"""One that has no words (of a bare `assert`) ends its line."""
 _POINTS_UP = re.compile(r"(?:see|check) (?:the )?(?:root cause|stack trace)", re.IGNORECASE)
 """vLLM's last words: each process that waited for another says that it failed, and that why stands above."""
 _PROCESS = re.compile(r"\(\w[^()]* pid=\d+\)")
