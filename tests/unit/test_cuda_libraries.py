@@ -30,29 +30,31 @@ class Loader:
             self.loaded.append(Path(name).name)
 
 
-def wheel(prefix: Path) -> Path:
+def wheel(packages: Path) -> Path:
     """As `pip install nvidia-cublas-cu12` lays it out."""
-    folder = prefix / "lib" / "python3.11" / "site-packages" / "nvidia" / "cublas" / "lib"
+    folder = packages / "nvidia" / "cublas" / "lib"
     folder.mkdir(parents=True)
     for name in WANTED_BY_WHISPER:
         (folder / name).touch()
     return folder
 
 
+@pytest.mark.parametrize("packages", ["lib/python3.11/site-packages", "local/lib/python3.12/dist-packages"])
 @pytest.mark.parametrize(("device", "known", "loaded"), [
     ("cuda", set(), ["libcublasLt.so.12", "libcublas.so.12"]), ("cuda", set(WANTED_BY_WHISPER), []), ("cpu", set(), []),
 ])
 def test_what_pip_installed_is_loaded_before_the_model_where_the_loader_does_not_know_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, known: set[str], loaded: list[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packages: str, device: str, known: set[str], loaded: list[str]
 ) -> None:
     loader, seen = Loader(known), []
-    folder = wheel(tmp_path)
+    folder = wheel(tmp_path / packages)
 
     def model(*_given: Any, **_named: Any) -> None:
         seen.append(list(loader.loaded))
 
     monkeypatch.setattr(ctypes, "CDLL", loader)
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / packages)])
     monkeypatch.setitem(sys.modules, "faster_whisper", SimpleNamespace(WhisperModel=model))
     load_model(argparse.Namespace(model="base", device=device, compute_type="default", cpu_threads=1, num_workers=1))
     assert seen == [loaded], "before the model, for it asks while it loads"

@@ -17,11 +17,12 @@ THE_LOADERS = "the loader's path"
 
 
 def find_library(name: str) -> str | None:
-    """Where `load_for_whisper` takes a library from: the loader, else the wheels beside this Python; null for nowhere."""
+    """Where `load_for_whisper` takes a library from: the loader, else the wheels that this Python imports from; null for nowhere."""
     with contextlib.suppress(OSError):
         ctypes.CDLL(name)
         return THE_LOADERS
-    return next((str(path) for path in sorted(Path(sys.prefix).glob(f"lib/python3*/site-packages/nvidia/*/lib/{name}"))), None)
+    # Wherever packages are: of Debian's and Ubuntu's own Python, and so in vLLM's images, that is no folder of sys.prefix.
+    return next((str(path) for folder in filter(None, sys.path) for path in sorted(Path(folder).glob(f"nvidia/*/lib/{name}"))), None)
 
 
 def load_for_whisper() -> None:
