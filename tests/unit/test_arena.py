@@ -12,11 +12,12 @@ import pytest
 from ray.exceptions import ActorDiedError, RayTaskError
 
 from tests.made_run import EXPERIMENT
-from tests.unit.telemetry.fake_nvml import FakeNvml, Frame
+from tests.unit.telemetry.fake_nvml import UUID, FakeNvml, Frame
 from trainables import arena as arenas
 from trainables.arena import Arena, ArenaLost, arena
 from tune_gpu.config import ExperimentConfig, PromoteSettings
 from tune_gpu.config_loader import load_config
+from tune_gpu.errors import UserError
 from tune_gpu.promote.evidence import target_device
 from tune_gpu.promote.supervisor import ProcessSupervisor
 from tune_gpu.resources import most_cards
@@ -104,3 +105,13 @@ def test_a_place_that_no_node_can_give_is_not_waited_for(monkeypatch: pytest.Mon
     with pytest.raises(ArenaLost, match=r"^no place to measure in: no node of Ray has 2 CPU, 2 GPU$"):
         measure(monkeypatch, fake, gpus=2.0)
     assert (fake.looks, fake.killed) == (0, 1)
+
+
+def test_a_target_whose_card_mig_divides_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a run on an instance, promoted in a shell that names none."""
+    nvml = FakeNvml([Frame()])
+    nvml.divided.add(UUID)
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with pytest.raises(UserError, match=r"promote\.device=cuda: card 0 is divided by MIG: name an instance"):
+        target_device(PromoteSettings(device="cuda"), ProcessSupervisor(tmp_path))

@@ -9,6 +9,7 @@ from tune_gpu.config import PromoteSettings
 from tune_gpu.devices import choose_device
 from tune_gpu.errors import UserError
 from tune_gpu.finished_run import FinishedRun, read_comparison
+from tune_gpu.measurement import ServiceError
 from tune_gpu.promote.gate import Evidence, TargetDevice
 from tune_gpu.promote.target import Target
 from tune_gpu.report.reading import is_of_winner
@@ -31,19 +32,23 @@ def evidence_of(run: FinishedRun) -> Evidence:
 
 
 def target_device(settings: PromoteSettings, target: Target, n_cards: int = 1) -> TargetDevice:
-    """The target's device as it is seen from here: so many cards, as many as the comparison had. Raises UserError for a kind that is none."""
+    """The target's device as it is seen from here: so many cards, as many as the comparison had. Raises UserError for a kind that
+    is none, and for a card that cannot be looked at."""
     if settings.device not in ("auto", "cpu", "cuda"):
         raise UserError(f"promote.device={settings.device}: allowed are auto, cpu, cuda")
     kind = choose_device("auto").kind if settings.device == "auto" else settings.device
     if kind == "cuda" and not nvidia_cards():
         return TargetDevice(kind, None, settings.neighbours_mib)
-    probe = open_device(kind, n_cards)
     try:
-        ours = [pid for unit in (settings.vllm.unit, settings.whisper.unit) for pid in target.pids(unit)]
-        others = neighbours_on(probe, ours).mib
-        return TargetDevice(kind, probe.info.name, others if settings.neighbours_mib is None else settings.neighbours_mib)
-    finally:
-        probe.close()
+        probe = open_device(kind, n_cards)
+        try:
+            ours = [pid for unit in (settings.vllm.unit, settings.whisper.unit) for pid in target.pids(unit)]
+            others = neighbours_on(probe, ours).mib
+        finally:
+            probe.close()
+    except ServiceError as error:  # a driver that does not answer, or a card that MIG divides
+        raise UserError(f"promote.device={settings.device}: {error.failure.message}") from error
+    return TargetDevice(kind, probe.info.name, others if settings.neighbours_mib is None else settings.neighbours_mib)
 
 
 def expected_turn_ms(comparison: Mapping[str, Any]) -> float | None:
