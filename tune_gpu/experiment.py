@@ -23,6 +23,7 @@ from tune_gpu.errors import UserError
 from tune_gpu.full_disk import StopWhenUnwritable, unwritable, why_unwritable
 from tune_gpu.journal import replay
 from tune_gpu.live import Progress
+from tune_gpu.measurement import ServiceError
 from tune_gpu.mirror import Mirror
 from tune_gpu.ray_client import courier, through_client
 from tune_gpu.redaction import without_secrets
@@ -62,7 +63,7 @@ class Experiment:
         self._retries = RetryBook(config.ray.max_retries)
         self._refusals = refusals
         self._mirror = Mirror(config.ray.storage_path, folder.root) if config.ray.storage_path else None
-        self._device = describe_device(choice)
+        self._device = describe_device(choice, config.ray.address is not None)
         self._started = time.monotonic()
         self._unwritten = StopWhenUnwritable()
         self.setup_s = 0.0
@@ -283,15 +284,21 @@ def new_tournament(config: ExperimentConfig, refusals: Refusals) -> Tournament:
     )
 
 
-def describe_device(choice: DeviceChoice) -> tuple[dict[str, Any], Neighbours]:
-    """The device and who is on it now; on a cluster each candidate's line has its own."""
+def describe_device(choice: DeviceChoice, of_cluster: bool = False) -> tuple[dict[str, Any], Neighbours]:
+    """The device and who is on it now; on a cluster each candidate's line has its own. Raises UserError for one that cannot be looked at here."""
+    elsewhere = {"kind": "cuda", "name": f"{choice.n_cards} GPUs of the Ray cluster"}
     if choice.kind == "cuda" and not _nvml_here():
-        return {"kind": "cuda", "name": f"{choice.n_cards} GPUs of the Ray cluster"}, Neighbours()
-    probe = open_probe(choice.kind)
+        return elsewhere, Neighbours()
     try:
-        return probe.info.as_dict(), neighbours_on(probe)
-    finally:
-        probe.close()
+        probe = open_probe(choice.kind)
+        try:
+            return probe.info.as_dict(), neighbours_on(probe)
+        finally:
+            probe.close()
+    except ServiceError as error:
+        if of_cluster:  # a card of this machine that MIG divides, say: the run may be on others
+            return elsewhere, Neighbours()
+        raise UserError(f"device={choice.kind}: {error.failure.message}") from error
 
 
 def _nvml_here() -> bool:

@@ -10,6 +10,7 @@ from tests.unit.telemetry.fake_nvml import MIG, OTHER, UUID, FakeNvml, Frame
 from tune_gpu import devices, launch
 from tune_gpu.config_loader import load_config
 from tune_gpu.errors import UserError
+from tune_gpu.experiment import describe_device
 from tune_gpu.plan import this_device
 
 
@@ -63,3 +64,14 @@ def test_cards_that_are_not_alike_are_refused_where_one_candidate_could_get_anot
     devices.check_alike(one, "cpu")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     devices.check_alike(one, "cuda")
+
+
+def test_a_clusters_run_is_not_refused_for_a_card_of_this_machine_that_cannot_be_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = FakeNvml([Frame()])
+    nvml.divided.add(UUID)
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    choice = devices.DeviceChoice("cuda", "made up", 4)
+    assert describe_device(choice, of_cluster=True)[0] == {"kind": "cuda", "name": "4 GPUs of the Ray cluster"}
+    with pytest.raises(UserError, match=r"device=cuda: card 0 is divided by MIG"):
+        describe_device(choice)
