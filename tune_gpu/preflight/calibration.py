@@ -82,9 +82,10 @@ def calibration_key(settings: VllmSettings, vllm_version: str, device: str, star
 def _further(settings: VllmSettings) -> tuple[str, ...]:
     """A digest, for some are secrets; nothing where there are none. CUDA_… names the card and the trial's own MPS daemon."""
     env = {name: value for name, value in settings.env.items() if not name.startswith("CUDA_")}
-    if not settings.extra_args and not env:
+    flags = {name: value for name, value in settings.extra_args.items() if value is not None}  # null is not handed over: of a knob that is not active
+    if not flags and not env:
         return ()
-    text = json.dumps([dict(settings.extra_args), env], sort_keys=True, default=str)
+    text = json.dumps([flags, env], sort_keys=True, default=str)
     return (f"with {hashlib.sha256(text.encode()).hexdigest()[:12]}",)
 
 

@@ -189,3 +189,9 @@ def test_what_was_learnt_under_other_flags_is_not_believed_to_four_mib(tmp_path:
     same = {"CUDA_MPS_PIPE_DIRECTORY": "/tmp/tg-mps-1", "VLLM_ATTENTION_BACKEND": "FLASHINFER"}
     assert store.get(engine(extra_args=dict(reversed(images.items())), env=same), "0.32.0", "L4") is not None
     assert "hf_sentinel" not in (tmp_path / "c.json").read_text()
+
+
+def test_a_flag_that_is_null_is_none_as_it_stands_in_a_plan_for_a_knob_that_is_not_active(tmp_path: Path) -> None:
+    store = CalibrationStore(tmp_path / "c.json")
+    store.learn(engine(), "L4", Calibration(100.0, 5000.0, None, "0.32.0"))
+    assert store.get(engine(extra_args={"max_num_partial_prefills": None}), "0.32.0", "L4") is not None
