@@ -146,7 +146,7 @@ def arena(config: ExperimentConfig, device: str, resources: Mapping[str, float],
         config: its workload is what is driven.
         device: `cuda` or `cpu`.
         resources: what it asks Ray for, as Ray names them (`CPU`, `GPU`).
-        say: told once, if all that could hold it is taken for a while.
+        say: told once, if it is not there after a while.
     """
     named = {name: amount for name, amount in resources.items() if name not in ("CPU", "GPU")}
     options = {"num_cpus": resources.get("CPU", 1.0), "num_gpus": resources.get("GPU", 0.0), "resources": named or None}
@@ -169,7 +169,7 @@ def arena(config: ExperimentConfig, device: str, resources: Mapping[str, float],
 
 
 def _placed(where: Any, resources: Mapping[str, float], say: Callable[[str], None]) -> tuple[str, int]:
-    """The answer, once Ray has found a place for the actor. Ray itself would wait for one without a word, also where there can be none."""
+    """The answer, once Ray has found a place for the actor and has started it. Ray itself would wait for one without a word, also where there can be none."""
     waited = False
     while True:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]

@@ -64,7 +64,7 @@ def courier(
     Args:
         began: a candidate's trial has started.
         ended: a candidate, its line as JSON (null if its process was lost), and the causes of its retries.
-        note: all of them wait for their place.
+        note: all of them wait for their place or their start.
         brought: the state of the search's tournament, once the experiment has ended.
     """
     queue = Queue(actor_options={"num_cpus": 0})

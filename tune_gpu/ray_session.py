@@ -36,7 +36,7 @@ _RAY_ENVIRONMENT = {
 
 _HOW_TO_BE_LET_IN = "give it as RAY_AUTH_MODE=token and RAY_AUTH_TOKEN=… (`ray get-auth-token` prints it there)"
 PATIENCE_S = 30.0
-"""For so long a place is waited for without a word."""
+"""For so long a place, or a start in it, is waited for without a word."""
 
 
 @contextlib.contextmanager
@@ -118,10 +118,10 @@ def check_room_here(config: ExperimentConfig, kind: str) -> None:
 
 
 def waiting_said() -> str:
-    """For people who wait: what is measured must first get its place."""
+    """For people who wait: what is measured must first get its place, and its process must start there, which Ray does not tell apart."""
     there, free = ray.cluster_resources(), ray.available_resources()
     left = ", ".join(f"{free.get(name, 0.0):g} of {there.get(name, 0.0):g} {what}" for name, what in (("GPU", "cards"), ("CPU", "cores")))
-    return f"nothing has run for {PATIENCE_S:g} s: Ray has no place for it yet (free now: {left})"
+    return f"nothing has run for {PATIENCE_S:g} s: Ray has no place for it yet, or its process is still starting (free now: {left})"
 
 
 def _check_answers(settings: RaySettings) -> None:

@@ -18,7 +18,7 @@ from tune_gpu.tournament import Candidate
 
 
 class Patience:
-    """Notices, once each time, that trials have waited for their place so long that a person should know: Tune waits without a word."""
+    """Notices, once each time, that trials have waited for their place or their start so long that a person should know: Tune waits without a word."""
 
     def __init__(self) -> None:
         self._since: float | None = None

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from ray.tune.experiment import Trial
 
-from tune_gpu import ray_client, tune_callbacks
+from tune_gpu import ray_client, ray_session, tune_callbacks
 from tune_gpu.ray_client import Courier
-from tune_gpu.ray_session import PATIENCE_S
+from tune_gpu.ray_session import PATIENCE_S, waiting_said
 from tune_gpu.tune_callbacks import Announcer
 
 
@@ -56,3 +56,11 @@ def test_through_a_client_it_is_sent_home(clock: SimpleNamespace) -> None:
     clock.s += PATIENCE_S
     courier.on_step_end(2, WAITING)
     assert sent == [("waits", "all is taken", None, [])]
+
+
+def test_a_slow_start_is_not_said_to_be_without_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a runtime environment is still installed, say, the place is there, and is why the cores are not free."""
+    there = SimpleNamespace(cluster_resources=lambda: {"CPU": 2.0}, available_resources=lambda: {"CPU": 1.0})
+    monkeypatch.setattr(ray_session, "ray", there)
+    waits = "Ray has no place for it yet, or its process is still starting"
+    assert waiting_said() == f"nothing has run for 30 s: {waits} (free now: 0 of 0 cards, 1 of 2 cores)"
