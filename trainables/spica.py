@@ -158,7 +158,7 @@ class SpicaTrainable(tune.Trainable):
             "n_windows": measurement.n_windows,
         }
         wanted = self._experiment.search.objectives if fitness is not None else {}
-        objectives = {path: value for path in wanted if (value := metric_at(metrics, path)) is not None}
+        objectives = {path: value for path in wanted if (value := metric_at(measurement.metrics, path)) is not None}
         line = {
             **self._candidate,
             **said,

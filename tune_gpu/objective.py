@@ -22,6 +22,7 @@ _STABILITY_SPREAD_TARGET = 1.0
 _DISTRIBUTIONS = ("stt_latency_ms", "llm_latency_ms", "voice_turn_ms", "ttft_ms", "itl_ms", "rtf", "background_latency_ms", "generator_lag_ms")
 METRIC_PATHS = (
     *(f"{name}.{at}" for name in _DISTRIBUTIONS for at in ("p50", "p90", "p95", "p99", "mean")),
+    "fitness",
     *("wer", "tokens_per_s", "n_requests", "n_transcripts", "n_failed", "gpu_utilization", "memory_used_mib"),
     *("service_memory_mib.vllm", "service_memory_mib.whisper"),
     *("kv_cache_peak_pct", "kv_cache_tokens", "kv_max_concurrency", "energy_per_request_j", "oom_events", "concurrent_capacity"),

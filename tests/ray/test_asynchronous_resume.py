@@ -11,6 +11,7 @@ import ray
 
 from tests.ray.noop import AtOnceTrainable
 from tests.ray.noop_run import experiment
+from tune_gpu.config_loader import check_config, load_config
 from tune_gpu.experiment import Experiment
 from tune_gpu.refusals import Refusals
 
@@ -55,3 +56,14 @@ def test_a_killed_asynchronous_run_is_resumed_with_what_it_had_measured_and_prop
     assert in_flight
     for line in in_flight:
         assert resumed.tournament.candidate(line["candidate_id"]) == whole.tournament.candidate(line["candidate_id"])
+
+
+def test_the_fitness_can_be_an_objective_and_such_a_run_be_resumed(folder: Path) -> None:
+    settings = ["search.algorithm=rzero", "search.generations=2", "search.objectives={fitness: max}"]
+    whole = experiment(folder / "front", AtOnceTrainable, "cpu", 0, *settings)
+    check_config(load_config("spica_gpu_allocation", settings, None))
+    summary = whole.run()
+    assert summary["best"]
+    assert [line["objectives"] for line in whole.lines] == [{"fitness": line["fitness"]} for line in whole.lines]
+    again = Experiment(whole.config, whole.choice, whole.folder, whole.progress, Refusals()).run()
+    assert again["best"] == summary["best"]

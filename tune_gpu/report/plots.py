@@ -116,7 +116,8 @@ def pareto_front(lines: Sequence[Line], objectives: Mapping[str, str] | None = N
         objectives: metric -> `max` or `min`; by default the delay of a voice turn and the word error rate.
     """
     (x_path, x_way), (y_path, y_way) = list((objectives if objectives and len(objectives) > 1 else CLASSIC_OBJECTIVES).items())[:2]
-    known = [(line, metric_at(line["metrics"], x_path), metric_at(line["metrics"], y_path)) for line in lines if line["fitness"] is not None]
+    told = [(line, {**line["metrics"], "fitness": line["fitness"]}) for line in lines if line["fitness"] is not None]
+    known = [(line, metric_at(metrics, x_path), metric_at(metrics, y_path)) for line, metrics in told]
     points = [(line, x, y) for line, x, y in known if x is not None and y is not None]
     made = figure(380)
     if points:

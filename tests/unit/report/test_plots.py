@@ -52,3 +52,9 @@ def test_of_a_short_run_everything_is_drawn() -> None:
     assert plots.moments_a_point(lines) == 1
     assert len(latency_distributions(lines).data[0].y) == len(costs_by_candidate(lines).data[0].y) == 12
     assert list(fitness_by_generation(lines).layout.xaxis.tickvals) == [0, 1, 2]
+
+
+def test_the_front_can_be_of_the_fitness_and_another_number() -> None:
+    lines = long_run(3)
+    made = plots.pareto_front(lines, {"fitness": "max", "voice_turn_ms.p95": "min"})
+    assert sorted(x for drawn in made.data if drawn.mode == "markers" for x in drawn.x) == sorted(line["fitness"] for line in lines)
