@@ -111,10 +111,10 @@ class RunFolder:
         self._append(_PROPOSALS, {"candidate_id": candidate.candidate_id, "asked_after": candidate.asked_after})
 
     def proposals(self) -> dict[str, int]:
-        """By candidate, how many results the search had heard when it proposed it; what cannot be read is left out."""
+        """By candidate, how many results the search had heard when it proposed it; what cannot be read is left out, and half of a line cut off."""
         found: dict[str, int] = {}
         with contextlib.suppress(OSError):
-            for text in (self.path / _PROPOSALS).read_text(encoding="utf-8", errors="replace").splitlines():
+            for text in _whole_lines(path := self.path / _PROPOSALS, path.read_bytes(), repair=True):
                 with contextlib.suppress(ValueError, TypeError, KeyError):
                     line = json.loads(text)
                     found[str(line["candidate_id"])] = int(line["asked_after"])
@@ -143,10 +143,7 @@ class RunFolder:
                 content = path.read_bytes()
             except OSError as error:
                 raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-            whole = content[: content.rfind(b"\n") + 1]
-            if whole != content and repair:
-                write_whole(path, whole)
-            for number, line in enumerate(whole.splitlines(), 1):
+            for number, line in enumerate(_whole_lines(path, content, repair=repair), 1):
                 try:
                     yield dict(json.loads(line))
                 except (ValueError, TypeError, RecursionError) as error:
@@ -192,6 +189,14 @@ def _as_result(line: Mapping[str, Any]) -> Result:
         )
     status = "infeasible" if line["status"] == "ok" else str(line["status"])  # measured, and against a constraint
     return Result(status, violation=float(line.get("violation") or 0.0), transient=bool(line.get("transient")))
+
+
+def _whole_lines(path: Path, content: bytes, *, repair: bool) -> list[bytes]:
+    """Those of the content of this file; with `repair` a half is cut off, which the next line would else be joined to."""
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content and repair:
+        write_whole(path, whole)
+    return whole.splitlines()
 
 
 def versions() -> dict[str, str]:

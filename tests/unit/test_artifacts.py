@@ -13,6 +13,7 @@ import pytest
 
 from tune_gpu.artifacts import RunFolder, as_result, manifest, write_whole
 from tune_gpu.errors import UserError
+from tune_gpu.search.evaluations import Candidate
 
 
 def line(candidate_id: str, generation: int, **change: Any) -> dict[str, Any]:
@@ -68,6 +69,15 @@ def test_lines_come_back_in_the_order_of_their_generations(folder: RunFolder) ->
     for generation in (10, 2, 0):
         folder.append_candidate(line(f"g{generation}-c0", generation))
     assert [found["generation"] for found in folder.candidates()] == [0, 2, 10]
+
+
+def test_half_of_a_last_proposal_is_cut_off_and_the_next_one_is_not_joined_to_it(folder: RunFolder) -> None:
+    folder.append_proposal(Candidate("g0-c0", 0, "initial", {}, 1))
+    with (folder.path / "proposals.jsonl").open("a") as file:
+        file.write('{"candidate_id": "g0-')
+    assert folder.proposals() == {"g0-c0": 1}
+    folder.append_proposal(Candidate("g0-c1", 0, "initial", {}, 2))
+    assert folder.proposals() == {"g0-c0": 1, "g0-c1": 2}
 
 
 def test_half_of_a_last_line_is_cut_off_and_the_next_line_is_whole(folder: RunFolder) -> None:
