@@ -44,11 +44,8 @@ class Arena:
 
     def device(self) -> tuple[dict[str, Any], float]:
         """The device it was given, and what others use of it (MiB), before anything is deployed."""
-        probe = open_device(self._device, most_cards(self._config))
-        try:
+        with contextlib.closing(open_device(self._device, most_cards(self._config))) as probe:
             return probe.info.as_dict(), neighbours_on(probe).mib
-        finally:
-            probe.close()
 
     def block(self, arm: str, number: int, params: Mapping[str, Any], first_window: int) -> dict[str, Any]:
         """One deployment with its windows; a failure is a result."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
 
@@ -80,11 +81,8 @@ def check_told(objective: ObjectiveSettings, kind: str, objectives: Iterable[str
     if kind != "cuda" or not (weight or wanted):
         return
     try:
-        probe = open_probe(kind)
-        try:
+        with closing(open_probe(kind)) as probe:
             reading = probe.read()
-        finally:
-            probe.close()
     except ServiceError as error:
         raise UserError(f"device=cuda: {error}") from error
     untold = {"utilisation": reading.utilization_pct is None, "power": reading.power_w is None and reading.energy_j is None}

@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
@@ -290,11 +291,8 @@ def describe_device(choice: DeviceChoice, of_cluster: bool = False) -> tuple[dic
     if choice.kind == "cuda" and not _nvml_here():
         return elsewhere, Neighbours()
     try:
-        probe = open_probe(choice.kind)
-        try:
+        with closing(open_probe(choice.kind)) as probe:
             return probe.info.as_dict(), neighbours_on(probe)
-        finally:
-            probe.close()
     except ServiceError as error:
         if of_cluster:  # a card of this machine that MIG divides, say: the run may be on others
             return elsewhere, Neighbours()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 
 from tune_gpu.config import PromoteSettings
@@ -40,12 +41,9 @@ def target_device(settings: PromoteSettings, target: Target, n_cards: int = 1) -
     if kind == "cuda" and not nvidia_cards():
         return TargetDevice(kind, None, settings.neighbours_mib)
     try:
-        probe = open_device(kind, n_cards)
-        try:
+        with closing(open_device(kind, n_cards)) as probe:
             ours = [pid for unit in (settings.vllm.unit, settings.whisper.unit) for pid in target.pids(unit)]
             others = neighbours_on(probe, ours).mib
-        finally:
-            probe.close()
     except ServiceError as error:  # a driver that does not answer, or a card that MIG divides
         raise UserError(f"promote.device={settings.device}: {error.failure.message}") from error
     return TargetDevice(kind, probe.info.name, others if settings.neighbours_mib is None else settings.neighbours_mib)
