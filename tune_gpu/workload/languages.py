@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from typing import Any
 
+from tune_gpu.config import AudioSettings, ExperimentConfig
 from tune_gpu.errors import UserError
 
 LANGUAGES = {
@@ -51,10 +53,40 @@ def rate_name(unit: str | None) -> str:
     return "CER" if unit == "character" else "WER"
 
 
+def spoken_language(config: ExperimentConfig) -> str:
+    """The language of the clips. Their references decide how errors are counted, whatever Whisper is told to hear."""
+    audio = config.workload.audio
+    return "en" if audio.source == "samples" else audio.language or config.services.whisper.language
+
+
+def check_clips(audio: AudioSettings, *, varies: bool) -> None:
+    """Raises UserError where it is not known what language is spoken in the clips. `varies`: a knob sets `whisper.language`."""
+    if audio.language is not None:
+        check_language("workload.audio.language", audio.language)
+    if audio.source == "samples" and audio.language not in (None, "en"):
+        raise UserError(f"workload.audio.language={audio.language}: the clips of workload.audio.source=samples are English. Give a folder of your own.")
+    if varies and audio.source != "samples" and audio.language is None:
+        raise UserError("workload.audio.language: whisper.language varies, so it does not say what the clips are spoken in. Give their language's code.")
+
+
+def check_models(models: Sequence[str], languages: Sequence[str]) -> None:
+    """Raises UserError for a model of English only beside another language: faster-whisper would go on in English, with a warning."""
+    english = next((model for model in models if model.endswith(".en")), None)
+    other = next((language for language in languages if language != "en"), None)
+    if english and other:
+        raise UserError(f"whisper.model={english}: it knows English only, not whisper.language={other}. Use a model whose name does not end in .en.")
+
+
+def unquoted(value: bool) -> str:
+    """What to do about a text that YAML has read as a truth value (Norway's code, say)."""
+    words, one = ("yes, on or true", "yes") if value else ("no, off or false", "no")
+    return f"""YAML reads {words} without quotes as {str(value).lower()}. Write it in quotes: "{one}" (in a shell KEY='"{one}"')."""
+
+
 def check_language(key: str, value: Any) -> str:
     """The code, if faster-whisper takes it. Raises UserError, with the code that was probably meant."""
-    if value is False or value == "False":
-        raise UserError(f'{key}: YAML reads an unquoted no (or off) as false. For Norwegian write "no", in quotes.')
+    if isinstance(value, bool):
+        raise UserError(f"{key}: {unquoted(value)}")
     if value is None or value in ("", "auto"):
         raise UserError(f"{key}: the language is not detected, because errors are counted by its rules. Give its code, en say.")
     if value not in LANGUAGES:

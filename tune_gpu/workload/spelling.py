@@ -34,7 +34,7 @@ _WITHIN_WORDS = {
     "hy": r"[\u055b\u055c\u055e\u055f]",  # accent, exclamation and question mark stand on a vowel, in the middle of the word
 }  # fmt: skip
 """What readers of a language do without, or what is no part of the word that it stands in."""
-_WITHIN_WORDS |= {language: _WITHIN_WORDS["ar"] for language in ("fa", "ps", "sd", "ur")}
+_WITHIN_WORDS |= dict.fromkeys(("fa", "ps", "sd", "ur"), _WITHIN_WORDS["ar"])
 _SAME_LETTERS = {
     # Two encodings of one letter.
     "ro": str.maketrans("şţ", "șț"), "fa": str.maketrans("يك", "یک"), "ur": str.maketrans("يك", "یک"),
