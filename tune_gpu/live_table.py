@@ -135,7 +135,7 @@ def engine_of(line: Line) -> str:
 
 def _error_rate(lines: Sequence[Line]) -> str:
     """`wer` or `cer`: all evaluations of a run count in the same unit."""
-    return rate_name(next((unit for line in lines if (unit := line["metrics"].get("wer_unit"))), None)).lower()
+    return next((rate_name(unit) for line in lines if (unit := line["metrics"].get("wer_unit"))), "WER").lower()
 
 
 def _values(names: Sequence[str]) -> _Column:

@@ -194,7 +194,7 @@ def _rows(lines: Sequence[Line], best: Mapping[str, Any], base: Mapping[str, Any
 
 def _unit_of(lines: Sequence[Line]) -> str:
     """What recognition errors are counted in; lines from before that was recorded count words."""
-    return next((str(unit) for line in lines if (unit := line["metrics"].get("wer_unit"))), "word")
+    return "character" if any(line["metrics"].get("wer_unit") == "character" for line in lines) else "word"
 
 
 def _failures(lines: Sequence[Line]) -> list[dict[str, Any]]:
