@@ -17,7 +17,7 @@ import sys
 import time
 import wave
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 from aiohttp import web
@@ -67,7 +67,7 @@ class Transcriber:
         """The codes that the model takes."""
         return list(self._model.supported_languages)
 
-    async def read(self, upload: BinaryIO) -> np.ndarray:
+    async def read(self, upload: IO[bytes]) -> np.ndarray:
         """The samples of an upload, decoded beside the event loop, which answers others meanwhile. Raises `NotAudio`."""
         return await asyncio.get_running_loop().run_in_executor(self._decoder, lambda: read_audio(upload.read()))
 
