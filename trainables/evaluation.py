@@ -36,6 +36,7 @@ from tune_gpu.telemetry.verdicts import Limits
 from tune_gpu.workload.audio import load_utterances
 from tune_gpu.workload.capacity import find_capacity
 from tune_gpu.workload.clients import Endpoints
+from tune_gpu.workload.languages import spoken_language
 from tune_gpu.workload.summary import summarise
 from tune_gpu.workload.voice_turn import TurnSample
 from tune_gpu.workload.window import WindowResult, run_window, warm_up
@@ -72,7 +73,7 @@ class Evaluator:
         self._running: Running | None = None
         self._gate: Gate | None = None
         self._mps: MpsDaemon | None = None
-        self._utterances = load_utterances(config.workload.audio)
+        self._utterances = load_utterances(config.workload.audio, spoken_language(config))
         self._heard: dict[str, list[TurnSample]] = {}
 
     @property

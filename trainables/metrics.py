@@ -24,7 +24,7 @@ MEASURED = {  # name -> (where it stands in a candidate's line, what it is)
     "tune_gpu_llm_latency_p95_ms": ("metrics.llm_latency_ms.p95", "LLM answer, 95th percentile, milliseconds."),
     "tune_gpu_ttft_p95_ms": ("metrics.ttft_ms.p95", "Time to first token, 95th percentile, milliseconds."),
     "tune_gpu_voice_turn_p95_ms": ("metrics.voice_turn_ms.p95", "End of speech to the first token, 95th percentile, milliseconds."),
-    "tune_gpu_word_error_rate": ("metrics.wer", "Word error rate, a share."),
+    "tune_gpu_word_error_rate": ("metrics.wer", "Word error rate, a share; a character error rate where the line's wer_unit says so."),
     "tune_gpu_concurrent_sessions": ("metrics.concurrent_capacity", "Simultaneous voice sessions within the latency targets."),
     "tune_gpu_oom_events": ("metrics.oom_events", "Out-of-memory kills, and requests that Whisper had no memory for."),
 }

@@ -54,6 +54,7 @@ class WhisperSettings:
     num_workers: int = 1
     """Transcriptions at the same time in one model (CTranslate2's `num_workers`)."""
     language: str = "en"
+    """Whisper's code of the language it transcribes ("ja", not "jp"; "no" needs its quotes in YAML)."""
     vad_filter: bool = False
     condition_on_previous_text: bool = False
     cpu_cores: str | None = None
@@ -146,6 +147,8 @@ class AudioSettings:
     """`samples` (English clips of the package pytest-audioeval) or a folder of `NAME.wav` beside `NAME.txt`."""
     noise_snr_db: list[float | None] = field(default_factory=lambda: [None])
     """Each clip is also spoken in white noise at these signal-to-noise ratios; null is the clean clip."""
+    language: str | None = None
+    """Whisper's code of the language that is spoken in them, by whose rules errors are counted; null: English for `samples`, else `services.whisper.language`."""
     max_utterance_s: float = 30.0
 
 

@@ -17,6 +17,7 @@ from yaml import MarkedYAMLError
 from tune_gpu.bounds import check_numbers
 from tune_gpu.config import ExperimentConfig, TelemetrySettings
 from tune_gpu.errors import UserError
+from tune_gpu.workload.languages import spoken_language, unquoted
 
 DEFAULT_SPACE = "spica_gpu_allocation"
 _FEWEST_TURNS = 0.01
@@ -135,7 +136,7 @@ def check_config(config: ExperimentConfig) -> None:
     free_port(config.run.port_range)
     _check_writable(Path(config.run.artifacts_dir).expanduser())
     if config.ray.address is None:  # on a cluster clips, models and cores are the worker's
-        load_utterances(config.workload.audio)
+        load_utterances(config.workload.audio, spoken_language(config))
         for value in settings_in_use(config, space, "vllm.model"):
             resolve_llm(value)
         for value in settings_in_use(config, space, "whisper.model"):
@@ -308,6 +309,8 @@ def _check_keys(schema: Any, given: Any, prefix: str) -> None:
 def _check_kind(name: str, hint: Any, value: Any) -> None:
     """A list where a mapping belongs, or one value where a list does: OmegaConf says neither the key nor what is wanted."""
     kinds = {get_origin(each) or each for each in (get_args(hint) if isinstance(hint, UnionType) else (hint,))}
+    if isinstance(value, bool) and str in kinds and not kinds & {bool, Any}:
+        raise UserError(f"{name}: {unquoted(value)}")
     if dict in kinds and isinstance(value, list):
         raise UserError(f"{name}={value}: allowed is a mapping, not a list")
     if list in kinds and not isinstance(value, (list, type(None))) and not str(value).startswith("${"):

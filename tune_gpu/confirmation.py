@@ -16,6 +16,7 @@ from tune_gpu.compare.samples import Block
 from tune_gpu.compare.store import BlockStore
 from tune_gpu.compare.telling import BlockTeller, Say
 from tune_gpu.config import ExperimentConfig
+from tune_gpu.workload.languages import error_unit, spoken_language
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def confirm_run(
     arms = contenders(winner, config.baseline, lines, config.confirm.candidates)
     rules = rules_of(config)
     store = BlockStore(folder.path / "confirmation.jsonl", terms_of(config, kind, arms, rules.windows), folder.redactor)
-    metrics = standard_metrics(config.objective.latency_percentile)
+    metrics = standard_metrics(config.objective.latency_percentile, error_unit(spoken_language(config)))
 
     def judged(blocks: Sequence[Block], alpha: float) -> Standings:
         return standings(blocks, list(arms), metrics, config.confirm, alpha=alpha, seed=rules.seed)

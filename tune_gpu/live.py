@@ -12,6 +12,7 @@ from rich.table import Table
 
 from tune_gpu.live_table import fitness_of, ms, table_of
 from tune_gpu.tournament import Candidate
+from tune_gpu.workload.languages import rate_name
 
 
 def describe_params(params: Mapping[str, Any]) -> str:
@@ -99,7 +100,7 @@ class Progress:
         metrics = line["metrics"]
         return (
             f"{line['candidate_id']} ok: fitness {fitness_of(line)}, stt p50/p95 {ms(metrics, 'stt_latency_ms')} ms, "
-            f"llm {ms(metrics, 'llm_latency_ms')} ms, turn {ms(metrics, 'voice_turn_ms')} ms, wer {metrics['wer']}, "
+            f"llm {ms(metrics, 'llm_latency_ms')} ms, turn {ms(metrics, 'voice_turn_ms')} ms, {rate_name(metrics.get('wer_unit')).lower()} {metrics['wer']}, "
             f"{_sessions(metrics)}{'engine re-used' if line['engine_reused'] else 'engine started'} {tail}"
         )
 

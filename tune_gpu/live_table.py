@@ -15,6 +15,7 @@ from rich.text import Text
 
 from tune_gpu.summary import engine_started
 from tune_gpu.tournament import Candidate
+from tune_gpu.workload.languages import rate_name
 
 Line = Mapping[str, Any]
 _AROUND = 8
@@ -50,7 +51,7 @@ def table_of(
     title = Text(_title(lines, now, total, elapsed_s, left_s))
     room = max(1, console.height - _AROUND)
     now = now[-room:]
-    for columns in (_full(names), _medium(names), _narrow(names)):
+    for columns in (_full(names, _error_rate(lines)), _medium(names), _narrow(names)):
         table = _filled(columns, lines, now, title, max(1, room - len(now[1:])))
         if Measurement.get(console, console.options.update(width=10_000), table).maximum <= console.width:
             break
@@ -110,10 +111,10 @@ def _knob(name: str) -> _Column:
     return _Column(name, lambda line: str(line["params"].get(name, "")), lambda candidate: str(candidate.params.get(name, "")))
 
 
-def _full(names: Sequence[str]) -> list[_Column]:
+def _full(names: Sequence[str], error_rate: str) -> list[_Column]:
     knobs = [_knob(name) for name in names]
     return [_GENERATION, _CANDIDATE, _ORIGIN, *knobs, _STATUS, _latency("stt", "stt_latency_ms"), _latency("llm", "llm_latency_ms"),
-            _latency("turn", "voice_turn_ms"), _number("wer", "wer", ".3f"), _number("sessions", "concurrent_capacity", "d"), _ENGINE, _FITNESS]  # fmt: skip
+            _latency("turn", "voice_turn_ms"), _number(error_rate, "wer", ".3f"), _number("sessions", "concurrent_capacity", "d"), _ENGINE, _FITNESS]  # fmt: skip
 
 
 def _medium(names: Sequence[str]) -> list[_Column]:
@@ -130,6 +131,11 @@ def engine_of(line: Line) -> str:
     if line["engine_reused"]:
         return "re-used"
     return "started" if engine_started(line) else "-"
+
+
+def _error_rate(lines: Sequence[Line]) -> str:
+    """`wer` or `cer`: all evaluations of a run count in the same unit."""
+    return next((rate_name(unit) for line in lines if (unit := line["metrics"].get("wer_unit"))), "WER").lower()
 
 
 def _values(names: Sequence[str]) -> _Column:

@@ -13,6 +13,7 @@ from tune_gpu.errors import UserError
 from tune_gpu.preflight.whisper_memory import COMPUTE_TYPES
 from tune_gpu.space import Parameter, SearchSpace
 from tune_gpu.steps import Steps
+from tune_gpu.workload.languages import check_clips, check_language, check_models
 
 _HINTS = {"vllm": get_type_hints(VllmSettings), "whisper": get_type_hints(WhisperSettings)}
 _AT_LEAST_ONE = ("vllm.max_num_seqs", "vllm.max_num_batched_tokens", "vllm.block_size", "vllm.tensor_parallel_size", "whisper.beam_size",
@@ -30,9 +31,10 @@ def check_space(config: ExperimentConfig) -> SearchSpace:
                 deployment(config, {parameter.name: value})  # its target is a setting
             check_setting(parameter.target, value, f"parameters.{parameter.name}: ")
     _check_targets(space)
-    for target in (*_AT_LEAST_ONE, "vllm.gpu_memory_utilization", "whisper.compute_type"):
+    for target in (*_AT_LEAST_ONE, "vllm.gpu_memory_utilization", "whisper.compute_type", "whisper.language"):
         service, _, key = target.partition(".")
         check_setting(target, getattr(getattr(config.services, service), key), "services.")
+    _check_spoken(config, space)
     for flag in config.services.vllm.extra_args:
         _check_flag("services.", flag)
     if config.baseline:
@@ -66,6 +68,8 @@ def check_setting(target: str, value: Any, where: str = "") -> None:
     service, _, key = target.partition(".")
     if target == "vllm.gpu_memory_utilization":
         _check_share(where + target, value)
+    if target == "whisper.language":
+        check_language(where + target, value)
     if service == "vllm" and key.startswith("extra_args."):
         _check_flag(where, key.removeprefix("extra_args."))
     if key in _HINTS[service]:  # what lies below `extra_args` and `env` is vLLM's to judge
@@ -74,6 +78,14 @@ def check_setting(target: str, value: Any, where: str = "") -> None:
         raise UserError(f"{where}{target}={value}: allowed is above 0")
     if target == "whisper.compute_type" and value not in COMPUTE_TYPES:
         raise UserError(f"{where}{target}={value}: allowed are {', '.join(COMPUTE_TYPES)}")
+
+
+def _check_spoken(config: ExperimentConfig, space: SearchSpace) -> None:
+    """Raises UserError where the clips' language is not known, or a model does not know Whisper's."""
+    knobs = [knob for knob in space.parameters.values() if knob.target in ("whisper.language", "whisper.model")]
+    check_clips(config.workload.audio, varies=any(knob.target == "whisper.language" for knob in knobs))
+    if not any(knob.when for knob in knobs):  # conditions may keep them apart
+        check_models(settings_in_use(config, space, "whisper.model"), settings_in_use(config, space, "whisper.language"))
 
 
 def _check_flag(where: str, flag: str) -> None:

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import io
 import os
 import signal
+import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import AsyncIterator
 
+import aiohttp
+import av
+import numpy as np
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 
 from tests.services.conftest import PORTS
 from tune_gpu.config import AudioSettings, WhisperSettings, WorkloadSettings
 from tune_gpu.measurement import FailureKind, ServiceError
+from tune_gpu.services import whisper_server
+from tune_gpu.services.decoding import MAX_BYTES
+from tune_gpu.services.models import resolve_whisper
 from tune_gpu.services.process import start_ticks
 from tune_gpu.services.whisper import WhisperService
+from tune_gpu.services.whisper_server import Transcriber, build_app, load_model, parse_arguments, read_audio
 from tune_gpu.workload.audio import load_utterances
 from tune_gpu.workload.clients import Endpoints
 from tune_gpu.workload.summary import summarise
@@ -81,3 +95,81 @@ def test_its_death_is_noticed() -> None:
         assert time.monotonic() < deadline
     assert failure.kind is FailureKind.SERVICE_LOST
     whisper.stop()
+
+
+@contextlib.asynccontextmanager
+async def served() -> AsyncIterator[TestClient[web.Request, web.Application]]:
+    """The service's handlers with the real model, in this process."""
+    given = parse_arguments(["--model", resolve_whisper("tiny.en"), "--name", "here", "--port", "0", "--device", "cpu", "--compute-type", "int8"])
+    app = build_app(Transcriber(load_model(given), given), {"name": "here", "language": given.language}, "key")
+    async with TestClient(TestServer(app), headers={"Authorization": "Bearer key"}) as client:
+        yield client
+
+
+def form_of(content: bytes, **fields: str) -> aiohttp.FormData:
+    form = aiohttp.FormData(fields)
+    form.add_field("file", content, filename="clip.wav")
+    return form
+
+
+async def refused(client: TestClient[web.Request, web.Application], form: object) -> tuple[int, str]:
+    async with client.post("/v1/audio/transcriptions", data=form) as reply:
+        return reply.status, (await reply.json())["error"]["message"]
+
+
+def test_an_upload_beyond_its_bounds_is_refused_in_plain_words() -> None:
+    clip = load_utterances(AudioSettings())[0].wav_bytes
+
+    async def ask() -> None:
+        async with served() as client:
+            assert await refused(client, form_of(bytes(MAX_BYTES + 1))) == (413, "the request is too large. Allowed are 64 MiB.")
+            assert await refused(client, form_of(a_flac_of_silence(seconds=601))) == (413, "file: the sound lasts more than 600 s. Send it in shorter pieces.")
+            status, said = await refused(client, form_of(b"no audio"))
+            assert (status, said[:22]) == (400, "file: it is no WAV, FL")
+            assert await refused(client, form_of(clip, language="de")) == (400, "language=de: the model does not know it. Known are en.")
+            assert (await refused(client, aiohttp.FormData({"model": "whisper"})))[0] == 400
+            async with client.post("/v1/audio/transcriptions", data=form_of(clip)) as reply:
+                assert reply.status == 200, "after all that it still transcribes"
+
+    asyncio.run(ask())
+
+
+def test_it_answers_the_health_check_while_it_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The decoder is held: on the event loop it would hold the health check, too."""
+    decoding, go_on = threading.Event(), threading.Event()
+
+    def held(content: bytes) -> np.ndarray:
+        decoding.set()
+        assert go_on.wait(60)
+        return read_audio(content)
+
+    monkeypatch.setattr(whisper_server, "read_audio", held)
+
+    async def ask() -> None:
+        async with served() as client:
+            upload = asyncio.create_task(refused(client, form_of(b"no audio")))
+            await asyncio.to_thread(decoding.wait, 60)
+            try:
+                async with asyncio.timeout(30), client.get("/health") as reply:
+                    assert (await reply.json())["name"] == "here"
+                assert not upload.done()
+            finally:
+                go_on.set()
+            assert (await upload)[0] == 400
+
+    asyncio.run(ask())
+
+
+def a_flac_of_silence(seconds: int) -> bytes:
+    """A few kilobytes that decode to minutes."""
+    content = io.BytesIO()
+    with av.open(content, "w", format="flac") as target:
+        stream = target.add_stream("flac", rate=16000)
+        assert isinstance(stream, av.AudioStream)
+        stream.layout = "mono"
+        for _ in range(seconds):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 16000), dtype=np.int16), format="s16", layout="mono")
+            frame.sample_rate = 16000
+            target.mux(stream.encode(frame))
+        target.mux(stream.encode(None))
+    return content.getvalue()

@@ -119,3 +119,17 @@ def test_the_time_that_is_left_is_of_all_that_run_side_by_side(monkeypatch: pyte
         for number in range(4):
             progress.ended(dict(LINES[0]) | {"candidate_id": f"g9-c{number}", "wall_s": 60.0})
         assert progress.time_left_s() == pytest.approx(120.0), "eight more, four at once"
+
+
+def test_a_rate_of_characters_is_called_cer() -> None:
+    """In the plain line and in the table; lines from before the unit was recorded count words."""
+    line = next(line for line in LINES if line["fitness"] is not None)
+    of_characters = {**line, "metrics": {**line["metrics"], "wer_unit": "character"}}
+    for shown_line, name in ((line, "wer"), (of_characters, "cer")):
+        console = Console(file=io.StringIO(), width=300)
+        with Progress(console, 40, NAMES) as progress:
+            progress.ended(shown_line)
+        console.print(table_of(console, [shown_line], [], NAMES, total=40, elapsed_s=1.0, left_s=None))
+        text = console.file.getvalue()  # type: ignore[attr-defined]
+        assert f", {name} {line['metrics']['wer']}, " in text
+        assert f" {name} " in text.split(", engine")[-1]

@@ -28,6 +28,7 @@ from tune_gpu.redaction import restore_secrets
 from tune_gpu.report.reading import read_winner
 from tune_gpu.terminal import Finite, console_of
 from tune_gpu.wording import counted
+from tune_gpu.workload.languages import error_unit, spoken_language
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -131,7 +132,7 @@ def _compare(console: Console, question: Question, quiet: bool) -> dict[str, Any
     for line in describe_arms(question.arms):
         say(line)
     outcome, place = _measure(question, choice.kind, say)
-    metrics = standard_metrics(config.objective.latency_percentile)
+    metrics = standard_metrics(config.objective.latency_percentile, error_unit(spoken_language(config)))
     findings = findings_of(
         outcome.blocks, WINNER, question.theirs, metrics, alpha=outcome.alpha, tolerances=rules.tolerances, seed=rules.seed
     )
@@ -171,7 +172,7 @@ def _measure(question: Question, kind: str, say: Any) -> tuple[Outcome, Any]:
     spent_s = sum(block.wall_s for block in store.blocks())
     if spent_s:
         say(f"going on with {len(store.blocks())} deployments that were measured before ({spent_s:.0f} s of the budget)")
-    metrics = standard_metrics(config.objective.latency_percentile)
+    metrics = standard_metrics(config.objective.latency_percentile, error_unit(spoken_language(config)))
 
     def decided(blocks: Any, alpha: float) -> bool:
         found = findings_of(blocks, WINNER, question.theirs, metrics, alpha=alpha, tolerances=rules.tolerances, seed=rules.seed)

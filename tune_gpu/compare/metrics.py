@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tune_gpu.compare.samples import Pair, Turn
+from tune_gpu.workload.languages import rate_name
 
 Floats = NDArray[np.float64]
 Statistic = Callable[[Floats, NDArray[np.int64]], Floats]
@@ -25,16 +26,18 @@ class Metric:
         name: as in the artifacts, dotted into a distribution (`voice_turn_ms.p95`).
         higher_is_better: its direction.
         relative: its effect is a ratio and told in per cent; else a difference in its own unit.
+        counted_in: of recognition errors, `word` or `character`.
     """
 
     name: str
     higher_is_better: bool = False
     relative: bool = False
+    counted_in: str = "word"
 
     @property
     def unit(self) -> str:
         """Of the effect."""
-        return "%" if self.relative else {"wer": "WER", "failed_pct": "% points", "capacity": "callers", "fitness": "fitness"}[self.name]
+        return "%" if self.relative else {"wer": rate_name(self.counted_in), "failed_pct": "% points", "capacity": "callers", "fitness": "fitness"}[self.name]
 
     def rows(self, pairs: Sequence[Pair]) -> list[tuple[Floats, Floats]]:
         """Per round the paired values of ours and theirs; a turn that failed in either is no pair for a latency."""
@@ -70,13 +73,13 @@ class Metric:
         return lambda values, counts: percentile_of(values, counts, percentile)
 
 
-def standard_metrics(latency_percentile: int) -> list[Metric]:
-    """The metrics of every comparison; the first are what a caller feels."""
+def standard_metrics(latency_percentile: int, counted_in: str = "word") -> list[Metric]:
+    """The metrics of every comparison; the first are what a caller feels. Recognition errors are counted in words or characters."""
     at = f"p{latency_percentile}"
     latencies = [f"voice_turn_ms.{at}", "voice_turn_ms.p50", f"stt_latency_ms.{at}", f"llm_latency_ms.{at}", f"ttft_ms.{at}"]
     return [
         *(Metric(name, relative=True) for name in dict.fromkeys(latencies)),
-        Metric("wer"),
+        Metric("wer", counted_in=counted_in),
         Metric("failed_pct"),
         Metric("capacity", higher_is_better=True),
         Metric("fitness", higher_is_better=True),

@@ -15,7 +15,7 @@ from tune_gpu.workload.window import WindowResult
 def turn_of(sample: TurnSample) -> Turn:
     """The values of one turn; a transcript of nothing is heard wrongly, not unheard."""
     heard = sample.stt if sample.stt is not None and sample.stt.error in (None, "empty_transcript") else None
-    errors, words = word_errors(sample.reference, heard.text) if heard else (None, None)
+    errors, words = word_errors(sample.reference, heard.text, sample.language) if heard else (None, None)
     return Turn(
         sample.stt.latency_ms if sample.stt else None,
         sample.llm.ttft_ms if sample.llm else None,

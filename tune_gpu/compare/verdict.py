@@ -125,9 +125,9 @@ def _transcripts(finding: Finding | None) -> str | None:
     if finding is None or finding.gain is None:
         return None
     if finding.verdict is Verdict.BETTER:
-        return f"transcribes better ({100 * finding.gain:.1f} fewer errors in 100 words)"
+        return f"transcribes better ({100 * finding.gain:.1f} fewer errors in 100 {finding.metric.counted_in}s)"
     if finding.verdict is Verdict.WORSE:
-        return f"transcribes worse ({-100 * finding.gain:.1f} more errors in 100 words)"
+        return f"transcribes worse ({-100 * finding.gain:.1f} more errors in 100 {finding.metric.counted_in}s)"
     return "transcribes no worse" if finding.not_worse else "leaves open how it transcribes"
 
 

@@ -33,6 +33,7 @@ from tune_gpu.redaction import Redactor, restore_secrets
 from tune_gpu.resources import most_cards
 from tune_gpu.terminal import Finite, console_of
 from tune_gpu.workload.audio import load_utterances
+from tune_gpu.workload.languages import spoken_language
 
 _PATIENCE = 1_000_000
 OK, REFUSED, ROLLED_BACK, NOT_SERVING = 0, 1, 3, 4
@@ -220,7 +221,8 @@ def _rollback(console: Console, run_id: str | None, overrides: list[str]) -> int
 
 def _deployer(config: ExperimentConfig, about: dict[str, Any], say: Any, root: Path) -> Deployer:
     audit = Audit(root / "promotions" / "audit.jsonl", about, lambda line: say(f"  {line}"))
-    return Deployer.of(config.promote, Watcher(config.promote, config.workload, load_utterances(config.workload.audio)), audit)
+    utterances = load_utterances(config.workload.audio, spoken_language(config))
+    return Deployer.of(config.promote, Watcher(config.promote, config.workload, utterances), audit)
 
 
 def _told_back(console: Console, back: RolledBack, code: int) -> int:

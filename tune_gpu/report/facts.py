@@ -14,6 +14,7 @@ from tune_gpu.objective import metric_at
 from tune_gpu.report.reading import RunRecord, RunState
 from tune_gpu.summary import line_of, shown_different
 from tune_gpu.wording import counted
+from tune_gpu.workload.languages import rate_name
 
 Line = Mapping[str, Any]
 
@@ -99,6 +100,8 @@ class Facts:
     costs: tuple[Cost, ...]
     lines: tuple[Line, ...]
     manifest: Mapping[str, Any]
+    error_rate: str = "WER"
+    """What `wer` is in this run: WER or CER."""
 
     def as_dict(self) -> dict[str, Any]:
         """For programs."""
@@ -123,6 +126,7 @@ def facts_of(record: RunRecord, winner: Mapping[str, Any] | None = None) -> Fact
         rows=tuple(_rows(record.lines, best["params"], base["params"] if base else None)) if best else (),
         comparison=record.evidence, failures=tuple(_failures(record.lines)), refused=tuple((record.plan or {}).get("refused") or ()),
         costs=tuple(_costs(record.lines, summary, record.confirmation)), lines=record.lines, manifest=record.manifest or {},
+        error_rate=rate_name(_unit_of(record.lines)),
     )  # fmt: skip
 
 
@@ -183,8 +187,14 @@ def _rows(lines: Sequence[Line], best: Mapping[str, Any], base: Mapping[str, Any
         if a is None and b is None:
             continue
         better = None if a is None or b is None or a == b or metric.higher_is_better is None else (a > b) == metric.higher_is_better
-        rows.append(Row(metric.label, a, b, metric.digits, better))
+        label = f"{_unit_of(lines)} error rate" if metric.path == "wer" else metric.label
+        rows.append(Row(label, a, b, metric.digits, better))
     return rows
+
+
+def _unit_of(lines: Sequence[Line]) -> str:
+    """What recognition errors are counted in; lines from before that was recorded count words."""
+    return "character" if any(line["metrics"].get("wer_unit") == "character" for line in lines) else "word"
 
 
 def _failures(lines: Sequence[Line]) -> list[dict[str, Any]]:

@@ -58,7 +58,7 @@ def pictures(facts: Facts, plan: Mapping[str, Any] | None, objectives: Mapping[s
         add("latency", "Latencies", f"Of each configuration's last evaluation{_some('the {} fittest configurations', lines)}, the slowest at the bottom.",
             latency_distributions(lines, best.get("params"), base.get("params")))  # fmt: skip
         add("pareto", "What no other beats", "The front of the run's objectives." if objectives and len(objectives) > 1 else
-            "This run had one number to raise; the front is drawn over the delay of a voice turn and the word error rate.", pareto_front(lines, objectives))  # fmt: skip
+            "This run had one number to raise; the front is drawn over the delay of a voice turn and the recognition errors (wer).", pareto_front(lines, objectives))  # fmt: skip
     importance = importance_of(lines)
     if importance is not None:
         caution = f" Read it with care: {importance.caution}." if importance.caution else f" R² out of bag: {importance.r2_unseen:.2f}."

@@ -113,7 +113,7 @@ def pareto_front(lines: Sequence[Line], objectives: Mapping[str, str] | None = N
     """Measured evaluations over the first two objectives, those that none beats joined.
 
     Args:
-        objectives: metric -> `max` or `min`; by default the delay of a voice turn and the word error rate.
+        objectives: metric -> `max` or `min`; by default the delay of a voice turn and `wer`, the word or character error rate.
     """
     (x_path, x_way), (y_path, y_way) = list((objectives if objectives and len(objectives) > 1 else CLASSIC_OBJECTIVES).items())[:2]
     told = [(line, {**line["metrics"], "fitness": line["fitness"]}) for line in lines if line["fitness"] is not None]

@@ -17,14 +17,13 @@ import sys
 import time
 import wave
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from aiohttp import web
 
 from tune_gpu.services.cuda_libraries import load_for_whisper
-
-MAX_UPLOAD_BYTES = 64 * 2**20
+from tune_gpu.services.decoding import MAX_BYTES, MAX_S, SAMPLE_RATE_HZ, NotAudio, TooLong, decode
 
 
 def load_model(arguments: argparse.Namespace) -> Any:
@@ -42,20 +41,17 @@ def load_model(arguments: argparse.Namespace) -> Any:
     )
 
 
-def read_audio(content: bytes) -> np.ndarray:
-    """Samples as float32, mono, 16 kHz. Raises ValueError for what is no audio."""
+def read_audio(content: bytes, limit_s: float = MAX_S) -> np.ndarray:
+    """Samples as float32, mono, 16 kHz. Raises `NotAudio` for what is no sound, and for too much of it."""
     try:
         with wave.open(io.BytesIO(content)) as clip:
-            if (clip.getframerate(), clip.getnchannels(), clip.getsampwidth()) == (16000, 1, 2):
-                return np.frombuffer(clip.readframes(clip.getnframes()), dtype="<i2").astype(np.float32) / 32768.0
+            if (clip.getframerate(), clip.getnchannels(), clip.getsampwidth()) == (SAMPLE_RATE_HZ, 1, 2):
+                samples = np.frombuffer(clip.readframes(clip.getnframes()), dtype="<i2")
+                if 0 < len(samples) == clip.getnframes() <= limit_s * SAMPLE_RATE_HZ:
+                    return samples.astype(np.float32) / 32768.0
     except Exception:  # noqa: S110 - whatever a broken header leads `wave` to; the decoder below has its own opinion
         pass
-    from faster_whisper.audio import decode_audio
-
-    try:
-        return np.asarray(decode_audio(io.BytesIO(content)))
-    except Exception as error:  # PyAV raises many kinds
-        raise ValueError(f"not an audio file: {error}") from error
+    return decode(content, limit_s)
 
 
 class Transcriber:
@@ -64,6 +60,16 @@ class Transcriber:
     def __init__(self, model: Any, arguments: argparse.Namespace) -> None:
         self._model, self._arguments = model, arguments
         self._pool = ThreadPoolExecutor(arguments.num_workers)
+        self._decoder = ThreadPoolExecutor(1)  # one upload at a time: decoded it may be a hundred times as large
+
+    @property
+    def languages(self) -> list[str]:
+        """The codes that the model takes."""
+        return list(self._model.supported_languages)
+
+    async def read(self, upload: IO[bytes]) -> np.ndarray:
+        """The samples of an upload, decoded beside the event loop, which answers others meanwhile. Raises `NotAudio`."""
+        return await asyncio.get_running_loop().run_in_executor(self._decoder, lambda: read_audio(upload.read()))
 
     async def transcribe(self, samples: np.ndarray, language: str) -> tuple[str, float]:
         """The text and the seconds of computing that it took."""
@@ -108,27 +114,40 @@ def build_app(transcriber: Transcriber, description: dict[str, Any], api_key: st
     async def authorise(request: web.Request, handler: Any) -> web.StreamResponse:
         given = request.headers.get("Authorization", "")
         if not hmac.compare_digest(given.encode(), f"Bearer {api_key}".encode()):
-            return web.json_response({"error": {"message": "wrong or missing key"}}, status=401)
+            return _refusal(401, "wrong or missing key")
         return await handler(request)
 
     async def health(_request: web.Request) -> web.Response:
         return web.json_response(description)
 
     async def transcriptions(request: web.Request) -> web.Response:
-        form = await request.post()
-        upload = form.get("file")
-        if not isinstance(upload, web.FileField):
-            return web.json_response({"error": {"message": "the field `file` is missing"}}, status=400)
         try:
-            samples = read_audio(upload.file.read())
+            form = await request.post()
+        except web.HTTPRequestEntityTooLarge:
+            return _refusal(413, f"the request is too large. Allowed are {MAX_BYTES // 2**20} MiB.")
         except ValueError as error:
-            return web.json_response({"error": {"message": str(error)}}, status=400)
-        text, compute_s = await transcriber.transcribe(samples, str(form.get("language") or description["language"]))
-        return web.json_response({"text": text, "duration_s": len(samples) / 16000, "compute_s": compute_s})
+            return _refusal(400, f"the form cannot be read ({error}).")
+        upload, language = form.get("file"), str(form.get("language") or description["language"])
+        if not isinstance(upload, web.FileField):
+            return _refusal(400, "file: the field is missing. Send the sound in it.")
+        if language not in transcriber.languages:
+            return _refusal(400, f"language={language}: the model does not know it. Known are {', '.join(transcriber.languages)}.")
+        try:
+            samples = await transcriber.read(upload.file)
+        except TooLong as error:
+            return _refusal(413, f"file: the sound {error}. Send it in shorter pieces.")
+        except NotAudio as error:
+            return _refusal(400, f"file: {error}. Send a WAV, say.")
+        text, compute_s = await transcriber.transcribe(samples, language)
+        return web.json_response({"text": text, "duration_s": len(samples) / SAMPLE_RATE_HZ, "compute_s": compute_s})
 
-    app = web.Application(middlewares=[authorise], client_max_size=MAX_UPLOAD_BYTES)
+    app = web.Application(middlewares=[authorise], client_max_size=MAX_BYTES)
     app.add_routes([web.get("/health", health), web.post("/v1/audio/transcriptions", transcriptions)])
     return app
+
+
+def _refusal(status: int, message: str) -> web.Response:
+    return web.json_response({"error": {"message": message}}, status=status)
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:

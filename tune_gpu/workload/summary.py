@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tune_gpu.workload.languages import error_unit
 from tune_gpu.workload.percentiles import Distribution
 from tune_gpu.workload.voice_turn import TurnSample
 from tune_gpu.workload.wer import word_error_rate
@@ -27,6 +28,8 @@ class TrafficSummary:
     background_latency_ms: Distribution | None
     tokens_per_s: float | None
     wer: float | None
+    wer_unit: str | None
+    """`word`, or `character` in languages whose writing does not part words: `wer` is then a character error rate."""
     n_transcripts: int
     """Of which the word error rate is."""
     n_requests: int
@@ -56,6 +59,7 @@ class TrafficSummary:
             **{name: None if value is None else value.as_dict() for name, value in values.items()},
             "tokens_per_s": None if self.tokens_per_s is None else round(self.tokens_per_s, 2),
             "wer": None if self.wer is None else round(self.wer, 4),
+            "wer_unit": self.wer_unit,
             "n_transcripts": self.n_transcripts,
             "n_requests": self.n_requests,
             "n_failed": self.n_failed,
@@ -74,6 +78,7 @@ def summarise(windows: Sequence[WindowResult], *, also_heard: Sequence[TurnSampl
     background = [ask for window in windows for ask in window.background]
     answers = [turn.llm for turn in turns if turn.llm is not None]
     heard = [turn for turn in (*also_heard, *turns) if turn.stt is not None and turn.stt.error in (None, "empty_transcript")]
+    language = heard[0].language if heard else "en"  # all clips of a run have one
     failures = Counter([turn.error for turn in turns if turn.error] + [f"background_{ask.error}" for ask in background if ask.error])
     tokens = sum(answer.n_tokens for answer in (*answers, *background) if answer.error is None)
     seconds = sum(window.seconds for window in windows)
@@ -86,7 +91,8 @@ def summarise(windows: Sequence[WindowResult], *, also_heard: Sequence[TurnSampl
         voice_turn_ms=_of(turn.voice_turn_ms for turn in turns),
         background_latency_ms=_of(ask.latency_ms for ask in background),
         tokens_per_s=tokens / seconds if seconds and (answers or background) else None,
-        wer=word_error_rate([turn.reference for turn in heard], [turn.stt.text for turn in heard if turn.stt is not None]),
+        wer=word_error_rate([turn.reference for turn in heard], [turn.stt.text for turn in heard if turn.stt is not None], language),
+        wer_unit=error_unit(language) if heard else None,
         n_transcripts=len(heard),
         n_requests=len(turns) + len(background),
         n_failed=sum(failures.values()),

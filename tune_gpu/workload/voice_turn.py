@@ -21,6 +21,8 @@ class TurnSample:
     llm: LlmSample | None = None
     shed: bool = False
     """It was due, but too many turns were in flight already: a failure of the system under test, and counted."""
+    language: str = "en"
+    """Of the reference."""
 
     @property
     def error(self) -> str | None:
@@ -55,7 +57,7 @@ async def take_turn(
 
     The LLM's part is due when the transcript is there, so that its latencies are its own.
     """
-    turn = TurnSample(due, utterance.name, utterance.reference)
+    turn = TurnSample(due, utterance.name, utterance.reference, language=utterance.language)
     prompt, asked = utterance.reference, due
     if mode != "llm":
         turn.stt = await transcribe(session, endpoints, utterance.wav_bytes, audio_s=utterance.duration_s, due=due, timeout_s=timeout_s)

@@ -116,7 +116,7 @@ async def _window(
         async def turn(due: float, utterance: Utterance) -> None:
             nonlocal in_flight
             if in_flight >= workload.max_inflight_turns:
-                result.turns.append(TurnSample(due, utterance.name, utterance.reference, shed=True))
+                result.turns.append(TurnSample(due, utterance.name, utterance.reference, shed=True, language=utterance.language))
                 return
             in_flight += 1
             try:

@@ -106,6 +106,13 @@ def test_what_a_person_would_say() -> None:
     assert open_ == "winner shows no difference in speed at p95 (-30 … +20 %), leaves open how it transcribes"
 
 
+def test_a_person_is_told_what_errors_are_counted_in() -> None:
+    heard = next(metric for metric in standard_metrics(95, "character") if metric.name == "wer")
+    worse = Finding(heard, Effect(0.03, 0.01, 0.05, 1.0, 1.0, 4, 40, 0.95), 0.0)
+    assert "(3.0 more errors in 100 characters)" in sentence([finding("voice_turn_ms.p95", 12.0, 3.0, 20.0), worse])
+    assert "CER" in worse.text
+
+
 def test_a_verdict_in_a_metric_where_more_is_better_has_its_sign() -> None:
     assert str(finding("capacity", 2.0, 1.0, 3.0).verdict) == "better"
     assert str(finding("wer", 0.02, 0.01, 0.03).verdict) == "worse"

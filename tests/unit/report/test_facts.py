@@ -25,8 +25,8 @@ from tune_gpu.compare.records import record as written
 from tune_gpu.compare.rounds import Outcome, Rules, findings_of
 from tune_gpu.report.facts import facts_of
 from tune_gpu.report.importance import importance_of
-from tune_gpu.report.markdown import _table
-from tune_gpu.report.page import _embedded
+from tune_gpu.report.markdown import _table, as_markdown
+from tune_gpu.report.page import _embedded, as_html
 from tune_gpu.report.reading import RunRecord, read_run
 from tune_gpu.services.process import start_ticks
 
@@ -284,3 +284,13 @@ def test_a_run_that_was_killed_before_anything_is_told_as_such(form: str, tmp_pa
     code, text = report(RUN, f"run.artifacts_dir={tmp_path}", "--format", form, "-o", str(out))
     assert code == 0, text
     assert "the run is killed after 0 evaluations" in out.read_text()
+
+
+def test_a_rate_of_characters_is_called_one(record: RunRecord) -> None:
+    lines = [{**line, "metrics": {**line["metrics"], **({"wer_unit": "character"} if line["fitness"] is not None else {})}} for line in record.lines]
+    characters = facts_of(dataclasses.replace(record, lines=tuple(lines)))
+    assert (characters.error_rate, facts_of(record).error_rate) == ("CER", "WER")
+    assert "character error rate" in {row.label for row in characters.rows}
+    assert "word error rate" in {row.label for row in facts_of(record).rows}
+    assert '<th class="n">CER</th>' in as_html(characters)
+    assert "character error rate" in as_markdown(characters)

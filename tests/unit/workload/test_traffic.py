@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.unit.workload.servers import Behaviour, servers
+from tune_gpu.compare.observe import turns_by_arrival
 from tune_gpu.config import ObjectiveSettings, WorkloadSettings
 from tune_gpu.workload.audio import Utterance
 from tune_gpu.workload.capacity import decide, find_capacity
@@ -239,3 +240,15 @@ def test_the_capacity_between_two_steps(loads: list[float], sessions: int, conti
     found = decide(loads, at_ceiling=False)
     assert found.sessions == sessions
     assert found.continuous == pytest.approx(continuous)
+
+
+def test_a_window_counts_by_the_language_of_its_clips() -> None:
+    """Two of four characters are wrong: as one English word it would be all."""
+    chinese = [Utterance("a", np.full(1600, 0.1, dtype=np.float32), "今天公园", "zh")]
+    with servers(Behaviour(stt_text="今天商店")) as endpoints:
+        result = run_window(endpoints, workload(), chinese, seed=0, window_index=0, mode="stt")
+    metrics = summarise([result]).as_metrics()
+    assert (metrics["wer"], metrics["wer_unit"]) == (0.5, "character")
+    assert {(turn.word_errors, turn.words) for turn in turns_by_arrival([result])} == {(2, 4)}
+    assert summarise([one_window(Behaviour(), mode="stt")]).as_metrics()["wer_unit"] == "word"
+    assert summarise([one_window(Behaviour(), mode="llm")]).as_metrics()["wer_unit"] is None

@@ -1,0 +1,164 @@
+"""Sound from outside, decoded within bounds: by FFmpeg (PyAV, which faster-whisper brings), in a container that its first bytes name.
+
+FFmpeg left to guess would also read playlists, which open other files and addresses.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+SAMPLE_RATE_HZ = 16000
+MAX_BYTES = 64 * 2**20
+"""Of a file or an upload."""
+MAX_S = 600.0
+"""Of sound, whatever else is allowed: a compressed file may hold days."""
+_RATES_HZ = (4000, 384000)
+_LOUDEST = 2.0**31
+"""Floats on the scale of 32-bit whole numbers; what is greater is no sound."""
+_MOST_BAD_PACKETS = 50
+_EMPTY = "it holds no samples"
+
+
+class NotAudio(ValueError):
+    """What cannot be decoded, with the reason."""
+
+
+class TooLong(NotAudio):
+    """Sound that lasts longer than is allowed."""
+
+
+def decode(content: bytes, limit_s: float = MAX_S) -> np.ndarray:
+    """Samples as float32 in [-1, 1], mono (the mean of all channels), 16 kHz.
+
+    Sizes in the header that a streaming writer left open are not believed: the sound goes on to the end of the file. Floats beyond
+    [-1, 1] are scaled down by their peak.
+
+    Raises:
+        NotAudio: no sound file, or one that is damaged, empty or too long (`TooLong`).
+    """
+    import av
+
+    if content[:4] == b"RIFX":  # FFmpeg would take its big-endian samples for little-endian ones, and make noise of them
+        samples, rate = _big_endian(content)
+        if len(samples) > limit_s * rate:
+            raise TooLong(f"lasts more than {limit_s:g} s")
+        return _resampled(_in_range(samples), rate)
+    container = _container(content)
+    parts: list[np.ndarray] = []
+    n_samples, rate = 0, 0
+    try:
+        with av.open(io.BytesIO(content), format=container, metadata_errors="ignore") as source:
+            if not source.streams.audio:
+                raise NotAudio("it holds no sound")
+            for frame in _frames(source):
+                rate = rate or _checked_rate(frame.sample_rate)
+                if frame.sample_rate != rate:
+                    raise NotAudio("its sample rate changes on the way")
+                n_samples += frame.samples
+                if n_samples > limit_s * rate:
+                    raise TooLong(f"lasts more than {limit_s:g} s")
+                parts.append(_mono(frame))
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        if isinstance(error, NotAudio):
+            raise
+        raise NotAudio(f"FFmpeg cannot read it ({getattr(error, 'strerror', None) or error})") from error
+    if not n_samples:
+        raise NotAudio(_EMPTY)
+    return _resampled(_in_range(np.concatenate(parts)), rate)
+
+
+def _container(content: bytes) -> str:
+    """FFmpeg's name of the container."""
+    start, kind = content[:4], content[8:12]
+    if start in (b"RIFF", b"RF64", b"BW64") and kind == b"WAVE":
+        return "wav"
+    if start == b"FORM" and kind in (b"AIFF", b"AIFC"):
+        return "aiff"
+    if content[4:8] == b"ftyp":
+        return "mov"
+    known = {b"fLaC": "flac", b"OggS": "ogg", b"\x1a\x45\xdf\xa3": "matroska", b"caff": "caf"}
+    if start in known:
+        return known[start]
+    if len(start) > 1 and start[0] == 0xFF and start[1] & 0xF6 == 0xF0:
+        return "aac"
+    if start[:3] == b"ID3" or (len(start) > 1 and start[0] == 0xFF and start[1] & 0xE0 == 0xE0):
+        return "mp3"
+    raise NotAudio("it is empty" if not content else "it is no WAV, FLAC, MP3, Ogg, MP4, Matroska or AIFF file")
+
+
+def _big_endian(content: bytes) -> tuple[np.ndarray, int]:
+    from scipy.io import wavfile
+
+    try:
+        with warnings.catch_warnings(action="ignore", category=wavfile.WavFileWarning):  # a chunk of metadata is no fault
+            rate, samples = wavfile.read(io.BytesIO(content))
+    except Exception as error:  # the reader passes on whatever a broken header leads it to
+        raise NotAudio(f"it is a damaged big-endian WAV ({error or type(error).__name__})") from error
+    if not samples.size:
+        raise NotAudio(_EMPTY)
+    return _averaged(_as_floats(samples).reshape(len(samples), -1)), _checked_rate(rate)
+
+
+def _frames(source: Any) -> Iterator[Any]:
+    """The decoded frames; a damaged packet is passed over, as faster-whisper does."""
+    import av
+
+    bad = 0
+    for packet in source.demux(audio=0):
+        try:
+            frames = packet.decode()
+        except av.error.InvalidDataError as error:
+            bad += 1
+            if bad > _MOST_BAD_PACKETS:
+                raise NotAudio("it is damaged") from error
+            continue
+        yield from frames
+
+
+def _checked_rate(rate: int) -> int:
+    if not _RATES_HZ[0] <= rate <= _RATES_HZ[1]:
+        raise NotAudio(f"{rate} samples a second; allowed are {_RATES_HZ[0]} to {_RATES_HZ[1]}")
+    return rate
+
+
+def _mono(frame: Any) -> np.ndarray:
+    samples = _as_floats(frame.to_ndarray())
+    return _averaged(samples.T if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels))
+
+
+def _as_floats(given: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # a float64 too great for float32 becomes infinite, and is refused as such
+        samples = given.astype(np.float32)
+    if given.dtype == np.uint8:
+        return np.asarray((samples - 128.0) / 128.0)
+    return samples / float(np.iinfo(given.dtype).max + 1) if given.dtype.kind == "i" else samples
+
+
+def _averaged(by_channel: np.ndarray) -> np.ndarray:
+    if by_channel.shape[1] == 1:
+        return by_channel[:, 0]
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(by_channel.mean(axis=1))
+
+
+def _in_range(samples: np.ndarray) -> np.ndarray:
+    if not np.all(np.isfinite(samples)):
+        raise NotAudio("it holds samples that are no finite numbers")
+    peak = float(np.max(np.abs(samples)))
+    if peak > _LOUDEST:
+        raise NotAudio(f"its samples reach {peak:.3g}; allowed are floats in [-1, 1]")
+    return samples / np.float32(peak) if peak > 1.0 else samples
+
+
+def _resampled(samples: np.ndarray, rate: int) -> np.ndarray:
+    if rate == SAMPLE_RATE_HZ:
+        return samples
+    from scipy.signal import resample_poly  # half a second, which sound that has the rate need not wait for
+
+    divisor = np.gcd(rate, SAMPLE_RATE_HZ)
+    return np.asarray(resample_poly(samples, SAMPLE_RATE_HZ // divisor, rate // divisor).astype(np.float32))

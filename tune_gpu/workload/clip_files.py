@@ -1,0 +1,77 @@
+"""The files of a folder of clips: which belong together, and what their texts say. They are outside data."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import stat
+from pathlib import Path
+
+from tune_gpu.errors import UserError
+from tune_gpu.workload.wer import units_of
+
+_LONGEST_TEXT = 64 * 1024
+_MARKS = (  # the longer first: UTF-32's mark begins with UTF-16's
+    (codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"),
+)  # fmt: skip
+
+
+def clips_of(folder: Path) -> list[tuple[Path, Path]]:
+    """Every clip with the text beside it, in the order of their names. Case does not matter: ONE.WAV belongs to one.txt.
+
+    Raises:
+        UserError: a clip without a text, or names of which it is not clear what belongs together.
+    """
+    files = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    clips = [path for path in files if path.suffix.casefold() == ".wav"]
+    texts = [path for path in files if path.suffix.casefold() == ".txt"]
+    found: list[tuple[Path, Path]] = []
+    without: list[Path] = []
+    for clip in clips:
+        same = [path for path in texts if path.stem == clip.stem] or [path for path in texts if path.stem.casefold() == clip.stem.casefold()]
+        if len(same) > 1:
+            raise UserError(f"{clip.name}: {same[0].name} and {same[1].name} may both be its text. Rename one.")
+        if not same:
+            without.append(clip)
+            continue
+        if rival := next((other for other, text in found if text == same[0]), None):
+            raise UserError(f"{clip.name}: {rival.name} has the same text, {same[0].name}; their names differ only by case. Rename one.")
+        found.append((clip, same[0]))
+    if found and without:
+        raise UserError(f"{without[0].name}: no {without[0].stem}.txt beside it. Write what is said in it, or move the clip away.")
+    return found
+
+
+def read_reference(path: Path, language: str) -> str:
+    """What is said in a clip. Without words it has no word error rate, and would end every evaluation that hears it.
+
+    Raises:
+        UserError: no text, or one whose encoding is not known.
+    """
+    content = read_whole(path, _LONGEST_TEXT)
+    mark, encoding = next(((mark, name) for mark, name in _MARKS if content.startswith(mark)), (b"", "utf-8"))
+    try:
+        reference = content[len(mark) :].decode(encoding).strip()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path.name} is not {encoding.upper()} ({error.reason} at byte {error.start + len(mark)}). Save it as UTF-8.") from error
+    if "\0" in reference:
+        raise UserError(f"{path.name} is not UTF-8: it holds zero bytes, as UTF-16 without a byte-order mark does. Save it as UTF-8.")
+    if not units_of(reference, language):
+        raise UserError(f"{path.name}: it has no words (what stands in brackets does not count, nor do um and uh in English). Write what is said.")
+    return reference
+
+
+def read_whole(path: Path, limit: int) -> bytes:
+    """The content of a regular file. Raises UserError for anything else, and for more than `limit` bytes."""
+    try:
+        # A pipe without a writer would block the opening.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise UserError(f"{path.name} is no regular file. Put the file itself there.")
+            content = file.read(limit + 1)
+    except OSError as error:
+        raise UserError(f"{path.name} cannot be read: {error.strerror or error}") from error
+    if len(content) > limit:
+        raise UserError(f"{path.name} is longer than {limit / 2**20:g} MiB, which is what is read at most.")
+    return content

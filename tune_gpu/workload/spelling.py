@@ -1,0 +1,98 @@
+"""One spelling of what a text says, for every language but English: what is written otherwise and spoken alike becomes equal.
+
+Whisper's own normaliser for these languages removes every Unicode mark (category M). In the scripts of India, Thailand, Burma and others
+that removes vowels: it parts words and makes different words equal (Manohar et al., "What is lost in Normalization?", EMNLP 2024). Here
+marks stay, except those that a language's readers do without: Arabic vowel points and tatweel, Hebrew points.
+
+Numbers stay as they are written; only the digits of all scripts become 0 to 9. Nothing is made equal that some speakers pronounce alike:
+Arabic alef forms, Russian e and yo, simplified and traditional Chinese are different letters.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+import regex
+
+from tune_gpu.workload.languages import WITHOUT_BLANKS
+
+_ELIDING = frozenset({"ca", "fr", "ht", "it", "lb", "oc"})
+"""An apostrophe ends a word: l'eau is two."""
+_APOSTROPHE_IS_A_LETTER = frozenset({"be", "br", "ha", "haw", "he", "ln", "mi", "mt", "sn", "so", "sw", "uk", "uz", "yi"})
+"""An apostrophe stands for a sound of its own. In all other languages it is dropped and its word stays whole: geht's, İstanbul'da."""
+
+_APOSTROPHES = regex.compile(r"['’‘ʼʻʹ′`´՚׳＇]")
+_BRACKETS = regex.compile(r"[<\[][^>\]]*[>\]]|\([^)]+?\)")
+"""As Whisper's normalisers remove them: what stands in brackets was not said."""
+_INVISIBLE = regex.compile(r"[\p{Default_Ignorable_Code_Point}\p{Cf}\p{Me}]+")
+_NOT_SAID = regex.compile(r"[^\p{L}\p{M}\p{N}'\u104c-\u104f]+")
+"""Punctuation, symbols, blanks. Four signs of Burmese (U+104C to U+104F) are punctuation to Unicode, and words to a reader."""
+_STRAY_MARKS = regex.compile(r"(?<![\p{L}\p{M}\p{N}\u104c-\u104f])\p{M}+")
+_AM = regex.compile(r"([\u0e4d\u0ecd])([\u0e48-\u0e4b\u0ec8-\u0ecb]?)([\u0e32\u0eb2])")
+_WITHIN_WORDS = {
+    "ar": r"[\u0640\u0610-\u061a\u064b-\u0652\u0670\u06d6-\u06ed]", "he": r"[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7]",
+    "hy": r"[\u055b\u055c\u055e\u055f]",  # accent, exclamation and question mark stand on a vowel, in the middle of the word
+}  # fmt: skip
+"""What readers of a language do without, or what is no part of the word that it stands in."""
+_WITHIN_WORDS |= dict.fromkeys(("fa", "ps", "sd", "ur"), _WITHIN_WORDS["ar"])
+_SAME_LETTERS = {
+    # Two encodings of one letter.
+    "ro": str.maketrans("şţ", "șț"), "fa": str.maketrans("يك", "یک"), "ur": str.maketrans("يك", "یک"),
+}  # fmt: skip
+_JOINED = {
+    # A letter, written with a joiner before Unicode had it: Malayalam chillus and the Bengali khanda ta.
+    "\u0d23\u0d4d\u200d": "\u0d7a", "\u0d28\u0d4d\u200d": "\u0d7b", "\u0d30\u0d4d\u200d": "\u0d7c", "\u0d32\u0d4d\u200d": "\u0d7d",
+    "\u0d33\u0d4d\u200d": "\u0d7e", "\u0d15\u0d4d\u200d": "\u0d7f", "\u09a4\u09cd\u200d": "\u09ce",
+}  # fmt: skip
+
+
+def one_spelling(text: str, language: str) -> str:
+    """The words of a text, parted by one blank: no case, no punctuation, one encoding of every letter."""
+    text = _BRACKETS.sub(" ", unicodedata.normalize("NFKC", _APOSTROPHES.sub("'", text)))
+    text = _without_case(text, language)
+    for joined, letter in _JOINED.items():
+        text = text.replace(joined, letter)
+    text = _INVISIBLE.sub("", text.replace("\u200b", " "))
+    if language in _WITHIN_WORDS:
+        text = regex.sub(_WITHIN_WORDS[language], "", text)
+    text = _apostrophes(text, language).translate(_SAME_LETTERS.get(language, {}))
+    text = "".join(str(unicodedata.decimal(letter, letter)) for letter in _whole_am(text))
+    return " ".join(_STRAY_MARKS.sub("", _NOT_SAID.sub(" ", text)).split())
+
+
+def characters(text: str) -> list[str]:
+    """What a reader takes for the characters of a text (grapheme clusters, Unicode Standard Annex 29), without blanks."""
+    return [cluster for cluster in regex.findall(r"\X", text) if not cluster.isspace()]
+
+
+def _without_case(text: str, language: str) -> str:
+    if language in ("tr", "az"):  # the capital of i is İ, and that of ı is I
+        text = text.replace("İ", "i").replace("I", "ı")
+    return unicodedata.normalize("NFKC", text.casefold())
+
+
+def _apostrophes(text: str, language: str) -> str:
+    """Each apostrophe kept, dropped or made a blank, as the language takes it."""
+    if language in ("he", "yi"):  # gershayim, within an abbreviation
+        text = regex.sub(r"(?<=\p{L})[\"״”](?=\p{L})", "", text)
+    if language in _APOSTROPHE_IS_A_LETTER:
+        around = r"(?<![\p{L}\p{M}])'(?!\p{L})" if language == "haw" else r"(?<![\p{L}\p{M}])'"
+        return regex.sub(around, " ", text)
+    within = " " if language in _ELIDING else ""
+    text = regex.sub(r"(?<=[\p{L}\p{M}])'(?=\p{L})", within, text).replace("'", " ")
+    return regex.sub(r"(?<=l)[·‧](?=l)", "'", text) if language == "ca" else text  # col·lecció
+
+
+def _whole_am(text: str) -> str:
+    """Thai and Lao am as the one letter that it is typed as; NFKC takes it apart, on either side of a tone mark."""
+    return _AM.sub(lambda found: found[2] + chr(ord(found[3]) + 1), unicodedata.normalize("NFC", text))
+
+
+def units(text: str, language: str) -> list[str]:
+    """What errors are counted in: the words of a text, or its characters where blanks do not part words.
+
+    A Latin word or a number within Chinese counts by its letters too, as a character error rate is usually taken (the Open ASR
+    Leaderboard does so). The other practice, a mixed error rate, counts such a word once.
+    """
+    spelled = one_spelling(text, language)
+    return characters(spelled) if language in WITHOUT_BLANKS else spelled.split()
