@@ -10,6 +10,7 @@ from typing import Any
 from scipy.special import stdtrit
 
 from tune_gpu.space import Params
+from tune_gpu.telemetry.neighbours import rounded
 from tune_gpu.tournament import Standing, Tournament
 
 
@@ -149,7 +150,7 @@ def winner_of(
     summary: Mapping[str, Any],
     lines: Sequence[Mapping[str, Any]],
     device: Mapping[str, Any],
-    neighbours_mib: float,
+    neighbours_mib: float | None,
     confirmation: Mapping[str, Any],
 ) -> dict[str, Any]:
     """`artifacts/winners/<experiment>.json`; `confirmation` holds `confirmed`, `confirmed_why` and, where there is any, the evidence."""
@@ -175,5 +176,5 @@ def winner_of(
             "gain_over_baseline": best["fitness"] - base["fitness"] if base and base["fitness"] is not None else None,
         },
         "device": dict(device),
-        "memory_in_use_at_start_mib": round(neighbours_mib, 1),
+        "memory_in_use_at_start_mib": rounded(neighbours_mib),
     }

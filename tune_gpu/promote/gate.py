@@ -102,10 +102,12 @@ def _oom(evidence: Evidence) -> Condition:
 
 
 def _neighbours(comparison: Mapping[str, Any], target: TargetDevice, settings: PromoteSettings) -> Condition:
-    beside = float(comparison.get("memory_in_use_at_start_mib") or 0.0)
+    known = comparison.get("memory_in_use_at_start_mib")
+    beside = float(known or 0.0)  # not known: it may have been none
     if target.neighbours_mib is None:
         return Condition("neighbours", False, "what others use on the target is not known from here: set promote.neighbours_mib")
-    said = f"measured beside {beside:.0f} MiB of others, the target has {target.neighbours_mib:.0f} MiB"
+    measured = "what others used while it was measured is not known, so it counts as none" if known is None else f"measured beside {beside:.0f} MiB of others"
+    said = f"{measured}, the target has {target.neighbours_mib:.0f} MiB"
     return Condition("neighbours", target.neighbours_mib <= beside + settings.neighbours_tolerance_mib, said)
 
 
