@@ -32,7 +32,7 @@ from tune_gpu.telemetry.neighbours import neighbours_on
 from tune_gpu.telemetry.probe import Probe, open_probe, total
 from tune_gpu.telemetry.sampler import DeviceSampler, DeviceWindow, Moment, wait_until_returned, wait_until_stable
 from tune_gpu.telemetry.several import SeveralCards
-from tune_gpu.telemetry.verdicts import Limits
+from tune_gpu.telemetry.verdicts import NOT_PROVEN, Limits
 from tune_gpu.workload.audio import load_utterances
 from tune_gpu.workload.capacity import find_capacity
 from tune_gpu.workload.clients import Endpoints
@@ -452,7 +452,7 @@ class Evaluator:
             for card in on:
                 there = card.memory_by_pid_mib(pids)
                 if there is None:
-                    self._note_unchecked(f"it is not proven that {name} is on {card.info.name}: {card.whereabouts(pids)}")
+                    self._note_unchecked(f"{NOT_PROVEN} {name} is on {card.info.name}: {card.whereabouts(pids)}")
                 elif not there:
                     message = f"none of its processes holds memory on {card.info.name} ({card.info.uuid}); {card.whereabouts(pids)}"
                     raise ServiceError(Failure(FailureKind.WRONG_DEVICE, name, Phase.START, message))

@@ -16,8 +16,18 @@ from tune_gpu.preflight.space_plan import Preflight
 
 
 def device_memory(kind: str, card: str = "0") -> DeviceMemory:
-    """The device at this moment: the card that Ray assigned, or the NUMA node that vLLM's CPU worker will read."""
-    return this_node() if kind == "cpu" else this_card(card)
+    """The device at this moment: the card that Ray assigned, or the NUMA node that vLLM's CPU worker will read.
+
+    Raises:
+        UnknownMemory: a card that does not report its memory.
+        ServiceError: a card that cannot be asked (`measurement_invalid`).
+    """
+    try:
+        return this_node() if kind == "cpu" else this_card(card)
+    except UnknownMemory:
+        raise
+    except UserError as error:
+        raise ServiceError(Failure(FailureKind.MEASUREMENT_INVALID, "tune_gpu", Phase.PREFLIGHT, str(error))) from error
 
 
 class Gate:

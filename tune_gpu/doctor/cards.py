@@ -36,8 +36,8 @@ class Driver:
     """The driver and its cards; `error` where it does not answer."""
 
     version: str = ""
-    cuda: tuple[int, int] = (0, 0)
-    """The newest CUDA that it runs."""
+    cuda: tuple[int, int] | None = None
+    """The newest CUDA that it runs; null where it does not say."""
     cards: tuple[Card, ...] = ()
     error: str = ""
     pids: frozenset[int] = frozenset()
@@ -52,12 +52,15 @@ def read_driver(module: Any = None) -> Driver:
     except nvml.errors as error:
         return Driver(error=str(error))
     try:
-        cuda = int(nvml.ask("nvmlSystemGetCudaDriverVersion") or 0)
-        indices = range(int(nvml.ask("nvmlDeviceGetCount") or 0))
-        handles = {str(index): nvml.ask("nvmlDeviceGetHandleByIndex", index) for index in indices}
+        version = nvml.ask("nvmlSystemGetCudaDriverVersion")
+        cuda = None if version is None else (int(version) // 1000, int(version) % 1000 // 10)
+        count = nvml.ask("nvmlDeviceGetCount")
+        if count is None:
+            return Driver(error="NVML does not report how many cards there are")
+        handles = {str(index): nvml.ask("nvmlDeviceGetHandleByIndex", index) for index in range(int(count))}
         cards = tuple(_card(nvml, index, handle) for index, handle in handles.items())
         pids = frozenset(pid for index, handle in handles.items() for pid in nvml.processes(handle, index) or ())
-        return Driver(text(nvml.ask("nvmlSystemGetDriverVersion")) or "unknown version", (cuda // 1000, cuda % 1000 // 10), cards, pids=pids)
+        return Driver(text(nvml.ask("nvmlSystemGetDriverVersion")) or "unknown version", cuda, cards, pids=pids)
     except nvml.errors as error:
         return Driver(error=str(error))
     finally:
@@ -87,12 +90,16 @@ def check_driver(driver: Driver, device_files: Sequence[Path]) -> Iterator[Findi
         else:
             yield note("driver", f"no NVIDIA GPU ({said})", "runs measure on the CPU and say so; for a GPU install its driver, or give the container --gpus all")
         return
-    yield ok("driver", f"{driver.version}, runs CUDA up to {driver.cuda[0]}.{driver.cuda[1]}")
+    yield ok("driver", f"{driver.version}, {_runs(driver)}")
     for path in device_files:
         if not os.access(path, os.R_OK | os.W_OK):
             yield fail("permissions", f"{path} cannot be opened", f"add this user to the group that owns it: ls -l {path}")
     for index, card in enumerate(driver.cards):
         yield from _check_card(index, card)
+
+
+def _runs(driver: Driver) -> str:
+    return "does not report which CUDA it runs" if driver.cuda is None else f"runs CUDA up to {driver.cuda[0]}.{driver.cuda[1]}"
 
 
 def _check_card(index: int, card: Card) -> Iterator[Finding]:
@@ -149,11 +156,13 @@ def check_libraries(driver: Driver, torch_cuda: str | None, find: Callable[[str]
         yield fail("CUDA for vLLM", "torch is its CPU build" if torch_cuda is None else "torch is not installed", "pip install 'tune-gpu[gpu]'")
     else:
         major = int(torch_cuda.partition(".")[0])
-        if major > driver.cuda[0]:
-            yield fail("CUDA for vLLM", f"torch wants CUDA {torch_cuda}, the driver runs up to {driver.cuda[0]}.{driver.cuda[1]}",
-                       f"update the driver, or install a torch for CUDA {driver.cuda[0]}")  # fmt: skip
+        wanted = f"torch wants CUDA {torch_cuda}, the driver {_runs(driver)}"
+        if driver.cuda is None:
+            yield note("CUDA for vLLM", wanted, "nvidia-smi shows the CUDA version of the driver: it must not be older")
+        elif major > driver.cuda[0]:
+            yield fail("CUDA for vLLM", wanted, f"update the driver, or install a torch for CUDA {driver.cuda[0]}")
         else:
-            yield ok("CUDA for vLLM", f"torch wants CUDA {torch_cuda}, the driver runs up to {driver.cuda[0]}.{driver.cuda[1]}")
+            yield ok("CUDA for vLLM", wanted)
     places = {name: find(name) for name in WANTED_BY_WHISPER}
     missing = [name for name, place in places.items() if place is None]
     if missing:

@@ -98,11 +98,10 @@ def this_card(device: str | None = None) -> DeviceMemory:
     from tune_gpu.telemetry.probe import open_probe
 
     try:
-        probe = open_probe("cuda", device)
+        with contextlib.closing(open_probe("cuda", device)) as probe:
+            info, used = probe.info, probe.read().used_mib
     except Exception as error:  # the driver's library has an error type of its own for each cause
         raise UserError(f"device=cuda: no NVIDIA card answers here ({error}); give --gpu NAME or --total-mib, or device=cpu") from error
-    with contextlib.closing(probe):
-        info, used = probe.info, probe.read().used_mib
     if info.total_mib is None or used is None:
         raise UnknownMemory(f"device=cuda: {info.name} does not report its memory, so what fits cannot be predicted; give --gpu NAME or --total-mib")
     return nvml_memory(info.name, info.total_mib, used, info.shares_host_memory)

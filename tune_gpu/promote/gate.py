@@ -10,6 +10,7 @@ from tune_gpu.config import PromoteSettings, Services
 from tune_gpu.errors import UserError
 from tune_gpu.measurement import FailureKind
 from tune_gpu.sharing import SETTING, asks_for_mps
+from tune_gpu.telemetry.verdicts import NOT_PROVEN
 
 DEVICE_KINDS = ("cuda", "cpu")
 """What a measurement can have been made on; `replayed` and `simulated` numbers are none."""
@@ -59,12 +60,12 @@ def conditions(evidence: Evidence, target: TargetDevice, settings: PromoteSettin
     if comparison is None:
         return [
             Condition("confirmed", False, "the winner was never compared with the baseline: run tune-gpu compare"),
-            _device(evidence.device, target),
+            _device(evidence, evidence.device, target),
             _oom(evidence),
         ]
     return [
         _confirmed(evidence, comparison),
-        _device(comparison.get("device") or {}, target),
+        _device(evidence, comparison.get("device") or {}, target),
         _oom(evidence),
         _neighbours(comparison, target, settings),
         gain(comparison, settings),
@@ -79,7 +80,7 @@ def _confirmed(evidence: Evidence, comparison: Mapping[str, Any]) -> Condition:
     return Condition("confirmed", bool(comparison["confirmed"]), str(comparison["confirmed_why"]))
 
 
-def _device(measured: Mapping[str, Any], target: TargetDevice) -> Condition:
+def _device(evidence: Evidence, measured: Mapping[str, Any], target: TargetDevice) -> Condition:
     kind, name = measured.get("kind"), measured.get("name")
     if kind not in DEVICE_KINDS:
         return Condition("device", False, f"measured on {kind!r}, which is no device: such numbers are never deployed")
@@ -87,11 +88,16 @@ def _device(measured: Mapping[str, Any], target: TargetDevice) -> Condition:
         return Condition("device", False, f"measured on {kind}, the target is {target.kind}")
     if kind == "cuda" and target.name is not None and name != target.name:
         return Condition("device", False, f"measured on {name}, the target is {target.name}")
-    return Condition("device", True, f"measured on {kind} ({name}), as the target is")
+    unproven = dict.fromkeys(said for line in _of_winner(evidence) for said in line["metrics"].get("unchecked", ()) if said.startswith(NOT_PROVEN))
+    return Condition("device", True, "; ".join([f"measured on {kind} ({name}), as the target is", *unproven]))
+
+
+def _of_winner(evidence: Evidence) -> list[Mapping[str, Any]]:
+    return [line for line in evidence.lines if line["params"] == dict(evidence.winner)]
 
 
 def _oom(evidence: Evidence) -> Condition:
-    of_winner = [line for line in evidence.lines if line["params"] == dict(evidence.winner)]
+    of_winner = _of_winner(evidence)
     events = sum(int(line["metrics"].get("oom_events") or 0) for line in of_winner)
     killed = [line["candidate_id"] for line in of_winner if line["failure"] and line["failure"]["kind"] in _OUT_OF_MEMORY]
     if evidence.comparison is not None:

@@ -9,7 +9,7 @@ from typing import Any
 from tune_gpu.measurement import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.telemetry.answering import Answering
 from tune_gpu.telemetry.cgroup import oom_kills
-from tune_gpu.telemetry.nvml_answers import CARD_LOST, Nvml, error_name, number, positive, text
+from tune_gpu.telemetry.nvml_answers import CARD_LOST, Nvml, error_name, number, positive, said, text
 from tune_gpu.telemetry.probe import DeviceInfo, Reading
 
 ANSWER_TIMEOUT_S = 2.0
@@ -77,7 +77,7 @@ class NvmlProbe:
         try:
             return self._answering(work)
         except self._nvml.errors as error:
-            raise _invalid(f"NVML: {error}") from error
+            raise _invalid(f"NVML: {said(error)}") from error
 
     def _open(self, device: str) -> tuple[Any, Any, bool]:
         nvml = self._nvml

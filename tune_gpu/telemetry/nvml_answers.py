@@ -87,6 +87,7 @@ class Nvml:
         except self.errors as error:
             name = error_name(error)
             if function in REQUIRED or name in CARD_LOST:
+                error.add_note(function)
                 raise
             if name in NEVER:
                 self._never[card, function] = name
@@ -125,6 +126,11 @@ class Nvml:
 def error_name(error: Exception) -> str:
     """`GpuIsLost` of `NVMLError_GpuIsLost`."""
     return type(error).__name__.removeprefix("NVMLError_").removeprefix("NVML").removesuffix("Error")
+
+
+def said(error: Exception) -> str:
+    """The error in the driver's words, and which question it answered."""
+    return " ".join([str(error), *(f"({function})" for function in dict.fromkeys(getattr(error, "__notes__", ())))])
 
 
 def number(value: Any) -> float | None:

@@ -12,13 +12,11 @@ from types import TracebackType
 from tune_gpu.measurement import ServiceError
 from tune_gpu.telemetry.neighbours import rounded
 from tune_gpu.telemetry.probe import Probe, Reading, total
-from tune_gpu.telemetry.verdicts import Limits, Trace, Verdict, VerdictKind, busy_clock_mhz, energy_j, judge, unchecked
+from tune_gpu.telemetry.verdicts import Limits, Trace, Verdict, VerdictKind, busy_clock_mhz, energy_j, judge, never_busy, unchecked
 
 HZ = 10.0
 _NOTE_EVERY = 10
 """Readings that make one moment of the trace; on the CPU the services' memory is read as often."""
-_IDLE_PCT = 1.0
-"""Of a device that did nothing."""
 _NULLS_IN_A_ROW = 3
 """Readings without an answer, after which none is waited for any longer."""
 _WALK_EVERY = 50
@@ -125,8 +123,11 @@ class DeviceSampler:
     def window(self) -> DeviceWindow:
         """What was seen, after the end."""
         readings = [reading for _, reading in self._readings]
-        busy = self._credible([reading.utilization_pct for reading in readings if reading.utilization_pct is not None])
+        busy = [reading.utilization_pct for reading in readings if reading.utilization_pct is not None]
         trace = Trace(readings, self._own, self._neighbours, self._reference_mhz, self._silent)
+        on_card = self._probe.info.kind == "cuda"
+        if on_card and never_busy(busy):
+            busy = []
         return DeviceWindow(
             sum(busy) / len(busy) if busy else None,
             max((r.used_mib for r in readings if r.used_mib is not None), default=None),
@@ -137,12 +138,8 @@ class DeviceSampler:
             energy_j(self._readings),
             busy_clock_mhz(readings),
             tuple(judge(trace, self._limits)),
-            tuple(unchecked(trace, self._limits)) if self._probe.info.kind == "cuda" else (),
+            tuple(unchecked(trace, self._limits)) if on_card else (),
         )
-
-    def _credible(self, busy: list[float]) -> list[float]:
-        """None of them where a card under load claims to have been idle all the time: some drivers answer 0 instead of an error (Jetson Thor)."""
-        return [] if self._probe.info.kind == "cuda" and busy and max(busy) <= _IDLE_PCT else busy
 
     def _run(self) -> None:
         turn = 0

@@ -17,8 +17,14 @@ from tune_gpu.telemetry.probe import Reading
 BUSY_PCT = 20.0
 """An idle card lowers its clocks of itself: only readings with this utilisation say something of them."""
 
+_IDLE_PCT = 1.0
+"""Of a card that did nothing."""
+
 _SPANNED_SHARE = 0.9
 """Of a window that the readings of power or energy must span."""
+
+NOT_PROVEN = "it is not proven that"
+"""How a sentence begins that says that a service may not have been on its card."""
 
 HELPERS = frozenset({"mps"})
 """Processes of ours that are on the card only while somebody is their client."""
@@ -88,9 +94,16 @@ def unchecked(trace: Trace, limits: Limits) -> list[str]:
         found.append("the card did not report its processes before the evaluation: a foreign process would not be noticed")
     if not any(reading.throttled is not None for reading in readings):
         found.append("the card does not report why its clocks are low: throttling would not be noticed")
+    if never_busy([reading.utilization_pct for reading in readings if reading.utilization_pct is not None]):
+        found.append("the card reports a utilisation of 0 under load, which counts as not reported (with it objective.weights.efficiency must be 0)")
     if not any(reading.clock_mhz is not None and reading.utilization_pct is not None for reading in readings):
         found.append("the card does not report its clock and utilisation: falling clocks would not be noticed")
     return found
+
+
+def never_busy(utilization_pct: Sequence[float]) -> bool:
+    """Whether a card that is under load claims to have been idle all the time: some drivers answer 0 instead of an error (Jetson Thor)."""
+    return bool(utilization_pct) and max(utilization_pct) <= _IDLE_PCT
 
 
 def busy_clock_mhz(readings: Sequence[Reading]) -> float | None:
