@@ -14,6 +14,12 @@ from tune_gpu.telemetry.neighbours import rounded
 from tune_gpu.tournament import Standing, Tournament
 
 
+def unchecked_of(lines: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> list[str]:
+    """What was not checked while these parameters were measured, because the device does not report it; each sentence once."""
+    found = [line["metrics"].get("unchecked") for line in lines if line["params"] == dict(params)]
+    return list(dict.fromkeys(said for sentences in found if isinstance(sentences, list) for said in sentences if isinstance(said, str)))
+
+
 def line_of(lines: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The last measured line of a configuration."""
     return next((line for line in reversed(lines) if line["params"] == dict(params) and line["fitness"] is not None), None)

@@ -10,6 +10,7 @@ from tune_gpu.config import PromoteSettings, Services
 from tune_gpu.errors import UserError
 from tune_gpu.measurement import FailureKind
 from tune_gpu.sharing import SETTING, asks_for_mps
+from tune_gpu.summary import unchecked_of
 from tune_gpu.telemetry.verdicts import NOT_PROVEN
 
 DEVICE_KINDS = ("cuda", "cpu")
@@ -88,16 +89,12 @@ def _device(evidence: Evidence, measured: Mapping[str, Any], target: TargetDevic
         return Condition("device", False, f"measured on {kind}, the target is {target.kind}")
     if kind == "cuda" and target.name is not None and name != target.name:
         return Condition("device", False, f"measured on {name}, the target is {target.name}")
-    unproven = dict.fromkeys(said for line in _of_winner(evidence) for said in line["metrics"].get("unchecked", ()) if said.startswith(NOT_PROVEN))
+    unproven = [said for said in unchecked_of(evidence.lines, evidence.winner) if said.startswith(NOT_PROVEN)]
     return Condition("device", True, "; ".join([f"measured on {kind} ({name}), as the target is", *unproven]))
 
 
-def _of_winner(evidence: Evidence) -> list[Mapping[str, Any]]:
-    return [line for line in evidence.lines if line["params"] == dict(evidence.winner)]
-
-
 def _oom(evidence: Evidence) -> Condition:
-    of_winner = _of_winner(evidence)
+    of_winner = [line for line in evidence.lines if line["params"] == dict(evidence.winner)]
     events = sum(int(line["metrics"].get("oom_events") or 0) for line in of_winner)
     killed = [line["candidate_id"] for line in of_winner if line["failure"] and line["failure"]["kind"] in _OUT_OF_MEMORY]
     if evidence.comparison is not None:
