@@ -42,8 +42,8 @@ class Arena:
         """Host and process id."""
         return socket.gethostname(), os.getpid()
 
-    def device(self) -> tuple[dict[str, Any], float]:
-        """The device it was given, and what others use of it (MiB), before anything is deployed."""
+    def device(self) -> tuple[dict[str, Any], float | None]:
+        """The device it was given, and what others use of it (MiB, null where it does not report that), before anything is deployed."""
         with contextlib.closing(open_device(self._device, most_cards(self._config))) as probe:
             return probe.info.as_dict(), neighbours_on(probe).mib
 
@@ -75,7 +75,7 @@ class Arena:
         return None
 
     def load(self) -> dict[str, Any]:
-        """One window on what is held: requests, failures, memory of each service (peak, MiB), OOM events; or `failure`."""
+        """One window on what is held: requests, failures, memory of each service and of the device (peak, MiB), OOM events; or `failure`."""
         try:
             window, device = self._evaluator.window()
         except ServiceError as error:
@@ -86,6 +86,7 @@ class Arena:
             "n_requests": len(errors),
             "errors": [error for error in errors if error],
             "service_memory_mib": dict(device.peak_service_mib),
+            "device_memory_mib": device.peak_used_mib,
             "oom_events": device.oom_events,
         }
 

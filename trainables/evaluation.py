@@ -29,10 +29,10 @@ from tune_gpu.services.start_failures import out_of_memory_lines
 from tune_gpu.services.vllm_server import engine_environment
 from tune_gpu.sharing import asks_for_mps, forbidden
 from tune_gpu.telemetry.neighbours import neighbours_on
-from tune_gpu.telemetry.probe import Probe, open_probe
+from tune_gpu.telemetry.probe import Probe, open_probe, total
 from tune_gpu.telemetry.sampler import DeviceSampler, DeviceWindow, Moment, wait_until_returned, wait_until_stable
 from tune_gpu.telemetry.several import SeveralCards
-from tune_gpu.telemetry.verdicts import Limits
+from tune_gpu.telemetry.verdicts import NOT_PROVEN, Limits
 from tune_gpu.workload.audio import load_utterances
 from tune_gpu.workload.capacity import find_capacity
 from tune_gpu.workload.clients import Endpoints
@@ -65,7 +65,7 @@ class Evaluator:
         self.config, self.device, self._log, self._observe = config, device, log, observe
         self._deploy = deploy or Here(config, device)
         self._cards: dict[str, Probe] = {}
-        self._idle_mib: dict[str, float] = {}
+        self._idle_mib: dict[str, float | None] = {}
         self._n_cards = 1
         self._host: EngineHost | None = None
         self._engine: Engine | None = None
@@ -75,6 +75,7 @@ class Evaluator:
         self._mps: MpsDaemon | None = None
         self._utterances = load_utterances(config.workload.audio, spoken_language(config))
         self._heard: dict[str, list[TurnSample]] = {}
+        self._said_unchecked: set[str] = set()
 
     @property
     def probe(self) -> Probe:
@@ -211,9 +212,11 @@ class Evaluator:
             host.open()
             self._running.start_s["imports"] = time.monotonic() - started
         started = time.monotonic()
-        wait_until_stable(
+        stable = wait_until_stable(
             self.probe, samples=run.memory_stable_samples, tolerance_mib=run.memory_stable_mib, timeout_s=run.memory_timeout_s
         )
+        if stable is None:
+            self._note_unchecked("the card does not report its memory: whether it was stable before vLLM started, and has come back after, is not known")
         self._running.start_s["memory_stable"] = time.monotonic() - started
         engine = self._deploy.vllm(services, host)
         if self._gate:
@@ -240,6 +243,8 @@ class Evaluator:
         first = not running.windows
         result, device = self._undisturbed(running.first_window + len(running.windows), "mixed")
         device = self._with_own_words(device)
+        for said in device.unchecked:
+            self._note_unchecked(said)
         self._expect_answers(result.turns, "services")
         running.windows.append(result)
         running.device.append(device)
@@ -437,15 +442,28 @@ class Evaluator:
             raise ServiceError(Failure(kind, service, Phase.LOAD, f"none of {len(errors)} voice turns was answered ({errors[0]})"))
 
     def _prove_device(self) -> None:
-        """On a card, each service's processes must hold memory there (law 2): Whisper's on the first, the engine's on all that it spans."""
+        """On a card, each service's processes must be there (law 2): Whisper's on the first, the engine's on all that it spans.
+
+        A card that does not list its processes proves nothing, neither for nor against: the measurement says so.
+        """
         if self.device != "cuda" or self._engine is None:
             return
         cards = self._open_cards()
         for name, pids, on in (("whisper", self._now().whisper.pids(), cards[:1]), ("vllm", self._engine.pids(), cards)):
             for card in on:
-                if not card.memory_by_pid_mib(pids):
+                there = card.memory_by_pid_mib(pids)
+                if there is None:
+                    self._note_unchecked(f"{NOT_PROVEN} {name} is on {card.info.name}: {card.whereabouts(pids)}")
+                elif not there:
                     message = f"none of its processes holds memory on {card.info.name} ({card.info.uuid}); {card.whereabouts(pids)}"
                     raise ServiceError(Failure(FailureKind.WRONG_DEVICE, name, Phase.START, message))
+
+    def _note_unchecked(self, said: str) -> None:
+        """What the card does not report is in the metrics of each candidate, and once in the log."""
+        self._now().unchecked.setdefault(said)
+        if said not in self._said_unchecked:
+            self._said_unchecked.add(said)
+            self._log(said)
 
     def _stop_whisper(self) -> float:
         started = time.monotonic()
@@ -461,14 +479,16 @@ class Evaluator:
         self._engine, self._engine_key = None, ""
         if self.device == "cuda" and self.config.ray.trials_per_card == 1:  # on the CPU a process that has gone has given its memory back; a driver may take its time
             try:
-                idle_mib = sum(self._idle_mib[card] for card in self._card_names())
+                idle_mib = total(self._idle_mib[card] for card in self._card_names())
                 missing = wait_until_returned(
                     self.probe, idle_mib, tolerance_mib=_RETURNED_TOLERANCE_MIB, timeout_s=self.config.run.memory_timeout_s
                 )
             except ServiceError as error:
                 self._log(f"whether the card's memory has come back is not known: {error}")
                 return
-            if missing:
+            if missing is None:
+                self._log("whether the card's memory has come back is not known: the card does not report it")
+            elif missing:
                 self._log(f"{missing:.0f} MiB of the card have not come back after the engine ended")
 
 

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from trainables.deployers import Engine
 from tune_gpu.config import ExperimentConfig
 from tune_gpu.errors import UserError
 from tune_gpu.measurement import Failure, FailureKind, Phase, ServiceError
-from tune_gpu.preflight import CalibrationStore, DeviceMemory, Verdict, this_card, this_node
+from tune_gpu.preflight import CalibrationStore, DeviceMemory, UnknownMemory, Verdict, this_card, this_node
 from tune_gpu.preflight.space_plan import Preflight
 
 
 def device_memory(kind: str, card: str = "0") -> DeviceMemory:
-    """The device at this moment: the card that Ray assigned, or the NUMA node that vLLM's CPU worker will read."""
-    return this_node() if kind == "cpu" else this_card(card)
+    """The device at this moment: the card that Ray assigned, or the NUMA node that vLLM's CPU worker will read.
+
+    Raises:
+        UnknownMemory: a card that does not report its memory.
+        ServiceError: a card that cannot be asked (`measurement_invalid`).
+    """
+    try:
+        return this_node() if kind == "cpu" else this_card(card)
+    except UnknownMemory:
+        raise
+    except UserError as error:
+        raise ServiceError(Failure(FailureKind.MEASUREMENT_INVALID, "tune_gpu", Phase.PREFLIGHT, str(error))) from error
 
 
 class Gate:
@@ -26,7 +38,12 @@ class Gate:
 
     def __init__(self, config: ExperimentConfig, kind: str, log: Callable[[str], None], card: str = "0") -> None:
         self._kind, self._log, self._card = kind, log, card
-        before = device_memory(kind, card)
+        self._preflight: Preflight | None = None
+        try:
+            before = device_memory(kind, card)
+        except UnknownMemory as error:
+            log(f"preflight: left out, because {error}")
+            return
         self._neighbours_mib = before.used_mib
         try:
             store: CalibrationStore | None = CalibrationStore()
@@ -37,7 +54,9 @@ class Gate:
 
     def check(self, params: Mapping[str, Any]) -> None:
         """Raises ServiceError (`infeasible`, phase `preflight`) for a candidate that cannot fit beyond the prediction's uncertainty."""
-        self._look()
+        if self._preflight is None:
+            return
+        self._look(self._preflight)
         try:
             found = self._preflight.predict(params)
         except UserError as error:
@@ -51,12 +70,13 @@ class Gate:
 
     def about_to_start(self) -> None:
         """Notes the device as vLLM will see it."""
-        self._look()
+        if self._preflight is not None:
+            self._look(self._preflight)
 
     def learn(self, engine: Engine) -> None:
         """Keeps what a start taught, for every later prediction of this engine on this device."""
         info = engine.info
-        if info is None:
+        if info is None or self._preflight is None:
             return
         try:
             self._preflight.learn_start(
@@ -69,6 +89,8 @@ class Gate:
         except UserError as error:
             self._log(f"what this start taught is not kept: {error}")
 
-    def _look(self) -> None:
-        now = device_memory(self._kind, self._card)
-        self._preflight.device = DeviceMemory(now.name, now.kind, now.total_mib, min(self._neighbours_mib, now.total_mib), now.cores)
+    def _look(self, preflight: Preflight) -> None:
+        """Null readings in between change nothing: the device stays what it was."""
+        with contextlib.suppress(UnknownMemory):
+            now = device_memory(self._kind, self._card)
+            preflight.device = replace(now, used_mib=min(self._neighbours_mib, now.total_mib))

@@ -38,5 +38,7 @@ class Running:
     heard: Sequence[TurnSample] = ()
     """Every clip once, by a Whisper of these settings."""
     neighbours: Neighbours = field(default_factory=Neighbours)
+    unchecked: dict[str, None] = field(default_factory=dict)
+    """What the device does not report, and what would not be noticed for that reason (an ordered set)."""
     pulse: Pulse = field(default_factory=Pulse)
     watch: HangWatch | None = None

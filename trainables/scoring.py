@@ -11,6 +11,7 @@ from trainables.running import Running
 from tune_gpu.config import ObjectiveSettings
 from tune_gpu.objective import evaluate
 from tune_gpu.services.vllm_server import EngineInfo
+from tune_gpu.telemetry.neighbours import rounded
 from tune_gpu.telemetry.sampler import DeviceWindow, Moment
 from tune_gpu.workload.summary import TrafficSummary, interference, summarise
 
@@ -48,6 +49,7 @@ def metrics_of(running: Running, engine: EngineInfo | None, objective: Objective
         "interference_ratio": interference(pooled, running.solo) if running.solo else None,
         "n_invalid_windows": running.n_invalid,
         "neighbours": running.neighbours.as_dict(),
+        "unchecked": list(running.unchecked),
         "trials_per_card": trials_per_card,
         "device_trace": _trace([moment for window in running.device for moment in window.moments]),
     }
@@ -73,7 +75,7 @@ def _with_device(traffic: TrafficSummary, device: Sequence[DeviceWindow], runnin
     return traffic.as_metrics() | {
         "gpu_utilization": round(statistics.fmean(utilization), 2) if utilization else None,
         "memory_used_mib": round(max(used), 1) if used else None,
-        "service_memory_mib": {n: round(max(w.peak_service_mib.get(n, 0.0) for w in device), 1) for n in sorted(services)},
+        "service_memory_mib": {name: _peak_mib(name, device) for name in sorted(services)},
         "kv_cache_peak_pct": max((w.kv_cache_peak_pct for w in device if w.kv_cache_peak_pct is not None), default=None),
         "energy_per_request_j": energy_per_request_j(device, traffic),
         "oom_events": sum(window.oom_events for window in device),
@@ -83,6 +85,11 @@ def _with_device(traffic: TrafficSummary, device: Sequence[DeviceWindow], runnin
         "kv_cache_tokens": engine.kv_cache_tokens if engine else None,
         "kv_max_concurrency": engine.max_concurrency if engine else None,
     }
+
+
+def _peak_mib(service: str, device: Sequence[DeviceWindow]) -> float | None:
+    """Null where the device reported it in no window."""
+    return rounded(max((mib for window in device if (mib := window.peak_service_mib.get(service)) is not None), default=None))
 
 
 def energy_per_request_j(device: Sequence[DeviceWindow], traffic: TrafficSummary) -> float | None:

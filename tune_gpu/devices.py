@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
@@ -11,10 +11,17 @@ from tune_gpu.config import ExperimentConfig, ObjectiveSettings, RaySettings
 from tune_gpu.errors import UserError
 from tune_gpu.measurement import ServiceError
 from tune_gpu.resources import fewest_cards
-from tune_gpu.telemetry.probe import nvidia_cards, open_probe, visible_cards
+from tune_gpu.telemetry.probe import Reading, nvidia_cards, open_probe, visible_cards
 
-_TOLD_BY_THE_CARD = {"gpu_utilization": "utilisation", "fitness_terms.efficiency": "utilisation", "energy_per_request_j": "power"}
-"""What may be an objective and not every card tells."""
+READ_FROM_THE_CARD: Mapping[str, tuple[str, Callable[[Reading], bool]]] = {
+    "gpu_utilization": ("its utilisation", lambda reading: reading.utilization_pct is not None),
+    "fitness_terms.efficiency": ("its utilisation", lambda reading: reading.utilization_pct is not None),
+    "energy_per_request_j": ("its power", lambda reading: reading.power_w is not None or reading.energy_j is not None),
+    "memory_used_mib": ("its memory in use", lambda reading: reading.used_mib is not None),
+    "service_memory_mib.vllm": ("the memory of a process", lambda reading: _reports_processes(reading)),
+    "service_memory_mib.whisper": ("the memory of a process", lambda reading: _reports_processes(reading)),
+}
+"""Metrics that rest on a reading that not every card reports: what it is called, and whether this reading has it."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +80,16 @@ def cards_of_cluster(settings: RaySettings) -> int | None:
         return int(ray.cluster_resources().get("GPU", 0))
 
 
-def check_told(objective: ObjectiveSettings, kind: str, objectives: Iterable[str] = ()) -> None:
-    """Raises UserError where the objective weighs, or one of `search.objectives` is, what this machine's card does not tell: no candidate would have
-    a fitness, or a place on the front, however long it ran."""
+def _reports_processes(reading: Reading) -> bool:
+    """Before a run there may be no process on the card: then this is not known to be missing."""
+    return reading.processes is not None and None not in reading.processes.values()
+
+
+def check_reported(objective: ObjectiveSettings, kind: str, objectives: Iterable[str] = ()) -> None:
+    """Raises UserError where the objective weighs, or one of `search.objectives` is, what this machine's card does not report: no candidate would
+    have a fitness, or a place on the front, however long the run."""
     weight = objective.weights.get("efficiency", 0.0)
-    wanted = {name: what for name, what in _TOLD_BY_THE_CARD.items() if name in objectives}
+    wanted = [name for name in READ_FROM_THE_CARD if name in objectives]
     if kind != "cuda" or not (weight or wanted):
         return
     try:
@@ -85,11 +97,12 @@ def check_told(objective: ObjectiveSettings, kind: str, objectives: Iterable[str
             reading = probe.read()
     except ServiceError as error:
         raise UserError(f"device=cuda: {error}") from error
-    untold = {"utilisation": reading.utilization_pct is None, "power": reading.power_w is None and reading.energy_j is None}
-    if weight and untold["utilisation"]:
-        raise UserError(f"objective.weights.efficiency={weight:g}: {probe.info.name} does not tell its utilisation (no MIG instance does); allowed here is 0")
-    if missing := next((name for name, what in wanted.items() if untold[what]), None):
-        raise UserError(f"search.objectives.{missing}: {probe.info.name} does not tell its {wanted[missing]} (no MIG instance does)")
+    if weight and reading.utilization_pct is None:
+        raise UserError(f"objective.weights.efficiency={weight:g}: {probe.info.name} does not report its utilisation (no MIG instance does). Set it to 0.")
+    for name in wanted:
+        what, reported = READ_FROM_THE_CARD[name]
+        if not reported(reading):
+            raise UserError(f"search.objectives.{name}: {probe.info.name} does not report {what}. Take it out of search.objectives.")
 
 
 def check_alike(config: ExperimentConfig, kind: str) -> None:
@@ -98,7 +111,7 @@ def check_alike(config: ExperimentConfig, kind: str) -> None:
     names = visible_cards(nvidia_cards()) if kind == "cuda" else []
     if len(names) < 2 or fewest_cards(config) >= len(names):
         return
-    alike: dict[tuple[str, float], list[str]] = {}
+    alike: dict[tuple[str, float | None], list[str]] = {}
     for name in names:
         try:
             probe = open_probe(kind, name)
@@ -107,12 +120,17 @@ def check_alike(config: ExperimentConfig, kind: str) -> None:
         card, mib = probe.info.name, probe.info.total_mib
         probe.close()
         # Of one name there may be two sizes; some pages that the driver has retired make no other card.
-        same = next((other for other in alike if other[0] == card and abs(other[1] / mib - 1) < 0.03), (card, mib))
+        same = next((other for other in alike if other[0] == card and _same_size(other[1], mib)), (card, mib))
         alike.setdefault(same, []).append(name)
     if len(alike) > 1:
-        kinds = "; ".join(f"{','.join(named)}: {card} of {mib:.0f} MiB" for (card, mib), named in alike.items())
+        kinds = "; ".join(f"{','.join(named)}: {card} of {'unknown memory' if mib is None else f'{mib:.0f} MiB'}" for (card, mib), named in alike.items())
         raise UserError(f"device=cuda: the cards are not alike ({kinds}), and candidates that are measured on different ones cannot be compared; allowed in "
                         f"CUDA_VISIBLE_DEVICES are cards of one kind: {' or '.join(','.join(named) for named in alike.values())}")
+
+
+def _same_size(one_mib: float | None, other_mib: float | None) -> bool:
+    """Null for a card that does not report its memory: of the same name it counts as the same, since the name is all that is known of both."""
+    return one_mib is None or other_mib is None or abs(one_mib / other_mib - 1) < 0.03
 
 
 def _installed(distribution: str) -> bool:

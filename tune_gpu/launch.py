@@ -16,12 +16,12 @@ from tune_gpu import sharing
 from tune_gpu.artifacts import RunFolder
 from tune_gpu.config import ExperimentConfig, RaySettings
 from tune_gpu.config_loader import DEFAULT_SPACE, as_yaml, check_config, device_setting, load_config, raw_setting
-from tune_gpu.devices import DeviceChoice, cards_of_cluster, check_alike, check_installed, check_told, choose_device, device_of
+from tune_gpu.devices import DeviceChoice, cards_of_cluster, check_alike, check_installed, check_reported, choose_device, device_of
 from tune_gpu.errors import UserError
 from tune_gpu.imports import uncollected
 from tune_gpu.interrupt import terminated_as_interrupt
 from tune_gpu.live import Progress, describe_params
-from tune_gpu.preflight import this_card, this_node
+from tune_gpu.preflight import UnknownMemory, this_card, this_node
 from tune_gpu.redaction import Redactor, restore_secrets
 from tune_gpu.refusals import Refusals, plan_space
 from tune_gpu.report.reading import read_folder, resume_command
@@ -150,7 +150,11 @@ def _plan(config: ExperimentConfig, choice: DeviceChoice) -> Refusals:
     """What the preflight refuses; on a cluster each trial asks on its own node instead."""
     if config.ray.address is not None:
         return Refusals(note="each trial asks on its own node")
-    return plan_space(config, this_node() if choice.kind == "cpu" else this_card())
+    try:
+        device = this_node() if choice.kind == "cpu" else this_card()
+    except UnknownMemory as error:  # what is not known is not known to be infeasible
+        return Refusals(note=str(error))
+    return plan_space(config, device)
 
 
 def _new(space: str, overrides: list[str]) -> tuple[ExperimentConfig, DeviceChoice, RunFolder]:
@@ -163,7 +167,7 @@ def _new(space: str, overrides: list[str]) -> tuple[ExperimentConfig, DeviceChoi
     check_resources(config, choice.kind)
     sharing.check(config, choice.kind)
     if config.ray.address is None:
-        check_told(config.objective, choice.kind, config.search.objectives)
+        check_reported(config.objective, choice.kind, config.search.objectives)
         check_alike(config, choice.kind)
     run_id = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     return config, choice, RunFolder(config.run.artifacts_dir, config.name, run_id, Redactor(config))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -14,7 +15,7 @@ from tune_gpu.devices import cards_here
 from tune_gpu.errors import UserError
 from tune_gpu.plan_view import ROWS, cards_table, print_plan
 from tune_gpu.preflight.calibration import CalibrationStore
-from tune_gpu.preflight.cards import card_memory, this_card, this_node
+from tune_gpu.preflight.cards import card_memory, find_card, this_card, this_node
 from tune_gpu.preflight.engine_rules import version_number
 from tune_gpu.preflight.space_plan import Preflight, rows_of
 from tune_gpu.preflight.values import DeviceMemory
@@ -65,11 +66,13 @@ def plan(
 def plan_device(space: str, overrides: list[str], gpu: str | None, total_mib: float | None, used_mib: float | None) -> DeviceMemory:
     """The device that is asked about. Raises UserError."""
     if total_mib is not None:
-        return DeviceMemory(gpu or f"card of {total_mib:.0f} MiB", "cuda", total_mib, used_mib or 0.0)
+        named = find_card(gpu) if gpu is not None else None
+        shared = named is not None and named.shares_host_memory
+        return DeviceMemory(gpu or f"card of {total_mib:.0f} MiB", "cuda", total_mib, used_mib or 0.0, shares_host_memory=shared)
     if gpu is not None:
         return card_memory(gpu, used_mib or 0.0)
     device = this_device(device_setting(space, overrides))
-    return device if used_mib is None else DeviceMemory(device.name, device.kind, device.total_mib, used_mib, device.cores)
+    return device if used_mib is None else replace(device, used_mib=used_mib)
 
 
 def this_device(setting: str) -> DeviceMemory:

@@ -10,7 +10,14 @@ from typing import Any
 from scipy.special import stdtrit
 
 from tune_gpu.space import Params
+from tune_gpu.telemetry.neighbours import rounded
 from tune_gpu.tournament import Standing, Tournament
+
+
+def unchecked_of(lines: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> list[str]:
+    """What was not checked while these parameters were measured, because the device does not report it; each sentence once."""
+    found = [line["metrics"].get("unchecked") for line in lines if line["params"] == dict(params)]
+    return list(dict.fromkeys(said for sentences in found if isinstance(sentences, list) for said in sentences if isinstance(said, str)))
 
 
 def line_of(lines: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -149,7 +156,7 @@ def winner_of(
     summary: Mapping[str, Any],
     lines: Sequence[Mapping[str, Any]],
     device: Mapping[str, Any],
-    neighbours_mib: float,
+    neighbours_mib: float | None,
     confirmation: Mapping[str, Any],
 ) -> dict[str, Any]:
     """`artifacts/winners/<experiment>.json`; `confirmation` holds `confirmed`, `confirmed_why` and, where there is any, the evidence."""
@@ -175,5 +182,5 @@ def winner_of(
             "gain_over_baseline": best["fitness"] - base["fitness"] if base and base["fitness"] is not None else None,
         },
         "device": dict(device),
-        "memory_in_use_at_start_mib": round(neighbours_mib, 1),
+        "memory_in_use_at_start_mib": rounded(neighbours_mib),
     }

@@ -161,7 +161,8 @@ def _device(row: dict[str, Any]) -> DeviceMemory | None:
         used = max(0.0, (total - row["free_gib"]) * MIB_PER_GIB - LOG_CONTEXT_MIB)
     elif (held := _number(told, r"another[^.;]*? holds? ([\d.]+) GiB")) is not None:
         used = min(held, total) * MIB_PER_GIB
-    return DeviceMemory(card.name if card else name or "unknown", "cuda", total * MIB_PER_GIB, min(used, total * MIB_PER_GIB))
+    shared = card is not None and card.shares_host_memory
+    return DeviceMemory(card.name if card else name or "unknown", "cuda", total * MIB_PER_GIB, min(used, total * MIB_PER_GIB), shares_host_memory=shared)
 
 
 def _number(text: str, pattern: str) -> float | None:

@@ -8,6 +8,7 @@ from typing import Any
 from tune_gpu.artifacts import now
 from tune_gpu.compare.rounds import Outcome, Rules, blocks_summary
 from tune_gpu.compare.verdict import Finding, sentence
+from tune_gpu.telemetry.neighbours import rounded
 
 
 def record(
@@ -21,7 +22,7 @@ def record(
     findings: Sequence[Finding],
     outcome: Outcome,
     rules: Rules,
-    neighbours_mib: float,
+    neighbours_mib: float | None,
 ) -> dict[str, Any]:
     """The result of one comparison, for other tools and for `promote`."""
     return {
@@ -29,7 +30,7 @@ def record(
         "run_id": run_id,
         "experiment": experiment,
         "device": dict(device),
-        "memory_in_use_at_start_mib": round(neighbours_mib, 1),
+        "memory_in_use_at_start_mib": rounded(neighbours_mib),
         "ended_at": now(),
         "ours": ours,
         "theirs": theirs,

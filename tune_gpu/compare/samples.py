@@ -37,7 +37,8 @@ class Block:
     fitness: float | None = None
     utilization_pct: float | None = None
     oom_events: int = 0
-    service_memory_mib: Mapping[str, float] = field(default_factory=dict)
+    service_memory_mib: Mapping[str, float | None] = field(default_factory=dict)
+    """Null for a service whose memory the device does not report."""
     wall_s: float = 0.0
     failure: Mapping[str, Any] | None = None
 

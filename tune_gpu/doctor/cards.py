@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import math
 import os
@@ -14,7 +15,7 @@ from typing import Any
 
 from tune_gpu.doctor.findings import Finding, fail, note, ok
 from tune_gpu.services.cuda_libraries import WANTED_BY_WHISPER
-from tune_gpu.telemetry.nvml import card_memory_mib
+from tune_gpu.telemetry.nvml_answers import Nvml, text
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,8 @@ class Card:
 
     name: str
     total_mib: float | None
-    """Null where it is not told: of a card that MIG divides, to a user of one instance."""
-    used_mib: float
+    """Null where it is not reported: of a card that MIG divides, to a user of one instance."""
+    used_mib: float | None
     exclusive: bool
     """Only one process may use it (compute mode)."""
     mig: bool
@@ -35,57 +36,43 @@ class Driver:
     """The driver and its cards; `error` where it does not answer."""
 
     version: str = ""
-    cuda: tuple[int, int] = (0, 0)
-    """The newest CUDA that it runs."""
+    cuda: tuple[int, int] | None = None
+    """The newest CUDA that it runs; null where it does not say."""
     cards: tuple[Card, ...] = ()
     error: str = ""
     pids: frozenset[int] = frozenset()
     """Of the processes on its cards, as it counts them."""
 
 
-def read_driver(nvml: Any = None) -> Driver:
-    """Ask NVML (or what stands for it in tests)."""
-    if nvml is None:
-        nvml = importlib.import_module("pynvml")
+def read_driver(module: Any = None) -> Driver:
+    """Ask NVML (or what stands for it in tests). What one card does not report is null; a card that is lost is the driver's error."""
+    nvml = Nvml(importlib.import_module("pynvml") if module is None else module)
     try:
-        nvml.nvmlInit()
-    except nvml.NVMLError as error:
+        nvml.ask("nvmlInit")
+    except nvml.errors as error:
         return Driver(error=str(error))
     try:
-        cuda = int(nvml.nvmlSystemGetCudaDriverVersion())
-        handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
-        cards = tuple(_card(nvml, handle) for handle in handles)
-        pids = frozenset(pid for handle in handles for pid in _pids(nvml, handle))
-        return Driver(_text(nvml.nvmlSystemGetDriverVersion()), (cuda // 1000, cuda % 1000 // 10), cards, pids=pids)
-    except nvml.NVMLError as error:
+        version = nvml.ask("nvmlSystemGetCudaDriverVersion")
+        cuda = None if version is None else (int(version) // 1000, int(version) % 1000 // 10)
+        count = nvml.ask("nvmlDeviceGetCount")
+        if count is None:
+            return Driver(error="NVML does not report how many cards there are")
+        handles = {str(index): nvml.ask("nvmlDeviceGetHandleByIndex", index) for index in range(int(count))}
+        cards = tuple(_card(nvml, index, handle) for index, handle in handles.items())
+        pids = frozenset(pid for index, handle in handles.items() for pid in nvml.processes(handle, index) or ())
+        return Driver(text(nvml.ask("nvmlSystemGetDriverVersion")) or "unknown version", cuda, cards, pids=pids)
+    except nvml.errors as error:
         return Driver(error=str(error))
     finally:
-        nvml.nvmlShutdown()
+        with contextlib.suppress(*nvml.errors):
+            nvml.ask("nvmlShutdown")
 
 
-def _card(nvml: Any, handle: Any) -> Card:
-    def told(work: Callable[[], Any], otherwise: Any) -> Any:
-        try:
-            return work()
-        except nvml.NVMLError:  # what this card does not offer
-            return otherwise
-
-    name = _text(nvml.nvmlDeviceGetName(handle))
-    total_mib, used_mib = told(lambda: card_memory_mib(nvml, handle, name), (None, 0.0))
-    mode = told(lambda: nvml.nvmlDeviceGetComputeMode(handle), 0)
-    mig = told(lambda: nvml.nvmlDeviceGetMigMode(handle)[0], 0)
-    return Card(name, total_mib, used_mib, mode in (1, 3), bool(mig))
-
-
-def _pids(nvml: Any, handle: Any) -> list[int]:
-    try:
-        return [int(process.pid) for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle)]
-    except nvml.NVMLError:  # WSL, or a card that MIG divides to a user of one instance
-        return []
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+def _card(nvml: Nvml, index: str, handle: Any) -> Card:
+    memory = nvml.memory(handle, index)
+    mode = nvml.ask("nvmlDeviceGetComputeMode", handle, card=index)
+    mig = nvml.ask("nvmlDeviceGetMigMode", handle, card=index) or (0, 0)
+    return Card(text(nvml.ask("nvmlDeviceGetName", handle)) or "", memory.total_mib, memory.used_mib, mode in (1, 3), bool(mig[0]))
 
 
 def check_driver(driver: Driver, device_files: Sequence[Path]) -> Iterator[Finding]:
@@ -103,7 +90,7 @@ def check_driver(driver: Driver, device_files: Sequence[Path]) -> Iterator[Findi
         else:
             yield note("driver", f"no NVIDIA GPU ({said})", "runs measure on the CPU and say so; for a GPU install its driver, or give the container --gpus all")
         return
-    yield ok("driver", f"{driver.version}, runs CUDA up to {driver.cuda[0]}.{driver.cuda[1]}")
+    yield ok("driver", f"{driver.version}, {_runs(driver)}")
     for path in device_files:
         if not os.access(path, os.R_OK | os.W_OK):
             yield fail("permissions", f"{path} cannot be opened", f"add this user to the group that owns it: ls -l {path}")
@@ -111,15 +98,19 @@ def check_driver(driver: Driver, device_files: Sequence[Path]) -> Iterator[Findi
         yield from _check_card(index, card)
 
 
+def _runs(driver: Driver) -> str:
+    return "does not report which CUDA it runs" if driver.cuda is None else f"runs CUDA up to {driver.cuda[0]}.{driver.cuda[1]}"
+
+
 def _check_card(index: int, card: Card) -> Iterator[Finding]:
     name = f"card {index}"
-    memory = "its memory is not told" if card.total_mib is None else f"{card.total_mib:.0f} MiB, {card.used_mib:.0f} in use"
+    memory = "its memory is not reported" if card.total_mib is None or card.used_mib is None else f"{card.total_mib:.0f} MiB, {card.used_mib:.0f} in use"
     said = f"{card.name}, {memory}" + (", MIG" if card.mig else "")
     if card.exclusive:
         yield fail(name, f"{said}; compute mode is exclusive: vLLM and Whisper cannot share it", f"nvidia-smi -i {index} -c DEFAULT (as root)")
     elif card.mig:
         yield note(name, said, "runs take an instance of it: name one (nvidia-smi -L lists them) in CUDA_VISIBLE_DEVICES")
-    elif card.used_mib > 0.5 * (card.total_mib or math.inf):
+    elif (card.used_mib or 0.0) > 0.5 * (card.total_mib or math.inf):
         yield note(name, said, "others hold more than half of it: see nvidia-smi, and tune-gpu plan for what still fits")
     else:
         yield ok(name, said)
@@ -165,11 +156,13 @@ def check_libraries(driver: Driver, torch_cuda: str | None, find: Callable[[str]
         yield fail("CUDA for vLLM", "torch is its CPU build" if torch_cuda is None else "torch is not installed", "pip install 'tune-gpu[gpu]'")
     else:
         major = int(torch_cuda.partition(".")[0])
-        if major > driver.cuda[0]:
-            yield fail("CUDA for vLLM", f"torch wants CUDA {torch_cuda}, the driver runs up to {driver.cuda[0]}.{driver.cuda[1]}",
-                       f"update the driver, or install a torch for CUDA {driver.cuda[0]}")  # fmt: skip
+        wanted = f"torch wants CUDA {torch_cuda}, the driver {_runs(driver)}"
+        if driver.cuda is None:
+            yield note("CUDA for vLLM", wanted, "nvidia-smi shows the CUDA version of the driver: it must not be older")
+        elif major > driver.cuda[0]:
+            yield fail("CUDA for vLLM", wanted, f"update the driver, or install a torch for CUDA {driver.cuda[0]}")
         else:
-            yield ok("CUDA for vLLM", f"torch wants CUDA {torch_cuda}, the driver runs up to {driver.cuda[0]}.{driver.cuda[1]}")
+            yield ok("CUDA for vLLM", wanted)
     places = {name: find(name) for name in WANTED_BY_WHISPER}
     missing = [name for name, place in places.items() if place is None]
     if missing:

@@ -81,13 +81,13 @@ def resolve_knobs(settings: VllmSettings, model: ModelArchitecture, device: Devi
     sequences = settings.max_num_seqs
     sequences_given = sequences is not None
     if sequences is None:
-        sequences = rules.default_max_num_seqs(total_gib, device.name, world)
+        sequences = rules.default_max_num_seqs(total_gib, device.name, world, device.shares_host_memory)
     batch: Number = settings.max_num_batched_tokens
     chunked: Number = settings.enable_chunked_prefill
     if chunked is None:
         chunked = rules.chunked_prefill_default(context, model.multimodal or model.mla)
     if batch is None:
-        chunk = rules.default_batch(total_gib, device.name, world)
+        chunk = rules.default_batch(total_gib, device.name, world, device.shares_host_memory)
         batch = where(chunked, chunk, maximum(context, 2048 if not rules.v1 else chunk))
         if model.multimodal and not rules.v1:
             batch = maximum(batch, 5120)
@@ -169,7 +169,7 @@ def _overhead(
     graphs = nothing
     if rules.graphs_are_reserved and not settings.enforce_eager and not rules.cpu:
         graphs = parts.cuda_graphs(model, rules, knobs.sequences, width, cards)
-    non_torch = parts.non_torch(rules, cards, device.name, device.total_mib / 1024)
+    non_torch = parts.non_torch(rules, cards, device.name, device.total_mib / 1024, device.shares_host_memory)
     if rules.context_is_counted:
         non_torch = parts.Uncertain(non_torch.value + device.used_mib * MIB, non_torch.sigma)
     return peak, graphs, non_torch

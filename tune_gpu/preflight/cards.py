@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tune_gpu.errors import UserError
+from tune_gpu.preflight.card_names import matching, told_gb
 from tune_gpu.preflight.values import DeviceMemory
 
 NODE_FOLDER = Path("/sys/devices/system/node")
@@ -27,45 +28,42 @@ class Card:
     name: str
     nvml_mib: float
     cuda_mib: float
+    shares_host_memory: bool = False
+
+
+class UnknownMemory(UserError):
+    """A card of this machine does not report its memory."""
 
 
 @functools.cache
 def cards() -> dict[str, Card]:
     """The table that ships with the program (`cards.json`)."""
     content = json.loads(Path(__file__).with_name("cards.json").read_text(encoding="utf-8"))
-    return {name: Card(name, float(nvml), float(cuda)) for name, (nvml, cuda) in content.items()}
+    return {name: Card(name, float(nvml), float(cuda), *shared) for name, (nvml, cuda, *shared) in content.items()}
 
 
 def find_card(name: str) -> Card | None:
     """By a name as people and drivers write it (`NVIDIA GeForce RTX 3060`, `rtx3060`, `2x4090`, `A100 40GB (a2-highgpu-1g)`).
 
-    It is the card whose words all occur in it; the one with the most words, and the first of the table where only the memory is open. A memory
-    that the name tells (`RTX 2080 Ti 22GB`) stands. Of several cards (`RTX 5070 Ti + RTX 5090`) it is the smallest, since vLLM takes from every
-    card what the smallest can give. Null if there is none.
+    What a name is matched by, and what makes another card of it, stands in `card_names.py`. A memory that the name tells (`RTX 2080 Ti 22GB`)
+    stands. Of several cards (`RTX 5070 Ti + RTX 5090`) it is the smallest, since vLLM takes from every card what the smallest can give. Null if
+    there is none, also where only one of several is not in the table.
     """
-    parts = [found for part in re.split(r"\+|,|;|\band\b", name) if (found := _one_card(part)) is not None]
-    return min(parts, key=lambda card: card.nvml_mib) if parts else _one_card(name)
+    found = [_one_card(part) for part in re.split(r"\+|,|;|\band\b", name) if part.strip()]
+    known = [card for card in found if card is not None]
+    return min(known, key=lambda card: card.nvml_mib) if known and len(known) == len(found) else None
 
 
 def _one_card(name: str) -> Card | None:
     if (slice_of := re.search(r"\b\dg[.-](\d+)gb", name.lower())) is not None:  # a MIG slice: A100 1g.5gb has 4864 MiB
         return Card(f"MIG {slice_of[0]}", float(slice_of[1]) * 1024 * 0.95, float(slice_of[1]) * 1024 * 0.93)
-    words = _words(name)
-    found = _matching(words) or (_matching(words | {"rtx"}) if words & _SERIES else [])
-    if not found:
+    entry, told = matching(name, cards()), told_gb(name)
+    if entry is None:
         return None
-    card = max(found, key=lambda card: len(_words(card.name)))
-    told = [float(word[:-2]) * 1024 for word in words if re.fullmatch(r"\d+gb", word)]
-    if len(told) == 1 and not 0.88 < told[0] / card.nvml_mib < 1.14:
-        return Card(f"{card.name} {told[0] / 1024:.0f}GB", told[0], told[0] * USUAL_CUDA_PART)
+    card = cards()[entry]
+    if told is not None and not 0.88 < told * 1024 / card.nvml_mib < 1.14:
+        return Card(f"{card.name} {told}GB", told * 1024.0, told * 1024.0 * USUAL_CUDA_PART)
     return card
-
-
-def _matching(words: set[str]) -> list[Card]:
-    """Every card all of whose words occur; else, where the memory is not told, those of which only that is missing ("H100" for H100 80GB)."""
-    found = [card for card in cards().values() if _words(card.name) <= words]
-    return found or [card for card in cards().values() if {word for word in _words(card.name) if not word.endswith("gb")} <= words
-                     and not any(word.endswith("gb") for word in words)]
 
 
 def card_memory(name: str, used_mib: float = 0.0) -> DeviceMemory:
@@ -77,31 +75,36 @@ def card_memory(name: str, used_mib: float = 0.0) -> DeviceMemory:
         hint = f" (did you mean {', '.join(names[found] for found in near)}?)" if near else ""
         raise UserError(f"--gpu {name}: no such card in the table{hint}; allowed: one of the {len(cards())} that `tune-gpu plan --cards` lists, or "
                         "--total-mib MIB for any other")
-    return DeviceMemory(card.name, "cuda", card.cuda_mib, used_mib)
+    return DeviceMemory(card.name, "cuda", card.cuda_mib, used_mib, shares_host_memory=card.shares_host_memory)
 
 
-def nvml_memory(name: str, total_mib: float, used_mib: float) -> DeviceMemory:
+def nvml_memory(name: str, total_mib: float, used_mib: float, shares_host_memory: bool = False) -> DeviceMemory:
     """From what NVML says: its total is more than CUDA's by what the driver keeps (known for a card of the table, else 1.9 %), and NVML
     counts that as used."""
     card = find_card(name)
-    matching = card is not None and abs(card.nvml_mib / total_mib - 1) < 0.03
-    cuda = card.cuda_mib if card is not None and matching else total_mib * USUAL_CUDA_PART
-    return DeviceMemory(name, "cuda", cuda, min(max(0.0, used_mib - (total_mib - cuda)), cuda))
+    same_size = card is not None and abs(card.nvml_mib / total_mib - 1) < 0.03
+    cuda = card.cuda_mib if card is not None and same_size else total_mib * USUAL_CUDA_PART
+    used = min(max(0.0, used_mib - (total_mib - cuda)), cuda)
+    return DeviceMemory(name, "cuda", cuda, used, shares_host_memory=shares_host_memory)
 
 
 def this_card(device: str | None = None) -> DeviceMemory:
-    """This machine's card (null: the first that CUDA_VISIBLE_DEVICES leaves) through NVML, with what its neighbours hold at this moment. Raises
-    UserError where there is none."""
+    """This machine's card (null: the first that CUDA_VISIBLE_DEVICES leaves) through NVML, with what its neighbours hold at this moment.
+
+    Raises:
+        UnknownMemory: the card is there and does not report its memory.
+        UserError: there is no card.
+    """
     from tune_gpu.telemetry.probe import open_probe
 
     try:
-        probe = open_probe("cuda", device)
+        with contextlib.closing(open_probe("cuda", device)) as probe:
+            info, used = probe.info, probe.read().used_mib
     except Exception as error:  # the driver's library has an error type of its own for each cause
         raise UserError(f"device=cuda: no NVIDIA card answers here ({error}); give --gpu NAME or --total-mib, or device=cpu") from error
-    try:
-        return nvml_memory(probe.info.name, probe.info.total_mib, probe.read().used_mib)
-    finally:
-        probe.close()
+    if info.total_mib is None or used is None:
+        raise UnknownMemory(f"device=cuda: {info.name} does not report its memory, so what fits cannot be predicted; give --gpu NAME or --total-mib")
+    return nvml_memory(info.name, info.total_mib, used, info.shares_host_memory)
 
 
 def this_node(cores: set[int] | None = None) -> DeviceMemory:
@@ -142,18 +145,3 @@ def _cgroup() -> tuple[float | None, float]:
         with contextlib.suppress(OSError, ValueError):
             return float((CGROUP_FOLDER / limit).read_text(encoding="utf-8")), float((CGROUP_FOLDER / usage).read_text(encoding="utf-8"))
     return None, 0.0
-
-
-_SERIES = {"2060", "2070", "2080", "3050", "3060", "3070", "3080", "3090", "4050", "4060", "4070", "4080", "4090", "5060", "5070", "5080", "5090",
-           "a4000", "a4500", "a5000", "a5500", "a6000"}
-"""Numbers that are written without their `RTX`."""
-
-
-def _words(name: str) -> set[str]:
-    lowered = re.sub(r"(\d)\s+gb\b", r"\1gb", name.lower().replace("dgx spark", "gb10"))
-    lowered = re.sub(r"\b(\d+)g(i?b)?\b", r"\1gb", lowered)
-    lowered = re.sub(r"\b(gh200)[ -]?(120|480)gb\b", r"\1", lowered)  # that is its processor's
-    lowered = re.sub(r"\b\d{1,2}\s?[x×*]\s?(?=[a-z]|\d{4})|\bx\s?\d{1,2}\b", " ", lowered)  # how many there are
-    lowered = re.sub(r"\b(rtx|gtx)(\d)", r"\1 \2", lowered)
-    lowered = re.sub(r"(\d)(ti|super)\b", r"\1 \2", lowered)
-    return set(re.findall(r"[a-z0-9]+", lowered)) - {"nvidia", "geforce", "tesla", "graphics"}

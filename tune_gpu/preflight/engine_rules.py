@@ -11,7 +11,6 @@ import re
 from dataclasses import dataclass
 
 from tune_gpu.preflight.arithmetic import Number, where
-from tune_gpu.telemetry.probe import unified_memory
 
 DEFAULT_VERSION = "0.32.0"
 """Assumed where no version is given: what this program is installed with."""
@@ -130,30 +129,30 @@ class EngineRules:
         """V0 pads a token's latent vector to a multiple of 256 bytes (0.7 and later, `VLLM_CUDA_MEM_ALIGN_KV_CACHE`)."""
         return 256 if not self.v1 else 1
 
-    def default_max_num_seqs(self, total_gib: float, name: str, world: int) -> int:
+    def default_max_num_seqs(self, total_gib: float, name: str, world: int, shares_host_memory: bool = False) -> int:
         """Where no flag says. The first V1 took 1024 on every card; since 0.8.4 only large ones do (vllm#16158)."""
         if self.cpu:
             return 128 * world
         if self.v1 and self.version < (0, 8, 4):
             return 1024
-        return 1024 if self.v1 and self._large(total_gib, name) else 256
+        return 1024 if self.v1 and self._large(total_gib, name, shares_host_memory) else 256
 
-    def default_batch(self, total_gib: float, name: str, world: int) -> int:
+    def default_batch(self, total_gib: float, name: str, world: int, shares_host_memory: bool = False) -> int:
         """Tokens of a batch with chunked prefill, where no flag says (the API server's default, not that of the class LLM)."""
         if self.cpu:
             return 2048 * world
         if not self.v1:
             return 2048 if self.version >= (0, 6) else 512
-        if self.version >= (0, 22) and total_gib >= BLACKWELL_GIB and self._large(total_gib, name):
+        if self.version >= (0, 22) and total_gib >= BLACKWELL_GIB and self._large(total_gib, name, shares_host_memory):
             return 16384
-        return 8192 if self.version >= (0, 8) and self._large(total_gib, name) else 2048
+        return 8192 if self.version >= (0, 8) and self._large(total_gib, name, shares_host_memory) else 2048
 
-    def _large(self, total_gib: float, name: str) -> bool:
+    def _large(self, total_gib: float, name: str, shares_host_memory: bool) -> bool:
         """Whether the card gets the larger defaults: none before 0.8, H100 and H200 by their names in 0.8, then by memory as NVML tells it
         (A100 left out, and where NVML tells none)."""
         if self.version < (0, 9):
             return self.version >= (0, 8) and re.search(r"h[12]00", name.lower()) is not None
-        return total_gib >= A100_GIB and "a100" not in name.lower() and not unified_memory(name)
+        return total_gib >= A100_GIB and "a100" not in name.lower() and not shares_host_memory
 
     def chunked_prefill_default(self, max_model_len: Number, unsuited: bool) -> Number:
         """V1 always; V0 for contexts above 32768, but not for multimodal models and multi-head latent attention (`unsuited`)."""

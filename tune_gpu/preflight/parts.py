@@ -15,7 +15,6 @@ from tune_gpu.preflight.architecture import ModelArchitecture
 from tune_gpu.preflight.arithmetic import GIB, MIB, Number, ceil_div, maximum, minimum, where
 from tune_gpu.preflight.engine_rules import EngineRules
 from tune_gpu.preflight.weight_formats import WeightFormat
-from tune_gpu.telemetry.probe import unified_memory
 
 _KV_BYTES = {  # of one value in the cache
     "fp8": 1.0, "fp8_e4m3": 1.0, "fp8_e5m2": 1.0, "fp8_inc": 1.0, "float16": 2.0, "bfloat16": 2.0, "half": 2.0, "float32": 4.0,
@@ -122,7 +121,7 @@ def _graph_sizes(largest: Number) -> Number:
     return minimum(3, largest) + minimum(largest, 256) // 8 + maximum(largest - 256, 0) // 16
 
 
-def non_torch(rules: EngineRules, tensor_parallel: int, card: str, total_gib: float) -> Uncertain:
+def non_torch(rules: EngineRules, tensor_parallel: int, card: str, total_gib: float, shares_host_memory: bool = False) -> Uncertain:
     """Kernels that are loaded, workspaces of cuBLAS and attention, and with several cards NCCL's and the all-reduce's buffers.
 
     Those are a quarter of a GiB for each card that is linked by NVLink (logs: 1.1 to 2.1 GiB on A100s; 0.95, 1.38, 1.63 and 1.84 GiB on two or
@@ -133,7 +132,7 @@ def non_torch(rules: EngineRules, tensor_parallel: int, card: str, total_gib: fl
     if rules.cpu:
         process = CPU_WARM_PROCESS_BYTES if rules.warm else CPU_PROCESS_BYTES
         return Uncertain(process, 0.1 * process)
-    if unified_memory(card):
+    if shares_host_memory:
         return Uncertain(1.8 * GIB, 0.5 * GIB)
     kernels = Uncertain(0.35 * GIB, 0.2 * GIB) if rules.context_is_counted else Uncertain(0.1 * GIB, 0.1 * GIB)
     if tensor_parallel == 1:

@@ -32,6 +32,7 @@ class DeviceMemory:
             node's MemTotal, or the cgroup's limit if that is smaller.
         used_mib: what the neighbours hold, Whisper of the candidate left out.
         cores: CPU cores, for a report.
+        shares_host_memory: the card has no memory of its own (GB10, Jetson): what is free on it is what is free on the host.
     """
 
     name: str
@@ -39,6 +40,7 @@ class DeviceMemory:
     total_mib: float
     used_mib: float = 0.0
     cores: int | None = None
+    shares_host_memory: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in ("cuda", "cpu"):

@@ -10,6 +10,8 @@ from tune_gpu.config import PromoteSettings, Services
 from tune_gpu.errors import UserError
 from tune_gpu.measurement import FailureKind
 from tune_gpu.sharing import SETTING, asks_for_mps
+from tune_gpu.summary import unchecked_of
+from tune_gpu.telemetry.verdicts import NOT_PROVEN
 
 DEVICE_KINDS = ("cuda", "cpu")
 """What a measurement can have been made on; `replayed` and `simulated` numbers are none."""
@@ -59,12 +61,12 @@ def conditions(evidence: Evidence, target: TargetDevice, settings: PromoteSettin
     if comparison is None:
         return [
             Condition("confirmed", False, "the winner was never compared with the baseline: run tune-gpu compare"),
-            _device(evidence.device, target),
+            _device(evidence, evidence.device, target),
             _oom(evidence),
         ]
     return [
         _confirmed(evidence, comparison),
-        _device(comparison.get("device") or {}, target),
+        _device(evidence, comparison.get("device") or {}, target),
         _oom(evidence),
         _neighbours(comparison, target, settings),
         gain(comparison, settings),
@@ -79,7 +81,7 @@ def _confirmed(evidence: Evidence, comparison: Mapping[str, Any]) -> Condition:
     return Condition("confirmed", bool(comparison["confirmed"]), str(comparison["confirmed_why"]))
 
 
-def _device(measured: Mapping[str, Any], target: TargetDevice) -> Condition:
+def _device(evidence: Evidence, measured: Mapping[str, Any], target: TargetDevice) -> Condition:
     kind, name = measured.get("kind"), measured.get("name")
     if kind not in DEVICE_KINDS:
         return Condition("device", False, f"measured on {kind!r}, which is no device: such numbers are never deployed")
@@ -87,7 +89,8 @@ def _device(measured: Mapping[str, Any], target: TargetDevice) -> Condition:
         return Condition("device", False, f"measured on {kind}, the target is {target.kind}")
     if kind == "cuda" and target.name is not None and name != target.name:
         return Condition("device", False, f"measured on {name}, the target is {target.name}")
-    return Condition("device", True, f"measured on {kind} ({name}), as the target is")
+    unproven = [said for said in unchecked_of(evidence.lines, evidence.winner) if said.startswith(NOT_PROVEN)]
+    return Condition("device", True, "; ".join([f"measured on {kind} ({name}), as the target is", *unproven]))
 
 
 def _oom(evidence: Evidence) -> Condition:
@@ -102,10 +105,12 @@ def _oom(evidence: Evidence) -> Condition:
 
 
 def _neighbours(comparison: Mapping[str, Any], target: TargetDevice, settings: PromoteSettings) -> Condition:
-    beside = float(comparison.get("memory_in_use_at_start_mib") or 0.0)
+    known = comparison.get("memory_in_use_at_start_mib")
+    beside = float(known or 0.0)  # not known: it may have been none
     if target.neighbours_mib is None:
         return Condition("neighbours", False, "what others use on the target is not known from here: set promote.neighbours_mib")
-    said = f"measured beside {beside:.0f} MiB of others, the target has {target.neighbours_mib:.0f} MiB"
+    measured = "what others used while it was measured is not known, so it counts as none" if known is None else f"measured beside {beside:.0f} MiB of others"
+    said = f"{measured}, the target has {target.neighbours_mib:.0f} MiB"
     return Condition("neighbours", target.neighbours_mib <= beside + settings.neighbours_tolerance_mib, said)
 
 

@@ -37,7 +37,11 @@ class Soak:
     errors: list[str] = field(default_factory=list)
     oom_events: int = 0
     memory_mib: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
-    """Service -> (seconds since the start, peak in that window)."""
+    """Service -> (seconds since the start, peak in that window), of the windows in which it is known."""
+    memory_unknown: Counter[str] = field(default_factory=Counter)
+    """Service -> in how many windows its memory was not reported."""
+    device_memory_mib: list[tuple[float, float]] = field(default_factory=list)
+    """Of the whole device, all who use it together."""
     failure: Mapping[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -49,6 +53,8 @@ class Soak:
             "errors": dict(Counter(self.errors)),
             "oom_events": self.oom_events,
             "memory_mib": {name: [[round(t, 1), round(m, 1)] for t, m in series] for name, series in self.memory_mib.items()},
+            "memory_unknown": dict(self.memory_unknown),
+            "device_memory_mib": [[round(t, 1), round(m, 1)] for t, m in self.device_memory_mib],
             "growth_mib": {name: round(growth_mib(series), 1) for name, series in self.memory_mib.items()},
             "failure": self.failure,
         }
@@ -68,7 +74,12 @@ def hold_under_load(ground: Ground, params: Mapping[str, Any], seconds: float, s
             soak.errors += seen["errors"]
             soak.oom_events += seen["oom_events"]
             for name, peak in seen["service_memory_mib"].items():
-                soak.memory_mib.setdefault(name, []).append((soak.seconds, peak))
+                if peak is None:
+                    soak.memory_unknown[name] += 1
+                else:
+                    soak.memory_mib.setdefault(name, []).append((soak.seconds, peak))
+            if (used := seen.get("device_memory_mib")) is not None:
+                soak.device_memory_mib.append((soak.seconds, used))
         if now - told > 10.0:
             told = now
             said(f"  soak: {soak.seconds:.0f} of {seconds:.0f} s, {soak.n_requests} requests, {len(soak.errors)} failed")
@@ -91,7 +102,11 @@ def growth_mib(series: Sequence[tuple[float, float]]) -> float:
 
 
 def judge(soak: Soak, growth_pct: float) -> Condition:
-    """Whether it went without a failure and without a growing memory."""
+    """Whether it went without a failure and without a growing memory.
+
+    A service whose memory the card does not report is judged by the memory of the whole device, which grows if the service's does. If the card
+    does not report that either, growth cannot be ruled out, and the condition does not hold.
+    """
     problems = []
     if soak.failure is not None:
         problems.append(f"{soak.failure['kind']} after {soak.seconds:.0f} s: {soak.failure['message']}")
@@ -100,9 +115,19 @@ def judge(soak: Soak, growth_pct: float) -> Condition:
         problems.append(f"of {soak.n_requests} requests failed: {counted}")
     if soak.oom_events:
         problems.append(f"{soak.oom_events} out-of-memory events")
-    for name, series in soak.memory_mib.items():
+    unknown = [name for name, windows in soak.memory_unknown.items() if windows > len(soak.memory_mib.get(name, ()))]
+    judged = {name: series for name, series in soak.memory_mib.items() if name not in unknown}
+    fine = f"{soak.seconds:.0f} s under load: {soak.n_requests} requests without a failure, no growing memory"
+    if unknown and len(soak.device_memory_mib) >= max(soak.memory_unknown[name] for name in unknown) / 2:
+        judged["the device"] = soak.device_memory_mib
+        fine += f" ({' and '.join(unknown)}: judged by the memory of the whole device, because the card does not report a process's)"
+    elif unknown and soak.failure is None:
+        problems.append(
+            f"whether the memory of {' and '.join(unknown)} grows cannot be known: the card reports neither a process's memory nor its own. "
+            "Promote from a machine whose card does"
+        )
+    for name, series in judged.items():
         grown, allowed = growth_mib(series), max(_SLACK_MIB, growth_pct / 100.0 * float(np.median([m for _, m in series])))
         if grown > allowed:
             problems.append(f"{name}'s memory grew by {grown:.0f} MiB in {soak.seconds:.0f} s (allowed {allowed:.0f})")
-    fine = f"{soak.seconds:.0f} s under load: {soak.n_requests} requests without a failure, no growing memory"
     return Condition("soak", not problems, "; ".join(problems) or fine)

@@ -12,7 +12,7 @@ from typing import Any
 
 from tune_gpu.objective import metric_at
 from tune_gpu.report.reading import RunRecord, RunState
-from tune_gpu.summary import line_of, shown_different
+from tune_gpu.summary import line_of, shown_different, unchecked_of
 from tune_gpu.wording import counted
 from tune_gpu.workload.languages import rate_name
 
@@ -173,6 +173,7 @@ def _doubts(record: RunRecord, winner: Mapping[str, Any] | None) -> list[str]:
         said.append(f"Not told apart from it by these measurements: {counted(len(summary['ties']) - 1, 'other configuration')}.")
     if summary["best"]["fitness_stderr"] is None:
         said.append("Its uncertainty is not known: that takes two windows with answers.")
+    said += [f"Not checked: {why}." for why in unchecked_of(record.lines, summary["best"]["params"])]
     if summary["device"] != "cuda":
         said.append(f"Measured on {summary['device']}: it says nothing about a GPU.")
     return said

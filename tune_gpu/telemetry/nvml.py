@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
-
-import psutil
 
 from tune_gpu.measurement import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.telemetry.answering import Answering
 from tune_gpu.telemetry.cgroup import oom_kills
-from tune_gpu.telemetry.probe import MIB, DeviceInfo, Reading, unified_memory
+from tune_gpu.telemetry.nvml_answers import CARD_LOST, Nvml, error_name, number, positive, said, text
+from tune_gpu.telemetry.probe import DeviceInfo, Reading
 
 ANSWER_TIMEOUT_S = 2.0
 # Bits of nvmlDeviceGetCurrentClocksThrottleReasons (nvml.h; newer drivers call them event reasons). Idle clocks, clocks that a user has set and sync boost are no throttling.
@@ -24,23 +22,22 @@ _HARDWARE = 0x08  # hardware slowdown: thermal or power, the driver does not say
 class NvmlProbe:
     """Reads one card. A MIG instance has memory and processes of its own; power, clocks and temperature are those of its card.
 
+    A reading that the card does not report is null (`nvml_answers.py` says what rests on which).
+
     Args:
         device: as in CUDA_VISIBLE_DEVICES (with CUDA_DEVICE_ORDER=PCI_BUS_ID, the order in which NVML counts).
         nvml: the module pynvml, or what stands for it in tests.
         timeout_s: how long the driver may take to answer.
 
     Raises:
-        ServiceError: `wrong_device` for a card that is not there; `measurement_invalid` if the driver does not answer.
+        ServiceError: `wrong_device` for a card that is not there; `measurement_invalid` if the driver does not answer or the card is lost.
     """
 
     def __init__(self, device: str, nvml: Any = None, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
-        if nvml is None:
-            nvml = importlib.import_module("pynvml")
-        self._nvml = nvml
+        self._nvml = Nvml(importlib.import_module("pynvml") if nvml is None else nvml)
         self._answering = Answering("NVML", timeout_s)
-        self._untold: set[str] = set()
         try:
-            self._ask(nvml.nvmlInit)
+            self._ask(lambda: self._nvml.ask("nvmlInit"))
             self._handle, self._card, self._mig = self._ask(lambda: self._open(device.strip()))
             self.info = self._ask(self._describe)
         except BaseException:
@@ -50,17 +47,17 @@ class NvmlProbe:
     def read(self) -> Reading:
         return self._ask(self._read)
 
-    def memory_by_pid_mib(self, pids: list[int]) -> Mapping[int, float]:
-        wanted = set(pids)
-        return {pid: mib for pid, mib in (self._ask(lambda: self._processes(self._handle)) or {}).items() if pid in wanted}
+    def memory_by_pid_mib(self, pids: list[int]) -> Mapping[int, float | None] | None:
+        listed, wanted = self._ask(lambda: self._nvml.processes(self._handle)), set(pids)
+        return None if listed is None else {pid: mib for pid, mib in listed.items() if pid in wanted}
 
     def whereabouts(self, pids: list[int]) -> str:
         there = self._ask(lambda: self._others(set(pids)))
         if there:
             return "they are on " + ", ".join(there)
-        listed = self._ask(lambda: self._processes(self._handle))
+        listed = self._ask(lambda: self._nvml.processes(self._handle))
         if listed is None:
-            return "NVML does not tell which processes are on it (not under WSL, nor where it may not), so that nothing can be proven here"
+            return "NVML does not report which processes are on it (not under WSL, nor without the right to ask)"
         return f"NVML lists {len(listed)} processes there and none of this machine's other cards has them" + (
             "; in a container NVML may count by the host's process ids (docker run --pid=host shows them)" if listed else ""
         )
@@ -70,7 +67,7 @@ class NvmlProbe:
 
     def close(self) -> None:
         try:
-            self._ask(self._nvml.nvmlShutdown)
+            self._ask(lambda: self._nvml.ask("nvmlShutdown"))
         except ServiceError:
             pass  # a driver that hangs is let go of when the process ends
         finally:
@@ -79,103 +76,96 @@ class NvmlProbe:
     def _ask(self, work: Callable[[], Any]) -> Any:
         try:
             return self._answering(work)
-        except self._nvml.NVMLError as error:
-            raise _invalid(f"NVML: {error}") from error
+        except self._nvml.errors as error:
+            raise _invalid(f"NVML: {said(error)}") from error
 
     def _open(self, device: str) -> tuple[Any, Any, bool]:
         nvml = self._nvml
         try:
-            handle = nvml.nvmlDeviceGetHandleByIndex(int(device)) if device.isdigit() else self._by_uuid(device)
-        except nvml.NVMLError as error:
+            handle = nvml.ask("nvmlDeviceGetHandleByIndex", int(device)) if device.isdigit() else self._by_uuid(device)
+        except nvml.errors as error:
+            if error_name(error) in CARD_LOST:
+                raise
             message = f"no card {device} here ({error})"
             raise ServiceError(Failure(FailureKind.WRONG_DEVICE, "tune_gpu", Phase.START, message)) from error
         if device.startswith("MIG-"):
-            return handle, nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle), True
-        if (self._told("mig", lambda: nvml.nvmlDeviceGetMigMode(handle)) or (0, 0))[0]:  # [now, after the next reset]
+            return handle, nvml.ask("nvmlDeviceGetDeviceHandleFromMigDeviceHandle", handle), True
+        if (nvml.ask("nvmlDeviceGetMigMode", handle) or (0, 0))[0]:  # [now, after the next reset]
             # CUDA takes one of its instances, NVML would tell of the whole card: its whole memory, and the processes of all instances.
             message = f"card {device} is divided by MIG: name an instance of it (nvidia-smi -L lists them, MIG-…) in CUDA_VISIBLE_DEVICES"
             raise ServiceError(Failure(FailureKind.WRONG_DEVICE, "tune_gpu", Phase.START, message))
         return handle, handle, False
 
     def _by_uuid(self, uuid: str) -> Any:
-        nvml = self._nvml
         try:
-            return nvml.nvmlDeviceGetHandleByUUID(uuid)
-        except nvml.NVMLError:
+            return self._nvml.ask("nvmlDeviceGetHandleByUUID", uuid)
+        except self._nvml.errors as error:
+            if error_name(error) in CARD_LOST:
+                raise
             # CUDA takes the beginning of a UUID where it is unique; NVML does not.
-            cards = [nvml.nvmlDeviceGetHandleByIndex(number) for number in range(nvml.nvmlDeviceGetCount())]
-            matching = [card for card in cards if _text(nvml.nvmlDeviceGetUUID(card)).startswith(uuid)]
+            matching = [card for name, card in self._named_cards() if name.startswith(uuid)]
             if len(matching) != 1:
                 raise
             return matching[0]
 
+    def _named_cards(self) -> list[tuple[str, Any]]:
+        """Every card of this machine that can be asked and has a UUID."""
+        nvml, found = self._nvml, []
+        for number_of in range(int(nvml.ask("nvmlDeviceGetCount") or 0)):
+            try:
+                card = nvml.ask("nvmlDeviceGetHandleByIndex", number_of)
+                name = text(nvml.ask("nvmlDeviceGetUUID", card, card=str(number_of)))
+            except nvml.errors:  # another card is lost, or kept from this user: that says nothing of this one
+                continue
+            if name is not None:
+                found.append((name, card))
+        return found
+
     def _describe(self) -> DeviceInfo:
         nvml = self._nvml
-        name = _text(nvml.nvmlDeviceGetName(self._handle))
+        memory = nvml.memory(self._handle)
         return DeviceInfo(
             "cuda",
-            name,
-            _text(nvml.nvmlDeviceGetUUID(self._handle)),
-            card_memory_mib(nvml, self._handle, name)[0],
-            driver=_text(nvml.nvmlSystemGetDriverVersion()),
+            text(nvml.ask("nvmlDeviceGetName", self._handle)) or "",
+            text(nvml.ask("nvmlDeviceGetUUID", self._handle)),
+            memory.total_mib,
+            driver=text(nvml.ask("nvmlSystemGetDriverVersion")),
+            shares_host_memory=memory.shared,
         )
 
     def _read(self) -> Reading:
-        nvml, card = self._nvml, self._card
-        power = self._told("power", lambda: nvml.nvmlDeviceGetPowerUsage(card))
-        energy = None if self._mig else self._told("energy", lambda: nvml.nvmlDeviceGetTotalEnergyConsumption(card))
+        handle = self._handle
+        power, energy = self._of_card("nvmlDeviceGetPowerUsage"), self._of_card("nvmlDeviceGetTotalEnergyConsumption")
+        rates = self._nvml.ask("nvmlDeviceGetUtilizationRates", handle)
+        reasons = number(self._of_card("nvmlDeviceGetCurrentClocksThrottleReasons"))
+        watts, joules = positive(power), number(energy)
         return Reading(
-            utilization_pct=self._told("utilization", lambda: float(nvml.nvmlDeviceGetUtilizationRates(self._handle).gpu)),
-            used_mib=card_memory_mib(nvml, self._handle, self.info.name)[1],
-            clock_mhz=self._told("clock", lambda: float(nvml.nvmlDeviceGetClockInfo(card, nvml.NVML_CLOCK_SM))),
-            power_w=None if power is None or self._mig else power / 1e3,
-            energy_j=None if energy is None else energy / 1e3,
-            temperature_c=self._told("temperature", lambda: float(nvml.nvmlDeviceGetTemperature(card, nvml.NVML_TEMPERATURE_GPU))),
-            throttled=throttling(self._told("throttling", lambda: int(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(card))) or 0),
-            processes=self._processes(self._handle),
+            utilization_pct=number(getattr(rates, "gpu", None)),
+            used_mib=self._nvml.memory(handle).used_mib,
+            clock_mhz=positive(self._of_card("nvmlDeviceGetClockInfo", self._nvml.module.NVML_CLOCK_SM)),
+            power_w=None if watts is None or self._mig else watts / 1e3,
+            energy_j=None if joules is None or self._mig else joules / 1e3,
+            temperature_c=number(self._of_card("nvmlDeviceGetTemperature", self._nvml.module.NVML_TEMPERATURE_GPU)),
+            throttled=None if reasons is None else throttling(int(reasons)),
+            processes=self._nvml.processes(handle),
         )
 
-    def _told(self, what: str, work: Callable[[], Any]) -> Any:
-        """Null for what this card or driver does not tell, or not this user (a MIG instance's, of the whole card); it is asked only once."""
-        if what in self._untold:
-            return None
-        try:
-            return work()
-        except (self._nvml.NVMLError_NotSupported, self._nvml.NVMLError_FunctionNotFound, self._nvml.NVMLError_NoPermission):
-            self._untold.add(what)
-            return None
-
-    def _processes(self, handle: Any, card: str = "") -> dict[int, float] | None:
-        """Null where it does not tell; `card` names another than this one: what that does not tell, this one may."""
-        nvml = self._nvml
-        told = [
-            self._told(card + what, lambda w=what: getattr(nvml, f"nvmlDeviceGet{w}RunningProcesses")(handle))  # type: ignore[misc]
-            for what in ("Compute", "MPSCompute", "Graphics")
-        ]
-        if told[0] is None:
-            return None
-        found: dict[int, float] = {}
-        for process in itertools.chain.from_iterable(listed or [] for listed in told):
-            found[process.pid] = max(found.get(process.pid, 0.0), (process.usedGpuMemory or 0) / MIB)
-        return found
+    def _of_card(self, function: str, *arguments: Any) -> Any:
+        """Of the whole card, also for a MIG instance; null if NVML does not say which card that is."""
+        return None if self._card is None else self._nvml.ask(function, self._card, *arguments)
 
     def _others(self, pids: set[int]) -> list[str]:
-        nvml = self._nvml
-        cards = [nvml.nvmlDeviceGetHandleByIndex(number) for number in range(nvml.nvmlDeviceGetCount())]
-        named = {_text(nvml.nvmlDeviceGetUUID(card)): card for card in cards}
-        return [uuid for uuid, card in named.items() if uuid != self.info.uuid and pids & (self._processes(card, uuid) or {}).keys()]
+        found = []
+        for uuid, card in self._named_cards():
+            if uuid != self.info.uuid and pids & (self._listed(uuid, card) or {}).keys():
+                found.append(uuid)
+        return found
 
-
-def card_memory_mib(nvml: Any, handle: Any, name: str) -> tuple[float, float]:
-    """Total and used. Of a card that shares the host's memory (GB10) NVML says neither: then the host's, as vLLM reads them there."""
-    try:
-        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-    except nvml.NVMLError_NotSupported:
-        if not unified_memory(name):
-            raise
-        host = psutil.virtual_memory()
-        return host.total / MIB, (host.total - host.available) / MIB
-    return float(memory.total) / MIB, float(memory.used) / MIB
+    def _listed(self, uuid: str, card: Any) -> dict[int, float | None] | None:
+        try:
+            return self._nvml.processes(card, uuid)
+        except self._nvml.errors:  # another card is lost: that says nothing of this one
+            return None
 
 
 def throttling(bits: int) -> frozenset[str]:
@@ -187,7 +177,3 @@ def throttling(bits: int) -> frozenset[str]:
 
 def _invalid(message: str) -> ServiceError:
     return ServiceError(Failure(FailureKind.MEASUREMENT_INVALID, "tune_gpu", Phase.LOAD, message))
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value

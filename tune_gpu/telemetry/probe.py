@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -23,10 +23,12 @@ class DeviceInfo:
     name: str
     uuid: str | None
     """As the driver gives it (`GPU-…`, `MIG-…`)."""
-    total_mib: float
-    """On the CPU no more than the cgroup's limit."""
+    total_mib: float | None
+    """On the CPU no more than the cgroup's limit; null for a card that does not report it."""
     driver: str | None = None
     cores: int | None = None
+    shares_host_memory: bool = False
+    """The card has no memory of its own: `total_mib` is the host's, and what a process holds on the host counts as well."""
 
     def as_dict(self) -> dict[str, Any]:
         """For the artifacts."""
@@ -35,19 +37,19 @@ class DeviceInfo:
 
 @dataclass(frozen=True)
 class Reading:
-    """The device at one moment; null is what it does not tell."""
+    """The device at one moment; null is what it does not report, which is never the same as 0 or none."""
 
     utilization_pct: float | None
-    used_mib: float
+    used_mib: float | None
     clock_mhz: float | None = None
     """Of the card's multiprocessors; null on the CPU, whose cores have a clock each."""
     power_w: float | None = None
     energy_j: float | None = None
     """The card's own counter since the driver was loaded."""
     temperature_c: float | None = None
-    throttled: frozenset[str] = frozenset()
+    throttled: frozenset[str] | None = frozenset()
     """Why the clocks are held down now: `thermal`, `power`."""
-    processes: Mapping[int, float] | None = None
+    processes: Mapping[int, float | None] | None = None
     """Process id -> MiB on this card; null on the CPU, where every process is."""
 
 
@@ -59,8 +61,9 @@ class Probe(Protocol):
     def read(self) -> Reading:
         """Utilisation since the last reading (CPU) or as the driver averages it (NVML), and the rest as it is now."""
 
-    def memory_by_pid_mib(self, pids: list[int]) -> Mapping[int, float]:
-        """Memory of those of these processes that are on this device; a process that is not on it is left out."""
+    def memory_by_pid_mib(self, pids: list[int]) -> Mapping[int, float | None] | None:
+        """Memory of those of these processes that are on this device, null where it is not known. A process that is not on it is left out.
+        Null where the device does not report which processes are on it."""
 
     def whereabouts(self, pids: list[int]) -> str:
         """For a message: on which other devices of this machine these processes are."""
@@ -70,11 +73,6 @@ class Probe(Protocol):
 
     def close(self) -> None:
         """Let go of the driver."""
-
-
-def unified_memory(card: str) -> bool:
-    """Whether a card shares the host's memory (DGX Spark): NVML then knows no total, and what the process holds on the host counts as well."""
-    return re.search(r"\bGB10\b|\bDGX Spark\b", card, re.IGNORECASE) is not None
 
 
 def nvidia_cards() -> int:
@@ -87,8 +85,11 @@ def nvidia_cards() -> int:
         return 0
     try:
         return int(pynvml.nvmlDeviceGetCount())
+    except pynvml.NVMLError:
+        return 0
     finally:
-        pynvml.nvmlShutdown()
+        with contextlib.suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
 
 
 def visible_cards(n_there: int) -> list[str]:
@@ -119,3 +120,9 @@ def open_probe(kind: str, cuda_device: str | None = None) -> Probe:
     from tune_gpu.telemetry.nvml import NvmlProbe
 
     return NvmlProbe(visible_card() if cuda_device is None else cuda_device)
+
+
+def total(parts: Iterable[float | None]) -> float | None:
+    """The sum; null where one part is not known."""
+    known = list(parts)
+    return None if any(part is None for part in known) else sum(part for part in known if part is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Set
@@ -9,12 +10,15 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from tune_gpu.measurement import ServiceError
-from tune_gpu.telemetry.probe import Probe, Reading
-from tune_gpu.telemetry.verdicts import Limits, Trace, Verdict, VerdictKind, busy_clock_mhz, energy_j, judge
+from tune_gpu.telemetry.neighbours import rounded
+from tune_gpu.telemetry.probe import Probe, Reading, total
+from tune_gpu.telemetry.verdicts import Limits, Trace, Verdict, VerdictKind, busy_clock_mhz, energy_j, judge, never_busy, unchecked
 
 HZ = 10.0
 _NOTE_EVERY = 10
 """Readings that make one moment of the trace; on the CPU the services' memory is read as often."""
+_NULLS_IN_A_ROW = 3
+"""Readings without an answer, after which none is waited for any longer."""
 _WALK_EVERY = 50
 """Our own process trees are walked once for so many readings, and when a card shows a process that is new: a walk of /proc takes milliseconds,
 and all of this must stay below 1 % of a core."""
@@ -27,7 +31,7 @@ class Moment:
     at: float
     """Seconds since 1970, UTC."""
     utilization_pct: float | None
-    used_mib: float
+    used_mib: float | None
     clock_mhz: float | None = None
     kv_cache_pct: float | None = None
     power_w: float | None = None
@@ -40,7 +44,8 @@ class DeviceWindow:
 
     utilization_pct: float | None
     peak_used_mib: float | None
-    peak_service_mib: Mapping[str, float]
+    peak_service_mib: Mapping[str, float | None]
+    """Null for a service whose memory the card never reported."""
     oom_events: int
     n_readings: int
     moments: tuple[Moment, ...] = ()
@@ -49,6 +54,8 @@ class DeviceWindow:
     busy_clock_mhz: float | None = None
     verdicts: tuple[Verdict, ...] = ()
     """What was wrong; empty for a window that counts."""
+    unchecked: tuple[str, ...] = ()
+    """What the card does not report, and what would not be noticed for that reason."""
 
     @property
     def kv_cache_peak_pct(self) -> float | None:
@@ -74,7 +81,7 @@ class DeviceSampler:
         services: name -> a call that lists the service's processes.
         kv_cache: a call that gives the share of the engine's KV cache that is in use (per cent), or null.
         observe: is told each second, from the sampler's thread.
-        neighbours: processes of others that were there before.
+        neighbours: processes of others that were there before; null where they are not known.
         limits: what is let pass.
         reference_mhz: clock under load in the windows before.
     """
@@ -86,7 +93,7 @@ class DeviceSampler:
         *,
         kv_cache: Callable[[], float | None] = lambda: None,
         observe: Callable[[Moment], None] = lambda _moment: None,
-        neighbours: Set[int] = frozenset(),
+        neighbours: Set[int] | None = frozenset(),
         limits: Limits | None = None,
         reference_mhz: float | None = None,
     ) -> None:
@@ -98,7 +105,7 @@ class DeviceSampler:
         self._readings: list[tuple[float, Reading]] = []
         self._own: dict[str, set[int]] = {name: set() for name in services}
         self._strangers: set[int] = set()
-        self._peaks: dict[str, float] = {}
+        self._peaks: dict[str, float | None] = {}
         self._silent: str | None = None
         self._oom_before = probe.oom_events()
         self._oom_after = self._oom_before
@@ -118,9 +125,12 @@ class DeviceSampler:
         readings = [reading for _, reading in self._readings]
         busy = [reading.utilization_pct for reading in readings if reading.utilization_pct is not None]
         trace = Trace(readings, self._own, self._neighbours, self._reference_mhz, self._silent)
+        on_card = self._probe.info.kind == "cuda"
+        if on_card and never_busy(busy):
+            busy = []
         return DeviceWindow(
             sum(busy) / len(busy) if busy else None,
-            max((r.used_mib for r in readings), default=None),
+            max((r.used_mib for r in readings if r.used_mib is not None), default=None),
             dict(self._peaks),
             self._oom_after - self._oom_before,
             len(readings),
@@ -128,6 +138,7 @@ class DeviceSampler:
             energy_j(self._readings),
             busy_clock_mhz(readings),
             tuple(judge(trace, self._limits)),
+            tuple(unchecked(trace, self._limits)) if on_card else (),
         )
 
     def _run(self) -> None:
@@ -150,52 +161,69 @@ class DeviceSampler:
         reading = self._probe.read()
         self._readings.append((time.monotonic(), reading))
         here = reading.processes.keys() if reading.processes is not None else frozenset()
-        new = here - set(self._neighbours).union(self._strangers, *self._own.values())
+        new = here - set(self._neighbours or ()).union(self._strangers, *self._own.values())
         if walk or new:  # a stranger, or a new child of ours
             for name, pids in self._services.items():
                 self._own[name].update(pids())
             self._strangers |= new - set().union(*self._own.values())
         if reading.processes is not None:
-            self._note_peaks({name: [reading.processes[pid] for pid in pids & reading.processes.keys()] for name, pids in self._own.items()})
+            self._note_peaks({name: total(reading.processes[pid] for pid in pids & reading.processes.keys()) for name, pids in self._own.items()})
         elif note:
-            self._note_peaks({name: list(self._probe.memory_by_pid_mib(list(pids)).values()) for name, pids in self._own.items()})
+            self._note_peaks({name: self._held_mib(pids) for name, pids in self._own.items()})
         if note:
             self._note([seen for _, seen in self._readings[-_NOTE_EVERY:]])
 
-    def _note_peaks(self, used: Mapping[str, list[float]]) -> None:
-        for name, parts in used.items():
-            self._peaks[name] = max(sum(parts), self._peaks.get(name, 0.0))
+    def _held_mib(self, pids: set[int]) -> float | None:
+        held = self._probe.memory_by_pid_mib(list(pids))
+        return None if held is None else total(held.values())
+
+    def _note_peaks(self, used: Mapping[str, float | None]) -> None:
+        for name, now in used.items():
+            self._peaks[name] = max((mib for mib in (now, self._peaks.get(name)) if mib is not None), default=None)
 
     def _note(self, readings: list[Reading]) -> None:
         last = readings[-1]
         busy = [reading.utilization_pct for reading in readings if reading.utilization_pct is not None]
         mean = round(sum(busy) / len(busy), 1) if busy else None
         moment = Moment(
-            round(time.time(), 2), mean, round(last.used_mib, 1), last.clock_mhz, self._kv_cache(), last.power_w, last.temperature_c
+            round(time.time(), 2), mean, rounded(last.used_mib), last.clock_mhz, self._kv_cache(), last.power_w, last.temperature_c
         )
         self._moments.append(moment)
         self._observe(moment)
 
 
-def wait_until_stable(probe: Probe, *, samples: int, tolerance_mib: float, timeout_s: float, interval_s: float = 0.1) -> bool:
-    """Wait until so many readings of memory in a row lie within the tolerance; false if the time ran out first."""
+def wait_until_stable(probe: Probe, *, samples: int, tolerance_mib: float, timeout_s: float, interval_s: float = 0.1) -> bool | None:
+    """Wait until so many readings of memory in a row lie within the tolerance.
+
+    False if the time ran out first. Null if so many readings in a row had no memory: then it cannot be known, and waiting would not help.
+    """
     deadline = time.monotonic() + timeout_s
-    recent: list[float] = []
+    recent: list[float | None] = []
     while time.monotonic() < deadline:
         recent = [*recent, probe.read().used_mib][-samples:]
-        if len(recent) == samples and max(recent) - min(recent) <= tolerance_mib:
+        known = [mib for mib in recent if mib is not None]
+        if len(recent) == samples and not known:
+            return None
+        if len(known) == samples and max(known) - min(known) <= tolerance_mib:
             return True
         time.sleep(interval_s)
     return False
 
 
-def wait_until_returned(probe: Probe, used_before_mib: float, *, tolerance_mib: float, timeout_s: float, interval_s: float = 0.1) -> float:
-    """Wait until no more memory is in use than before; what is still missing (MiB), 0 if it has all come back."""
-    deadline = time.monotonic() + timeout_s
+def wait_until_returned(probe: Probe, used_before_mib: float | None, *, tolerance_mib: float, timeout_s: float, interval_s: float = 0.1) -> float | None:
+    """Wait until no more memory is in use than before; what is still missing (MiB), 0 if it has all come back.
+
+    Null where it cannot be known: the card reported no memory before, or reports none in several readings in a row.
+    """
+    deadline, nulls = time.monotonic() + timeout_s, 0
     while True:
-        missing = probe.read().used_mib - used_before_mib
+        used = probe.read().used_mib
+        nulls = nulls + 1 if used is None else 0
+        if used_before_mib is None or nulls >= _NULLS_IN_A_ROW:
+            return None
+        missing = math.inf if used is None else used - used_before_mib
         if missing <= tolerance_mib:
             return 0.0
         if time.monotonic() > deadline:
-            return missing
+            return None if used is None else missing
         time.sleep(interval_s)

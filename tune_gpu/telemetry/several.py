@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from tune_gpu.telemetry.probe import DeviceInfo, Probe, Reading, nvidia_cards, open_probe, visible_cards
+from tune_gpu.telemetry.probe import DeviceInfo, Probe, Reading, nvidia_cards, open_probe, total, visible_cards
 from tune_gpu.telemetry.verdicts import BUSY_PCT
 
 
@@ -23,25 +23,26 @@ class SeveralCards:
             infos[0].kind,
             " + ".join(dict.fromkeys(info.name for info in infos)),
             ",".join(info.uuid or "" for info in infos),  # as CUDA_VISIBLE_DEVICES names them
-            sum(info.total_mib for info in infos),
+            total(info.total_mib for info in infos),
             infos[0].driver,
+            shares_host_memory=any(info.shares_host_memory for info in infos),
         )
 
     def read(self) -> Reading:
         readings = [card.read() for card in self._cards]
         return Reading(
             utilization_pct=_all(readings, lambda r: r.utilization_pct, lambda told: sum(told) / len(told)),
-            used_mib=sum(reading.used_mib for reading in readings),
+            used_mib=total(reading.used_mib for reading in readings),
             clock_mhz=_all([r for r in readings if (r.utilization_pct or 0.0) >= BUSY_PCT] or readings, lambda r: r.clock_mhz, min),
             power_w=_all(readings, lambda r: r.power_w, sum),
             energy_j=_all(readings, lambda r: r.energy_j, sum),
             temperature_c=_all(readings, lambda r: r.temperature_c, max),
-            throttled=frozenset().union(*(reading.throttled for reading in readings)),
-            processes=None if any(reading.processes is None for reading in readings) else _together(reading.processes or {} for reading in readings),
+            throttled=_reasons(readings),
+            processes=_together([reading.processes for reading in readings]),
         )
 
-    def memory_by_pid_mib(self, pids: list[int]) -> Mapping[int, float]:
-        return _together(card.memory_by_pid_mib(pids) for card in self._cards)
+    def memory_by_pid_mib(self, pids: list[int]) -> Mapping[int, float | None] | None:
+        return _together([card.memory_by_pid_mib(pids) for card in self._cards])
 
     def whereabouts(self, pids: list[int]) -> str:
         return self._cards[0].whereabouts(pids)
@@ -66,9 +67,18 @@ def _all(readings: Sequence[Reading], told: Callable[[Reading], float | None], o
     return of(values) if len(values) == len(readings) else None
 
 
-def _together(parts: Iterable[Mapping[int, float]]) -> dict[int, float]:
-    found: dict[int, float] = {}
+def _reasons(readings: Sequence[Reading]) -> frozenset[str] | None:
+    """What holds any card back; null where none is seen and one card does not report it."""
+    found = frozenset[str]().union(*(reading.throttled or () for reading in readings))
+    return None if not found and any(reading.throttled is None for reading in readings) else found
+
+
+def _together(parts: Sequence[Mapping[int, float | None] | None]) -> dict[int, float | None] | None:
+    """Null where one card lists nothing; a process's sum is null where one card does not say how much it holds."""
+    if any(part is None for part in parts):
+        return None
+    held: dict[int, list[float | None]] = {}
     for part in parts:
-        for pid, mib in part.items():
-            found[pid] = found.get(pid, 0.0) + mib
-    return found
+        for pid, mib in (part or {}).items():
+            held.setdefault(pid, []).append(mib)
+    return {pid: total(mib) for pid, mib in held.items()}

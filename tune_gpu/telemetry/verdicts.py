@@ -17,6 +17,15 @@ from tune_gpu.telemetry.probe import Reading
 BUSY_PCT = 20.0
 """An idle card lowers its clocks of itself: only readings with this utilisation say something of them."""
 
+_IDLE_PCT = 1.0
+"""Of a card that did nothing."""
+
+_SPANNED_SHARE = 0.9
+"""Of a window that the readings of power or energy must span."""
+
+NOT_PROVEN = "it is not proven that"
+"""How a sentence begins that says that a service may not have been on its card."""
+
 HELPERS = frozenset({"mps"})
 """Processes of ours that are on the card only while somebody is their client."""
 
@@ -61,8 +70,8 @@ class Trace:
     readings: Sequence[Reading]
     own: Mapping[str, Set[int]] = field(default_factory=dict)
     """Service -> every process that it had meanwhile."""
-    neighbours: Set[int] = frozenset()
-    """Processes that were on the card before the evaluation began."""
+    neighbours: Set[int] | None = frozenset()
+    """Processes that were on the card before the evaluation began; null where the card did not list them."""
     reference_mhz: float | None = None
     """Clock under load in an earlier window of the same evaluation; null in the first."""
     silent: str | None = None
@@ -74,6 +83,27 @@ def judge(trace: Trace, limits: Limits) -> list[Verdict]:
     if trace.silent is not None:
         return [Verdict(VerdictKind.DRIVER_SILENT, trace.silent)]
     return [*_wrong_device(trace), *_foreign(trace, limits), *_throttled(trace, limits), *_clocks(trace, limits)]
+
+
+def unchecked(trace: Trace, limits: Limits) -> list[str]:
+    """What could not be checked, because the card does not report what the check rests on. Such a window counts; it is only known less well."""
+    readings, found = trace.readings, []
+    if not any(reading.processes is not None for reading in readings):
+        found.append("the card does not report its processes: neither a service on another card nor a foreign process would be noticed")
+    elif limits.foreigners_invalidate and trace.neighbours is None:
+        found.append("the card did not report its processes before the evaluation: a foreign process would not be noticed")
+    if not any(reading.throttled is not None for reading in readings):
+        found.append("the card does not report why its clocks are low: throttling would not be noticed")
+    if never_busy([reading.utilization_pct for reading in readings if reading.utilization_pct is not None]):
+        found.append("the card reports a utilisation of 0 under load, which counts as not reported (with it objective.weights.efficiency must be 0)")
+    if not any(reading.clock_mhz is not None and reading.utilization_pct is not None for reading in readings):
+        found.append("the card does not report its clock and utilisation: falling clocks would not be noticed")
+    return found
+
+
+def never_busy(utilization_pct: Sequence[float]) -> bool:
+    """Whether a card that is under load claims to have been idle all the time: some drivers answer 0 instead of an error (Jetson Thor)."""
+    return bool(utilization_pct) and max(utilization_pct) <= _IDLE_PCT
 
 
 def busy_clock_mhz(readings: Sequence[Reading]) -> float | None:
@@ -95,30 +125,35 @@ def _wrong_device(trace: Trace) -> list[Verdict]:
 
 
 def _foreign(trace: Trace, limits: Limits) -> list[Verdict]:
-    if not limits.foreigners_invalidate:
+    if not limits.foreigners_invalidate or trace.neighbours is None:
         return []
     known = trace.neighbours | {pid for pids in trace.own.values() for pid in pids}
     counts: dict[int, int] = {}
-    peak: dict[int, float] = {}
+    peak: dict[int, float | None] = {}
     for reading in trace.readings:
         for pid, mib in (reading.processes or {}).items():
             if pid not in known:
                 counts[pid] = counts.get(pid, 0) + 1
-                peak[pid] = max(mib, peak.get(pid, 0.0))
+                peak[pid] = max((held for held in (mib, peak.get(pid)) if held is not None), default=None)
     return [
-        Verdict(VerdictKind.FOREIGN_PROCESS, f"process {pid} of somebody else appeared on the card (up to {peak[pid]:.0f} MiB)")
+        Verdict(VerdictKind.FOREIGN_PROCESS, f"process {pid} of somebody else appeared on the card ({_up_to(peak[pid])})")
         for pid, count in counts.items()
         if count >= limits.foreign_readings
     ]
 
 
+def _up_to(mib: float | None) -> str:
+    return "its memory is not reported" if mib is None else f"up to {mib:.0f} MiB"
+
+
 def _throttled(trace: Trace, limits: Limits) -> list[Verdict]:
     found = []
-    n = len(trace.readings)
+    told = [(reading, reading.throttled) for reading in trace.readings if reading.throttled is not None]
+    n = len(told)
     for name, kind in (("thermal", VerdictKind.THERMAL_THROTTLING), ("power", VerdictKind.POWER_THROTTLING)):
         if name == "power" and not limits.power_cap_invalidates:
             continue
-        held = [reading for reading in trace.readings if any(name in reason for reason in reading.throttled)]
+        held = [reading for reading, reasons in told if any(name in reason for reason in reasons)]
         if n and len(held) / n > limits.throttled_share:
             hottest = max((r.temperature_c for r in held if r.temperature_c is not None), default=None)
             at = f" (up to {hottest:.0f} degrees C)" if hottest is not None else ""
@@ -142,14 +177,19 @@ def energy_j(readings: Sequence[tuple[float, Reading]]) -> float | None:
     """Joules between the first and the last reading: by the card's own counter, else the integral of its power (trapezium rule).
 
     Args:
-        readings: with their times in seconds, in order. Null if the card tells neither, or there are fewer than two.
+        readings: with their times in seconds, in order. Null if the card reports neither for (nearly) the whole time, or there are fewer than two.
     """
     if len(readings) < 2:
         return None
-    counted = [reading.energy_j for _, reading in readings if reading.energy_j is not None]
-    if len(counted) > 1 and counted[-1] > counted[0]:
-        return counted[-1] - counted[0]
+    counted = [(at, reading.energy_j) for at, reading in readings if reading.energy_j is not None]
+    if _spans(counted, readings) and counted[-1][1] > counted[0][1]:
+        return counted[-1][1] - counted[0][1]
     powers = [(at, reading.power_w) for at, reading in readings if reading.power_w is not None]
-    if len(powers) < 2:
+    if not _spans(powers, readings):
         return None
     return sum((b - a) * (p + q) / 2 for (a, p), (b, q) in itertools.pairwise(powers))
+
+
+def _spans(known: Sequence[tuple[float, float]], readings: Sequence[tuple[float, Reading]]) -> bool:
+    """Whether the known ones reach over nearly all the time: what was used before the first of them and after the last would be missing."""
+    return len(known) > 1 and known[-1][0] - known[0][0] >= _SPANNED_SHARE * (readings[-1][0] - readings[0][0])

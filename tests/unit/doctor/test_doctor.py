@@ -166,7 +166,7 @@ def test_a_card_that_mig_divides_is_no_broken_driver_and_its_instances_are_to_be
     read = read_driver(Divided([Frame()]))
     assert read.error == ""
     found = by_name(check_driver(read, []))["card 0"]
-    assert (found.level, found.found) == (Level.NOTE, "NVIDIA GeForce RTX 3060, its memory is not told, MIG")
+    assert (found.level, found.found) == (Level.NOTE, "NVIDIA GeForce RTX 3060, its memory is not reported, MIG")
     assert "CUDA_VISIBLE_DEVICES" in found.advice
 
 

@@ -59,13 +59,13 @@ def test_graphs_of_logged_starts(name: str, version: str, sequences: int, cards:
 
 def test_what_cards_take_between_them() -> None:
     """A quarter of a GiB for each that NVLink links; little over PCIe; a card that shares the host's memory is charged for the process."""
-    def gib(card: str, cards: int, total: float = 79.1) -> float:
-        return float(non_torch(NOW, cards, card, total).value) / GIB
+    def gib(card: str, cards: int, total: float = 79.1, shares_host_memory: bool = False) -> float:
+        return float(non_torch(NOW, cards, card, total, shares_host_memory).value) / GIB
 
     assert gib("H100 80GB", 1) == pytest.approx(0.1)
     assert gib("H100 80GB", 4) == pytest.approx(1.1)
     assert gib("L40S", 8, 44.4) == pytest.approx(0.2)
-    assert gib("GB10", 1, 119.7) == pytest.approx(1.8)
+    assert gib("GB10", 1, 119.7, True) == pytest.approx(1.8)
 
 
 def test_v0_until_0_6_5_counts_what_else_is_on_the_card() -> None:
@@ -141,7 +141,7 @@ def test_defaults_by_card_and_version() -> None:
     assert EngineRules.of("0.8.4").default_max_num_seqs(23.5, "RTX 4090", 1) == 256
     assert EngineRules.of("0.8.4").default_max_num_seqs(79.1, "H100 80GB", 1) == 1024
     # NVML tells no memory of a card that shares the host's: the small defaults
-    assert (NOW.default_max_num_seqs(119.7, "GB10", 1), NOW.default_batch(119.7, "GB10", 1)) == (256, 2048)
+    assert (NOW.default_max_num_seqs(119.7, "GB10", 1, True), NOW.default_batch(119.7, "GB10", 1, True)) == (256, 2048)
     assert not V0.chunked_prefill_default(32768, False)
     assert V0.chunked_prefill_default(131072, False)
     assert not V0.chunked_prefill_default(131072, True)

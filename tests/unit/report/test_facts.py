@@ -91,6 +91,19 @@ def test_an_ab_comparison_speaks_before_the_search_does(record: RunRecord) -> No
     assert "Not confirmed: the budget ended." in unsure.doubts
 
 
+def test_what_the_winners_card_did_not_report_is_a_doubt(record: RunRecord) -> None:
+    assert record.summary is not None
+    best = record.summary["best"]["params"]
+
+    def lines(unchecked: Any) -> tuple[Any, ...]:
+        return tuple({**line, "metrics": {**line["metrics"], "unchecked": unchecked}} if line["params"] == best else line for line in record.lines)
+
+    facts = facts_of(dataclasses.replace(record, lines=lines(["throttling would not be noticed"])))
+    assert facts.doubts.count("Not checked: throttling would not be noticed.") == 1
+    for nothing in (None, 5, [None]):
+        assert not [doubt for doubt in facts_of(dataclasses.replace(record, lines=lines(nothing))).doubts if "Not checked" in doubt]
+
+
 def compared(record: RunRecord) -> dict[str, Any]:
     """What `tune-gpu compare` writes, of made-up deployments in which the winner takes 0.6 of the time."""
     rules = Rules(0.95, 3, 40, 600.0, 1, {"voice_turn_ms": 5.0}, 0)

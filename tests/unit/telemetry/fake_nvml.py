@@ -11,10 +11,25 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+import pynvml
+
 MIB = 2**20
 UUID = "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6"
 OTHER = "GPU-1a2b3c4d-0000-4106-c12f-20bd9faed9f6"
 MIG = "MIG-3f8fe1a0-1f7c-5c7b-9f0e-2b7d4d2c9a11"
+
+
+ERRORS: dict[str, type[Exception]] = {
+    name.removeprefix("NVMLError_"): error for name, error in vars(pynvml).items() if name.startswith("NVMLError_")
+} | {"LibraryMismatch": pynvml.NVMLLibraryMismatchError}
+"""Every error that the library can raise: `GpuIsLost` -> its type."""
+
+
+def _raising(error: type[Exception]) -> Callable[..., Any]:
+    def call(*_given: Any) -> Any:
+        raise error("made up")
+
+    return call
 
 
 @dataclass(frozen=True)
@@ -42,21 +57,14 @@ class FakeNvml:
 
     NVML_CLOCK_SM = 1
     NVML_TEMPERATURE_GPU = 0
-
-    class NVMLError(Exception):
-        """Base of the library's errors."""
-
-    class NVMLError_NotSupported(NVMLError):
-        """What a card does not offer."""
-
-    class NVMLError_FunctionNotFound(NVMLError):
-        """What a driver does not offer."""
-
-    class NVMLError_NoPermission(NVMLError):
-        """What this user may not ask."""
-
-    class NVMLError_NotFound(NVMLError):
-        """No such card."""
+    # The library's own error types, so that what is caught here is what is caught there.
+    NVMLError = pynvml.NVMLError
+    NVMLError_NotSupported = ERRORS["NotSupported"]
+    NVMLError_FunctionNotFound = ERRORS["FunctionNotFound"]
+    NVMLError_NoPermission = ERRORS["NoPermission"]
+    NVMLError_NotFound = ERRORS["NotFound"]
+    NVMLError_GpuIsLost = ERRORS["GpuIsLost"]
+    NVMLLibraryMismatchError = pynvml.NVMLLibraryMismatchError
 
     def __init__(self, frames: list[Frame], *, unsupported: set[str] = frozenset(), on_frame: Callable[[int], None] = lambda _n: None) -> None:  # type: ignore[assignment]
         self._frames, self._unsupported, self._on_frame = frames, unsupported, on_frame
@@ -72,6 +80,21 @@ class FakeNvml:
         self.divided: set[str] = set()
         """Cards in MIG mode."""
         self.lost = False
+        self.bar1_mib: float | None = None
+        """Null for a card that has no BAR1, as those that share the host's memory."""
+        self.raises: dict[str, type[Exception]] = {}
+        """Function -> the error that it answers with, whatever it is asked."""
+        self.returns: dict[str, Any] = {}
+        """Function -> what it answers instead."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("nvml"):
+            if (error := self.raises.get(name)) is not None:
+                return _raising(error)
+            if name in self.returns:
+                answer = self.returns[name]
+                return lambda *_given: answer
+        return super().__getattribute__(name)
 
     @property
     def _now(self) -> Frame:
@@ -83,6 +106,12 @@ class FakeNvml:
 
     def nvmlSystemGetDriverVersion(self) -> str:
         return "550.54.14"
+
+    def nvmlSystemGetCudaDriverVersion(self) -> int:
+        return 12040
+
+    def nvmlDeviceGetComputeMode(self, handle: str) -> int:
+        return 0
 
     def nvmlDeviceGetCount(self) -> int:
         return 2
@@ -117,6 +146,11 @@ class FakeNvml:
         self._support("memory")
         return SimpleNamespace(total=12288 * MIB, used=int((self._other(handle, "used_elsewhere_mib") or self._now.used_mib) * MIB))
 
+    def nvmlDeviceGetBAR1MemoryInfo(self, handle: str) -> Any:
+        if self.bar1_mib is None:
+            raise self.NVMLError_NotSupported()
+        return SimpleNamespace(bar1Total=int(self.bar1_mib * MIB), bar1Used=0)
+
     def _other(self, handle: str, name: str) -> Any:
         return getattr(self._now, name) if handle == OTHER else None
 
@@ -126,7 +160,7 @@ class FakeNvml:
             self.stuck.set()
         self.gate.wait()
         if self.lost:
-            raise self.NVMLError("GPU is lost")
+            raise self.NVMLError_GpuIsLost()
         self.turn += 1
         self._on_frame(self.turn)
 

@@ -18,7 +18,7 @@ def test_what_adds_up_is_added_up_and_of_the_rest_the_worst_card_speaks() -> Non
     assert (found.info.name, found.info.uuid) == ("NVIDIA GeForce RTX 3060", f"{UUID},{OTHER}")
     said = found.read()
     assert (said.used_mib, said.utilization_pct, said.clock_mhz, said.power_w, said.temperature_c) == (9000.0, 70.0, 1500.0, 300.0, 65.0)
-    assert (said.throttled, said.processes) == ({"power"}, {1: 150.0, 2: 0.0})
+    assert (said.throttled, said.processes) == ({"power"}, {1: 150.0, 2: None})
     assert found.memory_by_pid_mib([1, 3]) == {1: 150.0}
 
 

@@ -1,0 +1,66 @@
+"""A card's name as drivers and people write it, and the card of the table that it is.
+
+A suffix makes another card: an "H20-3e" has half as much memory again as an "H20", an "RTX 3060 Laptop GPU" half as much as an "RTX 3060". So
+a name matches a card only where all its words are the card's, once the words are taken out that say nothing of which card it is: the vendor's,
+the kind of memory, the connector. Whoever cannot be told from another is not in the table.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+_VENDOR = frozenset({"nvidia", "geforce", "tesla", "graphics", "gpu", "corporation", "generation", "amd", "instinct", "radeon"})
+_MEMORY_KIND = re.compile(r"hbm\d?e?|gddr\d?x?|lpddr\d?x?")
+_CONNECTOR = re.compile(r"sxm\d?|pcie|oam|fhhl|dgxs|ac")
+"""How a card is built in: its memory is the same. Where the table has it with its connector (`H100 PCIe`), that entry comes first. "AC" is cooled
+by air (`NVIDIA B300 SXM6 AC`)."""
+_EDITION = frozenset({"workstation", "server", "max", "q", "edition"})
+"""Of the RTX PRO 6000 Blackwell, whose editions have the same memory. Elsewhere (`Quadro RTX 6000 with Max-Q Design`) they are other cards."""
+_MEMORY = re.compile(r"\d+gb")
+_SERIES = frozenset({"2060", "2070", "2080", "3050", "3060", "3070", "3080", "3090", "4050", "4060", "4070", "4080", "4090", "5060", "5070", "5080",
+                     "5090", "a4000", "a4500", "a5000", "a5500", "a6000"})  # fmt: skip
+"""Numbers that people write without their `RTX`."""
+
+
+def words(name: str) -> frozenset[str]:
+    """The words that say which card it is."""
+    plain = name.lower().replace("dgx spark", "gb10")
+    plain = re.sub(r"\(\s*(?=[^)]*\d)\w+(?:[.\-]\w+)+\s*\)", " ", plain)  # a cloud's name for the machine: (a2-highgpu-1g)
+    plain = re.sub(r"(\d)\s+gb\b", r"\1gb", plain)
+    plain = re.sub(r"\b(\d+)g(i?b)?\b", r"\1gb", plain)
+    plain = re.sub(r"\b(gh200)[ -]?(120|480)gb\b", r"\1", plain)  # that is the memory of its processor
+    plain = re.sub(r"\b\d{1,2}\s?[x×*]\s?(?=[a-z]|\d{4})|\bx\s?\d{1,2}\b", " ", plain)  # how many there are
+    plain = re.sub(r"\b(rtx|gtx)(\d)", r"\1 \2", plain)
+    plain = re.sub(r"(\d)(ti|super)\b", r"\1 \2", plain)
+    found = {word for word in re.findall(r"[a-z0-9]+", plain) if word not in _VENDOR and not _MEMORY_KIND.fullmatch(word)}
+    if {"rtx", "pro", "6000"} <= found:
+        found -= _EDITION
+    return frozenset(found | {"rtx"} if found & _SERIES and not found & {"rtx", "gtx", "quadro"} else found)
+
+
+def told_gb(name: str) -> int | None:
+    """The memory that a name tells, null where it tells none, or several."""
+    told = [int(word[:-2]) for word in words(name) if _MEMORY.fullmatch(word)]
+    return told[0] if len(told) == 1 else None
+
+
+def matching(name: str, table: Iterable[str]) -> str | None:
+    """The entry of the table that is this card, null if there is none. Its memory may be another where the name tells one (`told_gb`).
+
+    In this order: the same words; the same but for the connector; the same but for a memory that only the name tells; the same but for a memory
+    that only the table tells, of which the first is meant ("A100").
+    """
+    own = {entry: words(entry) for entry in table}
+    said = words(name)
+    bare = frozenset(word for word in said if not _CONNECTOR.fullmatch(word))
+    for wanted in (said, bare, *(_without_memory(given) for given in (said, bare))):
+        if wanted and (entry := next((entry for entry, its in own.items() if its == wanted), None)) is not None:
+            return entry
+    if told_gb(name) is not None or not bare:
+        return None
+    return next((entry for entry, its in own.items() if _without_memory(its) == bare), None)
+
+
+def _without_memory(of: frozenset[str]) -> frozenset[str]:
+    return frozenset(word for word in of if not _MEMORY.fullmatch(word))
