@@ -7,7 +7,6 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from numbers import Real
@@ -24,6 +23,7 @@ from ray.tune.utils.util import flatten_dict, unflatten_dict
 
 from tune_gpu.config import ParameterSpec, SearchSettings
 from tune_gpu.errors import UserError
+from tune_gpu.search.reports import number, read_report
 from tune_gpu.space import SearchSpace
 from tune_gpu.tournament import Candidate, Result, Tournament
 from tune_gpu.tune_arguments import check_kinds, check_rewards, checked_points
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 OnResult = Callable[[Candidate, Result, Mapping[str, Any] | None], None]
-_VAST = 1e150
-"""Numbers above cannot be squared."""
 Space = Mapping[str, "Given | Space"]
 
 
@@ -355,23 +353,11 @@ class RZeroSearch(Searcher):
 
     def read(self, result: Mapping[str, Any]) -> Result:
         """What a report of a trial says to the search: higher fitness is better, whatever the mode."""
-        value, status = _number(reported := result.get(self._metric or "")), result.get("status")
-        if value is None and reported is not None and not isinstance(reported, Real) and not self._warned:
+        reported = result.get(self._metric or "")
+        if number(reported) is None and reported is not None and not isinstance(reported, Real) and not self._warned:
             self._warned = True
             logger.warning("%s was reported as %r, which is no number: a trial that ends so counts as failed", self._metric, reported)
-        wanted = self._objectives
-        objectives = {name: number for name in wanted if (number := _number(result.get(name))) is not None}
-        if value is not None and len(objectives) < len(wanted):
-            value, status = None, status if status in ("infeasible", "failed") else "ok"
-        windows = max(1, int(_number(result.get("n_windows")) or 1))
-        if value is None or status in ("infeasible", "failed"):
-            # `ok` without a number: it ran, and missed what it is judged by.
-            missed = status if status in ("infeasible", "failed") else "infeasible" if status == "ok" else "failed"
-            violation = _number(result.get("violation")) or 0.0
-            return Result(missed, n_windows=windows, violation=violation, transient=bool(result.get("transient")))
-        stderr = _number(result.get("stderr"))
-        stderr = stderr if stderr is not None and 0.0 <= stderr < _VAST else None
-        return Result("ok", -value if self._mode == "min" else value, stderr=stderr, n_windows=windows, objectives=objectives)
+        return read_report(result, self._metric or "", self._mode, list(self._objectives))
 
     def save(self, checkpoint_path: str) -> None:
         """Tune's checkpoint of the searcher, as JSON."""
@@ -462,17 +448,6 @@ class RZeroSearch(Searcher):
             return False
         self._begin_trial(trial.trial_id, candidate)
         return True
-
-
-def _number(value: Any) -> float | None:
-    """A finite number, or null for anything else that a trial may report."""
-    if value is None or isinstance(value, (str, bytes)):
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
 
 
 def _saved(path: str) -> dict[str, Any]:
