@@ -11,9 +11,10 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from ray import tune
+from ray.tune.stopper import CombinedStopper
 
 from trainables.spica import SpicaTrainable, spica_trainable
-from tune_gpu import sharing
+from tune_gpu import same_failure, sharing
 from tune_gpu.artifacts import RunFolder, manifest, now
 from tune_gpu.candidate import deployment, engine_key
 from tune_gpu.compare.records import confirmation_of
@@ -33,6 +34,7 @@ from tune_gpu.refusals import Refusals
 from tune_gpu.resources import arena_resources, concurrency, trial_resources
 from tune_gpu.retries import Cause
 from tune_gpu.rzero import RZeroScheduler, RZeroSearch
+from tune_gpu.same_failure import SameFailure, StopOnSameFailure
 from tune_gpu.space import SearchSpace
 from tune_gpu.summary import standing_of, summarise_run, winner_of
 from tune_gpu.telemetry.neighbours import Neighbours, neighbours_on
@@ -68,6 +70,7 @@ class Experiment:
         self._device = describe_device(choice, config.ray.address is not None)
         self._started = time.monotonic()
         self._unwritten = StopWhenUnwritable()
+        self._failures = SameFailure()
         self.setup_s = 0.0
         """What came before (imports, the plan, Ray), for the costs; set by whoever knows it."""
         self._confirm_s = 0.0
@@ -88,13 +91,14 @@ class Experiment:
         except ValueError as error:
             raise UserError(f"{self.folder.run_id} cannot be resumed with this program: {error}") from error
         for line in lines:
+            self._failures.hear(line)
             self.progress.ended(line, replayed=True)
         info, neighbours = self._device
         record = manifest(self.folder.run_id, self.config.search.seed, info, self.folder.earlier_manifests()) | {"neighbours": neighbours.as_dict()}
         self.folder.write_json("manifest.json", record)
         ended = "interrupted"
         try:
-            if not self.tournament.finished:
+            if not self.tournament.finished and self._failures.said is None:
                 self._fit(search)
             if self._unwritten.error:
                 raise self._unwritten.error
@@ -129,6 +133,8 @@ class Experiment:
         self.progress.began(candidate)
 
     def _why_ended(self) -> str:
+        if self._failures.said is not None:
+            return same_failure.ENDED
         if self.tournament.finished:
             return self.tournament.ended_because or "generations"
         # Tune takes a Ctrl-C for itself and returns as if all were well.
@@ -140,7 +146,7 @@ class Experiment:
             return
         while search.has_more():
             trials = len(self._tuner(search, [Announcer(self._began, self.progress.note)], TRIALS_A_TUNER).fit())
-            stopped = trials < TRIALS_A_TUNER or search.in_flight or self._unwritten.error or self._remaining_s() == 0
+            stopped = trials < TRIALS_A_TUNER or search.in_flight or self._unwritten.error or self._failures.said or self._remaining_s() == 0
             if stopped:
                 return
 
@@ -189,7 +195,7 @@ class Experiment:
                 name=f"attempt-{attempt}",
                 storage_path=f"{self._mirror.uri.rstrip('/')}/{config.name}/{self.folder.run_id}/ray" if self._mirror else str(self.folder.path / "ray"),
                 verbose=0,
-                stop=self._unwritten,
+                stop=CombinedStopper(self._unwritten, StopOnSameFailure(self._failures)),
                 callbacks=[self._retries, *callbacks],
                 failure_config=tune.FailureConfig(max_failures=config.ray.max_retries),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
@@ -215,6 +221,7 @@ class Experiment:
     def _keep(self, record: EvaluationRecord) -> None:
         line = replace(record, told_after=self._n_kept).as_line()
         self._n_kept += 1
+        self._failures.hear(line)
         try:
             self.folder.append_candidate(line)
         except OSError as error:
@@ -259,7 +266,7 @@ class Experiment:
 
     def _summary(self, ended: str) -> dict[str, Any]:
         wall_s = self._before_s + time.monotonic() - self._started
-        return summarise_run(
+        summary = summarise_run(
             self.tournament,
             self.lines,
             run_id=self.folder.run_id,
@@ -271,6 +278,7 @@ class Experiment:
             baseline=self.config.baseline,
             ended=ended,
         )
+        return summary | ({"ended_reason": self._failures.said} if ended == same_failure.ENDED else {})
 
 
 def new_tournament(config: ExperimentConfig, refusals: Refusals) -> Tournament:

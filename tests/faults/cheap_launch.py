@@ -17,12 +17,15 @@ from typing import Any
 from trainables import spica
 from tune_gpu import experiment
 from tune_gpu.launch import launch
-from tune_gpu.measurement import Failure, Measurement, Status
+from tune_gpu.measurement import Failure, Measurement, ServiceError, Status
 from tune_gpu.services.process import ManagedProcess
+from tune_gpu.services.start_failures import explain_exit
 
 EVALUATION_S = float(os.environ.get("CHEAP_EVALUATION_S", "0.3"))
 NO_WER_WITH = os.environ.get("CHEAP_NO_WER_WITH")
 """The Whisper model whose evaluations have no word error rate."""
+LOG = os.environ.get("CHEAP_LOG")
+"""What vLLM prints before it ends with exit code 2; `{pid}` stands for a number that differs from start to start."""
 METRICS = {"stt_latency_ms": {"p50": 1.0, "p95": 2.0}, "llm_latency_ms": None, "voice_turn_ms": None, "wer": 0.1, "concurrent_capacity": 1}
 
 
@@ -35,6 +38,9 @@ class CheapEvaluator:
         self._metrics: dict[str, Any] = {}
 
     def begin(self, params: Mapping[str, Any], **_given: Any) -> None:
+        if LOG is not None:
+            time.sleep(EVALUATION_S)
+            raise ServiceError(explain_exit("vllm", LOG.format(pid=time.monotonic_ns()), 2))
         if self._service is None:
             scratch = Path(tempfile.mkdtemp(prefix="tg-"))
             self._service = ManagedProcess(["sleep", "3600"], log=scratch / "log", env=os.environ, grace_s=0.2, scratch=scratch)
