@@ -93,7 +93,8 @@ def test_a_search_that_missed_an_objective_is_replayed_to_its_state() -> None:
     objectives = {"wer": "min"}
     live, records = tournament(objectives), []
     search = RZeroSearch(metric="fitness", mode="max", tournament=live, wrap=True)
-    for number, measured in enumerate(({"fitness": 0.5, "wer": None}, {"fitness": 0.4, "wer": 0.1})):
+    found: list[dict[str, Any]] = [{"fitness": 0.5, "wer": None}, {"fitness": 0.4, "wer": 0.1}]
+    for number, measured in enumerate(found):
         suggested = search.suggest(f"t{number}")
         assert isinstance(suggested, dict)
         record = record_of(Measurement(Status.OK, "cpu", metrics=measured, n_windows=1), Candidate(**suggested["candidate"]), objectives)

@@ -121,8 +121,9 @@ def test_a_refusal_before_the_launch_is_no_start() -> None:
 
 def test_the_order_of_the_results_does_not_matter() -> None:
     rng = random.Random(0)
+    kinds: list[Measurement | Failure] = [crash(), failed(FailureKind.STARTUP_TIMEOUT), OK, crash("error: other")]
     for _ in range(50):
-        outcomes = [rng.choice([crash(), failed(FailureKind.STARTUP_TIMEOUT), OK, crash("error: other")]) for _ in range(4)]
+        outcomes = [rng.choice(kinds) for _ in range(4)]
         shuffled = rng.sample(outcomes, len(outcomes))
         assert (heard(*outcomes).said is None) == (heard(*shuffled).said is None)
 

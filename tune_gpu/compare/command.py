@@ -31,7 +31,7 @@ from tune_gpu.report.reading import read_winner
 from tune_gpu.terminal import Finite, console_of
 from tune_gpu.wording import counted
 
-_ROUNDS = bounds_of(ConfirmSettings, "min_rounds"), bounds_of(ConfirmSettings, "max_rounds")
+_ROUNDS = click.IntRange(int(bounds_of(ConfirmSettings, "min_rounds").least or 0), int(bounds_of(ConfirmSettings, "max_rounds").most or 0))
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -42,7 +42,7 @@ _ROUNDS = bounds_of(ConfirmSettings, "min_rounds"), bounds_of(ConfirmSettings, "
 @click.option(
     "--budget-s", type=Finite(min=0, min_open=True), default=1800.0, show_default=True, help="Ends here without a verdict."
 )
-@click.option("--rounds", type=click.IntRange(_ROUNDS[0].least, _ROUNDS[1].most), help="At most so many rounds (default: confirm.max_rounds).")
+@click.option("--rounds", type=_ROUNDS, help="At most so many rounds (default: confirm.max_rounds).")
 @click.option("--json", "as_json", is_flag=True, help="Print comparison.json on standard output, and progress on standard error.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the verdict only.")
 def compare(
