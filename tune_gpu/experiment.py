@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from ray import tune
+from ray.tune.stopper import CombinedStopper
 
 from trainables.spica import SpicaTrainable, spica_trainable
-from tune_gpu import sharing
-from tune_gpu.artifacts import RunFolder, as_result, manifest, now
+from tune_gpu import same_failure, sharing
+from tune_gpu.artifacts import RunFolder, manifest, now
 from tune_gpu.candidate import deployment, engine_key
 from tune_gpu.compare.records import confirmation_of
 from tune_gpu.config import ExperimentConfig
@@ -27,11 +28,13 @@ from tune_gpu.live import Progress
 from tune_gpu.measurement import ServiceError
 from tune_gpu.mirror import Mirror
 from tune_gpu.ray_client import courier, through_client
+from tune_gpu.record import EvaluationRecord, as_counted, as_result
 from tune_gpu.redaction import without_secrets
 from tune_gpu.refusals import Refusals
 from tune_gpu.resources import arena_resources, concurrency, trial_resources
-from tune_gpu.retries import LOST, Cause
+from tune_gpu.retries import Cause
 from tune_gpu.rzero import RZeroScheduler, RZeroSearch
+from tune_gpu.same_failure import SameFailure, StopOnSameFailure
 from tune_gpu.space import SearchSpace
 from tune_gpu.summary import standing_of, summarise_run, winner_of
 from tune_gpu.telemetry.neighbours import Neighbours, neighbours_on
@@ -67,6 +70,7 @@ class Experiment:
         self._device = describe_device(choice, config.ray.address is not None)
         self._started = time.monotonic()
         self._unwritten = StopWhenUnwritable()
+        self._failures = SameFailure()
         self.setup_s = 0.0
         """What came before (imports, the plan, Ray), for the costs; set by whoever knows it."""
         self._confirm_s = 0.0
@@ -75,8 +79,8 @@ class Experiment:
 
     @property
     def lines(self) -> list[dict[str, Any]]:
-        """What has been measured, from where it is kept: the driver of a long run holds none of it meanwhile."""
-        return list(self.folder.candidates())
+        """What has been measured, as the search counts it. It is read from the folder: the driver of a long run holds none of it meanwhile."""
+        return [as_counted(line, self.config.search.objectives) for line in self.folder.candidates()]
 
     def run(self) -> dict[str, Any]:
         """Run it to its end (or from where it was to its end) and return the summary. Ray must be up."""
@@ -87,13 +91,14 @@ class Experiment:
         except ValueError as error:
             raise UserError(f"{self.folder.run_id} cannot be resumed with this program: {error}") from error
         for line in lines:
+            self._failures.hear(line)
             self.progress.ended(line, replayed=True)
         info, neighbours = self._device
         record = manifest(self.folder.run_id, self.config.search.seed, info, self.folder.earlier_manifests()) | {"neighbours": neighbours.as_dict()}
         self.folder.write_json("manifest.json", record)
         ended = "interrupted"
         try:
-            if not self.tournament.finished:
+            if not self.tournament.finished and self._failures.said is None:
                 self._fit(search)
             if self._unwritten.error:
                 raise self._unwritten.error
@@ -114,9 +119,9 @@ class Experiment:
 
     def _replay(self) -> list[Candidate]:
         """Bring the search to where the run's lines end; what was proposed and has none. Raises ValueError."""
-        lines = sorted(self.lines, key=lambda line: int(line.get("told_after", -1)))  # they are kept by generation
+        lines = sorted(self.folder.candidates(), key=lambda line: int(line.get("told_after", -1)))  # they are kept by generation
         asked_after = self.folder.proposals() | {line["candidate_id"]: int(line["asked_after"]) for line in lines if "asked_after" in line}
-        told = {line["candidate_id"]: (line["params"], as_result(line)) for line in lines}
+        told = {line["candidate_id"]: (line["params"], as_result(line, self.config.search.objectives)) for line in lines}
         return replay(self.tournament, told, asked_after if self.config.search.asynchronous else None)
 
     def _began(self, candidate: Candidate) -> None:
@@ -128,6 +133,8 @@ class Experiment:
         self.progress.began(candidate)
 
     def _why_ended(self) -> str:
+        if self._failures.said is not None:
+            return same_failure.ENDED
         if self.tournament.finished:
             return self.tournament.ended_because or "generations"
         # Tune takes a Ctrl-C for itself and returns as if all were well.
@@ -139,7 +146,7 @@ class Experiment:
             return
         while search.has_more():
             trials = len(self._tuner(search, [Announcer(self._began, self.progress.note)], TRIALS_A_TUNER).fit())
-            stopped = trials < TRIALS_A_TUNER or search.in_flight or self._unwritten.error or self._remaining_s() == 0
+            stopped = trials < TRIALS_A_TUNER or search.in_flight or self._unwritten.error or self._failures.said or self._remaining_s() == 0
             if stopped:
                 return
 
@@ -157,8 +164,8 @@ class Experiment:
             self.tournament.ask()
 
     def _received(self, candidate: Candidate, line_json: str | None, causes: list[Cause]) -> None:
-        outcome = Result("failed", transient=True)
-        self._keep(json.loads(line_json) if line_json else _lost_line(candidate, outcome, self.choice.kind, causes))
+        found = _record_in({"line_json": line_json})
+        self._keep(found or EvaluationRecord.lost(candidate, self.choice.kind, started_at=now(), retries=causes))
 
     def _remaining_s(self) -> float | None:
         """Of the time budget; null without one."""
@@ -188,20 +195,20 @@ class Experiment:
                 name=f"attempt-{attempt}",
                 storage_path=f"{self._mirror.uri.rstrip('/')}/{config.name}/{self.folder.run_id}/ray" if self._mirror else str(self.folder.path / "ray"),
                 verbose=0,
-                stop=self._unwritten,
+                stop=CombinedStopper(self._unwritten, StopOnSameFailure(self._failures)),
                 callbacks=[self._retries, *callbacks],
                 failure_config=tune.FailureConfig(max_failures=config.ray.max_retries),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
 
-    def _record(self, candidate: Candidate, outcome: Result, result: Mapping[str, Any] | None) -> None:
-        line = _unflatten(result) if result else None
-        if line is not None and (before := self._retries.carried(candidate.candidate_id)):
-            line |= {"retries": [*before, *line["retries"]], "n_retries": len(before) + line["n_retries"]}
-        if line is None:
-            line = _lost_line(candidate, outcome, self.choice.kind, self._retries.causes(candidate.candidate_id))
-        self._keep(line)
+    def _record(self, candidate: Candidate, _outcome: Result, result: Mapping[str, Any] | None) -> None:
+        found = _record_in(result)
+        if found is None:
+            found = EvaluationRecord.lost(candidate, self.choice.kind, started_at=now(), retries=self._retries.causes(candidate.candidate_id))
+        elif before := self._retries.carried(candidate.candidate_id):
+            found = replace(found, retries=[*before, *found.retries])
+        self._keep(found)
 
     def _copy(self, *names: str) -> None:
         """Files of the run, to where `ray.storage_path` says; what cannot be copied is still here."""
@@ -211,16 +218,17 @@ class Experiment:
         except OSError as error:
             logging.getLogger(__name__).warning("%s: not copied: %s", ", ".join(names), error)
 
-    def _keep(self, line: dict[str, Any]) -> None:
-        line = line | {"told_after": self._n_kept}
+    def _keep(self, record: EvaluationRecord) -> None:
+        line = replace(record, told_after=self._n_kept).as_line()
         self._n_kept += 1
+        self._failures.hear(line)
         try:
             self.folder.append_candidate(line)
         except OSError as error:
             self._unwritten.note(error)
             return
-        self._copy(f"gen_{line['generation']}_candidates.jsonl")
-        self.progress.ended(line)
+        self._copy(f"gen_{record.generation}_candidates.jsonl")
+        self.progress.ended(as_counted(line, self.config.search.objectives))
 
     def _conclude(self, ended: str) -> dict[str, Any]:
         summary = self._summary(ended)
@@ -258,7 +266,7 @@ class Experiment:
 
     def _summary(self, ended: str) -> dict[str, Any]:
         wall_s = self._before_s + time.monotonic() - self._started
-        return summarise_run(
+        summary = summarise_run(
             self.tournament,
             self.lines,
             run_id=self.folder.run_id,
@@ -270,6 +278,7 @@ class Experiment:
             baseline=self.config.baseline,
             ended=ended,
         )
+        return summary | ({"ended_reason": self._failures.said} if ended == same_failure.ENDED else {})
 
 
 def new_tournament(config: ExperimentConfig, refusals: Refusals) -> Tournament:
@@ -305,31 +314,7 @@ def _nvml_here() -> bool:
     return nvidia_cards() > 0
 
 
-def _unflatten(result: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Tune hands a searcher flat results (`line/status`), dictionaries and all; the line travels as JSON for that reason."""
-    text = result.get("line_json")
-    return dict(json.loads(text)) if text else None
-
-
-def _lost_line(candidate: Candidate, outcome: Result, device: str, retries: Sequence[Cause]) -> dict[str, Any]:
-    return {
-        **asdict(candidate),
-        "status": "failed",
-        "failure": {**LOST, "evidence": "", "shortfall": 0.0, "retryable": True},
-        "fitness": None,
-        "fitness_stderr": None,
-        "violations": {},
-        "violation": outcome.violation,
-        "transient": True,
-        "metrics": {},
-        "n_windows": 0,
-        "device": device,
-        "measured_on": None,
-        "started_at": now(),
-        "wall_s": 0.0,
-        "n_retries": len(retries),
-        "retries": list(retries),
-        "duration_s": {"start": 0.0, "load": 0.0, "stop": 0.0},
-        "engine_reused": False,
-        "engine": {},
-    }
+def _record_in(result: Mapping[str, Any] | None) -> EvaluationRecord | None:
+    """The record of a report; null for a trial that was lost. Tune hands flat results to a searcher, so the line travels as JSON."""
+    text = (result or {}).get("line_json")
+    return EvaluationRecord.from_line(json.loads(text)) if text else None

@@ -37,7 +37,7 @@ from tune_gpu.wording import counted
 @click.argument("overrides", nargs=-1)
 @click.option("--resume", metavar="RUN_ID", help="Go on with a run that was stopped; nothing that it measured is measured again.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the winner only.")
-@click.option("-v", "--verbose", is_flag=True, help="Also print where the seconds of each evaluation went, and why one failed.")
+@click.option("-v", "--verbose", is_flag=True, help="Also print where the seconds of each evaluation went.")
 def launch(space: str | None, overrides: tuple[str, ...], resume: str | None, quiet: bool, verbose: bool) -> None:
     """Find the configuration that serves the traffic best.
 
@@ -216,6 +216,13 @@ def _conclude(console: Console, summary: dict[str, Any], folder: RunFolder, conf
     if not summary["n_evaluations"]:
         said = f"nothing was measured: the run ended first ({summary['ended']}); give it more time (run.time_budget_s)"
         console.print(said, style="red", highlight=False, soft_wrap=True)
+        return 1
+    if reason := summary.get("ended_reason"):
+        console.print(
+            f"{reason}. No candidate starts, and for this same reason each time, so the run has ended; correct the setting or the installation that "
+            f"it names, then launch a new run ({folder.path} keeps the candidates)",
+            style="red", highlight=False, soft_wrap=True, markup=False,
+        )  # fmt: skip
         return 1
     if best is None:
         console.print(f"no feasible configuration was found; why, is in {folder.path}", style="red", highlight=False, soft_wrap=True)

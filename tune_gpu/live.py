@@ -12,6 +12,7 @@ from rich.table import Table
 
 from tune_gpu.live_table import fitness_of, ms, table_of
 from tune_gpu.tournament import Candidate
+from tune_gpu.wording import failure_said
 from tune_gpu.workload.languages import rate_name
 
 
@@ -27,7 +28,7 @@ class Progress:
         total: evaluations that are planned.
         names: of the parameters: a column each.
         quiet: says nothing.
-        verbose: also where the seconds of each evaluation went, what the engine said of itself, and the decisive line of a failure's log.
+        verbose: also where the seconds of each evaluation went and what the engine said of itself.
     """
 
     def __init__(self, console: Console, total: int, names: list[str], *, quiet: bool = False, verbose: bool = False) -> None:
@@ -76,7 +77,7 @@ class Progress:
         if not replayed and self._measuring_since is not None:
             self._n_measured += 1
             self._each_s = (time.monotonic() - self._measuring_since) / self._n_measured
-        if self._live is None and not self._quiet:
+        if not self._quiet and (self._live is None or (line["failure"] and not replayed)):  # the table has no room for why one failed
             self._console.print("  " + self._plain(line), highlight=False, soft_wrap=True, markup=False)
         if self._verbose and not self._quiet and not replayed:
             for detail in details(line):
@@ -95,8 +96,9 @@ class Progress:
         left = self.time_left_s()
         tail = f"[{self._n_ended}/{self._total}{f', about {left:.0f} s left' if left else ''}]"
         if line["fitness"] is None:
-            failure = line["failure"] or {"kind": "violates " + ", ".join(line["violations"]), "message": ""}
-            return f"{line['candidate_id']} {line['status']}: {failure['kind']} {failure['message']} {tail}"
+            failure = line["failure"]
+            why = f"{failure['kind']}, {failure_said(failure)}" if failure else "violates " + ", ".join(line["violations"])
+            return f"{line['candidate_id']} {line['status']}: {why} {tail}"
         metrics = line["metrics"]
         return (
             f"{line['candidate_id']} ok: fitness {fitness_of(line)}, stt p50/p95 {ms(metrics, 'stt_latency_ms')} ms, "
@@ -128,5 +130,3 @@ def details(line: Mapping[str, Any]) -> Iterator[str]:
         at_most = f", {engine['max_concurrency']:.1f} sequences of the whole context" if engine.get("max_concurrency") else ""
         peak = line["metrics"].get("kv_cache_peak_pct")
         yield f"{line['candidate_id']}: KV cache of {engine['kv_cache_tokens']} tokens{at_most}" + (f", {peak:.2g} % in use at most" if peak is not None else "")
-    if line["failure"] and line["failure"].get("evidence"):
-        yield f"{line['candidate_id']}: {line['failure']['evidence']}"

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tune_gpu.bounds import check_numbers
 from tune_gpu.config import ObjectiveSettings
 from tune_gpu.errors import UserError
 
@@ -59,6 +60,7 @@ def near(x: float, target: float) -> float:
 
 def check(objective: ObjectiveSettings) -> None:
     """Raises UserError for weights or targets that make no objective."""
+    check_numbers(objective, "objective.")
     for name, weight in objective.weights.items():
         if name not in TERMS:
             raise UserError(f"objective.weights.{name}: no such term; allowed: {', '.join(TERMS)}")
@@ -66,16 +68,6 @@ def check(objective: ObjectiveSettings) -> None:
             raise UserError(f"objective.weights.{name}={weight}: allowed is 0 or more")
     if sum(objective.weights.values()) <= 0:
         raise UserError("objective.weights: at least one must be above 0")
-    for name in (
-        "stt_latency_target_ms",
-        "llm_latency_target_ms",
-        "ttft_target_ms",
-        "capacity_target_sessions",
-        "utilization_target_pct",
-        "wer_target",
-    ):
-        if not getattr(objective, name) > 0:
-            raise UserError(f"objective.{name}={getattr(objective, name)}: allowed is above 0")
     if objective.latency_percentile not in (50, 90, 95, 99):
         raise UserError(f"objective.latency_percentile={objective.latency_percentile}: allowed are 50, 90, 95, 99")
 

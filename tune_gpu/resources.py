@@ -62,8 +62,8 @@ def most_cards(config: ExperimentConfig) -> int:
 def _parallel_sizes(config: ExperimentConfig, params: Mapping[str, Any]) -> dict[str, int]:
     vllm = deployment(config, params).vllm
     extra = {name.replace("-", "_"): value for name, value in vllm.extra_args.items()}
-    given = {"tensor_parallel_size": vllm.tensor_parallel_size} | {f"extra_args.{name}": extra[name] for name in _MULTIPLIES if name in extra}
-    sizes = {}
+    given = {f"extra_args.{name}": extra[name] for name in _MULTIPLIES if name in extra}
+    sizes = {"tensor_parallel_size": vllm.tensor_parallel_size}
     for name, value in given.items():
         try:
             sizes[name] = 1 if value is None else int(value)
@@ -128,13 +128,6 @@ def concurrency(config: ExperimentConfig, kind: str, n_cards: int) -> Concurrenc
 def check_resources(config: ExperimentConfig, kind: str) -> None:
     """Raises UserError for settings of `ray` that no trial could run with."""
     ray = config.ray
-    for name, low in (("trials_per_card", 1), ("max_retries", 0), ("max_concurrent_trials", 1)):
-        value = getattr(ray, name)
-        if value is not None and value < low:
-            raise UserError(f"ray.{name}={value}: allowed is {low} or more")
-    for name in ("cpus_per_trial", "cpus_per_service"):
-        if not getattr(ray, name) >= 0:
-            raise UserError(f"ray.{name}={getattr(ray, name)}: allowed is 0 or more")
     variables = ray.runtime_env.get("env_vars") or {}
     if "CUDA_VISIBLE_DEVICES" in variables:
         raise UserError("ray.runtime_env.env_vars.CUDA_VISIBLE_DEVICES: Ray assigns the cards, and this would override it for every trial")

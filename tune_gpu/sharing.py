@@ -32,15 +32,7 @@ def allowed(config: ExperimentConfig, kind: str) -> Callable[[Mapping[str, Any]]
 
 
 def check(config: ExperimentConfig, kind: str) -> None:
-    """Raises UserError for a percentage that is none, and for MPS in `services` or the baseline where it is forbidden."""
-    for service in ("vllm", "whisper"):
-        pct = getattr(getattr(config.services, service), SETTING)
-        if pct is not None and not 0 < pct <= 100:
-            raise UserError(f"{service}.{SETTING}={pct:g}: allowed is above 0 and at most 100")
-    for name, spec in config.parameters.items():
-        for value in (spec.values or [spec.low, spec.high]) if spec.target.endswith(f".{SETTING}") else []:
-            if value is not None and not 0 < value <= 100:
-                raise UserError(f"parameters.{name}={value:g}: allowed is above 0 and at most 100")
+    """Raises UserError for MPS in `services` or the baseline where it is forbidden."""
     why = forbidden(config, kind)
     if why is not None and asks_for_mps(config.services):
         raise UserError(f"services.*.{SETTING}: {why}")

@@ -7,6 +7,7 @@ from itertools import combinations
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from tune_gpu.bounds import Bounds, bounds_of
 from tune_gpu.candidate import deployment
 from tune_gpu.config import ExperimentConfig, VllmSettings, WhisperSettings
 from tune_gpu.errors import UserError
@@ -15,9 +16,8 @@ from tune_gpu.space import Parameter, SearchSpace
 from tune_gpu.steps import Steps
 from tune_gpu.workload.languages import check_clips, check_language, check_models
 
-_HINTS = {"vllm": get_type_hints(VllmSettings), "whisper": get_type_hints(WhisperSettings)}
-_AT_LEAST_ONE = ("vllm.max_num_seqs", "vllm.max_num_batched_tokens", "vllm.block_size", "vllm.tensor_parallel_size", "whisper.beam_size",
-                 "whisper.num_workers", "whisper.batch_size")  # fmt: skip
+_SETTINGS = {"vllm": VllmSettings, "whisper": WhisperSettings}
+_HINTS = {service: get_type_hints(settings) for service, settings in _SETTINGS.items()}
 _OF_EVERY_EVALUATION = ("host", "port", "served_model_name", "api_key")
 """Flags by which a server is found, and known to be the one that was started."""
 
@@ -31,9 +31,8 @@ def check_space(config: ExperimentConfig) -> SearchSpace:
                 deployment(config, {parameter.name: value})  # its target is a setting
             check_setting(parameter.target, value, f"parameters.{parameter.name}: ")
     _check_targets(space)
-    for target in (*_AT_LEAST_ONE, "vllm.gpu_memory_utilization", "whisper.compute_type", "whisper.language"):
-        service, _, key = target.partition(".")
-        check_setting(target, getattr(getattr(config.services, service), key), "services.")
+    for target in ("whisper.compute_type", "whisper.language"):
+        check_setting(target, getattr(config.services.whisper, target.partition(".")[2]), "services.")
     _check_spoken(config, space)
     for flag in config.services.vllm.extra_args:
         _check_flag("services.", flag)
@@ -66,16 +65,15 @@ def settings_in_use(config: ExperimentConfig, space: SearchSpace, target: str) -
 def check_setting(target: str, value: Any, where: str = "") -> None:
     """Raises UserError for a value that the setting cannot take: of another type, or of its type and impossible."""
     service, _, key = target.partition(".")
-    if target == "vllm.gpu_memory_utilization":
-        _check_share(where + target, value)
     if target == "whisper.language":
         check_language(where + target, value)
     if service == "vllm" and key.startswith("extra_args."):
         _check_flag(where, key.removeprefix("extra_args."))
     if key in _HINTS[service]:  # what lies below `extra_args` and `env` is vLLM's to judge
-        _check_type(where + target, _HINTS[service][key], value)
-    if value is not None and target in _AT_LEAST_ONE and value < 1:
-        raise UserError(f"{where}{target}={value}: allowed is above 0")
+        bounds = bounds_of(_SETTINGS[service], key)
+        _check_type(where + target, _HINTS[service][key], value, bounds)
+        if isinstance(value, (int, float)):
+            bounds.check(where + target, value)
     if target == "whisper.compute_type" and value not in COMPUTE_TYPES:
         raise UserError(f"{where}{target}={value}: allowed are {', '.join(COMPUTE_TYPES)}")
 
@@ -97,14 +95,7 @@ def _check_flag(where: str, flag: str) -> None:
         raise UserError(f"{name}: every evaluation sets it itself")
 
 
-def _check_share(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise UserError(f"{name}={value}: allowed is a number above 0 and at most 1")
-    if not 0 < value <= 1:
-        raise UserError(f"{name}={value:g}: allowed is above 0 and at most 1")
-
-
-def _check_type(name: str, hint: Any, value: Any) -> None:
+def _check_type(name: str, hint: Any, value: Any, bounds: Bounds) -> None:
     kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
     kind = next(each for each in kinds if each is not type(None))
     if value is None and type(None) in kinds:
@@ -117,7 +108,7 @@ def _check_type(name: str, hint: Any, value: Any) -> None:
         ranged = "; of a range only with `integer: true`" if isinstance(value, float) else ""
         raise UserError(f"{name}={value}: allowed is a whole number{ranged}")
     if kind is float and (isinstance(value, bool) or not isinstance(value, (int, float))):
-        raise UserError(f"{name}={value}: allowed is a number")
+        raise UserError(f"{name}={value}: allowed is a number {bounds.allowed}".rstrip())
     if get_origin(kind) is dict:
         raise UserError(f"{name}: allowed is one entry of it, {name}.NAME")
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tune_gpu.bounds import check_numbers
 from tune_gpu.config import SearchSettings
 from tune_gpu.errors import UserError
 from tune_gpu.search.breeders import Breeder, ClassicBreeder, GuidedBreeder, Member
@@ -26,21 +27,14 @@ from tune_gpu.space import Params, SearchSpace
 
 __all__ = ["Candidate", "Result", "Standing", "Tournament", "check"]
 STATE_VERSION = 4
-_MOST = 10_000
-"""Candidates of one generation, which is made before any of its results is known."""
 
 
 def check(settings: SearchSettings) -> None:
     """Raises UserError for settings that make no tournament."""
+    check_numbers(settings, "search.")
     rules = [
         (settings.algorithm in ("rzero", "classic"), f"search.algorithm={settings.algorithm}: allowed: rzero, classic"),
-        (2 <= settings.tournament_size <= _MOST, f"search.tournament_size={settings.tournament_size}: allowed is 2 to {_MOST}"),
-        (1 <= settings.initial <= _MOST, f"search.initial={settings.initial}: allowed is 1 to {_MOST}"),
-        (settings.generations >= 1, f"search.generations={settings.generations}: allowed is 1 or more"),
-        (settings.fresh >= 1, f"search.fresh={settings.fresh}: allowed is 1 or more"),
-        (settings.recheck >= 0, f"search.recheck={settings.recheck}: allowed is 0 or more"),
-        (settings.elites in (0, 1), f"search.elites={settings.elites}: allowed are 0 and 1"),
-        (1 <= settings.survivors <= settings.tournament_size,
+        (settings.survivors <= settings.tournament_size,
          f"search.survivors={settings.survivors}: allowed is 1 to search.tournament_size={settings.tournament_size}"),
         (settings.elites + settings.fresh < settings.tournament_size,
          f"search.elites + search.fresh = {settings.elites + settings.fresh}: allowed is less than "

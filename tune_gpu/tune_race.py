@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from tune_gpu.bounds import bounds_of
+from tune_gpu.config import SearchSettings
 from tune_gpu.errors import UserError
 from tune_gpu.search.pareto import matrix
 from tune_gpu.search.racing import Estimate, has_lost, winner
@@ -53,15 +55,15 @@ class RZeroScheduler(FIFOScheduler):
         search = unwrapped(search)
         if not isinstance(search, RZeroSearch):
             raise UserError(f"RZeroScheduler wants the RZeroSearch whose candidates race, not {type(search).__name__}; use another scheduler of Tune's")
-        for name, value in (("min_windows", min_windows), ("alpha", alpha), ("window_budget", window_budget or 1)):
+        for name, value in (("min_windows", min_windows), ("alpha", alpha), ("window_budget", 1 if window_budget is None else window_budget)):
             if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
                 raise UserError(f"{name}={value!r}: allowed is a number")
         if min_windows < 2:
             raise UserError(f"min_windows={min_windows}: allowed is 2 or more, for one window has no uncertainty")
         if not 0.0 < alpha < 0.5:
             raise UserError(f"alpha={alpha}: allowed is above 0 and below 0.5")
-        if window_budget is not None and window_budget < 1:
-            raise UserError(f"window_budget={window_budget}: allowed is 1 or more")
+        if window_budget is not None:
+            bounds_of(SearchSettings, "window_budget").check("window_budget", window_budget)
         self._search, self._min_windows, self._alpha, self._budget = search, min_windows, alpha, window_budget
         self._racing: dict[str, _Racer] = {}
         self.stopped: list[str] = []

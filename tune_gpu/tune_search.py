@@ -7,7 +7,6 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from numbers import Real
@@ -24,10 +23,12 @@ from ray.tune.utils.util import flatten_dict, unflatten_dict
 
 from tune_gpu.config import ParameterSpec, SearchSettings
 from tune_gpu.errors import UserError
+from tune_gpu.search.reports import number, read_report
 from tune_gpu.space import SearchSpace
 from tune_gpu.tournament import Candidate, Result, Tournament
 from tune_gpu.tune_arguments import check_kinds, check_rewards, checked_points
 from tune_gpu.tune_length import among_callers, wanted_evaluations
+from tune_gpu.tune_points import completed, searched_in
 from tune_gpu.tune_space import Given, flat, grids_in, holds_domain, is_placeholder, refuse_grids, spec_of, specs_of
 from tune_gpu.tune_state import KeptTrial, as_kept, is_of, kept_trials
 from tune_gpu.values import tuples_again, tuples_named
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 OnResult = Callable[[Candidate, Result, Mapping[str, Any] | None], None]
-_VAST = 1e150
-"""Numbers above cannot be squared."""
 Space = Mapping[str, "Given | Space"]
 
 
@@ -59,7 +58,8 @@ class RZeroSearch(Searcher):
         wrap: suggest `{"candidate": {candidate_id, generation, origin, params}}` instead of the flat parameters.
         again: asked about a candidate whose trial ended without any result; true: it is suggested once more, as a new trial.
         on_result: called with each result before the search hears of it (a journal, say); the last argument is Tune's result.
-        points_to_evaluate: tried first; the first of them is the baseline. What a point leaves out is drawn at random.
+        points_to_evaluate: tried first; the first of them is the baseline. What a point leaves out is drawn at random;
+            a constant of `param_space` may be repeated. What a point says and cannot have is an error.
         evaluated_rewards: the metric of each of these points, where they were tried elsewhere before: they are then known, and not tried
             again but to be confirmed. `add_evaluated_point` and `add_evaluated_trials` tell such results too, before the first suggestion.
 
@@ -91,7 +91,8 @@ class RZeroSearch(Searcher):
         if evaluated_rewards is not None:
             check_rewards(evaluated_rewards, len(points))
         self._points = [dict(point) for point in points] if evaluated_rewards is None else []
-        self._from_elsewhere: list[tuple[Mapping[str, Any], float | None]] = []  # the first suggestion tells them: only then are metric and mode known
+        self._constants: dict[str, Any] = {}  # of Tune's `param_space`: points may repeat them
+        self._from_elsewhere: list[tuple[Mapping[str, Any], float | None, str]] = []  # the first suggestion tells them: only then are metric and mode known
         self._tournament = tournament
         self._wrap, self._on_result, self._again = wrap, on_result, again
         self._live: dict[str, Candidate] = {}
@@ -107,8 +108,8 @@ class RZeroSearch(Searcher):
         if tournament is None and space is not None:
             self._begin(specs_of(space))
         if evaluated_rewards is not None:
-            for point, reward in zip(points, evaluated_rewards, strict=True):
-                self.add_evaluated_point(point, reward)
+            for i, (point, reward) in enumerate(zip(points, evaluated_rewards, strict=True)):
+                self._add_evaluated(point, reward, f"points_to_evaluate[{i}]")
 
     @property
     def tournament(self) -> Tournament:
@@ -118,13 +119,12 @@ class RZeroSearch(Searcher):
                             "(to Tuner.restore again, where there are functions or other objects among its values)")
         return self._tournament
 
-    def _begin(self, specs: Mapping[str, ParameterSpec], given: Mapping[str, Any] | None = None) -> None:
-        """In this space; what else Tune's own `given` names are constants, which points may repeat."""
-        constants = set(given or ()) - set(specs)
+    def _begin(self, specs: Mapping[str, ParameterSpec]) -> None:
+        """In this space."""
         self._specs = dict(specs)
         space, rng = SearchSpace.from_specs(specs), np.random.default_rng(self._settings.seed)
-        self._points = [{name: value for name, value in flat(point, specs).items() if name not in constants} for point in self._points]
-        points = [{**space.repaired(point, rng), **point} for point in self._points]
+        self._points = [searched_in(f"points_to_evaluate[{i}]", point, specs, self._constants) for i, point in enumerate(self._points)]
+        points = [completed(space, point, rng) for point in self._points]
         self._tournament = Tournament(space, self._settings, baseline=points[0] if points else None, points=points[1:])
 
     def __getstate__(self) -> dict[str, Any]:
@@ -134,7 +134,7 @@ class RZeroSearch(Searcher):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Only `Tuner.restore` makes a searcher from a pickle, and it runs the unfinished trials again itself, under their own ids."""
         # An earlier version's has none of these.
-        self.__dict__.update({"_most_in_flight": None, "_from_elsewhere": [], "_errored": {}, "_reports": {}, "_generator": None, "_specs": None} | state)
+        self.__dict__.update({"_most_in_flight": None, "_from_elsewhere": [], "_errored": {}, "_reports": {}, "_generator": None, "_specs": None, "_constants": {}} | state)
         self._tune_restores = True
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RZeroSearch:
@@ -169,6 +169,7 @@ class RZeroSearch(Searcher):
                 raise UserError(f"RZeroSearch has {name}={own}, TuneConfig has {name}={other}: give it to one of them, or the same to both")
         self._metric, self._mode = self._metric or metric, self._mode or mode
         given = flatten_dict(config, prevent_delimiter=True)
+        self._constants = {name: value for name, value in given.items() if not isinstance(value, Domain)}
         grids = grids_in(given)
         domains = {name: value for name, value in given.items() if isinstance(value, Domain)}
         if (self._tournament is None or self._space_is_tunes) and (grids or domains):
@@ -184,7 +185,7 @@ class RZeroSearch(Searcher):
             raise UserError(f"param_space: {', '.join(inside)}: a domain within a list cannot be searched; give each a name of its own")
         specs = {name: spec_of(name, domain) for name, domain in domains.items()}
         if self._tournament is None:
-            self._begin(specs, given)
+            self._begin(specs)
             self._space_is_tunes = True
         elif SearchSpace.from_specs(specs).fingerprint() != self._tournament.space.fingerprint():
             raise UserError("param_space: this search has begun in another one; give it the same, or make a new RZeroSearch")
@@ -276,7 +277,7 @@ class RZeroSearch(Searcher):
         """A result from elsewhere (Tune's `add_evaluated_trials` calls this for each trial of an earlier experiment, say).
 
         Args:
-            parameters: of the space; Tune's constants beside them do not matter.
+            parameters: of the space; Tune's constants may stand beside them, with the values that they have in this search.
             value: of the metric; NaN: it failed.
             error: it failed.
             pruned: what it had reached counts.
@@ -284,29 +285,30 @@ class RZeroSearch(Searcher):
 
         Raises:
             UserError: the search has begun, or is for several objectives (a point has one value), or (at the first suggestion, where
-                Tune tells the space) the point is outside the space.
+                Tune tells the space and the constants) the point is outside the space or has another constant.
         """
+        self._add_evaluated(parameters, None if error else value, "add_evaluated_point")
+
+    def _add_evaluated(self, parameters: Mapping[str, Any], value: float | None, where: str) -> None:
         if self._suggested or self._given_back:
             raise UserError("add_evaluated_point: results from elsewhere are told before the first suggestion; this search has begun")
         if objectives := self._objectives:
             raise UserError(f"add_evaluated_point: it tells one value, and search.objectives wants {', '.join(objectives)}; give the point to points_to_evaluate")
         if self._tournament is not None:
-            self._tournament.space.own(self._searched(parameters))
-        self._from_elsewhere.append((parameters, None if error else value))
+            names = self._tournament.space.parameters
+            self._tournament.space.own({name: value for name, value in flat(parameters, names).items() if name in names})
+        self._from_elsewhere.append((parameters, value, where))
 
     @property
     def _objectives(self) -> Mapping[str, str]:
         return (self._tournament.settings if self._tournament else self._settings).objectives
 
-    def _searched(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Without what is constant, or somebody else's."""
-        names = self.tournament.space.parameters
-        return {name: value for name, value in flat(parameters, names).items() if name in names}
-
     def _tell_from_elsewhere(self) -> None:
         told, self._from_elsewhere = self._from_elsewhere, []
-        for parameters, value in told:
-            self.tournament.know(self._searched(parameters), self.read({self._metric or "": value}))
+        for parameters, value, where in told:
+            of_another = where == "add_evaluated_point"
+            params = searched_in(where, parameters, self.tournament.space.parameters, self._constants, of_another_search=of_another)
+            self.tournament.know(params, self.read({self._metric or "": value}))
 
     def _next_candidate(self) -> Candidate | None:
         self._tell_from_elsewhere()
@@ -355,23 +357,11 @@ class RZeroSearch(Searcher):
 
     def read(self, result: Mapping[str, Any]) -> Result:
         """What a report of a trial says to the search: higher fitness is better, whatever the mode."""
-        value, status = _number(reported := result.get(self._metric or "")), result.get("status")
-        if value is None and reported is not None and not isinstance(reported, Real) and not self._warned:
+        reported = result.get(self._metric or "")
+        if number(reported) is None and reported is not None and not isinstance(reported, Real) and not self._warned:
             self._warned = True
             logger.warning("%s was reported as %r, which is no number: a trial that ends so counts as failed", self._metric, reported)
-        wanted = self._objectives
-        objectives = {name: number for name in wanted if (number := _number(result.get(name))) is not None}
-        if value is not None and len(objectives) < len(wanted):
-            value, status = None, status if status in ("infeasible", "failed") else "ok"
-        windows = max(1, int(_number(result.get("n_windows")) or 1))
-        if value is None or status in ("infeasible", "failed"):
-            # `ok` without a number: it ran, and missed what it is judged by.
-            missed = status if status in ("infeasible", "failed") else "infeasible" if status == "ok" else "failed"
-            violation = _number(result.get("violation")) or 0.0
-            return Result(missed, n_windows=windows, violation=violation, transient=bool(result.get("transient")))
-        stderr = _number(result.get("stderr"))
-        stderr = stderr if stderr is not None and 0.0 <= stderr < _VAST else None
-        return Result("ok", -value if self._mode == "min" else value, stderr=stderr, n_windows=windows, objectives=objectives)
+        return read_report(result, self._metric or "", self._mode, list(self._objectives))
 
     def save(self, checkpoint_path: str) -> None:
         """Tune's checkpoint of the searcher, as JSON."""
@@ -462,17 +452,6 @@ class RZeroSearch(Searcher):
             return False
         self._begin_trial(trial.trial_id, candidate)
         return True
-
-
-def _number(value: Any) -> float | None:
-    """A finite number, or null for anything else that a trial may report."""
-    if value is None or isinstance(value, (str, bytes)):
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
 
 
 def _saved(path: str) -> dict[str, Any]:

@@ -16,13 +16,17 @@ Given = Sequence[Any] | ParameterSpec | Domain
 
 
 def flat(given: Mapping[str, Any], names: Container[str] = ()) -> dict[str, Any]:
-    """Nested names as one (`a/b`), as Tune makes them; but what one of these names stands for is a value, be it a mapping."""
+    """Nested names as one (`a/b`), as Tune makes them; but what one of these names stands for is a value, be it a mapping.
+
+    Raises UserError for a name that is given twice, nested and not.
+    """
     found: dict[str, Any] = {}
     for name, value in given.items():
-        if name not in names and isinstance(value, Mapping):
-            found |= flat({f"{name}/{inner}": one for inner, one in value.items()}, names)
-        else:
-            found[name] = value
+        nested = name not in names and isinstance(value, Mapping)
+        inner = flat({f"{name}/{part}": one for part, one in value.items()}, names) if nested else {name: value}
+        if twice := sorted(inner.keys() & found.keys()):
+            raise UserError(f"{twice[0]}: it is given twice, nested and by its whole name. Give it once.")
+        found |= inner
     return found
 
 

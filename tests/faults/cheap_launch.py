@@ -17,10 +17,15 @@ from typing import Any
 from trainables import spica
 from tune_gpu import experiment
 from tune_gpu.launch import launch
-from tune_gpu.measurement import Failure, Measurement, Status
+from tune_gpu.measurement import Failure, Measurement, ServiceError, Status
 from tune_gpu.services.process import ManagedProcess
+from tune_gpu.services.start_failures import explain_exit
 
 EVALUATION_S = float(os.environ.get("CHEAP_EVALUATION_S", "0.3"))
+NO_WER_WITH = os.environ.get("CHEAP_NO_WER_WITH")
+"""The Whisper model whose evaluations have no word error rate."""
+LOG = os.environ.get("CHEAP_LOG")
+"""What vLLM prints before it ends with exit code 2; `{pid}` stands for a number that differs from start to start."""
 METRICS = {"stt_latency_ms": {"p50": 1.0, "p95": 2.0}, "llm_latency_ms": None, "voice_turn_ms": None, "wer": 0.1, "concurrent_capacity": 1}
 
 
@@ -30,18 +35,23 @@ class CheapEvaluator:
     def __init__(self) -> None:
         self._service: ManagedProcess | None = None
         self._fitness = 0.0
+        self._metrics: dict[str, Any] = {}
 
     def begin(self, params: Mapping[str, Any], **_given: Any) -> None:
+        if LOG is not None:
+            time.sleep(EVALUATION_S)
+            raise ServiceError(explain_exit("vllm", LOG.format(pid=time.monotonic_ns()), 2))
         if self._service is None:
             scratch = Path(tempfile.mkdtemp(prefix="tg-"))
             self._service = ManagedProcess(["sleep", "3600"], log=scratch / "log", env=os.environ, grace_s=0.2, scratch=scratch)
         self._fitness = 0.1 + zlib.crc32(repr(sorted(params.items())).encode()) / 2**33
+        self._metrics = METRICS | ({"wer": None} if params["whisper_model_size"] == NO_WER_WITH else {})
 
     def window(self) -> None:
         time.sleep(EVALUATION_S)
 
     def so_far(self) -> Measurement:
-        return Measurement(Status.OK, "cpu", metrics=METRICS | {"fitness": self._fitness, "fitness_windows": [self._fitness]}, n_windows=1)
+        return Measurement(Status.OK, "cpu", metrics=self._metrics | {"fitness": self._fitness, "fitness_windows": [self._fitness]}, n_windows=1)
 
     finish = so_far
 

@@ -286,3 +286,62 @@ def test_a_worker_node_dies_and_the_run_goes_on_on_another(driver: Driver, monke
     lost = by_id["g0-c0"]
     assert lost["status"] == "ok" or lost["failure"]["kind"] == "service_lost", lost["failure"]
     driver.check_nothing_is_left()
+
+
+WRONG_FLAG = "(APIServer pid={pid}) vllm serve: error: unrecognized arguments: --gpu-memory-utilisation 0.5"
+
+
+@pytest.mark.parametrize("in_flight", [1, 3])
+def test_a_wrong_flag_ends_a_run_after_two_candidates_and_is_said(driver: Driver, in_flight: int) -> None:
+    settings = [*SETTINGS, "search.initial=5", f"ray.max_concurrent_trials={in_flight}", "ray.cpus_per_trial=0.5", "ray.max_retries=0"]
+    driver.start(settings=settings, CHEAP_LOG=WRONG_FLAG)
+    assert driver.end() == 1, driver.output
+    check_clear(driver)
+    assert len(driver.lines()) == 2
+    (said,) = [line for line in driver.output.splitlines() if "No candidate starts" in line]
+    assert "unrecognized arguments: --gpu-memory-utilisation 0.5" in said
+    assert all(f"{line['candidate_id']} failed: startup_crash" in driver.output for line in driver.lines())
+    (path,) = driver.folder.glob("*/*/summary.json")
+    summary = json.loads(path.read_text())
+    assert (summary["ended"], summary["counts"], summary["best"]) == ("same failure", {"failed": 2}, None)
+    assert "--gpu-memory-utilisation" in summary["ended_reason"]
+    driver.check_nothing_is_left()
+    if in_flight == 1:
+        before = driver.lines()
+        driver.start("--resume", driver.run_id(), CHEAP_LOG=WRONG_FLAG)
+        assert driver.end() == 1, driver.output
+        assert driver.lines() == before, "what would fail again is not tried again"
+
+
+def test_candidates_that_are_too_large_alike_do_not_end_a_run(driver: Driver) -> None:
+    driver.start(CHEAP_LOG="ValueError: No available memory for the cache blocks.", CHEAP_EVALUATION_S="0")
+    assert driver.end() == 1, driver.output
+    assert [line["candidate_id"] for line in driver.lines()] == ALL, "a smaller one might have fit"
+    assert "No candidate starts" not in driver.output
+
+
+def test_a_pareto_run_that_lost_an_objective_is_resumed(driver: Driver) -> None:
+    settings = [*SETTINGS, "search.objectives={wer: min, fitness: max}", "confirm.enabled=false"]
+    driver.start(settings=settings, CHEAP_NO_WER_WITH="base")
+    driver.wait_for("g1-c0 ok")
+    assert driver.process is not None
+    driver.process.kill()
+    driver.end()
+    driver.check_nothing_is_left()
+    kept = driver.lines()
+    lacking = [line for line in kept if "wer" not in line["objectives"]]
+    assert lacking
+    assert all(line["fitness"] is not None for line in lacking), "it was measured, and is kept"
+    for _ in range(2):  # killed in the middle, and after its end
+        driver.output = ""
+        driver.start("--resume", driver.run_id(), CHEAP_NO_WER_WITH="base")
+        assert driver.end() == 0, driver.output
+        check_clear(driver)
+        assert "search.objectives.wer (not measured)" in driver.output
+        assert driver.lines()[: len(kept)] == kept
+        assert [line["candidate_id"] for line in driver.lines()] == ALL
+    (path,) = driver.folder.glob("*/*/summary.json")
+    summary = json.loads(path.read_text())
+    assert summary["best"]["params"]["whisper_model_size"] == "tiny.en"
+    assert {standing["params"]["whisper_model_size"] for standing in summary["pareto_front"]} == {"tiny.en"}
+    driver.check_nothing_is_left()

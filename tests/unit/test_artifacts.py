@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from tune_gpu.artifacts import RunFolder, as_result, manifest, write_whole
+from tune_gpu.artifacts import RunFolder, manifest, write_whole
 from tune_gpu.errors import UserError
+from tune_gpu.record import as_result
 from tune_gpu.search.evaluations import Candidate
 
 
@@ -20,6 +21,8 @@ def line(candidate_id: str, generation: int, **change: Any) -> dict[str, Any]:
     return {
         "candidate_id": candidate_id,
         "generation": generation,
+        "origin": "initial",
+        "params": {},
         "status": "ok",
         "fitness": 0.5,
         "fitness_stderr": 0.1,

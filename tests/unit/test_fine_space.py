@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from tune_gpu import sharing
 from tune_gpu.candidate import deployment
 from tune_gpu.config import ExperimentConfig
-from tune_gpu.config_loader import load_config
+from tune_gpu.config_loader import as_yaml, load_config
 from tune_gpu.errors import UserError
 from tune_gpu.experiment import new_tournament
 from tune_gpu.measurement import ServiceError
@@ -21,6 +21,7 @@ from tune_gpu.plan import plan
 from tune_gpu.refusals import Refusals
 from tune_gpu.services.mps import CONTROL, MpsDaemon
 from tune_gpu.space import SearchSpace
+from tune_gpu.space_check import check_space
 from tune_gpu.tournament import Result
 
 FINE = "spica_gpu_allocation_fine"
@@ -32,7 +33,7 @@ def config(kind: str, *overrides: str) -> ExperimentConfig:
     return found
 
 
-@pytest.mark.parametrize(("kind", "size"), [("cuda", 43_200), ("cpu", 1_728)])
+@pytest.mark.parametrize(("kind", "size"), [("cuda", 21_600), ("cpu", 1_728)])
 def test_it_loads_and_every_sample_keeps_the_conditions_and_is_a_deployment(kind: str, size: int) -> None:
     found = config(kind)
     space = SearchSpace.from_specs(found.parameters)
@@ -51,7 +52,7 @@ def test_it_loads_and_every_sample_keeps_the_conditions_and_is_a_deployment(kind
 def test_it_is_planned_without_a_card() -> None:
     planned = CliRunner().invoke(plan, [FINE, "--gpu", "RTX 3060", "device=cuda", "services.vllm.model=demo-llm", "--rows", "0"])
     assert planned.exit_code in (0, 1), planned.output
-    assert "43200 candidates" in planned.output
+    assert "21600 candidates" in planned.output
 
 
 def test_without_permission_no_candidate_with_mps_is_proposed_and_with_it_some_are() -> None:
@@ -67,19 +68,41 @@ def test_without_permission_no_candidate_with_mps_is_proposed_and_with_it_some_a
     assert proposed("run.mps=true") > {100}
 
 
+@pytest.mark.parametrize("kind", ["cuda", "cpu"])
+def test_no_knob_changes_the_answers_of_the_llm_unmeasured(kind: str) -> None:
+    """Nothing measures what an LLM with a coarser KV cache answers, so that the fastest would win however wrong it is."""
+    targets = {spec.target for spec in config(kind).parameters.values()}
+    assert not targets & {"vllm.kv_cache_dtype", "vllm.quantization", "vllm.dtype", "vllm.model"}
+
+
+def test_a_run_of_the_space_with_the_knob_still_loads(tmp_path: Path) -> None:
+    """Its config.yaml has its own parameters."""
+    knob = "{target: vllm.kv_cache_dtype, values: [auto, fp8], kind: categorical}"
+    before = config("cuda", f"parameters.vllm_kv_cache_dtype={knob}", "baseline.vllm_kv_cache_dtype=auto")
+    (tmp_path / "config.yaml").write_text(as_yaml(before))
+    kept = load_config(str(tmp_path / "config.yaml"), [], None)
+    assert SearchSpace.from_specs(kept.parameters).size == 43_200
+    assert deployment(kept, kept.baseline | {"vllm_kv_cache_dtype": "fp8"}).vllm.kv_cache_dtype == "fp8"
+
+
 @pytest.mark.parametrize(
     ("overrides", "kind", "message"),
     [
         (["services.vllm.mps_active_thread_pct=50"], "cuda", "run.mps=true"),
         (["services.whisper.mps_active_thread_pct=0", "run.mps=true"], "cuda", "whisper.mps_active_thread_pct=0: allowed is above 0"),
         (["baseline.vllm_mps_pct=50", "baseline.whisper_mps_pct=50"], "cuda", "baseline: it asks for MPS"),
-        (["parameters.vllm_mps_pct.values=[100,150]", "run.mps=true"], "cuda", "vllm_mps_pct=150: allowed is above 0 and at most 100"),
+        (["parameters.vllm_mps_pct.values=[50,70,100,150]", "run.mps=true"], "cuda", "vllm.mps_active_thread_pct=150: allowed is above 0 and at most 100"),
         (["services.vllm.mps_active_thread_pct=50", "run.mps=true"], "cpu", "NVIDIA cards only"),
     ],
 )
 def test_mps_that_cannot_be_is_refused_by_name(overrides: list[str], kind: str, message: str) -> None:
+    def checked() -> None:
+        found = config(kind, *overrides)
+        check_space(found)
+        sharing.check(found, kind)
+
     with pytest.raises(UserError, match=message):
-        sharing.check(config(kind, *overrides), kind)
+        checked()
 
 
 @pytest.fixture

@@ -90,6 +90,17 @@ def test_quiet_is_silent_and_verbose_says_where_the_seconds_went_and_what_the_lo
             assert line["failure"]["evidence"] in text
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_why_a_candidate_failed_is_printed_without_asking(terminal: bool) -> None:
+    console = Console(file=io.StringIO(), width=100, height=60, force_terminal=terminal)
+    failure = {"kind": "startup_crash", "message": "ended with exit code 2 while starting", "evidence": "error: unrecognized arguments:\n --foo"}
+    failed = dict(LINES[0]) | {"candidate_id": "g9-c0", "status": "failed", "fitness": None, "failure": failure, "metrics": {}}
+    with Progress(console, 40, NAMES) as progress:
+        progress.ended(failed)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "g9-c0 failed: startup_crash, ended with exit code 2 while starting: error: unrecognized arguments: --foo" in text
+
+
 def test_all_that_run_side_by_side_are_shown_until_each_has_ended() -> None:
     """A cluster's run measures as many at once as there are cards."""
     console = Console(file=io.StringIO(), width=240, height=60, force_terminal=True)

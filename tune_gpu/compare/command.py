@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 
 from tune_gpu.artifacts import RunFolder, strict_json
+from tune_gpu.bounds import bounds_of
 from tune_gpu.compare.confirm import BASELINE, WINNER, confirmed
 from tune_gpu.compare.metrics import standard_metrics
 from tune_gpu.compare.opponents import changed, winner_of_other
@@ -19,6 +20,7 @@ from tune_gpu.compare.rounds import Outcome, Rounds, Rules, findings_of
 from tune_gpu.compare.store import BlockStore
 from tune_gpu.compare.telling import BlockTeller, describe_arms, table_of
 from tune_gpu.compare.verdict import Finding
+from tune_gpu.config import ConfirmSettings
 from tune_gpu.config_loader import check_config
 from tune_gpu.devices import check_installed, device_of
 from tune_gpu.errors import UserError
@@ -30,6 +32,8 @@ from tune_gpu.terminal import Finite, console_of
 from tune_gpu.wording import counted
 from tune_gpu.workload.languages import error_unit, spoken_language
 
+_ROUNDS = click.IntRange(int(bounds_of(ConfirmSettings, "min_rounds").least or 0), int(bounds_of(ConfirmSettings, "max_rounds").most or 0))
+
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.argument("run_id")
@@ -39,7 +43,7 @@ from tune_gpu.workload.languages import error_unit, spoken_language
 @click.option(
     "--budget-s", type=Finite(min=0, min_open=True), default=1800.0, show_default=True, help="Ends here without a verdict."
 )
-@click.option("--rounds", type=click.IntRange(min=2, max=500), help="At most so many rounds (default: confirm.max_rounds).")
+@click.option("--rounds", type=_ROUNDS, help="At most so many rounds (default: confirm.max_rounds).")
 @click.option("--json", "as_json", is_flag=True, help="Print comparison.json on standard output, and progress on standard error.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the verdict only.")
 def compare(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
+from tune_gpu.bounds import Bounds, bounds_of
 from tune_gpu.config import VllmSettings
 from tune_gpu.errors import UserError
 from tune_gpu.preflight import parts
@@ -67,16 +68,17 @@ def resolve_knobs(settings: VllmSettings, model: ModelArchitecture, device: Devi
         UserError: a share outside (0, 1], a context longer than the model's, a size below 1.
     """
     share, context = settings.gpu_memory_utilization, settings.max_model_len
-    check_share(share, "vllm.gpu_memory_utilization")
-    for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size", "tensor_parallel_size"):
+    for name in ("gpu_memory_utilization", "max_num_seqs", "max_num_batched_tokens", "block_size", "tensor_parallel_size"):
         if getattr(settings, name) is not None:
-            _check_range(f"vllm.{name}", getattr(settings, name), 0, float("inf"))
+            _check_range(f"vllm.{name}", getattr(settings, name), bounds_of(VllmSettings, name))
+    if context is not None:
+        _check_range("vllm.max_model_len", context, Bounds(above=0))
     if context is None:
         context = model.default_context or model.max_context
         if context is None:
             raise UserError(f"model {model.name}: its config has no max_position_embeddings; set vllm.max_model_len")
     elif model.max_context is not None and not settings.env.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN"):
-        _check_range("vllm.max_model_len", context, 0, model.max_context, "the model's own context")
+        _check_range("vllm.max_model_len", context, Bounds(above=0, most=model.max_context), " (the model's own context)")
     total_gib, world = device.total_mib / 1024, settings.tensor_parallel_size
     sequences = settings.max_num_seqs
     sequences_given = sequences is not None
@@ -216,19 +218,13 @@ def _ceil(value: Number) -> Number:
     return ceil_div(value, 1)
 
 
-def check_share(share: Number, name: str) -> None:
-    """Raises UserError for a share of 0 or less, or above 1."""
-    _check_range(name, share, 0.0, 1.0)
-
-
-def _check_range(name: str, value: Number, low: float, high: float, of: str = "") -> None:
-    """Above `low` and at most `high`, every one."""
-    limit = f"above {low:g}" + (f" and at most {_shown(high)}{f' ({of})' if of else ''}" if high != float("inf") else "")
+def _check_range(name: str, value: Number, bounds: Bounds, of: str = "") -> None:
+    """Raises UserError for a value outside these limits, or one such among many."""
     if isinstance(value, bool) or not (value.dtype.kind in "iuf" if is_array(value) else isinstance(value, Real)):
-        raise UserError(f"{name}={value[0] if is_array(value) else value}: allowed is a number {limit}")
-    smallest, largest = (value.min(), value.max()) if is_array(value) else (value, value)
-    if not (smallest > low and largest <= high):
-        raise UserError(f"{name}={_shown(smallest if not smallest > low else largest)}: allowed is {limit}")
+        raise UserError(f"{name}={value[0] if is_array(value) else value}: allowed is a number {bounds.allowed}{of}")
+    for one in (value.min(), value.max()) if is_array(value) else (value,):
+        if not bounds.holds(one):
+            raise UserError(f"{name}={_shown(one)}: allowed is {bounds.allowed}{of}")
 
 
 def _shown(value: Any) -> str:

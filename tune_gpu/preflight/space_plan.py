@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from tune_gpu.bounds import check_numbers
 from tune_gpu.candidate import deployment
 from tune_gpu.config import ExperimentConfig, VllmSettings
 from tune_gpu.errors import UserError
-from tune_gpu.preflight.account import check_share
 from tune_gpu.preflight.architecture import ModelArchitecture, from_config, read_architecture
 from tune_gpu.preflight.attention_kinds import refused_family
 from tune_gpu.preflight.calibration import Calibration, CalibrationStore
@@ -60,7 +60,7 @@ class Preflight:
         """Every candidate of a space: the parameters' values by name (the inactive null), and the predictions."""
         params = space_columns(space)
         services = self.config.services
-        check_share(services.vllm.gpu_memory_utilization, "services.vllm.gpu_memory_utilization")
+        check_numbers(services, "services.")
         targets = active_columns(space, params, services)
         found = predict_many(services.vllm, services.whisper, targets, self.device, self.model, self._known, version=self.vllm_version, warm=self.start == "warm")
         return params, found

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tune_gpu.bounds import check_numbers
 from tune_gpu.config import PromoteSettings, Services
 from tune_gpu.errors import UserError
 from tune_gpu.measurement import FailureKind
@@ -145,14 +146,6 @@ def no_worse(comparison: Mapping[str, Any]) -> Condition:
 
 def check(settings: PromoteSettings, metrics: Sequence[str]) -> None:
     """Raises UserError for settings that make no gate."""
-    rules = [
-        (settings.metric in metrics, f"promote.metric={settings.metric}: allowed: {', '.join(metrics)}"),
-        (settings.min_gain_pct >= 0, f"promote.min_gain_pct={settings.min_gain_pct}: allowed is 0 or more"),
-        (settings.soak_s > 0, f"promote.soak_s={settings.soak_s}: allowed is above 0"),
-        (settings.health_deadline_s > 0, f"promote.health_deadline_s={settings.health_deadline_s}: allowed is above 0"),
-        (settings.probes >= 0, f"promote.probes={settings.probes}: allowed is 0 or more"),
-        (settings.probe_max_ratio > 0, f"promote.probe_max_ratio={settings.probe_max_ratio}: allowed is above 0"),
-    ]
-    for holds, message in rules:
-        if not holds:
-            raise UserError(message)
+    check_numbers(settings, "promote.")
+    if settings.metric not in metrics:
+        raise UserError(f"promote.metric={settings.metric}: allowed: {', '.join(metrics)}")

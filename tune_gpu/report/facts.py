@@ -140,6 +140,8 @@ def _verdict(record: RunRecord) -> str:
     if summary is None or record.state.resumable or record.state is RunState.RUNNING:
         return f"Nothing is decided: the run is {record.state} after {counted(len(record.lines), 'evaluation')}."
     best, base = summary["best"], summary["baseline"]
+    if reason := summary.get("ended_reason"):
+        return f"No winner: no candidate starts, and for the same reason each time. {reason}."
     if best is None:
         return f"No winner: nothing was feasible in {counted(summary['n_evaluations'], 'evaluation')}."
     if said := _shown(record):

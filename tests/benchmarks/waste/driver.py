@@ -40,7 +40,7 @@ def measure(evaluations: int) -> dict[str, Any]:
             line = {
                 "candidate_id": candidate.candidate_id, "generation": candidate.generation, "origin": candidate.origin, "params": candidate.params,
                 "status": "ok", "failure": None, "fitness": fitness, "metrics": dict.fromkeys(_NAMES, _DISTRIBUTION),
-                "duration_s": {"start": 1.0, "warm": 1.0, "load": 1.0, "stop": 1.0}, "wall_s": 4.0, "engine_reused": True,
+                "duration_s": {"start": 1.0, "warm": 1.0, "load": 1.0, "stop": 1.0}, "wall_s": 4.0, "engine_reused": True, "n_windows": 3,
             }  # fmt: skip
             result = Result("ok", fitness, n_windows=3)
             experiment.tournament.tell(candidate.candidate_id, result)
