@@ -1,0 +1,201 @@
+"""One reader for every file that may come from somebody else: a model's folder, a space, a run's folder.
+
+Such a file may be a pipe or a device that never ends, sparse, or made to be expensive. Nothing here blocks, and the work is linear in a
+size that each kind of file limits. What cannot be read within the limits is refused in one line that names the file and what to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import yaml
+
+from tune_gpu.errors import UserError
+
+DEEPEST = 64
+"""Levels of JSON or YAML; real files have fewer than ten."""
+_MOST_NODES = 100_000
+"""Of a YAML file, counted as often as its aliases repeat them."""
+_LONGEST_NUMBER = 100
+"""Characters; a longer one is no size, and takes quadratic time to read."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What is read of one kind of file."""
+
+    what: str
+    largest: int
+    """Bytes."""
+    remedy: str
+    longest_line: int = 2**20
+    finite: bool = False
+    """Whether NaN and infinity are refused: they are not JSON, and this program writes none."""
+
+
+_ANOTHER = "Give a regular file that this program or you wrote."
+MODEL = Limit("a model's config.json", 16 * 2**20, "Download the model again.")
+INDEX = Limit("an index of safetensors", 64 * 2**20, "Download the model again.")
+HEADER = Limit("a safetensors header", 32 * 2**20, "Download the file again.")
+GGUF = Limit("a GGUF header", 128 * 2**20, "Download the file again.")
+SPACE = Limit("a search space", 2**18, "Give a YAML file of a search space.")
+RUN_CONFIG = Limit("a run's configuration", 2**18, "Restore the run's folder, or start a new run.")
+RUN_FILE = Limit("a run's file", 64 * 2**20, "Restore the run's folder, or start a new run.", finite=True)
+RUN_LINES = Limit("a run's lines", 256 * 2**20, "Restore the run's folder, or start a new run.", finite=True)
+PROMOTION = Limit("a promotion's file", 16 * 2**20, "Run promote without --apply again.")
+CALIBRATION = Limit("a file of calibrations", 16 * 2**20, "Move it away, and it is measured anew.")
+
+
+class NotThere(UserError):
+    """There is no such file."""
+
+
+@contextlib.contextmanager
+def opened(path: Path, limit: Limit) -> Iterator[tuple[BinaryIO, int]]:
+    """The file, and its size in bytes. Raises UserError for anything but a regular file that can be read."""
+    try:
+        _check_regular(path, os.stat(path).st_mode, limit)  # opening a device may already do something
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise NotThere(f"{path}: there is no such file. {limit.remedy}") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}). {limit.remedy}") from error
+    with os.fdopen(handle, "rb") as file:
+        there = os.fstat(file.fileno())
+        _check_regular(path, there.st_mode, limit)
+        try:
+            yield file, there.st_size
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror}). {limit.remedy}") from error
+
+
+def _check_regular(path: Path, mode: int, limit: Limit) -> None:
+    if not stat.S_ISREG(mode):
+        raise UserError(f"{path}: not a regular file, as {limit.what} is. {_ANOTHER}")
+
+
+def read_bytes(path: Path, limit: Limit) -> bytes:
+    """The whole file. Raises UserError; `NotThere` if there is none."""
+    with opened(path, limit) as (file, _):
+        content = file.read(limit.largest + 1)  # the size may grow, and some file systems say 0
+    if len(content) > limit.largest:
+        raise UserError(f"{path}: larger than {limit.largest} bytes, the most that is read of {limit.what}. {limit.remedy}")
+    return content
+
+
+def read_text(path: Path, limit: Limit) -> str:
+    """The whole file, which must be UTF-8. Raises UserError; `NotThere` if there is none."""
+    try:
+        return read_bytes(path, limit).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start}). {limit.remedy}") from error
+
+
+def read_json(path: Path, limit: Limit) -> Any:
+    """The content of a JSON file. Raises UserError; `NotThere` if there is none."""
+    return parse_json(read_text(path, limit), path, limit)
+
+
+def read_lines(path: Path, limit: Limit) -> list[bytes]:
+    """The whole lines of a file; half a line at its end is left out. Raises UserError; `NotThere` if there is none."""
+    content = read_bytes(path, limit)
+    lines = content[: content.rfind(b"\n") + 1].splitlines()
+    for number, line in enumerate(lines, 1):
+        if len(line) > limit.longest_line:
+            raise UserError(f"{path}, line {number}: longer than {limit.longest_line} bytes. {limit.remedy}")
+    return lines
+
+
+def parse_json(text: str | bytes, where: object, limit: Limit) -> Any:
+    """The value of a JSON text. Raises UserError that names where it stands."""
+    try:
+        content = json.loads(text, parse_int=_integer, parse_float=_finite if limit.finite else float, parse_constant=_finite if limit.finite else float)
+    except RecursionError as error:
+        raise UserError(f"{where}: nested deeper than {DEEPEST} levels. {limit.remedy}") from error
+    except ValueError as error:
+        raise UserError(f"{where}: not a whole JSON file ({error}). {limit.remedy}") from error
+    level = [content]
+    for _ in range(DEEPEST):
+        inner = (item.values() if isinstance(item, dict) else item for item in level if isinstance(item, (dict, list)))
+        level = [item for items in inner for item in items if isinstance(item, (dict, list))]
+        if not level:
+            return content
+    raise UserError(f"{where}: nested deeper than {DEEPEST} levels. {limit.remedy}")
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _LONGEST_NUMBER:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text[:20]} is no finite number")
+    return number
+
+
+def read_yaml(path: Path, limit: Limit) -> Any:
+    """The content of a YAML file of plain values. Raises UserError; `NotThere` if there is none."""
+    text = yaml_text(path, limit)
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, ArithmeticError, TypeError, RecursionError) as error:
+        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())[:160]}). {limit.remedy}") from error
+
+
+def yaml_text(path: Path, limit: Limit) -> str:
+    """The text of a YAML file that is safe to load: neither deep, nor long once its aliases are written out. Raises UserError."""
+    text = read_text(path, limit)
+    try:
+        _check_events(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())[:160]}). {limit.remedy}") from error
+    except ValueError as error:
+        raise UserError(f"{path}: {error}. {limit.remedy}") from error
+    return text
+
+
+def _check_events(text: str) -> None:
+    """Count what the file becomes, event by event: no value is built. Raises ValueError that says what is too much."""
+    sizes: dict[str, int] = {}
+    within: list[tuple[str | None, int]] = []
+    total = 0
+    for event in yaml.parse(io.StringIO(text), Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            total += 1
+            within.append((event.anchor, total))
+            if event.anchor is not None:
+                sizes.pop(event.anchor, None)  # until it ends, an alias for it would be within itself
+            if len(within) > DEEPEST:
+                raise ValueError(f"nested deeper than {DEEPEST} levels")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = within.pop()
+            if anchor is not None:
+                sizes[anchor] = total - before + 1
+        elif isinstance(event, yaml.ScalarEvent):
+            total += 1
+            if event.implicit[0]:
+                _check_plain(event.value)
+            if event.anchor is not None:
+                sizes[event.anchor] = 1
+        elif isinstance(event, yaml.AliasEvent):
+            if event.anchor not in sizes:
+                raise ValueError(f"the alias *{event.anchor[:40]} stands for nothing, or for what it stands in")
+            total += sizes[event.anchor]
+        if total > _MOST_NODES:
+            raise ValueError(f"more than {_MOST_NODES} values, its aliases written out")
+
+
+def _check_plain(value: str) -> None:
+    if len(value) > _LONGEST_NUMBER and value[0] in "+-.0123456789" and not any(sign.isspace() for sign in value):
+        raise ValueError(f"a number of {len(value)} characters")
