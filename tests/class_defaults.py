@@ -7,6 +7,7 @@ compares both.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import dataclasses
 import inspect
@@ -23,6 +24,7 @@ PATH = Path(config_classes.__file__).with_name("class_defaults.json")
 _TRIED = (3, 12, 25, 62)
 """Numbers of layers from which the pattern of the layer types is told."""
 _LONGEST_PATTERN = 12
+_GENERATING = ("CAUSAL_LM", "IMAGE_TEXT_TO_TEXT", "MULTIMODAL_LM", "SEQ_TO_SEQ_CAUSAL_LM")
 _FLAT = {"num_hidden_layers": 3, "vocab_size": 1234}
 
 
@@ -46,13 +48,10 @@ def made(kind: type, **given: Any) -> Any | None:
 def table() -> dict[str, Any]:
     """The whole file."""
     import transformers
-    from transformers.models.auto import modeling_auto as auto
 
     mapping = configuration_mapping()
-    generating = {
-        *auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES, *auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
-        *auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
-    } - auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES.keys()  # fmt: skip
+    models = _model_types(Path(transformers.__file__).parent / "models" / "auto" / "modeling_auto.py")
+    generating = set().union(*(models[f"MODEL_FOR_{kind}_MAPPING_NAMES"] for kind in _GENERATING)) - models["MODEL_FOR_MASKED_LM_MAPPING_NAMES"]
     types: dict[str, str] = {}
     classes: dict[str, Any] = {}
     waiting: list[type] = []
@@ -68,6 +67,17 @@ def table() -> dict[str, Any]:
         classes[kind.__name__], parts = _described(kind, instance, generating)
         waiting += parts
     return {"transformers": transformers.__version__, "types": types, "classes": dict(sorted(classes.items()))}
+
+
+def _model_types(source: Path) -> dict[str, set[str]]:
+    """The model types in each mapping of this module, which is read and not imported: it imports torch's generation, too."""
+    found = {}
+    for node in ast.parse(source.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and isinstance(node.value, ast.Call) and node.value.args:
+            pairs = node.value.args[0]
+            if isinstance(pairs, ast.List):
+                found[node.targets[0].id] = {ast.literal_eval(pair.elts[0]) for pair in pairs.elts if isinstance(pair, ast.Tuple)}
+    return found
 
 
 def _described(kind: type, instance: Any, generating: set[str]) -> tuple[dict[str, Any], list[type]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import math
 import os
 import stat
 from collections.abc import Iterator
@@ -37,22 +36,25 @@ class Limit:
     largest: int
     """Bytes."""
     remedy: str
+    malformed: str = "not a whole JSON file"
     longest_line: int = 2**20
-    finite: bool = False
-    """Whether NaN and infinity are refused: they are not JSON, and this program writes none."""
 
 
-_ANOTHER = "Give a regular file that this program or you wrote."
+_RESTORE = "Restore the run's folder, or start a new run."
 MODEL = Limit("a model's config.json", 16 * 2**20, "Download the model again.")
 INDEX = Limit("an index of safetensors", 64 * 2**20, "Download the model again.")
 HEADER = Limit("a safetensors header", 32 * 2**20, "Download the file again.")
 GGUF = Limit("a GGUF header", 128 * 2**20, "Download the file again.")
-SPACE = Limit("a search space", 2**18, "Give a YAML file of a search space.")
-RUN_CONFIG = Limit("a run's configuration", 2**18, "Restore the run's folder, or start a new run.")
-RUN_FILE = Limit("a run's file", 64 * 2**20, "Restore the run's folder, or start a new run.", finite=True)
-RUN_LINES = Limit("a run's lines", 256 * 2**20, "Restore the run's folder, or start a new run.", finite=True)
-PROMOTION = Limit("a promotion's file", 16 * 2**20, "Run promote without --apply again.")
-CALIBRATION = Limit("a file of calibrations", 16 * 2**20, "Move it away, and it is measured anew.")
+SPACE = Limit("a search space", 2**18, "Give a YAML file of a search space.", "not valid YAML")
+RUN_CONFIG = Limit("a run's configuration", 2**18, _RESTORE, "not a run's configuration")
+RUN_FILE = Limit("a run's file", 64 * 2**20, _RESTORE)
+RUN_LINES = Limit("a run's lines", 256 * 2**20, _RESTORE, "not a candidate's line")
+SAMPLES = Limit("a comparison's samples", 256 * 2**20, "Move it away, and compare again.", "not a comparison's line", longest_line=64 * 2**20)
+CHECKPOINT = Limit("a checkpoint of a search", 64 * 2**20, _RESTORE, "no checkpoint of an RZeroSearch, or not written to its end")
+TUNE_STATE = Limit("a state of Ray Tune", 256 * 2**20, _RESTORE)
+PROMOTION = Limit("a promotion's file", 16 * 2**20, "Run promote without --apply again.", "not a promotion's manifest")
+INSTALLED = Limit("an installed file", 16 * 2**20, "Put it right, or move it away.", "cannot be read")
+CALIBRATION = Limit("a file of calibrations", 16 * 2**20, "Move it away, and it is measured anew.", "not a file of calibrations")
 
 
 class NotThere(UserError):
@@ -80,7 +82,7 @@ def opened(path: Path, limit: Limit) -> Iterator[tuple[BinaryIO, int]]:
 
 def _check_regular(path: Path, mode: int, limit: Limit) -> None:
     if not stat.S_ISREG(mode):
-        raise UserError(f"{path}: not a regular file, as {limit.what} is. {_ANOTHER}")
+        raise UserError(f"{path}: cannot be read (not a regular file, as {limit.what} is). {limit.remedy}")
 
 
 def read_bytes(path: Path, limit: Limit) -> bytes:
@@ -88,7 +90,7 @@ def read_bytes(path: Path, limit: Limit) -> bytes:
     with opened(path, limit) as (file, _):
         content = file.read(limit.largest + 1)  # the size may grow, and some file systems say 0
     if len(content) > limit.largest:
-        raise UserError(f"{path}: larger than {limit.largest} bytes, the most that is read of {limit.what}. {limit.remedy}")
+        raise UserError(f"{path}: cannot be read (larger than {limit.largest} bytes, the most for {limit.what}). {limit.remedy}")
     return content
 
 
@@ -97,7 +99,7 @@ def read_text(path: Path, limit: Limit) -> str:
     try:
         return read_bytes(path, limit).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text (byte {error.start}). {limit.remedy}") from error
+        raise UserError(f"{path}: {limit.malformed} (byte {error.start} is not UTF-8). {limit.remedy}") from error
 
 
 def read_json(path: Path, limit: Limit) -> Any:
@@ -108,28 +110,33 @@ def read_json(path: Path, limit: Limit) -> Any:
 def read_lines(path: Path, limit: Limit) -> list[bytes]:
     """The whole lines of a file; half a line at its end is left out. Raises UserError; `NotThere` if there is none."""
     content = read_bytes(path, limit)
-    lines = content[: content.rfind(b"\n") + 1].splitlines()
+    return split_lines(content[: content.rfind(b"\n") + 1], path, limit)
+
+
+def split_lines(content: bytes, path: Path, limit: Limit) -> list[bytes]:
+    """The lines of a content that was read. Raises UserError for one that is too long."""
+    lines = content.splitlines()
     for number, line in enumerate(lines, 1):
         if len(line) > limit.longest_line:
-            raise UserError(f"{path}, line {number}: longer than {limit.longest_line} bytes. {limit.remedy}")
+            raise UserError(f"{path}, line {number}: {limit.malformed} (longer than {limit.longest_line} bytes). {limit.remedy}")
     return lines
 
 
 def parse_json(text: str | bytes, where: object, limit: Limit) -> Any:
     """The value of a JSON text. Raises UserError that names where it stands."""
     try:
-        content = json.loads(text, parse_int=_integer, parse_float=_finite if limit.finite else float, parse_constant=_finite if limit.finite else float)
+        content = json.loads(text, parse_int=_integer)
     except RecursionError as error:
-        raise UserError(f"{where}: nested deeper than {DEEPEST} levels. {limit.remedy}") from error
+        raise UserError(f"{where}: {limit.malformed} (nested deeper than {DEEPEST} levels). {limit.remedy}") from error
     except ValueError as error:
-        raise UserError(f"{where}: not a whole JSON file ({error}). {limit.remedy}") from error
+        raise UserError(f"{where}: {limit.malformed} ({error}). {limit.remedy}") from error
     level = [content]
     for _ in range(DEEPEST):
         inner = (item.values() if isinstance(item, dict) else item for item in level if isinstance(item, (dict, list)))
         level = [item for items in inner for item in items if isinstance(item, (dict, list))]
         if not level:
             return content
-    raise UserError(f"{where}: nested deeper than {DEEPEST} levels. {limit.remedy}")
+    raise UserError(f"{where}: {limit.malformed} (nested deeper than {DEEPEST} levels). {limit.remedy}")
 
 
 def _integer(digits: str) -> int:
@@ -138,19 +145,13 @@ def _integer(digits: str) -> int:
     return int(digits)
 
 
-def _finite(text: str) -> float:
-    if not math.isfinite(number := float(text)):
-        raise ValueError(f"{text[:20]} is no finite number")
-    return number
-
-
 def read_yaml(path: Path, limit: Limit) -> Any:
     """The content of a YAML file of plain values. Raises UserError; `NotThere` if there is none."""
     text = yaml_text(path, limit)
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, ArithmeticError, TypeError, RecursionError) as error:
-        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())[:160]}). {limit.remedy}") from error
+        raise UserError(f"{path}: {limit.malformed} ({_where_and_what(error)}). {limit.remedy}") from error
 
 
 def yaml_text(path: Path, limit: Limit) -> str:
@@ -159,9 +160,9 @@ def yaml_text(path: Path, limit: Limit) -> str:
     try:
         _check_events(text)
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())[:160]}). {limit.remedy}") from error
+        raise UserError(f"{path}: {limit.malformed} ({_where_and_what(error)}). {limit.remedy}") from error
     except ValueError as error:
-        raise UserError(f"{path}: {error}. {limit.remedy}") from error
+        raise UserError(f"{path}: {limit.malformed} ({error}). {limit.remedy}") from error
     return text
 
 
@@ -194,6 +195,14 @@ def _check_events(text: str) -> None:
             total += sizes[event.anchor]
         if total > _MOST_NODES:
             raise ValueError(f"more than {_MOST_NODES} values, its aliases written out")
+
+
+def _where_and_what(error: Exception) -> str:
+    """Of a YAML error: its place, and what is wrong there; its first line alone says neither."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return " ".join(str(error).split())[:160]
+    line, column = error.problem_mark.line + 1, error.problem_mark.column + 1
+    return f"line {line}, column {column}: {' '.join(part for part in (error.problem, error.context) if part)}"[:200]
 
 
 def _check_plain(value: str) -> None:

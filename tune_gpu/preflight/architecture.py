@@ -114,9 +114,9 @@ def from_config(config: Mapping[str, Any], name: str = "model") -> ModelArchitec
     try:
         return replace(_architecture(config, part, facts, name), refusal=reason or part.refusal)
     except NotModelled as error:
-        return ModelArchitecture.unknown(name, reason or str(error))
+        return ModelArchitecture.unknown(name, reason or (part.refusal if not part.facts else None) or str(error))
     except UserError:
-        raise
+        raise  # a ValueError, too
     except (TypeError, AttributeError, KeyError, ValueError, ArithmeticError) as error:
         return ModelArchitecture.unknown(name, reason or _not_understood(error))
 
