@@ -104,7 +104,7 @@ def find_space(space: str) -> Path:
     """The YAML file of a space. Raises UserError with the names there are."""
     path = Path(space).expanduser()
     if path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
+        if not os.path.lexists(path):  # what is no regular file is refused when it is read
             raise UserError(f"{space}: no such file")
         return path
     named = SPACES_FOLDER / f"{space}.yaml"

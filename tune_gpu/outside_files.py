@@ -25,7 +25,7 @@ DEEPEST = 64
 _MOST_NODES = 100_000
 """Of a YAML file, counted as often as its aliases repeat them."""
 _LONGEST_NUMBER = 100
-"""Characters; a longer one is no size, and takes quadratic time to read."""
+"""Characters in YAML; a longer one is no size, and takes quadratic time to read. In JSON, Python has a limit of its own."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def opened(path: Path, limit: Limit) -> Iterator[tuple[BinaryIO, int]]:
     try:
         _check_regular(path, os.stat(path).st_mode, limit)  # opening a device may already do something
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise NotThere(f"{path}: there is no such file. {limit.remedy}") from error
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}). {limit.remedy}") from error
@@ -87,9 +87,9 @@ def _check_regular(path: Path, mode: int, limit: Limit) -> None:
 
 def read_bytes(path: Path, limit: Limit) -> bytes:
     """The whole file. Raises UserError; `NotThere` if there is none."""
-    with opened(path, limit) as (file, _):
-        content = file.read(limit.largest + 1)  # the size may grow, and some file systems say 0
-    if len(content) > limit.largest:
+    with opened(path, limit) as (file, size):
+        content = file.read(limit.largest + 1) if size <= limit.largest else b""  # the size may grow, and some file systems say 0
+    if max(size, len(content)) > limit.largest:
         raise UserError(f"{path}: cannot be read (larger than {limit.largest} bytes, the most for {limit.what}). {limit.remedy}")
     return content
 
@@ -125,7 +125,7 @@ def split_lines(content: bytes, path: Path, limit: Limit) -> list[bytes]:
 def parse_json(text: str | bytes, where: object, limit: Limit) -> Any:
     """The value of a JSON text. Raises UserError that names where it stands."""
     try:
-        content = json.loads(text, parse_int=_integer)
+        content = json.loads(text)
     except RecursionError as error:
         raise UserError(f"{where}: {limit.malformed} (nested deeper than {DEEPEST} levels). {limit.remedy}") from error
     except ValueError as error:
@@ -137,12 +137,6 @@ def parse_json(text: str | bytes, where: object, limit: Limit) -> Any:
         if not level:
             return content
     raise UserError(f"{where}: {limit.malformed} (nested deeper than {DEEPEST} levels). {limit.remedy}")
-
-
-def _integer(digits: str) -> int:
-    if len(digits) > _LONGEST_NUMBER:
-        raise ValueError(f"a number of {len(digits)} digits")
-    return int(digits)
 
 
 def read_yaml(path: Path, limit: Limit) -> Any:
@@ -171,7 +165,7 @@ def _check_events(text: str) -> None:
     sizes: dict[str, int] = {}
     within: list[tuple[str | None, int]] = []
     total = 0
-    for event in yaml.parse(io.StringIO(text), Loader=yaml.SafeLoader):
+    for event in yaml.parse(io.StringIO(text), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         if isinstance(event, yaml.CollectionStartEvent):
             total += 1
             within.append((event.anchor, total))
