@@ -19,6 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from tune_gpu import outside_files
 from tune_gpu.errors import UserError
 from tune_gpu.redaction import Redactor
 from tune_gpu.services.process import start_ticks
@@ -79,8 +80,8 @@ class RunFolder:
     def earlier_manifests(self) -> list[dict[str, Any]]:
         """Of a run that is gone on with: the manifests until now, oldest first, each without those before it."""
         try:
-            last = dict(json.loads((self.path / "manifest.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):  # killed before it was written
+            last = dict(outside_files.read_json(self.path / "manifest.json", outside_files.RUN_FILE))
+        except (ValueError, TypeError):  # killed before it was written
             return []
         return [*last.pop("resumed_from", []), last]
 
@@ -113,10 +114,11 @@ class RunFolder:
     def proposals(self) -> dict[str, int]:
         """By candidate, how many results the search had heard when it proposed it; what cannot be read is left out, and half of a line cut off."""
         found: dict[str, int] = {}
-        with contextlib.suppress(OSError):
-            for text in _whole_lines(path := self.path / _PROPOSALS, path.read_bytes(), repair=True):
+        path, limit = self.path / _PROPOSALS, outside_files.RUN_LINES
+        with contextlib.suppress(UserError):
+            for number, text in enumerate(_whole_lines(path, repair=True), 1):
                 with contextlib.suppress(ValueError, TypeError, KeyError):
-                    line = json.loads(text)
+                    line = outside_files.parse_json(text, f"{path}, line {number}", limit)
                     found[str(line["candidate_id"])] = int(line["asked_after"])
         return found
 
@@ -139,15 +141,11 @@ class RunFolder:
             repair: cut the half off, for the run that goes on from there; who only reads must not (the run may be writing it).
         """
         for path in sorted(self.path.glob("gen_[0-9]*_candidates.jsonl"), key=lambda p: int(p.name.split("_")[1])):
-            try:
-                content = path.read_bytes()
-            except OSError as error:
-                raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-            for number, line in enumerate(_whole_lines(path, content, repair=repair), 1):
-                try:
-                    yield dict(json.loads(line))
-                except (ValueError, TypeError, RecursionError) as error:
-                    raise UserError(f"{path}, line {number}: not a candidate's line ({error})") from error
+            for number, text in enumerate(_whole_lines(path, repair=repair), 1):
+                line = outside_files.parse_json(text, f"{path}, line {number}", outside_files.RUN_LINES)
+                if not isinstance(line, dict):
+                    raise UserError(f"{path}, line {number}: not a candidate's line (a JSON {type(line).__name__}, not an object)")
+                yield line
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """A file of the run, whole."""
@@ -170,12 +168,13 @@ def check_name(key: str, name: str) -> None:
         raise UserError(f"{key}={name}: allowed are up to 100 letters, digits, `.`, `_` and `-` (no `..`), and not {' or '.join(sorted(_TAKEN))}")
 
 
-def _whole_lines(path: Path, content: bytes, *, repair: bool) -> list[bytes]:
-    """Those of the content of this file; with `repair` a half is cut off, which the next line would else be joined to."""
+def _whole_lines(path: Path, *, repair: bool) -> list[bytes]:
+    """The lines of a file; with `repair`, half a line at its end is cut off, because the next line would be joined to it."""
+    content = outside_files.read_bytes(path, outside_files.RUN_LINES)
     whole = content[: content.rfind(b"\n") + 1]
     if whole != content and repair:
         write_whole(path, whole)
-    return whole.splitlines()
+    return outside_files.split_lines(whole, path, outside_files.RUN_LINES)
 
 
 def versions() -> dict[str, str]:

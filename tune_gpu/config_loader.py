@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import io
 import os
 import re
 import tempfile
@@ -14,6 +15,7 @@ from typing import Any, cast, get_args, get_origin, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from yaml import MarkedYAMLError
 
+from tune_gpu import outside_files
 from tune_gpu.bounds import check_numbers
 from tune_gpu.config import ExperimentConfig
 from tune_gpu.errors import UserError
@@ -103,7 +105,7 @@ def find_space(space: str) -> Path:
     """The YAML file of a space. Raises UserError with the names there are."""
     path = Path(space).expanduser()
     if path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
+        if not os.path.lexists(path):  # what is no regular file is refused when it is read
             raise UserError(f"{space}: no such file")
         return path
     named = SPACES_FOLDER / f"{space}.yaml"
@@ -224,7 +226,9 @@ def _check_writable(folder: Path) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        content = OmegaConf.to_container(OmegaConf.load(io.StringIO(outside_files.yaml_text(path, outside_files.SPACE))), resolve=False)
+    except UserError:
+        raise
     except Exception as error:  # OmegaConf passes on the YAML library's many kinds
         raise UserError(f"{path}: not valid YAML: {_where_and_what(error)}") from error
     _check_plain(content)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tune_gpu import outside_files
 from tune_gpu.artifacts import RunFolder
 from tune_gpu.config import ExperimentConfig
 from tune_gpu.errors import UserError
@@ -56,12 +56,12 @@ class Refusals:
     def read(cls, folder: RunFolder) -> Refusals:
         """Of a run; nothing is refused where there is no file. Raises UserError for a file that is none."""
         try:
-            content = json.loads((folder.path / FILE).read_text(encoding="utf-8"))
+            content = outside_files.read_json(folder.path / FILE, outside_files.RUN_FILE)
             return cls(content["counts"], tuple((row["params"], row["reason"]) for row in content["refused"]), content["note"],
                        tuple(content.get("candidates", ())))  # fmt: skip
-        except FileNotFoundError:
+        except outside_files.NotThere:
             return cls()
-        except (ValueError, KeyError, TypeError) as error:
+        except (KeyError, TypeError) as error:
             raise UserError(f"{folder.path / FILE}: not a plan ({error})") from error
 
 

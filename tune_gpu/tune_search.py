@@ -21,6 +21,7 @@ from ray.tune.search.sample import Domain
 from ray.tune.search.search_generator import SearchGenerator
 from ray.tune.utils.util import flatten_dict, unflatten_dict
 
+from tune_gpu import outside_files
 from tune_gpu.config import ParameterSpec, SearchSettings
 from tune_gpu.errors import UserError
 from tune_gpu.search.reports import number, read_report
@@ -456,10 +457,7 @@ class RZeroSearch(Searcher):
 
 def _saved(path: str) -> dict[str, Any]:
     """A checkpoint's content. Raises UserError for a file that is none."""
-    try:
-        state = json.loads(Path(path).read_text())
-    except ValueError:
-        state = None
+    state = outside_files.read_json(Path(path), outside_files.CHECKPOINT)
     if not isinstance(state, dict) or "tournament" not in state:
         raise UserError(f"{path}: this is no checkpoint of an RZeroSearch, or was not written to its end")
     return state

@@ -17,6 +17,8 @@ from ray.tune.experiment import Trial
 from ray.tune.utils.serialization import TuneFunctionEncoder
 from ray.tune.utils.util import flatten_dict
 
+from tune_gpu import outside_files
+
 
 @dataclass(frozen=True)
 class KeptTrial:
@@ -47,9 +49,11 @@ def kept_trials(folder: str | Path) -> list[KeptTrial]:
     if not states:
         return []
     try:
-        pairs = json.loads(states[-1].read_text(encoding="utf-8"))["trial_data"]
-        return [_kept(json.loads(trial), json.loads(metadata)) for trial, metadata in pairs]
-    except (OSError, ValueError, KeyError, TypeError):
+        path, limit = states[-1], outside_files.TUNE_STATE
+        pairs = outside_files.read_json(path, limit)["trial_data"]
+        parsed = [[outside_files.parse_json(text, path, limit) for text in pair] for pair in pairs]
+        return [_kept(trial, metadata) for trial, metadata in parsed]
+    except (ValueError, KeyError, TypeError, AttributeError):
         return []
 
 

@@ -1,6 +1,6 @@
 """Every reader of data that comes from outside, fed with what nobody would write: an answer, or one clear line; never another error.
 
-More than usual: `TUNE_GPU_FUZZ=2000 make test TESTS=tests/unit/test_outside_data.py`. Model configs are fed the same way in `tests/unit/preflight/test_robustness.py`; answers of services in `tests/faults/test_garbage.py`.
+More than usual: `TUNE_GPU_FUZZ=2000 make test TESTS=tests/unit/test_outside_data.py`. Model configs are fed the same way in `tests/unit/preflight/test_robustness.py`, pipes, sparse and deep files in `tests/unit/test_outside_files.py`; answers of services in `tests/faults/test_garbage.py`.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tune_gpu import outside_files
 from tune_gpu.compare.samples import Block
 from tune_gpu.redaction import Redactor
 from tune_gpu.whole_files import write_whole
@@ -28,19 +29,21 @@ class BlockStore:
 
     def blocks(self) -> list[Block]:
         """Every whole block so far; half of a last line is cut off."""
-        if not self.path.exists():
-            return []
-        content = self.path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1].decode(errors="replace")
+        limit = outside_files.SAMPLES
         try:
-            head, *rest = [json.loads(line) for line in whole.splitlines()]
+            content = outside_files.read_bytes(self.path, limit)
+        except outside_files.NotThere:
+            return []
+        whole = content[: content.rfind(b"\n") + 1]
+        try:
+            head, *rest = [outside_files.parse_json(line, self.path, limit) for line in outside_files.split_lines(whole, self.path, limit)]
             same = head == self._terms
             blocks = [Block.from_dict(line) for line in rest] if same else []
         except (ValueError, TypeError, KeyError):
             same, blocks = False, []
         if not same:
             self.path.replace(self.path.with_name(self.path.name + ".old"))
-        elif len(whole.encode()) != len(content):
+        elif len(whole) != len(content):
             write_whole(self.path, whole)
         return blocks
 

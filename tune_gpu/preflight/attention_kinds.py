@@ -8,10 +8,16 @@ from collections.abc import Mapping
 from typing import Any
 
 _STATE_SPACE_TYPES = re.compile(
-    r"mamba|jamba|bamba|zamba|rwkv|falcon_?h1|nemotron_?h|granitemoehybrid|plamo2|lfm2|minimax(?!_m2)|qwen3_next|qwen3_5|kimi_linear|recurrent|retnet|olmo_hybrid"
+    r"mamba|jamba|bamba|zamba|rwkv|falcon_?h1|nemotron_?h|granitemoehybrid|plamo2|lfm2|minimax(?!_m2)|qwen3_next|qwen3_5|kimi_linear|recurrent|retnet|olmo_hybrid|zaya"
 )
 _STATE_SPACE_KEYS = ("mamba_d_state", "ssm_cfg", "hybrid_override_pattern", "linear_num_value_heads", "attn_layer_period", "full_attention_interval",
                      "linear_attn_config", "mamba_expand", "ssm_state_size")
+_UNLIKE_TYPES = ("gemma3n", "gemma4", "longcat_flash", "hrm_text")
+_UNLIKE_KEYS = ("block_configs", "per_layer_config", "num_query_heads", "global_head_dim", "num_global_key_value_heads", "swa_num_key_value_heads",
+                "swa_head_dim", "num_sliding_attention_heads", "num_attention_heads_per_layer", "num_kv_shared_layers", "attention_other_setting", "use_cla")
+"""Of configs whose layers have heads of their own, or the cache of another layer."""
+_LATENT_TYPES = re.compile(r"axk1|deepseek_v[23]|deepseek_mtp|glm4_moe_lite|kimi_k2|pangu_ultra_moe")
+"""For which vLLM keeps one latent vector a token (`is_deepseek_mla`), those apart that are refused anyway."""
 _ENCODER_DECODER_TYPES = ("whisper", "bart", "t5", "mbart", "florence")
 RECURRENT = "a hybrid of attention and recurrent (state-space or linear-attention) layers: the size of its states is not modelled"
 CHUNKED = "chunked local attention: its cache is not modelled"
@@ -71,7 +77,7 @@ def not_modelled(outer: Mapping[str, Any], facts: Mapping[str, Any], name: str =
     kind, attention = str(facts.get("model_type", "")).lower(), str(facts.get("attention", "")).lower()
     if outer.get("is_encoder_decoder") or kind.startswith(_ENCODER_DECODER_TYPES) or re.search(r"encoder.?decoder|encoder.?only", attention):
         return ENCODER_DECODER
-    if "cross" in attention or facts.get("cross_attention_layers"):
+    if "cross" in attention or facts.get("cross_attention_layers") or facts.get("cross_layer_interval"):
         return "cross-attention layers: their cache is not modelled"
     if _is_recurrent(kind, attention, facts):
         return RECURRENT
@@ -79,8 +85,12 @@ def not_modelled(outer: Mapping[str, Any], facts: Mapping[str, Any], name: str =
         return CHUNKED
     if kind in ("deepseek_v32", "deepseek_v4", "deepseek_v41", "glm_moe_dsa") or re.search(r"sparse|indexer|\b[dn]sa\b", attention):
         return SPARSE
-    if kind.startswith(("gemma3n", "gemma4")):
+    if kind.startswith(_UNLIKE_TYPES) or any(facts.get(key) for key in _UNLIKE_KEYS):
         return UNLIKE_LAYERS
+    if kind and facts.get("kv_lora_rank") and not _LATENT_TYPES.fullmatch(kind):
+        return "latent attention of a type for which vLLM is not known to keep a latent cache: not modelled"
+    if not facts.get("kv_lora_rank") and facts.get("v_head_dim") and facts.get("head_dim") and facts["v_head_dim"] != facts["head_dim"]:
+        return "keys and values of different sizes: their cache is not modelled"
     if re.search(r"sliding|swa\b", attention) and not _RATIO.search(attention) and not facts.get("sliding_window"):
         return "sliding-window layers, and how many they are is not told"
     if not kind:

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from tune_gpu import outside_files
 from tune_gpu.config import VllmSettings
 from tune_gpu.errors import UserError
 
@@ -101,13 +102,15 @@ class CalibrationStore:
         self._entries: dict[str, Calibration] = self._read()
 
     def _read(self) -> dict[str, Calibration]:
-        if not self.path.exists():
-            return {}
         known = {item.name for item in fields(Calibration)}
         try:
-            content = json.loads(self.path.read_text(encoding="utf-8"))
+            content = outside_files.read_json(self.path, outside_files.CALIBRATION)
             return {key: Calibration(**{k: v for k, v in entry.items() if k in known}) for key, entry in content["measurements"].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except outside_files.NotThere:
+            return {}
+        except UserError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{self.path}: not a file of calibrations ({error}); move it away and it is measured anew") from error
 
     def get(self, settings: VllmSettings, vllm_version: str, device: str, start: str = "cold") -> Calibration | None:

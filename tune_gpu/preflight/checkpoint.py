@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 import math
 import struct
 from pathlib import Path
+from typing import BinaryIO
+
+from tune_gpu import outside_files
+from tune_gpu.errors import UserError
 
 _GGML_BLOCKS = {  # type id: (weights in a block, bytes of a block); from the GGUF specification (ggml.h)
     0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 9: (32, 36), 10: (256, 84), 11: (256, 110),
@@ -16,14 +20,15 @@ _GGML_BLOCKS = {  # type id: (weights in a block, bytes of a block); from the GG
 _GGUF_SCALARS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 
 
-_NOT_A_HEADER = (ValueError, KeyError, IndexError, TypeError, AttributeError, OSError, OverflowError, RecursionError)
-"""What reading a file may raise that only has a checkpoint's name."""
+_GGUF_STRING, _GGUF_ARRAY = 8, 9
+_MOST_FILES = 10_000
+_MOST_GGUF_VALUES = 3_000_000
+"""Of a GGUF header; the largest vocabularies and their merges are below one million."""
+_LARGEST = 2**60
 
 
-def _size(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**60:
-        raise ValueError("not a size")
-    return value
+class _Unknown(Exception):
+    """No header that is known: another format, a newer one, or one that ends too early."""
 
 
 def checkpoint_bytes(folder: Path) -> float | None:
@@ -31,69 +36,141 @@ def checkpoint_bytes(folder: Path) -> float | None:
 
     `model.safetensors.index.json` says it in `metadata.total_size`; else each safetensors header (8 bytes of length, then JSON with the
     offsets of every tensor) or GGUF header is read.
+
+    Raises:
+        UserError: a file that only has a checkpoint's name, or one that is not whole.
     """
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            size = _size(json.loads(index.read_text(encoding="utf-8")).get("metadata", {}).get("total_size"))
-        except _NOT_A_HEADER:
-            size = 0
-        if size:
-            return float(size)
-    tensors = sorted(folder.glob("*.safetensors"))
+    size = _index_bytes(folder / "model.safetensors.index.json")
+    if size:
+        return float(size)
+    tensors = _files(folder, "*.safetensors")
     if tensors:
         return float(sum(_safetensors_bytes(path) for path in tensors))
-    quantised = sorted(folder.glob("*.gguf"))
+    quantised = _files(folder, "*.gguf")
     return gguf_bytes(quantised[0]) if quantised else None
 
 
-def _safetensors_bytes(path: Path) -> int:
+def _files(folder: Path, pattern: str) -> list[Path]:
+    found = sorted(itertools.islice(folder.glob(pattern), _MOST_FILES + 1))
+    if len(found) > _MOST_FILES:
+        raise UserError(f"{folder}: more than {_MOST_FILES} files {pattern}. Give the folder of one model.")
+    return found
+
+
+def _index_bytes(path: Path) -> int | None:
+    """The total that an index names; null where it names none."""
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if length > path.stat().st_size:
-                raise ValueError("longer than the file")
-            header = json.loads(file.read(length))
-        return max((_size(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"), default=0)
-    except _NOT_A_HEADER:
-        return path.stat().st_size  # a header that is not understood: the file is its tensors, all but a few KiB
+        index = outside_files.read_json(path, outside_files.INDEX)
+    except outside_files.NotThere:
+        return None
+    about = index.get("metadata") if isinstance(index, dict) else None
+    total = about.get("total_size") if isinstance(about, dict) else None
+    return int(total) if _is_size(total) else None
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < _LARGEST and value == int(value)
+
+
+def _safetensors_bytes(path: Path) -> int:
+    with outside_files.opened(path, outside_files.HEADER) as (file, size):
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= size - 8 or length > outside_files.HEADER.largest:
+            raise UserError(f"{path}: not a safetensors file (a header of {length} bytes in a file of {size}). {outside_files.HEADER.remedy}")
+        text = file.read(length)
+    header = outside_files.parse_json(text, path, outside_files.HEADER)
+    entries = [entry for name, entry in header.items() if name != "__metadata__"] if isinstance(header, dict) else [None]
+    ends = [_end(entry) for entry in entries]
+    if None in ends:
+        raise UserError(f"{path}: not a safetensors file (its header does not say where each tensor ends). {outside_files.HEADER.remedy}")
+    last = max((end for end in ends if end is not None), default=0)
+    if 8 + length + last > size:
+        raise UserError(f"{path}: not a whole file (its tensors end at byte {8 + length + last}, the file at {size}). {outside_files.HEADER.remedy}")
+    return last
+
+
+def _end(entry: object) -> int | None:
+    offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
+    if not isinstance(offsets, list) or len(offsets) != 2 or not _is_size(offsets[1]):
+        return None
+    return int(offsets[1])
+
+
+class _GgufHeader:
+    """A GGUF header, read forward; the number of values and of bytes is limited."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._values = file, 0
+
+    def number(self, form: str) -> int:
+        """The next number. Raises ValueError beyond the limit."""
+        content = self._file.read(struct.calcsize(form))
+        self._values += 1
+        if len(content) < struct.calcsize(form):
+            raise _Unknown
+        if self._values > _MOST_GGUF_VALUES:
+            raise ValueError(f"more than {_MOST_GGUF_VALUES} values")
+        return int(struct.unpack("<" + form, content)[0])
+
+    def skip(self, count: int) -> None:
+        """Bytes. Raises ValueError beyond the limit."""
+        if self._file.tell() + count > outside_files.GGUF.largest:
+            raise ValueError(f"a header of more than {outside_files.GGUF.largest} bytes")
+        self._file.seek(count, 1)
+
+    def skip_value(self, kind: int) -> None:
+        """A value of the table of facts."""
+        if kind in _GGUF_SCALARS:
+            self.skip(_GGUF_SCALARS[kind])
+        elif kind == _GGUF_STRING:
+            self.skip(self.number("Q"))
+        elif kind == _GGUF_ARRAY:
+            inner, count = self.number("I"), self.number("Q")
+            if inner in _GGUF_SCALARS:
+                self.skip(_GGUF_SCALARS[inner] * count)
+            elif inner == _GGUF_STRING:
+                for _ in range(count):
+                    self.skip(self.number("Q"))
+            else:  # arrays of arrays: the format allows them, and no file has them
+                raise _Unknown
+        else:
+            raise _Unknown
+
+    def tensor_bytes(self) -> float:
+        """Of the next entry in the table of tensors."""
+        self.skip(self.number("Q"))
+        dimensions = self.number("I")
+        if dimensions > 8:
+            raise ValueError(f"a tensor of {dimensions} dimensions")
+        shape = [self.number("Q") for _ in range(dimensions)]
+        kind = self.number("I")
+        if kind not in _GGML_BLOCKS:
+            raise _Unknown
+        weights, size = _GGML_BLOCKS[kind]
+        self.skip(8)
+        return math.prod(shape) / weights * size
 
 
 def gguf_bytes(path: Path) -> float | None:
-    """Bytes of the tensors in a GGUF file, from its table of tensors; null if it is no GGUF of version 2 or 3."""
-    with path.open("rb") as file:
-        def read(form: str) -> int:
-            return int(struct.unpack("<" + form, file.read(struct.calcsize(form)))[0])
+    """Bytes of the tensors in a GGUF file, from its table of tensors; null if it is no whole GGUF of a version and kinds that are known.
 
-        def skip_value(kind: int) -> None:
-            if kind in _GGUF_SCALARS:
-                file.seek(_GGUF_SCALARS[kind], 1)
-            elif kind == 8:
-                file.seek(read("Q"), 1)
-            elif kind == 9:
-                inner, count = read("I"), read("Q")
-                if inner in _GGUF_SCALARS:
-                    file.seek(_GGUF_SCALARS[inner] * count, 1)
-                else:
-                    for _ in range(count):
-                        skip_value(inner)
-            else:
-                raise ValueError(f"unknown GGUF value type {kind}")
-
+    Raises:
+        UserError: no regular file, or a header that is longer than any model's.
+    """
+    with outside_files.opened(path, outside_files.GGUF) as (file, _):
         try:
-            if file.read(4) != b"GGUF" or read("I") not in (2, 3):
+            header = _GgufHeader(file)
+            if file.read(4) != b"GGUF" or header.number("I") not in (2, 3):
                 return None
-            tensors, entries = read("Q"), read("Q")
+            tensors, entries = header.number("Q"), header.number("Q")
             for _ in range(entries):
-                file.seek(read("Q"), 1)
-                skip_value(read("I"))
-            total = 0.0
-            for _ in range(tensors):
-                file.seek(read("Q"), 1)
-                shape = [read("Q") for _ in range(read("I"))]
-                weights, size = _GGML_BLOCKS[read("I")]
-                file.seek(8, 1)
-                total += math.prod(shape) / weights * size
-        except (struct.error, *_NOT_A_HEADER):
+                header.skip(header.number("Q"))
+                header.skip_value(header.number("I"))
+            total = sum(header.tensor_bytes() for _ in range(tensors))
+            if total >= _LARGEST:
+                raise ValueError(f"tensors of {total:.3g} bytes")
+        except _Unknown:
             return None
-    return total if math.isfinite(total) else None
+        except (ValueError, OverflowError) as error:
+            raise UserError(f"{path}: not a model's GGUF file ({error}). {outside_files.GGUF.remedy}") from error
+    return float(total)

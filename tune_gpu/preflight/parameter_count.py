@@ -55,13 +55,12 @@ class Shapes:
         return LatentShapes.of(facts).attention(self.hidden, self.heads)
 
 
-def vision_params(outer: Mapping[str, Any]) -> float:
-    """Of the vision tower that a `vision_config` describes; 0 without one."""
-    vision = outer.get("vision_config")
-    if not isinstance(vision, Mapping):
+def tower_params(part: Mapping[str, Any] | None) -> float:
+    """Of the encoder for images or sounds that a `vision_config` or `audio_config` describes; 0 without one."""
+    if part is None:
         return 0.0
-    depth = vision.get("depth") or vision.get("num_hidden_layers") or 0
-    width = vision.get("embed_dim") if vision.get("mlp_ratio") else None
-    width = width or vision.get("hidden_size") or vision.get("embed_dim") or 0
-    inner = vision.get("intermediate_size") or width * float(vision.get("mlp_ratio") or 4)
-    return float(depth) * (4 * width * width + (3 if vision.get("hidden_act") == "silu" else 2) * width * inner)
+    depth = part.get("depth") or part.get("num_hidden_layers") or part.get("encoder_layers") or 0
+    width = part.get("embed_dim") if part.get("mlp_ratio") else None
+    width = width or part.get("hidden_size") or part.get("embed_dim") or part.get("d_model") or 0
+    inner = part.get("intermediate_size") or part.get("encoder_ffn_dim") or width * float(part.get("mlp_ratio") or 4)
+    return float(depth) * (4 * width * width + (3 if part.get("hidden_act") == "silu" else 2) * width * inner)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tune_gpu import outside_files
 from tune_gpu.artifacts import now, versions
 from tune_gpu.errors import UserError
 from tune_gpu.promote.installed import digest, text_of
@@ -87,13 +88,14 @@ def before_of(bundle: Bundle) -> dict[str, str | None]:
 
 def read_bundle(folder: Path) -> tuple[Bundle, dict[str, Any]] | None:
     """A promotion that was written; null if there is none. Raises UserError where a file is not the one whose hash was written."""
-    text = text_of(folder / MANIFEST)
-    if text is None:
-        return None
     try:
-        manifest = dict(json.loads(text))
+        manifest = dict(outside_files.read_json(folder / MANIFEST, outside_files.PROMOTION))
         files = {name: (Path(entry["destination"]), str(entry["sha256"])) for name, entry in manifest["files"].items()}
-    except (ValueError, KeyError, TypeError) as error:
+    except outside_files.NotThere:
+        return None
+    except UserError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder / MANIFEST}: not a promotion's manifest ({error}); run promote without --apply again") from error
     found = {}
     for name, (path, known) in files.items():
@@ -107,8 +109,8 @@ def read_bundle(folder: Path) -> tuple[Bundle, dict[str, Any]] | None:
 def is_promotions(folder: Path) -> bool:
     """Whether the manifest there is one that `write_bundle` wrote."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        manifest = outside_files.read_json(folder / MANIFEST, outside_files.PROMOTION)
+    except UserError:
         return False
     return isinstance(manifest, dict) and {"files", "before", "review"} <= manifest.keys()
 

@@ -16,6 +16,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from tune_gpu import outside_files
 from tune_gpu.artifacts import now
 from tune_gpu.config import PromoteSettings, ServiceTarget
 from tune_gpu.errors import UserError
@@ -32,11 +33,9 @@ def digest(content: str | None) -> str | None:
 def text_of(path: Path) -> str | None:
     """A file's text; null if there is none. Raises UserError for what cannot be read."""
     try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+        return outside_files.read_text(path, outside_files.INSTALLED)
+    except outside_files.NotThere:
         return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from error
 
 
 def check_writable(paths: Sequence[Path]) -> None:

@@ -15,8 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from tune_gpu import outside_files
 from tune_gpu.artifacts import RunFolder
 from tune_gpu.errors import UserError
 from tune_gpu.services.process import start_ticks
@@ -195,11 +194,9 @@ def resume_command(folder: RunFolder) -> str:
 def read_json(path: Path, needs: Mapping[str, type | tuple[type, ...]]) -> dict[str, Any] | None:
     """A JSON object with at least these fields of these types; null where there is no file. Raises UserError that names the file."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        content = outside_files.read_json(path, outside_files.RUN_FILE)
+    except outside_files.NotThere:
         return None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not a whole JSON file ({error})") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: not written by this program (a JSON {type(content).__name__}, not an object)")
     version = content.get("schema_version", SCHEMA_VERSION)
@@ -227,10 +224,7 @@ def _checked_lines(folder: RunFolder) -> Iterator[dict[str, Any]]:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: not a run's configuration ({' '.join(str(error).split())[:160]})") from error
+    content = outside_files.read_yaml(path, outside_files.RUN_CONFIG)
     if not isinstance(content, dict) or not isinstance(content.get("parameters"), dict):
         raise UserError(f"{path}: not a run's configuration (`parameters` is missing)")
     return content

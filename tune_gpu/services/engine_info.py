@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
+import re
+from collections.abc import Iterator
 from typing import Any
 
-from prometheus_client.parser import text_string_to_metric_families
+_LONGEST_LINE = 2**16
+_SAMPLE = re.compile(r'[\w:]++[ \t]*+(?:\{(?P<labels>(?:[^"}]|"(?:[^"\\]|\\.)*+")*+)\})?[ \t]*+(?P<value>\S++)', re.ASCII)
+"""One line of Prometheus' exposition format. Possessive: what does not match is given up at once."""
+_LABEL = re.compile(r'([a-zA-Z_]\w*+)[ \t]*+=[ \t]*+"((?:[^"\\]|\\.)*+)"', re.ASCII)
+_ESCAPED = {r"\n": "\n", r"\"": '"', r"\\": "\\"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,14 +54,26 @@ def read_engine_info(metrics: str, version: str, *, start_s: float, max_model_le
     )
 
 
+def samples(metrics: str, name: str) -> Iterator[tuple[dict[str, str], float]]:
+    """Labels and value of every sample of one name, in time linear in the page; lines that are not well formed are left out.
+
+    The page has hundreds of lines and is read beside the load generator, so the other names are not parsed.
+    """
+    start = metrics.find(name)
+    while start >= 0:
+        end = metrics.find("\n", start)
+        end = len(metrics) if end < 0 else end
+        line = metrics[start : min(end, start + _LONGEST_LINE)]
+        begins = start == 0 or metrics[start - 1] == "\n"
+        if begins and line[len(name) : len(name) + 1] in ("{", " ", "\t") and (found := _SAMPLE.match(line)):
+            with contextlib.suppress(ValueError):
+                labels = _LABEL.findall(found["labels"] or "")
+                yield {key: re.sub(r"\\.", lambda escaped: _ESCAPED.get(escaped[0], escaped[0]), value) for key, value in labels}, float(found["value"])
+        start = metrics.find(name, end)
+
+
 def _cache_config(metrics: str) -> dict[str, str]:
-    try:
-        for family in text_string_to_metric_families(metrics):
-            if family.name == "vllm:cache_config_info" and family.samples:
-                return dict(family.samples[0].labels)
-    except Exception:  # the parser raises many kinds for what is no exposition format
-        return {}
-    return {}
+    return next((labels for labels, _ in samples(metrics, "vllm:cache_config_info")), {})
 
 
 def _version(text: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import math
 import os
 import re
 import shutil
@@ -19,7 +20,7 @@ from typing import Any
 
 from tune_gpu.config import VllmSettings
 from tune_gpu.measurement import Failure, FailureKind, Phase, ServiceError
-from tune_gpu.services.engine_info import EngineInfo, read_engine_info
+from tune_gpu.services.engine_info import EngineInfo, read_engine_info, samples
 from tune_gpu.services.guard import shared_memory_of
 from tune_gpu.services.launchers import EngineHost, Launch, Launched, launch_cold
 from tune_gpu.services.models import resolve_llm
@@ -47,8 +48,10 @@ _JSON_LISTS = {"allowed-origins", "allowed-methods", "allowed-headers"}
 _ONLY_ON = {"disable-log-stats", "aggregate-engine-logging"}
 """Switches without a `--no-…`: to have them off is to leave them out."""
 _STOP_GRACE_S = 8.0
-# Searched for, not parsed: it is read every second beside the load generator, and the whole page has hundreds of lines. V0 called it gpu_.
-_KV_CACHE_USE = re.compile(r"^vllm:(?:kv|gpu)_cache_usage_perc(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
+_KV_CACHE_USE = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
+"""V0 had the second name."""
+_MOST_CORES = 8192
+"""As many as Linux can be built for."""
 
 
 def serve_settings(settings: VllmSettings) -> dict[str, str | int | float | bool | list[str]]:
@@ -90,10 +93,11 @@ def parse_cores(cores: str | None) -> list[int] | None:
         return None
     found: set[int] = set()
     for part in str(cores).split(","):
-        low, _, high = part.partition("-")
-        found.update(range(int(low), int(high or low) + 1))
-    if not found:
-        raise ValueError(f"{cores!r} names no core")
+        named = re.fullmatch(r"\s*(\d{1,5})(?:-(\d{1,5}))?\s*", part, re.ASCII)
+        low, high = (int(named[1]), int(named[2] or named[1])) if named else (0, -1)
+        if not low <= high < _MOST_CORES:
+            raise ValueError(f"{str(cores)[:80]!r}: allowed are cores below {_MOST_CORES}, as in 0,2-3")
+        found.update(range(low, high + 1))
     return sorted(found)
 
 
@@ -220,8 +224,9 @@ class VllmServer:
     def kv_cache_pct(self) -> float | None:
         """How full its KV cache is now, in per cent (of data parallel engines the fullest); null where it does not answer at once."""
         with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
-            if found := _KV_CACHE_USE.findall(self._get("/metrics", timeout_s=0.5)):
-                return round(100.0 * max(map(float, found)), 2)
+            page = self._get("/metrics", timeout_s=0.5)
+            if found := [value for name in _KV_CACHE_USE for _, value in samples(page, name) if math.isfinite(value)]:
+                return round(100.0 * max(found), 2)
         return None
 
     def failure(self) -> Failure | None:

@@ -130,17 +130,33 @@ def test_every_model_of_the_table_has_the_parameters_that_its_shapes_make() -> N
 
 
 def test_a_folder_that_cannot_be_read_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"config\.json cannot be read"):
+    with pytest.raises(UserError, match=r"config\.json: there is no such file"):
         read_architecture(tmp_path)
     (tmp_path / "config.json").write_text("{not json")
-    with pytest.raises(UserError, match="is not JSON"):
+    with pytest.raises(UserError, match="not a whole JSON file"):
         read_architecture(tmp_path)
     (tmp_path / "config.json").write_text("[1]")
     with pytest.raises(UserError, match="not a list"):
         read_architecture(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "x", "hidden_size": 8}))
-    with pytest.raises(UserError, match="has no num_hidden_layers"):
-        read_architecture(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps({"num_hidden_layers": 2, "hidden_size": 8, "vocab_size": 9, "intermediate_size": 9}))
-    with pytest.raises(UserError, match="num_attention_heads"):
-        read_architecture(tmp_path)
+
+
+@pytest.mark.parametrize(("config", "why"), [
+    ({"model_type": "x", "hidden_size": 8}, "has no num_hidden_layers"),
+    ({"num_hidden_layers": 2, "hidden_size": 8, "vocab_size": 9, "intermediate_size": 9}, "num_attention_heads"),
+    ({**LLAMA_8B_CONFIG, "num_attention_heads": None}, "names neither num_attention_heads"),
+    ({**LLAMA_8B_CONFIG, "num_key_value_heads": [8, 8, 4]}, "num_key_value_heads differs layer by layer"),
+    ({**LLAMA_8B_CONFIG, "hidden_size": {"a": 1}}, "hidden_size is no single number"),
+    ({**LLAMA_8B_CONFIG, "intermediate_size": [8, 16]}, "intermediate_size differs layer by layer"),
+    ({**LLAMA_8B_CONFIG, "model_type": "deci", "num_key_value_heads": None, "block_configs": [{"attention": {}}]}, "differ in the shape"),
+    ({**LLAMA_8B_CONFIG, "model_type": "own-code", "num_key_value_heads": None, "auto_map": {"AutoConfig": "evil.Config"}}, "its class is not known"),
+    ({**LLAMA_8B_CONFIG, "layer_types": ["full_attention"]}, "layer_types name 1 layers"),
+    ({**LLAMA_8B_CONFIG, "rope_scaling": ["linear"]}, "not one of a decoder that is understood"),
+    ({**LLAMA_8B_CONFIG, "model_type": "bert"}, "generates no text"),
+    ({**LLAMA_8B_CONFIG, "model_type": "minicpm3", "kv_lora_rank": 256}, "latent attention of a type"),
+    ({**LLAMA_8B_CONFIG, "model_type": "own-code", "head_dim": 192, "v_head_dim": 128}, "keys and values of different sizes"),
+])
+def test_what_a_config_does_not_say_is_not_modelled(config: dict[str, Any], why: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    refusal = read_architecture(tmp_path).refusal
+    assert refusal is not None
+    assert why in refusal

@@ -15,7 +15,7 @@ LITE: dict[str, Any] = {
     "model_type": "deepseek_v2", "num_hidden_layers": 27, "hidden_size": 2048, "num_attention_heads": 16, "num_key_value_heads": 16,
     "kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128, "v_head_dim": 128, "intermediate_size": 10944,
     "moe_intermediate_size": 1408, "n_routed_experts": 64, "n_shared_experts": 2, "num_experts_per_tok": 6, "first_k_dense_replace": 1,
-    "vocab_size": 102400, "max_position_embeddings": 163840, "tie_word_embeddings": False,
+    "vocab_size": 102400, "max_position_embeddings": 163840, "tie_word_embeddings": False, "q_lora_rank": None,
 }
 R1: dict[str, Any] = {
     **LITE, "model_type": "deepseek_v3", "num_hidden_layers": 61, "hidden_size": 7168, "num_attention_heads": 128, "num_key_value_heads": 128,

@@ -118,7 +118,7 @@ def test_names_and_formats_of_anything(text: str, config: Any) -> None:
         weight_format(config)
 
 
-@pytest.mark.parametrize(("key", "value"), [("num_hidden_layers", "many"), ("hidden_size", [4096]), ("num_key_value_heads", [8, 8, 4]), ("vocab_size", -1),
+@pytest.mark.parametrize(("key", "value"), [("num_hidden_layers", "many"), ("hidden_size", -4096), ("num_key_value_heads", True), ("vocab_size", -1),
                                             ("head_dim", 64.5), ("intermediate_size", True)])
 def test_a_value_that_is_no_size_is_named(key: str, value: Any) -> None:
     with pytest.raises(UserError, match=rf"{key}=.*allowed is a whole number above 0"):

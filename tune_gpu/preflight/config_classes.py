@@ -1,0 +1,203 @@
+"""Read a model's `config.json` as transformers does: its text part, with the defaults and the other names of its class.
+
+`class_defaults.json` holds what the classes of transformers add (`python -m tests.class_defaults` makes it). Code that comes with a model
+(`auto_map`) is never run: a class that transformers does not have is unknown, and so is every value that only this class could give.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim")
+"""Without these no KV cache can be computed."""
+SHAPES = (*SIZES, "sliding_window", "kv_lora_rank")
+"""What makes the KV cache: where a class derives one of these in a way of its own, the config must give it."""
+FACTS = (
+    *SIZES, "vocab_size", "intermediate_size", "ffn_hidden_size", "ffn_dim", "tie_word_embeddings", "hidden_act",
+    "n_head_kv", "num_kv_heads", "multi_query_group_num", "num_attention_groups", "multi_query", "new_decoder_architecture", "attn_config",
+    "hidden_size_per_head", "attention_head_dim", "max_position_embeddings", "max_seq_len", "seq_length", "model_max_length",
+    "sliding_window", "use_sliding_window", "max_window_layers", "sliding_window_pattern", "layer_types", "attention_chunk_size",
+    "kv_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim", "q_lora_rank",
+    "num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts", "num_experts_per_tok", "num_experts_per_token", "moe_topk",
+    "moe_top_k", "moe_intermediate_size", "n_shared_experts", "shared_expert_intermediate_size", "first_k_dense_replace",
+    "is_encoder_decoder", "is_decoder", "cross_attention_layers", "cross_layer_interval", "depth", "embed_dim", "mlp_ratio", "encoder_layers",
+    "encoder_ffn_dim", "d_model",
+    "mamba_d_state", "ssm_cfg", "hybrid_override_pattern", "linear_num_value_heads", "attn_layer_period", "full_attention_interval",
+    "linear_attn_config", "mamba_expand", "ssm_state_size", "index_topk", "index_head_dim", "block_configs", "per_layer_config",
+    "global_head_dim", "num_global_key_value_heads", "swa_num_key_value_heads", "swa_head_dim", "num_sliding_attention_heads",
+    "num_attention_heads_per_layer", "num_kv_shared_layers",
+)  # fmt: skip
+"""What the preflight reads of a config, by the name that transformers gives it."""
+KV_HEADS = ("n_head_kv", "num_kv_heads", "num_key_value_heads", "multi_query_group_num", "num_attention_groups")
+"""In the order of vLLM's `get_total_num_kv_heads`."""
+_INSTEAD = {"num_key_value_heads": ("attn_config", "multi_query"), "head_dim": ("kv_lora_rank",)}
+"""What makes a size unnecessary that a class computes in its own way."""
+_TEXT_PARTS = ("text_config", "decoder", "generator", "llm_config", "language_config", "thinker_config")
+"""Where classes that are not in the table keep their text model: the names of transformers' `get_text_config`, and of models in vLLM."""
+_OF_THE_WHOLE = ("dtype", "torch_dtype", "is_encoder_decoder")
+"""What the whole config may say for its text part."""
+_DEEPEST = 8
+MOST_LAYERS = 10_000
+NOT_GENERATING = "a model of this type alone generates no text: not modelled"
+
+
+@dataclass(frozen=True)
+class TextPart:
+    """The text model that a config describes."""
+
+    facts: Mapping[str, Any]
+    vision: Mapping[str, Any] | None
+    """Of the part for images, with its class's defaults; null where there is none."""
+    audio: Mapping[str, Any] | None
+    """Of the part for sounds, likewise."""
+    whole: bool = True
+    """Whether the checkpoint holds nothing that vLLM leaves out (the talker of an omni model)."""
+    refusal: str | None = None
+    """Why the facts do not say what a KV cache needs."""
+
+
+@dataclass
+class _Node:
+    """One level of a config, and what is known of its class."""
+
+    given: Mapping[str, Any]
+    kind: Mapping[str, Any] | None
+    parents: list[_Node] = field(default_factory=list)
+
+    @property
+    def text_key(self) -> str | None:
+        """Where the text model is; null where it is here."""
+        if self.kind is not None:
+            return self.kind.get("text")
+        return next((key for key in _TEXT_PARTS if isinstance(self.given.get(key), Mapping) and self.given[key]), None)
+
+    def part(self, key: str) -> _Node:
+        """The level below, of the class that its own `model_type` names or that the class here makes of it."""
+        given = self.given.get(key)
+        kind = self.kind or {}
+        if not isinstance(given, Mapping):
+            flat = kind.get("flat") and key == self.text_key
+            given = {name: value for name, value in self.given.items() if flat and name != "model_type"} or kind.get("absent", {}).get(key, {})
+        usual = kind.get("parts", {}).get(key)
+        found = class_of(given.get("model_type")) if usual is None or key in kind.get("by_type", ()) else None
+        return _Node(given, found or (_table()["classes"].get(usual) if usual else None), [*self.parents, self])
+
+    def facts(self) -> dict[str, Any]:
+        """What is given, by transformers' names, over the class's defaults."""
+        if self.kind is None:
+            return dict(self.given)
+        usual = self.kind["facts"]
+        found = {**usual, **self.given}
+        for name, value in usual.items():
+            if isinstance(value, Mapping) and isinstance(found[name], Mapping):
+                found[name] = {**value, **found[name]}
+        for name, written in self.kind.get("names", {}).items():
+            if written in self.given:
+                found[name] = self.given[written]
+        return found
+
+
+@functools.cache
+def _table() -> dict[str, Any]:
+    return dict(json.loads(Path(__file__).with_name("class_defaults.json").read_text(encoding="utf-8")))
+
+
+def class_of(model_type: Any) -> Mapping[str, Any] | None:
+    """What the class for this `model_type` adds; null for one that transformers does not have."""
+    name = _table()["types"].get(model_type) if isinstance(model_type, str) else None
+    return None if name is None else _table()["classes"][name]
+
+
+def text_part(config: Mapping[str, Any]) -> TextPart:
+    """Of a whole config. Never raises for what the config holds."""
+    node = _Node(config, class_of(config.get("model_type")))
+    for _ in range(_DEEPEST):
+        key = node.text_key
+        if key is None:
+            break
+        node = node.part(key)
+    else:
+        return TextPart({}, None, None, refusal=f"its text model is nested deeper than {_DEEPEST} levels")
+    nodes = [*node.parents, node]
+    facts = _with_the_wholes(nodes)
+    return TextPart(
+        facts, _tower(nodes, "vision_config"), _tower(nodes, "audio_config"), not any("thinker_config" in each.given for each in nodes),
+        _unknown(nodes, facts),
+    )  # fmt: skip
+
+
+def _with_the_wholes(nodes: list[_Node]) -> dict[str, Any]:
+    facts = nodes[-1].facts()
+    for name in _OF_THE_WHOLE:
+        if nodes[-1].given.get(name) is None:
+            outer = next((each.given[name] for each in nodes if each.given.get(name) is not None), None)
+            facts = facts if outer is None else {**facts, name: outer}
+    tied = _tied(nodes)
+    if tied is not None:
+        facts = {**facts, "tie_word_embeddings": tied}
+    rule = (nodes[-1].kind or {}).get("layers")
+    if rule and not facts.get("layer_types") and not facts.get("sliding_window_pattern"):
+        facts["layer_types"] = _layer_types(rule, facts)
+    return facts
+
+
+def _tied(nodes: list[_Node]) -> bool | None:
+    """Whether input and output embeddings are one; null where nothing says it.
+
+    vLLM asks the text part. Its class's default is no evidence, however: there the checkpoints of some classes follow the whole.
+    """
+    name = "tie_word_embeddings"
+    usual = (nodes[-1].kind or {"facts": {}})["facts"].get(name)
+    said = nodes[-1].given.get(name)
+    if said is not None and said != usual:
+        return bool(said)
+    values = [value for node in nodes if (value := node.facts().get(name)) is not None]
+    return all(values) if values else None
+
+
+def _layer_types(rule: str | list[str], facts: Mapping[str, Any]) -> list[str] | None:
+    layers, first = facts.get("num_hidden_layers"), facts.get("max_window_layers")
+    if not isinstance(layers, int) or not 0 < layers <= MOST_LAYERS:
+        return None
+    if isinstance(rule, list):
+        return [rule[index % len(rule)] for index in range(layers)]
+    if facts.get("use_sliding_window") is False or not facts.get("sliding_window") or not isinstance(first, int):
+        return None
+    return ["sliding_attention" if index >= first else "full_attention" for index in range(layers)]
+
+
+def _tower(nodes: list[_Node], key: str) -> Mapping[str, Any] | None:
+    for node in reversed(nodes):
+        if isinstance(node.given.get(key), Mapping) or key in (node.kind or {}).get("parts", {}):
+            return node.part(key).facts()
+    return None
+
+
+def _unknown(nodes: list[_Node], facts: Mapping[str, Any]) -> str | None:
+    text = nodes[-1]
+    for name in SIZES:
+        value = facts.get(name)
+        if isinstance(value, Mapping) or (isinstance(value, list) and any(item != value[0] for item in value)):
+            return f"{name} is no single number: it differs layer by layer"
+    types = facts.get("layer_types")
+    if isinstance(types, list) and types and len(types) != facts.get("num_hidden_layers"):
+        return f"its layer_types name {len(types)} layers, and num_hidden_layers another number"
+    if text.kind is None and any("model_type" in node.given for node in nodes) and not any(facts.get(name) for name in KV_HEADS):
+        return "its config names no num_key_value_heads, and its class is not known (code that comes with a model is not run)"
+    if text.kind is not None:
+        if not any((node.kind or {}).get("generates") for node in nodes) and not facts.get("is_decoder"):
+            return NOT_GENERATING
+        for name in SIZES:
+            if name in facts and facts[name] is None and text.kind["facts"].get(name) is not None:
+                return f"its config sets {name} to null, where its class has no null"
+        for name in text.kind.get("own", ()):
+            if facts.get(name) is None and not any(facts.get(other) for other in _INSTEAD.get(name, ())):
+                return f"its config leaves out {name}, which its class computes in its own way"
+        if "layer_types" in text.kind.get("derived", ()) and not text.kind.get("layers") and not facts.get("layer_types"):
+            return "its config does not say which of its layers have which attention"
+    return None
