@@ -8,7 +8,7 @@ from dataclasses import replace
 from tune_gpu.measurement import Failure, FailureKind, Phase
 from tune_gpu.services.start_failures.cause import find_cause
 from tune_gpu.services.start_failures.lines import read_line, read_lines
-from tune_gpu.services.start_failures.sentences import DEFAULT_ADVICE, find_group, find_hint
+from tune_gpu.services.start_failures.sentences import DEFAULT_ADVICE, GROUPS, find_group, find_hint
 
 _LONGEST_EVIDENCE = 500
 _GIB = r"(-?\d+(?:\.\d+)?)"
@@ -49,7 +49,7 @@ def explain_loss(service: str, log: str, exit_code: int) -> Failure:
 def advice_for(failure: Failure) -> str:
     """What to do about a failure, in one plain sentence; empty where only its message can say."""
     text = read_line(failure.evidence).text
-    group = find_group(text)
+    group = next((group for group in GROUPS if failure.message.startswith(group.problem)), None) or find_group(text)
     if group is not None and (group.kind is failure.kind or failure.kind is FailureKind.OOM):
         return group.advice_for(failure.service)
     hint = find_hint(text) if failure.kind is FailureKind.STARTUP_CRASH else None

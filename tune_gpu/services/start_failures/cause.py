@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from tune_gpu.services.start_failures.lines import Line
 from tune_gpu.services.start_failures.sentences import Group, find_group
@@ -46,17 +47,16 @@ _HANDLER_BROKE = re.compile(r"^(?:AttributeError|NameError|UnboundLocalError)\b"
 """What code that cleans up raises when the start has not come as far as it expects."""
 _COMPILER = re.compile(r"^(?:\S+: )?(?:\S+ )?fatal\s*: |: (?:fatal )?error: |^(?:clang|gcc|g\+\+|cc1plus|ptxas)\S*:? (?:fatal )?(?:error|fatal)\b|: cannot find -l")
 _BUILD = re.compile(r"^FAILED: (?P<what>\S)")
-_NEEDED_HANDLER_BROKE = re.compile(r"^(?:AttributeError|NameError|UnboundLocalError)\b")
-"""What code that cleans up raises when the start has not come as far as it expects."""
-_COMPILER = re.compile(r"CalledProcessError|[Nn]inja build failed|Error building extension|returned non-zero exit status|compilation failed")
+_NEEDED_COMPILER = re.compile(r"CalledProcessError|[Nn]inja build failed|Error building extension|returned non-zero exit status|compilation failed")
 _USAGE = re.compile(r"^[\w./ -]+: error: \S")
 _NATIVE = re.compile(
     r"^(?:terminate called|Fatal Python error|\s*what\(\):|!!!!!!! Segfault|\*\*\* SIG\w+|Segmentation fault|Bus error|Aborted|Killed|Illegal instruction"
-    r"|free\(\): |double free|malloc\(\): |corrupted )|symbol lookup error|error while loading shared libraries|Assertion .* failed\.?$"
+    r"|\w+\(\): (?:invalid|corrupted|unaligned|unsorted) |double free|corrupted )|symbol lookup error|error while loading shared libraries|Assertion .* failed\.?$"
     r"|cannot open shared object file|Could not load library|command not found|: No module named |^Unable to load any of \{"
 )
 """The last words of native code, of the loader and of the shell."""
-_DIED = re.compile(r"died unexpectedly|Worker exit type: ")
+_EXITED = re.compile(r"Worker exit type: ")
+_DIED = re.compile(r"died unexpectedly")
 _NO_CAUSE = re.compile(r"^\s*(?:File \"|\^+|~|raise\b|warnings\.warn|During handling|The above exception|[-=+|^~ ]+$)|^\[[\d/]+\] |^ninja: |destroy_process_group")
 
 
@@ -96,7 +96,7 @@ def find_cause(lines: Sequence[Line]) -> Cause:
 def is_evidence(text: str) -> bool:
     """Whether a line may stand for the cause: it is not empty, does not point elsewhere and does not only head what follows."""
     stripped = text.strip()
-    return bool(stripped) and not stripped.endswith(":") and not _POINTER.search(stripped) and not _HEADER.search(stripped) and not _VALIDATION.search(stripped)
+    return bool(stripped) and not stripped.endswith(":") and not _POINTER.search(stripped) and not _HEADER.search(stripped)
 
 
 def _first_chain(log: _Log) -> Chain | None:
@@ -168,8 +168,7 @@ def _unindented(text: str) -> bool:
 def _sentence_in(lines: list[tuple[int, Line]]) -> tuple[Line, Group] | None:
     """The most particular sentence about memory in these lines."""
     found = [(line, group) for _, line in lines if (group := find_group(line.text))]
-    particular = [one for one in found if not one[1].by_chance]
-    return (particular or found or [None])[0]
+    return min(found, key=lambda one: (one[1].by_chance, "RayTaskError(" in one[0].text), default=None)  # Ray's class has the name of the cause only
 
 
 def _more_particular(log: _Log, line: Line, group: Group) -> tuple[Line, Group]:
@@ -191,7 +190,7 @@ def _evidence(log: _Log, chain: Chain, raised: Raised) -> Cause:
         return _cause(first, more="".join(f": {line.text.strip()}" for line in _reason(rest)))
     if not raised.words and first.text.rstrip().endswith(":") and rest and is_evidence(rest[0].text):
         return _cause(first, more=f" {rest[0].text.strip()}")
-    last = next((after for before, after in zip(rest, rest[1:], strict=False) if before.text.strip() == "Last error:"), None)
+    last = next((after for before, after in pairwise(rest) if before.text.strip() == "Last error:"), None)
     if last is not None:
         return _cause(first, more=f": {last.text.strip()}")
     if is_evidence(first.text):
@@ -220,7 +219,7 @@ def _compiler_line(log: _Log, chain: Chain) -> Line | None:
 def _without_exception(log: _Log, aftermath: Raised | None) -> Cause:
     """Where no exception says why: the command line's complaint, native code's last words, else what was logged or printed last."""
     loud = [line for line in log.lines if line.loud and is_evidence(line.text)]
-    for pattern in (_USAGE, _NATIVE, _DIED):
+    for pattern in (_USAGE, _NATIVE, _EXITED, _DIED):
         if said := next((line for line in loud if pattern.search(line.text)), None):
             return _cause(said)
     if reported := next((found for line in log.lines if (found := _REPORTED.search(line.text))), None):

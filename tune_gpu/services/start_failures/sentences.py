@@ -72,9 +72,9 @@ WEIGHTS = Group(
     "the model's weights do not fit into the memory that is free",
     "Take a smaller or quantised model, or free the memory that others hold on the card.",
     (
-        _vllm(r"Failed to load model - not enough GPU memory", since=(0, 11)),
-        _vllm(r"Failed to create unquantized linear weights\. This may be caused by insufficient memory", since=(0, 11), last=(0, 11)),
-        _vllm(r"the model is too large for the current device's HBM memory", since=(0, 10), last=(0, 12)),
+        _vllm(r"Failed to load model - not enough GPU memory", since=(0, 13)),
+        _vllm(r"Failed to create unquantized linear weights\. This may be caused by insufficient memory", since=(0, 11)),
+        _vllm(r"the model is too large for the current device's HBM memory", since=(0, 10), last=(0, 13)),
     ),
 )
 
@@ -117,7 +117,7 @@ GROUPS = (
             _vllm(r"max seq len \(\d+\) is larger than the maximum number of tokens that can be stored in KV cache", last=(0, 10)),
             _vllm(r"requested memory for kv \((?:-|0(?:\.0+)?/)", since=(0, 20)),
             _vllm(r"Cannot auto-fit max_model_len: not enough GPU memory", since=(0, 14)),
-            _vllm(r"Failed to initialize q/k/v range constants\. This may be caused by insufficient memory", since=(0, 11), last=(0, 11)),
+            _vllm(r"Failed to initialize q/k/v range constants\. This may be caused by insufficient memory", since=(0, 11), last=(0, 14)),
         ),
     ),
     Group(
@@ -130,7 +130,7 @@ GROUPS = (
         FailureKind.STARTUP_NO_KV_MEMORY,
         "decoding video on the device leaves no room for cache blocks",
         "Lower mm_ipc_gpu_memory_gb, or raise gpu_memory_utilization.",
-        (_vllm(r"frontend multimodal GPU decoding reserves", since=(0, 26)),),
+        (_vllm(r"frontend multimodal GPU decoding reserves", since=(0, 25)),),
     ),
     Group(
         FailureKind.STARTUP_NO_KV_MEMORY,
@@ -159,13 +159,13 @@ GROUPS = (
         FailureKind.STARTUP_OOM,
         "out of memory in the warm-up of the sampler or the pooler",
         "Lower max_num_seqs.",
-        (_vllm(r"out of memory occurred when warming up (?:sampler|pooler)"),),
+        (_vllm(r"out of memory occurred when warming up sampler"), _vllm(r"out of memory occurred when warming up pooler", since=(0, 9))),
     ),
     Group(
         FailureKind.MEASUREMENT_INVALID,
         "another process gave memory back while vLLM measured how much is free",
         "Try again while nothing else starts or ends on the card.",
-        (_vllm(r"Error in memory profiling\. Initial (?:free|used) memory"),),
+        (_vllm(r"Error in memory profiling\. Initial free memory"), _vllm(r"Error in memory profiling\. Initial used memory", last=(0, 10))),
     ),
     WEIGHTS,
     Group(
@@ -173,7 +173,7 @@ GROUPS = (
         "the host has too little memory",
         "Free memory of the host, widen its limit, or lower swap_space and cpu_offload_gb.",
         (
-            _vllm(r"Too large swap space\. ", last=(0, 16)),
+            _vllm(r"Too large swap space\. ", last=(0, 17)),
             _vllm(r"HiSparse pinned host pool needs ~", since=(0, 30)),
             _library(r"DefaultCPUAllocator: (?:can't allocate memory|not enough memory)"),
             _library(r"[Cc]annot allocate memory(?! in static TLS block)"),
@@ -213,7 +213,7 @@ HINTS = (
         "the shared memory of the host is too small",
         "Enlarge /dev/shm (in a container --shm-size or --ipc=host).",
         (
-            _vllm(r"Insufficient space in \S+(?: for .*)?: .* MiB required", since=(0, 28)),
+            _vllm(r"Insufficient space in \S+(?: for .*)?: .* MiB required", since=(0, 27)),
             _library(r"Error while creating shared memory segment|No space left on device.*/dev/shm|/dev/shm.*No space left on device"),
         ),
     ),

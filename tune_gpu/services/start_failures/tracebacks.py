@@ -66,6 +66,8 @@ class _Reader:
     _header: str = ""
     _link: str = ""
     _last: str = ""
+    _traced: bool = False
+    """Whether the exception that is read has a traceback: one record of a logger has one, so what looks like another is part of its message."""
 
     def read(self, index: int, line: Line) -> None:
         text, grouped = _without_bars(line.text)
@@ -81,11 +83,12 @@ class _Reader:
             found = _NAMED.match(text)
             if found and _is_class(found["name"]):
                 self._begin(found["name"], index, line)
-        elif found := _BARE.match(text):
-            if self._state == "message" and not self._link and self._continues():
+                self._traced = True
+        elif (found := _BARE.match(text)) and not (self._traced and line.level and self._state == "message" and not grouped and not self._continues()):
+            if self._state == "message" and not self._link and (grouped or self._continues()):
                 self._link = "part"
-            elif self._state == "idle" and not self._link:
-                self._header = self._last
+            elif not self._link:
+                self._header = self._last if self._state == "idle" else ""
             self._begin(found["name"], index, line)
         elif self._state == "message":
             self._say(index, line, stripped)
@@ -98,7 +101,7 @@ class _Reader:
             self.chains[-1].append(raised)
         else:
             self.chains.append([raised])
-        self._state, self._link = "message", ""
+        self._state, self._link, self._traced = "message", "", False
 
     def _say(self, index: int, line: Line, stripped: str) -> None:
         message = self.chains[-1][-1].lines
