@@ -182,6 +182,14 @@ def test_a_chain_that_this_python_prints_is_read(tmp_path: Path) -> None:
     assert found.evidence.endswith("LookupError: no block is left")
 
 
+def test_a_pointer_after_a_reason_is_left_out() -> None:
+    log = """\
+pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig
+  Value error, Model architectures ['XForCausalLM'] failed to be inspected. Please check the logs for more details. [type=value_error]
+"""
+    assert explain_exit("vllm", log, 1).evidence.endswith("ModelConfig: Value error, Model architectures ['XForCausalLM'] failed to be inspected.")
+
+
 def test_the_last_words_of_native_code_are_evidence() -> None:
     for said in ("Fatal Python error: Segmentation fault", "realloc(): invalid pointer", "Bus error (core dumped)", "python: symbol lookup error: libx.so: undefined symbol: f"):
         assert explain_exit("vllm", f"INFO loading\n{said}\nRuntimeError: Engine core initialization failed. See root cause above.\n", 134).evidence == said

@@ -187,17 +187,23 @@ def _evidence(log: _Log, chain: Chain, raised: Raised) -> Cause:
         return _cause(said)
     rest = [line for _, line in raised.lines[1:] if line.text.strip()]
     if _VALIDATION.search(first.text):
-        return _cause(first, more="".join(f": {line.text.strip()}" for line in _reason(rest)))
+        return _cause(first, more="".join(f": {said}" for line in _reason(rest) if (said := _without_pointer(line.text.strip()))))
     if not raised.words and first.text.rstrip().endswith(":") and rest and is_evidence(rest[0].text):
         return _cause(first, more=f" {rest[0].text.strip()}")
     last = next((after for before, after in pairwise(rest) if before.text.strip() == "Last error:"), None)
     if last is not None:
-        return _cause(first, more=f": {last.text.strip()}")
+        return _cause(first, more=f": {_without_pointer(last.text.strip())}")
     if is_evidence(first.text):
         return _cause(first)
     others = [line for line in rest if is_evidence(line.text) and not _NO_CAUSE.search(line.text)]
     others += [line for other in reversed(chain) if other is not raised for _, line in other.lines[:1] if is_evidence(line.text)]
     return _cause(others[0]) if others else Cause(first.raw.strip().rstrip(": "), None, first.text.strip().rstrip(": "))
+
+
+def _without_pointer(text: str) -> str:
+    """What a line says before it points elsewhere."""
+    pointer = _POINTER.search(text)
+    return text[: text.rfind(". ", 0, pointer.start()) + 1] if pointer else text.rstrip(":")
 
 
 def _reason(rest: list[Line]) -> list[Line]:
