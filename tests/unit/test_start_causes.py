@@ -1,4 +1,8 @@
-"""Which line of a log is the cause: recorded logs of many versions, every form of a line's prefix, and exceptions of any class."""
+"""Which line of a log is the cause: logs of many versions, every form of a line's prefix, and exceptions of any class.
+
+The logs in `data/start_logs` have the forms of the public reports that `expected.json` names. They are shortened, and where a report does not
+show a line, one of the same form stands in for it.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +21,8 @@ from tune_gpu.services.start_failures import explain_exit
 from tune_gpu.services.start_failures.cause import is_evidence
 from tune_gpu.services.start_failures.lines import read_line
 
-RECORDED = Path(__file__).parent.parent / "data" / "start_logs"
-EXPECTED = json.loads((RECORDED / "expected.json").read_text())
+LOGS = Path(__file__).parent.parent / "data" / "start_logs"
+EXPECTED = json.loads((LOGS / "expected.json").read_text())
 
 PREFIXES = {
     "none": "",
@@ -75,9 +79,9 @@ def _log(prefix: str, said: str, *, after: str = "") -> str:
     return "\n".join(["INFO 04-16 11:52:45 [a.py:1] Loading", *(prefix + line for line in traced), after, *ending, pointer, "", ""])
 
 
-def test_evidence_of_every_recorded_log() -> None:
-    assert {path.stem for path in RECORDED.glob("*.log")} == set(EXPECTED)
-    found = {one["file"].removesuffix(".log"): one for one in explain(RECORDED)}
+def test_evidence_of_every_form_of_log() -> None:
+    assert {path.stem for path in LOGS.glob("*.log")} == set(EXPECTED)
+    found = {one["file"].removesuffix(".log"): one for one in explain(LOGS)}
     wrong = [name for name, right in EXPECTED.items() if found[name]["kind"] != right["kind"] or right["evidence"] not in found[name]["evidence"]]
     assert [(found[name]["kind"], found[name]["evidence"]) for name in wrong] == []
     assert all(one["advice"] and is_evidence(read_line(one["evidence"]).text) for one in found.values())
@@ -182,6 +186,30 @@ def test_a_chain_that_this_python_prints_is_read(tmp_path: Path) -> None:
     assert found.evidence.endswith("LookupError: no block is left")
 
 
+def test_an_exception_without_words_keeps_its_own_line() -> None:
+    traced = "Traceback (most recent call last):\n  File \"x.py\", line 1, in f\n"
+    assert explain_exit("vllm", f"{traced}AssertionError: \n\nSet TORCHDYNAMO_VERBOSE=1 for the internal stack trace\n", 1).evidence == "AssertionError"
+    assert explain_exit("vllm", f"{traced}ImportError: \nAutoModel requires the PyTorch library\n", 1).evidence == "ImportError: AutoModel requires the PyTorch library"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "nvcc fatal   : Unsupported gpu architecture 'compute_90a'",
+        'sampling.cu(12): error: identifier "__nv_bfloat162" is undefined',
+        "/bin/sh: 1: /usr/local/cuda/bin/nvcc: not found",
+        "main.c:5:10: fatal error: Python.h: No such file or directory",
+        "/usr/bin/ld: cannot find -lcuda: No such file or directory",
+        "ptxas fatal   : Unresolved extern function '__nv_expf'",
+    ],
+)
+@pytest.mark.parametrize("first", ["RuntimeError: Ninja build failed. Ninja output:", "RuntimeError: Error building extension 'sampling': [1/3] nvcc -c sampling.cu"])
+def test_of_a_compilers_output_the_complaint_is_the_cause(first: str, said: str) -> None:
+    output = ["ninja: Entering directory `/c'", "[1/4] nvcc -c a.cu -o a.o", "FAILED: a.o ", said, "ninja: build stopped: subcommand failed.", ""]
+    log = "\n".join(f"(EngineCore_0 pid=5) ERROR 08-21 10:00:00 [core.py:700] {line}" for line in ["Traceback (most recent call last):", first, *output])
+    assert explain_exit("vllm", log, 1).evidence.endswith(f"] {said}")
+
+
 def test_a_pointer_after_a_reason_is_left_out() -> None:
     log = """\
 pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig
@@ -197,7 +225,7 @@ def test_the_last_words_of_native_code_are_evidence() -> None:
 
 def test_the_benchmark_writes_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "found.json"
-    assert main([str(RECORDED), "--json", str(out)]) == 0
+    assert main([str(LOGS), "--json", str(out)]) == 0
     found = json.loads(out.read_text())
     assert {tuple(one) for one in found} == {("file", "kind", "evidence", "advice")}
     assert next(one for one in found if one["file"] == "whisper_out_of_memory.log")["advice"].endswith("int8.")

@@ -45,7 +45,7 @@ _PLUMBING = re.compile(
 """What is raised below, and says less than what is raised because of it."""
 _HANDLER_BROKE = re.compile(r"^(?:AttributeError|NameError|UnboundLocalError)\b")
 """What code that cleans up raises when the start has not come as far as it expects."""
-_COMPILER = re.compile(r"^(?:\S+: )?(?:\S+ )?fatal\s*: |: (?:fatal )?error: |^(?:clang|gcc|g\+\+|cc1plus|ptxas)\S*:? (?:fatal )?(?:error|fatal)\b|: cannot find -l")
+_COMPILER = re.compile(r"^(?:\S+: )?(?:\S+ )?fatal\s*: |: (?:fatal )?error: |^(?:clang|gcc|g\+\+|cc1plus|ptxas)\S*:? (?:fatal )?(?:error|fatal)\b|: cannot find -l|^/bin/\w*sh: .*not found$")
 _BUILD = re.compile(r"^FAILED: (?P<what>\S)")
 _NEEDED_COMPILER = re.compile(r"CalledProcessError|[Nn]inja build failed|Error building extension|returned non-zero exit status|compilation failed")
 _USAGE = re.compile(r"^[\w./ -]+: error: \S")
@@ -57,7 +57,7 @@ _NATIVE = re.compile(
 """The last words of native code, of the loader and of the shell."""
 _EXITED = re.compile(r"Worker exit type: ")
 _DIED = re.compile(r"died unexpectedly")
-_NO_CAUSE = re.compile(r"^\s*(?:File \"|\^+|~|raise\b|warnings\.warn|During handling|The above exception|[-=+|^~ ]+$)|^\[[\d/]+\] |^ninja: |destroy_process_group")
+_NO_CAUSE = re.compile(r"^\s*(?:File \"|\^+|~|raise\b|warnings\.warn|During handling|The above exception|[-=+|^~ ]+$)|^\[[\d/]+\] |^ninja: |destroy_process_group|TORCHDYNAMO_VERBOSE")
 
 
 @dataclass(frozen=True)
@@ -188,8 +188,10 @@ def _evidence(log: _Log, chain: Chain, raised: Raised) -> Cause:
     rest = [line for _, line in raised.lines[1:] if line.text.strip()]
     if _VALIDATION.search(first.text):
         return _cause(first, more="".join(f": {said}" for line in _reason(rest) if (said := _without_pointer(line.text.strip()))))
-    if not raised.words and first.text.rstrip().endswith(":") and rest and is_evidence(rest[0].text):
-        return _cause(first, more=f" {rest[0].text.strip()}")
+    if not raised.words:  # it has none at all, or its message begins on the next line
+        said = raised.lines[1][1].text.strip() if len(raised.lines) > 1 else ""
+        begun = first.text.rstrip().endswith(":") and is_evidence(said)
+        return Cause(first.raw.strip().rstrip(": ") + (f": {said}" if begun else ""), None, _message(raised) + (f": {said}" if begun else ""))
     last = next((after for before, after in pairwise(rest) if before.text.strip() == "Last error:"), None)
     if last is not None:
         return _cause(first, more=f": {_without_pointer(last.text.strip())}")
