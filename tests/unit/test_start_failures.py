@@ -136,9 +136,12 @@ def test_an_engine_that_died_under_load_has_its_own_words_and_not_those_of_a_req
     assert (found.kind, found.evidence.partition("] ")[2]) == (FailureKind.SERVICE_LOST, "KeyError: 'block 7'")
 
 
-def test_where_nothing_stands_above_the_last_line_is_all_there_is() -> None:
-    said = "RuntimeError: Engine core initialization failed. See root cause above."
-    assert explain_exit("vllm", f"INFO starting\n{said}\n", 1).evidence == said
+def test_where_nothing_stands_above_a_pointer_the_last_other_line_speaks() -> None:
+    said = "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore_DP0': -9}"
+    found = explain_exit("vllm", f"INFO starting\n\nTraceback (most recent call last):\n{said}\n", 1)
+    assert found.evidence == "INFO starting"
+    assert "its engine was ended by signal 9 (SIGKILL" in found.message
+    assert explain_exit("vllm", said, 1).evidence == ""
 
 
 def test_settings_that_contradict_each_other_are_told_with_what_contradicts() -> None:
