@@ -19,7 +19,8 @@ class VllmSettings:
     """A folder, `demo-llm` (a toy made by this program) or a hub name."""
     gpu_memory_utilization: float = 0.5
     """Share of the device's memory (on the CPU: of the NUMA node's), in (0, 1]."""
-    max_model_len: int | None = None
+    max_model_len: int | str | None = None
+    """Tokens; `auto` lets vLLM take the longest context that fits. As in vLLM's own flags, 32k is 32,000 and 32K is 32,768."""
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
     dtype: str = "auto"

@@ -68,6 +68,8 @@ def resolve_knobs(settings: VllmSettings, model: ModelArchitecture, device: Devi
     """
     share, context = settings.gpu_memory_utilization, settings.max_model_len
     check_share(share, "vllm.gpu_memory_utilization")
+    if isinstance(context, str):
+        raise UserError(f"vllm.max_model_len={context}: its memory is not modelled; give a whole number")
     for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size", "tensor_parallel_size"):
         if getattr(settings, name) is not None:
             _check_range(f"vllm.{name}", getattr(settings, name), 0, float("inf"))

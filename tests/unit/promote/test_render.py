@@ -16,7 +16,7 @@ from tune_gpu.config_loader import load_config
 from tune_gpu.promote.render import services_of
 from tune_gpu.promote.supervisor import _read_env
 from tune_gpu.promote.systemd import Systemd, _quoted
-from tune_gpu.services.vllm_server import engine_environment, serve_flags, serve_settings
+from tune_gpu.services.vllm_setup import engine_environment, serve_flags, serve_settings
 from tune_gpu.services.whisper_server import parse_arguments
 
 
