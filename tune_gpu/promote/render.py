@@ -95,12 +95,12 @@ def services_of(config: ExperimentConfig, params: Mapping[str, Any], kind: str) 
                 target.unit,
                 command,
                 f"{name}.yaml",
-                text + yaml.safe_dump({key: value for key, value in content.items() if not is_secret(key)}, sort_keys=False),
+                text + yaml.safe_dump({key: value for key, value in content.items() if not _is_secret(key, value)}, sort_keys=False),
                 {key: value for key, value in env.items() if not is_secret(key)},
                 tuple(held) if held else None,
                 f"{target.url.rstrip('/')}/health",
                 settings.health_deadline_s,
-                tuple(sorted(key for key in (*content, *env) if is_secret(key))),
+                tuple(sorted(key for key, value in {**content, **env}.items() if _is_secret(key, value))),
             )
         )
     return found
@@ -115,6 +115,11 @@ def _own_command(name: str) -> tuple[str, ...]:
         # The command `vllm` asks for its own distribution's version, which the CPU build has under another name.
         return (sys.executable, "-m", API_SERVER_MODULE)
     return (str(Path(sys.executable).parent / "vllm"), "serve")
+
+
+def _is_secret(name: str, value: Any) -> bool:
+    """A switch has a name that may sound like one (`allow-credentials`), and holds none."""
+    return is_secret(name) and value is not True
 
 
 def _address(target: ServiceTarget) -> tuple[str, int]:

@@ -128,8 +128,9 @@ def read_name(given: str) -> Spelling:
     path = tuple(key.removesuffix("+") for key in below) if adds else tuple(below)
     if name in _long_names():
         option, off = _long_names()[name]
-        problem = "a switch has nothing below it" if off and path else None
-        return Spelling(given, option, path, off, adds, options()[option], problem)
+        known = options()[option]
+        problem = "a switch has nothing below it" if path and known.kind in (Kind.SWITCH, Kind.ON) else None
+        return Spelling(given, option, path, off, adds, known, problem)
     for option in options().values():
         if f"-{name}" in option.also:
             return Spelling(given, option.name, path, known=option, problem=f"it is the short form of a flag; write {option.name}")

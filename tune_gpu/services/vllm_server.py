@@ -65,12 +65,9 @@ class VllmServer:
         self._shared_memory: set[str] = set()
         self.info: EngineInfo | None = None
 
-    def start(self, abort: Callable[[], str | None] = lambda: None) -> EngineInfo:
-        """Start it and wait until it is ready and proven to be this one. Raises ServiceError, with nothing left running."""
-        started = time.monotonic()
-        self._oom = KernelOomWatch()
-        self._scratch = self._host.scratch() if self._host else Path(tempfile.mkdtemp(prefix="tg-"))
-        argv = [
+    def arguments(self) -> list[str]:
+        """The command line of its API server."""
+        return [
             "--model",
             resolve_llm(self.settings.model),
             "--served-model-name",
@@ -81,8 +78,14 @@ class VllmServer:
             str(self.port),
             *serve_flags(self.settings),
         ]
+
+    def start(self, abort: Callable[[], str | None] = lambda: None) -> EngineInfo:
+        """Start it and wait until it is ready and proven to be this one. Raises ServiceError, with nothing left running."""
+        started = time.monotonic()
+        self._oom = KernelOomWatch()
+        self._scratch = self._host.scratch() if self._host else Path(tempfile.mkdtemp(prefix="tg-"))
         env = engine_environment(self.settings, self.api_key, self._device, str(self._scratch))
-        launch = Launch(argv, env, parse_cores(self.settings.cpu_cores) if self._device == "cpu" else None, self._scratch, self._scratch / "vllm.log", self._shm)
+        launch = Launch(self.arguments(), env, parse_cores(self.settings.cpu_cores) if self._device == "cpu" else None, self._scratch, self._scratch / "vllm.log", self._shm)
         try:
             self._launched = self._host.launch(launch, _STOP_GRACE_S) if self._host else launch_cold(launch, _STOP_GRACE_S)
             self._wait_until_ready(started, abort)
