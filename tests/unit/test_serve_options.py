@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -90,6 +91,13 @@ def test_what_lies_below_a_dot_is_json(value: Any) -> None:
     else:
         name, text, *rest = flags
         assert (name, rest, json.loads(text)) == ("--speculative-config.some_key.low_er", ["--seed", "3"], value)
+
+
+@given(st.dictionaries(st.sampled_from(OPEN), st.one_of(st.text(), st.floats(), st.integers(), st.lists(st.text(), min_size=1))))
+def test_a_file_gives_back_every_value_that_was_written(extra: dict[str, Any]) -> None:
+    written = serve_settings(VllmSettings(extra_args=extra))
+    again = yaml.safe_load(yaml.safe_dump(written, sort_keys=False))
+    assert {name: str(value) for name, value in again.items()} == {name: str(value) for name, value in written.items()}
 
 
 @pytest.mark.parametrize(("names", "clash"), [

@@ -86,7 +86,8 @@ def services_of(config: ExperimentConfig, params: Mapping[str, Any], kind: str) 
         ("whisper", settings.whisper, whisper, whisper_environment(services.whisper, kind), services.whisper.cpu_cores),
         ("vllm", settings.vllm, vllm, vllm_environment(services.vllm, kind), services.vllm.cpu_cores),
     ):
-        text = f"# {name}, as tune_gpu measured it: {', '.join(f'{key}={value}' for key, value in params.items())}\n"
+        values = ", ".join(f"{key}={value}" for key, value in params.items()).encode("unicode_escape").decode()  # a line break would end the comment
+        text = f"# {name}, as tune_gpu measured it: {values}\n"
         command = (*(target.command or _own_command(name)), "--config", str(install / f"{name}.yaml"))
         held = parse_cores(cores) if kind == "cpu" else None
         found.append(

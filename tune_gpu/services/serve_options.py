@@ -112,7 +112,7 @@ def _long_names() -> dict[str, tuple[str, bool]]:
     found: dict[str, tuple[str, bool]] = {}
     for option in options().values():
         longs = [option.name, *(name[2:] for name in option.also if name.startswith("--"))]
-        found |= {name: (option.name, False) for name in longs}
+        found |= dict.fromkeys(longs, (option.name, False))
         if option.kind is Kind.SWITCH:
             found |= {NO + name: (option.name, True) for name in longs}
     return found

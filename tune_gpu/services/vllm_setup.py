@@ -29,7 +29,7 @@ _FLAG_NAMES = (  # the settings that are flags of the same name
 _LEFT_OUT = {"dtype": "auto", "kv_cache_dtype": "auto", "load_format": "auto", "tensor_parallel_size": 1, "enforce_eager": False}
 """Values that are vLLM's own defaults."""
 _LAUNCHER = "VLLM_USE_RUST_FRONTEND", "VLLM_RUST_FRONTEND_PATH"
-NEVER = {name: "`vllm serve` obeys it and the measured server does not" for name in _LAUNCHER}
+NEVER = dict.fromkeys(_LAUNCHER, "`vllm serve` obeys it and the measured server does not")
 """Variables that no setting may have, and why."""
 EVALUATION_ONLY = ("VLLM_API_KEY", "TMPDIR", "PYTHONUNBUFFERED", "VLLM_LOGGING_COLOR")
 """Variables of a measured server that a deployed one has not: by them an evaluation knows it, reads its log and keeps its files."""
