@@ -36,7 +36,7 @@ def with_numbers(layer: Mapping[str, Any]) -> dict[str, Any]:
     """A layer of a configuration, not yet merged, with the numbers of `services.vllm` read."""
     services = layer.get("services")
     vllm = services.get("vllm") if isinstance(services, dict) else None
-    if not isinstance(vllm, dict):
+    if not isinstance(services, dict) or not isinstance(vllm, dict):
         return dict(layer)
     read = vllm | {name: read_number(name, vllm[name]) for name in _SETTINGS if name in vllm}
     return {**layer, "services": {**services, "vllm": read}}

@@ -61,7 +61,12 @@ def test_without_vllm_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_value_of_each_knob_is_asked_about_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not the product; and a value under a condition in a candidate that has it."""
     asked: list[list[str]] = []
-    monkeypatch.setattr(flag_check, "refusals", lambda lines: asked.extend(lines) or [None] * len(lines))
+
+    def accept(lines: list[list[str]]) -> list[None]:
+        asked.extend(lines)
+        return [None] * len(lines)
+
+    monkeypatch.setattr(flag_check, "refusals", accept)
     check(
         "parameters.kind={target: vllm.kv_cache_dtype, values: [auto, fp8]}", "baseline.kind=auto",
         "parameters.seed={target: vllm.extra_args.seed, values: [1, 2, 3], when: {kind: [fp8]}}",

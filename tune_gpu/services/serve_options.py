@@ -131,16 +131,16 @@ def read_name(given: str) -> Spelling:
         known = options()[option]
         problem = "a switch has nothing below it" if path and known.kind in (Kind.SWITCH, Kind.ON) else None
         return Spelling(given, option, path, off, adds, known, problem)
-    for option in options().values():
-        if f"-{name}" in option.also:
-            return Spelling(given, option.name, path, known=option, problem=f"it is the short form of a flag; write {option.name}")
-    began = {option: off for long, (option, off) in _long_names().items() if long.startswith(name)}
+    for known in options().values():
+        if f"-{name}" in known.also:
+            return Spelling(given, known.name, path, known=known, problem=f"it is the short form of a flag; write {known.name}")
+    began = {option for long, (option, _) in _long_names().items() if long.startswith(name)}
     if not began:  # of another version of vLLM, or none of its flags: its parser is asked
         return Spelling(given, name, path, adds=adds)
     if len(began) > 1:
         return Spelling(given, name, path, problem=f"it is the beginning of several flags ({', '.join(sorted(began)[:3])} …); write one of them in full")
-    option, off = next(iter(began.items()))
-    return Spelling(given, option, path, off, adds, options()[option], f"vLLM reads the beginning of a flag as the flag; write {option}")
+    (option,) = began
+    return Spelling(given, option, path, known=options()[option], problem=f"vLLM reads the beginning of a flag as the flag; write {option}")
 
 
 def problem_of(given: str, value: Any) -> str | None:
