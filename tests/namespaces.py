@@ -23,8 +23,8 @@ CLASS = "(class)"
 _SERVE_ALONE = ("model_tag", "subparser", "dispatch_function")
 
 
-def ask(queries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """`{"options": {…}, "found": […]}`: the options of the parser of `vllm serve`, and for each query its namespace, or why it is refused (a text)."""
+def ask(queries: Sequence[dict[str, Any]]) -> list[Any]:
+    """For each query its namespace, or why it is refused (a text), by a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.json"
         env = os.environ | {"VLLM_LOGGING_LEVEL": "CRITICAL"}
@@ -33,7 +33,7 @@ def ask(queries: Sequence[dict[str, Any]]) -> dict[str, Any]:
             capture_output=True, cwd=Path(__file__).parents[1],
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-2000:]
-        return dict(json.loads(out.read_text()))
+        return list(json.loads(out.read_text()))
 
 
 def read_all(queries: Sequence[dict[str, Any]]) -> list[dict[str, Any] | str]:
@@ -102,4 +102,4 @@ def _kind(action: argparse.Action) -> str:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(json.dumps({"found": read_all(json.load(sys.stdin)), "options": installed_options()}))
+    Path(sys.argv[1]).write_text(json.dumps(read_all(json.load(sys.stdin))))

@@ -98,18 +98,24 @@ def _key(config: ExperimentConfig, where: str, params: Mapping[str, Any], settin
 
 def refusals(lines: list[list[str]]) -> list[str | None]:
     """For each command line why vLLM's parser refuses it; null where it accepts it, and for all if the parser cannot be asked."""
-    store = Path(os.environ.get("TUNE_GPU_CACHE") or platformdirs.user_cache_dir("tune_gpu")) / "accepted_flags.json"
+    store = _store()
     prints = [hashlib.sha256(json.dumps([installed_vllm_version(), line]).encode()).hexdigest() for line in lines]
     known = _accepted(store)
     fresh = {each: line for each, line in zip(prints, lines, strict=True) if each not in known}
     if not fresh:
         return [None] * len(lines)
-    said = dict(zip(fresh, _ask(list(fresh.values())), strict=True))
+    if (answers := _ask(list(fresh.values()))) is None:
+        return [None] * len(lines)
+    said = dict(zip(fresh, answers, strict=True))
     accepted = [each for each, reason in said.items() if reason is None]
     with contextlib.suppress(OSError):  # it is only asked again
         store.parent.mkdir(parents=True, exist_ok=True)
         write_whole(store, json.dumps([*known, *accepted][-_KEPT:]))
     return [said.get(each) for each in prints]
+
+
+def _store() -> Path:
+    return Path(os.environ.get("TUNE_GPU_CACHE") or platformdirs.user_cache_dir("tune_gpu")) / "accepted_flags.json"
 
 
 def _accepted(store: Path) -> list[str]:
@@ -120,8 +126,8 @@ def _accepted(store: Path) -> list[str]:
     return [each for each in found if isinstance(each, str)] if isinstance(found, list) else []
 
 
-def _ask(lines: list[list[str]]) -> list[str | None]:
-    """In a process of its own: vLLM's imports are large, and touch the process's environment. Secrets go through a pipe, not the command line."""
+def _ask(lines: list[list[str]]) -> list[str | None] | None:
+    """Ask in a process of its own: vLLM's imports are large, and touch the process's environment. Secrets go through a pipe. Null if vLLM cannot be asked."""
     with tempfile.TemporaryDirectory(prefix="tg-") as folder:
         out = Path(folder) / "reasons.json"
         command = [sys.executable, "-P", "-m", "tune_gpu.services.serve_parser", str(out)]
@@ -133,5 +139,5 @@ def _ask(lines: list[list[str]]) -> list[str | None]:
                 stderr=subprocess.DEVNULL,
             )  # fmt: skip
             return list(json.loads(out.read_text(encoding="utf-8")))
-        except (OSError, ValueError, subprocess.SubprocessError):  # a vLLM that cannot be imported is told by its first start
-            return [None] * len(lines)
+        except (OSError, ValueError, subprocess.SubprocessError):  # why vLLM cannot be imported, its first start says
+            return None

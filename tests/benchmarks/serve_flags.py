@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +47,13 @@ def queries_of(config: ExperimentConfig) -> list[dict[str, Any]]:
     return [{"argv": server.arguments()}, *({"file": vllm.config_text, "command": command} for command in ("serve", "module"))]
 
 
-def judge(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each case `name, refused, measured, promoted, right`."""
+def judge(cases: list[dict[str, Any]], read: Callable[[list[dict[str, Any]]], list[Any]] = ask) -> list[dict[str, Any]]:
+    """For each case `name, refused, measured, promoted, right`.
+
+    Args:
+        cases: as the module's text says.
+        read: asks the parsers about queries; in another process by default.
+    """
     refused: dict[int, str] = {}
     queries: dict[int, list[dict[str, Any]]] = {}
     for number, case in enumerate(cases):
@@ -56,7 +61,7 @@ def judge(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
             queries[number] = queries_of(space_of(case))
         except UserError as error:
             refused[number] = str(error)
-    answers = iter(ask([query for each in queries.values() for query in each])["found"] if queries else [])
+    answers = iter(read([query for each in queries.values() for query in each]) if queries else [])
     found = {number: [next(answers) for _ in each] for number, each in queries.items()}
     return [_judged(case, refused.get(number), found.get(number, [])) for number, case in enumerate(cases)]
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.serve_flags import queries_of, space_of
+from tests.benchmarks.serve_flags import judge, queries_of, space_of
 from tests.namespaces import installed_options, read_all
 from tune_gpu.config import ExperimentConfig
 from tune_gpu.errors import UserError
@@ -40,6 +40,27 @@ BELOW = {
     "hf_overrides.name": "5", "hf_overrides.text": "-O3 --host=0.0.0.0", "additional_config.a.b": {"c": [None, True]}, "additional_config.n": -0.5,
 }  # fmt: skip
 """Options below dots."""
+
+
+CASES: list[dict[str, Any]] = [
+    {"name": "off", "settings": {"enable_prefix_caching": False}, "key": "enable_prefix_caching", "want": False},
+    {"name": "dotted", "extra_args": {"speculative_config.method": "ngram", "speculative-config.n": 5, "speculative_config.on": True,
+                                      "no-async-scheduling": True, "enable-log-requests": True},
+     "key": "speculative_config", "want": {"method": "ngram", "n": 5, "on": True}},
+    {"name": "after dotted", "extra_args": {"speculative_config.on": False, "seed": 7}, "key": "seed", "want": 7},
+    {"name": "no- form", "extra_args": {"no-enable-log-deltas": True}, "key": "enable_log_deltas", "want": False},
+    {"name": "no no- form", "extra_args": {"headless": False}, "key": "headless", "want": False},
+    {"name": "auto", "settings": {"max_model_len": "auto"}, "key": "max_model_len", "want": -1},
+    {"name": "-1", "settings": {"max_model_len": -1}, "key": "max_model_len", "want": -1},
+    {"name": "32k", "settings": {"max_model_len": "32k"}, "key": "max_model_len", "want": 32000},
+    {"name": "8K", "settings": {"max_num_batched_tokens": "8K"}, "key": "max_num_batched_tokens", "want": 8192},
+    {"name": "one HTTP server", "extra_args": {"data_parallel_size": 2}, "key": "api_server_count", "want": 1},
+    {"name": "beside the knob", "settings": {"enable_prefix_caching": True}, "extra_args": {"no-enable-prefix-caching": True},
+     "key": "enable_prefix_caching", "want": "refused, or equal to the knob"},
+    {"name": "no such flag", "extra_args": {"no_such_flag": 1}, "key": "seed", "want": "refused"},
+    {"name": "wrong kind", "extra_args": {"seed": "many"}, "key": "seed", "want": "refused"},
+]  # fmt: skip
+"""As `tests.benchmarks.serve_flags` takes them."""
 
 
 def entries(options: dict[str, dict[str, Any]]) -> Iterator[tuple[str, Any]]:
@@ -118,7 +139,7 @@ def main(out: str) -> None:
     for row in rows():
         told = {name: row[name] for name in ("name", "setting", "value", "refused") if name in row} | {"differences": differences(row)}
         found.append(told | {"changed": {name: value for name, value in row.get("measured", {}).items() if value != plain.get(name) and name != "served_model_name"}})
-    Path(out).write_text(json.dumps({"options": installed_options(), "rows": found}))
+    Path(out).write_text(json.dumps({"options": installed_options(), "rows": found, "cases": judge(CASES, read_all)}))
 
 
 if __name__ == "__main__":

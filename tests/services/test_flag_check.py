@@ -21,8 +21,11 @@ pytestmark = pytest.mark.services
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TUNE_GPU_CACHE", str(tmp_path / "cache"))
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store of its own for each test."""
+    path = tmp_path / "cache" / "accepted_flags.json"
+    monkeypatch.setattr(flag_check, "_store", lambda: path)
+    return path
 
 
 def check(*overrides: str) -> None:
@@ -30,22 +33,26 @@ def check(*overrides: str) -> None:
     check_flags(config, check_space(config))
 
 
-def test_plan_names_the_key_and_the_reason_of_the_parser() -> None:
+def test_plan_names_the_key_and_the_reason_of_the_parser(monkeypatch: pytest.MonkeyPatch) -> None:
     knob = "parameters.seed={target: vllm.extra_args.seed, values: [1, many], kind: categorical}"
     done = CliRunner().invoke(plan, ["device=cpu", knob, "baseline.seed=1"])
     assert done.exit_code == 2
     assert done.stderr == "error: parameters.seed=many: vLLM refuses it: argument --seed: invalid int value: 'many'. Change or remove it.\n"
+    monkeypatch.setattr(subprocess, "run", lambda *_a, **_k: pytest.fail("what was accepted was asked again"))
+    done = CliRunner().invoke(plan, ["device=cpu", knob.replace(", many", ""), "baseline.seed=1"])
+    assert done.exit_code == 0, done.output
 
 
-def test_an_accepted_command_line_is_asked_about_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = [["--model", "m", "--no-such-flag", "1"], ["--model", "m", "--seed", "3"], ["--model", "m", "--enable-lora", "text"]]
-    assert refusals(lines) == ["unrecognized arguments: --no-such-flag 1", None, "'text' belongs to no flag"]
-    monkeypatch.setattr(subprocess, "run", lambda *_a, **_k: pytest.fail("it was asked again"))
-    assert refusals(lines[1:2]) == [None]
+def test_what_was_refused_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be a file that was missing."""
+    monkeypatch.setattr(flag_check, "_ask", lambda lines: ["no" if "bad" in line else None for line in lines])
+    assert refusals([["good"], ["bad"], ["good"]]) == [None, "no", None]
+    monkeypatch.setattr(flag_check, "_ask", lambda lines: [str(line) for line in lines])
+    assert refusals([["good"], ["bad"]]) == [None, "['bad']"]
 
 
 @pytest.mark.parametrize("overrides", [
-    (), ("services.vllm.extra_args.seed=1", "ray.address=auto"), ("parameters.context={target: vllm.max_model_len, values: [64, 128]}",),
+    (), ("services.vllm.extra_args.seed=1", "ray.address=auto"), ("parameters.context={target: vllm.max_model_len, values: [64, 128]}", "baseline.context=64"),
     ("services.vllm.quantization=awq",),
 ])  # fmt: skip
 def test_where_nothing_can_be_refused_vllm_is_not_imported(overrides: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,10 +94,17 @@ def test_the_key_is_the_one_that_sets_the_flag(reason: str, overrides: tuple[str
         check(*overrides)
 
 
-def test_a_store_that_is_damaged_is_asked_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_is_damaged_is_asked_anew(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flag_check, "_ask", lambda lines: [None] * len(lines))
-    (tmp_path / "cache").mkdir()
+    store.parent.mkdir()
     for content in ("{", "3", "[1, null]"):
-        (tmp_path / "cache" / "accepted_flags.json").write_text(content)
+        store.write_text(content)
         assert refusals([["--model", "m"]]) == [None]
-    assert len(json.loads((tmp_path / "cache" / "accepted_flags.json").read_text())) == 1
+    assert len(json.loads(store.read_text())) == 1
+
+
+def test_a_vllm_that_cannot_be_imported_refuses_nothing(store: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "vllm.py").write_text("raise RuntimeError('broken')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert refusals([["--model", "m"]]) == [None]
+    assert not store.exists(), "nothing was accepted"
