@@ -17,7 +17,7 @@ import hypothesis
 import pytest
 
 from tune_gpu.services.launchers import EngineHost
-from tune_gpu.services.vllm_server import engine_environment
+from tune_gpu.services.vllm_setup import engine_environment
 
 MARK = "TUNE_GPU_TEST_SESSION"
 os.environ[MARK] = uuid.uuid4().hex  # inherited by whatever a test starts, however deep

@@ -26,7 +26,7 @@ from tune_gpu.services.hang import Checked, HangWatch
 from tune_gpu.services.launchers import EngineHost
 from tune_gpu.services.mps import MpsDaemon
 from tune_gpu.services.start_failures import out_of_memory_lines
-from tune_gpu.services.vllm_server import engine_environment
+from tune_gpu.services.vllm_setup import engine_environment
 from tune_gpu.sharing import asks_for_mps, forbidden
 from tune_gpu.telemetry.neighbours import neighbours_on
 from tune_gpu.telemetry.probe import Probe, open_probe, total
@@ -191,7 +191,9 @@ class Evaluator:
         return self._host
 
     def _share_card(self, services: Services) -> None:
-        """Where a service is held to a part of the card, both become clients of the trial's own MPS daemon. Raises ServiceError."""
+        """Keep both services on the trial's card; where one is held to a part of it, both become clients of the trial's own MPS daemon. Raises ServiceError."""
+        for service in (services.vllm, services.whisper):
+            service.env.pop("CUDA_VISIBLE_DEVICES", None)  # measured on the trial's own card; the user's value is for the deployment
         if not asks_for_mps(services):
             return
         if why := forbidden(self.config, self.device):

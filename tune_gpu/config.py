@@ -21,7 +21,8 @@ class VllmSettings:
     """A folder, `demo-llm` (a toy made by this program) or a hub name."""
     gpu_memory_utilization: float = bounded(0.5, above=0, most=1)
     """Share of the device's memory (on the CPU: of the NUMA node's), in (0, 1]."""
-    max_model_len: int | None = None
+    max_model_len: int | str | None = bounded(None, above=0)
+    """Tokens; `auto` lets vLLM take the longest context that fits. As in vLLM's own flags, 32k is 32,000 and 32K is 32,768."""
     max_num_seqs: int | None = bounded(None, above=0)
     max_num_batched_tokens: int | None = bounded(None, above=0)
     dtype: str = "auto"

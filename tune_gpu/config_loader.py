@@ -19,6 +19,7 @@ from tune_gpu import outside_files
 from tune_gpu.bounds import check_numbers
 from tune_gpu.config import ExperimentConfig
 from tune_gpu.errors import UserError
+from tune_gpu.vllm_numbers import read_parameters, with_numbers
 from tune_gpu.workload.languages import spoken_language, unquoted
 
 DEFAULT_SPACE = "spica_gpu_allocation"
@@ -49,7 +50,7 @@ def load_config(space: str, overrides: list[str], device_kind: str | None = None
                 config[key] = {}
         _check_keys(ExperimentConfig, layer, "")
         try:
-            config = OmegaConf.merge(config, layer)
+            config = OmegaConf.merge(config, with_numbers(layer))
         except Exception as error:  # OmegaConf's own, and a TypeError here and there
             raise UserError(_one_line(error)) from error
     return _checked(config)
@@ -60,6 +61,7 @@ def _checked(config: Any) -> ExperimentConfig:
         found = cast(ExperimentConfig, OmegaConf.to_object(config))
     except Exception as error:
         raise UserError(_one_line(error)) from error
+    read_parameters(found)
     check_numbers(found)
     return found
 
@@ -81,7 +83,7 @@ def apply_overrides(config: ExperimentConfig, overrides: list[str]) -> Experimen
     layer = _parse_overrides(overrides)
     _check_keys(ExperimentConfig, layer, "")
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(config), layer)
+        merged = OmegaConf.merge(OmegaConf.structured(config), with_numbers(layer))
     except Exception as error:
         raise UserError(_one_line(error)) from error
     return _checked(merged)
@@ -148,7 +150,7 @@ def check_config(config: ExperimentConfig) -> None:
 
 
 def _check_cores(key: str, cores: str | None) -> None:
-    from tune_gpu.services.vllm_server import parse_cores
+    from tune_gpu.services.vllm_setup import parse_cores
 
     there = sorted(os.sched_getaffinity(0))
     try:
@@ -206,9 +208,9 @@ def _check_measured(config: ExperimentConfig) -> None:
             raise UserError(f"search.objectives.{name}: it is not measured with {why}")
 
 
-def _check_room(max_tokens: int, contexts: list[int | None]) -> None:
+def _check_room(max_tokens: int, contexts: list[int | str | None]) -> None:
     """An answer must fit into some candidate's context, beside a prompt of one token: else vLLM refuses every request of the run."""
-    told = [context for context in contexts if context is not None]
+    told = [context for context in contexts if isinstance(context, int)]
     if told and len(told) == len(contexts) and max_tokens >= max(told):
         raise UserError(f"workload.max_tokens={max_tokens}: no answer of that length fits vllm.max_model_len={max(told)} beside its prompt")
 

@@ -18,6 +18,7 @@ from tune_gpu.config import ExperimentConfig, RaySettings
 from tune_gpu.config_loader import DEFAULT_SPACE, as_yaml, check_config, device_setting, load_config, raw_setting
 from tune_gpu.devices import DeviceChoice, cards_of_cluster, check_alike, check_installed, check_reported, choose_device, device_of
 from tune_gpu.errors import UserError
+from tune_gpu.flag_check import check_flags
 from tune_gpu.imports import uncollected
 from tune_gpu.interrupt import terminated_as_interrupt
 from tune_gpu.live import Progress, describe_params
@@ -169,6 +170,7 @@ def _new(space: str, overrides: list[str]) -> tuple[ExperimentConfig, DeviceChoi
     if config.ray.address is None:
         check_reported(config.objective, choice.kind, config.search.objectives)
         check_alike(config, choice.kind)
+    check_flags(config, SearchSpace.from_specs(config.parameters))
     run_id = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     return config, choice, RunFolder(config.run.artifacts_dir, config.name, run_id, Redactor(config))
 

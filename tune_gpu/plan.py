@@ -13,11 +13,12 @@ from tune_gpu.config import ExperimentConfig
 from tune_gpu.config_loader import DEFAULT_SPACE, device_setting, load_config
 from tune_gpu.devices import cards_here
 from tune_gpu.errors import UserError
+from tune_gpu.flag_check import check_flags
 from tune_gpu.plan_view import ROWS, cards_table, print_plan
 from tune_gpu.preflight.calibration import CalibrationStore
 from tune_gpu.preflight.cards import card_memory, find_card, this_card, this_node
 from tune_gpu.preflight.engine_rules import version_number
-from tune_gpu.preflight.space_plan import Preflight, rows_of
+from tune_gpu.preflight.space_plan import Preflight, installed_vllm_version, rows_of
 from tune_gpu.preflight.values import DeviceMemory
 from tune_gpu.preflight.vectorised import VERDICTS, Predictions
 from tune_gpu.space_check import check_space
@@ -39,7 +40,7 @@ def plan(
 ) -> None:
     """What of a space fits, what each part takes, how many KV tokens and sequences vLLM gets, and what would repair what does not fit.
 
-    Starts nothing, and needs neither a GPU nor vLLM. Exit code 1 if nothing is feasible, 2 for bad input.
+    Starts no service, and needs neither a GPU nor vLLM; where vLLM is installed, its own parser checks the flags of the space. Exit code 1 if nothing is feasible, 2 for bad input.
     """
     if cards:
         console_of(markup=True).print(cards_table())
@@ -52,7 +53,10 @@ def plan(
         device = plan_device(space_name, overrides, gpu, total_mib, used_mib)
         config = load_config(space_name, overrides, device.kind)
         preflight = Preflight(config, device, CalibrationStore(), vllm_version)
-        params, found = preflight.predict_space(check_space(config))
+        space = check_space(config)
+        if vllm_version in (None, installed_vllm_version()):
+            check_flags(config, space)
+        params, found = preflight.predict_space(space)
     except UserError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)

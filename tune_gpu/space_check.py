@@ -12,14 +12,17 @@ from tune_gpu.candidate import deployment
 from tune_gpu.config import ExperimentConfig, VllmSettings, WhisperSettings
 from tune_gpu.errors import UserError
 from tune_gpu.preflight.whisper_memory import COMPUTE_TYPES
+from tune_gpu.services import vllm_setup, whisper
+from tune_gpu.services.serve_options import conflict_of, overlap, problem_of, read_name
 from tune_gpu.space import Parameter, SearchSpace
 from tune_gpu.steps import Steps
 from tune_gpu.workload.languages import check_clips, check_language, check_models
 
 _SETTINGS = {"vllm": VllmSettings, "whisper": WhisperSettings}
 _HINTS = {service: get_type_hints(settings) for service, settings in _SETTINGS.items()}
-_OF_EVERY_EVALUATION = ("host", "port", "served_model_name", "api_key")
-"""Flags by which a server is found, and known to be the one that was started."""
+_EXTRA = "vllm.extra_args."
+_HELD = {"vllm": vllm_setup.HELD, "whisper": whisper.HELD}
+_NEVER = {"vllm": vllm_setup.NEVER, "whisper": {}}
 
 
 def check_space(config: ExperimentConfig) -> SearchSpace:
@@ -34,14 +37,26 @@ def check_space(config: ExperimentConfig) -> SearchSpace:
     for target in ("whisper.compute_type", "whisper.language"):
         check_setting(target, getattr(config.services.whisper, target.partition(".")[2]), "services.")
     _check_spoken(config, space)
-    for flag in config.services.vllm.extra_args:
-        _check_flag("services.", flag)
+    _check_given(config)
     if config.baseline:
         try:
             space.check(config.baseline)
         except UserError as error:
             raise UserError(f"baseline.{error}") from error
     return space
+
+
+def _check_given(config: ExperimentConfig) -> None:
+    """What `services` gives below `extra_args` and `env`."""
+    extra = config.services.vllm.extra_args
+    for flag, value in extra.items():
+        _check_flag("services.", flag, value)
+    if found := conflict_of(extra):
+        raise UserError(f"services.vllm.extra_args.{found[1]}: {found[0]} sets the same flag; remove one of them")
+    for service, never in _NEVER.items():
+        for name in getattr(config.services, service).env:
+            if name in never:
+                raise UserError(f"services.{service}.env.{name}: {never[name]}; remove it")
 
 
 def values_to_check(parameter: Parameter) -> Iterator[Any]:
@@ -68,7 +83,13 @@ def check_setting(target: str, value: Any, where: str = "") -> None:
     if target == "whisper.language":
         check_language(where + target, value)
     if service == "vllm" and key.startswith("extra_args."):
-        _check_flag(where, key.removeprefix("extra_args."))
+        _check_flag(where, key.removeprefix("extra_args."), value)
+    if key.startswith("env."):
+        _check_variable(where, service, key.removeprefix("env."))
+    if target == "vllm.max_model_len" and value == "auto":
+        return
+    if target == "vllm.max_model_len" and isinstance(value, str):
+        raise UserError(f"{where}{target}={value}: allowed is a whole number (32768, or 32k as vLLM writes it), or auto")
     if key in _HINTS[service]:  # what lies below `extra_args` and `env` is vLLM's to judge
         bounds = bounds_of(_SETTINGS[service], key)
         _check_type(where + target, _HINTS[service][key], value, bounds)
@@ -79,20 +100,24 @@ def check_setting(target: str, value: Any, where: str = "") -> None:
 
 
 def _check_spoken(config: ExperimentConfig, space: SearchSpace) -> None:
-    """Raises UserError where the clips' language is not known, or a model does not know Whisper's."""
+    """Raise UserError where the clips' language is not known, or a model does not know Whisper's."""
     knobs = [knob for knob in space.parameters.values() if knob.target in ("whisper.language", "whisper.model")]
     check_clips(config.workload.audio, varies=any(knob.target == "whisper.language" for knob in knobs))
     if not any(knob.when for knob in knobs):  # conditions may keep them apart
         check_models(settings_in_use(config, space, "whisper.model"), settings_in_use(config, space, "whisper.language"))
 
 
-def _check_flag(where: str, flag: str) -> None:
-    """Of two flags of one name the last counts, and these come last: the candidate's own value would be shown, and another measured."""
-    name, key = f"{where}vllm.extra_args.{flag}", flag.replace("-", "_")
-    if key in _HINTS["vllm"]:
-        raise UserError(f"{name}: it would replace the setting vllm.{key}; set that")
-    if key in _OF_EVERY_EVALUATION:
-        raise UserError(f"{name}: every evaluation sets it itself")
+def _check_flag(where: str, flag: str, value: Any) -> None:
+    if problem := problem_of(flag, value):
+        raise UserError(f"{where}vllm.extra_args.{flag}: {problem}")
+
+
+def _check_variable(where: str, service: str, name: str) -> None:
+    """A knob must reach what is measured."""
+    if name in _NEVER[service]:
+        raise UserError(f"{where}{service}.env.{name}: {_NEVER[service][name]}; remove it")
+    if name in _HELD[service]:
+        raise UserError(f"{where}{service}.env.{name}: every evaluation sets it itself, so as a parameter it reaches nothing; set it under services.{service}.env for the deployment")
 
 
 def _check_type(name: str, hint: Any, value: Any, bounds: Bounds) -> None:
@@ -116,8 +141,15 @@ def _check_type(name: str, hint: Any, value: Any, bounds: Bounds) -> None:
 def _check_targets(space: SearchSpace) -> None:
     """Two knobs on one setting: the later would hide the earlier, and one deployment would count as several configurations."""
     for one, other in combinations(space.parameters.values(), 2):
-        if one.target == other.target and not _apart(one, other):
+        if _same(one.target, other.target) and not _apart(one, other):
             raise UserError(f"parameters.{other.name}.target={other.target}: parameters.{one.name} has the same; allowed only where their `when` keeps them apart")
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two targets are one setting; a flag of vLLM has several spellings."""
+    if not (one.startswith(_EXTRA) and other.startswith(_EXTRA)):
+        return one == other
+    return overlap(read_name(one.removeprefix(_EXTRA)), read_name(other.removeprefix(_EXTRA)))
 
 
 def _apart(one: Parameter, other: Parameter) -> bool:

@@ -255,7 +255,7 @@ def test_yaml_that_would_run_something_is_refused(tmp_path: Path) -> None:
 def test_a_shells_words_in_a_setting_are_a_text_like_any_other(tmp_path: Path) -> None:
     from tune_gpu.config import VllmSettings
     from tune_gpu.services.process import ManagedProcess
-    from tune_gpu.services.vllm_server import serve_flags
+    from tune_gpu.services.vllm_setup import serve_flags
 
     trace = tmp_path / "trace"
     settings = VllmSettings(quantization=f"$(touch {trace}); touch {trace} #", extra_args={"x": f"`touch {trace}`"})

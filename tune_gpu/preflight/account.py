@@ -68,11 +68,11 @@ def resolve_knobs(settings: VllmSettings, model: ModelArchitecture, device: Devi
         UserError: a share outside (0, 1], a context longer than the model's, a size below 1.
     """
     share, context = settings.gpu_memory_utilization, settings.max_model_len
-    for name in ("gpu_memory_utilization", "max_num_seqs", "max_num_batched_tokens", "block_size", "tensor_parallel_size"):
+    if isinstance(context, str):
+        raise UserError(f"vllm.max_model_len={context}: its memory is not modelled; give a whole number")
+    for name in ("gpu_memory_utilization", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size", "tensor_parallel_size"):
         if getattr(settings, name) is not None:
             _check_range(f"vllm.{name}", getattr(settings, name), bounds_of(VllmSettings, name))
-    if context is not None:
-        _check_range("vllm.max_model_len", context, Bounds(above=0))
     if context is None:
         context = model.default_context or model.max_context
         if context is None:

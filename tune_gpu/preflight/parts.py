@@ -15,6 +15,7 @@ from tune_gpu.preflight.architecture import ModelArchitecture
 from tune_gpu.preflight.arithmetic import GIB, MIB, Number, ceil_div, maximum, minimum, where
 from tune_gpu.preflight.engine_rules import EngineRules
 from tune_gpu.preflight.weight_formats import WeightFormat
+from tune_gpu.services.serve_options import read_name
 
 _KV_BYTES = {  # of one value in the cache
     "fp8": 1.0, "fp8_e4m3": 1.0, "fp8_e5m2": 1.0, "fp8_inc": 1.0, "float16": 2.0, "bfloat16": 2.0, "half": 2.0, "float32": 4.0,
@@ -223,7 +224,10 @@ def flag_refusal(extra: Mapping[str, Any], env: Mapping[str, str], experts: bool
     Data parallel engines of a dense model do not know of each other: each takes of its cards what one alone would. Where there are experts, they are
     divided between all of them (`FusedMoEParallelConfig.make`).
     """
-    flags = {str(name).replace("-", "_"): value for name, value in extra.items()}
+    flags = {}
+    for spelling, value in ((read_name(str(name)), value) for name, value in extra.items() if value is not None):
+        # What lies below a dot makes the whole: `speculative_config.method`
+        flags[spelling.option.replace("-", "_")] = bool(spelling.path) or (value is not True if spelling.off else value)
     if experts and engines(extra) > 1:
         return f"data_parallel_size={flags['data_parallel_size']}: its division of the experts is not modelled"
     for name in ("pipeline_parallel_size", "decode_context_parallel_size", "prefill_context_parallel_size"):

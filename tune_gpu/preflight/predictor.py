@@ -26,6 +26,8 @@ def refusal(settings: VllmSettings, model: ModelArchitecture) -> str | None:
         return f"{model.name}: {model.refusal}"
     if (settings.extra_args or settings.env) and (named := parts.flag_refusal(settings.extra_args, settings.env, bool(model.experts_per_token))):
         return named
+    if isinstance(settings.max_model_len, str):
+        return f"max_model_len={settings.max_model_len}: vLLM derives it from the memory that is left"
     if parts.kv_value_bytes(settings.kv_cache_dtype, 2) is None:
         return f"kv_cache_dtype={settings.kv_cache_dtype}: its layout is not modelled"
     return None

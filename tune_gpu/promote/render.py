@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,8 +18,8 @@ from tune_gpu.errors import UserError
 from tune_gpu.redaction import is_secret
 from tune_gpu.services.launchers import API_SERVER_MODULE
 from tune_gpu.services.models import resolve_llm
-from tune_gpu.services.vllm_server import parse_cores, serve_settings
-from tune_gpu.services.whisper import ENVIRONMENT, whisper_settings
+from tune_gpu.services.vllm_setup import parse_cores, serve_settings, vllm_environment
+from tune_gpu.services.whisper import whisper_environment, whisper_settings
 
 SECRETS = "secrets.env"
 """In the install folder, written by whoever owns the keys, read by the units; never by this program."""
@@ -84,16 +83,11 @@ def services_of(config: ExperimentConfig, params: Mapping[str, Any], kind: str) 
     whisper = {"name": f"whisper-{services.whisper.model}", "host": host, "port": port, **whisper_settings(services.whisper, kind)}
     found = []
     for name, target, content, env, cores in (
-        ("whisper", settings.whisper, whisper, ENVIRONMENT | _card_order(kind) | services.whisper.env, services.whisper.cpu_cores),
-        (
-            "vllm",
-            settings.vllm,
-            vllm,
-            _vllm_env(services.vllm.model, services.vllm.cpu_cores, kind) | services.vllm.env,
-            services.vllm.cpu_cores,
-        ),
+        ("whisper", settings.whisper, whisper, whisper_environment(services.whisper, kind), services.whisper.cpu_cores),
+        ("vllm", settings.vllm, vllm, vllm_environment(services.vllm, kind), services.vllm.cpu_cores),
     ):
-        text = f"# {name}, as tune_gpu measured it: {', '.join(f'{key}={value}' for key, value in params.items())}\n"
+        values = ", ".join(f"{key}={value}" for key, value in params.items()).encode("unicode_escape").decode()  # a line break would end the comment
+        text = f"# {name}, as tune_gpu measured it: {values}\n"
         command = (*(target.command or _own_command(name)), "--config", str(install / f"{name}.yaml"))
         held = parse_cores(cores) if kind == "cpu" else None
         found.append(
@@ -102,12 +96,12 @@ def services_of(config: ExperimentConfig, params: Mapping[str, Any], kind: str) 
                 target.unit,
                 command,
                 f"{name}.yaml",
-                text + yaml.safe_dump({key: value for key, value in content.items() if not is_secret(key)}, sort_keys=False),
+                text + yaml.safe_dump({key: value for key, value in content.items() if not _is_secret(key, value)}, sort_keys=False),
                 {key: value for key, value in env.items() if not is_secret(key)},
                 tuple(held) if held else None,
                 f"{target.url.rstrip('/')}/health",
                 settings.health_deadline_s,
-                tuple(sorted(key for key in (*content, *env) if is_secret(key))),
+                tuple(sorted(key for key, value in {**content, **env}.items() if _is_secret(key, value))),
             )
         )
     return found
@@ -124,20 +118,9 @@ def _own_command(name: str) -> tuple[str, ...]:
     return (str(Path(sys.executable).parent / "vllm"), "serve")
 
 
-def _vllm_env(model: str, cores: str | None, kind: str) -> dict[str, str]:
-    """What the measured engines had around them (`services.vllm_server.engine_environment`)."""
-    env = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
-    if os.path.isdir(resolve_llm(model)):
-        env["HF_HUB_OFFLINE"] = "1"
-    if kind == "cpu":
-        n_cores = len(parse_cores(cores) or sorted(os.sched_getaffinity(0)))
-        env |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(n_cores), "CUDA_VISIBLE_DEVICES": ""}
-    return env | _card_order(kind)
-
-
-def _card_order(kind: str) -> dict[str, str]:
-    """As they were measured: a unit's CUDA_VISIBLE_DEVICES=1 is the card that NVML calls 1, not the second fastest (vLLM warns of the other order)."""
-    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"} if kind == "cuda" else {}
+def _is_secret(name: str, value: Any) -> bool:
+    """A switch has a name that may sound like one (`allow-credentials`), and holds none."""
+    return is_secret(name) and value is not True
 
 
 def _address(target: ServiceTarget) -> tuple[str, int]:

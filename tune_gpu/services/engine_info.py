@@ -34,7 +34,7 @@ class EngineInfo:
         return dataclasses.asdict(self)
 
 
-def read_engine_info(metrics: str, version: str, *, start_s: float, max_model_len: int | None) -> EngineInfo:
+def read_engine_info(metrics: str, version: str, *, start_s: float, max_model_len: int | str | None) -> EngineInfo:
     """From the texts of `/metrics` (Prometheus' exposition format) and `/version` (JSON); never raises for what they hold."""
     labels = _cache_config(metrics)
     blocks, block_size = _number(labels.get("num_gpu_blocks")), _number(labels.get("block_size"))
@@ -42,7 +42,7 @@ def read_engine_info(metrics: str, version: str, *, start_s: float, max_model_le
     if tokens is None and blocks is not None and block_size is not None:
         tokens = blocks * block_size
     concurrency = _number(labels.get("kv_cache_max_concurrency"))
-    if concurrency is None and tokens is not None and max_model_len:
+    if concurrency is None and tokens is not None and isinstance(max_model_len, int) and max_model_len:
         concurrency = tokens / max_model_len
     return EngineInfo(
         start_s,

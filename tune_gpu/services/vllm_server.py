@@ -6,17 +6,14 @@ import contextlib
 import http.client
 import json
 import math
-import os
-import re
 import shutil
 import tempfile
 import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from tune_gpu.config import VllmSettings
 from tune_gpu.measurement import Failure, FailureKind, Phase, ServiceError
@@ -27,97 +24,11 @@ from tune_gpu.services.models import resolve_llm
 from tune_gpu.services.oom import KernelOomWatch
 from tune_gpu.services.ports import free_port
 from tune_gpu.services.start_failures import explain_exit, explain_loss
+from tune_gpu.services.vllm_setup import engine_environment, parse_cores, serve_flags
 
-_FLAG_NAMES = {  # the settings that are flags of the same name
-    "gpu_memory_utilization",
-    "max_model_len",
-    "max_num_seqs",
-    "max_num_batched_tokens",
-    "dtype",
-    "kv_cache_dtype",
-    "quantization",
-    "block_size",
-    "tensor_parallel_size",
-    "enforce_eager",
-    "enable_prefix_caching",
-    "enable_chunked_prefill",
-    "load_format",
-}
-_JSON_LISTS = {"allowed-origins", "allowed-methods", "allowed-headers"}
-"""Every other flag that takes several values takes them as words (`cudagraph_capture_sizes`, `cpu_offload_params` …), as vLLM reads a YAML's lists."""
-_ONLY_ON = {"disable-log-stats", "aggregate-engine-logging"}
-"""Switches without a `--no-…`: to have them off is to leave them out."""
 _STOP_GRACE_S = 8.0
 _KV_CACHE_USE = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
 """V0 had the second name."""
-_MOST_CORES = 8192
-"""As many as Linux can be built for."""
-
-
-def serve_settings(settings: VllmSettings) -> dict[str, str | int | float | bool | list[str]]:
-    """What is set of `vllm serve`'s flags, by their long names without dashes in front; model and port left out. Structures are JSON, lists words."""
-    values: dict[str, Any] = {name: getattr(settings, name) for name in sorted(_FLAG_NAMES)}
-    if settings.tensor_parallel_size == 1:
-        del values["tensor_parallel_size"]
-    if not settings.enforce_eager:
-        del values["enforce_eager"]
-    found: dict[str, str | int | float | bool | list[str]] = {}
-    for name, value in (values | dict(settings.extra_args)).items():
-        flag = name.replace("_", "-")
-        if value is None or value == [] or (value == "auto" and name in _FLAG_NAMES) or (value is False and flag in _ONLY_ON):
-            continue
-        found[flag] = _written(flag, value)
-    return found
-
-
-def _written(flag: str, value: Any) -> Any:
-    if isinstance(value, dict) or (isinstance(value, list) and flag in _JSON_LISTS):
-        return json.dumps(value)
-    return [item if isinstance(item, str) else json.dumps(item) for item in value] if isinstance(value, list) else value
-
-
-def serve_flags(settings: VllmSettings) -> list[str]:
-    """The flags of `vllm serve` for these settings, model and port left out."""
-    flags: list[str] = []
-    for flag, value in serve_settings(settings).items():
-        if isinstance(value, bool):
-            flags.append(f"--{flag}" if value else f"--no-{flag}")
-        else:
-            flags += [f"--{flag}", *(value if isinstance(value, list) else [str(value)])]
-    return flags
-
-
-def parse_cores(cores: str | None) -> list[int] | None:
-    """`"0,2-3"` -> [0, 2, 3], as taskset reads it. Raises ValueError for anything else."""
-    if cores is None or cores == "":
-        return None
-    found: set[int] = set()
-    for part in str(cores).split(","):
-        named = re.fullmatch(r"\s*(\d{1,5})(?:-(\d{1,5}))?\s*", part, re.ASCII)
-        low, high = (int(named[1]), int(named[2] or named[1])) if named else (0, -1)
-        if not low <= high < _MOST_CORES:
-            raise ValueError(f"{str(cores)[:80]!r}: allowed are cores below {_MOST_CORES}, as in 0,2-3")
-        found.update(range(low, high + 1))
-    return sorted(found)
-
-
-def engine_environment(
-    settings: VllmSettings, api_key: str, device: str, scratch: str, base: Mapping[str, str] | None = None
-) -> dict[str, str]:
-    """The whole environment of a server: this process's, and what the device and the settings add."""
-    env = dict(os.environ if base is None else base)
-    env.update(
-        VLLM_API_KEY=api_key, VLLM_NO_USAGE_STATS="1", DO_NOT_TRACK="1", TMPDIR=scratch, PYTHONUNBUFFERED="1", VLLM_LOGGING_COLOR="0"
-    )
-    if os.path.isdir(resolve_llm(settings.model)):
-        env["HF_HUB_OFFLINE"] = "1"
-    if device == "cpu":
-        cores = parse_cores(settings.cpu_cores) or sorted(os.sched_getaffinity(0))
-        # The cores are the process's own affinity (taskset), so that a warm engine and a cold one are bound alike.
-        env.update(VLLM_CPU_OMP_THREADS_BIND="nobind", OMP_NUM_THREADS=str(len(cores)), CUDA_VISIBLE_DEVICES="")
-    else:
-        env.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # so that a card's number is NVML's, by which it is proven
-    return env | dict(settings.env)
 
 
 class VllmServer:
@@ -154,12 +65,9 @@ class VllmServer:
         self._shared_memory: set[str] = set()
         self.info: EngineInfo | None = None
 
-    def start(self, abort: Callable[[], str | None] = lambda: None) -> EngineInfo:
-        """Start it and wait until it is ready and proven to be this one. Raises ServiceError, with nothing left running."""
-        started = time.monotonic()
-        self._oom = KernelOomWatch()
-        self._scratch = self._host.scratch() if self._host else Path(tempfile.mkdtemp(prefix="tg-"))
-        argv = [
+    def arguments(self) -> list[str]:
+        """The command line of its API server."""
+        return [
             "--model",
             resolve_llm(self.settings.model),
             "--served-model-name",
@@ -170,8 +78,14 @@ class VllmServer:
             str(self.port),
             *serve_flags(self.settings),
         ]
+
+    def start(self, abort: Callable[[], str | None] = lambda: None) -> EngineInfo:
+        """Start it and wait until it is ready and proven to be this one. Raises ServiceError, with nothing left running."""
+        started = time.monotonic()
+        self._oom = KernelOomWatch()
+        self._scratch = self._host.scratch() if self._host else Path(tempfile.mkdtemp(prefix="tg-"))
         env = engine_environment(self.settings, self.api_key, self._device, str(self._scratch))
-        launch = Launch(argv, env, parse_cores(self.settings.cpu_cores) if self._device == "cpu" else None, self._scratch, self._scratch / "vllm.log", self._shm)
+        launch = Launch(self.arguments(), env, parse_cores(self.settings.cpu_cores) if self._device == "cpu" else None, self._scratch, self._scratch / "vllm.log", self._shm)
         try:
             self._launched = self._host.launch(launch, _STOP_GRACE_S) if self._host else launch_cold(launch, _STOP_GRACE_S)
             self._wait_until_ready(started, abort)

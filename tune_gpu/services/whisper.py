@@ -12,7 +12,7 @@ import tempfile
 import time
 import urllib.request
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,12 @@ from tune_gpu.services.oom import KernelOomWatch
 from tune_gpu.services.ports import free_port
 from tune_gpu.services.process import ManagedProcess
 from tune_gpu.services.start_failures import explain_exit, explain_loss
-from tune_gpu.services.vllm_server import parse_cores
+from tune_gpu.services.vllm_setup import CARD_ORDER, layered, parse_cores
 
-ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
-"""Of every Whisper that is measured, and so of one that is deployed: threads that wait spinning take the cores from vLLM."""
+EVALUATION_ONLY = ("TUNE_GPU_API_KEY", "TMPDIR", "PYTHONUNBUFFERED", "PYTHONPATH")
+"""Variables of a measured Whisper that a deployed one has not: by them an evaluation knows it, reads its log, keeps its files and finds this program."""
+HELD = (*EVALUATION_ONLY, "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
+"""Variables that a setting cannot replace while it is measured; promoted, the user's values count."""
 
 
 def whisper_settings(settings: WhisperSettings, device: str) -> dict[str, str | int | bool]:
@@ -44,6 +46,12 @@ def whisper_settings(settings: WhisperSettings, device: str) -> dict[str, str | 
         "vad-filter": settings.vad_filter,
         "condition-on-previous-text": settings.condition_on_previous_text,
     }
+
+
+def whisper_environment(settings: WhisperSettings, device: str, evaluation: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What a Whisper has in its environment beside what its host has; `evaluation` as in `vllm_setup.vllm_environment`."""
+    # Threads that wait spinning take the cores from vLLM.
+    return layered({"OMP_WAIT_POLICY": "PASSIVE"}, CARD_ORDER if device == "cuda" else {}, settings.env, evaluation)
 
 
 class WhisperService:
@@ -73,6 +81,14 @@ class WhisperService:
                 flags += [f"--{name}", str(value)]
         return [sys.executable, "-P", "-m", "tune_gpu.services.whisper_server", *flags]
 
+    def environment(self) -> dict[str, str]:
+        """The service's whole environment."""
+        base = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}  # Ray sets it to 1; the threads are the settings'
+        source = str(Path(__file__).resolve().parents[2])
+        path = os.pathsep.join(filter(None, [source, self.settings.env.get("PYTHONPATH") or base.get("PYTHONPATH")]))
+        evaluation = dict(zip(EVALUATION_ONLY, (self.api_key, str(self._scratch), "1", path), strict=True))
+        return base | whisper_environment(self.settings, self._device, evaluation)
+
     def start(self) -> dict[str, Any]:
         """Start it and wait until its model is loaded on the device asked for; returns what it says of itself.
 
@@ -80,18 +96,7 @@ class WhisperService:
         """
         started = time.monotonic()
         cores = parse_cores(self.settings.cpu_cores) if self._device == "cpu" else None
-        source = str(Path(__file__).resolve().parents[2])
-        env = os.environ | {
-            "TUNE_GPU_API_KEY": self.api_key,
-            "TMPDIR": str(self._scratch),
-            "PYTHONUNBUFFERED": "1",
-            **ENVIRONMENT,
-            "PYTHONPATH": os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")])),
-        }
-        if self._device == "cuda":
-            env.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # so that a card's number is NVML's, by which it is proven
-        env.pop("OMP_NUM_THREADS", None)  # Ray sets it to 1; the threads are the settings'
-        env |= dict(self.settings.env)
+        env = self.environment()
         try:
             self._process = ManagedProcess(self.command(), log=self._scratch / "whisper.log", env=env, grace_s=3.0, cores=cores, scratch=self._scratch)
             description = self._wait_until_ready(started)

@@ -10,7 +10,8 @@ from typing import Any
 from tune_gpu.config import VllmSettings
 from tune_gpu.config_loader import load_config
 from tune_gpu.services.launchers import EngineHost
-from tune_gpu.services.vllm_server import VllmServer, engine_environment
+from tune_gpu.services.vllm_server import VllmServer
+from tune_gpu.services.vllm_setup import engine_environment
 
 
 def once(settings: VllmSettings, host: EngineHost | None) -> float:

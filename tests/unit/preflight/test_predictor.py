@@ -74,7 +74,7 @@ def test_flags_that_contradict_each_other() -> None:
 
 @pytest.mark.parametrize("extra", [{"pipeline_parallel_size": 2}, {"speculative_config": {"method": "ngram"}}, {"cpu-offload-gb": 4}, {"kv_cache_memory_bytes": 2**30},
                                    {"num-gpu-blocks-override": 100}, {"decode_context_parallel_size": 4}, {"offload_group_size": 8}, {"spec-model": "a-drafter"},
-                                   {"spec-method": "ngram"}, {"hf_overrides": {"num_hidden_layers": 4}}])
+                                   {"spec-method": "ngram"}, {"hf_overrides": {"num_hidden_layers": 4}}, {"speculative-config.num_speculative_tokens": 5}])
 def test_flags_that_are_not_modelled_give_no_number(extra: dict[str, object]) -> None:
     said = ask(engine(extra_args=extra))
     assert said.verdict is Verdict.NOT_MODELLED

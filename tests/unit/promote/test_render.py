@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tests.made_run import FAST, QUICK
 from tune_gpu.config import VllmSettings
@@ -16,38 +13,8 @@ from tune_gpu.config_loader import load_config
 from tune_gpu.promote.render import services_of
 from tune_gpu.promote.supervisor import _read_env
 from tune_gpu.promote.systemd import Systemd, _quoted
-from tune_gpu.services.vllm_server import engine_environment, serve_flags, serve_settings
+from tune_gpu.services.vllm_setup import engine_environment, serve_flags
 from tune_gpu.services.whisper_server import parse_arguments
-
-
-def as_flags(content: Mapping[str, object]) -> list[str]:
-    """As vLLM reads its YAML (`FlexibleArgumentParser.load_config_file`)."""
-    flags: list[str] = []
-    for key, value in content.items():
-        if isinstance(value, bool):
-            flags.append(f"--{key}" if value else f"--no-{key}")
-        elif isinstance(value, list):
-            flags += [f"--{key}", *map(str, value)]
-        else:
-            flags += [f"--{key}", str(value)]
-    return flags
-
-
-@given(
-    util=st.sampled_from([0.1, 0.35, 0.5, 0.95]),
-    length=st.one_of(st.none(), st.integers(1, 10**6)),
-    prefix=st.one_of(st.none(), st.booleans()),
-    eager=st.booleans(),
-    extra=st.dictionaries(st.sampled_from(["speculative-config", "seed", "generation_config"]), st.sampled_from([{"a": [1, 2]}, "vllm", 7, True, [1, 2]])),
-)  # fmt: skip
-@settings(max_examples=60, deadline=None)
-def test_vllms_yaml_means_the_flags_that_were_measured(
-    util: float, length: int | None, prefix: bool | None, eager: bool, extra: dict[str, object]
-) -> None:
-    settings = VllmSettings(
-        gpu_memory_utilization=util, max_model_len=length, enable_prefix_caching=prefix, enforce_eager=eager, extra_args=extra
-    )
-    assert as_flags(yaml.safe_load(yaml.safe_dump(serve_settings(settings), sort_keys=False))) == serve_flags(settings)
 
 
 @pytest.mark.parametrize(("extra", "flags"), [
@@ -61,7 +28,19 @@ def test_vllms_yaml_means_the_flags_that_were_measured(
 def test_flags_of_several_values_and_switches_that_cannot_be_denied_are_written_as_vllm_takes_them(extra: dict[str, object], flags: list[str]) -> None:
     settings = VllmSettings(extra_args=extra)
     assert serve_flags(settings)[len(serve_flags(VllmSettings())):] == flags
-    assert as_flags(serve_settings(settings))[2:] == flags
+
+
+def test_a_value_with_line_breaks_does_not_become_a_key_of_the_file() -> None:
+    knob = "parameters.template={target: vllm.extra_args.chat_template, kind: categorical, values: ['a', 'b']}"
+    config = load_config("spica_gpu_allocation", [*QUICK, knob], "cpu")
+    _, vllm = services_of(config, FAST | {"template": "x\nport: 1\u2028host: all\x07"}, "cpu")
+    assert (vllm.config_value("port"), vllm.config_value("host")) == (8000, "127.0.0.1")
+    assert vllm.config_value("chat-template") == "x\nport: 1\u2028host: all\x07"
+
+
+def test_a_switch_with_the_name_of_a_secret_is_deployed() -> None:
+    config = load_config("spica_gpu_allocation", [*QUICK, "services.vllm.extra_args.allow-credentials=true"], "cpu")
+    assert services_of(config, FAST, "cpu")[1].config_value("allow-credentials") is True
 
 
 def test_whispers_yaml_is_read_by_its_server(tmp_path: Path) -> None:

@@ -1,0 +1,143 @@
+"""Ask the parser of the installed vLLM, before anything starts, whether it takes the flags of a space."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from tune_gpu.candidate import deployment
+from tune_gpu.config import ExperimentConfig, VllmSettings
+from tune_gpu.errors import UserError
+from tune_gpu.preflight.space_plan import installed_vllm_version
+from tune_gpu.services.serve_options import read_name
+from tune_gpu.services.vllm_setup import serve_flags
+from tune_gpu.space import Parameter, SearchSpace
+from tune_gpu.space_check import values_to_check
+from tune_gpu.whole_files import write_whole
+
+_WORDS = ("dtype", "kv_cache_dtype")
+"""Settings of which the parser knows every word. The other settings are numbers and switches, or text that the parser takes as it is."""
+_IMPORT_TIMEOUT_S = 240.0
+_KEPT = 5_000
+"""Accepted command lines that are remembered."""
+
+
+def check_flags(config: ExperimentConfig, space: SearchSpace) -> None:
+    """Raise UserError for a flag that vLLM's parser refuses. Costs vLLM's imports, unless every command line was accepted before.
+
+    Says nothing where there is nothing to refuse, where vLLM is not installed, and where the servers run on a cluster.
+    """
+    if config.ray.address is not None or not _asks(config, space) or importlib.util.find_spec("vllm") is None:
+        return
+    commands = [(where, params, deployment(config, params).vllm) for where, params in _candidates(config, space)]
+    lines = [["--model", "model", *serve_flags(settings)] for _, _, settings in commands]
+    for (where, params, settings), reason in zip(commands, refusals(lines), strict=True):
+        if reason is not None:
+            raise UserError(f"{_key(config, where, params, settings, reason)}: vLLM refuses it: {reason}. Change or remove it.")
+
+
+def _asks(config: ExperimentConfig, space: SearchSpace) -> bool:
+    vllm = config.services.vllm
+    return bool(vllm.extra_args) or any(getattr(vllm, name) != "auto" for name in _WORDS) or any(map(_is_asked, space.parameters.values()))
+
+
+def _is_asked(parameter: Parameter) -> bool:
+    return parameter.target.startswith("vllm.extra_args.") or parameter.target.removeprefix("vllm.") in _WORDS
+
+
+def _candidates(config: ExperimentConfig, space: SearchSpace) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The baseline, and every value of each knob in one candidate that has it: not the whole product. With the name of the knob that varies."""
+    yield "", _candidate(space, config.baseline)
+    for parameter in space.parameters.values():
+        for value in values_to_check(parameter) if _is_asked(parameter) else ():
+            yield parameter.name, _candidate(space, {**config.baseline, **_parents(space, parameter), parameter.name: value})
+
+
+def _parents(space: SearchSpace, parameter: Parameter) -> dict[str, Any]:
+    """Values beside which the parameter exists."""
+    found: dict[str, Any] = {}
+    for name, values in parameter.when:
+        found |= _parents(space, space.parameters[name]) | {name: values[0]}
+    return found
+
+
+def _candidate(space: SearchSpace, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    params: dict[str, Any] = {}
+    for name, parameter in space.parameters.items():
+        if space.active(parameter, params):
+            params[name] = wanted[name] if name in wanted else next(values_to_check(parameter))
+    return params
+
+
+def _key(config: ExperimentConfig, where: str, params: Mapping[str, Any], settings: VllmSettings, reason: str) -> str:
+    """The key to change: the knob that varies, or whatever sets the flag that the reason names."""
+    if where:
+        return f"parameters.{where}={params[where]}"
+    for flag in re.findall(r"--([\w-]+)", reason):
+        option = read_name(flag).option
+        targets = [f"extra_args.{name}" for name in settings.extra_args if read_name(name).option == option] + [option.replace("-", "_")]
+        for name in params:
+            if config.parameters[name].target in [f"vllm.{target}" for target in targets]:
+                return f"parameters.{name}={params[name]}"
+        if len(targets) > 1 or hasattr(settings, targets[0]):
+            return f"services.vllm.{targets[0]}"
+    return "services.vllm.extra_args"
+
+
+def refusals(lines: list[list[str]]) -> list[str | None]:
+    """For each command line why vLLM's parser refuses it; null where it accepts it, and for all if the parser cannot be asked."""
+    store = _store()
+    prints = [hashlib.sha256(json.dumps([installed_vllm_version(), line]).encode()).hexdigest() for line in lines]
+    known = _accepted(store)
+    fresh = {each: line for each, line in zip(prints, lines, strict=True) if each not in known}
+    if not fresh:
+        return [None] * len(lines)
+    if (answers := _ask(list(fresh.values()))) is None:
+        return [None] * len(lines)
+    said = dict(zip(fresh, answers, strict=True))
+    accepted = [each for each, reason in said.items() if reason is None]
+    with contextlib.suppress(OSError):  # it is only asked again
+        store.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(store, json.dumps([*known, *accepted][-_KEPT:]))
+    return [said.get(each) for each in prints]
+
+
+def _store() -> Path:
+    return Path(os.environ.get("TUNE_GPU_CACHE") or platformdirs.user_cache_dir("tune_gpu")) / "accepted_flags.json"
+
+
+def _accepted(store: Path) -> list[str]:
+    try:
+        found = json.loads(store.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return [each for each in found if isinstance(each, str)] if isinstance(found, list) else []
+
+
+def _ask(lines: list[list[str]]) -> list[str | None] | None:
+    """Ask in a process of its own: vLLM's imports are large, and touch the process's environment. Secrets go through a pipe. Null if vLLM cannot be asked."""
+    with tempfile.TemporaryDirectory(prefix="tg-") as folder:
+        out = Path(folder) / "reasons.json"
+        command = [sys.executable, "-P", "-m", "tune_gpu.services.serve_parser", str(out)]
+        source = str(Path(__file__).resolve().parents[1])
+        env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")])), "VLLM_LOGGING_LEVEL": "ERROR"}
+        try:
+            subprocess.run(
+                command, input=json.dumps(lines), text=True, env=env, timeout=_IMPORT_TIMEOUT_S, check=True, stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+            return list(json.loads(out.read_text(encoding="utf-8")))
+        except (OSError, ValueError, subprocess.SubprocessError):  # why vLLM cannot be imported, its first start says
+            return None

@@ -1,0 +1,204 @@
+"""What is known of every option of `vllm serve`: how it is written, what it touches, and which option a name in `extra_args` means.
+
+`serve_options.json` is the list of vLLM's own parser; a test compares it with the parser of the installed vLLM. It ships with the program because a
+space is also checked where vLLM is not installed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tune_gpu.config import VllmSettings
+
+TABLE = Path(__file__).with_name("serve_options.json")
+NO = "no-"
+_NAME = re.compile(r"[A-Za-z0-9][\w-]*(\.[^\s.=]+)*")
+_NUMBER = re.compile(r"-\d+")
+"""The only text with a dash in front that vLLM's parser takes for a value."""
+_SET_BY_EVALUATION = ("host", "port", "served-model-name", "api-key")
+
+
+class Kind(StrEnum):
+    """How an option takes its value."""
+
+    SWITCH = "switch"
+    """On as `--x`, off as `--no-x`."""
+    ON = "on"
+    """On as `--x`; off by leaving it out."""
+    VALUE = "value"
+    OPTIONAL = "optional"
+    """With a value, or alone."""
+    VALUES = "values"
+    """Several words after one flag."""
+    APPEND = "append"
+    """Once for each value."""
+
+
+class Role(StrEnum):
+    """What an option touches beyond the engine's own speed and memory."""
+
+    PLAIN = "plain"
+    """A number, a switch or one of a few words."""
+    SERVER = "server"
+    """Where, how or whether the server answers: refused in a space."""
+    CODE = "code"
+    """Names code that is imported, or lets a request bring some."""
+    FILES = "files"
+    """Names a file, a folder or another model."""
+    NETWORK = "network"
+    """Names another machine, or what is fetched from one."""
+    STRUCTURE = "structure"
+    """JSON of many entries, which may do any of these."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of `vllm serve`."""
+
+    name: str
+    """Its long name, without dashes in front."""
+    kind: Kind
+    also: tuple[str, ...]
+    """Its other names, with their dashes."""
+    role: Role
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """What one name in `extra_args` means."""
+
+    given: str
+    option: str
+    """The long name, with dashes inside."""
+    path: tuple[str, ...] = ()
+    """The keys below dots: part of a structure."""
+    off: bool = False
+    """It is the `no-` form of a switch."""
+    adds: bool = False
+    """The last key ends in `+`: its value is added to a list."""
+    known: Option | None = None
+    problem: str | None = None
+    """Why it cannot be used; null if it can."""
+
+    @property
+    def target(self) -> tuple[str, ...]:
+        """Equal for two spellings that set the same thing."""
+        return (self.option, *self.path)
+
+
+@cache
+def options() -> dict[str, Option]:
+    """All options by their long names."""
+    rows = json.loads(TABLE.read_text(encoding="utf-8"))
+    return {name: Option(name, Kind(row["kind"]), tuple(row["also"]), Role(row["role"])) for name, row in rows.items()}
+
+
+@cache
+def own_options() -> frozenset[str]:
+    """The options that `VllmSettings` has a setting for (its other settings are none of vLLM's)."""
+    return frozenset(name for each in fields(VllmSettings) if (name := each.name.replace("_", "-")) in options())
+
+
+@cache
+def _long_names() -> dict[str, tuple[str, bool]]:
+    """Every long spelling without dashes in front: its option, and whether it is the `no-` form."""
+    found: dict[str, tuple[str, bool]] = {}
+    for option in options().values():
+        longs = [option.name, *(name[2:] for name in option.also if name.startswith("--"))]
+        found |= dict.fromkeys(longs, (option.name, False))
+        if option.kind is Kind.SWITCH:
+            found |= {NO + name: (option.name, True) for name in longs}
+    return found
+
+
+@cache
+def read_name(given: str) -> Spelling:
+    """The option that vLLM's parser finds for a name in `extra_args`."""
+    if not _NAME.fullmatch(given):
+        return Spelling(given, given, problem="allowed is the long name of a flag, without dashes in front")
+    head, *below = given.split(".")
+    name, adds = head.replace("_", "-"), bool(below) and below[-1].endswith("+")
+    path = tuple(key.removesuffix("+") for key in below) if adds else tuple(below)
+    if name in _long_names():
+        option, off = _long_names()[name]
+        known = options()[option]
+        problem = "a switch has nothing below it" if path and known.kind in (Kind.SWITCH, Kind.ON) else None
+        return Spelling(given, option, path, off, adds, known, problem)
+    for known in options().values():
+        if f"-{name}" in known.also:
+            return Spelling(given, known.name, path, known=known, problem=f"it is the short form of a flag; write {known.name}")
+    began = {option for long, (option, _) in _long_names().items() if long.startswith(name)}
+    if not began:  # of another version of vLLM, or none of its flags: its parser is asked
+        return Spelling(given, name, path, adds=adds)
+    if len(began) > 1:
+        return Spelling(given, name, path, problem=f"it is the beginning of several flags ({', '.join(sorted(began)[:3])} …); write one of them in full")
+    (option,) = began
+    return Spelling(given, option, path, known=options()[option], problem=f"vLLM reads the beginning of a flag as the flag; write {option}")
+
+
+def problem_of(given: str, value: Any) -> str | None:
+    """Why this entry of `extra_args` is refused, as a sentence; null if it is not."""
+    spelling = read_name(given)
+    if spelling.option in own_options():
+        return f"it would replace the setting vllm.{(own := spelling.option.replace('-', '_'))}; set vllm.{own} instead"
+    return _problem_of_role(spelling, value) or spelling.problem or _problem_of_value(spelling, value)
+
+
+def _problem_of_role(spelling: Spelling, value: Any) -> str | None:
+    known = spelling.known
+    if known is None or known.role is not Role.SERVER:
+        return None
+    if known.kind in (Kind.SWITCH, Kind.ON) and value is False and not spelling.off:
+        return None  # as it is without it
+    if known.name in _SET_BY_EVALUATION:
+        return "every evaluation sets it itself; where a promoted server listens stands under promote"
+    if known.name == "config":
+        return "a second file would be measured and not deployed; write its flags into services.vllm.extra_args"
+    return "it changes where, how or whether the server answers, so it cannot be measured; remove it"
+
+
+def _problem_of_value(spelling: Spelling, value: Any) -> str | None:
+    kind = spelling.known.kind if spelling.known and not spelling.path else None
+    if value is None:
+        return None
+    if spelling.off and value is not True:
+        return f"allowed is true; to have it on write {spelling.option}: true"
+    if kind in (Kind.SWITCH, Kind.ON) and not isinstance(value, bool):
+        return "allowed are true and false"
+    if kind in (Kind.VALUE, Kind.VALUES, Kind.APPEND) and isinstance(value, bool):
+        return "it needs a value; true and false are for switches"
+    if kind is Kind.APPEND and isinstance(value, list) and len(value) > 1:
+        return "allowed is one value: a file of flags, as it is deployed, cannot hold a flag twice"
+    if spelling.path:
+        return None  # written as JSON
+    for item in value if isinstance(value, list) else [value]:
+        text = item if isinstance(item, str) else json.dumps(item)
+        if "\0" in text:
+            return "a value cannot hold the character NUL"
+        if text.startswith("-") and not _NUMBER.fullmatch(text):
+            return f"vLLM's parser takes {text!r} for a flag, not for a value; allowed is a value that does not begin with a dash"
+    return None
+
+
+def conflict_of(names: Iterable[str]) -> tuple[str, str] | None:
+    """Two names that set the same thing, or one a part of what the other sets as a whole; null if there are none."""
+    seen: list[Spelling] = []
+    for spelling in map(read_name, names):
+        for other in seen:
+            if overlap(spelling, other):
+                return other.given, spelling.given
+        seen.append(spelling)
+    return None
+
+
+def overlap(one: Spelling, other: Spelling) -> bool:
+    """Whether the two set the same thing, or one a part of what the other sets."""
+    shorter, longer = sorted((one.target, other.target), key=len)
+    return longer[: len(shorter)] == shorter

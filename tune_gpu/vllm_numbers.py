@@ -1,0 +1,57 @@
+"""Numbers as vLLM's own flags take them (`32k`, `8K`, `auto`), read once, so that everything else computes with whole numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from tune_gpu.config import ExperimentConfig
+
+_SUFFIXED = re.compile(r"(\d+(?:\.\d+)?)([kmgtKMGT])")
+_POWER = {suffix: power for power, suffix in enumerate("kmgt", 1)}
+AUTO = "auto"
+_SETTINGS = ("max_model_len", "max_num_batched_tokens")
+"""The settings whose flags take such text."""
+
+
+def read_number(setting: str, value: Any) -> Any:
+    """A whole number where the text is one, `auto` where vLLM reads the value so; everything else unchanged, to be checked elsewhere."""
+    if setting == "max_model_len" and (value == -1 or (isinstance(value, str) and value.strip().lower() in (AUTO, "-1"))) and value is not True:
+        return AUTO
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if text.isdecimal():
+        return int(text)
+    if not (found := _SUFFIXED.fullmatch(text)):
+        return value
+    digits, suffix = found.groups()
+    if suffix.islower():
+        return int(float(digits) * 1000 ** _POWER[suffix])
+    return int(digits) * 1024 ** _POWER[suffix.lower()] if digits.isdecimal() else value
+
+
+def with_numbers(layer: Mapping[str, Any]) -> dict[str, Any]:
+    """A layer of a configuration, not yet merged, with the numbers of `services.vllm` read."""
+    services = layer.get("services")
+    vllm = services.get("vllm") if isinstance(services, dict) else None
+    if not isinstance(services, dict) or not isinstance(vllm, dict):
+        return dict(layer)
+    read = vllm | {name: read_number(name, vllm[name]) for name in _SETTINGS if name in vllm}
+    return {**layer, "services": {**services, "vllm": read}}
+
+
+def read_parameters(config: ExperimentConfig) -> None:
+    """The same for the values of parameters, for the baseline, and for the conditions that name these values."""
+    for name, spec in config.parameters.items():
+        service, _, setting = spec.target.partition(".")
+        if service != "vllm" or setting not in _SETTINGS:
+            continue
+        if spec.values is not None:
+            spec.values = [read_number(setting, value) for value in spec.values]
+        if name in config.baseline:
+            config.baseline[name] = read_number(setting, config.baseline[name])
+        for other in config.parameters.values():
+            if name in other.when:
+                other.when[name] = [read_number(setting, value) for value in other.when[name]]
