@@ -20,14 +20,16 @@ from tune_gpu.errors import UserError
 from tune_gpu.finished_run import FinishedRun, read_finished_run
 from tune_gpu.imports import uncollected
 from tune_gpu.interrupt import terminated_as_interrupt
-from tune_gpu.promote.apply import Deployer, RolledBack, folder_of, target_of
+from tune_gpu.promote.apply import Deployer, folder_of, refuse_unfinished, target_of
 from tune_gpu.promote.audit import Audit
 from tune_gpu.promote.bundle import MANIFEST, Bundle, before_of, bundle_of, is_promotions, read_bundle, write_bundle
+from tune_gpu.promote.env_file import require_keys
 from tune_gpu.promote.evidence import evidence_of, expected_turn_ms, target_device
 from tune_gpu.promote.gate import Condition, Evidence, TargetDevice, conditions, sharing
 from tune_gpu.promote.gate import check as check_gate
 from tune_gpu.promote.installed import Installation
 from tune_gpu.promote.render import services_of
+from tune_gpu.promote.restore import RolledBack
 from tune_gpu.promote.watch import Expected, Watcher
 from tune_gpu.redaction import Redactor, restore_secrets
 from tune_gpu.resources import most_cards
@@ -48,6 +50,8 @@ OK, REFUSED, ROLLED_BACK, NOT_SERVING = 0, 1, 3, 4
 @click.option("--target", type=click.Choice(["systemd", "process"]), help="Where services run (default: promote.target).")
 @click.option("--apply", "apply_", is_flag=True, help="Install what was written, restart, watch; rolls back by itself when it falls short.")
 @click.option("--rollback", is_flag=True, help="Undo the last --apply (RUN_ID may be left out).")
+@click.option("--recover", is_flag=True, help="Put back what an interrupted --apply or --rollback left; nothing to do is fine (no RUN_ID).")
+@click.option("--at-boot", is_flag=True, hidden=True, help="With --recover: only files; the boot starts the services.")
 @click.option("--json", "as_json", is_flag=True, help="Print the gate's verdict as JSON on standard output, the rest on standard error.")
 def promote(
     run_id: str | None,
@@ -57,6 +61,8 @@ def promote(
     target: str | None,
     apply_: bool,
     rollback: bool,
+    recover: bool,
+    at_boot: bool,
     as_json: bool,
 ) -> None:
     """Turn a run's winner into a deployment that can be reviewed, applied and taken back.
@@ -67,12 +73,15 @@ def promote(
     (vllm serve --config), Whisper's settings, an env file each, the units' files, changes.diff, rollback.sh and a manifest with hashes.
 
     --apply installs exactly those files, restarts Whisper, then vLLM, waits for /health and takes live voice turns; what falls short is
-    rolled back. Keys belong into INSTALL_DIR/secrets.env, which the units read; to probe, promote reads them from its own environment.
+    rolled back. Keys belong into INSTALL_DIR/secrets.env, which the units read; to probe, promote reads them there or from its own environment.
+    Without keys nothing is applied. Ctrl-C, SIGTERM and a terminal that goes put everything back; after a power cut a boot does (systemd), or
+    --recover.
 
     \b
       tune-gpu promote 20260131-120000
       tune-gpu promote 20260131-120000 --apply
       tune-gpu promote --rollback
+      tune-gpu promote --recover
       tune-gpu promote 20260131-120000 --target process promote.install_dir=./deployed promote.soak_s=60 promote.device=cpu
 
     Settings under promote, confirm, run and ray may be overridden with KEY=VALUE; tune_gpu/config.py lists them.
@@ -85,9 +94,13 @@ def promote(
         overrides, run_id = (run_id, *overrides), None
     given = [*overrides, *([f"promote.target={target}"] if target else []), *([f"promote.soak_s={soak_s}"] if soak_s else [])]
     try:
-        if apply_ and rollback:
-            raise UserError("--apply and --rollback: give one of them")
+        if apply_ + rollback + recover > 1:
+            raise UserError("--apply, --rollback and --recover: give one of them")
+        if recover and run_id is not None:
+            raise UserError(f"--recover {run_id}: leave RUN_ID out; it puts back whatever was interrupted")
         with terminated_as_interrupt():
+            if recover:
+                sys.exit(_recover(console, given, at_boot=at_boot))
             if rollback:
                 sys.exit(_rollback(console, run_id, given))
             if run_id is None:
@@ -108,6 +121,7 @@ def _promote(console: Console, run_id: str, overrides: list[str], out: str | Non
     check_gate(settings, [metric.name for metric in standard_metrics(run.config.objective.latency_percentile)])
     target = target_of(settings)
     units = [settings.whisper.unit, settings.vllm.unit]
+    refuse_unfinished(folder_of(settings))
     if apply_:
         target.check(units)
     run_id = run.folder.run_id  # asked for by the path of its folder, the promotion would be written there
@@ -122,6 +136,8 @@ def _promote(console: Console, run_id: str, overrides: list[str], out: str | Non
     for condition in found:
         _tell(console, condition)
     refused = not all(condition.holds for condition in found)
+    if apply_ and not refused:
+        require_keys(settings)  # also asked for by the apply; here before a soak of minutes
     kept = None if soak_anew or refused else _kept(folder, bundle, about)
     if kept is not None:
         say(f"written and soaked at {kept['created_at']}: {folder}")
@@ -215,6 +231,26 @@ def _rollback(console: Console, run_id: str | None, overrides: list[str]) -> int
     if not back.serving:
         return _told_back(console, back, NOT_SERVING)
     console.print(f"rolled back: what {change.run_id} had replaced runs again", style="bold green", highlight=False, soft_wrap=True)
+    return OK
+
+
+def _recover(console: Console, overrides: list[str], *, at_boot: bool) -> int:
+    config = apply_overrides(ExperimentConfig(), overrides)
+    folder = folder_of(config.promote)
+    installation = Installation(folder)
+    installation.peek()
+    latest, recovered = installation.latest, None
+    if latest is not None:
+        about = {"run_id": latest.run_id, "experiment": latest.experiment}
+        root = Path(_setting(overrides, "run.artifacts_dir", "artifacts")).expanduser().resolve()
+        recovered = _deployer(replace(config, promote=latest.promote), about, _sayer(console), root).recover(at_boot=at_boot)
+    if recovered is None:
+        console.print(f"nothing to put back: no apply was interrupted in {folder}", highlight=False, soft_wrap=True)
+        return OK
+    change, back = recovered
+    if not back.serving:
+        return _told_back(console, back, NOT_SERVING)
+    console.print(f"recovered: what was there before {change.run_id} is back", style="bold green", highlight=False, soft_wrap=True)
     return OK
 
 

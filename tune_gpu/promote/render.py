@@ -16,14 +16,12 @@ import yaml
 from tune_gpu.candidate import deployment
 from tune_gpu.config import ExperimentConfig, ServiceTarget
 from tune_gpu.errors import UserError
+from tune_gpu.promote.env_file import SECRETS
 from tune_gpu.redaction import is_secret
 from tune_gpu.services.launchers import API_SERVER_MODULE
 from tune_gpu.services.models import resolve_llm
 from tune_gpu.services.vllm_server import parse_cores, serve_settings
 from tune_gpu.services.whisper import ENVIRONMENT, whisper_settings
-
-SECRETS = "secrets.env"
-"""In the install folder, written by whoever owns the keys, read by the units; never by this program."""
 
 
 @dataclass(frozen=True)

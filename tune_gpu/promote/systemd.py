@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tune_gpu.errors import UserError
-from tune_gpu.promote.render import SECRETS, Service
+from tune_gpu.promote import recovery_unit
+from tune_gpu.promote.env_file import SECRETS
+from tune_gpu.promote.render import Service
 from tune_gpu.promote.target import TargetError
 from tune_gpu.services.guard import descendants
 
@@ -64,6 +66,18 @@ class Systemd:
         """`systemctl stop`."""
         self._run("stop", unit)
 
+    def is_running(self, unit: str) -> bool:
+        """What `systemctl is-active` says."""
+        return self._run("is-active", unit, check=False).stdout.strip() in ("active", "activating", "reloading", "refreshing")
+
+    def guard(self, command: Sequence[str], units: Sequence[str]) -> None:
+        """A unit that runs the command at the next boot."""
+        recovery_unit.install(self._folder, " ".join(map(_quoted, command)), units)
+
+    def unguard(self) -> None:
+        """Without that unit."""
+        recovery_unit.remove(self._folder)
+
     def failure(self, unit: str) -> str | None:
         """What systemd says of a unit that has failed."""
         state = self._run("is-active", unit, check=False).stdout.strip()
@@ -90,7 +104,16 @@ class Systemd:
     def _run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         command = [self._systemctl, *arguments]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, env={**os.environ, "LC_ALL": "C"})
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=_TIMEOUT_S,
+                env={**os.environ, "LC_ALL": "C"},
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C and a terminal that goes reach every process of its group: a rollback needs this one
+            )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise TargetError(f"{' '.join(command)}: {error}") from error
         if check and done.returncode != 0:

@@ -32,6 +32,15 @@ class Target(Protocol):
     def stop(self, unit: str) -> None:
         """Stop, if it runs; returns when it has ended. Raises TargetError."""
 
+    def is_running(self, unit: str) -> bool:
+        """Whether it runs or is starting. Raises TargetError."""
+
+    def guard(self, command: Sequence[str], units: Sequence[str]) -> None:
+        """Have the command run at the next boot, before the units start. Raises OSError."""
+
+    def unguard(self) -> None:
+        """Undo `guard`; doing it twice does no harm. Raises OSError."""
+
     def failure(self, unit: str) -> str | None:
         """Why it will not become ready; null while it may."""
 

@@ -14,16 +14,15 @@ from click.testing import CliRunner, Result
 
 from tests.made_run import EXPERIMENT, QUICK, RUN_ID, made_run
 from tests.runs import edit
-from tests.unit.promote.test_apply import SERVER, UNITS, free_ports
+from tests.unit.promote.test_apply import KEYS, SERVER, UNITS, free_ports
 from tests.unit.promote.test_gate import comparison
 from tune_gpu.cli import main
 from tune_gpu.finished_run import read_finished_run
-from tune_gpu.promote.apply import Deployer, folder_of, target_of
+from tune_gpu.promote.apply import folder_of, target_of
 from tune_gpu.promote.audit import Audit
 from tune_gpu.promote.bundle import bundle_of, write_bundle
 from tune_gpu.promote.command import _write_verdict, about_of
 from tune_gpu.promote.evidence import evidence_of
-from tune_gpu.promote.installed import Installation
 from tune_gpu.promote.render import services_of
 from tune_gpu.promote.supervisor import ProcessSupervisor
 from tune_gpu.promote.watch import Unhealthy, Watcher
@@ -68,7 +67,9 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    for name, key in KEYS.items():
+        monkeypatch.setenv(name, key)
     desk = Desk(tmp_path)
     yield desk
     for unit in UNITS:
@@ -169,13 +170,8 @@ def test_an_interrupt_says_what_it_left_behind(desk: Desk, monkeypatch: pytest.M
         patch.setattr(Watcher, "probe", interrupted)
         stopped = desk.promote(RUN_ID, "--apply")
         assert (stopped.exit_code, "interrupted; what runs is as it was before" in stopped.output) == (130, True), stopped.output
-        patch.setattr(Installation, "put_back", interrupted)
-        twice = desk.promote(RUN_ID, "--apply")
-        assert (twice.exit_code, "interrupted; the roll back is not finished: run promote --rollback" in twice.output) == (130, True), twice.output
-        again = desk.promote("--rollback")
-        assert (again.exit_code, "the roll back is not finished" in again.output) == (130, True), again.output
-    assert desk.promote("--rollback").exit_code == 0
     assert not (desk.root / "etc" / "vllm.yaml").exists()
+    assert desk.promote(RUN_ID, "--apply").exit_code == 0
 
 
 def test_an_interrupt_after_which_not_all_serves_again_says_so(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +186,8 @@ def test_an_interrupt_after_which_not_all_serves_again_says_so(desk: Desk, monke
     desk.written(BROKEN, "services.vllm.max_model_len=512")
     with monkeypatch.context() as patch:
         patch.setattr(Watcher, "probe", interrupted)
-        patch.setattr(Deployer, "_restart", lambda _self, names, expected: unhealthy() if expected.model is None else None)
+        real = Watcher.wait
+        patch.setattr(Watcher, "wait", lambda self, *a: unhealthy() if a[2].model is None else real(self, *a))
         stopped = desk.promote(BROKEN, "--apply")
     assert stopped.exit_code == 130
     assert "interrupted; the files are as they were, but not all that served before answers: vllm does not answer" in stopped.output
