@@ -83,10 +83,10 @@ class Restorer:
             self._journal("begin the rollback")
             touched = self._touched(change)
             change = self.installation.begin_back(change)
-        except OSError as error:
+        except Exception as error:
             if not change.status.unfinished:
                 self.tidy(change)
-                raise UserError(f"{error}; nothing was changed. Make room for what was there before.") from error
+                raise UserError(f"the rollback was not begun: {error}; nothing was changed") from error
             touched = True
         return self.put_back(change, why, touched=touched, restart=restart)
 
@@ -120,7 +120,7 @@ class Restorer:
             self.audit("roll back", "files are back, the services are not", why=stuck)
             return RolledBack(why, False, f"{stuck}. Run tune-gpu promote --recover.")
         unhealthy = self._wait(change) if touched and restart else ""
-        self._try("mark rolled back", self.installation.mark, change, Status.ROLLED_BACK)
+        self._attempt(lambda: self._try("mark rolled back", self.installation.mark, change, Status.ROLLED_BACK))
         if self._failures:
             unhealthy = "; ".join(filter(None, [unhealthy, f"{self._said()}. Run tune-gpu promote --recover."]))
         else:
@@ -142,11 +142,13 @@ class Restorer:
         if not restart:
             return
         ran = ORDER if change.running_before is None else change.running_before
+        stopped = []
         for name in reversed(ORDER):
             if self._try(f"stop {name}", self.target.stop, self.units[name]):
+                stopped.append(name)
                 self.audit("stop", "ok", unit=self.units[name])
-        for name in ORDER:
-            if name in ran and self._try(f"start {name}", self.target.start, self.units[name]):
+        for name in ORDER:  # one that still runs with the new files would not be started anew
+            if name in ran and name in stopped and self._try(f"start {name}", self.target.start, self.units[name]):
                 self.audit("start", "ok", unit=self.units[name])
 
     def _wait(self, change: Change) -> str:

@@ -62,9 +62,9 @@ class ProcessSupervisor:
         """Files are read at each start."""
 
     def start(self, unit: str) -> None:
-        """In a session of its own. A unit without a file is not there: nothing is started."""
+        """In a session of its own. A unit that runs, or has no file, is not started."""
         path = self._folder / f"{unit}.json"
-        if not path.exists():
+        if not path.exists() or self.is_running(unit):
             return
         try:
             spec = json.loads(path.read_text(encoding="utf-8"))

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tests.made_run import FAST, QUICK
 from tune_gpu.config import VllmSettings
 from tune_gpu.config_loader import load_config
-from tune_gpu.promote.render import services_of
 from tune_gpu.promote.env_file import read_env
+from tune_gpu.promote.render import services_of
 from tune_gpu.promote.systemd import Systemd, _quoted
 from tune_gpu.services.vllm_server import engine_environment, serve_flags, serve_settings
 from tune_gpu.services.whisper_server import parse_arguments
