@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import threading
@@ -19,6 +20,8 @@ from tune_gpu.services.loopback import NoAnswer, get
 from tune_gpu.services.readiness import answers
 from tune_gpu.services.vllm_server import VllmServer
 from tune_gpu.services.whisper import WhisperService
+from tune_gpu.workload.clients import Endpoints, transcribe
+from tune_gpu.workload.window import client_session
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
@@ -66,13 +69,6 @@ def drip(connection: socket.socket) -> None:
         time.sleep(0.01)
 
 
-def flood(connection: socket.socket) -> None:
-    """A body of 1 GB."""
-    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r\n")
-    for _ in range(1024):
-        connection.sendall(bytes(2**20))
-
-
 def test_an_answer_comes_with_its_status_and_the_key_is_sent() -> None:
     with serving(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno") as server:
         assert get(f"{server.url}/v1/models", "mind") == (401, b"no")
@@ -114,9 +110,25 @@ def test_a_server_that_drips_bytes_is_given_up_at_the_deadline() -> None:
         get(server.url, deadline_s=0.2)
 
 
-def test_a_body_of_a_gigabyte_is_not_read() -> None:
-    with serving(flood) as server, pytest.raises(NoAnswer, match="longer than 1000 bytes"):
-        get(server.url, max_bytes=1000)
+def test_neither_a_check_nor_a_live_turn_reads_a_body_of_a_gigabyte() -> None:
+    sent: list[int] = []
+
+    def flood(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r\n")
+        for megabyte in range(1024):
+            connection.sendall(bytes(2**20))
+            sent.append(megabyte)
+
+    async def turn(url: str) -> str | None:
+        async with client_session() as session:
+            endpoints = Endpoints(url, "", "", url, "")
+            return (await transcribe(session, endpoints, b"", audio_s=1.0, due=time.monotonic(), timeout_s=60.0)).error
+
+    with serving(flood) as server:
+        with pytest.raises(NoAnswer, match="longer than 1000 bytes"):
+            get(server.url, max_bytes=1000)
+        assert asyncio.run(turn(server.url)) == "bad_payload"
+    assert len(sent) < 100
 
 
 def test_an_answer_that_is_cut_off_is_none() -> None:

@@ -44,6 +44,11 @@ def target_of(settings: PromoteSettings) -> Target:
     raise UserError(f"promote.target={settings.target}: allowed are systemd, process")
 
 
+def _stage_new(files: Mapping[Path, str]) -> None:
+    for path, content in files.items():
+        stage(path, content, old=False)
+
+
 def refuse_unfinished(folder: Path) -> None:
     """Raises UserError where an apply or a rollback was cut off: what is installed now is no state to compare with or to go on from."""
     try:
@@ -172,7 +177,7 @@ class Deployer:
         restorer = self._restorer()
         self._step("guard", restorer.guard, change)
         self._step("stage what is there", restorer.stage, change)
-        self._step("stage what is new", lambda: [stage(path, content, old=False) for path, content in files.items()])
+        self._step("stage what is new", _stage_new, files)
         for path in files:
             self._step(f"install {path.name}", install, path)
         self.audit("install", "ok", files=len(files))

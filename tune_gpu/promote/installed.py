@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from tune_gpu.artifacts import now
 from tune_gpu.config import PromoteSettings, ServiceTarget
 from tune_gpu.errors import UserError
-from tune_gpu.promote.staged import discard, sync_folder, write_durably
+from tune_gpu.promote.staged import discard, make_folder, sync_folder, write_durably
 
 _OWN = ".tune-gpu"
 _STATE, _JOURNAL = "state.json", "journal"
@@ -119,7 +119,7 @@ class Installation:
         """Only one at a time: a second gets a UserError that names the first. The kernel lets go of it when a process ends."""
         own = self.folder / _OWN
         try:
-            own.mkdir(mode=0o700, parents=True, exist_ok=True)  # what was installed before is kept there, whoever may read it
+            make_folder(own, 0o700)  # what was installed before is kept there, whoever may read it
             handle = os.open(own / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise UserError(

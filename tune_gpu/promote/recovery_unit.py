@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from tune_gpu.promote.staged import sync_folder, write_durably
+from tune_gpu.promote.staged import make_folder, sync_folder, write_durably
 
 NAME = "tune-gpu-recover.service"
 _WANTED_BY = "multi-user.target.wants"
@@ -34,7 +34,7 @@ def install(folder: Path, command: str, units: Sequence[str]) -> None:
     ]
     write_durably(folder / NAME, "\n".join(lines) + "\n")
     link = _link(folder)
-    link.parent.mkdir(exist_ok=True)
+    make_folder(link.parent)
     with contextlib.suppress(FileExistsError):
         link.symlink_to(Path("..") / NAME)
     sync_folder(link.parent)

@@ -20,6 +20,14 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def make_folder(folder: Path, mode: int = 0o777) -> None:
+    """Make it and those above it, so that they are there after a power cut, too."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(mode=mode, parents=True, exist_ok=True)
+    for each in missing:
+        sync_folder(each.parent)
+
+
 def write_durably(path: Path, content: str, like: Path | None = None) -> None:
     """Replace a file whole, and its name in the folder, too, before this returns."""
     write_whole(path, content, like)
@@ -28,7 +36,7 @@ def write_durably(path: Path, content: str, like: Path | None = None) -> None:
 
 def stage(path: Path, content: str, *, old: bool) -> None:
     """Write the content beside the path, as readable as what is there now; `old` keeps what was there before apart from what is new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_durably(_beside(path, old), content, like=path)
 
 
@@ -51,7 +59,7 @@ def put_back(path: Path, content: str | None) -> None:
         _beside(path, old=True).replace(path)
         sync_folder(path.parent)
     elif not _holds(path, content):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_durably(path, content)
 
 

@@ -45,7 +45,7 @@ class Strike:
     """What happens, and when."""
 
     action: str
-    """`apply` or `rollback`."""
+    """`apply`, `rollback`, or `fall short`: an apply whose engine is found to be another."""
     how: str
     at: int | None
     """The number of the step; null for none."""
@@ -95,8 +95,9 @@ def struck(setup: Setup, strike: Strike) -> int:
     audit = Audit(setup.artifacts_disk / "promotions" / "audit.jsonl", {"run_id": NEW})
     deployer = Deployer.of(promote, Watcher(promote, setup.config.workload, []), audit)
     with terminated_as_interrupt():
-        if strike.action == "apply":
-            return 0 if deployer.apply(NEW, "experiment", setup.files, setup.reviewed, Expected("demo-llm", "cpu", None)) is None else 3
+        if strike.action != "rollback":
+            expected = Expected("demo-llm" if strike.action == "apply" else "another", "cpu", None)
+            return 0 if deployer.apply(NEW, "experiment", setup.files, setup.reviewed, expected) is None else 3
         return 0 if deployer.rollback()[1].serving else 4
 
 

@@ -79,7 +79,7 @@ class Table:
 
     def begin(self, action: str) -> None:
         """The deployment that the action starts from is in force."""
-        wanted = OLD if action == "apply" else NEW
+        wanted = NEW if action == "rollback" else OLD
         if self.in_force() != wanted:
             if wanted == OLD:
                 assert self.place.deployer().rollback()[1].serving
@@ -117,6 +117,10 @@ class Table:
         assert len(processes) == 2, processes
 
 
+def unmount(folder: Path) -> None:
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
 @pytest.fixture
 def table(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Table]:
     monkeypatch.setattr("tests.unit.promote.test_apply.SERVER", TINY)
@@ -128,7 +132,7 @@ def table(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         for folder in (install, artifacts):
             folder.mkdir(exist_ok=True)
             if os.geteuid() == 0 and subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True).returncode == 0:
-                undo.callback(subprocess.run, ["umount", "-l", folder], check=True)
+                undo.callback(unmount, folder)
         bundle = bundle_of(services_of(place.config, SLOW, "cpu"), target, install)
         place.deployer().apply(OLD, "experiment", bundle.installable, before_of(bundle), Expected("demo-llm", "cpu", None))
         new = bundle_of(services_of(tiny(place.config, 512), FAST, "cpu"), target, install)
@@ -148,12 +152,14 @@ def table(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 def every_step_is_struck(table: Table, action: str, *hows: str) -> None:
     """The n-th step by the n-th of these, and round again."""
-    said = {"apply": {0: NEW, 2: OLD, 3: OLD, 130: OLD}, "rollback": {0: OLD, 2: NEW, 4: OLD}}  # what an exit code claims
+    back = {2: OLD, 3: OLD, 130: OLD}
+    said = {"apply": {0: NEW, **back}, "fall short": back, "rollback": {0: OLD, 2: NEW, 4: OLD}}  # what an exit code claims
     table.begin(action)
     code, steps = table.strike(Strike(action, hows[0], None))
-    assert code == 0
+    assert code == (3 if action == "fall short" else 0)
     assert len(steps) > 10, "an action has this many steps"
-    for number, step in enumerate(steps):
+    first = next((n for n, step in enumerate(steps) if step.startswith("put back")), 0) if action == "fall short" else 0
+    for number, step in list(enumerate(steps))[first:]:
         how = hows[number % len(hows)]
         told = f"{action}, {how} at {step!r}"
         table.begin(action)
@@ -196,9 +202,13 @@ def test_under_systemd_a_kill_at_any_step_leaves_one_whole(table: Table, action:
     every_step_is_struck(table, action, "SIGKILL")
 
 
+def test_a_kill_in_the_rollback_of_an_apply_that_falls_short(table: Table) -> None:
+    every_step_is_struck(table, "fall short", "SIGKILL")
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("place", ["process", "systemd"], indirect=True)
-@ACTIONS
+@pytest.mark.parametrize("action", ["apply", "rollback", "fall short"])
 @pytest.mark.parametrize("how", ["SIGHUP", "SIGTERM", "SIGINT", "exception"])
 def test_every_strike_at_every_step_under_both_targets(table: Table, action: str, how: str) -> None:
     every_step_is_struck(table, action, how)

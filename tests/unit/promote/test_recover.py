@@ -127,17 +127,17 @@ def test_a_boot_after_a_power_cut_puts_the_files_back(place: Place, monkeypatch:
     for unit in UNITS:
         target.stop(unit)
     (units / "calls").unlink()
-    unit = units / recovery_unit.NAME
-    assert (units / "multi-user.target.wants" / recovery_unit.NAME).resolve() == unit, "the boot wants it"
-    assert "Before=whisper.service vllm.service" in unit.read_text()
-    command = next(line.removeprefix("ExecStart=") for line in unit.read_text().splitlines() if line.startswith("ExecStart="))
+    recovery = units / recovery_unit.NAME
+    assert (units / "multi-user.target.wants" / recovery_unit.NAME).resolve() == recovery, "the boot wants it"
+    assert "Before=whisper.service vllm.service" in recovery.read_text()
+    command = next(line.removeprefix("ExecStart=") for line in recovery.read_text().splitlines() if line.startswith("ExecStart="))
     done = subprocess.run(shlex.split(command), cwd="/", capture_output=True, text=True, env={**os.environ, "HOME": "/"})
     assert done.returncode == 0, done.stdout + done.stderr
     assert {path: path.read_text() for path in units.rglob("*.conf")} == before
     assert "base" in place.installed("whisper.yaml")
     calls = [line.split()[0] for line in (units / "calls").read_text().splitlines()]
     assert calls == ["daemon-reload"], "the boot starts the services itself, after this"
-    assert not unit.exists()
+    assert not recovery.exists()
     assert not (units / "multi-user.target.wants").exists()
     last = Installation(folder_of(place.config.promote)).peek()
     assert last is not None
