@@ -12,7 +12,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,8 @@ class ProcessSupervisor:
     Args:
         folder: made when the first unit is installed.
     """
+
+    kind = "process"
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -56,6 +58,16 @@ class ProcessSupervisor:
 
     def check(self, units: Sequence[str]) -> None:
         """Any name is a unit."""
+
+    def check_files(self, files: Mapping[Path, str]) -> None:
+        """It takes whatever `unit_files` writes."""
+
+    def verify(self, files: Mapping[Path, str]) -> None:
+        """A start reads exactly those files."""
+
+    def lock_of(self, unit: str) -> Path:
+        """Beside the unit's file."""
+        return self._folder / f".{unit}.lock"
 
     def reload(self) -> None:
         """Files are read at each start."""
