@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from tune_gpu.config import PromoteSettings
 from tune_gpu.errors import UserError
 from tune_gpu.promote.audit import Audit
 from tune_gpu.promote.installed import Change, Installation, check_writable, digest, text_of
+from tune_gpu.promote.locks import units_locked
+from tune_gpu.promote.rollback_script import PROMOTIONS, write_rollback
 from tune_gpu.promote.supervisor import ProcessSupervisor
 from tune_gpu.promote.systemd import Systemd
 from tune_gpu.promote.target import Target, TargetError
@@ -91,8 +94,9 @@ class Deployer:
         Raises:
             UserError: no permission, another promote at work, or a target that was changed since the files were written.
         """
-        check_writable(list(files))
-        with self.installation.locked():
+        check_writable([*files, self._kept(run_id)])
+        self.target.check_files(files)
+        with self._locked():
             self._refuse_unfinished()
             for path, known in reviewed.items():
                 if digest(text_of(Path(path))) != known:
@@ -103,8 +107,10 @@ class Deployer:
             change = self.installation.begin(run_id, experiment, list(self.units.values()), list(files), self.settings, healthy)
             self.audit("apply", "begun", healthy_before=", ".join(healthy) or "none")
             try:
+                write_rollback(self._kept(run_id), change.before, self.target.shell(list(self.units.values())))
                 self.installation.put(files)
                 self.audit("install", "ok", files=len(files))
+                self.target.verify(files)
                 self._restart(ORDER, expected)
                 median = self.watcher.probe(expected)
                 self.audit("probes", "ok", **({} if median is None else {"median_ms": round(median, 1)}))
@@ -121,13 +127,23 @@ class Deployer:
 
     def rollback(self) -> tuple[Change, RolledBack]:
         """Undo the last change. Raises UserError if there is none."""
-        with self.installation.locked():
+        with self._locked():
             change = self.installation.last
             if change is None:
                 raise UserError(f"promote --rollback: nothing that promote installed is in force in {self.installation.folder}")
             check_writable([Path(path) for path in change.before])
             self.audit("rollback", "begun", of_run=change.run_id)
             return change, self._back(change, "asked for")
+
+    def _kept(self, run_id: str) -> Path:
+        """Where what takes this promotion back is kept."""
+        return self.installation.folder / PROMOTIONS / run_id
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """What is installed, and the units: another promote may install into another folder for the same ones."""
+        with self.installation.locked(), units_locked(self.target, list(self.units.values())):
+            yield
 
     def _refuse_unfinished(self) -> None:
         last = self.installation.last

@@ -13,7 +13,7 @@ from tune_gpu.redaction import Redactor
 
 
 class Audit:
-    """`artifacts/promotions/audit.jsonl`.
+    """`INSTALL_DIR/promotions/audit.jsonl`.
 
     Args:
         path: of the log; only ever appended to.

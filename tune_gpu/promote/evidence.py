@@ -19,7 +19,6 @@ from tune_gpu.telemetry.neighbours import neighbours_on
 from tune_gpu.telemetry.probe import nvidia_cards
 from tune_gpu.telemetry.several import open_device
 
-
 NOT_OURS = (KeyError, TypeError, ValueError, OverflowError, AttributeError, IndexError)
 """What reading raises deep inside a file that its first checks let pass."""
 

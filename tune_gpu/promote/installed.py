@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from tune_gpu.artifacts import now
 from tune_gpu.config import PromoteSettings, ServiceTarget
 from tune_gpu.errors import UserError
+from tune_gpu.promote.ownership import check_own
 from tune_gpu.whole_files import write_whole
 
 _OWN = ".tune-gpu"
@@ -40,8 +41,10 @@ def text_of(path: Path) -> str | None:
 
 
 def check_writable(paths: Sequence[Path]) -> None:
-    """Raises UserError with the first folder that this user cannot write to (files are replaced by rename: the folder is what matters)."""
+    """Raises UserError with the first folder that this user cannot write to, or that others can (files are replaced by rename: the folder is
+    what matters)."""
     for folder in dict.fromkeys(path.parent for path in paths):
+        check_own(str(folder), folder)
         there = folder
         while not there.exists():
             there = there.parent
@@ -99,6 +102,7 @@ class Installation:
     def locked(self) -> Iterator[None]:
         """Only one at a time: a second gets a UserError that names the first. The kernel lets go of it when a process ends."""
         own = self.folder / _OWN
+        check_own(f"promote.install_dir={self.folder}", own)
         try:
             own.mkdir(mode=0o700, parents=True, exist_ok=True)  # what was installed before is kept there, whoever may read it
             handle = os.open(own / "lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -142,8 +146,7 @@ class Installation:
     def put(self, files: Mapping[Path, str]) -> None:
         """Every file, each whole."""
         for path, content in files.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, content)
+            write_whole(path, content, follow=False)
 
     def put_back(self, change: Change) -> None:
         """What was there before; doing it twice does no harm."""
@@ -154,8 +157,7 @@ class Installation:
                 with contextlib.suppress(OSError):
                     path.parent.rmdir()  # a drop-in folder that was made for it
             else:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_whole(path, content)
+                write_whole(path, content, follow=False)
 
     def mark(self, change: Change, status: str) -> None:
         """How it ended, on disk."""
@@ -167,6 +169,7 @@ class Installation:
         text = text_of(path)
         if text is None:
             return []
+        check_own(str(path), path)  # it says what is put back, and where
         try:
             return [
                 Change(**_known(Change, {**entry, "units": tuple(entry["units"]), "healthy_before": tuple(entry["healthy_before"])}))

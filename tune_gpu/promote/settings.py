@@ -7,7 +7,7 @@ the run's own `config.yaml` would be the word of whoever wrote that.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,16 @@ def trusted_settings(overrides: list[str], file: str | None = None) -> Experimen
         check_own(str(path), path)
         config = apply_file(config, path, _KINDS)
     return apply_overrides(config, overrides)
+
+
+def artifacts_of(overrides: list[str]) -> str:
+    """Where runs are kept, by the command line."""
+    return dict(override.partition("=")[::2] for override in overrides).get("run.artifacts_dir", "artifacts")
+
+
+def with_trusted(of_run: ExperimentConfig, trusted: ExperimentConfig) -> ExperimentConfig:
+    """A run's configuration with the trusted settings of what decides and installs; in which metric the run was confirmed is its own."""
+    return replace(of_run, promote=trusted.promote, confirm=replace(trusted.confirm, metric=of_run.confirm.metric))
 
 
 def ignored(of_run: ExperimentConfig, trusted: ExperimentConfig) -> list[str]:
