@@ -6,9 +6,10 @@ process, `promote --recover` puts back what was there before. Putting back is id
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -20,7 +21,9 @@ from tune_gpu.interrupt import Interrupts
 from tune_gpu.promote.audit import Audit
 from tune_gpu.promote.env_file import require_keys
 from tune_gpu.promote.installed import Change, Installation, Status, check_writable, digest, text_of
+from tune_gpu.promote.locks import units_locked
 from tune_gpu.promote.restore import ORDER, Restorer, RolledBack
+from tune_gpu.promote.rollback_script import PROMOTIONS, write_rollback
 from tune_gpu.promote.staged import install, stage
 from tune_gpu.promote.supervisor import ProcessSupervisor
 from tune_gpu.promote.systemd import Systemd
@@ -108,8 +111,9 @@ class Deployer:
             KeyboardInterrupt: a signal came, and what was there before is back.
         """
         require_keys(self.settings)
-        check_writable(list(files))
-        with self.installation.locked(), self.interrupts.held():
+        check_writable([*files, self._kept(run_id)])
+        self.target.check_files(files)
+        with self._locked():
             _refuse(self.installation.last)
             for path, known in reviewed.items():
                 if digest(text_of(Path(path))) != known:
@@ -134,7 +138,7 @@ class Deployer:
 
     def rollback(self) -> tuple[Change, RolledBack]:
         """Undo the last change, or what is left of it. Raises UserError if there is none."""
-        with self.installation.locked(), self.interrupts.held():
+        with self._locked():
             change = self.installation.last
             if change is None:
                 raise UserError(f"promote --rollback: nothing that promote installed is in force in {self.installation.folder}")
@@ -148,7 +152,7 @@ class Deployer:
         Args:
             at_boot: only the files; the boot starts the services after this.
         """
-        with self.installation.locked(), self.interrupts.held():
+        with self._locked():
             change, latest = self.installation.last, self.installation.latest
             if change is None or not change.status.unfinished:
                 if latest is not None:
@@ -156,6 +160,16 @@ class Deployer:
                 return None
             self.audit("recover", "begun", of_run=change.run_id)
             return change, self._restorer().take_back(change, "interrupted", restart=not at_boot)
+
+    def _kept(self, run_id: str) -> Path:
+        """Where what takes this promotion back is kept."""
+        return self.installation.folder / PROMOTIONS / run_id
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """What is installed, and the units: another promote may install into another folder for the same ones. Signals are held."""
+        with self.installation.locked(), units_locked(self.target, list(self.units.values())), self.interrupts.held():
+            yield
 
     def _begin(self, run_id: str, experiment: str, paths: list[Path]) -> Change:
         try:
@@ -178,10 +192,13 @@ class Deployer:
         self._step("guard", restorer.guard, change)
         self._step("stage what is there", restorer.stage, change)
         self._step("stage what is new", _stage_new, files)
+        shell = self.target.shell(list(self.units.values()))
+        self._step("write rollback.sh", write_rollback, self._kept(change.run_id), change.before, shell)
         for path in files:
             self._step(f"install {path.name}", install, path)
         self.audit("install", "ok", files=len(files))
         self._step("reload", self.target.reload)
+        self._step("verify", self.target.verify, files)
         for name in reversed(ORDER):
             self._step(f"stop {name}", self.target.stop, self.units[name])
             self.audit("stop", "ok", unit=self.units[name])
@@ -205,5 +222,5 @@ class Deployer:
         """The command that puts this target back at the next boot."""
         return [
             *(sys.executable, "-P", "-m", "tune_gpu.cli", "promote", "--recover", "--at-boot"),
-            *(f"promote.install_dir={self.installation.folder}", f"run.artifacts_dir={self.audit.path.resolve().parent.parent}"),
+            f"promote.install_dir={self.installation.folder}",
         ]

@@ -16,7 +16,7 @@ from tune_gpu.redaction import Redactor
 
 
 class Audit:
-    """`artifacts/promotions/audit.jsonl`. It never raises: a full disk or a terminal that has gone must not stop a rollback.
+    """`INSTALL_DIR/promotions/audit.jsonl`. It never raises: a full disk or a terminal that has gone must not stop a rollback.
 
     Args:
         path: of the log; only ever appended to.

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from tune_gpu.artifacts import now
 from tune_gpu.config import PromoteSettings, ServiceTarget
 from tune_gpu.errors import UserError
+from tune_gpu.promote.ownership import check_own
 from tune_gpu.promote.staged import discard, make_folder, sync_folder, write_durably
 
 _OWN = ".tune-gpu"
@@ -44,8 +45,10 @@ def text_of(path: Path) -> str | None:
 
 
 def check_writable(paths: Sequence[Path]) -> None:
-    """Raises UserError with the first folder that this user cannot write to (files are replaced by rename: the folder is what matters)."""
+    """Raises UserError with the first folder that this user cannot write to, or that others can (files are replaced by rename: the folder is
+    what matters)."""
     for folder in dict.fromkeys(path.parent for path in paths):
+        check_own(str(folder), folder)
         there = folder
         while not there.exists():
             there = there.parent
@@ -118,6 +121,7 @@ class Installation:
     def locked(self) -> Iterator[None]:
         """Only one at a time: a second gets a UserError that names the first. The kernel lets go of it when a process ends."""
         own = self.folder / _OWN
+        check_own(f"promote.install_dir={self.folder}", own)
         try:
             make_folder(own, 0o700)  # what was installed before is kept there, whoever may read it
             handle = os.open(own / "lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -218,6 +222,7 @@ class Installation:
         text = text_of(path)
         if text is None:
             return []
+        check_own(str(path), path)  # it says what is put back, and where
         try:
             return [_change_of(entry) for entry in json.loads(text)["changes"]]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

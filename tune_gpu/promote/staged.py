@@ -30,7 +30,7 @@ def make_folder(folder: Path, mode: int = 0o777) -> None:
 
 def write_durably(path: Path, content: str, like: Path | None = None) -> None:
     """Replace a file whole, and its name in the folder, too, before this returns."""
-    write_whole(path, content, like)
+    write_whole(path, content, like, follow=False)
     sync_folder(path.parent)
 
 

@@ -11,7 +11,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -35,6 +35,8 @@ class ProcessSupervisor:
         folder: made when the first unit is installed.
     """
 
+    kind = "process"
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._children: dict[str, subprocess.Popen[bytes]] = {}
@@ -57,6 +59,16 @@ class ProcessSupervisor:
 
     def check(self, units: Sequence[str]) -> None:
         """Any name is a unit."""
+
+    def check_files(self, files: Mapping[Path, str]) -> None:
+        """It takes whatever `unit_files` writes."""
+
+    def verify(self, files: Mapping[Path, str]) -> None:
+        """A start reads exactly those files."""
+
+    def lock_of(self, unit: str) -> Path:
+        """Beside the unit's file."""
+        return self._folder / f".{unit}.lock"
 
     def reload(self) -> None:
         """Files are read at each start."""

@@ -131,7 +131,7 @@ def table(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     with contextlib.ExitStack() as undo:
         for folder in (install, artifacts):
             folder.mkdir(exist_ok=True)
-            if os.geteuid() == 0 and subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True).returncode == 0:
+            if os.geteuid() == 0 and subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs", folder], capture_output=True).returncode == 0:
                 undo.callback(unmount, folder)
         bundle = bundle_of(services_of(place.config, SLOW, "cpu"), target, install)
         place.deployer().apply(OLD, "experiment", bundle.installable, before_of(bundle), Expected("demo-llm", "cpu", None))
