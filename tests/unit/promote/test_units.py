@@ -117,6 +117,17 @@ def test_another_drop_in_that_wins_is_seen_before_a_restart(place: Place) -> Non
 
 
 @SYSTEMD
+def test_a_linked_drop_in_folder_is_refused_before_anything_changes(place: Place) -> None:  # noqa: F811
+    elsewhere = place.root / "ssh.service.d"
+    elsewhere.mkdir()
+    (place.root / "units" / "vllm.service.d").symlink_to(elsewhere)
+    with pytest.raises(UserError, match=rf"vllm\.service\.d: a symbolic link on the way leads to {elsewhere}"):
+        place.apply("run-1", SLOW)
+    assert list(elsewhere.iterdir()) == []
+    assert not (place.root / "etc" / "vllm.yaml").exists()
+
+
+@SYSTEMD
 def test_units_that_cannot_start_in_this_order_are_refused(place: Place) -> None:  # noqa: F811
     target, units = target_of(place.config.promote), place.root / "units"
     target.check(["whisper.service", "vllm.service"])
