@@ -137,9 +137,9 @@ def no_mapping(_root: Path, manifest: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lead_out, "vllm.yaml was to go to .*cron.d/vllm, and goes to .*etc/vllm.yaml"),
+        (lead_out, 'vllm.yaml was to go to ".*cron.d/vllm", and goes to .*etc/vllm.yaml'),
         (take_out, "vllm.env would be written now, and is not listed"),
-        (put_in, r"\.\./\.\./secret is listed, and would not be written now"),
+        (put_in, r"\.\./\.\./secret\" is listed, and would not be written now"),
         (other_units, r'units are \["ssh.service"\], now'),
         (other_hash, "bundle_sha256 is another"),
         (other_before, "tells of other files than would be installed"),
@@ -155,6 +155,16 @@ def test_a_manifest_decides_nothing(desk: Desk, spoil: Callable[[Path, dict[str,
         raise AssertionError(refused.output)
     assert nothing_installed(desk)
     assert not (desk.root / "cron.d").exists()
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "null", '{"files": {"a\\u001b[2J": 1}, "created_at": "\\u001b[2J"}'])
+def test_a_manifest_that_is_none_is_refused_and_may_be_written_anew(desk: Desk, content: str) -> None:  # noqa: F811
+    folder = desk.written(RUN_ID)
+    (folder / "manifest.json").write_text(content)
+    refused = desk.promote(RUN_ID, "--apply")
+    assert refused.exit_code == 2, refused.output
+    assert "\x1b" not in refused.output, "nothing of it steers a terminal"
+    assert kept_of(subject(desk)) is None
 
 
 @pytest.mark.parametrize("name", ["changes.diff", "gate.json"])

@@ -65,8 +65,8 @@ def test_both_services_in_one_unit_are_refused() -> None:
 @pytest.mark.parametrize("value", ["a\nExecStart=/bin/sh", "a\rb", "a\x0bb", "a\u2028b", "a\x00b"])
 def test_a_line_break_gets_into_none_of_the_files(value: str) -> None:
     config = load_config("spica_gpu_allocation", QUICK, "cpu")
-    for change in ({"env": {"KEY": value}}, {"env": {f"KEY{value}": "1"}}):
-        services = replace(config.services, vllm=replace(config.services.vllm, **change))
+    for env in ({"KEY": value}, {f"KEY{value}": "1"}):
+        services = replace(config.services, vllm=replace(config.services.vllm, env=env))
         with pytest.raises(UserError, match=r"services\.vllm\.env"):
             services_of(replace(config, services=services), FAST, "cpu")
     with pytest.raises(UserError, match="the winner's parameters"):
