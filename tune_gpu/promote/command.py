@@ -149,7 +149,7 @@ def _promote(console: Console, subject: Subject, asked: _Asked) -> int:
     kept = None if refused else _written(subject, asked)
     say, soak = _sayer(console), None
     if kept is not None:
-        say(f"written and soaked at {kept['created_at']}: {folder}")
+        say(f"written and soaked at {kept.get('created_at')}: {folder}")
     elif not refused:
         condition, soak = _soak(run, subject.device.kind, say)
         _tell(console, condition)
@@ -181,7 +181,7 @@ def _write(subject: Subject, kept: Mapping[str, Any] | None, say: Any) -> int:
     """For review, and what its hash is."""
     run, bundle, folder = subject.run, subject.bundle, subject.folder
     if kept is None or before_of(bundle) != kept.get("before"):
-        about = subject.about | ({} if kept is None else {"created_at": kept["created_at"]})  # the same soak
+        about = subject.about | ({} if kept is None else {"created_at": kept.get("created_at")})  # the same soak
         services = services_of(run.config, run.config.baseline or run.winner, subject.device.kind)
         write_bundle(folder, bundle, bundle_of(services, subject.target, folder_of(run.config.promote)), about)
         say(f"written for review: {folder} (changes.diff says what changes)")

@@ -49,6 +49,8 @@ def check_writable(paths: Sequence[Path]) -> None:
     what matters)."""
     for folder in dict.fromkeys(path.parent for path in paths):
         check_own(str(folder), folder)
+        if folder.resolve() != folder:
+            raise UserError(f"{folder}: a symbolic link on the way leads to {folder.resolve()}. Put a folder in its place.")
         there = folder
         while not there.exists():
             there = there.parent

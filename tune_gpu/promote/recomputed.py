@@ -15,7 +15,7 @@ from tune_gpu.compare.rounds import blocks_summary, findings_of
 from tune_gpu.compare.samples import Block
 from tune_gpu.compare.sequential import final_alpha, interim_alpha
 from tune_gpu.config import ExperimentConfig, Services
-from tune_gpu.redaction import Redactor
+from tune_gpu.redaction import REDACTED, Redactor
 from tune_gpu.whole_files import read_plain
 
 _MOST_BYTES = 2**28
@@ -86,7 +86,8 @@ def _other_terms(config: ExperimentConfig, content: Mapping[str, Any], head: Map
     for service, settings in now.items():
         for name, value in settings.items():
             then = head["services"].get(service, {}).get(name, usual[service][name])  # a setting that is newer than the comparison
-            if then != value:
+            hidden = REDACTED in f"{then}{value}"  # what was a secret there and then need not be one here
+            if then != value and not hidden:
                 return f"config.yaml has services.{service}.{name}={value}, the deployments had {then}: run tune-gpu compare"
     return None
 

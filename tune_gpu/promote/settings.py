@@ -13,6 +13,7 @@ from typing import Any
 
 from tune_gpu.config import ExperimentConfig
 from tune_gpu.config_loader import apply_file, apply_overrides
+from tune_gpu.errors import UserError
 from tune_gpu.promote.ownership import check_own
 
 SYSTEM_FILE = Path("/etc/tune-gpu/promote.yaml")
@@ -32,10 +33,17 @@ def trusted_settings(overrides: list[str], file: str | None = None) -> Experimen
     """
     path = SYSTEM_FILE if file is None else Path(file).expanduser()
     config = ExperimentConfig()
-    if file is not None or path.exists():
+    if file is not None or _is_there(path):
         check_own(str(path), path)
         config = apply_file(config, path, _KINDS)
     return apply_overrides(config, overrides)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}. Run promote as a user that may read it, or give --settings FILE.") from error
 
 
 def artifacts_of(overrides: list[str]) -> str:

@@ -25,6 +25,9 @@ from tune_gpu.promote.target import Target
 from tune_gpu.resources import most_cards
 from tune_gpu.whole_files import read_plain
 
+_TOLD, _LONGEST = 4, 160
+"""So many differences are named, each value so long at most."""
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -99,7 +102,8 @@ def reviewed(subject: Subject, expect: str | None) -> dict[str, Any]:
     if manifest is None:
         raise UserError(f"--apply: nothing was written for review in {folder}. Run promote without --apply and look at it first.")
     if others := differences(folder, manifest, bundle, subject.about):
-        raise UserError(f"--apply: not what was reviewed: {'; '.join(others)}. Run promote without --apply and look at it again.")
+        more = f"; {len(others) - _TOLD} more" if len(others) > _TOLD else ""
+        raise UserError(f"--apply: not what was reviewed: {'; '.join(others[:_TOLD])}{more}. Run promote without --apply and look at it again.")
     if expect is None and (why := foreign(folder)):
         raise UserError(f"--apply: others can change the review ({why}). Give --expect with the hash that the review printed.")
     if expect is not None and expect.lower() != bundle.sha256:
@@ -114,8 +118,11 @@ def kept_of(subject: Subject) -> dict[str, Any] | None:
     """
     if foreign(subject.folder):
         return None
-    manifest = read_manifest(subject.folder)
-    return manifest if manifest is None or not differences(subject.folder, manifest, subject.bundle, subject.about) else None
+    try:
+        manifest = read_manifest(subject.folder)
+        return None if manifest is None or differences(subject.folder, manifest, subject.bundle, subject.about) else manifest
+    except (UserError, OSError):  # it is written anew
+        return None
 
 
 def differences(folder: Path, manifest: Mapping[str, Any], bundle: Bundle, about: Mapping[str, Any]) -> list[str]:
@@ -127,18 +134,18 @@ def differences(folder: Path, manifest: Mapping[str, Any], bundle: Bundle, about
         bundle: what would be written now.
         about: and of which run, winner, comparison, device and target.
     """
-    found = [f"{key} is {json.dumps(manifest.get(key))}, now {json.dumps(new)}" for key, new in about.items() if manifest.get(key) != new]
+    found = [f"{key} is {_told(manifest.get(key))}, now {_told(new)}" for key, new in about.items() if manifest.get(key) != new]
     if manifest.get("units") != list(bundle.units):
-        found.append(f"units are {json.dumps(manifest.get('units'))}, now {', '.join(bundle.units)}")
+        found.append(f"units are {_told(manifest.get('units'))}, now {', '.join(bundle.units)}")
     listed = manifest.get("files")
     listed = listed if isinstance(listed, dict) else {}
-    found += [f"{name} is listed, and would not be written now" for name in sorted(set(listed) - set(bundle.files))]
+    found += [f"{_told(name)} is listed, and would not be written now" for name in sorted(set(listed) - set(bundle.files))]
     for name, wanted in bundle.listed.items():
         entry = listed.get(name)
         if not isinstance(entry, dict):
             found.append(f"{name} would be written now, and is not listed")
         elif entry.get("destination") != wanted["destination"]:
-            found.append(f"{name} was to go to {entry.get('destination')}, and goes to {wanted['destination']}")
+            found.append(f"{name} was to go to {_told(entry.get('destination'))}, and goes to {wanted['destination']}")
         elif (digest_there := digest_of(read_plain(folder / name))) != wanted["sha256"]:
             found.append(f"{folder / name}: {_first_difference(folder / name, bundle.files[name][1])}")
         elif entry.get("sha256") != digest_there:
@@ -158,13 +165,19 @@ def reviewed_before(folder: Path, manifest: Mapping[str, Any], bundle: Bundle) -
     return before
 
 
+def _told(value: Any) -> str:
+    """In one short line of plain characters: it may be anybody's, and is shown on a terminal."""
+    said = json.dumps(value)
+    return said if len(said) <= _LONGEST else f"{said[:_LONGEST]}…"
+
+
 def _first_difference(path: Path, now: str) -> str:
     content = read_plain(path)
     if content is None:
         return "is missing"
     lines = content.decode(errors="replace").splitlines(), now.splitlines()
     number = next((n for n, (a, b) in enumerate(zip(*lines, strict=False)) if a != b), min(map(len, lines)))
-    there, wanted = ((text[number : number + 1] or ["nothing"])[0][:120] for text in lines)
+    there, wanted = ((text[number : number + 1] or ["nothing"])[0][:_LONGEST] for text in lines)
     return f"line {number + 1} was reviewed as {there!r}, now it would be {wanted!r}"
 
 

@@ -102,6 +102,12 @@ def test_what_was_deployed_must_be_what_the_configuration_deploys_now(folder: Ru
     assert "config.yaml has services.vllm.max_num_seqs=256, the deployments had 4" in difference(folder)
 
 
+def test_a_secret_that_one_of_them_hides_is_no_difference(folder: RunFolder) -> None:
+    store = folder.path / "comparison.jsonl"
+    store.write_text(store.read_text().replace('"model": "demo-llm"', '"model": "<redacted>"', 1))
+    assert evidence_of(read(folder.root)).difference is None
+
+
 def test_parameters_that_were_not_deployed_are_named(folder: RunFolder) -> None:
     store = folder.path / "comparison.jsonl"
     store.write_text(store.read_text().replace('"whisper_model_size": "tiny.en"', '"whisper_model_size": "base"', 1))

@@ -137,9 +137,9 @@ def no_mapping(_root: Path, manifest: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lead_out, "vllm.yaml was to go to .*cron.d/vllm, and goes to .*etc/vllm.yaml"),
+        (lead_out, 'vllm.yaml was to go to ".*cron.d/vllm", and goes to .*etc/vllm.yaml'),
         (take_out, "vllm.env would be written now, and is not listed"),
-        (put_in, r"\.\./\.\./secret is listed, and would not be written now"),
+        (put_in, r"\.\./\.\./secret\" is listed, and would not be written now"),
         (other_units, r'units are \["ssh.service"\], now'),
         (other_hash, "bundle_sha256 is another"),
         (other_before, "tells of other files than would be installed"),
@@ -157,6 +157,16 @@ def test_a_manifest_decides_nothing(desk: Desk, spoil: Callable[[Path, dict[str,
     assert not (desk.root / "cron.d").exists()
 
 
+@pytest.mark.parametrize("content", ["{", "[]", "null", '{"files": {"a\\u001b[2J": 1}, "created_at": "\\u001b[2J"}'])
+def test_a_manifest_that_is_none_is_refused_and_may_be_written_anew(desk: Desk, content: str) -> None:  # noqa: F811
+    folder = desk.written(RUN_ID)
+    (folder / "manifest.json").write_text(content)
+    refused = desk.promote(RUN_ID, "--apply")
+    assert refused.exit_code == 2, refused.output
+    assert "\x1b" not in refused.output, "nothing of it steers a terminal"
+    assert kept_of(subject(desk)) is None
+
+
 @pytest.mark.parametrize("name", ["changes.diff", "gate.json"])
 def test_what_was_read_in_the_review_must_still_be_there(desk: Desk, name: str) -> None:  # noqa: F811
     folder = desk.written(RUN_ID)
@@ -166,7 +176,7 @@ def test_what_was_read_in_the_review_must_still_be_there(desk: Desk, name: str) 
     assert nothing_installed(desk)
 
 
-def test_what_is_installed_is_what_was_compared_whatever_is_written_meanwhile(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_what_is_installed_is_what_was_compared_not_what_was_put_there(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     folder = desk.written(RUN_ID)
 
     def swapped(*given: Any) -> Any:
@@ -248,6 +258,45 @@ def test_a_settings_file_of_somebody_else_is_refused_also_through_a_link(system_
         trusted_settings([])
     with pytest.raises(UserError, match=f"belongs to user {SOMEBODY}"):
         trusted_settings([], str(theirs))
+
+
+def test_a_settings_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.yaml: .*No such file"):
+        trusted_settings([], str(tmp_path / "none.yaml"))
+
+
+@AS_ROOT
+def test_an_ordinary_user_is_told_of_settings_that_only_root_may_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To go on without them would be to review another deployment."""
+    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        folder.chmod(0o755)
+    own = tmp_path / "etc"
+    own.mkdir(mode=0o700)
+    monkeypatch.setattr(promote_settings, "SYSTEM_FILE", own / "promote.yaml")
+    assert as_somebody(lambda: foreign(own)) == "None", "what is root's is trusted"
+    assert as_somebody(lambda: trusted_settings([])) == (
+        f"{own}/promote.yaml: Permission denied. Run promote as a user that may read it, or give --settings FILE."
+    )
+
+
+def as_somebody(act: Callable[[], Any]) -> str:
+    """What it returns, or what is wrong, in a child of another user."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgid(SOMEBODY)
+            os.setuid(SOMEBODY)
+            said = str(act())
+        except BaseException as error:
+            said = str(error)
+        os.write(writing, said.encode()[:4000])
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        said = pipe.read()
+    os.waitpid(child, 0)
+    return said
 
 
 @AS_ROOT

@@ -65,8 +65,8 @@ def test_both_services_in_one_unit_are_refused() -> None:
 @pytest.mark.parametrize("value", ["a\nExecStart=/bin/sh", "a\rb", "a\x0bb", "a\u2028b", "a\x00b"])
 def test_a_line_break_gets_into_none_of_the_files(value: str) -> None:
     config = load_config("spica_gpu_allocation", QUICK, "cpu")
-    for change in ({"env": {"KEY": value}}, {"env": {f"KEY{value}": "1"}}):
-        services = replace(config.services, vllm=replace(config.services.vllm, **change))
+    for env in ({"KEY": value}, {f"KEY{value}": "1"}):
+        services = replace(config.services, vllm=replace(config.services.vllm, env=env))
         with pytest.raises(UserError, match=r"services\.vllm\.env"):
             services_of(replace(config, services=services), FAST, "cpu")
     with pytest.raises(UserError, match="the winner's parameters"):
@@ -114,6 +114,17 @@ def test_another_drop_in_that_wins_is_seen_before_a_restart(place: Place) -> Non
     assert "vllm.service: systemd would start" in back.why
     assert "/bin/echo --model mine" in back.why
     assert ("health", "ok") not in place.steps()
+
+
+@SYSTEMD
+def test_a_linked_drop_in_folder_is_refused_before_anything_changes(place: Place) -> None:  # noqa: F811
+    elsewhere = place.root / "ssh.service.d"
+    elsewhere.mkdir()
+    (place.root / "units" / "vllm.service.d").symlink_to(elsewhere)
+    with pytest.raises(UserError, match=rf"vllm\.service\.d: a symbolic link on the way leads to {elsewhere}"):
+        place.apply("run-1", SLOW)
+    assert list(elsewhere.iterdir()) == []
+    assert not (place.root / "etc" / "vllm.yaml").exists()
 
 
 @SYSTEMD
