@@ -34,8 +34,9 @@ def check_space(config: ExperimentConfig) -> SearchSpace:
                 deployment(config, {parameter.name: value})  # its target is a setting
             check_setting(parameter.target, value, f"parameters.{parameter.name}: ")
     _check_targets(space)
-    for target in ("whisper.compute_type", "whisper.language"):
-        check_setting(target, getattr(config.services.whisper, target.partition(".")[2]), "services.")
+    for target in ("vllm.max_model_len", "whisper.compute_type", "whisper.language"):
+        service, _, key = target.partition(".")
+        check_setting(target, getattr(getattr(config.services, service), key), "services.")
     _check_spoken(config, space)
     _check_given(config)
     if config.baseline:
