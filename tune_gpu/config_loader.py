@@ -120,11 +120,13 @@ def check_config(config: ExperimentConfig) -> None:
     from tune_gpu.compare import confirm
     from tune_gpu.services.models import resolve_llm, resolve_whisper
     from tune_gpu.services.ports import check_port_range, free_port
+    from tune_gpu.services.secret_flags import check_secrets
     from tune_gpu.space_check import check_space, settings_in_use
     from tune_gpu.workload.audio import load_utterances
 
     check_name("name", config.name)
     space = check_space(config)
+    check_secrets(config)
     tournament.check(config.search)
     objective.check(config.objective)
     confirm.check(config.confirm, config.objective.latency_percentile)

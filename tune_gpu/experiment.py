@@ -212,7 +212,7 @@ class Experiment:
             logging.getLogger(__name__).warning("%s: not copied: %s", ", ".join(names), error)
 
     def _keep(self, line: dict[str, Any]) -> None:
-        line = line | {"told_after": self._n_kept}
+        line = self.folder.redactor.value(line | {"told_after": self._n_kept})
         self._n_kept += 1
         try:
             self.folder.append_candidate(line)

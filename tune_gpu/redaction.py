@@ -18,7 +18,7 @@ from tune_gpu.errors import UserError
 from tune_gpu.secret_names import is_secret
 from tune_gpu.secret_writings import REDACTED, Writings, secrets_in
 
-__all__ = ["REDACTED", "Redactor", "is_secret", "restore_secrets", "secret_values", "without_secrets"]
+__all__ = ["REDACTED", "Redactor", "holds_secret", "is_secret", "restore_secrets", "secret_values", "without_secrets"]
 
 
 def secret_values(content: Any, named: bool = False) -> Iterator[str]:
@@ -43,6 +43,11 @@ def secret_values(content: Any, named: bool = False) -> Iterator[str]:
             yield content
     elif named and isinstance(content, (int, float)) and not isinstance(content, bool):
         yield str(content)
+
+
+def holds_secret(name: str, value: Any) -> bool:
+    """Whether a setting or variable is a secret by its name, or holds one (`http://user:password@host`)."""
+    return is_secret(name) or any(secret_values(value))
 
 
 class Redactor:

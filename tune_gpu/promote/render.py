@@ -16,9 +16,10 @@ import yaml
 from tune_gpu.candidate import deployment
 from tune_gpu.config import ExperimentConfig, ServiceTarget
 from tune_gpu.errors import UserError
-from tune_gpu.redaction import is_secret
+from tune_gpu.redaction import holds_secret
 from tune_gpu.services.launchers import API_SERVER_MODULE
 from tune_gpu.services.models import resolve_llm
+from tune_gpu.services.secret_flags import variables_of
 from tune_gpu.services.vllm_server import parse_cores, serve_settings
 from tune_gpu.services.whisper import ENVIRONMENT, whisper_settings
 
@@ -89,7 +90,7 @@ def services_of(config: ExperimentConfig, params: Mapping[str, Any], kind: str) 
             "vllm",
             settings.vllm,
             vllm,
-            _vllm_env(services.vllm.model, services.vllm.cpu_cores, kind) | services.vllm.env,
+            _vllm_env(services.vllm.model, services.vllm.cpu_cores, kind) | variables_of(services.vllm.extra_args) | services.vllm.env,
             services.vllm.cpu_cores,
         ),
     ):
@@ -102,12 +103,12 @@ def services_of(config: ExperimentConfig, params: Mapping[str, Any], kind: str) 
                 target.unit,
                 command,
                 f"{name}.yaml",
-                text + yaml.safe_dump({key: value for key, value in content.items() if not is_secret(key)}, sort_keys=False),
-                {key: value for key, value in env.items() if not is_secret(key)},
+                text + yaml.safe_dump({key: value for key, value in content.items() if not holds_secret(key, value)}, sort_keys=False),
+                {key: value for key, value in env.items() if not holds_secret(key, value)},
                 tuple(held) if held else None,
                 f"{target.url.rstrip('/')}/health",
                 settings.health_deadline_s,
-                tuple(sorted(key for key in (*content, *env) if is_secret(key))),
+                tuple(sorted(key for key, value in (content | env).items() if holds_secret(key, value))),
             )
         )
     return found

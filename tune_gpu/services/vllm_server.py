@@ -25,6 +25,7 @@ from tune_gpu.services.launchers import EngineHost, Launch, Launched, launch_col
 from tune_gpu.services.models import resolve_llm
 from tune_gpu.services.oom import KernelOomWatch
 from tune_gpu.services.ports import free_port
+from tune_gpu.services.secret_flags import shown_flags, variables_of
 from tune_gpu.services.start_failures import explain_exit, explain_loss
 
 _FLAG_NAMES = {  # the settings that are flags of the same name
@@ -59,7 +60,7 @@ def serve_settings(settings: VllmSettings) -> dict[str, str | int | float | bool
     if not settings.enforce_eager:
         del values["enforce_eager"]
     found: dict[str, str | int | float | bool | list[str]] = {}
-    for name, value in (values | dict(settings.extra_args)).items():
+    for name, value in (values | shown_flags(settings.extra_args)).items():
         flag = name.replace("_", "-")
         if value is None or value == [] or (value == "auto" and name in _FLAG_NAMES) or (value is False and flag in _ONLY_ON):
             continue
@@ -113,7 +114,7 @@ def engine_environment(
         env.update(VLLM_CPU_OMP_THREADS_BIND="nobind", OMP_NUM_THREADS=str(len(cores)), CUDA_VISIBLE_DEVICES="")
     else:
         env.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # so that a card's number is NVML's, by which it is proven
-    return env | dict(settings.env)
+    return env | variables_of(settings.extra_args) | dict(settings.env)
 
 
 class VllmServer:
@@ -142,7 +143,7 @@ class VllmServer:
         self.base_url = f"http://127.0.0.1:{self.port}"
         self._device = device
         # A candidate's own variables must be there when Python starts, so such an engine cannot come from the warm host.
-        self._host = host if not settings.env else None
+        self._host = host if not (settings.env or variables_of(settings.extra_args)) else None
         self._scratch: Path | None = None
         self._shm = f"tg{uuid.uuid4().hex[:12]}"
         self._oom = KernelOomWatch()
