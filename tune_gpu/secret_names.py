@@ -18,7 +18,7 @@ _ABOUT = {"file", "path", "dir", "folder", "name", "env", "id", "length", "len",
           "expiry", "provider", "helper", "store", "arn", "enabled", "required"}  # fmt: skip
 """Last words of names that are about a secret and do not hold it."""
 _NOT_A_TOKEN = {"max", "min", "eos", "bos", "pad", "unk", "sep", "cls", "mask", "stop", "start", "end", "image", "audio", "video", "special", "per", "each",
-                "first", "last", "next", "output", "input", "prompt", "completion", "new", "decode", "prefill", "num", "n", "time", "a", "begin", "eot",
+                "first", "last", "next", "output", "input", "prompt", "completion", "new", "decode", "prefill", "num", "n", "time", "begin", "eot",
                 "suffix", "prefix", "placeholder", "think", "reasoning", "bonus", "draft", "sampled"}  # fmt: skip
 """What a model's tokens are called: before `token` these words do not name a secret."""
 _SECRET_PLURAL = {"api", "auth", "access", "refresh", "bearer", "session", "hf", "hub", "github", "gitlab", "slack", "npm", "pypi", "secret", "private", "ssh",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -17,7 +18,8 @@ _SHORTEST_PART = 8
 """Of a secret that the end or the beginning of a text has cut through."""
 _PIECE = 64
 """Longer values are searched for in pieces of this length, so that a cut or wrapped one is found too."""
-_ORDINARY = {"enabled", "disabled", "default", "required", "optional", "redacted", "unlimited"}
+ORDINARY = {"enabled", "disabled", "default", "required", "optional", "redacted", "unlimited"}
+"""Words that variables of secret names have in place of a secret."""
 
 _BREAK = r"(?:\\*[ \t]*(?:\r?\n|\\+n)[ \t]*)?"
 """Where a printer wraps a long value, with the signs by which YAML and shells continue a line."""
@@ -84,8 +86,8 @@ def _base64_of(value: str) -> Iterator[str]:
 def _pieces(value: str) -> list[str]:
     if len(value) <= 2 * _PIECE:
         return [value]
-    pieces = [value[i : i + _PIECE] for i in range(0, len(value), _PIECE)]
-    return [piece for piece in pieces if len(piece.strip()) >= SHORTEST]
+    ends = [*range(_PIECE, len(value) - _PIECE, _PIECE), len(value)]  # no piece is too short to be searched for
+    return [value[start:end] for start, end in itertools.pairwise([0, *ends])]
 
 
 @lru_cache(maxsize=64)
@@ -104,7 +106,7 @@ class Writings:
     """
 
     def __init__(self, values: Iterable[str]) -> None:
-        self.values = frozenset(value.strip() for value in values if len(value.strip()) >= SHORTEST and value.strip().lower() not in _ORDINARY)
+        self.values = frozenset(value.strip() for value in values if len(value.strip()) >= SHORTEST and value.strip().lower() not in ORDINARY)
         self._pattern = _pattern_of(self.values)
 
     def removed_from(self, text: str) -> str:
@@ -117,7 +119,7 @@ class Writings:
         text = _SCHEME.sub(rf"\g<before>{REDACTED}", text)
         for found in reversed(list(_named(text))):
             text = text[: found.start("value")] + _emptied(found["value"]) + text[found.end() :]
-        return text.replace(REDACTED + REDACTED, REDACTED)
+        return re.sub(f"(?:{REDACTED})+", REDACTED, text)
 
     def _cut(self, text: str) -> str:
         """The text without the part of a secret at its end or its beginning: evidence is cut to a length."""

@@ -17,10 +17,12 @@ from typing import Any
 from trainables import spica
 from tune_gpu import experiment
 from tune_gpu.launch import launch
-from tune_gpu.measurement import Failure, Measurement, Status
+from tune_gpu.measurement import Failure, FailureKind, Measurement, Phase, ServiceError, Status
 from tune_gpu.services.process import ManagedProcess
 
 EVALUATION_S = float(os.environ.get("CHEAP_EVALUATION_S", "0.3"))
+FAILURE = os.environ.get("CHEAP_FAILURE", "")
+"""What the services of every second configuration say as they fail; none: they do not fail."""
 METRICS = {"stt_latency_ms": {"p50": 1.0, "p95": 2.0}, "llm_latency_ms": None, "voice_turn_ms": None, "wer": 0.1, "concurrent_capacity": 1}
 
 
@@ -35,6 +37,8 @@ class CheapEvaluator:
         if self._service is None:
             scratch = Path(tempfile.mkdtemp(prefix="tg-"))
             self._service = ManagedProcess(["sleep", "3600"], log=scratch / "log", env=os.environ, grace_s=0.2, scratch=scratch)
+        if FAILURE and zlib.crc32(repr(sorted(params.items())).encode()) % 2:
+            raise ServiceError(Failure(FailureKind.SERVICE_LOST, "vllm", Phase.START, FAILURE, FAILURE[:500]))
         self._fitness = 0.1 + zlib.crc32(repr(sorted(params.items())).encode()) / 2**33
 
     def window(self) -> None:
