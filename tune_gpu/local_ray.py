@@ -1,6 +1,6 @@
 """A local Ray that only its user can reach and that leaves nothing behind.
 
-Ray opens its session's folders to everybody, so they lie in a folder of the user's alone; each Ray has its own token, in that folder.
+Ray opens its session's folders to everybody, so they lie within a folder of the user's alone; each Ray has its own token, in that folder.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from tune_gpu.redaction import holds_secret
 from tune_gpu.services import reaper
 
 _OWN_END_S = 5.0
-_LONGEST_FOLDER = 40
-"""A socket's path has 107 bytes; Ray's own part (`/session_DATE_TIME_MICROSECONDS_PID/sockets/plasma_store`) takes up to 65."""
+_LONGEST_FOLDER = 38
+"""A socket's path has 107 bytes; what comes behind (`/ray/session_DATE_TIME_MICROSECONDS_PID/sockets/plasma_store`) takes up to 68."""
 _TOKEN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
@@ -50,6 +50,8 @@ class PrivateFolder:
         self.path = Path(tempfile.mkdtemp(prefix="tg-ray-", dir=_parent()))
         command = [sys.executable, "-S", reaper.__file__, str(_OWN_END_S), str(self.path)]
         self._reaper = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+        self.of_ray = self.path / "ray"
+        """Ray's own: it opens the folder that it is given to everybody."""
         self.token = self.path / "token"
         with os.fdopen(os.open(self.token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(secrets.token_hex(32))
@@ -74,7 +76,7 @@ def _parent() -> str:
     for parent in (tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR"), "/tmp"):  # noqa: S108 - what is made there is private
         if parent and len(os.fsencode(parent)) + len("/tg-ray-12345678") <= _LONGEST_FOLDER and os.access(parent, os.W_OK | os.X_OK):
             return parent
-    raise UserError(f"TMPDIR={tempfile.gettempdir()}: too long for Ray's sockets. Set TMPDIR to a folder of at most {_LONGEST_FOLDER - 16} characters.")
+    raise UserError(f"TMPDIR={tempfile.gettempdir()}: too long for Ray's sockets. Set TMPDIR to a folder of at most {_LONGEST_FOLDER - len('/tg-ray-12345678')} characters.")
 
 
 @contextlib.contextmanager
