@@ -15,6 +15,7 @@ from tune_gpu.errors import UserError
 from tune_gpu.promote.installed import digest, text_of
 from tune_gpu.promote.render import Service
 from tune_gpu.promote.target import Target
+from tune_gpu.redaction import Redactor
 from tune_gpu.whole_files import write_whole
 
 MANIFEST = "manifest.json"
@@ -64,7 +65,7 @@ def write_bundle(
             _put(folder / "before" / name, text, like=bundle.files[name][0])
         else:
             (folder / "before" / name).unlink(missing_ok=True)
-    _put(folder / "changes.diff", _diff(bundle, today, before), like=_least_open(bundle))
+    _put(folder / "changes.diff", Redactor().text(_diff(bundle, today, before)), like=_least_open(bundle))
     _put(folder / "rollback.sh", _rollback_script(bundle, before, target.shell(units)))
     (folder / "rollback.sh").chmod(0o755)
     manifest = {
