@@ -100,7 +100,7 @@ def own_environment(token: Path, variables: Mapping[str, str]) -> Iterator[None]
 
 def _read_token_anew() -> None:
     """Ray keeps the mode and the token that it read first for as long as the process lives."""
-    from ray._raylet import AuthenticationTokenLoader, Config
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()

@@ -66,7 +66,7 @@ def _start_local(ending: contextlib.ExitStack, runtime_env: Mapping[str, Any] | 
     before = set(descendants(os.getpid()))
     try:
         with handler_kept(signal.SIGTERM), loopback_only(), private_files():
-            ray.init("local", _temp_dir=str(folder.of_ray), dashboard_host="127.0.0.1", **options, **({"runtime_env": shown} if shown else {}))
+            ray.init("local", _temp_dir=str(folder.of_ray), dashboard_host="127.0.0.1", runtime_env=shown or None, **options)
     except BaseException:
         folder.end_with(_started_since(before))  # asked while their parents are there: Ray's agents outlive its servers, and have no parent then
         ray.shutdown()

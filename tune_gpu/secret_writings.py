@@ -25,10 +25,10 @@ _BREAK = r"(?:\\*[ \t]*(?:\r?\n|\\+n)[ \t]*)?"
 """Where a printer wraps a long value, with the signs by which YAML and shells continue a line."""
 
 _SHAPES = re.compile(
-    r"""-----BEGIN[ ][A-Z ]*PRIVATE[ ]KEY-----(?:.|\n|\\n)*?(?:-----END[ ][A-Z ]*PRIVATE[ ]KEY-----|\Z)
+    r"""-----BEGIN[ ][A-Z ]*PRIVATE[ ]KEY-----[\s\S]*?(?:-----END[ ][A-Z ]*PRIVATE[ ]KEY-----|\Z)
     |\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?
     |\b(?:hf|npm|gsk|r8|rpa|ntn|glpat|gl[a-z]{2,5}t|gloas|nvapi|xai|tvly|pplx|wandb_v1|pypi|dckr_pat|dop_v1|shp(?:at|ss|ca)|lin_api|figd|hvs|hvb|PMAK)[_.-][\w.-]{16,}
-    |\b(?:sk|rk|pk)[-_](?:[a-z0-9]+[-_])*[\w-]{16,}
+    |\b(?:sk|rk|pk)[-_][\w-]{16,}
     |\b(?:gh[pousr]_\w{20,}|github_pat_\w{20,}|whsec_[\w+/=]{16,}|ya29\.[\w-]{16,}|AIza[\w-]{30,}|SG\.[\w-]{16,}\.[\w-]{16,})
     |\b(?:xox[a-z]|xapp)-[\w-]{10,}
     |\b(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{16}\b
@@ -38,25 +38,28 @@ _SHAPES = re.compile(
     |(?<=AccountKey=)[\w+/=]+""",
     re.VERBOSE,
 )
-_OF_URL = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)(?P<who>[^\s/:@\"'<>]*:(?!\d+[/\s])[^\s\"'<>]+|[^\s/:@\"'<>]{16,})@", re.IGNORECASE)
+_OF_URL = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]{0,30}://)(?P<who>[^\s/:@\"'<>]{0,200}:(?!\d+[/\s])[^\s\"'<>]{1,500}|[^\s/:@\"'<>]{16,500})@", re.IGNORECASE)
 """Up to the last `@`: a password may hold a slash and an `@` itself."""
 _SIGNED = {"sig", "signature", "key", "code", "sas", "pass", "pwd", "x-amz-signature", "x-amz-credential", "x-goog-signature", "x-goog-credential"}
 _QUERY = re.compile(r"(?P<before>[?&;](?P<name>[\w.\-]+)=)(?P<value>[^&\s\"'<>#;]+)")
 _SCHEME = re.compile(r"(?P<before>\b(?:Bearer|Basic)[ ]+)(?P<value>[\w.~+/=\-]{6,})", re.IGNORECASE)
 _QUOTED = r"\"(?:\\.|[^\"\\])*\"|'(?:''|\\.|[^'\\])*'"
 _NAMED = re.compile(
-    rf"""(?P<before>(?P<quote>\\?["']?)(?<![\w])(?P<name>-{{0,2}}[A-Za-z][\w.\-]*)(?P=quote)
+    rf"""(?P<before>(?P<quote>\\?["']?)(?<![\w])(?P<name>-{{0,2}}[A-Za-z][\w.\-]{{0,100}})(?P=quote)
         (?P<sign>\s*=[>=]?\s*|\s*:\s*|[ ]+(?=["']|[^\s\-]{{{SHORTEST}}})))
         (?P<value>{_QUOTED}|\\"(?:[^"\\]|\\\\.)*\\"|(?:(?:Bearer|Basic|Token)[ ]+)?[^\s,;&"'}}\])]+)""",
     re.VERBOSE | re.IGNORECASE,
 )
+_UNITS = re.compile(r"\s+|\\+|[\s\S]")
 _ENDS = re.compile(r"\s*(?:[,}\])]|\n|$)")
 
 
 def _of_character(character: str) -> str:
-    """The writings of one character: raw, escaped as JSON, Python, YAML and shells do, of a URL, of HTML."""
+    """The writings of one character: raw, escaped as JSON, Python, YAML and shells do, of a URL, of HTML. Of blanks and of backslashes: of a run."""
     if character.isspace():
-        return r"(?:\s+|\\+[nrtN_]|%0[Dd]%0[Aa]|%(?:0[AaDd9]|20)|\+|&\#(?:10|13|9|32);|\\+x0[a9d]|\\+u000[a9d]|\\+[ ])+"
+        return r"(?:\s|\\+[nrtN_ ]|%(?:0[AaDd9]|20)|\+|&\#(?:10|13|9|32);|\\+x0[a9d]|\\+u000[a9d])+"
+    if character.startswith("\\"):
+        return r"(?:\\|(?i:%5c|&\#(?:92|x5c);))+"
     if character.isascii() and character.isalnum():
         return character
     code = ord(character)
@@ -70,7 +73,7 @@ def _of_character(character: str) -> str:
         rf"\\+x{code:02x}",
         rf"\\+U{code:08x}",
         f"&\\#(?:{code}|x0*{code:x});",
-        *{"&": ["&amp;"], "<": ["&lt;"], ">": ["&gt;"], '"': ["&quot;"], "'": ["''", "'\"'\"'", r"'\\''", "&apos;"], "\\": [r"\\+"]}.get(character, []),
+        *{"&": ["&amp;"], "<": ["&lt;"], ">": ["&gt;"], '"': ["&quot;"], "'": ["''", "'\"'\"'", r"'\\''", "&apos;"]}.get(character, []),
         rf"\\*{re.escape(character)}",
     ]
     cased = "|".join(f"(?i:{way})" for way in ways[:6])
@@ -95,7 +98,7 @@ def _pattern_of(values: frozenset[str]) -> re.Pattern[str] | None:
     """Finds any of these values in any of their writings, the longest first."""
     written = {piece for value in values for form in (value, *_base64_of(value)) for piece in _pieces(form)}
     longest_first = sorted((value for value in written if len(value.strip()) >= SHORTEST), key=lambda value: (-len(value), value))
-    return re.compile("|".join(_BREAK.join(map(_of_character, value)) for value in longest_first)) if longest_first else None
+    return re.compile("|".join(_BREAK.join(map(_of_character, _UNITS.findall(value))) for value in longest_first)) if longest_first else None
 
 
 class Writings:

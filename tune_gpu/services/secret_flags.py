@@ -35,13 +35,13 @@ def _dashed(name: str) -> str:
 
 def check_secrets(config: ExperimentConfig) -> None:
     """Raises UserError for a secret that would stand on a command line, or that the search would vary and so write down."""
-    services = {"services.vllm.model": config.services.vllm.model, "services.whisper.model": config.services.whisper.model}
+    services: dict[str, Any] = {"services.vllm.model": config.services.vllm.model, "services.whisper.model": config.services.whisper.model}
     for name, value in config.services.vllm.extra_args.items():
         if _variable_of(name, value) is None:
             services[f"services.vllm.extra_args.{name}"] = {_dashed(name): value}
     for key, value in services.items():
         if any(secret_values(value)):
-            raise UserError(f"{key}: it holds a secret, and every user can read a command line. Give it by environment, in services.vllm.env.NAME.")
+            raise UserError(f"{key}: it holds a secret, and every user can read a command line. Give it by environment, as a variable.")
     for name, spec in config.parameters.items():
         setting = spec.target.rpartition(".")[2]
         if is_secret(setting) or any(secret_values(spec.values)):
