@@ -40,7 +40,7 @@ def secret_values(content: Any, named: bool = False) -> Iterator[str]:
         yield from secrets_in(content)
         yield from secret_values(_structure(content), named)
         if named:
-            yield content
+            yield from (content, *secrets_in(f"authorization={json.dumps(content)}"))
     elif named and isinstance(content, (int, float)) and not isinstance(content, bool):
         yield str(content)
 
@@ -122,13 +122,11 @@ def _still_redacted(content: Any, path: str = "") -> str | None:
 def without_secrets(config: ExperimentConfig) -> ExperimentConfig:
     """A copy that may be pickled where others read: Ray Tune writes what a searcher refers to into the run's folder.
 
-    It depends on the settings alone: neither their secrets nor this process's environment change it.
+    No variable's value is kept, so that the search does not depend on one: candidates differ in their parameters, not in these.
     """
-    copied, redactor = copy.deepcopy(config), Redactor(environment={})
-    for settings in _holders(copied).values():
-        hidden = redactor.value(settings)
-        settings.clear()
-        settings.update(hidden)
+    copied, redactor = copy.deepcopy(config), Redactor(config)
+    for path, settings in _holders(copied).items():
+        settings.update(redactor.value(settings) if path.endswith("extra_args") else dict.fromkeys(settings, REDACTED))
     return copied
 
 

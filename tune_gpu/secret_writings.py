@@ -27,8 +27,9 @@ _BREAK = r"(?:\\*[ \t]*(?:\r?\n|\\+n)[ \t]*)?"
 _SHAPES = re.compile(
     r"""-----BEGIN[ ][A-Z ]*PRIVATE[ ]KEY-----[\s\S]*?(?:-----END[ ][A-Z ]*PRIVATE[ ]KEY-----|\Z)
     |\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?
-    |\b(?:hf|npm|gsk|r8|rpa|ntn|glpat|gl[a-z]{2,5}t|gloas|nvapi|xai|tvly|pplx|wandb_v1|pypi|dckr_pat|dop_v1|shp(?:at|ss|ca)|lin_api|figd|hvs|hvb|PMAK)[_.-][\w.-]{16,}
-    |\b(?:sk|rk|pk)[-_][\w-]{16,}
+    |\b(?:hf|npm|gsk|r8|rpa|ntn)_[A-Za-z0-9]{16,}
+    |\b(?:glpat|gl[a-z]{2,5}t|gloas|nvapi|xai|tvly|pplx|wandb_v1|pypi|dckr_pat|dop_v1|shp(?:at|ss|ca)|lin_api|figd|hvs|hvb|PMAK)[_.-](?=[\w.-]*\d)[\w.-]{16,}
+    |\b(?:sk|rk|pk)[-_](?=[\w-]*\d)[\w-]{16,}
     |\b(?:gh[pousr]_\w{20,}|github_pat_\w{20,}|whsec_[\w+/=]{16,}|ya29\.[\w-]{16,}|AIza[\w-]{30,}|SG\.[\w-]{16,}\.[\w-]{16,})
     |\b(?:xox[a-z]|xapp)-[\w-]{10,}
     |\b(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{16}\b
@@ -42,7 +43,8 @@ _OF_URL = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]{0,30}://)(?P<who>[^\s/:@\"'
 """Up to the last `@`: a password may hold a slash and an `@` itself."""
 _SIGNED = {"sig", "signature", "key", "code", "sas", "pass", "pwd", "x-amz-signature", "x-amz-credential", "x-goog-signature", "x-goog-credential"}
 _QUERY = re.compile(r"(?P<before>[?&;](?P<name>[\w.\-]+)=)(?P<value>[^&\s\"'<>#;]+)")
-_SCHEME = re.compile(r"(?P<before>\b(?:Bearer|Basic)[ ]+)(?P<value>[\w.~+/=\-]{6,})", re.IGNORECASE)
+_SCHEME = re.compile(r"(?P<before>\b(?:Bearer|Basic)[ ]+)(?P<value>(?=\S*\d)[\w.~+/=\-]{8,}|[\w.~+/=\-]{16,})", re.IGNORECASE)
+_AFTER_SCHEME = re.compile(r"^(?:Bearer|Basic|Token)[ ]+(.+)", re.IGNORECASE)
 _QUOTED = r"\"(?:\\.|[^\"\\])*\"|'(?:''|\\.|[^'\\])*'"
 _NAMED = re.compile(
     rf"""(?P<before>(?P<quote>\\?["']?)(?<![\w])(?P<name>-{{0,2}}[A-Za-z][\w.\-]{{0,100}})(?P=quote)
@@ -146,7 +148,7 @@ def secrets_in(text: str) -> Iterator[str]:
     for found in _SCHEME.finditer(text):
         yield found["value"]
     for found in _named(text):
-        yield _unquoted(found["value"])
+        yield from (value := _unquoted(found["value"]), *_AFTER_SCHEME.findall(value))
     yield from (found[0] for found in _SHAPES.finditer(text))
 
 

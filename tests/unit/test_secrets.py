@@ -123,7 +123,7 @@ def test_a_token_of_known_shape_is_removed_though_nobody_named_it(token: str) ->
         ("services.vllm.env.HF_TOKEN=abc", f"services.vllm.env.HF_TOKEN={REDACTED}"),
         ("services.vllm.env={HF_TOKEN: abc, X: y}", f"services.vllm.env={{HF_TOKEN: {REDACTED}, X: y}}"),
         ("serve --hf-token abcdef --port 1", f"serve --hf-token {REDACTED} --port 1"),
-        ("Authorization: Bearer abcdefgh", f"Authorization: Bearer {REDACTED}"),
+        ("Authorization: Bearer abcdefgh", f"Authorization: {REDACTED}"),
         ('{"headers": "{\\"x-api-key\\": \\"abc\\"}"}', f'{{"headers": "{{\\"x-api-key\\": \\"{REDACTED}\\"}}"}}'),
         ("password: 'a b'", f"password: '{REDACTED}'"),
     ],
@@ -135,7 +135,7 @@ def test_a_value_beside_the_name_of_a_secret_is_removed(text: str, left: str) ->
 @pytest.mark.parametrize(
     "text",
     ["http://127.0.0.1:8000/a@b", "HF_TOKEN: set it, then resume", "set --hf-token to it", "max_tokens=5 tokens: 12", "ssh://git@host/x", "a task-specific-long-name-here",
-     "the token: it is missing", "KV cache size: 12,345 tokens", "eos_token_id=2, pad_token='<pad>'"],
+     "the token: it is missing", "Basic authentication failed, see the bearer of hf_quantizer_configuration and sk_something_very_long", "KV cache size: 12,345 tokens", "eos_token_id=2, pad_token='<pad>'"],
 )  # fmt: skip
 def test_ordinary_text_is_left_as_it_is(text: str) -> None:
     assert Redactor(environment={"A_TOKEN": "short", "SESSION_KEY": "default"}).text(text) == text
