@@ -88,18 +88,17 @@ def own_environment(token: Path, variables: Mapping[str, str]) -> Iterator[None]
     before = {name: os.environ.get(name) for name in (*variables, *_TOKEN)}
     os.environ.pop("RAY_AUTH_TOKEN", None)
     os.environ.update({**variables, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)})
-    _read_token_anew()
+    read_token_anew()
     try:
         yield
     finally:
         for name, value in before.items():
             os.environ.pop(name, None)
             os.environ.update({} if value is None else {name: value})
-        _read_token_anew()
 
 
-def _read_token_anew() -> None:
-    """Ray keeps the mode and the token that it read first for as long as the process lives."""
+def read_token_anew() -> None:
+    """To be called before Ray starts: it keeps the mode and the token that it read first. A client that an interrupt left up keeps its own."""
     from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
     Config.initialize("")

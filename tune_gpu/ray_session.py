@@ -16,7 +16,7 @@ from ray.exceptions import AuthenticationError
 from tune_gpu.config import ExperimentConfig, RaySettings
 from tune_gpu.errors import UserError
 from tune_gpu.interrupt import handler_kept
-from tune_gpu.local_ray import PrivateFolder, loopback_only, own_environment, parted, private_files
+from tune_gpu.local_ray import PrivateFolder, loopback_only, own_environment, parted, private_files, read_token_anew
 from tune_gpu.resources import check_cards, check_cores
 from tune_gpu.services.guard import descendants
 
@@ -50,6 +50,7 @@ def local_or_joined_ray(settings: RaySettings, n_cards: int | None = None) -> It
             _start_local(ending, dict(settings.runtime_env), include_dashboard=settings.dashboard, num_gpus=n_cards, **options)
         else:
             _check_answers(settings)
+            read_token_anew()
             given = dict(settings.runtime_env)
             variables = {name: os.environ[name] for name in _WORKER_ENVIRONMENT} | dict(given.get("env_vars") or {})
             _join(str(settings.address), options | {"runtime_env": given | {"env_vars": variables}})
