@@ -21,15 +21,15 @@ _PIECE = 64
 ORDINARY = {"enabled", "disabled", "default", "required", "optional", "redacted", "unlimited"}
 """Words that variables of secret names have in place of a secret."""
 
-_BREAK = r"(?:\\*[ \t]*(?:\r?\n|\\+n)[ \t]*)?"
+_BREAK = r"(?:\\{0,4}[ \t]{0,8}(?:\r?\n|\\{1,4}n)[ \t]{0,80})?"
 """Where a printer wraps a long value, with the signs by which YAML and shells continue a line."""
 
 _SHAPES = re.compile(
     r"""-----BEGIN[ ][A-Z ]*PRIVATE[ ]KEY-----[\s\S]*?(?:-----END[ ][A-Z ]*PRIVATE[ ]KEY-----|\Z)
     |\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?
     |\b(?:hf|npm|gsk|r8|rpa|ntn)_[A-Za-z0-9]{16,}
-    |\b(?:glpat|gl[a-z]{2,5}t|gloas|nvapi|xai|tvly|pplx|wandb_v1|pypi|dckr_pat|dop_v1|shp(?:at|ss|ca)|lin_api|figd|hvs|hvb|PMAK)[_.-](?=[\w.-]*\d)[\w.-]{16,}
-    |\b(?:sk|rk|pk)[-_](?=[\w-]*\d)[\w-]{16,}
+    |\b(?:glpat|gl[a-z]{2,5}t|gloas|nvapi|xai|tvly|pplx|wandb_v1|pypi|dckr_pat|dop_v1|shp(?:at|ss|ca)|lin_api|figd|hvs|hvb|PMAK)[_.-](?=[\w.-]{0,200}\d)[\w.-]{16,}
+    |\b(?:sk|rk|pk)[-_](?=[\w-]{0,200}\d)[\w-]{16,}
     |\b(?:gh[pousr]_\w{20,}|github_pat_\w{20,}|whsec_[\w+/=]{16,}|ya29\.[\w-]{16,}|AIza[\w-]{30,}|SG\.[\w-]{16,}\.[\w-]{16,})
     |\b(?:xox[a-z]|xapp)-[\w-]{10,}
     |\b(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{16}\b
@@ -43,7 +43,7 @@ _OF_URL = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]{0,30}://)(?P<who>[^\s/:@\"'
 """Up to the last `@`: a password may hold a slash and an `@` itself."""
 _SIGNED = {"sig", "signature", "key", "code", "sas", "pass", "pwd", "x-amz-signature", "x-amz-credential", "x-goog-signature", "x-goog-credential"}
 _QUERY = re.compile(r"(?P<before>[?&;](?P<name>[\w.\-]+)=)(?P<value>[^&\s\"'<>#;]+)")
-_SCHEME = re.compile(r"(?P<before>\b(?:Bearer|Basic)[ ]+)(?P<value>(?=\S*\d)[\w.~+/=\-]{8,}|[\w.~+/=\-]{16,})", re.IGNORECASE)
+_SCHEME = re.compile(r"(?P<before>\b(?:Bearer|Basic)[ ]+)(?P<value>(?=\S{0,200}\d)[\w.~+/=\-]{8,}|[\w.~+/=\-]{16,})", re.IGNORECASE)
 _AFTER_SCHEME = re.compile(r"^(?:Bearer|Basic|Token)[ ]+(.+)", re.IGNORECASE)
 _QUOTED = r"\"(?:\\.|[^\"\\])*\"|'(?:''|\\.|[^'\\])*'"
 _NAMED = re.compile(
@@ -59,9 +59,9 @@ _ENDS = re.compile(r"\s*(?:[,}\])]|\n|$)")
 def _of_character(character: str) -> str:
     """The writings of one character: raw, escaped as JSON, Python, YAML and shells do, of a URL, of HTML. Of blanks and of backslashes: of a run."""
     if character.isspace():
-        return r"(?:\s|\\+[nrtN_ ]|%(?:0[AaDd9]|20)|\+|&\#(?:10|13|9|32);|\\+x0[a9d]|\\+u000[a9d])+"
+        return r"(?:\s|\\+[nrtN_ ]|%(?:0[AaDd9]|20)|\+|&\#(?:10|13|9|32);|\\+x0[a9d]|\\+u000[a9d]){1,80}"
     if character.startswith("\\"):
-        return r"(?:\\|(?i:%5c|&\#(?:92|x5c);))+"
+        return r"(?:\\|(?i:%5c|&\#(?:92|x5c);)){1,32}"
     if character.isascii() and character.isalnum():
         return character
     code = ord(character)
@@ -76,7 +76,7 @@ def _of_character(character: str) -> str:
         rf"\\+U{code:08x}",
         f"&\\#(?:{code}|x0*{code:x});",
         *{"&": ["&amp;"], "<": ["&lt;"], ">": ["&gt;"], '"': ["&quot;"], "'": ["''", "'\"'\"'", r"'\\''", "&apos;"]}.get(character, []),
-        rf"\\*{re.escape(character)}",
+        rf"\\{{0,8}}{re.escape(character)}",
     ]
     cased = "|".join(f"(?i:{way})" for way in ways[:6])
     return f"(?:{cased}|{'|'.join(ways[6:])})"
