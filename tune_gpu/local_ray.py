@@ -1,19 +1,28 @@
-"""A local Ray that nobody else can reach and that leaves nothing behind."""
+"""A local Ray that only its user can reach and that leaves nothing behind.
+
+Ray opens its session's folders to everybody, so they lie within a folder of the user's alone; each Ray has its own token, in that folder.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shutil
+import secrets
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tune_gpu.errors import UserError
+from tune_gpu.redaction import holds_secret
 from tune_gpu.services import reaper
 
 _OWN_END_S = 5.0
+_LONGEST_FOLDER = 38
+"""A socket's path has 107 bytes; what comes behind (`/ray/session_DATE_TIME_MICROSECONDS_PID/sockets/plasma_store`) takes up to 68."""
+_TOKEN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
 @contextlib.contextmanager
@@ -34,20 +43,81 @@ def loopback_only() -> Iterator[None]:
         os.environ.pop(variable, None)
 
 
-def reaper_of(started: Iterable[int]) -> subprocess.Popen[bytes]:
-    """See that these processes (a local Ray's) end with this one, even if that is killed; `communicate` with a word ends them now.
+class PrivateFolder:
+    """A new folder that only this user may read, with a token for one Ray; a reaper removes it with this process, however that ends."""
 
-    The kernel ends Ray's servers then, but not their agents: those try for up to a minute to tell a server that has gone of its end.
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="tg-ray-", dir=_parent()))
+        command = [sys.executable, "-S", reaper.__file__, str(_OWN_END_S), str(self.path)]
+        self._reaper = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+        self.of_ray = self.path / "ray"
+        """Ray's own: it opens the folder that it is given to everybody."""
+        self.token = self.path / "token"
+        with os.fdopen(os.open(self.token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+
+    def end_with(self, started: Iterable[int]) -> None:
+        """See that these processes (a local Ray's) end with this one, even if it is killed.
+
+        The kernel ends Ray's servers then, but not their agents: those try for up to a minute to tell a server that has gone of its end.
+        """
+        named = "".join(f"{pid}:{ticks}\n" for pid in started if (ticks := reaper.start_ticks(pid)) is not None)
+        assert self._reaper.stdin is not None
+        self._reaper.stdin.write(named.encode())
+        self._reaper.stdin.flush()
+
+    def close(self) -> None:
+        """End the processes now and remove the folder."""
+        self._reaper.communicate(b"end")
+
+
+def _parent() -> str:
+    """Where a private folder is made: the temporary folder, or another where the sockets' paths would become too long."""
+    for parent in (tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR"), "/tmp"):  # noqa: S108 - what is made there is private
+        if parent and len(os.fsencode(parent)) + len("/tg-ray-12345678") <= _LONGEST_FOLDER and os.access(parent, os.W_OK | os.X_OK):
+            return parent
+    raise UserError(f"TMPDIR={tempfile.gettempdir()}: too long for Ray's sockets. Set TMPDIR to a folder of at most {_LONGEST_FOLDER - len('/tg-ray-12345678')} characters.")
+
+
+@contextlib.contextmanager
+def own_environment(token: Path, variables: Mapping[str, str]) -> Iterator[None]:
+    """Within the block this process, and what it starts, has these variables and asks for the token of this file.
+
+    A local Ray hands its environment on to its workers. What is given as its `runtime_env` stands in its logs instead.
     """
-    named = [f"{pid}:{ticks}" for pid in started if (ticks := reaper.start_ticks(pid)) is not None]
-    return subprocess.Popen([sys.executable, "-S", reaper.__file__, str(_OWN_END_S), *named], stdin=subprocess.PIPE, start_new_session=True)
+    before = {name: os.environ.get(name) for name in (*variables, *_TOKEN)}
+    os.environ.pop("RAY_AUTH_TOKEN", None)
+    os.environ.update({**variables, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)})
+    read_token_anew()
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            os.environ.update({} if value is None else {name: value})
 
 
-def remove_session(context: Any) -> None:
-    """After a run that ended well: the session's folder under /tmp/ray (logs, sockets), which Ray itself never removes."""
-    session = Path(str(context.address_info["session_dir"]))
-    latest = session.parent / "session_latest"
-    with contextlib.suppress(OSError):
-        if latest.is_symlink() and latest.resolve() == session.resolve():
-            latest.unlink()
-    shutil.rmtree(session, ignore_errors=True)
+def read_token_anew() -> None:
+    """To be called before Ray starts: it keeps the mode and the token that it read first. A client that an interrupt left up keeps its own."""
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+@contextlib.contextmanager
+def private_files() -> Iterator[None]:
+    """Within the block new files, and those of the processes that are started, are this user's alone."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def parted(runtime_env: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """A runtime environment without the variables that hold secrets, and these."""
+    given = dict(runtime_env.get("env_vars") or {})
+    hidden = {name: str(value) for name, value in given.items() if holds_secret(name, value)}
+    shown = {name: value for name, value in given.items() if name not in hidden}
+    return {**runtime_env, **({"env_vars": shown} if given else {})}, hidden

@@ -46,6 +46,7 @@ INDEX = Limit("an index of safetensors", 64 * 2**20, "Download the model again."
 HEADER = Limit("a safetensors header", 32 * 2**20, "Download the file again.")
 GGUF = Limit("a GGUF header", 128 * 2**20, "Download the file again.")
 SPACE = Limit("a search space", 2**18, "Give a YAML file of a search space.", "not valid YAML")
+SETTINGS = Limit("a file of settings", 2**18, "Give a YAML file of settings.", "not valid YAML")
 RUN_CONFIG = Limit("a run's configuration", 2**18, _RESTORE, "not a run's configuration")
 RUN_FILE = Limit("a run's file", 64 * 2**20, _RESTORE)
 RUN_LINES = Limit("a run's lines", 256 * 2**20, _RESTORE, "not a candidate's line")

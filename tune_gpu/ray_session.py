@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ray
@@ -16,7 +16,7 @@ from ray.exceptions import AuthenticationError
 from tune_gpu.config import ExperimentConfig, RaySettings
 from tune_gpu.errors import UserError
 from tune_gpu.interrupt import handler_kept
-from tune_gpu.local_ray import loopback_only, reaper_of, remove_session
+from tune_gpu.local_ray import PrivateFolder, loopback_only, own_environment, parted, private_files, read_token_anew
 from tune_gpu.resources import check_cards, check_cores
 from tune_gpu.services.guard import descendants
 
@@ -43,42 +43,40 @@ PATIENCE_S = 30.0
 def local_or_joined_ray(settings: RaySettings, n_cards: int | None = None) -> Iterator[None]:
     """Join the cluster of `ray.address`, or start a local Ray that ends with the block, with so many cards. Raises UserError if none answers."""
     os.environ.update({key: os.environ.get(key, value) for key, value in _RAY_ENVIRONMENT.items()})
-    context: Any = None
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-    if settings.runtime_env:
-        options["runtime_env"] = dict(settings.runtime_env)
     with contextlib.ExitStack() as ending:
         if settings.address is None:
             os.environ.pop("RAY_ADDRESS", None)
-            context = _start_local(ending, include_dashboard=settings.dashboard, num_gpus=n_cards, **options)
+            _start_local(ending, dict(settings.runtime_env), include_dashboard=settings.dashboard, num_gpus=n_cards, **options)
         else:
             _check_answers(settings)
+            read_token_anew()
             given = dict(settings.runtime_env)
             variables = {name: os.environ[name] for name in _WORKER_ENVIRONMENT} | dict(given.get("env_vars") or {})
             _join(str(settings.address), options | {"runtime_env": given | {"env_vars": variables}})
         ending.callback(ray.shutdown)
         yield
-    if context is not None:
-        remove_session(context)
 
 
-def _start_local(ending: contextlib.ExitStack, **options: Any) -> Any:
-    """A Ray of our own; all that it starts ends at the `ending`, and at once where its start is interrupted."""
+def _start_local(ending: contextlib.ExitStack, runtime_env: Mapping[str, Any] | None = None, **options: Any) -> None:
+    """Start a Ray of our own; all that it starts ends at the `ending`, and at once where its start is interrupted."""
+    shown, hidden = parted(runtime_env or {})
+    folder = PrivateFolder()
+    ending.callback(folder.close)
+    ending.enter_context(own_environment(folder.token, hidden))
     before = set(descendants(os.getpid()))
-
-    def started() -> list[int]:
-        return [pid for pid in descendants(os.getpid()) if pid not in before]
-
     try:
-        with handler_kept(signal.SIGTERM), loopback_only():
-            context = ray.init("local", **options)
+        with handler_kept(signal.SIGTERM), loopback_only(), private_files():
+            ray.init("local", _temp_dir=str(folder.of_ray), dashboard_host="127.0.0.1", runtime_env=shown or None, **options)
     except BaseException:
-        left = started()  # asked while their parents are there: Ray's agents outlive its servers, and have no parent then
+        folder.end_with(_started_since(before))  # asked while their parents are there: Ray's agents outlive its servers, and have no parent then
         ray.shutdown()
-        reaper_of(left).communicate(b"shut down")
         raise
-    ending.callback(reaper_of(started()).communicate, b"shut down")
-    return context
+    folder.end_with(_started_since(before))
+
+
+def _started_since(before: set[int]) -> list[int]:
+    return [pid for pid in descendants(os.getpid()) if pid not in before]
 
 
 def _join(address: str, options: dict[str, Any]) -> None:

@@ -1,88 +1,132 @@
-"""Secrets do not reach an artifact: what a run writes down is searched for the values of secrets first.
+"""Secrets do not reach what a run writes down: settings, results and texts are redacted as objects, before they are rendered.
 
-A secret is the value of a setting or an environment variable whose name says so (`HF_TOKEN`, `api-key`, `DB_PASSWORD`), or a text in the
-form that a known issuer gives to its tokens. What a resumed run needs of them it takes from the environment again.
+A secret is known by its name (`secret_names`), and its value then is removed from every text in any writing (`secret_writings`). What a
+resumed run needs of its secrets it takes from the environment again.
 """
 
 from __future__ import annotations
 
 import copy
+import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from tune_gpu.config import ExperimentConfig
 from tune_gpu.errors import UserError
+from tune_gpu.secret_names import is_secret
+from tune_gpu.secret_writings import REDACTED, Writings, secrets_in
 
-REDACTED = "<redacted>"
-_NAME = re.compile(r"(?:^|[_\-.])(?:token|api[_-]?key|access[_-]?key|secret|secret[_-]?key|password|passwd|credentials?|auth)$", re.IGNORECASE)
-_SHAPE = re.compile(r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_\-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|nvapi-[A-Za-z0-9_\-]{20,}|AKIA[A-Z0-9]{16})")
-_SHORTEST = 6
-"""A shorter value would blot out ordinary text."""
+__all__ = ["REDACTED", "Redactor", "holds_secret", "is_secret", "restore_secrets", "secret_values", "without_secrets"]
 
 
-def is_secret(name: str) -> bool:
-    """Whether a setting or variable of this name holds a secret (`max_tokens` and `eos_token_id` do not)."""
-    return bool(_NAME.search(name))
+def secret_values(content: Any, named: bool = False) -> Iterator[str]:
+    """The values of secrets in settings or in an environment, however deep, also inside texts.
+
+    Args:
+        content: to search.
+        named: whether its name says that all of it is secret.
+    """
+    if isinstance(content, Mapping):
+        for name, value in content.items():
+            yield from secret_values(value, named or is_secret(str(name)))
+    elif isinstance(content, (list, tuple)):
+        for before, value in zip((None, *content), content, strict=False):
+            yield from secret_values(value, named or _is_flag(before))
+    elif isinstance(content, str):
+        if REDACTED in content:
+            return
+        yield from secrets_in(content)
+        yield from secret_values(_structure(content), named)
+        if named:
+            yield from (content, *secrets_in(f"authorization={json.dumps(content)}"))
+    elif named and isinstance(content, (int, float)) and not isinstance(content, bool):
+        yield str(content)
 
 
-def secret_values(content: Mapping[str, Any]) -> Iterator[str]:
-    """The values of secrets in nested settings or in an environment."""
-    for name, value in content.items():
-        if isinstance(value, Mapping):
-            yield from secret_values(value)
-        elif isinstance(value, str) and is_secret(str(name)) and len(value) >= _SHORTEST and value != REDACTED:
-            yield value
+def holds_secret(name: str, value: Any) -> bool:
+    """Whether a setting or variable is a secret by its name, or holds one (`http://user:password@host`). A switch (`allow-credentials`) holds none."""
+    return not isinstance(value, bool) and (is_secret(name) or any(secret_values(value)))
 
 
 class Redactor:
     """Replaces secrets in whatever is about to be written.
 
     Args:
-        config: whose settings' secrets are known too; null for those of this process's environment alone.
+        config: whose settings' secrets are known too; null for those of the environment alone.
+        environment: null for this process's.
     """
 
-    def __init__(self, config: ExperimentConfig | None = None) -> None:
-        known = set(secret_values(os.environ))
+    def __init__(self, config: ExperimentConfig | None = None, environment: Mapping[str, str] | None = None) -> None:
+        known = set(secret_values(dict(os.environ if environment is None else environment)))
         if config is not None:
             known |= set(secret_values(asdict(config)))
-        longest_first = sorted(known, key=lambda value: (-len(value), value))
-        self._known = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+        self._writings = Writings(known)
 
     def text(self, text: str) -> str:
-        """Without secrets."""
-        if self._known:
-            text = self._known.sub(REDACTED, text)
-        return _SHAPE.sub(REDACTED, text)
+        """The text without secrets."""
+        return self._writings.removed_from(text)
 
-    def value(self, value: Any) -> Any:
-        """The same for everything inside: dictionaries, lists, texts."""
-        if isinstance(value, str):
-            return self.text(value)
+    def value(self, value: Any, named: bool = False) -> Any:
+        """The same for an object: dictionaries, lists and texts, however deep.
+
+        Args:
+            value: the object; it is not changed.
+            named: whether its name says that all of it is secret.
+        """
         if isinstance(value, Mapping):
-            return {key: self.value(inner) for key, inner in value.items()}
+            return {self.value(key): self.value(inner, named or is_secret(str(key))) for key, inner in value.items()}
         if isinstance(value, (list, tuple)):
-            return [self.value(inner) for inner in value]
-        return value
+            return [self.value(inner, named or _is_flag(before)) for before, inner in zip((None, *value), value, strict=False)]
+        if isinstance(value, str):
+            return REDACTED if named and value else self.text(value)
+        return REDACTED if named and isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+def _is_flag(word: Any) -> bool:
+    """Whether the next word of a command line is a secret."""
+    return isinstance(word, str) and word.startswith("--") and "=" not in word and is_secret(word)
+
+
+def _structure(text: str) -> Any:
+    """What a JSON text holds; null for any other text."""
+    if not text.lstrip().startswith(("{", "[")):
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def restore_secrets(config: ExperimentConfig) -> None:
-    """Of a run that is resumed, compared or promoted: what was redacted in its settings comes from the environment. Raises UserError for a variable that is not set."""
+    """Take what was redacted in the settings of a run from the environment. Raises UserError for a variable that is not set."""
     for path, settings in _holders(config).items():
-        for name in [name for name, value in settings.items() if value == REDACTED]:
+        for name in [name for name, value in settings.items() if REDACTED in str(value)]:
             variable = name.replace("-", "_").upper() if path.endswith("extra_args") else name
             if variable not in os.environ:
                 raise UserError(f"{path}.{name} is a secret and was not kept with the run; set the environment variable {variable} to it")
             settings[name] = os.environ[variable]
+    if left := _still_redacted(asdict(config)):
+        raise UserError(f"{left}: it held a secret, which was not kept with the run. Give it again, as {left}=VALUE.")
+
+
+def _still_redacted(content: Any, path: str = "") -> str | None:
+    """The dotted name of a setting that is not whole; null if there is none."""
+    if isinstance(content, str):
+        return path if REDACTED in content else None
+    inner = content.items() if isinstance(content, Mapping) else enumerate(content) if isinstance(content, (list, tuple)) else ()
+    return next((found for name, value in inner if (found := _still_redacted(value, f"{path}.{name}".lstrip(".")))), None)
 
 
 def without_secrets(config: ExperimentConfig) -> ExperimentConfig:
-    """A copy that may be pickled where others read: Ray Tune writes what a searcher refers to into the run's folder."""
-    copied = copy.deepcopy(config)
-    for settings in _holders(copied).values():
-        settings.update({name: REDACTED for name in settings if is_secret(name)})
+    """A copy that may be pickled where others read: Ray Tune writes what a searcher refers to into the run's folder.
+
+    No variable's value is kept, so that the search does not depend on one: candidates differ in their parameters, not in these.
+    """
+    copied, redactor = copy.deepcopy(config), Redactor(config)
+    for path, settings in _holders(copied).items():
+        settings.update(redactor.value(settings) if path.endswith("extra_args") else dict.fromkeys(settings, REDACTED))
     return copied
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from trainables import spica
 from tune_gpu import experiment
 from tune_gpu.launch import launch
-from tune_gpu.measurement import Failure, Measurement, ServiceError, Status
+from tune_gpu.measurement import Failure, FailureKind, Measurement, Phase, ServiceError, Status
 from tune_gpu.services.process import ManagedProcess
 from tune_gpu.services.start_failures import explain_exit
 
@@ -26,6 +26,8 @@ NO_WER_WITH = os.environ.get("CHEAP_NO_WER_WITH")
 """The Whisper model whose evaluations have no word error rate."""
 LOG = os.environ.get("CHEAP_LOG")
 """What vLLM prints before it ends with exit code 2; `{pid}` stands for a number that differs from start to start."""
+FAILURE = os.environ.get("CHEAP_FAILURE", "")
+"""What the services of every second configuration say as they fail; none: they do not fail."""
 METRICS = {"stt_latency_ms": {"p50": 1.0, "p95": 2.0}, "llm_latency_ms": None, "voice_turn_ms": None, "wer": 0.1, "concurrent_capacity": 1}
 
 
@@ -44,6 +46,8 @@ class CheapEvaluator:
         if self._service is None:
             scratch = Path(tempfile.mkdtemp(prefix="tg-"))
             self._service = ManagedProcess(["sleep", "3600"], log=scratch / "log", env=os.environ, grace_s=0.2, scratch=scratch)
+        if FAILURE and zlib.crc32(repr(sorted(params.items())).encode()) % 2:
+            raise ServiceError(Failure(FailureKind.SERVICE_LOST, "vllm", Phase.START, FAILURE, FAILURE[:500]))
         self._fitness = 0.1 + zlib.crc32(repr(sorted(params.items())).encode()) / 2**33
         self._metrics = METRICS | ({"wer": None} if params["whisper_model_size"] == NO_WER_WITH else {})
 

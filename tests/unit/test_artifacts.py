@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tune_gpu import artifacts
 from tune_gpu.artifacts import RunFolder, manifest, write_whole
 from tune_gpu.errors import UserError
 from tune_gpu.record import as_result
@@ -135,3 +139,78 @@ def test_an_unknown_run_names_those_there_are(folder: RunFolder, tmp_path: Path)
     assert RunFolder.find(tmp_path, "run-1").path == folder.path
     with pytest.raises(UserError, match=r"no such run .*run-1"):
         RunFolder.find(tmp_path, "run-2")
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS])
+def test_a_file_system_without_locks_is_said_in_one_line(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with folder.held():
+        [record] = caplog.records
+    assert "this file system has no locks" in record.getMessage()
+    assert "\n" not in record.getMessage()
+
+
+def test_a_run_is_locked_before_anybody_can_find_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def write(path: Path, content: str) -> None:
+        with pytest.raises(UserError, match="no such run"):
+            RunFolder.find(tmp_path, "run-1")
+        path.write_text(content)
+        with pytest.raises(UserError, match="another process is at it"), RunFolder.find(tmp_path, "run-1").held():
+            pass
+        seen.append(path.name)
+
+    monkeypatch.setattr(artifacts, "write_whole", write)
+    with RunFolder(tmp_path, "e", "run-1").created("name: e\n"):
+        assert seen == ["config.yaml"]
+
+
+_ONE_SECOND = """
+import sys
+from pathlib import Path
+from tune_gpu.artifacts import RunFolder
+from tune_gpu.errors import UserError
+root, role, experiment = sys.argv[1:]
+print("up", flush=True)
+sys.stdin.readline()
+if role == "launch":
+    run = RunFolder(root, experiment, "run-1")
+    with run.created("name: e\\n"):
+        print("holds", run.run_id, flush=True)
+        sys.stdin.readline()
+else:
+    while True:
+        for path in Path(root).glob("*/*/config.yaml"):
+            try:
+                with RunFolder.find(root, path.parent.name).held():
+                    print("holds", path.parent.name, flush=True)
+                    sys.stdin.readline()
+            except UserError:
+                print("refused", flush=True)
+            sys.exit()
+"""
+
+
+def test_of_all_that_begin_in_one_second_exactly_one_gets_a_run(tmp_path: Path) -> None:
+    roles = [("launch", "one"), ("launch", "one"), ("launch", "two"), ("resume", "-"), ("resume", "-")]
+    commands = [[sys.executable, "-c", _ONE_SECOND, str(tmp_path), *role] for role in roles]
+    running = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for command in commands]
+    try:
+        assert [process.stdout.readline() for process in running if process.stdout] == ["up\n"] * len(running)
+        for process in running:
+            assert process.stdin
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        said = [process.stdout.readline().strip() for process in running if process.stdout]
+    finally:
+        for process in running:
+            process.communicate("end\n", timeout=20)
+    held = [line for line in said if line.startswith("holds")]
+    assert len(held) == len(set(held)) == 3, said
+    assert said[3:] == ["refused"] * 2, "each launch holds a run of its own before it can be found"

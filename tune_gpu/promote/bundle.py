@@ -16,6 +16,7 @@ from tune_gpu.errors import UserError
 from tune_gpu.promote.installed import digest, text_of
 from tune_gpu.promote.render import Service
 from tune_gpu.promote.target import Target
+from tune_gpu.redaction import Redactor
 from tune_gpu.whole_files import read_plain, remove_plain, write_whole
 
 MANIFEST = "manifest.json"
@@ -77,7 +78,7 @@ def write_bundle(folder: Path, bundle: Bundle, today: Bundle, about: Mapping[str
     before = {name: text_of(path) for name, (path, _) in bundle.files.items()}
     for name, (_, content) in bundle.files.items():
         write_whole(folder / name, content, follow=False)
-    write_whole(folder / "changes.diff", _diff(bundle, today, before), _least_open(bundle), follow=False)
+    write_whole(folder / "changes.diff", Redactor().text(_diff(bundle, today, before)), _least_open(bundle), follow=False)
     manifest = {
         "schema_version": 1,
         "created_at": now(),

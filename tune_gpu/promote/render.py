@@ -17,7 +17,7 @@ from tune_gpu.config import ExperimentConfig, PromoteSettings, ServiceTarget
 from tune_gpu.errors import UserError
 from tune_gpu.promote.env_file import SECRETS
 from tune_gpu.promote.unit_names import check_line, check_unit, check_variable
-from tune_gpu.redaction import is_secret
+from tune_gpu.redaction import holds_secret
 from tune_gpu.services.launchers import API_SERVER_MODULE
 from tune_gpu.services.models import resolve_llm
 from tune_gpu.services.vllm_setup import parse_cores, serve_settings, vllm_environment
@@ -97,12 +97,12 @@ def services_of(config: ExperimentConfig, params: Mapping[str, Any], kind: str) 
                 target.unit,
                 command,
                 f"{name}.yaml",
-                text + yaml.safe_dump({key: value for key, value in content.items() if not _is_secret(key, value)}, sort_keys=False),
-                {key: value for key, value in env.items() if not is_secret(key)},
+                text + yaml.safe_dump({key: value for key, value in content.items() if not holds_secret(key, value)}, sort_keys=False),
+                {key: value for key, value in env.items() if not holds_secret(key, value)},
                 tuple(held) if held else None,
                 f"{target.url.rstrip('/')}/health",
                 settings.health_deadline_s,
-                tuple(sorted(key for key, value in {**content, **env}.items() if _is_secret(key, value))),
+                tuple(sorted(key for key, value in {**content, **env}.items() if holds_secret(key, value))),
             )
         )
     return found
@@ -117,11 +117,6 @@ def _own_command(name: str) -> tuple[str, ...]:
         # The command `vllm` asks for its own distribution's version, which the CPU build has under another name.
         return (sys.executable, "-m", API_SERVER_MODULE)
     return (str(Path(sys.executable).parent / "vllm"), "serve")
-
-
-def _is_secret(name: str, value: Any) -> bool:
-    """A switch has a name that may sound like one (`allow-credentials`), and holds none."""
-    return is_secret(name) and value is not True
 
 
 def _address(target: ServiceTarget) -> tuple[str, int]:

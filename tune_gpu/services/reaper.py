@@ -1,18 +1,24 @@
 """Ends what others' programs leave when their owner is killed.
 
-Started as a script (`python reaper.py GRACE_S PID:TICKS …`), from the standard library alone. Its standard input is a pipe that its owner
-holds: when the owner ends, however it ends, the pipe closes; what of the named processes is still there after the grace gets SIGKILL. A
-process is named by its id and its start (clock ticks after boot, proc(5)), so that nobody is hit who was given the id later. An owner that
-has ended them itself writes a word into the pipe before it closes it: then there is no grace.
+Started as a script (`python reaper.py GRACE_S WHAT …`), from the standard library alone. Its standard input is a pipe that its owner holds:
+when the owner ends, however it ends, the pipe closes. Processes are named as PID:TICKS (its id and its start in clock ticks after boot,
+proc(5)), so that nobody is hit who was given the id later; those that are still there after the grace get SIGKILL. Then each named folder
+(an absolute path) is removed, after whatever was given it as a `…dir=` on its command line has been ended. The owner may name more processes through the pipe. An owner that has ended them itself writes any other
+word into it: then there is no grace.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
+import shutil
 import signal
 import sys
 import time
+
+_PROCESS = re.compile(r"\d+:\d+")
+_REMOVAL_S = 30.0
 
 
 def start_ticks(pid: int) -> int | None:
@@ -27,10 +33,11 @@ def start_ticks(pid: int) -> int | None:
 
 def main(argv: list[str]) -> int:
     """Wait for the owner's end, then end the named; see the module's text."""
-    grace_s, *named = argv
-    known = {int(pid): int(ticks) for pid, _, ticks in (name.partition(":") for name in named)}
-    grace = float(grace_s)
-    while os.read(0, 1024):
+    grace = float(argv[0])
+    said = [*argv[1:], *_read_all().split()]
+    known = {int(pid): int(ticks) for pid, _, ticks in (word.partition(":") for word in said if _PROCESS.fullmatch(word))}
+    folders = [word for word in argv[1:] if word.startswith("/")]
+    if len(known) + len(folders) < len(said):
         grace = 0.0
     deadline = time.monotonic() + grace
     while (alive := [pid for pid, ticks in known.items() if start_ticks(pid) == ticks]) and time.monotonic() < deadline:
@@ -38,7 +45,38 @@ def main(argv: list[str]) -> int:
     for pid in alive:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+    for folder in folders:
+        _remove(folder)
     return 0
+
+
+def _read_all() -> str:
+    read = b""
+    while chunk := os.read(0, 1024):
+        read += chunk
+    return read.decode(errors="replace")
+
+
+def _remove(folder: str) -> None:
+    """Remove a folder in which a process that ends may still make files."""
+    deadline = time.monotonic() + _REMOVAL_S
+    while os.path.lexists(folder) and time.monotonic() < deadline:
+        for pid in _given(folder):
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.05)
+
+
+def _given(folder: str) -> list[int]:
+    """The processes that write into a folder by order: an owner that was killed while they started could not name them."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError), open(f"/proc/{name}/cmdline", "rb") as command:
+                if f"dir={folder}".encode() in command.read():
+                    found.append(int(name))
+    return found
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from tune_gpu.services.loopback import NoAnswer, get
 from tune_gpu.services.models import resolve_llm
 from tune_gpu.services.oom import KernelOomWatch
 from tune_gpu.services.ports import free_port
+from tune_gpu.services.secret_flags import variables_of
 from tune_gpu.services.start_failures import explain_exit, explain_loss
 from tune_gpu.services.vllm_setup import engine_environment, parse_cores, serve_flags
 
@@ -55,7 +56,7 @@ class VllmServer:
         self.base_url = f"http://127.0.0.1:{self.port}"
         self._device = device
         # A candidate's own variables must be there when Python starts, so such an engine cannot come from the warm host.
-        self._host = host if not settings.env else None
+        self._host = host if not (settings.env or variables_of(settings.extra_args)) else None
         self._scratch: Path | None = None
         self._shm = f"tg{uuid.uuid4().hex[:12]}"
         self._oom = KernelOomWatch()

@@ -10,6 +10,7 @@ from typing import Any
 
 from tune_gpu.config import VllmSettings
 from tune_gpu.services.models import resolve_llm
+from tune_gpu.services.secret_flags import shown_flags, variables_of
 from tune_gpu.services.serve_options import NO, Kind, Spelling, read_name
 
 _FLAG_NAMES = (  # the settings that are flags of the same name
@@ -51,7 +52,7 @@ def serve_settings(settings: VllmSettings) -> dict[str, Written]:
     """
     own = {name: value for name in _FLAG_NAMES if (value := getattr(settings, name)) != _LEFT_OUT.get(name)}
     found: dict[tuple[str, ...], tuple[str, Written]] = {}
-    for name, value in (own | dict(settings.extra_args)).items():
+    for name, value in (own | shown_flags(settings.extra_args)).items():
         spelling = read_name(str(name))
         found.pop(spelling.target, None)  # a knob's spelling need not be the setting's that it replaces
         if (entry := _entry(spelling, value)) is not None:
@@ -125,7 +126,7 @@ def vllm_environment(settings: VllmSettings, device: str, evaluation: Mapping[st
         place = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "CUDA_VISIBLE_DEVICES": ""}
     else:
         place = CARD_ORDER
-    return layered(common, place, settings.env, evaluation)
+    return layered(common, place, variables_of(settings.extra_args) | dict(settings.env), evaluation)
 
 
 CARD_ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}

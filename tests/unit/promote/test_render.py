@@ -10,8 +10,11 @@ import yaml
 from tests.made_run import FAST, QUICK
 from tune_gpu.config import VllmSettings
 from tune_gpu.config_loader import load_config
+from tune_gpu.errors import UserError
+from tune_gpu.promote.bundle import bundle_of, write_bundle
 from tune_gpu.promote.env_file import read_env
 from tune_gpu.promote.render import services_of
+from tune_gpu.promote.supervisor import ProcessSupervisor
 from tune_gpu.promote.systemd import Systemd, _quoted
 from tune_gpu.services.vllm_setup import engine_environment, serve_flags
 from tune_gpu.services.whisper_server import parse_arguments
@@ -30,12 +33,11 @@ def test_flags_of_several_values_and_switches_that_cannot_be_denied_are_written_
     assert serve_flags(settings)[len(serve_flags(VllmSettings())):] == flags
 
 
-def test_a_value_with_line_breaks_does_not_become_a_key_of_the_file() -> None:
+def test_a_value_with_line_breaks_is_refused() -> None:
     knob = "parameters.template={target: vllm.extra_args.chat_template, kind: categorical, values: ['a', 'b']}"
     config = load_config("spica_gpu_allocation", [*QUICK, knob], "cpu")
-    _, vllm = services_of(config, FAST | {"template": "x\nport: 1\u2028host: all\x07"}, "cpu")
-    assert (vllm.config_value("port"), vllm.config_value("host")) == (8000, "127.0.0.1")
-    assert vllm.config_value("chat-template") == "x\nport: 1\u2028host: all\x07"
+    with pytest.raises(UserError, match="line break or a control character"):
+        services_of(config, FAST | {"template": "x\nport: 1\u2028host: all\x07"}, "cpu")
 
 
 def test_a_switch_with_the_name_of_a_secret_is_deployed() -> None:
@@ -107,6 +109,17 @@ def test_a_secret_is_named_and_never_written() -> None:
     assert vllm.secrets == ("HF_TOKEN", "api-key")
 
 
+def test_a_token_flag_and_an_address_with_a_password_are_not_written() -> None:
+    config = load_config("spica_gpu_allocation", QUICK, "cpu")
+    config.services.vllm.env = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://somebody:opensesame@collector"}
+    config.services.vllm.extra_args = {"hf-token": "of-somebody"}
+    _, vllm = services_of(config, FAST, "cpu")
+    for text in (vllm.env_text, vllm.config_text, " ".join(vllm.command)):
+        assert "of-somebody" not in text
+        assert "opensesame" not in text
+    assert vllm.secrets == ("HF_TOKEN", "OTEL_EXPORTER_OTLP_ENDPOINT")
+
+
 def test_whisper_waits_where_it_is_deployed_as_it_waited_where_it_was_measured() -> None:
     whisper, _ = services_of(load_config("spica_gpu_allocation", QUICK, "cpu"), FAST, "cpu")
     assert whisper.env["OMP_WAIT_POLICY"] == "PASSIVE"
@@ -121,3 +134,16 @@ def test_cards_are_counted_where_it_is_deployed_as_they_were_where_it_was_measur
     config.services.vllm.env = {"CUDA_DEVICE_ORDER": "FASTEST_FIRST"}
     assert [service.env["CUDA_DEVICE_ORDER"] for service in services_of(config, {}, "cuda")] == [measured, "FASTEST_FIRST"]
     assert all("CUDA_DEVICE_ORDER" not in service.env for service in services_of(load_config("spica_gpu_allocation", QUICK, "cpu"), FAST, "cpu"))
+
+
+def test_the_differences_for_review_hold_no_secret_of_what_is_installed(tmp_path: Path) -> None:
+    config = load_config("spica_gpu_allocation", [*QUICK, f"promote.install_dir={tmp_path / 'etc'}"], "cpu")
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "vllm.env").write_text('HF_TOKEN="of-somebody"\nVLLM_LOG="a"\n')
+    (tmp_path / "gate.json").write_text("{}")
+    target = ProcessSupervisor(tmp_path / "units")
+    bundle = bundle_of(services_of(config, FAST, "cpu"), target, tmp_path / "etc")
+    write_bundle(tmp_path, bundle, bundle, {})
+    differences = (tmp_path / "changes.diff").read_text()
+    assert '-HF_TOKEN="<redacted>"' in differences
+    assert '-VLLM_LOG="a"' in differences

@@ -261,7 +261,7 @@ def test_a_settings_file_of_somebody_else_is_refused_also_through_a_link(system_
 
 
 def test_a_settings_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"none\.yaml: .*No such file"):
+    with pytest.raises(UserError, match=r"none\.yaml: there is no such file. Give a YAML file of settings"):
         trusted_settings([], str(tmp_path / "none.yaml"))
 
 

@@ -183,8 +183,8 @@ def _cause(line: Line, group: Group | None = None, more: str = "") -> Cause:
 def _evidence(log: _Log, chain: Chain, raised: Raised) -> Cause:
     """Of the lines of an exception the one that says why."""
     first = raised.lines[0][1]
-    if _NEEDED_COMPILER.search(_message(raised)) and (said := _compiler_line(log, chain)):
-        return _cause(said)
+    if _NEEDED_COMPILER.search(_message(raised)) and (compiler := _compiler_line(log, chain)):
+        return _cause(compiler)
     rest = [line for _, line in raised.lines[1:] if line.text.strip()]
     if _VALIDATION.search(first.text):
         return _cause(first, more="".join(f": {said}" for line in _reason(rest) if (said := _without_pointer(line.text.strip()))))
