@@ -35,6 +35,8 @@ class Started:
     argv: Sequence[str]
     env: Mapping[str, str] | None
     """Null where it may not be read."""
+    sees_our_files: bool
+    """Its paths are this process's; false in a container."""
 
 
 def server_of(pids: Sequence[int], port: int) -> Started | None:
@@ -48,8 +50,12 @@ def server_of(pids: Sequence[int], port: int) -> Started | None:
         except (psutil.Error, OSError):
             continue
         # A process that has changed its title has one word here, and its environment may be overwritten.
-        return Started(argv, _tried(process.environ)) if any(argv[1:]) else None
+        return Started(argv, _tried(process.environ), _mounts(pid) == _mounts("self")) if any(argv[1:]) else None
     return None
+
+
+def _mounts(pid: int | str) -> str | None:
+    return _tried(lambda: os.readlink(f"/proc/{pid}/ns/mnt"))
 
 
 def observe(name: str, url: str, unit: str, install: Path, content: str, target: Target, pages: Pages) -> Comparison:
@@ -75,7 +81,9 @@ def observe(name: str, url: str, unit: str, install: Path, content: str, target:
     else:
         read = list(dict.fromkeys(["command line", *read]))
         config = sources.given_config(started.argv)
-        if unread and (config is None or not _same_file(config, file)):
+        if config not in (None, str(file)) and not started.sees_our_files:
+            unread.append("--config")
+        elif unread and (config is None or not _same_file(config, file)):
             runs = "without --config" if config is None else f"with --config {config}"
             differences.append(f"{name} runs {runs}, measured is what {file} says (command line)")
     if started is None or started.env is None:
@@ -91,12 +99,11 @@ def _readings(name: str, unit: str, settings: Sequence[Setting], target: Target,
     if name == "whisper":
         found = [_tried(lambda: sources.whisper_description(pages.page(name, "/health")))]
     else:
-        served = next((str(setting.value) for setting in settings if setting.option == "served-model-name"), None)
         version = _tried(lambda: str(json.loads(pages.page(name, "/version"))["version"]))
         found = [
             _tried(lambda: sources.start_log(target.log(unit) or "", version)),
             _tried(lambda: sources.cache_config(pages.page(name, "/metrics"), settings)),
-            _tried(lambda: sources.served_model(pages.page(name, "/v1/models"), served)),
+            _tried(lambda: sources.served_model(pages.page(name, "/v1/models"), settings)),
         ]
     return [reading for reading in found if reading is not None]
 

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 from tune_gpu.redaction import is_secret
 from tune_gpu.services.serve_options import Kind, own_options, read_name
 
-_ENGINE_DECIDES = ("auto", "-1")
-"""Values by which vLLM is asked to choose."""
+_ENGINE_DECIDES = ("auto", "-1", "None")
+"""Ways in which vLLM holds "auto"."""
 _UNITS = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 """vLLM's suffixes of whole numbers."""
 _WITH_UNIT = re.compile(r"(\d+(?:\.\d+)?)([kKmMgGtT])")
@@ -105,6 +105,8 @@ def vllm_settings(content: Mapping[str, Any]) -> list[Setting]:
         measured = (not value if spelling.off else value) if isinstance(value, bool) else parsed(value)
         if spelling.path and isinstance(value, str):  # below a dot every value is JSON
             measured = json.loads(value)
+        if spelling.option == "max-model-len" and str(value) == "-1":
+            measured = "auto"
         if spelling.adds or (value is True and spelling.known and spelling.known.kind is Kind.OPTIONAL):
             measured = UNREAD  # vLLM makes something else of it
         found += _leaves(spelling.option, spelling.path, measured)
@@ -177,8 +179,8 @@ def environment_differences(service: str, measured: Mapping[str, str], runs: Map
 
 def same(measured: Any, runs: Any) -> bool:
     """Whether two values mean the same to vLLM."""
-    if str(measured) in _ENGINE_DECIDES or runs is UNREAD:
-        return True
+    if measured == "auto":
+        return str(runs) in _ENGINE_DECIDES
     if isinstance(runs, Choice):
         return str(measured).lower() == runs.name.lower() or same(measured, runs.value)
     if isinstance(measured, dict) or isinstance(runs, dict):

@@ -170,18 +170,20 @@ def cache_config(metrics: str, settings: Sequence[Setting]) -> Reading:
 def _engine_may_choose(setting: Setting, value: str) -> bool:
     """A backend can demand its block size, refine a data type, or know no prefix caching; it did so while it was measured, too."""
     return (
-        setting.option == "block-size"
+        setting.value == "auto"
+        or setting.option == "block-size"
         or (setting.option == "kv-cache-dtype" and value.startswith(f"{setting.value}_"))
         or (setting.option == "enable-prefix-caching" and value == "False")
     )
 
 
-def served_model(body: str, served: str | None) -> Reading:
-    """What `/v1/models` tells of the model of this name."""
+def served_model(body: str, settings: Sequence[Setting]) -> Reading:
+    """What `/v1/models` tells of the model that is served."""
+    measured = {setting.option: setting.value for setting in settings}
     for model in json.loads(body)["data"]:
-        if model["id"] == served:
+        if model["id"] == measured.get("served-model-name"):
             told = {"max-model-len": model.get("max_model_len"), "model": model.get("root")}
-            return Reading("/v1/models", {name: value for name, value in told.items() if value is not None})
+            return Reading("/v1/models", {name: value for name, value in told.items() if value is not None and measured.get(name) != "auto"})
     return Reading("/v1/models", {})
 
 

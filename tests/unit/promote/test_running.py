@@ -18,7 +18,17 @@ from tests.unit.promote.test_apply import BOTH, SERVER, SYSTEMD, Place
 from tests.unit.promote.test_apply import place as place
 from tune_gpu.config import VllmSettings
 from tune_gpu.promote import sources
-from tune_gpu.promote.running import UNREAD, Choice, Comparison, Reading, compare, environment_differences, plain_settings, same, vllm_settings
+from tune_gpu.promote.running import (
+    UNREAD,
+    Choice,
+    Comparison,
+    Reading,
+    compare,
+    environment_differences,
+    plain_settings,
+    same,
+    vllm_settings,
+)
 from tune_gpu.services.vllm_setup import serve_flags, serve_settings
 
 RECORDED = Path(__file__).parents[2] / "data" / "running"
@@ -39,7 +49,7 @@ def recorded(content: dict[str, Any], **change: str) -> Comparison:
     settings = vllm_settings(content)
     log = sources.start_log(change.get("log", text("start.log")), change.get("version", VERSION))
     page = sources.cache_config(change.get("metrics", text("metrics.txt")), settings)
-    model = sources.served_model(text("models.json"), content["served-model-name"])
+    model = sources.served_model(text("models.json"), settings)
     return compare("vllm", settings, [*([log] if log else []), page, model])
 
 
@@ -90,6 +100,13 @@ def test_caching_that_is_on_is_seen_where_there_is_no_log() -> None:
 def test_what_the_engine_itself_resolves_is_no_difference(label: str, other: str) -> None:
     assert label in text("metrics.txt")
     assert recorded(measured(), metrics=text("metrics.txt").replace(label, other)).differences == ()
+
+
+@pytest.mark.parametrize("value", ["auto", -1])
+def test_a_length_that_the_engine_chooses_is_compared_with_its_log_only(value: Any) -> None:
+    automatic = text("start.log").replace("'max_model_len': 512", "'max_model_len': -1")
+    assert recorded(measured(**{"max-model-len": value}), log=automatic).differences == ()
+    assert recorded(measured(**{"max-model-len": value})).differences == ("vllm runs with max_model_len=512, measured with auto (start log)",)
 
 
 def test_defaults_of_another_version_of_vllm_are_not_read() -> None:
@@ -185,7 +202,7 @@ def test_flags_of_a_command_line_win_over_the_file(argv: list[str], why: str | N
 @pytest.mark.parametrize(
     ("one", "other", "equal"),
     [
-        (0.5, "0.5", True), ("8K", 8192, True), ("32k", 32000, True), ("auto", 4096, True), (True, "True", True), (False, None, False),
+        (0.5, "0.5", True), ("8K", 8192, True), ("32k", 32000, True), ("auto", 4096, False), ("auto", -1, True), (True, "True", True), (False, None, False),
         (1, True, False), ("1", 1, True), (["a"], "a", True), (["a", "b"], ("a", "b"), True), ({"a": 1}, {"a": 1, "b": 2}, False),
         ({"a": 1}, '{"a": 1}', True), ("PIECEWISE", Choice("PIECEWISE", 1), True), (3, Choice("NONE", 0), False), ("half", "float16", False), (4, None, False),
     ],
