@@ -165,14 +165,10 @@ def _changed(service: str, settings: Sequence[Setting], readings: Sequence[Readi
 
 
 def environment_differences(service: str, measured: Mapping[str, str], runs: Mapping[str, str]) -> list[str]:
-    """Variables of a deployed env file that the process started with otherwise; a secret's value is not shown."""
+    """Variables of a deployed env file that have another value in the process's environment; a secret's value is not shown."""
     found = []
     for name, value in measured.items():
-        if runs.get(name) == value:
-            continue
-        if is_secret(name):
-            found.append(f"{service} runs with another {name} than measured (environment)")
-        else:
+        if runs.get(name) != value:
             found.append(_difference(service, name, runs.get(name), value, "environment"))
     return found
 
@@ -217,6 +213,8 @@ def parsed(value: Any) -> Any:
 
 
 def _difference(service: str, name: str, runs: Any, measured: Any, source: str) -> str:
+    if is_secret(name):
+        return f"{service} runs with another {name} than measured ({source})"
     return f"{service} runs with {name}={_told(runs)}, measured with {_told(measured)} ({source})"
 
 

@@ -26,6 +26,8 @@ _MASKED = "***"
 """What vLLM logs instead of a secret."""
 _VALUE = re.compile(r"(?!-)|-\d+(\.\d+)?$|-$")
 """A word of a command line that is no flag."""
+_FIRM = ("enable-prefix-caching", "gpu-memory-utilization", "kv-cache-dtype", "kv-cache-memory-bytes", "num-gpu-blocks-override", "prefix-caching-hash-algo")
+"""Options that no backend replaces in `vllm:cache_config_info`."""
 _LABELS = {"cache-dtype": "kv-cache-dtype"}
 """Labels of `vllm:cache_config_info` that have another name than the option."""
 
@@ -168,12 +170,12 @@ def cache_config(metrics: str, settings: Sequence[Setting]) -> Reading:
 
 
 def _engine_may_choose(setting: Setting, value: str) -> bool:
-    """A backend can demand its block size, refine a data type, or know no prefix caching; it did so while it was measured, too."""
+    """A backend can demand its block size, refine a data type, or lack prefix caching; it did so while it was measured, too."""
     return (
         setting.value == "auto"
-        or setting.option == "block-size"
+        or setting.option not in _FIRM
         or (setting.option == "kv-cache-dtype" and value.startswith(f"{setting.value}_"))
-        or (setting.option == "enable-prefix-caching" and value == "False")
+        or (setting.option == "enable-prefix-caching" and value in ("False", "None"))
     )
 
 
