@@ -66,7 +66,8 @@ def _entries(text: str) -> tuple[dict[str, Any], bool]:
 
 def _split(text: str) -> tuple[list[str], bool]:
     """At the commas between the entries, in one pass: not all values are Python's own."""
-    parts, depth, start, quote, position = [], 0, 1, "", 0
+    parts: list[str] = []
+    depth, start, quote, position = 0, 1, "", 0
     while position < len(text):
         char = text[position]
         if quote:
