@@ -73,6 +73,11 @@ def test_a_winner_is_promoted_serves_and_is_taken_back(tmp_path: Path) -> None:
         ]
         assert {line["run_id"] for line in audit} == {RUN_ID}
         assert manifest["params"] == FAST
+        compared = {line["service"]: line for line in audit if line["step"] == "compare"}
+        assert {line["outcome"] for line in compared.values()} == {"ok"}
+        assert compared["vllm"]["compared_with"] == "command line, environment, start log, /metrics, /v1/models"
+        assert compared["whisper"]["compared_with"] == "command line, environment, /health"
+        assert [name for name, line in compared.items() if "not_readable_here" in line] == [], "every setting was read from the real services"
     finally:
         for unit in ("vllm.service", "whisper.service"):
             ProcessSupervisor(install / "supervised").stop(unit)

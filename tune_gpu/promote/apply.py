@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from tune_gpu.artifacts import now
-from tune_gpu.config import PromoteSettings
+from tune_gpu.config import PromoteSettings, ServiceTarget
 from tune_gpu.errors import UserError
 from tune_gpu.interrupt import Interrupts
 from tune_gpu.promote.audit import Audit
 from tune_gpu.promote.env_file import require_keys
 from tune_gpu.promote.installed import Change, Installation, Status, check_writable, digest, text_of
 from tune_gpu.promote.locks import units_locked
+from tune_gpu.promote.observe import observe
 from tune_gpu.promote.restore import ORDER, Restorer, RolledBack
 from tune_gpu.promote.rollback_script import PROMOTIONS, write_rollback
 from tune_gpu.promote.staged import install, stage
@@ -31,6 +32,8 @@ from tune_gpu.promote.target import Target, TargetError
 from tune_gpu.promote.watch import Expected, Unhealthy, Watcher
 
 _Result = TypeVar("_Result")
+_TOLD = 6
+"""So many differences are named."""
 
 
 def folder_of(settings: PromoteSettings) -> Path:
@@ -208,8 +211,22 @@ class Deployer:
             self.audit("start", "ok", unit=self.units[name])
             self._step(f"wait for {name}", self.watcher.wait, name, self.target, expected, deadline)
             self.audit("health", "ok", service=name)
+            self._step(f"compare running {name}", self._compare, name, files)
         median = self._step("probe", self.watcher.probe, expected)
         self.audit("probes", "ok", **({} if median is None else {"median_ms": round(median, 1)}))
+
+    def _compare(self, name: str, files: Mapping[Path, str]) -> None:
+        """Ask the running service whether it has what was measured. Raises Unhealthy where it has something else."""
+        where: ServiceTarget = getattr(self.settings, name)
+        folder = self.installation.folder
+        found = observe(name, where.url, self.units[name], folder, files[folder / f"{name}.yaml"], self.target, self.watcher)
+        told = {"service": name, "compared_with": ", ".join(found.sources) or "nothing"}
+        if found.unread:
+            told["not_readable_here"] = f"not readable here: {', '.join(found.unread)}"
+        self.audit("compare", "differs" if found.differences else "ok", **told)
+        if found.differences:
+            more = f"; {len(found.differences) - _TOLD} more" if len(found.differences) > _TOLD else ""
+            raise Unhealthy(f"{'; '.join(found.differences[:_TOLD])}{more}")
 
     def _step(self, step: str, action: Callable[..., _Result], *arguments: object) -> _Result:
         self.installation.intend(step)

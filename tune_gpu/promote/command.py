@@ -79,8 +79,8 @@ def promote(
     hash of them all.
 
     --apply installs exactly what was written for review, or refuses and names the difference; --expect demands the hash that the review
-    printed, and is needed where the review lies in a folder that others can change. It restarts Whisper, then vLLM, waits for /health and
-    takes live voice turns; what falls short is rolled back. The audit and rollback.sh are in INSTALL_DIR/promotions. Keys belong into
+    printed, and is needed where the review lies in a folder that others can change. It restarts Whisper, then vLLM, waits for /health,
+    compares what runs with what was measured and takes live voice turns; what falls short is rolled back. The audit and rollback.sh are in INSTALL_DIR/promotions. Keys belong into
     INSTALL_DIR/secrets.env, which the units read; to probe, promote reads them there or from its own environment. Without keys nothing is
     applied. Ctrl-C, SIGTERM and a terminal that goes put everything back; after a power cut a boot does (systemd), or --recover.
 

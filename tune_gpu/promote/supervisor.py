@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from tune_gpu.promote.env_file import read_env, secrets_beside
-from tune_gpu.promote.target import TargetError
+from tune_gpu.promote.target import LONGEST_LOG, TargetError
 from tune_gpu.services.process import end_session, session_pids, start_ticks
 from tune_gpu.services.readiness import wait_until_ready
 from tune_gpu.whole_files import write_whole
@@ -131,6 +131,14 @@ class ProcessSupervisor:
         """Of its session."""
         pid = self._pid(unit)
         return [] if pid is None else session_pids(pid)
+
+    def log(self, unit: str) -> str | None:
+        """The beginning of its log: a start begins a new one."""
+        try:
+            with (self._folder / f"{unit}.log").open("rb") as log:
+                return log.read(LONGEST_LOG).decode(errors="replace")
+        except OSError:
+            return None
 
     def shell(self, units: Sequence[str]) -> list[str]:
         """This module as a program."""

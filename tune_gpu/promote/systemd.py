@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,10 +16,11 @@ from tune_gpu.errors import UserError
 from tune_gpu.promote import loaded_units, recovery_unit
 from tune_gpu.promote.env_file import SECRETS
 from tune_gpu.promote.render import Service
-from tune_gpu.promote.target import TargetError
+from tune_gpu.promote.target import LONGEST_LOG, TargetError
 from tune_gpu.services.guard import descendants
 
 DROP_IN = "50-tune-gpu.conf"
+_JOURNALCTL = "journalctl"
 _TIMEOUT_S = 120.0
 _LONGER_S = 30.0
 """That systemd gives a start more than the wait in it: a unit whose start takes too long, it ends."""
@@ -109,6 +112,23 @@ class Systemd:
         """The main process and what it has started."""
         main = self._run("show", "--property=MainPID", "--value", unit, check=False).stdout.strip()
         return [int(main), *descendants(int(main))] if main.isdigit() and main != "0" else []
+
+    def log(self, unit: str) -> str | None:
+        """The journal of its last start."""
+        invocation = self._run("show", "--property=InvocationID", "--value", unit, check=False).stdout.strip()
+        journal = shutil.which(_JOURNALCTL)
+        if journal is None or not re.fullmatch(r"[0-9a-f]{32}", invocation):
+            return None
+        command = [journal, "--no-pager", "--quiet", "--output=cat", f"_SYSTEMD_INVOCATION_ID={invocation}"]
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True) as reading:
+            limit = threading.Timer(_TIMEOUT_S, reading.kill)
+            limit.start()
+            try:
+                assert reading.stdout is not None
+                return reading.stdout.read(LONGEST_LOG).decode(errors="replace")
+            finally:
+                limit.cancel()
+                reading.kill()
 
     def shell(self, units: Sequence[str]) -> list[str]:
         """The same commands for a shell."""

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from tune_gpu.promote.render import Service
 
+LONGEST_LOG = 2**22
+"""Bytes of a log that are read; a server prints its settings first."""
+
 
 class TargetError(RuntimeError):
     """The target did not do what was asked."""
@@ -59,6 +62,9 @@ class Target(Protocol):
 
     def pids(self, unit: str) -> list[int]:
         """Its processes."""
+
+    def log(self, unit: str) -> str | None:
+        """What it has printed since its start; null where that is not kept here."""
 
     def shell(self, units: Sequence[str]) -> list[str]:
         """Shell commands that reload and restart the units, in this order (for `rollback.sh`)."""

@@ -118,6 +118,10 @@ class Watcher:
             wanted = self._where(name).key_env
             raise Unhealthy(f"{name} serves without a key ({path} answers with status {status}); it must be started with {wanted}")
 
+    def page(self, name: str, path: str) -> str:
+        """What it answers there, for its key. Raises NoAnswer or Unhealthy."""
+        return self._ok(name, path).decode(errors="replace")
+
     def _ok(self, name: str, path: str) -> bytes:
         status, body = self._get(name, path)
         if status in _WANTS_KEY:

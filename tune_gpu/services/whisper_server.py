@@ -204,6 +204,7 @@ def main(argv: list[str]) -> None:
         "compute_type": model.model.compute_type,
         "load_s": time.perf_counter() - started,
         "language": arguments.language,
+        "settings": {name: value for name, value in vars(arguments).items() if name != "config"},
     }
     print(json.dumps(description), flush=True)
     app = build_app(Transcriber(model, arguments), description, key)

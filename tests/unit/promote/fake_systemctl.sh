@@ -59,6 +59,7 @@ is-active)
     done ;;
 show)
     case $* in
+    *InvocationID*) for unit in $units; do echo "$unit" | md5sum | cut -c 1-32; done ;;
     *MainPID*) for unit in $units; do running "$unit" || echo 0; done ;;
     *ExecStart,*) for unit in $units; do show_loaded "$unit"; done ;;
     *Id*) for unit in $units; do echo "Id=$(cat "$root/$unit.id" 2> /dev/null || echo "$unit")"; echo "After=$(cat "$root/$unit.after" 2> /dev/null)"; echo; done ;;

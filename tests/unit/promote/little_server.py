@@ -2,7 +2,8 @@
 
 It asks for the key in its environment as the real ones do: vLLM under `/v1` only, Whisper everywhere; without one it serves everybody.
 What goes wrong with it is in its configuration: `little-delay-s` (an answer takes so long), `little-exit` (it ends at once),
-`little-open` (it asks for no key), `little-says` (every answer is these bytes).
+`little-open` (it asks for no key), `little-says` (every answer is these bytes), `little-prints` (printed at its start), `little-metrics`
+(its `/metrics`).
 """
 
 from __future__ import annotations
@@ -50,6 +51,10 @@ def handler(config: dict[str, Any]) -> type[BaseHTTPRequestHandler]:
                 return
             if self.path == "/v1/models":
                 self.answer(json.dumps({"data": [{"id": config["served-model-name"], "config": config}]}).encode())
+            elif self.path == "/metrics":
+                self.answer(str(config.get("little-metrics", "")).encode(), "text/plain")
+            elif self.path == "/version":
+                self.answer(b'{"version": "0.0.1"}')
             else:
                 self.answer(json.dumps({"name": config.get("name"), "device": "cpu", "config": config}).encode())
 
@@ -70,8 +75,9 @@ def handler(config: dict[str, Any]) -> type[BaseHTTPRequestHandler]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--config", required=True)
-    with open(parser.parse_args().config) as file:
+    with open(parser.parse_known_args()[0].config) as file:
         config = yaml.safe_load(file)
     if config.get("little-exit"):
         sys.exit("RuntimeError: no room on the device")
+    print(config.get("little-prints", ""), flush=True)
     ThreadingHTTPServer((config["host"], config["port"]), handler(config)).serve_forever()

@@ -72,6 +72,14 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
         ProcessSupervisor(tmp_path / "etc" / "supervised").stop(unit)
 
 
+def test_an_engine_that_runs_with_another_flag_exits_with_3(desk: Desk) -> None:
+    desk.written(RUN_ID, """services.vllm.extra_args={little_prints: "non-default args: {'max_num_seqs': 8}"}""")
+    fell = desk.promote(RUN_ID, "--apply")
+    assert fell.exit_code == 3, fell.output
+    assert "compare: ok (whisper, command line, environment, /health, not readable here: " in fell.output
+    assert "rolled back: vllm runs with max_num_seqs=8, measured with 4 (start log)" in fell.output
+
+
 def test_what_was_written_is_applied_and_undone(desk: Desk) -> None:
     desk.written(RUN_ID)
     applied = desk.promote(RUN_ID, "--apply")

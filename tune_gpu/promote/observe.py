@@ -1,0 +1,120 @@
+"""Asks a deployed service, in every way there is here, whether it runs with what was measured."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+from urllib.parse import urlsplit
+
+import psutil
+import yaml
+
+from tune_gpu.promote import sources
+from tune_gpu.promote.env_file import read_env
+from tune_gpu.promote.running import Comparison, Reading, Setting, compare, environment_differences, plain_settings, vllm_settings
+from tune_gpu.promote.target import Target
+
+_Result = TypeVar("_Result")
+
+
+class Pages(Protocol):
+    """What a service answers."""
+
+    def page(self, name: str, path: str) -> str:
+        """The body of its answer. Raises NoAnswer or Unhealthy."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """How a process was started."""
+
+    argv: Sequence[str]
+    env: Mapping[str, str] | None
+    """Null where it may not be read."""
+    sees_our_files: bool
+    """Its paths are this process's; false in a container."""
+
+
+def server_of(pids: Sequence[int], port: int) -> Started | None:
+    """The first of these processes that listens on the port; null where none is found, as with a container's."""
+    for pid in pids:
+        try:
+            process = psutil.Process(pid)
+            if not any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in process.net_connections("tcp")):
+                continue
+            argv = process.cmdline()
+        except (psutil.Error, OSError):
+            continue
+        # A process that has changed its title has one word here, and its environment may be overwritten.
+        return Started(argv, _tried(process.environ), _mounts(pid) == _mounts("self")) if any(argv[1:]) else None
+    return None
+
+
+def _mounts(pid: int | str) -> str | None:
+    return _tried(lambda: os.readlink(f"/proc/{pid}/ns/mnt"))
+
+
+def observe(name: str, url: str, unit: str, install: Path, content: str, target: Target, pages: Pages) -> Comparison:
+    """Compare a running service with its deployed files.
+
+    Args:
+        name: `vllm` or `whisper`.
+        url: where it answers.
+        unit: that runs it.
+        install: the folder of its files.
+        content: of its configuration file, as it was measured.
+        target: starts the unit.
+        pages: asks the service.
+    """
+    settings = (vllm_settings if name == "vllm" else plain_settings)(yaml.safe_load(content) or {})
+    started = _tried(lambda: server_of(target.pids(unit), urlsplit(url).port or 80))
+    readings = [*([sources.command_line(started.argv, of_vllm=name == "vllm")] if started else []), *_readings(name, unit, settings, target, pages)]
+    found = compare(name, settings, readings)
+    differences, unread, read = list(found.differences), list(found.unread), list(found.sources)
+    file = install / f"{name}.yaml"
+    if started is None:
+        unread.append("command line")
+    else:
+        read = list(dict.fromkeys(["command line", *read]))
+        config = sources.given_config(started.argv)
+        if config not in (None, str(file)) and not started.sees_our_files:
+            unread.append("--config")
+        elif unread and (config is None or not _same_file(config, file)):
+            runs = "without --config" if config is None else f"with --config {config}"
+            differences.append(f"{name} runs {runs}, measured is what {file} says (command line)")
+    if started is None or started.env is None:
+        unread.append("environment")
+    else:
+        read.insert(1, "environment")
+        differences += environment_differences(name, read_env(install / f"{name}.env"), started.env)
+    return Comparison(tuple(differences), tuple(unread), tuple(read))
+
+
+def _readings(name: str, unit: str, settings: Sequence[Setting], target: Target, pages: Pages) -> list[Reading]:
+    """Of all sources that answer."""
+    if name == "whisper":
+        found = [_tried(lambda: sources.whisper_description(pages.page(name, "/health")))]
+    else:
+        version = _tried(lambda: str(json.loads(pages.page(name, "/version"))["version"]))
+        found = [
+            _tried(lambda: sources.start_log(target.log(unit) or "", version)),
+            _tried(lambda: sources.cache_config(pages.page(name, "/metrics"), settings)),
+            _tried(lambda: sources.served_model(pages.page(name, "/v1/models"), settings)),
+        ]
+    return [reading for reading in found if reading is not None]
+
+
+def _tried(read: Callable[[], _Result]) -> _Result | None:
+    """Null where a source fails: what cannot be read proves nothing."""
+    try:
+        return read()
+    except Exception:
+        return None
+
+
+def _same_file(given: str, file: Path) -> bool:
+    return os.path.realpath(given) == os.path.realpath(file)

@@ -1,0 +1,223 @@
+"""Whether what runs is what was measured: each setting of a deployed file, compared with every source that tells its value.
+
+A source that does not tell a setting proves nothing about it: such a setting is "not readable", neither equal nor different.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, NamedTuple
+
+from tune_gpu.redaction import is_secret
+from tune_gpu.services.serve_options import Kind, own_options, read_name
+
+_ENGINE_DECIDES = ("auto", "-1", "None")
+"""Ways in which vLLM holds "auto"."""
+_UNITS = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+"""vLLM's suffixes of whole numbers."""
+_WITH_UNIT = re.compile(r"(\d+(?:\.\d+)?)([kKmMgGtT])")
+_LONGEST = 120
+
+
+class Unread(Enum):
+    """The value of what a source does not tell."""
+
+    UNREAD = "unread"
+
+
+UNREAD = Unread.UNREAD
+
+
+class Choice(NamedTuple):
+    """A value that vLLM holds as a member of an enumeration: both its name and its value can be written."""
+
+    name: str
+    value: Any
+
+
+class Rewritten(dict[str, Any]):
+    """A structure that does not show all of its entries as they were given."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting as it was measured."""
+
+    option: str
+    """Its long name, with dashes inside."""
+    path: tuple[str, ...]
+    """The keys below the option."""
+    value: Any
+    """UNREAD where what vLLM makes of it cannot be told."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return ".".join((self.option.replace("-", "_"), *self.path))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one source tells of a running service."""
+
+    source: str
+    values: Mapping[str, Any]
+    """Option -> value."""
+    defaults: Mapping[str, Any] | None = None
+    """The value of an option that the source leaves out; null where leaving out means nothing."""
+    lists_changes: bool = False
+    """Every option that differs from vLLM's default is in `values`."""
+
+    def value_of(self, setting: Setting) -> Any:
+        """What it tells; UNREAD where it does not."""
+        value = self.values.get(setting.option, (self.defaults or {}).get(setting.option, UNREAD))
+        rewritten = False
+        for key in setting.path:
+            if not isinstance(value, dict):
+                return value
+            rewritten |= isinstance(value, Rewritten)
+            value = value.get(key, UNREAD if rewritten else None)
+        # vLLM completes lists and names in its own structures; numbers and switches stay as they were given.
+        return UNREAD if rewritten and isinstance(setting.value, (str, list)) and not same(setting.value, value) else value
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What came of it."""
+
+    differences: tuple[str, ...]
+    """Each in words."""
+    unread: tuple[str, ...]
+    """Settings that no source tells."""
+    sources: tuple[str, ...]
+    """That told at least one setting."""
+
+
+def vllm_settings(content: Mapping[str, Any]) -> list[Setting]:
+    """The settings of a file for `vllm serve --config`."""
+    found = []
+    for name, value in content.items():
+        spelling = read_name(name)
+        measured = (not value if spelling.off else value) if isinstance(value, bool) else parsed(value)
+        if spelling.path and isinstance(value, str):  # below a dot every value is JSON
+            measured = json.loads(value)
+        if spelling.option == "max-model-len" and str(value) == "-1":
+            measured = "auto"
+        if spelling.adds or (value is True and spelling.known and spelling.known.kind is Kind.OPTIONAL):
+            measured = UNREAD  # vLLM makes something else of it
+        found += _leaves(spelling.option, spelling.path, measured)
+    return found
+
+
+def _leaves(option: str, path: tuple[str, ...], value: Any) -> list[Setting]:
+    """A structure entry by entry: a source may tell some of them."""
+    if isinstance(value, dict) and value:
+        return [leaf for key, below in value.items() for leaf in _leaves(option, (*path, str(key)), below)]
+    return [Setting(option, path, value)]
+
+
+def plain_settings(content: Mapping[str, Any]) -> list[Setting]:
+    """The settings of our Whisper server's file."""
+    return [Setting(name.replace("_", "-"), (), value) for name, value in content.items()]
+
+
+def compare(service: str, settings: Sequence[Setting], readings: Sequence[Reading]) -> Comparison:
+    """Compare every setting with every source that tells it.
+
+    Args:
+        service: for the messages.
+        settings: as measured.
+        readings: of the running service, the strongest first.
+    """
+    differences, unread, sources = [], [], dict.fromkeys(reading.source for reading in readings)
+    told: set[str] = set()
+    for setting in settings:
+        read = False
+        for reading in readings if setting.value is not UNREAD else ():
+            value = reading.value_of(setting)
+            if value is UNREAD:
+                continue
+            read = True
+            told.add(reading.source)
+            if not same(setting.value, value):
+                differences.append(_difference(service, setting.name, value, setting.value, reading.source))
+                break
+        if not read:
+            unread.append(setting.name)
+    differences += _changed(service, settings, readings)
+    return Comparison(tuple(differences), tuple(unread), tuple(source for source in sources if source in told))
+
+
+def _changed(service: str, settings: Sequence[Setting], readings: Sequence[Reading]) -> list[str]:
+    """Own options that were measured at vLLM's default, and run with something else."""
+    measured = {setting.option for setting in settings}
+    return [
+        f"{service} runs with {option.replace('-', '_')}={_told(reading.values[option])}, measured without it ({reading.source})"
+        for reading in readings
+        if reading.lists_changes
+        for option in sorted((own_options() & reading.values.keys()) - measured)
+        if reading.values[option] is not UNREAD
+    ]
+
+
+def environment_differences(service: str, measured: Mapping[str, str], runs: Mapping[str, str]) -> list[str]:
+    """Variables of a deployed env file that have another value in the process's environment; a secret's value is not shown."""
+    found = []
+    for name, value in measured.items():
+        if runs.get(name) != value:
+            found.append(_difference(service, name, runs.get(name), value, "environment"))
+    return found
+
+
+def same(measured: Any, runs: Any) -> bool:
+    """Whether two values mean the same to vLLM."""
+    if measured == "auto":
+        return str(runs) in _ENGINE_DECIDES
+    if isinstance(runs, Choice):
+        return str(measured).lower() == runs.name.lower() or same(measured, runs.value)
+    if isinstance(measured, dict) or isinstance(runs, dict):
+        return bool(measured == parsed(runs))
+    if isinstance(measured, list):
+        runs = parsed(runs)
+        runs = runs if isinstance(runs, (list, tuple)) else [runs]
+        return len(runs) == len(measured) and all(map(same, measured, runs))
+    if isinstance(runs, (list, tuple)):
+        return len(runs) == 1 and same(measured, runs[0])
+    if isinstance(measured, bool) or isinstance(runs, bool):
+        return str(measured).lower() == str(runs).lower()
+    numbers = _number(measured), _number(runs)
+    return numbers[0] == numbers[1] if None not in numbers else str(measured) == str(runs)
+
+
+def _number(value: Any) -> float | None:
+    if (found := _WITH_UNIT.fullmatch(str(value))) is not None:
+        return float(found[1]) * _UNITS[found[2]]
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def parsed(value: Any) -> Any:
+    """Structures stand as JSON in files and on command lines."""
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    return value
+
+
+def _difference(service: str, name: str, runs: Any, measured: Any, source: str) -> str:
+    if is_secret(name):
+        return f"{service} runs with another {name} than measured ({source})"
+    return f"{service} runs with {name}={_told(runs)}, measured with {_told(measured)} ({source})"
+
+
+def _told(value: Any) -> str:
+    said = "unset" if value is None else value.name if isinstance(value, Choice) else str(value)
+    return said if len(said) <= _LONGEST else f"{said[:_LONGEST]}…"

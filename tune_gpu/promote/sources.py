@@ -1,0 +1,199 @@
+"""What a running service tells of its settings: its command line, vLLM's start log, `/metrics`, `/v1/models`, our Whisper's `/health`.
+
+Each function takes the text of one source. What it cannot read is left out.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tune_gpu.promote.running import UNREAD, Choice, Reading, Rewritten, Setting, parsed, same
+from tune_gpu.services.engine_info import samples
+from tune_gpu.services.serve_options import Kind, Spelling, options, read_name
+
+DEFAULTS = Path(__file__).parents[1] / "services" / "serve_defaults.json"
+_LINE = re.compile(r"non-default args: (\{.*)")
+_OPEN, _CLOSE = "([{<", ")]}>"
+_MEMBER = re.compile(r"<\w+\.(\w+): ([^<>]*)>")
+_MASKED = "***"
+"""What vLLM logs instead of a secret."""
+_VALUE = re.compile(r"(?!-)|-\d+(\.\d+)?$|-$")
+"""A word of a command line that is no flag."""
+_FIRM = ("enable-prefix-caching", "gpu-memory-utilization", "kv-cache-dtype", "kv-cache-memory-bytes", "num-gpu-blocks-override", "prefix-caching-hash-algo")
+"""Options that no backend replaces in `vllm:cache_config_info`."""
+_LABELS = {"cache-dtype": "kv-cache-dtype"}
+"""Labels of `vllm:cache_config_info` that have another name than the option."""
+
+
+@cache
+def _known_defaults() -> tuple[str, Mapping[str, Any]]:
+    """A version of vLLM, and the default of each of its options."""
+    content = json.loads(DEFAULTS.read_text(encoding="utf-8"))
+    return str(content["vllm"]), content["defaults"]
+
+
+def start_log(text: str, version: str | None) -> Reading | None:
+    """The last line of non-default arguments that vLLM printed; null if there is none.
+
+    Args:
+        text: of the log.
+        version: of the running vLLM. An option that is missing from the line has its default, which is known for one version only.
+    """
+    lines = _LINE.findall(text)
+    if not lines:
+        return None
+    entries, whole = _entries(lines[-1])
+    values = {name.replace("_", "-"): value for name, value in entries.items()}
+    known, defaults = _known_defaults()
+    is_known = whole and version is not None and version.partition("+")[0] == known.partition("+")[0]
+    return Reading("start log", values, defaults if is_known else None, lists_changes=True)
+
+
+def _entries(text: str) -> tuple[dict[str, Any], bool]:
+    """The entries of a dictionary as Python prints it, and whether its end was there; a value that is no literal is UNREAD."""
+    parts, whole = _split(text)
+    split = (part.partition(": ") for part in parts)
+    found = {str(_value(key)): _value(value) for key, colon, value in split if colon}
+    return {name: UNREAD if value == _MASKED else value for name, value in found.items()}, whole
+
+
+def _split(text: str) -> tuple[list[str], bool]:
+    """At the commas between the entries, in one pass: not all values are Python's own."""
+    parts: list[str] = []
+    depth, start, quote, position = 0, 1, "", 0
+    while position < len(text):
+        char = text[position]
+        if quote:
+            position += char == "\\"
+            quote = "" if char == quote else quote
+        elif char in "'\"":
+            quote = char
+        elif char in _OPEN:
+            depth += 1
+        elif char in _CLOSE:
+            depth -= 1
+            if depth == 0:
+                return [*parts, text[start:position].strip()], True
+        elif char == "," and depth == 1:
+            parts.append(text[start:position].strip())
+            start = position + 1
+        position += 1
+    return parts, False
+
+
+def _value(text: str) -> Any:
+    """Of one entry; a structure with something else than literals in it was rewritten by vLLM."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        pass
+    if member := _MEMBER.fullmatch(text):
+        return Choice(member[1], _value(member[2]))
+    return Rewritten(_entries(text)[0]) if text.startswith("{") else UNREAD
+
+
+def command_line(argv: Sequence[str], *, of_vllm: bool) -> Reading:
+    """The flags of a process: they win over those in its file."""
+    values: dict[str, Any] = {}
+    for spelling, given in _flags(argv, of_vllm):
+        kind = spelling.known.kind if spelling.known else None
+        value: Any = given[0] if len(given) == 1 else given
+        if not given or kind in (Kind.SWITCH, Kind.ON):
+            value = UNREAD if kind is Kind.OPTIONAL else not spelling.off
+        _put(values, (spelling.option, *spelling.path), parsed(value))
+    return Reading("command line", values)
+
+
+def given_config(argv: Sequence[str]) -> str | None:
+    """The file behind `--config`."""
+    found = None
+    for position, word in enumerate(argv):
+        if word == "--config":
+            found = argv[position + 1] if position + 1 < len(argv) else None
+        elif word.startswith("--config="):
+            found = word.partition("=")[2]
+    return found
+
+
+def _flags(argv: Sequence[str], of_vllm: bool) -> Iterator[tuple[Spelling, list[str]]]:
+    """Each flag with its words."""
+    position = 1
+    while position < len(argv):
+        word, position = argv[position], position + 1
+        if _VALUE.match(word):
+            continue
+        name, equals, value = word.lstrip("-").partition("=")
+        given = [value] if equals else []
+        while not equals and position < len(argv) and _VALUE.match(argv[position]):
+            given.append(argv[position])
+            position += 1
+        if not word.startswith("--"):
+            if of_vllm and (long := _long_of(f"-{name}")):
+                yield read_name(long), given
+        else:
+            yield read_name(name) if of_vllm else Spelling(name, name), given
+
+
+def _long_of(short: str) -> str | None:
+    return next((option.name for option in options().values() if short in option.also), None)
+
+
+def _put(values: dict[str, Any], keys: tuple[str, ...], value: Any) -> None:
+    """At its place below an option."""
+    if len(keys) > 1 and isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            value = json.loads(value)
+    for key in keys[:-1]:
+        below = values.setdefault(key, Rewritten())
+        if not isinstance(below, dict):
+            return
+        values = below
+    values[keys[-1]] = value
+
+
+def cache_config(metrics: str, settings: Sequence[Setting]) -> Reading:
+    """The labels of `vllm:cache_config_info`, without what the engine may have chosen in spite of a setting."""
+    labels = next((labels for labels, _ in samples(metrics, "vllm:cache_config_info")), {})
+    names = {label.replace("_", "-"): value for label, value in labels.items()}
+    values: dict[str, Any] = {_LABELS.get(name, name): None if value == "None" else value for name, value in names.items()}
+    for setting in settings:
+        value = values.get(setting.option, UNREAD)
+        if value is not UNREAD and not same(setting.value, value) and _engine_may_choose(setting, str(value)):
+            del values[setting.option]
+    return Reading("/metrics", values)
+
+
+def _engine_may_choose(setting: Setting, value: str) -> bool:
+    """A backend can demand its block size, refine a data type, or lack prefix caching; it did so while it was measured, too."""
+    return (
+        setting.value == "auto"
+        or setting.option not in _FIRM
+        or (setting.option == "kv-cache-dtype" and value.startswith(f"{setting.value}_"))
+        or (setting.option == "enable-prefix-caching" and value in ("False", "None"))
+    )
+
+
+def served_model(body: str, settings: Sequence[Setting]) -> Reading:
+    """What `/v1/models` tells of the model that is served."""
+    measured = {setting.option: setting.value for setting in settings}
+    for model in json.loads(body)["data"]:
+        if model["id"] == measured.get("served-model-name"):
+            told = {"max-model-len": model.get("max_model_len"), "model": model.get("root")}
+            return Reading("/v1/models", {name: value for name, value in told.items() if value is not None and measured.get(name) != "auto"})
+    return Reading("/v1/models", {})
+
+
+def whisper_description(body: str) -> Reading:
+    """What our Whisper's `/health` tells; another server's has no settings."""
+    content = json.loads(body)
+    settings = content.get("settings")
+    values = dict(settings) if isinstance(settings, dict) else {}
+    values |= {name: content[name] for name in ("name", "device") if name in content}
+    return Reading("/health", {name.replace("_", "-"): value for name, value in values.items()})
