@@ -17,8 +17,10 @@ from yaml import MarkedYAMLError
 
 from tune_gpu import outside_files
 from tune_gpu.bounds import check_numbers
-from tune_gpu.config import ExperimentConfig
+from tune_gpu.config import ExperimentConfig, RaySettings
 from tune_gpu.errors import UserError
+from tune_gpu.foreign import NeedsTrust, needs_trust, refuse
+from tune_gpu.own_files import SPACES_FOLDER, is_own
 from tune_gpu.vllm_numbers import read_parameters, with_numbers
 from tune_gpu.workload.languages import spoken_language, unquoted
 
@@ -26,23 +28,36 @@ DEFAULT_SPACE = "spica_gpu_allocation"
 _FEWEST_TURNS = 0.01
 """Of a window, in the mean."""
 DEVICE_KINDS = ("cpu", "cuda")
-SPACES_FOLDER = Path(__file__).resolve().parents[1] / "search_spaces"
 
 
-def load_config(space: str, overrides: list[str], device_kind: str | None = None) -> ExperimentConfig:
+def load_config(space: str, overrides: list[str], device_kind: str | None = None, *, trust: bool = False) -> ExperimentConfig:
     """Defaults, then the space's YAML, then its overlay for the device, then the overrides.
 
     Args:
         space: a name in `search_spaces/` or a path to a YAML file.
         overrides: `key=value`, the key dotted.
         device_kind: `cpu` or `cuda`: whose overlay (`devices:` in the YAML) holds; null for none.
+        trust: the user says that the file is their own.
 
     Raises:
-        UserError: whatever of it is not there, not YAML, unknown or of the wrong type, in one line.
+        UserError: whatever of it is not there, not YAML, unknown, of the wrong type, or not allowed without trust, in one line.
     """
-    content = _read(find_space(space))
+    config, wanted = load_with_needs(space, overrides, device_kind)
+    if wanted and not trust:
+        refuse(find_space(space), wanted)
+    return config
+
+
+def load_with_needs(space: str, overrides: list[str], device_kind: str | None = None) -> tuple[ExperimentConfig, list[NeedsTrust]]:
+    """As `load_config`, with what of it needs the user's trust: nothing of a file of the user's own, nor of what the overrides set."""
+    content, own = _read(find_space(space))
     overlay = _overlays(content.pop("devices", None)).get(device_kind or "", {})
-    layers = [content, overlay, _parse_overrides(overrides)]
+    typed = _parse_overrides(overrides)
+    config = _merged([content, overlay, typed])
+    return config, [] if own else needs_trust(config, typed)
+
+
+def _merged(layers: list[dict[str, Any]]) -> ExperimentConfig:
     config = OmegaConf.structured(ExperimentConfig)
     for number, layer in enumerate(layers):
         for key in ("parameters", "baseline"):  # an overlay's set of knobs replaces the set, it does not add to it
@@ -91,8 +106,25 @@ def apply_overrides(config: ExperimentConfig, overrides: list[str]) -> Experimen
 
 def raw_setting(space: str, overrides: list[str], key: str, default: Any = None) -> Any:
     """One setting as it is given, before the device (and with it the overlay that holds) is known."""
-    layers = OmegaConf.merge(OmegaConf.create(_read(find_space(space))), OmegaConf.create(_parse_overrides(overrides)))
+    return _select(_read(find_space(space))[0], overrides, key, default)
+
+
+def _select(content: dict[str, Any], overrides: list[str], key: str, default: Any = None) -> Any:
+    layers = OmegaConf.merge(OmegaConf.create(content), OmegaConf.create(_parse_overrides(overrides)))
     return OmegaConf.select(layers, key, default=default)
+
+
+def address_to_join(space: str, overrides: list[str], *, trust: bool = False) -> str | None:
+    """`ray.address`, which is needed before the device is known. Raises UserError for one that only a foreign space gives."""
+    path = find_space(space)
+    content, own = _read(path)
+    found = _select(content, overrides, "ray.address")
+    if found is None:
+        return None
+    config = ExperimentConfig(ray=RaySettings(address=str(found)))
+    if not (own or trust) and (wanted := needs_trust(config, _parse_overrides(overrides))):
+        refuse(path, wanted)
+    return str(found)
 
 
 def device_setting(space: str, overrides: list[str]) -> str:
@@ -226,9 +258,11 @@ def _check_writable(folder: Path) -> None:
         raise UserError(f"run.artifacts_dir={folder}: {there} cannot be written ({reason}); give a folder that can") from error
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> tuple[dict[str, Any], bool]:
+    """The content of a file, and whether just this content is the user's own."""
     try:
-        content = OmegaConf.to_container(OmegaConf.load(io.StringIO(outside_files.yaml_text(path, outside_files.SPACE))), resolve=False)
+        text = outside_files.yaml_text(path, outside_files.SPACE)
+        content = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
     except UserError:
         raise
     except Exception as error:  # OmegaConf passes on the YAML library's many kinds
@@ -236,7 +270,7 @@ def _read(path: Path) -> dict[str, Any]:
     _check_plain(content)
     if not isinstance(content, dict):
         raise UserError(f"{path}: a space is a mapping of keys, not a {type(content).__name__}")
-    return cast(dict[str, Any], content)
+    return cast(dict[str, Any], content), is_own(path, text)
 
 
 def _where_and_what(error: Exception) -> str:
