@@ -295,7 +295,7 @@ class ServiceTarget:
 
 @dataclass
 class PromoteSettings:
-    """When a winner may be deployed, where, and what takes it back."""
+    """When a winner may be deployed, where, and what takes it back; `promote` takes none of it from a run's own configuration."""
 
     device: str = "auto"
     """The target's kind of device: `cuda`, `cpu`, or `auto` (this machine's)."""

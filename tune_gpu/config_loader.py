@@ -7,6 +7,7 @@ import io
 import os
 import re
 import tempfile
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import UnionType
@@ -95,7 +96,30 @@ def _overlays(given: Any) -> dict[str, dict[str, Any]]:
 
 def apply_overrides(config: ExperimentConfig, overrides: list[str]) -> ExperimentConfig:
     """A configuration with `key=value` written over it. Raises UserError."""
-    layer = _parse_overrides(overrides)
+    return _apply(config, _parse_overrides(overrides))
+
+
+def apply_file(config: ExperimentConfig, path: Path, allowed: Sequence[str]) -> ExperimentConfig:
+    """A configuration with the settings of a YAML file written over it.
+
+    Args:
+        config: what holds where the file says nothing.
+        path: of the file.
+        allowed: the keys that it may have at the top.
+
+    Raises:
+        UserError: not YAML, or no settings, in one line that names the file.
+    """
+    content = _read(path)
+    if others := sorted(set(content) - set(allowed)):
+        raise UserError(f"{path}: {others[0]}: no setting that this file may hold. Allowed at the top: {', '.join(allowed)}.")
+    try:
+        return _apply(config, content)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _apply(config: ExperimentConfig, layer: dict[str, Any]) -> ExperimentConfig:
     _check_keys(ExperimentConfig, layer, "")
     try:
         merged = OmegaConf.merge(OmegaConf.structured(config), with_numbers(layer))

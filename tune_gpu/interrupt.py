@@ -1,4 +1,4 @@
-"""SIGTERM ends a run as Ctrl-C does: cleanly."""
+"""SIGTERM and SIGHUP end a run as Ctrl-C does: cleanly."""
 
 from __future__ import annotations
 
@@ -9,19 +9,72 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 @contextlib.contextmanager
 def terminated_as_interrupt() -> Iterator[None]:
-    """Within the block SIGTERM raises KeyboardInterrupt."""
+    """Within the block SIGTERM and SIGHUP (a terminal that has gone) raise KeyboardInterrupt. An ignored SIGHUP stays ignored: nohup(1)."""
 
     def raise_interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, raise_interrupt)
+    with _handled((signal.SIGTERM, signal.SIGHUP), raise_interrupt):
+        yield
+
+
+class Interrupts:
+    """Signals that are noted in place of ending what must not be left halfway.
+
+    Args:
+        noted: whether one has come since the last `forget`.
+    """
+
+    def __init__(self) -> None:
+        self.noted = False
+        self._raising = False
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Within the block SIGINT, SIGTERM and SIGHUP are only noted. Outside the main thread, which alone gets signals, this does nothing."""
+        with _handled(_ENDING, self._note):
+            yield
+
+    @contextlib.contextmanager
+    def let_through(self) -> Iterator[None]:
+        """Within this block inside a `held` one the first signal raises KeyboardInterrupt; those that follow are noted."""
+        self._raising = True
+        try:
+            if self.noted:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._raising = False
+
+    def forget(self) -> None:
+        """Only a signal that comes from now on counts."""
+        self.noted = False
+
+    def _note(self, _number: int, _frame: FrameType | None) -> None:
+        self.noted = True
+        if self._raising:
+            self._raising = False
+            raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _handled(numbers: tuple[signal.Signals, ...], handler: Any) -> Iterator[None]:
+    """Within the block these signals have the handler, unless they are ignored; afterwards the one that they had."""
+    before: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: known for number in numbers if (known := signal.getsignal(number)) not in (signal.SIG_IGN, None)}
     try:
+        for number in before:
+            signal.signal(number, handler)
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, known in before.items():
+            signal.signal(number, known)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,36 +11,44 @@ from rich.console import Console
 from rich.table import Table
 
 from tune_gpu.artifacts import RunFolder, strict_json
+from tune_gpu.config import PromoteSettings
 from tune_gpu.errors import UserError
+from tune_gpu.promote.in_force import deployment_in
 from tune_gpu.report.command import artifacts_dir_of
 from tune_gpu.report.reading import RunRecord, RunState, all_runs, resume_command
 from tune_gpu.terminal import console_of
 
+_INSTALL_DIR = "promote.install_dir="
 _STYLE = {RunState.FINISHED: "green", RunState.RUNNING: "yellow", RunState.NO_WINNER: "red", RunState.BROKEN: "red"}
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
-@click.argument("overrides", nargs=-1, metavar="[run.artifacts_dir=DIR]")
+@click.argument("overrides", nargs=-1, metavar="[run.artifacts_dir=DIR] [promote.install_dir=DIR]")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def status(overrides: tuple[str, ...], as_json: bool) -> None:
     """List all runs, finished and unfinished, oldest first.
 
     A run whose process is gone without an end is `killed`, one that was stopped `interrupted`: both go on with the command that is
-    printed. A run whose files cannot be read is `broken`, with the reason.
+    printed. A run whose files cannot be read is `broken`, with the reason. The last line says which deployment is in force, where
+    `promote` has installed one.
     """
+    elsewhere = [override.removeprefix(_INSTALL_DIR) for override in overrides if override.startswith(_INSTALL_DIR)]
     try:
-        place = artifacts_dir_of(overrides)
+        place = artifacts_dir_of(tuple(override for override in overrides if not override.startswith(_INSTALL_DIR)))
     except UserError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
+    deployed = deployment_in(Path(elsewhere[-1] if elsewhere else PromoteSettings().install_dir).expanduser().resolve())
     rows = [describe_run(folder, found) for folder, found in all_runs(place)]
     if as_json:
-        click.echo(strict_json(rows))
+        click.echo(strict_json([row | {"deployment": deployed.of_run(row["run_id"])} for row in rows]))
         return
     if not rows:
         click.echo(f"no runs in {place}; begin one with: python -m tune_gpu.launch")
-        return
-    _print(console_of(), rows)
+    else:
+        _print(console_of(), rows)
+    if deployed.said:
+        click.echo(deployed.said)
 
 
 def describe_run(folder: RunFolder, found: RunRecord | UserError) -> dict[str, Any]:

@@ -13,13 +13,13 @@ from typing import Any
 import psutil
 
 from tests.made_run import EXPERIMENT, FAST, QUICK, RUN_ID, SLOW, made_run
+from tests.unit.promote.compared import write_comparison
 from tests.unit.promote.test_apply import free_ports
-from tests.unit.promote.test_gate import comparison
 from tune_gpu.promote.supervisor import ProcessSupervisor
 
 
 def test_a_winner_is_promoted_serves_and_is_taken_back(tmp_path: Path) -> None:
-    made_run(tmp_path, overrides=[*QUICK, "services.vllm.max_model_len=512"], confirmation=comparison())
+    write_comparison(made_run(tmp_path, overrides=[*QUICK, "services.vllm.max_model_len=512"]))
     stt, llm = free_ports(2)
     install = tmp_path / "deployed"
     command = [
@@ -30,9 +30,14 @@ def test_a_winner_is_promoted_serves_and_is_taken_back(tmp_path: Path) -> None:
     ]
     env = os.environ | {"TUNE_GPU_API_KEY": "ears", "VLLM_API_KEY": "mind"}
     try:
-        done = subprocess.run([*command, "--apply"], capture_output=True, text=True, timeout=280, env=env)
+        unseen = subprocess.run([*command, "--apply"], capture_output=True, text=True, timeout=100, env=env)
+        assert (unseen.returncode, "nothing was written for review" in unseen.stderr) == (2, True), unseen.stdout + unseen.stderr
+        review = subprocess.run(command, capture_output=True, text=True, timeout=280, env=env)
+        assert review.returncode == 0, review.stdout + review.stderr
+        assert "soak: ok" in review.stdout
+        (sha256,) = [line.rpartition(": ")[2] for line in review.stdout.splitlines() if line.startswith("sha256 of the bundle: ")]
+        done = subprocess.run([*command, "--apply", "--expect", sha256], capture_output=True, text=True, timeout=280, env=env)
         assert done.returncode == 0, done.stdout + done.stderr + logs(install)
-        assert "soak: ok" in done.stdout
         folder = tmp_path / "promotions" / EXPERIMENT / RUN_ID
         manifest = json.loads((folder / "manifest.json").read_text())
         assert set(manifest["files"]) == {
@@ -57,7 +62,7 @@ def test_a_winner_is_promoted_serves_and_is_taken_back(tmp_path: Path) -> None:
         assert undone.returncode == 0, undone.stdout + undone.stderr
         assert not [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
         assert not (install / "vllm.yaml").exists()
-        audit = [json.loads(line) for line in (tmp_path / "promotions" / "audit.jsonl").read_text().splitlines()]
+        audit = [json.loads(line) for line in (install / "promotions" / "audit.jsonl").read_text().splitlines()]
         assert [(line["step"], line["outcome"]) for line in audit if line["step"] in ("apply", "probes", "rollback", "roll back")] == [
             ("apply", "begun"),
             ("probes", "ok"),

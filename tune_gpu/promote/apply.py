@@ -1,23 +1,36 @@
-"""Install, restart, watch; and back again, by itself, when it falls short."""
+"""Install, restart, watch; and back again, by itself, when it falls short or is interrupted.
+
+Every step is written down before it is done, and the state on disk says `applying` or `rolling_back` until the end: whatever kills this
+process, `promote --recover` puts back what was there before. Putting back is idempotent.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
+from tune_gpu.artifacts import now
 from tune_gpu.config import PromoteSettings
 from tune_gpu.errors import UserError
+from tune_gpu.interrupt import Interrupts
 from tune_gpu.promote.audit import Audit
-from tune_gpu.promote.installed import Change, Installation, check_writable, digest, text_of
+from tune_gpu.promote.env_file import require_keys
+from tune_gpu.promote.installed import Change, Installation, Status, check_writable, digest, text_of
+from tune_gpu.promote.locks import units_locked
+from tune_gpu.promote.restore import ORDER, Restorer, RolledBack
+from tune_gpu.promote.rollback_script import PROMOTIONS, write_rollback
+from tune_gpu.promote.staged import install, stage
 from tune_gpu.promote.supervisor import ProcessSupervisor
 from tune_gpu.promote.systemd import Systemd
 from tune_gpu.promote.target import Target, TargetError
 from tune_gpu.promote.watch import Expected, Unhealthy, Watcher
 
-ORDER = ("whisper", "vllm")
-"""Whisper first: vLLM takes its share of what is left."""
+_Result = TypeVar("_Result")
 
 
 def folder_of(settings: PromoteSettings) -> Path:
@@ -34,20 +47,24 @@ def target_of(settings: PromoteSettings) -> Target:
     raise UserError(f"promote.target={settings.target}: allowed are systemd, process")
 
 
-@dataclass(frozen=True)
-class RolledBack:
-    """It was applied, fell short, and is taken back."""
+def _stage_new(files: Mapping[Path, str]) -> None:
+    for path, content in files.items():
+        stage(path, content, old=False)
 
-    why: str
-    serving: bool
-    """Whether everything that answered before answers again."""
-    then: str = ""
-    """What does not, and why."""
 
-    @property
-    def all_said(self) -> str:
-        """For people, where something does not."""
-        return f"the files are as they were, but not all that served before answers: {self.then}"
+def refuse_unfinished(folder: Path) -> None:
+    """Raises UserError where an apply or a rollback was cut off: what is installed now is no state to compare with or to go on from."""
+    try:
+        last = Installation(folder).peek()
+    except UserError:  # who may not read it cannot change it either; who can is told so by the lock
+        return
+    _refuse(last)
+
+
+def _refuse(last: Change | None) -> None:
+    if last is not None and last.status.unfinished:
+        doing = "apply" if last.status == Status.APPLYING else "rollback"
+        raise UserError(f"the {doing} of run {last.run_id}, begun at {last.at}, was interrupted. Run tune-gpu promote --recover first.")
 
 
 @dataclass
@@ -69,6 +86,7 @@ class Deployer:
     watcher: Watcher
     settings: PromoteSettings
     audit: Audit
+    interrupts: Interrupts = field(default_factory=Interrupts)
 
     @classmethod
     def of(cls, settings: PromoteSettings, watcher: Watcher, audit: Audit) -> Deployer:
@@ -89,85 +107,120 @@ class Deployer:
             expected: what must be seen of it.
 
         Raises:
-            UserError: no permission, another promote at work, or a target that was changed since the files were written.
+            UserError: no permission, no key, another promote at work, or a target that was changed since the files were written.
+            KeyboardInterrupt: a signal came, and what was there before is back.
         """
-        check_writable(list(files))
-        with self.installation.locked():
-            self._refuse_unfinished()
+        require_keys(self.settings)
+        check_writable([*files, self._kept(run_id)])
+        self.target.check_files(files)
+        with self._locked():
+            _refuse(self.installation.last)
             for path, known in reviewed.items():
                 if digest(text_of(Path(path))) != known:
                     raise UserError(
                         f"{path}: was changed since this promotion was written; run promote without --apply and look at the diff"
                     )
-            healthy = [name for name in ORDER if self.watcher.is_healthy(name)]
-            change = self.installation.begin(run_id, experiment, list(self.units.values()), list(files), self.settings, healthy)
-            self.audit("apply", "begun", healthy_before=", ".join(healthy) or "none")
+            change = self._begin(run_id, experiment, list(files))
             try:
-                self.installation.put(files)
-                self.audit("install", "ok", files=len(files))
-                self._restart(ORDER, expected)
-                median = self.watcher.probe(expected)
-                self.audit("probes", "ok", **({} if median is None else {"median_ms": round(median, 1)}))
+                with self.interrupts.let_through():
+                    self._install(change, files, expected)
+                self._step("mark applied", self.installation.mark, change, Status.APPLIED)
             except (Unhealthy, TargetError, OSError) as error:
-                return self._back(change, str(error))
-            except BaseException as error:  # Ctrl-C, SIGTERM, a fault of ours: nothing is left halfway
-                back = self._back(change, f"stopped by {type(error).__name__}")
+                return self._restorer().put_back(change, str(error))
+            except BaseException as error:  # a signal, a fault of ours: nothing is left halfway
+                back = self._restorer().put_back(change, f"stopped by {type(error).__name__}")
                 if isinstance(error, KeyboardInterrupt) and not back.serving:
                     raise KeyboardInterrupt(back.all_said) from error
                 raise
-            self.installation.mark(change, "applied")
             self.audit("apply", "ok")
+            self._restorer().tidy(change)
         return None
 
     def rollback(self) -> tuple[Change, RolledBack]:
-        """Undo the last change. Raises UserError if there is none."""
-        with self.installation.locked():
+        """Undo the last change, or what is left of it. Raises UserError if there is none."""
+        with self._locked():
             change = self.installation.last
             if change is None:
                 raise UserError(f"promote --rollback: nothing that promote installed is in force in {self.installation.folder}")
             check_writable([Path(path) for path in change.before])
             self.audit("rollback", "begun", of_run=change.run_id)
-            return change, self._back(change, "asked for")
+            return change, self._restorer().take_back(change, "asked for")
 
-    def _refuse_unfinished(self) -> None:
-        last = self.installation.last
-        if last is not None and last.status == "applying":
-            raise UserError(f"the apply of run {last.run_id} at {last.at} was killed halfway; run promote --rollback first")
+    def recover(self, *, at_boot: bool = False) -> tuple[Change, RolledBack] | None:
+        """Put back what an interrupted apply or rollback left; null if there is nothing to do.
 
-    def _restart(self, names: Sequence[str], expected: Expected) -> None:
-        self.target.reload()
-        deadline = time.monotonic() + self.settings.health_deadline_s
-        for name in reversed(ORDER):
-            self.target.stop(self.units[name])
-            self.audit("stop", "ok", unit=self.units[name])
-        for name in ORDER:
-            self.target.start(self.units[name])
-            self.audit("start", "ok", unit=self.units[name])
-            if name in names:
-                self.watcher.wait(name, self.target, expected, deadline)
-                self.audit("health", "ok", service=name)
+        Args:
+            at_boot: only the files; the boot starts the services after this.
+        """
+        with self._locked():
+            change, latest = self.installation.last, self.installation.latest
+            if change is None or not change.status.unfinished:
+                if latest is not None:
+                    self._restorer().tidy(latest)
+                return None
+            self.audit("recover", "begun", of_run=change.run_id)
+            return change, self._restorer().take_back(change, "interrupted", restart=not at_boot)
 
-    def _back(self, change: Change, why: str) -> RolledBack:
-        """An interrupt says that it is not done."""
+    def _kept(self, run_id: str) -> Path:
+        """Where what takes this promotion back is kept."""
+        return self.installation.folder / PROMOTIONS / run_id
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """What is installed, and the units: another promote may install into another folder for the same ones. Signals are held."""
+        with self.installation.locked(), units_locked(self.target, list(self.units.values())), self.interrupts.held():
+            yield
+
+    def _begin(self, run_id: str, experiment: str, paths: list[Path]) -> Change:
         try:
-            return self._put_back(change, why)
-        except KeyboardInterrupt as error:
-            raise KeyboardInterrupt("the roll back is not finished: run promote --rollback") from error
-
-    def _put_back(self, change: Change, why: str) -> RolledBack:
-        """The files first, whatever the services do; then the services that served before."""
-        self.audit("roll back", "begun", why=why)
+            running = tuple(name for name in ORDER if self.target.is_running(self.units[name]))
+        except TargetError as error:
+            raise UserError(f"{error}; nothing was changed") from error
+        healthy = tuple(name for name in ORDER if self.watcher.is_healthy(name))
+        before = {str(path): text_of(path) for path in paths}
+        units = tuple(self.units.values())
+        change = Change(run_id, experiment, now(), units, before, asdict(self.settings), healthy, running)
         try:
-            self.installation.put_back(change)
+            self.installation.begin(change)
         except OSError as error:
-            raise UserError(f"{error}; what was there before is not back; make room for it, then run promote --rollback") from error
-        self.audit("restore", "ok", files=len(change.before))
-        try:
-            self._restart(change.healthy_before, Expected(None, None, None))
-        except (Unhealthy, TargetError, OSError) as error:
-            self.installation.mark(change, "rolled_back")
-            self.audit("roll back", "files are back, the services are not", why=str(error))
-            return RolledBack(why, False, str(error))
-        self.installation.mark(change, "rolled_back")
-        self.audit("roll back", "ok")
-        return RolledBack(why, True)
+            raise UserError(f"{self.installation.folder}: {error}; nothing was changed") from error
+        self.audit("apply", "begun", running_before=", ".join(running) or "none", healthy_before=", ".join(healthy) or "none")
+        return change
+
+    def _install(self, change: Change, files: Mapping[Path, str], expected: Expected) -> None:
+        restorer = self._restorer()
+        self._step("guard", restorer.guard, change)
+        self._step("stage what is there", restorer.stage, change)
+        self._step("stage what is new", _stage_new, files)
+        shell = self.target.shell(list(self.units.values()))
+        self._step("write rollback.sh", write_rollback, self._kept(change.run_id), change.before, shell)
+        for path in files:
+            self._step(f"install {path.name}", install, path)
+        self.audit("install", "ok", files=len(files))
+        self._step("reload", self.target.reload)
+        self._step("verify", self.target.verify, files)
+        for name in reversed(ORDER):
+            self._step(f"stop {name}", self.target.stop, self.units[name])
+            self.audit("stop", "ok", unit=self.units[name])
+        deadline = time.monotonic() + self.settings.health_deadline_s
+        for name in ORDER:
+            self._step(f"start {name}", self.target.start, self.units[name])
+            self.audit("start", "ok", unit=self.units[name])
+            self._step(f"wait for {name}", self.watcher.wait, name, self.target, expected, deadline)
+            self.audit("health", "ok", service=name)
+        median = self._step("probe", self.watcher.probe, expected)
+        self.audit("probes", "ok", **({} if median is None else {"median_ms": round(median, 1)}))
+
+    def _step(self, step: str, action: Callable[..., _Result], *arguments: object) -> _Result:
+        self.installation.intend(step)
+        return action(*arguments)
+
+    def _restorer(self) -> Restorer:
+        return Restorer(self.target, self.units, self.installation, self.watcher, self.audit, self.interrupts, self._recovery())
+
+    def _recovery(self) -> list[str]:
+        """The command that puts this target back at the next boot."""
+        return [
+            *(sys.executable, "-P", "-m", "tune_gpu.cli", "promote", "--recover", "--at-boot"),
+            f"promote.install_dir={self.installation.folder}",
+        ]

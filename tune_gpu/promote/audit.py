@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from tune_gpu.redaction import Redactor
 
 
 class Audit:
-    """`artifacts/promotions/audit.jsonl`.
+    """`INSTALL_DIR/promotions/audit.jsonl`. It never raises: a full disk or a terminal that has gone must not stop a rollback.
 
     Args:
         path: of the log; only ever appended to.
@@ -21,20 +24,37 @@ class Audit:
         say: told the same in words.
     """
 
-    def __init__(self, path: Path, about: dict[str, Any], say: Any = lambda _line: None) -> None:
-        self._path, self._about, self._say, self._redactor = path, about, say, Redactor()
-        path.parent.mkdir(parents=True, exist_ok=True)
+    def __init__(self, path: Path, about: dict[str, Any], say: Callable[[str], Any] = lambda _line: None) -> None:
+        self.path = path
+        self._about, self._say, self._redactor = about, say, Redactor()
+        self._failed = False
 
     def __call__(self, step: str, outcome: str = "ok", **more: Any) -> None:
         """One step, done or not; a service's last words may quote what it was given."""
-        more = self._redactor.value(more)
-        line = {"at": now(), "user": _user(), "pid": os.getpid(), **self._about, "step": step, "outcome": outcome, **more}
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        try:
+            more = self._redactor.value(more)
+            self._write({"at": now(), "user": _user(), "pid": os.getpid(), **self._about, "step": step, "outcome": outcome, **more})
+        except Exception as error:
+            self._report(error)
+        details = ", ".join(str(value) for value in more.values() if isinstance(value, (str, int, float)))
+        # Rich leaves the program by SystemExit where the reader of a pipe has gone.
+        with contextlib.suppress(Exception, SystemExit):
+            self._say(f"{step}: {outcome}{f' ({details})' if details else ''}")
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a+b") as file:
+            torn = file.seek(0, os.SEEK_END) > 0 and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n"  # half a line: the disk was full
+            file.write(b"\n" * torn + json.dumps(line, ensure_ascii=False).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
-        details = ", ".join(str(value) for value in more.values() if isinstance(value, (str, int, float)))
-        self._say(f"{step}: {outcome}{f' ({details})' if details else ''}")
+
+    def _report(self, error: Exception) -> None:
+        """Once: the promotion goes on."""
+        if not self._failed:
+            self._failed = True
+            with contextlib.suppress(Exception):
+                print(f"{self.path}: the audit log cannot be written ({error}); the promotion goes on without it", file=sys.stderr, flush=True)
 
 
 def _user() -> str:

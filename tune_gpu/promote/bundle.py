@@ -1,10 +1,10 @@
-"""What a promotion leaves for review: the files as they will be installed, what they change, how to take it back, and their hashes."""
+"""What a promotion leaves for review: the files as they will be installed, what they change, and their hashes."""
 
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,11 @@ from tune_gpu.errors import UserError
 from tune_gpu.promote.installed import digest, text_of
 from tune_gpu.promote.render import Service
 from tune_gpu.promote.target import Target
-from tune_gpu.whole_files import write_whole
+from tune_gpu.whole_files import read_plain, remove_plain, write_whole
 
 MANIFEST = "manifest.json"
+REVIEWED = ("changes.diff", "gate.json")
+"""What is read in the review beside the files."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,28 @@ class Bundle:
     """Deployable files: name in the promotion's folder -> (destination, content)."""
 
     files: Mapping[str, tuple[Path, str]]
+    target: str
+    units: tuple[str, ...]
+    """In the order in which they start."""
 
     @property
     def installable(self) -> dict[Path, str]:
         """Destination -> content."""
         return dict(self.files.values())
+
+    @property
+    def sha256(self) -> str:
+        """Of all that would be installed, where, and which units start it: the same for the same deployment, whenever it is written."""
+        said = {"target": self.target, "units": self.units, "files": self.listed}
+        return hashlib.sha256(json.dumps(said, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+    @property
+    def listed(self) -> dict[str, dict[str, str]]:
+        """As the manifest lists its files."""
+        return {
+            name: {"destination": str(path), "sha256": hashlib.sha256(content.encode()).hexdigest()}
+            for name, (path, content) in self.files.items()
+        }
 
 
 def bundle_of(services: Sequence[Service], target: Target, install: Path) -> Bundle:
@@ -40,44 +59,37 @@ def bundle_of(services: Sequence[Service], target: Target, install: Path) -> Bun
     for path, content in target.unit_files(services, install).items():
         name = f"{path.parent.name}/{path.name}" if path.parent.name.endswith(".d") else path.name
         files[name] = (path, content)
-    return Bundle(files)
+    return Bundle(files, target.kind, tuple(service.unit for service in services))
 
 
-def write_bundle(
-    folder: Path, bundle: Bundle, today: Bundle, target: Target, units: Sequence[str], about: Mapping[str, Any]
-) -> dict[str, Any]:
+def write_bundle(folder: Path, bundle: Bundle, today: Bundle, about: Mapping[str, Any]) -> dict[str, Any]:
     """Write everything into the folder, the manifest last: with it the promotion is whole. Returns the manifest.
 
+    The folder may be somebody else's: no link in it is followed.
+
     Args:
-        folder: made if it is missing.
+        folder: made if it is missing; its path is resolved.
         bundle: what will be installed.
         today: the baseline's files: what runs today where nothing of ours is installed yet.
-        target: whose commands `rollback.sh` uses.
-        units: in the order in which they start.
         about: more for the manifest.
     """
-    (folder / MANIFEST).unlink(missing_ok=True)
+    remove_plain(folder / MANIFEST)
     before = {name: text_of(path) for name, (path, _) in bundle.files.items()}
     for name, (_, content) in bundle.files.items():
-        _put(folder / name, content)
-    for name, text in before.items():
-        if text is not None:
-            _put(folder / "before" / name, text, like=bundle.files[name][0])
-        else:
-            (folder / "before" / name).unlink(missing_ok=True)
-    _put(folder / "changes.diff", _diff(bundle, today, before), like=_least_open(bundle))
-    _put(folder / "rollback.sh", _rollback_script(bundle, before, target.shell(units)))
-    (folder / "rollback.sh").chmod(0o755)
+        write_whole(folder / name, content, follow=False)
+    write_whole(folder / "changes.diff", _diff(bundle, today, before), _least_open(bundle), follow=False)
     manifest = {
         "schema_version": 1,
         "created_at": now(),
         **about,
         "versions": versions(),
-        "files": {name: {"destination": str(path), "sha256": digest(content)} for name, (path, content) in bundle.files.items()},
+        "bundle_sha256": bundle.sha256,
+        "units": list(bundle.units),
+        "files": bundle.listed,
         "before": {str(path): digest(before[name]) for name, (path, _) in bundle.files.items()},
-        "review": {name: digest((folder / name).read_text(encoding="utf-8")) for name in ("changes.diff", "rollback.sh", "gate.json")},
+        "review": {name: digest_of(read_plain(folder / name)) for name in REVIEWED},
     }
-    write_whole(folder / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+    write_whole(folder / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", follow=False)
     return manifest
 
 
@@ -86,38 +98,29 @@ def before_of(bundle: Bundle) -> dict[str, str | None]:
     return {str(path): digest(text_of(path)) for path, _ in bundle.files.values()}
 
 
-def read_bundle(folder: Path) -> tuple[Bundle, dict[str, Any]] | None:
-    """A promotion that was written; null if there is none. Raises UserError where a file is not the one whose hash was written."""
-    try:
-        manifest = dict(outside_files.read_json(folder / MANIFEST, outside_files.PROMOTION))
-        files = {name: (Path(entry["destination"]), str(entry["sha256"])) for name, entry in manifest["files"].items()}
-    except outside_files.NotThere:
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """Return the manifest of a promotion that was written, or None if there is none. Raise UserError for another file."""
+    content = read_plain(folder / MANIFEST)
+    if content is None:
         return None
-    except UserError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{folder / MANIFEST}: not a promotion's manifest ({error}); run promote without --apply again") from error
-    found = {}
-    for name, (path, known) in files.items():
-        content = text_of(folder / name)
-        if content is None or digest(content) != known:
-            raise UserError(f"{folder / name}: not the file that passed the gate (its hash differs); run promote without --apply again")
-        found[name] = (path, content)
-    return Bundle(found), manifest
+    manifest = outside_files.parse_json(content, folder / MANIFEST, outside_files.PROMOTION)
+    if not isinstance(manifest, dict):
+        raise UserError(f"{folder / MANIFEST}: not a promotion's manifest. Run promote without --apply again.")
+    return manifest
 
 
 def is_promotions(folder: Path) -> bool:
     """Whether the manifest there is one that `write_bundle` wrote."""
     try:
-        manifest = outside_files.read_json(folder / MANIFEST, outside_files.PROMOTION)
-    except UserError:
+        manifest = read_manifest(folder)
+    except (OSError, UserError):
         return False
-    return isinstance(manifest, dict) and {"files", "before", "review"} <= manifest.keys()
+    return manifest is not None and {"files", "before", "review"} <= manifest.keys()
 
 
-def _put(path: Path, content: str, like: Path | None = None) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, content, like)
+def digest_of(content: bytes | None) -> str | None:
+    """SHA-256 of a file's bytes; null for a file that is not there."""
+    return None if content is None else hashlib.sha256(content).hexdigest()
 
 
 def _least_open(bundle: Bundle) -> Path | None:
@@ -136,15 +139,3 @@ def _diff(bundle: Bundle, today: Bundle, before: Mapping[str, str | None]) -> st
             old, label = of_baseline[1], f"{path} (the baseline's; nothing is installed there yet)"
         parts += difflib.unified_diff((old or "").splitlines(True), content.splitlines(True), label, f"{path} (promoted)")
     return "".join(parts)
-
-
-def _rollback_script(bundle: Bundle, before: Mapping[str, str | None], commands: Sequence[str]) -> str:
-    """For a hand without this program; `tune-gpu promote --rollback` does the same and watches."""
-    lines = ["#!/bin/sh", "# Puts back what was there when this promotion was written.", "set -eu", 'here=$(cd "$(dirname "$0")" && pwd)']
-    for name, (path, _) in bundle.files.items():
-        destination = shlex.quote(str(path))
-        if before[name] is None:
-            lines.append(f"rm -f {destination}")
-        else:
-            lines.append(f'cp "$here"/before/{shlex.quote(name)} {destination}')
-    return "\n".join([*lines, *commands]) + "\n"

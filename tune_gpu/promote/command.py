@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +13,27 @@ import click
 from rich.console import Console
 
 from tune_gpu.candidate import deployment
-from tune_gpu.compare.metrics import standard_metrics
 from tune_gpu.config import ExperimentConfig
-from tune_gpu.config_loader import apply_overrides, check_config
 from tune_gpu.errors import UserError
 from tune_gpu.finished_run import FinishedRun, read_finished_run
 from tune_gpu.imports import uncollected
 from tune_gpu.interrupt import terminated_as_interrupt
-from tune_gpu.promote.apply import Deployer, RolledBack, folder_of, target_of
+from tune_gpu.promote.apply import Deployer, folder_of, refuse_unfinished
 from tune_gpu.promote.audit import Audit
-from tune_gpu.promote.bundle import MANIFEST, Bundle, before_of, bundle_of, is_promotions, read_bundle, write_bundle
-from tune_gpu.promote.evidence import evidence_of, expected_turn_ms, target_device
+from tune_gpu.promote.bundle import MANIFEST, before_of, bundle_of, write_bundle
+from tune_gpu.promote.env_file import require_keys
+from tune_gpu.promote.evidence import NOT_OURS, expected_turn_ms, not_written_here
 from tune_gpu.promote.gate import Condition, Evidence, TargetDevice, conditions, sharing
-from tune_gpu.promote.gate import check as check_gate
-from tune_gpu.promote.installed import Installation
+from tune_gpu.promote.installed import Installation, check_writable
 from tune_gpu.promote.render import services_of
+from tune_gpu.promote.restore import RolledBack
+from tune_gpu.promote.rollback_script import PROMOTIONS
+from tune_gpu.promote.settings import SYSTEM_FILE, artifacts_of, trusted_settings, with_trusted
+from tune_gpu.promote.subject import Subject, kept_of, reviewed, reviewed_before, subject_of
 from tune_gpu.promote.watch import Expected, Watcher
 from tune_gpu.redaction import Redactor, restore_secrets
-from tune_gpu.resources import most_cards
 from tune_gpu.terminal import Finite, console_of
+from tune_gpu.whole_files import read_plain, remove_plain, write_whole
 from tune_gpu.workload.audio import load_utterances
 from tune_gpu.workload.languages import spoken_language
 
@@ -47,8 +49,12 @@ OK, REFUSED, ROLLED_BACK, NOT_SERVING = 0, 1, 3, 4
     "--soak-s", type=Finite(min=0, min_open=True), help="How long the winner is held under load (default: promote.soak_s)."
 )
 @click.option("--target", type=click.Choice(["systemd", "process"]), help="Where services run (default: promote.target).")
-@click.option("--apply", "apply_", is_flag=True, help="Install what was written, restart, watch; rolls back by itself when it falls short.")
+@click.option("--apply", "apply_", is_flag=True, help="Install what was reviewed, restart, watch; rolls back by itself when it falls short.")
+@click.option("--expect", metavar="SHA256", help="With --apply: the hash that the review printed; nothing else is installed.")
+@click.option("--settings", metavar="FILE", help=f"Where promote's settings stand (default: {SYSTEM_FILE}, if it is there).")
 @click.option("--rollback", is_flag=True, help="Undo the last --apply (RUN_ID may be left out).")
+@click.option("--recover", is_flag=True, help="Put back what an interrupted --apply or --rollback left; nothing to do is fine (no RUN_ID).")
+@click.option("--at-boot", is_flag=True, hidden=True, help="With --recover: only files; the boot starts the services.")
 @click.option("--json", "as_json", is_flag=True, help="Print the gate's verdict as JSON on standard output, the rest on standard error.")
 def promote(
     run_id: str | None,
@@ -57,7 +63,11 @@ def promote(
     soak_s: float | None,
     target: str | None,
     apply_: bool,
+    expect: str | None,
+    settings: str | None,
     rollback: bool,
+    recover: bool,
+    at_boot: bool,
     as_json: bool,
 ) -> None:
     """Turn a run's winner into a deployment that can be reviewed, applied and taken back.
@@ -65,18 +75,24 @@ def promote(
     A gate first: confirmed by a comparison with the baseline; measured on the target's kind of device; no out-of-memory event; beside the
     neighbours that it will have; better than the baseline by promote.min_gain_pct in promote.metric, and worse in nothing beyond
     confirm.tolerances; and a soak: held under load for promote.soak_s without a failure or a growing memory. Then it writes vLLM's YAML
-    (vllm serve --config), Whisper's settings, an env file each, the units' files, changes.diff, rollback.sh and a manifest with hashes.
+    (vllm serve --config), Whisper's settings, an env file each, the units' files, changes.diff and a manifest with hashes, and prints the
+    hash of them all.
 
-    --apply installs exactly those files, restarts Whisper, then vLLM, waits for /health and takes live voice turns; what falls short is
-    rolled back. Keys belong into INSTALL_DIR/secrets.env, which the units read; to probe, promote reads them from its own environment.
+    --apply installs exactly what was written for review, or refuses and names the difference; --expect demands the hash that the review
+    printed, and is needed where the review lies in a folder that others can change. It restarts Whisper, then vLLM, waits for /health and
+    takes live voice turns; what falls short is rolled back. The audit and rollback.sh are in INSTALL_DIR/promotions. Keys belong into
+    INSTALL_DIR/secrets.env, which the units read; to probe, promote reads them there or from its own environment. Without keys nothing is
+    applied. Ctrl-C, SIGTERM and a terminal that goes put everything back; after a power cut a boot does (systemd), or --recover.
 
     \b
       tune-gpu promote 20260131-120000
-      tune-gpu promote 20260131-120000 --apply
+      tune-gpu promote 20260131-120000 --apply --expect 2f0a…
       tune-gpu promote --rollback
+      tune-gpu promote --recover
       tune-gpu promote 20260131-120000 --target process promote.install_dir=./deployed promote.soak_s=60 promote.device=cpu
 
-    Settings under promote, confirm, run and ray may be overridden with KEY=VALUE; tune_gpu/config.py lists them.
+    Settings under promote, confirm, run and ray may be overridden with KEY=VALUE; tune_gpu/config.py lists them. What installs is asked
+    of nobody else: the run's own promote settings are ignored, and so are its confirm.tolerances and confirm.confidence.
 
     Exit codes: 0 written, applied or rolled back as asked; 1 the gate refused (each condition not met is named); 2 bad input;
     3 applied, fell short, and rolled back; 4 rolled back, but something that served before does not answer; 130 interrupted.
@@ -86,14 +102,22 @@ def promote(
         overrides, run_id = (run_id, *overrides), None
     given = [*overrides, *([f"promote.target={target}"] if target else []), *([f"promote.soak_s={soak_s}"] if soak_s else [])]
     try:
-        if apply_ and rollback:
-            raise UserError("--apply and --rollback: give one of them")
+        if apply_ + rollback + recover > 1:
+            raise UserError("--apply, --rollback and --recover: give one of them")
+        if recover and run_id is not None:
+            raise UserError(f"--recover {run_id}: leave RUN_ID out; it puts back whatever was interrupted")
+        if expect is not None and not apply_:
+            raise UserError("--expect: says what --apply may install; give both")
         with terminated_as_interrupt():
+            if recover:
+                sys.exit(_recover(console, given, settings, at_boot=at_boot))
             if rollback:
-                sys.exit(_rollback(console, run_id, given))
+                sys.exit(_rollback(console, run_id, given, settings))
             if run_id is None:
                 raise UserError("RUN_ID is missing: which run's winner? (only --rollback goes without)")
-            sys.exit(_promote(console, run_id, given, out, apply_, soak_anew=soak_s is not None, as_json=as_json))
+            subject = subject_of(run_id, given, out, settings, _sayer(console))
+            asked = _Asked(apply_, expect, soak_anew=soak_s is not None, as_json=as_json)
+            sys.exit(_promote(console, subject, asked))
     except (UserError, OSError) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
@@ -102,91 +126,89 @@ def promote(
         sys.exit(130)
 
 
-def _promote(console: Console, run_id: str, overrides: list[str], out: str | None, apply_: bool, *, soak_anew: bool, as_json: bool) -> int:
-    run = read_finished_run(_setting(overrides, "run.artifacts_dir", "artifacts"), run_id, overrides, "promote")
-    settings = run.config.promote
-    check_config(run.config)
-    check_gate(settings, [metric.name for metric in standard_metrics(run.config.objective.latency_percentile)])
-    target = target_of(settings)
-    units = [settings.whisper.unit, settings.vllm.unit]
-    if apply_:
-        target.check(units)
-    run_id = run.folder.run_id  # asked for by the path of its folder, the promotion would be written there
-    folder = _asked_for(out) if out else run.folder.root / "promotions" / run.folder.experiment / run_id
-    say = _sayer(console)
-    device = target_device(settings, target, most_cards(run.config))
-    evidence = evidence_of(run)
-    found = [*_conditions(run, evidence, device), *sharing(deployment(run.config, run.winner))]
-    services = services_of(run.config, run.winner, device.kind)
-    bundle = bundle_of(services, target, folder_of(settings))
-    about = about_of(run, evidence, device.kind)
+@dataclass(frozen=True)
+class _Asked:
+    """What is to be done."""
+
+    apply: bool
+    expect: str | None
+    soak_anew: bool
+    as_json: bool
+
+
+def _promote(console: Console, subject: Subject, asked: _Asked) -> int:
+    run, folder = subject.run, subject.folder
+    refuse_unfinished(folder_of(run.config.promote))
+    if asked.apply:
+        subject.target.check(subject.bundle.units)
+    found = [*_conditions(run, subject.evidence, subject.device), *sharing(deployment(run.config, run.winner))]
     for condition in found:
         _tell(console, condition)
     refused = not all(condition.holds for condition in found)
-    kept = None if soak_anew or refused else _kept(folder, bundle, about)
+    if asked.apply and not refused:
+        require_keys(run.config.promote)
+    kept = None if refused else _written(subject, asked)
+    say, soak = _sayer(console), None
     if kept is not None:
-        say(f"written and soaked at {kept['created_at']}: {folder}")
+        say(f"written and soaked at {kept.get('created_at')}: {folder}")
     elif not refused:
-        condition, soak = _soak(run, device.kind, say)
+        condition, soak = _soak(run, subject.device.kind, say)
         _tell(console, condition)
         found, refused = [*found, condition], not condition.holds
     if kept is None:
-        verdict = {"schema_version": 1, "run_id": run_id, "passed": not refused, "conditions": [condition.as_dict() for condition in found]}
-        verdict |= {} if refused and not any(condition.name == "soak" for condition in found) else {"soak": soak}
-        _write_verdict(folder, verdict)
-    if as_json:
-        click.echo((folder / "gate.json").read_text(encoding="utf-8"))
+        verdict = {"schema_version": 1, "run_id": run.folder.run_id, "passed": not refused}
+        verdict |= {"conditions": [condition.as_dict() for condition in found], "bundle_sha256": subject.bundle.sha256}
+        _write_verdict(folder, verdict | ({} if soak is None else {"soak": soak}))
+    if asked.as_json:
+        click.echo(read_plain(folder / "gate.json") or b"{}")
     if refused:
         unmet = ", ".join(condition.name for condition in found if not condition.holds)
         console.print(f"refused: {unmet}; nothing was deployed", style="red", highlight=False, soft_wrap=True)
         return REFUSED
-    if kept is None or (not apply_ and before_of(bundle) != kept.get("before")):  # what --apply installs, somebody has reviewed
-        about |= {} if kept is None else {"created_at": kept["created_at"]}  # the same soak
-        today = bundle_of(services_of(run.config, run.config.baseline or run.winner, device.kind), target, folder_of(settings))
-        write_bundle(folder, bundle, today, target, units, about)
-        say(f"written for review: {folder} (changes.diff says what changes; apply with the same command and --apply)")
-    return _apply(console, run, folder, evidence.comparison or {}, device.kind) if apply_ else OK
+    if asked.apply:
+        assert kept is not None
+        return _apply(console, subject, kept)
+    return _write(subject, kept, say)
 
 
-def _asked_for(out: str) -> Path:
-    """`--out`. Raises UserError for a folder with somebody else's manifest (a run's, say), which would be replaced."""
-    folder = Path(out).expanduser().resolve()
-    if (folder / MANIFEST).exists() and not is_promotions(folder):
-        raise UserError(f"--out {out}: its {MANIFEST} is no promotion's, and would be replaced; give another folder")
-    return folder
+def _written(subject: Subject, asked: _Asked) -> dict[str, Any] | None:
+    """The manifest of what was written before: --apply goes with nothing else."""
+    if asked.apply:
+        return reviewed(subject, asked.expect)
+    return None if asked.soak_anew else kept_of(subject)
+
+
+def _write(subject: Subject, kept: Mapping[str, Any] | None, say: Any) -> int:
+    """For review, and what its hash is."""
+    run, bundle, folder = subject.run, subject.bundle, subject.folder
+    if kept is None or before_of(bundle) != kept.get("before"):
+        about = subject.about | ({} if kept is None else {"created_at": kept.get("created_at")})  # the same soak
+        services = services_of(run.config, run.config.baseline or run.winner, subject.device.kind)
+        write_bundle(folder, bundle, bundle_of(services, subject.target, folder_of(run.config.promote)), about)
+        say(f"written for review: {folder} (changes.diff says what changes)")
+    say(f"sha256 of the bundle: {bundle.sha256}")
+    say(f"apply with the same command and --apply --expect {bundle.sha256}")
+    return OK
 
 
 def _conditions(run: FinishedRun, evidence: Evidence, device: TargetDevice) -> list[Condition]:
     try:
         return conditions(evidence, device, run.config.promote)
-    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:  # deep inside a file that the reader let pass
-        said = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-        raise UserError(f"{run.folder.path}: its comparison or a line of it is not written by this program ({said})") from error
+    except NOT_OURS as error:
+        raise not_written_here(run, error) from error
 
 
-def about_of(run: FinishedRun, evidence: Evidence, kind: str) -> dict[str, Any]:
-    """What a written promotion is of: where this is the same, it need not be soaked again."""
-    return {
-        "run_id": run.folder.run_id,
-        "experiment": run.folder.experiment,
-        "params": run.winner,
-        "device": kind,
-        "target": run.config.promote.target,
-        "compared_at": (evidence.comparison or {}).get("ended_at"),
-    }
-
-
-def _apply(console: Console, run: FinishedRun, folder: Path, comparison: Mapping[str, Any], kind: str) -> int:
-    written = read_bundle(folder)
-    assert written is not None
-    bundle, manifest = written
+def _apply(console: Console, subject: Subject, manifest: Mapping[str, Any]) -> int:
+    """Install the very object that was compared with the review."""
+    run, kind, comparison = subject.run, subject.device.kind, subject.evidence.comparison or {}
     settings, experiment = run.config.promote, run.folder.experiment
-    deployer = _deployer(run.config, {"run_id": run.folder.run_id, "experiment": experiment}, _sayer(console), run.folder.root)
+    before = reviewed_before(subject.folder, manifest, subject.bundle)
+    deployer = _deployer(run.config, {"run_id": run.folder.run_id, "experiment": experiment}, _sayer(console))
     model = settings.served_model_name or next(
         service for service in services_of(run.config, run.winner, kind) if service.name == "vllm"
     ).config_value("served-model-name")
     expected = Expected(model, kind, expected_turn_ms(comparison))
-    fell = deployer.apply(run.folder.run_id, experiment, bundle.installable, manifest["before"], expected)
+    fell = deployer.apply(run.folder.run_id, experiment, subject.bundle.installable, before, expected)
     if fell is None:
         console.print(
             f"applied: {run.folder.run_id} serves; undo with tune-gpu promote --rollback",
@@ -198,20 +220,19 @@ def _apply(console: Console, run: FinishedRun, folder: Path, comparison: Mapping
     return _told_back(console, fell, ROLLED_BACK)
 
 
-def _rollback(console: Console, run_id: str | None, overrides: list[str]) -> int:
-    artifacts_dir = _setting(overrides, "run.artifacts_dir", "artifacts")
+def _rollback(console: Console, run_id: str | None, overrides: list[str], settings_file: str | None) -> int:
+    trusted = trusted_settings(overrides, settings_file)
+    config = trusted
     if run_id is not None:
-        run = read_finished_run(artifacts_dir, run_id, overrides, "promote --rollback")
-        config, run_id = run.config, run.folder.run_id
-    else:
-        config = apply_overrides(ExperimentConfig(), overrides)
+        run = read_finished_run(artifacts_of(overrides), run_id, overrides, "promote --rollback")
+        config, run_id = with_trusted(run.config, trusted), run.folder.run_id
     last = Installation(folder_of(config.promote)).peek()
     if last is None:
         raise UserError(f"promote --rollback: nothing that promote installed is in force in {folder_of(config.promote)}")
     if run_id is not None and last.run_id != run_id:
         raise UserError(f"promote --rollback {run_id}: the last that was applied is {last.run_id}; leave RUN_ID out to undo that")
     about = {"run_id": last.run_id, "experiment": last.experiment}
-    deployer = _deployer(replace(config, promote=last.promote), about, _sayer(console), Path(artifacts_dir).expanduser().resolve())
+    deployer = _deployer(replace(config, promote=last.promote), about, _sayer(console))
     change, back = deployer.rollback()
     if not back.serving:
         return _told_back(console, back, NOT_SERVING)
@@ -219,8 +240,29 @@ def _rollback(console: Console, run_id: str | None, overrides: list[str]) -> int
     return OK
 
 
-def _deployer(config: ExperimentConfig, about: dict[str, Any], say: Any, root: Path) -> Deployer:
-    audit = Audit(root / "promotions" / "audit.jsonl", about, lambda line: say(f"  {line}"))
+def _recover(console: Console, overrides: list[str], settings_file: str | None, *, at_boot: bool) -> int:
+    config = trusted_settings(overrides, settings_file)
+    folder = folder_of(config.promote)
+    installation = Installation(folder)
+    installation.peek()
+    latest, recovered = installation.latest, None
+    if latest is not None:
+        about = {"run_id": latest.run_id, "experiment": latest.experiment}
+        recovered = _deployer(replace(config, promote=latest.promote), about, _sayer(console)).recover(at_boot=at_boot)
+    if recovered is None:
+        console.print(f"nothing to put back: no apply was interrupted in {folder}", highlight=False, soft_wrap=True)
+        return OK
+    change, back = recovered
+    if not back.serving:
+        return _told_back(console, back, NOT_SERVING)
+    console.print(f"recovered: what was there before {change.run_id} is back", style="bold green", highlight=False, soft_wrap=True)
+    return OK
+
+
+def _deployer(config: ExperimentConfig, about: dict[str, Any], say: Any) -> Deployer:
+    log = folder_of(config.promote) / PROMOTIONS / "audit.jsonl"
+    check_writable([log])
+    audit = Audit(log, about, lambda line: say(f"  {line}"))
     utterances = load_utterances(config.workload.audio, spoken_language(config))
     return Deployer.of(config.promote, Watcher(config.promote, config.workload, utterances), audit)
 
@@ -254,20 +296,9 @@ def _soak(run: FinishedRun, kind: str, say: Any) -> tuple[Condition, dict[str, A
     return judge(soak, settings.soak_growth_pct), soak.as_dict()
 
 
-def _kept(folder: Path, bundle: Bundle, about: dict[str, Any]) -> dict[str, Any] | None:
-    """The manifest of a promotion that was written before for the same winner, comparison and target: it need not be soaked again."""
-    written = read_bundle(folder)
-    if written is None or any(written[1].get(key) != value for key, value in about.items()) or written[0] != bundle:
-        return None
-    return written[1]
-
-
 def _write_verdict(folder: Path, verdict: dict[str, Any]) -> None:
-    from tune_gpu.whole_files import write_whole
-
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MANIFEST).unlink(missing_ok=True)  # what was refused cannot be applied
-    write_whole(folder / "gate.json", json.dumps(Redactor().value(verdict), indent=2, ensure_ascii=False) + "\n")
+    remove_plain(folder / MANIFEST)  # what was refused cannot be applied
+    write_whole(folder / "gate.json", json.dumps(Redactor().value(verdict), indent=2, ensure_ascii=False) + "\n", follow=False)
 
 
 def _tell(console: Console, condition: Condition) -> None:
@@ -277,7 +308,3 @@ def _tell(console: Console, condition: Condition) -> None:
 
 def _sayer(console: Console) -> Any:
     return lambda line: console.print(line, highlight=False, soft_wrap=True)
-
-
-def _setting(overrides: list[str], key: str, default: str) -> str:
-    return dict(override.partition("=")[::2] for override in overrides).get(key, default)

@@ -12,24 +12,42 @@ from tune_gpu.errors import UserError
 from tune_gpu.finished_run import FinishedRun, read_comparison
 from tune_gpu.measurement import ServiceError
 from tune_gpu.promote.gate import Evidence, TargetDevice
+from tune_gpu.promote.recomputed import recomputed
 from tune_gpu.promote.target import Target
 from tune_gpu.report.reading import is_of_winner
 from tune_gpu.telemetry.neighbours import neighbours_on
 from tune_gpu.telemetry.probe import nvidia_cards
 from tune_gpu.telemetry.several import open_device
 
+NOT_OURS = (KeyError, TypeError, ValueError, OverflowError, AttributeError, IndexError)
+"""What reading raises deep inside a file that its first checks let pass."""
+
 
 def evidence_of(run: FinishedRun) -> Evidence:
     """The run's lines and the comparison of its winner with the baseline: `comparison.json`, else the run's own confirmation.
 
     `tune-gpu compare` is always the later one; which moments they name depends on a clock that may have been set between them.
+    The verdict is computed again from the deployments that were recorded.
 
     Raises UserError for artifacts that are half written or another's.
     """
-    read = [read_comparison(run.folder, name) for name in ("comparison.json", "confirmation.json")]
-    there = [content for content in read if content is not None]
-    speaks = next((content for content in there if is_of_winner(content, run.winner)), there[0] if there else None)
-    return Evidence(run.winner, speaks, run.lines, run.device)
+    read = [(name, read_comparison(run.folder, f"{name}.json")) for name in ("comparison", "confirmation")]
+    there = [(name, content) for name, content in read if content is not None]
+    if not there:
+        return Evidence(run.winner, None, run.lines, run.device)
+    name, speaks = next(((name, content) for name, content in there if is_of_winner(content, run.winner)), there[0])
+    try:
+        computed, difference = recomputed(run.config, speaks, run.folder.path / f"{name}.jsonl")
+    except NOT_OURS as error:
+        raise not_written_here(run, error) from error
+    return Evidence(run.winner, computed, run.lines, run.device, difference and f"{name}.json: {difference}")
+
+
+
+def not_written_here(run: FinishedRun, error: Exception) -> UserError:
+    """For such a file."""
+    said = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    return UserError(f"{run.folder.path}: its comparison or a line of it is not written by this program ({said})")
 
 
 def target_device(settings: PromoteSettings, target: Target, n_cards: int = 1) -> TargetDevice:

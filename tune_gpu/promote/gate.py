@@ -54,6 +54,8 @@ class Evidence:
     """The run's evaluations."""
     device: Mapping[str, Any]
     """On which they were made."""
+    difference: str | None = None
+    """In what the comparison's file says something else than its deployments; null: in nothing."""
 
 
 def conditions(evidence: Evidence, target: TargetDevice, settings: PromoteSettings) -> list[Condition]:
@@ -67,6 +69,7 @@ def conditions(evidence: Evidence, target: TargetDevice, settings: PromoteSettin
         ]
     return [
         _confirmed(evidence, comparison),
+        _recomputed(evidence),
         _device(evidence, comparison.get("device") or {}, target),
         _oom(evidence),
         _neighbours(comparison, target, settings),
@@ -80,6 +83,11 @@ def _confirmed(evidence: Evidence, comparison: Mapping[str, Any]) -> Condition:
     if dict(compared) != dict(evidence.winner):
         return Condition("confirmed", False, f"the comparison is of {dict(compared)}, the winner is {dict(evidence.winner)}: compare again")
     return Condition("confirmed", bool(comparison["confirmed"]), str(comparison["confirmed_why"]))
+
+
+def _recomputed(evidence: Evidence) -> Condition:
+    said = "the deployments that were recorded give what the comparison says"
+    return Condition("recomputed", evidence.difference is None, evidence.difference or said)
 
 
 def _device(evidence: Evidence, measured: Mapping[str, Any], target: TargetDevice) -> Condition:

@@ -8,8 +8,9 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,13 @@ from tune_gpu import outside_files
 from tune_gpu.artifacts import now
 from tune_gpu.config import PromoteSettings, ServiceTarget
 from tune_gpu.errors import UserError
-from tune_gpu.whole_files import write_whole
+from tune_gpu.promote.ownership import check_own
+from tune_gpu.promote.staged import discard, make_folder, sync_folder, write_durably
 
 _OWN = ".tune-gpu"
+_STATE, _JOURNAL = "state.json", "journal"
+_AFTER = "state.rolled_back.json"
+"""The state as it will be after a rollback: `state.json` once it is renamed."""
 
 
 def digest(content: str | None) -> str | None:
@@ -39,8 +44,12 @@ def text_of(path: Path) -> str | None:
 
 
 def check_writable(paths: Sequence[Path]) -> None:
-    """Raises UserError with the first folder that this user cannot write to (files are replaced by rename: the folder is what matters)."""
+    """Raises UserError with the first folder that this user cannot write to, or that others can (files are replaced by rename: the folder is
+    what matters)."""
     for folder in dict.fromkeys(path.parent for path in paths):
+        check_own(str(folder), folder)
+        if folder.resolve() != folder:
+            raise UserError(f"{folder}: a symbolic link on the way leads to {folder.resolve()}. Put a folder in its place.")
         there = folder
         while not there.exists():
             there = there.parent
@@ -51,6 +60,20 @@ def check_writable(paths: Sequence[Path]) -> None:
             raise UserError(
                 f"{folder}: {there}: {reason}; run promote as a user that may, or set promote.install_dir, promote.systemd_dir"
             ) from error
+
+
+class Status(StrEnum):
+    """How far a change has come."""
+
+    APPLYING = "applying"
+    APPLIED = "applied"
+    ROLLING_BACK = "rolling_back"
+    ROLLED_BACK = "rolled_back"
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether an end is still to come; where nobody works on it, it was cut off."""
+        return self in (Status.APPLYING, Status.ROLLING_BACK)
 
 
 @dataclass(frozen=True)
@@ -67,8 +90,9 @@ class Change:
     """`promote` as it was then: who takes it back needs the same target."""
     healthy_before: tuple[str, ...] = ()
     """Services that answered before it."""
-    status: str = "applying"
-    """`applying`, `applied`, `rolled_back`."""
+    running_before: tuple[str, ...] | None = None
+    """Services whose unit ran before it; null where the version that applied it has not written that down."""
+    status: Status = Status.APPLYING
 
     @property
     def promote(self) -> PromoteSettings:
@@ -98,8 +122,9 @@ class Installation:
     def locked(self) -> Iterator[None]:
         """Only one at a time: a second gets a UserError that names the first. The kernel lets go of it when a process ends."""
         own = self.folder / _OWN
+        check_own(f"promote.install_dir={self.folder}", own)
         try:
-            own.mkdir(mode=0o700, parents=True, exist_ok=True)  # what was installed before is kept there, whoever may read it
+            make_folder(own, 0o700)  # what was installed before is kept there, whoever may read it
             handle = os.open(own / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise UserError(
@@ -126,57 +151,98 @@ class Installation:
     @property
     def last(self) -> Change | None:
         """The last change that is in force, or that was left halfway."""
-        return next((change for change in reversed(self._changes) if change.status in ("applying", "applied")), None)
+        return next((change for change in reversed(self._changes) if change.status != Status.ROLLED_BACK), None)
 
-    def begin(
-        self, run_id: str, experiment: str, units: Sequence[str], paths: Sequence[Path], settings: PromoteSettings, healthy: Sequence[str]
-    ) -> Change:
-        """Remember what is there, on disk, before anything is changed."""
-        before = {str(path): text_of(path) for path in paths}
-        change = Change(run_id, experiment, now(), tuple(units), before, asdict(settings), tuple(healthy))
+    @property
+    def latest(self) -> Change | None:
+        """The last change, whatever became of it."""
+        return self._changes[-1] if self._changes else None
+
+    def holder(self) -> str | None:
+        """The process that is changing the target now; null for none, or where this user may not know."""
+        try:
+            inode = (self.folder / _OWN / "lock").stat().st_ino
+            locks = [line.split() for line in Path("/proc/locks").read_text(encoding="ascii").splitlines()]  # asked without a lock of our own
+        except OSError:
+            return None
+        return next((lock[4] for lock in locks if lock[1] == "FLOCK" and lock[5].rpartition(":")[2] == str(inode)), None)
+
+    def begin(self, change: Change) -> None:
+        """Remember on disk what is there, before anything is changed. Raises OSError, and nothing was begun.
+
+        The state after a rollback is written along with it: a full disk cannot keep that back later.
+        """
+        write_durably(self.folder / _OWN / _JOURNAL, "")
+        self._write([*self._changes, replace(change, status=Status.ROLLED_BACK)], _AFTER)
+        self._write([*self._changes, change], _STATE)
         self._changes.append(change)
-        self._write()
-        return change
 
-    def put(self, files: Mapping[Path, str]) -> None:
-        """Every file, each whole."""
-        for path, content in files.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, content)
+    def begin_back(self, change: Change) -> Change:
+        """The same, to take back a change that is in force or was left halfway."""
+        self._write(self._with(change, Status.ROLLED_BACK), _AFTER)
+        self.mark(change, Status.ROLLING_BACK)
+        return replace(change, status=Status.ROLLING_BACK)
 
-    def put_back(self, change: Change) -> None:
-        """What was there before; doing it twice does no harm."""
-        for name, content in change.before.items():
-            path = Path(name)
-            if content is None:
-                path.unlink(missing_ok=True)
-                with contextlib.suppress(OSError):
-                    path.parent.rmdir()  # a drop-in folder that was made for it
-            else:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_whole(path, content)
+    def intend(self, step: str) -> None:
+        """Write down a step before it is done. Raises OSError."""
+        with (self.folder / _OWN / _JOURNAL).open("a", encoding="utf-8") as file:
+            file.write(f"{now()} {step}\n")
+            file.flush()
+            os.fsync(file.fileno())
 
-    def mark(self, change: Change, status: str) -> None:
-        """How it ended, on disk."""
-        self._changes = [replace(other, status=status) if other == change else other for other in self._changes]
-        self._write()
+    def intended(self) -> list[str]:
+        """The steps of the last change, oldest first. Raises OSError."""
+        lines = (self.folder / _OWN / _JOURNAL).read_text(encoding="utf-8", errors="replace").splitlines()
+        return [line.partition(" ")[2] for line in lines]
+
+    def mark(self, change: Change, status: Status) -> None:
+        """How it ended, on disk. Raises OSError."""
+        own = self.folder / _OWN
+        changes = self._with(change, status)
+        if status == Status.ROLLED_BACK and (own / _AFTER).exists():
+            (own / _AFTER).replace(own / _STATE)
+            sync_folder(own)
+        else:
+            self._write(changes, _STATE)
+        self._changes = changes
+
+    def tidy(self, paths: Iterable[Path]) -> None:
+        """Remove what an end leaves over; without it nothing is wrong."""
+        for path in paths:
+            discard(path)
+        with contextlib.suppress(OSError):
+            (self.folder / _OWN / _AFTER).unlink(missing_ok=True)
+
+    def _with(self, change: Change, status: Status) -> list[Change]:
+        """The list with this change's new status: it is the last that has not been rolled back."""
+        number = max(i for i, other in enumerate(self._changes) if other.status != Status.ROLLED_BACK and other.run_id == change.run_id)
+        return [replace(other, status=status) if i == number else other for i, other in enumerate(self._changes)]
 
     def _read(self) -> list[Change]:
-        path = self.folder / _OWN / "state.json"
+        path = self.folder / _OWN / _STATE
         text = text_of(path)
         if text is None:
             return []
+        check_own(str(path), path)  # it says what is put back, and where
         try:
-            return [
-                Change(**_known(Change, {**entry, "units": tuple(entry["units"]), "healthy_before": tuple(entry["healthy_before"])}))
-                for entry in json.loads(text)["changes"]
-            ]
-        except (ValueError, KeyError, TypeError) as error:
+            return [_change_of(entry) for entry in json.loads(text)["changes"]]
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{path}: not a state that this program wrote ({error}); what it held must be put right by hand") from error
 
-    def _write(self) -> None:
-        content = {"schema_version": 1, "changes": [asdict(change) for change in self._changes]}
-        write_whole(self.folder / _OWN / "state.json", json.dumps(content, indent=2) + "\n")
+    def _write(self, changes: Sequence[Change], name: str) -> None:
+        content = {"schema_version": 1, "changes": [asdict(change) for change in changes]}
+        write_durably(self.folder / _OWN / name, json.dumps(content, indent=2) + "\n")
+
+
+def _change_of(entry: Mapping[str, Any]) -> Change:
+    ran = entry.get("running_before")
+    read = {
+        "units": tuple(entry["units"]),
+        "healthy_before": tuple(entry["healthy_before"]),
+        "running_before": None if ran is None else tuple(ran),
+        "status": Status(entry["status"]),
+    }
+    return Change(**_known(Change, {**entry, **read}))
 
 
 def _known(kind: type[Any], content: Mapping[str, Any]) -> dict[str, Any]:

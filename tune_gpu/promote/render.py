@@ -13,16 +13,15 @@ from urllib.parse import urlsplit
 import yaml
 
 from tune_gpu.candidate import deployment
-from tune_gpu.config import ExperimentConfig, ServiceTarget
+from tune_gpu.config import ExperimentConfig, PromoteSettings, ServiceTarget
 from tune_gpu.errors import UserError
+from tune_gpu.promote.env_file import SECRETS
+from tune_gpu.promote.unit_names import check_line, check_unit, check_variable
 from tune_gpu.redaction import is_secret
 from tune_gpu.services.launchers import API_SERVER_MODULE
 from tune_gpu.services.models import resolve_llm
 from tune_gpu.services.vllm_setup import parse_cores, serve_settings, vllm_environment
 from tune_gpu.services.whisper import whisper_environment, whisper_settings
-
-SECRETS = "secrets.env"
-"""In the install folder, written by whoever owns the keys, read by the units; never by this program."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +67,9 @@ def services_of(config: ExperimentConfig, params: Mapping[str, Any], kind: str) 
         UserError: a unit or an address that is none.
     """
     settings, services = config.promote, deployment(config, params)
-    for name in ("vllm", "whisper"):
-        _check(name, getattr(settings, name))
+    _check(settings)
+    for key, value in params.items():  # they stand in a comment
+        check_line("the winner's parameters", f"{key}={value}")
     install = Path(settings.install_dir).expanduser().resolve()
     host, port = _address(settings.vllm)
     vllm = {
@@ -90,6 +90,7 @@ def services_of(config: ExperimentConfig, params: Mapping[str, Any], kind: str) 
         text = f"# {name}, as tune_gpu measured it: {values}\n"
         command = (*(target.command or _own_command(name)), "--config", str(install / f"{name}.yaml"))
         held = parse_cores(cores) if kind == "cpu" else None
+        _check_env(name, env)
         found.append(
             Service(
                 name,
@@ -128,7 +129,21 @@ def _address(target: ServiceTarget) -> tuple[str, int]:
     return str(url.hostname), int(url.port or 80)
 
 
-def _check(name: str, target: ServiceTarget) -> None:
+def _check(settings: PromoteSettings) -> None:
+    for name in ("vllm", "whisper"):
+        target: ServiceTarget = getattr(settings, name)
+        _check_url(name, target)
+        check_unit(f"promote.{name}.unit", target.unit, of_systemd=settings.target == "systemd")
+        for part in target.command:
+            check_line(f"promote.{name}.command", part)
+    if settings.vllm.unit == settings.whisper.unit:
+        raise UserError(f"promote.vllm.unit={settings.vllm.unit}: Whisper's unit as well. Give each service a unit of its own.")
+    check_line("promote.install_dir", settings.install_dir)
+    check_line("promote.systemd_dir", settings.systemd_dir)
+
+
+def _check_url(name: str, target: ServiceTarget) -> None:
+    check_line(f"promote.{name}.url", target.url)
     try:
         url = urlsplit(target.url)
         good = url.scheme == "http" and url.hostname is not None and (url.port or 80) > 0
@@ -136,5 +151,10 @@ def _check(name: str, target: ServiceTarget) -> None:
         good = False
     if not good:
         raise UserError(f"promote.{name}.url={target.url}: allowed is http://HOST:PORT")
-    if not target.unit or "/" in target.unit:
-        raise UserError(f"promote.{name}.unit={target.unit}: allowed is the name of a unit")
+
+
+def _check_env(name: str, env: Mapping[str, str]) -> None:
+    """An env file is read line by line."""
+    for variable, value in env.items():
+        check_variable(f"services.{name}.env", variable)
+        check_line(f"services.{name}.env.{variable}", value)

@@ -1,21 +1,21 @@
 """A plain process supervisor as a target: for tests, and for boxes without systemd.
 
-A unit is a JSON file (command, env file, cores) in its folder; what runs is beside it as `<unit>.pid`, with its log. A process outlives
-the command that started it. `python -m tune_gpu.promote.supervisor FOLDER restart|stop UNIT …` is for shells.
+A unit is a JSON file (command, env file, cores) in its folder; what runs is beside it as `<unit>.pid`, with its log. The secrets in the
+install folder are added to the environment of each start. A process outlives the command that started it. `python -m tune_gpu.promote.supervisor FOLDER restart|stop UNIT …` is for shells.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
+from tune_gpu.promote.env_file import read_env, secrets_beside
 from tune_gpu.promote.target import TargetError
 from tune_gpu.services.process import end_session, session_pids, start_ticks
 from tune_gpu.services.readiness import wait_until_ready
@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # for shells it must start at once
     from tune_gpu.promote.render import Service
 
 _GRACE_S = 10.0
+_RECORD_BYTES = 64
 
 
 class ProcessSupervisor:
@@ -33,6 +34,8 @@ class ProcessSupervisor:
     Args:
         folder: made when the first unit is installed.
     """
+
+    kind = "process"
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -57,41 +60,62 @@ class ProcessSupervisor:
     def check(self, units: Sequence[str]) -> None:
         """Any name is a unit."""
 
+    def check_files(self, files: Mapping[Path, str]) -> None:
+        """It takes whatever `unit_files` writes."""
+
+    def verify(self, files: Mapping[Path, str]) -> None:
+        """A start reads exactly those files."""
+
+    def lock_of(self, unit: str) -> Path:
+        """Beside the unit's file."""
+        return self._folder / f".{unit}.lock"
+
     def reload(self) -> None:
         """Files are read at each start."""
 
     def start(self, unit: str) -> None:
-        """In a session of its own. A unit without a file is not there: nothing is started."""
+        """In a session of its own. A unit that runs, or has no file, is not started."""
         path = self._folder / f"{unit}.json"
-        if not path.exists():
+        if not path.exists() or self.is_running(unit):
             return
         try:
             spec = json.loads(path.read_text(encoding="utf-8"))
-            env = os.environ | _read_env(Path(spec["env_file"]))
+            env_file = Path(spec["env_file"])
+            env = os.environ | read_env(env_file) | secrets_beside(env_file)
             cores = ["taskset", "-c", ",".join(map(str, spec["cores"]))] if spec["cores"] else []
-            with (self._folder / f"{unit}.log").open("wb") as log:
-                child = subprocess.Popen(
+            with self._log(unit) as log, self._record(unit).open("r+b") as record:
+                self._children[unit] = subprocess.Popen(
                     [*cores, *spec["command"]],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     env=env,
                     start_new_session=True,
+                    preexec_fn=lambda: _note_self(record.fileno()),  # whatever happens to this process, a child that runs is known
                 )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, subprocess.SubprocessError) as error:
             raise TargetError(f"{unit} cannot be started: {error}") from error
-        self._children[unit] = child
-        write_whole(self._folder / f"{unit}.pid", json.dumps({"pid": child.pid, "start_ticks": start_ticks(child.pid)}))
 
     def stop(self, unit: str) -> None:
         """The whole session."""
         pid = self._pid(unit)
-        if pid is not None:
-            end_session(pid, _GRACE_S)
+        try:
+            if pid is not None:
+                end_session(pid, _GRACE_S)
+        except (OSError, TimeoutError) as error:
+            raise TargetError(f"{unit} cannot be stopped: {error}") from error
         if child := self._children.pop(unit, None):
             child.wait()
-        with contextlib.suppress(FileNotFoundError):
-            (self._folder / f"{unit}.pid").unlink()
+
+    def is_running(self, unit: str) -> bool:
+        """Whether its process runs."""
+        return self._pid(unit) is not None
+
+    def guard(self, command: Sequence[str], units: Sequence[str]) -> None:
+        """Nothing here starts by itself after a power cut: `promote --recover` is a hand's to run."""
+
+    def unguard(self) -> None:
+        """See `guard`."""
 
     def failure(self, unit: str) -> str | None:
         """The last line of a process that has ended."""
@@ -121,6 +145,19 @@ class ProcessSupervisor:
             return True
         return wait_until_ready(str(url), float(within_s), lambda: self._pid(unit) is not None)
 
+    def _record(self, unit: str) -> Path:
+        """The file that holds the pid. It keeps its size from the first start on: a full disk has room for what is written over."""
+        path = self._folder / f"{unit}.pid"
+        if not path.exists() or path.stat().st_size < _RECORD_BYTES:
+            write_whole(path, " " * _RECORD_BYTES)
+        return path
+
+    def _log(self, unit: str) -> IO[bytes]:
+        try:
+            return (self._folder / f"{unit}.log").open("wb")
+        except OSError:  # a full disk; a service without a log is better than none
+            return open(os.devnull, "wb")
+
     def _pid(self, unit: str) -> int | None:
         """Its leader, if that very process still runs."""
         try:
@@ -131,13 +168,10 @@ class ProcessSupervisor:
         return pid if ticks is not None and start_ticks(pid) == ticks else None
 
 
-def _read_env(path: Path) -> dict[str, str]:
-    found = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        name, equals, value = line.partition("=")
-        if equals and not line.startswith("#"):
-            found[name] = "".join(shlex.split(value)) if value else ""
-    return found
+def _note_self(handle: int) -> None:
+    """In the child, before it becomes the service: a promote that is killed right after the start leaves no process that nobody knows."""
+    record = json.dumps({"pid": os.getpid(), "start_ticks": start_ticks(os.getpid())})
+    os.pwrite(handle, record.ljust(_RECORD_BYTES).encode(), 0)
 
 
 def main(arguments: list[str]) -> int:

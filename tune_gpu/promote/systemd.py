@@ -7,11 +7,13 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tune_gpu.errors import UserError
-from tune_gpu.promote.render import SECRETS, Service
+from tune_gpu.promote import loaded_units, recovery_unit
+from tune_gpu.promote.env_file import SECRETS
+from tune_gpu.promote.render import Service
 from tune_gpu.promote.target import TargetError
 from tune_gpu.services.guard import descendants
 
@@ -29,6 +31,8 @@ class Systemd:
         systemctl: the program.
     """
 
+    kind = "systemd"
+
     def __init__(self, folder: Path, systemctl: str = "systemctl") -> None:
         self._folder, self._systemctl = folder, systemctl
 
@@ -42,7 +46,7 @@ class Systemd:
         }
 
     def check(self, units: Sequence[str]) -> None:
-        """systemctl is there and knows the units."""
+        """systemctl is there, knows the units, and would not be asked to start each after the other."""
         if shutil.which(self._systemctl) is None:
             raise UserError(f"promote.target=systemd: there is no {self._systemctl} here; allowed elsewhere: promote.target=process")
         for unit in units:
@@ -50,6 +54,23 @@ class Systemd:
             if done.returncode != 0:
                 said = (done.stderr or done.stdout).strip().splitlines() or ["no such unit"]
                 raise UserError(f"promote.target=systemd: unit {unit}: {said[0]}")
+        loaded_units.check_order(units, self._show)
+
+    def check_files(self, files: Mapping[Path, str]) -> None:
+        """What `systemd-analyze verify` says of them."""
+        loaded_units.analyze(self._folder, _drop_ins(files))
+
+    def verify(self, files: Mapping[Path, str]) -> None:
+        """systemd would start exactly what was installed."""
+        self.reload()
+        for path, content in _drop_ins(files).items():
+            unit = path.parent.name.removesuffix(".d")
+            shown = self._show("ExecStart,EnvironmentFiles", [unit])
+            loaded_units.compare(unit, path, content, self._run("cat", unit).stdout, shown)
+
+    def lock_of(self, unit: str) -> Path:
+        """Beside the unit's drop-in folder; systemd passes over a file of this ending."""
+        return self._folder / f".{unit}.tune-gpu-lock"
 
     def reload(self) -> None:
         """`systemctl daemon-reload`."""
@@ -63,6 +84,18 @@ class Systemd:
     def stop(self, unit: str) -> None:
         """`systemctl stop`."""
         self._run("stop", unit)
+
+    def is_running(self, unit: str) -> bool:
+        """What `systemctl is-active` says."""
+        return self._run("is-active", unit, check=False).stdout.strip() in ("active", "activating", "reloading", "refreshing")
+
+    def guard(self, command: Sequence[str], units: Sequence[str]) -> None:
+        """A unit that runs the command at the next boot."""
+        recovery_unit.install(self._folder, " ".join(map(_quoted, command)), units)
+
+    def unguard(self) -> None:
+        """Without that unit."""
+        recovery_unit.remove(self._folder)
 
     def failure(self, unit: str) -> str | None:
         """What systemd says of a unit that has failed."""
@@ -87,10 +120,22 @@ class Systemd:
             *(f"{command} start {unit}" for unit in named),
         ]
 
+    def _show(self, properties: str, units: Sequence[str]) -> str:
+        return self._run("show", f"--property={properties}", *units).stdout
+
     def _run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         command = [self._systemctl, *arguments]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, env={**os.environ, "LC_ALL": "C"})
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=_TIMEOUT_S,
+                env={**os.environ, "LC_ALL": "C"},
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C and a terminal that goes reach every process of its group: a rollback needs this one
+            )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise TargetError(f"{' '.join(command)}: {error}") from error
         if check and done.returncode != 0:
@@ -99,13 +144,17 @@ class Systemd:
         return done
 
 
+def _drop_ins(files: Mapping[Path, str]) -> dict[Path, str]:
+    return {path: content for path, content in files.items() if path.name == DROP_IN}
+
+
 def _drop_in(service: Service, install: Path, after: Sequence[str], *, awaited: bool) -> str:
     lines = ["# Written by tune-gpu promote; taken back by tune-gpu promote --rollback."]
     lines += ["[Unit]", f"After={' '.join(after)}"] if after else []
     lines += [
         "[Service]",
-        f"EnvironmentFile={install / f'{service.name}.env'}",
-        f"EnvironmentFile=-{install / SECRETS}",
+        f"EnvironmentFile={_no_specifiers(install / f'{service.name}.env')}",
+        f"EnvironmentFile=-{_no_specifiers(install / SECRETS)}",
         "ExecStart=",
         f"ExecStart={' '.join(_quoted(part) for part in service.command)}",
     ]
@@ -119,6 +168,11 @@ def _drop_in(service: Service, install: Path, after: Sequence[str], *, awaited: 
 
 
 def _quoted(part: str) -> str:
-    """As systemd.service(5) wants it: specifiers and variables escaped, quoted where there is a space."""
+    """As systemd.service(5) wants it: specifiers and variables escaped, quoted where there is a space or nothing."""
     escaped = part.replace("%", "%%").replace("$", "$$")
-    return '"' + escaped.replace("\\", "\\\\").replace('"', '\\"') + '"' if any(c in part for c in " \t\"'\\;") else escaped
+    quoted = not part or any(c in part for c in " \t\"'\\;")
+    return '"' + escaped.replace("\\", "\\\\").replace('"', '\\"') + '"' if quoted else escaped
+
+
+def _no_specifiers(path: Path) -> str:
+    return str(path).replace("%", "%%")

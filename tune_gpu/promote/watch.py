@@ -1,25 +1,30 @@
-"""Whether what was deployed serves: `/health` of both within a deadline, then live voice turns that are fast enough."""
+"""Whether what was deployed serves: `/health` of both within a deadline, only with the key, and live voice turns that are fast enough.
+
+Whatever goes wrong with a question is an answer that falls short (`Unhealthy`): any program may listen on a port.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import statistics
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tune_gpu.config import PromoteSettings, ServiceTarget, WorkloadSettings
+from tune_gpu.promote.env_file import key_of
 from tune_gpu.promote.target import Target
+from tune_gpu.services.loopback import DEADLINE_S, NoAnswer, get
 from tune_gpu.workload.audio import Utterance
 from tune_gpu.workload.clients import Endpoints
 from tune_gpu.workload.voice_turn import TurnSample, take_turn
 from tune_gpu.workload.window import client_session
 
 _POLL_S = 0.2
+OK, _WANTS_KEY = 200, (401, 403)
+_WORK = {"vllm": ("GET", "/v1/models"), "whisper": ("POST", "/v1/audio/transcriptions")}
+"""What only a holder of the key may ask; vLLM's `/health` is open, and so may be that of another Whisper than ours."""
 
 
 class Unhealthy(RuntimeError):
@@ -36,6 +41,11 @@ class Expected:
     turn_ms: float | None
     """The median that the comparison measured; null if no latency is asked for."""
 
+    @property
+    def serves_anything(self) -> bool:
+        """Whether nothing is known of it, as after a rollback."""
+        return self.model is None and self.device is None
+
 
 class Watcher:
     """Asks the deployed services.
@@ -49,46 +59,81 @@ class Watcher:
     def __init__(self, settings: PromoteSettings, workload: WorkloadSettings, utterances: Sequence[Utterance]) -> None:
         self._settings, self._workload, self._utterances = settings, workload, utterances
 
-    def is_healthy(self, name: str) -> bool:
-        """Whether it answers `/health` now."""
-        try:
-            self._get(self._where(name), "/health", timeout_s=2.0)
-        except (OSError, ValueError):
-            return False
-        return True
+    @property
+    def deadline_s(self) -> float:
+        """How long a service may take to answer after its start."""
+        return self._settings.health_deadline_s
 
-    def wait(self, name: str, target: Target, expected: Expected, deadline: float) -> None:
-        """Until it answers and is what was deployed; at the deadline (monotonic clock) or as soon as it has failed: Unhealthy."""
+    def is_healthy(self, name: str) -> bool:
+        """Whether it answers `/health` now; one that wants another key does, too."""
+        try:
+            status, _ = self._get(name, "/health", deadline_s=2.0)
+        except NoAnswer:
+            return False
+        return status == OK or status in _WANTS_KEY
+
+    def wait(self, name: str, target: Target, expected: Expected, deadline: float, given_up: Callable[[], bool] = lambda: False) -> None:
+        """Wait until it answers and is what was deployed.
+
+        Raises Unhealthy at the deadline (monotonic clock), as soon as it has failed, or once it is given up.
+        """
         where = self._where(name)
         while not self.is_healthy(name):
             if reason := target.failure(where.unit):
                 raise Unhealthy(reason)
+            if given_up():
+                raise Unhealthy(f"{name} was not waited for: interrupted")
             if time.monotonic() > deadline:
                 raise Unhealthy(f"{name} does not answer {where.url}/health {self._settings.health_deadline_s:g} s after the restart")
             time.sleep(_POLL_S)
         if reason := target.failure(where.unit):
             raise Unhealthy(f"{reason}; what answers {where.url}/health is another server")
-        self._prove(name, expected)
+        if expected.serves_anything:
+            return
+        try:
+            self._prove(name, expected)
+            self._prove_locked(name)
+        except Unhealthy:
+            raise
+        except Exception as error:
+            raise Unhealthy(f"{name} at {where.url} does not say what it serves: {_said(error)}") from error
 
     def _prove(self, name: str, expected: Expected) -> None:
         where = self._where(name)
-        try:
-            if name == "vllm" and expected.model is not None:
-                served = [str(model["id"]) for model in json.loads(self._get(where, "/v1/models"))["data"]]
-                if expected.model not in served:
-                    raise Unhealthy(f"{where.url} serves {', '.join(served)}, not {expected.model}")
-            if name == "whisper" and expected.device is not None:
-                runs_on = json.loads(self._get(where, "/health")).get("device")
-                if runs_on not in (None, expected.device):
-                    raise Unhealthy(f"whisper runs on {runs_on}, not on {expected.device}")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise Unhealthy(f"{name} at {where.url} does not say what it serves: {error}") from error
+        content = json.loads(self._ok(name, "/v1/models" if name == "vllm" else "/health"))
+        if name == "vllm" and expected.model is not None:
+            served = [str(model["id"]) for model in content["data"]]
+            if expected.model not in served:
+                raise Unhealthy(f"{where.url} serves {', '.join(served)}, not {expected.model}")
+        if name == "whisper" and expected.device is not None:
+            runs_on = content.get("device")
+            if runs_on not in (None, expected.device):
+                raise Unhealthy(f"whisper runs on {runs_on}, not on {expected.device}")
+
+    def _prove_locked(self, name: str) -> None:
+        """Refused without the key: else it would serve whoever reaches the port."""
+        method, path = _WORK[name]
+        status, _ = get(self._where(name).url.rstrip("/") + path, method=method)
+        if status not in _WANTS_KEY:
+            wanted = self._where(name).key_env
+            raise Unhealthy(f"{name} serves without a key ({path} answers with status {status}); it must be started with {wanted}")
+
+    def _ok(self, name: str, path: str) -> bytes:
+        status, body = self._get(name, path)
+        if status in _WANTS_KEY:
+            raise Unhealthy(f"{name} refuses the key in {self._where(name).key_env} ({path} answers with status {status})")
+        if status != OK:
+            raise Unhealthy(f"{name}: {path} answers with status {status}")
+        return body
 
     def probe(self, expected: Expected, said: Callable[[str], None] = lambda _line: None) -> float | None:
         """Live turns, one after another (the first warms up and is not counted); their median in ms. Raises Unhealthy."""
         if not self._settings.probes:
             return None
-        turns = asyncio.run(self._turns(expected.model or ""))
+        try:
+            turns = asyncio.run(self._turns(expected.model or ""))
+        except Exception as error:
+            raise Unhealthy(f"a live voice turn cannot be taken: {_said(error)}") from error
         if failed := [turn.error for turn in turns if turn.error]:
             raise Unhealthy(f"{len(failed)} of {len(turns)} live voice turns failed ({failed[0]})")
         median = statistics.median(turn.voice_turn_ms or 0.0 for turn in turns[1:])
@@ -102,7 +147,7 @@ class Watcher:
 
     async def _turns(self, model: str) -> list[TurnSample]:
         vllm, whisper = self._settings.vllm, self._settings.whisper
-        endpoints = Endpoints(vllm.url, model, _key(vllm), whisper.url, _key(whisper))
+        endpoints = Endpoints(vllm.url, model, self._key("vllm"), whisper.url, self._key("whisper"))
         turns = []
         async with client_session() as session:
             for number in range(self._settings.probes + 1):
@@ -122,11 +167,12 @@ class Watcher:
         found: ServiceTarget = getattr(self._settings, name)
         return found
 
-    def _get(self, where: ServiceTarget, path: str, timeout_s: float = 10.0) -> str:
-        request = urllib.request.Request(where.url + path, headers={"Authorization": f"Bearer {_key(where)}"})  # noqa: S310
-        with urllib.request.urlopen(request, timeout=timeout_s) as reply:  # noqa: S310
-            return str(reply.read().decode())
+    def _get(self, name: str, path: str, deadline_s: float = DEADLINE_S) -> tuple[int, bytes]:
+        return get(self._where(name).url.rstrip("/") + path, self._key(name), deadline_s)
+
+    def _key(self, name: str) -> str:
+        return key_of(self._settings, name) or ""
 
 
-def _key(where: ServiceTarget) -> str:
-    return os.environ.get(where.key_env, "")
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"

@@ -5,28 +5,24 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 
+from tune_gpu.services.loopback import NoAnswer, get
+
 _POLL_S = 0.2
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""A unit may have a proxy, for its downloads: what that answers says nothing."""
 
 
 def answers(url: str, timeout_s: float = 2.0) -> bool:
-    """Whether a server is there that can serve. One that wants a key for this (401) is; one that says that it is not ready yet (503) is not."""
+    """Whether a server is there that can serve. One that wants a key for this (401) is; one that is not ready yet (503) is not, and
+    neither is one that redirects to another."""
     try:
-        with _DIRECT.open(url, timeout=timeout_s):
-            return True
-    except urllib.error.HTTPError as error:
-        return error.code < 500
-    except (OSError, http.client.HTTPException, ValueError):
+        status, _ = get(url, deadline_s=timeout_s)
+    except NoAnswer:
         return False
+    return 200 <= status < 300 or 400 <= status < 500
 
 
 def wait_until_ready(url: str, timeout_s: float, alive: Callable[[], bool] = lambda: True) -> bool:

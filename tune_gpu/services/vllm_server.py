@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import math
 import shutil
 import tempfile
 import time
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +17,7 @@ from tune_gpu.measurement import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.services.engine_info import EngineInfo, read_engine_info, samples
 from tune_gpu.services.guard import shared_memory_of
 from tune_gpu.services.launchers import EngineHost, Launch, Launched, launch_cold
+from tune_gpu.services.loopback import NoAnswer, get
 from tune_gpu.services.models import resolve_llm
 from tune_gpu.services.oom import KernelOomWatch
 from tune_gpu.services.ports import free_port
@@ -108,7 +106,7 @@ class VllmServer:
     def _prove_identity(self) -> None:
         try:
             models = [str(model["id"]) for model in json.loads(self._get("/v1/models"))["data"]]
-        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             models = [f"({error})"]
         if self.served_model_name not in models:
             assert self._launched is not None
@@ -123,13 +121,13 @@ class VllmServer:
         for path in ("/metrics", "/version"):
             try:
                 said[path] = self._get(path)
-            except (OSError, http.client.HTTPException):  # if it has died meanwhile, the warm-up finds out
+            except NoAnswer:  # if it has died meanwhile, the warm-up finds out
                 said[path] = ""
         return read_engine_info(said["/metrics"], said["/version"], start_s=start_s, max_model_len=self.settings.max_model_len)
 
     def kv_cache_pct(self) -> float | None:
         """How full its KV cache is now, in per cent (of data parallel engines the fullest); null where it does not answer at once."""
-        with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+        with contextlib.suppress(NoAnswer, ValueError):
             page = self._get("/metrics", timeout_s=0.5)
             if found := [value for name in _KV_CACHE_USE for _, value in samples(page, name) if math.isfinite(value)]:
                 return round(100.0 * max(found), 2)
@@ -148,7 +146,7 @@ class VllmServer:
         """Whether its server answers the health check within the time-out."""
         try:
             self._get("/health", timeout_s)
-        except (OSError, http.client.HTTPException, ValueError):
+        except NoAnswer:
             return False
         return True
 
@@ -174,6 +172,7 @@ class VllmServer:
             shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _get(self, path: str, timeout_s: float = 10.0) -> str:
-        request = urllib.request.Request(self.base_url + path, headers={"Authorization": f"Bearer {self.api_key}"})  # noqa: S310
-        with urllib.request.urlopen(request, timeout=timeout_s) as reply:  # noqa: S310
-            return str(reply.read().decode(errors="replace"))
+        status, body = get(self.base_url + path, self.api_key, timeout_s)
+        if status != 200:
+            raise NoAnswer(f"{path} answers with status {status}")
+        return body.decode(errors="replace")

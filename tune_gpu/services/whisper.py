@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
 import shutil
 import sys
 import tempfile
 import time
-import urllib.request
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 
 from tune_gpu.config import WhisperSettings
 from tune_gpu.measurement import Failure, FailureKind, Phase, ServiceError
+from tune_gpu.services.loopback import NoAnswer, get
 from tune_gpu.services.models import resolve_whisper
 from tune_gpu.services.oom import KernelOomWatch
 from tune_gpu.services.ports import free_port
@@ -25,6 +24,8 @@ from tune_gpu.services.process import ManagedProcess
 from tune_gpu.services.start_failures import explain_exit, explain_loss
 from tune_gpu.services.vllm_setup import CARD_ORDER, layered, parse_cores
 
+_NO_DESCRIPTION = (NoAnswer, ValueError, TypeError, RecursionError)
+"""What asking a server for its description may raise: another program's answer can hold anything."""
 EVALUATION_ONLY = ("TUNE_GPU_API_KEY", "TMPDIR", "PYTHONUNBUFFERED", "PYTHONPATH")
 """Variables of a measured Whisper that a deployed one has not: by them an evaluation knows it, reads its log, keeps its files and finds this program."""
 HELD = (*EVALUATION_ONLY, "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
@@ -113,7 +114,7 @@ class WhisperService:
     def _wait_until_ready(self, started: float) -> dict[str, Any]:
         assert self._process is not None
         while True:
-            with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+            with contextlib.suppress(*_NO_DESCRIPTION):
                 description = self._health(timeout_s=2.0)
                 if description.get("name") != self._name:
                     message = f"port {self.port} is answered by another service than the one that was started"
@@ -138,14 +139,15 @@ class WhisperService:
         """Whether it answers the health check within the time-out."""
         try:
             self._health(timeout_s)
-        except (OSError, http.client.HTTPException, ValueError):
+        except _NO_DESCRIPTION:
             return False
         return True
 
     def _health(self, timeout_s: float) -> dict[str, Any]:
-        request = urllib.request.Request(f"{self.base_url}/health", headers={"Authorization": f"Bearer {self.api_key}"})  # noqa: S310
-        with urllib.request.urlopen(request, timeout=timeout_s) as reply:  # noqa: S310
-            return dict(json.loads(reply.read()))
+        status, body = get(f"{self.base_url}/health", self.api_key, timeout_s)
+        if status != 200:
+            raise NoAnswer(f"/health answers with status {status}")
+        return dict(json.loads(body))
 
     def pids(self) -> list[int]:
         """All of its processes."""

@@ -192,6 +192,9 @@ def _flags_of(path: str | None) -> list[str]:
 def main(argv: list[str]) -> None:
     """Load, then serve until ended."""
     arguments = parse_arguments(argv)
+    key = os.environ.get("TUNE_GPU_API_KEY")
+    if not key:
+        sys.exit("TUNE_GPU_API_KEY: is not set or empty, and everybody could transcribe. Set it to the key of this service.")
     started = time.perf_counter()
     model = load_model(arguments)
     description = {
@@ -203,7 +206,7 @@ def main(argv: list[str]) -> None:
         "language": arguments.language,
     }
     print(json.dumps(description), flush=True)
-    app = build_app(Transcriber(model, arguments), description, os.environ["TUNE_GPU_API_KEY"])
+    app = build_app(Transcriber(model, arguments), description, key)
     web.run_app(app, host=arguments.host, port=arguments.port, print=None, access_log=None, handle_signals=True)
 
 

@@ -13,6 +13,7 @@ import aiohttp
 
 from tune_gpu.workload.pulse import Pulse
 
+_MAX_BYTES = 4 * 2**20
 _NOT_AN_ANSWER = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 """What reading anything but an answer may raise."""
 
@@ -179,7 +180,7 @@ async def transcribe(
                     endpoints.pulse.hear("whisper")
                     sample.error = f"http_{reply.status}"
                     return sample
-                answer = json.loads(await reply.read())
+                answer = json.loads(await _body(reply))
                 endpoints.pulse.hear("whisper")
                 sample.text = _text(answer["text"])
                 sample.compute_s = _amount(answer["compute_s"]) if "compute_s" in answer else None
@@ -193,6 +194,16 @@ async def transcribe(
     if sample.error is None and not sample.text:
         sample.error = "empty_transcript"
     return sample
+
+
+async def _body(reply: aiohttp.ClientResponse) -> bytes:
+    """Raises ValueError for more than any transcript: another program's answer must not fill this one's memory."""
+    body = bytearray()
+    async for part in reply.content.iter_any():
+        body += part
+        if len(body) > _MAX_BYTES:
+            raise ValueError(f"the answer is longer than {_MAX_BYTES} bytes")
+    return bytes(body)
 
 
 def _text(value: object) -> str:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,18 @@ import psutil
 import pytest
 
 from tests.made_run import FAST, QUICK, SLOW
+from tune_gpu.artifacts import now
 from tune_gpu.config import ExperimentConfig, ServiceTarget
 from tune_gpu.config_loader import load_config
 from tune_gpu.errors import UserError
+from tune_gpu.promote import apply, restore
 from tune_gpu.promote.apply import Deployer, folder_of, target_of
 from tune_gpu.promote.audit import Audit
-from tune_gpu.promote.bundle import bundle_of, read_bundle, write_bundle
-from tune_gpu.promote.installed import Installation
+from tune_gpu.promote.bundle import bundle_of, write_bundle
+from tune_gpu.promote.installed import Change, Installation, Status
 from tune_gpu.promote.render import services_of
+from tune_gpu.promote.supervisor import ProcessSupervisor
+from tune_gpu.promote.target import TargetError
 from tune_gpu.promote.watch import Expected, Watcher
 from tune_gpu.services.process import kill_and_wait
 from tune_gpu.workload.audio import Utterance
@@ -36,6 +40,7 @@ SERVER = Path(__file__).with_name("little_server.py")
 SYSTEMCTL = Path(__file__).with_name("fake_systemctl.sh")
 CLIP = Utterance("clip", np.zeros(1600, dtype=np.float32), "hello")
 UNITS = ["whisper.service", "vllm.service"]
+KEYS = {"TUNE_GPU_API_KEY": "the-ears-of-a-test", "VLLM_API_KEY": "the-mind-of-a-test"}
 
 
 def free_ports(n: int) -> list[int]:
@@ -69,7 +74,7 @@ class Place:
         folder = self.root / "promotions" / run_id
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "gate.json").write_text("{}")
-        manifest = write_bundle(folder, bundle, bundle, target, UNITS, {"run_id": run_id})
+        manifest = write_bundle(folder, bundle, bundle, {"run_id": run_id})
         expected = Expected("demo-llm", "cpu", turn_ms)
         return self.deployer().apply(run_id, "experiment", bundle.installable, manifest["before"], expected)
 
@@ -103,11 +108,13 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
         target=kind,
         install_dir=str(tmp_path / "etc"),
         systemd_dir=str(tmp_path / "units"),
-        whisper=ServiceTarget(UNITS[0], f"http://127.0.0.1:{stt}", "", command),
-        vllm=ServiceTarget(UNITS[1], f"http://127.0.0.1:{llm}", "", command),
+        whisper=ServiceTarget(UNITS[0], f"http://127.0.0.1:{stt}", "TUNE_GPU_API_KEY", command),
+        vllm=ServiceTarget(UNITS[1], f"http://127.0.0.1:{llm}", "VLLM_API_KEY", command),
         health_deadline_s=20.0,
         probes=2,
     )
+    for name, key in KEYS.items():
+        monkeypatch.setenv(name, key)
     if kind == "systemd":
         (tmp_path / "units").mkdir()
         (tmp_path / "bin").mkdir()
@@ -116,6 +123,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
         monkeypatch.setenv("FAKE_SYSTEMD", str(tmp_path / "units"))
         for unit in UNITS:
             (tmp_path / "units" / f"{unit}.command").write_text("true")
+            (tmp_path / "units" / unit).write_text("[Service]\nExecStart=/bin/true\n")
     place = Place(replace(config, promote=promote), tmp_path)
     yield place
     kill_and_wait([process.pid for process in place.processes()])
@@ -181,34 +189,147 @@ def test_stopped_in_the_middle_it_goes_back(place: Place, monkeypatch: pytest.Mo
     assert len(place.processes()) == 2
 
 
-def test_killed_in_the_middle_only_a_rollback_is_allowed(place: Place) -> None:
+def cut_off(place: Place) -> None:
+    """What a process that is killed in the middle of an apply leaves behind."""
+    installation, changed = Installation(folder_of(place.config.promote)), place.root / "etc" / "whisper.yaml"
+    both = ("whisper", "vllm")
+    with installation.locked():
+        before = {str(changed): changed.read_text()}
+        installation.begin(Change("run-2", "experiment", now(), tuple(UNITS), before, asdict(place.config.promote), both, both))
+        installation.intend("reload")
+        changed.write_text("half")
+
+
+def test_after_a_kill_only_recover_or_rollback_is_allowed(place: Place) -> None:
     assert place.apply("run-1", SLOW) is None
-    installation = Installation(folder_of(place.config.promote))
-    with installation.locked():  # what a process that is killed leaves behind
-        installation.begin("run-2", "experiment", UNITS, [place.root / "etc" / "whisper.yaml"], place.config.promote, ["whisper", "vllm"])
-        (place.root / "etc" / "whisper.yaml").write_text("half")
-    with pytest.raises(UserError, match=r"run-2 .* was killed halfway; run promote --rollback first"):
-        place.apply("run-3", FAST)
-    change, back = place.deployer().rollback()
-    assert (change.run_id, back.serving) == ("run-2", True)
-    assert "base" in place.installed("whisper.yaml")
+    for go_back in (Deployer.recover, Deployer.rollback):
+        cut_off(place)
+        with pytest.raises(UserError, match=r"apply of run run-2, .* was interrupted\. Run tune-gpu promote --recover first"):
+            place.apply("run-3", FAST)
+        ended = go_back(place.deployer())
+        assert ended is not None
+        change, back = ended
+        assert (change.run_id, back.serving) == ("run-2", True)
+        assert "base" in place.installed("whisper.yaml")
+        assert len(place.processes()) == 2
+        assert place.deployer().recover() is None, "there is nothing left to do"
 
 
-def test_files_that_cannot_be_put_back_are_said_and_a_rollback_is_what_is_left_to_do(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_cannot_be_put_back_are_left_for_recover(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     assert place.apply("run-1", SLOW) is None
 
-    def full(_self: Installation, *_: Any) -> None:
+    def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Installation, "put", full)
-        patch.setattr(Installation, "put_back", full)
-        with pytest.raises(UserError, match=r"No space left on device; .* run promote --rollback"):
+        patch.setattr(apply, "install", full)
+        patch.setattr(restore, "put_back", full)
+        with pytest.raises(UserError, match=r"No space left on device; .* run tune-gpu promote --recover"):
             place.apply("run-2", FAST)
-    with pytest.raises(UserError, match="run promote --rollback first"):
+    with pytest.raises(UserError, match="promote --recover first"):
         place.apply("run-2", FAST)
-    change, back = place.deployer().rollback()
-    assert (change.run_id, back.serving) == ("run-2", True)
+    ended = place.deployer().recover()
+    assert ended is not None
+    assert (ended[0].run_id, ended[1].serving) == ("run-2", True)
+
+
+@BOTH
+def test_a_rollback_leaves_stopped_what_was_stopped(place: Place) -> None:
+    assert place.apply("run-1", SLOW) is None
+    target = target_of(place.config.promote)
+    target.stop(UNITS[0])
+    back = place.apply("run-2", FAST, little_exit=True)
+    assert back.serving
+    assert [target.is_running(unit) for unit in UNITS] == [False, True]
+
+
+def test_one_service_that_cannot_be_started_again_keeps_no_other_down(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert place.apply("run-1", SLOW) is None
+    real = ProcessSupervisor.start
+
+    def start(self: ProcessSupervisor, unit: str) -> None:
+        if unit == UNITS[0]:
+            raise TargetError("it will not start")
+        real(self, unit)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ProcessSupervisor, "start", start)
+        back = place.apply("run-2", FAST)
+    assert not back.serving
+    assert "it will not start. Run tune-gpu promote --recover" in back.then
+    assert [target_of(place.config.promote).is_running(unit) for unit in UNITS] == [False, True]
+    assert "base" in place.installed("whisper.yaml")
+    ended = place.deployer().recover()
+    assert ended is not None
+    assert ended[1].serving
+    assert len(place.processes()) == 2
+
+
+def test_a_rollback_goes_on_without_its_audit_log_and_its_terminal(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    assert place.apply("run-1", SLOW) is None
+    (place.root / "audit.jsonl").unlink()
+    (place.root / "audit.jsonl").mkdir()  # cannot be written: not even by root
+
+    def gone(_line: str) -> None:
+        raise SystemExit(1)  # what Rich does when nobody reads the pipe any more
+
+    deployer = place.deployer()
+    deployer.audit = Audit(place.root / "audit.jsonl", {}, gone)
+    change, back = deployer.rollback()
+    assert (change.run_id, back.serving) == ("run-1", True)
+    assert not (place.root / "etc" / "whisper.yaml").exists()
+    assert not place.processes()
+    assert capsys.readouterr().err.count("the audit log cannot be written") == 1
+
+
+NO_ANSWERS = {
+    "bytes that are no HTTP": "SSH-2.0-OpenSSH_9.6\r\n",
+    "nothing at all": "\r\n",
+    "bytes that are no text": "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n\xff\xfe",
+    "JSON of another shape": "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]",
+    "JSON that nests too deep": f"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n{'[' * 100000}",
+}
+
+
+@pytest.mark.parametrize("says", NO_ANSWERS.values(), ids=NO_ANSWERS)
+def test_whatever_a_port_answers_what_was_there_is_put_back(place: Place, says: str) -> None:
+    assert place.apply("run-1", SLOW) is None
+    place.config.promote.health_deadline_s = 2.0
+    back = place.apply("run-2", FAST, little_says=says)
+    assert "vllm" in back.why
+    place.config.promote.health_deadline_s = 20.0
+    assert len(place.processes()) == 2
+    assert "base" in place.installed("whisper.yaml")
+    last = Installation(folder_of(place.config.promote)).peek()
+    assert last is not None
+    assert (last.run_id, last.status) == ("run-1", Status.APPLIED)
+
+
+def test_an_engine_that_serves_without_a_key_is_taken_back(place: Place) -> None:
+    back = place.apply("run-1", SLOW, little_open=True)
+    assert "vllm serves without a key (/v1/models answers with status 200); it must be started with VLLM_API_KEY" in back.why
+
+
+@pytest.mark.parametrize("service", ["whisper", "vllm"])
+def test_without_a_key_nothing_is_applied(place: Place, service: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    where = getattr(place.config.promote, service)
+    name, where.key_env = where.key_env, ""
+    with pytest.raises(UserError, match=rf"promote\.{service}\.key_env: is empty"):
+        place.apply("run-1", SLOW)
+    where.key_env = name
+    monkeypatch.setenv(name, "")
+    with pytest.raises(UserError, match=rf"promote\.{service}\.key_env={name}: no such key; .*Put {name}=KEY into .*secrets\.env"):
+        place.apply("run-1", SLOW)
+    assert not (place.root / "etc" / "whisper.yaml").exists()
+
+
+@BOTH
+def test_keys_come_from_the_secrets_file(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in KEYS:
+        monkeypatch.delenv(name)
+    (place.root / "etc").mkdir()
+    (place.root / "etc" / "secrets.env").write_text("".join(f"{name}='{key}'\n" for name, key in KEYS.items()))
+    assert place.apply("run-1", SLOW) is None
 
 
 def test_a_file_that_only_its_owner_may_read_stays_so_and_so_do_its_copies(place: Place) -> None:
@@ -250,25 +371,23 @@ def test_a_target_that_was_changed_since_the_review_is_left_alone(place: Place) 
     folder = place.root / "promotions" / "run-2"
     folder.mkdir(parents=True)
     (folder / "gate.json").write_text("{}")
-    manifest = write_bundle(folder, bundle, bundle, target, UNITS, {"run_id": "run-2"})
+    manifest = write_bundle(folder, bundle, bundle, {"run_id": "run-2"})
     diff = (folder / "changes.diff").read_text()
     assert "-model: " in diff
     assert "+model: " in diff
-    assert (folder / "before" / "whisper.yaml").read_text() == place.installed("whisper.yaml")
     (place.root / "etc" / "whisper.yaml").write_text("by hand")
     with pytest.raises(UserError, match=r"whisper\.yaml: was changed since this promotion was written"):
         place.deployer().apply("run-2", "experiment", bundle.installable, manifest["before"], Expected("demo-llm", "cpu", None))
     assert place.installed("whisper.yaml") == "by hand"
-    (folder / "vllm.yaml").write_text("model: other\n")
-    with pytest.raises(UserError, match=r"vllm\.yaml: not the file that passed the gate"):
-        read_bundle(folder)
 
 
 def test_the_rollback_script_puts_back_what_was_there(place: Place) -> None:
     assert place.apply("run-1", SLOW) is None
     assert place.apply("run-2", FAST) is None
     first = {process.pid for process in place.processes()}
-    subprocess.run([str(place.root / "promotions" / "run-2" / "rollback.sh")], check=True, timeout=60)
+    script = folder_of(place.config.promote) / "promotions" / "run-2" / "rollback.sh"
+    assert not list((place.root / "promotions").rglob("rollback.sh")), "nobody but who installs writes what root runs"
+    subprocess.run([str(script)], check=True, timeout=60)
     assert "base" in place.installed("whisper.yaml")
     wait_until(lambda: len({process.pid for process in place.processes()} - first) == 2)
 
@@ -297,6 +416,7 @@ def test_systemd_is_asked_for_as_little_as_needed_and_in_order(place: Place) -> 
     calls = [line.split() for line in (place.root / "units" / "calls").read_text().splitlines()]
     changing = [call for call in calls if call[0] in ("daemon-reload", "stop", "start")]
     assert changing == [
+        ["daemon-reload"],  # before it is asked what it would start
         ["daemon-reload"],
         ["stop", "vllm.service"],
         ["stop", "whisper.service"],

@@ -12,19 +12,17 @@ import psutil
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.made_run import EXPERIMENT, QUICK, RUN_ID, made_run
+from tests.made_run import QUICK, RUN_ID, made_run
 from tests.runs import edit
-from tests.unit.promote.test_apply import SERVER, UNITS, free_ports
-from tests.unit.promote.test_gate import comparison
+from tests.unit.promote.compared import blocks, write_comparison
+from tests.unit.promote.test_apply import KEYS, SERVER, UNITS, free_ports
 from tune_gpu.cli import main
 from tune_gpu.finished_run import read_finished_run
-from tune_gpu.promote.apply import Deployer, folder_of, target_of
 from tune_gpu.promote.audit import Audit
-from tune_gpu.promote.bundle import bundle_of, write_bundle
-from tune_gpu.promote.command import _write_verdict, about_of
+from tune_gpu.promote.bundle import write_bundle
+from tune_gpu.promote.command import _write_verdict
 from tune_gpu.promote.evidence import evidence_of
-from tune_gpu.promote.installed import Installation
-from tune_gpu.promote.render import services_of
+from tune_gpu.promote.subject import subject_of
 from tune_gpu.promote.supervisor import ProcessSupervisor
 from tune_gpu.promote.watch import Unhealthy, Watcher
 from tune_gpu.redaction import REDACTED
@@ -53,22 +51,21 @@ class Desk:
 
     def written(self, run_id: str, *more: str) -> Path:
         """A promotion as it lies there after its soak."""
-        made_run(self.root, run_id=run_id, overrides=[*QUICK, *more], confirmation=comparison(run_id=run_id))
-        run = read_finished_run(str(self.root), run_id, self.overrides, "promote")
-        target = target_of(run.config.promote)
-        bundle = bundle_of(services_of(run.config, run.winner, "cpu"), target, folder_of(run.config.promote))
-        folder = self.root / "promotions" / EXPERIMENT / run_id
-        folder.mkdir(parents=True)
-        (folder / "gate.json").write_text("{}")
-        write_bundle(folder, bundle, bundle, target, UNITS, about_of(run, evidence_of(run), "cpu"))
-        return folder
+        write_comparison(made_run(self.root, run_id=run_id, overrides=[*QUICK, *more]))
+        subject = subject_of(run_id, self.overrides, None, None, lambda _line: None)
+        subject.folder.mkdir(parents=True)
+        (subject.folder / "gate.json").write_text("{}")
+        write_bundle(subject.folder, subject.bundle, subject.bundle, subject.about)
+        return subject.folder
 
     def promote(self, *arguments: str) -> Result:
         return CliRunner().invoke(main, ["promote", *arguments, *self.overrides])
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    for name, key in KEYS.items():
+        monkeypatch.setenv(name, key)
     desk = Desk(tmp_path)
     yield desk
     for unit in UNITS:
@@ -98,7 +95,7 @@ def test_what_was_written_is_applied_and_undone(desk: Desk) -> None:
     assert undone.exit_code == 0, undone.output
     assert [supervisor.pids(unit) for unit in UNITS] == [[], []]
     assert not [pid for pid in serving if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
-    audit = [json.loads(line) for line in (desk.root / "promotions" / "audit.jsonl").read_text().splitlines()]
+    audit = [json.loads(line) for line in (desk.root / "etc" / "promotions" / "audit.jsonl").read_text().splitlines()]
     assert [(line["run_id"], line["step"], line["outcome"]) for line in audit if line["step"] in ("apply", "roll back", "rollback")] == [
         (RUN_ID, "apply", "begun"),
         (RUN_ID, "apply", "ok"),
@@ -124,7 +121,7 @@ def test_a_file_that_was_changed_after_the_gate_is_not_applied(desk: Desk) -> No
     (folder / "vllm.yaml").write_text("model: another\n")
     refused = desk.promote(RUN_ID, "--apply")
     assert refused.exit_code == 2
-    assert "vllm.yaml: not the file that passed the gate" in refused.output
+    assert "vllm.yaml: line 1 was reviewed as 'model: another'" in refused.output
     assert not (desk.root / "etc" / "vllm.yaml").exists()
 
 
@@ -169,13 +166,8 @@ def test_an_interrupt_says_what_it_left_behind(desk: Desk, monkeypatch: pytest.M
         patch.setattr(Watcher, "probe", interrupted)
         stopped = desk.promote(RUN_ID, "--apply")
         assert (stopped.exit_code, "interrupted; what runs is as it was before" in stopped.output) == (130, True), stopped.output
-        patch.setattr(Installation, "put_back", interrupted)
-        twice = desk.promote(RUN_ID, "--apply")
-        assert (twice.exit_code, "interrupted; the roll back is not finished: run promote --rollback" in twice.output) == (130, True), twice.output
-        again = desk.promote("--rollback")
-        assert (again.exit_code, "the roll back is not finished" in again.output) == (130, True), again.output
-    assert desk.promote("--rollback").exit_code == 0
     assert not (desk.root / "etc" / "vllm.yaml").exists()
+    assert desk.promote(RUN_ID, "--apply").exit_code == 0
 
 
 def test_an_interrupt_after_which_not_all_serves_again_says_so(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,19 +182,20 @@ def test_an_interrupt_after_which_not_all_serves_again_says_so(desk: Desk, monke
     desk.written(BROKEN, "services.vllm.max_model_len=512")
     with monkeypatch.context() as patch:
         patch.setattr(Watcher, "probe", interrupted)
-        patch.setattr(Deployer, "_restart", lambda _self, names, expected: unhealthy() if expected.model is None else None)
+        real = Watcher.wait
+        patch.setattr(Watcher, "wait", lambda self, *a: unhealthy() if a[2].model is None else real(self, *a))
         stopped = desk.promote(BROKEN, "--apply")
     assert stopped.exit_code == 130
     assert "interrupted; the files are as they were, but not all that served before answers: vllm does not answer" in stopped.output
 
 
 def test_the_later_comparison_counts_whatever_the_clock_said_meanwhile(tmp_path: Path) -> None:
-    later = comparison(ended_at="2026-01-31T12:00:00+00:00", confirmed=False)
-    folder = made_run(tmp_path, confirmation=later)  # comparison.json
-    folder.write_json("confirmation.json", comparison(ended_at="2026-01-31T13:00:00+00:00"))
+    folder = made_run(tmp_path)
+    later = write_comparison(folder, measured=blocks(winner_ms=1190.0), ended_at="2026-01-31T12:00:00+00:00")
+    write_comparison(folder, "confirmation", ended_at="2026-01-31T13:00:00+00:00")
     run = read_finished_run(str(tmp_path), RUN_ID, [], "promote")
     assert evidence_of(run).comparison == later
-    another = later | {"arms": later["arms"] | {"winner": {"params": later["arms"]["baseline"]["params"]}}}
+    another = later | {"arms": later["arms"] | {"winner": later["arms"]["baseline"]}}
     folder.write_json("comparison.json", another)
     found = evidence_of(run).comparison
     assert found is not None

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.made_run import DEVICE, EXPERIMENT, FAST, RUN_ID, SLOW, line, made_run
+from tests.unit.promote.compared import write_comparison
 from tune_gpu.cli import main
 from tune_gpu.config import PromoteSettings
 from tune_gpu.promote.gate import Evidence, TargetDevice, conditions
@@ -182,7 +183,7 @@ def refused(root: Path, *arguments: str) -> tuple[int, str]:
 
 
 def test_a_refusal_names_every_condition_and_leaves_nothing_that_could_be_applied(tmp_path: Path) -> None:
-    made_run(tmp_path, confirmation=comparison(confirmed=False, confirmed_why="the budget of 60 s ended"))
+    write_comparison(made_run(tmp_path), confirmed=False, confirmed_why="the budget of 60 s ended")
     code, output = refused(tmp_path, RUN_ID, "--apply", "promote.device=cuda", "promote.neighbours_mib=9000", "--json")
     assert code == 1, output
     assert "refused: confirmed, device, neighbours; nothing was deployed" in output
@@ -196,7 +197,9 @@ def test_a_refusal_names_every_condition_and_leaves_nothing_that_could_be_applie
 
 
 def test_a_run_that_is_named_by_its_folder_keeps_its_own_files(tmp_path: Path) -> None:
-    run = made_run(tmp_path, confirmation=comparison(confirmed=False)).path
+    folder = made_run(tmp_path)
+    write_comparison(folder, confirmed=False)
+    run = folder.path
     before = {path.name: path.read_bytes() for path in run.iterdir()}
     code, output = refused(tmp_path, str(run), "promote.device=cpu")
     assert code == 1, output
@@ -211,13 +214,19 @@ def test_a_run_that_is_named_by_its_folder_keeps_its_own_files(tmp_path: Path) -
         {"ours": "somebody"},
         {"arms": {"winner": None}},
         {"memory_in_use_at_start_mib": "much"},
-        {"findings": [finding("voice_turn_ms.p95", -30.0, "better") | {"effect": {"estimate": None}}]},
-        {"findings": [{"metric": "wer", "verdict": "better", "unit": "WER", "effect": {"estimate": 0.1}}]},
-        {"findings": [finding("voice_turn_ms.p95", 10**400, "better")]},
+        {"arms": {"winner": {"params": FAST}, "baseline": {"params": SLOW}}},
+        {"confidence": "sure"},
+        {"findings.effect": {"estimate": None}},
+        {"findings.effect": {"estimate": 0.1}},
+        {"findings.effect": finding("voice_turn_ms.p95", 10**400, "better")["effect"] | {"n_rounds": 4, "n_pairs": 24}},
     ],
 )
 def test_a_comparison_that_this_program_did_not_write_is_one_line(tmp_path: Path, spoilt: dict[str, Any]) -> None:
-    made_run(tmp_path, confirmation=comparison(**spoilt))
+    folder = made_run(tmp_path)
+    content = write_comparison(folder, **{key: value for key, value in spoilt.items() if "." not in key})
+    if effect := spoilt.get("findings.effect"):
+        content["findings"][0]["effect"] = effect
+        folder.write_json("comparison.json", content)
     code, output = refused(tmp_path, RUN_ID, "promote.device=cpu", "promote.neighbours_mib=0")
     assert (code, "not written by this program" in output) == (2, True), output
     (_,) = output.splitlines()
@@ -235,11 +244,11 @@ def test_a_comparison_that_this_program_did_not_write_is_one_line(tmp_path: Path
         ([RUN_ID, "promote.vllm.url=somewhere"], "promote.vllm.url=somewhere: allowed is http://HOST:PORT"),
         ([RUN_ID, "promote.speed=1"], "promote.speed: no such key"),
         ([RUN_ID, "promote.metric=speed"], "promote.metric=speed: allowed"),
-        ([RUN_ID, "promote.device=cuda", "promote.target=process", "--out", __file__], "File exists"),
+        ([RUN_ID, "promote.device=cuda", "promote.target=process", "--out", __file__], "Not a directory"),
     ],
 )
 def test_promote_says_what_is_wrong_in_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
-    made_run(tmp_path, confirmation=comparison())
+    write_comparison(made_run(tmp_path))
     result = CliRunner().invoke(
         main, ["promote", f"run.artifacts_dir={tmp_path}", f"promote.install_dir={tmp_path}/etc", *arguments]
         if not arguments or arguments[0].startswith("--")

@@ -10,8 +10,8 @@ import yaml
 from tests.made_run import FAST, QUICK
 from tune_gpu.config import VllmSettings
 from tune_gpu.config_loader import load_config
+from tune_gpu.promote.env_file import read_env
 from tune_gpu.promote.render import services_of
-from tune_gpu.promote.supervisor import _read_env
 from tune_gpu.promote.systemd import Systemd, _quoted
 from tune_gpu.services.vllm_setup import engine_environment, serve_flags
 from tune_gpu.services.whisper_server import parse_arguments
@@ -61,8 +61,8 @@ def test_an_env_file_gives_back_what_was_put_in(tmp_path: Path, value: str) -> N
     config.services.vllm.env = {"KEY": value}
     _, vllm = services_of(config, FAST, "cpu")
     (tmp_path / "vllm.env").write_text(vllm.env_text)
-    assert _read_env(tmp_path / "vllm.env")["KEY"] == value
-    assert _read_env(tmp_path / "vllm.env")["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
+    assert read_env(tmp_path / "vllm.env")["KEY"] == value
+    assert read_env(tmp_path / "vllm.env")["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
 
 
 def test_a_command_line_is_quoted_as_systemd_reads_it() -> None:

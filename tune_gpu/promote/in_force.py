@@ -1,0 +1,49 @@
+"""Which deployment is in force in an install folder: a run's, what was there before, or none that is whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tune_gpu.errors import UserError
+from tune_gpu.promote.installed import Change, Installation, Status
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What `tune-gpu status` says of an install folder."""
+
+    said: str | None
+    """A line for people; null where `promote` has installed nothing."""
+    run_id: str | None = None
+    """Whose deployment is in force or was being changed."""
+    state: str | None = None
+    """`in_force`, `changing` or `interrupted`."""
+
+    def of_run(self, run_id: str) -> str | None:
+        """The state where it is this run's."""
+        return self.state if run_id == self.run_id else None
+
+
+def deployment_in(folder: Path) -> Deployment:
+    """Read without a lock; a folder that cannot be read is said, never an error."""
+    installation = Installation(folder)
+    try:
+        last, latest = installation.peek(), installation.latest
+    except UserError as error:
+        return Deployment(f"deployment in {folder}: unknown: {error}")
+    if latest is None:
+        return Deployment(None)
+    if last is None:
+        return Deployment(f"deployment in {folder}: what was there before promote is in force (run {latest.run_id} was rolled back)")
+    return _of(last, folder, installation.holder())
+
+
+def _of(last: Change, folder: Path, holder: str | None) -> Deployment:
+    if last.status == Status.APPLIED:
+        return Deployment(f"deployment in {folder}: run {last.run_id}, applied at {last.at}, is in force", last.run_id, "in_force")
+    doing = "apply" if last.status == Status.APPLYING else "rollback"
+    if holder is not None:
+        return Deployment(f"deployment in {folder}: the {doing} of run {last.run_id} is at work (process {holder})", last.run_id, "changing")
+    said = f"deployment in {folder}: the {doing} of run {last.run_id} was interrupted: run tune-gpu promote --recover"
+    return Deployment(said, last.run_id, "interrupted")

@@ -1,0 +1,55 @@
+"""Whose a place is: what root installs, and what it puts back, must be nobody else's to change."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+from pathlib import Path
+
+from tune_gpu.errors import UserError
+
+
+def foreign(path: Path) -> str | None:
+    """Why somebody besides root and this user can change what is at a path; null if nobody can.
+
+    Everything on the way counts, from the file system's root to where links lead: whoever may rename a folder decides what is found in
+    it. What is not there yet will be made by this user.
+    """
+    for place in (asked := path.resolve(), *asked.parents):
+        try:
+            known = place.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            return f"{place} cannot be looked at ({error.strerror})"
+        if known.st_uid not in (0, os.geteuid()):
+            return f"{place} belongs to {_name(known.st_uid)}"
+        if _others_may_write(known, on_the_way=place != asked):
+            return f"{place} may be written by others (mode {stat.S_IMODE(known.st_mode):04o})"
+    return None
+
+
+def check_own(key: str, path: Path) -> None:
+    """Raises UserError where somebody besides root and this user can change what is at the path.
+
+    Args:
+        key: the setting, or the path, that names it.
+        path: of a file or a folder.
+    """
+    if why := foreign(path):
+        raise UserError(f"{key}: {why}. Use a folder that only root and {_name(os.geteuid())} can change.")
+
+
+def _others_may_write(known: os.stat_result, *, on_the_way: bool) -> bool:
+    if on_the_way and known.st_mode & stat.S_ISVTX:
+        return False  # /tmp: others may add to it, but neither rename nor remove what is not theirs
+    by_group = known.st_mode & stat.S_IWGRP and known.st_gid not in (0, os.getegid())
+    return bool(known.st_mode & stat.S_IWOTH or by_group)
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"

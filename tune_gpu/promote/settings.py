@@ -1,0 +1,77 @@
+"""Who says what may be installed and where: the system's own file and the command line, never a run's folder.
+
+A run's folder may come from anybody, and root installs what `promote` decides: a command, a unit, a folder or a threshold that stood in
+the run's own `config.yaml` would be the word of whoever wrote that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tune_gpu.config import ExperimentConfig
+from tune_gpu.config_loader import apply_file, apply_overrides
+from tune_gpu.errors import UserError
+from tune_gpu.promote.ownership import check_own
+
+SYSTEM_FILE = Path("/etc/tune-gpu/promote.yaml")
+"""`promote: {…}` and `confirm: {…}`, as in a space; read where it is there."""
+_KINDS = ("promote", "confirm")
+
+
+def trusted_settings(overrides: list[str], file: str | None = None) -> ExperimentConfig:
+    """The defaults, then the system's file, then the command line; only `promote` and `confirm` of it are meant.
+
+    Args:
+        overrides: `key=value` of the command line.
+        file: another file of settings; null: the system's, if there is one.
+
+    Raises:
+        UserError: a file that others may change, or settings that are none.
+    """
+    path = SYSTEM_FILE if file is None else Path(file).expanduser()
+    config = ExperimentConfig()
+    if file is not None or _is_there(path):
+        check_own(str(path), path)
+        config = apply_file(config, path, _KINDS)
+    return apply_overrides(config, overrides)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}. Run promote as a user that may read it, or give --settings FILE.") from error
+
+
+def artifacts_of(overrides: list[str]) -> str:
+    """Where runs are kept, by the command line."""
+    return dict(override.partition("=")[::2] for override in overrides).get("run.artifacts_dir", "artifacts")
+
+
+def with_trusted(of_run: ExperimentConfig, trusted: ExperimentConfig) -> ExperimentConfig:
+    """A run's configuration with the trusted settings of what decides and installs; in which metric the run was confirmed is its own."""
+    return replace(of_run, promote=trusted.promote, confirm=replace(trusted.confirm, metric=of_run.confirm.metric))
+
+
+def ignored(of_run: ExperimentConfig, trusted: ExperimentConfig) -> list[str]:
+    """What a run's own settings say otherwise, as `key=value`; a default that nobody has changed says nothing."""
+    default = ExperimentConfig()
+    return [
+        f"{kind}.{name}={value}"
+        for kind, names in (("promote", None), ("confirm", ("confidence", "tolerances")))
+        for name, value, usual, ours in _values(getattr(of_run, kind), getattr(default, kind), getattr(trusted, kind))
+        if (names is None or name in names) and value not in (usual, ours)
+    ]
+
+
+def _values(*settings: Any, prefix: str = "") -> Iterator[tuple[Any, ...]]:
+    """Each setting's name, and its value in each."""
+    for field in fields(settings[0]):
+        values = [getattr(each, field.name) for each in settings]
+        if is_dataclass(values[0]):
+            yield from _values(*values, prefix=f"{prefix}{field.name}.")
+        else:
+            yield (prefix + field.name, *values)

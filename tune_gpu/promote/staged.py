@@ -1,0 +1,85 @@
+"""Files that wait beside their destination, so that putting them there is one rename, which needs no room on a full disk."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from tune_gpu.whole_files import write_whole
+
+_NEW, _OLD = "tune-gpu-new", "tune-gpu-old"
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and removals in it survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def make_folder(folder: Path, mode: int = 0o777) -> None:
+    """Make it and those above it, so that they are there after a power cut, too."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(mode=mode, parents=True, exist_ok=True)
+    for each in missing:
+        sync_folder(each.parent)
+
+
+def write_durably(path: Path, content: str, like: Path | None = None) -> None:
+    """Replace a file whole, and its name in the folder, too, before this returns."""
+    write_whole(path, content, like, follow=False)
+    sync_folder(path.parent)
+
+
+def stage(path: Path, content: str, *, old: bool) -> None:
+    """Write the content beside the path, as readable as what is there now; `old` keeps what was there before apart from what is new."""
+    make_folder(path.parent)
+    write_durably(_beside(path, old), content, like=path)
+
+
+def install(path: Path) -> None:
+    """Put the new content there."""
+    _beside(path, old=False).replace(path)
+    sync_folder(path.parent)
+
+
+def put_back(path: Path, content: str | None) -> None:
+    """Put back what was there before; null: nothing was. Doing it twice does no harm."""
+    if content is None:
+        path.unlink(missing_ok=True)
+        _discard_one(path, old=False)
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()  # a drop-in folder that was made for it
+        with contextlib.suppress(FileNotFoundError):
+            sync_folder(path.parent)
+    elif _holds(_beside(path, old=True), content):
+        _beside(path, old=True).replace(path)
+        sync_folder(path.parent)
+    elif not _holds(path, content):
+        make_folder(path.parent)
+        write_durably(path, content)
+
+
+def discard(path: Path) -> None:
+    """Remove what still waits beside it."""
+    for old in (True, False):
+        _discard_one(path, old)
+
+
+def _discard_one(path: Path, old: bool) -> None:
+    with contextlib.suppress(OSError):
+        _beside(path, old).unlink(missing_ok=True)
+
+
+def _beside(path: Path, old: bool) -> Path:
+    return path.with_name(f".{path.name}.{_OLD if old else _NEW}")
+
+
+def _holds(path: Path, content: str) -> bool:
+    try:
+        return path.read_text(encoding="utf-8") == content
+    except (OSError, UnicodeDecodeError):
+        return False

@@ -1,0 +1,183 @@
+"""What would be promoted, and whether it is what somebody has reviewed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tune_gpu.compare.metrics import standard_metrics
+from tune_gpu.config_loader import check_config
+from tune_gpu.errors import UserError
+from tune_gpu.finished_run import FinishedRun, read_finished_run
+from tune_gpu.promote.apply import folder_of, target_of
+from tune_gpu.promote.bundle import MANIFEST, REVIEWED, Bundle, bundle_of, digest_of, is_promotions, read_manifest
+from tune_gpu.promote.evidence import evidence_of, target_device
+from tune_gpu.promote.gate import Evidence, TargetDevice
+from tune_gpu.promote.gate import check as check_gate
+from tune_gpu.promote.ownership import foreign
+from tune_gpu.promote.render import services_of
+from tune_gpu.promote.settings import SYSTEM_FILE, artifacts_of, ignored, trusted_settings, with_trusted
+from tune_gpu.promote.target import Target
+from tune_gpu.resources import most_cards
+from tune_gpu.whole_files import read_plain
+
+_TOLD, _LONGEST = 4, 160
+"""So many differences are named, each value so long at most."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What would be promoted, computed from the run and from trusted settings."""
+
+    run: FinishedRun
+    target: Target
+    device: TargetDevice
+    evidence: Evidence
+    bundle: Bundle
+    folder: Path
+    """Where it is reviewed."""
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """For its manifest."""
+        return about_of(self.run, self.evidence, self.device.kind)
+
+
+def subject_of(run_id: str, overrides: list[str], out: str | None, settings_file: str | None, say: Callable[[str], None]) -> Subject:
+    """The winner of a run on the target of the trusted settings.
+
+    Args:
+        run_id: of the run, or its folder.
+        overrides: `key=value` of the command line.
+        out: where it is reviewed; null: among the artifacts.
+        settings_file: of trusted settings; null: the system's.
+        say: told what is ignored.
+
+    Raises:
+        UserError: bad settings, no winner, or a device that cannot be looked at.
+    """
+    trusted = trusted_settings(overrides, settings_file)
+    run = read_finished_run(artifacts_of(overrides), run_id, overrides, "promote")
+    if others := ignored(run.config, trusted):
+        say(f"ignored: the run's own {', '.join(others)}; only {settings_file or SYSTEM_FILE} and the command line say how to promote")
+    run = replace(run, config=with_trusted(run.config, trusted))
+    check_config(run.config)
+    settings = run.config.promote
+    check_gate(settings, [metric.name for metric in standard_metrics(run.config.objective.latency_percentile)])
+    target = target_of(settings)
+    folder = _asked_for(out) if out else run.folder.root / "promotions" / run.folder.experiment / run.folder.run_id
+    device = target_device(settings, target, most_cards(run.config))
+    bundle = bundle_of(services_of(run.config, run.winner, device.kind), target, folder_of(settings))
+    return Subject(run, target, device, evidence_of(run), bundle, folder)
+
+
+def _asked_for(out: str) -> Path:
+    """`--out`. Raises UserError for a folder with somebody else's manifest (a run's, say), which would be replaced."""
+    folder = Path(out).expanduser().resolve()
+    if os.path.lexists(folder / MANIFEST) and not is_promotions(folder):
+        raise UserError(f"--out {out}: its {MANIFEST} is no promotion's, and would be replaced; give another folder")
+    return folder
+
+
+def about_of(run: FinishedRun, evidence: Evidence, kind: str) -> dict[str, Any]:
+    """What a written promotion is of: where this is the same, it need not be soaked again."""
+    return {
+        "run_id": run.folder.run_id,
+        "experiment": run.folder.experiment,
+        "params": run.winner,
+        "device": kind,
+        "target": run.config.promote.target,
+        "compared_at": (evidence.comparison or {}).get("ended_at"),
+    }
+
+
+def reviewed(subject: Subject, expect: str | None) -> dict[str, Any]:
+    """The manifest of what was reviewed. Raises UserError where that is not exactly what would be installed; nothing is written anew."""
+    folder, bundle = subject.folder, subject.bundle
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise UserError(f"--apply: nothing was written for review in {folder}. Run promote without --apply and look at it first.")
+    if others := differences(folder, manifest, bundle, subject.about):
+        more = f"; {len(others) - _TOLD} more" if len(others) > _TOLD else ""
+        raise UserError(f"--apply: not what was reviewed: {'; '.join(others[:_TOLD])}{more}. Run promote without --apply and look at it again.")
+    if expect is None and (why := foreign(folder)):
+        raise UserError(f"--apply: others can change the review ({why}). Give --expect with the hash that the review printed.")
+    if expect is not None and expect.lower() != bundle.sha256:
+        raise UserError(f"--expect {expect}: the bundle's sha256 is {bundle.sha256}. Run promote without --apply and look at it again.")
+    return manifest
+
+
+def kept_of(subject: Subject) -> dict[str, Any] | None:
+    """The manifest of a promotion that was written before for the same winner, comparison and target: it need not be soaked again.
+
+    In a folder that others can change, nothing shows that it was ever soaked.
+    """
+    if foreign(subject.folder):
+        return None
+    try:
+        manifest = read_manifest(subject.folder)
+        return None if manifest is None or differences(subject.folder, manifest, subject.bundle, subject.about) else manifest
+    except (UserError, OSError):  # it is written anew
+        return None
+
+
+def differences(folder: Path, manifest: Mapping[str, Any], bundle: Bundle, about: Mapping[str, Any]) -> list[str]:
+    """In what a promotion that was written is not the one that would be written now; nothing of its manifest is believed.
+
+    Args:
+        folder: of the promotion.
+        manifest: of it.
+        bundle: what would be written now.
+        about: and of which run, winner, comparison, device and target.
+    """
+    found = [f"{key} is {_told(manifest.get(key))}, now {_told(new)}" for key, new in about.items() if manifest.get(key) != new]
+    if manifest.get("units") != list(bundle.units):
+        found.append(f"units are {_told(manifest.get('units'))}, now {', '.join(bundle.units)}")
+    listed = manifest.get("files")
+    listed = listed if isinstance(listed, dict) else {}
+    found += [f"{_told(name)} is listed, and would not be written now" for name in sorted(set(listed) - set(bundle.files))]
+    for name, wanted in bundle.listed.items():
+        entry = listed.get(name)
+        if not isinstance(entry, dict):
+            found.append(f"{name} would be written now, and is not listed")
+        elif entry.get("destination") != wanted["destination"]:
+            found.append(f"{name} was to go to {_told(entry.get('destination'))}, and goes to {wanted['destination']}")
+        elif (digest_there := digest_of(read_plain(folder / name))) != wanted["sha256"]:
+            found.append(f"{folder / name}: {_first_difference(folder / name, bundle.files[name][1])}")
+        elif entry.get("sha256") != digest_there:
+            found.append(f"{name} has another hash in the manifest")
+    review = manifest.get("review")
+    for name in REVIEWED:
+        if not isinstance(review, dict) or digest_of(read_plain(folder / name)) != review.get(name):
+            found.append(f"{folder / name}: was changed since the review")
+    return found if found or manifest.get("bundle_sha256") == bundle.sha256 else ["its bundle_sha256 is another"]
+
+
+def reviewed_before(folder: Path, manifest: Mapping[str, Any], bundle: Bundle) -> dict[str, str | None]:
+    """Destination -> hash of what was installed when it was reviewed. Raises UserError where the manifest tells of other files."""
+    before = manifest.get("before")
+    if not isinstance(before, dict) or set(before) != {str(path) for path in bundle.installable}:
+        raise UserError(f"{folder / MANIFEST}: tells of other files than would be installed. Run promote without --apply again.")
+    return before
+
+
+def _told(value: Any) -> str:
+    """In one short line of plain characters: it may be anybody's, and is shown on a terminal."""
+    said = json.dumps(value)
+    return said if len(said) <= _LONGEST else f"{said[:_LONGEST]}…"
+
+
+def _first_difference(path: Path, now: str) -> str:
+    content = read_plain(path)
+    if content is None:
+        return "is missing"
+    lines = content.decode(errors="replace").splitlines(), now.splitlines()
+    number = next((n for n, (a, b) in enumerate(zip(*lines, strict=False)) if a != b), min(map(len, lines)))
+    there, wanted = ((text[number : number + 1] or ["nothing"])[0][:_LONGEST] for text in lines)
+    return f"line {number + 1} was reviewed as {there!r}, now it would be {wanted!r}"
+
+

@@ -1,0 +1,121 @@
+"""The HTTP client for checks and probes of services on this machine.
+
+It never uses a proxy, so a key goes to the service alone. It follows no redirect. A deadline bounds the whole exchange, because a
+server that sends one byte a second never exceeds the time-out of a single read. A limit bounds what is read of an answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import io
+import socket
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+DEADLINE_S = 10.0
+MAX_BYTES = 16 * 2**20
+"""A busy engine's `/metrics` has about a megabyte."""
+
+
+class NoAnswer(OSError):
+    """The service did not give a whole HTTP answer in time."""
+
+
+def get(url: str, key: str | None = None, deadline_s: float = DEADLINE_S, max_bytes: int = MAX_BYTES, method: str = "GET") -> tuple[int, bytes]:
+    """Ask once and return the status and the body.
+
+    Args:
+        url: `http://HOST[:PORT][/PATH]`.
+        key: sent as `Authorization: Bearer`; null or empty sends none.
+        deadline_s: for the connection, the request and the whole answer.
+        max_bytes: of the body.
+        method: of the request, which has no body.
+
+    Raises:
+        NoAnswer: for everything else than an answer. Its text never holds the key.
+    """
+    deadline = time.monotonic() + deadline_s
+    try:
+        token = None if not key else _token(key)
+        parts = urlsplit(url)
+        if parts.scheme != "http" or not parts.hostname:
+            raise NoAnswer(f"{url}: not an address of the form http://HOST:PORT")
+        with contextlib.closing(_Connection(parts.hostname, parts.port or 80, deadline)) as connection:
+            headers = {"Connection": "close"} | ({} if token is None else {"Authorization": token})
+            connection.request(method, (parts.path or "/") + (f"?{parts.query}" if parts.query else ""), headers=headers)
+            reply = connection.getresponse()
+            body = reply.read(max_bytes + 1)
+            if len(body) > max_bytes:
+                raise NoAnswer(f"{url}: the answer is longer than {max_bytes} bytes")
+            if reply.length:  # what the server had announced and did not send
+                raise NoAnswer(f"{url}: the answer ended {reply.length} bytes too early")
+            return reply.status, body
+    except NoAnswer:
+        raise
+    except TimeoutError as error:
+        raise NoAnswer(f"{url}: no whole answer within {deadline_s:g} s") from error
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise NoAnswer(f"{url}: {type(error).__name__}: {' '.join(str(error).split())[:160]}") from error
+
+
+def _token(key: str) -> str:
+    """Header value; bytes above ASCII travel as UTF-8."""
+    if not key.isprintable():  # http.client's own message would quote the key
+        raise NoAnswer("the key has a control character, which no HTTP header may have")
+    return f"Bearer {key}".encode().decode("latin-1")
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection whose every wait ends at one deadline."""
+
+    def __init__(self, host: str, port: int, deadline: float) -> None:
+        super().__init__(host, port, timeout=_left(deadline))
+        self._deadline = deadline
+
+    def connect(self) -> None:
+        """Connect, and read and write by the deadline from then on."""
+        super().connect()
+        self.sock: Any = _Socket(self.sock, self._deadline)
+
+
+class _Socket:
+    """The part of a socket that `http.client` uses."""
+
+    def __init__(self, sock: socket.socket, deadline: float) -> None:
+        self._sock, self._deadline = sock, deadline
+
+    def sendall(self, data: Any) -> None:
+        self._sock.settimeout(_left(self._deadline))
+        self._sock.sendall(data)
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(_Reader(self._sock, self._deadline))
+
+    def close(self) -> None:
+        self._sock.close()
+
+
+class _Reader(io.RawIOBase):
+    def __init__(self, sock: socket.socket, deadline: float) -> None:
+        self._sock, self._deadline = sock, deadline
+        self._raw = sock.makefile("rb", buffering=0)  # http.client closes the socket before it reads the body; this keeps it open
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._sock.settimeout(_left(self._deadline))
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("the deadline has passed")
+    return left
