@@ -88,8 +88,11 @@ def _found(config: ExperimentConfig) -> Iterator[tuple[KeyPath, Any, str]]:
 
 
 def _leaves(value: Any, default: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any, Any]]:
-    """Every setting but those of services, parameters and Ray's environment, which have checks of their own."""
-    if path in (("services",), ("parameters",), ("ray", "runtime_env")):
+    """Every setting but those of services, parameters and Ray's environment, which have checks of their own.
+
+    `promote` takes its settings from neither a space nor a run (`promote/settings.py`).
+    """
+    if path in (("services",), ("parameters",), ("ray", "runtime_env"), ("promote",)):
         return
     if not is_dataclass(value):
         yield path, value, default
@@ -105,7 +108,7 @@ def _leaf_needs_trust(key: str, value: Any) -> str | None:
         return None
     if key == "run.artifacts_dir" and _ARTIFACTS.fullmatch(str(value)):
         return None
-    return _WHY.get(key, "it decides what is installed, started or asked on this machine")
+    return _WHY.get(key, "it is not known to be harmless")
 
 
 def _variables(path: KeyPath, given: Mapping[Any, Any]) -> Iterator[tuple[KeyPath, Any, str]]:
