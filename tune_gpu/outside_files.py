@@ -185,7 +185,7 @@ def _check_events(text: str) -> None:
                 sizes[event.anchor] = 1
         elif isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes:
-                raise ValueError(f"the alias *{event.anchor[:40]} stands for nothing, or for what it stands in")
+                raise ValueError(f"the alias *{str(event.anchor)[:40]} stands for nothing, or for what it stands in")
             total += sizes[event.anchor]
         if total > _MOST_NODES:
             raise ValueError(f"more than {_MOST_NODES} values, its aliases written out")

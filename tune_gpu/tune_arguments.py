@@ -15,7 +15,7 @@ from tune_gpu.tournament import Tournament
 
 def check_kinds(seed: Any, settings: Any, tournament: Any) -> None:
     """Raises UserError for arguments of another kind than is meant."""
-    if isinstance(seed, bool) or not (seed is None or (isinstance(seed, (int, np.integer)) and bounds_of(SearchSettings, "seed").holds(seed))):
+    if isinstance(seed, bool) or not (seed is None or (isinstance(seed, (int, np.integer)) and bounds_of(SearchSettings, "seed").holds(int(seed)))):
         raise UserError(f"seed={seed!r}: allowed is a whole number from 0, or None for one at random")
     if settings is not None and not isinstance(settings, SearchSettings):
         raise UserError(f"settings={settings!r}: allowed is a tune_gpu.config.SearchSettings")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from tests.made_run import EXPERIMENT, FAST, QUICK, RUN_ID, SLOW, made_run
 from tests.unit.promote.compared import write_comparison
@@ -18,6 +19,7 @@ from tests.unit.promote.test_apply import free_ports
 from tune_gpu.promote.supervisor import ProcessSupervisor
 
 
+@pytest.mark.timeout(600)  # a review, and then an application: vLLM starts twice
 def test_a_winner_is_promoted_serves_and_is_taken_back(tmp_path: Path) -> None:
     write_comparison(made_run(tmp_path, overrides=[*QUICK, "services.vllm.max_model_len=512"]))
     stt, llm = free_ports(2)
@@ -30,8 +32,6 @@ def test_a_winner_is_promoted_serves_and_is_taken_back(tmp_path: Path) -> None:
     ]
     env = os.environ | {"TUNE_GPU_API_KEY": "ears", "VLLM_API_KEY": "mind"}
     try:
-        unseen = subprocess.run([*command, "--apply"], capture_output=True, text=True, timeout=100, env=env)
-        assert (unseen.returncode, "nothing was written for review" in unseen.stderr) == (2, True), unseen.stdout + unseen.stderr
         review = subprocess.run(command, capture_output=True, text=True, timeout=280, env=env)
         assert review.returncode == 0, review.stdout + review.stderr
         assert "soak: ok" in review.stdout

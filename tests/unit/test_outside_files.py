@@ -18,7 +18,7 @@ from tune_gpu.config_loader import load_config
 from tune_gpu.errors import UserError
 from tune_gpu.preflight import CalibrationStore, read_architecture
 from tune_gpu.preflight.checkpoint import checkpoint_bytes, gguf_bytes
-from tune_gpu.promote.bundle import read_bundle
+from tune_gpu.promote.bundle import read_manifest
 from tune_gpu.refusals import Refusals
 from tune_gpu.report.reading import read_folder
 from tune_gpu.services.engine_info import read_engine_info, samples
@@ -46,7 +46,7 @@ READERS: list[tuple[str, Callable[[Path], Any]]] = [
     ("space.yaml", lambda folder: load_config(str(folder / "space.yaml"), [], "cpu")),
     ("plan.json", read_plan),
     ("calibration.json", lambda folder: CalibrationStore(folder / "calibration.json")),
-    ("manifest.json", read_bundle),
+    ("manifest.json", read_manifest),
     ("blocks.jsonl", lambda folder: BlockStore(folder / "blocks.jsonl", {}).blocks()),
     ("proposals.jsonl", lambda folder: RunFolder(folder.parent.parent, folder.parent.name, folder.name).proposals()),
     *[(name, read_run) for name in RUN],

@@ -65,7 +65,7 @@ def _index_bytes(path: Path) -> int | None:
         return None
     about = index.get("metadata") if isinstance(index, dict) else None
     total = about.get("total_size") if isinstance(about, dict) else None
-    return int(total) if _is_size(total) else None
+    return int(total) if total is not None and _is_size(total) else None
 
 
 def _is_size(value: object) -> bool:

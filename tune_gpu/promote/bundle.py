@@ -100,7 +100,10 @@ def before_of(bundle: Bundle) -> dict[str, str | None]:
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """Return the manifest of a promotion that was written, or None if there is none. Raise UserError for another file."""
-    content = read_plain(folder / MANIFEST)
+    try:
+        content = read_plain(folder / MANIFEST, outside_files.PROMOTION.largest)
+    except OSError as error:
+        raise UserError(f"{folder / MANIFEST}: {error.strerror}. Run promote without --apply again.") from error
     if content is None:
         return None
     manifest = outside_files.parse_json(content, folder / MANIFEST, outside_files.PROMOTION)

@@ -189,9 +189,9 @@ def _evidence(log: _Log, chain: Chain, raised: Raised) -> Cause:
     if _VALIDATION.search(first.text):
         return _cause(first, more="".join(f": {said}" for line in _reason(rest) if (said := _without_pointer(line.text.strip()))))
     if not raised.words:  # it has none at all, or its message begins on the next line
-        said = raised.lines[1][1].text.strip() if len(raised.lines) > 1 else ""
-        begun = first.text.rstrip().endswith(":") and is_evidence(said)
-        return Cause(first.raw.strip().rstrip(": ") + (f": {said}" if begun else ""), None, _message(raised) + (f": {said}" if begun else ""))
+        heading = raised.lines[1][1].text.strip() if len(raised.lines) > 1 else ""
+        begun = first.text.rstrip().endswith(":") and is_evidence(heading)
+        return Cause(first.raw.strip().rstrip(": ") + (f": {heading}" if begun else ""), None, _message(raised) + (f": {heading}" if begun else ""))
     last = next((after for before, after in pairwise(rest) if before.text.strip() == "Last error:"), None)
     if last is not None:
         return _cause(first, more=f": {_without_pointer(last.text.strip())}")
