@@ -21,7 +21,7 @@ from typing import Any
 
 from tune_gpu import outside_files
 from tune_gpu.errors import UserError
-from tune_gpu.own_files import seal
+from tune_gpu.own_files import sealed
 from tune_gpu.redaction import Redactor
 from tune_gpu.services.process import start_ticks
 from tune_gpu.tournament import Candidate
@@ -66,9 +66,7 @@ class RunFolder:
         check_name("name", self.experiment)
         check_name("run_id", self.run_id)
         self._make_own()
-        text = self.redactor.text(config_yaml)
-        write_whole(self.path / "config.yaml", text)
-        seal(self.path / "config.yaml", text)
+        write_whole(self.path / "config.yaml", sealed(self.redactor.text(config_yaml)))
 
     def _make_own(self) -> None:
         for name in itertools.chain([self.run_id], (f"{self.run_id}-{number}" for number in itertools.count(2))):

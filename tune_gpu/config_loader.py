@@ -46,6 +46,17 @@ def load_config(space: str, overrides: list[str], device_kind: str | None = None
     return config
 
 
+def load_run_config(folder: Path, overrides: list[str], *, trust: bool = False) -> ExperimentConfig:
+    """The configuration of a run, checked as `load_config` does. The run lies where it was found, whatever folder a foreign one names."""
+    path, where = folder / "config.yaml", "run.artifacts_dir"
+    config, wanted = load_with_needs(str(path), overrides)
+    if any(each.key == where for each in wanted):
+        config.run.artifacts_dir = str(folder.parents[1])
+    if not trust and (others := [each for each in wanted if each.key != where]):
+        refuse(path, others)
+    return config
+
+
 def load_with_needs(space: str, overrides: list[str], device_kind: str | None = None) -> tuple[ExperimentConfig, list[NeedsTrust]]:
     """As `load_config`, with what of it needs the user's trust: nothing of a file of the user's own, nor of what the overrides set."""
     content, own = read_settings(find_space(space))

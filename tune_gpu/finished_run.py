@@ -8,7 +8,7 @@ from typing import Any
 
 from tune_gpu.artifacts import RunFolder
 from tune_gpu.config import ExperimentConfig
-from tune_gpu.config_loader import load_config
+from tune_gpu.config_loader import load_run_config
 from tune_gpu.errors import UserError
 from tune_gpu.report.reading import decided, find_run, read_folder, read_json
 from tune_gpu.space import SearchSpace
@@ -51,7 +51,7 @@ def read_finished_run(artifacts_dir: str, run_id: str, overrides: list[str], com
     record = read_folder(find_run(artifacts_dir, run_id))
     summary = decided(record)
     folder = record.folder
-    config = load_config(str(folder.path / "config.yaml"), overrides, None, trust=trust)
+    config = load_run_config(folder.path, overrides, trust=trust)
     if config.name != folder.experiment:
         raise UserError(f"{folder.path / 'config.yaml'}: of the experiment {config.name!r}, not of {folder.experiment!r}")
     if unknown := sorted(set(summary["best"]["params"]) - set(config.parameters)):

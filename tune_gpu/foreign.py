@@ -106,7 +106,7 @@ def _leaf_needs_trust(key: str, value: Any) -> str | None:
         return PERMISSIONS[key]
     if value is None or isinstance(value, (bool, int, float)) or key in HARMLESS:
         return None
-    if key == "run.artifacts_dir" and _ARTIFACTS.fullmatch(str(value)):
+    if key == "run.artifacts_dir" and isinstance(value, str) and _ARTIFACTS.fullmatch(value):
         return None
     return _WHY.get(key, "it is not known to be harmless")
 

@@ -15,7 +15,16 @@ from rich.console import Console
 from tune_gpu import sharing
 from tune_gpu.artifacts import RunFolder
 from tune_gpu.config import ExperimentConfig, RaySettings
-from tune_gpu.config_loader import DEFAULT_SPACE, address_to_join, as_yaml, check_config, device_setting, load_config, raw_setting
+from tune_gpu.config_loader import (
+    DEFAULT_SPACE,
+    address_to_join,
+    as_yaml,
+    check_config,
+    device_setting,
+    load_config,
+    load_run_config,
+    raw_setting,
+)
 from tune_gpu.devices import DeviceChoice, cards_of_cluster, check_alike, check_installed, check_reported, choose_device, device_of
 from tune_gpu.errors import UserError
 from tune_gpu.flag_check import check_flags
@@ -188,7 +197,7 @@ def _resumed(space: str | None, overrides: list[str], run_id: str, *, trust: boo
     artifacts_dir = dict(override.split("=", 1) for override in overrides).get("run.artifacts_dir", "artifacts")
     folder = RunFolder.find(artifacts_dir, run_id)
     read_folder(folder)  # what cannot be read cannot be gone on with, and is said in one line
-    config = load_config(str(folder.path / "config.yaml"), overrides, None, trust=trust)
+    config = load_run_config(folder.path, overrides, trust=trust)
     restore_secrets(config)
     folder.redactor = Redactor(config)
     choice = replace(device_of(config), why=f"measuring on {config.device}, as this run has so far")  # nobody need have asked for it

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import hmac
 import os
+import re
 import secrets
 import stat
 import tempfile
@@ -17,33 +18,27 @@ from pathlib import Path
 
 import platformdirs
 
-from tune_gpu import outside_files
-from tune_gpu.errors import UserError
-from tune_gpu.whole_files import write_whole
-
 SPACES_FOLDER = Path(__file__).resolve().parents[1] / "search_spaces"
 _KEY_BYTES = 32
-_SUFFIX = ".seal"
-_SEAL = outside_files.Limit("a seal", 4096, "Remove it.", "not a seal")
+_SEALED = re.compile(r"(?P<text>.*\n)# seal (?P<seal>[0-9a-f]{64})\n", re.DOTALL)
 
 
 def is_own(path: Path, text: str) -> bool:
     """Whether this text, which was read from there, is a shipped space or was sealed by this user."""
     if path.resolve().parent == SPACES_FOLDER:
         return True
-    with contextlib.suppress(OSError, UserError):
-        return hmac.compare_digest(_seal_of(text, _key(make=False)).encode(), outside_files.read_bytes(_beside(path), _SEAL).strip())
+    if (sealed_text := _SEALED.fullmatch(text)) is None:
+        return False
+    with contextlib.suppress(OSError):
+        return hmac.compare_digest(_seal_of(sealed_text["text"], _key(make=False)), sealed_text["seal"])
     return False
 
 
-def seal(path: Path, text: str) -> None:
-    """Write the seal of this text beside its file. Without a key, which a read-only home prevents, the file stays without a seal."""
+def sealed(text: str) -> str:
+    """The text of a YAML file with this user's seal, a comment, as its last line. Without a key, as in a read-only home, it stays as it is."""
     with contextlib.suppress(OSError):
-        write_whole(_beside(path), _seal_of(text, _key(make=True)) + "\n")
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(path.name + _SUFFIX)
+        return f"{text}# seal {_seal_of(text, _key(make=True))}\n"
+    return text
 
 
 def _seal_of(text: str, key: bytes) -> str:

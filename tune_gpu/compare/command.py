@@ -101,7 +101,7 @@ class Question:
 
 
 def _question(
-    run_id: str, overrides: list[str], baseline: str | None, against: str | None, budget_s: float, rounds: int | None, *, trust: bool
+    run_id: str, overrides: list[str], baseline: str | None, against: str | None, budget_s: float, rounds: int | None, *, trust: bool = False
 ) -> Question:
     from tune_gpu.confirmation import rules_of
 

@@ -9,7 +9,7 @@ import json
 import re
 from typing import Any
 
-from tune_gpu.services.serve_options import Role, Spelling, read_name
+from tune_gpu.services.serve_options import Kind, Role, Spelling, read_name
 
 _NUMBER = re.compile(r"-?\d{1,20}(\.\d{1,20})*[A-Za-z]{0,3}", re.ASCII)
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]{0,63}", re.ASCII)
@@ -93,6 +93,8 @@ def flag_needs_trust(given: str, value: Any) -> str | None:
         return _WHY[spelling.known.role]
     if spelling.path or spelling.problem:
         return "it is not the whole name of a flag"
+    if isinstance(value, list) and spelling.known.kind is not Kind.VALUES:
+        return "it takes one value, and vLLM would read the list as a text"
     return _value_needs_trust(value, _WORDS.get(spelling.known.name))
 
 
