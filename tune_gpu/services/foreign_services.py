@@ -11,7 +11,7 @@ from typing import Any
 
 from tune_gpu.services.serve_options import Kind, Role, Spelling, read_name
 
-_NUMBER = re.compile(r"-?\d{1,20}(\.\d{1,20})*[A-Za-z]{0,3}", re.ASCII)
+_NUMBER = re.compile(r"-?\d{1,20}(\.\d{1,20})?[A-Za-z]{0,3}", re.ASCII)
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]{0,63}", re.ASCII)
 """Neither a path, nor an address, nor a module or class below one: no slash, dot or colon."""
 _WHY = {
