@@ -60,8 +60,9 @@ def read_plain(path: Path, most: int = _MOST_BYTES) -> bytes | None:
     with os.fdopen(handle, "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
-        content = file.read(most + 1)
-    if len(content) > most:
+        too_large = os.fstat(file.fileno()).st_size > most  # a sparse file is refused unread
+        content = b"" if too_large else file.read(most + 1)
+    if too_large or len(content) > most:
         raise OSError(errno.EFBIG, f"larger than {most} bytes", str(path))
     return content
 
