@@ -29,6 +29,7 @@ _WORDS: dict[str, frozenset[str]] = {
     "kv-offloading-backend": frozenset({"native"}),
     "mm-encoder-attn-backend": frozenset({"FLASH_ATTN", "TORCH_SDPA", "TRITON_ATTN"}),
     "model-impl": frozenset({"auto", "vllm"}),
+    "optimization-level": frozenset({"0", "1", "2", "3"}),
     "tokenizer-mode": frozenset({"auto", "hf", "slow", "mistral"}),
 }
 """Options of which other words name a plugin, or a program with a configuration of its own."""
