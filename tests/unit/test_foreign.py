@@ -166,7 +166,7 @@ def test_a_space_that_tunes_needs_no_trust(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
 def test_a_shipped_space_needs_no_trust_even_as_a_copy(name: str, kind: str, tmp_path: Path) -> None:
     copied = shutil.copy(SPACES_FOLDER / f"{name}.yaml", tmp_path)
-    assert as_yaml(load_config(copied, [], kind)) == as_yaml(load_config(name, [], kind))
+    assert as_yaml(load_config(str(copied), [], kind)) == as_yaml(load_config(name, [], kind))
 
 
 def test_a_link_among_the_shipped_spaces_does_not_lead_to_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,7 +332,6 @@ def test_a_winner_outside_its_space_is_refused(tmp_path: Path) -> None:
 
 def test_a_recorded_run_from_elsewhere_is_read_without_trust() -> None:
     assert not is_own(ARTIFACTS / "x", (ARTIFACTS / "spica_gpu_allocation" / WHOLE / "config.yaml").read_text())
-    assert call("report", WHOLE, f"run.artifacts_dir={ARTIFACTS}", "--help").exit_code == 0
     assert load_config(str(ARTIFACTS / "spica_gpu_allocation" / WHOLE / "config.yaml"), []).name == "spica_gpu_allocation"
 
 
