@@ -24,6 +24,7 @@ from omegaconf import OmegaConf
 
 from tune_gpu import outside_files
 from tune_gpu.errors import UserError
+from tune_gpu.own_files import sealed
 from tune_gpu.redaction import Redactor
 from tune_gpu.services.process import start_ticks
 from tune_gpu.tournament import Candidate
@@ -76,7 +77,7 @@ class RunFolder:
         check_name("run_id", self.run_id)
         self._make_own()
         with self.held():
-            write_whole(self.path / "config.yaml", redacted_yaml(config_yaml, self.redactor))
+            write_whole(self.path / "config.yaml", sealed(redacted_yaml(config_yaml, self.redactor)))
             yield
 
     def _make_own(self) -> None:

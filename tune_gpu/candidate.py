@@ -23,11 +23,11 @@ def deployment(config: ExperimentConfig, params: Mapping[str, Any]) -> Services:
     for name, value in params.items():
         target = config.parameters[name].target
         service, _, setting = target.partition(".")
-        holder = getattr(services, service, None)
+        holder = getattr(services, service) if service in (each.name for each in dataclasses.fields(services)) else None
         if holder is not None and setting.startswith(("extra_args.", "env.")):
             kind, _, key = setting.partition(".")
             getattr(holder, kind)[key] = str(value) if kind == "env" else value
-        elif holder is not None and hasattr(holder, setting):
+        elif holder is not None and setting in (each.name for each in dataclasses.fields(holder)):  # not `__dict__`, which is all of them
             setattr(holder, setting, value)
         else:
             known = [f"{s.name}.{f.name}" for s in dataclasses.fields(Services) for f in dataclasses.fields(getattr(services, s.name))]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import io
 import os
-import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
@@ -14,12 +12,14 @@ from types import UnionType
 from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
-from yaml import MarkedYAMLError
 
 from tune_gpu import outside_files
 from tune_gpu.bounds import check_numbers
-from tune_gpu.config import ExperimentConfig
+from tune_gpu.config import ExperimentConfig, RaySettings
 from tune_gpu.errors import UserError
+from tune_gpu.foreign import NeedsTrust, needs_trust, refuse
+from tune_gpu.own_files import SPACES_FOLDER
+from tune_gpu.settings_files import one_line, parse_overrides, read_settings
 from tune_gpu.vllm_numbers import read_parameters, with_numbers
 from tune_gpu.workload.languages import spoken_language, unquoted
 
@@ -27,23 +27,47 @@ DEFAULT_SPACE = "spica_gpu_allocation"
 _FEWEST_TURNS = 0.01
 """Of a window, in the mean."""
 DEVICE_KINDS = ("cpu", "cuda")
-SPACES_FOLDER = Path(__file__).resolve().parents[1] / "search_spaces"
 
 
-def load_config(space: str, overrides: list[str], device_kind: str | None = None) -> ExperimentConfig:
+def load_config(space: str, overrides: list[str], device_kind: str | None = None, *, trust: bool = False) -> ExperimentConfig:
     """Defaults, then the space's YAML, then its overlay for the device, then the overrides.
 
     Args:
         space: a name in `search_spaces/` or a path to a YAML file.
         overrides: `key=value`, the key dotted.
         device_kind: `cpu` or `cuda`: whose overlay (`devices:` in the YAML) holds; null for none.
+        trust: the user says that the file is their own.
 
     Raises:
-        UserError: whatever of it is not there, not YAML, unknown or of the wrong type, in one line.
+        UserError: whatever of it is not there, not YAML, unknown, of the wrong type, or not allowed without trust, in one line.
     """
-    content = _read(find_space(space))
+    config, wanted = load_with_needs(space, overrides, device_kind)
+    if wanted and not trust:
+        refuse(find_space(space), wanted)
+    return config
+
+
+def load_run_config(folder: Path, overrides: list[str], *, trust: bool = False) -> ExperimentConfig:
+    """The configuration of a run, checked as `load_config` does. The run lies where it was found, whatever folder a foreign one names."""
+    path, where = folder / "config.yaml", "run.artifacts_dir"
+    config, wanted = load_with_needs(str(path), overrides)
+    if any(each.key == where for each in wanted):
+        config.run.artifacts_dir = str(folder.parents[1])
+    if not trust and (others := [each for each in wanted if each.key != where]):
+        refuse(path, others)
+    return config
+
+
+def load_with_needs(space: str, overrides: list[str], device_kind: str | None = None) -> tuple[ExperimentConfig, list[NeedsTrust]]:
+    """As `load_config`, with what of it needs the user's trust: nothing of a file of the user's own, nor of what the overrides set."""
+    content, own = read_settings(find_space(space))
     overlay = _overlays(content.pop("devices", None)).get(device_kind or "", {})
-    layers = [content, overlay, _parse_overrides(overrides)]
+    typed = parse_overrides(overrides)
+    config = _merged([content, overlay, typed])
+    return config, [] if own else needs_trust(config, typed)
+
+
+def _merged(layers: list[dict[str, Any]]) -> ExperimentConfig:
     config = OmegaConf.structured(ExperimentConfig)
     for number, layer in enumerate(layers):
         for key in ("parameters", "baseline"):  # an overlay's set of knobs replaces the set, it does not add to it
@@ -53,7 +77,7 @@ def load_config(space: str, overrides: list[str], device_kind: str | None = None
         try:
             config = OmegaConf.merge(config, with_numbers(layer))
         except Exception as error:  # OmegaConf's own, and a TypeError here and there
-            raise UserError(_one_line(error)) from error
+            raise UserError(one_line(error)) from error
     return _checked(config)
 
 
@@ -61,7 +85,7 @@ def _checked(config: Any) -> ExperimentConfig:
     try:
         found = cast(ExperimentConfig, OmegaConf.to_object(config))
     except Exception as error:
-        raise UserError(_one_line(error)) from error
+        raise UserError(one_line(error)) from error
     read_parameters(found)
     check_numbers(found)
     return found
@@ -81,7 +105,7 @@ def _overlays(given: Any) -> dict[str, dict[str, Any]]:
 
 def apply_overrides(config: ExperimentConfig, overrides: list[str]) -> ExperimentConfig:
     """A configuration with `key=value` written over it. Raises UserError."""
-    return _apply(config, _parse_overrides(overrides))
+    return _apply(config, parse_overrides(overrides))
 
 
 def apply_file(config: ExperimentConfig, path: Path, allowed: Sequence[str]) -> ExperimentConfig:
@@ -95,7 +119,7 @@ def apply_file(config: ExperimentConfig, path: Path, allowed: Sequence[str]) -> 
     Raises:
         UserError: not YAML, or no settings, in one line that names the file.
     """
-    content = _read(path, outside_files.SETTINGS)
+    content, _ = read_settings(path, outside_files.SETTINGS)
     if others := sorted(set(content) - set(allowed)):
         raise UserError(f"{path}: {others[0]}: no setting that this file may hold. Allowed at the top: {', '.join(allowed)}.")
     try:
@@ -109,14 +133,31 @@ def _apply(config: ExperimentConfig, layer: dict[str, Any]) -> ExperimentConfig:
     try:
         merged = OmegaConf.merge(OmegaConf.structured(config), with_numbers(layer))
     except Exception as error:
-        raise UserError(_one_line(error)) from error
+        raise UserError(one_line(error)) from error
     return _checked(merged)
 
 
 def raw_setting(space: str, overrides: list[str], key: str, default: Any = None) -> Any:
     """One setting as it is given, before the device (and with it the overlay that holds) is known."""
-    layers = OmegaConf.merge(OmegaConf.create(_read(find_space(space))), OmegaConf.create(_parse_overrides(overrides)))
+    return _select(read_settings(find_space(space))[0], overrides, key, default)
+
+
+def _select(content: dict[str, Any], overrides: list[str], key: str, default: Any = None) -> Any:
+    layers = OmegaConf.merge(OmegaConf.create(content), OmegaConf.create(parse_overrides(overrides)))
     return OmegaConf.select(layers, key, default=default)
+
+
+def address_to_join(space: str, overrides: list[str], *, trust: bool = False) -> str | None:
+    """`ray.address`, which is needed before the device is known. Raises UserError for one that only a foreign space gives."""
+    path = find_space(space)
+    content, own = read_settings(path)
+    found = _select(content, overrides, "ray.address")
+    if found is None:
+        return None
+    config = ExperimentConfig(ray=RaySettings(address=str(found)))
+    if not (own or trust) and (wanted := needs_trust(config, parse_overrides(overrides))):
+        refuse(path, wanted)
+    return str(found)
 
 
 def device_setting(space: str, overrides: list[str]) -> str:
@@ -252,47 +293,6 @@ def _check_writable(folder: Path) -> None:
         raise UserError(f"run.artifacts_dir={folder}: {there} cannot be written ({reason}); give a folder that can") from error
 
 
-def _read(path: Path, limit: outside_files.Limit = outside_files.SPACE) -> dict[str, Any]:
-    try:
-        content = OmegaConf.to_container(OmegaConf.load(io.StringIO(outside_files.yaml_text(path, limit))), resolve=False)
-    except UserError:
-        raise
-    except Exception as error:  # OmegaConf passes on the YAML library's many kinds
-        raise UserError(f"{path}: not valid YAML: {_where_and_what(error)}") from error
-    _check_plain(content)
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: {limit.what} is a mapping of keys, not a {type(content).__name__}")
-    return cast(dict[str, Any], content)
-
-
-def _where_and_what(error: Exception) -> str:
-    """Of a YAML error: its place, and what is wrong there; its first line alone says neither."""
-    if not isinstance(error, MarkedYAMLError) or error.problem_mark is None:
-        return _one_line(error)
-    line, column = error.problem_mark.line + 1, error.problem_mark.column + 1
-    return f"line {line}, column {column}: {' '.join(part for part in (error.problem, error.context) if part)}"
-
-
-def _parse_overrides(overrides: list[str]) -> dict[str, Any]:
-    for override in overrides:
-        if not re.match(r"^[\w.\-\[\]]+=", override):
-            raise UserError(f"{override}: an override has the form key=value")
-    try:
-        given = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.from_dotlist(overrides)))
-    except Exception as error:
-        raise UserError(f"{' '.join(overrides)}: {_one_line(error)}") from error
-    _check_plain(given)
-    return given
-
-
-def _check_plain(content: Any) -> None:
-    """A configuration is data. `${workload.window_s}` is another key's value; `${oc.env:NAME}` would read this machine's secrets."""
-    if isinstance(content, str) and re.search(r"\$\{[^}]*(:|\$\{)", content):
-        raise UserError(f"{content}: nothing is evaluated in a configuration; allowed in ${{…}} is the name of another key")
-    for value in content.values() if isinstance(content, dict) else content if isinstance(content, list) else ():
-        _check_plain(value)
-
-
 def _check_keys(schema: Any, given: Any, prefix: str) -> None:
     """Unknown keys, with the nearest known one (OmegaConf would name only the key), and what should have keys and has none."""
     if not isinstance(given, dict):
@@ -329,12 +329,6 @@ def _check_kind(name: str, hint: Any, value: Any) -> None:
 def _nearest(key: str, known: list[str]) -> str:
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     return f" (did you mean {near[0]}?)" if near else ""
-
-
-def _one_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    key = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key:")), "")
-    return f"{key}: {lines[0]}" if key else (lines[0] if lines else type(error).__name__)
 
 
 def as_yaml(config: ExperimentConfig | DictConfig) -> str:

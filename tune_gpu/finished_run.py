@@ -8,9 +8,10 @@ from typing import Any
 
 from tune_gpu.artifacts import RunFolder
 from tune_gpu.config import ExperimentConfig
-from tune_gpu.config_loader import load_config
+from tune_gpu.config_loader import load_run_config
 from tune_gpu.errors import UserError
 from tune_gpu.report.reading import decided, find_run, read_folder, read_json
+from tune_gpu.space import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class FinishedRun:
         return dict(self.summary["best"]["params"])
 
 
-def read_finished_run(artifacts_dir: str, run_id: str, overrides: list[str], command: str) -> FinishedRun:
+def read_finished_run(artifacts_dir: str, run_id: str, overrides: list[str], command: str, *, trust: bool = False) -> FinishedRun:
     """A run with a winner.
 
     Args:
@@ -37,6 +38,7 @@ def read_finished_run(artifacts_dir: str, run_id: str, overrides: list[str], com
         run_id: which.
         overrides: settings that replace the run's own (`run.*`, `ray.*`, `confirm.*`, `promote.*`).
         command: who asks, for the message.
+        trust: the user says that the run is their own.
 
     Raises:
         UserError: no such run, one that has not ended or has no winner, or artifacts that are not a run's.
@@ -49,11 +51,15 @@ def read_finished_run(artifacts_dir: str, run_id: str, overrides: list[str], com
     record = read_folder(find_run(artifacts_dir, run_id))
     summary = decided(record)
     folder = record.folder
-    config = load_config(str(folder.path / "config.yaml"), overrides, None)
+    config = load_run_config(folder.path, overrides, trust=trust)
     if config.name != folder.experiment:
         raise UserError(f"{folder.path / 'config.yaml'}: of the experiment {config.name!r}, not of {folder.experiment!r}")
     if unknown := sorted(set(summary["best"]["params"]) - set(config.parameters)):
         raise UserError(f"{folder.path / 'summary.json'}: its best has the parameter {unknown[0]}, which config.yaml does not know")
+    try:
+        SearchSpace.from_specs(config.parameters).check(summary["best"]["params"])  # config.yaml is sealed, summary.json is not
+    except UserError as error:
+        raise UserError(f"{folder.path / 'summary.json'}: its best is not in the space of config.yaml ({error})") from error
     return FinishedRun(folder, config, summary, record.device or {"kind": summary["device"]}, record.lines)
 
 

@@ -15,7 +15,16 @@ from rich.console import Console
 from tune_gpu import sharing
 from tune_gpu.artifacts import RunFolder
 from tune_gpu.config import ExperimentConfig, RaySettings
-from tune_gpu.config_loader import DEFAULT_SPACE, as_yaml, check_config, device_setting, load_config, raw_setting
+from tune_gpu.config_loader import (
+    DEFAULT_SPACE,
+    address_to_join,
+    as_yaml,
+    check_config,
+    device_setting,
+    load_config,
+    load_run_config,
+    raw_setting,
+)
 from tune_gpu.devices import DeviceChoice, cards_of_cluster, check_alike, check_installed, check_reported, choose_device, device_of
 from tune_gpu.errors import UserError
 from tune_gpu.flag_check import check_flags
@@ -37,9 +46,10 @@ from tune_gpu.wording import counted
 @click.argument("space", required=False)
 @click.argument("overrides", nargs=-1)
 @click.option("--resume", metavar="RUN_ID", help="Go on with a run that was stopped; nothing that it measured is measured again.")
+@click.option("--trust", is_flag=True, help="The space, or the run that is resumed, is yours or as good as yours: it may set what can run code.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the winner only.")
 @click.option("-v", "--verbose", is_flag=True, help="Also print where the seconds of each evaluation went.")
-def launch(space: str | None, overrides: tuple[str, ...], resume: str | None, quiet: bool, verbose: bool) -> None:
+def launch(space: str | None, overrides: tuple[str, ...], resume: str | None, trust: bool, quiet: bool, verbose: bool) -> None:
     """Find the configuration that serves the traffic best.
 
     SPACE is a name in search_spaces/ or a path to a YAML file (default: spica_gpu_allocation). Any setting of it can be overridden with
@@ -61,7 +71,7 @@ def launch(space: str | None, overrides: tuple[str, ...], resume: str | None, qu
     console = console_of()
     try:
         with terminated_as_interrupt():
-            sys.exit(_launch(console, space, list(overrides), resume, quiet, verbose))
+            sys.exit(_launch(console, space, list(overrides), resume, trust=trust, quiet=quiet, verbose=verbose))
     except UserError as error:
         click.echo(f"error: {Redactor().text(str(error))}", err=True)
         sys.exit(2)
@@ -70,11 +80,11 @@ def launch(space: str | None, overrides: tuple[str, ...], resume: str | None, qu
         sys.exit(130)
 
 
-def _launch(console: Console, space: str | None, overrides: list[str], resume: str | None, quiet: bool, verbose: bool) -> int:
+def _launch(console: Console, space: str | None, overrides: list[str], resume: str | None, *, trust: bool, quiet: bool, verbose: bool) -> int:
     if resume is not None:
-        config, choice, folder = _resumed(space, overrides, resume)
+        config, choice, folder = _resumed(space, overrides, resume, trust=trust)
     else:
-        config, choice, folder = _new(space or DEFAULT_SPACE, overrides)
+        config, choice, folder = _new(space or DEFAULT_SPACE, overrides, trust=trust)
     with contextlib.ExitStack() as held:
         if resume is not None:
             held.enter_context(folder.held())
@@ -157,11 +167,12 @@ def _plan(config: ExperimentConfig, choice: DeviceChoice) -> Refusals:
     return plan_space(config, device)
 
 
-def _new(space: str, overrides: list[str]) -> tuple[ExperimentConfig, DeviceChoice, RunFolder]:
-    choice = choose_device(device_setting(space, overrides), cluster_gpus=_cluster_gpus(space, overrides))
-    if raw_setting(space, overrides, "ray.address") is None:  # on a cluster the services run elsewhere
+def _new(space: str, overrides: list[str], *, trust: bool) -> tuple[ExperimentConfig, DeviceChoice, RunFolder]:
+    address = address_to_join(space, overrides, trust=trust)
+    choice = choose_device(device_setting(space, overrides), cluster_gpus=_cluster_gpus(space, overrides, address))
+    if address is None:  # on a cluster the services run elsewhere
         check_installed(choice.kind)
-    config = load_config(space, overrides, choice.kind)
+    config = load_config(space, overrides, choice.kind, trust=trust)
     config.device = choice.kind
     check_config(config)
     check_resources(config, choice.kind)
@@ -174,7 +185,7 @@ def _new(space: str, overrides: list[str]) -> tuple[ExperimentConfig, DeviceChoi
     return config, choice, RunFolder(config.run.artifacts_dir, config.name, run_id, Redactor(config))
 
 
-def _resumed(space: str | None, overrides: list[str], run_id: str) -> tuple[ExperimentConfig, DeviceChoice, RunFolder]:
+def _resumed(space: str | None, overrides: list[str], run_id: str, *, trust: bool) -> tuple[ExperimentConfig, DeviceChoice, RunFolder]:
     if space is not None:
         raise UserError(f"{space}: --resume takes the configuration of the run; no SPACE with it")
     allowed = ("run.", "ray.")
@@ -185,7 +196,7 @@ def _resumed(space: str | None, overrides: list[str], run_id: str) -> tuple[Expe
     artifacts_dir = dict(override.split("=", 1) for override in overrides).get("run.artifacts_dir", "artifacts")
     folder = RunFolder.find(artifacts_dir, run_id)
     read_folder(folder)  # what cannot be read cannot be gone on with, and is said in one line
-    config = load_config(str(folder.path / "config.yaml"), overrides, None)
+    config = load_run_config(folder.path, overrides, trust=trust)
     restore_secrets(config)
     folder.redactor = Redactor(config)
     choice = replace(device_of(config), why=f"measuring on {config.device}, as this run has so far")  # nobody need have asked for it
@@ -197,9 +208,8 @@ def _resumed(space: str | None, overrides: list[str], run_id: str) -> tuple[Expe
     return config, choice, folder
 
 
-def _cluster_gpus(space: str, overrides: list[str]) -> int | None:
+def _cluster_gpus(space: str, overrides: list[str], address: str | None) -> int | None:
     """The cards of a cluster that is to be joined; null where this machine's own count."""
-    address = raw_setting(space, overrides, "ray.address")
     if address is None or raw_setting(space, overrides, "device") == "cpu":
         return None
     return cards_of_cluster(RaySettings(address=str(address)))

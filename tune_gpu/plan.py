@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from tune_gpu.config import ExperimentConfig
-from tune_gpu.config_loader import DEFAULT_SPACE, device_setting, load_config
+from tune_gpu.config_loader import DEFAULT_SPACE, device_setting, load_with_needs
 from tune_gpu.devices import cards_here
 from tune_gpu.errors import UserError
 from tune_gpu.flag_check import check_flags
@@ -33,10 +33,11 @@ from tune_gpu.terminal import console_of
 @click.option("--vllm-version", help="Whose rules hold; by default the installed one's.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.option("--cards", is_flag=True, help="List the cards that are known by name, and stop.")
+@click.option("--trust", is_flag=True, help="The space is yours or as good as yours: ask vLLM's parser about all that it sets.")
 @click.option("--rows", type=click.IntRange(0), default=ROWS, show_default=True, help="Candidates listed one by one; above that a map is drawn.")
 def plan(
     arguments: tuple[str, ...], gpu: str | None, total_mib: float | None, used_mib: float | None, vllm_version: str | None, as_json: bool, cards: bool,
-    rows: int,
+    trust: bool, rows: int,
 ) -> None:
     """What of a space fits, what each part takes, how many KV tokens and sequences vLLM gets, and what would repair what does not fit.
 
@@ -51,19 +52,21 @@ def plan(
         if vllm_version is not None and version_number(vllm_version) is None:
             raise UserError(f"--vllm-version {vllm_version}: allowed is a version as in 0.32.0")
         device = plan_device(space_name, overrides, gpu, total_mib, used_mib)
-        config = load_config(space_name, overrides, device.kind)
+        config, wanted = load_with_needs(space_name, overrides, device.kind)
         preflight = Preflight(config, device, CalibrationStore(), vllm_version)
         space = check_space(config)
-        if vllm_version in (None, installed_vllm_version()):
+        if (trust or not wanted) and vllm_version in (None, installed_vllm_version()):
             check_flags(config, space)
         params, found = preflight.predict_space(space)
     except UserError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
     if as_json:
-        click.echo(json.dumps(as_document(config, preflight, params, found)))
+        click.echo(json.dumps(as_document(config, preflight, params, found) | {"needs_trust": [{"key": each.key, "why": each.why} for each in wanted]}))
     else:
         print_plan(console_of(markup=True), config, preflight, params, found, rows)
+        for each in wanted:
+            click.echo(f"needs --trust: {each}")
     sys.exit(0 if found.allowed.any() else 1)
 
 

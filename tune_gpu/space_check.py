@@ -34,9 +34,9 @@ def check_space(config: ExperimentConfig) -> SearchSpace:
                 deployment(config, {parameter.name: value})  # its target is a setting
             check_setting(parameter.target, value, f"parameters.{parameter.name}: ")
     _check_targets(space)
-    for target in ("vllm.max_model_len", "whisper.compute_type", "whisper.language"):
-        service, _, key = target.partition(".")
-        check_setting(target, getattr(getattr(config.services, service), key), "services.")
+    for target in (f"{service}.{name}" for service, hints in _HINTS.items() for name in hints if name not in ("extra_args", "env")):
+        service, _, name = target.partition(".")
+        check_setting(target, getattr(getattr(config.services, service), name), "services.")
     _check_spoken(config, space)
     _check_given(config)
     if config.baseline:
@@ -96,6 +96,8 @@ def check_setting(target: str, value: Any, where: str = "") -> None:
         _check_type(where + target, _HINTS[service][key], value, bounds)
         if isinstance(value, (int, float)):
             bounds.check(where + target, value)
+    if isinstance(value, str) and value.startswith("-") and key in _HINTS[service]:
+        raise UserError(f"{where}{target}={value}: a command line takes it for a flag. Give a value that does not begin with a dash.")
     if target == "whisper.compute_type" and value not in COMPUTE_TYPES:
         raise UserError(f"{where}{target}={value}: allowed are {', '.join(COMPUTE_TYPES)}")
 

@@ -16,6 +16,7 @@ from tune_gpu.config_loader import as_yaml, load_config
 from tune_gpu.confirmation import terms_of
 from tune_gpu.errors import UserError
 from tune_gpu.experiment import new_tournament
+from tune_gpu.own_files import sealed
 from tune_gpu.redaction import REDACTED, Redactor, is_secret, restore_secrets
 from tune_gpu.refusals import Refusals
 
@@ -76,7 +77,7 @@ def test_what_ray_tune_pickles_of_a_search_holds_no_secret() -> None:
 
 def test_a_resumed_run_takes_its_secrets_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = configured()
-    (tmp_path / "config.yaml").write_text(Redactor(config).text(as_yaml(config)))
+    (tmp_path / "config.yaml").write_text(sealed(Redactor(config).text(as_yaml(config))))
     monkeypatch.delenv("HF_TOKEN", raising=False)
     again = load_config(str(tmp_path / "config.yaml"), [])
     assert again.services.vllm.env["HF_TOKEN"] == REDACTED

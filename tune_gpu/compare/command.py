@@ -44,6 +44,7 @@ _ROUNDS = click.IntRange(int(bounds_of(ConfirmSettings, "min_rounds").least or 0
     "--budget-s", type=Finite(min=0, min_open=True), default=1800.0, show_default=True, help="Ends here without a verdict."
 )
 @click.option("--rounds", type=_ROUNDS, help="At most so many rounds (default: confirm.max_rounds).")
+@click.option("--trust", is_flag=True, help="The runs are yours or as good as yours: they may set what can run code.")
 @click.option("--json", "as_json", is_flag=True, help="Print comparison.json on standard output, and progress on standard error.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the verdict only.")
 def compare(
@@ -53,6 +54,7 @@ def compare(
     against: str | None,
     budget_s: float,
     rounds: int | None,
+    trust: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -75,7 +77,7 @@ def compare(
     """
     console = console_of(stderr=as_json)
     try:
-        question = _question(run_id, list(overrides), baseline, against, budget_s, rounds)
+        question = _question(run_id, list(overrides), baseline, against, budget_s, rounds, trust=trust)
         with question.run.folder.held():
             content = _compare(console, question, quiet)
     except (UserError, OSError) as error:
@@ -99,17 +101,17 @@ class Question:
 
 
 def _question(
-    run_id: str, overrides: list[str], baseline: str | None, against: str | None, budget_s: float, rounds: int | None
+    run_id: str, overrides: list[str], baseline: str | None, against: str | None, budget_s: float, rounds: int | None, *, trust: bool = False
 ) -> Question:
     from tune_gpu.confirmation import rules_of
 
     if baseline and against:
         raise UserError("--baseline and --against: give one of them")
     artifacts_dir = dict(override.partition("=")[::2] for override in overrides).get("run.artifacts_dir", "artifacts")
-    run = read_finished_run(artifacts_dir, run_id, overrides, "compare")
+    run = read_finished_run(artifacts_dir, run_id, overrides, "compare", trust=trust)
     config, theirs, file = run.config, BASELINE, "comparison"
     if against and "=" not in against:
-        other = read_finished_run(artifacts_dir, against, [], "--against")
+        other = read_finished_run(artifacts_dir, against, [], "--against", trust=trust)
         theirs, params = other.folder.run_id, winner_of_other(run, other)
     elif against:
         theirs, params = "other", changed(config, run.winner, against, "--against")

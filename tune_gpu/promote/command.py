@@ -55,6 +55,7 @@ OK, REFUSED, ROLLED_BACK, NOT_SERVING = 0, 1, 3, 4
 @click.option("--rollback", is_flag=True, help="Undo the last --apply (RUN_ID may be left out).")
 @click.option("--recover", is_flag=True, help="Put back what an interrupted --apply or --rollback left; nothing to do is fine (no RUN_ID).")
 @click.option("--at-boot", is_flag=True, hidden=True, help="With --recover: only files; the boot starts the services.")
+@click.option("--trust", is_flag=True, help="The run is yours or as good as yours: it may set what can run code.")
 @click.option("--json", "as_json", is_flag=True, help="Print the gate's verdict as JSON on standard output, the rest on standard error.")
 def promote(
     run_id: str | None,
@@ -68,6 +69,7 @@ def promote(
     rollback: bool,
     recover: bool,
     at_boot: bool,
+    trust: bool,
     as_json: bool,
 ) -> None:
     """Turn a run's winner into a deployment that can be reviewed, applied and taken back.
@@ -112,10 +114,10 @@ def promote(
             if recover:
                 sys.exit(_recover(console, given, settings, at_boot=at_boot))
             if rollback:
-                sys.exit(_rollback(console, run_id, given, settings))
+                sys.exit(_rollback(console, run_id, given, settings, trust=trust))
             if run_id is None:
                 raise UserError("RUN_ID is missing: which run's winner? (only --rollback goes without)")
-            subject = subject_of(run_id, given, out, settings, _sayer(console))
+            subject = subject_of(run_id, given, out, settings, _sayer(console), trust=trust)
             asked = _Asked(apply_, expect, soak_anew=soak_s is not None, as_json=as_json)
             sys.exit(_promote(console, subject, asked))
     except (UserError, OSError) as error:
@@ -220,11 +222,11 @@ def _apply(console: Console, subject: Subject, manifest: Mapping[str, Any]) -> i
     return _told_back(console, fell, ROLLED_BACK)
 
 
-def _rollback(console: Console, run_id: str | None, overrides: list[str], settings_file: str | None) -> int:
+def _rollback(console: Console, run_id: str | None, overrides: list[str], settings_file: str | None, *, trust: bool) -> int:
     trusted = trusted_settings(overrides, settings_file)
     config = trusted
     if run_id is not None:
-        run = read_finished_run(artifacts_of(overrides), run_id, overrides, "promote --rollback")
+        run = read_finished_run(artifacts_of(overrides), run_id, overrides, "promote --rollback", trust=trust)
         config, run_id = with_trusted(run.config, trusted), run.folder.run_id
     last = Installation(folder_of(config.promote)).peek()
     if last is None:

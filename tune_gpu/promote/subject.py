@@ -47,7 +47,7 @@ class Subject:
         return about_of(self.run, self.evidence, self.device.kind)
 
 
-def subject_of(run_id: str, overrides: list[str], out: str | None, settings_file: str | None, say: Callable[[str], None]) -> Subject:
+def subject_of(run_id: str, overrides: list[str], out: str | None, settings_file: str | None, say: Callable[[str], None], *, trust: bool = False) -> Subject:
     """The winner of a run on the target of the trusted settings.
 
     Args:
@@ -56,12 +56,13 @@ def subject_of(run_id: str, overrides: list[str], out: str | None, settings_file
         out: where it is reviewed; null: among the artifacts.
         settings_file: of trusted settings; null: the system's.
         say: told what is ignored.
+        trust: the user says that the run is their own.
 
     Raises:
         UserError: bad settings, no winner, or a device that cannot be looked at.
     """
     trusted = trusted_settings(overrides, settings_file)
-    run = read_finished_run(artifacts_of(overrides), run_id, overrides, "promote")
+    run = read_finished_run(artifacts_of(overrides), run_id, overrides, "promote", trust=trust)
     if others := ignored(run.config, trusted):
         say(f"ignored: the run's own {', '.join(others)}; only {settings_file or SYSTEM_FILE} and the command line say how to promote")
     run = replace(run, config=with_trusted(run.config, trusted))

@@ -66,17 +66,9 @@ class VllmServer:
 
     def arguments(self) -> list[str]:
         """The command line of its API server."""
-        return [
-            "--model",
-            resolve_llm(self.settings.model),
-            "--served-model-name",
-            self.served_model_name,
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(self.port),
-            *serve_flags(self.settings),
-        ]
+        ours = ["--model", resolve_llm(self.settings.model), "--served-model-name", self.served_model_name]
+        address = ["--host", "127.0.0.1", "--port", str(self.port)]
+        return [*serve_flags(self.settings), *ours, *address]  # of two the parser takes the last
 
     def start(self, abort: Callable[[], str | None] = lambda: None) -> EngineInfo:
         """Start it and wait until it is ready and proven to be this one. Raises ServiceError, with nothing left running."""

@@ -74,13 +74,14 @@ class WhisperService:
 
     def command(self) -> list[str]:
         """The service's command line."""
-        flags = ["--name", self._name, "--port", str(self.port)]
+        flags: list[str] = []
         for name, value in whisper_settings(self.settings, self._device).items():
             if value is True:
                 flags.append(f"--{name}")
             elif value is not False:
                 flags += [f"--{name}", str(value)]
-        return [sys.executable, "-P", "-m", "tune_gpu.services.whisper_server", *flags]
+        ours = ["--name", self._name, "--host", "127.0.0.1", "--port", str(self.port)]  # of two the parser takes the last
+        return [sys.executable, "-P", "-m", "tune_gpu.services.whisper_server", *flags, *ours]
 
     def environment(self) -> dict[str, str]:
         """The service's whole environment."""

@@ -1,0 +1,149 @@
+"""What a configuration that is not the user's own may set without `--trust`: nothing by which code could run or files could be reached.
+
+An allow-list. Numbers and switches are harmless but for the permissions named here. Text is harmless only where it is listed here, or where
+`services/foreign_services.py` says so. What the user types as KEY=VALUE is the user's own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tune_gpu.config import ExperimentConfig, ParameterSpec
+from tune_gpu.errors import UserError
+from tune_gpu.services.foreign_services import flag_needs_trust, setting_needs_trust, variable_needs_trust
+from tune_gpu.services.serve_options import problem_of
+
+HARMLESS = frozenset({
+    "name", "description", "device", "baseline", "objective.weights", "search.algorithm", "search.objectives", "confirm.metric", "confirm.tolerances",
+    "workload.audio.source", "workload.audio.language", "workload.audio.noise_snr_db", "run.port_range",
+})  # fmt: skip
+"""Text, lists and mappings that are one of a few words, numbers, or names of data; each is checked where it is used."""
+PERMISSIONS = {"run.mps": "it is a permission to start a daemon on this machine"}
+"""Switches that are more than a setting of the experiment."""
+_WHY = {
+    "ray.address": "the cluster there sends objects that run code here",
+    "ray.storage_path": "results would be copied there",
+    "run.artifacts_dir": "it leads out of the folder where the command is run",
+}
+_ARTIFACTS = re.compile(r"(?!.*(^|/)\.\.(/|$))[^/~].*", re.DOTALL)
+
+KeyPath = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class NeedsTrust:
+    """A key, and why its value needs the user's trust."""
+
+    key: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.why}"
+
+
+def refuse(path: Path, wanted: list[NeedsTrust]) -> NoReturn:
+    """Raise UserError that names the first key."""
+    more = f", and {len(wanted) - 1} more" if len(wanted) > 1 else ""
+    raise UserError(
+        f"{wanted[0]}{more}. {path} is not known to be yours: remove the key there, give it as KEY=VALUE, or read the whole file and give --trust, "
+        "which allows all that it sets."
+    )
+
+
+def needs_trust(config: ExperimentConfig, typed: Mapping[str, Any]) -> list[NeedsTrust]:
+    """What of a configuration needs the user's trust.
+
+    Args:
+        config: with the overrides written over it.
+        typed: the overrides, which the user has typed: a value that they set as a whole needs none.
+    """
+    return [NeedsTrust(".".join(path), why) for path, value, why in _found(config) if not _is_typed(typed, path, value)]
+
+
+def _found(config: ExperimentConfig) -> Iterator[tuple[KeyPath, Any, str]]:
+    for path, value, default in _leaves(config, ExperimentConfig(), ()):
+        if value != default and (why := _leaf_needs_trust(".".join(path), value)):
+            yield path, value, why
+    for key, value in config.ray.runtime_env.items():
+        if key == "env_vars" and isinstance(value, dict):
+            yield from _variables(("ray", "runtime_env", "env_vars"), value)
+        else:
+            yield ("ray", "runtime_env", str(key)), value, "Ray fetches or runs what it names"
+    for service in ("vllm", "whisper"):
+        settings = getattr(config.services, service)
+        for each in fields(settings):
+            if each.name not in ("extra_args", "env") and (why := setting_needs_trust(each.name, getattr(settings, each.name))):
+                yield ("services", service, each.name), getattr(settings, each.name), why
+        yield from _variables(("services", service, "env"), settings.env)
+    for name, value in config.services.vllm.extra_args.items():
+        if why := _flag_needs_trust(str(name), value):
+            yield ("services", "vllm", "extra_args", str(name)), value, why
+    for name, spec in config.parameters.items():
+        if why := _parameter_needs_trust(spec):
+            yield ("parameters", name), spec, f"{spec.target}: {why}"
+
+
+def _leaves(value: Any, default: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any, Any]]:
+    """Every setting but those of services, parameters and Ray's environment, which have checks of their own.
+
+    `promote` takes its settings from neither a space nor a run (`promote/settings.py`).
+    """
+    if path in (("services",), ("parameters",), ("ray", "runtime_env"), ("promote",)):
+        return
+    if not is_dataclass(value):
+        yield path, value, default
+        return
+    for each in fields(value):
+        yield from _leaves(getattr(value, each.name), getattr(default, each.name), (*path, each.name))
+
+
+def _leaf_needs_trust(key: str, value: Any) -> str | None:
+    if key in PERMISSIONS:
+        return PERMISSIONS[key]
+    if value is None or isinstance(value, (bool, int, float)) or key in HARMLESS:
+        return None
+    if key == "run.artifacts_dir" and isinstance(value, str) and _ARTIFACTS.fullmatch(value):
+        return None
+    return _WHY.get(key, "it is not known to be harmless")
+
+
+def _variables(path: KeyPath, given: Mapping[Any, Any]) -> Iterator[tuple[KeyPath, Any, str]]:
+    for name, value in given.items():
+        if why := variable_needs_trust(str(name), value):
+            yield (*path, str(name)), value, why
+
+
+def _flag_needs_trust(name: str, value: Any) -> str | None:
+    """What nobody may set is left to `check_space`, which says so."""
+    return None if problem_of(name, value) else flag_needs_trust(name, value)
+
+
+def _parameter_needs_trust(spec: ParameterSpec) -> str | None:
+    service, _, key = spec.target.partition(".")
+    kind, _, name = key.partition(".")
+    for value in (spec.low,) if spec.values is None else spec.values:  # a range is of numbers
+        if service == "vllm" and kind == "extra_args":
+            why = _flag_needs_trust(name, value)
+        elif kind == "env":
+            why = variable_needs_trust(name, value)
+        else:
+            why = setting_needs_trust(key, value)
+        if why:
+            return why
+    return None
+
+
+def _is_typed(typed: Mapping[str, Any], path: KeyPath, value: Any) -> bool:
+    """Whether an override sets all of a value. Of a parameter it must set the target and the values."""
+    given: Any = typed
+    for key in path:
+        if not isinstance(given, Mapping) or key not in given:
+            return False
+        given = given[key]
+    if isinstance(value, ParameterSpec):
+        return isinstance(given, Mapping) and all(given.get(key) == getattr(value, key) for key in ("target", "values", "low", "high"))
+    return bool(given == value) or (isinstance(value, str) and not isinstance(given, (dict, list)) and str(given) == value)

@@ -1,0 +1,66 @@
+"""Settings as they are written: the YAML of a space or a run, and `key=value`. Nothing of them is evaluated."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import OmegaConf
+from yaml import MarkedYAMLError
+
+from tune_gpu import outside_files
+from tune_gpu.errors import UserError
+from tune_gpu.own_files import is_own
+
+
+def read_settings(path: Path, limit: outside_files.Limit = outside_files.SPACE) -> tuple[dict[str, Any], bool]:
+    """The content of a file, and whether just this content is the user's own."""
+    try:
+        text = outside_files.yaml_text(path, limit)
+        content = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
+    except UserError:
+        raise
+    except Exception as error:  # OmegaConf passes on the YAML library's many kinds
+        raise UserError(f"{path}: not valid YAML: {_where_and_what(error)}") from error
+    _check_plain(content)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: {limit.what} is a mapping of keys, not a {type(content).__name__}")
+    return cast(dict[str, Any], content), is_own(path, text)
+
+
+def _where_and_what(error: Exception) -> str:
+    """Of a YAML error: its place, and what is wrong there; its first line alone says neither."""
+    if not isinstance(error, MarkedYAMLError) or error.problem_mark is None:
+        return one_line(error)
+    line, column = error.problem_mark.line + 1, error.problem_mark.column + 1
+    return f"line {line}, column {column}: {' '.join(part for part in (error.problem, error.context) if part)}"
+
+
+def parse_overrides(overrides: list[str]) -> dict[str, Any]:
+    """`key=value`, the key dotted, as nested mappings. Raises UserError."""
+    for override in overrides:
+        if not re.match(r"^[\w.\-\[\]]+=", override):
+            raise UserError(f"{override}: an override has the form key=value")
+    try:
+        given = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.from_dotlist(overrides)))
+    except Exception as error:
+        raise UserError(f"{' '.join(overrides)}: {one_line(error)}") from error
+    _check_plain(given)
+    return given
+
+
+def _check_plain(content: Any) -> None:
+    """A configuration is data. `${workload.window_s}` is another key's value; `${oc.env:NAME}` would read this machine's secrets."""
+    if isinstance(content, str) and re.search(r"\$\{[^}]*(:|\$\{)", content):
+        raise UserError(f"{content}: nothing is evaluated in a configuration; allowed in ${{…}} is the name of another key")
+    for value in content.values() if isinstance(content, dict) else content if isinstance(content, list) else ():
+        _check_plain(value)
+
+
+def one_line(error: Exception) -> str:
+    """What OmegaConf says, with the key first."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    key = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key:")), "")
+    return f"{key}: {lines[0]}" if key else (lines[0] if lines else type(error).__name__)
