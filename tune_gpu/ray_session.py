@@ -15,7 +15,7 @@ from ray.exceptions import AuthenticationError
 
 from tune_gpu.config import ExperimentConfig, RaySettings
 from tune_gpu.errors import UserError
-from tune_gpu.interrupt import handler_kept
+from tune_gpu.interrupt import Interrupts, handler_kept
 from tune_gpu.local_ray import PrivateFolder, loopback_only, own_environment, parted, private_files, read_token_anew
 from tune_gpu.resources import check_cards, check_cores
 from tune_gpu.services.guard import descendants
@@ -54,8 +54,14 @@ def local_or_joined_ray(settings: RaySettings, n_cards: int | None = None) -> It
             given = dict(settings.runtime_env)
             variables = {name: os.environ[name] for name in _WORKER_ENVIRONMENT} | dict(given.get("env_vars") or {})
             _join(str(settings.address), options | {"runtime_env": given | {"env_vars": variables}})
-        ending.callback(ray.shutdown)
+        ending.callback(_shut_down)
         yield
+
+
+def _shut_down() -> None:
+    """Leave Ray; a second Ctrl-C waits, because what is left half shut down Ray goes on with at exit, when its folder is gone."""
+    with Interrupts().held():
+        ray.shutdown()
 
 
 def _start_local(ending: contextlib.ExitStack, runtime_env: Mapping[str, Any] | None = None, **options: Any) -> None:

@@ -96,7 +96,7 @@ def environment() -> Iterator[dict[str, str]]:
 
 
 def test_no_file_and_no_process_list_of_a_run_holds_a_secret(driver: Driver, space: Path, environment: dict[str, str]) -> None:  # noqa: F811
-    settings = [str(space), *(setting for setting in SETTINGS if "dashboard" not in setting), "confirm.enabled=false", "ray.max_retries=1"]
+    settings = [str(space), "--trust", *(setting for setting in SETTINGS if "dashboard" not in setting), "confirm.enabled=false", "ray.max_retries=1"]
     with ProcessLists() as lists:
         driver.start(settings=settings, **environment)
         for moment in ("g0-c1", "g1-c1"):
@@ -117,7 +117,7 @@ def test_no_file_and_no_process_list_of_a_run_holds_a_secret(driver: Driver, spa
 
 
 def test_what_a_killed_run_leaves_of_ray_is_removed_and_it_goes_on(driver: Driver, space: Path, environment: dict[str, str]) -> None:  # noqa: F811
-    driver.start(settings=[str(space), *SETTINGS, "confirm.enabled=false"], **environment)
+    driver.start(settings=[str(space), "--trust", *SETTINGS, "confirm.enabled=false"], **environment)
     driver.wait_for("g0-c1")
     [session] = sessions()
     assert driver.process is not None
@@ -126,10 +126,10 @@ def test_what_a_killed_run_leaves_of_ray_is_removed_and_it_goes_on(driver: Drive
     driver.check_nothing_is_left()
     psutil.wait_procs([process for process in psutil.process_iter() if _names(process, session)], timeout=40)
     assert not session.exists()
-    driver.start("--resume", driver.run_id(), settings=[], **{name: value for name, value in environment.items() if name != "WANDB_KEY"})
+    driver.start("--resume", driver.run_id(), "--trust", settings=[], **{name: value for name, value in environment.items() if name != "WANDB_KEY"})
     assert driver.end() == 2, "a secret that is not there is asked for"
     assert "set the environment variable WANDB_KEY" in driver.output
-    driver.start("--resume", driver.run_id(), settings=[], **environment)
+    driver.start("--resume", driver.run_id(), "--trust", settings=[], **environment)
     assert driver.end() == 0, driver.output
     assert leaks(driver.folder) == []
     driver.check_nothing_is_left()

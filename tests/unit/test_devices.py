@@ -22,11 +22,11 @@ def test_an_objective_that_weighs_what_the_card_does_not_tell_is_refused_before_
     monkeypatch.setattr(launch, "choose_device", lambda *_a, **_k: launch.DeviceChoice("cuda", "made up", 1))
     monkeypatch.setattr(launch, "check_installed", lambda _kind: None)
     with pytest.raises(UserError, match=r"objective\.weights\.efficiency=0\.1: .* does not report its utilisation .* Set it to 0\."):
-        launch._new("spica_gpu_allocation", [])
-    assert launch._new("spica_gpu_allocation", ["objective.weights.efficiency=0"])[1].kind == "cuda"
+        launch._new("spica_gpu_allocation", [], trust=False)
+    assert launch._new("spica_gpu_allocation", ["objective.weights.efficiency=0"], trust=False)[1].kind == "cuda"
     for untold in ("gpu_utilization", "fitness_terms.efficiency", "energy_per_request_j"):
         with pytest.raises(UserError, match=rf"search\.objectives\.{untold}: .* does not report its"):
-            launch._new("spica_gpu_allocation", ["objective.weights.efficiency=0", f"search.objectives={{{untold}: max, wer: min}}"])
+            launch._new("spica_gpu_allocation", ["objective.weights.efficiency=0", f"search.objectives={{{untold}: max, wer: min}}"], trust=False)
     objective = load_config("spica_gpu_allocation", [], "cuda").objective
     devices.check_reported(objective, "cpu")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", UUID)

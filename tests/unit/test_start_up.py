@@ -8,7 +8,7 @@ import sys
 _CODE = """
 import sys
 from tune_gpu import launch
-launch._new("spica_gpu_allocation", ["device=cpu"])
+launch._new("spica_gpu_allocation", ["device=cpu"], trust=False)
 import tune_gpu.experiment
 from tune_gpu.tensorboard import import_writer
 import_writer()
