@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tune_gpu.artifacts import RunFolder, manifest, now
+from tune_gpu.artifacts import RunFolder, manifest
+from tune_gpu.common.clock import now
 from tune_gpu.config import SearchSettings
 from tune_gpu.config_loader import as_yaml, load_config
 from tune_gpu.space import SearchSpace

@@ -16,13 +16,14 @@ from omegaconf import OmegaConf
 from ray.exceptions import RayError
 
 from trainables.evaluation import Evaluator
+from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
+from tune_gpu.common.process import guard
 from tune_gpu.compare.observe import block_of
 from tune_gpu.compare.samples import Block
 from tune_gpu.config import ExperimentConfig
-from tune_gpu.measurement import Failure, FailureKind, Measurement, Phase, ServiceError
+from tune_gpu.measurement import Measurement
 from tune_gpu.ray_session import PATIENCE_S, waiting_said
 from tune_gpu.resources import most_cards
-from tune_gpu.services import guard
 from tune_gpu.telemetry.neighbours import neighbours_on
 from tune_gpu.telemetry.several import open_device
 from tune_gpu.workload.window import WindowResult

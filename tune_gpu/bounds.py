@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from typing import Any
 
-from tune_gpu.errors import UserError
+from tune_gpu.common.errors import UserError
 
 
 @dataclass(frozen=True)

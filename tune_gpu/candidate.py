@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
+from tune_gpu.common.errors import UserError
 from tune_gpu.config import ExperimentConfig, Services, VllmSettings
-from tune_gpu.errors import UserError
 
 
 def deployment(config: ExperimentConfig, params: Mapping[str, Any]) -> Services:

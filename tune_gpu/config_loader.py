@@ -13,12 +13,12 @@ from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 
-from tune_gpu import outside_files
 from tune_gpu.bounds import check_numbers
+from tune_gpu.common import outside_files
+from tune_gpu.common.errors import UserError
+from tune_gpu.common.own_files import SPACES_FOLDER
 from tune_gpu.config import ExperimentConfig, RaySettings
-from tune_gpu.errors import UserError
 from tune_gpu.foreign import NeedsTrust, needs_trust, refuse
-from tune_gpu.own_files import SPACES_FOLDER
 from tune_gpu.settings_files import one_line, parse_overrides, read_settings
 from tune_gpu.vllm_numbers import read_parameters, with_numbers
 from tune_gpu.workload.languages import spoken_language, unquoted
@@ -186,9 +186,9 @@ def check_config(config: ExperimentConfig) -> None:
     """What can be known to be wrong before anything starts. Raises UserError."""
     from tune_gpu import objective, tournament
     from tune_gpu.artifacts import check_name
+    from tune_gpu.common.process.ports import check_port_range, free_port
     from tune_gpu.compare import confirm
     from tune_gpu.services.models import resolve_llm, resolve_whisper
-    from tune_gpu.services.ports import check_port_range, free_port
     from tune_gpu.services.secret_flags import check_secrets
     from tune_gpu.space_check import check_space, settings_in_use
     from tune_gpu.workload.audio import load_utterances
@@ -217,7 +217,7 @@ def check_config(config: ExperimentConfig) -> None:
 
 
 def _check_cores(key: str, cores: str | None) -> None:
-    from tune_gpu.services.vllm_setup import parse_cores
+    from tune_gpu.common.process.cores import parse_cores
 
     there = sorted(os.sched_getaffinity(0))
     try:

@@ -15,17 +15,18 @@ from ray.tune.stopper import CombinedStopper
 
 from trainables.spica import SpicaTrainable, spica_trainable
 from tune_gpu import same_failure, sharing
-from tune_gpu.artifacts import RunFolder, manifest, now
+from tune_gpu.artifacts import RunFolder, manifest
 from tune_gpu.candidate import deployment, engine_key
+from tune_gpu.common.clock import now
+from tune_gpu.common.errors import UserError
+from tune_gpu.common.failures import ServiceError
 from tune_gpu.compare.records import confirmation_of
 from tune_gpu.config import ExperimentConfig
 from tune_gpu.confirmation import Confirmation, confirm_run
 from tune_gpu.devices import DeviceChoice
-from tune_gpu.errors import UserError
 from tune_gpu.full_disk import StopWhenUnwritable, unwritable, why_unwritable
 from tune_gpu.journal import replay
 from tune_gpu.live import Progress
-from tune_gpu.measurement import ServiceError
 from tune_gpu.mirror import Mirror
 from tune_gpu.ray_client import courier, through_client
 from tune_gpu.record import EvaluationRecord, as_counted, as_result

@@ -18,14 +18,14 @@ from typing import Any
 import platformdirs
 
 from tune_gpu.candidate import deployment
+from tune_gpu.common.atomic_files import write_whole
+from tune_gpu.common.errors import UserError
 from tune_gpu.config import ExperimentConfig, VllmSettings
-from tune_gpu.errors import UserError
 from tune_gpu.preflight.space_plan import installed_vllm_version
 from tune_gpu.services.serve_options import read_name
 from tune_gpu.services.vllm_setup import serve_flags
 from tune_gpu.space import Parameter, SearchSpace
 from tune_gpu.space_check import values_to_check
-from tune_gpu.whole_files import write_whole
 
 _WORDS = ("dtype", "kv_cache_dtype")
 """Settings of which the parser knows every word. The other settings are numbers and switches, or text that the parser takes as it is."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from tune_gpu.common.errors import UserError
 from tune_gpu.config import ExperimentConfig, ParameterSpec
-from tune_gpu.errors import UserError
 from tune_gpu.services.foreign_services import flag_needs_trust, setting_needs_trust, variable_needs_trust
 from tune_gpu.services.serve_options import problem_of
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ray.tune import Stopper
 
-from tune_gpu.errors import UserError
+from tune_gpu.common.errors import UserError
 
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ESTALE})
 _PROBE_BYTES = 1 << 20

@@ -14,6 +14,11 @@ from rich.console import Console
 
 from tune_gpu import sharing
 from tune_gpu.artifacts import RunFolder
+from tune_gpu.common.errors import UserError
+from tune_gpu.common.imports import uncollected
+from tune_gpu.common.interrupt import terminated_as_interrupt
+from tune_gpu.common.process.managed import process_age_s
+from tune_gpu.common.wording import counted
 from tune_gpu.config import ExperimentConfig, RaySettings
 from tune_gpu.config_loader import (
     DEFAULT_SPACE,
@@ -26,20 +31,15 @@ from tune_gpu.config_loader import (
     raw_setting,
 )
 from tune_gpu.devices import DeviceChoice, cards_of_cluster, check_alike, check_installed, check_reported, choose_device, device_of
-from tune_gpu.errors import UserError
 from tune_gpu.flag_check import check_flags
-from tune_gpu.imports import uncollected
-from tune_gpu.interrupt import terminated_as_interrupt
 from tune_gpu.live import Progress, describe_params
 from tune_gpu.preflight import UnknownMemory, this_card, this_node
 from tune_gpu.redaction import Redactor, restore_secrets
 from tune_gpu.refusals import Refusals, plan_space
 from tune_gpu.report.reading import read_folder, resume_command
 from tune_gpu.resources import check_resources, concurrency
-from tune_gpu.services.process import process_age_s
 from tune_gpu.space import SearchSpace
 from tune_gpu.terminal import console_of, tolerate_encoding
-from tune_gpu.wording import counted
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})

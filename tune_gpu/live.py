@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from tune_gpu.common.wording import failure_said
 from tune_gpu.live_table import fitness_of, ms, table_of
 from tune_gpu.tournament import Candidate
-from tune_gpu.wording import failure_said
 from tune_gpu.workload.languages import rate_name
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tune_gpu.errors import UserError
+from tune_gpu.common.errors import UserError
 
 
 class Mirror:

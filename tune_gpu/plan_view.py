@@ -10,6 +10,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from tune_gpu.common.wording import counted
 from tune_gpu.config import ExperimentConfig
 from tune_gpu.preflight.cards import cards
 from tune_gpu.preflight.space_columns import is_grid
@@ -18,7 +19,6 @@ from tune_gpu.preflight.values import Prediction, Verdict
 from tune_gpu.preflight.vectorised import VERDICTS, Predictions
 from tune_gpu.space import SearchSpace
 from tune_gpu.values import plain
-from tune_gpu.wording import counted
 
 ROWS = 60
 """More candidates than this are drawn as a map, unless `--rows` asks for more."""

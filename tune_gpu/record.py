@@ -8,8 +8,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from tune_gpu.errors import UserError
-from tune_gpu.measurement import Failure, FailureKind, Measurement, Phase, Status
+from tune_gpu.common.errors import UserError
+from tune_gpu.common.failures import Failure, FailureKind, Phase
+from tune_gpu.measurement import Measurement, Status
 from tune_gpu.objective import metric_at
 from tune_gpu.retries import LOST, Cause
 from tune_gpu.search.evaluations import Candidate, Result

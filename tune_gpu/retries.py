@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tune_gpu.measurement import Failure, FailureKind
+from tune_gpu.common.failures import Failure, FailureKind
 
 Cause = Mapping[str, Any]
 """Why an attempt was given up: kind, service, phase, message, wall_s."""

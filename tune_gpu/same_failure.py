@@ -9,8 +9,9 @@ from typing import Any
 
 from ray.tune import Stopper
 
-from tune_gpu.measurement import FailureKind, Phase, Status
-from tune_gpu.wording import failure_said
+from tune_gpu.common.failures import FailureKind, Phase
+from tune_gpu.common.wording import failure_said
+from tune_gpu.measurement import Status
 
 ENDED = "same failure"
 """What `ended` of the summary says of such a run."""

@@ -10,9 +10,9 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 from yaml import MarkedYAMLError
 
-from tune_gpu import outside_files
-from tune_gpu.errors import UserError
-from tune_gpu.own_files import is_own
+from tune_gpu.common import outside_files
+from tune_gpu.common.errors import UserError
+from tune_gpu.common.own_files import is_own
 
 
 def read_settings(path: Path, limit: outside_files.Limit = outside_files.SPACE) -> tuple[dict[str, Any], bool]:

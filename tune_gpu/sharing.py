@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tune_gpu.common.errors import UserError
 from tune_gpu.config import ExperimentConfig, Services
-from tune_gpu.errors import UserError
 
 SETTING = "mps_active_thread_pct"
 

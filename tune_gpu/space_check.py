@@ -9,8 +9,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from tune_gpu.bounds import Bounds, bounds_of
 from tune_gpu.candidate import deployment
+from tune_gpu.common.errors import UserError
 from tune_gpu.config import ExperimentConfig, VllmSettings, WhisperSettings
-from tune_gpu.errors import UserError
 from tune_gpu.preflight.whisper_memory import COMPUTE_TYPES
 from tune_gpu.services import vllm_setup, whisper
 from tune_gpu.services.serve_options import conflict_of, overlap, problem_of, read_name

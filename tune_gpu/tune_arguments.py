@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from tune_gpu.bounds import bounds_of
+from tune_gpu.common.errors import UserError
 from tune_gpu.config import SearchSettings
-from tune_gpu.errors import UserError
 from tune_gpu.tournament import Tournament
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from ray.tune.search.repeater import TRIAL_INDEX
 from ray.tune.search.sample import Domain
 
-from tune_gpu.errors import UserError
+from tune_gpu.common.errors import UserError
 from tune_gpu.space import SearchSpace
 from tune_gpu.tune_space import flat, grids_in, holds_domain, is_placeholder
 from tune_gpu.values import CLOSE, equal, plain

@@ -21,9 +21,9 @@ from ray.tune.search.sample import Domain
 from ray.tune.search.search_generator import SearchGenerator
 from ray.tune.utils.util import flatten_dict, unflatten_dict
 
-from tune_gpu import outside_files
+from tune_gpu.common import outside_files
+from tune_gpu.common.errors import UserError
 from tune_gpu.config import ParameterSpec, SearchSettings
-from tune_gpu.errors import UserError
 from tune_gpu.search.reports import number, read_report
 from tune_gpu.space import SearchSpace
 from tune_gpu.tournament import Candidate, Result, Tournament

@@ -17,7 +17,7 @@ from ray.tune.experiment import Trial
 from ray.tune.utils.serialization import TuneFunctionEncoder
 from ray.tune.utils.util import flatten_dict
 
-from tune_gpu import outside_files
+from tune_gpu.common import outside_files
 
 
 @dataclass(frozen=True)

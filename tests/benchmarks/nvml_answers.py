@@ -33,12 +33,13 @@ from tests.unit.test_card_evaluation import BEFORE, PARAMS, QUICK, RUNNING, Made
 from tests.unit.workload.servers import Behaviour, servers
 from trainables.arena import Arena
 from trainables.evaluation import Evaluator
+from tune_gpu.common.errors import UserError
+from tune_gpu.common.failures import ServiceError
 from tune_gpu.config import ExperimentConfig, ObjectiveSettings
 from tune_gpu.config_loader import load_config
 from tune_gpu.devices import READ_FROM_THE_CARD, check_reported
 from tune_gpu.doctor.cards import check_driver, read_driver
-from tune_gpu.errors import UserError
-from tune_gpu.measurement import Measurement, ServiceError
+from tune_gpu.measurement import Measurement
 from tune_gpu.objective import METRIC_PATHS, metric_at
 from tune_gpu.preflight import this_card
 from tune_gpu.promote.soak import hold_under_load, judge

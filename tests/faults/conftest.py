@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tune_gpu.services import guard
+from tune_gpu.common.process import guard
 
 SEED = int(os.environ.get("TUNE_GPU_FAULT_SEED", "0"))
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tune_gpu.services import guard
+from tune_gpu.common.process import guard
+from tune_gpu.common.process.cgroup import memory_group
+from tune_gpu.common.process.managed import start_ticks
 from tune_gpu.services.launchers import EngineHost
-from tune_gpu.services.process import start_ticks
-from tune_gpu.telemetry.cgroup import memory_group
 
 
 class Saboteur:

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.faults.tiny import PARAMS, TinyEvaluator
-from tune_gpu.measurement import FailureKind, Phase, Status
+from tune_gpu.common.failures import FailureKind, Phase
+from tune_gpu.measurement import Status
 
 
 @pytest.fixture

@@ -21,10 +21,11 @@ import pytest
 from tests.faults.saboteur import Saboteur, engine_log, engine_pids, memory_cgroup, no_more_address_space, stopped
 from tests.services.test_evaluation import QUICK, TINY
 from trainables.evaluation import Evaluator
+from tune_gpu.common.failures import FailureKind, Phase, ServiceError
+from tune_gpu.common.process.managed import ManagedProcess, start_ticks
 from tune_gpu.config_loader import load_config
-from tune_gpu.measurement import FailureKind, Measurement, Phase, ServiceError, Status
+from tune_gpu.measurement import Measurement, Status
 from tune_gpu.services.launchers import EngineHost
-from tune_gpu.services.process import ManagedProcess, start_ticks
 
 pytestmark = pytest.mark.services
 

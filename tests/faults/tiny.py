@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from trainables.evaluation import Evaluator
+from tune_gpu.common.process.managed import ManagedProcess
 from tune_gpu.config_loader import load_config
 from tune_gpu.services.launchers import Launch, Launched
-from tune_gpu.services.process import ManagedProcess
 from tune_gpu.services.whisper import WhisperService
 
 SCRIPT = str(Path(__file__).with_name("tiny_service.py"))

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tests.made_run import EXPERIMENT, FAST, QUICK, RUN_ID, SLOW, made_run
 from tests.services.test_launch import wait_for
-from tune_gpu.services import guard
-from tune_gpu.services.process import start_ticks
+from tune_gpu.common.process import guard
+from tune_gpu.common.process.managed import start_ticks
 
 
 def test_a_comparison_is_stopped_gone_on_with_and_told(tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ import psutil
 import pytest
 
 from trainables.evaluation import Evaluator
+from tune_gpu.common.failures import FailureKind, Phase, ServiceError
+from tune_gpu.common.process import guard
+from tune_gpu.common.process.managed import start_ticks
 from tune_gpu.config_loader import load_config
-from tune_gpu.measurement import FailureKind, Phase, ServiceError, Status
-from tune_gpu.services import guard
-from tune_gpu.services.process import start_ticks
+from tune_gpu.measurement import Status
 
 QUICK = [
     "workload.windows=2",

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from tests.namespaces import CLASS, ask
+from tune_gpu.common.errors import UserError
 from tune_gpu.config import ExperimentConfig
 from tune_gpu.config_loader import load_config
-from tune_gpu.errors import UserError
 from tune_gpu.foreign import needs_trust
 from tune_gpu.services.foreign_services import _BELOW, _WORDS
 from tune_gpu.services.serve_options import Kind, Role, options, own_options

@@ -15,8 +15,8 @@ import pytest
 
 from tests import made_run
 from tests.conftest import OURS
-from tune_gpu.services import guard
-from tune_gpu.services.process import start_ticks
+from tune_gpu.common.process import guard
+from tune_gpu.common.process.managed import start_ticks
 
 QUICK = [
     *made_run.QUICK,

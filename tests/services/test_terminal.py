@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 
 from tests.services.test_launch import QUICK
-from tune_gpu.services import guard
-from tune_gpu.services.process import start_ticks
+from tune_gpu.common.process import guard
+from tune_gpu.common.process.managed import start_ticks
 
 ROWS, COLUMNS = 45, 150
 

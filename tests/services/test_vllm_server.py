@@ -14,9 +14,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.services.conftest import PORTS, toy
-from tune_gpu.measurement import FailureKind, Phase, ServiceError
+from tune_gpu.common.failures import FailureKind, Phase, ServiceError
+from tune_gpu.common.process.managed import start_ticks
 from tune_gpu.services.launchers import EngineHost
-from tune_gpu.services.process import start_ticks
 from tune_gpu.services.vllm_server import VllmServer
 
 

@@ -21,12 +21,12 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from tests.services.conftest import PORTS
+from tune_gpu.common.failures import FailureKind, ServiceError
+from tune_gpu.common.process.managed import start_ticks
 from tune_gpu.config import AudioSettings, WhisperSettings, WorkloadSettings
-from tune_gpu.measurement import FailureKind, ServiceError
 from tune_gpu.services import whisper_server
 from tune_gpu.services.decoding import MAX_BYTES
 from tune_gpu.services.models import resolve_whisper
-from tune_gpu.services.process import start_ticks
 from tune_gpu.services.whisper import WhisperService
 from tune_gpu.services.whisper_server import Transcriber, build_app, load_model, parse_arguments, read_audio
 from tune_gpu.workload.audio import load_utterances

@@ -16,7 +16,7 @@ import pytest
 
 from tune_gpu import artifacts
 from tune_gpu.artifacts import RunFolder, manifest, write_whole
-from tune_gpu.errors import UserError
+from tune_gpu.common.errors import UserError
 from tune_gpu.record import as_result
 from tune_gpu.search.evaluations import Candidate
 
@@ -175,7 +175,7 @@ _ONE_SECOND = """
 import sys
 from pathlib import Path
 from tune_gpu.artifacts import RunFolder
-from tune_gpu.errors import UserError
+from tune_gpu.common.errors import UserError
 root, role, experiment = sys.argv[1:]
 print("up", flush=True)
 sys.stdin.readline()

@@ -12,9 +12,10 @@ from tests.unit.telemetry.fake_nvml import OTHER, UUID, FakeNvml, Frame
 from tests.unit.workload.servers import Behaviour, servers
 from trainables import evaluation
 from trainables.evaluation import Evaluator
+from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.config import Services, VllmSettings
 from tune_gpu.config_loader import load_config
-from tune_gpu.measurement import Failure, FailureKind, Measurement, Phase, ServiceError, Status
+from tune_gpu.measurement import Measurement, Status
 from tune_gpu.services.launchers import EngineHost
 from tune_gpu.services.vllm_server import EngineInfo
 from tune_gpu.telemetry import sampler

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tune_gpu.candidate import deployment
+from tune_gpu.common.errors import UserError
 from tune_gpu.config_loader import as_yaml, check_config, load_config
-from tune_gpu.errors import UserError
 
 
 def test_the_default_space_is_15_configurations_on_a_card_and_has_cores_on_the_cpu() -> None:

@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from tune_gpu.imports import uncollected
+from tune_gpu.common.imports import uncollected
 
 
 def test_the_collector_rests_within_the_block_and_works_after_it() -> None:

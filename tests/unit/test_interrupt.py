@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from tune_gpu.interrupt import Interrupts, terminated_as_interrupt
+from tune_gpu.common.interrupt import Interrupts, terminated_as_interrupt
 
 ENDING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tune_gpu.common.errors import UserError
 from tune_gpu.compare.metrics import standard_metrics
 from tune_gpu.config import ExperimentConfig
 from tune_gpu.config_loader import as_yaml, check_config, load_config
-from tune_gpu.errors import UserError
 from tune_gpu.space_check import check_space
 from tune_gpu.workload.languages import LANGUAGES, check_language, rate_name, spoken_language
 

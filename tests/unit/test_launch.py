@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tune_gpu.cli import main
+from tune_gpu.common.errors import UserError
 from tune_gpu.devices import choose_device
-from tune_gpu.errors import UserError
 from tune_gpu.launch import launch
 from tune_gpu.telemetry.probe import nvidia_cards
 

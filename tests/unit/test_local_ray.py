@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import ray  # noqa: F401 - its import sets variables
 
-from tune_gpu.errors import UserError
+from tune_gpu.common.errors import UserError
 from tune_gpu.local_ray import PrivateFolder, own_environment, parted, private_files
 
 _OWNER = """

@@ -7,7 +7,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from tune_gpu.errors import UserError
+from tune_gpu.common.errors import UserError
 from tune_gpu.mirror import Mirror
 
 

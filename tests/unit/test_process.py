@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tune_gpu.services.process import ManagedProcess, kill_and_wait, start_ticks
+from tune_gpu.common.process.managed import ManagedProcess, kill_and_wait, start_ticks
 
 FAMILY = textwrap.dedent(
     """

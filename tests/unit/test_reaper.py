@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tune_gpu.services import reaper
-from tune_gpu.services.reaper import start_ticks
+from tune_gpu.common.process import reaper
+from tune_gpu.common.process.reaper import start_ticks
 
 SLEEPER = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
 

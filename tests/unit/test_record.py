@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from tests.runs import ARTIFACTS, EXPERIMENT, RUN, WHOLE
 from tune_gpu.artifacts import RunFolder
+from tune_gpu.common.errors import UserError
+from tune_gpu.common.failures import Failure, FailureKind, Phase
 from tune_gpu.config import ParameterSpec, SearchSettings
-from tune_gpu.errors import UserError
 from tune_gpu.journal import replay
-from tune_gpu.measurement import Failure, FailureKind, Measurement, Phase, Status
+from tune_gpu.measurement import Measurement, Status
 from tune_gpu.record import EvaluationRecord, as_counted, as_result
 from tune_gpu.rzero import RZeroSearch
 from tune_gpu.search.evaluations import Candidate, Result

@@ -9,14 +9,14 @@ import pytest
 from ray import cloudpickle
 
 from tune_gpu.artifacts import RunFolder, check_name
+from tune_gpu.common.errors import UserError
+from tune_gpu.common.own_files import sealed
 from tune_gpu.compare.samples import Block
 from tune_gpu.compare.store import BlockStore
 from tune_gpu.config import ExperimentConfig
 from tune_gpu.config_loader import as_yaml, load_config
 from tune_gpu.confirmation import terms_of
-from tune_gpu.errors import UserError
 from tune_gpu.experiment import new_tournament
-from tune_gpu.own_files import sealed
 from tune_gpu.redaction import REDACTED, Redactor, is_secret, restore_secrets
 from tune_gpu.refusals import Refusals
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tune_gpu.common.errors import UserError
+from tune_gpu.common.failures import Failure, FailureKind, Phase
 from tune_gpu.config import ExperimentConfig
 from tune_gpu.config_loader import check_config, load_config
-from tune_gpu.errors import UserError
-from tune_gpu.measurement import Failure, FailureKind, Phase
 from tune_gpu.resources import arena_resources, check_cards, check_cores, check_resources, concurrency, trial_resources
 from tune_gpu.retries import cause_of, may_retry
 

@@ -22,8 +22,8 @@ from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, Repeater,
 from ray.tune.search.search_generator import SearchGenerator
 from ray.tune.utils.util import flatten_dict
 
+from tune_gpu.common.errors import UserError
 from tune_gpu.config import ParameterSpec, SearchSettings
-from tune_gpu.errors import UserError
 from tune_gpu.rzero import RZeroScheduler, RZeroSearch
 from tune_gpu.tournament import Result
 from tune_gpu.tune_callbacks import RetryBook

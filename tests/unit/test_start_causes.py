@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.benchmarks.start_logs import explain, main
-from tune_gpu.measurement import FailureKind
+from tune_gpu.common.failures import FailureKind
 from tune_gpu.services.start_failures import explain_exit
 from tune_gpu.services.start_failures.cause import is_evidence
 from tune_gpu.services.start_failures.lines import read_line

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tune_gpu.measurement import FailureKind
+from tune_gpu.common.failures import FailureKind
 from tune_gpu.services.start_failures import explain_exit, explain_loss, out_of_memory_lines
 
 CASES = [

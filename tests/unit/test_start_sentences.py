@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tune_gpu.measurement import Failure, FailureKind, Phase
+from tune_gpu.common.failures import Failure, FailureKind, Phase
 from tune_gpu.services.start_failures import advice_for, explain_exit, explain_loss
 from tune_gpu.services.start_failures.sentences import DEFAULT_ADVICE, GROUPS, HINTS
 

@@ -10,8 +10,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tune_gpu.common.errors import UserError
 from tune_gpu.config_loader import apply_overrides, check_config, load_config
-from tune_gpu.errors import UserError
 from tune_gpu.preflight import Verdict, card_memory
 from tune_gpu.preflight.space_plan import Preflight
 from tune_gpu.services.vllm_setup import serve_flags

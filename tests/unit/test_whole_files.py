@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tune_gpu.whole_files import read_plain, remove_plain, write_whole
+from tune_gpu.common.atomic_files import read_plain, remove_plain, write_whole
 
 
 def test_a_link_in_the_files_place_is_replaced_and_not_followed(tmp_path: Path) -> None:

@@ -12,6 +12,9 @@ from rich.console import Console
 
 from tune_gpu.artifacts import RunFolder, strict_json
 from tune_gpu.bounds import bounds_of
+from tune_gpu.common.errors import UserError
+from tune_gpu.common.imports import uncollected
+from tune_gpu.common.wording import counted
 from tune_gpu.compare.confirm import BASELINE, WINNER, confirmed
 from tune_gpu.compare.metrics import standard_metrics
 from tune_gpu.compare.opponents import changed, winner_of_other
@@ -23,13 +26,10 @@ from tune_gpu.compare.verdict import Finding
 from tune_gpu.config import ConfirmSettings
 from tune_gpu.config_loader import check_config
 from tune_gpu.devices import check_installed, device_of
-from tune_gpu.errors import UserError
 from tune_gpu.finished_run import FinishedRun, read_finished_run
-from tune_gpu.imports import uncollected
 from tune_gpu.redaction import restore_secrets
 from tune_gpu.report.reading import read_winner
 from tune_gpu.terminal import Finite, console_of
-from tune_gpu.wording import counted
 from tune_gpu.workload.languages import error_unit, spoken_language
 
 _ROUNDS = click.IntRange(int(bounds_of(ConfirmSettings, "min_rounds").least or 0), int(bounds_of(ConfirmSettings, "max_rounds").most or 0))
@@ -167,8 +167,8 @@ def _measure(question: Question, kind: str, say: Any) -> tuple[Outcome, Any]:
     """What came of it, and the arena it was measured in (null if there was none)."""
     with uncollected():
         from trainables.arena import ArenaLost
+        from tune_gpu.common.interrupt import terminated_as_interrupt
         from tune_gpu.confirmation import arena_of, measure_in, terms_of
-        from tune_gpu.interrupt import terminated_as_interrupt
         from tune_gpu.ray_session import local_or_joined_ray
         from tune_gpu.resources import arena_resources
 

@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from tune_gpu.candidate import deployment
+from tune_gpu.common.errors import UserError
 from tune_gpu.config import ExperimentConfig
-from tune_gpu.errors import UserError
 from tune_gpu.finished_run import FinishedRun
 
 

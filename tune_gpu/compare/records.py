@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tune_gpu.artifacts import now
+from tune_gpu.common.clock import now
 from tune_gpu.compare.rounds import Outcome, Rules, blocks_summary
 from tune_gpu.compare.verdict import Finding, sentence
 from tune_gpu.telemetry.neighbours import rounded

@@ -6,13 +6,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tune_gpu.common.wording import counted
 from tune_gpu.compare.bootstrap import effect_of
 from tune_gpu.compare.metrics import Metric
 from tune_gpu.compare.samples import Block, pairs_of
 from tune_gpu.compare.sequential import final_alpha, interim_alpha, order_of_round
 from tune_gpu.compare.store import BlockStore
 from tune_gpu.compare.verdict import Finding, tolerance_of
-from tune_gpu.wording import counted
 
 FIRST_WINDOW = 100
 """Comparisons have traffic of their own, so that what was chosen on the search's is not judged on it."""

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from tune_gpu.common.wording import counted
 from tune_gpu.compare.bootstrap import Effect
 from tune_gpu.compare.metrics import Metric
-from tune_gpu.wording import counted
 
 
 class Verdict(StrEnum):

@@ -15,9 +15,9 @@ from pathlib import Path
 import platformdirs
 from packaging.requirements import Requirement
 
+from tune_gpu.common.errors import UserError
 from tune_gpu.doctor.cards import installed
 from tune_gpu.doctor.findings import Finding, fail, note, ok
-from tune_gpu.errors import UserError
 
 GIB = 2**30
 LEAST_MEMORY_GIB = 4.0
@@ -78,7 +78,7 @@ def _pinned() -> dict[str, Requirement]:
 
 def check_ports(port_range: Sequence[int], dashboard: int = DASHBOARD_PORT) -> Iterator[Finding]:
     """Free ports for the services, and the dashboard's."""
-    from tune_gpu.services.ports import free_port
+    from tune_gpu.common.process.ports import free_port
 
     try:
         free_port(port_range)

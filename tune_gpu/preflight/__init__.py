@@ -4,7 +4,7 @@
 Imports no Ray, no torch and no vLLM.
 """
 
-from tune_gpu.errors import UserError
+from tune_gpu.common.errors import UserError
 from tune_gpu.preflight.architecture import ModelArchitecture, from_config, read_architecture
 from tune_gpu.preflight.calibration import Calibration, CalibrationStore
 from tune_gpu.preflight.cards import UnknownMemory, card_memory, cards, find_card, nvml_memory, this_card, this_node

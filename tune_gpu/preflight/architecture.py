@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tune_gpu import outside_files
-from tune_gpu.errors import UserError
+from tune_gpu.common import outside_files
+from tune_gpu.common.errors import UserError
 from tune_gpu.preflight.attention_kinds import latent_size, not_modelled, sliding_layers
 from tune_gpu.preflight.config_classes import TextPart, text_part
 from tune_gpu.preflight.config_sizes import LARGEST, AttentionSizes, NotModelled, attention_sizes, contexts, read_size, shown

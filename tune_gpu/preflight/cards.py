@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from tune_gpu.errors import UserError
+from tune_gpu.common.errors import UserError
 from tune_gpu.preflight.card_names import matching, told_gb
 from tune_gpu.preflight.values import DeviceMemory
 

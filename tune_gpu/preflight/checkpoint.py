@@ -8,8 +8,8 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
-from tune_gpu import outside_files
-from tune_gpu.errors import UserError
+from tune_gpu.common import outside_files
+from tune_gpu.common.errors import UserError
 
 _GGML_BLOCKS = {  # type id: (weights in a block, bytes of a block); from the GGUF specification (ggml.h)
     0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 9: (32, 36), 10: (256, 84), 11: (256, 110),

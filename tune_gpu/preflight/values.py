@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from tune_gpu.errors import UserError
+from tune_gpu.common.errors import UserError
 
 
 class Verdict(StrEnum):

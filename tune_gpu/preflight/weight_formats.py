@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tune_gpu.errors import UserError
+from tune_gpu.common.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import os
 import re
 from dataclasses import dataclass
 
+from tune_gpu.common.errors import UserError
 from tune_gpu.config import WhisperSettings
-from tune_gpu.errors import UserError
 from tune_gpu.preflight.arithmetic import MIB
 
 FRAMES, TOKENS = 1500, 448

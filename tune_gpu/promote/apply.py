@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from tune_gpu.artifacts import now
+from tune_gpu.common.clock import now
+from tune_gpu.common.errors import UserError
+from tune_gpu.common.interrupt import Interrupts
 from tune_gpu.config import PromoteSettings, ServiceTarget
-from tune_gpu.errors import UserError
-from tune_gpu.interrupt import Interrupts
 from tune_gpu.promote.audit import Audit
 from tune_gpu.promote.env_file import require_keys
 from tune_gpu.promote.installed import Change, Installation, Status, check_writable, digest, text_of

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tune_gpu.artifacts import now
+from tune_gpu.common.clock import now
 from tune_gpu.redaction import Redactor
 
 

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tune_gpu import outside_files
-from tune_gpu.artifacts import now, versions
-from tune_gpu.errors import UserError
+from tune_gpu.artifacts import versions
+from tune_gpu.common import outside_files
+from tune_gpu.common.atomic_files import read_plain, remove_plain, write_whole
+from tune_gpu.common.clock import now
+from tune_gpu.common.errors import UserError
 from tune_gpu.promote.installed import digest, text_of
 from tune_gpu.promote.render import Service
 from tune_gpu.promote.target import Target
 from tune_gpu.redaction import Redactor
-from tune_gpu.whole_files import read_plain, remove_plain, write_whole
 
 MANIFEST = "manifest.json"
 REVIEWED = ("changes.diff", "gate.json")

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tune_gpu.errors import UserError
+from tune_gpu.common.errors import UserError
 
 if TYPE_CHECKING:  # shells that start services read env files and no configuration
     from tune_gpu.config import PromoteSettings, ServiceTarget

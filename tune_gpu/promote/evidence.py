@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
+from tune_gpu.common.errors import UserError
+from tune_gpu.common.failures import ServiceError
 from tune_gpu.config import PromoteSettings
 from tune_gpu.devices import choose_device
-from tune_gpu.errors import UserError
 from tune_gpu.finished_run import FinishedRun, read_comparison
-from tune_gpu.measurement import ServiceError
 from tune_gpu.promote.gate import Evidence, TargetDevice
 from tune_gpu.promote.recomputed import recomputed
 from tune_gpu.promote.target import Target

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tune_gpu.bounds import check_numbers
+from tune_gpu.common.errors import UserError
+from tune_gpu.common.failures import FailureKind
 from tune_gpu.config import PromoteSettings, Services
-from tune_gpu.errors import UserError
-from tune_gpu.measurement import FailureKind
 from tune_gpu.sharing import SETTING, asks_for_mps
 from tune_gpu.summary import unchecked_of
 from tune_gpu.telemetry.verdicts import NOT_PROVEN

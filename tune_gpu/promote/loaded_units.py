@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tune_gpu.errors import UserError
+from tune_gpu.common.errors import UserError
 from tune_gpu.promote.target import TargetError
 
 _ANALYZE = "systemd-analyze"

@@ -7,7 +7,7 @@ import pwd
 import stat
 from pathlib import Path
 
-from tune_gpu.errors import UserError
+from tune_gpu.common.errors import UserError
 
 
 def foreign(path: Path) -> str | None:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tune_gpu.errors import UserError
-from tune_gpu.interrupt import Interrupts
+from tune_gpu.common.errors import UserError
+from tune_gpu.common.interrupt import Interrupts
 from tune_gpu.promote.audit import Audit
 from tune_gpu.promote.installed import Change, Installation, Status
 from tune_gpu.promote.staged import put_back, stage

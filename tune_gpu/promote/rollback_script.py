@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tune_gpu.whole_files import write_whole
+from tune_gpu.common.atomic_files import write_whole
 
 PROMOTIONS = "promotions"
 """In the install folder: what was done to the target, and what takes it back."""

@@ -11,9 +11,9 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tune_gpu.common.errors import UserError
 from tune_gpu.config import ExperimentConfig
 from tune_gpu.config_loader import apply_file, apply_overrides
-from tune_gpu.errors import UserError
 from tune_gpu.promote.ownership import check_own
 
 SYSTEM_FILE = Path("/etc/tune-gpu/promote.yaml")

@@ -6,7 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from tune_gpu.whole_files import write_whole
+from tune_gpu.common.atomic_files import write_whole
 
 _NEW, _OLD = "tune-gpu-new", "tune-gpu-old"
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tune_gpu.common.atomic_files import read_plain
+from tune_gpu.common.errors import UserError
 from tune_gpu.compare.metrics import standard_metrics
 from tune_gpu.config_loader import check_config
-from tune_gpu.errors import UserError
 from tune_gpu.finished_run import FinishedRun, read_finished_run
 from tune_gpu.promote.apply import folder_of, target_of
 from tune_gpu.promote.bundle import MANIFEST, REVIEWED, Bundle, bundle_of, digest_of, is_promotions, read_manifest
@@ -23,7 +24,6 @@ from tune_gpu.promote.render import services_of
 from tune_gpu.promote.settings import SYSTEM_FILE, artifacts_of, ignored, trusted_settings, with_trusted
 from tune_gpu.promote.target import Target
 from tune_gpu.resources import most_cards
-from tune_gpu.whole_files import read_plain
 
 _TOLD, _LONGEST = 4, 160
 """So many differences are named, each value so long at most."""

@@ -15,11 +15,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from tune_gpu.common.atomic_files import write_whole
+from tune_gpu.common.process.managed import end_session, session_pids, start_ticks
 from tune_gpu.promote.env_file import read_env, secrets_beside
 from tune_gpu.promote.target import LONGEST_LOG, TargetError
-from tune_gpu.services.process import end_session, session_pids, start_ticks
 from tune_gpu.services.readiness import wait_until_ready
-from tune_gpu.whole_files import write_whole
 
 if TYPE_CHECKING:  # for shells it must start at once
     from tune_gpu.promote.render import Service

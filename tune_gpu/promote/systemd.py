@@ -12,12 +12,12 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tune_gpu.errors import UserError
+from tune_gpu.common.errors import UserError
+from tune_gpu.common.process.guard import descendants
 from tune_gpu.promote import loaded_units, recovery_unit
 from tune_gpu.promote.env_file import SECRETS
 from tune_gpu.promote.render import Service
 from tune_gpu.promote.target import LONGEST_LOG, TargetError
-from tune_gpu.services.guard import descendants
 
 DROP_IN = "50-tune-gpu.conf"
 _JOURNALCTL = "journalctl"

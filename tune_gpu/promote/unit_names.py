@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tune_gpu.errors import UserError
+from tune_gpu.common.errors import UserError
 
 _LONGEST = 255
 _NAME = re.compile(r"[A-Za-z0-9:_\\][A-Za-z0-9:_.\\-]*(@[A-Za-z0-9:_.\\-]+)?")

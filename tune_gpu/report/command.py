@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from tune_gpu.artifacts import RunFolder, strict_json, write_whole
-from tune_gpu.errors import UserError
+from tune_gpu.common.errors import UserError
 from tune_gpu.report.facts import facts_of
 from tune_gpu.report.reading import RunRecord, RunState, read_folder, read_run, read_winner, refuse_running
 

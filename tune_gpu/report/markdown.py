@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from tune_gpu.common.wording import counted
 from tune_gpu.report.facts import Facts, describe
 from tune_gpu.report.importance import METHOD, importance_of
 from tune_gpu.report.page import number, seconds
-from tune_gpu.wording import counted
 
 
 def as_markdown(facts: Facts) -> str:

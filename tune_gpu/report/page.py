@@ -14,6 +14,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from tune_gpu.common.wording import counted
 from tune_gpu.report.facts import Facts, describe
 from tune_gpu.report.importance import METHOD, importance_of
 from tune_gpu.report.memory_map import memory_map
@@ -27,7 +28,6 @@ from tune_gpu.report.plots import (
     moments_a_point,
     pareto_front,
 )
-from tune_gpu.wording import counted
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from tune_gpu import outside_files
 from tune_gpu.artifacts import RunFolder
-from tune_gpu.errors import UserError
-from tune_gpu.services.process import start_ticks
-from tune_gpu.wording import counted
+from tune_gpu.common import outside_files
+from tune_gpu.common.errors import UserError
+from tune_gpu.common.process.managed import start_ticks
+from tune_gpu.common.wording import counted
 
 SCHEMA_VERSION = 1
 _LINE_NEEDS: dict[str, type | tuple[type, ...]] = {

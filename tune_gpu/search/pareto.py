@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tune_gpu.errors import UserError
+from tune_gpu.common.errors import UserError
 
 Array = NDArray[np.float64]
 _AUGMENTED = 0.05

@@ -23,8 +23,8 @@ import sys
 import tempfile
 from typing import Any
 
-from tune_gpu.imports import uncollected
-from tune_gpu.services.guard import die_with_parent
+from tune_gpu.common.imports import uncollected
+from tune_gpu.common.process.guard import die_with_parent
 
 LATE_IMPORTS = (
     "vllm.model_executor.layers.quantization.online.base",

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Protocol
 
-from tune_gpu.measurement import Failure, FailureKind, Phase
+from tune_gpu.common.failures import Failure, FailureKind, Phase
 from tune_gpu.workload.pulse import Pulse
 
 _EVERY_S = 0.5

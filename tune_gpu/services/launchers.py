@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from tune_gpu.measurement import Failure, FailureKind, Phase, ServiceError
-from tune_gpu.services.process import ManagedProcess, end_session, session_pids
+from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
+from tune_gpu.common.process.managed import ManagedProcess, end_session, session_pids
 
 API_SERVER_MODULE = "vllm.entrypoints.openai.api_server"
 _ANSWER_TIMEOUT_S = 10.0

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import platformdirs
 
-from tune_gpu.errors import UserError
+from tune_gpu.common.errors import UserError
 from tune_gpu.services.demo_llm import CONFIG, make_demo_llm
 
 DEMO_LLM = "demo-llm"

@@ -15,8 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tune_gpu.measurement import Failure, FailureKind, Phase, ServiceError
-from tune_gpu.services.process import ManagedProcess
+from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
+from tune_gpu.common.process.managed import ManagedProcess
 
 CONTROL = "nvidia-cuda-mps-control"
 _READY_S = 15.0

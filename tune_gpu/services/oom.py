@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from tune_gpu.measurement import Failure, FailureKind
-from tune_gpu.telemetry.cgroup import oom_kills
+from tune_gpu.common.failures import Failure, FailureKind
+from tune_gpu.common.process.cgroup import oom_kills
 
 _UNEXPLAINED = (FailureKind.STARTUP_CRASH, FailureKind.SERVICE_LOST)
 

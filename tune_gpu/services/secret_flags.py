@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tune_gpu.common.errors import UserError
 from tune_gpu.config import ExperimentConfig
-from tune_gpu.errors import UserError
 from tune_gpu.redaction import secret_values
 from tune_gpu.secret_names import is_secret
 

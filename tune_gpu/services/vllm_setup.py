@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from typing import Any
 
+from tune_gpu.common.process.cores import parse_cores
 from tune_gpu.config import VllmSettings
 from tune_gpu.services.models import resolve_llm
 from tune_gpu.services.secret_flags import shown_flags, variables_of
@@ -88,24 +88,6 @@ def serve_flags(settings: VllmSettings) -> list[str]:
         if value is not True:
             flags += value if isinstance(value, list) else [str(value)]
     return flags
-
-
-_MOST_CORES = 8192
-"""As many as Linux can be built for."""
-
-
-def parse_cores(cores: str | None) -> list[int] | None:
-    """`"0,2-3"` -> [0, 2, 3], as taskset reads it. Raises ValueError for anything else."""
-    if cores is None or cores == "":
-        return None
-    found: set[int] = set()
-    for part in str(cores).split(","):
-        named = re.fullmatch(r"\s*(\d{1,5})(?:-(\d{1,5}))?\s*", part, re.ASCII)
-        low, high = (int(named[1]), int(named[2] or named[1])) if named else (0, -1)
-        if not low <= high < _MOST_CORES:
-            raise ValueError(f"{str(cores)[:80]!r}: allowed are cores below {_MOST_CORES}, as in 0,2-3")
-        found.update(range(low, high + 1))
-    return sorted(found)
 
 
 def vllm_environment(settings: VllmSettings, device: str, evaluation: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -14,15 +14,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
+from tune_gpu.common.process.cores import parse_cores
+from tune_gpu.common.process.managed import ManagedProcess
+from tune_gpu.common.process.ports import free_port
 from tune_gpu.config import WhisperSettings
-from tune_gpu.measurement import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.services.loopback import NoAnswer, get
 from tune_gpu.services.models import resolve_whisper
 from tune_gpu.services.oom import KernelOomWatch
-from tune_gpu.services.ports import free_port
-from tune_gpu.services.process import ManagedProcess
 from tune_gpu.services.start_failures import explain_exit, explain_loss
-from tune_gpu.services.vllm_setup import CARD_ORDER, layered, parse_cores
+from tune_gpu.services.vllm_setup import CARD_ORDER, layered
 
 _NO_DESCRIPTION = (NoAnswer, ValueError, TypeError, RecursionError)
 """What asking a server for its description may raise: another program's answer can hold anything."""

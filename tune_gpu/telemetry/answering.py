@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-from tune_gpu.measurement import Failure, FailureKind, Phase, ServiceError
+from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
 
 T = TypeVar("T")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import psutil
 
-from tune_gpu.services.guard import head
-from tune_gpu.telemetry.cgroup import memory_group, oom_kills
+from tune_gpu.common.process.cgroup import memory_group, oom_kills
+from tune_gpu.common.process.guard import head
 from tune_gpu.telemetry.probe import MIB, DeviceInfo, Reading
 
 

@@ -6,9 +6,9 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tune_gpu.measurement import Failure, FailureKind, Phase, ServiceError
+from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
+from tune_gpu.common.process.cgroup import oom_kills
 from tune_gpu.telemetry.answering import Answering
-from tune_gpu.telemetry.cgroup import oom_kills
 from tune_gpu.telemetry.nvml_answers import CARD_LOST, Nvml, error_name, number, positive, said, text
 from tune_gpu.telemetry.probe import DeviceInfo, Reading
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from types import TracebackType
 
-from tune_gpu.measurement import ServiceError
+from tune_gpu.common.failures import ServiceError
 from tune_gpu.telemetry.neighbours import rounded
 from tune_gpu.telemetry.probe import Probe, Reading, total
 from tune_gpu.telemetry.verdicts import Limits, Trace, Verdict, VerdictKind, busy_clock_mhz, energy_j, judge, never_busy, unchecked

@@ -7,7 +7,7 @@ import os
 import stat
 from pathlib import Path
 
-from tune_gpu.errors import UserError
+from tune_gpu.common.errors import UserError
 from tune_gpu.workload.wer import units_of
 
 _LONGEST_TEXT = 64 * 1024

@@ -23,7 +23,7 @@ from tests.benchmarks.searchers import landscapes, report  # noqa: E402
 from tests.benchmarks.searchers.batch import Runs, Setting  # noqa: E402
 from tests.benchmarks.searchers.peers import NAMES  # noqa: E402
 from tests.benchmarks.searchers.replay import Run  # noqa: E402
-from tune_gpu.errors import UserError  # noqa: E402
+from tune_gpu.common.errors import UserError  # noqa: E402
 
 
 def _searchers(_context: click.Context, _parameter: click.Parameter, value: str) -> list[str]:

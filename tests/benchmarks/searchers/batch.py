@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.benchmarks.searchers.landscapes import Landscape
 from tests.benchmarks.searchers.packed import content, opened
 from tests.benchmarks.searchers.replay import Run, replay
-from tune_gpu.errors import UserError
+from tune_gpu.common.errors import UserError
 
 _BEGINNING = '{"setting": '
 """Of every line of a file of runs."""

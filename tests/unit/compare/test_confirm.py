@@ -9,13 +9,13 @@ import pytest
 
 from tests.made_run import FAST, SLOW, line
 from tests.unit.compare.traffic import block
+from tune_gpu.common.errors import UserError
 from tune_gpu.compare.bootstrap import Effect
 from tune_gpu.compare.confirm import check, confirmed, contenders, standings
 from tune_gpu.compare.metrics import Metric, standard_metrics
 from tune_gpu.compare.samples import Block
 from tune_gpu.compare.verdict import Finding, sentence, tolerance_of
 from tune_gpu.config import ConfirmSettings
-from tune_gpu.errors import UserError
 
 METRICS = standard_metrics(95)
 SETTINGS = ConfirmSettings(metric="voice_turn_ms.p50")

@@ -20,10 +20,11 @@ import psutil
 import pytest
 
 from tests.made_run import FAST, QUICK, SLOW
-from tune_gpu.artifacts import now
+from tune_gpu.common.clock import now
+from tune_gpu.common.errors import UserError
+from tune_gpu.common.process.managed import kill_and_wait
 from tune_gpu.config import ExperimentConfig, ServiceTarget
 from tune_gpu.config_loader import load_config
-from tune_gpu.errors import UserError
 from tune_gpu.promote import apply, restore
 from tune_gpu.promote.apply import Deployer, folder_of, target_of
 from tune_gpu.promote.audit import Audit
@@ -33,7 +34,6 @@ from tune_gpu.promote.render import services_of
 from tune_gpu.promote.supervisor import ProcessSupervisor
 from tune_gpu.promote.target import TargetError
 from tune_gpu.promote.watch import Expected, Watcher
-from tune_gpu.services.process import kill_and_wait
 from tune_gpu.workload.audio import Utterance
 
 SERVER = Path(__file__).with_name("little_server.py")

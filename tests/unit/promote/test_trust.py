@@ -14,8 +14,8 @@ from tests.made_run import EXPERIMENT, RUN_ID, made_run
 from tests.runs import edit
 from tests.unit.promote.compared import write_comparison
 from tests.unit.promote.test_command import Desk, desk  # noqa: F401
+from tune_gpu.common.errors import UserError
 from tune_gpu.config import ExperimentConfig
-from tune_gpu.errors import UserError
 from tune_gpu.promote import settings as promote_settings
 from tune_gpu.promote.bundle import write_bundle
 from tune_gpu.promote.ownership import foreign

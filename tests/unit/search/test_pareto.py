@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tune_gpu.errors import UserError
+from tune_gpu.common.errors import UserError
 from tune_gpu.search.pareto import along, crowding, dominates, first_front, fronts, matrix, select
 
 tables = st.integers(1, 3).flatmap(

@@ -10,10 +10,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tune_gpu.measurement import Failure, FailureKind, Phase
+from tune_gpu.common.failures import Failure, FailureKind, Phase
+from tune_gpu.common.process import cgroup
+from tune_gpu.common.process.cgroup import MemoryGroup, memory_group
 from tune_gpu.services.oom import KernelOomWatch
-from tune_gpu.telemetry import cgroup, cpu
-from tune_gpu.telemetry.cgroup import MemoryGroup, memory_group
+from tune_gpu.telemetry import cpu
 from tune_gpu.telemetry.cpu import CpuProbe
 from tune_gpu.telemetry.neighbours import neighbours_on
 from tune_gpu.telemetry.probe import MIB

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.io import wavfile
 
+from tune_gpu.common.errors import UserError
 from tune_gpu.config import AudioSettings
-from tune_gpu.errors import UserError
 from tune_gpu.services import decoding
 from tune_gpu.services.decoding import NotAudio, TooLong, decode
 from tune_gpu.workload.audio import load_utterances, read_wav

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from tune_gpu.measurement import Failure, FailureKind, Phase
+from tune_gpu.common.failures import Failure, FailureKind, Phase
 from tune_gpu.services.start_failures.cause import find_cause
 from tune_gpu.services.start_failures.lines import read_line, read_lines
 from tune_gpu.services.start_failures.sentences import DEFAULT_ADVICE, GROUPS, find_group, find_hint

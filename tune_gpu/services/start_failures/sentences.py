@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from tune_gpu.measurement import FailureKind
+from tune_gpu.common.failures import FailureKind
 
 Version = tuple[int, int]
 

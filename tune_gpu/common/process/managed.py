@@ -12,8 +12,8 @@ import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tune_gpu.services import guard
-from tune_gpu.services.reaper import start_ticks
+from tune_gpu.common.process import guard
+from tune_gpu.common.process.reaper import start_ticks
 
 SERVICE_NICENESS = 5
 _GUARD_SCRIPT = guard.__file__

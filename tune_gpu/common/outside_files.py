@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 import yaml
 
-from tune_gpu.errors import UserError
+from tune_gpu.common.errors import UserError
 
 DEEPEST = 64
 """Levels of JSON or YAML; real files have fewer than ten."""

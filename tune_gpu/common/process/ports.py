@@ -7,7 +7,7 @@ import random
 import socket
 from collections.abc import Sequence
 
-from tune_gpu.errors import UserError
+from tune_gpu.common.errors import UserError
 
 
 def free_port(port_range: Sequence[int], rng: random.Random | None = None) -> int:
