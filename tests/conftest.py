@@ -83,7 +83,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.fixture(scope="session")
 def host() -> Iterator[EngineHost]:
     """One warm engine host for all tests that want one: its imports cost more than an engine."""
-    from tune_gpu.config import VllmSettings
+    from tune_gpu.config.schema import VllmSettings
 
     host = EngineHost(engine_environment(VllmSettings(cpu_cores="0"), "", "cpu", "/tmp"))
     yield host

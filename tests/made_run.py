@@ -7,8 +7,8 @@ from typing import Any
 
 from tune_gpu.artifacts import RunFolder, manifest
 from tune_gpu.common.clock import now
-from tune_gpu.config import SearchSettings
-from tune_gpu.config_loader import as_yaml, load_config
+from tune_gpu.config.loader import as_yaml, load_config
+from tune_gpu.config.schema import SearchSettings
 from tune_gpu.space import SearchSpace
 from tune_gpu.summary import summarise_run, winner_of
 from tune_gpu.tournament import Result, Tournament

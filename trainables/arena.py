@@ -20,7 +20,7 @@ from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.common.process import guard
 from tune_gpu.compare.observe import block_of
 from tune_gpu.compare.samples import Block
-from tune_gpu.config import ExperimentConfig
+from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.measurement import Measurement
 from tune_gpu.ray_session import PATIENCE_S, waiting_said
 from tune_gpu.resources import most_cards

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from tune_gpu.common.failures import Failure
-from tune_gpu.config import ExperimentConfig, Services, VllmSettings
+from tune_gpu.config.schema import ExperimentConfig, Services, VllmSettings
 from tune_gpu.services.launchers import EngineHost
 from tune_gpu.services.vllm_server import EngineInfo, VllmServer
 from tune_gpu.services.whisper import WhisperService

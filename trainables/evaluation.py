@@ -18,9 +18,10 @@ from trainables.deployers import Deployer, Engine, Here
 from trainables.gate import Gate
 from trainables.running import Running
 from trainables.scoring import metrics_of
-from tune_gpu.candidate import deployment, engine_key
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
-from tune_gpu.config import ExperimentConfig, Services, VllmSettings, WhisperSettings
+from tune_gpu.config.deployment import deployment, engine_key
+from tune_gpu.config.languages import spoken_language
+from tune_gpu.config.schema import ExperimentConfig, Services, VllmSettings, WhisperSettings
 from tune_gpu.measurement import Measurement, Status, Timings
 from tune_gpu.resources import cards_of
 from tune_gpu.services.hang import Checked, HangWatch
@@ -37,7 +38,6 @@ from tune_gpu.telemetry.verdicts import NOT_PROVEN, Limits
 from tune_gpu.workload.audio import load_utterances
 from tune_gpu.workload.capacity import find_capacity
 from tune_gpu.workload.clients import Endpoints
-from tune_gpu.workload.languages import spoken_language
 from tune_gpu.workload.summary import summarise
 from tune_gpu.workload.voice_turn import TurnSample
 from tune_gpu.workload.window import WindowResult, run_window, warm_up

@@ -10,7 +10,7 @@ from typing import Any
 from trainables.deployers import Engine
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
-from tune_gpu.config import ExperimentConfig
+from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.preflight import CalibrationStore, DeviceMemory, UnknownMemory, Verdict, this_card, this_node
 from tune_gpu.preflight.space_plan import Preflight
 

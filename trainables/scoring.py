@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from trainables.running import Running
-from tune_gpu.config import ObjectiveSettings
+from tune_gpu.config.schema import ObjectiveSettings
 from tune_gpu.objective import evaluate
 from tune_gpu.services.vllm_server import EngineInfo
 from tune_gpu.telemetry.neighbours import rounded

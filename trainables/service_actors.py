@@ -21,7 +21,7 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
-from tune_gpu.config import ExperimentConfig, Services, VllmSettings, WhisperSettings
+from tune_gpu.config.schema import ExperimentConfig, Services, VllmSettings, WhisperSettings
 from tune_gpu.resources import TrialResources
 from tune_gpu.services.launchers import EngineHost
 from tune_gpu.services.vllm_server import EngineInfo, VllmServer

@@ -16,7 +16,7 @@ from trainables.metrics import TrialMetrics
 from trainables.service_actors import InBundle
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
-from tune_gpu.config import ExperimentConfig
+from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.measurement import Measurement
 from tune_gpu.record import EvaluationRecord
 from tune_gpu.redaction import Redactor

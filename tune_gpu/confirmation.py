@@ -15,8 +15,8 @@ from tune_gpu.compare.rounds import Outcome, Rounds, Rules
 from tune_gpu.compare.samples import Block
 from tune_gpu.compare.store import BlockStore
 from tune_gpu.compare.telling import BlockTeller, Say
-from tune_gpu.config import ExperimentConfig
-from tune_gpu.workload.languages import error_unit, spoken_language
+from tune_gpu.config.languages import error_unit, spoken_language
+from tune_gpu.config.schema import ExperimentConfig
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from importlib import metadata
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import ServiceError
-from tune_gpu.config import ExperimentConfig, ObjectiveSettings, RaySettings
+from tune_gpu.config.schema import ExperimentConfig, ObjectiveSettings, RaySettings
 from tune_gpu.resources import fewest_cards
 from tune_gpu.telemetry.probe import Reading, nvidia_cards, open_probe, visible_cards
 

@@ -16,12 +16,12 @@ from ray.tune.stopper import CombinedStopper
 from trainables.spica import SpicaTrainable, spica_trainable
 from tune_gpu import same_failure, sharing
 from tune_gpu.artifacts import RunFolder, manifest
-from tune_gpu.candidate import deployment, engine_key
 from tune_gpu.common.clock import now
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import ServiceError
 from tune_gpu.compare.records import confirmation_of
-from tune_gpu.config import ExperimentConfig
+from tune_gpu.config.deployment import deployment, engine_key
+from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.confirmation import Confirmation, confirm_run
 from tune_gpu.devices import DeviceChoice
 from tune_gpu.full_disk import StopWhenUnwritable, unwritable, why_unwritable

@@ -8,8 +8,8 @@ from typing import Any
 
 from tune_gpu.artifacts import RunFolder
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import ExperimentConfig
-from tune_gpu.config_loader import load_run_config
+from tune_gpu.config.loader import load_run_config
+from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.report.reading import decided, find_run, read_folder, read_json
 from tune_gpu.space import SearchSpace
 

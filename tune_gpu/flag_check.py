@@ -17,12 +17,12 @@ from typing import Any
 
 import platformdirs
 
-from tune_gpu.candidate import deployment
 from tune_gpu.common.atomic_files import write_whole
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import ExperimentConfig, VllmSettings
+from tune_gpu.config.deployment import deployment
+from tune_gpu.config.schema import ExperimentConfig, VllmSettings
+from tune_gpu.config.serve_options import read_name
 from tune_gpu.preflight.space_plan import installed_vllm_version
-from tune_gpu.services.serve_options import read_name
 from tune_gpu.services.vllm_setup import serve_flags
 from tune_gpu.space import Parameter, SearchSpace
 from tune_gpu.space_check import values_to_check

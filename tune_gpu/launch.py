@@ -19,18 +19,10 @@ from tune_gpu.common.imports import uncollected
 from tune_gpu.common.interrupt import terminated_as_interrupt
 from tune_gpu.common.process.managed import process_age_s
 from tune_gpu.common.wording import counted
-from tune_gpu.config import ExperimentConfig, RaySettings
-from tune_gpu.config_loader import (
-    DEFAULT_SPACE,
-    address_to_join,
-    as_yaml,
-    check_config,
-    device_setting,
-    load_config,
-    load_run_config,
-    raw_setting,
-)
+from tune_gpu.config.loader import DEFAULT_SPACE, address_to_join, as_yaml, device_setting, load_config, load_run_config, raw_setting
+from tune_gpu.config.schema import ExperimentConfig, RaySettings
 from tune_gpu.devices import DeviceChoice, cards_of_cluster, check_alike, check_installed, check_reported, choose_device, device_of
+from tune_gpu.experiment_checks import check_config
 from tune_gpu.flag_check import check_flags
 from tune_gpu.live import Progress, describe_params
 from tune_gpu.preflight import UnknownMemory, this_card, this_node

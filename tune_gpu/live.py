@@ -11,9 +11,9 @@ from rich.live import Live
 from rich.table import Table
 
 from tune_gpu.common.wording import failure_said
+from tune_gpu.config.languages import rate_name
 from tune_gpu.live_table import fitness_of, ms, table_of
 from tune_gpu.tournament import Candidate
-from tune_gpu.workload.languages import rate_name
 
 
 def describe_params(params: Mapping[str, Any]) -> str:

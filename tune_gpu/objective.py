@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tune_gpu.bounds import check_numbers
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import ObjectiveSettings
+from tune_gpu.config.bounds import check_numbers
+from tune_gpu.config.schema import ObjectiveSettings
 
 TERMS = ("stt_latency", "llm_latency", "capacity", "stability", "efficiency", "wer")
 _STABILITY_SPREAD_TARGET = 1.0

@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import ExperimentConfig
-from tune_gpu.config_loader import DEFAULT_SPACE, device_setting, load_with_needs
+from tune_gpu.config.loader import DEFAULT_SPACE, device_setting, load_with_needs
+from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.devices import cards_here
 from tune_gpu.flag_check import check_flags
 from tune_gpu.plan_view import ROWS, cards_table, print_plan

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tune_gpu.common.wording import counted
-from tune_gpu.config import ExperimentConfig
+from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.preflight.cards import cards
 from tune_gpu.preflight.space_columns import is_grid
 from tune_gpu.preflight.space_plan import PlanRow, Preflight, rows_of

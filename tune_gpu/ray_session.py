@@ -16,7 +16,7 @@ from ray.exceptions import AuthenticationError
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.interrupt import Interrupts, handler_kept
 from tune_gpu.common.process.guard import descendants
-from tune_gpu.config import ExperimentConfig, RaySettings
+from tune_gpu.config.schema import ExperimentConfig, RaySettings
 from tune_gpu.local_ray import PrivateFolder, loopback_only, own_environment, parted, private_files, read_token_anew
 from tune_gpu.resources import check_cards, check_cores
 

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from typing import Any
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import ExperimentConfig
+from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.secret_names import is_secret
 from tune_gpu.secret_writings import REDACTED, Writings, secrets_in
 

@@ -9,7 +9,7 @@ from typing import Any
 from tune_gpu.artifacts import RunFolder
 from tune_gpu.common import outside_files
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import ExperimentConfig
+from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.preflight import CalibrationStore, DeviceMemory
 from tune_gpu.preflight.space_columns import is_grid
 from tune_gpu.preflight.space_plan import PlanRow, Preflight, params_of, rows_of

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tune_gpu.candidate import deployment
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import ExperimentConfig
+from tune_gpu.config.deployment import deployment
+from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.space import SearchSpace
 from tune_gpu.space_check import values_to_check
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import ExperimentConfig, Services
+from tune_gpu.config.schema import ExperimentConfig, Services
 
 SETTING = "mps_active_thread_pct"
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import ParameterSpec
+from tune_gpu.config.schema import ParameterSpec
 from tune_gpu.steps import MANY, Steps, digits
 from tune_gpu.values import PLAIN, described, distinct, near, place, places, plain
 

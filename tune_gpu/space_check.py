@@ -7,16 +7,16 @@ from itertools import combinations
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from tune_gpu.bounds import Bounds, bounds_of
-from tune_gpu.candidate import deployment
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import ExperimentConfig, VllmSettings, WhisperSettings
+from tune_gpu.config.bounds import Bounds, bounds_of
+from tune_gpu.config.deployment import deployment
+from tune_gpu.config.languages import check_clips, check_language, check_models
+from tune_gpu.config.schema import ExperimentConfig, VllmSettings, WhisperSettings
+from tune_gpu.config.serve_options import conflict_of, overlap, problem_of, read_name
 from tune_gpu.preflight.whisper_memory import COMPUTE_TYPES
 from tune_gpu.services import vllm_setup, whisper
-from tune_gpu.services.serve_options import conflict_of, overlap, problem_of, read_name
 from tune_gpu.space import Parameter, SearchSpace
 from tune_gpu.steps import Steps
-from tune_gpu.workload.languages import check_clips, check_language, check_models
 
 _SETTINGS = {"vllm": VllmSettings, "whisper": WhisperSettings}
 _HINTS = {service: get_type_hints(settings) for service, settings in _SETTINGS.items()}

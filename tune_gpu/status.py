@@ -12,7 +12,7 @@ from rich.table import Table
 
 from tune_gpu.artifacts import RunFolder, strict_json
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import PromoteSettings
+from tune_gpu.config.schema import PromoteSettings
 from tune_gpu.promote.in_force import deployment_in
 from tune_gpu.report.command import artifacts_dir_of
 from tune_gpu.report.reading import RunRecord, RunState, all_runs, resume_command

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tune_gpu.bounds import check_numbers
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import SearchSettings
+from tune_gpu.config.bounds import check_numbers
+from tune_gpu.config.schema import SearchSettings
 from tune_gpu.search.breeders import Breeder, ClassicBreeder, GuidedBreeder, Member
 from tune_gpu.search.evaluations import Candidate, Ledger, Result, Standing
 from tune_gpu.search.pareto import first_front, matrix, select

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from tune_gpu.bounds import bounds_of
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import SearchSettings
+from tune_gpu.config.bounds import bounds_of
+from tune_gpu.config.schema import SearchSettings
 from tune_gpu.tournament import Tournament
 
 
@@ -18,7 +18,7 @@ def check_kinds(seed: Any, settings: Any, tournament: Any) -> None:
     if isinstance(seed, bool) or not (seed is None or (isinstance(seed, (int, np.integer)) and bounds_of(SearchSettings, "seed").holds(int(seed)))):
         raise UserError(f"seed={seed!r}: allowed is a whole number from 0, or None for one at random")
     if settings is not None and not isinstance(settings, SearchSettings):
-        raise UserError(f"settings={settings!r}: allowed is a tune_gpu.config.SearchSettings")
+        raise UserError(f"settings={settings!r}: allowed is a tune_gpu.config.schema.SearchSettings")
     if tournament is not None and not isinstance(tournament, Tournament):
         raise UserError(f"tournament={tournament!r}: allowed is a tune_gpu.tournament.Tournament")
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from tune_gpu.bounds import bounds_of
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import SearchSettings
+from tune_gpu.config.bounds import bounds_of
+from tune_gpu.config.schema import SearchSettings
 from tune_gpu.search.pareto import matrix
 from tune_gpu.search.racing import Estimate, has_lost, winner
 from tune_gpu.tournament import Candidate

@@ -23,7 +23,7 @@ from ray.tune.utils.util import flatten_dict, unflatten_dict
 
 from tune_gpu.common import outside_files
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import ParameterSpec, SearchSettings
+from tune_gpu.config.schema import ParameterSpec, SearchSettings
 from tune_gpu.search.reports import number, read_report
 from tune_gpu.space import SearchSpace
 from tune_gpu.tournament import Candidate, Result, Tournament

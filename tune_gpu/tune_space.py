@@ -9,7 +9,7 @@ from ray.tune.impl.placeholder import _FunctionResolver, _RefResolver
 from ray.tune.search.sample import Categorical, Domain, Float, Integer, LogUniform, Quantized, Uniform
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import ParameterSpec
+from tune_gpu.config.schema import ParameterSpec
 from tune_gpu.values import distinct, plain
 
 Given = Sequence[Any] | ParameterSpec | Domain

@@ -35,8 +35,8 @@ from trainables.arena import Arena
 from trainables.evaluation import Evaluator
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import ServiceError
-from tune_gpu.config import ExperimentConfig, ObjectiveSettings
-from tune_gpu.config_loader import load_config
+from tune_gpu.config.loader import load_config
+from tune_gpu.config.schema import ExperimentConfig, ObjectiveSettings
 from tune_gpu.devices import READ_FROM_THE_CARD, check_reported
 from tune_gpu.doctor.cards import check_driver, read_driver
 from tune_gpu.measurement import Measurement

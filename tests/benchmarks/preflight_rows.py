@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tune_gpu.config import VllmSettings
+from tune_gpu.config.schema import VllmSettings
 from tune_gpu.preflight.architecture import ModelArchitecture, from_config
 from tune_gpu.preflight.cards import USUAL_CUDA_PART, find_card
 from tune_gpu.preflight.model_catalogue import known_model

@@ -48,7 +48,7 @@ def rate(search: Callable[[], Any] | None, trials: int, parallel: int) -> float:
 
 def proposals(algorithm: str, count: int) -> dict[str, float]:
     """A space of 10^6 configurations: milliseconds of processor time a proposal (ask and tell; median, 99th percentile) and megabytes that the second half took."""
-    from tune_gpu.config import ParameterSpec, SearchSettings
+    from tune_gpu.config.schema import ParameterSpec, SearchSettings
     from tune_gpu.space import SearchSpace
     from tune_gpu.tournament import Result, Tournament
 
@@ -87,7 +87,7 @@ def main(trials: int, rounds: int, parallel: int, n_proposals: int, algorithm: s
         return
     import ray
 
-    from tune_gpu.config import SearchSettings
+    from tune_gpu.config.schema import SearchSettings
     from tune_gpu.rzero import RZeroSearch
 
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"

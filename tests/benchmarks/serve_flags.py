@@ -20,8 +20,8 @@ from rich.table import Table
 
 from tests.namespaces import CLASS, ask
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import ExperimentConfig
-from tune_gpu.config_loader import load_config
+from tune_gpu.config.loader import load_config
+from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.promote.render import services_of
 from tune_gpu.services.vllm_server import VllmServer
 from tune_gpu.space_check import check_space

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.unit.preflight.models import card, engine, llama_8b
-from tune_gpu.config import ExperimentConfig, ParameterSpec, WhisperSettings
+from tune_gpu.config.schema import ExperimentConfig, ParameterSpec, WhisperSettings
 from tune_gpu.preflight import predict
 from tune_gpu.preflight.space_plan import Preflight
 from tune_gpu.preflight.vectorised import predict_many

@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.workload.languages import check_language, error_unit, rate_name
+from tune_gpu.config.languages import check_language, error_unit, rate_name
 from tune_gpu.workload.wer import word_errors
 
 COLUMNS = ("language", "reference", "transcript")

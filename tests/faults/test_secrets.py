@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from tests.faults.test_driver import SETTINGS, Driver, driver  # noqa: F401 - a fixture
-from tune_gpu.config_loader import find_space
+from tune_gpu.config.loader import find_space
 
 pytestmark = pytest.mark.ray
 

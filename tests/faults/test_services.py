@@ -23,7 +23,7 @@ from tests.services.test_evaluation import QUICK, TINY
 from trainables.evaluation import Evaluator
 from tune_gpu.common.failures import FailureKind, Phase, ServiceError
 from tune_gpu.common.process.managed import ManagedProcess, start_ticks
-from tune_gpu.config_loader import load_config
+from tune_gpu.config.loader import load_config
 from tune_gpu.measurement import Measurement, Status
 from tune_gpu.services.launchers import EngineHost
 

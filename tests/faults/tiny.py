@@ -10,7 +10,7 @@ import pytest
 
 from trainables.evaluation import Evaluator
 from tune_gpu.common.process.managed import ManagedProcess
-from tune_gpu.config_loader import load_config
+from tune_gpu.config.loader import load_config
 from tune_gpu.services.launchers import Launch, Launched
 from tune_gpu.services.whisper import WhisperService
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.ray.noop import LOG, TOGETHER, WAIT, NoopTrainable
 from tests.ray.noop_run import experiment
-from tune_gpu.config import RaySettings
+from tune_gpu.config.schema import RaySettings
 from tune_gpu.ray_session import local_or_joined_ray
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from tune_gpu.config import SearchSettings
+from tune_gpu.config.schema import SearchSettings
 from tune_gpu.rzero import RZeroScheduler, RZeroSearch
 from tune_gpu.tune_state import kept_trials
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from trainables.spica import SpicaTrainable
 from tune_gpu.artifacts import RunFolder
-from tune_gpu.config_loader import load_config
+from tune_gpu.config.loader import load_config
 from tune_gpu.devices import DeviceChoice
 from tune_gpu.experiment import Experiment
 from tune_gpu.live import Progress

@@ -11,8 +11,9 @@ import ray
 
 from tests.ray.noop import AtOnceTrainable
 from tests.ray.noop_run import experiment
-from tune_gpu.config_loader import check_config, load_config
+from tune_gpu.config.loader import load_config
 from tune_gpu.experiment import Experiment
+from tune_gpu.experiment_checks import check_config
 from tune_gpu.refusals import Refusals
 
 pytestmark = pytest.mark.ray

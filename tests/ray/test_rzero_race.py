@@ -12,7 +12,7 @@ import pytest
 import ray
 from ray import tune
 
-from tune_gpu.config import SearchSettings
+from tune_gpu.config.schema import SearchSettings
 from tune_gpu.rzero import RZeroScheduler, RZeroSearch
 
 pytestmark = pytest.mark.ray

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.ray.killed_driver import SPACE, STUCK_S, score, settings
-from tune_gpu.config import ParameterSpec
+from tune_gpu.config.schema import ParameterSpec
 from tune_gpu.space import SearchSpace
 from tune_gpu.tournament import Result, Tournament
 

@@ -6,7 +6,7 @@ from importlib import metadata
 
 import pytest
 
-from tune_gpu.config import VllmSettings
+from tune_gpu.config.schema import VllmSettings
 from tune_gpu.services.launchers import EngineHost
 
 PORTS = [20000, 29999]

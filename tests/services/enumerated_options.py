@@ -15,7 +15,7 @@ from typing import Any
 from tests.benchmarks.serve_flags import judge, queries_of, space_of
 from tests.namespaces import installed_options, read_all
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import ExperimentConfig
+from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.space_check import check_space
 
 SETTINGS: dict[str, list[Any]] = {

@@ -17,7 +17,7 @@ from trainables.evaluation import Evaluator
 from tune_gpu.common.failures import FailureKind, Phase, ServiceError
 from tune_gpu.common.process import guard
 from tune_gpu.common.process.managed import start_ticks
-from tune_gpu.config_loader import load_config
+from tune_gpu.config.loader import load_config
 from tune_gpu.measurement import Status
 
 QUICK = [
@@ -124,7 +124,7 @@ def test_nothing_survives_when_the_trials_own_process_is_killed(tmp_path: Path) 
         f"""
         from tests.services.test_evaluation import QUICK, TINY
         from trainables.evaluation import Evaluator
-        from tune_gpu.config_loader import load_config
+        from tune_gpu.config.loader import load_config
         evaluator = Evaluator(load_config("spica_gpu_allocation", {QUICK!r}, "cpu"), "cpu")
         evaluator.begin(TINY)
         print("deployed", flush=True)

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from tune_gpu import flag_check
 from tune_gpu.common.errors import UserError
-from tune_gpu.config_loader import load_config
+from tune_gpu.config.loader import load_config
 from tune_gpu.flag_check import check_flags, refusals
 from tune_gpu.plan import plan
 from tune_gpu.space_check import check_space

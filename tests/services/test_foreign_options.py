@@ -15,11 +15,11 @@ import pytest
 
 from tests.namespaces import CLASS, ask
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import ExperimentConfig
-from tune_gpu.config_loader import load_config
-from tune_gpu.foreign import needs_trust
-from tune_gpu.services.foreign_services import _BELOW, _WORDS
-from tune_gpu.services.serve_options import Kind, Role, options, own_options
+from tune_gpu.config.foreign import needs_trust
+from tune_gpu.config.foreign_services import _BELOW, _WORDS
+from tune_gpu.config.loader import load_config
+from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.config.serve_options import Kind, Role, options, own_options
 from tune_gpu.services.vllm_server import VllmServer
 from tune_gpu.space_check import check_space
 

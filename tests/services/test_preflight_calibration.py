@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tune_gpu.common.failures import FailureKind, ServiceError
-from tune_gpu.config import VllmSettings
+from tune_gpu.config.schema import VllmSettings
 from tune_gpu.preflight import Calibration, CalibrationStore, DeviceMemory, Verdict, predict, read_architecture, this_node
 from tune_gpu.preflight.learning import learn_from_start, read_start_log
 from tune_gpu.services.engine_info import EngineInfo

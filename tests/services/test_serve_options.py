@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tune_gpu.services.serve_options import Kind, Role, options, own_options
+from tune_gpu.config.serve_options import Kind, Role, options, own_options
 
 pytestmark = pytest.mark.services
 SECRETS = {"hf-token"}

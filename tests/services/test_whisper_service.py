@@ -23,7 +23,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from tests.services.conftest import PORTS
 from tune_gpu.common.failures import FailureKind, ServiceError
 from tune_gpu.common.process.managed import start_ticks
-from tune_gpu.config import AudioSettings, WhisperSettings, WorkloadSettings
+from tune_gpu.config.schema import AudioSettings, WhisperSettings, WorkloadSettings
 from tune_gpu.services import whisper_server
 from tune_gpu.services.decoding import MAX_BYTES
 from tune_gpu.services.models import resolve_whisper

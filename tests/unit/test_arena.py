@@ -16,8 +16,8 @@ from tests.unit.telemetry.fake_nvml import UUID, FakeNvml, Frame
 from trainables import arena as arenas
 from trainables.arena import Arena, ArenaLost, arena
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import ExperimentConfig, PromoteSettings
-from tune_gpu.config_loader import load_config
+from tune_gpu.config.loader import load_config
+from tune_gpu.config.schema import ExperimentConfig, PromoteSettings
 from tune_gpu.promote.evidence import target_device
 from tune_gpu.promote.supervisor import ProcessSupervisor
 from tune_gpu.resources import most_cards

@@ -13,8 +13,8 @@ from tests.unit.workload.servers import Behaviour, servers
 from trainables import evaluation
 from trainables.evaluation import Evaluator
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
-from tune_gpu.config import Services, VllmSettings
-from tune_gpu.config_loader import load_config
+from tune_gpu.config.loader import load_config
+from tune_gpu.config.schema import Services, VllmSettings
 from tune_gpu.measurement import Measurement, Status
 from tune_gpu.services.launchers import EngineHost
 from tune_gpu.services.vllm_server import EngineInfo

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tune_gpu.candidate import deployment
 from tune_gpu.common.errors import UserError
-from tune_gpu.config_loader import as_yaml, check_config, load_config
+from tune_gpu.config.deployment import deployment
+from tune_gpu.config.loader import as_yaml, load_config
+from tune_gpu.experiment_checks import check_config
 
 
 def test_the_default_space_is_15_configurations_on_a_card_and_has_cores_on_the_cpu() -> None:
-    from tune_gpu.candidate import deployment, engine_key
+    from tune_gpu.config.deployment import deployment, engine_key
     from tune_gpu.space import SearchSpace
 
     card = load_config("spica_gpu_allocation", [], "cuda")

@@ -9,7 +9,7 @@ import pytest
 from tests.unit.telemetry.fake_nvml import MIG, OTHER, UUID, FakeNvml, Frame
 from tune_gpu import devices, launch
 from tune_gpu.common.errors import UserError
-from tune_gpu.config_loader import load_config
+from tune_gpu.config.loader import load_config
 from tune_gpu.experiment import describe_device
 from tune_gpu.plan import this_device
 

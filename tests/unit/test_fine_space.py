@@ -11,11 +11,11 @@ import pytest
 from click.testing import CliRunner
 
 from tune_gpu import sharing
-from tune_gpu.candidate import deployment
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import ServiceError
-from tune_gpu.config import ExperimentConfig
-from tune_gpu.config_loader import as_yaml, load_config
+from tune_gpu.config.deployment import deployment
+from tune_gpu.config.loader import as_yaml, load_config
+from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.experiment import new_tournament
 from tune_gpu.plan import plan
 from tune_gpu.refusals import Refusals

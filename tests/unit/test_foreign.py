@@ -18,16 +18,16 @@ from hypothesis import strategies as st
 
 from tests.made_run import FAST, QUICK, RUN_ID, made_run
 from tests.runs import ARTIFACTS, WHOLE
-from tune_gpu import config_loader
 from tune_gpu.cli import main
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.own_files import SPACES_FOLDER, is_own, key_file, sealed
-from tune_gpu.config import ExperimentConfig
-from tune_gpu.config_loader import as_yaml, load_config
+from tune_gpu.config import loader as config_loader
+from tune_gpu.config.foreign import HARMLESS, PERMISSIONS, _leaf_needs_trust, _leaves
+from tune_gpu.config.foreign_services import VARIABLES, flag_needs_trust, setting_needs_trust, variable_needs_trust
+from tune_gpu.config.loader import as_yaml, load_config
+from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.config.serve_options import Role, options, problem_of, read_name
 from tune_gpu.finished_run import read_finished_run
-from tune_gpu.foreign import HARMLESS, PERMISSIONS, _leaf_needs_trust, _leaves
-from tune_gpu.services.foreign_services import VARIABLES, flag_needs_trust, setting_needs_trust, variable_needs_trust
-from tune_gpu.services.serve_options import Role, options, problem_of, read_name
 from tune_gpu.space_check import check_space
 
 KNOB = {"share": {"target": "vllm.gpu_memory_utilization", "values": [0.1, 0.2]}}
@@ -175,7 +175,7 @@ def test_a_link_among_the_shipped_spaces_does_not_lead_to_trust(tmp_path: Path, 
     elsewhere.mkdir()
     path = Path(space(elsewhere, {"services": {"vllm": {"env": {"LD_PRELOAD": "evil.so"}}}}))
     (shipped / "linked.yaml").symlink_to(path)
-    for module in ("tune_gpu.common.own_files", "tune_gpu.config_loader"):
+    for module in ("tune_gpu.common.own_files", "tune_gpu.config.loader"):
         monkeypatch.setattr(f"{module}.SPACES_FOLDER", shipped)
     with pytest.raises(UserError, match="LD_PRELOAD"):
         load_config("linked", [])

@@ -8,10 +8,11 @@ import pytest
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.compare.metrics import standard_metrics
-from tune_gpu.config import ExperimentConfig
-from tune_gpu.config_loader import as_yaml, check_config, load_config
+from tune_gpu.config.languages import LANGUAGES, check_language, rate_name, spoken_language
+from tune_gpu.config.loader import as_yaml, load_config
+from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.experiment_checks import check_config
 from tune_gpu.space_check import check_space
-from tune_gpu.workload.languages import LANGUAGES, check_language, rate_name, spoken_language
 
 ONLY_BASE = ["parameters.whisper_model_size.values=[base]", "baseline.whisper_model_size=base"]
 

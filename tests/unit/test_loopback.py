@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tune_gpu.config import PromoteSettings, ServiceTarget, VllmSettings, WhisperSettings, WorkloadSettings
+from tune_gpu.config.schema import PromoteSettings, ServiceTarget, VllmSettings, WhisperSettings, WorkloadSettings
 from tune_gpu.promote.watch import Watcher
 from tune_gpu.services.loopback import NoAnswer, get
 from tune_gpu.services.readiness import answers

@@ -25,7 +25,8 @@ from hypothesis import strategies as st
 
 from tune_gpu.artifacts import RunFolder
 from tune_gpu.common.errors import UserError
-from tune_gpu.config_loader import check_config, load_config
+from tune_gpu.config.loader import load_config
+from tune_gpu.experiment_checks import check_config
 from tune_gpu.preflight.checkpoint import checkpoint_bytes
 from tune_gpu.preflight.learning import read_start_log
 from tune_gpu.record import as_result
@@ -254,7 +255,7 @@ def test_yaml_that_would_run_something_is_refused(tmp_path: Path) -> None:
 
 def test_a_shells_words_in_a_setting_are_a_text_like_any_other(tmp_path: Path) -> None:
     from tune_gpu.common.process.managed import ManagedProcess
-    from tune_gpu.config import VllmSettings
+    from tune_gpu.config.schema import VllmSettings
     from tune_gpu.services.vllm_setup import serve_flags
 
     trace = tmp_path / "trace"

@@ -15,7 +15,7 @@ from tune_gpu.artifacts import RunFolder
 from tune_gpu.common import outside_files
 from tune_gpu.common.errors import UserError
 from tune_gpu.compare.store import BlockStore
-from tune_gpu.config_loader import load_config
+from tune_gpu.config.loader import load_config
 from tune_gpu.preflight import CalibrationStore, read_architecture
 from tune_gpu.preflight.checkpoint import checkpoint_bytes, gguf_bytes
 from tune_gpu.promote.bundle import read_manifest

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.preflight.models import LLAMA_8B_CONFIG
-from tune_gpu.config import ExperimentConfig, ParameterSpec, Services
+from tune_gpu.config.schema import ExperimentConfig, ParameterSpec, Services
 from tune_gpu.plan import plan
 from tune_gpu.preflight import Calibration, CalibrationStore, DeviceMemory, UserError, Verdict, card_memory
 from tune_gpu.preflight.space_columns import active_columns, is_grid, space_columns

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ray import tune
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import ParameterSpec, SearchSettings
+from tune_gpu.config.schema import ParameterSpec, SearchSettings
 from tune_gpu.rzero import RZeroSearch
 
 SPACE: dict[str, Any] = {"x": tune.choice([1, 2, 3]), "model": {"depth": tune.randint(1, 9)}}

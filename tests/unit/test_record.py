@@ -15,7 +15,7 @@ from tests.runs import ARTIFACTS, EXPERIMENT, RUN, WHOLE
 from tune_gpu.artifacts import RunFolder
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import Failure, FailureKind, Phase
-from tune_gpu.config import ParameterSpec, SearchSettings
+from tune_gpu.config.schema import ParameterSpec, SearchSettings
 from tune_gpu.journal import replay
 from tune_gpu.measurement import Measurement, Status
 from tune_gpu.record import EvaluationRecord, as_counted, as_result

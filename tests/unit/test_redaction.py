@@ -13,8 +13,8 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.common.own_files import sealed
 from tune_gpu.compare.samples import Block
 from tune_gpu.compare.store import BlockStore
-from tune_gpu.config import ExperimentConfig
-from tune_gpu.config_loader import as_yaml, load_config
+from tune_gpu.config.loader import as_yaml, load_config
+from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.confirmation import terms_of
 from tune_gpu.experiment import new_tournament
 from tune_gpu.redaction import REDACTED, Redactor, is_secret, restore_secrets

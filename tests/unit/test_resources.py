@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import Failure, FailureKind, Phase
-from tune_gpu.config import ExperimentConfig
-from tune_gpu.config_loader import check_config, load_config
+from tune_gpu.config.loader import load_config
+from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.experiment_checks import check_config
 from tune_gpu.resources import arena_resources, check_cards, check_cores, check_resources, concurrency, trial_resources
 from tune_gpu.retries import cause_of, may_retry
 

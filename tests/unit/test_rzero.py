@@ -23,7 +23,7 @@ from ray.tune.search.search_generator import SearchGenerator
 from ray.tune.utils.util import flatten_dict
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import ParameterSpec, SearchSettings
+from tune_gpu.config.schema import ParameterSpec, SearchSettings
 from tune_gpu.rzero import RZeroScheduler, RZeroSearch
 from tune_gpu.tournament import Result
 from tune_gpu.tune_callbacks import RetryBook
@@ -188,7 +188,7 @@ def test_two_spaces_are_one_too_many_and_constants_are_none() -> None:
         (lambda: search_of(space={"x": [tune.uniform(0, 1), 2]}), "x: a domain inside a list"),
         (lambda: search_of(seed="a"), "seed='a'"),
         (lambda: search_of(seed=-1), "seed=-1"),
-        (lambda: search_of(settings={"seed": 1}), "settings={'seed': 1}: allowed is a tune_gpu.config.SearchSettings"),
+        (lambda: search_of(settings={"seed": 1}), "settings={'seed': 1}: allowed is a tune_gpu.config.schema.SearchSettings"),
         (lambda: search_of(tournament=5), "tournament=5"),
         (lambda: search_of(points_to_evaluate=[{"x": 1}], evaluated_rewards=3.0), r"evaluated_rewards=3\.0: allowed is a list"),
         (lambda: search_of(points_to_evaluate=[{"x": 1}], evaluated_rewards=["a"]), "evaluated_rewards: 'a' is no number"),

@@ -15,7 +15,7 @@ from tests.made_run import line
 from trainables.deployers import Ears
 from trainables.running import Running
 from trainables.scoring import jackknife, metrics_of
-from tune_gpu.config import ObjectiveSettings, ParameterSpec, SearchSettings
+from tune_gpu.config.schema import ObjectiveSettings, ParameterSpec, SearchSettings
 from tune_gpu.objective import METRIC_PATHS
 from tune_gpu.space import SearchSpace
 from tune_gpu.summary import stderr_of, summarise_run

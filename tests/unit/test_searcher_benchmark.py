@@ -27,7 +27,7 @@ from tests.benchmarks.searchers.peers import make
 from tests.benchmarks.searchers.replay import replay
 from tests.runs import ARTIFACTS, EXPERIMENT, WHOLE
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import SearchSettings
+from tune_gpu.config.schema import SearchSettings
 
 needs_smac = pytest.mark.skipif(importlib.util.find_spec("smac") is None, reason="the extra `benchmarks` is not installed")
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from tune_gpu.artifacts import RunFolder
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import ExperimentConfig, ParameterSpec, VllmSettings
-from tune_gpu.config_loader import as_yaml, load_config
+from tune_gpu.config.loader import as_yaml, load_config
+from tune_gpu.config.schema import ExperimentConfig, ParameterSpec, VllmSettings
 from tune_gpu.redaction import REDACTED, Redactor, restore_secrets, secret_values, without_secrets
 from tune_gpu.secret_names import is_secret
 from tune_gpu.secret_writings import ORDINARY, Writings

@@ -11,8 +11,8 @@ import pytest
 
 from trainables.evaluation import Evaluator
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
-from tune_gpu.config import VllmSettings
-from tune_gpu.config_loader import load_config
+from tune_gpu.config.loader import load_config
+from tune_gpu.config.schema import VllmSettings
 from tune_gpu.services.vllm_server import VllmServer
 
 LOST = Failure(FailureKind.SERVICE_LOST, "vllm", Phase.LOAD, "killed")

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.made_run import FAST, QUICK
-from tune_gpu.candidate import deployment
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import ExperimentConfig, VllmSettings, WhisperSettings
-from tune_gpu.config_loader import load_config
+from tune_gpu.config.deployment import deployment
+from tune_gpu.config.loader import load_config
+from tune_gpu.config.schema import ExperimentConfig, VllmSettings, WhisperSettings
 from tune_gpu.promote.render import services_of
 from tune_gpu.services import vllm_setup, whisper
 from tune_gpu.services.vllm_server import VllmServer

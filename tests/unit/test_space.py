@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import ParameterSpec
+from tune_gpu.config.schema import ParameterSpec
 from tune_gpu.space import SearchSpace
 from tune_gpu.steps import Steps
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import ParameterSpec, SearchSettings
+from tune_gpu.config.schema import ParameterSpec, SearchSettings
 from tune_gpu.space import SearchSpace
 from tune_gpu.tournament import Candidate, Result, Tournament
 

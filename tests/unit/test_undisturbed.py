@@ -12,7 +12,8 @@ from trainables.running import Running
 from trainables.scoring import energy_per_request_j
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import FailureKind, ServiceError
-from tune_gpu.config_loader import check_config, load_config
+from tune_gpu.config.loader import load_config
+from tune_gpu.experiment_checks import check_config
 from tune_gpu.services.whisper import WhisperService
 from tune_gpu.telemetry.sampler import DeviceWindow
 from tune_gpu.telemetry.verdicts import Verdict, VerdictKind

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tune_gpu.config import ParameterSpec
+from tune_gpu.config.schema import ParameterSpec
 from tune_gpu.space import SearchSpace
 from tune_gpu.values import distinct, equal, same
 

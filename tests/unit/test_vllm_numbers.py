@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.config_loader import apply_overrides, check_config, load_config
+from tune_gpu.config.loader import apply_overrides, load_config
+from tune_gpu.config.vllm_numbers import read_number
+from tune_gpu.experiment_checks import check_config
 from tune_gpu.preflight import Verdict, card_memory
 from tune_gpu.preflight.space_plan import Preflight
 from tune_gpu.services.vllm_setup import serve_flags
 from tune_gpu.space_check import check_space
-from tune_gpu.vllm_numbers import read_number
 
 
 @pytest.mark.parametrize(("text", "number"), [("32k", 32_000), ("32K", 32_768), ("25.6k", 25_600), ("1M", 1_048_576), (" 64 ", 64), ("2g", 2 * 10**9)])

@@ -11,7 +11,6 @@ import click
 from rich.console import Console
 
 from tune_gpu.artifacts import RunFolder, strict_json
-from tune_gpu.bounds import bounds_of
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.imports import uncollected
 from tune_gpu.common.wording import counted
@@ -23,14 +22,15 @@ from tune_gpu.compare.rounds import Outcome, Rounds, Rules, findings_of
 from tune_gpu.compare.store import BlockStore
 from tune_gpu.compare.telling import BlockTeller, describe_arms, table_of
 from tune_gpu.compare.verdict import Finding
-from tune_gpu.config import ConfirmSettings
-from tune_gpu.config_loader import check_config
+from tune_gpu.config.bounds import bounds_of
+from tune_gpu.config.languages import error_unit, spoken_language
+from tune_gpu.config.schema import ConfirmSettings
 from tune_gpu.devices import check_installed, device_of
+from tune_gpu.experiment_checks import check_config
 from tune_gpu.finished_run import FinishedRun, read_finished_run
 from tune_gpu.redaction import restore_secrets
 from tune_gpu.report.reading import read_winner
 from tune_gpu.terminal import Finite, console_of
-from tune_gpu.workload.languages import error_unit, spoken_language
 
 _ROUNDS = click.IntRange(int(bounds_of(ConfirmSettings, "min_rounds").least or 0), int(bounds_of(ConfirmSettings, "max_rounds").most or 0))
 
@@ -71,7 +71,7 @@ def compare(
       tune-gpu compare 20260131-120000 --against 20260130-090000
       tune-gpu compare 20260131-120000 confirm.windows=4 confirm.confidence=0.99 run.artifacts_dir=/data/artifacts
 
-    Settings under run, ray and confirm may be overridden with KEY=VALUE; tune_gpu/config.py lists them.
+    Settings under run, ray and confirm may be overridden with KEY=VALUE; tune_gpu/config/schema.py lists them.
 
     Exit codes: 0 compared (whatever the verdict); 1 an arm could not be measured; 2 bad input; 130 interrupted (go on with it).
     """

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tune_gpu.bounds import check_numbers
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.wording import counted
 from tune_gpu.compare.metrics import Metric, standard_metrics
 from tune_gpu.compare.rounds import findings_of
 from tune_gpu.compare.samples import Block
 from tune_gpu.compare.verdict import Finding, Verdict
-from tune_gpu.config import ConfirmSettings
+from tune_gpu.config.bounds import check_numbers
+from tune_gpu.config.schema import ConfirmSettings
 
 WINNER, BASELINE = "winner", "baseline"
 

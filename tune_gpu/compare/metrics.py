@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tune_gpu.compare.samples import Pair, Turn
-from tune_gpu.workload.languages import rate_name
+from tune_gpu.config.languages import rate_name
 
 Floats = NDArray[np.float64]
 Statistic = Callable[[Floats, NDArray[np.int64]], Floats]

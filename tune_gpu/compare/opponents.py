@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
-from tune_gpu.candidate import deployment
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import ExperimentConfig
+from tune_gpu.config.deployment import deployment
+from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.finished_run import FinishedRun
 
 

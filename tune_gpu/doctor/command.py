@@ -14,7 +14,7 @@ from rich.console import Console
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.process.cgroup import memory_group
-from tune_gpu.config import RunSettings
+from tune_gpu.config.schema import RunSettings
 from tune_gpu.doctor.cards import check_driver, check_libraries, check_process_ids, device_files, read_driver, torch_cuda
 from tune_gpu.doctor.findings import Finding, Level
 from tune_gpu.doctor.machine import GIB, check_folders, check_limits, check_memory, check_ports, check_programs

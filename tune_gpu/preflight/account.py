@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
-from tune_gpu.bounds import Bounds, bounds_of
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import VllmSettings
+from tune_gpu.config.bounds import Bounds, bounds_of
+from tune_gpu.config.schema import VllmSettings
 from tune_gpu.preflight import parts
 from tune_gpu.preflight.architecture import ModelArchitecture
 from tune_gpu.preflight.arithmetic import GIB, MIB, Number, both, ceil_div, is_array, maximum, minimum, root_sum_square, where

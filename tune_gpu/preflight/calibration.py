@@ -17,7 +17,7 @@ from typing import Any
 
 from tune_gpu.common import outside_files
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import VllmSettings
+from tune_gpu.config.schema import VllmSettings
 
 MEASURED_FLAGS = ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "enforce_eager", "enable_chunked_prefill")
 """Flags that change the overhead: kept with a measurement, so that other values can be told apart from those measured."""

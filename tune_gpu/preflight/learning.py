@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from tune_gpu.config import VllmSettings
+from tune_gpu.config.schema import VllmSettings
 from tune_gpu.preflight.account import keep_account
 from tune_gpu.preflight.architecture import ModelArchitecture
 from tune_gpu.preflight.arithmetic import MIB

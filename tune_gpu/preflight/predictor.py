@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from tune_gpu.config import VllmSettings, WhisperSettings
+from tune_gpu.config.schema import VllmSettings, WhisperSettings
 from tune_gpu.preflight import parts
 from tune_gpu.preflight.account import Account, flag_conflict, graphs_after, keep_account, longest_context
 from tune_gpu.preflight.architecture import ModelArchitecture

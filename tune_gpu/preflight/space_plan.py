@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from tune_gpu.bounds import check_numbers
-from tune_gpu.candidate import deployment
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import ExperimentConfig, VllmSettings
+from tune_gpu.config.bounds import check_numbers
+from tune_gpu.config.deployment import deployment
+from tune_gpu.config.schema import ExperimentConfig, VllmSettings
 from tune_gpu.preflight.architecture import ModelArchitecture, from_config, read_architecture
 from tune_gpu.preflight.attention_kinds import refused_family
 from tune_gpu.preflight.calibration import Calibration, CalibrationStore

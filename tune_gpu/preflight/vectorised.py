@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tune_gpu.config import VllmSettings, WhisperSettings
+from tune_gpu.config.schema import VllmSettings, WhisperSettings
 from tune_gpu.preflight.account import flag_conflict, graphs_after, keep_account
 from tune_gpu.preflight.architecture import ModelArchitecture
 from tune_gpu.preflight.arithmetic import MIB

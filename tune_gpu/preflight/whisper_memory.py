@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import WhisperSettings
+from tune_gpu.config.schema import WhisperSettings
 from tune_gpu.preflight.arithmetic import MIB
 
 FRAMES, TOKENS = 1500, 448

@@ -17,7 +17,7 @@ from typing import TypeVar
 from tune_gpu.common.clock import now
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.interrupt import Interrupts
-from tune_gpu.config import PromoteSettings, ServiceTarget
+from tune_gpu.config.schema import PromoteSettings, ServiceTarget
 from tune_gpu.promote.audit import Audit
 from tune_gpu.promote.env_file import require_keys
 from tune_gpu.promote.installed import Change, Installation, Status, check_writable, digest, text_of

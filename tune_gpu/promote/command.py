@@ -12,12 +12,13 @@ from typing import Any
 import click
 from rich.console import Console
 
-from tune_gpu.candidate import deployment
 from tune_gpu.common.atomic_files import read_plain, remove_plain, write_whole
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.imports import uncollected
 from tune_gpu.common.interrupt import terminated_as_interrupt
-from tune_gpu.config import ExperimentConfig
+from tune_gpu.config.deployment import deployment
+from tune_gpu.config.languages import spoken_language
+from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.finished_run import FinishedRun, read_finished_run
 from tune_gpu.promote.apply import Deployer, folder_of, refuse_unfinished
 from tune_gpu.promote.audit import Audit
@@ -35,7 +36,6 @@ from tune_gpu.promote.watch import Expected, Watcher
 from tune_gpu.redaction import Redactor, restore_secrets
 from tune_gpu.terminal import Finite, console_of
 from tune_gpu.workload.audio import load_utterances
-from tune_gpu.workload.languages import spoken_language
 
 _PATIENCE = 1_000_000
 OK, REFUSED, ROLLED_BACK, NOT_SERVING = 0, 1, 3, 4
@@ -93,7 +93,7 @@ def promote(
       tune-gpu promote --recover
       tune-gpu promote 20260131-120000 --target process promote.install_dir=./deployed promote.soak_s=60 promote.device=cpu
 
-    Settings under promote, confirm, run and ray may be overridden with KEY=VALUE; tune_gpu/config.py lists them. What installs is asked
+    Settings under promote, confirm, run and ray may be overridden with KEY=VALUE; tune_gpu/config/schema.py lists them. What installs is asked
     of nobody else: the run's own promote settings are ignored, and so are its confirm.tolerances and confirm.confidence.
 
     Exit codes: 0 written, applied or rolled back as asked; 1 the gate refused (each condition not met is named); 2 bad input;

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tune_gpu.common.errors import UserError
 
 if TYPE_CHECKING:  # shells that start services read env files and no configuration
-    from tune_gpu.config import PromoteSettings, ServiceTarget
+    from tune_gpu.config.schema import PromoteSettings, ServiceTarget
 
 SECRETS = "secrets.env"
 """In the install folder, written by whoever owns the keys; the units read it, and `promote` reads the two keys for its probes."""

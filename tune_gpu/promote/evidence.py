@@ -8,7 +8,7 @@ from typing import Any
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import ServiceError
-from tune_gpu.config import PromoteSettings
+from tune_gpu.config.schema import PromoteSettings
 from tune_gpu.devices import choose_device
 from tune_gpu.finished_run import FinishedRun, read_comparison
 from tune_gpu.promote.gate import Evidence, TargetDevice

@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from tune_gpu.common import outside_files
 from tune_gpu.common.clock import now
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import PromoteSettings, ServiceTarget
+from tune_gpu.config.schema import PromoteSettings, ServiceTarget
 from tune_gpu.promote.ownership import check_own
 from tune_gpu.promote.staged import discard, make_folder, sync_folder, write_durably
 

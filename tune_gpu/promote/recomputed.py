@@ -15,7 +15,7 @@ from tune_gpu.compare.metrics import standard_metrics
 from tune_gpu.compare.rounds import blocks_summary, findings_of
 from tune_gpu.compare.samples import Block
 from tune_gpu.compare.sequential import final_alpha, interim_alpha
-from tune_gpu.config import ExperimentConfig, Services
+from tune_gpu.config.schema import ExperimentConfig, Services
 from tune_gpu.redaction import REDACTED, Redactor
 
 _MOST_BYTES = 2**28

@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from tune_gpu.candidate import deployment
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.process.cores import parse_cores
-from tune_gpu.config import ExperimentConfig, PromoteSettings, ServiceTarget
+from tune_gpu.config.deployment import deployment
+from tune_gpu.config.schema import ExperimentConfig, PromoteSettings, ServiceTarget
 from tune_gpu.promote.env_file import SECRETS
 from tune_gpu.promote.unit_names import check_line, check_unit, check_variable
 from tune_gpu.redaction import holds_secret

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import ExperimentConfig
-from tune_gpu.config_loader import apply_file, apply_overrides
+from tune_gpu.config.loader import apply_file, apply_overrides
+from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.promote.ownership import check_own
 
 SYSTEM_FILE = Path("/etc/tune-gpu/promote.yaml")

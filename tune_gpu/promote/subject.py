@@ -12,7 +12,7 @@ from typing import Any
 from tune_gpu.common.atomic_files import read_plain
 from tune_gpu.common.errors import UserError
 from tune_gpu.compare.metrics import standard_metrics
-from tune_gpu.config_loader import check_config
+from tune_gpu.experiment_checks import check_config
 from tune_gpu.finished_run import FinishedRun, read_finished_run
 from tune_gpu.promote.apply import folder_of, target_of
 from tune_gpu.promote.bundle import MANIFEST, REVIEWED, Bundle, bundle_of, digest_of, is_promotions, read_manifest

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tune_gpu.config import PromoteSettings, ServiceTarget, WorkloadSettings
+from tune_gpu.config.schema import PromoteSettings, ServiceTarget, WorkloadSettings
 from tune_gpu.promote.env_file import key_of
 from tune_gpu.promote.target import Target
 from tune_gpu.services.loopback import DEADLINE_S, NoAnswer, get

@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tune_gpu.common.wording import counted
+from tune_gpu.config.languages import rate_name
 from tune_gpu.objective import metric_at
 from tune_gpu.report.reading import RunRecord, RunState
 from tune_gpu.summary import line_of, shown_different, unchecked_of
-from tune_gpu.workload.languages import rate_name
 
 Line = Mapping[str, Any]
 

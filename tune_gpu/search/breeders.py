@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tune_gpu.config import SearchSettings
+from tune_gpu.config.schema import SearchSettings
 from tune_gpu.search.confirmation import Confirmation
 from tune_gpu.search.evaluations import Ledger, Result, Standing
 from tune_gpu.search.one_thread import one_thread

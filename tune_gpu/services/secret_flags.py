@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import ExperimentConfig
+from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.redaction import secret_values
 from tune_gpu.secret_names import is_secret
 

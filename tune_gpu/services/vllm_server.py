@@ -16,7 +16,7 @@ from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.common.process.cores import parse_cores
 from tune_gpu.common.process.guard import shared_memory_of
 from tune_gpu.common.process.ports import free_port
-from tune_gpu.config import VllmSettings
+from tune_gpu.config.schema import VllmSettings
 from tune_gpu.services.engine_info import EngineInfo, read_engine_info, samples
 from tune_gpu.services.launchers import EngineHost, Launch, Launched, launch_cold
 from tune_gpu.services.loopback import NoAnswer, get

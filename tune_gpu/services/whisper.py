@@ -18,7 +18,7 @@ from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.common.process.cores import parse_cores
 from tune_gpu.common.process.managed import ManagedProcess
 from tune_gpu.common.process.ports import free_port
-from tune_gpu.config import WhisperSettings
+from tune_gpu.config.schema import WhisperSettings
 from tune_gpu.services.loopback import NoAnswer, get
 from tune_gpu.services.models import resolve_whisper
 from tune_gpu.services.oom import KernelOomWatch

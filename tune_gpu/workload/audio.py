@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import AudioSettings
+from tune_gpu.config.schema import AudioSettings
 from tune_gpu.services.decoding import MAX_BYTES, SAMPLE_RATE_HZ, NotAudio, TooLong, decode
 from tune_gpu.workload.clip_files import clips_of, read_reference, read_whole
 

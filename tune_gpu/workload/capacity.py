@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tune_gpu.config import ObjectiveSettings, WorkloadSettings
+from tune_gpu.config.schema import ObjectiveSettings, WorkloadSettings
 from tune_gpu.workload.audio import Utterance
 from tune_gpu.workload.clients import Endpoints
 from tune_gpu.workload.percentiles import Distribution

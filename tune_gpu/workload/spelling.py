@@ -14,7 +14,7 @@ import unicodedata
 
 import regex
 
-from tune_gpu.workload.languages import WITHOUT_BLANKS
+from tune_gpu.config.languages import WITHOUT_BLANKS
 
 _ELIDING = frozenset({"ca", "fr", "ht", "it", "lb", "oc"})
 """An apostrophe ends a word: l'eau is two."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tune_gpu.workload.languages import error_unit
+from tune_gpu.config.languages import error_unit
 from tune_gpu.workload.percentiles import Distribution
 from tune_gpu.workload.voice_turn import TurnSample
 from tune_gpu.workload.wer import word_error_rate

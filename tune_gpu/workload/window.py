@@ -18,7 +18,7 @@ from typing import Any
 import aiohttp
 import numpy as np
 
-from tune_gpu.config import WorkloadSettings
+from tune_gpu.config.schema import WorkloadSettings
 from tune_gpu.workload.arrivals import poisson_arrivals
 from tune_gpu.workload.audio import Utterance
 from tune_gpu.workload.clients import Endpoints, LlmSample, complete

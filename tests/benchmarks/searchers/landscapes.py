@@ -29,7 +29,7 @@ from typing import Any
 from tests.benchmarks.searchers import made_up, plateaus
 from tests.benchmarks.searchers.packed import opened, stem
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import ParameterSpec
+from tune_gpu.config.schema import ParameterSpec
 from tune_gpu.space import SearchSpace
 
 Key = tuple[Any, ...]

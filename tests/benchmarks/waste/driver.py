@@ -12,7 +12,7 @@ import psutil
 from rich.console import Console
 
 from tune_gpu.artifacts import RunFolder
-from tune_gpu.config_loader import load_config
+from tune_gpu.config.loader import load_config
 from tune_gpu.devices import choose_device
 from tune_gpu.experiment import Experiment
 from tune_gpu.live import Progress

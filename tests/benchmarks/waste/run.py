@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from tune_gpu.config import ParameterSpec
+from tune_gpu.config.schema import ParameterSpec
 from tune_gpu.space import SearchSpace
 
 

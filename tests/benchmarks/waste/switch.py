@@ -7,8 +7,8 @@ import statistics
 import time
 from typing import Any
 
-from tune_gpu.config import VllmSettings
-from tune_gpu.config_loader import load_config
+from tune_gpu.config.loader import load_config
+from tune_gpu.config.schema import VllmSettings
 from tune_gpu.services.launchers import EngineHost
 from tune_gpu.services.vllm_server import VllmServer
 from tune_gpu.services.vllm_setup import engine_environment

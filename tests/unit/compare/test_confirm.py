@@ -15,7 +15,7 @@ from tune_gpu.compare.confirm import check, confirmed, contenders, standings
 from tune_gpu.compare.metrics import Metric, standard_metrics
 from tune_gpu.compare.samples import Block
 from tune_gpu.compare.verdict import Finding, sentence, tolerance_of
-from tune_gpu.config import ConfirmSettings
+from tune_gpu.config.schema import ConfirmSettings
 
 METRICS = standard_metrics(95)
 SETTINGS = ConfirmSettings(metric="voice_turn_ms.p50")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tune_gpu.config import VllmSettings
+from tune_gpu.config.schema import VllmSettings
 from tune_gpu.preflight import DeviceMemory, ModelArchitecture, from_config
 
 LLAMA_8B_CONFIG: dict[str, Any] = {

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.benchmarks.preflight import evaluate
-from tune_gpu.config import VllmSettings
+from tune_gpu.config.schema import VllmSettings
 from tune_gpu.preflight import DeviceMemory, from_config
 from tune_gpu.preflight.account import keep_account
 from tune_gpu.preflight.engine_rules import EngineRules

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tune_gpu.config import VllmSettings
+from tune_gpu.config.schema import VllmSettings
 from tune_gpu.preflight import DeviceMemory, from_config
 from tune_gpu.preflight.account import keep_account
 

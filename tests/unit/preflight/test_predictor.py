@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.preflight.models import card, engine, llama_8b
-from tune_gpu.config import VllmSettings, WhisperSettings
+from tune_gpu.config.schema import VllmSettings, WhisperSettings
 from tune_gpu.preflight import DeviceMemory, Prediction, UserError, Verdict, predict
 
 MODEL = llama_8b()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.unit.preflight.models import card, engine, llama_8b
-from tune_gpu.config import WhisperSettings
+from tune_gpu.config.schema import WhisperSettings
 from tune_gpu.preflight import Calibration, UserError, Verdict, from_config
 from tune_gpu.preflight.model_catalogue import known_model
 from tune_gpu.preflight.vectorised import Columns, predict_many

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.preflight.models import card, engine, llama_8b
-from tune_gpu.config import WhisperSettings
+from tune_gpu.config.schema import WhisperSettings
 from tune_gpu.preflight import UserError, Verdict, predict, whisper_mib
 from tune_gpu.preflight.vectorised import predict_many
 

@@ -14,8 +14,8 @@ from tune_gpu.compare.rounds import Outcome, Rules, findings_of
 from tune_gpu.compare.samples import Block, Turn
 from tune_gpu.compare.sequential import interim_alpha
 from tune_gpu.compare.store import BlockStore
-from tune_gpu.config import ExperimentConfig
-from tune_gpu.config_loader import load_config
+from tune_gpu.config.loader import load_config
+from tune_gpu.config.schema import ExperimentConfig
 
 
 def blocks(*, winner_ms: float = 840.0, baseline_ms: float = 1200.0, rounds: int = 4) -> list[Block]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tune_gpu.common.interrupt import terminated_as_interrupt
-from tune_gpu.config import ExperimentConfig
+from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.promote import watch
 from tune_gpu.promote.apply import Deployer
 from tune_gpu.promote.audit import Audit

@@ -23,8 +23,8 @@ from tests.made_run import FAST, QUICK, SLOW
 from tune_gpu.common.clock import now
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.process.managed import kill_and_wait
-from tune_gpu.config import ExperimentConfig, ServiceTarget
-from tune_gpu.config_loader import load_config
+from tune_gpu.config.loader import load_config
+from tune_gpu.config.schema import ExperimentConfig, ServiceTarget
 from tune_gpu.promote import apply, restore
 from tune_gpu.promote.apply import Deployer, folder_of, target_of
 from tune_gpu.promote.audit import Audit

@@ -9,8 +9,8 @@ import yaml
 
 from tests.made_run import FAST, QUICK
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import VllmSettings
-from tune_gpu.config_loader import load_config
+from tune_gpu.config.loader import load_config
+from tune_gpu.config.schema import VllmSettings
 from tune_gpu.promote.bundle import bundle_of, write_bundle
 from tune_gpu.promote.env_file import read_env
 from tune_gpu.promote.render import services_of

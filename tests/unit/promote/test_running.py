@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.made_run import FAST, SLOW
 from tests.unit.promote.test_apply import BOTH, SERVER, SYSTEMD, Place
 from tests.unit.promote.test_apply import place as place
-from tune_gpu.config import VllmSettings
+from tune_gpu.config.schema import VllmSettings
 from tune_gpu.promote import sources
 from tune_gpu.promote.running import (
     UNREAD,

@@ -15,7 +15,7 @@ from tests.runs import edit
 from tests.unit.promote.compared import write_comparison
 from tests.unit.promote.test_command import Desk, desk  # noqa: F401
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import ExperimentConfig
+from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.promote import settings as promote_settings
 from tune_gpu.promote.bundle import write_bundle
 from tune_gpu.promote.ownership import foreign

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from tests.made_run import FAST, QUICK, SLOW
 from tests.unit.promote.test_apply import SYSTEMD, Place, place  # noqa: F401
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import PromoteSettings
-from tune_gpu.config_loader import load_config
+from tune_gpu.config.loader import load_config
+from tune_gpu.config.schema import PromoteSettings
 from tune_gpu.promote.apply import folder_of, target_of
 from tune_gpu.promote.loaded_units import analyze
 from tune_gpu.promote.locks import units_locked

@@ -8,7 +8,7 @@ import pytest
 
 from tests.made_run import FAST, line
 from tests.unit.promote.test_gate import Ground, comparison, evidence, unmet, window
-from tune_gpu.config import PromoteSettings
+from tune_gpu.config.schema import PromoteSettings
 from tune_gpu.promote.gate import TargetDevice, conditions
 from tune_gpu.promote.soak import Soak, hold_under_load, judge
 

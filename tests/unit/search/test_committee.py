@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tune_gpu.config import ParameterSpec
+from tune_gpu.config.schema import ParameterSpec
 from tune_gpu.search.committee import Committee
 from tune_gpu.search.encoding import Array, Encoding
 from tune_gpu.space import SearchSpace

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import f_oneway
 
-from tune_gpu.config import ParameterSpec, SearchSettings
+from tune_gpu.config.schema import ParameterSpec, SearchSettings
 from tune_gpu.search.confirmation import Confirmation
 from tune_gpu.search.evaluations import Result
 from tune_gpu.space import SearchSpace

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tune_gpu.config import ParameterSpec
+from tune_gpu.config.schema import ParameterSpec
 from tune_gpu.search.encoding import Encoding
 from tune_gpu.space import SearchSpace
 

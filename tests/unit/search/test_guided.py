@@ -12,7 +12,7 @@ from hypothesis import Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tune_gpu.config import ParameterSpec, SearchSettings
+from tune_gpu.config.schema import ParameterSpec, SearchSettings
 from tune_gpu.space import SearchSpace
 from tune_gpu.tournament import Candidate, Result, Tournament
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from scipy.io import wavfile
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import AudioSettings
+from tune_gpu.config.schema import AudioSettings
 from tune_gpu.services import decoding
 from tune_gpu.services.decoding import NotAudio, TooLong, decode
 from tune_gpu.workload.audio import load_utterances, read_wav

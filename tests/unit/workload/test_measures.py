@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.io import wavfile
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import AudioSettings
+from tune_gpu.config.schema import AudioSettings
 from tune_gpu.workload.arrivals import poisson_arrivals
 from tune_gpu.workload.audio import add_noise, load_utterances
 from tune_gpu.workload.percentiles import Distribution

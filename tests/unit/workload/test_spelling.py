@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.benchmarks.word_errors import main
-from tune_gpu.workload.languages import LANGUAGES, WITHOUT_BLANKS, error_unit
+from tune_gpu.config.languages import LANGUAGES, WITHOUT_BLANKS, error_unit
 from tune_gpu.workload.wer import normalise, units_of, word_error_rate, word_errors
 
 SENTENCES = {

@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.workload.servers import Behaviour, servers
 from tune_gpu.compare.observe import turns_by_arrival
-from tune_gpu.config import ObjectiveSettings, WorkloadSettings
+from tune_gpu.config.schema import ObjectiveSettings, WorkloadSettings
 from tune_gpu.workload.audio import Utterance
 from tune_gpu.workload.capacity import decide, find_capacity
 from tune_gpu.workload.summary import interference, summarise

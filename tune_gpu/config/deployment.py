@@ -10,7 +10,7 @@ from copy import deepcopy
 from typing import Any
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import ExperimentConfig, Services, VllmSettings
+from tune_gpu.config.schema import ExperimentConfig, Services, VllmSettings
 
 
 def deployment(config: ExperimentConfig, params: Mapping[str, Any]) -> Services:

@@ -9,7 +9,7 @@ import json
 import re
 from typing import Any
 
-from tune_gpu.services.serve_options import Kind, Role, Spelling, read_name
+from tune_gpu.config.serve_options import Kind, Role, Spelling, read_name
 
 _NUMBER = re.compile(r"-?\d{1,20}(\.\d{1,20})?[A-Za-z]{0,3}", re.ASCII)
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]{0,63}", re.ASCII)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from tune_gpu.config import ExperimentConfig
+from tune_gpu.config.schema import ExperimentConfig
 
 _SUFFIXED = re.compile(r"(\d+(?:\.\d+)?)([kmgtKMGT])")
 _POWER = {suffix: power for power, suffix in enumerate("kmgt", 1)}

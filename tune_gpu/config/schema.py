@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from tune_gpu.bounds import bounded
+from tune_gpu.config.bounds import bounded
 
 
 @dataclass

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import AudioSettings, ExperimentConfig
+from tune_gpu.config.schema import AudioSettings, ExperimentConfig
 
 LANGUAGES = {
     "af": "Afrikaans", "am": "Amharic", "ar": "Arabic", "as": "Assamese", "az": "Azerbaijani", "ba": "Bashkir", "be": "Belarusian",

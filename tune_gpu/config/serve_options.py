@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tune_gpu.config import VllmSettings
+from tune_gpu.config.schema import VllmSettings
 
 TABLE = Path(__file__).with_name("serve_options.json")
 NO = "no-"

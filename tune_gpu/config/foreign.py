@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.config import ExperimentConfig, ParameterSpec
-from tune_gpu.services.foreign_services import flag_needs_trust, setting_needs_trust, variable_needs_trust
-from tune_gpu.services.serve_options import problem_of
+from tune_gpu.config.foreign_services import flag_needs_trust, setting_needs_trust, variable_needs_trust
+from tune_gpu.config.schema import ExperimentConfig, ParameterSpec
+from tune_gpu.config.serve_options import problem_of
 
 HARMLESS = frozenset({
     "name", "description", "device", "baseline", "objective.weights", "search.algorithm", "search.objectives", "confirm.metric", "confirm.tolerances",
