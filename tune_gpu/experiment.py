@@ -36,12 +36,12 @@ from tune_gpu.resources import arena_resources, concurrency, trial_resources
 from tune_gpu.retries import Cause
 from tune_gpu.rzero import RZeroScheduler, RZeroSearch
 from tune_gpu.same_failure import SameFailure, StopOnSameFailure
-from tune_gpu.space import SearchSpace
+from tune_gpu.search.space import SearchSpace
+from tune_gpu.search.tournament import Candidate, Result, Tournament
 from tune_gpu.summary import standing_of, summarise_run, winner_of
 from tune_gpu.telemetry.neighbours import Neighbours, neighbours_on
 from tune_gpu.telemetry.probe import open_probe
 from tune_gpu.tensorboard import import_writer
-from tune_gpu.tournament import Candidate, Result, Tournament
 from tune_gpu.tune_callbacks import Announcer, RetryBook
 
 TRIALS_A_TUNER = 500

@@ -17,10 +17,11 @@ _FEWEST_TURNS = 0.01
 
 def check_config(config: ExperimentConfig) -> None:
     """What can be known to be wrong before anything starts. Raises UserError."""
-    from tune_gpu import objective, tournament
+    from tune_gpu import objective
     from tune_gpu.artifacts import check_name
     from tune_gpu.common.process.ports import check_port_range, free_port
     from tune_gpu.compare import confirm
+    from tune_gpu.search import tournament
     from tune_gpu.services.models import resolve_llm, resolve_whisper
     from tune_gpu.services.secret_flags import check_secrets
     from tune_gpu.space_check import check_space, settings_in_use

@@ -11,7 +11,7 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import load_run_config
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.report.reading import decided, find_run, read_folder, read_json
-from tune_gpu.space import SearchSpace
+from tune_gpu.search.space import SearchSpace
 
 
 @dataclass(frozen=True)

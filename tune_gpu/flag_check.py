@@ -23,9 +23,9 @@ from tune_gpu.config.deployment import deployment
 from tune_gpu.config.schema import ExperimentConfig, VllmSettings
 from tune_gpu.config.serve_options import read_name
 from tune_gpu.preflight.space_plan import installed_vllm_version
+from tune_gpu.search.space import Parameter, SearchSpace
+from tune_gpu.search.space_values import values_to_check
 from tune_gpu.services.vllm_setup import serve_flags
-from tune_gpu.space import Parameter, SearchSpace
-from tune_gpu.space_check import values_to_check
 
 _WORDS = ("dtype", "kv_cache_dtype")
 """Settings of which the parser knows every word. The other settings are numbers and switches, or text that the parser takes as it is."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tune_gpu.tournament import Candidate, Result, Tournament
+from tune_gpu.search.tournament import Candidate, Result, Tournament
 
 
 def replay(

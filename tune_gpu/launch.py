@@ -30,7 +30,7 @@ from tune_gpu.redaction import Redactor, restore_secrets
 from tune_gpu.refusals import Refusals, plan_space
 from tune_gpu.report.reading import read_folder, resume_command
 from tune_gpu.resources import check_resources, concurrency
-from tune_gpu.space import SearchSpace
+from tune_gpu.search.space import SearchSpace
 from tune_gpu.terminal import console_of, tolerate_encoding
 
 

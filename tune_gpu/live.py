@@ -13,7 +13,7 @@ from rich.table import Table
 from tune_gpu.common.wording import failure_said
 from tune_gpu.config.languages import rate_name
 from tune_gpu.live_table import fitness_of, ms, table_of
-from tune_gpu.tournament import Candidate
+from tune_gpu.search.tournament import Candidate
 
 
 def describe_params(params: Mapping[str, Any]) -> str:

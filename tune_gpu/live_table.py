@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tune_gpu.config.languages import rate_name
+from tune_gpu.search.tournament import Candidate
 from tune_gpu.summary import engine_started
-from tune_gpu.tournament import Candidate
 
 Line = Mapping[str, Any]
 _AROUND = 8

@@ -15,7 +15,7 @@ from ray.util.queue import Queue
 
 from tune_gpu.ray_session import waiting_said
 from tune_gpu.retries import Cause
-from tune_gpu.tournament import Candidate
+from tune_gpu.search.tournament import Candidate
 from tune_gpu.tune_callbacks import Patience
 from tune_gpu.tune_length import among_callers
 from tune_gpu.tune_race import unwrapped

@@ -14,7 +14,7 @@ from tune_gpu.preflight import CalibrationStore, DeviceMemory
 from tune_gpu.preflight.space_columns import is_grid
 from tune_gpu.preflight.space_plan import PlanRow, Preflight, params_of, rows_of
 from tune_gpu.preflight.vectorised import VERDICTS, Predictions
-from tune_gpu.space import Params, SearchSpace
+from tune_gpu.search.space import Params, SearchSpace
 
 FILE = "plan.json"
 _REASONS = 5_000

@@ -16,8 +16,8 @@ from typing import Any
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.deployment import deployment
 from tune_gpu.config.schema import ExperimentConfig
-from tune_gpu.space import SearchSpace
-from tune_gpu.space_check import values_to_check
+from tune_gpu.search.space import SearchSpace
+from tune_gpu.search.space_values import values_to_check
 
 _GRAIN = 10_000
 """Ray counts resources in ten-thousandths."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import combinations
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -14,9 +13,9 @@ from tune_gpu.config.languages import check_clips, check_language, check_models
 from tune_gpu.config.schema import ExperimentConfig, VllmSettings, WhisperSettings
 from tune_gpu.config.serve_options import conflict_of, overlap, problem_of, read_name
 from tune_gpu.preflight.whisper_memory import COMPUTE_TYPES
+from tune_gpu.search.space import Parameter, SearchSpace
+from tune_gpu.search.space_values import values_to_check
 from tune_gpu.services import vllm_setup, whisper
-from tune_gpu.space import Parameter, SearchSpace
-from tune_gpu.steps import Steps
 
 _SETTINGS = {"vllm": VllmSettings, "whisper": WhisperSettings}
 _HINTS = {service: get_type_hints(settings) for service, settings in _SETTINGS.items()}
@@ -58,16 +57,6 @@ def _check_given(config: ExperimentConfig) -> None:
         for name in getattr(config.services, service).env:
             if name in never:
                 raise UserError(f"services.{service}.env.{name}: {never[name]}; remove it")
-
-
-def values_to_check(parameter: Parameter) -> Iterator[Any]:
-    """Every value that is listed; of a range its ends: what lies between is as right as they are."""
-    if parameter.values is None:
-        yield from (parameter.low, parameter.high)
-    elif isinstance(parameter.values, Steps):
-        yield from (parameter.values[0], parameter.values[-1])
-    else:
-        yield from parameter.values
 
 
 def settings_in_use(config: ExperimentConfig, space: SearchSpace, target: str) -> list[Any]:

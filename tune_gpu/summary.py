@@ -9,9 +9,9 @@ from typing import Any
 
 from scipy.special import stdtrit
 
-from tune_gpu.space import Params
+from tune_gpu.search.space import Params
+from tune_gpu.search.tournament import Standing, Tournament
 from tune_gpu.telemetry.neighbours import rounded
-from tune_gpu.tournament import Standing, Tournament
 
 
 def unchecked_of(lines: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> list[str]:

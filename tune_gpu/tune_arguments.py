@@ -10,7 +10,7 @@ import numpy as np
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.bounds import bounds_of
 from tune_gpu.config.schema import SearchSettings
-from tune_gpu.tournament import Tournament
+from tune_gpu.search.tournament import Tournament
 
 
 def check_kinds(seed: Any, settings: Any, tournament: Any) -> None:
@@ -20,7 +20,7 @@ def check_kinds(seed: Any, settings: Any, tournament: Any) -> None:
     if settings is not None and not isinstance(settings, SearchSettings):
         raise UserError(f"settings={settings!r}: allowed is a tune_gpu.config.schema.SearchSettings")
     if tournament is not None and not isinstance(tournament, Tournament):
-        raise UserError(f"tournament={tournament!r}: allowed is a tune_gpu.tournament.Tournament")
+        raise UserError(f"tournament={tournament!r}: allowed is a tune_gpu.search.tournament.Tournament")
 
 
 def check_rewards(rewards: Any, n_points: int) -> None:

@@ -14,7 +14,7 @@ from ray.tune.experiment import Trial
 
 from tune_gpu.ray_session import PATIENCE_S, waiting_said
 from tune_gpu.retries import LOST, Cause
-from tune_gpu.tournament import Candidate
+from tune_gpu.search.tournament import Candidate
 
 
 class Patience:

@@ -15,7 +15,7 @@ from tune_gpu.config.bounds import bounds_of
 from tune_gpu.config.schema import SearchSettings
 from tune_gpu.search.pareto import matrix
 from tune_gpu.search.racing import Estimate, has_lost, winner
-from tune_gpu.tournament import Candidate
+from tune_gpu.search.tournament import Candidate
 from tune_gpu.tune_search import RZeroSearch
 
 if TYPE_CHECKING:

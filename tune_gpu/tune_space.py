@@ -10,7 +10,7 @@ from ray.tune.search.sample import Categorical, Domain, Float, Integer, LogUnifo
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import ParameterSpec
-from tune_gpu.values import distinct, plain
+from tune_gpu.search.values import distinct, plain
 
 Given = Sequence[Any] | ParameterSpec | Domain
 

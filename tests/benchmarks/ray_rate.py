@@ -49,8 +49,8 @@ def rate(search: Callable[[], Any] | None, trials: int, parallel: int) -> float:
 def proposals(algorithm: str, count: int) -> dict[str, float]:
     """A space of 10^6 configurations: milliseconds of processor time a proposal (ask and tell; median, 99th percentile) and megabytes that the second half took."""
     from tune_gpu.config.schema import ParameterSpec, SearchSettings
-    from tune_gpu.space import SearchSpace
-    from tune_gpu.tournament import Result, Tournament
+    from tune_gpu.search.space import SearchSpace
+    from tune_gpu.search.tournament import Result, Tournament
 
     space = SearchSpace.from_specs({f"x{i}": ParameterSpec(target="", values=list(range(10))) for i in range(6)})
     tournament = Tournament(space, SearchSettings(algorithm=algorithm, generations=10**9))

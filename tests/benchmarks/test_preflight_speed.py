@@ -12,7 +12,7 @@ from tune_gpu.config.schema import ExperimentConfig, ParameterSpec, WhisperSetti
 from tune_gpu.preflight import predict
 from tune_gpu.preflight.space_plan import Preflight
 from tune_gpu.preflight.vectorised import predict_many
-from tune_gpu.space import SearchSpace
+from tune_gpu.search.space import SearchSpace
 
 pytestmark = pytest.mark.benchmark
 COUNT = 100_000

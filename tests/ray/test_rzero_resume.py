@@ -12,8 +12,8 @@ import pytest
 
 from tests.ray.killed_driver import SPACE, STUCK_S, score, settings
 from tune_gpu.config.schema import ParameterSpec
-from tune_gpu.space import SearchSpace
-from tune_gpu.tournament import Result, Tournament
+from tune_gpu.search.space import SearchSpace
+from tune_gpu.search.tournament import Result, Tournament
 
 pytestmark = pytest.mark.ray
 

@@ -16,7 +16,7 @@ from tune_gpu.experiment_checks import check_config
 
 def test_the_default_space_is_15_configurations_on_a_card_and_has_cores_on_the_cpu() -> None:
     from tune_gpu.config.deployment import deployment, engine_key
-    from tune_gpu.space import SearchSpace
+    from tune_gpu.search.space import SearchSpace
 
     card = load_config("spica_gpu_allocation", [], "cuda")
     space = SearchSpace.from_specs(card.parameters)

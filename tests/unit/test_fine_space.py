@@ -19,10 +19,10 @@ from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.experiment import new_tournament
 from tune_gpu.plan import plan
 from tune_gpu.refusals import Refusals
+from tune_gpu.search.space import SearchSpace
+from tune_gpu.search.tournament import Result
 from tune_gpu.services.mps import CONTROL, MpsDaemon
-from tune_gpu.space import SearchSpace
 from tune_gpu.space_check import check_space
-from tune_gpu.tournament import Result
 
 FINE = "spica_gpu_allocation_fine"
 

@@ -18,7 +18,7 @@ from tune_gpu.plan import plan
 from tune_gpu.preflight import Calibration, CalibrationStore, DeviceMemory, UserError, Verdict, card_memory
 from tune_gpu.preflight.space_columns import active_columns, is_grid, space_columns
 from tune_gpu.preflight.space_plan import Preflight, find_model, params_of
-from tune_gpu.space import SearchSpace
+from tune_gpu.search.space import SearchSpace
 
 
 @pytest.fixture(autouse=True)

@@ -21,8 +21,8 @@ from tune_gpu.measurement import Measurement, Status
 from tune_gpu.record import EvaluationRecord, as_counted, as_result
 from tune_gpu.rzero import RZeroSearch
 from tune_gpu.search.evaluations import Candidate, Result
-from tune_gpu.space import SearchSpace
-from tune_gpu.tournament import Tournament
+from tune_gpu.search.space import SearchSpace
+from tune_gpu.search.tournament import Tournament
 
 OBJECTIVES = {"stt_latency_ms.p95": "min", "wer": "min", "fitness": "max"}
 CANDIDATE = Candidate("g0-c0", 0, "initial", {"x": 1}, 0)

@@ -25,7 +25,7 @@ from ray.tune.utils.util import flatten_dict
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import ParameterSpec, SearchSettings
 from tune_gpu.rzero import RZeroScheduler, RZeroSearch
-from tune_gpu.tournament import Result
+from tune_gpu.search.tournament import Result
 from tune_gpu.tune_callbacks import RetryBook
 from tune_gpu.tune_length import UNLIMITED, wanted_evaluations
 from tune_gpu.tune_state import as_kept

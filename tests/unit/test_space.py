@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import ParameterSpec
-from tune_gpu.space import SearchSpace
-from tune_gpu.steps import Steps
+from tune_gpu.search.space import SearchSpace
+from tune_gpu.search.steps import Steps
 
 
 def spec(*values: Any, kind: str = "ordinal", **rest: Any) -> ParameterSpec:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tune_gpu.steps import Steps
+from tune_gpu.search.steps import Steps
 
 WHOLE = Steps(3, 2, 5000)
 FINE = Steps(0.0, 1e-6, 1_000_001)

@@ -25,8 +25,8 @@ from tune_gpu.record import EvaluationRecord
 from tune_gpu.refusals import Refusals
 from tune_gpu.rzero import RZeroSearch
 from tune_gpu.same_failure import StopOnSameFailure
+from tune_gpu.search.tournament import Candidate
 from tune_gpu.services.start_failures import explain_exit
-from tune_gpu.tournament import Candidate
 
 PLACES, SEED = 4, 0
 

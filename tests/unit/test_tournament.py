@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import ParameterSpec, SearchSettings
 from tune_gpu.journal import replay
-from tune_gpu.space import SearchSpace
-from tune_gpu.tournament import Candidate, Result, Tournament
+from tune_gpu.search.space import SearchSpace
+from tune_gpu.search.tournament import Candidate, Result, Tournament
 
 DEFAULT = {
     "util": ParameterSpec(target="vllm.gpu_memory_utilization", values=[0.40, 0.45, 0.50, 0.55, 0.60]),

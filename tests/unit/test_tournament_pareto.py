@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import ParameterSpec, SearchSettings
-from tune_gpu.space import SearchSpace
-from tune_gpu.tournament import Candidate, Result, Tournament
+from tune_gpu.search.space import SearchSpace
+from tune_gpu.search.tournament import Candidate, Result, Tournament
 
 OBJECTIVES = {"latency_ms": "min", "capacity": "max"}
 SPECS = {"share": ParameterSpec(target="", values=list(range(8))), "size": ParameterSpec(target="", values=["tiny", "base", "small"])}

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from tune_gpu.config.schema import ParameterSpec
-from tune_gpu.space import SearchSpace
-from tune_gpu.values import distinct, equal, same
+from tune_gpu.search.space import SearchSpace
+from tune_gpu.search.values import distinct, equal, same
 
 
 @pytest.mark.parametrize(

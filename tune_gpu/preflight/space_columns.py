@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tune_gpu.space import Parameter, SearchSpace
-from tune_gpu.steps import Steps
+from tune_gpu.search.space import Parameter, SearchSpace
+from tune_gpu.search.steps import Steps
 
 CONTINUOUS_POINTS = 11
 """A continuous parameter is planned at this many points, and so is a range in more steps than are gone through."""

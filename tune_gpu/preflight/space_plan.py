@@ -26,8 +26,8 @@ from tune_gpu.preflight.predictor import predict
 from tune_gpu.preflight.space_columns import active_columns, space_columns
 from tune_gpu.preflight.values import DeviceMemory, Prediction
 from tune_gpu.preflight.vectorised import Predictions, predict_many
-from tune_gpu.space import SearchSpace
-from tune_gpu.values import plain
+from tune_gpu.search.space import SearchSpace
+from tune_gpu.search.values import plain
 
 
 class Preflight:

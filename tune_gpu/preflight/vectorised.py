@@ -16,7 +16,7 @@ from tune_gpu.preflight.calibration import Calibration
 from tune_gpu.preflight.predictor import START_SIGMA_MIB, predict, refusal
 from tune_gpu.preflight.values import DeviceMemory, Prediction, Verdict
 from tune_gpu.preflight.whisper_memory import whisper_mib
-from tune_gpu.values import plain
+from tune_gpu.search.values import plain
 
 NUMERIC = ("gpu_memory_utilization", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size")
 """Flags that may be arrays; every other flag that matters splits the space into groups."""

@@ -12,7 +12,7 @@ from tune_gpu.config.schema import SearchSettings
 from tune_gpu.search.confirmation import Confirmation
 from tune_gpu.search.evaluations import Ledger, Result, Standing
 from tune_gpu.search.one_thread import one_thread
-from tune_gpu.space import Params, SearchSpace
+from tune_gpu.search.space import Params, SearchSpace
 
 Member = tuple[str, dict[str, Any]]
 """Origin and parameters."""

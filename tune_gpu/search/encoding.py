@@ -16,8 +16,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from tune_gpu.space import Params, SearchSpace
-from tune_gpu.steps import Steps
+from tune_gpu.search.space import Params, SearchSpace
+from tune_gpu.search.steps import Steps
 
 Array = NDArray[np.float64]
 INACTIVE = -1.0

@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tune_gpu.space import Params, SearchSpace
+from tune_gpu.search.space import Params, SearchSpace
 
 
 @dataclass(frozen=True)

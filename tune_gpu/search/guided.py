@@ -20,7 +20,7 @@ from tune_gpu.search.encoding import Array, Encoding
 from tune_gpu.search.known import Known
 from tune_gpu.search.open_space import OpenSpace
 from tune_gpu.search.pareto import along, matrix
-from tune_gpu.space import Params, SearchSpace
+from tune_gpu.search.space import Params, SearchSpace
 
 _CLIMBS = 2
 _LONG_RUN_ROWS = 64

@@ -30,7 +30,7 @@ from tests.benchmarks.searchers import made_up, plateaus
 from tests.benchmarks.searchers.packed import opened, stem
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import ParameterSpec
-from tune_gpu.space import SearchSpace
+from tune_gpu.search.space import SearchSpace
 
 Key = tuple[Any, ...]
 _MADE_UP = {"failing": made_up.MADE, "plateau": plateaus.MADE}

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from tests.benchmarks.searchers.landscapes import Landscape
 from tests.benchmarks.searchers.observed import Observed, Unseen
 from tune_gpu.config.schema import SearchSettings
-from tune_gpu.tournament import Candidate, Result, Tournament
+from tune_gpu.search.tournament import Candidate, Result, Tournament
 
 FREE_TRIES = 50
 FREE_TRIES_GP = 10

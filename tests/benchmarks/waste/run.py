@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from tune_gpu.config.schema import ParameterSpec
-from tune_gpu.space import SearchSpace
+from tune_gpu.search.space import SearchSpace
 
 
 def of_run(folder: Path, cold_s: float) -> dict[str, Any]:

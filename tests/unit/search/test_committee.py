@@ -7,7 +7,7 @@ import numpy as np
 from tune_gpu.config.schema import ParameterSpec
 from tune_gpu.search.committee import Committee
 from tune_gpu.search.encoding import Array, Encoding
-from tune_gpu.space import SearchSpace
+from tune_gpu.search.space import SearchSpace
 
 SPACE = SearchSpace.from_specs({name: ParameterSpec(target="", values=list(range(9))) for name in "abc"})
 

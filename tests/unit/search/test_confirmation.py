@@ -11,8 +11,8 @@ from scipy.stats import f_oneway
 from tune_gpu.config.schema import ParameterSpec, SearchSettings
 from tune_gpu.search.confirmation import Confirmation
 from tune_gpu.search.evaluations import Result
-from tune_gpu.space import SearchSpace
-from tune_gpu.tournament import Tournament
+from tune_gpu.search.space import SearchSpace
+from tune_gpu.search.tournament import Tournament
 
 
 def tell(confirmation: Confirmation, name: str, *values: float, stderr: float | None = None) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tune_gpu.config.schema import ParameterSpec
 from tune_gpu.search.encoding import Encoding
-from tune_gpu.space import SearchSpace
+from tune_gpu.search.space import SearchSpace
 
 SPACE = SearchSpace.from_specs(
     {

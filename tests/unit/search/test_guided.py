@@ -13,8 +13,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tune_gpu.config.schema import ParameterSpec, SearchSettings
-from tune_gpu.space import SearchSpace
-from tune_gpu.tournament import Candidate, Result, Tournament
+from tune_gpu.search.space import SearchSpace
+from tune_gpu.search.tournament import Candidate, Result, Tournament
 
 SPECS = {name: ParameterSpec(target="", values=list(range(10))) for name in "abcd"}
 

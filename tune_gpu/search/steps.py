@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tune_gpu.values import CLOSE, plain
+from tune_gpu.search.values import CLOSE, plain
 
 Array = NDArray[np.float64]
 MANY = 1000

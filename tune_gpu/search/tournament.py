@@ -23,7 +23,7 @@ from tune_gpu.config.schema import SearchSettings
 from tune_gpu.search.breeders import Breeder, ClassicBreeder, GuidedBreeder, Member
 from tune_gpu.search.evaluations import Candidate, Ledger, Result, Standing
 from tune_gpu.search.pareto import first_front, matrix, select
-from tune_gpu.space import Params, SearchSpace
+from tune_gpu.search.space import Params, SearchSpace
 
 __all__ = ["Candidate", "Result", "Standing", "Tournament", "check"]
 STATE_VERSION = 4

@@ -14,8 +14,8 @@ import numpy as np
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import ParameterSpec
-from tune_gpu.steps import MANY, Steps, digits
-from tune_gpu.values import PLAIN, described, distinct, near, place, places, plain
+from tune_gpu.search.steps import MANY, Steps, digits
+from tune_gpu.search.values import PLAIN, described, distinct, near, place, places, plain
 
 Params = Mapping[str, Any]
 _STEP = 0.1

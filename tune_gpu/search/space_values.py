@@ -1,0 +1,19 @@
+"""The values of a parameter that stand for all of them in a check."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tune_gpu.search.space import Parameter
+from tune_gpu.search.steps import Steps
+
+
+def values_to_check(parameter: Parameter) -> Iterator[Any]:
+    """Every value that is listed; of a range its ends: what lies between is as right as they are."""
+    if parameter.values is None:
+        yield from (parameter.low, parameter.high)
+    elif isinstance(parameter.values, Steps):
+        yield from (parameter.values[0], parameter.values[-1])
+    else:
+        yield from parameter.values
