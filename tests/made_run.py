@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tune_gpu.artifacts import RunFolder, manifest
+from tune_gpu.artifacts.manifest import manifest
+from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common.clock import now
 from tune_gpu.config.loader import as_yaml, load_config
 from tune_gpu.config.schema import SearchSettings

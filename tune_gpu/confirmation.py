@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from trainables.arena import ArenaLost, RemoteArena, arena, measured_as
-from tune_gpu.artifacts import RunFolder
+from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.compare.confirm import BASELINE, WINNER, Standings, confirmed, contenders, standings
 from tune_gpu.compare.metrics import standard_metrics
 from tune_gpu.compare.records import record

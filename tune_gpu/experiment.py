@@ -15,7 +15,10 @@ from ray.tune.stopper import CombinedStopper
 
 from trainables.spica import SpicaTrainable, spica_trainable
 from tune_gpu import same_failure, sharing
-from tune_gpu.artifacts import RunFolder, manifest
+from tune_gpu.artifacts.manifest import manifest
+from tune_gpu.artifacts.mirror import Mirror
+from tune_gpu.artifacts.redaction import without_secrets
+from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common.clock import now
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import ServiceError
@@ -27,10 +30,8 @@ from tune_gpu.devices import DeviceChoice
 from tune_gpu.full_disk import StopWhenUnwritable, unwritable, why_unwritable
 from tune_gpu.journal import replay
 from tune_gpu.live import Progress
-from tune_gpu.mirror import Mirror
 from tune_gpu.ray_client import courier, through_client
 from tune_gpu.record import EvaluationRecord, as_counted, as_result
-from tune_gpu.redaction import without_secrets
 from tune_gpu.refusals import Refusals
 from tune_gpu.resources import arena_resources, concurrency, trial_resources
 from tune_gpu.retries import Cause

@@ -18,7 +18,7 @@ _FEWEST_TURNS = 0.01
 def check_config(config: ExperimentConfig) -> None:
     """What can be known to be wrong before anything starts. Raises UserError."""
     from tune_gpu import objective
-    from tune_gpu.artifacts import check_name
+    from tune_gpu.artifacts.run_folder import check_name
     from tune_gpu.common.process.ports import check_port_range, free_port
     from tune_gpu.compare import confirm
     from tune_gpu.search import tournament

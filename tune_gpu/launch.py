@@ -13,7 +13,9 @@ import click
 from rich.console import Console
 
 from tune_gpu import sharing
-from tune_gpu.artifacts import RunFolder
+from tune_gpu.artifacts.reading import read_folder, resume_command
+from tune_gpu.artifacts.redaction import Redactor, restore_secrets
+from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.imports import uncollected
 from tune_gpu.common.interrupt import terminated_as_interrupt
@@ -26,9 +28,7 @@ from tune_gpu.experiment_checks import check_config
 from tune_gpu.flag_check import check_flags
 from tune_gpu.live import Progress, describe_params
 from tune_gpu.preflight import UnknownMemory, this_card, this_node
-from tune_gpu.redaction import Redactor, restore_secrets
 from tune_gpu.refusals import Refusals, plan_space
-from tune_gpu.report.reading import read_folder, resume_command
 from tune_gpu.resources import check_resources, concurrency
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.terminal import console_of, tolerate_encoding

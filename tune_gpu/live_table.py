@@ -13,9 +13,9 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from tune_gpu.artifacts.lines import engine_started
 from tune_gpu.config.languages import rate_name
 from tune_gpu.search.tournament import Candidate
-from tune_gpu.summary import engine_started
 
 Line = Mapping[str, Any]
 _AROUND = 8

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tune_gpu.artifacts.redaction import holds_secret
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.process import reaper
-from tune_gpu.redaction import holds_secret
 
 _OWN_END_S = 5.0
 _LONGEST_FOLDER = 38

@@ -2,49 +2,14 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
-from scipy.special import stdtrit
-
+from tune_gpu.artifacts.lines import _by_window, _differ, engine_started, line_of, stderr_of
 from tune_gpu.search.space import Params
 from tune_gpu.search.tournament import Standing, Tournament
 from tune_gpu.telemetry.neighbours import rounded
-
-
-def unchecked_of(lines: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> list[str]:
-    """What was not checked while these parameters were measured, because the device does not report it; each sentence once."""
-    found = [line["metrics"].get("unchecked") for line in lines if line["params"] == dict(params)]
-    return list(dict.fromkeys(said for sentences in found if isinstance(sentences, list) for said in sentences if isinstance(said, str)))
-
-
-def line_of(lines: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The last measured line of a configuration."""
-    return next((line for line in reversed(lines) if line["params"] == dict(params) and line["fitness"] is not None), None)
-
-
-def stderr_of(lines: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> float | None:
-    """Standard error of a configuration's mean fitness over all of its evaluations; null for a single window.
-
-    Within an evaluation its own standard error says how its windows spread, between them their fitness does: the sums of squares add up to
-    that of all windows around the common mean, as in an analysis of variance.
-    """
-    measured = [line for line in lines if line["params"] == dict(params) and line["fitness"] is not None]
-    windows = sum(line["n_windows"] for line in measured)
-    if windows < 2 or any(line["fitness_stderr"] is None and line["n_windows"] > 1 for line in measured):
-        return None
-    mean = sum(line["fitness"] * line["n_windows"] for line in measured) / windows
-    between = sum(line["n_windows"] * (line["fitness"] - mean) ** 2 for line in measured)
-    within = sum(line["n_windows"] * (line["n_windows"] - 1) * (line["fitness_stderr"] or 0.0) ** 2 for line in measured)
-    return float(((between + within) / (windows - 1) / windows) ** 0.5)
-
-
-def engine_started(line: Mapping[str, Any]) -> bool:
-    """Whether an evaluation started an engine, or tried to: one that failed before it came to that did neither."""
-    parts = line["duration_s"].get("start_by_part")
-    return not line["engine_reused"] and (parts is None or "vllm" in parts)
 
 
 def standing_of(lines: Sequence[Mapping[str, Any]], standing: Standing) -> dict[str, Any]:
@@ -114,31 +79,6 @@ def summarise_run(
             "measuring_share": round(sum(d["load"] for d in duration) / wall_s, 3) if wall_s else None,
         },
     }
-
-
-def _by_window(lines: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> dict[int, float]:
-    """Window index -> mean fitness of a configuration in that window. Every candidate gets the same traffic in the same window."""
-    seen: dict[int, list[float]] = {}
-    for line in lines:
-        if line["params"] == dict(params) and line["fitness"] is not None:
-            for index, fitness in enumerate(line["metrics"].get("fitness_windows", [])):
-                if fitness is not None:
-                    seen.setdefault(index, []).append(fitness)
-    return {index: sum(values) / len(values) for index, values in seen.items()}
-
-
-def shown_different(lines: Sequence[Mapping[str, Any]], a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    """Whether two configurations differ beyond doubt: a paired t-test over windows with the same traffic, two-sided at 5 %."""
-    return _differ(_by_window(lines, a), _by_window(lines, b))
-
-
-def _differ(first: Mapping[int, float], second: Mapping[int, float]) -> bool:
-    differences = [first[index] - second[index] for index in first.keys() & second.keys()]
-    if len(differences) < 2:
-        return False
-    error = statistics.stdev(differences) / len(differences) ** 0.5
-    critical = float(stdtrit(len(differences) - 1, 0.975))
-    return abs(statistics.fmean(differences)) > critical * error
 
 
 def _tied(lines: Sequence[Mapping[str, Any]], standings: Sequence[Standing], key: Callable[[Params], Hashable]) -> list[Standing]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from trainables.spica import SpicaTrainable
-from tune_gpu.artifacts import RunFolder
+from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.config.loader import load_config
 from tune_gpu.devices import DeviceChoice
 from tune_gpu.experiment import Experiment

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from tune_gpu import artifacts
-from tune_gpu.artifacts import RunFolder, manifest, write_whole
+from tune_gpu.artifacts import run_folder as artifacts
+from tune_gpu.artifacts.manifest import manifest
+from tune_gpu.artifacts.run_folder import RunFolder, write_whole
 from tune_gpu.common.errors import UserError
 from tune_gpu.record import as_result
 from tune_gpu.search.evaluations import Candidate
@@ -174,7 +175,7 @@ def test_a_run_is_locked_before_anybody_can_find_it(tmp_path: Path, monkeypatch:
 _ONE_SECOND = """
 import sys
 from pathlib import Path
-from tune_gpu.artifacts import RunFolder
+from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common.errors import UserError
 root, role, experiment = sys.argv[1:]
 print("up", flush=True)

@@ -10,12 +10,12 @@ import pytest
 from click.testing import CliRunner
 
 from tests.made_run import EXPERIMENT, FAST, QUICK, RUN_ID, SLOW, made_run
-from tune_gpu.artifacts import RunFolder
+from tune_gpu.artifacts.finished_run import FinishedRun, read_comparison, read_finished_run
+from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.cli import main
 from tune_gpu.common.errors import UserError
 from tune_gpu.compare.command import _question
 from tune_gpu.compare.opponents import changed, winner_of_other
-from tune_gpu.finished_run import FinishedRun, read_comparison, read_finished_run
 
 
 def read(root: Path, run_id: str = RUN_ID) -> FinishedRun:

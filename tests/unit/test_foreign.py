@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from tests.made_run import FAST, QUICK, RUN_ID, made_run
 from tests.runs import ARTIFACTS, WHOLE
+from tune_gpu.artifacts.finished_run import read_finished_run
 from tune_gpu.cli import main
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.own_files import SPACES_FOLDER, is_own, key_file, sealed
@@ -27,7 +28,6 @@ from tune_gpu.config.foreign_services import VARIABLES, flag_needs_trust, settin
 from tune_gpu.config.loader import as_yaml, load_config
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.config.serve_options import Role, options, problem_of, read_name
-from tune_gpu.finished_run import read_finished_run
 from tune_gpu.space_check import check_space
 
 KNOB = {"share": {"target": "vllm.gpu_memory_utilization", "values": [0.1, 0.2]}}

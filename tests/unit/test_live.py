@@ -12,9 +12,9 @@ from rich.console import Console
 
 from tests.runs import ARTIFACTS, RUN
 from tune_gpu import live
+from tune_gpu.artifacts.reading import read_run
 from tune_gpu.live import Progress
 from tune_gpu.live_table import engine_of, fitness_of, table_of
-from tune_gpu.report.reading import read_run
 from tune_gpu.search.tournament import Candidate
 
 LINES = read_run(ARTIFACTS, RUN).lines

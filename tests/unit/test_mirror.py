@@ -7,8 +7,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from tune_gpu.artifacts.mirror import Mirror
 from tune_gpu.common.errors import UserError
-from tune_gpu.mirror import Mirror
 
 
 @pytest.fixture

@@ -23,14 +23,14 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tune_gpu.artifacts import RunFolder
+from tune_gpu.artifacts.reading import read_folder
+from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import load_config
 from tune_gpu.experiment_checks import check_config
 from tune_gpu.preflight.checkpoint import checkpoint_bytes
 from tune_gpu.preflight.learning import read_start_log
 from tune_gpu.record import as_result
-from tune_gpu.report.reading import read_folder
 from tune_gpu.services.engine_info import read_engine_info
 from tune_gpu.services.start_failures import explain_exit, explain_loss
 from tune_gpu.services.whisper_server import read_audio

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tune_gpu.artifacts import RunFolder
+from tune_gpu.artifacts.reading import read_folder
+from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common import outside_files
 from tune_gpu.common.errors import UserError
 from tune_gpu.compare.store import BlockStore
@@ -20,7 +21,6 @@ from tune_gpu.preflight import CalibrationStore, read_architecture
 from tune_gpu.preflight.checkpoint import checkpoint_bytes, gguf_bytes
 from tune_gpu.promote.bundle import read_manifest
 from tune_gpu.refusals import Refusals
-from tune_gpu.report.reading import read_folder
 from tune_gpu.services.engine_info import read_engine_info, samples
 from tune_gpu.services.vllm_server import parse_cores
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.runs import ARTIFACTS, EXPERIMENT, RUN, WHOLE
-from tune_gpu.artifacts import RunFolder
+from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import Failure, FailureKind, Phase
 from tune_gpu.config.schema import ParameterSpec, SearchSettings

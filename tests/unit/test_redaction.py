@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from ray import cloudpickle
 
-from tune_gpu.artifacts import RunFolder, check_name
+from tune_gpu.artifacts.redaction import REDACTED, Redactor, is_secret, restore_secrets
+from tune_gpu.artifacts.run_folder import RunFolder, check_name
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.own_files import sealed
 from tune_gpu.compare.samples import Block
@@ -17,7 +18,6 @@ from tune_gpu.config.loader import as_yaml, load_config
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.confirmation import terms_of
 from tune_gpu.experiment import new_tournament
-from tune_gpu.redaction import REDACTED, Redactor, is_secret, restore_secrets
 from tune_gpu.refusals import Refusals
 
 TOKEN = "s3cr3t-of-the-hub"

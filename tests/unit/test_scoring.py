@@ -15,11 +15,12 @@ from tests.made_run import line
 from trainables.deployers import Ears
 from trainables.running import Running
 from trainables.scoring import jackknife, metrics_of
+from tune_gpu.artifacts.lines import stderr_of
 from tune_gpu.config.schema import ObjectiveSettings, ParameterSpec, SearchSettings
 from tune_gpu.objective import METRIC_PATHS
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.tournament import Result, Tournament
-from tune_gpu.summary import stderr_of, summarise_run
+from tune_gpu.summary import summarise_run
 from tune_gpu.telemetry.sampler import DeviceWindow
 from tune_gpu.workload.clients import LlmSample, SttSample
 from tune_gpu.workload.voice_turn import TurnSample

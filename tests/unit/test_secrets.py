@@ -15,13 +15,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tune_gpu.artifacts import RunFolder
+from tune_gpu.artifacts.redaction import REDACTED, Redactor, restore_secrets, secret_values, without_secrets
+from tune_gpu.artifacts.run_folder import RunFolder
+from tune_gpu.artifacts.secret_names import is_secret
+from tune_gpu.artifacts.secret_writings import ORDINARY, Writings
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import as_yaml, load_config
 from tune_gpu.config.schema import ExperimentConfig, ParameterSpec, VllmSettings
-from tune_gpu.redaction import REDACTED, Redactor, restore_secrets, secret_values, without_secrets
-from tune_gpu.secret_names import is_secret
-from tune_gpu.secret_writings import ORDINARY, Writings
 from tune_gpu.services.secret_flags import check_secrets
 from tune_gpu.services.vllm_server import engine_environment, serve_flags
 

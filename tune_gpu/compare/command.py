@@ -10,7 +10,11 @@ from typing import Any
 import click
 from rich.console import Console
 
-from tune_gpu.artifacts import RunFolder, strict_json
+from tune_gpu.artifacts.finished_run import FinishedRun, read_finished_run
+from tune_gpu.artifacts.json_text import strict_json
+from tune_gpu.artifacts.reading import read_winner
+from tune_gpu.artifacts.redaction import restore_secrets
+from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.imports import uncollected
 from tune_gpu.common.wording import counted
@@ -27,9 +31,6 @@ from tune_gpu.config.languages import error_unit, spoken_language
 from tune_gpu.config.schema import ConfirmSettings
 from tune_gpu.devices import check_installed, device_of
 from tune_gpu.experiment_checks import check_config
-from tune_gpu.finished_run import FinishedRun, read_finished_run
-from tune_gpu.redaction import restore_secrets
-from tune_gpu.report.reading import read_winner
 from tune_gpu.terminal import Finite, console_of
 
 _ROUNDS = click.IntRange(int(bounds_of(ConfirmSettings, "min_rounds").least or 0), int(bounds_of(ConfirmSettings, "max_rounds").most or 0))

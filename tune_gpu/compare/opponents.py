@@ -7,10 +7,10 @@ from typing import Any
 
 import yaml
 
+from tune_gpu.artifacts.finished_run import FinishedRun
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.deployment import deployment
 from tune_gpu.config.schema import ExperimentConfig
-from tune_gpu.finished_run import FinishedRun
 
 
 def parse_params(text: str, option: str) -> dict[str, Any]:

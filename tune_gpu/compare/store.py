@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tune_gpu.artifacts.redaction import Redactor
 from tune_gpu.common import outside_files
 from tune_gpu.common.atomic_files import write_whole
 from tune_gpu.compare.samples import Block
-from tune_gpu.redaction import Redactor
 
 
 class BlockStore:

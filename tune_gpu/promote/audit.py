@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tune_gpu.artifacts.redaction import Redactor
 from tune_gpu.common.clock import now
-from tune_gpu.redaction import Redactor
 
 
 class Audit:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tune_gpu.artifacts import versions
+from tune_gpu.artifacts.manifest import versions
+from tune_gpu.artifacts.redaction import Redactor
 from tune_gpu.common import outside_files
 from tune_gpu.common.atomic_files import read_plain, remove_plain, write_whole
 from tune_gpu.common.clock import now
@@ -18,7 +19,6 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.promote.installed import digest, text_of
 from tune_gpu.promote.render import Service
 from tune_gpu.promote.target import Target
-from tune_gpu.redaction import Redactor
 
 MANIFEST = "manifest.json"
 REVIEWED = ("changes.diff", "gate.json")

@@ -12,6 +12,8 @@ from typing import Any
 import click
 from rich.console import Console
 
+from tune_gpu.artifacts.finished_run import FinishedRun, read_finished_run
+from tune_gpu.artifacts.redaction import Redactor, restore_secrets
 from tune_gpu.common.atomic_files import read_plain, remove_plain, write_whole
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.imports import uncollected
@@ -19,7 +21,6 @@ from tune_gpu.common.interrupt import terminated_as_interrupt
 from tune_gpu.config.deployment import deployment
 from tune_gpu.config.languages import spoken_language
 from tune_gpu.config.schema import ExperimentConfig
-from tune_gpu.finished_run import FinishedRun, read_finished_run
 from tune_gpu.promote.apply import Deployer, folder_of, refuse_unfinished
 from tune_gpu.promote.audit import Audit
 from tune_gpu.promote.bundle import MANIFEST, before_of, bundle_of, write_bundle
@@ -33,7 +34,6 @@ from tune_gpu.promote.rollback_script import PROMOTIONS
 from tune_gpu.promote.settings import SYSTEM_FILE, artifacts_of, trusted_settings, with_trusted
 from tune_gpu.promote.subject import Subject, kept_of, reviewed, reviewed_before, subject_of
 from tune_gpu.promote.watch import Expected, Watcher
-from tune_gpu.redaction import Redactor, restore_secrets
 from tune_gpu.terminal import Finite, console_of
 from tune_gpu.workload.audio import load_utterances
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tune_gpu.artifacts.lines import unchecked_of
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import FailureKind
 from tune_gpu.config.bounds import check_numbers
 from tune_gpu.config.schema import PromoteSettings, Services
 from tune_gpu.sharing import SETTING, asks_for_mps
-from tune_gpu.summary import unchecked_of
 from tune_gpu.telemetry.verdicts import NOT_PROVEN
 
 DEVICE_KINDS = ("cuda", "cpu")

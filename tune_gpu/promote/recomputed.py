@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from tune_gpu.artifacts.redaction import REDACTED, Redactor
 from tune_gpu.common.atomic_files import read_plain
 from tune_gpu.compare.confirm import BASELINE, confirmed
 from tune_gpu.compare.metrics import standard_metrics
@@ -16,7 +17,6 @@ from tune_gpu.compare.rounds import blocks_summary, findings_of
 from tune_gpu.compare.samples import Block
 from tune_gpu.compare.sequential import final_alpha, interim_alpha
 from tune_gpu.config.schema import ExperimentConfig, Services
-from tune_gpu.redaction import REDACTED, Redactor
 
 _MOST_BYTES = 2**28
 _MOST_LOOKS = 500

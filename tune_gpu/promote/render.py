@@ -12,13 +12,13 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from tune_gpu.artifacts.redaction import holds_secret
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.process.cores import parse_cores
 from tune_gpu.config.deployment import deployment
 from tune_gpu.config.schema import ExperimentConfig, PromoteSettings, ServiceTarget
 from tune_gpu.promote.env_file import SECRETS
 from tune_gpu.promote.unit_names import check_line, check_unit, check_variable
-from tune_gpu.redaction import holds_secret
 from tune_gpu.services.launchers import API_SERVER_MODULE
 from tune_gpu.services.models import resolve_llm
 from tune_gpu.services.vllm_setup import serve_settings, vllm_environment

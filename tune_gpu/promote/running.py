@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple
 
+from tune_gpu.artifacts.redaction import is_secret
 from tune_gpu.config.serve_options import Kind, own_options, read_name
-from tune_gpu.redaction import is_secret
 
 _ENGINE_DECIDES = ("auto", "-1", "None")
 """Ways in which vLLM holds "auto"."""

@@ -10,10 +10,11 @@ from typing import Any
 
 import click
 
-from tune_gpu.artifacts import RunFolder, strict_json, write_whole
+from tune_gpu.artifacts.json_text import strict_json
+from tune_gpu.artifacts.reading import RunRecord, RunState, read_folder, read_run, read_winner, refuse_running
+from tune_gpu.artifacts.run_folder import RunFolder, write_whole
 from tune_gpu.common.errors import UserError
 from tune_gpu.report.facts import facts_of
-from tune_gpu.report.reading import RunRecord, RunState, read_folder, read_run, read_winner, refuse_running
 
 FILES = {"html": "report.html", "md": "report.md", "json": "report.json"}
 

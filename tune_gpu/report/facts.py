@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tune_gpu.artifacts.lines import line_of, shown_different, unchecked_of
+from tune_gpu.artifacts.reading import RunRecord, RunState
 from tune_gpu.common.wording import counted
 from tune_gpu.config.languages import rate_name
 from tune_gpu.objective import metric_at
-from tune_gpu.report.reading import RunRecord, RunState
-from tune_gpu.summary import line_of, shown_different, unchecked_of
 
 Line = Mapping[str, Any]
 

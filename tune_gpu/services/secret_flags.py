@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tune_gpu.artifacts.redaction import secret_values
+from tune_gpu.artifacts.secret_names import is_secret
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import ExperimentConfig
-from tune_gpu.redaction import secret_values
-from tune_gpu.secret_names import is_secret
 
 _VARIABLES = {"hf-token": "HF_TOKEN"}
 """vLLM's flags that hold a secret, and the variable that it reads in their place. `--api-key` is every evaluation's own."""

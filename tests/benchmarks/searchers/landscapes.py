@@ -125,7 +125,7 @@ def _made_up(name: str) -> Landscape:
 
 
 def _run(path: Path) -> Landscape:
-    from tune_gpu.report.reading import read_run
+    from tune_gpu.artifacts.reading import read_run
 
     record = read_run(path.parent.parent, str(path))
     specs: Mapping[str, Any] = record.config["parameters"]

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 from rich.console import Console
 
-from tune_gpu.artifacts import RunFolder
+from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.config.loader import load_config
 from tune_gpu.devices import choose_device
 from tune_gpu.experiment import Experiment

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from tests.made_run import FAST, RUN_ID, made_run
 from tests.unit.promote.compared import blocks, write_comparison
-from tune_gpu.artifacts import RunFolder
-from tune_gpu.finished_run import FinishedRun, read_finished_run
+from tune_gpu.artifacts.finished_run import FinishedRun, read_finished_run
+from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.promote.evidence import evidence_of
 from tune_gpu.promote.recomputed import recomputed
 

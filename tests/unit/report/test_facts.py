@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from tests.runs import ARTIFACTS, RUN, copy_to, edit
 from tests.unit.compare.traffic import rounds
+from tune_gpu.artifacts.reading import RunRecord, read_run
 from tune_gpu.cli import main
 from tune_gpu.common.process.managed import start_ticks
 from tune_gpu.compare.metrics import standard_metrics
@@ -28,7 +29,6 @@ from tune_gpu.report.facts import facts_of
 from tune_gpu.report.importance import importance_of
 from tune_gpu.report.markdown import _table, as_markdown
 from tune_gpu.report.page import _embedded, as_html
-from tune_gpu.report.reading import RunRecord, read_run
 
 
 def report(*arguments: str) -> tuple[int, str]:

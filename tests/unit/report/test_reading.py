@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from tests.runs import ARTIFACTS, EXPERIMENT, INTERRUPTED, RUN, copy_to, edit
-from tune_gpu.artifacts import RunFolder
+from tune_gpu.artifacts.reading import RunState, all_runs, decided, read_run, read_winner, resume_command
+from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.process.managed import start_ticks
-from tune_gpu.report.reading import RunState, all_runs, decided, read_run, read_winner, resume_command
 
 
 def test_a_run_is_found_by_its_id_and_by_its_folder() -> None:

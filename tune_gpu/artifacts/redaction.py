@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from tune_gpu.artifacts.secret_names import is_secret
+from tune_gpu.artifacts.secret_writings import REDACTED, Writings, secrets_in
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import ExperimentConfig
-from tune_gpu.secret_names import is_secret
-from tune_gpu.secret_writings import REDACTED, Writings, secrets_in
 
 __all__ = ["REDACTED", "Redactor", "holds_secret", "is_secret", "restore_secrets", "secret_values", "without_secrets"]
 

