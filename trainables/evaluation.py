@@ -31,7 +31,8 @@ from tune_gpu.services.start_failures import out_of_memory_lines
 from tune_gpu.services.vllm_setup import engine_environment
 from tune_gpu.sharing import asks_for_mps, forbidden
 from tune_gpu.telemetry.neighbours import neighbours_on
-from tune_gpu.telemetry.probe import Probe, open_probe, total
+from tune_gpu.telemetry.open import open_probe
+from tune_gpu.telemetry.probe import Probe, total
 from tune_gpu.telemetry.sampler import DeviceSampler, DeviceWindow, Moment, wait_until_returned, wait_until_stable
 from tune_gpu.telemetry.several import SeveralCards
 from tune_gpu.telemetry.verdicts import NOT_PROVEN, Limits

@@ -26,7 +26,6 @@ from tune_gpu.compare.records import confirmation_of
 from tune_gpu.config.deployment import deployment, engine_key
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.confirmation import Confirmation, confirm_run
-from tune_gpu.devices import DeviceChoice
 from tune_gpu.full_disk import StopWhenUnwritable, unwritable, why_unwritable
 from tune_gpu.journal import replay
 from tune_gpu.live import Progress
@@ -40,8 +39,9 @@ from tune_gpu.same_failure import SameFailure, StopOnSameFailure
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.tournament import Candidate, Result, Tournament
 from tune_gpu.summary import standing_of, summarise_run, winner_of
+from tune_gpu.telemetry.device_choice import DeviceChoice
 from tune_gpu.telemetry.neighbours import Neighbours, neighbours_on
-from tune_gpu.telemetry.probe import open_probe
+from tune_gpu.telemetry.open import open_probe
 from tune_gpu.tensorboard import import_writer
 from tune_gpu.tune_callbacks import Announcer, RetryBook
 
@@ -311,7 +311,7 @@ def describe_device(choice: DeviceChoice, of_cluster: bool = False) -> tuple[dic
 
 
 def _nvml_here() -> bool:
-    from tune_gpu.telemetry.probe import nvidia_cards
+    from tune_gpu.telemetry.cuda_visible import nvidia_cards
 
     return nvidia_cards() > 0
 

@@ -12,7 +12,6 @@ import click
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import DEFAULT_SPACE, device_setting, load_with_needs
 from tune_gpu.config.schema import ExperimentConfig
-from tune_gpu.devices import cards_here
 from tune_gpu.flag_check import check_flags
 from tune_gpu.plan_view import ROWS, cards_table, print_plan
 from tune_gpu.preflight.calibration import CalibrationStore
@@ -22,6 +21,7 @@ from tune_gpu.preflight.space_plan import Preflight, installed_vllm_version, row
 from tune_gpu.preflight.values import DeviceMemory
 from tune_gpu.preflight.vectorised import VERDICTS, Predictions
 from tune_gpu.space_check import check_space
+from tune_gpu.telemetry.device_choice import cards_here
 from tune_gpu.terminal import console_of
 
 

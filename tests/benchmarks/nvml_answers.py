@@ -37,14 +37,14 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import ServiceError
 from tune_gpu.config.loader import load_config
 from tune_gpu.config.schema import ExperimentConfig, ObjectiveSettings
-from tune_gpu.devices import READ_FROM_THE_CARD, check_reported
 from tune_gpu.doctor.cards import check_driver, read_driver
 from tune_gpu.measurement import Measurement
 from tune_gpu.objective import METRIC_PATHS, metric_at
 from tune_gpu.preflight import this_card
 from tune_gpu.promote.soak import hold_under_load, judge
 from tune_gpu.telemetry import sampler
-from tune_gpu.telemetry.probe import open_probe
+from tune_gpu.telemetry.device_choice import READ_FROM_THE_CARD, check_reported
+from tune_gpu.telemetry.open import open_probe
 from tune_gpu.telemetry.verdicts import NOT_PROVEN
 from tune_gpu.workload.clients import Endpoints
 

@@ -17,7 +17,7 @@ from tests.unit.workload.servers import Behaviour, servers
 from trainables.gate import Gate
 from tune_gpu import launch
 from tune_gpu.config.loader import load_config
-from tune_gpu.devices import READ_FROM_THE_CARD, DeviceChoice
+from tune_gpu.telemetry.device_choice import READ_FROM_THE_CARD, DeviceChoice
 from tune_gpu.workload.clients import Endpoints
 
 BLIND = {

@@ -7,11 +7,12 @@ import sys
 import pytest
 
 from tests.unit.telemetry.fake_nvml import MIG, OTHER, UUID, FakeNvml, Frame
-from tune_gpu import devices, launch
+from tune_gpu import launch
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import load_config
 from tune_gpu.experiment import describe_device
 from tune_gpu.plan import this_device
+from tune_gpu.telemetry import device_choice as devices
 
 
 def test_an_objective_that_weighs_what_the_card_does_not_tell_is_refused_before_the_run_and_not_after_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,9 +119,9 @@ def test_a_clusters_run_is_compared_from_a_machine_without_cards(tmp_path: Path,
         raise UserError("measured")
 
     made_run(tmp_path, overrides=[*(setting for setting in QUICK if setting != "device=cpu"), "device=cuda", "ray.address=there:6379"])
-    monkeypatch.setattr("tune_gpu.devices.cards_of_cluster", lambda settings: 4 if settings.address == "there:6379" else None)
-    monkeypatch.setattr("tune_gpu.devices.nvidia_cards", lambda: 0)
-    monkeypatch.setattr("tune_gpu.devices._installed", lambda _distribution: False)
+    monkeypatch.setattr("tune_gpu.ray_tune.devices.cards_of_cluster", lambda settings: 4 if settings.address == "there:6379" else None)
+    monkeypatch.setattr("tune_gpu.telemetry.device_choice.nvidia_cards", lambda: 0)
+    monkeypatch.setattr("tune_gpu.telemetry.device_choice._installed", lambda _distribution: False)
     monkeypatch.setattr("tune_gpu.compare.command._measure", measured)
     result = CliRunner().invoke(main, ["compare", RUN_ID, f"run.artifacts_dir={tmp_path}"])
     assert (result.exit_code, asked) == (2, ["cuda"]), result.output

@@ -9,9 +9,9 @@ from click.testing import CliRunner, Result
 
 from tune_gpu.cli import main
 from tune_gpu.common.errors import UserError
-from tune_gpu.devices import choose_device
 from tune_gpu.launch import launch
-from tune_gpu.telemetry.probe import nvidia_cards
+from tune_gpu.telemetry.cuda_visible import nvidia_cards
+from tune_gpu.telemetry.device_choice import choose_device
 
 
 def run(*arguments: str) -> Result:

@@ -95,7 +95,7 @@ def this_card(device: str | None = None) -> DeviceMemory:
         UnknownMemory: the card is there and does not report its memory.
         UserError: there is no card.
     """
-    from tune_gpu.telemetry.probe import open_probe
+    from tune_gpu.telemetry.open import open_probe
 
     try:
         with contextlib.closing(open_probe("cuda", device)) as probe:

@@ -11,12 +11,12 @@ from tune_gpu.artifacts.reading import is_of_winner
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import ServiceError
 from tune_gpu.config.schema import PromoteSettings
-from tune_gpu.devices import choose_device
 from tune_gpu.promote.gate import Evidence, TargetDevice
 from tune_gpu.promote.recomputed import recomputed
 from tune_gpu.promote.target import Target
+from tune_gpu.telemetry.cuda_visible import nvidia_cards
+from tune_gpu.telemetry.device_choice import choose_device
 from tune_gpu.telemetry.neighbours import neighbours_on
-from tune_gpu.telemetry.probe import nvidia_cards
 from tune_gpu.telemetry.several import open_device
 
 NOT_OURS = (KeyError, TypeError, ValueError, OverflowError, AttributeError, IndexError)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from tune_gpu.telemetry.probe import DeviceInfo, Probe, Reading, nvidia_cards, open_probe, total, visible_cards
+from tune_gpu.telemetry.cuda_visible import nvidia_cards, visible_cards
+from tune_gpu.telemetry.open import open_probe
+from tune_gpu.telemetry.probe import DeviceInfo, Probe, Reading, total
 from tune_gpu.telemetry.verdicts import BUSY_PCT
 
 

@@ -13,11 +13,11 @@ from rich.console import Console
 
 from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.config.loader import load_config
-from tune_gpu.devices import choose_device
 from tune_gpu.experiment import Experiment
 from tune_gpu.live import Progress
 from tune_gpu.refusals import Refusals
 from tune_gpu.search.tournament import Result
+from tune_gpu.telemetry.device_choice import choose_device
 
 _DISTRIBUTION = {"n": 60, "mean": 1.0, "p50": 1.0, "p90": 2.0, "p95": 3.0, "p99": 4.0, "max": 5.0}
 _NAMES = ("stt_latency_ms", "rtf", "ttft_ms", "itl_ms", "llm_latency_ms", "voice_turn_ms", "background_latency_ms", "generator_lag_ms")

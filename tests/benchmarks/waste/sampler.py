@@ -7,7 +7,7 @@ import subprocess
 import time
 from typing import Any
 
-from tune_gpu.telemetry.probe import open_probe
+from tune_gpu.telemetry.open import open_probe
 from tune_gpu.telemetry.sampler import HZ, DeviceSampler
 
 

@@ -13,7 +13,7 @@ from tune_gpu.common.failures import FailureKind, ServiceError
 from tune_gpu.preflight import this_card
 from tune_gpu.telemetry.neighbours import neighbours_on
 from tune_gpu.telemetry.nvml import NvmlProbe, throttling
-from tune_gpu.telemetry.probe import open_probe
+from tune_gpu.telemetry.open import open_probe
 from tune_gpu.telemetry.verdicts import Limits, Trace, judge
 
 

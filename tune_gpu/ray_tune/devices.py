@@ -1,0 +1,51 @@
+"""The device of a run, which on a cluster is the cluster's."""
+
+from __future__ import annotations
+
+from tune_gpu.common.errors import UserError
+from tune_gpu.common.failures import ServiceError
+from tune_gpu.config.schema import ExperimentConfig, RaySettings
+from tune_gpu.resources import fewest_cards
+from tune_gpu.telemetry.cuda_visible import nvidia_cards, visible_cards
+from tune_gpu.telemetry.device_choice import DeviceChoice, _same_size, choose_device
+from tune_gpu.telemetry.open import open_probe
+
+
+def device_of(config: ExperimentConfig) -> DeviceChoice:
+    """That of a run which there is: its own kind, on the cluster that it joins or else on this machine. Raises UserError where it is not there."""
+    return choose_device(config.device, cluster_gpus=cards_of_cluster(config.ray) if config.device == "cuda" else None)
+
+
+def cards_of_cluster(settings: RaySettings) -> int | None:
+    """Null for this machine alone."""
+    if settings.address is None:
+        return None
+    import ray
+
+    from tune_gpu.ray_session import local_or_joined_ray
+
+    with local_or_joined_ray(settings):
+        return int(ray.cluster_resources().get("GPU", 0))
+
+
+def check_alike(config: ExperimentConfig, kind: str) -> None:
+    """Raises UserError where Ray may give one candidate another kind of card than the next: their numbers could not be compared, and what the first
+    card has no room for would be refused on all. An engine that spans all cards is on the same ones each time."""
+    names = visible_cards(nvidia_cards()) if kind == "cuda" else []
+    if len(names) < 2 or fewest_cards(config) >= len(names):
+        return
+    alike: dict[tuple[str, float | None], list[str]] = {}
+    for name in names:
+        try:
+            probe = open_probe(kind, name)
+        except ServiceError as error:
+            raise UserError(f"device=cuda: {error}") from error
+        card, mib = probe.info.name, probe.info.total_mib
+        probe.close()
+        # Of one name there may be two sizes; some pages that the driver has retired make no other card.
+        same = next((other for other in alike if other[0] == card and _same_size(other[1], mib)), (card, mib))
+        alike.setdefault(same, []).append(name)
+    if len(alike) > 1:
+        kinds = "; ".join(f"{','.join(named)}: {card} of {'unknown memory' if mib is None else f'{mib:.0f} MiB'}" for (card, mib), named in alike.items())
+        raise UserError(f"device=cuda: the cards are not alike ({kinds}), and candidates that are measured on different ones cannot be compared; allowed in "
+                        f"CUDA_VISIBLE_DEVICES are cards of one kind: {' or '.join(','.join(named) for named in alike.values())}")
