@@ -1,4 +1,4 @@
-"""Make `tune_gpu/preflight/class_defaults.json` from the installed transformers: `HF_HUB_OFFLINE=1 python -m tests.class_defaults`.
+"""Make `tune_gpu/services/vllm/memory/class_defaults.json` from the installed transformers: `HF_HUB_OFFLINE=1 python -m tests.class_defaults`.
 
 The table holds what a config class adds to a `config.json`: default values, other names of the same value, and which part describes the
 text model. Importing transformers takes seconds and it is not installed everywhere, so the preflight reads this table instead; a test
@@ -18,7 +18,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from tune_gpu.preflight import config_classes
+from tune_gpu.services.vllm.memory import config_classes
 
 PATH = Path(config_classes.__file__).with_name("class_defaults.json")
 _TRIED = (3, 12, 25, 62)

@@ -16,8 +16,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from tune_gpu.services.launchers import EngineHost
-from tune_gpu.services.vllm_setup import engine_environment
+from tune_gpu.services.vllm.launch import EngineHost
+from tune_gpu.services.vllm.setup import engine_environment
 
 MARK = "TUNE_GPU_TEST_SESSION"
 os.environ[MARK] = uuid.uuid4().hex  # inherited by whatever a test starts, however deep

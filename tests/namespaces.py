@@ -38,7 +38,7 @@ def ask(queries: Sequence[dict[str, Any]]) -> list[Any]:
 
 def read_all(queries: Sequence[dict[str, Any]]) -> list[dict[str, Any] | str]:
     """For each query its namespace, or why it is refused. Imports vLLM."""
-    from tune_gpu.services.serve_parser import module_parser, serve_parser
+    from tune_gpu.services.vllm.serve_parser import module_parser, serve_parser
 
     module, serve = module_parser(), serve_parser()
     with tempfile.TemporaryDirectory() as folder:
@@ -51,7 +51,7 @@ def read_all(queries: Sequence[dict[str, Any]]) -> list[dict[str, Any] | str]:
 
 
 def _read(query: dict[str, Any], path: str, module: Any, serve: Any) -> dict[str, Any] | str:
-    from tune_gpu.services.serve_parser import parse
+    from tune_gpu.services.vllm.serve_parser import parse
 
     if "argv" in query:
         said = parse(module, query["argv"])
@@ -80,7 +80,7 @@ def _plain(value: Any) -> Any:
 
 def installed_options() -> dict[str, dict[str, Any]]:
     """Every option of the parser of `vllm serve`: how it takes its value, its other names, and what it may be."""
-    from tune_gpu.services.serve_parser import module_parser
+    from tune_gpu.services.vllm.serve_parser import module_parser
 
     found = {}
     for action in module_parser()._actions:

@@ -23,7 +23,7 @@ from tune_gpu.compare.samples import Block
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.measurement import Measurement
 from tune_gpu.ray_session import PATIENCE_S, waiting_said
-from tune_gpu.resources import most_cards
+from tune_gpu.services.vllm.parallelism import most_cards
 from tune_gpu.telemetry.neighbours import neighbours_on
 from tune_gpu.telemetry.several import open_device
 from tune_gpu.workload.window import WindowResult

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 from tune_gpu.common.failures import Failure
 from tune_gpu.config.schema import ExperimentConfig, Services, VllmSettings
-from tune_gpu.services.launchers import EngineHost
-from tune_gpu.services.vllm_server import EngineInfo, VllmServer
-from tune_gpu.services.whisper import WhisperService
+from tune_gpu.services.faster_whisper.service import WhisperService
+from tune_gpu.services.vllm.launch import EngineHost
+from tune_gpu.services.vllm.server import EngineInfo, VllmServer
 
 
 class Service(Protocol):

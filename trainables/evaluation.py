@@ -23,13 +23,13 @@ from tune_gpu.config.deployment import deployment, engine_key
 from tune_gpu.config.languages import spoken_language
 from tune_gpu.config.schema import ExperimentConfig, Services, VllmSettings, WhisperSettings
 from tune_gpu.measurement import Measurement, Status, Timings
-from tune_gpu.resources import cards_of
 from tune_gpu.services.hang import Checked, HangWatch
-from tune_gpu.services.launchers import EngineHost
 from tune_gpu.services.mps import MpsDaemon
+from tune_gpu.services.mps_policy import asks_for_mps, forbidden
 from tune_gpu.services.start_failures import out_of_memory_lines
-from tune_gpu.services.vllm_setup import engine_environment
-from tune_gpu.sharing import asks_for_mps, forbidden
+from tune_gpu.services.vllm.launch import EngineHost
+from tune_gpu.services.vllm.parallelism import cards_of
+from tune_gpu.services.vllm.setup import engine_environment
 from tune_gpu.telemetry.neighbours import neighbours_on
 from tune_gpu.telemetry.open import open_probe
 from tune_gpu.telemetry.probe import Probe, total

@@ -8,10 +8,10 @@ from typing import Any
 
 from trainables.deployers import Ears
 from tune_gpu.services.hang import HangWatch
+from tune_gpu.services.pulse import Pulse
 from tune_gpu.telemetry.neighbours import Neighbours
 from tune_gpu.telemetry.sampler import DeviceWindow
 from tune_gpu.workload.capacity import Capacity
-from tune_gpu.workload.pulse import Pulse
 from tune_gpu.workload.summary import TrafficSummary
 from tune_gpu.workload.voice_turn import TurnSample
 from tune_gpu.workload.window import WindowResult

@@ -10,7 +10,7 @@ from typing import Any
 from trainables.running import Running
 from tune_gpu.config.schema import ObjectiveSettings
 from tune_gpu.objective import evaluate
-from tune_gpu.services.vllm_server import EngineInfo
+from tune_gpu.services.vllm.server import EngineInfo
 from tune_gpu.telemetry.neighbours import rounded
 from tune_gpu.telemetry.sampler import DeviceWindow, Moment
 from tune_gpu.workload.summary import TrafficSummary, interference, summarise

@@ -14,7 +14,7 @@ from ray import tune
 from ray.tune.stopper import CombinedStopper
 
 from trainables.spica import SpicaTrainable, spica_trainable
-from tune_gpu import same_failure, sharing
+from tune_gpu import same_failure
 from tune_gpu.artifacts.manifest import manifest
 from tune_gpu.artifacts.mirror import Mirror
 from tune_gpu.artifacts.redaction import without_secrets
@@ -38,6 +38,7 @@ from tune_gpu.rzero import RZeroScheduler, RZeroSearch
 from tune_gpu.same_failure import SameFailure, StopOnSameFailure
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.tournament import Candidate, Result, Tournament
+from tune_gpu.services import mps_policy as sharing
 from tune_gpu.summary import standing_of, summarise_run, winner_of
 from tune_gpu.telemetry.device_choice import DeviceChoice
 from tune_gpu.telemetry.neighbours import Neighbours, neighbours_on

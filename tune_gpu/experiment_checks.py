@@ -23,7 +23,7 @@ def check_config(config: ExperimentConfig) -> None:
     from tune_gpu.compare import confirm
     from tune_gpu.search import tournament
     from tune_gpu.services.models import resolve_llm, resolve_whisper
-    from tune_gpu.services.secret_flags import check_secrets
+    from tune_gpu.services.vllm.secret_flags import check_secrets
     from tune_gpu.space_check import check_space, settings_in_use
     from tune_gpu.workload.audio import load_utterances
 

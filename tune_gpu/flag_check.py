@@ -25,7 +25,7 @@ from tune_gpu.config.serve_options import read_name
 from tune_gpu.preflight.space_plan import installed_vllm_version
 from tune_gpu.search.space import Parameter, SearchSpace
 from tune_gpu.search.space_values import values_to_check
-from tune_gpu.services.vllm_setup import serve_flags
+from tune_gpu.services.vllm.setup import serve_flags
 
 _WORDS = ("dtype", "kv_cache_dtype")
 """Settings of which the parser knows every word. The other settings are numbers and switches, or text that the parser takes as it is."""
@@ -130,7 +130,7 @@ def _ask(lines: list[list[str]]) -> list[str | None] | None:
     """Ask in a process of its own: vLLM's imports are large, and touch the process's environment. Secrets go through a pipe. Null if vLLM cannot be asked."""
     with tempfile.TemporaryDirectory(prefix="tg-") as folder:
         out = Path(folder) / "reasons.json"
-        command = [sys.executable, "-P", "-m", "tune_gpu.services.serve_parser", str(out)]
+        command = [sys.executable, "-P", "-m", "tune_gpu.services.vllm.serve_parser", str(out)]
         source = str(Path(__file__).resolve().parents[1])
         env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")])), "VLLM_LOGGING_LEVEL": "ERROR"}
         try:

@@ -12,7 +12,6 @@ from typing import Any
 import click
 from rich.console import Console
 
-from tune_gpu import sharing
 from tune_gpu.artifacts.reading import read_folder, resume_command
 from tune_gpu.artifacts.redaction import Redactor, restore_secrets
 from tune_gpu.artifacts.run_folder import RunFolder
@@ -31,6 +30,7 @@ from tune_gpu.ray_tune.devices import cards_of_cluster, check_alike, device_of
 from tune_gpu.refusals import Refusals, plan_space
 from tune_gpu.resources import check_resources, concurrency
 from tune_gpu.search.space import SearchSpace
+from tune_gpu.services import mps_policy as sharing
 from tune_gpu.telemetry.device_choice import DeviceChoice, check_installed, check_reported, choose_device
 from tune_gpu.terminal import console_of, tolerate_encoding
 

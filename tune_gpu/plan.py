@@ -14,12 +14,12 @@ from tune_gpu.config.loader import DEFAULT_SPACE, device_setting, load_with_need
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.flag_check import check_flags
 from tune_gpu.plan_view import ROWS, cards_table, print_plan
-from tune_gpu.preflight.calibration import CalibrationStore
 from tune_gpu.preflight.cards import card_memory, find_card, this_card, this_node
-from tune_gpu.preflight.engine_rules import version_number
 from tune_gpu.preflight.space_plan import Preflight, installed_vllm_version, rows_of
-from tune_gpu.preflight.values import DeviceMemory
 from tune_gpu.preflight.vectorised import VERDICTS, Predictions
+from tune_gpu.services.memory_values import DeviceMemory
+from tune_gpu.services.vllm.memory.calibration import CalibrationStore
+from tune_gpu.services.vllm.memory.engine_rules import version_number
 from tune_gpu.space_check import check_space
 from tune_gpu.telemetry.device_choice import cards_here
 from tune_gpu.terminal import console_of

@@ -15,10 +15,10 @@ from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.preflight.cards import cards
 from tune_gpu.preflight.space_columns import is_grid
 from tune_gpu.preflight.space_plan import PlanRow, Preflight, rows_of
-from tune_gpu.preflight.values import Prediction, Verdict
 from tune_gpu.preflight.vectorised import VERDICTS, Predictions
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.values import plain
+from tune_gpu.services.memory_values import Prediction, Verdict
 
 ROWS = 60
 """More candidates than this are drawn as a map, unless `--rows` asks for more."""

@@ -21,13 +21,13 @@ import click
 
 from tests.benchmarks.preflight_rows import LoggedStart, read_row
 from tune_gpu.preflight import Calibration, Prediction, UserError, Verdict, predict
-from tune_gpu.preflight.account import resolve_knobs, tokens_of
-from tune_gpu.preflight.attention_kinds import refused_family
-from tune_gpu.preflight.calibration import MEASURED_FLAGS
-from tune_gpu.preflight.engine_rules import EngineRules
-from tune_gpu.preflight.parts import KvLayout, kv_value_bytes
 from tune_gpu.preflight.predictor import refusal
-from tune_gpu.preflight.values import DeviceMemory
+from tune_gpu.services.memory_values import DeviceMemory
+from tune_gpu.services.vllm.memory.account import resolve_knobs, tokens_of
+from tune_gpu.services.vllm.memory.attention_kinds import refused_family
+from tune_gpu.services.vllm.memory.calibration import MEASURED_FLAGS
+from tune_gpu.services.vllm.memory.engine_rules import EngineRules
+from tune_gpu.services.vllm.memory.parts import KvLayout, kv_value_bytes
 
 FITS, NOT, NOT_MODELLED = "fits", "does_not_fit", "not_modelled"
 MIB = 2**20

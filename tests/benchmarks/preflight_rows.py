@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tune_gpu.config.schema import VllmSettings
-from tune_gpu.preflight.architecture import ModelArchitecture, from_config
 from tune_gpu.preflight.cards import USUAL_CUDA_PART, find_card
-from tune_gpu.preflight.model_catalogue import known_model
-from tune_gpu.preflight.parts import CUDA_CONTEXT_BYTES
-from tune_gpu.preflight.values import DeviceMemory
-from tune_gpu.preflight.weight_formats import named_format
+from tune_gpu.services.memory_values import DeviceMemory
+from tune_gpu.services.vllm.memory.architecture import ModelArchitecture, from_config
+from tune_gpu.services.vllm.memory.model_catalogue import known_model
+from tune_gpu.services.vllm.memory.parts import CUDA_CONTEXT_BYTES
+from tune_gpu.services.vllm.memory.weight_formats import named_format
 
 MIB_PER_GIB = 1024.0
 LOG_CONTEXT_MIB = CUDA_CONTEXT_BYTES / 2**20
@@ -118,7 +118,7 @@ def _settings(row: dict[str, Any], v1: bool, version: str) -> VllmSettings:
         extra.setdefault("pipeline_parallel_size", int(stages[1]))
     if offloaded := _number(told, r"cpu[_-]offload[_-]gb\s*=?\s*([\d.]+)"):
         extra.setdefault("cpu_offload_gb", offloaded)
-    from tune_gpu.preflight.engine_rules import EngineRules
+    from tune_gpu.services.vllm.memory.engine_rules import EngineRules
 
     return VllmSettings(
         model=str(row.get("model") or row.get("arch") or "?"),

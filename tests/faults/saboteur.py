@@ -17,7 +17,7 @@ import pytest
 from tune_gpu.common.process import guard
 from tune_gpu.common.process.cgroup import memory_group
 from tune_gpu.common.process.managed import start_ticks
-from tune_gpu.services.launchers import EngineHost
+from tune_gpu.services.vllm.launch import EngineHost
 
 
 class Saboteur:

@@ -25,7 +25,7 @@ from tune_gpu.common.failures import FailureKind, Phase, ServiceError
 from tune_gpu.common.process.managed import ManagedProcess, start_ticks
 from tune_gpu.config.loader import load_config
 from tune_gpu.measurement import Measurement, Status
-from tune_gpu.services.launchers import EngineHost
+from tune_gpu.services.vllm.launch import EngineHost
 
 pytestmark = pytest.mark.services
 

@@ -11,8 +11,8 @@ import pytest
 from trainables.evaluation import Evaluator
 from tune_gpu.common.process.managed import ManagedProcess
 from tune_gpu.config.loader import load_config
-from tune_gpu.services.launchers import Launch, Launched
-from tune_gpu.services.whisper import WhisperService
+from tune_gpu.services.faster_whisper.service import WhisperService
+from tune_gpu.services.vllm.launch import Launch, Launched
 
 SCRIPT = str(Path(__file__).with_name("tiny_service.py"))
 SETTINGS = [

@@ -7,7 +7,7 @@ from importlib import metadata
 import pytest
 
 from tune_gpu.config.schema import VllmSettings
-from tune_gpu.services.launchers import EngineHost
+from tune_gpu.services.vllm.launch import EngineHost
 
 PORTS = [20000, 29999]
 

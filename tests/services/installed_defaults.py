@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tune_gpu.services.serve_parser import module_parser
+from tune_gpu.services.vllm.serve_parser import module_parser
 
 
 def is_plain(value: Any) -> bool:

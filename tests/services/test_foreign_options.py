@@ -20,7 +20,7 @@ from tune_gpu.config.foreign_services import _BELOW, _WORDS
 from tune_gpu.config.loader import load_config
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.config.serve_options import Kind, Role, options, own_options
-from tune_gpu.services.vllm_server import VllmServer
+from tune_gpu.services.vllm.server import VllmServer
 from tune_gpu.space_check import check_space
 
 pytestmark = pytest.mark.services
@@ -109,7 +109,7 @@ def actions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
     """The options of the installed parser with their types, choices and help."""
     out = tmp_path_factory.mktemp("actions") / "out.json"
     script = (
-        "import json, sys; from pathlib import Path; from tune_gpu.services.serve_parser import module_parser as made\n"
+        "import json, sys; from pathlib import Path; from tune_gpu.services.vllm.serve_parser import module_parser as made\n"
         "rows = {next(n for n in a.option_strings if n.startswith('--'))[2:]: {'number': a.type in (int, float), 'choices': bool(a.choices),\n"
         "        'type': getattr(a.type, '__name__', str(a.type)), 'default': repr(a.default), 'alone': a.nargs == 0} for a in made()._actions if a.option_strings}\n"
         "Path(sys.argv[1]).write_text(json.dumps(rows))"

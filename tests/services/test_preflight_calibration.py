@@ -15,11 +15,11 @@ import pytest
 from tune_gpu.common.failures import FailureKind, ServiceError
 from tune_gpu.config.schema import VllmSettings
 from tune_gpu.preflight import Calibration, CalibrationStore, DeviceMemory, Verdict, predict, read_architecture, this_node
-from tune_gpu.preflight.learning import learn_from_start, read_start_log
-from tune_gpu.services.engine_info import EngineInfo
-from tune_gpu.services.launchers import EngineHost
 from tune_gpu.services.models import resolve_llm
-from tune_gpu.services.vllm_server import VllmServer
+from tune_gpu.services.vllm.info import EngineInfo
+from tune_gpu.services.vllm.launch import EngineHost
+from tune_gpu.services.vllm.memory.learning import learn_from_start, read_start_log
+from tune_gpu.services.vllm.server import VllmServer
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(900)]
 pytest.importorskip("vllm")

@@ -16,8 +16,8 @@ import pytest
 from tests.services.conftest import PORTS, toy
 from tune_gpu.common.failures import FailureKind, Phase, ServiceError
 from tune_gpu.common.process.managed import start_ticks
-from tune_gpu.services.launchers import EngineHost
-from tune_gpu.services.vllm_server import VllmServer
+from tune_gpu.services.vllm.launch import EngineHost
+from tune_gpu.services.vllm.server import VllmServer
 
 
 def server(host: EngineHost | None, **change: object) -> VllmServer:

@@ -24,11 +24,11 @@ from tests.services.conftest import PORTS
 from tune_gpu.common.failures import FailureKind, ServiceError
 from tune_gpu.common.process.managed import start_ticks
 from tune_gpu.config.schema import AudioSettings, WhisperSettings, WorkloadSettings
-from tune_gpu.services import whisper_server
 from tune_gpu.services.decoding import MAX_BYTES
+from tune_gpu.services.faster_whisper import server as whisper_server
+from tune_gpu.services.faster_whisper.server import Transcriber, build_app, load_model, parse_arguments, read_audio
+from tune_gpu.services.faster_whisper.service import WhisperService
 from tune_gpu.services.models import resolve_whisper
-from tune_gpu.services.whisper import WhisperService
-from tune_gpu.services.whisper_server import Transcriber, build_app, load_model, parse_arguments, read_audio
 from tune_gpu.workload.audio import load_utterances
 from tune_gpu.workload.clients import Endpoints
 from tune_gpu.workload.summary import summarise

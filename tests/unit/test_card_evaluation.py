@@ -16,8 +16,8 @@ from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.config.loader import load_config
 from tune_gpu.config.schema import Services, VllmSettings
 from tune_gpu.measurement import Measurement, Status
-from tune_gpu.services.launchers import EngineHost
-from tune_gpu.services.vllm_server import EngineInfo
+from tune_gpu.services.vllm.launch import EngineHost
+from tune_gpu.services.vllm.server import EngineInfo
 from tune_gpu.telemetry import sampler
 from tune_gpu.telemetry.nvml import NvmlProbe
 from tune_gpu.workload.clients import Endpoints

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from tune_gpu import sharing
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import ServiceError
 from tune_gpu.config.deployment import deployment
@@ -21,6 +20,7 @@ from tune_gpu.plan import plan
 from tune_gpu.refusals import Refusals
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.tournament import Result
+from tune_gpu.services import mps_policy as sharing
 from tune_gpu.services.mps import CONTROL, MpsDaemon
 from tune_gpu.space_check import check_space
 

@@ -413,8 +413,8 @@ def test_no_setting_takes_a_text_that_is_a_flag(service: str, name: str, value: 
 
 
 def test_our_own_flags_come_last() -> None:
-    from tune_gpu.services.vllm_server import VllmServer
-    from tune_gpu.services.whisper import WhisperService
+    from tune_gpu.services.faster_whisper.service import WhisperService
+    from tune_gpu.services.vllm.server import VllmServer
 
     config = ExperimentConfig()
     config.services.vllm.extra_args = {"seed": 1}

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from tune_gpu.config.schema import PromoteSettings, ServiceTarget, VllmSettings, WhisperSettings, WorkloadSettings
 from tune_gpu.promote.watch import Watcher
+from tune_gpu.services.faster_whisper.service import WhisperService
 from tune_gpu.services.loopback import NoAnswer, get
 from tune_gpu.services.readiness import answers
-from tune_gpu.services.vllm_server import VllmServer
-from tune_gpu.services.whisper import WhisperService
+from tune_gpu.services.vllm.server import VllmServer
 from tune_gpu.workload.clients import Endpoints, transcribe
 from tune_gpu.workload.window import client_session
 

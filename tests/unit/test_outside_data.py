@@ -28,12 +28,12 @@ from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import load_config
 from tune_gpu.experiment_checks import check_config
-from tune_gpu.preflight.checkpoint import checkpoint_bytes
-from tune_gpu.preflight.learning import read_start_log
 from tune_gpu.record import as_result
-from tune_gpu.services.engine_info import read_engine_info
+from tune_gpu.services.faster_whisper.server import read_audio
 from tune_gpu.services.start_failures import explain_exit, explain_loss
-from tune_gpu.services.whisper_server import read_audio
+from tune_gpu.services.vllm.info import read_engine_info
+from tune_gpu.services.vllm.memory.checkpoint import checkpoint_bytes
+from tune_gpu.services.vllm.memory.learning import read_start_log
 from tune_gpu.workload.audio import read_wav
 
 # The same examples every time, so that a gate is a gate; new ones by command.
@@ -256,7 +256,7 @@ def test_yaml_that_would_run_something_is_refused(tmp_path: Path) -> None:
 def test_a_shells_words_in_a_setting_are_a_text_like_any_other(tmp_path: Path) -> None:
     from tune_gpu.common.process.managed import ManagedProcess
     from tune_gpu.config.schema import VllmSettings
-    from tune_gpu.services.vllm_setup import serve_flags
+    from tune_gpu.services.vllm.setup import serve_flags
 
     trace = tmp_path / "trace"
     settings = VllmSettings(quantization=f"$(touch {trace}); touch {trace} #", extra_args={"x": f"`touch {trace}`"})

@@ -18,11 +18,11 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.compare.store import BlockStore
 from tune_gpu.config.loader import load_config
 from tune_gpu.preflight import CalibrationStore, read_architecture
-from tune_gpu.preflight.checkpoint import checkpoint_bytes, gguf_bytes
 from tune_gpu.promote.bundle import read_manifest
 from tune_gpu.refusals import Refusals
-from tune_gpu.services.engine_info import read_engine_info, samples
-from tune_gpu.services.vllm_server import parse_cores
+from tune_gpu.services.vllm.info import read_engine_info, samples
+from tune_gpu.services.vllm.memory.checkpoint import checkpoint_bytes, gguf_bytes
+from tune_gpu.services.vllm.server import parse_cores
 
 RUN = ("manifest.json", "summary.json", "plan.json", "comparison.json", "confirmation.json", "config.yaml", "gen_0_candidates.jsonl")
 

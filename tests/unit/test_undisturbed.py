@@ -14,7 +14,7 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import FailureKind, ServiceError
 from tune_gpu.config.loader import load_config
 from tune_gpu.experiment_checks import check_config
-from tune_gpu.services.whisper import WhisperService
+from tune_gpu.services.faster_whisper.service import WhisperService
 from tune_gpu.telemetry.sampler import DeviceWindow
 from tune_gpu.telemetry.verdicts import Verdict, VerdictKind
 from tune_gpu.workload.summary import summarise

@@ -16,7 +16,7 @@ from tune_gpu.config.vllm_numbers import read_number
 from tune_gpu.experiment_checks import check_config
 from tune_gpu.preflight import Verdict, card_memory
 from tune_gpu.preflight.space_plan import Preflight
-from tune_gpu.services.vllm_setup import serve_flags
+from tune_gpu.services.vllm.setup import serve_flags
 from tune_gpu.space_check import check_space
 
 

@@ -19,7 +19,7 @@ from tune_gpu.doctor.cards import check_driver, check_libraries, check_process_i
 from tune_gpu.doctor.findings import Finding, Level
 from tune_gpu.doctor.machine import GIB, check_folders, check_limits, check_memory, check_ports, check_programs
 from tune_gpu.report.command import artifacts_dir_of
-from tune_gpu.services.cuda_libraries import find_library
+from tune_gpu.services.faster_whisper.cuda_libraries import find_library
 from tune_gpu.terminal import console_of
 
 _MARK = {Level.OK: "[green]✓[/]", Level.NOTE: "[yellow]•[/]", Level.FAIL: "[red]✗[/]"}

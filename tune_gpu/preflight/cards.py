@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.preflight.card_names import matching, told_gb
-from tune_gpu.preflight.values import DeviceMemory
+from tune_gpu.services.memory_values import DeviceMemory
 
 NODE_FOLDER = Path("/sys/devices/system/node")
 CGROUP_FOLDER = Path("/sys/fs/cgroup")

@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 
 from tune_gpu.config.schema import VllmSettings, WhisperSettings
-from tune_gpu.preflight import parts
-from tune_gpu.preflight.account import Account, flag_conflict, graphs_after, keep_account, longest_context
-from tune_gpu.preflight.architecture import ModelArchitecture
-from tune_gpu.preflight.arithmetic import MIB
-from tune_gpu.preflight.calibration import Calibration
-from tune_gpu.preflight.values import DeviceMemory, KvTokens, Prediction, Verdict
-from tune_gpu.preflight.whisper_memory import whisper_mib
+from tune_gpu.services.faster_whisper.memory import whisper_mib
+from tune_gpu.services.memory_values import DeviceMemory, KvTokens, Prediction, Verdict
+from tune_gpu.services.vllm.memory import parts
+from tune_gpu.services.vllm.memory.account import Account, flag_conflict, graphs_after, keep_account, longest_context
+from tune_gpu.services.vllm.memory.architecture import ModelArchitecture
+from tune_gpu.services.vllm.memory.arithmetic import MIB
+from tune_gpu.services.vllm.memory.calibration import Calibration
 
 START_SIGMA_MIB = {"cuda": 100.0, "cpu": 24.0}
 """How well the free memory at the start is known: a CUDA context differs by driver; other processes breathe."""

@@ -16,18 +16,18 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.config.bounds import check_numbers
 from tune_gpu.config.deployment import deployment
 from tune_gpu.config.schema import ExperimentConfig, VllmSettings
-from tune_gpu.preflight.architecture import ModelArchitecture, from_config, read_architecture
-from tune_gpu.preflight.attention_kinds import refused_family
-from tune_gpu.preflight.calibration import Calibration, CalibrationStore
-from tune_gpu.preflight.engine_rules import DEFAULT_VERSION
-from tune_gpu.preflight.learning import learn_from_start
-from tune_gpu.preflight.model_catalogue import catalogue, known_model
 from tune_gpu.preflight.predictor import predict
 from tune_gpu.preflight.space_columns import active_columns, space_columns
-from tune_gpu.preflight.values import DeviceMemory, Prediction
 from tune_gpu.preflight.vectorised import Predictions, predict_many
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.values import plain
+from tune_gpu.services.memory_values import DeviceMemory, Prediction
+from tune_gpu.services.vllm.memory.architecture import ModelArchitecture, from_config, read_architecture
+from tune_gpu.services.vllm.memory.attention_kinds import refused_family
+from tune_gpu.services.vllm.memory.calibration import Calibration, CalibrationStore
+from tune_gpu.services.vllm.memory.engine_rules import DEFAULT_VERSION
+from tune_gpu.services.vllm.memory.learning import learn_from_start
+from tune_gpu.services.vllm.memory.model_catalogue import catalogue, known_model
 
 
 class Preflight:
@@ -122,7 +122,7 @@ def find_model(name: str) -> ModelArchitecture:
 
 
 def _format_in(name: str) -> dict[str, str] | None:
-    from tune_gpu.preflight.weight_formats import named_format
+    from tune_gpu.services.vllm.memory.weight_formats import named_format
 
     found = named_format(name)
     return {"quant_method": found.name} if found is not None and found.name != "16bit" else None

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from tune_gpu.config.schema import VllmSettings, WhisperSettings
-from tune_gpu.preflight.account import flag_conflict, graphs_after, keep_account
-from tune_gpu.preflight.architecture import ModelArchitecture
-from tune_gpu.preflight.arithmetic import MIB
-from tune_gpu.preflight.calibration import Calibration
 from tune_gpu.preflight.predictor import START_SIGMA_MIB, predict, refusal
-from tune_gpu.preflight.values import DeviceMemory, Prediction, Verdict
-from tune_gpu.preflight.whisper_memory import whisper_mib
 from tune_gpu.search.values import plain
+from tune_gpu.services.faster_whisper.memory import whisper_mib
+from tune_gpu.services.memory_values import DeviceMemory, Prediction, Verdict
+from tune_gpu.services.vllm.memory.account import flag_conflict, graphs_after, keep_account
+from tune_gpu.services.vllm.memory.architecture import ModelArchitecture
+from tune_gpu.services.vllm.memory.arithmetic import MIB
+from tune_gpu.services.vllm.memory.calibration import Calibration
 
 NUMERIC = ("gpu_memory_utilization", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size")
 """Flags that may be arrays; every other flag that matters splits the space into groups."""

@@ -11,7 +11,7 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import FailureKind
 from tune_gpu.config.bounds import check_numbers
 from tune_gpu.config.schema import PromoteSettings, Services
-from tune_gpu.sharing import SETTING, asks_for_mps
+from tune_gpu.services.mps_policy import SETTING, asks_for_mps
 from tune_gpu.telemetry.verdicts import NOT_PROVEN
 
 DEVICE_KINDS = ("cuda", "cpu")

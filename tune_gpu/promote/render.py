@@ -19,10 +19,10 @@ from tune_gpu.config.deployment import deployment
 from tune_gpu.config.schema import ExperimentConfig, PromoteSettings, ServiceTarget
 from tune_gpu.promote.env_file import SECRETS
 from tune_gpu.promote.unit_names import check_line, check_unit, check_variable
-from tune_gpu.services.launchers import API_SERVER_MODULE
+from tune_gpu.services.faster_whisper.service import whisper_environment, whisper_settings
 from tune_gpu.services.models import resolve_llm
-from tune_gpu.services.vllm_setup import serve_settings, vllm_environment
-from tune_gpu.services.whisper import whisper_environment, whisper_settings
+from tune_gpu.services.vllm.launch import API_SERVER_MODULE
+from tune_gpu.services.vllm.setup import serve_settings, vllm_environment
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def services_of(config: ExperimentConfig, params: Mapping[str, Any], kind: str) 
 
 def _own_command(name: str) -> tuple[str, ...]:
     if name == "whisper":
-        return (sys.executable, "-P", "-m", "tune_gpu.services.whisper_server")
+        return (sys.executable, "-P", "-m", "tune_gpu.services.faster_whisper.server")
     try:
         metadata.distribution("vllm")
     except metadata.PackageNotFoundError:

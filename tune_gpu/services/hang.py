@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Protocol
 
 from tune_gpu.common.failures import Failure, FailureKind, Phase
-from tune_gpu.workload.pulse import Pulse
+from tune_gpu.services.pulse import Pulse
 
 _EVERY_S = 0.5
 _HEALTH_TIMEOUT_S = 1.0

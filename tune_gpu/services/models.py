@@ -13,7 +13,7 @@ from pathlib import Path
 import platformdirs
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.services.demo_llm import CONFIG, make_demo_llm
+from tune_gpu.services.vllm.demo_model import CONFIG, make_demo_llm
 
 DEMO_LLM = "demo-llm"
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import aiohttp
 
-from tune_gpu.workload.pulse import Pulse
+from tune_gpu.services.pulse import Pulse
 
 _MAX_BYTES = 4 * 2**20
 _NOT_AN_ANSWER = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)

@@ -9,9 +9,9 @@ from typing import Any
 
 from tune_gpu.config.loader import load_config
 from tune_gpu.config.schema import VllmSettings
-from tune_gpu.services.launchers import EngineHost
-from tune_gpu.services.vllm_server import VllmServer
-from tune_gpu.services.vllm_setup import engine_environment
+from tune_gpu.services.vllm.launch import EngineHost
+from tune_gpu.services.vllm.server import VllmServer
+from tune_gpu.services.vllm.setup import engine_environment
 
 
 def once(settings: VllmSettings, host: EngineHost | None) -> float:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.preflight.models import LLAMA_8B_CONFIG, llama_8b
 from tune_gpu.preflight import UserError, from_config, read_architecture
-from tune_gpu.preflight.model_catalogue import catalogue, known_model
+from tune_gpu.services.vllm.memory.model_catalogue import catalogue, known_model
 
 
 def test_parameters_of_well_known_models_are_those_that_their_authors_publish() -> None:

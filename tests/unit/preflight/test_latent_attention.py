@@ -8,7 +8,7 @@ import pytest
 
 from tune_gpu.config.schema import VllmSettings
 from tune_gpu.preflight import DeviceMemory, from_config
-from tune_gpu.preflight.account import keep_account
+from tune_gpu.services.vllm.memory.account import keep_account
 
 GIB = 2**30
 LITE: dict[str, Any] = {

@@ -6,10 +6,10 @@ import pytest
 
 from tests.unit.preflight.models import card, engine, llama_8b
 from tune_gpu.preflight import from_config
-from tune_gpu.preflight.account import keep_account
-from tune_gpu.preflight.engine_rules import EngineRules
-from tune_gpu.preflight.model_catalogue import known_model
-from tune_gpu.preflight.parts import KvLayout, activation, cuda_graphs, non_torch
+from tune_gpu.services.vllm.memory.account import keep_account
+from tune_gpu.services.vllm.memory.engine_rules import EngineRules
+from tune_gpu.services.vllm.memory.model_catalogue import known_model
+from tune_gpu.services.vllm.memory.parts import KvLayout, activation, cuda_graphs, non_torch
 
 GIB = 2**30
 V0, V1, NOW = EngineRules.of("0.6.4"), EngineRules.of("0.10.0"), EngineRules.of("0.32.0")

@@ -11,10 +11,10 @@ import pytest
 
 from tests.unit.preflight.models import LLAMA_8B_CONFIG, llama_8b
 from tune_gpu.preflight import UserError, from_config, read_architecture
-from tune_gpu.preflight.checkpoint import checkpoint_bytes, gguf_bytes
-from tune_gpu.preflight.model_catalogue import known_model
-from tune_gpu.preflight.parts import weights
-from tune_gpu.preflight.weight_formats import flag_format, named_format, weight_format
+from tune_gpu.services.vllm.memory.checkpoint import checkpoint_bytes, gguf_bytes
+from tune_gpu.services.vllm.memory.model_catalogue import known_model
+from tune_gpu.services.vllm.memory.parts import weights
+from tune_gpu.services.vllm.memory.weight_formats import flag_format, named_format, weight_format
 
 GIB = 2**30
 

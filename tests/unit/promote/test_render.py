@@ -16,8 +16,8 @@ from tune_gpu.promote.env_file import read_env
 from tune_gpu.promote.render import services_of
 from tune_gpu.promote.supervisor import ProcessSupervisor
 from tune_gpu.promote.systemd import Systemd, _quoted
-from tune_gpu.services.vllm_setup import engine_environment, serve_flags
-from tune_gpu.services.whisper_server import parse_arguments
+from tune_gpu.services.faster_whisper.server import parse_arguments
+from tune_gpu.services.vllm.setup import engine_environment, serve_flags
 
 
 @pytest.mark.parametrize(("extra", "flags"), [

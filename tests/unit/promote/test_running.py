@@ -29,7 +29,7 @@ from tune_gpu.promote.running import (
     same,
     vllm_settings,
 )
-from tune_gpu.services.vllm_setup import serve_flags, serve_settings
+from tune_gpu.services.vllm.setup import serve_flags, serve_settings
 
 RECORDED = Path(__file__).parents[2] / "data" / "running"
 VERSION = json.loads((RECORDED / "version.json").read_text())["version"]

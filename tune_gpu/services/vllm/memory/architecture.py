@@ -10,13 +10,13 @@ from typing import Any
 
 from tune_gpu.common import outside_files
 from tune_gpu.common.errors import UserError
-from tune_gpu.preflight.attention_kinds import latent_size, not_modelled, sliding_layers
-from tune_gpu.preflight.config_classes import TextPart, text_part
-from tune_gpu.preflight.config_sizes import LARGEST, AttentionSizes, NotModelled, attention_sizes, contexts, read_size, shown
-from tune_gpu.preflight.latent_attention import LatentShapes
-from tune_gpu.preflight.model_catalogue import fill_from_catalogue
-from tune_gpu.preflight.parameter_count import Shapes, tower_params
-from tune_gpu.preflight.weight_formats import WeightFormat, kv_cache_format, published_format, weight_format
+from tune_gpu.services.vllm.memory.attention_kinds import latent_size, not_modelled, sliding_layers
+from tune_gpu.services.vllm.memory.config_classes import TextPart, text_part
+from tune_gpu.services.vllm.memory.config_sizes import LARGEST, AttentionSizes, NotModelled, attention_sizes, contexts, read_size, shown
+from tune_gpu.services.vllm.memory.latent_attention import LatentShapes
+from tune_gpu.services.vllm.memory.model_catalogue import fill_from_catalogue
+from tune_gpu.services.vllm.memory.parameter_count import Shapes, tower_params
+from tune_gpu.services.vllm.memory.weight_formats import WeightFormat, kv_cache_format, published_format, weight_format
 
 _DTYPE_BYTES = {"float32": 4, "float": 4, "fp32": 4, "float16": 2, "half": 2, "fp16": 2, "bfloat16": 2, "bf16": 2}
 
@@ -190,7 +190,7 @@ def read_architecture(folder: str | Path) -> ModelArchitecture:
     Raises:
         UserError: no `config.json`, or one that is not JSON.
     """
-    from tune_gpu.preflight.checkpoint import checkpoint_bytes
+    from tune_gpu.services.vllm.memory.checkpoint import checkpoint_bytes
 
     path = Path(folder).expanduser() / "config.json"
     config = outside_files.read_json(path, outside_files.MODEL)

@@ -14,13 +14,13 @@ from typing import Any
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.bounds import Bounds, bounds_of
 from tune_gpu.config.schema import VllmSettings
-from tune_gpu.preflight import parts
-from tune_gpu.preflight.architecture import ModelArchitecture
-from tune_gpu.preflight.arithmetic import GIB, MIB, Number, both, ceil_div, is_array, maximum, minimum, root_sum_square, where
-from tune_gpu.preflight.calibration import Calibration
-from tune_gpu.preflight.engine_rules import DEFAULT_VERSION, EngineRules
-from tune_gpu.preflight.values import DeviceMemory
-from tune_gpu.preflight.weight_formats import flag_format
+from tune_gpu.services.memory_values import DeviceMemory
+from tune_gpu.services.vllm.memory import parts
+from tune_gpu.services.vllm.memory.architecture import ModelArchitecture
+from tune_gpu.services.vllm.memory.arithmetic import GIB, MIB, Number, both, ceil_div, is_array, maximum, minimum, root_sum_square, where
+from tune_gpu.services.vllm.memory.calibration import Calibration
+from tune_gpu.services.vllm.memory.engine_rules import DEFAULT_VERSION, EngineRules
+from tune_gpu.services.vllm.memory.weight_formats import flag_format
 
 
 @dataclass(frozen=True)

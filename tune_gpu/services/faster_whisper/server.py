@@ -22,8 +22,8 @@ from typing import IO, Any
 import numpy as np
 from aiohttp import web
 
-from tune_gpu.services.cuda_libraries import load_for_whisper
 from tune_gpu.services.decoding import MAX_BYTES, MAX_S, SAMPLE_RATE_HZ, NotAudio, TooLong, decode
+from tune_gpu.services.faster_whisper.cuda_libraries import load_for_whisper
 
 
 def load_model(arguments: argparse.Namespace) -> Any:

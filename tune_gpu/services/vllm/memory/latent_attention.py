@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tune_gpu.preflight.engine_rules import EngineRules
+from tune_gpu.services.vllm.memory.engine_rules import EngineRules
 
 
 @dataclass(frozen=True)

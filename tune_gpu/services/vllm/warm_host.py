@@ -5,7 +5,7 @@ Sound only where nothing that cannot be forked has been touched: the host runs n
 no CUDA context; it refuses to serve if that ever changes. Each forked server becomes the leader of its own session, so that all of
 one engine's processes can be told from another's, and every process forked below it dies with its parent.
 
-Run as `python -m tune_gpu.services.engine_host SOCKET`; speaks JSON lines over that Unix socket with one client at a time:
+Run as `python -m tune_gpu.services.vllm.warm_host SOCKET`; speaks JSON lines over that Unix socket with one client at a time:
 `{"op": "start", "argv": […], "env": {…}, "log": PATH, "cores": [0], "shm": "/tg…"}` -> `{"pid": 1}`; `{"op": "poll", "pid": 1}` -> `{"exit_code": null}`.
 """
 

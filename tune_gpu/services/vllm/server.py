@@ -17,14 +17,14 @@ from tune_gpu.common.process.cores import parse_cores
 from tune_gpu.common.process.guard import shared_memory_of
 from tune_gpu.common.process.ports import free_port
 from tune_gpu.config.schema import VllmSettings
-from tune_gpu.services.engine_info import EngineInfo, read_engine_info, samples
-from tune_gpu.services.launchers import EngineHost, Launch, Launched, launch_cold
 from tune_gpu.services.loopback import NoAnswer, get
 from tune_gpu.services.models import resolve_llm
 from tune_gpu.services.oom import KernelOomWatch
-from tune_gpu.services.secret_flags import variables_of
 from tune_gpu.services.start_failures import explain_exit, explain_loss
-from tune_gpu.services.vllm_setup import engine_environment, serve_flags
+from tune_gpu.services.vllm.info import EngineInfo, read_engine_info, samples
+from tune_gpu.services.vllm.launch import EngineHost, Launch, Launched, launch_cold
+from tune_gpu.services.vllm.secret_flags import variables_of
+from tune_gpu.services.vllm.setup import engine_environment, serve_flags
 
 _STOP_GRACE_S = 8.0
 _KV_CACHE_USE = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")

@@ -11,7 +11,7 @@ from tune_gpu.common.process.cores import parse_cores
 from tune_gpu.config.schema import VllmSettings
 from tune_gpu.config.serve_options import NO, Kind, Spelling, read_name
 from tune_gpu.services.models import resolve_llm
-from tune_gpu.services.secret_flags import shown_flags, variables_of
+from tune_gpu.services.vllm.secret_flags import shown_flags, variables_of
 
 _FLAG_NAMES = (  # the settings that are flags of the same name
     "block_size",

@@ -6,12 +6,12 @@ import re
 from dataclasses import dataclass, replace
 
 from tune_gpu.config.schema import VllmSettings
-from tune_gpu.preflight.account import keep_account
-from tune_gpu.preflight.architecture import ModelArchitecture
-from tune_gpu.preflight.arithmetic import MIB
-from tune_gpu.preflight.calibration import Calibration
-from tune_gpu.preflight.parts import engines
-from tune_gpu.preflight.values import DeviceMemory
+from tune_gpu.services.memory_values import DeviceMemory
+from tune_gpu.services.vllm.memory.account import keep_account
+from tune_gpu.services.vllm.memory.architecture import ModelArchitecture
+from tune_gpu.services.vllm.memory.arithmetic import MIB
+from tune_gpu.services.vllm.memory.calibration import Calibration
+from tune_gpu.services.vllm.memory.parts import engines
 
 _PATTERNS = {
     # GPU, V0 and V1

@@ -12,10 +12,10 @@ from typing import Any
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.serve_options import read_name
-from tune_gpu.preflight.architecture import ModelArchitecture
-from tune_gpu.preflight.arithmetic import GIB, MIB, Number, ceil_div, maximum, minimum, where
-from tune_gpu.preflight.engine_rules import EngineRules
-from tune_gpu.preflight.weight_formats import WeightFormat
+from tune_gpu.services.vllm.memory.architecture import ModelArchitecture
+from tune_gpu.services.vllm.memory.arithmetic import GIB, MIB, Number, ceil_div, maximum, minimum, where
+from tune_gpu.services.vllm.memory.engine_rules import EngineRules
+from tune_gpu.services.vllm.memory.weight_formats import WeightFormat
 
 _KV_BYTES = {  # of one value in the cache
     "fp8": 1.0, "fp8_e4m3": 1.0, "fp8_e5m2": 1.0, "fp8_inc": 1.0, "float16": 2.0, "bfloat16": 2.0, "half": 2.0, "float32": 4.0,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import WhisperSettings
-from tune_gpu.preflight.arithmetic import MIB
+from tune_gpu.services.vllm.memory.arithmetic import MIB
 
 FRAMES, TOKENS = 1500, 448
 _ALLOCATOR = 1.35  # CTranslate2's caching allocator holds more than is alive at once

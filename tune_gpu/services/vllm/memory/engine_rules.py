@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from tune_gpu.preflight.arithmetic import Number, where
+from tune_gpu.services.vllm.memory.arithmetic import Number, where
 
 DEFAULT_VERSION = "0.32.0"
 """Assumed where no version is given: what this program is installed with."""

@@ -23,7 +23,7 @@ from tune_gpu.services.loopback import NoAnswer, get
 from tune_gpu.services.models import resolve_whisper
 from tune_gpu.services.oom import KernelOomWatch
 from tune_gpu.services.start_failures import explain_exit, explain_loss
-from tune_gpu.services.vllm_setup import CARD_ORDER, layered
+from tune_gpu.services.vllm.setup import CARD_ORDER, layered
 
 _NO_DESCRIPTION = (NoAnswer, ValueError, TypeError, RecursionError)
 """What asking a server for its description may raise: another program's answer can hold anything."""
@@ -82,7 +82,7 @@ class WhisperService:
             elif value is not False:
                 flags += [f"--{name}", str(value)]
         ours = ["--name", self._name, "--host", "127.0.0.1", "--port", str(self.port)]  # of two the parser takes the last
-        return [sys.executable, "-P", "-m", "tune_gpu.services.whisper_server", *flags, *ours]
+        return [sys.executable, "-P", "-m", "tune_gpu.services.faster_whisper.server", *flags, *ours]
 
     def environment(self) -> dict[str, str]:
         """The service's whole environment."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.preflight.config_classes import KV_HEADS
+from tune_gpu.services.vllm.memory.config_classes import KV_HEADS
 
 LARGEST = 2**40
 """Of a size."""

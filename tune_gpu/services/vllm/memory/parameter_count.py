@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tune_gpu.preflight.latent_attention import LatentShapes
+from tune_gpu.services.vllm.memory.latent_attention import LatentShapes
 
 
 @dataclass(frozen=True)

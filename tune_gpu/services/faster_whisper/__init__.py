@@ -1,0 +1,1 @@
+"""faster_whisper."""
