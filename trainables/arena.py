@@ -15,13 +15,13 @@ import ray
 from omegaconf import OmegaConf
 from ray.exceptions import RayError
 
-from trainables.evaluation import Evaluator
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.common.process import guard
 from tune_gpu.compare.observe import block_of
 from tune_gpu.compare.samples import Block
 from tune_gpu.config.schema import ExperimentConfig
-from tune_gpu.measurement import Measurement
+from tune_gpu.evaluation.evaluator import Evaluator
+from tune_gpu.evaluation.measurement import Measurement
 from tune_gpu.ray_session import PATIENCE_S, waiting_said
 from tune_gpu.services.vllm.parallelism import most_cards
 from tune_gpu.telemetry.neighbours import neighbours_on

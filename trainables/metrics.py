@@ -13,7 +13,7 @@ from typing import Any
 
 from ray.util.metrics import Counter, Gauge
 
-from tune_gpu.objective import metric_at
+from tune_gpu.evaluation.objective import metric_at
 from tune_gpu.telemetry.sampler import Moment
 
 TAGS = ("experiment", "candidate", "generation", "device")

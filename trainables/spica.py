@@ -11,17 +11,17 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 from ray import tune
 
-from trainables.evaluation import Evaluator
 from trainables.metrics import TrialMetrics
 from trainables.service_actors import InBundle
 from tune_gpu.artifacts.redaction import Redactor
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.config.schema import ExperimentConfig
-from tune_gpu.measurement import Measurement
-from tune_gpu.record import EvaluationRecord
+from tune_gpu.evaluation.evaluator import Evaluator
+from tune_gpu.evaluation.measurement import Measurement
+from tune_gpu.evaluation.record import EvaluationRecord
+from tune_gpu.evaluation.retries import Cause, cause_of, may_retry
 from tune_gpu.resources import TrialResources
-from tune_gpu.retries import Cause, cause_of, may_retry
 from tune_gpu.search.evaluations import Candidate
 from tune_gpu.telemetry.sampler import Moment
 

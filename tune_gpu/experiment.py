@@ -26,14 +26,14 @@ from tune_gpu.compare.records import confirmation_of
 from tune_gpu.config.deployment import deployment, engine_key
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.confirmation import Confirmation, confirm_run
+from tune_gpu.evaluation.record import EvaluationRecord, as_counted, as_result
+from tune_gpu.evaluation.retries import Cause
 from tune_gpu.full_disk import StopWhenUnwritable, unwritable, why_unwritable
 from tune_gpu.journal import replay
 from tune_gpu.live import Progress
 from tune_gpu.ray_client import courier, through_client
-from tune_gpu.record import EvaluationRecord, as_counted, as_result
 from tune_gpu.refusals import Refusals
 from tune_gpu.resources import arena_resources, concurrency, trial_resources
-from tune_gpu.retries import Cause
 from tune_gpu.rzero import RZeroScheduler, RZeroSearch
 from tune_gpu.same_failure import SameFailure, StopOnSameFailure
 from tune_gpu.search.space import SearchSpace

@@ -17,10 +17,10 @@ _FEWEST_TURNS = 0.01
 
 def check_config(config: ExperimentConfig) -> None:
     """What can be known to be wrong before anything starts. Raises UserError."""
-    from tune_gpu import objective
     from tune_gpu.artifacts.run_folder import check_name
     from tune_gpu.common.process.ports import check_port_range, free_port
     from tune_gpu.compare import confirm
+    from tune_gpu.evaluation import objective
     from tune_gpu.search import tournament
     from tune_gpu.services.models import resolve_llm, resolve_whisper
     from tune_gpu.services.vllm.secret_flags import check_secrets
@@ -87,7 +87,7 @@ def _check_workload(config: ExperimentConfig) -> None:
 
 def _check_measured(config: ExperimentConfig) -> None:
     """What is weighed, and every objective, must be measured: else no evaluation of the whole run counts."""
-    from tune_gpu.objective import METRIC_PATHS
+    from tune_gpu.evaluation.objective import METRIC_PATHS
 
     if config.objective.weights.get("capacity", 0.0) > 0 and not config.workload.capacity_step_s:
         raise UserError(

@@ -22,10 +22,10 @@ from tune_gpu.common.process.managed import process_age_s
 from tune_gpu.common.wording import counted
 from tune_gpu.config.loader import DEFAULT_SPACE, address_to_join, as_yaml, device_setting, load_config, load_run_config, raw_setting
 from tune_gpu.config.schema import ExperimentConfig, RaySettings
+from tune_gpu.evaluation.memory_check import UnknownMemory, this_card, this_node
 from tune_gpu.experiment_checks import check_config
 from tune_gpu.flag_check import check_flags
 from tune_gpu.live import Progress, describe_params
-from tune_gpu.preflight import UnknownMemory, this_card, this_node
 from tune_gpu.ray_tune.devices import cards_of_cluster, check_alike, device_of
 from tune_gpu.refusals import Refusals, plan_space
 from tune_gpu.resources import check_resources, concurrency

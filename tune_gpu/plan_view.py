@@ -12,10 +12,10 @@ from rich.text import Text
 
 from tune_gpu.common.wording import counted
 from tune_gpu.config.schema import ExperimentConfig
-from tune_gpu.preflight.cards import cards
-from tune_gpu.preflight.space_columns import is_grid
-from tune_gpu.preflight.space_plan import PlanRow, Preflight, rows_of
-from tune_gpu.preflight.vectorised import VERDICTS, Predictions
+from tune_gpu.evaluation.memory_check.cards import cards
+from tune_gpu.evaluation.memory_check.space_columns import is_grid
+from tune_gpu.evaluation.memory_check.space_plan import PlanRow, Preflight, rows_of
+from tune_gpu.evaluation.memory_check.vectorised import VERDICTS, Predictions
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.values import plain
 from tune_gpu.services.memory_values import Prediction, Verdict

@@ -13,8 +13,8 @@ from ray import tune
 from ray.tune.execution.tune_controller import TuneController
 from ray.util.queue import Queue
 
+from tune_gpu.evaluation.retries import Cause
 from tune_gpu.ray_session import waiting_said
-from tune_gpu.retries import Cause
 from tune_gpu.search.tournament import Candidate
 from tune_gpu.tune_callbacks import Patience
 from tune_gpu.tune_length import among_callers

@@ -10,10 +10,10 @@ from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common import outside_files
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import ExperimentConfig
-from tune_gpu.preflight import CalibrationStore, DeviceMemory
-from tune_gpu.preflight.space_columns import is_grid
-from tune_gpu.preflight.space_plan import PlanRow, Preflight, params_of, rows_of
-from tune_gpu.preflight.vectorised import VERDICTS, Predictions
+from tune_gpu.evaluation.memory_check import CalibrationStore, DeviceMemory
+from tune_gpu.evaluation.memory_check.space_columns import is_grid
+from tune_gpu.evaluation.memory_check.space_plan import PlanRow, Preflight, params_of, rows_of
+from tune_gpu.evaluation.memory_check.vectorised import VERDICTS, Predictions
 from tune_gpu.search.space import Params, SearchSpace
 
 FILE = "plan.json"

@@ -11,7 +11,7 @@ from ray.tune import Stopper
 
 from tune_gpu.common.failures import FailureKind, Phase
 from tune_gpu.common.wording import failure_said
-from tune_gpu.measurement import Status
+from tune_gpu.evaluation.measurement import Status
 
 ENDED = "same failure"
 """What `ended` of the summary says of such a run."""

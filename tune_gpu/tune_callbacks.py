@@ -12,8 +12,8 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
+from tune_gpu.evaluation.retries import LOST, Cause
 from tune_gpu.ray_session import PATIENCE_S, waiting_said
-from tune_gpu.retries import LOST, Cause
 from tune_gpu.search.tournament import Candidate
 
 

@@ -32,15 +32,15 @@ from tests.unit.telemetry.fake_nvml import ERRORS, FakeNvml
 from tests.unit.test_card_evaluation import BEFORE, PARAMS, QUICK, RUNNING, MadeUpCard
 from tests.unit.workload.servers import Behaviour, servers
 from trainables.arena import Arena
-from trainables.evaluation import Evaluator
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import ServiceError
 from tune_gpu.config.loader import load_config
 from tune_gpu.config.schema import ExperimentConfig, ObjectiveSettings
 from tune_gpu.doctor.cards import check_driver, read_driver
-from tune_gpu.measurement import Measurement
-from tune_gpu.objective import METRIC_PATHS, metric_at
-from tune_gpu.preflight import this_card
+from tune_gpu.evaluation.evaluator import Evaluator
+from tune_gpu.evaluation.measurement import Measurement
+from tune_gpu.evaluation.memory_check import this_card
+from tune_gpu.evaluation.objective import METRIC_PATHS, metric_at
 from tune_gpu.promote.soak import hold_under_load, judge
 from tune_gpu.telemetry import sampler
 from tune_gpu.telemetry.device_choice import READ_FROM_THE_CARD, check_reported

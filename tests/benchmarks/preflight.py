@@ -20,8 +20,8 @@ from typing import Any
 import click
 
 from tests.benchmarks.preflight_rows import LoggedStart, read_row
-from tune_gpu.preflight import Calibration, Prediction, UserError, Verdict, predict
-from tune_gpu.preflight.predictor import refusal
+from tune_gpu.evaluation.memory_check import Calibration, Prediction, UserError, Verdict, predict
+from tune_gpu.evaluation.memory_check.predictor import refusal
 from tune_gpu.services.memory_values import DeviceMemory
 from tune_gpu.services.vllm.memory.account import resolve_knobs, tokens_of
 from tune_gpu.services.vllm.memory.attention_kinds import refused_family

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tune_gpu.config.schema import VllmSettings
-from tune_gpu.preflight.cards import USUAL_CUDA_PART, find_card
+from tune_gpu.evaluation.memory_check.cards import USUAL_CUDA_PART, find_card
 from tune_gpu.services.memory_values import DeviceMemory
 from tune_gpu.services.vllm.memory.architecture import ModelArchitecture, from_config
 from tune_gpu.services.vllm.memory.model_catalogue import known_model

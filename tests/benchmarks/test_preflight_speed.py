@@ -9,9 +9,9 @@ import pytest
 
 from tests.unit.preflight.models import card, engine, llama_8b
 from tune_gpu.config.schema import ExperimentConfig, ParameterSpec, WhisperSettings
-from tune_gpu.preflight import predict
-from tune_gpu.preflight.space_plan import Preflight
-from tune_gpu.preflight.vectorised import predict_many
+from tune_gpu.evaluation.memory_check import predict
+from tune_gpu.evaluation.memory_check.space_plan import Preflight
+from tune_gpu.evaluation.memory_check.vectorised import predict_many
 from tune_gpu.search.space import SearchSpace
 
 pytestmark = pytest.mark.benchmark

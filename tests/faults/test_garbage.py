@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults.tiny import PARAMS, TinyEvaluator
 from tune_gpu.common.failures import FailureKind, Phase
-from tune_gpu.measurement import Status
+from tune_gpu.evaluation.measurement import Status
 
 
 @pytest.fixture

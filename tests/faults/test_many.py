@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults.conftest import Traces
 from tests.faults.tiny import PARAMS, TinyEvaluator
-from tune_gpu.measurement import Status
+from tune_gpu.evaluation.measurement import Status
 
 BEHAVIOURS = [("well", "well"), ("http_500", "well"), ("well", "llm_half_stream"), ("empty_transcript", "well")]
 

@@ -20,11 +20,11 @@ import pytest
 
 from tests.faults.saboteur import Saboteur, engine_log, engine_pids, memory_cgroup, no_more_address_space, stopped
 from tests.services.test_evaluation import QUICK, TINY
-from trainables.evaluation import Evaluator
 from tune_gpu.common.failures import FailureKind, Phase, ServiceError
 from tune_gpu.common.process.managed import ManagedProcess, start_ticks
 from tune_gpu.config.loader import load_config
-from tune_gpu.measurement import Measurement, Status
+from tune_gpu.evaluation.evaluator import Evaluator
+from tune_gpu.evaluation.measurement import Measurement, Status
 from tune_gpu.services.vllm.launch import EngineHost
 
 pytestmark = pytest.mark.services

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from trainables.evaluation import Evaluator
 from tune_gpu.common.process.managed import ManagedProcess
 from tune_gpu.config.loader import load_config
+from tune_gpu.evaluation.evaluator import Evaluator
 from tune_gpu.services.faster_whisper.service import WhisperService
 from tune_gpu.services.vllm.launch import Launch, Launched
 
@@ -66,7 +66,7 @@ class TinyEvaluator(Evaluator):
         super().__init__(load_config("spica_gpu_allocation", [*SETTINGS, *settings], "cpu"), "cpu")
         self._tiny = TinyHost()
         self._host = self._tiny  # type: ignore[assignment]
-        monkeypatch.setattr("trainables.deployers.WhisperService", TinyWhisper)
+        monkeypatch.setattr("tune_gpu.evaluation.deployers.WhisperService", TinyWhisper)
         monkeypatch.setattr(TinyWhisper, "behaviour", "well")
 
     def behave(self, whisper: str = "well", vllm: str = "well") -> None:

@@ -13,12 +13,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from trainables.evaluation import Evaluator
 from tune_gpu.common.failures import FailureKind, Phase, ServiceError
 from tune_gpu.common.process import guard
 from tune_gpu.common.process.managed import start_ticks
 from tune_gpu.config.loader import load_config
-from tune_gpu.measurement import Status
+from tune_gpu.evaluation.evaluator import Evaluator
+from tune_gpu.evaluation.measurement import Status
 
 QUICK = [
     "workload.windows=2",
@@ -123,7 +123,7 @@ def test_nothing_survives_when_the_trials_own_process_is_killed(tmp_path: Path) 
     code = textwrap.dedent(
         f"""
         from tests.services.test_evaluation import QUICK, TINY
-        from trainables.evaluation import Evaluator
+        from tune_gpu.evaluation.evaluator import Evaluator
         from tune_gpu.config.loader import load_config
         evaluator = Evaluator(load_config("spica_gpu_allocation", {QUICK!r}, "cpu"), "cpu")
         evaluator.begin(TINY)

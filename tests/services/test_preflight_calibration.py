@@ -14,7 +14,7 @@ import pytest
 
 from tune_gpu.common.failures import FailureKind, ServiceError
 from tune_gpu.config.schema import VllmSettings
-from tune_gpu.preflight import Calibration, CalibrationStore, DeviceMemory, Verdict, predict, read_architecture, this_node
+from tune_gpu.evaluation.memory_check import Calibration, CalibrationStore, DeviceMemory, Verdict, predict, read_architecture, this_node
 from tune_gpu.services.models import resolve_llm
 from tune_gpu.services.vllm.info import EngineInfo
 from tune_gpu.services.vllm.launch import EngineHost

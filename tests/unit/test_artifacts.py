@@ -18,7 +18,7 @@ from tune_gpu.artifacts import run_folder as artifacts
 from tune_gpu.artifacts.manifest import manifest
 from tune_gpu.artifacts.run_folder import RunFolder, write_whole
 from tune_gpu.common.errors import UserError
-from tune_gpu.record import as_result
+from tune_gpu.evaluation.record import as_result
 from tune_gpu.search.evaluations import Candidate
 
 

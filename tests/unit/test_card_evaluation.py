@@ -10,12 +10,12 @@ import pytest
 
 from tests.unit.telemetry.fake_nvml import OTHER, UUID, FakeNvml, Frame
 from tests.unit.workload.servers import Behaviour, servers
-from trainables import evaluation
-from trainables.evaluation import Evaluator
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.config.loader import load_config
 from tune_gpu.config.schema import Services, VllmSettings
-from tune_gpu.measurement import Measurement, Status
+from tune_gpu.evaluation import evaluator as evaluation
+from tune_gpu.evaluation.evaluator import Evaluator
+from tune_gpu.evaluation.measurement import Measurement, Status
 from tune_gpu.services.vllm.launch import EngineHost
 from tune_gpu.services.vllm.server import EngineInfo
 from tune_gpu.telemetry import sampler

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tune_gpu.common.failures import RETRYABLE, Failure, FailureKind, Phase
-from tune_gpu.measurement import Measurement, Status
+from tune_gpu.evaluation.measurement import Measurement, Status
 
 OOM = Failure(FailureKind.STARTUP_OOM, "vllm", Phase.START, "too much")
 

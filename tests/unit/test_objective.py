@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import ObjectiveSettings
-from tune_gpu.objective import check, evaluate, metric_at
+from tune_gpu.evaluation.objective import check, evaluate, metric_at
 
 WEIGHTS = {"stt_latency": 0.25, "llm_latency": 0.25, "capacity": 0.2, "stability": 0.2, "efficiency": 0.1, "wer": 0.2}
 OBJECTIVE = ObjectiveSettings(weights=WEIGHTS)

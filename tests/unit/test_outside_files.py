@@ -17,7 +17,7 @@ from tune_gpu.common import outside_files
 from tune_gpu.common.errors import UserError
 from tune_gpu.compare.store import BlockStore
 from tune_gpu.config.loader import load_config
-from tune_gpu.preflight import CalibrationStore, read_architecture
+from tune_gpu.evaluation.memory_check import CalibrationStore, read_architecture
 from tune_gpu.promote.bundle import read_manifest
 from tune_gpu.refusals import Refusals
 from tune_gpu.services.vllm.info import read_engine_info, samples

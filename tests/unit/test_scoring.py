@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.made_run import line
-from trainables.deployers import Ears
-from trainables.running import Running
-from trainables.scoring import jackknife, metrics_of
 from tune_gpu.artifacts.lines import stderr_of
 from tune_gpu.config.schema import ObjectiveSettings, ParameterSpec, SearchSettings
-from tune_gpu.objective import METRIC_PATHS
+from tune_gpu.evaluation.deployers import Ears
+from tune_gpu.evaluation.objective import METRIC_PATHS
+from tune_gpu.evaluation.scoring import jackknife, metrics_of
+from tune_gpu.evaluation.state import Running
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.tournament import Result, Tournament
 from tune_gpu.summary import summarise_run

@@ -9,10 +9,10 @@ from itertools import chain, repeat
 
 import pytest
 
-from trainables.evaluation import Evaluator
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.config.loader import load_config
 from tune_gpu.config.schema import VllmSettings
+from tune_gpu.evaluation.evaluator import Evaluator
 from tune_gpu.services.vllm.server import VllmServer
 
 LOST = Failure(FailureKind.SERVICE_LOST, "vllm", Phase.LOAD, "killed")

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from trainables.evaluation import Evaluator
-from trainables.running import Running
-from trainables.scoring import energy_per_request_j
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import FailureKind, ServiceError
 from tune_gpu.config.loader import load_config
+from tune_gpu.evaluation.evaluator import Evaluator
+from tune_gpu.evaluation.scoring import energy_per_request_j
+from tune_gpu.evaluation.state import Running
 from tune_gpu.experiment_checks import check_config
 from tune_gpu.services.faster_whisper.service import WhisperService
 from tune_gpu.telemetry.sampler import DeviceWindow

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import apply_overrides, load_config
 from tune_gpu.config.vllm_numbers import read_number
+from tune_gpu.evaluation.memory_check import Verdict, card_memory
+from tune_gpu.evaluation.memory_check.space_plan import Preflight
 from tune_gpu.experiment_checks import check_config
-from tune_gpu.preflight import Verdict, card_memory
-from tune_gpu.preflight.space_plan import Preflight
 from tune_gpu.services.vllm.setup import serve_flags
 from tune_gpu.space_check import check_space
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tune_gpu.compare.samples import Block, Turn
-from tune_gpu.measurement import Measurement
+from tune_gpu.evaluation.measurement import Measurement
 from tune_gpu.workload.voice_turn import TurnSample
 from tune_gpu.workload.wer import word_errors
 from tune_gpu.workload.window import WindowResult

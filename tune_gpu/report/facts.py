@@ -14,7 +14,7 @@ from tune_gpu.artifacts.lines import line_of, shown_different, unchecked_of
 from tune_gpu.artifacts.reading import RunRecord, RunState
 from tune_gpu.common.wording import counted
 from tune_gpu.config.languages import rate_name
-from tune_gpu.objective import metric_at
+from tune_gpu.evaluation.objective import metric_at
 
 Line = Mapping[str, Any]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from tune_gpu.objective import metric_at
+from tune_gpu.evaluation.objective import metric_at
 from tune_gpu.report.facts import PARTS, cost_parts, describe
 from tune_gpu.report.importance import Importance
 from tune_gpu.search.pareto import fronts, matrix

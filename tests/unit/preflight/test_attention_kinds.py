@@ -9,7 +9,7 @@ import pytest
 
 from tests.benchmarks.preflight import evaluate
 from tune_gpu.config.schema import VllmSettings
-from tune_gpu.preflight import DeviceMemory, from_config
+from tune_gpu.evaluation.memory_check import DeviceMemory, from_config
 from tune_gpu.services.vllm.memory.account import keep_account
 from tune_gpu.services.vllm.memory.engine_rules import EngineRules
 from tune_gpu.services.vllm.memory.model_catalogue import known_model

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.preflight.models import card, engine, llama_8b
-from tune_gpu.preflight import Calibration, CalibrationStore, DeviceMemory, UserError, Verdict, predict
+from tune_gpu.evaluation.memory_check import Calibration, CalibrationStore, DeviceMemory, UserError, Verdict, predict
 from tune_gpu.services.vllm.memory.learning import learn_from_start, read_start_log
 
 MODEL = llama_8b()
@@ -100,7 +100,7 @@ def test_a_log_whose_cache_is_larger_than_its_blocks_teaches_the_bytes_of_a_toke
 
 def test_the_cpu_rule() -> None:
     """A logged start of vLLM 0.32 on the CPU: 0.12 of 10971348 KiB, 1964 blocks of 128 tokens."""
-    from tune_gpu.preflight import from_config
+    from tune_gpu.evaluation.memory_check import from_config
     from tune_gpu.services.vllm.demo_model import CONFIG
 
     model, node = from_config(CONFIG, "demo-llm"), DeviceMemory("cpu", "cpu", 10971348 / 1024)

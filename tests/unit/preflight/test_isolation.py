@@ -8,7 +8,7 @@ import sys
 
 def test_it_imports_no_ray_no_torch_and_no_vllm() -> None:
     code = (
-        "import sys; import tune_gpu.preflight, tune_gpu.preflight.vectorised, tune_gpu.preflight.space_plan, tune_gpu.services.vllm.memory.learning, tune_gpu.plan; "
+        "import sys; import tune_gpu.evaluation.memory_check, tune_gpu.evaluation.memory_check.vectorised, tune_gpu.evaluation.memory_check.space_plan, tune_gpu.services.vllm.memory.learning, tune_gpu.plan; "
         "print(sorted({name.split('.')[0] for name in sys.modules} & {'ray', 'torch', 'vllm', 'faster_whisper', 'transformers'}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -17,6 +17,6 @@ def test_it_imports_no_ray_no_torch_and_no_vllm() -> None:
 
 def test_the_probes_do_not_import_it() -> None:
     """It asks them; a round would make one of both fail, whichever is imported first."""
-    code = "import sys; import tune_gpu.telemetry.nvml, tune_gpu.telemetry.cpu, tune_gpu.telemetry.several; print('tune_gpu.preflight' in sys.modules)"
+    code = "import sys; import tune_gpu.telemetry.nvml, tune_gpu.telemetry.cpu, tune_gpu.telemetry.several; print('tune_gpu.evaluation.memory_check' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

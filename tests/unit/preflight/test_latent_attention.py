@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tune_gpu.config.schema import VllmSettings
-from tune_gpu.preflight import DeviceMemory, from_config
+from tune_gpu.evaluation.memory_check import DeviceMemory, from_config
 from tune_gpu.services.vllm.memory.account import keep_account
 
 GIB = 2**30

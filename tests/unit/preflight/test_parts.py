@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.preflight.models import card, engine, llama_8b
-from tune_gpu.preflight import from_config
+from tune_gpu.evaluation.memory_check import from_config
 from tune_gpu.services.vllm.memory.account import keep_account
 from tune_gpu.services.vllm.memory.engine_rules import EngineRules
 from tune_gpu.services.vllm.memory.model_catalogue import known_model

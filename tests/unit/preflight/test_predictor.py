@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.unit.preflight.models import card, engine, llama_8b
 from tune_gpu.config.schema import VllmSettings, WhisperSettings
-from tune_gpu.preflight import DeviceMemory, Prediction, UserError, Verdict, predict
+from tune_gpu.evaluation.memory_check import DeviceMemory, Prediction, UserError, Verdict, predict
 
 MODEL = llama_8b()
 

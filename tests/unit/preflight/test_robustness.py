@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.benchmarks.preflight import evaluate, load_rows
 from tests.unit.preflight.models import LLAMA_8B_CONFIG, card, engine, llama_8b
 from tune_gpu.config.schema import WhisperSettings
-from tune_gpu.preflight import ModelArchitecture, Prediction, UserError, Verdict, find_card, from_config, predict
+from tune_gpu.evaluation.memory_check import ModelArchitecture, Prediction, UserError, Verdict, find_card, from_config, predict
 from tune_gpu.services.vllm.memory.learning import read_start_log
 from tune_gpu.services.vllm.memory.weight_formats import named_format, weight_format
 

@@ -7,8 +7,8 @@ import pytest
 
 from tests.unit.preflight.models import card, engine, llama_8b
 from tune_gpu.config.schema import WhisperSettings
-from tune_gpu.preflight import Calibration, UserError, Verdict, from_config
-from tune_gpu.preflight.vectorised import Columns, predict_many
+from tune_gpu.evaluation.memory_check import Calibration, UserError, Verdict, from_config
+from tune_gpu.evaluation.memory_check.vectorised import Columns, predict_many
 from tune_gpu.services.vllm.memory.model_catalogue import known_model
 
 RANDOM = np.random.default_rng(4)

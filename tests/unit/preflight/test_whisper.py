@@ -9,8 +9,8 @@ import pytest
 
 from tests.unit.preflight.models import card, engine, llama_8b
 from tune_gpu.config.schema import WhisperSettings
-from tune_gpu.preflight import UserError, Verdict, predict, whisper_mib
-from tune_gpu.preflight.vectorised import predict_many
+from tune_gpu.evaluation.memory_check import UserError, Verdict, predict, whisper_mib
+from tune_gpu.evaluation.memory_check.vectorised import predict_many
 
 
 @pytest.mark.parametrize(("model", "kind", "device", "batch", "mib"), [

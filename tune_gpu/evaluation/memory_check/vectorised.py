@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tune_gpu.config.schema import VllmSettings, WhisperSettings
-from tune_gpu.preflight.predictor import START_SIGMA_MIB, predict, refusal
+from tune_gpu.evaluation.memory_check.predictor import START_SIGMA_MIB, predict, refusal
 from tune_gpu.search.values import plain
 from tune_gpu.services.faster_whisper.memory import whisper_mib
 from tune_gpu.services.memory_values import DeviceMemory, Prediction, Verdict

@@ -16,9 +16,9 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.config.bounds import check_numbers
 from tune_gpu.config.deployment import deployment
 from tune_gpu.config.schema import ExperimentConfig, VllmSettings
-from tune_gpu.preflight.predictor import predict
-from tune_gpu.preflight.space_columns import active_columns, space_columns
-from tune_gpu.preflight.vectorised import Predictions, predict_many
+from tune_gpu.evaluation.memory_check.predictor import predict
+from tune_gpu.evaluation.memory_check.space_columns import active_columns, space_columns
+from tune_gpu.evaluation.memory_check.vectorised import Predictions, predict_many
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.values import plain
 from tune_gpu.services.memory_values import DeviceMemory, Prediction

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from trainables.deployers import Engine
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.config.schema import ExperimentConfig
-from tune_gpu.preflight import CalibrationStore, DeviceMemory, UnknownMemory, Verdict, this_card, this_node
-from tune_gpu.preflight.space_plan import Preflight
+from tune_gpu.evaluation.deployers import Engine
+from tune_gpu.evaluation.memory_check import CalibrationStore, DeviceMemory, UnknownMemory, Verdict, this_card, this_node
+from tune_gpu.evaluation.memory_check.space_plan import Preflight
 
 
 def device_memory(kind: str, card: str = "0") -> DeviceMemory:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from trainables.running import Running
 from tune_gpu.config.schema import ObjectiveSettings
-from tune_gpu.objective import evaluate
+from tune_gpu.evaluation.objective import evaluate
+from tune_gpu.evaluation.state import Running
 from tune_gpu.services.vllm.server import EngineInfo
 from tune_gpu.telemetry.neighbours import rounded
 from tune_gpu.telemetry.sampler import DeviceWindow, Moment

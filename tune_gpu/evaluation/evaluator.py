@@ -14,15 +14,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from trainables.deployers import Deployer, Engine, Here
-from trainables.gate import Gate
-from trainables.running import Running
-from trainables.scoring import metrics_of
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.config.deployment import deployment, engine_key
 from tune_gpu.config.languages import spoken_language
 from tune_gpu.config.schema import ExperimentConfig, Services, VllmSettings, WhisperSettings
-from tune_gpu.measurement import Measurement, Status, Timings
+from tune_gpu.evaluation.deployers import Deployer, Engine, Here
+from tune_gpu.evaluation.measurement import Measurement, Status, Timings
+from tune_gpu.evaluation.preflight_check import Gate
+from tune_gpu.evaluation.scoring import metrics_of
+from tune_gpu.evaluation.state import Running
 from tune_gpu.services.hang import Checked, HangWatch
 from tune_gpu.services.mps import MpsDaemon
 from tune_gpu.services.mps_policy import asks_for_mps, forbidden

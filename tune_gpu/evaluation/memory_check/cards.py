@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.preflight.card_names import matching, told_gb
+from tune_gpu.evaluation.memory_check.card_names import matching, told_gb
 from tune_gpu.services.memory_values import DeviceMemory
 
 NODE_FOLDER = Path("/sys/devices/system/node")

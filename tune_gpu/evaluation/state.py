@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainables.deployers import Ears
+from tune_gpu.evaluation.deployers import Ears
 from tune_gpu.services.hang import HangWatch
 from tune_gpu.services.pulse import Pulse
 from tune_gpu.telemetry.neighbours import Neighbours

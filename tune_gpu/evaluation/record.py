@@ -10,9 +10,9 @@ from typing import Any
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import Failure, FailureKind, Phase
-from tune_gpu.measurement import Measurement, Status
-from tune_gpu.objective import metric_at
-from tune_gpu.retries import LOST, Cause
+from tune_gpu.evaluation.measurement import Measurement, Status
+from tune_gpu.evaluation.objective import metric_at
+from tune_gpu.evaluation.retries import LOST, Cause
 from tune_gpu.search.evaluations import Candidate, Result
 from tune_gpu.search.reports import read_report
 
