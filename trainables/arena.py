@@ -22,7 +22,7 @@ from tune_gpu.compare.samples import Block
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.evaluation.evaluator import Evaluator
 from tune_gpu.evaluation.measurement import Measurement
-from tune_gpu.ray_session import PATIENCE_S, waiting_said
+from tune_gpu.ray_tune.session import PATIENCE_S, waiting_said
 from tune_gpu.services.vllm.parallelism import most_cards
 from tune_gpu.telemetry.neighbours import neighbours_on
 from tune_gpu.telemetry.several import open_device

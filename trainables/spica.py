@@ -11,8 +11,6 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 from ray import tune
 
-from trainables.metrics import TrialMetrics
-from trainables.service_actors import InBundle
 from tune_gpu.artifacts.redaction import Redactor
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
@@ -21,7 +19,9 @@ from tune_gpu.evaluation.evaluator import Evaluator
 from tune_gpu.evaluation.measurement import Measurement
 from tune_gpu.evaluation.record import EvaluationRecord
 from tune_gpu.evaluation.retries import Cause, cause_of, may_retry
-from tune_gpu.resources import TrialResources
+from tune_gpu.ray_tune.live_metrics import TrialMetrics
+from tune_gpu.ray_tune.placement import TrialResources
+from tune_gpu.ray_tune.service_actors import InBundle
 from tune_gpu.search.evaluations import Candidate
 from tune_gpu.telemetry.sampler import Moment
 

@@ -14,7 +14,6 @@ from ray import tune
 from ray.tune.stopper import CombinedStopper
 
 from trainables.spica import SpicaTrainable, spica_trainable
-from tune_gpu import same_failure
 from tune_gpu.artifacts.manifest import manifest
 from tune_gpu.artifacts.mirror import Mirror
 from tune_gpu.artifacts.redaction import without_secrets
@@ -31,11 +30,14 @@ from tune_gpu.evaluation.retries import Cause
 from tune_gpu.full_disk import StopWhenUnwritable, unwritable, why_unwritable
 from tune_gpu.journal import replay
 from tune_gpu.live import Progress
-from tune_gpu.ray_client import courier, through_client
+from tune_gpu.ray_tune import same_failure
+from tune_gpu.ray_tune.callbacks import Announcer, RetryBook
+from tune_gpu.ray_tune.client import courier, through_client
+from tune_gpu.ray_tune.placement import arena_resources, concurrency, trial_resources
+from tune_gpu.ray_tune.same_failure import SameFailure, StopOnSameFailure
+from tune_gpu.ray_tune.tensorboard import import_writer
 from tune_gpu.refusals import Refusals
-from tune_gpu.resources import arena_resources, concurrency, trial_resources
 from tune_gpu.rzero import RZeroScheduler, RZeroSearch
-from tune_gpu.same_failure import SameFailure, StopOnSameFailure
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.tournament import Candidate, Result, Tournament
 from tune_gpu.services import mps_policy as sharing
@@ -43,8 +45,6 @@ from tune_gpu.summary import standing_of, summarise_run, winner_of
 from tune_gpu.telemetry.device_choice import DeviceChoice
 from tune_gpu.telemetry.neighbours import Neighbours, neighbours_on
 from tune_gpu.telemetry.open import open_probe
-from tune_gpu.tensorboard import import_writer
-from tune_gpu.tune_callbacks import Announcer, RetryBook
 
 TRIALS_A_TUNER = 500
 """Tune keeps every trial of a Tuner in memory and writes all of them with each snapshot: a long run goes through several, one after the other."""

@@ -27,8 +27,8 @@ from tune_gpu.experiment_checks import check_config
 from tune_gpu.flag_check import check_flags
 from tune_gpu.live import Progress, describe_params
 from tune_gpu.ray_tune.devices import cards_of_cluster, check_alike, device_of
+from tune_gpu.ray_tune.placement import check_resources, concurrency
 from tune_gpu.refusals import Refusals, plan_space
-from tune_gpu.resources import check_resources, concurrency
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.services import mps_policy as sharing
 from tune_gpu.telemetry.device_choice import DeviceChoice, check_installed, check_reported, choose_device
@@ -92,7 +92,7 @@ def _search(
     # Ray is imported only once the input is known to be good.
     with uncollected():
         from tune_gpu.experiment import Experiment, new_tournament
-        from tune_gpu.ray_session import check_room_here, local_or_joined_ray
+        from tune_gpu.ray_tune.session import check_room_here, local_or_joined_ray
 
     say = (lambda *_a, **_k: None) if quiet else console.print
     say(f"{config.name}: {choice.why}", highlight=False, soft_wrap=True)

@@ -13,7 +13,7 @@ searcher only. To resume after a kill where it was, run with `TUNE_GLOBAL_CHECKP
 every event, and a kill is then likely to hit it while it copies its own files, which it cannot read afterwards).
 """
 
-from tune_gpu.tune_race import RZeroScheduler
-from tune_gpu.tune_search import RZeroSearch
+from tune_gpu.ray_tune.scheduler import RZeroScheduler
+from tune_gpu.ray_tune.searcher import RZeroSearch
 
 __all__ = ["RZeroScheduler", "RZeroSearch"]

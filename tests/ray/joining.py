@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.ray.noop import LOG, TOGETHER, WAIT, NoopTrainable
 from tests.ray.noop_run import experiment
 from tune_gpu.config.schema import RaySettings
-from tune_gpu.ray_session import local_or_joined_ray
+from tune_gpu.ray_tune.session import local_or_joined_ray
 
 
 def main(address: str, folder: Path) -> None:

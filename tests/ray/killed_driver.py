@@ -21,8 +21,8 @@ import ray
 from ray import tune
 
 from tune_gpu.config.schema import SearchSettings
+from tune_gpu.ray_tune.saved_trials import kept_trials
 from tune_gpu.rzero import RZeroScheduler, RZeroSearch
-from tune_gpu.tune_state import kept_trials
 
 STUCK_S = 90.0
 """A driver that has not ended by then says on stderr where it is."""

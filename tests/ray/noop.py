@@ -12,10 +12,10 @@ from typing import Any
 import ray
 
 from tests.ray.holder import HoldsCard
-from trainables.service_actors import InBundle
 from trainables.spica import SpicaTrainable
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.evaluation.measurement import Measurement, Status
+from tune_gpu.ray_tune.service_actors import InBundle
 
 LOG, WAIT, TOGETHER = "NOOP_LOG", "NOOP_WAIT_S", "NOOP_TOGETHER"
 """Variables: where evaluations are noted, how long one waits, and how many cards must be held before the first begins."""

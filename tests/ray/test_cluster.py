@@ -19,7 +19,7 @@ from ray.cluster_utils import Cluster
 from tests.ray.noop import LOG, TOGETHER, WAIT, NoopTrainable, noted
 from tests.ray.noop_run import experiment
 from tune_gpu.config.schema import RaySettings
-from tune_gpu.ray_session import local_or_joined_ray
+from tune_gpu.ray_tune.session import local_or_joined_ray
 
 pytestmark = pytest.mark.ray
 

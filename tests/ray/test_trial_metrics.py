@@ -15,8 +15,8 @@ import ray
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.runs import ARTIFACTS, RUN
-from trainables.metrics import EVALUATIONS, LIVE, MEASURED, TrialMetrics
 from tune_gpu.artifacts.reading import read_run
+from tune_gpu.ray_tune.live_metrics import EVALUATIONS, LIVE, MEASURED, TrialMetrics
 from tune_gpu.telemetry.sampler import Moment
 
 pytestmark = pytest.mark.ray

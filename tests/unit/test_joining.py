@@ -13,7 +13,7 @@ from ray.exceptions import AuthenticationError
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.process.managed import start_ticks
-from tune_gpu.ray_session import _join, _start_local
+from tune_gpu.ray_tune.session import _join, _start_local
 
 _SLOW = """Initialization failure from server:
 Traceback (most recent call last):

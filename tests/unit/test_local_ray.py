@@ -14,11 +14,11 @@ import pytest
 import ray  # noqa: F401 - its import sets variables
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.local_ray import PrivateFolder, own_environment, parted, private_files
+from tune_gpu.ray_tune.local import PrivateFolder, own_environment, parted, private_files
 
 _OWNER = """
 import subprocess, sys, time
-from tune_gpu.local_ray import PrivateFolder
+from tune_gpu.ray_tune.local import PrivateFolder
 folder = PrivateFolder()
 writer = subprocess.Popen([sys.executable, "-S", "-c", "import os, sys, time\\nwhile True: os.makedirs(sys.argv[1][6:] + '/logs', exist_ok=True); time.sleep(0.01)", f"--dir={folder.path}"],
                           start_new_session=True)

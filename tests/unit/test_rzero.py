@@ -24,11 +24,11 @@ from ray.tune.utils.util import flatten_dict
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import ParameterSpec, SearchSettings
+from tune_gpu.ray_tune.callbacks import RetryBook
+from tune_gpu.ray_tune.saved_trials import as_kept
+from tune_gpu.ray_tune.search_length import UNLIMITED, wanted_evaluations
 from tune_gpu.rzero import RZeroScheduler, RZeroSearch
 from tune_gpu.search.tournament import Result
-from tune_gpu.tune_callbacks import RetryBook
-from tune_gpu.tune_length import UNLIMITED, wanted_evaluations
-from tune_gpu.tune_state import as_kept
 
 SPACE = {"x": [1, 2, 3, 4, 5, 6], "mode": ["a", "b"]}
 CLASSIC = SearchSettings(algorithm="classic", seed=0)

@@ -11,7 +11,7 @@ import pytest
 from tune_gpu.common.failures import RETRYABLE, Failure, FailureKind, Phase
 from tune_gpu.evaluation.measurement import Measurement, Status
 from tune_gpu.evaluation.record import EvaluationRecord
-from tune_gpu.same_failure import SameFailure, StopOnSameFailure, reason_of
+from tune_gpu.ray_tune.same_failure import SameFailure, StopOnSameFailure, reason_of
 from tune_gpu.search.evaluations import Candidate
 from tune_gpu.services.start_failures import explain_exit
 

@@ -10,7 +10,7 @@ import sys
 from tune_gpu import launch
 launch._new("spica_gpu_allocation", ["device=cpu"], trust=False)
 import tune_gpu.experiment
-from tune_gpu.tensorboard import import_writer
+from tune_gpu.ray_tune.tensorboard import import_writer
 import_writer()
 import_writer()
 from ray.tune.logger import TBXLoggerCallback

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from ray.tune.experiment import Trial
 
-from tune_gpu import ray_client, ray_session, tune_callbacks
-from tune_gpu.ray_client import Courier
-from tune_gpu.ray_session import PATIENCE_S, waiting_said
-from tune_gpu.tune_callbacks import Announcer
+from tune_gpu.ray_tune import callbacks as tune_callbacks
+from tune_gpu.ray_tune import client as ray_client
+from tune_gpu.ray_tune import session as ray_session
+from tune_gpu.ray_tune.callbacks import Announcer
+from tune_gpu.ray_tune.client import Courier
+from tune_gpu.ray_tune.session import PATIENCE_S, waiting_said
 
 
 def trials(*statuses: str) -> list[Any]:

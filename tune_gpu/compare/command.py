@@ -171,8 +171,8 @@ def _measure(question: Question, kind: str, say: Any) -> tuple[Outcome, Any]:
         from trainables.arena import ArenaLost
         from tune_gpu.common.interrupt import terminated_as_interrupt
         from tune_gpu.confirmation import arena_of, measure_in, terms_of
-        from tune_gpu.ray_session import local_or_joined_ray
-        from tune_gpu.resources import arena_resources
+        from tune_gpu.ray_tune.placement import arena_resources
+        from tune_gpu.ray_tune.session import local_or_joined_ray
 
     config, rules = question.run.config, question.rules
     folder, terms = question.run.folder, terms_of(config, kind, question.arms, rules.windows)

@@ -281,8 +281,8 @@ def _soak(run: FinishedRun, kind: str, say: Any) -> tuple[Condition, dict[str, A
     with uncollected():
         from trainables.arena import ArenaLost, arena, measured_as
         from tune_gpu.promote.soak import hold_under_load, judge
-        from tune_gpu.ray_session import local_or_joined_ray
-        from tune_gpu.resources import arena_resources
+        from tune_gpu.ray_tune.placement import arena_resources
+        from tune_gpu.ray_tune.session import local_or_joined_ray
 
     settings = run.config.promote
     restore_secrets(run.config)

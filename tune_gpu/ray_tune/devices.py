@@ -22,7 +22,7 @@ def cards_of_cluster(settings: RaySettings) -> int | None:
         return None
     import ray
 
-    from tune_gpu.ray_session import local_or_joined_ray
+    from tune_gpu.ray_tune.session import local_or_joined_ray
 
     with local_or_joined_ray(settings):
         return int(ray.cluster_resources().get("GPU", 0))

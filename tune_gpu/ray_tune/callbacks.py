@@ -13,7 +13,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from tune_gpu.evaluation.retries import LOST, Cause
-from tune_gpu.ray_session import PATIENCE_S, waiting_said
+from tune_gpu.ray_tune.session import PATIENCE_S, waiting_said
 from tune_gpu.search.tournament import Candidate
 
 

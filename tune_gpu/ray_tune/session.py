@@ -17,8 +17,8 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.common.interrupt import Interrupts, handler_kept
 from tune_gpu.common.process.guard import descendants
 from tune_gpu.config.schema import ExperimentConfig, RaySettings
-from tune_gpu.local_ray import PrivateFolder, loopback_only, own_environment, parted, private_files, read_token_anew
-from tune_gpu.resources import check_cards, check_cores
+from tune_gpu.ray_tune.local import PrivateFolder, loopback_only, own_environment, parted, private_files, read_token_anew
+from tune_gpu.ray_tune.placement import check_cards, check_cores
 
 _WORKER_ENVIRONMENT = {
     "RAY_kill_child_processes_on_worker_exit": "0",  # each has a guard, which ends more than Ray would, and must live to do it

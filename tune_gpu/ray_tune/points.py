@@ -12,9 +12,9 @@ from ray.tune.search.repeater import TRIAL_INDEX
 from ray.tune.search.sample import Domain
 
 from tune_gpu.common.errors import UserError
+from tune_gpu.ray_tune.domains import flat, grids_in, holds_domain, is_placeholder
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.values import CLOSE, equal, plain
-from tune_gpu.tune_space import flat, grids_in, holds_domain, is_placeholder
 
 logger = logging.getLogger(__name__)
 

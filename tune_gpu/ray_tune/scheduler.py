@@ -13,10 +13,10 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.bounds import bounds_of
 from tune_gpu.config.schema import SearchSettings
+from tune_gpu.ray_tune.searcher import RZeroSearch
 from tune_gpu.search.pareto import matrix
 from tune_gpu.search.racing import Estimate, has_lost, winner
 from tune_gpu.search.tournament import Candidate
-from tune_gpu.tune_search import RZeroSearch
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController

@@ -14,11 +14,11 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.util.queue import Queue
 
 from tune_gpu.evaluation.retries import Cause
-from tune_gpu.ray_session import waiting_said
+from tune_gpu.ray_tune.callbacks import Patience
+from tune_gpu.ray_tune.scheduler import unwrapped
+from tune_gpu.ray_tune.search_length import among_callers
+from tune_gpu.ray_tune.session import waiting_said
 from tune_gpu.search.tournament import Candidate
-from tune_gpu.tune_callbacks import Patience
-from tune_gpu.tune_length import among_callers
-from tune_gpu.tune_race import unwrapped
 
 Ended = Callable[[Candidate, str | None, list[Cause]], None]
 

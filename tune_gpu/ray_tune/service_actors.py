@@ -22,7 +22,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.config.schema import ExperimentConfig, Services, VllmSettings, WhisperSettings
-from tune_gpu.resources import TrialResources
+from tune_gpu.ray_tune.placement import TrialResources
 from tune_gpu.services.faster_whisper.service import WhisperService
 from tune_gpu.services.vllm.launch import EngineHost
 from tune_gpu.services.vllm.server import EngineInfo, VllmServer

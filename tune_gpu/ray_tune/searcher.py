@@ -24,15 +24,15 @@ from ray.tune.utils.util import flatten_dict, unflatten_dict
 from tune_gpu.common import outside_files
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import ParameterSpec, SearchSettings
+from tune_gpu.ray_tune.arguments import check_kinds, check_rewards, checked_points
+from tune_gpu.ray_tune.domains import Given, flat, grids_in, holds_domain, is_placeholder, refuse_grids, spec_of, specs_of
+from tune_gpu.ray_tune.points import completed, searched_in
+from tune_gpu.ray_tune.saved_trials import KeptTrial, as_kept, is_of, kept_trials
+from tune_gpu.ray_tune.search_length import among_callers, wanted_evaluations
 from tune_gpu.search.reports import number, read_report
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.tournament import Candidate, Result, Tournament
 from tune_gpu.search.values import tuples_again, tuples_named
-from tune_gpu.tune_arguments import check_kinds, check_rewards, checked_points
-from tune_gpu.tune_length import among_callers, wanted_evaluations
-from tune_gpu.tune_points import completed, searched_in
-from tune_gpu.tune_space import Given, flat, grids_in, holds_domain, is_placeholder, refuse_grids, spec_of, specs_of
-from tune_gpu.tune_state import KeptTrial, as_kept, is_of, kept_trials
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
