@@ -21,10 +21,10 @@ from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common.clock import now
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import ServiceError
+from tune_gpu.compare.confirmation import Confirmation, confirm_run
 from tune_gpu.compare.records import confirmation_of
 from tune_gpu.config.deployment import deployment, engine_key
 from tune_gpu.config.schema import ExperimentConfig
-from tune_gpu.confirmation import Confirmation, confirm_run
 from tune_gpu.evaluation.record import EvaluationRecord, as_counted, as_result
 from tune_gpu.evaluation.retries import Cause
 from tune_gpu.full_disk import StopWhenUnwritable, unwritable, why_unwritable

@@ -31,9 +31,9 @@ from rich.table import Table
 from tests.unit.telemetry.fake_nvml import ERRORS, FakeNvml
 from tests.unit.test_card_evaluation import BEFORE, PARAMS, QUICK, RUNNING, MadeUpCard
 from tests.unit.workload.servers import Behaviour, servers
-from trainables.arena import Arena
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import ServiceError
+from tune_gpu.compare.measuring_actor import Arena
 from tune_gpu.config.loader import load_config
 from tune_gpu.config.schema import ExperimentConfig, ObjectiveSettings
 from tune_gpu.doctor.cards import check_driver, read_driver

@@ -13,9 +13,9 @@ from ray.exceptions import ActorDiedError, RayTaskError
 
 from tests.made_run import EXPERIMENT
 from tests.unit.telemetry.fake_nvml import UUID, FakeNvml, Frame
-from trainables import arena as arenas
-from trainables.arena import Arena, ArenaLost, arena
 from tune_gpu.common.errors import UserError
+from tune_gpu.compare import measuring_actor as arenas
+from tune_gpu.compare.measuring_actor import Arena, ArenaLost, arena
 from tune_gpu.config.loader import load_config
 from tune_gpu.config.schema import ExperimentConfig, PromoteSettings
 from tune_gpu.promote.evidence import target_device

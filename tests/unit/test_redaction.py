@@ -13,10 +13,10 @@ from tune_gpu.artifacts.run_folder import RunFolder, check_name
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.own_files import sealed
 from tune_gpu.compare.samples import Block
+from tune_gpu.compare.setup import terms_of
 from tune_gpu.compare.store import BlockStore
 from tune_gpu.config.loader import as_yaml, load_config
 from tune_gpu.config.schema import ExperimentConfig
-from tune_gpu.confirmation import terms_of
 from tune_gpu.experiment import new_tournament
 from tune_gpu.refusals import Refusals
 

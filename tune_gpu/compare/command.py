@@ -105,7 +105,7 @@ class Question:
 def _question(
     run_id: str, overrides: list[str], baseline: str | None, against: str | None, budget_s: float, rounds: int | None, *, trust: bool = False
 ) -> Question:
-    from tune_gpu.confirmation import rules_of
+    from tune_gpu.compare.setup import rules_of
 
     if baseline and against:
         raise UserError("--baseline and --against: give one of them")
@@ -168,9 +168,9 @@ def _compare(console: Console, question: Question, quiet: bool) -> dict[str, Any
 def _measure(question: Question, kind: str, say: Any) -> tuple[Outcome, Any]:
     """What came of it, and the arena it was measured in (null if there was none)."""
     with uncollected():
-        from trainables.arena import ArenaLost
         from tune_gpu.common.interrupt import terminated_as_interrupt
-        from tune_gpu.confirmation import arena_of, measure_in, terms_of
+        from tune_gpu.compare.measuring_actor import ArenaLost
+        from tune_gpu.compare.setup import arena_of, measure_in, terms_of
         from tune_gpu.ray_tune.placement import arena_resources
         from tune_gpu.ray_tune.session import local_or_joined_ray
 

@@ -279,7 +279,7 @@ def _told_back(console: Console, back: RolledBack, code: int) -> int:
 
 def _soak(run: FinishedRun, kind: str, say: Any) -> tuple[Condition, dict[str, Any]]:
     with uncollected():
-        from trainables.arena import ArenaLost, arena, measured_as
+        from tune_gpu.compare.measuring_actor import ArenaLost, arena, measured_as
         from tune_gpu.promote.soak import hold_under_load, judge
         from tune_gpu.ray_tune.placement import arena_resources
         from tune_gpu.ray_tune.session import local_or_joined_ray

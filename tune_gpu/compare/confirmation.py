@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from trainables.arena import ArenaLost, RemoteArena, arena, measured_as
 from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.compare.confirm import BASELINE, WINNER, Standings, confirmed, contenders, standings
+from tune_gpu.compare.measuring_actor import ArenaLost
 from tune_gpu.compare.metrics import standard_metrics
 from tune_gpu.compare.records import record
-from tune_gpu.compare.rounds import Outcome, Rounds, Rules
+from tune_gpu.compare.rounds import Outcome, Rounds
 from tune_gpu.compare.samples import Block
+from tune_gpu.compare.setup import arena_of, measure_in, rules_of, terms_of
 from tune_gpu.compare.store import BlockStore
 from tune_gpu.compare.telling import BlockTeller, Say
 from tune_gpu.config.languages import error_unit, spoken_language
@@ -30,35 +31,6 @@ class Confirmation:
     record: dict[str, Any] | None = None
     """As `confirmation.json` has it; null where nothing was compared."""
     interrupted: bool = False
-
-
-def rules_of(config: ExperimentConfig, *, budget_s: float | None = None, max_rounds: int | None = None) -> Rules:
-    """The rules of a comparison under this configuration."""
-    settings = config.confirm
-    most = max_rounds or settings.max_rounds
-    return Rules(
-        settings.confidence,
-        min(settings.min_rounds, most),
-        most,
-        settings.budget_s if budget_s is None else budget_s,
-        settings.windows or config.workload.windows,
-        settings.tolerances,
-        config.search.seed,
-    )
-
-
-def terms_of(config: ExperimentConfig, device: str, arms: Mapping[str, Mapping[str, Any]], windows: int) -> dict[str, Any]:
-    """What blocks must have in common to be counted together."""
-    return {
-        "schema_version": 1,
-        "arms": {name: dict(params) for name, params in arms.items()},
-        "device": device,
-        "seed": config.search.seed,
-        "windows": windows,
-        "window_s": config.confirm.window_s or config.workload.window_s,
-        "capacity": config.confirm.capacity,
-        "services": asdict(config.services),
-    }
 
 
 def confirm_run(
@@ -128,13 +100,3 @@ def _verdict(config: ExperimentConfig, found: Standings, outcome: Outcome) -> tu
         return False, outcome.why
     return confirmed(found.against_baseline, config.confirm.metric, outcome.why)
 
-
-def arena_of(config: ExperimentConfig, device: str, resources: Mapping[str, float], say: Say) -> Any:
-    """An arena with the windows of a comparison."""
-    settings = config.confirm
-    return arena(measured_as(config, capacity=settings.capacity, windows=settings.windows, window_s=settings.window_s), device, resources, say)
-
-
-def measure_in(ground: RemoteArena, arms: Mapping[str, Mapping[str, Any]]) -> Callable[[str, int, int], Block]:
-    """How `Rounds` measures a block there."""
-    return lambda arm, number, first_window: ground.block(arm, number, arms[arm], first_window)

@@ -1,0 +1,53 @@
+"""How a comparison of a run is set up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from tune_gpu.compare.measuring_actor import RemoteArena, arena, measured_as
+from tune_gpu.compare.rounds import Rules
+from tune_gpu.compare.samples import Block
+from tune_gpu.compare.telling import Say
+from tune_gpu.config.schema import ExperimentConfig
+
+
+def rules_of(config: ExperimentConfig, *, budget_s: float | None = None, max_rounds: int | None = None) -> Rules:
+    """The rules of a comparison under this configuration."""
+    settings = config.confirm
+    most = max_rounds or settings.max_rounds
+    return Rules(
+        settings.confidence,
+        min(settings.min_rounds, most),
+        most,
+        settings.budget_s if budget_s is None else budget_s,
+        settings.windows or config.workload.windows,
+        settings.tolerances,
+        config.search.seed,
+    )
+
+
+def terms_of(config: ExperimentConfig, device: str, arms: Mapping[str, Mapping[str, Any]], windows: int) -> dict[str, Any]:
+    """What blocks must have in common to be counted together."""
+    return {
+        "schema_version": 1,
+        "arms": {name: dict(params) for name, params in arms.items()},
+        "device": device,
+        "seed": config.search.seed,
+        "windows": windows,
+        "window_s": config.confirm.window_s or config.workload.window_s,
+        "capacity": config.confirm.capacity,
+        "services": asdict(config.services),
+    }
+
+
+def arena_of(config: ExperimentConfig, device: str, resources: Mapping[str, float], say: Say) -> Any:
+    """An arena with the windows of a comparison."""
+    settings = config.confirm
+    return arena(measured_as(config, capacity=settings.capacity, windows=settings.windows, window_s=settings.window_s), device, resources, say)
+
+
+def measure_in(ground: RemoteArena, arms: Mapping[str, Mapping[str, Any]]) -> Callable[[str, int, int], Block]:
+    """How `Rounds` measures a block there."""
+    return lambda arm, number, first_window: ground.block(arm, number, arms[arm], first_window)
