@@ -10,9 +10,9 @@ from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common.clock import now
 from tune_gpu.config.loader import as_yaml, load_config
 from tune_gpu.config.schema import SearchSettings
+from tune_gpu.experiment.summary import summarise_run, winner_of
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.tournament import Result, Tournament
-from tune_gpu.summary import summarise_run, winner_of
 
 RUN_ID = "20260131-120000"
 EXPERIMENT = "spica_gpu_allocation"

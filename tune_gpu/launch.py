@@ -23,12 +23,12 @@ from tune_gpu.common.wording import counted
 from tune_gpu.config.loader import DEFAULT_SPACE, address_to_join, as_yaml, device_setting, load_config, load_run_config, raw_setting
 from tune_gpu.config.schema import ExperimentConfig, RaySettings
 from tune_gpu.evaluation.memory_check import UnknownMemory, this_card, this_node
-from tune_gpu.experiment_checks import check_config
-from tune_gpu.flag_check import check_flags
+from tune_gpu.experiment.checks import check_config
+from tune_gpu.experiment.flag_check import check_flags
+from tune_gpu.experiment.refusals import Refusals, plan_space
 from tune_gpu.live import Progress, describe_params
 from tune_gpu.ray_tune.devices import cards_of_cluster, check_alike, device_of
 from tune_gpu.ray_tune.placement import check_resources, concurrency
-from tune_gpu.refusals import Refusals, plan_space
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.services import mps_policy as sharing
 from tune_gpu.telemetry.device_choice import DeviceChoice, check_installed, check_reported, choose_device
@@ -91,7 +91,7 @@ def _search(
     """The run itself, to its exit code; a new one's folder is `held` from its making on."""
     # Ray is imported only once the input is known to be good.
     with uncollected():
-        from tune_gpu.experiment import Experiment, new_tournament
+        from tune_gpu.experiment.run import Experiment, new_tournament
         from tune_gpu.ray_tune.session import check_room_here, local_or_joined_ray
 
     say = (lambda *_a, **_k: None) if quiet else console.print

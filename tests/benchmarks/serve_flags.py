@@ -22,9 +22,9 @@ from tests.namespaces import CLASS, ask
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import load_config
 from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.experiment.space_check import check_space
 from tune_gpu.promote.render import services_of
 from tune_gpu.services.vllm.server import VllmServer
-from tune_gpu.space_check import check_space
 
 _PARAMETERS = {"beam": {"target": "whisper.beam_size", "values": [1]}}
 

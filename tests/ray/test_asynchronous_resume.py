@@ -12,9 +12,9 @@ import ray
 from tests.ray.noop import AtOnceTrainable
 from tests.ray.noop_run import experiment
 from tune_gpu.config.loader import load_config
-from tune_gpu.experiment import Experiment
-from tune_gpu.experiment_checks import check_config
-from tune_gpu.refusals import Refusals
+from tune_gpu.experiment.checks import check_config
+from tune_gpu.experiment.refusals import Refusals
+from tune_gpu.experiment.run import Experiment
 
 pytestmark = pytest.mark.ray
 

@@ -16,7 +16,7 @@ from tests.benchmarks.serve_flags import judge, queries_of, space_of
 from tests.namespaces import installed_options, read_all
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import ExperimentConfig
-from tune_gpu.space_check import check_space
+from tune_gpu.experiment.space_check import check_space
 
 SETTINGS: dict[str, list[Any]] = {
     "block_size": [16],

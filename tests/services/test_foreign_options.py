@@ -20,8 +20,8 @@ from tune_gpu.config.foreign_services import _BELOW, _WORDS
 from tune_gpu.config.loader import load_config
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.config.serve_options import Kind, Role, options, own_options
+from tune_gpu.experiment.space_check import check_space
 from tune_gpu.services.vllm.server import VllmServer
-from tune_gpu.space_check import check_space
 
 pytestmark = pytest.mark.services
 HOSTILE: list[Any] = [

@@ -20,7 +20,7 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.config.bounds import Bounds, bounds_of, check_numbers
 from tune_gpu.config.loader import load_config
 from tune_gpu.config.schema import ExperimentConfig, PromoteSettings, SearchSettings
-from tune_gpu.experiment_checks import check_config
+from tune_gpu.experiment.checks import check_config
 from tune_gpu.promote import gate
 from tune_gpu.ray_tune import placement as resources
 from tune_gpu.services import mps_policy as sharing

@@ -11,7 +11,7 @@ import pytest
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.deployment import deployment
 from tune_gpu.config.loader import as_yaml, load_config
-from tune_gpu.experiment_checks import check_config
+from tune_gpu.experiment.checks import check_config
 
 
 def test_the_default_space_is_15_configurations_on_a_card_and_has_cores_on_the_cpu() -> None:

@@ -10,7 +10,7 @@ from tests.unit.telemetry.fake_nvml import MIG, OTHER, UUID, FakeNvml, Frame
 from tune_gpu import launch
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import load_config
-from tune_gpu.experiment import describe_device
+from tune_gpu.experiment.run import describe_device
 from tune_gpu.plan import this_device
 from tune_gpu.telemetry import device_choice as devices
 

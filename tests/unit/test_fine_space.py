@@ -15,14 +15,14 @@ from tune_gpu.common.failures import ServiceError
 from tune_gpu.config.deployment import deployment
 from tune_gpu.config.loader import as_yaml, load_config
 from tune_gpu.config.schema import ExperimentConfig
-from tune_gpu.experiment import new_tournament
+from tune_gpu.experiment.refusals import Refusals
+from tune_gpu.experiment.run import new_tournament
+from tune_gpu.experiment.space_check import check_space
 from tune_gpu.plan import plan
-from tune_gpu.refusals import Refusals
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.tournament import Result
 from tune_gpu.services import mps_policy as sharing
 from tune_gpu.services.mps import CONTROL, MpsDaemon
-from tune_gpu.space_check import check_space
 
 FINE = "spica_gpu_allocation_fine"
 

@@ -28,7 +28,7 @@ from tune_gpu.config.foreign_services import VARIABLES, flag_needs_trust, settin
 from tune_gpu.config.loader import as_yaml, load_config
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.config.serve_options import Role, options, problem_of, read_name
-from tune_gpu.space_check import check_space
+from tune_gpu.experiment.space_check import check_space
 
 KNOB = {"share": {"target": "vllm.gpu_memory_utilization", "values": [0.1, 0.2]}}
 HARMFUL: dict[str, Any] = {

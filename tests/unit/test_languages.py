@@ -11,8 +11,8 @@ from tune_gpu.compare.metrics import standard_metrics
 from tune_gpu.config.languages import LANGUAGES, check_language, rate_name, spoken_language
 from tune_gpu.config.loader import as_yaml, load_config
 from tune_gpu.config.schema import ExperimentConfig
-from tune_gpu.experiment_checks import check_config
-from tune_gpu.space_check import check_space
+from tune_gpu.experiment.checks import check_config
+from tune_gpu.experiment.space_check import check_space
 
 ONLY_BASE = ["parameters.whisper_model_size.values=[base]", "baseline.whisper_model_size=base"]
 

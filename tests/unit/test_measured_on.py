@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.made_run import DEVICE, FAST, line
-from tune_gpu.summary import winner_of
+from tune_gpu.experiment.summary import winner_of
 
 SUMMARY: dict[str, Any] = {
     "experiment": "e", "run_id": "r", "baseline": None, "ties": [],

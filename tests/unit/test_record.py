@@ -18,7 +18,7 @@ from tune_gpu.common.failures import Failure, FailureKind, Phase
 from tune_gpu.config.schema import ParameterSpec, SearchSettings
 from tune_gpu.evaluation.measurement import Measurement, Status
 from tune_gpu.evaluation.record import EvaluationRecord, as_counted, as_result
-from tune_gpu.journal import replay
+from tune_gpu.experiment.replay import replay
 from tune_gpu.rzero import RZeroSearch
 from tune_gpu.search.evaluations import Candidate, Result
 from tune_gpu.search.space import SearchSpace

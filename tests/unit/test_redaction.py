@@ -17,8 +17,8 @@ from tune_gpu.compare.setup import terms_of
 from tune_gpu.compare.store import BlockStore
 from tune_gpu.config.loader import as_yaml, load_config
 from tune_gpu.config.schema import ExperimentConfig
-from tune_gpu.experiment import new_tournament
-from tune_gpu.refusals import Refusals
+from tune_gpu.experiment.refusals import Refusals
+from tune_gpu.experiment.run import new_tournament
 
 TOKEN = "s3cr3t-of-the-hub"
 ROOT = Path(__file__).resolve().parents[2]

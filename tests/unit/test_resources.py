@@ -11,7 +11,7 @@ from tune_gpu.common.failures import Failure, FailureKind, Phase
 from tune_gpu.config.loader import load_config
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.evaluation.retries import cause_of, may_retry
-from tune_gpu.experiment_checks import check_config
+from tune_gpu.experiment.checks import check_config
 from tune_gpu.ray_tune.placement import arena_resources, check_cards, check_cores, check_resources, concurrency, trial_resources
 
 PARALLEL = "parameters.tp={target: vllm.tensor_parallel_size, values: [1, 2]}"

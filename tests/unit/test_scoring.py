@@ -18,9 +18,9 @@ from tune_gpu.evaluation.deployers import Ears
 from tune_gpu.evaluation.objective import METRIC_PATHS
 from tune_gpu.evaluation.scoring import jackknife, metrics_of
 from tune_gpu.evaluation.state import Running
+from tune_gpu.experiment.summary import summarise_run
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.tournament import Result, Tournament
-from tune_gpu.summary import summarise_run
 from tune_gpu.telemetry.sampler import DeviceWindow
 from tune_gpu.workload.clients import LlmSample, SttSample
 from tune_gpu.workload.voice_turn import TurnSample

@@ -14,8 +14,8 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import load_config
 from tune_gpu.config.schema import VllmSettings
 from tune_gpu.config.serve_options import Kind, Role, conflict_of, options, own_options, problem_of, read_name
+from tune_gpu.experiment.space_check import check_space
 from tune_gpu.services.vllm.setup import serve_flags, serve_settings
-from tune_gpu.space_check import check_space
 
 OPEN = sorted(name for name, each in options().items() if each.role is not Role.SERVER and name not in own_options())
 LONG = sorted({*options(), *(f"no-{name}" for name, each in options().items() if each.kind is Kind.SWITCH)})

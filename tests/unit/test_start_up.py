@@ -9,7 +9,7 @@ _CODE = """
 import sys
 from tune_gpu import launch
 launch._new("spica_gpu_allocation", ["device=cpu"], trust=False)
-import tune_gpu.experiment
+import tune_gpu.experiment.run
 from tune_gpu.ray_tune.tensorboard import import_writer
 import_writer()
 import_writer()

@@ -15,15 +15,15 @@ import pytest
 from tests.made_run import line
 from tests.ray.noop import AtOnceTrainable
 from tests.ray.noop_run import experiment
-from tune_gpu import experiment as experiments
 from tune_gpu.common.failures import Failure
 from tune_gpu.evaluation.measurement import Measurement
 from tune_gpu.evaluation.record import EvaluationRecord
-from tune_gpu.experiment import Experiment
+from tune_gpu.experiment import run as experiments
+from tune_gpu.experiment.refusals import Refusals
+from tune_gpu.experiment.run import Experiment
 from tune_gpu.ray_tune import client as ray_client
 from tune_gpu.ray_tune.client import Courier
 from tune_gpu.ray_tune.same_failure import StopOnSameFailure
-from tune_gpu.refusals import Refusals
 from tune_gpu.rzero import RZeroSearch
 from tune_gpu.search.tournament import Candidate
 from tune_gpu.services.start_failures import explain_exit

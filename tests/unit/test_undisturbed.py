@@ -13,7 +13,7 @@ from tune_gpu.config.loader import load_config
 from tune_gpu.evaluation.evaluator import Evaluator
 from tune_gpu.evaluation.scoring import energy_per_request_j
 from tune_gpu.evaluation.state import Running
-from tune_gpu.experiment_checks import check_config
+from tune_gpu.experiment.checks import check_config
 from tune_gpu.services.faster_whisper.service import WhisperService
 from tune_gpu.telemetry.sampler import DeviceWindow
 from tune_gpu.telemetry.verdicts import Verdict, VerdictKind

@@ -15,9 +15,9 @@ from tune_gpu.config.loader import apply_overrides, load_config
 from tune_gpu.config.vllm_numbers import read_number
 from tune_gpu.evaluation.memory_check import Verdict, card_memory
 from tune_gpu.evaluation.memory_check.space_plan import Preflight
-from tune_gpu.experiment_checks import check_config
+from tune_gpu.experiment.checks import check_config
+from tune_gpu.experiment.space_check import check_space
 from tune_gpu.services.vllm.setup import serve_flags
-from tune_gpu.space_check import check_space
 
 
 @pytest.mark.parametrize(("text", "number"), [("32k", 32_000), ("32K", 32_768), ("25.6k", 25_600), ("1M", 1_048_576), (" 64 ", 64), ("2g", 2 * 10**9)])

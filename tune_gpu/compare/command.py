@@ -29,7 +29,7 @@ from tune_gpu.compare.verdict import Finding
 from tune_gpu.config.bounds import bounds_of
 from tune_gpu.config.languages import error_unit, spoken_language
 from tune_gpu.config.schema import ConfirmSettings
-from tune_gpu.experiment_checks import check_config
+from tune_gpu.experiment.checks import check_config
 from tune_gpu.ray_tune.devices import device_of
 from tune_gpu.telemetry.device_choice import check_installed
 from tune_gpu.terminal import Finite, console_of

@@ -13,7 +13,7 @@ from tune_gpu.artifacts.finished_run import FinishedRun, read_finished_run
 from tune_gpu.common.atomic_files import read_plain
 from tune_gpu.common.errors import UserError
 from tune_gpu.compare.metrics import standard_metrics
-from tune_gpu.experiment_checks import check_config
+from tune_gpu.experiment.checks import check_config
 from tune_gpu.promote.apply import folder_of, target_of
 from tune_gpu.promote.bundle import MANIFEST, REVIEWED, Bundle, bundle_of, digest_of, is_promotions, read_manifest
 from tune_gpu.promote.evidence import evidence_of, target_device

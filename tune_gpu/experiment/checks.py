@@ -21,10 +21,10 @@ def check_config(config: ExperimentConfig) -> None:
     from tune_gpu.common.process.ports import check_port_range, free_port
     from tune_gpu.compare import confirm
     from tune_gpu.evaluation import objective
+    from tune_gpu.experiment.space_check import check_space, settings_in_use
     from tune_gpu.search import tournament
     from tune_gpu.services.models import resolve_llm, resolve_whisper
     from tune_gpu.services.vllm.secret_flags import check_secrets
-    from tune_gpu.space_check import check_space, settings_in_use
     from tune_gpu.workload.audio import load_utterances
 
     check_name("name", config.name)

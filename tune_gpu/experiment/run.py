@@ -27,8 +27,10 @@ from tune_gpu.config.deployment import deployment, engine_key
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.evaluation.record import EvaluationRecord, as_counted, as_result
 from tune_gpu.evaluation.retries import Cause
-from tune_gpu.full_disk import StopWhenUnwritable, unwritable, why_unwritable
-from tune_gpu.journal import replay
+from tune_gpu.experiment.full_disk import StopWhenUnwritable, unwritable, why_unwritable
+from tune_gpu.experiment.refusals import Refusals
+from tune_gpu.experiment.replay import replay
+from tune_gpu.experiment.summary import standing_of, summarise_run, winner_of
 from tune_gpu.live import Progress
 from tune_gpu.ray_tune import same_failure
 from tune_gpu.ray_tune.callbacks import Announcer, RetryBook
@@ -36,12 +38,10 @@ from tune_gpu.ray_tune.client import courier, through_client
 from tune_gpu.ray_tune.placement import arena_resources, concurrency, trial_resources
 from tune_gpu.ray_tune.same_failure import SameFailure, StopOnSameFailure
 from tune_gpu.ray_tune.tensorboard import import_writer
-from tune_gpu.refusals import Refusals
 from tune_gpu.rzero import RZeroScheduler, RZeroSearch
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.tournament import Candidate, Result, Tournament
 from tune_gpu.services import mps_policy as sharing
-from tune_gpu.summary import standing_of, summarise_run, winner_of
 from tune_gpu.telemetry.device_choice import DeviceChoice
 from tune_gpu.telemetry.neighbours import Neighbours, neighbours_on
 from tune_gpu.telemetry.open import open_probe
