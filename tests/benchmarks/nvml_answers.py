@@ -31,12 +31,12 @@ from rich.table import Table
 from tests.unit.telemetry.fake_nvml import ERRORS, FakeNvml
 from tests.unit.test_card_evaluation import BEFORE, PARAMS, QUICK, RUNNING, MadeUpCard
 from tests.unit.workload.servers import Behaviour, servers
+from tune_gpu.cli.doctor.cards import check_driver, read_driver
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import ServiceError
 from tune_gpu.compare.measuring_actor import Arena
 from tune_gpu.config.loader import load_config
 from tune_gpu.config.schema import ExperimentConfig, ObjectiveSettings
-from tune_gpu.doctor.cards import check_driver, read_driver
 from tune_gpu.evaluation.evaluator import Evaluator
 from tune_gpu.evaluation.measurement import Measurement
 from tune_gpu.evaluation.memory_check import this_card

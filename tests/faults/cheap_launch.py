@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from trainables import spica
+from tune_gpu.cli.launch import launch
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.common.process.managed import ManagedProcess
 from tune_gpu.evaluation.measurement import Measurement, Status
 from tune_gpu.experiment import run as experiment
-from tune_gpu.launch import launch
 from tune_gpu.services.start_failures import explain_exit
 
 EVALUATION_S = float(os.environ.get("CHEAP_EVALUATION_S", "0.3"))

@@ -9,10 +9,10 @@ from rich.console import Console
 
 from trainables.spica import SpicaTrainable
 from tune_gpu.artifacts.run_folder import RunFolder
+from tune_gpu.cli.progress import Progress
 from tune_gpu.config.loader import load_config
 from tune_gpu.experiment.refusals import Refusals
 from tune_gpu.experiment.run import Experiment
-from tune_gpu.live import Progress
 from tune_gpu.telemetry.device_choice import DeviceChoice
 
 ANY_NUMBER = "{target: vllm.max_num_seqs, low: 1, high: 1000000}"

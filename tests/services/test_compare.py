@@ -16,7 +16,7 @@ from tune_gpu.common.process.managed import start_ticks
 
 def test_a_comparison_is_stopped_gone_on_with_and_told(tmp_path: Path) -> None:
     folder = made_run(tmp_path, overrides=[*QUICK, "confirm.min_rounds=2", "search.seed=3"])
-    command = [sys.executable, "-m", "tune_gpu.cli", "compare", RUN_ID, "--rounds", "2", f"run.artifacts_dir={tmp_path}"]
+    command = [sys.executable, "-m", "tune_gpu.cli.main", "compare", RUN_ID, "--rounds", "2", f"run.artifacts_dir={tmp_path}"]
     first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     wait_for(first, "[")  # the first deployment is measured
     tree = guard.descendants(first.pid)

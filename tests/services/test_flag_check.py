@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from tune_gpu.cli.plan import plan
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import load_config
 from tune_gpu.experiment import flag_check
 from tune_gpu.experiment.flag_check import check_flags, refusals
 from tune_gpu.experiment.space_check import check_space
-from tune_gpu.plan import plan
 
 pytestmark = pytest.mark.services
 

@@ -25,7 +25,7 @@ def test_a_winner_is_promoted_serves_and_is_taken_back(tmp_path: Path) -> None:
     stt, llm = free_ports(2)
     install = tmp_path / "deployed"
     command = [
-        *(sys.executable, "-m", "tune_gpu.cli", "promote"),
+        *(sys.executable, "-m", "tune_gpu.cli.main", "promote"),
         *(RUN_ID, "--target", "process", "--soak-s", "2", f"run.artifacts_dir={tmp_path}", f"promote.install_dir={install}"),
         *("promote.device=cpu", "promote.neighbours_mib=0", "promote.probes=2", "promote.probe_max_ratio=50"),
         *(f"promote.whisper.url=http://127.0.0.1:{stt}", f"promote.vllm.url=http://127.0.0.1:{llm}"),

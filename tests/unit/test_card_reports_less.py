@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from tests.benchmarks import nvml_answers
 from tests.benchmarks.nvml_answers import result_of
 from tests.unit.workload.servers import Behaviour, servers
-from tune_gpu import launch
+from tune_gpu.cli import launch
 from tune_gpu.config.loader import load_config
 from tune_gpu.evaluation.preflight_check import Gate
 from tune_gpu.telemetry.device_choice import READ_FROM_THE_CARD, DeviceChoice

@@ -7,11 +7,11 @@ import sys
 import pytest
 
 from tests.unit.telemetry.fake_nvml import MIG, OTHER, UUID, FakeNvml, Frame
-from tune_gpu import launch
+from tune_gpu.cli import launch
+from tune_gpu.cli.plan import this_device
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import load_config
 from tune_gpu.experiment.run import describe_device
-from tune_gpu.plan import this_device
 from tune_gpu.telemetry import device_choice as devices
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from tune_gpu.cli.plan import plan
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import ServiceError
 from tune_gpu.config.deployment import deployment
@@ -18,7 +19,6 @@ from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.experiment.refusals import Refusals
 from tune_gpu.experiment.run import new_tournament
 from tune_gpu.experiment.space_check import check_space
-from tune_gpu.plan import plan
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.tournament import Result
 from tune_gpu.services import mps_policy as sharing

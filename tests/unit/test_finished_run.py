@@ -12,9 +12,9 @@ from click.testing import CliRunner
 from tests.made_run import EXPERIMENT, FAST, QUICK, RUN_ID, SLOW, made_run
 from tune_gpu.artifacts.finished_run import FinishedRun, read_comparison, read_finished_run
 from tune_gpu.artifacts.run_folder import RunFolder
-from tune_gpu.cli import main
+from tune_gpu.cli.compare import _question
+from tune_gpu.cli.main import main
 from tune_gpu.common.errors import UserError
-from tune_gpu.compare.command import _question
 from tune_gpu.compare.opponents import changed, winner_of_other
 
 
@@ -105,7 +105,7 @@ def test_a_comparison_that_cannot_be_kept_is_one_line(finished: Path, monkeypatc
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "comparison.jsonl")
 
-    monkeypatch.setattr("tune_gpu.compare.command._measure", full)
+    monkeypatch.setattr("tune_gpu.cli.compare._measure", full)
     result = CliRunner().invoke(main, ["compare", RUN_ID, "-q", f"run.artifacts_dir={finished}"])
     assert (result.exit_code, result.output) == (2, "error: [Errno 28] No space left on device: 'comparison.jsonl'\n")
 
@@ -122,7 +122,7 @@ def test_a_clusters_run_is_compared_from_a_machine_without_cards(tmp_path: Path,
     monkeypatch.setattr("tune_gpu.ray_tune.devices.cards_of_cluster", lambda settings: 4 if settings.address == "there:6379" else None)
     monkeypatch.setattr("tune_gpu.telemetry.device_choice.nvidia_cards", lambda: 0)
     monkeypatch.setattr("tune_gpu.telemetry.device_choice._installed", lambda _distribution: False)
-    monkeypatch.setattr("tune_gpu.compare.command._measure", measured)
+    monkeypatch.setattr("tune_gpu.cli.compare._measure", measured)
     result = CliRunner().invoke(main, ["compare", RUN_ID, f"run.artifacts_dir={tmp_path}"])
     assert (result.exit_code, asked) == (2, ["cuda"]), result.output
     assert "measuring on 4 NVIDIA GPUs" in result.output

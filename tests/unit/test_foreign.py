@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tests.made_run import FAST, QUICK, RUN_ID, made_run
 from tests.runs import ARTIFACTS, WHOLE
 from tune_gpu.artifacts.finished_run import read_finished_run
-from tune_gpu.cli import main
+from tune_gpu.cli.main import main
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.own_files import SPACES_FOLDER, is_own, key_file, sealed
 from tune_gpu.config import loader as config_loader
@@ -360,7 +360,7 @@ def test_the_run_that_is_compared_against_may_be_foreign_too(tmp_path: Path) -> 
 
 def test_launch_joins_no_cluster_that_a_foreign_space_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr("tune_gpu.launch.cards_of_cluster", lambda settings: asked.append(settings.address))
+    monkeypatch.setattr("tune_gpu.cli.launch.cards_of_cluster", lambda settings: asked.append(settings.address))
     monkeypatch.chdir(tmp_path)
     path = space(tmp_path, {"device": "auto", "ray": {"address": "127.0.0.1:1"}})
     ended = call("launch", path)
@@ -380,7 +380,7 @@ def test_launch_takes_a_foreign_space_that_is_trusted(tmp_path: Path, monkeypatc
 
 def test_plan_names_all_that_needs_trust_and_asks_no_parser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr("tune_gpu.plan.check_flags", lambda *_: asked.append(1))
+    monkeypatch.setattr("tune_gpu.cli.plan.check_flags", lambda *_: asked.append(1))
     path = space(tmp_path, {"services": {"vllm": {"extra_args": {"worker_cls": "evil.Worker"}, "env": {"LD_PRELOAD": "evil.so"}}}})
     planned = call("plan", path, "--total-mib", "16000")
     assert "needs --trust: services.vllm.extra_args.worker_cls: it can run code of others" in planned.output

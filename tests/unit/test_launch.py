@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from tune_gpu.cli import main
+from tune_gpu.cli.launch import launch
+from tune_gpu.cli.main import main
 from tune_gpu.common.errors import UserError
-from tune_gpu.launch import launch
 from tune_gpu.telemetry.cuda_visible import nvidia_cards
 from tune_gpu.telemetry.device_choice import choose_device
 

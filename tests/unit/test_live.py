@@ -11,10 +11,10 @@ import pytest
 from rich.console import Console
 
 from tests.runs import ARTIFACTS, RUN
-from tune_gpu import live
 from tune_gpu.artifacts.reading import read_run
-from tune_gpu.live import Progress
-from tune_gpu.live_table import engine_of, fitness_of, table_of
+from tune_gpu.cli import progress as live
+from tune_gpu.cli.progress import Progress
+from tune_gpu.cli.progress_table import engine_of, fitness_of, table_of
 from tune_gpu.search.tournament import Candidate
 
 LINES = read_run(ARTIFACTS, RUN).lines

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.preflight.models import LLAMA_8B_CONFIG
+from tune_gpu.cli.plan import plan
 from tune_gpu.config.schema import ExperimentConfig, ParameterSpec, Services
 from tune_gpu.evaluation.memory_check import Calibration, CalibrationStore, DeviceMemory, UserError, Verdict, card_memory
 from tune_gpu.evaluation.memory_check.space_columns import active_columns, is_grid, space_columns
 from tune_gpu.evaluation.memory_check.space_plan import Preflight, find_model, params_of
-from tune_gpu.plan import plan
 from tune_gpu.search.space import SearchSpace
 
 

@@ -7,7 +7,7 @@ import sys
 
 _CODE = """
 import sys
-from tune_gpu import launch
+from tune_gpu.cli import launch
 launch._new("spica_gpu_allocation", ["device=cpu"], trust=False)
 import tune_gpu.experiment.run
 from tune_gpu.ray_tune.tensorboard import import_writer

@@ -8,7 +8,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from tests.runs import INTERRUPTED, RUN, copy_to, edit
-from tune_gpu.cli import main
+from tune_gpu.cli.main import main
 
 
 def run(*arguments: str) -> tuple[int, str]:

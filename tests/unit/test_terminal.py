@@ -9,15 +9,15 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from tune_gpu.cli import main
-from tune_gpu.live import Progress
-from tune_gpu.terminal import console_of
+from tune_gpu.cli.main import main
+from tune_gpu.cli.progress import Progress
+from tune_gpu.cli.terminal import console_of
 
 
 def ask(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """`tune-gpu` with its output in a pipe."""
     environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"} | variables
-    return subprocess.run([sys.executable, "-m", "tune_gpu.cli", *arguments], env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run([sys.executable, "-m", "tune_gpu.cli.main", *arguments], env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(("arguments", "encoding"), [(("plan", "--gpu", "T4"), "ascii"), (("compare", "--help"), "latin-1")])

@@ -18,6 +18,7 @@ from tune_gpu.artifacts.manifest import manifest
 from tune_gpu.artifacts.mirror import Mirror
 from tune_gpu.artifacts.redaction import without_secrets
 from tune_gpu.artifacts.run_folder import RunFolder
+from tune_gpu.cli.progress import Progress
 from tune_gpu.common.clock import now
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import ServiceError
@@ -31,7 +32,6 @@ from tune_gpu.experiment.full_disk import StopWhenUnwritable, unwritable, why_un
 from tune_gpu.experiment.refusals import Refusals
 from tune_gpu.experiment.replay import replay
 from tune_gpu.experiment.summary import standing_of, summarise_run, winner_of
-from tune_gpu.live import Progress
 from tune_gpu.ray_tune import same_failure
 from tune_gpu.ray_tune.callbacks import Announcer, RetryBook
 from tune_gpu.ray_tune.client import courier, through_client

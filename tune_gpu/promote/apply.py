@@ -238,6 +238,6 @@ class Deployer:
     def _recovery(self) -> list[str]:
         """The command that puts this target back at the next boot."""
         return [
-            *(sys.executable, "-P", "-m", "tune_gpu.cli", "promote", "--recover", "--at-boot"),
+            *(sys.executable, "-P", "-m", "tune_gpu.cli.main", "promote", "--recover", "--at-boot"),
             f"promote.install_dir={self.installation.folder}",
         ]

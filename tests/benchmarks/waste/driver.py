@@ -12,10 +12,10 @@ import psutil
 from rich.console import Console
 
 from tune_gpu.artifacts.run_folder import RunFolder
+from tune_gpu.cli.progress import Progress
 from tune_gpu.config.loader import load_config
 from tune_gpu.experiment.refusals import Refusals
 from tune_gpu.experiment.run import Experiment
-from tune_gpu.live import Progress
 from tune_gpu.search.tournament import Result
 from tune_gpu.telemetry.device_choice import choose_device
 

@@ -13,10 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 from tests.unit.telemetry.fake_nvml import MIB, OTHER, FakeNvml, Frame
-from tune_gpu.cli import main
-from tune_gpu.doctor.cards import Card, Driver, check_driver, check_libraries, check_process_ids, read_driver
-from tune_gpu.doctor.findings import Finding, Level, fail
-from tune_gpu.doctor.machine import _vllm, check_folders, check_limits, check_memory, check_ports
+from tune_gpu.cli.doctor.cards import Card, Driver, check_driver, check_libraries, check_process_ids, read_driver
+from tune_gpu.cli.doctor.findings import Finding, Level, fail
+from tune_gpu.cli.doctor.machine import _vllm, check_folders, check_limits, check_memory, check_ports
+from tune_gpu.cli.main import main
 
 CARD = Card("NVIDIA GeForce RTX 3060", 12288.0, 500.0, exclusive=False, mig=False)
 DRIVER = Driver("550.54.14", (12, 4), (CARD,))
@@ -144,7 +144,7 @@ def test_little_memory_a_full_disk_and_small_shared_memory_fail(tmp_path: Path, 
     (memory,) = check_memory(total_gib=8.0, free_gib=1.0)
     assert memory.level is Level.FAIL
     usage = SimpleNamespace(total=100 * MIB, free=1 * MIB, used=99 * MIB)
-    monkeypatch.setattr("tune_gpu.doctor.machine.shutil.disk_usage", lambda _path: usage)
+    monkeypatch.setattr("tune_gpu.cli.doctor.machine.shutil.disk_usage", lambda _path: usage)
     assert by_name(check_folders(tmp_path))["artifacts: disk"].level is Level.FAIL
     assert by_name(check_limits(tmp_path))["shared memory"].level is Level.FAIL
 

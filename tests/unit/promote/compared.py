@@ -45,7 +45,7 @@ def write_comparison(folder: RunFolder, name: str = "comparison", measured: list
 
 
 def verdict(config: ExperimentConfig, measured: list[Block], run_id: str) -> dict[str, Any]:
-    """As `tune_gpu.compare.command` computes it."""
+    """As `tune_gpu.cli.compare` computes it."""
     alpha = interim_alpha(2, 0.05)
     outcome = Outcome("decided", "every difference asked for is shown or ruled out", len(measured) // 2, alpha, tuple(measured), 80.0)
     rules = Rules(0.95, 3, 12, 600.0, 1, config.confirm.tolerances, 0)

@@ -18,10 +18,10 @@ from tests.unit.promote.compared import blocks, write_comparison
 from tests.unit.promote.test_apply import KEYS, SERVER, UNITS, free_ports
 from tune_gpu.artifacts.finished_run import read_finished_run
 from tune_gpu.artifacts.redaction import REDACTED
-from tune_gpu.cli import main
+from tune_gpu.cli.main import main
+from tune_gpu.cli.promote import _write_verdict
 from tune_gpu.promote.audit import Audit
 from tune_gpu.promote.bundle import write_bundle
-from tune_gpu.promote.command import _write_verdict
 from tune_gpu.promote.evidence import evidence_of
 from tune_gpu.promote.subject import subject_of
 from tune_gpu.promote.supervisor import ProcessSupervisor

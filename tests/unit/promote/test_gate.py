@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.made_run import DEVICE, EXPERIMENT, FAST, RUN_ID, SLOW, line, made_run
 from tests.unit.promote.compared import write_comparison
-from tune_gpu.cli import main
+from tune_gpu.cli.main import main
 from tune_gpu.config.schema import PromoteSettings
 from tune_gpu.promote.gate import Evidence, TargetDevice, conditions
 from tune_gpu.promote.soak import Soak, growth_mib, hold_under_load, judge

@@ -18,7 +18,7 @@ from tests.unit.promote.test_apply import UNITS, Place, wait_until
 from tests.unit.promote.test_apply import place as place
 from tests.unit.promote.test_command import Desk
 from tests.unit.promote.test_command import desk as desk
-from tune_gpu.cli import main
+from tune_gpu.cli.main import main
 from tune_gpu.promote import recovery_unit
 from tune_gpu.promote.apply import Deployer, folder_of, target_of
 from tune_gpu.promote.installed import Installation
@@ -32,7 +32,7 @@ class Killed(BaseException):
 def begun(desk: Desk, *arguments: str, **options: object) -> subprocess.Popen[bytes]:
     """`--apply` of an engine that answers too slowly to end by itself, once that engine runs."""
     desk.written(RUN_ID, "services.vllm.extra_args={little_delay_s: 60}")
-    command = [sys.executable, "-m", "tune_gpu.cli", "promote", RUN_ID, "--apply", *arguments, *desk.overrides]
+    command = [sys.executable, "-m", "tune_gpu.cli.main", "promote", RUN_ID, "--apply", *arguments, *desk.overrides]
     process = subprocess.Popen(command, stderr=subprocess.STDOUT, **options)  # type: ignore[call-overload]
     supervisor = ProcessSupervisor(desk.root / "etc" / "supervised")
     wait_until(lambda: supervisor.is_running(UNITS[1]) or process.poll() is not None)

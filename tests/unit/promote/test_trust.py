@@ -185,7 +185,7 @@ def test_what_is_installed_is_what_was_compared_not_what_was_put_there(desk: Des
         edit(folder / "manifest.json", lambda manifest: lead_out(desk.root, manifest))
         return found
 
-    from tune_gpu.promote import command
+    from tune_gpu.cli import promote as command
 
     compared = command.reviewed
     monkeypatch.setattr(command, "reviewed", swapped)

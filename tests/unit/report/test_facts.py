@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from tests.runs import ARTIFACTS, RUN, copy_to, edit
 from tests.unit.compare.traffic import rounds
 from tune_gpu.artifacts.reading import RunRecord, read_run
-from tune_gpu.cli import main
+from tune_gpu.cli.main import main
 from tune_gpu.common.process.managed import start_ticks
 from tune_gpu.compare.metrics import standard_metrics
 from tune_gpu.compare.records import record as written

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from tests.browser import CHROMIUM, Page, browser
 from tests.runs import ARTIFACTS, INTERRUPTED, RUN, WHOLE, copy_to, edit
 from tune_gpu.artifacts.reading import read_run
-from tune_gpu.cli import main
+from tune_gpu.cli.main import main
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (apt-get install chromium)")
 DRAWN = "document.body && document.body.dataset.drawn"

@@ -12,8 +12,8 @@ import pynvml
 import pytest
 
 from tests.unit.telemetry.fake_nvml import ERRORS, MIB, MIG, OTHER, UUID, FakeNvml, Frame
+from tune_gpu.cli.doctor import cards as doctor
 from tune_gpu.common.failures import FailureKind, ServiceError
-from tune_gpu.doctor import cards as doctor
 from tune_gpu.telemetry import nvml, nvml_answers
 from tune_gpu.telemetry.neighbours import neighbours_on
 from tune_gpu.telemetry.nvml import NvmlProbe

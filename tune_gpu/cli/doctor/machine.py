@@ -15,9 +15,9 @@ from pathlib import Path
 import platformdirs
 from packaging.requirements import Requirement
 
+from tune_gpu.cli.doctor.cards import installed
+from tune_gpu.cli.doctor.findings import Finding, fail, note, ok
 from tune_gpu.common.errors import UserError
-from tune_gpu.doctor.cards import installed
-from tune_gpu.doctor.findings import Finding, fail, note, ok
 
 GIB = 2**30
 LEAST_MEMORY_GIB = 4.0

@@ -15,6 +15,8 @@ from rich.console import Console
 from tune_gpu.artifacts.reading import read_folder, resume_command
 from tune_gpu.artifacts.redaction import Redactor, restore_secrets
 from tune_gpu.artifacts.run_folder import RunFolder
+from tune_gpu.cli.progress import Progress, describe_params
+from tune_gpu.cli.terminal import console_of, tolerate_encoding
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.imports import uncollected
 from tune_gpu.common.interrupt import terminated_as_interrupt
@@ -26,13 +28,11 @@ from tune_gpu.evaluation.memory_check import UnknownMemory, this_card, this_node
 from tune_gpu.experiment.checks import check_config
 from tune_gpu.experiment.flag_check import check_flags
 from tune_gpu.experiment.refusals import Refusals, plan_space
-from tune_gpu.live import Progress, describe_params
 from tune_gpu.ray_tune.devices import cards_of_cluster, check_alike, device_of
 from tune_gpu.ray_tune.placement import check_resources, concurrency
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.services import mps_policy as sharing
 from tune_gpu.telemetry.device_choice import DeviceChoice, check_installed, check_reported, choose_device
-from tune_gpu.terminal import console_of, tolerate_encoding
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -141,7 +141,7 @@ def _extent(config: ExperimentConfig, total: int) -> str:
 
 def _report(console: Console, folder: RunFolder) -> None:
     """`report.html`; the run is over and kept, so that a page that cannot be made does not make it a failure."""
-    from tune_gpu.report.command import write_report
+    from tune_gpu.cli.report import write_report
 
     try:
         console.print(f"  report: {write_report(folder)}", highlight=False, soft_wrap=True)

@@ -12,15 +12,15 @@ import click
 import psutil
 from rich.console import Console
 
+from tune_gpu.cli.doctor.cards import check_driver, check_libraries, check_process_ids, device_files, read_driver, torch_cuda
+from tune_gpu.cli.doctor.findings import Finding, Level
+from tune_gpu.cli.doctor.machine import GIB, check_folders, check_limits, check_memory, check_ports, check_programs
+from tune_gpu.cli.report import artifacts_dir_of
+from tune_gpu.cli.terminal import console_of
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.process.cgroup import memory_group
 from tune_gpu.config.schema import RunSettings
-from tune_gpu.doctor.cards import check_driver, check_libraries, check_process_ids, device_files, read_driver, torch_cuda
-from tune_gpu.doctor.findings import Finding, Level
-from tune_gpu.doctor.machine import GIB, check_folders, check_limits, check_memory, check_ports, check_programs
-from tune_gpu.report.command import artifacts_dir_of
 from tune_gpu.services.faster_whisper.cuda_libraries import find_library
-from tune_gpu.terminal import console_of
 
 _MARK = {Level.OK: "[green]✓[/]", Level.NOTE: "[yellow]•[/]", Level.FAIL: "[red]✗[/]"}
 

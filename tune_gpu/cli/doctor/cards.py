@@ -13,7 +13,7 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
-from tune_gpu.doctor.findings import Finding, fail, note, ok
+from tune_gpu.cli.doctor.findings import Finding, fail, note, ok
 from tune_gpu.services.faster_whisper.cuda_libraries import WANTED_BY_WHISPER
 from tune_gpu.telemetry.nvml_answers import Nvml, text
 

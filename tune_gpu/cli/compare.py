@@ -15,6 +15,7 @@ from tune_gpu.artifacts.json_text import strict_json
 from tune_gpu.artifacts.reading import read_winner
 from tune_gpu.artifacts.redaction import restore_secrets
 from tune_gpu.artifacts.run_folder import RunFolder
+from tune_gpu.cli.terminal import Finite, console_of
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.imports import uncollected
 from tune_gpu.common.wording import counted
@@ -32,7 +33,6 @@ from tune_gpu.config.schema import ConfirmSettings
 from tune_gpu.experiment.checks import check_config
 from tune_gpu.ray_tune.devices import device_of
 from tune_gpu.telemetry.device_choice import check_installed
-from tune_gpu.terminal import Finite, console_of
 
 _ROUNDS = click.IntRange(int(bounds_of(ConfirmSettings, "min_rounds").least or 0), int(bounds_of(ConfirmSettings, "max_rounds").most or 0))
 

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from tune_gpu.artifacts.finished_run import FinishedRun, read_finished_run
 from tune_gpu.artifacts.redaction import Redactor, restore_secrets
+from tune_gpu.cli.terminal import Finite, console_of
 from tune_gpu.common.atomic_files import read_plain, remove_plain, write_whole
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.imports import uncollected
@@ -34,7 +35,6 @@ from tune_gpu.promote.rollback_script import PROMOTIONS
 from tune_gpu.promote.settings import SYSTEM_FILE, artifacts_of, trusted_settings, with_trusted
 from tune_gpu.promote.subject import Subject, kept_of, reviewed, reviewed_before, subject_of
 from tune_gpu.promote.watch import Expected, Watcher
-from tune_gpu.terminal import Finite, console_of
 from tune_gpu.workload.audio import load_utterances
 
 _PATIENCE = 1_000_000

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import click
 
-from tune_gpu.compare.command import compare
-from tune_gpu.doctor.command import doctor
-from tune_gpu.launch import launch
-from tune_gpu.plan import plan
-from tune_gpu.promote.command import promote
-from tune_gpu.report.command import report
-from tune_gpu.status import status
-from tune_gpu.terminal import Program
+from tune_gpu.cli.compare import compare
+from tune_gpu.cli.doctor.command import doctor
+from tune_gpu.cli.launch import launch
+from tune_gpu.cli.plan import plan
+from tune_gpu.cli.promote import promote
+from tune_gpu.cli.report import report
+from tune_gpu.cli.status import status
+from tune_gpu.cli.terminal import Program
 
 
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from tune_gpu.cli.plan_view import ROWS, cards_table, print_plan
+from tune_gpu.cli.terminal import console_of
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import DEFAULT_SPACE, device_setting, load_with_needs
 from tune_gpu.config.schema import ExperimentConfig
@@ -17,12 +19,10 @@ from tune_gpu.evaluation.memory_check.space_plan import Preflight, installed_vll
 from tune_gpu.evaluation.memory_check.vectorised import VERDICTS, Predictions
 from tune_gpu.experiment.flag_check import check_flags
 from tune_gpu.experiment.space_check import check_space
-from tune_gpu.plan_view import ROWS, cards_table, print_plan
 from tune_gpu.services.memory_values import DeviceMemory
 from tune_gpu.services.vllm.memory.calibration import CalibrationStore
 from tune_gpu.services.vllm.memory.engine_rules import version_number
 from tune_gpu.telemetry.device_choice import cards_here
-from tune_gpu.terminal import console_of
 
 
 @click.command()

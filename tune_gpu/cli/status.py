@@ -13,11 +13,11 @@ from rich.table import Table
 from tune_gpu.artifacts.json_text import strict_json
 from tune_gpu.artifacts.reading import RunRecord, RunState, all_runs, resume_command
 from tune_gpu.artifacts.run_folder import RunFolder
+from tune_gpu.cli.report import artifacts_dir_of
+from tune_gpu.cli.terminal import console_of
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import PromoteSettings
 from tune_gpu.promote.in_force import deployment_in
-from tune_gpu.report.command import artifacts_dir_of
-from tune_gpu.terminal import console_of
 
 _INSTALL_DIR = "promote.install_dir="
 _STYLE = {RunState.FINISHED: "green", RunState.RUNNING: "yellow", RunState.NO_WINNER: "red", RunState.BROKEN: "red"}

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from tune_gpu.cli.progress_table import fitness_of, ms, table_of
 from tune_gpu.common.wording import failure_said
 from tune_gpu.config.languages import rate_name
-from tune_gpu.live_table import fitness_of, ms, table_of
 from tune_gpu.search.tournament import Candidate
 
 
