@@ -28,9 +28,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from tests.unit.telemetry.fake_nvml import ERRORS, FakeNvml
-from tests.unit.test_card_evaluation import BEFORE, PARAMS, QUICK, RUNNING, MadeUpCard
-from tests.unit.workload.servers import Behaviour, servers
+from tests.support.fake_nvml import ERRORS, FakeNvml
+from tests.support.servers import Behaviour, servers
+from tests.unit.evaluation.test_card_evaluation import BEFORE, PARAMS, QUICK, RUNNING, MadeUpCard
 from tune_gpu.cli.doctor.cards import check_driver, read_driver
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import ServiceError

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from tests.unit.preflight.models import card, engine, llama_8b
+from tests.support.models import card, engine, llama_8b
 from tune_gpu.config.schema import ExperimentConfig, ParameterSpec, WhisperSettings
 from tune_gpu.evaluation.memory_check import predict
 from tune_gpu.evaluation.memory_check.space_plan import Preflight

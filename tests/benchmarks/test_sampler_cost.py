@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.unit.telemetry.fake_nvml import FakeNvml, Frame
+from tests.support.fake_nvml import FakeNvml, Frame
 from tune_gpu.common.process import guard
 from tune_gpu.telemetry.cpu import CpuProbe
 from tune_gpu.telemetry.nvml import NvmlProbe

@@ -14,7 +14,7 @@ import pytest
 import ray
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.runs import ARTIFACTS, RUN
+from tests.support.runs import ARTIFACTS, RUN
 from tune_gpu.artifacts.reading import read_run
 from tune_gpu.ray_tune.live_metrics import EVALUATIONS, LIVE, MEASURED, TrialMetrics
 from tune_gpu.telemetry.sampler import Moment

@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.made_run import EXPERIMENT, FAST, QUICK, RUN_ID, SLOW, made_run
 from tests.services.test_launch import wait_for
+from tests.support.made_run import EXPERIMENT, FAST, QUICK, RUN_ID, SLOW, made_run
 from tune_gpu.common.process import guard
 from tune_gpu.common.process.managed import start_ticks
 

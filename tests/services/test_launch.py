@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import psutil
 import pytest
 
-from tests import made_run
 from tests.conftest import OURS
+from tests.support import made_run
 from tune_gpu.common.process import guard
 from tune_gpu.common.process.managed import start_ticks
 

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.made_run import EXPERIMENT, FAST, QUICK, RUN_ID, SLOW, made_run
+from tests.support.made_run import EXPERIMENT, FAST, QUICK, RUN_ID, SLOW, made_run
 from tests.unit.promote.compared import write_comparison
 from tests.unit.promote.test_apply import free_ports
 from tune_gpu.promote.supervisor import ProcessSupervisor

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.made_run import FAST, SLOW, line
-from tests.unit.compare.traffic import block
+from tests.support.made_run import FAST, SLOW, line
+from tests.support.traffic import block
 from tune_gpu.common.errors import UserError
 from tune_gpu.compare.bootstrap import Effect
 from tune_gpu.compare.confirm import check, confirmed, contenders, standings

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.unit.compare.traffic import block
+from tests.support.traffic import block
 from tune_gpu.compare.metrics import standard_metrics
 from tune_gpu.compare.rounds import FIRST_WINDOW, Rounds, Rules, findings_of
 from tune_gpu.compare.samples import Block

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.compare.traffic import rounds
+from tests.support.traffic import rounds
 from tune_gpu.compare.bootstrap import effect_of, rounds_resampled, turns_resampled
 from tune_gpu.compare.metrics import Metric, percentile_of, standard_metrics
 from tune_gpu.compare.samples import Block, Pair, Turn, pairs_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from tests.made_run import DEVICE, FAST, SLOW
+from tests.support.made_run import DEVICE, FAST, SLOW
 from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.compare.confirm import BASELINE, WINNER, confirmed
 from tune_gpu.compare.metrics import standard_metrics

@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.made_run import FAST, QUICK, SLOW
+from tests.support.made_run import FAST, QUICK, SLOW
 from tune_gpu.common.clock import now
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.process.managed import kill_and_wait

@@ -12,8 +12,8 @@ import psutil
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.made_run import QUICK, RUN_ID, made_run
-from tests.runs import edit
+from tests.support.made_run import QUICK, RUN_ID, made_run
+from tests.support.runs import edit
 from tests.unit.promote.compared import blocks, write_comparison
 from tests.unit.promote.test_apply import KEYS, SERVER, UNITS, free_ports
 from tune_gpu.artifacts.finished_run import read_finished_run

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.made_run import DEVICE, EXPERIMENT, FAST, RUN_ID, SLOW, line, made_run
+from tests.support.made_run import DEVICE, EXPERIMENT, FAST, RUN_ID, SLOW, line, made_run
 from tests.unit.promote.compared import write_comparison
 from tune_gpu.cli.main import main
 from tune_gpu.config.schema import PromoteSettings

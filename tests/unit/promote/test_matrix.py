@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.made_run import FAST, SLOW
+from tests.support.made_run import FAST, SLOW
 from tests.unit.promote.struck import NEW, Setup, Strike
 from tests.unit.promote.test_apply import KEYS, UNITS, Place
 from tests.unit.promote.test_apply import place as place

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.made_run import FAST, RUN_ID, made_run
+from tests.support.made_run import FAST, RUN_ID, made_run
 from tests.unit.promote.compared import blocks, write_comparison
 from tune_gpu.artifacts.finished_run import FinishedRun, read_finished_run
 from tune_gpu.artifacts.run_folder import RunFolder

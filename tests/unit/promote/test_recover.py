@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from tests.made_run import FAST, RUN_ID, SLOW
+from tests.support.made_run import FAST, RUN_ID, SLOW
 from tests.unit.promote.test_apply import UNITS, Place, wait_until
 from tests.unit.promote.test_apply import place as place
 from tests.unit.promote.test_command import Desk

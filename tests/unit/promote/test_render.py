@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.made_run import FAST, QUICK
+from tests.support.made_run import FAST, QUICK
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import load_config
 from tune_gpu.config.schema import VllmSettings

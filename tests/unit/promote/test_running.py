@@ -13,7 +13,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.made_run import FAST, SLOW
+from tests.support.made_run import FAST, SLOW
 from tests.unit.promote.test_apply import BOTH, SERVER, SYSTEMD, Place
 from tests.unit.promote.test_apply import place as place
 from tune_gpu.config.schema import VllmSettings

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.made_run import EXPERIMENT, RUN_ID, made_run
-from tests.runs import edit
+from tests.support.made_run import EXPERIMENT, RUN_ID, made_run
+from tests.support.runs import edit
 from tests.unit.promote.compared import write_comparison
 from tests.unit.promote.test_command import Desk, desk  # noqa: F401
 from tune_gpu.common.errors import UserError

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.made_run import FAST, QUICK, SLOW
+from tests.support.made_run import FAST, QUICK, SLOW
 from tests.unit.promote.test_apply import SYSTEMD, Place, place  # noqa: F401
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import load_config

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.made_run import FAST, line
+from tests.support.made_run import FAST, line
 from tests.unit.promote.test_gate import Ground, comparison, evidence, unmet, window
 from tune_gpu.config.schema import PromoteSettings
 from tune_gpu.promote.gate import TargetDevice, conditions

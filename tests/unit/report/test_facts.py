@@ -17,8 +17,8 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.runs import ARTIFACTS, RUN, copy_to, edit
-from tests.unit.compare.traffic import rounds
+from tests.support.runs import ARTIFACTS, RUN, copy_to, edit
+from tests.support.traffic import rounds
 from tune_gpu.artifacts.reading import RunRecord, read_run
 from tune_gpu.cli.main import main
 from tune_gpu.common.process.managed import start_ticks

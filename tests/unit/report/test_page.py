@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import pytest
 from click.testing import CliRunner
 
-from tests.browser import CHROMIUM, Page, browser
-from tests.runs import ARTIFACTS, INTERRUPTED, RUN, WHOLE, copy_to, edit
+from tests.support.browser import CHROMIUM, Page, browser
+from tests.support.runs import ARTIFACTS, INTERRUPTED, RUN, WHOLE, copy_to, edit
 from tune_gpu.artifacts.reading import read_run
 from tune_gpu.cli.main import main
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from tests import made_run
+from tests.support import made_run
 from tune_gpu.report import plots
 from tune_gpu.report.plots import (
     MOST_MOMENTS,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.telemetry.fake_nvml import MIB, MIG, OTHER, UUID, FakeNvml, Frame
+from tests.support.fake_nvml import MIB, MIG, OTHER, UUID, FakeNvml, Frame
 from tune_gpu.common.failures import FailureKind, ServiceError
 from tune_gpu.evaluation.memory_check import this_card
 from tune_gpu.telemetry.neighbours import neighbours_on

@@ -11,7 +11,7 @@ from typing import Any
 import pynvml
 import pytest
 
-from tests.unit.telemetry.fake_nvml import ERRORS, MIB, MIG, OTHER, UUID, FakeNvml, Frame
+from tests.support.fake_nvml import ERRORS, MIB, MIG, OTHER, UUID, FakeNvml, Frame
 from tune_gpu.cli.doctor import cards as doctor
 from tune_gpu.common.failures import FailureKind, ServiceError
 from tune_gpu.telemetry import nvml, nvml_answers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.unit.telemetry.fake_nvml import OTHER, UUID, FakeNvml, Frame
+from tests.support.fake_nvml import OTHER, UUID, FakeNvml, Frame
 from tune_gpu.telemetry.nvml import NvmlProbe
 from tune_gpu.telemetry.several import SeveralCards
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.telemetry.fake_nvml import ERRORS, FakeNvml, Frame
+from tests.support.fake_nvml import ERRORS, FakeNvml, Frame
 from tune_gpu.telemetry import sampler as sampling
 from tune_gpu.telemetry.neighbours import neighbours_on
 from tune_gpu.telemetry.nvml import NvmlProbe

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.telemetry.fake_nvml import OTHER, FakeNvml, Frame
+from tests.support.fake_nvml import OTHER, FakeNvml, Frame
 from tune_gpu.telemetry import sampler as sampling
 from tune_gpu.telemetry.nvml import NvmlProbe
 from tune_gpu.telemetry.probe import Reading

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from tests.unit.workload.servers import Behaviour, servers
+from tests.support.servers import Behaviour, servers
 from tune_gpu.compare.observe import turns_by_arrival
 from tune_gpu.config.schema import ObjectiveSettings, WorkloadSettings
 from tune_gpu.workload.audio import Utterance

@@ -1,0 +1,178 @@
+"""`tune-gpu doctor`: what fails says what to do; the machine under the tests is examined for real, a driver is made up."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from tests.support.fake_nvml import MIB, OTHER, FakeNvml, Frame
+from tune_gpu.cli.doctor.cards import Card, Driver, check_driver, check_libraries, check_process_ids, read_driver
+from tune_gpu.cli.doctor.findings import Finding, Level, fail
+from tune_gpu.cli.doctor.machine import _vllm, check_folders, check_limits, check_memory, check_ports
+from tune_gpu.cli.main import main
+
+CARD = Card("NVIDIA GeForce RTX 3060", 12288.0, 500.0, exclusive=False, mig=False)
+DRIVER = Driver("550.54.14", (12, 4), (CARD,))
+
+
+def by_name(findings: Iterable[Finding]) -> dict[str, Finding]:
+    return {finding.check: finding for finding in findings}
+
+
+class Nvml(FakeNvml):
+    """With what only the doctor asks."""
+
+    def nvmlSystemGetCudaDriverVersion(self) -> int:
+        return 12040
+
+    def nvmlDeviceGetComputeMode(self, handle: str) -> int:
+        return 3
+
+    def nvmlDeviceGetMigMode(self, handle: str) -> Any:
+        raise self.NVMLError_NotSupported("Not Supported")
+
+
+def test_this_machine_is_examined_and_every_failure_comes_with_advice(tmp_path: Path) -> None:
+    ended = CliRunner().invoke(main, ["doctor", "--json", f"run.artifacts_dir={tmp_path}"])
+    content = json.loads(ended.output)
+    checks = {check["check"]: check for check in content["checks"]}
+    assert ended.exit_code == (0 if content["healthy"] else 1)
+    assert {"driver", "CUDA libraries", "Ray", "vLLM", "faster-whisper", "ports", "memory", "artifacts: disk", "shared memory"} <= checks.keys() | {"CUDA libraries"}
+    assert all(check["advice"] for check in content["checks"] if check["level"] == "fail")
+    assert checks["Ray"]["level"] == "ok", "the tests run beside the Ray that is meant"
+    text = CliRunner().invoke(main, ["doctor", f"run.artifacts_dir={tmp_path}"]).output
+    assert all(check["check"] in text for check in content["checks"])
+
+
+def test_a_failure_without_advice_cannot_be_made() -> None:
+    with pytest.raises(ValueError, match="says what to do"):
+        fail("driver", "it is broken", "")
+
+
+def test_a_folder_that_cannot_be_written_fails_the_command_with_exit_code_1() -> None:
+    ended = CliRunner().invoke(main, ["doctor", "run.artifacts_dir=/proc/nowhere"])
+    assert ended.exit_code == 1
+    assert "give run.artifacts_dir a folder that this user can write" in ended.output
+
+
+def test_the_driver_is_read_with_its_cuda_and_its_cards() -> None:
+    found = read_driver(Nvml([Frame(used_mib=8000.0)]))
+    assert (found.version, found.cuda, len(found.cards)) == ("550.54.14", (12, 4), 2)
+    assert found.cards[0] == Card("NVIDIA GeForce RTX 3060", 12288.0, 8000.0, exclusive=True, mig=False)
+
+
+def test_a_card_whose_driver_does_not_answer_fails_and_no_card_at_all_is_a_note() -> None:
+    silent = Driver(error="Driver/library version mismatch")
+    (failed,) = check_driver(silent, [Path("/dev/nvidia0")])
+    assert failed.level is Level.FAIL
+    assert "Driver/library version mismatch" in failed.found
+    (noted,) = check_driver(silent, [])
+    assert noted.level is Level.NOTE
+    assert "CPU" in noted.advice
+
+
+def test_a_card_that_only_one_process_may_use_fails_and_a_full_one_is_noted() -> None:
+    exclusive, full = Card("A", 1000.0, 10.0, True, False), Card("B", 1000.0, 900.0, False, True)
+    found = by_name(check_driver(Driver("1", (12, 4), (exclusive, full, CARD)), []))
+    assert (found["card 0"].level, found["card 1"].level, found["card 2"].level) == (Level.FAIL, Level.NOTE, Level.OK)
+    assert found["card 0"].advice == "nvidia-smi -i 0 -c DEFAULT (as root)"
+
+
+def test_a_device_file_that_may_not_be_opened_fails(tmp_path: Path) -> None:
+    found = by_name(check_driver(DRIVER, [tmp_path / "nvidia0"]))  # not there: access(2) says no, as for a file of another's
+    assert found["permissions"].level is Level.FAIL
+
+
+@pytest.mark.parametrize(
+    ("namespace", "pids", "level"),
+    [
+        ("pid:[4026531836]", {28290}, None),  # the machine itself
+        ("pid:[4026532781]", {28290}, Level.FAIL),  # the host's ids: 28290 is nobody here
+        ("pid:[4026532781]", {41}, Level.NOTE),
+        ("pid:[4026532781]", set(), Level.NOTE),
+    ],
+)
+def test_a_container_whose_driver_counts_by_the_hosts_process_ids_is_told_beforehand(namespace: str, pids: set[int], level: Level | None) -> None:
+    nvml = Nvml([Frame(dict.fromkeys(pids, 100.0))])
+    nvml.silent_on = {OTHER: nvml.NVMLError_NoPermission}
+    found = list(check_process_ids(read_driver(nvml), namespace, lambda pid: pid == 41))
+    assert [finding.level for finding in found] == ([] if level is None else [level])
+    assert all("--pid=host" in finding.advice for finding in found)
+    assert list(check_process_ids(Driver(error="no driver"), namespace, lambda _pid: False)) == []
+
+
+@pytest.mark.parametrize(
+    ("torch", "libraries", "failing"),
+    [
+        ("12.8", True, set()),
+        ("12.1", True, set()),
+        ("13.0", True, {"CUDA for vLLM"}),
+        (None, True, {"CUDA for vLLM"}),
+        ("", True, {"CUDA for vLLM"}),
+        ("12.8", False, {"CUDA for Whisper"}),
+    ],
+)
+def test_cuda_that_is_wanted_is_set_against_cuda_that_is_found(torch: str | None, libraries: bool, failing: set[str]) -> None:
+    found = check_libraries(DRIVER, torch, lambda name: f"/lib/{name}" if libraries else None)
+    assert {finding.check for finding in found if finding.level is Level.FAIL} == failing
+
+
+def test_a_cpu_build_of_vllm_beside_a_card_fails() -> None:
+    assert _vllm(True, None, "0.32.0").level is Level.FAIL
+    assert _vllm(False, None, None).level is Level.FAIL
+
+
+def test_ports_that_are_all_taken_fail_and_a_taken_dashboard_is_a_note() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        found = by_name(check_ports([port, port], dashboard=port))
+    assert found["ports"].level is Level.FAIL
+    assert f"run.port_range=[{port}, {port}]" in found["ports"].found
+    assert found["dashboard port"].level is Level.NOTE
+
+
+def test_little_memory_a_full_disk_and_small_shared_memory_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (memory,) = check_memory(total_gib=8.0, free_gib=1.0)
+    assert memory.level is Level.FAIL
+    usage = SimpleNamespace(total=100 * MIB, free=1 * MIB, used=99 * MIB)
+    monkeypatch.setattr("tune_gpu.cli.doctor.machine.shutil.disk_usage", lambda _path: usage)
+    assert by_name(check_folders(tmp_path))["artifacts: disk"].level is Level.FAIL
+    assert by_name(check_limits(tmp_path))["shared memory"].level is Level.FAIL
+
+
+class Divided(Nvml):
+    """As a user of one MIG instance meets it, in a container or outside: the whole card tells its mode and name, and not its memory."""
+
+    def nvmlDeviceGetComputeMode(self, handle: str) -> int:
+        return 0
+
+    def nvmlDeviceGetMigMode(self, handle: str) -> Any:
+        return [1, 1]
+
+    def nvmlDeviceGetMemoryInfo(self, handle: str) -> Any:
+        raise self.NVMLError_NoPermission("Insufficient Permissions")
+
+
+def test_a_card_that_mig_divides_is_no_broken_driver_and_its_instances_are_to_be_named() -> None:
+    read = read_driver(Divided([Frame()]))
+    assert read.error == ""
+    found = by_name(check_driver(read, []))["card 0"]
+    assert (found.level, found.found) == (Level.NOTE, "NVIDIA GeForce RTX 3060, its memory is not reported, MIG")
+    assert "CUDA_VISIBLE_DEVICES" in found.advice
+
+
+def test_a_card_that_shares_the_hosts_memory_is_no_broken_driver() -> None:
+    nvml = Nvml([Frame()], unsupported={"memory"})
+    nvml.name = b"NVIDIA GB10"
+    read = read_driver(nvml)
+    assert (read.error, read.cards[0].name) == ("", "NVIDIA GB10")
+    assert (read.cards[0].total_mib or 0.0) > 0

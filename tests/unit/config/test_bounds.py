@@ -1,0 +1,151 @@
+"""Limits of settings: each is declared once, beside its setting, holds at its ends, and nothing else states it again."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import functools
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.made_run import RUN_ID
+from tests.unit.promote.test_command import Desk, desk
+from tune_gpu.common.errors import UserError
+from tune_gpu.config.bounds import Bounds, bounds_of, check_numbers
+from tune_gpu.config.loader import load_config
+from tune_gpu.config.schema import ExperimentConfig, PromoteSettings, SearchSettings
+from tune_gpu.experiment.checks import check_config
+from tune_gpu.promote import gate
+from tune_gpu.ray_tune import placement as resources
+from tune_gpu.services import mps_policy as sharing
+
+__all__ = ["desk"]
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def declared(settings: Any, prefix: str = "") -> Iterator[tuple[str, Bounds, type]]:
+    for each in fields(settings):
+        value = getattr(settings, each.name)
+        if is_dataclass(value):
+            yield from declared(value, f"{prefix}{each.name}.")
+        elif "bounds" in each.metadata:
+            yield prefix + each.name, each.metadata["bounds"], int if "int" in str(each.type) else float
+
+
+TABLE = list(declared(ExperimentConfig()))
+LIMITS = [
+    (name, side, limit, kind)
+    for name, bounds, kind in TABLE
+    for side, limit in (("least", bounds.least), ("above", bounds.above), ("most", bounds.most), ("below", bounds.below))
+    if limit is not None
+]
+
+
+@pytest.fixture(scope="module")
+def whole() -> ExperimentConfig:
+    return load_config("spica_gpu_allocation", ["run.mps=true"], "cpu")
+
+
+def with_value(config: ExperimentConfig, name: str, value: float) -> ExperimentConfig:
+    found = copy.deepcopy(config)
+    *sections, key = name.split(".")
+    setattr(functools.reduce(getattr, sections, found), key, value)
+    return found
+
+
+def beyond(side: str, limit: float, by: float) -> float:
+    return limit - by if side in ("least", "above") else limit + by
+
+
+@pytest.mark.parametrize(("name", "side", "limit", "kind"), LIMITS)
+def test_a_limit_holds_to_its_end_and_not_beyond(whole: ExperimentConfig, name: str, side: str, limit: float, kind: type) -> None:
+    step = 1 if kind is int else 1e-6
+    check_numbers(with_value(whole, name, kind(limit if side in ("least", "most") else beyond(side, limit, -step))))
+    wrong = with_value(whole, name, kind(limit if side in ("above", "below") else beyond(side, limit, step)))
+    with pytest.raises(UserError, match=rf"^{re.escape(name)}=.*: allowed is "):
+        check_numbers(wrong)
+
+
+def test_a_limit_is_checked_when_a_configuration_is_read() -> None:
+    with pytest.raises(UserError, match=r"^promote\.probes=-1: allowed is 0 or more"):
+        load_config("spica_gpu_allocation", ["promote.probes=-1"], "cpu")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_no_limit_lets_through_what_is_not_finite(value: float) -> None:
+    with pytest.raises(UserError, match="allowed is a finite number"):
+        load_config("spica_gpu_allocation", [f"workload.window_s={'.nan' if math.isnan(value) else str(value).replace('inf', '.inf')}"], "cpu")
+
+
+def refusal(config: ExperimentConfig) -> str:
+    """What any check says against it; empty for nothing."""
+    try:
+        check_config(config)
+        resources.check_resources(config, "cpu")
+        sharing.check(config, "cuda")
+        gate.check(config.promote, [config.promote.metric])
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(("name", "side", "limit", "kind"), LIMITS)
+def test_no_other_rule_states_a_declared_limit(
+    whole: ExperimentConfig, name: str, side: str, limit: float, kind: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the declared limits switched off nothing refuses what lies beyond them, but rules on several settings together, which name another."""
+    monkeypatch.setattr(Bounds, "holds", lambda _self, _value: True)
+    monkeypatch.setattr("tune_gpu.workload.audio.load_utterances", lambda *_: [])  # which clips there are is no rule on numbers
+    said = refusal(with_value(whole, name, kind(beyond(side, limit, 1))))
+    others = set(re.findall(r"\b(?:search|workload|confirm|objective|ray|run|telemetry|promote|vllm|whisper)\.[\w.]*\w", said)) - {name}
+    assert others or not said, f"a second rule: {said}"
+
+
+def test_no_settings_check_compares_a_bounded_setting_with_a_number() -> None:
+    """Rules are lists of (condition, message): none of the conditions is a limit of one setting."""
+    bounded = {name.rpartition(".")[2] for name, _, _ in TABLE}
+    found = []
+    for path in ("tournament.py", "objective.py", "compare/confirm.py", "promote/gate.py", "sharing.py", "config_loader.py"):
+        tree = ast.parse((ROOT / "tune_gpu" / path).read_text())
+        for check in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and "check" in node.name):
+            for compared in (node for node in ast.walk(check) if isinstance(node, ast.Compare)):
+                sides = [compared.left, *compared.comparators]
+                named = [side.attr for side in sides if isinstance(side, ast.Attribute) and side.attr in bounded]
+                if named and any(isinstance(side, ast.Constant) and isinstance(side.value, (int, float)) for side in sides):
+                    found.append((path, ast.unparse(compared)))
+    assert sorted(found) == [
+        ("config_loader.py", "0 < workload.capacity_step_s <= longest_pause_s"),  # 0 leaves the ramp out
+        ("config_loader.py", "workload.windows < 2"),  # with search.racing only
+    ]
+
+
+@pytest.mark.parametrize("target", ["whisper.cpu_threads", "whisper.start_timeout_s", "vllm.mps_active_thread_pct", "vllm.max_num_seqs"])
+def test_a_knob_has_the_limits_of_its_setting(target: str) -> None:
+    config = load_config("spica_gpu_allocation", [f"parameters.vllm_memory_util={{target: {target}, values: [-1, 1]}}", "baseline={}"], "cpu")
+    config.baseline = {}
+    with pytest.raises(UserError, match=rf"parameters\.vllm_memory_util: {re.escape(target)}=-1: allowed is "):
+        check_config(config)
+
+
+def test_limits_are_put_into_words() -> None:
+    assert bounds_of(SearchSettings, "tournament_size").allowed == "2 to 10000"
+    assert bounds_of(PromoteSettings, "probes").allowed == "0 or more"
+    assert Bounds(above=0, most=131072).allowed == "above 0 and at most 131072"
+    assert Bounds(least=0.5, below=1).allowed == "0.5 to less than 1"
+    assert bounds_of(PromoteSettings, "metric") == Bounds()
+
+
+def test_no_probes_are_allowed_and_taken(desk: Desk) -> None:
+    desk.overrides = [override for override in desk.overrides if not override.startswith("promote.probes")] + ["promote.probes=0"]
+    desk.written(RUN_ID)
+    applied = desk.promote(RUN_ID, "--apply")
+    assert applied.exit_code == 0, applied.output
+    assert f"applied: {RUN_ID} serves" in applied.output
+    assert "live voice turns" not in applied.output
+    assert desk.promote("--rollback").exit_code == 0

@@ -1,0 +1,184 @@
+"""One candidate: verdicts, reasons in numbers, bad input; and what must hold whatever the numbers are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.models import card, engine, llama_8b
+from tune_gpu.config.schema import VllmSettings, WhisperSettings
+from tune_gpu.evaluation.memory_check import DeviceMemory, Prediction, UserError, Verdict, predict
+
+MODEL = llama_8b()
+
+
+def ask(settings: VllmSettings, device: DeviceMemory | None = None, whisper: WhisperSettings | None = None) -> Prediction:
+    return predict(settings, whisper, device or card(), MODEL, version="0.10")
+
+
+def test_a_logged_start_part_by_part() -> None:
+    """RTX 3090, vLLM 0.6.4, context 20000: 14.99 GiB of weights, 2.07 of activation, 31232 tokens."""
+    said = predict(engine(0.9, max_model_len=20000), None, card(), MODEL, version="0.6.4")
+    assert said.verdict is Verdict.FITS
+    assert said.kv_cache_tokens is not None
+    assert said.parts_mib["weights"] == pytest.approx(14.99 * 1024, rel=0.005)
+    assert said.parts_mib["activation"] == pytest.approx(2.07 * 1024, rel=0.01)
+    assert said.kv_cache_tokens.low <= 31232 <= said.kv_cache_tokens.high
+    assert said.max_concurrency == pytest.approx(said.kv_cache_tokens.value / 20000, rel=0.01)
+
+
+def test_too_small_for_the_weights_names_the_least_share() -> None:
+    said = ask(engine(0.5))
+    assert said.verdict is Verdict.INFEASIBLE
+    assert said.likely is False
+    assert "vLLM's share of 12073 MiB cannot hold 15348 MiB of weights; 0.64 is the least that can" in said.reason
+    assert said.least_share is not None
+    assert f"with a context of 8192 and what else it needs {said.least_share:.2f}" in said.reason
+    assert said.shortfall_mib > 0
+
+
+def test_a_context_too_long_names_the_one_that_would_fit() -> None:
+    said = ask(engine(0.9, max_model_len=131072))
+    assert said.verdict is Verdict.INFEASIBLE
+    assert said.max_context is not None
+    assert f"max_model_len {said.max_context}" in said.reason
+    assert ask(engine(0.9, max_model_len=said.max_context)).likely
+    assert not ask(engine(0.9, max_model_len=said.max_context + 32)).likely
+
+
+def test_neighbours_and_whisper_stand_in_the_way_at_the_start() -> None:
+    assert ask(engine(0.9)).verdict is Verdict.FITS
+    beside = ask(engine(0.9), card(used_mib=6000))
+    assert beside.verdict is Verdict.INFEASIBLE
+    assert "neighbours hold 6000 MiB" in beside.reason
+    assert "0.73 is the most that is free" in beside.reason
+    small, large = (ask(engine(0.9, enforce_eager=True), whisper=WhisperSettings(model=size)) for size in ("tiny", "large-v3"))
+    assert small.verdict is Verdict.FITS
+    assert large.verdict is Verdict.INFEASIBLE
+    assert "Whisper" in large.reason
+    # What vLLM gets does not depend on the others, only whether it starts does.
+    assert small.kv_cache_tokens == large.kv_cache_tokens
+
+
+def test_flags_that_contradict_each_other() -> None:
+    said = ask(engine(max_num_seqs=512, max_num_batched_tokens=256))
+    assert said.verdict is Verdict.INFEASIBLE
+    assert "cannot hold 512 sequences" in said.reason
+    said = ask(engine(max_num_batched_tokens=1024, enable_chunked_prefill=False))
+    assert "without chunked prefill" in said.reason
+    assert "divided between 3 cards" in ask(engine(tensor_parallel_size=3)).reason
+
+
+@pytest.mark.parametrize("extra", [{"pipeline_parallel_size": 2}, {"speculative_config": {"method": "ngram"}}, {"cpu-offload-gb": 4}, {"kv_cache_memory_bytes": 2**30},
+                                   {"num-gpu-blocks-override": 100}, {"decode_context_parallel_size": 4}, {"offload_group_size": 8}, {"spec-model": "a-drafter"},
+                                   {"spec-method": "ngram"}, {"hf_overrides": {"num_hidden_layers": 4}}, {"speculative-config.num_speculative_tokens": 5}])
+def test_flags_that_are_not_modelled_give_no_number(extra: dict[str, object]) -> None:
+    said = ask(engine(extra_args=extra))
+    assert said.verdict is Verdict.NOT_MODELLED
+    assert said.kv_cache_tokens is None
+    assert said.likely is None
+    with pytest.raises(ValueError, match="has no number"):
+        replace(said, kv_cache_tokens=ask(engine()).kv_cache_tokens)
+
+
+def test_data_parallel_engines_of_a_dense_model_take_of_their_cards_what_one_takes_and_those_that_divide_experts_give_no_number() -> None:
+    """vLLM 0.32, `v1/engine/core.py`: "Non-MoE DP ranks are completely independent"; `FusedMoEParallelConfig` divides experts by TP x PCP x DP."""
+    two = {"data-parallel-size": 2}
+    assert ask(engine(extra_args=two)).kv_cache_tokens == ask(engine()).kv_cache_tokens
+    mixture = llama_8b(model_type="mixtral", num_local_experts=8, num_experts_per_tok=2)
+    assert predict(engine(), None, card(), mixture).verdict is Verdict.INFEASIBLE
+    said = predict(engine(extra_args=two), None, card(), mixture)
+    assert said.verdict is Verdict.NOT_MODELLED
+    assert "data_parallel_size=2" in said.reason
+
+
+def test_a_variable_that_sets_the_cache_gives_no_number() -> None:
+    assert "VLLM_CPU_KVCACHE_SPACE" in ask(engine(env={"VLLM_CPU_KVCACHE_SPACE": "4"})).reason
+
+
+def test_default_batches_follow_the_sequences_and_the_context() -> None:
+    """vLLM 0.32, `engine/arg_utils.py`: a default batch is no larger than max_num_seqs x context, default sequences no more than the batch."""
+    one, many = (predict(engine(max_model_len=256, max_num_seqs=count, enforce_eager=True), None, card(), MODEL, version="0.32.0") for count in (1, 64))
+    assert one.parts_mib["activation"] < 0.2 * many.parts_mib["activation"]
+    narrow = predict(engine(max_num_batched_tokens=128), None, card(), MODEL, version="0.32.0")
+    assert narrow.verdict is Verdict.FITS  # 256 default sequences become 128
+
+
+def test_a_hybrid_is_refused_by_name() -> None:
+    said = predict(engine(), None, card(), llama_8b(model_type="qwen3_next", full_attention_interval=4))
+    assert said.verdict is Verdict.NOT_MODELLED
+    assert "recurrent" in said.reason
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    (engine(0.0), r"vllm\.gpu_memory_utilization=0: allowed is above 0 and at most 1"),
+    (engine(1.01), r"vllm\.gpu_memory_utilization=1\.01: allowed is above 0 and at most 1"),
+    (engine(-0.1), r"above 0"),
+    (engine(max_model_len=200000), r"vllm\.max_model_len=200000: allowed is above 0 and at most 131072 \(the model's own context\)"),
+    (engine(max_num_seqs=0), r"vllm\.max_num_seqs=0"),
+    (engine(block_size=0), r"vllm\.block_size=0: allowed is above 0"),
+    (engine(tensor_parallel_size=0), r"vllm\.tensor_parallel_size=0"),
+    (engine("half"), r"vllm\.gpu_memory_utilization=half: allowed is a number above 0 and at most 1"),
+    (engine(True), r"vllm\.gpu_memory_utilization=True: allowed is a number"),
+    (engine(max_num_seqs="many"), r"vllm\.max_num_seqs=many: allowed is a number above 0"),
+    (engine(dtype="int3"), r"vllm\.dtype=int3: allowed are auto"),
+])
+def test_bad_input(settings: VllmSettings, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        ask(settings)
+
+
+def test_bad_devices() -> None:
+    with pytest.raises(UserError, match="allowed are cuda, cpu"):
+        DeviceMemory("x", "tpu", 1.0)
+    with pytest.raises(UserError, match="total_mib=0"):
+        DeviceMemory("x", "cuda", 0.0)
+    with pytest.raises(UserError, match="used_mib=5"):
+        DeviceMemory("x", "cuda", 4.0, 5.0)
+
+
+SHARES = st.integers(5, 100).map(lambda percent: percent / 100)
+ENGINES = st.builds(
+    engine, share=SHARES, max_model_len=st.sampled_from([512, 2048, 8192, 32768]), max_num_seqs=st.sampled_from([None, 1, 16, 256]),
+    max_num_batched_tokens=st.sampled_from([None, 512, 2048, 8192]), enforce_eager=st.booleans(),
+    kv_cache_dtype=st.sampled_from(["auto", "fp8"]), quantization=st.sampled_from([None, "awq", "fp8"]), tensor_parallel_size=st.sampled_from([1, 2, 4]),
+)
+VERSIONS = st.sampled_from(["0.6.3", "0.8.5", "0.11.0", "0.15.1", "0.24.0", "0.32.0"])
+
+
+@given(settings=ENGINES, version=VERSIONS, gib=st.floats(6.0, 180.0))
+def test_more_share_never_means_fewer_tokens(settings: VllmSettings, version: str, gib: float) -> None:
+    device = card(gib, name="some card")
+    said = [predict(replace(settings, gpu_memory_utilization=share), None, device, MODEL, version=version) for share in (0.3, 0.5, 0.7, 0.9)]
+    tokens = [one.kv_cache_tokens.value for one in said if one.kv_cache_tokens]
+    assert tokens == sorted(tokens)
+    assert all(one.kv_cache_tokens and one.kv_cache_tokens.low <= one.kv_cache_tokens.value <= one.kv_cache_tokens.high for one in said)
+
+
+@given(settings=ENGINES, version=VERSIONS, gib=st.floats(6.0, 180.0))
+def test_the_least_share_is_the_edge(settings: VllmSettings, version: str, gib: float) -> None:
+    device = card(gib, name="some card")
+    said = predict(settings, None, device, MODEL, version=version)
+    if said.least_share is None or "batch of" in said.reason:
+        return
+    at = predict(replace(settings, gpu_memory_utilization=said.least_share), None, device, MODEL, version=version)
+    assert (at.headroom_mib or 0) >= -0.1
+    if said.least_share > 0.02:
+        below = predict(replace(settings, gpu_memory_utilization=said.least_share - 0.01), None, device, MODEL, version=version)
+        assert (below.headroom_mib or 0) <= 0.1
+
+
+@given(settings=ENGINES, version=VERSIONS, gib=st.floats(6.0, 180.0))
+def test_the_parts_are_the_share(settings: VllmSettings, version: str, gib: float) -> None:
+    said = predict(settings, None, card(gib, name="some card"), MODEL, version=version)
+    if said.parts_mib["kv"] > 0:
+        inside = sum(said.parts_mib[name] for name in ("weights", "activation", "cuda_graphs", "non_torch", "kv"))
+        assert inside == pytest.approx(gib * 1024 * settings.gpu_memory_utilization, abs=1.0)
+    if said.verdict is Verdict.FITS:
+        assert said.likely
+        assert said.shortfall_mib == 0
+    if said.verdict is Verdict.INFEASIBLE:
+        assert not said.likely

@@ -1,0 +1,135 @@
+"""One record of an evaluation: what it said to the search when it arrived is what it says after it was kept."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.runs import ARTIFACTS, EXPERIMENT, RUN, WHOLE
+from tune_gpu.artifacts.run_folder import RunFolder
+from tune_gpu.common.errors import UserError
+from tune_gpu.common.failures import Failure, FailureKind, Phase
+from tune_gpu.config.schema import ParameterSpec, SearchSettings
+from tune_gpu.evaluation.measurement import Measurement, Status
+from tune_gpu.evaluation.record import EvaluationRecord, as_counted, as_result
+from tune_gpu.experiment.replay import replay
+from tune_gpu.rzero import RZeroSearch
+from tune_gpu.search.evaluations import Candidate, Result
+from tune_gpu.search.space import SearchSpace
+from tune_gpu.search.tournament import Tournament
+
+OBJECTIVES = {"stt_latency_ms.p95": "min", "wer": "min", "fitness": "max"}
+CANDIDATE = Candidate("g0-c0", 0, "initial", {"x": 1}, 0)
+RUNS = itertools.count()
+FOLDER = tempfile.TemporaryDirectory()
+metrics = st.fixed_dictionaries(
+    {},
+    optional={
+        "fitness": st.none() | st.floats(),
+        "fitness_stderr": st.none() | st.floats(),
+        "violations": st.dictionaries(st.sampled_from(["max_wer", "max_failed_requests_pct"]), st.floats(0.0)),
+        "wer": st.none() | st.floats() | st.text(max_size=3),
+        "stt_latency_ms": st.none() | st.fixed_dictionaries({}, optional={"p95": st.none() | st.floats()}),
+    },
+)
+failures = st.builds(
+    Failure, st.sampled_from(FailureKind), st.sampled_from(["vllm", "whisper", "tune_gpu"]), st.sampled_from(Phase), st.text(max_size=5),
+    st.text(max_size=5), st.floats(),
+)  # fmt: skip
+measurements = st.builds(lambda found, n: Measurement(Status.OK, "cpu", metrics=found, n_windows=n), metrics, st.integers(1, 9)) | st.builds(
+    lambda failure, n: Measurement.failed(failure, "cpu", n_windows=n), failures, st.integers(0, 9)
+)
+
+
+def searched(objectives: dict[str, str]) -> RZeroSearch:
+    return RZeroSearch(metric="fitness", mode="max", tournament=tournament(objectives))
+
+
+def tournament(objectives: dict[str, str]) -> Tournament:
+    space = SearchSpace.from_specs({"x": ParameterSpec(target="", values=[1, 2, 3, 4])})
+    return Tournament(space, SearchSettings(algorithm="classic", initial=2, generations=1, objectives=objectives))
+
+
+def record_of(measurement: Measurement, candidate: Candidate = CANDIDATE, objectives: dict[str, str] = OBJECTIVES) -> EvaluationRecord:
+    return EvaluationRecord.of(candidate, measurement, objectives=objectives, started_at="2026-01-01T00:00:00+00:00", wall_s=1.0)
+
+
+def kept(*records: EvaluationRecord) -> list[dict[str, Any]]:
+    """The lines as they come back from a run's folder."""
+    folder = RunFolder(FOLDER.name, "experiment", f"run-{next(RUNS)}")
+    folder.create("name: experiment\n")
+    for record in records:
+        folder.append_candidate(record.as_line())
+    return list(folder.candidates())
+
+
+@settings(max_examples=200, deadline=None)
+@given(measurement=measurements, wanted=st.sets(st.sampled_from(sorted(OBJECTIVES))))
+def test_any_measurement_says_the_same_live_and_replayed(measurement: Measurement, wanted: set[str]) -> None:
+    objectives = {name: direction for name, direction in OBJECTIVES.items() if name in wanted}
+    record = record_of(measurement, objectives=objectives)
+    live = searched(objectives).read(record.report())
+    (line,) = kept(record)
+    assert as_result(line, objectives) == live
+    assert (as_counted(line, objectives)["fitness"] is None) == (live.fitness is None) or line["status"] != "ok"
+
+
+def test_a_lost_trial_says_the_same_live_and_replayed() -> None:
+    search, heard = searched(OBJECTIVES), []
+    search._on_result = lambda _candidate, outcome, _result: heard.append(outcome)
+    suggested = search.suggest("t0")
+    assert isinstance(suggested, dict)
+    search.on_trial_complete("t0", None, error=True)
+    (line,) = kept(EvaluationRecord.lost(CANDIDATE, "cpu", started_at="", retries=[]))
+    assert [as_result(line, OBJECTIVES)] == heard
+
+
+def test_a_search_that_missed_an_objective_is_replayed_to_its_state() -> None:
+    objectives = {"wer": "min"}
+    live, records = tournament(objectives), []
+    search = RZeroSearch(metric="fitness", mode="max", tournament=live, wrap=True)
+    found: list[dict[str, Any]] = [{"fitness": 0.5, "wer": None}, {"fitness": 0.4, "wer": 0.1}]
+    for number, measured in enumerate(found):
+        suggested = search.suggest(f"t{number}")
+        assert isinstance(suggested, dict)
+        record = record_of(Measurement(Status.OK, "cpu", metrics=measured, n_windows=1), Candidate(**suggested["candidate"]), objectives)
+        search.on_trial_complete(f"t{number}", record.report())
+        records.append(record)
+    again = tournament(objectives)
+    assert replay(again, {line["candidate_id"]: (line["params"], as_result(line, objectives)) for line in kept(*records)}) == []
+    assert again.state_dict() == live.state_dict()
+    assert [result.status for _, result in again.history] == ["infeasible", "ok"]
+
+
+@pytest.mark.parametrize("measured", [{}, {"wer": None}, {"other": 1.0}])
+def test_a_kept_fitness_without_its_objective_does_not_count(measured: dict[str, Any]) -> None:
+    line = record_of(Measurement(Status.OK, "cpu", metrics={"fitness": 0.5}, n_windows=2)).as_line() | {"objectives": measured}
+    assert as_result(line, {"wer": "min"}) == Result("infeasible", n_windows=2)
+    counted = as_counted(line, {"wer": "min"})
+    assert (counted["fitness"], list(counted["violations"])) == (None, ["search.objectives.wer (not measured)"])
+    assert as_result(line).fitness == as_counted(line, {})["fitness"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "change", [{"status": "banana"}, {"fitness": "high"}, {"fitness": True}, {"n_windows": None}, {"params": None}, {"objectives": [1]}]
+)
+def test_a_line_of_another_program_is_refused(change: dict[str, Any]) -> None:
+    (line,) = kept(record_of(Measurement(Status.OK, "cpu", metrics={"fitness": 0.5}, n_windows=2)))
+    with pytest.raises(UserError, match="candidate 'g0-c0': not a candidate's line"):
+        as_result(line | change)
+
+
+@pytest.mark.parametrize("run_id", [RUN, WHOLE])
+def test_recorded_runs_have_no_key_that_the_record_lacks(run_id: str) -> None:
+    lines = list(RunFolder(Path(ARTIFACTS), EXPERIMENT, run_id).candidates(repair=False))
+    assert lines
+    for line in lines:
+        record = EvaluationRecord.from_line(line)
+        assert {key: value for key, value in record.as_line().items() if key in line} == line
+        assert (record.result().fitness is None) == (line["fitness"] is None)

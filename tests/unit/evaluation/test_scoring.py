@@ -1,0 +1,119 @@
+"""The fitness is of all windows together, and its standard error says how far it would lie elsewhere if they were measured again."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.made_run import line
+from tune_gpu.artifacts.lines import stderr_of
+from tune_gpu.config.schema import ObjectiveSettings, ParameterSpec, SearchSettings
+from tune_gpu.evaluation.deployers import Ears
+from tune_gpu.evaluation.objective import METRIC_PATHS
+from tune_gpu.evaluation.scoring import jackknife, metrics_of
+from tune_gpu.evaluation.state import Running
+from tune_gpu.experiment.summary import summarise_run
+from tune_gpu.search.space import SearchSpace
+from tune_gpu.search.tournament import Result, Tournament
+from tune_gpu.telemetry.sampler import DeviceWindow
+from tune_gpu.workload.clients import LlmSample, SttSample
+from tune_gpu.workload.voice_turn import TurnSample
+from tune_gpu.workload.window import WindowResult
+
+OBJECTIVE = ObjectiveSettings(weights={"stt_latency": 0.4, "llm_latency": 0.4, "stability": 0.2})
+NOTHING_HEARD: Any = None  # an evaluation is scored without asking its Whisper
+
+
+def turn(stt_ms: float, llm_ms: float, *, error: str | None = None) -> TurnSample:
+    heard = stt_ms / 1e3
+    answer = LlmSample(heard, [heard + llm_ms / 2e3, heard + llm_ms / 1e3], 2, error)
+    return TurnSample(0.0, "clip", "yes", SttSample(0.0, heard, "yes", 1.0), answer)
+
+
+def scored(windows: Sequence[Sequence[TurnSample]], objective: ObjectiveSettings = OBJECTIVE) -> dict[str, Any]:
+    ears: Ears = NOTHING_HEARD
+    device = [DeviceWindow(50.0, 100.0, {}, 0, 10)] * len(windows)
+    return metrics_of(Running({}, ears, windows=[WindowResult("mixed", 10.0, list(turns)) for turns in windows], device=device), None, objective, None)
+
+
+def drawn(rng: np.random.Generator, n_windows: int, turns: float) -> list[list[TurnSample]]:
+    """Windows with a mood of their own and a few turns each."""
+    moods = rng.normal(0.0, 0.15, n_windows)
+    counts = np.maximum(1, rng.poisson(turns, n_windows))
+    return [[turn(*(np.array([200.0, 500.0]) * np.exp(mood + 0.3 * rng.normal(size=2)))) for _ in range(n)] for mood, n in zip(moods, counts, strict=True)]
+
+
+@pytest.mark.parametrize("turns", [1.5, 5.0])
+def test_the_error_is_as_large_as_evaluations_that_are_made_again_differ(turns: float) -> None:
+    rng = np.random.default_rng(5)
+    evaluations = [scored(drawn(rng, 3, turns)) for _ in range(400)]
+    spread = statistics.stdev(one["fitness"] for one in evaluations)
+    said = statistics.fmean(one["fitness_stderr"] ** 2 for one in evaluations) ** 0.5
+    assert 0.85 < said / spread < 1.15  # the spread of the windows' own fitness would say 0.67 and 0.76
+
+
+def test_of_two_windows_with_one_turn_each_it_is_that_of_their_mean() -> None:
+    found = scored([[turn(200, 500)], [turn(300, 600)]])
+    assert found["fitness_stderr"] == pytest.approx(statistics.stdev(found["fitness_windows"]) / 2**0.5)
+
+
+def test_one_window_has_no_error() -> None:
+    assert scored([[turn(200, 500), turn(300, 600)]])["fitness_stderr"] is None
+
+
+def test_a_window_that_breaks_a_limit_alone_still_says_how_they_spread() -> None:
+    failing = [turn(200, 500), turn(250, 500, error="timeout")]
+    limited = ObjectiveSettings(weights=OBJECTIVE.weights, max_failed_requests_pct=20.0)
+    found = scored([failing, [turn(200 + 10 * i, 500) for i in range(5)], [turn(240, 520)] * 5], limited)
+    assert found["fitness"] is not None
+    assert found["fitness_windows"][0] is None
+    assert found["fitness_stderr"] > 0.0
+
+
+def test_where_all_turns_are_in_one_window_nothing_is_known_of_their_spread() -> None:
+    found = scored([[turn(200, 500), turn(210, 510)], [], []])
+    assert found["fitness"] is not None
+    assert found["fitness_stderr"] is None
+
+
+@given(st.lists(st.lists(st.floats(0.1, 0.9), min_size=1, max_size=4), min_size=1, max_size=4))
+def test_of_several_evaluations_it_is_that_of_all_their_windows(evaluations: list[list[float]]) -> None:
+    windows = [value for one in evaluations for value in one]
+    lines = []
+    for at, values in enumerate(evaluations):
+        mean = statistics.fmean(values)
+        left_out = [(sum(values) - value) / (len(values) - 1) for value in values] if len(values) > 1 else []
+        lines.append(line(f"g0-c{at}", {"a": 1}, mean, n_windows=len(values), fitness_stderr=jackknife(left_out)))
+    expected = statistics.stdev(windows) / len(windows) ** 0.5 if len(windows) > 1 else None
+    assert stderr_of(lines, {"a": 1}) == (None if expected is None else pytest.approx(expected, abs=1e-9))
+
+
+def test_an_evaluation_of_which_the_error_is_not_known_leaves_the_mean_without() -> None:
+    lines = [line("g0-c0", {"a": 1}, 0.5, n_windows=3), line("g1-c0", {"a": 1}, 0.6, n_windows=3, fitness_stderr=0.1)]
+    assert stderr_of(lines, {"a": 1}) is None
+
+
+def test_who_is_not_told_from_the_best_is_tied_with_it() -> None:
+    windows = {1: [0.60, 0.62, 0.64], 2: [0.61, 0.60, 0.62], 3: [0.40, 0.42, 0.44]}
+    tournament = Tournament(SearchSpace.from_specs({"a": ParameterSpec(target="", values=[1, 2, 3])}), SearchSettings(initial=3, generations=1))
+    lines = []
+    while (candidate := tournament.ask()) is not None:
+        seen = windows[candidate.params["a"]]
+        lines.append(line(candidate.candidate_id, dict(candidate.params), statistics.fmean(seen), n_windows=3, metrics={"fitness_windows": seen}))
+        tournament.tell(candidate.candidate_id, Result("ok", statistics.fmean(seen), n_windows=3))
+    summary = summarise_run(tournament, lines, run_id="r", experiment="e", device="cpu", wall_s=1.0, baseline={}, ended="generations")
+    assert summary["ties"] == [{"a": 1}, {"a": 2}]
+
+
+def test_what_is_measured_of_a_candidate_may_be_an_objective() -> None:
+    found = scored([[turn(200, 500)], [turn(300, 600)]])
+    of_the_measurement = {"fitness", "fitness_stderr", "n_invalid_windows"}  # the first two are no metrics in a line, the third says how well it was measured
+    single = {name for name, value in found.items() if isinstance(value, (int, float)) and not isinstance(value, bool)} - of_the_measurement
+    spread = {f"{name}.p95" for name, value in found.items() if isinstance(value, dict) and "p95" in value}
+    assert {"n_requests", "llm_latency_ms.p95"} <= single | spread <= {*METRIC_PATHS}

@@ -1,0 +1,26 @@
+"""Whose card a winner was measured on: on a cluster the driver's machine need not have one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.support.made_run import DEVICE, FAST, line
+from tune_gpu.experiment.summary import winner_of
+
+SUMMARY: dict[str, Any] = {
+    "experiment": "e", "run_id": "r", "baseline": None, "ties": [],
+    "best": {"params": FAST, "fitness": 0.6, "fitness_stderr": None, "evaluations": 1, "n_windows": 1},
+}  # fmt: skip
+CARD = {"host": "node-7", "kind": "cuda", "name": "a card", "uuid": "GPU-7", "total_mib": 12288.0, "driver": "550", "cores": None}
+LINE = line("g0-c0", FAST, 0.6, measured_on=CARD)
+LINE["metrics"]["neighbours"] = {"memory_mib": 700.0}
+
+
+def test_a_winner_of_a_cluster_names_the_card_that_it_was_measured_on_and_what_others_used_of_it() -> None:
+    found = winner_of(SUMMARY, [LINE], {"kind": "cuda", "name": "4 GPUs of the Ray cluster"}, 0.0, {})
+    assert (found["device"], found["memory_in_use_at_start_mib"]) == (CARD, 700.0)
+
+
+def test_a_winner_of_this_machine_names_its_device() -> None:
+    found = winner_of(SUMMARY, [LINE], DEVICE, 500.0, {})
+    assert (found["device"], found["memory_in_use_at_start_mib"]) == (DEVICE, 500.0)
