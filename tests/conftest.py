@@ -29,7 +29,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell's background
 hypothesis.settings.register_profile("tune_gpu", deadline=None)  # no test asks the clock: a machine may stand still
 hypothesis.settings.load_profile("tune_gpu")
 STATUS = pytest.StashKey[int]()
-OURS = ("tune_gpu", "VLLM::", "vllm.entrypoints", "services/guard.py")
+OURS = ("tune_gpu", "VLLM::", "vllm.entrypoints", "process/guard.py")
 
 
 def our_processes() -> list[str]:

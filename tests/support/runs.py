@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ARTIFACTS = Path(__file__).parent / "data" / "runs"
+ARTIFACTS = Path(__file__).parents[1] / "data" / "runs"
 RUN = "20261124-190931"
 """Finished, with a real failure (a load generator that was late); of a program that kept no trace of the device."""
 INTERRUPTED = "20261124-202213"

@@ -1,1 +1,1 @@
-"""cli."""
+"""The commands: what a person types and sees."""

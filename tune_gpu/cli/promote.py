@@ -22,6 +22,7 @@ from tune_gpu.common.interrupt import terminated_as_interrupt
 from tune_gpu.config.deployment import deployment
 from tune_gpu.config.languages import spoken_language
 from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.experiment.checks import check_config
 from tune_gpu.promote.apply import Deployer, folder_of, refuse_unfinished
 from tune_gpu.promote.audit import Audit
 from tune_gpu.promote.bundle import MANIFEST, before_of, bundle_of, write_bundle
@@ -117,7 +118,7 @@ def promote(
                 sys.exit(_rollback(console, run_id, given, settings, trust=trust))
             if run_id is None:
                 raise UserError("RUN_ID is missing: which run's winner? (only --rollback goes without)")
-            subject = subject_of(run_id, given, out, settings, _sayer(console), trust=trust)
+            subject = subject_of(run_id, given, out, settings, _sayer(console), check_config, trust=trust)
             asked = _Asked(apply_, expect, soak_anew=soak_s is not None, as_json=as_json)
             sys.exit(_promote(console, subject, asked))
     except (UserError, OSError) as error:

@@ -1,1 +1,1 @@
-"""common."""
+"""Errors, failures, atomic files and processes: what every package uses."""

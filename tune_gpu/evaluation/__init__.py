@@ -1,1 +1,1 @@
-"""evaluation."""
+"""One evaluation: deploy a candidate, load it, measure and score it."""

@@ -1,1 +1,1 @@
-"""experiment."""
+"""A run: build the Tuner, run or resume it, summarise it."""

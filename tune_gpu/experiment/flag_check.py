@@ -131,7 +131,7 @@ def _ask(lines: list[list[str]]) -> list[str | None] | None:
     with tempfile.TemporaryDirectory(prefix="tg-") as folder:
         out = Path(folder) / "reasons.json"
         command = [sys.executable, "-P", "-m", "tune_gpu.services.vllm.serve_parser", str(out)]
-        source = str(Path(__file__).resolve().parents[1])
+        source = str(Path(__file__).resolve().parents[2])
         env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")])), "VLLM_LOGGING_LEVEL": "ERROR"}
         try:
             subprocess.run(

@@ -18,7 +18,6 @@ from tune_gpu.artifacts.manifest import manifest
 from tune_gpu.artifacts.mirror import Mirror
 from tune_gpu.artifacts.redaction import without_secrets
 from tune_gpu.artifacts.run_folder import RunFolder
-from tune_gpu.cli.progress import Progress
 from tune_gpu.common.clock import now
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import ServiceError
@@ -29,6 +28,7 @@ from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.evaluation.record import EvaluationRecord, as_counted, as_result
 from tune_gpu.evaluation.retries import Cause
 from tune_gpu.experiment.full_disk import StopWhenUnwritable, unwritable, why_unwritable
+from tune_gpu.experiment.listener import RunListener
 from tune_gpu.experiment.refusals import Refusals
 from tune_gpu.experiment.replay import replay
 from tune_gpu.experiment.summary import standing_of, summarise_run, winner_of
@@ -61,7 +61,7 @@ class Experiment:
         refusals: what the preflight refuses.
     """
 
-    def __init__(self, config: ExperimentConfig, choice: DeviceChoice, folder: RunFolder, progress: Progress, refusals: Refusals) -> None:
+    def __init__(self, config: ExperimentConfig, choice: DeviceChoice, folder: RunFolder, progress: RunListener, refusals: Refusals) -> None:
         self.config, self.choice, self.folder, self.progress = config, choice, folder, progress
         lines = self.lines
         self.tournament = new_tournament(config, refusals)

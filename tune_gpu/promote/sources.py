@@ -18,7 +18,7 @@ from tune_gpu.config.serve_options import Kind, Spelling, options, read_name
 from tune_gpu.promote.running import UNREAD, Choice, Reading, Rewritten, Setting, parsed, same
 from tune_gpu.services.vllm.info import samples
 
-DEFAULTS = Path(__file__).parents[1] / "services" / "serve_defaults.json"
+DEFAULTS = Path(__file__).parents[1] / "services" / "vllm" / "serve_defaults.json"
 _LINE = re.compile(r"non-default args: (\{.*)")
 _OPEN, _CLOSE = "([{<", ")]}>"
 _MEMBER = re.compile(r"<\w+\.(\w+): ([^<>]*)>")

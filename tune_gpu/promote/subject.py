@@ -13,7 +13,7 @@ from tune_gpu.artifacts.finished_run import FinishedRun, read_finished_run
 from tune_gpu.common.atomic_files import read_plain
 from tune_gpu.common.errors import UserError
 from tune_gpu.compare.metrics import standard_metrics
-from tune_gpu.experiment.checks import check_config
+from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.promote.apply import folder_of, target_of
 from tune_gpu.promote.bundle import MANIFEST, REVIEWED, Bundle, bundle_of, digest_of, is_promotions, read_manifest
 from tune_gpu.promote.evidence import evidence_of, target_device
@@ -47,7 +47,16 @@ class Subject:
         return about_of(self.run, self.evidence, self.device.kind)
 
 
-def subject_of(run_id: str, overrides: list[str], out: str | None, settings_file: str | None, say: Callable[[str], None], *, trust: bool = False) -> Subject:
+def subject_of(
+    run_id: str,
+    overrides: list[str],
+    out: str | None,
+    settings_file: str | None,
+    say: Callable[[str], None],
+    check: Callable[[ExperimentConfig], None],
+    *,
+    trust: bool = False,
+) -> Subject:
     """The winner of a run on the target of the trusted settings.
 
     Args:
@@ -55,7 +64,8 @@ def subject_of(run_id: str, overrides: list[str], out: str | None, settings_file
         overrides: `key=value` of the command line.
         out: where it is reviewed; null: among the artifacts.
         settings_file: of trusted settings; null: the system's.
-        say: told what is ignored.
+        say: prints what is ignored.
+        check: raises UserError for a configuration that cannot be measured.
         trust: the user says that the run is their own.
 
     Raises:
@@ -66,7 +76,7 @@ def subject_of(run_id: str, overrides: list[str], out: str | None, settings_file
     if others := ignored(run.config, trusted):
         say(f"ignored: the run's own {', '.join(others)}; only {settings_file or SYSTEM_FILE} and the command line say how to promote")
     run = replace(run, config=with_trusted(run.config, trusted))
-    check_config(run.config)
+    check(run.config)
     settings = run.config.promote
     check_gate(settings, [metric.name for metric in standard_metrics(run.config.objective.latency_percentile)])
     target = target_of(settings)

@@ -1,1 +1,1 @@
-"""ray_tune."""
+"""The adapter to Ray and Ray Tune; with trainables/ and experiment/ the only packages that import Ray."""

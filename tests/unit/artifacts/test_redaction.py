@@ -21,7 +21,7 @@ from tune_gpu.experiment.refusals import Refusals
 from tune_gpu.experiment.run import new_tournament
 
 TOKEN = "s3cr3t-of-the-hub"
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.parametrize("name", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "api-key", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY", "db_password", "SECRET"])

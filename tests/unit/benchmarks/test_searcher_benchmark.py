@@ -228,7 +228,7 @@ def test_the_same_command_finds_the_same_with_smac(tmp_path: Path) -> None:
 
     def curves(kept: Path) -> list[list[float]]:
         command = [sys.executable, "-m", "tests.benchmarks.searchers", str(file), "--searchers", "smac", "--budgets", "12", "--seeds", "2", "--jobs", "2"]
-        subprocess.run([*command, "--runs", str(kept), "--quiet"], check=True, env=environment, cwd=Path(__file__).parents[2], capture_output=True)
+        subprocess.run([*command, "--runs", str(kept), "--quiet"], check=True, env=environment, cwd=Path(__file__).parents[3], capture_output=True)
         return [json.loads(line)["run"]["best"] for line in kept.read_text().splitlines()]
 
     assert curves(tmp_path / "first.jsonl") == curves(tmp_path / "second.jsonl")

@@ -26,7 +26,7 @@ from tune_gpu.ray_tune import placement as resources
 from tune_gpu.services import mps_policy as sharing
 
 __all__ = ["desk"]
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def declared(settings: Any, prefix: str = "") -> Iterator[tuple[str, Bounds, type]]:
@@ -111,7 +111,7 @@ def test_no_settings_check_compares_a_bounded_setting_with_a_number() -> None:
     """Rules are lists of (condition, message): none of the conditions is a limit of one setting."""
     bounded = {name.rpartition(".")[2] for name, _, _ in TABLE}
     found = []
-    for path in ("tournament.py", "objective.py", "compare/confirm.py", "promote/gate.py", "sharing.py", "config_loader.py"):
+    for path in ("search/tournament.py", "evaluation/objective.py", "compare/confirm.py", "promote/gate.py", "services/mps_policy.py", "experiment/checks.py"):
         tree = ast.parse((ROOT / "tune_gpu" / path).read_text())
         for check in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and "check" in node.name):
             for compared in (node for node in ast.walk(check) if isinstance(node, ast.Compare)):

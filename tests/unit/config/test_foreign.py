@@ -22,12 +22,12 @@ from tune_gpu.artifacts.finished_run import read_finished_run
 from tune_gpu.cli.main import main
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.own_files import SPACES_FOLDER, is_own, key_file, sealed
-from tune_gpu.config import loader as config_loader
 from tune_gpu.config.foreign import HARMLESS, PERMISSIONS, _leaf_needs_trust, _leaves
 from tune_gpu.config.foreign_services import VARIABLES, flag_needs_trust, setting_needs_trust, variable_needs_trust
 from tune_gpu.config.loader import as_yaml, load_config
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.config.serve_options import Role, options, problem_of, read_name
+from tune_gpu.experiment.checks import check_config
 from tune_gpu.experiment.space_check import check_space
 
 KNOB = {"share": {"target": "vllm.gpu_memory_utilization", "values": [0.1, 0.2]}}
@@ -406,10 +406,10 @@ def test_no_setting_takes_a_text_that_is_a_flag(service: str, name: str, value: 
     setattr(getattr(config.services, service), name, value)
     config.baseline = {}
     with pytest.raises(UserError, match=f"{service}.{name}="):
-        config_loader.check_config(config)
+        check_config(config)
     given = [f"parameters.a={{target: {service}.{name}, values: ['{value}', b]}}", "baseline={}"]
     with pytest.raises(UserError, match=f"{service}.{name}"):
-        config_loader.check_config(load_config("spica_gpu_allocation", given, "cpu"))
+        check_config(load_config("spica_gpu_allocation", given, "cpu"))
 
 
 def test_our_own_flags_come_last() -> None:

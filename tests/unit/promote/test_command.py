@@ -20,6 +20,7 @@ from tune_gpu.artifacts.finished_run import read_finished_run
 from tune_gpu.artifacts.redaction import REDACTED
 from tune_gpu.cli.main import main
 from tune_gpu.cli.promote import _write_verdict
+from tune_gpu.experiment.checks import check_config
 from tune_gpu.promote.audit import Audit
 from tune_gpu.promote.bundle import write_bundle
 from tune_gpu.promote.evidence import evidence_of
@@ -52,7 +53,7 @@ class Desk:
     def written(self, run_id: str, *more: str) -> Path:
         """A promotion as it lies there after its soak."""
         write_comparison(made_run(self.root, run_id=run_id, overrides=[*QUICK, *more]))
-        subject = subject_of(run_id, self.overrides, None, None, lambda _line: None)
+        subject = subject_of(run_id, self.overrides, None, None, lambda _line: None, check_config)
         subject.folder.mkdir(parents=True)
         (subject.folder / "gate.json").write_text("{}")
         write_bundle(subject.folder, subject.bundle, subject.bundle, subject.about)

@@ -16,6 +16,7 @@ from tests.unit.promote.compared import write_comparison
 from tests.unit.promote.test_command import Desk, desk  # noqa: F401
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.experiment.checks import check_config
 from tune_gpu.promote import settings as promote_settings
 from tune_gpu.promote.bundle import write_bundle
 from tune_gpu.promote.ownership import foreign
@@ -32,7 +33,7 @@ def give_away(path: Path) -> None:
 
 
 def subject(desk: Desk) -> Subject:  # noqa: F811
-    return subject_of(RUN_ID, desk.overrides, None, None, lambda _line: None)
+    return subject_of(RUN_ID, desk.overrides, None, None, lambda _line: None, check_config)
 
 
 def nothing_installed(desk: Desk) -> bool:  # noqa: F811

@@ -21,7 +21,7 @@ from tune_gpu.services.start_failures import explain_exit
 from tune_gpu.services.start_failures.cause import is_evidence
 from tune_gpu.services.start_failures.lines import read_line
 
-LOGS = Path(__file__).parent.parent / "data" / "start_logs"
+LOGS = Path(__file__).parents[2] / "data" / "start_logs"
 EXPECTED = json.loads((LOGS / "expected.json").read_text())
 
 PREFIXES = {

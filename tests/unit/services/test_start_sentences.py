@@ -16,7 +16,7 @@ from tune_gpu.common.failures import Failure, FailureKind, Phase
 from tune_gpu.services.start_failures import advice_for, explain_exit, explain_loss
 from tune_gpu.services.start_failures.sentences import DEFAULT_ADVICE, GROUPS, HINTS
 
-TABLE = Path(__file__).parent.parent / "data" / "start_logs" / "sentences.tsv"
+TABLE = Path(__file__).parents[2] / "data" / "start_logs" / "sentences.tsv"
 """Taken from the source distributions of vLLM 0.8.0 to 0.31.0 and the installed 0.32.0: the first and the last version that has each wording."""
 
 

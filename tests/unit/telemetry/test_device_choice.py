@@ -12,6 +12,7 @@ from tune_gpu.cli.plan import this_device
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import load_config
 from tune_gpu.experiment.run import describe_device
+from tune_gpu.ray_tune import devices as ray_devices
 from tune_gpu.telemetry import device_choice as devices
 
 
@@ -57,14 +58,14 @@ def test_cards_that_are_not_alike_are_refused_where_one_candidate_could_get_anot
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     one, two = (load_config("spica_gpu_allocation", [f"services.vllm.tensor_parallel_size={size}"], "cuda") for size in (1, 2))
-    devices.check_alike(one, "cuda")
+    ray_devices.check_alike(one, "cuda")
     monkeypatch.setattr(nvml, "nvmlDeviceGetName", lambda handle: {UUID: "NVIDIA GeForce RTX 3060", OTHER: "NVIDIA GeForce RTX 4090"}[handle])
     with pytest.raises(UserError, match=r"not alike \(0: NVIDIA GeForce RTX 3060 of 12288 MiB; 1: NVIDIA GeForce RTX 4090 .* are cards of one kind: 0 or 1"):
-        devices.check_alike(one, "cuda")
-    devices.check_alike(two, "cuda")
-    devices.check_alike(one, "cpu")
+        ray_devices.check_alike(one, "cuda")
+    ray_devices.check_alike(two, "cuda")
+    ray_devices.check_alike(one, "cpu")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    devices.check_alike(one, "cuda")
+    ray_devices.check_alike(one, "cuda")
 
 
 def test_a_clusters_run_is_not_refused_for_a_card_of_this_machine_that_cannot_be_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:

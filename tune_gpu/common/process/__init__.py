@@ -1,1 +1,1 @@
-"""process."""
+"""Start processes, guard them against being left behind, and count what they use."""

@@ -1,1 +1,1 @@
-"""faster_whisper."""
+"""faster-whisper as a service: server, settings, memory."""

@@ -87,7 +87,7 @@ class WhisperService:
     def environment(self) -> dict[str, str]:
         """The service's whole environment."""
         base = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}  # Ray sets it to 1; the threads are the settings'
-        source = str(Path(__file__).resolve().parents[2])
+        source = str(Path(__file__).resolve().parents[3])
         path = os.pathsep.join(filter(None, [source, self.settings.env.get("PYTHONPATH") or base.get("PYTHONPATH")]))
         evaluation = dict(zip(EVALUATION_ONLY, (self.api_key, str(self._scratch), "1", path), strict=True))
         return base | whisper_environment(self.settings, self._device, evaluation)

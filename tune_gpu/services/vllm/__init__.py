@@ -1,1 +1,1 @@
-"""vllm."""
+"""vLLM as a service: server, flags, warm start."""

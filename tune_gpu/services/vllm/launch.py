@@ -94,7 +94,7 @@ class EngineHost:
         self._folder = folder
         # The current folder is not searched for modules: a user's `json.py` must not be what the host imports.
         command = [sys.executable, "-P", "-m", "tune_gpu.services.vllm.warm_host", str(folder / "control")]
-        source = str(Path(__file__).resolve().parents[2])
+        source = str(Path(__file__).resolve().parents[3])
         env = {**self._env, "PYTHONPATH": os.pathsep.join(filter(None, [source, self._env.get("PYTHONPATH")]))}
         self._process = ManagedProcess(command, log=folder / "host.log", env=env, grace_s=1.0, scratch=folder)
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from tests.benchmarks.preflight import evaluate, load_rows, main
 
-DATA = Path(__file__).resolve().parents[2] / "data" / "vllm_memory"
+DATA = Path(__file__).resolve().parents[3] / "data" / "vllm_memory"
 FILES = {"cases": "archs", "more_cases": "more_archs", "found_cases": "found_archs"}
 
 BLIND_MISSES = {  # every blind error above 10 %, and what the log does not show

@@ -19,7 +19,7 @@ from tune_gpu.evaluation.memory_check import ModelArchitecture, Prediction, User
 from tune_gpu.services.vllm.memory.learning import read_start_log
 from tune_gpu.services.vllm.memory.weight_formats import named_format, weight_format
 
-DATA = Path(__file__).resolve().parents[2] / "data" / "vllm_memory"
+DATA = Path(__file__).resolve().parents[3] / "data" / "vllm_memory"
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 KEYS = sorted({
     *LLAMA_8B_CONFIG, "text_config", "vision_config", "head_dim", "params_b", "attention", "sliding_window", "use_sliding_window", "sliding_window_pattern",

@@ -1,0 +1,21 @@
+"""What a run tells whoever shows its progress."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from tune_gpu.search.tournament import Candidate
+
+
+class RunListener(Protocol):
+    """Listens to a run: a table on a terminal, or plain lines."""
+
+    def began(self, candidate: Candidate) -> None:
+        """Show that a candidate's evaluation has begun."""
+
+    def ended(self, line: Mapping[str, Any], *, replayed: bool = False) -> None:
+        """Show the result of an evaluation; `replayed` if an earlier sitting measured it."""
+
+    def note(self, line: str) -> None:
+        """Show any other line."""
