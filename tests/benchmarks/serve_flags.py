@@ -35,7 +35,7 @@ def space_of(case: Mapping[str, Any]) -> ExperimentConfig:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "case.yaml"
         path.write_text(yaml.safe_dump(content))
-        config = load_config(str(path), [], "cpu")
+        config = load_config(str(path), [], "cpu", trust=True)
     check_space(config)
     return config
 

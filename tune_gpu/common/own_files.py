@@ -18,7 +18,7 @@ from pathlib import Path
 
 import platformdirs
 
-SPACES_FOLDER = Path(__file__).resolve().parents[1] / "search_spaces"
+SPACES_FOLDER = Path(__file__).resolve().parents[2] / "search_spaces"
 _KEY_BYTES = 32
 _SEALED = re.compile(r"(?P<text>.*\n)# seal (?P<seal>[0-9a-f]{64})\n", re.DOTALL)
 
