@@ -121,7 +121,7 @@ def test_no_settings_check_compares_a_bounded_setting_with_a_number() -> None:
                     found.append((path, ast.unparse(compared)))
     assert sorted(found) == [
         ("experiment/checks.py", "0 < workload.capacity_step_s <= longest_pause_s"),  # 0 leaves the ramp out
-        ("config_loader.py", "workload.windows < 2"),  # with search.racing only
+        ("experiment/checks.py", "workload.windows < 2"),  # with search.racing only
     ]
 
 
