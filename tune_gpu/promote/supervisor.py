@@ -22,7 +22,7 @@ from tune_gpu.promote.target import LONGEST_LOG, TargetError
 from tune_gpu.services.readiness import wait_until_ready
 
 if TYPE_CHECKING:  # for shells it must start at once
-    from tune_gpu.promote.render import Service
+    from tune_gpu.promote.render import DeployedService
 
 _GRACE_S = 10.0
 _RECORD_BYTES = 64
@@ -41,7 +41,7 @@ class ProcessSupervisor:
         self._folder = folder
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
-    def unit_files(self, services: Sequence[Service], install: Path) -> dict[Path, str]:
+    def unit_files(self, services: Sequence[DeployedService], install: Path) -> dict[Path, str]:
         """A JSON file a unit."""
         return {
             self._folder / f"{service.unit}.json": json.dumps(

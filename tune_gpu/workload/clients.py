@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import aiohttp
 
-from tune_gpu.services.pulse import Pulse
+from tune_gpu.services.pulse import ActivityTracker
 
 _MAX_BYTES = 4 * 2**20
 _NOT_AN_ANSWER = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
@@ -27,7 +27,7 @@ class Endpoints:
     llm_key: str
     stt_url: str
     stt_key: str
-    pulse: Pulse = field(default_factory=Pulse, compare=False)
+    pulse: ActivityTracker = field(default_factory=ActivityTracker, compare=False)
     cache_salt: str | None = None
     """What the engine's prefix cache knows under another salt is of no use to a request (vLLM's `cache_salt`); null shares it with all."""
 

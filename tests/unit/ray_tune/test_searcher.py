@@ -24,7 +24,7 @@ from ray.tune.utils.util import flatten_dict
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import ParameterSpec, SearchSettings
-from tune_gpu.ray_tune.callbacks import RetryBook
+from tune_gpu.ray_tune.callbacks import RetryTracker
 from tune_gpu.ray_tune.saved_trials import as_kept
 from tune_gpu.ray_tune.search_length import UNLIMITED, wanted_evaluations
 from tune_gpu.rzero import RZeroScheduler, RZeroSearch
@@ -949,7 +949,7 @@ def test_in_pareto_mode_every_objective_must_be_reported() -> None:
 
 
 def test_a_trial_that_ends_without_a_result_is_suggested_again_as_long_as_that_is_allowed() -> None:
-    book = RetryBook(max_retries=1)
+    book = RetryTracker(max_retries=1)
     search = RZeroSearch({"x": [1, 2]}, metric="score", mode="max", settings=SearchSettings(initial=2, generations=1), again=book.again)
     first, second = search.suggest("a"), search.suggest("b")
     search.on_trial_complete("a", None, error=True)
