@@ -14,5 +14,6 @@ def counted(n: int, noun: str) -> str:
 def failure_said(failure: Mapping[str, Any]) -> str:
     """Say in one line why a candidate failed: the message, and the decisive line of the log where there is one."""
     message, evidence = str(failure.get("message") or ""), str(failure.get("evidence") or "")
-    said = f"{message}: {evidence}" if evidence and evidence not in message else message
+    joint = " Its log: " if message.endswith(".") else ": "
+    said = f"{message}{joint}{evidence}" if evidence and evidence not in message else message
     return " ".join(said.split())

@@ -198,7 +198,7 @@ HINTS = (
     ),
     Group(
         FailureKind.STARTUP_CRASH,
-        "settings contradict one another",
+        "a setting is wrong, or contradicts another",
         _CONFIGURATION,
         (
             _vllm(r"max_num_batched_tokens \(\d+\) (?:is smaller than max_model_len|must be greater than or equal to max_num_seqs)"),
