@@ -227,7 +227,7 @@ def test_killed_while_stopping_and_measured_all_the_same(evaluator: Evaluator, h
 
 def test_a_warm_host_that_stands_still_is_given_up(tmp_path: Path, evaluator: Evaluator) -> None:
     """A real host without its imports, stopped in the middle: not the shared one, which would take everybody's imports with it."""
-    code = "import sys; from tune_gpu.services import engine_host; engine_host.preload = lambda: None; engine_host.main(sys.argv[1])"
+    code = "import sys; from tune_gpu.services.vllm import warm_host; warm_host.preload = lambda: None; warm_host.main(sys.argv[1])"
     own = EngineHost(dict(os.environ))
     own._folder = Path(tempfile.mkdtemp(prefix="tg-host-"))
     address = own._folder / "control"
