@@ -141,8 +141,8 @@ class ProcessSupervisor:
             return None
 
     def shell(self, units: Sequence[str]) -> list[str]:
-        """This module as a program."""
-        command = [sys.executable, "-m", "tune_gpu.promote.supervisor", str(self._folder), "restart", *units]
+        """This module as a program; -P, because the folder where the script is run may hold modules of others."""
+        command = [sys.executable, "-P", "-m", "tune_gpu.promote.supervisor", str(self._folder), "restart", *units]
         return [" ".join(map(shlex.quote, command))]
 
     def await_ready(self, unit: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tune_gpu.promote.bundle import write_bundle
 from tune_gpu.promote.ownership import foreign
 from tune_gpu.promote.settings import ignored, trusted_settings
 from tune_gpu.promote.subject import Subject, kept_of, subject_of
+from tune_gpu.promote.supervisor import ProcessSupervisor
 
 SOMEBODY = 54321
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to somebody else")
@@ -408,3 +410,10 @@ def test_a_folder_is_foreign_by_any_of_its_parents(tmp_path: Path) -> None:
     if os.geteuid() == 0:
         os.chown(tmp_path / "a", -1, SOMEBODY)
         assert foreign(inner) is not None
+
+
+def test_rollback_sh_takes_no_module_from_the_folder_where_it_is_run(tmp_path: Path) -> None:
+    (tmp_path / "json.py").write_text("open('ran', 'w')\n")
+    [line] = ProcessSupervisor(tmp_path / "supervised").shell(["no.service"])
+    subprocess.run(["/bin/sh", "-c", line], cwd=tmp_path, capture_output=True, timeout=60)
+    assert not (tmp_path / "ran").exists()
