@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from tune_gpu.cli.main import main
 from tune_gpu.cli.progress import Progress
 from tune_gpu.cli.terminal import console_of
+from tune_gpu.common.errors import UserError
 
 
 def ask(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -45,3 +46,13 @@ def test_a_number_that_is_not_finite_is_refused(arguments: tuple[str, ...]) -> N
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 2
     assert "is not a finite number" in done.output
+
+
+COMMANDS = "ok \x1b]52;c;ZXZpbA==\x07\x1b[2K\x9b2J\rgone \u202eesrever"
+
+
+def test_no_text_of_an_artifact_commands_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    console_of().print(COMMANDS, soft_wrap=True)
+    said = capsys.readouterr().out + str(UserError(COMMANDS))
+    assert not [character for character in said if not character.isprintable() and character != "\n"]
+    assert said.count("\\x1b]52;c;ZXZpbA==") == 2, "it is shown what was there"
