@@ -19,6 +19,7 @@ from tests.unit.promote.test_apply import place as place
 from tests.unit.promote.test_command import Desk
 from tests.unit.promote.test_command import desk as desk
 from tune_gpu.cli.main import main
+from tune_gpu.common.errors import UserError
 from tune_gpu.promote import recovery_unit
 from tune_gpu.promote.apply import Deployer, folder_of, target_of
 from tune_gpu.promote.installed import Installation
@@ -102,6 +103,19 @@ def test_where_nothing_was_installed_there_is_nothing_to_recover(desk: Desk) -> 
     assert not (desk.root / "etc").exists(), "and no folder is made for it"
     assert desk.promote("--recover", RUN_ID).exit_code == 2
     assert desk.promote("--recover", "--rollback").exit_code == 2
+
+
+def test_nothing_but_the_target_is_needed_to_put_things_back(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recordings for voice turns may be gone by then."""
+    desk.written(RUN_ID)
+    assert desk.promote(RUN_ID, "--apply").exit_code == 0
+
+    def gone(*_: object) -> None:
+        raise UserError("workload.audio.source=packaged: no clips")
+
+    monkeypatch.setattr("tune_gpu.cli.promote.load_utterances", gone)
+    undone = desk.promote("--rollback")
+    assert undone.exit_code == 0, undone.output
 
 
 @pytest.mark.parametrize("place", ["systemd"], indirect=True)
