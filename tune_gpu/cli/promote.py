@@ -21,6 +21,7 @@ from tune_gpu.common.imports import uncollected
 from tune_gpu.common.interrupt import terminated_as_interrupt
 from tune_gpu.config.deployment import deployment
 from tune_gpu.config.languages import spoken_language
+from tune_gpu.config.loader import apply_overrides
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.experiment.checks import check_config
 from tune_gpu.promote.apply import Deployer, folder_of, refuse_unfinished
@@ -245,7 +246,8 @@ def _rollback(console: Console, run_id: str | None, overrides: list[str], settin
 
 
 def _recover(console: Console, overrides: list[str], settings_file: str | None, *, at_boot: bool) -> int:
-    config = trusted_settings(overrides, settings_file)
+    # A boot is told the folder by the unit, and must not depend on a file that may be half edited; all else is in the state.
+    config = apply_overrides(ExperimentConfig(), overrides) if at_boot else trusted_settings(overrides, settings_file)
     folder = folder_of(config.promote)
     installation = Installation(folder)
     installation.peek()

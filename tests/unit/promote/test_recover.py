@@ -158,6 +158,15 @@ def test_a_boot_after_a_power_cut_puts_the_files_back(place: Place, monkeypatch:
     assert last.run_id == "run-1"
 
 
+def test_a_boot_recovers_though_the_systems_settings_are_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "promote.yaml").write_text("promote: [half")
+    monkeypatch.setattr("tune_gpu.promote.settings.SYSTEM_FILE", tmp_path / "promote.yaml")
+    arguments = ["promote", "--recover", f"promote.install_dir={tmp_path / 'etc'}"]
+    assert CliRunner().invoke(main, arguments).exit_code == 2
+    booted = CliRunner().invoke(main, [*arguments, "--at-boot"])
+    assert (booted.exit_code, "nothing to put back" in booted.output) == (0, True), booted.output
+
+
 @pytest.mark.parametrize("place", ["systemd"], indirect=True)
 def test_no_recovery_unit_stays_after_an_apply_or_a_rollback(place: Place) -> None:
     assert place.apply("run-1", SLOW) is None
