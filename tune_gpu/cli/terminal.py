@@ -6,11 +6,12 @@ import io
 import math
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.text import Text
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
 from tune_gpu.common.wording import plain
 
@@ -21,8 +22,9 @@ _WIDE = 240
 class _Console(Console):
     """A console on which no text commands the terminal: much of what is shown comes from artifacts, which may be anybody's."""
 
-    def render_str(self, text: str, **options: Any) -> Text:
-        return super().render_str(plain(text), **options)
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=plain(segment.text))
 
 
 def console_of(stderr: bool = False, markup: bool = False) -> Console:

@@ -208,3 +208,11 @@ def test_a_rollback_without_room_to_begin_changes_nothing(place: Place, monkeypa
     assert last is not None
     assert (last.run_id, str(last.status)) == ("run-2", "applied")
     assert "tiny.en" in place.installed("whisper.yaml")
+
+
+def test_of_a_log_of_any_size_only_the_end_is_read(tmp_path: Path) -> None:
+    with (tmp_path / "no.service.log").open("wb") as log:
+        log.truncate(2**40)
+        log.seek(0, os.SEEK_END)
+        log.write(b"\nno room on the device\n")
+    assert ProcessSupervisor(tmp_path).failure("no.service") == "no.service has ended: no room on the device"
