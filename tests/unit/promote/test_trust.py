@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -417,3 +418,17 @@ def test_rollback_sh_takes_no_module_from_the_folder_where_it_is_run(tmp_path: P
     [line] = ProcessSupervisor(tmp_path / "supervised").shell(["no.service"])
     subprocess.run(["/bin/sh", "-c", line], cwd=tmp_path, capture_output=True, timeout=60)
     assert not (tmp_path / "ran").exists()
+
+
+@AS_ROOT
+def test_a_group_with_others_in_it_makes_a_folder_foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it is the user's first group, as it is where all users share one."""
+    others = next(user.pw_gid for user in pwd.getpwall() if user.pw_gid != 0)
+    os.chown(tmp_path, 0, others)
+    tmp_path.chmod(0o775)
+    monkeypatch.setattr(os, "getegid", lambda: others)
+    assert "may be written by others" in str(foreign(tmp_path))
+    nobodys = 54322
+    os.chown(tmp_path, 0, nobodys)
+    monkeypatch.setattr(os, "getegid", lambda: nobodys)
+    assert foreign(tmp_path) is None
