@@ -56,6 +56,7 @@ TUNE_STATE = Limit("a state of Ray Tune", 256 * 2**20, _RESTORE)
 PROMOTION = Limit("a promotion's file", 16 * 2**20, "Run promote without --apply again.", "not a promotion's manifest")
 INSTALLED = Limit("an installed file", 16 * 2**20, "Put it right, or move it away.", "cannot be read")
 CALIBRATION = Limit("a file of calibrations", 16 * 2**20, "Move it away, and it is measured anew.", "not a file of calibrations")
+CACHE = Limit("a file of the cache", 16 * 2**20, "Remove it, and it is made anew.")
 
 
 class NotThere(UserError):

@@ -116,7 +116,7 @@ def _own_command(name: str) -> tuple[str, ...]:
         metadata.distribution("vllm")
     except metadata.PackageNotFoundError:
         # The command `vllm` asks for its own distribution's version, which the CPU build has under another name.
-        return (sys.executable, "-m", API_SERVER_MODULE)
+        return (sys.executable, "-P", "-m", API_SERVER_MODULE)
     return (str(Path(sys.executable).parent / "vllm"), "serve")
 
 

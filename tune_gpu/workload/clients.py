@@ -136,7 +136,7 @@ async def _stream(
 ) -> bool:
     """Whether the stream was closed as it should be."""
     headers = {"Authorization": f"Bearer {endpoints.llm_key}"}
-    async with asyncio.timeout(timeout_s), session.post(f"{endpoints.llm_url}/v1/completions", json=body, headers=headers) as reply:
+    async with asyncio.timeout(timeout_s), session.post(f"{endpoints.llm_url}/v1/completions", json=body, headers=headers, allow_redirects=False) as reply:
         if reply.status != 200:  # all of an answer; that one has begun is none yet: vLLM's server says so before its engine has done anything
             endpoints.pulse.hear("vllm")
             sample.error = f"http_{reply.status}"
@@ -175,7 +175,7 @@ async def transcribe(
     url = f"{endpoints.stt_url}/v1/audio/transcriptions"
     try:
         with endpoints.pulse.asking("whisper"):
-            async with asyncio.timeout(_left(due, timeout_s)), session.post(url, data=form, headers=headers) as reply:
+            async with asyncio.timeout(_left(due, timeout_s)), session.post(url, data=form, headers=headers, allow_redirects=False) as reply:
                 if reply.status != 200:
                     endpoints.pulse.hear("whisper")
                     sample.error = f"http_{reply.status}"
