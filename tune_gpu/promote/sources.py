@@ -23,7 +23,7 @@ _LINE = re.compile(r"non-default args: (\{.*)")
 _OPEN, _CLOSE = "([{<", ")]}>"
 _MEMBER = re.compile(r"<\w+\.(\w+): ([^<>]*)>")
 _LONGEST_LINE = 2**17
-"""Characters; all of vLLM's options together take a tenth. Structures within structures are read again at each level, which takes minutes for a megabyte."""
+"""Characters; all of vLLM's options together take a tenth. Structures within structures are read again at each level, which is quadratic."""
 _MASKED = "***"
 """What vLLM logs instead of a secret."""
 _VALUE = re.compile(r"(?!-)|-\d+(\.\d+)?$|-$")

@@ -54,7 +54,7 @@ def recorded(content: dict[str, Any], **change: str) -> Comparison:
 
 
 def test_a_start_line_longer_than_any_of_vllms_is_not_read() -> None:
-    """Each level of braces was read once more; a megabyte of them took minutes, and the rollback waited."""
+    """Each level of braces was read once more; a long line of them was quadratic."""
     assert sources.start_log("non-default args: {'a': " + "{b: " * 200_000 + "}" * 200_001, None) is None
 
 
