@@ -34,7 +34,7 @@ def space_of(case: Mapping[str, Any]) -> ExperimentConfig:
     content = {"parameters": _PARAMETERS, "services": {"vllm": {**case.get("settings", {}), "extra_args": case.get("extra_args", {})}}}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "case.yaml"
-        path.write_text(json.dumps(content))  # its texts are quoted: `1e3` stays one
+        path.write_text(json.dumps(content, ensure_ascii=False))  # texts are quoted, so `1e3` stays one
         config = load_config(str(path), [], "cpu", trust=True)
     check_space(config)
     check_secrets(config)

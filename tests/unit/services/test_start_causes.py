@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from tests.benchmarks.start_logs import explain, main
 from tune_gpu.common.failures import FailureKind
-from tune_gpu.services.start_failures import explain_exit
+from tune_gpu.services.start_failures import advice_for, explain_exit
 from tune_gpu.services.start_failures.cause import is_evidence
 from tune_gpu.services.start_failures.lines import read_line
 
@@ -262,3 +262,11 @@ def test_of_a_failed_assembly_the_assemblers_words_are_the_evidence() -> None:
     fatal = "ptxas fatal   : Value 'sm_121a' is not defined for option 'gpu-name'"
     said = f"torch._inductor.exc.InductorError: PTXASError: PTXAS error: Internal Triton PTX codegen error\n`ptxas` stderr:\n{fatal}\n\nRepro command: ptxas -lineinfo"
     assert explain_exit("vllm", f"Traceback (most recent call last):\n  File \"x.py\", line 1, in f\n{said}\n", 1).evidence == fatal
+
+
+def test_the_reason_within_a_validation_error_decides_the_advice() -> None:
+    log = """\
+pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig
+  Value error, Invalid repository ID or local directory specified: '/models/x'.
+"""
+    assert advice_for(explain_exit("vllm", log, 1)) == "Check the model's name, its files and the access to them."

@@ -194,7 +194,7 @@ HINTS = (
         FailureKind.STARTUP_CRASH,
         "it was killed, perhaps by the kernel for want of memory",
         "Free memory of the host or widen its limit, or see in the kernel's log what ended it.",
-        (_library(r"\bended by signal 9\b|Failed core proc\(s\): \{[^}]*: -9\b|^Killed$"),),
+        (_library(r"\bended by signal 9\b|Failed core proc\(s\): \{[^}]*: -9\b|^Killed$|: line \d+: +\d+ Killed\b"),),
     ),
     Group(
         FailureKind.STARTUP_CRASH,
@@ -238,7 +238,7 @@ HINTS = (
             _vllm(r"is larger than max_num_batched_tokens|cannot be greater than the max_model_len"),
             _vllm(r"must be divisible by tensor parallel size|World size \(\d+\) is larger than the number of available GPUs"),
             _vllm(r"GPU memory utilization must be less than 1\.0|gpu_memory_utilization\b.*less than or equal to 1"),
-            _library(r"\d+ validation errors? for \w+|^[\w./ -]+: error: (?:argument |unrecognized arguments|the following arguments)"),
+            _vllm(r"is not supported for quantization method|does not match the quantization method"),
         ),
     ),
     Group(
@@ -257,6 +257,7 @@ HINTS = (
         (
             _library(r"no kernel image is available for execution|Unsupported gpu architecture|No supported CUDA architectures found"),
             _library(r"CUDA driver version is insufficient|The NVIDIA driver on your system is too old|PTX was compiled with an unsupported toolchain"),
+            _library(r"[Nn]ot compiled with CUDA (?:support|enabled)|(?:CUDA|HIP) error: invalid device function"),
             _library(r"ptxas fatal\s*: Value '\w+' is not defined for option 'gpu-name'"),
         ),
     ),
@@ -275,11 +276,18 @@ HINTS = (
         "Check the model's name, its files and the access to them.",
         (
             _library(r"Cannot find any model weights|is not a valid model identifier|couldn't connect to|Repository Not Found|gated repo"),
+            _library(r"\b(?:RepositoryNotFound|GatedRepo|HFValidation|LocalEntryNotFound|RevisionNotFound)Error\b|Invalid repository ID or local directory"),
             _library(r"Unable to open file '\S+' in model|Invalid model size|does not appear to have a file named|Can't load (?:the )?(?:configuration|tokenizer|model|feature extractor|image processor|processor)\b"),
         ),
     ),
+    Group(
+        FailureKind.STARTUP_CRASH,
+        "a setting is refused",
+        _CONFIGURATION,
+        (_library(r"\d+ validation errors? for \w+|^[\w./ -]+: error: (?:argument |unrecognized arguments|the following arguments)"),),
+    ),
 )
-"""What is no lack of memory, and has advice of its own."""
+"""What is no lack of memory, and has advice of its own. The first that matches decides."""
 
 DEFAULT_ADVICE = {
     FailureKind.STARTUP_NO_KV_MEMORY: "Raise gpu_memory_utilization, or lower max_model_len.",
