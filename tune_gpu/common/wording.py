@@ -14,5 +14,5 @@ def counted(n: int, noun: str) -> str:
 def failure_said(failure: Mapping[str, Any]) -> str:
     """Say in one line why a candidate failed: the message, and the decisive line of the log where there is one."""
     message, evidence = str(failure.get("message") or ""), str(failure.get("evidence") or "")
-    said = f"{message}: {evidence}" if evidence and evidence not in message else message
+    said = f"{message.removesuffix('.')}: {evidence}" if evidence and evidence not in message else message
     return " ".join(said.split())

@@ -51,7 +51,8 @@ def test_the_second_candidate_that_fails_alike_decides() -> None:
     found.hear(line(5, crash(), {"x": 0}))
     assert found.said is None, "the same configuration, measured again"
     found.hear(line(1, crash()))
-    assert found.said == f"vllm: ended with exit code 2 while starting: {FLAG}"
+    reason = "a setting is refused. Correct the setting that the evidence names; more or less memory will not help"
+    assert found.said == f"vllm: ended with exit code 2 while starting: {reason}: {FLAG}"
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,7 @@ _CONFIGURATION = "Correct the setting that the evidence names; more or less memo
 HINTS = (
     Group(
         FailureKind.STARTUP_CRASH,
-        "it was killed, perhaps by the kernel for want of memory",
+        "it was killed",
         "Free memory of the host or widen its limit, or see in the kernel's log what ended it.",
         (_library(r"\bended by signal 9\b|Failed core proc\(s\): \{[^}]*: -9\b|^Killed$|: line \d+: +\d+ Killed\b"),),
     ),
