@@ -109,3 +109,18 @@ def test_the_benchmark_reads_a_file_and_writes_what_it_found(tmp_path: Path) -> 
     (found,) = json.loads((tmp_path / "out.json").read_text())
     assert (found["where"], found["now"], found["readings"]["temperature_c"], found["window"]) == ("here", "?", None, "ok")
     assert "temperature_c" in ended.output
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "cannot be read"), ("{}", "is no list"), ("[3]", "card 0: it is no object"), ('[{}, {"raises": ["NoData"]}]', "card 1: raises: it is no object"),
+        ('[{"raises": {"nvmlDeviceGetFoo": "NoData"}}]', "raises.nvmlDeviceGetFoo: it is no function"), ('[{"returns": {"len": 3}}]', "returns.len"),
+        ('[{"raises": {"nvmlInit": "Nope"}}]', "Nope is no error"), ('[{"raises": {"nvmlInit": 5}}]', "5 is no error"), ('[{"bar1_mib": "x"}]', "bar1_mib=x"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_list_of_cards_is_refused_in_one_line(tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "cards.json").write_text(content)
+    ended = CliRunner().invoke(nvml_answers.main, [str(tmp_path / "cards.json")])
+    assert (ended.exit_code, ended.output.count("\n")) == (2, 1)
+    assert said in ended.output

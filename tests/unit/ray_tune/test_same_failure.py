@@ -52,7 +52,7 @@ def test_the_second_candidate_that_fails_alike_decides() -> None:
     assert found.said is None, "the same configuration, measured again"
     found.hear(line(1, crash()))
     assert found.said is not None
-    assert found.said.startswith("vllm: ended with exit code 2 while starting: a setting is wrong")
+    assert found.said.startswith("vllm: ended with exit code 2 while starting: a setting is refused")
     assert found.said.endswith(f" Its log: {FLAG}")
 
 
