@@ -11,6 +11,7 @@ Arabic alef forms, Russian e and yo, simplified and traditional Chinese are diff
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Mapping
 
 import regex
 
@@ -35,9 +36,9 @@ _WITHIN_WORDS = {
 }  # fmt: skip
 """What readers of a language do without, or what is no part of the word that it stands in."""
 _WITHIN_WORDS |= dict.fromkeys(("fa", "ps", "sd", "ur"), _WITHIN_WORDS["ar"])
-_SAME_LETTERS: dict[str, dict[int, str]] = {
+_SAME_LETTERS: dict[str, Mapping[int, str | int]] = {
     # Two encodings of one letter, or a ligature that many keyboards lack.
-    "fr": str.maketrans({"œ": "oe", "æ": "ae"}), "ro": str.maketrans("şţ", "șț"), "fa": str.maketrans("يك", "یک"), "ur": str.maketrans("يك", "یک"),
+    "fr": {ord("œ"): "oe", ord("æ"): "ae"}, "ro": str.maketrans("şţ", "șț"), "fa": str.maketrans("يك", "یک"), "ur": str.maketrans("يك", "یک"),
 }  # fmt: skip
 _JOINED = {
     # A letter, written as several: with a joiner before Unicode had it (Malayalam chillus, the Bengali khanda ta).
