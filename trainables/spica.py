@@ -21,9 +21,9 @@ from tune_gpu.evaluation.record import EvaluationRecord
 from tune_gpu.evaluation.retries import Cause, cause_of, may_retry
 from tune_gpu.ray_tune.live_metrics import TrialMetrics
 from tune_gpu.ray_tune.placement import TrialResources
-from tune_gpu.ray_tune.service_actors import InBundle
+from tune_gpu.ray_tune.service_actors import PlacementGroupDeployer
 from tune_gpu.search.evaluations import Candidate
-from tune_gpu.telemetry.sampler import Moment
+from tune_gpu.telemetry.sampler import DeviceSample
 
 Resources = Callable[[dict[str, Any]], TrialResources]
 """A candidate's parameters -> what its trial asks for."""
@@ -69,7 +69,7 @@ class SpicaTrainable(tune.Trainable):
         self._device = device
         self._redactor = Redactor(self._experiment)
         self._evaluator: Evaluator | None = None
-        self._bundle: InBundle | None = None
+        self._bundle: PlacementGroupDeployer | None = None
         self._metrics: TrialMetrics | None = None
         self._told = True
         self._reset(config)
@@ -87,12 +87,12 @@ class SpicaTrainable(tune.Trainable):
         """What this candidate's trial was asked for."""
         raise NotImplementedError("made by spica_trainable")
 
-    def new_evaluator(self, observe: Callable[[Moment], None]) -> Evaluator:
+    def new_evaluator(self, observe: Callable[[DeviceSample], None]) -> Evaluator:
         """Of this actor; its services are the actor's own processes, or, where the trial holds a card, actors in its second bundle."""
         resources = self.resources_of(self._candidate["params"])
         deploy = None
         if resources.services is not None:
-            deploy = self._bundle = InBundle(self._experiment, self._device, resources, lambda: self.trial_name)
+            deploy = self._bundle = PlacementGroupDeployer(self._experiment, self._device, resources, lambda: self.trial_name)
         return Evaluator(self._experiment, self._device, observe=observe, deploy=deploy)
 
     def _reset(self, config: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ from typing import Any
 from unittest.mock import patch
 
 import click
+import pynvml
 from rich.console import Console
 from rich.table import Table
 
@@ -46,6 +47,7 @@ from tune_gpu.telemetry import sampler
 from tune_gpu.telemetry.device_choice import READ_FROM_THE_CARD, check_reported
 from tune_gpu.telemetry.open import open_probe
 from tune_gpu.telemetry.verdicts import NOT_PROVEN
+from tune_gpu.workload import window
 from tune_gpu.workload.clients import Endpoints
 
 KEPT = ("where", "name", "raises", "returns", "now", "want")
@@ -58,6 +60,7 @@ class Held(Arena):
         self._config, self._device, self._evaluator = evaluator.config, "cuda", evaluator
 
 
+@patch.object(window, "MAX_LAG_P99_MS", float("inf"))  # the question is what the card answers, not how busy this machine is
 def result_of(entry: Mapping[str, Any], endpoints: Endpoints) -> dict[str, Any]:
     """What each reading and each verdict becomes on this card."""
     with card_of(entry) as nvml:
@@ -88,9 +91,40 @@ def card_of(entry: Mapping[str, Any]) -> Iterator[FakeNvml]:
         yield nvml
 
 
-def _error(name: str) -> str:
+def read_cards(file: Path) -> list[Mapping[str, Any]]:
+    """The cards of a file. Raises UserError for what is no list of cards."""
+    try:
+        cards = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: it cannot be read ({error}). Give a JSON list of cards.") from error
+    if not isinstance(cards, list):
+        raise UserError(f"{file}: it is no list. Give a JSON list of cards.")
+    for number, card in enumerate(cards):
+        try:
+            _check(card)
+        except UserError as error:
+            raise UserError(f"{file}, card {number}: {error}") from error
+    return cards
+
+
+def _check(card: Any) -> None:
+    if not isinstance(card, dict):
+        raise UserError("it is no object. Give one with raises or returns.")
+    for key in ("raises", "returns"):
+        given = card.get(key) or {}
+        if not isinstance(given, dict):
+            raise UserError(f"{key}: it is no object. Give NVML's functions as its keys.")
+        if unknown := [name for name in given if not (name.startswith("nvml") and hasattr(pynvml, name))]:
+            raise UserError(f"{key}.{unknown[0]}: it is no function of NVML's. Name one of pynvml's.")
+    for error in (card.get("raises") or {}).values():
+        _error(error)
+    if not isinstance(card.get("bar1_mib"), int | float | None):
+        raise UserError(f"bar1_mib={card['bar1_mib']}: it is no number. Give the size in MiB.")
+
+
+def _error(name: Any) -> str:
     """`NoData`, however it is written. Raises UserError for no error of NVML's."""
-    bare = name.removeprefix("NVMLError_")
+    bare = str(name).removeprefix("NVMLError_")
     if bare.startswith("NVML_ERROR_"):
         bare = "".join(part.capitalize() for part in bare.removeprefix("NVML_ERROR_").split("_"))
     if bare not in ERRORS:
@@ -186,8 +220,13 @@ def _table(results: list[dict[str, Any]]) -> Table:
 @click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), help="Where the whole result is written.")
 def main(file: Path, out: Path | None) -> None:
     """Answers of NVML, from a file, through the real program."""
+    try:
+        cards = read_cards(file)
+    except UserError as error:
+        click.echo(str(error), err=True)
+        raise SystemExit(2) from error
     with servers(Behaviour(stt_s=0.001, first_token_s=0.001)) as endpoints:
-        results = [result_of(entry, endpoints) for entry in json.loads(file.read_text(encoding="utf-8"))]
+        results = [result_of(entry, endpoints) for entry in cards]
     if out is not None:
         out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     Console(width=200).print(_table(results))

@@ -20,7 +20,7 @@ from typing import Any
 import click
 
 from tests.benchmarks.preflight_rows import LoggedStart, read_row
-from tune_gpu.evaluation.memory_check import Calibration, Prediction, UserError, Verdict, predict
+from tune_gpu.evaluation.memory_check import Calibration, MemoryVerdict, Prediction, UserError, predict
 from tune_gpu.evaluation.memory_check.predictor import refusal
 from tune_gpu.services.memory_values import DeviceMemory
 from tune_gpu.services.vllm.memory.account import resolve_knobs, tokens_of
@@ -70,7 +70,7 @@ def evaluate_row(start: LoggedStart) -> dict[str, Any]:
         return case
     blind = _blind(start)
     if blind is not None:
-        if blind.verdict is Verdict.NOT_MODELLED:
+        if blind.verdict is MemoryVerdict.NOT_MODELLED:
             said.update(verdict=NOT_MODELLED, reason=blind.reason)
             return case
         assert blind.kv_cache_tokens is not None
@@ -116,7 +116,7 @@ def _blind(start: LoggedStart) -> Prediction | None:
     try:
         return predict(start.settings, None, start.device, start.model, version=start.version, v1=start.v1)
     except UserError as error:
-        return Prediction(Verdict.NOT_MODELLED, str(error))
+        return Prediction(MemoryVerdict.NOT_MODELLED, str(error))
 
 
 def _given(start: LoggedStart) -> tuple[int | None, bool | None] | None:

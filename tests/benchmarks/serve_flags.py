@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -24,6 +23,7 @@ from tune_gpu.config.loader import load_config
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.experiment.space_check import check_space
 from tune_gpu.promote.render import services_of
+from tune_gpu.services.vllm.secret_flags import check_secrets
 from tune_gpu.services.vllm.server import VllmServer
 
 _PARAMETERS = {"beam": {"target": "whisper.beam_size", "values": [1]}}
@@ -34,9 +34,10 @@ def space_of(case: Mapping[str, Any]) -> ExperimentConfig:
     content = {"parameters": _PARAMETERS, "services": {"vllm": {**case.get("settings", {}), "extra_args": case.get("extra_args", {})}}}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "case.yaml"
-        path.write_text(yaml.safe_dump(content))
+        path.write_text(json.dumps(content, ensure_ascii=False))  # texts are quoted, so `1e3` stays one
         config = load_config(str(path), [], "cpu", trust=True)
     check_space(config)
+    check_secrets(config)
     return config
 
 

@@ -38,13 +38,14 @@ def counted(path: Path) -> list[Counted]:
     """Every row of the file. Raises UserError for what is no such file, with the line."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE, restval=""))
+            table = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE, restval="")
+            rows, heading = list(table), table.fieldnames or ()
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: it cannot be read ({error}). Give a tab-separated file in UTF-8.") from error
+    if missing := [name for name in COLUMNS if name not in heading]:
+        raise UserError(f"{path}: no column {', '.join(missing)}. Its heading must name {', '.join(COLUMNS)}.")
     found = []
     for number, row in enumerate(rows, 2):
-        if missing := [name for name in COLUMNS if row.get(name) is None]:
-            raise UserError(f"{path}: no column {', '.join(missing)}. Its heading must name {', '.join(COLUMNS)}.")
         language = check_language(f"{path}, line {number}, language", row["language"].strip())
         try:
             errors, units = word_errors(row["reference"], row["transcript"], language)

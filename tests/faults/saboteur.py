@@ -20,7 +20,7 @@ from tune_gpu.common.process.managed import start_ticks
 from tune_gpu.services.vllm.launch import EngineHost
 
 
-class Saboteur:
+class FaultInjector:
     """`with Saboteur(moment, victims, SIGKILL): …`.
 
     Args:
@@ -40,7 +40,7 @@ class Saboteur:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
-    def __enter__(self) -> Saboteur:
+    def __enter__(self) -> FaultInjector:
         self._thread.start()
         return self
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.faults.saboteur import Saboteur, engine_log, engine_pids, memory_cgroup, no_more_address_space, stopped
+from tests.faults.saboteur import FaultInjector, engine_log, engine_pids, memory_cgroup, no_more_address_space, stopped
 from tests.services.test_evaluation import QUICK, TINY
 from tune_gpu.common.failures import FailureKind, Phase, ServiceError
 from tune_gpu.common.process.managed import ManagedProcess, start_ticks
@@ -124,7 +124,7 @@ def check_failed(found: Measurement, case: Case) -> None:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_killed(case: Case, evaluator: Evaluator, host: EngineHost, rng: random.Random) -> None:
     moment, victims = moment_of(case, evaluator, host)
-    with Saboteur(moment, victims, signal.SIGKILL, rng.uniform(0.0, 0.2)) as saboteur:
+    with FaultInjector(moment, victims, signal.SIGKILL, rng.uniform(0.0, 0.2)) as saboteur:
         found = evaluator.evaluate(TINY)
     assert saboteur.struck, "the moment came"
     check_failed(found, case)
@@ -132,7 +132,7 @@ def test_killed(case: Case, evaluator: Evaluator, host: EngineHost, rng: random.
 
 def test_out_of_memory_by_its_own_word(evaluator: Evaluator, host: EngineHost) -> None:
     """RLIMIT_AS, too small for the KV cache: the allocator says so, as CUDA's would."""
-    with Saboteur(lambda: "Starting to load model" in engine_log(host), lambda: engine_pids(host), no_more_address_space) as saboteur:
+    with FaultInjector(lambda: "Starting to load model" in engine_log(host), lambda: engine_pids(host), no_more_address_space) as saboteur:
         found = evaluator.evaluate(TINY)
     assert saboteur.struck
     check_failed(found, Case("vllm", "", (FailureKind.STARTUP_OOM,), STARTED))
@@ -144,7 +144,7 @@ def test_killed_by_the_kernel_for_want_of_memory(evaluator: Evaluator) -> None:
     """A cgroup too small for the model: the process says nothing, the kernel's counter does, and that is another kind."""
     with (
         memory_cgroup(24) as confine,
-        Saboteur(lambda: bool(whisper_pids(evaluator)), lambda: whisper_pids(evaluator), confine) as saboteur,
+        FaultInjector(lambda: bool(whisper_pids(evaluator)), lambda: whisper_pids(evaluator), confine) as saboteur,
     ):
         found = evaluator.evaluate(TINY)
     assert saboteur.struck
@@ -213,13 +213,13 @@ def test_killed_while_stopping_and_measured_all_the_same(evaluator: Evaluator, h
     evaluator.window()
     check_closed_to_others(evaluator, host)
     finishing = {"now": False}
-    with Saboteur(lambda: finishing["now"], lambda: whisper_pids(evaluator), signal.SIGKILL, rng.uniform(0.0, 0.1), one=rng):
+    with FaultInjector(lambda: finishing["now"], lambda: whisper_pids(evaluator), signal.SIGKILL, rng.uniform(0.0, 0.1), one=rng):
         finishing["now"] = True
         found = evaluator.finish()
     assert found.status is Status.OK
     assert found.metrics["fitness"] is not None
     stopping = {"now": False}
-    with Saboteur(lambda: stopping["now"], lambda: engine_pids(host), signal.SIGKILL, rng.uniform(0.0, 0.3), one=rng):
+    with FaultInjector(lambda: stopping["now"], lambda: engine_pids(host), signal.SIGKILL, rng.uniform(0.0, 0.3), one=rng):
         stopping["now"] = True
         evaluator._stop_engine()
     assert engine_pids(host) == []
@@ -227,7 +227,7 @@ def test_killed_while_stopping_and_measured_all_the_same(evaluator: Evaluator, h
 
 def test_a_warm_host_that_stands_still_is_given_up(tmp_path: Path, evaluator: Evaluator) -> None:
     """A real host without its imports, stopped in the middle: not the shared one, which would take everybody's imports with it."""
-    code = "import sys; from tune_gpu.services import engine_host; engine_host.preload = lambda: None; engine_host.main(sys.argv[1])"
+    code = "import sys; from tune_gpu.services.vllm import warm_host; warm_host.preload = lambda: None; warm_host.main(sys.argv[1])"
     own = EngineHost(dict(os.environ))
     own._folder = Path(tempfile.mkdtemp(prefix="tg-host-"))
     address = own._folder / "control"

@@ -45,8 +45,8 @@ class TinyHost:
         return Path(tempfile.mkdtemp(prefix="tg-"))
 
     def launch(self, launch: Launch, grace_s: float) -> Launched:
-        said = dict(zip(launch.argv[::2], launch.argv[1::2], strict=False))
-        command = [sys.executable, "-S", "-E", SCRIPT, said["--port"], said["--served-model-name"], "VLLM_API_KEY", self.behaviour]
+        port, name = (launch.argv[launch.argv.index(flag) + 1] for flag in ("--port", "--served-model-name"))
+        command = [sys.executable, "-S", "-E", SCRIPT, port, name, "VLLM_API_KEY", self.behaviour]
         return ManagedProcess(command, log=launch.log, env=launch.env, grace_s=0.2, scratch=launch.scratch)
 
 

@@ -15,7 +15,7 @@ from tests.ray.holder import HoldsCard
 from trainables.spica import SpicaTrainable
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.evaluation.measurement import Measurement, Status
-from tune_gpu.ray_tune.service_actors import InBundle
+from tune_gpu.ray_tune.service_actors import PlacementGroupDeployer
 
 LOG, WAIT, TOGETHER = "NOOP_LOG", "NOOP_WAIT_S", "NOOP_TOGETHER"
 """Variables: where evaluations are noted, how long one waits, and how many cards must be held before the first begins."""
@@ -24,7 +24,7 @@ LOG, WAIT, TOGETHER = "NOOP_LOG", "NOOP_WAIT_S", "NOOP_TOGETHER"
 class NoopEvaluator:
     """Waits as long as it is told, on the device that the trial's bundle has, and writes down where and when."""
 
-    def __init__(self, bundle: InBundle) -> None:
+    def __init__(self, bundle: PlacementGroupDeployer) -> None:
         options = bundle._options(bundle.resources.vllm_gpus, 0.0)
         actor: Any = ray.remote(HoldsCard)
         self._holder = actor.options(**options).remote()
@@ -61,7 +61,7 @@ class NoopTrainable(SpicaTrainable):
     """A trial on a card whose evaluation only waits."""
 
     def new_evaluator(self, observe: Callable[..., None]) -> Any:
-        self._bundle = InBundle(self._experiment, self._device, self.resources_of(self._candidate["params"]), lambda: self.trial_name)
+        self._bundle = PlacementGroupDeployer(self._experiment, self._device, self.resources_of(self._candidate["params"]), lambda: self.trial_name)
         return NoopEvaluator(self._bundle)
 
 

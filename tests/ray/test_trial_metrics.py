@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.runs import ARTIFACTS, RUN
 from tune_gpu.artifacts.reading import read_run
 from tune_gpu.ray_tune.live_metrics import EVALUATIONS, LIVE, MEASURED, TrialMetrics
-from tune_gpu.telemetry.sampler import Moment
+from tune_gpu.telemetry.sampler import DeviceSample
 
 pytestmark = pytest.mark.ray
 WHO = {"experiment": "spica_gpu_allocation", "device": "cpu"}
@@ -33,7 +33,7 @@ def exported() -> Iterator[dict[str, list[tuple[dict[str, str], float]]]]:
             def __init__(self) -> None:
                 self.metrics = TrialMetrics(WHO["experiment"], WHO["device"])
 
-            def tell(self, line: dict, moment: Moment | None) -> None:
+            def tell(self, line: dict, moment: DeviceSample | None) -> None:
                 self.metrics.begin(line)
                 if moment is not None:
                     self.metrics.observe(moment)
@@ -44,7 +44,7 @@ def exported() -> Iterator[dict[str, list[tuple[dict[str, str], float]]]]:
         failed = next(line for line in record.lines if line["status"] == "failed")
         actor: Any = ray.remote(Trial)
         trial = actor.remote()
-        ray.get(trial.tell.remote(dict(measured), Moment(0.0, 81.5, 6000.0, 1500.0, 12.5, 140.0)))
+        ray.get(trial.tell.remote(dict(measured), DeviceSample(0.0, 81.5, 6000.0, 1500.0, 12.5, 140.0)))
         ray.get(trial.tell.remote(dict(failed), None))
         node = ray.nodes()[0]
         yield _scraped(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics", f"ray_{EVALUATIONS}_total", 2)

@@ -14,7 +14,15 @@ import pytest
 
 from tune_gpu.common.failures import FailureKind, ServiceError
 from tune_gpu.config.schema import VllmSettings
-from tune_gpu.evaluation.memory_check import Calibration, CalibrationStore, DeviceMemory, Verdict, predict, read_architecture, this_node
+from tune_gpu.evaluation.memory_check import (
+    Calibration,
+    CalibrationStore,
+    DeviceMemory,
+    MemoryVerdict,
+    predict,
+    read_architecture,
+    this_node,
+)
 from tune_gpu.services.models import resolve_llm
 from tune_gpu.services.vllm.info import EngineInfo
 from tune_gpu.services.vllm.launch import EngineHost
@@ -92,7 +100,7 @@ def test_tokens_of_five_other_shares_within_one_percent(host: EngineHost, learne
         assert real.info is not None, real.failure
         said = predict(real.settings, None, real.node_that_vllm_saw, MODEL, learned)
         assert said.kv_cache_tokens is not None
-        assert said.verdict is Verdict.FITS
+        assert said.verdict is MemoryVerdict.FITS
         errors[share] = said.kv_cache_tokens.value / (real.info.kv_cache_tokens or 1) - 1
         assert said.max_concurrency == pytest.approx(real.info.max_concurrency, rel=0.01)
     print("relative error of the KV tokens by share:", {share: f"{100 * error:+.2f} %" for share, error in errors.items()})
@@ -120,7 +128,7 @@ def test_a_share_above_what_is_free_is_refused_as_vllm_refuses_it(host: EngineHo
     said = predict(replace(ENGINE, gpu_memory_utilization=too_much), None, node, MODEL, learned)
     if node.free_mib / node.total_mib > 0.96:
         pytest.skip("everything is free on this node")
-    assert said.verdict is Verdict.INFEASIBLE
+    assert said.verdict is MemoryVerdict.INFEASIBLE
     real = start(host, too_much)
     assert real.failure is not None
     assert real.failure.failure.kind in (FailureKind.STARTUP_OOM, FailureKind.STARTUP_NO_KV_MEMORY)

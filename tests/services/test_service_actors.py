@@ -21,7 +21,7 @@ from tune_gpu.common.process.managed import start_ticks
 from tune_gpu.config.loader import load_config
 from tune_gpu.config.schema import Services, WhisperSettings
 from tune_gpu.ray_tune.placement import trial_resources
-from tune_gpu.ray_tune.service_actors import InBundle, RemoteService
+from tune_gpu.ray_tune.service_actors import PlacementGroupDeployer, RemoteService
 
 CARDS = ["GPU-8932f937-d72c-4106-c12f-20bd9faed9f6", "MIG-3f8fe1a0-1f7c-5c7b-9f0e-2b7d4d2c9a11"]
 ENGINE = Services(
@@ -49,7 +49,7 @@ class Trial:
     def __init__(self, name: str, share: float) -> None:
         config = load_config("spica_gpu_allocation", [], "cuda")
         resources = trial_resources(config, {"vllm_memory_util": share}, "cuda")
-        self._bundle = InBundle(config, "cuda", resources, lambda: name)
+        self._bundle = PlacementGroupDeployer(config, "cuda", resources, lambda: name)
         self._made: dict[str, RemoteService] = {}
 
     def start(self, name: str) -> tuple[str, list[tuple[str, dict[str, str]]]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tune_gpu.artifacts.reading import decided, find_run, read_folder, read_json
-from tune_gpu.artifacts.run_folder import RunFolder
+from tune_gpu.artifacts.run_folder import RunFolder, check_name
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import load_run_config
 from tune_gpu.config.schema import ExperimentConfig
@@ -48,9 +48,11 @@ def read_finished_run(artifacts_dir: str, run_id: str, overrides: list[str], com
         raise UserError(
             f"{foreign[0]}: {command} keeps what the run measured; only run.*, ray.*, confirm.* and promote.* may be overridden"
         )
-    record = read_folder(find_run(artifacts_dir, run_id))
+    folder = find_run(artifacts_dir, run_id)
+    check_name("name", folder.experiment)  # they come from a folder's path, and are shown and made into paths
+    check_name("run_id", folder.run_id)
+    record = read_folder(folder)
     summary = decided(record)
-    folder = record.folder
     config = load_run_config(folder.path, overrides, trust=trust)
     if config.name != folder.experiment:
         raise UserError(f"{folder.path / 'config.yaml'}: of the experiment {config.name!r}, not of {folder.experiment!r}")

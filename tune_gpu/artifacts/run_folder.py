@@ -18,13 +18,14 @@ from omegaconf import OmegaConf
 from tune_gpu.artifacts.json_text import _finite, strict_json
 from tune_gpu.artifacts.redaction import Redactor
 from tune_gpu.common import outside_files
-from tune_gpu.common.atomic_files import write_whole
+from tune_gpu.common.atomic_files import append_whole, write_whole
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.own_files import sealed
 from tune_gpu.search.tournament import Candidate
 
 _LOG = logging.getLogger(__name__)
 _PROPOSALS = "proposals.jsonl"
+_RAY = "ray"
 _TAKEN = {"winners", "promotions"}
 """Folders beside the experiments' own."""
 
@@ -89,11 +90,12 @@ class RunFolder:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Within the block nobody else goes on with the run. Raises UserError where somebody does.
+        """Within the block nobody else goes on with the run. Raises UserError where somebody does, and for a folder with links.
 
         The lock is on the folder itself, and the kernel releases it however its holder ends. Where the file system has no locks, a warning
         says so.
         """
+        self._refuse_links()
         handle = os.open(self.path, os.O_RDONLY)
         try:
             try:
@@ -107,6 +109,14 @@ class RunFolder:
             yield
         finally:
             os.close(handle)
+
+    def _refuse_links(self) -> None:
+        """Raises UserError for a link in the folder, or among Ray's attempts: the run may be somebody else's, and what is written would go elsewhere."""
+        for folder in (self.path, self.path / _RAY):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.is_symlink():
+                        raise UserError(f"{entry.path}: a symbolic link, by which this run would write elsewhere. Put what it leads to in its place.")
 
     def append_candidate(self, line: Mapping[str, Any]) -> None:
         """One evaluation, as it ends: one write of one line, on disk when this returns."""
@@ -128,16 +138,7 @@ class RunFolder:
         return found
 
     def _append(self, name: str, line: Mapping[str, Any]) -> None:
-        content = (json.dumps(self.redactor.value(_finite(line)), ensure_ascii=False) + "\n").encode()
-        handle = os.open(self.path / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            written = os.write(handle, content)
-            if written != len(content):  # a full disk: leave no half of a line behind
-                os.ftruncate(handle, os.fstat(handle).st_size - written)
-                raise OSError(28, "no space left for a whole line", str(self.path))
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        append_whole(self.path / name, (json.dumps(self.redactor.value(_finite(line)), ensure_ascii=False) + "\n").encode())
 
     def candidates(self, *, repair: bool = True) -> Iterator[dict[str, Any]]:
         """Every whole line, by generation; half of a line (a run that was killed while it wrote) is left out.

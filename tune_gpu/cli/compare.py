@@ -25,7 +25,7 @@ from tune_gpu.compare.opponents import changed, winner_of_other
 from tune_gpu.compare.records import confirmation_of, record
 from tune_gpu.compare.rounds import Outcome, Rounds, Rules, findings_of
 from tune_gpu.compare.store import BlockStore
-from tune_gpu.compare.telling import BlockTeller, describe_arms, table_of
+from tune_gpu.compare.telling import ProgressReporter, describe_arms, table_of
 from tune_gpu.compare.verdict import Finding
 from tune_gpu.config.bounds import bounds_of
 from tune_gpu.config.languages import error_unit, spoken_language
@@ -91,7 +91,7 @@ def compare(
 
 
 @dataclass(frozen=True)
-class Question:
+class ComparisonRequest:
     """What is compared."""
 
     run: FinishedRun
@@ -104,7 +104,7 @@ class Question:
 
 def _question(
     run_id: str, overrides: list[str], baseline: str | None, against: str | None, budget_s: float, rounds: int | None, *, trust: bool = False
-) -> Question:
+) -> ComparisonRequest:
     from tune_gpu.compare.setup import rules_of
 
     if baseline and against:
@@ -127,10 +127,10 @@ def _question(
         file += "-" + (theirs if theirs != "other" else hashlib.sha256(repr(sorted(params.items())).encode()).hexdigest()[:8])
     check_config(config)
     restore_secrets(config)
-    return Question(run, {WINNER: run.winner, theirs: params}, theirs, rules_of(config, budget_s=budget_s, max_rounds=rounds), file)
+    return ComparisonRequest(run, {WINNER: run.winner, theirs: params}, theirs, rules_of(config, budget_s=budget_s, max_rounds=rounds), file)
 
 
-def _compare(console: Console, question: Question, quiet: bool) -> dict[str, Any]:
+def _compare(console: Console, question: ComparisonRequest, quiet: bool) -> dict[str, Any]:
     choice = device_of(question.run.config)
     if question.run.config.ray.address is None:  # on a cluster the services run elsewhere
         check_installed(choice.kind)
@@ -165,7 +165,7 @@ def _compare(console: Console, question: Question, quiet: bool) -> dict[str, Any
     return content
 
 
-def _measure(question: Question, kind: str, say: Any) -> tuple[Outcome, Any]:
+def _measure(question: ComparisonRequest, kind: str, say: Any) -> tuple[Outcome, Any]:
     """What came of it, and the arena it was measured in (null if there was none)."""
     with uncollected():
         from tune_gpu.common.interrupt import terminated_as_interrupt
@@ -193,7 +193,7 @@ def _measure(question: Question, kind: str, say: Any) -> tuple[Outcome, Any]:
             local_or_joined_ray(config.ray),
             arena_of(config, kind, arena_resources(config, kind), say) as ground,
         ):
-            told = BlockTeller(say, rules.budget_s, spent_s)
+            told = ProgressReporter(say, rules.budget_s, spent_s)
             return Rounds(list(question.arms), rules, store, measure_in(ground, question.arms), told).run(decided), ground
     except ArenaLost as error:
         return Rounds(list(question.arms), rules, store, _never).stopped("failed", str(error)), ground
@@ -205,7 +205,7 @@ def _never(_arm: str, _number: int, _window: int) -> Any:
     raise AssertionError("nothing more is measured")
 
 
-def _confirmation(question: Question, findings: list[Finding], outcome: Outcome) -> dict[str, Any]:
+def _confirmation(question: ComparisonRequest, findings: list[Finding], outcome: Outcome) -> dict[str, Any]:
     if outcome.ended == "failed":
         holds, why = False, outcome.why
     else:
@@ -220,7 +220,7 @@ def _write_into_winner(folder: RunFolder, content: dict[str, Any]) -> None:
         folder.write_winner(winner | confirmation_of(content))
 
 
-def _tell(console: Console, question: Question, findings: list[Finding], content: dict[str, Any], outcome: Outcome, quiet: bool) -> None:
+def _tell(console: Console, question: ComparisonRequest, findings: list[Finding], content: dict[str, Any], outcome: Outcome, quiet: bool) -> None:
     if not quiet:
         console.print(table_of(findings, WINNER, question.theirs))
         console.print(

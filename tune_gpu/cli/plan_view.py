@@ -18,14 +18,14 @@ from tune_gpu.evaluation.memory_check.space_plan import PlanRow, Preflight, rows
 from tune_gpu.evaluation.memory_check.vectorised import VERDICTS, Predictions
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.values import plain
-from tune_gpu.services.memory_values import Prediction, Verdict
+from tune_gpu.services.memory_values import MemoryVerdict, Prediction
 
 ROWS = 60
 """More candidates than this are drawn as a map, unless `--rows` asks for more."""
 _MOST_VALUES = 12
 """Of one parameter, in a map."""
 _MOST_ACCOUNTS = 4
-_STYLE = {Verdict.FITS: "green", Verdict.UNCERTAIN: "yellow", Verdict.INFEASIBLE: "red", Verdict.NOT_MODELLED: "dim"}
+_STYLE = {MemoryVerdict.FITS: "green", MemoryVerdict.UNCERTAIN: "yellow", MemoryVerdict.INFEASIBLE: "red", MemoryVerdict.NOT_MODELLED: "dim"}
 
 
 def print_plan(console: Console, config: ExperimentConfig, preflight: Preflight, params: Mapping[str, np.ndarray], found: Predictions, rows: int = ROWS) -> None:
@@ -42,7 +42,7 @@ def print_plan(console: Console, config: ExperimentConfig, preflight: Preflight,
             console.print(line, highlight=False, soft_wrap=True)
     else:
         console.print(_map(config, params, found, console.width))
-        for verdict in (Verdict.INFEASIBLE, Verdict.UNCERTAIN, Verdict.NOT_MODELLED):
+        for verdict in (MemoryVerdict.INFEASIBLE, MemoryVerdict.UNCERTAIN, MemoryVerdict.NOT_MODELLED):
             places = np.flatnonzero(found.verdict == VERDICTS.index(verdict))
             if len(places):
                 said = _at(params, int(places[0]))
@@ -62,7 +62,7 @@ def _table(names: Sequence[str], rows: Sequence[PlanRow]) -> Group:
     reasons: dict[str, int] = {}
     for row in rows:
         said, style = row.prediction, _STYLE[row.prediction.verdict]
-        number = "" if said.verdict is Verdict.FITS else str(reasons.setdefault(said.reason, len(reasons) + 1))
+        number = "" if said.verdict is MemoryVerdict.FITS else str(reasons.setdefault(said.reason, len(reasons) + 1))
         table.add_row(
             *(_text(row.params.get(name)) for name in names), f"[{style}]{str(said.verdict).replace('_', ' ')}[/]", number,
             f"{said.kv_cache_tokens.value:,}" if said.kv_cache_tokens else "-",

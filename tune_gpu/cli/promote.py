@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from tune_gpu.common.imports import uncollected
 from tune_gpu.common.interrupt import terminated_as_interrupt
 from tune_gpu.config.deployment import deployment
 from tune_gpu.config.languages import spoken_language
+from tune_gpu.config.loader import apply_overrides
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.experiment.checks import check_config
 from tune_gpu.promote.apply import Deployer, folder_of, refuse_unfinished
@@ -36,7 +37,7 @@ from tune_gpu.promote.rollback_script import PROMOTIONS
 from tune_gpu.promote.settings import SYSTEM_FILE, artifacts_of, trusted_settings, with_trusted
 from tune_gpu.promote.subject import Subject, kept_of, reviewed, reviewed_before, subject_of
 from tune_gpu.promote.watch import Expected, Watcher
-from tune_gpu.workload.audio import load_utterances
+from tune_gpu.workload.audio import Utterance, load_utterances
 
 _PATIENCE = 1_000_000
 OK, REFUSED, ROLLED_BACK, NOT_SERVING = 0, 1, 3, 4
@@ -206,7 +207,8 @@ def _apply(console: Console, subject: Subject, manifest: Mapping[str, Any]) -> i
     run, kind, comparison = subject.run, subject.device.kind, subject.evidence.comparison or {}
     settings, experiment = run.config.promote, run.folder.experiment
     before = reviewed_before(subject.folder, manifest, subject.bundle)
-    deployer = _deployer(run.config, {"run_id": run.folder.run_id, "experiment": experiment}, _sayer(console))
+    utterances = load_utterances(run.config.workload.audio, spoken_language(run.config))
+    deployer = _deployer(run.config, {"run_id": run.folder.run_id, "experiment": experiment}, _sayer(console), utterances)
     model = settings.served_model_name or next(
         service for service in services_of(run.config, run.winner, kind) if service.name == "vllm"
     ).config_value("served-model-name")
@@ -244,7 +246,8 @@ def _rollback(console: Console, run_id: str | None, overrides: list[str], settin
 
 
 def _recover(console: Console, overrides: list[str], settings_file: str | None, *, at_boot: bool) -> int:
-    config = trusted_settings(overrides, settings_file)
+    # A boot is told the folder by the unit, and must not depend on a file that may be half edited; all else is in the state.
+    config = apply_overrides(ExperimentConfig(), overrides) if at_boot else trusted_settings(overrides, settings_file)
     folder = folder_of(config.promote)
     installation = Installation(folder)
     installation.peek()
@@ -262,11 +265,11 @@ def _recover(console: Console, overrides: list[str], settings_file: str | None, 
     return OK
 
 
-def _deployer(config: ExperimentConfig, about: dict[str, Any], say: Any) -> Deployer:
+def _deployer(config: ExperimentConfig, about: dict[str, Any], say: Any, utterances: Sequence[Utterance] = ()) -> Deployer:
+    """What changes the target. Only an apply takes voice turns: to put things back no recording is needed."""
     log = folder_of(config.promote) / PROMOTIONS / "audit.jsonl"
     check_writable([log])
     audit = Audit(log, about, lambda line: say(f"  {line}"))
-    utterances = load_utterances(config.workload.audio, spoken_language(config))
     return Deployer.of(config.promote, Watcher(config.promote, config.workload, utterances), audit)
 
 

@@ -14,6 +14,7 @@ from tune_gpu.artifacts.json_text import strict_json
 from tune_gpu.artifacts.reading import RunRecord, RunState, read_folder, read_run, read_winner, refuse_running
 from tune_gpu.artifacts.run_folder import RunFolder, write_whole
 from tune_gpu.common.errors import UserError
+from tune_gpu.common.wording import plain
 from tune_gpu.report.facts import facts_of
 
 FILES = {"html": "report.html", "md": "report.md", "json": "report.json"}
@@ -78,7 +79,7 @@ def render(record: RunRecord, form: str) -> str:
         facts = facts_of(record, winner)
         if form == "json":
             return strict_json(facts.as_dict()) + "\n"
-        return as_markdown(facts) if form == "md" else as_html(facts, record.plan, objectives_of(record.config))
+        return plain(as_markdown(facts)) if form == "md" else as_html(facts, record.plan, objectives_of(record.config))
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError, UndefinedError) as error:  # deep inside a file that the reader let pass
         said = " ".join(str(error).split())[:160]
         raise UserError(f"{record.folder.path}: cannot be reported, a file holds what this program does not write ({said})") from error

@@ -6,20 +6,32 @@ import io
 import math
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import click
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from tune_gpu.common.wording import plain
 
 _WIDE = 240
 """Of what is no terminal: Rich would take 80 columns, and break or cut names and numbers that a program or a reader looks for."""
+
+
+class _Console(Console):
+    """A console on which no text commands the terminal: much of what is shown comes from artifacts, which may be anybody's."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=plain(segment.text))
 
 
 def console_of(stderr: bool = False, markup: bool = False) -> Console:
     """Standard output or error; COLUMNS is its width where it is set. With `markup` brackets are Rich's: not where logs and paths are told."""
     stream = sys.stderr if stderr else sys.stdout
     wide = not stream.isatty() and not os.environ.get("COLUMNS", "").isdigit()
-    return Console(stderr=stderr, markup=markup, width=_WIDE if wide else None)
+    return _Console(stderr=stderr, markup=markup, width=_WIDE if wide else None)
 
 
 def tolerate_encoding() -> None:

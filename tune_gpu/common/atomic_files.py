@@ -48,6 +48,31 @@ def write_whole(path: Path, content: str | bytes, like: Path | None = None, *, f
         raise OSError(error.errno, error.strerror, str(error.filename) if error.errno == errno.ELOOP else str(path)) from error
 
 
+def append_whole(path: Path, content: bytes) -> None:
+    """Add lines to a regular file in one write, on disk when this returns; the file is made if it is missing.
+
+    A run's folder may be somebody else's: a link in the file's place could lead to a start-up script of this user's, and a pipe would block.
+
+    Raises:
+        OSError: with the path, for anything but a regular file, and where there is no room. Then nothing of the content is left behind.
+    """
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+        try:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise OSError(errno.EINVAL, "not a regular file", str(path))
+            written = os.write(handle, content)
+            if written != len(content):
+                os.ftruncate(handle, os.fstat(handle).st_size - written)
+                raise OSError(errno.ENOSPC, "no space left for a whole line", str(path))
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        said = "a symbolic link, which is not followed here" if error.errno == errno.ELOOP else error.strerror
+        raise OSError(error.errno, said, str(path)) from error
+
+
 def read_plain(path: Path, most: int = _MOST_BYTES) -> bytes | None:
     """A regular file's content, to which no link leads; null if there is none. Raises OSError for anything else, and for more than `most` bytes."""
     try:

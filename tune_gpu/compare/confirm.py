@@ -11,7 +11,7 @@ from tune_gpu.common.wording import counted
 from tune_gpu.compare.metrics import Metric, standard_metrics
 from tune_gpu.compare.rounds import findings_of
 from tune_gpu.compare.samples import Block
-from tune_gpu.compare.verdict import Finding, Verdict
+from tune_gpu.compare.verdict import ComparisonVerdict, Finding
 from tune_gpu.config.bounds import check_numbers
 from tune_gpu.config.schema import ConfirmSettings
 
@@ -82,7 +82,7 @@ def standings(
         return findings_of(blocks, ours, theirs, which, alpha=alpha, tolerances=settings.tolerances, seed=seed)
 
     rivals = {arm: against(WINNER, arm, decisive)[0] for arm in arms if arm.startswith("rival-")}
-    better = [arm for arm, finding in rivals.items() if finding.verdict is Verdict.WORSE]
+    better = [arm for arm, finding in rivals.items() if finding.verdict is ComparisonVerdict.WORSE]
     leader = min(better, key=lambda arm: rivals[arm].gain or 0.0) if better else WINNER
     findings = against(leader, BASELINE, metrics)
     own = next(finding for finding in findings if finding.metric.name == settings.metric)
@@ -95,9 +95,9 @@ def confirmed(findings: Sequence[Finding], metric: str, how_it_ended: str) -> tu
     if finding.effect is None:
         return False, f"{metric} was not measured in both ({how_it_ended})"
     shown = f"{metric} {finding.text} over {counted(finding.effect.n_rounds, 'round')} at {100 * finding.effect.confidence:.4g} %"
-    if finding.verdict is Verdict.BETTER:
+    if finding.verdict is ComparisonVerdict.BETTER:
         return True, f"shown better than the baseline: {shown}"
-    if finding.verdict is Verdict.WORSE:
+    if finding.verdict is ComparisonVerdict.WORSE:
         return False, f"shown worse than the baseline: {shown}"
     if finding.within_tolerance:
         return False, f"no better than the baseline: {shown}, within the tolerance of {finding.tolerance:g}"

@@ -15,13 +15,13 @@ from tune_gpu.compare.rounds import Outcome, Rounds
 from tune_gpu.compare.samples import Block
 from tune_gpu.compare.setup import arena_of, measure_in, rules_of, terms_of
 from tune_gpu.compare.store import BlockStore
-from tune_gpu.compare.telling import BlockTeller, Say
+from tune_gpu.compare.telling import ProgressReporter, Say
 from tune_gpu.config.languages import error_unit, spoken_language
 from tune_gpu.config.schema import ExperimentConfig
 
 
 @dataclass(frozen=True)
-class Confirmation:
+class RunConfirmation:
     """What came of it."""
 
     confirmed: bool
@@ -41,11 +41,11 @@ def confirm_run(
     lines: Sequence[Mapping[str, Any]],
     resources: Mapping[str, float],
     say: Say,
-) -> Confirmation:
+) -> RunConfirmation:
     """Compare the best few with each other and the winner with the baseline; goes on where it was stopped. Ray must be up."""
     winner = dict(best)
     if why := _needless(config, winner):
-        return Confirmation(False, why, winner)
+        return RunConfirmation(False, why, winner)
     arms = contenders(winner, config.baseline, lines, config.confirm.candidates)
     rules = rules_of(config)
     store = BlockStore(folder.path / "confirmation.jsonl", terms_of(config, kind, arms, rules.windows), folder.redactor)
@@ -59,13 +59,13 @@ def confirm_run(
     try:
         with arena_of(config, kind, resources, say) as ground:
             rounds = Rounds(
-                list(arms), rules, store, measure_in(ground, arms), BlockTeller(say, rules.budget_s, spent_s), (WINNER, BASELINE)
+                list(arms), rules, store, measure_in(ground, arms), ProgressReporter(say, rules.budget_s, spent_s), (WINNER, BASELINE)
             )
             outcome = rounds.run(lambda blocks, alpha: judged(blocks, alpha).decided)
     except ArenaLost as error:
-        return Confirmation(False, str(error), winner)
+        return RunConfirmation(False, str(error), winner)
     except KeyboardInterrupt:  # while it was deployed or taken down
-        return Confirmation(False, "it was interrupted", winner, interrupted=True)
+        return RunConfirmation(False, "it was interrupted", winner, interrupted=True)
     found = judged(outcome.blocks, outcome.alpha)
     content = record(
         run_id=folder.run_id,
@@ -82,7 +82,7 @@ def confirm_run(
     holds, why = _verdict(config, found, outcome)
     content |= {"confirmed": holds, "confirmed_why": why, "rivals": {arm: finding.as_dict() for arm, finding in found.rivals.items()}}
     folder.write_json("confirmation.json", content)
-    return Confirmation(holds, why, dict(arms[found.leader]), content, outcome.ended == "interrupted")
+    return RunConfirmation(holds, why, dict(arms[found.leader]), content, outcome.ended == "interrupted")
 
 
 def _needless(config: ExperimentConfig, winner: Mapping[str, Any]) -> str | None:

@@ -100,7 +100,7 @@ class ArenaLost(RuntimeError):
     """The arena's own process ended, or Ray has no place for it."""
 
 
-class RemoteArena:
+class MeasurementClient:
     """The arena, asked from here. Raises ArenaLost for every call once it has gone."""
 
     def __init__(self, actor: Any) -> None:
@@ -138,7 +138,7 @@ class RemoteArena:
 
 
 @contextlib.contextmanager
-def arena(config: ExperimentConfig, device: str, resources: Mapping[str, float], say: Callable[[str], None]) -> Iterator[RemoteArena]:
+def arena(config: ExperimentConfig, device: str, resources: Mapping[str, float], say: Callable[[str], None]) -> Iterator[MeasurementClient]:
     """An arena on the Ray that is up, for as long as the block; nothing of it is left after, however the block ends. Raises ArenaLost.
 
     Args:
@@ -156,7 +156,7 @@ def arena(config: ExperimentConfig, device: str, resources: Mapping[str, float],
             host, pid = _placed(actor.where.remote(), resources, say)
         except RayError as error:
             raise ArenaLost(_said(error)) from error
-        remote = RemoteArena(actor)
+        remote = MeasurementClient(actor)
         yield remote
         remote.close()
     finally:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from tune_gpu.compare.measuring_actor import RemoteArena, arena, measured_as
+from tune_gpu.compare.measuring_actor import MeasurementClient, arena, measured_as
 from tune_gpu.compare.rounds import Rules
 from tune_gpu.compare.samples import Block
 from tune_gpu.compare.telling import Say
@@ -48,6 +48,6 @@ def arena_of(config: ExperimentConfig, device: str, resources: Mapping[str, floa
     return arena(measured_as(config, capacity=settings.capacity, windows=settings.windows, window_s=settings.window_s), device, resources, say)
 
 
-def measure_in(ground: RemoteArena, arms: Mapping[str, Mapping[str, Any]]) -> Callable[[str, int, int], Block]:
+def measure_in(ground: MeasurementClient, arms: Mapping[str, Mapping[str, Any]]) -> Callable[[str, int, int], Block]:
     """How `Rounds` measures a block there."""
     return lambda arm, number, first_window: ground.block(arm, number, arms[arm], first_window)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tune_gpu.artifacts.redaction import Redactor
 from tune_gpu.common import outside_files
-from tune_gpu.common.atomic_files import write_whole
+from tune_gpu.common.atomic_files import append_whole, write_whole
 from tune_gpu.compare.samples import Block
 
 
@@ -51,7 +50,4 @@ class BlockStore:
         """On disk when this returns."""
         if not self.path.exists():
             write_whole(self.path, json.dumps(self._terms) + "\n")
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(self._redactor.value(block.as_dict())) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_whole(self.path, (json.dumps(self._redactor.value(block.as_dict())) + "\n").encode())

@@ -14,7 +14,7 @@ from tune_gpu.compare.verdict import Finding
 Say = Callable[[str], None]
 
 
-class BlockTeller:
+class ProgressReporter:
     """Says each block as it begins and ends, with what of the budget is spent."""
 
     def __init__(self, say: Say, budget_s: float, spent_s: float = 0.0) -> None:

@@ -12,7 +12,7 @@ from tune_gpu.compare.bootstrap import Effect
 from tune_gpu.compare.metrics import Metric
 
 
-class Verdict(StrEnum):
+class ComparisonVerdict(StrEnum):
     """What is shown of a metric."""
 
     BETTER = "better"
@@ -31,12 +31,12 @@ class Finding:
     """A difference up to this does not matter (per cent for a relative metric, else its unit)."""
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> ComparisonVerdict:
         """Better or worse only where the whole interval says so."""
         gain = self.gain_interval
         if gain is None or gain[0] <= 0.0 <= gain[1]:
-            return Verdict.NO_DIFFERENCE
-        return Verdict.BETTER if gain[0] > 0.0 else Verdict.WORSE
+            return ComparisonVerdict.NO_DIFFERENCE
+        return ComparisonVerdict.BETTER if gain[0] > 0.0 else ComparisonVerdict.WORSE
 
     @property
     def gain_interval(self) -> tuple[float, float] | None:
@@ -68,7 +68,7 @@ class Finding:
     @property
     def decided(self) -> bool:
         """More rounds would tell nothing that matters; what cannot be measured is never waited for."""
-        return self.effect is None or self.verdict is not Verdict.NO_DIFFERENCE or self.within_tolerance
+        return self.effect is None or self.verdict is not ComparisonVerdict.NO_DIFFERENCE or self.within_tolerance
 
     def as_dict(self) -> dict[str, Any]:
         """For the artifacts."""
@@ -113,9 +113,9 @@ def _speed(finding: Finding) -> str:
     if gain is None:
         return f"is not told apart in speed by {counted(finding.effect.n_rounds, 'round')}"
     interval = f"({_signed(min(map(abs, gain)))} … {_signed(max(map(abs, gain)))})"
-    if finding.verdict is Verdict.BETTER:
+    if finding.verdict is ComparisonVerdict.BETTER:
         return f"answers {_signed(finding.gain or 0.0)} % sooner at {at} {interval}"
-    if finding.verdict is Verdict.WORSE:
+    if finding.verdict is ComparisonVerdict.WORSE:
         return f"answers {_signed(-(finding.gain or 0.0))} % later at {at} {interval}"
     spread = f"({-gain[1]:+.0f} … {-gain[0]:+.0f} %)"
     return f"answers as soon at {at} {spread}" if finding.within_tolerance else f"shows no difference in speed at {at} {spread}"
@@ -124,9 +124,9 @@ def _speed(finding: Finding) -> str:
 def _transcripts(finding: Finding | None) -> str | None:
     if finding is None or finding.gain is None:
         return None
-    if finding.verdict is Verdict.BETTER:
+    if finding.verdict is ComparisonVerdict.BETTER:
         return f"transcribes better ({100 * finding.gain:.1f} fewer errors in 100 {finding.metric.counted_in}s)"
-    if finding.verdict is Verdict.WORSE:
+    if finding.verdict is ComparisonVerdict.WORSE:
         return f"transcribes worse ({-100 * finding.gain:.1f} more errors in 100 {finding.metric.counted_in}s)"
     return "transcribes no worse" if finding.not_worse else "leaves open how it transcribes"
 
@@ -134,16 +134,16 @@ def _transcripts(finding: Finding | None) -> str | None:
 def _callers(finding: Finding | None) -> str | None:
     if finding is None or finding.gain is None:
         return None
-    if finding.verdict is Verdict.NO_DIFFERENCE:
+    if finding.verdict is ComparisonVerdict.NO_DIFFERENCE:
         return "serves as many callers" if finding.within_tolerance else "leaves open how many callers it serves"
     amount = f"{abs(finding.gain):.1f}".removesuffix(".0")
-    return f"serves {amount} {'more' if finding.verdict is Verdict.BETTER else 'fewer'} caller{'' if amount == '1' else 's'}"
+    return f"serves {amount} {'more' if finding.verdict is ComparisonVerdict.BETTER else 'fewer'} caller{'' if amount == '1' else 's'}"
 
 
 def _failures(finding: Finding | None) -> str | None:
-    if finding is None or finding.gain is None or finding.verdict is Verdict.NO_DIFFERENCE:
+    if finding is None or finding.gain is None or finding.verdict is ComparisonVerdict.NO_DIFFERENCE:
         return None
-    more = "fewer" if finding.verdict is Verdict.BETTER else "more"
+    more = "fewer" if finding.verdict is ComparisonVerdict.BETTER else "more"
     return f"fails {more} turns ({abs(finding.gain):.1f} points)"
 
 

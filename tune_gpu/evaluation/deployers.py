@@ -16,7 +16,7 @@ from tune_gpu.services.vllm.launch import EngineHost
 from tune_gpu.services.vllm.server import EngineInfo, VllmServer
 
 
-class Service(Protocol):
+class RunningService(Protocol):
     """A service of one candidate. `start` raises ServiceError, with nothing left running."""
 
     @property
@@ -43,7 +43,7 @@ class Service(Protocol):
         """End it; returns when its processes have gone. Calling it twice does nothing."""
 
 
-class Ears(Service, Protocol):
+class SttService(RunningService, Protocol):
     """Whisper."""
 
     @property
@@ -54,7 +54,7 @@ class Ears(Service, Protocol):
         """Start it and wait until it is ready; returns what it says of itself."""
 
 
-class Engine(Service, Protocol):
+class LlmService(RunningService, Protocol):
     """vLLM."""
 
     @property
@@ -76,23 +76,23 @@ class Engine(Service, Protocol):
         """Share of its KV cache in use."""
 
 
-class Deployer(Protocol):
+class ServiceDeployer(Protocol):
     """Makes services of one trial, all on one device."""
 
     def visible_devices(self) -> str:
         """CUDA_VISIBLE_DEVICES as the services get it: index, UUID or MIG string, kept as it is; empty where nobody has assigned any."""
 
-    def whisper(self, services: Services) -> Ears:
+    def whisper(self, services: Services) -> SttService:
         """Not yet started."""
 
-    def vllm(self, services: Services, host: EngineHost | None) -> Engine:
+    def vllm(self, services: Services, host: EngineHost | None) -> LlmService:
         """Not yet started; `host` is the warm engine host of this process."""
 
     def close(self) -> None:
         """Nothing that it made stays."""
 
 
-class Here:
+class LocalDeployer:
     """Services are processes of this process, on the device that it was given itself."""
 
     def __init__(self, config: ExperimentConfig, device: str) -> None:

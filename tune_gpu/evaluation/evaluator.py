@@ -18,11 +18,11 @@ from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.config.deployment import deployment, engine_key
 from tune_gpu.config.languages import spoken_language
 from tune_gpu.config.schema import ExperimentConfig, Services, VllmSettings, WhisperSettings
-from tune_gpu.evaluation.deployers import Deployer, Engine, Here
+from tune_gpu.evaluation.deployers import LlmService, LocalDeployer, ServiceDeployer
 from tune_gpu.evaluation.measurement import Measurement, Status, Timings
-from tune_gpu.evaluation.preflight_check import Gate
+from tune_gpu.evaluation.preflight_check import PreflightCheck
 from tune_gpu.evaluation.scoring import metrics_of
-from tune_gpu.evaluation.state import Running
+from tune_gpu.evaluation.state import EvaluationState
 from tune_gpu.services.hang import Checked, HangWatch
 from tune_gpu.services.mps import MpsDaemon
 from tune_gpu.services.mps_policy import asks_for_mps, forbidden
@@ -33,7 +33,7 @@ from tune_gpu.services.vllm.setup import engine_environment
 from tune_gpu.telemetry.neighbours import neighbours_on
 from tune_gpu.telemetry.open import open_probe
 from tune_gpu.telemetry.probe import Probe, total
-from tune_gpu.telemetry.sampler import DeviceSampler, DeviceWindow, Moment, wait_until_returned, wait_until_stable
+from tune_gpu.telemetry.sampler import DeviceSample, DeviceSampler, DeviceStats, wait_until_returned, wait_until_stable
 from tune_gpu.telemetry.several import SeveralCards
 from tune_gpu.telemetry.verdicts import NOT_PROVEN, Limits
 from tune_gpu.workload.audio import load_utterances
@@ -61,19 +61,19 @@ class Evaluator:
         device: str,
         *,
         log: Callable[[str], None] = lambda _line: None,
-        observe: Callable[[Moment], None] = lambda _moment: None,
-        deploy: Deployer | None = None,
+        observe: Callable[[DeviceSample], None] = lambda _moment: None,
+        deploy: ServiceDeployer | None = None,
     ) -> None:
         self.config, self.device, self._log, self._observe = config, device, log, observe
-        self._deploy = deploy or Here(config, device)
+        self._deploy = deploy or LocalDeployer(config, device)
         self._cards: dict[str, Probe] = {}
         self._idle_mib: dict[str, float | None] = {}
         self._n_cards = 1
         self._host: EngineHost | None = None
-        self._engine: Engine | None = None
+        self._engine: LlmService | None = None
         self._engine_key = ""
-        self._running: Running | None = None
-        self._gate: Gate | None = None
+        self._running: EvaluationState | None = None
+        self._gate: PreflightCheck | None = None
         self._mps: MpsDaemon | None = None
         self._utterances = load_utterances(config.workload.audio, spoken_language(config))
         self._heard: dict[str, list[TurnSample]] = {}
@@ -121,7 +121,7 @@ class Evaluator:
         """
         self._stop_whisper()  # of an evaluation that a race ended between two windows
         if self.config.run.preflight:
-            self._gate = self._gate or Gate(self.config, self.device, self._log, self._card())
+            self._gate = self._gate or PreflightCheck(self.config, self.device, self._log, self._card())
             self._gate.check(params)
         services = deployment(self.config, params)
         key = engine_key(services.vllm)
@@ -133,7 +133,7 @@ class Evaluator:
         self._n_cards = cards_of(self.config, params) if self.device == "cuda" else 1
         self._share_card(services)
         whisper = self._deploy.whisper(services)
-        self._running = running = Running(dict(params), whisper, first_window)
+        self._running = running = EvaluationState(dict(params), whisper, first_window)
         ours = [*(self._engine.pids() if self._engine else []), *(self._mps.pids() if self._mps else [])]
         running.neighbours = neighbours_on(self.probe, ours)  # before anything of this candidate is there
         if self._engine is None and self._forks:
@@ -241,7 +241,7 @@ class Evaluator:
             self._now().start_s[service] = time.monotonic() - started
             raise
 
-    def window(self) -> tuple[WindowResult, DeviceWindow]:
+    def window(self) -> tuple[WindowResult, DeviceStats]:
         """One window of load on both services, raw; the first also finds the capacity. Raises ServiceError."""
         running, workload = self._now(), self.config.workload
         first = not running.windows
@@ -329,11 +329,11 @@ class Evaluator:
         opened = [self._cards[card] for card in self._card_names() if card in self._cards]  # one that cannot be is what failed
         return {"host": socket.gethostname(), **_as_one(opened).info.as_dict()} if opened else {}
 
-    def _now(self) -> Running:
+    def _now(self) -> EvaluationState:
         assert self._running is not None, "no evaluation is under way"
         return self._running
 
-    def _undisturbed(self, index: int, mode: str, seconds: float | None = None) -> tuple[WindowResult, DeviceWindow]:
+    def _undisturbed(self, index: int, mode: str, seconds: float | None = None) -> tuple[WindowResult, DeviceStats]:
         """A window that counts: one that was disturbed is measured again, a bounded number of times in an evaluation."""
         running, allowed = self._now(), self.config.telemetry.max_invalid_windows
         while True:
@@ -348,7 +348,7 @@ class Evaluator:
                 message = f"{running.n_invalid} windows were disturbed (allowed {allowed}); the last: {invalid}"
                 raise ServiceError(Failure(FailureKind.MEASUREMENT_INVALID, "tune_gpu", Phase.LOAD, message))
 
-    def _measured(self, index: int, mode: str, seconds: float | None = None) -> tuple[WindowResult, DeviceWindow]:
+    def _measured(self, index: int, mode: str, seconds: float | None = None) -> tuple[WindowResult, DeviceStats]:
         running = self._now()
         services = {"whisper": running.whisper.pids, "vllm": self._engine.pids if self._engine else list}
         services |= {"mps": self._mps.pids} if self._mps else {}
@@ -384,7 +384,7 @@ class Evaluator:
         self._raise_if_lost([*(turn.error for turn in result.turns), *(sample.error for sample in result.background)])
         return result, sampler.window()
 
-    def _with_own_words(self, device: DeviceWindow) -> DeviceWindow:
+    def _with_own_words(self, device: DeviceStats) -> DeviceStats:
         """Whisper stays up when the card has no memory for a request, and no kernel counts it: its log does."""
         running = self._now()
         before, running.n_out_of_memory = running.n_out_of_memory, len(out_of_memory_lines(running.whisper.log()))

@@ -10,8 +10,8 @@ from typing import Any
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.config.schema import ExperimentConfig
-from tune_gpu.evaluation.deployers import Engine
-from tune_gpu.evaluation.memory_check import CalibrationStore, DeviceMemory, UnknownMemory, Verdict, this_card, this_node
+from tune_gpu.evaluation.deployers import LlmService
+from tune_gpu.evaluation.memory_check import CalibrationStore, DeviceMemory, MemoryVerdict, UnknownMemory, this_card, this_node
 from tune_gpu.evaluation.memory_check.space_plan import Preflight
 
 
@@ -30,7 +30,7 @@ def device_memory(kind: str, card: str = "0") -> DeviceMemory:
         raise ServiceError(Failure(FailureKind.MEASUREMENT_INVALID, "tune_gpu", Phase.PREFLIGHT, str(error))) from error
 
 
-class Gate:
+class PreflightCheck:
     """Asks the preflight about each candidate, on the device as it was before anything of this run was on it.
 
     A model whose architecture cannot be read is not refused: what is not known is not known to be infeasible. It is logged once.
@@ -62,7 +62,7 @@ class Gate:
         except UserError as error:
             self._log(f"preflight: {error}")
             return
-        if found.verdict is Verdict.INFEASIBLE:
+        if found.verdict is MemoryVerdict.INFEASIBLE:
             share_mib = max(1.0, sum(found.parts_mib.values()))
             raise ServiceError(
                 Failure(FailureKind.INFEASIBLE, "vllm", Phase.PREFLIGHT, found.reason, shortfall=found.shortfall_mib / share_mib)
@@ -73,7 +73,7 @@ class Gate:
         if self._preflight is not None:
             self._look(self._preflight)
 
-    def learn(self, engine: Engine) -> None:
+    def learn(self, engine: LlmService) -> None:
         """Keeps what a start taught, for every later prediction of this engine on this device."""
         info = engine.info
         if info is None or self._preflight is None:

@@ -9,14 +9,14 @@ from typing import Any
 
 from tune_gpu.config.schema import ObjectiveSettings
 from tune_gpu.evaluation.objective import evaluate
-from tune_gpu.evaluation.state import Running
+from tune_gpu.evaluation.state import EvaluationState
 from tune_gpu.services.vllm.server import EngineInfo
 from tune_gpu.telemetry.neighbours import rounded
-from tune_gpu.telemetry.sampler import DeviceWindow, Moment
+from tune_gpu.telemetry.sampler import DeviceSample, DeviceStats
 from tune_gpu.workload.summary import TrafficSummary, interference, summarise
 
 
-def metrics_of(running: Running, engine: EngineInfo | None, objective: ObjectiveSettings, trials_per_card: int | None) -> dict[str, Any]:
+def metrics_of(running: EvaluationState, engine: EngineInfo | None, objective: ObjectiveSettings, trials_per_card: int | None) -> dict[str, Any]:
     """All metrics, the fitness and its standard error among them; what was not measured is null.
 
     The fitness is of all samples of all windows together. `fitness_windows` are the fitness of each window alone, whose percentiles are of
@@ -67,7 +67,7 @@ def jackknife(left_out: Sequence[float | None]) -> float | None:
     return (len(known) - 1) / len(known) ** 0.5 * statistics.stdev(known)
 
 
-def _with_device(traffic: TrafficSummary, device: Sequence[DeviceWindow], running: Running, engine: EngineInfo | None) -> dict[str, Any]:
+def _with_device(traffic: TrafficSummary, device: Sequence[DeviceStats], running: EvaluationState, engine: EngineInfo | None) -> dict[str, Any]:
     utilization = [window.utilization_pct for window in device if window.utilization_pct is not None]
     used = [window.peak_used_mib for window in device if window.peak_used_mib is not None]
     services = {name for window in device for name in window.peak_service_mib}
@@ -87,12 +87,12 @@ def _with_device(traffic: TrafficSummary, device: Sequence[DeviceWindow], runnin
     }
 
 
-def _peak_mib(service: str, device: Sequence[DeviceWindow]) -> float | None:
+def _peak_mib(service: str, device: Sequence[DeviceStats]) -> float | None:
     """Null where the device reported it in no window."""
     return rounded(max((mib for window in device if (mib := window.peak_service_mib.get(service)) is not None), default=None))
 
 
-def energy_per_request_j(device: Sequence[DeviceWindow], traffic: TrafficSummary) -> float | None:
+def energy_per_request_j(device: Sequence[DeviceStats], traffic: TrafficSummary) -> float | None:
     """Joules of the whole device for each answered request of these windows; null where the device does not tell its power."""
     spent = [window.energy_j for window in device]
     answered = traffic.n_requests - traffic.n_failed
@@ -101,6 +101,6 @@ def energy_per_request_j(device: Sequence[DeviceWindow], traffic: TrafficSummary
     return round(sum(joules for joules in spent if joules is not None) / answered, 3)
 
 
-def _trace(moments: list[Moment]) -> dict[str, list[float | None]]:
+def _trace(moments: list[DeviceSample]) -> dict[str, list[float | None]]:
     """The device second by second, in columns."""
-    return {part.name: [getattr(moment, part.name) for moment in moments] for part in fields(Moment)}
+    return {part.name: [getattr(moment, part.name) for moment in moments] for part in fields(DeviceSample)}

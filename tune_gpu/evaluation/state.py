@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tune_gpu.evaluation.deployers import Ears
+from tune_gpu.evaluation.deployers import SttService
 from tune_gpu.services.hang import HangWatch
-from tune_gpu.services.pulse import Pulse
+from tune_gpu.services.pulse import ActivityTracker
 from tune_gpu.telemetry.neighbours import Neighbours
-from tune_gpu.telemetry.sampler import DeviceWindow
+from tune_gpu.telemetry.sampler import DeviceStats
 from tune_gpu.workload.capacity import Capacity
 from tune_gpu.workload.summary import TrafficSummary
 from tune_gpu.workload.voice_turn import TurnSample
@@ -18,15 +18,15 @@ from tune_gpu.workload.window import WindowResult
 
 
 @dataclass
-class Running:
+class EvaluationState:
     """The evaluation under way."""
 
     params: dict[str, Any]
-    whisper: Ears
+    whisper: SttService
     first_window: int = 0
     engine_reused: bool = False
     windows: list[WindowResult] = field(default_factory=list)
-    device: list[DeviceWindow] = field(default_factory=list)
+    device: list[DeviceStats] = field(default_factory=list)
     solo: dict[str, TrafficSummary] = field(default_factory=dict)
     capacity: Capacity | None = None
     start_s: dict[str, float] = field(default_factory=dict)
@@ -40,5 +40,5 @@ class Running:
     neighbours: Neighbours = field(default_factory=Neighbours)
     unchecked: dict[str, None] = field(default_factory=dict)
     """What the device does not report, and what would not be noticed for that reason (an ordered set)."""
-    pulse: Pulse = field(default_factory=Pulse)
+    pulse: ActivityTracker = field(default_factory=ActivityTracker)
     watch: HangWatch | None = None

@@ -17,6 +17,7 @@ from typing import Any
 
 import platformdirs
 
+from tune_gpu.common import outside_files
 from tune_gpu.common.atomic_files import write_whole
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.deployment import deployment
@@ -120,8 +121,8 @@ def _store() -> Path:
 
 def _accepted(store: Path) -> list[str]:
     try:
-        found = json.loads(store.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = outside_files.read_json(store, outside_files.CACHE)
+    except UserError:
         return []
     return [each for each in found if isinstance(each, str)] if isinstance(found, list) else []
 

@@ -21,7 +21,7 @@ from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common.clock import now
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import ServiceError
-from tune_gpu.compare.confirmation import Confirmation, confirm_run
+from tune_gpu.compare.confirmation import RunConfirmation, confirm_run
 from tune_gpu.compare.records import confirmation_of
 from tune_gpu.config.deployment import deployment, engine_key
 from tune_gpu.config.schema import ExperimentConfig
@@ -33,7 +33,7 @@ from tune_gpu.experiment.refusals import Refusals
 from tune_gpu.experiment.replay import replay
 from tune_gpu.experiment.summary import standing_of, summarise_run, winner_of
 from tune_gpu.ray_tune import same_failure
-from tune_gpu.ray_tune.callbacks import Announcer, RetryBook
+from tune_gpu.ray_tune.callbacks import RetryTracker, StartReporter
 from tune_gpu.ray_tune.client import courier, through_client
 from tune_gpu.ray_tune.placement import arena_resources, concurrency, trial_resources
 from tune_gpu.ray_tune.same_failure import SameFailure, StopOnSameFailure
@@ -67,7 +67,7 @@ class Experiment:
         self.tournament = new_tournament(config, refusals)
         self.trainable: type[SpicaTrainable] | None = None
         """Another evaluation than the real one."""
-        self._retries = RetryBook(config.ray.max_retries)
+        self._retries = RetryTracker(config.ray.max_retries)
         self._refusals = refusals
         self._mirror = Mirror(config.ray.storage_path, folder.root) if config.ray.storage_path else None
         self._device = describe_device(choice, config.ray.address is not None)
@@ -148,7 +148,7 @@ class Experiment:
             self._fit_on_the_cluster(search)
             return
         while search.has_more():
-            trials = len(self._tuner(search, [Announcer(self._began, self.progress.note)], TRIALS_A_TUNER).fit())
+            trials = len(self._tuner(search, [StartReporter(self._began, self.progress.note)], TRIALS_A_TUNER).fit())
             stopped = trials < TRIALS_A_TUNER or search.in_flight or self._unwritten.error or self._failures.said or self._remaining_s() == 0
             if stopped:
                 return
@@ -254,9 +254,9 @@ class Experiment:
         self.folder.write_json("summary.json", summary)
         return summary
 
-    def _confirm(self, summary: Mapping[str, Any]) -> Confirmation:
+    def _confirm(self, summary: Mapping[str, Any]) -> RunConfirmation:
         if summary["ended"] == "time budget":
-            return Confirmation(False, "the run's time budget ended before its winner could be confirmed", dict(summary["best"]["params"]))
+            return RunConfirmation(False, "the run's time budget ended before its winner could be confirmed", dict(summary["best"]["params"]))
         return confirm_run(
             self.config,
             self.choice.kind,

@@ -17,7 +17,7 @@ from tune_gpu.common.atomic_files import read_plain, remove_plain, write_whole
 from tune_gpu.common.clock import now
 from tune_gpu.common.errors import UserError
 from tune_gpu.promote.installed import digest, text_of
-from tune_gpu.promote.render import Service
+from tune_gpu.promote.render import DeployedService
 from tune_gpu.promote.target import Target
 
 MANIFEST = "manifest.json"
@@ -54,7 +54,7 @@ class Bundle:
         }
 
 
-def bundle_of(services: Sequence[Service], target: Target, install: Path) -> Bundle:
+def bundle_of(services: Sequence[DeployedService], target: Target, install: Path) -> Bundle:
     """The files of these services on this target."""
     files = {service.config_name: (install / service.config_name, service.config_text) for service in services}
     files |= {f"{service.name}.env": (install / f"{service.name}.env", service.env_text) for service in services}

@@ -38,6 +38,8 @@ def evidence_of(run: FinishedRun) -> Evidence:
     name, speaks = next(((name, content) for name, content in there if is_of_winner(content, run.winner)), there[0])
     try:
         computed, difference = recomputed(run.config, speaks, run.folder.path / f"{name}.jsonl")
+    except UserError:
+        raise
     except NOT_OURS as error:
         raise not_written_here(run, error) from error
     return Evidence(run.winner, computed, run.lines, run.device, difference and f"{name}.json: {difference}")

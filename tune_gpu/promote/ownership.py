@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import stat
@@ -44,8 +45,20 @@ def check_own(key: str, path: Path) -> None:
 def _others_may_write(known: os.stat_result, *, on_the_way: bool) -> bool:
     if on_the_way and known.st_mode & stat.S_ISVTX:
         return False  # /tmp: others may add to it, but neither rename nor remove what is not theirs
-    by_group = known.st_mode & stat.S_IWGRP and known.st_gid not in (0, os.getegid())
+    by_group = known.st_mode & stat.S_IWGRP and known.st_gid != 0 and not _is_private(known.st_gid)
     return bool(known.st_mode & stat.S_IWOTH or by_group)
+
+
+def _is_private(gid: int) -> bool:
+    """Whether a group is this user's own, with nobody else in it: on some systems all users share one."""
+    if gid != os.getegid():
+        return False
+    try:
+        members = set(grp.getgrgid(gid).gr_mem)
+    except KeyError:  # a number without a name, as in a container
+        members = set()
+    members |= {user.pw_name for user in pwd.getpwall() if user.pw_gid == gid}
+    return members <= {"root", _name(os.geteuid())}
 
 
 def _name(uid: int) -> str:

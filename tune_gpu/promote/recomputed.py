@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tune_gpu.artifacts.redaction import REDACTED, Redactor
-from tune_gpu.common.atomic_files import read_plain
+from tune_gpu.common import outside_files
 from tune_gpu.compare.confirm import BASELINE, confirmed
 from tune_gpu.compare.metrics import standard_metrics
 from tune_gpu.compare.rounds import blocks_summary, findings_of
@@ -18,7 +17,6 @@ from tune_gpu.compare.samples import Block
 from tune_gpu.compare.sequential import final_alpha, interim_alpha
 from tune_gpu.config.schema import ExperimentConfig, Services
 
-_MOST_BYTES = 2**28
 _MOST_LOOKS = 500
 _CLOSE = 0.02
 """Of an interval's width: its ends come from resampling, whose random numbers another version of numpy may draw differently."""
@@ -33,15 +31,17 @@ def recomputed(config: ExperimentConfig, content: Mapping[str, Any], blocks_file
         blocks_file: the deployments beside it.
 
     Raises:
-        KeyError, TypeError, ValueError: files that this program did not write.
+        KeyError, TypeError, ValueError: files that this program did not write (UserError is one, for a file beyond the limits of `outside_files`).
     """
-    text = read_plain(blocks_file.resolve(), _MOST_BYTES)
-    if text is None:
+    limit = outside_files.SAMPLES
+    try:
+        lines = outside_files.read_lines(blocks_file, limit)
+    except outside_files.NotThere:
         return dict(content), f"{blocks_file.name} is missing, so that the verdict cannot be computed again: run tune-gpu compare"
-    head, *lines = [json.loads(line) for line in text[: text.rfind(b"\n") + 1].splitlines()] or [{}]
+    head, *deployed = [outside_files.parse_json(line, f"{blocks_file}, line {number}", limit) for number, line in enumerate(lines, 1)] or [{}]
     arms, ours, theirs = content["arms"], content["ours"], content["theirs"]
     n_blocks = sum(int(arm["n_deployments"]) for arm in arms.values())
-    blocks = [Block.from_dict(line) for line in lines[:n_blocks]]
+    blocks = [Block.from_dict(line) for line in deployed[:n_blocks]]
     alpha = _alpha(content)
     if alpha is None:
         return dict(content), f"intervals at {content['interval_confidence']} are none of a comparison at {content['confidence']}"

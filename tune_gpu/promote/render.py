@@ -26,7 +26,7 @@ from tune_gpu.services.vllm.setup import serve_settings, vllm_environment
 
 
 @dataclass(frozen=True)
-class Service:
+class DeployedService:
     """One service as it will be deployed."""
 
     name: str
@@ -56,7 +56,7 @@ class Service:
         return notes + "".join(f'{name}="{value}"\n' for name, value in quoted.items())
 
 
-def services_of(config: ExperimentConfig, params: Mapping[str, Any], kind: str) -> list[Service]:
+def services_of(config: ExperimentConfig, params: Mapping[str, Any], kind: str) -> list[DeployedService]:
     """Both services in the order in which they start: Whisper first, because vLLM takes its share of what is left.
 
     Args:
@@ -93,7 +93,7 @@ def services_of(config: ExperimentConfig, params: Mapping[str, Any], kind: str) 
         held = parse_cores(cores) if kind == "cpu" else None
         _check_env(name, env)
         found.append(
-            Service(
+            DeployedService(
                 name,
                 target.unit,
                 command,
@@ -116,7 +116,7 @@ def _own_command(name: str) -> tuple[str, ...]:
         metadata.distribution("vllm")
     except metadata.PackageNotFoundError:
         # The command `vllm` asks for its own distribution's version, which the CPU build has under another name.
-        return (sys.executable, "-m", API_SERVER_MODULE)
+        return (sys.executable, "-P", "-m", API_SERVER_MODULE)
     return (str(Path(sys.executable).parent / "vllm"), "serve")
 
 

@@ -18,7 +18,7 @@ _SLACK_MIB = 16.0
 
 
 class Ground(Protocol):
-    """Where the winner is held: `tune_gpu.compare.measuring_actor.RemoteArena`."""
+    """Where the winner is held: `tune_gpu.compare.measuring_actor.MeasurementClient`."""
 
     def hold(self, params: Mapping[str, Any]) -> dict[str, Any] | None:
         """Deploy; the failure, if it does not start."""

@@ -22,6 +22,8 @@ DEFAULTS = Path(__file__).parents[1] / "services" / "vllm" / "serve_defaults.jso
 _LINE = re.compile(r"non-default args: (\{.*)")
 _OPEN, _CLOSE = "([{<", ")]}>"
 _MEMBER = re.compile(r"<\w+\.(\w+): ([^<>]*)>")
+_LONGEST_LINE = 2**17
+"""Characters; all of vLLM's options together take a tenth. Structures within structures are read again at each level, which is quadratic."""
 _MASKED = "***"
 """What vLLM logs instead of a secret."""
 _VALUE = re.compile(r"(?!-)|-\d+(\.\d+)?$|-$")
@@ -40,14 +42,14 @@ def _known_defaults() -> tuple[str, Mapping[str, Any]]:
 
 
 def start_log(text: str, version: str | None) -> Reading | None:
-    """The last line of non-default arguments that vLLM printed; null if there is none.
+    """The last line of non-default arguments that vLLM printed; null if there is none, or none of a believable length.
 
     Args:
         text: of the log.
         version: of the running vLLM. An option that is missing from the line has its default, which is known for one version only.
     """
     lines = _LINE.findall(text)
-    if not lines:
+    if not lines or len(lines[-1]) > _LONGEST_LINE:
         return None
     entries, whole = _entries(lines[-1])
     values = {name.replace("_", "-"): value for name, value in entries.items()}

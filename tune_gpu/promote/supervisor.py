@@ -22,10 +22,11 @@ from tune_gpu.promote.target import LONGEST_LOG, TargetError
 from tune_gpu.services.readiness import wait_until_ready
 
 if TYPE_CHECKING:  # for shells it must start at once
-    from tune_gpu.promote.render import Service
+    from tune_gpu.promote.render import DeployedService
 
 _GRACE_S = 10.0
 _RECORD_BYTES = 64
+_LAST_BYTES = 2**16
 
 
 class ProcessSupervisor:
@@ -41,7 +42,7 @@ class ProcessSupervisor:
         self._folder = folder
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
-    def unit_files(self, services: Sequence[Service], install: Path) -> dict[Path, str]:
+    def unit_files(self, services: Sequence[DeployedService], install: Path) -> dict[Path, str]:
         """A JSON file a unit."""
         return {
             self._folder / f"{service.unit}.json": json.dumps(
@@ -123,8 +124,7 @@ class ProcessSupervisor:
             child.poll()
         if self._pid(unit) is not None:
             return None
-        log = self._folder / f"{unit}.log"
-        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()] if log.exists() else []
+        lines = [line for line in self._end_of_log(unit).splitlines() if line.strip()]
         return f"{unit} has ended: {lines[-1][:300]}" if lines else f"{unit} does not run"
 
     def pids(self, unit: str) -> list[int]:
@@ -140,9 +140,18 @@ class ProcessSupervisor:
         except OSError:
             return None
 
+    def _end_of_log(self, unit: str) -> str:
+        """What a service has written last: the whole may fill the memory that a rollback needs."""
+        try:
+            with (self._folder / f"{unit}.log").open("rb") as log:
+                log.seek(max(0, log.seek(0, os.SEEK_END) - _LAST_BYTES))
+                return log.read(_LAST_BYTES).decode(errors="replace")
+        except OSError:
+            return ""
+
     def shell(self, units: Sequence[str]) -> list[str]:
-        """This module as a program."""
-        command = [sys.executable, "-m", "tune_gpu.promote.supervisor", str(self._folder), "restart", *units]
+        """This module as a program; -P, because the folder where the script is run may hold modules of others."""
+        command = [sys.executable, "-P", "-m", "tune_gpu.promote.supervisor", str(self._folder), "restart", *units]
         return [" ".join(map(shlex.quote, command))]
 
     def await_ready(self, unit: str) -> bool:

@@ -16,7 +16,7 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.common.process.guard import descendants
 from tune_gpu.promote import loaded_units, recovery_unit
 from tune_gpu.promote.env_file import SECRETS
-from tune_gpu.promote.render import Service
+from tune_gpu.promote.render import DeployedService
 from tune_gpu.promote.target import LONGEST_LOG, TargetError
 
 DROP_IN = "50-tune-gpu.conf"
@@ -39,7 +39,7 @@ class Systemd:
     def __init__(self, folder: Path, systemctl: str = "systemctl") -> None:
         self._folder, self._systemctl = folder, systemctl
 
-    def unit_files(self, services: Sequence[Service], install: Path) -> dict[Path, str]:
+    def unit_files(self, services: Sequence[DeployedService], install: Path) -> dict[Path, str]:
         """One drop-in a unit; vLLM's starts after Whisper's is ready, because it takes its share of what is left."""
         return {
             self._folder / f"{service.unit}.d" / DROP_IN: _drop_in(
@@ -168,7 +168,7 @@ def _drop_ins(files: Mapping[Path, str]) -> dict[Path, str]:
     return {path: content for path, content in files.items() if path.name == DROP_IN}
 
 
-def _drop_in(service: Service, install: Path, after: Sequence[str], *, awaited: bool) -> str:
+def _drop_in(service: DeployedService, install: Path, after: Sequence[str], *, awaited: bool) -> str:
     lines = ["# Written by tune-gpu promote; taken back by tune-gpu promote --rollback."]
     lines += ["[Unit]", f"After={' '.join(after)}"] if after else []
     lines += [

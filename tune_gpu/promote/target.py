@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from tune_gpu.promote.render import Service
+    from tune_gpu.promote.render import DeployedService
 
 LONGEST_LOG = 2**22
 """Bytes of a log that are read; a server prints its settings first."""
@@ -24,7 +24,7 @@ class Target(Protocol):
     def kind(self) -> str:
         """As `promote.target` names it."""
 
-    def unit_files(self, services: Sequence[Service], install: Path) -> dict[Path, str]:
+    def unit_files(self, services: Sequence[DeployedService], install: Path) -> dict[Path, str]:
         """Destination -> content of what makes the target start the services with the files in `install`."""
 
     def check(self, units: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from tune_gpu.ray_tune.session import PATIENCE_S, waiting_said
 from tune_gpu.search.tournament import Candidate
 
 
-class Patience:
+class PendingWatchdog:
     """Notices, once each time, that trials have waited for their place or their start so long that a person should know: Tune waits without a word."""
 
     def __init__(self) -> None:
@@ -37,16 +37,16 @@ class Patience:
         return True
 
 
-class Announcer(tune.Callback):
+class StartReporter(tune.Callback):
     """Tells which candidate has begun, and when all of them wait."""
 
     def __init__(self, began: Callable[[Candidate], None], note: Callable[[str], None]) -> None:
         self._began: Callable[[Candidate], None] | None = began
         self._note: Callable[[str], None] | None = note
-        self._patience = Patience()
+        self._patience = PendingWatchdog()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_began": None, "_note": None, "_patience": Patience()}  # Tune pickles its callbacks; a terminal cannot be
+        return {"_began": None, "_note": None, "_patience": PendingWatchdog()}  # Tune pickles its callbacks; a terminal cannot be
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if self._note is not None and self._patience.ended(trials):
@@ -57,7 +57,7 @@ class Announcer(tune.Callback):
             self._began(Candidate(**trial.config["candidate"]))
 
 
-class RetryBook(tune.Callback):
+class RetryTracker(tune.Callback):
     """Hands each new attempt of a trial the causes of those before, and keeps them for trials that never come to tell.
 
     Where a node dies, Ray may tell of one death twice, and the second time it gives the trial up, whatever is allowed: such a candidate

@@ -14,7 +14,7 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.util.queue import Queue
 
 from tune_gpu.evaluation.retries import Cause
-from tune_gpu.ray_tune.callbacks import Patience
+from tune_gpu.ray_tune.callbacks import PendingWatchdog
 from tune_gpu.ray_tune.scheduler import unwrapped
 from tune_gpu.ray_tune.search_length import among_callers
 from tune_gpu.ray_tune.session import waiting_said
@@ -34,7 +34,7 @@ class Courier(tune.Callback):
     """Sends home what the driver would have heard itself."""
 
     def __init__(self, queue: Queue) -> None:
-        self._queue, self._patience = queue, Patience()
+        self._queue, self._patience = queue, PendingWatchdog()
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if self._patience.ended(trials):

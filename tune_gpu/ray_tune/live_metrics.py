@@ -14,7 +14,7 @@ from typing import Any
 from ray.util.metrics import Counter, Gauge
 
 from tune_gpu.evaluation.objective import metric_at
-from tune_gpu.telemetry.sampler import Moment
+from tune_gpu.telemetry.sampler import DeviceSample
 
 TAGS = ("experiment", "candidate", "generation", "device")
 MEASURED = {  # name -> (where it stands in a candidate's line, what it is)
@@ -63,7 +63,7 @@ class TrialMetrics:
         """What comes now is of this candidate."""
         self._now = self._tags | {"candidate": str(candidate["candidate_id"]), "generation": str(candidate["generation"])}
 
-    def observe(self, moment: Moment) -> None:
+    def observe(self, moment: DeviceSample) -> None:
         """The device in this second."""
         self._set(self._now, {name: getattr(moment, field) for name, (field, _) in LIVE.items()})
 

@@ -185,7 +185,7 @@ class RemoteService:
             raise ServiceError(Failure(FailureKind.SERVICE_LOST, self._name, Phase.LOAD, message)) from error
 
 
-class InBundle:
+class PlacementGroupDeployer:
     """Makes services as actors in the second bundle of the trial's placement group.
 
     Args:

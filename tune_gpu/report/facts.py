@@ -20,7 +20,7 @@ Line = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Metric:
+class ReportMetric:
     """A metric that people compare configurations by."""
 
     path: str
@@ -32,21 +32,21 @@ class Metric:
 
 
 METRICS = (
-    Metric("stt_latency_ms.p50", "speech to text, median, ms"),
-    Metric("stt_latency_ms.p95", "speech to text, p95, ms"),
-    Metric("llm_latency_ms.p50", "LLM answer, median, ms"),
-    Metric("llm_latency_ms.p95", "LLM answer, p95, ms"),
-    Metric("ttft_ms.p95", "first token, p95, ms"),
-    Metric("voice_turn_ms.p50", "voice turn, median, ms"),
-    Metric("voice_turn_ms.p95", "voice turn, p95, ms"),
-    Metric("wer", "word error rate", 4),
-    Metric("concurrent_capacity", "simultaneous sessions", 0, True),
-    Metric("tokens_per_s", "LLM tokens a second", 1, True),
-    Metric("gpu_utilization", "device utilisation, %", 1, None),
-    Metric("memory_used_mib", "device memory at its peak, MiB", 0, None),
-    Metric("kv_cache_peak_pct", "KV cache at its fullest, %", 1, None),
-    Metric("n_failed", "failed requests"),
-    Metric("oom_events", "out-of-memory events"),
+    ReportMetric("stt_latency_ms.p50", "speech to text, median, ms"),
+    ReportMetric("stt_latency_ms.p95", "speech to text, p95, ms"),
+    ReportMetric("llm_latency_ms.p50", "LLM answer, median, ms"),
+    ReportMetric("llm_latency_ms.p95", "LLM answer, p95, ms"),
+    ReportMetric("ttft_ms.p95", "first token, p95, ms"),
+    ReportMetric("voice_turn_ms.p50", "voice turn, median, ms"),
+    ReportMetric("voice_turn_ms.p95", "voice turn, p95, ms"),
+    ReportMetric("wer", "word error rate", 4),
+    ReportMetric("concurrent_capacity", "simultaneous sessions", 0, True),
+    ReportMetric("tokens_per_s", "LLM tokens a second", 1, True),
+    ReportMetric("gpu_utilization", "device utilisation, %", 1, None),
+    ReportMetric("memory_used_mib", "device memory at its peak, MiB", 0, None),
+    ReportMetric("kv_cache_peak_pct", "KV cache at its fullest, %", 1, None),
+    ReportMetric("n_failed", "failed requests"),
+    ReportMetric("oom_events", "out-of-memory events"),
 )
 
 

@@ -29,7 +29,7 @@ _STEEP = 2.0
 """It climbs steeply if by more than so many: what it has yet to find is worth more than to tell apart what it has."""
 
 
-class Breeder(Protocol):
+class ProposalStrategy(Protocol):
     """Makes candidates from parents and from what is known."""
 
     one_by_one: bool
@@ -60,7 +60,7 @@ class Breeder(Protocol):
         """`state` again, after the history."""
 
 
-class ClassicBreeder:
+class ClassicStrategy:
     """R-Zero as it was: the elite measured again, crossover and one mutation, fresh random candidates."""
 
     one_by_one = False
@@ -78,7 +78,7 @@ class ClassicBreeder:
         """The ledger knows all that this needs."""
 
     def generation(self, number: int, given: list[Member], parents: list[dict[str, Any]], ledger: Ledger) -> list[Member]:
-        """As `Breeder` says."""
+        """As `ProposalStrategy` says."""
         taken = ledger.taken()
         return self._first_population(given, taken) if number == 0 else self._next_population(parents, ledger, taken)
 
@@ -142,7 +142,7 @@ class ClassicBreeder:
         return None
 
 
-class GuidedBreeder:
+class GuidedStrategy:
     """R-Zero with a surrogate: see `guided.py`. The elite takes part in every tournament with what is known of it, and is only measured again
     when a challenger comes close and measurements are noisy; while the search still climbs, not before its last fifth (steeply: tenth), for a
     repetition costs a new configuration, and tells apart what will not be the best in the end."""
@@ -156,20 +156,20 @@ class GuidedBreeder:
         self._confirmation = Confirmation()
 
     def plan(self, generations: int) -> None:
-        """As `Breeder` says: the last fifth of them is for telling the best apart."""
+        """As `ProposalStrategy` says: the last fifth of them is for telling the best apart."""
         self._settings = replace(self._settings, generations=generations)
 
     def take(self, params: Params) -> None:
-        """As `Breeder` says."""
+        """As `ProposalStrategy` says."""
         self._guided.take(params)
 
     def tell(self, params: Params, result: Result) -> None:
-        """As `Breeder` says."""
+        """As `ProposalStrategy` says."""
         self._guided.tell(params, result.fitness, transient=result.transient, objectives=result.objectives)
         self._confirmation.tell(self._space.key(params), dict(params), result)
 
     def generation(self, number: int, given: list[Member], parents: list[dict[str, Any]], ledger: Ledger) -> list[Member]:
-        """As `Breeder` says; each member is made as if those before it were being measured already."""
+        """As `ProposalStrategy` says; each member is made as if those before it were being measured already."""
         size = self._settings.tournament_size if number else self._settings.initial
         members = list(given)
         for _, params in members:
@@ -182,7 +182,7 @@ class GuidedBreeder:
         return members
 
     def one(self, number: int, at: int, parents: list[dict[str, Any]], ledger: Ledger) -> Member | None:  # noqa: ARG002 - Breeder
-        """As `Breeder` says; the first places are for the elite and its challenger if they must be measured again, the last for the fresh,
+        """As `ProposalStrategy` says; the first places are for the elite and its challenger if they must be measured again, the last for the fresh,
         the one before it for a step from the elite."""
         size = self._settings.tournament_size
         if self._confirms(number, at):
@@ -216,9 +216,9 @@ class GuidedBreeder:
         return ledger.standing(best) if best is not None else None
 
     def state(self) -> dict[str, Any]:
-        """As `Breeder` says."""
+        """As `ProposalStrategy` says."""
         return self._guided.state()
 
     def load(self, state: dict[str, Any]) -> None:
-        """As `Breeder` says."""
+        """As `ProposalStrategy` says."""
         self._guided.load(state)

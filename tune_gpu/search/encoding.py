@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tune_gpu.search.space import Params, SearchSpace
-from tune_gpu.search.steps import Steps
+from tune_gpu.search.steps import SteppedRange
 
 Array = NDArray[np.float64]
 INACTIVE = -1.0
@@ -43,7 +43,7 @@ class Encoding:
         self.parameters = list(space.parameters.values())
         self.n = len(self.parameters)
         self._index = {parameter.name: i for i, parameter in enumerate(self.parameters)}
-        self._steps = {i: p.values for i, p in enumerate(self.parameters) if isinstance(p.values, Steps)}
+        self._steps = {i: p.values for i, p in enumerate(self.parameters) if isinstance(p.values, SteppedRange)}
         self._rounded = {i: steps for i, steps in self._steps.items() if steps.many}
         self._logs = {i: steps.positions(np.arange(len(steps), dtype=np.float64)) for i, steps in self._steps.items() if i not in self._rounded}
         self.sizes = np.array([0 if p.values is None or i in self._rounded else len(p.values) for i, p in enumerate(self.parameters)])

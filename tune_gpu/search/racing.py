@@ -15,7 +15,7 @@ from enum import StrEnum
 from scipy.special import stdtr, stdtrit  # scipy.stats takes half a second to import
 
 
-class Verdict(StrEnum):
+class RaceVerdict(StrEnum):
     """Of one estimate against another; higher means are better."""
 
     BETTER = "better"
@@ -56,10 +56,10 @@ class Estimate:
         return self.mean - float(stdtrit(self.n_windows - 1, confidence)) * self.stderr
 
 
-def compare(a: Estimate, b: Estimate, alpha: float = 0.05) -> Verdict:
+def compare(a: Estimate, b: Estimate, alpha: float = 0.05) -> RaceVerdict:
     """Welch's t-test, each side at `alpha`; a tie as long as either uncertainty is unknown."""
     if not (a.known and b.known) or a.stderr is None or b.stderr is None or a.mean == b.mean:
-        return Verdict.TIE
+        return RaceVerdict.TIE
     scale = max(a.stderr, b.stderr)
     if scale > 0.0:  # in units of the larger one: squares of the very small vanish, and of the very large there are none
         variance_a, variance_b = (a.stderr / scale) ** 2, (b.stderr / scale) ** 2
@@ -68,8 +68,8 @@ def compare(a: Estimate, b: Estimate, alpha: float = 0.05) -> Verdict:
         share_a, share_b = variance_a / total, variance_b / total
         freedom = 1.0 / (share_a**2 / (a.n_windows - 1) + share_b**2 / (b.n_windows - 1))
         if float(stdtr(freedom, -abs(a.mean - b.mean) / scale / math.sqrt(total))) > alpha:
-            return Verdict.TIE
-    return Verdict.BETTER if a.mean > b.mean else Verdict.WORSE
+            return RaceVerdict.TIE
+    return RaceVerdict.BETTER if a.mean > b.mean else RaceVerdict.WORSE
 
 
 def has_lost(candidate: Estimate, rivals: Sequence[Estimate], places: int, alpha: float = 0.05) -> bool:
@@ -77,7 +77,7 @@ def has_lost(candidate: Estimate, rivals: Sequence[Estimate], places: int, alpha
     if len(rivals) < places:
         return False
     level = alpha / len(rivals)
-    return sum(compare(candidate, rival, level) is Verdict.WORSE for rival in rivals) >= places
+    return sum(compare(candidate, rival, level) is RaceVerdict.WORSE for rival in rivals) >= places
 
 
 def winner(estimates: Mapping[Hashable, Estimate], confidence: float = 0.95) -> Hashable | None:
@@ -89,4 +89,4 @@ def winner(estimates: Mapping[Hashable, Estimate], confidence: float = 0.95) -> 
 
 def tied_with(best: Hashable, estimates: Mapping[Hashable, Estimate], alpha: float = 0.05) -> list[Hashable]:
     """All others that are not shown to differ from `best`: a tie is called a tie."""
-    return [key for key, other in estimates.items() if key != best and compare(estimates[best], other, alpha) is Verdict.TIE]
+    return [key for key, other in estimates.items() if key != best and compare(estimates[best], other, alpha) is RaceVerdict.TIE]

@@ -14,7 +14,7 @@ import numpy as np
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import ParameterSpec
-from tune_gpu.search.steps import MANY, Steps, digits
+from tune_gpu.search.steps import MANY, SteppedRange, digits
 from tune_gpu.search.values import PLAIN, described, distinct, near, place, places, plain
 
 Params = Mapping[str, Any]
@@ -28,8 +28,8 @@ class Parameter:
 
     name: str
     target: str
-    values: tuple[Any, ...] | Steps | None
-    """Null for a continuous range; `Steps` for a long range in steps, and for any in the logarithm."""
+    values: tuple[Any, ...] | SteppedRange | None
+    """Null for a continuous range; `SteppedRange` for a long range in steps, and for any in the logarithm."""
     low: float = 0.0
     high: float = 0.0
     log: bool = False
@@ -66,7 +66,7 @@ class Parameter:
         values = _whole_steps(name, low, high, spec) if spec.integer else _steps(low, high, spec)
         if values is None:
             return cls(name, spec.target, None, float(low), float(high), spec.log, when=when)
-        return cls(name, spec.target, values, log=isinstance(values, Steps) and spec.log, when=when)
+        return cls(name, spec.target, values, log=isinstance(values, SteppedRange) and spec.log, when=when)
 
     @cached_property
     def _places(self) -> dict[tuple[type, Any], int]:
@@ -74,7 +74,7 @@ class Parameter:
 
     def place(self, value: object) -> int | None:
         """Where a value stands among the values: itself, else what is equal to it (1.0 for 1, but never for True); null if nothing is."""
-        if isinstance(self.values, Steps):
+        if isinstance(self.values, SteppedRange):
             return self.values.place(value)
         return place(value, self.values or (), self._places)
 
@@ -84,7 +84,7 @@ class Parameter:
             return value
         found = self.place(value)
         if found is None and isinstance(value, float):
-            found = self.values.near(value) if isinstance(self.values, Steps) else near(value, self.values)
+            found = self.values.near(value) if isinstance(self.values, SteppedRange) else near(value, self.values)
         return value if found is None else self.values[found]
 
     def among(self, value: Any, values: Sequence[Any]) -> bool:
@@ -98,13 +98,13 @@ class Parameter:
 
     def allowed(self) -> str:
         """For an error message."""
-        if isinstance(self.values, Steps):
+        if isinstance(self.values, SteppedRange):
             return str(self.values)
         return ", ".join(map(str, self.values)) if self.values is not None else f"{self.low:g} to {self.high:g}"
 
     def sample(self, rng: np.random.Generator) -> Any:
         """A random value: uniform, in the logarithm for a log range."""
-        if isinstance(self.values, Steps):
+        if isinstance(self.values, SteppedRange):
             return self.values[int(self.values.drawn(rng.random(1))[0])]
         if self.values is not None:
             return self.values[int(rng.integers(len(self.values)))]
@@ -114,7 +114,7 @@ class Parameter:
 
     def mutate(self, value: Any, rng: np.random.Generator) -> Any:
         """Another value near this one: the next in order, any other if there is no order, a normal step (a tenth of the range) in a range."""
-        if isinstance(self.values, Steps):
+        if isinstance(self.values, SteppedRange):
             return self.values[int(self.values.moved(np.array([float(self.values.index(value))]), rng.normal(0.0, _STEP, 1))[0])]
         beside = self.neighbours(value)
         if beside:
@@ -136,7 +136,7 @@ class Parameter:
         return [self.values[i] for i in others if 0 <= i < len(self.values) and i != found]
 
 
-def _whole_steps(name: str, low: float, high: float, spec: ParameterSpec) -> tuple[Any, ...] | Steps:
+def _whole_steps(name: str, low: float, high: float, spec: ParameterSpec) -> tuple[Any, ...] | SteppedRange:
     step = 1 if spec.step is None else int(spec.step)
     if spec.step is not None and step != spec.step:
         raise UserError(f"parameters.{name}.step={spec.step}: allowed is a whole number, as integer is set")
@@ -145,11 +145,11 @@ def _whole_steps(name: str, low: float, high: float, spec: ParameterSpec) -> tup
         raise UserError(f"parameters.{name}: low={low}, high={high}: allowed are 1 to {sys.maxsize} whole numbers")
     numbers = range(first, last + 1, step)
     if len(numbers) > MANY or (spec.log and len(numbers) > 1):
-        return Steps(first, step, len(numbers), spec.log)
+        return SteppedRange(first, step, len(numbers), spec.log)
     return tuple(numbers)
 
 
-def _steps(low: float, high: float, spec: ParameterSpec) -> tuple[Any, ...] | Steps | None:
+def _steps(low: float, high: float, spec: ParameterSpec) -> tuple[Any, ...] | SteppedRange | None:
     """Null for what has no steps, or finer ones than its numbers have."""
     if spec.step is None:
         return (float(low),) if low == high else None
@@ -157,7 +157,7 @@ def _steps(low: float, high: float, spec: ParameterSpec) -> tuple[Any, ...] | St
         return None
     n = math.floor((high - low) / spec.step + 1e-9) + 1
     if n > MANY or (spec.log and n > 1):
-        return Steps(low, spec.step, n, spec.log)
+        return SteppedRange(low, spec.step, n, spec.log)
     return tuple(round(low + index * spec.step, digits(spec.step)) for index in range(n))
 
 
@@ -350,7 +350,7 @@ class SearchSpace:
 
         listed = sorted({repr(tuple(described(params.get(name, ...)) for name in self.parameters)) for params in self.listed or ()})
         parameters = [
-            (p.name, p.values if p.values is None or isinstance(p.values, Steps) else tuple(map(described, p.values)), p.low, p.high, p.log, p.ordered,
+            (p.name, p.values if p.values is None or isinstance(p.values, SteppedRange) else tuple(map(described, p.values)), p.low, p.high, p.log, p.ordered,
              tuple((parent, tuple(map(described, values))) for parent, values in p.when))
             for p in self.parameters.values()]
         text = repr([listed] * (self.listed is not None) + parameters)

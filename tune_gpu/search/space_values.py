@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from tune_gpu.search.space import Parameter
-from tune_gpu.search.steps import Steps
+from tune_gpu.search.steps import SteppedRange
 
 
 def values_to_check(parameter: Parameter) -> Iterator[Any]:
     """Every value that is listed; of a range its ends: what lies between is as right as they are."""
     if parameter.values is None:
         yield from (parameter.low, parameter.high)
-    elif isinstance(parameter.values, Steps):
+    elif isinstance(parameter.values, SteppedRange):
         yield from (parameter.values[0], parameter.values[-1])
     else:
         yield from parameter.values

@@ -23,7 +23,7 @@ def digits(step: float) -> int:
 
 
 @dataclass(frozen=True)
-class Steps(Sequence[Any]):
+class SteppedRange(Sequence[Any]):
     """`n` values from `low` on; two at least. A position is from 0 (the lowest) to 1 (the highest), in the logarithm for a log range."""
 
     low: float

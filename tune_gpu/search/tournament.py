@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.bounds import check_numbers
 from tune_gpu.config.schema import SearchSettings
-from tune_gpu.search.breeders import Breeder, ClassicBreeder, GuidedBreeder, Member
+from tune_gpu.search.breeders import ClassicStrategy, GuidedStrategy, Member, ProposalStrategy
 from tune_gpu.search.evaluations import Candidate, Ledger, Result, Standing
 from tune_gpu.search.pareto import first_front, matrix, select
 from tune_gpu.search.space import Params, SearchSpace
@@ -75,8 +75,8 @@ class Tournament:
         self._space, self._settings = space, settings
         self._order_key = order_key or (lambda _params: 0)
         self._rng = np.random.default_rng(settings.seed)
-        self._breeder: Breeder = GuidedBreeder(space, settings, self._rng) if settings.algorithm == "rzero" else \
-            ClassicBreeder(space, settings, self._rng)
+        self._breeder: ProposalStrategy = GuidedStrategy(space, settings, self._rng) if settings.algorithm == "rzero" else \
+            ClassicStrategy(space, settings, self._rng)
         wanted = settings.asynchronous
         self._asynchronous = self._breeder.one_by_one and (order_key is None if wanted is None else wanted)
         self._known: list[tuple[dict[str, Any], Result]] = []

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Protocol
 
 from tune_gpu.common.failures import Failure, FailureKind, Phase
-from tune_gpu.services.pulse import Pulse
+from tune_gpu.services.pulse import ActivityTracker
 
 _EVERY_S = 0.5
 _HEALTH_TIMEOUT_S = 1.0
@@ -36,7 +36,7 @@ class HangWatch:
         timeout_s: how long a service may stand still; 0 or less switches the watch off.
     """
 
-    def __init__(self, services: Mapping[str, Checked], pulse: Pulse | None, timeout_s: float, phase: Phase = Phase.LOAD) -> None:
+    def __init__(self, services: Mapping[str, Checked], pulse: ActivityTracker | None, timeout_s: float, phase: Phase = Phase.LOAD) -> None:
         self._services, self._pulse, self._timeout_s, self._phase = dict(services), pulse, timeout_s, phase
         self._sick_s = dict.fromkeys(self._services, 0.0)
         self._silent_s = dict.fromkeys(self._services, 0.0)

@@ -9,7 +9,7 @@ from typing import Any
 from tune_gpu.common.errors import UserError
 
 
-class Verdict(StrEnum):
+class MemoryVerdict(StrEnum):
     """What is known before anything starts."""
 
     FITS = "fits"
@@ -73,7 +73,7 @@ class Prediction:
     `shortfall_mib` is by how much the nearest rule is missed.
     """
 
-    verdict: Verdict
+    verdict: MemoryVerdict
     reason: str
     parts_mib: dict[str, float] = field(default_factory=dict)
     """weights, activation, cuda_graphs, non_torch, kv, whisper, neighbours; kv is what remains of the share."""
@@ -93,7 +93,7 @@ class Prediction:
     """The longest context that this share holds; 0 if none."""
 
     def __post_init__(self) -> None:
-        if self.verdict is Verdict.NOT_MODELLED and self.kv_cache_tokens is not None:
+        if self.verdict is MemoryVerdict.NOT_MODELLED and self.kv_cache_tokens is not None:
             raise ValueError("what is not modelled has no number")
 
     def as_dict(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Pulse:
+class ActivityTracker:
     """Written by the clients in the load generator's thread, read by a watch in another; each write is one assignment."""
 
     waiting: dict[str, int] = field(default_factory=dict)

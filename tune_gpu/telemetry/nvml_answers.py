@@ -20,6 +20,7 @@ null or is not checked. Which of the two an error is stands in NVML's descriptio
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,8 +135,8 @@ def said(error: Exception) -> str:
 
 
 def number(value: Any) -> float | None:
-    """A number that NVML gave; null for those that stand for "not available"."""
-    return None if value is None or value < 0 or value in _NOT_AVAILABLE else float(value)
+    """A number that NVML gave; null for those that stand for "not available", and for what is no number."""
+    return None if not isinstance(value, int | float) or not 0 <= value < math.inf or value in _NOT_AVAILABLE else float(value)
 
 
 def positive(value: Any) -> float | None:

@@ -12,7 +12,7 @@ from types import TracebackType
 from tune_gpu.common.failures import ServiceError
 from tune_gpu.telemetry.neighbours import rounded
 from tune_gpu.telemetry.probe import Probe, Reading, total
-from tune_gpu.telemetry.verdicts import Limits, Trace, Verdict, VerdictKind, busy_clock_mhz, energy_j, judge, never_busy, unchecked
+from tune_gpu.telemetry.verdicts import Limits, Trace, VerdictKind, WindowVerdict, busy_clock_mhz, energy_j, judge, never_busy, unchecked
 
 HZ = 10.0
 _NOTE_EVERY = 10
@@ -25,7 +25,7 @@ and all of this must stay below 1 % of a core."""
 
 
 @dataclass(frozen=True)
-class Moment:
+class DeviceSample:
     """The device in one second."""
 
     at: float
@@ -39,7 +39,7 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class DeviceWindow:
+class DeviceStats:
     """The device during one stretch."""
 
     utilization_pct: float | None
@@ -48,11 +48,11 @@ class DeviceWindow:
     """Null for a service whose memory the card never reported."""
     oom_events: int
     n_readings: int
-    moments: tuple[Moment, ...] = ()
+    moments: tuple[DeviceSample, ...] = ()
     """One a second."""
     energy_j: float | None = None
     busy_clock_mhz: float | None = None
-    verdicts: tuple[Verdict, ...] = ()
+    verdicts: tuple[WindowVerdict, ...] = ()
     """What was wrong; empty for a window that counts."""
     unchecked: tuple[str, ...] = ()
     """What the card does not report, and what would not be noticed for that reason."""
@@ -92,14 +92,14 @@ class DeviceSampler:
         services: Mapping[str, Callable[[], list[int]]],
         *,
         kv_cache: Callable[[], float | None] = lambda: None,
-        observe: Callable[[Moment], None] = lambda _moment: None,
+        observe: Callable[[DeviceSample], None] = lambda _moment: None,
         neighbours: Set[int] | None = frozenset(),
         limits: Limits | None = None,
         reference_mhz: float | None = None,
     ) -> None:
         self._probe, self._services, self._kv_cache, self._observe = probe, services, kv_cache, observe
         self._neighbours, self._limits, self._reference_mhz = neighbours, limits or Limits(), reference_mhz
-        self._moments: list[Moment] = []
+        self._moments: list[DeviceSample] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="tune-gpu-sampler", daemon=True)
         self._readings: list[tuple[float, Reading]] = []
@@ -120,7 +120,7 @@ class DeviceSampler:
         self._thread.join()
         self._oom_after = self._probe.oom_events()
 
-    def window(self) -> DeviceWindow:
+    def window(self) -> DeviceStats:
         """What was seen, after the end."""
         readings = [reading for _, reading in self._readings]
         busy = [reading.utilization_pct for reading in readings if reading.utilization_pct is not None]
@@ -128,7 +128,7 @@ class DeviceSampler:
         on_card = self._probe.info.kind == "cuda"
         if on_card and never_busy(busy):
             busy = []
-        return DeviceWindow(
+        return DeviceStats(
             sum(busy) / len(busy) if busy else None,
             max((r.used_mib for r in readings if r.used_mib is not None), default=None),
             dict(self._peaks),
@@ -185,7 +185,7 @@ class DeviceSampler:
         last = readings[-1]
         busy = [reading.utilization_pct for reading in readings if reading.utilization_pct is not None]
         mean = round(sum(busy) / len(busy), 1) if busy else None
-        moment = Moment(
+        moment = DeviceSample(
             round(time.time(), 2), mean, rounded(last.used_mib), last.clock_mhz, self._kv_cache(), last.power_w, last.temperature_c
         )
         self._moments.append(moment)

@@ -42,7 +42,7 @@ class VerdictKind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class WindowVerdict:
     """One thing that was wrong, in words with numbers."""
 
     kind: VerdictKind
@@ -78,10 +78,10 @@ class Trace:
     """What the driver said, or failed to say, when it stopped answering."""
 
 
-def judge(trace: Trace, limits: Limits) -> list[Verdict]:
+def judge(trace: Trace, limits: Limits) -> list[WindowVerdict]:
     """Everything that was wrong; nothing for a window that counts."""
     if trace.silent is not None:
-        return [Verdict(VerdictKind.DRIVER_SILENT, trace.silent)]
+        return [WindowVerdict(VerdictKind.DRIVER_SILENT, trace.silent)]
     return [*_wrong_device(trace), *_foreign(trace, limits), *_throttled(trace, limits), *_clocks(trace, limits)]
 
 
@@ -112,19 +112,19 @@ def busy_clock_mhz(readings: Sequence[Reading]) -> float | None:
     return statistics.median(busy) if busy else None
 
 
-def _wrong_device(trace: Trace) -> list[Verdict]:
+def _wrong_device(trace: Trace) -> list[WindowVerdict]:
     listed = [reading.processes for reading in trace.readings if reading.processes is not None]
     if not listed:
         return []
     seen = {pid for processes in listed for pid in processes}
     return [
-        Verdict(VerdictKind.WRONG_DEVICE, f"none of the processes of {service} was on the card in {len(listed)} readings")
+        WindowVerdict(VerdictKind.WRONG_DEVICE, f"none of the processes of {service} was on the card in {len(listed)} readings")
         for service, pids in trace.own.items()
         if service not in HELPERS and pids and not pids & seen
     ]
 
 
-def _foreign(trace: Trace, limits: Limits) -> list[Verdict]:
+def _foreign(trace: Trace, limits: Limits) -> list[WindowVerdict]:
     if not limits.foreigners_invalidate or trace.neighbours is None:
         return []
     known = trace.neighbours | {pid for pids in trace.own.values() for pid in pids}
@@ -136,7 +136,7 @@ def _foreign(trace: Trace, limits: Limits) -> list[Verdict]:
                 counts[pid] = counts.get(pid, 0) + 1
                 peak[pid] = max((held for held in (mib, peak.get(pid)) if held is not None), default=None)
     return [
-        Verdict(VerdictKind.FOREIGN_PROCESS, f"process {pid} of somebody else appeared on the card ({_up_to(peak[pid])})")
+        WindowVerdict(VerdictKind.FOREIGN_PROCESS, f"process {pid} of somebody else appeared on the card ({_up_to(peak[pid])})")
         for pid, count in counts.items()
         if count >= limits.foreign_readings
     ]
@@ -146,7 +146,7 @@ def _up_to(mib: float | None) -> str:
     return "its memory is not reported" if mib is None else f"up to {mib:.0f} MiB"
 
 
-def _throttled(trace: Trace, limits: Limits) -> list[Verdict]:
+def _throttled(trace: Trace, limits: Limits) -> list[WindowVerdict]:
     found = []
     told = [(reading, reading.throttled) for reading in trace.readings if reading.throttled is not None]
     n = len(told)
@@ -157,11 +157,11 @@ def _throttled(trace: Trace, limits: Limits) -> list[Verdict]:
         if n and len(held) / n > limits.throttled_share:
             hottest = max((r.temperature_c for r in held if r.temperature_c is not None), default=None)
             at = f" (up to {hottest:.0f} degrees C)" if hottest is not None else ""
-            found.append(Verdict(kind, f"{name} throttling in {len(held)} of {n} readings{at}"))
+            found.append(WindowVerdict(kind, f"{name} throttling in {len(held)} of {n} readings{at}"))
     return found
 
 
-def _clocks(trace: Trace, limits: Limits) -> list[Verdict]:
+def _clocks(trace: Trace, limits: Limits) -> list[WindowVerdict]:
     third = max(1, len(trace.readings) // 3)
     first, last = busy_clock_mhz(trace.readings[:third]), busy_clock_mhz(trace.readings[-third:])
     for before, after, when in (
@@ -169,7 +169,7 @@ def _clocks(trace: Trace, limits: Limits) -> list[Verdict]:
         (trace.reference_mhz, busy_clock_mhz(trace.readings), "since the windows before"),
     ):
         if before and after is not None and after < before * (1.0 - limits.clock_fall_share):
-            return [Verdict(VerdictKind.CLOCKS_FELL, f"the clock fell from {before:.0f} to {after:.0f} MHz under load, {when}")]
+            return [WindowVerdict(VerdictKind.CLOCKS_FELL, f"the clock fell from {before:.0f} to {after:.0f} MHz under load, {when}")]
     return []
 
 

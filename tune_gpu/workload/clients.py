@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import aiohttp
 
-from tune_gpu.services.pulse import Pulse
+from tune_gpu.services.pulse import ActivityTracker
 
 _MAX_BYTES = 4 * 2**20
 _NOT_AN_ANSWER = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
@@ -27,7 +27,7 @@ class Endpoints:
     llm_key: str
     stt_url: str
     stt_key: str
-    pulse: Pulse = field(default_factory=Pulse, compare=False)
+    pulse: ActivityTracker = field(default_factory=ActivityTracker, compare=False)
     cache_salt: str | None = None
     """What the engine's prefix cache knows under another salt is of no use to a request (vLLM's `cache_salt`); null shares it with all."""
 
@@ -136,7 +136,7 @@ async def _stream(
 ) -> bool:
     """Whether the stream was closed as it should be."""
     headers = {"Authorization": f"Bearer {endpoints.llm_key}"}
-    async with asyncio.timeout(timeout_s), session.post(f"{endpoints.llm_url}/v1/completions", json=body, headers=headers) as reply:
+    async with asyncio.timeout(timeout_s), session.post(f"{endpoints.llm_url}/v1/completions", json=body, headers=headers, allow_redirects=False) as reply:
         if reply.status != 200:  # all of an answer; that one has begun is none yet: vLLM's server says so before its engine has done anything
             endpoints.pulse.hear("vllm")
             sample.error = f"http_{reply.status}"
@@ -175,7 +175,7 @@ async def transcribe(
     url = f"{endpoints.stt_url}/v1/audio/transcriptions"
     try:
         with endpoints.pulse.asking("whisper"):
-            async with asyncio.timeout(_left(due, timeout_s)), session.post(url, data=form, headers=headers) as reply:
+            async with asyncio.timeout(_left(due, timeout_s)), session.post(url, data=form, headers=headers, allow_redirects=False) as reply:
                 if reply.status != 200:
                     endpoints.pulse.hear("whisper")
                     sample.error = f"http_{reply.status}"

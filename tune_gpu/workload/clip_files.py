@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import os
 import stat
+import unicodedata
 from pathlib import Path
 
 from tune_gpu.common.errors import UserError
@@ -29,18 +30,23 @@ def clips_of(folder: Path) -> list[tuple[Path, Path]]:
     found: list[tuple[Path, Path]] = []
     without: list[Path] = []
     for clip in clips:
-        same = [path for path in texts if path.stem == clip.stem] or [path for path in texts if path.stem.casefold() == clip.stem.casefold()]
+        same = [path for path in texts if path.stem == clip.stem] or [path for path in texts if _bare(path) == _bare(clip)]
         if len(same) > 1:
             raise UserError(f"{clip.name}: {same[0].name} and {same[1].name} may both be its text. Rename one.")
         if not same:
             without.append(clip)
             continue
         if rival := next((other for other, text in found if text == same[0]), None):
-            raise UserError(f"{clip.name}: {rival.name} has the same text, {same[0].name}; their names differ only by case. Rename one.")
+            raise UserError(f"{clip.name}: {rival.name} has the same text, {same[0].name}; their names differ only by case or encoding. Rename one.")
         found.append((clip, same[0]))
     if found and without:
         raise UserError(f"{without[0].name}: no {without[0].stem}.txt beside it. Write what is said in it, or move the clip away.")
     return found
+
+
+def _bare(path: Path) -> str:
+    """A file's name without regard to case, and to how accents are encoded: macOS takes them apart."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path.stem).casefold())
 
 
 def read_reference(path: Path, language: str) -> str:

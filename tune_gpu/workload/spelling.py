@@ -11,6 +11,7 @@ Arabic alef forms, Russian e and yo, simplified and traditional Chinese are diff
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Mapping
 
 import regex
 
@@ -28,20 +29,21 @@ _INVISIBLE = regex.compile(r"[\p{Default_Ignorable_Code_Point}\p{Cf}\p{Me}]+")
 _NOT_SAID = regex.compile(r"[^\p{L}\p{M}\p{N}'\u104c-\u104f]+")
 """Punctuation, symbols, blanks. Four signs of Burmese (U+104C to U+104F) are punctuation to Unicode, and words to a reader."""
 _STRAY_MARKS = regex.compile(r"(?<![\p{L}\p{M}\p{N}\u104c-\u104f])\p{M}+")
-_AM = regex.compile(r"([\u0e4d\u0ecd])([\u0e48-\u0e4b\u0ec8-\u0ecb]?)([\u0e32\u0eb2])")
+_AM = regex.compile(r"([\u0e4d\u0ecd])([\u0e48-\u0e4b\u0ec8-\u0ecb]?)([\u0e32\u0eb2])([\u0e48-\u0e4b\u0ec8-\u0ecb]?)")
 _WITHIN_WORDS = {
     "ar": r"[\u0640\u0610-\u061a\u064b-\u0652\u0670\u06d6-\u06ed]", "he": r"[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7]",
     "hy": r"[\u055b\u055c\u055e\u055f]",  # accent, exclamation and question mark stand on a vowel, in the middle of the word
 }  # fmt: skip
 """What readers of a language do without, or what is no part of the word that it stands in."""
 _WITHIN_WORDS |= dict.fromkeys(("fa", "ps", "sd", "ur"), _WITHIN_WORDS["ar"])
-_SAME_LETTERS = {
-    # Two encodings of one letter.
-    "ro": str.maketrans("şţ", "șț"), "fa": str.maketrans("يك", "یک"), "ur": str.maketrans("يك", "یک"),
+_SAME_LETTERS: dict[str, Mapping[int, str | int]] = {
+    # Two encodings of one letter, or a ligature that many keyboards lack.
+    "fr": {ord("œ"): "oe", ord("æ"): "ae"}, "ro": str.maketrans("şţ", "șț"), "fa": str.maketrans("يك", "یک"), "ur": str.maketrans("يك", "یک"),
 }  # fmt: skip
 _JOINED = {
-    # A letter, written with a joiner before Unicode had it: Malayalam chillus and the Bengali khanda ta.
+    # A letter, written as several: with a joiner before Unicode had it (Malayalam chillus, the Bengali khanda ta).
     "\u0d23\u0d4d\u200d": "\u0d7a", "\u0d28\u0d4d\u200d": "\u0d7b", "\u0d30\u0d4d\u200d": "\u0d7c", "\u0d32\u0d4d\u200d": "\u0d7d",
+    "\u0e40\u0e40": "\u0e41", "\u0ec0\u0ec0": "\u0ec1",  # Thai and Lao ae, typed as e twice
     "\u0d33\u0d4d\u200d": "\u0d7e", "\u0d15\u0d4d\u200d": "\u0d7f", "\u09a4\u09cd\u200d": "\u09ce",
 }  # fmt: skip
 
@@ -84,8 +86,8 @@ def _apostrophes(text: str, language: str) -> str:
 
 
 def _whole_am(text: str) -> str:
-    """Thai and Lao am as the one letter that it is typed as; NFKC takes it apart, on either side of a tone mark."""
-    return _AM.sub(lambda found: found[2] + chr(ord(found[3]) + 1), unicodedata.normalize("NFC", text))
+    """Thai and Lao am as the one letter that it is typed as, behind its tone mark; NFKC takes it apart, and the mark may be typed at any place."""
+    return _AM.sub(lambda found: found[2] + found[4] + chr(ord(found[3]) + 1), unicodedata.normalize("NFC", text))
 
 
 def units(text: str, language: str) -> list[str]:

@@ -167,3 +167,10 @@ def test_a_run_without_a_winner_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no winner"):
         read(tmp_path)
     assert not (tmp_path / "winners" / f"{EXPERIMENT}.json").exists()
+
+
+def test_a_run_whose_folder_has_a_name_of_no_run_is_refused(tmp_path: Path) -> None:
+    made = made_run(tmp_path)
+    odd = made.path.rename(made.path.with_name("run\x1b[2K"))
+    with pytest.raises(UserError, match="run_id="):
+        read_finished_run(str(tmp_path), str(odd), [], "promote")

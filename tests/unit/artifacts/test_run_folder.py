@@ -215,3 +215,20 @@ def test_of_all_that_begin_in_one_second_exactly_one_gets_a_run(tmp_path: Path) 
     held = [line for line in said if line.startswith("holds")]
     assert len(held) == len(set(held)) == 3, said
     assert said[3:] == ["refused"] * 2, "each launch holds a run of its own before it can be found"
+
+
+@pytest.mark.parametrize("name", ["proposals.jsonl", "gen_0_candidates.jsonl"])
+def test_a_line_of_a_run_follows_no_link_out_of_its_folder(name: str, folder: RunFolder, tmp_path: Path) -> None:
+    (folder.path / name).symlink_to(tmp_path / ".bash_aliases")
+    with pytest.raises(OSError, match="symbolic link"):
+        folder.append_proposal(Candidate("g0-c1", 0, "initial", {}, 1)) if name == "proposals.jsonl" else folder.append_candidate(line("g0-c1", 0))
+    assert not (tmp_path / ".bash_aliases").exists()
+
+
+@pytest.mark.parametrize("name", ["comparison.jsonl", "ray", "ray/attempt-2"])
+def test_a_run_with_a_link_in_its_folder_is_not_gone_on_with(name: str, folder: RunFolder, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (folder.path / name).parent.mkdir(exist_ok=True)
+    (folder.path / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=f"{name}: a symbolic link"), folder.held():
+        pytest.fail("it was begun")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.support.models import LLAMA_8B_CONFIG
 from tune_gpu.cli.plan import plan
 from tune_gpu.config.schema import ExperimentConfig, ParameterSpec, Services
-from tune_gpu.evaluation.memory_check import Calibration, CalibrationStore, DeviceMemory, UserError, Verdict, card_memory
+from tune_gpu.evaluation.memory_check import Calibration, CalibrationStore, DeviceMemory, MemoryVerdict, UserError, card_memory
 from tune_gpu.evaluation.memory_check.space_columns import active_columns, is_grid, space_columns
 from tune_gpu.evaluation.memory_check.space_plan import Preflight, find_model, params_of
 from tune_gpu.search.space import SearchSpace
@@ -239,12 +239,12 @@ def test_what_a_start_taught_is_used_by_the_next_plan(tmp_path: Path, model: Pat
     config.services.vllm.model, config.services.vllm.max_model_len = str(model), 8192
     config.parameters = {"share": ParameterSpec("vllm.gpu_memory_utilization", values=[0.65, 0.7, 0.8])}
     preflight = Preflight(config, card_memory("RTX 3090"), CalibrationStore(), "0.32.0")
-    assert preflight.predict({"share": 0.7}).verdict is Verdict.UNCERTAIN
+    assert preflight.predict({"share": 0.7}).verdict is MemoryVerdict.UNCERTAIN
     flags = {"max_model_len": 8192, "max_num_seqs": None, "max_num_batched_tokens": None, "enforce_eager": False, "enable_chunked_prefill": None}
     preflight.learn(config.services.vllm, Calibration(15349.0, 200.0, None, "0.32.0", flags))
     said = Preflight(config, card_memory("RTX 3090"), CalibrationStore(), "0.32.0").predict({"share": 0.7})
     assert said.calibrated
-    assert said.verdict is Verdict.FITS
+    assert said.verdict is MemoryVerdict.FITS
 
 
 def test_models_by_folder_name_and_table(model: Path) -> None:

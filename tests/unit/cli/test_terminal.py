@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from rich.table import Table
+from rich.text import Text
 
+from tests.support.made_run import RUN_ID, made_run
+from tests.unit.promote.compared import write_comparison
 from tune_gpu.cli.main import main
 from tune_gpu.cli.progress import Progress
 from tune_gpu.cli.terminal import console_of
+from tune_gpu.common.errors import UserError
 
 
 def ask(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -45,3 +52,24 @@ def test_a_number_that_is_not_finite_is_refused(arguments: tuple[str, ...]) -> N
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 2
     assert "is not a finite number" in done.output
+
+
+COMMANDS = "ok \x1b]52;c;ZXZpbA==\x07\x1b[2K\x9b2J\rgone \u202eesrever"
+
+
+def test_no_text_of_an_artifact_commands_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    for shown in (COMMANDS, Text(COMMANDS), Table(COMMANDS, title="none")):
+        console_of().print(shown, soft_wrap=True)
+    said = capsys.readouterr().out + str(UserError(COMMANDS))
+    assert not [character for character in said if not character.isprintable() and character != "\n"]
+    assert said.count("\\x1b]52;c;ZXZpbA==") == 4, "it is shown what was there"
+
+
+def test_a_report_for_a_terminal_commands_none(tmp_path: Path) -> None:
+    folder = made_run(tmp_path)
+    write_comparison(folder)
+    folder.write_json("comparison.json", json.loads((folder.path / "comparison.json").read_text()) | {"sentence": COMMANDS})
+    shown = CliRunner().invoke(main, ["report", RUN_ID, "--format", "md", f"run.artifacts_dir={tmp_path}"])
+    assert shown.exit_code == 0, shown.output
+    assert "\\x1b\\]52" in shown.output
+    assert not {"\x1b", "\x9b", "\u202e"} & set(shown.output)

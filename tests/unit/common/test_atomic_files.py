@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tune_gpu.common.atomic_files import read_plain, remove_plain, write_whole
+from tune_gpu.common.atomic_files import append_whole, read_plain, remove_plain, write_whole
 
 
 def test_a_link_in_the_files_place_is_replaced_and_not_followed(tmp_path: Path) -> None:
@@ -80,3 +80,33 @@ def test_what_a_link_leads_to_lends_neither_mode_nor_owner(tmp_path: Path) -> No
     (tmp_path / "like").symlink_to(open_to_all)
     write_whole(tmp_path / "file", "new", like=tmp_path / "like")
     assert (tmp_path / "file").stat().st_mode & 0o022 == 0
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["a file", "nothing"])
+def test_no_line_is_added_through_a_link(there: bool, tmp_path: Path) -> None:
+    treasure = tmp_path / "profile"
+    if there:
+        treasure.write_text("mine\n")
+    (tmp_path / "lines.jsonl").symlink_to(treasure)
+    with pytest.raises(OSError, match=r"symbolic link.*lines\.jsonl"):
+        append_whole(tmp_path / "lines.jsonl", b"{}\n")
+    assert (treasure.read_text() if treasure.exists() else None) == ("mine\n" if there else None)
+
+
+def test_a_pipe_in_a_files_place_neither_blocks_nor_takes_lines(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "lines.jsonl")
+    with pytest.raises(OSError, match=r"lines\.jsonl"):
+        append_whole(tmp_path / "lines.jsonl", b"{}\n")
+    reader = os.open(tmp_path / "lines.jsonl", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with pytest.raises(OSError, match="not a regular file"):
+            append_whole(tmp_path / "lines.jsonl", b"{}\n")
+        assert os.read(reader, 10) == b""
+    finally:
+        os.close(reader)
+
+
+def test_lines_are_added_whole_and_the_first_makes_the_file(tmp_path: Path) -> None:
+    for line in (b"1\n", b"2\n"):
+        append_whole(tmp_path / "lines.jsonl", line)
+    assert (tmp_path / "lines.jsonl").read_bytes() == b"1\n2\n"

@@ -18,6 +18,7 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.compare.store import BlockStore
 from tune_gpu.config.loader import load_config
 from tune_gpu.evaluation.memory_check import CalibrationStore, read_architecture
+from tune_gpu.experiment.flag_check import _accepted
 from tune_gpu.experiment.refusals import Refusals
 from tune_gpu.promote.bundle import read_manifest
 from tune_gpu.services.vllm.info import read_engine_info, samples
@@ -49,6 +50,7 @@ READERS: list[tuple[str, Callable[[Path], Any]]] = [
     ("manifest.json", read_manifest),
     ("blocks.jsonl", lambda folder: BlockStore(folder / "blocks.jsonl", {}).blocks()),
     ("proposals.jsonl", lambda folder: RunFolder(folder.parent.parent, folder.parent.name, folder.name).proposals()),
+    ("accepted_flags.json", lambda folder: _accepted(folder / "accepted_flags.json")),
     *[(name, read_run) for name in RUN],
 ]
 
@@ -105,7 +107,7 @@ def test_a_spoilt_file_is_read_or_refused_in_one_line(name: str, read: Callable[
 
 
 @pytest.mark.parametrize("how", ["pipe", "folder", "loop", "device", "sparse"])
-@pytest.mark.parametrize(("name", "read"), [each for each in READERS if each[0] not in ("proposals.jsonl", "model.gguf")])
+@pytest.mark.parametrize(("name", "read"), [each for each in READERS if each[0] not in ("proposals.jsonl", "model.gguf", "accepted_flags.json")])
 def test_what_is_no_regular_file_of_its_size_is_refused(name: str, read: Callable[[Path], Any], how: str, tmp_path: Path) -> None:
     test_a_spoilt_file_is_read_or_refused_in_one_line(name, read, how, tmp_path)
     with pytest.raises(UserError, match=r"\. [A-Z].*\.$"):  # the problem, and what to do

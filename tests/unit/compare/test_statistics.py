@@ -14,7 +14,7 @@ from tune_gpu.compare.bootstrap import effect_of, rounds_resampled, turns_resamp
 from tune_gpu.compare.metrics import Metric, percentile_of, standard_metrics
 from tune_gpu.compare.samples import Block, Pair, Turn, pairs_of
 from tune_gpu.compare.sequential import final_alpha, interim_alpha, order_of_round
-from tune_gpu.compare.verdict import Finding, Verdict
+from tune_gpu.compare.verdict import ComparisonVerdict, Finding
 
 ALPHA = 0.05
 METRICS = standard_metrics(95)
@@ -22,7 +22,7 @@ P95 = METRICS[0]
 WATCHED = [P95, *(metric for metric in METRICS if metric.name in ("wer", "capacity", "fitness"))]
 
 
-def claims(pairs: list[Pair], metric: Metric, alpha: float) -> Verdict:
+def claims(pairs: list[Pair], metric: Metric, alpha: float) -> ComparisonVerdict:
     return Finding(metric, effect_of(pairs, metric, alpha=alpha, resamples=200), 0.0).verdict
 
 
@@ -31,7 +31,7 @@ def test_equal_arms_differ_in_the_nominal_share_of_comparisons_only() -> None:
     for n_rounds, turns in ((4, 3), (6, 5)):
         found = [[claims(rounds(seed, n_rounds, turns), metric, ALPHA) for metric in WATCHED] for seed in range(n)]
         for column, metric in enumerate(WATCHED):
-            share = np.mean([row[column] is not Verdict.NO_DIFFERENCE for row in found])
+            share = np.mean([row[column] is not ComparisonVerdict.NO_DIFFERENCE for row in found])
             assert share <= ALPHA + 2.5 * (ALPHA * (1 - ALPHA) / n) ** 0.5, (metric.name, n_rounds, share)
 
 
@@ -42,7 +42,7 @@ def test_looking_after_every_round_claims_no_more() -> None:
         pairs = rounds(1000 + seed, 8, 2)
         looks = [claims(pairs[:upto], fitness, interim_alpha(look, ALPHA)) for look, upto in enumerate(range(3, 8), 1)]
         looks.append(claims(pairs, fitness, final_alpha(5, ALPHA)))
-        fooled += any(verdict is not Verdict.NO_DIFFERENCE for verdict in looks)
+        fooled += any(verdict is not ComparisonVerdict.NO_DIFFERENCE for verdict in looks)
     assert fooled / n <= ALPHA + 2.5 * (ALPHA * (1 - ALPHA) / n) ** 0.5, fooled
 
 
@@ -68,7 +68,7 @@ def test_the_interval_covers_the_truth_as_often_as_promised() -> None:
 def test_who_is_called_ours_decides_the_sign_and_nothing_else(seed: int, n: int, turns: int, speed: float) -> None:
     pairs = rounds(seed, n, turns, speed=speed)
     swapped = [Pair(pair.theirs, pair.ours) for pair in pairs]
-    opposite = {Verdict.BETTER: Verdict.WORSE, Verdict.WORSE: Verdict.BETTER, Verdict.NO_DIFFERENCE: Verdict.NO_DIFFERENCE}
+    opposite = {ComparisonVerdict.BETTER: ComparisonVerdict.WORSE, ComparisonVerdict.WORSE: ComparisonVerdict.BETTER, ComparisonVerdict.NO_DIFFERENCE: ComparisonVerdict.NO_DIFFERENCE}
     for metric in METRICS:
         one, other = (effect_of(side, metric, alpha=ALPHA, resamples=100) for side in (pairs, swapped))
         assert one is not None

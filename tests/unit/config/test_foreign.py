@@ -285,6 +285,15 @@ def test_a_run_of_another_user_is_foreign(tmp_path: Path, monkeypatch: pytest.Mo
         read_finished_run(str(tmp_path / "a"), RUN_ID, [], "compare")
 
 
+def test_a_link_to_a_shipped_space_vouches_for_no_other_text(tmp_path: Path) -> None:
+    """Whoever owns the folder can put the link there after the text was read."""
+    text = foreign_run(tmp_path, PRELOAD).read_text()
+    linked = tmp_path / "config.yaml"
+    linked.symlink_to(SPACES_FOLDER / "spica_gpu_allocation.yaml")
+    assert is_own(linked, linked.read_text())
+    assert not is_own(linked, text)
+
+
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
 def test_a_key_that_others_may_read_seals_nothing(mode: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNE_GPU_CACHE", str(tmp_path))

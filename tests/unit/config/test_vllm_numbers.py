@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import apply_overrides, load_config
 from tune_gpu.config.vllm_numbers import read_number
-from tune_gpu.evaluation.memory_check import Verdict, card_memory
+from tune_gpu.evaluation.memory_check import MemoryVerdict, card_memory
 from tune_gpu.evaluation.memory_check.space_plan import Preflight
 from tune_gpu.experiment.checks import check_config
 from tune_gpu.experiment.space_check import check_space
@@ -43,7 +43,7 @@ def test_an_automatic_context_is_not_modelled_and_does_not_end_a_plan() -> None:
     config = load_config("spica_gpu_allocation", [knob, "baseline.context=-1"], "cpu")
     params, found = Preflight(config, card_memory("RTX 3060")).predict_space(check_space(config))
     verdicts = {(params["context"][index], found.verdict_of(index)) for index in range(len(found))}
-    assert {context for context, verdict in verdicts if verdict is Verdict.NOT_MODELLED} == {"auto"}
+    assert {context for context, verdict in verdicts if verdict is MemoryVerdict.NOT_MODELLED} == {"auto"}
     assert "max_model_len=auto" in next(found.explain(index).reason for index in range(len(found)) if params["context"][index] == "auto")
 
 

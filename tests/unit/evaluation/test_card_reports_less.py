@@ -16,7 +16,7 @@ from tests.benchmarks.nvml_answers import result_of
 from tests.support.servers import Behaviour, servers
 from tune_gpu.cli import launch
 from tune_gpu.config.loader import load_config
-from tune_gpu.evaluation.preflight_check import Gate
+from tune_gpu.evaluation.preflight_check import PreflightCheck
 from tune_gpu.telemetry.device_choice import READ_FROM_THE_CARD, DeviceChoice
 from tune_gpu.workload.clients import Endpoints
 
@@ -94,7 +94,7 @@ def test_without_its_memory_a_run_starts_and_the_preflight_is_left_out() -> None
     said: list[str] = []
     with nvml_answers.card_of({"raises": {"nvmlDeviceGetMemoryInfo": "Unknown"}}):
         refusals = launch._plan(config, DeviceChoice("cuda", "made up", 1))
-        gate = Gate(config, "cuda", said.append)
+        gate = PreflightCheck(config, "cuda", said.append)
         gate.check({"vllm_memory_util": 0.99, "whisper_model_size": "large-v3"})
         gate.about_to_start()
     assert "does not report its memory" in refusals.note
@@ -109,3 +109,18 @@ def test_the_benchmark_reads_a_file_and_writes_what_it_found(tmp_path: Path) -> 
     (found,) = json.loads((tmp_path / "out.json").read_text())
     assert (found["where"], found["now"], found["readings"]["temperature_c"], found["window"]) == ("here", "?", None, "ok")
     assert "temperature_c" in ended.output
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "cannot be read"), ("{}", "is no list"), ("[3]", "card 0: it is no object"), ('[{}, {"raises": ["NoData"]}]', "card 1: raises: it is no object"),
+        ('[{"raises": {"nvmlDeviceGetFoo": "NoData"}}]', "raises.nvmlDeviceGetFoo: it is no function"), ('[{"returns": {"len": 3}}]', "returns.len"),
+        ('[{"raises": {"nvmlInit": "Nope"}}]', "Nope is no error"), ('[{"raises": {"nvmlInit": 5}}]', "5 is no error"), ('[{"bar1_mib": "x"}]', "bar1_mib=x"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_list_of_cards_is_refused_in_one_line(tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "cards.json").write_text(content)
+    ended = CliRunner().invoke(nvml_answers.main, [str(tmp_path / "cards.json")])
+    assert (ended.exit_code, ended.output.count("\n")) == (2, 1)
+    assert said in ended.output

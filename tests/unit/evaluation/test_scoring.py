@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from tests.support.made_run import line
 from tune_gpu.artifacts.lines import stderr_of
 from tune_gpu.config.schema import ObjectiveSettings, ParameterSpec, SearchSettings
-from tune_gpu.evaluation.deployers import Ears
+from tune_gpu.evaluation.deployers import SttService
 from tune_gpu.evaluation.objective import METRIC_PATHS
 from tune_gpu.evaluation.scoring import jackknife, metrics_of
-from tune_gpu.evaluation.state import Running
+from tune_gpu.evaluation.state import EvaluationState
 from tune_gpu.experiment.summary import summarise_run
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.tournament import Result, Tournament
-from tune_gpu.telemetry.sampler import DeviceWindow
+from tune_gpu.telemetry.sampler import DeviceStats
 from tune_gpu.workload.clients import LlmSample, SttSample
 from tune_gpu.workload.voice_turn import TurnSample
 from tune_gpu.workload.window import WindowResult
@@ -37,9 +37,9 @@ def turn(stt_ms: float, llm_ms: float, *, error: str | None = None) -> TurnSampl
 
 
 def scored(windows: Sequence[Sequence[TurnSample]], objective: ObjectiveSettings = OBJECTIVE) -> dict[str, Any]:
-    ears: Ears = NOTHING_HEARD
-    device = [DeviceWindow(50.0, 100.0, {}, 0, 10)] * len(windows)
-    return metrics_of(Running({}, ears, windows=[WindowResult("mixed", 10.0, list(turns)) for turns in windows], device=device), None, objective, None)
+    ears: SttService = NOTHING_HEARD
+    device = [DeviceStats(50.0, 100.0, {}, 0, 10)] * len(windows)
+    return metrics_of(EvaluationState({}, ears, windows=[WindowResult("mixed", 10.0, list(turns)) for turns in windows], device=device), None, objective, None)
 
 
 def drawn(rng: np.random.Generator, n_windows: int, turns: float) -> list[list[TurnSample]]:

@@ -12,17 +12,17 @@ from tune_gpu.common.failures import FailureKind, ServiceError
 from tune_gpu.config.loader import load_config
 from tune_gpu.evaluation.evaluator import Evaluator
 from tune_gpu.evaluation.scoring import energy_per_request_j
-from tune_gpu.evaluation.state import Running
+from tune_gpu.evaluation.state import EvaluationState
 from tune_gpu.experiment.checks import check_config
 from tune_gpu.services.faster_whisper.service import WhisperService
-from tune_gpu.telemetry.sampler import DeviceWindow
-from tune_gpu.telemetry.verdicts import Verdict, VerdictKind
+from tune_gpu.telemetry.sampler import DeviceStats
+from tune_gpu.telemetry.verdicts import VerdictKind, WindowVerdict
 from tune_gpu.workload.summary import summarise
 from tune_gpu.workload.window import WindowResult
 
-GOOD = DeviceWindow(50.0, 100.0, {}, 0, 10, energy_j=120.0)
-HOT = DeviceWindow(50.0, 100.0, {}, 0, 10, verdicts=(Verdict(VerdictKind.THERMAL_THROTTLING, "hot"),))
-AWAY = DeviceWindow(50.0, 100.0, {}, 0, 10, verdicts=(Verdict(VerdictKind.WRONG_DEVICE, "whisper is not there"),))
+GOOD = DeviceStats(50.0, 100.0, {}, 0, 10, energy_j=120.0)
+HOT = DeviceStats(50.0, 100.0, {}, 0, 10, verdicts=(WindowVerdict(VerdictKind.THERMAL_THROTTLING, "hot"),))
+AWAY = DeviceStats(50.0, 100.0, {}, 0, 10, verdicts=(WindowVerdict(VerdictKind.WRONG_DEVICE, "whisper is not there"),))
 LATE = WindowResult("mixed", lag_ms=[10_000.0])
 
 
@@ -30,17 +30,17 @@ LATE = WindowResult("mixed", lag_ms=[10_000.0])
 def evaluator() -> Iterator[Evaluator]:
     evaluator = Evaluator(load_config("spica_gpu_allocation", ["telemetry.max_invalid_windows=2"], "cpu"), "cpu")
     whisper = WhisperService(evaluator.config.services.whisper, device="cpu", port_range=[20000, 29999])
-    evaluator._running = Running({}, whisper)
+    evaluator._running = EvaluationState({}, whisper)
     yield evaluator
     evaluator.close()
 
 
-def play(evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch, *windows: tuple[WindowResult, DeviceWindow]) -> list[int]:
+def play(evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch, *windows: tuple[WindowResult, DeviceStats]) -> list[int]:
     """The windows that the load and the device give, one after another; returns the indices that were measured."""
     measured: list[int] = []
     tape = iter(windows)
 
-    def take(index: int, mode: str, seconds: float | None) -> tuple[WindowResult, DeviceWindow]:
+    def take(index: int, mode: str, seconds: float | None) -> tuple[WindowResult, DeviceStats]:
         measured.append(index)
         return next(tape)
 

@@ -15,6 +15,7 @@ from tests.support.made_run import FAST, RUN_ID, made_run
 from tests.unit.promote.compared import blocks, write_comparison
 from tune_gpu.artifacts.finished_run import FinishedRun, read_finished_run
 from tune_gpu.artifacts.run_folder import RunFolder
+from tune_gpu.common.errors import UserError
 from tune_gpu.promote.evidence import evidence_of
 from tune_gpu.promote.recomputed import recomputed
 
@@ -137,3 +138,10 @@ def test_no_stated_estimate_can_be_another(recorded: tuple[FinishedRun, dict[str
     _, found = recomputed(run.config, content, run.folder.path / "comparison.jsonl")
     assert found is not None
     assert finding["metric"] in found
+
+
+def test_samples_that_are_nested_too_deep_are_refused_in_one_line(folder: RunFolder) -> None:
+    path = folder.path / "comparison.jsonl"
+    path.write_text("[" * 100_000 + "\n")
+    with pytest.raises(UserError, match=r"comparison.*nested deeper"):
+        evidence_of(read(folder.root))

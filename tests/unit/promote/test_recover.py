@@ -19,6 +19,7 @@ from tests.unit.promote.test_apply import place as place
 from tests.unit.promote.test_command import Desk
 from tests.unit.promote.test_command import desk as desk
 from tune_gpu.cli.main import main
+from tune_gpu.common.errors import UserError
 from tune_gpu.promote import recovery_unit
 from tune_gpu.promote.apply import Deployer, folder_of, target_of
 from tune_gpu.promote.installed import Installation
@@ -104,6 +105,19 @@ def test_where_nothing_was_installed_there_is_nothing_to_recover(desk: Desk) -> 
     assert desk.promote("--recover", "--rollback").exit_code == 2
 
 
+def test_nothing_but_the_target_is_needed_to_put_things_back(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recordings for voice turns may be gone by then."""
+    desk.written(RUN_ID)
+    assert desk.promote(RUN_ID, "--apply").exit_code == 0
+
+    def gone(*_: object) -> None:
+        raise UserError("workload.audio.source=packaged: no clips")
+
+    monkeypatch.setattr("tune_gpu.cli.promote.load_utterances", gone)
+    undone = desk.promote("--rollback")
+    assert undone.exit_code == 0, undone.output
+
+
 @pytest.mark.parametrize("place", ["systemd"], indirect=True)
 def test_a_boot_after_a_power_cut_puts_the_files_back(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     assert place.apply("run-1", SLOW) is None
@@ -142,6 +156,15 @@ def test_a_boot_after_a_power_cut_puts_the_files_back(place: Place, monkeypatch:
     last = Installation(folder_of(place.config.promote)).peek()
     assert last is not None
     assert last.run_id == "run-1"
+
+
+def test_a_boot_recovers_though_the_systems_settings_are_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "promote.yaml").write_text("promote: [half")
+    monkeypatch.setattr("tune_gpu.promote.settings.SYSTEM_FILE", tmp_path / "promote.yaml")
+    arguments = ["promote", "--recover", f"promote.install_dir={tmp_path / 'etc'}"]
+    assert CliRunner().invoke(main, arguments).exit_code == 2
+    booted = CliRunner().invoke(main, [*arguments, "--at-boot"])
+    assert (booted.exit_code, "nothing to put back" in booted.output) == (0, True), booted.output
 
 
 @pytest.mark.parametrize("place", ["systemd"], indirect=True)
@@ -185,3 +208,11 @@ def test_a_rollback_without_room_to_begin_changes_nothing(place: Place, monkeypa
     assert last is not None
     assert (last.run_id, str(last.status)) == ("run-2", "applied")
     assert "tiny.en" in place.installed("whisper.yaml")
+
+
+def test_of_a_log_of_any_size_only_the_end_is_read(tmp_path: Path) -> None:
+    with (tmp_path / "no.service.log").open("wb") as log:
+        log.truncate(2**40)
+        log.seek(0, os.SEEK_END)
+        log.write(b"\nno room on the device\n")
+    assert ProcessSupervisor(tmp_path).failure("no.service") == "no.service has ended: no room on the device"

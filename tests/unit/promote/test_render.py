@@ -74,6 +74,12 @@ def test_a_command_line_is_quoted_as_systemd_reads_it() -> None:
     assert _quoted('a "b"') == '"a \\"b\\""'
 
 
+def test_no_deployed_program_takes_modules_from_the_folder_where_it_starts() -> None:
+    """A unit, or a shell, may stand in a folder that others write to."""
+    for service in services_of(load_config("spica_gpu_allocation", QUICK, "cpu"), FAST, "cpu"):
+        assert "-m" not in service.command or service.command[1] == "-P", service.command
+
+
 def test_a_drop_in_leaves_nothing_of_what_the_unit_ran_and_where(tmp_path: Path) -> None:
     """Both settings are lists in systemd: without an empty one in front, what the unit's own file says stays in force beside it."""
     services = services_of(load_config("spica_gpu_allocation", QUICK, "cpu"), FAST, "cpu")

@@ -53,6 +53,11 @@ def recorded(content: dict[str, Any], **change: str) -> Comparison:
     return compare("vllm", settings, [*([log] if log else []), page, model])
 
 
+def test_a_start_line_longer_than_any_of_vllms_is_not_read() -> None:
+    """Each level of braces was read once more; a long line of them was quadratic."""
+    assert sources.start_log("non-default args: {'a': " + "{b: " * 200_000 + "}" * 200_001, None) is None
+
+
 def test_the_answers_of_a_real_engine_agree_with_its_file() -> None:
     found = recorded(measured())
     assert found.differences == ()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from tune_gpu.promote.bundle import write_bundle
 from tune_gpu.promote.ownership import foreign
 from tune_gpu.promote.settings import ignored, trusted_settings
 from tune_gpu.promote.subject import Subject, kept_of, subject_of
+from tune_gpu.promote.supervisor import ProcessSupervisor
 
 SOMEBODY = 54321
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to somebody else")
@@ -408,3 +411,24 @@ def test_a_folder_is_foreign_by_any_of_its_parents(tmp_path: Path) -> None:
     if os.geteuid() == 0:
         os.chown(tmp_path / "a", -1, SOMEBODY)
         assert foreign(inner) is not None
+
+
+def test_rollback_sh_takes_no_module_from_the_folder_where_it_is_run(tmp_path: Path) -> None:
+    (tmp_path / "json.py").write_text("open('ran', 'w')\n")
+    [line] = ProcessSupervisor(tmp_path / "supervised").shell(["no.service"])
+    subprocess.run(["/bin/sh", "-c", line], cwd=tmp_path, capture_output=True, timeout=60)
+    assert not (tmp_path / "ran").exists()
+
+
+@AS_ROOT
+def test_a_group_with_others_in_it_makes_a_folder_foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it is the user's first group, as it is where all users share one."""
+    others = next(user.pw_gid for user in pwd.getpwall() if user.pw_gid != 0)
+    os.chown(tmp_path, 0, others)
+    tmp_path.chmod(0o775)
+    monkeypatch.setattr(os, "getegid", lambda: others)
+    assert "may be written by others" in str(foreign(tmp_path))
+    nobodys = 54322
+    os.chown(tmp_path, 0, nobodys)
+    monkeypatch.setattr(os, "getegid", lambda: nobodys)
+    assert foreign(tmp_path) is None

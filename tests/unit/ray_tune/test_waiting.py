@@ -12,7 +12,7 @@ from ray.tune.experiment import Trial
 from tune_gpu.ray_tune import callbacks as tune_callbacks
 from tune_gpu.ray_tune import client as ray_client
 from tune_gpu.ray_tune import session as ray_session
-from tune_gpu.ray_tune.callbacks import Announcer
+from tune_gpu.ray_tune.callbacks import StartReporter
 from tune_gpu.ray_tune.client import Courier
 from tune_gpu.ray_tune.session import PATIENCE_S, waiting_said
 
@@ -35,7 +35,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 def test_a_person_is_told_once_each_time_and_not_before_it_has_lasted(clock: SimpleNamespace) -> None:
     said: list[str] = []
-    announcer = Announcer(lambda _candidate: None, said.append)
+    announcer = StartReporter(lambda _candidate: None, said.append)
 
     def after(seconds: float, seen: list[Any]) -> int:
         clock.s += seconds

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ttest_ind
 
-from tune_gpu.search.racing import Estimate, Verdict, compare, has_lost, tied_with, winner
+from tune_gpu.search.racing import Estimate, RaceVerdict, compare, has_lost, tied_with, winner
 
 means = st.floats(-1e3, 1e3)
 estimates = st.builds(Estimate, means, st.floats(0, 1e3), st.integers(2, 50))
@@ -23,9 +23,9 @@ def of(windows: list[float]) -> Estimate:
 
 @given(estimates, estimates)
 def test_a_comparison_seen_from_the_other_side_is_its_opposite(a: Estimate, b: Estimate) -> None:
-    opposite = {Verdict.BETTER: Verdict.WORSE, Verdict.WORSE: Verdict.BETTER, Verdict.TIE: Verdict.TIE}
+    opposite = {RaceVerdict.BETTER: RaceVerdict.WORSE, RaceVerdict.WORSE: RaceVerdict.BETTER, RaceVerdict.TIE: RaceVerdict.TIE}
     assert compare(b, a) is opposite[compare(a, b)]
-    assert compare(a, a) is Verdict.TIE
+    assert compare(a, a) is RaceVerdict.TIE
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -33,29 +33,29 @@ def test_it_is_welchs_test(seed: int) -> None:
     rng = np.random.default_rng(seed)
     a, b = rng.normal(0.0, 1.0, 6).tolist(), rng.normal(1.2, 0.3, 9).tolist()
     p = float(ttest_ind(a, b, equal_var=False, alternative="less").pvalue)
-    assert (compare(of(a), of(b), 0.05) is Verdict.WORSE) == (p <= 0.05)
+    assert (compare(of(a), of(b), 0.05) is RaceVerdict.WORSE) == (p <= 0.05)
 
 
 @pytest.mark.parametrize("scale", [1e-300, 1e-170, 1.0, 1e170, 1e300])
 def test_the_scale_of_the_measurements_does_not_count(scale: float) -> None:
     far, near, level = Estimate(0.0, 0.1 * scale, 4), Estimate(0.95 * scale, 0.1 * scale, 4), Estimate(scale, 0.1 * scale, 4)
-    assert compare(near, level) is Verdict.TIE
-    assert compare(far, level) is Verdict.WORSE
+    assert compare(near, level) is RaceVerdict.TIE
+    assert compare(far, level) is RaceVerdict.WORSE
 
 
 def test_identical_candidates_are_rarely_told_apart() -> None:
     rng = np.random.default_rng(0)
-    wrong = sum(compare(of(rng.normal(0, 1, 5).tolist()), of(rng.normal(0, 1, 5).tolist()), 0.05) is not Verdict.TIE for _ in range(1000))
+    wrong = sum(compare(of(rng.normal(0, 1, 5).tolist()), of(rng.normal(0, 1, 5).tolist()), 0.05) is not RaceVerdict.TIE for _ in range(1000))
     assert wrong <= 120, "two sides at 5 % each: about 100 of 1000"
 
 
 def test_nothing_is_decided_by_a_single_window() -> None:
-    assert compare(Estimate(9.0, None), Estimate(0.0, 0.1, 5)) is Verdict.TIE
-    assert compare(Estimate(9.0, 0.0, 1), Estimate(0.0, 0.1, 5)) is Verdict.TIE
+    assert compare(Estimate(9.0, None), Estimate(0.0, 0.1, 5)) is RaceVerdict.TIE
+    assert compare(Estimate(9.0, 0.0, 1), Estimate(0.0, 0.1, 5)) is RaceVerdict.TIE
 
 
 def test_measurements_without_any_noise_are_told_apart_by_value() -> None:
-    assert compare(Estimate(1.0, 0.0, 2), Estimate(1.1, 0.0, 2)) is Verdict.WORSE
+    assert compare(Estimate(1.0, 0.0, 2), Estimate(1.1, 0.0, 2)) is RaceVerdict.WORSE
 
 
 def test_a_candidate_has_lost_when_no_place_is_left() -> None:

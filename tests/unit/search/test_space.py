@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import ParameterSpec
 from tune_gpu.search.space import SearchSpace
-from tune_gpu.search.steps import Steps
+from tune_gpu.search.steps import SteppedRange
 
 
 def spec(*values: Any, kind: str = "ordinal", **rest: Any) -> ParameterSpec:
@@ -144,7 +144,7 @@ def test_a_long_range_with_conditions_is_counted_by_what_they_name() -> None:
 
 def test_up_to_a_thousand_steps_are_values_like_any_others() -> None:
     assert ranged(low=1, high=1000, integer=True).parameters["x"].values == tuple(range(1, 1001))
-    assert isinstance(ranged(low=1, high=1001, integer=True).parameters["x"].values, Steps)
+    assert isinstance(ranged(low=1, high=1001, integer=True).parameters["x"].values, SteppedRange)
 
 
 def test_whole_numbers_are_drawn_evenly_in_the_logarithm_where_it_is_wanted() -> None:

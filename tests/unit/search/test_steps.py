@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tune_gpu.search.steps import Steps
+from tune_gpu.search.steps import SteppedRange
 
-WHOLE = Steps(3, 2, 5000)
-FINE = Steps(0.0, 1e-6, 1_000_001)
-LOG = Steps(1, 1, 100_000, log=True)
+WHOLE = SteppedRange(3, 2, 5000)
+FINE = SteppedRange(0.0, 1e-6, 1_000_001)
+LOG = SteppedRange(1, 1, 100_000, log=True)
 
 
-@pytest.mark.parametrize("steps", [WHOLE, FINE, LOG, Steps(0, 1, 2**40), Steps(0.5, 0.25, 2, log=True)])
+@pytest.mark.parametrize("steps", [WHOLE, FINE, LOG, SteppedRange(0, 1, 2**40), SteppedRange(0.5, 0.25, 2, log=True)])
 @given(share=st.floats(0, 1, exclude_max=True), by=st.floats(-1, 1))
-def test_each_value_has_its_place_its_position_and_another_beside_it(steps: Steps, share: float, by: float) -> None:
+def test_each_value_has_its_place_its_position_and_another_beside_it(steps: SteppedRange, share: float, by: float) -> None:
     index = int(steps.drawn(np.array([share]))[0])
     assert 0 <= index < len(steps)
     value = steps[index]
@@ -47,7 +47,7 @@ def test_draws_are_even_in_the_range_or_in_its_logarithm() -> None:
     shares = (np.arange(10_000) + 0.5) / 10_000
     assert np.median(WHOLE.drawn(shares)) == pytest.approx(2500, abs=2)
     assert np.median(LOG.drawn(shares)) == pytest.approx(316, abs=3)
-    few = Steps(1, 1, 8, log=True)
+    few = SteppedRange(1, 1, 8, log=True)
     drawn = np.bincount(few.drawn(shares).astype(int), minlength=8) / 10_000
     assert drawn == pytest.approx(few.masses(), abs=1e-3)
     assert few.masses().sum() == pytest.approx(1.0)

@@ -20,7 +20,7 @@ from tune_gpu.services.faster_whisper.service import WhisperService
 from tune_gpu.services.loopback import NoAnswer, get
 from tune_gpu.services.readiness import answers
 from tune_gpu.services.vllm.server import VllmServer
-from tune_gpu.workload.clients import Endpoints, transcribe
+from tune_gpu.workload.clients import Endpoints, complete, transcribe
 from tune_gpu.workload.window import client_session
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -102,6 +102,27 @@ def test_a_redirect_is_an_answer_and_is_not_followed() -> None:
     with serving(OK) as other, serving(b"HTTP/1.1 302 Found\r\nLocation: " + other.url.encode() + b"/\r\nContent-Length: 0\r\n\r\n") as server:
         assert get(server.url, "mind")[0] == 302
         assert not answers(server.url)
+        assert not other.received
+
+
+@pytest.mark.parametrize("ask", ["transcribe", "complete"])
+def test_a_live_turn_follows_no_redirect(ask: str) -> None:
+    """What is said in it goes to the service alone."""
+
+    async def turn(url: str) -> str | None:
+        async with client_session() as session:
+            endpoints, due = Endpoints(url, "model", "key", url, "key"), time.monotonic()
+            if ask == "complete":
+                return (await complete(session, endpoints, "hello", max_tokens=1, due=due, timeout_s=10.0)).error
+            return (await transcribe(session, endpoints, b"", audio_s=1.0, due=due, timeout_s=10.0)).error
+
+    def lead_away(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 307 Elsewhere\r\nLocation: " + other.url.encode() + b"/\r\nContent-Length: 0\r\n\r\n")
+        while connection.recv(65536):  # the rest of the recording
+            pass
+
+    with serving(OK) as other, serving(lead_away) as server:
+        assert asyncio.run(turn(server.url)) == "http_307"
         assert not other.received
 
 

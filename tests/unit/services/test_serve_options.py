@@ -10,6 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.benchmarks.serve_flags import queries_of, space_of
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import load_config
 from tune_gpu.config.schema import VllmSettings
@@ -124,3 +125,14 @@ def test_a_value_of_a_knob_is_checked_as_the_setting_is() -> None:
     assert "vllm.extra_args.headless" in refusal({}, knob % ("headless", "false, true"))
     assert "vllm.extra_args.gpu-mem" in refusal({}, knob % ("gpu-mem", "0.5"))
     assert "allowed are true and false" in refusal({}, knob % ("enable_lora", "1, 2"))
+
+
+@pytest.mark.parametrize("text", ["1e3", "yes", "0x10", "12:30:45", "~", "a: b #c", "😀"])
+def test_a_text_of_a_benchmarks_case_stays_a_text(text: str) -> None:
+    argv = queries_of(space_of({"extra_args": {"revision": text}}))[0]["argv"]
+    assert argv[argv.index("--revision") + 1] == text
+
+
+def test_a_benchmarks_case_with_a_secret_is_refused_as_a_run_is() -> None:
+    with pytest.raises(UserError, match="holds a secret"):
+        space_of({"extra_args": {"hf_overrides.my-key": 1}})

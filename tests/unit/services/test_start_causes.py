@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from tests.benchmarks.start_logs import explain, main
 from tune_gpu.common.failures import FailureKind
-from tune_gpu.services.start_failures import explain_exit
+from tune_gpu.services.start_failures import advice_for, explain_exit
 from tune_gpu.services.start_failures.cause import is_evidence
 from tune_gpu.services.start_failures.lines import read_line
 
@@ -136,7 +136,7 @@ PREFIXED = st.tuples(st.sampled_from(list(PREFIXES.values())), st.sampled_from(l
 @given(st.lists(PREFIXED, max_size=12))
 def test_evidence_is_never_empty_a_heading_or_a_pointer(lines: list[str]) -> None:
     evidence = explain_exit("vllm", "\n".join(lines), 1).evidence
-    assert evidence == "" or is_evidence(read_line(evidence).text)
+    assert is_evidence(read_line(evidence).text)
 
 
 @given(st.lists(PREFIXED, max_size=8), st.sampled_from(EXCEPTIONS), st.sampled_from(list(PREFIXES.values())), st.sampled_from(list(STAMPS.values())))
@@ -251,3 +251,22 @@ def test_a_long_log_is_read_in_proportion_to_its_length() -> None:
         return count
 
     assert calls(400) < 5 * calls(100)
+
+
+def test_of_an_exception_of_cpp_its_words_are_the_evidence() -> None:
+    log = "terminate called after throwing an instance of 'std::runtime_error'\n  what():  CUDA failed with error unspecified launch failure\n"
+    assert explain_exit("whisper", log, 134).evidence == "what():  CUDA failed with error unspecified launch failure"
+
+
+def test_of_a_failed_assembly_the_assemblers_words_are_the_evidence() -> None:
+    fatal = "ptxas fatal   : Value 'sm_121a' is not defined for option 'gpu-name'"
+    said = f"torch._inductor.exc.InductorError: PTXASError: PTXAS error: Internal Triton PTX codegen error\n`ptxas` stderr:\n{fatal}\n\nRepro command: ptxas -lineinfo"
+    assert explain_exit("vllm", f"Traceback (most recent call last):\n  File \"x.py\", line 1, in f\n{said}\n", 1).evidence == fatal
+
+
+def test_the_reason_within_a_validation_error_decides_the_advice() -> None:
+    log = """\
+pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig
+  Value error, Invalid repository ID or local directory specified: '/models/x'.
+"""
+    assert advice_for(explain_exit("vllm", log, 1)) == "Check the model's name, its files and the access to them."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tune_gpu.common.failures import FailureKind
-from tune_gpu.services.start_failures import explain_exit, explain_loss, out_of_memory_lines
+from tune_gpu.services.start_failures import advice_for, explain_exit, explain_loss, out_of_memory_lines
 
 CASES = [
     (
@@ -83,8 +83,8 @@ def test_a_death_by_signal_names_the_signal() -> None:
     assert "SIGKILL" in explain_exit("vllm", "", 137).message
 
 
-def test_an_empty_log_is_no_trouble() -> None:
-    assert explain_exit("whisper", "", 1).evidence == ""
+def test_of_an_empty_log_the_exit_is_the_evidence() -> None:
+    assert explain_exit("whisper", "", 1).evidence == "ended with exit code 1 while starting; its log names no cause"
 
 
 def test_a_service_that_stays_up_says_itself_for_how_many_requests_it_had_no_memory() -> None:
@@ -136,12 +136,18 @@ def test_an_engine_that_died_under_load_has_its_own_words_and_not_those_of_a_req
     assert (found.kind, found.evidence.partition("] ")[2]) == (FailureKind.SERVICE_LOST, "KeyError: 'block 7'")
 
 
-def test_where_nothing_stands_above_a_pointer_the_last_other_line_speaks() -> None:
+def test_of_an_engine_that_a_signal_ended_the_signal_is_the_evidence() -> None:
     said = "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore_DP0': -9}"
     found = explain_exit("vllm", f"INFO starting\n\nTraceback (most recent call last):\n{said}\n", 1)
-    assert found.evidence == "INFO starting"
+    assert found.evidence == "Failed core proc(s): {'EngineCore_DP0': -9}" == explain_exit("vllm", said, 1).evidence
     assert "its engine was ended by signal 9 (SIGKILL" in found.message
-    assert explain_exit("vllm", said, 1).evidence == ""
+    assert advice_for(found) == "Free memory of the host or widen its limit, or see in the kernel's log what ended it."
+
+
+def test_where_nothing_stands_above_a_pointer_the_last_other_line_speaks() -> None:
+    said = "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"
+    assert explain_exit("vllm", f"INFO starting\n\nTraceback (most recent call last):\n{said}\n", 1).evidence == "INFO starting"
+    assert explain_exit("vllm", said, 1).evidence == "ended with exit code 1 while starting; its log names no cause"
 
 
 def test_settings_that_contradict_each_other_are_told_with_what_contradicts() -> None:

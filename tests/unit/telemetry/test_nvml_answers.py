@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import math
 import re
 from types import SimpleNamespace
 from typing import Any
@@ -142,8 +143,8 @@ def test_a_function_that_this_pynvml_lacks_is_one_without_an_answer() -> None:
     probe.close()
 
 
-@pytest.mark.parametrize("value", [None, -1, 2**32 - 1, 2**64 - 1])
-def test_a_number_that_means_not_available_is_null(value: int | None) -> None:
+@pytest.mark.parametrize("value", [None, -1, 2**32 - 1, 2**64 - 1, "[N/A]", math.nan, math.inf])
+def test_a_number_that_means_not_available_is_null(value: Any) -> None:
     assert number(value) is None
     fake = FakeNvml([NOW])
     fake.returns = {

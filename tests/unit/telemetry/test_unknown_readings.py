@@ -15,7 +15,7 @@ from tune_gpu.telemetry import sampler as sampling
 from tune_gpu.telemetry.neighbours import neighbours_on
 from tune_gpu.telemetry.nvml import NvmlProbe
 from tune_gpu.telemetry.probe import DeviceInfo, Reading, total
-from tune_gpu.telemetry.sampler import DeviceSampler, DeviceWindow, wait_until_returned, wait_until_stable
+from tune_gpu.telemetry.sampler import DeviceSampler, DeviceStats, wait_until_returned, wait_until_stable
 from tune_gpu.telemetry.several import SeveralCards
 from tune_gpu.telemetry.verdicts import Limits, Trace, VerdictKind, energy_j, judge, unchecked
 
@@ -52,7 +52,7 @@ class Tape:
         """Nothing was opened."""
 
 
-def sampled(readings: list[Reading], monkeypatch: pytest.MonkeyPatch) -> DeviceWindow:
+def sampled(readings: list[Reading], monkeypatch: pytest.MonkeyPatch) -> DeviceStats:
     monkeypatch.setattr(sampling, "HZ", 500.0)
     card = Tape(readings)
     with DeviceSampler(card, {"whisper": lambda: [21]}, neighbours={7}) as sampler:

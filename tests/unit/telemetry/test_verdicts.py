@@ -12,7 +12,7 @@ from tests.support.fake_nvml import OTHER, FakeNvml, Frame
 from tune_gpu.telemetry import sampler as sampling
 from tune_gpu.telemetry.nvml import NvmlProbe
 from tune_gpu.telemetry.probe import Reading
-from tune_gpu.telemetry.sampler import DeviceSampler, DeviceWindow
+from tune_gpu.telemetry.sampler import DeviceSampler, DeviceStats
 from tune_gpu.telemetry.verdicts import Limits, Trace, VerdictKind, energy_j, judge
 
 OURS = {"whisper": [21], "vllm": [31, 32]}
@@ -25,7 +25,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "HZ", 500.0)
 
 
-def sampled(frames: list[Frame], limits: Limits | None = None, reference_mhz: float | None = None) -> DeviceWindow:
+def sampled(frames: list[Frame], limits: Limits | None = None, reference_mhz: float | None = None) -> DeviceStats:
     """A window in which the card tells these frames, one a reading."""
     seen = threading.Event()
     nvml = FakeNvml([frames[0], frames[0], *frames], on_frame=lambda turn: seen.set() if turn > len(frames) + 1 else None)
@@ -37,7 +37,7 @@ def sampled(frames: list[Frame], limits: Limits | None = None, reference_mhz: fl
     return sampler.window()
 
 
-def kinds(window: DeviceWindow) -> set[VerdictKind]:
+def kinds(window: DeviceStats) -> set[VerdictKind]:
     return {verdict.kind for verdict in window.verdicts}
 
 

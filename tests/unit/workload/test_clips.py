@@ -74,8 +74,8 @@ def clip(folder: Path, content: bytes, name: str = "clip.wav", text: bytes = b"h
     return AudioSettings(source=str(folder))
 
 
-@pytest.mark.parametrize(("sound", "text"), [("ONE.WAV", "ONE.txt"), ("one.wav", "ONE.TXT"), ("One.Wav", "one.Txt"), ("été.WaV", "ÉTÉ.txt")])
-def test_names_are_read_without_regard_to_case(tmp_path: Path, sound: str, text: str) -> None:
+@pytest.mark.parametrize(("sound", "text"), [("ONE.WAV", "ONE.txt"), ("one.wav", "ONE.TXT"), ("One.Wav", "one.Txt"), ("été.WaV", "ÉTÉ.txt"), ("e\u0301.wav", "\u00c9.txt")])
+def test_names_are_read_without_regard_to_case_and_encoding(tmp_path: Path, sound: str, text: str) -> None:
     (tmp_path / sound).write_bytes(wav(PCM))
     (tmp_path / text).write_text("one two")
     (heard,) = load_utterances(AudioSettings(source=str(tmp_path)))

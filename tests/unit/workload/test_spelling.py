@@ -37,6 +37,9 @@ SENTENCES = {
         ("ja", "はし", "ばし", 1, 2),
         ("th", "น้ำ เย็น", "นํ้าเย็น", 0, 4),
         ("th", "ใกล้", "ไกล", 2, 3),
+        ("th", "น้ำ", "นำ้", 0, 1),
+        ("th", "แม่", "เเม่", 0, 2),
+        ("lo", "ແມ່", "ເເມ່", 0, 2),
         ("lo", "ນ້ຳ", "ນໍ້າ", 0, 1),
         ("my", "က၏", "က", 1, 2),
         ("km", "ភាសា ខ្មែរ", "ភាសាខ្មែរ។", 0, 4),
@@ -45,6 +48,7 @@ SENTENCES = {
         ("fr", "deux euros", "3 euros", 1, 2),
         ("fr", "l'eau est là", "L’eau est la", 1, 4),
         ("fr", "un an", "une an", 1, 2),
+        ("fr", "l'Œuvre, ex æquo", "l'oeuvre ex aequo", 0, 4),
         ("de", "einundzwanzig Grad", "21 Grad", 0, 2),
         ("de", "geht's", "gehts", 0, 1),
         ("de", "schon", "schön", 1, 1),
@@ -153,6 +157,8 @@ def test_a_file_of_pairs_is_counted_row_by_row(tmp_path: Path) -> None:
     [
         ("language\treference\ttranscript\njp\ta\tb\n", "line 2, language=jp: no language code of Whisper. Use ja (Japanese)."),
         ("language\treference\nfr\ta\n", "no column transcript"),
+        ("language\treference\n", "no column transcript"),
+        ("", "no column language, reference, transcript"),
         ("language\treference\ttranscript\nfr\t?!\tb\n", "line 2: the reference '?!' has no words"),
     ],
 )

@@ -13,7 +13,7 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
-from tune_gpu.cli.doctor.findings import Finding, fail, note, ok
+from tune_gpu.cli.doctor.findings import DoctorFinding, fail, note, ok
 from tune_gpu.services.faster_whisper.cuda_libraries import WANTED_BY_WHISPER
 from tune_gpu.telemetry.nvml_answers import Nvml, text
 
@@ -75,7 +75,7 @@ def _card(nvml: Nvml, index: str, handle: Any) -> Card:
     return Card(text(nvml.ask("nvmlDeviceGetName", handle)) or "", memory.total_mib, memory.used_mib, mode in (1, 3), bool(mig[0]))
 
 
-def check_driver(driver: Driver, device_files: Sequence[Path]) -> Iterator[Finding]:
+def check_driver(driver: Driver, device_files: Sequence[Path]) -> Iterator[DoctorFinding]:
     """Driver, cards, their memory and modes, and the right to open their device files.
 
     Args:
@@ -102,7 +102,7 @@ def _runs(driver: Driver) -> str:
     return "does not report which CUDA it runs" if driver.cuda is None else f"runs CUDA up to {driver.cuda[0]}.{driver.cuda[1]}"
 
 
-def _check_card(index: int, card: Card) -> Iterator[Finding]:
+def _check_card(index: int, card: Card) -> Iterator[DoctorFinding]:
     name = f"card {index}"
     memory = "its memory is not reported" if card.total_mib is None or card.used_mib is None else f"{card.total_mib:.0f} MiB, {card.used_mib:.0f} in use"
     said = f"{card.name}, {memory}" + (", MIG" if card.mig else "")
@@ -120,7 +120,7 @@ _HOST_NAMESPACE = "pid:[4026531836]"
 """The link /proc/self/ns/pid of the machine itself (the kernel's PROC_PID_INIT_INO)."""
 
 
-def check_process_ids(driver: Driver, namespace: str, here: Callable[[int], bool]) -> Iterator[Finding]:
+def check_process_ids(driver: Driver, namespace: str, here: Callable[[int], bool]) -> Iterator[DoctorFinding]:
     """Whether the driver means the same processes as this program: by their ids it is proven that a service is on its card.
 
     Older drivers know nothing of containers and give the host's ids; newer ones list what the container's own namespace has, in its ids.
@@ -141,7 +141,7 @@ def check_process_ids(driver: Driver, namespace: str, here: Callable[[int], bool
                    f"if that happens: {advice}")  # fmt: skip
 
 
-def check_libraries(driver: Driver, torch_cuda: str | None, find: Callable[[str], str | None]) -> Iterator[Finding]:
+def check_libraries(driver: Driver, torch_cuda: str | None, find: Callable[[str], str | None]) -> Iterator[DoctorFinding]:
     """What torch and CTranslate2 want of CUDA, against what is here.
 
     Args:

@@ -13,7 +13,7 @@ import psutil
 from rich.console import Console
 
 from tune_gpu.cli.doctor.cards import check_driver, check_libraries, check_process_ids, device_files, read_driver, torch_cuda
-from tune_gpu.cli.doctor.findings import Finding, Level
+from tune_gpu.cli.doctor.findings import DoctorFinding, Level
 from tune_gpu.cli.doctor.machine import GIB, check_folders, check_limits, check_memory, check_ports, check_programs
 from tune_gpu.cli.report import artifacts_dir_of
 from tune_gpu.cli.terminal import console_of
@@ -48,7 +48,7 @@ def doctor(overrides: tuple[str, ...], as_json: bool) -> None:
     sys.exit(1 if failed else 0)
 
 
-def examine(artifacts: Path) -> Iterator[Finding]:
+def examine(artifacts: Path) -> Iterator[DoctorFinding]:
     """Every check of this machine."""
     driver = read_driver()
     yield from check_driver(driver, device_files())
@@ -70,7 +70,7 @@ def _memory_gib() -> tuple[float, float]:
     return limit / GIB, min(memory.available, max(0, limit - group.used())) / GIB
 
 
-def _print(console: Console, found: list[Finding], n_failed: int) -> None:
+def _print(console: Console, found: list[DoctorFinding], n_failed: int) -> None:
     width = max(len(finding.check) for finding in found)
     for finding in found:
         console.print(_MARK[finding.level], end=" ")

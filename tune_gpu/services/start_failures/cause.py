@@ -18,7 +18,7 @@ from tune_gpu.services.start_failures.tracebacks import Chain, Raised, read_exce
 _POINTER = re.compile(
     r"(?:see|check|refer to|look (?:at|up)|inspect)\b.{0,40}\b(?:root cause|stack ?trace|traceback|(?:the|your|engine|server|worker|error) logs?\b)"
     r"|see (?:stack trace|root cause|[\w ]{0,30}) ?\(?above"
-    r"|failed (?:core|frontend) proc\(s\)|(?:engine core|workerproc) initialization failed|engine process failed to start",
+    r"|failed (?:core|frontend) proc\(s\)(?!: \{[^}]*: -\d)|(?:engine core|workerproc) initialization failed|engine process failed to start",
     re.IGNORECASE,
 )
 _HEADER = re.compile(
@@ -47,10 +47,14 @@ _HANDLER_BROKE = re.compile(r"^(?:AttributeError|NameError|UnboundLocalError)\b"
 """What code that cleans up raises when the start has not come as far as it expects."""
 _COMPILER = re.compile(r"^(?:\S+: )?(?:\S+ )?fatal\s*: |: (?:fatal )?error: |^(?:clang|gcc|g\+\+|cc1plus|ptxas)\S*:? (?:fatal )?(?:error|fatal)\b|: cannot find -l|^/bin/\w*sh: .*not found$")
 _BUILD = re.compile(r"^FAILED: (?P<what>\S)")
-_NEEDED_COMPILER = re.compile(r"CalledProcessError|[Nn]inja build failed|Error building extension|returned non-zero exit status|compilation failed")
+_NEEDED_COMPILER = re.compile(r"CalledProcessError|PTXAS error|[Nn]inja build failed|Error building extension|returned non-zero exit status|compilation failed")
 _USAGE = re.compile(r"^[\w./ -]+: error: \S")
+_THROWN = re.compile(r"^\s*what\(\):\s+\S")
+"""What an exception of C++ says. The line above it names only its class."""
+_KILLED_CHILD = re.compile(r"Failed core proc\(s\): \{[^}]*: -\d+[^}]*\}")
+"""The only word of an engine that a signal ended."""
 _NATIVE = re.compile(
-    r"^(?:terminate called|Fatal Python error|\s*what\(\):|!!!!!!! Segfault|\*\*\* SIG\w+|Segmentation fault|Bus error|Aborted|Killed|Illegal instruction"
+    r"^(?:terminate called|Fatal Python error|!!!!!!! Segfault|\*\*\* SIG\w+|Segmentation fault|Bus error|Aborted|Killed|Illegal instruction"
     r"|\w+\(\): (?:invalid|corrupted|unaligned|unsorted) |double free|corrupted )|symbol lookup error|error while loading shared libraries|Assertion .* failed\.?$"
     r"|cannot open shared object file|Could not load library|command not found|: No module named |^Unable to load any of \{"
 )
@@ -227,7 +231,7 @@ def _compiler_line(log: _Log, chain: Chain) -> Line | None:
 def _without_exception(log: _Log, aftermath: Raised | None) -> Cause:
     """Where no exception says why: the command line's complaint, native code's last words, else what was logged or printed last."""
     loud = [line for line in log.lines if line.loud and is_evidence(line.text)]
-    for pattern in (_USAGE, _NATIVE, _EXITED, _DIED):
+    for pattern in (_USAGE, _THROWN, _NATIVE, _EXITED, _DIED):
         if said := next((line for line in loud if pattern.search(line.text)), None):
             return _cause(said)
     if reported := next((found for line in log.lines if (found := _REPORTED.search(line.text))), None):
@@ -235,5 +239,8 @@ def _without_exception(log: _Log, aftermath: Raised | None) -> Cause:
     if aftermath is not None and not _POINTER.search(_message(aftermath)) and is_evidence(aftermath.lines[0][1].text):
         return _cause(aftermath.lines[0][1])
     logged = [line for line in loud if line.level and _unindented(line.text)]
+    killed = next((found for line in log.lines if (found := _KILLED_CHILD.search(line.text))), None)
+    if killed and not logged:
+        return Cause(killed[0], None, killed[0])
     said_last = [line for line in log.lines if is_evidence(line.text) and _unindented(line.text) and not _NO_CAUSE.search(line.text)]
     return _cause((logged or said_last)[-1]) if logged or said_last else Cause("")

@@ -192,20 +192,53 @@ _CONFIGURATION = "Correct the setting that the evidence names; more or less memo
 HINTS = (
     Group(
         FailureKind.STARTUP_CRASH,
+        "it was killed",
+        "Free memory of the host or widen its limit, or see in the kernel's log what ended it.",
+        (_library(r"\bended by signal 9\b|Failed core proc\(s\): \{[^}]*: -9\b|^Killed$|: line \d+: +\d+ Killed\b"),),
+    ),
+    Group(
+        FailureKind.STARTUP_CRASH,
+        "this version does not know the model",
+        "Install a version that knows the model, or take another model.",
+        (
+            _vllm(r"Model architectures \[.*\] (?:are not supported|failed to be inspected)"),
+            _library(r"does not recognize this architecture|Unsupported model binary version"),
+        ),
+    ),
+    Group(
+        FailureKind.STARTUP_CRASH,
+        "the card lacks what a setting needs",
+        "Choose another dtype, compute type, quantisation or backend, which this card has.",
+        (
+            _vllm(r"is not supported for the current GPU|Minimum capability: \d+|is only supported on GPUs with compute capability"),
+            _library(r"requires GPUs with sm\d+|Requested \w+ compute type, but the target device"),
+        ),
+    ),
+    Group(
+        FailureKind.STARTUP_CRASH,
+        "the service sees no card",
+        "Install the card's driver, or let the service see the card (in a container --gpus).",
+        (
+            _vllm(r"Failed to infer device type"),
+            _library(r"Found no NVIDIA driver|[Nn]o CUDA GPUs are available|no CUDA-capable device is detected"),
+        ),
+    ),
+    Group(
+        FailureKind.STARTUP_CRASH,
         "the context is longer than the model's",
         "Lower max_model_len to what the model has.",
         (_vllm(r"max_model_len \(\d+\) is greater than the derived max_model_len"),),
     ),
     Group(
         FailureKind.STARTUP_CRASH,
-        "settings contradict one another",
+        "a setting is wrong, or contradicts another",
         _CONFIGURATION,
         (
             _vllm(r"max_num_batched_tokens \(\d+\) (?:is smaller than max_model_len|must be greater than or equal to max_num_seqs)"),
             _vllm(r"is larger than max_num_batched_tokens|cannot be greater than the max_model_len"),
             _vllm(r"must be divisible by tensor parallel size|World size \(\d+\) is larger than the number of available GPUs"),
             _vllm(r"GPU memory utilization must be less than 1\.0|gpu_memory_utilization\b.*less than or equal to 1"),
-            _library(r"\d+ validation errors? for \w+|^[\w./ -]+: error: (?:argument |unrecognized arguments|the following arguments)"),
+            _vllm(r"is not supported for quantization method|does not match the quantization method"),
         ),
     ),
     Group(
@@ -214,7 +247,7 @@ HINTS = (
         "Enlarge /dev/shm (in a container --shm-size or --ipc=host).",
         (
             _vllm(r"Insufficient space in \S+(?: for .*)?: .* MiB required", since=(0, 27)),
-            _library(r"Error while creating shared memory segment|No space left on device.*/dev/shm|/dev/shm.*No space left on device"),
+            _library(r"Error while creating shared memory segment|unable to open shared memory object .*No space left|No space left on device.*/dev/shm|/dev/shm.*No space left on device"),
         ),
     ),
     Group(
@@ -224,6 +257,8 @@ HINTS = (
         (
             _library(r"no kernel image is available for execution|Unsupported gpu architecture|No supported CUDA architectures found"),
             _library(r"CUDA driver version is insufficient|The NVIDIA driver on your system is too old|PTX was compiled with an unsupported toolchain"),
+            _library(r"[Nn]ot compiled with CUDA (?:support|enabled)|(?:CUDA|HIP) error: invalid device function"),
+            _library(r"ptxas fatal\s*: Value '\w+' is not defined for option 'gpu-name'"),
         ),
     ),
     Group(
@@ -231,7 +266,7 @@ HINTS = (
         "a library is missing or does not fit the others",
         "Install the library that the evidence names, in a version that fits the others.",
         (
-            _library(r"cannot open shared object file|undefined symbol|No module named|is not found or cannot be loaded|fatal error: \S+\.h\b"),
+            _library(r"cannot open shared object file|undefined symbol|: version `\S+' not found|No module named|is not found or cannot be loaded|fatal error: \S+\.h\b"),
             _library(r"Failed to find C compiler|cannot import name|Unable to load any of \{|cannot allocate memory in static TLS block"),
         ),
     ),
@@ -241,11 +276,18 @@ HINTS = (
         "Check the model's name, its files and the access to them.",
         (
             _library(r"Cannot find any model weights|is not a valid model identifier|couldn't connect to|Repository Not Found|gated repo"),
-            _library(r"Unable to open file '\S+' in model|Invalid model size|does not appear to have a file named|Can't load the (?:configuration|tokenizer)"),
+            _library(r"\b(?:RepositoryNotFound|GatedRepo|HFValidation|LocalEntryNotFound|RevisionNotFound)Error\b|Invalid repository ID or local directory"),
+            _library(r"Unable to open file '\S+' in model|Invalid model size|does not appear to have a file named|Can't load (?:the )?(?:configuration|tokenizer|model|feature extractor|image processor|processor)\b"),
         ),
     ),
+    Group(
+        FailureKind.STARTUP_CRASH,
+        "a setting is refused",
+        _CONFIGURATION,
+        (_library(r"\d+ validation errors? for \w+|^[\w./ -]+: error: (?:argument |unrecognized arguments|the following arguments)"),),
+    ),
 )
-"""What is no lack of memory, and has advice of its own."""
+"""What is no lack of memory, and has advice of its own. The first that matches decides."""
 
 DEFAULT_ADVICE = {
     FailureKind.STARTUP_NO_KV_MEMORY: "Raise gpu_memory_utilization, or lower max_model_len.",

@@ -52,7 +52,7 @@ class Launched(Protocol):
 
 def launch_cold(launch: Launch, grace_s: float) -> Launched:
     """`python -m vllm…api_server`, in a process of its own."""
-    command = [sys.executable, "-m", API_SERVER_MODULE, *launch.argv]
+    command = [sys.executable, "-P", "-m", API_SERVER_MODULE, *launch.argv]
     return ManagedProcess(command, log=launch.log, env=launch.env, grace_s=grace_s, cores=launch.cores, scratch=launch.scratch)
 
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from tests.support.fake_nvml import MIB, OTHER, FakeNvml, Frame
 from tune_gpu.cli.doctor.cards import Card, Driver, check_driver, check_libraries, check_process_ids, read_driver
-from tune_gpu.cli.doctor.findings import Finding, Level, fail
+from tune_gpu.cli.doctor.findings import DoctorFinding, Level, fail
 from tune_gpu.cli.doctor.machine import _vllm, check_folders, check_limits, check_memory, check_ports
 from tune_gpu.cli.main import main
 
@@ -22,7 +22,7 @@ CARD = Card("NVIDIA GeForce RTX 3060", 12288.0, 500.0, exclusive=False, mig=Fals
 DRIVER = Driver("550.54.14", (12, 4), (CARD,))
 
 
-def by_name(findings: Iterable[Finding]) -> dict[str, Finding]:
+def by_name(findings: Iterable[DoctorFinding]) -> dict[str, DoctorFinding]:
     return {finding.check: finding for finding in findings}
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.support.models import card, engine, llama_8b
 from tune_gpu.config.schema import VllmSettings, WhisperSettings
-from tune_gpu.evaluation.memory_check import DeviceMemory, Prediction, UserError, Verdict, predict
+from tune_gpu.evaluation.memory_check import DeviceMemory, MemoryVerdict, Prediction, UserError, predict
 
 MODEL = llama_8b()
 
@@ -22,7 +22,7 @@ def ask(settings: VllmSettings, device: DeviceMemory | None = None, whisper: Whi
 def test_a_logged_start_part_by_part() -> None:
     """RTX 3090, vLLM 0.6.4, context 20000: 14.99 GiB of weights, 2.07 of activation, 31232 tokens."""
     said = predict(engine(0.9, max_model_len=20000), None, card(), MODEL, version="0.6.4")
-    assert said.verdict is Verdict.FITS
+    assert said.verdict is MemoryVerdict.FITS
     assert said.kv_cache_tokens is not None
     assert said.parts_mib["weights"] == pytest.approx(14.99 * 1024, rel=0.005)
     assert said.parts_mib["activation"] == pytest.approx(2.07 * 1024, rel=0.01)
@@ -32,7 +32,7 @@ def test_a_logged_start_part_by_part() -> None:
 
 def test_too_small_for_the_weights_names_the_least_share() -> None:
     said = ask(engine(0.5))
-    assert said.verdict is Verdict.INFEASIBLE
+    assert said.verdict is MemoryVerdict.INFEASIBLE
     assert said.likely is False
     assert "vLLM's share of 12073 MiB cannot hold 15348 MiB of weights; 0.64 is the least that can" in said.reason
     assert said.least_share is not None
@@ -42,7 +42,7 @@ def test_too_small_for_the_weights_names_the_least_share() -> None:
 
 def test_a_context_too_long_names_the_one_that_would_fit() -> None:
     said = ask(engine(0.9, max_model_len=131072))
-    assert said.verdict is Verdict.INFEASIBLE
+    assert said.verdict is MemoryVerdict.INFEASIBLE
     assert said.max_context is not None
     assert f"max_model_len {said.max_context}" in said.reason
     assert ask(engine(0.9, max_model_len=said.max_context)).likely
@@ -50,14 +50,14 @@ def test_a_context_too_long_names_the_one_that_would_fit() -> None:
 
 
 def test_neighbours_and_whisper_stand_in_the_way_at_the_start() -> None:
-    assert ask(engine(0.9)).verdict is Verdict.FITS
+    assert ask(engine(0.9)).verdict is MemoryVerdict.FITS
     beside = ask(engine(0.9), card(used_mib=6000))
-    assert beside.verdict is Verdict.INFEASIBLE
+    assert beside.verdict is MemoryVerdict.INFEASIBLE
     assert "neighbours hold 6000 MiB" in beside.reason
     assert "0.73 is the most that is free" in beside.reason
     small, large = (ask(engine(0.9, enforce_eager=True), whisper=WhisperSettings(model=size)) for size in ("tiny", "large-v3"))
-    assert small.verdict is Verdict.FITS
-    assert large.verdict is Verdict.INFEASIBLE
+    assert small.verdict is MemoryVerdict.FITS
+    assert large.verdict is MemoryVerdict.INFEASIBLE
     assert "Whisper" in large.reason
     # What vLLM gets does not depend on the others, only whether it starts does.
     assert small.kv_cache_tokens == large.kv_cache_tokens
@@ -65,7 +65,7 @@ def test_neighbours_and_whisper_stand_in_the_way_at_the_start() -> None:
 
 def test_flags_that_contradict_each_other() -> None:
     said = ask(engine(max_num_seqs=512, max_num_batched_tokens=256))
-    assert said.verdict is Verdict.INFEASIBLE
+    assert said.verdict is MemoryVerdict.INFEASIBLE
     assert "cannot hold 512 sequences" in said.reason
     said = ask(engine(max_num_batched_tokens=1024, enable_chunked_prefill=False))
     assert "without chunked prefill" in said.reason
@@ -77,7 +77,7 @@ def test_flags_that_contradict_each_other() -> None:
                                    {"spec-method": "ngram"}, {"hf_overrides": {"num_hidden_layers": 4}}, {"speculative-config.num_speculative_tokens": 5}])
 def test_flags_that_are_not_modelled_give_no_number(extra: dict[str, object]) -> None:
     said = ask(engine(extra_args=extra))
-    assert said.verdict is Verdict.NOT_MODELLED
+    assert said.verdict is MemoryVerdict.NOT_MODELLED
     assert said.kv_cache_tokens is None
     assert said.likely is None
     with pytest.raises(ValueError, match="has no number"):
@@ -89,9 +89,9 @@ def test_data_parallel_engines_of_a_dense_model_take_of_their_cards_what_one_tak
     two = {"data-parallel-size": 2}
     assert ask(engine(extra_args=two)).kv_cache_tokens == ask(engine()).kv_cache_tokens
     mixture = llama_8b(model_type="mixtral", num_local_experts=8, num_experts_per_tok=2)
-    assert predict(engine(), None, card(), mixture).verdict is Verdict.INFEASIBLE
+    assert predict(engine(), None, card(), mixture).verdict is MemoryVerdict.INFEASIBLE
     said = predict(engine(extra_args=two), None, card(), mixture)
-    assert said.verdict is Verdict.NOT_MODELLED
+    assert said.verdict is MemoryVerdict.NOT_MODELLED
     assert "data_parallel_size=2" in said.reason
 
 
@@ -104,12 +104,12 @@ def test_default_batches_follow_the_sequences_and_the_context() -> None:
     one, many = (predict(engine(max_model_len=256, max_num_seqs=count, enforce_eager=True), None, card(), MODEL, version="0.32.0") for count in (1, 64))
     assert one.parts_mib["activation"] < 0.2 * many.parts_mib["activation"]
     narrow = predict(engine(max_num_batched_tokens=128), None, card(), MODEL, version="0.32.0")
-    assert narrow.verdict is Verdict.FITS  # 256 default sequences become 128
+    assert narrow.verdict is MemoryVerdict.FITS  # 256 default sequences become 128
 
 
 def test_a_hybrid_is_refused_by_name() -> None:
     said = predict(engine(), None, card(), llama_8b(model_type="qwen3_next", full_attention_interval=4))
-    assert said.verdict is Verdict.NOT_MODELLED
+    assert said.verdict is MemoryVerdict.NOT_MODELLED
     assert "recurrent" in said.reason
 
 
@@ -177,8 +177,8 @@ def test_the_parts_are_the_share(settings: VllmSettings, version: str, gib: floa
     if said.parts_mib["kv"] > 0:
         inside = sum(said.parts_mib[name] for name in ("weights", "activation", "cuda_graphs", "non_torch", "kv"))
         assert inside == pytest.approx(gib * 1024 * settings.gpu_memory_utilization, abs=1.0)
-    if said.verdict is Verdict.FITS:
+    if said.verdict is MemoryVerdict.FITS:
         assert said.likely
         assert said.shortfall_mib == 0
-    if said.verdict is Verdict.INFEASIBLE:
+    if said.verdict is MemoryVerdict.INFEASIBLE:
         assert not said.likely

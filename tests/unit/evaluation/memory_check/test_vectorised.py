@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.models import card, engine, llama_8b
 from tune_gpu.config.schema import WhisperSettings
-from tune_gpu.evaluation.memory_check import Calibration, UserError, Verdict, from_config
+from tune_gpu.evaluation.memory_check import Calibration, MemoryVerdict, UserError, from_config
 from tune_gpu.evaluation.memory_check.vectorised import Columns, predict_many
 from tune_gpu.services.vllm.memory.model_catalogue import known_model
 
@@ -39,8 +39,8 @@ def test_each_is_as_if_asked_alone(version: str) -> None:
         assert found.max_concurrency[index] == pytest.approx(alone.max_concurrency, abs=1e-3)
         assert found.headroom_mib[index] == pytest.approx(alone.headroom_mib, abs=0.1)
         assert found.shortfall_mib[index] == pytest.approx(alone.shortfall_mib, abs=0.1)
-    assert sum(found.count(verdict) for verdict in Verdict) == COUNT
-    assert found.allowed.sum() == COUNT - found.count(Verdict.INFEASIBLE)
+    assert sum(found.count(verdict) for verdict in MemoryVerdict) == COUNT
+    assert found.allowed.sum() == COUNT - found.count(MemoryVerdict.INFEASIBLE)
 
 
 def test_sliding_windows_and_calibrations_too() -> None:
@@ -58,7 +58,7 @@ def test_sliding_windows_and_calibrations_too() -> None:
 def test_models_by_name_and_what_is_not_modelled() -> None:
     shapes = {"llama": llama_8b(), "hybrid": llama_8b(model_type="jamba")}
     found = predict_many(engine(), None, {"vllm.model": ["llama", "hybrid", "llama"]}, card(), lambda name: shapes[name])
-    assert [found.verdict_of(index) for index in range(3)] == [Verdict.FITS, Verdict.NOT_MODELLED, Verdict.FITS]
+    assert [found.verdict_of(index) for index in range(3)] == [MemoryVerdict.FITS, MemoryVerdict.NOT_MODELLED, MemoryVerdict.FITS]
     assert np.isnan(found.kv_cache_tokens[1])
 
 

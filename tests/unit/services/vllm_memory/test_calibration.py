@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.models import card, engine, llama_8b
-from tune_gpu.evaluation.memory_check import Calibration, CalibrationStore, DeviceMemory, UserError, Verdict, predict
+from tune_gpu.evaluation.memory_check import Calibration, CalibrationStore, DeviceMemory, MemoryVerdict, UserError, predict
 from tune_gpu.services.vllm.memory.learning import learn_from_start, read_start_log
 
 MODEL = llama_8b()
@@ -119,7 +119,7 @@ def test_the_cpu_rule() -> None:
     assert said.max_concurrency == pytest.approx(122.75)
     # 0.78 GiB of process: 0.08 of 10.46 GiB holds it, 0.07 does not
     assert said.least_share == 0.08
-    assert predict(replace(settings, gpu_memory_utilization=0.07), None, node, model, learned).verdict is Verdict.INFEASIBLE
+    assert predict(replace(settings, gpu_memory_utilization=0.07), None, node, model, learned).verdict is MemoryVerdict.INFEASIBLE
     grown = learn_from_start(settings, replace(node, total_mib=9000.0), model, CPU_LOG, num_gpu_blocks=1964, block_size=128, vllm_version="0.32.0")
     assert grown is not None
     assert grown.overhead_mib == pytest.approx(learned.overhead_mib, abs=1.0)  # the total that vLLM itself names is the one that counts

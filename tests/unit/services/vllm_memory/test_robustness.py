@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.benchmarks.preflight import evaluate, load_rows
 from tests.support.models import LLAMA_8B_CONFIG, card, engine, llama_8b
 from tune_gpu.config.schema import WhisperSettings
-from tune_gpu.evaluation.memory_check import ModelArchitecture, Prediction, UserError, Verdict, find_card, from_config, predict
+from tune_gpu.evaluation.memory_check import MemoryVerdict, ModelArchitecture, Prediction, UserError, find_card, from_config, predict
 from tune_gpu.services.vllm.memory.learning import read_start_log
 from tune_gpu.services.vllm.memory.weight_formats import named_format, weight_format
 
@@ -64,7 +64,7 @@ def _is_an_answer(model: ModelArchitecture) -> None:
     except UserError:
         return
     assert isinstance(said, Prediction)
-    assert (said.kv_cache_tokens is None) == (said.verdict is Verdict.NOT_MODELLED)
+    assert (said.kv_cache_tokens is None) == (said.verdict is MemoryVerdict.NOT_MODELLED)
     assert said.reason
     json.dumps(said.as_dict())
 
