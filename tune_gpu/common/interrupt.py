@@ -32,7 +32,7 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.noted = False
-        self._raising = False
+        self._raising = self._letting = False
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -43,13 +43,22 @@ class Interrupts:
     @contextlib.contextmanager
     def let_through(self) -> Iterator[None]:
         """Within this block inside a `held` one the first signal raises KeyboardInterrupt; those that follow are noted."""
-        self._raising = True
+        self._raising = self._letting = True
         try:
-            if self.noted:
-                raise KeyboardInterrupt
+            self.check()
             yield
+            self.check()
+        except Exception as error:
+            if self.noted:
+                raise KeyboardInterrupt from error
+            raise
         finally:
-            self._raising = False
+            self._raising = self._letting = False
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if a signal came within `let_through`: Python ignores what a handler raises in some callbacks, at a fork say."""
+        if self._letting and self.noted:
+            raise KeyboardInterrupt
 
     def forget(self) -> None:
         """Only a signal that comes from now on counts."""

@@ -229,6 +229,7 @@ class Deployer:
             raise Unhealthy(f"{'; '.join(found.differences[:_TOLD])}{more}")
 
     def _step(self, step: str, action: Callable[..., _Result], *arguments: object) -> _Result:
+        self.interrupts.check()
         self.installation.intend(step)
         return action(*arguments)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+from collections.abc import Callable
 
 import pytest
 
@@ -49,3 +51,15 @@ def test_a_signal_noted_before_is_raised_where_it_is_let_through() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt), interrupts.let_through():
             pytest.fail("not begun")
+
+
+@pytest.mark.parametrize("then", [lambda interrupts: interrupts.check(), lambda _interrupts: None, lambda _interrupts: int("no number")])
+def test_a_signal_that_python_swallowed_still_interrupts(then: Callable[[Interrupts], object]) -> None:
+    """What a handler raises in a callback, at a fork say, Python prints and ignores."""
+    interrupts = Interrupts()
+    with interrupts.held():
+        with pytest.raises(KeyboardInterrupt), interrupts.let_through():  # noqa: PT012 - the swallowed one is half of it
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGTERM)
+            then(interrupts)
+        interrupts.check()
