@@ -11,6 +11,7 @@ import re
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
 import time
 import urllib.request
@@ -85,8 +86,8 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
 def exported() -> str:
     """What Ray's nodes on this machine export, found as Prometheus finds it."""
     pages = []
-    targets = Path(os.environ.get("TMPDIR", "/tmp")) / "ray" / "prom_metrics_service_discovery.json"
-    for group in json.loads(targets.read_text()) if targets.exists() else []:
+    found = Path(tempfile.gettempdir()).glob("tg-ray-*/ray/prom_metrics_service_discovery.json")
+    for group in (group for targets in found for group in json.loads(targets.read_text())):
         for target in group["targets"]:
             with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{target}/metrics", timeout=5) as reply:
                 pages.append(reply.read().decode())
