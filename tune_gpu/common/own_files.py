@@ -18,7 +18,9 @@ from pathlib import Path
 
 import platformdirs
 
-SPACES_FOLDER = Path(__file__).resolve().parents[2] / "search_spaces"
+from tune_gpu.common.places import SOURCE
+
+SPACES_FOLDER = SOURCE / "search_spaces"
 _KEY_BYTES = 32
 _SEALED = re.compile(r"(?P<text>.*\n)# seal (?P<seal>[0-9a-f]{64})\n", re.DOTALL)
 

@@ -1,7 +1,7 @@
 """What a configuration that is not the user's own may set without `--trust`: nothing by which code could run or files could be reached.
 
 An allow-list. Numbers and switches are harmless but for the permissions named here. Text is harmless only where it is listed here, or where
-`services/foreign_services.py` says so. What the user types as KEY=VALUE is the user's own.
+`foreign_services.py` says so. What the user types as KEY=VALUE is the user's own.
 """
 
 from __future__ import annotations

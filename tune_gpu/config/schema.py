@@ -126,7 +126,7 @@ class SearchSettings:
 
 @dataclass
 class ObjectiveSettings:
-    """How a measurement becomes one number; see `objective.py` for the formulas."""
+    """How a measurement becomes one number; see `evaluation/objective.py` for the formulas."""
 
     weights: dict[str, float] = field(default_factory=dict)
     """Term -> weight, of `stt_latency`, `llm_latency`, `capacity`, `stability`, `efficiency`, `wer`. They are divided by their sum."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 from tune_gpu.common.errors import UserError
+from tune_gpu.common.places import existing, write_error
 from tune_gpu.config.languages import spoken_language
 from tune_gpu.config.loader import _nearest
 from tune_gpu.config.schema import ExperimentConfig
@@ -117,11 +117,7 @@ def _check_room(max_tokens: int, contexts: list[int | str | None]) -> None:
 
 
 def _check_writable(folder: Path) -> None:
-    there = folder
-    while not there.exists():
-        there = there.parent
-    try:
-        tempfile.TemporaryFile(dir=there).close()
-    except OSError as error:
+    there = existing(folder)
+    if error := write_error(there):
         reason = error.strerror or "it cannot"
         raise UserError(f"run.artifacts_dir={folder}: {there} cannot be written ({reason}); give a folder that can") from error

@@ -15,11 +15,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from tune_gpu.common import outside_files
 from tune_gpu.common.atomic_files import write_whole
 from tune_gpu.common.errors import UserError
+from tune_gpu.common.places import cache_folder, python_path
 from tune_gpu.config.deployment import deployment
 from tune_gpu.config.schema import ExperimentConfig, VllmSettings
 from tune_gpu.config.serve_options import read_name
@@ -116,7 +115,7 @@ def refusals(lines: list[list[str]]) -> list[str | None]:
 
 
 def _store() -> Path:
-    return Path(os.environ.get("TUNE_GPU_CACHE") or platformdirs.user_cache_dir("tune_gpu")) / "accepted_flags.json"
+    return cache_folder() / "accepted_flags.json"
 
 
 def _accepted(store: Path) -> list[str]:
@@ -132,8 +131,7 @@ def _ask(lines: list[list[str]]) -> list[str | None] | None:
     with tempfile.TemporaryDirectory(prefix="tg-") as folder:
         out = Path(folder) / "reasons.json"
         command = [sys.executable, "-P", "-m", "tune_gpu.services.vllm.serve_parser", str(out)]
-        source = str(Path(__file__).resolve().parents[2])
-        env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")])), "VLLM_LOGGING_LEVEL": "ERROR"}
+        env = os.environ | {"PYTHONPATH": python_path(os.environ.get("PYTHONPATH")), "VLLM_LOGGING_LEVEL": "ERROR"}
         try:
             subprocess.run(
                 command, input=json.dumps(lines), text=True, env=env, timeout=_IMPORT_TIMEOUT_S, check=True, stdout=subprocess.DEVNULL,

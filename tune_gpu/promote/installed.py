@@ -7,7 +7,6 @@ import fcntl
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
@@ -20,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from tune_gpu.common import outside_files
 from tune_gpu.common.clock import now
 from tune_gpu.common.errors import UserError
+from tune_gpu.common.places import existing, write_error
 from tune_gpu.config.schema import PromoteSettings, ServiceTarget
 from tune_gpu.promote.ownership import check_own
 from tune_gpu.promote.staged import discard, make_folder, sync_folder, write_durably
@@ -50,12 +50,8 @@ def check_writable(paths: Sequence[Path]) -> None:
         check_own(str(folder), folder)
         if folder.resolve() != folder:
             raise UserError(f"{folder}: a symbolic link on the way leads to {folder.resolve()}. Put a folder in its place.")
-        there = folder
-        while not there.exists():
-            there = there.parent
-        try:
-            tempfile.TemporaryFile(dir=there).close()
-        except OSError as error:
+        there = existing(folder)
+        if error := write_error(there):
             reason = error.strerror or "it cannot be written"
             raise UserError(
                 f"{folder}: {there}: {reason}; run promote as a user that may, or set promote.install_dir, promote.systemd_dir"

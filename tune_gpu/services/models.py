@@ -10,9 +10,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import platformdirs
-
 from tune_gpu.common.errors import UserError
+from tune_gpu.common.places import cache_folder
 from tune_gpu.services.vllm.demo_model import CONFIG, make_demo_llm
 
 DEMO_LLM = "demo-llm"
@@ -103,7 +102,7 @@ def _join(parts: list[Path], target: Path) -> Path:
 
 def _made_once(name: str, make: Callable[[Path], Path]) -> Path:
     """A folder of the user's cache, made whole or not at all (made aside, then renamed; two makers at once do no harm)."""
-    cache = Path(os.environ.get("TUNE_GPU_CACHE") or platformdirs.user_cache_dir("tune_gpu")) / "models"
+    cache = cache_folder() / "models"
     target = cache / name
     if target.is_dir():
         return target

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import shutil
 import socket
@@ -12,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from importlib import metadata, util
 from pathlib import Path
 
-import platformdirs
 from packaging.requirements import Requirement
 
 from tune_gpu.cli.doctor.cards import installed
 from tune_gpu.cli.doctor.findings import DoctorFinding, fail, note, ok
 from tune_gpu.common.errors import UserError
+from tune_gpu.common.places import cache_folder, existing, write_error
 
 GIB = 2**30
 LEAST_MEMORY_GIB = 4.0
@@ -105,12 +104,9 @@ def check_memory(total_gib: float, free_gib: float) -> Iterator[DoctorFinding]:
 
 def check_folders(artifacts: Path) -> Iterator[DoctorFinding]:
     """The right to write where results, models and Ray's files go, and room there. Ray takes nothing more on a disk that is 95 % full."""
-    cache = Path(os.environ.get("TUNE_GPU_CACHE") or platformdirs.user_cache_dir("tune_gpu"))
-    for name, folder, setting in (("artifacts", artifacts, "run.artifacts_dir"), ("cache", cache, "TUNE_GPU_CACHE"), ("temporary files", Path(tempfile.gettempdir()), "TMPDIR")):
-        there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-        try:
-            tempfile.TemporaryFile(dir=there).close()
-        except OSError as error:
+    for name, folder, setting in (("artifacts", artifacts, "run.artifacts_dir"), ("cache", cache_folder(), "TUNE_GPU_CACHE"), ("temporary files", Path(tempfile.gettempdir()), "TMPDIR")):
+        there = existing(folder.absolute())
+        if error := write_error(there):
             yield fail(f"{name}: permissions", f"{folder}: {error.strerror}", f"give {setting} a folder that this user can write")
             continue
         usage = shutil.disk_usage(there)

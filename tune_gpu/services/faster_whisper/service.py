@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
+from tune_gpu.common.places import python_path
 from tune_gpu.common.process.cores import parse_cores
 from tune_gpu.common.process.managed import ManagedProcess
 from tune_gpu.common.process.ports import free_port
@@ -87,8 +88,7 @@ class WhisperService:
     def environment(self) -> dict[str, str]:
         """The service's whole environment."""
         base = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}  # Ray sets it to 1; the threads are the settings'
-        source = str(Path(__file__).resolve().parents[3])
-        path = os.pathsep.join(filter(None, [source, self.settings.env.get("PYTHONPATH") or base.get("PYTHONPATH")]))
+        path = python_path(self.settings.env.get("PYTHONPATH") or base.get("PYTHONPATH"))
         evaluation = dict(zip(EVALUATION_ONLY, (self.api_key, str(self._scratch), "1", path), strict=True))
         return base | whisper_environment(self.settings, self._device, evaluation)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import socket
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
+from tune_gpu.common.places import python_path
 from tune_gpu.common.process.managed import ManagedProcess, end_session, session_pids
 
 API_SERVER_MODULE = "vllm.entrypoints.openai.api_server"
@@ -57,7 +57,7 @@ def launch_cold(launch: Launch, grace_s: float) -> Launched:
 
 
 class EngineHost:
-    """Starts servers by fork from `engine_host.py`, which it keeps running from the first start until `close`."""
+    """Starts servers by fork from `warm_host.py`, which it keeps running from the first start until `close`."""
 
     def __init__(self, env: Mapping[str, str], *, ready_timeout_s: float = 180.0) -> None:
         self._env = dict(env)
@@ -94,8 +94,7 @@ class EngineHost:
         self._folder = folder
         # The current folder is not searched for modules: a user's `json.py` must not be what the host imports.
         command = [sys.executable, "-P", "-m", "tune_gpu.services.vllm.warm_host", str(folder / "control")]
-        source = str(Path(__file__).resolve().parents[3])
-        env = {**self._env, "PYTHONPATH": os.pathsep.join(filter(None, [source, self._env.get("PYTHONPATH")]))}
+        env = {**self._env, "PYTHONPATH": python_path(self._env.get("PYTHONPATH"))}
         self._process = ManagedProcess(command, log=folder / "host.log", env=env, grace_s=1.0, scratch=folder)
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
 

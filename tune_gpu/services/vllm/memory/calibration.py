@@ -17,6 +17,7 @@ from typing import Any
 
 from tune_gpu.common import outside_files
 from tune_gpu.common.errors import UserError
+from tune_gpu.common.places import cache_folder
 from tune_gpu.config.schema import VllmSettings
 
 MEASURED_FLAGS = ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "enforce_eager", "enable_chunked_prefill")
@@ -142,6 +143,4 @@ class CalibrationStore:
 
 
 def _default_path() -> Path:
-    import platformdirs
-
-    return Path(os.environ.get("TUNE_GPU_CACHE") or platformdirs.user_cache_dir("tune_gpu")) / "calibration.json"
+    return cache_folder() / "calibration.json"

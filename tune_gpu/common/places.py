@@ -1,0 +1,36 @@
+"""Folders that several parts of the program look for: the user's cache, this program's source, and the nearest one that exists."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+SOURCE = Path(__file__).resolve().parents[2]
+"""The folder that holds the packages of this program."""
+
+
+def cache_folder() -> Path:
+    """Return the user's cache of this program: `TUNE_GPU_CACHE`, or what the platform gives."""
+    import platformdirs
+
+    return Path(os.environ.get("TUNE_GPU_CACHE") or platformdirs.user_cache_dir("tune_gpu"))
+
+
+def python_path(given: str | None) -> str:
+    """Return a PYTHONPATH on which this program is found first, then what was given."""
+    return os.pathsep.join(filter(None, [str(SOURCE), given]))
+
+
+def existing(folder: Path) -> Path:
+    """Return the folder, or the nearest one above it that exists."""
+    return next(place for place in (folder, *folder.parents) if place.exists())
+
+
+def write_error(folder: Path) -> OSError | None:
+    """Return why this user cannot write into a folder that exists, or None."""
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        return error
+    return None
