@@ -10,15 +10,15 @@ from typing import Any
 
 def strict_json(content: Any) -> str:
     """For people and programs: indented, and null for what is no number in JSON."""
-    return json.dumps(_finite(content), indent=2, ensure_ascii=False)
+    return json.dumps(finite(content), indent=2, ensure_ascii=False)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """NaN and infinity are no JSON, and no measurements: they become null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): _finite(inner) for key, inner in value.items()}
+        return {str(key): finite(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(inner) for inner in value]
+        return [finite(inner) for inner in value]
     return value

@@ -42,7 +42,7 @@ def engine_started(line: Mapping[str, Any]) -> bool:
     return not line["engine_reused"] and (parts is None or "vllm" in parts)
 
 
-def _by_window(lines: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> dict[int, float]:
+def by_window(lines: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> dict[int, float]:
     """Window index -> mean fitness of a configuration in that window. Every candidate gets the same traffic in the same window."""
     seen: dict[int, list[float]] = {}
     for line in lines:
@@ -55,10 +55,11 @@ def _by_window(lines: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) ->
 
 def shown_different(lines: Sequence[Mapping[str, Any]], a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     """Whether two configurations differ beyond doubt: a paired t-test over windows with the same traffic, two-sided at 5 %."""
-    return _differ(_by_window(lines, a), _by_window(lines, b))
+    return differ(by_window(lines, a), by_window(lines, b))
 
 
-def _differ(first: Mapping[int, float], second: Mapping[int, float]) -> bool:
+def differ(first: Mapping[int, float], second: Mapping[int, float]) -> bool:
+    """Return True if a paired t-test over the windows that both have tells them apart at 5 %."""
     differences = [first[index] - second[index] for index in first.keys() & second.keys()]
     if len(differences) < 2:
         return False

@@ -15,7 +15,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from tune_gpu.artifacts.json_text import _finite, strict_json
+from tune_gpu.artifacts.json_text import finite, strict_json
 from tune_gpu.artifacts.redaction import Redactor
 from tune_gpu.common import outside_files
 from tune_gpu.common.atomic_files import append_whole, write_whole
@@ -138,7 +138,7 @@ class RunFolder:
         return found
 
     def _append(self, name: str, line: Mapping[str, Any]) -> None:
-        append_whole(self.path / name, (json.dumps(self.redactor.value(_finite(line)), ensure_ascii=False) + "\n").encode())
+        append_whole(self.path / name, (json.dumps(self.redactor.value(finite(line)), ensure_ascii=False) + "\n").encode())
 
     def candidates(self, *, repair: bool = True) -> Iterator[dict[str, Any]]:
         """Every whole line, by generation; half of a line (a run that was killed while it wrote) is left out.

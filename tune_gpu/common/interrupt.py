@@ -32,7 +32,7 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.noted = False
-        self._raising = self._letting = False
+        self._letting = False
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -43,7 +43,7 @@ class Interrupts:
     @contextlib.contextmanager
     def let_through(self) -> Iterator[None]:
         """Within this block inside a `held` one the first signal raises KeyboardInterrupt; those that follow are noted."""
-        self._raising = self._letting = True
+        self._letting = True
         try:
             self.check()
             yield
@@ -53,7 +53,7 @@ class Interrupts:
                 raise KeyboardInterrupt from error
             raise
         finally:
-            self._raising = self._letting = False
+            self._letting = False
 
     def check(self) -> None:
         """Raise KeyboardInterrupt if a signal came within `let_through`: Python ignores what a handler raises in some callbacks, at a fork say."""
@@ -65,10 +65,9 @@ class Interrupts:
         self.noted = False
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:
-        self.noted = True
-        if self._raising:
-            self._raising = False
-            raise KeyboardInterrupt
+        first, self.noted = not self.noted, True
+        if first:
+            self.check()
 
 
 @contextlib.contextmanager

@@ -95,7 +95,7 @@ def _overlays(given: Any) -> dict[str, dict[str, Any]]:
         raise UserError(f"devices: {given!r}: allowed is a mapping of cpu and cuda to what differs there")
     for kind, overlay in overlays.items():
         if kind not in DEVICE_KINDS:
-            raise UserError(f"devices.{kind}: no such device{_nearest(str(kind), list(DEVICE_KINDS))}; allowed: {', '.join(DEVICE_KINDS)}")
+            raise UserError(f"devices.{kind}: no such device{nearest(str(kind), list(DEVICE_KINDS))}; allowed: {', '.join(DEVICE_KINDS)}")
         _check_keys(ExperimentConfig, overlay, f"devices.{kind}.")
     return {kind: overlay or {} for kind, overlay in overlays.items()}
 
@@ -175,7 +175,7 @@ def find_space(space: str) -> Path:
     named = SPACES_FOLDER / f"{space}.yaml"
     if not named.is_file():
         names = sorted(p.stem for p in SPACES_FOLDER.glob("*.yaml"))
-        raise UserError(f"{space}: no such space{_nearest(space, names)}; there are: {', '.join(names)}, or give a path that ends in .yaml")
+        raise UserError(f"{space}: no such space{nearest(space, names)}; there are: {', '.join(names)}, or give a path that ends in .yaml")
     return named
 
 
@@ -189,7 +189,7 @@ def _check_keys(schema: Any, given: Any, prefix: str) -> None:
     for key, value in given.items():
         if key not in known:
             raise UserError(
-                f"{prefix}{key}: no such key{_nearest(str(key), known)}; allowed under {prefix.rstrip('.') or 'the top'}: {', '.join(known)}"
+                f"{prefix}{key}: no such key{nearest(str(key), known)}; allowed under {prefix.rstrip('.') or 'the top'}: {', '.join(known)}"
             )
         hint = hints[key]
         if is_dataclass(hint):
@@ -212,7 +212,8 @@ def _check_kind(name: str, hint: Any, value: Any) -> None:
         raise UserError(f"{name}={value}: allowed is a list, [{value}] say")
 
 
-def _nearest(key: str, known: list[str]) -> str:
+def nearest(key: str, known: list[str]) -> str:
+    """Return " (did you mean …?)" with the known key that is most alike, or nothing."""
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     return f" (did you mean {near[0]}?)" if near else ""
 

@@ -24,12 +24,18 @@ def read_number(setting: str, value: Any) -> Any:
     text = value.strip()
     if text.isdecimal():
         return int(text)
+    found = with_suffix(text)
+    return value if found is None else found
+
+
+def with_suffix(text: str) -> int | None:
+    """Return the whole number that vLLM reads in `32k` (32,000) or `8K` (8,192), or None for any other text."""
     if not (found := _SUFFIXED.fullmatch(text)):
-        return value
+        return None
     digits, suffix = found.groups()
     if suffix.islower():
         return int(float(digits) * 1000 ** _POWER[suffix])
-    return int(digits) * 1024 ** _POWER[suffix.lower()] if digits.isdecimal() else value
+    return int(digits) * 1024 ** _POWER[suffix.lower()] if digits.isdecimal() else None
 
 
 def with_numbers(layer: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.places import existing, write_error
 from tune_gpu.config.languages import spoken_language
-from tune_gpu.config.loader import _nearest
+from tune_gpu.config.loader import nearest
 from tune_gpu.config.schema import ExperimentConfig
 
 _FEWEST_TURNS = 0.01
@@ -103,7 +103,7 @@ def _check_measured(config: ExperimentConfig) -> None:
     }
     for name in config.search.objectives:
         if name not in METRIC_PATHS:
-            near = _nearest(name, list(METRIC_PATHS))
+            near = nearest(name, list(METRIC_PATHS))
             raise UserError(f"search.objectives.{name}: no such metric{near}; allowed: {', '.join(METRIC_PATHS)}")
         if why := unmeasured.get(name.partition(".")[0]):
             raise UserError(f"search.objectives.{name}: it is not measured with {why}")

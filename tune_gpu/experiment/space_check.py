@@ -34,9 +34,9 @@ def check_space(config: ExperimentConfig) -> SearchSpace:
                 deployment(config, {parameter.name: value})  # its target is a setting
             check_setting(parameter.target, value, f"parameters.{parameter.name}: ")
     _check_targets(space)
-    for target in (f"{service}.{name}" for service, hints in _HINTS.items() for name in hints if name not in ("extra_args", "env")):
-        service, _, name = target.partition(".")
-        check_setting(target, getattr(getattr(config.services, service), name), "services.")
+    for service, hints in _HINTS.items():
+        for name in hints.keys() - {"extra_args", "env"}:
+            check_setting(f"{service}.{name}", getattr(getattr(config.services, service), name), "services.")
     _check_spoken(config, space)
     _check_given(config)
     if config.baseline:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
-from tune_gpu.artifacts.lines import _by_window, _differ, engine_started, line_of, stderr_of
+from tune_gpu.artifacts.lines import by_window, differ, engine_started, line_of, stderr_of
 from tune_gpu.search.space import Params
 from tune_gpu.search.tournament import Standing, Tournament
 from tune_gpu.telemetry.neighbours import rounded
@@ -87,8 +87,8 @@ def _tied(lines: Sequence[Mapping[str, Any]], standings: Sequence[Standing], key
     of: dict[Hashable, list[Mapping[str, Any]]] = {}
     for line in lines:  # once: a run may have thousands
         of.setdefault(key(line["params"]), []).append(line)
-    windows = [_by_window(of.get(key(standing.params), []), standing.params) for standing in feasible]
-    tied = [standing for standing, own in zip(feasible, windows, strict=True) if own is windows[0] or not _differ(windows[0], own)]
+    windows = [by_window(of.get(key(standing.params), []), standing.params) for standing in feasible]
+    tied = [standing for standing, own in zip(feasible, windows, strict=True) if own is windows[0] or not differ(windows[0], own)]
     return tied if len(tied) > 1 else []
 
 

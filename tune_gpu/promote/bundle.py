@@ -89,7 +89,7 @@ def write_bundle(folder: Path, bundle: Bundle, today: Bundle, about: Mapping[str
         "units": list(bundle.units),
         "files": bundle.listed,
         "before": {str(path): digest(before[name]) for name, (path, _) in bundle.files.items()},
-        "review": {name: digest_of(read_plain(folder / name)) for name in REVIEWED},
+        "review": {name: digest(read_plain(folder / name)) for name in REVIEWED},
     }
     write_whole(folder / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", follow=False)
     return manifest
@@ -121,11 +121,6 @@ def is_promotions(folder: Path) -> bool:
     except (OSError, UserError):
         return False
     return manifest is not None and {"files", "before", "review"} <= manifest.keys()
-
-
-def digest_of(content: bytes | None) -> str | None:
-    """SHA-256 of a file's bytes; null for a file that is not there."""
-    return None if content is None else hashlib.sha256(content).hexdigest()
 
 
 def _least_open(bundle: Bundle) -> Path | None:

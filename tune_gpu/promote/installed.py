@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -21,6 +20,7 @@ from tune_gpu.common.clock import now
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.places import existing, write_error
 from tune_gpu.config.schema import PromoteSettings, ServiceTarget
+from tune_gpu.promote.locks import exclusive
 from tune_gpu.promote.ownership import check_own
 from tune_gpu.promote.staged import discard, make_folder, sync_folder, write_durably
 
@@ -30,9 +30,9 @@ _AFTER = "state.rolled_back.json"
 """The state as it will be after a rollback: `state.json` once it is renamed."""
 
 
-def digest(content: str | None) -> str | None:
-    """SHA-256 of a file's text; null for a file that is not there."""
-    return None if content is None else hashlib.sha256(content.encode()).hexdigest()
+def digest(content: str | bytes | None) -> str | None:
+    """Return the SHA-256 of a file's content, or None for a file that is not there."""
+    return None if content is None else hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
 
 
 def text_of(path: Path) -> str | None:
@@ -121,23 +121,13 @@ class Installation:
         check_own(f"promote.install_dir={self.folder}", own)
         try:
             make_folder(own, 0o700)  # what was installed before is kept there, whoever may read it
-            handle = os.open(own / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise UserError(
-                f"promote.install_dir={self.folder}: {error.strerror or error}; run promote as a user that may write there"
+                f"promote.install_dir={self.folder}: {error.strerror or error}. Run promote as a user that may write there."
             ) from error
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                holder = os.pread(handle, 32, 0).decode(errors="replace").strip()
-                raise UserError(f"another promote (process {holder or '?'}) is changing {self.folder} now; wait for it") from None
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, str(os.getpid()).encode(), 0)
+        with exclusive(own / "lock", f"promote.install_dir={self.folder}", str(self.folder), 0o644):
             self._changes = self._read()
             yield
-        finally:
-            os.close(handle)
 
     def peek(self) -> Change | None:
         """The same as `last`, without the lock."""

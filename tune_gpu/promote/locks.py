@@ -18,26 +18,45 @@ def units_locked(target: Target, units: Sequence[str]) -> Iterator[None]:
     """Hold the units for the block. Raises UserError that names who holds one; the kernel lets go of them when a process ends."""
     with contextlib.ExitStack() as held:
         for unit in sorted(set(units)):  # in one order everywhere
-            held.enter_context(_locked(unit, target.lock_of(unit)))
+            path = target.lock_of(unit)
+            check_own(str(path.parent), path.parent)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise _unwritable(str(path), error) from error
+            held.enter_context(exclusive(path, str(path), unit, 0o600))
         yield
 
 
 @contextlib.contextmanager
-def _locked(unit: str, path: Path) -> Iterator[None]:
-    check_own(str(path.parent), path.parent)
+def exclusive(path: Path, key: str, what: str, mode: int) -> Iterator[None]:
+    """Hold the lock of a file for the block.
+
+    Args:
+        path: of the file, which is made if it is missing; no link in its place is followed.
+        key: names it in an error.
+        what: is changed by whoever holds it.
+        mode: of a new file.
+
+    Raises:
+        UserError: it cannot be opened, or another process holds it, which is named.
+    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}. Run promote as a user that may write there.") from error
+        raise _unwritable(key, error) from error
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             holder = os.pread(handle, 32, 0).decode(errors="replace").strip()
-            raise UserError(f"another promote (process {holder or '?'}) is changing {unit} now. Wait for its end.") from None
+            raise UserError(f"another promote (process {holder or '?'}) is changing {what} now. Wait for its end.") from None
         os.ftruncate(handle, 0)
         os.pwrite(handle, str(os.getpid()).encode(), 0)
         yield
     finally:
         os.close(handle)
+
+
+def _unwritable(key: str, error: OSError) -> UserError:
+    return UserError(f"{key}: {error.strerror or error}. Run promote as a user that may write there.")

@@ -6,7 +6,6 @@ A source that does not tell a setting proves nothing about it: such a setting is
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -14,12 +13,10 @@ from typing import Any, NamedTuple
 
 from tune_gpu.artifacts.redaction import is_secret
 from tune_gpu.config.serve_options import Kind, own_options, read_name
+from tune_gpu.config.vllm_numbers import with_suffix
 
 _ENGINE_DECIDES = ("auto", "-1", "None")
 """Ways in which vLLM holds "auto"."""
-_UNITS = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-"""vLLM's suffixes of whole numbers."""
-_WITH_UNIT = re.compile(r"(\d+(?:\.\d+)?)([kKmMgGtT])")
 _LONGEST = 120
 
 
@@ -194,8 +191,8 @@ def same(measured: Any, runs: Any) -> bool:
 
 
 def _number(value: Any) -> float | None:
-    if (found := _WITH_UNIT.fullmatch(str(value))) is not None:
-        return float(found[1]) * _UNITS[found[2]]
+    if (found := with_suffix(str(value))) is not None:
+        return float(found)
     try:
         return float(value)
     except (TypeError, ValueError):

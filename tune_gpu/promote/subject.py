@@ -15,10 +15,11 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.compare.metrics import standard_metrics
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.promote.apply import folder_of, target_of
-from tune_gpu.promote.bundle import MANIFEST, REVIEWED, Bundle, bundle_of, digest_of, is_promotions, read_manifest
+from tune_gpu.promote.bundle import MANIFEST, REVIEWED, Bundle, bundle_of, is_promotions, read_manifest
 from tune_gpu.promote.evidence import evidence_of, target_device
 from tune_gpu.promote.gate import Evidence, TargetDevice
 from tune_gpu.promote.gate import check as check_gate
+from tune_gpu.promote.installed import digest
 from tune_gpu.promote.ownership import foreign
 from tune_gpu.promote.render import services_of
 from tune_gpu.promote.settings import SYSTEM_FILE, artifacts_of, ignored, trusted_settings, with_trusted
@@ -157,13 +158,13 @@ def differences(folder: Path, manifest: Mapping[str, Any], bundle: Bundle, about
             found.append(f"{name} would be written now, and is not listed")
         elif entry.get("destination") != wanted["destination"]:
             found.append(f"{name} was to go to {_told(entry.get('destination'))}, and goes to {wanted['destination']}")
-        elif (digest_there := digest_of(read_plain(folder / name))) != wanted["sha256"]:
+        elif (digest_there := digest(read_plain(folder / name))) != wanted["sha256"]:
             found.append(f"{folder / name}: {_first_difference(folder / name, bundle.files[name][1])}")
         elif entry.get("sha256") != digest_there:
             found.append(f"{name} has another hash in the manifest")
     review = manifest.get("review")
     for name in REVIEWED:
-        if not isinstance(review, dict) or digest_of(read_plain(folder / name)) != review.get(name):
+        if not isinstance(review, dict) or digest(read_plain(folder / name)) != review.get(name):
             found.append(f"{folder / name}: was changed since the review")
     return found if found or manifest.get("bundle_sha256") == bundle.sha256 else ["its bundle_sha256 is another"]
 

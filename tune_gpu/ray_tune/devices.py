@@ -7,7 +7,7 @@ from tune_gpu.common.failures import ServiceError
 from tune_gpu.config.schema import ExperimentConfig, RaySettings
 from tune_gpu.services.vllm.parallelism import fewest_cards
 from tune_gpu.telemetry.cuda_visible import nvidia_cards, visible_cards
-from tune_gpu.telemetry.device_choice import DeviceChoice, _same_size, choose_device
+from tune_gpu.telemetry.device_choice import DeviceChoice, choose_device, same_size
 from tune_gpu.telemetry.open import open_probe
 
 
@@ -43,7 +43,7 @@ def check_alike(config: ExperimentConfig, kind: str) -> None:
         card, mib = probe.info.name, probe.info.total_mib
         probe.close()
         # Of one name there may be two sizes; some pages that the driver has retired make no other card.
-        same = next((other for other in alike if other[0] == card and _same_size(other[1], mib)), (card, mib))
+        same = next((other for other in alike if other[0] == card and same_size(other[1], mib)), (card, mib))
         alike.setdefault(same, []).append(name)
     if len(alike) > 1:
         kinds = "; ".join(f"{','.join(named)}: {card} of {'unknown memory' if mib is None else f'{mib:.0f} MiB'}" for (card, mib), named in alike.items())

@@ -16,7 +16,7 @@ from typing import Any
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.deployment import deployment
 from tune_gpu.config.schema import ExperimentConfig
-from tune_gpu.services.vllm.parallelism import _divisions, _parallel_sizes, cards_of, fewest_cards, most_cards
+from tune_gpu.services.vllm.parallelism import cards_of, divisions, fewest_cards, most_cards, parallel_sizes
 
 _GRAIN = 10_000
 """Ray counts resources in ten-thousandths."""
@@ -112,9 +112,9 @@ def check_resources(config: ExperimentConfig, kind: str) -> None:
 
 def check_cards(config: ExperimentConfig, most_on_a_node: int) -> None:
     """Raises UserError if no node has the cards that a candidate's engine spans (a trial lives on one node)."""
-    for params in _divisions(config):
+    for params in divisions(config):
         if cards_of(config, params) > most_on_a_node:
-            sizes = " x ".join(f"vllm.{name}={size}" for name, size in _parallel_sizes(config, params).items() if size > 1) or "one card"
+            sizes = " x ".join(f"vllm.{name}={size}" for name, size in parallel_sizes(config, params).items() if size > 1) or "one card"
             raise UserError(f"{sizes}: no node has so many cards; allowed is up to {most_on_a_node}")
 
 
@@ -126,7 +126,7 @@ def check_cores(config: ExperimentConfig, kind: str, nodes: Sequence[Mapping[str
         kind: `cuda` or `cpu`.
         nodes: what each has in all, as Ray names it.
     """
-    for params in _divisions(config):
+    for params in divisions(config):
         bundles = trial_resources(config, params, kind).bundles
         cores, cards = (sum(bundle.get(name, 0.0) for bundle in bundles) for name in ("CPU", "GPU"))
         most = max((node.get("CPU", 0.0) for node in nodes if node.get("GPU", 0.0) >= cards), default=0.0)

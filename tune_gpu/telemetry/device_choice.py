@@ -89,7 +89,7 @@ def check_reported(objective: ObjectiveSettings, kind: str, objectives: Iterable
             raise UserError(f"search.objectives.{name}: {probe.info.name} does not report {what}. Take it out of search.objectives.")
 
 
-def _same_size(one_mib: float | None, other_mib: float | None) -> bool:
+def same_size(one_mib: float | None, other_mib: float | None) -> bool:
     """Null for a card that does not report its memory: of the same name it counts as the same, since the name is all that is known of both."""
     return one_mib is None or other_mib is None or abs(one_mib / other_mib - 1) < 0.03
 

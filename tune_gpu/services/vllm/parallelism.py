@@ -18,20 +18,21 @@ _MULTIPLIES = ("pipeline_parallel_size", "prefill_context_parallel_size", "data_
 
 def cards_of(config: ExperimentConfig, params: Mapping[str, Any]) -> int:
     """Cards that the candidate's engine spans: the product of its parallel sizes. Raises UserError for a size that is none."""
-    return math.prod(_parallel_sizes(config, params).values())
+    return math.prod(parallel_sizes(config, params).values())
 
 
 def fewest_cards(config: ExperimentConfig) -> int:
     """Of any candidate's engine."""
-    return min(cards_of(config, params) for params in _divisions(config))
+    return min(cards_of(config, params) for params in divisions(config))
 
 
 def most_cards(config: ExperimentConfig) -> int:
     """Of any candidate's engine."""
-    return max(cards_of(config, params) for params in _divisions(config))
+    return max(cards_of(config, params) for params in divisions(config))
 
 
-def _parallel_sizes(config: ExperimentConfig, params: Mapping[str, Any]) -> dict[str, int]:
+def parallel_sizes(config: ExperimentConfig, params: Mapping[str, Any]) -> dict[str, int]:
+    """Return the sizes whose product is the number of cards, by setting. Raise UserError for one that is not a whole number from 1."""
     vllm = deployment(config, params).vllm
     extra = {name.replace("-", "_"): value for name, value in vllm.extra_args.items()}
     given = {f"extra_args.{name}": extra[name] for name in _MULTIPLIES if name in extra}
@@ -46,7 +47,7 @@ def _parallel_sizes(config: ExperimentConfig, params: Mapping[str, Any]) -> dict
     return sizes
 
 
-def _divisions(config: ExperimentConfig) -> list[dict[str, Any]]:
+def divisions(config: ExperimentConfig) -> list[dict[str, Any]]:
     """Every combination of the parameters that decide on how many cards an engine is: its sizes multiply, and two may vary at once."""
     flags = {"vllm.tensor_parallel_size", *(f"vllm.extra_args.{name}" for name in _MULTIPLIES)}
     deciding = {name for name, spec in config.parameters.items() if spec.target.replace("-", "_") in flags}
