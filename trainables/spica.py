@@ -75,7 +75,7 @@ class SpicaTrainable(tune.Trainable):
         self._reset(config)
 
     def __repr__(self) -> str:
-        """What Ray's dashboard shows beside the class; it asks once, when the actor is up."""
+        """Return what Ray's dashboard shows beside the class; it asks once, when the actor is up."""
         return f"{self._experiment.name} on {self._device}" if hasattr(self, "_experiment") else type(self).__name__
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -84,7 +84,7 @@ class SpicaTrainable(tune.Trainable):
         return True
 
     def resources_of(self, params: dict[str, Any]) -> TrialResources:
-        """What this candidate's trial was asked for."""
+        """Return what this candidate's trial was asked for."""
         raise NotImplementedError("made by spica_trainable")
 
     def new_evaluator(self, observe: Callable[[DeviceSample], None]) -> Evaluator:

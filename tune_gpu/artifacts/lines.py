@@ -10,7 +10,7 @@ from scipy.special import stdtrit
 
 
 def unchecked_of(lines: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> list[str]:
-    """What was not checked while these parameters were measured, because the device does not report it; each sentence once."""
+    """Return what was not checked while these parameters were measured, because the device does not report it; each sentence once."""
     found = [line["metrics"].get("unchecked") for line in lines if line["params"] == dict(params)]
     return list(dict.fromkeys(said for sentences in found if isinstance(sentences, list) for said in sentences if isinstance(said, str)))
 
@@ -37,7 +37,7 @@ def stderr_of(lines: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> 
 
 
 def engine_started(line: Mapping[str, Any]) -> bool:
-    """Whether an evaluation started an engine, or tried to: one that failed before it came to that did neither."""
+    """Return whether an evaluation started an engine, or tried to: one that failed before it came to that did neither."""
     parts = line["duration_s"].get("start_by_part")
     return not line["engine_reused"] and (parts is None or "vllm" in parts)
 
@@ -54,7 +54,7 @@ def by_window(lines: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> 
 
 
 def shown_different(lines: Sequence[Mapping[str, Any]], a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    """Whether two configurations differ beyond doubt: a paired t-test over windows with the same traffic, two-sided at 5 %."""
+    """Return whether two configurations differ beyond doubt: a paired t-test over windows with the same traffic, two-sided at 5 %."""
     return differ(by_window(lines, a), by_window(lines, b))
 
 

@@ -52,7 +52,7 @@ class RunState(StrEnum):
 
     @property
     def resumable(self) -> bool:
-        """Whether `launch --resume` has something to do."""
+        """Return whether `launch --resume` has something to do."""
         return self in (RunState.INTERRUPTED, RunState.KILLED)
 
 
@@ -131,7 +131,7 @@ def read_folder(folder: RunFolder) -> RunRecord:
 
 
 def is_of_winner(comparison: Mapping[str, Any], winner: Any) -> bool:
-    """Whether a comparison is of these parameters: a run that was gone on with after it may have found another winner."""
+    """Return whether a comparison is of these parameters: a run that was gone on with after it may have found another winner."""
     arms = comparison.get("arms")
     arm = arms.get(comparison.get("ours")) if isinstance(arms, Mapping) else None
     return not isinstance(arm, Mapping) or arm.get("params") == winner
@@ -186,7 +186,7 @@ def all_runs(artifacts_dir: str | Path) -> Iterator[tuple[RunFolder, RunRecord |
 
 
 def resume_command(folder: RunFolder) -> str:
-    """How a person goes on with it."""
+    """Return how a person goes on with it."""
     place = "" if folder.root == Path("artifacts").resolve() else " " + shlex.quote(f"run.artifacts_dir={folder.root}")
     return f"python -m tune_gpu.launch --resume {folder.run_id}{place}"
 
@@ -241,7 +241,7 @@ def _state(manifest: Mapping[str, Any] | None, summary: Mapping[str, Any] | None
 
 
 def _alive(process: Any) -> bool:
-    """Whether the process that a manifest names is there: the same id, begun at the same time, on this machine."""
+    """Return whether the process that a manifest names is there: the same id, begun at the same time, on this machine."""
     if not isinstance(process, Mapping) or process.get("host") != socket.gethostname():
         return False
     pid, ticks = process.get("pid"), process.get("start_ticks")

@@ -46,7 +46,7 @@ def secret_values(content: Any, named: bool = False) -> Iterator[str]:
 
 
 def holds_secret(name: str, value: Any) -> bool:
-    """Whether a setting or variable is a secret by its name, or holds one (`http://user:password@host`). A switch (`allow-credentials`) holds none."""
+    """Return whether a setting or variable is a secret by its name, or holds one (`http://user:password@host`). A switch (`allow-credentials`) holds none."""
     return not isinstance(value, bool) and (is_secret(name) or any(secret_values(value)))
 
 
@@ -85,12 +85,12 @@ class Redactor:
 
 
 def _is_flag(word: Any) -> bool:
-    """Whether the next word of a command line is a secret."""
+    """Return whether the next word of a command line is a secret."""
     return isinstance(word, str) and word.startswith("--") and "=" not in word and is_secret(word)
 
 
 def _structure(text: str) -> Any:
-    """What a JSON text holds; null for any other text."""
+    """Return what a JSON text holds; null for any other text."""
     if not text.lstrip().startswith(("{", "[")):
         return None
     try:

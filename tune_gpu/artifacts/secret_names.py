@@ -37,7 +37,7 @@ _PASSWORD_WORD = re.compile(r"^(?!askpass)[a-z]*(?:password|passwd|passphrase|ap
 
 
 def is_secret(name: str) -> bool:
-    """Whether a value of this name is a secret: `HF_TOKEN`, `--hf-token`, `x-api-key`, `dbPassword` (`max_tokens`, `key_env`, `monkey` are not)."""
+    """Return whether a value of this name is a secret: `HF_TOKEN`, `--hf-token`, `x-api-key`, `dbPassword` (`max_tokens`, `key_env`, `monkey` are not)."""
     words = [word.lower() for word in _WORD.findall(name)]
     if not words:
         return False

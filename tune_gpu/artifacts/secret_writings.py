@@ -167,7 +167,7 @@ def _named(text: str) -> Iterator[re.Match[str]]:
 
 
 def _holds(found: re.Match[str]) -> bool:
-    """Whether what stands beside this name is its value: prose that has a colon or a blank behind the name of a secret is not."""
+    """Return whether what stands beside this name is its value: prose that has a colon or a blank behind the name of a secret is not."""
     if REDACTED in found["value"] or not is_secret(found["name"]):
         return False
     if found["sign"].isspace():

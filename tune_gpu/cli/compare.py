@@ -166,7 +166,7 @@ def _compare(console: Console, question: ComparisonRequest, quiet: bool) -> dict
 
 
 def _measure(question: ComparisonRequest, kind: str, say: Any) -> tuple[Outcome, Any]:
-    """What came of it, and the arena it was measured in (null if there was none)."""
+    """Return what came of it, and the arena it was measured in (null if there was none)."""
     with uncollected():
         from tune_gpu.common.interrupt import terminated_as_interrupt
         from tune_gpu.compare.measuring_actor import ArenaLost

@@ -131,7 +131,7 @@ def _search(
 
 
 def _extent(config: ExperimentConfig, total: int) -> str:
-    """How much there is to do: a space that is gone through ends a run before its evaluations are used up."""
+    """Return how much there is to do: a space that is gone through ends a run before its evaluations are used up."""
     size = SearchSpace.from_specs(config.parameters).size
     return (
         f"{'at most ' if size < total else ''}{counted(total, 'evaluation')} in {counted(config.search.generations, 'generation')} over "
@@ -150,7 +150,7 @@ def _report(console: Console, folder: RunFolder) -> None:
 
 
 def _plan(config: ExperimentConfig, choice: DeviceChoice) -> Refusals:
-    """What the preflight refuses; on a cluster each trial asks on its own node instead."""
+    """Return what the preflight refuses; on a cluster each trial asks on its own node instead."""
     if config.ray.address is not None:
         return Refusals(note="each trial asks on its own node")
     try:

@@ -73,7 +73,7 @@ def _table(names: Sequence[str], rows: Sequence[PlanRow]) -> Group:
 
 
 def _accounts(rows: Sequence[PlanRow]) -> list[str]:
-    """What goes off vLLM's share beside the KV cache, once for each different account; and what Whisper takes."""
+    """Return what goes off vLLM's share beside the KV cache, once for each different account; and what Whisper takes."""
     accounts: dict[str, Prediction] = {}
     whisper: set[float] = set()
     for row in rows:

@@ -127,7 +127,7 @@ def _narrow(names: Sequence[str]) -> list[_Column]:
 
 
 def engine_of(line: Line) -> str:
-    """What became of the engine; a dash where the evaluation never came to it."""
+    """Return what became of the engine; a dash where the evaluation never came to it."""
     if line["engine_reused"]:
         return "re-used"
     return "started" if engine_started(line) else "-"

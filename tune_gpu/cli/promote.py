@@ -266,7 +266,7 @@ def _recover(console: Console, overrides: list[str], settings_file: str | None, 
 
 
 def _deployer(config: ExperimentConfig, about: dict[str, Any], say: Any, utterances: Sequence[Utterance] = ()) -> Deployer:
-    """What changes the target. Only an apply takes voice turns: to put things back no recording is needed."""
+    """Return what changes the target. Only an apply takes voice turns: to put things back no recording is needed."""
     log = folder_of(config.promote) / PROMOTIONS / "audit.jsonl"
     check_writable([log])
     audit = Audit(log, about, lambda line: say(f"  {line}"))

@@ -65,7 +65,7 @@ class Failure:
 
     @property
     def retryable(self) -> bool:
-        """Whether a second try may pass."""
+        """Return whether a second try may pass."""
         return self.kind in RETRYABLE
 
     def as_dict(self) -> dict[str, Any]:

@@ -26,7 +26,7 @@ _SEALED = re.compile(r"(?P<text>.*\n)# seal (?P<seal>[0-9a-f]{64})\n", re.DOTALL
 
 
 def is_own(path: Path, text: str) -> bool:
-    """Whether this text, which was read from there, is a shipped space or was sealed by this user.
+    """Return whether this text, which was read from there, is a shipped space or was sealed by this user.
 
     The path alone proves nothing: whoever owns a run's folder can put a link to a shipped space in its place once the text was read.
     """

@@ -71,7 +71,7 @@ def _spread(metric: Metric, ours: Floats, theirs: Floats, sizes: Sequence[int], 
 
 
 def rounds_resampled(sizes: Sequence[int], resamples: int, rng: np.random.Generator) -> Counts:
-    """How often each resample holds each turn when whole rounds are drawn with replacement."""
+    """Return how often each resample holds each turn when whole rounds are drawn with replacement."""
     n = len(sizes)
     return np.repeat(rng.multinomial(n, np.full(n, 1.0 / n), size=resamples), sizes, axis=1)
 

@@ -184,7 +184,7 @@ def _placed(where: Any, resources: Mapping[str, float], say: Callable[[str], Non
 
 
 def _said(error: RayError) -> str:
-    """What went wrong, in one line: of what was raised over there Ray's first line says where, and its last what."""
+    """Return what went wrong, in one line: of what was raised over there Ray's first line says where, and its last what."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return f"the process that measures failed: {lines[-1]}" if "ray::" in lines[0] else f"the process that measures has gone: {lines[0]}"
 

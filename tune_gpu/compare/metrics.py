@@ -64,7 +64,7 @@ class Metric:
 
     @property
     def statistic(self) -> Statistic:
-        """How resamples become numbers."""
+        """Return how resamples become numbers."""
         if self.name == "wer":
             return ratio_of_sums
         if self.name in ("failed_pct", "capacity", "fitness"):

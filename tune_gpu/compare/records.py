@@ -48,7 +48,7 @@ def record(
 
 
 def confirmation_of(comparison: Mapping[str, Any]) -> dict[str, Any]:
-    """What the winner file says of it: `confirmed`, why, and the evidence."""
+    """Return what the winner file says of it: `confirmed`, why, and the evidence."""
     return {
         "confirmed": comparison["confirmed"],
         "confirmed_why": comparison["confirmed_why"],

@@ -88,7 +88,7 @@ class Rounds:
         return sum(all((arm, number) in measured for arm in self._arms) for number in {block.round for block in blocks})
 
     def _before(self, number: int) -> list[Block]:
-        """What was known when this round began. A comparison that is gone on with is looked at where it was before: each look is paid for once."""
+        """Return what was known when this round began. A comparison that is gone on with is looked at where it was before: each look is paid for once."""
         return [block for block in self._blocks if block.round < number]
 
     @property
@@ -103,7 +103,7 @@ class Rounds:
             return self.stopped("interrupted", "it was interrupted")
 
     def stopped(self, ended: str, why: str) -> Outcome:
-        """What there is, where it was ended from outside."""
+        """Return what there is, where it was ended from outside."""
         return self._outcome(ended, why, final_alpha(self._looks, self._alpha))
 
     @property
@@ -177,7 +177,7 @@ def findings_of(
 
 
 def blocks_summary(blocks: Sequence[Block], arm: str) -> dict[str, Any]:
-    """What one arm's blocks were, for people."""
+    """Return what one arm's blocks were, for people."""
     of_arm = [block for block in blocks if block.arm == arm]
     turns = [turn for block in of_arm for turn in block.turns]
     return {

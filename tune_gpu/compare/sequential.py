@@ -12,12 +12,12 @@ import numpy as np
 
 
 def interim_alpha(look: int, alpha: float) -> float:
-    """What look number `look` (from 1) may spend when more may follow."""
+    """Return what look number `look` (from 1) may spend when more may follow."""
     return alpha / (2.0 * look * (look + 1))
 
 
 def final_alpha(looks_before: int, alpha: float) -> float:
-    """What is left for the last look after so many."""
+    """Return what is left for the last look after so many."""
     return alpha - sum(interim_alpha(look, alpha) for look in range(1, looks_before + 1))
 
 

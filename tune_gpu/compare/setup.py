@@ -29,7 +29,7 @@ def rules_of(config: ExperimentConfig, *, budget_s: float | None = None, max_rou
 
 
 def terms_of(config: ExperimentConfig, device: str, arms: Mapping[str, Mapping[str, Any]], windows: int) -> dict[str, Any]:
-    """What blocks must have in common to be counted together."""
+    """Return what blocks must have in common to be counted together."""
     return {
         "schema_version": 1,
         "arms": {name: dict(params) for name, params in arms.items()},
@@ -49,5 +49,5 @@ def arena_of(config: ExperimentConfig, device: str, resources: Mapping[str, floa
 
 
 def measure_in(ground: MeasurementClient, arms: Mapping[str, Mapping[str, Any]]) -> Callable[[str, int, int], Block]:
-    """How `Rounds` measures a block there."""
+    """Return how `Rounds` measures a block there."""
     return lambda arm, number, first_window: ground.block(arm, number, arms[arm], first_window)

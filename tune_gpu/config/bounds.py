@@ -21,7 +21,7 @@ class Bounds:
     below: float | None = None
 
     def holds(self, value: float) -> bool:
-        """Whether a number lies within; NaN does not."""
+        """Return whether a number lies within; NaN does not."""
         return (
             (self.least is None or value >= self.least)
             and (self.above is None or value > self.above)

@@ -55,7 +55,7 @@ def refuse(path: Path, wanted: list[NeedsTrust]) -> NoReturn:
 
 
 def needs_trust(config: ExperimentConfig, typed: Mapping[str, Any]) -> list[NeedsTrust]:
-    """What of a configuration needs the user's trust.
+    """Return what of a configuration needs the user's trust.
 
     Args:
         config: with the overrides written over it.
@@ -118,7 +118,7 @@ def _variables(path: KeyPath, given: Mapping[Any, Any]) -> Iterator[tuple[KeyPat
 
 
 def _flag_needs_trust(name: str, value: Any) -> str | None:
-    """What nobody may set is left to `check_space`, which says so."""
+    """Return what nobody may set is left to `check_space`, which says so."""
     return None if problem_of(name, value) else flag_needs_trust(name, value)
 
 
@@ -138,7 +138,7 @@ def _parameter_needs_trust(spec: ParameterSpec) -> str | None:
 
 
 def _is_typed(typed: Mapping[str, Any], path: KeyPath, value: Any) -> bool:
-    """Whether an override sets all of a value. Of a parameter it must set the target and the values."""
+    """Return whether an override sets all of a value. Of a parameter it must set the target and the values."""
     given: Any = typed
     for key in path:
         if not isinstance(given, Mapping) or key not in given:

@@ -84,7 +84,7 @@ VARIABLES: dict[str, re.Pattern[str]] = {
 
 
 def flag_needs_trust(given: str, value: Any) -> str | None:
-    """Why an entry of `extra_args` needs the user's trust; null if it does not."""
+    """Return why an entry of `extra_args` needs the user's trust; null if it does not."""
     spelling = read_name(given)
     if spelling.known is None:
         return "vLLM's options as this program knows them have no such flag"
@@ -125,7 +125,7 @@ def _value_needs_trust(value: Any, words: frozenset[str] | None) -> str | None:
 
 
 def variable_needs_trust(name: str, value: Any) -> str | None:
-    """Why an environment variable needs the user's trust; null if it does not."""
+    """Return why an environment variable needs the user's trust; null if it does not."""
     if name not in VARIABLES:
         return "it is none of the variables that only tune"
     if not VARIABLES[name].fullmatch(str(value)):
@@ -134,7 +134,7 @@ def variable_needs_trust(name: str, value: Any) -> str | None:
 
 
 def setting_needs_trust(name: str, value: Any) -> str | None:
-    """Why a setting of a service needs the user's trust; null if it does not. `extra_args` and `env` have checks of their own."""
+    """Return why a setting of a service needs the user's trust; null if it does not. `extra_args` and `env` have checks of their own."""
     if name == "model":
         return "it is an address, or names a remote store" if "://" in str(value) else None
     if name == "load_format":

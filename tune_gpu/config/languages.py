@@ -44,7 +44,7 @@ _MEANT = {
 
 
 def error_unit(language: str) -> str:
-    """What recognition errors are counted in: `word`, or `character` where blanks do not part words."""
+    """Return what recognition errors are counted in: `word`, or `character` where blanks do not part words."""
     return "character" if language in WITHOUT_BLANKS else "word"
 
 
@@ -78,7 +78,7 @@ def check_models(models: Sequence[str], languages: Sequence[str]) -> None:
 
 
 def unquoted(value: bool) -> str:
-    """What to do about a text that YAML has read as a truth value (Norway's code, say)."""
+    """Return what to do about a text that YAML has read as a truth value (Norway's code, say)."""
     words, one = ("yes, on or true", "yes") if value else ("no, off or false", "no")
     return f"""YAML reads {words} without quotes as {str(value).lower()}. Write it in quotes: "{one}" (in a shell KEY='"{one}"')."""
 

@@ -146,7 +146,7 @@ def read_name(given: str) -> Spelling:
 
 
 def problem_of(given: str, value: Any) -> str | None:
-    """Why this entry of `extra_args` is refused, as a sentence; null if it is not."""
+    """Return why this entry of `extra_args` is refused, as a sentence; null if it is not."""
     spelling = read_name(given)
     if spelling.option in own_options():
         return f"it would replace the setting vllm.{(own := spelling.option.replace('-', '_'))}; set vllm.{own} instead"
@@ -201,6 +201,6 @@ def conflict_of(names: Iterable[str]) -> tuple[str, str] | None:
 
 
 def overlap(one: Spelling, other: Spelling) -> bool:
-    """Whether the two set the same thing, or one a part of what the other sets."""
+    """Return whether the two set the same thing, or one a part of what the other sets."""
     shorter, longer = sorted((one.target, other.target), key=len)
     return longer[: len(shorter)] == shorter

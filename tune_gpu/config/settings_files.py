@@ -60,7 +60,7 @@ def _check_plain(content: Any) -> None:
 
 
 def one_line(error: Exception) -> str:
-    """What OmegaConf says, with the key first."""
+    """Return what OmegaConf says, with the key first."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     key = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key:")), "")
     return f"{key}: {lines[0]}" if key else (lines[0] if lines else type(error).__name__)

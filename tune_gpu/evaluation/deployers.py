@@ -21,23 +21,23 @@ class RunningService(Protocol):
 
     @property
     def base_url(self) -> str:
-        """Where it answers."""
+        """Return where it answers."""
 
     @property
     def api_key(self) -> str:
-        """What a request must carry."""
+        """Return what a request must carry."""
 
     def failure(self) -> Failure | None:
-        """Why it can no longer be measured; null while it runs. Answers at once."""
+        """Return why it can no longer be measured; null while it runs. Answers at once."""
 
     def pids(self) -> list[int]:
         """All of its processes."""
 
     def log(self) -> str:
-        """What it has printed."""
+        """Return what it has printed."""
 
     def healthy(self, timeout_s: float) -> bool:
-        """Whether it answers its health check in this time."""
+        """Return whether it answers its health check in this time."""
 
     def stop(self) -> None:
         """End it; returns when its processes have gone. Calling it twice does nothing."""
@@ -48,7 +48,7 @@ class SttService(RunningService, Protocol):
 
     @property
     def start_s(self) -> float | None:
-        """What its start took."""
+        """Return what its start took."""
 
     def start(self) -> dict[str, Any]:
         """Start it and wait until it is ready; returns what it says of itself."""
@@ -63,11 +63,11 @@ class LlmService(RunningService, Protocol):
 
     @property
     def served_model_name(self) -> str:
-        """What only this one calls its model."""
+        """Return what only this one calls its model."""
 
     @property
     def info(self) -> EngineInfo | None:
-        """What it said of itself when it was ready."""
+        """Return what it said of itself when it was ready."""
 
     def start(self, abort: Callable[[], str | None]) -> EngineInfo:
         """Start it and wait until it is ready and proven to be this one; gives up when `abort` gives a reason."""

@@ -184,7 +184,7 @@ class Evaluator:
 
     @property
     def _forks(self) -> bool:
-        """Whether engines come from the warm host: on the CPU only, as the preflight counts on; in a Ray actor with a card it would be of no use."""
+        """Return whether engines come from the warm host: on the CPU only, as the preflight counts on; in a Ray actor with a card it would be of no use."""
         return self.config.run.warm_engine and self.device == "cpu"
 
     def _warm_host(self, settings: VllmSettings) -> EngineHost:

@@ -116,7 +116,7 @@ def _at(metrics: Mapping[str, Any], name: str, percentile: str) -> float | None:
 
 
 def _stability(metrics: Mapping[str, Any]) -> float | None:
-    """How little the answer time of a voice turn spreads (p95 / p50 - 1), failures and OOM events counted against it."""
+    """Return how little the answer time of a voice turn spreads (p95 / p50 - 1), failures and OOM events counted against it."""
     turn = metrics.get("voice_turn_ms")
     if turn is None or turn["p50"] <= 0:
         return None

@@ -20,7 +20,7 @@ LOST: Cause = {
 
 
 def may_retry(failure: Failure, before: Sequence[Cause], max_retries: int) -> bool:
-    """Whether a trial that has failed so, after these attempts, is tried again: only what can pass, and a start that timed out only once."""
+    """Return whether a trial that has failed so, after these attempts, is tried again: only what can pass, and a start that timed out only once."""
     if not failure.retryable or len(before) >= max_retries:
         return False
     return failure.kind is not FailureKind.STARTUP_TIMEOUT or all(cause["kind"] != failure.kind for cause in before)

@@ -60,7 +60,7 @@ class StopWhenUnwritable(Stopper):
 
 
 def unwritable(folder: Path, run_id: str, reason: str) -> UserError:
-    """What the user is told, as the last of the run: TensorBoard's writer, which tries once more when the program ends, fails in silence then."""
+    """Return what the user is told, as the last of the run: TensorBoard's writer, which tries once more when the program ends, fails in silence then."""
     sys.unraisablehook = _unless_of_the_disk
     return UserError(
         f"{folder}: it can no longer be written ({reason}); what was measured until then is kept there; make room, then go on with --resume {run_id}"

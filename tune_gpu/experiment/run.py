@@ -82,7 +82,7 @@ class Experiment:
 
     @property
     def lines(self) -> list[dict[str, Any]]:
-        """What has been measured, as the search counts it. It is read from the folder: the driver of a long run holds none of it meanwhile."""
+        """Return what has been measured, as the search counts it. It is read from the folder: the driver of a long run holds none of it meanwhile."""
         return [as_counted(line, self.config.search.objectives) for line in self.folder.candidates()]
 
     def run(self) -> dict[str, Any]:

@@ -139,13 +139,13 @@ def _check_targets(space: SearchSpace) -> None:
 
 
 def _same(one: str, other: str) -> bool:
-    """Whether two targets are one setting; a flag of vLLM has several spellings."""
+    """Return whether two targets are one setting; a flag of vLLM has several spellings."""
     if not (one.startswith(_EXTRA) and other.startswith(_EXTRA)):
         return one == other
     return overlap(read_name(one.removeprefix(_EXTRA)), read_name(other.removeprefix(_EXTRA)))
 
 
 def _apart(one: Parameter, other: Parameter) -> bool:
-    """Whether a condition of one excludes a condition of the other."""
+    """Return whether a condition of one excludes a condition of the other."""
     wanted = dict(other.when)
     return any(parent in wanted and not any(value in wanted[parent] for value in values) for parent, values in one.when)

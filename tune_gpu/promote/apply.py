@@ -37,7 +37,7 @@ _TOLD = 6
 
 
 def folder_of(settings: PromoteSettings) -> Path:
-    """Where configuration files are installed."""
+    """Return where configuration files are installed."""
     return Path(settings.install_dir).expanduser().resolve()
 
 
@@ -165,7 +165,7 @@ class Deployer:
             return change, self._restorer().take_back(change, "interrupted", restart=not at_boot)
 
     def _kept(self, run_id: str) -> Path:
-        """Where what takes this promotion back is kept."""
+        """Return where what takes this promotion back is kept."""
         return self.installation.folder / PROMOTIONS / run_id
 
     @contextlib.contextmanager

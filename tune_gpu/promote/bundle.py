@@ -115,7 +115,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def is_promotions(folder: Path) -> bool:
-    """Whether the manifest there is one that `write_bundle` wrote."""
+    """Return whether the manifest there is one that `write_bundle` wrote."""
     try:
         manifest = read_manifest(folder)
     except (OSError, UserError):

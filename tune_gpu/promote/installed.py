@@ -68,7 +68,7 @@ class Status(StrEnum):
 
     @property
     def unfinished(self) -> bool:
-        """Whether an end is still to come; where nobody works on it, it was cut off."""
+        """Return whether an end is still to come; where nobody works on it, it was cut off."""
         return self in (Status.APPLYING, Status.ROLLING_BACK)
 
 

@@ -12,7 +12,7 @@ from tune_gpu.common.errors import UserError
 
 
 def foreign(path: Path) -> str | None:
-    """Why somebody besides root and this user can change what is at a path; null if nobody can.
+    """Return why somebody besides root and this user can change what is at a path; null if nobody can.
 
     Everything on the way counts, from the file system's root to where links lead: whoever may rename a folder decides what is found in
     it. What is not there yet will be made by this user.
@@ -50,7 +50,7 @@ def _others_may_write(known: os.stat_result, *, on_the_way: bool) -> bool:
 
 
 def _is_private(gid: int) -> bool:
-    """Whether a group is this user's own, with nobody else in it: on some systems all users share one."""
+    """Return whether a group is this user's own, with nobody else in it: on some systems all users share one."""
     if gid != os.getegid():
         return False
     try:

@@ -65,7 +65,7 @@ def recomputed(config: ExperimentConfig, content: Mapping[str, Any], blocks_file
 
 
 def _alpha(content: Mapping[str, Any]) -> float | None:
-    """What the last look spent, exactly: the file has it rounded. Null where no look of such a comparison spends that."""
+    """Return what the last look spent, exactly: the file has it rounded. Null where no look of such a comparison spends that."""
     whole = 1.0 - float(content["confidence"])
     for looks in range(_MOST_LOOKS + 1):
         for alpha in (final_alpha(looks, whole), interim_alpha(looks + 1, whole)):

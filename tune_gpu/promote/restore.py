@@ -190,7 +190,7 @@ class Restorer:
             self.installation.intend(step)
 
     def _touched(self, change: Change) -> bool:
-        """Whether services may run with something else than the files of before."""
+        """Return whether services may run with something else than the files of before."""
         try:
             return change.status != Status.APPLYING or "reload" in self.installation.intended()
         except OSError:

@@ -70,7 +70,7 @@ class Reading:
     """Every option that differs from vLLM's default is in `values`."""
 
     def value_of(self, setting: Setting) -> Any:
-        """What it tells; UNREAD where it does not."""
+        """Return what it tells; UNREAD where it does not."""
         value = self.values.get(setting.option, (self.defaults or {}).get(setting.option, UNREAD))
         rewritten = False
         for key in setting.path:
@@ -171,7 +171,7 @@ def environment_differences(service: str, measured: Mapping[str, str], runs: Map
 
 
 def same(measured: Any, runs: Any) -> bool:
-    """Whether two values mean the same to vLLM."""
+    """Return whether two values mean the same to vLLM."""
     if measured == "auto":
         return str(runs) in _ENGINE_DECIDES
     if isinstance(runs, Choice):

@@ -47,7 +47,7 @@ def _is_there(path: Path) -> bool:
 
 
 def artifacts_of(overrides: list[str]) -> str:
-    """Where runs are kept, by the command line."""
+    """Return where runs are kept, by the command line."""
     return dict(override.partition("=")[::2] for override in overrides).get("run.artifacts_dir", "artifacts")
 
 
@@ -57,7 +57,7 @@ def with_trusted(of_run: ExperimentConfig, trusted: ExperimentConfig) -> Experim
 
 
 def ignored(of_run: ExperimentConfig, trusted: ExperimentConfig) -> list[str]:
-    """What a run's own settings say otherwise, as `key=value`; a default that nobody has changed says nothing."""
+    """Return what a run's own settings say otherwise, as `key=value`; a default that nobody has changed says nothing."""
     default = ExperimentConfig()
     return [
         f"{kind}.{name}={value}"

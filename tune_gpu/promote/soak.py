@@ -87,7 +87,7 @@ def hold_under_load(ground: Ground, params: Mapping[str, Any], seconds: float, s
 
 
 def growth_mib(series: Sequence[tuple[float, float]]) -> float:
-    """How much the memory has grown over the soak: the Theil-Sen slope (robust against single peaks) times the time, where it is shown to rise.
+    """Return how much the memory has grown over the soak: the Theil-Sen slope (robust against single peaks) times the time, where it is shown to rise.
 
     The first window is left out: caches fill in it. Too few windows for a slope: the last against the first.
     """

@@ -183,7 +183,7 @@ def _engine_may_choose(setting: Setting, value: str) -> bool:
 
 
 def served_model(body: str, settings: Sequence[Setting]) -> Reading:
-    """What `/v1/models` tells of the model that is served."""
+    """Return what `/v1/models` tells of the model that is served."""
     measured = {setting.option: setting.value for setting in settings}
     for model in json.loads(body)["data"]:
         if model["id"] == measured.get("served-model-name"):
@@ -193,7 +193,7 @@ def served_model(body: str, settings: Sequence[Setting]) -> Reading:
 
 
 def whisper_description(body: str) -> Reading:
-    """What our Whisper's `/health` tells; another server's has no settings."""
+    """Return what our Whisper's `/health` tells; another server's has no settings."""
     content = json.loads(body)
     settings = content.get("settings")
     values = dict(settings) if isinstance(settings, dict) else {}

@@ -96,7 +96,7 @@ def _asked_for(out: str) -> Path:
 
 
 def about_of(run: FinishedRun, evidence: Evidence, kind: str) -> dict[str, Any]:
-    """What a written promotion is of: where this is the same, it need not be soaked again."""
+    """Return what a written promotion is of: where this is the same, it need not be soaked again."""
     return {
         "run_id": run.folder.run_id,
         "experiment": run.folder.experiment,

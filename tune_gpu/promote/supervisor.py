@@ -109,7 +109,7 @@ class ProcessSupervisor:
             child.wait()
 
     def is_running(self, unit: str) -> bool:
-        """Whether its process runs."""
+        """Return whether its process runs."""
         return self._pid(unit) is not None
 
     def guard(self, command: Sequence[str], units: Sequence[str]) -> None:
@@ -141,7 +141,7 @@ class ProcessSupervisor:
             return None
 
     def _end_of_log(self, unit: str) -> str:
-        """What a service has written last: the whole may fill the memory that a rollback needs."""
+        """Return what a service has written last: the whole may fill the memory that a rollback needs."""
         try:
             with (self._folder / f"{unit}.log").open("rb") as log:
                 log.seek(max(0, log.seek(0, os.SEEK_END) - _LAST_BYTES))

@@ -89,7 +89,7 @@ class Systemd:
         self._run("stop", unit)
 
     def is_running(self, unit: str) -> bool:
-        """What `systemctl is-active` says."""
+        """Return what `systemctl is-active` says."""
         return self._run("is-active", unit, check=False).stdout.strip() in ("active", "activating", "reloading", "refreshing")
 
     def guard(self, command: Sequence[str], units: Sequence[str]) -> None:
@@ -101,7 +101,7 @@ class Systemd:
         recovery_unit.remove(self._folder)
 
     def failure(self, unit: str) -> str | None:
-        """What systemd says of a unit that has failed."""
+        """Return what systemd says of a unit that has failed."""
         state = self._run("is-active", unit, check=False).stdout.strip()
         if state != "failed":
             return None

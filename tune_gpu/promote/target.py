@@ -49,7 +49,7 @@ class Target(Protocol):
         """Stop, if it runs; returns when it has ended. Raises TargetError."""
 
     def is_running(self, unit: str) -> bool:
-        """Whether it runs or is starting. Raises TargetError."""
+        """Return whether it runs or is starting. Raises TargetError."""
 
     def guard(self, command: Sequence[str], units: Sequence[str]) -> None:
         """Have the command run at the next boot, before the units start. Raises OSError."""
@@ -58,13 +58,13 @@ class Target(Protocol):
         """Undo `guard`; doing it twice does no harm. Raises OSError."""
 
     def failure(self, unit: str) -> str | None:
-        """Why it will not become ready; null while it may."""
+        """Return why it will not become ready; null while it may."""
 
     def pids(self, unit: str) -> list[int]:
         """Its processes."""
 
     def log(self, unit: str) -> str | None:
-        """What it has printed since its start; null where that is not kept here."""
+        """Return what it has printed since its start; null where that is not kept here."""
 
     def shell(self, units: Sequence[str]) -> list[str]:
         """Shell commands that reload and restart the units, in this order (for `rollback.sh`)."""

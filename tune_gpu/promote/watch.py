@@ -43,7 +43,7 @@ class Expected:
 
     @property
     def serves_anything(self) -> bool:
-        """Whether nothing is known of it, as after a rollback."""
+        """Return whether nothing is known of it, as after a rollback."""
         return self.model is None and self.device is None
 
 
@@ -61,11 +61,11 @@ class Watcher:
 
     @property
     def deadline_s(self) -> float:
-        """How long a service may take to answer after its start."""
+        """Return how long a service may take to answer after its start."""
         return self._settings.health_deadline_s
 
     def is_healthy(self, name: str) -> bool:
-        """Whether it answers `/health` now; one that wants another key does, too."""
+        """Return whether it answers `/health` now; one that wants another key does, too."""
         try:
             status, _ = self._get(name, "/health", deadline_s=2.0)
         except NoAnswer:
@@ -119,7 +119,7 @@ class Watcher:
             raise Unhealthy(f"{name} serves without a key ({path} answers with status {status}); it must be started with {wanted}")
 
     def page(self, name: str, path: str) -> str:
-        """What it answers there, for its key. Raises NoAnswer or Unhealthy."""
+        """Return what it answers there, for its key. Raises NoAnswer or Unhealthy."""
         return self._ok(name, path).decode(errors="replace")
 
     def _ok(self, name: str, path: str) -> bytes:

@@ -74,7 +74,7 @@ class RetryTracker(tune.Callback):
         return list(self._causes.get(candidate_id, []))
 
     def again(self, candidate: Candidate) -> bool:
-        """Whether a candidate whose trial was given up without a result gets another trial."""
+        """Return whether a candidate whose trial was given up without a result gets another trial."""
         spent = self.causes(candidate.candidate_id)
         if len(spent) >= self._max_retries:
             return False

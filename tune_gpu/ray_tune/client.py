@@ -24,7 +24,7 @@ Ended = Callable[[Candidate, str | None, list[Cause]], None]
 
 
 def through_client() -> bool:
-    """Whether this process is joined to its cluster by `ray://`."""
+    """Return whether this process is joined to its cluster by `ray://`."""
     import ray.util.client
 
     return bool(ray.util.client.ray.is_connected())

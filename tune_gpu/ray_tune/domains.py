@@ -40,7 +40,7 @@ def specs_of(space: Any) -> dict[str, ParameterSpec]:
 
 
 def is_placeholder(value: Any) -> bool:
-    """Whether Tune has put it where a user had a function or another object: only the run that has made it knows what it stands for."""
+    """Return whether Tune has put it where a user had a function or another object: only the run that has made it knows what it stands for."""
     return isinstance(value, tuple) and value[:1] in ((_RefResolver.TOKEN,), (_FunctionResolver.TOKEN,))
 
 
@@ -56,7 +56,7 @@ def refuse_grids(whose: str, given: Mapping[str, Any]) -> None:
 
 
 def holds_domain(value: Any) -> bool:
-    """Whether a domain of Tune's is somewhere in this list or mapping."""
+    """Return whether a domain of Tune's is somewhere in this list or mapping."""
     inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
     return any(isinstance(one, Domain) or holds_domain(one) for one in inner)
 
@@ -68,7 +68,7 @@ def refuse_domains(what: str, values: Sequence[Any]) -> None:
 
 
 def spec_of(name: str, given: Given) -> ParameterSpec:
-    """What may vary, from any of the forms that a user may give. Raises UserError for a domain that is not a set or a range."""
+    """Return what may vary, from any of the forms that a user may give. Raises UserError for a domain that is not a set or a range."""
     if isinstance(given, ParameterSpec):
         return given
     if isinstance(given, (str, bytes)) or not isinstance(given, (Domain, Sequence)):

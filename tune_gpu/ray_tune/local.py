@@ -72,7 +72,7 @@ class PrivateFolder:
 
 
 def _parent() -> str:
-    """Where a private folder is made: the temporary folder, or another where the sockets' paths would become too long."""
+    """Return where a private folder is made: the temporary folder, or another where the sockets' paths would become too long."""
     for parent in (tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR"), "/tmp"):  # noqa: S108 - what is made there is private
         if parent and len(os.fsencode(parent)) + len("/tg-ray-12345678") <= _LONGEST_FOLDER and os.access(parent, os.W_OK | os.X_OK):
             return parent

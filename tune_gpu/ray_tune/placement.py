@@ -40,7 +40,7 @@ class TrialResources:
 
 
 def trial_resources(config: ExperimentConfig, params: Mapping[str, Any], kind: str) -> TrialResources:
-    """What the trial of this candidate asks for on a device of this kind (`cuda` or `cpu`)."""
+    """Return what the trial of this candidate asks for on a device of this kind (`cuda` or `cpu`)."""
     ray = config.ray
     if kind != "cuda":
         return TrialResources({"CPU": ray.cpus_per_trial})

@@ -80,7 +80,7 @@ class StopOnSameFailure(Stopper):
         return False
 
     def stop_all(self) -> bool:
-        """Whether the run ends."""
+        """Return whether the run ends."""
         return self._failures.said is not None
 
 

@@ -39,7 +39,7 @@ def as_kept(suggested: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_of(kept: Mapping[str, Any], suggested: Mapping[str, Any]) -> bool:
-    """Whether what Tune keeps of a suggestion is of this one."""
+    """Return whether what Tune keeps of a suggestion is of this one."""
     return json.dumps(kept, sort_keys=True) == json.dumps(as_kept(suggested), sort_keys=True)  # as text NaN is NaN
 
 

@@ -135,7 +135,7 @@ class RZeroScheduler(FIFOScheduler):
 
 
 def unwrapped(search: Any) -> Any:
-    """What a `ConcurrencyLimiter` or a `Repeater`, say, stands before."""
+    """Return what a `ConcurrencyLimiter` or a `Repeater`, say, stands before."""
     while not isinstance(search, RZeroSearch) and hasattr(search, "searcher"):
         search = search.searcher
     return search

@@ -18,7 +18,7 @@ UNLIMITED = sys.maxsize
 
 
 def among_callers(kind: type[_Caller]) -> _Caller | None:
-    """What of this kind is calling, directly or through others; null where a searcher is driven by hand."""
+    """Return what of this kind is calling, directly or through others; null where a searcher is driven by hand."""
     frame: FrameType | None = sys._getframe(1)
     for _ in range(_CALLERS):
         if frame is None:
@@ -31,7 +31,7 @@ def among_callers(kind: type[_Caller]) -> _Caller | None:
 
 
 def wanted_evaluations(num_samples: int | None, time_budget_s: float | None) -> int | None:
-    """How many evaluations a search is for; null: as many as it has by itself.
+    """Return how many evaluations a search is for; null: as many as it has by itself.
 
     Args:
         num_samples: Tune's; -1 or what Tune makes of it: as many as there is time for.

@@ -238,7 +238,7 @@ class RZeroSearch(Searcher):
         return self._suggestion(candidate)
 
     def _suggestion(self, candidate: Candidate) -> dict[str, Any]:
-        """What Tune gets to hear of it."""
+        """Return what Tune gets to hear of it."""
         if not self._wrap:
             return dict(unflatten_dict(dict(candidate.params)))
         return {
@@ -253,7 +253,7 @@ class RZeroSearch(Searcher):
 
     @property
     def in_flight(self) -> int:
-        """How many candidates have a trial that has not ended."""
+        """Return how many candidates have a trial that has not ended."""
         return len(self._live)
 
     def _begin_trial(self, trial_id: str, candidate: Candidate) -> None:
@@ -265,7 +265,7 @@ class RZeroSearch(Searcher):
         self._given_back += candidates
 
     def has_more(self) -> bool:
-        """Whether there is anything left to suggest; only where nothing is in flight (a search may wait for results otherwise)."""
+        """Return whether there is anything left to suggest; only where nothing is in flight (a search may wait for results otherwise)."""
         candidate = self._next_candidate()
         if candidate is not None:
             self._given_back.insert(0, candidate)
@@ -316,7 +316,7 @@ class RZeroSearch(Searcher):
         return self._given_back.pop(0) if self._given_back else self.tournament.ask()
 
     def candidate_of(self, trial_id: str) -> Candidate | None:
-        """What a trial in flight measures; null for a trial of someone else."""
+        """Return what a trial in flight measures; null for a trial of someone else."""
         return self._live.get(trial_id)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -357,7 +357,7 @@ class RZeroSearch(Searcher):
         return trial is not None and is_of(as_kept(trial.evaluated_params), self._suggestion(self.tournament.candidate(candidate_id)))
 
     def read(self, result: Mapping[str, Any]) -> Result:
-        """What a report of a trial says to the search: higher fitness is better, whatever the mode."""
+        """Return what a report of a trial says to the search: higher fitness is better, whatever the mode."""
         reported = result.get(self._metric or "")
         if number(reported) is None and reported is not None and not isinstance(reported, Real) and not self._warned:
             self._warned = True
@@ -444,7 +444,7 @@ class RZeroSearch(Searcher):
                 self.on_trial_complete(trial.trial_id, flatten_dict(dict(trial.result)) if trial.result else None, error=trial.result is None)
 
     def _take_over(self, trial: KeptTrial) -> bool:
-        """Whether it is the next candidate, which is then in flight under this trial."""
+        """Return whether it is the next candidate, which is then in flight under this trial."""
         candidate = self._next_candidate()
         if candidate is None:
             return False

@@ -57,11 +57,11 @@ class ServiceActor:
         self._abort: str | None = None
 
     def place(self) -> Place:
-        """Where it is, as Ray has set its environment."""
+        """Return where it is, as Ray has set its environment."""
         return _place()
 
     def describe(self) -> dict[str, Any]:
-        """What is known before the start."""
+        """Return what is known before the start."""
         names = ("base_url", "api_key", "served_model_name")
         return {name: getattr(self._service, name) for name in names if hasattr(self._service, name)}
 
@@ -205,7 +205,7 @@ class PlacementGroupDeployer:
         self._made: list[RemoteService] = []
 
     def visible_devices(self) -> str:
-        """What Ray has assigned to the bundle: asked once, for it does not change while the group lives."""
+        """Return what Ray has assigned to the bundle: asked once, for it does not change while the group lives."""
         if self._card is None:
             assert self.resources.services is not None
             look: Any = ray.remote(_place).options(**self._options(self.resources.services["GPU"], 0.0))

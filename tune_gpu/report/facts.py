@@ -157,7 +157,7 @@ def _verdict(record: RunRecord) -> str:
 
 
 def _shown(record: RunRecord) -> str | None:
-    """What an A/B comparison showed, in one sentence; null where there was none."""
+    """Return what an A/B comparison showed, in one sentence; null where there was none."""
     comparison = record.evidence or ((record.summary or {}).get("confirmation") or {}).get("confirmation") or {}
     sentence = comparison.get("sentence")
     return sentence if isinstance(sentence, str) and sentence else None
@@ -196,7 +196,7 @@ def _rows(lines: Sequence[Line], best: Mapping[str, Any], base: Mapping[str, Any
 
 
 def _unit_of(lines: Sequence[Line]) -> str:
-    """What recognition errors are counted in; lines from before that was recorded count words."""
+    """Return what recognition errors are counted in; lines from before that was recorded count words."""
     return "character" if any(line["metrics"].get("wer_unit") == "character" for line in lines) else "word"
 
 
@@ -218,7 +218,7 @@ def _failures(lines: Sequence[Line]) -> list[dict[str, Any]]:
 
 
 def _costs(lines: Sequence[Line], summary: Mapping[str, Any] | None, confirmation: Mapping[str, Any] | None) -> list[Cost]:
-    """Where the seconds of the run went; the rest is Ray's and ours."""
+    """Return where the seconds of the run went; the rest is Ray's and ours."""
     parts: defaultdict[str, float] = defaultdict(float)
     for line in lines:
         for part, seconds in cost_parts(line).items():

@@ -27,7 +27,7 @@ class Importance:
 
     @property
     def caution(self) -> str | None:
-        """Why not to read much into it; null if there is no reason."""
+        """Return why not to read much into it; null if there is no reason."""
         if self.r2_unseen < 0.2:
             return f"the forest does not predict evaluations that it has not seen (R² {self.r2_unseen:.2f} out of bag): {self.n} are too few, or noise rules"
         return None

@@ -75,7 +75,7 @@ def pictures(facts: Facts, plan: Mapping[str, Any] | None, objectives: Mapping[s
 
 
 def _some(words: str, lines: Sequence[Any]) -> str:
-    """What is drawn of a run that has more than fit into a figure; nothing for a shorter one."""
+    """Return what is drawn of a run that has more than fit into a figure; nothing for a shorter one."""
     return f" ({words.format(MOST_ROWS)})" if len(lines) > MOST_ROWS else ""
 
 

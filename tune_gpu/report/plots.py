@@ -133,7 +133,7 @@ def pareto_front(lines: Sequence[Line], objectives: Mapping[str, str] | None = N
 
 
 def knob_importance(found: Importance) -> go.Figure:
-    """How much each knob matters to the fitness, with the spread over shuffles."""
+    """Return how much each knob matters to the fitness, with the spread over shuffles."""
     made = figure(120 + 34 * len(found.names))
     made.add_bar(
         x=found.mean[::-1], y=[html.escape(name) for name in found.names[::-1]], orientation="h", marker={"color": BLUE}, showlegend=False,
@@ -183,7 +183,7 @@ def device_during_run(lines: Sequence[Line]) -> go.Figure:
 
 
 def costs_by_candidate(lines: Sequence[Line]) -> go.Figure:
-    """Where the seconds of each evaluation went; of a long run those of the last `MOST_ROWS`."""
+    """Return where the seconds of each evaluation went; of a long run those of the last `MOST_ROWS`."""
     spent = [(html.escape(line["candidate_id"]), cost_parts(line)) for line in reversed(lines[-MOST_ROWS:])]
     made = figure(140 + 26 * len(spent), barmode="stack")
     labels = [*PARTS, *sorted({part for _, parts in spent for part in parts} - set(PARTS))]
@@ -196,7 +196,7 @@ def costs_by_candidate(lines: Sequence[Line]) -> go.Figure:
 
 
 def moments_a_point(lines: Sequence[Line]) -> int:
-    """How many moments of the device each point of `device_during_run` stands for."""
+    """Return how many moments of the device each point of `device_during_run` stands for."""
     return max(1, -(-sum(len(_trace_of(line).get("at") or []) for line in lines) // MOST_MOMENTS))
 
 

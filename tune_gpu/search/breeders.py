@@ -54,7 +54,7 @@ class ProposalStrategy(Protocol):
         """The best configuration."""
 
     def state(self) -> dict[str, Any]:
-        """What is not a consequence of the history, as JSON values."""
+        """Return what is not a consequence of the history, as JSON values."""
 
     def load(self, state: dict[str, Any]) -> None:
         """`state` again, after the history."""
@@ -197,7 +197,7 @@ class GuidedStrategy:
         return ("initial", member[1]) if member and number == 0 else member
 
     def _confirms(self, number: int, at: int) -> bool:
-        """Whether this place of a generation is for measuring again: the first, but none while the search climbs; in the last fifth of the
+        """Return whether this place of a generation is for measuring again: the first, but none while the search climbs; in the last fifth of the
         generations the first two, but none while it climbs steeply; in the last tenth then the first. Never one that is for the fresh."""
         s = self._settings
         closing, last = number >= _CLOSING * s.generations, number >= _LAST * s.generations
@@ -206,7 +206,7 @@ class GuidedStrategy:
         return (last and at < s.elites) or not self._climbs(_STEEP if closing else _CLIMB)
 
     def _climbs(self, deviations: float) -> bool:
-        """Whether what is new still raises the best by more than so many standard deviations of the noise."""
+        """Return whether what is new still raises the best by more than so many standard deviations of the noise."""
         noise = self._confirmation.noise
         return noise is not None and self._confirmation.noisy and self._guided.progress() > deviations * noise
 

@@ -59,7 +59,7 @@ class Committee:
         """The forest's weight, from 0 to 1; the process has the rest."""
 
     def state(self) -> dict[str, Any]:
-        """What is not a consequence of the measurements, or was one of those at an earlier moment."""
+        """Return what is not a consequence of the measurements, or was one of those at an earlier moment."""
         forest = self._grown and [*(values.tolist() for values in self._grown[:3]), self._grown[3]]
         return {"theta": self._process.theta.tolist(), "tuned_at": self._tuned_at, "forest": forest}
 
@@ -110,7 +110,7 @@ class Committee:
         self._best = float(self._process.fitted.max())
 
     def _every(self, total: int, share: int, most: int) -> int:
-        """How many evaluations come between two of its kind."""
+        """Return how many evaluations come between two of its kind."""
         return 1 if self._encoding.continuous and total <= _ALWAYS else max(1, min(total // share, most))
 
     def _grow(self, codes: Array, ranked: Array, counts: Array, total: int) -> None:

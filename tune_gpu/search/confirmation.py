@@ -84,12 +84,12 @@ class Confirmation:
 
     @property
     def _repeated(self) -> float | None:
-        """What repetitions tell of it."""
+        """Return what repetitions tell of it."""
         return math.sqrt(max(0.0, self._squares) / self._freedom) if self._freedom else None
 
     @property
     def noisy(self) -> bool:
-        """Whether noise is known to be there: more than a thousandth of the spread of the better half."""
+        """Return whether noise is known to be there: more than a thousandth of the spread of the better half."""
         noise = self.noise
         if not noise or len(self._params) < 2:
             return False
@@ -98,12 +98,12 @@ class Confirmation:
 
     @property
     def exact(self) -> bool:
-        """Whether it is known that there is no noise."""
+        """Return whether it is known that there is no noise."""
         return self.noise is not None and not self.noisy
 
     @property
     def flat(self) -> bool:
-        """Whether nothing says that configurations differ at all, where there is noise: the F-test of an analysis of variance (Fisher 1925),
+        """Return whether nothing says that configurations differ at all, where there is noise: the F-test of an analysis of variance (Fisher 1925),
         of the spread between them against that of repetitions. What evaluations say of their noise does not count: it may hold what all
         share, such as traffic that changes from window to window, and does not make them differ."""
         if not self.noisy or not (noise := self._repeated):
@@ -113,7 +113,7 @@ class Confirmation:
         return float(fdtrc(len(means) - 1, self._freedom, between / noise**2)) > _ALIKE
 
     def contenders(self) -> list[dict[str, Any]]:
-        """What to measure again now, the one that is known less first: the leader and its likeliest rival; none if nothing needs it."""
+        """Return what to measure again now, the one that is known less first: the leader and its likeliest rival; none if nothing needs it."""
         if len(self._params) < 2:
             return []
         leader = int(np.argmax(self._means))

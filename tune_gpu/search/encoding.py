@@ -204,7 +204,7 @@ class Encoding:
         return self.settle(found, rng)
 
     def masses(self, table: Array) -> Array | None:
-        """How much of all that is drawn each of these rows is; null where all are alike, as they are without a range in the logarithm."""
+        """Return how much of all that is drawn each of these rows is; null where all are alike, as they are without a range in the logarithm."""
         if not self._logs:
             return None
         masses = np.ones(len(table))

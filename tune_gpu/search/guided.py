@@ -92,7 +92,7 @@ class Guided:
         self._known.untake(self._key(params))
 
     def awaits(self, params: Params) -> bool:
-        """Whether it was taken and has no result yet."""
+        """Return whether it was taken and has no result yet."""
         return self._known.awaits(self._key(params))
 
     def tell(
@@ -110,14 +110,14 @@ class Guided:
             self._kept.clear()
 
     def progress(self) -> float:
-        """How far the latest half of the configurations has raised the best measurement: see `Known.progress`."""
+        """Return how far the latest half of the configurations has raised the best measurement: see `Known.progress`."""
         return self._known.progress()
 
     def _key(self, params: Params) -> bytes:
         return self.encoding.encode(params).tobytes()
 
     def state(self) -> dict[str, Any]:
-        """What is not a consequence of the measurements."""
+        """Return what is not a consequence of the measurements."""
         return {"committee": self._committee.state(), "forbidden": self._open.forbidden,
                 "kept": {kind: [row.tolist() for row in rows] for kind, rows in self._kept.items()}}
 
@@ -153,12 +153,12 @@ class Guided:
 
     @property
     def _enough(self) -> bool:
-        """Whether enough is known for the surrogate."""
+        """Return whether enough is known for the surrogate."""
         wanted, known = min(self._options.spread, 2 + self.encoding.n), self._known
         return known.ran >= wanted or (known.ran >= _FEWEST and known.most_failed and known.ran + known.failed >= wanted)
 
     def _is_child(self, row: Array, parents: Array) -> bool:
-        """Whether crossover of the parents and at most two mutations make it."""
+        """Return whether crossover of the parents and at most two mutations make it."""
         return bool(len(parents)) and int((~(parents == row).any(axis=0)).sum()) <= 2
 
     def _promising(self, kinds: list[str], parents: Array, exact: bool) -> Array | None:

@@ -71,7 +71,7 @@ class Known:
             del self._pending[key]
 
     def awaits(self, key: bytes) -> bool:
-        """Whether it was taken and has no result yet."""
+        """Return whether it was taken and has no result yet."""
         return key in self._pending
 
     def taken(self) -> Array:
@@ -80,17 +80,17 @@ class Known:
 
     @property
     def failed(self) -> int:
-        """How many configurations did not run."""
+        """Return how many configurations did not run."""
         return sum(self._failed)
 
     @property
     def most_failed(self) -> bool:
-        """Whether more failed than ran."""
+        """Return whether more failed than ran."""
         return self.failed > self.ran
 
     @property
     def flat(self) -> bool:
-        """Whether two or more ran, and all measured the same."""
+        """Return whether two or more ran, and all measured the same."""
         ran = (value for value in self._highest if value > -math.inf)
         first = next(ran, None)
         return self.ran > 1 and all(value == first for value in ran)
@@ -105,7 +105,7 @@ class Known:
         return np.array([self._codes[i] for i in rows]), ~np.array([self._failed[i] for i in rows])
 
     def progress(self) -> float:
-        """How far the highest single measurement of the latest half of the configurations lies above those before; infinite while there are
+        """Return how far the highest single measurement of the latest half of the configurations lies above those before; infinite while there are
         too few. Single ones, not means: those of the best fall when they are repeated, and new ones then seem to be above them."""
         ran = np.array([value for value in self._highest if value > -math.inf])
         latest = len(ran) // 2

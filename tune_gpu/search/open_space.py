@@ -66,11 +66,11 @@ class OpenSpace:
         self._draw(row.tobytes(), False)
 
     def maybe(self, row: Array) -> bool:
-        """Whether it is open, as far as is known (its constraints are not looked at)."""
+        """Return whether it is open, as far as is known (its constraints are not looked at)."""
         return self._encoding.name(row) not in self._taken and row.tobytes() not in self._forbidden
 
     def admits(self, row: Array) -> bool:
-        """Whether it may be proposed."""
+        """Return whether it may be proposed."""
         if not self.maybe(row):
             return False
         if self._encoding.space.allows(self._encoding.decode(row)):

@@ -71,7 +71,7 @@ def first_front(values: Array) -> list[int]:
 
 
 def crowding(values: Array) -> Array:
-    """How far apart a candidate's neighbours in its front stand, summed over the objectives (each divided by its range); the ends: infinite."""
+    """Return how far apart a candidate's neighbours in its front stand, summed over the objectives (each divided by its range); the ends: infinite."""
     count = len(values)
     distance = np.zeros(count)
     if count == 0:

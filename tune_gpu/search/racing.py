@@ -46,7 +46,7 @@ class Estimate:
 
     @property
     def known(self) -> bool:
-        """Whether its uncertainty is: two windows at least, and a standard error."""
+        """Return whether its uncertainty is: two windows at least, and a standard error."""
         return self.stderr is not None and self.n_windows >= 2
 
     def bound(self, confidence: float) -> float:
@@ -73,7 +73,7 @@ def compare(a: Estimate, b: Estimate, alpha: float = 0.05) -> RaceVerdict:
 
 
 def has_lost(candidate: Estimate, rivals: Sequence[Estimate], places: int, alpha: float = 0.05) -> bool:
-    """Whether at least `places` rivals are shown to be better, so that none of the places is left for it."""
+    """Return whether at least `places` rivals are shown to be better, so that none of the places is left for it."""
     if len(rivals) < places:
         return False
     level = alpha / len(rivals)

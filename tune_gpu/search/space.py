@@ -73,7 +73,7 @@ class Parameter:
         return places(self.values or ())
 
     def place(self, value: object) -> int | None:
-        """Where a value stands among the values: itself, else what is equal to it (1.0 for 1, but never for True); null if nothing is."""
+        """Return where a value stands among the values: itself, else what is equal to it (1.0 for 1, but never for True); null if nothing is."""
         if isinstance(self.values, SteppedRange):
             return self.values.place(value)
         return place(value, self.values or (), self._places)
@@ -88,7 +88,7 @@ class Parameter:
         return value if found is None else self.values[found]
 
     def among(self, value: Any, values: Sequence[Any]) -> bool:
-        """Whether a value of this parameter is one of these, which are its values too."""
+        """Return whether a value of this parameter is one of these, which are its values too."""
         return value in values if self.values is None else self.place(value) in {self.place(other) for other in values}
 
     def __contains__(self, value: object) -> bool:
@@ -233,7 +233,7 @@ class SearchSpace:
         return total + (others * self._count({**params, parameter.name: ...}, later) if others else 0)
 
     def active(self, parameter: Parameter, params: Params) -> bool:
-        """Whether the parameter exists beside these values of those before it."""
+        """Return whether the parameter exists beside these values of those before it."""
         return all(parent in params and self.parameters[parent].among(params[parent], values) for parent, values in parameter.when)
 
     def check(self, params: Params) -> None:
@@ -297,7 +297,7 @@ class SearchSpace:
         return self.repaired({}, rng)
 
     def allows(self, params: Params) -> bool:
-        """Whether no known constraint forbids it."""
+        """Return whether no known constraint forbids it."""
         return self._allowed(params)
 
     def mutate(self, params: Params, rng: np.random.Generator) -> dict[str, Any]:
@@ -358,7 +358,7 @@ class SearchSpace:
 
 
 def _key(parameter: Parameter, value: Any) -> Hashable:
-    """Where a value stands; what is no value of the parameter is known by its `repr`."""
+    """Return where a value stands; what is no value of the parameter is known by its `repr`."""
     if parameter.values is None:
         return value
     found = parameter.place(value)

@@ -37,7 +37,7 @@ class SteppedRange(Sequence[Any]):
 
     @property
     def many(self) -> bool:
-        """Whether they are too many to be gone through."""
+        """Return whether they are too many to be gone through."""
         return self.n > MANY
 
     def __str__(self) -> str:
@@ -61,12 +61,12 @@ class SteppedRange(Sequence[Any]):
         return found
 
     def place(self, value: object) -> int | None:
-        """Where a value stands; null if it is none of these."""
+        """Return where a value stands; null if it is none of these."""
         found = self._nearest_to(value)
         return found if found is not None and self[found] == value else None
 
     def near(self, value: float) -> int | None:
-        """Where the value stands that this one is but for the rounding of a calculation; null if none is."""
+        """Return where the value stands that this one is but for the rounding of a calculation; null if none is."""
         found = self._nearest_to(value)
         return found if found is not None and math.isclose(value, self[found], rel_tol=CLOSE, abs_tol=CLOSE * self.step) else None
 

@@ -95,7 +95,7 @@ class Tournament:
 
     @property
     def space(self) -> SearchSpace:
-        """What may be proposed."""
+        """Return what may be proposed."""
         return self._space
 
     @property
@@ -110,7 +110,7 @@ class Tournament:
 
     @property
     def total_evaluations(self) -> int:
-        """How many are planned (fewer if the space is smaller); what is measured again in the end counts from its proposal on."""
+        """Return how many are planned (fewer if the space is smaller); what is measured again in the end counts from its proposal on."""
         return self._size(0) + (self._settings.generations - 1) * self._settings.tournament_size + self._rechecks
 
     def plan(self, evaluations: int) -> None:
@@ -144,7 +144,7 @@ class Tournament:
 
     @property
     def queued(self) -> int:
-        """How many candidates are decided and not asked for yet."""
+        """Return how many candidates are decided and not asked for yet."""
         return len(self._queue)
 
     @property

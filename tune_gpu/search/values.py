@@ -32,7 +32,7 @@ def identity(value: Any) -> tuple[type, Any]:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether they are one value."""
+    """Return whether they are one value."""
     if type(one) is not type(other):
         return False
     if type(one) in PLAIN:
@@ -41,7 +41,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 def equal(one: Any, other: Any) -> bool:
-    """Whether one may be given for the other: 1 for 1.0, but not for True; a list for a tuple, which JSON makes one."""
+    """Return whether one may be given for the other: 1 for 1.0, but not for True; a list for a tuple, which JSON makes one."""
     if isinstance(one, bool) != isinstance(other, bool):
         return False
     if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
@@ -66,7 +66,7 @@ def tuples_named(value: Any) -> Any:
 
 
 def tuples_again(value: Any) -> Any:
-    """What `tuples_named` was given."""
+    """Return what `tuples_named` was given."""
     if isinstance(value, dict):
         inner = {name: tuples_again(item) for name, item in value.items()}
         return tuple(inner["tuple"]) if set(inner) == {"tuple"} else inner
@@ -74,7 +74,7 @@ def tuples_again(value: Any) -> Any:
 
 
 def place(value: Any, values: Sequence[Any], known: Mapping[tuple[type, Any], int]) -> int | None:
-    """Where a value stands among these: itself, else one that is the same, else one that is equal; null if none is. `known`: their `places`."""
+    """Return where a value stands among these: itself, else one that is the same, else one that is equal; null if none is. `known`: their `places`."""
     simple = type(value) in PLAIN
     if simple and (found := known.get(identity(value))) is not None:
         return found
@@ -83,12 +83,12 @@ def place(value: Any, values: Sequence[Any], known: Mapping[tuple[type, Any], in
 
 
 def places(values: Sequence[Any]) -> dict[tuple[type, Any], int]:
-    """Where the plain ones among these stand, by their identity."""
+    """Return where the plain ones among these stand, by their identity."""
     return {identity(value): i for i, value in reversed(list(enumerate(values))) if type(value) in PLAIN}
 
 
 def near(value: float, values: Sequence[Any]) -> int | None:
-    """Where the number stands that this one is but for the rounding of a calculation (0.1 * 3 for 0.3); null if none is."""
+    """Return where the number stands that this one is but for the rounding of a calculation (0.1 * 3 for 0.3); null if none is."""
     numbers = [(abs(value - other), i) for i, other in enumerate(values) if isinstance(other, (int, float)) and not isinstance(other, bool)]
     if not numbers or not math.isfinite(value):
         return None

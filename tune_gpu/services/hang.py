@@ -24,7 +24,7 @@ class Checked(Protocol):
     """A service with a health check."""
 
     def healthy(self, timeout_s: float) -> bool:
-        """Whether it answers."""
+        """Return whether it answers."""
 
 
 class HangWatch:

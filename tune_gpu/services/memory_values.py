@@ -52,7 +52,7 @@ class DeviceMemory:
 
     @property
     def free_mib(self) -> float:
-        """What nobody holds."""
+        """Return what nobody holds."""
         return self.total_mib - self.used_mib
 
 

@@ -59,7 +59,7 @@ def resolve_whisper(name: str) -> str:
 
 
 def whisper_is_here(name: str) -> bool:
-    """Whether the size can be loaded without a hub."""
+    """Return whether the size can be loaded without a hub."""
     return os.path.isdir(resolve_whisper(name)) or _in_hub_cache(name)
 
 

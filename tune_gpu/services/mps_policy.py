@@ -12,12 +12,12 @@ SETTING = "mps_active_thread_pct"
 
 
 def asks_for_mps(services: Services) -> bool:
-    """Whether a service is held to a part of the card's multiprocessors."""
+    """Return whether a service is held to a part of the card's multiprocessors."""
     return any(pct is not None and pct < 100 for pct in (services.vllm.mps_active_thread_pct, services.whisper.mps_active_thread_pct))
 
 
 def forbidden(config: ExperimentConfig, kind: str) -> str | None:
-    """Why no candidate may use MPS in this run; null if it may."""
+    """Return why no candidate may use MPS in this run; null if it may."""
     if kind != "cuda":
         return "MPS divides NVIDIA cards only"
     return None if config.run.mps else "MPS is not permitted: with run.mps=true the run starts and stops its daemon"

@@ -16,7 +16,7 @@ _POLL_S = 0.2
 
 
 def answers(url: str, timeout_s: float = 2.0) -> bool:
-    """Whether a server is there that can serve. One that wants a key for this (401) is; one that is not ready yet (503) is not, and
+    """Return whether a server is there that can serve. One that wants a key for this (401) is; one that is not ready yet (503) is not, and
     neither is one that redirects to another."""
     try:
         status, _ = get(url, deadline_s=timeout_s)

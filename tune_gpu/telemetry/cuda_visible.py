@@ -11,7 +11,7 @@ NO_CARDS = ("-1", "NoDevFiles")
 
 
 def nvidia_cards() -> int:
-    """How many cards NVML sees; 0 without a driver."""
+    """Return how many cards NVML sees; 0 without a driver."""
     import pynvml
 
     try:

@@ -69,7 +69,7 @@ class DeviceStats:
 
     @property
     def invalid(self) -> str | None:
-        """Why its numbers must not be used; null if they may."""
+        """Return why its numbers must not be used; null if they may."""
         return "; ".join(f"{verdict.kind}: {verdict.message}" for verdict in self.verdicts) or None
 
 
@@ -121,7 +121,7 @@ class DeviceSampler:
         self._oom_after = self._probe.oom_events()
 
     def window(self) -> DeviceStats:
-        """What was seen, after the end."""
+        """Return what was seen, after the end."""
         readings = [reading for _, reading in self._readings]
         busy = [reading.utilization_pct for reading in readings if reading.utilization_pct is not None]
         trace = Trace(readings, self._own, self._neighbours, self._reference_mhz, self._silent)

@@ -58,7 +58,7 @@ class SeveralCards:
 
 
 def open_device(kind: str, n_cards: int = 1) -> Probe:
-    """What an engine on so many cards gets here: the first that CUDA leaves to this process (fewer where there are no more), or the CPU."""
+    """Return what an engine on so many cards gets here: the first that CUDA leaves to this process (fewer where there are no more), or the CPU."""
     names = visible_cards(nvidia_cards())[:n_cards] if kind == "cuda" else []
     return open_probe(kind) if len(names) < 2 else SeveralCards([open_probe(kind, name) for name in names])
 
@@ -70,7 +70,7 @@ def _all(readings: Sequence[Reading], told: Callable[[Reading], float | None], o
 
 
 def _reasons(readings: Sequence[Reading]) -> frozenset[str] | None:
-    """What holds any card back; null where none is seen and one card does not report it."""
+    """Return what holds any card back; null where none is seen and one card does not report it."""
     found = frozenset[str]().union(*(reading.throttled or () for reading in readings))
     return None if not found and any(reading.throttled is None for reading in readings) else found
 

@@ -86,7 +86,7 @@ def judge(trace: Trace, limits: Limits) -> list[WindowVerdict]:
 
 
 def unchecked(trace: Trace, limits: Limits) -> list[str]:
-    """What could not be checked, because the card does not report what the check rests on. Such a window counts; it is only known less well."""
+    """Return what could not be checked, because the card does not report what the check rests on. Such a window counts; it is only known less well."""
     readings, found = trace.readings, []
     if not any(reading.processes is not None for reading in readings):
         found.append("the card does not report its processes: neither a service on another card nor a foreign process would be noticed")
@@ -102,7 +102,7 @@ def unchecked(trace: Trace, limits: Limits) -> list[str]:
 
 
 def never_busy(utilization_pct: Sequence[float]) -> bool:
-    """Whether a card that is under load claims to have been idle all the time: some drivers answer 0 instead of an error (Jetson Thor)."""
+    """Return whether a card that is under load claims to have been idle all the time: some drivers answer 0 instead of an error (Jetson Thor)."""
     return bool(utilization_pct) and max(utilization_pct) <= _IDLE_PCT
 
 
@@ -191,5 +191,5 @@ def energy_j(readings: Sequence[tuple[float, Reading]]) -> float | None:
 
 
 def _spans(known: Sequence[tuple[float, float]], readings: Sequence[tuple[float, Reading]]) -> bool:
-    """Whether the known ones reach over nearly all the time: what was used before the first of them and after the last would be missing."""
+    """Return whether the known ones reach over nearly all the time: what was used before the first of them and after the last would be missing."""
     return len(known) > 1 and known[-1][0] - known[0][0] >= _SPANNED_SHARE * (readings[-1][0] - readings[0][0])

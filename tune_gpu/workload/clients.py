@@ -134,7 +134,7 @@ async def complete(
 async def _stream(
     session: aiohttp.ClientSession, endpoints: Endpoints, body: dict[str, object], sample: LlmSample, timeout_s: float
 ) -> bool:
-    """Whether the stream was closed as it should be."""
+    """Return whether the stream was closed as it should be."""
     headers = {"Authorization": f"Bearer {endpoints.llm_key}"}
     async with asyncio.timeout(timeout_s), session.post(f"{endpoints.llm_url}/v1/completions", json=body, headers=headers, allow_redirects=False) as reply:
         if reply.status != 200:  # all of an answer; that one has begun is none yet: vLLM's server says so before its engine has done anything

@@ -50,7 +50,7 @@ def _bare(path: Path) -> str:
 
 
 def read_reference(path: Path, language: str) -> str:
-    """What is said in a clip. Without words it has no word error rate, and would end every evaluation that hears it.
+    """Return what is said in a clip. Without words it has no word error rate, and would end every evaluation that hears it.
 
     Raises:
         UserError: no text, or one whose encoding is not known.

@@ -63,7 +63,7 @@ def one_spelling(text: str, language: str) -> str:
 
 
 def characters(text: str) -> list[str]:
-    """What a reader takes for the characters of a text (grapheme clusters, Unicode Standard Annex 29), without blanks."""
+    """Return what a reader takes for the characters of a text (grapheme clusters, Unicode Standard Annex 29), without blanks."""
     return [cluster for cluster in regex.findall(r"\X", text) if not cluster.isspace()]
 
 
@@ -91,7 +91,7 @@ def _whole_am(text: str) -> str:
 
 
 def units(text: str, language: str) -> list[str]:
-    """What errors are counted in: the words of a text, or its characters where blanks do not part words.
+    """Return what errors are counted in: the words of a text, or its characters where blanks do not part words.
 
     A Latin word or a number within Chinese counts by its letters too, as a character error rate is usually taken (the Open ASR
     Leaderboard does so). The other practice, a mixed error rate, counts such a word once.

@@ -106,7 +106,7 @@ def _of(samples: Iterable[float | None]) -> Distribution | None:
 
 
 def interference(mixed: TrafficSummary, solo: dict[str, TrafficSummary]) -> dict[str, float | None]:
-    """What sharing costs: mixed p95 / solo p95 of each service's latency; null where one was not measured."""
+    """Return what sharing costs: mixed p95 / solo p95 of each service's latency; null where one was not measured."""
     pairs = {"stt": ("stt", "stt_latency_ms"), "llm": ("llm", "llm_latency_ms")}
     ratios: dict[str, float | None] = {}
     for name, (mode, metric) in pairs.items():

@@ -53,7 +53,7 @@ class WindowResult:
 
     @property
     def invalid(self) -> str | None:
-        """Why its numbers must not be used; null if they may."""
+        """Return why its numbers must not be used; null if they may."""
         if self.lag_ms and (lag := float(np.percentile(self.lag_ms, 99))) > MAX_LAG_P99_MS:
             return f"the load generator sent {lag:.0f} ms late at p99 (allowed {MAX_LAG_P99_MS:.0f} ms)"
         return None

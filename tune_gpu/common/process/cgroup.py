@@ -32,7 +32,7 @@ class MemoryGroup:
         return max(0, usage - cache)
 
     def oom_kills(self) -> int | None:
-        """How many of its processes were killed for want of memory; null where the kernel does not count them."""
+        """Return how many of its processes were killed for want of memory; null where the kernel does not count them."""
         return _field(self.folder / ("memory.events" if self.version == 2 else "memory.oom_control"), "oom_kill")
 
     def _tightest(self) -> Path:

@@ -21,7 +21,7 @@ START_SIGMA_MIB = {"cuda": 100.0, "cpu": 24.0}
 
 
 def refusal(settings: VllmSettings, model: ModelArchitecture) -> str | None:
-    """Why the memory of this candidate is not modelled; null if it is."""
+    """Return why the memory of this candidate is not modelled; null if it is."""
     if model.refusal:
         return f"{model.name}: {model.refusal}"
     if (settings.extra_args or settings.env) and (named := parts.flag_refusal(settings.extra_args, settings.env, bool(model.experts_per_token))):
@@ -37,7 +37,7 @@ def predict(
     vllm: VllmSettings, whisper: WhisperSettings | None, device: DeviceMemory, model: ModelArchitecture,
     calibration: Calibration | None = None, *, version: str | None = None, v1: bool | None = None, warm: bool = False,
 ) -> Prediction:
-    """What one candidate will take on a device beside its neighbours, without starting anything.
+    """Return what one candidate will take on a device beside its neighbours, without starting anything.
 
     Args:
         vllm: the engine's flags; null ones take vLLM's defaults.
@@ -135,7 +135,7 @@ def _reason(
 
 
 def _divided(account: Account) -> str:
-    """How many such cards would hold it together; nothing where that is no repair."""
+    """Return how many such cards would hold it together; nothing where that is no repair."""
     usable = 0.9 * account.requested / account.knobs.share
     more = next((times for times in (2, 4, 8, 16) if account.weights / times < 0.9 * usable), None)
     return "" if account.rules.cpu or more is None else f" (tensor_parallel_size {more} times as large would divide it)"

@@ -37,7 +37,7 @@ def space_columns(space: SearchSpace) -> dict[str, np.ndarray]:
 
 
 def is_grid(space: SearchSpace) -> bool:
-    """Whether the columns are a grid through the space instead of all of it."""
+    """Return whether the columns are a grid through the space instead of all of it."""
     ranges = [parameter.values for parameter in space.parameters.values()]
     return any(values is None or _is_long(values) for values in ranges) or math.prod(map(len, filter(None, ranges))) > MOST
 

@@ -48,12 +48,12 @@ class Predictions:
         return len(self.verdict)
 
     def count(self, verdict: MemoryVerdict) -> int:
-        """How many candidates have it."""
+        """Return how many candidates have it."""
         return int((self.verdict == _CODE[verdict]).sum())
 
     @property
     def allowed(self) -> np.ndarray:
-        """What may be launched: all but the infeasible."""
+        """Return what may be launched: all but the infeasible."""
         return self.verdict != _CODE[MemoryVerdict.INFEASIBLE]
 
     def refused(self) -> list[int]:
@@ -69,7 +69,7 @@ def predict_many(
     vllm: VllmSettings, whisper: WhisperSettings | None, columns: Columns, device: DeviceMemory, model: ModelArchitecture | ModelOf,
     calibration: Calibration | CalibrationOf | None = None, *, version: str | None = None, warm: bool = False,
 ) -> Predictions:
-    """What each of many candidates will take.
+    """Return what each of many candidates will take.
 
     Args:
         vllm: the flags that do not vary.

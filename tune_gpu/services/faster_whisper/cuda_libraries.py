@@ -17,7 +17,7 @@ THE_LOADERS = "the loader's path"
 
 
 def find_library(name: str) -> str | None:
-    """Where `load_for_whisper` takes a library from: the loader, else the wheels that this Python imports from; null for nowhere."""
+    """Return where `load_for_whisper` takes a library from: the loader, else the wheels that this Python imports from; null for nowhere."""
     with contextlib.suppress(OSError):
         ctypes.CDLL(name)
         return THE_LOADERS

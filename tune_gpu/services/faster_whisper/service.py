@@ -52,7 +52,7 @@ def whisper_settings(settings: WhisperSettings, device: str) -> dict[str, str | 
 
 
 def whisper_environment(settings: WhisperSettings, device: str, evaluation: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What a Whisper has in its environment beside what its host has; `evaluation` as in `vllm_setup.vllm_environment`."""
+    """Return what a Whisper has in its environment beside what its host has; `evaluation` as in `vllm_setup.vllm_environment`."""
     # Threads that wait spinning take the cores from vLLM.
     return layered({"OMP_WAIT_POLICY": "PASSIVE"}, CARD_ORDER if device == "cuda" else {}, settings.env, evaluation)
 
@@ -130,14 +130,14 @@ class WhisperService:
             time.sleep(0.02)
 
     def failure(self) -> Failure | None:
-        """Why it can no longer be measured; null while it runs."""
+        """Return why it can no longer be measured; null while it runs."""
         exit_code = self._process.exit_code() if self._process else 0
         if exit_code is None:
             return None
         return self._oom.explain(explain_loss("whisper", self.log(), exit_code))
 
     def healthy(self, timeout_s: float) -> bool:
-        """Whether it answers the health check within the time-out."""
+        """Return whether it answers the health check within the time-out."""
         try:
             self._health(timeout_s)
         except _NO_DESCRIPTION:
@@ -155,7 +155,7 @@ class WhisperService:
         return self._process.pids() if self._process else []
 
     def log(self) -> str:
-        """What it has printed."""
+        """Return what it has printed."""
         path = self._scratch / "whisper.log"
         return path.read_text(errors="replace") if path.exists() else ""
 

@@ -16,7 +16,7 @@ _KILLED_CHILD = re.compile(r"Failed core proc\(s\): \{[^}]*?: -(\d+)")
 
 
 def explain_exit(service: str, log: str, exit_code: int | None) -> Failure:
-    """Why a start ended before the service was ready.
+    """Return why a start ended before the service was ready.
 
     Args:
         service: `vllm` or `whisper`.
@@ -36,7 +36,7 @@ def explain_exit(service: str, log: str, exit_code: int | None) -> Failure:
 
 
 def explain_loss(service: str, log: str, exit_code: int) -> Failure:
-    """Why a service that was ready ended: `oom` if its log says so, else `service_lost`."""
+    """Return why a service that was ready ended: `oom` if its log says so, else `service_lost`."""
     found = explain_exit(service, log, exit_code)
     oom = found.kind is FailureKind.STARTUP_OOM
     message = f"out of memory under load. {advice_for(found)}" if oom else found.message
@@ -49,7 +49,7 @@ def explain_loss(service: str, log: str, exit_code: int) -> Failure:
 
 
 def advice_for(failure: Failure) -> str:
-    """What to do about a failure, in one plain sentence; empty where only its message can say."""
+    """Return what to do about a failure, in one plain sentence; empty where only its message can say."""
     text = read_line(failure.evidence).text
     group = next((group for group in GROUPS if failure.message.startswith(group.problem)), None) or find_group(text)
     if group is not None and (group.kind is failure.kind or failure.kind is FailureKind.OOM):

@@ -98,7 +98,7 @@ def find_cause(lines: Sequence[Line]) -> Cause:
 
 
 def is_evidence(text: str) -> bool:
-    """Whether a line may stand for the cause: it is not empty, does not point elsewhere and does not only head what follows."""
+    """Return whether a line may stand for the cause: it is not empty, does not point elsewhere and does not only head what follows."""
     stripped = text.strip()
     return bool(stripped) and not stripped.endswith(":") and not _POINTER.search(stripped) and not _HEADER.search(stripped)
 
@@ -207,7 +207,7 @@ def _evidence(log: _Log, chain: Chain, raised: Raised) -> Cause:
 
 
 def _without_pointer(text: str) -> str:
-    """What a line says before it points elsewhere."""
+    """Return what a line says before it points elsewhere."""
     pointer = _POINTER.search(text)
     return text[: text.rfind(". ", 0, pointer.start()) + 1] if pointer else text.rstrip(":")
 
@@ -220,7 +220,7 @@ def _reason(rest: list[Line]) -> list[Line]:
 
 
 def _compiler_line(log: _Log, chain: Chain) -> Line | None:
-    """What the compiler or the linker said; it prints before the exception, or the exception repeats it."""
+    """Return what the compiler or the linker said; it prints before the exception, or the exception repeats it."""
     own = [line for _, line in _lines_of(chain)]
     for lines in (own, [line for line in log.lines if line.loud]):
         if said := next((line for line in lines if _COMPILER.search(line.text) and "collect2: " not in line.text), None):
@@ -229,7 +229,7 @@ def _compiler_line(log: _Log, chain: Chain) -> Line | None:
 
 
 def _without_exception(log: _Log, aftermath: Raised | None) -> Cause:
-    """Where no exception says why: the command line's complaint, native code's last words, else what was logged or printed last."""
+    """Return where no exception says why: the command line's complaint, native code's last words, else what was logged or printed last."""
     loud = [line for line in log.lines if line.loud and is_evidence(line.text)]
     for pattern in (_USAGE, _THROWN, _NATIVE, _EXITED, _DIED):
         if said := next((line for line in loud if pattern.search(line.text)), None):

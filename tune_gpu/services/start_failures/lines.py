@@ -53,7 +53,7 @@ class Line:
 
     @property
     def loud(self) -> bool:
-        """Whether it may tell of a failure: a warning is about what was survived."""
+        """Return whether it may tell of a failure: a warning is about what was survived."""
         return self.level not in _QUIET
 
 

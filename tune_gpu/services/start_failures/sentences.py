@@ -28,7 +28,7 @@ class Sentence:
     """The last version that prints it; null if 0.32 does."""
 
     def printed_by(self, version: Version) -> bool:
-        """Whether that version of vLLM prints it; any may print a library's."""
+        """Return whether that version of vLLM prints it; any may print a library's."""
         return (self.since is None or version >= self.since) and (self.last is None or version <= self.last)
 
 
@@ -46,11 +46,11 @@ class Group:
     """A general one: another that says more of the same failure is to be preferred."""
 
     def advice_for(self, service: str) -> str:
-        """What to do, in one plain sentence."""
+        """Return what to do, in one plain sentence."""
         return self.whisper if service == "whisper" and self.whisper else self.advice
 
     def matches(self, text: str) -> bool:
-        """Whether a line, without its logger's prefix, has one of the sentences."""
+        """Return whether a line, without its logger's prefix, has one of the sentences."""
         return any(sentence.pattern.search(text) for sentence in self.sentences)
 
 
@@ -304,10 +304,10 @@ DEFAULT_ADVICE = {
 
 
 def find_group(text: str) -> Group | None:
-    """What a line says of memory or the port; null if it says nothing of either."""
+    """Return what a line says of memory or the port; null if it says nothing of either."""
     return next((group for group in GROUPS if group.matches(text)), None)
 
 
 def find_hint(text: str) -> Group | None:
-    """What a line says of another cause."""
+    """Return what a line says of another cause."""
     return next((group for group in HINTS if group.matches(text)), None)

@@ -43,7 +43,7 @@ class Raised:
 
     @property
     def words(self) -> str:
-        """What its first line says beside the class."""
+        """Return what its first line says beside the class."""
         found = _NAMED.match(self.lines[0][1].text.strip()) or _BARE.match(self.lines[0][1].text.strip())
         return (found["words"] or "").strip() if found else self.lines[0][1].text.strip()
 
@@ -111,7 +111,7 @@ class _Reader:
             message.append((index, line))
 
     def _continues(self) -> bool:
-        """Whether an exception inside the message of another is what that one reports."""
+        """Return whether an exception inside the message of another is what that one reports."""
         raised = self.chains[-1][-1]
         said = [line.text.strip() for _, line in raised.lines if line.text.strip()]
         return said[0].endswith(":") or said[-1].endswith(":") or "Group" in raised.name or raised.short_name.startswith("RayTask")

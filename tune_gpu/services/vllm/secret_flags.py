@@ -20,7 +20,7 @@ def shown_flags(extra_args: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def variables_of(extra_args: Mapping[str, Any]) -> dict[str, str]:
-    """What is handed over by environment in place of a flag."""
+    """Return what is handed over by environment in place of a flag."""
     return {variable: str(value) for name, value in extra_args.items() if (variable := _variable_of(name, value)) is not None}
 
 

@@ -50,7 +50,7 @@ def _cli_args() -> Any:
 
 
 def parse(parser: Any, argv: Sequence[str]) -> argparse.Namespace | str:
-    """What the command line means, or why vLLM refuses it before it reads a model."""
+    """Return what the command line means, or why vLLM refuses it before it reads a model."""
     try:
         found: argparse.Namespace = parser.parse_args(list(argv))
         _cli_args().validate_parsed_serve_args(found)

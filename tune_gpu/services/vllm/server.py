@@ -128,7 +128,7 @@ class VllmServer:
         return read_engine_info(said["/metrics"], said["/version"], start_s=start_s, max_model_len=self.settings.max_model_len)
 
     def kv_cache_pct(self) -> float | None:
-        """How full its KV cache is now, in per cent (of data parallel engines the fullest); null where it does not answer at once."""
+        """Return how full its KV cache is now, in per cent (of data parallel engines the fullest); null where it does not answer at once."""
         with contextlib.suppress(NoAnswer, ValueError):
             page = self._get("/metrics", timeout_s=0.5)
             if found := [value for name in _KV_CACHE_USE for _, value in samples(page, name) if math.isfinite(value)]:
@@ -136,7 +136,7 @@ class VllmServer:
         return None
 
     def failure(self) -> Failure | None:
-        """Why it can no longer be measured; null while it runs."""
+        """Return why it can no longer be measured; null while it runs."""
         if self._launched is None:
             return Failure(FailureKind.SERVICE_LOST, "vllm", Phase.LOAD, "it is not running")
         exit_code = self._launched.exit_code()
@@ -145,7 +145,7 @@ class VllmServer:
         return self._oom.explain(explain_loss("vllm", self.log(), exit_code))
 
     def healthy(self, timeout_s: float) -> bool:
-        """Whether its server answers the health check within the time-out."""
+        """Return whether its server answers the health check within the time-out."""
         try:
             self._get("/health", timeout_s)
         except NoAnswer:
@@ -157,7 +157,7 @@ class VllmServer:
         return self._launched.pids() if self._launched else []
 
     def log(self) -> str:
-        """What it has printed."""
+        """Return what it has printed."""
         path = self._scratch / "vllm.log" if self._scratch else None
         return path.read_text(errors="replace") if path and path.exists() else ""
 

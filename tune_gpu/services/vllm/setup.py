@@ -44,7 +44,7 @@ Written = str | int | float | bool | list[str]
 
 
 def serve_settings(settings: VllmSettings) -> dict[str, Written]:
-    """What is set of `vllm serve`'s flags, by long names without dashes in front; model, name and address left out.
+    """Return what is set of `vllm serve`'s flags, by long names without dashes in front; model, name and address left out.
 
     Each entry means the same to every reader: on the command line, in the file of `vllm serve --config`, and in that of the API server's module.
     So a switch that is off stands as `no-x: true` (`vllm serve` drops `x: false` without a word), or not at all where it has no such form;
@@ -91,7 +91,7 @@ def serve_flags(settings: VllmSettings) -> list[str]:
 
 
 def vllm_environment(settings: VllmSettings, device: str, evaluation: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What a server has in its environment beside what its host has.
+    """Return what a server has in its environment beside what its host has.
 
     Args:
         settings: their `env` wins where it is deployed, and for all but `HELD` where it is measured.

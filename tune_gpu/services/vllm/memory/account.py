@@ -180,7 +180,7 @@ def _overhead(
 def _modelled_at(
     calibration: Calibration, settings: VllmSettings, device: DeviceMemory, model: ModelArchitecture, rules: EngineRules, width: int,
 ) -> Number:
-    """What the model says of the overhead under the flags of the measured start."""
+    """Return what the model says of the overhead under the flags of the measured start."""
     from dataclasses import replace
 
     flags: dict[str, Any] = dict(calibration.flags)

@@ -79,7 +79,7 @@ class ModelArchitecture:
 
     @property
     def mla(self) -> bool:
-        """Whether its attention is multi-head latent attention."""
+        """Return whether its attention is multi-head latent attention."""
         return self.latent is not None
 
     @property

@@ -14,7 +14,7 @@ GIB = 2**30
 
 
 def is_array(value: Number) -> bool:
-    """Whether numpy has to do it."""
+    """Return whether numpy has to do it."""
     return isinstance(value, np.ndarray)
 
 

@@ -67,7 +67,7 @@ def sliding_layers(facts: Mapping[str, Any], layers: int) -> tuple[int | None, i
 
 
 def not_modelled(outer: Mapping[str, Any], facts: Mapping[str, Any], name: str = "") -> str | None:
-    """Why the cache of this model is not modelled; null if it is.
+    """Return why the cache of this model is not modelled; null if it is.
 
     Args:
         outer: its whole config.
@@ -99,12 +99,12 @@ def not_modelled(outer: Mapping[str, Any], facts: Mapping[str, Any], name: str =
 
 
 def refused_family(name: str) -> str | None:
-    """Why a model of this name is not modelled, where nothing but its name is known; null for every other name."""
+    """Return why a model of this name is not modelled, where nothing but its name is known; null for every other name."""
     return next((why for pattern, why in _NAMES if re.search(pattern, name.lower())), None)
 
 
 def _is_recurrent(kind: str, attention: str, facts: Mapping[str, Any]) -> bool:
-    """Whether some layers keep a state instead of keys and values."""
+    """Return whether some layers keep a state instead of keys and values."""
     if any(re.search(r"linear|mamba|recurrent|conv", str(item)) for item in facts.get("layer_types") or []):
         return True
     if _STATE_SPACE_TYPES.search(kind) or any(facts.get(key) for key in _STATE_SPACE_KEYS):

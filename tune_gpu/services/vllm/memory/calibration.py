@@ -70,7 +70,7 @@ class Calibration:
 
 
 def calibration_key(settings: VllmSettings, vllm_version: str, device: str, start: str = "cold") -> str:
-    """What a measurement is true for: model, dtype and quantisation, KV format, cards, version, device, how the engine was started, and the flags
+    """Return what a measurement is true for: model, dtype and quantisation, KV format, cards, version, device, how the engine was started, and the flags
     and variables that the settings have no name for (which graphs are captured, the largest image, the attention backend: GiBs).
 
     On the CPU an engine forked from a warm host keeps about 150 MiB less resident memory than one started cold (measured), so what one
@@ -115,7 +115,7 @@ class CalibrationStore:
             raise UserError(f"{self.path}: not a file of calibrations ({error}); move it away and it is measured anew") from error
 
     def get(self, settings: VllmSettings, vllm_version: str, device: str, start: str = "cold") -> Calibration | None:
-        """What is known of this engine on this device, started `cold` or `warm`."""
+        """Return what is known of this engine on this device, started `cold` or `warm`."""
         return self._entries.get(calibration_key(settings, vllm_version, device, start))
 
     def learn(self, settings: VllmSettings, device: str, measured: Calibration, start: str = "cold") -> Calibration:

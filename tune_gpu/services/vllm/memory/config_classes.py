@@ -71,7 +71,7 @@ class _Node:
 
     @property
     def text_key(self) -> str | None:
-        """Where the text model is; null where it is here."""
+        """Return where the text model is; null where it is here."""
         if self.kind is not None:
             return self.kind.get("text")
         return next((key for key in _TEXT_PARTS if isinstance(self.given.get(key), Mapping) and self.given[key]), None)
@@ -88,7 +88,7 @@ class _Node:
         return _Node(given, found or (_table()["classes"].get(usual) if usual else None), [*self.parents, self])
 
     def facts(self) -> dict[str, Any]:
-        """What is given, by transformers' names, over the class's defaults."""
+        """Return what is given, by transformers' names, over the class's defaults."""
         if self.kind is None:
             return dict(self.given)
         usual = self.kind["facts"]
@@ -108,7 +108,7 @@ def _table() -> dict[str, Any]:
 
 
 def class_of(model_type: Any) -> Mapping[str, Any] | None:
-    """What the class for this `model_type` adds; null for one that transformers does not have."""
+    """Return what the class for this `model_type` adds; null for one that transformers does not have."""
     name = _table()["types"].get(model_type) if isinstance(model_type, str) else None
     return None if name is None else _table()["classes"][name]
 

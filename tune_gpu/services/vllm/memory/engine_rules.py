@@ -62,7 +62,7 @@ class EngineRules:
         return 18.0 if self.version >= (0, 17) else 38.0
 
     def samples_in_profile(self, plain: bool) -> bool:
-        """Whether the profiling run samples with top-k and top-p. The second model runner (`v1/worker/gpu/model_runner.py`) computes the logits
+        """Return whether the profiling run samples with top-k and top-p. The second model runner (`v1/worker/gpu/model_runner.py`) computes the logits
         and skips that: it runs `plain` models (dense, text only) since 0.26, every model since 0.30."""
         return not (self.v1 and self.version >= ((0, 26) if plain else (0, 30)))
 
@@ -73,13 +73,13 @@ class EngineRules:
 
     @property
     def samples_after_a_chunk(self) -> bool:
-        """Whether the profiling run samples when prompts are chunked. V0 of 0.6 and 0.7 did not (0.06 to 0.22 GiB in logs of contexts above
+        """Return whether the profiling run samples when prompts are chunked. V0 of 0.6 and 0.7 did not (0.06 to 0.22 GiB in logs of contexts above
         32768: vllm#10517, vllm#13061, an A10G with Llama 8B); V0 of 0.8 did (1.39 and 1.45 GiB in logs of 0.8.5)."""
         return self.v1 or not (0, 6) <= self.version < (0, 8)
 
     @property
     def graphs_are_reserved(self) -> bool:
-        """Whether the KV cache is made smaller by the estimate for CUDA graphs (else they are captured after it, from what is left)."""
+        """Return whether the KV cache is made smaller by the estimate for CUDA graphs (else they are captured after it, from what is left)."""
         return self.v1 and self.version >= (0, 21)
 
     @property
@@ -89,39 +89,39 @@ class EngineRules:
 
     @property
     def null_block(self) -> bool:
-        """Whether one block is set aside in the check that a whole context fits."""
+        """Return whether one block is set aside in the check that a whole context fits."""
         return self.version >= (0, 25)
 
     @property
     def group_aware(self) -> bool:
-        """Whether sliding-window layers hold blocks of their window only, and the log counts tokens as concurrency x context."""
+        """Return whether sliding-window layers hold blocks of their window only, and the log counts tokens as concurrency x context."""
         return self.v1 and self.version >= (0, 20)
 
     @property
     def hybrid_manager(self) -> bool:
-        """Whether layers of several attention types are put into groups of equal size (padding the last)."""
+        """Return whether layers of several attention types are put into groups of equal size (padding the last)."""
         return self.v1 and self.version >= (0, 9)
 
     @property
     def checkpoint_sets_the_cache(self) -> bool:
-        """Whether a checkpoint that brings scales for a quantised cache gets one without a flag (vllm#30785 and vllm#30141, December 2025 and January
+        """Return whether a checkpoint that brings scales for a quantised cache gets one without a flag (vllm#30785 and vllm#30141, December 2025 and January
         2026)."""
         return self.version >= (0, 15)
 
     @property
     def nccl_is_counted(self) -> bool:
-        """Whether NCCL's buffers are allocated after the memory was first read, and so taken from the share."""
+        """Return whether NCCL's buffers are allocated after the memory was first read, and so taken from the share."""
         return self.version < (0, 12)
 
     @property
     def context_is_counted(self) -> bool:
-        """Whether all that is not torch's on the card goes off the share, CUDA's own context and the neighbours included: V0 until 0.6.5
+        """Return whether all that is not torch's on the card goes off the share, CUDA's own context and the neighbours included: V0 until 0.6.5
         (`worker.py`: what `mem_get_info` says is used, less what torch allocated); later what came since the start."""
         return not self.v1 and self.version < (0, 6, 6)
 
     @property
     def latent_attention(self) -> bool:
-        """Whether latent vectors are cached as such; before 0.7.1 every head's keys and values were, each padded to 256 numbers."""
+        """Return whether latent vectors are cached as such; before 0.7.1 every head's keys and values were, each padded to 256 numbers."""
         return self.v1 or self.version >= (0, 7, 1)
 
     @property
@@ -130,7 +130,7 @@ class EngineRules:
         return 256 if not self.v1 else 1
 
     def default_max_num_seqs(self, total_gib: float, name: str, world: int, shares_host_memory: bool = False) -> int:
-        """Where no flag says. The first V1 took 1024 on every card; since 0.8.4 only large ones do (vllm#16158)."""
+        """Return the value that holds where no flag gives one. The first V1 took 1024 on every card; since 0.8.4 only large ones do (vllm#16158)."""
         if self.cpu:
             return 128 * world
         if self.v1 and self.version < (0, 8, 4):
@@ -148,7 +148,7 @@ class EngineRules:
         return 8192 if self.version >= (0, 8) and self._large(total_gib, name, shares_host_memory) else 2048
 
     def _large(self, total_gib: float, name: str, shares_host_memory: bool) -> bool:
-        """Whether the card gets the larger defaults: none before 0.8, H100 and H200 by their names in 0.8, then by memory as NVML tells it
+        """Return whether the card gets the larger defaults: none before 0.8, H100 and H200 by their names in 0.8, then by memory as NVML tells it
         (A100 left out, and where NVML tells none)."""
         if self.version < (0, 9):
             return self.version >= (0, 8) and re.search(r"h[12]00", name.lower()) is not None

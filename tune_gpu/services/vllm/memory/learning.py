@@ -54,7 +54,7 @@ def learn_from_start(
     settings: VllmSettings, device: DeviceMemory, model: ModelArchitecture, log: str, *, num_gpu_blocks: int | None, block_size: int | None,
     vllm_version: str,
 ) -> Calibration | None:
-    """What a start on this device taught; null where neither the log nor the metric tells the size of the KV cache.
+    """Return what a start on this device taught; null where neither the log nor the metric tells the size of the KV cache.
 
     The number of blocks tells the cache to within one block, which is finer than the log's two decimals; the bytes of a block are the
     arithmetic's unless the log contradicts them by more than its rounding. The total is the log's where it differs from the device's

@@ -100,7 +100,7 @@ def activation(
 
 
 def cuda_graphs(model: ModelArchitecture, rules: EngineRules, sequences: Number, width: int, tensor_parallel: int) -> Uncertain:
-    """What capturing takes.
+    """Return what capturing takes.
 
     V1: for each size a graph in as many pieces as there are layers and one (`EngineRules.graph_piece_mib`), and since 0.11 whole graphs up to
     `sequences` tokens, which are estimated at 1 MiB at least. Sizes were 67 up to 512 tokens; since 0.12 they are 1, 2, 4, then every 8 up to 256,
@@ -144,7 +144,7 @@ def non_torch(rules: EngineRules, tensor_parallel: int, card: str, total_gib: fl
 
 
 def linked_by_nvlink(card: str, total_gib: float) -> bool:
-    """Whether cards of this name are sold with NVLink; by their memory where the name says nothing."""
+    """Return whether cards of this name are sold with NVLink; by their memory where the name says nothing."""
     if re.search(r"\b(A100|A800|H100|H800|H200|H20|B100|B200|B300|GB200|GB300|GH200)\b", card, re.IGNORECASE):
         return "pcie" not in card.lower()
     named = re.search(r"RTX|\bL4|\bL20|\bT4|\bA10|\bA[2-6]\d|V100|P100", card)
@@ -213,7 +213,7 @@ class KvLayout:
 
 
 def engines(extra: Mapping[str, Any]) -> int:
-    """How many data parallel engines a server has, each with a cache of its own; 1 for what is no number, which vLLM refuses."""
+    """Return how many data parallel engines a server has, each with a cache of its own; 1 for what is no number, which vLLM refuses."""
     given = [value for name, value in extra.items() if str(name).replace("-", "_") == "data_parallel_size"]
     return int(given[-1]) if given and str(given[-1]).isdecimal() and int(given[-1]) > 0 else 1
 

@@ -85,7 +85,7 @@ def weight_format(config: Mapping[str, Any] | None) -> WeightFormat | None:
 
 
 def kv_cache_format(config: Mapping[str, Any] | None) -> str | None:
-    """What a checkpoint's `quantization_config` makes of `kv_cache_dtype=auto`; null if nothing (`resolve_kv_cache_dtype_string`, and for
+    """Return what a checkpoint's `quantization_config` makes of `kv_cache_dtype=auto`; null if nothing (`resolve_kv_cache_dtype_string`, and for
     compressed-tensors `Attention`)."""
     method = str((config or {}).get("quant_method") or "")
     if not config or not method.startswith(("modelopt", "compressed-tensors")):
