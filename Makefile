@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 ARGS ?=
 # Another installer, for example: make run PIP='uv pip install -q --python .venv/bin/python'
 PIP ?= $(BIN)/python -m pip install -q
-TESTS ?= tests
+# make test TESTS=tests/ray runs those alone. By default the unit tests share the cores; the others each start what wants all of them.
+TESTS ?=
 # The newest torch pulls gigabytes of CUDA; where no NVIDIA driver answers, the CPU is meant.
 ENGINE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 VLLM := 0.32.0
@@ -21,7 +22,12 @@ run: install
 install: $(VENV)/.installed-$(ENGINE)
 
 test: $(VENV)/.installed-test
+ifeq ($(strip $(TESTS)),)
+	$(BIN)/python -m pytest tests/unit --numprocesses=auto --dist=loadfile $(ARGS)
+	$(BIN)/python -m pytest tests --ignore=tests/unit $(ARGS)
+else
 	$(BIN)/python -m pytest $(TESTS) $(ARGS)
+endif
 
 audit:
 	.ci/audit

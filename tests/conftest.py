@@ -59,6 +59,16 @@ def nothing_of_ours_is_left() -> Iterator[None]:
     assert not mine, f"left under /dev/shm: {mine}"
 
 
+@pytest.fixture(autouse=True)
+def signals_are_handled_as_before() -> Iterator[None]:
+    """After every test each signal has the handler that it had: Ray Tune and `ray.init` leave theirs behind."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)}
+    yield
+    for number, handler in before.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
     """The tests are over and told: what is left to do is done, and the process ends without taking the interpreter down.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,3 +69,10 @@ def test_the_fitness_can_be_an_objective_and_such_a_run_be_resumed(folder: Path)
     assert [line["objectives"] for line in whole.lines] == [{"fitness": line["fitness"]} for line in whole.lines]
     again = Experiment(whole.config, whole.choice, whole.folder, whole.progress, Refusals()).run()
     assert again["best"] == summary["best"]
+
+
+def test_after_the_search_ctrl_c_reaches_the_program_again(folder: Path) -> None:
+    """Ray Tune leaves its handler behind, which takes the next Ctrl-C: that of a user who stops the confirmation."""
+    before = signal.getsignal(signal.SIGINT)
+    experiment(folder / "signals", AtOnceTrainable, "cpu", 0).run()
+    assert signal.getsignal(signal.SIGINT) is before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -21,6 +22,7 @@ from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common.clock import now
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import ServiceError
+from tune_gpu.common.interrupt import handler_kept
 from tune_gpu.compare.confirmation import RunConfirmation, confirm_run
 from tune_gpu.compare.records import confirmation_of
 from tune_gpu.config.deployment import deployment, engine_key
@@ -102,7 +104,8 @@ class Experiment:
         ended = "interrupted"
         try:
             if not self.tournament.finished and self._failures.said is None:
-                self._fit(search)
+                with handler_kept(signal.SIGINT), handler_kept(signal.SIGUSR1):  # Tune keeps both: the next Ctrl-C, in a confirmation say, would be lost
+                    self._fit(search)
             if self._unwritten.error:
                 raise self._unwritten.error
             ended = self._why_ended()

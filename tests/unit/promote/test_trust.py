@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import stat
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -272,8 +273,9 @@ def test_a_settings_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 @AS_ROOT
 def test_an_ordinary_user_is_told_of_settings_that_only_root_may_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """To go on without them would be to review another deployment."""
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(0o755)
+    for folder in (tmp_path, *tmp_path.parents):  # the temporary folder itself may be private, too
+        if not folder.stat().st_mode & stat.S_IXOTH:
+            folder.chmod(0o755)
     own = tmp_path / "etc"
     own.mkdir(mode=0o700)
     monkeypatch.setattr(promote_settings, "SYSTEM_FILE", own / "promote.yaml")
