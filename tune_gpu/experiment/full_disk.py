@@ -13,6 +13,7 @@ from typing import Any
 from ray.tune import Stopper
 
 from tune_gpu.common.errors import UserError
+from tune_gpu.ray_tune.compat import CONTROLLER_LOGGER
 
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ESTALE})
 _PROBE_BYTES = 1 << 20
@@ -44,7 +45,7 @@ class StopWhenUnwritable(Stopper):
 
     def __init__(self) -> None:
         self.error: OSError | None = None
-        logging.getLogger("ray.tune.execution.tune_controller").addFilter(_in_one_line)
+        logging.getLogger(CONTROLLER_LOGGER).addFilter(_in_one_line)
         threading.excepthook = _thread_in_one_line  # TensorBoard writes from threads of its own
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002 - Tune names them

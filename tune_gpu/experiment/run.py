@@ -36,10 +36,10 @@ from tune_gpu.experiment.replay import replay
 from tune_gpu.experiment.summary import standing_of, summarise_run, winner_of
 from tune_gpu.ray_tune import same_failure
 from tune_gpu.ray_tune.callbacks import RetryTracker, StartReporter
-from tune_gpu.ray_tune.client import courier, through_client
+from tune_gpu.ray_tune.client import courier
+from tune_gpu.ray_tune.compat import import_tensorboard_writer, through_client
 from tune_gpu.ray_tune.placement import arena_resources, concurrency, trial_resources
 from tune_gpu.ray_tune.same_failure import SameFailure, StopOnSameFailure
-from tune_gpu.ray_tune.tensorboard import import_writer
 from tune_gpu.rzero import RZeroScheduler, RZeroSearch
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.tournament import Candidate, Result, Tournament
@@ -182,7 +182,7 @@ class Experiment:
         config, kind = self.config, self.choice.kind
         parallel = concurrency(config, kind, self.choice.n_cards).trials
         settings = self.config.search
-        import_writer()
+        import_tensorboard_writer()
         attempt = 1 + len(list(self.folder.path.glob("ray/*")))
         (self.folder.path / "ray" / f"attempt-{attempt}").mkdir(parents=True)
         return tune.Tuner(

@@ -10,24 +10,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ray import tune
-from ray.tune.execution.tune_controller import TuneController
 from ray.util.queue import Queue
 
 from tune_gpu.evaluation.retries import Cause
 from tune_gpu.ray_tune.callbacks import PendingWatchdog
+from tune_gpu.ray_tune.compat import calling_controller
 from tune_gpu.ray_tune.scheduler import unwrapped
-from tune_gpu.ray_tune.search_length import among_callers
 from tune_gpu.ray_tune.session import waiting_said
 from tune_gpu.search.tournament import Candidate
 
 Ended = Callable[[Candidate, str | None, list[Cause]], None]
-
-
-def through_client() -> bool:
-    """Return whether this process is joined to its cluster by `ray://`."""
-    import ray.util.client
-
-    return bool(ray.util.client.ray.is_connected())
 
 
 class Courier(tune.Callback):
@@ -51,7 +43,7 @@ class Courier(tune.Callback):
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         # Tune copies its callbacks on their way to the cluster: only who calls has the search that has heard it all.
-        if (controller := among_callers(TuneController)) is not None:
+        if (controller := calling_controller()) is not None:
             self._queue.put(("search", unwrapped(controller.search_alg).tournament.state_dict(), None, []))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
-from ray.tune.impl.placeholder import _FunctionResolver, _RefResolver
 from ray.tune.search.sample import Categorical, Domain, Float, Integer, LogUniform, Quantized, Uniform
 
 from tune_gpu.common.errors import UserError
@@ -37,11 +36,6 @@ def specs_of(space: Any) -> dict[str, ParameterSpec]:
     given = flat(space)
     refuse_grids("space", given)
     return {name: spec_of(name, values) for name, values in given.items()}
-
-
-def is_placeholder(value: Any) -> bool:
-    """Return whether Tune has put it where a user had a function or another object: only the run that has made it knows what it stands for."""
-    return isinstance(value, tuple) and value[:1] in ((_RefResolver.TOKEN,), (_FunctionResolver.TOKEN,))
 
 
 def grids_in(given: Mapping[str, Any]) -> list[str]:

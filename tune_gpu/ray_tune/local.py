@@ -18,29 +18,12 @@ from typing import Any
 from tune_gpu.artifacts.redaction import holds_secret
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.process import reaper
+from tune_gpu.ray_tune.compat import read_token_anew
 
 _OWN_END_S = 5.0
 _LONGEST_FOLDER = 38
 """A socket's path has 107 bytes; what comes behind (`/ray/session_DATE_TIME_MICROSECONDS_PID/sockets/plasma_store`) takes up to 68."""
 _TOKEN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-
-
-@contextlib.contextmanager
-def loopback_only() -> Iterator[None]:
-    """Within the block a Ray that is started listens on 127.0.0.1 alone (else: on every interface, each of a dozen ports).
-
-    Ray has this as its default on macOS and Windows, under one setting; on Linux the setting is the same.
-    """
-    from ray._private import ray_constants
-
-    variable, before = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    os.environ[variable] = "0"  # for the processes that Ray starts
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
-        os.environ.pop(variable, None)
 
 
 class PrivateFolder:
@@ -95,14 +78,6 @@ def own_environment(token: Path, variables: Mapping[str, str]) -> Iterator[None]
         for name, value in before.items():
             os.environ.pop(name, None)
             os.environ.update({} if value is None else {name: value})
-
-
-def read_token_anew() -> None:
-    """To be called before Ray starts: it keeps the mode and the token that it read first. A client that an interrupt left up keeps its own."""
-    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
-
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
 
 
 @contextlib.contextmanager

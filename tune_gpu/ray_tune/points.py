@@ -8,11 +8,11 @@ from collections.abc import Container, Mapping
 from typing import Any
 
 import numpy as np
-from ray.tune.search.repeater import TRIAL_INDEX
 from ray.tune.search.sample import Domain
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.ray_tune.domains import flat, grids_in, holds_domain, is_placeholder
+from tune_gpu.ray_tune.compat import REPEATER_KEY, is_placeholder
+from tune_gpu.ray_tune.domains import flat, grids_in, holds_domain
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.values import CLOSE, equal, plain
 
@@ -35,7 +35,7 @@ def searched_in(
     Raises:
         UserError: an unknown name, a constant with another value, or a domain or a grid in place of a value.
     """
-    said = {name: value for name, value in flat(point, names).items() if name != TRIAL_INDEX}  # a `Repeater` adds its own key
+    said = {name: value for name, value in flat(point, names).items() if name != REPEATER_KEY}  # a `Repeater` adds its own key
     if grids := [name for name in grids_in(said) if name not in names]:
         raise UserError(f"{where}.{grids[0]}: a grid is no value. Give one value, or one point for each.")
     for name, value in said.items():

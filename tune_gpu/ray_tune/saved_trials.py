@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ray.tune.experiment import Trial
-from ray.tune.utils.serialization import TuneFunctionEncoder
-from ray.tune.utils.util import flatten_dict
 
 from tune_gpu.common import outside_files
+from tune_gpu.ray_tune.compat import STATE_FILES, as_kept
 
 
 @dataclass(frozen=True)
@@ -26,16 +25,10 @@ class KeptTrial:
 
     trial_id: str
     params: Mapping[str, Any]
-    """What the searcher suggested, as `as_kept` gives it."""
+    """What the searcher suggested, as `compat.as_kept` gives it."""
     ended: bool
     result: Mapping[str, Any] | None
     """Its last report; null before the first, and for a trial that ended with an error."""
-
-
-def as_kept(suggested: Mapping[str, Any]) -> dict[str, Any]:
-    """A suggestion as Tune keeps it: flat (`a/b`), and what JSON cannot hold as a text that is compared and never read."""
-    kept: dict[str, Any] = json.loads(json.dumps(flatten_dict(dict(suggested)), cls=TuneFunctionEncoder))
-    return kept
 
 
 def is_of(kept: Mapping[str, Any], suggested: Mapping[str, Any]) -> bool:
@@ -45,7 +38,7 @@ def is_of(kept: Mapping[str, Any], suggested: Mapping[str, Any]) -> bool:
 
 def kept_trials(folder: str | Path) -> list[KeptTrial]:
     """The trials of the latest state in the folder, in the order in which they were made; none if there is no state that can be read."""
-    states = sorted(Path(folder).glob("experiment_state-*.json"))
+    states = sorted(Path(folder).glob(STATE_FILES))
     if not states:
         return []
     try:

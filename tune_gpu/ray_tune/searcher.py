@@ -14,28 +14,37 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ray.tune.execution.tune_controller import TuneController
 from ray.tune.search import ConcurrencyLimiter, Searcher
-from ray.tune.search.repeater import TRIAL_INDEX
 from ray.tune.search.sample import Domain
-from ray.tune.search.search_generator import SearchGenerator
-from ray.tune.utils.util import flatten_dict, unflatten_dict
 
 from tune_gpu.common import outside_files
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import ParameterSpec, SearchSettings
 from tune_gpu.ray_tune.arguments import check_kinds, check_rewards, checked_points
-from tune_gpu.ray_tune.domains import Given, flat, grids_in, holds_domain, is_placeholder, refuse_grids, spec_of, specs_of
+from tune_gpu.ray_tune.compat import (
+    REPEATER_KEY,
+    as_kept,
+    calling_controller,
+    calling_generator,
+    experiment_length,
+    find_caller,
+    flattened,
+    is_placeholder,
+    nested,
+)
+from tune_gpu.ray_tune.domains import Given, flat, grids_in, holds_domain, refuse_grids, spec_of, specs_of
 from tune_gpu.ray_tune.points import completed, searched_in
-from tune_gpu.ray_tune.saved_trials import KeptTrial, as_kept, is_of, kept_trials
-from tune_gpu.ray_tune.search_length import among_callers, wanted_evaluations
+from tune_gpu.ray_tune.saved_trials import KeptTrial, is_of, kept_trials
+from tune_gpu.ray_tune.search_length import wanted_evaluations
 from tune_gpu.search.reports import number, read_report
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.tournament import Candidate, Result, Tournament
 from tune_gpu.search.values import tuples_again, tuples_named
 
 if TYPE_CHECKING:
+    from ray.tune.execution.tune_controller import TuneController
     from ray.tune.experiment import Trial
+    from ray.tune.search.search_generator import SearchGenerator
 
 logger = logging.getLogger(__name__)
 OnResult = Callable[[Candidate, Result, Mapping[str, Any] | None], None]
@@ -152,7 +161,7 @@ class RZeroSearch(Searcher):
         restored limiter then waits for trials that have ended, and does not pass on the results of those that it has not heard of.
         Answers False to a limiter that holds results back until its whole batch has them: only it can do that.
         """
-        limiter = among_callers(ConcurrencyLimiter)
+        limiter = find_caller(ConcurrencyLimiter)
         in_batches = limiter is not None and limiter.batch
         self._most_in_flight = None if in_batches else max_concurrent
         return not in_batches
@@ -169,7 +178,7 @@ class RZeroSearch(Searcher):
             if own and other and own != other:
                 raise UserError(f"RZeroSearch has {name}={own}, TuneConfig has {name}={other}: give it to one of them, or the same to both")
         self._metric, self._mode = self._metric or metric, self._mode or mode
-        given = flatten_dict(config, prevent_delimiter=True)
+        given = flattened(config, refuse_slashes=True)
         self._constants = {name: value for name, value in given.items() if not isinstance(value, Domain)}
         grids = grids_in(given)
         domains = {name: value for name, value in given.items() if isinstance(value, Domain)}
@@ -199,24 +208,23 @@ class RZeroSearch(Searcher):
     def _hear_of_tune(self) -> None:
         """A search that runs in another experiment of Tune's than before, if in any, is for as many evaluations more. What was in flight in the
         one before has no trial any more (Tune tells nothing of those that the time budget, say, has stopped), and is suggested again."""
-        generator = among_callers(SearchGenerator)
+        generator = calling_generator()
         if generator is None or generator is self._generator:
             return
         if self._generator is not None:
             self._given_back = [*self._live.values(), *self._given_back]
             self._live, self._reports = {}, {}
-        elif self._tune_restores and (controller := among_callers(TuneController)) is not None:
+        elif self._tune_restores and (controller := calling_controller()) is not None:
             self._end_skipped(controller)
         self._generator = generator
         if self._length_is_tunes:
-            spec: dict[str, Any] = generator._experiment.public_spec if generator._experiment is not None else {}
-            self._plan(wanted_evaluations(generator.total_samples, spec.get("time_budget_s")))
+            self._plan(wanted_evaluations(*experiment_length(generator)))
 
     def _end_skipped(self, controller: TuneController) -> None:
         """`Tuner.restore(resume_unfinished=False)` leaves trials as they are, and tells nobody: what such a trial reported last is its result."""
         for trial in controller.get_trials():
             if trial.is_finished() and trial.trial_id in self._live:
-                self.on_trial_complete(trial.trial_id, flatten_dict(trial.run_metadata.last_result or {}))
+                self.on_trial_complete(trial.trial_id, flattened(trial.run_metadata.last_result or {}))
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # Ray answers "FINISHED" too
         """The next candidate, null while results are awaited or as many are in flight as may be, FINISHED after the last.
@@ -240,7 +248,7 @@ class RZeroSearch(Searcher):
     def _suggestion(self, candidate: Candidate) -> dict[str, Any]:
         """Return what Tune gets to hear of it."""
         if not self._wrap:
-            return dict(unflatten_dict(dict(candidate.params)))
+            return nested(candidate.params)
         return {
             "candidate": {
                 "candidate_id": candidate.candidate_id,
@@ -349,7 +357,7 @@ class RZeroSearch(Searcher):
 
     def _errored_before(self, trial_id: str) -> Candidate | None:
         """Whose trial had raised: Tune resumes it under its id, and restarts it under a new one, to be known by what had been suggested."""
-        if trial_id not in self._errored and (controller := among_callers(TuneController)) is not None:
+        if trial_id not in self._errored and (controller := calling_controller()) is not None:
             trial_id = next((errored for errored, i in self._errored.items() if self._made(controller.get_trial(trial_id), i)), trial_id)
         return self.tournament.candidate(self._errored.pop(trial_id)) if trial_id in self._errored else None
 
@@ -440,8 +448,8 @@ class RZeroSearch(Searcher):
             if trial.trial_id not in self._suggested and not self._take_over(trial):
                 break
         for trial in kept:
-            if trial.ended and trial.trial_id in self._live and TRIAL_INDEX not in trial.params:  # a `Repeater` tells the mean of several
-                self.on_trial_complete(trial.trial_id, flatten_dict(dict(trial.result)) if trial.result else None, error=trial.result is None)
+            if trial.ended and trial.trial_id in self._live and REPEATER_KEY not in trial.params:  # a `Repeater` tells the mean of several
+                self.on_trial_complete(trial.trial_id, flattened(dict(trial.result)) if trial.result else None, error=trial.result is None)
 
     def _take_over(self, trial: KeptTrial) -> bool:
         """Return whether it is the next candidate, which is then in flight under this trial."""

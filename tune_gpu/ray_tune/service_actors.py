@@ -120,6 +120,11 @@ class RemoteService:
         threading.Thread(target=self._watch, name=f"tune-gpu-{self._name}-watch", daemon=True).start()
         return value
 
+    @property
+    def stopped(self) -> bool:
+        """Return whether its actor has been ended."""
+        return self._actor is None
+
     def _started(self, abort: Callable[[], str | None]) -> Any:
         pending = self._actor.start.remote()
         while not ray.wait([pending], timeout=_WATCH_EVERY_S)[0]:
@@ -238,7 +243,7 @@ class PlacementGroupDeployer:
         except ValueError:  # the name is still held by one that is being ended
             actor = ray.remote(ServiceActor).options(name=f"{name}-{self._trial_name()}-{uuid.uuid4().hex[:4]}", **options).remote(*arguments)
         service = RemoteService(actor, name, settings)
-        self._made = [*(one for one in self._made if one._actor is not None), service]
+        self._made = [*(one for one in self._made if not one.stopped), service]
         try:
             self._check_place(name, ray.get(actor.place.remote(), timeout=_ANSWER_S))
         except BaseException:

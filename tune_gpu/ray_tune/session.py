@@ -17,21 +17,16 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.common.interrupt import Interrupts, handler_kept
 from tune_gpu.common.process.guard import descendants
 from tune_gpu.config.schema import ExperimentConfig, RaySettings
-from tune_gpu.ray_tune.local import PrivateFolder, loopback_only, own_environment, parted, private_files, read_token_anew
+from tune_gpu.ray_tune.compat import WORKER_ENVIRONMENT, client_timed_out, loopback_only, read_token_anew, session_folder, wants_token
+from tune_gpu.ray_tune.local import PrivateFolder, own_environment, parted, private_files
 from tune_gpu.ray_tune.placement import check_cards, check_cores
 
-_WORKER_ENVIRONMENT = {
-    "RAY_kill_child_processes_on_worker_exit": "0",  # each has a guard, which ends more than Ray would, and must live to do it
-    # Ray runs its workers at niceness 15: whatever else the machine does would delay the load generator and pass for a slow service.
-    "RAY_worker_niceness": "0",
-}
-"""What each worker reads as it starts: a local Ray hands on this process's, a cluster's nodes have their own."""
 _RAY_ENVIRONMENT = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a model's path may be relative to where the user stands
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    **_WORKER_ENVIRONMENT,
+    **WORKER_ENVIRONMENT,
 }
 
 _HOW_TO_BE_LET_IN = "give it as RAY_AUTH_MODE=token and RAY_AUTH_TOKEN=… (`ray get-auth-token` prints it there)"
@@ -52,7 +47,7 @@ def local_or_joined_ray(settings: RaySettings, n_cards: int | None = None) -> It
             _check_answers(settings)
             read_token_anew()
             given = dict(settings.runtime_env)
-            variables = {name: os.environ[name] for name in _WORKER_ENVIRONMENT} | dict(given.get("env_vars") or {})
+            variables = {name: os.environ[name] for name in WORKER_ENVIRONMENT} | dict(given.get("env_vars") or {})
             _join(str(settings.address), options | {"runtime_env": given | {"env_vars": variables}})
         ending.callback(_shut_down)
         yield
@@ -73,7 +68,7 @@ def _start_local(ending: contextlib.ExitStack, runtime_env: Mapping[str, Any] | 
     before = set(descendants(os.getpid()))
     try:
         with handler_kept(signal.SIGTERM), loopback_only(), private_files():
-            ray.init("local", _temp_dir=str(folder.of_ray), dashboard_host="127.0.0.1", runtime_env=shown or None, **options)
+            ray.init("local", dashboard_host="127.0.0.1", runtime_env=shown or None, **session_folder(folder.of_ray), **options)
     except BaseException:
         folder.end_with(_started_since(before))  # asked while their parents are there: Ray's agents outlive its servers, and have no parent then
         ray.shutdown()
@@ -102,10 +97,10 @@ def _why_not_joined(error: BaseException) -> str:
     """Of a socket that answers (see `_check_answers`)."""
     below: BaseException | None = error
     while below is not None:  # Ray names the refusal in what the error comes from, and not in the error
-        if isinstance(below, AuthenticationError) or "InvalidAuthToken" in str(below):
+        if wants_token(below):
             return f"the cluster asks for a token that this process does not have; {_HOW_TO_BE_LET_IN}"
         below = below.__cause__ or below.__context__
-    if "ray client connection timeout" in str(error):  # Ray keeps a refusal for its debug log
+    if client_timed_out(error):
         return f"what listens there lets no Ray client in: either it is not the port of the client's server (10001 by default), or it asks for a token; {_HOW_TO_BE_LET_IN}"
     said = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     # A client's error is the server's stack: what went wrong is its last line.

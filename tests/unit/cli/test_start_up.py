@@ -10,9 +10,9 @@ import sys
 from tune_gpu.cli import launch
 launch._new("spica_gpu_allocation", ["device=cpu"], trust=False)
 import tune_gpu.experiment.run
-from tune_gpu.ray_tune.tensorboard import import_writer
-import_writer()
-import_writer()
+from tune_gpu.ray_tune.compat import import_tensorboard_writer
+import_tensorboard_writer()
+import_tensorboard_writer()
 from ray.tune.logger import TBXLoggerCallback
 TBXLoggerCallback()
 print(*(name for name in ("torch", "sklearn", "scipy.signal", "scipy.stats", "vllm") if name in sys.modules))

@@ -18,7 +18,7 @@ from tests.support.saved_searches import ENDED, begin, half_way, keep
 from tests.support.searches import search_of, units
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import SearchSettings
-from tune_gpu.ray_tune.saved_trials import as_kept
+from tune_gpu.ray_tune.compat import as_kept
 from tune_gpu.rzero import RZeroSearch
 
 

@@ -89,7 +89,7 @@ def test_a_search_that_has_ended_on_the_cluster_has_ended_here(tmp_path: Path, m
     monkeypatch.setattr(ray_client, "Queue", PlayedQueue)
 
     def tuner(search: RZeroSearch, callbacks: list[Courier]) -> PlayedTuner:
-        monkeypatch.setattr(ray_client, "among_callers", lambda _kind: SimpleNamespace(search_alg=search))
+        monkeypatch.setattr(ray_client, "calling_controller", lambda: SimpleNamespace(search_alg=search))
         return PlayedTuner(search, callbacks[0])
 
     monkeypatch.setattr(run, "_tuner", tuner)
@@ -108,7 +108,7 @@ def test_a_search_whose_candidates_fail_alike_on_the_cluster_ends_there(tmp_path
 
     def tuner(search: RZeroSearch, callbacks: list[Courier]) -> PlayedTuner:
         search = cloudpickle.loads(cloudpickle.dumps(search))
-        monkeypatch.setattr(ray_client, "among_callers", lambda _kind: SimpleNamespace(search_alg=search))
+        monkeypatch.setattr(ray_client, "calling_controller", lambda: SimpleNamespace(search_alg=search))
         tuners.append(PlayedTuner(search, callbacks[0], cloudpickle.loads(cloudpickle.dumps(StopOnSameFailure(run._failures))), flag))
         return tuners[0]
 
