@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 
 from tune_gpu.cli.progress_table import fitness_of, ms, table_of
-from tune_gpu.common.wording import failure_said
+from tune_gpu.common.wording import failure_text
 from tune_gpu.config.languages import rate_name
 from tune_gpu.search.tournament import Candidate
 
@@ -97,7 +97,7 @@ class Progress:
         tail = f"[{self._n_ended}/{self._total}{f', about {left:.0f} s left' if left else ''}]"
         if line["fitness"] is None:
             failure = line["failure"]
-            why = f"{failure['kind']}, {failure_said(failure)}" if failure else "violates " + ", ".join(line["violations"])
+            why = f"{failure['kind']}, {failure_text(failure)}" if failure else "violates " + ", ".join(line["violations"])
             return f"{line['candidate_id']} {line['status']}: {why} {tail}"
         metrics = line["metrics"]
         return (

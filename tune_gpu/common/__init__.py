@@ -1,1 +1,1 @@
-"""Errors, failures, atomic files and processes: what every package uses."""
+"""Errors, failures, atomic files and processes, for every other package."""

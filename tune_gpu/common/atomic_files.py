@@ -1,4 +1,4 @@
-"""Files that are never seen half written, and that no link leads elsewhere."""
+"""Write files atomically, and without following a link to somewhere else."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _MOST_BYTES = 16 * 2**20
-"""Of a file that `read_plain` reads: what this program writes for a promotion is far smaller."""
+"""Largest file that `read_plain` reads, in bytes. The files that a promotion writes are far smaller."""
 
 
 def write_whole(path: Path, content: str | bytes, like: Path | None = None, *, follow: bool = True) -> None:
-    """Replace a file by rename: a reader sees the old one or the new one, never half. A link in its place is replaced, not followed.
+    """Replace a file by rename, so that a reader sees the old file or the new one, never a part. A symbolic link at the path is replaced.
 
-    The temporary name cannot be foreseen and is never opened where something has it already: in a folder of somebody else's, whoever
-    owns it could otherwise have a link waiting there.
+    The temporary name is random and is created exclusively. In a folder that somebody else owns, a predictable name could already be a
+    link.
 
     Args:
-        path: of the file.
-        content: of the new one.
-        like: may be read by those who may read this one; null: the one that is replaced, if there is one.
-        follow: whether links may lead to the file's folder; if not, folders that are missing are made as well.
+        path: the file to replace.
+        content: its new content.
+        like: a file whose mode and owner are copied, or a name in the same folder. None copies those of the replaced file, if it exists.
+        follow: whether the path of the folder may contain symbolic links. If not, missing folders are created.
 
     Raises:
-        OSError: with the path, whatever could not be done.
+        OSError: the file could not be written. It names the path.
     """
     aside = f".{path.name}.{secrets.token_hex(8)}"
     try:
@@ -44,17 +44,19 @@ def write_whole(path: Path, content: str | bytes, like: Path | None = None, *, f
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(aside, dir_fd=folder)
                 raise
-    except OSError as error:  # a full disk is told by a write, which knows no name
+    except OSError as error:  # the error of a write on a full disk has no file name
         raise OSError(error.errno, error.strerror, str(error.filename) if error.errno == errno.ELOOP else str(path)) from error
 
 
 def append_whole(path: Path, content: bytes) -> None:
-    """Add lines to a regular file in one write, on disk when this returns; the file is made if it is missing.
+    """Append lines to a regular file with one write, and sync them to disk. Create the file if it is missing.
 
-    A run's folder may be somebody else's: a link in the file's place could lead to a start-up script of this user's, and a pipe would block.
+    Links and pipes are refused: a run's folder may belong to somebody else, whose link could lead to a start-up script of this user, and a
+    pipe
+    would block.
 
     Raises:
-        OSError: with the path, for anything but a regular file, and where there is no room. Then nothing of the content is left behind.
+        OSError: the path is not a regular file, or the disk is full. Then nothing of the content is left in the file. It names the path.
     """
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
@@ -69,12 +71,13 @@ def append_whole(path: Path, content: bytes) -> None:
         finally:
             os.close(handle)
     except OSError as error:
-        said = "a symbolic link, which is not followed here" if error.errno == errno.ELOOP else error.strerror
-        raise OSError(error.errno, said, str(path)) from error
+        reason = "a symbolic link, which is not followed here" if error.errno == errno.ELOOP else error.strerror
+        raise OSError(error.errno, reason, str(path)) from error
 
 
 def read_plain(path: Path, most: int = _MOST_BYTES) -> bytes | None:
-    """A regular file's content, to which no link leads; null if there is none. Raises OSError for anything else, and for more than `most` bytes."""
+    """Return the content of a regular file without following links, or None if it does not exist. Raise OSError for any other kind of
+    file, and for more than `most` bytes."""
     try:
         with _folder(path.parent, follow=False, make=False) as folder:
             handle = os.open(path.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
@@ -85,7 +88,7 @@ def read_plain(path: Path, most: int = _MOST_BYTES) -> bytes | None:
     with os.fdopen(handle, "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
-        too_large = os.fstat(file.fileno()).st_size > most  # a sparse file is refused unread
+        too_large = os.fstat(file.fileno()).st_size > most  # before reading: a sparse file costs nothing to make
         content = b"" if too_large else file.read(most + 1)
     if too_large or len(content) > most:
         raise OSError(errno.EFBIG, f"larger than {most} bytes", str(path))
@@ -93,14 +96,15 @@ def read_plain(path: Path, most: int = _MOST_BYTES) -> bytes | None:
 
 
 def remove_plain(path: Path) -> None:
-    """Remove a file, or a link in its place, to whose folder no link leads; nothing happens where there is none."""
+    """Remove a file, or a link at its path, without following links to its folder. Do nothing if it does not exist."""
     with contextlib.suppress(FileNotFoundError), _folder(path.parent, follow=False, make=False) as folder:
         os.unlink(path.name, dir_fd=folder)
 
 
 @contextlib.contextmanager
 def _folder(path: Path, *, follow: bool, make: bool) -> Iterator[int]:
-    """A handle on a folder: whatever its path leads to later, the handle stays with it. Without `follow`, ELOOP names a link on the way."""
+    """Open a folder. The handle stays with this folder even if the path leads elsewhere later. Without `follow`, raise ELOOP for a link
+    in the path."""
     handle = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if follow else _walk(path.absolute(), make=make)
     try:
         yield handle
@@ -123,7 +127,7 @@ def _walk(path: Path, *, make: bool) -> int:
 
 
 def _step(folder: int, part: str, *, make: bool) -> int:
-    """One folder further down."""
+    """Open one folder further down."""
     flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         return os.open(part, flags, dir_fd=folder)
@@ -140,8 +144,8 @@ def _step(folder: int, part: str, *, make: bool) -> int:
 
 
 def _let_read(handle: int, like: str | Path, folder: int) -> None:
-    """Give the mode and the owner of another file (not of what a link leads to), without set-user-ID and the like."""
-    with contextlib.suppress(OSError):  # there is none, or another's file may not be given away
+    """Copy the mode and the owner of another file, without set-user-ID, set-group-ID and sticky bits. Do not follow a link."""
+    with contextlib.suppress(OSError):  # it does not exist, or this user may not give files away
         known = os.stat(like, dir_fd=folder if isinstance(like, str) else None, follow_symlinks=False)
         if stat.S_ISREG(known.st_mode):
             os.fchmod(handle, stat.S_IMODE(known.st_mode) & 0o777)

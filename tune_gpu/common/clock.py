@@ -1,4 +1,4 @@
-"""The time as artifacts state it."""
+"""Time stamps of the artifacts."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from datetime import UTC, datetime
 
 
 def now() -> str:
-    """UTC, to the second."""
+    """Return the time in UTC, in ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,4 +1,4 @@
-"""What goes wrong because of what was asked, told in one line."""
+"""The error for invalid input."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from tune_gpu.common.wording import plain
 
 
 class UserError(ValueError):
-    """Bad input: names the key, what was given and what is allowed. Every command turns it into one line and exit code 2."""
+    """Invalid input, as one line: *key: problem. What to do.* Every command prints it and exits with code 2."""
 
     def __init__(self, message: object) -> None:
-        super().__init__(plain(" ".join(str(message).splitlines())))  # what was given may hold line ends; what is said has none
+        super().__init__(plain(" ".join(str(message).splitlines())))  # the user's input may hold line ends; the message must not

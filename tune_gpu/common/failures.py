@@ -1,4 +1,4 @@
-"""What can fail, in which phase, and which failures may pass."""
+"""Kinds of failure, the phases in which they happen, and which of them are worth a second try."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Phase(StrEnum):
-    """Where in an evaluation something happened."""
+    """Phase of an evaluation."""
 
     PREFLIGHT = "preflight"
     START = "start"
@@ -18,40 +18,40 @@ class Phase(StrEnum):
 
 
 class FailureKind(StrEnum):
-    """Why there is no measurement. Opposite causes have opposite repairs, so they have different names."""
+    """Reason why an evaluation has no measurement. Opposite causes have opposite repairs, so they have different names."""
 
     INFEASIBLE = "infeasible"
     STARTUP_NO_KV_MEMORY = "startup_no_kv_memory"
-    """The share cannot hold the cache blocks: more share, or a shorter context."""
+    """The share of the card cannot hold the cache blocks. A larger share or a shorter context helps."""
     STARTUP_OOM = "startup_oom"
-    """More was asked than is free: a smaller share, fewer sequences, int8."""
+    """The service asked for more memory than is free. A smaller share, fewer sequences or int8 helps."""
     STARTUP_TIMEOUT = "startup_timeout"
     STARTUP_CRASH = "startup_crash"
     PORT_CONFLICT = "port_conflict"
     WRONG_DEVICE = "wrong_device"
     WRONG_SERVER = "wrong_server"
-    """The server that answers is not the one that was started."""
+    """Another server answers than the one that was started."""
     SERVICE_LOST = "service_lost"
-    """It died while it was measured."""
+    """The service died while it was measured."""
     SERVICE_HUNG = "service_hung"
-    """It is there, and answers neither its health check nor any request."""
+    """The process is alive, but answers neither its health check nor any request."""
     OOM = "oom"
-    """Out of memory under load, by its own word (CUDA's, an allocator's): a smaller share."""
+    """Out of memory under load, as CUDA or an allocator reports it. A smaller share helps."""
     OOM_KILLED = "oom_killed"
-    """The kernel killed it for want of host memory, starting or under load."""
+    """The kernel killed the service because host memory ran out, while it started or under load."""
     REQUESTS_FAILED = "requests_failed"
-    """It runs, but answers nothing that could be measured."""
+    """The service runs, but no answer could be measured."""
     MEASUREMENT_INVALID = "measurement_invalid"
     MEMORY_NOT_RETURNED = "memory_not_returned"
 
 
 RETRYABLE = frozenset({FailureKind.PORT_CONFLICT, FailureKind.STARTUP_TIMEOUT, FailureKind.SERVICE_LOST, FailureKind.MEASUREMENT_INVALID})
-"""What may pass on a second try. Everything else is deterministic: trying again wastes the device's time."""
+"""Failures that a second try may not have. All others are deterministic: a second try would waste the device's time."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why an evaluation has no measurement, as data."""
+    """Reason why an evaluation has no measurement, as data."""
 
     kind: FailureKind
     service: str
@@ -61,20 +61,20 @@ class Failure:
     evidence: str = ""
     """The decisive line of the service's log."""
     shortfall: float = 0.0
-    """By how much it missed, as a share of what it needed (0 where nothing is known): ranks failures among themselves."""
+    """How much was missing, as a share of what was needed (0 if unknown). It ranks failures among themselves."""
 
     @property
     def retryable(self) -> bool:
-        """Return whether a second try may pass."""
+        """Return True if a second try may succeed."""
         return self.kind in RETRYABLE
 
     def as_dict(self) -> dict[str, Any]:
-        """For a candidate's line in the artifacts."""
+        """Return the failure as a candidate's line in the artifacts has it."""
         return {**asdict(self), "retryable": self.retryable}
 
 
 class ServiceError(Exception):
-    """Carries a `Failure` from where it is seen to where it is recorded."""
+    """Carry a `Failure` from where it is detected to where it is recorded."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(f"{failure.service}: {failure.kind} while in {failure.phase}: {failure.message}")

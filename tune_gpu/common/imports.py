@@ -1,4 +1,4 @@
-"""Imports that take seconds, made without the garbage collector."""
+"""Import slow modules without garbage collection."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def uncollected() -> Iterator[None]:
-    """Within the block Python collects no garbage; for imports alone, of which nothing is garbage.
+    """Disable Python's garbage collector within the block. Use it for imports only, which produce no garbage.
 
-    Modules only ever add to the heap, and each collection walks what is there: a quarter of the time that Tune's imports take, a seventh of
+    Modules only ever add to the heap, and each collection walks all of it. That is a quarter of the import time of Tune, and a seventh of
     vLLM's.
     """
     was_enabled = gc.isenabled()

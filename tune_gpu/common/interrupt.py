@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP end a run as Ctrl-C does: cleanly."""
+"""End a run as cleanly on SIGTERM and SIGHUP as on Ctrl-C."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextlib.contextmanager
 def terminated_as_interrupt() -> Iterator[None]:
-    """Within the block SIGTERM and SIGHUP (a terminal that has gone) raise KeyboardInterrupt. An ignored SIGHUP stays ignored: nohup(1)."""
+    """Raise KeyboardInterrupt on SIGTERM and SIGHUP (a closed terminal) within the block. An ignored SIGHUP stays ignored, for nohup(1)."""
 
     def raise_interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -24,10 +24,10 @@ def terminated_as_interrupt() -> Iterator[None]:
 
 
 class Interrupts:
-    """Signals that are noted in place of ending what must not be left halfway.
+    """Record signals instead of ending a step that must not be left half done.
 
-    Args:
-        noted: whether one has come since the last `forget`.
+    Attributes:
+        noted: whether a signal has arrived since the last `forget`.
     """
 
     def __init__(self) -> None:
@@ -36,13 +36,14 @@ class Interrupts:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Within the block SIGINT, SIGTERM and SIGHUP are only noted. Outside the main thread, which alone gets signals, this does nothing."""
+        """Only record SIGINT, SIGTERM and SIGHUP within the block. Do nothing outside the main thread, because only that one gets
+        signals."""
         with _handled(_ENDING, self._note):
             yield
 
     @contextlib.contextmanager
     def let_through(self) -> Iterator[None]:
-        """Within this block inside a `held` one the first signal raises KeyboardInterrupt; those that follow are noted."""
+        """Raise KeyboardInterrupt on the first signal within this block, which lies in a `held` one. Later signals are only recorded."""
         self._letting = True
         try:
             self.check()
@@ -56,12 +57,13 @@ class Interrupts:
             self._letting = False
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt if a signal came within `let_through`: Python ignores what a handler raises in some callbacks, at a fork say."""
+        """Raise KeyboardInterrupt if a signal arrived within `let_through`. In some callbacks (at a fork, for example) Python ignores
+        what a handler raises."""
         if self._letting and self.noted:
             raise KeyboardInterrupt
 
     def forget(self) -> None:
-        """Only a signal that comes from now on counts."""
+        """Forget recorded signals: only later ones count."""
         self.noted = False
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:
@@ -72,7 +74,7 @@ class Interrupts:
 
 @contextlib.contextmanager
 def _handled(numbers: tuple[signal.Signals, ...], handler: Any) -> Iterator[None]:
-    """Within the block these signals have the handler, unless they are ignored; afterwards the one that they had."""
+    """Install the handler for these signals within the block, unless they are ignored. Restore the previous handlers afterwards."""
     before: dict[signal.Signals, Any] = {}
     if threading.current_thread() is threading.main_thread():
         before = {number: known for number in numbers if (known := signal.getsignal(number)) not in (signal.SIG_IGN, None)}
@@ -87,9 +89,9 @@ def _handled(numbers: tuple[signal.Signals, ...], handler: Any) -> Iterator[None
 
 @contextlib.contextmanager
 def handler_kept(number: signal.Signals) -> Iterator[None]:
-    """After the block a signal has the handler that it had before: `ray.init` puts its own in the place of it (main thread only).
+    """Restore a signal's handler after the block, because `ray.init` replaces it (main thread only).
 
-    Ray's leaves the program at once, as `SystemExit`: a signal within the block is an interrupt as one outside of it.
+    Ray's handler ends the program at once with SystemExit. Turn it into KeyboardInterrupt, as a signal outside the block does.
     """
     before = signal.getsignal(number)
     try:

@@ -1,7 +1,7 @@
-"""One reader for every file that may come from somebody else: a model's folder, a space, a run's folder.
+"""Read every file that may come from somebody else: a model's folder, a search space, a run's folder.
 
 Such a file may be a pipe or a device that never ends, sparse, or made to be expensive. Nothing here blocks, and the work is linear in a
-size that each kind of file limits. What cannot be read within the limits is refused in one line that names the file and what to do.
+size that is limited for each kind of file. Each refusal is one line that names the file and what to do.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ import yaml
 from tune_gpu.common.errors import UserError
 
 DEEPEST = 64
-"""Levels of JSON or YAML; real files have fewer than ten."""
+"""Deepest nesting of JSON or YAML. Real files have fewer than ten levels."""
 _MOST_NODES = 100_000
-"""Of a YAML file, counted as often as its aliases repeat them."""
+"""Most values in a YAML file, with its aliases written out."""
 _LONGEST_NUMBER = 100
-"""Characters in YAML; a longer one is no size, and takes quadratic time to read. In JSON, Python has a limit of its own."""
+"""Longest number in YAML, in characters. A longer one is no size, and takes quadratic time to read. For JSON, Python has a limit of its
+own."""
 
 
 @dataclass(frozen=True)
 class Limit:
-    """What is read of one kind of file."""
+    """Limits on what is read of one kind of file, and the words of its errors."""
 
     what: str
     largest: int
@@ -60,14 +61,14 @@ CACHE = Limit("a file of the cache", 16 * 2**20, "Remove it, and it is made anew
 
 
 class NotThere(UserError):
-    """There is no such file."""
+    """The file does not exist."""
 
 
 @contextlib.contextmanager
 def opened(path: Path, limit: Limit) -> Iterator[tuple[BinaryIO, int]]:
-    """The file, and its size in bytes. Raises UserError for anything but a regular file that can be read."""
+    """Open a regular file, and return it with its size in bytes. Raise UserError if it is of another kind or cannot be read."""
     try:
-        _check_regular(path, os.stat(path).st_mode, limit)  # opening a device may already do something
+        _check_regular(path, os.stat(path).st_mode, limit)  # before opening: to open a device may already have an effect
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotThere(f"{path}: there is no such file. {limit.remedy}") from error
@@ -88,16 +89,16 @@ def _check_regular(path: Path, mode: int, limit: Limit) -> None:
 
 
 def read_bytes(path: Path, limit: Limit) -> bytes:
-    """The whole file. Raises UserError; `NotThere` if there is none."""
+    """Return the whole content. Raise UserError if the file cannot be read, `NotThere` if it does not exist."""
     with opened(path, limit) as (file, size):
-        content = file.read(limit.largest + 1) if size <= limit.largest else b""  # the size may grow, and some file systems say 0
+        content = file.read(limit.largest + 1) if size <= limit.largest else b""  # the size may grow, and some file systems report 0
     if max(size, len(content)) > limit.largest:
         raise UserError(f"{path}: cannot be read (larger than {limit.largest} bytes, the most for {limit.what}). {limit.remedy}")
     return content
 
 
 def read_text(path: Path, limit: Limit) -> str:
-    """The whole file, which must be UTF-8. Raises UserError; `NotThere` if there is none."""
+    """Return the whole content as UTF-8. Raise UserError if it cannot be read, `NotThere` if the file does not exist."""
     try:
         return read_bytes(path, limit).decode("utf-8")
     except UnicodeDecodeError as error:
@@ -105,18 +106,19 @@ def read_text(path: Path, limit: Limit) -> str:
 
 
 def read_json(path: Path, limit: Limit) -> Any:
-    """The content of a JSON file. Raises UserError; `NotThere` if there is none."""
+    """Return the value of a JSON file. Raise UserError if it cannot be read, `NotThere` if the file does not exist."""
     return parse_json(read_text(path, limit), path, limit)
 
 
 def read_lines(path: Path, limit: Limit) -> list[bytes]:
-    """The whole lines of a file; half a line at its end is left out. Raises UserError; `NotThere` if there is none."""
+    """Return the complete lines of a file, without an unfinished last one. Raise UserError if it cannot be read, `NotThere` if it does
+    not exist."""
     content = read_bytes(path, limit)
     return split_lines(content[: content.rfind(b"\n") + 1], path, limit)
 
 
 def split_lines(content: bytes, path: Path, limit: Limit) -> list[bytes]:
-    """The lines of a content that was read. Raises UserError for one that is too long."""
+    """Return the complete lines of a content. Raise UserError for a line that is too long."""
     lines = content.splitlines()
     for number, line in enumerate(lines, 1):
         if len(line) > limit.longest_line:
@@ -125,7 +127,7 @@ def split_lines(content: bytes, path: Path, limit: Limit) -> list[bytes]:
 
 
 def parse_json(text: str | bytes, where: object, limit: Limit) -> Any:
-    """The value of a JSON text. Raises UserError that names where it stands."""
+    """Return the value of a JSON text. Raise UserError that names its place if it is invalid."""
     try:
         content = json.loads(text)
     except RecursionError as error:
@@ -142,7 +144,7 @@ def parse_json(text: str | bytes, where: object, limit: Limit) -> Any:
 
 
 def read_yaml(path: Path, limit: Limit) -> Any:
-    """The content of a YAML file of plain values. Raises UserError; `NotThere` if there is none."""
+    """Return the value of a YAML file of plain values. Raise UserError if it cannot be read, `NotThere` if the file does not exist."""
     text = yaml_text(path, limit)
     try:
         return yaml.safe_load(text)
@@ -151,7 +153,8 @@ def read_yaml(path: Path, limit: Limit) -> Any:
 
 
 def yaml_text(path: Path, limit: Limit) -> str:
-    """The text of a YAML file that is safe to load: neither deep, nor long once its aliases are written out. Raises UserError."""
+    """Return the text of a YAML file that is safe to load: limited in depth, and in length with its aliases written out. Raise UserError
+    otherwise."""
     text = read_text(path, limit)
     try:
         _check_events(text)
@@ -163,7 +166,7 @@ def yaml_text(path: Path, limit: Limit) -> str:
 
 
 def _check_events(text: str) -> None:
-    """Count what the file becomes, event by event: no value is built. Raises ValueError that says what is too much."""
+    """Count the values of the file event by event, without building any. Raise ValueError that names the limit that was exceeded."""
     sizes: dict[str, int] = {}
     within: list[tuple[str | None, int]] = []
     total = 0
@@ -172,7 +175,7 @@ def _check_events(text: str) -> None:
             total += 1
             within.append((event.anchor, total))
             if event.anchor is not None:
-                sizes.pop(event.anchor, None)  # until it ends, an alias for it would be within itself
+                sizes.pop(event.anchor, None)  # an alias before its end would refer to the value that contains it
             if len(within) > DEEPEST:
                 raise ValueError(f"nested deeper than {DEEPEST} levels")
         elif isinstance(event, yaml.CollectionEndEvent):
@@ -187,14 +190,14 @@ def _check_events(text: str) -> None:
                 sizes[event.anchor] = 1
         elif isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes:
-                raise ValueError(f"the alias *{str(event.anchor)[:40]} stands for nothing, or for what it stands in")
+                raise ValueError(f"the alias *{str(event.anchor)[:40]} refers to no anchor, or to a value that contains it")
             total += sizes[event.anchor]
         if total > _MOST_NODES:
             raise ValueError(f"more than {_MOST_NODES} values, its aliases written out")
 
 
 def _where_and_what(error: Exception) -> str:
-    """Of a YAML error: its place, and what is wrong there; its first line alone says neither."""
+    """Return the place of a YAML error and its problem. The first line of the error itself has neither."""
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return " ".join(str(error).split())[:160]
     line, column = error.problem_mark.line + 1, error.problem_mark.column + 1

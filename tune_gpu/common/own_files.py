@@ -1,7 +1,8 @@
-"""Which configurations are the user's own: the shipped spaces, and what this program has sealed for the same user on the same machine.
+"""Recognise configurations that are the user's own: the shipped spaces, and files that this program sealed for the same user on this
+machine.
 
-Who owns a file says nothing: a space that was downloaded belongs to its downloader. So a run's configuration is sealed with a key that
-only the user can read. A file that was made elsewhere, or edited since, has no valid seal.
+The owner of a file proves nothing: a downloaded space belongs to its downloader. So a run's configuration is sealed with a key that only
+the user can read. A file that was made elsewhere, or edited since, has no valid seal.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ _SEALED = re.compile(r"(?P<text>.*\n)# seal (?P<seal>[0-9a-f]{64})\n", re.DOTALL
 
 
 def is_own(path: Path, text: str) -> bool:
-    """Return whether this text, which was read from there, is a shipped space or was sealed by this user.
+    """Return True if this text, read from this path, is a shipped space or was sealed by this user.
 
-    The path alone proves nothing: whoever owns a run's folder can put a link to a shipped space in its place once the text was read.
+    The path alone proves nothing: the owner of a run's folder can replace the file by a link to a shipped space after the text was read.
     """
     if (shipped := path.resolve()).parent == SPACES_FOLDER:
         with contextlib.suppress(OSError, UnicodeDecodeError):
@@ -41,7 +42,8 @@ def is_own(path: Path, text: str) -> bool:
 
 
 def sealed(text: str) -> str:
-    """The text of a YAML file with this user's seal, a comment, as its last line. Without a key, as in a read-only home, it stays as it is."""
+    """Return the text of a YAML file with this user's seal, a comment, as its last line. Return it unchanged without a key (in a
+    read-only home)."""
     with contextlib.suppress(OSError):
         return f"{text}# seal {_seal_of(text, _key(make=True))}\n"
     return text
@@ -52,12 +54,12 @@ def _seal_of(text: str, key: bytes) -> str:
 
 
 def key_file() -> Path:
-    """The file of the user's key."""
+    """Return the path of the user's key."""
     return Path(os.environ.get("TUNE_GPU_CACHE") or platformdirs.user_config_dir("tune_gpu")) / "seal_key"
 
 
 def _key(*, make: bool) -> bytes:
-    """The user's key. Raises OSError if there is none, or if somebody else may have read or written it."""
+    """Return the user's key. Raise OSError if it does not exist, or if somebody else may have read or written it."""
     path = key_file()
     if make and not os.path.lexists(path):
         _make(path)
@@ -71,7 +73,7 @@ def _key(*, make: bool) -> bytes:
 
 
 def _make(path: Path) -> None:
-    """Make a key that appears whole, and once: of two makers at the same time the second keeps the first one's."""
+    """Create a key atomically. Of two processes that do so at the same time, the second keeps the first one's key."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, aside = tempfile.mkstemp(prefix=".seal_key-", dir=path.parent)  # mode 0600
     try:

@@ -1,4 +1,4 @@
-"""Folders that several parts of the program look for: the user's cache, this program's source, and the nearest one that exists."""
+"""Find the user's cache, this program's source, and the nearest folder that exists."""
 
 from __future__ import annotations
 

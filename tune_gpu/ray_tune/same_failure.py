@@ -10,7 +10,7 @@ from typing import Any
 from ray.tune import Stopper
 
 from tune_gpu.common.failures import FailureKind, Phase
-from tune_gpu.common.wording import failure_said
+from tune_gpu.common.wording import failure_text
 from tune_gpu.evaluation.measurement import Status
 
 ENDED = "same failure"
@@ -64,7 +64,7 @@ class SameFailure:
         """The reason, for people; null unless every candidate so far has failed for it, and they are two or more."""
         if self._differs or len(self._failed) < _CANDIDATES:
             return None
-        return f"{self._failure.get('service', '')}: {failure_said(self._failure)}"
+        return f"{self._failure.get('service', '')}: {failure_text(self._failure)}"
 
 
 class StopOnSameFailure(Stopper):

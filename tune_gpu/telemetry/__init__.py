@@ -1,1 +1,1 @@
-"""What the device did meanwhile."""
+"""Read and judge the device while services are measured."""

@@ -1,4 +1,4 @@
-"""Calls a driver from a thread of its own: one that stops answering cannot stop the measurement, it becomes a failure."""
+"""Call a driver from a separate thread, so that a driver that hangs becomes a failure and does not block the measurement."""
 
 from __future__ import annotations
 
@@ -29,11 +29,12 @@ class _Call:
 
 
 class Answering:
-    """`Answering("NVML", 2.0)(call)` gives what the call gives.
+    """Call functions in a thread, with a time-out: `Answering("NVML", 2.0)(call)` returns what `call` returns.
 
     Args:
-        name: of who is asked, for messages.
-        timeout_s: how long an answer may take. While one is overdue, every further question fails at once; when it comes, all is well again.
+        name: of the driver, for messages.
+        timeout_s: longest wait for an answer. While an answer is overdue every further call fails at once; after it has come, calls work
+            again.
     """
 
     def __init__(self, name: str, timeout_s: float) -> None:
@@ -45,7 +46,8 @@ class Answering:
         threading.Thread(target=self._serve, name=f"tune-gpu-{name.lower()}", daemon=True).start()
 
     def __call__(self, work: Callable[[], T]) -> T:
-        """Raises ServiceError (`measurement_invalid`) if no answer comes in time, or whatever the call raises."""
+        """Return what the call returns, or raise what it raises. Raise ServiceError (`measurement_invalid`) if it does not return in
+        time."""
         with self._lock:
             if self._overdue is not None and not self._overdue.done.is_set():
                 raise self._silent()
@@ -59,7 +61,7 @@ class Answering:
         return cast(T, call.result)
 
     def close(self) -> None:
-        """End the thread, as soon as it has nothing to wait for."""
+        """End the thread as soon as it is idle."""
         self._calls.put(None)
 
     def _serve(self) -> None:

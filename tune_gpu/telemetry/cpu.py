@@ -1,4 +1,4 @@
-"""The machine itself as a device, for measurements on the CPU: load, memory of process trees, its cgroup's limit, kills for want of memory."""
+"""Read the machine itself as a device: load, memory of process trees, the cgroup's memory limit, out-of-memory kills."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tune_gpu.telemetry.probe import MIB, DeviceInfo, Reading
 
 
 class CpuProbe:
-    """Reads the whole machine, or what its cgroup leaves of it."""
+    """Read the whole machine, or the part that its cgroup may use."""
 
     def __init__(self) -> None:
         self._total = total = psutil.virtual_memory().total
@@ -42,25 +42,29 @@ class CpuProbe:
         return oom_kills()[0]
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing: there is nothing to close."""
 
     def _busy_pct(self) -> float:
         (idle_before, total_before), self._ticks = self._ticks, _ticks()
         idle, total = self._ticks
         passed = total - total_before
-        # Within bounds, because the kernel's count of waiting for a disk may fall (proc(5)).
+        # The kernel's count of I/O wait may decrease (proc(5)).
         return min(100.0, max(0.0, 100.0 * (1 - (idle - idle_before) / passed))) if passed > 0 else 0.0
 
 
 def _ticks() -> tuple[int, int]:
-    """Of all cores since boot: ticks idle (waiting for a disk is idle too), and all ticks (/proc/stat, proc(5); those of guests are in user's already).
-    psutil's `cpu_percent` says the same for two fifths of all that sampling cost."""
+    """Return the idle and the total ticks of all cores since boot, from /proc/stat (proc(5)).
+
+    I/O wait is idle time; guests' ticks are in the user's already. psutil's `cpu_percent` reports the same, at two fifths of the cost of
+    sampling.
+    """
     user, nice, system, idle, iowait, irq, softirq, steal = map(int, head("/proc/stat").split(maxsplit=9)[1:9])
     return idle + iowait, user + nice + system + idle + iowait + irq + softirq + steal
 
 
 def _available() -> int:
-    """Bytes that programs can still have. psutil would make a table of all that /proc/meminfo says, and ten times a second that is too much."""
+    """Return the bytes of memory that programs can still have. psutil parses all of /proc/meminfo, which is too slow for ten readings a
+    second."""
     try:
         _, _, rest = head("/proc/meminfo").partition(b"MemAvailable:")
         return int(rest.split()[0]) * 1024

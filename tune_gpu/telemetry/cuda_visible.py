@@ -1,4 +1,4 @@
-"""The NVIDIA cards that this process may use."""
+"""Find the NVIDIA cards that this process may use."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import itertools
 import os
 
 NO_CARDS = ("-1", "NoDevFiles")
-"""What stands in CUDA_VISIBLE_DEVICES to hide all of them."""
+"""Values of CUDA_VISIBLE_DEVICES that hide all cards."""
 
 
 def nvidia_cards() -> int:
-    """Return how many cards NVML sees; 0 without a driver."""
+    """Return how many cards NVML sees, 0 without a driver."""
     import pynvml
 
     try:
@@ -28,8 +28,11 @@ def nvidia_cards() -> int:
 
 
 def visible_cards(n_there: int) -> list[str]:
-    """The cards that CUDA_VISIBLE_DEVICES leaves of so many (indices, UUIDs or MIG instances, as they stand there), or all of them. CUDA sees none
-    from the first index on that is no card (CUDA C++ Programming Guide, "CUDA_VISIBLE_DEVICES")."""
+    """Return the cards that CUDA_VISIBLE_DEVICES allows, as it names them (indices, UUIDs or MIG instances), or all indices if it is not
+    set.
+
+    CUDA ignores the first invalid index and everything after it (CUDA C++ Programming Guide, "CUDA_VISIBLE_DEVICES").
+    """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None or not n_there:
         return [str(number) for number in range(n_there)]
@@ -41,6 +44,6 @@ def visible_cards(n_there: int) -> list[str]:
 
 
 def visible_card() -> str:
-    """The first card that CUDA_VISIBLE_DEVICES leaves to this process and all that it starts, as it stands there; `0` where it names none."""
+    """Return the first card that CUDA_VISIBLE_DEVICES allows, as it names it, or `0` if it names none."""
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0].strip()
     return "0" if first in ("", *NO_CARDS) else first

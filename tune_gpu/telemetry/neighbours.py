@@ -1,4 +1,4 @@
-"""Who else is on the device: a winner found on an empty card is not one found beside 2 GiB of others."""
+"""List other users of the device: a winner on an empty card may not be one beside 2 GiB of other processes."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ class Neighbour:
     pid: int
     name: str
     mib: float | None
-    """Null where the card does not report it."""
+    """None if the card does not report it."""
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """All that was there at one moment and is not ours."""
+    """Other users of the device at one moment."""
 
     mib: float | None = 0.0
-    """Memory of the device in use, ours left out (on the CPU: by everything that runs). Null where it is not known."""
+    """Device memory that others use, in MiB (on the CPU: memory that all other programs use). None if unknown."""
     utilization_pct: float | None = None
     processes: tuple[Neighbour, ...] | None = ()
-    """On a card, null where it does not list them; on the CPU the list would be the machine's and is left out."""
+    """None if the card does not list its processes. Empty on the CPU, where the list would be the whole machine's."""
 
     @property
     def pids(self) -> frozenset[int] | None:
-        """Their process ids; null where they are not known."""
+        """Return their process ids, or None if they are unknown."""
         return None if self.processes is None else frozenset(process.pid for process in self.processes)
 
     def as_dict(self) -> dict[str, Any]:
-        """For the artifacts."""
+        """Return the neighbours as the artifacts have them."""
         return {
             "memory_mib": rounded(self.mib),
             "utilization_pct": self.utilization_pct,
@@ -47,10 +47,10 @@ class Neighbours:
 
 
 def neighbours_on(probe: Probe, ours: Iterable[int] = ()) -> Neighbours:
-    """Who is on the device now. Raises ServiceError (`measurement_invalid`) if the driver does not answer.
+    """Return who is on the device now. Raise ServiceError (`measurement_invalid`) if the driver does not answer.
 
     Args:
-        ours: processes that are no neighbours.
+        ours: processes that are not neighbours.
     """
     reading, own = probe.read(), set(ours)
     listed = probe.memory_by_pid_mib(list(own)) if own else {}
@@ -63,7 +63,7 @@ def neighbours_on(probe: Probe, ours: Iterable[int] = ()) -> Neighbours:
 
 
 def rounded(mib: float | None) -> float | None:
-    """As the artifacts have it."""
+    """Return the memory in MiB as the artifacts have it, rounded."""
     return None if mib is None else round(mib, 1)
 
 

@@ -1,4 +1,4 @@
-"""One NVIDIA card through NVML (package nvidia-ml-py), by index, UUID, a UUID's beginning or a MIG string, as CUDA_VISIBLE_DEVICES names it."""
+"""Read one NVIDIA card through NVML (package nvidia-ml-py), by index, UUID, prefix of a UUID or MIG name, as in CUDA_VISIBLE_DEVICES."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ from typing import Any
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.common.process.cgroup import oom_kills
 from tune_gpu.telemetry.answering import Answering
-from tune_gpu.telemetry.nvml_answers import CARD_LOST, Nvml, error_name, number, positive, said, text
+from tune_gpu.telemetry.nvml_answers import CARD_LOST, Nvml, error_name, message_of, number, positive, text
 from tune_gpu.telemetry.probe import DeviceInfo, Reading
 
 ANSWER_TIMEOUT_S = 2.0
-# Bits of nvmlDeviceGetCurrentClocksThrottleReasons (nvml.h; newer drivers call them event reasons). Idle clocks, clocks that a user has set and sync boost are no throttling.
+# Bits of nvmlDeviceGetCurrentClocksThrottleReasons (nvml.h; newer drivers call them event reasons). Idle clocks, clocks that a user has set
+# and sync boost are no throttling.
 _THERMAL = 0x20 | 0x40  # software and hardware thermal slowdown
 _POWER = 0x04 | 0x80  # software power cap, hardware power brake
-_HARDWARE = 0x08  # hardware slowdown: thermal or power, the driver does not say which
+_HARDWARE = 0x08  # hardware slowdown: thermal or power, the driver does not distinguish
 
 
 class NvmlProbe:
-    """Reads one card. A MIG instance has memory and processes of its own; power, clocks and temperature are those of its card.
+    """Read one card. A MIG instance has its own memory and processes; power, clocks and temperature are those of its card.
 
-    A reading that the card does not report is null (`nvml_answers.py` says what rests on which).
+    A reading that the card does not report is None (`nvml_answers.py` lists what depends on it).
 
     Args:
         device: as in CUDA_VISIBLE_DEVICES (with CUDA_DEVICE_ORDER=PCI_BUS_ID, the order in which NVML counts).
-        nvml: the module pynvml, or what stands for it in tests.
-        timeout_s: how long the driver may take to answer.
+        nvml: the module pynvml, or a fake of it in tests.
+        timeout_s: longest wait for an answer of the driver.
 
     Raises:
-        ServiceError: `wrong_device` for a card that is not there; `measurement_invalid` if the driver does not answer or the card is lost.
+        ServiceError: `wrong_device` if there is no such card; `measurement_invalid` if the driver does not answer or the card is lost.
     """
 
     def __init__(self, device: str, nvml: Any = None, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
@@ -69,7 +70,7 @@ class NvmlProbe:
         try:
             self._ask(lambda: self._nvml.ask("nvmlShutdown"))
         except ServiceError:
-            pass  # a driver that hangs is let go of when the process ends
+            pass  # a driver that hangs is closed when the process ends
         finally:
             self._answering.close()
 
@@ -77,7 +78,7 @@ class NvmlProbe:
         try:
             return self._answering(work)
         except self._nvml.errors as error:
-            raise _invalid(f"NVML: {said(error)}") from error
+            raise _invalid(f"NVML: {message_of(error)}") from error
 
     def _open(self, device: str) -> tuple[Any, Any, bool]:
         nvml = self._nvml
@@ -91,7 +92,7 @@ class NvmlProbe:
         if device.startswith("MIG-"):
             return handle, nvml.ask("nvmlDeviceGetDeviceHandleFromMigDeviceHandle", handle), True
         if (nvml.ask("nvmlDeviceGetMigMode", handle) or (0, 0))[0]:  # [now, after the next reset]
-            # CUDA takes one of its instances, NVML would tell of the whole card: its whole memory, and the processes of all instances.
+            # CUDA uses one instance, but NVML would report the whole card: its memory, and the processes of all instances.
             message = f"card {device} is divided by MIG: name an instance of it (nvidia-smi -L lists them, MIG-…) in CUDA_VISIBLE_DEVICES"
             raise ServiceError(Failure(FailureKind.WRONG_DEVICE, "tune_gpu", Phase.START, message))
         return handle, handle, False
@@ -102,20 +103,20 @@ class NvmlProbe:
         except self._nvml.errors as error:
             if error_name(error) in CARD_LOST:
                 raise
-            # CUDA takes the beginning of a UUID where it is unique; NVML does not.
+            # CUDA accepts a unique prefix of a UUID; NVML does not.
             matching = [card for name, card in self._named_cards() if name.startswith(uuid)]
             if len(matching) != 1:
                 raise
             return matching[0]
 
     def _named_cards(self) -> list[tuple[str, Any]]:
-        """Every card of this machine that can be asked and has a UUID."""
+        """Return every card of this machine that answers and has a UUID."""
         nvml, found = self._nvml, []
         for number_of in range(int(nvml.ask("nvmlDeviceGetCount") or 0)):
             try:
                 card = nvml.ask("nvmlDeviceGetHandleByIndex", number_of)
                 name = text(nvml.ask("nvmlDeviceGetUUID", card, card=str(number_of)))
-            except nvml.errors:  # another card is lost, or kept from this user: that says nothing of this one
+            except nvml.errors:  # another card is lost, or hidden from this user: no fault of this one
                 continue
             if name is not None:
                 found.append((name, card))
@@ -151,7 +152,7 @@ class NvmlProbe:
         )
 
     def _of_card(self, function: str, *arguments: Any) -> Any:
-        """Of the whole card, also for a MIG instance; null if NVML does not say which card that is."""
+        """Ask for the whole card, also for a MIG instance. Return None if NVML does not report which card that is."""
         return None if self._card is None else self._nvml.ask(function, self._card, *arguments)
 
     def _others(self, pids: set[int]) -> list[str]:
@@ -164,12 +165,12 @@ class NvmlProbe:
     def _listed(self, uuid: str, card: Any) -> dict[int, float | None] | None:
         try:
             return self._nvml.processes(card, uuid)
-        except self._nvml.errors:  # another card is lost: that says nothing of this one
+        except self._nvml.errors:  # another card is lost: no fault of this one
             return None
 
 
 def throttling(bits: int) -> frozenset[str]:
-    """NVML's reasons for low clocks as `thermal` and `power`; what is neither (idle, set by a user) is left out."""
+    """Return NVML's reasons for low clocks as `thermal` and `power`, without other reasons (idle, set by a user)."""
     named = {"thermal": _THERMAL, "power": _POWER, "thermal or power": _HARDWARE}
     found = {name for name, mask in named.items() if bits & mask}
     return frozenset(found - {"thermal or power"} if found & {"thermal", "power"} else found)

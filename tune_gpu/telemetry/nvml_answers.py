@@ -1,13 +1,13 @@
-"""What an answer of NVML means, and the one place that says which answers a run needs.
+"""Interpret the answers of NVML, and define which of them a run needs.
 
-An error is about the card or its driver as a whole, or about one question. After one of the first kind (`CARD_LOST`) nothing that NVML says can
-be relied on: it is raised. An error of the second kind leaves that question without an answer: the reading is null, and whatever rests on it is
-null or is not checked. Which of the two an error is stands in NVML's description of its return codes (`nvmlReturn_t`); a code that is not in
-`CARD_LOST`, a future one included, is of the second kind.
+An error concerns either the card and its driver as a whole, or a single query. After one of the first kind (`CARD_LOST`) no answer of NVML
+can be trusted, so it is raised. After one of the second kind the reading is None, and whatever depends on it is None or is not checked. The
+kind follows from NVML's description of its return codes (`nvmlReturn_t`); a code that is not in `CARD_LOST`, also a future one, is of the
+second kind.
 
-`REQUIRED` are the few questions without whose answer no number could be said to belong to a card. Everything else is optional:
+`REQUIRED` are the few queries without whose answer no number could be attributed to a card. Everything else is optional:
 
-    memory (total)          without it the preflight is left out
+    memory (total)          without it: no check of memory before a start
     memory (used)           without it: memory peaks, neighbours' memory, and whether memory is stable or has come back
     processes               without them: the proof that a service is on its card, foreign processes, memory of each service
     a process's memory      without it: that service's memory, and the growth of its memory in a soak
@@ -15,7 +15,7 @@ null or is not checked. Which of the two an error is stands in NVML's descriptio
     clock                   without it: falling clocks
     reasons for low clocks  without them: throttling
     power, energy counter   without both: `energy_per_request_j`
-    temperature, UUID, driver version, MIG mode: only told
+    temperature, UUID, driver version, MIG mode: reported only
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ import psutil
 from tune_gpu.telemetry.probe import MIB
 
 REQUIRED = frozenset({"nvmlInit", "nvmlDeviceGetHandleByIndex", "nvmlDeviceGetHandleByUUID", "nvmlDeviceGetName"})
-"""An error of these is raised, whatever its kind."""
+"""Queries whose errors are raised, of either kind."""
 
 CARD_LOST = frozenset({
     "Uninitialized", "InsufficientPower", "DriverNotLoaded", "IrqIssue", "LibraryNotFound", "GpuIsLost", "ResetRequired", "OperatingSystem",
     "LibRmVersionMismatch", "GpuNotFound",
 })  # fmt: skip
-"""Errors after which neither the card nor its driver can be asked, as `pynvml` names them (`NVMLError_GpuIsLost`)."""
+"""Errors after which neither the card nor its driver can answer, as `pynvml` names them (`NVMLError_GpuIsLost`)."""
 
 NEVER = frozenset({"NotSupported", "NoPermission", "FunctionNotFound", "ArgumentVersionMismatch", "Deprecated", "LibraryMismatch"})
-"""Errors that will be the same the next time: the question is not asked again. After any other error it is."""
+"""Errors that will recur: the query is not repeated. After any other error it is."""
 
 _NOT_AVAILABLE = frozenset({2**32 - 1, 2**64 - 1})
 """NVML_VALUE_NOT_AVAILABLE, as an unsigned int and as an unsigned long long."""
@@ -46,19 +46,19 @@ _NOT_AVAILABLE = frozenset({2**32 - 1, 2**64 - 1})
 
 @dataclass(frozen=True)
 class CardMemory:
-    """Memory of a card; null where NVML does not say."""
+    """Memory of a card; None if NVML does not report it."""
 
     total_mib: float | None = None
     used_mib: float | None = None
     shared: bool = False
-    """It is the host's memory, which the card uses as its own."""
+    """True if the card uses the host's memory as its own."""
 
 
 class Nvml:
-    """Asks NVML, and sorts its errors.
+    """Query NVML, and sort its errors.
 
     Args:
-        module: `pynvml`, or what stands for it in tests.
+        module: `pynvml`, or a fake of it in tests.
     """
 
     def __init__(self, module: Any) -> None:
@@ -67,17 +67,17 @@ class Nvml:
         self._never: dict[tuple[str, str], str] = {}
 
     def ask(self, function: str, *arguments: Any, card: str = "") -> Any:
-        """The answer, null if there is none. Raises NVML's own error if the card is lost or the answer is required.
+        """Return the answer, or None if there is none. Raise NVML's own error if the card is lost or the answer is required.
 
         Args:
             function: its name in `pynvml`.
-            arguments: what it takes.
-            card: names another card than the one of this object, which may answer what that one does not.
+            arguments: of the function.
+            card: name of another card than this object's, which may answer what this one does not.
         """
         return self.answer(function, *arguments, card=card)[0]
 
     def answer(self, function: str, *arguments: Any, card: str = "") -> tuple[Any, str | None]:
-        """As `ask`, with the name of the error that took the answer's place (`NotSupported`)."""
+        """Return the answer as `ask` does, and the name of the error if there is none (`NotSupported`)."""
         if (known := self._never.get((card, function))) is not None:
             return None, known
         call = getattr(self.module, function, None)
@@ -95,10 +95,11 @@ class Nvml:
             return None, name
 
     def memory(self, handle: Any, card: str = "") -> CardMemory:
-        """Memory of the card; the host's if the card has none of its own.
+        """Return the memory of the card, or of the host if the card has none of its own.
 
-        Such a card (GB10, Jetson Thor) answers `NotSupported`, or a total of 0, and has no BAR1, the window through which the host reaches a
-        card's own memory. Any other error says nothing of the memory.
+        Such a card (GB10, Jetson Thor) answers `NotSupported` or a total of 0, and has no BAR1, the window through which the host reaches a
+        card's
+        own memory. After any other error the memory is unknown.
         """
         found, error = self.answer("nvmlDeviceGetMemoryInfo", handle, card=card)
         total, used = number(getattr(found, "total", None)), number(getattr(found, "used", None))
@@ -113,7 +114,8 @@ class Nvml:
         return bool(number(getattr(self.ask("nvmlDeviceGetBAR1MemoryInfo", handle, card=card), "bar1Total", None)))
 
     def processes(self, handle: Any, card: str = "") -> dict[int, float | None] | None:
-        """Process id -> MiB on the card, null where that is not known (WSL, a vGPU, a MIG instance of another user). Null where no list is given."""
+        """Return process id -> MiB on the card. The memory of a process is None if unknown (WSL, a vGPU, a MIG instance of another
+        user). Return None if there is no list."""
         listed = [self.ask(f"nvmlDeviceGet{kind}RunningProcesses", handle, card=card) for kind in ("Compute", "MPSCompute", "Graphics")]
         if listed[0] is None:
             return None
@@ -125,27 +127,27 @@ class Nvml:
 
 
 def error_name(error: Exception) -> str:
-    """`GpuIsLost` of `NVMLError_GpuIsLost`."""
+    """Return `GpuIsLost` for `NVMLError_GpuIsLost`."""
     return type(error).__name__.removeprefix("NVMLError_").removeprefix("NVML").removesuffix("Error")
 
 
-def said(error: Exception) -> str:
-    """The error in the driver's words, and which question it answered."""
+def message_of(error: Exception) -> str:
+    """Return the error in the driver's words, and the query that failed."""
     return " ".join([str(error), *(f"({function})" for function in dict.fromkeys(getattr(error, "__notes__", ())))])
 
 
 def number(value: Any) -> float | None:
-    """A number that NVML gave; null for those that stand for "not available", and for what is no number."""
+    """Return a number from NVML, or None if it stands for "not available" or is not a number."""
     return None if not isinstance(value, int | float) or not 0 <= value < math.inf or value in _NOT_AVAILABLE else float(value)
 
 
 def positive(value: Any) -> float | None:
-    """As `number`, of what is never 0 while a card runs (its clock, its power): there 0 is no reading either."""
+    """Return a number as `number` does, and None for 0. A running card's clock and power are never 0, so that 0 is not a reading."""
     return number(value) or None
 
 
 def text(value: str | bytes | None) -> str | None:
-    """A name that NVML gave: bytes in older versions of `pynvml`."""
+    """Return a name from NVML as text; older versions of `pynvml` return bytes."""
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 

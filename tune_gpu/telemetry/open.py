@@ -1,4 +1,4 @@
-"""Choice of the probe that reads a device."""
+"""Open the probe of a device."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from tune_gpu.telemetry.probe import Probe
 
 
 def open_probe(kind: str, cuda_device: str | None = None) -> Probe:
-    """The probe for a device of this kind; a card by index, UUID or MIG string, as in CUDA_VISIBLE_DEVICES (null: the first of that)."""
+    """Return the probe of a device of this kind. A card is named by index, UUID or MIG name, as in CUDA_VISIBLE_DEVICES (None: the first
+    one there)."""
     if kind == "cpu":
         from tune_gpu.telemetry.cpu import CpuProbe
 

@@ -1,4 +1,4 @@
-"""The device as a probe: what it is, what it does at this moment, and who is on it. `nvml.py` is the one for NVIDIA cards, `cpu.py` for the CPU."""
+"""The interface to a device: its name and size, its readings, and who uses it. `nvml.py` reads NVIDIA cards, `cpu.py` the CPU."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ from typing import Any, Protocol
 MIB = 2**20
 @dataclass(frozen=True)
 class DeviceInfo:
-    """Which device a number was measured on."""
+    """The device on which a number was measured."""
 
     kind: str
     """`cuda` or `cpu`."""
     name: str
     uuid: str | None
-    """As the driver gives it (`GPU-…`, `MIG-…`)."""
+    """The driver's name for it (`GPU-…`, `MIG-…`)."""
     total_mib: float | None
-    """On the CPU no more than the cgroup's limit; null for a card that does not report it."""
+    """At most the cgroup's limit on the CPU; None for a card that does not report it."""
     driver: str | None = None
     cores: int | None = None
     shares_host_memory: bool = False
-    """The card has no memory of its own: `total_mib` is the host's, and what a process holds on the host counts as well."""
+    """True for a card without memory of its own: `total_mib` is the host's, and memory that a process holds on the host counts as well."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For the artifacts."""
+        """Return the device as the artifacts have it."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Reading:
-    """The device at one moment; null is what it does not report, which is never the same as 0 or none."""
+    """One reading of the device. None is a value that the device does not report, which is never the same as 0 or an empty set."""
 
     utilization_pct: float | None
     used_mib: float | None
     clock_mhz: float | None = None
-    """Of the card's multiprocessors; null on the CPU, whose cores have a clock each."""
+    """Clock of the card's multiprocessors; None on the CPU, whose cores have a clock each."""
     power_w: float | None = None
     energy_j: float | None = None
-    """The card's own counter since the driver was loaded."""
+    """The card's own counter, since the driver was loaded."""
     temperature_c: float | None = None
     throttled: frozenset[str] | None = frozenset()
-    """Why the clocks are held down now: `thermal`, `power`."""
+    """Reasons why the clocks are low: `thermal`, `power`."""
     processes: Mapping[int, float | None] | None = None
-    """Process id -> MiB on this card; null on the CPU, where every process is."""
+    """Process id -> MiB on this card; None on the CPU, where every process would be listed."""
 
 
 class Probe(Protocol):
@@ -52,23 +52,25 @@ class Probe(Protocol):
     info: DeviceInfo
 
     def read(self) -> Reading:
-        """Utilisation since the last reading (CPU) or as the driver averages it (NVML), and the rest as it is now."""
+        """Return a reading. Utilisation is that since the last reading (CPU), or the driver's average (NVML)."""
 
     def memory_by_pid_mib(self, pids: list[int]) -> Mapping[int, float | None] | None:
-        """Memory of those of these processes that are on this device, null where it is not known. A process that is not on it is left out.
-        Null where the device does not report which processes are on it."""
+        """Return the memory in MiB of those of these processes that are on this device (None if unknown). Leave out the others.
+
+        Return None if the device does not report which processes are on it.
+        """
 
     def whereabouts(self, pids: list[int]) -> str:
-        """For a message: on which other devices of this machine these processes are."""
+        """Return, for a message, on which other devices of this machine these processes are."""
 
     def oom_events(self) -> int:
-        """A counter of out-of-memory kills."""
+        """Return a counter of out-of-memory kills."""
 
     def close(self) -> None:
-        """Let go of the driver."""
+        """Close the driver."""
 
 
 def total(parts: Iterable[float | None]) -> float | None:
-    """The sum; null where one part is not known."""
+    """Return the sum, or None if one part is None."""
     known = list(parts)
     return None if any(part is None for part in known) else sum(part for part in known if part is not None)

@@ -1,4 +1,4 @@
-"""Samples the device during a stretch of load, from a thread of its own."""
+"""Sample the device during a stretch of load, from a separate thread."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from tune_gpu.telemetry.verdicts import Limits, Trace, VerdictKind, WindowVerdic
 
 HZ = 10.0
 _NOTE_EVERY = 10
-"""Readings that make one moment of the trace; on the CPU the services' memory is read as often."""
+"""Readings per second of the trace. On the CPU the services' memory is read once in so many, too."""
 _NULLS_IN_A_ROW = 3
-"""Readings without an answer, after which none is waited for any longer."""
+"""Readings in a row without a value, after which none is expected."""
 _WALK_EVERY = 50
-"""Our own process trees are walked once for so many readings, and when a card shows a process that is new: a walk of /proc takes milliseconds,
-and all of this must stay below 1 % of a core."""
+"""Readings between two walks of our own process trees. A card that shows a new process causes a walk as well.
+
+A walk of /proc takes milliseconds, and all of the sampling must stay below 1 % of a core.
+"""
 
 
 @dataclass(frozen=True)
@@ -40,49 +42,49 @@ class DeviceSample:
 
 @dataclass(frozen=True)
 class DeviceStats:
-    """The device during one stretch."""
+    """The device during one stretch of load."""
 
     utilization_pct: float | None
     peak_used_mib: float | None
     peak_service_mib: Mapping[str, float | None]
-    """Null for a service whose memory the card never reported."""
+    """None for a service whose memory the card never reported."""
     oom_events: int
     n_readings: int
     moments: tuple[DeviceSample, ...] = ()
-    """One a second."""
+    """One sample a second."""
     energy_j: float | None = None
     busy_clock_mhz: float | None = None
     verdicts: tuple[WindowVerdict, ...] = ()
-    """What was wrong; empty for a window that counts."""
+    """Reasons why the window is invalid; empty for one that counts."""
     unchecked: tuple[str, ...] = ()
-    """What the card does not report, and what would not be noticed for that reason."""
+    """What the card does not report, and what would go unnoticed for that reason."""
 
     @property
     def kv_cache_peak_pct(self) -> float | None:
-        """The fullest that the engine's KV cache was seen; null where it told nothing."""
+        """Return the peak use of the engine's KV cache in per cent, or None if it was never reported."""
         return max((moment.kv_cache_pct for moment in self.moments if moment.kv_cache_pct is not None), default=None)
 
     @property
     def wrong_device(self) -> str | None:
-        """Which service was on another device; null if none."""
+        """Return the message about a service on another device, or None."""
         return next((verdict.message for verdict in self.verdicts if verdict.kind is VerdictKind.WRONG_DEVICE), None)
 
     @property
     def invalid(self) -> str | None:
-        """Return why its numbers must not be used; null if they may."""
+        """Return why the numbers must not be used, or None if they may."""
         return "; ".join(f"{verdict.kind}: {verdict.message}" for verdict in self.verdicts) or None
 
 
 class DeviceSampler:
-    """`with DeviceSampler(probe, services) as sampler: …; sampler.window()`.
+    """Sample the device within a block: `with DeviceSampler(probe, services) as sampler: …; sampler.window()`.
 
     Args:
         probe: the device.
         services: name -> a call that lists the service's processes.
-        kv_cache: a call that gives the share of the engine's KV cache that is in use (per cent), or null.
-        observe: is told each second, from the sampler's thread.
-        neighbours: processes of others that were there before; null where they are not known.
-        limits: what is let pass.
+        kv_cache: a call that returns the share of the engine's KV cache in use, in per cent, or None.
+        observe: called with each second's sample, from the sampler's thread.
+        neighbours: processes of others that were there before; None if unknown.
+        limits: limits within which a window counts.
         reference_mhz: clock under load in the windows before.
     """
 
@@ -121,7 +123,7 @@ class DeviceSampler:
         self._oom_after = self._probe.oom_events()
 
     def window(self) -> DeviceStats:
-        """Return what was seen, after the end."""
+        """Return the statistics of the stretch, after its end."""
         readings = [reading for _, reading in self._readings]
         busy = [reading.utilization_pct for reading in readings if reading.utilization_pct is not None]
         trace = Trace(readings, self._own, self._neighbours, self._reference_mhz, self._silent)
@@ -145,7 +147,7 @@ class DeviceSampler:
         turn = 0
         due = time.monotonic()
         while True:
-            due = max(due + 1.0 / HZ, time.monotonic())  # what came late is not made up for by a burst
+            due = max(due + 1.0 / HZ, time.monotonic())  # do not catch up after a delay with a burst of readings
             if self._stop.wait(max(0.0, due - time.monotonic())):
                 return
             self._try(lambda now=turn: self._sample(now % _NOTE_EVERY == 0, now % _WALK_EVERY == 0))  # type: ignore[misc]
@@ -193,9 +195,9 @@ class DeviceSampler:
 
 
 def wait_until_stable(probe: Probe, *, samples: int, tolerance_mib: float, timeout_s: float, interval_s: float = 0.1) -> bool | None:
-    """Wait until so many readings of memory in a row lie within the tolerance.
+    """Wait until this many consecutive readings of memory lie within the tolerance, and return True.
 
-    False if the time ran out first. Null if so many readings in a row had no memory: then it cannot be known, and waiting would not help.
+    Return False at the time-out. Return None if as many consecutive readings had no memory: then waiting would not help.
     """
     deadline = time.monotonic() + timeout_s
     recent: list[float | None] = []
@@ -211,9 +213,9 @@ def wait_until_stable(probe: Probe, *, samples: int, tolerance_mib: float, timeo
 
 
 def wait_until_returned(probe: Probe, used_before_mib: float | None, *, tolerance_mib: float, timeout_s: float, interval_s: float = 0.1) -> float | None:
-    """Wait until no more memory is in use than before; what is still missing (MiB), 0 if it has all come back.
+    """Wait until no more memory is in use than before. Return the MiB that are still in use at the time-out, 0 if all has been returned.
 
-    Null where it cannot be known: the card reported no memory before, or reports none in several readings in a row.
+    Return None if it cannot be known: the card reported no memory before, or reports none in several consecutive readings.
     """
     deadline, nulls = time.monotonic() + timeout_s, 0
     while True:

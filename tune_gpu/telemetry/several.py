@@ -1,4 +1,4 @@
-"""The cards of one engine that spans several, read as one device: a neighbour, heat or memory left on any of them is seen."""
+"""Read the cards of an engine that spans several as one device, so that a neighbour, heat or memory left on any of them is noticed."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tune_gpu.telemetry.verdicts import BUSY_PCT
 
 
 class SeveralCards:
-    """Probes of cards as one: memory, power and energy are sums, utilisation is the mean, temperature is the hottest's, and the clock the
-    lowest of those that have work.
+    """Several cards as one probe: the sum of memory, power and energy, the mean utilisation, the highest temperature, the lowest clock of
+    busy cards.
 
     Args:
         cards: at least one.
@@ -33,7 +33,7 @@ class SeveralCards:
     def read(self) -> Reading:
         readings = [card.read() for card in self._cards]
         return Reading(
-            utilization_pct=_all(readings, lambda r: r.utilization_pct, lambda told: sum(told) / len(told)),
+            utilization_pct=_all(readings, lambda r: r.utilization_pct, lambda values: sum(values) / len(values)),
             used_mib=total(reading.used_mib for reading in readings),
             clock_mhz=_all([r for r in readings if (r.utilization_pct or 0.0) >= BUSY_PCT] or readings, lambda r: r.clock_mhz, min),
             power_w=_all(readings, lambda r: r.power_w, sum),
@@ -58,25 +58,26 @@ class SeveralCards:
 
 
 def open_device(kind: str, n_cards: int = 1) -> Probe:
-    """Return what an engine on so many cards gets here: the first that CUDA leaves to this process (fewer where there are no more), or the CPU."""
+    """Return the device of an engine on so many cards: the first cards that CUDA allows (fewer if there are no more), or the CPU."""
     names = visible_cards(nvidia_cards())[:n_cards] if kind == "cuda" else []
     return open_probe(kind) if len(names) < 2 else SeveralCards([open_probe(kind, name) for name in names])
 
 
-def _all(readings: Sequence[Reading], told: Callable[[Reading], float | None], of: Callable[[list[float]], float]) -> float | None:
-    """Null where one card does not tell: of fewer cards it would be another number."""
-    values = [value for value in map(told, readings) if value is not None]
-    return of(values) if len(values) == len(readings) else None
+def _all(readings: Sequence[Reading], value_of: Callable[[Reading], float | None], combine: Callable[[list[float]], float]) -> float | None:
+    """Return the combined value of all cards, or None if one does not report it: a value of fewer cards would be another number."""
+    values = [value for value in map(value_of, readings) if value is not None]
+    return combine(values) if len(values) == len(readings) else None
 
 
 def _reasons(readings: Sequence[Reading]) -> frozenset[str] | None:
-    """Return what holds any card back; null where none is seen and one card does not report it."""
+    """Return what slows any card down, or None if no reason is known and one card does not report them."""
     found = frozenset[str]().union(*(reading.throttled or () for reading in readings))
     return None if not found and any(reading.throttled is None for reading in readings) else found
 
 
 def _together(parts: Sequence[Mapping[int, float | None] | None]) -> dict[int, float | None] | None:
-    """Null where one card lists nothing; a process's sum is null where one card does not say how much it holds."""
+    """Return the processes of all cards, or None if one card has no list. A process's sum is None if one card does not report its
+    memory."""
     if any(part is None for part in parts):
         return None
     held: dict[int, list[float | None]] = {}

@@ -1,7 +1,8 @@
-"""Whether a stretch of load was measured on the right card and undisturbed: pure, from what was sampled meanwhile.
+"""Decide from the samples whether a stretch of load was measured on the right card and without disturbance.
 
-A service on another card is a failure that no repetition repairs (`wrong_device`). A foreign process that appears, throttling, clocks that
-fall and a driver that stops answering make the window invalid: it is measured again.
+A service on another card is a failure that no repetition repairs (`wrong_device`). A foreign process that appears, throttling, falling
+clocks
+and a driver that stops answering make the window invalid, and it is measured again.
 """
 
 from __future__ import annotations
@@ -15,23 +16,23 @@ from enum import StrEnum
 from tune_gpu.telemetry.probe import Reading
 
 BUSY_PCT = 20.0
-"""An idle card lowers its clocks of itself: only readings with this utilisation say something of them."""
+"""Utilisation above which a reading's clock counts. An idle card lowers its clocks by itself."""
 
 _IDLE_PCT = 1.0
-"""Of a card that did nothing."""
+"""Utilisation of an idle card, at most."""
 
 _SPANNED_SHARE = 0.9
-"""Of a window that the readings of power or energy must span."""
+"""Share of a window that the readings of power or energy must span."""
 
 NOT_PROVEN = "it is not proven that"
-"""How a sentence begins that says that a service may not have been on its card."""
+"""Beginning of the message that a service may not have been on its card."""
 
 HELPERS = frozenset({"mps"})
-"""Processes of ours that are on the card only while somebody is their client."""
+"""Processes of ours that are on the card only while they have a client."""
 
 
 class VerdictKind(StrEnum):
-    """What was wrong."""
+    """Reason why a window is invalid."""
 
     WRONG_DEVICE = "wrong_device"
     FOREIGN_PROCESS = "foreign_process"
@@ -43,7 +44,7 @@ class VerdictKind(StrEnum):
 
 @dataclass(frozen=True)
 class WindowVerdict:
-    """One thing that was wrong, in words with numbers."""
+    """One reason why a window is invalid, with a message that has the numbers."""
 
     kind: VerdictKind
     message: str
@@ -51,42 +52,43 @@ class WindowVerdict:
 
 @dataclass(frozen=True)
 class Limits:
-    """What is let pass (`run.telemetry` in the configuration)."""
+    """Limits within which a window counts (`run.telemetry` in the configuration)."""
 
     throttled_share: float = 0.1
-    """Of the readings."""
+    """Share of the readings."""
     power_cap_invalidates: bool = True
     clock_fall_share: float = 0.15
     foreigners_invalidate: bool = True
-    """`False` where several trials share a card on purpose."""
+    """False if several trials share a card on purpose."""
     foreign_readings: int = 2
-    """A process id in fewer readings is somebody's that ended at once (or ours, between two looks at our process trees)."""
+    """Fewest readings in which a foreign process must appear. One in fewer ended at once, or is ours and new since the last walk of our
+    process trees."""
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What was sampled in one window."""
+    """The samples of one window."""
 
     readings: Sequence[Reading]
     own: Mapping[str, Set[int]] = field(default_factory=dict)
-    """Service -> every process that it had meanwhile."""
+    """Service -> every process that it had in the window."""
     neighbours: Set[int] | None = frozenset()
-    """Processes that were on the card before the evaluation began; null where the card did not list them."""
+    """Processes that were on the card before the evaluation began; None if the card did not list them."""
     reference_mhz: float | None = None
-    """Clock under load in an earlier window of the same evaluation; null in the first."""
+    """Clock under load in an earlier window of the same evaluation; None in the first."""
     silent: str | None = None
-    """What the driver said, or failed to say, when it stopped answering."""
+    """The message of the driver's failure if it stopped answering, or None."""
 
 
 def judge(trace: Trace, limits: Limits) -> list[WindowVerdict]:
-    """Everything that was wrong; nothing for a window that counts."""
+    """Return every reason why the window is invalid; none for one that counts."""
     if trace.silent is not None:
         return [WindowVerdict(VerdictKind.DRIVER_SILENT, trace.silent)]
     return [*_wrong_device(trace), *_foreign(trace, limits), *_throttled(trace, limits), *_clocks(trace, limits)]
 
 
 def unchecked(trace: Trace, limits: Limits) -> list[str]:
-    """Return what could not be checked, because the card does not report what the check rests on. Such a window counts; it is only known less well."""
+    """Return what could not be checked because the card does not report the readings for it. Such a window counts."""
     readings, found = trace.readings, []
     if not any(reading.processes is not None for reading in readings):
         found.append("the card does not report its processes: neither a service on another card nor a foreign process would be noticed")
@@ -102,12 +104,12 @@ def unchecked(trace: Trace, limits: Limits) -> list[str]:
 
 
 def never_busy(utilization_pct: Sequence[float]) -> bool:
-    """Return whether a card that is under load claims to have been idle all the time: some drivers answer 0 instead of an error (Jetson Thor)."""
+    """Return True if a card under load reported no utilisation at all: some drivers answer 0 instead of an error (Jetson Thor)."""
     return bool(utilization_pct) and max(utilization_pct) <= _IDLE_PCT
 
 
 def busy_clock_mhz(readings: Sequence[Reading]) -> float | None:
-    """The median clock under load; null if the card does not tell or was never busy."""
+    """Return the median clock under load, or None if the card does not report it or was never busy."""
     busy = [r.clock_mhz for r in readings if r.clock_mhz is not None and (r.utilization_pct or 0.0) >= BUSY_PCT]
     return statistics.median(busy) if busy else None
 
@@ -148,12 +150,12 @@ def _up_to(mib: float | None) -> str:
 
 def _throttled(trace: Trace, limits: Limits) -> list[WindowVerdict]:
     found = []
-    told = [(reading, reading.throttled) for reading in trace.readings if reading.throttled is not None]
-    n = len(told)
+    reported = [(reading, reading.throttled) for reading in trace.readings if reading.throttled is not None]
+    n = len(reported)
     for name, kind in (("thermal", VerdictKind.THERMAL_THROTTLING), ("power", VerdictKind.POWER_THROTTLING)):
         if name == "power" and not limits.power_cap_invalidates:
             continue
-        held = [reading for reading, reasons in told if any(name in reason for reason in reasons)]
+        held = [reading for reading, reasons in reported if any(name in reason for reason in reasons)]
         if n and len(held) / n > limits.throttled_share:
             hottest = max((r.temperature_c for r in held if r.temperature_c is not None), default=None)
             at = f" (up to {hottest:.0f} degrees C)" if hottest is not None else ""
@@ -174,10 +176,13 @@ def _clocks(trace: Trace, limits: Limits) -> list[WindowVerdict]:
 
 
 def energy_j(readings: Sequence[tuple[float, Reading]]) -> float | None:
-    """Joules between the first and the last reading: by the card's own counter, else the integral of its power (trapezium rule).
+    """Return the joules between the first and the last reading, by the card's own counter or else as the integral of its power (trapezium
+    rule).
+
+    Return None if the card reports neither for at least 90 % of the time, or if there are fewer than two readings.
 
     Args:
-        readings: with their times in seconds, in order. Null if the card reports neither for (nearly) the whole time, or there are fewer than two.
+        readings: with their times in seconds, in order.
     """
     if len(readings) < 2:
         return None
@@ -191,5 +196,5 @@ def energy_j(readings: Sequence[tuple[float, Reading]]) -> float | None:
 
 
 def _spans(known: Sequence[tuple[float, float]], readings: Sequence[tuple[float, Reading]]) -> bool:
-    """Return whether the known ones reach over nearly all the time: what was used before the first of them and after the last would be missing."""
+    """Return True if the known values span nearly all of the time: energy before the first and after the last would be missing."""
     return len(known) > 1 and known[-1][0] - known[0][0] >= _SPANNED_SHARE * (readings[-1][0] - readings[0][0])

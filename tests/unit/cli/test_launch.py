@@ -58,7 +58,7 @@ def test_cuda_where_there_is_none_is_refused_and_auto_says_so(tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     ended = run("device=cuda")
     assert ended.exit_code == 2
-    assert "device=cuda: no NVIDIA GPU is found" in ended.output
+    assert "device=cuda: no NVIDIA GPU was found" in ended.output
     with pytest.raises(UserError, match="device=cuda"):
         choose_device("cuda")
     auto = choose_device("auto")

@@ -102,7 +102,7 @@ def test_a_port_range_with_nothing_free_is_refused() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(UserError, match=r"no port of it is free"):
+        with pytest.raises(UserError, match=r"no port of this range is free"):
             check_config(load_config("spica_gpu_allocation", [f"run.port_range=[{port},{port}]"], "cpu"))
 
 

@@ -1,4 +1,4 @@
-"""What this process's control group allows and has suffered: memory limit, memory in use, kills for want of memory. Versions 1 and 2."""
+"""Read this process's control group, version 1 or 2: memory limit, memory in use, and out-of-memory kills."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ _UNLIMITED = 2**60
 
 @dataclass(frozen=True)
 class MemoryGroup:
-    """A memory cgroup: its own folder, and how many folders above it (those of its ancestors) can be seen here."""
+    """A memory cgroup: its folder, and how many of its ancestors' folders are visible here."""
 
     folder: Path
     version: int
     n_above: int = 0
 
     def limit(self) -> int | None:
-        """Bytes that its processes may have together, by its own limit or a lower one of an ancestor; null if there is none."""
+        """Return the memory limit in bytes: the lowest of its own and its ancestors' limits, or None without a limit."""
         number = self._limit_of(self._tightest())
         return None if number >= _UNLIMITED else number
 
     def used(self) -> int:
-        """Bytes in use where the limit is, page cache that can be dropped at once left out."""
+        """Return the bytes in use in the group that sets the limit, without page cache that can be dropped at once."""
         folder = self._tightest()
         usage = _number(folder / ("memory.current" if self.version == 2 else "memory.usage_in_bytes")) or 0
         cache = _field(folder / "memory.stat", "inactive_file" if self.version == 2 else "total_inactive_file") or 0
         return max(0, usage - cache)
 
     def oom_kills(self) -> int | None:
-        """Return how many of its processes were killed for want of memory; null where the kernel does not count them."""
+        """Return how many of its processes the kernel has killed for lack of memory, or None if the kernel does not count them."""
         return _field(self.folder / ("memory.events" if self.version == 2 else "memory.oom_control"), "oom_kill")
 
     def _tightest(self) -> Path:
-        return min((self.folder, *list(self.folder.parents)[: self.n_above]), key=self._limit_of)  # the innermost of equal ones
+        return min((self.folder, *list(self.folder.parents)[: self.n_above]), key=self._limit_of)  # the innermost of equal limits
 
     def _limit_of(self, folder: Path) -> int:
         number = _number(folder / ("memory.max" if self.version == 2 else "memory.limit_in_bytes"))
@@ -44,7 +44,8 @@ class MemoryGroup:
 
 
 def memory_group(own: str | None = None, root: Path = ROOT) -> MemoryGroup | None:
-    """The memory cgroup of this process: the innermost of its path that is mounted here (a container sees its own as the root).
+    """Return the memory cgroup of this process: the innermost folder of its path that is mounted here. A container sees its own as the
+    root.
 
     Args:
         own: the content of /proc/self/cgroup.
@@ -71,8 +72,12 @@ def memory_group(own: str | None = None, root: Path = ROOT) -> MemoryGroup | Non
 
 
 def oom_kills() -> tuple[int, str]:
-    """A counter of kills for want of memory, and the file that has it: those in this process's own control group, whoever ran out (version 2 counts
-    what befalls the descendants, too); else those of the whole machine, among which may be another container's."""
+    """Return a counter of out-of-memory kills, and the file that holds it.
+
+    The counter is that of this process's own control group (version 2 includes its descendants), or else that of the whole machine, which
+    may
+    include kills of another container.
+    """
     group = memory_group()
     own = group.oom_kills() if group is not None else None
     if group is not None and own is not None and group.version == 2:

@@ -1,15 +1,15 @@
-"""Lists of CPU cores, as taskset writes them."""
+"""Parse lists of CPU cores, in the syntax of taskset."""
 
 from __future__ import annotations
 
 import re
 
 _MOST_CORES = 8192
-"""As many as Linux can be built for."""
+"""Most cores that Linux can be built for."""
 
 
 def parse_cores(cores: str | None) -> list[int] | None:
-    """`"0,2-3"` -> [0, 2, 3], as taskset reads it. Raises ValueError for anything else."""
+    """Return the cores of a list in the syntax of taskset: `"0,2-3"` -> [0, 2, 3]. Raise ValueError for anything else."""
     if cores is None or cores == "":
         return None
     found: set[int] = set()

@@ -1,10 +1,11 @@
-"""Runs a program and takes everything that it started down with it.
+"""Run a program, and end it with everything that it started.
 
-Started as a script (`python guard.py GRACE_S SCRATCH -- PROGRAM ARGS…`), from the standard library alone, so that it is up in milliseconds. Its
-standard input is a pipe that its owner holds: when the owner ends, however it ends, the pipe closes, and the guard ends the program:
-SIGTERM, a grace, then SIGKILL to every descendant. As a child subreaper it stays the ancestor of orphans (an engine process whose API
-server has died), so none can get away. Then it removes the program's scratch folder (if SCRATCH names one): an owner that was killed cannot.
-It exits with the program's code (128 + signal if a signal ended it).
+It is started as a script (`python guard.py GRACE_S SCRATCH -- PROGRAM ARGS…`) and uses only the standard library, so that it is up in
+milliseconds. Its owner holds the other end of its standard input, a pipe. However the owner ends, the pipe closes, and the guard ends the
+program: SIGTERM, a grace period, then SIGKILL to every descendant. As a child subreaper it remains the ancestor of orphans (an engine
+process
+whose API server has died), so that none escapes. Then it removes the program's scratch folder, if SCRATCH names one, because a killed owner
+cannot. It exits with the program's code, or 128 + signal.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def die_with_parent() -> None:
-    """Ask the kernel for SIGKILL when the parent's thread ends (prctl(2)); for children that nobody else would end."""
+    """Ask the kernel for SIGKILL when the parent's thread ends (prctl(2)), for children that nothing else would end."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def head(path: str) -> bytes:
-    """The beginning (1 KiB) of one of the kernel's files. A file object costs as much again, and telemetry reads thousands while a window lasts."""
+    """Return the first KiB of a file of the kernel. A file object would double the cost, and telemetry reads thousands in a window."""
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.read(file, 1024)
@@ -40,7 +41,7 @@ def head(path: str) -> bytes:
 
 
 def descendants(root: int) -> list[int]:
-    """Process ids below `root`, without it, from /proc (a process that ends meanwhile is left out)."""
+    """Return the process ids below `root`, without `root` itself, from /proc. A process that ends meanwhile is left out."""
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -57,7 +58,7 @@ def descendants(root: int) -> list[int]:
 
 
 def shared_memory_of(pids: list[int]) -> set[str]:
-    """Files under /dev/shm that these processes have mapped: a process that is killed cannot unlink its own."""
+    """Return the files under /dev/shm that these processes have mapped. A killed process cannot unlink its own."""
     paths: set[str] = set()
     for pid in pids:
         with contextlib.suppress(OSError), open(f"/proc/{pid}/maps") as maps:
@@ -83,7 +84,7 @@ def _reap() -> dict[int, int]:
 
 
 def end_all(program: int, grace_s: float) -> None:
-    """SIGTERM to the program, a grace for it and its children to end by themselves, SIGKILL to what is left, until nothing is."""
+    """End the program and its children: SIGTERM, a grace period, then SIGKILL until none is left."""
     leftovers = shared_memory_of(descendants(os.getpid()))
     _signal([program], signal.SIGTERM)
     deadline = time.monotonic() + grace_s
@@ -91,7 +92,7 @@ def end_all(program: int, grace_s: float) -> None:
         _reap()
         leftovers |= shared_memory_of(alive)
         if program not in alive:
-            break  # the orphans of a program that has gone are not owed a grace
+            break  # the orphans of a program that has ended get no grace period
         time.sleep(0.02)
     while alive := descendants(os.getpid()):
         _signal(alive, signal.SIGKILL)
@@ -103,7 +104,7 @@ def end_all(program: int, grace_s: float) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Run the program after `--` under guard; see the module's text."""
+    """Run the program after `--` under guard, as the module's docstring says. Return its exit code."""
     grace_s, scratch, separator, *command = argv
     assert separator == "--", argv
     _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -122,13 +123,13 @@ def main(argv: list[str]) -> int:
 
 
 def relay(watch: int, asked: list[int]) -> int:
-    """Hand signals on to the watch, and wait for it; if it was killed, end what it leaves. Its exit code."""
+    """Forward signals to the watch, and wait for it. If it was killed, end the processes that it leaves. Return its exit code."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda n, _frame: _signal([watch], n))
-    if asked:  # between the fork and here
+    if asked:  # a signal arrived between the fork and here
         _signal([watch], signal.SIGTERM)
     status: int | None = None
-    while status is None:  # orphans of a watch that was killed come here too
+    while status is None:  # orphans of a killed watch are reparented to this process
         pid, ended = os.waitpid(-1, 0)
         status = ended if pid == watch else None
     while alive := descendants(os.getpid()):
@@ -139,7 +140,7 @@ def relay(watch: int, asked: list[int]) -> int:
 
 
 def watch_over(command: list[str], grace_s: float, scratch: str, asked: list[int]) -> int:
-    """Start the program, wait for its end or for the owner's, and leave nothing of it. Its exit code."""
+    """Start the program, wait until it or its owner ends, and end all of its processes. Return its exit code."""
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
     signal.set_wakeup_fd(wake_write)

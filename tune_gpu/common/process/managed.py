@@ -1,4 +1,4 @@
-"""The lifetime that every service relies on: whatever this program starts, it can end, and it ends with this program."""
+"""Start programs that end with this program, however it ends."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _GUARD_SCRIPT = guard.__file__
 
 
 class ManagedProcess:
-    """A program and all that it starts, under a guard that ends them when this process ends, however it ends.
+    """A program and all its descendants, under a guard that ends them when this process ends, however it ends.
 
     Args:
-        command: program and arguments; never a shell's line.
-        log: its output goes here (overwritten).
+        command: program and arguments; never a line for a shell.
+        log: file for its output (overwritten).
         env: its whole environment.
-        grace_s: how long it may take to end by itself.
-        cores: the cores that it and its children may use; null for all.
-        scratch: a folder of its own that goes with it, also if this process is killed; null for none.
+        grace_s: seconds between SIGTERM and SIGKILL.
+        cores: CPU cores for it and its children; None for all.
+        scratch: a folder to remove with it, even if this process is killed; None for none.
     """
 
     def __init__(
@@ -52,24 +52,24 @@ class ManagedProcess:
                 env=dict(env),
                 start_new_session=True,
             )
-        # The pipe closes when this process ends; the finalizer is for an owner that lives on and forgets.
+        # The pipe closes when this process ends. The finalizer serves an owner that lives on without calling `stop`.
         self._finalizer = weakref.finalize(self, _close, self._guard)
 
     @property
     def pid(self) -> int:
-        """The guard's process id: the root of the process tree."""
+        """Return the guard's process id, the root of the process tree."""
         return self._guard.pid
 
     def exit_code(self) -> int | None:
-        """The program's exit code (128 + signal for a death by signal), null while it runs."""
+        """Return the program's exit code (128 + signal if a signal ended it), or None while it runs."""
         return self._guard.poll()
 
     def pids(self) -> list[int]:
-        """The program and everything below it (the guard's own two processes left out)."""
+        """Return the process ids of the program and its descendants, without the guard's own two processes."""
         return guard.descendants(self._guard.pid)[1:]
 
     def stop(self) -> None:
-        """End the program and everything below it; returns when all of it has gone. Calling it twice does nothing."""
+        """End the program and its descendants, and return when all have ended. A second call does nothing."""
         tree = self.pids() if self.exit_code() is None else []
         self._finalizer()
         try:
@@ -77,7 +77,7 @@ class ManagedProcess:
         except subprocess.TimeoutExpired:
             self._guard.kill()
             self._guard.wait()
-        if self._guard.returncode < 0:  # somebody killed the guard: its watch, in the same session, is ending the rest
+        if self._guard.returncode < 0:  # the guard was killed: its watch, in the same session, ends the rest
             self._await_watch()
         kill_and_wait(tree)
 
@@ -90,10 +90,11 @@ class ManagedProcess:
 
 
 def pinned(command: Sequence[str], cores: Sequence[int] | None) -> list[str]:
-    """The command, held to these cores by `taskset` (util-linux): what a user would deploy, and inherited by every thread and child.
+    """Return the command, restricted to these cores by `taskset` (util-linux): a user would deploy it so, and all threads and children
+    inherit it.
 
-    All services run a little below this process's priority (`nice`), alike among themselves: the load generator must be on time even
-    where it shares their cores.
+    All services run at the same priority, a little below this process's (`nice`): the load generator must be on time even if it shares
+    their cores.
     """
     return ["nice", "-n", str(SERVICE_NICENESS), *(["taskset", "-c", ",".join(map(str, cores))] if cores else []), *command]
 
@@ -105,13 +106,13 @@ def _close(process: subprocess.Popen[bytes]) -> None:
 
 
 def process_age_s() -> float:
-    """Since this process was started, in seconds of a clock that does not jump."""
+    """Return the seconds since this process was started, by a clock that does not jump."""
     ticks = start_ticks(os.getpid()) or 0
     return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
 
 
 def session_pids(session: int) -> list[int]:
-    """All processes of a session (setsid(2))."""
+    """Return all processes of a session (setsid(2))."""
     found = []
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -122,7 +123,8 @@ def session_pids(session: int) -> list[int]:
 
 
 def kill_and_wait(pids: Sequence[int], timeout_s: float = 10.0) -> None:
-    """SIGKILL these processes and wait until they have gone. Raises TimeoutError if one stays (a driver that hangs, say)."""
+    """Send SIGKILL to these processes and wait until they have ended. Raise TimeoutError if one stays (when a driver hangs, for
+    example)."""
     births = {pid: start_ticks(pid) for pid in pids}
     left = {pid: birth for pid, birth in births.items() if birth is not None}
     deadline = time.monotonic() + timeout_s
@@ -136,7 +138,8 @@ def kill_and_wait(pids: Sequence[int], timeout_s: float = 10.0) -> None:
 
 
 def end_session(session: int, grace_s: float) -> None:
-    """End every process of a session: SIGTERM to its leader, a grace, SIGKILL to the rest; what they shared under /dev/shm goes too."""
+    """End every process of a session: SIGTERM to its leader, a grace period, SIGKILL to the rest. Unlink the shared memory that they
+    mapped."""
     leftovers = guard.shared_memory_of(session_pids(session))
     with contextlib.suppress(ProcessLookupError):
         os.kill(session, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Free ports on loopback."""
+"""Find free ports on loopback."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from tune_gpu.common.errors import UserError
 
 
 def free_port(port_range: Sequence[int], rng: random.Random | None = None) -> int:
-    """A port of the range (both ends included) that nothing is bound to now.
+    """Return a port of the range (both ends included) to which nothing is bound.
 
-    It is tried from a random place, so that two runs on one machine seldom choose the same; who binds it later finds out
-    (`port_conflict`) and asks again. Raises UserError if nothing in the range is free.
+    The search starts at a random place, so that two runs on one machine seldom choose the same port. A service that finds its port taken
+    fails
+    with `port_conflict` and gets another. Raise UserError if no port of the range is free.
     """
     low, high = check_port_range(port_range)
     offset = (rng or random.Random()).randrange(high - low + 1)
@@ -29,11 +30,11 @@ def free_port(port_range: Sequence[int], rng: random.Random | None = None) -> in
                     raise
                 continue
             return port
-    raise UserError(f"run.port_range={list(port_range)}: no port of it is free on 127.0.0.1; give a wider range")
+    raise UserError(f"run.port_range={list(port_range)}: no port of this range is free on 127.0.0.1. Set a wider range.")
 
 
 def check_port_range(port_range: Sequence[int]) -> tuple[int, int]:
-    """The range's ends. Raises UserError for what is no range of ports."""
+    """Return the two ends of the range. Raise UserError if it is not a range of ports."""
     if len(port_range) != 2 or not 1 <= port_range[0] <= port_range[1] <= 65535:
-        raise UserError(f"run.port_range={list(port_range)}: allowed is [LOW, HIGH] with 1 <= LOW <= HIGH <= 65535")
+        raise UserError(f"run.port_range={list(port_range)}: not a range of ports. Set [LOW, HIGH] with 1 <= LOW <= HIGH <= 65535.")
     return port_range[0], port_range[1]

@@ -1,10 +1,12 @@
-"""Ends what others' programs leave when their owner is killed.
+"""End the processes that another program leaves behind when its owner is killed.
 
-Started as a script (`python reaper.py GRACE_S WHAT …`), from the standard library alone. Its standard input is a pipe that its owner holds:
-when the owner ends, however it ends, the pipe closes. Processes are named as PID:TICKS (its id and its start in clock ticks after boot,
-proc(5)), so that nobody is hit who was given the id later; those that are still there after the grace get SIGKILL. Then each named folder
-(an absolute path) is removed, after whatever was given it as a `…dir=` on its command line has been ended. The owner may name more processes through the pipe. An owner that has ended them itself writes any other
-word into it: then there is no grace.
+It is started as a script (`python reaper.py GRACE_S WHAT …`) and uses only the standard library. Its owner holds the other end of its
+standard input, a pipe, which closes however the owner ends. A process is named as PID:TICKS (its id, and its start in clock ticks after
+boot,
+proc(5)), so that a later process with the same id is not hit. Named processes that are alive after the grace period get SIGKILL. Then each
+named folder (an absolute path) is removed, after every process with that folder in a `…dir=` argument has been ended. The owner may name
+more
+processes through the pipe. An owner that has ended them itself writes any other word into the pipe: then there is no grace period.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ _REMOVAL_S = 30.0
 
 
 def start_ticks(pid: int) -> int | None:
-    """When a process started, in clock ticks after boot (proc(5), field 22); null for one that has ended, or is a zombie."""
+    """Return when a process started, in clock ticks after boot (proc(5), field 22), or None if it has ended or is a zombie."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as stat:
             fields = stat.read().rpartition(b")")[2].split()
@@ -32,12 +34,12 @@ def start_ticks(pid: int) -> int | None:
 
 
 def main(argv: list[str]) -> int:
-    """Wait for the owner's end, then end the named; see the module's text."""
+    """Wait for the owner's end, then end the named processes, as the module's docstring says. Return 0."""
     grace = float(argv[0])
-    said = [*argv[1:], *_read_all().split()]
-    known = {int(pid): int(ticks) for pid, _, ticks in (word.partition(":") for word in said if _PROCESS.fullmatch(word))}
+    words = [*argv[1:], *_read_all().split()]
+    known = {int(pid): int(ticks) for pid, _, ticks in (word.partition(":") for word in words if _PROCESS.fullmatch(word))}
     folders = [word for word in argv[1:] if word.startswith("/")]
-    if len(known) + len(folders) < len(said):
+    if len(known) + len(folders) < len(words):
         grace = 0.0
     deadline = time.monotonic() + grace
     while (alive := [pid for pid, ticks in known.items() if start_ticks(pid) == ticks]) and time.monotonic() < deadline:
@@ -58,7 +60,7 @@ def _read_all() -> str:
 
 
 def _remove(folder: str) -> None:
-    """Remove a folder in which a process that ends may still make files."""
+    """Remove a folder in which processes that are about to end may still create files."""
     deadline = time.monotonic() + _REMOVAL_S
     while os.path.lexists(folder) and time.monotonic() < deadline:
         for pid in _given(folder):
@@ -69,7 +71,7 @@ def _remove(folder: str) -> None:
 
 
 def _given(folder: str) -> list[int]:
-    """The processes that write into a folder by order: an owner that was killed while they started could not name them."""
+    """Return the processes with this folder in a `…dir=` argument. An owner that was killed while they started could not name them."""
     found = []
     for name in os.listdir("/proc"):
         if name.isdigit():
