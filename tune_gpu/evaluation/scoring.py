@@ -28,7 +28,7 @@ def metrics_of(running: EvaluationState, engine: EngineInfo | None, objective: O
         objective: what the fitness weighs.
         trials_per_card: how many evaluations shared the card; null without one.
     """
-    pooled = summarise(running.windows, also_heard=running.heard)
+    pooled = summarise(running.windows, extra_turns=running.heard)
     whole = _with_device(pooled, running.device, running, engine)
     score = evaluate(whole, objective)
 

@@ -71,7 +71,7 @@ class HangWatch:
         """One round of checks, which took so long (bounded by the caller)."""
         for name in self._services:
             self._sick_s[name] = 0.0 if healthy[name] else self._sick_s[name] + passed_s
-            since = self._pulse.silent_since(name) if self._pulse else None
+            since = self._pulse.idle_since(name) if self._pulse else None
             silent = since is not None and now - since >= passed_s
             self._silent_s[name] = self._silent_s[name] + passed_s if silent else 0.0
             if max(self._sick_s[name], self._silent_s[name]) >= self._timeout_s:

@@ -1,4 +1,4 @@
-"""Signs of life: which service has been asked something and has said nothing since."""
+"""Record the activity of services under load: requests in flight, and the time of the last sign of life."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ class ActivityTracker:
     """Written by the clients in the load generator's thread, read by a watch in another; each write is one assignment."""
 
     waiting: dict[str, int] = field(default_factory=dict)
-    """Service -> requests that it has been sent and has not finished."""
-    heard: dict[str, float] = field(default_factory=dict)
-    """Service -> when it last said anything, or was first asked after a pause (monotonic clock, seconds)."""
+    """Service -> requests that were sent and are unfinished."""
+    marked: dict[str, float] = field(default_factory=dict)
+    """Service -> time of its last sign of life, or of the first request after a pause (monotonic clock, seconds)."""
 
     @contextlib.contextmanager
-    def asking(self, service: str) -> Iterator[None]:
-        """For as long as one request is under way."""
+    def request(self, service: str) -> Iterator[None]:
+        """Count a request as in flight within the block."""
         if not self.waiting.get(service):
-            self.heard[service] = time.monotonic()
+            self.marked[service] = time.monotonic()
         self.waiting[service] = self.waiting.get(service, 0) + 1
         try:
             yield
         finally:
             self.waiting[service] -= 1
 
-    def hear(self, service: str) -> None:
-        """It has said something: a chunk of an answer, or all of it."""
-        self.heard[service] = time.monotonic()
+    def mark(self, service: str) -> None:
+        """Record a sign of life: a chunk of an answer, or all of it."""
+        self.marked[service] = time.monotonic()
 
-    def silent_since(self, service: str) -> float | None:
-        """Since when it owes an answer without a word; null if it owes none."""
-        return self.heard.get(service) if self.waiting.get(service) else None
+    def idle_since(self, service: str) -> float | None:
+        """Return since when the service has owed an answer without a sign of life, or None if it owes none."""
+        return self.marked.get(service) if self.waiting.get(service) else None

@@ -1,1 +1,1 @@
-"""Traffic: what is said and asked, when it arrives, who sends it, and what came of it."""
+"""Traffic: utterances and prompts, arrival times, clients, and a summary of the results."""

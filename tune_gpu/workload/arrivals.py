@@ -1,4 +1,4 @@
-"""When requests are due."""
+"""Arrival times of requests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import numpy as np
 
 
 def poisson_arrivals(rate_per_s: float, duration_s: float, rng: np.random.Generator) -> list[float]:
-    """Due times in [0, duration) of a Poisson process (independent exponential gaps), in order. No arrivals at rate 0."""
+    """Return the due times of a Poisson process in [0, duration), in seconds and in order (independent exponential gaps). Rate 0 has
+    none."""
     if rate_per_s <= 0 or duration_s <= 0:
         return []
     due: list[float] = []

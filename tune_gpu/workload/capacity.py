@@ -1,8 +1,10 @@
-"""How many callers at once: a ramp of voice sessions on the running services, never a division of free memory.
+"""Measure how many callers can be served at once, by a ramp of voice sessions on the running services.
 
-A session takes one turn after another with a short pause between (a closed loop: a caller waits for the answer). The ramp holds 1, 2, 3 …
-sessions for a step each; a step passes while the percentile of each latency stays within its target and failures within theirs. A step
-that fails is held once more, and fails only if both together fail.
+A session takes one turn after another with a short pause between them (a closed loop: a caller waits for the answer). The ramp holds 1, 2,
+3 …
+sessions for one step each. A step passes while the percentile of each latency and the share of failures stay within their targets. A step
+that
+fails is held once more, and fails only if both attempts together fail.
 """
 
 from __future__ import annotations
@@ -22,27 +24,27 @@ from tune_gpu.workload.voice_turn import TurnSample, take_turn
 from tune_gpu.workload.window import Abort, client_session, never, spoken_order, until_done_or_aborted
 
 LONGEST_PAUSE = 1.5
-"""Of a caller, in mean pauses (`workload.session_pause_s`); the shortest is a half."""
+"""Longest pause of a caller, in mean pauses (`workload.session_pause_s`). The shortest is 0.5."""
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """The outcome of a ramp."""
+    """Result of a ramp."""
 
     sessions: int
-    """The most simultaneous voice sessions that met the targets."""
+    """Most simultaneous voice sessions that met the targets."""
     continuous: float
-    """The same, with how near the next was to passing as its fraction: strictly monotone where `sessions` ties."""
+    """The same, plus a fraction for how nearly the next step passed, so that it is strictly monotone where `sessions` ties."""
     loads: tuple[float, ...]
-    """For 1, 2, 3 … sessions: the worst of latency / target; above 1 the step failed."""
+    """For 1, 2, 3 … sessions, the worst ratio of a latency to its target. Above 1 the step failed."""
     at_ceiling: bool = False
-    """Every step passed: the capacity may be greater than the ramp."""
+    """True if every step passed: the capacity may exceed the ramp."""
 
 
 def load_of(turns: Sequence[TurnSample], objective: ObjectiveSettings) -> float:
-    """The worst ratio of a latency's percentile to its target; infinite where nothing was answered or too much failed.
+    """Return the worst ratio of a latency's percentile to its target, or infinity if nothing was answered or too many turns failed.
 
-    A turn that failed says nothing of latency; above the allowed share of failures the step cannot pass.
+    A failed turn has no latency. Above the allowed share of failures the step cannot pass.
     """
     answered = [turn for turn in turns if turn.error is None]
     allowed_pct = 0.0 if objective.max_failed_requests_pct is None else objective.max_failed_requests_pct
@@ -60,10 +62,11 @@ def load_of(turns: Sequence[TurnSample], objective: ObjectiveSettings) -> float:
 
 
 def decide(loads: Sequence[float], *, at_ceiling: bool) -> Capacity:
-    """From the loads of 1, 2, 3 … sessions, of which only the last may have failed, to the capacity.
+    """Return the capacity, given the loads of 1, 2, 3 … sessions. Only the last may have failed.
 
-    Between the last step that passed (load a <= 1) and the first that failed (b > 1) the load is taken as linear, so that it crosses 1 at
-    the fraction (1 - a) / (b - a). If one session already fails, the fraction is 1 / b.
+    The load is taken as linear between the last step that passed (load a <= 1) and the first that failed (b > 1), so that it crosses 1 at
+    the
+    fraction (1 - a) / (b - a). If one session already fails, the fraction is 1 / b.
     """
     passed = sum(load <= 1.0 for load in loads)
     if passed == len(loads):
@@ -86,7 +89,7 @@ def find_capacity(
     abort: Abort = never,
     on_step: Callable[[int, float], None] = lambda _sessions, _load: None,
 ) -> Capacity | None:
-    """Ramp the sessions up until a step fails twice or the ramp ends; null if it was aborted."""
+    """Ramp the sessions up until a step fails twice or the ramp ends. Return the capacity, or None if `abort` ended the ramp."""
     loads: list[float] = []
     endpoints = endpoints.with_cold_cache()
     for sessions in range(1, workload.capacity_max_sessions + 1):

@@ -1,4 +1,4 @@
-"""The two clients: speech to text, and streamed completions. What goes wrong with a request is a value, never a latency."""
+"""The two clients: speech to text, and streamed completions. The failure of a request is a value, never a latency."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tune_gpu.services.pulse import ActivityTracker
 
 _MAX_BYTES = 4 * 2**20
 _NOT_AN_ANSWER = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
-"""What reading anything but an answer may raise."""
+"""Errors that reading a malformed answer may raise."""
 
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Where the services under test are, and the keys that they ask for."""
+    """Addresses and keys of the services under test."""
 
     llm_url: str
     llm_model: str
@@ -29,11 +29,15 @@ class Endpoints:
     stt_key: str
     pulse: ActivityTracker = field(default_factory=ActivityTracker, compare=False)
     cache_salt: str | None = None
-    """What the engine's prefix cache knows under another salt is of no use to a request (vLLM's `cache_salt`); null shares it with all."""
+    """Requests share the engine's prefix cache only with those of the same salt (vLLM's `cache_salt`). None shares it with all."""
 
     def with_cold_cache(self) -> Endpoints:
-        """The same, for a stretch of load that finds nothing of those before in the prefix cache. All candidates get the same prompts: to the one
-        that re-uses an engine they would cost less than to the one that starts its own, and a window that is measured again less than at first."""
+        """Return the same endpoints with a new cache salt, so that a stretch of load finds nothing of earlier ones in the prefix cache.
+
+        All candidates get the same prompts. With a shared cache they would cost less on an engine that is reused than on a new one, and
+        less in a
+        window that is measured again than in the first.
+        """
         return replace(self, cache_salt=uuid.uuid4().hex)
 
 
@@ -48,17 +52,18 @@ class LlmSample:
 
     @property
     def ttft_ms(self) -> float | None:
-        """Due to first token."""
+        """Return the milliseconds from the due time to the first token, or None."""
         return None if self.error or not self.chunk_times else (self.chunk_times[0] - self.due) * 1e3
 
     @property
     def latency_ms(self) -> float | None:
-        """Due to last token."""
+        """Return the milliseconds from the due time to the last token, or None."""
         return None if self.error or not self.chunk_times else (self.chunk_times[-1] - self.due) * 1e3
 
     @property
     def itl_ms(self) -> list[float]:
-        """Gaps between tokens; where a chunk carried several, the mean gap of the answer, once for each."""
+        """Return the gaps between tokens in milliseconds. If a chunk carried several tokens, return the mean gap of the answer once for
+        each gap."""
         if self.error or self.n_tokens < 2 or len(self.chunk_times) < 2:
             return []
         if len(self.chunk_times) == self.n_tokens:
@@ -80,23 +85,25 @@ class SttSample:
 
     @property
     def latency_ms(self) -> float | None:
-        """Due to transcript."""
+        """Return the milliseconds from the due time to the transcript, or None."""
         return None if self.error or self.done is None else (self.done - self.due) * 1e3
 
     @property
     def rtf(self) -> float | None:
-        """Real-time factor: seconds of computing for one second of speech."""
+        """Return the real-time factor, the seconds of computing for one second of speech, or None."""
         return None if self.error or self.compute_s is None or self.audio_s <= 0 else self.compute_s / self.audio_s
 
 
 async def complete(
     session: aiohttp.ClientSession, endpoints: Endpoints, prompt: str, *, max_tokens: int, due: float, timeout_s: float
 ) -> LlmSample:
-    """Stream one completion (OpenAI's `/v1/completions`), noting when each chunk of tokens arrives.
+    """Stream one completion (OpenAI's `/v1/completions`), and record when each chunk of tokens arrives.
 
-    A chunk counts if it carries a choice, even one without text: a token may be part of a character. An answer without the closing
-    `[DONE]` is `truncated_stream`, one without a token `empty_answer`, one with fewer than were asked for `short_answer`: no end-of-text token
-    ends it, but vLLM cuts it where the context is full, and a candidate with too short a context would win by saying less.
+    A chunk counts if it carries a choice, even one without text, because a token may be part of a character. Without the closing `[DONE]`
+    the
+    error is `truncated_stream`, without a token `empty_answer`, with fewer tokens than requested `short_answer`. No end-of-text token ends
+    an
+    answer, but vLLM cuts it where the context is full, and a candidate with too short a context would win by shorter answers.
     """
     sample = LlmSample(due)
     body = {
@@ -111,7 +118,7 @@ async def complete(
     if endpoints.cache_salt is not None:
         body["cache_salt"] = endpoints.cache_salt
     try:
-        with endpoints.pulse.asking("vllm"):
+        with endpoints.pulse.request("vllm"):
             finished = await _stream(session, endpoints, body, sample, _left(due, timeout_s))
     except (TimeoutError, aiohttp.ServerTimeoutError):
         sample.error = "timeout"
@@ -125,7 +132,7 @@ async def complete(
         sample.error = sample.error or (None if finished else "truncated_stream")
         if sample.error is None and not sample.chunk_times:
             sample.error = "empty_answer"
-        elif sample.error is None and 0 < sample.n_tokens < max_tokens:  # 0: the server has not told
+        elif sample.error is None and 0 < sample.n_tokens < max_tokens:  # 0: the server has not reported the number
             sample.error = "short_answer"
     sample.n_tokens = max(sample.n_tokens, len(sample.chunk_times))
     return sample
@@ -134,18 +141,19 @@ async def complete(
 async def _stream(
     session: aiohttp.ClientSession, endpoints: Endpoints, body: dict[str, object], sample: LlmSample, timeout_s: float
 ) -> bool:
-    """Return whether the stream was closed as it should be."""
+    """Send the request and read its stream into the sample. Return True if the stream ended as it should."""
     headers = {"Authorization": f"Bearer {endpoints.llm_key}"}
     async with asyncio.timeout(timeout_s), session.post(f"{endpoints.llm_url}/v1/completions", json=body, headers=headers, allow_redirects=False) as reply:
-        if reply.status != 200:  # all of an answer; that one has begun is none yet: vLLM's server says so before its engine has done anything
-            endpoints.pulse.hear("vllm")
+        # A 200 is no sign of life: vLLM's server sends it before its engine has done anything. Any other status is the whole answer.
+        if reply.status != 200:
+            endpoints.pulse.mark("vllm")
             sample.error = f"http_{reply.status}"
             return False
         async for line in reply.content:
             if not line.startswith(b"data:"):
                 continue
             now, payload = time.monotonic(), line[5:].strip()
-            endpoints.pulse.hear("vllm")
+            endpoints.pulse.mark("vllm")
             if payload == b"[DONE]":
                 return True
             _take_chunk(sample, json.loads(payload), now)
@@ -165,7 +173,7 @@ def _take_chunk(sample: LlmSample, chunk: dict[str, object], now: float) -> None
 async def transcribe(
     session: aiohttp.ClientSession, endpoints: Endpoints, wav: bytes, *, audio_s: float, due: float, timeout_s: float
 ) -> SttSample:
-    """Transcribe one clip (OpenAI's `/v1/audio/transcriptions`). A transcript of nothing is `empty_transcript`."""
+    """Transcribe one clip (OpenAI's `/v1/audio/transcriptions`). An empty text is the error `empty_transcript`."""
     sample = SttSample(due, audio_s=audio_s)
     form = aiohttp.FormData()
     form.add_field("file", wav, filename="utterance.wav", content_type="audio/wav")
@@ -174,14 +182,14 @@ async def transcribe(
     headers = {"Authorization": f"Bearer {endpoints.stt_key}"}
     url = f"{endpoints.stt_url}/v1/audio/transcriptions"
     try:
-        with endpoints.pulse.asking("whisper"):
+        with endpoints.pulse.request("whisper"):
             async with asyncio.timeout(_left(due, timeout_s)), session.post(url, data=form, headers=headers, allow_redirects=False) as reply:
                 if reply.status != 200:
-                    endpoints.pulse.hear("whisper")
+                    endpoints.pulse.mark("whisper")
                     sample.error = f"http_{reply.status}"
                     return sample
                 answer = json.loads(await _body(reply))
-                endpoints.pulse.hear("whisper")
+                endpoints.pulse.mark("whisper")
                 sample.text = _text(answer["text"])
                 sample.compute_s = _amount(answer["compute_s"]) if "compute_s" in answer else None
                 sample.done = time.monotonic()
@@ -197,7 +205,8 @@ async def transcribe(
 
 
 async def _body(reply: aiohttp.ClientResponse) -> bytes:
-    """Raises ValueError for more than any transcript: another program's answer must not fill this one's memory."""
+    """Return the body. Raise ValueError if it is longer than any transcript, because another program's answer must not fill this one's
+    memory."""
     body = bytearray()
     async for part in reply.content.iter_any():
         body += part
@@ -213,12 +222,12 @@ def _text(value: object) -> str:
 
 
 def _amount(value: object) -> float:
-    """A number that can be counted or measured: NaN, infinity and what is below 0 cannot."""
+    """Return the value if it is a finite number from 0. Raise ValueError otherwise."""
     if not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
         raise ValueError("no amount")
     return value
 
 
 def _left(due: float, timeout_s: float) -> float:
-    """The time-out runs from the due time: waiting in the client is waiting."""
+    """Return the seconds left until the time-out, which runs from the due time: waiting in the client counts."""
     return max(0.001, due + timeout_s - time.monotonic())

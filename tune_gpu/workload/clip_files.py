@@ -1,4 +1,4 @@
-"""The files of a folder of clips: which belong together, and what their texts say. They are outside data."""
+"""Find and read the files of a folder of clips and their transcripts. They come from outside."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _MARKS = (  # the longer first: UTF-32's mark begins with UTF-16's
 
 
 def clips_of(folder: Path) -> list[tuple[Path, Path]]:
-    """Every clip with the text beside it, in the order of their names. Case does not matter: ONE.WAV belongs to one.txt.
+    """Return every clip with the text beside it, by name. Case does not matter: ONE.WAV belongs to one.txt.
 
     Raises:
-        UserError: a clip without a text, or names of which it is not clear what belongs together.
+        UserError: a clip has no text, or names are ambiguous.
     """
     files = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     clips = [path for path in files if path.suffix.casefold() == ".wav"]
@@ -40,44 +40,44 @@ def clips_of(folder: Path) -> list[tuple[Path, Path]]:
             raise UserError(f"{clip.name}: {rival.name} has the same text, {same[0].name}; their names differ only by case or encoding. Rename one.")
         found.append((clip, same[0]))
     if found and without:
-        raise UserError(f"{without[0].name}: no {without[0].stem}.txt beside it. Write what is said in it, or move the clip away.")
+        raise UserError(f"{without[0].name}: no {without[0].stem}.txt beside it. Write what the clip says, or move the clip away.")
     return found
 
 
 def _bare(path: Path) -> str:
-    """A file's name without regard to case, and to how accents are encoded: macOS takes them apart."""
+    """Return a file's name without case, and with accents composed, which macOS stores decomposed."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path.stem).casefold())
 
 
 def read_reference(path: Path, language: str) -> str:
-    """Return what is said in a clip. Without words it has no word error rate, and would end every evaluation that hears it.
+    """Return the reference transcript of a clip. One without words has no word error rate, and would end every evaluation that uses it.
 
     Raises:
-        UserError: no text, or one whose encoding is not known.
+        UserError: the text has no words, or an unknown encoding.
     """
     content = read_whole(path, _LONGEST_TEXT)
     mark, encoding = next(((mark, name) for mark, name in _MARKS if content.startswith(mark)), (b"", "utf-8"))
     try:
         reference = content[len(mark) :].decode(encoding).strip()
     except UnicodeDecodeError as error:
-        raise UserError(f"{path.name} is not {encoding.upper()} ({error.reason} at byte {error.start + len(mark)}). Save it as UTF-8.") from error
+        raise UserError(f"{path.name}: not {encoding.upper()} ({error.reason} at byte {error.start + len(mark)}). Save it as UTF-8.") from error
     if "\0" in reference:
-        raise UserError(f"{path.name} is not UTF-8: it holds zero bytes, as UTF-16 without a byte-order mark does. Save it as UTF-8.")
+        raise UserError(f"{path.name}: not UTF-8 (it holds zero bytes, as UTF-16 without a byte-order mark does). Save it as UTF-8.")
     if not units_of(reference, language):
-        raise UserError(f"{path.name}: it has no words (what stands in brackets does not count, nor do um and uh in English). Write what is said.")
+        raise UserError(f"{path.name}: no words (text in brackets does not count, nor do um and uh in English). Write what the clip says.")
     return reference
 
 
 def read_whole(path: Path, limit: int) -> bytes:
-    """The content of a regular file. Raises UserError for anything else, and for more than `limit` bytes."""
+    """Return the content of a regular file. Raise UserError for any other kind of file, and for more than `limit` bytes."""
     try:
-        # A pipe without a writer would block the opening.
+        # Opening a pipe that has no writer would block.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise UserError(f"{path.name} is no regular file. Put the file itself there.")
+                raise UserError(f"{path.name}: not a regular file. Put the file itself there.")
             content = file.read(limit + 1)
     except OSError as error:
-        raise UserError(f"{path.name} cannot be read: {error.strerror or error}") from error
+        raise UserError(f"{path.name}: cannot be read ({error.strerror or error})") from error
     if len(content) > limit:
-        raise UserError(f"{path.name} is longer than {limit / 2**20:g} MiB, which is what is read at most.")
+        raise UserError(f"{path.name}: longer than {limit / 2**20:g} MiB. Cut it into shorter clips.")
     return content

@@ -1,4 +1,4 @@
-"""Distributions from raw samples."""
+"""Percentiles of raw samples."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Distribution:
 
     @classmethod
     def of(cls, samples: Sequence[float]) -> Distribution | None:
-        """Null for no samples: what was not measured is absent. Raises ValueError for a sample that is not finite."""
+        """Return the distribution, or None without samples. Raise ValueError if a sample is not finite."""
         if not len(samples):
             return None
         values = np.asarray(samples, dtype=float)
@@ -31,9 +31,9 @@ class Distribution:
         return cls(p50, p90, p95, p99, float(values.mean()), len(values))
 
     def at(self, percentile: int) -> float:
-        """One of 50, 90, 95, 99. Raises KeyError for another."""
+        """Return the percentile 50, 90, 95 or 99. Raise KeyError for another."""
         return {50: self.p50, 90: self.p90, 95: self.p95, 99: self.p99}[percentile]
 
     def as_dict(self) -> dict[str, float]:
-        """For the artifacts, to a thousandth."""
+        """Return the percentiles as the artifacts have them, rounded to a thousandth."""
         return {name: round(value, 3) for name, value in asdict(self).items()}

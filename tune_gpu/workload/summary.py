@@ -1,4 +1,4 @@
-"""From what windows saw to the numbers of an evaluation."""
+"""Summarise the results of windows."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from tune_gpu.workload.window import WindowResult
 
 @dataclass(frozen=True)
 class TrafficSummary:
-    """Latencies, throughput and quality of one or more windows. Null is what was not measured."""
+    """Latencies, throughput and quality of one or more windows. None is a value that was not measured."""
 
     stt_latency_ms: Distribution | None
     rtf: Distribution | None
     ttft_ms: Distribution | None
     itl_ms: Distribution | None
     llm_latency_ms: Distribution | None
-    """Of the voice turns' answers: transcript to last token."""
+    """Latency of the voice turns' answers: transcript to last token."""
     voice_turn_ms: Distribution | None
     background_latency_ms: Distribution | None
     tokens_per_s: float | None
     wer: float | None
     wer_unit: str | None
-    """`word`, or `character` in languages whose writing does not part words: `wer` is then a character error rate."""
+    """`word`, or `character` in languages whose writing does not separate words: `wer` is then a character error rate."""
     n_transcripts: int
-    """Of which the word error rate is."""
+    """Number of transcripts in the error rate."""
     n_requests: int
     n_failed: int
     failures: dict[str, int]
@@ -39,11 +39,11 @@ class TrafficSummary:
 
     @property
     def failed_pct(self) -> float:
-        """Share of requests that failed, in per cent."""
+        """Return the share of requests that failed, in per cent."""
         return 100.0 * self.n_failed / self.n_requests if self.n_requests else 0.0
 
     def as_metrics(self) -> dict[str, Any]:
-        """For the artifacts, under their names there."""
+        """Return the metrics under their names in the artifacts."""
         distributions = (
             "stt_latency_ms",
             "rtf",
@@ -67,18 +67,18 @@ class TrafficSummary:
         }
 
 
-def summarise(windows: Sequence[WindowResult], *, also_heard: Sequence[TurnSample] = ()) -> TrafficSummary:
-    """Pool the raw samples of the windows; percentiles are of the samples, never of percentiles.
+def summarise(windows: Sequence[WindowResult], *, extra_turns: Sequence[TurnSample] = ()) -> TrafficSummary:
+    """Pool the raw samples of the windows, and take percentiles of the samples.
 
     Args:
-        windows: what was measured.
-        also_heard: turns outside of any window whose transcripts count for the word error rate, and for nothing else.
+        windows: the measured windows.
+        extra_turns: turns outside of any window, whose transcripts count for the word error rate and for nothing else.
     """
     turns = [turn for window in windows for turn in window.turns]
     background = [ask for window in windows for ask in window.background]
     answers = [turn.llm for turn in turns if turn.llm is not None]
-    heard = [turn for turn in (*also_heard, *turns) if turn.stt is not None and turn.stt.error in (None, "empty_transcript")]
-    language = heard[0].language if heard else "en"  # all clips of a run have one
+    heard = [turn for turn in (*extra_turns, *turns) if turn.stt is not None and turn.stt.error in (None, "empty_transcript")]
+    language = heard[0].language if heard else "en"  # all clips of a run are in one language
     failures = Counter([turn.error for turn in turns if turn.error] + [f"background_{ask.error}" for ask in background if ask.error])
     tokens = sum(answer.n_tokens for answer in (*answers, *background) if answer.error is None)
     seconds = sum(window.seconds for window in windows)
@@ -106,7 +106,7 @@ def _of(samples: Iterable[float | None]) -> Distribution | None:
 
 
 def interference(mixed: TrafficSummary, solo: dict[str, TrafficSummary]) -> dict[str, float | None]:
-    """Return what sharing costs: mixed p95 / solo p95 of each service's latency; null where one was not measured."""
+    """Return the cost of sharing: mixed p95 / solo p95 of each service's latency, None if one was not measured."""
     pairs = {"stt": ("stt", "stt_latency_ms"), "llm": ("llm", "llm_latency_ms")}
     ratios: dict[str, float | None] = {}
     for name, (mode, metric) in pairs.items():

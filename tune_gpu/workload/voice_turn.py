@@ -12,7 +12,7 @@ from tune_gpu.workload.clients import Endpoints, LlmSample, SttSample, complete,
 
 @dataclass
 class TurnSample:
-    """What came of one turn. `due` is the end of speech (monotonic clock, seconds)."""
+    """The samples of one turn. `due` is the end of speech (monotonic clock, seconds)."""
 
     due: float
     utterance: str
@@ -20,13 +20,13 @@ class TurnSample:
     stt: SttSample | None = None
     llm: LlmSample | None = None
     shed: bool = False
-    """It was due, but too many turns were in flight already: a failure of the system under test, and counted."""
+    """The turn was due while too many turns were in flight. That is a failure of the system under test, and counts as one."""
     language: str = "en"
-    """Of the reference."""
+    """Language of the reference."""
 
     @property
     def error(self) -> str | None:
-        """Which request failed and how (`stt_timeout`, `llm_http_500`, `shed`); null if none did."""
+        """Return which request failed and how (`stt_timeout`, `llm_http_500`, `shed`), or None."""
         if self.shed:
             return "shed"
         if self.stt is not None and self.stt.error:
@@ -37,7 +37,7 @@ class TurnSample:
 
     @property
     def voice_turn_ms(self) -> float | None:
-        """End of speech to the answer's first token."""
+        """Return the milliseconds from the end of speech to the answer's first token, or None."""
         if self.error or self.stt is None or self.llm is None or not self.llm.chunk_times:
             return None
         return (self.llm.chunk_times[0] - self.due) * 1e3
@@ -53,9 +53,10 @@ async def take_turn(
     timeout_s: float,
     mode: str = "mixed",
 ) -> TurnSample:
-    """One turn that was due at `due`; in mode `stt` it ends with the transcript, in mode `llm` the reference stands for it.
+    """Take one turn that was due at `due`. Mode `stt` ends with the transcript; mode `llm` sends the reference as if it were the
+    transcript.
 
-    The LLM's part is due when the transcript is there, so that its latencies are its own.
+    The request to the LLM is due when the transcript has arrived, so that its latencies are its own.
     """
     turn = TurnSample(due, utterance.name, utterance.reference, language=utterance.language)
     prompt, asked = utterance.reference, due

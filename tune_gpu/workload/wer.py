@@ -1,4 +1,4 @@
-"""Recognition errors: of words as Whisper's own evaluation counts them, of characters where blanks do not part words."""
+"""Recognition errors: in words as Whisper's own evaluation counts them, or in characters where blanks do not separate words."""
 
 from __future__ import annotations
 
@@ -21,42 +21,44 @@ def _normalizer() -> Any:
 
 
 def normalise(text: str) -> str:
-    """Whisper's English normalisation, with numerals as their digits: "ten", "10" and "1 0" are the same words.
+    """Apply Whisper's English normalisation, and write numerals digit by digit: "ten", "10" and "1 0" become the same words.
 
-    Whisper's normaliser joins number words that follow each other ("one two three" becomes "123") but leaves "1, 2, 3" apart, so a
-    count that was heard rightly would be all wrong; digit by digit they are equal.
+    Whisper's normaliser joins consecutive number words ("one two three" becomes "123") but leaves "1, 2, 3" apart, so that a correct
+    transcript of
+    a count would be all wrong.
     """
     words = re.sub(r"\bone\b", "1", str(_normalizer()(text)))
     return " ".join(re.sub(r"(\d)", r" \1 ", words).split())
 
 
 def units_of(text: str, language: str = "en") -> list[str]:
-    """The words of a text, normalised by the rules of its language; its characters where `languages.error_unit` says so."""
+    """Return the words of a text, normalised by the rules of its language, or its characters if `languages.error_unit` is `character`."""
     return normalise(text).split() if language == "en" else units(text, language)
 
 
 def word_errors(reference: str, transcript: str, language: str = "en") -> tuple[int, int]:
-    """Errors of one clip, capped at its number of words (or characters), and that number. An empty transcript has all of them deleted.
+    """Return the errors of one clip, capped at its number of words (or characters), and that number. In an empty transcript all of them are
+    deleted.
 
-    The cap keeps one transcript that loops from swamping the rest.
+    The cap keeps one looping transcript from dominating the rate.
 
     Raises:
-        ValueError: a reference without words.
+        ValueError: the reference has no words.
     """
-    expected, heard = units_of(reference, language), units_of(transcript, language)
+    expected, actual = units_of(reference, language), units_of(transcript, language)
     if not expected:
         raise ValueError(f"the reference {reference!r} has no words")
-    errors = _edits(expected, heard)
-    if errors and language in _NUMERALS_KNOWN and any(word.isdigit() for word in (*expected, *heard)):
-        errors = min(errors, _edits(_in_digits(expected, language), _in_digits(heard, language)))
+    errors = _edits(expected, actual)
+    if errors and language in _NUMERALS_KNOWN and any(word.isdigit() for word in (*expected, *actual)):
+        errors = min(errors, _edits(_in_digits(expected, language), _in_digits(actual, language)))
     return min(len(expected), errors), len(expected)
 
 
 def word_error_rate(references: Sequence[str], transcripts: Sequence[str], language: str = "en") -> float | None:
-    """Errors over words (or characters) of the whole corpus, each clip's as `word_errors` counts them; null for no clips.
+    """Return errors over words (or characters) of the whole corpus, or None without clips. `word_errors` counts the errors of each clip.
 
     Raises:
-        ValueError: lengths that differ, or a reference without words.
+        ValueError: the lengths differ, or a reference has no words.
     """
     if len(references) != len(transcripts):
         raise ValueError(f"{len(references)} references, {len(transcripts)} transcripts")
@@ -65,17 +67,17 @@ def word_error_rate(references: Sequence[str], transcripts: Sequence[str], langu
     return sum(errors for errors, _ in counted) / words if words else None
 
 
-def _edits(expected: list[str], heard: list[str]) -> int:
+def _edits(expected: list[str], actual: list[str]) -> int:
     import jiwer
 
-    if not heard:
+    if not actual:
         return len(expected)
-    counts = jiwer.process_words(" ".join(expected), " ".join(heard))
+    counts = jiwer.process_words(" ".join(expected), " ".join(actual))
     return int(counts.substitutions + counts.deletions + counts.insertions)
 
 
 def _in_digits(words: list[str], language: str) -> list[str]:
-    """Spelled numbers as numerals: a number that was heard rightly is no error, however it is written."""
+    """Write spelled numbers as numerals, so that the way a number is written is no error."""
     from text_to_num import alpha2digit
 
     return str(alpha2digit(" ".join(words), language, threshold=0)).split()

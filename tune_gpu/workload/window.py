@@ -1,8 +1,10 @@
 """One window of load: voice turns and background requests in an open loop, on both services at once.
 
-An open loop sends when a request is due, whatever became of the ones before, and every latency counts from the due time; so a system that
-falls behind cannot hide its queue (coordinated omission). The generator watches itself: if it sends later than it should, the window
-is invalid, not the latency small.
+An open loop sends each request when it is due, whether or not earlier ones have been answered, and every latency counts from the due time.
+So
+a system that falls behind cannot hide its queue (coordinated omission). The generator watches its own delay: if it sends too late, the
+window
+is invalid.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from tune_gpu.workload.clients import Endpoints, LlmSample, complete
 from tune_gpu.workload.voice_turn import TurnSample, take_turn
 
 Abort = Callable[[], str | None]
-"""Asked every tenth of a second during a window: a reason to end it at once (a service has died, say), or null."""
+"""Called every tenth of a second during a window. Returns a reason to end it at once (a service has died, for example), or None."""
 
 MAX_LAG_P99_MS = 50.0
 _ABORT_EVERY_S = 0.1
@@ -33,41 +35,41 @@ _SPOKEN = 2_000_000  # names the random stream of the clips' order
 
 
 def never() -> str | None:
-    """The abort that never does."""
+    """Return None: never abort."""
     return None
 
 
 @dataclass
 class WindowResult:
-    """What one window saw, raw."""
+    """Raw results of one window."""
 
     mode: str
     """`mixed`, or `stt` or `llm` for one service alone."""
     seconds: float = 0.0
-    """From its start to its last answer."""
+    """Time from its start to its last answer."""
     turns: list[TurnSample] = field(default_factory=list)
     background: list[LlmSample] = field(default_factory=list)
     lag_ms: list[float] = field(default_factory=list)
-    """How much later than due each request was handed to the network."""
+    """Delay between each request's due time and its sending."""
     aborted: str | None = None
 
     @property
     def invalid(self) -> str | None:
-        """Return why its numbers must not be used; null if they may."""
+        """Return why its numbers must not be used, or None if they may."""
         if self.lag_ms and (lag := float(np.percentile(self.lag_ms, 99))) > MAX_LAG_P99_MS:
             return f"the load generator sent {lag:.0f} ms late at p99 (allowed {MAX_LAG_P99_MS:.0f} ms)"
         return None
 
 
 def spoken_order(utterances: Sequence[Utterance], rng: np.random.Generator) -> Iterator[Utterance]:
-    """Every clip once, in a random order, again and again: callers differ in order, not in what is heard."""
+    """Yield every clip once in a random order, again and again. Callers differ in the order, not in the clips."""
     while True:
         for index in rng.permutation(len(utterances)):
             yield utterances[index]
 
 
 def background_prompt(n_tokens: int, rng: np.random.Generator) -> str:
-    """Words that nobody said before (no prefix cache can know them), about as many tokens as asked for."""
+    """Return random words of about this many tokens, which no prefix cache can hold."""
     letters = rng.integers(97, 123, size=max(1, n_tokens))
     return " ".join("".join(map(chr, letters[i : i + 4])) for i in range(0, len(letters), 5))
 
@@ -101,12 +103,12 @@ async def _window(
     abort: Abort,
 ) -> WindowResult:
     rng = np.random.default_rng([seed, index])
-    # One order for all windows: each goes on about where the one before ended, so that together they hear as many clips as they can.
+    # One order for all windows: each starts about where the previous one ended, so that together they cover as many clips as possible.
     so_far = round(index * seconds * workload.turn_rate_per_s) % len(utterances)
     spoken = itertools.islice(spoken_order(utterances, np.random.default_rng([seed, _SPOKEN])), so_far, None)
     result = WindowResult(mode)
     turns = poisson_arrivals(workload.turn_rate_per_s, seconds, rng)
-    while not turns:  # a window in which nobody speaks measures nothing: the process is conditioned on at least one turn
+    while not turns:  # a window without a turn measures nothing: the process is conditioned on at least one
         turns = poisson_arrivals(workload.turn_rate_per_s, seconds, rng)
     asks = poisson_arrivals(workload.background_rate_per_s, seconds, rng) if mode != "stt" else []
     prompts = [background_prompt(workload.background_prompt_tokens, rng) for _ in asks]
@@ -142,8 +144,8 @@ async def _window(
         start = time.monotonic()
         calls: list[tuple[float, Callable[[float], Coroutine[Any, Any, None]]]] = []
         for offset in turns:
-            said = next(spoken)
-            calls.append((offset, lambda due, u=said: turn(due, u)))  # type: ignore[misc]
+            utterance = next(spoken)
+            calls.append((offset, lambda due, u=utterance: turn(due, u)))  # type: ignore[misc]
         for offset, prompt in zip(asks, prompts, strict=True):
             calls.append((offset, lambda due, p=prompt: ask(due, p)))  # type: ignore[misc]
         calls.sort(key=lambda call: call[0])
@@ -164,7 +166,7 @@ async def _open_loop(
 
 
 async def until_done_or_aborted(work: Coroutine[Any, Any, None], abort: Abort) -> str | None:
-    """Run the work to its end, or cancel it as soon as `abort` gives a reason, and return that."""
+    """Run the work to its end and return None, or cancel it as soon as `abort` returns a reason, and return the reason."""
     task = asyncio.create_task(work)
     while not task.done():
         if reason := abort():
@@ -178,7 +180,7 @@ async def until_done_or_aborted(work: Coroutine[Any, Any, None], abort: Abort) -
 
 
 def client_session() -> aiohttp.ClientSession:
-    """A session without limits of its own: what waits, waits in the service under test."""
+    """Return a session without limits of its own, so that requests wait in the service under test."""
     return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=None), read_bufsize=2**20)
 
 
@@ -192,9 +194,9 @@ def warm_up(
     workers: int = 1,
     abort: Abort = never,
 ) -> list[TurnSample]:
-    """Take turns one after another, the longest utterance first (Whisper's peak memory depends on its input). Not measured.
+    """Take turns one after another, the longest utterance first, because Whisper's peak memory depends on its input. They are not measured.
 
-    The first is taken so many times at once as Whisper has workers, for each has memory of its own; it is returned once.
+    The first turn is taken once for each of Whisper's workers at the same time, because each has memory of its own. It is returned once.
     """
     return asyncio.run(_warm_up(endpoints.with_cold_cache(), workload, utterances, workload.warmup_turns if turns is None else turns, mode, workers, abort))
 

@@ -69,7 +69,7 @@ def test_the_resolved_configuration_reads_back_as_itself(tmp_path: Path) -> None
         ("search.racing=true workload.windows=1", r"search\.racing=true needs workload\.windows of 2 or more, not 1"),
         ("run.port_range=[1,2,3]", r"run\.port_range=\[1, 2, 3\]"),
         ("run.artifacts_dir=/proc/x", r"run\.artifacts_dir=/proc/x: /proc cannot be written"),
-        ("workload.audio.source=/nowhere", r"workload\.audio\.source=/nowhere: no such folder; allowed: samples"),
+        ("workload.audio.source=/nowhere", r"workload\.audio\.source=/nowhere: no such folder. Set samples"),
         ("objective.weights.charm=1", r"objective\.weights\.charm: no such term"),
         ("search.objectives.wre=min", r"search\.objectives\.wre: no such metric \(did you mean wer\?\); allowed: stt_latency_ms\.p50"),
         ("search.objectives.concurrent_capacity=max workload.capacity_step_s=0 objective.weights.capacity=0",

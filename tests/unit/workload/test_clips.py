@@ -120,12 +120,12 @@ def test_byte_order_marks_name_the_encoding_of_a_text(tmp_path: Path, mark_and_e
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("hello".encode("utf-16-le"), r"clip\.txt is not UTF-8: it holds zero bytes"),
-        ("café".encode("latin-1"), r"clip\.txt is not UTF-8 \("),
-        (codecs.BOM_UTF16_LE + b"abc", r"clip\.txt is not UTF-16-LE"),
-        (b"", r"clip\.txt: it has no words"),
-        (codecs.BOM_UTF8, r"clip\.txt: it has no words"),
-        (b"a" * 100_000, r"clip\.txt is longer than"),
+        ("hello".encode("utf-16-le"), r"clip\.txt: not UTF-8 \(it holds zero bytes"),
+        ("café".encode("latin-1"), r"clip\.txt: not UTF-8 \("),
+        (codecs.BOM_UTF16_LE + b"abc", r"clip\.txt: not UTF-16-LE"),
+        (b"", r"clip\.txt: no words"),
+        (codecs.BOM_UTF8, r"clip\.txt: no words"),
+        (b"a" * 100_000, r"clip\.txt: longer than"),
     ],
 )
 def test_a_text_that_cannot_be_read_is_refused_by_name(tmp_path: Path, text: bytes, said: str) -> None:
@@ -204,7 +204,7 @@ def floats(*values: float, double: bool = False) -> bytes:
     ],
 )
 def test_what_is_no_sound_is_refused_with_the_files_name(tmp_path: Path, content: bytes, said: str) -> None:
-    with pytest.raises(UserError, match=rf"clip\.wav cannot be read as WAV: .*{said}") as caught:
+    with pytest.raises(UserError, match=rf"clip\.wav: cannot be read as WAV .*{said}") as caught:
         load_utterances(clip(tmp_path, content))
     assert "\n" not in str(caught.value)
 
@@ -212,11 +212,11 @@ def test_what_is_no_sound_is_refused_with_the_files_name(tmp_path: Path, content
 def test_only_regular_files_of_a_bounded_size_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = clip(tmp_path, wav(PCM))
     monkeypatch.setattr("tune_gpu.workload.audio.MAX_BYTES", 1000)
-    with pytest.raises(UserError, match=r"clip\.wav is longer than"):
+    with pytest.raises(UserError, match=r"clip\.wav: longer than"):
         load_utterances(settings)
     (tmp_path / "clip.wav").unlink()
     os.mkfifo(tmp_path / "clip.wav")
-    with pytest.raises(UserError, match=r"clip\.wav is no regular file"):
+    with pytest.raises(UserError, match=r"clip\.wav: not a regular file"):
         load_utterances(settings)
 
 

@@ -76,7 +76,7 @@ def test_clips_heard_outside_of_windows_count_for_the_word_error_rate_alone() ->
     with servers(Behaviour(stt_text="hello")) as endpoints:
         wrong = warm_up(endpoints, workload(), CLIPS, turns=3, mode="stt")
     window = one_window(Behaviour(), background_rate_per_s=0.0)
-    alone, pooled = summarise([window]), summarise([window], also_heard=wrong)
+    alone, pooled = summarise([window]), summarise([window], extra_turns=wrong)
     assert alone.wer == 0.0
     assert pooled.n_transcripts == alone.n_transcripts + 3
     assert pooled.wer == pytest.approx(3 * 1 / (2 * pooled.n_transcripts)), "half of the words of three clips"
@@ -117,9 +117,9 @@ def test_a_service_that_answers_with_errors_is_not_silent() -> None:
     with servers(Behaviour(stt_status=500, llm_status=503)) as endpoints:
         pulse = endpoints.pulse
         for service, mode in (("whisper", "stt"), ("vllm", "llm")):
-            pulse.waiting[service], pulse.heard[service] = 1, 0.0  # another request, that has been waiting since long ago
+            pulse.waiting[service], pulse.marked[service] = 1, 0.0  # another request, that has been waiting since long ago
             warm_up(endpoints, workload(), CLIPS, turns=1, mode=mode)
-            assert (pulse.silent_since(service) or 0.0) > 0.0, service
+            assert (pulse.idle_since(service) or 0.0) > 0.0, service
 
 
 def test_a_transcript_of_nothing_is_all_words_wrong() -> None:
