@@ -23,7 +23,8 @@ from tune_gpu.config.deployment import deployment
 from tune_gpu.config.schema import ExperimentConfig, VllmSettings
 from tune_gpu.config.serve_options import read_name
 from tune_gpu.evaluation.memory_check.space_plan import installed_vllm_version
-from tune_gpu.search.space import Parameter, SearchSpace
+from tune_gpu.search.parameter import Parameter
+from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.space_values import values_to_check
 from tune_gpu.services.vllm.setup import serve_flags
 

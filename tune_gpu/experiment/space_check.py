@@ -12,7 +12,8 @@ from tune_gpu.config.deployment import deployment
 from tune_gpu.config.languages import check_clips, check_language, check_models
 from tune_gpu.config.schema import ExperimentConfig, VllmSettings, WhisperSettings
 from tune_gpu.config.serve_options import conflict_of, overlap, problem_of, read_name
-from tune_gpu.search.space import Parameter, SearchSpace
+from tune_gpu.search.parameter import Parameter
+from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.space_values import values_to_check
 from tune_gpu.services.faster_whisper import service as whisper
 from tune_gpu.services.faster_whisper.memory import COMPUTE_TYPES

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tune_gpu.search.space import Parameter
+from tune_gpu.search.parameter import Parameter
 from tune_gpu.search.steps import SteppedRange
 
 

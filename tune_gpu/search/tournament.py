@@ -2,27 +2,29 @@
 
 A generation competes in a tournament; its best survive and have offspring (crossover, then a step of one parameter). The next generation
 is the elite (the best of all so far, measured again, so that it stays the best only if it is), the offspring, and fresh random
-candidates, so that no corner is forgotten. Nothing is proposed twice but the elite. After the last generation one that would win by a
-single evaluation can be measured again (`recheck`). `ask` and `tell` in any order of results; a seed decides everything else. Knows
+candidates, so that no corner is forgotten. Nothing but the elite is proposed twice. After the last generation a leader that would win by
+a single evaluation can be measured again (`recheck`). Results may come in any order; the seed decides everything else. The module knows
 neither Ray nor GPUs.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.bounds import check_numbers
 from tune_gpu.config.schema import SearchSettings
-from tune_gpu.search.breeders import ClassicStrategy, GuidedStrategy, Member, ProposalStrategy
-from tune_gpu.search.evaluations import Candidate, Ledger, Result, Standing
-from tune_gpu.search.pareto import first_front, matrix, select
+from tune_gpu.search import ending, selection
+from tune_gpu.search.breeders import Member
+from tune_gpu.search.ending import Closing, Ended, Over, Phase, Rechecking, Searching
+from tune_gpu.search.evaluations import Candidate, Result, Standing
+from tune_gpu.search.history import History
+from tune_gpu.search.learner import Learner
 from tune_gpu.search.space import Params, SearchSpace
 
 __all__ = ["Candidate", "Result", "Standing", "Tournament", "check"]
@@ -30,7 +32,7 @@ STATE_VERSION = 4
 
 
 def check(settings: SearchSettings) -> None:
-    """Raises UserError for settings that make no tournament."""
+    """Raise UserError for settings that make no tournament."""
     check_numbers(settings, "search.")
     rules = [
         (settings.algorithm in ("rzero", "classic"), f"search.algorithm={settings.algorithm}: allowed: rzero, classic"),
@@ -47,15 +49,48 @@ def check(settings: SearchSettings) -> None:
             raise UserError(message)
 
 
+def _first_members(space: SearchSpace, baseline: Params | None, points: Sequence[Params]) -> list[Member]:
+    """Return the given members of the first generation, each configuration once. Raise UserError for one outside the space."""
+    found: dict[Hashable, Member] = {}
+    named = [("baseline", "baseline", baseline)] if baseline is not None else []
+    for origin, name, params in [*named, *(("initial", f"points[{i}]", point) for i, point in enumerate(points))]:
+        try:
+            own = space.own(params)
+        except UserError as error:
+            raise UserError(f"{name}.{error}") from error
+        found.setdefault(space.key(own), (origin, own))
+    return list(found.values())
+
+
+def _check_state(state: dict[str, Any], space: SearchSpace, settings: SearchSettings) -> None:
+    """Raise UserError for a saved search of another version, space or settings."""
+    if state.get("version") != STATE_VERSION:
+        raise UserError(f"the saved search has version {state.get('version')}; this program reads {STATE_VERSION}")
+    if state["space"] != space.fingerprint():
+        raise UserError("the saved search belongs to another space; resume with the configuration of the run")
+    if state["settings"] != asdict(settings):
+        raise UserError("the saved search has other settings (search.*); resume with the configuration of the run")
+
+
+def _check_objectives(what: str, result: Result, objectives: Collection[str]) -> None:
+    """Raise ValueError for a result that is ok and lacks one of the objectives."""
+    missing = [name for name in objectives if result.status == "ok" and name not in result.objectives]
+    if missing:
+        raise ValueError(f"{what} is ok and has no {', '.join(missing)}: search.objectives wants each of them")
+
+
 class Tournament:
     """The search as ask/tell.
 
     Args:
         space: what may be proposed.
-        settings: algorithm, sizes and seed; the sizes are the classic 2 + 4 + 4 + 4 unless given.
-        baseline: what runs today; the first of the first generation.
-        points: more of the first generation, which grows if they are more than `initial`; one that is there already is left out.
+        settings: algorithm, sizes and seed. The default sizes are the classic 2 + 4 + 4 + 4.
+        baseline: what runs today; the first member of the first generation.
+        points: more members of the first generation, which grows if they are more than `initial`. A duplicate is left out.
         order_key: within a generation, candidates with equal keys stand together (those that share an engine, say).
+
+    Raises:
+        UserError: settings that make no tournament, or a baseline or point outside the space.
     """
 
     def __init__(
@@ -63,35 +98,17 @@ class Tournament:
         order_key: Callable[[Params], Hashable] | None = None, points: Sequence[Params] = (),
     ) -> None:
         check(settings)
-        self._given: list[Member] = []
-        for origin, name, params in [*([("baseline", "baseline", baseline)] if baseline is not None else []),
-                                     *(("initial", f"points[{i}]", point) for i, point in enumerate(points))]:
-            try:
-                own = space.own(params)
-            except UserError as error:
-                raise UserError(f"{name}.{error}") from error
-            if all(space.key(own) != space.key(other) for _, other in self._given):
-                self._given.append((origin, own))
+        self._given = _first_members(space, baseline, points)
         self._space, self._settings = space, settings
         self._order_key = order_key or (lambda _params: 0)
         self._rng = np.random.default_rng(settings.seed)
-        self._breeder: ProposalStrategy = GuidedStrategy(space, settings, self._rng) if settings.algorithm == "rzero" else \
-            ClassicStrategy(space, settings, self._rng)
+        self._learner = Learner(space, settings, self._rng)
+        self._strategy = self._learner.strategy
         wanted = settings.asynchronous
-        self._asynchronous = self._breeder.one_by_one and (order_key is None if wanted is None else wanted)
+        self._asynchronous = self._strategy.one_by_one and (order_key is None if wanted is None else wanted)
         self._known: list[tuple[dict[str, Any], Result]] = []
-        self._results: dict[str, Result] = {}
-        self._candidates: dict[str, Candidate] = {}
-        self._generations: list[list[str]] = []
-        self._queue: list[str] = []
-        self._survivors: list[list[str]] = []
-        self._ending: tuple[str, int] | None = None  # why, and from which generation on each is one configuration, measured again
-        self._ledger = Ledger(space)
-        self._excused: set[Hashable] = set()
-        self._transient: list[tuple[int, str, Result]] = []  # with how many results were told before: another may follow, and these count still
-        self._told = 0
-        self.ended_because: str | None = None
-        """Why no more is proposed: `generations` or `space exhausted`; null while it goes on."""
+        self._log = History()
+        self._phase: Phase = Searching()
 
     @property
     def space(self) -> SearchSpace:
@@ -100,281 +117,214 @@ class Tournament:
 
     @property
     def settings(self) -> SearchSettings:
-        """As given."""
+        """Return the settings, with the number of generations that `plan` has made of them."""
         return self._settings
 
     @property
+    def ended_because(self) -> Ended | None:
+        """Return why nothing more is proposed, or None while the search goes on."""
+        return self._phase.why if isinstance(self._phase, Over) else None
+
+    @property
     def generation(self) -> int:
-        """The number of the generation that competes now, from 0."""
-        return max(0, len(self._generations) - 1)
+        """Return the number of the generation that competes now, from 0."""
+        return max(0, len(self._log.generations) - 1)
 
     @property
     def total_evaluations(self) -> int:
-        """Return how many are planned (fewer if the space is smaller); what is measured again in the end counts from its proposal on."""
+        """Return how many evaluations are planned. A smaller space ends earlier; a repeated measurement counts once it is proposed."""
         return self._size(0) + (self._settings.generations - 1) * self._settings.tournament_size + self._rechecks
 
     def plan(self, evaluations: int) -> None:
-        """As many generations as so many evaluations need, if those in the settings are fewer."""
+        """Raise the number of generations to what this many evaluations need, if the settings have fewer."""
         needed = 1 + math.ceil((evaluations - self._size(0)) / self._settings.tournament_size)
         if needed > self._settings.generations:
             self._settings = replace(self._settings, generations=needed)
-            self._breeder.plan(needed)
-            if self._ending and self._ending[0] == "generations":
-                self._ending = self.ended_because = None
+            self._strategy.plan(needed)
+            if self._phase.why is Ended.GENERATIONS:
+                self._phase = Searching()
 
     def know(self, params: Params, result: Result) -> None:
-        """A result from elsewhere (an earlier search, say): it counts as measured, is not proposed but to be confirmed, and takes no evaluation.
+        """Add a result from elsewhere (an earlier search, say). It counts as measured and takes no evaluation; only a confirmation repeats it.
 
         Raises:
             UserError: the search has begun, or the configuration is outside its space.
-            ValueError: it is ok and lacks an objective.
+            ValueError: the result is ok and lacks an objective.
         """
-        if self._candidates:
+        if self._log.candidates:
             raise UserError("results from elsewhere are told before the first proposal; this search has begun")
         params = self._space.own(params)
-        self._want_objectives(str(params), result)
+        _check_objectives(str(params), result, self._settings.objectives)
         self._known.append((params, result))
-        self._take(params)
-        self._learn(params, result)
+        self._learner.take(params)
+        self._learner.learn(params, result)
 
     @property
     def finished(self) -> bool:
-        """Nothing will be proposed any more, and every result is in."""
-        return self.ended_because is not None and not self._waiting()
+        """Return whether nothing will be proposed any more, and every result is in."""
+        return isinstance(self._phase, Over) and not self._log.waiting
 
     @property
     def queued(self) -> int:
         """Return how many candidates are decided and not asked for yet."""
-        return len(self._queue)
+        return self._log.queued
 
     @property
     def history(self) -> list[tuple[Candidate, Result]]:
-        """Every result so far, in the order of the results."""
-        return [(self._candidates[candidate_id], result) for candidate_id, result in self._results.items()]
+        """Return every result so far, in the order of the results."""
+        return [(self._log.candidates[candidate_id], result) for candidate_id, result in self._log.results.items()]
 
     @property
     def survivors(self) -> list[list[str]]:
-        """Per ended generation, the candidates that survived it, best first."""
-        return [list(ids) for ids in self._survivors]
+        """Return for each ended generation the ids of the candidates that survived it, best first."""
+        return [list(ids) for ids in self._log.survivors]
 
     def ask(self) -> Candidate | None:
-        """The next candidate; null while results are awaited, and for good once `ended_because` is set."""
-        if not self._queue and self.ended_because is None:
-            if self._ending:
-                self._recheck()
-            elif self._asynchronous:
-                self._next_member()
-            elif not self._waiting():
-                self._next_generation()
-        return self._candidates[self._queue.pop(0)] if self._queue else None
+        """Return the next candidate, or None while results are awaited, and for good once `ended_because` is set."""
+        if not self._log.queued:
+            match self._phase:
+                case Rechecking():
+                    self._close(self._phase)
+                case Searching() if self._asynchronous:
+                    self._next_member()
+                case Searching() if not self._log.waiting:
+                    self._next_generation()
+        return self._log.hand_out()
 
     def tell(self, candidate_id: str, result: Result) -> None:
-        """The result of a candidate that was asked for; one that says something may follow one that does not.
+        """Record the result of a candidate that was asked for. A transient failure may be followed by one more result.
 
         A transient failure says nothing of its configuration, which may be proposed once more; when that fails so too, it has failed.
 
         Raises:
-            KeyError: it was not asked for.
+            KeyError: the candidate was not asked for.
             ValueError: it has a result already, or this one lacks an objective.
         """
-        if candidate_id not in self._candidates or candidate_id in self._queue:
-            raise KeyError(f"{candidate_id} was never proposed")
-        again = self._results.get(candidate_id)
-        if again is not None and (not again.transient or result.transient):
-            raise ValueError(f"{candidate_id} has a result already")
-        self._want_objectives(candidate_id, result)
-        candidate = self._candidates[candidate_id]
-        if self._results.pop(candidate_id, None) is not None:
-            self._take(candidate.params)
-        if result.transient:
-            self._transient.append((self._told, candidate_id, result))
-        self._told += 1
-        self._results[candidate_id] = result
-        self._learn(candidate.params, result)
-        if result.transient and self._ending and self._ending[0] == "space exhausted" and self._space.key(candidate.params) not in self._ledger.taken():
-            self._ending = None
-            del self._survivors[len(self._generations) - 1:]
-        while len(self._survivors) < len(self._generations) and self._decided(len(self._survivors)):
-            self._survivors.append(self._tournament_winners(len(self._survivors)))
-
-    def _take(self, params: Params) -> None:
-        self._ledger.take(params)
-        self._breeder.take(params)
-
-    def _learn(self, params: Params, result: Result) -> None:
-        key = self._space.key(params)
-        if result.transient and key in self._excused:
-            result = replace(result, transient=False)
-        elif result.transient:
-            self._excused.add(key)
-        self._ledger.tell(params, result)
-        self._breeder.tell(params, result)
-
-    def _want_objectives(self, what: str, result: Result) -> None:
-        missing = [name for name in self._settings.objectives if result.status == "ok" and name not in result.objectives]
-        if missing:
-            raise ValueError(f"{what} is ok and has no {', '.join(missing)}: search.objectives wants each of them")
+        self._log.check(candidate_id, result)
+        _check_objectives(candidate_id, result, self._settings.objectives)
+        params = self._log.candidates[candidate_id].params
+        if self._log.record(candidate_id, result):
+            self._learner.take(params)
+        self._learner.learn(params, result)
+        if result.transient and self._phase.why is Ended.SPACE_EXHAUSTED and self._learner.proposable(params):
+            self._phase = Searching()
+            self._log.reopen()
+        while (number := len(self._log.survivors)) < len(self._log.generations) and self._decided(number):
+            self._log.survivors.append(self._tournament_winners(number))
 
     def candidate(self, candidate_id: str) -> Candidate:
-        """One that was proposed. Raises KeyError for any other."""
-        return self._candidates[candidate_id]
+        """Return a candidate that was proposed. Raise KeyError for any other id."""
+        return self._log.candidates[candidate_id]
 
     def best(self) -> Standing | None:
-        """The best configuration so far; null while none was feasible. Guided R-Zero weighs the luck of single measurements (see there)."""
-        chosen = self._breeder.winner(self._ledger)
-        return chosen if chosen is not None and chosen.fitness is not None else None
+        """Return the best configuration so far, or None while none was feasible. Guided R-Zero discounts the luck of single measurements."""
+        return self._learner.best()
 
     def front(self) -> list[Standing]:
-        """Pareto mode: the feasible configurations that no other one beats in every objective, the best fitness first; else none."""
-        feasible = [standing for standing in self.standings() if standing.fitness is not None]
-        if not self._settings.objectives or not feasible:
-            return []
-        return [feasible[i] for i in first_front(self._values(feasible))]
+        """Return in Pareto mode the feasible configurations that no other one beats in every objective, the best fitness first; else none."""
+        return selection.front(self.standings(), self._settings.objectives)
 
     def standings(self) -> list[Standing]:
-        """Every configuration with a result that says something about it, best first."""
-        return self._ledger.standings()
-
-    def _waiting(self) -> bool:
-        return len(self._results) < len(self._candidates)
+        """Return every configuration with a result that says something about it, best first."""
+        return self._learner.ledger.standings()
 
     @property
     def _rechecks(self) -> int:
-        return len(self._generations) - self._ending[1] if self._ending else 0
+        return 0 if isinstance(self._phase, Searching) else len(self._log.generations) - self._phase.since
 
     def _size(self, number: int) -> int:
-        if self._ending and number >= self._ending[1]:
+        if not isinstance(self._phase, Searching) and number >= self._phase.since:
             return 1
         return max(self._settings.initial, len(self._given)) if number == 0 else self._settings.tournament_size
 
     def _decided(self, number: int) -> bool:
-        members = self._generations[number]
-        whole = len(members) >= self._size(number) or number < len(self._generations) - 1 or self._ending is not None \
+        members = self._log.generations[number]
+        whole = len(members) >= self._size(number) or number < len(self._log.generations) - 1 or not isinstance(self._phase, Searching) \
             or not self._asynchronous
-        return whole and all(candidate_id in self._results for candidate_id in members)
+        return whole and all(candidate_id in self._log.results for candidate_id in members)
 
     def _tournament_winners(self, number: int) -> list[str]:
-        competitors = [self._candidates[i] for i in self._generations[number] if not self._results[i].transient]
-        competitors.sort(key=lambda candidate: self._ledger.standing(candidate.params).rank)
-        if self._settings.objectives:
-            feasible = [candidate for candidate in competitors if self._ledger.standing(candidate.params).fitness is not None]
-            chosen = select(self._values([self._ledger.standing(candidate.params) for candidate in feasible]), self._settings.survivors)
-            competitors = [feasible[i] for i in chosen] + [candidate for candidate in competitors if candidate not in feasible]
-        return [candidate.candidate_id for candidate in competitors[: self._settings.survivors]]
-
-    def _values(self, standings: list[Standing]) -> NDArray[np.float64]:
-        wanted = self._settings.objectives
-        return matrix([[standing.objectives[name] for name in wanted] for standing in standings], list(wanted.values()))
+        competitors = [i for i in self._log.generations[number] if not self._log.results[i].transient]
+        standings = [self._learner.ledger.standing(self._log.candidates[i].params) for i in competitors]
+        return [competitors[at] for at in selection.survivors(standings, self._settings.survivors, self._settings.objectives)]
 
     def _parents(self) -> list[dict[str, Any]]:
-        survivors = [self._candidates[i].params for i in (self._survivors[-1] if self._survivors else [])]
+        survivors = [self._log.candidates[i].params for i in (self._log.survivors[-1] if self._log.survivors else [])]
         best = self.best()
         return survivors or ([best.params] if best else [])
 
     def _next_member(self) -> None:
-        """Asynchronous: one more candidate of the generation that is being filled, from all the results that are in."""
-        begins = not self._generations or len(self._generations[-1]) >= self._size(len(self._generations) - 1)
-        if begins and len(self._generations) >= self._settings.generations:
-            self._end("generations")
+        """Propose one more candidate of the generation that is being filled, from all results so far (asynchronous)."""
+        generations = self._log.generations
+        begins = not generations or len(generations[-1]) >= self._size(len(generations) - 1)
+        if begins and len(generations) >= self._settings.generations:
+            self._end(Ended.GENERATIONS)
             return
-        number, at = (len(self._generations), 0) if begins else (len(self._generations) - 1, len(self._generations[-1]))
-        if number == 0 and at < len(self._given):
-            member: Member | None = self._given[at]
-        else:
-            member = self._breeder.one(number, at, self._parents(), self._ledger)
+        number, at = (len(generations), 0) if begins else (len(generations) - 1, len(generations[-1]))
+        given = number == 0 and at < len(self._given)
+        member = self._given[at] if given else self._strategy.one(number, at, self._parents(), self._learner.ledger)
         if member is None:
-            self._end("space exhausted")
+            self._end(Ended.SPACE_EXHAUSTED)
             return
-        if begins:
-            self._generations.append([])
-        self._enlist(number, [member])
-
-    def _end(self, why: str) -> None:
-        """No more is bred."""
-        self._ending = (why, len(self._generations))
-        self._recheck()
-
-    def _recheck(self) -> None:
-        """Once all results are in, a configuration that would win by its only evaluation is measured again."""
-        assert self._ending is not None
-        if self._ending[0] == "space exhausted" and self._waiting():
-            return  # a transient failure gives one back
-        if self._rechecks < self._settings.recheck:
-            if self._waiting():
-                return
-            best = self.best()
-            if best is not None and best.n_evaluations == 1 and len(self.standings()) > 1:
-                self._generations.append([])
-                self._enlist(len(self._generations) - 1, [("elite", dict(best.params))])
-                return
-        self.ended_because = self._ending[0]
+        self._propose(number, [member])
 
     def _next_generation(self) -> None:
-        number = len(self._generations)
+        number = len(self._log.generations)
         if number >= self._settings.generations:
-            self._end("generations")
+            self._end(Ended.GENERATIONS)
             return
-        members = self._breeder.generation(number, [] if number else self._given, self._parents(), self._ledger)
+        members = self._strategy.generation(number, [] if number else self._given, self._parents(), self._learner.ledger)
         if not any(origin != "elite" for origin, _ in members):
-            self._end("space exhausted")
+            self._end(Ended.SPACE_EXHAUSTED)
             return
-        last = self._candidates[self._generations[-1][-1]].params if number else None
+        last = self._log.last_params()
         members.sort(key=lambda member: (last is None or self._order_key(member[1]) != self._order_key(last), str(self._order_key(member[1]))))
-        self._generations.append([])
-        self._enlist(number, members)
+        self._propose(number, members)
 
-    def _enlist(self, number: int, members: list[Member]) -> None:
+    def _propose(self, number: int, members: list[Member]) -> None:
         for origin, params in members:
-            candidate = Candidate(f"g{number}-c{len(self._generations[number])}", number, origin, params, self._told)
-            self._candidates[candidate.candidate_id] = candidate
-            self._generations[number].append(candidate.candidate_id)
-            self._queue.append(candidate.candidate_id)
-            self._take(params)
+            self._log.propose(number, origin, params)
+            self._learner.take(params)
+
+    def _end(self, why: Ended) -> None:
+        self._phase = Rechecking(why, len(self._log.generations))
+        self._close(self._phase)
+
+    def _close(self, phase: Rechecking) -> None:
+        """Wait, measure the leader again, or end: see `ending.closing`."""
+        step = ending.closing(
+            phase, waiting=self._log.waiting, rechecks=self._rechecks, limit=self._settings.recheck, needs_recheck=self._learner.leads_by_one_evaluation)
+        if step is Closing.END:
+            self._phase = Over(phase.why, phase.since)
+        elif step is Closing.RECHECK and (best := self.best()) is not None:
+            self._propose(len(self._log.generations), [("elite", dict(best.params))])
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it as JSON values, the random state included."""
+        """Return the whole search as JSON values, the random state included."""
         return {
             "version": STATE_VERSION, "space": self._space.fingerprint(), "settings": asdict(self._settings),
-            "rng": self._rng.bit_generator.state,
-            "candidates": [asdict(replace(c, params=self._space.saved(c.params))) for c in self._candidates.values()],
-            "results": {i: asdict(r) for i, r in self._results.items()}, "generations": self._generations, "queue": self._queue,
-            "survivors": self._survivors, "breeder": self._breeder.state(), "ended_because": self.ended_because,
-            "transient": [[before, i, asdict(r)] for before, i, r in self._transient],
-            "ending": self._ending, "known": [[self._space.saved(params), asdict(result)] for params, result in self._known],
+            "rng": self._rng.bit_generator.state, "breeder": self._strategy.state(), **self._log.state(self._space), **ending.saved(self._phase),
+            "known": [[self._space.saved(params), asdict(result)] for params, result in self._known],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where a saved search was. Raises UserError for another version, another space, other settings or other results from elsewhere (`know`)."""
-        if state.get("version") != STATE_VERSION:
-            raise UserError(f"the saved search has version {state.get('version')}; this program reads {STATE_VERSION}")
-        if state["space"] != self._space.fingerprint():
-            raise UserError("the saved search belongs to another space; resume with the configuration of the run")
-        if state["settings"] != asdict(self._settings):
-            raise UserError("the saved search has other settings (search.*); resume with the configuration of the run")
+        """Restore a saved search.
+
+        Raises:
+            UserError: the state has another version, space or settings, or other results from elsewhere (`know`).
+        """
+        _check_state(state, self._space, self._settings)
+        self._load_known(state)
+        results = self._log.load(state, self._space)
+        self._phase = ending.loaded(state)
+        self._learner.replay(self._log.candidates, results)
+        self._strategy.load(state["breeder"])
+        self._rng.bit_generator.state = state["rng"]
+
+    def _load_known(self, state: dict[str, Any]) -> None:
         known = [(self._space.loaded(params), Result(**result)) for params, result in state.get("known", ())]
         if not self._known:
             for params, result in known:
                 self.know(params, result)
         elif self._known != known:
             raise UserError("the saved search was told other results from elsewhere; resume it without any, or with the same")
-        self._candidates = {c["candidate_id"]: Candidate(**c | {"params": self._space.loaded(c["params"])}) for c in state["candidates"]}
-        self._results = {i: Result(**r) for i, r in state["results"].items()}
-        self._generations = [list(ids) for ids in state["generations"]]
-        self._queue, self._survivors = list(state["queue"]), [list(ids) for ids in state["survivors"]]
-        self.ended_because, self._ending = state["ended_because"], state["ending"] and tuple(state["ending"])
-        for candidate in self._candidates.values():
-            self._take(candidate.params)
-        self._transient = [(before, i, Result(**r)) for before, i, r in state.get("transient", ())]
-        told = [(i, result) for i, result in self._results.items() if not result.transient or "transient" not in state]
-        for before, candidate_id, result in self._transient:
-            told.insert(before, (candidate_id, result))
-        self._told = len(told)
-        told_before: set[str] = set()
-        for candidate_id, result in told:
-            params = self._candidates[candidate_id].params
-            if candidate_id in told_before:
-                self._take(params)
-            told_before.add(candidate_id)
-            self._learn(params, result)
-        self._breeder.load(state["breeder"])
-        self._rng.bit_generator.state = state["rng"]

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tune_gpu.search.space import Parameter, SearchSpace
+from tune_gpu.search.parameter import Parameter
+from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.steps import SteppedRange
 
 CONTINUOUS_POINTS = 11

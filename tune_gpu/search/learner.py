@@ -1,0 +1,72 @@
+"""What a search learns from results: the standings, and the strategy that proposes from them."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from tune_gpu.config.schema import SearchSettings
+from tune_gpu.search.breeders import ClassicStrategy, GuidedStrategy, ProposalStrategy
+from tune_gpu.search.evaluations import Candidate, Ledger, Result, Standing
+from tune_gpu.search.space import Params, SearchSpace
+
+
+class Learner:
+    """Keeps the ledger and the proposal strategy in step.
+
+    Args:
+        space: what may be proposed.
+        settings: which strategy, and its sizes.
+        rng: every random choice of the strategy.
+    """
+
+    def __init__(self, space: SearchSpace, settings: SearchSettings, rng: np.random.Generator) -> None:
+        self._space = space
+        make = GuidedStrategy if settings.algorithm == "rzero" else ClassicStrategy
+        self.strategy: ProposalStrategy = make(space, settings, rng)
+        self.ledger = Ledger(space)
+        self._excused: set[Hashable] = set()
+        """Configurations that have failed transiently once: a second transient failure counts as a failure."""
+
+    def take(self, params: Params) -> None:
+        """Note that the configuration has been proposed."""
+        self.ledger.take(params)
+        self.strategy.take(params)
+
+    def learn(self, params: Params, result: Result) -> None:
+        """Learn from a result of a configuration that was proposed."""
+        key = self._space.key(params)
+        if result.transient and key in self._excused:
+            result = replace(result, transient=False)
+        elif result.transient:
+            self._excused.add(key)
+        self.ledger.tell(params, result)
+        self.strategy.tell(params, result)
+
+    def replay(self, candidates: Mapping[str, Candidate], results: Iterable[tuple[str, Result]]) -> None:
+        """Learn again what a saved search knew: its candidates, then their results in order; some have a second one."""
+        for candidate in candidates.values():
+            self.take(candidate.params)
+        seen: set[str] = set()
+        for candidate_id, result in results:
+            params = candidates[candidate_id].params
+            if candidate_id in seen:
+                self.take(params)
+            seen.add(candidate_id)
+            self.learn(params, result)
+
+    def proposable(self, params: Params) -> bool:
+        """Return whether the configuration may be proposed as a new one."""
+        return self._space.key(params) not in self.ledger.taken()
+
+    def best(self) -> Standing | None:
+        """Return the best configuration by the strategy's judgement, or None while none was feasible."""
+        chosen = self.strategy.winner(self.ledger)
+        return chosen if chosen is not None and chosen.fitness is not None else None
+
+    def leads_by_one_evaluation(self) -> bool:
+        """Return whether the best has a rival and only one evaluation of its own."""
+        best = self.best()
+        return best is not None and best.n_evaluations == 1 and len(self.ledger.standings()) > 1

@@ -1,0 +1,166 @@
+"""One knob of a search space: its values or its range, and random moves in it."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from tune_gpu.common.errors import UserError
+from tune_gpu.config.schema import ParameterSpec
+from tune_gpu.search.steps import MANY, SteppedRange, digits
+from tune_gpu.search.values import distinct, near, place, places, plain
+
+_STEP = 0.1
+"""Standard deviation of a mutation in a range, as a share of it."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One knob: values (ordered or not), or a continuous range."""
+
+    name: str
+    target: str
+    values: tuple[Any, ...] | SteppedRange | None
+    """Null for a continuous range; `SteppedRange` for a long range in steps, and for any in the logarithm."""
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+    ordered: bool = True
+    when: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+    """It exists only where each of these parameters has one of these values."""
+
+    @classmethod
+    def from_spec(cls, name: str, spec: ParameterSpec) -> Parameter:
+        """Raises UserError for a spec that is no set of values and no range."""
+        if spec.kind not in ("ordinal", "categorical"):
+            raise UserError(f"parameters.{name}.kind={spec.kind}: allowed are ordinal, categorical")
+        when = tuple((parent, tuple(values)) for parent, values in spec.when.items())
+        if spec.values is not None and any(given is not None for given in (spec.low, spec.high, spec.step)):
+            raise UserError(f"parameters.{name}: give `values`, or a range (`low`, `high`, `step`), not both")
+        if spec.values is not None:
+            values = tuple(map(plain, spec.values))
+            if not values:
+                raise UserError(f"parameters.{name}.values is empty: give at least one value")
+            if len(distinct(values)) != len(values):
+                raise UserError(f"parameters.{name}.values={list(values)}: a value stands there twice")
+            return cls(name, spec.target, values, ordered=spec.kind == "ordinal", when=when)
+        return cls._range(name, spec, when)
+
+    @classmethod
+    def _range(cls, name: str, spec: ParameterSpec, when: tuple[tuple[str, tuple[Any, ...]], ...]) -> Parameter:
+        low, high = spec.low, spec.high
+        if low is None or high is None:
+            raise UserError(f"parameters.{name}: give `values`, or both `low` and `high`")
+        if not -math.inf < low <= high < math.inf or (spec.log and low <= 0):
+            raise UserError(f"parameters.{name}: low={low}, high={high}: allowed is low <= high, both finite{', low > 0 for log' if spec.log else ''}")
+        if spec.step is not None and not spec.step > 0:
+            raise UserError(f"parameters.{name}.step={spec.step}: allowed is above 0")
+        values = _whole_steps(name, low, high, spec) if spec.integer else _steps(low, high, spec)
+        if values is None:
+            return cls(name, spec.target, None, float(low), float(high), spec.log, when=when)
+        return cls(name, spec.target, values, log=isinstance(values, SteppedRange) and spec.log, when=when)
+
+    @cached_property
+    def _places(self) -> dict[tuple[type, Any], int]:
+        return places(self.values or ())
+
+    def place(self, value: object) -> int | None:
+        """Return where a value stands among the values: itself, else what is equal to it (1.0 for 1, but never for True); null if nothing is."""
+        if isinstance(self.values, SteppedRange):
+            return self.values.place(value)
+        return place(value, self.values or (), self._places)
+
+    def own(self, value: Any) -> Any:
+        """The parameter's own value for one that is given: 0.3 for 0.1 * 3. What it has no value for is left as it is."""
+        if self.values is None:
+            return value
+        found = self.place(value)
+        if found is None and isinstance(value, float):
+            found = self.values.near(value) if isinstance(self.values, SteppedRange) else near(value, self.values)
+        return value if found is None else self.values[found]
+
+    def among(self, value: Any, values: Sequence[Any]) -> bool:
+        """Return whether a value of this parameter is one of these, which are its values too."""
+        return value in values if self.values is None else self.place(value) in {self.place(other) for other in values}
+
+    def __contains__(self, value: object) -> bool:
+        if self.values is not None:
+            return self.place(value) is not None
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and self.low <= value <= self.high
+
+    def allowed(self) -> str:
+        """For an error message."""
+        if isinstance(self.values, SteppedRange):
+            return str(self.values)
+        return ", ".join(map(str, self.values)) if self.values is not None else f"{self.low:g} to {self.high:g}"
+
+    def sample(self, rng: np.random.Generator) -> Any:
+        """A random value: uniform, in the logarithm for a log range."""
+        if isinstance(self.values, SteppedRange):
+            return self.values[int(self.values.drawn(rng.random(1))[0])]
+        if self.values is not None:
+            return self.values[int(rng.integers(len(self.values)))]
+        if self.log:
+            return float(np.exp(rng.uniform(math.log(self.low), math.log(self.high))))
+        return float(rng.uniform(self.low, self.high))
+
+    def mutate(self, value: Any, rng: np.random.Generator) -> Any:
+        """Another value near this one: the next in order, any other if there is no order, a normal step (a tenth of the range) in a range."""
+        if isinstance(self.values, SteppedRange):
+            return self.values[int(self.values.moved(np.array([float(self.values.index(value))]), rng.normal(0.0, _STEP, 1))[0])]
+        beside = self.neighbours(value)
+        if beside:
+            return beside[int(rng.integers(len(beside)))]
+        if self.values is not None:
+            return value
+        low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
+        moved = min(high, max(low, (math.log(value) if self.log else value) + float(rng.normal(0.0, _STEP * (high - low)))))
+        return float(np.exp(moved)) if self.log else moved
+
+    def neighbours(self, value: Any) -> list[Any]:
+        """The values next to this one; of a categorical parameter all others; of a range none (there are too many)."""
+        if self.values is None:
+            return []
+        found = self.place(value)
+        if found is None:
+            raise ValueError(f"{self.name}={value}: allowed: {self.allowed()}")
+        others = (found - 1, found + 1) if self.ordered else range(len(self.values))
+        return [self.values[i] for i in others if 0 <= i < len(self.values) and i != found]
+
+    def key(self, value: Any) -> Hashable:
+        """Return what is equal for equal values: the index of the value, or its `repr` if it is not one of the parameter's values."""
+        if self.values is None:
+            return value
+        found = self.place(value)
+        return repr(value) if found is None else found
+
+
+def _whole_steps(name: str, low: float, high: float, spec: ParameterSpec) -> tuple[Any, ...] | SteppedRange:
+    step = 1 if spec.step is None else int(spec.step)
+    if spec.step is not None and step != spec.step:
+        raise UserError(f"parameters.{name}.step={spec.step}: allowed is a whole number, as integer is set")
+    first, last = math.ceil(low), math.floor(high)
+    if first > last or last - first >= sys.maxsize:
+        raise UserError(f"parameters.{name}: low={low}, high={high}: allowed are 1 to {sys.maxsize} whole numbers")
+    numbers = range(first, last + 1, step)
+    if len(numbers) > MANY or (spec.log and len(numbers) > 1):
+        return SteppedRange(first, step, len(numbers), spec.log)
+    return tuple(numbers)
+
+
+def _steps(low: float, high: float, spec: ParameterSpec) -> tuple[Any, ...] | SteppedRange | None:
+    """Null for what has no steps, or finer ones than its numbers have."""
+    if spec.step is None:
+        return (float(low),) if low == high else None
+    if low < high and spec.step < math.ulp(max(abs(low), abs(high))):
+        return None
+    n = math.floor((high - low) / spec.step + 1e-9) + 1
+    if n > MANY or (spec.log and n > 1):
+        return SteppedRange(low, spec.step, n, spec.log)
+    return tuple(round(low + index * spec.step, digits(spec.step)) for index in range(n))
