@@ -1,0 +1,51 @@
+"""A run's lines as evidence: one deployment a line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from tune_gpu.search.evidence import Deployment, Evidence
+
+Line = Mapping[str, Any]
+
+
+def key_of(params: Mapping[str, Any]) -> Hashable:
+    """Return what equal configurations have in common, whatever the order of their parameters; 1 and 1.0 are equal."""
+    return tuple(sorted((name, value if isinstance(value, Hashable) else repr(value)) for name, value in params.items()))
+
+
+def evidence_of(lines: Iterable[Line], anchors: Iterable[Line] = (), key: Callable[[Mapping[str, Any]], Hashable] = key_of) -> Evidence:
+    """Return what the lines of a run say together.
+
+    Args:
+        lines: of candidates; the baseline's in generation 0 is an anchor.
+        anchors: of further deployments of the baseline, which no tournament knows.
+        key: equal for equal configurations.
+    """
+    return Evidence([*_deployments(lines, key, anchors=False), *_deployments(anchors, key, anchors=True)])
+
+
+def _deployments(lines: Iterable[Line], key: Callable[[Mapping[str, Any]], Hashable], *, anchors: bool) -> list[Deployment]:
+    return [
+        deployment_of(line, key(line["params"]), anchor=anchors or line.get("origin") == "baseline")
+        for line in lines
+        if line.get("fitness") is not None
+    ]
+
+
+def deployment_of(line: Line, key: Hashable, *, anchor: bool = False) -> Deployment:
+    """Return the deployment of a line that has a fitness."""
+    error = line.get("fitness_stderr")
+    freedom = max(1.0, float(line.get("n_windows") or 1) - 1.0) if error else math.inf
+    return Deployment(key, float(line["fitness"]), None if error is None else float(error), freedom, _seconds(line.get("started_at")), anchor)
+
+
+def _seconds(started_at: Any) -> float:
+    """Return a time stamp in seconds; 0 for a line without one."""
+    try:
+        return datetime.fromisoformat(str(started_at)).timestamp()
+    except ValueError:
+        return 0.0

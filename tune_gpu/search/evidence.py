@@ -1,0 +1,203 @@
+"""How sure a run is of each configuration: one model of its measurements, in which the deployment is the unit of evidence.
+
+Measurement j of configuration c is y[j] = mu[c] + drift * t[j] + b[j] + e[j].
+- e[j] has the error within that deployment, which the evaluation reports.
+- b[j] is what differs from one start to the next. Its variance is pooled over the run: the marginal likelihood with the means integrated out
+  (REML: Patterson and Thompson 1971; as a two-level normal model: Gelman et al., Bayesian Data Analysis, 5.4) times a scaled inverse
+  chi-squared prior, on a grid.
+- drift is common to all. With four anchors or more it is estimated, by generalised least squares. With fewer it stays in b, and widens intervals.
+Given the variance, every estimate is normal. Over the grid it is a mixture of normals, reported as the Student distribution whose precision has
+the mixture's mean and variance, which is exact for a scaled inverse chi-squared. That the errors within come from few windows adds to the
+variance of the precision, as in Satterthwaite's degrees of freedom (1946).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tune_gpu.search.pooled import Array, Rows, fit
+from tune_gpu.search.student import Student, Students
+
+PRIOR_RATIO = 1.9
+"""The prior's standard deviation between deployments, in medians of the reported errors …"""
+PRIOR_FREEDOM = 2.0
+"""… and its degrees of freedom. `python -m tests.benchmarks.coverage --prior` derives both from recorded runs, by their marginal likelihood: it is
+highest at 1.9 with 4, and 2 to 10 degrees are within half a unit of it. The fewest of these keep intervals honest in runs unlike those."""
+ANCHORS_FOR_DRIFT = 4
+"""From so many anchors on drift is estimated: the slope of fewer would be noise."""
+_POINTS, _REACH, _NEGLIGIBLE = 41, 40.0, 1e-9
+"""Points of the grid of standard deviations between deployments, how far it reaches beyond what prior and repeats suggest, and the probability
+of a point that is left out when it is made finer."""
+_TYPICAL_WEIGHT = 2.0
+"""The next deployment's error within is that of the configuration's deployments so far and of so many typical ones."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One measured deployment of a configuration.
+
+    Raises:
+        ValueError: a value that is not finite, or an error that is negative or not finite.
+    """
+
+    key: Hashable
+    value: float
+    stderr: float | None = None
+    """Standard error within the deployment. Null if it is unknown, 0 if there is none."""
+    freedom: float = math.inf
+    """Degrees of freedom of that error: one less than the windows that it comes from."""
+    at: float = 0.0
+    """When it was measured, in any unit."""
+    anchor: bool = False
+    """It was deployed to show the noise of the run."""
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.value) or not (self.stderr is None or 0.0 <= self.stderr < math.inf) or not math.isfinite(self.at) or not self.freedom > 0.0:
+            raise ValueError(f"{self}: allowed are finite values, an error of 0 or more or null, and a freedom above 0")
+
+
+class Evidence:
+    """What the deployments of a run say together.
+
+    Args:
+        deployments: all that were measured, in any order.
+        prior_ratio: see `PRIOR_RATIO`.
+        prior_freedom: see `PRIOR_FREEDOM`.
+    """
+
+    def __init__(self, deployments: Iterable[Deployment], *, prior_ratio: float = PRIOR_RATIO, prior_freedom: float = PRIOR_FREEDOM) -> None:
+        found = list(deployments)
+        self._index: dict[Hashable, int] = {}
+        of = np.array([self._index.setdefault(each.key, len(self._index)) for each in found], dtype=np.intp)
+        self._counts = np.bincount(of, minlength=len(self._index)).astype(float)
+        values = np.array([each.value for each in found], dtype=float)
+        # From the first value of each, so that repeats that agree agree to the bit.
+        first = values[np.unique(of, return_index=True)[1]]
+        self._plain: Array = first + np.bincount(of, (values - first[of]) / self._counts[of], minlength=len(self._index)).astype(float)
+        off = values - self._plain[of]
+        within = np.array([math.nan if each.stderr is None else each.stderr for each in found], dtype=float)
+        # The unit keeps the squares of very small and very large numbers representable.
+        self._unit = float(max(np.nanmax(within, initial=0.0), np.abs(off).max(initial=0.0))) or 1.0
+        self._off, within = off / self._unit, (within / self._unit) ** 2
+        positive = within[within > 0.0]
+        self.typical = float(np.median(positive)) if len(positive) else 0.0
+        """Median variance within a deployment, in squared units of `rows`."""
+        self._unknown = bool(np.isnan(within).all()) and len(found) == len(self._index)
+        times = np.array([each.at for each in found], dtype=float)
+        self._drifts = sum(each.anchor for each in found) >= ANCHORS_FOR_DRIFT and bool(np.ptp(times) > 0.0)
+        self._start, self._span = (float(times.mean()), float(np.ptp(times))) if self._drifts else (0.0, 1.0)
+        self.rows = Rows(
+            of, self._off, np.where(np.isnan(within), self.typical, within), np.array([each.freedom for each in found], dtype=float),
+            (times - self._start) / self._span if self._drifts else np.zeros(len(found)),
+        )  # fmt: skip
+        self._pool(prior_ratio, prior_freedom)
+
+    def _pool(self, ratio: float, freedom: float) -> None:
+        """Fit at a rough grid, then at a fine one where the posterior lies."""
+        repeats = len(self._off) - len(self._index)
+        prior, spread = self.typical * ratio**2, float(np.sum(self._off**2)) / repeats if repeats else 0.0
+        scales = [variance for variance in (prior, spread) if variance > 0.0]
+        self._exact = not scales
+        grid = np.geomspace(min(scales) / _REACH**2, max(scales) * _REACH**2, _POINTS) if scales else np.ones(1)
+        for last in (False, True):
+            self._fit = fit(self.rows, grid)
+            # The prior, and the fit's probabilities, are of steps of the logarithm. Without reported errors only repeats speak.
+            log = self._fit.log - (0.5 * freedom * (np.log(grid) + prior / grid) if prior else 0.0)
+            chance = np.exp(log - log.max())
+            self._chance = chance / chance.sum()
+            if not last and scales:
+                likely = np.flatnonzero(self._chance > _NEGLIGIBLE)
+                grid = np.geomspace(grid[max(0, likely[0] - 1)], grid[min(len(grid) - 1, likely[-1] + 1)], _POINTS)
+
+    def __contains__(self, key: Hashable) -> bool:
+        """Return whether a configuration was measured."""
+        return key in self._index
+
+    @property
+    def keys(self) -> list[Hashable]:
+        """Return the configurations in the order of their first deployment."""
+        return list(self._index)
+
+    @property
+    def known(self) -> bool:
+        """Return whether anything is known of the noise: a reported error, or a repeat."""
+        return not self._unknown
+
+    @property
+    def exact(self) -> bool:
+        """Return whether there is no noise: reported errors are 0, and repeats agree."""
+        return self._exact and self.known
+
+    @property
+    def between(self) -> float | None:
+        """Return the standard deviation between deployments of one configuration, the errors within them apart; null if nothing is known of it."""
+        if self._exact:
+            return None if self._unknown else 0.0
+        return self._unit / math.sqrt(float(self._chance @ (1.0 / self._fit.between)))
+
+    @property
+    def drift(self) -> Student | None:
+        """Return the drift over one unit of time; null where it is not estimated."""
+        if not self._drifts:
+            return None
+        slope, variance = self._fit.slope / self._span, self._fit.slope_variance / self._span**2
+        return self._students(slope[None], variance[None], np.zeros((1, 1)))[0]
+
+    def _students(self, means: Array, variances: Array, doubts: Array, plain: Array | float = 0.0) -> Students:
+        """Return the distributions of numbers with these means and variances on the grid, one a row; `doubts` are the variances of the variances."""
+        if self._unknown or self._exact:
+            count = len(means)
+            return Students(plain + np.zeros(count), np.full(count, math.inf if self._unknown else 0.0), np.full(count, math.inf))
+        return Students.of_mixture(means, variances, doubts, self._chance).scaled(self._unit, plain)
+
+    def estimates(self) -> Students:
+        """Return what is known of the mean of each configuration, in the order of `keys`; with drift, in the middle of the run."""
+        found = self._fit
+        return self._students(found.means, found.variances + found.slope_variance * found.centres**2, found.doubts, self._plain)
+
+    def estimate(self, key: Hashable) -> Student:
+        """Return what is known of the mean of a configuration. Raises KeyError if it was not measured."""
+        return self.estimates()[self._index[key]]
+
+    def prediction(self, key: Hashable, at: float | None = None) -> Student:
+        """Return the distribution of one more deployment, `at` a time (default: the middle of the run). Raises KeyError if it was not measured."""
+        i, found = self._index[key], self._fit
+        late = 0.0 if at is None or not self._drifts else (at - self._start) / self._span
+        own, count = self.rows.within[self.rows.of == i], self._counts[i] + _TYPICAL_WEIGHT
+        within = (own.sum() + _TYPICAL_WEIGHT * self.typical) / count
+        doubts = found.doubts[i] + np.sum(2.0 * own**2 / self.rows.freedoms[self.rows.of == i]) / count**2
+        variances = found.variances[i] + found.slope_variance * (late - found.centres[i]) ** 2 + found.between + within
+        return self._students((found.means[i] + found.slope * late)[None], variances[None], doubts[None], self._plain[i])[0]
+
+    def differences(self, key: Hashable) -> Students:
+        """Return for each configuration its mean less that of `key`, in the order of `keys`; 0 without an error for `key` itself."""
+        i, fitted = self._index[key], self._fit
+        variances = fitted.variances + fitted.variances[i] + fitted.slope_variance * (fitted.centres - fitted.centres[i]) ** 2
+        found = self._students(fitted.means - fitted.means[i], variances, fitted.doubts + fitted.doubts[i], self._plain - self._plain[i])
+        found.means[i], found.stderrs[i] = 0.0, 0.0
+        return found
+
+    def difference(self, key: Hashable, other: Hashable) -> Student:
+        """Return the mean of `key` less that of `other`. Raises KeyError if one was not measured."""
+        return self.differences(other)[self._index[key]]
+
+    def differ(self, key: Hashable, other: Hashable, alpha: float = 0.05) -> bool:
+        """Return whether two configurations are shown to differ, at a two-sided level."""
+        return self.difference(key, other).excludes_zero(alpha)
+
+    def tied_with(self, key: Hashable, alpha: float = 0.05) -> list[Hashable]:
+        """Return the others that are not shown to differ from `key`. The level is divided by their number (Bonferroni), because `key` is often
+        the best of many, which equal configurations would make it by luck."""
+        others = len(self._index) - 1
+        differ = self.differences(key).exclude_zero(alpha / max(1, others))
+        return [other for other, i in self._index.items() if other != key and not differ[i]]
+
+    def ranked(self) -> list[Hashable]:
+        """Return the configurations, the highest mean first; of equal ones the earlier."""
+        order = np.argsort(-self.estimates().means, kind="stable")
+        keys: Sequence[Hashable] = self.keys
+        return [keys[i] for i in order]
