@@ -41,10 +41,11 @@ from tune_gpu.config.schema import ExperimentConfig, ObjectiveSettings
 from tune_gpu.evaluation.evaluator import Evaluator
 from tune_gpu.evaluation.measurement import Measurement
 from tune_gpu.evaluation.memory_check import this_card
-from tune_gpu.evaluation.objective import METRIC_PATHS, metric_at
+from tune_gpu.evaluation.objective import metric_at
+from tune_gpu.metrics import objective_paths
 from tune_gpu.promote.soak import hold_under_load, judge
 from tune_gpu.telemetry import sampler
-from tune_gpu.telemetry.device_choice import READ_FROM_THE_CARD, check_reported
+from tune_gpu.telemetry.device_choice import check_reported, read_from_the_card
 from tune_gpu.telemetry.open import open_probe
 from tune_gpu.telemetry.verdicts import NOT_PROVEN
 from tune_gpu.workload import window
@@ -67,7 +68,7 @@ def result_of(entry: Mapping[str, Any], endpoints: Endpoints) -> dict[str, Any]:
         found: dict[str, Any] = {name: entry[name] for name in KEPT if name in entry}
         found["doctor"] = [str(finding.found) for finding in check_driver(read_driver(nvml), [])]
         found["preflight"] = _said(lambda: f"{this_card().total_mib:.0f} MiB")
-        found["objectives_refused"] = {name: why for name in READ_FROM_THE_CARD if (why := _refused(name))}
+        found["objectives_refused"] = {name: why for name in read_from_the_card() if (why := _refused(name))}
         found["efficiency_refused"] = _refused(None)
         try:
             with contextlib.closing(open_probe("cuda")) as probe:
@@ -178,7 +179,7 @@ def _evaluated(nvml: FakeNvml, endpoints: Endpoints) -> dict[str, Any]:
         "device_proof": _proof(measured, unchecked),
         "memory_returned": next((line for line in log if "come back" in line and "before vLLM" not in line), "yes"),
         "neighbours": metrics.get("neighbours"),
-        "null_metrics": [path for path in METRIC_PATHS if metric_at(metrics, path) is None],
+        "null_metrics": [path for path in objective_paths() if metric_at(metrics, path) is None],
         **{name: metrics.get(name) for name in ("gpu_utilization", "memory_used_mib", "service_memory_mib", "energy_per_request_j", "fitness")},
     }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from tune_gpu import metrics
 from tune_gpu.config.bounds import bounded
 
 
@@ -250,7 +251,7 @@ class ConfirmSettings:
 
     enabled: bool = True
     """Confirm the last generation's best before the run names its winner."""
-    metric: str = "fitness"
+    metric: str = metrics.FITNESS.name
     """What the winner must be better in than the baseline to be `confirmed`."""
     candidates: int = bounded(2, least=1)
     """How many of the last generation's best compete for it, the best of all counted."""
@@ -265,18 +266,7 @@ class ConfirmSettings:
     window_s: float | None = bounded(None, above=0)
     capacity: bool = True
     """Also find the capacity in every deployment (the fitness wants it, unless its weight is 0)."""
-    tolerances: dict[str, float] = field(
-        default_factory=lambda: {
-            "voice_turn_ms": 10.0,
-            "stt_latency_ms": 10.0,
-            "llm_latency_ms": 10.0,
-            "ttft_ms": 10.0,
-            "wer": 0.01,
-            "failed_pct": 0.5,
-            "capacity": 0.5,
-            "fitness": 0.01,
-        }
-    )
+    tolerances: dict[str, float] = field(default_factory=metrics.tolerances)
     """Metric -> a difference that does not matter: per cent for latencies, else in the metric's own unit."""
 
 
@@ -299,7 +289,7 @@ class PromoteSettings:
 
     device: str = "auto"
     """The target's kind of device: `cuda`, `cpu`, or `auto` (this machine's)."""
-    metric: str = "voice_turn_ms.p95"
+    metric: str = metrics.VOICE_TURN.at("p95")
     min_gain_pct: float = bounded(10.0, least=0)
     """The winner must be better than the baseline by so much in the metric, and worse in none beyond `confirm.tolerances`."""
     neighbours_mib: float | None = bounded(None, least=0)

@@ -10,26 +10,18 @@ sum), in (0, 1), higher is better. A term whose metric was not measured makes th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tune_gpu import metrics as catalogue
 from tune_gpu.common.errors import UserError
+from tune_gpu.common.metric import PERCENTILES, Limit, Metric, Shape
 from tune_gpu.config.bounds import check_numbers
 from tune_gpu.config.schema import ObjectiveSettings
+from tune_gpu.metrics import FAILED_PCT, N_FAILED, N_REQUESTS, OOM_EVENTS, VOICE_TURN
 
-TERMS = ("stt_latency", "llm_latency", "capacity", "stability", "efficiency", "wer")
 _STABILITY_SPREAD_TARGET = 1.0
-_DISTRIBUTIONS = ("stt_latency_ms", "llm_latency_ms", "voice_turn_ms", "ttft_ms", "itl_ms", "rtf", "background_latency_ms", "generator_lag_ms")
-METRIC_PATHS = (
-    *(f"{name}.{at}" for name in _DISTRIBUTIONS for at in ("p50", "p90", "p95", "p99", "mean")),
-    "fitness",
-    *("wer", "tokens_per_s", "n_requests", "n_transcripts", "n_failed", "gpu_utilization", "memory_used_mib"),
-    *("service_memory_mib.vllm", "service_memory_mib.whisper"),
-    *("kv_cache_peak_pct", "kv_cache_tokens", "kv_max_concurrency", "energy_per_request_j", "oom_events", "concurrent_capacity"),
-    *("capacity_continuous", "interference_ratio.stt", "interference_ratio.llm", *(f"fitness_terms.{name}" for name in TERMS)),
-)
-"""Where the numbers stand in the metrics of an evaluation (`metric_at`); each can be an objective."""
 
 
 @dataclass(frozen=True)
@@ -62,20 +54,20 @@ def check(objective: ObjectiveSettings) -> None:
     """Raises UserError for weights or targets that make no objective."""
     check_numbers(objective, "objective.")
     for name, weight in objective.weights.items():
-        if name not in TERMS:
-            raise UserError(f"objective.weights.{name}: no such term; allowed: {', '.join(TERMS)}")
+        if name not in (known := catalogue.terms()):
+            raise UserError(f"objective.weights.{name}: no such term; allowed: {', '.join(known)}")
         if not weight >= 0:
             raise UserError(f"objective.weights.{name}={weight}: allowed is 0 or more")
     if sum(objective.weights.values()) <= 0:
         raise UserError("objective.weights: at least one must be above 0")
-    if objective.latency_percentile not in (50, 90, 95, 99):
-        raise UserError(f"objective.latency_percentile={objective.latency_percentile}: allowed are 50, 90, 95, 99")
+    if objective.latency_percentile not in PERCENTILES:
+        raise UserError(f"objective.latency_percentile={objective.latency_percentile}: allowed are {', '.join(map(str, PERCENTILES))}")
 
 
 def evaluate(metrics: Mapping[str, Any], objective: ObjectiveSettings) -> Evaluation:
     """Score the metrics of one evaluation or of one of its windows (names as in the artifacts)."""
     violations = _violations(metrics, objective)
-    terms = {name: value for name in TERMS if (value := _term(name, metrics, objective)) is not None}
+    terms = {name: value for name, metric in catalogue.terms().items() if (value := _term(metric, metrics, objective)) is not None}
     weights = {name: weight for name, weight in objective.weights.items() if weight > 0}
     if violations or not weights.keys() <= terms.keys():
         return Evaluation(None, terms, violations)
@@ -91,50 +83,42 @@ def metric_at(metrics: Mapping[str, Any], path: str) -> float | None:
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
-def _term(name: str, metrics: Mapping[str, Any], objective: ObjectiveSettings) -> float | None:
-    percentile = f"p{objective.latency_percentile}"
-    if name == "stt_latency":
-        return _apply(falling, _at(metrics, "stt_latency_ms", percentile), objective.stt_latency_target_ms)
-    if name == "llm_latency":
-        return _apply(falling, _at(metrics, "llm_latency_ms", percentile), objective.llm_latency_target_ms)
-    if name == "capacity":
-        return _apply(rising, metrics.get("capacity_continuous"), objective.capacity_target_sessions)
-    if name == "stability":
+_SHAPES: Mapping[Shape, Callable[[float, float], float]] = {Shape.FALLING: falling, Shape.RISING: rising, Shape.NEAR: near}
+
+
+def _term(metric: Metric, metrics: Mapping[str, Any], objective: ObjectiveSettings) -> float | None:
+    """Return the term of the fitness that rests on this metric, or None if the metric was not measured."""
+    if metric.term is None or metric.term.shape is Shape.STEADY:
         return _stability(metrics)
-    if name == "efficiency":
-        return _apply(near, metrics.get("gpu_utilization"), objective.utilization_target_pct)
-    return _apply(falling, metrics.get("wer"), objective.wer_target)
-
-
-def _apply(shape: Any, x: float | None, target: float) -> float | None:
-    return None if x is None else float(shape(float(x), target))
-
-
-def _at(metrics: Mapping[str, Any], name: str, percentile: str) -> float | None:
-    distribution = metrics.get(name)
-    return None if distribution is None else float(distribution[percentile])
+    x = metric_at(metrics, metric.at(f"p{objective.latency_percentile}") if metric.many else metric.name)
+    return None if x is None else _SHAPES[metric.term.shape](x, float(getattr(objective, metric.target)))
 
 
 def _stability(metrics: Mapping[str, Any]) -> float | None:
     """Return how little the answer time of a voice turn spreads (p95 / p50 - 1), failures and OOM events counted against it."""
-    turn = metrics.get("voice_turn_ms")
-    if turn is None or turn["p50"] <= 0:
+    p50, p95 = (metric_at(metrics, VOICE_TURN.at(statistic)) for statistic in ("p50", "p95"))
+    if p50 is None or p95 is None or p50 <= 0:
         return None
-    spread = turn["p95"] / turn["p50"] - 1.0
-    failed = (metrics.get("n_failed") or 0) / max(1, metrics.get("n_requests") or 1)
-    return falling(spread, _STABILITY_SPREAD_TARGET) * (1.0 - failed) / (1.0 + (metrics.get("oom_events") or 0))
+    spread = p95 / p50 - 1.0
+    failed = (metrics.get(N_FAILED.name) or 0) / max(1, metrics.get(N_REQUESTS.name) or 1)
+    return falling(spread, _STABILITY_SPREAD_TARGET) * (1.0 - failed) / (1.0 + (metrics.get(OOM_EVENTS.name) or 0))
 
 
 def _violations(metrics: Mapping[str, Any], objective: ObjectiveSettings) -> dict[str, float]:
     found: dict[str, float] = {}
-    wer = metrics.get("wer")
-    if objective.max_wer is not None and wer is not None and wer > objective.max_wer:
-        found["max_wer"] = (wer - objective.max_wer) / max(objective.max_wer, 0.01)
-    requests = metrics.get("n_requests") or 0
-    if objective.max_failed_requests_pct is not None and requests:
-        failed_pct = 100.0 * (metrics.get("n_failed") or 0) / requests
-        if failed_pct > objective.max_failed_requests_pct:
-            found["max_failed_requests_pct"] = (failed_pct - objective.max_failed_requests_pct) / max(
-                objective.max_failed_requests_pct, 1.0
-            )
+    for metric in catalogue.every():
+        if metric.limit is not None and (excess := _excess(metric, metric.limit, metrics, objective)) > 0:
+            found[metric.limit.setting] = excess
     return found
+
+
+def _excess(metric: Metric, limit: Limit, metrics: Mapping[str, Any], objective: ObjectiveSettings) -> float:
+    """Return by how much the metric is above its limit, as a share of the limit; 0 without a limit or a measurement."""
+    allowed: float | None = getattr(objective, limit.setting)
+    value = _failed_pct(metrics) if metric is FAILED_PCT else metric_at(metrics, metric.name)
+    return 0.0 if allowed is None or value is None else max(0.0, (value - allowed) / max(allowed, limit.least))
+
+
+def _failed_pct(metrics: Mapping[str, Any]) -> float | None:
+    requests = metrics.get(N_REQUESTS.name) or 0
+    return 100.0 * (metrics.get(N_FAILED.name) or 0) / requests if requests else None

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from operator import attrgetter
 from pathlib import Path
 
 from tune_gpu.common.errors import UserError
+from tune_gpu.common.metric import Metric
 from tune_gpu.common.places import existing, write_error
 from tune_gpu.config.languages import spoken_language
 from tune_gpu.config.loader import nearest
 from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.metrics import objective_paths, terms
 
 _FEWEST_TURNS = 0.01
 """Of a window, in the mean."""
@@ -86,27 +89,24 @@ def _check_workload(config: ExperimentConfig) -> None:
 
 
 def _check_measured(config: ExperimentConfig) -> None:
-    """What is weighed, and every objective, must be measured: else no evaluation of the whole run counts."""
-    from tune_gpu.evaluation.objective import METRIC_PATHS
-
-    if config.objective.weights.get("capacity", 0.0) > 0 and not config.workload.capacity_step_s:
-        raise UserError(
-            f"workload.capacity_step_s=0: no capacity is measured, and objective.weights.capacity={config.objective.weights['capacity']:g} weighs it; "
-            "allowed is that with objective.weights.capacity=0"
-        )
-    unmeasured = {
-        "concurrent_capacity": not config.workload.capacity_step_s and "workload.capacity_step_s=0",
-        "capacity_continuous": not config.workload.capacity_step_s and "workload.capacity_step_s=0",
-        "background_latency_ms": not config.workload.background_rate_per_s and "workload.background_rate_per_s=0",
-        "interference_ratio": not config.workload.solo_window_s and "workload.solo_window_s=0",
-        "energy_per_request_j": config.device == "cpu" and "device=cpu",
-    }
+    """Raise UserError for a term or an objective that is not measured: no evaluation of the whole run would count."""
+    for name, metric in terms().items():
+        weight = config.objective.weights.get(name, 0.0)
+        if weight > 0 and (why := _unmeasured(metric, config)):
+            raise UserError(f"{why}: no {name} is measured, and objective.weights.{name}={weight:g} weighs it. Allowed is that with objective.weights.{name}=0.")
+    paths = objective_paths()
     for name in config.search.objectives:
-        if name not in METRIC_PATHS:
-            near = nearest(name, list(METRIC_PATHS))
-            raise UserError(f"search.objectives.{name}: no such metric{near}; allowed: {', '.join(METRIC_PATHS)}")
-        if why := unmeasured.get(name.partition(".")[0]):
+        if name not in paths:
+            raise UserError(f"search.objectives.{name}: no such metric{nearest(name, list(paths))}; allowed: {', '.join(paths)}")
+        if why := _unmeasured(paths[name], config):
             raise UserError(f"search.objectives.{name}: it is not measured with {why}")
+
+
+def _unmeasured(metric: Metric, config: ExperimentConfig) -> str:
+    """Return the setting with which the metric is not measured, or nothing."""
+    if metric.needs.setting and not attrgetter(metric.needs.setting)(config):
+        return f"{metric.needs.setting}=0"
+    return "device=cpu" if metric.needs.card and config.device == "cpu" else ""
 
 
 def _check_room(max_tokens: int, contexts: list[int | str | None]) -> None:

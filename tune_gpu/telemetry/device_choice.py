@@ -9,20 +9,20 @@ from importlib import metadata
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import ServiceError
+from tune_gpu.common.metric import Reading as CardReading
 from tune_gpu.config.schema import ObjectiveSettings
+from tune_gpu.metrics import FITNESS_TERMS, objective_paths
 from tune_gpu.telemetry.cuda_visible import nvidia_cards, visible_cards
 from tune_gpu.telemetry.open import open_probe
 from tune_gpu.telemetry.probe import Reading
 
-READ_FROM_THE_CARD: Mapping[str, tuple[str, Callable[[Reading], bool]]] = {
-    "gpu_utilization": ("its utilisation", lambda reading: reading.utilization_pct is not None),
-    "fitness_terms.efficiency": ("its utilisation", lambda reading: reading.utilization_pct is not None),
-    "energy_per_request_j": ("its power", lambda reading: reading.power_w is not None or reading.energy_j is not None),
-    "memory_used_mib": ("its memory in use", lambda reading: reading.used_mib is not None),
-    "service_memory_mib.vllm": ("the memory of a process", lambda reading: _reports_processes(reading)),
-    "service_memory_mib.whisper": ("the memory of a process", lambda reading: _reports_processes(reading)),
+_REPORTED: Mapping[CardReading, Callable[[Reading], bool]] = {
+    CardReading.UTILIZATION: lambda reading: reading.utilization_pct is not None,
+    CardReading.POWER: lambda reading: reading.power_w is not None or reading.energy_j is not None,
+    CardReading.MEMORY: lambda reading: reading.used_mib is not None,
+    CardReading.PROCESS_MEMORY: lambda reading: _reports_processes(reading),
 }
-"""Metrics that need a reading which some cards do not report: the reading's name, and a test of whether this reading has it."""
+"""Whether a card reports what a metric needs."""
 
 
 @dataclass(frozen=True)
@@ -69,24 +69,31 @@ def _reports_processes(reading: Reading) -> bool:
     return reading.processes is not None and None not in reading.processes.values()
 
 
+def read_from_the_card() -> dict[str, CardReading]:
+    """Return the metrics that need a reading that not every card reports."""
+    return {path: metric.needs.reading for path, metric in objective_paths().items() if metric.needs.reading}
+
+
 def check_reported(objective: ObjectiveSettings, kind: str, objectives: Iterable[str] = ()) -> None:
-    """Raise UserError if the objective weighs, or `search.objectives` has, a metric that this card does not report: no candidate could
-    ever be scored."""
-    weight = objective.weights.get("efficiency", 0.0)
-    wanted = [name for name in READ_FROM_THE_CARD if name in objectives]
-    if kind != "cuda" or not (weight or wanted):
+    """Raise UserError if a term of the fitness or one of `search.objectives` needs a reading that this machine's card does not report.
+
+    No candidate would have a fitness, or a place on the front, however long the run.
+    """
+    weighed = {f"objective.weights.{name}": (weight, f"{FITNESS_TERMS}.{name}") for name, weight in objective.weights.items() if weight}
+    readings = read_from_the_card()
+    asked = [(f"{key}={weight:g}", readings[path], "Set it to 0.") for key, (weight, path) in weighed.items() if path in readings]
+    asked += [(f"search.objectives.{path}", reading, "Take it out of search.objectives.") for path, reading in readings.items() if path in objectives]
+    if kind != "cuda" or not asked:
         return
     try:
         with closing(open_probe(kind)) as probe:
             reading = probe.read()
     except ServiceError as error:
         raise UserError(f"device=cuda: {error}") from error
-    if weight and reading.utilization_pct is None:
-        raise UserError(f"objective.weights.efficiency={weight:g}: {probe.info.name} does not report its utilisation (no MIG instance does). Set it to 0.")
-    for name in wanted:
-        what, reported = READ_FROM_THE_CARD[name]
-        if not reported(reading):
-            raise UserError(f"search.objectives.{name}: {probe.info.name} does not report {what}. Take it out of search.objectives.")
+    for key, needed, remedy in asked:
+        if not _REPORTED[needed](reading):
+            mig = " (no MIG instance does)" if needed is CardReading.UTILIZATION else ""
+            raise UserError(f"{key}: {probe.info.name} does not report {needed}{mig}. {remedy}")
 
 
 def same_size(one_mib: float | None, other_mib: float | None) -> bool:

@@ -17,7 +17,7 @@ from tests.support.servers import Behaviour, servers
 from tune_gpu.cli import launch
 from tune_gpu.config.loader import load_config
 from tune_gpu.evaluation.preflight_check import PreflightCheck
-from tune_gpu.telemetry.device_choice import READ_FROM_THE_CARD, DeviceChoice
+from tune_gpu.telemetry.device_choice import DeviceChoice, read_from_the_card
 from tune_gpu.workload.clients import Endpoints
 
 BLIND = {
@@ -63,8 +63,8 @@ def test_a_card_that_reports_only_its_name_loses_metrics_and_no_run(endpoints: E
     known, blind = result_of({}, endpoints), result_of({"raises": BLIND}, endpoints)
     assert blind["window"] == "ok"
     lost = set(blind["null_metrics"]) - set(known["null_metrics"])
-    assert lost == READ_FROM_THE_CARD.keys(), "each of them is refused as an objective before a run, and nothing else needs to be"
-    assert blind["objectives_refused"].keys() == READ_FROM_THE_CARD.keys()
+    assert lost == read_from_the_card().keys(), "each of them is refused as an objective before a run, and nothing else needs to be"
+    assert blind["objectives_refused"].keys() == read_from_the_card().keys()
     assert "does not report its utilisation" in blind["efficiency_refused"]
     assert blind["device_proof"].startswith("it is not proven that whisper is on NVIDIA GeForce RTX 3060")
     assert blind["memory_returned"] == "whether the card's memory has come back is not known: the card does not report it"

@@ -15,10 +15,10 @@ from tests.support.made_run import line
 from tune_gpu.artifacts.lines import stderr_of
 from tune_gpu.config.schema import ObjectiveSettings, ParameterSpec, SearchSettings
 from tune_gpu.evaluation.deployers import SttService
-from tune_gpu.evaluation.objective import METRIC_PATHS
 from tune_gpu.evaluation.scoring import jackknife, metrics_of
 from tune_gpu.evaluation.state import EvaluationState
 from tune_gpu.experiment.summary import summarise_run
+from tune_gpu.metrics import objective_paths
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.tournament import Result, Tournament
 from tune_gpu.telemetry.sampler import DeviceStats
@@ -116,4 +116,4 @@ def test_what_is_measured_of_a_candidate_may_be_an_objective() -> None:
     of_the_measurement = {"fitness", "fitness_stderr", "n_invalid_windows"}  # the first two are no metrics in a line, the third says how well it was measured
     single = {name for name, value in found.items() if isinstance(value, (int, float)) and not isinstance(value, bool)} - of_the_measurement
     spread = {f"{name}.p95" for name, value in found.items() if isinstance(value, dict) and "p95" in value}
-    assert {"n_requests", "llm_latency_ms.p95"} <= single | spread <= {*METRIC_PATHS}
+    assert {"n_requests", "llm_latency_ms.p95"} <= single | spread <= objective_paths().keys()

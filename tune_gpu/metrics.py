@@ -1,0 +1,240 @@
+"""The catalogue of metrics: each is declared here once, and every list of metrics is computed from this one.
+
+The search's objectives, the terms and constraints of the fitness, the comparison and its tolerances, the report, the live table, Prometheus and
+the Grafana dashboard read it. To add a metric, add one entry: by default it appears in all of them but the live table. A metric whose sample is an
+attribute of a voice turn (`of_turn`) is measured without further code. Any other is put into the metrics of an evaluation, under its name here, by
+the module that measures it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from tune_gpu.common.metric import (
+    Better,
+    Column,
+    Compared,
+    Gauge,
+    Limit,
+    Metric,
+    Needs,
+    Phrases,
+    Protocol,
+    Reading,
+    Reported,
+    Shape,
+    Statistic,
+    Term,
+)
+
+ERROR_UNIT = "wer_unit"
+"""The key in the metrics of an evaluation that says what recognition errors are counted in: `word` or `character`."""
+FITNESS_TERMS = "fitness_terms"
+"""The key of the terms of the fitness."""
+GENERATION = (Protocol.COMPLETION, Protocol.CHAT)
+DEFAULT_PAIR: Mapping[str, Protocol] = {"whisper": Protocol.TRANSCRIPTION, "vllm": Protocol.COMPLETION}
+"""The services of version 1. Their metrics keep the names that have no service in front."""
+CATALOGUE: dict[str, Metric] = {}
+"""Name -> metric, in the order of the report."""
+
+
+def _add(metric: Metric) -> Metric:
+    return CATALOGUE.setdefault(metric.name, metric)
+
+
+STT_LATENCY = _add(Metric(
+    "stt_latency_ms", (Protocol.TRANSCRIPTION,), "speech to text", "Speech to text", "ms", many=True, of_turn="stt.latency_ms", in_service="latency_ms",
+    target="stt_latency_target_ms", term=Term("stt_latency", Shape.FALLING), compared=Compared(turn_key="stt_ms"), reported=Reported(plotted=True),
+    column=Column("stt"), gauge=Gauge(legend="speech to text"),
+))  # fmt: skip
+RTF = _add(Metric(
+    "rtf", (Protocol.TRANSCRIPTION,), "real-time factor", "Transcription time as a share of the speech", many=True, of_turn="stt.rtf",
+    compared=None, reported=None, gauge=None,
+))  # fmt: skip
+LLM_LATENCY = _add(Metric(
+    "llm_latency_ms", GENERATION, "LLM answer", "LLM answer", "ms", many=True, of_turn="llm.latency_ms", in_service="latency_ms",
+    target="llm_latency_target_ms", term=Term("llm_latency", Shape.FALLING), compared=Compared(turn_key="llm_ms"), reported=Reported(plotted=True),
+    column=Column("llm"), gauge=Gauge(legend="LLM"),
+))  # fmt: skip
+TTFT = _add(Metric(
+    "ttft_ms", GENERATION, "first token", "Time to first token", "ms", many=True, of_turn="llm.ttft_ms", target="ttft_target_ms",
+    reported=Reported(at=("p95",)), gauge=Gauge(legend="first token"),
+))  # fmt: skip
+ITL = _add(Metric("itl_ms", GENERATION, "time between tokens", "Time between tokens", "ms", many=True, compared=None, reported=None, gauge=None))
+VOICE_TURN = _add(Metric(
+    "voice_turn_ms", (Protocol.TURN,), "voice turn", "End of speech to the first token", "ms", many=True, of_turn="voice_turn_ms",
+    term=Term("stability", Shape.STEADY), compared=Compared(turn_key="turn_ms", median_too=True), reported=Reported(plotted=True, each=True),
+    column=Column("turn", narrow=True), gauge=Gauge(legend="turn"),
+))  # fmt: skip
+BACKGROUND_LATENCY = _add(Metric(
+    "background_latency_ms", GENERATION, "background answer", "LLM answer to a background request", "ms", many=True,
+    needs=Needs("workload.background_rate_per_s"), compared=None, reported=None, gauge=None,
+))  # fmt: skip
+GENERATOR_LAG = _add(Metric(
+    "generator_lag_ms", (Protocol.TURN,), "lag of the load generator", "Time by which the load generator was late", "ms", many=True,
+    compared=None, reported=None, gauge=None,
+))  # fmt: skip
+WER = _add(Metric(
+    "wer", (Protocol.TRANSCRIPTION,), "word error rate", "Word error rate, a share; a character error rate where the line's wer_unit says so.",
+    target="wer_target", term=Term("wer", Shape.FALLING), limit=Limit("max_wer", 0.01), counts_errors=True,
+    compared=Compared(
+        Statistic.ERRORS_PER_WORD, unit="WER", digits=4, tolerance=0.01,
+        phrases=Phrases(
+            "transcribes better ({amount} fewer errors in 100 {unit}s)", "transcribes worse ({amount} more errors in 100 {unit}s)",
+            "transcribes no worse", "leaves open how it transcribes", scale=100.0, not_worse_is_same=True,
+        ),
+    ),
+    reported=Reported(digits=4, each=True), column=Column("wer", 3), gauge=Gauge("word_error_rate"),
+))  # fmt: skip
+FAILED_PCT = _add(Metric(
+    "failed_pct", (Protocol.TURN,), "failed requests", "Share of the requests that failed, per cent.", "%", limit=Limit("max_failed_requests_pct", 1.0), objective=False,
+    compared=Compared(
+        Statistic.SHARE_OF_TURNS, unit="% points", tolerance=0.5,
+        phrases=Phrases("fails fewer turns ({amount} points)", "fails more turns ({amount} points)"),
+    ),
+    reported=None, gauge=None,
+))  # fmt: skip
+"""Computed from the two counts: an evaluation keeps those."""
+CONCURRENT_CAPACITY = _add(Metric(
+    "concurrent_capacity", (Protocol.TURN,), "simultaneous sessions", "Simultaneous voice sessions within the latency targets.", better=Better.HIGHER,
+    needs=Needs("workload.capacity_step_s"), compared=None, column=Column("sessions"), gauge=Gauge("concurrent_sessions"),
+))  # fmt: skip
+CAPACITY = _add(Metric(
+    "capacity_continuous", (Protocol.TURN,), "simultaneous sessions, with a fraction", "Simultaneous voice sessions, with how near the next was.", better=Better.HIGHER,
+    needs=Needs("workload.capacity_step_s"), target="capacity_target_sessions", term=Term("capacity", Shape.RISING),
+    compared=Compared(
+        Statistic.MEAN_OF_ROUNDS, name="capacity", unit="callers", tolerance=0.5,
+        phrases=Phrases("serves {count} more caller{s}", "serves {count} fewer caller{s}", "serves as many callers", "leaves open how many callers it serves"),
+    ),
+    reported=None, gauge=None,
+))  # fmt: skip
+TOKENS_PER_S = _add(Metric(
+    "tokens_per_s", GENERATION, "LLM tokens a second", "Tokens a second.", better=Better.HIGHER, compared=None, reported=Reported(digits=1), gauge=None,
+))  # fmt: skip
+GPU_UTILIZATION = _add(Metric(
+    "gpu_utilization", (Protocol.DEVICE,), "device utilisation", "Mean utilisation of the device, per cent.", "%", Better.NEITHER,
+    needs=Needs(reading=Reading.UTILIZATION), target="utilization_target_pct", term=Term("efficiency", Shape.NEAR),
+    compared=None, reported=Reported(digits=1), gauge=None,
+))  # fmt: skip
+MEMORY_USED = _add(Metric(
+    "memory_used_mib", (Protocol.DEVICE,), "device memory at its peak", "Most memory of the device in use, MiB.", "MiB", Better.NEITHER,
+    needs=Needs(reading=Reading.MEMORY), compared=None, gauge=None,
+))  # fmt: skip
+SERVICE_MEMORY = _add(Metric(
+    "service_memory_mib", (Protocol.DEVICE,), "memory of a service at its peak", "Most memory of the service in use, MiB.", "MiB", Better.NEITHER,
+    in_service="memory_mib", parts={"vllm": "vllm", "whisper": "whisper"}, needs=Needs(reading=Reading.PROCESS_MEMORY), compared=None, reported=None, gauge=None,
+))  # fmt: skip
+KV_CACHE_PEAK = _add(Metric(
+    "kv_cache_peak_pct", GENERATION, "KV cache at its fullest", "Largest share of the KV cache in use, per cent.", "%", Better.NEITHER,
+    compared=None, reported=Reported(digits=1), gauge=None,
+))  # fmt: skip
+KV_CACHE_TOKENS = _add(Metric(
+    "kv_cache_tokens", GENERATION, "tokens in the KV cache", "Tokens that the KV cache holds.", better=Better.HIGHER, compared=None, reported=None, gauge=None
+))  # fmt: skip
+KV_MAX_CONCURRENCY = _add(Metric(
+    "kv_max_concurrency", GENERATION, "sequences in the KV cache", "Sequences of the whole context that the KV cache holds.", better=Better.HIGHER,
+    compared=None, reported=None, gauge=None,
+))  # fmt: skip
+ENERGY_PER_REQUEST = _add(Metric(
+    "energy_per_request_j", (Protocol.DEVICE,), "energy for an answered request", "Energy of the device for each answered request, joules.", "J",
+    needs=Needs(card=True, reading=Reading.POWER), compared=None, reported=None, gauge=None,
+))  # fmt: skip
+N_REQUESTS = _add(Metric("n_requests", (Protocol.TURN,), "requests", "Requests.", better=Better.NEITHER, compared=None, reported=None, gauge=None))
+N_TRANSCRIPTS = _add(Metric("n_transcripts", (Protocol.TRANSCRIPTION,), "transcripts", "Transcripts.", better=Better.NEITHER, compared=None, reported=None, gauge=None))
+N_FAILED = _add(Metric("n_failed", (Protocol.TURN,), "failed requests", "Requests that failed.", compared=None, gauge=None))
+OOM_EVENTS = _add(Metric(
+    "oom_events", (Protocol.DEVICE,), "out-of-memory events", "Out-of-memory kills, and requests that Whisper had no memory for.",
+    compared=None, gauge=Gauge(legend="events", total=True),
+))  # fmt: skip
+INTERFERENCE = _add(Metric(
+    "interference_ratio", (Protocol.TURN,), "latency beside the others, against alone", "p95 of the latency under mixed load, divided by that of the service alone.",
+    parts={"whisper": "stt", "vllm": "llm"}, needs=Needs("workload.solo_window_s"), compared=None, reported=None, gauge=None,
+))  # fmt: skip
+FITNESS = _add(Metric(
+    "fitness", (Protocol.TURN,), "fitness", "Fitness of the candidate's last evaluation.", better=Better.HIGHER, of_line=True,
+    compared=Compared(Statistic.MEAN_OF_ROUNDS, unit="fitness", digits=4, tolerance=0.01), reported=None,
+    gauge=Gauge(description="Each candidate from the end of its last evaluation on; higher is better."),
+))  # fmt: skip
+FITNESS_STDERR = _add(Metric(
+    "fitness_stderr", (Protocol.TURN,), "standard error of the fitness", "Standard error of the fitness (jackknife over the windows of the evaluation).",
+    of_line=True, objective=False, compared=None, reported=None, gauge=Gauge(description="Over the windows of the evaluation: differences below about twice this are noise."),
+))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LiveGauge:
+    """A reading of the device while it is under load."""
+
+    field: str
+    """Of `DeviceSample`."""
+    gauge: str
+    label: str
+    unit: str
+    help: str
+    panel: str
+    description: str = ""
+
+
+LIVE = (
+    LiveGauge("utilization_pct", "tune_gpu_device_utilization_pct", "utilisation", "%", "Utilisation of the device under load, per cent.", "Device utilisation"),
+    LiveGauge("kv_cache_pct", "tune_gpu_kv_cache_usage_pct", "KV cache in use", "%", "Share of the engine's KV cache in use, per cent.", "KV cache in use"),
+    LiveGauge("used_mib", "tune_gpu_device_memory_mib", "memory in use", "MiB", "Memory of the device in use, MiB.", "Device memory in use"),
+    LiveGauge(
+        "clock_mhz", "tune_gpu_device_clock_mhz", "clock", "MHz", "Clock of the card's multiprocessors, MHz.", "Clock and power of the card",
+        "A clock that falls under load means a card that is throttled: such windows are measured again.",
+    ),
+    LiveGauge("power_w", "tune_gpu_device_power_w", "power", "W", "Power draw of the card, watts.", "Clock and power of the card"),
+)  # fmt: skip
+
+
+def every() -> tuple[Metric, ...]:
+    """Return all metrics in the order of the report."""
+    return tuple(CATALOGUE.values())
+
+
+def of_turns() -> tuple[Metric, ...]:
+    """Return the metrics with a sample for each voice turn."""
+    return tuple(metric for metric in every() if metric.of_turn)
+
+
+def compared() -> tuple[Metric, ...]:
+    """Return the metrics of a comparison; what a caller feels comes first."""
+    found = [metric for metric in every() if metric.compared and (metric.of_turn or metric.compared.statistic is not Statistic.PERCENTILE)]
+    return tuple(sorted(found, key=lambda metric: (not metric.many, metric.many and Protocol.TURN not in metric.protocols)))
+
+
+def tolerances() -> dict[str, float]:
+    """Return the defaults of `confirm.tolerances`."""
+    return {metric.compared_name: metric.compared.tolerance for metric in compared() if metric.compared}
+
+
+def terms() -> dict[str, Metric]:
+    """Return the terms of the fitness, each with its metric."""
+    return {metric.term.name: metric for metric in every() if metric.term}
+
+
+def objective_paths() -> dict[str, Metric]:
+    """Return every path that can be an objective, each with the metric that it rests on."""
+    found = {path: metric for metric in every() if metric.objective for path in metric.paths}
+    return found | {f"{FITNESS_TERMS}.{name}": metric for name, metric in terms().items()}
+
+
+def named(services: Mapping[str, Protocol] = DEFAULT_PAIR) -> dict[str, Metric]:
+    """Return the metrics that these services have, by their full names: `<service>.<metric>`, except for the default pair.
+
+    Args:
+        services: name -> protocol.
+    """
+    if services == DEFAULT_PAIR:
+        return dict(CATALOGUE)
+    return {name: metric for metric in every() for name in _names_of(metric, services)}
+
+
+def _names_of(metric: Metric, services: Mapping[str, Protocol]) -> Iterator[str]:
+    short = metric.in_service or metric.name
+    for service, protocol in services.items():
+        if protocol in metric.protocols or metric.parts is not None:
+            yield f"{service}.{short}"
+    if metric.parts is None and (Protocol.TURN in metric.protocols or Protocol.DEVICE in metric.protocols):
+        yield metric.name
