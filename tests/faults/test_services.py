@@ -23,6 +23,7 @@ from tests.services.test_evaluation import QUICK, TINY
 from tune_gpu.common.failures import FailureKind, Phase, ServiceError
 from tune_gpu.common.process.managed import ManagedProcess, start_ticks
 from tune_gpu.config.loader import load_config
+from tune_gpu.evaluation.deployers import LocalDeployer
 from tune_gpu.evaluation.evaluator import Evaluator
 from tune_gpu.evaluation.measurement import Measurement, Status
 from tune_gpu.services.vllm.launch import EngineHost
@@ -36,11 +37,10 @@ SETTINGS = [*QUICK, "workload.solo_window_s=0", "workload.windows=1", f"run.hang
 @pytest.fixture(scope="module")
 def evaluator(host: EngineHost) -> Iterator[Evaluator]:
     """The real evaluator on the shared warm host."""
-    evaluator = Evaluator(load_config("spica_gpu_allocation", SETTINGS, "cpu"), "cpu")
-    evaluator._host = host
+    config = load_config("spica_gpu_allocation", SETTINGS, "cpu")
+    evaluator = Evaluator(config, "cpu", deploy=LocalDeployer(config, "cpu", host))
     evaluator.probe.read()
     yield evaluator
-    evaluator._host = None
     evaluator.close()
 
 
@@ -48,12 +48,11 @@ def evaluator(host: EngineHost) -> Iterator[Evaluator]:
 def the_engine_goes_too(evaluator: Evaluator, nothing_of_ours_is_left: None) -> Iterator[None]:
     """Between two tests no engine stays, so that each can be asked what it left."""
     yield
-    evaluator._stop_whisper()
-    evaluator._stop_engine()
+    evaluator.stop_services()
 
 
 def whisper_pids(evaluator: Evaluator) -> list[int]:
-    return evaluator._running.whisper.pids() if evaluator._running else []
+    return evaluator.running["whisper"].pids() if "whisper" in evaluator.running else []
 
 
 def whisper_maps(evaluator: Evaluator, text: str) -> bool:
@@ -67,8 +66,8 @@ def whisper_maps(evaluator: Evaluator, text: str) -> bool:
 
 
 def waiting_for(evaluator: Evaluator, service: str) -> bool:
-    running = evaluator._running
-    return bool(running and evaluator._engine and running.watch and running.pulse.waiting.get(service))
+    """Both services run, and this one owes an answer."""
+    return len(evaluator.running) == 2 and evaluator.requests_under_way(service) > 0
 
 
 @dataclass(frozen=True)
@@ -184,9 +183,8 @@ def _rest(evaluator: Evaluator) -> Measurement:
 
 def check_closed_to_others(evaluator: Evaluator, host: EngineHost) -> None:
     """Loopback only; each evaluation has keys of its own, and no command line shows one (`ps` shows those to everybody)."""
-    assert evaluator._running is not None
-    assert evaluator._engine is not None
-    keys = {evaluator._running.whisper.api_key, evaluator._engine.api_key}
+    endpoints = [service.endpoint for service in evaluator.running.values()]
+    keys = {endpoint.key for endpoint in endpoints}
     assert len(keys) == 2
     listening = 0
     for pid in [*whisper_pids(evaluator), *engine_pids(host)]:
@@ -201,8 +199,8 @@ def check_closed_to_others(evaluator: Evaluator, host: EngineHost) -> None:
                 assert connection.laddr.ip in ("127.0.0.1", "::1"), (line, connection.laddr)
                 listening += 1
     assert listening >= 2
-    assert not any(key in log for key in keys for log in (evaluator._engine.log(), evaluator._running.whisper.log()))
-    for url in (evaluator._engine.base_url + "/v1/models", evaluator._running.whisper.base_url + "/health"):
+    assert not any(key in log for key in keys for log in (service.log() for service in evaluator.running.values()))
+    for url in (evaluator.running["vllm"].endpoint.url + "/v1/models", evaluator.running["whisper"].endpoint.url + "/health"):
         with pytest.raises(urllib.error.HTTPError, match="401"):
             urllib.request.urlopen(url, timeout=10)
 
@@ -221,7 +219,7 @@ def test_killed_while_stopping_and_measured_all_the_same(evaluator: Evaluator, h
     stopping = {"now": False}
     with FaultInjector(lambda: stopping["now"], lambda: engine_pids(host), signal.SIGKILL, rng.uniform(0.0, 0.3), one=rng):
         stopping["now"] = True
-        evaluator._stop_engine()
+        evaluator.stop_services()
     assert engine_pids(host) == []
 
 

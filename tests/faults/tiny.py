@@ -10,6 +10,7 @@ import pytest
 
 from tune_gpu.common.process.managed import ManagedProcess
 from tune_gpu.config.loader import load_config
+from tune_gpu.evaluation.deployers import LocalDeployer
 from tune_gpu.evaluation.evaluator import Evaluator
 from tune_gpu.services.faster_whisper.service import WhisperService
 from tune_gpu.services.vllm.launch import Launch, Launched
@@ -63,9 +64,8 @@ class TinyEvaluator(Evaluator):
     """`with TinyEvaluator(monkeypatch) as evaluator: evaluator.behave(whisper="http_500"); evaluator.evaluate(PARAMS)`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *settings: str) -> None:
-        super().__init__(load_config("spica_gpu_allocation", [*SETTINGS, *settings], "cpu"), "cpu")
-        self._tiny = TinyHost()
-        self._host = self._tiny  # type: ignore[assignment]
+        config, self._tiny = load_config("spica_gpu_allocation", [*SETTINGS, *settings], "cpu"), TinyHost()
+        super().__init__(config, "cpu", deploy=LocalDeployer(config, "cpu", self._tiny))  # type: ignore[arg-type]
         monkeypatch.setattr("tune_gpu.evaluation.deployers.WhisperService", TinyWhisper)
         monkeypatch.setattr(TinyWhisper, "behaviour", "well")
 

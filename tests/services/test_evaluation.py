@@ -103,9 +103,7 @@ def test_a_candidate_that_cannot_start_is_a_failure_and_the_next_is_measured(eva
 @pytest.mark.parametrize("service", ["whisper", "vllm"])
 def test_a_service_that_dies_under_load_is_lost_not_slow(evaluator: Evaluator, service: str) -> None:
     evaluator.begin(TINY)
-    victim = evaluator._running.whisper if service == "whisper" else evaluator._engine  # type: ignore[union-attr]
-    assert victim is not None
-    pids = victim.pids()
+    pids = evaluator.running[service].pids()
     window_runs = psutil.Process(pids[0])
     assert window_runs.is_running()
     for pid in pids:

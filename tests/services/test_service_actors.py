@@ -56,7 +56,7 @@ class Trial:
         """Start a service; the card, and the command and variables of each of its processes."""
         # Whisper has no CPU mode that calls itself cuda; its environment is made the same way for both.
         self._bundle._device = "cpu" if name == "whisper" else "cuda"
-        service = self._made[name] = self._bundle.whisper(ENGINE) if name == "whisper" else self._bundle.vllm(ENGINE, None)
+        service = self._made[name] = self._bundle.whisper(ENGINE) if name == "whisper" else self._bundle.vllm(ENGINE)
         service.start()
         processes = [psutil.Process(pid) for pid in service.pids()]
         return self._bundle.visible_devices(), [(" ".join(process.cmdline()), process.environ()) for process in processes]
@@ -66,7 +66,7 @@ class Trial:
         self._bundle._device = "cuda"
         impatient = Services(replace(ENGINE.vllm, start_timeout_s=0.01), ENGINE.whisper)
         try:
-            self._bundle.vllm(impatient, None).start()
+            self._bundle.vllm(impatient).start()
         except ServiceError as error:
             return str(error.failure.kind)
         return ""

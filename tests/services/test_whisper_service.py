@@ -29,6 +29,7 @@ from tune_gpu.services.faster_whisper import server as whisper_server
 from tune_gpu.services.faster_whisper.server import Transcriber, build_app, load_model, parse_arguments, read_audio
 from tune_gpu.services.faster_whisper.service import WhisperService
 from tune_gpu.services.models import resolve_whisper
+from tune_gpu.services.running import Endpoint
 from tune_gpu.workload.audio import load_utterances
 from tune_gpu.workload.clients import Endpoints
 from tune_gpu.workload.summary import summarise
@@ -47,7 +48,7 @@ def test_it_understands_what_is_said(model: str) -> None:
     assert description["device"] == "cpu"
     assert "int8" in description["compute_type"]
     try:
-        endpoints = Endpoints("", "", "", whisper.base_url, whisper.api_key)
+        endpoints = Endpoints(Endpoint("", ""), whisper.endpoint)
         workload = WorkloadSettings(turn_rate_per_s=2.0, window_s=2.0)
         clips = load_utterances(AudioSettings())
         summary = summarise([run_window(endpoints, workload, clips, seed=0, window_index=0, mode="stt")])

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from tune_gpu.services.running import Endpoint
 from tune_gpu.workload.clients import Endpoints
 
 
@@ -116,7 +117,7 @@ def servers(behaviour: Behaviour) -> Iterator[Endpoints]:
     ready.wait()
     url = f"http://127.0.0.1:{state['port']}"
     try:
-        yield Endpoints(url, "model", "key", url, "key")
+        yield Endpoints(Endpoint(url, "key", "model"), Endpoint(url, "key"))
     finally:
         state["loop"].call_soon_threadsafe(state["stop"].set)  # type: ignore[attr-defined]
         thread.join()

@@ -1,4 +1,4 @@
-"""Where a candidate's services are started: in this process (the CPU, a card that this process holds), or in Ray actors that hold the card.
+"""Where a candidate's services are started: as processes of this process (the CPU, a card that it holds), or in Ray actors that hold the card.
 
 The evaluation knows only what both have in common.
 """
@@ -6,106 +6,79 @@ The evaluation knows only what both have in common.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import tempfile
+import time
 from typing import Any, Protocol
 
-from tune_gpu.common.failures import Failure
-from tune_gpu.config.schema import ExperimentConfig, Services, VllmSettings
+from tune_gpu.config.schema import ExperimentConfig, Services
 from tune_gpu.services.faster_whisper.service import WhisperService
+from tune_gpu.services.running import RunningService
+from tune_gpu.services.vllm.info import EngineInfo
 from tune_gpu.services.vllm.launch import EngineHost
-from tune_gpu.services.vllm.server import EngineInfo, VllmServer
-
-
-class RunningService(Protocol):
-    """A service of one candidate. `start` raises ServiceError, with nothing left running."""
-
-    @property
-    def base_url(self) -> str:
-        """Return where it answers."""
-
-    @property
-    def api_key(self) -> str:
-        """Return what a request must carry."""
-
-    def failure(self) -> Failure | None:
-        """Return why it can no longer be measured; null while it runs. Answers at once."""
-
-    def pids(self) -> list[int]:
-        """All of its processes."""
-
-    def log(self) -> str:
-        """Return what it has printed."""
-
-    def healthy(self, timeout_s: float) -> bool:
-        """Return whether it answers its health check in this time."""
-
-    def stop(self) -> None:
-        """End it; returns when its processes have gone. Calling it twice does nothing."""
-
-
-class SttService(RunningService, Protocol):
-    """Whisper."""
-
-    @property
-    def start_s(self) -> float | None:
-        """Return what its start took."""
-
-    def start(self) -> dict[str, Any]:
-        """Start it and wait until it is ready; returns what it says of itself."""
-
-
-class LlmService(RunningService, Protocol):
-    """vLLM."""
-
-    @property
-    def settings(self) -> VllmSettings:
-        """The flags that it runs with."""
-
-    @property
-    def served_model_name(self) -> str:
-        """Return what only this one calls its model."""
-
-    @property
-    def info(self) -> EngineInfo | None:
-        """Return what it said of itself when it was ready."""
-
-    def start(self, abort: Callable[[], str | None]) -> EngineInfo:
-        """Start it and wait until it is ready and proven to be this one; gives up when `abort` gives a reason."""
-
-    def kv_cache_pct(self) -> float | None:
-        """Share of its KV cache in use."""
+from tune_gpu.services.vllm.server import VllmServer
+from tune_gpu.services.vllm.setup import engine_environment
 
 
 class ServiceDeployer(Protocol):
-    """Makes services of one trial, all on one device."""
+    """Makes the services of one trial, all on one device."""
 
     def visible_devices(self) -> str:
-        """CUDA_VISIBLE_DEVICES as the services get it: index, UUID or MIG string, kept as it is; empty where nobody has assigned any."""
+        """Return CUDA_VISIBLE_DEVICES as the services get it: index, UUID or MIG string, unchanged; empty if nobody has assigned any."""
 
-    def whisper(self, services: Services) -> SttService:
-        """Not yet started."""
+    def prepare(self, services: Services) -> None:
+        """Begin what an engine's start can do beforehand, without waiting for it."""
 
-    def vllm(self, services: Services, host: EngineHost | None) -> LlmService:
-        """Not yet started; `host` is the warm engine host of this process."""
+    def wait_prepared(self) -> float | None:
+        """Wait until that is done and return the seconds waited, or None if nothing is prepared."""
+
+    def whisper(self, services: Services) -> RunningService[Any]:
+        """Return a Whisper that is not yet started."""
+
+    def vllm(self, services: Services) -> RunningService[EngineInfo]:
+        """Return an engine that is not yet started."""
 
     def close(self) -> None:
-        """Nothing that it made stays."""
+        """Leave nothing running that it made."""
 
 
 class LocalDeployer:
-    """Services are processes of this process, on the device that it was given itself."""
+    """Starts services as processes of this process, on the device that it was given itself.
 
-    def __init__(self, config: ExperimentConfig, device: str) -> None:
+    Args:
+        host: the warm engine host to fork from; by default its own, made at the first use. Whoever passes one closes it.
+    """
+
+    def __init__(self, config: ExperimentConfig, device: str, host: EngineHost | None = None) -> None:
         self._ports, self._device = config.run.port_range, device
+        # As the preflight counts on: on the CPU only. In a Ray actor with a card a warm host would be of no use.
+        self._forks = config.run.warm_engine and device == "cpu"
+        self._host, self._owns_host = host, host is None
 
     def visible_devices(self) -> str:
         return os.environ.get("CUDA_VISIBLE_DEVICES", "")
 
+    def prepare(self, services: Services) -> None:
+        if not self._forks:
+            return
+        if self._host is None:
+            self._host = EngineHost(engine_environment(services.vllm, "", self._device, tempfile.gettempdir()))
+        self._host.prepare()
+
+    def wait_prepared(self) -> float | None:
+        if self._host is None:
+            return None
+        started = time.monotonic()
+        self._host.open()
+        return time.monotonic() - started
+
     def whisper(self, services: Services) -> WhisperService:
         return WhisperService(services.whisper, device=self._device, port_range=self._ports)
 
-    def vllm(self, services: Services, host: EngineHost | None) -> VllmServer:
-        return VllmServer(services.vllm, device=self._device, port_range=self._ports, host=host)
+    def vllm(self, services: Services) -> VllmServer:
+        return VllmServer(services.vllm, device=self._device, port_range=self._ports, host=self._host)
 
     def close(self) -> None:
-        """Services are ended by who started them."""
+        """End the warm host; services are ended by whoever started them."""
+        if self._host is not None and self._owns_host:
+            self._host.close()
+            self._host = None

@@ -9,10 +9,11 @@ from typing import Any
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
-from tune_gpu.config.schema import ExperimentConfig
-from tune_gpu.evaluation.deployers import LlmService
+from tune_gpu.config.schema import ExperimentConfig, VllmSettings
 from tune_gpu.evaluation.memory_check import CalibrationStore, DeviceMemory, MemoryVerdict, UnknownMemory, this_card, this_node
 from tune_gpu.evaluation.memory_check.space_plan import Preflight
+from tune_gpu.services.running import RunningService
+from tune_gpu.services.vllm.info import EngineInfo
 
 
 def device_memory(kind: str, card: str = "0") -> DeviceMemory:
@@ -73,18 +74,18 @@ class PreflightCheck:
         if self._preflight is not None:
             self._look(self._preflight)
 
-    def learn(self, engine: LlmService) -> None:
-        """Keeps what a start taught, for every later prediction of this engine on this device."""
+    def learn(self, engine: RunningService[EngineInfo], settings: VllmSettings) -> None:
+        """Keep what the start of an engine with these settings taught, for every later prediction of it on this device."""
         info = engine.info
         if info is None or self._preflight is None:
             return
         try:
             self._preflight.learn_start(
-                engine.settings,
+                settings,
                 engine.log(),
                 num_gpu_blocks=info.kv_cache_blocks,
                 block_size=info.block_size,
-                start="cold" if engine.settings.env else None,  # such an engine never comes from the warm host
+                start="cold" if settings.env else None,  # such an engine never comes from the warm host
             )
         except UserError as error:
             self._log(f"what this start taught is not kept: {error}")

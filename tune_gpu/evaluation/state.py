@@ -6,9 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tune_gpu.evaluation.deployers import SttService
-from tune_gpu.services.hang import HangWatch
-from tune_gpu.services.pulse import ActivityTracker
 from tune_gpu.telemetry.neighbours import Neighbours
 from tune_gpu.telemetry.sampler import DeviceStats
 from tune_gpu.workload.capacity import Capacity
@@ -19,10 +16,9 @@ from tune_gpu.workload.window import WindowResult
 
 @dataclass
 class EvaluationState:
-    """The evaluation under way."""
+    """The evaluation under way: written by its steps, read by the scoring."""
 
     params: dict[str, Any]
-    whisper: SttService
     first_window: int = 0
     engine_reused: bool = False
     windows: list[WindowResult] = field(default_factory=list)
@@ -34,11 +30,9 @@ class EvaluationState:
     load_s: float = 0.0
     n_invalid: int = 0
     n_out_of_memory: int = 0
-    """Requests for which Whisper had no memory, by its own word, until the last window's end."""
+    """Requests that Whisper had no memory for, counted in its log until the end of the last window."""
     heard: Sequence[TurnSample] = ()
     """Every clip once, by a Whisper of these settings."""
     neighbours: Neighbours = field(default_factory=Neighbours)
     unchecked: dict[str, None] = field(default_factory=dict)
-    """What the device does not report, and what would not be noticed for that reason (an ordered set)."""
-    pulse: ActivityTracker = field(default_factory=ActivityTracker)
-    watch: HangWatch | None = None
+    """What the device does not report, and what would go unnoticed for that reason (an ordered set)."""

@@ -16,6 +16,7 @@ from tune_gpu.config.schema import PromoteSettings, ServiceTarget, WorkloadSetti
 from tune_gpu.promote.env_file import key_of
 from tune_gpu.promote.target import Target
 from tune_gpu.services.loopback import DEADLINE_S, NoAnswer, get
+from tune_gpu.services.running import Endpoint
 from tune_gpu.workload.audio import Utterance
 from tune_gpu.workload.clients import Endpoints
 from tune_gpu.workload.voice_turn import TurnSample, take_turn
@@ -151,7 +152,7 @@ class Watcher:
 
     async def _turns(self, model: str) -> list[TurnSample]:
         vllm, whisper = self._settings.vllm, self._settings.whisper
-        endpoints = Endpoints(vllm.url, model, self._key("vllm"), whisper.url, self._key("whisper"))
+        endpoints = Endpoints(Endpoint(vllm.url, self._key("vllm"), model), Endpoint(whisper.url, self._key("whisper")))
         turns = []
         async with client_session() as session:
             for number in range(self._settings.probes + 1):

@@ -24,8 +24,8 @@ from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.config.schema import ExperimentConfig, Services, VllmSettings, WhisperSettings
 from tune_gpu.ray_tune.placement import TrialResources
 from tune_gpu.services.faster_whisper.service import WhisperService
-from tune_gpu.services.vllm.launch import EngineHost
-from tune_gpu.services.vllm.server import EngineInfo, VllmServer
+from tune_gpu.services.running import Endpoint, RunningService
+from tune_gpu.services.vllm.server import VllmServer
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 _SERVICES_BUNDLE = 1
@@ -53,33 +53,30 @@ class ServiceActor:
     def __init__(self, name: str, settings: Any, device: str, ports: list[int], env: dict[str, str]) -> None:
         os.environ.update(env)
         make: Any = VllmServer if name == "vllm" else WhisperService
-        self._service = make(settings, device=device, port_range=ports)
+        self._service: RunningService[Any] = make(settings, device=device, port_range=ports)
         self._abort: str | None = None
 
     def place(self) -> Place:
         """Return where it is, as Ray has set its environment."""
         return _place()
 
-    def describe(self) -> dict[str, Any]:
-        """Return what is known before the start."""
-        names = ("base_url", "api_key", "served_model_name")
-        return {name: getattr(self._service, name) for name in names if hasattr(self._service, name)}
+    def endpoint(self) -> Endpoint:
+        """Return where the service will answer."""
+        return self._service.endpoint
 
-    def start(self) -> tuple[Any, Failure | None]:
-        """Start the service and wait until it is ready."""
+    def start(self) -> tuple[Any, float | None, Failure | None]:
+        """Start the service, wait until it is ready, and return its info and the seconds that its start took, or the failure."""
         try:
-            if isinstance(self._service, VllmServer):
-                return self._service.start(abort=lambda: self._abort), None
-            return {"start_s": None, **self._service.start(), "took_s": self._service.start_s}, None
+            return self._service.start(abort=lambda: self._abort), self._service.start_s, None
         except ServiceError as error:
-            return None, error.failure
+            return None, None, error.failure
 
     def give_up(self, reason: str) -> None:
         """End a start that is under way."""
         self._abort = reason
 
     def ask(self, method: str, *arguments: Any) -> Any:
-        """`failure`, `pids`, `log`, `healthy` or `kv_cache_pct` of the service."""
+        """Call `failure`, `pids`, `log`, `healthy` or `gauges` of the service."""
         return getattr(self._service, method)(*arguments)
 
     def stop(self) -> None:
@@ -89,19 +86,17 @@ class ServiceActor:
 
 
 class RemoteService:
-    """A service in an actor, for the trial.
+    """A `RunningService` whose process belongs to an actor.
 
     Args:
         actor: a handle of `ServiceActor`.
         name: `vllm` or `whisper`.
     """
 
-    def __init__(self, actor: Any, name: str, settings: Any) -> None:
-        self._actor, self._name, self.settings = actor, name, settings
-        described = self._get(actor.describe.remote())
-        self.base_url, self.api_key = str(described["base_url"]), str(described["api_key"])
-        self.served_model_name = str(described.get("served_model_name", ""))
-        self.info: EngineInfo | None = None
+    def __init__(self, actor: Any, name: str) -> None:
+        self._actor, self._name = actor, name
+        self.endpoint: Endpoint = self._get(actor.endpoint.remote())
+        self.info: Any = None
         self.start_s: float | None = None
         self._found: Failure | None = None
         self._watching = threading.Event()
@@ -109,31 +104,27 @@ class RemoteService:
     def start(self, abort: Callable[[], str | None] = lambda: None) -> Any:
         """Raises ServiceError, with nothing left running: an actor that stayed would keep its part of the card from the next engine."""
         try:
-            value = self._started(abort)
+            self.info, self.start_s = self._started(abort)
         except BaseException:
             self.stop()
             raise
-        if isinstance(value, EngineInfo):
-            self.info = value
-        else:
-            self.start_s = value["took_s"]
         threading.Thread(target=self._watch, name=f"tune-gpu-{self._name}-watch", daemon=True).start()
-        return value
+        return self.info
 
     @property
     def stopped(self) -> bool:
         """Return whether its actor has been ended."""
         return self._actor is None
 
-    def _started(self, abort: Callable[[], str | None]) -> Any:
+    def _started(self, abort: Callable[[], str | None]) -> tuple[Any, float | None]:
         pending = self._actor.start.remote()
         while not ray.wait([pending], timeout=_WATCH_EVERY_S)[0]:
             if reason := abort():
                 self._actor.give_up.remote(reason)
-        value, failure = self._get(pending)
+        info, start_s, failure = self._get(pending)
         if failure is not None:
             raise ServiceError(failure)
-        return value
+        return info, start_s
 
     def _watch(self) -> None:
         """Ask from a thread of its own: the load generator must not wait for an actor."""
@@ -157,9 +148,8 @@ class RemoteService:
     def healthy(self, timeout_s: float) -> bool:
         return bool(self._ask("healthy", timeout_s, default=False))
 
-    def kv_cache_pct(self) -> float | None:
-        value = self._ask("kv_cache_pct", default=None)
-        return None if value is None else float(value)
+    def gauges(self) -> dict[str, float]:
+        return dict(self._ask("gauges", default={}))
 
     def stop(self) -> None:
         """Ends the service, then the actor, which gives its part of the card back."""
@@ -217,10 +207,16 @@ class PlacementGroupDeployer:
             self._card = ray.get(look.remote(), timeout=_PLACED_S)
         return self._card.visible
 
+    def prepare(self, services: Services) -> None:
+        """Do nothing: engines are forked on the CPU only."""
+
+    def wait_prepared(self) -> None:
+        """Return at once."""
+
     def whisper(self, services: Services) -> RemoteService:
         return self._actor("whisper", services.whisper, self.resources.whisper_gpus)
 
-    def vllm(self, services: Services, host: EngineHost | None) -> RemoteService:  # noqa: ARG002 - engines fork on the CPU only
+    def vllm(self, services: Services) -> RemoteService:
         return self._actor("vllm", services.vllm, self.resources.vllm_gpus)
 
     def close(self) -> None:
@@ -242,7 +238,7 @@ class PlacementGroupDeployer:
             actor: Any = ray.remote(ServiceActor).options(name=f"{name}-{self._trial_name()}", **options).remote(*arguments)
         except ValueError:  # the name is still held by one that is being ended
             actor = ray.remote(ServiceActor).options(name=f"{name}-{self._trial_name()}-{uuid.uuid4().hex[:4]}", **options).remote(*arguments)
-        service = RemoteService(actor, name, settings)
+        service = RemoteService(actor, name)
         self._made = [*(one for one in self._made if not one.stopped), service]
         try:
             self._check_place(name, ray.get(actor.place.remote(), timeout=_ANSWER_S))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import aiohttp
 
 from tune_gpu.services.pulse import ActivityTracker
+from tune_gpu.services.running import Endpoint
 
 _MAX_BYTES = 4 * 2**20
 _NOT_AN_ANSWER = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
@@ -20,13 +21,10 @@ _NOT_AN_ANSWER = (ValueError, KeyError, TypeError, AttributeError, OverflowError
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Addresses and keys of the services under test."""
+    """Where the two services under test answer, and what tracks their activity."""
 
-    llm_url: str
-    llm_model: str
-    llm_key: str
-    stt_url: str
-    stt_key: str
+    llm: Endpoint
+    stt: Endpoint
     pulse: ActivityTracker = field(default_factory=ActivityTracker, compare=False)
     cache_salt: str | None = None
     """Requests share the engine's prefix cache only with those of the same salt (vLLM's `cache_salt`). None shares it with all."""
@@ -107,7 +105,7 @@ async def complete(
     """
     sample = LlmSample(due)
     body = {
-        "model": endpoints.llm_model,
+        "model": endpoints.llm.model,
         "prompt": prompt,
         "max_tokens": max_tokens,
         "ignore_eos": True,
@@ -142,8 +140,8 @@ async def _stream(
     session: aiohttp.ClientSession, endpoints: Endpoints, body: dict[str, object], sample: LlmSample, timeout_s: float
 ) -> bool:
     """Send the request and read its stream into the sample. Return True if the stream ended as it should."""
-    headers = {"Authorization": f"Bearer {endpoints.llm_key}"}
-    async with asyncio.timeout(timeout_s), session.post(f"{endpoints.llm_url}/v1/completions", json=body, headers=headers, allow_redirects=False) as reply:
+    headers = {"Authorization": f"Bearer {endpoints.llm.key}"}
+    async with asyncio.timeout(timeout_s), session.post(f"{endpoints.llm.url}/v1/completions", json=body, headers=headers, allow_redirects=False) as reply:
         # A 200 is no sign of life: vLLM's server sends it before its engine has done anything. Any other status is the whole answer.
         if reply.status != 200:
             endpoints.pulse.mark("vllm")
@@ -179,8 +177,8 @@ async def transcribe(
     form.add_field("file", wav, filename="utterance.wav", content_type="audio/wav")
     form.add_field("model", "whisper")
     form.add_field("response_format", "json")
-    headers = {"Authorization": f"Bearer {endpoints.stt_key}"}
-    url = f"{endpoints.stt_url}/v1/audio/transcriptions"
+    headers = {"Authorization": f"Bearer {endpoints.stt.key}"}
+    url = f"{endpoints.stt.url}/v1/audio/transcriptions"
     try:
         with endpoints.pulse.request("whisper"):
             async with asyncio.timeout(_left(due, timeout_s)), session.post(url, data=form, headers=headers, allow_redirects=False) as reply:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tune_gpu.services.running import Endpoint
 from tune_gpu.workload.clients import Endpoints, complete
 from tune_gpu.workload.window import client_session
 
@@ -57,7 +58,7 @@ def measure(streams: int, tokens: int, every_s: float) -> dict[str, Any]:
     server.start()
     port = ours.recv()
     os.sched_setaffinity(0, {cores[0]})
-    endpoints = Endpoints(f"http://127.0.0.1:{port}", "m", "k", "", "")
+    endpoints = Endpoints(Endpoint(f"http://127.0.0.1:{port}", "k", "m"), Endpoint("", ""))
 
     async def drive() -> dict[str, list[float]]:
         async with client_session() as session:

@@ -12,10 +12,12 @@ from tests.support.fake_nvml import OTHER, UUID, FakeNvml, Frame
 from tests.support.servers import Behaviour, servers
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.config.loader import load_config
-from tune_gpu.config.schema import Services, VllmSettings
-from tune_gpu.evaluation import evaluator as evaluation
+from tune_gpu.config.schema import Services
+from tune_gpu.evaluation import device_guard, load_session
+from tune_gpu.evaluation.deployers import LocalDeployer
 from tune_gpu.evaluation.evaluator import Evaluator
 from tune_gpu.evaluation.measurement import Measurement, Status
+from tune_gpu.services.running import KV_CACHE_PCT
 from tune_gpu.services.vllm.launch import EngineHost
 from tune_gpu.services.vllm.server import EngineInfo
 from tune_gpu.telemetry import sampler
@@ -42,9 +44,9 @@ QUICK = [
 class Answering:
     """A service that has started: answers from the test's servers, and calls these processes its own."""
 
-    def __init__(self, endpoints: Endpoints, pids: list[int], settings: VllmSettings, started: Callable[[], None]) -> None:
-        self.base_url, self.api_key, self.served_model_name = endpoints.llm_url, endpoints.llm_key, endpoints.llm_model
-        self.settings, self._pids, self._started = settings, pids, started
+    def __init__(self, endpoints: Endpoints, pids: list[int], started: Callable[[], None]) -> None:
+        self.endpoint = endpoints.llm
+        self._pids, self._started = pids, started
         self.info: EngineInfo | None = None
         self.start_s = 0.0
         self.said = ""
@@ -66,8 +68,8 @@ class Answering:
     def healthy(self, timeout_s: float) -> bool:
         return True
 
-    def kv_cache_pct(self) -> float | None:
-        return 12.5
+    def gauges(self) -> dict[str, float]:
+        return {KV_CACHE_PCT: 12.5}
 
     def stop(self) -> None:
         """It belongs to the test."""
@@ -82,16 +84,22 @@ class MadeUpCard:
     def visible_devices(self) -> str:
         return f"{UUID},{OTHER}"  # of which an engine on one card takes the first
 
+    def prepare(self, services: Services) -> None:
+        """Nothing can be prepared."""
+
+    def wait_prepared(self) -> None:
+        """Nothing is."""
+
     def whisper(self, services: Services) -> Answering:
-        service = Answering(self._endpoints, [21], services.vllm, lambda: None)
+        service = Answering(self._endpoints, [21], lambda: None)
         service.said = self._said
         return service
 
-    def vllm(self, services: Services, host: EngineHost | None) -> Answering:
+    def vllm(self, services: Services) -> Answering:
         def appear() -> None:
             self._nvml._frames = [self._then]
 
-        return Answering(self._endpoints, [31, 32], services.vllm, appear)
+        return Answering(self._endpoints, [31, 32], appear)
 
     def close(self) -> None:
         """Nothing was started."""
@@ -110,7 +118,7 @@ def measure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Measure]:
         def run(then: Frame, *overrides: str, said: str = "", stt_status: int = 200, after: Frame = BEFORE, log: Callable[[str], None] = print) -> Measurement:
             behaviour.stt_status = stt_status
             nvml = FakeNvml([BEFORE])
-            monkeypatch.setattr(evaluation, "open_probe", lambda kind, card: NvmlProbe(card, nvml))
+            monkeypatch.setattr(device_guard, "open_probe", lambda kind, card: NvmlProbe(card, nvml))
             config = load_config("spica_gpu_allocation", [*QUICK, *overrides], "cuda")
             evaluator = Evaluator(config, "cuda", log=log, deploy=MadeUpCard(endpoints, nvml, then, said))
             measured = evaluator.evaluate(PARAMS)
@@ -136,15 +144,14 @@ def test_which_card_of_which_node_it_was_measured_on_is_told_with_it(measure: Me
         assert (found.measured_on["host"], found.measured_on["uuid"]) == (socket.gethostname(), UUID), found.status
 
 
-def test_no_engine_is_forked_on_a_card_whatever_a_space_leaves_unsaid(measure: Measure, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The setting's own value is true, and a space of a user's need not have the overlay that the shipped ones have."""
-
-    def host(*_given: Any) -> EngineHost:
-        raise AssertionError("a warm host was made")
-
-    monkeypatch.setattr(evaluation, "EngineHost", host)
-    found = measure(RUNNING, "run.warm_engine=true")
-    assert found.status is Status.OK, found.failure
+@pytest.mark.parametrize(("device", "forks"), [("cuda", False), ("cpu", True)])
+def test_engines_are_forked_on_the_cpu_only(device: str, forks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The setting's own value is true, and a user's space need not have the overlay that the shipped ones have."""
+    made: list[EngineHost] = []
+    monkeypatch.setattr(EngineHost, "prepare", lambda host: made.append(host))
+    config = load_config("spica_gpu_allocation", ["run.warm_engine=true"], device)
+    LocalDeployer(config, device).prepare(config.services)
+    assert bool(made) is forks
 
 
 NO_ROOM = "RuntimeError: CUDA failed with error out of memory"
@@ -168,7 +175,7 @@ def test_whisper_is_warmed_with_as_many_utterances_at_once_as_it_has_workers(mea
         workers.append(named.get("workers", 1))
         return warm_up(*given, **named)
 
-    monkeypatch.setattr(evaluation, "warm_up", noted)
+    monkeypatch.setattr(load_session, "warm_up", noted)
     assert measure(RUNNING, "services.whisper.num_workers=3").status is Status.OK
     assert workers == [3, 1], "Whisper's, then the engine's"
 
@@ -185,7 +192,7 @@ def test_a_start_that_failed_has_taken_its_time(measure: Measure, monkeypatch: p
     def no_room() -> None:
         raise ServiceError(Failure(FailureKind.STARTUP_NO_KV_MEMORY, "vllm", Phase.START, "no room"))
 
-    monkeypatch.setattr(MadeUpCard, "vllm", lambda card, services, _host: Answering(card._endpoints, [32], services.vllm, no_room))
+    monkeypatch.setattr(MadeUpCard, "vllm", lambda card, _services: Answering(card._endpoints, [32], no_room))
     found = measure(RUNNING)
     assert found.failure is not None
     assert found.timings.start_s["vllm"] > 0.0

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from tests.support.made_run import line
 from tune_gpu.artifacts.lines import stderr_of
 from tune_gpu.config.schema import ObjectiveSettings, ParameterSpec, SearchSettings
-from tune_gpu.evaluation.deployers import SttService
 from tune_gpu.evaluation.scoring import jackknife, metrics_of
 from tune_gpu.evaluation.state import EvaluationState
 from tune_gpu.experiment.summary import summarise_run
@@ -27,7 +26,6 @@ from tune_gpu.workload.voice_turn import TurnSample
 from tune_gpu.workload.window import WindowResult
 
 OBJECTIVE = ObjectiveSettings(weights={"stt_latency": 0.4, "llm_latency": 0.4, "stability": 0.2})
-NOTHING_HEARD: Any = None  # an evaluation is scored without asking its Whisper
 
 
 def turn(stt_ms: float, llm_ms: float, *, error: str | None = None) -> TurnSample:
@@ -37,9 +35,8 @@ def turn(stt_ms: float, llm_ms: float, *, error: str | None = None) -> TurnSampl
 
 
 def scored(windows: Sequence[Sequence[TurnSample]], objective: ObjectiveSettings = OBJECTIVE) -> dict[str, Any]:
-    ears: SttService = NOTHING_HEARD
     device = [DeviceStats(50.0, 100.0, {}, 0, 10)] * len(windows)
-    return metrics_of(EvaluationState({}, ears, windows=[WindowResult("mixed", 10.0, list(turns)) for turns in windows], device=device), None, objective, None)
+    return metrics_of(EvaluationState({}, windows=[WindowResult("mixed", 10.0, list(turns)) for turns in windows], device=device), None, objective, None)
 
 
 def drawn(rng: np.random.Generator, n_windows: int, turns: float) -> list[list[TurnSample]]:

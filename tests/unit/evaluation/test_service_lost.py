@@ -10,36 +10,26 @@ from itertools import chain, repeat
 import pytest
 
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
-from tune_gpu.config.loader import load_config
 from tune_gpu.config.schema import VllmSettings
-from tune_gpu.evaluation.evaluator import Evaluator
+from tune_gpu.evaluation.load_session import raise_if_lost
+from tune_gpu.services.running import KV_CACHE_PCT
 from tune_gpu.services.vllm.server import VllmServer
 
 LOST = Failure(FailureKind.SERVICE_LOST, "vllm", Phase.LOAD, "killed")
 
 
-@pytest.fixture
-def evaluator() -> Iterator[Evaluator]:
-    evaluator = Evaluator(load_config("spica_gpu_allocation", [], "cpu"), "cpu")
-    yield evaluator
-    evaluator.close()
-
-
 @pytest.mark.parametrize("error", ["llm_connection", "stt_connection", "llm_truncated_stream"])
-def test_an_answer_that_was_cut_off_is_of_a_service_that_died_though_its_end_is_told_a_moment_later(
-    evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch, error: str
-) -> None:
-    told = chain([None, None], repeat(LOST))
-    monkeypatch.setattr(evaluator, "_failure", lambda: next(told))
+def test_a_cut_off_answer_waits_for_the_exit_that_is_reported_late(error: str) -> None:
+    reported = chain([None, None], repeat(LOST))
     with pytest.raises(ServiceError) as raised:
-        evaluator._raise_if_lost([None, error])
+        raise_if_lost(lambda: next(reported), [None, error])
     assert raised.value.failure == LOST
 
 
-def test_nothing_is_awaited_for_an_answer_that_came_to_its_end(evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = chain([None], repeat(LOST))
-    monkeypatch.setattr(evaluator, "_failure", lambda: next(told))
-    evaluator._raise_if_lost([None, "llm_http_500", "llm_timeout"])
+def test_an_answer_that_came_to_its_end_waits_for_no_exit() -> None:
+    reported = iter([None, LOST])
+    raise_if_lost(lambda: next(reported), [None, "llm_http_500", "llm_timeout"])
+    assert next(reported) is LOST, "asked once"
 
 
 HALF_AN_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nvllm:"
@@ -65,16 +55,16 @@ def answered_with() -> Iterator[Callable[[bytes], VllmServer]]:
 
 
 @pytest.mark.parametrize("content", [HALF_AN_ANSWER, NO_HTTP])
-def test_an_engine_that_dies_in_the_middle_of_its_metrics_tells_no_cache_use(answered_with: Callable[[bytes], VllmServer], content: bytes) -> None:
-    assert answered_with(content).kv_cache_pct() is None
+def test_an_engine_that_dies_amid_its_metrics_has_no_cache_use(answered_with: Callable[[bytes], VllmServer], content: bytes) -> None:
+    assert answered_with(content).gauges() == {}
 
 
-def test_of_data_parallel_engines_the_fullest_cache_counts(answered_with: Callable[[bytes], VllmServer]) -> None:
+def test_the_fullest_cache_of_data_parallel_engines_counts(answered_with: Callable[[bytes], VllmServer]) -> None:
     lines = "".join(f'vllm:kv_cache_usage_perc{{engine="{engine}",model_name="m"}} {use}\n' for engine, use in enumerate((0.25, 0.75)))
-    assert answered_with(f"HTTP/1.1 200 OK\r\nContent-Length: {len(lines)}\r\n\r\n{lines}".encode()).kv_cache_pct() == 75.0
+    assert answered_with(f"HTTP/1.1 200 OK\r\nContent-Length: {len(lines)}\r\n\r\n{lines}".encode()).gauges() == {KV_CACHE_PCT: 75.0}
 
 
-def test_what_speaks_no_http_on_the_port_is_the_wrong_server(answered_with: Callable[[bytes], VllmServer], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_that_speaks_no_http_is_the_wrong_server(answered_with: Callable[[bytes], VllmServer], monkeypatch: pytest.MonkeyPatch) -> None:
     server = answered_with(NO_HTTP)
     monkeypatch.setattr(server, "_launched", StillRunning())
     with pytest.raises(ServiceError) as raised:

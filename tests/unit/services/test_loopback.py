@@ -19,6 +19,7 @@ from tune_gpu.promote.watch import Watcher
 from tune_gpu.services.faster_whisper.service import WhisperService
 from tune_gpu.services.loopback import NoAnswer, get
 from tune_gpu.services.readiness import answers
+from tune_gpu.services.running import Endpoint
 from tune_gpu.services.vllm.server import VllmServer
 from tune_gpu.workload.clients import Endpoints, complete, transcribe
 from tune_gpu.workload.window import client_session
@@ -111,7 +112,7 @@ def test_a_live_turn_follows_no_redirect(ask: str) -> None:
 
     async def turn(url: str) -> str | None:
         async with client_session() as session:
-            endpoints, due = Endpoints(url, "model", "key", url, "key"), time.monotonic()
+            endpoints, due = Endpoints(Endpoint(url, "key", "model"), Endpoint(url, "key")), time.monotonic()
             if ask == "complete":
                 return (await complete(session, endpoints, "hello", max_tokens=1, due=due, timeout_s=10.0)).error
             return (await transcribe(session, endpoints, b"", audio_s=1.0, due=due, timeout_s=10.0)).error
@@ -142,7 +143,7 @@ def test_neither_a_check_nor_a_live_turn_reads_a_body_of_a_gigabyte() -> None:
 
     async def turn(url: str) -> str | None:
         async with client_session() as session:
-            endpoints = Endpoints(url, "", "", url, "")
+            endpoints = Endpoints(Endpoint(url, ""), Endpoint(url, ""))
             return (await transcribe(session, endpoints, b"", audio_s=1.0, due=time.monotonic(), timeout_s=60.0)).error
 
     with serving(flood) as server:

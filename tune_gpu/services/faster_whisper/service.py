@@ -23,6 +23,7 @@ from tune_gpu.config.schema import WhisperSettings
 from tune_gpu.services.loopback import NoAnswer, get
 from tune_gpu.services.models import resolve_whisper
 from tune_gpu.services.oom import KernelOomWatch
+from tune_gpu.services.running import Endpoint
 from tune_gpu.services.start_failures import explain_exit, explain_loss
 from tune_gpu.services.vllm.setup import CARD_ORDER, layered
 
@@ -67,12 +68,14 @@ class WhisperService:
         self.api_key = uuid.uuid4().hex
         self.port = choose_port(port_range)
         self.base_url = f"http://127.0.0.1:{self.port}"
+        self.endpoint = Endpoint(self.base_url, self.api_key)
         self._name = f"tune-gpu-{uuid.uuid4().hex[:12]}"
         self._device = device
         self._scratch = Path(tempfile.mkdtemp(prefix="tg-"))
         self._process: ManagedProcess | None = None
         self._oom = KernelOomWatch()
         self.start_s: float | None = None
+        self.info: dict[str, Any] | None = None
 
     def command(self) -> list[str]:
         """The service's command line."""
@@ -92,27 +95,28 @@ class WhisperService:
         evaluation = dict(zip(EVALUATION_ONLY, (self.api_key, str(self._scratch), "1", path), strict=True))
         return base | whisper_environment(self.settings, self._device, evaluation)
 
-    def start(self) -> dict[str, Any]:
-        """Start it and wait until its model is loaded on the device asked for; returns what it says of itself.
+    def start(self, abort: Callable[[], str | None] = lambda: None) -> dict[str, Any]:
+        """Start it, wait until its model is loaded on the device asked for, and return its description.
 
-        Raises ServiceError, with nothing left running.
+        Raises:
+            ServiceError: it did not start, or `abort` returned a reason; nothing of it is left running.
         """
         started = time.monotonic()
         cores = parse_cores(self.settings.cpu_cores) if self._device == "cpu" else None
         env = self.environment()
         try:
             self._process = ManagedProcess(self.command(), log=self._scratch / "whisper.log", env=env, grace_s=3.0, cores=cores, scratch=self._scratch)
-            description = self._wait_until_ready(started)
+            description = self._wait_until_ready(started, abort)
             if description.get("device") != self._device:
                 message = f"asked for {self._device}, it runs on {description.get('device')}"
                 raise ServiceError(Failure(FailureKind.WRONG_DEVICE, "whisper", Phase.START, message))
         except BaseException:
             self.stop()
             raise
-        self.start_s = time.monotonic() - started
+        self.start_s, self.info = time.monotonic() - started, description
         return description
 
-    def _wait_until_ready(self, started: float) -> dict[str, Any]:
+    def _wait_until_ready(self, started: float, abort: Callable[[], str | None]) -> dict[str, Any]:
         assert self._process is not None
         while True:
             with contextlib.suppress(*_NO_DESCRIPTION):
@@ -124,6 +128,8 @@ class WhisperService:
             exit_code = self._process.exit_code()
             if exit_code is not None:
                 raise ServiceError(self._oom.explain(explain_exit("whisper", self.log(), exit_code)))
+            if reason := abort():
+                raise ServiceError(Failure(FailureKind.SERVICE_LOST, "whisper", Phase.START, reason))
             if time.monotonic() - started > self.settings.start_timeout_s:
                 message = f"not ready {self.settings.start_timeout_s:g} s after its start"
                 raise ServiceError(Failure(FailureKind.STARTUP_TIMEOUT, "whisper", Phase.START, message, self.log()[-500:]))
@@ -150,8 +156,12 @@ class WhisperService:
             raise NoAnswer(f"/health answers with status {status}")
         return dict(json.loads(body))
 
+    def gauges(self) -> dict[str, float]:
+        """Return no reading: the server has none."""
+        return {}
+
     def pids(self) -> list[int]:
-        """All of its processes."""
+        """Return the ids of all its processes."""
         return self._process.pids() if self._process else []
 
     def log(self) -> str:

@@ -20,6 +20,7 @@ from tune_gpu.config.schema import VllmSettings
 from tune_gpu.services.loopback import NoAnswer, get
 from tune_gpu.services.models import resolve_llm
 from tune_gpu.services.oom import KernelOomWatch
+from tune_gpu.services.running import KV_CACHE_PCT, Endpoint
 from tune_gpu.services.start_failures import explain_exit, explain_loss
 from tune_gpu.services.vllm.info import EngineInfo, read_engine_info, samples
 from tune_gpu.services.vllm.launch import EngineHost, Launch, Launched, launch_cold
@@ -55,6 +56,7 @@ class VllmServer:
         self.api_key = uuid.uuid4().hex
         self.port = choose_port(port_range)
         self.base_url = f"http://127.0.0.1:{self.port}"
+        self.endpoint = Endpoint(self.base_url, self.api_key, self.served_model_name)
         self._device = device
         # A candidate's own variables must be there when Python starts, so such an engine cannot come from the warm host.
         self._host = host if not (settings.env or variables_of(settings.extra_args)) else None
@@ -64,6 +66,11 @@ class VllmServer:
         self._launched: Launched | None = None
         self._shared_memory: set[str] = set()
         self.info: EngineInfo | None = None
+
+    @property
+    def start_s(self) -> float | None:
+        """Return how long its start took, in seconds, or None before it was ready."""
+        return self.info.start_s if self.info else None
 
     def arguments(self) -> list[str]:
         """The command line of its API server."""
@@ -127,13 +134,13 @@ class VllmServer:
                 said[path] = ""
         return read_engine_info(said["/metrics"], said["/version"], start_s=start_s, max_model_len=self.settings.max_model_len)
 
-    def kv_cache_pct(self) -> float | None:
-        """Return how full its KV cache is now, in per cent (of data parallel engines the fullest); null where it does not answer at once."""
+    def gauges(self) -> dict[str, float]:
+        """Return how full its KV cache is now, in per cent (the fullest of data parallel engines); empty if it does not answer at once."""
         with contextlib.suppress(NoAnswer, ValueError):
             page = self._get("/metrics", timeout_s=0.5)
             if found := [value for name in _KV_CACHE_USE for _, value in samples(page, name) if math.isfinite(value)]:
-                return round(100.0 * max(found), 2)
-        return None
+                return {KV_CACHE_PCT: round(100.0 * max(found), 2)}
+        return {}
 
     def failure(self) -> Failure | None:
         """Return why it can no longer be measured; null while it runs."""

@@ -1,0 +1,243 @@
+"""The load of one evaluation: warm-up, windows, solo windows and the capacity, each watched for services that fail or hang."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
+from tune_gpu.config.schema import ExperimentConfig, WhisperSettings
+from tune_gpu.evaluation.device_guard import DeviceGuard
+from tune_gpu.evaluation.service_set import ServiceSet
+from tune_gpu.evaluation.state import EvaluationState
+from tune_gpu.services.hang import HangWatch
+from tune_gpu.services.pulse import ActivityTracker
+from tune_gpu.services.running import KV_CACHE_PCT, Endpoint
+from tune_gpu.services.start_failures import out_of_memory_lines
+from tune_gpu.telemetry.sampler import DeviceSample, DeviceSampler, DeviceStats
+from tune_gpu.telemetry.verdicts import Limits
+from tune_gpu.workload.audio import Utterance
+from tune_gpu.workload.capacity import find_capacity
+from tune_gpu.workload.clients import Endpoints
+from tune_gpu.workload.summary import summarise
+from tune_gpu.workload.voice_turn import TurnSample
+from tune_gpu.workload.window import WindowResult, run_window, warm_up
+
+Window = tuple[WindowResult, DeviceStats]
+Transcripts = dict[str, list[TurnSample]]
+"""Whisper's settings -> every clip as a Whisper of these settings transcribes it; shared by the evaluations of one trial."""
+
+_SOLO_WINDOW = 10_000
+_EXIT_REPORTED_S = 1.0
+_CUT_OFF = ("connection", "truncated_stream")
+"""Errors of a request whose server may have died: before it answered, or in the middle of its answer."""
+
+
+class LoadSession:
+    """Drives the services of one evaluation and writes what it sees into the evaluation's state.
+
+    Args:
+        services: what is driven.
+        guard: the device that is sampled meanwhile.
+        state: of this evaluation.
+        transcripts: of the evaluations before, extended by this one.
+        observe: receives one device sample a second, from the sampler's thread.
+        note: receives what the device does not report.
+    """
+
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        services: ServiceSet,
+        guard: DeviceGuard,
+        state: EvaluationState,
+        utterances: Sequence[Utterance],
+        transcripts: Transcripts,
+        *,
+        observe: Callable[[DeviceSample], None],
+        note: Callable[[str], None],
+    ) -> None:
+        self._config, self._services, self._guard, self._state = config, services, guard, state
+        self._utterances, self._transcripts, self._observe, self._note = utterances, transcripts, observe, note
+        self.activity = ActivityTracker()
+        self._watch: HangWatch | None = None
+
+    def warm_whisper(self, settings: WhisperSettings, every_clip: bool) -> None:
+        """Warm Whisper up with the longest utterance, or with every clip if no Whisper of these settings has transcribed them yet.
+
+        A transcript depends on the model, its precision and its beam, not on cores or load. So every clip is transcribed once for such
+        settings and counts in the word error rate of all candidates that have them: with the turns of a window alone it would be chance
+        which clips a candidate is judged by.
+
+        Raises:
+            ServiceError: Whisper failed, hung or answered nothing.
+        """
+        key = str(replace(settings, cpu_cores=None, cpu_threads=1, num_workers=1, start_timeout_s=0.0))
+        turns = 1 if key in self._transcripts or not every_clip else len(self._utterances)
+        state, started = self._state, time.monotonic()
+        answered = self._warm("stt", "whisper", turns=turns, workers=settings.num_workers)
+        if turns > 1:
+            state.load_s += time.monotonic() - started  # the measurement of its word error rate
+        else:
+            state.warm_s += time.monotonic() - started
+        state.heard = self._transcripts.setdefault(key, answered) if every_clip else self._transcripts.get(key, [])
+
+    def warm_engine(self) -> None:
+        """Warm vLLM up with one turn; Whisper is warm already. Raise ServiceError if a service failed, hung or answered nothing."""
+        started = time.monotonic()
+        self._warm("llm", "vllm")
+        self._state.warm_s += time.monotonic() - started
+
+    def _warm(self, mode: str, service: str, **load: Any) -> list[TurnSample]:
+        with self._watched(Phase.WARM):
+            answered = warm_up(self._endpoints(), self._config.workload, self._utterances, mode=mode, abort=self.lost, **load)
+        self._expect_answers(answered, service)
+        return answered
+
+    def window(self) -> Window:
+        """Measure one window of load on both services; the first also measures solo windows and the capacity. Raise ServiceError."""
+        state, workload = self._state, self._config.workload
+        first = not state.windows
+        result, device = self._undisturbed(state.first_window + len(state.windows), "mixed")
+        device = self._with_logged_oom(device)
+        for unknown in device.unchecked:
+            self._note(unknown)
+        self._expect_answers(result.turns, "services")
+        state.windows.append(result)
+        state.device.append(device)
+        if first and workload.solo_window_s > 0:
+            for mode in ("stt", "llm"):
+                state.solo[mode] = summarise([self._undisturbed(_SOLO_WINDOW, mode, workload.solo_window_s)[0]])
+        if first and workload.capacity_step_s > 0:
+            self._find_capacity()
+        return result, device
+
+    def _find_capacity(self) -> None:
+        state, config, started = self._state, self._config, time.monotonic()
+        with self._watched(Phase.LOAD):
+            state.capacity = find_capacity(
+                self._endpoints(),
+                config.workload,
+                config.objective,
+                self._utterances,
+                seed=config.search.seed + state.first_window,
+                abort=self.lost,
+            )
+        state.load_s += time.monotonic() - started
+        raise_if_lost(self.failure)
+
+    def failure(self) -> Failure | None:
+        """Return why the services can no longer be measured: one has ended, or hangs. None while all is well."""
+        return self._services.failure() or (self._watch.failure() if self._watch else None)
+
+    def lost(self) -> str | None:
+        """Return the failure's message, or None."""
+        failure = self.failure()
+        return failure.message if failure else None
+
+    def _undisturbed(self, index: int, mode: str, seconds: float | None = None) -> Window:
+        return undisturbed(lambda: self._measure(index, mode, seconds), self._state, self._config.telemetry.max_invalid_windows)
+
+    def _measure(self, index: int, mode: str, seconds: float | None) -> Window:
+        started, sampler = time.monotonic(), self._sampler()
+        with self._watched(Phase.LOAD), sampler:
+            result = run_window(
+                self._endpoints(),
+                self._config.workload,
+                self._utterances,
+                seed=self._config.search.seed,
+                window_index=index,
+                mode=mode,
+                seconds=seconds,
+                abort=self.lost,
+            )
+        self._state.load_s += time.monotonic() - started
+        raise_if_lost(self.failure, [*(turn.error for turn in result.turns), *(sample.error for sample in result.background)])
+        return result, sampler.window()
+
+    def _sampler(self) -> DeviceSampler:
+        rules, engine = self._config.telemetry, self._services.running.get("vllm")
+        return DeviceSampler(
+            self._guard.probe,
+            self._services.processes(),
+            kv_cache=lambda: engine.gauges().get(KV_CACHE_PCT) if engine else None,
+            observe=self._observe,
+            neighbours=self._state.neighbours.pids,
+            limits=Limits(
+                rules.max_throttled_share,
+                rules.power_cap_invalidates,
+                rules.max_clock_fall_share,
+                foreigners_invalidate=self._config.ray.trials_per_card == 1,
+            ),
+            reference_mhz=max((w.busy_clock_mhz for w in self._state.device if w.busy_clock_mhz is not None), default=None),
+        )
+
+    def _with_logged_oom(self, device: DeviceStats) -> DeviceStats:
+        """Add the requests that Whisper had no memory for. It survives them and no kernel counts them, so its log is counted."""
+        before, self._state.n_out_of_memory = self._state.n_out_of_memory, len(self._whisper_oom())
+        return replace(device, oom_events=device.oom_events + self._state.n_out_of_memory - before)
+
+    def _whisper_oom(self) -> Sequence[str]:
+        return out_of_memory_lines(self._services.running["whisper"].log())
+
+    def _endpoints(self) -> Endpoints:
+        running = self._services.running
+        return Endpoints(running["vllm"].endpoint if "vllm" in running else Endpoint("", ""), running["whisper"].endpoint, self.activity)
+
+    @contextlib.contextmanager
+    def _watched(self, phase: Phase) -> Iterator[None]:
+        """Watch the services for a hang while they are under load; in a warm-up by health checks only, because a first answer may compile."""
+        activity = self.activity if phase is Phase.LOAD else None
+        self._watch = HangWatch(self._services.running, activity, self._config.run.hang_timeout_s, phase)
+        with self._watch:
+            yield
+
+    def _expect_answers(self, turns: Sequence[TurnSample], service: str) -> None:
+        """Raise ServiceError if no turn was answered: the service runs and does not serve."""
+        errors = [turn.error for turn in turns]
+        raise_if_lost(self.failure, errors)
+        if errors and all(errors):
+            if lines := self._whisper_oom():
+                message = "out of memory under load, for every request: a smaller model, fewer workers or a smaller share of vLLM"
+                raise ServiceError(Failure(FailureKind.OOM, "whisper", Phase.LOAD, message, lines[-1]))
+            kind = FailureKind.SERVICE_HUNG if all("timeout" in (error or "") for error in errors) else FailureKind.REQUESTS_FAILED
+            raise ServiceError(Failure(kind, service, Phase.LOAD, f"none of {len(errors)} voice turns was answered ({errors[0]})"))
+
+
+def undisturbed(measure: Callable[[], Window], state: EvaluationState, allowed: int) -> Window:
+    """Measure a window until it counts, and return it; disturbed ones are counted in `state.n_invalid`.
+
+    Args:
+        measure: measures the window, with the same traffic each time.
+        allowed: how many disturbed windows one evaluation may have.
+
+    Raises:
+        ServiceError: `wrong_device`, at once, if a service is on another card; `measurement_invalid` after one disturbed window too many.
+    """
+    while True:
+        result, device = measure()
+        if device.wrong_device:
+            raise ServiceError(Failure(FailureKind.WRONG_DEVICE, "tune_gpu", Phase.LOAD, device.wrong_device))
+        invalid = result.invalid or device.invalid
+        if invalid is None:
+            return result, device
+        state.n_invalid += 1
+        if state.n_invalid > allowed:
+            message = f"{state.n_invalid} windows were disturbed (allowed {allowed}); the last: {invalid}"
+            raise ServiceError(Failure(FailureKind.MEASUREMENT_INVALID, "tune_gpu", Phase.LOAD, message))
+
+
+def raise_if_lost(failure: Callable[[], Failure | None], errors: Sequence[str | None] = ()) -> None:
+    """Raise ServiceError if a service is lost.
+
+    Connections break some milliseconds before the guard reports the exit. So if a request's connection broke, wait up to a second for it.
+    """
+    broken = any(error and any(sign in error for sign in _CUT_OFF) for error in errors)
+    deadline = time.monotonic() + (_EXIT_REPORTED_S if broken else 0.0)
+    while not (found := failure()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    if found:
+        raise ServiceError(found)
