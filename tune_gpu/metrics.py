@@ -204,6 +204,11 @@ def compared() -> tuple[Metric, ...]:
     return tuple(sorted(found, key=lambda metric: (not metric.many, metric.many and Protocol.TURN not in metric.protocols)))
 
 
+def in_comparison(name: str) -> Metric | None:
+    """Return the metric that has this name in a comparison, with or without a percentile, or None for an unknown one."""
+    return next((metric for metric in compared() if metric.compared_name == name.partition(".")[0]), None)
+
+
 def tolerances() -> dict[str, float]:
     """Return the defaults of `confirm.tolerances`."""
     return {metric.compared_name: metric.compared.tolerance for metric in compared() if metric.compared}

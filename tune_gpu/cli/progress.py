@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from tune_gpu.cli.progress_table import fitness_of, ms, table_of
+from tune_gpu.cli.progress_table import fitness_of, spread, table_of
 from tune_gpu.common.wording import failure_text
 from tune_gpu.config.languages import rate_name
+from tune_gpu.metrics import ERROR_UNIT, KV_CACHE_PEAK, every
 from tune_gpu.search.tournament import Candidate
 
 
@@ -101,9 +102,8 @@ class Progress:
             return f"{line['candidate_id']} {line['status']}: {why} {tail}"
         metrics = line["metrics"]
         return (
-            f"{line['candidate_id']} ok: fitness {fitness_of(line)}, stt p50/p95 {ms(metrics, 'stt_latency_ms')} ms, "
-            f"llm {ms(metrics, 'llm_latency_ms')} ms, turn {ms(metrics, 'voice_turn_ms')} ms, {rate_name(metrics.get('wer_unit')).lower()} {metrics['wer']}, "
-            f"{_sessions(metrics)}{'engine re-used' if line['engine_reused'] else 'engine started'} {tail}"
+            f"{line['candidate_id']} ok: fitness {fitness_of(line)}, {measured_said(metrics)}"
+            f"{'engine re-used' if line['engine_reused'] else 'engine started'} {tail}"
         )
 
     def _table(self) -> Table:
@@ -111,10 +111,19 @@ class Progress:
         return table_of(self._console, self._rows, list(self._running.values()), self._names, total=self._total, elapsed_s=elapsed_s, left_s=left_s)
 
 
-def _sessions(metrics: Mapping[str, Any]) -> str:
-    """The capacity; nothing where it was left out."""
-    found = metrics["concurrent_capacity"]
-    return "" if found is None else f"sessions {found}, "
+def measured_said(metrics: Mapping[str, Any]) -> str:
+    """Return the metrics of the table in one line, without the numbers that were not measured."""
+    said: list[str] = []
+    for metric in every():
+        value = metrics.get(metric.name)
+        if metric.column is None or (value is None and not metric.many):
+            continue
+        if metric.many:
+            statistics = "" if said else " p50/p95"  # once is enough
+            said.append(f"{metric.column.title}{statistics} {spread(metrics, metric, metric.column.digits)} {metric.unit}".rstrip())
+        else:
+            said.append(f"{rate_name(metrics.get(ERROR_UNIT)).lower() if metric.counts_errors else metric.column.title} {value}")
+    return "".join(f"{part}, " for part in said)
 
 
 def details(line: Mapping[str, Any]) -> Iterator[str]:
@@ -128,5 +137,5 @@ def details(line: Mapping[str, Any]) -> Iterator[str]:
     engine = line.get("engine") or {}
     if engine.get("kv_cache_tokens"):
         at_most = f", {engine['max_concurrency']:.1f} sequences of the whole context" if engine.get("max_concurrency") else ""
-        peak = line["metrics"].get("kv_cache_peak_pct")
+        peak = line["metrics"].get(KV_CACHE_PEAK.name)
         yield f"{line['candidate_id']}: KV cache of {engine['kv_cache_tokens']} tokens{at_most}" + (f", {peak:.2g} % in use at most" if peak is not None else "")

@@ -14,7 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from tune_gpu.artifacts.lines import engine_started
+from tune_gpu.common.metric import Column, Metric
 from tune_gpu.config.languages import rate_name
+from tune_gpu.metrics import ERROR_UNIT, every
 from tune_gpu.search.tournament import Candidate
 
 Line = Mapping[str, Any]
@@ -22,10 +24,10 @@ _AROUND = 8
 """Rows that title, head and borders take."""
 
 
-def ms(metrics: Mapping[str, Any], name: str) -> str:
-    """Median and p95."""
-    value = metrics.get(name)
-    return f"{value['p50']:.0f} / {value['p95']:.0f}" if value else "-"
+def spread(metrics: Mapping[str, Any], metric: Metric, digits: int) -> str:
+    """Return the median and p95 of a metric."""
+    value = metrics.get(metric.name)
+    return f"{value['p50']:.{digits}f} / {value['p95']:.{digits}f}" if value else "-"
 
 
 def fitness_of(line: Line) -> str:
@@ -51,7 +53,8 @@ def table_of(
     title = Text(_title(lines, now, total, elapsed_s, left_s))
     room = max(1, console.height - _AROUND)
     now = now[-room:]
-    for columns in (_full(names, _error_rate(lines)), _medium(names), _narrow(names)):
+    error_rate = _error_rate(lines)
+    for columns in (_full(names, error_rate), _medium(names, error_rate), _narrow(names)):
         table = _filled(columns, lines, now, title, max(1, room - len(now[1:])))
         if Measurement.get(console, console.options.update(width=10_000), table).maximum <= console.width:
             break
@@ -99,12 +102,21 @@ _ENGINE = _Column("engine", lambda line: engine_of(line))
 _FITNESS = _Column("fitness", lambda line: fitness_of(line) if line["fitness"] is not None else "-", right=True)
 
 
-def _latency(title: str, metric: str) -> _Column:
-    return _Column(f"{title} ms\np50 / p95", lambda line: ms(line["metrics"], metric), right=True)
+def _measured(error_rate: str, *, narrow: bool = False) -> list[_Column]:
+    """Return the columns of the catalogue's metrics; of a narrow table those that it keeps."""
+    shown = [(metric, metric.column) for metric in every() if metric.column]
+    return [_metric(metric, column, error_rate) for metric, column in shown if column.narrow or not narrow]
 
 
-def _number(title: str, metric: str, form: str) -> _Column:
-    return _Column(title, lambda line: "-" if line["metrics"].get(metric) is None else format(line["metrics"][metric], form), right=True)
+def _metric(metric: Metric, column: Column, error_rate: str) -> _Column:
+    if metric.many:
+        title = f"{column.title} {metric.unit}".rstrip()
+        return _Column(f"{title}\np50 / p95", lambda line: spread(line["metrics"], metric, column.digits), right=True)
+    return _Column(error_rate if metric.counts_errors else column.title, lambda line: _number(line["metrics"].get(metric.name), column.digits), right=True)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _knob(name: str) -> _Column:
@@ -113,13 +125,12 @@ def _knob(name: str) -> _Column:
 
 def _full(names: Sequence[str], error_rate: str) -> list[_Column]:
     knobs = [_knob(name) for name in names]
-    return [_GENERATION, _CANDIDATE, _ORIGIN, *knobs, _STATUS, _latency("stt", "stt_latency_ms"), _latency("llm", "llm_latency_ms"),
-            _latency("turn", "voice_turn_ms"), _number(error_rate, "wer", ".3f"), _number("sessions", "concurrent_capacity", "d"), _ENGINE, _FITNESS]  # fmt: skip
+    return [_GENERATION, _CANDIDATE, _ORIGIN, *knobs, _STATUS, *_measured(error_rate), _ENGINE, _FITNESS]
 
 
-def _medium(names: Sequence[str]) -> list[_Column]:
+def _medium(names: Sequence[str], error_rate: str) -> list[_Column]:
     """The knobs' values in one column."""
-    return [_GENERATION, _CANDIDATE, _ORIGIN, _values(names), _STATUS, _latency("turn", "voice_turn_ms"), _ENGINE, _FITNESS]
+    return [_GENERATION, _CANDIDATE, _ORIGIN, _values(names), _STATUS, *_measured(error_rate, narrow=True), _ENGINE, _FITNESS]
 
 
 def _narrow(names: Sequence[str]) -> list[_Column]:
@@ -135,7 +146,7 @@ def engine_of(line: Line) -> str:
 
 def _error_rate(lines: Sequence[Line]) -> str:
     """`wer` or `cer`: all evaluations of a run count in the same unit."""
-    return next((rate_name(unit) for line in lines if (unit := line["metrics"].get("wer_unit"))), "WER").lower()
+    return next((rate_name(unit) for line in lines if (unit := line["metrics"].get(ERROR_UNIT))), "WER").lower()
 
 
 def _values(names: Sequence[str]) -> _Column:

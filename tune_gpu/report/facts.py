@@ -6,48 +6,19 @@ Every number is one of `summary.json`, of a candidate's line, or is computed fro
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from tune_gpu.artifacts.lines import line_of, shown_different, unchecked_of
 from tune_gpu.artifacts.reading import RunRecord, RunState
+from tune_gpu.common.metric import Better, Metric
 from tune_gpu.common.wording import counted
 from tune_gpu.config.languages import rate_name
 from tune_gpu.evaluation.objective import metric_at
+from tune_gpu.metrics import ERROR_UNIT, every
 
 Line = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class ReportMetric:
-    """A metric that people compare configurations by."""
-
-    path: str
-    """Where it stands in `metrics`."""
-    label: str
-    digits: int = 0
-    higher_is_better: bool | None = False
-    """Null where neither is better in itself."""
-
-
-METRICS = (
-    ReportMetric("stt_latency_ms.p50", "speech to text, median, ms"),
-    ReportMetric("stt_latency_ms.p95", "speech to text, p95, ms"),
-    ReportMetric("llm_latency_ms.p50", "LLM answer, median, ms"),
-    ReportMetric("llm_latency_ms.p95", "LLM answer, p95, ms"),
-    ReportMetric("ttft_ms.p95", "first token, p95, ms"),
-    ReportMetric("voice_turn_ms.p50", "voice turn, median, ms"),
-    ReportMetric("voice_turn_ms.p95", "voice turn, p95, ms"),
-    ReportMetric("wer", "word error rate", 4),
-    ReportMetric("concurrent_capacity", "simultaneous sessions", 0, True),
-    ReportMetric("tokens_per_s", "LLM tokens a second", 1, True),
-    ReportMetric("gpu_utilization", "device utilisation, %", 1, None),
-    ReportMetric("memory_used_mib", "device memory at its peak, MiB", 0, None),
-    ReportMetric("kv_cache_peak_pct", "KV cache at its fullest, %", 1, None),
-    ReportMetric("n_failed", "failed requests"),
-    ReportMetric("oom_events", "out-of-memory events"),
-)
 
 
 @dataclass(frozen=True)
@@ -184,20 +155,32 @@ def _doubts(record: RunRecord, winner: Mapping[str, Any] | None) -> list[str]:
 def _rows(lines: Sequence[Line], best: Mapping[str, Any], base: Mapping[str, Any] | None) -> list[Row]:
     ours, theirs = line_of(lines, best), line_of(lines, base) if base else None
     rows = []
-    for metric in METRICS:
-        a = metric_at(ours["metrics"], metric.path) if ours else None
-        b = metric_at(theirs["metrics"], metric.path) if theirs else None
+    for metric, path, label, digits in _reported(_unit_of(lines)):
+        a = metric_at(ours["metrics"], path) if ours else None
+        b = metric_at(theirs["metrics"], path) if theirs else None
         if a is None and b is None:
             continue
-        better = None if a is None or b is None or a == b or metric.higher_is_better is None else (a > b) == metric.higher_is_better
-        label = f"{_unit_of(lines)} error rate" if metric.path == "wer" else metric.label
-        rows.append(Row(label, a, b, metric.digits, better))
+        better = None if a is None or b is None or a == b or metric.better is Better.NEITHER else (a > b) == (metric.better is Better.HIGHER)
+        rows.append(Row(label, a, b, digits, better))
     return rows
+
+
+def _reported(error_unit: str) -> Iterator[tuple[Metric, str, str, int]]:
+    """Yield each metric that the report shows, with its path, its label and its digits."""
+    for metric in every():
+        if metric.reported is None:
+            continue
+        if not metric.many:
+            yield metric, metric.name, f"{error_unit} error rate" if metric.counts_errors else metric.heading, metric.reported.digits
+            continue
+        for statistic in metric.reported.at:
+            words = (metric.label, "median" if statistic == "p50" else statistic, metric.unit)
+            yield metric, metric.at(statistic), ", ".join(word for word in words if word), metric.reported.digits
 
 
 def _unit_of(lines: Sequence[Line]) -> str:
     """Return what recognition errors are counted in; lines from before that was recorded count words."""
-    return "character" if any(line["metrics"].get("wer_unit") == "character" for line in lines) else "word"
+    return "character" if any(line["metrics"].get(ERROR_UNIT) == "character" for line in lines) else "word"
 
 
 def _failures(lines: Sequence[Line]) -> list[dict[str, Any]]:

@@ -15,6 +15,8 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from tune_gpu.common.wording import counted
+from tune_gpu.evaluation.objective import metric_at
+from tune_gpu.metrics import every, in_comparison
 from tune_gpu.report.facts import Facts, describe
 from tune_gpu.report.importance import METHOD, importance_of
 from tune_gpu.report.memory_map import memory_map
@@ -84,8 +86,29 @@ def as_html(facts: Facts, plan: Mapping[str, Any] | None = None, objectives: Map
     found = pictures(facts, plan, objectives)
     figures = {key: json.loads(picture.figure.to_json()) for key, picture in found.items()}
     return _template().render(
-        facts=facts, pictures=found, describe=describe, figures=_embedded(figures), plotly=Markup(_plotly()), number=number, seconds=seconds  # noqa: S704 - Plotly's own
+        facts=facts, pictures=found, describe=describe, columns=evaluation_columns(facts.error_rate), effect_digits=effect_digits, metric_at=metric_at, figures=_embedded(figures), plotly=Markup(_plotly()), number=number, seconds=seconds  # noqa: S704 - Plotly's own
     )  # fmt: skip
+
+
+def evaluation_columns(error_rate: str) -> list[tuple[str, str, int]]:
+    """Return the metrics that are shown for every evaluation: heading, path and digits of each."""
+    found = []
+    for metric in every():
+        if metric.reported is None or not metric.reported.each:
+            continue
+        title = error_rate if metric.counts_errors else metric.column.title if metric.column else metric.label
+        if metric.many:
+            statistic = metric.reported.at[-1]
+            found.append((f"{title} {statistic}" + (f", {metric.unit}" if metric.unit else ""), metric.at(statistic), metric.reported.digits))
+        else:
+            found.append((title, metric.name, metric.reported.digits))
+    return found
+
+
+def effect_digits(name: str) -> int:
+    """Return the digits of an effect of this metric of a comparison."""
+    metric = in_comparison(name)
+    return max(2, metric.compared.digits) if metric and metric.compared else 2
 
 
 def number(value: Any, digits: int = 4, signed: bool = False) -> str:

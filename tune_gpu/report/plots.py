@@ -10,11 +10,13 @@ import html
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import cycle
 from typing import Any
 
 import plotly.graph_objects as go
 
 from tune_gpu.evaluation.objective import metric_at
+from tune_gpu.metrics import LIVE, VOICE_TURN, WER, every
 from tune_gpu.report.facts import PARTS, cost_parts, describe
 from tune_gpu.report.importance import Importance
 from tune_gpu.search.pareto import fronts, matrix
@@ -24,11 +26,11 @@ BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#4c8dd6", "#e69f00", "#2ca27b", "#e060
 ORIGINS = {"baseline": (BLUE, "square"), "initial": (GREY, "circle"), "offspring": (GREEN, "circle"), "elite": (ORANGE, "star"),
            "fresh": (PURPLE, "diamond")}  # fmt: skip
 VERDICTS = {"fits": GREEN, "uncertain": ORANGE, "infeasible": RED, "not_modelled": GREY}
+_LINE_COLOURS = (BLUE, ORANGE, GREEN, PURPLE, RED)
 _PART_COLOURS = (GREEN, BLUE, PURPLE, "#7fb3e6", "#c9b1d9", ORANGE, RED)
-DISTRIBUTIONS = {"stt_latency_ms": "speech to text", "llm_latency_ms": "LLM answer", "voice_turn_ms": "voice turn"}
 MOST_ROWS, MOST_MOMENTS, MOST_TICKS = 100, 1500, 25
 """What a figure draws of a long run: more of them keep a browser busy for minutes, and nobody could read them."""
-CLASSIC_OBJECTIVES = {"voice_turn_ms.p95": "min", "wer": "min"}
+CLASSIC_OBJECTIVES = {VOICE_TURN.at("p95"): VOICE_TURN.mode, WER.name: WER.mode}
 """What the front is drawn over where the run had one number only."""
 
 
@@ -91,11 +93,13 @@ def latency_distributions(lines: Sequence[Line], winner: Mapping[str, Any] | Non
         if line["fitness"] is not None:
             last[describe(line["params"])] = line
     fittest = sorted(last.values(), key=lambda line: (not _role(line, winner, baseline), -line["fitness"]))[:MOST_ROWS]
-    chosen = sorted(fittest, key=lambda line: -(metric_at(line["metrics"], "voice_turn_ms.p95") or 0.0))
+    chosen = sorted(fittest, key=lambda line: -(metric_at(line["metrics"], VOICE_TURN.at("p95")) or 0.0))
     made = figure(140 + 28 * len(chosen), barmode="overlay")
     names = [html.escape(line["candidate_id"]) + _role(line, winner, baseline) for line in chosen]
-    for (metric, label), colour in zip(DISTRIBUTIONS.items(), (BLUE, ORANGE, GREEN), strict=True):
-        p50, p95, p99 = ([metric_at(line["metrics"], f"{metric}.{at}") for line in chosen] for at in ("p50", "p95", "p99"))
+    plotted = [metric for metric in every() if metric.many and metric.reported and metric.reported.plotted]
+    for metric, colour in zip(plotted, cycle(_LINE_COLOURS), strict=False):
+        label = metric.label
+        p50, p95, p99 = ([metric_at(line["metrics"], metric.at(statistic)) for line in chosen] for statistic in ("p50", "p95", "p99"))
         made.add_scatter(
             x=p50, y=names, mode="markers", name=label, marker={"color": colour, "size": 9}, text=[about(line) for line in chosen],
             error_x={"type": "data", "symmetric": False, "array": _gaps(p50, p95), "arrayminus": [0] * len(chosen), "color": colour, "thickness": 4, "width": 0},
@@ -149,15 +153,13 @@ def device_during_run(lines: Sequence[Line]) -> go.Figure:
     Of a long run each point is the highest of several neighbouring moments, so that there are no more than `MOST_MOMENTS`.
     """
     made = figure(460)
-    wanted = (("utilization_pct", "utilisation, %", BLUE, "y"), ("kv_cache_pct", "KV cache in use, %", ORANGE, "y"),
-              ("used_mib", "memory in use, MiB", GREEN, "y2"), ("clock_mhz", "clock, MHz", PURPLE, "y3"),
-              ("power_w", "power, W", RED, "y3"))  # fmt: skip
     seen = set()
     together = moments_a_point(lines)
-    for column, label, colour, axis in wanted:
+    for live, colour in zip(LIVE, cycle(_LINE_COLOURS), strict=False):
+        axis = {"%": "y", "MiB": "y2"}.get(live.unit, "y3")
         at: list[datetime | None] = []
         values: list[float | None] = []
-        for moments in _in_turn(lines, column, together):
+        for moments in _in_turn(lines, live.field, together):
             previous = None
             for when, value in moments:
                 if previous is not None and when - previous > 3.0 and together == 1:
@@ -171,7 +173,7 @@ def device_during_run(lines: Sequence[Line]) -> go.Figure:
                 values.append(None)
         if any(value is not None for value in values):
             seen.add(axis)
-            made.add_scatter(x=at, y=values, mode="lines+markers" if together == 1 else "lines", marker={"size": 4}, line={"color": colour, "width": 1.5}, name=label, yaxis=axis, connectgaps=False)
+            made.add_scatter(x=at, y=values, mode="lines+markers" if together == 1 else "lines", marker={"size": 4}, line={"color": colour, "width": 1.5}, name=f"{live.label}, {live.unit}", yaxis=axis, connectgaps=False)
     line_colour = "rgba(138,143,152,0.25)"
     grid = {"gridcolor": line_colour, "zerolinecolor": line_colour, "automargin": True, "rangemode": "tozero"}
     shares = {"y": (0.56, 1.0), "y2": (0.0, 0.46)} if "y3" not in seen else {"y": (0.7, 1.0), "y2": (0.35, 0.62), "y3": (0.0, 0.27)}
