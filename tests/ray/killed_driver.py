@@ -21,6 +21,7 @@ import ray
 from ray import tune
 
 from tune_gpu.config.schema import SearchSettings
+from tune_gpu.ray_tune.run_search import RunSearch
 from tune_gpu.ray_tune.saved_trials import kept_trials
 from tune_gpu.rzero import RZeroScheduler, RZeroSearch
 
@@ -56,7 +57,7 @@ class Logged(tune.Trainable):
             while not self._is_kept(candidate["candidate_id"], began):
                 time.sleep(0.01)
             os.kill(self._victim, signal.SIGKILL)
-        return {"score": score(candidate["params"]), "done": True}
+        return {"fitness": score(candidate["params"]), "done": True}
 
     def _is_kept(self, candidate_id: str, began: float) -> bool:
         """In the state that Tune has written since then: its trials, its searcher's, and that of what it wraps the searcher in."""
@@ -79,7 +80,7 @@ def main(folder: Path, action: str, algorithm: str) -> None:
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     trainable = tune.with_parameters(Logged, folder=str(folder), victim=os.getpid() if action == "run" else 0)
     if action == "run":
-        search = RZeroSearch(SPACE, metric="score", mode="max", settings=settings(algorithm), wrap=True)
+        search = RunSearch(RZeroSearch(SPACE, settings=settings(algorithm)).tournament)
         tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(

@@ -39,8 +39,9 @@ from tune_gpu.ray_tune.callbacks import RetryTracker, StartReporter
 from tune_gpu.ray_tune.client import courier
 from tune_gpu.ray_tune.compat import import_tensorboard_writer, through_client
 from tune_gpu.ray_tune.placement import arena_resources, concurrency, trial_resources
+from tune_gpu.ray_tune.run_search import RunSearch
 from tune_gpu.ray_tune.same_failure import SameFailure, StopOnSameFailure
-from tune_gpu.rzero import RZeroScheduler, RZeroSearch
+from tune_gpu.rzero import RZeroScheduler
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.tournament import Candidate, Result, Tournament
 from tune_gpu.services import mps_policy as sharing
@@ -89,10 +90,10 @@ class Experiment:
 
     def run(self) -> dict[str, Any]:
         """Run it to its end (or from where it was to its end) and return the summary. Ray must be up."""
-        search = RZeroSearch(metric="fitness", mode="max", tournament=self.tournament, wrap=True, on_result=self._record, again=self._retries.again)
+        search = RunSearch(self.tournament, on_result=self._record, again=self._retries.again)
         lines = self.lines
         try:
-            search.give_back(self._replay())
+            search.requeue(self._replay())
         except ValueError as error:
             raise UserError(f"{self.folder.run_id} cannot be resumed with this program: {error}") from error
         for line in lines:
@@ -146,7 +147,7 @@ class Experiment:
         # Tune takes a Ctrl-C for itself and returns as if all were well.
         return "time budget" if self._remaining_s() == 0 else "interrupted"
 
-    def _fit(self, search: RZeroSearch) -> None:
+    def _fit(self, search: RunSearch) -> None:
         if through_client():
             self._fit_on_the_cluster(search)
             return
@@ -156,7 +157,7 @@ class Experiment:
             if stopped:
                 return
 
-    def _fit_on_the_cluster(self, search: RZeroSearch) -> None:
+    def _fit_on_the_cluster(self, search: RunSearch) -> None:
         brought: list[dict[str, Any]] = []
         with courier(self._began, self._received, self.progress.note, brought.append) as sends:
             self._tuner(search, [sends]).fit()
@@ -178,7 +179,7 @@ class Experiment:
         budget_s = self.config.run.time_budget_s
         return max(0.0, budget_s - (time.monotonic() - self._started)) if budget_s else None
 
-    def _tuner(self, search: RZeroSearch, callbacks: list[tune.Callback], trials: int = -1) -> tune.Tuner:
+    def _tuner(self, search: RunSearch, callbacks: list[tune.Callback], trials: int = -1) -> tune.Tuner:
         config, kind = self.config, self.choice.kind
         parallel = concurrency(config, kind, self.choice.n_cards).trials
         settings = self.config.search

@@ -19,7 +19,7 @@ from tune_gpu.config.schema import ParameterSpec, SearchSettings
 from tune_gpu.evaluation.measurement import Measurement, Status
 from tune_gpu.evaluation.record import EvaluationRecord, as_counted, as_result
 from tune_gpu.experiment.replay import replay
-from tune_gpu.rzero import RZeroSearch
+from tune_gpu.ray_tune.run_search import OnResult, RunSearch
 from tune_gpu.search.evaluations import Candidate, Result
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.tournament import Tournament
@@ -47,8 +47,8 @@ measurements = st.builds(lambda found, n: Measurement(Status.OK, "cpu", metrics=
 )
 
 
-def searched(objectives: dict[str, str]) -> RZeroSearch:
-    return RZeroSearch(metric="fitness", mode="max", tournament=tournament(objectives))
+def searched(objectives: dict[str, str], on_result: OnResult | None = None) -> RunSearch:
+    return RunSearch(tournament(objectives), on_result=on_result)
 
 
 def tournament(objectives: dict[str, str]) -> Tournament:
@@ -81,8 +81,8 @@ def test_any_measurement_says_the_same_live_and_replayed(measurement: Measuremen
 
 
 def test_a_lost_trial_says_the_same_live_and_replayed() -> None:
-    search, heard = searched(OBJECTIVES), []
-    search._on_result = lambda _candidate, outcome, _result: heard.append(outcome)
+    heard: list[Result] = []
+    search = searched(OBJECTIVES, lambda _candidate, outcome, _result: heard.append(outcome))
     suggested = search.suggest("t0")
     assert isinstance(suggested, dict)
     search.on_trial_complete("t0", None, error=True)
@@ -93,7 +93,7 @@ def test_a_lost_trial_says_the_same_live_and_replayed() -> None:
 def test_a_search_that_missed_an_objective_is_replayed_to_its_state() -> None:
     objectives = {"wer": "min"}
     live, records = tournament(objectives), []
-    search = RZeroSearch(metric="fitness", mode="max", tournament=live, wrap=True)
+    search = RunSearch(live)
     found: list[dict[str, Any]] = [{"fitness": 0.5, "wer": None}, {"fitness": 0.4, "wer": 0.1}]
     for number, measured in enumerate(found):
         suggested = search.suggest(f"t{number}")

@@ -18,6 +18,7 @@ from tests.support.searches import search_of
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import SearchSettings
 from tune_gpu.ray_tune.callbacks import RetryTracker
+from tune_gpu.ray_tune.run_search import RunSearch
 from tune_gpu.rzero import RZeroScheduler, RZeroSearch
 from tune_gpu.search.tournament import Result
 
@@ -168,14 +169,15 @@ def test_in_pareto_mode_every_objective_must_be_reported() -> None:
 
 def test_a_trial_that_ends_without_a_result_is_suggested_again_as_long_as_that_is_allowed() -> None:
     book = RetryTracker(max_retries=1)
-    search = RZeroSearch({"x": [1, 2]}, metric="score", mode="max", settings=SearchSettings(initial=2, generations=1), again=book.again)
+    tournament = search_of(space={"x": [1, 2]}, settings=SearchSettings(initial=2, generations=1)).tournament
+    search = RunSearch(tournament, again=book.again)
     first, second = search.suggest("a"), search.suggest("b")
     search.on_trial_complete("a", None, error=True)
     assert search.suggest("c") == first, "even where nothing new would be proposed"
     assert search.suggest("d") is None, "results are awaited: one of them may have to be suggested again"
     search.on_trial_complete("c", None, error=True)
     assert search.suggest("e") is None
-    search.on_trial_complete("b", {"score": 1.0})
+    search.on_trial_complete("b", {"fitness": 1.0})
     assert search.suggest("f") == "FINISHED"
     assert {result.status: result.transient for _, result in search.tournament.history} == {"failed": True, "ok": False}
     assert [cause["kind"] for cause in book.carried(search.tournament.history[0][0].candidate_id)] == ["service_lost"]

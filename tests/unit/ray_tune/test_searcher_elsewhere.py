@@ -20,6 +20,7 @@ from tests.support.saved_searches import ENDED, begin, half_way, keep
 from tests.support.searches import CLASSIC, SPACE, search_of, units
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import SearchSettings
+from tune_gpu.ray_tune.run_search import RunSearch
 from tune_gpu.rzero import RZeroSearch
 from tune_gpu.search.tournament import Result
 
@@ -185,11 +186,13 @@ class Asking(TuneController):
         self._generator.on_trial_complete(trial_id, result)
 
 
-@pytest.mark.parametrize("wrap", [False, True])
+@pytest.mark.parametrize("whole_candidates", [False, True])
 @pytest.mark.parametrize("values", [[1, 2, 3], [{"d": 1}, {"d": 2}, {}], [(1, 2), (3, 4), (5, 6)], [units, len, None]])
-def test_a_result_of_a_trial_that_had_raised_counts_when_tune_runs_it_again_under_a_new_id(wrap: bool, values: list[Any]) -> None:
+def test_a_result_of_a_trial_that_had_raised_counts_when_tune_runs_it_again_under_a_new_id(whole_candidates: bool, values: list[Any]) -> None:
     """As `restart_errored` does."""
-    search = search_of(space={"net": {"x": tune.choice(values)}, "y": [1, 2]}, wrap=wrap)
+    search = search_of(space={"net": {"x": tune.choice(values)}, "y": [1, 2]})
+    if whole_candidates:
+        search = RunSearch(search.tournament)
     suggested = [search.suggest(f"t{number}") for number in range(2)]
     for number in range(2):
         search.on_trial_complete(f"t{number}", error=True)
@@ -197,8 +200,8 @@ def test_a_result_of_a_trial_that_had_raised_counts_when_tune_runs_it_again_unde
     asking = Asking(search, [
         Trial("made", trial_id=f"new{i}", evaluated_params=flatten_dict(given), stub=True) for i, given in enumerate(suggested) if isinstance(given, dict)])
     for number in (1, 0):
-        asking.tell(f"new{number}", {"score": float(number)})
-    asking.tell("stranger", {"score": 9.0})
+        asking.tell(f"new{number}", {search.metric: float(number)})
+    asking.tell("stranger", {search.metric: 9.0})
     first = {candidate.candidate_id: result.fitness for candidate, result in search.tournament.history}
     assert first == {"g0-c0": 0.0, "g0-c1": 1.0}
 

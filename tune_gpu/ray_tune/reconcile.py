@@ -1,0 +1,61 @@
+"""Brings a searcher in step with what Tune knows of its trials, when Tune restores an experiment or runs an errored trial again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tune_gpu.ray_tune.compat import REPEATER_KEY, as_kept, calling_controller, flattened
+from tune_gpu.ray_tune.saved_trials import KeptTrial, is_of
+
+if TYPE_CHECKING:
+    from ray.tune.execution.tune_controller import TuneController
+
+    from tune_gpu.ray_tune.searcher import RZeroSearch
+
+
+def end_skipped(search: RZeroSearch, controller: TuneController) -> None:
+    """End the trials that `Tuner.restore(resume_unfinished=False)` leaves as they are, and does not report: their last report is their result."""
+    for trial in controller.get_trials():
+        if trial.is_finished() and search.candidate_of(trial.trial_id):
+            search.on_trial_complete(trial.trial_id, flattened(trial.run_metadata.last_result or {}))
+
+
+def errored_as(search: RZeroSearch, trial_id: str) -> str:
+    """Return the id under which a trial errored: Tune resumes it under the same id, but restarts it under a new one, and then its parameters tell."""
+    errored = search.book.errored
+    if not errored or trial_id in errored or (controller := calling_controller()) is None:
+        return trial_id
+    trial = controller.get_trial(trial_id)
+    if trial is None:
+        return trial_id
+    kept = as_kept(trial.evaluated_params)
+    return next((other for other, candidate in errored.items() if is_of(kept, search.suggestion(candidate))), trial_id)
+
+
+def follow_kept(search: RZeroSearch, kept: Sequence[KeptTrial]) -> None:
+    """Follow the trials that Tune has kept. Its state and the searcher's may be a moment apart.
+
+    A trial that Tune runs again stays in flight. One that Tune does not have is suggested again; one that has ended gives its
+    result; one that Tune has and the searcher has not is adopted, if it is what would be suggested next.
+    """
+    known = {trial.trial_id for trial in kept}
+    search.book.withdraw([trial_id for trial_id in search.book.in_flight if trial_id not in known])
+    for trial in kept:
+        if search.book.state_of(trial.trial_id) is None and not _adopt(search, trial):
+            break
+    for trial in kept:
+        if trial.ended and search.candidate_of(trial.trial_id) and REPEATER_KEY not in trial.params:  # a `Repeater` reports the mean of several
+            search.on_trial_complete(trial.trial_id, flattened(trial.result) if trial.result else None, error=trial.result is None)
+
+
+def _adopt(search: RZeroSearch, trial: KeptTrial) -> bool:
+    """If this saved trial matches the next candidate, let it measure that one and return True."""
+    candidate = search.next_candidate()
+    if candidate is None:
+        return False
+    if not is_of(trial.params, search.suggestion(candidate)):
+        search.book.put_back(candidate)
+        return False
+    search.book.begin(trial.trial_id, candidate)
+    return True
