@@ -20,9 +20,10 @@ from tune_gpu.evaluation.measurement import Measurement
 from tune_gpu.evaluation.record import EvaluationRecord
 from tune_gpu.evaluation.retries import Cause, cause_of, may_retry
 from tune_gpu.ray_tune.live_metrics import TrialMetrics
-from tune_gpu.ray_tune.placement import TrialResources
+from tune_gpu.ray_tune.placement import TrialResources, trial_resources
 from tune_gpu.ray_tune.service_actors import PlacementGroupDeployer
 from tune_gpu.search.evaluations import Candidate
+from tune_gpu.services.deployment import resolve
 from tune_gpu.telemetry.sampler import DeviceSample
 
 Resources = Callable[[dict[str, Any]], TrialResources]
@@ -45,9 +46,6 @@ def spica_trainable(
         @classmethod
         def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
             return tune.PlacementGroupFactory(resources(config["candidate"]["params"]).bundles, strategy="STRICT_PACK")
-
-        def resources_of(self, params: dict[str, Any]) -> TrialResources:
-            return resources(params)
 
     made = tune.with_parameters(Sized, experiment=experiment, device=device)
     made.__name__ = made.__qualname__ = SpicaTrainable.__name__  # else the dashboard calls every trial `with_parameters.<locals>._Inner`
@@ -83,13 +81,13 @@ class SpicaTrainable(tune.Trainable):
         self._reset(new_config)
         return True
 
-    def resources_of(self, params: dict[str, Any]) -> TrialResources:
-        """Return what this candidate's trial was asked for."""
-        raise NotImplementedError("made by spica_trainable")
+    def resources(self) -> TrialResources:
+        """Return what the trial of the candidate under way was asked for."""
+        return trial_resources(self._experiment, self._deployment, self._device)
 
     def new_evaluator(self, observe: Callable[[DeviceSample], None]) -> Evaluator:
         """Of this actor; its services are the actor's own processes, or, where the trial holds a card, actors in its second bundle."""
-        resources = self.resources_of(self._candidate["params"])
+        resources = self.resources()
         deploy = None
         if resources.services is not None:
             deploy = self._bundle = PlacementGroupDeployer(self._experiment, self._device, resources, lambda: self.trial_name)
@@ -115,14 +113,15 @@ class SpicaTrainable(tune.Trainable):
             self._metrics = self._metrics or TrialMetrics(self._experiment.name, self._device)
             if self._windows == 0:
                 self._metrics.begin(self._candidate)
+                self._deployment = resolve(self._experiment, self._candidate["params"], self._device)
             if self._evaluator is None:
                 self._evaluator = self.new_evaluator(self._metrics.observe)
             if self._windows == 0:
                 self._log(f"{self._candidate['origin']}, {self._candidate['params']}: begins")
                 self._started = time.monotonic()
                 if self._bundle is not None:
-                    self._bundle.resources = self.resources_of(self._candidate["params"])
-                self._evaluator.begin(self._candidate["params"])
+                    self._bundle.resources = self.resources()
+                self._evaluator.begin(self._deployment)
             self._evaluator.window()
             self._windows += 1
             if self._windows < self._experiment.workload.windows:

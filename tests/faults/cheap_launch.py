@@ -10,7 +10,6 @@ import os
 import tempfile
 import time
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.common.process.managed import ManagedProcess
 from tune_gpu.evaluation.measurement import Measurement, Status
 from tune_gpu.experiment import run as experiment
+from tune_gpu.services.deployment import Deployment
 from tune_gpu.services.start_failures import explain_exit
 
 EVALUATION_S = float(os.environ.get("CHEAP_EVALUATION_S", "0.3"))
@@ -40,7 +40,8 @@ class CheapEvaluator:
         self._fitness = 0.0
         self._metrics: dict[str, Any] = {}
 
-    def begin(self, params: Mapping[str, Any], **_given: Any) -> None:
+    def begin(self, deployment: Deployment, **_given: Any) -> None:
+        params = deployment.params
         if LOG is not None:
             time.sleep(EVALUATION_S)
             raise ServiceError(explain_exit("vllm", LOG.format(pid=time.monotonic_ns()), 2))

@@ -26,6 +26,7 @@ from tune_gpu.config.loader import load_config
 from tune_gpu.evaluation.deployers import LocalDeployer
 from tune_gpu.evaluation.evaluator import Evaluator
 from tune_gpu.evaluation.measurement import Measurement, Status
+from tune_gpu.services.deployment import resolve
 from tune_gpu.services.vllm.launch import EngineHost
 
 pytestmark = pytest.mark.services
@@ -156,7 +157,7 @@ def test_killed_by_the_kernel_for_want_of_memory(evaluator: Evaluator) -> None:
 @pytest.mark.parametrize("one", ["APIServer", "EngineCore", pytest.param("Worker", marks=pytest.mark.soak)])
 def test_one_process_of_vllm_stands_still_and_that_is_a_hang(evaluator: Evaluator, one: str, host: EngineHost) -> None:
     """Each alone: the API server answers nothing any more; behind a stopped core or worker it goes on answering its health check."""
-    evaluator.begin(TINY)
+    evaluator.begin(resolve(evaluator.config, TINY, "cpu"))
     (victim,) = {int(pid) for pid in re.findall(rf"\({one} pid=(\d+)\)", engine_log(host))}
     with stopped([victim]):
         began = time.monotonic()
@@ -167,7 +168,7 @@ def test_one_process_of_vllm_stands_still_and_that_is_a_hang(evaluator: Evaluato
 
 
 def test_whisper_stands_still_and_that_is_a_hang(evaluator: Evaluator) -> None:
-    evaluator.begin(TINY)
+    evaluator.begin(resolve(evaluator.config, TINY, "cpu"))
     with stopped(whisper_pids(evaluator)):
         found = _rest(evaluator)
     check_failed(found, Case("whisper", "", (FailureKind.SERVICE_HUNG,), (Phase.LOAD,)))
@@ -207,7 +208,7 @@ def check_closed_to_others(evaluator: Evaluator, host: EngineHost) -> None:
 
 def test_killed_while_stopping_and_measured_all_the_same(evaluator: Evaluator, host: EngineHost, rng: random.Random) -> None:
     """The measurement was made before: it stands, and the end is the same. This is also the candidate after all the broken ones."""
-    evaluator.begin(TINY)
+    evaluator.begin(resolve(evaluator.config, TINY, "cpu"))
     evaluator.window()
     check_closed_to_others(evaluator, host)
     finishing = {"now": False}

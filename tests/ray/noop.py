@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from trainables.spica import SpicaTrainable
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.evaluation.measurement import Measurement, Status
 from tune_gpu.ray_tune.service_actors import PlacementGroupDeployer
+from tune_gpu.services.deployment import Deployment
 
 LOG, WAIT, TOGETHER = "NOOP_LOG", "NOOP_WAIT_S", "NOOP_TOGETHER"
 """Variables: where evaluations are noted, how long one waits, and how many cards must be held before the first begins."""
@@ -29,15 +30,15 @@ class NoopEvaluator:
         actor: Any = ray.remote(HoldsCard)
         self._holder = actor.options(**options).remote()
         self._node, self._visible = ray.get(self._holder.place.remote())
-        self._params: dict[str, Any] = {}
+        self._params: Mapping[str, Any] = {}
         self._windows = 0
         held = Path(os.environ[LOG] + ".held")
         note(held, {"node": self._node})
         while len(noted(held)) < int(os.environ[TOGETHER]):  # how long actors take to start is not what is measured
             time.sleep(0.2)  # others need the processor to start
 
-    def begin(self, params: dict[str, Any]) -> None:
-        self._params, self._windows = params, 0
+    def begin(self, deployment: Deployment) -> None:
+        self._params, self._windows = deployment.params, 0
 
     def window(self) -> None:
         begun = time.time()
@@ -61,14 +62,15 @@ class NoopTrainable(SpicaTrainable):
     """A trial on a card whose evaluation only waits."""
 
     def new_evaluator(self, observe: Callable[..., None]) -> Any:
-        self._bundle = PlacementGroupDeployer(self._experiment, self._device, self.resources_of(self._candidate["params"]), lambda: self.trial_name)
+        self._bundle = PlacementGroupDeployer(self._experiment, self._device, self.resources(), lambda: self.trial_name)
         return NoopEvaluator(self._bundle)
 
 
 class ScriptedEvaluator:
     """Fails as the candidate's own script says, attempt after attempt: failure kinds, `die` or `bug`, and `ok`, joined by commas."""
 
-    def begin(self, params: dict[str, Any]) -> None:
+    def begin(self, deployment: Deployment) -> None:
+        params = deployment.params
         attempts = Path(os.environ[LOG]) / params["script"]
         note(attempts, {"pid": os.getpid()})
         now = params["script"].split(",")[len(noted(attempts)) - 1]
@@ -102,8 +104,8 @@ class ScriptedTrainable(SpicaTrainable):
 class AtOnceEvaluator:
     """Knows each fitness at once."""
 
-    def begin(self, params: dict[str, Any]) -> None:
-        self._params = params
+    def begin(self, deployment: Deployment) -> None:
+        self._params = deployment.params
 
     def window(self) -> None:
         """Nothing."""

@@ -19,6 +19,7 @@ from tune_gpu.common.process.managed import start_ticks
 from tune_gpu.config.loader import load_config
 from tune_gpu.evaluation.evaluator import Evaluator
 from tune_gpu.evaluation.measurement import Status
+from tune_gpu.services.deployment import resolve
 
 QUICK = [
     "workload.windows=2",
@@ -102,7 +103,7 @@ def test_a_candidate_that_cannot_start_is_a_failure_and_the_next_is_measured(eva
 
 @pytest.mark.parametrize("service", ["whisper", "vllm"])
 def test_a_service_that_dies_under_load_is_lost_not_slow(evaluator: Evaluator, service: str) -> None:
-    evaluator.begin(TINY)
+    evaluator.begin(resolve(evaluator.config, TINY, "cpu"))
     pids = evaluator.running[service].pids()
     window_runs = psutil.Process(pids[0])
     assert window_runs.is_running()
@@ -123,8 +124,9 @@ def test_nothing_survives_when_the_trials_own_process_is_killed(tmp_path: Path) 
         from tests.services.test_evaluation import QUICK, TINY
         from tune_gpu.evaluation.evaluator import Evaluator
         from tune_gpu.config.loader import load_config
+        from tune_gpu.services.deployment import resolve
         evaluator = Evaluator(load_config("spica_gpu_allocation", {QUICK!r}, "cpu"), "cpu")
-        evaluator.begin(TINY)
+        evaluator.begin(resolve(evaluator.config, TINY, "cpu"))
         print("deployed", flush=True)
         while True:
             evaluator.window()

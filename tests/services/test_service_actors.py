@@ -22,6 +22,7 @@ from tune_gpu.config.loader import load_config
 from tune_gpu.config.schema import Services, WhisperSettings
 from tune_gpu.ray_tune.placement import trial_resources
 from tune_gpu.ray_tune.service_actors import PlacementGroupDeployer, RemoteService
+from tune_gpu.services.deployment import resolve
 
 CARDS = ["GPU-8932f937-d72c-4106-c12f-20bd9faed9f6", "MIG-3f8fe1a0-1f7c-5c7b-9f0e-2b7d4d2c9a11"]
 ENGINE = Services(
@@ -48,7 +49,7 @@ class Trial:
 
     def __init__(self, name: str, share: float) -> None:
         config = load_config("spica_gpu_allocation", [], "cuda")
-        resources = trial_resources(config, {"vllm_memory_util": share}, "cuda")
+        resources = trial_resources(config, resolve(config, {"vllm_memory_util": share}, "cuda"), "cuda")
         self._bundle = PlacementGroupDeployer(config, "cuda", resources, lambda: name)
         self._made: dict[str, RemoteService] = {}
 
@@ -92,7 +93,7 @@ class Trial:
 
 def trial(name: str, share: float) -> tuple[Any, PlacementGroup]:
     config = load_config("spica_gpu_allocation", [], "cuda")
-    group = placement_group(trial_resources(config, {"vllm_memory_util": share}, "cuda").bundles, strategy="STRICT_PACK")
+    group = placement_group(trial_resources(config, resolve(config, {"vllm_memory_util": share}, "cuda"), "cuda").bundles, strategy="STRICT_PACK")
     strategy = ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy(
         group, placement_group_bundle_index=0, placement_group_capture_child_tasks=True
     )

@@ -19,10 +19,10 @@ from tune_gpu.common.atomic_files import read_plain, remove_plain, write_whole
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.imports import uncollected
 from tune_gpu.common.interrupt import terminated_as_interrupt
-from tune_gpu.config.deployment import deployment
 from tune_gpu.config.languages import spoken_language
 from tune_gpu.config.loader import apply_overrides
 from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.config.targets import settings_with
 from tune_gpu.experiment.checks import check_config
 from tune_gpu.promote.apply import Deployer, folder_of, refuse_unfinished
 from tune_gpu.promote.audit import Audit
@@ -145,7 +145,7 @@ def _promote(console: Console, subject: Subject, asked: _Asked) -> int:
     refuse_unfinished(folder_of(run.config.promote))
     if asked.apply:
         subject.target.check(subject.bundle.units)
-    found = [*_conditions(run, subject.evidence, subject.device), *sharing(deployment(run.config, run.winner))]
+    found = [*_conditions(run, subject.evidence, subject.device), *sharing(settings_with(run.config, run.winner))]
     for condition in found:
         _tell(console, condition)
     refused = not all(condition.holds for condition in found)

@@ -23,6 +23,7 @@ from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.evaluation.evaluator import Evaluator
 from tune_gpu.evaluation.measurement import Measurement
 from tune_gpu.ray_tune.session import PATIENCE_S, waiting_said
+from tune_gpu.services.deployment import resolve
 from tune_gpu.services.vllm.parallelism import most_cards
 from tune_gpu.telemetry.neighbours import neighbours_on
 from tune_gpu.telemetry.several import open_device
@@ -57,7 +58,7 @@ class Arena:
 
     def _measured(self, params: Mapping[str, Any], first_window: int, windows: list[WindowResult]) -> Measurement:
         try:
-            self._evaluator.begin(params, first_window=first_window, every_clip=self._config.confirm.metric == "fitness")
+            self._evaluator.begin(resolve(self._config, params, self._device), first_window=first_window, every_clip=self._config.confirm.metric == "fitness")
             for _ in range(self._config.workload.windows):
                 windows.append(self._evaluator.window()[0])
             return self._evaluator.finish()
@@ -70,7 +71,7 @@ class Arena:
     def hold(self, params: Mapping[str, Any]) -> dict[str, Any] | None:
         """Deploy for a soak; the failure, if it does not start."""
         try:
-            self._evaluator.begin(params, every_clip=False)
+            self._evaluator.begin(resolve(self._config, params, self._device), every_clip=False)
         except ServiceError as error:
             return dict(self._evaluator.fail(error.failure).failure.as_dict())  # type: ignore[union-attr]
         return None

@@ -9,8 +9,8 @@ import yaml
 
 from tune_gpu.artifacts.finished_run import FinishedRun
 from tune_gpu.common.errors import UserError
-from tune_gpu.config.deployment import deployment
 from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.config.targets import settings_with
 
 
 def parse_params(text: str, option: str) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def changed(config: ExperimentConfig, base: dict[str, Any], text: str, option: s
     params = {**base, **given}
     if missing := sorted(set(config.parameters) - set(params) - {n for n, spec in config.parameters.items() if spec.when}):
         raise UserError(f"{option} {text}: {missing[0]} is missing; the run has no baseline that would give it")
-    share = deployment(config, params).vllm.gpu_memory_utilization
+    share = settings_with(config, params).vllm.gpu_memory_utilization
     if not isinstance(share, (int, float)) or not 0 < share <= 1:
         raise UserError(f"{option}: vllm.gpu_memory_utilization={share}: allowed is above 0 and at most 1")
     return params
@@ -60,11 +60,11 @@ def _check_value(config: ExperimentConfig, name: str, value: Any, option: str) -
 
 def winner_of_other(run: FinishedRun, other: FinishedRun) -> dict[str, Any]:
     """The other run's winner, as parameters of this run. Raises UserError where they do not mean the same deployment."""
-    theirs = deployment(other.config, other.winner)
+    theirs = settings_with(other.config, other.winner)
     unknown = [name for name in other.winner if name not in run.config.parameters]
     if unknown:
         raise UserError(f"--against {other.folder.run_id}: its parameter {unknown[0]} is none of {run.folder.run_id}")
-    ours = deployment(run.config, other.winner)
+    ours = settings_with(run.config, other.winner)
     for service in ("vllm", "whisper"):
         for field in dataclasses.fields(getattr(ours, service)):
             a, b = getattr(getattr(ours, service), field.name), getattr(getattr(theirs, service), field.name)

@@ -16,6 +16,7 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.config.foreign_services import flag_needs_trust, setting_needs_trust, variable_needs_trust
 from tune_gpu.config.schema import ExperimentConfig, ParameterSpec
 from tune_gpu.config.serve_options import problem_of
+from tune_gpu.config.targets import Target
 
 HARMLESS = frozenset({
     "name", "description", "device", "baseline", "objective.weights", "search.algorithm", "search.objectives", "confirm.metric", "confirm.tolerances",
@@ -123,15 +124,14 @@ def _flag_needs_trust(name: str, value: Any) -> str | None:
 
 
 def _parameter_needs_trust(spec: ParameterSpec) -> str | None:
-    service, _, key = spec.target.partition(".")
-    kind, _, name = key.partition(".")
+    target = Target.parse(spec.target)
     for value in (spec.low,) if spec.values is None else spec.values:  # a range is of numbers
-        if service == "vllm" and kind == "extra_args":
-            why = _flag_needs_trust(name, value)
-        elif kind == "env":
-            why = variable_needs_trust(name, value)
+        if target.service == "vllm" and target.setting == "extra_args":
+            why = _flag_needs_trust(target.entry or "", value)
+        elif target.setting == "env":
+            why = variable_needs_trust(target.entry or "", value)
         else:
-            why = setting_needs_trust(key, value)
+            why = setting_needs_trust(target.setting, value)
         if why:
             return why
     return None

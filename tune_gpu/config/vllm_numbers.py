@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.config.targets import Target
 
 _SUFFIXED = re.compile(r"(\d+(?:\.\d+)?)([kmgtKMGT])")
 _POWER = {suffix: power for power, suffix in enumerate("kmgt", 1)}
@@ -51,8 +52,9 @@ def with_numbers(layer: Mapping[str, Any]) -> dict[str, Any]:
 def read_parameters(config: ExperimentConfig) -> None:
     """The same for the values of parameters, for the baseline, and for the conditions that name these values."""
     for name, spec in config.parameters.items():
-        service, _, setting = spec.target.partition(".")
-        if service != "vllm" or setting not in _SETTINGS:
+        target = Target.parse(spec.target)
+        setting = target.setting
+        if target.service != "vllm" or setting not in _SETTINGS:
             continue
         if spec.values is not None:
             spec.values = [read_number(setting, value) for value in spec.values]

@@ -45,8 +45,8 @@ class DeviceGuard:
         return _as_one(self.cards())
 
     def use(self, n_cards: int) -> None:
-        """Span this many cards from now on (on the CPU: one device)."""
-        self._n_cards = n_cards if self._device == "cuda" else 1
+        """Span this many cards from now on."""
+        self._n_cards = n_cards
 
     def cards(self) -> list[Probe]:
         """Return a probe for each card. What is on a card when it is first opened is not ours. Raise ServiceError if one cannot be opened."""

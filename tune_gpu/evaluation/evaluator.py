@@ -14,7 +14,6 @@ from dataclasses import replace
 from typing import Any
 
 from tune_gpu.common.failures import Failure, ServiceError
-from tune_gpu.config.deployment import deployment, engine_key
 from tune_gpu.config.languages import spoken_language
 from tune_gpu.config.schema import ExperimentConfig, Services
 from tune_gpu.evaluation.deployers import LocalDeployer, ServiceDeployer
@@ -25,8 +24,8 @@ from tune_gpu.evaluation.preflight_check import PreflightCheck
 from tune_gpu.evaluation.scoring import metrics_of
 from tune_gpu.evaluation.service_set import ServiceSet
 from tune_gpu.evaluation.state import EvaluationState
+from tune_gpu.services.deployment import Deployment, resolve
 from tune_gpu.services.running import RunningService
-from tune_gpu.services.vllm.parallelism import cards_of
 from tune_gpu.telemetry.probe import Probe
 from tune_gpu.telemetry.sampler import DeviceSample, DeviceStats
 from tune_gpu.workload.audio import load_utterances
@@ -74,20 +73,20 @@ class Evaluator:
         return self._load.activity.waiting.get(service, 0) if self._load else 0
 
     def evaluate(self, params: Mapping[str, Any]) -> Measurement:
-        """Carry out a whole evaluation and return its measurement; a failure is one as well."""
+        """Carry out a whole evaluation of these parameters and return its measurement; a failure is one as well."""
         try:
-            self.begin(params)
+            self.begin(resolve(self.config, params, self.device))
             for _ in range(self.config.workload.windows):
                 self.window()
             return self.finish()
         except ServiceError as error:
             return self.fail(error.failure)
 
-    def begin(self, params: Mapping[str, Any], *, first_window: int = 0, every_clip: bool = True) -> None:
+    def begin(self, deployment: Deployment, *, first_window: int = 0, every_clip: bool = True) -> None:
         """Deploy and warm up; an evaluation that was left in the middle is ended first.
 
         Args:
-            params: of the candidate.
+            deployment: of the candidate; it is not changed.
             first_window: number of this evaluation's first window; windows of the same number have the same traffic.
             every_clip: transcribe every clip once for the word error rate (see `LoadSession.warm_whisper`).
 
@@ -97,13 +96,11 @@ class Evaluator:
         self._end_evaluation()  # a race may have ended one between two windows
         if self.config.run.preflight:
             self._preflight = self._preflight or PreflightCheck(self.config, self.device, self._log, self._guard.first_card)
-            self._preflight.check(params)
-        services = deployment(self.config, params)
-        key = engine_key(services.vllm)
-        stopping = {} if self._services.may_keep_engine(key) else self._stop_engine()
-        self._guard.use(cards_of(self.config, params) if self.device == "cuda" else 1)
-        services = self._services.on_this_card(services)
-        self._state = state = EvaluationState(dict(params), first_window)
+            self._preflight.check(deployment.services)
+        stopping = {} if self._services.may_keep_engine(deployment.engine_key) else self._stop_engine()
+        self._guard.use(deployment.n_cards)
+        services = self._services.on_this_card(deployment.services)
+        self._state = state = EvaluationState(dict(deployment.params), first_window)
         self._load = load = LoadSession(
             self.config, self._services, self._guard, state, self._utterances, self._transcripts,
             observe=self._observe, note=self._note_unchecked,
@@ -119,7 +116,7 @@ class Evaluator:
         load.warm_whisper(services.whisper, every_clip)
         state.engine_reused = reuses
         if not reuses:
-            self._start_engine(services, key)
+            self._start_engine(services, deployment.engine_key)
         state.start_s["vllm"] = 0.0 if reuses else self.running["vllm"].start_s or 0.0
         for unproven in self._guard.prove({name: (service.pids(), name == "vllm") for name, service in self.running.items()}):
             self._note_unchecked(unproven)

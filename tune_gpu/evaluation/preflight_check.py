@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
-from tune_gpu.config.schema import ExperimentConfig, VllmSettings
+from tune_gpu.config.schema import ExperimentConfig, Services, VllmSettings
 from tune_gpu.evaluation.memory_check import CalibrationStore, DeviceMemory, MemoryVerdict, UnknownMemory, this_card, this_node
 from tune_gpu.evaluation.memory_check.space_plan import Preflight
 from tune_gpu.services.running import RunningService
@@ -53,13 +52,13 @@ class PreflightCheck:
             store = None
         self._preflight = Preflight(config, before, store)
 
-    def check(self, params: Mapping[str, Any]) -> None:
-        """Raises ServiceError (`infeasible`, phase `preflight`) for a candidate that cannot fit beyond the prediction's uncertainty."""
+    def check(self, services: Services) -> None:
+        """Raise ServiceError (`infeasible`, phase `preflight`) for services that cannot fit, even with the prediction's uncertainty."""
         if self._preflight is None:
             return
         self._look(self._preflight)
         try:
-            found = self._preflight.predict(params)
+            found = self._preflight.predict(services)
         except UserError as error:
             self._log(f"preflight: {error}")
             return

@@ -12,6 +12,7 @@ from tune_gpu.common.places import existing, write_error
 from tune_gpu.config.languages import spoken_language
 from tune_gpu.config.loader import nearest
 from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.config.targets import Target
 from tune_gpu.metrics import objective_paths, terms
 
 _FEWEST_TURNS = 0.01
@@ -38,19 +39,19 @@ def check_config(config: ExperimentConfig) -> None:
     confirm.check(config.confirm, config.objective.latency_percentile)
     _check_workload(config)
     _check_measured(config)
-    _check_room(config.workload.max_tokens, settings_in_use(config, space, "vllm.max_model_len"))
+    _check_room(config.workload.max_tokens, settings_in_use(config, space, Target("vllm", "max_model_len")))
     check_port_range(config.run.port_range)
     free_port(config.run.port_range)
     _check_writable(Path(config.run.artifacts_dir).expanduser())
     if config.ray.address is None:  # on a cluster clips, models and cores are the worker's
         load_utterances(config.workload.audio, spoken_language(config))
-        for value in settings_in_use(config, space, "vllm.model"):
+        for value in settings_in_use(config, space, Target("vllm", "model")):
             resolve_llm(value)
-        for value in settings_in_use(config, space, "whisper.model"):
+        for value in settings_in_use(config, space, Target("whisper", "model")):
             resolve_whisper(value)
-        for target in ("vllm.cpu_cores", "whisper.cpu_cores"):
+        for target in (Target("vllm", "cpu_cores"), Target("whisper", "cpu_cores")):
             for value in settings_in_use(config, space, target):
-                _check_cores(target, value)
+                _check_cores(str(target), value)
 
 
 def _check_cores(key: str, cores: str | None) -> None:

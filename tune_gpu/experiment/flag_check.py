@@ -19,9 +19,9 @@ from tune_gpu.common import outside_files
 from tune_gpu.common.atomic_files import write_whole
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.places import cache_folder, python_path
-from tune_gpu.config.deployment import deployment
 from tune_gpu.config.schema import ExperimentConfig, VllmSettings
 from tune_gpu.config.serve_options import read_name
+from tune_gpu.config.targets import settings_with
 from tune_gpu.evaluation.memory_check.space_plan import installed_vllm_version
 from tune_gpu.search.parameter import Parameter
 from tune_gpu.search.space import SearchSpace
@@ -42,7 +42,7 @@ def check_flags(config: ExperimentConfig, space: SearchSpace) -> None:
     """
     if config.ray.address is not None or not _asks(config, space) or importlib.util.find_spec("vllm") is None:
         return
-    commands = [(where, params, deployment(config, params).vllm) for where, params in _candidates(config, space)]
+    commands = [(where, params, settings_with(config, params).vllm) for where, params in _candidates(config, space)]
     lines = [["--model", "model", *serve_flags(settings)] for _, _, settings in commands]
     for (where, params, settings), reason in zip(commands, refusals(lines), strict=True):
         if reason is not None:
@@ -55,7 +55,7 @@ def _asks(config: ExperimentConfig, space: SearchSpace) -> bool:
 
 
 def _is_asked(parameter: Parameter) -> bool:
-    return parameter.target.startswith("vllm.extra_args.") or parameter.target.removeprefix("vllm.") in _WORDS
+    return parameter.target.service == "vllm" and parameter.target.setting in ("extra_args", *_WORDS)
 
 
 def _candidates(config: ExperimentConfig, space: SearchSpace) -> Iterator[tuple[str, dict[str, Any]]]:

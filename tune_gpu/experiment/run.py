@@ -25,8 +25,8 @@ from tune_gpu.common.failures import ServiceError
 from tune_gpu.common.interrupt import handler_kept
 from tune_gpu.compare.confirmation import RunConfirmation, confirm_run
 from tune_gpu.compare.records import confirmation_of
-from tune_gpu.config.deployment import deployment, engine_key
 from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.config.targets import settings_with
 from tune_gpu.evaluation.record import EvaluationRecord, as_counted, as_result
 from tune_gpu.evaluation.retries import Cause
 from tune_gpu.experiment.full_disk import StopWhenUnwritable, unwritable, why_unwritable
@@ -45,6 +45,7 @@ from tune_gpu.rzero import RZeroScheduler
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.tournament import Candidate, Result, Tournament
 from tune_gpu.services import mps_policy as sharing
+from tune_gpu.services.deployment import engine_key, resolve
 from tune_gpu.telemetry.device_choice import DeviceChoice
 from tune_gpu.telemetry.neighbours import Neighbours, neighbours_on
 from tune_gpu.telemetry.open import open_probe
@@ -187,7 +188,7 @@ class Experiment:
         attempt = 1 + len(list(self.folder.path.glob("ray/*")))
         (self.folder.path / "ray" / f"attempt-{attempt}").mkdir(parents=True)
         return tune.Tuner(
-            spica_trainable(asdict(config), kind, lambda params: trial_resources(config, params, kind), self.trainable),
+            spica_trainable(asdict(config), kind, lambda params: trial_resources(config, resolve(config, params, kind), kind), self.trainable),
             tune_config=tune.TuneConfig(
                 search_alg=search,
                 scheduler=RZeroScheduler(search, window_budget=settings.window_budget) if settings.racing else None,
@@ -297,7 +298,7 @@ def new_tournament(config: ExperimentConfig, refusals: Refusals) -> Tournament:
         SearchSpace.from_specs(config.parameters, allowed=(lambda params: all(rule(params) for rule in rules)) if rules else None),
         config.search,
         baseline=config.baseline or None,
-        order_key=lambda params: engine_key(deployment(config, params).vllm),
+        order_key=lambda params: engine_key(settings_with(config, params).vllm),
     )
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from itertools import combinations
 from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.bounds import Bounds, bounds_of
-from tune_gpu.config.deployment import deployment
 from tune_gpu.config.languages import check_clips, check_language, check_models
 from tune_gpu.config.schema import ExperimentConfig, VllmSettings, WhisperSettings
 from tune_gpu.config.serve_options import conflict_of, overlap, problem_of, read_name
+from tune_gpu.config.targets import Target
 from tune_gpu.search.parameter import Parameter
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.space_values import values_to_check
@@ -21,7 +21,7 @@ from tune_gpu.services.vllm import setup as vllm_setup
 
 _SETTINGS = {"vllm": VllmSettings, "whisper": WhisperSettings}
 _HINTS = {service: get_type_hints(settings) for service, settings in _SETTINGS.items()}
-_EXTRA = "vllm.extra_args."
+_LANGUAGE, _SPEECH_MODEL, _CONTEXT = Target("whisper", "language"), Target("whisper", "model"), Target("vllm", "max_model_len")
 _HELD = {"vllm": vllm_setup.HELD, "whisper": whisper.HELD}
 _NEVER = {"vllm": vllm_setup.NEVER, "whisper": {}}
 
@@ -32,12 +32,12 @@ def check_space(config: ExperimentConfig) -> SearchSpace:
     for parameter in space.parameters.values():
         for number, value in enumerate(values_to_check(parameter)):
             if not number:
-                deployment(config, {parameter.name: value})  # its target is a setting
+                parameter.target.check(parameter.name)
             check_setting(parameter.target, value, f"parameters.{parameter.name}: ")
     _check_targets(space)
     for service, hints in _HINTS.items():
         for name in hints.keys() - {"extra_args", "env"}:
-            check_setting(f"{service}.{name}", getattr(getattr(config.services, service), name), "services.")
+            check_setting(Target(service, name), getattr(getattr(config.services, service), name), "services.")
     _check_spoken(config, space)
     _check_given(config)
     if config.baseline:
@@ -61,44 +61,44 @@ def _check_given(config: ExperimentConfig) -> None:
                 raise UserError(f"services.{service}.env.{name}: {never[name]}; remove it")
 
 
-def settings_in_use(config: ExperimentConfig, space: SearchSpace, target: str) -> list[Any]:
+def settings_in_use(config: ExperimentConfig, space: SearchSpace, target: Target) -> list[Any]:
     """Every value that a setting may have in this experiment: those of its knobs, and its own unless one knob always replaces it."""
     knobs = [parameter for parameter in space.parameters.values() if parameter.target == target]
-    service, _, key = target.partition(".")
-    own = [] if any(not knob.when for knob in knobs) else [getattr(getattr(config.services, service), key)]
+    own = [] if any(not knob.when for knob in knobs) else [getattr(getattr(config.services, target.service), target.setting)]
     return own + [value for knob in knobs for value in values_to_check(knob)]
 
 
-def check_setting(target: str, value: Any, where: str = "") -> None:
-    """Raises UserError for a value that the setting cannot take: of another type, or of its type and impossible."""
-    service, _, key = target.partition(".")
-    if target == "whisper.language":
-        check_language(where + target, value)
-    if service == "vllm" and key.startswith("extra_args."):
-        _check_flag(where, key.removeprefix("extra_args."), value)
-    if key.startswith("env."):
-        _check_variable(where, service, key.removeprefix("env."))
-    if target == "vllm.max_model_len" and value == "auto":
+def check_setting(target: Target, value: Any, where: str = "") -> None:
+    """Raise UserError for a value that the setting cannot take: of another type, or of its type and impossible."""
+    service, setting = target.service, target.setting
+    if target == _LANGUAGE:
+        check_language(f"{where}{target}", value)
+    if target.entry is not None:  # what lies below `extra_args` and `env` is vLLM's to judge
+        if setting == "extra_args":
+            _check_flag(where, target.entry, value)
+        else:
+            _check_variable(where, service, target.entry)
         return
-    if target == "vllm.max_model_len" and isinstance(value, str):
+    if target == _CONTEXT and value == "auto":
+        return
+    if target == _CONTEXT and isinstance(value, str):
         raise UserError(f"{where}{target}={value}: allowed is a whole number (32768, or 32k as vLLM writes it), or auto")
-    if key in _HINTS[service]:  # what lies below `extra_args` and `env` is vLLM's to judge
-        bounds = bounds_of(_SETTINGS[service], key)
-        _check_type(where + target, _HINTS[service][key], value, bounds)
-        if isinstance(value, (int, float)):
-            bounds.check(where + target, value)
-    if isinstance(value, str) and value.startswith("-") and key in _HINTS[service]:
+    bounds = bounds_of(_SETTINGS[service], setting)
+    _check_type(f"{where}{target}", _HINTS[service][setting], value, bounds)
+    if isinstance(value, (int, float)):
+        bounds.check(f"{where}{target}", value)
+    if isinstance(value, str) and value.startswith("-"):
         raise UserError(f"{where}{target}={value}: a command line takes it for a flag. Give a value that does not begin with a dash.")
-    if target == "whisper.compute_type" and value not in COMPUTE_TYPES:
+    if target == Target("whisper", "compute_type") and value not in COMPUTE_TYPES:
         raise UserError(f"{where}{target}={value}: allowed are {', '.join(COMPUTE_TYPES)}")
 
 
 def _check_spoken(config: ExperimentConfig, space: SearchSpace) -> None:
     """Raise UserError where the clips' language is not known, or a model does not know Whisper's."""
-    knobs = [knob for knob in space.parameters.values() if knob.target in ("whisper.language", "whisper.model")]
-    check_clips(config.workload.audio, varies=any(knob.target == "whisper.language" for knob in knobs))
+    knobs = [knob for knob in space.parameters.values() if knob.target in (_LANGUAGE, _SPEECH_MODEL)]
+    check_clips(config.workload.audio, varies=any(knob.target == _LANGUAGE for knob in knobs))
     if not any(knob.when for knob in knobs):  # conditions may keep them apart
-        check_models(settings_in_use(config, space, "whisper.model"), settings_in_use(config, space, "whisper.language"))
+        check_models(settings_in_use(config, space, _SPEECH_MODEL), settings_in_use(config, space, _LANGUAGE))
 
 
 def _check_flag(where: str, flag: str, value: Any) -> None:
@@ -128,8 +128,6 @@ def _check_type(name: str, hint: Any, value: Any, bounds: Bounds) -> None:
         raise UserError(f"{name}={value}: allowed is a whole number{ranged}")
     if kind is float and (isinstance(value, bool) or not isinstance(value, (int, float))):
         raise UserError(f"{name}={value}: allowed is a number {bounds.allowed}".rstrip())
-    if get_origin(kind) is dict:
-        raise UserError(f"{name}: allowed is one entry of it, {name}.NAME")
 
 
 def _check_targets(space: SearchSpace) -> None:
@@ -139,11 +137,11 @@ def _check_targets(space: SearchSpace) -> None:
             raise UserError(f"parameters.{other.name}.target={other.target}: parameters.{one.name} has the same; allowed only where their `when` keeps them apart")
 
 
-def _same(one: str, other: str) -> bool:
+def _same(one: Target, other: Target) -> bool:
     """Return whether two targets are one setting; a flag of vLLM has several spellings."""
-    if not (one.startswith(_EXTRA) and other.startswith(_EXTRA)):
-        return one == other
-    return overlap(read_name(one.removeprefix(_EXTRA)), read_name(other.removeprefix(_EXTRA)))
+    if one.setting == other.setting == "extra_args" and one.entry is not None and other.entry is not None:
+        return overlap(read_name(one.entry), read_name(other.entry))
+    return one == other
 
 
 def _apart(one: Parameter, other: Parameter) -> bool:

@@ -15,8 +15,8 @@ import yaml
 from tune_gpu.artifacts.redaction import holds_secret
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.process.cores import parse_cores
-from tune_gpu.config.deployment import deployment
 from tune_gpu.config.schema import ExperimentConfig, PromoteSettings, ServiceTarget
+from tune_gpu.config.targets import settings_with
 from tune_gpu.promote.env_file import SECRETS
 from tune_gpu.promote.unit_names import check_line, check_unit, check_variable
 from tune_gpu.services.faster_whisper.service import whisper_environment, whisper_settings
@@ -67,7 +67,7 @@ def services_of(config: ExperimentConfig, params: Mapping[str, Any], kind: str) 
     Raises:
         UserError: a unit or an address that is none.
     """
-    settings, services = config.promote, deployment(config, params)
+    settings, services = config.promote, settings_with(config, params)
     _check(settings)
     for key, value in params.items():  # they stand in a comment
         check_line("the winner's parameters", f"{key}={value}")

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.config.deployment import deployment
 from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.config.targets import settings_with
+from tune_gpu.services.deployment import Deployment, resolve
 from tune_gpu.services.vllm.parallelism import cards_of, divisions, fewest_cards, most_cards, parallel_sizes
 
 _GRAIN = 10_000
@@ -39,17 +40,17 @@ class TrialResources:
         return [dict(self.load), *([dict(self.services)] if self.services is not None else [])]
 
 
-def trial_resources(config: ExperimentConfig, params: Mapping[str, Any], kind: str) -> TrialResources:
+def trial_resources(config: ExperimentConfig, deployment: Deployment, kind: str) -> TrialResources:
     """Return what the trial of this candidate asks for on a device of this kind (`cuda` or `cpu`)."""
     ray = config.ray
     if kind != "cuda":
         return TrialResources({"CPU": ray.cpus_per_trial})
-    cards = cards_of(config, params)
+    cards = deployment.n_cards
     whole = float(cards) if ray.trials_per_card == 1 else _floor(1.0 / ray.trials_per_card)
     services = {"GPU": whole, "CPU": 2 * ray.cpus_per_service}
     if cards > 1:
         return TrialResources({"CPU": ray.cpus_per_trial}, services, whole, 0.0, ray.cpus_per_service)
-    share = min(float(deployment(config, params).vllm.gpu_memory_utilization), whole - 1 / _GRAIN)
+    share = min(deployment.card_share, whole - 1 / _GRAIN)
     vllm = max(1 / _GRAIN, _floor(share))
     return TrialResources({"CPU": ray.cpus_per_trial}, services, vllm, _floor(whole - vllm + 0.1 / _GRAIN), ray.cpus_per_service)
 
@@ -102,7 +103,7 @@ def check_resources(config: ExperimentConfig, kind: str) -> None:
     if ray.trials_per_card > 1 and most > 1:
         raise UserError(f"ray.trials_per_card={ray.trials_per_card}: an engine on {most} cards shares them with no other trial; allowed is 1")
     for params in _corners(config):
-        share = float(deployment(config, params).vllm.gpu_memory_utilization)
+        share = float(settings_with(config, params).vllm.gpu_memory_utilization)
         if ray.trials_per_card > 1 and share >= 1 / ray.trials_per_card:
             raise UserError(
                 f"ray.trials_per_card={ray.trials_per_card}: vllm.gpu_memory_utilization={share:g} leaves no room for the others; allowed is below "
@@ -113,8 +114,9 @@ def check_resources(config: ExperimentConfig, kind: str) -> None:
 def check_cards(config: ExperimentConfig, most_on_a_node: int) -> None:
     """Raises UserError if no node has the cards that a candidate's engine spans (a trial lives on one node)."""
     for params in divisions(config):
-        if cards_of(config, params) > most_on_a_node:
-            sizes = " x ".join(f"vllm.{name}={size}" for name, size in parallel_sizes(config, params).items() if size > 1) or "one card"
+        engine = settings_with(config, params).vllm
+        if cards_of(engine) > most_on_a_node:
+            sizes = " x ".join(f"vllm.{name}={size}" for name, size in parallel_sizes(engine).items() if size > 1) or "one card"
             raise UserError(f"{sizes}: no node has so many cards; allowed is up to {most_on_a_node}")
 
 
@@ -127,7 +129,7 @@ def check_cores(config: ExperimentConfig, kind: str, nodes: Sequence[Mapping[str
         nodes: what each has in all, as Ray names it.
     """
     for params in divisions(config):
-        bundles = trial_resources(config, params, kind).bundles
+        bundles = trial_resources(config, resolve(config, params, kind), kind).bundles
         cores, cards = (sum(bundle.get(name, 0.0) for bundle in bundles) for name in ("CPU", "GPU"))
         most = max((node.get("CPU", 0.0) for node in nodes if node.get("GPU", 0.0) >= cards), default=0.0)
         if cores > most:

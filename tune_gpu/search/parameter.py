@@ -13,6 +13,7 @@ import numpy as np
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import ParameterSpec
+from tune_gpu.config.targets import Target
 from tune_gpu.search.steps import MANY, SteppedRange, digits
 from tune_gpu.search.values import distinct, near, place, places, plain
 
@@ -25,7 +26,7 @@ class Parameter:
     """One knob: values (ordered or not), or a continuous range."""
 
     name: str
-    target: str
+    target: Target
     values: tuple[Any, ...] | SteppedRange | None
     """Null for a continuous range; `SteppedRange` for a long range in steps, and for any in the logarithm."""
     low: float = 0.0
@@ -40,7 +41,7 @@ class Parameter:
         """Raises UserError for a spec that is no set of values and no range."""
         if spec.kind not in ("ordinal", "categorical"):
             raise UserError(f"parameters.{name}.kind={spec.kind}: allowed are ordinal, categorical")
-        when = tuple((parent, tuple(values)) for parent, values in spec.when.items())
+        target, when = Target.parse(spec.target), tuple((parent, tuple(values)) for parent, values in spec.when.items())
         if spec.values is not None and any(given is not None for given in (spec.low, spec.high, spec.step)):
             raise UserError(f"parameters.{name}: give `values`, or a range (`low`, `high`, `step`), not both")
         if spec.values is not None:
@@ -49,11 +50,11 @@ class Parameter:
                 raise UserError(f"parameters.{name}.values is empty: give at least one value")
             if len(distinct(values)) != len(values):
                 raise UserError(f"parameters.{name}.values={list(values)}: a value stands there twice")
-            return cls(name, spec.target, values, ordered=spec.kind == "ordinal", when=when)
-        return cls._range(name, spec, when)
+            return cls(name, target, values, ordered=spec.kind == "ordinal", when=when)
+        return cls._range(name, target, spec, when)
 
     @classmethod
-    def _range(cls, name: str, spec: ParameterSpec, when: tuple[tuple[str, tuple[Any, ...]], ...]) -> Parameter:
+    def _range(cls, name: str, target: Target, spec: ParameterSpec, when: tuple[tuple[str, tuple[Any, ...]], ...]) -> Parameter:
         low, high = spec.low, spec.high
         if low is None or high is None:
             raise UserError(f"parameters.{name}: give `values`, or both `low` and `high`")
@@ -63,8 +64,8 @@ class Parameter:
             raise UserError(f"parameters.{name}.step={spec.step}: allowed is above 0")
         values = _whole_steps(name, low, high, spec) if spec.integer else _steps(low, high, spec)
         if values is None:
-            return cls(name, spec.target, None, float(low), float(high), spec.log, when=when)
-        return cls(name, spec.target, values, log=isinstance(values, SteppedRange) and spec.log, when=when)
+            return cls(name, target, None, float(low), float(high), spec.log, when=when)
+        return cls(name, target, values, log=isinstance(values, SteppedRange) and spec.log, when=when)
 
     @cached_property
     def _places(self) -> dict[tuple[type, Any], int]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import ExperimentConfig, Services
+from tune_gpu.config.targets import Target
 
 SETTING = "mps_active_thread_pct"
 
@@ -25,7 +26,7 @@ def forbidden(config: ExperimentConfig, kind: str) -> str | None:
 
 def allowed(config: ExperimentConfig, kind: str) -> Callable[[Mapping[str, Any]], bool] | None:
     """The known constraint for the search: candidates that ask for what is forbidden are never proposed. Null if nothing is."""
-    names = [name for name, spec in config.parameters.items() if spec.target.endswith(f".{SETTING}")]
+    names = [name for name, spec in config.parameters.items() if Target.parse(spec.target).setting == SETTING]
     if not names or forbidden(config, kind) is None:
         return None
     return lambda params: all(params.get(name) is None or params[name] >= 100 for name in names)

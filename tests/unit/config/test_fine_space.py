@@ -13,9 +13,9 @@ from click.testing import CliRunner
 from tune_gpu.cli.plan import plan
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import ServiceError
-from tune_gpu.config.deployment import deployment
 from tune_gpu.config.loader import as_yaml, load_config
 from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.config.targets import settings_with
 from tune_gpu.experiment.refusals import Refusals
 from tune_gpu.experiment.run import new_tournament
 from tune_gpu.experiment.space_check import check_space
@@ -45,7 +45,7 @@ def test_it_loads_and_every_sample_keeps_the_conditions_and_is_a_deployment(kind
         space.check(params)
         assert ("vllm_batched_tokens" in params) == params["vllm_chunked_prefill"]
         assert ("whisper_workers" in params) == (params["whisper_batch_size"] == 1)
-        services = deployment(found, params)
+        services = settings_with(found, params)
         assert services.vllm.max_num_batched_tokens == params.get("vllm_batched_tokens")
 
 
@@ -82,7 +82,7 @@ def test_a_run_of_the_space_with_the_knob_still_loads(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(as_yaml(before))
     kept = load_config(str(tmp_path / "config.yaml"), [], None)
     assert SearchSpace.from_specs(kept.parameters).size == 43_200
-    assert deployment(kept, kept.baseline | {"vllm_kv_cache_dtype": "fp8"}).vllm.kv_cache_dtype == "fp8"
+    assert settings_with(kept, kept.baseline | {"vllm_kv_cache_dtype": "fp8"}).vllm.kv_cache_dtype == "fp8"
 
 
 @pytest.mark.parametrize(

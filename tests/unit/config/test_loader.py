@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.config.deployment import deployment
 from tune_gpu.config.loader import as_yaml, load_config
+from tune_gpu.config.targets import settings_with
 from tune_gpu.experiment.checks import check_config
 
 
 def test_the_default_space_is_15_configurations_on_a_card_and_has_cores_on_the_cpu() -> None:
-    from tune_gpu.config.deployment import deployment, engine_key
     from tune_gpu.search.space import SearchSpace
+    from tune_gpu.services.deployment import engine_key
 
     card = load_config("spica_gpu_allocation", [], "cuda")
     space = SearchSpace.from_specs(card.parameters)
     assert space.size == 15
-    assert len({engine_key(deployment(card, params).vllm) for params in space.enumerate()}) == 5
+    assert len({engine_key(settings_with(card, params).vllm) for params in space.enumerate()}) == 5
     cpu = load_config("spica_gpu_allocation", [], "cpu")
     assert {"vllm_cores", "whisper_cores"} <= cpu.parameters.keys()
 
@@ -182,4 +182,4 @@ def test_a_long_range_is_checked_by_its_ends_and_a_variable_is_text(tmp_path: Pa
     config = load_config(_space(tmp_path, parameters), [])
     check_config(config)
     assert time.monotonic() - started < 2
-    assert deployment(config, {"b": 2}).vllm.env == {"OMP_NUM_THREADS": "2"}
+    assert settings_with(config, {"b": 2}).vllm.env == {"OMP_NUM_THREADS": "2"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +14,16 @@ from tune_gpu.config.loader import load_config
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.evaluation.retries import cause_of, may_retry
 from tune_gpu.experiment.checks import check_config
-from tune_gpu.ray_tune.placement import arena_resources, check_cards, check_cores, check_resources, concurrency, trial_resources
+from tune_gpu.ray_tune.placement import (
+    TrialResources,
+    arena_resources,
+    check_cards,
+    check_cores,
+    check_resources,
+    concurrency,
+    trial_resources,
+)
+from tune_gpu.services.deployment import resolve
 
 PARALLEL = "parameters.tp={target: vllm.tensor_parallel_size, values: [1, 2]}"
 
@@ -21,19 +32,24 @@ def config(*overrides: str) -> ExperimentConfig:
     return load_config("spica_gpu_allocation", list(overrides), "cuda")
 
 
+def asked(config: ExperimentConfig, params: dict[str, Any], kind: str) -> TrialResources:
+    """What the trial of these parameters asks for."""
+    return trial_resources(config, resolve(config, params, kind), kind)
+
+
 def test_a_trial_has_a_bundle_for_its_load_and_one_with_the_card_that_the_services_divide() -> None:
-    found = trial_resources(config(), {"vllm_memory_util": 0.6}, "cuda")
+    found = asked(config(), {"vllm_memory_util": 0.6}, "cuda")
     assert found.bundles == [{"CPU": 1.0}, {"GPU": 1.0, "CPU": 1.0}]
     assert (found.vllm_gpus, found.whisper_gpus) == (0.6, 0.4)
 
 
 def test_on_the_cpu_the_services_are_the_trials_own_processes() -> None:
-    found = trial_resources(load_config("spica_gpu_allocation", [], "cpu"), {"vllm_memory_util": 0.1}, "cpu")
+    found = asked(load_config("spica_gpu_allocation", [], "cpu"), {"vllm_memory_util": 0.1}, "cpu")
     assert found.bundles == [{"CPU": 1.0}]
 
 
 def test_an_engine_on_two_cards_asks_for_two_and_holds_them_whole() -> None:
-    found = trial_resources(config(PARALLEL), {"vllm_memory_util": 0.5, "tp": 2}, "cuda")
+    found = asked(config(PARALLEL), {"vllm_memory_util": 0.5, "tp": 2}, "cuda")
     assert found.bundles[1]["GPU"] == 2.0
     assert (found.vllm_gpus, found.whisper_gpus) == (2.0, 0.0)
 
@@ -46,7 +62,7 @@ def test_an_engine_on_two_cards_asks_for_two_and_holds_them_whole() -> None:
 def test_every_size_that_multiplies_an_engines_workers_multiplies_its_cards(extra: dict[str, object], cards: int) -> None:
     given = config(PARALLEL)
     given.services.vllm.extra_args = extra
-    assert trial_resources(given, {"vllm_memory_util": 0.5, "tp": 2}, "cuda").bundles[1]["GPU"] == cards
+    assert asked(given, {"vllm_memory_util": 0.5, "tp": 2}, "cuda").bundles[1]["GPU"] == cards
     assert arena_resources(given, "cuda")["GPU"] == cards
 
 
@@ -68,7 +84,7 @@ BASE = config()
 @given(st.floats(0.001, 1.0), st.integers(1, 4))
 def test_the_parts_of_a_card_are_never_more_than_it_and_never_nothing(share: float, per_card: int) -> None:
     BASE.ray.trials_per_card, BASE.services.vllm.gpu_memory_utilization = per_card, share
-    found = trial_resources(BASE, {}, "cuda")
+    found = asked(BASE, {}, "cuda")
     assert found.services is not None
     assert min(found.vllm_gpus, found.whisper_gpus) >= 0.0001
     assert round(10_000 * found.vllm_gpus) + round(10_000 * found.whisper_gpus) <= round(10_000 * found.services["GPU"])

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from tests.support.made_run import FAST, QUICK
 from tune_gpu.common.errors import UserError
-from tune_gpu.config.deployment import deployment
 from tune_gpu.config.loader import load_config
 from tune_gpu.config.schema import ExperimentConfig, VllmSettings, WhisperSettings
+from tune_gpu.config.targets import settings_with
 from tune_gpu.experiment.space_check import check_space
 from tune_gpu.promote.render import services_of
 from tune_gpu.services.faster_whisper import service as whisper
@@ -30,7 +30,7 @@ NAMES = st.sampled_from([*vllm_setup.HELD, *whisper.HELD, "OMP_NUM_THREADS", "OM
 
 def measured_environments(config: ExperimentConfig, kind: str) -> dict[str, dict[str, str]]:
     """The environment of each measured service, beside an empty one of this process."""
-    services = deployment(config, {})
+    services = settings_with(config, {})
     listener = WhisperService(services.whisper, device=kind, port_range=[1, 1], choose_port=lambda _range: 1)
     listener.stop()
     ears = {key: value for key, value in listener.environment().items() if key not in os.environ or value != os.environ[key]}
@@ -98,7 +98,7 @@ def test_whispers_file_means_what_its_command_line_meant(tmp_path: Any) -> None:
     config = load_config("spica_gpu_allocation", [*QUICK, "services.whisper.vad_filter=true", "services.whisper.beam_size=3"], "cpu")
     deployed = services_of(config, FAST, "cpu")[0]
     (tmp_path / "whisper.yaml").write_text(deployed.config_text)
-    service = WhisperService(deployment(config, FAST).whisper, device="cpu", port_range=[1, 1], choose_port=lambda _range: 1)
+    service = WhisperService(settings_with(config, FAST).whisper, device="cpu", port_range=[1, 1], choose_port=lambda _range: 1)
     service.stop()
     measured, file = (vars(parse_arguments(argv)) for argv in (service.command()[4:], ["--config", str(tmp_path / "whisper.yaml")]))
     assert {key for key in measured if measured[key] != file[key]} <= {"name", "port", "config"}

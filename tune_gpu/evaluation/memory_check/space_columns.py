@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tune_gpu.config.targets import Target
 from tune_gpu.search.parameter import Parameter
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.steps import SteppedRange
@@ -86,21 +87,21 @@ def _is_long(values: Sequence[Any] | None) -> bool:
 
 def active_columns(space: SearchSpace, columns: dict[str, np.ndarray], services: Any) -> dict[str, np.ndarray]:
     """By target (`vllm.max_model_len`): the same, with the services' own setting where a parameter is not active."""
-    knobs: dict[str, tuple[Parameter, np.ndarray]] = {}
+    knobs: dict[Target, tuple[Parameter, np.ndarray]] = {}
     for name, parameter in space.parameters.items():
         values = columns[name]
         if parameter.target in knobs:  # conditions keep the two apart
             other = knobs[parameter.target][1]
             values = np.where([value is None for value in values], other, values)
         knobs[parameter.target] = parameter, values
-    return {target: _with_own_setting(values, parameter, services) for target, (parameter, values) in knobs.items()}
+    return {str(target): _with_own_setting(values, parameter, services) for target, (parameter, values) in knobs.items()}
 
 
 def _with_own_setting(values: np.ndarray, parameter: Parameter, services: Any) -> np.ndarray:
     if values.dtype.kind != "O" or not parameter.when or None in (parameter.values or ()):
         return values
-    service, _, key = parameter.target.partition(".")
-    own = getattr(getattr(services, service), key, None)
+    target = parameter.target
+    own = getattr(getattr(services, target.service), target.setting, None) if target.entry is None else None
     if own is None:
         return values
     filled = values.copy()

@@ -14,8 +14,7 @@ import numpy as np
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.bounds import check_numbers
-from tune_gpu.config.deployment import deployment
-from tune_gpu.config.schema import ExperimentConfig, VllmSettings
+from tune_gpu.config.schema import ExperimentConfig, Services, VllmSettings
 from tune_gpu.evaluation.memory_check.predictor import predict
 from tune_gpu.evaluation.memory_check.space_columns import active_columns, space_columns
 from tune_gpu.evaluation.memory_check.vectorised import Predictions, predict_many
@@ -50,9 +49,8 @@ class Preflight:
         self.vllm_version = vllm_version or installed_vllm_version() or DEFAULT_VERSION
         self._models: dict[str, ModelArchitecture] = {}
 
-    def predict(self, params: Mapping[str, Any]) -> Prediction:
-        """Of one candidate."""
-        services = deployment(self.config, params)
+    def predict(self, services: Services) -> Prediction:
+        """Return the prediction for one candidate's services."""
         return predict(services.vllm, services.whisper, self.device, self.model(services.vllm.model), self._known(services.vllm),
                        version=self.vllm_version, warm=self.start == "warm")
 

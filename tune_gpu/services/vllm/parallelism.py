@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.config.deployment import deployment
-from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.config.schema import ExperimentConfig, VllmSettings
+from tune_gpu.config.targets import Target, settings_with
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.space_values import values_to_check
 
@@ -16,24 +15,23 @@ _MULTIPLIES = ("pipeline_parallel_size", "prefill_context_parallel_size", "data_
 """Flags of vLLM that take as many times the cards (`ParallelConfig.world_size_across_dp`); decode context parallelism shares those of the others."""
 
 
-def cards_of(config: ExperimentConfig, params: Mapping[str, Any]) -> int:
-    """Cards that the candidate's engine spans: the product of its parallel sizes. Raises UserError for a size that is none."""
-    return math.prod(parallel_sizes(config, params).values())
+def cards_of(vllm: VllmSettings) -> int:
+    """Return how many cards an engine spans: the product of its parallel sizes. Raise UserError for one that is not a whole number from 1."""
+    return math.prod(parallel_sizes(vllm).values())
 
 
 def fewest_cards(config: ExperimentConfig) -> int:
-    """Of any candidate's engine."""
-    return min(cards_of(config, params) for params in divisions(config))
+    """Return the least number of cards that the engine of a candidate spans."""
+    return min(cards_of(settings_with(config, params).vllm) for params in divisions(config))
 
 
 def most_cards(config: ExperimentConfig) -> int:
-    """Of any candidate's engine."""
-    return max(cards_of(config, params) for params in divisions(config))
+    """Return the greatest number of cards that the engine of a candidate spans."""
+    return max(cards_of(settings_with(config, params).vllm) for params in divisions(config))
 
 
-def parallel_sizes(config: ExperimentConfig, params: Mapping[str, Any]) -> dict[str, int]:
+def parallel_sizes(vllm: VllmSettings) -> dict[str, int]:
     """Return the sizes whose product is the number of cards, by setting. Raise UserError for one that is not a whole number from 1."""
-    vllm = deployment(config, params).vllm
     extra = {name.replace("-", "_"): value for name, value in vllm.extra_args.items()}
     given = {f"extra_args.{name}": extra[name] for name in _MULTIPLIES if name in extra}
     sizes = {"tensor_parallel_size": vllm.tensor_parallel_size}
@@ -47,10 +45,15 @@ def parallel_sizes(config: ExperimentConfig, params: Mapping[str, Any]) -> dict[
     return sizes
 
 
+def _decides(target: Target) -> bool:
+    if target.entry is None:
+        return target == Target("vllm", "tensor_parallel_size")
+    return target.setting == "extra_args" and target.entry.replace("-", "_") in _MULTIPLIES
+
+
 def divisions(config: ExperimentConfig) -> list[dict[str, Any]]:
     """Every combination of the parameters that decide on how many cards an engine is: its sizes multiply, and two may vary at once."""
-    flags = {"vllm.tensor_parallel_size", *(f"vllm.extra_args.{name}" for name in _MULTIPLIES)}
-    deciding = {name for name, spec in config.parameters.items() if spec.target.replace("-", "_") in flags}
+    deciding = {name for name, spec in config.parameters.items() if _decides(Target.parse(spec.target))}
     while parents := {parent for name in deciding for parent in config.parameters[name].when} - deciding:
         deciding |= parents
     found: list[dict[str, Any]] = [{}]

@@ -9,6 +9,7 @@ from tune_gpu.artifacts.redaction import secret_values
 from tune_gpu.artifacts.secret_names import is_secret
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.config.targets import Target
 
 _VARIABLES = {"hf-token": "HF_TOKEN"}
 """vLLM's flags that hold a secret, and the variable that it reads in their place. `--api-key` is every evaluation's own."""
@@ -43,6 +44,6 @@ def check_secrets(config: ExperimentConfig) -> None:
         if any(secret_values(value)):
             raise UserError(f"{key}: it holds a secret, and every user can read a command line. Give it by environment, as a variable.")
     for name, spec in config.parameters.items():
-        setting = spec.target.rpartition(".")[2]
-        if is_secret(setting) or any(secret_values(spec.values)):
+        target = Target.parse(spec.target)
+        if is_secret((target.entry or target.setting).rpartition(".")[2]) or any(secret_values(spec.values)):
             raise UserError(f"parameters.{name}.target={spec.target}: a secret cannot be searched. Set it once, in the environment.")
