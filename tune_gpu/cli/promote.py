@@ -13,11 +13,10 @@ import click
 from rich.console import Console
 
 from tune_gpu.artifacts.finished_run import FinishedRun, read_finished_run
-from tune_gpu.artifacts.redaction import Redactor, restore_secrets
+from tune_gpu.artifacts.redaction import Redactor
 from tune_gpu.cli.terminal import Finite, console_of
 from tune_gpu.common.atomic_files import read_plain, remove_plain, write_whole
 from tune_gpu.common.errors import UserError
-from tune_gpu.common.imports import uncollected
 from tune_gpu.common.interrupt import terminated_as_interrupt
 from tune_gpu.config.languages import spoken_language
 from tune_gpu.config.loader import apply_overrides
@@ -27,6 +26,7 @@ from tune_gpu.experiment.checks import check_config
 from tune_gpu.promote.apply import Deployer, folder_of, refuse_unfinished
 from tune_gpu.promote.audit import Audit
 from tune_gpu.promote.bundle import MANIFEST, before_of, bundle_of, write_bundle
+from tune_gpu.promote.decision import AlreadyWritten, Decision, Outdated, Refused, Reviewed, Soaked, SoakFirst, decide
 from tune_gpu.promote.env_file import require_keys
 from tune_gpu.promote.evidence import NOT_OURS, expected_turn_ms, not_written_here
 from tune_gpu.promote.gate import Condition, Evidence, TargetDevice, conditions, sharing
@@ -35,11 +35,11 @@ from tune_gpu.promote.render import services_of
 from tune_gpu.promote.restore import RolledBack
 from tune_gpu.promote.rollback_script import PROMOTIONS
 from tune_gpu.promote.settings import SYSTEM_FILE, artifacts_of, trusted_settings, with_trusted
+from tune_gpu.promote.soak_run import soak_winner
 from tune_gpu.promote.subject import Subject, kept_of, reviewed, reviewed_before, subject_of
 from tune_gpu.promote.watch import Expected, Watcher
 from tune_gpu.workload.audio import Utterance, load_utterances
 
-_PATIENCE = 1_000_000
 OK, REFUSED, ROLLED_BACK, NOT_SERVING = 0, 1, 3, 4
 
 
@@ -141,58 +141,72 @@ class _Asked:
 
 
 def _promote(console: Console, subject: Subject, asked: _Asked) -> int:
-    run, folder = subject.run, subject.folder
+    run, say = subject.run, _sayer(console)
     refuse_unfinished(folder_of(run.config.promote))
     if asked.apply:
         subject.target.check(subject.bundle.units)
     found = [*_conditions(run, subject.evidence, subject.device), *sharing(settings_with(run.config, run.winner))]
     for condition in found:
         _tell(console, condition)
-    refused = not all(condition.holds for condition in found)
-    if asked.apply and not refused:
+    if asked.apply and all(condition.holds for condition in found):
         require_keys(run.config.promote)
-    kept = None if refused else _written(subject, asked)
-    say, soak = _sayer(console), None
-    if kept is not None:
-        say(f"written and soaked at {kept.get('created_at')}: {folder}")
-    elif not refused:
-        condition, soak = _soak(run, subject.device.kind, say)
+    decision, soak = _decide(subject, asked, found), None
+    if isinstance(decision, SoakFirst):
+        condition, soak = soak_winner(run, subject.device.kind, say)
         _tell(console, condition)
-        found, refused = [*found, condition], not condition.holds
-    if kept is None:
-        verdict = {"schema_version": 1, "run_id": run.folder.run_id, "passed": not refused}
-        verdict |= {"conditions": [condition.as_dict() for condition in found], "bundle_sha256": subject.bundle.sha256}
-        _write_verdict(folder, verdict | ({} if soak is None else {"soak": soak}))
+        found = [*found, condition]
+        decision = _decide(subject, asked, found, soaked=True)
+    if isinstance(decision, (AlreadyWritten, Outdated, Reviewed)):
+        say(f"written and soaked at {decision.manifest.get('created_at')}: {subject.folder}")
+    else:
+        _write_verdict(subject.folder, _verdict(subject, found, soak))
     if asked.as_json:
-        click.echo(read_plain(folder / "gate.json") or b"{}")
-    if refused:
-        unmet = ", ".join(condition.name for condition in found if not condition.holds)
-        console.print(f"refused: {unmet}; nothing was deployed", style="red", highlight=False, soft_wrap=True)
-        return REFUSED
-    if asked.apply:
-        assert kept is not None
-        return _apply(console, subject, kept)
-    return _write(subject, kept, say)
+        click.echo(read_plain(subject.folder / "gate.json") or b"{}")
+    return _act(console, subject, decision)
 
 
-def _written(subject: Subject, asked: _Asked) -> dict[str, Any] | None:
-    """The manifest of what was written before: --apply goes with nothing else."""
-    if asked.apply:
-        return reviewed(subject, asked.expect)
-    return None if asked.soak_anew else kept_of(subject)
+def _decide(subject: Subject, asked: _Asked, found: Sequence[Condition], *, soaked: bool = False) -> Decision:
+    """Decide with what was written before: `--apply` goes with nothing else."""
+
+    def written() -> Mapping[str, Any] | None:
+        if asked.apply:
+            return reviewed(subject, asked.expect)
+        return None if asked.soak_anew else kept_of(subject)
+
+    return decide(found, soaked=soaked, apply=asked.apply, written=written, installed=lambda: before_of(subject.bundle))
 
 
-def _write(subject: Subject, kept: Mapping[str, Any] | None, say: Any) -> int:
-    """For review, and what its hash is."""
-    run, bundle, folder = subject.run, subject.bundle, subject.folder
-    if kept is None or before_of(bundle) != kept.get("before"):
-        about = subject.about | ({} if kept is None else {"created_at": kept.get("created_at")})  # the same soak
-        services = services_of(run.config, run.config.baseline or run.winner, subject.device.kind)
-        write_bundle(folder, bundle, bundle_of(services, subject.target, folder_of(run.config.promote)), about)
-        say(f"written for review: {folder} (changes.diff says what changes)")
-    say(f"sha256 of the bundle: {bundle.sha256}")
-    say(f"apply with the same command and --apply --expect {bundle.sha256}")
+def _act(console: Console, subject: Subject, decision: Decision) -> int:
+    """Do what was decided, and return the exit code."""
+    say = _sayer(console)
+    match decision:
+        case Refused(unmet):
+            console.print(f"refused: {', '.join(unmet)}; nothing was deployed", style="red", highlight=False, soft_wrap=True)
+            return REFUSED
+        case Reviewed(manifest):
+            return _apply(console, subject, manifest)
+        case Outdated(manifest):
+            _write(subject, {"created_at": manifest.get("created_at")}, say)  # the same soak
+        case Soaked():
+            _write(subject, {}, say)
+    say(f"sha256 of the bundle: {subject.bundle.sha256}")
+    say(f"apply with the same command and --apply --expect {subject.bundle.sha256}")
     return OK
+
+
+def _write(subject: Subject, more: Mapping[str, Any], say: Any) -> None:
+    """Write the promotion for review."""
+    run, folder = subject.run, subject.folder
+    services = services_of(run.config, run.config.baseline or run.winner, subject.device.kind)
+    write_bundle(folder, subject.bundle, bundle_of(services, subject.target, folder_of(run.config.promote)), {**subject.about, **more})
+    say(f"written for review: {folder} (changes.diff says what changes)")
+
+
+def _verdict(subject: Subject, found: Sequence[Condition], soak: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the gate's record."""
+    verdict = {"schema_version": 1, "run_id": subject.run.folder.run_id, "passed": all(condition.holds for condition in found)}
+    verdict |= {"conditions": [condition.as_dict() for condition in found], "bundle_sha256": subject.bundle.sha256}
+    return verdict | ({} if soak is None else {"soak": soak})
 
 
 def _conditions(run: FinishedRun, evidence: Evidence, device: TargetDevice) -> list[Condition]:
@@ -279,27 +293,6 @@ def _told_back(console: Console, back: RolledBack, code: int) -> int:
         return code
     console.print(back.all_said, style="red", highlight=False, soft_wrap=True)
     return NOT_SERVING
-
-
-def _soak(run: FinishedRun, kind: str, say: Any) -> tuple[Condition, dict[str, Any]]:
-    with uncollected():
-        from tune_gpu.compare.measuring_actor import ArenaLost, arena, measured_as
-        from tune_gpu.promote.soak import hold_under_load, judge
-        from tune_gpu.ray_tune.placement import arena_resources
-        from tune_gpu.ray_tune.session import local_or_joined_ray
-
-    settings = run.config.promote
-    restore_secrets(run.config)
-    say(f"soak: the winner is held under load for {settings.soak_s:g} s")
-    # A long soak may be disturbed more often than an evaluation: such windows are held again, they are no failure of the winner.
-    patient = replace(run.config, telemetry=replace(run.config.telemetry, max_invalid_windows=_PATIENCE))
-    config = measured_as(patient, capacity=False, windows=None, window_s=None)
-    try:
-        with local_or_joined_ray(config.ray), arena(config, kind, arena_resources(config, kind), say) as ground:
-            soak = hold_under_load(ground, run.winner, settings.soak_s, say)
-    except ArenaLost as error:
-        return Condition("soak", False, str(error)), {}
-    return judge(soak, settings.soak_growth_pct), soak.as_dict()
 
 
 def _write_verdict(folder: Path, verdict: dict[str, Any]) -> None:

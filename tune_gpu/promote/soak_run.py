@@ -1,0 +1,36 @@
+"""The soak of a run's winner on this machine or cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from tune_gpu.artifacts.finished_run import FinishedRun
+from tune_gpu.artifacts.redaction import restore_secrets
+from tune_gpu.common.imports import uncollected
+from tune_gpu.promote.gate import Condition
+
+_PATIENCE = 1_000_000
+"""Disturbed windows that are held again. A long soak meets more of them than an evaluation, and they are no failure of the winner."""
+
+
+def soak_winner(run: FinishedRun, kind: str, say: Callable[[str], None]) -> tuple[Condition, dict[str, Any]]:
+    """Hold the winner under load for `promote.soak_s`; return the condition and the gate's record of it (empty if the actor was lost)."""
+    with uncollected():
+        from tune_gpu.compare.measuring_actor import ArenaLost, arena, measured_as
+        from tune_gpu.promote.soak import hold_under_load, judge
+        from tune_gpu.ray_tune.placement import arena_resources
+        from tune_gpu.ray_tune.session import local_or_joined_ray
+
+    settings = run.config.promote
+    restore_secrets(run.config)
+    say(f"soak: the winner is held under load for {settings.soak_s:g} s")
+    patient = replace(run.config, telemetry=replace(run.config.telemetry, max_invalid_windows=_PATIENCE))
+    config = measured_as(patient, capacity=False, windows=None, window_s=None)
+    try:
+        with local_or_joined_ray(config.ray), arena(config, kind, arena_resources(config, kind), say) as ground:
+            soak = hold_under_load(ground, run.winner, settings.soak_s, say)
+    except ArenaLost as error:
+        return Condition("soak", False, str(error)), {}
+    return judge(soak, settings.soak_growth_pct), soak.as_dict()
