@@ -11,14 +11,15 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 from ray import tune
 
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord, FailedAttempt
 from tune_gpu.artifacts.redaction import Redactor
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.evaluation.evaluator import Evaluator
 from tune_gpu.evaluation.measurement import Measurement
-from tune_gpu.evaluation.record import EvaluationRecord
-from tune_gpu.evaluation.retries import Cause, cause_of, may_retry
+from tune_gpu.evaluation.record import record_of
+from tune_gpu.evaluation.retries import attempt_of, may_retry
 from tune_gpu.ray_tune.live_metrics import TrialMetrics
 from tune_gpu.ray_tune.placement import TrialResources, trial_resources
 from tune_gpu.ray_tune.service_actors import PlacementGroupDeployer
@@ -69,7 +70,8 @@ class SpicaTrainable(tune.Trainable):
         self._evaluator: Evaluator | None = None
         self._bundle: PlacementGroupDeployer | None = None
         self._metrics: TrialMetrics | None = None
-        self._told = True
+        self._unreported: EvaluationRecord | None = None
+        """The last report, until the metrics have it."""
         self._reset(config)
 
     def __repr__(self) -> str:
@@ -96,7 +98,7 @@ class SpicaTrainable(tune.Trainable):
     def _reset(self, config: dict[str, Any]) -> None:
         self._tell_metrics()
         self._candidate = config["candidate"]
-        self._retries: list[Cause] = list(config.get("retries", []))
+        self._retries = [FailedAttempt.parse(each, "retries") for each in config.get("retries", [])]
         self._given_up: str | None = None
         self._windows = 0
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -140,22 +142,22 @@ class SpicaTrainable(tune.Trainable):
         measured = self._evaluator.fail(failure) if self._evaluator is not None else Measurement.failed(failure, self._device)
         report = self._report(measured, done=not again)
         if again:
-            cause = self._redactor.value(cause_of(failure, time.monotonic() - self._started))
+            cause = self._redactor.value(attempt_of(failure, time.monotonic() - self._started).dump())
             report["retry_json"] = json.dumps({"attempt": len(self._retries), "cause": cause})
             self._given_up = self._redactor.text(f"{failure.kind} while in {failure.phase}: {failure.message}; it is tried again")
         return report
 
     def _report(self, measurement: Measurement, *, done: bool = False) -> dict[str, Any]:
-        record = EvaluationRecord.of(
+        record = record_of(
             Candidate(**self._candidate),
             measurement,
             objectives=self._experiment.search.objectives,
             started_at=self._started_at,
-            wall_s=time.monotonic() - self._started + sum(cause["wall_s"] or 0.0 for cause in self._retries),
+            wall_s=time.monotonic() - self._started + sum(attempt.wall_s or 0.0 for attempt in self._retries),
             retries=self._retries,
             redact=self._redactor.value,
         )
-        self._line, self._told = record.as_line(), False
+        self._unreported = record
         if done:
             self._tell_metrics()
         # The whole line with every window, because a race may end the trial after any of them.
@@ -167,12 +169,11 @@ class SpicaTrainable(tune.Trainable):
 
     def _tell_metrics(self) -> None:
         """Once an evaluation: at its end, or, where a race ended it between two windows, when that is noticed."""
-        if not self._told and self._metrics is not None:
-            line = self._line
-            self._metrics.ended(line)
-            failure = f": {line['failure']['kind']}, {line['failure']['message']}" if line["failure"] else ""
-            self._log(f"{line['status']}, fitness {line['fitness']}{failure}")
-        self._told = True
+        if (record := self._unreported) is not None and self._metrics is not None:
+            self._metrics.ended(record)
+            failure = f": {record.failure.kind}, {record.failure.message}" if record.failure else ""
+            self._log(f"{record.status}, fitness {record.fitness}{failure}")
+        self._unreported = None
 
     def cleanup(self) -> None:
         """Nothing of a trial stays."""

@@ -20,7 +20,7 @@ import numpy as np
 from tune_gpu.common.clock import now
 from tune_gpu.common.errors import UserError
 from tune_gpu.evaluation.measurement import Measurement
-from tune_gpu.evaluation.record import EvaluationRecord
+from tune_gpu.evaluation.record import record_of
 from tune_gpu.search.evaluations import Candidate
 
 CONFIGURATIONS: tuple[dict[str, Any], ...] = (
@@ -70,9 +70,9 @@ def soak(evaluator: Evaluates, out: Path, planned: Sequence[int]) -> None:
         c, started_at, began = planned[number], now(), time.monotonic()
         measurement = evaluator.evaluate(CONFIGURATIONS[c])
         candidate = Candidate(f"soak-{number}", 0, "soak", CONFIGURATIONS[c])
-        record = EvaluationRecord.of(candidate, measurement, started_at=started_at, wall_s=time.monotonic() - began)
+        record = record_of(candidate, measurement, started_at=started_at, wall_s=time.monotonic() - began)
         with out.open("a") as file:
-            file.write(json.dumps({"c": c} | record.as_line()) + "\n")
+            file.write(json.dumps({"c": c} | record.dump()) + "\n")
         fitness = "no fitness" if record.fitness is None else f"fitness {record.fitness:.4f} ± {record.fitness_stderr or 0.0:.4f}"
         click.echo(f"{number + 1} of {len(planned)}: configuration {c} {record.status}, {fitness}, {record.wall_s} s", err=True)
 

@@ -38,26 +38,26 @@ def asynchronous(folder: Path) -> Experiment:
 def test_a_killed_asynchronous_run_is_resumed_with_what_it_had_measured_and_proposed(folder: Path) -> None:
     whole = asynchronous(folder / "whole")
     whole.run()
-    lines = sorted(whole.lines, key=lambda line: line["told_after"])
-    assert [line["told_after"] for line in lines] == list(range(EVALUATIONS))
-    assert any(line["asked_after"] < line["told_after"] for line in lines), "some ran side by side"
+    lines = sorted(whole.lines, key=lambda line: line.told_after or 0)
+    assert [line.told_after for line in lines] == list(range(EVALUATIONS))
+    assert any((line.asked_after or 0) < (line.told_after or 0) for line in lines), "some ran side by side"
 
     killed = asynchronous(folder / "killed")
-    in_flight = [line for line in lines[KILLED_AFTER:] if line["asked_after"] <= KILLED_AFTER]
+    in_flight = [line for line in lines[KILLED_AFTER:] if (line.asked_after or 0) <= KILLED_AFTER]
     for line in lines[:KILLED_AFTER]:
         killed.folder.append_candidate(line)
     for line in [*lines[:KILLED_AFTER], *in_flight]:
-        killed.folder.append_proposal(whole.tournament.candidate(line["candidate_id"]))
+        killed.folder.append_proposal(whole.tournament.candidate(line.candidate_id))
 
     resumed = Experiment(killed.config, killed.choice, killed.folder, killed.progress, Refusals())
     resumed.trainable = AtOnceTrainable
     resumed.run()
-    gone_on = sorted(resumed.lines, key=lambda line: line["told_after"])
+    gone_on = sorted(resumed.lines, key=lambda line: line.told_after or 0)
     assert gone_on[:KILLED_AFTER] == lines[:KILLED_AFTER]
-    assert len({line["candidate_id"] for line in gone_on}) == len(gone_on) == EVALUATIONS
+    assert len({line.candidate_id for line in gone_on}) == len(gone_on) == EVALUATIONS
     assert in_flight
     for line in in_flight:
-        assert resumed.tournament.candidate(line["candidate_id"]) == whole.tournament.candidate(line["candidate_id"])
+        assert resumed.tournament.candidate(line.candidate_id) == whole.tournament.candidate(line.candidate_id)
 
 
 def test_the_fitness_can_be_an_objective_and_such_a_run_be_resumed(folder: Path) -> None:
@@ -66,7 +66,7 @@ def test_the_fitness_can_be_an_objective_and_such_a_run_be_resumed(folder: Path)
     check_config(load_config("spica_gpu_allocation", settings, None))
     summary = whole.run()
     assert summary["best"]
-    assert [line["objectives"] for line in whole.lines] == [{"fitness": line["fitness"]} for line in whole.lines]
+    assert [line.objectives for line in whole.lines] == [{"fitness": line.fitness} for line in whole.lines]
     again = Experiment(whole.config, whole.choice, whole.folder, whole.progress, Refusals()).run()
     assert again["best"] == summary["best"]
 

@@ -105,13 +105,13 @@ def test_every_card_holds_one_trial_and_is_kept_busy_and_a_dead_node_loses_nothi
     assert len(alive) == NODES - 1
     assert len(on_cards) == NODES * CARDS
 
-    lines = {line["candidate_id"]: line for line in run.folder.candidates()}
+    lines = {line.candidate_id: line for line in run.folder.candidates()}
     assert len(lines) == EVALUATIONS, "nothing is lost"
-    assert {line["status"] for line in lines.values()} == {"ok"}
-    assert {line["x"] for line in evaluations} == {line["params"]["x"] for line in lines.values()}
-    hit = [line for line in lines.values() if line["n_retries"]]
+    assert {line.status for line in lines.values()} == {"ok"}
+    assert {line["x"] for line in evaluations} == {line.params["x"] for line in lines.values()}
+    hit = [line for line in lines.values() if line.n_retries]
     assert 1 <= len(hit) <= CARDS, "what was on the dead node is measured again"
-    assert {cause["kind"] for line in hit for cause in line["retries"]} == {"service_lost"}
+    assert {cause.kind for line in hit for cause in line.retries} == {"service_lost"}
 
     share = busy_share(on_cards, until=min(stays[-1]["ended"] for (node, _), stays in on_cards.items() if node not in alive))
     print(f"busy: {100 * share:.1f} % of what ideal packing gives, {len(evaluations)} evaluations on {len(on_cards)} cards")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import ray
 
 from tests.ray.noop import LOG, ScriptedTrainable, noted
 from tests.ray.noop_run import experiment
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 
 pytestmark = pytest.mark.ray
 
@@ -27,7 +27,7 @@ SCRIPTS = [
 
 
 @pytest.fixture(scope="module")
-def lines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dict[str, Any]]]:
+def lines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, EvaluationRecord]]:
     """One run in a local Ray: each candidate's script, and the line that it came to."""
     folder = tmp_path_factory.mktemp("retries")
     (folder / "attempts").mkdir()
@@ -46,44 +46,44 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dict[s
     )
     run.run()
     assert [*run.folder.candidates()] == run.lines, "what the search heard is what is on disk"
-    found = {line["params"]["script"]: line for line in run.lines}
+    found = {line.params["script"]: line for line in run.lines}
     for script, line in found.items():
         attempts = noted(folder / "attempts" / script)
-        assert line["n_retries"] == len(line["retries"]) == len(attempts) - 1
+        assert line.n_retries == len(line.retries) == len(attempts) - 1
         assert len({attempt["pid"] for attempt in attempts}) == len(attempts), "each attempt has an actor of its own"
     yield found
     ray.shutdown()
 
 
-def causes(line: dict[str, Any]) -> list[str]:
-    return [cause["kind"] for cause in line["retries"]]
+def causes(line: EvaluationRecord) -> list[str]:
+    return [cause.kind for cause in line.retries]
 
 
-def test_what_passes_on_the_second_try_is_measured_and_says_why_it_took_two(lines: dict[str, dict[str, Any]]) -> None:
+def test_what_passes_on_the_second_try_is_measured_and_says_why_it_took_two(lines: dict[str, EvaluationRecord]) -> None:
     line = lines["port_conflict,ok"]
-    assert (line["status"], causes(line)) == ("ok", ["port_conflict"])
-    assert line["retries"][0]["message"] == "told to: port_conflict"
-    assert line["wall_s"] >= line["retries"][0]["wall_s"] >= 0, "what the first try took is in what the candidate took"
+    assert (line.status, causes(line)) == ("ok", ["port_conflict"])
+    assert line.retries[0].message == "told to: port_conflict"
+    assert (line.wall_s or 0) >= (line.retries[0].wall_s or 0) >= 0, "what the first try took is in what the candidate took"
 
 
-def test_after_the_last_try_the_line_has_the_kind_of_the_last_failure(lines: dict[str, dict[str, Any]]) -> None:
+def test_after_the_last_try_the_line_has_the_kind_of_the_last_failure(lines: dict[str, EvaluationRecord]) -> None:
     line = lines["service_lost,measurement_invalid,port_conflict,ok"]
-    assert (line["status"], line["failure"]["kind"], causes(line)) == ("failed", "port_conflict", ["service_lost", "measurement_invalid"])
+    assert (line.status, line.failure and line.failure.kind, causes(line)) == ("failed", "port_conflict", ["service_lost", "measurement_invalid"])
 
 
-def test_a_start_that_timed_out_is_tried_again_once(lines: dict[str, dict[str, Any]]) -> None:
+def test_a_start_that_timed_out_is_tried_again_once(lines: dict[str, EvaluationRecord]) -> None:
     line = lines["startup_timeout,startup_timeout,ok"]
-    assert (line["status"], line["failure"]["kind"], causes(line)) == ("failed", "startup_timeout", ["startup_timeout"])
+    assert (line.status, line.failure and line.failure.kind, causes(line)) == ("failed", "startup_timeout", ["startup_timeout"])
 
 
 @pytest.mark.parametrize(("script", "kind"), [("startup_oom,ok", "startup_oom"), ("bug,ok", "measurement_invalid")])
-def test_what_is_deterministic_is_never_tried_again(lines: dict[str, dict[str, Any]], script: str, kind: str) -> None:
+def test_what_is_deterministic_is_never_tried_again(lines: dict[str, EvaluationRecord], script: str, kind: str) -> None:
     line = lines[script]
-    assert (line["status"], line["failure"]["kind"], causes(line)) == ("failed", kind, [])
+    assert (line.status, line.failure and line.failure.kind, causes(line)) == ("failed", kind, [])
 
 
-def test_a_process_that_dies_is_a_lost_service_tried_again_and_at_last_recorded(lines: dict[str, dict[str, Any]]) -> None:
-    assert (lines["die,ok"]["status"], causes(lines["die,ok"])) == ("ok", ["service_lost"])
+def test_a_process_that_dies_is_a_lost_service_tried_again_and_at_last_recorded(lines: dict[str, EvaluationRecord]) -> None:
+    assert (lines["die,ok"].status, causes(lines["die,ok"])) == ("ok", ["service_lost"])
     line = lines["die,die,die,ok"]
-    assert (line["status"], line["failure"]["kind"], causes(line)) == ("failed", "service_lost", ["service_lost"] * 2)
-    assert line["metrics"] == {}
+    assert (line.status, line.failure and line.failure.kind, causes(line)) == ("failed", "service_lost", ["service_lost"] * 2)
+    assert line.metrics == {}

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.runs import ARTIFACTS, RUN
 from tune_gpu.artifacts.reading import read_run
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.ray_tune.live_metrics import EVALUATIONS, LIVE, MEASURED, TrialMetrics
 from tune_gpu.telemetry.sampler import DeviceSample
 
@@ -33,19 +34,19 @@ def exported() -> Iterator[dict[str, list[tuple[dict[str, str], float]]]]:
             def __init__(self) -> None:
                 self.metrics = TrialMetrics(WHO["experiment"], WHO["device"])
 
-            def tell(self, line: dict, moment: DeviceSample | None) -> None:
-                self.metrics.begin(line)
+            def tell(self, line: EvaluationRecord, moment: DeviceSample | None) -> None:
+                self.metrics.begin({"candidate_id": line.candidate_id, "generation": line.generation})
                 if moment is not None:
                     self.metrics.observe(moment)
                 self.metrics.ended(line)
 
         record = read_run(ARTIFACTS, RUN)
-        measured = next(line for line in record.lines if line["fitness"] is not None)
-        failed = next(line for line in record.lines if line["status"] == "failed")
+        measured = next(line for line in record.lines if line.fitness is not None)
+        failed = next(line for line in record.lines if line.status == "failed")
         actor: Any = ray.remote(Trial)
         trial = actor.remote()
-        ray.get(trial.tell.remote(dict(measured), DeviceSample(0.0, 81.5, 6000.0, 1500.0, 12.5, 140.0)))
-        ray.get(trial.tell.remote(dict(failed), None))
+        ray.get(trial.tell.remote(measured, DeviceSample(0.0, 81.5, 6000.0, 1500.0, 12.5, 140.0)))
+        ray.get(trial.tell.remote(failed, None))
         node = ray.nodes()[0]
         yield _scraped(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics", f"ray_{EVALUATIONS}_total", 2)
     finally:
@@ -72,22 +73,22 @@ def _scraped(url: str, until: str, count: int) -> dict[str, list[tuple[dict[str,
 
 def test_what_was_measured_is_exported_under_its_candidate_and_generation(exported: dict[str, list[tuple[dict[str, str], float]]]) -> None:
     record = read_run(ARTIFACTS, RUN)
-    line = next(line for line in record.lines if line["fitness"] is not None)
+    line = next(line for line in record.lines if line.fitness is not None)
     ((labels, value),) = exported["ray_tune_gpu_fitness"]
-    assert value == pytest.approx(line["fitness"])
-    assert labels.items() >= (WHO | {"candidate": line["candidate_id"], "generation": str(line["generation"])}).items()
-    assert exported["ray_tune_gpu_voice_turn_p95_ms"][0][1] == pytest.approx(line["metrics"]["voice_turn_ms"]["p95"])
+    assert value == pytest.approx(line.fitness)
+    assert labels.items() >= (WHO | {"candidate": line.candidate_id, "generation": str(line.generation)}).items()
+    assert exported["ray_tune_gpu_voice_turn_p95_ms"][0][1] == pytest.approx(line.metrics["voice_turn_ms"]["p95"])
     assert exported["ray_tune_gpu_kv_cache_usage_pct"][0][1] == 12.5
     assert exported["ray_tune_gpu_device_memory_mib"][0][1] == 6000.0
 
 
 def test_a_failure_is_counted_and_exports_no_number(exported: dict[str, list[tuple[dict[str, str], float]]]) -> None:
     counts = {labels["status"]: (labels["candidate"], value) for labels, value in exported[f"ray_{EVALUATIONS}_total"]}
-    failed = next(line for line in read_run(ARTIFACTS, RUN).lines if line["status"] == "failed")
-    assert counts["failed"] == (failed["candidate_id"], 1.0)
+    failed = next(line for line in read_run(ARTIFACTS, RUN).lines if line.status == "failed")
+    assert counts["failed"] == (failed.candidate_id, 1.0)
     assert counts["ok"][1] == 1.0
     named = {labels["candidate"] for name in MEASURED for labels, _ in exported.get(f"ray_{name}", [])}
-    assert failed["candidate_id"] not in named
+    assert failed.candidate_id not in named
 
 
 def test_the_grafana_dashboard_asks_for_exactly_these_metrics_by_their_labels(exported: dict[str, list[tuple[dict[str, str], float]]]) -> None:

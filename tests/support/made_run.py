@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tune_gpu.artifacts.manifest import manifest
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common.clock import now
 from tune_gpu.config.loader import as_yaml, load_config
@@ -37,17 +38,18 @@ QUICK = [
 ]
 
 
-def line(candidate_id: str, params: dict[str, Any], fitness: float | None, **change: Any) -> dict[str, Any]:
-    """One evaluation's line."""
+def line(candidate_id: str, params: dict[str, Any], fitness: float | None, **change: Any) -> EvaluationRecord:
+    """One evaluation; `change` replaces keys of its line."""
     turn = {"p50": 900.0, "p90": 1000.0, "p95": 1100.0, "p99": 1200.0, "mean": 900.0, "n": 5}
     failure = None if fitness is not None else {"kind": "startup_oom", "message": "no room", "retryable": False}
-    return {
+    content = {
         "candidate_id": candidate_id, "generation": 0, "origin": "initial", "params": params,
         "status": "failed" if failure else "ok", "failure": failure, "fitness": fitness, "fitness_stderr": None, "objectives": {},
         "violations": {}, "violation": 0.0, "transient": False, "n_windows": 1, "device": "cpu", "started_at": now(), "wall_s": 5.0,
         "metrics": {} if failure else {"voice_turn_ms": turn, "oom_events": 0, "fitness_windows": [fitness], "service_memory_mib": {}},
         "duration_s": {"start": 1.0, "load": 3.0, "stop": 1.0}, "engine_reused": False, "engine": {},
-    } | change  # fmt: skip
+    }  # fmt: skip
+    return EvaluationRecord.parse(content | change, candidate_id)
 
 
 def made_run(root: Path, *, run_id: str = RUN_ID, overrides: list[str] = QUICK, feasible: bool = True, confirmation: Any = None) -> RunFolder:
@@ -61,7 +63,7 @@ def made_run(root: Path, *, run_id: str = RUN_ID, overrides: list[str] = QUICK, 
         folder.append_candidate(made)
         candidate = tournament.ask()
         assert candidate is not None
-        result = Result("ok", made["fitness"], n_windows=1) if feasible else Result("failed", violation=1000.0)
+        result = Result("ok", made.fitness, n_windows=1) if feasible else Result("failed", violation=1000.0)
         tournament.tell(candidate.candidate_id, result)
     summary = summarise_run(
         tournament, lines, run_id=run_id, experiment=config.name, device="cpu", wall_s=10.0, baseline=SLOW, ended="generations"

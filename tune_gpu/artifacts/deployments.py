@@ -7,9 +7,8 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.search.evidence import Deployment, Evidence
-
-Line = Mapping[str, Any]
 
 
 def key_of(params: Mapping[str, Any]) -> Hashable:
@@ -17,7 +16,7 @@ def key_of(params: Mapping[str, Any]) -> Hashable:
     return tuple(sorted((name, value if isinstance(value, Hashable) else repr(value)) for name, value in params.items()))
 
 
-def evidence_of(lines: Iterable[Line], anchors: Iterable[Line] = (), key: Callable[[Mapping[str, Any]], Hashable] = key_of) -> Evidence:
+def evidence_of(lines: Iterable[EvaluationRecord], anchors: Iterable[EvaluationRecord] = (), key: Callable[[Mapping[str, Any]], Hashable] = key_of) -> Evidence:
     """Return what the lines of a run say together.
 
     Args:
@@ -28,24 +27,23 @@ def evidence_of(lines: Iterable[Line], anchors: Iterable[Line] = (), key: Callab
     return Evidence([*_deployments(lines, key, anchors=False), *_deployments(anchors, key, anchors=True)])
 
 
-def _deployments(lines: Iterable[Line], key: Callable[[Mapping[str, Any]], Hashable], *, anchors: bool) -> list[Deployment]:
+def _deployments(lines: Iterable[EvaluationRecord], key: Callable[[Mapping[str, Any]], Hashable], *, anchors: bool) -> list[Deployment]:
     return [
-        deployment_of(line, key(line["params"]), anchor=anchors or line.get("origin") == "baseline")
+        deployment_of(line, key(line.params), anchor=anchors or line.origin == "baseline")
         for line in lines
-        if line.get("fitness") is not None
+        if line.fitness is not None
     ]
 
 
-def deployment_of(line: Line, key: Hashable, *, anchor: bool = False) -> Deployment:
+def deployment_of(line: EvaluationRecord, key: Hashable, *, anchor: bool = False) -> Deployment:
     """Return the deployment of a line that has a fitness."""
-    error = line.get("fitness_stderr")
-    freedom = max(1.0, float(line.get("n_windows") or 1) - 1.0) if error else math.inf
-    return Deployment(key, float(line["fitness"]), None if error is None else float(error), freedom, _seconds(line.get("started_at")), anchor)
+    freedom = max(1.0, line.n_windows - 1.0) if line.fitness_stderr else math.inf
+    return Deployment(key, line.known_fitness, line.fitness_stderr, freedom, _seconds(line.started_at), anchor)
 
 
-def _seconds(started_at: Any) -> float:
+def _seconds(started_at: str) -> float:
     """Return a time stamp in seconds; 0 for a line without one."""
     try:
-        return datetime.fromisoformat(str(started_at)).timestamp()
+        return datetime.fromisoformat(started_at).timestamp()
     except ValueError:
         return 0.0

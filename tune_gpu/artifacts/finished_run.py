@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tune_gpu.artifacts.reading import decided, find_run, read_folder, read_json
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.artifacts.run_folder import RunFolder, check_name
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import load_run_config
@@ -22,7 +23,7 @@ class FinishedRun:
     config: ExperimentConfig
     summary: Mapping[str, Any]
     device: Mapping[str, Any]
-    lines: tuple[Mapping[str, Any], ...]
+    lines: tuple[EvaluationRecord, ...]
 
     @property
     def winner(self) -> dict[str, Any]:

@@ -8,52 +8,54 @@ from typing import Any
 
 from scipy.special import stdtrit
 
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 
-def unchecked_of(lines: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> list[str]:
+
+def unchecked_of(lines: Sequence[EvaluationRecord], params: Mapping[str, Any]) -> list[str]:
     """Return what was not checked while these parameters were measured, because the device does not report it; each sentence once."""
-    found = [line["metrics"].get("unchecked") for line in lines if line["params"] == dict(params)]
+    found = [line.metrics.get("unchecked") for line in lines if line.params == dict(params)]
     return list(dict.fromkeys(said for sentences in found if isinstance(sentences, list) for said in sentences if isinstance(said, str)))
 
 
-def line_of(lines: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def line_of(lines: Sequence[EvaluationRecord], params: Mapping[str, Any]) -> EvaluationRecord | None:
     """The last measured line of a configuration."""
-    return next((line for line in reversed(lines) if line["params"] == dict(params) and line["fitness"] is not None), None)
+    return next((line for line in reversed(lines) if line.params == dict(params) and line.fitness is not None), None)
 
 
-def stderr_of(lines: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> float | None:
+def stderr_of(lines: Sequence[EvaluationRecord], params: Mapping[str, Any]) -> float | None:
     """Standard error of a configuration's mean fitness over all of its evaluations; null for a single window.
 
     Within an evaluation its own standard error says how its windows spread, between them their fitness does: the sums of squares add up to
     that of all windows around the common mean, as in an analysis of variance.
     """
-    measured = [line for line in lines if line["params"] == dict(params) and line["fitness"] is not None]
-    windows = sum(line["n_windows"] for line in measured)
-    if windows < 2 or any(line["fitness_stderr"] is None and line["n_windows"] > 1 for line in measured):
+    measured = [line for line in lines if line.params == dict(params) and line.fitness is not None]
+    windows = sum(line.n_windows for line in measured)
+    if windows < 2 or any(line.fitness_stderr is None and line.n_windows > 1 for line in measured):
         return None
-    mean = sum(line["fitness"] * line["n_windows"] for line in measured) / windows
-    between = sum(line["n_windows"] * (line["fitness"] - mean) ** 2 for line in measured)
-    within = sum(line["n_windows"] * (line["n_windows"] - 1) * (line["fitness_stderr"] or 0.0) ** 2 for line in measured)
+    mean = sum(line.known_fitness * line.n_windows for line in measured) / windows
+    between = sum(line.n_windows * (line.known_fitness - mean) ** 2 for line in measured)
+    within = sum(line.n_windows * (line.n_windows - 1) * (line.fitness_stderr or 0.0) ** 2 for line in measured)
     return float(((between + within) / (windows - 1) / windows) ** 0.5)
 
 
-def engine_started(line: Mapping[str, Any]) -> bool:
+def engine_started(line: EvaluationRecord) -> bool:
     """Return whether an evaluation started an engine, or tried to: one that failed before it came to that did neither."""
-    parts = line["duration_s"].get("start_by_part")
-    return not line["engine_reused"] and (parts is None or "vllm" in parts)
+    parts = line.duration_s.start_by_part
+    return not line.engine_reused and (parts is None or "vllm" in parts)
 
 
-def by_window(lines: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> dict[int, float]:
+def by_window(lines: Sequence[EvaluationRecord], params: Mapping[str, Any]) -> dict[int, float]:
     """Window index -> mean fitness of a configuration in that window. Every candidate gets the same traffic in the same window."""
     seen: dict[int, list[float]] = {}
     for line in lines:
-        if line["params"] == dict(params) and line["fitness"] is not None:
-            for index, fitness in enumerate(line["metrics"].get("fitness_windows", [])):
+        if line.params == dict(params) and line.fitness is not None:
+            for index, fitness in enumerate(line.metrics.get("fitness_windows", [])):
                 if fitness is not None:
                     seen.setdefault(index, []).append(fitness)
     return {index: sum(values) / len(values) for index, values in seen.items()}
 
 
-def shown_different(lines: Sequence[Mapping[str, Any]], a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+def shown_different(lines: Sequence[EvaluationRecord], a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     """Return whether two configurations differ beyond doubt: a paired t-test over windows with the same traffic, two-sided at 5 %."""
     return differ(by_window(lines, a), by_window(lines, b))
 

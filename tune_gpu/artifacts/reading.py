@@ -15,6 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common import outside_files
 from tune_gpu.common.errors import UserError
@@ -22,10 +23,6 @@ from tune_gpu.common.process.managed import start_ticks
 from tune_gpu.common.wording import counted
 
 SCHEMA_VERSION = 1
-_LINE_NEEDS: dict[str, type | tuple[type, ...]] = {
-    "candidate_id": str, "generation": int, "origin": str, "params": dict, "status": str, "failure": (dict, type(None)),
-    "fitness": (int, float, type(None)), "metrics": dict, "n_windows": int, "duration_s": dict, "engine_reused": bool,
-}  # fmt: skip
 _SUMMARY_NEEDS: dict[str, type | tuple[type, ...]] = {
     "experiment": str, "run_id": str, "device": str, "ended": str, "counts": dict, "n_evaluations": int, "best": (dict, type(None)),
     "baseline": (dict, type(None)), "ties": list, "generations": list, "costs": dict,
@@ -64,7 +61,7 @@ class RunRecord:
     state: RunState
     config: Mapping[str, Any]
     """`config.yaml`, unchecked."""
-    lines: tuple[Mapping[str, Any], ...]
+    lines: tuple[EvaluationRecord, ...]
     """Every whole line, in the order of the generations."""
     manifest: Mapping[str, Any] | None = None
     summary: Mapping[str, Any] | None = None
@@ -114,7 +111,7 @@ def read_folder(folder: RunFolder) -> RunRecord:
     """As `read_run`, of a folder that was found."""
     path = folder.path
     config = _read_yaml(path / "config.yaml")
-    lines = tuple(_checked_lines(folder))
+    lines = tuple(folder.candidates(repair=False))
     manifest = read_json(path / "manifest.json", {"run_id": str, "devices": list})
     summary = read_json(path / "summary.json", _SUMMARY_NEEDS)
     for name, content in (("manifest.json", manifest), ("summary.json", summary)):
@@ -212,15 +209,6 @@ def _check(where: object, content: Mapping[str, Any], needs: Mapping[str, type |
             raise UserError(f"{where}: not written by this program (`{prefix}{key}` is missing)")
         if not isinstance(content[key], kind) or (isinstance(content[key], bool) and kind is not bool):
             raise UserError(f"{where}: not written by this program (`{prefix}{key}` is {json.dumps(content[key])[:60]})")
-
-
-def _checked_lines(folder: RunFolder) -> Iterator[dict[str, Any]]:
-    for line in folder.candidates(repair=False):
-        where = f"{folder.path}/gen_{line.get('generation', '?')}_candidates.jsonl, {line.get('candidate_id', 'a line')}"
-        _check(where, line, _LINE_NEEDS)
-        if (line["status"] == "failed") != (line["failure"] is not None and line["status"] != "infeasible"):
-            raise UserError(f"{where}: not written by this program (status {line['status']} and failure contradict one another)")
-        yield line
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

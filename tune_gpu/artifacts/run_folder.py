@@ -16,6 +16,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from tune_gpu.artifacts.json_text import finite, strict_json
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.artifacts.redaction import Redactor
 from tune_gpu.common import outside_files
 from tune_gpu.common.atomic_files import append_whole, write_whole
@@ -118,9 +119,9 @@ class RunFolder:
                     if entry.is_symlink():
                         raise UserError(f"{entry.path}: a symbolic link, by which this run would write elsewhere. Put what it leads to in its place.")
 
-    def append_candidate(self, line: Mapping[str, Any]) -> None:
-        """One evaluation, as it ends: one write of one line, on disk when this returns."""
-        self._append(f"gen_{line['generation']}_candidates.jsonl", line)
+    def append_candidate(self, record: EvaluationRecord) -> None:
+        """Write one evaluation as it ends: one write of one line, on disk when this returns."""
+        self._append(f"gen_{record.generation}_candidates.jsonl", record.dump())
 
     def append_proposal(self, candidate: Candidate) -> None:
         """A candidate whose evaluation begins: should the run be killed meanwhile, it is known when the search had proposed it."""
@@ -140,18 +141,16 @@ class RunFolder:
     def _append(self, name: str, line: Mapping[str, Any]) -> None:
         append_whole(self.path / name, (json.dumps(self.redactor.value(finite(line)), ensure_ascii=False) + "\n").encode())
 
-    def candidates(self, *, repair: bool = True) -> Iterator[dict[str, Any]]:
-        """Every whole line, by generation; half of a line (a run that was killed while it wrote) is left out.
+    def candidates(self, *, repair: bool = True) -> Iterator[EvaluationRecord]:
+        """Read every whole line, by generation. Half a line (of a run that was killed while it wrote) is left out.
 
         Args:
             repair: cut the half off, for the run that goes on from there; who only reads must not (the run may be writing it).
         """
         for path in sorted(self.path.glob("gen_[0-9]*_candidates.jsonl"), key=lambda p: int(p.name.split("_")[1])):
             for number, text in enumerate(_whole_lines(path, repair=repair), 1):
-                line = outside_files.parse_json(text, f"{path}, line {number}", outside_files.RUN_LINES)
-                if not isinstance(line, dict):
-                    raise UserError(f"{path}, line {number}: not a candidate's line (a JSON {type(line).__name__}, not an object)")
-                yield line
+                where = f"{path}, line {number}"
+                yield EvaluationRecord.parse(outside_files.parse_json(text, where, outside_files.RUN_LINES), where)
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """A file of the run, whole."""

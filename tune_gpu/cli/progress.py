@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.cli.progress_table import fitness_of, spread, table_of
 from tune_gpu.common.wording import failure_text
 from tune_gpu.config.languages import rate_name
@@ -34,7 +35,7 @@ class Progress:
 
     def __init__(self, console: Console, total: int, names: list[str], *, quiet: bool = False, verbose: bool = False) -> None:
         self._console, self._total, self._names, self._quiet, self._verbose = console, total, names, quiet, verbose
-        self._rows: list[Mapping[str, Any]] = []
+        self._rows: list[EvaluationRecord] = []
         self._n_ended = 0
         self._running: dict[str, Candidate] = {}  # on a cluster several at once
         self._phase = ""
@@ -68,17 +69,17 @@ class Progress:
                 highlight=False, soft_wrap=True, markup=False,
             )  # fmt: skip
 
-    def ended(self, line: Mapping[str, Any], *, replayed: bool = False) -> None:
+    def ended(self, line: EvaluationRecord, *, replayed: bool = False) -> None:
         """An evaluation has ended."""
         self._n_ended += 1
         self._total = max(self._total, self._n_ended)  # a winner that was measured again was not planned
         if self._console.is_terminal:  # elsewhere nobody sees the table, and a long run need not hold it
             self._rows.append(line)
-        self._running.pop(line["candidate_id"], None)
+        self._running.pop(line.candidate_id, None)
         if not replayed and self._measuring_since is not None:
             self._n_measured += 1
             self._each_s = (time.monotonic() - self._measuring_since) / self._n_measured
-        if not self._quiet and (self._live is None or (line["failure"] and not replayed)):  # the table has no room for why one failed
+        if not self._quiet and (self._live is None or (line.failure and not replayed)):  # the table has no room for why one failed
             self._console.print("  " + self._plain(line), highlight=False, soft_wrap=True, markup=False)
         if self._verbose and not self._quiet and not replayed:
             for detail in details(line):
@@ -93,17 +94,17 @@ class Progress:
         """From how fast they have ended so far, side by side or one after the other; null before the first."""
         return None if self._each_s is None else self._each_s * max(0, self._total - self._n_ended)
 
-    def _plain(self, line: Mapping[str, Any]) -> str:
+    def _plain(self, line: EvaluationRecord) -> str:
         left = self.time_left_s()
         tail = f"[{self._n_ended}/{self._total}{f', about {left:.0f} s left' if left else ''}]"
-        if line["fitness"] is None:
-            failure = line["failure"]
-            why = f"{failure['kind']}, {failure_text(failure)}" if failure else "violates " + ", ".join(line["violations"])
-            return f"{line['candidate_id']} {line['status']}: {why} {tail}"
-        metrics = line["metrics"]
+        if line.fitness is None:
+            failure = line.failure
+            why = f"{failure.kind}, {failure_text(failure.message, failure.evidence)}" if failure else "violates " + ", ".join(line.violations)
+            return f"{line.candidate_id} {line.status}: {why} {tail}"
+        metrics = line.metrics
         return (
-            f"{line['candidate_id']} ok: fitness {fitness_of(line)}, {measured_said(metrics)}"
-            f"{'engine re-used' if line['engine_reused'] else 'engine started'} {tail}"
+            f"{line.candidate_id} ok: fitness {fitness_of(line)}, {measured_said(metrics)}"
+            f"{'engine re-used' if line.engine_reused else 'engine started'} {tail}"
         )
 
     def _table(self) -> Table:
@@ -126,16 +127,16 @@ def measured_said(metrics: Mapping[str, Any]) -> str:
     return "".join(f"{part}, " for part in said)
 
 
-def details(line: Mapping[str, Any]) -> Iterator[str]:
+def details(line: EvaluationRecord) -> Iterator[str]:
     """What else is known of an evaluation, for who wants to know."""
-    spent = line["duration_s"]
-    parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in (spent.get("start_by_part") or {}).items())
+    spent = line.duration_s
+    parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in (spent.start_by_part or {}).items())
     yield (
-        f"{line['candidate_id']}: start {spent['start']:.1f} s ({parts}), warm {spent.get('warm', 0.0):.1f}, load {spent['load']:.1f}, "
-        f"stop {spent['stop']:.1f}"
+        f"{line.candidate_id}: start {spent.start:.1f} s ({parts}), warm {spent.warm:.1f}, load {spent.load:.1f}, "
+        f"stop {spent.stop:.1f}"
     )
-    engine = line.get("engine") or {}
-    if engine.get("kv_cache_tokens"):
-        at_most = f", {engine['max_concurrency']:.1f} sequences of the whole context" if engine.get("max_concurrency") else ""
-        peak = line["metrics"].get(KV_CACHE_PEAK.name)
-        yield f"{line['candidate_id']}: KV cache of {engine['kv_cache_tokens']} tokens{at_most}" + (f", {peak:.2g} % in use at most" if peak is not None else "")
+    engine = line.engine
+    if engine.kv_cache_tokens:
+        at_most = f", {engine.max_concurrency:.1f} sequences of the whole context" if engine.max_concurrency else ""
+        peak = line.metrics.get(KV_CACHE_PEAK.name)
+        yield f"{line.candidate_id}: KV cache of {engine.kv_cache_tokens} tokens{at_most}" + (f", {peak:.2g} % in use at most" if peak is not None else "")

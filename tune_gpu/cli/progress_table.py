@@ -14,12 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from tune_gpu.artifacts.lines import engine_started
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.common.metric import Column, Metric
 from tune_gpu.config.languages import rate_name
 from tune_gpu.metrics import ERROR_UNIT, every
 from tune_gpu.search.tournament import Candidate
 
-Line = Mapping[str, Any]
+Line = EvaluationRecord
 _AROUND = 8
 """Rows that title, head and borders take."""
 
@@ -32,8 +33,8 @@ def spread(metrics: Mapping[str, Any], metric: Metric, digits: int) -> str:
 
 def fitness_of(line: Line) -> str:
     """With its standard error, where that is known."""
-    error = line.get("fitness_stderr")
-    return f"{line['fitness']:.4f}" + (f" ± {error:.4f}" if error is not None else "")
+    error = line.fitness_stderr
+    return f"{line.fitness:.4f}" + (f" ± {error:.4f}" if error is not None else "")
 
 
 def table_of(
@@ -76,9 +77,9 @@ def _filled(columns: Sequence[_Column], lines: Sequence[Line], now: Sequence[Can
         table.add_column(column.title, justify="right" if column.right else "left", no_wrap=True)
     if len(lines) > room:
         table.caption = f"{len(lines) - room} earlier ones are in the run's folder"
-    best = max((line["fitness"] for line in lines if line["fitness"] is not None), default=None)
+    best = max((line.fitness for line in lines if line.fitness is not None), default=None)
     for line in lines[-room:]:
-        style = "bold green" if line["fitness"] is not None and line["fitness"] == best else None
+        style = "bold green" if line.fitness is not None and line.fitness == best else None
         table.add_row(*(Text(column.cell(line)) for column in columns), style=style)
     for candidate in now:
         table.add_row(*(Text(column.of_candidate(candidate)) for column in columns), style="yellow")
@@ -86,20 +87,20 @@ def _filled(columns: Sequence[_Column], lines: Sequence[Line], now: Sequence[Can
 
 
 def _title(lines: Sequence[Line], now: Sequence[Candidate], total: int, elapsed_s: float, left_s: float | None) -> str:
-    counts = ", ".join(f"{number} {status}" for status, number in Counter(line["status"] for line in lines).items())
-    generation = max([candidate.generation for candidate in now] or [line["generation"] for line in lines], default=0)
+    counts = ", ".join(f"{number} {status}" for status, number in Counter(line.status for line in lines).items())
+    generation = max([candidate.generation for candidate in now] or [line.generation for line in lines], default=0)
     return (
         f"generation {generation}, {len(lines)} of {total} evaluations" + (f" ({counts})" if counts else "") + f", {elapsed_s:.0f} s"
         + (f", about {left_s:.0f} s left" if left_s else "")
     )  # fmt: skip
 
 
-_GENERATION = _Column("gen", lambda line: str(line["generation"]), lambda candidate: str(candidate.generation))
-_CANDIDATE = _Column("candidate", lambda line: line["candidate_id"], lambda candidate: candidate.candidate_id)
-_ORIGIN = _Column("origin", lambda line: line["origin"], lambda candidate: candidate.origin)
+_GENERATION = _Column("gen", lambda line: str(line.generation), lambda candidate: str(candidate.generation))
+_CANDIDATE = _Column("candidate", lambda line: line.candidate_id, lambda candidate: candidate.candidate_id)
+_ORIGIN = _Column("origin", lambda line: line.origin, lambda candidate: candidate.origin)
 _STATUS = _Column("status", lambda line: _status(line), lambda _candidate: "running")
 _ENGINE = _Column("engine", lambda line: engine_of(line))
-_FITNESS = _Column("fitness", lambda line: fitness_of(line) if line["fitness"] is not None else "-", right=True)
+_FITNESS = _Column("fitness", lambda line: fitness_of(line) if line.fitness is not None else "-", right=True)
 
 
 def _measured(error_rate: str, *, narrow: bool = False) -> list[_Column]:
@@ -111,8 +112,8 @@ def _measured(error_rate: str, *, narrow: bool = False) -> list[_Column]:
 def _metric(metric: Metric, column: Column, error_rate: str) -> _Column:
     if metric.many:
         title = f"{column.title} {metric.unit}".rstrip()
-        return _Column(f"{title}\np50 / p95", lambda line: spread(line["metrics"], metric, column.digits), right=True)
-    return _Column(error_rate if metric.counts_errors else column.title, lambda line: _number(line["metrics"].get(metric.name), column.digits), right=True)
+        return _Column(f"{title}\np50 / p95", lambda line: spread(line.metrics, metric, column.digits), right=True)
+    return _Column(error_rate if metric.counts_errors else column.title, lambda line: _number(line.metrics.get(metric.name), column.digits), right=True)
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -120,7 +121,7 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def _knob(name: str) -> _Column:
-    return _Column(name, lambda line: str(line["params"].get(name, "")), lambda candidate: str(candidate.params.get(name, "")))
+    return _Column(name, lambda line: str(line.params.get(name, "")), lambda candidate: str(candidate.params.get(name, "")))
 
 
 def _full(names: Sequence[str], error_rate: str) -> list[_Column]:
@@ -139,24 +140,24 @@ def _narrow(names: Sequence[str]) -> list[_Column]:
 
 def engine_of(line: Line) -> str:
     """Return what became of the engine; a dash where the evaluation never came to it."""
-    if line["engine_reused"]:
+    if line.engine_reused:
         return "re-used"
     return "started" if engine_started(line) else "-"
 
 
 def _error_rate(lines: Sequence[Line]) -> str:
     """`wer` or `cer`: all evaluations of a run count in the same unit."""
-    return next((rate_name(unit) for line in lines if (unit := line["metrics"].get(ERROR_UNIT))), "WER").lower()
+    return next((rate_name(unit) for line in lines if (unit := line.metrics.get(ERROR_UNIT))), "WER").lower()
 
 
 def _values(names: Sequence[str]) -> _Column:
     def joined(params: Mapping[str, Any]) -> str:
         return " ".join(str(params[name]) for name in names if name in params)
 
-    return _Column("configuration", lambda line: joined(line["params"]), lambda candidate: joined(candidate.params))
+    return _Column("configuration", lambda line: joined(line.params), lambda candidate: joined(candidate.params))
 
 
 def _status(line: Line) -> str:
-    if line["fitness"] is not None:
-        return str(line["status"])
-    return f"{line['status']}: {line['failure']['kind'] if line['failure'] else 'violates ' + ', '.join(line['violations'])}"
+    if line.fitness is not None:
+        return str(line.status)
+    return f"{line.status}: {line.failure.kind if line.failure else 'violates ' + ', '.join(line.violations)}"

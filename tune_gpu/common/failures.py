@@ -17,6 +17,16 @@ class Phase(StrEnum):
     STOP = "stop"
 
 
+class Status(StrEnum):
+    """How an evaluation ended."""
+
+    OK = "ok"
+    INFEASIBLE = "infeasible"
+    """Refused before launch."""
+    FAILED = "failed"
+    """Launched, but not measured."""
+
+
 class FailureKind(StrEnum):
     """Reason why an evaluation has no measurement. Opposite causes have opposite repairs, so they have different names."""
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 
 def counted(n: int, noun: str) -> str:
@@ -22,9 +20,8 @@ def plain(text: str) -> str:
     return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
-def failure_text(failure: Mapping[str, Any]) -> str:
+def failure_text(message: str, evidence: str) -> str:
     """Return in one line why a candidate failed: the message, and the decisive line of the log if there is one."""
-    message, evidence = str(failure.get("message") or ""), str(failure.get("evidence") or "")
     joint = " Its log: " if message.endswith(".") else ": "
     text = f"{message}{joint}{evidence}" if evidence and evidence not in message else message
     return " ".join(text.split())

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.wording import counted
 from tune_gpu.compare.metrics import Metric, standard_metrics
@@ -40,7 +41,7 @@ def check(settings: ConfirmSettings, latency_percentile: int) -> None:
 
 
 def contenders(
-    best: Mapping[str, Any], baseline: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], candidates: int
+    best: Mapping[str, Any], baseline: Mapping[str, Any], lines: Sequence[EvaluationRecord], candidates: int
 ) -> dict[str, dict[str, Any]]:
     """The arms of a run's confirmation: `winner` (the search's best), the last generation's best few as `rival-<n>`, `baseline`.
 
@@ -51,11 +52,11 @@ def contenders(
         candidates: how many compete, the winner counted; the baseline comes on top.
     """
     arms: dict[str, dict[str, Any]] = {WINNER: dict(best)}
-    last = max((line["generation"] for line in lines), default=0)
-    measured = [line for line in lines if line["generation"] == last and line["fitness"] is not None]
-    for line in sorted(measured, key=lambda line: -line["fitness"]):
-        if len(arms) < candidates and line["params"] not in arms.values() and line["params"] != dict(baseline):
-            arms[f"rival-{len(arms)}"] = dict(line["params"])
+    last = max((line.generation for line in lines), default=0)
+    measured = [line for line in lines if line.generation == last and line.fitness is not None]
+    for line in sorted(measured, key=lambda line: -line.known_fitness):
+        if len(arms) < candidates and line.params not in arms.values() and line.params != dict(baseline):
+            arms[f"rival-{len(arms)}"] = dict(line.params)
     return arms | {BASELINE: dict(baseline)}
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.compare.confirm import BASELINE, WINNER, Standings, confirmed, contenders, standings
 from tune_gpu.compare.measuring_actor import ArenaLost
@@ -38,7 +39,7 @@ def confirm_run(
     kind: str,
     folder: RunFolder,
     best: Mapping[str, Any],
-    lines: Sequence[Mapping[str, Any]],
+    lines: Sequence[EvaluationRecord],
     resources: Mapping[str, float],
     say: Say,
 ) -> RunConfirmation:

@@ -7,20 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
-from tune_gpu.common.failures import Failure, Phase
-
-
-class Status(StrEnum):
-    """How an evaluation ended."""
-
-    OK = "ok"
-    INFEASIBLE = "infeasible"
-    """Refused before launch."""
-    FAILED = "failed"
-    """Launched, and did not yield a measurement."""
+from tune_gpu.artifacts.records.evaluation import Durations
+from tune_gpu.common.failures import Failure, Phase, Status
 
 
 @dataclass(frozen=True)
@@ -34,16 +24,16 @@ class Timings:
     """Time under load that was measured: windows, solo windows and the capacity ramp."""
     stop_s: dict[str, float] = field(default_factory=dict)
 
-    def as_dict(self) -> dict[str, Any]:
-        """For the artifacts (`duration_s`)."""
-        return {
-            "start": round(sum(self.start_s.values()), 3),
-            "start_by_part": {k: round(v, 3) for k, v in self.start_s.items()},
-            "warm": round(self.warm_s, 3),
-            "load": round(self.load_s, 3),
-            "stop": round(sum(self.stop_s.values()), 3),
-            "stop_by_part": {k: round(v, 3) for k, v in self.stop_s.items()},
-        }
+    def durations(self) -> Durations:
+        """Return the seconds as artifacts hold them (`duration_s`)."""
+        return Durations(
+            start=round(sum(self.start_s.values()), 3),
+            start_by_part={k: round(v, 3) for k, v in self.start_s.items()},
+            warm=round(self.warm_s, 3),
+            load=round(self.load_s, 3),
+            stop=round(sum(self.stop_s.values()), 3),
+            stop_by_part={k: round(v, 3) for k, v in self.stop_s.items()},
+        )
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.search.tournament import Candidate
 
 
@@ -14,7 +14,7 @@ class RunListener(Protocol):
     def began(self, candidate: Candidate) -> None:
         """Show that a candidate's evaluation has begun."""
 
-    def ended(self, line: Mapping[str, Any], *, replayed: bool = False) -> None:
+    def ended(self, line: EvaluationRecord, *, replayed: bool = False) -> None:
         """Show the result of an evaluation; `replayed` if an earlier sitting measured it."""
 
     def note(self, line: str) -> None:

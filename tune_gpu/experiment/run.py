@@ -17,6 +17,7 @@ from ray.tune.stopper import CombinedStopper
 from trainables.spica import SpicaTrainable, spica_trainable
 from tune_gpu.artifacts.manifest import manifest
 from tune_gpu.artifacts.mirror import Mirror
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord, FailedAttempt
 from tune_gpu.artifacts.redaction import without_secrets
 from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common.clock import now
@@ -27,8 +28,7 @@ from tune_gpu.compare.confirmation import RunConfirmation, confirm_run
 from tune_gpu.compare.records import confirmation_of
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.config.targets import settings_with
-from tune_gpu.evaluation.record import EvaluationRecord, as_counted, as_result
-from tune_gpu.evaluation.retries import Cause
+from tune_gpu.evaluation.record import lost
 from tune_gpu.experiment.full_disk import StopWhenUnwritable, unwritable, why_unwritable
 from tune_gpu.experiment.listener import RunListener
 from tune_gpu.experiment.refusals import Refusals
@@ -82,12 +82,12 @@ class Experiment:
         """What came before (imports, the plan, Ray), for the costs; set by whoever knows it."""
         self._confirm_s = 0.0
         self._n_kept = len(lines)
-        self._before_s = sum(float(line.get("wall_s") or 0.0) for line in lines)
+        self._before_s = sum(line.wall_s or 0.0 for line in lines)
 
     @property
-    def lines(self) -> list[dict[str, Any]]:
+    def lines(self) -> list[EvaluationRecord]:
         """Return what has been measured, as the search counts it. It is read from the folder: the driver of a long run holds none of it meanwhile."""
-        return [as_counted(line, self.config.search.objectives) for line in self.folder.candidates()]
+        return [line.counted(self.config.search.objectives) for line in self.folder.candidates()]
 
     def run(self) -> dict[str, Any]:
         """Run it to its end (or from where it was to its end) and return the summary. Ray must be up."""
@@ -127,9 +127,9 @@ class Experiment:
 
     def _replay(self) -> list[Candidate]:
         """Bring the search to where the run's lines end; what was proposed and has none. Raises ValueError."""
-        lines = sorted(self.folder.candidates(), key=lambda line: int(line.get("told_after", -1)))  # they are kept by generation
-        asked_after = self.folder.proposals() | {line["candidate_id"]: int(line["asked_after"]) for line in lines if "asked_after" in line}
-        told = {line["candidate_id"]: (line["params"], as_result(line, self.config.search.objectives)) for line in lines}
+        lines = sorted(self.folder.candidates(), key=lambda line: -1 if line.told_after is None else line.told_after)  # they are kept by generation
+        asked_after = self.folder.proposals() | {line.candidate_id: line.asked_after for line in lines if line.asked_after is not None}
+        told = {line.candidate_id: (line.params, line.result(self.config.search.objectives)) for line in lines}
         return replay(self.tournament, told, asked_after if self.config.search.asynchronous else None)
 
     def _began(self, candidate: Candidate) -> None:
@@ -171,9 +171,9 @@ class Experiment:
             self._replay()
             self.tournament.ask()
 
-    def _received(self, candidate: Candidate, line_json: str | None, causes: list[Cause]) -> None:
+    def _received(self, candidate: Candidate, line_json: str | None, causes: list[FailedAttempt]) -> None:
         found = _record_in({"line_json": line_json})
-        self._keep(found or EvaluationRecord.lost(candidate, self.choice.kind, started_at=now(), retries=causes))
+        self._keep(found or lost(candidate, self.choice.kind, started_at=now(), retries=causes))
 
     def _remaining_s(self) -> float | None:
         """Of the time budget; null without one."""
@@ -213,9 +213,9 @@ class Experiment:
     def _record(self, candidate: Candidate, _outcome: Result, result: Mapping[str, Any] | None) -> None:
         found = _record_in(result)
         if found is None:
-            found = EvaluationRecord.lost(candidate, self.choice.kind, started_at=now(), retries=self._retries.causes(candidate.candidate_id))
+            found = lost(candidate, self.choice.kind, started_at=now(), retries=self._retries.causes(candidate.candidate_id))
         elif before := self._retries.carried(candidate.candidate_id):
-            found = replace(found, retries=[*before, *found.retries])
+            found = found.after(before)
         self._keep(found)
 
     def _copy(self, *names: str) -> None:
@@ -227,7 +227,7 @@ class Experiment:
             logging.getLogger(__name__).warning("%s: not copied: %s", ", ".join(names), error)
 
     def _keep(self, record: EvaluationRecord) -> None:
-        line = self.folder.redactor.value(replace(record, told_after=self._n_kept).as_line())
+        line = EvaluationRecord.parse(self.folder.redactor.value(replace(record, told_after=self._n_kept).dump()), record.candidate_id)
         self._n_kept += 1
         self._failures.hear(line)
         try:
@@ -236,7 +236,7 @@ class Experiment:
             self._unwritten.note(error)
             return
         self._copy(f"gen_{record.generation}_candidates.jsonl")
-        self.progress.ended(as_counted(line, self.config.search.objectives))
+        self.progress.ended(line.counted(self.config.search.objectives))
 
     def _conclude(self, ended: str) -> dict[str, Any]:
         summary = self._summary(ended)
@@ -325,4 +325,4 @@ def _nvml_here() -> bool:
 def _record_in(result: Mapping[str, Any] | None) -> EvaluationRecord | None:
     """The record of a report; null for a trial that was lost. Tune hands flat results to a searcher, so the line travels as JSON."""
     text = (result or {}).get("line_json")
-    return EvaluationRecord.from_line(json.loads(text)) if text else None
+    return EvaluationRecord.parse(json.loads(text), "the report of a trial") if text else None

@@ -7,12 +7,13 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from tune_gpu.artifacts.lines import by_window, differ, engine_started, line_of, stderr_of
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.search.space import Params
 from tune_gpu.search.tournament import Standing, Tournament
 from tune_gpu.telemetry.neighbours import rounded
 
 
-def standing_of(lines: Sequence[Mapping[str, Any]], standing: Standing) -> dict[str, Any]:
+def standing_of(lines: Sequence[EvaluationRecord], standing: Standing) -> dict[str, Any]:
     """A configuration with what is known of it."""
     return {
         "params": standing.params,
@@ -20,13 +21,13 @@ def standing_of(lines: Sequence[Mapping[str, Any]], standing: Standing) -> dict[
         "fitness_stderr": stderr_of(lines, standing.params),
         "n_evaluations": standing.n_evaluations,
         "n_windows": standing.n_windows,
-        "evaluations": [line["candidate_id"] for line in lines if line["params"] == standing.params],
+        "evaluations": [line.candidate_id for line in lines if line.params == standing.params],
     }
 
 
 def summarise_run(
     tournament: Tournament,
-    lines: Sequence[Mapping[str, Any]],
+    lines: Sequence[EvaluationRecord],
     *,
     run_id: str,
     experiment: str,
@@ -41,19 +42,19 @@ def summarise_run(
     standings = tournament.standings()
     best = standings[0] if standings and standings[0].fitness is not None else None
     base = next((s for s in standings if s.params == dict(baseline)), None) if baseline else None
-    generations = sorted({line["generation"] for line in lines})
+    generations = sorted({line.generation for line in lines})
     survivors = tournament.survivors
-    duration = [line["duration_s"] for line in lines]
+    duration = [line.duration_s for line in lines]
     return {
         "schema_version": 1,
         "experiment": experiment,
         "run_id": run_id,
         "device": device,
         "ended": ended,
-        "counts": dict(Counter(line["status"] for line in lines)),
+        "counts": dict(Counter(str(line.status) for line in lines)),
         "n_evaluations": len(lines),
-        "n_configurations": len({repr(sorted(line["params"].items())) for line in lines}),
-        "failures": dict(Counter(line["failure"]["kind"] for line in lines if line["failure"])),
+        "n_configurations": len({repr(sorted(line.params.items())) for line in lines}),
+        "failures": dict(Counter(line.failure.kind for line in lines if line.failure)),
         "best": standing_of(lines, best) if best else None,
         "baseline": standing_of(lines, base) if base else None,
         "pareto_front": [standing_of(lines, standing) | {"objectives": standing.objectives} for standing in tournament.front()],
@@ -61,7 +62,7 @@ def summarise_run(
         "generations": [
             {
                 "generation": number,
-                "fitness": {line["candidate_id"]: line["fitness"] for line in lines if line["generation"] == number},
+                "fitness": {line.candidate_id: line.fitness for line in lines if line.generation == number},
                 "survivors": survivors[number] if number < len(survivors) else [],
             }
             for number in generations
@@ -69,24 +70,24 @@ def summarise_run(
         "costs": {
             "wall_s": round(wall_s, 1),
             "engine_starts": sum(1 for line in lines if engine_started(line)),
-            "start_s": round(sum(d["start"] for d in duration), 1),
-            "warm_s": round(sum(d.get("warm", 0.0) for d in duration), 1),
-            "load_s": round(sum(d["load"] for d in duration), 1),
-            "stop_s": round(sum(d["stop"] for d in duration), 1),
+            "start_s": round(sum(d.start for d in duration), 1),
+            "warm_s": round(sum(d.warm for d in duration), 1),
+            "load_s": round(sum(d.load for d in duration), 1),
+            "stop_s": round(sum(d.stop for d in duration), 1),
             "setup_s": round(setup_s, 1),
             "confirm_s": round(confirm_s, 1),
-            "orchestration_s": round(wall_s - confirm_s - sum(d["start"] + d.get("warm", 0.0) + d["load"] + d["stop"] for d in duration), 1),
-            "measuring_share": round(sum(d["load"] for d in duration) / wall_s, 3) if wall_s else None,
+            "orchestration_s": round(wall_s - confirm_s - sum(d.start + d.warm + d.load + d.stop for d in duration), 1),
+            "measuring_share": round(sum(d.load for d in duration) / wall_s, 3) if wall_s else None,
         },
     }
 
 
-def _tied(lines: Sequence[Mapping[str, Any]], standings: Sequence[Standing], key: Callable[[Params], Hashable]) -> list[Standing]:
+def _tied(lines: Sequence[EvaluationRecord], standings: Sequence[Standing], key: Callable[[Params], Hashable]) -> list[Standing]:
     """The best and those that these measurements do not tell from it; empty if it stands alone. `key` is the space's."""
     feasible = [standing for standing in standings if standing.fitness is not None]
-    of: dict[Hashable, list[Mapping[str, Any]]] = {}
+    of: dict[Hashable, list[EvaluationRecord]] = {}
     for line in lines:  # once: a run may have thousands
-        of.setdefault(key(line["params"]), []).append(line)
+        of.setdefault(key(line.params), []).append(line)
     windows = [by_window(of.get(key(standing.params), []), standing.params) for standing in feasible]
     tied = [standing for standing, own in zip(feasible, windows, strict=True) if own is windows[0] or not differ(windows[0], own)]
     return tied if len(tied) > 1 else []
@@ -94,7 +95,7 @@ def _tied(lines: Sequence[Mapping[str, Any]], standings: Sequence[Standing], key
 
 def winner_of(
     summary: Mapping[str, Any],
-    lines: Sequence[Mapping[str, Any]],
+    lines: Sequence[EvaluationRecord],
     device: Mapping[str, Any],
     neighbours_mib: float | None,
     confirmation: Mapping[str, Any],
@@ -103,14 +104,14 @@ def winner_of(
     best = summary["best"]
     line = line_of(lines, best["params"])
     base = summary["baseline"]
-    if "total_mib" not in device and line and line.get("measured_on"):  # of a cluster: the driver's machine has no card to tell of
-        device, neighbours_mib = line["measured_on"], line["metrics"]["neighbours"]["memory_mib"]
+    if "total_mib" not in device and line and line.measured_on:  # of a cluster: the driver's machine has no card to tell of
+        device, neighbours_mib = line.measured_on.dump(), line.metrics["neighbours"]["memory_mib"]
     return {
         "schema_version": 1,
         "experiment": summary["experiment"],
         "run_id": summary["run_id"],
         "best_params": best["params"],
-        "best_metrics": line["metrics"] if line else {},
+        "best_metrics": line.metrics if line else {},
         "fitness": best["fitness"],
         "fitness_stderr": best["fitness_stderr"],
         **confirmation,

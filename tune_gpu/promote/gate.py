@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tune_gpu.artifacts.lines import unchecked_of
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import FailureKind
 from tune_gpu.config.bounds import check_numbers
@@ -50,7 +51,7 @@ class Evidence:
     winner: Mapping[str, Any]
     comparison: Mapping[str, Any] | None
     """Of the winner with the baseline; null if there is none."""
-    lines: Sequence[Mapping[str, Any]]
+    lines: Sequence[EvaluationRecord]
     """The run's evaluations."""
     device: Mapping[str, Any]
     """On which they were made."""
@@ -103,9 +104,9 @@ def _device(evidence: Evidence, measured: Mapping[str, Any], target: TargetDevic
 
 
 def _oom(evidence: Evidence) -> Condition:
-    of_winner = [line for line in evidence.lines if line["params"] == dict(evidence.winner)]
-    events = sum(int(line["metrics"].get("oom_events") or 0) for line in of_winner)
-    killed = [line["candidate_id"] for line in of_winner if line["failure"] and line["failure"]["kind"] in _OUT_OF_MEMORY]
+    of_winner = [line for line in evidence.lines if line.params == dict(evidence.winner)]
+    events = sum(int(line.metrics.get("oom_events") or 0) for line in of_winner)
+    killed = [line.candidate_id for line in of_winner if line.failure and line.failure.kind in _OUT_OF_MEMORY]
     if evidence.comparison is not None:
         events += int(evidence.comparison["arms"][evidence.comparison["ours"]].get("oom_events") or 0)
     if killed:

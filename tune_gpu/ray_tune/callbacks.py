@@ -12,7 +12,8 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
-from tune_gpu.evaluation.retries import LOST, Cause
+from tune_gpu.artifacts.records.evaluation import FailedAttempt
+from tune_gpu.evaluation.retries import LOST
 from tune_gpu.ray_tune.session import PATIENCE_S, waiting_said
 from tune_gpu.search.tournament import Candidate
 
@@ -66,10 +67,10 @@ class RetryTracker(tune.Callback):
 
     def __init__(self, max_retries: int) -> None:
         self._max_retries = max_retries
-        self._causes: dict[str, list[Cause]] = {}
-        self._carried: dict[str, list[Cause]] = {}
+        self._causes: dict[str, list[FailedAttempt]] = {}
+        self._carried: dict[str, list[FailedAttempt]] = {}
 
-    def causes(self, candidate_id: str) -> list[Cause]:
+    def causes(self, candidate_id: str) -> list[FailedAttempt]:
         """Of the attempts that Ray has tried again."""
         return list(self._causes.get(candidate_id, []))
 
@@ -78,10 +79,10 @@ class RetryTracker(tune.Callback):
         spent = self.causes(candidate.candidate_id)
         if len(spent) >= self._max_retries:
             return False
-        self._carried[candidate.candidate_id] = self._causes[candidate.candidate_id] = [*spent, dict(LOST)]
+        self._carried[candidate.candidate_id] = self._causes[candidate.candidate_id] = [*spent, LOST]
         return True
 
-    def carried(self, candidate_id: str) -> list[Cause]:
+    def carried(self, candidate_id: str) -> list[FailedAttempt]:
         """Causes that the trial which ended does not know of: those of the candidate's trials before it."""
         return list(self._carried.get(candidate_id, []))
 
@@ -90,7 +91,7 @@ class RetryTracker(tune.Callback):
         told = (trial.last_result or {}).get("retry_json")
         known = list(trial.config.get("retries", []))
         cause = json.loads(told) if told else None
-        known.append(dict(LOST) if cause is None or cause["attempt"] != len(known) else cause["cause"])
+        known.append(LOST.dump() if cause is None or cause["attempt"] != len(known) else cause["cause"])
         trial.set_config({**trial.config, "retries": known})  # what the next attempt's actor gets
         candidate_id = trial.config["candidate"]["candidate_id"]
-        self._causes[candidate_id] = [*self.carried(candidate_id), *known]
+        self._causes[candidate_id] = [*self.carried(candidate_id), *(FailedAttempt.parse(each, "retries") for each in known)]

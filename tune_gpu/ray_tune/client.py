@@ -12,14 +12,14 @@ from typing import Any
 from ray import tune
 from ray.util.queue import Queue
 
-from tune_gpu.evaluation.retries import Cause
+from tune_gpu.artifacts.records.evaluation import FailedAttempt
 from tune_gpu.ray_tune.callbacks import PendingWatchdog
 from tune_gpu.ray_tune.compat import calling_controller
 from tune_gpu.ray_tune.scheduler import unwrapped
 from tune_gpu.ray_tune.session import waiting_said
 from tune_gpu.search.tournament import Candidate
 
-Ended = Callable[[Candidate, str | None, list[Cause]], None]
+Ended = Callable[[Candidate, str | None, list[FailedAttempt]], None]
 
 
 class Courier(tune.Callback):
@@ -73,7 +73,7 @@ def courier(
                 elif kind == "began":
                     began(Candidate(**told))
                 else:
-                    ended(Candidate(**told), line, list(causes))
+                    ended(Candidate(**told), line, [FailedAttempt.parse(each, "retries") for each in causes])
             except BaseException as error:  # a full disk, say: told to who waits
                 failed.append(error)
 

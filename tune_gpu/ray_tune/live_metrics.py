@@ -13,6 +13,7 @@ from typing import Any
 
 from ray.util.metrics import Counter, Gauge
 
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.evaluation.objective import metric_at
 from tune_gpu.telemetry.sampler import DeviceSample
 
@@ -67,11 +68,12 @@ class TrialMetrics:
         """The device in this second."""
         self._set(self._now, {name: getattr(moment, field) for name, (field, _) in LIVE.items()})
 
-    def ended(self, line: Mapping[str, Any]) -> None:
-        """The candidate's line of the artifacts; what was not measured is left out."""
+    def ended(self, record: EvaluationRecord) -> None:
+        """Set the numbers of an evaluation that has ended. What was not measured is left out."""
+        line = record.dump()
         tags, values = self._now, {name: metric_at(line, path) for name, (path, _) in MEASURED.items()}
         self._set(tags, values)
-        self._evaluations.inc(1.0, tags=tags | {"status": str(line["status"])})
+        self._evaluations.inc(1.0, tags=tags | {"status": str(record.status)})
         self._measured = dict([*self._measured.items(), (tags["candidate"], (tags, values))][-KEPT:])
 
     def close(self) -> None:

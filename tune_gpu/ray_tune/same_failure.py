@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from ray.tune import Stopper
 
-from tune_gpu.common.failures import FailureKind, Phase
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord, FailureRecord
+from tune_gpu.common.failures import FailureKind, Phase, Status
 from tune_gpu.common.wording import failure_text
-from tune_gpu.evaluation.measurement import Status
 
 ENDED = "same failure"
 """What `ended` of the summary says of such a run."""
@@ -44,27 +43,27 @@ class SameFailure:
         self._heard: set[str] = set()
         self._failed: set[str] = set()
         self._reason: tuple[str, ...] | None = None
-        self._failure: Mapping[str, Any] = {}
+        self._failure: FailureRecord | None = None
         self._differs = False
 
-    def hear(self, line: Mapping[str, Any]) -> None:
+    def hear(self, line: EvaluationRecord) -> None:
         """One evaluation has ended."""
-        if line["candidate_id"] in self._heard or line.get("transient") or line["status"] == Status.INFEASIBLE:
+        if line.candidate_id in self._heard or line.transient or line.status == Status.INFEASIBLE:
             return
-        self._heard.add(line["candidate_id"])
-        reason = reason_of(line["failure"]) if line["failure"] else None
+        self._heard.add(line.candidate_id)
+        reason = reason_of(line.failure) if line.failure else None
         if reason is None or self._reason not in (None, reason):
             self._differs = True
             return
-        self._reason, self._failure = reason, line["failure"]
-        self._failed.add(json.dumps(line["params"], sort_keys=True, default=repr))
+        self._reason, self._failure = reason, line.failure
+        self._failed.add(json.dumps(line.params, sort_keys=True, default=repr))
 
     @property
     def said(self) -> str | None:
         """The reason, for people; null unless every candidate so far has failed for it, and they are two or more."""
-        if self._differs or len(self._failed) < _CANDIDATES:
+        if self._failure is None or self._differs or len(self._failed) < _CANDIDATES:
             return None
-        return f"{self._failure.get('service', '')}: {failure_text(self._failure)}"
+        return f"{self._failure.service}: {failure_text(self._failure.message, self._failure.evidence)}"
 
 
 class StopOnSameFailure(Stopper):
@@ -73,10 +72,10 @@ class StopOnSameFailure(Stopper):
     def __init__(self, failures: SameFailure) -> None:
         self._failures = failures
 
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002 - Tune names them
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Listen to the last report of a trial; the trial itself is not stopped."""
         if result.get("done") and result.get("line_json"):
-            self._failures.hear(json.loads(result["line_json"]))
+            self._failures.hear(EvaluationRecord.parse(json.loads(result["line_json"]), f"trial {trial_id}"))
         return False
 
     def stop_all(self) -> bool:
@@ -84,11 +83,11 @@ class StopOnSameFailure(Stopper):
         return self._failures.said is not None
 
 
-def reason_of(failure: Mapping[str, Any]) -> tuple[str, ...] | None:
+def reason_of(failure: FailureRecord) -> tuple[str, ...] | None:
     """Return what two failures of one reason have in common; null for one that another candidate may not meet."""
-    text = f"{failure.get('message') or ''}\n{failure.get('evidence') or ''}"
-    if failure.get("phase") != Phase.START or failure.get("kind") in _OF_ITS_SIZE or failure.get("retryable") or _MEMORY.search(text):
+    text = f"{failure.message}\n{failure.evidence}"
+    if failure.phase != Phase.START or failure.kind in _OF_ITS_SIZE or failure.retryable or _MEMORY.search(text):
         return None
     for pattern, common in _VARIES:
         text = pattern.sub(common, text)
-    return str(failure["kind"]), str(failure.get("service")), text.strip()
+    return failure.kind, failure.service, text.strip()

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tune_gpu.artifacts.lines import line_of, shown_different, unchecked_of
 from tune_gpu.artifacts.reading import RunRecord, RunState
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord, FailureRecord
 from tune_gpu.common.metric import Better, Metric
 from tune_gpu.common.wording import counted
 from tune_gpu.config.languages import rate_name
 from tune_gpu.evaluation.objective import metric_at
 from tune_gpu.metrics import ERROR_UNIT, every
 
-Line = Mapping[str, Any]
+Line = EvaluationRecord
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Facts:
 
     def as_dict(self) -> dict[str, Any]:
         """For programs."""
-        return {"schema_version": 1, **asdict(self), "lines": [{k: v for k, v in line.items() if k != "metrics"} | {"metrics": _short(line)} for line in self.lines]}  # fmt: skip
+        return {"schema_version": 1, **asdict(replace(self, lines=())), "lines": [line.dump() | {"metrics": _short(line)} for line in self.lines]}  # fmt: skip
 
 
 def facts_of(record: RunRecord, winner: Mapping[str, Any] | None = None) -> Facts:
@@ -156,8 +157,8 @@ def _rows(lines: Sequence[Line], best: Mapping[str, Any], base: Mapping[str, Any
     ours, theirs = line_of(lines, best), line_of(lines, base) if base else None
     rows = []
     for metric, path, label, digits in _reported(_unit_of(lines)):
-        a = metric_at(ours["metrics"], path) if ours else None
-        b = metric_at(theirs["metrics"], path) if theirs else None
+        a = metric_at(ours.metrics, path) if ours else None
+        b = metric_at(theirs.metrics, path) if theirs else None
         if a is None and b is None:
             continue
         better = None if a is None or b is None or a == b or metric.better is Better.NEITHER else (a > b) == (metric.better is Better.HIGHER)
@@ -180,23 +181,23 @@ def _reported(error_unit: str) -> Iterator[tuple[Metric, str, str, int]]:
 
 def _unit_of(lines: Sequence[Line]) -> str:
     """Return what recognition errors are counted in; lines from before that was recorded count words."""
-    return "character" if any(line["metrics"].get(ERROR_UNIT) == "character" for line in lines) else "word"
+    return "character" if any(line.metrics.get(ERROR_UNIT) == "character" for line in lines) else "word"
 
 
 def _failures(lines: Sequence[Line]) -> list[dict[str, Any]]:
     """By kind, most frequent first, each with its last example; a violated constraint is a kind of its own."""
     found: dict[str, list[Line]] = {}
     for line in lines:
-        if line["failure"]:
-            found.setdefault(str(line["failure"].get("kind")), []).append(line)
-        elif line["fitness"] is None:
-            found.setdefault("violates " + ", ".join(line.get("violations") or {"a constraint": 0}), []).append(line)
+        if line.failure:
+            found.setdefault(str(line.failure.kind), []).append(line)
+        elif line.fitness is None:
+            found.setdefault("violates " + ", ".join(line.violations or {"a constraint": 0}), []).append(line)
     rows = []
     for kind, members in sorted(found.items(), key=lambda item: -len(item[1])):
-        failure = members[-1]["failure"] or {}
-        where = f"{failure.get('service', '')} {failure.get('phase', '')}".strip()
-        rows.append({"kind": kind, "count": len(members), "status": members[-1]["status"], "where": where, "message": failure.get("message", ""),
-                     "evidence": failure.get("evidence", ""), "candidates": [line["candidate_id"] for line in members]})  # fmt: skip
+        failure = members[-1].failure or FailureRecord(kind="")
+        where = f"{failure.service} {failure.phase}".strip()
+        rows.append({"kind": kind, "count": len(members), "status": str(members[-1].status), "where": where, "message": failure.message,
+                     "evidence": failure.evidence, "candidates": [line.candidate_id for line in members]})  # fmt: skip
     return rows
 
 
@@ -222,15 +223,15 @@ _START_NAMES = {"vllm": PARTS[1], "whisper": PARTS[2], "memory_stable": PARTS[3]
 
 def cost_parts(line: Line) -> dict[str, float]:
     """The seconds of one evaluation, by what they were for."""
-    spent: Line = line["duration_s"]
+    spent = line.duration_s
     parts: dict[str, float] = dict.fromkeys(PARTS, 0.0)
-    for name, seconds in (spent.get("start_by_part") or {"vllm": spent.get("start") or 0.0}).items():
+    for name, seconds in (spent.start_by_part or {"vllm": spent.start}).items():
         label = _START_NAMES.get(name, f"starting: {name}")
-        parts[label] = parts.get(label, 0.0) + float(seconds or 0.0)
-    for label, name in ((PARTS[0], "load"), (PARTS[5], "warm"), (PARTS[6], "stop")):
-        parts[label] += float(spent.get(name) or 0.0)
+        parts[label] = parts.get(label, 0.0) + seconds
+    for label, seconds in ((PARTS[0], spent.load), (PARTS[5], spent.warm), (PARTS[6], spent.stop)):
+        parts[label] += seconds
     return {label: seconds for label, seconds in parts.items() if seconds > 0}
 
 
 def _short(line: Line) -> dict[str, Any]:
-    return {name: value for name, value in line["metrics"].items() if name != "device_trace"}
+    return {name: value for name, value in line.metrics.items() if name != "device_trace"}

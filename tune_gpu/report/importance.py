@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 
 METHOD = "Permutation importance (scikit-learn) of a random forest of 100 trees"
 LEAST = 8
@@ -33,19 +35,19 @@ class Importance:
         return None
 
 
-def importance_of(lines: Sequence[Mapping[str, Any]], seed: int = 0) -> Importance | None:
+def importance_of(lines: Sequence[EvaluationRecord], seed: int = 0) -> Importance | None:
     """Of the knobs of a run, most important first; null where too few evaluations were measured or no knob varied."""
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.inspection import permutation_importance
 
-    measured = [line for line in lines if line["fitness"] is not None]
-    names = sorted({name for line in measured for name in line["params"]})
-    columns = {name: _codes([line["params"].get(name) for line in measured]) for name in names}
+    measured = [line for line in lines if line.fitness is not None]
+    names = sorted({name for line in measured for name in line.params})
+    columns = {name: _codes([line.params.get(name) for line in measured]) for name in names}
     varied = [name for name in names if len(set(columns[name])) > 1]
     if len(measured) < LEAST or not varied:
         return None
     x = np.array([columns[name] for name in varied]).T
-    y = np.array([float(line["fitness"]) for line in measured])
+    y = np.array([line.known_fitness for line in measured])
     if float(np.ptp(y)) == 0.0:
         return None
     forest = RandomForestRegressor(100, oob_score=True, random_state=seed, n_jobs=1).fit(x, y)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.common.wording import counted
 from tune_gpu.report.facts import Facts, describe
 from tune_gpu.report.importance import METHOD, importance_of
@@ -37,10 +38,10 @@ def as_markdown(facts: Facts) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _evaluation(line: Any) -> tuple[str, ...]:
-    status = line["status"] + (f": {line['failure'].get('kind')}" if line["failure"] else "")
-    error = f" ± {number(line['fitness_stderr'])}" if line.get("fitness_stderr") is not None else ""
-    return line["candidate_id"], line["origin"], describe(line["params"]), status, number(line["fitness"]) + error
+def _evaluation(line: EvaluationRecord) -> tuple[str, ...]:
+    status = line.status + (f": {line.failure.kind}" if line.failure else "")
+    error = f" ± {number(line.fitness_stderr)}" if line.fitness_stderr is not None else ""
+    return line.candidate_id, line.origin, describe(line.params), status, number(line.fitness) + error
 
 
 def _change(change_pct: float | None) -> str:

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.report.plots import BLUE, GREEN, RED, VERDICTS, about, figure
 
 _WORST = ("fits", "not_modelled", "uncertain", "infeasible")
 
 
-def memory_map(plan: Mapping[str, Any] | None, lines: Sequence[Mapping[str, Any]]) -> go.Figure | None:
+def memory_map(plan: Mapping[str, Any] | None, lines: Sequence[EvaluationRecord]) -> go.Figure | None:
     """Squares are predictions over the two knobs that memory depends on most (the least headroom over the others), dots are evaluations.
 
     Null where the run has no plan, or the plan has no predictions.
@@ -35,9 +36,9 @@ def memory_map(plan: Mapping[str, Any] | None, lines: Sequence[Mapping[str, Any]
                 textposition="bottom center", textfont={"size": 11}, hovertemplate="%{x}, %{y}: %{text} headroom<extra>" + verdict + "</extra>",
             )  # fmt: skip
     for label, colour, symbol, wanted in (("tried: measured", BLUE, "circle", True), ("tried: not measured", RED, "x", False)):
-        tried = [line for line in lines if (line["fitness"] is not None) is wanted]
+        tried = [line for line in lines if (line.fitness is not None) is wanted]
         if tried:
-            made.add_scatter(x=[_label(line["params"].get(x_knob)) for line in tried], y=[_label(line["params"].get(y_knob)) for line in tried], mode="markers",
+            made.add_scatter(x=[_label(line.params.get(x_knob)) for line in tried], y=[_label(line.params.get(y_knob)) for line in tried], mode="markers",
                              name=label, marker={"size": 9, "color": colour, "symbol": symbol}, text=[about(line) for line in tried],
                              hovertemplate="%{text}<extra></extra>")  # fmt: skip
     made.update_xaxes(title=html.escape(x_knob), type="category", categoryorder="array", categoryarray=[_label(x) for x in xs])

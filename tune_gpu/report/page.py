@@ -45,7 +45,7 @@ class Picture:
 def pictures(facts: Facts, plan: Mapping[str, Any] | None, objectives: Mapping[str, str] | None) -> dict[str, Picture]:
     """Every figure that this run has something for."""
     lines, summary = facts.lines, facts.summary or {}
-    measured = [line for line in lines if line["fitness"] is not None]
+    measured = [line for line in lines if line.fitness is not None]
     best, base = summary.get("best") or {}, summary.get("baseline") or {}
     made: list[Picture] = []
 
@@ -67,7 +67,7 @@ def pictures(facts: Facts, plan: Mapping[str, Any] | None, objectives: Mapping[s
         add("importance", "Which knob mattered", f"{METHOD}, fitted to {counted(importance.n, 'evaluation')}.{caution}", knob_importance(importance))
     add("memory", "What fits, and what was tried", "Predicted before anything started: the least headroom in vLLM's share after one sequence of max_model_len, over all other knobs.",
         memory_map(plan, lines))  # fmt: skip
-    if any((line["metrics"].get("device_trace") or {}).get("at") for line in measured):
+    if any((line.metrics.get("device_trace") or {}).get("at") for line in measured):
         together = moments_a_point(lines)
         drawn = "by the second" if together == 1 else f"the highest of every {together} seconds"
         add("device", "The device during the run", f"Sampled ten times a second under load, drawn {drawn}.", device_during_run(lines))

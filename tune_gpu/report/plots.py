@@ -15,13 +15,14 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.evaluation.objective import metric_at
 from tune_gpu.metrics import LIVE, VOICE_TURN, WER, every
 from tune_gpu.report.facts import PARTS, cost_parts, describe
 from tune_gpu.report.importance import Importance
 from tune_gpu.search.pareto import fronts, matrix
 
-Line = Mapping[str, Any]
+Line = EvaluationRecord
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#4c8dd6", "#e69f00", "#2ca27b", "#e0603c", "#b276b2", "#8a8f98"
 ORIGINS = {"baseline": (BLUE, "square"), "initial": (GREY, "circle"), "offspring": (GREEN, "circle"), "elite": (ORANGE, "star"),
            "fresh": (PURPLE, "diamond")}  # fmt: skip
@@ -52,35 +53,35 @@ def fitness_by_generation(lines: Sequence[Line], summary: Mapping[str, Any] | No
     """Every evaluation with its standard error, by origin; rings mark who survived, crosses who has no fitness; the line is the best so far."""
     made = figure(400)
     places = _places(lines)
-    measured = [line for line in lines if line["fitness"] is not None]
+    measured = [line for line in lines if line.fitness is not None]
     if measured:
-        x = [places[line["candidate_id"]] for line in measured]
+        x = [places[line.candidate_id] for line in measured]
         best: list[float] = []
         for line in measured:
-            best.append(max(float(line["fitness"]), best[-1] if best else -1e9))
+            best.append(max(line.known_fitness, best[-1] if best else -1e9))
         made.add_scatter(x=x, y=best, mode="lines", line={"shape": "hv", "color": GREY, "width": 1, "dash": "dot"}, name="best so far", hoverinfo="skip")
     survivors = _survivors(summary)
-    kept = [line for line in measured if line["candidate_id"] in survivors.get(line["generation"], [])]
+    kept = [line for line in measured if line.candidate_id in survivors.get(line.generation, [])]
     made.add_scatter(
-        x=[places[line["candidate_id"]] for line in kept], y=[line["fitness"] for line in kept], mode="markers", name="survivor",
+        x=[places[line.candidate_id] for line in kept], y=[line.fitness for line in kept], mode="markers", name="survivor",
         marker={"size": 19, "symbol": "circle-open", "color": GREY, "line": {"width": 2}}, hoverinfo="skip",
     )  # fmt: skip
     for origin, (colour, symbol) in ORIGINS.items():
-        members = [line for line in measured if line["origin"] == origin]
+        members = [line for line in measured if line.origin == origin]
         if members:
             made.add_scatter(
-                x=[places[line["candidate_id"]] for line in members], y=[line["fitness"] for line in members], mode="markers", name=origin,
+                x=[places[line.candidate_id] for line in members], y=[line.fitness for line in members], mode="markers", name=origin,
                 marker={"size": 10, "color": colour, "symbol": symbol}, text=[about(line) for line in members], hovertemplate="%{text}<extra></extra>",
-                error_y={"type": "data", "array": [line.get("fitness_stderr") or 0.0 for line in members], "thickness": 1, "width": 3, "color": colour},
+                error_y={"type": "data", "array": [line.fitness_stderr or 0.0 for line in members], "thickness": 1, "width": 3, "color": colour},
             )  # fmt: skip
-    lost = [line for line in lines if line["fitness"] is None]
+    lost = [line for line in lines if line.fitness is None]
     if lost:
-        floor = min((float(line["fitness"]) for line in measured), default=0.0)
+        floor = min((line.known_fitness for line in measured), default=0.0)
         made.add_scatter(
-            x=[places[line["candidate_id"]] for line in lost], y=[floor] * len(lost), mode="markers", name="without a fitness",
+            x=[places[line.candidate_id] for line in lost], y=[floor] * len(lost), mode="markers", name="without a fitness",
             marker={"size": 10, "color": RED, "symbol": "x"}, text=[about(line) for line in lost], hovertemplate="%{text}<extra></extra>",
         )  # fmt: skip
-    generations = sorted({line["generation"] for line in lines})
+    generations = sorted({line.generation for line in lines})
     made.update_xaxes(title="generation", tickvals=generations[:: -(-len(generations) // MOST_TICKS) or 1], zeroline=False, range=[-0.5, max(generations, default=0) + 0.5])
     made.update_yaxes(title="fitness ± standard error")
     return made
@@ -90,16 +91,16 @@ def latency_distributions(lines: Sequence[Line], winner: Mapping[str, Any] | Non
     """Median to p95 of each configuration's last evaluation, the fittest `MOST_ROWS` of them; a tick at p99. The winner and the baseline are named."""
     last: dict[str, Line] = {}
     for line in lines:
-        if line["fitness"] is not None:
-            last[describe(line["params"])] = line
-    fittest = sorted(last.values(), key=lambda line: (not _role(line, winner, baseline), -line["fitness"]))[:MOST_ROWS]
-    chosen = sorted(fittest, key=lambda line: -(metric_at(line["metrics"], VOICE_TURN.at("p95")) or 0.0))
+        if line.fitness is not None:
+            last[describe(line.params)] = line
+    fittest = sorted(last.values(), key=lambda line: (not _role(line, winner, baseline), -line.known_fitness))[:MOST_ROWS]
+    chosen = sorted(fittest, key=lambda line: -(metric_at(line.metrics, VOICE_TURN.at("p95")) or 0.0))
     made = figure(140 + 28 * len(chosen), barmode="overlay")
-    names = [html.escape(line["candidate_id"]) + _role(line, winner, baseline) for line in chosen]
+    names = [html.escape(line.candidate_id) + _role(line, winner, baseline) for line in chosen]
     plotted = [metric for metric in every() if metric.many and metric.reported and metric.reported.plotted]
     for metric, colour in zip(plotted, cycle(_LINE_COLOURS), strict=False):
         label = metric.label
-        p50, p95, p99 = ([metric_at(line["metrics"], metric.at(statistic)) for line in chosen] for statistic in ("p50", "p95", "p99"))
+        p50, p95, p99 = ([metric_at(line.metrics, metric.at(statistic)) for line in chosen] for statistic in ("p50", "p95", "p99"))
         made.add_scatter(
             x=p50, y=names, mode="markers", name=label, marker={"color": colour, "size": 9}, text=[about(line) for line in chosen],
             error_x={"type": "data", "symmetric": False, "array": _gaps(p50, p95), "arrayminus": [0] * len(chosen), "color": colour, "thickness": 4, "width": 0},
@@ -120,7 +121,7 @@ def pareto_front(lines: Sequence[Line], objectives: Mapping[str, str] | None = N
         objectives: metric -> `max` or `min`; by default the delay of a voice turn and `wer`, the word or character error rate.
     """
     (x_path, x_way), (y_path, y_way) = list((objectives if objectives and len(objectives) > 1 else CLASSIC_OBJECTIVES).items())[:2]
-    told = [(line, {**line["metrics"], "fitness": line["fitness"]}) for line in lines if line["fitness"] is not None]
+    told = [(line, {**line.metrics, "fitness": line.fitness}) for line in lines if line.fitness is not None]
     known = [(line, metric_at(metrics, x_path), metric_at(metrics, y_path)) for line, metrics in told]
     points = [(line, x, y) for line, x, y in known if x is not None and y is not None]
     made = figure(380)
@@ -186,7 +187,7 @@ def device_during_run(lines: Sequence[Line]) -> go.Figure:
 
 def costs_by_candidate(lines: Sequence[Line]) -> go.Figure:
     """Return where the seconds of each evaluation went; of a long run those of the last `MOST_ROWS`."""
-    spent = [(html.escape(line["candidate_id"]), cost_parts(line)) for line in reversed(lines[-MOST_ROWS:])]
+    spent = [(html.escape(line.candidate_id), cost_parts(line)) for line in reversed(lines[-MOST_ROWS:])]
     made = figure(140 + 26 * len(spent), barmode="stack")
     labels = [*PARTS, *sorted({part for _, parts in spent for part in parts} - set(PARTS))]
     for index, part in enumerate(labels):
@@ -203,7 +204,7 @@ def moments_a_point(lines: Sequence[Line]) -> int:
 
 
 def _trace_of(line: Line) -> Mapping[str, Any]:
-    trace: Mapping[str, Any] = line["metrics"].get("device_trace") or {}
+    trace: Mapping[str, Any] = line.metrics.get("device_trace") or {}
     return trace
 
 
@@ -220,8 +221,8 @@ def _in_turn(lines: Sequence[Line], column: str, together: int) -> Iterator[list
 def _places(lines: Sequence[Line]) -> dict[str, float]:
     """Candidate -> where it stands on the axis: beside the others of its generation, in the order of their evaluation."""
     places = {}
-    for generation in {line["generation"] for line in lines}:
-        members = [line["candidate_id"] for line in lines if line["generation"] == generation]
+    for generation in {line.generation for line in lines}:
+        members = [line.candidate_id for line in lines if line.generation == generation]
         for index, name in enumerate(members):
             places[name] = generation + (index - (len(members) - 1) / 2) * min(0.14, 0.8 / len(members))
     return places
@@ -233,17 +234,17 @@ def _survivors(summary: Mapping[str, Any] | None) -> dict[int, list[Any]]:
 
 def about(line: Line) -> str:
     """A line in a hover label."""
-    said = [f"<b>{html.escape(line['candidate_id'])}</b> {html.escape(line['origin'])}", html.escape(describe(line["params"]))]
-    if line["fitness"] is not None:
-        error = line.get("fitness_stderr")
-        said.append(f"fitness {line['fitness']:.4f}" + (f" ± {error:.4f}" if error is not None else ""))
+    said = [f"<b>{html.escape(line.candidate_id)}</b> {html.escape(line.origin)}", html.escape(describe(line.params))]
+    if line.fitness is not None:
+        error = line.fitness_stderr
+        said.append(f"fitness {line.fitness:.4f}" + (f" ± {error:.4f}" if error is not None else ""))
     else:
-        said.append(html.escape(str((line["failure"] or {}).get("kind") or "against a constraint")))
+        said.append(html.escape(str(line.failure.kind if line.failure else "against a constraint")))
     return "<br>".join(said)
 
 
 def _role(line: Line, winner: Mapping[str, Any] | None, baseline: Mapping[str, Any] | None) -> str:
-    roles = [name for name, params in (("winner", winner), ("baseline", baseline)) if params is not None and line["params"] == params]
+    roles = [name for name, params in (("winner", winner), ("baseline", baseline)) if params is not None and line.params == params]
     return f" <b>{', '.join(roles)}</b>" if roles else ""
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from scipy.special import betaincinv, gammaln
 
 from tune_gpu.artifacts.deployments import deployment_of, key_of
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.search.evidence import Deployment, Evidence
 from tune_gpu.search.pooled import fit
 
@@ -50,7 +51,10 @@ def read(path: Path) -> list[Deployment]:
 
 def _deployment(line: dict[str, Any], i: int, file: str) -> Deployment | None:
     if "params" in line:
-        return deployment_of(line, key_of(line["params"]), anchor=file == "anchors.jsonl" or line.get("origin") == "baseline") if line["fitness"] is not None else None
+        record = EvaluationRecord.parse(line, f"{file}, line {i + 1}")
+        if record.fitness is None:
+            return None
+        return deployment_of(record, key_of(record.params), anchor=file == "anchors.jsonl" or record.origin == "baseline")
     windows = line.get("n_windows", _SOAK_WINDOWS)
     return Deployment(line["c"], line["f"], line["se"], max(1.0, windows - 1.0), float(i)) if line.get("f") is not None else None
 

@@ -132,8 +132,8 @@ def _run(path: Path) -> Landscape:
     names = list(specs)
     told: dict[Key, list[float]] = {}
     for line in record.lines:
-        if not (line["failure"] or {}).get("retryable"):
-            told.setdefault(tuple(line["params"].get(name) for name in names), []).append(_number(line["fitness"]))
+        if not (line.failure and line.failure.retryable):
+            told.setdefault(tuple(line.params.get(name) for name in names), []).append(_number(line.fitness))
     costs = {key: 1.0 / mean if (mean := sum(values) / len(values)) > 0.0 else math.nan for key, values in told.items()}
     if not any(cost > 0.0 for cost in costs.values()):
         raise UserError(f"landscape {path}: none of its {len(record.lines)} evaluations has a fitness")

@@ -14,7 +14,6 @@ import struct
 import tempfile
 import wave
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tune_gpu.artifacts.reading import read_folder
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import load_config
-from tune_gpu.evaluation.record import as_result
 from tune_gpu.experiment.checks import check_config
 from tune_gpu.services.faster_whisper.server import read_audio
 from tune_gpu.services.start_failures import explain_exit, explain_loss
@@ -133,7 +132,7 @@ def run_with(lines: bytes) -> RunFolder:
 def test_a_runs_lines_of_any_bytes(content: bytes) -> None:
     folder = run_with(content)
     for line in one_line_or_answer(lambda: list(folder.candidates())) or []:
-        assert isinstance(line, dict)
+        assert isinstance(line, EvaluationRecord)
     one_line_or_answer(lambda: read_folder(folder))
 
 
@@ -144,7 +143,7 @@ def test_a_runs_lines_of_any_values(change: dict[str, Any], drop: set[str]) -> N
     folder = run_with(json.dumps(line).encode() + b"\n")
     found = one_line_or_answer(lambda: list(folder.candidates()))
     for whole in found or []:
-        one_line_or_answer(partial(as_result, whole))
+        whole.result()
     one_line_or_answer(lambda: read_folder(folder))
 
 

@@ -55,7 +55,7 @@ def _without_best(path: Path) -> None:
         ("summary.json", lambda path: edit(path, lambda c: c.update(run_id="other")), r"it is of run other, not of " + RUN),
         ("config.yaml", lambda path: path.write_text("- a list"), r"config\.yaml: not a run's configuration"),
         ("config.yaml", lambda path: path.write_text("a: [1"), r"config\.yaml: not a run's configuration"),
-        ("gen_0_candidates.jsonl", lambda path: path.write_text('{"candidate_id": "g0-c0"}\n'), r"gen_\?_candidates\.jsonl, g0-c0: .*`generation` is missing"),
+        ("gen_0_candidates.jsonl", lambda path: path.write_text('{"candidate_id": "g0-c0"}\n'), r"gen_0_candidates\.jsonl, line 1: .*`generation` is missing"),
         ("gen_0_candidates.jsonl", lambda path: path.write_text("no json\n"), r"gen_0_candidates\.jsonl, line 1: not a candidate's line"),
         ("gen_0_candidates.jsonl", lambda path: (path.unlink(), path.mkdir()), r"gen_0_candidates\.jsonl: cannot be read"),
         ("gen_0_candidates.jsonl", lambda path: path.write_text("[" * 100_000 + "\n"), r"gen_0_candidates\.jsonl, line 1: not a candidate's line"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from ray import cloudpickle
 
+from tests.support.made_run import line
 from tune_gpu.artifacts.redaction import REDACTED, Redactor, is_secret, restore_secrets
 from tune_gpu.artifacts.run_folder import RunFolder, check_name
 from tune_gpu.common.errors import UserError
@@ -48,7 +49,7 @@ def test_no_file_of_a_run_holds_a_secret(tmp_path: Path, monkeypatch: pytest.Mon
     folder = RunFolder(tmp_path, "e", "run-1", Redactor(config))
     folder.create(as_yaml(config))
     shown = f"given {TOKEN}, of-the-environment and hf_abcdefghijklmnopqrstuvwx"
-    folder.append_candidate({"generation": 0, "failure": {"evidence": shown}, "list": [shown]})
+    folder.append_candidate(line("g0-c0", {}, None, failure={"kind": "oom", "evidence": shown}, list=[shown]))
     folder.write_json("manifest.json", {"argv": ["launch", f"services.vllm.env.HF_TOKEN={TOKEN}"]})
     folder.write_winner({"evidence": {"log": shown}})
     written = [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -16,14 +16,14 @@ import pytest
 
 from tune_gpu.artifacts import run_folder as artifacts
 from tune_gpu.artifacts.manifest import manifest
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.artifacts.run_folder import RunFolder, write_whole
 from tune_gpu.common.errors import UserError
-from tune_gpu.evaluation.record import as_result
 from tune_gpu.search.evaluations import Candidate
 
 
-def line(candidate_id: str, generation: int, **change: Any) -> dict[str, Any]:
-    return {
+def line(candidate_id: str, generation: int, **change: Any) -> EvaluationRecord:
+    content = {
         "candidate_id": candidate_id,
         "generation": generation,
         "origin": "initial",
@@ -34,7 +34,12 @@ def line(candidate_id: str, generation: int, **change: Any) -> dict[str, Any]:
         "n_windows": 2,
         "violation": 0.0,
         "transient": False,
-    } | change
+        "failure": None,
+        "metrics": {},
+        "duration_s": {},
+        "engine_reused": False,
+    }
+    return EvaluationRecord.parse(content | change, candidate_id)
 
 
 @pytest.fixture
@@ -76,7 +81,7 @@ def test_a_manifest_keeps_what_the_one_before_it_said(folder: RunFolder) -> None
 def test_lines_come_back_in_the_order_of_their_generations(folder: RunFolder) -> None:
     for generation in (10, 2, 0):
         folder.append_candidate(line(f"g{generation}-c0", generation))
-    assert [found["generation"] for found in folder.candidates()] == [0, 2, 10]
+    assert [found.generation for found in folder.candidates()] == [0, 2, 10]
 
 
 def test_half_of_a_last_proposal_is_cut_off_and_the_next_one_is_not_joined_to_it(folder: RunFolder) -> None:
@@ -93,9 +98,9 @@ def test_half_of_a_last_line_is_cut_off_and_the_next_line_is_whole(folder: RunFo
     path = folder.path / "gen_0_candidates.jsonl"
     with path.open("ab") as file:
         file.write(b'{"candidate_id": "g0-c1", "gener')
-    assert [found["candidate_id"] for found in folder.candidates()] == ["g0-c0"]
+    assert [found.candidate_id for found in folder.candidates()] == ["g0-c0"]
     folder.append_candidate(line("g0-c1", 0))
-    assert [found["candidate_id"] for found in folder.candidates()] == ["g0-c0", "g0-c1"]
+    assert [found.candidate_id for found in folder.candidates()] == ["g0-c0", "g0-c1"]
 
 
 def test_a_line_that_is_no_candidate_is_named(folder: RunFolder) -> None:
@@ -130,10 +135,10 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pyt
 
 
 def test_what_a_line_says_to_the_search() -> None:
-    assert as_result(line("a", 0)).fitness == 0.5
-    failed = as_result(line("a", 0, status="failed", fitness=None, violation=3.0, transient=True))
+    assert line("a", 0).result().fitness == 0.5
+    failed = line("a", 0, status="failed", failure={"kind": "oom"}, fitness=None, violation=3.0, transient=True).result()
     assert (failed.status, failed.fitness, failed.violation, failed.transient) == ("failed", None, 3.0, True)
-    assert as_result(line("a", 0, fitness=None, violation=0.2)).status == "infeasible"
+    assert line("a", 0, fitness=None, violation=0.2).result().status == "infeasible"
 
 
 def test_an_unknown_run_names_those_there_are(folder: RunFolder, tmp_path: Path) -> None:
@@ -175,6 +180,7 @@ def test_a_run_is_locked_before_anybody_can_find_it(tmp_path: Path, monkeypatch:
 _ONE_SECOND = """
 import sys
 from pathlib import Path
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common.errors import UserError
 root, role, experiment = sys.argv[1:]

@@ -13,6 +13,7 @@ from scipy.stats import binomtest
 from tests.benchmarks.coverage.__main__ import main
 from tests.benchmarks.coverage.recorded import exact_interval, predicted, prior, read
 from tests.benchmarks.coverage.simulated import SETTINGS, simulate, simulate_many
+from tests.support import made_run
 from tune_gpu.search.evidence import PRIOR_FREEDOM, PRIOR_RATIO, Evidence
 
 DATA = Path(__file__).parents[2] / "data"
@@ -82,7 +83,7 @@ def test_a_simulated_run_is_the_same_again() -> None:
 
 
 def test_a_run_folder_counts_its_anchors_too(tmp_path: Path) -> None:
-    line = {"candidate_id": "g0-c0", "origin": "baseline", "params": {"a": 1}, "fitness": 0.5, "fitness_stderr": 0.01, "n_windows": 3, "started_at": "2026-11-30T08:00:00+00:00"}
+    line = made_run.line("g0-c0", {"a": 1}, 0.5, origin="baseline", fitness_stderr=0.01, n_windows=3, started_at="2026-11-30T08:00:00+00:00").dump()
     failed = {**line, "params": {"a": 2}, "fitness": None}
     (tmp_path / "gen_0_candidates.jsonl").write_text(f"{json.dumps(line)}\n{json.dumps(failed)}\n")
     (tmp_path / "anchors.jsonl").write_text(json.dumps({**line, "params": {"a": 1.0}, "fitness": 0.52, "started_at": "2026-11-30T09:00:00+00:00"}) + "\n")

@@ -5,21 +5,22 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from rich.console import Console
 
 from tests.support.runs import ARTIFACTS, RUN
 from tune_gpu.artifacts.reading import read_run
+from tune_gpu.artifacts.records.evaluation import Durations, EvaluationRecord, FailureRecord
 from tune_gpu.cli import progress as live
 from tune_gpu.cli.progress import Progress
 from tune_gpu.cli.progress_table import engine_of, fitness_of, table_of
+from tune_gpu.common.failures import Status
 from tune_gpu.search.tournament import Candidate
 
 LINES = read_run(ARTIFACTS, RUN).lines
-NAMES = list(LINES[0]["params"])
-NEXT = Candidate("g9-c0", 9, "fresh", dict(LINES[0]["params"]))
+NAMES = list(LINES[0].params)
+NEXT = Candidate("g9-c0", 9, "fresh", dict(LINES[0].params))
 
 
 def shown(width: int, height: int = 60) -> str:
@@ -32,7 +33,7 @@ def plain(**options: bool) -> list[str]:
     console = Console(file=io.StringIO(), width=100)
     with Progress(console, 40, NAMES, **options) as progress:
         for line in LINES:
-            progress.began(Candidate(line["candidate_id"], line["generation"], line["origin"], line["params"]))
+            progress.began(Candidate(line.candidate_id, line.generation, line.origin, line.params))
             progress.ended(line)
     return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
 
@@ -44,29 +45,29 @@ def test_the_table_fits_the_terminal_and_names_what_matters(width: int) -> None:
     for wanted in ("generation 9", f"{len(LINES)} of 40 evaluations", "61 s", "about 90 s left", "running", "re-used", "started"):
         assert wanted in text
     for line in LINES:
-        assert line["candidate_id"] in text
-        assert line["fitness"] is None or fitness_of(line) in text
+        assert line.candidate_id in text
+        assert line.fitness is None or fitness_of(line) in text
     assert all(name in text for name in NAMES) is (width >= 240), "where there is room, each knob has a column"
 
 
 def test_an_engine_that_was_never_come_to_is_not_called_started() -> None:
-    def ended(reused: bool, **parts: float) -> dict[str, Any]:
-        return {"engine_reused": reused, "duration_s": {"start": 0.0, "start_by_part": parts}}
+    def ended(reused: bool, **parts: float) -> EvaluationRecord:
+        return replace(LINES[0], engine_reused=reused, duration_s=Durations(start_by_part=parts))
 
     found = [ended(False, whisper=1.0, vllm=40.0), ended(True, whisper=1.0, vllm=0.0), ended(False, whisper=1.0), ended(False)]
     assert [engine_of(line) for line in found] == ["started", "re-used", "-", "-"]
-    assert engine_of({"engine_reused": False, "duration_s": {"start": 4.0}}) == "started", "a line without its parts"
+    assert engine_of(replace(LINES[0], engine_reused=False, duration_s=Durations(start=4.0))) == "started", "a line without its parts"
 
 
 def test_the_fitness_has_its_uncertainty_where_it_is_known() -> None:
-    assert fitness_of({"fitness": 0.5, "fitness_stderr": 0.0123}) == "0.5000 ± 0.0123"
-    assert fitness_of({"fitness": 0.5, "fitness_stderr": None}) == "0.5000"
+    assert fitness_of(replace(LINES[0], fitness=0.5, fitness_stderr=0.0123)) == "0.5000 ± 0.0123"
+    assert fitness_of(replace(LINES[0], fitness=0.5, fitness_stderr=None)) == "0.5000"
 
 
 def test_on_a_low_terminal_the_latest_evaluations_stay_in_sight() -> None:
     text = shown(170, height=12)
-    assert LINES[-1]["candidate_id"] in text
-    assert LINES[0]["candidate_id"] not in text
+    assert LINES[-1].candidate_id in text
+    assert LINES[0].candidate_id not in text
     assert f"{len(LINES) - 4} earlier ones are in the run's folder" in text
 
 
@@ -74,27 +75,27 @@ def test_elsewhere_than_on_a_terminal_there_are_two_plain_lines_an_evaluation() 
     lines = plain()
     assert len(lines) == 2 * len(LINES)
     assert not any("\x1b" in line for line in lines)
-    failed = next(line for line in LINES if line["failure"])
-    assert any(failed["failure"]["kind"] in line and failed["failure"]["message"] in line for line in lines)
+    failed = next(line for line in LINES if line.failure)
+    assert any(failed.failure and failed.failure.kind in line and failed.failure.message in line for line in lines)
 
 
 def test_quiet_is_silent_and_verbose_says_where_the_seconds_went_and_what_the_log_said() -> None:
     assert plain(quiet=True) == []
     assert plain(quiet=True, verbose=True) == []
     text = "\n".join(plain(verbose=True))
-    measured = next(line for line in LINES if line["fitness"] is not None)
-    assert f"{measured['candidate_id']}: start {measured['duration_s']['start']:.1f} s (" in text
-    assert f"KV cache of {measured['engine']['kv_cache_tokens']} tokens" in text
+    measured = next(line for line in LINES if line.fitness is not None)
+    assert f"{measured.candidate_id}: start {measured.duration_s.start:.1f} s (" in text
+    assert f"KV cache of {measured.engine.kv_cache_tokens} tokens" in text
     for line in LINES:
-        if line["failure"] and line["failure"]["evidence"]:
-            assert line["failure"]["evidence"] in text
+        if line.failure and line.failure.evidence:
+            assert line.failure.evidence in text
 
 
 @pytest.mark.parametrize("terminal", [False, True])
 def test_why_a_candidate_failed_is_printed_without_asking(terminal: bool) -> None:
     console = Console(file=io.StringIO(), width=100, height=60, force_terminal=terminal)
-    failure = {"kind": "startup_crash", "message": "ended with exit code 2 while starting", "evidence": "error: unrecognized arguments:\n --foo"}
-    failed = dict(LINES[0]) | {"candidate_id": "g9-c0", "status": "failed", "fitness": None, "failure": failure, "metrics": {}}
+    failure = FailureRecord(kind="startup_crash", message="ended with exit code 2 while starting", evidence="error: unrecognized arguments:\n --foo")
+    failed = replace(LINES[0], candidate_id="g9-c0", status=Status.FAILED, fitness=None, failure=failure, metrics={})
     with Progress(console, 40, NAMES) as progress:
         progress.ended(failed)
     text = console.file.getvalue()  # type: ignore[attr-defined]
@@ -107,7 +108,7 @@ def test_all_that_run_side_by_side_are_shown_until_each_has_ended() -> None:
     with Progress(console, 40, NAMES) as progress:
         for number in range(3):
             progress.began(replace(NEXT, candidate_id=f"g9-c{number}"))
-        progress.ended(dict(LINES[0]) | {"candidate_id": "g9-c1"})
+        progress.ended(replace(LINES[0], candidate_id="g9-c1"))
         console.print(progress._table())
         shown = console.file.getvalue()  # type: ignore[attr-defined]
     rows = [line for line in shown[shown.rindex("generation 9") :].splitlines() if "running" in line]
@@ -121,26 +122,26 @@ def test_the_time_that_is_left_is_of_all_that_run_side_by_side(monkeypatch: pyte
     now = SimpleNamespace(s=1000.0)
     monkeypatch.setattr(live, "time", SimpleNamespace(monotonic=lambda: now.s))
     with Progress(Console(file=io.StringIO()), 13, NAMES) as progress:
-        progress.ended(dict(LINES[0]), replayed=True)
+        progress.ended(LINES[0], replayed=True)
         assert progress.time_left_s() is None
         now.s += 500.0  # it waited for cards
         for number in range(4):
             progress.began(replace(NEXT, candidate_id=f"g9-c{number}"))
         now.s += 60.0
         for number in range(4):
-            progress.ended(dict(LINES[0]) | {"candidate_id": f"g9-c{number}", "wall_s": 60.0})
+            progress.ended(replace(LINES[0], candidate_id=f"g9-c{number}", wall_s=60.0))
         assert progress.time_left_s() == pytest.approx(120.0), "eight more, four at once"
 
 
 def test_a_rate_of_characters_is_called_cer() -> None:
     """In the plain line and in the table; lines from before the unit was recorded count words."""
-    line = next(line for line in LINES if line["fitness"] is not None)
-    of_characters = {**line, "metrics": {**line["metrics"], "wer_unit": "character"}}
+    line = next(line for line in LINES if line.fitness is not None)
+    of_characters = replace(line, metrics={**line.metrics, "wer_unit": "character"})
     for shown_line, name in ((line, "wer"), (of_characters, "cer")):
         console = Console(file=io.StringIO(), width=300)
         with Progress(console, 40, NAMES) as progress:
             progress.ended(shown_line)
         console.print(table_of(console, [shown_line], [], NAMES, total=40, elapsed_s=1.0, left_s=None))
         text = console.file.getvalue()  # type: ignore[attr-defined]
-        assert f", {name} {line['metrics']['wer']}, " in text
+        assert f", {name} {line.metrics['wer']}, " in text
         assert f" {name} " in text.split(", engine")[-1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.runs import ARTIFACTS, EXPERIMENT, RUN, WHOLE
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import Failure, FailureKind, Phase
 from tune_gpu.config.schema import ParameterSpec, SearchSettings
 from tune_gpu.evaluation.measurement import Measurement, Status
-from tune_gpu.evaluation.record import EvaluationRecord, as_counted, as_result
+from tune_gpu.evaluation.record import lost, record_of
 from tune_gpu.experiment.replay import replay
 from tune_gpu.ray_tune.run_search import OnResult, RunSearch
 from tune_gpu.search.evaluations import Candidate, Result
@@ -56,16 +58,16 @@ def tournament(objectives: dict[str, str]) -> Tournament:
     return Tournament(space, SearchSettings(algorithm="classic", initial=2, generations=1, objectives=objectives))
 
 
-def record_of(measurement: Measurement, candidate: Candidate = CANDIDATE, objectives: dict[str, str] = OBJECTIVES) -> EvaluationRecord:
-    return EvaluationRecord.of(candidate, measurement, objectives=objectives, started_at="2026-01-01T00:00:00+00:00", wall_s=1.0)
+def recorded(measurement: Measurement, candidate: Candidate = CANDIDATE, objectives: dict[str, str] = OBJECTIVES) -> EvaluationRecord:
+    return record_of(candidate, measurement, objectives=objectives, started_at="2026-01-01T00:00:00+00:00", wall_s=1.0)
 
 
-def kept(*records: EvaluationRecord) -> list[dict[str, Any]]:
+def kept(*records: EvaluationRecord) -> list[EvaluationRecord]:
     """The lines as they come back from a run's folder."""
     folder = RunFolder(FOLDER.name, "experiment", f"run-{next(RUNS)}")
     folder.create("name: experiment\n")
     for record in records:
-        folder.append_candidate(record.as_line())
+        folder.append_candidate(record)
     return list(folder.candidates())
 
 
@@ -73,11 +75,11 @@ def kept(*records: EvaluationRecord) -> list[dict[str, Any]]:
 @given(measurement=measurements, wanted=st.sets(st.sampled_from(sorted(OBJECTIVES))))
 def test_any_measurement_says_the_same_live_and_replayed(measurement: Measurement, wanted: set[str]) -> None:
     objectives = {name: direction for name, direction in OBJECTIVES.items() if name in wanted}
-    record = record_of(measurement, objectives=objectives)
+    record = recorded(measurement, objectives=objectives)
     live = searched(objectives).read(record.report())
     (line,) = kept(record)
-    assert as_result(line, objectives) == live
-    assert (as_counted(line, objectives)["fitness"] is None) == (live.fitness is None) or line["status"] != "ok"
+    assert line.result(objectives) == live
+    assert (line.counted(objectives).fitness is None) == (live.fitness is None) or line.status != "ok"
 
 
 def test_a_lost_trial_says_the_same_live_and_replayed() -> None:
@@ -86,8 +88,8 @@ def test_a_lost_trial_says_the_same_live_and_replayed() -> None:
     suggested = search.suggest("t0")
     assert isinstance(suggested, dict)
     search.on_trial_complete("t0", None, error=True)
-    (line,) = kept(EvaluationRecord.lost(CANDIDATE, "cpu", started_at="", retries=[]))
-    assert [as_result(line, OBJECTIVES)] == heard
+    (line,) = kept(lost(CANDIDATE, "cpu", started_at="", retries=[]))
+    assert [line.result(OBJECTIVES)] == heard
 
 
 def test_a_search_that_missed_an_objective_is_replayed_to_its_state() -> None:
@@ -98,31 +100,32 @@ def test_a_search_that_missed_an_objective_is_replayed_to_its_state() -> None:
     for number, measured in enumerate(found):
         suggested = search.suggest(f"t{number}")
         assert isinstance(suggested, dict)
-        record = record_of(Measurement(Status.OK, "cpu", metrics=measured, n_windows=1), Candidate(**suggested["candidate"]), objectives)
+        record = recorded(Measurement(Status.OK, "cpu", metrics=measured, n_windows=1), Candidate(**suggested["candidate"]), objectives)
         search.on_trial_complete(f"t{number}", record.report())
         records.append(record)
     again = tournament(objectives)
-    assert replay(again, {line["candidate_id"]: (line["params"], as_result(line, objectives)) for line in kept(*records)}) == []
+    assert replay(again, {line.candidate_id: (line.params, line.result(objectives)) for line in kept(*records)}) == []
     assert again.state_dict() == live.state_dict()
     assert [result.status for _, result in again.history] == ["infeasible", "ok"]
 
 
 @pytest.mark.parametrize("measured", [{}, {"wer": None}, {"other": 1.0}])
 def test_a_kept_fitness_without_its_objective_does_not_count(measured: dict[str, Any]) -> None:
-    line = record_of(Measurement(Status.OK, "cpu", metrics={"fitness": 0.5}, n_windows=2)).as_line() | {"objectives": measured}
-    assert as_result(line, {"wer": "min"}) == Result("infeasible", n_windows=2)
-    counted = as_counted(line, {"wer": "min"})
-    assert (counted["fitness"], list(counted["violations"])) == (None, ["search.objectives.wer (not measured)"])
-    assert as_result(line).fitness == as_counted(line, {})["fitness"] == 0.5
+    line = replace(recorded(Measurement(Status.OK, "cpu", metrics={"fitness": 0.5}, n_windows=2)), objectives=measured)
+    assert line.result({"wer": "min"}) == Result("infeasible", n_windows=2)
+    counted = line.counted({"wer": "min"})
+    assert (counted.fitness, list(counted.violations)) == (None, ["search.objectives.wer (not measured)"])
+    assert line.result().fitness == line.counted({}).fitness == 0.5
 
 
 @pytest.mark.parametrize(
     "change", [{"status": "banana"}, {"fitness": "high"}, {"fitness": True}, {"n_windows": None}, {"params": None}, {"objectives": [1]}]
 )
 def test_a_line_of_another_program_is_refused(change: dict[str, Any]) -> None:
-    (line,) = kept(record_of(Measurement(Status.OK, "cpu", metrics={"fitness": 0.5}, n_windows=2)))
-    with pytest.raises(UserError, match="candidate 'g0-c0': not a candidate's line"):
-        as_result(line | change)
+    (line,) = kept(recorded(Measurement(Status.OK, "cpu", metrics={"fitness": 0.5}, n_windows=2)))
+    (key,) = change
+    with pytest.raises(UserError, match=f"line 7: not written by this program .`{key}` is "):
+        EvaluationRecord.parse(line.dump() | change, "line 7")
 
 
 @pytest.mark.parametrize("run_id", [RUN, WHOLE])
@@ -130,6 +133,5 @@ def test_recorded_runs_have_no_key_that_the_record_lacks(run_id: str) -> None:
     lines = list(RunFolder(Path(ARTIFACTS), EXPERIMENT, run_id).candidates(repair=False))
     assert lines
     for line in lines:
-        record = EvaluationRecord.from_line(line)
-        assert {key: value for key, value in record.as_line().items() if key in line} == line
-        assert (record.result().fitness is None) == (line["fitness"] is None)
+        assert line.unknown == {}
+        assert (line.result().fitness is None) == (line.fitness is None)

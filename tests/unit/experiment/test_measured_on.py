@@ -13,7 +13,7 @@ SUMMARY: dict[str, Any] = {
 }  # fmt: skip
 CARD = {"host": "node-7", "kind": "cuda", "name": "a card", "uuid": "GPU-7", "total_mib": 12288.0, "driver": "550", "cores": None}
 LINE = line("g0-c0", FAST, 0.6, measured_on=CARD)
-LINE["metrics"]["neighbours"] = {"memory_mib": 700.0}
+LINE.metrics["neighbours"] = {"memory_mib": 700.0}
 
 
 def test_a_winner_of_a_cluster_names_the_card_that_it_was_measured_on_and_what_others_used_of_it() -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from tests.support.made_run import DEVICE, EXPERIMENT, FAST, RUN_ID, SLOW, line, made_run
 from tests.unit.promote.compared import write_comparison
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.cli.main import main
 from tune_gpu.config.schema import PromoteSettings
 from tune_gpu.promote.gate import Evidence, TargetDevice, conditions
@@ -48,7 +49,7 @@ def unmet(evidence: Evidence, target: TargetDevice = HERE, settings: PromoteSett
     return {condition.name: condition.said for condition in conditions(evidence, target, settings) if not condition.holds}
 
 
-def evidence(content: dict[str, Any] | None, *lines: dict[str, Any]) -> Evidence:
+def evidence(content: dict[str, Any] | None, *lines: EvaluationRecord) -> Evidence:
     return Evidence(FAST, content, lines or [line("g0-c1", FAST, 0.6)], DEVICE)
 
 
@@ -110,7 +111,7 @@ def test_memory_and_neighbours_are_asked_about() -> None:
     assert "measured beside 500 MiB of others, the target has 3000 MiB" in unmet(evidence(comparison()), crowded)["neighbours"]
     assert "set promote.neighbours_mib" in unmet(evidence(comparison()), TargetDevice("cpu", None, None))["neighbours"]
     killed = line("g1-c2", FAST, 0.6)
-    killed["metrics"]["oom_events"] = 2
+    killed.metrics["oom_events"] = 2
     assert unmet(evidence(comparison(), killed))["oom"] == "2 out-of-memory events while the winner was measured"
     for kind in ("startup_oom", "oom", "oom_killed"):
         failed = line("g1-c2", FAST, None, failure={"kind": kind, "message": "no room", "retryable": False})

@@ -12,7 +12,7 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import Failure, FailureKind, Phase
 from tune_gpu.config.loader import load_config
 from tune_gpu.config.schema import ExperimentConfig
-from tune_gpu.evaluation.retries import cause_of, may_retry
+from tune_gpu.evaluation.retries import attempt_of, may_retry
 from tune_gpu.experiment.checks import check_config
 from tune_gpu.ray_tune.placement import (
     TrialResources,
@@ -151,7 +151,7 @@ def test_only_what_can_pass_is_tried_again_and_a_start_that_timed_out_once() -> 
 
     passing = {kind for kind in FailureKind if may_retry(failed(kind), [], 2)}
     assert passing == {FailureKind.PORT_CONFLICT, FailureKind.STARTUP_TIMEOUT, FailureKind.SERVICE_LOST, FailureKind.MEASUREMENT_INVALID}
-    lost, late = cause_of(failed(FailureKind.SERVICE_LOST), 1.0), cause_of(failed(FailureKind.STARTUP_TIMEOUT), 1.0)
+    lost, late = attempt_of(failed(FailureKind.SERVICE_LOST), 1.0), attempt_of(failed(FailureKind.STARTUP_TIMEOUT), 1.0)
     assert may_retry(failed(FailureKind.SERVICE_LOST), [lost], 2)
     assert not may_retry(failed(FailureKind.SERVICE_LOST), [lost, lost], 2)
     assert may_retry(failed(FailureKind.STARTUP_TIMEOUT), [lost], 2)

@@ -180,5 +180,5 @@ def test_a_trial_that_ends_without_a_result_is_suggested_again_as_long_as_that_i
     search.on_trial_complete("b", {"fitness": 1.0})
     assert search.suggest("f") == "FINISHED"
     assert {result.status: result.transient for _, result in search.tournament.history} == {"failed": True, "ok": False}
-    assert [cause["kind"] for cause in book.carried(search.tournament.history[0][0].candidate_id)] == ["service_lost"]
+    assert [cause.kind for cause in book.carried(search.tournament.history[0][0].candidate_id)] == ["service_lost"]
     assert second != first

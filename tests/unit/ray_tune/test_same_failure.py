@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord, FailureRecord
 from tune_gpu.common.failures import RETRYABLE, Failure, FailureKind, Phase
 from tune_gpu.evaluation.measurement import Measurement, Status
-from tune_gpu.evaluation.record import EvaluationRecord
+from tune_gpu.evaluation.record import record_of
 from tune_gpu.ray_tune.same_failure import SameFailure, StopOnSameFailure, reason_of
 from tune_gpu.search.evaluations import Candidate
 from tune_gpu.services.start_failures import explain_exit
@@ -18,10 +19,10 @@ from tune_gpu.services.start_failures import explain_exit
 FLAG = "vllm serve: error: unrecognized arguments: --gpu-memory-utilisation 0.5"
 
 
-def line(number: int, outcome: Failure | Measurement, params: dict[str, Any] | None = None) -> dict[str, Any]:
+def line(number: int, outcome: Failure | Measurement, params: dict[str, Any] | None = None) -> EvaluationRecord:
     candidate = Candidate(f"g0-c{number}", 0, "initial", {"x": number} if params is None else params)
     measurement = outcome if isinstance(outcome, Measurement) else Measurement.failed(outcome, "cpu")
-    return json.loads(json.dumps(EvaluationRecord.of(candidate, measurement, started_at="", wall_s=1.0).as_line()))
+    return record_of(candidate, measurement, started_at="", wall_s=1.0)
 
 
 def crash(log: str = FLAG, exit_code: int = 2, service: str = "vllm") -> Failure:
@@ -70,7 +71,8 @@ def test_the_second_candidate_that_fails_alike_decides() -> None:
     ],
 )
 def test_what_varies_from_start_to_start_is_no_other_reason(one: str, other: str) -> None:
-    assert reason_of(crash(one).as_dict()) == reason_of(crash(other).as_dict()) is not None
+    first, second = (FailureRecord.parse(crash(log).as_dict(), "failure") for log in (one, other))
+    assert reason_of(first) == reason_of(second) is not None
     assert heard(crash(one), crash(other)).said is not None
 
 
@@ -135,7 +137,7 @@ def test_the_stopper_hears_last_reports_alone_and_survives_its_journey() -> None
     import cloudpickle
 
     stopper = cloudpickle.loads(cloudpickle.dumps(StopOnSameFailure(heard(crash()))))
-    report = {"line_json": json.dumps(line(1, crash()))}
+    report = {"line_json": json.dumps(line(1, crash()).dump())}
     assert stopper("t1", report) is False
     assert stopper.stop_all() is False, "the trial may be tried again"
     assert stopper("t1", report | {"done": True}) is False

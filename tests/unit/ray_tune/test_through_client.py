@@ -17,7 +17,7 @@ from tests.ray.noop_run import experiment
 from tests.support.made_run import line
 from tune_gpu.common.failures import Failure
 from tune_gpu.evaluation.measurement import Measurement
-from tune_gpu.evaluation.record import EvaluationRecord
+from tune_gpu.evaluation.record import record_of
 from tune_gpu.experiment import run as experiments
 from tune_gpu.experiment.refusals import Refusals
 from tune_gpu.experiment.run import Experiment
@@ -65,9 +65,9 @@ class PlayedTuner:
     def _report(self, candidate: dict[str, Any]) -> dict[str, Any]:
         if self.failure is not None:
             measured = Measurement.failed(self.failure, "cuda")
-            return EvaluationRecord.of(Candidate(**candidate), measured, started_at="", wall_s=1.0).report()
+            return record_of(Candidate(**candidate), measured, started_at="", wall_s=1.0).report()
         fitness = 1.0 / (1.0 + candidate["params"]["x"])
-        made = line(candidate["candidate_id"], candidate["params"], fitness, fitness_stderr=0.2, n_windows=2) | candidate
+        made = line(candidate["candidate_id"], candidate["params"], fitness, fitness_stderr=0.2, n_windows=2).dump() | candidate
         return {"fitness": fitness, "stderr": 0.2, "n_windows": 2, "line_json": json.dumps(made)}
 
     def _fill(self) -> bool:

@@ -17,9 +17,11 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support import made_run
 from tests.support.runs import ARTIFACTS, RUN, copy_to, edit
 from tests.support.traffic import rounds
 from tune_gpu.artifacts.reading import RunRecord, read_run
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.cli.main import main
 from tune_gpu.common.process.managed import start_ticks
 from tune_gpu.compare.metrics import standard_metrics
@@ -75,8 +77,8 @@ def test_the_verdict_claims_no_more_than_was_shown(record: RunRecord) -> None:
     assert record.summary is not None
     base = record.summary["baseline"]
     assert facts_of(with_summary(record, best=base)).verdict.startswith("Keep what runs today")
-    other = next(line for line in record.lines if line["fitness"] is not None and line["params"] != base["params"])
-    best = {**base, "params": other["params"], "fitness": base["fitness"] + 1e-6}
+    other = next(line for line in record.lines if line.fitness is not None and line.params != base["params"])
+    best = {**base, "params": other.params, "fitness": base["fitness"] + 1e-6}
     assert "not told apart by these windows" in facts_of(with_summary(record, best=best)).verdict
     assert facts_of(with_summary(record, best=None)).verdict.startswith("No winner: nothing was feasible")
     assert "Nothing is decided" in facts_of(dataclasses.replace(record, summary=None)).verdict
@@ -96,7 +98,7 @@ def test_what_the_winners_card_did_not_report_is_a_doubt(record: RunRecord) -> N
     best = record.summary["best"]["params"]
 
     def lines(unchecked: Any) -> tuple[Any, ...]:
-        return tuple({**line, "metrics": {**line["metrics"], "unchecked": unchecked}} if line["params"] == best else line for line in record.lines)
+        return tuple(dataclasses.replace(line, metrics={**line.metrics, "unchecked": unchecked}) if line.params == best else line for line in record.lines)
 
     facts = facts_of(dataclasses.replace(record, lines=lines(["throttling would not be noticed"])))
     assert facts.doubts.count("Not checked: throttling would not be noticed.") == 1
@@ -190,8 +192,8 @@ def test_a_run_on_a_cpu_says_that_it_says_nothing_about_a_gpu(record: RunRecord)
     assert any("says nothing about a GPU" in doubt for doubt in facts_of(record).doubts)
 
 
-def lines_of(values: list[tuple[dict[str, Any], float | None]]) -> list[dict[str, Any]]:
-    return [{"params": params, "fitness": fitness} for params, fitness in values]
+def lines_of(values: list[tuple[dict[str, Any], float | None]]) -> list[EvaluationRecord]:
+    return [made_run.line(f"g0-c{number}", params, fitness) for number, (params, fitness) in enumerate(values)]
 
 
 def test_the_knob_that_decides_is_the_most_important_and_one_that_does_not_is_not() -> None:
@@ -220,13 +222,13 @@ def test_json_and_markdown_carry_the_summarys_numbers(record: RunRecord) -> None
     content = json.loads(text)
     assert code == 0
     assert content["summary"] == json.loads((record.folder.path / "summary.json").read_text())
-    assert [line["candidate_id"] for line in content["lines"]] == [line["candidate_id"] for line in record.lines]
+    assert [line["candidate_id"] for line in content["lines"]] == [line.candidate_id for line in record.lines]
     code, text = report(RUN, f"run.artifacts_dir={ARTIFACTS}", "--format", "md")
     assert code == 0
     assert text.startswith("# spica\\_gpu\\_allocation, run ")
     assert f"{record.summary['best']['fitness']:.4f}" in text or record.summary["best"]["n_evaluations"] > 1
     for line in record.lines:
-        assert f"| {line['candidate_id']} |" in text
+        assert f"| {line.candidate_id} |" in text
 
 
 @pytest.mark.parametrize(
@@ -300,7 +302,7 @@ def test_a_run_that_was_killed_before_anything_is_told_as_such(form: str, tmp_pa
 
 
 def test_a_rate_of_characters_is_called_one(record: RunRecord) -> None:
-    lines = [{**line, "metrics": {**line["metrics"], **({"wer_unit": "character"} if line["fitness"] is not None else {})}} for line in record.lines]
+    lines = [dataclasses.replace(line, metrics={**line.metrics, "wer_unit": "character"}) if line.fitness is not None else line for line in record.lines]
     characters = facts_of(dataclasses.replace(record, lines=tuple(lines)))
     assert (characters.error_rate, facts_of(record).error_rate) == ("CER", "WER")
     assert "character error rate" in {row.label for row in characters.rows}

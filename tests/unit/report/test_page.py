@@ -88,7 +88,7 @@ def test_an_interrupted_run_decides_nothing_and_shows_the_device_and_the_plan_as
     assert "Nothing is decided: the run is interrupted after 5 evaluations." in verdict
     assert drawn == ["fitness", "latency", "pareto", "memory", "device", "costs"], "5 evaluations are too few to say which knob mattered"
     record = read_run(ARTIFACTS, INTERRUPTED)
-    seconds = sum(len(line["metrics"]["device_trace"]["at"]) for line in record.lines)
+    seconds = sum(len(line.metrics["device_trace"]["at"]) for line in record.lines)
     assert marks == 3 * seconds, "utilisation, KV cache and memory, each second"
     assert "infeasible" in memory
     assert page.seen.console_errors == []

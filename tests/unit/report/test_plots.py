@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from tests.support import made_run
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.report import plots
 from tune_gpu.report.plots import (
     MOST_MOMENTS,
@@ -18,21 +18,21 @@ from tune_gpu.report.plots import (
 )
 
 
-def long_run(n: int, seconds: int = 20) -> list[dict[str, Any]]:
+def long_run(n: int, seconds: int = 20) -> list[EvaluationRecord]:
     made = []
     for number in range(n):
         line = made_run.line(f"g{number // 4}-c{number % 4}", made_run.SLOW | {"vllm_memory_util": number}, 0.5 - number * 1e-6, generation=number // 4)
         at = [1_800_000_000.0 + number * 30 + second for second in range(seconds)]
-        line["metrics"]["device_trace"] = {"at": at, "used_mib": [float(second % 7) for second in range(seconds)], "utilization_pct": [None] * seconds}
+        line.metrics["device_trace"] = {"at": at, "used_mib": [float(second % 7) for second in range(seconds)], "utilization_pct": [None] * seconds}
         made.append(line)
     return made
 
 
 def test_of_a_long_run_no_figure_holds_more_than_can_be_drawn() -> None:
     lines = long_run(3000)
-    last = lines[-1]["params"]
+    last = lines[-1].params
     began = time.process_time()
-    device, latency = device_during_run(lines), latency_distributions(lines, winner=lines[7]["params"], baseline=last)
+    device, latency = device_during_run(lines), latency_distributions(lines, winner=lines[7].params, baseline=last)
     costs, fitness = costs_by_candidate(lines), fitness_by_generation(lines)
     assert time.process_time() - began < 20.0, "in time that grows with the run, not with its square"
     (memory,) = device.data
@@ -57,4 +57,4 @@ def test_of_a_short_run_everything_is_drawn() -> None:
 def test_the_front_can_be_of_the_fitness_and_another_number() -> None:
     lines = long_run(3)
     made = plots.pareto_front(lines, {"fitness": "max", "voice_turn_ms.p95": "min"})
-    assert sorted(x for drawn in made.data if drawn.mode == "markers" for x in drawn.x) == sorted(line["fitness"] for line in lines)
+    assert sorted(x for drawn in made.data if drawn.mode == "markers" for x in drawn.x) == sorted(line.known_fitness for line in lines)

@@ -1,0 +1,138 @@
+"""One evaluation: a line of `gen_<n>_candidates.jsonl`, its report to Tune, and its result for the search."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tune_gpu.artifacts.records.base import OPTIONAL, SCHEMA_VERSION, Record
+from tune_gpu.artifacts.records.devices import DeviceRecord
+from tune_gpu.common.failures import Status
+from tune_gpu.search.evaluations import Result
+from tune_gpu.search.reports import read_report
+
+METRIC, MODE = "fitness", "max"
+"""What a run optimises."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailureRecord(Record):
+    """Why an evaluation has no measurement: `Failure` as artifacts hold it."""
+
+    kind: str
+    service: str = ""
+    phase: str = ""
+    message: str = ""
+    evidence: str = ""
+    """The decisive line of the service's log."""
+    shortfall: float | None = 0.0
+    retryable: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailedAttempt(Record):
+    """An attempt of an evaluation that failed and was retried."""
+
+    kind: str
+    service: str = ""
+    phase: str = ""
+    message: str = ""
+    wall_s: float | None = None
+    """None if the attempt's process was lost."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Durations(Record):
+    """Where the seconds of an evaluation went."""
+
+    start: float = 0.0
+    start_by_part: dict[str, float] | None = field(default=None, metadata=OPTIONAL)
+    """Seconds by service, and `imports` and `memory_stable`. A re-used engine has 0; a service that was not reached is absent."""
+    warm: float = 0.0
+    load: float = 0.0
+    """Under measured load."""
+    stop: float = 0.0
+    stop_by_part: dict[str, float] | None = field(default=None, metadata=OPTIONAL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineReport(Record):
+    """What the engine reported about itself. Everything else it reported is kept as unknown fields."""
+
+    kv_cache_tokens: int | None = None
+    max_concurrency: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRecord(Record):
+    """A line of `gen_<n>_candidates.jsonl`. Its fields are the keys of the line."""
+
+    schema_version: int = SCHEMA_VERSION
+    candidate_id: str
+    generation: int
+    origin: str
+    params: dict[str, Any]
+    asked_after: int | None = None
+    """How many results the search had when it proposed the candidate; None in old runs."""
+    status: Status
+    violation: float | None = 0.0
+    transient: bool = False
+    n_windows: int
+    failure: FailureRecord | None
+    fitness: float | None
+    fitness_stderr: float | None = None
+    objectives: dict[str, float | None] | None = field(default_factory=dict)
+    violations: dict[str, float | None] = field(default_factory=dict)
+    metrics: dict[str, Any]
+    device: str = ""
+    measured_on: DeviceRecord | None = None
+    started_at: str = ""
+    wall_s: float | None = 0.0
+    duration_s: Durations
+    engine_reused: bool
+    engine: EngineReport = field(default_factory=EngineReport)
+    n_retries: int = 0
+    retries: tuple[FailedAttempt, ...] = ()
+    told_after: int | None = field(default=None, metadata=OPTIONAL)
+    """How many lines the run had before this one; set when the line is kept."""
+
+    def contradiction(self) -> str | None:
+        """Return which fields contradict one another, or None."""
+        failed = self.failure is not None and self.status is not Status.INFEASIBLE
+        return f"status {self.status} and failure contradict one another" if (self.status is Status.FAILED) != failed else None
+
+    @property
+    def known_fitness(self) -> float:
+        """Return the fitness of a measured evaluation. Raises ValueError if there is none."""
+        if self.fitness is None:
+            raise ValueError(f"{self.candidate_id} has no fitness")
+        return self.fitness
+
+    def after(self, attempts: Sequence[FailedAttempt]) -> EvaluationRecord:
+        """Return the record with earlier attempts put before its own."""
+        retries = (*attempts, *self.retries)
+        return replace(self, retries=retries, n_retries=len(retries))
+
+    def report(self) -> dict[str, Any]:
+        """Return the report to Tune. The line travels as text because Tune would flatten it."""
+        return self._reported() | {"line_json": json.dumps(self.dump())}
+
+    def result(self, objectives: Collection[str] = ()) -> Result:
+        """Return the result for the search, the same live and on resume."""
+        return read_report(self._reported(), METRIC, MODE, objectives)
+
+    def counted(self, objectives: Collection[str]) -> EvaluationRecord:
+        """Return the record as the search counts it: without an objective it has no fitness, and violates what is missing."""
+        if not objectives or self.fitness is None or self.result(objectives).fitness is not None:
+            return self
+        measured = self.objectives or {}
+        missing = {f"search.objectives.{name} (not measured)": 1.0 for name in objectives if measured.get(name) is None}
+        return replace(self, fitness=None, violations={**self.violations, **missing})
+
+    def _reported(self) -> dict[str, Any]:
+        found = {"status": str(self.status), "violation": self.violation, "transient": self.transient, "n_windows": self.n_windows}
+        fitness = math.nan if self.fitness is None else self.fitness  # Tune wants the key
+        return {**found, **(self.objectives or {}), METRIC: fitness, "stderr": self.fitness_stderr}
