@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -53,15 +54,51 @@ def spica_trainable(
     return cast(type[tune.Trainable], made)
 
 
+@dataclass(frozen=True)
+class Idle:
+    """Nothing of the candidate has begun."""
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """The services are up. The next step measures one more window, unless a race ends the trial first."""
+
+    n_windows: int
+    record: EvaluationRecord | None
+    """What was last reported to Tune and is not published yet; None before the first window."""
+
+
+@dataclass(frozen=True)
+class Retrying:
+    """The attempt failed, and its cause was reported. The next step raises, and Ray starts another attempt in a new actor."""
+
+    why: str
+    record: EvaluationRecord
+
+
+@dataclass(frozen=True)
+class Done:
+    """The evaluation has ended, and its record was published."""
+
+
+State = Idle | Measuring | Retrying | Done
+
+
 class SpicaTrainable(tune.Trainable):
     """Evaluates the candidate in `config["candidate"]`.
 
     Reports with every window `fitness` (NaN if there is none: Tune wants its key), `stderr`, `status`, `violation`, `transient`,
     `n_windows`, and `line_json`: the candidate's line of the artifacts. Its actor is re-used from trial to trial, so that the engine can stay.
+
+    A failure that is to be retried is reported in one step and raised in the next. Tune retries only a trial that raises, and drops
+    the result of the step that raises; so the cause must travel before, in a report. `RetryTracker` reads it there (`retry_json`) and hands it to
+    the next attempt, so that the artifacts name every attempt and `may_retry` can count them.
+
+    States: Idle -> Measuring -> Done, and from Idle or Measuring to Done or Retrying on a failure. Each new trial of the actor begins Idle.
     """
 
     def setup(self, config: dict[str, Any], experiment: dict[str, Any] | None = None, device: str = "cpu") -> None:
-        """Starts nothing: Tune makes actors that never get a trial."""
+        """Start nothing: Tune makes actors that never get a trial."""
         assert experiment is not None
         merged = OmegaConf.merge(OmegaConf.structured(ExperimentConfig), experiment)
         self._experiment: ExperimentConfig = OmegaConf.to_object(merged)  # type: ignore[assignment]
@@ -70,8 +107,7 @@ class SpicaTrainable(tune.Trainable):
         self._evaluator: Evaluator | None = None
         self._bundle: PlacementGroupDeployer | None = None
         self._metrics: TrialMetrics | None = None
-        self._unreported: EvaluationRecord | None = None
-        """The last report, until the metrics have it."""
+        self._state: State = Idle()
         self._reset(config)
 
     def __repr__(self) -> str:
@@ -79,7 +115,7 @@ class SpicaTrainable(tune.Trainable):
         return f"{self._experiment.name} on {self._device}" if hasattr(self, "_experiment") else type(self).__name__
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Another trial for the same actor."""
+        """Take another trial in the same actor."""
         self._reset(new_config)
         return True
 
@@ -96,41 +132,31 @@ class SpicaTrainable(tune.Trainable):
         return Evaluator(self._experiment, self._device, observe=observe, deploy=deploy)
 
     def _reset(self, config: dict[str, Any]) -> None:
-        self._tell_metrics()
+        self._publish_pending()
         self._candidate = config["candidate"]
         self._retries = [FailedAttempt.parse(each, "retries") for each in config.get("retries", [])]
-        self._given_up: str | None = None
-        self._windows = 0
+        self._state = Idle()
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
         self._started = time.monotonic()
 
     def step(self) -> dict[str, Any]:
-        """One window; the first also deploys, the last also takes down.
+        """Measure one window; the first step also deploys, the last also takes down.
 
-        A failure is a result, not an error, unless it may pass: then it is reported and, in the next step, raised, so that Ray tries again.
+        Return the report. Raise RuntimeError if the step before reported a failure that is to be retried (see the class).
         """
-        if self._given_up is not None:
-            raise RuntimeError(self._given_up)
+        if isinstance(self._state, Retrying):
+            raise RuntimeError(self._state.why)
         try:
-            self._metrics = self._metrics or TrialMetrics(self._experiment.name, self._device)
-            if self._windows == 0:
-                self._metrics.begin(self._candidate)
-                self._deployment = resolve(self._experiment, self._candidate["params"], self._device)
-            if self._evaluator is None:
-                self._evaluator = self.new_evaluator(self._metrics.observe)
-            if self._windows == 0:
-                self._log(f"{self._candidate['origin']}, {self._candidate['params']}: begins")
-                self._started = time.monotonic()
-                if self._bundle is not None:
-                    self._bundle.resources = self.resources()
-                self._evaluator.begin(self._deployment)
-            self._evaluator.window()
-            self._windows += 1
-            if self._windows < self._experiment.workload.windows:
-                return self._report(self._evaluator.so_far())
-            return self._report(self._evaluator.finish(), done=True)
+            evaluator = self._deployed()
+            evaluator.window()
+            n_windows = 1 + (self._state.n_windows if isinstance(self._state, Measuring) else 0)
+            if n_windows < self._experiment.workload.windows:
+                record = self._record(evaluator.so_far())
+                self._state = Measuring(n_windows, record)
+                return record.report()
+            return self._ended(evaluator.finish())
         except ServiceError as error:
-            return self._failed(error.failure, may_retry(error.failure, self._retries, self._experiment.ray.max_retries))
+            return self._failed(error.failure, again=may_retry(error.failure, self._retries, self._experiment.ray.max_retries))
         except UserError as error:
             # What only this node can know: a model or clips that are not here.
             return self._failed(Failure(FailureKind.STARTUP_CRASH, "tune_gpu", Phase.START, str(error)), again=False)
@@ -138,17 +164,43 @@ class SpicaTrainable(tune.Trainable):
             # Ours, not the candidate's; recorded as such, with nothing left running.
             return self._failed(Failure(FailureKind.MEASUREMENT_INVALID, "tune_gpu", Phase.LOAD, f"{type(error).__name__}: {error}"), again=False)
 
-    def _failed(self, failure: Failure, again: bool) -> dict[str, Any]:
-        measured = self._evaluator.fail(failure) if self._evaluator is not None else Measurement.failed(failure, self._device)
-        report = self._report(measured, done=not again)
-        if again:
-            cause = self._redactor.value(attempt_of(failure, time.monotonic() - self._started).dump())
-            report["retry_json"] = json.dumps({"attempt": len(self._retries), "cause": cause})
-            self._given_up = self._redactor.text(f"{failure.kind} while in {failure.phase}: {failure.message}; it is tried again")
-        return report
+    def _deployed(self) -> Evaluator:
+        """Return the evaluator with the services of the candidate up: the first step starts them."""
+        if not isinstance(self._state, Idle):
+            assert self._evaluator is not None
+            return self._evaluator
+        self._metrics = self._metrics or TrialMetrics(self._experiment.name, self._device)
+        self._metrics.begin(self._candidate)
+        self._deployment = resolve(self._experiment, self._candidate["params"], self._device)
+        self._evaluator = self._evaluator or self.new_evaluator(self._metrics.observe)
+        self._log(f"{self._candidate['origin']}, {self._candidate['params']}: begins")
+        self._started = time.monotonic()
+        if self._bundle is not None:
+            self._bundle.resources = self.resources()
+        self._evaluator.begin(self._deployment)
+        self._state = Measuring(0, None)
+        return self._evaluator
 
-    def _report(self, measurement: Measurement, *, done: bool = False) -> dict[str, Any]:
-        record = record_of(
+    def _failed(self, failure: Failure, *, again: bool) -> dict[str, Any]:
+        """Record a failure. Report it as the result, or with its cause if the trial is to be retried."""
+        measured = self._evaluator.fail(failure) if self._evaluator is not None else Measurement.failed(failure, self._device)
+        if not again:
+            return self._ended(measured)
+        record = self._record(measured)
+        why = self._redactor.text(f"{failure.kind} while in {failure.phase}: {failure.message}; it is tried again")
+        self._state = Retrying(why, record)
+        cause = self._redactor.value(attempt_of(failure, time.monotonic() - self._started).dump())
+        return record.report() | {"retry_json": json.dumps({"attempt": len(self._retries), "cause": cause})}
+
+    def _ended(self, measurement: Measurement) -> dict[str, Any]:
+        record = self._record(measurement)
+        self._publish(record)
+        self._state = Done()
+        return record.report() | {"done": True}
+
+    def _record(self, measurement: Measurement) -> EvaluationRecord:
+        """Return the whole record, with every window: a race may end the trial after any of them."""
+        return record_of(
             Candidate(**self._candidate),
             measurement,
             objectives=self._experiment.search.objectives,
@@ -157,27 +209,27 @@ class SpicaTrainable(tune.Trainable):
             retries=self._retries,
             redact=self._redactor.value,
         )
-        self._unreported = record
-        if done:
-            self._tell_metrics()
-        # The whole line with every window, because a race may end the trial after any of them.
-        return record.report() | ({"done": True} if done else {})
 
     def _log(self, text: str) -> None:
         """For the actor's log, which the dashboard shows: trials share an actor, and there they can be told apart."""
         print(f"{datetime.now(UTC).isoformat(timespec='seconds')} {self._candidate['candidate_id']} {text}", flush=True)
 
-    def _tell_metrics(self) -> None:
-        """Once an evaluation: at its end, or, where a race ended it between two windows, when that is noticed."""
-        if (record := self._unreported) is not None and self._metrics is not None:
+    def _publish(self, record: EvaluationRecord) -> None:
+        """Set Ray's metrics and write the actor's log; once an evaluation."""
+        if self._metrics is not None:
             self._metrics.ended(record)
             failure = f": {record.failure.kind}, {record.failure.message}" if record.failure else ""
             self._log(f"{record.status}, fitness {record.fitness}{failure}")
-        self._unreported = None
+
+    def _publish_pending(self) -> None:
+        """Publish the evaluation of a trial that Tune ended between two windows, or whose attempt is given up: only the next call shows that."""
+        if isinstance(self._state, (Measuring, Retrying)) and self._state.record is not None:
+            self._publish(self._state.record)
+        self._state = Done()
 
     def cleanup(self) -> None:
-        """Nothing of a trial stays."""
-        self._tell_metrics()
+        """Leave nothing of a trial running."""
+        self._publish_pending()
         if self._metrics is not None:
             self._metrics.close()
             self._metrics = None
