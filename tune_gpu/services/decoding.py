@@ -1,6 +1,6 @@
-"""Sound from outside, decoded within bounds: by FFmpeg (PyAV, which faster-whisper brings), in a container that its first bytes name.
+"""Decode audio from outside within limits, by FFmpeg (PyAV, which faster-whisper installs), in a container that its first bytes identify.
 
-FFmpeg left to guess would also read playlists, which open other files and addresses.
+FFmpeg's own detection would also accept playlists, which open other files and addresses.
 """
 
 from __future__ import annotations
@@ -14,36 +14,37 @@ import numpy as np
 
 SAMPLE_RATE_HZ = 16000
 MAX_BYTES = 64 * 2**20
-"""Of a file or an upload."""
+"""Largest file or upload, in bytes."""
 MAX_S = 600.0
-"""Of sound, whatever else is allowed: a compressed file may hold days."""
+"""Longest audio in seconds, whatever other limits allow: a small compressed file may hold days."""
 _RATES_HZ = (4000, 384000)
 _LOUDEST = 2.0**31
-"""Floats on the scale of 32-bit whole numbers; what is greater is no sound."""
+"""Largest magnitude of a float sample: 32-bit integers stored as floats. Anything larger is not audio."""
 _MOST_BAD_PACKETS = 50
 _EMPTY = "it holds no samples"
 
 
 class NotAudio(ValueError):
-    """What cannot be decoded, with the reason."""
+    """Audio that cannot be decoded, with the reason."""
 
 
 class TooLong(NotAudio):
-    """Sound that lasts longer than is allowed."""
+    """Audio that lasts longer than allowed."""
 
 
 def decode(content: bytes, limit_s: float = MAX_S) -> np.ndarray:
-    """Samples as float32 in [-1, 1], mono (the mean of all channels), 16 kHz.
+    """Return the samples as float32 in [-1, 1], mono (the mean of all channels), 16 kHz.
 
-    Sizes in the header that a streaming writer left open are not believed: the sound goes on to the end of the file. Floats beyond
-    [-1, 1] are scaled down by their peak.
+    Sizes in a header that a streaming writer left open are ignored: the audio extends to the end of the file. Floats beyond [-1, 1] are
+    scaled
+    down by their peak.
 
     Raises:
-        NotAudio: no sound file, or one that is damaged, empty or too long (`TooLong`).
+        NotAudio: the content is not audio, or is damaged, empty or too long (`TooLong`).
     """
     import av
 
-    if content[:4] == b"RIFX":  # FFmpeg would take its big-endian samples for little-endian ones, and make noise of them
+    if content[:4] == b"RIFX":  # FFmpeg would read its big-endian samples as little-endian, as noise
         samples, rate = _big_endian(content)
         if len(samples) > limit_s * rate:
             raise TooLong(f"lasts more than {limit_s:g} s")
@@ -73,7 +74,7 @@ def decode(content: bytes, limit_s: float = MAX_S) -> np.ndarray:
 
 
 def _container(content: bytes) -> str:
-    """FFmpeg's name of the container."""
+    """Return FFmpeg's name of the container. Raise NotAudio for another."""
     start, kind = content[:4], content[8:12]
     if start in (b"RIFF", b"RF64", b"BW64") and kind == b"WAVE":
         return "wav"
@@ -97,7 +98,7 @@ def _big_endian(content: bytes) -> tuple[np.ndarray, int]:
     try:
         with warnings.catch_warnings(action="ignore", category=wavfile.WavFileWarning):  # a chunk of metadata is no fault
             rate, samples = wavfile.read(io.BytesIO(content))
-    except Exception as error:  # the reader passes on whatever a broken header leads it to
+    except Exception as error:  # the reader raises whatever a broken header leads to
         raise NotAudio(f"it is a damaged big-endian WAV ({error or type(error).__name__})") from error
     if not samples.size:
         raise NotAudio(_EMPTY)
@@ -105,7 +106,7 @@ def _big_endian(content: bytes) -> tuple[np.ndarray, int]:
 
 
 def _frames(source: Any) -> Iterator[Any]:
-    """The decoded frames; a damaged packet is passed over, as faster-whisper does."""
+    """Yield the decoded frames, without damaged packets, as faster-whisper does."""
     import av
 
     bad = 0
@@ -132,7 +133,7 @@ def _mono(frame: Any) -> np.ndarray:
 
 
 def _as_floats(given: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):  # a float64 too great for float32 becomes infinite, and is refused as such
+    with np.errstate(over="ignore"):  # a float64 too large for float32 becomes infinite, and is refused as such
         samples = given.astype(np.float32)
     if given.dtype == np.uint8:
         return np.asarray((samples - 128.0) / 128.0)
@@ -158,7 +159,7 @@ def _in_range(samples: np.ndarray) -> np.ndarray:
 def _resampled(samples: np.ndarray, rate: int) -> np.ndarray:
     if rate == SAMPLE_RATE_HZ:
         return samples
-    from scipy.signal import resample_poly  # half a second, which sound that has the rate need not wait for
+    from scipy.signal import resample_poly  # the import takes half a second, which audio with the right rate need not wait for
 
     divisor = np.gcd(rate, SAMPLE_RATE_HZ)
     return np.asarray(resample_poly(samples, SAMPLE_RATE_HZ // divisor, rate // divisor).astype(np.float32))

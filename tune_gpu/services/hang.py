@@ -1,8 +1,9 @@
-"""A service that hangs is neither dead nor slow: its process is there, and nothing comes of it.
+"""Detect a hung service: its process is alive, but does not answer.
 
-Two signs, each for as long as the time-out: it does not answer its health check (it has been stopped, or its event loop stands still), or
-it owes answers and has sent nothing of any of them (its engine stands still behind a server that feels well). Time in which this
-process itself stood still (stopped, or a machine that slept) does not count against a service.
+There are two signs, each of which must last for the time-out. Either the service does not answer its health check (it was stopped, or its
+event
+loop is blocked), or it sends nothing for any request in flight (its engine is blocked behind a healthy server). Time in which this process
+itself was suspended does not count.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ class Checked(Protocol):
     """A service with a health check."""
 
     def healthy(self, timeout_s: float) -> bool:
-        """Return whether it answers."""
+        """Return True if it answers."""
 
 
 class HangWatch:
-    """`with HangWatch(services, pulse, timeout_s) as watch: …; watch.failure()`; it asks from a thread of its own.
+    """Watch services from a thread within a block: `with HangWatch(services, pulse, timeout_s) as watch: …; watch.failure()`.
 
     Args:
         services: name (as in the pulse) -> service.
-        pulse: of the load on them; null where the first answer may take its time (a warm-up compiles).
-        timeout_s: how long a service may stand still; 0 or less switches the watch off.
+        pulse: activity of the load on them; None where the first answer may take long (a warm-up compiles).
+        timeout_s: how long a service may be silent; 0 or less switches the watch off.
     """
 
     def __init__(self, services: Mapping[str, Checked], pulse: ActivityTracker | None, timeout_s: float, phase: Phase = Phase.LOAD) -> None:
@@ -55,7 +56,7 @@ class HangWatch:
             self._thread.join()
 
     def failure(self) -> Failure | None:
-        """The hang that was found; null if there is none."""
+        """Return the hang that was found, or None."""
         return self._found
 
     def _run(self) -> None:
@@ -68,14 +69,14 @@ class HangWatch:
             seen = now
 
     def _count(self, healthy: Mapping[str, bool], now: float, passed_s: float) -> None:
-        """One round of checks, which took so long (bounded by the caller)."""
+        """Record one round of checks, which took `passed_s` (bounded by the caller)."""
         for name in self._services:
             self._sick_s[name] = 0.0 if healthy[name] else self._sick_s[name] + passed_s
             since = self._pulse.idle_since(name) if self._pulse else None
             silent = since is not None and now - since >= passed_s
             self._silent_s[name] = self._silent_s[name] + passed_s if silent else 0.0
             if max(self._sick_s[name], self._silent_s[name]) >= self._timeout_s:
-                sign = "its health check" if self._sick_s[name] >= self._timeout_s else "any of the requests under way"
-                message = f"it is running, and has not answered {sign} for {self._timeout_s:g} s (run.hang_timeout_s)"
+                sign = "its health check" if self._sick_s[name] >= self._timeout_s else "any request in flight"
+                message = f"the process is alive, but has not answered {sign} for {self._timeout_s:g} s (run.hang_timeout_s)"
                 self._found = Failure(FailureKind.SERVICE_HUNG, name, self._phase, message)
                 return

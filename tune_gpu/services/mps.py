@@ -1,8 +1,9 @@
-"""NVIDIA's Multi-Process Service for one card: processes then run on it at the same time, each on a part of its multiprocessors.
+"""Run NVIDIA's Multi-Process Service for one card, so that processes use it at the same time, each on a part of its multiprocessors.
 
-The daemon runs in the foreground under our guard, in folders of its own, so that it ends with the trial, however that ends, and meets no other
-daemon of the machine. Daemon and clients name the card by its UUID: an index would be counted anew below a daemon that sees one card
-(NVIDIA's MPS documentation, "CUDA_VISIBLE_DEVICES"). Not tried on a GPU yet.
+The daemon runs in the foreground under our guard and in folders of its own, so that it ends with the trial and meets no other daemon of the
+machine. Daemon and clients name the card by its UUID, because an index would be counted anew below a daemon that sees one card (NVIDIA's
+MPS
+documentation, "CUDA_VISIBLE_DEVICES"). It has not been tried on a GPU yet.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _QUIT_S = 10.0
 
 
 class MpsDaemon:
-    """`start`, give `environment` to the clients, `stop` after they have ended.
+    """The daemon of one card: `start` it, give its `environment` to the clients, and `stop` it after they have ended.
 
     Args:
         card: the UUID of the card (or MIG instance).
@@ -36,7 +37,7 @@ class MpsDaemon:
         self._process: ManagedProcess | None = None
 
     def start(self) -> None:
-        """Returns when clients can connect. Raises ServiceError if the daemon is not installed or does not come up."""
+        """Start the daemon, and return when clients can connect. Raise ServiceError if it is not installed or does not start."""
         program = shutil.which(CONTROL)
         if program is None:
             raise self._failed(f"{CONTROL} is not installed (it comes with the NVIDIA driver)")
@@ -47,24 +48,24 @@ class MpsDaemon:
         while not (self._folder / "control").exists():
             ended = self._process.exit_code()
             if ended is not None or time.monotonic() > deadline:
-                said = (self._folder / "daemon.log").read_text(errors="replace").strip().splitlines()[-1:]
+                last_line = (self._folder / "daemon.log").read_text(errors="replace").strip().splitlines()[-1:]
                 self.stop()
-                raise self._failed(f"{CONTROL} did not come up (exit code {ended})", "".join(said))
+                raise self._failed(f"{CONTROL} did not come up (exit code {ended})", "".join(last_line))
             time.sleep(0.02)
 
     def environment(self, active_thread_pct: float | None = None) -> dict[str, str]:
-        """For a client, with the share of the card's multiprocessors that it may use (per cent)."""
+        """Return the environment of a client that may use this share of the card's multiprocessors, in per cent."""
         assert self._folder is not None
         folder = str(self._folder)
         env = {"CUDA_MPS_PIPE_DIRECTORY": folder, "CUDA_MPS_LOG_DIRECTORY": folder, "CUDA_VISIBLE_DEVICES": self._card}
         return env | ({"CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": f"{active_thread_pct:g}"} if active_thread_pct is not None else {})
 
     def pids(self) -> list[int]:
-        """Its processes; its server holds memory on the card, as ours."""
+        """Return the ids of its processes. Its server holds memory on the card, which counts as ours."""
         return self._process.pids() if self._process else []
 
     def stop(self) -> None:
-        """Ask it to quit, and end it. Calling it twice does nothing."""
+        """Ask it to quit, and end it. A second call does nothing."""
         if self._process is not None and self._folder is not None:
             if self._process.exit_code() is None:
                 with contextlib.suppress(OSError, subprocess.SubprocessError):

@@ -1,4 +1,4 @@
-"""Sharing a card harder than by time: which candidates ask for MPS, and whether they may. Pure."""
+"""Decide which candidates use MPS, and whether they may."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ SETTING = "mps_active_thread_pct"
 
 
 def asks_for_mps(services: Services) -> bool:
-    """Return whether a service is held to a part of the card's multiprocessors."""
+    """Return True if a service is limited to a part of the card's multiprocessors."""
     return any(pct is not None and pct < 100 for pct in (services.vllm.mps_active_thread_pct, services.whisper.mps_active_thread_pct))
 
 
 def forbidden(config: ExperimentConfig, kind: str) -> str | None:
-    """Return why no candidate may use MPS in this run; null if it may."""
+    """Return why no candidate may use MPS in this run, or None if it may."""
     if kind != "cuda":
         return "MPS divides NVIDIA cards only"
-    return None if config.run.mps else "MPS is not permitted: with run.mps=true the run starts and stops its daemon"
+    return None if config.run.mps else "run.mps is off. Set run.mps=true to let the run start and stop its daemon"
 
 
 def allowed(config: ExperimentConfig, kind: str) -> Callable[[Mapping[str, Any]], bool] | None:
-    """The known constraint for the search: candidates that ask for what is forbidden are never proposed. Null if nothing is."""
+    """Return a constraint that keeps the search from proposing what is forbidden, or None if nothing is."""
     names = [name for name, spec in config.parameters.items() if Target.parse(spec.target).setting == SETTING]
     if not names or forbidden(config, kind) is None:
         return None
@@ -33,10 +33,10 @@ def allowed(config: ExperimentConfig, kind: str) -> Callable[[Mapping[str, Any]]
 
 
 def check(config: ExperimentConfig, kind: str) -> None:
-    """Raises UserError for MPS in `services` or the baseline where it is forbidden."""
+    """Raise UserError if `services` or the baseline use MPS where it is forbidden."""
     why = forbidden(config, kind)
     if why is not None and asks_for_mps(config.services):
         raise UserError(f"services.*.{SETTING}: {why}")
     rule = allowed(config, kind)
     if rule is not None and config.baseline and not rule(config.baseline):
-        raise UserError(f"baseline: it asks for MPS ({SETTING}); {why}")
+        raise UserError(f"baseline: it uses MPS ({SETTING}): {why}")

@@ -1,4 +1,5 @@
-"""Whose out-of-memory it was: the process's own (CUDA's or an allocator's, it says so in its log) or the kernel's (it says nothing)."""
+"""Distinguish an out-of-memory error of the process itself (CUDA or an allocator reports it in the log) from a kill by the kernel, which
+the log does not show."""
 
 from __future__ import annotations
 
@@ -11,13 +12,14 @@ _UNEXPLAINED = (FailureKind.STARTUP_CRASH, FailureKind.SERVICE_LOST)
 
 
 class KernelOomWatch:
-    """Notes the kernel's count of out-of-memory kills when a service is started."""
+    """Compare the kernel's count of out-of-memory kills with that at a service's start."""
 
     def __init__(self) -> None:
         self._before, _ = oom_kills()
 
     def explain(self, found: Failure) -> Failure:
-        """`oom_killed` where the service's own log explains nothing and the kernel has killed for want of memory since."""
+        """Return `oom_killed` if the service's log explains nothing and the kernel has killed a process for lack of memory since, else
+        `found`."""
         now, file = oom_kills()
         if found.kind not in _UNEXPLAINED or now <= self._before:
             return found
@@ -25,6 +27,6 @@ class KernelOomWatch:
         return dataclasses.replace(
             found,
             kind=FailureKind.OOM_KILLED,
-            message="the kernel killed it for want of memory: a smaller model or cache, or a wider limit of its cgroup",
+            message="the kernel killed it because host memory ran out. Use a smaller model or cache, or raise its cgroup's limit",
             evidence=f"{evidence}; {found.evidence}" if found.evidence else evidence,
         )

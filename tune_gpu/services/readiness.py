@@ -1,6 +1,8 @@
-"""Waits until a deployed service answers, for those that must start after it: systemd's `After=` orders starts, and a start is not readiness.
+"""Wait until a deployed service answers, for services that must start after it. systemd's `After=` orders starts, but a started service
+need not be ready.
 
-`python -m tune_gpu.services.readiness URL SECONDS` is a unit's `ExecStartPost=`: what comes after the unit waits for it (systemd.service(5)).
+`python -m tune_gpu.services.readiness URL SECONDS` is a unit's `ExecStartPost=`, and units that are ordered after it wait for it
+(systemd.service(5)).
 """
 
 from __future__ import annotations
@@ -16,8 +18,7 @@ _POLL_S = 0.2
 
 
 def answers(url: str, timeout_s: float = 2.0) -> bool:
-    """Return whether a server is there that can serve. One that wants a key for this (401) is; one that is not ready yet (503) is not, and
-    neither is one that redirects to another."""
+    """Return True if a ready server answers. One that requires a key (401) is ready; one that returns 503 or a redirect is not."""
     try:
         status, _ = get(url, deadline_s=timeout_s)
     except NoAnswer:
@@ -26,7 +27,7 @@ def answers(url: str, timeout_s: float = 2.0) -> bool:
 
 
 def wait_until_ready(url: str, timeout_s: float, alive: Callable[[], bool] = lambda: True) -> bool:
-    """False if it does not answer in this time, or is no longer alive."""
+    """Wait for an answer and return True. Return False at the time-out, or when `alive` returns False."""
     deadline = time.monotonic() + timeout_s
     while not answers(url):
         if not alive() or time.monotonic() > deadline:
@@ -36,7 +37,8 @@ def wait_until_ready(url: str, timeout_s: float, alive: Callable[[], bool] = lam
 
 
 def main(arguments: list[str]) -> int:
-    """See the module's text. systemd tells the unit's process in MAINPID, and would wait for this one although that has ended."""
+    """Run the command of the module's docstring. systemd passes the unit's process in MAINPID, and would wait for this command although
+    that process has ended."""
     url, seconds = arguments
     pid = os.environ.get("MAINPID", "")
     return 0 if wait_until_ready(url, float(seconds), lambda: not pid or os.path.exists(f"/proc/{pid}")) else 1

@@ -83,7 +83,7 @@ def test_nothing_feasible_is_exit_code_1(tmp_path: Path, model: Path) -> None:
     (("--gpu", "T4", "services.vllm.model=someone/unheard-of"), "vllm.model=someone/unheard-of: its config.json is not on this machine"),
     (("--total-mib", "-5"), "total_mib=-5: allowed is above 0"),
     (("--gpu", "T4", "services.vllm.max_model_len=999999"), "vllm.max_model_len=999999: allowed is above 0 and at most 131072"),
-    (("--gpu", "T4", "services.vllm.quantization=zip"), "vllm.quantization=zip: not known"),
+    (("--gpu", "T4", "services.vllm.quantization=zip"), "vllm.quantization=zip: not a known"),
     (("--gpu", "T4", "parameters.share.values=[0.5,1.5]"), "vllm.gpu_memory_utilization=1.5: allowed is above 0 and at most 1"),
     (("--gpu", "T4", "parameters.share.values=[0.5,abc]"), "vllm.gpu_memory_utilization=abc: allowed is a number above 0 and at most 1"),
     (("--gpu", "T4", "services.vllm.block_size=0"), "vllm.block_size=0: allowed is above 0"),

@@ -51,7 +51,7 @@ def test_the_resolved_configuration_reads_back_as_itself(tmp_path: Path) -> None
         ("parameters.vllm_memory_util.values=[]", "is empty"),
         ("parameters.vllm_memory_util.target=vllm.speed", r"vllm\.speed: no such setting; allowed: vllm\.model"),
         ("services.vllm.model=/no/such/model", r"vllm\.model=/no/such/model: no config\.json"),
-        ("parameters.whisper_model_size.values=[base,tinny]", r"whisper\.model=tinny: no such size; allowed: .*tiny"),
+        ("parameters.whisper_model_size.values=[base,tinny]", r"whisper\.model=tinny: no such size\. Set one of .*tiny"),
         ("parameters.vllm_cores.values=['0','4096']", r"no core 4096"),
         ("parameters.vllm_cores.values=['0','x']", r"vllm\.cpu_cores=x"),
         ("workload.window_s=0", r"workload\.window_s=0.*above 0"),

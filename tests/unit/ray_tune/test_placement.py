@@ -122,8 +122,8 @@ def test_on_the_cpu_it_is_one_unless_asked_for() -> None:
         ("ray.max_concurrent_trials=0", "ray.max_concurrent_trials=0: allowed is 1 or more"),
         ("ray.cpus_per_trial=-1", "ray.cpus_per_trial=-1"),
         ("ray.runtime_env.env_vars.CUDA_VISIBLE_DEVICES='0'", "Ray assigns the cards"),
-        ("services.vllm.extra_args.pipeline-parallel-size=many", "pipeline_parallel_size=many: allowed is a whole number"),
-        ("services.vllm.extra_args.data_parallel_size=0", "data_parallel_size=0: allowed is 1 or more"),
+        ("services.vllm.extra_args.pipeline-parallel-size=many", "pipeline_parallel_size=many: not a whole number"),
+        ("services.vllm.extra_args.data_parallel_size=0", "data_parallel_size=0: below 1"),
         ("services.vllm.tensor_parallel_size=0", "tensor_parallel_size=0: allowed is 1 or more"),
     ],
 )

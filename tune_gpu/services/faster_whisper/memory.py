@@ -1,8 +1,9 @@
-"""What faster-whisper takes: weights by size and compute type, and the workspace of encoder and decoder.
+"""Estimate the memory of faster-whisper: weights by size and compute type, and the workspace of encoder and decoder.
 
-Shapes are those of OpenAI's models. Per 30 s of audio the encoder makes 1500 frames; the decoder keeps their keys and values for every layer
-(once per item of a batch) and its own for 448 tokens (once per beam). Check: faster-whisper's own table of large-v2, float16, beam 5 says
-4525 MiB alone and 6090 MiB with a batch of 8 (this: 4529, 6741), and 2926 MiB in int8 (this: 3014).
+Shapes are those of OpenAI's models. Per 30 s of audio the encoder makes 1500 frames. The decoder keeps their keys and values for every
+layer
+(once per item of a batch), and its own for 448 tokens (once per beam). Check: faster-whisper's own table for large-v2, float16, beam 5 has
+4525 MiB alone and 6090 MiB with a batch of 8 (this model: 4529, 6741), and 2926 MiB in int8 (this model: 3014).
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from tune_gpu.config.schema import WhisperSettings
 from tune_gpu.services.vllm.memory.arithmetic import MIB
 
 FRAMES, TOKENS = 1500, 448
-_ALLOCATOR = 1.35  # CTranslate2's caching allocator holds more than is alive at once
+_ALLOCATOR = 1.35  # CTranslate2's caching allocator holds more than is in use at once
 _PROCESS_BYTES = {"cuda": 450 * MIB, "cpu": 270 * MIB}  # CUDA context with cuBLAS; Python with CTranslate2 and the audio decoder
 
 
 @dataclass(frozen=True)
 class WhisperShape:
-    """One size of Whisper."""
+    """Shape of one size of Whisper."""
 
     params: float
     width: int
@@ -40,11 +41,12 @@ _SHAPES = {
 }
 _BYTES = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0, "int16": 2.0, "int8": 1.0, "int8_float32": 1.0, "int8_float16": 1.0, "int8_bfloat16": 1.0}
 COMPUTE_TYPES = ("default", "auto", *_BYTES)
-"""CTranslate2's."""
+"""Compute types of CTranslate2."""
 
 
 def whisper_shape(model: str) -> WhisperShape | None:
-    """By a size's name, `tiny.en` or `large-v3` or one inside a path or hub name; null for one that names no size."""
+    """Return the shape of a size, by a name such as `tiny.en` or `large-v3`, alone or inside a path or hub name, or None if it names no
+    size."""
     name = model.lower()
     for size in ("turbo", *sorted(_SHAPES, key=len, reverse=True)):  # large-v3-turbo is a turbo
         if re.search(rf"(?:^|[^a-z]){re.escape(size)}(?:$|[^a-z])", name):
@@ -53,34 +55,35 @@ def whisper_shape(model: str) -> WhisperShape | None:
 
 
 def whisper_mib(settings: WhisperSettings, device_kind: str, batch: int | None = None) -> tuple[float, float]:
-    """MiB while it transcribes, and their standard deviation.
+    """Return the MiB in use while it transcribes, and their standard deviation.
 
     Args:
-        settings: as it is loaded and asked.
+        settings: of the service.
         device_kind: `cuda` or `cpu`.
-        batch: pieces of an utterance that are decoded together; null where that is not known. It is `settings.batch_size` at most, and one for an
-            utterance of less than 30 s: then two standard deviations reach from one to the other.
+        batch: pieces of an utterance that are decoded together; None if unknown. It is at most `settings.batch_size`, and 1 for an
+            utterance
+            below 30 s. If unknown, two standard deviations span the range.
 
     Raises:
-        UserError: a compute type that CTranslate2 does not have, a beam below 1, or a name that is no size, folder or hub name.
+        UserError: a compute type that CTranslate2 does not have, a beam below 1, or a name that is not a size, a folder or a hub name.
     """
     if batch is None and settings.batch_size > 1:
         (one, sigma), (all_of, _) = (whisper_mib(settings, device_kind, pieces) for pieces in (1, settings.batch_size))
         return (one + all_of) / 2, math.hypot(sigma, (all_of - one) / 4)
     batch = batch or 1
     kind = settings.compute_type
-    if kind == "default":  # as the files are, 16 bits; float32 where those are not fast
+    if kind == "default":  # as in the files, 16 bits, or float32 where those are slow
         kind = "float16" if device_kind == "cuda" else "float32"
-    elif kind == "auto":  # the fastest that the device has
+    elif kind == "auto":  # the fastest type of the device
         kind = "int8_float16" if device_kind == "cuda" else "int8_float32"
     if kind not in _BYTES:
-        raise UserError(f"whisper.compute_type={settings.compute_type}: allowed are {', '.join(COMPUTE_TYPES)}")
+        raise UserError(f"whisper.compute_type={settings.compute_type}: not a compute type of CTranslate2. Set one of {', '.join(COMPUTE_TYPES)}.")
     if settings.beam_size < 1:
-        raise UserError(f"whisper.beam_size={settings.beam_size}: allowed is 1 or more")
+        raise UserError(f"whisper.beam_size={settings.beam_size}: below 1. Set 1 or more.")
     shape = whisper_shape(settings.model)
     unknown = shape is None
     if unknown and "/" not in settings.model and not os.path.isdir(settings.model):
-        raise UserError(f"whisper.model={settings.model}: no such size; allowed: {', '.join(_SHAPES)} (with .en or a version), a folder or a hub name")
+        raise UserError(f"whisper.model={settings.model}: no such size. Set one of {', '.join(_SHAPES)} (with .en or a version), a folder or a hub name.")
     shape = shape or _SHAPES["base"]
     weights = shape.params * _BYTES[kind] * (1.05 if kind.startswith("int8") else 1.0)  # scales, and layers that stay in 16 bits
     activations = 2.0 if device_kind == "cuda" and kind != "float32" else 4.0

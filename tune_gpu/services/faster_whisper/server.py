@@ -1,7 +1,7 @@
-"""faster-whisper as a service of its own process, spoken to as OpenAI's transcription API is.
+"""Serve faster-whisper over HTTP as a separate process, with OpenAI's transcription API.
 
-`POST /v1/audio/transcriptions` (multipart: `file`, optional `language`) answers `{"text", "duration_s", "compute_s"}`; `GET /health`
-answers once the model is loaded and says what is served and where it really runs. Every request carries the run's key
+`POST /v1/audio/transcriptions` (multipart: `file`, optional `language`) answers `{"text", "duration_s", "compute_s"}`. `GET /health`
+answers once the model is loaded, with the service's name and its actual device. Every request carries the run's key
 (`Authorization: Bearer`), which comes in the variable TUNE_GPU_API_KEY.
 """
 
@@ -27,7 +27,7 @@ from tune_gpu.services.faster_whisper.cuda_libraries import load_for_whisper
 
 
 def load_model(arguments: argparse.Namespace) -> Any:
-    """Load the weights on exactly the device that was asked for; CTranslate2 raises if it is not there."""
+    """Load the weights on exactly the requested device. CTranslate2 raises an error if it does not exist."""
     from faster_whisper import WhisperModel
 
     if arguments.device == "cuda":
@@ -42,7 +42,7 @@ def load_model(arguments: argparse.Namespace) -> Any:
 
 
 def read_audio(content: bytes, limit_s: float = MAX_S) -> np.ndarray:
-    """Samples as float32, mono, 16 kHz. Raises `NotAudio` for what is no sound, and for too much of it."""
+    """Return the samples as float32, mono, 16 kHz. Raise `NotAudio` if the content is not audio, or too long."""
     try:
         with wave.open(io.BytesIO(content)) as clip:
             if (clip.getframerate(), clip.getnchannels(), clip.getsampwidth()) == (SAMPLE_RATE_HZ, 1, 2):
@@ -55,7 +55,7 @@ def read_audio(content: bytes, limit_s: float = MAX_S) -> np.ndarray:
 
 
 class Transcriber:
-    """The model and as many threads as it has workers; a request that finds them busy waits its turn."""
+    """The model, and one thread for each of its workers. Further requests wait in a queue."""
 
     def __init__(self, model: Any, arguments: argparse.Namespace) -> None:
         self._model, self._arguments = model, arguments
@@ -64,15 +64,15 @@ class Transcriber:
 
     @property
     def languages(self) -> list[str]:
-        """The codes that the model takes."""
+        """Return the language codes that the model accepts."""
         return list(self._model.supported_languages)
 
     async def read(self, upload: IO[bytes]) -> np.ndarray:
-        """The samples of an upload, decoded beside the event loop, which answers others meanwhile. Raises `NotAudio`."""
+        """Return the samples of an upload, decoded in a thread so that the event loop stays responsive. Raise `NotAudio`."""
         return await asyncio.get_running_loop().run_in_executor(self._decoder, lambda: read_audio(upload.read()))
 
     async def transcribe(self, samples: np.ndarray, language: str) -> tuple[str, float]:
-        """The text and the seconds of computing that it took."""
+        """Return the text, and the seconds of computing."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._work, samples, language)
 
     def _work(self, samples: np.ndarray, language: str) -> tuple[str, float]:
@@ -96,7 +96,7 @@ class Transcriber:
         from faster_whisper import BatchedInferencePipeline
 
         given = self._arguments
-        # A pipeline of its own for each request: it keeps state. What is longer than Whisper's 30 s must be cut, at silence.
+        # A new pipeline for each request, because it keeps state. Audio longer than Whisper's 30 s must be cut, at silence.
         segments, _ = BatchedInferencePipeline(self._model).transcribe(
             samples,
             language=language,
@@ -108,13 +108,13 @@ class Transcriber:
 
 
 def build_app(transcriber: Transcriber, description: dict[str, Any], api_key: str) -> web.Application:
-    """The HTTP side."""
+    """Build the HTTP application."""
 
     @web.middleware
     async def authorise(request: web.Request, handler: Any) -> web.StreamResponse:
         given = request.headers.get("Authorization", "")
         if not hmac.compare_digest(given.encode(), f"Bearer {api_key}".encode()):
-            return _refusal(401, "wrong or missing key")
+            return _refusal(401, "Authorization: the key is wrong or missing. Send it as Bearer.")
         return await handler(request)
 
     async def health(_request: web.Request) -> web.Response:
@@ -124,20 +124,20 @@ def build_app(transcriber: Transcriber, description: dict[str, Any], api_key: st
         try:
             form = await request.post()
         except web.HTTPRequestEntityTooLarge:
-            return _refusal(413, f"the request is too large. Allowed are {MAX_BYTES // 2**20} MiB.")
+            return _refusal(413, f"the request is too large. Send at most {MAX_BYTES // 2**20} MiB.")
         except ValueError as error:
             return _refusal(400, f"the form cannot be read ({error}).")
         upload, language = form.get("file"), str(form.get("language") or description["language"])
         if not isinstance(upload, web.FileField):
-            return _refusal(400, "file: the field is missing. Send the sound in it.")
+            return _refusal(400, "file: the field is missing. Send the audio in it.")
         if language not in transcriber.languages:
-            return _refusal(400, f"language={language}: the model does not know it. Known are {', '.join(transcriber.languages)}.")
+            return _refusal(400, f"language={language}: unknown to the model. Send one of {', '.join(transcriber.languages)}.")
         try:
             samples = await transcriber.read(upload.file)
         except TooLong as error:
-            return _refusal(413, f"file: the sound {error}. Send it in shorter pieces.")
+            return _refusal(413, f"file: the audio {error}. Send it in shorter pieces.")
         except NotAudio as error:
-            return _refusal(400, f"file: {error}. Send a WAV, say.")
+            return _refusal(400, f"file: {error}. Send a WAV file, for example.")
         text, compute_s = await transcriber.transcribe(samples, language)
         return web.json_response({"text": text, "duration_s": len(samples) / SAMPLE_RATE_HZ, "compute_s": compute_s})
 
@@ -151,11 +151,11 @@ def _refusal(status: int, message: str) -> web.Response:
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
-    """The service's command line."""
+    """Parse the service's command line."""
     parser = argparse.ArgumentParser(prog="whisper_server", description="faster-whisper behind OpenAI's transcription API.")
-    parser.add_argument("--config", help="a YAML file of these flags; those on the command line win")
+    parser.add_argument("--config", help="YAML file of these flags; flags on the command line take precedence")
     parser.add_argument("--model", required=True)
-    parser.add_argument("--name", required=True, help="what /health says it serves")
+    parser.add_argument("--name", required=True, help="name that /health reports")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--device", choices=["cpu", "cuda"], required=True)
@@ -190,11 +190,11 @@ def _flags_of(path: str | None) -> list[str]:
 
 
 def main(argv: list[str]) -> None:
-    """Load, then serve until ended."""
+    """Load the model, then serve until terminated."""
     arguments = parse_arguments(argv)
     key = os.environ.get("TUNE_GPU_API_KEY")
     if not key:
-        sys.exit("TUNE_GPU_API_KEY: is not set or empty, and everybody could transcribe. Set it to the key of this service.")
+        sys.exit("TUNE_GPU_API_KEY: not set or empty, so that anybody could use the service. Set it to the service's key.")
     started = time.perf_counter()
     model = load_model(arguments)
     description = {

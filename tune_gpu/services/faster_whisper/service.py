@@ -1,4 +1,4 @@
-"""A candidate's own Whisper: a process of its own, so that its memory is its own and its death is not the trial's."""
+"""Run a candidate's Whisper as a separate process, so that its memory is its own and its death does not end the trial."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ from tune_gpu.services.start_failures import explain_exit, explain_loss
 from tune_gpu.services.vllm.setup import CARD_ORDER, layered
 
 _NO_DESCRIPTION = (NoAnswer, ValueError, TypeError, RecursionError)
-"""What asking a server for its description may raise: another program's answer can hold anything."""
+"""Errors of a request for the server's description. The answer of another program can be anything."""
 EVALUATION_ONLY = ("TUNE_GPU_API_KEY", "TMPDIR", "PYTHONUNBUFFERED", "PYTHONPATH")
-"""Variables of a measured Whisper that a deployed one has not: by them an evaluation knows it, reads its log, keeps its files and finds this program."""
+"""Variables of a measured Whisper that a deployed one does not have. They identify it, and say where its log, its files and this program
+are."""
 HELD = (*EVALUATION_ONLY, "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
-"""Variables that a setting cannot replace while it is measured; promoted, the user's values count."""
+"""Variables that settings cannot replace during a measurement. In a deployment the user's values count."""
 
 
 def whisper_settings(settings: WhisperSettings, device: str) -> dict[str, str | int | bool]:
-    """The flags of `whisper_server` for these settings, by their long names; name and port left out."""
+    """Return the flags of `whisper_server` for these settings, by their long names, without name and port."""
     cores = parse_cores(settings.cpu_cores) if device == "cpu" else None
     return {
         "model": resolve_whisper(settings.model),
@@ -53,13 +54,13 @@ def whisper_settings(settings: WhisperSettings, device: str) -> dict[str, str | 
 
 
 def whisper_environment(settings: WhisperSettings, device: str, evaluation: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return what a Whisper has in its environment beside what its host has; `evaluation` as in `vllm_setup.vllm_environment`."""
-    # Threads that wait spinning take the cores from vLLM.
+    """Return the variables that a Whisper gets in addition to its host's; `evaluation` as in `vllm_setup.vllm_environment`."""
+    # Threads that spin while they wait take the cores from vLLM.
     return layered({"OMP_WAIT_POLICY": "PASSIVE"}, CARD_ORDER if device == "cuda" else {}, settings.env, evaluation)
 
 
 class WhisperService:
-    """faster-whisper in the candidate's size: `start` it, ask its `failure` while it is measured, `stop` it."""
+    """faster-whisper in the candidate's size: `start` it, check its `failure` during a measurement, `stop` it."""
 
     def __init__(
         self, settings: WhisperSettings, *, device: str, port_range: Sequence[int], choose_port: Callable[[Sequence[int]], int] = free_port
@@ -78,19 +79,20 @@ class WhisperService:
         self.info: dict[str, Any] | None = None
 
     def command(self) -> list[str]:
-        """The service's command line."""
+        """Return the service's command line."""
         flags: list[str] = []
         for name, value in whisper_settings(self.settings, self._device).items():
             if value is True:
                 flags.append(f"--{name}")
             elif value is not False:
                 flags += [f"--{name}", str(value)]
-        ours = ["--name", self._name, "--host", "127.0.0.1", "--port", str(self.port)]  # of two the parser takes the last
+        ours = ["--name", self._name, "--host", "127.0.0.1", "--port", str(self.port)]  # the parser takes the last of two
         return [sys.executable, "-P", "-m", "tune_gpu.services.faster_whisper.server", *flags, *ours]
 
     def environment(self) -> dict[str, str]:
-        """The service's whole environment."""
-        base = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}  # Ray sets it to 1; the threads are the settings'
+        """Return the service's whole environment."""
+        # Ray sets it to 1; the settings decide on the threads.
+        base = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
         path = python_path(self.settings.env.get("PYTHONPATH") or base.get("PYTHONPATH"))
         evaluation = dict(zip(EVALUATION_ONLY, (self.api_key, str(self._scratch), "1", path), strict=True))
         return base | whisper_environment(self.settings, self._device, evaluation)
@@ -108,7 +110,7 @@ class WhisperService:
             self._process = ManagedProcess(self.command(), log=self._scratch / "whisper.log", env=env, grace_s=3.0, cores=cores, scratch=self._scratch)
             description = self._wait_until_ready(started, abort)
             if description.get("device") != self._device:
-                message = f"asked for {self._device}, it runs on {description.get('device')}"
+                message = f"device={self._device}: the service runs on {description.get('device')}"
                 raise ServiceError(Failure(FailureKind.WRONG_DEVICE, "whisper", Phase.START, message))
         except BaseException:
             self.stop()
@@ -122,7 +124,7 @@ class WhisperService:
             with contextlib.suppress(*_NO_DESCRIPTION):
                 description = self._health(timeout_s=2.0)
                 if description.get("name") != self._name:
-                    message = f"port {self.port} is answered by another service than the one that was started"
+                    message = f"another service than the one that was started answers on port {self.port}"
                     raise ServiceError(Failure(FailureKind.WRONG_SERVER, "whisper", Phase.START, message))
                 return description
             exit_code = self._process.exit_code()
@@ -136,14 +138,14 @@ class WhisperService:
             time.sleep(0.02)
 
     def failure(self) -> Failure | None:
-        """Return why it can no longer be measured; null while it runs."""
+        """Return why it can no longer be measured, or None while it runs."""
         exit_code = self._process.exit_code() if self._process else 0
         if exit_code is None:
             return None
         return self._oom.explain(explain_loss("whisper", self.log(), exit_code))
 
     def healthy(self, timeout_s: float) -> bool:
-        """Return whether it answers the health check within the time-out."""
+        """Return True if it answers the health check within the time-out."""
         try:
             self._health(timeout_s)
         except _NO_DESCRIPTION:
@@ -153,7 +155,7 @@ class WhisperService:
     def _health(self, timeout_s: float) -> dict[str, Any]:
         status, body = get(f"{self.base_url}/health", self.api_key, timeout_s)
         if status != 200:
-            raise NoAnswer(f"/health answers with status {status}")
+            raise NoAnswer(f"/health returned status {status}")
         return dict(json.loads(body))
 
     def gauges(self) -> dict[str, float]:
@@ -165,12 +167,12 @@ class WhisperService:
         return self._process.pids() if self._process else []
 
     def log(self) -> str:
-        """Return what it has printed."""
+        """Return its output."""
         path = self._scratch / "whisper.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
     def stop(self) -> None:
-        """End it; returns when its processes have gone. Calling it twice does nothing."""
+        """End it, and return when its processes have ended. A second call does nothing."""
         if self._process is not None:
             self._process.stop()
             self._process = None

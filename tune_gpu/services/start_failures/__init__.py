@@ -1,4 +1,4 @@
-"""What a service that did not start, or did not stay, says of why: from its exit code and its log to a `Failure`, and what to do about it."""
+"""Explain why a service did not start or did not stay, from its exit code and its log, and what to do about it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def explain_exit(service: str, log: str, exit_code: int | None) -> Failure:
 
     Args:
         service: `vllm` or `whisper`.
-        log: all that it printed.
-        exit_code: 128 + signal for a death by signal; null if it was still running (then the log alone speaks).
+        log: its whole output.
+        exit_code: 128 + signal for a death by signal; None if it was still running, so that only the log counts.
     """
     cause = find_cause(read_lines(log))
     if not cause.evidence:
@@ -49,7 +49,7 @@ def explain_loss(service: str, log: str, exit_code: int) -> Failure:
 
 
 def advice_for(failure: Failure) -> str:
-    """Return what to do about a failure, in one plain sentence; empty where only its message can say."""
+    """Return what to do about a failure, in one sentence, or an empty text if only its message can say."""
     text = read_line(failure.evidence).text
     group = next((group for group in GROUPS if failure.message.startswith(group.problem)), None) or find_group(text)
     if group is not None and (group.kind is failure.kind or failure.kind is FailureKind.OOM):
@@ -59,7 +59,8 @@ def advice_for(failure: Failure) -> str:
 
 
 def out_of_memory_lines(log: str) -> list[str]:
-    """Each time that a service said it had no memory; one that stays up answers such a request with an error. A traceback's lines of code are indented."""
+    """Return the lines in which a service reported that memory ran out. A service that stays up answers such a request with an error.
+    Indented lines are a traceback's code."""
     lines = (line for line in read_lines(log) if line.loud and not line.text[:1].isspace())
     return [line.raw.strip()[:_LONGEST_EVIDENCE] for line in lines if (group := find_group(line.text)) and group.kind is FailureKind.STARTUP_OOM]
 
@@ -69,21 +70,21 @@ def _ended(exit_code: int | None, log: str) -> str:
         return f"ended by signal {exit_code - 128} while starting" + _who_kills(exit_code - 128)
     ended = f"ended with exit code {exit_code} while starting"
     if child := _KILLED_CHILD.search(log):
-        ended += f", for its engine was ended by signal {child[1]}" + _who_kills(int(child[1]))
+        ended += f" because its engine was ended by signal {child[1]}" + _who_kills(int(child[1]))
     return ended
 
 
 def _who_kills(signal: int) -> str:
-    return " (SIGKILL: somebody's, or the kernel's for want of memory)" if signal == 9 else ""
+    return " (SIGKILL, by a user or by the kernel's out-of-memory killer)" if signal == 9 else ""
 
 
 def _shortfall(line: str) -> float:
-    """By what share the need was missed, from a log line that names both ("(3.1/23.5 GiB) … (0.5, 11.8 GiB)"); 0 if it does not."""
+    """Return the share of the need that was missing, from a log line with both numbers ("(3.1/23.5 GiB) … (0.5, 11.8 GiB)"), or 0."""
     free = re.search(rf"\({_GIB}/{_GIB} GiB\) on startup is less than .*?, {_GIB} GiB\)", line)
     if free and float(free[3]) > 0:
         return max(0.0, 1.0 - float(free[1]) / float(free[3]))
     kv = re.search(rf"\({_GIB}/{_GIB} GiB\) on kv cache allocation is less than requested memory for kv \({_GIB}(?:/{_GIB})? GiB\)", line)
-    if kv and float(kv[3]) > 0:  # what was asked for is there to be had, and is not free
+    if kv and float(kv[3]) > 0:  # memory of that size exists, but is not free
         return max(0.0, 1.0 - float(kv[1]) / float(kv[3]))
     if kv and kv[4] and float(kv[4]) > 0:
         return max(0.0, -float(kv[3]) / float(kv[4]))

@@ -1,7 +1,9 @@
-"""The line of a log that says why a service ended.
+"""Find the line of a log that explains why a service ended.
 
-vLLM's processes wait for one another: a worker fails, its engine says that a worker failed, the API server says that the engine did, and each
-prints a traceback. So most of what looks like an error points to one above it; and an exception's first line may only head what follows.
+vLLM's processes depend on each other: a worker fails, its engine reports that a worker failed, the API server reports that the engine did,
+and
+each prints a traceback. So most lines that look like an error refer to an earlier one, and an exception's first line may only introduce the
+next.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ _HEADER = re.compile(
     r"|^Application startup failed",
     re.IGNORECASE,
 )
-"""vLLM's words above the traceback that ended a process."""
+"""vLLM's heading of the traceback that ended a process."""
 _REPORTED = re.compile(r"Worker failed with error '(?P<words>.+?)', please check", re.DOTALL)
 _VALIDATION = re.compile(r"\d+ validation errors? for [\w.\[\], ]+$")
 _AFTERMATH = re.compile(
@@ -36,29 +38,29 @@ _AFTERMATH = re.compile(
     r"|^SystemExit(?:: \d+)?$|Connection (?:was )?(?:closed|reset) by|remote process exited|client socket has (?:failed|timed out)"
     r"|^RuntimeError: cancelled$|RPC call to \w+ timed out|died unexpectedly|^RuntimeError: Cancelled",
 )
-"""What a process says when another one, or a person, ended it."""
+"""Errors of a process that another one, or a person, ended."""
 _VAGUE = re.compile(r"NCCL error|unhandled (?:cuda|system) error|DistBackendError")
 _PLUMBING = re.compile(
     r"^(?:requests|urllib3|httpx|httpcore|aiohttp|huggingface_hub|socket|subprocess|queue|_queue)\.|^(?:KeyError|StopIteration|ExceptionGroup|BaseExceptionGroup)\b"
     r"|^(?:ConnectionRefusedError|OSError: \[Errno 101\])|ExceptionGroup$"
 )
-"""What is raised below, and says less than what is raised because of it."""
+"""Low-level errors, which say less than the errors that they cause."""
 _HANDLER_BROKE = re.compile(r"^(?:AttributeError|NameError|UnboundLocalError)\b")
-"""What code that cleans up raises when the start has not come as far as it expects."""
+"""Errors of clean-up code that runs before the start has come as far as it expects."""
 _COMPILER = re.compile(r"^(?:\S+: )?(?:\S+ )?fatal\s*: |: (?:fatal )?error: |^(?:clang|gcc|g\+\+|cc1plus|ptxas)\S*:? (?:fatal )?(?:error|fatal)\b|: cannot find -l|^/bin/\w*sh: .*not found$")
 _BUILD = re.compile(r"^FAILED: (?P<what>\S)")
 _NEEDED_COMPILER = re.compile(r"CalledProcessError|PTXAS error|[Nn]inja build failed|Error building extension|returned non-zero exit status|compilation failed")
 _USAGE = re.compile(r"^[\w./ -]+: error: \S")
 _THROWN = re.compile(r"^\s*what\(\):\s+\S")
-"""What an exception of C++ says. The line above it names only its class."""
+"""Message of a C++ exception. The line above it has only its class."""
 _KILLED_CHILD = re.compile(r"Failed core proc\(s\): \{[^}]*: -\d+[^}]*\}")
-"""The only word of an engine that a signal ended."""
+"""The only trace of an engine that a signal ended."""
 _NATIVE = re.compile(
     r"^(?:terminate called|Fatal Python error|!!!!!!! Segfault|\*\*\* SIG\w+|Segmentation fault|Bus error|Aborted|Killed|Illegal instruction"
     r"|\w+\(\): (?:invalid|corrupted|unaligned|unsorted) |double free|corrupted )|symbol lookup error|error while loading shared libraries|Assertion .* failed\.?$"
     r"|cannot open shared object file|Could not load library|command not found|: No module named |^Unable to load any of \{"
 )
-"""The last words of native code, of the loader and of the shell."""
+"""Last output of native code, of the loader and of the shell."""
 _EXITED = re.compile(r"Worker exit type: ")
 _DIED = re.compile(r"died unexpectedly")
 _NO_CAUSE = re.compile(r"^\s*(?:File \"|\^+|~|raise\b|warnings\.warn|During handling|The above exception|[-=+|^~ ]+$)|^\[[\d/]+\] |^ninja: |destroy_process_group|TORCHDYNAMO_VERBOSE")
@@ -66,12 +68,12 @@ _NO_CAUSE = re.compile(r"^\s*(?:File \"|\^+|~|raise\b|warnings\.warn|During hand
 
 @dataclass(frozen=True)
 class Cause:
-    """Why a service ended."""
+    """Reason why a service ended."""
 
     evidence: str
-    """The line that says it; empty if no line does."""
+    """The decisive line; empty if there is none."""
     group: Group | None = None
-    """What it says of memory or the port."""
+    """Group of messages about memory or the port that it belongs to."""
     line_text: str = ""
     """The evidence without its prefix."""
 
@@ -83,7 +85,7 @@ class _Log:
 
 
 def find_cause(lines: Sequence[Line]) -> Cause:
-    """The cause of what a log ends with."""
+    """Return the cause of the failure at the end of a log."""
     log = _Log(lines, read_exceptions(lines))
     chain = _first_chain(log)
     raised = _within(chain) if chain else None
@@ -98,30 +100,32 @@ def find_cause(lines: Sequence[Line]) -> Cause:
 
 
 def is_evidence(text: str) -> bool:
-    """Return whether a line may stand for the cause: it is not empty, does not point elsewhere and does not only head what follows."""
+    """Return True if a line may serve as evidence: it is not empty, does not refer to another line and does not only introduce the next."""
     stripped = text.strip()
     return bool(stripped) and not stripped.endswith(":") and not _POINTER.search(stripped) and not _HEADER.search(stripped)
 
 
 def _first_chain(log: _Log) -> Chain | None:
-    """The chain that ended the service: of the process that said first that it failed, or the last, unless that one points up."""
+    """Return the chain of exceptions that ended the service: that of the process that first reported its failure, or the last, unless it
+    refers to an earlier one."""
     real = [chain for chain in log.chains if not _points(chain) and not _is_aftermath(_within(chain))]
     if headed := [chain for chain in real if _HEADER.search(chain[0].header)]:
         return _of_first_process(headed)
     if not real or log.chains[-1] is real[-1]:
         return real[-1] if real else next((chain for chain in log.chains if not _points(chain)), None)
-    logged = [chain for chain in real if (line := chain[0].lines[0][1]).level and "APIServer" not in line.process]  # that logs errors of requests
+    # A server that logs errors of requests.
+    logged = [chain for chain in real if (line := chain[0].lines[0][1]).level and "APIServer" not in line.process]
     return _of_first_process(logged) if logged else real[-1]
 
 
 def _of_first_process(chains: list[Chain]) -> Chain:
-    """The last chain of the process that failed first: the others fail after it, for want of it."""
+    """Return the last chain of the process that failed first. The others failed because of it."""
     process = chains[0][0].lines[0][1].process
     return [chain for chain in chains if chain[0].lines[0][1].process == process][-1] if process else chains[0]
 
 
 def _within(chain: Chain) -> Raised:
-    """The exception of a chain that says most: one about memory, else the cause that a later one names, else the last."""
+    """Return the most informative exception of a chain: one about memory, else the cause that a later one names, else the last."""
     about_memory = [(found[1].by_chance, number) for number, raised in enumerate(chain) if (found := _sentence_in(_lines_of([raised])))]
     if about_memory:
         return chain[min(about_memory)[1]]
@@ -152,7 +156,7 @@ def _is_aftermath(raised: Raised) -> bool:
 
 
 def _message(raised: Raised) -> str:
-    """The first line of an exception, from its class on."""
+    """Return the first line of an exception, beginning with its class."""
     return f"{raised.name}: {raised.words}" if raised.words else raised.name
 
 
@@ -165,19 +169,20 @@ def _loud(log: _Log) -> list[tuple[int, Line]]:
 
 
 def _unindented(text: str) -> bool:
-    """A traceback's lines of code are indented; what a C++ exception says is, too."""
+    """Return True for a line without indentation, or of a C++ exception. A traceback's lines of code are indented."""
     return not text[:1].isspace() or text.lstrip().startswith("what():")
 
 
 def _sentence_in(lines: list[tuple[int, Line]]) -> tuple[Line, Group] | None:
-    """The most particular sentence about memory in these lines."""
+    """Return the most specific message about memory in these lines."""
     found = [(line, group) for _, line in lines if (group := find_group(line.text))]
-    return min(found, key=lambda one: (one[1].by_chance, "RayTaskError(" in one[0].text), default=None)  # Ray's class has the name of the cause only
+    # Ray's class only repeats the name of the cause.
+    return min(found, key=lambda one: (one[1].by_chance, "RayTaskError(" in one[0].text), default=None)
 
 
 def _more_particular(log: _Log, line: Line, group: Group) -> tuple[Line, Group]:
-    """vLLM logs that it was the weights that did not fit, and raises torch's exception."""
-    return line, next((other for _, said in _loud(log) if (other := find_group(said.text)) and other.kind is group.kind and not other.by_chance), group)
+    """Prefer vLLM's own message that the weights did not fit to torch's exception."""
+    return line, next((other for _, each in _loud(log) if (other := find_group(each.text)) and other.kind is group.kind and not other.by_chance), group)
 
 
 def _cause(line: Line, group: Group | None = None, more: str = "") -> Cause:
@@ -185,14 +190,14 @@ def _cause(line: Line, group: Group | None = None, more: str = "") -> Cause:
 
 
 def _evidence(log: _Log, chain: Chain, raised: Raised) -> Cause:
-    """Of the lines of an exception the one that says why."""
+    """Return the line of an exception that gives the reason."""
     first = raised.lines[0][1]
     if _NEEDED_COMPILER.search(_message(raised)) and (compiler := _compiler_line(log, chain)):
         return _cause(compiler)
     rest = [line for _, line in raised.lines[1:] if line.text.strip()]
     if _VALIDATION.search(first.text):
-        return _cause(first, more="".join(f": {said}" for line in _reason(rest) if (said := _without_pointer(line.text.strip()))))
-    if not raised.words:  # it has none at all, or its message begins on the next line
+        return _cause(first, more="".join(f": {text}" for line in _reason(rest) if (text := _without_pointer(line.text.strip()))))
+    if not raised.words:  # it has no message, or one that begins on the next line
         heading = raised.lines[1][1].text.strip() if len(raised.lines) > 1 else ""
         begun = first.text.rstrip().endswith(":") and is_evidence(heading)
         return Cause(first.raw.strip().rstrip(": ") + (f": {heading}" if begun else ""), None, _message(raised) + (f": {heading}" if begun else ""))
@@ -207,33 +212,34 @@ def _evidence(log: _Log, chain: Chain, raised: Raised) -> Cause:
 
 
 def _without_pointer(text: str) -> str:
-    """Return what a line says before it points elsewhere."""
+    """Return the part of a line before it refers to another place."""
     pointer = _POINTER.search(text)
     return text[: text.rfind(". ", 0, pointer.start()) + 1] if pointer else text.rstrip(":")
 
 
 def _reason(rest: list[Line]) -> list[Line]:
-    """Of pydantic's lines the reason, and the field that it is about."""
+    """Return pydantic's reason, and the field that it concerns."""
     if rest and not rest[0].text.startswith("  ") and len(rest) > 1:
         return rest[:2]
     return rest[:1]
 
 
 def _compiler_line(log: _Log, chain: Chain) -> Line | None:
-    """Return what the compiler or the linker said; it prints before the exception, or the exception repeats it."""
+    """Return the error of the compiler or linker. It is printed before the exception, or repeated in it."""
     own = [line for _, line in _lines_of(chain)]
     for lines in (own, [line for line in log.lines if line.loud]):
-        if said := next((line for line in lines if _COMPILER.search(line.text) and "collect2: " not in line.text), None):
-            return said
+        if found := next((line for line in lines if _COMPILER.search(line.text) and "collect2: " not in line.text), None):
+            return found
     return next((line for line in own if _BUILD.search(line.text)), None)
 
 
 def _without_exception(log: _Log, aftermath: Raised | None) -> Cause:
-    """Return where no exception says why: the command line's complaint, native code's last words, else what was logged or printed last."""
+    """Return the evidence where no exception has it: the command line's complaint, native code's last output, else the last line logged
+    or printed."""
     loud = [line for line in log.lines if line.loud and is_evidence(line.text)]
     for pattern in (_USAGE, _THROWN, _NATIVE, _EXITED, _DIED):
-        if said := next((line for line in loud if pattern.search(line.text)), None):
-            return _cause(said)
+        if found := next((line for line in loud if pattern.search(line.text)), None):
+            return _cause(found)
     if reported := next((found for line in log.lines if (found := _REPORTED.search(line.text))), None):
         return Cause(reported["words"].strip(), find_group(reported["words"]), reported["words"].strip())
     if aftermath is not None and not _POINTER.search(_message(aftermath)) and is_evidence(aftermath.lines[0][1].text):
@@ -242,5 +248,5 @@ def _without_exception(log: _Log, aftermath: Raised | None) -> Cause:
     killed = next((found for line in log.lines if (found := _KILLED_CHILD.search(line.text))), None)
     if killed and not logged:
         return Cause(killed[0], None, killed[0])
-    said_last = [line for line in log.lines if is_evidence(line.text) and _unindented(line.text) and not _NO_CAUSE.search(line.text)]
-    return _cause((logged or said_last)[-1]) if logged or said_last else Cause("")
+    printed = [line for line in log.lines if is_evidence(line.text) and _unindented(line.text) and not _NO_CAUSE.search(line.text)]
+    return _cause((logged or printed)[-1]) if logged or printed else Cause("")

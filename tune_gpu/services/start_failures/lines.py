@@ -1,4 +1,4 @@
-"""One line of a service's log: which process wrote it, at which level, and what it says without the logger's prefix."""
+"""Parse a line of a service's log: the process that wrote it, its level, and its text without the logger's prefix."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _COLOUR = re.compile(r"(?:\x1b|ESC|\^\[)?\[\d{1,3}(?:;\d{1,3})*m|\x1b\[[0-?]*[ -/]*[@-~]")
-"""Terminal colours; a copied log has often lost their first character."""
+"""Terminal colours. A copied log has often lost their first character."""
 _DATE = r"(?:\d{4}-)?\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:[.,]\d+)?"
 _LEVELS = r"DEBUG|INFO|WARNING|WARN|ERROR|CRITICAL|FATAL"
 _PROCESS = r"\((?:[A-Za-z_][^()]*\s)?pid=\d+[^()]*\)"
 
 _STAMPED = re.compile(rf"^(?P<before>.{{0,200}}?)\b(?P<level>{_LEVELS}) +{_DATE} +\[?(?P<origin>[\w./<>-]+:\d+)\] ?(?P<text>.*)$")
-"""vLLM's own form in every version: `LEVEL 04-16 11:53:49 [core.py:387] …`; before 0.8 without the first bracket. What stands before it is
-a prefix: VLLM_LOGGING_PREFIX, one process in brackets, or two when two processes wrote at once."""
+"""vLLM's own format in every version: `LEVEL 04-16 11:53:49 [core.py:387] …`, before 0.8 without the first bracket.
+
+A prefix may precede it: VLLM_LOGGING_PREFIX, one process in brackets, or two when two processes wrote at once.
+"""
 
 _CARRIERS = (
     re.compile(r"^> ?"),  # quoted in an issue
@@ -23,15 +25,15 @@ _CARRIERS = (
     re.compile(r"^[A-Z][a-z]{2} +\d+ \d\d:\d\d:\d\d \S+ [\w.@-]+\[\d+\]: "),  # journald
     re.compile(r"^\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z| ?[+-]\d\d:?\d\d)?\]?(?: +- +[\w.]+ +-(?= ))?(?: \[\d+\])?[\s|]?"),
 )
-"""What wraps a whole log, or stands before the level in another logger's format."""
+"""Prefixes of a whole log, or text before the level in another logger's format."""
 _PROCESS_PREFIX = re.compile(rf"^(?P<process>{_PROCESS}|\[rank\d+\]:?) ?")
 _LEVEL_PREFIX = re.compile(
     rf"^ *\[?(?P<level>{_LEVELS})\b\]?(?=[\s:|-])"
     rf"(?:(?:\s+{_DATE})?\s+(?P<origin>\[?[\w./-]+\.py:\d+\]?)(?: --|:)?|:[\w.]+:| +- |:)?\s*(?P<text>.*)$"
 )
-"""uvicorn (`ERROR:    …`), Ray (`ERROR worker.py:12 -- …`), Python's own (`ERROR:name:…`), gunicorn (`[ERROR] …`) and their like."""
+"""uvicorn (`ERROR:    …`), Ray (`ERROR worker.py:12 -- …`), Python's own (`ERROR:name:…`), gunicorn (`[ERROR] …`) and similar."""
 _GLOG_PREFIX = re.compile(r"^\[?(?P<level>[IWEF])\d{3,4} \d\d:\d\d:\d\d\.\d+ .*?\] ?(?P<text>.*)$")
-"""torch's and NCCL's native code."""
+"""Native code of torch and NCCL."""
 _GLOG_LEVELS = {"I": "INFO", "W": "WARNING", "E": "ERROR", "F": "CRITICAL"}
 _QUIET = frozenset({"DEBUG", "INFO", "WARNING", "WARN"})
 _LONGEST_JSON = 100_000
@@ -42,23 +44,23 @@ class Line:
     """One line of a log."""
 
     raw: str
-    """As it was written, without colours."""
+    """The line as written, without colours."""
     text: str
-    """Without the prefix; the indentation of the message is kept."""
+    """The text without the prefix; the indentation of the message is kept."""
     level: str = ""
-    """Empty for what was printed, and not logged."""
+    """Empty for output that was printed, not logged."""
     process: str = ""
     origin: str = ""
-    """The place in the code that logged it: lines of one record share it."""
+    """The place in the code that logged it. Lines of one record share it."""
 
     @property
     def loud(self) -> bool:
-        """Return whether it may tell of a failure: a warning is about what was survived."""
+        """Return True if the line may report a failure. A warning is about something that was survived."""
         return self.level not in _QUIET
 
 
 def read_lines(log: str) -> list[Line]:
-    """All lines of a log that are not those of a progress bar's redrawing alone."""
+    """Return the lines of a log, without those that only redraw a progress bar."""
     found: list[Line] = []
     for raw in re.split(r"\r\n|\n|\r", _COLOUR.sub("", log)):
         found.extend(_records(raw) if raw.startswith("{") and len(raw) <= _LONGEST_JSON else (read_line(raw),))
@@ -66,12 +68,12 @@ def read_lines(log: str) -> list[Line]:
 
 
 def read_line(raw: str) -> Line:
-    """One line, its prefixes taken off one after another."""
+    """Parse one line, and remove its prefixes one after another."""
     if stamped := _STAMPED.match(raw):
         processes = re.findall(_PROCESS, stamped["before"])
         return Line(raw.rstrip(), stamped["text"].rstrip(), _plain(stamped["level"]), processes[-1] if processes else "", stamped["origin"])
     text, process = raw, ""
-    for _ in range(6):  # no log has more
+    for _ in range(6):  # no log has more prefixes
         before = text
         for carrier in _CARRIERS:
             text = carrier.sub("", text, count=1)
@@ -92,7 +94,7 @@ def _plain(level: str) -> str:
 
 
 def _records(raw: str) -> Iterator[Line]:
-    """A record of a logger that writes JSON; its message and traceback may have many lines."""
+    """Yield the lines of a JSON log record. Its message and traceback may have many."""
     try:
         record = json.loads(raw)
     except (ValueError, RecursionError):

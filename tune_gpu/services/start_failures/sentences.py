@@ -1,8 +1,9 @@
-"""The sentences by which vLLM and the libraries below it say what did not fit, each with its kind and with what to do.
+"""Messages of vLLM and its libraries about memory and other causes, each with its kind of failure and with advice.
 
-Taken from the `raise`, `assert` and `logger.error` statements of vLLM 0.8 to 0.32 (`v1/core/kv_cache_utils.py`, `v1/worker/*`, V0's `worker/*`,
-`config/*`), of torch, Triton, NCCL and CTranslate2. A pattern holds the words that do not change, so that a path, a flag or a survived
-warning with the word "memory" in it is none of them.
+They come from the `raise`, `assert` and `logger.error` statements of vLLM 0.8 to 0.32 (`v1/core/kv_cache_utils.py`, `v1/worker/*`, V0's
+`worker/*`, `config/*`), of torch, Triton, NCCL and CTranslate2. A pattern has only words that do not change, so that a path, a flag or a
+harmless
+warning with the word "memory" does not match.
 """
 
 from __future__ import annotations
@@ -19,38 +20,38 @@ _WHISPER_MEMORY = "Lower vLLM's share, or take a smaller Whisper model or comput
 
 @dataclass(frozen=True)
 class Sentence:
-    """One sentence."""
+    """One message."""
 
     pattern: re.Pattern[str]
     since: Version | None = None
-    """The first version of vLLM that prints it, counted from 0.8; null if it is a library's."""
+    """First version of vLLM that prints it, counted from 0.8; None for a library's message."""
     last: Version | None = None
-    """The last version that prints it; null if 0.32 does."""
+    """Last version that prints it; None if 0.32 does."""
 
     def printed_by(self, version: Version) -> bool:
-        """Return whether that version of vLLM prints it; any may print a library's."""
+        """Return True if that version of vLLM prints it. Any version may print a library's message."""
         return (self.since is None or version >= self.since) and (self.last is None or version <= self.last)
 
 
 @dataclass(frozen=True)
 class Group:
-    """Sentences of one meaning."""
+    """Messages of one meaning."""
 
     kind: FailureKind
     problem: str
     advice: str
     sentences: tuple[Sentence, ...]
     whisper: str = ""
-    """What to do where Whisper says it; empty if it is the same."""
+    """Advice if Whisper prints it; empty if it is the same."""
     by_chance: bool = False
-    """A general one: another that says more of the same failure is to be preferred."""
+    """True for a general message. A specific one about the same failure is preferred."""
 
     def advice_for(self, service: str) -> str:
-        """Return what to do, in one plain sentence."""
+        """Return the advice in one sentence."""
         return self.whisper if service == "whisper" and self.whisper else self.advice
 
     def matches(self, text: str) -> bool:
-        """Return whether a line, without its logger's prefix, has one of the sentences."""
+        """Return True if a line, without its logger's prefix, contains one of the messages."""
         return any(sentence.pattern.search(text) for sentence in self.sentences)
 
 
@@ -63,9 +64,9 @@ def _library(pattern: str) -> Sentence:
 
 
 _NOT_QUOTED = r"(?<![/\w'\"`-])"
-"""Before a sentence stands no path and no quotation mark."""
+"""No path and no quotation mark precedes a message."""
 _RAISED = r"(?:^|: |\()(?:[A-Za-z_]\w*\.)*"
-"""Before the name of an exception stand its modules, and before those nothing or another exception."""
+"""Modules precede the name of an exception, and before them stands nothing or another exception."""
 
 WEIGHTS = Group(
     FailureKind.STARTUP_OOM,
@@ -93,7 +94,8 @@ DEVICE_MEMORY = Group(
         _library(_NOT_QUOTED + r"CUDA_ERROR_OUT_OF_MEMORY\b|" + _NOT_QUOTED + r"(?:cuda|hip)Error(?:MemoryAllocation|OutOfMemory)\b"),
         _library(r"\b(?:CU|HIP)BLAS_STATUS_ALLOC_FAILED\b|\bCUDNN_STATUS_(?:ALLOC_FAILED|INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED)\b"),
         _library(r"\bUR_RESULT_ERROR_OUT_OF_(?:DEVICE|HOST)_MEMORY\b|\bUR error: .*out of memory"),  # Intel
-        # torch asks NVML who holds the memory while it words its out-of-memory error; where NVML cannot say (Jetson, MIG, a container), that fails
+        # torch queries NVML for the processes while it composes its out-of-memory error. The query fails where NVML does not list them
+        # (Jetson, MIG, a container).
         _library(r"NVML_SUCCESS == .{0,200}INTERNAL ASSERT FAILED at .{0,400}CUDACachingAllocator\.cpp"),
     ),
     whisper=_WHISPER_MEMORY,
@@ -134,7 +136,7 @@ GROUPS = (
     ),
     Group(
         FailureKind.STARTUP_NO_KV_MEMORY,
-        "the share is smaller than the weights that another process holds for it",
+        "the share is smaller than the weights that another process has loaded for it",
         "Raise gpu_memory_utilization.",
         (_vllm(r"Externally held weights on device .* exceed the desired GPU memory utilization", since=(0, 32)),),
     ),
@@ -151,7 +153,7 @@ GROUPS = (
     ),
     Group(
         FailureKind.STARTUP_OOM,
-        "the cache that was asked for is larger than the memory that is free",
+        "the requested cache is larger than the free memory",
         "Lower kv_cache_memory_bytes or VLLM_CPU_KVCACHE_SPACE, or free the memory that others hold.",
         (_vllm(r"requested memory for kv \(\d[\d.]* GiB\)", since=(0, 20)),),
     ),
@@ -163,7 +165,7 @@ GROUPS = (
     ),
     Group(
         FailureKind.MEASUREMENT_INVALID,
-        "another process gave memory back while vLLM measured how much is free",
+        "another process freed memory while vLLM measured the free memory",
         "Try again while nothing else starts or ends on the card.",
         (_vllm(r"Error in memory profiling\. Initial free memory"), _vllm(r"Error in memory profiling\. Initial used memory", last=(0, 10))),
     ),
@@ -186,7 +188,7 @@ GROUPS = (
     ),
     DEVICE_MEMORY,
 )
-"""The first that matches decides, so the particular stands before the general."""
+"""The first match decides, so specific groups stand before general ones."""
 
 _CONFIGURATION = "Correct the setting that the evidence names; more or less memory will not help."
 HINTS = (
@@ -287,7 +289,7 @@ HINTS = (
         (_library(r"\d+ validation errors? for \w+|^[\w./ -]+: error: (?:argument |unrecognized arguments|the following arguments)"),),
     ),
 )
-"""What is no lack of memory, and has advice of its own. The first that matches decides."""
+"""Causes other than memory, with their own advice. The first match decides."""
 
 DEFAULT_ADVICE = {
     FailureKind.STARTUP_NO_KV_MEMORY: "Raise gpu_memory_utilization, or lower max_model_len.",
@@ -297,17 +299,17 @@ DEFAULT_ADVICE = {
     FailureKind.PORT_CONFLICT: "Try again, which takes another port, or end the process that has this one.",
     FailureKind.MEASUREMENT_INVALID: "Try again while nothing else runs on the card.",
     FailureKind.STARTUP_CRASH: "Correct what the evidence names; more or less memory will not help.",
-    FailureKind.SERVICE_LOST: "Read what stands before the evidence in the service's log, and try again.",
+    FailureKind.SERVICE_LOST: "Read the lines before the evidence in the service's log, and try again.",
     FailureKind.STARTUP_TIMEOUT: "Raise start_timeout_s, or see in the log what the start waits for.",
 }
-"""Where no sentence says more."""
+"""Advice for failures without a matching message."""
 
 
 def find_group(text: str) -> Group | None:
-    """Return what a line says of memory or the port; null if it says nothing of either."""
+    """Return the group of a line about memory or the port, or None."""
     return next((group for group in GROUPS if group.matches(text)), None)
 
 
 def find_hint(text: str) -> Group | None:
-    """Return what a line says of another cause."""
+    """Return the group of a line about another cause, or None."""
     return next((group for group in HINTS if group.matches(text)), None)

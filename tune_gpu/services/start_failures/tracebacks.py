@@ -1,4 +1,4 @@
-"""The exceptions that a log tells of, with their messages, and which of them led to which."""
+"""Parse the exceptions in a log, with their messages, and which of them caused which."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _TRACEBACK = re.compile(r"(?:^|[\s:])Traceback \(most recent call last\):$")
 _CAUSED = "The above exception was the direct cause of the following exception:"
 _DURING = "During handling of the above exception, another exception occurred:"
 _CLASS = r"[A-Za-z_][\w.]*(?:\.<locals>\.\w+)?(?:\(\w+\))?"
-"""A name with its modules; Ray adds the class of the cause in brackets."""
+"""A class with its modules. Ray adds the class of the cause in brackets."""
 _NAMED = re.compile(rf"^(?P<name>{_CLASS})(?::(?: (?P<words>.*))?)?$")
 """The last line of a traceback, whatever the class is called."""
 _BARE = re.compile(
     r"^(?P<name>(?:[A-Za-z_]\w*\.)*(?:\w*(?:Error|Exception|ExceptionGroup)|\w+(?:Exit|Interrupt|Failed|Timeout|OutOfResources))(?:\(\w+\))?)(?::(?: (?P<words>.*))?)?$"
 )
-"""An exception without a traceback is known by its name only."""
+"""An exception without a traceback. Only its name identifies it."""
 _SYNTAX = frozenset({"try", "else", "finally", "except", "if", "for", "while", "with", "def", "class", "File", "Killed"})
 _GROUP = re.compile(r"^\s*(?:\+-\+?-*|[+|] ?)(?: ?\d+ -+|-+$)?")
 """The bars that Python draws around an exception group."""
@@ -35,39 +35,39 @@ class Raised:
 
     name: str
     lines: list[tuple[int, Line]]
-    """Where each stands in the log; the first has the class."""
+    """Index of each line in the log. The first has the class."""
     header: str = ""
     """The line above its traceback, as in "EngineCore failed to start."."""
     link: str = ""
-    """How it follows from the one before it: `cause`, `during`, `part`; empty for the first."""
+    """Relation to the exception before it: `cause`, `during`, `part`; empty for the first."""
 
     @property
     def words(self) -> str:
-        """Return what its first line says beside the class."""
+        """Return the text of its first line after the class."""
         found = _NAMED.match(self.lines[0][1].text.strip()) or _BARE.match(self.lines[0][1].text.strip())
         return (found["words"] or "").strip() if found else self.lines[0][1].text.strip()
 
     @property
     def short_name(self) -> str:
-        """The class without its modules."""
+        """Return the class without its modules."""
         return self.name.partition("(")[0].rpartition(".")[2]
 
 
 Chain = list[Raised]
-"""Exceptions that led to one another, the first first."""
+"""Exceptions that caused one another, in order."""
 
 
 @dataclass
 class _Reader:
-    """Reads the lines of one process and one place, in their order."""
+    """Read the lines of one process and one place in order."""
 
     chains: list[Chain] = field(default_factory=list)
-    _state: str = "idle"  # frames, message
+    _state: str = "idle"  # idle, frames or message
     _header: str = ""
     _link: str = ""
     _last: str = ""
     _traced: bool = False
-    """Whether the exception that is read has a traceback: one record of a logger has one, so what looks like another is part of its message."""
+    """Whether the current exception has a traceback. A logger's record has one, so a second is part of its message."""
 
     def read(self, index: int, line: Line) -> None:
         text, grouped = _without_bars(line.text)
@@ -111,14 +111,14 @@ class _Reader:
             message.append((index, line))
 
     def _continues(self) -> bool:
-        """Return whether an exception inside the message of another is what that one reports."""
+        """Return True if an exception inside another's message is what that one reports."""
         raised = self.chains[-1][-1]
-        said = [line.text.strip() for _, line in raised.lines if line.text.strip()]
-        return said[0].endswith(":") or said[-1].endswith(":") or "Group" in raised.name or raised.short_name.startswith("RayTask")
+        texts = [line.text.strip() for _, line in raised.lines if line.text.strip()]
+        return texts[0].endswith(":") or texts[-1].endswith(":") or "Group" in raised.name or raised.short_name.startswith("RayTask")
 
 
 def read_exceptions(lines: Sequence[Line]) -> list[Chain]:
-    """Every chain of exceptions that may have ended a process, by where its first one stands."""
+    """Return every chain of exceptions that may have ended a process, ordered by its first line."""
     readers: dict[tuple[str, str, str], _Reader] = defaultdict(_Reader)
     for index, line in enumerate(lines):
         readers[line.process, line.level, line.origin].read(index, line)
@@ -127,7 +127,7 @@ def read_exceptions(lines: Sequence[Line]) -> list[Chain]:
 
 
 def _without_bars(text: str) -> tuple[str, bool]:
-    """A line of an exception group without its bars, and whether it had any."""
+    """Return a line of an exception group without its bars, and whether it had any."""
     if not re.match(r"^\s*(?:\| |\|$|\+ |\+-)", text):
         return text, False
     return _GROUP.sub("", text, count=1), True

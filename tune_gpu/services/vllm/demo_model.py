@@ -1,7 +1,8 @@
 """`demo-llm`: a Llama-type model of a few layers and a byte-level tokenizer, made from this code.
 
-Served with `--load-format dummy` it is a real engine with real scheduling and a real KV cache; only what it says is noise. It stands in
-where no model hub can be reached, and is small enough for two CPU cores.
+Served with `--load-format dummy` it is a real engine with real scheduling and a real KV cache; only its text is noise. It replaces a model
+where
+no hub can be reached, and is small enough for two CPU cores.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ SPECIAL_TOKENS = ["<s>", "</s>", "<pad>", "<unk>"]
 
 
 def make_demo_llm(folder: Path) -> Path:
-    """Write the model's `config.json` and tokenizer into `folder` (made if missing) and return it.
+    """Write the model's `config.json` and tokenizer into `folder` (made if missing), and return the folder.
 
     Each byte is one token (ids 0 to 255), so a prompt has as many tokens as bytes.
     """
@@ -59,7 +60,7 @@ def make_demo_llm(folder: Path) -> Path:
             "clean_up_tokenization_spaces": False,
         },
         "generation_config.json": {"bos_token_id": 256, "eos_token_id": 257, "pad_token_id": 258},
-        "config.json": CONFIG,  # last: its presence says that the folder is whole
+        "config.json": CONFIG,  # last: its presence means that the folder is complete
     }
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""What a running engine says of itself, read with care: what it does not say, or says badly, is absent."""
+"""Parse the facts that a running engine reports. A missing or malformed fact is None."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 
 _LONGEST_LINE = 2**16
 _SAMPLE = re.compile(r'[\w:]++[ \t]*+(?:\{(?P<labels>(?:[^"}]|"(?:[^"\\]|\\.)*+")*+)\})?[ \t]*+(?P<value>\S++)', re.ASCII)
-"""One line of Prometheus' exposition format. Possessive: what does not match is given up at once."""
+"""One line of Prometheus' exposition format. The quantifiers are possessive, so that a line that does not match costs linear time."""
 _LABEL = re.compile(r'([a-zA-Z_]\w*+)[ \t]*+=[ \t]*+"((?:[^"\\]|\\.)*+)"', re.ASCII)
 _ESCAPED = {r"\n": "\n", r"\"": '"', r"\\": "\\"}
 
 
 @dataclasses.dataclass(frozen=True)
 class EngineInfo:
-    """What a running engine says of itself."""
+    """Facts that a running engine reports."""
 
     start_s: float
     kv_cache_tokens: int | None
@@ -30,12 +30,12 @@ class EngineInfo:
     version: str | None
 
     def as_dict(self) -> dict[str, Any]:
-        """For the artifacts."""
+        """Return the facts as the artifacts have them."""
         return dataclasses.asdict(self)
 
 
 def read_engine_info(metrics: str, version: str, *, start_s: float, max_model_len: int | str | None) -> EngineInfo:
-    """From the texts of `/metrics` (Prometheus' exposition format) and `/version` (JSON); never raises for what they hold."""
+    """Return the facts in the texts of `/metrics` (Prometheus' exposition format) and `/version` (JSON). Never raise for their content."""
     labels = _cache_config(metrics)
     blocks, block_size = _number(labels.get("num_gpu_blocks")), _number(labels.get("block_size"))
     tokens = _number(labels.get("kv_cache_size_tokens"))
@@ -55,9 +55,9 @@ def read_engine_info(metrics: str, version: str, *, start_s: float, max_model_le
 
 
 def samples(metrics: str, name: str) -> Iterator[tuple[dict[str, str], float]]:
-    """Labels and value of every sample of one name, in time linear in the page; lines that are not well formed are left out.
+    """Yield labels and value of every sample of one name, in time linear in the page. Malformed lines are left out.
 
-    The page has hundreds of lines and is read beside the load generator, so the other names are not parsed.
+    The page has hundreds of lines and is read while the load generator runs, so the other names are not parsed.
     """
     start = metrics.find(name)
     while start >= 0:
@@ -78,15 +78,15 @@ def _cache_config(metrics: str) -> dict[str, str]:
 
 def _version(text: str) -> str | None:
     try:
-        said = json.loads(text)
+        answer = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    version = said.get("version") if isinstance(said, dict) else None
+    version = answer.get("version") if isinstance(answer, dict) else None
     return version if isinstance(version, str) else None
 
 
 def _number(text: str | None) -> float | None:
-    """A finite number that is not below 0; null for anything else."""
+    """Return a finite number from 0, or None for anything else."""
     try:
         number = float(text) if text is not None else math.nan
     except ValueError:

@@ -1,4 +1,4 @@
-"""Two ways to start vLLM's API server: cold, as a user would, and warm, forked from a process that has vLLM imported."""
+"""Start vLLM's API server in one of two ways: cold, as a user would, or warm, forked from a process that has imported vLLM."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tune_gpu.common.process.managed import ManagedProcess, end_session, session
 
 API_SERVER_MODULE = "vllm.entrypoints.openai.api_server"
 _ANSWER_TIMEOUT_S = 10.0
-"""A host only forks and reaps; one that takes longer to answer has been stopped or is gone."""
+"""Longest wait for the fork server's answer. It only forks and reaps: if it takes longer, it was stopped or has ended."""
 
 
 @dataclass(frozen=True)
 class Launch:
-    """One start: vLLM's flags, the whole environment, the cores (null for all), a folder of its own and where in it the output goes."""
+    """One start: vLLM's flags, the whole environment, the cores (None for all), a folder of its own, and a file in it for the output."""
 
     argv: Sequence[str]
     env: Mapping[str, str]
@@ -34,30 +34,30 @@ class Launch:
     scratch: Path
     log: Path
     shm: str
-    """With what the names of its shared memory begin, where that can be set."""
+    """Prefix of the names of its shared memory, where it can be set."""
 
 
 class Launched(Protocol):
     """A server that was started."""
 
     def exit_code(self) -> int | None:
-        """Null while it runs."""
+        """Return its exit code, or None while it runs."""
 
     def pids(self) -> list[int]:
-        """All of its processes."""
+        """Return the ids of its processes."""
 
     def stop(self) -> None:
-        """End all of its processes; returns when they have gone."""
+        """End its processes, and return when they have ended."""
 
 
 def launch_cold(launch: Launch, grace_s: float) -> Launched:
-    """`python -m vllm…api_server`, in a process of its own."""
+    """Start `python -m vllm…api_server` as a separate process."""
     command = [sys.executable, "-P", "-m", API_SERVER_MODULE, *launch.argv]
     return ManagedProcess(command, log=launch.log, env=launch.env, grace_s=grace_s, cores=launch.cores, scratch=launch.scratch)
 
 
 class EngineHost:
-    """Starts servers by fork from `warm_host.py`, which it keeps running from the first start until `close`."""
+    """Start servers by fork from `warm_host.py`, which runs from the first start until `close`."""
 
     def __init__(self, env: Mapping[str, str], *, ready_timeout_s: float = 180.0) -> None:
         self._env = dict(env)
@@ -67,10 +67,10 @@ class EngineHost:
         self._socket: socket.socket | None = None
         self._started = 0.0
         self.import_s: float | None = None
-        """What the imports cost, once; null before the first start."""
+        """Seconds that the imports took, once; None before the first start."""
 
     def launch(self, launch: Launch, grace_s: float) -> Launched:
-        """Fork a server. Raises ServiceError if the host cannot be brought up."""
+        """Fork a server. Raise ServiceError if the host cannot be started."""
         self.open()
         reply = self._ask(
             {
@@ -85,21 +85,21 @@ class EngineHost:
         return _ForkedServer(self, int(reply["pid"] or 0), grace_s)
 
     def prepare(self) -> None:
-        """Start the host without waiting for its imports: they are made while something else is done."""
+        """Start the host without waiting for its imports, which run while something else is done."""
         if self._process is not None and self._process.exit_code() is None:
             return
         self.close()
         self._started = time.monotonic()
         folder = Path(tempfile.mkdtemp(prefix="tg-host-"))
         self._folder = folder
-        # The current folder is not searched for modules: a user's `json.py` must not be what the host imports.
+        # The current folder is not searched for modules: the host must not import a user's `json.py`.
         command = [sys.executable, "-P", "-m", "tune_gpu.services.vllm.warm_host", str(folder / "control")]
         env = {**self._env, "PYTHONPATH": python_path(self._env.get("PYTHONPATH"))}
         self._process = ManagedProcess(command, log=folder / "host.log", env=env, grace_s=1.0, scratch=folder)
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
 
     def open(self) -> None:
-        """Bring the host up if it is not; returns when its imports are made. Raises ServiceError if it does not come up."""
+        """Start the host if it does not run, and return when its imports are done. Raise ServiceError if it does not start."""
         if self._socket is not None and self._process is not None and self._process.exit_code() is None:
             return
         self.prepare()
@@ -125,7 +125,8 @@ class EngineHost:
             time.sleep(0.05)
 
     def scratch(self) -> Path:
-        """A new folder for one server, inside the host's own: whatever becomes of this process, the host's guard removes it. Opens the host."""
+        """Return a new folder for one server, inside the host's own. The host's guard removes it even if this process is killed. Starts
+        the host."""
         self.open()
         return Path(tempfile.mkdtemp(dir=self._folder))
 
@@ -137,26 +138,26 @@ class EngineHost:
             while not answer.endswith(b"\n"):
                 chunk = self._socket.recv(65536)
                 if not chunk:
-                    raise ConnectionResetError("the warm engine host has gone")
+                    raise ConnectionResetError("the warm engine host has ended")
                 answer += chunk
         except OSError as error:
             silent = isinstance(error, TimeoutError)
             message = f"the warm engine host has not answered for {_ANSWER_TIMEOUT_S:g} s" if silent else str(error)
-            self.close()  # out of step with it, and its servers end with it
+            self.close()  # the exchange is out of step, and its servers end with it
             raise ServiceError(
                 Failure(FailureKind.SERVICE_HUNG if silent else FailureKind.SERVICE_LOST, "vllm", Phase.START, message)
             ) from error
         return dict(json.loads(answer))
 
     def exit_code_of(self, pid: int) -> int | None:
-        """Of a forked server; 137 if the host itself has gone (its children die with it)."""
+        """Return the exit code of a forked server; 137 if the host has ended, because its children die with it."""
         try:
             return self._ask({"op": "poll", "pid": pid})["exit_code"]
         except (ServiceError, AssertionError):
             return 137
 
     def close(self) -> None:
-        """End the host and every server forked from it."""
+        """End the host and every server that it forked."""
         if self._socket is not None:
             with contextlib.suppress(OSError):
                 self._socket.close()

@@ -1,4 +1,4 @@
-"""How many cards an engine takes, by its parallel sizes."""
+"""Count the cards of an engine, by its parallel sizes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.space_values import values_to_check
 
 _MULTIPLIES = ("pipeline_parallel_size", "prefill_context_parallel_size", "data_parallel_size")
-"""Flags of vLLM that take as many times the cards (`ParallelConfig.world_size_across_dp`); decode context parallelism shares those of the others."""
+"""Flags of vLLM that multiply the cards (`ParallelConfig.world_size_across_dp`). Decode context parallelism uses the cards of the
+others."""
 
 
 def cards_of(vllm: VllmSettings) -> int:
@@ -39,9 +40,9 @@ def parallel_sizes(vllm: VllmSettings) -> dict[str, int]:
         try:
             sizes[name] = 1 if value is None else int(value)
         except (TypeError, ValueError):
-            raise UserError(f"vllm.{name}={value}: allowed is a whole number") from None
+            raise UserError(f"vllm.{name}={value}: not a whole number. Set 1 or more.") from None
         if sizes[name] < 1:
-            raise UserError(f"vllm.{name}={value}: allowed is 1 or more")
+            raise UserError(f"vllm.{name}={value}: below 1. Set 1 or more.")
     return sizes
 
 
@@ -52,7 +53,7 @@ def _decides(target: Target) -> bool:
 
 
 def divisions(config: ExperimentConfig) -> list[dict[str, Any]]:
-    """Every combination of the parameters that decide on how many cards an engine is: its sizes multiply, and two may vary at once."""
+    """Return every combination of the parameters that decide the number of cards. Sizes multiply, and two may vary at once."""
     deciding = {name for name, spec in config.parameters.items() if _decides(Target.parse(spec.target))}
     while parents := {parent for name in deciding for parent in config.parameters[name].when} - deciding:
         deciding |= parents
@@ -62,7 +63,8 @@ def divisions(config: ExperimentConfig) -> list[dict[str, Any]]:
     space = SearchSpace.from_specs(config.parameters)
     for name, parameter in space.parameters.items():
         if name in deciding:
-            asked = [value for spec in config.parameters.values() for value in spec.when.get(name, [])]  # of a range more than its ends may matter
+            # Within a range more than its ends may matter.
+            asked = [value for spec in config.parameters.values() for value in spec.when.get(name, [])]
             values = [*values_to_check(parameter), *asked]
             found = [more for params in found for more in ([{**params, name: v} for v in values] if space.active(parameter, params) else [params])]
     return found

@@ -1,6 +1,8 @@
-"""vLLM's own argument parsers, for a process that may import vLLM.
+"""Run vLLM's own argument parsers, in a process that may import vLLM.
 
-Run as `python -m tune_gpu.services.vllm.serve_parser OUT.json < IN.json`: a list of command lines in, a list of reasons out, null for one that is accepted.
+Run as `python -m tune_gpu.services.vllm.serve_parser OUT.json < IN.json`: a list of command lines in, a list of reasons out, null for one
+that is
+accepted.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Any, NoReturn
 
 
 class _Refused(Exception):
-    """What a parser says where it would end the process."""
+    """The message with which a parser would end the process."""
 
 
 def _refuse(message: str) -> NoReturn:
@@ -22,7 +24,7 @@ def _refuse(message: str) -> NoReturn:
 
 
 def module_parser() -> Any:
-    """The parser of the API server's module, as a candidate's server is started."""
+    """Return the parser of the API server's module, which starts a candidate's server."""
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     parser = _cli_args().make_arg_parser(FlexibleArgumentParser())
@@ -31,7 +33,7 @@ def module_parser() -> Any:
 
 
 def serve_parser() -> Any:
-    """The parser of the command `vllm`, with its subcommand `serve`."""
+    """Return the parser of the command `vllm`, with its subcommand `serve`."""
     from vllm.entrypoints.cli.serve import ServeSubcommand
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
@@ -50,24 +52,24 @@ def _cli_args() -> Any:
 
 
 def parse(parser: Any, argv: Sequence[str]) -> argparse.Namespace | str:
-    """Return what the command line means, or why vLLM refuses it before it reads a model."""
+    """Return the parsed command line, or why vLLM refuses it before it reads a model."""
     try:
         found: argparse.Namespace = parser.parse_args(list(argv))
         _cli_args().validate_parsed_serve_args(found)
     except SystemExit:
         return "it ends the server at once"
-    except Exception as error:  # vLLM's own checks raise what they like
+    except Exception as error:  # vLLM's own checks raise many kinds of errors
         return " ".join(str(error).split()) or type(error).__name__
     if list(argv[:1]) != ["serve"] and getattr(found, "model_tag", None) is not None:
-        return f"{found.model_tag!r} belongs to no flag"  # the module passes over it, `vllm serve` takes it for the model
+        return f"{found.model_tag!r} belongs to no flag"  # the module ignores it, `vllm serve` takes it for the model
     return found
 
 
 def main(out: str) -> None:
     """Parse every command line on standard input."""
     parser = module_parser()
-    said = [parse(parser, argv) for argv in json.load(sys.stdin)]
-    Path(out).write_text(json.dumps([reason if isinstance(reason, str) else None for reason in said]), encoding="utf-8")
+    results = [parse(parser, argv) for argv in json.load(sys.stdin)]
+    Path(out).write_text(json.dumps([reason if isinstance(reason, str) else None for reason in results]), encoding="utf-8")
 
 
 if __name__ == "__main__":

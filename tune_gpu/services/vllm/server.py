@@ -1,4 +1,4 @@
-"""A candidate's own vLLM server: started with the flags that would be deployed, proven to be the one, and ended without a trace."""
+"""Run a candidate's own vLLM server with the flags that would be deployed, prove its identity, and end it completely."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from tune_gpu.services.vllm.setup import engine_environment, serve_flags
 
 _STOP_GRACE_S = 8.0
 _KV_CACHE_USE = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
-"""V0 had the second name."""
+"""Names of the metric; the second is V0's."""
 
 
 class VllmServer:
-    """One engine: `start` it, ask its `failure` while it is measured, `stop` it.
+    """One engine: `start` it, check its `failure` during a measurement, `stop` it.
 
     Args:
         settings: the candidate's flags.
         device: `cuda` or `cpu`.
-        port_range: where its port is taken from.
-        host: the warm engine host; null for a cold start.
+        port_range: range of its port.
+        host: the warm engine host; None for a cold start.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class VllmServer:
         self.base_url = f"http://127.0.0.1:{self.port}"
         self.endpoint = Endpoint(self.base_url, self.api_key, self.served_model_name)
         self._device = device
-        # A candidate's own variables must be there when Python starts, so such an engine cannot come from the warm host.
+        # A candidate's own variables must be set when Python starts, so such an engine cannot be forked from the warm host.
         self._host = host if not (settings.env or variables_of(settings.extra_args)) else None
         self._scratch: Path | None = None
         self._shm = f"tg{uuid.uuid4().hex[:12]}"
@@ -73,13 +73,14 @@ class VllmServer:
         return self.info.start_s if self.info else None
 
     def arguments(self) -> list[str]:
-        """The command line of its API server."""
+        """Return the command line of its API server."""
         ours = ["--model", resolve_llm(self.settings.model), "--served-model-name", self.served_model_name]
         address = ["--host", "127.0.0.1", "--port", str(self.port)]
-        return [*serve_flags(self.settings), *ours, *address]  # of two the parser takes the last
+        return [*serve_flags(self.settings), *ours, *address]  # the parser takes the last of two
 
     def start(self, abort: Callable[[], str | None] = lambda: None) -> EngineInfo:
-        """Start it and wait until it is ready and proven to be this one. Raises ServiceError, with nothing left running."""
+        """Start the server, wait until it is ready, and prove its identity. Raise ServiceError after a failed start; then no process is
+        left."""
         started = time.monotonic()
         self._oom = KernelOomWatch()
         self._scratch = self._host.scratch() if self._host else Path(tempfile.mkdtemp(prefix="tg-"))
@@ -122,17 +123,17 @@ class VllmServer:
             exit_code = self._launched.exit_code()
             if exit_code is not None or "ddress already in use" in self.log():
                 raise ServiceError(explain_exit("vllm", self.log(), exit_code))
-            message = f"port {self.port} is answered by a server of {', '.join(models)}, not by the one that was started"
+            message = f"a server of {', '.join(models)} answers on port {self.port}, not the one that was started"
             raise ServiceError(Failure(FailureKind.WRONG_SERVER, "vllm", Phase.START, message))
 
     def _read_info(self, start_s: float) -> EngineInfo:
-        said = {}
+        pages = {}
         for path in ("/metrics", "/version"):
             try:
-                said[path] = self._get(path)
-            except NoAnswer:  # if it has died meanwhile, the warm-up finds out
-                said[path] = ""
-        return read_engine_info(said["/metrics"], said["/version"], start_s=start_s, max_model_len=self.settings.max_model_len)
+                pages[path] = self._get(path)
+            except NoAnswer:  # if it has ended meanwhile, the warm-up finds out
+                pages[path] = ""
+        return read_engine_info(pages["/metrics"], pages["/version"], start_s=start_s, max_model_len=self.settings.max_model_len)
 
     def gauges(self) -> dict[str, float]:
         """Return how full its KV cache is now, in per cent (the fullest of data parallel engines); empty if it does not answer at once."""
@@ -143,7 +144,7 @@ class VllmServer:
         return {}
 
     def failure(self) -> Failure | None:
-        """Return why it can no longer be measured; null while it runs."""
+        """Return why it can no longer be measured, or None while it runs."""
         if self._launched is None:
             return Failure(FailureKind.SERVICE_LOST, "vllm", Phase.LOAD, "it is not running")
         exit_code = self._launched.exit_code()
@@ -152,7 +153,7 @@ class VllmServer:
         return self._oom.explain(explain_loss("vllm", self.log(), exit_code))
 
     def healthy(self, timeout_s: float) -> bool:
-        """Return whether its server answers the health check within the time-out."""
+        """Return True if its server answers the health check within the time-out."""
         try:
             self._get("/health", timeout_s)
         except NoAnswer:
@@ -160,21 +161,21 @@ class VllmServer:
         return True
 
     def pids(self) -> list[int]:
-        """All of its processes."""
+        """Return the ids of its processes."""
         return self._launched.pids() if self._launched else []
 
     def log(self) -> str:
-        """Return what it has printed."""
+        """Return its output."""
         path = self._scratch / "vllm.log" if self._scratch else None
         return path.read_text(errors="replace") if path and path.exists() else ""
 
     def stop(self) -> None:
-        """End it; returns when its processes have gone. Calling it twice does nothing."""
+        """End it, and return when its processes have ended. A second call does nothing."""
         if self._launched is not None:
             self._launched.stop()
             self._launched = None
         self._shared_memory |= set(map(str, Path("/dev/shm").glob(f"{self._shm}*")))  # noqa: S108 - Linux names it so
-        for path in self._shared_memory:  # an engine that somebody killed could not unlink its own
+        for path in self._shared_memory:  # a killed engine could not unlink its own
             Path(path).unlink(missing_ok=True)
         self._shared_memory = set()
         if self._scratch is not None:
@@ -183,5 +184,5 @@ class VllmServer:
     def _get(self, path: str, timeout_s: float = 10.0) -> str:
         status, body = get(self.base_url + path, self.api_key, timeout_s)
         if status != 200:
-            raise NoAnswer(f"{path} answers with status {status}")
+            raise NoAnswer(f"{path} returned status {status}")
         return body.decode(errors="replace")

@@ -1,4 +1,4 @@
-"""The flags and the environment of a vLLM server: the same for one that is measured and one that is deployed."""
+"""Make the flags and the environment of a vLLM server, the same for a measured and a deployed one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tune_gpu.config.serve_options import NO, Kind, Spelling, read_name
 from tune_gpu.services.models import resolve_llm
 from tune_gpu.services.vllm.secret_flags import shown_flags, variables_of
 
-_FLAG_NAMES = (  # the settings that are flags of the same name
+_FLAG_NAMES = (  # settings that are flags of the same name
     "block_size",
     "dtype",
     "enable_chunked_prefill",
@@ -34,27 +34,28 @@ _LAUNCHER = "VLLM_USE_RUST_FRONTEND", "VLLM_RUST_FRONTEND_PATH"
 NEVER = dict.fromkeys(_LAUNCHER, "`vllm serve` obeys it and the measured server does not")
 """Variables that no setting may have, and why."""
 EVALUATION_ONLY = ("VLLM_API_KEY", "TMPDIR", "PYTHONUNBUFFERED", "VLLM_LOGGING_COLOR")
-"""Variables of a measured server that a deployed one has not: by them an evaluation knows it, reads its log and keeps its files."""
+"""Variables of a measured server that a deployed one does not have. They identify it, and say where its log and its files are."""
 IN_PLACE = ("VLLM_CPU_OMP_THREADS_BIND", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
-"""Variables by which a server stays on its cores and its card."""
+"""Variables that keep a server on its cores and its card."""
 HELD = (*EVALUATION_ONLY, *IN_PLACE)
-"""Variables that a setting cannot replace while it is measured; promoted, the user's values count."""
+"""Variables that settings cannot replace during a measurement. In a deployment the user's values count."""
 
 Written = str | int | float | bool | list[str]
 
 
 def serve_settings(settings: VllmSettings) -> dict[str, Written]:
-    """Return what is set of `vllm serve`'s flags, by long names without dashes in front; model, name and address left out.
+    """Return the values of `vllm serve`'s flags, by long names without leading dashes, without model, name and address.
 
-    Each entry means the same to every reader: on the command line, in the file of `vllm serve --config`, and in that of the API server's module.
-    So a switch that is off stands as `no-x: true` (`vllm serve` drops `x: false` without a word), or not at all where it has no such form;
-    structures are JSON; what lies below a dot is JSON; lists are words where the flag takes words.
+    Each entry means the same on the command line, in the file of `vllm serve --config`, and in that of the API server's module. So a switch
+    that is off is `no-x: true` (`vllm serve` ignores `x: false` silently), or absent if it has no such form. Structures and values below a
+    dot are
+    JSON. Lists are words if the flag takes words.
     """
     own = {name: value for name in _FLAG_NAMES if (value := getattr(settings, name)) != _LEFT_OUT.get(name)}
     found: dict[tuple[str, ...], tuple[str, Written]] = {}
     for name, value in (own | shown_flags(settings.extra_args)).items():
         spelling = read_name(str(name))
-        found.pop(spelling.target, None)  # a knob's spelling need not be the setting's that it replaces
+        found.pop(spelling.target, None)  # a knob's spelling may differ from that of the setting that it replaces
         if (entry := _entry(spelling, value)) is not None:
             found[spelling.target] = entry
     if ("data-parallel-size",) in found:  # `vllm serve` would start one HTTP server for each, the measured module starts one
@@ -81,7 +82,7 @@ def _entry(spelling: Spelling, value: Any) -> tuple[str, Written] | None:
 
 
 def serve_flags(settings: VllmSettings) -> list[str]:
-    """The same as a command line."""
+    """Return the same as a command line."""
     flags: list[str] = []
     for flag, value in serve_settings(settings).items():
         flags.append(f"--{flag}")
@@ -91,12 +92,12 @@ def serve_flags(settings: VllmSettings) -> list[str]:
 
 
 def vllm_environment(settings: VllmSettings, device: str, evaluation: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return what a server has in its environment beside what its host has.
+    """Return the variables that a server gets in addition to its host's.
 
     Args:
-        settings: their `env` wins where it is deployed, and for all but `HELD` where it is measured.
+        settings: their `env` has precedence in a deployment, and during a measurement for all but `HELD`.
         device: `cuda` or `cpu`.
-        evaluation: the variables of `EVALUATION_ONLY`; null where it is deployed.
+        evaluation: the variables of `EVALUATION_ONLY`; None for a deployment.
     """
     common = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
     if os.path.isdir(resolve_llm(settings.model)):
@@ -112,13 +113,13 @@ def vllm_environment(settings: VllmSettings, device: str, evaluation: Mapping[st
 
 
 CARD_ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-"""A card's number is then NVML's, by which it is proven; vLLM warns of the other order."""
+"""Count cards as NVML does, which proves the card; vLLM warns about the other order."""
 
 
 def layered(
     common: Mapping[str, str], place: Mapping[str, str], users: Mapping[str, str], evaluation: Mapping[str, str] | None
 ) -> dict[str, str]:
-    """The variables of a service: the user's win over ours, but what an evaluation holds wins over the user's."""
+    """Return the variables of a service. The user's have precedence over ours, and those of an evaluation over the user's."""
     if evaluation is None:
         return {**common, **place, **users}
     return {**common, **users, **place, **evaluation}
@@ -127,6 +128,7 @@ def layered(
 def engine_environment(
     settings: VllmSettings, api_key: str, device: str, scratch: str, base: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """The whole environment of a measured server: this process's, and what the device, the settings and the evaluation add."""
+    """Return the whole environment of a measured server: this process's, with the variables of the device, the settings and the
+    evaluation."""
     evaluation = dict(zip(EVALUATION_ONLY, (api_key, scratch, "1", "0"), strict=True))
     return dict(os.environ if base is None else base) | vllm_environment(settings, device, evaluation)

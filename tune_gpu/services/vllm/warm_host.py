@@ -1,12 +1,14 @@
-"""A process that has vLLM imported and forks API servers from itself: a start costs what the engine costs, not what the imports cost.
+"""Import vLLM once and fork API servers, so that a start costs only the engine's own time and no imports.
 
 Most of a cold `vllm serve` on the CPU is Python imports, made three times over (API server, engine core, worker). Here they are made once.
-Sound only where nothing that cannot be forked has been touched: the host runs no tensor operation, starts no thread pool and initialises
-no CUDA context; it refuses to serve if that ever changes. Each forked server becomes the leader of its own session, so that all of
-one engine's processes can be told from another's, and every process forked below it dies with its parent.
+That is safe only if nothing has been used that cannot be forked. So the host runs no tensor operation, starts no thread pool and
+initialises
+no CUDA context, and refuses to serve if that ever changes. Each forked server leads its own session, which identifies the processes of one
+engine, and every process forked below it dies with its parent.
 
-Run as `python -m tune_gpu.services.vllm.warm_host SOCKET`; speaks JSON lines over that Unix socket with one client at a time:
-`{"op": "start", "argv": […], "env": {…}, "log": PATH, "cores": [0], "shm": "/tg…"}` -> `{"pid": 1}`; `{"op": "poll", "pid": 1}` -> `{"exit_code": null}`.
+Run as `python -m tune_gpu.services.vllm.warm_host SOCKET`. It uses JSON lines over that Unix socket, with one client at a time:
+`{"op": "start", "argv": […], "env": {…}, "log": PATH, "cores": [0], "shm": "/tg…"}` -> `{"pid": 1}`; `{"op": "poll", "pid": 1}` ->
+`{"exit_code": null}`.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ LATE_IMPORTS = (
     "vllm.entrypoints.openai.completion.api_router",
     "vllm.entrypoints.openai.chat_completion.api_router",
 )
-"""What vLLM imports inside functions while it starts (`PYTHONPROFILEIMPORTTIME=1` in the host's environment shows them in the engine's log)."""
+"""Modules that vLLM imports inside functions while it starts (`PYTHONPROFILEIMPORTTIME=1` in the host's environment lists them in the
+engine's log)."""
 API_SERVER = "vllm.entrypoints.openai.api_server"
 
 
@@ -55,22 +58,23 @@ def preload() -> None:
     import vllm.v1.executor.multiproc_executor
 
     for name in LATE_IMPORTS:
-        with contextlib.suppress(ImportError):  # only sooner, never more, than the server itself imports
+        with contextlib.suppress(ImportError):  # an import here is only earlier than in the server, never additional
             importlib.import_module(name)
     if torch.cuda.is_initialized():
         raise RuntimeError("importing vLLM has initialised CUDA: engines cannot be forked from this process; set run.warm_engine=false")
     if not torch.cuda.is_available():
         import vllm.v1.worker.cpu_worker  # noqa: F401
-    # Each of the three processes walks its whole heap (three collections) before it serves; what they inherit from here is left out of that,
-    # and its pages stay shared (gc.freeze's documentation: before a fork, without it).
+    # Each of the three processes walks its whole heap (three collections) before it serves. Inherited objects are exempt from that,
+    # and their pages stay shared (gc.freeze's documentation: before a fork, without it).
     gc.collect()
     gc.freeze()
 
 
 def name_shared_memory(prefix: str) -> None:
-    """Segments of `multiprocessing.shared_memory` that are made without a name get this prefix, here and in every process forked from here.
+    """Prefix the names of `multiprocessing.shared_memory` segments that are made without a name, here and in every process forked from
+    here.
 
-    Whoever started the server can then unlink them by name, also if all its processes were killed at once before it was known what they had.
+    The owner of the server can then unlink them by name, even if all processes were killed before their segments were known.
     """
     from multiprocessing import shared_memory
 
@@ -79,7 +83,7 @@ def name_shared_memory(prefix: str) -> None:
 
 
 def become_server(argv: list[str], env: dict[str, str], log: str, cores: list[int] | None, shm: str) -> None:
-    """In the forked child: take this environment, these cores and this log, and run vLLM's API server. Does not return."""
+    """Apply this environment, these cores and this log in the forked child, and run vLLM's API server. Does not return."""
     code = 1
     try:
         os.setsid()
@@ -91,7 +95,7 @@ def become_server(argv: list[str], env: dict[str, str], log: str, cores: list[in
         os.environ.clear()
         os.environ.update(env)
         name_shared_memory(shm)
-        tempfile.tempdir = None  # forget the host's: the server's own (TMPDIR) goes when the server has gone
+        tempfile.tempdir = None  # forget the host's: the server's own folder (TMPDIR) is removed with the server
         if cores:
             import torch
 

@@ -136,7 +136,7 @@ def test_a_folder_that_cannot_be_read_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a whole JSON file"):
         read_architecture(tmp_path)
     (tmp_path / "config.json").write_text("[1]")
-    with pytest.raises(UserError, match="not a list"):
+    with pytest.raises(UserError, match="a list, not a mapping"):
         read_architecture(tmp_path)
 
 
@@ -145,7 +145,7 @@ def test_a_folder_that_cannot_be_read_is_one_clear_line(tmp_path: Path) -> None:
     ({"num_hidden_layers": 2, "hidden_size": 8, "vocab_size": 9, "intermediate_size": 9}, "num_attention_heads"),
     ({**LLAMA_8B_CONFIG, "num_attention_heads": None}, "names neither num_attention_heads"),
     ({**LLAMA_8B_CONFIG, "num_key_value_heads": [8, 8, 4]}, "num_key_value_heads differs layer by layer"),
-    ({**LLAMA_8B_CONFIG, "hidden_size": {"a": 1}}, "hidden_size is no single number"),
+    ({**LLAMA_8B_CONFIG, "hidden_size": {"a": 1}}, "hidden_size is not a single number"),
     ({**LLAMA_8B_CONFIG, "intermediate_size": [8, 16]}, "intermediate_size differs layer by layer"),
     ({**LLAMA_8B_CONFIG, "model_type": "deci", "num_key_value_heads": None, "block_configs": [{"attention": {}}]}, "differ in the shape"),
     ({**LLAMA_8B_CONFIG, "model_type": "own-code", "num_key_value_heads": None, "auto_map": {"AutoConfig": "evil.Config"}}, "its class is not known"),

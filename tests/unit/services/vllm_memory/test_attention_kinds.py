@@ -22,7 +22,7 @@ SHAPE: dict[str, Any] = {"num_hidden_layers": 48, "num_key_value_heads": 8, "hea
 @pytest.mark.parametrize(("words", "said"), [
     ("GDN + full 3:1", "recurrent"), ("lightning attention 7:1", "recurrent"), ("short conv + GQA", "recurrent"), ("mamba2 hybrid", "recurrent"),
     ("KDA linear", "recurrent"), ("hybrid", "recurrent"), ("MLA + DSA", "indexer"), ("chunked 3:1", "chunked"), ("local", "chunked"),
-    ("cross-attention", "cross-attention"), ("encoder-only", "encoder-decoder"), ("alternating sliding/full", "how many they are is not told"),
+    ("cross-attention", "cross-attention"), ("encoder-only", "encoder-decoder"), ("alternating sliding/full", "whose number is not given"),
 ])
 def test_words_that_are_refused(words: str, said: str) -> None:
     assert said in (from_config({**SHAPE, "attention": words}).refusal or "")

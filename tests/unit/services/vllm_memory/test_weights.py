@@ -54,7 +54,7 @@ def test_format_in_a_name(name: str | None, found: str | None) -> None:
 
 
 def test_unknown_quantisation_names_those_that_are_known() -> None:
-    with pytest.raises(UserError, match=r"vllm\.quantization=zip: not known; allowed: awq"):
+    with pytest.raises(UserError, match=r"vllm\.quantization=zip: not a known quantisation\. Set one of awq"):
         flag_format("zip")
 
 

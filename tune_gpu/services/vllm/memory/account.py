@@ -1,8 +1,9 @@
-"""vLLM's account for one engine: the share it asks for, what goes off it, and the KV cache that remains.
+"""vLLM's account for one engine: the share that it requests, what is deducted, and the KV cache that remains.
 
-GPU (`v1/worker/gpu_worker.py`, `worker/worker.py`): KV = ceil(total x share) - weights - non-torch - activation peak [- graphs since 0.21], and
-the share must be free when it starts. CPU (`v1/worker/cpu_worker.py`): KV = ceil(total x share) - resident memory of the worker, total being
-the NUMA node's; the share must be available at the start, and the KV cache when it is sized.
+GPU (`v1/worker/gpu_worker.py`, `worker/worker.py`): KV = ceil(total x share) - weights - non-torch - activation peak [- graphs since 0.21],
+and
+the share must be free when it starts. CPU (`v1/worker/cpu_worker.py`): KV = ceil(total x share) - resident memory of the worker, with the
+NUMA node's total. The share must be available at the start, and the KV cache when it is sized.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Knobs:
 
 @dataclass(frozen=True)
 class Account:
-    """Everything in bytes."""
+    """The account of an engine. Everything is in bytes."""
 
     requested: Number
     weights: Number
@@ -50,11 +51,11 @@ class Account:
     request_blocks: Number
     block_bytes: Number
     needed: Number
-    """For one sequence of the whole context (and the block that is set aside)."""
+    """Memory of one sequence of the whole context (and of the block that is set aside)."""
     sigma: Number
-    """Of everything that goes off the share."""
+    """Standard deviation of everything that is deducted from the share."""
     own_context: float
-    """Held on the card before the free memory is read."""
+    """Memory on the card that is held before the free memory is read."""
     layout: parts.KvLayout
     rules: EngineRules
     knobs: Knobs
@@ -62,21 +63,21 @@ class Account:
 
 
 def resolve_knobs(settings: VllmSettings, model: ModelArchitecture, device: DeviceMemory, rules: EngineRules) -> Knobs:
-    """Flags that are null take vLLM's own defaults for this card and version. Values may be arrays.
+    """Replace flags that are None by vLLM's own defaults for this card and version. Values may be arrays.
 
     Raises:
-        UserError: a share outside (0, 1], a context longer than the model's, a size below 1.
+        UserError: a share outside (0, 1], a context longer than the model's, or a size below 1.
     """
     share, context = settings.gpu_memory_utilization, settings.max_model_len
     if isinstance(context, str):
-        raise UserError(f"vllm.max_model_len={context}: its memory is not modelled; give a whole number")
+        raise UserError(f"vllm.max_model_len={context}: its memory is not modelled. Set a whole number.")
     for name in ("gpu_memory_utilization", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size", "tensor_parallel_size"):
         if getattr(settings, name) is not None:
             _check_range(f"vllm.{name}", getattr(settings, name), bounds_of(VllmSettings, name))
     if context is None:
         context = model.default_context or model.max_context
         if context is None:
-            raise UserError(f"model {model.name}: its config has no max_position_embeddings; set vllm.max_model_len")
+            raise UserError(f"model {model.name}: its config has no max_position_embeddings. Set vllm.max_model_len.")
     elif model.max_context is not None and not settings.env.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN"):
         _check_range("vllm.max_model_len", context, Bounds(above=0, most=model.max_context), " (the model's own context)")
     total_gib, world = device.total_mib / 1024, settings.tensor_parallel_size
@@ -105,9 +106,9 @@ def keep_account(
     settings: VllmSettings, device: DeviceMemory, model: ModelArchitecture, calibration: Calibration | None = None,
     version: str | None = None, v1: bool | None = None, warm: bool = False,
 ) -> Account:
-    """Make the account of one engine, or of many at once that differ in their knobs only.
+    """Return the account of one engine, or of many at once that differ only in their knobs.
 
-    `warm`: on the CPU, forked from a process that has vLLM imported.
+    `warm` is for the CPU: the engine is forked from a process that has imported vLLM.
     """
     rules = EngineRules.of(version or (calibration.vllm_version if calibration else None) or DEFAULT_VERSION, cpu=device.kind == "cpu", v1=v1, warm=warm)
     knobs = resolve_knobs(settings, model, device, rules)
@@ -130,7 +131,7 @@ def keep_account(
         weight = calibration.weights_mib * MIB
         token_bytes = calibration.token_bytes or token_bytes
         modelled = _modelled_at(calibration, settings, device, model, rules, width)
-        # What was measured, moved by what the model says that these other flags change; with the same flags nothing moves.
+        # The measurement, shifted by what the model predicts for the change of these other flags. With the same flags nothing changes.
         overhead = calibration.overhead_mib * MIB - modelled + non_torch.value
         moved = abs(peak.value + graphs.value + non_torch.value - modelled)
         sigma = calibration.repeatability_mib * MIB + 0.15 * moved
@@ -149,8 +150,12 @@ def keep_account(
 
 
 def tokens_of(blocks: Number, layout: parts.KvLayout, rules: EngineRules, knobs: Knobs) -> Number:
-    """As vLLM's log counts them: blocks x block size for one block table; for several, until 0.20 of the blocks that each table can have,
-    since then the concurrency x context (`get_kv_cache_capacity`)."""
+    """Return the tokens of the cache as vLLM's log counts them.
+
+    With one block table they are blocks x block size. With several they were the blocks of each table until 0.20, and are concurrency x
+    context since
+    (`get_kv_cache_capacity`).
+    """
     if layout.groups == 1 and not layout.sliding_groups:
         return blocks * knobs.block_size
     if rules.group_aware:
@@ -161,12 +166,12 @@ def tokens_of(blocks: Number, layout: parts.KvLayout, rules: EngineRules, knobs:
 def _overhead(
     settings: VllmSettings, device: DeviceMemory, model: ModelArchitecture, rules: EngineRules, knobs: Knobs, width: int,
 ) -> tuple[parts.Uncertain, parts.Uncertain, parts.Uncertain]:
-    """Activation, graphs that go off the share, and non-torch memory."""
+    """Return activation, graphs that are deducted from the share, and non-torch memory."""
     nothing, cards = parts.Uncertain(0.0, 0.0), settings.tensor_parallel_size
     peak = parts.activation(model, rules, knobs.batch_tokens, knobs.sequences, width, cards, knobs.chunked)
     if rules.cpu and settings.enforce_eager:
         peak = nothing  # without compilation the CPU worker runs no profiling pass (`warming_up_model`)
-    elif rules.cpu:  # its memory stays with the process only in part
+    elif rules.cpu:  # only part of its memory stays with the process
         peak = parts.Uncertain(peak.value, 0.5 * peak.value)
     graphs = nothing
     if rules.graphs_are_reserved and not settings.enforce_eager and not rules.cpu:
@@ -180,7 +185,7 @@ def _overhead(
 def _modelled_at(
     calibration: Calibration, settings: VllmSettings, device: DeviceMemory, model: ModelArchitecture, rules: EngineRules, width: int,
 ) -> Number:
-    """Return what the model says of the overhead under the flags of the measured start."""
+    """Return the modelled overhead under the flags of the measured start."""
     from dataclasses import replace
 
     flags: dict[str, Any] = dict(calibration.flags)
@@ -190,7 +195,7 @@ def _modelled_at(
 
 
 def graphs_after(account: Account, settings: VllmSettings, model: ModelArchitecture) -> Number:
-    """Memory of CUDA graphs that are captured after the KV cache is there (older versions), and so must be free beyond the share."""
+    """Return the memory of CUDA graphs that older versions capture after the KV cache exists, and that must be free beyond the share."""
     if account.rules.cpu or settings.enforce_eager or account.rules.graphs_are_reserved:
         return 0.0
     width = parts.dtype_bytes(settings.dtype)
@@ -198,14 +203,15 @@ def graphs_after(account: Account, settings: VllmSettings, model: ModelArchitect
 
 
 def flag_conflict(knobs: Knobs) -> tuple[Number, Number]:
-    """Combinations that vLLM refuses (`SchedulerConfig.verify_max_model_len`): fewer batch tokens than sequences; than context, unchunked."""
+    """Return combinations that vLLM refuses (`SchedulerConfig.verify_max_model_len`): fewer batch tokens than sequences; fewer than the
+    context, unchunked."""
     few_for_sequences = knobs.batch_tokens < knobs.sequences
     few_for_context = both(knobs.batch_tokens < knobs.context, _not(knobs.chunked))
     return few_for_sequences, few_for_context
 
 
 def longest_context(account: Account) -> Number:
-    """Tokens of the longest sequence that the cache holds (sliding layers counted as if they kept all: a lower bound)."""
+    """Return the tokens of the longest sequence that the cache holds. Sliding layers count as if they kept all of it: a lower bound."""
     usable = account.blocks - (1 if account.rules.null_block else 0)
     return maximum(usable // max(account.layout.groups, 1) * account.knobs.block_size, 0)
 
@@ -219,7 +225,7 @@ def _ceil(value: Number) -> Number:
 
 
 def _check_range(name: str, value: Number, bounds: Bounds, of: str = "") -> None:
-    """Raises UserError for a value outside these limits, or one such among many."""
+    """Raise UserError for a value outside these limits, or for such a value among many."""
     if isinstance(value, bool) or not (value.dtype.kind in "iuf" if is_array(value) else isinstance(value, Real)):
         raise UserError(f"{name}={value[0] if is_array(value) else value}: allowed is a number {bounds.allowed}{of}")
     for one in (value.min(), value.max()) if is_array(value) else (value,):

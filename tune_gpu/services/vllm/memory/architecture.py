@@ -1,4 +1,4 @@
-"""What a model is, as far as memory is concerned: from its `config.json`, or from the few facts that a table of models gives."""
+"""The shapes of a model that decide on its memory, from its `config.json` or from the few facts in a table of models."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from tune_gpu.services.vllm.memory.weight_formats import WeightFormat, kv_cache_
 _DTYPE_BYTES = {"float32": 4, "float": 4, "fp32": 4, "float16": 2, "half": 2, "fp16": 2, "bfloat16": 2, "bf16": 2}
 
 _TIED = re.compile(r"gemma|opt$|gpt2|gpt_bigcode|bloom|falcon|cohere|starcoder2|mpt|smollm3|ernie4_5")
-"""Families whose configs say nothing of `tie_word_embeddings` where output and input embeddings are one (the default of their classes)."""
+"""Families whose output and input embeddings are one by default, and whose configs do not set `tie_word_embeddings`."""
 _MOST_PARAMETERS = 1e18
 
 
 @dataclass(frozen=True)
 class ModelArchitecture:
-    """Shapes. `refusal` names what is not modelled: its memory is then not predicted, rather than predicted wrongly."""
+    """Shapes of a model. `refusal` names what is not modelled: then its memory is not predicted at all."""
 
     name: str
     layers: int
@@ -39,30 +39,30 @@ class ModelArchitecture:
     vocab: int
     tied: bool
     params: float
-    """All parameters, tied embeddings counted once, the vision tower included."""
+    """Number of parameters, with tied embeddings counted once, and with the vision tower."""
     experts_per_token: int = 0
     """0 for a dense model."""
     moe_intermediate: int = 0
     vision_params: float = 0.0
     multimodal: bool = False
     latent: LatentShapes | None = None
-    """Of multi-head latent attention: one latent vector of `head_dim` a token and layer, not split by tensor parallelism."""
+    """Multi-head latent attention: one latent vector of `head_dim` per token and layer, not split by tensor parallelism."""
     sliding_window: int | None = None
     sliding_layers: int = 0
-    """Layers that attend to `sliding_window` tokens only; the others to all."""
+    """Number of layers that attend to `sliding_window` tokens only. The others attend to all."""
     max_context: int | None = None
     default_context: int | None = None
-    """What vLLM takes where no flag says."""
+    """vLLM's default context."""
     dtype_bytes: int = 2
     format: WeightFormat | None = None
-    """As the checkpoint's own `quantization_config` says; null for 16 or 32 bits."""
+    """Format in the checkpoint's own `quantization_config`; None for 16 or 32 bits."""
     kv_cache_dtype: str | None = None
-    """What the checkpoint asks for where no flag does; null for the served width."""
+    """Default of the checkpoint; None for the served width."""
     weights_bytes: float | None = None
-    """Of the tensors in the checkpoint, where its files were read."""
+    """Bytes of the tensors in the checkpoint, if its files were read."""
     refusal: str | None = None
     guessed: tuple[str, ...] = ()
-    """Shapes that were not given and are assumed from the family or the parameter count."""
+    """Shapes that were not given, and are assumed from the family or the parameter count."""
 
     def __post_init__(self) -> None:
         for name in ("layers", "kv_heads", "head_dim", "hidden", "heads", "vocab"):
@@ -73,37 +73,37 @@ class ModelArchitecture:
             self._check(f"latent {name}", value, above=-1, below=LARGEST)
 
     def _check(self, name: str, value: float, above: int, below: float) -> None:
-        """What is no size of a model overflows somewhere in the arithmetic."""
+        """Raise UserError for a size that no model has, which would overflow somewhere in the arithmetic."""
         if not above < value < below:
-            raise UserError(f"model {self.name}: {name}={shown(value)}: allowed is above {above} and below {below:.0e}")
+            raise UserError(f"model {self.name}: {name}={shown(value)}: not a size of a model. It must be above {above} and below {below:.0e}.")
 
     @property
     def mla(self) -> bool:
-        """Return whether its attention is multi-head latent attention."""
+        """Return True if its attention is multi-head latent attention."""
         return self.latent is not None
 
     @property
     def embedding_params(self) -> float:
-        """Input and output embeddings: never quantised."""
+        """Return the number of parameters of input and output embeddings, which are never quantised."""
         return self.vocab * self.hidden * (1 if self.tied else 2)
 
     @classmethod
     def unknown(cls, name: str, reason: str) -> ModelArchitecture:
-        """One whose shapes are not known: what is not modelled has no numbers, and these stand for none."""
+        """Return an architecture with unknown shapes: None of its numbers is used."""
         return cls(name, 1, 1, 1, 1, 1, 1, 1, False, 1.0, refusal=reason)
 
     def with_weights(self, weights_bytes: float) -> ModelArchitecture:
-        """The same with the true size of its checkpoint."""
+        """Return the same architecture with the true size of its checkpoint."""
         return replace(self, weights_bytes=weights_bytes)
 
 
 def from_config(config: Mapping[str, Any], name: str = "model") -> ModelArchitecture:
-    """From a Hugging Face `config.json`, or from a table's entry with the same names (`params_b` and `attention` are understood too).
+    """Read a Hugging Face `config.json`, or an entry of a table with the same names (`params_b` and `attention` are understood too).
 
-    What the config and its class do not say, or say layer by layer, is not modelled; the answer's `refusal` gives the reason.
+    A fact that neither the config nor its class states, or that differs by layer, is not modelled; then `refusal` has the reason.
 
     Raises:
-        UserError: a size that is no such number.
+        UserError: a size that is not a number of a model.
     """
     try:
         part = text_part(config)
@@ -127,7 +127,7 @@ def _not_understood(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class _Weights:
-    """What the number of parameters is made of."""
+    """The components of the number of parameters."""
 
     intermediate: int
     vocab: int
@@ -185,7 +185,7 @@ def _tied(facts: Mapping[str, Any], params: float | None, guessed: list[str]) ->
 
 
 def read_architecture(folder: str | Path) -> ModelArchitecture:
-    """From a model's folder (`config.json`, and its safetensors or GGUF header for the true size of the weights).
+    """Read a model's folder: `config.json`, and its safetensors or GGUF header for the true size of the weights.
 
     Raises:
         UserError: no `config.json`, or one that is not JSON.
@@ -195,7 +195,7 @@ def read_architecture(folder: str | Path) -> ModelArchitecture:
     path = Path(folder).expanduser() / "config.json"
     config = outside_files.read_json(path, outside_files.MODEL)
     if not isinstance(config, dict):
-        raise UserError(f"{path}: a model's config is a mapping of keys, not a {type(config).__name__}")
+        raise UserError(f"{path}: not a model's config (a {type(config).__name__}, not a mapping). Download the model again.")
     model = from_config(config, Path(folder).name)
     if model.refusal is not None or not text_part(config).whole:
         return model

@@ -1,4 +1,4 @@
-"""Which kind of attention a model has: what decides the shape of its cache, and what is recognised and refused rather than mispredicted."""
+"""Determine a model's kind of attention, which decides the shape of its cache. Kinds that are not modelled are recognised and refused."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _STATE_SPACE_KEYS = ("mamba_d_state", "ssm_cfg", "hybrid_override_pattern", "lin
 _UNLIKE_TYPES = ("gemma3n", "gemma4", "longcat_flash", "hrm_text")
 _UNLIKE_KEYS = ("block_configs", "per_layer_config", "num_query_heads", "global_head_dim", "num_global_key_value_heads", "swa_num_key_value_heads",
                 "swa_head_dim", "num_sliding_attention_heads", "num_attention_heads_per_layer", "num_kv_shared_layers", "attention_other_setting", "use_cla")
-"""Of configs whose layers have heads of their own, or the cache of another layer."""
+"""Keys of configs in which layers have heads of their own, or use the cache of another layer."""
 _LATENT_TYPES = re.compile(r"axk1|deepseek_v[23]|deepseek_mtp|glm4_moe_lite|kimi_k2|pangu_ultra_moe")
-"""For which vLLM keeps one latent vector a token (`is_deepseek_mla`), those apart that are refused anyway."""
+"""Types for which vLLM keeps one latent vector per token (`is_deepseek_mla`), except those that are refused anyway."""
 _ENCODER_DECODER_TYPES = ("whisper", "bart", "t5", "mbart", "florence")
 RECURRENT = "a hybrid of attention and recurrent (state-space or linear-attention) layers: the size of its states is not modelled"
 CHUNKED = "chunked local attention: its cache is not modelled"
 SPARSE = "sparse attention with an indexer cache: not modelled"
 UNLIKE_LAYERS = "layers that share or differ in the shape of their KV cache: not modelled"
 ENCODER_DECODER = "an encoder-decoder model: its cross-attention cache is not modelled"
-_NAMES = (  # where a name is all that tells the family (a config.json has `model_type`)
+_NAMES = (  # where only a name identifies the family (a config.json has `model_type`)
     (r"qwen3-?next|qwen3\.[5-9]|jamba|mamba|bamba|nemotron-?(h|nano-(\d+b-)?v2|3)\b|granite-?4.*-h-|falcon-?h1|lfm2|minimax-?(text|m1)|kimi-linear|rwkv|linear-2",
      RECURRENT),
     (r"gemma-?3n|gemma-?4(?!b)", UNLIKE_LAYERS), (r"llama-?4(?!\d)", CHUNKED), (r"deepseek-?v(3\.[2-9]|[4-9])|glm-?5", SPARSE),
@@ -34,7 +34,7 @@ _RATIO = re.compile(r"(?:sliding|swa|local)[^\d:]*(\d+)\s*(?:local|sliding|swa)?
 
 
 def latent_size(facts: Mapping[str, Any]) -> int | None:
-    """Numbers in a token's latent vector (multi-head latent attention); null for any other attention."""
+    """Return the size of a token's latent vector (multi-head latent attention), or None for any other attention."""
     if facts.get("kv_lora_rank"):
         return int(facts["kv_lora_rank"]) + int(facts.get("qk_rope_head_dim") or 64)
     if re.search(r"\bMLA\b|latent", str(facts.get("attention", "")), re.IGNORECASE):
@@ -43,10 +43,11 @@ def latent_size(facts: Mapping[str, Any]) -> int | None:
 
 
 def sliding_layers(facts: Mapping[str, Any], layers: int) -> tuple[int | None, int]:
-    """The window and how many layers have it. A table may say `sliding 5:1`. Raises ValueError for a window that is no number of tokens."""
+    """Return the window, and how many layers have it. A table may have `sliding 5:1`. Raise ValueError if the window is not a number of
+    tokens."""
     window = facts.get("sliding_window") or None
     if window is not None and (isinstance(window, bool) or not isinstance(window, int) or window < 1):
-        raise ValueError(f"sliding_window={str(window)[:40]}: allowed is a whole number above 0")
+        raise ValueError(f"sliding_window={str(window)[:40]}: not a whole number above 0")
     ratio = _RATIO.search(str(facts.get("attention", "")))
     if ratio:
         part, rest = int(ratio[1]), max(1, int(ratio[2]))
@@ -67,12 +68,12 @@ def sliding_layers(facts: Mapping[str, Any], layers: int) -> tuple[int | None, i
 
 
 def not_modelled(outer: Mapping[str, Any], facts: Mapping[str, Any], name: str = "") -> str | None:
-    """Return why the cache of this model is not modelled; null if it is.
+    """Return why the cache of this model is not modelled, or None if it is.
 
     Args:
         outer: its whole config.
         facts: those of its text part.
-        name: tells the family where no `model_type` does.
+        name: identifies the family if there is no `model_type`.
     """
     kind, attention = str(facts.get("model_type", "")).lower(), str(facts.get("attention", "")).lower()
     if outer.get("is_encoder_decoder") or kind.startswith(_ENCODER_DECODER_TYPES) or re.search(r"encoder.?decoder|encoder.?only", attention):
@@ -92,19 +93,19 @@ def not_modelled(outer: Mapping[str, Any], facts: Mapping[str, Any], name: str =
     if not facts.get("kv_lora_rank") and facts.get("v_head_dim") and facts.get("head_dim") and facts["v_head_dim"] != facts["head_dim"]:
         return "keys and values of different sizes: their cache is not modelled"
     if re.search(r"sliding|swa\b", attention) and not _RATIO.search(attention) and not facts.get("sliding_window"):
-        return "sliding-window layers, and how many they are is not told"
+        return "sliding-window layers, whose number is not given"
     if not kind:
         return refused_family(name)
     return None
 
 
 def refused_family(name: str) -> str | None:
-    """Return why a model of this name is not modelled, where nothing but its name is known; null for every other name."""
+    """Return why a model of this name is not modelled if nothing but its name is known, or None for every other name."""
     return next((why for pattern, why in _NAMES if re.search(pattern, name.lower())), None)
 
 
 def _is_recurrent(kind: str, attention: str, facts: Mapping[str, Any]) -> bool:
-    """Return whether some layers keep a state instead of keys and values."""
+    """Return True if some layers keep a state instead of keys and values."""
     if any(re.search(r"linear|mamba|recurrent|conv", str(item)) for item in facts.get("layer_types") or []):
         return True
     if _STATE_SPACE_TYPES.search(kind) or any(facts.get(key) for key in _STATE_SPACE_KEYS):

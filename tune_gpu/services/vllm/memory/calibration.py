@@ -1,7 +1,8 @@
-"""What a real start taught about a model on a device, and where it is kept.
+"""Keep what a real start has shown about a model on a device.
 
-The first start of an engine gives its true weights, the size of its KV cache and so everything else that goes off the share. Every other share
-is then that measurement plus arithmetic. Kept as one JSON file, by model, format, vLLM version and device.
+The first start of an engine reveals its true weights, the size of its KV cache and so everything else that is deducted from the share.
+Every
+other share is then that measurement plus arithmetic. Kept as one JSON file, by model, format, vLLM version and device.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tune_gpu.common.places import cache_folder
 from tune_gpu.config.schema import VllmSettings
 
 MEASURED_FLAGS = ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "enforce_eager", "enable_chunked_prefill")
-"""Flags that change the overhead: kept with a measurement, so that other values can be told apart from those measured."""
+"""Flags that change the overhead. They are kept with a measurement, to distinguish other values from the measured ones."""
 _SCHEMA = 1
 
 
@@ -30,11 +31,11 @@ class Calibration:
     """One measured start.
 
     Args:
-        weights_mib: as vLLM's log says (`Model loading took`); on the CPU they are part of the overhead and may be 0.
+        weights_mib: from vLLM's log (`Model loading took`); on the CPU they are part of the overhead and may be 0.
         overhead_mib: the share less weights less KV cache: activation, graphs, non-torch memory (on the CPU: the process).
-        token_bytes: bytes of the KV cache per token, of one block table; null keeps the arithmetic's.
+        token_bytes: bytes of the KV cache per token, of one block table; None keeps the arithmetic's.
         flags: those of `MEASURED_FLAGS` under which it was measured.
-        repeatability_mib: how far apart two starts under the same flags may lie (one standard deviation).
+        repeatability_mib: standard deviation between two starts under the same flags.
     """
 
     weights_mib: float
@@ -54,12 +55,12 @@ class Calibration:
         cls, settings: VllmSettings, *, total_mib: float, kv_cache_mib: float, weights_mib: float = 0.0, token_bytes: float | None = None,
         vllm_version: str | None = None,
     ) -> Calibration:
-        """From the size of its KV cache and the weights that its log names (see `start_log.calibrate`)."""
+        """Make a calibration from the size of the KV cache and the weights in the log (see `start_log.calibrate`)."""
         overhead = settings.gpu_memory_utilization * total_mib - weights_mib - kv_cache_mib
         return cls(weights_mib, overhead, token_bytes, vllm_version, {name: getattr(settings, name) for name in MEASURED_FLAGS})
 
     def merged(self, other: Calibration) -> Calibration:
-        """With one more start under the same flags: the mean of both; under other flags: the newer one."""
+        """Return the mean with one more start under the same flags, or the newer one under other flags."""
         if dict(self.flags) != dict(other.flags):
             return other
         count = self.starts
@@ -70,11 +71,12 @@ class Calibration:
 
 
 def calibration_key(settings: VllmSettings, vllm_version: str, device: str, start: str = "cold") -> str:
-    """Return what a measurement is true for: model, dtype and quantisation, KV format, cards, version, device, how the engine was started, and the flags
-    and variables that the settings have no name for (which graphs are captured, the largest image, the attention backend: GiBs).
+    """Return the conditions under which a measurement is valid.
 
-    On the CPU an engine forked from a warm host keeps about 150 MiB less resident memory than one started cold (measured), so what one
-    taught is not true of the other.
+    These are model, dtype and quantisation, KV format, cards, version, device, the way the engine was started, and the flags and variables
+    that have no setting (which graphs are captured, the largest image, the attention backend: GiBs). On the CPU an engine forked from a
+    warm
+    host keeps about 150 MiB less resident memory than one started cold (measured), so a measurement of one is not valid for the other.
     """
     parts = (settings.model, settings.dtype, settings.quantization or "-", settings.kv_cache_dtype, f"tp{settings.tensor_parallel_size}",
              vllm_version, device, start)
@@ -82,9 +84,11 @@ def calibration_key(settings: VllmSettings, vllm_version: str, device: str, star
 
 
 def _further(settings: VllmSettings) -> tuple[str, ...]:
-    """A digest, for some are secrets; nothing where there are none. CUDA_… names the card and the trial's own MPS daemon."""
+    """Return a digest of further flags, because some are secrets, or nothing without any. CUDA_… names the card and the trial's own MPS
+    daemon."""
     env = {name: value for name, value in settings.env.items() if not name.startswith("CUDA_")}
-    flags = {name: value for name, value in settings.extra_args.items() if value is not None}  # null is not handed over: of a knob that is not active
+    # None is not passed on: the value of a knob that is not active.
+    flags = {name: value for name, value in settings.extra_args.items() if value is not None}
     if not flags and not env:
         return ()
     text = json.dumps([flags, env], sort_keys=True, default=str)
@@ -92,10 +96,10 @@ def _further(settings: VllmSettings) -> tuple[str, ...]:
 
 
 class CalibrationStore:
-    """The measurements on disk: one JSON file, read whole and written whole (by rename).
+    """The measurements on disk: one JSON file, read whole, and replaced atomically.
 
     Args:
-        path: the file; it need not exist. Null is the user's cache folder.
+        path: the file, which need not exist. None is one in the user's cache folder.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -112,16 +116,16 @@ class CalibrationStore:
         except UserError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{self.path}: not a file of calibrations ({error}); move it away and it is measured anew") from error
+            raise UserError(f"{self.path}: not a file of calibrations ({error}). Move it away, and it is measured again.") from error
 
     def get(self, settings: VllmSettings, vllm_version: str, device: str, start: str = "cold") -> Calibration | None:
-        """Return what is known of this engine on this device, started `cold` or `warm`."""
+        """Return the calibration of this engine on this device, started `cold` or `warm`, or None."""
         return self._entries.get(calibration_key(settings, vllm_version, device, start))
 
     def learn(self, settings: VllmSettings, device: str, measured: Calibration, start: str = "cold") -> Calibration:
-        """Add a measurement and write the file; returns what is now known. Raises UserError where the file cannot be written."""
+        """Add a measurement, write the file, and return the calibration. Raise UserError if the file cannot be written."""
         key = calibration_key(settings, measured.vllm_version or "-", device, start)
-        self._entries = self._read()  # another run may have learnt something meanwhile
+        self._entries = self._read()  # another run may have added something meanwhile
         known = self._entries.get(key)
         self._entries[key] = known.merged(measured) if known else measured
         self._write()
@@ -136,7 +140,7 @@ class CalibrationStore:
                 json.dump(content, file, indent=1)
             Path(name).replace(self.path)
         except OSError as error:
-            raise UserError(f"{self.path} cannot be written ({error.strerror}); set TUNE_GPU_CACHE to a folder that can") from error
+            raise UserError(f"TUNE_GPU_CACHE: {self.path} cannot be written ({error.strerror}). Set it to a writable folder.") from error
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -1,4 +1,4 @@
-"""How large a checkpoint's tensors are, from headers alone: no weight is read."""
+"""Read the size of a checkpoint's tensors from headers alone, without any weight."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ _GGUF_SCALARS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 1
 _GGUF_STRING, _GGUF_ARRAY = 8, 9
 _MOST_FILES = 10_000
 _MOST_GGUF_VALUES = 3_000_000
-"""Of a GGUF header; the largest vocabularies and their merges are below one million."""
+"""Most values in a GGUF header. The largest vocabularies and their merges have fewer than a million."""
 _LARGEST = 2**60
 
 
 class _Unknown(Exception):
-    """No header that is known: another format, a newer one, or one that ends too early."""
+    """The header is unknown: another or a newer format, or one that ends too early."""
 
 
 def checkpoint_bytes(folder: Path) -> float | None:
-    """Bytes of all tensors in a model's folder; null where there are no weights (a toy that is drawn at load time, say).
+    """Return the bytes of all tensors in a model's folder, or None if it has no weights (a toy that is drawn at load time, for example).
 
-    `model.safetensors.index.json` says it in `metadata.total_size`; else each safetensors header (8 bytes of length, then JSON with the
+    `model.safetensors.index.json` has them in `metadata.total_size`; else each safetensors header (8 bytes of length, then JSON with the
     offsets of every tensor) or GGUF header is read.
 
     Raises:
-        UserError: a file that only has a checkpoint's name, or one that is not whole.
+        UserError: a file with a checkpoint's name is not one, or is not complete.
     """
     size = _index_bytes(folder / "model.safetensors.index.json")
     if size:
@@ -58,7 +58,7 @@ def _files(folder: Path, pattern: str) -> list[Path]:
 
 
 def _index_bytes(path: Path) -> int | None:
-    """The total that an index names; null where it names none."""
+    """Return the total in an index, or None if it has none."""
     try:
         index = outside_files.read_json(path, outside_files.INDEX)
     except outside_files.NotThere:
@@ -97,13 +97,13 @@ def _end(entry: object) -> int | None:
 
 
 class _GgufHeader:
-    """A GGUF header, read forward; the number of values and of bytes is limited."""
+    """A GGUF header, read forward, with limits on the number of values and of bytes."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._values = file, 0
 
     def number(self, form: str) -> int:
-        """The next number. Raises ValueError beyond the limit."""
+        """Return the next number. Raise ValueError beyond the limit."""
         content = self._file.read(struct.calcsize(form))
         self._values += 1
         if len(content) < struct.calcsize(form):
@@ -113,13 +113,13 @@ class _GgufHeader:
         return int(struct.unpack("<" + form, content)[0])
 
     def skip(self, count: int) -> None:
-        """Bytes. Raises ValueError beyond the limit."""
+        """Skip bytes. Raise ValueError beyond the limit."""
         if self._file.tell() + count > outside_files.GGUF.largest:
             raise ValueError(f"a header of more than {outside_files.GGUF.largest} bytes")
         self._file.seek(count, 1)
 
     def skip_value(self, kind: int) -> None:
-        """A value of the table of facts."""
+        """Skip a value of the table of facts."""
         if kind in _GGUF_SCALARS:
             self.skip(_GGUF_SCALARS[kind])
         elif kind == _GGUF_STRING:
@@ -137,7 +137,7 @@ class _GgufHeader:
             raise _Unknown
 
     def tensor_bytes(self) -> float:
-        """Of the next entry in the table of tensors."""
+        """Return the bytes of the next tensor in the table of tensors."""
         self.skip(self.number("Q"))
         dimensions = self.number("I")
         if dimensions > 8:
@@ -152,10 +152,11 @@ class _GgufHeader:
 
 
 def gguf_bytes(path: Path) -> float | None:
-    """Bytes of the tensors in a GGUF file, from its table of tensors; null if it is no whole GGUF of a version and kinds that are known.
+    """Return the bytes of the tensors in a GGUF file, from its table of tensors, or None if it is not a complete GGUF of a known version
+    and kind.
 
     Raises:
-        UserError: no regular file, or a header that is longer than any model's.
+        UserError: not a regular file, or a header longer than any model's.
     """
     with outside_files.opened(path, outside_files.GGUF) as (file, _):
         try:

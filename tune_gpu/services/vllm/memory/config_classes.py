@@ -1,6 +1,6 @@
 """Read a model's `config.json` as transformers does: its text part, with the defaults and the other names of its class.
 
-`class_defaults.json` holds what the classes of transformers add (`python -m tests.class_defaults` makes it). Code that comes with a model
+`class_defaults.json` holds the defaults of transformers' classes (`python -m tests.class_defaults` makes it). Code that comes with a model
 (`auto_map`) is never run: a class that transformers does not have is unknown, and so is every value that only this class could give.
 """
 
@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim")
-"""Without these no KV cache can be computed."""
+"""Sizes that the KV cache cannot be computed without."""
 SHAPES = (*SIZES, "sliding_window", "kv_lora_rank")
-"""What makes the KV cache: where a class derives one of these in a way of its own, the config must give it."""
+"""Facts that shape the KV cache. If a class derives one of them in its own way, the config must give it."""
 FACTS = (
     *SIZES, "vocab_size", "intermediate_size", "ffn_hidden_size", "ffn_dim", "tie_word_embeddings", "hidden_act",
     "n_head_kv", "num_kv_heads", "multi_query_group_num", "num_attention_groups", "multi_query", "new_decoder_architecture", "attn_config",
@@ -32,15 +32,15 @@ FACTS = (
     "global_head_dim", "num_global_key_value_heads", "swa_num_key_value_heads", "swa_head_dim", "num_sliding_attention_heads",
     "num_attention_heads_per_layer", "num_kv_shared_layers",
 )  # fmt: skip
-"""What the preflight reads of a config, by the name that transformers gives it."""
+"""Facts that the memory check reads of a config, by their names in transformers."""
 KV_HEADS = ("n_head_kv", "num_kv_heads", "num_key_value_heads", "multi_query_group_num", "num_attention_groups")
-"""In the order of vLLM's `get_total_num_kv_heads`."""
+"""Names in the order of vLLM's `get_total_num_kv_heads`."""
 _INSTEAD = {"num_key_value_heads": ("attn_config", "multi_query"), "head_dim": ("kv_lora_rank",)}
-"""What makes a size unnecessary that a class computes in its own way."""
+"""Facts that replace a size that a class computes in its own way."""
 _TEXT_PARTS = ("text_config", "decoder", "generator", "llm_config", "language_config", "thinker_config")
-"""Where classes that are not in the table keep their text model: the names of transformers' `get_text_config`, and of models in vLLM."""
+"""Keys of the text model in classes that are not in the table: the names of transformers' `get_text_config`, and of models in vLLM."""
 _OF_THE_WHOLE = ("dtype", "torch_dtype", "is_encoder_decoder")
-"""What the whole config may say for its text part."""
+"""Facts of the whole config that may apply to its text part."""
 _DEEPEST = 8
 MOST_LAYERS = 10_000
 NOT_GENERATING = "a model of this type alone generates no text: not modelled"
@@ -52,18 +52,18 @@ class TextPart:
 
     facts: Mapping[str, Any]
     vision: Mapping[str, Any] | None
-    """Of the part for images, with its class's defaults; null where there is none."""
+    """The part for images, with its class's defaults, or None."""
     audio: Mapping[str, Any] | None
-    """Of the part for sounds, likewise."""
+    """The part for audio, with its class's defaults, or None."""
     whole: bool = True
-    """Whether the checkpoint holds nothing that vLLM leaves out (the talker of an omni model)."""
+    """False if the checkpoint holds parts that vLLM leaves out (the talker of an omni model)."""
     refusal: str | None = None
-    """Why the facts do not say what a KV cache needs."""
+    """Reason why the facts do not determine a KV cache."""
 
 
 @dataclass
 class _Node:
-    """One level of a config, and what is known of its class."""
+    """One level of a config, and the facts of its class."""
 
     given: Mapping[str, Any]
     kind: Mapping[str, Any] | None
@@ -71,13 +71,13 @@ class _Node:
 
     @property
     def text_key(self) -> str | None:
-        """Return where the text model is; null where it is here."""
+        """Return the key of the text model, or None if it is this level."""
         if self.kind is not None:
             return self.kind.get("text")
         return next((key for key in _TEXT_PARTS if isinstance(self.given.get(key), Mapping) and self.given[key]), None)
 
     def part(self, key: str) -> _Node:
-        """The level below, of the class that its own `model_type` names or that the class here makes of it."""
+        """Return the level below, of the class that its own `model_type` or the class of this level names."""
         given = self.given.get(key)
         kind = self.kind or {}
         if not isinstance(given, Mapping):
@@ -88,7 +88,7 @@ class _Node:
         return _Node(given, found or (_table()["classes"].get(usual) if usual else None), [*self.parents, self])
 
     def facts(self) -> dict[str, Any]:
-        """Return what is given, by transformers' names, over the class's defaults."""
+        """Return the given facts by transformers' names, completed by the class's defaults."""
         if self.kind is None:
             return dict(self.given)
         usual = self.kind["facts"]
@@ -108,13 +108,13 @@ def _table() -> dict[str, Any]:
 
 
 def class_of(model_type: Any) -> Mapping[str, Any] | None:
-    """Return what the class for this `model_type` adds; null for one that transformers does not have."""
+    """Return the defaults of the class for this `model_type`, or None if transformers does not have it."""
     name = _table()["types"].get(model_type) if isinstance(model_type, str) else None
     return None if name is None else _table()["classes"][name]
 
 
 def text_part(config: Mapping[str, Any]) -> TextPart:
-    """Of a whole config. Never raises for what the config holds."""
+    """Return the text part of a whole config. Never raise for its content."""
     node = _Node(config, class_of(config.get("model_type")))
     for _ in range(_DEEPEST):
         key = node.text_key
@@ -147,15 +147,16 @@ def _with_the_wholes(nodes: list[_Node]) -> dict[str, Any]:
 
 
 def _tied(nodes: list[_Node]) -> bool | None:
-    """Whether input and output embeddings are one; null where nothing says it.
+    """Return True if input and output embeddings are one, or None if unknown.
 
-    vLLM asks the text part. Its class's default is no evidence, however: there the checkpoints of some classes follow the whole.
+    vLLM asks the text part. The default of its class is no evidence, however: the checkpoints of some classes follow the whole config
+    there.
     """
     name = "tie_word_embeddings"
     usual = (nodes[-1].kind or {"facts": {}})["facts"].get(name)
-    said = nodes[-1].given.get(name)
-    if said is not None and said != usual:
-        return bool(said)
+    own_value = nodes[-1].given.get(name)
+    if own_value is not None and own_value != usual:
+        return bool(own_value)
     values = [value for node in nodes if (value := node.facts().get(name)) is not None]
     return all(values) if values else None
 
@@ -183,7 +184,7 @@ def _unknown(nodes: list[_Node], facts: Mapping[str, Any]) -> str | None:
     for name in SIZES:
         value = facts.get(name)
         if isinstance(value, Mapping) or (isinstance(value, list) and any(item != value[0] for item in value)):
-            return f"{name} is no single number: it differs layer by layer"
+            return f"{name} differs layer by layer"
     types = facts.get("layer_types")
     if isinstance(types, list) and types and len(types) != facts.get("num_hidden_layers"):
         return f"its layer_types name {len(types)} layers, and num_hidden_layers another number"

@@ -1,4 +1,4 @@
-"""Sizes from the facts of a config, by every name that published configs have for them."""
+"""Read sizes from the facts of a config, by every name that published configs have for them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.services.vllm.memory.config_classes import KV_HEADS
 
 LARGEST = 2**40
-"""Of a size."""
+"""Largest size."""
 
 class NotModelled(Exception):
-    """A fact is unknown or has no single value: the memory is not predicted, and this says why."""
+    """A fact is unknown or has no single value, so the memory is not predicted. The message is the reason."""
 
 
 @dataclass(frozen=True)
 class AttentionSizes:
-    """What the KV cache is made of."""
+    """The sizes that determine the KV cache."""
 
     layers: int
     hidden: int
@@ -28,7 +28,7 @@ class AttentionSizes:
 
 
 def attention_sizes(facts: Mapping[str, Any], name: str) -> AttentionSizes:
-    """Of one decoder. `NotModelled` where a size is missing and cannot be derived as vLLM derives it."""
+    """Return the sizes of one decoder. Raise `NotModelled` if a size is missing and cannot be derived as vLLM derives it."""
     layers = read_size(facts, name, "num_hidden_layers", "n_layer", "n_layers", "num_layers")
     hidden = read_size(facts, name, "hidden_size", "n_embd", "d_model", "dim")
     if layers is None or hidden is None:
@@ -54,11 +54,11 @@ def _kv_heads(facts: Mapping[str, Any], name: str, heads: int | None) -> int | N
 
 
 def read_size(facts: Mapping[str, Any], name: str, *keys: str) -> int | None:
-    """The first of these that is there, as a whole number; null for none, and for 0 (as good as not there).
+    """Return the first of these facts as a whole number, or None if none is there or it is 0 (which means the same).
 
     Raises:
-        NotModelled: one value for each layer, and they differ.
-        UserError: no such number.
+        NotModelled: the layers have different values.
+        UserError: not a valid number.
     """
     for key in keys:
         value = facts.get(key)
@@ -69,18 +69,17 @@ def read_size(facts: Mapping[str, Any], name: str, *keys: str) -> int | None:
         if value is None or value == 0 or value == []:
             continue
         if isinstance(value, Mapping):
-            raise NotModelled(f"{key} is no single number")
+            raise NotModelled(f"{key} is not a single number")
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < LARGEST or value != int(value):
-            raise UserError(f"model {name}: {key}={shown(value)}: allowed is a whole number above 0")
+            raise UserError(f"model {name}: {key}={shown(value)}: not a whole number above 0. Correct the model's config.json.")
         return int(value)
     return None
 
 
 def contexts(facts: Mapping[str, Any], name: str) -> tuple[int | None, int | None]:
-    """The longest context that vLLM serves, and what it takes where no flag says (`_get_and_verify_max_len`).
+    """Return the longest context that vLLM serves, and its default (`_get_and_verify_max_len`).
 
-    These ways of stretching the rotations leave the config's number as it was before. LongRoPE is served unstretched unless a flag asks
-    for more.
+    These ways of scaling the rotary embedding keep the config's number. LongRoPE is served unscaled unless a flag asks for more.
     """
     context = read_size(facts, name, "max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length", "model_max_length")
     rope = facts.get("rope_parameters") or facts.get("rope_scaling") or {}
@@ -94,5 +93,5 @@ def contexts(facts: Mapping[str, Any], name: str) -> tuple[int | None, int | Non
 
 
 def shown(value: Any) -> str:
-    """On one line."""
+    """Return the value as text on one line."""
     return " ".join(str(value).split())[:80]

@@ -1,4 +1,4 @@
-"""What differs between vLLM's versions: defaults of flags, what its profiling run allocates, what is taken from the KV cache.
+"""Differences between vLLM's versions: defaults of flags, allocations of the profiling run, deductions from the KV cache.
 
 Facts from vLLM's source: `engine/arg_utils.py` (defaults by card and by API), `config/scheduler.py` (V0's default of a batch is the whole
 context), `worker/worker.py` (V0) and `v1/worker/gpu_worker.py` (V1): the share, less weights, non-torch memory and the peak of a profiling
@@ -13,47 +13,48 @@ from dataclasses import dataclass
 from tune_gpu.services.vllm.memory.arithmetic import Number, where
 
 DEFAULT_VERSION = "0.32.0"
-"""Assumed where no version is given: what this program is installed with."""
+"""Version that is assumed if none is given: the one that this program is installed with."""
 A100_GIB, BLACKWELL_GIB = 70.0, 160.0
 _LAST_PATCH = 99
-"""Where a version's text has two numbers only: the last of its series."""
+"""Patch number of a version with only two numbers: the last of its series."""
 
 
 def version_number(version: str | None) -> tuple[int, int, int] | None:
-    """The first three numbers of a version's text (two will do); null if there are none."""
+    """Return the first three numbers of a version (two suffice), or None."""
     found = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", version or "")
     return (int(found[1]), int(found[2]), int(found[3]) if found[3] else _LAST_PATCH) if found else None
 
 
 @dataclass(frozen=True)
 class EngineRules:
-    """One version of vLLM on one kind of device."""
+    """Rules of one version of vLLM on one kind of device."""
 
     version: tuple[int, ...]
     v1: bool
     cpu: bool = False
     warm: bool = False
-    """CPU: the engine is forked from a process that has vLLM imported."""
+    """True if the engine is forked from a process that has imported vLLM (CPU only)."""
 
     @classmethod
     def of(cls, version: str | None, *, cpu: bool = False, v1: bool | None = None, warm: bool = False) -> EngineRules:
-        """From a version's text (`0.8.5`, `0.14.0rc2.dev348`, `0.8.4/0.8.5`); the engine was V0 before 0.8 unless told otherwise."""
+        """Return the rules of a version (`0.8.5`, `0.14.0rc2.dev348`, `0.8.4/0.8.5`). The engine was V0 before 0.8 unless `v1` says
+        otherwise."""
         number = version_number(version) or version_number(DEFAULT_VERSION) or (0, 0, 0)
         return cls(number, (number >= (0, 8)) if v1 is None else v1, cpu, warm)
 
     @property
     def default_share(self) -> float:
-        """Of `gpu_memory_utilization`."""
+        """Return the default of `gpu_memory_utilization`."""
         return 0.92 if self.version >= (0, 20) else 0.9
 
     @property
     def block_size(self) -> int:
-        """Tokens in a block, where no flag says."""
+        """Return the default number of tokens in a block."""
         return 128 if self.cpu else 16
 
     @property
     def sampler_bytes_per_logit(self) -> float:
-        """Peak bytes for each of `max_num_seqs` x vocabulary logits when the profiling run samples with top-k and top-p.
+        """Return the peak bytes for each of `max_num_seqs` x vocabulary logits when the profiling run samples with top-k and top-p.
 
         With a sort (before 0.17): the logits in 16 and in 32 bits (2 + 4), sorted values and their int64 indices (4 + 8), the radix sort's
         two buffers of (index, segment) pairs (8 + 8) and its keys (4). Since 0.17 a kernel filters without sorting: the logits in 16 and
@@ -62,75 +63,90 @@ class EngineRules:
         return 18.0 if self.version >= (0, 17) else 38.0
 
     def samples_in_profile(self, plain: bool) -> bool:
-        """Return whether the profiling run samples with top-k and top-p. The second model runner (`v1/worker/gpu/model_runner.py`) computes the logits
-        and skips that: it runs `plain` models (dense, text only) since 0.26, every model since 0.30."""
+        """Return True if the profiling run samples with top-k and top-p.
+
+        The second model runner (`v1/worker/gpu/model_runner.py`) computes the logits and skips the sampling. It has run `plain` models
+        (dense, text
+        only) since 0.26, and every model since 0.30.
+        """
         return not (self.v1 and self.version >= ((0, 26) if plain else (0, 30)))
 
     @property
     def profiles_all_logits(self) -> bool:
-        """The first V1 (before 0.7.3) profiled the logits of every token of the batch, and no sampler."""
+        """Return True for the first V1 (before 0.7.3), which profiled the logits of every token of the batch and no sampler."""
         return self.v1 and self.version < (0, 8)
 
     @property
     def samples_after_a_chunk(self) -> bool:
-        """Return whether the profiling run samples when prompts are chunked. V0 of 0.6 and 0.7 did not (0.06 to 0.22 GiB in logs of contexts above
-        32768: vllm#10517, vllm#13061, an A10G with Llama 8B); V0 of 0.8 did (1.39 and 1.45 GiB in logs of 0.8.5)."""
+        """Return True if the profiling run samples when prompts are chunked.
+
+        V0 of 0.6 and 0.7 did not (0.06 to 0.22 GiB in logs of contexts above 32768: vllm#10517, vllm#13061, an A10G with Llama 8B). V0 of
+        0.8 did (1.39 and
+        1.45 GiB in logs of 0.8.5).
+        """
         return self.v1 or not (0, 6) <= self.version < (0, 8)
 
     @property
     def graphs_are_reserved(self) -> bool:
-        """Return whether the KV cache is made smaller by the estimate for CUDA graphs (else they are captured after it, from what is left)."""
+        """Return True if the estimate for CUDA graphs is deducted from the KV cache. Otherwise they are captured after it, in the
+        remaining memory."""
         return self.v1 and self.version >= (0, 21)
 
     @property
     def graph_piece_mib(self) -> float:
-        """Driver memory of one captured piece of a graph (logs of eight models: 0.55 to 0.93 MiB before 0.11, 0.29 to 0.33 since)."""
+        """Return the driver memory of one captured piece of a graph (logs of eight models: 0.55 to 0.93 MiB before 0.11, 0.29 to 0.33
+        since)."""
         return 0.3 if self.version >= (0, 11) else 0.75
 
     @property
     def null_block(self) -> bool:
-        """Return whether one block is set aside in the check that a whole context fits."""
+        """Return True if one block is set aside in the check that a whole context fits."""
         return self.version >= (0, 25)
 
     @property
     def group_aware(self) -> bool:
-        """Return whether sliding-window layers hold blocks of their window only, and the log counts tokens as concurrency x context."""
+        """Return True if sliding-window layers hold only blocks of their window, and the log counts tokens as concurrency x context."""
         return self.v1 and self.version >= (0, 20)
 
     @property
     def hybrid_manager(self) -> bool:
-        """Return whether layers of several attention types are put into groups of equal size (padding the last)."""
+        """Return True if layers of several attention types form groups of equal size (the last one padded)."""
         return self.v1 and self.version >= (0, 9)
 
     @property
     def checkpoint_sets_the_cache(self) -> bool:
-        """Return whether a checkpoint that brings scales for a quantised cache gets one without a flag (vllm#30785 and vllm#30141, December 2025 and January
-        2026)."""
+        """Return True if a checkpoint with scales for a quantised cache gets one without a flag (vllm#30785 and vllm#30141, December
+        2025 and January 2026)."""
         return self.version >= (0, 15)
 
     @property
     def nccl_is_counted(self) -> bool:
-        """Return whether NCCL's buffers are allocated after the memory was first read, and so taken from the share."""
+        """Return True if NCCL's buffers are allocated after the memory is first read, and so are deducted from the share."""
         return self.version < (0, 12)
 
     @property
     def context_is_counted(self) -> bool:
-        """Return whether all that is not torch's on the card goes off the share, CUDA's own context and the neighbours included: V0 until 0.6.5
-        (`worker.py`: what `mem_get_info` says is used, less what torch allocated); later what came since the start."""
+        """Return True if all memory on the card that is not torch's is deducted from the share, including CUDA's own context and the
+        neighbours.
+
+        V0 did so until 0.6.5 (`worker.py`: the use that `mem_get_info` reports, less torch's). Later versions deduct only what was added
+        since the start.
+        """
         return not self.v1 and self.version < (0, 6, 6)
 
     @property
     def latent_attention(self) -> bool:
-        """Return whether latent vectors are cached as such; before 0.7.1 every head's keys and values were, each padded to 256 numbers."""
+        """Return True if latent vectors are cached as such. Before 0.7.1 every head's keys and values were, each padded to 256 numbers."""
         return self.v1 or self.version >= (0, 7, 1)
 
     @property
     def mla_alignment_bytes(self) -> int:
-        """V0 pads a token's latent vector to a multiple of 256 bytes (0.7 and later, `VLLM_CUDA_MEM_ALIGN_KV_CACHE`)."""
+        """Return the alignment of a token's latent vector: V0 pads it to a multiple of 256 bytes (0.7 and later,
+        `VLLM_CUDA_MEM_ALIGN_KV_CACHE`)."""
         return 256 if not self.v1 else 1
 
     def default_max_num_seqs(self, total_gib: float, name: str, world: int, shares_host_memory: bool = False) -> int:
-        """Return the value that holds where no flag gives one. The first V1 took 1024 on every card; since 0.8.4 only large ones do (vllm#16158)."""
+        """Return the default of `max_num_seqs`. The first V1 used 1024 on every card; since 0.8.4 only large cards do (vllm#16158)."""
         if self.cpu:
             return 128 * world
         if self.v1 and self.version < (0, 8, 4):
@@ -138,7 +154,7 @@ class EngineRules:
         return 1024 if self.v1 and self._large(total_gib, name, shares_host_memory) else 256
 
     def default_batch(self, total_gib: float, name: str, world: int, shares_host_memory: bool = False) -> int:
-        """Tokens of a batch with chunked prefill, where no flag says (the API server's default, not that of the class LLM)."""
+        """Return the default tokens of a batch with chunked prefill (of the API server, not of the class LLM)."""
         if self.cpu:
             return 2048 * world
         if not self.v1:
@@ -148,12 +164,17 @@ class EngineRules:
         return 8192 if self.version >= (0, 8) and self._large(total_gib, name, shares_host_memory) else 2048
 
     def _large(self, total_gib: float, name: str, shares_host_memory: bool) -> bool:
-        """Return whether the card gets the larger defaults: none before 0.8, H100 and H200 by their names in 0.8, then by memory as NVML tells it
-        (A100 left out, and where NVML tells none)."""
+        """Return True if the card gets the larger defaults.
+
+        Before 0.8 no card does, in 0.8 H100 and H200 by their names, later cards by memory as NVML reports it (except the A100, and cards
+        whose memory NVML
+        does not report).
+        """
         if self.version < (0, 9):
             return self.version >= (0, 8) and re.search(r"h[12]00", name.lower()) is not None
         return total_gib >= A100_GIB and "a100" not in name.lower() and not shares_host_memory
 
     def chunked_prefill_default(self, max_model_len: Number, unsuited: bool) -> Number:
-        """V1 always; V0 for contexts above 32768, but not for multimodal models and multi-head latent attention (`unsuited`)."""
+        """Return the default: V1 always; V0 for contexts above 32768, but not for multimodal models and multi-head latent attention
+        (`unsuited`)."""
         return where(max_model_len > 32768, not unsuited, False) if not self.v1 else True

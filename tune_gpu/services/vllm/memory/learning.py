@@ -1,4 +1,4 @@
-"""From a start that was real to a `Calibration`: vLLM's log and its `vllm:cache_config_info` metric, read for what they say of memory."""
+"""Make a `Calibration` from a real start, by its log and its `vllm:cache_config_info` metric."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PATTERNS = {
 
 @dataclass(frozen=True)
 class StartLog:
-    """What a log says, in MiB; null where it does not. vLLM prints two decimals of a GiB, so each is within 5 MiB."""
+    """Facts of a log in MiB, or None. vLLM prints two decimals of a GiB, so each is within 5 MiB."""
 
     weights_mib: float | None
     kv_mib: float | None
@@ -34,7 +34,7 @@ class StartLog:
 
 
 def read_start_log(log: str) -> StartLog:
-    """The memory lines of a server's log (the first of each kind: with several cards, those of the first)."""
+    """Return the memory lines of a server's log (the first of each kind; with several cards, those of the first)."""
     found: dict[str, float | None] = {}
     for name, pattern in _PATTERNS.items():
         match = re.search(pattern, log)
@@ -46,7 +46,7 @@ def read_start_log(log: str) -> StartLog:
 def _mib(gib: str) -> float | None:
     try:
         return float(gib) * 1024
-    except ValueError:  # digits and dots that are no number
+    except ValueError:  # digits and dots that are not a number
         return None
 
 
@@ -54,21 +54,24 @@ def learn_from_start(
     settings: VllmSettings, device: DeviceMemory, model: ModelArchitecture, log: str, *, num_gpu_blocks: int | None, block_size: int | None,
     vllm_version: str,
 ) -> Calibration | None:
-    """Return what a start on this device taught; null where neither the log nor the metric tells the size of the KV cache.
+    """Return the calibration from a start on this device, or None if neither the log nor the metric has the size of the KV cache.
 
-    The number of blocks tells the cache to within one block, which is finer than the log's two decimals; the bytes of a block are the
-    arithmetic's unless the log contradicts them by more than its rounding. The total is the log's where it differs from the device's
-    reading (a virtual machine's memory grows), else the reading. Of data parallel engines the log's first line is one's, and the number of
-    blocks all of theirs together (vLLM, `v1/engine/core_client.py`).
+    The number of blocks gives the cache to within one block, which is finer than the log's two decimals. The bytes of a block are the
+    arithmetic's,
+    unless the log contradicts them by more than its rounding. The total is the log's if it differs from the device's reading (a virtual
+    machine's
+    memory grows), else the reading. With data parallel engines the log's first line is that of one engine, and the number of blocks that of
+    all
+    (vLLM, `v1/engine/core_client.py`).
     """
-    said = read_start_log(log)
+    logged = read_start_log(log)
     total_mib = device.total_mib
-    if said.total_mib is not None and abs(said.total_mib - total_mib) > 6.0:
-        total_mib = said.total_mib
+    if logged.total_mib is not None and abs(logged.total_mib - total_mib) > 6.0:
+        total_mib = logged.total_mib
     seen = replace(device, total_mib=total_mib, used_mib=min(device.used_mib, total_mib))
     account = keep_account(settings, seen, model, version=vllm_version)
     token_bytes = account.layout.bytes_per_token
-    kv_mib = said.kv_mib
+    kv_mib = logged.kv_mib
     num_gpu_blocks = (num_gpu_blocks or 0) // engines(settings.extra_args)
     if num_gpu_blocks and block_size:
         from_blocks = (num_gpu_blocks + 0.5) * block_size * token_bytes / MIB
@@ -79,7 +82,7 @@ def learn_from_start(
             token_bytes = kv_mib * MIB / (num_gpu_blocks * block_size)
     if kv_mib is None or kv_mib <= 0:
         return None
-    weights_mib = said.weights_mib if said.weights_mib is not None else account.weights / MIB
+    weights_mib = logged.weights_mib if logged.weights_mib is not None else account.weights / MIB
     found = Calibration.from_start(settings, total_mib=total_mib, kv_cache_mib=kv_mib, weights_mib=weights_mib, vllm_version=vllm_version)
     return replace(found, token_bytes=token_bytes)
 

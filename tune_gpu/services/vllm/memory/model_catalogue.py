@@ -1,4 +1,4 @@
-"""Shapes of well-known models, to complete a description that leaves some out (a table of logs, say, without the vocabulary)."""
+"""Shapes of well-known models, to complete a description that leaves some out (a table of logs without the vocabulary, for example)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-_FAMILIES = (  # vocabulary of a family, where only the name is known
+_FAMILIES = (  # vocabulary of a family of which only the name is known
     (r"qwen|qwq|ui-tars", 151936), (r"llama-?2|vicuna|codellama|yi-|tinyllama", 32000), (r"llama|hermes-3|nemotron", 128256),
     (r"mixtral|mistral-?7b|zephyr|mistral7", 32000), (r"mistral-(nemo|small)|ministral|devstral|magistral|pixtral", 131072), (r"gemma-?3|gemma-?4", 262144),
     (r"gemma", 256000), (r"phi-?4", 100352), (r"phi-?3", 32064), (r"deepseek|kimi", 129280), (r"gpt-oss", 201088), (r"glm", 151552), (r"opt-", 50272),
@@ -19,14 +19,15 @@ _FAMILIES = (  # vocabulary of a family, where only the name is known
 
 @functools.cache
 def catalogue() -> dict[str, dict[str, Any]]:
-    """The table that ships with the program: name -> the facts of its config.json (`known_models.json`)."""
+    """Return the table of the package: name -> the facts of its config.json (`known_models.json`)."""
     return dict(json.loads((Path(__file__).with_name("known_models.json")).read_text(encoding="utf-8")))
 
 
 def known_model(name: str) -> dict[str, Any] | None:
-    """The model of the table whose words all occur in a name (`org/Qwen2.5-Coder-7B-Instruct` -> `Qwen2.5-7B`), the one with the most words.
+    """Return the model of the table whose words all occur in a name (`org/Qwen2.5-Coder-7B-Instruct` -> `Qwen2.5-7B`), the one with the
+    most words.
 
-    Null if there is none, also where the name says of a part that the table's model does not have (a vision tower, say).
+    Return None if there is none, or if the name mentions a part that the table's model does not have (a vision tower, for example).
     """
     words = _words(name)
     found = [key for key in catalogue() if _words(key) <= words or _plain(key) in _plain(name)]
@@ -35,13 +36,13 @@ def known_model(name: str) -> dict[str, Any] | None:
 
 
 def fill_from_catalogue(facts: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The facts, completed from a known model of the same shape (layers, hidden size, KV heads); what is given is never replaced."""
+    """Complete the facts from a known model of the same shape (layers, hidden size, KV heads). A given fact is never replaced."""
     given = {key: value for key, value in facts.items() if value is not None}
     complete = given.get("vocab_size") and (given.get("intermediate_size") or given.get("ffn_dim") or given.get("moe_intermediate_size"))
     if complete and given.get("max_position_embeddings"):
         return given
     if (entry := _of_this_shape(given, name)) is not None:
-        # Where the number of parameters is given it stands; the rest is completed.
+        # A given number of parameters stays; the rest is completed.
         return {**entry, **given} if not complete else {"max_position_embeddings": entry["max_position_embeddings"], **given}
     for pattern, vocab in _FAMILIES:
         if re.search(pattern, name.lower()) and "vocab_size" not in given:
@@ -61,11 +62,11 @@ def _of_this_shape(given: Mapping[str, Any], name: str) -> dict[str, Any] | None
 
 
 _APART = {"vl", "vision", "omni", "audio", "next", "embedding", "reranker"}
-"""Words that tell a model from the one that has the same name without them."""
+"""Words that distinguish a model from the one of the same name without them."""
 
 
 def _words(name: str) -> set[str]:
-    """`Qwen2.5-7B` -> qwen, 2.5, 7b."""
+    """Return the words of a name: `Qwen2.5-7B` -> qwen, 2.5, 7b."""
     return set(re.findall(r"\d+(?:\.\d+)?[a-z]*|[a-z]+", name.lower()))
 
 

@@ -1,4 +1,4 @@
-"""How many parameters a decoder has, from its shapes; and how wide its feed-forward layers are, from how many it has."""
+"""Compute a decoder's number of parameters from its shapes, and the width of its feed-forward layers from that number."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tune_gpu.services.vllm.memory.latent_attention import LatentShapes
 
 @dataclass(frozen=True)
 class Shapes:
-    """Of a decoder-only transformer."""
+    """Shapes of a decoder-only transformer."""
 
     layers: int
     hidden: int
@@ -24,21 +24,21 @@ class Shapes:
 
     @property
     def attention(self) -> float:
-        """Parameters of one layer's query, key, value and output projections."""
+        """Return the number of parameters of one layer's query, key, value and output projections."""
         return self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
 
     @property
     def embedding(self) -> float:
-        """Parameters of the input and the output embedding."""
+        """Return the number of parameters of the input and the output embedding."""
         return self.vocab * self.hidden * (1 if self.tied else 2)
 
     def intermediate_for(self, params: float) -> int:
-        """The width of a gated feed-forward layer that explains the parameter count."""
+        """Return the width of a gated feed-forward layer that explains the number of parameters."""
         width = ((params - self.embedding) / self.layers - self.attention) / (3 * self.hidden)
         return max(self.hidden, round(width / 64) * 64)
 
     def params(self, facts: Mapping[str, Any], intermediate: int, experts: int, moe_intermediate: int) -> float:
-        """Of a decoder with gated feed-forward layers; with experts where there are any."""
+        """Return the number of parameters of a decoder with gated feed-forward layers, with experts if it has any."""
         matrices = 2 if str(facts.get("model_type", "")) in ("opt", "gpt2", "falcon", "gpt_bigcode", "phi", "bloom", "gpt_neox") else 3
         dense = matrices * self.hidden * intermediate
         if not experts:
@@ -56,7 +56,7 @@ class Shapes:
 
 
 def tower_params(part: Mapping[str, Any] | None) -> float:
-    """Of the encoder for images or sounds that a `vision_config` or `audio_config` describes; 0 without one."""
+    """Return the number of parameters of the encoder that a `vision_config` or `audio_config` describes, 0 without one."""
     if part is None:
         return 0.0
     depth = part.get("depth") or part.get("num_hidden_layers") or part.get("encoder_layers") or 0

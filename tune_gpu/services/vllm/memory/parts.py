@@ -1,6 +1,6 @@
-"""The parts of vLLM's account: weights, the peak of its profiling run, CUDA graphs, non-torch memory; and its KV blocks.
+"""The parts of vLLM's account: weights, the peak of its profiling run, CUDA graphs, non-torch memory, and its KV blocks.
 
-Every function gives bytes on one card. Sizes that are knobs (tokens of a batch, sequences, context) may be arrays.
+Every function returns bytes on one card. Sizes that are knobs (tokens of a batch, sequences, context) may be arrays.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ _ALLOWED_DTYPES = {"auto": None, "half": 2, "float16": 2, "bfloat16": 2, "float"
 
 @dataclass(frozen=True)
 class Uncertain:
-    """Bytes, and the standard deviation of what is said about them."""
+    """An estimate in bytes, and its standard deviation."""
 
     value: Number
     sigma: Number
 
 
 def dtype_bytes(dtype: str) -> int:
-    """Of an activation (and of an unquantised weight). float32 checkpoints are served in 16 bits by `auto`."""
+    """Return the bytes of an activation (and of an unquantised weight). `auto` serves float32 checkpoints in 16 bits."""
     if dtype not in _ALLOWED_DTYPES:
-        raise UserError(f"vllm.dtype={dtype}: allowed are {', '.join(_ALLOWED_DTYPES)}")
+        raise UserError(f"vllm.dtype={dtype}: not a dtype of vLLM. Set one of {', '.join(_ALLOWED_DTYPES)}.")
     return _ALLOWED_DTYPES[dtype] or 2
 
 
 def weights(model: ModelArchitecture, quantisation: WeightFormat | None, width: int, tensor_parallel: int) -> Uncertain:
-    """From the checkpoint's tensors if they were read, else from the parameter count; divided between the cards.
+    """Return the weights, from the checkpoint's tensors if they were read, else from the number of parameters, divided among the cards.
 
-    Linear layers take the bits of their format; embeddings, the output layer and a vision tower stay in the served width.
+    Linear layers take the bits of their format. Embeddings, the output layer and a vision tower stay in the served width.
     """
     stored = quantisation or model.format
     rope = min(model.max_context or 0, 2**18) * min(model.head_dim, 256) * width  # the table of rotations, once per card
@@ -67,12 +67,12 @@ def activation(
     model: ModelArchitecture, rules: EngineRules, batch_tokens: Number, sequences: Number, width: int, tensor_parallel: int,
     chunked: Number = False,
 ) -> Uncertain:
-    """The peak of the profiling run: the larger of the forward pass and of sampling.
+    """Return the peak of the profiling run: the larger of the forward pass and of sampling.
 
     Forward, over `batch_tokens` tokens, where a gated feed-forward layer is widest: gate and up (2 I), their product (I), and the hidden
-    state three times (input, residual, output); I is divided between cards, the hidden state is not. Experts: their two intermediate
+    state three times (input, residual, output). I is divided among the cards, the hidden state is not. Experts: their two intermediate
     caches for each chosen expert. Sampling, over `sequences` rows of the vocabulary (whole on every card): see
-    `EngineRules.sampler_bytes_per_logit`; the hidden states of the batch are still there.
+    `EngineRules.sampler_bytes_per_logit`. The hidden states of the batch still exist then.
     """
     hidden, rows = model.hidden, minimum(sequences, batch_tokens)
     feed_forward = 3 * model.intermediate / tensor_parallel + 3 * hidden
@@ -100,11 +100,14 @@ def activation(
 
 
 def cuda_graphs(model: ModelArchitecture, rules: EngineRules, sequences: Number, width: int, tensor_parallel: int) -> Uncertain:
-    """Return what capturing takes.
+    """Return the memory of captured CUDA graphs.
 
-    V1: for each size a graph in as many pieces as there are layers and one (`EngineRules.graph_piece_mib`), and since 0.11 whole graphs up to
-    `sequences` tokens, which are estimated at 1 MiB at least. Sizes were 67 up to 512 tokens; since 0.12 they are 1, 2, 4, then every 8 up to 256,
-    then every 16, up to min(2 x sequences, 512). The buffers of the largest batch come once. V0: whole graphs of 35 sizes, 7 MiB each.
+    V1: for each size a graph in as many pieces as there are layers plus one (`EngineRules.graph_piece_mib`), and since 0.11 whole graphs up
+    to
+    `sequences` tokens, which are estimated at 1 MiB at least. Sizes were 67 up to 512 tokens; since 0.12 they are 1, 2, 4, then every 8 up
+    to 256,
+    then every 16, up to min(2 x sequences, 512). The buffers of the largest batch are counted once. V0: whole graphs of 35 sizes, 7 MiB
+    each.
     """
     if not rules.v1:
         graphs: Number = _graph_sizes(minimum(sequences, 256)) * 7.0 * MIB
@@ -123,12 +126,14 @@ def _graph_sizes(largest: Number) -> Number:
 
 
 def non_torch(rules: EngineRules, tensor_parallel: int, card: str, total_gib: float, shares_host_memory: bool = False) -> Uncertain:
-    """Kernels that are loaded, workspaces of cuBLAS and attention, and with several cards NCCL's and the all-reduce's buffers.
+    """Return the memory of loaded kernels, workspaces of cuBLAS and attention, and with several cards the buffers of NCCL and of the
+    all-reduce.
 
-    Those are a quarter of a GiB for each card that is linked by NVLink (logs: 1.1 to 2.1 GiB on A100s; 0.95, 1.38, 1.63 and 1.84 GiB on two or
-    four H100s, H200s and B300s), and little over PCIe (0.2 to 0.36 GiB in all on 2 to 16 cards of the RTX, L4 and L40S kinds), where since 0.12
-    NCCL's part is there before the memory is first read. On a card that shares the host's memory, "free" is the host's, and the engine's own
-    resident memory goes off it as well (a GB10: 1.5 to 2.2 GiB). V0 until 0.6.5 counts CUDA's own context as well (logs: 0.15 to 0.73 GiB).
+    With NVLink those buffers take a quarter of a GiB for each card (logs: 1.1 to 2.1 GiB on A100s; 0.95, 1.38, 1.63 and 1.84 GiB on two or
+    four H100s, H200s and B300s), and little over PCIe (0.2 to 0.36 GiB in all on 2 to 16 cards of the RTX, L4 and L40S kinds), where since
+    0.12
+    NCCL's part exists before the memory is first read. On a card that shares the host's memory, "free" is the host's, and the engine's own
+    resident memory is deducted as well (a GB10: 1.5 to 2.2 GiB). V0 until 0.6.5 counts CUDA's own context as well (logs: 0.15 to 0.73 GiB).
     """
     if rules.cpu:
         process = CPU_WARM_PROCESS_BYTES if rules.warm else CPU_PROCESS_BYTES
@@ -144,7 +149,7 @@ def non_torch(rules: EngineRules, tensor_parallel: int, card: str, total_gib: fl
 
 
 def linked_by_nvlink(card: str, total_gib: float) -> bool:
-    """Return whether cards of this name are sold with NVLink; by their memory where the name says nothing."""
+    """Return True if cards of this name are sold with NVLink, or by their memory if the name does not say."""
     if re.search(r"\b(A100|A800|H100|H800|H200|H20|B100|B200|B300|GB200|GB300|GH200)\b", card, re.IGNORECASE):
         return "pcie" not in card.lower()
     named = re.search(r"RTX|\bL4|\bL20|\bT4|\bA10|\bA[2-6]\d|V100|P100", card)
@@ -152,17 +157,17 @@ def linked_by_nvlink(card: str, total_gib: float) -> bool:
 
 
 CPU_PROCESS_BYTES = 780 * MIB
-"""Resident memory of vLLM's CPU worker before the weights: Python, torch and vLLM imported (measured, vLLM 0.32)."""
+"""Resident memory of vLLM's CPU worker before the weights: Python with torch and vLLM (measured, vLLM 0.32)."""
 CPU_WARM_PROCESS_BYTES = 580 * MIB
 """The same, forked from a warm host (measured)."""
 CUDA_CONTEXT_BYTES = 0.35 * GIB
-"""What a process holds on a card before vLLM reads how much is free (V1 asks that the whole share be free then)."""
+"""Memory of a process on a card before vLLM reads the free memory (V1 requires the whole share to be free then)."""
 V0_CONTEXT_BYTES = 0.1 * GIB
-"""V0 does not ask; its share fails only where memory really runs out."""
+"""V0 does not require it; its share fails only if memory really runs out."""
 
 
 def kv_value_bytes(kv_cache_dtype: str, width: int) -> float | None:
-    """Of one number in the cache; null for a format whose layout is not modelled."""
+    """Return the bytes of one number in the cache, or None for a format whose layout is not modelled."""
     if kv_cache_dtype in ("auto", "", None):
         return float(width)
     return _KV_BYTES.get(kv_cache_dtype)
@@ -170,18 +175,22 @@ def kv_value_bytes(kv_cache_dtype: str, width: int) -> float | None:
 
 @dataclass(frozen=True)
 class KvLayout:
-    """How the cache is cut: groups of layers that share a block table, each block of a group with the same bytes."""
+    """Layout of the cache: groups of layers that share a block table, with blocks of the same bytes in each group."""
 
     bytes_per_token: float
-    """Of one block's tokens, in one group."""
+    """Bytes for one token of a block, in one group."""
     full_groups: int
     sliding_groups: int
     window: int
 
     @classmethod
     def of(cls, model: ModelArchitecture, rules: EngineRules, kv_bytes: float, tensor_parallel: int) -> KvLayout:
-        """From `v1/core/kv_cache_utils.py`: layers of two types are put into groups as large as the smaller type, or as the larger if that
-        is less than half as large again; the last group of a type is padded. Without that manager every layer keeps every token."""
+        """Return the layout of a model, by `v1/core/kv_cache_utils.py`.
+
+        Layers of two types form groups as large as the smaller type, or as the larger if that is less than half as large again. The last
+        group of a
+        type is padded. Without that manager every layer keeps every token.
+        """
         if model.mla and not rules.latent_attention:
             token = 2 * max(1, model.heads // tensor_parallel) * 256 * kv_bytes
         elif model.mla:
@@ -199,7 +208,7 @@ class KvLayout:
         return cls(token * size, ceil_div(full, size), ceil_div(sliding, size), window)
 
     def blocks_of_a_request(self, context: Number, batch_tokens: Number, block_size: Number) -> Number:
-        """Blocks that one sequence of `context` tokens holds: all of it in the groups that attend to all, the window in the others."""
+        """Return the blocks of one sequence of `context` tokens: all of it in the groups that attend to all, the window in the others."""
         whole = ceil_div(context, block_size)
         if not self.sliding_groups:
             return whole
@@ -208,25 +217,26 @@ class KvLayout:
 
     @property
     def groups(self) -> int:
-        """Block tables."""
+        """Return the number of block tables."""
         return self.full_groups + self.sliding_groups
 
 
 def engines(extra: Mapping[str, Any]) -> int:
-    """Return how many data parallel engines a server has, each with a cache of its own; 1 for what is no number, which vLLM refuses."""
+    """Return how many data parallel engines a server has, each with its own cache; 1 for an invalid number, which vLLM refuses."""
     given = [value for name, value in extra.items() if str(name).replace("-", "_") == "data_parallel_size"]
     return int(given[-1]) if given and str(given[-1]).isdecimal() and int(given[-1]) > 0 else 1
 
 
 def flag_refusal(extra: Mapping[str, Any], env: Mapping[str, str], experts: bool = False) -> str | None:
-    """Flags and variables whose effect on memory is not modelled.
+    """Return the flag or variable whose effect on memory is not modelled, with the reason, or None.
 
-    Data parallel engines of a dense model do not know of each other: each takes of its cards what one alone would. Where there are experts, they are
-    divided between all of them (`FusedMoEParallelConfig.make`).
+    Data parallel engines of a dense model are independent: each takes the same memory of its cards as a single engine. Experts are divided
+    among all
+    engines (`FusedMoEParallelConfig.make`).
     """
     flags = {}
     for spelling, value in ((read_name(str(name)), value) for name, value in extra.items() if value is not None):
-        # What lies below a dot makes the whole: `speculative_config.method`
+        # A key below a dot counts as the whole: `speculative_config.method`
         flags[spelling.option.replace("-", "_")] = bool(spelling.path) or (value is not True if spelling.off else value)
     if experts and engines(extra) > 1:
         return f"data_parallel_size={flags['data_parallel_size']}: its division of the experts is not modelled"

@@ -1,4 +1,4 @@
-"""How many bytes a weight takes: by quantisation."""
+"""Bytes of a weight, by quantisation."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from tune_gpu.common.errors import UserError
 
 @dataclass(frozen=True)
 class WeightFormat:
-    """Bits of a weight in a linear layer, what belongs to it (scales, zero points) included; embeddings stay in 16 bits."""
+    """Bits of a weight in a linear layer, with its scales and zero points. Embeddings stay in 16 bits."""
 
     name: str
     bits: float
     embeddings_too: bool = False
     experts_only: bool = False
-    """Attention stays in 16 bits as well."""
+    """True if attention stays in 16 bits as well."""
 
 
 _FORMATS = {
-    # Groups of 128 with a 16-bit scale and a zero point of as many bits as a weight.
+    # Groups of 128 with a 16-bit scale, and a zero point with as many bits as a weight.
     "awq": WeightFormat("awq", 4 + 20 / 128), "gptq": WeightFormat("gptq", 4 + 20 / 128), "int4": WeightFormat("int4", 4 + 20 / 128),
     "gptq-8": WeightFormat("gptq-8", 8 + 24 / 128),
     # NF4 with double quantisation: blocks of 64 with an 8-bit scale, and a 32-bit one for 256 of those.
@@ -35,7 +35,7 @@ _FORMATS = {
 }
 _GGUF = re.compile(r"(?:^|[^a-z0-9])i?q([2-68])(?:_[a-z0-9_]*)?(?:$|[^a-z0-9])")
 _GGUF_BITS = {2: 3.0, 3: 3.9, 4: 4.85, 5: 5.7, 6: 6.56, 8: 8.5}
-"""Of the usual mixtures (Q4_K_M, Q5_K_M …), embeddings included; a file's own header is exact (`checkpoint.py`)."""
+"""The usual mixtures (Q4_K_M, Q5_K_M …), with embeddings. A file's own header is exact (`checkpoint.py`)."""
 _PATTERNS = (
     (r"nvfp4|modelopt.*fp4|fp4.*modelopt", "nvfp4"), (r"mxfp4", "mxfp4"),
     (r"bnb.?8|bitsandbytes.?8|load_in_8bit", "bnb-8bit"), (r"bnb|bitsandbytes|nf4", "bnb-4bit"),
@@ -48,7 +48,7 @@ NAMES = ("awq", "awq_marlin", "gptq", "gptq_marlin", "fp8", "int8", "compressed-
 
 
 def named_format(name: str | None) -> WeightFormat | None:
-    """From a flag (`awq_marlin`), a table's word (`bnb-4bit`) or a model's name (`…-GPTQ-Int4`); null if it says nothing."""
+    """Return the format that a flag (`awq_marlin`), a table's word (`bnb-4bit`) or a model's name (`…-GPTQ-Int4`) names, or None."""
     lowered = (name or "").lower()
     if (mixture := _GGUF.search(lowered)) is not None:
         return WeightFormat(f"gguf-q{mixture[1]}", _GGUF_BITS[int(mixture[1])], embeddings_too=True)
@@ -56,7 +56,8 @@ def named_format(name: str | None) -> WeightFormat | None:
 
 
 def published_format(name: str) -> WeightFormat | None:
-    """Of families that are published quantised and whose names do not say so; null for the others, and for a conversion to 16 bits."""
+    """Return the format of families that are published quantised without a name for it, or None for others and for a conversion to 16
+    bits."""
     lowered = name.lower()
     if re.search(r"distill|qwen|llama|bf16|fp16|bfloat16|float16", lowered):
         return None
@@ -64,7 +65,7 @@ def published_format(name: str) -> WeightFormat | None:
 
 
 def weight_format(config: Mapping[str, Any] | None) -> WeightFormat | None:
-    """From a checkpoint's `quantization_config`; null for none."""
+    """Return the format in a checkpoint's `quantization_config`, or None."""
     if not config:
         return None
     method, algorithm = str(config.get("quant_method") or ""), str(_inner(config).get("quant_algo") or "")
@@ -85,32 +86,34 @@ def weight_format(config: Mapping[str, Any] | None) -> WeightFormat | None:
 
 
 def kv_cache_format(config: Mapping[str, Any] | None) -> str | None:
-    """Return what a checkpoint's `quantization_config` makes of `kv_cache_dtype=auto`; null if nothing (`resolve_kv_cache_dtype_string`, and for
-    compressed-tensors `Attention`)."""
+    """Return the format that `kv_cache_dtype=auto` has by a checkpoint's `quantization_config`, or None.
+
+    See `resolve_kv_cache_dtype_string`, and `Attention` for compressed-tensors.
+    """
     method = str((config or {}).get("quant_method") or "")
     if not config or not method.startswith(("modelopt", "compressed-tensors")):
         return None
     scheme = _inner(config).get("kv_cache_scheme") or config.get("kv_cache_scheme")
     if method == "compressed-tensors":
         return "fp8" if scheme else None
-    said = scheme or _inner(config).get("kv_cache_quant_algo") or config.get("kv_cache_quant_algo")
-    if isinstance(said, Mapping):
-        known = said.get("type") == "float" and (said.get("num_bits") != 8 or said.get("dynamic") is False)  # vLLM has no other of 8 bits
-        said = {8: "fp8", 4: "nvfp4"}.get(said.get("num_bits", 0)) if known else None
-    return str(said).lower() if str(said).lower() in ("fp8", "nvfp4") else None
+    chosen = scheme or _inner(config).get("kv_cache_quant_algo") or config.get("kv_cache_quant_algo")
+    if isinstance(chosen, Mapping):
+        known = chosen.get("type") == "float" and (chosen.get("num_bits") != 8 or chosen.get("dynamic") is False)  # vLLM has no other of 8 bits
+        chosen = {8: "fp8", 4: "nvfp4"}.get(chosen.get("num_bits", 0)) if known else None
+    return str(chosen).lower() if str(chosen).lower() in ("fp8", "nvfp4") else None
 
 
 def _inner(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """ModelOpt's facts are one level down in its older files (`ModelOptQuantConfigBase.from_config` takes both)."""
+    """Return ModelOpt's facts, which are one level down in its older files (`ModelOptQuantConfigBase.from_config` reads both)."""
     inner = config.get("quantization")
     return inner if isinstance(inner, Mapping) else config
 
 
 def flag_format(flag: str | None) -> WeightFormat | None:
-    """From the flag `quantization`. Raises UserError for one that is not known."""
+    """Return the format of the flag `quantization`. Raise UserError for an unknown one."""
     if flag is None:
         return None
     found = named_format(flag)
     if found is None and flag not in ("compressed-tensors", "quark", "torchao", "gguf"):
-        raise UserError(f"vllm.quantization={flag}: not known; allowed: {', '.join(NAMES)} or null")
+        raise UserError(f"vllm.quantization={flag}: not a known quantisation. Set one of {', '.join(NAMES)} or null.")
     return found
