@@ -35,7 +35,7 @@ def asynchronous(folder: Path) -> Experiment:
     return experiment(folder, AtOnceTrainable, "cpu", 0, *settings)
 
 
-def test_a_killed_asynchronous_run_is_resumed_with_what_it_had_measured_and_proposed(folder: Path) -> None:
+def test_a_killed_asynchronous_run_resumes_measurements_and_proposals(folder: Path) -> None:
     whole = asynchronous(folder / "whole")
     whole.run()
     lines = sorted(whole.lines, key=lambda line: line.told_after or 0)

@@ -78,9 +78,10 @@ def kill_a_node_when(log: Path, cluster: Cluster, ended: threading.Event) -> thr
     return thread
 
 
-def test_every_card_holds_one_trial_and_is_kept_busy_and_a_dead_node_loses_nothing(
+def test_each_card_holds_one_trial_and_a_dead_node_loses_nothing(
     cluster: Cluster, joined: None, tmp_path: Path
 ) -> None:
+    """Cards are kept busy meanwhile."""
     ended = threading.Event()
     killer = kill_a_node_when(tmp_path / "log", cluster, ended)
     run = experiment(
@@ -136,7 +137,8 @@ def busy_share(on_cards: dict[tuple[str, str], list[dict[str, Any]]], until: flo
 
 
 @pytest.mark.timeout(360)
-def test_a_driver_joins_by_auto_and_by_ray_client_and_its_results_come_home(cluster: Cluster, client_port: int, tmp_path: Path) -> None:
+def test_a_driver_joins_by_auto_and_by_ray_client(cluster: Cluster, client_port: int, tmp_path: Path) -> None:
+    """Its results come back to this machine."""
     command = [sys.executable, "-m", "tests.ray.joining", str(tmp_path), "auto", f"ray://127.0.0.1:{client_port}"]
     driver = subprocess.run(command, env=os.environ | {"RAY_ADDRESS": cluster.address}, capture_output=True, text=True, timeout=280, check=False)
     assert driver.returncode == 0, driver.stdout + driver.stderr
@@ -146,7 +148,7 @@ def test_a_driver_joins_by_auto_and_by_ray_client_and_its_results_come_home(clus
         assert len(lines.read_text().splitlines()) == len(noted(tmp_path / number / "log")) == 6
 
 
-def test_workers_of_a_cluster_that_is_joined_run_at_the_priority_of_those_of_a_local_ray(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_of_a_joined_cluster_run_at_a_local_rays_priority(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_worker_niceness", raising=False)
     settings = RaySettings(address=cluster.address, runtime_env={"env_vars": {"TOLD": "by the user"}})
     with local_or_joined_ray(settings):

@@ -110,7 +110,8 @@ def measured_once_mended(config: dict[str, Any], mended: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["resume_errored", "restart_errored"])
-def test_tune_restores_a_search_in_its_own_space_and_what_had_raised_is_measured(tmp_path: Path, how: str) -> None:
+def test_tune_restores_a_search_and_measures_trials_that_had_raised(tmp_path: Path, how: str) -> None:
+    """The search is in Tune's own space."""
     search = RZeroSearch(metric="score", mode="max", seed=1, points_to_evaluate=[{"util": 0.4}, {"util": 0.5, "size": "tiny"}])
     trainable = tune.with_parameters(measured_once_mended, mended=tmp_path / "mended")
     tuner = tune.Tuner(

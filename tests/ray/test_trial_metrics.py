@@ -91,7 +91,7 @@ def test_a_failure_is_counted_and_exports_no_number(exported: dict[str, list[tup
     assert failed.candidate_id not in named
 
 
-def test_the_grafana_dashboard_asks_for_exactly_these_metrics_by_their_labels(exported: dict[str, list[tuple[dict[str, str], float]]]) -> None:
+def test_the_grafana_dashboard_queries_exactly_these_metrics(exported: dict[str, list[tuple[dict[str, str], float]]]) -> None:
     dashboard = json.loads(resources.files("tune_gpu.report").joinpath("grafana.json").read_text())
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     asked = {name for query in queries for name in re.findall(r"\b(?:ray_)?tune_gpu_\w+", query)}

@@ -90,7 +90,7 @@ def test_what_cannot_fit_is_refused_before_anything_starts(evaluator: Evaluator)
     assert refused.metrics == {}
 
 
-def test_a_candidate_that_cannot_start_is_a_failure_and_the_next_is_measured(evaluator: Evaluator) -> None:
+def test_a_candidate_that_cannot_start_fails_and_the_next_is_measured(evaluator: Evaluator) -> None:
     evaluator.config.run.preflight = False
     failed = evaluator.evaluate(TINY | {"vllm_memory_util": 0.01})
     evaluator.config.run.preflight = True

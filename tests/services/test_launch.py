@@ -184,7 +184,7 @@ def test_where_nothing_is_feasible_it_says_so_and_exits_with_1(start: Start, tmp
     assert not (tmp_path / "winners").exists()
 
 
-def test_a_trial_whose_own_process_is_killed_leaves_nothing_and_is_tried_again(start: Start, tmp_path: Path) -> None:
+def test_a_trial_whose_process_is_killed_leaves_nothing_and_is_retried(start: Start, tmp_path: Path) -> None:
     process = start(*QUICK, "search.generations=1")
     wait_for(process, "g0-c0 baseline")
     (trial,) = _trials_of(process.pid)

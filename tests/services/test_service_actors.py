@@ -101,7 +101,8 @@ def trial(name: str, share: float) -> tuple[Any, PlacementGroup]:
     return actor.options(num_cpus=1, scheduling_strategy=strategy).remote(name, share), group
 
 
-def test_two_services_share_the_trials_card_down_to_their_grandchildren_and_another_trial_has_the_other(tmp_path: Path) -> None:
+def test_two_services_share_their_trials_card_with_their_grandchildren(tmp_path: Path) -> None:
+    """Another trial has the other card."""
     before = _ours()
     first, group = trial("g0-c0", 0.6)
     second, other_group = trial("g0-c1", 0.4)
@@ -128,7 +129,7 @@ def test_two_services_share_the_trials_card_down_to_their_grandchildren_and_anot
         remove_placement_group(held)
 
 
-def test_an_engine_that_did_not_start_gives_its_share_of_the_card_back_to_the_next() -> None:
+def test_a_failed_engine_returns_its_share_of_the_card() -> None:
     mine, group = trial("g0-c2", 0.6)
     assert [ray.get(mine.start_in_vain.remote()) for _ in range(2)] == [FailureKind.STARTUP_TIMEOUT] * 2
     ray.kill(mine)

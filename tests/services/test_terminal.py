@@ -104,7 +104,8 @@ def wait_for_metrics(*patterns: str) -> str:
     raise AssertionError(f"not exported: {[pattern for pattern in patterns if not re.search(pattern, page)]}")
 
 
-def test_a_run_on_a_terminal_shows_a_live_table_exports_its_metrics_and_stops_at_ctrl_c(terminal: Terminal, tmp_path: Path) -> None:
+def test_a_run_on_a_terminal_shows_a_table_and_stops_at_ctrl_c(terminal: Terminal, tmp_path: Path) -> None:
+    """It exports its metrics meanwhile."""
     terminal.until(r"g0-c0.*running")
     assert re.search(r"generation 0, 0 of 6 evaluations", terminal.screen)
     terminal.until(r"generation 0, 1 of 6 evaluations \(1 ok\), \d+ s, about \d+ s left")

@@ -86,7 +86,7 @@ def test_reading_changes_nothing_even_where_half_a_line_is_being_written(tmp_pat
     assert path.read_bytes() == before
 
 
-def test_a_run_whose_process_lives_is_running_and_one_whose_process_is_gone_was_killed(tmp_path: Path) -> None:
+def test_a_run_is_running_while_its_process_lives_and_killed_afterwards(tmp_path: Path) -> None:
     folder = copy_to(tmp_path)
     me = {"pid": os.getpid(), "start_ticks": start_ticks(os.getpid()), "host": socket.gethostname()}
     edit(folder / "manifest.json", lambda content: content.update(ended_at=None, process=me))
@@ -113,7 +113,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_one_without_a_winner_why(tmp_p
         decided(read_run(tmp_path, RUN))
 
 
-def test_the_command_that_goes_on_can_be_pasted_whatever_the_folder_is_called() -> None:
+def test_the_resume_command_can_be_pasted_for_any_folder_name() -> None:
     command = shlex.split(resume_command(RunFolder("/data/my runs; rm é", "e", "run-1")))
     assert command == ["python", "-m", "tune_gpu.launch", "--resume", "run-1", "run.artifacts_dir=/data/my runs; rm é"]
 
@@ -128,7 +128,7 @@ def test_a_winner_file_of_another_run_is_not_this_runs(tmp_path: Path) -> None:
     assert read_winner(record.folder) is None
 
 
-def test_all_runs_come_oldest_first_and_a_broken_one_does_not_hide_the_others(tmp_path: Path) -> None:
+def test_runs_are_listed_oldest_first_also_beside_a_broken_one(tmp_path: Path) -> None:
     copy_to(tmp_path, "20200101-000000")
     copy_to(tmp_path)
     (tmp_path / EXPERIMENT / "20200101-000000" / "summary.json").write_text("{")

@@ -84,7 +84,7 @@ def test_lines_come_back_in_the_order_of_their_generations(folder: RunFolder) ->
     assert [found.generation for found in folder.candidates()] == [0, 2, 10]
 
 
-def test_half_of_a_last_proposal_is_cut_off_and_the_next_one_is_not_joined_to_it(folder: RunFolder) -> None:
+def test_an_unfinished_last_proposal_is_cut_off_before_the_next(folder: RunFolder) -> None:
     folder.append_proposal(Candidate("g0-c0", 0, "initial", {}, 1))
     with (folder.path / "proposals.jsonl").open("a") as file:
         file.write('{"candidate_id": "g0-')

@@ -137,7 +137,8 @@ def _rows(files: list[Path], out: Path, *options: str) -> list[dict[str, Any]]:
     return json.loads(out.read_text())
 
 
-def test_two_files_of_the_same_name_are_two_landscapes_also_where_runs_are_kept(tmp_path: Path) -> None:
+def test_two_files_of_the_same_name_are_two_landscapes(tmp_path: Path) -> None:
+    """Also where runs are kept."""
     steep, flat = _written(tmp_path / "one" / "k.json", [1, 2, 3], [1.0, 4.0, 9.0]), _written(tmp_path / "two" / "k.json", [1, 2, 3], [100.0, 101.0, 102.0])
     out, table = tmp_path / "out.json", tmp_path / "table.md"
     kept = ["--runs", str(tmp_path / "kept.jsonl")]
@@ -149,7 +150,7 @@ def test_two_files_of_the_same_name_are_two_landscapes_also_where_runs_are_kept(
     assert len((tmp_path / "kept.jsonl").read_text().splitlines()) == 8
 
 
-def test_runs_that_were_kept_without_a_fingerprint_are_those_of_the_landscape_of_that_name(tmp_path: Path) -> None:
+def test_kept_runs_without_a_fingerprint_match_by_the_landscapes_name(tmp_path: Path) -> None:
     file, kept, out = _written(tmp_path / "k.json", [1, 2, 3], [1.0, 4.0, 9.0]), tmp_path / "kept.jsonl", tmp_path / "out.json"
     setting = {"landscape": "k", "searcher": "random", "budget": 1, "batch": 1, "noise": 0.0}
     run = {"best": [7.0], "winner": 7.0, "ms_per_proposal": 0.0, "repeats": 0}
@@ -202,7 +203,7 @@ def test_a_replay_ends_at_the_optimum_of_a_small_space(file: Path, searcher: str
 
 
 @needs_smac
-def test_smac_goes_on_at_random_where_it_finds_nothing_new_in_a_small_space(tmp_path: Path) -> None:
+def test_smac_continues_at_random_when_a_small_space_has_nothing_new(tmp_path: Path) -> None:
     run = replay(load(str(_written(tmp_path / "two.json", [1, 2], [3.0, 2.0]))), "smac", 8, 1, 0.0, seed=0)
     assert run.best[-1] == run.winner == 1.0
     assert run.repeats == 0
@@ -272,7 +273,7 @@ def test_values_that_no_searcher_could_use_are_refused_by_name(tmp_path: Path, v
         load(str(_written(tmp_path / "odd.json", values, costs)))
 
 
-def test_true_beside_other_numbers_and_a_parameter_that_is_always_null_are_no_matter(tmp_path: Path) -> None:
+def test_true_beside_numbers_and_an_always_null_parameter_are_accepted(tmp_path: Path) -> None:
     assert len(load(str(_written(tmp_path / "mixed.json", [True, 2, 0.5, "x"], [1.0, 2.0, 3.0, 4.0]))).configurations or ()) == 4
     path = tmp_path / "null.json"
     path.write_text(json.dumps({"tune_params_keys": ["a", "b"], "cache": {str(i): {"a": i, "b": None, "time": 1.0 + i} for i in range(3)}}))

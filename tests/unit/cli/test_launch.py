@@ -66,7 +66,7 @@ def test_cuda_where_there_is_none_is_refused_and_auto_says_so(tmp_path: Path, mo
     assert "no NVIDIA GPU" in auto.why
 
 
-def test_of_a_cluster_without_cards_it_is_the_cluster_that_is_said_to_have_none() -> None:
+def test_a_cluster_without_cards_is_named_as_the_cause() -> None:
     assert choose_device("auto", cluster_gpus=0).why.startswith("no node of the Ray cluster has a GPU: measuring")
     with pytest.raises(UserError, match=r"device=cuda: no node of the Ray cluster has a GPU\. Set device=cpu"):
         choose_device("cuda", cluster_gpus=0)

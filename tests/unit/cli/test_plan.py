@@ -224,7 +224,7 @@ def test_of_a_long_range_and_of_too_many_combinations_a_grid_is_planned() -> Non
     assert not is_grid(SearchSpace.from_specs({"c": specs["c"]}))
 
 
-def test_two_knobs_of_one_setting_that_conditions_keep_apart_are_one_column() -> None:
+def test_two_exclusive_knobs_of_one_setting_are_one_column() -> None:
     specs = {
         "eager": ParameterSpec(target="vllm.enforce_eager", values=[True, False]),
         "few": ParameterSpec(target="vllm.max_num_seqs", values=[8], when={"eager": [True]}),

@@ -71,7 +71,7 @@ def test_on_a_low_terminal_the_latest_evaluations_stay_in_sight() -> None:
     assert f"{len(LINES) - 4} earlier ones are in the run's folder" in text
 
 
-def test_elsewhere_than_on_a_terminal_there_are_two_plain_lines_an_evaluation() -> None:
+def test_without_a_terminal_each_evaluation_is_two_plain_lines() -> None:
     lines = plain()
     assert len(lines) == 2 * len(LINES)
     assert not any("\x1b" in line for line in lines)
@@ -79,7 +79,7 @@ def test_elsewhere_than_on_a_terminal_there_are_two_plain_lines_an_evaluation() 
     assert any(failed.failure and failed.failure.kind in line and failed.failure.message in line for line in lines)
 
 
-def test_quiet_is_silent_and_verbose_says_where_the_seconds_went_and_what_the_log_said() -> None:
+def test_quiet_is_silent_and_verbose_prints_times_and_log_facts() -> None:
     assert plain(quiet=True) == []
     assert plain(quiet=True, verbose=True) == []
     text = "\n".join(plain(verbose=True))

@@ -21,6 +21,7 @@ print(torch.ones(1).item())
 """
 
 
-def test_the_driver_imports_neither_pytorch_nor_what_only_guided_r_zero_needs_and_pytorch_can_still_be_imported() -> None:
+def test_the_driver_imports_neither_pytorch_nor_guided_search() -> None:
+    """PyTorch can still be imported afterwards."""
     found = subprocess.run([sys.executable, "-c", _CODE], capture_output=True, text=True, timeout=120, check=True)
     assert found.stdout.splitlines() == ["", "1.0"]

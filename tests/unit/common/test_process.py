@@ -99,7 +99,7 @@ def test_the_family_ends_when_owner_and_guard_are_killed_at_once(tmp_path: Path,
     assert all_gone([*members(tmp_path / "log"), guard])
 
 
-def test_when_somebody_kills_the_guard_the_program_dies_and_stop_clears_the_rest(tmp_path: Path) -> None:
+def test_a_killed_guard_takes_the_program_and_stop_clears_the_rest(tmp_path: Path) -> None:
     process = family(tmp_path / "log")
     pids = members(tmp_path / "log")
     tree = process.pids()

@@ -27,7 +27,7 @@ def finding(name: str, estimate: float, low: float, high: float, *, tolerance: f
     return Finding(metric, Effect(estimate, low, high, 1.0, 1.0, 4, 40, 0.95), tolerance)
 
 
-def test_the_last_generations_best_few_compete_and_the_baseline_comes_on_top() -> None:
+def test_the_last_generations_best_compete_beside_the_baseline() -> None:
     lines = [
         line("g0-c0", SLOW, 0.4),
         line("g1-c0", FAST, 0.6, generation=1),
@@ -50,7 +50,7 @@ def deployed(speeds: dict[str, float], rounds: int = 6) -> list[Block]:
     return blocks
 
 
-def test_the_searchs_best_stays_the_winner_unless_a_rival_is_shown_to_be_better() -> None:
+def test_the_best_stays_the_winner_unless_a_rival_is_shown_better() -> None:
     arms = {"winner": 0.8, "rival-1": 0.3, "rival-2": 0.82, "baseline": 1.0}
     found = standings(deployed(arms), list(arms), METRICS, SETTINGS, alpha=0.05, seed=0)
     assert found.leader == "rival-1"

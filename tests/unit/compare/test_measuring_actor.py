@@ -69,7 +69,7 @@ def measure(monkeypatch: pytest.MonkeyPatch, fake: FakeRay, gpus: float = 1.0) -
 
 
 @pytest.mark.parametrize("where", ["where", "device", "hold"])
-def test_what_was_raised_over_there_is_told_and_not_where_in_the_code_it_was(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+def test_a_remote_error_is_reported_without_its_place_in_the_code(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     traced = 'ray::Arena.device() (pid=7)\n  File "arena.py", line 45, in device\ntune_gpu.measurement.ServiceError: the driver does not answer\n'
     fake = FakeRay(**{where: RayTaskError("device", traced, RuntimeError())})
     with pytest.raises(ArenaLost, match=r"^the process that measures failed: tune_gpu\.measurement\.ServiceError: the driver does not answer$"):
@@ -82,7 +82,8 @@ def test_a_process_that_has_gone_is_said_to_have_gone(monkeypatch: pytest.Monkey
         measure(monkeypatch, FakeRay(hold=ActorDiedError()))
 
 
-def test_neighbours_of_a_comparison_and_of_the_target_are_those_on_all_cards_of_the_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_neighbours_are_those_on_all_cards_of_the_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """For a comparison and for a promotion's target."""
     monkeypatch.setitem(sys.modules, "pynvml", FakeNvml([Frame(used_mib=500.0, used_elsewhere_mib=7000.0)]))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     for cards, mib in ((1, 500.0), (2, 7500.0)):

@@ -66,7 +66,7 @@ def test_it_ends_as_soon_as_the_difference_is_shown(tmp_path: Path) -> None:
     assert outcome.alpha < 0.05, "a look at a comparison that could have gone on spends less than all"
 
 
-def test_equal_arms_use_up_the_budget_and_the_last_look_spends_what_is_left(tmp_path: Path) -> None:
+def test_equal_arms_use_up_the_budget_and_the_last_look_the_rest(tmp_path: Path) -> None:
     outcome = Rounds(ARMS, replace(RULES, budget_s=90.0), store(tmp_path), Lab(1.0)).run(speed_is_shown)
     assert (outcome.ended, outcome.n_rounds, outcome.wall_s) == ("budget", 4, 80.0)
     assert "the budget of 90 s ended after 4 rounds" in outcome.why
@@ -104,7 +104,8 @@ def test_stopped_anywhere_it_goes_on_where_it_was_and_ends_the_same(tmp_path: Pa
     assert resumed == expected
 
 
-def test_who_goes_on_looks_where_it_was_looked_before_and_pays_for_each_look_once(tmp_path: Path) -> None:
+def test_a_resumed_comparison_pays_for_each_look_once(tmp_path: Path) -> None:
+    """It looks at the same rounds as before."""
     def looks_at(until: int) -> tuple[list[tuple[int, float]], float]:
         seen: list[tuple[int, float]] = []
 

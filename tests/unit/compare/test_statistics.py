@@ -143,7 +143,8 @@ def test_rounds_are_drawn_whole() -> None:
     assert (counts[:, 0] + counts[:, 2] == 2).all()
 
 
-def test_a_turn_that_failed_in_one_arm_is_no_pair_for_a_latency_and_a_failure_for_the_other() -> None:
+def test_a_turn_that_failed_in_one_arm_is_no_latency_pair() -> None:
+    """It counts as a failure of that arm."""
     good = Turn(100.0, 10.0, 50.0, 110.0, 0, 5)
     pair = Pair(Block("a", 0, (good, Turn(error="stt_timeout"), good)), Block("b", 0, (good, good, good)))
     ours, theirs = P95.rows([pair])[0]

@@ -34,7 +34,7 @@ def config(kind: str, *overrides: str) -> ExperimentConfig:
 
 
 @pytest.mark.parametrize(("kind", "size"), [("cuda", 21_600), ("cpu", 1_728)])
-def test_it_loads_and_every_sample_keeps_the_conditions_and_is_a_deployment(kind: str, size: int) -> None:
+def test_every_sample_keeps_the_conditions_and_can_be_deployed(kind: str, size: int) -> None:
     found = config(kind)
     space = SearchSpace.from_specs(found.parameters)
     assert space.size == size
@@ -55,7 +55,7 @@ def test_it_is_planned_without_a_card() -> None:
     assert "21600 candidates" in planned.output
 
 
-def test_without_permission_no_candidate_with_mps_is_proposed_and_with_it_some_are() -> None:
+def test_candidates_with_mps_are_proposed_only_with_permission() -> None:
     def proposed(*overrides: str) -> set[float]:
         tournament = new_tournament(config("cuda", *overrides, "search.generations=20", "search.algorithm=classic"), Refusals())
         seen = set()
@@ -129,7 +129,8 @@ fi
     return told
 
 
-def test_the_daemon_is_told_the_card_its_clients_their_share_and_is_asked_to_quit(told: Path) -> None:
+def test_the_daemon_gets_its_card_and_its_clients_their_share(told: Path) -> None:
+    """At the end it is asked to quit."""
     daemon = MpsDaemon("GPU-8932f937")
     daemon.start()
     assert daemon.pids()

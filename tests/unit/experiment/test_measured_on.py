@@ -16,7 +16,7 @@ LINE = line("g0-c0", FAST, 0.6, measured_on=CARD)
 LINE.metrics["neighbours"] = {"memory_mib": 700.0}
 
 
-def test_a_winner_of_a_cluster_names_the_card_that_it_was_measured_on_and_what_others_used_of_it() -> None:
+def test_a_winner_of_a_cluster_names_its_card_and_its_neighbours() -> None:
     found = winner_of(SUMMARY, [LINE], {"kind": "cuda", "name": "4 GPUs of the Ray cluster"}, 0.0, {})
     assert (found["device"], found["memory_in_use_at_start_mib"]) == (CARD, 700.0)
 

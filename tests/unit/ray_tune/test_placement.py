@@ -59,14 +59,15 @@ def test_an_engine_on_two_cards_asks_for_two_and_holds_them_whole() -> None:
     ({"data_parallel_size": 2}, 4), ({"data-parallel-size": 2, "pipeline_parallel_size": 2}, 8), ({"prefill_context_parallel_size": 2}, 4),
     ({"decode_context_parallel_size": 2}, 2), ({"data_parallel_size": None}, 2),
 ])
-def test_every_size_that_multiplies_an_engines_workers_multiplies_its_cards(extra: dict[str, object], cards: int) -> None:
+def test_every_size_that_multiplies_the_workers_multiplies_the_cards(extra: dict[str, object], cards: int) -> None:
     given = config(PARALLEL)
     given.services.vllm.extra_args = extra
     assert asked(given, {"vllm_memory_util": 0.5, "tp": 2}, "cuda").bundles[1]["GPU"] == cards
     assert arena_resources(given, "cuda")["GPU"] == cards
 
 
-def test_two_sizes_that_vary_at_once_are_counted_together_and_only_where_both_exist() -> None:
+def test_two_sizes_that_vary_at_once_are_counted_together() -> None:
+    """Only where both exist."""
     both = config(PARALLEL, "parameters.dp={target: vllm.extra_args.data_parallel_size, values: [1, 2]}")
     assert arena_resources(both, "cuda")["GPU"] == 4.0
     with pytest.raises(UserError, match=r"vllm.tensor_parallel_size=2 x vllm.extra_args.data_parallel_size=2: no node has so many cards; allowed is up to 2"):
@@ -132,7 +133,8 @@ def test_bad_settings_are_refused_by_name(override: str, message: str) -> None:
         check_resources(config(override), "cuda")
 
 
-def test_a_candidate_on_more_cards_than_any_node_has_is_refused_before_anything_starts() -> None:
+def test_a_candidate_on_more_cards_than_any_node_has_is_refused() -> None:
+    """Before anything starts."""
     check_cards(config(PARALLEL), 2)
     with pytest.raises(UserError, match="tensor_parallel_size=2: no node has so many cards; allowed is up to 1"):
         check_cards(config(PARALLEL), 1)
@@ -158,7 +160,7 @@ def test_only_what_can_pass_is_tried_again_and_a_start_that_timed_out_once() -> 
     assert not may_retry(failed(FailureKind.STARTUP_TIMEOUT), [late], 2)
 
 
-def test_where_no_node_has_the_cores_of_a_trial_beside_its_cards_the_run_is_refused() -> None:
+def test_a_run_without_a_node_for_a_trials_cores_and_cards_is_refused() -> None:
     with_cards, without = {"CPU": 2.0, "GPU": 2.0}, {"CPU": 64.0}
     check_cores(config(), "cuda", [with_cards, without])
     with pytest.raises(UserError, match=r"ray.cpus_per_trial=3, .*: no node with the cards has 4 cores for a trial; allowed is up to 2 in all"):

@@ -53,7 +53,7 @@ def raced_generation(race: Race) -> list[Any]:
     return race.start(4)
 
 
-def test_who_is_clearly_beaten_for_every_place_is_stopped_and_keeps_what_it_measured() -> None:
+def test_a_clearly_beaten_trial_is_stopped_and_keeps_its_measurements() -> None:
     race = Race()
     a, b, c, d = raced_generation(race)
     assert race.report(a, 0.9, 3) == TrialScheduler.CONTINUE
@@ -68,7 +68,7 @@ def test_who_is_clearly_beaten_for_every_place_is_stopped_and_keeps_what_it_meas
     assert told[loser.candidate_id] == Result("ok", 0.1, 0.01, 2)
 
 
-def test_in_pareto_mode_whoever_is_ahead_in_one_objective_is_not_stopped_for_its_fitness() -> None:
+def test_in_pareto_mode_a_leader_in_one_objective_is_not_stopped() -> None:
     class Told(Race):
         def report(self, trial: Any, score: float, windows: int, stderr: float | None = 0.01, *, done: bool = False, memory: float = 5.0) -> str:
             result = {"score": score, "stderr": stderr, "n_windows": windows, "done": done, "memory": memory}
@@ -138,7 +138,7 @@ def test_the_baseline_is_never_stopped() -> None:
     assert race.report(trials[at], 0.0, 6) == TrialScheduler.CONTINUE
 
 
-def test_when_the_budget_of_windows_is_spent_nobody_gets_more_than_the_fewest() -> None:
+def test_after_the_budget_of_windows_each_trial_gets_the_fewest() -> None:
     race = Race(window_budget=20)
     a, b, _, _ = raced_generation(race)  # 12 windows
     assert race.report(a, 0.9, 6) == TrialScheduler.CONTINUE
@@ -167,7 +167,7 @@ def test_in_pareto_mode_every_objective_must_be_reported() -> None:
     assert search.read(whole | {"capacity": math.nan}) == Result("infeasible", n_windows=1, objectives={})
 
 
-def test_a_trial_that_ends_without_a_result_is_suggested_again_as_long_as_that_is_allowed() -> None:
+def test_a_trial_without_a_result_is_suggested_again_while_allowed() -> None:
     book = RetryTracker(max_retries=1)
     tournament = search_of(space={"x": [1, 2]}, settings=SearchSettings(initial=2, generations=1)).tournament
     search = RunSearch(tournament, again=book.again)

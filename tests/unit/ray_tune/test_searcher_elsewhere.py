@@ -49,7 +49,8 @@ def test_what_was_evaluated_elsewhere_is_known_and_not_tried_again(algorithm: st
     assert (again > 0) == (algorithm == "classic"), "R-Zero measures the best again in each generation, the guided one only where there is noise"
 
 
-def test_in_mode_min_and_in_tunes_own_space_a_result_from_elsewhere_means_the_same() -> None:
+def test_a_result_from_elsewhere_means_the_same_in_mode_min() -> None:
+    """Also in Tune's own space."""
     search = RZeroSearch(settings=SearchSettings(seed=0), points_to_evaluate=[{"x": 1, "model": {"depth": 3}}], evaluated_rewards=[-5.0])
     search.add_evaluated_point({"x": 2, "model": {"depth": 4}, "constant": 7}, 1.0)
     search.add_evaluated_point({"x": 3, "model": {"depth": 4}, "constant": 7}, 1.0, error=True)
@@ -206,7 +207,7 @@ def test_a_result_of_a_trial_that_had_raised_counts_when_tune_runs_it_again_unde
     assert first == {"g0-c0": 0.0, "g0-c1": 1.0}
 
 
-def test_trials_that_tune_restores_and_does_not_run_again_are_not_waited_for(tmp_path: Path) -> None:
+def test_restored_trials_that_do_not_run_again_are_not_awaited(tmp_path: Path) -> None:
     """`Tuner.restore(resume_unfinished=False)`: they have what they reported last."""
     later = keep(tmp_path, half_way(), *ENDED, ("t2", "RUNNING", {}, {}), ("t3", "RUNNING", {}, {}))
     trials = [Trial("made", trial_id=trial_id, stub=True) for trial_id in ("t2", "t3")]

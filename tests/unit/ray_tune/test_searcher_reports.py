@@ -88,7 +88,7 @@ def test_a_search_is_as_long_as_tune_says_unless_settings_say_so(num_samples: in
 
 @pytest.mark.parametrize(("num_samples", "time_budget_s", "expected"), [
     (20, None, 20), (20, 60.0, 20), (None, None, None), (-1, None, None), (UNLIMITED, None, None), (UNLIMITED, 60.0, UNLIMITED)])
-def test_without_a_number_of_samples_the_time_decides_and_without_both_the_search(
+def test_without_num_samples_the_time_decides_and_else_the_search(
     num_samples: int | None, time_budget_s: float | None, expected: int | None,
 ) -> None:
     assert wanted_evaluations(num_samples, time_budget_s) == expected
@@ -108,7 +108,7 @@ def test_a_search_that_tune_made_longer_is_restored_as_long(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("algorithm", ["rzero", "classic"])
-def test_a_trial_that_raises_twice_has_failed_and_is_not_tried_a_third_time(algorithm: str) -> None:
+def test_a_trial_that_raises_twice_has_failed(algorithm: str) -> None:
     search = RZeroSearch({"x": list(range(8))}, "score", "max", settings=SearchSettings(algorithm=algorithm, generations=20, elites=0))
     tried: list[int] = []
     while isinstance(given := search.suggest(f"t{len(tried)}"), dict):
@@ -120,7 +120,7 @@ def test_a_trial_that_raises_twice_has_failed_and_is_not_tried_a_third_time(algo
     assert search.tournament.ended_because == "space exhausted"
 
 
-def test_a_result_of_a_trial_that_had_raised_counts_when_tune_runs_it_again(tmp_path: Path) -> None:
+def test_a_raised_trials_result_counts_when_tune_runs_it_again(tmp_path: Path) -> None:
     search = search_of()
     given = search.suggest("t0")
     assert isinstance(given, dict)
@@ -137,7 +137,7 @@ def test_a_result_of_a_trial_that_had_raised_counts_when_tune_runs_it_again(tmp_
         assert (best.params, best.fitness) == (given, 3.0)
 
 
-def test_a_trial_that_a_scheduler_stops_while_it_is_paused_has_what_it_reported_last() -> None:
+def test_a_paused_trial_that_is_stopped_has_its_last_report() -> None:
     """HyperBand does so, and then hands over no result."""
     search = search_of()
     search.suggest("t0")
@@ -152,7 +152,7 @@ def test_a_trial_that_a_scheduler_stops_while_it_is_paused_has_what_it_reported_
     assert search.tournament.history[1][1] == Result("failed", transient=True), "what it had reached is not its result if it raised"
 
 
-def test_what_a_point_leaves_out_is_drawn_and_what_is_constant_is_left_to_tune() -> None:
+def test_a_points_missing_values_are_drawn_and_constants_left_to_tune() -> None:
     points = [{"x": 3}, {"mode": "b"}]
     first = [search_of(points_to_evaluate=points, seed=1).suggest("t0") for _ in range(2)]
     assert first[0] == first[1]

@@ -55,7 +55,7 @@ def test_without_a_space_of_its_own_a_search_takes_all_from_its_checkpoint(tmp_p
 
 @pytest.mark.parametrize(("values", "kept"), [
     ([(1, (2, 3)), (3, 4)], True), ([{"a": (1,)}, {"b": [2]}], True), ([("__ref_ph", "17acd306"), 2], False), ([{"tuple": [1]}, 2], False), ([units, 2], False)])
-def test_tuples_are_taken_from_a_checkpoint_and_what_json_cannot_hold_is_asked_for_again(values: list[Any], kept: bool, tmp_path: Path) -> None:
+def test_a_checkpoint_keeps_tuples_and_redraws_what_json_cannot_hold(values: list[Any], kept: bool, tmp_path: Path) -> None:
     search = RZeroSearch(metric="score", mode="max")
     assert search.set_search_properties(None, None, {"x": tune.choice(values)})
     given = search.suggest("t0")
@@ -99,7 +99,7 @@ def test_restored_by_tune_it_waits_for_the_trials_that_tune_runs_again(tmp_path:
     assert isinstance(later.suggest("u3"), dict)
 
 
-def test_a_trial_that_tune_has_never_heard_of_is_suggested_again_and_not_waited_for(tmp_path: Path) -> None:
+def test_a_trial_unknown_to_tune_is_suggested_again(tmp_path: Path) -> None:
     search = half_way()
     later = keep(tmp_path, search, *ENDED, ("t2", "RUNNING", {}, {}))
     assert later.candidate_of("t2") == search.candidate_of("t2"), "Tune runs that one again"
@@ -109,7 +109,8 @@ def test_a_trial_that_tune_has_never_heard_of_is_suggested_again_and_not_waited_
     assert later.suggest("u0") == lost.params
 
 
-def test_a_trial_that_ended_after_the_searchers_state_was_written_gives_its_result_and_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_trial_that_ended_after_the_checkpoint_gives_its_result(tmp_path: Path) -> None:
+    """It is not awaited."""
     search = half_way()
     later = keep(tmp_path, search, *ENDED, ("t2", "TERMINATED", {}, {"score": 5.0}), ("t3", "ERROR", {}, {}))
     assert [later.candidate_of(trial_id) for trial_id in ("t2", "t3")] == [None, None]
@@ -117,7 +118,8 @@ def test_a_trial_that_ended_after_the_searchers_state_was_written_gives_its_resu
     assert [(result.fitness, result.transient) for result in told] == [(5.0, False), (None, True)], "an error says nothing of its candidate"
 
 
-def test_tunes_limit_holds_by_what_is_in_flight_here_also_where_the_limiters_own_state_is_older(tmp_path: Path) -> None:
+def test_tunes_limit_holds_when_the_limiters_state_is_older(tmp_path: Path) -> None:
+    """It counts the trials that are in flight."""
     search = search_of()
     limiter = ConcurrencyLimiter(search, 2)
     begin(limiter)
@@ -134,7 +136,7 @@ def test_tunes_limit_holds_by_what_is_in_flight_here_also_where_the_limiters_own
     assert later.suggest("u1") is None
 
 
-def test_a_trial_that_began_after_the_searchers_state_was_written_is_taken_over(tmp_path: Path) -> None:
+def test_a_trial_that_began_after_the_checkpoint_is_adopted(tmp_path: Path) -> None:
     search = half_way()
     search.save(str(tmp_path / "before"))
     next_one = search.suggest("t4")

@@ -136,7 +136,7 @@ def test_the_evidence_of_a_comparison_is_on_the_page(name: str, tmp_path: Path) 
     assert "each of them by itself holds with 95 % confidence" in page, "of seven that hold with 95 % each, not all need hold"
 
 
-def test_a_comparison_of_another_winner_than_the_runs_is_no_evidence_for_it(tmp_path: Path) -> None:
+def test_a_comparison_of_another_winner_is_no_evidence(tmp_path: Path) -> None:
     """It was compared, then gone on with, and found a better one."""
     folder = copy_to(tmp_path)
     content = compared(read_run(tmp_path, RUN))
@@ -196,7 +196,7 @@ def lines_of(values: list[tuple[dict[str, Any], float | None]]) -> list[Evaluati
     return [made_run.line(f"g0-c{number}", params, fitness) for number, (params, fitness) in enumerate(values)]
 
 
-def test_the_knob_that_decides_is_the_most_important_and_one_that_does_not_is_not() -> None:
+def test_the_decisive_knob_is_the_most_important() -> None:
     lines = lines_of([({"share": share, "model": model, "fixed": 1}, share + 0.01 * (model == "a")) for share in (0.1, 0.2, 0.3, 0.4, 0.5) for model in "abc"])
     found = importance_of(lines)
     assert found is not None

@@ -54,7 +54,7 @@ def at(content: Mapping[str, Any], path: str) -> Any:
 
 
 @needs_browser
-def test_it_renders_without_errors_or_network_and_its_numbers_are_the_summarys(page_file: Path) -> None:
+def test_the_page_has_the_summarys_numbers_and_needs_no_network(page_file: Path) -> None:
     async def read(page: Page) -> tuple[list[list[str]], int, int, str]:
         facts = await page.evaluate("[...document.querySelectorAll('data[data-path]')].map(e => [e.dataset.path, e.value, e.textContent])")
         plots = await page.evaluate("document.querySelectorAll('.plot').length")
@@ -76,7 +76,7 @@ def test_it_renders_without_errors_or_network_and_its_numbers_are_the_summarys(p
 
 
 @needs_browser
-def test_an_interrupted_run_decides_nothing_and_shows_the_device_and_the_plan_as_far_as_it_came(tmp_path: Path) -> None:
+def test_an_interrupted_run_shows_its_device_and_plan_but_no_decision(tmp_path: Path) -> None:
     copy_to(tmp_path)
 
     async def read(page: Page) -> tuple[str, list[str], int, str]:

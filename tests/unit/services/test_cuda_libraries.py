@@ -43,9 +43,10 @@ def wheel(packages: Path) -> Path:
 @pytest.mark.parametrize(("device", "known", "loaded"), [
     ("cuda", set(), ["libcublasLt.so.12", "libcublas.so.12"]), ("cuda", set(WANTED_BY_WHISPER), []), ("cpu", set(), []),
 ])
-def test_what_pip_installed_is_loaded_before_the_model_where_the_loader_does_not_know_it(
+def test_pips_libraries_are_loaded_if_the_loader_does_not_know_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packages: str, device: str, known: set[str], loaded: list[str]
 ) -> None:
+    """Before the model."""
     loader, seen = Loader(known), []
     folder = wheel(tmp_path / packages)
 

@@ -72,7 +72,7 @@ def test_each_text_has_its_kind_its_evidence_and_by_how_much_it_missed(line: str
     assert failure.shortfall == pytest.approx(shortfall, abs=1e-3)
 
 
-def test_the_sampler_is_told_from_other_want_of_memory_because_its_repair_differs() -> None:
+def test_the_samplers_lack_of_memory_has_its_own_advice() -> None:
     assert "max_num_seqs" in explain_exit("vllm", CASES[7][0], 1).message
 
 
@@ -87,7 +87,7 @@ def test_of_an_empty_log_the_exit_is_the_evidence() -> None:
     assert explain_exit("whisper", "", 1).evidence == "ended with exit code 1 while starting; its log names no cause"
 
 
-def test_a_service_that_stays_up_says_itself_for_how_many_requests_it_had_no_memory() -> None:
+def test_out_of_memory_requests_of_a_running_service_are_counted() -> None:
     once = 'Error handling request from 127.0.0.1\nTraceback (most recent call last):\n    raise MemoryError\nRuntimeError: CUDA failed with error out of memory\n'
     assert out_of_memory_lines("INFO loaded\n") == []
     assert out_of_memory_lines(once * 2) == ["RuntimeError: CUDA failed with error out of memory"] * 2
@@ -111,7 +111,7 @@ RuntimeError: Engine core initialization failed. See root cause above. Failed co
 CAUSE = "(Worker pid=31560) ERROR 11-29 15:14:54 [multiproc_executor.py:953] RuntimeError: Cannot find any model weights with `models/demo-llm`"
 
 
-def test_the_evidence_is_the_cause_and_not_the_line_that_says_it_stands_above() -> None:
+def test_the_evidence_is_the_cause_not_a_line_that_refers_to_it() -> None:
     assert explain_exit("vllm", NO_WEIGHTS, 1).evidence == CAUSE
 
 
@@ -125,7 +125,7 @@ def test_an_error_without_words_is_a_cause_as_well() -> None:
     assert explain_exit("vllm", NO_WEIGHTS.replace(CAUSE, said), 1).evidence == said
 
 
-def test_an_engine_that_died_under_load_has_its_own_words_and_not_those_of_a_request() -> None:
+def test_an_engine_that_died_under_load_has_its_own_message() -> None:
     log = """\
 (APIServer pid=1) ERROR 11-29 15:14:50 [serving.py:9] ValueError: This model's maximum context length is 1024 tokens
 (EngineCore pid=2) ERROR 11-29 15:14:54 [core.py:1520] EngineCore encountered a fatal error.
@@ -150,7 +150,7 @@ def test_where_nothing_stands_above_a_pointer_the_last_other_line_speaks() -> No
     assert explain_exit("vllm", said, 1).evidence == "ended with exit code 1 while starting; its log names no cause"
 
 
-def test_settings_that_contradict_each_other_are_told_with_what_contradicts() -> None:
+def test_contradicting_settings_are_both_named() -> None:
     """What vLLM 0.32 printed for three cards and eight heads."""
     log = """\
 pydantic_core._pydantic_core.ValidationError: 1 validation error for VllmConfig

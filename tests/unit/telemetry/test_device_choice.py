@@ -16,7 +16,7 @@ from tune_gpu.ray_tune import devices as ray_devices
 from tune_gpu.telemetry import device_choice as devices
 
 
-def test_an_objective_that_weighs_what_the_card_does_not_tell_is_refused_before_the_run_and_not_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_objective_that_the_card_does_not_report_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """NVML: utilisation of a MIG instance is not supported. Each candidate would be measured, none have a fitness."""
     nvml = FakeNvml([Frame()])
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
@@ -53,7 +53,7 @@ def test_the_cards_are_those_that_stand_before_the_first_that_is_none(monkeypatc
     assert this_device("auto").kind == ("cuda" if cards else "cpu"), "what is planned for is what is measured on"
 
 
-def test_cards_that_are_not_alike_are_refused_where_one_candidate_could_get_another_than_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_different_cards_are_refused_if_candidates_could_mix_them(monkeypatch: pytest.MonkeyPatch) -> None:
     nvml = FakeNvml([Frame()])
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -68,7 +68,7 @@ def test_cards_that_are_not_alike_are_refused_where_one_candidate_could_get_anot
     ray_devices.check_alike(one, "cuda")
 
 
-def test_a_clusters_run_is_not_refused_for_a_card_of_this_machine_that_cannot_be_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_local_card_does_not_refuse_a_clusters_run(monkeypatch: pytest.MonkeyPatch) -> None:
     nvml = FakeNvml([Frame()])
     nvml.divided.add(UUID)
     monkeypatch.setitem(sys.modules, "pynvml", nvml)

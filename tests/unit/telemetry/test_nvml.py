@@ -42,7 +42,7 @@ def test_a_card_that_is_not_there_or_not_one_is_the_wrong_device(device: str) ->
     assert caught.value.failure.kind is FailureKind.WRONG_DEVICE
 
 
-def test_a_mig_instance_keeps_its_string_and_takes_no_energy_of_its_neighbours_for_its_own() -> None:
+def test_a_mig_instance_keeps_its_name_and_counts_no_others_energy() -> None:
     probe = NvmlProbe(MIG, FakeNvml([Frame({11: 900.0})]))
     reading = probe.read()
     assert probe.info.uuid == MIG
@@ -53,7 +53,7 @@ def test_a_mig_instance_keeps_its_string_and_takes_no_energy_of_its_neighbours_f
 
 
 @pytest.mark.parametrize("device", ["0", UUID])
-def test_a_card_that_mig_divides_is_not_taken_for_the_instance_that_cuda_takes_of_it(device: str) -> None:
+def test_a_mig_card_is_not_mistaken_for_its_instance(device: str) -> None:
     nvml = FakeNvml([Frame()])
     nvml.divided.add(UUID)
     with pytest.raises(ServiceError, match="divided by MIG: name an instance") as caught:
@@ -86,7 +86,7 @@ def test_a_card_that_shares_the_hosts_memory_has_the_hosts(monkeypatch: pytest.M
     assert this_card().total_mib == 122573
 
 
-def test_processes_that_are_not_told_are_no_proof_of_a_wrong_card_and_no_window_is_judged_by_them() -> None:
+def test_unreported_processes_prove_no_wrong_card() -> None:
     nvml = FakeNvml([Frame({11: 900.0})])
     nvml.silent_on[UUID] = FakeNvml.NVMLError_NotSupported
     probe = NvmlProbe("0", nvml)
@@ -98,7 +98,7 @@ def test_processes_that_are_not_told_are_no_proof_of_a_wrong_card_and_no_window_
 
 
 @pytest.mark.parametrize("why", [FakeNvml.NVMLError_NoPermission, FakeNvml.NVMLError_NotSupported])
-def test_another_card_that_does_not_list_its_processes_takes_nothing_from_what_this_one_tells(why: type[Exception]) -> None:
+def test_another_card_without_a_process_list_changes_nothing_here(why: type[Exception]) -> None:
     """The whole card beside a MIG instance lists its processes to the privileged only (NVML's documentation)."""
     nvml = FakeNvml([Frame({11: 900.0})])
     nvml.silent_on[OTHER] = why
@@ -124,7 +124,7 @@ def test_reasons_for_low_clocks_are_heat_power_or_nothing_that_disturbs(bits: in
     assert throttling(bits) == why
 
 
-def test_a_driver_that_stops_answering_fails_every_question_at_once_until_it_answers_again() -> None:
+def test_a_silent_driver_fails_every_query_at_once_until_it_answers() -> None:
     nvml = FakeNvml([Frame()])
     probe = NvmlProbe("0", nvml, timeout_s=0.05)
     nvml.gate.clear()

@@ -41,7 +41,8 @@ def kinds(window: DeviceStats) -> set[VerdictKind]:
     return {verdict.kind for verdict in window.verdicts}
 
 
-def test_on_the_right_card_and_undisturbed_a_window_counts_and_knows_its_services_peaks() -> None:
+def test_an_undisturbed_window_on_the_right_card_counts() -> None:
+    """It has the peaks of its services."""
     window = sampled([GOOD] * 5 + [Frame({21: 1200.0, 32: 6100.0, 7: 512.0})] + [GOOD] * 6)
     assert window.invalid is None
     assert window.peak_service_mib == {"whisper": 1200.0, "vllm": 6100.0}
@@ -59,7 +60,7 @@ def test_a_service_on_another_card_is_on_the_wrong_device() -> None:
     probe.close()
 
 
-def test_a_foreign_process_that_appears_disturbs_and_one_that_was_there_before_does_not() -> None:
+def test_a_foreign_process_disturbs_only_if_it_appears_meanwhile() -> None:
     window = sampled([GOOD] * 6 + [Frame({**GOOD.processes, 666: 300.0})] * 6)
     assert kinds(window) == {VerdictKind.FOREIGN_PROCESS}
     assert "666" in str(window.invalid)
@@ -110,7 +111,7 @@ def test_an_idle_card_that_lowers_its_clocks_does_not() -> None:
     assert sampled([GOOD] * 8 + [idle] * 8).invalid is None
 
 
-def test_a_driver_that_stops_answering_in_the_middle_invalidates_and_ends_in_time() -> None:
+def test_a_driver_that_falls_silent_invalidates_and_ends_in_time() -> None:
     nvml = FakeNvml([GOOD])
     nvml._on_frame = lambda turn: nvml.gate.clear() if turn == 6 else None
     probe = NvmlProbe("0", nvml, timeout_s=0.05)

@@ -72,7 +72,7 @@ def test_windows_of_about_a_turn_each_together_hear_every_clip() -> None:
     assert {turn.utterance for window in windows for turn in window.turns} == {"a", "b", "c"}
 
 
-def test_clips_heard_outside_of_windows_count_for_the_word_error_rate_alone() -> None:
+def test_clips_outside_of_windows_count_for_the_word_error_rate_only() -> None:
     with servers(Behaviour(stt_text="hello")) as endpoints:
         wrong = warm_up(endpoints, workload(), CLIPS, turns=3, mode="stt")
     window = one_window(Behaviour(), background_rate_per_s=0.0)
@@ -174,7 +174,7 @@ def test_background_prompts_are_never_the_same() -> None:
     assert all(abs(len(prompt) - 64) <= 1 for prompt in prompts)
 
 
-def test_the_same_traffic_again_finds_nothing_in_the_prefix_cache_of_an_engine_that_is_kept() -> None:
+def test_repeated_traffic_finds_nothing_in_a_kept_engines_prefix_cache() -> None:
     """An engine stays up for the next candidate, which gets the same prompts: one that started its own would have to compute them."""
     behaviour = Behaviour()
     with servers(behaviour) as endpoints:

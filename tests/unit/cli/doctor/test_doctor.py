@@ -56,7 +56,7 @@ def test_a_failure_without_advice_cannot_be_made() -> None:
         fail("driver", "it is broken", "")
 
 
-def test_a_folder_that_cannot_be_written_fails_the_command_with_exit_code_1() -> None:
+def test_an_unwritable_folder_fails_the_command_with_exit_code_1() -> None:
     ended = CliRunner().invoke(main, ["doctor", "run.artifacts_dir=/proc/nowhere"])
     assert ended.exit_code == 1
     assert "give run.artifacts_dir a folder that this user can write" in ended.output
@@ -68,7 +68,7 @@ def test_the_driver_is_read_with_its_cuda_and_its_cards() -> None:
     assert found.cards[0] == Card("NVIDIA GeForce RTX 3060", 12288.0, 8000.0, exclusive=True, mig=False)
 
 
-def test_a_card_whose_driver_does_not_answer_fails_and_no_card_at_all_is_a_note() -> None:
+def test_a_silent_driver_fails_and_no_card_at_all_is_a_note() -> None:
     silent = Driver(error="Driver/library version mismatch")
     (failed,) = check_driver(silent, [Path("/dev/nvidia0")])
     assert failed.level is Level.FAIL
@@ -78,7 +78,8 @@ def test_a_card_whose_driver_does_not_answer_fails_and_no_card_at_all_is_a_note(
     assert "CPU" in noted.advice
 
 
-def test_a_card_that_only_one_process_may_use_fails_and_a_full_one_is_noted() -> None:
+def test_an_exclusive_card_fails_and_a_full_one_is_noted() -> None:
+    """Exclusive: only one process may use it."""
     exclusive, full = Card("A", 1000.0, 10.0, True, False), Card("B", 1000.0, 900.0, False, True)
     found = by_name(check_driver(Driver("1", (12, 4), (exclusive, full, CARD)), []))
     assert (found["card 0"].level, found["card 1"].level, found["card 2"].level) == (Level.FAIL, Level.NOTE, Level.OK)
@@ -99,7 +100,8 @@ def test_a_device_file_that_may_not_be_opened_fails(tmp_path: Path) -> None:
         ("pid:[4026532781]", set(), Level.NOTE),
     ],
 )
-def test_a_container_whose_driver_counts_by_the_hosts_process_ids_is_told_beforehand(namespace: str, pids: set[int], level: Level | None) -> None:
+def test_a_driver_that_uses_the_hosts_process_ids_is_reported(namespace: str, pids: set[int], level: Level | None) -> None:
+    """It would make every service of a container count as on the wrong card."""
     nvml = Nvml([Frame(dict.fromkeys(pids, 100.0))])
     nvml.silent_on = {OTHER: nvml.NVMLError_NoPermission}
     found = list(check_process_ids(read_driver(nvml), namespace, lambda pid: pid == 41))
@@ -162,7 +164,7 @@ class Divided(Nvml):
         raise self.NVMLError_NoPermission("Insufficient Permissions")
 
 
-def test_a_card_that_mig_divides_is_no_broken_driver_and_its_instances_are_to_be_named() -> None:
+def test_a_mig_card_is_not_a_broken_driver_and_needs_an_instance_named() -> None:
     read = read_driver(Divided([Frame()]))
     assert read.error == ""
     found = by_name(check_driver(read, []))["card 0"]

@@ -13,7 +13,7 @@ from tune_gpu.evaluation.memory_check import UserError, from_config, read_archit
 from tune_gpu.services.vllm.memory.model_catalogue import catalogue, known_model
 
 
-def test_parameters_of_well_known_models_are_those_that_their_authors_publish() -> None:
+def test_parameter_counts_match_what_the_authors_publish() -> None:
     assert llama_8b().params == pytest.approx(8.03e9, rel=0.001)
     qwen = from_config({"num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2, "hidden_size": 896,
                         "intermediate_size": 4864, "vocab_size": 151936, "tie_word_embeddings": True}, "q")
@@ -31,7 +31,7 @@ def test_parameters_of_well_known_models_are_those_that_their_authors_publish() 
     assert (latent.mla, latent.kv_heads, latent.head_dim) == (True, 1, 576)
 
 
-def test_a_config_that_does_not_say_whether_its_embeddings_are_tied_is_as_its_family_is() -> None:
+def test_unspecified_tied_embeddings_follow_the_family() -> None:
     """Google's config of Gemma 3 1B leaves it out; it has 0.99989 billion parameters, and would have 1.3 with an output layer of its own."""
     gemma = {"model_type": "gemma3_text", "num_hidden_layers": 26, "hidden_size": 1152, "num_attention_heads": 4, "num_key_value_heads": 1,
              "head_dim": 256, "intermediate_size": 6912, "vocab_size": 262144, "max_position_embeddings": 32768, "sliding_window": 512,
@@ -103,7 +103,7 @@ def test_layers_with_a_sliding_window(change: dict[str, Any], layers: int) -> No
     assert model.sliding_layers == layers
 
 
-def test_a_table_without_vocabulary_is_completed_from_the_known_model_of_that_shape() -> None:
+def test_a_table_without_vocabulary_is_completed_by_a_known_model() -> None:
     model = from_config({"num_hidden_layers": 64, "num_key_value_heads": 8, "head_dim": 128, "hidden_size": 5120, "params_b": 32.8, "attention": "full"}, "Qwen3-32B")
     assert (model.vocab, model.intermediate, model.guessed) == (151936, 25600, ())
     unknown = from_config({"num_hidden_layers": 33, "num_key_value_heads": 8, "head_dim": 128, "hidden_size": 4096, "params_b": 8.0}, "new-model")

@@ -88,7 +88,7 @@ def test_other_flags_move_the_measured_overhead_by_what_the_model_says() -> None
     assert more.uncertainty_mib > 5 * same.uncertainty_mib
 
 
-def test_a_log_whose_cache_is_larger_than_its_blocks_teaches_the_bytes_of_a_token() -> None:
+def test_a_cache_larger_than_its_blocks_gives_the_bytes_of_a_token() -> None:
     settings = engine(0.9)
     learned = learn_from_start(settings, card(79.15), MODEL, V1_LOG.replace("19.28", "53.00"), num_gpu_blocks=20000, block_size=16, vllm_version="0.11.0")
     assert learned is not None
@@ -191,7 +191,8 @@ def test_what_was_learnt_under_other_flags_is_not_believed_to_four_mib(tmp_path:
     assert "hf_sentinel" not in (tmp_path / "c.json").read_text()
 
 
-def test_a_flag_that_is_null_is_none_as_it_stands_in_a_plan_for_a_knob_that_is_not_active(tmp_path: Path) -> None:
+def test_a_null_flag_counts_as_absent(tmp_path: Path) -> None:
+    """A plan has it for a knob that is not active."""
     store = CalibrationStore(tmp_path / "c.json")
     store.learn(engine(), "L4", Calibration(100.0, 5000.0, None, "0.32.0"))
     assert store.get(engine(extra_args={"max_num_partial_prefills": None}), "0.32.0", "L4") is not None

@@ -156,7 +156,7 @@ def test_defaults_by_card_and_version() -> None:
     ({"quant_method": "compressed-tensors", "kv_cache_scheme": None}, "bfloat16"), ({"quant_method": "modelopt", "kv_cache_quant_algo": None}, "bfloat16"),
     ({"quant_method": "fp8"}, "bfloat16"),
 ])
-def test_a_checkpoint_that_brings_scales_for_a_quantised_cache_has_one_without_a_flag(quantised: dict[str, object], cache: str) -> None:
+def test_a_checkpoint_with_cache_scales_has_a_quantised_cache(quantised: dict[str, object], cache: str) -> None:
     """`resolve_kv_cache_dtype_string` of vLLM 0.32; a flag wins, and older versions did not look."""
     model = llama_8b(quantization_config=quantised)
 
