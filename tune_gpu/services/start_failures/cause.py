@@ -228,8 +228,8 @@ def _compiler_line(log: _Log, chain: Chain) -> Line | None:
     """Return the error of the compiler or linker. It is printed before the exception, or repeated in it."""
     own = [line for _, line in _lines_of(chain)]
     for lines in (own, [line for line in log.lines if line.loud]):
-        if found := next((line for line in lines if _COMPILER.search(line.text) and "collect2: " not in line.text), None):
-            return found
+        if output := next((line for line in lines if _COMPILER.search(line.text) and "collect2: " not in line.text), None):
+            return output
     return next((line for line in own if _BUILD.search(line.text)), None)
 
 
@@ -238,8 +238,8 @@ def _without_exception(log: _Log, aftermath: Raised | None) -> Cause:
     or printed."""
     loud = [line for line in log.lines if line.loud and is_evidence(line.text)]
     for pattern in (_USAGE, _THROWN, _NATIVE, _EXITED, _DIED):
-        if found := next((line for line in loud if pattern.search(line.text)), None):
-            return _cause(found)
+        if chosen := next((line for line in loud if pattern.search(line.text)), None):
+            return _cause(chosen)
     if reported := next((found for line in log.lines if (found := _REPORTED.search(line.text))), None):
         return Cause(reported["words"].strip(), find_group(reported["words"]), reported["words"].strip())
     if aftermath is not None and not _POINTER.search(_message(aftermath)) and is_evidence(aftermath.lines[0][1].text):
