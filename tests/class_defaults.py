@@ -18,6 +18,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from tune_gpu.common.imports import uncollected
 from tune_gpu.services.vllm.memory import config_classes
 
 PATH = Path(config_classes.__file__).with_name("class_defaults.json")
@@ -33,8 +34,13 @@ def configuration_mapping() -> Any:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     logging.disable(logging.WARNING)  # default values contradict one another in many classes
     warnings.simplefilter("ignore")
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    with uncollected():
+        from transformers import PreTrainedConfig
+        from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+        list(CONFIG_MAPPING.values())  # imports the module of each class
+    # Where a class refuses a value, the error holds the config's repr, which makes the defaults anew: five sixths of the table's time.
+    PreTrainedConfig.__repr__ = object.__repr__
     return CONFIG_MAPPING
 
 

@@ -14,7 +14,7 @@ from tune_gpu.config.targets import settings_with
 from tune_gpu.experiment.checks import check_config
 
 
-def test_the_default_space_is_15_configurations_on_a_card_and_has_cores_on_the_cpu() -> None:
+def test_the_default_space_has_15_configurations_and_cores_on_the_cpu() -> None:
     from tune_gpu.search.space import SearchSpace
     from tune_gpu.services.deployment import engine_key
 

@@ -37,7 +37,7 @@ def asked(config: ExperimentConfig, params: dict[str, Any], kind: str) -> TrialR
     return trial_resources(config, resolve(config, params, kind), kind)
 
 
-def test_a_trial_has_a_bundle_for_its_load_and_one_with_the_card_that_the_services_divide() -> None:
+def test_a_trial_has_a_bundle_for_its_load_and_one_with_the_card() -> None:
     found = asked(config(), {"vllm_memory_util": 0.6}, "cuda")
     assert found.bundles == [{"CPU": 1.0}, {"GPU": 1.0, "CPU": 1.0}]
     assert (found.vllm_gpus, found.whisper_gpus) == (0.6, 0.4)

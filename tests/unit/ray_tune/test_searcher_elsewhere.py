@@ -189,7 +189,7 @@ class Asking(TuneController):
 
 @pytest.mark.parametrize("whole_candidates", [False, True])
 @pytest.mark.parametrize("values", [[1, 2, 3], [{"d": 1}, {"d": 2}, {}], [(1, 2), (3, 4), (5, 6)], [units, len, None]])
-def test_a_result_of_a_trial_that_had_raised_counts_when_tune_runs_it_again_under_a_new_id(whole_candidates: bool, values: list[Any]) -> None:
+def test_a_raised_trials_result_counts_when_rerun_under_a_new_id(whole_candidates: bool, values: list[Any]) -> None:
     """As `restart_errored` does."""
     search = search_of(space={"net": {"x": tune.choice(values)}, "y": [1, 2]})
     if whole_candidates:
