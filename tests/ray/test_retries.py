@@ -59,7 +59,7 @@ def causes(line: EvaluationRecord) -> list[str]:
     return [cause.kind for cause in line.retries]
 
 
-def test_what_passes_on_the_second_try_is_measured_and_says_why_it_took_two(lines: dict[str, EvaluationRecord]) -> None:
+def test_a_second_try_is_measured_and_records_the_first_failure(lines: dict[str, EvaluationRecord]) -> None:
     line = lines["port_conflict,ok"]
     assert (line.status, causes(line)) == ("ok", ["port_conflict"])
     assert line.retries[0].message == "told to: port_conflict"
@@ -82,7 +82,7 @@ def test_what_is_deterministic_is_never_tried_again(lines: dict[str, EvaluationR
     assert (line.status, line.failure and line.failure.kind, causes(line)) == ("failed", kind, [])
 
 
-def test_a_process_that_dies_is_a_lost_service_tried_again_and_at_last_recorded(lines: dict[str, EvaluationRecord]) -> None:
+def test_a_process_that_keeps_dying_is_retried_then_recorded_as_lost(lines: dict[str, EvaluationRecord]) -> None:
     assert (lines["die,ok"].status, causes(lines["die,ok"])) == ("ok", ["service_lost"])
     line = lines["die,die,die,ok"]
     assert (line.status, line.failure and line.failure.kind, causes(line)) == ("failed", "service_lost", ["service_lost"] * 2)
