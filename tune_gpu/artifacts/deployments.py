@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
-from tune_gpu.search.evidence import Deployment, Evidence
+from tune_gpu.search.evidence import Deployment, Evidence, freedom_of
 
 
 def key_of(params: Mapping[str, Any]) -> Hashable:
@@ -37,7 +36,7 @@ def _deployments(lines: Iterable[EvaluationRecord], key: Callable[[Mapping[str, 
 
 def deployment_of(line: EvaluationRecord, key: Hashable, *, anchor: bool = False) -> Deployment:
     """Return the deployment of a line that has a fitness."""
-    freedom = max(1.0, line.n_windows - 1.0) if line.fitness_stderr else math.inf
+    freedom = freedom_of(line.fitness_stderr, line.n_windows)
     return Deployment(key, line.known_fitness, line.fitness_stderr, freedom, _seconds(line.started_at), anchor)
 
 

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -14,29 +14,39 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.config.bounds import bounds_of
 from tune_gpu.config.schema import SearchSettings
 from tune_gpu.ray_tune.searcher import RZeroSearch
+from tune_gpu.search.collected import Collected
+from tune_gpu.search.evidence import Evidence
 from tune_gpu.search.pareto import matrix
-from tune_gpu.search.racing import Estimate, has_lost, winner
-from tune_gpu.search.tournament import Candidate
+from tune_gpu.search.racing import has_lost
+from tune_gpu.search.tournament import Candidate, Result
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
     from ray.tune.experiment import Trial
 
 
+_FEWEST_WINDOWS = 2
+"""One window has no uncertainty."""
+
+
 class _Racer(NamedTuple):
     """One of a race, with what is known of it so far."""
 
     candidate: Candidate
-    estimate: Estimate
-    objectives: Mapping[str, float]
+    result: Result
+
+    @property
+    def judged(self) -> bool:
+        """Return whether its error is known: it was reported, over two windows at least."""
+        return self.result.stderr is not None and self.result.n_windows >= _FEWEST_WINDOWS
 
 
 class RZeroScheduler(FIFOScheduler):
     """Stops the losers of a race between windows.
 
     After each report a trial is compared with the others of its generation, running or ended, and with the best of the generations
-    before. It is stopped as soon as as many of them as survive are shown to be better (Welch's test; see `search/racing.py`); what is
-    close goes on to its last window. A trial must report `stderr` and `n_windows` beside the metric, and what it has reported when it
+    before. It is stopped as soon as as many of them as survive are shown to be better (see `search/racing.py`); what is close goes on to
+    its last window. A trial must report `stderr` and `n_windows` beside the metric, and what it has reported when it
     is stopped is its result. The baseline is never stopped: everything is compared with it in the end. In Pareto mode only those count as
     better that are so far no worse in any objective: whoever is ahead in one may be on the front, whatever its fitness.
 
@@ -84,9 +94,8 @@ class RZeroScheduler(FIFOScheduler):
         candidate, outcome = self._search.candidate_of(trial.trial_id), self._search.read(result)
         if candidate is None or outcome.fitness is None:
             return TrialScheduler.CONTINUE
-        estimate = Estimate(outcome.fitness, outcome.stderr, outcome.n_windows)
-        racer = self._racing[trial.trial_id] = _Racer(candidate, estimate, outcome.objectives)
-        if result.get("done") or estimate.n_windows < self._min_windows or candidate.origin == "baseline":
+        racer = self._racing[trial.trial_id] = _Racer(candidate, outcome)
+        if result.get("done") or outcome.n_windows < self._min_windows or candidate.origin == "baseline":
             return TrialScheduler.CONTINUE
         spent = self._budget is not None and self._reported() >= self._budget
         if not spent and not self._has_lost(racer):
@@ -97,29 +106,43 @@ class RZeroScheduler(FIFOScheduler):
     def _reported(self) -> int:
         """Windows so far, in earlier experiments and before a restore too: Tune keeps nothing of a scheduler."""
         ended = [result.n_windows for _, result in self._search.tournament.history if result.fitness is not None]
-        return sum(ended) + sum(racer.estimate.n_windows for racer in self._racing.values())
+        return sum(ended) + sum(racer.result.n_windows for racer in self._racing.values())
 
     def _has_lost(self, racer: _Racer) -> bool:
-        settings, rivals = self._search.tournament.settings, self._rivals(racer.candidate)
+        if not racer.judged:
+            return False
+        settings, key = self._search.tournament.settings, self._search.tournament.space.key
+        ended = [_Racer(candidate, result) for candidate, result in self._search.tournament.history if result.fitness is not None]
+        known = [other for other in (*ended, *self._racing.values()) if other.judged]
+        evidence = self._evidence(known)
+        rivals = self._rivals(racer.candidate, known, evidence)
         names = list(settings.objectives)
-        values = matrix([[each.objectives[name] for name in names] for each in (racer, *rivals)], list(settings.objectives.values()))
-        above = [rival.estimate for rival, no_worse in zip(rivals, (values[1:] >= values[0]).all(axis=1), strict=True) if no_worse]
+        values = matrix([[each.result.objectives[name] for name in names] for each in (racer, *rivals)], list(settings.objectives.values()))
+        no_worse = (values[1:] >= values[0]).all(axis=1)
+        above = {key(rival.candidate.params) for rival, counts in zip(rivals, no_worse, strict=True) if counts}
         # As many comparisons as there are rivals, whoever of them counts.
-        return bool(above) and has_lost(racer.estimate, above, settings.survivors, self._alpha * len(above) / len(rivals))
+        level = self._alpha * len(above) / max(1, len(rivals))
+        return bool(above) and has_lost(evidence, key(racer.candidate.params), above, settings.survivors, level)
 
-    def _rivals(self, candidate: Candidate) -> list[_Racer]:
-        """The others of its generation, and the best of those before (unless that is measured again in this one)."""
+    def _evidence(self, known: Sequence[_Racer]) -> Evidence:
+        collected = Collected()
+        for racer in known:
+            if racer.result.fitness is not None:
+                collected.tell(
+                    self._search.tournament.space.key(racer.candidate.params), racer.result.fitness, racer.result.stderr, racer.result.n_windows
+                )
+        return collected.evidence
+
+    def _rivals(self, candidate: Candidate, known: Sequence[_Racer], evidence: Evidence) -> list[_Racer]:
+        """Return one racer for each other configuration of the generation, and for the best of those before."""
         key = self._search.tournament.space.key
-        ended = [_Racer(other, Estimate(r.fitness, r.stderr, max(1, r.n_windows)), r.objectives)
-                 for other, r in self._search.tournament.history if r.fitness is not None]
-        peers = [racer for racer in (*ended, *self._racing.values()) if racer.candidate.generation == candidate.generation]
-        before = {racer.candidate.candidate_id: racer for racer in ended if racer.candidate.generation < candidate.generation}
-        champion = winner({candidate_id: racer.estimate for candidate_id, racer in before.items()})
-        if champion is not None:
-            best = before[str(champion)]
-            peers += [best] if all(key(racer.candidate.params) != key(best.candidate.params) for racer in peers) else []
-        own = key(candidate.params)
-        return [racer for racer in peers if racer.candidate.candidate_id != candidate.candidate_id and key(racer.candidate.params) != own]
+        found = {key(racer.candidate.params): racer for racer in known if racer.candidate.generation == candidate.generation}
+        before = {key(racer.candidate.params): racer for racer in known if racer.candidate.generation < candidate.generation}
+        best = next((at for at in evidence.ranked() if at in before), None)
+        if best is not None:
+            found.setdefault(best, before[best])
+        found.pop(key(candidate.params), None)
+        return list(found.values())
 
     def on_trial_complete(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> None:
         """From now on the tournament knows it."""

@@ -1,9 +1,9 @@
 """Which of the best to measure again, and which to name as winner, when measurements are noisy.
 
-Noise is learnt from repeats (pooled variance within configurations) and from the standard errors that evaluations report. A leader is
-challenged as long as another configuration may still be better: then the one of the two that is known less is measured again (the
-leader against its most likely rival, as in top-two sampling, Russo 2016). The winner is the best by a lower confidence bound, so that
-one lucky evaluation does not win. Where repeats agree, nothing is measured twice again, and the winner is the best mean.
+How sure each mean is, `evidence.py` says. A leader is challenged as long as another configuration may still be better: then the one of the two
+that is known less is measured again (the leader against its most likely rival, as in top-two sampling, Russo 2016). The winner is the best by a
+lower confidence bound, so that one lucky evaluation does not win. Where repeats agree, nothing is measured a third time, and the winner is the
+best mean.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtri, fdtrc, ndtr
 
+from tune_gpu.search.collected import Collected
 from tune_gpu.search.evaluations import Result
 
 _NO_NOISE = 1e-3
@@ -38,9 +39,9 @@ class Confirmation:
         self._at: dict[Hashable, int] = {}
         self._params: list[dict[str, Any]] = []
         self._room_means, self._room_counts = np.zeros(64), np.zeros(64)
-        self._variances = 0.0
-        self._reported = self._evaluations = self._freedom = 0
+        self._evaluations = self._freedom = 0
         self._squares = 0.0
+        self._collected = Collected()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Ray gives what it has carried to another process as read-only memory; these arrays are written into."""
@@ -63,9 +64,7 @@ class Confirmation:
             self._squares += (result.fitness - before) * (result.fitness - mean)
             self._freedom += 1
         self._evaluations += 1
-        if result.stderr is not None:
-            self._variances += result.stderr**2
-            self._reported += 1
+        self._collected.tell(key, result.fitness, result.stderr, result.n_windows)
 
     @property
     def _means(self) -> NDArray[np.float64]:
@@ -77,10 +76,10 @@ class Confirmation:
 
     @property
     def noise(self) -> float | None:
-        """Standard deviation of one evaluation; null while nothing tells it."""
-        reported = math.sqrt(self._variances / self._reported) if self._reported else None
-        known = [value for value in (self._repeated, reported) if value is not None]
-        return max(known) if known else None
+        """Return the standard deviation of one evaluation, or null if nothing is known of it."""
+        if not self._collected.noisy:
+            return 0.0 if self._collected.known else None
+        return self._collected.evidence.noise
 
     @property
     def _repeated(self) -> float | None:
@@ -116,28 +115,30 @@ class Confirmation:
         """Return what to measure again now, the one that is known less first: the leader and its likeliest rival; none if nothing needs it."""
         if len(self._params) < 2:
             return []
-        leader = int(np.argmax(self._means))
         if self.noise is None:
-            return [dict(self._params[leader])] if self._evaluations >= self._probe_after else []
+            return [dict(self._params[int(np.argmax(self._means))])] if self._evaluations >= self._probe_after else []
         if not self.noisy:
             return []
-        error = self._at_most() * np.sqrt(1.0 / self._counts + 1.0 / self._counts[leader])
-        chance = ndtr((self._means - self._means[leader]) / error)
+        evidence = self._collected.evidence
+        leader = int(np.argmax(evidence.estimates.means))
+        found = evidence.differences(evidence.keys[leader])
+        # The upper confidence limit of the error at 90 %: two repeats that agree by luck do not end the questions.
+        at_most = found.stderrs * np.sqrt(found.freedoms / chdtri(found.freedoms, 0.9))
+        at_most[leader] = 1.0
+        chance = ndtr(found.means / at_most)
         chance[leader] = -1.0
         rival = int(np.argmax(chance))
         if chance[rival] < self._doubt:
             return []
-        pair = (rival, leader) if self._counts[rival] < self._counts[leader] else (leader, rival)
+        errors = evidence.estimates.stderrs
+        pair = (rival, leader) if errors[rival] > errors[leader] else (leader, rival)
         return [dict(self._params[at]) for at in pair]
 
     def winner(self) -> dict[str, Any] | None:
-        """The best by its lower confidence bound; null before anything was feasible."""
+        """Return the best by its lower confidence bound, or null before anything was feasible."""
         if not self._params:
             return None
-        width = self._caution * (self.noise or 0.0) if self.noisy else 0.0
-        return dict(self._params[int(np.argmax(self._means - width / np.sqrt(self._counts)))])
-
-    def _at_most(self) -> float:
-        """The noise's upper confidence limit at 90 %: two repeats that agree by luck do not end the questions."""
-        factor = math.sqrt(self._freedom / float(chdtri(self._freedom, 0.9))) if self._freedom else 1.0
-        return (self.noise or 0.0) * factor
+        if not self.noisy:
+            return dict(self._params[int(np.argmax(self._means))])
+        known = self._collected.evidence.estimates
+        return dict(self._params[int(np.argmax(known.means - self._caution * known.stderrs))])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tune_gpu.search.collected import Collected
 from tune_gpu.search.space import Params, SearchSpace
 
 
@@ -65,12 +66,14 @@ class Standing:
 
     params: dict[str, Any]
     fitness: float | None
-    """Mean over its evaluations, weighted by their windows; null if none was ok."""
+    """Mean over its evaluations, as the evidence of the search weighs them; null if none was ok."""
     violation: float
     n_evaluations: int
     n_windows: int
     objectives: dict[str, float] = field(default_factory=dict)
-    """In Pareto mode, means like the fitness."""
+    """In Pareto mode, means over its evaluations, weighted by their windows."""
+    stderr: float | None = None
+    """Standard error of the fitness, of what differs from one deployment to the next too; null if nothing is known of it."""
 
     @property
     def rank(self) -> tuple[bool, float]:
@@ -96,10 +99,11 @@ class _Account:
 
 
 class Ledger:
-    """Standings of all configurations, kept as results arrive (never summed anew: runs may be long)."""
+    """Standings of all configurations, kept as results arrive (never summed anew without noise: runs may be long)."""
 
     def __init__(self, space: SearchSpace) -> None:
         self._space = space
+        self._collected = Collected()
         self._accounts: dict[Hashable, _Account] = {}
         self._claims: dict[Hashable, int] = {}
 
@@ -120,6 +124,7 @@ class Ledger:
         account.evaluations += 1
         account.violation = min(account.violation, result.violation)
         if result.fitness is not None:
+            self._collected.tell(key, result.fitness, result.stderr, result.n_windows)
             account.windows += max(1, result.n_windows)
             account.weighted += result.fitness * max(1, result.n_windows)
             for name, value in result.objectives.items():
@@ -130,13 +135,23 @@ class Ledger:
         return set(self._claims)
 
     def standing(self, params: Params) -> Standing:
-        """Of one configuration. Raises KeyError if nothing is known of it."""
-        return self._accounts[self._space.key(params)].standing()
+        """Return what is known of one configuration. Raise KeyError if nothing is."""
+        key = self._space.key(params)
+        return self._standing(key, self._accounts[key])
 
     def standings(self) -> list[Standing]:
-        """Best first."""
-        return sorted((account.standing() for account in self._accounts.values()), key=lambda standing: standing.rank)
+        """Return what is known of each configuration, best first."""
+        return sorted((self._standing(*item) for item in self._accounts.items()), key=lambda standing: standing.rank)
 
     def best(self) -> Standing | None:
-        """The first of `standings`; null before any result."""
-        return min((account.standing() for account in self._accounts.values()), key=lambda standing: standing.rank, default=None)
+        """Return the first of `standings`, or null before any result."""
+        return min((self._standing(*item) for item in self._accounts.items()), key=lambda standing: standing.rank, default=None)
+
+    def _standing(self, key: Hashable, account: _Account) -> Standing:
+        found = account.standing()
+        if found.fitness is None:
+            return found
+        if not self._collected.noisy:
+            return replace(found, stderr=0.0 if self._collected.known else None)
+        known = self._collected.evidence.estimate(key)
+        return replace(found, fitness=known.mean, stderr=known.stderr)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -29,9 +30,10 @@ PRIOR_FREEDOM = 2.0
 highest at 1.9 with 4, and 2 to 10 degrees are within half a unit of it. The fewest of these keep intervals honest in runs unlike those."""
 ANCHORS_FOR_DRIFT = 4
 """From so many anchors on drift is estimated: the slope of fewer would be noise."""
-_POINTS, _REACH, _NEGLIGIBLE = 41, 40.0, 1e-9
-"""Points of the grid of standard deviations between deployments, how far it reaches beyond what prior and repeats suggest, and the probability
-of a point that is left out when it is made finer."""
+_POINTS, _REACH = 41, 1e4
+"""Points of the grid of standard deviations between deployments, and how far it reaches beyond what prior and repeats suggest."""
+_NEGLIGIBLE, _LIKELY, _ENOUGH = 1e-9, 1e-2, 12
+"""Points of less probability than the first are left out when the grid is made finer, until so many have more than the second, of the highest."""
 _TYPICAL_WEIGHT = 2.0
 """The next deployment's error within is that of the configuration's deployments so far and of so many typical ones."""
 
@@ -58,6 +60,11 @@ class Deployment:
     def __post_init__(self) -> None:
         if not math.isfinite(self.value) or not (self.stderr is None or 0.0 <= self.stderr < math.inf) or not math.isfinite(self.at) or not self.freedom > 0.0:
             raise ValueError(f"{self}: allowed are finite values, an error of 0 or more or null, and a freedom above 0")
+
+
+def freedom_of(stderr: float | None, n_windows: int) -> float:
+    """Return the degrees of freedom of an error that comes from so many windows. One that is 0 is not an estimate."""
+    return max(1.0, n_windows - 1.0) if stderr else math.inf
 
 
 class Evidence:
@@ -97,21 +104,23 @@ class Evidence:
         self._pool(prior_ratio, prior_freedom)
 
     def _pool(self, ratio: float, freedom: float) -> None:
-        """Fit at a rough grid, then at a fine one where the posterior lies."""
+        """Fit at a rough grid, then at finer ones where the posterior lies."""
         repeats = len(self._off) - len(self._index)
         prior, spread = self.typical * ratio**2, float(np.sum(self._off**2)) / repeats if repeats else 0.0
         scales = [variance for variance in (prior, spread) if variance > 0.0]
         self._exact = not scales
         grid = np.geomspace(min(scales) / _REACH**2, max(scales) * _REACH**2, _POINTS) if scales else np.ones(1)
-        for last in (False, True):
+        while True:
             self._fit = fit(self.rows, grid)
             # The prior, and the fit's probabilities, are of steps of the logarithm. Without reported errors only repeats speak.
             log = self._fit.log - (0.5 * freedom * (np.log(grid) + prior / grid) if prior else 0.0)
             chance = np.exp(log - log.max())
             self._chance = chance / chance.sum()
-            if not last and scales:
-                likely = np.flatnonzero(self._chance > _NEGLIGIBLE)
-                grid = np.geomspace(grid[max(0, likely[0] - 1)], grid[min(len(grid) - 1, likely[-1] + 1)], _POINTS)
+            likely = np.flatnonzero(chance > _NEGLIGIBLE)
+            first, last = max(0, likely[0] - 1), min(len(grid) - 1, likely[-1] + 1)
+            if self._exact or np.sum(chance > _LIKELY) >= _ENOUGH or last - first >= len(grid) - 1:
+                break
+            grid = np.geomspace(grid[first], grid[last], _POINTS)
 
     def __contains__(self, key: Hashable) -> bool:
         """Return whether a configuration was measured."""
@@ -140,6 +149,13 @@ class Evidence:
         return self._unit / math.sqrt(float(self._chance @ (1.0 / self._fit.between)))
 
     @property
+    def noise(self) -> float | None:
+        """Return the standard deviation of one typical deployment, the error within it included; null if nothing is known of it."""
+        if self._unknown:
+            return None
+        return 0.0 if self._exact else self._unit / math.sqrt(float(self._chance @ (1.0 / (self._fit.between + self.typical))))
+
+    @property
     def drift(self) -> Student | None:
         """Return the drift over one unit of time; null where it is not estimated."""
         if not self._drifts:
@@ -154,14 +170,15 @@ class Evidence:
             return Students(plain + np.zeros(count), np.full(count, math.inf if self._unknown else 0.0), np.full(count, math.inf))
         return Students.of_mixture(means, variances, doubts, self._chance).scaled(self._unit, plain)
 
+    @cached_property
     def estimates(self) -> Students:
-        """Return what is known of the mean of each configuration, in the order of `keys`; with drift, in the middle of the run."""
+        """What is known of the mean of each configuration, in the order of `keys`; with drift, in the middle of the run."""
         found = self._fit
         return self._students(found.means, found.variances + found.slope_variance * found.centres**2, found.doubts, self._plain)
 
     def estimate(self, key: Hashable) -> Student:
         """Return what is known of the mean of a configuration. Raises KeyError if it was not measured."""
-        return self.estimates()[self._index[key]]
+        return self.estimates[self._index[key]]
 
     def prediction(self, key: Hashable, at: float | None = None) -> Student:
         """Return the distribution of one more deployment, `at` a time (default: the middle of the run). Raises KeyError if it was not measured."""
@@ -189,6 +206,12 @@ class Evidence:
         """Return whether two configurations are shown to differ, at a two-sided level."""
         return self.difference(key, other).excludes_zero(alpha)
 
+    def better_than(self, key: Hashable, rivals: Iterable[Hashable], alpha: float) -> list[Hashable]:
+        """Return the rivals that are shown to have a higher mean than `key`, one-sided. Raises KeyError if one was not measured."""
+        found = self.differences(key)
+        higher = found.exclude_zero(2.0 * alpha) & (found.means > 0.0)
+        return [rival for rival in rivals if higher[self._index[rival]]]
+
     def tied_with(self, key: Hashable, alpha: float = 0.05) -> list[Hashable]:
         """Return the others that are not shown to differ from `key`. The level is divided by their number (Bonferroni), because `key` is often
         the best of many, which equal configurations would make it by luck."""
@@ -198,6 +221,6 @@ class Evidence:
 
     def ranked(self) -> list[Hashable]:
         """Return the configurations, the highest mean first; of equal ones the earlier."""
-        order = np.argsort(-self.estimates().means, kind="stable")
+        order = np.argsort(-self.estimates.means, kind="stable")
         keys: Sequence[Hashable] = self.keys
         return [keys[i] for i in order]

@@ -55,17 +55,26 @@ def raced_generation(race: Race) -> list[Any]:
 
 def test_a_clearly_beaten_trial_is_stopped_and_keeps_its_measurements() -> None:
     race = Race()
-    a, b, c, d = raced_generation(race)
-    assert race.report(a, 0.9, 3) == TrialScheduler.CONTINUE
+    elite, b, c, d = raced_generation(race)
+    assert race.report(elite, 0.51, 3) == TrialScheduler.CONTINUE
     assert race.report(b, 0.8, 3) == TrialScheduler.CONTINUE
     assert race.report(c, 0.1, 1) == TrialScheduler.CONTINUE, "one window proves nothing"
     loser = race.search.candidate_of(c.trial_id)
     assert race.report(c, 0.1, 2) == TrialScheduler.STOP
-    assert race.report(d, 0.85, 3) == TrialScheduler.CONTINUE, "close to b"
+    assert race.report(d, 0.78, 3) == TrialScheduler.CONTINUE, "close to b"
     assert loser is not None
     assert race.scheduler.stopped == [loser.candidate_id]
     told = {candidate.candidate_id: result for candidate, result in race.search.tournament.history}
     assert told[loser.candidate_id] == Result("ok", 0.1, 0.01, 2)
+
+
+def test_a_repeat_that_disagrees_makes_the_race_careful() -> None:
+    """The elite was 0.5 and is 0.9 now: what differs between two deployments by so much tells 0.9 from 0.1 apart no longer."""
+    race = Race()
+    elite, b, c, _ = raced_generation(race)
+    race.report(elite, 0.9, 3)
+    race.report(b, 0.8, 3)
+    assert race.report(c, 0.1, 3) == TrialScheduler.CONTINUE
 
 
 def test_in_pareto_mode_a_leader_in_one_objective_is_not_stopped() -> None:

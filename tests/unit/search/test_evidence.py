@@ -72,7 +72,7 @@ def test_the_best_of_the_ranking_is_never_told_apart_as_worse(run: list[Deployme
     best = evidence.ranked()[0]
     other = evidence.keys[at % len(evidence.keys)]
     assert evidence.difference(best, other).mean >= -1e-9
-    assert evidence.estimate(best).mean == max(evidence.estimates().means)
+    assert evidence.estimate(best).mean == max(evidence.estimates.means)
 
 
 @given(st.lists(st.tuples(values, errors), min_size=3, max_size=12))
