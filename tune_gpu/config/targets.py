@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -61,11 +61,11 @@ def settings_with(config: ExperimentConfig, params: Mapping[str, Any]) -> Servic
         target.check(name)
         changes.setdefault(target.service, []).append((target, value))
     services = config.services
-    return Services(vllm=_written(services.vllm, changes.get("vllm", [])), whisper=_written(services.whisper, changes.get("whisper", [])))
+    return Services(vllm=written_over(services.vllm, changes.get("vllm", [])), whisper=written_over(services.whisper, changes.get("whisper", [])))
 
 
-def _written(settings: _SettingsT, changes: list[tuple[Target, Any]]) -> _SettingsT:
-    """Return a copy of the settings, which shares no mapping with them, with the changes made in order."""
+def written_over(settings: _SettingsT, changes: Sequence[tuple[Target, Any]]) -> _SettingsT:
+    """Return a copy of one service's settings, which shares no mapping with them, with the changes made in order."""
     values: dict[str, Any] = {name: dict(getattr(settings, name)) for name in MAPPINGS if hasattr(settings, name)}
     for target, value in changes:
         if target.entry is None:

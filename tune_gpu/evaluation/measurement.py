@@ -1,4 +1,4 @@
-"""What one evaluation yields: a measurement, or the reason why there is none.
+"""The result of one evaluation: a measurement, or the reason why there is none.
 
 Impossible states cannot be made: a measurement that is `ok` carries no failure, and one that is not carries no metrics.
 """
@@ -15,13 +15,13 @@ from tune_gpu.common.failures import Failure, Phase, Status
 
 @dataclass(frozen=True)
 class Timings:
-    """Where the seconds of an evaluation went."""
+    """How long each part of an evaluation took."""
 
     start_s: dict[str, float] = field(default_factory=dict)
-    """Per service, and `memory_stable`; an engine that was re-used has 0."""
+    """By service, and `memory_stable`; 0 for an engine that was reused."""
     warm_s: float = 0.0
     load_s: float = 0.0
-    """Time under load that was measured: windows, solo windows and the capacity ramp."""
+    """Time under measured load: windows, solo windows and the capacity ramp."""
     stop_s: dict[str, float] = field(default_factory=dict)
 
     def durations(self) -> Durations:
@@ -53,9 +53,9 @@ class Measurement:
     timings: Timings = field(default_factory=Timings)
     engine_reused: bool = False
     engine: Mapping[str, Any] = field(default_factory=dict)
-    """What the engine said of itself: KV-cache tokens, greatest concurrency, version."""
+    """What the engine reported: KV-cache tokens, greatest concurrency, version."""
     measured_on: Mapping[str, Any] = field(default_factory=dict)
-    """Host and device (`DeviceInfo`), for on a cluster each trial has its own; empty if the device was not yet looked at."""
+    """Host and device (`DeviceInfo`), because each trial of a cluster has its own; empty if the device was not opened."""
 
     def __post_init__(self) -> None:
         if (self.status is Status.OK) != (self.failure is None):
@@ -67,6 +67,6 @@ class Measurement:
 
     @classmethod
     def failed(cls, failure: Failure, device: str, **rest: Any) -> Measurement:
-        """An evaluation that was launched in vain, or refused (phase `preflight`)."""
+        """Return the measurement of an evaluation that failed, or was refused before launch (phase `preflight`)."""
         status = Status.INFEASIBLE if failure.phase is Phase.PREFLIGHT else Status.FAILED
         return cls(status=status, device=device, failure=failure, **rest)

@@ -1,4 +1,4 @@
-"""From a measurement to constraint violations and one fitness.
+"""Turn a measurement into constraint violations and one fitness.
 
 Every term maps its metric x to (0, 1), falls strictly with x also past the target, and is 1/2 at the target t:
     worse when greater (latency, WER, failures):  t / (t + x)
@@ -29,29 +29,29 @@ class Evaluation:
     """A measurement as the search sees it."""
 
     fitness: float | None
-    """Null where a constraint is violated or a term was not measured."""
+    """None if a constraint is violated or a term was not measured."""
     terms: dict[str, float]
     violations: dict[str, float]
-    """Constraint -> by how much it is missed, as a share of what is allowed; empty for a feasible candidate."""
+    """Constraint -> by how much it is exceeded, as a share of its limit; empty for a feasible candidate."""
 
 
 def falling(x: float, target: float) -> float:
-    """t / (t + x): 1 at 0, 1/2 at the target, strictly falling."""
+    """Return t / (t + x): 1 at 0, 1/2 at the target, strictly falling."""
     return target / (target + max(0.0, x))
 
 
 def rising(x: float, target: float) -> float:
-    """x / (t + x): 0 at 0, 1/2 at the target, strictly rising."""
+    """Return x / (t + x): 0 at 0, 1/2 at the target, strictly rising."""
     return max(0.0, x) / (target + max(0.0, x))
 
 
 def near(x: float, target: float) -> float:
-    """1 / (1 + ((x - t) / t)^2): 1 at the target, strictly falling on both sides."""
+    """Return 1 / (1 + ((x - t) / t)^2): 1 at the target, strictly falling on both sides."""
     return 1.0 / (1.0 + ((x - target) / target) ** 2)
 
 
 def check(objective: ObjectiveSettings) -> None:
-    """Raises UserError for weights or targets that make no objective."""
+    """Raise UserError for weights or targets that make no objective."""
     check_numbers(objective, "objective.")
     for name, weight in objective.weights.items():
         if name not in (known := catalogue.terms()):
@@ -76,7 +76,7 @@ def evaluate(metrics: Mapping[str, Any], objective: ObjectiveSettings) -> Evalua
 
 
 def metric_at(metrics: Mapping[str, Any], path: str) -> float | None:
-    """A metric by its name in the artifacts, dotted into a distribution (`stt_latency_ms.p95`); null if it is not measured or no number."""
+    """Return a metric by its name in the artifacts, dotted into a distribution (`stt_latency_ms.p95`), or None if it is missing or no number."""
     value: Any = metrics
     for part in path.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None

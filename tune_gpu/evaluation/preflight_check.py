@@ -1,4 +1,4 @@
-"""The preflight beside a running trial: refuses what cannot fit before anything of it starts, and learns from what did start."""
+"""The memory check of a running trial: refuse a candidate that cannot fit before anything of it starts, and learn from each start."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tune_gpu.services.vllm.info import EngineInfo
 
 
 def device_memory(kind: str, card: str = "0") -> DeviceMemory:
-    """The device at this moment: the card that Ray assigned, or the NUMA node that vLLM's CPU worker will read.
+    """Return the memory of the device now: of the card that Ray assigned, or of the NUMA node that vLLM's CPU worker will read.
 
     Raises:
-        UnknownMemory: a card that does not report its memory.
-        ServiceError: a card that cannot be asked (`measurement_invalid`).
+        UnknownMemory: the card does not report its memory.
+        ServiceError: the card does not answer (`measurement_invalid`).
     """
     try:
         return this_node() if kind == "cpu" else this_card(card)
@@ -31,9 +31,9 @@ def device_memory(kind: str, card: str = "0") -> DeviceMemory:
 
 
 class PreflightCheck:
-    """Asks the preflight about each candidate, on the device as it was before anything of this run was on it.
+    """Checks each candidate against the device as it was before anything of this run was on it.
 
-    A model whose architecture cannot be read is not refused: what is not known is not known to be infeasible. It is logged once.
+    A model whose architecture cannot be read is logged and not refused: nothing shows that it does not fit.
     """
 
     def __init__(self, config: ExperimentConfig, kind: str, log: Callable[[str], None], card: str = "0") -> None:
@@ -48,7 +48,7 @@ class PreflightCheck:
         try:
             store: CalibrationStore | None = CalibrationStore()
         except UserError as error:
-            log(f"what earlier starts taught cannot be used: {error}")
+            log(f"calibrations from earlier starts cannot be used: {error}")
             store = None
         self._preflight = Preflight(config, before, store)
 
@@ -69,12 +69,12 @@ class PreflightCheck:
             )
 
     def about_to_start(self) -> None:
-        """Notes the device as vLLM will see it."""
+        """Read the device as vLLM will find it."""
         if self._preflight is not None:
             self._look(self._preflight)
 
     def learn(self, engine: RunningService[EngineInfo], settings: VllmSettings) -> None:
-        """Keep what the start of an engine with these settings taught, for every later prediction of it on this device."""
+        """Keep the calibration from this engine's start, for every later prediction of these settings on this device."""
         info = engine.info
         if info is None or self._preflight is None:
             return
@@ -87,10 +87,10 @@ class PreflightCheck:
                 start="cold" if settings.env else None,  # such an engine never comes from the warm host
             )
         except UserError as error:
-            self._log(f"what this start taught is not kept: {error}")
+            self._log(f"the calibration from this start is not kept: {error}")
 
     def _look(self, preflight: Preflight) -> None:
-        """Null readings in between change nothing: the device stays what it was."""
+        """Take the device's present total. A reading that it does not report changes nothing."""
         with contextlib.suppress(UnknownMemory):
             now = device_memory(self._kind, self._card)
             preflight.device = replace(now, used_mib=min(self._neighbours_mib, now.total_mib))

@@ -1,4 +1,4 @@
-"""From what an evaluation has seen to the metrics of its candidate. Pure."""
+"""Turn what an evaluation has seen into the metrics of its candidate. Pure."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from tune_gpu.workload.summary import TrafficSummary, interference, summarise
 
 
 def metrics_of(running: EvaluationState, engine: EngineInfo | None, objective: ObjectiveSettings, trials_per_card: int | None) -> dict[str, Any]:
-    """All metrics, the fitness and its standard error among them; what was not measured is null.
+    """Return all metrics, with the fitness and its standard error; a metric that was not measured is None.
 
-    The fitness is of all samples of all windows together. `fitness_windows` are the fitness of each window alone, whose percentiles are of
-    fewer samples: they compare two candidates window by window, and their mean is not the fitness.
+    The fitness is computed from all samples of all windows together. `fitness_windows` has the fitness of each window alone, from fewer samples:
+    it compares two candidates window by window, and its mean is not the fitness.
 
     Args:
-        running: windows, capacity, what was heard.
-        engine: what vLLM said of its cache.
-        objective: what the fitness weighs.
-        trials_per_card: how many evaluations shared the card; null without one.
+        running: windows, capacity and transcripts.
+        engine: what vLLM reported of its cache.
+        objective: the weights of the fitness.
+        trials_per_card: how many evaluations shared the card; None without a card.
     """
     pooled = summarise(running.windows, extra_turns=running.heard)
     whole = _with_device(pooled, running.device, running, engine)
@@ -56,7 +56,7 @@ def metrics_of(running: EvaluationState, engine: EngineInfo | None, objective: O
 
 
 def jackknife(left_out: Sequence[float | None]) -> float | None:
-    """Standard error of a statistic from its values without each window in turn (Tukey 1958; Efron and Tibshirani 1993, 11.5).
+    """Return the standard error of a statistic from its values without each window in turn (Tukey 1958; Efron and Tibshirani 1993, 11.5).
 
     The spread of the windows' own values would be of another statistic: the percentiles of a window are of fewer samples than those of all.
     Null without two values, and where there is a window without which the statistic is unknown.
@@ -88,12 +88,12 @@ def _with_device(traffic: TrafficSummary, device: Sequence[DeviceStats], running
 
 
 def _peak_mib(service: str, device: Sequence[DeviceStats]) -> float | None:
-    """Null where the device reported it in no window."""
+    """Return the greatest memory of a service, or None if the device reported it in no window."""
     return rounded(max((mib for window in device if (mib := window.peak_service_mib.get(service)) is not None), default=None))
 
 
 def energy_per_request_j(device: Sequence[DeviceStats], traffic: TrafficSummary) -> float | None:
-    """Joules of the whole device for each answered request of these windows; null where the device does not tell its power."""
+    """Return the joules of the whole device an answered request, or None if the device does not report its power."""
     spent = [window.energy_j for window in device]
     answered = traffic.n_requests - traffic.n_failed
     if not answered or not spent or any(joules is None for joules in spent):
@@ -102,5 +102,5 @@ def energy_per_request_j(device: Sequence[DeviceStats], traffic: TrafficSummary)
 
 
 def _trace(moments: list[DeviceSample]) -> dict[str, list[float | None]]:
-    """The device second by second, in columns."""
+    """Return the device samples, one a second, as columns."""
     return {part.name: [getattr(moment, part.name) for moment in moments] for part in fields(DeviceSample)}

@@ -157,18 +157,18 @@ def test_engines_are_forked_on_the_cpu_only(device: str, forks: bool, monkeypatc
 NO_ROOM = "RuntimeError: CUDA failed with error out of memory"
 
 
-def test_a_request_that_whisper_had_no_memory_for_is_an_oom_event_though_no_process_ended(measure: Measure) -> None:
+def test_an_oom_that_whisper_survives_is_counted_from_its_log(measure: Measure) -> None:
     assert measure(RUNNING).metrics["oom_events"] == 0
     assert measure(RUNNING, said=f"{NO_ROOM}\n").metrics["oom_events"] == 1, "once, not once a window"
 
 
-def test_a_whisper_that_has_memory_for_no_request_is_out_of_memory_and_says_so(measure: Measure) -> None:
+def test_a_whisper_without_memory_for_any_request_is_out_of_memory(measure: Measure) -> None:
     found = measure(RUNNING, said=f"{NO_ROOM}\n", stt_status=500)
     assert found.failure is not None
     assert (found.failure.kind, found.failure.service, found.failure.evidence) == (FailureKind.OOM, "whisper", NO_ROOM)
 
 
-def test_whisper_is_warmed_with_as_many_utterances_at_once_as_it_has_workers(measure: Measure, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whisper_is_warmed_with_one_utterance_a_worker_at_once(measure: Measure, monkeypatch: pytest.MonkeyPatch) -> None:
     workers: list[int] = []
 
     def noted(*given: Any, **named: Any) -> Any:
@@ -180,7 +180,7 @@ def test_whisper_is_warmed_with_as_many_utterances_at_once_as_it_has_workers(mea
     assert workers == [3, 1], "Whisper's, then the engine's"
 
 
-def test_a_service_on_another_card_is_the_wrong_device_and_says_where_it_is(measure: Measure) -> None:
+def test_a_service_on_another_card_is_the_wrong_device_and_is_located(measure: Measure) -> None:
     found = measure(Frame({7: 512.0, 32: 6000.0}, elsewhere={21: 1000.0}))
     assert found.failure is not None
     assert (found.failure.kind, found.failure.service, found.failure.phase) == (FailureKind.WRONG_DEVICE, "whisper", Phase.START)

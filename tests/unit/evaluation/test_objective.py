@@ -121,7 +121,7 @@ def test_an_objective_that_is_none_is_refused(objective: ObjectiveSettings, name
         check(objective)
 
 
-def test_a_metric_is_found_by_its_dotted_name_and_absent_if_it_is_no_number() -> None:
+def test_a_metric_is_found_by_its_dotted_name_unless_it_is_no_number() -> None:
     assert metric_at(metrics(), "stt_latency_ms.p95") == 400.0
     assert metric_at(metrics(), "wer") == 0.05
     for path in ("stt_latency_ms", "stt_latency_ms.p42", "nothing", "wer.p95"):

@@ -73,7 +73,7 @@ def test_a_window_that_breaks_a_limit_alone_still_says_how_they_spread() -> None
     assert found["fitness_stderr"] > 0.0
 
 
-def test_where_all_turns_are_in_one_window_nothing_is_known_of_their_spread() -> None:
+def test_turns_that_are_all_in_one_window_have_no_known_spread() -> None:
     found = scored([[turn(200, 500), turn(210, 510)], [], []])
     assert found["fitness"] is not None
     assert found["fitness_stderr"] is None
@@ -91,7 +91,7 @@ def test_of_several_evaluations_it_is_that_of_all_their_windows(evaluations: lis
     assert stderr_of(lines, {"a": 1}) == (None if expected is None else pytest.approx(expected, abs=1e-9))
 
 
-def test_an_evaluation_of_which_the_error_is_not_known_leaves_the_mean_without() -> None:
+def test_a_mean_has_no_error_if_an_evaluation_has_none() -> None:
     lines = [line("g0-c0", {"a": 1}, 0.5, n_windows=3), line("g1-c0", {"a": 1}, 0.6, n_windows=3, fitness_stderr=0.1)]
     assert stderr_of(lines, {"a": 1}) is None
 

@@ -1,4 +1,4 @@
-"""What must hold before anything starts: the memory of vLLM and Whisper on a device beside its neighbours, predicted.
+"""Predict the memory of vLLM and Whisper on a device beside its co-tenants, before anything starts.
 
 `predict` one candidate, `predict_many` a whole space; `read_architecture` a model's folder; `CalibrationStore` keeps what real starts taught.
 Imports no Ray, no torch and no vLLM.

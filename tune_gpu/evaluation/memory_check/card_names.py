@@ -1,8 +1,8 @@
-"""A card's name as drivers and people write it, and the card of the table that it is.
+"""Match a card's name, as drivers and people write it, to a card of the table.
 
 A suffix makes another card: an "H20-3e" has half as much memory again as an "H20", an "RTX 3060 Laptop GPU" half as much as an "RTX 3060". So
-a name matches a card only where all its words are the card's, once the words are taken out that say nothing of which card it is: the vendor's,
-the kind of memory, the connector. Whoever cannot be told from another is not in the table.
+a name matches a card only if all its words are the card's, without the words that do not identify a card: the vendor, the kind of memory, the
+connector. A card that cannot be distinguished from another is not in the table.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Iterable
 _VENDOR = frozenset({"nvidia", "geforce", "tesla", "graphics", "gpu", "corporation", "generation", "amd", "instinct", "radeon"})
 _MEMORY_KIND = re.compile(r"hbm\d?e?|gddr\d?x?|lpddr\d?x?")
 _CONNECTOR = re.compile(r"sxm\d?|pcie|oam|fhhl|dgxs|ac")
-"""How a card is built in: its memory is the same. Where the table has it with its connector (`H100 PCIe`), that entry comes first. "AC" is cooled
-by air (`NVIDIA B300 SXM6 AC`)."""
+"""How a card is built in, which leaves its memory the same. An entry with the same connector (`H100 PCIe`) comes first. "AC" is air-cooled
+(`NVIDIA B300 SXM6 AC`)."""
 _EDITION = frozenset({"workstation", "server", "max", "q", "edition"})
-"""Of the RTX PRO 6000 Blackwell, whose editions have the same memory. Elsewhere (`Quadro RTX 6000 with Max-Q Design`) they are other cards."""
+"""Editions of the RTX PRO 6000 Blackwell, all with the same memory. In other names (`Quadro RTX 6000 with Max-Q Design`) these words make another card."""
 _MEMORY = re.compile(r"\d+gb")
 _SERIES = frozenset({"2060", "2070", "2080", "3050", "3060", "3070", "3080", "3090", "4050", "4060", "4070", "4080", "4090", "5060", "5070", "5080",
                      "5090", "a4000", "a4500", "a5000", "a5500", "a6000"})  # fmt: skip
@@ -24,7 +24,7 @@ _SERIES = frozenset({"2060", "2070", "2080", "3050", "3060", "3070", "3080", "30
 
 
 def words(name: str) -> frozenset[str]:
-    """The words that say which card it is."""
+    """Return the words of a name that identify the card."""
     plain = name.lower().replace("dgx spark", "gb10")
     plain = re.sub(r"\(\s*(?=[^)]*\d)\w+(?:[.\-]\w+)+\s*\)", " ", plain)  # a cloud's name for the machine: (a2-highgpu-1g)
     plain = re.sub(r"(\d)\s+gb\b", r"\1gb", plain)
@@ -40,16 +40,16 @@ def words(name: str) -> frozenset[str]:
 
 
 def told_gb(name: str) -> int | None:
-    """The memory that a name tells, null where it tells none, or several."""
+    """Return the memory in a name, in GB, or None if the name has none or several."""
     told = [int(word[:-2]) for word in words(name) if _MEMORY.fullmatch(word)]
     return told[0] if len(told) == 1 else None
 
 
 def matching(name: str, table: Iterable[str]) -> str | None:
-    """The entry of the table that is this card, null if there is none. Its memory may be another where the name tells one (`told_gb`).
+    """Return the entry of the table that is this card, or None. If the name has a memory (`told_gb`), the entry's may be another.
 
-    In this order: the same words; the same but for the connector; the same but for a memory that only the name tells; the same but for a memory
-    that only the table tells, of which the first is meant ("A100").
+    Tried in this order: the same words; the same without the connector; the same without a memory that only the name has; the same without
+    a memory that only the table has, of which the first entry is meant ("A100").
     """
     own = {entry: words(entry) for entry in table}
     said = words(name)

@@ -18,12 +18,12 @@ from tune_gpu.services.memory_values import DeviceMemory
 NODE_FOLDER = Path("/sys/devices/system/node")
 CGROUP_FOLDER = Path("/sys/fs/cgroup")
 USUAL_CUDA_PART = 0.981
-"""Of what NVML calls a card's memory, where the card is not in the table: what is left to CUDA."""
+"""Share of NVML's total memory that CUDA can use, for a card that is not in the table."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """A card: what nvidia-smi calls its memory, and what is left of it to CUDA (the driver keeps the rest)."""
+    """A card: its memory as nvidia-smi reports it, and the part that CUDA can use (the driver keeps the rest)."""
 
     name: str
     nvml_mib: float
@@ -37,17 +37,17 @@ class UnknownMemory(UserError):
 
 @functools.cache
 def cards() -> dict[str, Card]:
-    """The table that ships with the program (`cards.json`)."""
+    """Return the table that ships with the program (`cards.json`)."""
     content = json.loads(Path(__file__).with_name("cards.json").read_text(encoding="utf-8"))
     return {name: Card(name, float(nvml), float(cuda), *shared) for name, (nvml, cuda, *shared) in content.items()}
 
 
 def find_card(name: str) -> Card | None:
-    """By a name as people and drivers write it (`NVIDIA GeForce RTX 3060`, `rtx3060`, `2x4090`, `A100 40GB (a2-highgpu-1g)`).
+    """Return the card of a name as people and drivers write it (`NVIDIA GeForce RTX 3060`, `rtx3060`, `2x4090`, `A100 40GB (a2-highgpu-1g)`).
 
-    What a name is matched by, and what makes another card of it, stands in `card_names.py`. A memory that the name tells (`RTX 2080 Ti 22GB`)
-    stands. Of several cards (`RTX 5070 Ti + RTX 5090`) it is the smallest, since vLLM takes from every card what the smallest can give. Null if
-    there is none, also where only one of several is not in the table.
+    `card_names.py` says how names are matched. A memory in the name (`RTX 2080 Ti 22GB`) replaces the table's. Several cards
+    (`RTX 5070 Ti + RTX 5090`) count as the smallest, because vLLM takes from each card what the smallest can give. Return None if a card is not
+    in the table.
     """
     found = [_one_card(part) for part in re.split(r"\+|,|;|\band\b", name) if part.strip()]
     known = [card for card in found if card is not None]
@@ -67,7 +67,7 @@ def _one_card(name: str) -> Card | None:
 
 
 def card_memory(name: str, used_mib: float = 0.0) -> DeviceMemory:
-    """A card by name, with what its neighbours hold. Raises UserError with the names that are known."""
+    """Return the memory of a card by name, beside what its co-tenants hold. Raise UserError, with the nearest names, for an unknown card."""
     card = find_card(name)
     if card is None:
         near = difflib.get_close_matches(name.upper(), [known.upper() for known in cards()], n=4, cutoff=0.5)
@@ -79,8 +79,10 @@ def card_memory(name: str, used_mib: float = 0.0) -> DeviceMemory:
 
 
 def nvml_memory(name: str, total_mib: float, used_mib: float, shares_host_memory: bool = False) -> DeviceMemory:
-    """From what NVML says: its total is more than CUDA's by what the driver keeps (known for a card of the table, else 1.9 %), and NVML
-    counts that as used."""
+    """Return the memory that CUDA can use, from NVML's figures.
+
+    NVML's total includes what the driver keeps (known for a card of the table, else 1.9 %), and NVML counts that as used.
+    """
     card = find_card(name)
     same_size = card is not None and abs(card.nvml_mib / total_mib - 1) < 0.03
     cuda = card.cuda_mib if card is not None and same_size else total_mib * USUAL_CUDA_PART
@@ -89,10 +91,13 @@ def nvml_memory(name: str, total_mib: float, used_mib: float, shares_host_memory
 
 
 def this_card(device: str | None = None) -> DeviceMemory:
-    """This machine's card (null: the first that CUDA_VISIBLE_DEVICES leaves) through NVML, with what its neighbours hold at this moment.
+    """Return the memory of this machine's card, read through NVML, beside what its co-tenants hold now.
+
+    Args:
+        device: the card; by default the first in CUDA_VISIBLE_DEVICES.
 
     Raises:
-        UnknownMemory: the card is there and does not report its memory.
+        UnknownMemory: the card does not report its memory.
         UserError: there is no card.
     """
     from tune_gpu.telemetry.open import open_probe
@@ -108,10 +113,10 @@ def this_card(device: str | None = None) -> DeviceMemory:
 
 
 def this_node(cores: set[int] | None = None) -> DeviceMemory:
-    """The NUMA node of this process's first core, as vLLM's CPU worker reads it (`utils/cpu_resource_utils.py`): the total is the node's
-    MemTotal; available are free pages, the page cache and reclaimable slabs; a cgroup's limit below the total takes its place.
+    """Return the memory of the NUMA node of this process's first core, as vLLM's CPU worker reads it (`utils/cpu_resource_utils.py`).
 
-    The total of a virtual machine may grow while its memory is touched: read it at the moment.
+    The total is the node's MemTotal; available are free pages, the page cache and reclaimable slabs; a cgroup's limit below the total
+    replaces it. The total of a virtual machine may grow while its memory is touched, so read it when it is needed.
     """
     allowed = sorted(cores or os.sched_getaffinity(0))
     nodes = sorted(NODE_FOLDER.glob("node[0-9]*"), key=lambda path: int(path.name[4:]))

@@ -1,6 +1,6 @@
-"""Does it fit, what does each part take, and what would repair it: one candidate, or a whole space at once.
+"""Predict whether one candidate fits, what each part takes, and what would repair it.
 
-`predict` answers for one candidate in well under a millisecond; `predict_many` for 100,000 in under a second, by the same formulas on arrays.
+`predict` takes well under a millisecond; `predict_many` answers for 100,000 candidates in under a second, by the same formulas on arrays.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from tune_gpu.services.vllm.memory.arithmetic import MIB
 from tune_gpu.services.vllm.memory.calibration import Calibration
 
 START_SIGMA_MIB = {"cuda": 100.0, "cpu": 24.0}
-"""How well the free memory at the start is known: a CUDA context differs by driver; other processes breathe."""
+"""Standard deviation of the free memory at the start: a CUDA context differs by driver, and the memory of other processes varies."""
 
 
 def refusal(settings: VllmSettings, model: ModelArchitecture) -> str | None:
-    """Return why the memory of this candidate is not modelled; null if it is."""
+    """Return why the memory of this candidate is not modelled, or None if it is."""
     if model.refusal:
         return f"{model.name}: {model.refusal}"
     if (settings.extra_args or settings.env) and (named := parts.flag_refusal(settings.extra_args, settings.env, bool(model.experts_per_token))):
@@ -40,14 +40,14 @@ def predict(
     """Return what one candidate will take on a device beside its neighbours, without starting anything.
 
     Args:
-        vllm: the engine's flags; null ones take vLLM's defaults.
-        whisper: the other service, which is started first; null for none.
-        device: the card, or the NUMA node, with what its neighbours hold.
+        vllm: the engine's flags; those that are None take vLLM's defaults.
+        whisper: the other service, which starts first; None if there is none.
+        device: the card or the NUMA node, with what its co-tenants hold.
         model: the LLM's shapes.
-        calibration: a real start of this engine on this device; null predicts from shapes alone.
-        version: of vLLM; null is the calibration's, or the version that this program is installed with.
-        v1: the engine generation, where the version does not tell.
-        warm: on the CPU, the engine is forked from a process that has vLLM imported, and so has less resident memory of its own.
+        calibration: from a real start of this engine on this device; None predicts from shapes alone.
+        version: of vLLM; by default the calibration's, or the version that this program was made for.
+        v1: the engine generation, if the version does not decide it.
+        warm: on the CPU, the engine is forked from a process that has imported vLLM, and so has less resident memory of its own.
 
     Raises:
         UserError: a value that no engine accepts (a share of 0, a context beyond the model's).
@@ -94,7 +94,7 @@ def _token_range(account: Account, doubt_mib: float) -> KvTokens:
 
 
 def _least_share(device: DeviceMemory, account: Account) -> float | None:
-    """Everything but the KV cache does not depend on the share, so the least one follows by division."""
+    """Return the least share that fits, or None. Only the KV cache depends on the share, so it follows by division."""
     fixed = account.requested - account.kv + account.needed
     share = math.ceil(fixed / (device.total_mib * MIB) * 100 - 1e-9) / 100
     return share if share <= 1 else None
@@ -135,7 +135,7 @@ def _reason(
 
 
 def _divided(account: Account) -> str:
-    """Return how many such cards would hold it together; nothing where that is no repair."""
+    """Return the hint that more such cards would hold it together; empty if they would not."""
     usable = 0.9 * account.requested / account.knobs.share
     more = next((times for times in (2, 4, 8, 16) if account.weights / times < 0.9 * usable), None)
     return "" if account.rules.cpu or more is None else f" (tensor_parallel_size {more} times as large would divide it)"

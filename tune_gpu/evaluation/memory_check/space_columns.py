@@ -1,4 +1,4 @@
-"""Every configuration of a space at once, as one column for each parameter."""
+"""Every configuration of a space at once, one column a parameter."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.steps import SteppedRange
 
 CONTINUOUS_POINTS = 11
-"""A continuous parameter is planned at this many points, and so is a range in more steps than are gone through."""
+"""Points at which a continuous parameter, or a range in very many steps, is planned."""
 MOST = 1_000_000
-"""Rows; of a larger space a grid is planned, of at most `GRID`."""
+"""Greatest number of rows; a larger space is planned as a grid of at most `GRID` rows."""
 GRID = 100_000
 
 
 def space_columns(space: SearchSpace) -> dict[str, np.ndarray]:
-    """Every configuration: the parameters' values by name, null where one is not active. A continuous one stands at `CONTINUOUS_POINTS` points,
-    and of what would be more than `MOST` rows there is a grid of at most `GRID`."""
+    """Return every configuration, as one column of values a parameter; None where the parameter is not active.
+
+    A continuous parameter has `CONTINUOUS_POINTS` points. A space of more than `MOST` rows becomes a grid of at most `GRID`.
+    """
     points = _thinned({name: _points(parameter) for name, parameter in space.parameters.items()}, _named(space))
     if not points:
         return {}
@@ -33,19 +35,19 @@ def space_columns(space: SearchSpace) -> dict[str, np.ndarray]:
         for parent, allowed in parameter.when:
             holds = np.array([value in allowed for value in points[parent]], bool)
             active[name] &= active[parent] & holds[places[parent]]
-    # Configurations that differ only in what is not active are one: the one with its first value is kept.
+    # Configurations that differ only in inactive parameters are the same one: keep the one with their first values.
     kept = np.logical_and.reduce([active[name] | (places[name] == 0) for name in points])
     return {name: _column(points[name], places[name][kept], active[name][kept]) for name in points}
 
 
 def is_grid(space: SearchSpace) -> bool:
-    """Return whether the columns are a grid through the space instead of all of it."""
+    """Return True if the columns are a grid through the space instead of all of it."""
     ranges = [parameter.values for parameter in space.parameters.values()]
     return any(values is None or _is_long(values) for values in ranges) or math.prod(map(len, filter(None, ranges))) > MOST
 
 
 def _named(space: SearchSpace) -> dict[str, set[int]]:
-    """Of each parameter: where the values stand that conditions name."""
+    """Return for each parameter the indices of the values that conditions name."""
     named: dict[str, set[int]] = {name: set() for name in space.parameters}
     for parameter in space.parameters.values():
         for parent, wanted in parameter.when:
@@ -54,7 +56,7 @@ def _named(space: SearchSpace) -> dict[str, set[int]]:
 
 
 def _thinned(points: dict[str, Sequence[Any]], named: dict[str, set[int]]) -> dict[str, tuple[Any, ...]]:
-    """Of a long range `CONTINUOUS_POINTS`, and where all would be too many combinations fewer of each, evenly. What a condition names stays."""
+    """Return fewer values: `CONTINUOUS_POINTS` of a long range, and evenly fewer of all if there are too many combinations. Named values stay."""
     places = {name: _places(values, CONTINUOUS_POINTS if _is_long(values) else len(values), named[name]) for name, values in points.items()}
     if _combinations(places) <= MOST:
         return {name: tuple(points[name][place] for place in kept) for name, kept in places.items()}
@@ -73,7 +75,7 @@ def _combinations(lists: Mapping[str, Sequence[Any]]) -> int:
 
 
 def _places(values: Sequence[Any], most: int, named: set[int]) -> list[int]:
-    """So many places among the values, evenly (in the logarithm, in a range in it), and those that are named."""
+    """Return this many indices, evenly spaced (in the logarithm for a logarithmic range), and the named ones."""
     if len(values) <= most:
         return list(range(len(values)))
     shares = np.linspace(0.0, 1.0, most)
@@ -86,7 +88,7 @@ def _is_long(values: Sequence[Any] | None) -> bool:
 
 
 def active_columns(space: SearchSpace, columns: dict[str, np.ndarray], services: Any) -> dict[str, np.ndarray]:
-    """By target (`vllm.max_model_len`): the same, with the services' own setting where a parameter is not active."""
+    """Return the columns by target (`vllm.max_model_len`), with the services' own setting where a parameter is not active."""
     knobs: dict[Target, tuple[Parameter, np.ndarray]] = {}
     for name, parameter in space.parameters.items():
         values = columns[name]
@@ -127,5 +129,5 @@ def _column(points: tuple[Any, ...], places: np.ndarray, active: np.ndarray) -> 
 
 
 def _numbers(values: Any, array: np.ndarray) -> np.ndarray:
-    """As an array of numbers where they all are."""
+    """Return an array of numbers if all values are numbers, else the given array."""
     return np.asarray(values) if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values) else array

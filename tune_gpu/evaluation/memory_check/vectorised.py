@@ -1,4 +1,4 @@
-"""A whole space at once: the same formulas on arrays, one pass for each combination of flags that are not numbers."""
+"""Predict a whole space at once: the same formulas on arrays, one pass for each combination of flags that are not numbers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tune_gpu.config.schema import VllmSettings, WhisperSettings
+from tune_gpu.config.targets import Target, written_over
 from tune_gpu.evaluation.memory_check.predictor import START_SIGMA_MIB, predict, refusal
 from tune_gpu.search.values import plain
 from tune_gpu.services.faster_whisper.memory import whisper_mib
@@ -33,7 +34,7 @@ CalibrationOf = Callable[[VllmSettings], Calibration | None]
 
 @dataclass(frozen=True)
 class Predictions:
-    """For each candidate of a space, in order. Shapes (n,). What is not modelled has NaN."""
+    """One prediction for each candidate of a space, in order. Shapes (n,); NaN where it is not modelled."""
 
     verdict: np.ndarray
     """Index into `VERDICTS`."""
@@ -42,26 +43,26 @@ class Predictions:
     headroom_mib: np.ndarray
     shortfall_mib: np.ndarray
     explain: Callable[[int], Prediction]
-    """The whole prediction of one candidate, with its reason."""
+    """Returns the whole prediction of one candidate, with its reason."""
 
     def __len__(self) -> int:
         return len(self.verdict)
 
     def count(self, verdict: MemoryVerdict) -> int:
-        """Return how many candidates have it."""
+        """Return how many candidates have this verdict."""
         return int((self.verdict == _CODE[verdict]).sum())
 
     @property
     def allowed(self) -> np.ndarray:
-        """Return what may be launched: all but the infeasible."""
+        """Return which candidates may be launched: all but the infeasible."""
         return self.verdict != _CODE[MemoryVerdict.INFEASIBLE]
 
     def refused(self) -> list[int]:
-        """Which are infeasible, in order."""
+        """Return the indices of the infeasible candidates, in order."""
         return [int(index) for index in np.flatnonzero(~self.allowed)]
 
     def verdict_of(self, index: int) -> MemoryVerdict:
-        """One candidate's."""
+        """Return the verdict of one candidate."""
         return VERDICTS[int(self.verdict[index])]
 
 
@@ -73,10 +74,10 @@ def predict_many(
 
     Args:
         vllm: the flags that do not vary.
-        whisper: likewise; null for none.
+        whisper: likewise; None if there is none.
         columns: what varies, all of one length.
-        model: the shapes, or a function from a model's name to them.
-        calibration: of this engine, or a function from its settings to it.
+        model: the shapes, or a function that returns them for a model's name.
+        calibration: of this engine, or a function that returns it for its settings.
 
     Raises:
         UserError: a value that no engine accepts.
@@ -128,7 +129,7 @@ def _fill(
 
 
 def _split(columns: Columns) -> tuple[dict[str, np.ndarray], dict[str, Sequence[Any] | np.ndarray]]:
-    """Columns of numbers, and columns that split the space; those that memory does not depend on are left out."""
+    """Return the columns of numbers, and the columns that split the space; columns that memory does not depend on are left out."""
     numeric: dict[str, np.ndarray] = {}
     grouping: dict[str, Sequence[Any] | np.ndarray] = {}
     for name, values in columns.items():
@@ -141,7 +142,7 @@ def _split(columns: Columns) -> tuple[dict[str, np.ndarray], dict[str, Sequence[
 
 
 def _groups(grouping: Mapping[str, Sequence[Any] | np.ndarray], count: int) -> list[tuple[np.ndarray, dict[str, Any]]]:
-    """Rows that agree in every grouping column, and what they agree on."""
+    """Return groups of rows that agree in every grouping column, each with the values that they agree on."""
     code = np.zeros(count, np.int64)
     kinds: list[tuple[str, list[Any]]] = []
     for name, values in grouping.items():
@@ -162,7 +163,7 @@ def _groups(grouping: Mapping[str, Sequence[Any] | np.ndarray], count: int) -> l
 
 
 def _coded(values: Sequence[Any] | np.ndarray) -> tuple[np.ndarray, list[Any]]:
-    """The different values of a column, and which one stands in each row."""
+    """Return the index of each row's value, and the different values of the column."""
     if isinstance(values, np.ndarray) and values.dtype.kind != "O":
         unique, codes = np.unique(values, return_inverse=True)
         return codes, unique.tolist()
@@ -183,25 +184,16 @@ def _coded(values: Sequence[Any] | np.ndarray) -> tuple[np.ndarray, list[Any]]:
 
 
 def _with(vllm: VllmSettings, whisper: WhisperSettings | None, values: Mapping[str, Any]) -> tuple[VllmSettings, WhisperSettings | None]:
-    engine: dict[str, Any] = {}
-    listener: dict[str, Any] = {}
-    extra, env = dict(vllm.extra_args), dict(vllm.env)
-    for name, value in values.items():
-        service, _, key = name.partition(".")
-        if key.startswith("extra_args."):
-            extra[key.removeprefix("extra_args.")] = value
-        elif key.startswith("env."):
-            env[key.removeprefix("env.")] = str(value)
-        else:
-            (engine if service == "vllm" else listener)[key] = value
-    return replace(vllm, **engine, extra_args=extra, env=env), None if whisper is None else replace(whisper, **listener)
+    changes = [(Target.parse(name), value) for name, value in values.items()]
+    engine, listener = ([change for change in changes if change[0].service == service] for service in ("vllm", "whisper"))
+    return written_over(vllm, engine), None if whisper is None else written_over(whisper, listener)
 
 
 def _explainer(
     vllm: VllmSettings, whisper: WhisperSettings | None, columns: Columns, device: DeviceMemory, model_of: ModelOf,
     calibration_of: CalibrationOf, version: str | None, warm: bool,
 ) -> Callable[[int], Prediction]:
-    """The whole prediction of one candidate; the same one for those that differ only in what memory does not depend on."""
+    """Return a function that predicts one candidate; candidates that differ only in what memory does not depend on share a prediction."""
     matter = {name: column for name, column in columns.items() if name.startswith("vllm.") or (name.startswith("whisper.") and name in _GROUPING)}
     known: dict[str, Prediction] = {}
 

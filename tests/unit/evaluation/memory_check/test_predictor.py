@@ -84,7 +84,7 @@ def test_flags_that_are_not_modelled_give_no_number(extra: dict[str, object]) ->
         replace(said, kv_cache_tokens=ask(engine()).kv_cache_tokens)
 
 
-def test_data_parallel_engines_of_a_dense_model_take_of_their_cards_what_one_takes_and_those_that_divide_experts_give_no_number() -> None:
+def test_data_parallel_engines_are_modelled_unless_they_divide_experts() -> None:
     """vLLM 0.32, `v1/engine/core.py`: "Non-MoE DP ranks are completely independent"; `FusedMoEParallelConfig` divides experts by TP x PCP x DP."""
     two = {"data-parallel-size": 2}
     assert ask(engine(extra_args=two)).kv_cache_tokens == ask(engine()).kv_cache_tokens
