@@ -147,9 +147,9 @@ def _comparison(folder: RunFolder, name: str) -> dict[str, Any] | None:
 
 
 def read_winner(folder: RunFolder) -> dict[str, Any] | None:
-    """The experiment's winner file, where it is this run's. Raises UserError for a file that is none."""
-    path = folder.root / "winners" / f"{folder.experiment}.json"
-    winner = read_json(path, {"run_id": str, "best_params": dict, "best_metrics": dict, "confirmed": bool})
+    """Return the experiment's winner file if it is this run's, else None. Raise UserError for a link, and for a file of another kind."""
+    folder.check_winner_file()
+    winner = read_json(folder.winner_file, {"run_id": str, "best_params": dict, "best_metrics": dict, "confirmed": bool})
     return winner if winner is not None and winner["run_id"] == folder.run_id else None
 
 

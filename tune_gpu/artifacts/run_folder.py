@@ -112,12 +112,25 @@ class RunFolder:
             os.close(handle)
 
     def _refuse_links(self) -> None:
-        """Raises UserError for a link in the folder, or among Ray's attempts: the run may be somebody else's, and what is written would go elsewhere."""
+        """Raise UserError for a link in the folder, among Ray's attempts, or at the winner's file.
+
+        The run may be somebody else's, and what is written would go elsewhere.
+        """
         for folder in (self.path, self.path / _RAY):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
                 for entry in entries:
-                    if entry.is_symlink():
-                        raise UserError(f"{entry.path}: a symbolic link, by which this run would write elsewhere. Put what it leads to in its place.")
+                    _refuse_link(Path(entry.path))
+        self.check_winner_file()
+
+    @property
+    def winner_file(self) -> Path:
+        """Return the path of the experiment's winner file: `artifacts/winners/<experiment>.json`."""
+        return self.root / "winners" / f"{self.experiment}.json"
+
+    def check_winner_file(self) -> None:
+        """Raise UserError if the winner's file or its folder is a symbolic link."""
+        for path in (self.winner_file.parent, self.winner_file):
+            _refuse_link(path)
 
     def append_candidate(self, record: EvaluationRecord) -> None:
         """Write one evaluation as it ends: one write of one line, on disk when this returns."""
@@ -157,14 +170,18 @@ class RunFolder:
         write_whole(self.path / name, self._as_json(content))
 
     def write_winner(self, content: Mapping[str, Any]) -> Path:
-        """`artifacts/winners/<experiment>.json`."""
-        path = self.root / "winners" / f"{self.experiment}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, self._as_json(content))
-        return path
+        """Replace the experiment's winner file, and return its path. Raise UserError if it or its folder is a symbolic link."""
+        self.check_winner_file()
+        write_whole(self.winner_file, self._as_json(content), follow=False)
+        return self.winner_file
 
     def _as_json(self, content: Mapping[str, Any]) -> str:
         return strict_json(self.redactor.value(content)) + "\n"
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise UserError(f"{path}: a symbolic link, by which this run would write elsewhere. Put what it leads to in its place.")
 
 
 def redacted_yaml(text: str, redactor: Redactor) -> str:

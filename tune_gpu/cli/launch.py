@@ -125,7 +125,7 @@ def _search(
         again = resume_command(folder)
         console.print(f"\nstopped; what was measured is kept in {folder.path}; go on with: {again}", highlight=False, soft_wrap=True)
         return 130
-    code = _conclude(console, summary, folder, config)
+    code = _conclude(console, summary, folder)
     _report(console, folder)
     return code
 
@@ -208,7 +208,7 @@ def _cluster_gpus(space: str, overrides: list[str], address: str | None) -> int 
     return cards_of_cluster(RaySettings(address=str(address)))
 
 
-def _conclude(console: Console, summary: dict[str, Any], folder: RunFolder, config: ExperimentConfig) -> int:
+def _conclude(console: Console, summary: dict[str, Any], folder: RunFolder) -> int:
     best, base, costs = summary["best"], summary["baseline"], summary["costs"]
     counts = ", ".join(f"{number} {status}" for status, number in summary["counts"].items()) or "none"
     console.print(
@@ -249,7 +249,7 @@ def _conclude(console: Console, summary: dict[str, Any], folder: RunFolder, conf
     if summary["ties"]:
         console.print(f"  not told apart from it by these measurements: {len(summary['ties']) - 1} other", highlight=False, soft_wrap=True)
     console.print(
-        f"  device: {summary['device']}; artifacts: {folder.path}; winner file: {folder.root / 'winners' / (config.name + '.json')}",
+        f"  device: {summary['device']}; artifacts: {folder.path}; winner file: {folder.winner_file}",
         highlight=False,
         soft_wrap=True,
     )

@@ -222,7 +222,7 @@ class Experiment:
         """Files of the run, to where `ray.storage_path` says; what cannot be copied is still here."""
         try:
             if self._mirror:
-                self._mirror.push(*(self.folder.path / name for name in names), self.folder.root / "winners" / f"{self.config.name}.json")
+                self._mirror.push(*(self.folder.path / name for name in names), self.folder.winner_file)
         except OSError as error:
             logging.getLogger(__name__).warning("%s: not copied: %s", ", ".join(names), error)
 

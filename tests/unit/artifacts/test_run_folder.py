@@ -16,6 +16,7 @@ import pytest
 
 from tune_gpu.artifacts import run_folder as artifacts
 from tune_gpu.artifacts.manifest import manifest
+from tune_gpu.artifacts.reading import read_winner
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.artifacts.run_folder import RunFolder, write_whole
 from tune_gpu.common.errors import UserError
@@ -238,3 +239,23 @@ def test_a_run_with_a_link_in_its_folder_is_not_gone_on_with(name: str, folder: 
     (folder.path / name).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UserError, match=f"{name}: a symbolic link"), folder.held():
         pytest.fail("it was begun")
+
+
+@pytest.mark.parametrize("linked", ["winners", "winners/{}.json"])
+def test_winner_file_behind_a_link_is_not_begun_written_or_read(linked: str, folder: RunFolder, tmp_path: Path) -> None:
+    """A folder of artifacts may come from somebody else, whose link would have the winner written to, or read from, another place."""
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "winners").mkdir(parents=True)
+    link = folder.root / linked.format(folder.experiment)
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(elsewhere / "winners" if linked == "winners" else elsewhere / "file.json")
+    for use in (lambda: folder.held().__enter__(), lambda: folder.write_winner({}), lambda: read_winner(folder)):
+        with pytest.raises(UserError, match=f"{link.name}: a symbolic link"):
+            use()
+    assert [path.name for path in elsewhere.rglob("*")] == ["winners"], "nothing was written there"
+
+
+def test_winner_file_of_a_link_to_the_artifacts_themselves_is_written(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "artifacts").symlink_to(tmp_path / "disk")
+    assert RunFolder(tmp_path / "artifacts", "e", "r").write_winner({"run_id": "r"}).is_file()
