@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tune_gpu.artifacts.manifest import manifest
+from tune_gpu.artifacts.records.ends import RunEnd
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common.clock import now
@@ -66,7 +67,7 @@ def made_run(root: Path, *, run_id: str = RUN_ID, overrides: list[str] = QUICK, 
         result = Result("ok", made.fitness, n_windows=1) if feasible else Result("failed", violation=1000.0)
         tournament.tell(candidate.candidate_id, result)
     summary = summarise_run(
-        tournament, lines, run_id=run_id, experiment=config.name, device="cpu", wall_s=10.0, baseline=SLOW, ended="generations"
+        tournament, lines, run_id=run_id, experiment=config.name, device="cpu", wall_s=10.0, baseline=SLOW, ended=RunEnd.GENERATIONS
     )
     folder.write_json("summary.json", summary)
     folder.write_json("manifest.json", manifest(run_id, 0, DEVICE) | {"ended_at": now()})

@@ -15,6 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from tune_gpu.artifacts.records.ends import RunEnd
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common import outside_files
@@ -223,7 +224,7 @@ def _state(manifest: Mapping[str, Any] | None, summary: Mapping[str, Any] | None
         return RunState.RUNNING
     if summary is None or manifest is None or manifest.get("ended_at") is None:
         return RunState.KILLED
-    if summary["ended"] == "interrupted":
+    if summary["ended"] == RunEnd.INTERRUPTED:
         return RunState.INTERRUPTED
     return RunState.FINISHED if summary["best"] is not None else RunState.NO_WINNER
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from tune_gpu.artifacts.finished_run import FinishedRun, read_finished_run
 from tune_gpu.artifacts.json_text import strict_json
 from tune_gpu.artifacts.reading import read_winner
+from tune_gpu.artifacts.records.ends import ComparisonEnd
 from tune_gpu.artifacts.redaction import restore_secrets
 from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.cli.terminal import Finite, console_of
@@ -87,7 +88,7 @@ def compare(
         sys.exit(2)
     if as_json:
         click.echo(strict_json(content))
-    sys.exit({"interrupted": 130, "failed": 1}.get(content["ended"], 0))
+    sys.exit({ComparisonEnd.INTERRUPTED: 130, ComparisonEnd.FAILED: 1}.get(content["ended"], 0))
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ def _compare(console: Console, question: ComparisonRequest, quiet: bool) -> dict
         neighbours_mib=place.neighbours_mib if place else 0.0,
     )
     content |= _confirmation(question, findings, outcome)
-    if outcome.ended != "interrupted":
+    if outcome.ended is not ComparisonEnd.INTERRUPTED:
         folder.write_json(f"{question.file}.json", content)
         if question.theirs == BASELINE:
             _write_into_winner(folder, content)
@@ -196,9 +197,9 @@ def _measure(question: ComparisonRequest, kind: str, say: Any) -> tuple[Outcome,
             told = ProgressReporter(say, rules.budget_s, spent_s)
             return Rounds(list(question.arms), rules, store, measure_in(ground, question.arms), told).run(decided), ground
     except ArenaLost as error:
-        return Rounds(list(question.arms), rules, store, _never).stopped("failed", str(error)), ground
+        return Rounds(list(question.arms), rules, store, _never).stopped(ComparisonEnd.FAILED, str(error)), ground
     except KeyboardInterrupt:  # before or after the rounds
-        return Rounds(list(question.arms), rules, store, _never).stopped("interrupted", "it was interrupted"), ground
+        return Rounds(list(question.arms), rules, store, _never).stopped(ComparisonEnd.INTERRUPTED, "it was interrupted"), ground
 
 
 def _never(_arm: str, _number: int, _window: int) -> Any:
@@ -206,7 +207,7 @@ def _never(_arm: str, _number: int, _window: int) -> Any:
 
 
 def _confirmation(question: ComparisonRequest, findings: list[Finding], outcome: Outcome) -> dict[str, Any]:
-    if outcome.ended == "failed":
+    if outcome.ended is ComparisonEnd.FAILED:
         holds, why = False, outcome.why
     else:
         holds, why = confirmed(findings, question.run.config.confirm.metric, outcome.why)
@@ -228,14 +229,14 @@ def _tell(console: Console, question: ComparisonRequest, findings: list[Finding]
             highlight=False,
             soft_wrap=True,
         )
-    if outcome.ended == "failed":
+    if outcome.ended is ComparisonEnd.FAILED:
         console.print(outcome.why, style="red", highlight=False, soft_wrap=True)
     else:
         console.print(content["sentence"], style="bold", highlight=False, soft_wrap=True)
     if question.theirs == BASELINE:
         console.print(f"confirmed: {str(content['confirmed']).lower()}; {content['confirmed_why']}", highlight=False, soft_wrap=True)
     folder = question.run.folder
-    if outcome.ended == "interrupted":
+    if outcome.ended is ComparisonEnd.INTERRUPTED:
         console.print(
             f"stopped; {counted(outcome.n_rounds, 'round')} kept in {folder.path}; the same command goes on", highlight=False, soft_wrap=True
         )

@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 
 from tune_gpu.artifacts.reading import read_folder, resume_command
+from tune_gpu.artifacts.records.ends import RunEnd
 from tune_gpu.artifacts.redaction import Redactor, restore_secrets
 from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.cli.progress import Progress, describe_params
@@ -117,7 +118,7 @@ def _search(
                 experiment = Experiment(config, choice, folder, progress, refusals)
                 experiment.setup_s = process_age_s()
                 summary = experiment.run()
-        if summary["ended"] == "interrupted":
+        if summary["ended"] == RunEnd.INTERRUPTED:
             raise KeyboardInterrupt
     except KeyboardInterrupt:
         if not folder.path.is_dir():  # Ray was not up yet: there is no run to go on with

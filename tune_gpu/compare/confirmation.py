@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tune_gpu.artifacts.records.ends import ComparisonEnd
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.compare.confirm import BASELINE, WINNER, Standings, confirmed, contenders, standings
@@ -83,7 +84,7 @@ def confirm_run(
     holds, why = _verdict(config, found, outcome)
     content |= {"confirmed": holds, "confirmed_why": why, "rivals": {arm: finding.as_dict() for arm, finding in found.rivals.items()}}
     folder.write_json("confirmation.json", content)
-    return RunConfirmation(holds, why, dict(arms[found.leader]), content, outcome.ended == "interrupted")
+    return RunConfirmation(holds, why, dict(arms[found.leader]), content, outcome.ended is ComparisonEnd.INTERRUPTED)
 
 
 def _needless(config: ExperimentConfig, winner: Mapping[str, Any]) -> str | None:
@@ -97,7 +98,7 @@ def _needless(config: ExperimentConfig, winner: Mapping[str, Any]) -> str | None
 
 
 def _verdict(config: ExperimentConfig, found: Standings, outcome: Outcome) -> tuple[bool, str]:
-    if outcome.ended == "failed":
+    if outcome.ended is ComparisonEnd.FAILED:
         return False, outcome.why
     return confirmed(found.against_baseline, config.confirm.metric, outcome.why)
 

@@ -38,7 +38,7 @@ def record(
         "sentence": sentence(findings, ours),
         "findings": [finding.as_dict() for finding in findings],
         "n_rounds": outcome.n_rounds,
-        "ended": outcome.ended,
+        "ended": str(outcome.ended),
         "ended_why": outcome.why,
         "confidence": rules.confidence,
         "interval_confidence": round(1.0 - outcome.alpha, 6),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tune_gpu.artifacts.records.ends import ComparisonEnd
 from tune_gpu.common.wording import counted
 from tune_gpu.compare.bootstrap import effect_of
 from tune_gpu.compare.metrics import Metric
@@ -36,8 +37,7 @@ class Rules:
 class Outcome:
     """How a comparison ended."""
 
-    ended: str
-    """`decided`, `rounds`, `budget`, `interrupted` or `failed`."""
+    ended: ComparisonEnd
     why: str
     n_rounds: int
     alpha: float
@@ -100,9 +100,9 @@ class Rounds:
         try:
             return self._run(decided)
         except KeyboardInterrupt:
-            return self.stopped("interrupted", "it was interrupted")
+            return self.stopped(ComparisonEnd.INTERRUPTED, "it was interrupted")
 
-    def stopped(self, ended: str, why: str) -> Outcome:
+    def stopped(self, ended: ComparisonEnd, why: str) -> Outcome:
         """Return what there is, where it was ended from outside."""
         return self._outcome(ended, why, final_alpha(self._looks, self._alpha))
 
@@ -114,7 +114,7 @@ class Rounds:
         number = 0
         while True:
             if why := self._broken():
-                return self._outcome("failed", why, final_alpha(self._looks, self._alpha))
+                return self._outcome(ComparisonEnd.FAILED, why, final_alpha(self._looks, self._alpha))
             if (over := self._over(number)) is not None:
                 return self._outcome(*over, final_alpha(self._looks, self._alpha))
             self._round(number)
@@ -124,16 +124,16 @@ class Rounds:
                 self._looks += 1
                 spend = interim_alpha(self._looks, self._alpha)
                 if decided(known, spend):
-                    return self._outcome("decided", "every difference asked for is shown or ruled out", spend, known)
+                    return self._outcome(ComparisonEnd.DECIDED, "every difference asked for is shown or ruled out", spend, known)
 
-    def _over(self, number: int) -> tuple[str, str] | None:
+    def _over(self, number: int) -> tuple[ComparisonEnd, str] | None:
         if self._whole(self._before(number)) >= self._rules.max_rounds:
-            return "rounds", f"all {self._rules.max_rounds} rounds are measured"
+            return ComparisonEnd.ROUNDS, f"all {self._rules.max_rounds} rounds are measured"
         missing = self._missing(number)
         typical = self._blocks[1:] or self._blocks  # the first deployment also pays for what is paid once (imports)
         each_s = sum(block.wall_s for block in typical) / len(typical) if typical else 0.0
         if missing and (self._rules.budget_s <= 0 or self._spent_s + each_s * len(missing) > self._rules.budget_s):
-            return "budget", f"the budget of {self._rules.budget_s:g} s ended after {counted(self.n_rounds, 'round')} ({self._spent_s:.0f} s)"
+            return ComparisonEnd.BUDGET, f"the budget of {self._rules.budget_s:g} s ended after {counted(self.n_rounds, 'round')} ({self._spent_s:.0f} s)"
         return None
 
     def _missing(self, number: int) -> list[str]:
@@ -162,7 +162,7 @@ class Rounds:
                 return f"{arm} cannot be measured: {last['kind']}: {last['message']}"
         return None
 
-    def _outcome(self, ended: str, why: str, alpha: float, known: Sequence[Block] | None = None) -> Outcome:
+    def _outcome(self, ended: ComparisonEnd, why: str, alpha: float, known: Sequence[Block] | None = None) -> Outcome:
         """By all blocks, or by those that were known when it was decided."""
         blocks = self._blocks if known is None else known
         return Outcome(ended, why, self._whole(blocks), alpha, tuple(blocks), round(self._spent_s, 1))

@@ -17,6 +17,7 @@ from ray.tune.stopper import CombinedStopper
 from trainables.spica import SpicaTrainable, spica_trainable
 from tune_gpu.artifacts.manifest import manifest
 from tune_gpu.artifacts.mirror import Mirror
+from tune_gpu.artifacts.records.ends import RunEnd
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord, FailedAttempt
 from tune_gpu.artifacts.redaction import without_secrets
 from tune_gpu.artifacts.run_folder import RunFolder
@@ -34,7 +35,6 @@ from tune_gpu.experiment.listener import RunListener
 from tune_gpu.experiment.refusals import Refusals
 from tune_gpu.experiment.replay import replay
 from tune_gpu.experiment.summary import standing_of, summarise_run, winner_of
-from tune_gpu.ray_tune import same_failure
 from tune_gpu.ray_tune.callbacks import RetryTracker, StartReporter
 from tune_gpu.ray_tune.client import courier
 from tune_gpu.ray_tune.compat import import_tensorboard_writer, through_client
@@ -103,7 +103,7 @@ class Experiment:
         info, neighbours = self._device
         record = manifest(self.folder.run_id, self.config.search.seed, info, self.folder.earlier_manifests()) | {"neighbours": neighbours.as_dict()}
         self.folder.write_json("manifest.json", record)
-        ended = "interrupted"
+        ended = RunEnd.INTERRUPTED
         try:
             if not self.tournament.finished and self._failures.said is None:
                 with handler_kept(signal.SIGINT), handler_kept(signal.SIGUSR1):  # Tune keeps both: the next Ctrl-C, in a confirmation say, would be lost
@@ -140,13 +140,13 @@ class Experiment:
                 self._unwritten.note(error)
         self.progress.began(candidate)
 
-    def _why_ended(self) -> str:
+    def _why_ended(self) -> RunEnd:
         if self._failures.said is not None:
-            return same_failure.ENDED
+            return RunEnd.SAME_FAILURE
         if self.tournament.finished:
-            return self.tournament.ended_because or "generations"
+            return RunEnd(self.tournament.ended_because or RunEnd.GENERATIONS)
         # Tune takes a Ctrl-C for itself and returns as if all were well.
-        return "time budget" if self._remaining_s() == 0 else "interrupted"
+        return RunEnd.TIME_BUDGET if self._remaining_s() == 0 else RunEnd.INTERRUPTED
 
     def _fit(self, search: RunSearch) -> None:
         if through_client():
@@ -238,16 +238,16 @@ class Experiment:
         self._copy(f"gen_{record.generation}_candidates.jsonl")
         self.progress.ended(line.counted(self.config.search.objectives))
 
-    def _conclude(self, ended: str) -> dict[str, Any]:
+    def _conclude(self, ended: RunEnd) -> dict[str, Any]:
         summary = self._summary(ended)
-        if not summary["best"] or ended == "interrupted":
+        if not summary["best"] or ended is RunEnd.INTERRUPTED:
             self.folder.write_json("summary.json", summary)
             return summary
         began = time.monotonic()
         found = self._confirm(summary)
         self._confirm_s = time.monotonic() - began
         if found.interrupted:
-            summary = self._summary("interrupted")
+            summary = self._summary(RunEnd.INTERRUPTED)
         else:
             summary = self._summary(ended) | {"search_best": summary["best"]}
             if found.winner != summary["best"]["params"]:
@@ -260,7 +260,7 @@ class Experiment:
         return summary
 
     def _confirm(self, summary: Mapping[str, Any]) -> RunConfirmation:
-        if summary["ended"] == "time budget":
+        if summary["ended"] == RunEnd.TIME_BUDGET:
             return RunConfirmation(False, "the run's time budget ended before its winner could be confirmed", dict(summary["best"]["params"]))
         return confirm_run(
             self.config,
@@ -272,7 +272,7 @@ class Experiment:
             self.progress.note,
         )
 
-    def _summary(self, ended: str) -> dict[str, Any]:
+    def _summary(self, ended: RunEnd) -> dict[str, Any]:
         wall_s = self._before_s + time.monotonic() - self._started
         summary = summarise_run(
             self.tournament,
@@ -286,7 +286,7 @@ class Experiment:
             baseline=self.config.baseline,
             ended=ended,
         )
-        return summary | ({"ended_reason": self._failures.said} if ended == same_failure.ENDED else {})
+        return summary | ({"ended_reason": self._failures.said} if ended is RunEnd.SAME_FAILURE else {})
 
 
 def new_tournament(config: ExperimentConfig, refusals: Refusals) -> Tournament:

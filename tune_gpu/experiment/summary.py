@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from tune_gpu.artifacts.lines import by_window, differ, engine_started, line_of, stderr_of
+from tune_gpu.artifacts.records.ends import RunEnd
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.search.space import Params
 from tune_gpu.search.tournament import Standing, Tournament
@@ -34,7 +35,7 @@ def summarise_run(
     device: str,
     wall_s: float,
     baseline: Mapping[str, Any],
-    ended: str,
+    ended: RunEnd,
     setup_s: float = 0.0,
     confirm_s: float = 0.0,
 ) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def summarise_run(
         "experiment": experiment,
         "run_id": run_id,
         "device": device,
-        "ended": ended,
+        "ended": str(ended),
         "counts": dict(Counter(str(line.status) for line in lines)),
         "n_evaluations": len(lines),
         "n_configurations": len({repr(sorted(line.params.items())) for line in lines}),

@@ -12,8 +12,6 @@ from tune_gpu.artifacts.records.evaluation import EvaluationRecord, FailureRecor
 from tune_gpu.common.failures import FailureKind, Phase, Status
 from tune_gpu.common.wording import failure_text
 
-ENDED = "same failure"
-"""What `ended` of the summary says of such a run."""
 _CANDIDATES = 2
 """So many different configurations must fail alike."""
 _OF_ITS_SIZE = frozenset(

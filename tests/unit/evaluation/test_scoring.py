@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.support.made_run import line
 from tune_gpu.artifacts.lines import stderr_of
+from tune_gpu.artifacts.records.ends import RunEnd
 from tune_gpu.config.schema import ObjectiveSettings, ParameterSpec, SearchSettings
 from tune_gpu.evaluation.scoring import jackknife, metrics_of
 from tune_gpu.evaluation.state import EvaluationState
@@ -104,7 +105,7 @@ def test_who_is_not_told_from_the_best_is_tied_with_it() -> None:
         seen = windows[candidate.params["a"]]
         lines.append(line(candidate.candidate_id, dict(candidate.params), statistics.fmean(seen), n_windows=3, metrics={"fitness_windows": seen}))
         tournament.tell(candidate.candidate_id, Result("ok", statistics.fmean(seen), n_windows=3))
-    summary = summarise_run(tournament, lines, run_id="r", experiment="e", device="cpu", wall_s=1.0, baseline={}, ended="generations")
+    summary = summarise_run(tournament, lines, run_id="r", experiment="e", device="cpu", wall_s=1.0, baseline={}, ended=RunEnd.GENERATIONS)
     assert summary["ties"] == [{"a": 1}, {"a": 2}]
 
 

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from tests.support.made_run import DEVICE, FAST, SLOW
+from tune_gpu.artifacts.records.ends import ComparisonEnd
 from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.compare.confirm import BASELINE, WINNER, confirmed
 from tune_gpu.compare.metrics import standard_metrics
@@ -47,7 +48,7 @@ def write_comparison(folder: RunFolder, name: str = "comparison", measured: list
 def verdict(config: ExperimentConfig, measured: list[Block], run_id: str) -> dict[str, Any]:
     """As `tune_gpu.cli.compare` computes it."""
     alpha = interim_alpha(2, 0.05)
-    outcome = Outcome("decided", "every difference asked for is shown or ruled out", len(measured) // 2, alpha, tuple(measured), 80.0)
+    outcome = Outcome(ComparisonEnd.DECIDED, "every difference asked for is shown or ruled out", len(measured) // 2, alpha, tuple(measured), 80.0)
     rules = Rules(0.95, 3, 12, 600.0, 1, config.confirm.tolerances, 0)
     metrics = standard_metrics(config.objective.latency_percentile)
     findings = findings_of(measured, WINNER, BASELINE, metrics, alpha=alpha, tolerances=rules.tolerances, seed=0)

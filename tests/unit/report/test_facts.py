@@ -21,6 +21,7 @@ from tests.support import made_run
 from tests.support.runs import ARTIFACTS, RUN, copy_to, edit
 from tests.support.traffic import rounds
 from tune_gpu.artifacts.reading import RunRecord, read_run
+from tune_gpu.artifacts.records.ends import ComparisonEnd
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.cli.main import main
 from tune_gpu.common.process.managed import start_ticks
@@ -110,7 +111,7 @@ def compared(record: RunRecord) -> dict[str, Any]:
     """What `tune-gpu compare` writes, of made-up deployments in which the winner takes 0.6 of the time."""
     rules = Rules(0.95, 3, 40, 600.0, 1, {"voice_turn_ms": 5.0}, 0)
     blocks = tuple(block for pair in rounds(1, 30, 20, speed=0.6) for block in (pair.ours, pair.theirs))
-    outcome = Outcome("decided", "every metric is decided", 30, 0.02, blocks, 600.0)
+    outcome = Outcome(ComparisonEnd.DECIDED, "every metric is decided", 30, 0.02, blocks, 600.0)
     findings = findings_of(blocks, "a", "b", standard_metrics(95), alpha=0.02, tolerances=rules.tolerances, seed=0)
     assert record.summary is not None
     arms = {"a": record.summary["best"]["params"], "b": {"x": 2}}
