@@ -8,10 +8,11 @@ from typing import Any
 
 from tune_gpu.artifacts.reading import decided, find_run, read_folder, read_json
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
-from tune_gpu.artifacts.run_folder import RunFolder, check_name
+from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import load_run_config
 from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.config.texts import check_name
 from tune_gpu.search.space import SearchSpace
 
 

@@ -8,7 +8,6 @@ import itertools
 import json
 import logging
 import os
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,13 +21,12 @@ from tune_gpu.common import outside_files
 from tune_gpu.common.atomic_files import append_whole, write_whole
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.own_files import sealed
+from tune_gpu.config.texts import check_name
 from tune_gpu.search.tournament import Candidate
 
 _LOG = logging.getLogger(__name__)
 _PROPOSALS = "proposals.jsonl"
 _RAY = "ray"
-_TAKEN = {"winners", "promotions"}
-"""Folders beside the experiments' own."""
 
 
 class RunFolder:
@@ -188,12 +186,6 @@ def redacted_yaml(text: str, redactor: Redactor) -> str:
     """Settings without secrets. They are redacted as objects: in YAML a value is quoted, escaped and folded."""
     settings = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     return OmegaConf.to_yaml(OmegaConf.create(redactor.value(settings)))
-
-
-def check_name(key: str, name: str) -> None:
-    """Of an experiment or a run: it becomes a folder's name. Raises UserError."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or ".." in name or (key == "name" and name in _TAKEN):
-        raise UserError(f"{key}={name}: allowed are up to 100 letters, digits, `.`, `_` and `-` (no `..`), and not {' or '.join(sorted(_TAKEN))}")
 
 
 def _whole_lines(path: Path, *, repair: bool) -> list[bytes]:

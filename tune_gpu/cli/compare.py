@@ -28,8 +28,8 @@ from tune_gpu.compare.rounds import Outcome, Rounds, Rules, findings_of
 from tune_gpu.compare.store import BlockStore
 from tune_gpu.compare.telling import ProgressReporter, describe_arms, table_of
 from tune_gpu.compare.verdict import Finding
-from tune_gpu.config.bounds import bounds_of
 from tune_gpu.config.languages import error_unit, spoken_language
+from tune_gpu.config.rules import bounds_of
 from tune_gpu.config.schema import ConfirmSettings
 from tune_gpu.experiment.checks import check_config
 from tune_gpu.ray_tune.devices import device_of

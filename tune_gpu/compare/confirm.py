@@ -13,31 +13,19 @@ from tune_gpu.compare.metrics import Metric, standard_metrics
 from tune_gpu.compare.rounds import findings_of
 from tune_gpu.compare.samples import Block
 from tune_gpu.compare.verdict import ComparisonVerdict, Finding
-from tune_gpu.config.bounds import check_numbers
+from tune_gpu.config.rules import OneOf, check_value
 from tune_gpu.config.schema import ConfirmSettings
 
 WINNER, BASELINE = "winner", "baseline"
 
 
-def check(settings: ConfirmSettings, latency_percentile: int) -> None:
-    """Raises UserError for settings that make no comparison."""
-    check_numbers(settings, "confirm.")
+def check_metrics(settings: ConfirmSettings, latency_percentile: int) -> None:
+    """Raise UserError for the name of a metric that no comparison has; every other rule stands beside its setting."""
     names = [metric.name for metric in standard_metrics(latency_percentile)]
-    rules = [
-        (settings.metric in names, f"confirm.metric={settings.metric}: allowed: {', '.join(names)}"),
-        (
-            settings.min_rounds <= settings.max_rounds,
-            f"confirm.max_rounds={settings.max_rounds}: allowed is confirm.min_rounds={settings.min_rounds} or more",
-        ),
-    ]
-    for holds, message in rules:
-        if not holds:
-            raise UserError(message)
-    for name, tolerance in settings.tolerances.items():
+    check_value(OneOf(tuple(names)), "confirm.metric", settings.metric)
+    for name in settings.tolerances:
         if name not in names and name not in {known.partition(".")[0] for known in names}:
             raise UserError(f"confirm.tolerances.{name}: no such metric; allowed: {', '.join(names)}, or a latency without its percentile")
-        if not tolerance >= 0:
-            raise UserError(f"confirm.tolerances.{name}={tolerance}: allowed is 0 or more")
 
 
 def contenders(

@@ -1,12 +1,8 @@
-"""Limits of numeric settings: each is declared once, beside its setting in `config.py`, and every check reads it from there."""
+"""Limits of numbers, and how they are put into words."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, is_dataclass
-from functools import cache
-from typing import Any
+from dataclasses import dataclass
 
 from tune_gpu.common.errors import UserError
 
@@ -39,48 +35,12 @@ class Bounds:
         return " and ".join(f"{word} {limit}" for word, limit in words if limit is not None)
 
     def check(self, name: str, value: float) -> None:
-        """Raises UserError that names the setting, what was given and what is allowed."""
+        """Raise UserError that names the setting, what was given and what is allowed."""
         if not self.holds(value):
             given = value if self.most is None else shown(value)  # of a share 0 is 0, not 0.0
             raise UserError(f"{name}={given}: allowed is {self.allowed}")
 
 
-def bounded(
-    default: Any, *, least: float | None = None, above: float | None = None, most: float | None = None, below: float | None = None
-) -> Any:
-    """A field of a settings class with its limits. Null, where the setting may be null, is always allowed."""
-    return field(default=default, metadata={"bounds": Bounds(least, above, most, below)})
-
-
-@cache
-def bounds_of(schema: type, name: str) -> Bounds:
-    """The limits of a setting of this class; without any limit where none is declared."""
-    return next((each.metadata["bounds"] for each in fields(schema) if each.name == name and "bounds" in each.metadata), Bounds())
-
-
 def shown(value: float) -> str:
-    """A number as a user would type it."""
+    """Return a number as a user would type it."""
     return f"{value:.12g}" if isinstance(value, float) else str(value)
-
-
-def check_numbers(settings: Any, prefix: str = "") -> None:
-    """Check every number among these settings. What limits several together is checked where it is known (`tournament.check`, say).
-
-    Raises:
-        UserError: a number that is not finite, or outside its limits.
-    """
-    for name, value, bounds in _numbers(settings, prefix):
-        if not math.isfinite(value):
-            raise UserError(f"{name}={value}: allowed is a finite number")
-        if bounds is not None:
-            bounds.check(name, value)
-
-
-def _numbers(settings: Any, prefix: str) -> Iterator[tuple[str, float, Bounds | None]]:
-    """Every number, by its dotted name."""
-    for each in fields(settings):
-        value = getattr(settings, each.name)
-        if is_dataclass(value):
-            yield from _numbers(value, f"{prefix}{each.name}.")
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            yield prefix + each.name, value, each.metadata.get("bounds")

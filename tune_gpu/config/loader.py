@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
@@ -15,9 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 from tune_gpu.common import outside_files
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.own_files import SPACES_FOLDER
-from tune_gpu.config.bounds import check_numbers
 from tune_gpu.config.foreign import NeedsTrust, needs_trust, refuse
 from tune_gpu.config.languages import unquoted
+from tune_gpu.config.rules import check, check_each, check_value, nearest, rule_of
 from tune_gpu.config.schema import ExperimentConfig, RaySettings
 from tune_gpu.config.settings_files import one_line, parse_overrides, read_settings
 from tune_gpu.config.vllm_numbers import read_parameters, with_numbers
@@ -70,21 +69,22 @@ def _merged(layers: list[dict[str, Any]]) -> ExperimentConfig:
         for key in ("parameters", "baseline"):  # an overlay's set of knobs replaces the set, it does not add to it
             if layer.get(key) and number < 2:
                 config[key] = {}
-        _check_keys(ExperimentConfig, layer, "")
-        try:
-            config = OmegaConf.merge(config, with_numbers(layer))
-        except Exception as error:  # OmegaConf's own, and a TypeError here and there
-            raise UserError(one_line(error)) from error
+        config = _written_over(config, layer)
     return _checked(config)
 
 
-def _checked(config: Any) -> ExperimentConfig:
+def _checked(config: DictConfig) -> ExperimentConfig:
+    found = _as_object(config)
+    check(found)
+    return found
+
+
+def _as_object(config: DictConfig) -> ExperimentConfig:
     try:
         found = cast(ExperimentConfig, OmegaConf.to_object(config))
     except Exception as error:
         raise UserError(one_line(error)) from error
     read_parameters(found)
-    check_numbers(found)
     return found
 
 
@@ -101,37 +101,38 @@ def _overlays(given: Any) -> dict[str, dict[str, Any]]:
 
 
 def apply_overrides(config: ExperimentConfig, overrides: list[str]) -> ExperimentConfig:
-    """A configuration with `key=value` written over it. Raises UserError."""
-    return _apply(config, parse_overrides(overrides))
+    """Return a configuration with `key=value` written over it. Raises UserError."""
+    return _checked(_written_over(OmegaConf.structured(config), parse_overrides(overrides)))
 
 
-def apply_file(config: ExperimentConfig, path: Path, allowed: Sequence[str]) -> ExperimentConfig:
-    """A configuration with the settings of a YAML file written over it.
+def load_settings(path: Path, allowed: Sequence[str], overrides: list[str]) -> ExperimentConfig:
+    """Return the defaults, with a file of settings and then `key=value` written over them.
 
     Args:
-        config: what holds where the file says nothing.
-        path: of the file.
+        path: of the YAML file.
         allowed: the keys that it may have at the top.
+        overrides: `key=value`, the key dotted.
 
     Raises:
-        UserError: not YAML, or no settings, in one line that names the file.
+        UserError: in one line, which names the file if the fault is in it.
     """
     content, _ = read_settings(path, outside_files.SETTINGS)
     if others := sorted(set(content) - set(allowed)):
         raise UserError(f"{path}: {others[0]}: no setting that this file may hold. Allowed at the top: {', '.join(allowed)}.")
     try:
-        return _apply(config, content)
+        config = _written_over(OmegaConf.structured(ExperimentConfig), content)
+        check_each(_as_object(config))  # what joins several settings may be mended by the command line
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+    return _checked(_written_over(config, parse_overrides(overrides)))
 
 
-def _apply(config: ExperimentConfig, layer: dict[str, Any]) -> ExperimentConfig:
+def _written_over(config: DictConfig, layer: dict[str, Any]) -> DictConfig:
     _check_keys(ExperimentConfig, layer, "")
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(config), with_numbers(layer))
-    except Exception as error:
+        return cast(DictConfig, OmegaConf.merge(config, with_numbers(layer)))
+    except Exception as error:  # OmegaConf's own, and a TypeError here and there
         raise UserError(one_line(error)) from error
-    return _checked(merged)
 
 
 def raw_setting(space: str, overrides: list[str], key: str, default: Any = None) -> Any:
@@ -160,8 +161,7 @@ def address_to_join(space: str, overrides: list[str], *, trust: bool = False) ->
 def device_setting(space: str, overrides: list[str]) -> str:
     """`device`, checked. Raises UserError."""
     given = raw_setting(space, overrides, "device", "auto")
-    if given not in ("auto", "cpu", "cuda"):
-        raise UserError(f"device={given}: allowed are auto, cpu, cuda")
+    check_value(rule_of(ExperimentConfig, "device"), "device", given)
     return str(given)
 
 
@@ -210,12 +210,6 @@ def _check_kind(name: str, hint: Any, value: Any) -> None:
         raise UserError(f"{name}={value}: allowed is a mapping, not a list")
     if list in kinds and not isinstance(value, (list, type(None))) and not str(value).startswith("${"):
         raise UserError(f"{name}={value}: allowed is a list, [{value}] say")
-
-
-def nearest(key: str, known: list[str]) -> str:
-    """Return " (did you mean …?)" with the known key that is most alike, or nothing."""
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def as_yaml(config: ExperimentConfig | DictConfig) -> str:

@@ -15,9 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tune_gpu import metrics as catalogue
-from tune_gpu.common.errors import UserError
-from tune_gpu.common.metric import PERCENTILES, Limit, Metric, Shape
-from tune_gpu.config.bounds import check_numbers
+from tune_gpu.common.metric import Limit, Metric, Shape
 from tune_gpu.config.schema import ObjectiveSettings
 from tune_gpu.metrics import FAILED_PCT, N_FAILED, N_REQUESTS, OOM_EVENTS, VOICE_TURN
 
@@ -48,20 +46,6 @@ def rising(x: float, target: float) -> float:
 def near(x: float, target: float) -> float:
     """Return 1 / (1 + ((x - t) / t)^2): 1 at the target, strictly falling on both sides."""
     return 1.0 / (1.0 + ((x - target) / target) ** 2)
-
-
-def check(objective: ObjectiveSettings) -> None:
-    """Raise UserError for weights or targets that make no objective."""
-    check_numbers(objective, "objective.")
-    for name, weight in objective.weights.items():
-        if name not in (known := catalogue.terms()):
-            raise UserError(f"objective.weights.{name}: no such term; allowed: {', '.join(known)}")
-        if not weight >= 0:
-            raise UserError(f"objective.weights.{name}={weight}: allowed is 0 or more")
-    if sum(objective.weights.values()) <= 0:
-        raise UserError("objective.weights: at least one must be above 0")
-    if objective.latency_percentile not in PERCENTILES:
-        raise UserError(f"objective.latency_percentile={objective.latency_percentile}: allowed are {', '.join(map(str, PERCENTILES))}")
 
 
 def evaluate(metrics: Mapping[str, Any], objective: ObjectiveSettings) -> Evaluation:

@@ -7,8 +7,9 @@ from types import UnionType
 from typing import Any, get_args, get_type_hints
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.config.bounds import Bounds, bounds_of
-from tune_gpu.config.languages import check_clips, check_language, check_models
+from tune_gpu.config.bounds import Bounds
+from tune_gpu.config.languages import check_clips, check_models
+from tune_gpu.config.rules import By, NumberOr, bounds_of, check_value, rule_of
 from tune_gpu.config.schema import ExperimentConfig, VllmSettings, WhisperSettings
 from tune_gpu.config.serve_options import conflict_of, overlap, problem_of, read_name
 from tune_gpu.config.targets import Target
@@ -16,12 +17,11 @@ from tune_gpu.search.parameter import Parameter
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.space_values import values_to_check
 from tune_gpu.services.faster_whisper import service as whisper
-from tune_gpu.services.faster_whisper.memory import COMPUTE_TYPES
 from tune_gpu.services.vllm import setup as vllm_setup
 
 _SETTINGS = {"vllm": VllmSettings, "whisper": WhisperSettings}
 _HINTS = {service: get_type_hints(settings) for service, settings in _SETTINGS.items()}
-_LANGUAGE, _SPEECH_MODEL, _CONTEXT = Target("whisper", "language"), Target("whisper", "model"), Target("vllm", "max_model_len")
+_LANGUAGE, _SPEECH_MODEL = Target("whisper", "language"), Target("whisper", "model")
 _HELD = {"vllm": vllm_setup.HELD, "whisper": whisper.HELD}
 _NEVER = {"vllm": vllm_setup.NEVER, "whisper": {}}
 
@@ -70,27 +70,22 @@ def settings_in_use(config: ExperimentConfig, space: SearchSpace, target: Target
 
 def check_setting(target: Target, value: Any, where: str = "") -> None:
     """Raise UserError for a value that the setting cannot take: of another type, or of its type and impossible."""
-    service, setting = target.service, target.setting
-    if target == _LANGUAGE:
-        check_language(f"{where}{target}", value)
+    service, setting, name = target.service, target.setting, f"{where}{target}"
     if target.entry is not None:  # what lies below `extra_args` and `env` is vLLM's to judge
         if setting == "extra_args":
             _check_flag(where, target.entry, value)
         else:
             _check_variable(where, service, target.entry)
         return
-    if target == _CONTEXT and value == "auto":
-        return
-    if target == _CONTEXT and isinstance(value, str):
-        raise UserError(f"{where}{target}={value}: allowed is a whole number (32768, or 32k as vLLM writes it), or auto")
-    bounds = bounds_of(_SETTINGS[service], setting)
-    _check_type(f"{where}{target}", _HINTS[service][setting], value, bounds)
-    if isinstance(value, (int, float)):
-        bounds.check(f"{where}{target}", value)
+    rule = rule_of(_SETTINGS[service], setting)
+    is_word = isinstance(rule, NumberOr) and isinstance(value, str)
+    if rule is not None and (isinstance(rule, By) or is_word):
+        rule.check(name, value)  # it also says what was meant by a value of another type
+    if not is_word:
+        _check_type(name, _HINTS[service][setting], value, bounds_of(_SETTINGS[service], setting))
+    check_value(rule, name, value)
     if isinstance(value, str) and value.startswith("-"):
-        raise UserError(f"{where}{target}={value}: a command line takes it for a flag. Give a value that does not begin with a dash.")
-    if target == Target("whisper", "compute_type") and value not in COMPUTE_TYPES:
-        raise UserError(f"{where}{target}={value}: allowed are {', '.join(COMPUTE_TYPES)}")
+        raise UserError(f"{name}={value}: a command line takes it for a flag. Give a value that does not begin with a dash.")
 
 
 def _check_spoken(config: ExperimentConfig, space: SearchSpace) -> None:

@@ -42,12 +42,10 @@ def folder_of(settings: PromoteSettings) -> Path:
 
 
 def target_of(settings: PromoteSettings) -> Target:
-    """By its name. Raises UserError for another."""
-    if settings.target == "systemd":
-        return Systemd(Path(settings.systemd_dir).expanduser().resolve())
+    """Return what starts and stops the services, by its name."""
     if settings.target == "process":
         return ProcessSupervisor(folder_of(settings) / "supervised")
-    raise UserError(f"promote.target={settings.target}: allowed are systemd, process")
+    return Systemd(Path(settings.systemd_dir).expanduser().resolve())
 
 
 def _stage_new(files: Mapping[Path, str]) -> None:

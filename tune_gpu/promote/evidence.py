@@ -53,10 +53,8 @@ def not_written_here(run: FinishedRun, error: Exception) -> UserError:
 
 
 def target_device(settings: PromoteSettings, target: Target, n_cards: int = 1) -> TargetDevice:
-    """The target's device as it is seen from here: so many cards, as many as the comparison had. Raises UserError for a kind that
-    is none, and for a card that cannot be looked at."""
-    if settings.device not in ("auto", "cpu", "cuda"):
-        raise UserError(f"promote.device={settings.device}: allowed are auto, cpu, cuda")
+    """Return the target's device as it is seen from here: so many cards, as many as the comparison had. Raises UserError for a card that
+    cannot be looked at."""
     kind = choose_device("auto").kind if settings.device == "auto" else settings.device
     if kind == "cuda" and not nvidia_cards():
         return TargetDevice(kind, None, settings.neighbours_mib)

@@ -8,9 +8,7 @@ from typing import Any
 
 from tune_gpu.artifacts.lines import unchecked_of
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
-from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import FailureKind
-from tune_gpu.config.bounds import check_numbers
 from tune_gpu.config.schema import PromoteSettings, Services
 from tune_gpu.services.mps_policy import SETTING, asks_for_mps
 from tune_gpu.telemetry.verdicts import NOT_PROVEN
@@ -151,10 +149,3 @@ def no_worse(comparison: Mapping[str, Any]) -> Condition:
         if not loss <= finding["tolerance"]:  # nor what is no number
             worse.append(f"{finding['metric']} is worse by {loss:.4g} {finding['unit']} (tolerated: {finding['tolerance']:g})")
     return Condition("no_worse", not worse, "; ".join(worse) or "no metric is worse than its tolerance allows")
-
-
-def check(settings: PromoteSettings, metrics: Sequence[str]) -> None:
-    """Raises UserError for settings that make no gate."""
-    check_numbers(settings, "promote.")
-    if settings.metric not in metrics:
-        raise UserError(f"promote.metric={settings.metric}: allowed: {', '.join(metrics)}")

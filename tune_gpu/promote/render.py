@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 import yaml
 
 from tune_gpu.artifacts.redaction import holds_secret
-from tune_gpu.common.errors import UserError
 from tune_gpu.common.process.cores import parse_cores
-from tune_gpu.config.schema import ExperimentConfig, PromoteSettings, ServiceTarget
+from tune_gpu.config.rules import check
+from tune_gpu.config.schema import ExperimentConfig, ServiceTarget
 from tune_gpu.config.targets import settings_with
+from tune_gpu.config.texts import check_line, check_variable
 from tune_gpu.promote.env_file import SECRETS
-from tune_gpu.promote.unit_names import check_line, check_unit, check_variable
 from tune_gpu.services.faster_whisper.service import whisper_environment, whisper_settings
 from tune_gpu.services.models import resolve_llm
 from tune_gpu.services.vllm.launch import API_SERVER_MODULE
@@ -68,7 +68,7 @@ def services_of(config: ExperimentConfig, params: Mapping[str, Any], kind: str) 
         UserError: a unit or an address that is none.
     """
     settings, services = config.promote, settings_with(config, params)
-    _check(settings)
+    check(settings, "promote.")
     for key, value in params.items():  # they stand in a comment
         check_line("the winner's parameters", f"{key}={value}")
     install = Path(settings.install_dir).expanduser().resolve()
@@ -123,30 +123,6 @@ def _own_command(name: str) -> tuple[str, ...]:
 def _address(target: ServiceTarget) -> tuple[str, int]:
     url = urlsplit(target.url)
     return str(url.hostname), int(url.port or 80)
-
-
-def _check(settings: PromoteSettings) -> None:
-    for name in ("vllm", "whisper"):
-        target: ServiceTarget = getattr(settings, name)
-        _check_url(name, target)
-        check_unit(f"promote.{name}.unit", target.unit, of_systemd=settings.target == "systemd")
-        for part in target.command:
-            check_line(f"promote.{name}.command", part)
-    if settings.vllm.unit == settings.whisper.unit:
-        raise UserError(f"promote.vllm.unit={settings.vllm.unit}: Whisper's unit as well. Give each service a unit of its own.")
-    check_line("promote.install_dir", settings.install_dir)
-    check_line("promote.systemd_dir", settings.systemd_dir)
-
-
-def _check_url(name: str, target: ServiceTarget) -> None:
-    check_line(f"promote.{name}.url", target.url)
-    try:
-        url = urlsplit(target.url)
-        good = url.scheme == "http" and url.hostname is not None and (url.port or 80) > 0
-    except ValueError:
-        good = False
-    if not good:
-        raise UserError(f"promote.{name}.url={target.url}: allowed is http://HOST:PORT")
 
 
 def _check_env(name: str, env: Mapping[str, str]) -> None:

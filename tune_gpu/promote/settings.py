@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.config.loader import apply_file, apply_overrides
+from tune_gpu.config.loader import apply_overrides, load_settings
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.promote.ownership import check_own
 
@@ -32,11 +32,10 @@ def trusted_settings(overrides: list[str], file: str | None = None) -> Experimen
         UserError: a file that others may change, or settings that are none.
     """
     path = SYSTEM_FILE if file is None else Path(file).expanduser()
-    config = ExperimentConfig()
-    if file is not None or _is_there(path):
-        check_own(str(path), path)
-        config = apply_file(config, path, _KINDS)
-    return apply_overrides(config, overrides)
+    if file is None and not _is_there(path):
+        return apply_overrides(ExperimentConfig(), overrides)
+    check_own(str(path), path)
+    return load_settings(path, _KINDS, overrides)
 
 
 def _is_there(path: Path) -> bool:

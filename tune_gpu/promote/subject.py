@@ -13,12 +13,12 @@ from tune_gpu.artifacts.finished_run import FinishedRun, read_finished_run
 from tune_gpu.common.atomic_files import read_plain
 from tune_gpu.common.errors import UserError
 from tune_gpu.compare.metrics import standard_metrics
+from tune_gpu.config.rules import OneOf, check_value
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.promote.apply import folder_of, target_of
 from tune_gpu.promote.bundle import MANIFEST, REVIEWED, Bundle, bundle_of, is_promotions, read_manifest
 from tune_gpu.promote.evidence import evidence_of, target_device
 from tune_gpu.promote.gate import Evidence, TargetDevice
-from tune_gpu.promote.gate import check as check_gate
 from tune_gpu.promote.installed import digest
 from tune_gpu.promote.ownership import foreign
 from tune_gpu.promote.render import services_of
@@ -79,7 +79,7 @@ def subject_of(
     run = replace(run, config=with_trusted(run.config, trusted))
     check(run.config)
     settings = run.config.promote
-    check_gate(settings, [metric.name for metric in standard_metrics(run.config.objective.latency_percentile)])
+    check_value(OneOf(tuple(metric.name for metric in standard_metrics(run.config.objective.latency_percentile))), "promote.metric", settings.metric)
     target = target_of(settings)
     folder = _asked_for(out) if out else run.folder.root / "promotions" / run.folder.experiment / run.folder.run_id
     device = target_device(settings, target, most_cards(run.config))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.config.bounds import bounds_of
+from tune_gpu.config.rules import bounds_of
 from tune_gpu.config.schema import SearchSettings
 from tune_gpu.search.tournament import Tournament
 

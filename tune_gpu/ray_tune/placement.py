@@ -94,9 +94,6 @@ def concurrency(config: ExperimentConfig, kind: str, n_cards: int) -> Concurrenc
 def check_resources(config: ExperimentConfig, kind: str) -> None:
     """Raises UserError for settings of `ray` that no trial could run with."""
     ray = config.ray
-    variables = ray.runtime_env.get("env_vars") or {}
-    if "CUDA_VISIBLE_DEVICES" in variables:
-        raise UserError("ray.runtime_env.env_vars.CUDA_VISIBLE_DEVICES: Ray assigns the cards, and this would override it for every trial")
     if kind != "cuda":
         return
     most = most_cards(config)

@@ -11,7 +11,7 @@ import numpy as np
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.config.bounds import bounds_of
+from tune_gpu.config.rules import bounds_of
 from tune_gpu.config.schema import SearchSettings
 from tune_gpu.ray_tune.searcher import RZeroSearch
 from tune_gpu.search.collected import Collected

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tune_gpu.common.errors import UserError
+from tune_gpu.config.rules import check
 from tune_gpu.config.schema import ParameterSpec
 from tune_gpu.config.targets import Target
 from tune_gpu.search.steps import MANY, SteppedRange, digits
@@ -39,15 +40,10 @@ class Parameter:
     @classmethod
     def from_spec(cls, name: str, spec: ParameterSpec) -> Parameter:
         """Raises UserError for a spec that is no set of values and no range."""
-        if spec.kind not in ("ordinal", "categorical"):
-            raise UserError(f"parameters.{name}.kind={spec.kind}: allowed are ordinal, categorical")
+        check(spec, f"parameters.{name}.")
         target, when = Target.parse(spec.target), tuple((parent, tuple(values)) for parent, values in spec.when.items())
-        if spec.values is not None and any(given is not None for given in (spec.low, spec.high, spec.step)):
-            raise UserError(f"parameters.{name}: give `values`, or a range (`low`, `high`, `step`), not both")
         if spec.values is not None:
             values = tuple(map(plain, spec.values))
-            if not values:
-                raise UserError(f"parameters.{name}.values is empty: give at least one value")
             if len(distinct(values)) != len(values):
                 raise UserError(f"parameters.{name}.values={list(values)}: a value stands there twice")
             return cls(name, target, values, ordered=spec.kind == "ordinal", when=when)
@@ -56,12 +52,8 @@ class Parameter:
     @classmethod
     def _range(cls, name: str, target: Target, spec: ParameterSpec, when: tuple[tuple[str, tuple[Any, ...]], ...]) -> Parameter:
         low, high = spec.low, spec.high
-        if low is None or high is None:
-            raise UserError(f"parameters.{name}: give `values`, or both `low` and `high`")
-        if not -math.inf < low <= high < math.inf or (spec.log and low <= 0):
-            raise UserError(f"parameters.{name}: low={low}, high={high}: allowed is low <= high, both finite{', low > 0 for log' if spec.log else ''}")
-        if spec.step is not None and not spec.step > 0:
-            raise UserError(f"parameters.{name}.step={spec.step}: allowed is above 0")
+        assert low is not None, "checked"
+        assert high is not None, "checked"
         values = _whole_steps(name, low, high, spec) if spec.integer else _steps(low, high, spec)
         if values is None:
             return cls(name, target, None, float(low), float(high), spec.log, when=when)
@@ -144,8 +136,6 @@ class Parameter:
 
 def _whole_steps(name: str, low: float, high: float, spec: ParameterSpec) -> tuple[Any, ...] | SteppedRange:
     step = 1 if spec.step is None else int(spec.step)
-    if spec.step is not None and step != spec.step:
-        raise UserError(f"parameters.{name}.step={spec.step}: allowed is a whole number, as integer is set")
     first, last = math.ceil(low), math.floor(high)
     if first > last or last - first >= sys.maxsize:
         raise UserError(f"parameters.{name}: low={low}, high={high}: allowed are 1 to {sys.maxsize} whole numbers")

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.config.bounds import check_numbers
+from tune_gpu.config.rules import check
 from tune_gpu.config.schema import SearchSettings
 from tune_gpu.search import ending, selection
 from tune_gpu.search.breeders import Member
@@ -27,26 +27,8 @@ from tune_gpu.search.history import History
 from tune_gpu.search.learner import Learner
 from tune_gpu.search.space import Params, SearchSpace
 
-__all__ = ["Candidate", "Result", "Standing", "Tournament", "check"]
+__all__ = ["Candidate", "Result", "Standing", "Tournament"]
 STATE_VERSION = 4
-
-
-def check(settings: SearchSettings) -> None:
-    """Raise UserError for settings that make no tournament."""
-    check_numbers(settings, "search.")
-    rules = [
-        (settings.algorithm in ("rzero", "classic"), f"search.algorithm={settings.algorithm}: allowed: rzero, classic"),
-        (settings.survivors <= settings.tournament_size,
-         f"search.survivors={settings.survivors}: allowed is 1 to search.tournament_size={settings.tournament_size}"),
-        (settings.elites + settings.fresh < settings.tournament_size,
-         f"search.elites + search.fresh = {settings.elites + settings.fresh}: allowed is less than "
-         f"search.tournament_size={settings.tournament_size}, so that there are offspring"),
-        *((direction in ("max", "min"), f"search.objectives.{name}={direction}: allowed are max, min")
-          for name, direction in settings.objectives.items()),
-    ]
-    for holds, message in rules:
-        if not holds:
-            raise UserError(message)
 
 
 def _first_members(space: SearchSpace, baseline: Params | None, points: Sequence[Params]) -> list[Member]:
@@ -97,7 +79,7 @@ class Tournament:
         self, space: SearchSpace, settings: SearchSettings, *, baseline: Params | None = None,
         order_key: Callable[[Params], Hashable] | None = None, points: Sequence[Params] = (),
     ) -> None:
-        check(settings)
+        check(settings, "search.")
         self._given = _first_members(space, baseline, points)
         self._space, self._settings = space, settings
         self._order_key = order_key or (lambda _params: 0)

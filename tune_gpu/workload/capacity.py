@@ -16,15 +16,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tune_gpu.config.measure_settings import LONGEST_PAUSE
 from tune_gpu.config.schema import ObjectiveSettings, WorkloadSettings
 from tune_gpu.workload.audio import Utterance
 from tune_gpu.workload.clients import Endpoints
 from tune_gpu.workload.percentiles import Distribution
 from tune_gpu.workload.voice_turn import TurnSample, take_turn
 from tune_gpu.workload.window import Abort, client_session, never, spoken_order, until_done_or_aborted
-
-LONGEST_PAUSE = 1.5
-"""Longest pause of a caller, in mean pauses (`workload.session_pause_s`). The shortest is 0.5."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from ray import cloudpickle
 
 from tests.support.made_run import line
 from tune_gpu.artifacts.redaction import REDACTED, Redactor, is_secret, restore_secrets
-from tune_gpu.artifacts.run_folder import RunFolder, check_name
+from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.own_files import sealed
 from tune_gpu.compare.samples import Block
@@ -18,6 +18,7 @@ from tune_gpu.compare.setup import terms_of
 from tune_gpu.compare.store import BlockStore
 from tune_gpu.config.loader import as_yaml, load_config
 from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.config.texts import check_name
 from tune_gpu.experiment.refusals import Refusals
 from tune_gpu.experiment.run import new_tournament
 

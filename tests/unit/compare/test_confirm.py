@@ -11,10 +11,11 @@ from tests.support.made_run import FAST, SLOW, line
 from tests.support.traffic import block
 from tune_gpu.common.errors import UserError
 from tune_gpu.compare.bootstrap import Effect
-from tune_gpu.compare.confirm import check, confirmed, contenders, standings
+from tune_gpu.compare.confirm import check_metrics, confirmed, contenders, standings
 from tune_gpu.compare.metrics import Metric, standard_metrics
 from tune_gpu.compare.samples import Block
 from tune_gpu.compare.verdict import Finding, sentence, tolerance_of
+from tune_gpu.config.rules import check
 from tune_gpu.config.schema import ConfirmSettings
 
 METRICS = standard_metrics(95)
@@ -124,7 +125,7 @@ def test_a_verdict_in_a_metric_where_more_is_better_has_its_sign() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"metric": "speed"}, r"confirm\.metric=speed: allowed: voice_turn_ms\.p95"),
+        ({"metric": "speed"}, r"confirm\.metric=speed: allowed are voice_turn_ms\.p95"),
         ({"min_rounds": 1}, r"confirm\.min_rounds=1: allowed is 2 or more"),
         ({"min_rounds": 9, "max_rounds": 5}, r"confirm\.max_rounds=5"),
         ({"confidence": 1.0}, r"confirm\.confidence=1\.0"),
@@ -134,5 +135,9 @@ def test_a_verdict_in_a_metric_where_more_is_better_has_its_sign() -> None:
     ],
 )
 def test_settings_that_make_no_comparison_are_refused(change: dict[str, Any], message: str) -> None:
+    def checked() -> None:
+        check(ConfirmSettings(**change), "confirm.")
+        check_metrics(ConfirmSettings(**change), 95)
+
     with pytest.raises(UserError, match=message):
-        check(ConfirmSettings(**change), 95)
+        checked()

@@ -8,20 +8,22 @@ import functools
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.support.made_run import RUN_ID
 from tests.unit.promote.test_command import Desk, desk
 from tune_gpu.common.errors import UserError
-from tune_gpu.config.bounds import Bounds, bounds_of, check_numbers
+from tune_gpu.config.bounds import Bounds
 from tune_gpu.config.loader import load_config
+from tune_gpu.config.rules import NumberOr, bounded, bounds_of, check, check_each
 from tune_gpu.config.schema import ExperimentConfig, PromoteSettings, SearchSettings
 from tune_gpu.experiment.checks import check_config
-from tune_gpu.promote import gate
 from tune_gpu.ray_tune import placement as resources
 from tune_gpu.services import mps_policy as sharing
 
@@ -34,11 +36,12 @@ def declared(settings: Any, prefix: str = "") -> Iterator[tuple[str, Bounds, typ
         value = getattr(settings, each.name)
         if is_dataclass(value):
             yield from declared(value, f"{prefix}{each.name}.")
-        elif "bounds" in each.metadata:
-            yield prefix + each.name, each.metadata["bounds"], int if "int" in str(each.type) else float
+        elif isinstance(each.metadata.get("rule"), (Bounds, NumberOr)):
+            yield prefix + each.name, bounds_of(type(settings), each.name), int if "int" in str(each.type) else float
 
 
 TABLE = list(declared(ExperimentConfig()))
+LIMITS_OF = {name: bounds for name, bounds, _ in TABLE}
 LIMITS = [
     (name, side, limit, kind)
     for name, bounds, kind in TABLE
@@ -47,9 +50,7 @@ LIMITS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def whole() -> ExperimentConfig:
-    return load_config("spica_gpu_allocation", ["run.mps=true"], "cpu")
+WHOLE = load_config("spica_gpu_allocation", ["run.mps=true"], "cpu")
 
 
 def with_value(config: ExperimentConfig, name: str, value: float) -> ExperimentConfig:
@@ -63,13 +64,30 @@ def beyond(side: str, limit: float, by: float) -> float:
     return limit - by if side in ("least", "above") else limit + by
 
 
-@pytest.mark.parametrize(("name", "side", "limit", "kind"), LIMITS)
-def test_a_limit_holds_to_its_end_and_not_beyond(whole: ExperimentConfig, name: str, side: str, limit: float, kind: type) -> None:
-    step = 1 if kind is int else 1e-6
-    check_numbers(with_value(whole, name, kind(limit if side in ("least", "most") else beyond(side, limit, -step))))
-    wrong = with_value(whole, name, kind(limit if side in ("above", "below") else beyond(side, limit, step)))
-    with pytest.raises(UserError, match=rf"^{re.escape(name)}=.*: allowed is "):
-        check_numbers(wrong)
+@given(st.sampled_from(LIMITS), st.floats(1e-6, 1e9))
+def test_every_limit_holds_at_its_end_and_nowhere_beyond(limit: tuple[str, str, float, type], distance: float) -> None:
+    name, side, end, kind = limit
+    by = max(1, int(distance)) if kind is int else max(distance, abs(end) * 1e-9)
+    inside, outside = (end, beyond(side, end, by)) if side in ("least", "most") else (beyond(side, end, -1 if kind is int else -1e-6), end)
+    check_each(with_value(WHOLE, name, kind(inside)))
+    for wrong in (kind(outside), kind(beyond(side, end, by))):
+        with pytest.raises(UserError) as caught:
+            check_each(with_value(WHOLE, name, wrong))
+        key, _, rest = str(caught.value).partition("=")
+        value, _, rule = rest.partition(": allowed is ")
+        assert (key, float(value), rule) == (name, pytest.approx(wrong), LIMITS_OF[name].allowed)
+
+
+@dataclass
+class MadeUp:
+    spice: int = bounded(3, least=1, most=5)
+
+
+def test_a_made_up_setting_with_a_limit_is_checked_by_one_edit() -> None:
+    """The edit is the field itself."""
+    check(MadeUp(5), "kitchen.")
+    with pytest.raises(UserError, match=r"^kitchen\.spice=6: allowed is 1 to 5$"):
+        check(MadeUp(6), "kitchen.")
 
 
 def test_a_limit_is_checked_when_a_configuration_is_read() -> None:
@@ -89,7 +107,6 @@ def refusal(config: ExperimentConfig) -> str:
         check_config(config)
         resources.check_resources(config, "cpu")
         sharing.check(config, "cuda")
-        gate.check(config.promote, [config.promote.metric])
     except UserError as error:
         return str(error)
     return ""
@@ -97,31 +114,31 @@ def refusal(config: ExperimentConfig) -> str:
 
 @pytest.mark.parametrize(("name", "side", "limit", "kind"), LIMITS)
 def test_no_other_rule_states_a_declared_limit(
-    whole: ExperimentConfig, name: str, side: str, limit: float, kind: type, monkeypatch: pytest.MonkeyPatch
+    name: str, side: str, limit: float, kind: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the declared limits switched off nothing refuses what lies beyond them, but rules on several settings together, which name another."""
     monkeypatch.setattr(Bounds, "holds", lambda _self, _value: True)
     monkeypatch.setattr("tune_gpu.workload.audio.load_utterances", lambda *_: [])  # which clips there are is no rule on numbers
-    said = refusal(with_value(whole, name, kind(beyond(side, limit, 1))))
+    said = refusal(with_value(WHOLE, name, kind(beyond(side, limit, 1))))
     others = set(re.findall(r"\b(?:search|workload|confirm|objective|ray|run|telemetry|promote|vllm|whisper)\.[\w.]*\w", said)) - {name}
     assert others or not said, f"a second rule: {said}"
 
 
-def test_no_settings_check_compares_a_bounded_setting_with_a_number() -> None:
-    """Rules are lists of (condition, message): none of the conditions is a limit of one setting."""
-    bounded = {name.rpartition(".")[2] for name, _, _ in TABLE}
+def test_no_joint_rule_compares_a_bounded_setting_with_a_number() -> None:
+    """That would be a second limit of one setting."""
+    bounded_names = {name.rpartition(".")[2] for name, _, _ in TABLE}
     found = []
-    for path in ("search/tournament.py", "evaluation/objective.py", "compare/confirm.py", "promote/gate.py", "services/mps_policy.py", "experiment/checks.py"):
-        tree = ast.parse((ROOT / "tune_gpu" / path).read_text())
-        for check in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and "check" in node.name):
-            for compared in (node for node in ast.walk(check) if isinstance(node, ast.Compare)):
-                sides = [compared.left, *compared.comparators]
-                named = [side.attr for side in sides if isinstance(side, ast.Attribute) and side.attr in bounded]
-                if named and any(isinstance(side, ast.Constant) and isinstance(side.value, (int, float)) for side in sides):
-                    found.append((path, ast.unparse(compared)))
+    for path in (ROOT / "tune_gpu").rglob("*.py"):
+        functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+        joint = [node for node in functions if node.name == "conflicts" or ("check" in node.name and path.parent.name == "experiment")]
+        for compared in (node for function in joint for node in ast.walk(function) if isinstance(node, ast.Compare)):
+            sides = [compared.left, *compared.comparators]
+            named = [side.attr for side in sides if isinstance(side, ast.Attribute) and side.attr in bounded_names]
+            if named and any(isinstance(side, ast.Constant) and isinstance(side.value, (int, float)) for side in sides):
+                found.append(ast.unparse(compared))
     assert sorted(found) == [
-        ("experiment/checks.py", "0 < workload.capacity_step_s <= longest_pause_s"),  # 0 leaves the ramp out
-        ("experiment/checks.py", "workload.windows < 2"),  # with search.racing only
+        "0 < self.capacity_step_s <= longest_pause_s",  # 0 leaves the ramp out
+        "workload.windows < 2",  # with search.racing only
     ]
 
 

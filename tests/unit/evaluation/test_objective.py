@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tune_gpu.common.errors import UserError
+from tune_gpu.config.rules import check
 from tune_gpu.config.schema import ObjectiveSettings
-from tune_gpu.evaluation.objective import check, evaluate, metric_at
+from tune_gpu.evaluation.objective import evaluate, metric_at
 
 WEIGHTS = {"stt_latency": 0.25, "llm_latency": 0.25, "capacity": 0.2, "stability": 0.2, "efficiency": 0.1, "wer": 0.2}
 OBJECTIVE = ObjectiveSettings(weights=WEIGHTS)
@@ -111,14 +112,15 @@ def test_a_violated_constraint_takes_the_fitness_and_says_by_how_much() -> None:
     [
         (ObjectiveSettings(weights={"speed": 1.0}), r"objective\.weights\.speed: no such term"),
         (ObjectiveSettings(weights={"wer": -1.0}), "0 or more"),
-        (ObjectiveSettings(weights={}), "at least one"),
+        (ObjectiveSettings(weights={"wer": 0.0}), "at least one"),
+        (ObjectiveSettings(weights={"wer": float("inf")}), r"objective\.weights\.wer=inf: allowed is a finite number"),
         (ObjectiveSettings(weights=WEIGHTS, wer_target=0), r"objective\.wer_target=0"),
         (ObjectiveSettings(weights=WEIGHTS, latency_percentile=42), "50, 90, 95, 99"),
     ],
 )
 def test_an_objective_that_is_none_is_refused(objective: ObjectiveSettings, named: str) -> None:
     with pytest.raises(UserError, match=named):
-        check(objective)
+        check(objective, "objective.")
 
 
 def test_a_metric_is_found_by_its_dotted_name_unless_it_is_no_number() -> None:

@@ -16,12 +16,12 @@ from tests.unit.promote.test_apply import SYSTEMD, Place, place  # noqa: F401
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import load_config
 from tune_gpu.config.schema import PromoteSettings
+from tune_gpu.config.texts import check_line, check_unit
 from tune_gpu.promote.apply import folder_of, target_of
 from tune_gpu.promote.loaded_units import analyze
 from tune_gpu.promote.locks import units_locked
 from tune_gpu.promote.render import services_of
 from tune_gpu.promote.systemd import Systemd, _quoted
-from tune_gpu.promote.unit_names import check_line, check_unit
 
 
 @pytest.mark.parametrize("unit", ["vllm.service", "vllm-1.service", "vllm@0.service", "a:b_c.d.service", "vllm\\x2dserver.service"])
@@ -42,7 +42,7 @@ def test_a_name_that_is_none_is_refused(unit: str) -> None:
 
 def test_a_name_without_its_ending_is_told_the_ending() -> None:
     with pytest.raises(UserError, match=r"promote\.vllm\.unit=vllm: .* Use vllm\.service\."):
-        services_of(load_config("spica_gpu_allocation", [*QUICK, "promote.vllm.unit=vllm"], "cpu"), FAST, "cpu")
+        load_config("spica_gpu_allocation", [*QUICK, "promote.vllm.unit=vllm"], "cpu")
     check_unit("promote.vllm.unit", "vllm", of_systemd=False)
 
 
@@ -57,9 +57,8 @@ def test_what_is_taken_as_a_line_is_one_line_for_whoever_reads_it(value: str) ->
 
 
 def test_both_services_in_one_unit_are_refused() -> None:
-    config = load_config("spica_gpu_allocation", [*QUICK, "promote.vllm.unit=voice.service", "promote.whisper.unit=voice.service"], "cpu")
     with pytest.raises(UserError, match=r"promote\.vllm\.unit=voice\.service: Whisper's unit as well"):
-        services_of(config, FAST, "cpu")
+        load_config("spica_gpu_allocation", [*QUICK, "promote.vllm.unit=voice.service", "promote.whisper.unit=voice.service"], "cpu")
 
 
 @pytest.mark.parametrize("value", ["a\nExecStart=/bin/sh", "a\rb", "a\x0bb", "a\u2028b", "a\x00b"])

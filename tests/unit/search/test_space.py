@@ -77,7 +77,7 @@ def test_ranges_become_grids_with_a_step_and_stay_continuous_without() -> None:
         ({"a": spec()}, r"parameters\.a\.values is empty"),
         ({"a": spec(1, 1)}, "stands there twice"),
         ({"a": spec([1], [1])}, "stands there twice"),
-        ({"a": ParameterSpec(target="t", low=0, high=math.inf)}, "both finite"),
+        ({"a": ParameterSpec(target="t", low=0, high=math.inf)}, r"parameters\.a\.high=inf: allowed is a finite number"),
         ({"a": ParameterSpec(target="t", low=0, high=9, step=0.5, integer=True)}, "a whole number"),
         ({"a": ParameterSpec(target="t", low=0.2, high=0.8, integer=True)}, "whole numbers"),
         ({"a": ParameterSpec(target="t", low=0, high=2**70, integer=True)}, "whole numbers"),

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.config.bounds import check_numbers
+from tune_gpu.config.rules import check
 from tune_gpu.config.schema import ExperimentConfig, Services, VllmSettings
 from tune_gpu.evaluation.memory_check.predictor import predict
 from tune_gpu.evaluation.memory_check.space_columns import active_columns, space_columns
@@ -58,7 +58,7 @@ class Preflight:
         """Return every candidate of a space, as the parameters' values by name (None if inactive), and the predictions."""
         params = space_columns(space)
         services = self.config.services
-        check_numbers(services, "services.")
+        check(services, "services.")
         targets = active_columns(space, params, services)
         found = predict_many(services.vllm, services.whisper, targets, self.device, self.model, self._known, version=self.vllm_version, warm=self.start == "warm")
         return params, found

@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass
 
 from tune_gpu.common.errors import UserError
+from tune_gpu.config.rules import check
 from tune_gpu.config.schema import WhisperSettings
 from tune_gpu.services.vllm.memory.arithmetic import MIB
 
@@ -40,8 +41,7 @@ _SHAPES = {
     "distil-medium": WhisperShape(394.4e6, 1024, 24, 2, 16), "distil-small": WhisperShape(166.1e6, 768, 12, 4, 12),
 }
 _BYTES = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0, "int16": 2.0, "int8": 1.0, "int8_float32": 1.0, "int8_float16": 1.0, "int8_bfloat16": 1.0}
-COMPUTE_TYPES = ("default", "auto", *_BYTES)
-"""Compute types of CTranslate2."""
+"""Bytes of a value in each compute type of CTranslate2."""
 
 
 def whisper_shape(model: str) -> WhisperShape | None:
@@ -71,15 +71,12 @@ def whisper_mib(settings: WhisperSettings, device_kind: str, batch: int | None =
         (one, sigma), (all_of, _) = (whisper_mib(settings, device_kind, pieces) for pieces in (1, settings.batch_size))
         return (one + all_of) / 2, math.hypot(sigma, (all_of - one) / 4)
     batch = batch or 1
+    check(settings, "whisper.")
     kind = settings.compute_type
     if kind == "default":  # as in the files, 16 bits, or float32 where those are slow
         kind = "float16" if device_kind == "cuda" else "float32"
     elif kind == "auto":  # the fastest type of the device
         kind = "int8_float16" if device_kind == "cuda" else "int8_float32"
-    if kind not in _BYTES:
-        raise UserError(f"whisper.compute_type={settings.compute_type}: not a compute type of CTranslate2. Set one of {', '.join(COMPUTE_TYPES)}.")
-    if settings.beam_size < 1:
-        raise UserError(f"whisper.beam_size={settings.beam_size}: below 1. Set 1 or more.")
     shape = whisper_shape(settings.model)
     unknown = shape is None
     if unknown and "/" not in settings.model and not os.path.isdir(settings.model):

@@ -13,7 +13,8 @@ from numbers import Real
 from typing import Any
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.config.bounds import Bounds, bounds_of
+from tune_gpu.config.bounds import Bounds
+from tune_gpu.config.rules import bounds_of
 from tune_gpu.config.schema import VllmSettings
 from tune_gpu.services.memory_values import DeviceMemory
 from tune_gpu.services.vllm.memory import parts

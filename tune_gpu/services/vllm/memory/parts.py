@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tune_gpu.common.errors import UserError
+from tune_gpu.config.rules import check_value, rule_of
+from tune_gpu.config.schema import VllmSettings
 from tune_gpu.config.serve_options import read_name
 from tune_gpu.services.vllm.memory.architecture import ModelArchitecture
 from tune_gpu.services.vllm.memory.arithmetic import GIB, MIB, Number, ceil_div, maximum, minimum, where
@@ -21,7 +22,7 @@ _KV_BYTES = {  # of one value in the cache
     "fp8": 1.0, "fp8_e4m3": 1.0, "fp8_e5m2": 1.0, "fp8_inc": 1.0, "float16": 2.0, "bfloat16": 2.0, "half": 2.0, "float32": 4.0,
     "nvfp4": 0.5 + 1 / 16, "nvfp4_4over6": 0.5 + 1 / 16,
 }
-_ALLOWED_DTYPES = {"auto": None, "half": 2, "float16": 2, "bfloat16": 2, "float": 4, "float32": 4}
+_WIDE_DTYPES = ("float", "float32")
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,8 @@ class Uncertain:
 
 def dtype_bytes(dtype: str) -> int:
     """Return the bytes of an activation (and of an unquantised weight). `auto` serves float32 checkpoints in 16 bits."""
-    if dtype not in _ALLOWED_DTYPES:
-        raise UserError(f"vllm.dtype={dtype}: not a dtype of vLLM. Set one of {', '.join(_ALLOWED_DTYPES)}.")
-    return _ALLOWED_DTYPES[dtype] or 2
+    check_value(rule_of(VllmSettings, "dtype"), "vllm.dtype", dtype)
+    return 4 if dtype in _WIDE_DTYPES else 2
 
 
 def weights(model: ModelArchitecture, quantisation: WeightFormat | None, width: int, tensor_parallel: int) -> Uncertain:

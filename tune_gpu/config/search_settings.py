@@ -1,0 +1,106 @@
+"""Settings of the search: what varies, how it is searched, and what a measurement is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from tune_gpu.common.metric import PERCENTILES
+from tune_gpu.config.bounds import Bounds
+from tune_gpu.config.rules import Entries, OneOf, bounded, one_of, rule
+from tune_gpu.metrics import terms
+
+
+@dataclass
+class ParameterSpec:
+    """One knob: either `values`, or a range (`low`, `high`; `step` or `integer`: only in such steps; `log`: even in the logarithm)."""
+
+    target: str
+    """Where its value goes: a dotted path into `Services`, `vllm.gpu_memory_utilization` say."""
+    values: list[Any] | None = None
+    low: float | None = None
+    high: float | None = None
+    step: float | None = bounded(None, above=0)
+    log: bool = False
+    integer: bool = False
+    kind: str = one_of("ordinal", "ordinal", "categorical")
+    """`ordinal`: the order of `values` means something (0.45 lies next to 0.50); `categorical`: it does not."""
+    when: dict[str, list[Any]] = field(default_factory=dict)
+    """The knob exists only where each named parameter has one of these values."""
+
+    def conflicts(self, at: str) -> Iterator[str]:
+        """Yield each rule that joins several settings and is broken, as a message."""
+        knob, low, high = at.removesuffix("."), self.low, self.high
+        if self.values is not None:
+            if any(given is not None for given in (low, high, self.step)):
+                yield f"{knob}: give `values`, or a range (`low`, `high`, `step`), not both"
+            if not self.values:
+                yield f"{at}values is empty: give at least one value"
+        elif low is None or high is None:
+            yield f"{knob}: give `values`, or both `low` and `high`"
+        elif low > high or (self.log and low <= 0):
+            yield f"{knob}: low={low}, high={high}: allowed is low <= high{', low > 0 for log' if self.log else ''}"
+        elif self.integer and self.step is not None and self.step != int(self.step):
+            yield f"{at}step={self.step}: allowed is a whole number, as integer is set"
+
+
+@dataclass
+class SearchSettings:
+    """R-Zero. The sizes are the classic ones: 2 + 4 + 4 + 4 evaluations in 4 generations."""
+
+    algorithm: str = one_of("rzero", "rzero", "classic")
+    """`rzero`: the tournament, with proposals that a surrogate has screened. `classic`: R-Zero as it was."""
+    asynchronous: bool | None = None
+    """Propose each candidate from all results that are in, instead of generations at once (`rzero` only; null: unless candidates are
+    ordered by the engine that they share)."""
+    initial: int = bounded(2, least=1, most=10_000)
+    tournament_size: int = bounded(4, least=2, most=10_000)
+    survivors: int = bounded(2, least=1)
+    elites: int = bounded(1, least=0, most=1)
+    fresh: int = bounded(1, least=1)
+    generations: int = bounded(4, least=1)
+    recheck: int = bounded(0, least=0)
+    """In the end a configuration that would win by a single evaluation is measured again, at most so many times, before the winner is named."""
+    objectives: dict[str, str] = field(default_factory=dict, metadata=rule(Entries(OneOf(("max", "min")))))
+    """Pareto mode: metric -> `max` or `min`. Survivors are then chosen by fronts and crowding, `rzero` proposes for every part of the front,
+    and the summary holds the front; the winner stays the one with the best fitness."""
+    racing: bool = False
+    """Stop a candidate between windows as soon as as many others as survive are shown to be better. Needs `workload.windows` of 3 or more
+    to save anything."""
+    window_budget: int | None = bounded(None, least=1)
+    """With `racing`: once so many windows have been measured in all, nobody gets more than two."""
+    seed: int = bounded(0, least=0)
+
+    def conflicts(self, at: str) -> Iterator[str]:
+        """Yield each rule that joins several settings and is broken, as a message."""
+        if self.survivors > self.tournament_size:
+            yield f"{at}survivors={self.survivors}: allowed is 1 to {at}tournament_size={self.tournament_size}"
+        if self.elites + self.fresh >= self.tournament_size:
+            yield (
+                f"{at}elites + {at}fresh = {self.elites + self.fresh}: allowed is less than {at}tournament_size={self.tournament_size}, "
+                "so that there are offspring"
+            )
+
+
+@dataclass
+class ObjectiveSettings:
+    """How a measurement becomes one number; see `evaluation/objective.py` for the formulas."""
+
+    weights: dict[str, float] = field(default_factory=dict, metadata=rule(Entries(Bounds(least=0), terms, "term")))
+    """Term of the fitness (`metrics.terms`) -> weight. They are divided by their sum."""
+    stt_latency_target_ms: float = bounded(500.0, above=0)
+    llm_latency_target_ms: float = bounded(1000.0, above=0)
+    ttft_target_ms: float = bounded(500.0, above=0)
+    latency_percentile: int = one_of(95, *PERCENTILES)
+    capacity_target_sessions: float = bounded(4.0, above=0)
+    utilization_target_pct: float = bounded(70.0, above=0)
+    wer_target: float = bounded(0.10, above=0)
+    max_wer: float | None = bounded(None, least=0)
+    max_failed_requests_pct: float | None = bounded(5.0, least=0)
+    """Constraint: above it a candidate violates, by the amount it is above."""
+
+    def conflicts(self, at: str) -> Iterator[str]:
+        """Yield each rule that joins several settings and is broken, as a message. No weights at all: a run refuses that."""
+        if self.weights and not any(self.weights.values()):
+            yield f"{at}weights: at least one must be above 0"
