@@ -30,6 +30,8 @@ from tune_gpu.common.metric import (
 
 ERROR_UNIT = "wer_unit"
 """The key in the metrics of an evaluation that says what recognition errors are counted in: `word` or `character`."""
+EVALUATIONS = "tune_gpu_evaluations"
+"""The counter on Ray's metrics port."""
 FITNESS_TERMS = "fitness_terms"
 """The key of the terms of the fitness."""
 GENERATION = (Protocol.COMPLETION, Protocol.CHAT)
@@ -217,6 +219,11 @@ def tolerances() -> dict[str, float]:
 def terms() -> dict[str, Metric]:
     """Return the terms of the fitness, each with its metric."""
     return {metric.term.name: metric for metric in every() if metric.term}
+
+
+def gauges() -> dict[str, Metric]:
+    """Return the gauges of what was measured: name -> metric."""
+    return {metric.gauge_name: metric for metric in every() if metric.gauge and metric.parts is None}
 
 
 def objective_paths() -> dict[str, Metric]:

@@ -9,6 +9,8 @@ from enum import StrEnum
 PERCENTILES = (50, 90, 95, 99)
 STATISTICS = (*(f"p{percentile}" for percentile in PERCENTILES), "mean")
 """What is kept of a metric with many samples."""
+GAUGE_AT = "p95"
+"""The statistic that a gauge shows."""
 
 
 class Protocol(StrEnum):
@@ -147,7 +149,6 @@ class Gauge:
 
     name: str = ""
     """After `tune_gpu_`, if that is not computed from the metric's name."""
-    panel: str = ""
     description: str = ""
     """Of the panel."""
     legend: str = ""
@@ -215,6 +216,26 @@ class Metric:
     def turn_key(self) -> str:
         """The key of its value in a turn of a comparison."""
         return (self.compared and self.compared.turn_key) or self.name
+
+    @property
+    def gauge_name(self) -> str:
+        """The name of its gauge."""
+        if self.gauge is not None and self.gauge.name:
+            return f"tune_gpu_{self.gauge.name}"
+        stem, unit = self.name.removesuffix(f"_{self.unit}"), f"_{self.unit}" if self.name.endswith(f"_{self.unit}") else ""
+        return f"tune_gpu_{stem}_{GAUGE_AT}{unit}" if self.many else f"tune_gpu_{self.name}"
+
+    @property
+    def gauge_help(self) -> str:
+        """The help text of its gauge."""
+        unit = {"ms": ", milliseconds"}.get(self.unit, f", {self.unit}" if self.unit else "")
+        return f"{self.help}, {GAUGE_AT.removeprefix('p')}th percentile{unit}." if self.many else self.help
+
+    @property
+    def line_path(self) -> str:
+        """The path of its gauge's number in a candidate's line."""
+        path = self.at(GAUGE_AT) if self.many else self.name
+        return path if self.of_line else f"metrics.{path}"
 
     @property
     def paths(self) -> tuple[str, ...]:
