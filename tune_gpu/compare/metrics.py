@@ -8,43 +8,60 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tune_gpu import metrics as catalogue
+from tune_gpu.common.metric import Better, Compared, Statistic
 from tune_gpu.compare.samples import Pair, Turn
 from tune_gpu.config.languages import rate_name
 
 Floats = NDArray[np.float64]
-Statistic = Callable[[Floats, NDArray[np.int64]], Floats]
+ResampledStatistic = Callable[[Floats, NDArray[np.int64]], Floats]
 """From values (one row a turn or a round) and counts (resamples x rows) to one number a resample."""
-
-_TURN_FIELDS = {"voice_turn_ms": "turn_ms", "stt_latency_ms": "stt_ms", "llm_latency_ms": "llm_ms", "ttft_ms": "ttft_ms"}
-
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric of a comparison.
+    """A metric of the catalogue in a comparison.
 
     Attributes:
-        name: as in the artifacts, dotted into a distribution (`voice_turn_ms.p95`).
-        higher_is_better: its direction.
-        relative: its effect is a ratio and told in per cent; else a difference in its own unit.
-        counted_in: of recognition errors, `word` or `character`.
+        entry: of the catalogue.
+        percentile: of the turns' values, if that is how it is compared.
+        counted_in: what recognition errors are counted in, `word` or `character`.
     """
 
-    name: str
-    higher_is_better: bool = False
-    relative: bool = False
+    entry: catalogue.Metric
+    percentile: int | None = None
     counted_in: str = "word"
 
     @property
+    def compared(self) -> Compared:
+        """How it is compared."""
+        return self.entry.compared or Compared()
+
+    @property
+    def name(self) -> str:
+        """Its name in the artifacts, with the percentile (`voice_turn_ms.p95`)."""
+        return self.entry.compared_name if self.percentile is None else f"{self.entry.compared_name}.p{self.percentile}"
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Its direction."""
+        return self.entry.better is Better.HIGHER
+
+    @property
+    def relative(self) -> bool:
+        """Whether its effect is a ratio, in per cent; else it is a difference in the metric's own unit."""
+        return self.compared.statistic is Statistic.PERCENTILE
+
+    @property
     def unit(self) -> str:
-        """Of the effect."""
-        return "%" if self.relative else {"wer": rate_name(self.counted_in), "failed_pct": "% points", "capacity": "callers", "fitness": "fitness"}[self.name]
+        """The unit of the effect."""
+        return rate_name(self.counted_in) if self.entry.counts_errors else self.compared.unit
 
     def rows(self, pairs: Sequence[Pair]) -> list[tuple[Floats, Floats]]:
         """Per round the paired values of ours and theirs; a turn that failed in either is no pair for a latency."""
         return [self._rows(pair) for pair in pairs]
 
     def _rows(self, pair: Pair) -> tuple[Floats, Floats]:
-        if self.name in ("capacity", "fitness"):
+        if self.compared.statistic is Statistic.MEAN_OF_ROUNDS:
             values = [[getattr(pair.ours, self.name)], [getattr(pair.theirs, self.name)]]
             known = all(value[0] is not None for value in values)
             return _arrays(values[0] if known else [], values[1] if known else [])
@@ -56,34 +73,33 @@ class Metric:
         return self._value(both[0]), self._value(both[1])
 
     def _value(self, turn: Turn) -> object:
-        if self.name == "failed_pct":
+        if self.compared.statistic is Statistic.SHARE_OF_TURNS:
             return 100.0 * (turn.error is not None)
-        if self.name == "wer":
+        if self.compared.statistic is Statistic.ERRORS_PER_WORD:
             return None if turn.words is None else [float(turn.word_errors or 0), float(turn.words)]
-        return getattr(turn, _TURN_FIELDS[self.name.partition(".")[0]])
+        return turn.values.get(self.entry.turn_key)
 
     @property
-    def statistic(self) -> Statistic:
+    def statistic(self) -> ResampledStatistic:
         """Return how resamples become numbers."""
-        if self.name == "wer":
+        if self.compared.statistic is Statistic.ERRORS_PER_WORD:
             return ratio_of_sums
-        if self.name in ("failed_pct", "capacity", "fitness"):
+        if self.percentile is None:
             return mean
-        percentile = float(self.name.partition(".p")[2])
+        percentile = float(self.percentile)
         return lambda values, counts: percentile_of(values, counts, percentile)
 
 
 def standard_metrics(latency_percentile: int, counted_in: str = "word") -> list[Metric]:
-    """The metrics of every comparison; the first are what a caller feels. Recognition errors are counted in words or characters."""
-    at = f"p{latency_percentile}"
-    latencies = [f"voice_turn_ms.{at}", "voice_turn_ms.p50", f"stt_latency_ms.{at}", f"llm_latency_ms.{at}", f"ttft_ms.{at}"]
-    return [
-        *(Metric(name, relative=True) for name in dict.fromkeys(latencies)),
-        Metric("wer", counted_in=counted_in),
-        Metric("failed_pct"),
-        Metric("capacity", higher_is_better=True),
-        Metric("fitness", higher_is_better=True),
-    ]
+    """Return the metrics of every comparison; what a caller feels comes first. Recognition errors are counted in words or characters."""
+    found = []
+    for entry in catalogue.compared():
+        if entry.compared is None or entry.compared.statistic is not Statistic.PERCENTILE:
+            found.append(Metric(entry, counted_in=counted_in if entry.counts_errors else "word"))
+            continue
+        percentiles = (latency_percentile, 50) if entry.compared.median_too else (latency_percentile,)
+        found += [Metric(entry, percentile) for percentile in dict.fromkeys(percentiles)]
+    return found
 
 
 def percentile_of(values: Floats, counts: NDArray[np.int64], percentile: float) -> Floats:

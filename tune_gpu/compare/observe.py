@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tune_gpu.compare.samples import Block, Turn
+from tune_gpu.compare.samples import Block, Turn, turn_metrics
 from tune_gpu.evaluation.measurement import Measurement
-from tune_gpu.workload.voice_turn import TurnSample
+from tune_gpu.metrics import CAPACITY, FITNESS, GPU_UTILIZATION, OOM_EVENTS, SERVICE_MEMORY
+from tune_gpu.workload.voice_turn import TurnSample, sample_of
 from tune_gpu.workload.wer import word_errors
 from tune_gpu.workload.window import WindowResult
 
@@ -16,15 +17,7 @@ def turn_of(sample: TurnSample) -> Turn:
     """The values of one turn; a transcript of nothing is heard wrongly, not unheard."""
     heard = sample.stt if sample.stt is not None and sample.stt.error in (None, "empty_transcript") else None
     errors, words = word_errors(sample.reference, heard.text, sample.language) if heard else (None, None)
-    return Turn(
-        sample.stt.latency_ms if sample.stt else None,
-        sample.llm.ttft_ms if sample.llm else None,
-        sample.llm.latency_ms if sample.llm else None,
-        sample.voice_turn_ms,
-        errors,
-        words,
-        sample.error,
-    )
+    return Turn({metric.turn_key: sample_of(sample, metric) for metric in turn_metrics()}, errors, words, sample.error)
 
 
 def turns_by_arrival(windows: Sequence[WindowResult]) -> tuple[Turn, ...]:
@@ -41,10 +34,10 @@ def block_of(arm: str, number: int, windows: Sequence[WindowResult], measured: M
         arm,
         number,
         turns_by_arrival(windows),
-        metrics.get("capacity_continuous"),
-        metrics.get("fitness"),
-        metrics.get("gpu_utilization"),
-        int(metrics.get("oom_events") or 0),
-        dict(metrics.get("service_memory_mib") or {}),
+        metrics.get(CAPACITY.name),
+        metrics.get(FITNESS.name),
+        metrics.get(GPU_UTILIZATION.name),
+        int(metrics.get(OOM_EVENTS.name) or 0),
+        dict(metrics.get(SERVICE_MEMORY.name) or {}),
         round(wall_s, 3),
     )

@@ -7,22 +7,43 @@ same moment. Between rounds the traffic changes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+from tune_gpu.common.metric import Metric
+from tune_gpu.metrics import compared
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One voice turn. Latencies in milliseconds, null where the turn failed."""
+    """One voice turn.
 
-    stt_ms: float | None = None
-    ttft_ms: float | None = None
-    llm_ms: float | None = None
-    turn_ms: float | None = None
-    """End of speech to the answer's first token."""
+    Attributes:
+        values: the catalogue's metrics of this turn by their keys in a comparison; None where the turn failed.
+        word_errors: recognition errors.
+        words: of the reference.
+        error: why it failed.
+    """
+
+    values: Mapping[str, float | None] = field(default_factory=dict)
     word_errors: int | None = None
     words: int | None = None
     error: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the turn as a line of the artifacts has it."""
+        return {**self.values, "word_errors": self.word_errors, "words": self.words, "error": self.error}
+
+    @classmethod
+    def from_dict(cls, line: Mapping[str, Any]) -> Turn:
+        """Return the turn of such a line; unknown fields are ignored."""
+        values = {metric.turn_key: line.get(metric.turn_key) for metric in turn_metrics()}
+        return cls(values, line.get("word_errors"), line.get("words"), line.get("error"))
+
+
+def turn_metrics() -> list[Metric]:
+    """Return the metrics whose values a comparison keeps of each turn, in the order of its lines."""
+    return [metric for metric in compared() if metric.of_turn]
 
 
 @dataclass(frozen=True)
@@ -44,13 +65,13 @@ class Block:
 
     def as_dict(self) -> dict[str, Any]:
         """For a line of the artifacts."""
-        return asdict(self)
+        return asdict(replace(self, turns=())) | {"turns": [turn.as_dict() for turn in self.turns]}
 
     @classmethod
     def from_dict(cls, line: Mapping[str, Any]) -> Block:
         """From such a line; fields that are unknown here are passed over. Raises KeyError or TypeError for what is no block."""
         known = {name: line[name] for name in cls.__dataclass_fields__ if name in line}
-        turns = tuple(Turn(**{k: turn.get(k) for k in Turn.__dataclass_fields__}) for turn in line["turns"])
+        turns = tuple(map(Turn.from_dict, line["turns"]))
         return cls(**{**known, "turns": turns})
 
 

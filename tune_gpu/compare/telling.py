@@ -10,6 +10,7 @@ from rich.table import Table
 
 from tune_gpu.compare.samples import Block
 from tune_gpu.compare.verdict import Finding
+from tune_gpu.metrics import VOICE_TURN
 
 Say = Callable[[str], None]
 
@@ -33,7 +34,7 @@ def describe_block(block: Block) -> str:
     """One deployment in a few words."""
     if block.failure is not None:
         return f"failed: {block.failure['kind']} {block.failure['message']}"
-    turns = [turn.turn_ms for turn in block.turns if turn.turn_ms is not None]
+    turns = [value for turn in block.turns if (value := turn.values.get(VOICE_TURN.turn_key)) is not None]
     failed = sum(turn.error is not None for turn in block.turns)
     p50, p95 = np.percentile(turns, [50, 95]) if turns else (float("nan"), float("nan"))
     callers = "" if block.capacity is None else f", callers {block.capacity:.1f}"

@@ -10,6 +10,7 @@ from typing import Any
 from tune_gpu.common.wording import counted
 from tune_gpu.compare.bootstrap import Effect
 from tune_gpu.compare.metrics import Metric
+from tune_gpu.metrics import VOICE_TURN
 
 
 class ComparisonVerdict(StrEnum):
@@ -88,7 +89,7 @@ class Finding:
         """The effect in figures: `-38 % (-44 … -31)`."""
         if self.effect is None:
             return "not measured in both"
-        digits = {"WER": 4, "fitness": 4, "callers": 1}.get(self.metric.unit, 1)
+        digits = self.metric.compared.digits
         interval = "" if self.effect.low is None else f" ({self.effect.low:+.{digits}f} … {self.effect.high:+.{digits}f})"
         return f"{self.effect.estimate:+.{digits}f} {self.metric.unit}{interval}"
 
@@ -100,10 +101,16 @@ def tolerance_of(metric: Metric, tolerances: Mapping[str, float]) -> float:
 
 def sentence(findings: Sequence[Finding], ours: str = "winner") -> str:
     """One line: the answer's latency, the transcripts, the callers; failures only where something is to be said of them."""
-    by_name = {finding.metric.name: finding for finding in findings}
-    turn = next(finding for finding in findings if finding.metric.name.startswith("voice_turn_ms."))
-    said = [_speed(turn), _transcripts(by_name.get("wer")), _callers(by_name.get("capacity")), _failures(by_name.get("failed_pct"))]
+    turn = next(finding for finding in findings if finding.metric.entry is VOICE_TURN)
+    rest = sorted(findings, key=_only_of_a_difference)
+    said = [_speed(turn), *map(_phrase, rest)]
     return f"{ours} " + ", ".join(part for part in said if part)
+
+
+def _only_of_a_difference(finding: Finding) -> bool:
+    """Return True for a metric that the sentence names only where it differs: such remarks come last."""
+    phrases = finding.metric.compared.phrases
+    return phrases is not None and not phrases.same
 
 
 def _speed(finding: Finding) -> str:
@@ -121,30 +128,18 @@ def _speed(finding: Finding) -> str:
     return f"answers as soon at {at} {spread}" if finding.within_tolerance else f"shows no difference in speed at {at} {spread}"
 
 
-def _transcripts(finding: Finding | None) -> str | None:
-    if finding is None or finding.gain is None:
-        return None
-    if finding.verdict is ComparisonVerdict.BETTER:
-        return f"transcribes better ({100 * finding.gain:.1f} fewer errors in 100 {finding.metric.counted_in}s)"
-    if finding.verdict is ComparisonVerdict.WORSE:
-        return f"transcribes worse ({-100 * finding.gain:.1f} more errors in 100 {finding.metric.counted_in}s)"
-    return "transcribes no worse" if finding.not_worse else "leaves open how it transcribes"
-
-
-def _callers(finding: Finding | None) -> str | None:
-    if finding is None or finding.gain is None:
+def _phrase(finding: Finding) -> str | None:
+    """Return what the sentence says of a metric, or None for a metric without phrases or a measurement."""
+    phrases = finding.metric.compared.phrases
+    if phrases is None or finding.gain is None:
         return None
     if finding.verdict is ComparisonVerdict.NO_DIFFERENCE:
-        return "serves as many callers" if finding.within_tolerance else "leaves open how many callers it serves"
-    amount = f"{abs(finding.gain):.1f}".removesuffix(".0")
-    return f"serves {amount} {'more' if finding.verdict is ComparisonVerdict.BETTER else 'fewer'} caller{'' if amount == '1' else 's'}"
-
-
-def _failures(finding: Finding | None) -> str | None:
-    if finding is None or finding.gain is None or finding.verdict is ComparisonVerdict.NO_DIFFERENCE:
-        return None
-    more = "fewer" if finding.verdict is ComparisonVerdict.BETTER else "more"
-    return f"fails {more} turns ({abs(finding.gain):.1f} points)"
+        same = finding.not_worse if phrases.not_worse_is_same else finding.within_tolerance
+        return (phrases.same if same else phrases.undecided) or None
+    amount = f"{abs(finding.gain) * phrases.scale:.1f}"
+    count = amount.removesuffix(".0")
+    form = phrases.better if finding.verdict is ComparisonVerdict.BETTER else phrases.worse
+    return form.format(amount=amount, count=count, s="" if count == "1" else "s", unit=finding.metric.counted_in)
 
 
 def _signed(value: float) -> str:

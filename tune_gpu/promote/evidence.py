@@ -11,6 +11,7 @@ from tune_gpu.artifacts.reading import is_of_winner
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import ServiceError
 from tune_gpu.config.schema import PromoteSettings
+from tune_gpu.metrics import VOICE_TURN
 from tune_gpu.promote.gate import Evidence, TargetDevice
 from tune_gpu.promote.recomputed import recomputed
 from tune_gpu.promote.target import Target
@@ -70,6 +71,6 @@ def target_device(settings: PromoteSettings, target: Target, n_cards: int = 1) -
 def expected_turn_ms(comparison: Mapping[str, Any]) -> float | None:
     """The winner's median voice turn, as the comparison measured it."""
     for finding in comparison.get("findings", []):
-        if finding["metric"] == "voice_turn_ms.p50" and finding["effect"] is not None:
+        if finding["metric"] == VOICE_TURN.at("p50") and finding["effect"] is not None:
             return float(finding["effect"]["ours"])
     return None

@@ -10,6 +10,7 @@ from tune_gpu.artifacts.lines import unchecked_of
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.common.failures import FailureKind
 from tune_gpu.config.schema import PromoteSettings, Services
+from tune_gpu.metrics import OOM_EVENTS
 from tune_gpu.services.mps_policy import SETTING, asks_for_mps
 from tune_gpu.telemetry.verdicts import NOT_PROVEN
 
@@ -103,10 +104,10 @@ def _device(evidence: Evidence, measured: Mapping[str, Any], target: TargetDevic
 
 def _oom(evidence: Evidence) -> Condition:
     of_winner = [line for line in evidence.lines if line.params == dict(evidence.winner)]
-    events = sum(int(line.metrics.get("oom_events") or 0) for line in of_winner)
+    events = sum(int(line.metrics.get(OOM_EVENTS.name) or 0) for line in of_winner)
     killed = [line.candidate_id for line in of_winner if line.failure and line.failure.kind in _OUT_OF_MEMORY]
     if evidence.comparison is not None:
-        events += int(evidence.comparison["arms"][evidence.comparison["ours"]].get("oom_events") or 0)
+        events += int(evidence.comparison["arms"][evidence.comparison["ours"]].get(OOM_EVENTS.name) or 0)
     if killed:
         return Condition("oom", False, f"the winner ran out of memory in {', '.join(killed)}")
     return Condition("oom", events == 0, f"{events} out-of-memory events while the winner was measured")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 
+from tune_gpu.common.metric import Metric
 from tune_gpu.workload.audio import Utterance
 from tune_gpu.workload.clients import Endpoints, LlmSample, SttSample, complete, transcribe
 
@@ -41,6 +43,14 @@ class TurnSample:
         if self.error or self.stt is None or self.llm is None or not self.llm.chunk_times:
             return None
         return (self.llm.chunk_times[0] - self.due) * 1e3
+
+
+def sample_of(turn: TurnSample, metric: Metric) -> float | None:
+    """Return the sample of a metric in this turn (`Metric.of_turn`), or None where the turn has none."""
+    value: Any = turn
+    for attribute in metric.of_turn.split("."):
+        value = None if value is None else getattr(value, attribute)
+    return None if value is None else float(value)
 
 
 async def take_turn(

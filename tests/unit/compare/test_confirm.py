@@ -17,6 +17,7 @@ from tune_gpu.compare.samples import Block
 from tune_gpu.compare.verdict import Finding, sentence, tolerance_of
 from tune_gpu.config.rules import check
 from tune_gpu.config.schema import ConfirmSettings
+from tune_gpu.metrics import VOICE_TURN, WER
 
 METRICS = standard_metrics(95)
 SETTINGS = ConfirmSettings(metric="voice_turn_ms.p50")
@@ -118,8 +119,8 @@ def test_a_verdict_in_a_metric_where_more_is_better_has_its_sign() -> None:
     assert str(finding("capacity", 2.0, 1.0, 3.0).verdict) == "better"
     assert str(finding("wer", 0.02, 0.01, 0.03).verdict) == "worse"
     assert finding("wer", 0.0, -0.02, 0.005, tolerance=0.01).not_worse
-    assert tolerance_of(Metric("voice_turn_ms.p95"), {"voice_turn_ms": 5.0, "voice_turn_ms.p95": 7.0}) == 7.0
-    assert tolerance_of(Metric("voice_turn_ms.p50"), {"voice_turn_ms": 5.0}) == 5.0
+    assert tolerance_of(Metric(VOICE_TURN, 95), {"voice_turn_ms": 5.0, "voice_turn_ms.p95": 7.0}) == 7.0
+    assert tolerance_of(Metric(VOICE_TURN, 50), {"voice_turn_ms": 5.0}) == 5.0
 
 
 @pytest.mark.parametrize(
@@ -141,3 +142,10 @@ def test_settings_that_make_no_comparison_are_refused(change: dict[str, Any], me
 
     with pytest.raises(UserError, match=message):
         checked()
+
+
+def test_an_error_rate_has_four_digits_in_words_and_in_characters() -> None:
+    """A list of units gave CER one digit, so that a difference of 3 in 100 read +0.0."""
+    rates = [next(metric for metric in standard_metrics(95, unit) if metric.entry is WER) for unit in ("word", "character")]
+    effect = Effect(0.03, 0.02, 0.04, 0.13, 0.1, 4, 40, 0.95)
+    assert [Finding(rate, effect, 0.01).text for rate in rates] == ["+0.0300 WER (+0.0200 … +0.0400)", "+0.0300 CER (+0.0200 … +0.0400)"]

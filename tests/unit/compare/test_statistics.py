@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.traffic import rounds
+from tests.support.traffic import rounds, turn
 from tune_gpu.compare.bootstrap import effect_of, rounds_resampled, turns_resampled
 from tune_gpu.compare.metrics import Metric, percentile_of, standard_metrics
 from tune_gpu.compare.samples import Block, Pair, Turn, pairs_of
@@ -86,7 +86,7 @@ def test_a_faster_clock_changes_no_percentage(seed: int, factor: float) -> None:
     pairs = rounds(seed, 4, 4, speed=0.8)
 
     def scaled(block: Block) -> Block:
-        return replace(block, turns=tuple(replace(turn, turn_ms=(turn.turn_ms or 0.0) * factor) for turn in block.turns))
+        return replace(block, turns=tuple(replace(turn, values={key: (value or 0.0) * factor for key, value in turn.values.items()}) for turn in block.turns))
 
     one = effect_of(pairs, P95, alpha=ALPHA)
     other = effect_of([Pair(scaled(pair.ours), scaled(pair.theirs)) for pair in pairs], P95, alpha=ALPHA)
@@ -145,7 +145,7 @@ def test_rounds_are_drawn_whole() -> None:
 
 def test_a_turn_that_failed_in_one_arm_is_no_latency_pair() -> None:
     """It counts as a failure of that arm."""
-    good = Turn(100.0, 10.0, 50.0, 110.0, 0, 5)
+    good = turn(100.0, 10.0, 50.0, 110.0, 0, 5)
     pair = Pair(Block("a", 0, (good, Turn(error="stt_timeout"), good)), Block("b", 0, (good, good, good)))
     ours, theirs = P95.rows([pair])[0]
     assert len(ours) == len(theirs) == 2
@@ -157,6 +157,6 @@ def test_a_turn_that_failed_in_one_arm_is_no_latency_pair() -> None:
 
 
 def test_a_round_counts_only_if_both_arms_were_measured_in_it() -> None:
-    turn = Turn(1.0, 1.0, 1.0, 1.0, 0, 1)
-    blocks = [Block("a", 0, (turn,)), Block("b", 0, failure={"kind": "oom"}), Block("b", 1, (turn,)), Block("a", 1, (turn,))]
+    alike = turn(1.0, 1.0, 1.0, 1.0, 0, 1)
+    blocks = [Block("a", 0, (alike,)), Block("b", 0, failure={"kind": "oom"}), Block("b", 1, (alike,)), Block("a", 1, (alike,))]
     assert [pair.ours.round for pair in pairs_of(blocks, "a", "b")] == [1]

@@ -6,13 +6,14 @@ from dataclasses import asdict
 from typing import Any
 
 from tests.support.made_run import DEVICE, FAST, SLOW
+from tests.support.traffic import turn
 from tune_gpu.artifacts.records.ends import ComparisonEnd
 from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.compare.confirm import BASELINE, WINNER, confirmed
 from tune_gpu.compare.metrics import standard_metrics
 from tune_gpu.compare.records import record
 from tune_gpu.compare.rounds import Outcome, Rules, findings_of
-from tune_gpu.compare.samples import Block, Turn
+from tune_gpu.compare.samples import Block
 from tune_gpu.compare.sequential import interim_alpha
 from tune_gpu.compare.store import BlockStore
 from tune_gpu.config.loader import load_config
@@ -24,8 +25,8 @@ def blocks(*, winner_ms: float = 840.0, baseline_ms: float = 1200.0, rounds: int
     found = []
     for number in range(rounds):
         for arm, ms in ((WINNER, winner_ms), (BASELINE, baseline_ms)):
-            times = [ms * (1.0 + 0.01 * number + 0.002 * turn) for turn in range(6)]
-            turns = tuple(Turn(0.6 * t, 0.1 * t, 0.3 * t, t, 1, 10) for t in times)
+            times = [ms * (1.0 + 0.01 * number + 0.002 * place) for place in range(6)]
+            turns = tuple(turn(0.6 * t, 0.1 * t, 0.3 * t, t) for t in times)
             found.append(Block(arm, number, turns, fitness=0.5, wall_s=10.0))
     return found
 
