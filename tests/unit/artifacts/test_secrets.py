@@ -188,7 +188,7 @@ def test_a_token_of_vllm_travels_by_environment() -> None:
 def test_another_secret_flag_is_refused_with_advice(name: str) -> None:
     config = ExperimentConfig(name="e")
     config.services.vllm.extra_args[name] = {"otlp_traces_endpoint": "http://me:s3cret@host", "some-api-key": "s3cret"}.get(name, {"nested": {"secret_key": "s3cret"}})
-    with pytest.raises(UserError, match=rf"services\.vllm\.extra_args\.{name}: it holds a secret.* by environment"):
+    with pytest.raises(UserError, match=rf"services\.vllm\.extra_args\.{name}: a secret.* Set it as a variable of the environment"):
         check_secrets(config)
 
 
