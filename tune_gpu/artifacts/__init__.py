@@ -1,1 +1,1 @@
-"""The files of a run: where they are, what is in them, and what is left out of them."""
+"""The files of a run: their places, their content, and what is redacted."""

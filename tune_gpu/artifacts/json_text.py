@@ -1,4 +1,4 @@
-"""JSON that every reader can read: no NaN, no infinity."""
+"""JSON that every reader accepts: no NaN, no infinity."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 
 def strict_json(content: Any) -> str:
-    """For people and programs: indented, and null for what is no number in JSON."""
+    """Return indented JSON, with null for what is not a number in JSON."""
     return json.dumps(finite(content), indent=2, ensure_ascii=False)
 
 
 def finite(value: Any) -> Any:
-    """NaN and infinity are no JSON, and no measurements: they become null."""
+    """Return the value with None for NaN and infinity, which are neither JSON nor measurements."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

@@ -1,6 +1,6 @@
-"""A copy of a run's artifacts wherever Ray's storage goes: a folder, `s3://…`, `gs://…`, or any other file system that fsspec knows.
+"""Copy a run's artifacts to Ray's storage: a folder, `s3://…`, `gs://…`, or any other file system that fsspec knows.
 
-The run's folder on this machine stays the journal (a line is on disk before the search hears of it); the copy follows it file by file.
+The run's folder on this machine stays authoritative (a line is on disk before the search sees it); the copy follows file by file.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from tune_gpu.common.errors import UserError
 
 
 class Mirror:
-    """Copies files below `root` to the same places below a URI.
+    """Copy files below `root` to the same places below a URI.
 
     Args:
         uri: as Ray's `storage_path`.
@@ -28,11 +28,11 @@ class Mirror:
             self._files, base = _file_system(uri)
             self._base = base.rstrip("/")
             self._files.create_dir(self._base, recursive=True)
-        except Exception as error:  # each file system has kinds of its own
+        except Exception as error:  # each file system has its own errors
             raise UserError(f"ray.storage_path={uri}: cannot be written ({str(error).splitlines()[0][:200]})") from error
 
     def push(self, *paths: Path) -> None:
-        """Copy these files as they are now. Raises OSError."""
+        """Copy these files as they are now. Raise OSError."""
         for path in paths:
             if path.is_file():
                 there = f"{self._base}/{path.relative_to(self._root).as_posix()}"
@@ -42,7 +42,7 @@ class Mirror:
 
 
 def _file_system(uri: str) -> tuple[Any, str]:
-    """As Ray does: Arrow's own file systems first, then fsspec's."""
+    """Return the file system and the path in it, as Ray does: Arrow's own file systems first, then fsspec's."""
     import pyarrow.fs
 
     try:

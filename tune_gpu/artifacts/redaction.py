@@ -1,7 +1,8 @@
-"""Secrets do not reach what a run writes down: settings, results and texts are redacted as objects, before they are rendered.
+"""Keep secrets out of everything that a run writes: settings, results and texts are redacted as objects, before they are rendered.
 
-A secret is known by its name (`secret_names`), and its value then is removed from every text in any writing (`secret_writings`). What a
-resumed run needs of its secrets it takes from the environment again.
+A secret is recognised by its name (`secret_names`). Its value is then removed from every text, in any encoding (`secret_writings`). A
+resumed run
+takes its secrets from the environment again.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ __all__ = ["REDACTED", "Redactor", "holds_secret", "is_secret", "restore_secrets
 
 
 def secret_values(content: Any, named: bool = False) -> Iterator[str]:
-    """The values of secrets in settings or in an environment, however deep, also inside texts.
+    """Yield the values of secrets in settings or in an environment, at any depth, also inside texts.
 
     Args:
         content: to search.
-        named: whether its name says that all of it is secret.
+        named: whether its name means that all of it is secret.
     """
     if isinstance(content, Mapping):
         for name, value in content.items():
@@ -51,11 +52,11 @@ def holds_secret(name: str, value: Any) -> bool:
 
 
 class Redactor:
-    """Replaces secrets in whatever is about to be written.
+    """Replace secrets in whatever is about to be written.
 
     Args:
-        config: whose settings' secrets are known too; null for those of the environment alone.
-        environment: null for this process's.
+        config: settings whose secrets are known too; None for those of the environment alone.
+        environment: None for this process's.
     """
 
     def __init__(self, config: ExperimentConfig | None = None, environment: Mapping[str, str] | None = None) -> None:
@@ -65,15 +66,15 @@ class Redactor:
         self._writings = Writings(known)
 
     def text(self, text: str) -> str:
-        """The text without secrets."""
+        """Return the text without secrets."""
         return self._writings.removed_from(text)
 
     def value(self, value: Any, named: bool = False) -> Any:
-        """The same for an object: dictionaries, lists and texts, however deep.
+        """Return the object without secrets: dictionaries, lists and texts at any depth.
 
         Args:
-            value: the object; it is not changed.
-            named: whether its name says that all of it is secret.
+            value: the object, which is not changed.
+            named: whether its name means that all of it is secret.
         """
         if isinstance(value, Mapping):
             return {self.value(key): self.value(inner, named or is_secret(str(key))) for key, inner in value.items()}
@@ -85,12 +86,12 @@ class Redactor:
 
 
 def _is_flag(word: Any) -> bool:
-    """Return whether the next word of a command line is a secret."""
+    """Return True if the next word of a command line is a secret."""
     return isinstance(word, str) and word.startswith("--") and "=" not in word and is_secret(word)
 
 
 def _structure(text: str) -> Any:
-    """Return what a JSON text holds; null for any other text."""
+    """Return the value of a JSON text, or None for any other text."""
     if not text.lstrip().startswith(("{", "[")):
         return None
     try:
@@ -100,7 +101,7 @@ def _structure(text: str) -> Any:
 
 
 def restore_secrets(config: ExperimentConfig) -> None:
-    """Take what was redacted in the settings of a run from the environment. Raises UserError for a variable that is not set."""
+    """Restore redacted settings of a run from the environment. Raise UserError for a variable that is not set."""
     for path, settings in _holders(config).items():
         for name in [name for name, value in settings.items() if REDACTED in str(value)]:
             variable = name.replace("-", "_").upper() if path.endswith("extra_args") else name
@@ -112,7 +113,7 @@ def restore_secrets(config: ExperimentConfig) -> None:
 
 
 def _still_redacted(content: Any, path: str = "") -> str | None:
-    """The dotted name of a setting that is not whole; null if there is none."""
+    """Return the dotted name of a setting that is still redacted, or None."""
     if isinstance(content, str):
         return path if REDACTED in content else None
     inner = content.items() if isinstance(content, Mapping) else enumerate(content) if isinstance(content, (list, tuple)) else ()
@@ -120,9 +121,9 @@ def _still_redacted(content: Any, path: str = "") -> str | None:
 
 
 def without_secrets(config: ExperimentConfig) -> ExperimentConfig:
-    """A copy that may be pickled where others read: Ray Tune writes what a searcher refers to into the run's folder.
+    """Return a copy that may be pickled where others can read it: Ray Tune writes what a searcher refers to into the run's folder.
 
-    No variable's value is kept, so that the search does not depend on one: candidates differ in their parameters, not in these.
+    No variable's value is kept, so that the search does not depend on one: candidates differ in their parameters only.
     """
     copied, redactor = copy.deepcopy(config), Redactor(config)
     for path, settings in _holders(copied).items():
@@ -131,7 +132,7 @@ def without_secrets(config: ExperimentConfig) -> ExperimentConfig:
 
 
 def _holders(config: ExperimentConfig) -> dict[str, dict[str, Any]]:
-    """The settings that may be secrets, by where they stand."""
+    """Return the settings that may be secrets, by their place."""
     services, of_ray = config.services, config.ray.runtime_env.get("env_vars")
     return {
         "services.vllm.env": services.vllm.env,

@@ -1,4 +1,4 @@
-"""Whether the name of a setting, variable, header, flag or query parameter says that its value is a secret, in any way of writing names."""
+"""Recognise names of secrets: settings, variables, headers, flags and query parameters, in any way of writing names."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ _WORD = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+")
 
 _ANYWHERE = {"secret", "secrets", "password", "passwords", "passwd", "passphrase", "passcode", "credential", "credentials", "apikey", "apikeys", "apitoken",
              "accesskey", "privatekey", "secretkey", "authtoken", "accesstoken", "hftoken"}  # fmt: skip
-"""Words that make a name secret wherever they stand, unless its end says that it is about a secret (`password_file`)."""
+"""Words that make a name secret anywhere in it, unless its end shows that it is about a secret (`password_file`)."""
 _AT_THE_END = {"token", "auth", "authorization", "bearer", "cookie", "cookies", "jwt", "dsn", "passkey", "psk", "sshpass"}
-"""Words that make a name secret where it ends with them."""
+"""Words that make a name secret at its end."""
 _AFTER_ANOTHER = {"pwd", "pass", "pat"}
-"""Words that make a name secret at its end only behind another word: `MYSQL_PWD` is a secret, `PWD` the current folder."""
+"""Words that make a name secret at its end, after another word: `MYSQL_PWD` is a secret, `PWD` the current folder."""
 _ABOUT = {"file", "path", "dir", "folder", "name", "env", "id", "length", "len", "count", "size", "limit", "type", "mode", "policy", "ttl", "timeout",
           "expiry", "provider", "helper", "store", "arn", "enabled", "required"}  # fmt: skip
 """Last words of names that are about a secret and do not hold it."""
 _NOT_A_TOKEN = {"max", "min", "eos", "bos", "pad", "unk", "sep", "cls", "mask", "stop", "start", "end", "image", "audio", "video", "special", "per", "each",
                 "first", "last", "next", "output", "input", "prompt", "completion", "new", "decode", "prefill", "num", "n", "time", "begin", "eot",
                 "suffix", "prefix", "placeholder", "think", "reasoning", "bonus", "draft", "sampled"}  # fmt: skip
-"""What a model's tokens are called: before `token` these words do not name a secret."""
+"""Words before `token` that name a token of a model, not a secret."""
 _SECRET_PLURAL = {"api", "auth", "access", "refresh", "bearer", "session", "hf", "hub", "github", "gitlab", "slack", "npm", "pypi", "secret", "private", "ssh",
                   "encryption", "signing", "service", "account", "deploy", "personal"}  # fmt: skip
-"""Before `tokens` and `keys`, which elsewhere are counted."""
+"""Words that make `tokens` and `keys` secret, which otherwise are counted."""
 _NOT_A_KEY = {"engine", "order", "sort", "sorting", "cache", "group", "grouping", "metric", "primary", "foreign", "partition", "public", "dict", "map", "index",
               "lookup", "row", "column", "field", "hot", "json", "yaml", "config", "setting", "candidate", "param", "parameter", "layer", "head", "query",
               "attention", "kv", "no", "any", "each", "the", "block", "prefix", "shard", "unique", "sub", "parent", "search", "tie", "arm", "by", "of",
               "routing", "idempotency", "value", "label", "tag", "object", "s", "calibration"}  # fmt: skip
-"""Before `key` these words name a key of a table or an order, not one that opens something."""
+"""Words before `key` that name a key of a table or an order, not one that opens something."""
 _SERVERS = {"database", "db", "redis", "mongo", "mongodb", "postgres", "postgresql", "pg", "mysql", "mariadb", "amqp", "rabbitmq", "broker", "webhook",
             "clickhouse", "mssql", "sqlalchemy", "celery", "result", "backend", "elasticsearch", "kafka", "nats"}  # fmt: skip
-"""Whose addresses usually carry a password."""
+"""Servers whose addresses usually contain a password."""
 _PASSWORD_WORD = re.compile(r"^(?!askpass)[a-z]*(?:password|passwd|passphrase|apikey|secretkey|accesskey)$")
-"""Names that are written as one word: `PGPASSWORD`, `dbpassword`."""
+"""Names written as one word: `PGPASSWORD`, `dbpassword`."""
 
 
 def is_secret(name: str) -> bool:
@@ -60,6 +60,6 @@ def is_secret(name: str) -> bool:
 
 
 def _has_pair(words: list[str]) -> bool:
-    """Two words that together say it, wherever they stand: `AZURE_STORAGE_CONNECTION_STRING`, `PRIVATE_KEY_PEM`."""
+    """Return True for two words that together name a secret, anywhere in the name: `AZURE_STORAGE_CONNECTION_STRING`, `PRIVATE_KEY_PEM`."""
     pairs = list(itertools.pairwise(words))
     return any(pair in (("connection", "string"), ("private", "key"), ("api", "key"), ("access", "key"), ("session", "key")) for pair in pairs)

@@ -1,4 +1,4 @@
-"""A secret in a text: every writing of a known value, tokens of known issuers, and values that stand beside the name of a secret."""
+"""Find secrets in a text: every encoding of a known value, tokens of known issuers, and values beside the name of a secret."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from tune_gpu.artifacts.secret_names import is_secret
 
 REDACTED = "<redacted>"
 SHORTEST = 6
-"""A shorter value is redacted beside its name only: to remove it everywhere would destroy ordinary text."""
+"""Shortest value that is removed everywhere. A shorter one is only redacted beside its name: to remove it everywhere would destroy
+ordinary text."""
 _SHORTEST_PART = 8
-"""Of a secret that the end or the beginning of a text has cut through."""
+"""Shortest part of a secret that was cut off by the end or the beginning of a text."""
 _PIECE = 64
-"""Longer values are searched for in pieces of this length, so that a cut or wrapped one is found too."""
+"""Length of the pieces in which longer values are searched for, to find a cut or wrapped one too."""
 ORDINARY = {"enabled", "disabled", "default", "required", "optional", "redacted", "unlimited"}
-"""Words that variables of secret names have in place of a secret."""
+"""Ordinary words that may be the value of a variable with a secret's name."""
 
 _BREAK = r"(?:\\{0,4}[ \t]{0,8}(?:\r?\n|\\{1,4}n)[ \t]{0,80})?"
-"""Where a printer wraps a long value, with the signs by which YAML and shells continue a line."""
+"""Line break within a long value, with the signs by which YAML and shells continue a line."""
 
 _SHAPES = re.compile(
     r"""-----BEGIN[ ][A-Z ]*PRIVATE[ ]KEY-----[\s\S]*?(?:-----END[ ][A-Z ]*PRIVATE[ ]KEY-----|\Z)
@@ -40,7 +41,7 @@ _SHAPES = re.compile(
     re.VERBOSE,
 )
 _OF_URL = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]{0,30}://)(?P<who>[^\s/:@\"'<>]{0,200}:(?!\d+[/\s])[^\s\"'<>]{1,500}|[^\s/:@\"'<>]{16,500})@", re.IGNORECASE)
-"""Up to the last `@`: a password may hold a slash and an `@` itself."""
+"""Up to the last `@`: a password may contain a slash and an `@` itself."""
 _SIGNED = {"sig", "signature", "key", "code", "sas", "pass", "pwd", "x-amz-signature", "x-amz-credential", "x-goog-signature", "x-goog-credential"}
 _QUERY = re.compile(r"(?P<before>[?&;](?P<name>[\w.\-]+)=)(?P<value>[^&\s\"'<>#;]+)")
 _SCHEME = re.compile(r"(?P<before>\b(?:Bearer|Basic)[ ]+)(?P<value>(?=\S{0,200}\d)[\w.~+/=\-]{8,}|[\w.~+/=\-]{16,})", re.IGNORECASE)
@@ -57,7 +58,8 @@ _ENDS = re.compile(r"\s*(?:[,}\])]|\n|$)")
 
 
 def _of_character(character: str) -> str:
-    """The writings of one character: raw, escaped as JSON, Python, YAML and shells do, of a URL, of HTML. Of blanks and of backslashes: of a run."""
+    """Return the encodings of one character: raw, escaped as in JSON, Python, YAML and shells, of a URL, of HTML. Blanks and backslashes
+    match a run of them."""
     if character.isspace():
         return r"(?:\s|\\+[nrtN_ ]|%(?:0[AaDd9]|20)|\+|&\#(?:10|13|9|32);|\\+x0[a9d]|\\+u000[a9d]){1,80}"
     if character.startswith("\\"):
@@ -97,14 +99,14 @@ def _pieces(value: str) -> list[str]:
 
 @lru_cache(maxsize=64)
 def _pattern_of(values: frozenset[str]) -> re.Pattern[str] | None:
-    """Finds any of these values in any of their writings, the longest first."""
+    """Return a pattern that finds any of these values in any encoding, the longest first, or None."""
     written = {piece for value in values for form in (value, *_base64_of(value)) for piece in _pieces(form)}
     longest_first = sorted((value for value in written if len(value.strip()) >= SHORTEST), key=lambda value: (-len(value), value))
     return re.compile("|".join(_BREAK.join(map(_of_character, _UNITS.findall(value))) for value in longest_first)) if longest_first else None
 
 
 class Writings:
-    """Removes these values, and whatever is known to be a secret by its shape or by the name beside it.
+    """Remove these values, and whatever its shape or the name beside it shows to be a secret.
 
     Args:
         values: of secrets; those that are too short or are ordinary words are left out.
@@ -115,7 +117,7 @@ class Writings:
         self._pattern = _pattern_of(self.values)
 
     def removed_from(self, text: str) -> str:
-        """The text without secrets."""
+        """Return the text without secrets."""
         if self._pattern:
             text = self._cut(self._pattern.sub(REDACTED, text))
         text = _SHAPES.sub(REDACTED, text)
@@ -127,7 +129,7 @@ class Writings:
         return re.sub(f"(?:{REDACTED})+", REDACTED, text)
 
     def _cut(self, text: str) -> str:
-        """The text without the part of a secret at its end or its beginning: evidence is cut to a length."""
+        """Return the text without the part of a secret at its end or its beginning, because evidence is cut to a length."""
         for value in self.values:
             for length in range(min(len(value) - 1, len(text)), _SHORTEST_PART - 1, -1):
                 if text.endswith(value[:length]):
@@ -138,7 +140,7 @@ class Writings:
 
 
 def secrets_in(text: str) -> Iterator[str]:
-    """The values of secrets that a text holds beside their names: in addresses, headers, command lines and JSON."""
+    """Yield the values of secrets that a text holds beside their names: in addresses, headers, command lines and JSON."""
     for found in _OF_URL.finditer(text):
         for who in {found["who"], found["who"].partition("@")[0]}:
             yield from (who, *who.split(":", 1)[1:])
@@ -157,7 +159,7 @@ def _is_parameter(name: str) -> bool:
 
 
 def _named(text: str) -> Iterator[re.Match[str]]:
-    """The places where a value stands beside the name of a secret, also within the value of another name."""
+    """Yield the places where a value follows the name of a secret, also within the value of another name."""
     at = 0
     while found := _NAMED.search(text, at):
         holds = _holds(found)
@@ -167,7 +169,7 @@ def _named(text: str) -> Iterator[re.Match[str]]:
 
 
 def _holds(found: re.Match[str]) -> bool:
-    """Return whether what stands beside this name is its value: prose that has a colon or a blank behind the name of a secret is not."""
+    """Return True if the text after this name is its value, and not prose with a colon or a blank after the name of a secret."""
     if REDACTED in found["value"] or not is_secret(found["name"]):
         return False
     if found["sign"].isspace():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -81,20 +80,18 @@ def test_each_value_of_tunes_domains_is_suggested_and_outlives_a_restore(domain:
 @pytest.mark.parametrize(
     "domain", [tune.randint(0, 2**31), tune.randint(0, 2**62), tune.quniform(0, 1, 1e-6), tune.lograndint(1, 10**9), tune.qrandint(0, 10**9, 5)])
 @pytest.mark.parametrize("algorithm", ["classic", "rzero"])
-def test_a_long_range_is_searched_in_milliseconds_and_in_little_memory(domain: Any, algorithm: str, tmp_path: Path) -> None:
+def test_a_long_range_is_searched_in_little_memory(domain: Any, algorithm: str, tmp_path: Path) -> None:
     tracemalloc.start()
-    began = time.perf_counter()
     search = search_of(space={"x": domain, "y": tune.uniform(0.0, 1.0)}, settings=SearchSettings(algorithm=algorithm, seed=0))
     seen: list[dict[str, Any]] = []
     while isinstance(suggested := search.suggest(f"t{len(seen)}"), dict):
         seen.append(suggested)
         search.on_trial_complete(f"t{len(seen) - 1}", {"score": suggested["y"]})
     search.save(str(tmp_path / "s"))
-    took, (_, most) = time.perf_counter() - began, tracemalloc.get_traced_memory()
+    _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(seen) == 14
-    assert took < 10.0, "a range that is written out takes minutes"
-    assert most < 100 * 2**20
+    assert most < 100 * 2**20, "the range is not written out"
     later = search_of(space={"x": domain, "y": tune.uniform(0.0, 1.0)}, settings=SearchSettings(algorithm=algorithm, seed=0))
     later.restore(str(tmp_path / "s"))
     assert [repr(candidate) for candidate, _ in later.tournament.history] == [repr(candidate) for candidate, _ in search.tournament.history]

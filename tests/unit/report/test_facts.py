@@ -227,9 +227,11 @@ def test_json_and_markdown_carry_the_summarys_numbers(record: RunRecord) -> None
     code, text = report(RUN, f"run.artifacts_dir={ARTIFACTS}", "--format", "md")
     assert code == 0
     assert text.startswith("# spica\\_gpu\\_allocation, run ")
-    assert f"{record.summary['best']['fitness']:.4f}" in text or record.summary["best"]["n_evaluations"] > 1
+    rows = {row.split(" | ")[0].removeprefix("| "): row for row in text.splitlines() if row.startswith("| g")}
+    assert len(record.lines) == 14
     for line in record.lines:
-        assert f"| {line.candidate_id} |" in text
+        fitness = "–" if line.fitness is None else f"{line.fitness:.4f} "
+        assert rows[line.candidate_id].split(" | ")[4].startswith(fitness), line
 
 
 @pytest.mark.parametrize(
