@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.config.schema import RunSettings
+from tune_gpu.services.running import RunningService
 from tune_gpu.telemetry.neighbours import Neighbours, neighbours_on
 from tune_gpu.telemetry.open import open_probe
 from tune_gpu.telemetry.probe import Probe, total
@@ -70,28 +71,30 @@ class DeviceGuard:
             return "the card does not report its memory: whether it was stable before vLLM started, and has come back after, is not known"
         return None
 
-    def prove(self, services: Mapping[str, tuple[Sequence[int], bool]]) -> list[str]:
+    def prove(self, services: Mapping[str, RunningService[Any]], spanning: Container[str]) -> list[str]:
         """Check that each service has processes on its cards (law 2), and return what could not be proven.
 
         A card that does not list its processes proves nothing, neither for nor against.
 
         Args:
-            services: name -> its process ids, and whether it spans all cards (else it must be on the first).
+            services: what runs, by name.
+            spanning: names of the services that must be on all cards; the others must be on the first.
 
         Raises:
             ServiceError: `wrong_device`, for a service that is not on a card it must be on.
         """
         unproven: list[str] = []
-        if self._device != "cuda":
+        if self._device != "cuda":  # nothing to prove, and listing processes costs milliseconds
             return unproven
         cards = self.cards()
-        for name, (pids, on_all) in services.items():
-            for card in cards if on_all else cards[:1]:
-                there = card.memory_by_pid_mib(list(pids))
+        for name, service in services.items():
+            pids = service.pids()
+            for card in cards if name in spanning else cards[:1]:
+                there = card.memory_by_pid_mib(pids)
                 if there is None:
-                    unproven.append(f"{NOT_PROVEN} {name} is on {card.info.name}: {card.whereabouts(list(pids))}")
+                    unproven.append(f"{NOT_PROVEN} {name} is on {card.info.name}: {card.whereabouts(pids)}")
                 elif not there:
-                    message = f"none of its processes holds memory on {card.info.name} ({card.info.uuid}); {card.whereabouts(list(pids))}"
+                    message = f"none of its processes holds memory on {card.info.name} ({card.info.uuid}); {card.whereabouts(pids)}"
                     raise ServiceError(Failure(FailureKind.WRONG_DEVICE, name, Phase.START, message))
         return unproven
 

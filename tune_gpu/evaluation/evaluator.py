@@ -118,7 +118,7 @@ class Evaluator:
         if not reuses:
             self._start_engine(services, deployment.engine_key)
         state.start_s["vllm"] = 0.0 if reuses else self.running["vllm"].start_s or 0.0
-        for unproven in self._guard.prove({name: (service.pids(), name == "vllm") for name, service in self.running.items()}):
+        for unproven in self._guard.prove(self.running, spanning={"vllm"}):
             self._note_unchecked(unproven)
         load.warm_engine()
 
