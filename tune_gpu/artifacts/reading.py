@@ -35,7 +35,7 @@ _FINDING_NEEDS: dict[str, type | tuple[type, ...]] = {"metric": str, "verdict": 
 
 
 class RunState(StrEnum):
-    """How far a run is."""
+    """Progress of a run."""
 
     FINISHED = "finished"
     NO_WINNER = "no winner"
@@ -50,13 +50,13 @@ class RunState(StrEnum):
 
     @property
     def resumable(self) -> bool:
-        """Return whether `launch --resume` has something to do."""
+        """Return True if `launch --resume` can continue the run."""
         return self in (RunState.INTERRUPTED, RunState.KILLED)
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """All that a run has left."""
+    """All files of a run."""
 
     folder: RunFolder
     state: RunState
@@ -74,24 +74,24 @@ class RunRecord:
 
     @property
     def run_id(self) -> str:
-        """Its name."""
+        """Return its name."""
         return self.folder.run_id
 
     @property
     def evidence(self) -> Mapping[str, Any] | None:
-        """The A/B comparison with the baseline that speaks for the winner; null where there is none."""
+        """Return the A/B comparison with the baseline that supports the winner, or None."""
         best = (self.summary or {}).get("best") or {}
         return next((found for found in (self.comparison, self.confirmation) if found is not None and is_of_winner(found, best.get("params"))), None)
 
     @property
     def device(self) -> Mapping[str, Any]:
-        """Of the manifest; empty where nothing is known."""
+        """Return the device of the manifest, empty if unknown."""
         devices = (self.manifest or {}).get("devices") or [{}]
         return devices[0] if isinstance(devices[0], Mapping) else {}
 
 
 def read_run(artifacts_dir: str | Path, run_id: str) -> RunRecord:
-    """A run by its id, or by the path of its folder.
+    """Read a run by its id, or by the path of its folder.
 
     Raises:
         UserError: there is no such run, or a file of it is half-written, foreign, or of a newer program.
@@ -100,7 +100,7 @@ def read_run(artifacts_dir: str | Path, run_id: str) -> RunRecord:
 
 
 def find_run(artifacts_dir: str | Path, run_id: str) -> RunFolder:
-    """The folder of a run by its id or its path. Raises UserError with the runs there are."""
+    """Return the folder of a run by its id or its path. Raise UserError with the existing runs."""
     asked = Path(run_id).expanduser()
     if asked.is_dir() and (asked / "config.yaml").is_file():
         path = asked.resolve()
@@ -109,7 +109,7 @@ def find_run(artifacts_dir: str | Path, run_id: str) -> RunFolder:
 
 
 def read_folder(folder: RunFolder) -> RunRecord:
-    """As `read_run`, of a folder that was found."""
+    """Read a run as `read_run` does, from a known folder."""
     path = folder.path
     config = _read_yaml(path / "config.yaml")
     lines = tuple(folder.candidates(repair=False))
@@ -129,7 +129,7 @@ def read_folder(folder: RunFolder) -> RunRecord:
 
 
 def is_of_winner(comparison: Mapping[str, Any], winner: Any) -> bool:
-    """Return whether a comparison is of these parameters: a run that was gone on with after it may have found another winner."""
+    """Return True if a comparison is about these parameters. A run that was resumed after it may have found another winner."""
     arms = comparison.get("arms")
     arm = arms.get(comparison.get("ours")) if isinstance(arms, Mapping) else None
     return not isinstance(arm, Mapping) or arm.get("params") == winner
@@ -155,13 +155,13 @@ def read_winner(folder: RunFolder) -> dict[str, Any] | None:
 
 
 def refuse_running(record: RunRecord) -> None:
-    """Raises UserError while the run is going on."""
+    """Raise UserError while the run is going on."""
     if record.state is RunState.RUNNING:
         raise UserError(f"{record.run_id}: it is still running ({_who(record.manifest)}); wait for its end: tune-gpu status")
 
 
 def decided(record: RunRecord) -> Mapping[str, Any]:
-    """The summary of a run that has ended with a winner. Raises UserError that says what is missing."""
+    """Return the summary of a run that has ended with a winner. Raise UserError that names what is missing."""
     refuse_running(record)
     if record.summary is None or record.state.resumable:
         raise UserError(f"{record.run_id}: it has not come to its end ({record.state}); go on with: {resume_command(record.folder)}")
@@ -173,7 +173,7 @@ def decided(record: RunRecord) -> Mapping[str, Any]:
 
 
 def all_runs(artifacts_dir: str | Path) -> Iterator[tuple[RunFolder, RunRecord | UserError]]:
-    """Every run below a folder, oldest first; one that cannot be read comes with its error."""
+    """Yield every run below a folder, oldest first. A run that cannot be read comes with its error."""
     root = Path(artifacts_dir).expanduser().resolve()
     for config in sorted(root.glob("*/*/config.yaml"), key=lambda path: (path.parent.name, path.parent.parent.name)):
         folder = RunFolder(root, config.parent.parent.name, config.parent.name)
@@ -184,13 +184,13 @@ def all_runs(artifacts_dir: str | Path) -> Iterator[tuple[RunFolder, RunRecord |
 
 
 def resume_command(folder: RunFolder) -> str:
-    """Return how a person goes on with it."""
+    """Return the command that resumes it."""
     place = "" if folder.root == Path("artifacts").resolve() else " " + shlex.quote(f"run.artifacts_dir={folder.root}")
     return f"python -m tune_gpu.launch --resume {folder.run_id}{place}"
 
 
 def read_json(path: Path, needs: Mapping[str, type | tuple[type, ...]]) -> dict[str, Any] | None:
-    """A JSON object with at least these fields of these types; null where there is no file. Raises UserError that names the file."""
+    """Return a JSON object that has at least these fields of these types, or None without a file. Raise UserError that names the file."""
     try:
         content = outside_files.read_json(path, outside_files.RUN_FILE)
     except outside_files.NotThere:
@@ -230,7 +230,7 @@ def _state(manifest: Mapping[str, Any] | None, summary: Mapping[str, Any] | None
 
 
 def _alive(process: Any) -> bool:
-    """Return whether the process that a manifest names is there: the same id, begun at the same time, on this machine."""
+    """Return True if the process of a manifest is running: the same id and start time, on this machine."""
     if not isinstance(process, Mapping) or process.get("host") != socket.gethostname():
         return False
     pid, ticks = process.get("pid"), process.get("start_ticks")

@@ -40,7 +40,7 @@ class RunFolder:
 
     @classmethod
     def find(cls, artifacts_dir: str | Path, run_id: str, asked_as: str = "--resume ") -> RunFolder:
-        """The folder of a run, whatever its experiment. Raises UserError with the runs there are."""
+        """Return the folder of a run of any experiment. Raise UserError with the existing runs."""
         root = Path(artifacts_dir).expanduser().resolve()
         runs = {path.parent.name: path.parent.parent.name for path in root.glob("*/*/config.yaml")}
         if run_id not in runs:
@@ -49,16 +49,16 @@ class RunFolder:
         return cls(root, runs[run_id], run_id)
 
     def create(self, config_yaml: str) -> None:
-        """Make the folder with its resolved configuration; where another run began in the same second, `run_id` gets a number behind it.
+        """Make the folder with its resolved configuration. If another run began in the same second, `run_id` gets a number appended.
 
-        Raises UserError for a name that would lead out of the artifacts.
+        Raise UserError for a name that would lead out of the artifacts.
         """
         with self.created(config_yaml):
             pass
 
     @contextlib.contextmanager
     def created(self, config_yaml: str) -> Iterator[None]:
-        """As `create`, and `held` within the block: it is locked before it has a configuration, by which others find a run."""
+        """Make the folder as `create` does, and lock it as `held` does, before it has the configuration by which others find a run."""
         check_name("name", self.experiment)
         check_name("run_id", self.run_id)
         self._make_own()
@@ -80,7 +80,7 @@ class RunFolder:
                 return
 
     def earlier_manifests(self) -> list[dict[str, Any]]:
-        """Of a run that is gone on with: the manifests until now, oldest first, each without those before it."""
+        """Return the earlier manifests of a resumed run, oldest first, each without those before it."""
         try:
             last = dict(outside_files.read_json(self.path / "manifest.json", outside_files.RUN_FILE))
         except (ValueError, TypeError):  # killed before it was written
@@ -89,10 +89,10 @@ class RunFolder:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Within the block nobody else goes on with the run. Raises UserError where somebody does, and for a folder with links.
+        """Lock the run within the block. Raise UserError if another process holds the lock, and for a folder with links.
 
-        The lock is on the folder itself, and the kernel releases it however its holder ends. Where the file system has no locks, a warning
-        says so.
+        The lock is on the folder itself, and the kernel releases it however its holder ends. If the file system has no locks, a warning is
+        logged.
         """
         self._refuse_links()
         handle = os.open(self.path, os.O_RDONLY)
@@ -135,11 +135,11 @@ class RunFolder:
         self._append(f"gen_{record.generation}_candidates.jsonl", record.dump())
 
     def append_proposal(self, candidate: Candidate) -> None:
-        """A candidate whose evaluation begins: should the run be killed meanwhile, it is known when the search had proposed it."""
+        """Record a candidate whose evaluation begins, so that a resumed run knows when the search had proposed it."""
         self._append(_PROPOSALS, {"candidate_id": candidate.candidate_id, "asked_after": candidate.asked_after})
 
     def proposals(self) -> dict[str, int]:
-        """By candidate, how many results the search had heard when it proposed it; what cannot be read is left out, and half of a line cut off."""
+        """Return, by candidate, how many results the search had when it proposed it. Unreadable and unfinished lines are left out."""
         found: dict[str, int] = {}
         path, limit = self.path / _PROPOSALS, outside_files.RUN_LINES
         with contextlib.suppress(UserError):
@@ -164,7 +164,7 @@ class RunFolder:
                 yield EvaluationRecord.parse(outside_files.parse_json(text, where, outside_files.RUN_LINES), where)
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        """A file of the run, whole."""
+        """Write a file of the run atomically."""
         write_whole(self.path / name, self._as_json(content))
 
     def write_winner(self, content: Mapping[str, Any]) -> Path:
@@ -183,13 +183,13 @@ def _refuse_link(path: Path) -> None:
 
 
 def redacted_yaml(text: str, redactor: Redactor) -> str:
-    """Settings without secrets. They are redacted as objects: in YAML a value is quoted, escaped and folded."""
+    """Return the settings without secrets. They are redacted as objects, because YAML quotes, escapes and folds values."""
     settings = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     return OmegaConf.to_yaml(OmegaConf.create(redactor.value(settings)))
 
 
 def _whole_lines(path: Path, *, repair: bool) -> list[bytes]:
-    """The lines of a file; with `repair`, half a line at its end is cut off, because the next line would be joined to it."""
+    """Return the complete lines of a file. With `repair`, cut an unfinished last line off, because the next line would be joined to it."""
     content = outside_files.read_bytes(path, outside_files.RUN_LINES)
     whole = content[: content.rfind(b"\n") + 1]
     if whole != content and repair:

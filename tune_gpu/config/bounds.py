@@ -1,4 +1,4 @@
-"""Limits of numbers, and how they are put into words."""
+"""Limits of numbers, and their wording in messages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tune_gpu.common.errors import UserError
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a number must be; null for no limit on that side."""
+    """Limits of a number; None for no limit on that side."""
 
     least: float | None = None
     above: float | None = None
@@ -17,7 +17,7 @@ class Bounds:
     below: float | None = None
 
     def holds(self, value: float) -> bool:
-        """Return whether a number lies within; NaN does not."""
+        """Return True if a number lies within the limits; NaN does not."""
         return (
             (self.least is None or value >= self.least)
             and (self.above is None or value > self.above)
@@ -27,7 +27,7 @@ class Bounds:
 
     @property
     def allowed(self) -> str:
-        """For a message."""
+        """Return the limits in words, for a message."""
         least, above, most, below = (None if limit is None else shown(limit) for limit in (self.least, self.above, self.most, self.below))
         if least is not None:
             return f"{least} to {most}" if most is not None else f"{least} to less than {below}" if below is not None else f"{least} or more"

@@ -1,7 +1,8 @@
-"""What a configuration that is not the user's own may set without `--trust`: nothing by which code could run or files could be reached.
+"""Decide what a configuration that is not the user's own may set without `--trust`: nothing that could run code or reach files.
 
-An allow-list. Numbers and switches are harmless but for the permissions named here. Text is harmless only where it is listed here, or where
-`foreign_services.py` says so. What the user types as KEY=VALUE is the user's own.
+This is an allow-list. Numbers and switches are harmless except for the permissions listed here. Text is harmless only if it is listed here
+or
+`foreign_services.py` allows it. Whatever the user types as KEY=VALUE is the user's own.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ KeyPath = tuple[str, ...]
 
 @dataclass(frozen=True)
 class NeedsTrust:
-    """A key, and why its value needs the user's trust."""
+    """A key, and the reason why its value needs the user's trust."""
 
     key: str
     why: str
@@ -56,11 +57,11 @@ def refuse(path: Path, wanted: list[NeedsTrust]) -> NoReturn:
 
 
 def needs_trust(config: ExperimentConfig, typed: Mapping[str, Any]) -> list[NeedsTrust]:
-    """Return what of a configuration needs the user's trust.
+    """Return the settings of a configuration that need the user's trust.
 
     Args:
-        config: with the overrides written over it.
-        typed: the overrides, which the user has typed: a value that they set as a whole needs none.
+        config: with the overrides applied.
+        typed: the user's own overrides; a value that they set as a whole needs no trust.
     """
     return [NeedsTrust(".".join(path), why) for path, value, why in _found(config) if not _is_typed(typed, path, value)]
 
@@ -89,7 +90,7 @@ def _found(config: ExperimentConfig) -> Iterator[tuple[KeyPath, Any, str]]:
 
 
 def _leaves(value: Any, default: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any, Any]]:
-    """Every setting but those of services, parameters and Ray's environment, which have checks of their own.
+    """Yield every setting except those of services, parameters and Ray's environment, which have checks of their own.
 
     `promote` takes its settings from neither a space nor a run (`promote/settings.py`).
     """
@@ -119,7 +120,7 @@ def _variables(path: KeyPath, given: Mapping[Any, Any]) -> Iterator[tuple[KeyPat
 
 
 def _flag_needs_trust(name: str, value: Any) -> str | None:
-    """Return what nobody may set is left to `check_space`, which says so."""
+    """Return why a flag needs trust, or None. Flags that nobody may set are left to `check_space`."""
     return None if problem_of(name, value) else flag_needs_trust(name, value)
 
 
@@ -138,7 +139,7 @@ def _parameter_needs_trust(spec: ParameterSpec) -> str | None:
 
 
 def _is_typed(typed: Mapping[str, Any], path: KeyPath, value: Any) -> bool:
-    """Return whether an override sets all of a value. Of a parameter it must set the target and the values."""
+    """Return True if an override sets the whole value. For a parameter it must set the target and the values."""
     given: Any = typed
     for key in path:
         if not isinstance(given, Mapping) or key not in given:

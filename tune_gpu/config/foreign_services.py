@@ -1,6 +1,7 @@
-"""What a space that is not the user's own may set of the services: flags and variables that tune, and can neither run nor fetch code.
+"""Decide what a space that is not the user's own may set of the services: flags and variables that tune, and can neither run nor fetch
+code.
 
-An allow-list: an option or a variable that is not here, one of a newer vLLM say, needs the user's trust.
+This is an allow-list: an option or a variable that is not listed, such as one of a newer vLLM, needs the user's trust.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ VARIABLES: dict[str, re.Pattern[str]] = {
 
 
 def flag_needs_trust(given: str, value: Any) -> str | None:
-    """Return why an entry of `extra_args` needs the user's trust; null if it does not."""
+    """Return why an entry of `extra_args` needs the user's trust, or None."""
     spelling = read_name(given)
     if spelling.known is None:
         return "vLLM's options as this program knows them have no such flag"
@@ -113,7 +114,7 @@ def _structure_needs_trust(spelling: Spelling, value: Any) -> str | None:
 
 
 def _value_needs_trust(value: Any, words: frozenset[str] | None) -> str | None:
-    """Numbers, switches and plain words do not, nor lists of them."""
+    """Return why a value needs trust, or None for numbers, switches and plain words, and for lists of them."""
     for item in value if isinstance(value, list) else [value]:
         if item is None or isinstance(item, (bool, int, float)):
             continue
@@ -125,7 +126,7 @@ def _value_needs_trust(value: Any, words: frozenset[str] | None) -> str | None:
 
 
 def variable_needs_trust(name: str, value: Any) -> str | None:
-    """Return why an environment variable needs the user's trust; null if it does not."""
+    """Return why an environment variable needs the user's trust, or None."""
     if name not in VARIABLES:
         return "it is none of the variables that only tune"
     if not VARIABLES[name].fullmatch(str(value)):
@@ -134,7 +135,7 @@ def variable_needs_trust(name: str, value: Any) -> str | None:
 
 
 def setting_needs_trust(name: str, value: Any) -> str | None:
-    """Return why a setting of a service needs the user's trust; null if it does not. `extra_args` and `env` have checks of their own."""
+    """Return why a setting of a service needs the user's trust, or None. `extra_args` and `env` have checks of their own."""
     if name == "model":
         return "it is an address, or names a remote store" if "://" in str(value) else None
     if name == "load_format":

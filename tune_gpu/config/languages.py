@@ -1,4 +1,4 @@
-"""The languages that Whisper knows: their codes, their names, and whether blanks part their words."""
+"""The languages of Whisper: their codes, their names, and whether blanks separate their words."""
 
 from __future__ import annotations
 
@@ -46,29 +46,29 @@ _MEANT = {
 
 
 def error_unit(language: str) -> str:
-    """Return what recognition errors are counted in: `word`, or `character` where blanks do not part words."""
+    """Return the unit in which recognition errors are counted: `word`, or `character` where blanks do not separate words."""
     return "character" if language in WITHOUT_BLANKS else "word"
 
 
 def rate_name(unit: str | None) -> str:
-    """The usual name of the error rate in this unit. Null is a result from before the unit was recorded: words."""
+    """Return the usual name of the error rate in this unit. None means words: a result from before the unit was recorded."""
     return "CER" if unit == "character" else "WER"
 
 
 def spoken_language(config: ExperimentConfig) -> str:
-    """The language of the clips. Their references decide how errors are counted, whatever Whisper is told to hear."""
+    """Return the language of the clips. Their references decide how errors are counted, whatever language Whisper is set to."""
     audio = config.workload.audio
     return "en" if audio.source == "samples" else audio.language or config.services.whisper.language
 
 
 def check_clips(audio: AudioSettings, *, varies: bool) -> None:
-    """Raises UserError where it is not known what language is spoken in the clips. `varies`: a knob sets `whisper.language`."""
+    """Raise UserError if the language of the clips is unknown. `varies` is True if a knob sets `whisper.language`."""
     if varies and audio.source != "samples" and audio.language is None:
         raise UserError("workload.audio.language: whisper.language varies, so it does not say what the clips are spoken in. Give their language's code.")
 
 
 def check_models(models: Sequence[str], languages: Sequence[str]) -> None:
-    """Raises UserError for a model of English only beside another language: faster-whisper would go on in English, with a warning."""
+    """Raise UserError for an English-only model beside another language: faster-whisper would continue in English, with a warning."""
     english = next((model for model in models if model.endswith(".en")), None)
     other = next((language for language in languages if language != "en"), None)
     if english and other:
@@ -76,13 +76,13 @@ def check_models(models: Sequence[str], languages: Sequence[str]) -> None:
 
 
 def unquoted(value: bool) -> str:
-    """Return what to do about a text that YAML has read as a truth value (Norway's code, say)."""
+    """Return advice about a text that YAML has read as a truth value (Norway's code, for example)."""
     words, one = ("yes, on or true", "yes") if value else ("no, off or false", "no")
     return f"""YAML reads {words} without quotes as {str(value).lower()}. Write it in quotes: "{one}" (in a shell KEY='"{one}"')."""
 
 
 def check_language(key: str, value: Any) -> str:
-    """The code, if faster-whisper takes it. Raises UserError, with the code that was probably meant."""
+    """Return the code if faster-whisper accepts it. Raise UserError that suggests the code that was probably meant."""
     if isinstance(value, bool):
         raise UserError(f"{key}: {unquoted(value)}")
     if value is None or value in ("", "auto"):

@@ -1,4 +1,4 @@
-"""From a space's YAML and `key=value` overrides to one checked `ExperimentConfig`."""
+"""Load a space's YAML with `key=value` overrides into one checked `ExperimentConfig`."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ DEVICE_KINDS = ("cpu", "cuda")
 
 
 def load_config(space: str, overrides: list[str], device_kind: str | None = None, *, trust: bool = False) -> ExperimentConfig:
-    """Defaults, then the space's YAML, then its overlay for the device, then the overrides.
+    """Merge the defaults, the space's YAML, its overlay for the device, and the overrides.
 
     Args:
         space: a name in `search_spaces/` or a path to a YAML file.
-        overrides: `key=value`, the key dotted.
-        device_kind: `cpu` or `cuda`: whose overlay (`devices:` in the YAML) holds; null for none.
-        trust: the user says that the file is their own.
+        overrides: `key=value`, with a dotted key.
+        device_kind: `cpu` or `cuda`, whose overlay (`devices:` in the YAML) applies; None for none.
+        trust: the user declares that the file is their own.
 
     Raises:
-        UserError: whatever of it is not there, not YAML, unknown, of the wrong type, or not allowed without trust, in one line.
+        UserError: a part is missing, not YAML, unknown, of the wrong type, or not allowed without trust.
     """
     config, wanted = load_with_needs(space, overrides, device_kind)
     if wanted and not trust:
@@ -44,7 +44,8 @@ def load_config(space: str, overrides: list[str], device_kind: str | None = None
 
 
 def load_run_config(folder: Path, overrides: list[str], *, trust: bool = False) -> ExperimentConfig:
-    """The configuration of a run, checked as `load_config` does. The run lies where it was found, whatever folder a foreign one names."""
+    """Return the configuration of a run, checked as in `load_config`. The run's folder is where it was found, whatever a foreign one
+    names."""
     path, where = folder / "config.yaml", "run.artifacts_dir"
     config, wanted = load_with_needs(str(path), overrides)
     if any(each.key == where for each in wanted):
@@ -55,7 +56,8 @@ def load_run_config(folder: Path, overrides: list[str], *, trust: bool = False) 
 
 
 def load_with_needs(space: str, overrides: list[str], device_kind: str | None = None) -> tuple[ExperimentConfig, list[NeedsTrust]]:
-    """As `load_config`, with what of it needs the user's trust: nothing of a file of the user's own, nor of what the overrides set."""
+    """Return the configuration, and which of it needs the user's trust: nothing of the user's own file, and nothing that the overrides
+    set."""
     content, own = read_settings(find_space(space))
     overlay = _overlays(content.pop("devices", None)).get(device_kind or "", {})
     typed = parse_overrides(overrides)
@@ -89,7 +91,7 @@ def _as_object(config: DictConfig) -> ExperimentConfig:
 
 
 def _overlays(given: Any) -> dict[str, dict[str, Any]]:
-    """`devices:` of a space, checked: also the overlay that does not hold here. Raises UserError."""
+    """Return the checked `devices:` of a space, also the overlay that does not apply here. Raise UserError."""
     overlays = {} if given is None else given
     if not isinstance(overlays, dict) or not all(isinstance(overlay, (dict, type(None))) for overlay in overlays.values()):
         raise UserError(f"devices: {given!r}: allowed is a mapping of cpu and cuda to what differs there")
@@ -136,7 +138,7 @@ def _written_over(config: DictConfig, layer: dict[str, Any]) -> DictConfig:
 
 
 def raw_setting(space: str, overrides: list[str], key: str, default: Any = None) -> Any:
-    """One setting as it is given, before the device (and with it the overlay that holds) is known."""
+    """Return one setting as given, before the device (and with it the overlay) is known."""
     return _select(read_settings(find_space(space))[0], overrides, key, default)
 
 
@@ -146,7 +148,7 @@ def _select(content: dict[str, Any], overrides: list[str], key: str, default: An
 
 
 def address_to_join(space: str, overrides: list[str], *, trust: bool = False) -> str | None:
-    """`ray.address`, which is needed before the device is known. Raises UserError for one that only a foreign space gives."""
+    """Return `ray.address`, which is needed before the device is known. Raise UserError if only a foreign space sets it."""
     path = find_space(space)
     content, own = read_settings(path)
     found = _select(content, overrides, "ray.address")
@@ -159,14 +161,14 @@ def address_to_join(space: str, overrides: list[str], *, trust: bool = False) ->
 
 
 def device_setting(space: str, overrides: list[str]) -> str:
-    """`device`, checked. Raises UserError."""
+    """Return the checked `device`. Raise UserError."""
     given = raw_setting(space, overrides, "device", "auto")
     check_value(rule_of(ExperimentConfig, "device"), "device", given)
     return str(given)
 
 
 def find_space(space: str) -> Path:
-    """The YAML file of a space. Raises UserError with the names there are."""
+    """Return the YAML file of a space. Raise UserError with the existing names."""
     path = Path(space).expanduser()
     if path.suffix in (".yaml", ".yml"):
         if not os.path.lexists(path):  # what is no regular file is refused when it is read
@@ -180,7 +182,8 @@ def find_space(space: str) -> Path:
 
 
 def _check_keys(schema: Any, given: Any, prefix: str) -> None:
-    """Unknown keys, with the nearest known one (OmegaConf would name only the key), and what should have keys and has none."""
+    """Raise UserError for an unknown key, with the nearest known one (OmegaConf would name only the key), and for a value in place of a
+    mapping."""
     if not isinstance(given, dict):
         said = "is empty" if given is None else f"is {given!r}"
         raise UserError(f"{prefix.rstrip('.')} {said}: allowed is a mapping of {', '.join(field.name for field in fields(schema))}")
@@ -202,7 +205,8 @@ def _check_keys(schema: Any, given: Any, prefix: str) -> None:
 
 
 def _check_kind(name: str, hint: Any, value: Any) -> None:
-    """A list where a mapping belongs, or one value where a list does: OmegaConf says neither the key nor what is wanted."""
+    """Raise UserError for a list in place of a mapping, or a value in place of a list. OmegaConf would name neither the key nor the
+    type."""
     kinds = {get_origin(each) or each for each in (get_args(hint) if isinstance(hint, UnionType) else (hint,))}
     if isinstance(value, bool) and str in kinds and not kinds & {bool, Any}:
         raise UserError(f"{name}: {unquoted(value)}")
@@ -213,5 +217,5 @@ def _check_kind(name: str, hint: Any, value: Any) -> None:
 
 
 def as_yaml(config: ExperimentConfig | DictConfig) -> str:
-    """The resolved configuration, as it is kept beside the results."""
+    """Return the resolved configuration as it is kept beside the results."""
     return OmegaConf.to_yaml(OmegaConf.structured(config) if is_dataclass(config) else config)

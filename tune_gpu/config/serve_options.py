@@ -1,6 +1,7 @@
-"""What is known of every option of `vllm serve`: how it is written, what it touches, and which option a name in `extra_args` means.
+"""Facts of every option of `vllm serve`: its syntax, what it affects, and which option a name in `extra_args` means.
 
-`serve_options.json` is the list of vLLM's own parser; a test compares it with the parser of the installed vLLM. It ships with the program because a
+`serve_options.json` is the list of vLLM's own parser; a test compares it with the parser of the installed vLLM. It is part of the package
+because a
 space is also checked where vLLM is not installed.
 """
 
@@ -42,7 +43,7 @@ class Kind(StrEnum):
 
 
 class Role(StrEnum):
-    """What an option touches beyond the engine's own speed and memory."""
+    """What an option affects beyond the engine's own speed and memory."""
 
     PLAIN = "plain"
     """A number, a switch or one of a few words: all that somebody else's space may set (`foreign_services`)."""
@@ -74,7 +75,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Spelling:
-    """What one name in `extra_args` means."""
+    """The meaning of one name in `extra_args`."""
 
     given: str
     option: str
@@ -91,26 +92,26 @@ class Spelling:
 
     @property
     def target(self) -> tuple[str, ...]:
-        """Equal for two spellings that set the same thing."""
+        """Return a key that is equal for two spellings of the same setting."""
         return (self.option, *self.path)
 
 
 @cache
 def options() -> dict[str, Option]:
-    """All options by their long names."""
+    """Return all options by their long names."""
     rows = json.loads(TABLE.read_text(encoding="utf-8"))
     return {name: Option(name, Kind(row["kind"]), tuple(row["also"]), Role(row["role"])) for name, row in rows.items()}
 
 
 @cache
 def own_options() -> frozenset[str]:
-    """The options that `VllmSettings` has a setting for (its other settings are none of vLLM's)."""
+    """Return the options that `VllmSettings` has a setting for. Its other settings are not vLLM's."""
     return frozenset(name for each in fields(VllmSettings) if (name := each.name.replace("_", "-")) in options())
 
 
 @cache
 def _long_names() -> dict[str, tuple[str, bool]]:
-    """Every long spelling without dashes in front: its option, and whether it is the `no-` form."""
+    """Return every long spelling without leading dashes: its option, and whether it is the `no-` form."""
     found: dict[str, tuple[str, bool]] = {}
     for option in options().values():
         longs = [option.name, *(name[2:] for name in option.also if name.startswith("--"))]
@@ -122,7 +123,7 @@ def _long_names() -> dict[str, tuple[str, bool]]:
 
 @cache
 def read_name(given: str) -> Spelling:
-    """The option that vLLM's parser finds for a name in `extra_args`."""
+    """Return the option that vLLM's parser finds for a name in `extra_args`."""
     if not _NAME.fullmatch(given):
         return Spelling(given, given, problem="allowed is the long name of a flag, without dashes in front")
     head, *below = given.split(".")
@@ -146,7 +147,7 @@ def read_name(given: str) -> Spelling:
 
 
 def problem_of(given: str, value: Any) -> str | None:
-    """Return why this entry of `extra_args` is refused, as a sentence; null if it is not."""
+    """Return why this entry of `extra_args` is refused, or None."""
     spelling = read_name(given)
     if spelling.option in own_options():
         return f"it would replace the setting vllm.{(own := spelling.option.replace('-', '_'))}; set vllm.{own} instead"
@@ -190,7 +191,7 @@ def _problem_of_value(spelling: Spelling, value: Any) -> str | None:
 
 
 def conflict_of(names: Iterable[str]) -> tuple[str, str] | None:
-    """Two names that set the same thing, or one a part of what the other sets as a whole; null if there are none."""
+    """Return two names that set the same thing, or of which one sets a part of the other, or None."""
     seen: list[Spelling] = []
     for spelling in map(read_name, names):
         for other in seen:
@@ -201,6 +202,6 @@ def conflict_of(names: Iterable[str]) -> tuple[str, str] | None:
 
 
 def overlap(one: Spelling, other: Spelling) -> bool:
-    """Return whether the two set the same thing, or one a part of what the other sets."""
+    """Return True if the two set the same thing, or one sets a part of the other."""
     shorter, longer = sorted((one.target, other.target), key=len)
     return longer[: len(shorter)] == shorter

@@ -1,4 +1,4 @@
-"""Settings as they are written: the YAML of a space or a run, and `key=value`. Nothing of them is evaluated."""
+"""Read settings as written: the YAML of a space or a run, and `key=value`. Nothing in them is evaluated."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tune_gpu.common.own_files import is_own
 
 
 def read_settings(path: Path, limit: outside_files.Limit = outside_files.SPACE) -> tuple[dict[str, Any], bool]:
-    """The content of a file, and whether just this content is the user's own."""
+    """Return the content of a file, and whether exactly this content is the user's own."""
     try:
         text = outside_files.yaml_text(path, limit)
         content = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
@@ -31,7 +31,7 @@ def read_settings(path: Path, limit: outside_files.Limit = outside_files.SPACE) 
 
 
 def _where_and_what(error: Exception) -> str:
-    """Of a YAML error: its place, and what is wrong there; its first line alone says neither."""
+    """Return the place of a YAML error and its problem. The first line of the error itself has neither."""
     if not isinstance(error, MarkedYAMLError) or error.problem_mark is None:
         return one_line(error)
     line, column = error.problem_mark.line + 1, error.problem_mark.column + 1
@@ -39,7 +39,7 @@ def _where_and_what(error: Exception) -> str:
 
 
 def parse_overrides(overrides: list[str]) -> dict[str, Any]:
-    """`key=value`, the key dotted, as nested mappings. Raises UserError."""
+    """Return `key=value` overrides, with dotted keys, as nested mappings. Raise UserError."""
     for override in overrides:
         if not re.match(r"^[\w.\-\[\]]+=", override):
             raise UserError(f"{override}: an override has the form key=value")
@@ -52,7 +52,7 @@ def parse_overrides(overrides: list[str]) -> dict[str, Any]:
 
 
 def _check_plain(content: Any) -> None:
-    """A configuration is data. `${workload.window_s}` is another key's value; `${oc.env:NAME}` would read this machine's secrets."""
+    """Raise UserError for anything but references to other keys: `${oc.env:NAME}` would read this machine's secrets."""
     if isinstance(content, str) and re.search(r"\$\{[^}]*(:|\$\{)", content):
         raise UserError(f"{content}: nothing is evaluated in a configuration; allowed in ${{…}} is the name of another key")
     for value in content.values() if isinstance(content, dict) else content if isinstance(content, list) else ():
@@ -60,7 +60,7 @@ def _check_plain(content: Any) -> None:
 
 
 def one_line(error: Exception) -> str:
-    """Return what OmegaConf says, with the key first."""
+    """Return OmegaConf's message on one line, beginning with the key."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     key = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key:")), "")
     return f"{key}: {lines[0]}" if key else (lines[0] if lines else type(error).__name__)

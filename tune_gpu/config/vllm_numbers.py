@@ -1,4 +1,4 @@
-"""Numbers as vLLM's own flags take them (`32k`, `8K`, `auto`), read once, so that everything else computes with whole numbers."""
+"""Read numbers in the syntax of vLLM's flags (`32k`, `8K`, `auto`) once, so that everything else computes with whole numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SETTINGS = ("max_model_len", "max_num_batched_tokens")
 
 
 def read_number(setting: str, value: Any) -> Any:
-    """A whole number where the text is one, `auto` where vLLM reads the value so; everything else unchanged, to be checked elsewhere."""
+    """Return the whole number of a text, or `auto` if vLLM reads the value so. Return anything else unchanged, to be checked elsewhere."""
     if setting == "max_model_len" and (value == -1 or (isinstance(value, str) and value.strip().lower() in (AUTO, "-1"))) and value is not True:
         return AUTO
     if not isinstance(value, str):
@@ -40,7 +40,7 @@ def with_suffix(text: str) -> int | None:
 
 
 def with_numbers(layer: Mapping[str, Any]) -> dict[str, Any]:
-    """A layer of a configuration, not yet merged, with the numbers of `services.vllm` read."""
+    """Return a layer of a configuration, not yet merged, with the numbers of `services.vllm` read."""
     services = layer.get("services")
     vllm = services.get("vllm") if isinstance(services, dict) else None
     if not isinstance(services, dict) or not isinstance(vllm, dict):
@@ -50,7 +50,7 @@ def with_numbers(layer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_parameters(config: ExperimentConfig) -> None:
-    """The same for the values of parameters, for the baseline, and for the conditions that name these values."""
+    """Read the numbers in the values of parameters, in the baseline, and in the conditions that name these values."""
     for name, spec in config.parameters.items():
         target = Target.parse(spec.target)
         setting = target.setting
