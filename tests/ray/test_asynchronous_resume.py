@@ -38,7 +38,7 @@ def asynchronous(folder: Path) -> Experiment:
 def test_a_killed_asynchronous_run_resumes_measurements_and_proposals(folder: Path) -> None:
     whole = asynchronous(folder / "whole")
     whole.run()
-    lines = sorted(whole.lines, key=lambda line: line.told_after or 0)
+    lines = sorted(whole.results.lines, key=lambda line: line.told_after or 0)
     assert [line.told_after for line in lines] == list(range(EVALUATIONS))
     assert any((line.asked_after or 0) < (line.told_after or 0) for line in lines), "some ran side by side"
 
@@ -52,7 +52,7 @@ def test_a_killed_asynchronous_run_resumes_measurements_and_proposals(folder: Pa
     resumed = Experiment(killed.config, killed.choice, killed.folder, killed.progress, Refusals())
     resumed.trainable = AtOnceTrainable
     resumed.run()
-    gone_on = sorted(resumed.lines, key=lambda line: line.told_after or 0)
+    gone_on = sorted(resumed.results.lines, key=lambda line: line.told_after or 0)
     assert gone_on[:KILLED_AFTER] == lines[:KILLED_AFTER]
     assert len({line.candidate_id for line in gone_on}) == len(gone_on) == EVALUATIONS
     assert in_flight
@@ -66,7 +66,7 @@ def test_the_fitness_can_be_an_objective_and_such_a_run_be_resumed(folder: Path)
     check_config(load_config("spica_gpu_allocation", settings, None))
     summary = whole.run()
     assert summary["best"]
-    assert [line.objectives for line in whole.lines] == [{"fitness": line.fitness} for line in whole.lines]
+    assert [line.objectives for line in whole.results.lines] == [{"fitness": line.fitness} for line in whole.results.lines]
     again = Experiment(whole.config, whole.choice, whole.folder, whole.progress, Refusals()).run()
     assert again["best"] == summary["best"]
 

@@ -45,8 +45,8 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Evalua
         parameter=f"script={{target: vllm.dtype, kind: categorical, values: {json.dumps(SCRIPTS)}}}",
     )
     run.run()
-    assert [*run.folder.candidates()] == run.lines, "what the search heard is what is on disk"
-    found = {line.params["script"]: line for line in run.lines}
+    assert [*run.folder.candidates()] == run.results.lines, "what the search heard is what is on disk"
+    found = {line.params["script"]: line for line in run.results.lines}
     for script, line in found.items():
         attempts = noted(folder / "attempts" / script)
         assert line.n_retries == len(line.retries) == len(attempts) - 1

@@ -92,7 +92,8 @@ def _search(
     """The run itself, to its exit code; a new one's folder is `held` from its making on."""
     # Ray is imported only once the input is known to be good.
     with uncollected():
-        from tune_gpu.experiment.run import Experiment, new_tournament
+        from tune_gpu.experiment.new_tournament import new_tournament
+        from tune_gpu.experiment.run import Experiment
         from tune_gpu.ray_tune.session import check_room_here, local_or_joined_ray
 
     say = (lambda *_a, **_k: None) if quiet else console.print

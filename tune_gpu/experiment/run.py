@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import signal
 import time
 from collections.abc import Mapping
-from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from ray import tune
@@ -16,39 +13,32 @@ from ray.tune.stopper import CombinedStopper
 
 from trainables.spica import SpicaTrainable, spica_trainable
 from tune_gpu.artifacts.manifest import manifest
-from tune_gpu.artifacts.mirror import Mirror
 from tune_gpu.artifacts.records.ends import RunEnd
-from tune_gpu.artifacts.records.evaluation import EvaluationRecord, FailedAttempt
-from tune_gpu.artifacts.redaction import without_secrets
 from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common.clock import now
 from tune_gpu.common.errors import UserError
-from tune_gpu.common.failures import ServiceError
 from tune_gpu.common.interrupt import handler_kept
 from tune_gpu.compare.confirmation import RunConfirmation, confirm_run
 from tune_gpu.compare.records import confirmation_of
 from tune_gpu.config.schema import ExperimentConfig
-from tune_gpu.config.targets import settings_with
-from tune_gpu.evaluation.record import lost
-from tune_gpu.experiment.full_disk import StopWhenUnwritable, unwritable, why_unwritable
+from tune_gpu.experiment.described_device import describe_device
+from tune_gpu.experiment.full_disk import unwritable, why_unwritable
 from tune_gpu.experiment.listener import RunListener
+from tune_gpu.experiment.new_tournament import new_tournament
 from tune_gpu.experiment.refusals import Refusals
 from tune_gpu.experiment.replay import replay
+from tune_gpu.experiment.results import ResultKeeper
 from tune_gpu.experiment.summary import standing_of, summarise_run, winner_of
-from tune_gpu.ray_tune.callbacks import RetryTracker, StartReporter
+from tune_gpu.ray_tune.callbacks import StartReporter
 from tune_gpu.ray_tune.client import courier
 from tune_gpu.ray_tune.compat import import_tensorboard_writer, through_client
 from tune_gpu.ray_tune.placement import arena_resources, concurrency, trial_resources
 from tune_gpu.ray_tune.run_search import RunSearch
-from tune_gpu.ray_tune.same_failure import SameFailure, StopOnSameFailure
+from tune_gpu.ray_tune.same_failure import StopOnSameFailure
 from tune_gpu.rzero import RZeroScheduler
-from tune_gpu.search.space import SearchSpace
-from tune_gpu.search.tournament import Candidate, Result, Tournament
-from tune_gpu.services import mps_policy as sharing
-from tune_gpu.services.deployment import engine_key, resolve
+from tune_gpu.search.tournament import Candidate
+from tune_gpu.services.deployment import resolve
 from tune_gpu.telemetry.device_choice import DeviceChoice
-from tune_gpu.telemetry.neighbours import Neighbours, neighbours_on
-from tune_gpu.telemetry.open import open_probe
 
 TRIALS_A_TUNER = 500
 """Tune keeps every trial of a Tuner in memory and writes all of them with each snapshot: a long run goes through several, one after the other."""
@@ -67,52 +57,39 @@ class Experiment:
 
     def __init__(self, config: ExperimentConfig, choice: DeviceChoice, folder: RunFolder, progress: RunListener, refusals: Refusals) -> None:
         self.config, self.choice, self.folder, self.progress = config, choice, folder, progress
-        lines = self.lines
+        self.results = ResultKeeper(config, choice.kind, folder, progress)
         self.tournament = new_tournament(config, refusals)
         self.trainable: type[SpicaTrainable] | None = None
         """Another evaluation than the real one."""
-        self._retries = RetryTracker(config.ray.max_retries)
         self._refusals = refusals
-        self._mirror = Mirror(config.ray.storage_path, folder.root) if config.ray.storage_path else None
         self._device = describe_device(choice, config.ray.address is not None)
         self._started = time.monotonic()
-        self._unwritten = StopWhenUnwritable()
-        self._failures = SameFailure()
         self.setup_s = 0.0
         """What came before (imports, the plan, Ray), for the costs; set by whoever knows it."""
         self._confirm_s = 0.0
-        self._n_kept = len(lines)
-        self._before_s = sum(line.wall_s or 0.0 for line in lines)
-
-    @property
-    def lines(self) -> list[EvaluationRecord]:
-        """Return what has been measured, as the search counts it. It is read from the folder: the driver of a long run holds none of it meanwhile."""
-        return [line.counted(self.config.search.objectives) for line in self.folder.candidates()]
+        self._before_s = sum(line.wall_s or 0.0 for line in self.results.lines)
 
     def run(self) -> dict[str, Any]:
         """Run it to its end (or from where it was to its end) and return the summary. Ray must be up."""
-        search = RunSearch(self.tournament, on_result=self._record, again=self._retries.again)
-        lines = self.lines
+        search = RunSearch(self.tournament, on_result=self.results.record, again=self.results.retries.again)
         try:
             search.requeue(self._replay())
         except ValueError as error:
             raise UserError(f"{self.folder.run_id} cannot be resumed with this program: {error}") from error
-        for line in lines:
-            self._failures.hear(line)
-            self.progress.ended(line, replayed=True)
+        self.results.replay()
         info, neighbours = self._device
         record = manifest(self.folder.run_id, self.config.search.seed, info, self.folder.earlier_manifests()) | {"neighbours": neighbours.as_dict()}
         self.folder.write_json("manifest.json", record)
         ended = RunEnd.INTERRUPTED
         try:
-            if not self.tournament.finished and self._failures.said is None:
+            if not self.tournament.finished and self.results.failures.said is None:
                 with handler_kept(signal.SIGINT), handler_kept(signal.SIGUSR1):  # Tune keeps both: the next Ctrl-C, in a confirmation say, would be lost
                     self._fit(search)
-            if self._unwritten.error:
-                raise self._unwritten.error
+            if self.results.unwritten.error:
+                raise self.results.unwritten.error
             ended = self._why_ended()
         except Exception as error:
-            if reason := why_unwritable(self.folder.path, self._unwritten.error or error):
+            if reason := why_unwritable(self.folder.path, self.results.unwritten.error or error):
                 raise unwritable(self.folder.path, self.folder.run_id, reason) from error
             raise
         finally:
@@ -122,7 +99,7 @@ class Experiment:
             except OSError as error:
                 reason = why_unwritable(self.folder.path, error) or str(error)
                 raise unwritable(self.folder.path, self.folder.run_id, reason) from error
-            self._copy("config.yaml", "plan.json", "manifest.json", "summary.json")
+            self.results.copy("config.yaml", "plan.json", "manifest.json", "summary.json")
         return summary
 
     def _replay(self) -> list[Candidate]:
@@ -132,16 +109,8 @@ class Experiment:
         told = {line.candidate_id: (line.params, line.result(self.config.search.objectives)) for line in lines}
         return replay(self.tournament, told, asked_after if self.config.search.asynchronous else None)
 
-    def _began(self, candidate: Candidate) -> None:
-        if self.config.search.asynchronous:
-            try:
-                self.folder.append_proposal(candidate)
-            except OSError as error:
-                self._unwritten.note(error)
-        self.progress.began(candidate)
-
     def _why_ended(self) -> RunEnd:
-        if self._failures.said is not None:
+        if self.results.failures.said is not None:
             return RunEnd.SAME_FAILURE
         if self.tournament.finished:
             return RunEnd(self.tournament.ended_because or RunEnd.GENERATIONS)
@@ -153,14 +122,14 @@ class Experiment:
             self._fit_on_the_cluster(search)
             return
         while search.has_more():
-            trials = len(self._tuner(search, [StartReporter(self._began, self.progress.note)], TRIALS_A_TUNER).fit())
-            stopped = trials < TRIALS_A_TUNER or search.in_flight or self._unwritten.error or self._failures.said or self._remaining_s() == 0
+            trials = len(self._tuner(search, [StartReporter(self.results.began, self.progress.note)], TRIALS_A_TUNER).fit())
+            stopped = trials < TRIALS_A_TUNER or search.in_flight or self.results.unwritten.error or self.results.failures.said or self._remaining_s() == 0
             if stopped:
                 return
 
     def _fit_on_the_cluster(self, search: RunSearch) -> None:
         brought: list[dict[str, Any]] = []
-        with courier(self._began, self._received, self.progress.note, brought.append) as sends:
+        with courier(self.results.began, self.results.received, self.progress.note, brought.append) as sends:
             self._tuner(search, [sends]).fit()
         # The searcher that has heard all this lived on the cluster; this process's own is brought to where that one is: by its state, for when it was
         # asked in vain, which may have ended it, is in no line.
@@ -170,10 +139,6 @@ class Experiment:
         if not brought:
             self._replay()
             self.tournament.ask()
-
-    def _received(self, candidate: Candidate, line_json: str | None, causes: list[FailedAttempt]) -> None:
-        found = _record_in({"line_json": line_json})
-        self._keep(found or lost(candidate, self.choice.kind, started_at=now(), retries=causes))
 
     def _remaining_s(self) -> float | None:
         """Of the time budget; null without one."""
@@ -201,42 +166,14 @@ class Experiment:
             ),
             run_config=tune.RunConfig(
                 name=f"attempt-{attempt}",
-                storage_path=f"{self._mirror.uri.rstrip('/')}/{config.name}/{self.folder.run_id}/ray" if self._mirror else str(self.folder.path / "ray"),
+                storage_path=f"{self.results.mirror.uri.rstrip('/')}/{config.name}/{self.folder.run_id}/ray" if self.results.mirror else str(self.folder.path / "ray"),
                 verbose=0,
-                stop=CombinedStopper(self._unwritten, StopOnSameFailure(self._failures)),
-                callbacks=[self._retries, *callbacks],
+                stop=CombinedStopper(self.results.unwritten, StopOnSameFailure(self.results.failures)),
+                callbacks=[self.results.retries, *callbacks],
                 failure_config=tune.FailureConfig(max_failures=config.ray.max_retries),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
-
-    def _record(self, candidate: Candidate, _outcome: Result, result: Mapping[str, Any] | None) -> None:
-        found = _record_in(result)
-        if found is None:
-            found = lost(candidate, self.choice.kind, started_at=now(), retries=self._retries.causes(candidate.candidate_id))
-        elif before := self._retries.carried(candidate.candidate_id):
-            found = found.after(before)
-        self._keep(found)
-
-    def _copy(self, *names: str) -> None:
-        """Files of the run, to where `ray.storage_path` says; what cannot be copied is still here."""
-        try:
-            if self._mirror:
-                self._mirror.push(*(self.folder.path / name for name in names), self.folder.winner_file)
-        except OSError as error:
-            logging.getLogger(__name__).warning("%s: not copied: %s", ", ".join(names), error)
-
-    def _keep(self, record: EvaluationRecord) -> None:
-        line = EvaluationRecord.parse(self.folder.redactor.value(replace(record, told_after=self._n_kept).dump()), record.candidate_id)
-        self._n_kept += 1
-        self._failures.hear(line)
-        try:
-            self.folder.append_candidate(line)
-        except OSError as error:
-            self._unwritten.note(error)
-            return
-        self._copy(f"gen_{record.generation}_candidates.jsonl")
-        self.progress.ended(line.counted(self.config.search.objectives))
 
     def _conclude(self, ended: RunEnd) -> dict[str, Any]:
         summary = self._summary(ended)
@@ -252,10 +189,10 @@ class Experiment:
             summary = self._summary(ended) | {"search_best": summary["best"]}
             if found.winner != summary["best"]["params"]:
                 better = next(standing for standing in self.tournament.standings() if standing.params == found.winner)
-                summary["best"] = standing_of(self.lines, better)
+                summary["best"] = standing_of(self.results.lines, better)
             said = {"confirmed": found.confirmed, "confirmed_why": found.why} | (confirmation_of(found.record) if found.record else {})
             summary["confirmation"] = said
-            self.folder.write_winner(winner_of(summary, self.lines, self._device[0], self._device[1].mib, said))
+            self.folder.write_winner(winner_of(summary, self.results.lines, self._device[0], self._device[1].mib, said))
         self.folder.write_json("summary.json", summary)
         return summary
 
@@ -267,7 +204,7 @@ class Experiment:
             self.choice.kind,
             self.folder,
             summary["best"]["params"],
-            self.lines,
+            self.results.lines,
             arena_resources(self.config, self.choice.kind),
             self.progress.note,
         )
@@ -276,7 +213,7 @@ class Experiment:
         wall_s = self._before_s + time.monotonic() - self._started
         summary = summarise_run(
             self.tournament,
-            self.lines,
+            self.results.lines,
             run_id=self.folder.run_id,
             experiment=self.config.name,
             device=self.choice.kind,
@@ -286,43 +223,4 @@ class Experiment:
             baseline=self.config.baseline,
             ended=ended,
         )
-        return summary | ({"ended_reason": self._failures.said} if ended is RunEnd.SAME_FAILURE else {})
-
-
-def new_tournament(config: ExperimentConfig, refusals: Refusals) -> Tournament:
-    """The search of a configuration, before its first proposal; candidates that share an engine stand together."""
-    config = without_secrets(config)  # the rules and the order refer to it, and Tune pickles them with the searcher
-    space = SearchSpace.from_specs(config.parameters)
-    rules = [rule for rule in (refusals.allowed(space), sharing.allowed(config, config.device)) if rule is not None]
-    return Tournament(
-        SearchSpace.from_specs(config.parameters, allowed=(lambda params: all(rule(params) for rule in rules)) if rules else None),
-        config.search,
-        baseline=config.baseline or None,
-        order_key=lambda params: engine_key(settings_with(config, params).vllm),
-    )
-
-
-def describe_device(choice: DeviceChoice, of_cluster: bool = False) -> tuple[dict[str, Any], Neighbours]:
-    """The device and who is on it now; on a cluster each candidate's line has its own. Raises UserError for one that cannot be looked at here."""
-    elsewhere = {"kind": "cuda", "name": f"{choice.n_cards} GPUs of the Ray cluster"}
-    if choice.kind == "cuda" and not _nvml_here():
-        return elsewhere, Neighbours()
-    try:
-        with closing(open_probe(choice.kind)) as probe:
-            return probe.info.as_dict(), neighbours_on(probe)
-    except ServiceError as error:
-        if of_cluster:  # a card of this machine that MIG divides, say: the run may be on others
-            return elsewhere, Neighbours()
-        raise UserError(f"device={choice.kind}: {error.failure.message}") from error
-
-
-def _nvml_here() -> bool:
-    from tune_gpu.telemetry.cuda_visible import nvidia_cards
-
-    return nvidia_cards() > 0
-
-
-def _record_in(result: Mapping[str, Any] | None) -> EvaluationRecord | None:
-    """The record of a report; null for a trial that was lost. Tune hands flat results to a searcher, so the line travels as JSON."""
-    text = (result or {}).get("line_json")
-    return EvaluationRecord.parse(json.loads(text), "the report of a trial") if text else None
+        return summary | ({"ended_reason": self.results.failures.said} if ended is RunEnd.SAME_FAILURE else {})

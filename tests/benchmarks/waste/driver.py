@@ -44,7 +44,7 @@ def measure(evaluations: int) -> dict[str, Any]:
             }  # fmt: skip
             result = Result("ok", fitness, n_windows=3)
             experiment.tournament.tell(candidate.candidate_id, result)
-            experiment._record(candidate, result, {"line_json": json.dumps(line)})
+            experiment.results.record(candidate, result, {"line_json": json.dumps(line)})
             if number % max(1, evaluations // 10) == 0:
                 gc.collect()
                 rows.append((number, round(psutil.Process().memory_info().rss / 2**20, 1)))

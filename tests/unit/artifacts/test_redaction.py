@@ -19,8 +19,8 @@ from tune_gpu.compare.store import BlockStore
 from tune_gpu.config.loader import as_yaml, load_config
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.config.texts import check_name
+from tune_gpu.experiment.new_tournament import new_tournament
 from tune_gpu.experiment.refusals import Refusals
-from tune_gpu.experiment.run import new_tournament
 
 TOKEN = "s3cr3t-of-the-hub"
 ROOT = Path(__file__).resolve().parents[3]

@@ -16,8 +16,8 @@ from tune_gpu.common.failures import ServiceError
 from tune_gpu.config.loader import as_yaml, load_config
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.config.targets import settings_with
+from tune_gpu.experiment.new_tournament import new_tournament
 from tune_gpu.experiment.refusals import Refusals
-from tune_gpu.experiment.run import new_tournament
 from tune_gpu.experiment.space_check import check_space
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.tournament import Result

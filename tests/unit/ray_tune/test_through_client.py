@@ -109,7 +109,7 @@ def test_a_search_whose_candidates_fail_alike_on_the_cluster_ends_there(tmp_path
     def tuner(search: RZeroSearch, callbacks: list[Courier]) -> PlayedTuner:
         search = cloudpickle.loads(cloudpickle.dumps(search))
         monkeypatch.setattr(ray_client, "calling_controller", lambda: SimpleNamespace(search_alg=search))
-        tuners.append(PlayedTuner(search, callbacks[0], cloudpickle.loads(cloudpickle.dumps(StopOnSameFailure(run._failures))), flag))
+        tuners.append(PlayedTuner(search, callbacks[0], cloudpickle.loads(cloudpickle.dumps(StopOnSameFailure(run.results.failures))), flag))
         return tuners[0]
 
     monkeypatch.setattr(run, "_tuner", tuner)

@@ -11,7 +11,7 @@ from tune_gpu.cli import launch
 from tune_gpu.cli.plan import this_device
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import load_config
-from tune_gpu.experiment.run import describe_device
+from tune_gpu.experiment.described_device import describe_device
 from tune_gpu.ray_tune import devices as ray_devices
 from tune_gpu.telemetry import device_choice as devices
 

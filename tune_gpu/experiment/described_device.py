@@ -1,0 +1,32 @@
+"""Describes the device of a run for its artifacts."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Any
+
+from tune_gpu.common.errors import UserError
+from tune_gpu.common.failures import ServiceError
+from tune_gpu.telemetry.device_choice import DeviceChoice
+from tune_gpu.telemetry.neighbours import Neighbours, neighbours_on
+from tune_gpu.telemetry.open import open_probe
+
+
+def describe_device(choice: DeviceChoice, of_cluster: bool = False) -> tuple[dict[str, Any], Neighbours]:
+    """Return the device and who is on it now. On a cluster each candidate's line has its own. Raise UserError for one that cannot be looked at here."""
+    elsewhere = {"kind": "cuda", "name": f"{choice.n_cards} GPUs of the Ray cluster"}
+    if choice.kind == "cuda" and not _nvml_here():
+        return elsewhere, Neighbours()
+    try:
+        with closing(open_probe(choice.kind)) as probe:
+            return probe.info.as_dict(), neighbours_on(probe)
+    except ServiceError as error:
+        if of_cluster:  # a card of this machine that MIG divides, say: the run may be on others
+            return elsewhere, Neighbours()
+        raise UserError(f"device={choice.kind}: {error.failure.message}") from error
+
+
+def _nvml_here() -> bool:
+    from tune_gpu.telemetry.cuda_visible import nvidia_cards
+
+    return nvidia_cards() > 0

@@ -1,0 +1,101 @@
+"""Keeps the results of a run as they arrive: on disk first, then in the copy and on the screen."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from tune_gpu.artifacts.mirror import Mirror
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord, FailedAttempt
+from tune_gpu.artifacts.run_folder import RunFolder
+from tune_gpu.common.clock import now
+from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.evaluation.record import lost
+from tune_gpu.experiment.full_disk import StopWhenUnwritable
+from tune_gpu.experiment.listener import RunListener
+from tune_gpu.ray_tune.callbacks import RetryTracker
+from tune_gpu.ray_tune.same_failure import SameFailure
+from tune_gpu.search.tournament import Candidate, Result
+
+
+class ResultKeeper:
+    """What a run does with each result, and what it learns from them about itself.
+
+    Args:
+        config: of the run.
+        kind: of the device, `cuda` or `cpu`.
+        folder: where the results are kept.
+        progress: is shown each result.
+    """
+
+    def __init__(self, config: ExperimentConfig, kind: str, folder: RunFolder, progress: RunListener) -> None:
+        self._config, self._kind, self._folder, self._progress = config, kind, folder, progress
+        self.mirror = Mirror(config.ray.storage_path, folder.root) if config.ray.storage_path else None
+        self.retries = RetryTracker(config.ray.max_retries)
+        self.unwritten = StopWhenUnwritable()
+        """Ends the run once a result could not be written."""
+        self.failures = SameFailure()
+        """Ends the run once it knows that nothing will start."""
+        self._n_kept = len(self.lines)
+
+    @property
+    def lines(self) -> list[EvaluationRecord]:
+        """Return what has been measured, as the search counts it. It is read from the folder: the driver of a long run holds none of it meanwhile."""
+        return [line.counted(self._config.search.objectives) for line in self._folder.candidates()]
+
+    def replay(self) -> None:
+        """Show the results of earlier sittings, and learn from them."""
+        for line in self.lines:
+            self.failures.hear(line)
+            self._progress.ended(line, replayed=True)
+
+    def began(self, candidate: Candidate) -> None:
+        """Note that the evaluation of a candidate has begun. A journal of proposals is needed only if they do not follow from the results."""
+        if self._config.search.asynchronous:
+            try:
+                self._folder.append_proposal(candidate)
+            except OSError as error:
+                self.unwritten.note(error)
+        self._progress.began(candidate)
+
+    def record(self, candidate: Candidate, _outcome: Result, result: Mapping[str, Any] | None) -> None:
+        """Keep a result that Tune hands to the searcher of this process, or None for a trial that was lost."""
+        found = _record_in(result)
+        if found is None:
+            found = lost(candidate, self._kind, started_at=now(), retries=self.retries.causes(candidate.candidate_id))
+        elif before := self.retries.carried(candidate.candidate_id):
+            found = found.after(before)
+        self._keep(found)
+
+    def received(self, candidate: Candidate, line_json: str | None, causes: list[FailedAttempt]) -> None:
+        """Keep a result that comes from a cluster; `line_json` is None for a trial that was lost."""
+        self._keep(_record_in({"line_json": line_json}) or lost(candidate, self._kind, started_at=now(), retries=causes))
+
+    def copy(self, *names: str) -> None:
+        """Copy files of the run to `ray.storage_path`; what cannot be copied is still here."""
+        try:
+            if self.mirror:
+                self.mirror.push(*(self._folder.path / name for name in names), self._folder.winner_file)
+        except OSError as error:
+            logging.getLogger(__name__).warning("%s: not copied: %s", ", ".join(names), error)
+
+    def _keep(self, record: EvaluationRecord) -> None:
+        line = EvaluationRecord.parse(self._folder.redactor.value(replace(record, told_after=self._n_kept).dump()), record.candidate_id)
+        self._n_kept += 1
+        self.failures.hear(line)
+        try:
+            self._folder.append_candidate(line)
+        except OSError as error:
+            self.unwritten.note(error)
+            return
+        self.copy(f"gen_{record.generation}_candidates.jsonl")
+        self._progress.ended(line.counted(self._config.search.objectives))
+
+
+def _record_in(result: Mapping[str, Any] | None) -> EvaluationRecord | None:
+    """Return the record in a report, or None for a trial that was lost. Tune hands flat results to a searcher, so the line travels as JSON."""
+    text = (result or {}).get("line_json")
+    return EvaluationRecord.parse(json.loads(text), "the report of a trial") if text else None
