@@ -24,6 +24,7 @@ from tests.services.conftest import PORTS
 from tune_gpu.common.failures import FailureKind, ServiceError
 from tune_gpu.common.process.managed import start_ticks
 from tune_gpu.config.schema import AudioSettings, WhisperSettings, WorkloadSettings
+from tune_gpu.metrics import RTF
 from tune_gpu.services.decoding import MAX_BYTES
 from tune_gpu.services.faster_whisper import server as whisper_server
 from tune_gpu.services.faster_whisper.server import Transcriber, build_app, load_model, parse_arguments, read_audio
@@ -57,7 +58,7 @@ def test_it_understands_what_is_said(model: str) -> None:
         whisper.stop()
     assert summary.n_failed == 0
     assert summary.wer == 0.0
-    assert summary.rtf is not None
+    assert summary.of(RTF) is not None
     assert all(start_ticks(pid) is None for pid in pids)
 
 

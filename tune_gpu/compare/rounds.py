@@ -14,6 +14,7 @@ from tune_gpu.compare.samples import Block, pairs_of
 from tune_gpu.compare.sequential import final_alpha, interim_alpha, order_of_round
 from tune_gpu.compare.store import BlockStore
 from tune_gpu.compare.verdict import Finding, tolerance_of
+from tune_gpu.metrics import OOM_EVENTS
 
 FIRST_WINDOW = 100
 """Comparisons have traffic of their own, so that what was chosen on the search's is not judged on it."""
@@ -185,5 +186,5 @@ def blocks_summary(blocks: Sequence[Block], arm: str) -> dict[str, Any]:
         "n_turns": len(turns),
         "n_failed_turns": sum(turn.error is not None for turn in turns),
         "n_failed_deployments": sum(block.failure is not None for block in of_arm),
-        "oom_events": sum(block.oom_events for block in of_arm),
+        OOM_EVENTS.name: sum(block.oom_events for block in of_arm),
     }

@@ -10,6 +10,7 @@ from typing import Any
 from tune_gpu.config.schema import ObjectiveSettings
 from tune_gpu.evaluation.objective import evaluate
 from tune_gpu.evaluation.state import EvaluationState
+from tune_gpu.metrics import FITNESS_TERMS, WER
 from tune_gpu.services.vllm.server import EngineInfo
 from tune_gpu.telemetry.neighbours import rounded
 from tune_gpu.telemetry.sampler import DeviceSample, DeviceStats
@@ -35,7 +36,7 @@ def metrics_of(running: EvaluationState, engine: EngineInfo | None, objective: O
     def fitness_of(rules: ObjectiveSettings, chosen: list[int]) -> float | None:
         traffic = summarise([running.windows[at] for at in chosen])
         measured = _with_device(traffic, [running.device[at] for at in chosen], running, engine)
-        return evaluate(measured | {"wer": pooled.wer}, rules).fitness
+        return evaluate(measured | {WER.name: pooled.wer}, rules).fitness
 
     every = list(range(len(running.windows)))
     without_limits = replace(objective, max_wer=None, max_failed_requests_pct=None)
@@ -44,7 +45,7 @@ def metrics_of(running: EvaluationState, engine: EngineInfo | None, objective: O
         "fitness": score.fitness,
         "fitness_stderr": jackknife(left_out),
         "fitness_windows": [fitness_of(objective, [at]) for at in every],
-        "fitness_terms": score.terms,
+        FITNESS_TERMS: score.terms,
         "violations": score.violations,
         "interference_ratio": interference(pooled, running.solo) if running.solo else None,
         "n_invalid_windows": running.n_invalid,

@@ -16,6 +16,7 @@ from tune_gpu.compare.rounds import blocks_summary, findings_of
 from tune_gpu.compare.samples import Block
 from tune_gpu.compare.sequential import final_alpha, interim_alpha
 from tune_gpu.config.schema import ExperimentConfig, Services
+from tune_gpu.metrics import OOM_EVENTS
 
 _MOST_LOOKS = 500
 _CLOSE = 0.02
@@ -94,7 +95,7 @@ def _other_terms(config: ExperimentConfig, content: Mapping[str, Any], head: Map
 
 def _other_counts(content: Mapping[str, Any], computed: Mapping[str, Any]) -> str | None:
     for name in (content["ours"], content["theirs"]):
-        for key in ("n_deployments", "oom_events"):
+        for key in ("n_deployments", OOM_EVENTS.name):
             said, found = content["arms"][name].get(key), computed["arms"][name][key]
             if said != found:
                 return f"it says {key}={said} of {name}, its deployments say {found}"

@@ -18,10 +18,11 @@ import numpy as np
 
 from tune_gpu.config.measure_settings import LONGEST_PAUSE
 from tune_gpu.config.schema import ObjectiveSettings, WorkloadSettings
+from tune_gpu.metrics import of_turns
 from tune_gpu.workload.audio import Utterance
 from tune_gpu.workload.clients import Endpoints
 from tune_gpu.workload.percentiles import Distribution
-from tune_gpu.workload.voice_turn import TurnSample, take_turn
+from tune_gpu.workload.voice_turn import TurnSample, sample_of, take_turn
 from tune_gpu.workload.window import Abort, client_session, never, spoken_order, until_done_or_aborted
 
 
@@ -48,23 +49,22 @@ def load_of(turns: Sequence[TurnSample], objective: ObjectiveSettings) -> float:
     allowed_pct = 0.0 if objective.max_failed_requests_pct is None else objective.max_failed_requests_pct
     if not answered or 100.0 * (len(turns) - len(answered)) / len(turns) > allowed_pct:
         return float("inf")
-    stt = Distribution.of([t.stt.latency_ms for t in answered if t.stt is not None and t.stt.latency_ms is not None])
-    llm = Distribution.of([t.llm.latency_ms for t in answered if t.llm is not None and t.llm.latency_ms is not None])
-    ttft = Distribution.of([t.llm.ttft_ms for t in answered if t.llm is not None and t.llm.ttft_ms is not None])
-    if stt is None or llm is None or ttft is None:
-        return float("inf")
-    at = objective.latency_percentile
-    return max(
-        stt.at(at) / objective.stt_latency_target_ms, llm.at(at) / objective.llm_latency_target_ms, ttft.at(at) / objective.ttft_target_ms
-    )
+    loads = []
+    for metric in of_turns():
+        if not metric.target:
+            continue
+        found = Distribution.of([sample for turn in answered if (sample := sample_of(turn, metric)) is not None])
+        if found is None:
+            return float("inf")
+        loads.append(found.at(objective.latency_percentile) / float(getattr(objective, metric.target)))
+    return max(loads)
 
 
 def decide(loads: Sequence[float], *, at_ceiling: bool) -> Capacity:
     """Return the capacity, given the loads of 1, 2, 3 … sessions. Only the last may have failed.
 
     The load is taken as linear between the last step that passed (load a <= 1) and the first that failed (b > 1), so that it crosses 1 at
-    the
-    fraction (1 - a) / (b - a). If one session already fails, the fraction is 1 / b.
+    the fraction (1 - a) / (b - a). If one session already fails, the fraction is 1 / b.
     """
     passed = sum(load <= 1.0 for load in loads)
     if passed == len(loads):

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 
 from tests.support.servers import Behaviour, servers
+from tune_gpu.common.metric import Metric
 from tune_gpu.compare.observe import turns_by_arrival
 from tune_gpu.config.schema import ObjectiveSettings, WorkloadSettings
+from tune_gpu.metrics import ITL, LLM_LATENCY, STT_LATENCY, TTFT, VOICE_TURN
 from tune_gpu.workload.audio import Utterance
 from tune_gpu.workload.capacity import decide, find_capacity
-from tune_gpu.workload.summary import interference, summarise
+from tune_gpu.workload.percentiles import Distribution
+from tune_gpu.workload.summary import TrafficSummary, interference, summarise
 from tune_gpu.workload.window import WindowResult, background_prompt, run_window, warm_up
 
 CLIPS = [Utterance(name, np.full(1600, 0.1, dtype=np.float32), "hello world") for name in ("a", "b", "c")]
@@ -28,21 +31,22 @@ def one_window(behaviour: Behaviour, mode: str = "mixed", **change: object) -> W
         return run_window(endpoints, workload(**change), CLIPS, seed=0, window_index=0, mode=mode)
 
 
+def samples(summary: TrafficSummary, metric: Metric) -> Distribution:
+    found = summary.of(metric)
+    assert found is not None
+    return found
+
+
 def test_a_turn_is_speech_then_transcript_then_streamed_answer() -> None:
     behaviour = Behaviour(stt_s=0.05, first_token_s=0.02, token_s=0.01)
     summary = summarise([one_window(behaviour, background_rate_per_s=0.0)])
     assert summary.n_failed == 0
     assert set(behaviour.prompts) == {"hello world"}
-    assert summary.stt_latency_ms is not None
-    assert summary.ttft_ms is not None
-    assert summary.llm_latency_ms is not None
-    assert summary.voice_turn_ms is not None
-    assert summary.itl_ms is not None
-    assert summary.stt_latency_ms.p50 >= 50
-    assert summary.ttft_ms.p50 >= 20
-    assert summary.llm_latency_ms.p50 >= summary.ttft_ms.p50 + 30, "tokens are seen as they are made"
-    assert summary.voice_turn_ms.p50 >= summary.stt_latency_ms.p50 + 20
-    assert summary.itl_ms.n == 3 * summary.n_requests
+    assert samples(summary, STT_LATENCY).p50 >= 50
+    assert samples(summary, TTFT).p50 >= 20
+    assert samples(summary, LLM_LATENCY).p50 >= samples(summary, TTFT).p50 + 30, "tokens are seen as they are made"
+    assert samples(summary, VOICE_TURN).p50 >= samples(summary, STT_LATENCY).p50 + 20
+    assert samples(summary, ITL).n == 3 * summary.n_requests
     assert summary.wer == 0.0
 
 
@@ -50,9 +54,8 @@ def test_a_slow_system_cannot_hide_its_queue() -> None:
     """20 turns a second at a server that does 10: each waits behind the ones before, and the wait is in its latency."""
     result = one_window(Behaviour(stt_s=0.1, stt_one_at_a_time=True), mode="stt", window_s=1.0)
     summary = summarise([result])
-    assert summary.stt_latency_ms is not None
     assert summary.n_requests > 10
-    assert summary.stt_latency_ms.p95 > 3 * 100
+    assert samples(summary, STT_LATENCY).p95 > 3 * 100
     by_due = sorted(result.turns, key=lambda turn: turn.due)
     assert by_due[-1].stt is not None
     assert by_due[0].stt is not None
@@ -80,7 +83,7 @@ def test_clips_outside_of_windows_count_for_the_word_error_rate_only() -> None:
     assert alone.wer == 0.0
     assert pooled.n_transcripts == alone.n_transcripts + 3
     assert pooled.wer == pytest.approx(3 * 1 / (2 * pooled.n_transcripts)), "half of the words of three clips"
-    assert (pooled.stt_latency_ms, pooled.n_requests, pooled.rtf) == (alone.stt_latency_ms, alone.n_requests, alone.rtf)
+    assert (pooled.distributions, pooled.n_requests) == (alone.distributions, alone.n_requests)
 
 
 @pytest.mark.parametrize(
@@ -105,10 +108,10 @@ def test_what_fails_is_counted_and_never_a_latency(behaviour: Behaviour, errors:
     summary = summarise([result])
     assert {turn.error for turn in result.turns} == errors
     assert summary.n_failed == summary.n_requests == len(result.turns)
-    assert summary.llm_latency_ms is None
-    assert summary.voice_turn_ms is None
-    assert summary.ttft_ms is None
-    assert (summary.stt_latency_ms is None) == next(iter(errors)).startswith("stt")
+    assert summary.of(LLM_LATENCY) is None
+    assert summary.of(VOICE_TURN) is None
+    assert summary.of(TTFT) is None
+    assert (summary.of(STT_LATENCY) is None) == next(iter(errors)).startswith("stt")
 
 
 def test_a_service_that_answers_with_errors_is_not_silent() -> None:
@@ -129,7 +132,7 @@ def test_tokens_without_text_are_tokens() -> None:
     """A byte-level token may be part of a character: vLLM streams it as a chunk without text."""
     summary = summarise([one_window(Behaviour(token_text=""), background_rate_per_s=0.0)])
     assert summary.n_failed == 0
-    assert summary.ttft_ms is not None
+    assert summary.of(TTFT) is not None
 
 
 def test_turns_beyond_the_allowed_number_in_flight_are_shed_and_counted() -> None:
