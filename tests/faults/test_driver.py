@@ -128,7 +128,7 @@ def test_killed_and_resumed_twice_nothing_is_lost_or_measured_again(driver: Driv
     driver.check_nothing_is_left()
 
 
-def test_a_long_run_goes_through_several_tuners_and_nobody_sees_where_one_ends(driver: Driver) -> None:
+def test_long_run_goes_through_several_tuners_unnoticed(driver: Driver) -> None:
     driver.start(CHEAP_TRIALS_A_TUNER="4", CHEAP_EVALUATION_S="0")
     assert driver.end() == 0, driver.output
     check_clear(driver)
@@ -165,7 +165,7 @@ def open_to_others(driver: Driver) -> list[tuple[str, object]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-def test_a_signal_to_the_driver_alone_keeps_what_was_finished_and_ray_was_for_this_machine_alone(driver: Driver, number: signal.Signals) -> None:
+def test_signal_to_the_driver_keeps_results_and_ray_is_local(driver: Driver, number: signal.Signals) -> None:
     """As a supervisor, an editor or a notebook stops it; Ctrl-C in a terminal reaches the whole group."""
     driver.start()
     driver.wait_for("g0-c1 ok")
@@ -203,7 +203,7 @@ def small_disk(folder: Path, mib: int) -> Iterator[None]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_disk_that_fills_stops_the_run_with_one_line_and_it_goes_on_when_there_is_room(driver: Driver) -> None:
+def test_full_disk_stops_the_run_with_one_line_and_it_resumes(driver: Driver) -> None:
     with small_disk(driver.folder, 4):
         driver.start()
         driver.wait_for("g0-c1 ok")

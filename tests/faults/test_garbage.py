@@ -73,7 +73,7 @@ def test_a_clock_that_jumps_moves_no_latency(tiny: TinyEvaluator, monkeypatch: p
     assert all(0 <= spent < 60 for spent in found.timings.start_s.values())
 
 
-def test_a_generator_that_falls_behind_makes_the_window_invalid_not_the_latency_small(
+def test_lagging_generator_makes_the_window_invalid(
     tiny: TinyEvaluator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Something in the generator's own process holds its event loop up (a real stall, of a tenth of a second and more)."""

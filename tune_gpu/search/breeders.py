@@ -1,4 +1,4 @@
-"""Who makes the candidates of a generation: classic R-Zero, and the form that a surrogate guides."""
+"""Make the candidates of a generation: classic R-Zero, and the form that a surrogate guides."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tune_gpu.search.one_thread import one_thread
 from tune_gpu.search.space import Params, SearchSpace
 
 Member = tuple[str, dict[str, Any]]
-"""Origin and parameters."""
+"""A proposal: its origin and its parameters."""
 _TRIES = 200
 _ENUMERABLE = 100_000
 _MANY_TRIES = 20_000
@@ -23,8 +23,8 @@ _MANY_TRIES = 20_000
 _CLOSING, _LAST = 0.8, 0.9
 """From these shares of the generations on places are for measuring the best again, where there is noise: see `GuidedBreeder._confirms`."""
 _CLIMB = 0.25
-"""The search climbs if its later half has raised the best measurement by more than so many standard deviations of the noise. Where nothing is
-better than anything else, every third search seems to, by luck: the others confirm meanwhile."""
+"""The search climbs if its later half has raised the best measurement by more than so many standard deviations of the noise. Where
+nothing is better than anything else, every third search seems to, by luck: the others confirm meanwhile."""
 _STEEP = 2.0
 """It climbs steeply if by more than so many: what it has yet to find is worth more than to tell apart what it has."""
 
@@ -36,28 +36,28 @@ class ProposalStrategy(Protocol):
     """Whether `one` may be asked while results of the generation are awaited."""
 
     def plan(self, generations: int) -> None:
-        """How many generations there will be."""
+        """Note how many generations there will be."""
 
     def take(self, params: Params) -> None:
-        """It has been proposed."""
+        """Note that the configuration has been proposed."""
 
     def tell(self, params: Params, result: Result) -> None:
-        """Its result."""
+        """Learn from a result of the configuration."""
 
     def generation(self, number: int, given: list[Member], parents: list[dict[str, Any]], ledger: Ledger) -> list[Member]:
-        """All members of a generation, `given` first; fewer, or none, when the space is exhausted."""
+        """Return all members of a generation, `given` first; fewer, or none, if the space is exhausted."""
 
     def one(self, number: int, at: int, parents: list[dict[str, Any]], ledger: Ledger) -> Member | None:
-        """The member at this place of a generation; null when the space is exhausted."""
+        """Return the member at this place of a generation, or None if the space is exhausted."""
 
     def winner(self, ledger: Ledger) -> Standing | None:
-        """The best configuration."""
+        """Return the best configuration, or None before any result."""
 
     def state(self) -> dict[str, Any]:
         """Return what is not a consequence of the history, as JSON values."""
 
     def load(self, state: dict[str, Any]) -> None:
-        """`state` again, after the history."""
+        """Restore `state`, after the history was replayed."""
 
 
 class ClassicStrategy:
@@ -69,33 +69,33 @@ class ClassicStrategy:
         self._space, self._settings, self._rng = space, settings, rng
 
     def plan(self, generations: int) -> None:
-        """The last generation is made as the first ones are."""
+        """Do nothing: the last generation is made as the first ones are."""
 
     def take(self, params: Params) -> None:
-        """The ledger knows all that this needs."""
+        """Do nothing: the ledger knows all that this strategy needs."""
 
     def tell(self, params: Params, result: Result) -> None:
-        """The ledger knows all that this needs."""
+        """Do nothing: the ledger knows all that this strategy needs."""
 
     def generation(self, number: int, given: list[Member], parents: list[dict[str, Any]], ledger: Ledger) -> list[Member]:
-        """As `ProposalStrategy` says."""
+        """Do what `ProposalStrategy` asks for."""
         taken = ledger.taken()
         return self._first_population(given, taken) if number == 0 else self._next_population(parents, ledger, taken)
 
     def one(self, number: int, at: int, parents: list[dict[str, Any]], ledger: Ledger) -> Member | None:
-        """Classic generations are made whole."""
+        """Raise NotImplementedError: classic generations are made whole."""
         raise NotImplementedError("classic R-Zero makes whole generations")
 
     def winner(self, ledger: Ledger) -> Standing | None:
-        """The highest mean."""
+        """Return the configuration with the highest mean."""
         return ledger.best()
 
     def state(self) -> dict[str, Any]:
-        """Nothing but the random state, which the tournament keeps."""
+        """Return nothing: the tournament keeps the random state."""
         return {}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def _first_population(self, given: list[Member], taken: set[Hashable]) -> list[Member]:
         chosen = [(origin, self._claim(dict(params), taken)) for origin, params in given]
@@ -143,9 +143,9 @@ class ClassicStrategy:
 
 
 class GuidedStrategy:
-    """R-Zero with a surrogate: see `guided.py`. The elite takes part in every tournament with what is known of it, and is only measured again
-    when a challenger comes close and measurements are noisy; while the search still climbs, not before its last fifth (steeply: tenth), for a
-    repetition costs a new configuration, and tells apart what will not be the best in the end."""
+    """R-Zero with a surrogate: see `guided.py`. The elite takes part in every tournament with what is known of it, and is only measured
+    again when a challenger comes close and measurements are noisy; while the search still climbs, not before its last fifth (steeply:
+    tenth), for a repetition costs a new configuration, and tells apart what will not be the best in the end."""
 
     one_by_one = True
 
@@ -156,20 +156,20 @@ class GuidedStrategy:
         self._confirmation = Confirmation()
 
     def plan(self, generations: int) -> None:
-        """As `ProposalStrategy` says: the last fifth of them is for telling the best apart."""
+        """Note the number of generations: the last fifth of them is for telling the best apart."""
         self._settings = replace(self._settings, generations=generations)
 
     def take(self, params: Params) -> None:
-        """As `ProposalStrategy` says."""
+        """Do what `ProposalStrategy` asks for."""
         self._guided.take(params)
 
     def tell(self, params: Params, result: Result) -> None:
-        """As `ProposalStrategy` says."""
+        """Do what `ProposalStrategy` asks for."""
         self._guided.tell(params, result.fitness, transient=result.transient, objectives=result.objectives)
         self._confirmation.tell(self._space.key(params), dict(params), result)
 
     def generation(self, number: int, given: list[Member], parents: list[dict[str, Any]], ledger: Ledger) -> list[Member]:
-        """As `ProposalStrategy` says; each member is made as if those before it were being measured already."""
+        """Return all members of a generation, each made as if those before it were being measured already."""
         size = self._settings.tournament_size if number else self._settings.initial
         members = list(given)
         for _, params in members:
@@ -182,8 +182,8 @@ class GuidedStrategy:
         return members
 
     def one(self, number: int, at: int, parents: list[dict[str, Any]], ledger: Ledger) -> Member | None:  # noqa: ARG002 - Breeder
-        """As `ProposalStrategy` says; the first places are for the elite and its challenger if they must be measured again, the last for the fresh,
-        the one before it for a step from the elite."""
+        """Return the member at this place. The first places repeat the elite and its challenger if they need it, the last are for the
+        fresh, the one before it for a step from the elite."""
         size = self._settings.tournament_size
         if self._confirms(number, at):
             for params in self._confirmation.contenders():
@@ -197,8 +197,9 @@ class GuidedStrategy:
         return ("initial", member[1]) if member and number == 0 else member
 
     def _confirms(self, number: int, at: int) -> bool:
-        """Return whether this place of a generation is for measuring again: the first, but none while the search climbs; in the last fifth of the
-        generations the first two, but none while it climbs steeply; in the last tenth then the first. Never one that is for the fresh."""
+        """Return whether this place of a generation is for measuring again: the first, but none while the search climbs; in the last
+        fifth of the generations the first two, but none while it climbs steeply; in the last tenth then the first. Never one that is for
+        the fresh."""
         s = self._settings
         closing, last = number >= _CLOSING * s.generations, number >= _LAST * s.generations
         if number == 0 or at >= min(s.elites * (2 if closing else 1), s.tournament_size - s.fresh):
@@ -211,14 +212,14 @@ class GuidedStrategy:
         return noise is not None and self._confirmation.noisy and self._guided.progress() > deviations * noise
 
     def winner(self, ledger: Ledger) -> Standing | None:
-        """The highest lower confidence bound where there is noise, else the highest mean."""
+        """Return the configuration with the highest lower confidence bound if there is noise, else with the highest mean."""
         best = self._confirmation.winner()
         return ledger.standing(best) if best is not None else None
 
     def state(self) -> dict[str, Any]:
-        """As `ProposalStrategy` says."""
+        """Do what `ProposalStrategy` asks for."""
         return self._guided.state()
 
     def load(self, state: dict[str, Any]) -> None:
-        """As `ProposalStrategy` says."""
+        """Do what `ProposalStrategy` asks for."""
         self._guided.load(state)

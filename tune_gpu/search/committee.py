@@ -32,11 +32,11 @@ _ASKED_SHARE, _ASKED_LEAST = 6, 150
 _UNASKED = 1e4
 """So far behind those that it is asked about stand the others, in their order; what most likely does not run stands behind them."""
 _ALWAYS, _TUNING_STEPS, _SHORT_TUNING_STEPS = 150, 30, 12
-"""Where parameters are continuous the process is tuned, and the forest grown, with every result up to so many; else, and later, the more seldom
-the more there are."""
+"""Where parameters are continuous the process is tuned, and the forest grown, with every result up to so many; else, and later, the more
+seldom the more there are."""
 _TUNED_EVERY, _GROWN_EVERY = (12, 32), (6, 16)
-"""Else a twelfth, or a sixth, of the evaluations so far come before it, and no more than 32, or 16: a few more hardly change what is learnt, and
-learning takes longest."""
+"""Else a twelfth, or a sixth, of the evaluations so far come before it, and no more than 32, or 16: a few more hardly change what is
+learnt, and learning takes longest."""
 
 
 class Committee:
@@ -64,26 +64,26 @@ class Committee:
         return {"theta": self._process.theta.tolist(), "tuned_at": self._tuned_at, "forest": forest}
 
     def load(self, state: dict[str, Any]) -> None:
-        """`state` again, before the next `learn`."""
+        """Restore `state`, before the next `learn`."""
         self._process.theta, self._tuned_at = np.array(state["theta"]), int(state["tuned_at"])
         if state["forest"] is not None:
             codes, ranked, counts, total = state["forest"]
             self._grow(np.array(codes), np.array(ranked), np.array(counts), total)
 
     def ask_anew(self) -> None:
-        """What is learnt next has other targets: the forest does not wait for more results."""
+        """Grow the forest anew at the next `learn`, which has other targets."""
         self._grown = None
 
     def learn_what_runs(self, codes: Array, ran: NDArray[np.bool_]) -> None:
-        """From rows, and whether each of them ran."""
+        """Learn from rows and from whether each of them ran."""
         self._feasibility.learn(self._encoding.features(codes), ran)
 
     def log_probability_to_run(self, codes: Array) -> Array:
-        """Of each row, by what `learn_what_runs` was told."""
+        """Return the logarithm of the probability that each row runs, from what `learn_what_runs` has learnt."""
         return self._feasibility.log_probability(self._encoding.features(codes))
 
     def learn(self, codes: Array, means: Array, counts: Array, waiting: Array, total: int, *, exact: bool = False) -> None:
-        """From what was measured.
+        """Learn from what was measured.
 
         Args:
             codes: a row a configuration that ran.
@@ -119,7 +119,7 @@ class Committee:
         self._forest_best = float(ranked.max())
 
     def score(self, codes: Array) -> Array:
-        """Logarithm of the expected improvement of each row, weighed by the probability that it runs.
+        """Return the logarithm of the expected improvement of each row, weighed by the probability that it runs.
 
         The process takes longest. In a space of values it is asked only about what the forest thinks good: of the rest it seldom thinks otherwise.
         """
@@ -138,7 +138,8 @@ class Committee:
         return score
 
     def _forests_share(self, n: int) -> float:
-        """Few measurements do not tell who predicts better: then a prior speaks, for the forest, which is the more careful of the two."""
+        """Return the weight of the forest. Few measurements do not show who predicts better: then a prior favours the forest, the more
+        careful one."""
         process, forest = self._process.error**2, (_BAGS * self._forest.error) ** 2
         earned = process / (process + forest) if math.isfinite(forest) and process + forest > 0.0 else 0.5
         return (_PRIOR_ROWS * _PRIOR_TRUST + n * float(np.clip(earned, *_BOUNDS))) / (_PRIOR_ROWS + n)

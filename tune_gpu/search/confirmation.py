@@ -21,8 +21,8 @@ from tune_gpu.search.evaluations import Result
 
 _NO_NOISE = 1e-3
 _ALIKE = 0.8
-"""Measurements are alike when equal configurations would differ more in four searches of five. Less of a doubt than that, and guidance is lost where
-differences are small and real (see `TRIED.md` of the benchmark)."""
+"""Measurements are alike when equal configurations would differ more in four searches of five. Less of a doubt than that, and guidance is
+lost where differences are small and real (see `TRIED.md` of the benchmark)."""
 
 
 class Confirmation:
@@ -44,11 +44,11 @@ class Confirmation:
         self._collected = Collected()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Ray gives what it has carried to another process as read-only memory; these arrays are written into."""
+        """Copy the arrays, which are written into: Ray delivers them as read-only memory."""
         self.__dict__.update({name: value.copy() if isinstance(value, np.ndarray) else value for name, value in state.items()})
 
     def tell(self, key: Hashable, params: dict[str, Any], result: Result) -> None:
-        """A result; one without a fitness says nothing here."""
+        """Learn from a result. One without a fitness is ignored."""
         if result.fitness is None:
             return
         at = self._at.setdefault(key, len(self._params))
@@ -76,14 +76,14 @@ class Confirmation:
 
     @property
     def noise(self) -> float | None:
-        """Return the standard deviation of one evaluation, or null if nothing is known of it."""
+        """Return the standard deviation of one evaluation, or None if nothing is known of it."""
         if not self._collected.noisy:
             return 0.0 if self._collected.known else None
         return self._collected.evidence.noise
 
     @property
     def _repeated(self) -> float | None:
-        """Return what repetitions tell of it."""
+        """Return the standard deviation that repetitions show, or None without any."""
         return math.sqrt(max(0.0, self._squares) / self._freedom) if self._freedom else None
 
     @property
@@ -102,9 +102,9 @@ class Confirmation:
 
     @property
     def flat(self) -> bool:
-        """Return whether nothing says that configurations differ at all, where there is noise: the F-test of an analysis of variance (Fisher 1925),
-        of the spread between them against that of repetitions. What evaluations say of their noise does not count: it may hold what all
-        share, such as traffic that changes from window to window, and does not make them differ."""
+        """Return whether nothing says that configurations differ at all, where there is noise: the F-test of an analysis of variance
+        (Fisher 1925), of the spread between them against that of repetitions. What evaluations say of their noise does not count: it may
+        hold what all share, such as traffic that changes from window to window, and does not make them differ."""
         if not self.noisy or not (noise := self._repeated):
             return False
         means, counts = self._means, self._counts
@@ -112,7 +112,8 @@ class Confirmation:
         return float(fdtrc(len(means) - 1, self._freedom, between / noise**2)) > _ALIKE
 
     def contenders(self) -> list[dict[str, Any]]:
-        """Return what to measure again now, the one that is known less first: the leader and its likeliest rival; none if nothing needs it."""
+        """Return what to measure again now, the one that is known less first: the leader and its likeliest rival; none if nothing needs
+        it."""
         if len(self._params) < 2:
             return []
         if self.noise is None:
@@ -135,7 +136,7 @@ class Confirmation:
         return [dict(self._params[at]) for at in pair]
 
     def winner(self) -> dict[str, Any] | None:
-        """Return the best by its lower confidence bound, or null before anything was feasible."""
+        """Return the best by its lower confidence bound, or None before anything was feasible."""
         if not self._params:
             return None
         if not self.noisy:

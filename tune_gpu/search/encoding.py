@@ -62,18 +62,18 @@ class Encoding:
         self._moves = self._all_moves()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """An earlier version's pickle has other tables: they all follow from the space."""
+        """Rebuild the tables from the space: an earlier version's pickle has other ones."""
         self.__dict__.update(Encoding(state["space"]).__dict__)
 
     def _all_moves(self) -> tuple[NDArray[np.int64], Array, NDArray[np.bool_]]:
-        """Column, value or step, and whether it is a step."""
+        """Return the possible moves: column, value or step, and whether it is a step."""
         ways = [range(size) if size else _RANGE_STEPS + (_NEXT if i in self._rounded else ()) for i, size in enumerate(self.sizes)]
         moves = [(i, to, not self.sizes[i]) for i, way in enumerate(ways) for to in way]
         column, to, relative = zip(*moves, strict=True)
         return np.array(column), np.array(to, dtype=float), np.array(relative)
 
     def n_features_of(self, i: int) -> int:
-        """Ordered and continuous parameters have one feature, categorical ones a feature a value."""
+        """Return the parameter of each feature. Ordered and continuous parameters have one feature, categorical ones a feature a value."""
         p = self.parameters[i]
         return 1 if p.values is None or p.ordered else len(p.values)
 
@@ -91,11 +91,11 @@ class Encoding:
         return (value - p.low) / (p.high - p.low)
 
     def encode(self, params: Params) -> Array:
-        """One configuration -> its row."""
+        """Return the row of a configuration."""
         return np.array([self._code(i, params[p.name]) if p.name in params else INACTIVE for i, p in enumerate(self.parameters)])
 
     def decode(self, row: Array) -> dict[str, Any]:
-        """A row -> its configuration."""
+        """Return the configuration of a row."""
         params: dict[str, Any] = {}
         for i, (p, code) in enumerate(zip(self.parameters, row.tolist(), strict=True)):
             if code == INACTIVE:
@@ -111,11 +111,13 @@ class Encoding:
         return params
 
     def name(self, row: Array) -> bytes:
-        """Equal for two rows of one configuration: positions in a range that differ by no more than rounding (a step there and back) are one."""
+        """Return rows that are equal for one configuration: positions in a range that differ by no more than rounding (a step there and
+        back) are one."""
         return (np.where(self._ranges, np.round(row, _DIGITS) + 0.0, row) if self.continuous else row).tobytes()
 
     def features(self, codes: Array) -> Array:
-        """(n, parameters) -> (n, features) in [0, 1]; two different categories are at distance 1, an inactive parameter stands in the middle."""
+        """Return features in [0, 1], of shape (n, features), for codes of shape (n, parameters). Two different categories are at distance
+        1, an inactive parameter stands in the middle."""
         columns: list[Array] = []
         for i, p in enumerate(self.parameters):
             code = codes[:, i]
@@ -129,11 +131,11 @@ class Encoding:
         return np.concatenate(columns, axis=1)
 
     def random(self, count: int, rng: np.random.Generator) -> Array:
-        """`count` configurations, uniform (known constraints apart)."""
+        """Return `count` rows, drawn uniformly (without regard to known constraints)."""
         return self.settle(np.full((count, self.n), INACTIVE), rng)
 
     def settle(self, codes: Array, rng: np.random.Generator) -> Array:
-        """In place: switches off what its condition forbids, gives a random value to what its condition demands."""
+        """Change rows in place: switch off what a condition forbids, and give a random value to what a condition demands."""
         for i, conditions in enumerate(self._conditions):
             column = codes[:, i]
             active = np.ones(len(codes), dtype=bool)
@@ -155,7 +157,8 @@ class Encoding:
         return rng.integers(self.sizes[i], size=count).astype(float) if self.sizes[i] else rng.random(count)
 
     def offspring(self, parents: Array, count: int, rng: np.random.Generator) -> Array:
-        """Uniform crossover of random pairs of parents, then one or more mutations: a step along an order, any other category."""
+        """Return children: uniform crossover of random pairs of parents, then one or more mutations: a step along an order, any other
+        category."""
         pair = rng.integers(len(parents), size=(2, count))
         take = rng.random((count, self.n)) < 0.5
         codes = np.where(take, parents[pair[0]], parents[pair[1]])
@@ -183,13 +186,13 @@ class Encoding:
         codes[rows, columns] = there
 
     def _moved(self, i: int, codes: Array, by: Array) -> Array:
-        """Codes of a range in steps, each moved by a distance of positions to another one."""
+        """Return codes of a range in steps, each moved by a distance of positions to another one."""
         if i in self._rounded:
             return self._rounded[i].positions(self._rounded[i].moved(self._rounded[i].nearest(codes), by))
         return self._steps[i].moved(codes, by)
 
     def neighbours(self, rows: Array, rng: np.random.Generator) -> Array:
-        """All that differ from one of the rows in one parameter (any value of it; small and large steps in a range)."""
+        """Return all rows that differ from one of the rows in one parameter (any value of it; small and large steps in a range)."""
         column, to, relative = self._moves
         here = rows[:, column]
         there = np.where(relative, np.clip(here + to, 0.0, 1.0), to)
@@ -204,7 +207,8 @@ class Encoding:
         return self.settle(found, rng)
 
     def masses(self, table: Array) -> Array | None:
-        """Return how much of all that is drawn each of these rows is; null where all are alike, as they are without a range in the logarithm."""
+        """Return how much of all that is drawn each of these rows is; None where all are alike, as they are without a range in the
+        logarithm."""
         if not self._logs:
             return None
         masses = np.ones(len(table))
@@ -214,7 +218,7 @@ class Encoding:
         return masses
 
     def table(self, limit: int) -> Array | None:
-        """Every configuration (known constraints apart) if there are at most `limit`, else null."""
+        """Return the rows of every configuration (without regard to known constraints) if there are at most `limit`, else None."""
         if self.space not in _TABLES:
             _TABLES[self.space] = (self._table(limit), limit)
         table, seen = _TABLES[self.space]

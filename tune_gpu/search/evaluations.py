@@ -1,4 +1,4 @@
-"""What the search hears of evaluations, and what it knows of each configuration."""
+"""Results of evaluations, and what is known of each configuration."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class Candidate:
     """initial, elite, offspring, fresh or baseline."""
     params: dict[str, Any]
     asked_after: int = 0
-    """How many results the search had heard when it proposed this: with it a journal can be replayed, whatever ran side by side."""
+    """How many results the search had when it proposed this. With it a journal can be replayed, whatever ran side by side."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What an evaluation says to the search.
+    """The outcome of an evaluation, as the search reads it.
 
     Raises:
-        ValueError: `ok` without a finite fitness, a failure with one, or a standard error that is none.
+        ValueError: `ok` without a finite fitness, a failure with one, or an invalid standard error.
     """
 
     status: str
@@ -66,18 +66,18 @@ class Standing:
 
     params: dict[str, Any]
     fitness: float | None
-    """Mean over its evaluations, as the evidence of the search weighs them; null if none was ok."""
+    """Mean over its evaluations, as the evidence of the search weighs them; None if none was ok."""
     violation: float
     n_evaluations: int
     n_windows: int
     objectives: dict[str, float] = field(default_factory=dict)
     """In Pareto mode, means over its evaluations, weighted by their windows."""
     stderr: float | None = None
-    """Standard error of the fitness, of what differs from one deployment to the next too; null if nothing is known of it."""
+    """Standard error of the fitness, of what differs from one deployment to the next too; None if nothing is known of it."""
 
     @property
     def rank(self) -> tuple[bool, float]:
-        """Sorts the best first: feasible before the rest, which are sorted by how far they miss."""
+        """Return a key that sorts the best first: feasible before the rest, which are sorted by how far they miss."""
         return (self.fitness is None, self.violation if self.fitness is None else -self.fitness)
 
 
@@ -108,12 +108,12 @@ class Ledger:
         self._claims: dict[Hashable, int] = {}
 
     def take(self, params: Params) -> None:
-        """It has been proposed."""
+        """Note that the configuration has been proposed."""
         key = self._space.key(params)
         self._claims[key] = self._claims.get(key, 0) + 1
 
     def tell(self, params: Params, result: Result) -> None:
-        """Its result; a transient failure says nothing, so that it may be proposed again."""
+        """Add a result. A transient failure says nothing of the configuration, which may be proposed again."""
         key = self._space.key(params)
         if result.transient:
             self._claims[key] -= 1
@@ -131,7 +131,7 @@ class Ledger:
                 account.objectives[name] = account.objectives.get(name, 0.0) + value * max(1, result.n_windows)
 
     def taken(self) -> set[Hashable]:
-        """Keys of what was proposed and is known, or will be."""
+        """Return the keys of the configurations that were proposed and have a result or await one."""
         return set(self._claims)
 
     def standing(self, params: Params) -> Standing:
@@ -144,7 +144,7 @@ class Ledger:
         return sorted((self._standing(*item) for item in self._accounts.items()), key=lambda standing: standing.rank)
 
     def best(self) -> Standing | None:
-        """Return the first of `standings`, or null before any result."""
+        """Return the first of `standings`, or None before any result."""
         return min((self._standing(*item) for item in self._accounts.items()), key=lambda standing: standing.rank, default=None)
 
     def _standing(self, key: Hashable, account: _Account) -> Standing:

@@ -15,8 +15,8 @@ _ENOUGH = 4
 
 
 class Feasibility:
-    """The product of two votes: of what was measured, weighted by nearness, beside a prior for success unless most fail; and of a forest, which finds the one
-    parameter that all failures share, however far from each other they are in the rest.
+    """The product of two votes: of what was measured, weighted by nearness, beside a prior for success unless most fail; and of a forest,
+    which finds the one parameter that all failures share, however far from each other they are in the rest.
 
     Args:
         seed: of the forest.
@@ -29,7 +29,7 @@ class Feasibility:
         self._forest: Forest | None = None
 
     def learn(self, x: Array, feasible: NDArray[np.bool_]) -> None:
-        """From rows of features and whether each ran."""
+        """Learn from rows of features and from whether each ran."""
         self._x, self._feasible = (None if feasible.all() else x), feasible
         self._elsewhere = min(1.0, 2.0 * (feasible.sum() + 1.0) / (len(feasible) + 1.0))
         self._forest = None
@@ -38,7 +38,7 @@ class Feasibility:
             self._forest.fit(x, feasible.astype(float), np.ones(len(x)), seed=(self._seed, len(x)))
 
     def log_probability(self, x: Array) -> Array:
-        """For each row; 0 while nothing has failed."""
+        """Return the logarithm of the probability that each row runs; 0 while nothing has failed."""
         if self._x is None:
             return np.zeros(len(x))
         square = np.maximum((x * x).sum(1)[:, None] + (self._x * self._x).sum(1)[None, :] - 2.0 * x @ self._x.T, 0.0)

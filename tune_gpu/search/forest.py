@@ -28,7 +28,7 @@ class Forest:
         self._trees = trees
 
     def fit(self, x: Array, y: Array, repeats: Array, seed: int | Sequence[int]) -> None:
-        """On these measurements; one that is a mean of several counts as several."""
+        """Grow the trees from these measurements; one that is a mean of several counts as several."""
         rng = np.random.default_rng(seed)
         rows, targets = np.ascontiguousarray(x, dtype=np.float32), np.ascontiguousarray(y[:, None])
         times = np.array([np.bincount(rng.integers(len(x), size=len(x)), minlength=len(x)) for _ in range(self._trees)]) * repeats.astype(np.int64)
@@ -43,12 +43,12 @@ class Forest:
         unseen = times == 0
         votes = np.array([tree.predict(rows)[:, 0] for tree in self._estimators])
         asked = unseen.any(axis=0)
-        said = (votes * unseen).sum(axis=0)[asked] / unseen.sum(axis=0)[asked]
-        self.error = float(np.mean((said - y[asked]) ** 2)) if asked.any() else math.inf
+        predicted = (votes * unseen).sum(axis=0)[asked] / unseen.sum(axis=0)[asked]
+        self.error = float(np.mean((predicted - y[asked]) ** 2)) if asked.any() else math.inf
         """Mean squared error of each measurement's prediction by the trees that have not seen it."""
 
     def predict(self, x: Array) -> tuple[Array, Array]:
-        """Mean and standard deviation over the trees at each row."""
+        """Return the mean and the standard deviation over the trees at each row."""
         rows = np.ascontiguousarray(x, dtype=np.float32)
         votes = np.array([tree.predict(rows)[:, 0] for tree in self._estimators])
         return votes.mean(axis=0), np.sqrt(votes.var(axis=0) + _FLOOR)

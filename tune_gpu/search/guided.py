@@ -28,7 +28,8 @@ _SEVERAL = 4
 """How many proposals of a kind one screening makes, once there are more results than are learnt from."""
 _FEASIBILITY_ROWS = 200
 _FEWEST = 2
-"""Where most fail, so many measurements are enough for the surrogate: what it says of failures matters more than what it says of the rest."""
+"""Where most fail, so many measurements are enough for the surrogate: what it says of failures matters more than what it says of the
+rest."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class GuidedOptions:
     """Sizes of the screening; the defaults are those of the published comparison."""
 
     spread: int = 6
-    """Outcomes before the surrogate speaks, all of them measurements unless most fail; until then proposals lie far from each other (ranges,
-    and where most fail, or all measure the same: are drawn at random)."""
+    """Outcomes before the surrogate speaks, all of them measurements unless most fail; until then proposals lie far from each other
+    (ranges, and where most fail, or all measure the same: are drawn at random)."""
     spread_pool: int = 256
     """Random draws of which an early proposal is the one furthest from all others."""
     random_pool: int = 800
@@ -49,8 +50,8 @@ class GuidedOptions:
     fresh_pool: tuple[int, int] = (64, 1024)
     """… and no fewer and no more than these."""
     training_rows: tuple[int, int] = (128, 220)
-    """Measurements that the surrogate learns from, of more the best and the latest: in a space of values, and where parameters are continuous
-    (there fewer find less)."""
+    """Measurements that the surrogate learns from, of more the best and the latest: in a space of values, and where parameters are
+    continuous (there fewer find less)."""
 
 
 class Guided:
@@ -82,13 +83,13 @@ class Guided:
     # What is known -----------------------------------------------------------------------------------------------------------------
 
     def take(self, params: Params) -> None:
-        """It has been proposed: not again, and until its result it counts as measured at its predicted value."""
+        """Note a proposal: it is not made again, and until its result it counts as measured at its predicted value."""
         key = self._key(params)
         self._open.take(key)
         self._known.take(key)
 
     def untake(self, params: Params) -> None:
-        """The latest `take` that is left was only to make the others of its generation: it will be taken anew."""
+        """Undo the latest `take`, which was only needed while a generation was made. It will be recorded again."""
         self._known.untake(self._key(params))
 
     def awaits(self, params: Params) -> bool:
@@ -98,7 +99,7 @@ class Guided:
     def tell(
         self, params: Params, fitness: float | None, *, transient: bool = False, objectives: Mapping[str, float] | None = None,
     ) -> None:
-        """A result of one that was taken. Null fitness: it did not run; `transient`: and that says nothing about it."""
+        """Learn from a result of a proposal. Without a fitness it did not run; if `transient`, that says nothing about it."""
         key = self._key(params)
         if self._directions and fitness is not None:
             values = matrix([[(objectives or {})[name] for name in self._directions]], list(self._directions.values()))[0]
@@ -122,7 +123,7 @@ class Guided:
                 "kept": {kind: [row.tolist() for row in rows] for kind, rows in self._kept.items()}}
 
     def load(self, state: dict[str, Any]) -> None:
-        """`state` again, after the same measurements were told."""
+        """Restore `state`, after the same measurements were replayed."""
         self._committee.load(state["committee"])
         for row in state["forbidden"]:
             self._open.forbid(np.array(row))
@@ -131,7 +132,7 @@ class Guided:
     # Proposals ---------------------------------------------------------------------------------------------------------------------
 
     def propose(self, survivors: list[Params], *, fresh: bool, step: bool = False, exact: bool = False, flat: bool = False) -> tuple[str, dict[str, Any]] | None:
-        """The next candidate and its origin (`offspring` or `fresh`); null if nothing is left.
+        """Return the next candidate and its origin (`offspring` or `fresh`), or None if nothing is left.
 
         Args:
             survivors: the parents.
@@ -162,8 +163,8 @@ class Guided:
         return bool(len(parents)) and int((~(parents == row).any(axis=0)).sum()) <= 2
 
     def _promising(self, kinds: list[str], parents: Array, exact: bool) -> Array | None:
-        """The best of a screening of the first of these kinds that finds any. After many results one screening serves for several, as long
-        as no result is news."""
+        """Return the best of a screening of the first of these kinds that finds any. After many results one screening serves for several,
+        as long as no result is news."""
         learnt = False
         for kind in kinds:
             kept = self._kept.get(kind, [])
@@ -198,7 +199,8 @@ class Guided:
         return self._best(pool, self._committee.score(pool), count)
 
     def _step(self, count: int) -> list[Array]:
-        """The most promising that differs from the best in one parameter; when all of those are known, or will not run, from the next best."""
+        """Return the most promising rows that differ from the best in one parameter; when all of those are known, or will not run, from
+        the next best."""
         for leader in self._committee.leaders[: self._options.leaders]:
             near = self._open.listed(self.encoding.neighbours(leader[None, :], self._rng))
             near = near[np.array([self._open.maybe(row) for row in near], dtype=bool)]
@@ -223,7 +225,8 @@ class Guided:
         return np.concatenate([draws, self._open.listed(np.concatenate([children, self.encoding.neighbours(best, self._rng)]))])
 
     def _best(self, pool: Array, score: Array, count: int) -> list[Array]:
-        """So many of the best rows that may be proposed, best first; one at least, if anything is open, but no second that will not run."""
+        """Return up to `count` of the best rows that may be proposed, best first; one at least, if anything is open, but no second that
+        will not run."""
         found: dict[bytes, Array] = {}
         for i in np.argsort(-score, kind="stable"):
             if found and score[i] < HOPELESS:
@@ -237,9 +240,10 @@ class Guided:
         return list(found.values())
 
     def _early(self, pool: Array, *, flat: bool) -> Array:
-        """Far from what is known is good in a table; where parameters are continuous it is a corner, and those are seldom good. Corners are also
-        where most constraints are broken: when most has failed, a draw at random, in proportion to the chance that it runs (Gumbel's trick). And
-        corners of a plateau teach nothing: after two measurements that are equal any draw."""
+        """Return scores for early proposals. Far from what is known is good in a table; where parameters are continuous it is a corner,
+        and those are seldom good. Corners are also where most constraints are broken: when most has failed, a draw at random, in
+        proportion to the chance that it runs (Gumbel's trick). And corners of a plateau teach nothing: after two measurements that are
+        equal any draw."""
         if self._known.most_failed:
             self._learn_what_runs()
             return self._committee.log_probability_to_run(pool) + self._rng.gumbel(size=len(pool))

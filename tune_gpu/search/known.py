@@ -11,7 +11,7 @@ from tune_gpu.search.encoding import Array
 
 
 class Known:
-    """Told with `take` and `tell`; everything is kept in the order of `take`, for the order in which results come must not count."""
+    """What was proposed (`take`) and measured (`tell`), in the order of the proposals: the order in which results arrive must not count."""
 
     def __init__(self) -> None:
         self._index: dict[bytes, int] = {}
@@ -26,7 +26,7 @@ class Known:
         """How many configurations have a measurement."""
 
     def take(self, key: bytes) -> None:
-        """It has been proposed."""
+        """Note that the row has been proposed."""
         if self._index.setdefault(key, len(self._codes)) == len(self._codes):
             self._codes.append(np.frombuffer(key))
             self._sums.append(0.0)
@@ -36,7 +36,7 @@ class Known:
         self._pending[key] = self._pending.get(key, 0) + 1
 
     def untake(self, key: bytes) -> None:
-        """The latest `take` that is left does not count."""
+        """Undo the latest `take`."""
         self._no_longer_pending(key)
         if key not in self._pending and self._index[key] == len(self._codes) - 1 and not self._counts[-1] and not self._failed[-1]:
             del self._index[key]
@@ -44,7 +44,7 @@ class Known:
                 known.pop()
 
     def tell(self, key: bytes, fitness: float | None) -> bool:
-        """A result of one that was taken, null if it did not run. Whether it is news: a new best, a repetition or a failure."""
+        """Add the result of a proposal, None if it did not run. Return whether it is news: a new best, a repetition or a failure."""
         at = self._index[key]
         self._no_longer_pending(key)
         news = fitness is None or bool(self._counts[at]) or fitness > self._record
@@ -60,7 +60,7 @@ class Known:
         return news
 
     def tell_nothing(self, key: bytes) -> bool:
-        """A result that says nothing about its configuration. Whether nothing is known of it, and nothing awaited."""
+        """Note a result that says nothing about its configuration. Return whether nothing is known of that, and nothing awaited."""
         at = self._index[key]
         self._no_longer_pending(key)
         return not self._counts[at] and not self._failed[at] and key not in self._pending
@@ -75,7 +75,7 @@ class Known:
         return key in self._pending
 
     def taken(self) -> Array:
-        """A row for everything that was taken; none if nothing was."""
+        """Return a row for everything that was proposed; none if nothing was."""
         return np.array(self._codes)
 
     @property
@@ -96,24 +96,25 @@ class Known:
         return self.ran > 1 and all(value == first for value in ran)
 
     def waiting(self) -> Array:
-        """A row for everything that awaits a result; none if nothing does."""
+        """Return a row for everything that awaits a result; none if nothing does."""
         return np.array([np.frombuffer(key) for key in self._pending])
 
     def outcomes(self, latest: int) -> tuple[Array, NDArray[np.bool_]]:
-        """The latest rows that have an outcome, and whether each of them ran."""
+        """Return the latest rows that have an outcome, and whether each of them ran."""
         rows = [i for i, count in enumerate(self._counts) if count or self._failed[i]][-latest:]
         return np.array([self._codes[i] for i in rows]), ~np.array([self._failed[i] for i in rows])
 
     def progress(self) -> float:
-        """Return how far the highest single measurement of the latest half of the configurations lies above those before; infinite while there are
-        too few. Single ones, not means: those of the best fall when they are repeated, and new ones then seem to be above them."""
+        """Return how far the highest single measurement of the latest half of the configurations lies above those before; infinite while
+        there are too few. Single ones, not means: those of the best fall when they are repeated, and new ones then seem to be above
+        them."""
         ran = np.array([value for value in self._highest if value > -math.inf])
         latest = len(ran) // 2
         return float(ran[-latest:].max() - ran[:-latest].max()) if latest else math.inf
 
     def measurements(self, most: int, each: int) -> tuple[Array, Array, Array, int]:
-        """The rows that ran, their mean fitness, over how many evaluations, and how many evaluations there were in all; if there are more
-        than `most` rows, `each` of the best and of the latest."""
+        """Return the rows that ran, their mean fitness, over how many evaluations, and how many evaluations there were in all; if there
+        are more than `most` rows, `each` of the best and of the latest."""
         counts = np.array(self._counts, dtype=float)
         total, rows = int(counts.sum()), np.flatnonzero(counts)
         counts = counts[rows]

@@ -14,5 +14,5 @@ def _controller() -> ThreadpoolController:
 
 
 def one_thread() -> AbstractContextManager[object]:
-    """Within the block linear algebra runs on the calling thread alone."""
+    """Run linear algebra on the calling thread alone within the block."""
     return _controller().limit(limits=1)

@@ -38,16 +38,16 @@ class OpenSpace:
         self._forbidden: set[bytes] = set()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Ray gives what it has carried to another process as read-only memory; this array is written into."""
+        """Copy the array, which is written into: Ray delivers it as read-only memory."""
         self.__dict__.update(state | {"_drawn": state["_drawn"].copy()})
 
     def take(self, key: bytes) -> None:
-        """Not to be proposed again."""
+        """Exclude the row from further proposals."""
         self._taken.add(self._encoding.name(np.frombuffer(key)))
         self._draw(key, False)
 
     def give_back(self, key: bytes) -> None:
-        """To be proposed again after all."""
+        """Admit the row to proposals again."""
         self._taken.discard(self._encoding.name(np.frombuffer(key)))
         self._draw(key, True)
 
@@ -57,11 +57,11 @@ class OpenSpace:
 
     @property
     def forbidden(self) -> list[list[float]]:
-        """Rows that were found to be against a constraint."""
+        """Return the rows that were found to violate a constraint."""
         return sorted(np.frombuffer(key).tolist() for key in self._forbidden)
 
     def forbid(self, row: Array) -> None:
-        """It was found to be against a constraint."""
+        """Note that the row violates a constraint."""
         self._forbidden.add(row.tobytes())
         self._draw(row.tobytes(), False)
 
@@ -79,7 +79,7 @@ class OpenSpace:
         return False
 
     def random(self, count: int) -> Array:
-        """Random configurations, open as far as is known; of a table no more than there are."""
+        """Return random rows, open as far as is known; of a table no more than there are."""
         if self._table is None:
             return self._encoding.random(count, self._rng)
         rows = np.flatnonzero(self._drawn)
@@ -93,7 +93,7 @@ class OpenSpace:
         return None if self._table is None else self._encoding.masses(self._table)
 
     def listed(self, codes: Array) -> Array:
-        """Those of the rows that the space lists, if it is a list."""
+        """Return those of the rows that the space lists, or all if it has no list."""
         if self._listed is None:
             return codes
         if isinstance(self._listed, frozenset):
@@ -103,7 +103,7 @@ class OpenSpace:
         return codes[self._listed[at] == numbers]
 
     def _members(self) -> Array | frozenset[bytes] | None:
-        """Of a list: its rows as numbers in order; as bytes where a range is among its parameters."""
+        """Return the rows of a list as numbers in order; as bytes where a range is among its parameters."""
         if self._table is None:
             return None
         return frozenset(row.tobytes() for row in self._table) if self._encoding.continuous else np.sort(self._numbers(self._table))
@@ -112,6 +112,6 @@ class OpenSpace:
         return np.asarray((codes + 1.0) @ self._radix)
 
     def any_left(self) -> Array | None:
-        """One that may be proposed, if any is found."""
+        """Return a row that may be proposed, or None if none is found."""
         rounds = (self.random(self.size or _TRIES) for _ in range(1 if self.size else _ROUNDS))
         return next((row for rows in rounds for row in rows if self.admits(row)), None)

@@ -29,7 +29,7 @@ class Parameter:
     name: str
     target: Target
     values: tuple[Any, ...] | SteppedRange | None
-    """Null for a continuous range; `SteppedRange` for a long range in steps, and for any in the logarithm."""
+    """None for a continuous range; `SteppedRange` for a long range in steps, and for any in the logarithm."""
     low: float = 0.0
     high: float = 0.0
     log: bool = False
@@ -39,7 +39,7 @@ class Parameter:
 
     @classmethod
     def from_spec(cls, name: str, spec: ParameterSpec) -> Parameter:
-        """Raises UserError for a spec that is no set of values and no range."""
+        """Return the parameter of a spec. Raise UserError if it is neither a valid set of values nor a valid range."""
         check(spec, f"parameters.{name}.")
         target, when = Target.parse(spec.target), tuple((parent, tuple(values)) for parent, values in spec.when.items())
         if spec.values is not None:
@@ -64,13 +64,13 @@ class Parameter:
         return places(self.values or ())
 
     def place(self, value: object) -> int | None:
-        """Return where a value stands among the values: itself, else what is equal to it (1.0 for 1, but never for True); null if nothing is."""
+        """Return the index of a value: by identity, else by equality (1.0 matches 1, never True). None if it is absent."""
         if isinstance(self.values, SteppedRange):
             return self.values.place(value)
         return place(value, self.values or (), self._places)
 
     def own(self, value: Any) -> Any:
-        """The parameter's own value for one that is given: 0.3 for 0.1 * 3. What it has no value for is left as it is."""
+        """Return the parameter's own value for a given one: 0.3 for 0.1 * 3. A value that it does not have is returned unchanged."""
         if self.values is None:
             return value
         found = self.place(value)
@@ -88,13 +88,13 @@ class Parameter:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and self.low <= value <= self.high
 
     def allowed(self) -> str:
-        """For an error message."""
+        """Return the allowed values in words, for an error message."""
         if isinstance(self.values, SteppedRange):
             return str(self.values)
         return ", ".join(map(str, self.values)) if self.values is not None else f"{self.low:g} to {self.high:g}"
 
     def sample(self, rng: np.random.Generator) -> Any:
-        """A random value: uniform, in the logarithm for a log range."""
+        """Return a random value: uniform, in the logarithm for a log range."""
         if isinstance(self.values, SteppedRange):
             return self.values[int(self.values.drawn(rng.random(1))[0])]
         if self.values is not None:
@@ -104,7 +104,8 @@ class Parameter:
         return float(rng.uniform(self.low, self.high))
 
     def mutate(self, value: Any, rng: np.random.Generator) -> Any:
-        """Another value near this one: the next in order, any other if there is no order, a normal step (a tenth of the range) in a range."""
+        """Return another value near this one: the next in order, any other if there is no order, a normal step (a tenth of the range) in
+        a range."""
         if isinstance(self.values, SteppedRange):
             return self.values[int(self.values.moved(np.array([float(self.values.index(value))]), rng.normal(0.0, _STEP, 1))[0])]
         beside = self.neighbours(value)
@@ -117,7 +118,11 @@ class Parameter:
         return float(np.exp(moved)) if self.log else moved
 
     def neighbours(self, value: Any) -> list[Any]:
-        """The values next to this one; of a categorical parameter all others; of a range none (there are too many)."""
+        """Return the values next to this one; all others for a categorical parameter; none for a range, which has too many.
+
+        Raises:
+            ValueError: it is not one of the parameter's values.
+        """
         if self.values is None:
             return []
         found = self.place(value)
@@ -146,7 +151,7 @@ def _whole_steps(name: str, low: float, high: float, spec: ParameterSpec) -> tup
 
 
 def _steps(low: float, high: float, spec: ParameterSpec) -> tuple[Any, ...] | SteppedRange | None:
-    """Null for what has no steps, or finer ones than its numbers have."""
+    """Return the values of a range in steps, or None without steps, or if they are finer than floating-point numbers."""
     if spec.step is None:
         return (float(low),) if low == high else None
     if low < high and spec.step < math.ulp(max(abs(low), abs(high))):

@@ -38,14 +38,14 @@ def matrix(rows: Sequence[Sequence[float]], directions: Sequence[str]) -> Array:
 
 
 def dominates(values: Array) -> NDArray[np.bool_]:
-    """[i, j]: i is nowhere worse than j and somewhere better."""
+    """Return a matrix whose entry [i, j] says that i is nowhere worse than j and somewhere better."""
     at_least = (values[:, None, :] >= values[None, :, :]).all(axis=2)
     above = (values[:, None, :] > values[None, :, :]).any(axis=2)
     return np.asarray(at_least & above)
 
 
 def fronts(values: Array) -> list[list[int]]:
-    """Indices by rank: the first front is dominated by nobody, the second only by the first, and so on."""
+    """Return indices by rank: the first front is dominated by nobody, the second only by the first, and so on."""
     beats = dominates(values)
     rivals = beats.sum(axis=0)
     left = np.ones(len(values), dtype=bool)
@@ -59,7 +59,7 @@ def fronts(values: Array) -> list[list[int]]:
 
 
 def first_front(values: Array) -> list[int]:
-    """The first of `fronts`, without the others: of thousands in a moment."""
+    """Return the first of `fronts` without computing the others, which is fast even for thousands."""
     kept: list[int] = []
     rows = np.empty_like(values)
     for i in np.lexsort(-values.T[::-1]):  # whoever beats another stands before it
@@ -71,7 +71,8 @@ def first_front(values: Array) -> list[int]:
 
 
 def crowding(values: Array) -> Array:
-    """Return how far apart a candidate's neighbours in its front stand, summed over the objectives (each divided by its range); the ends: infinite."""
+    """Return how far apart a candidate's neighbours in its front stand, summed over the objectives (each divided by its range); the ends:
+    infinite."""
     count = len(values)
     distance = np.zeros(count)
     if count == 0:
@@ -86,7 +87,7 @@ def crowding(values: Array) -> Array:
 
 
 def select(values: Array, places: int) -> list[int]:
-    """The `places` best: by front, and within the front that does not fit by crowding, the most alone first."""
+    """Return the indices of the `places` best: by front, and within the front that does not fit by crowding, the most alone first."""
     chosen: list[int] = []
     for front in fronts(values):
         if len(chosen) >= places:
@@ -97,8 +98,8 @@ def select(values: Array, places: int) -> list[int]:
 
 
 def along(values: Array, weights: Array) -> Array:
-    """One number a candidate, the higher the better: how near it comes to the best of every objective at once, each divided by its range and
-    weighed. Every point of the front is the best for some weights (the augmented Chebyshev norm of ParEGO, Knowles 2006)."""
+    """Return one number a candidate, the higher the better: how near it comes to the best of every objective at once, each divided by its
+    range and weighed. Every point of the front is the best for some weights (the augmented Chebyshev norm of ParEGO, Knowles 2006)."""
     span = np.ptp(values, axis=0)
     missing = weights * (values.max(axis=0) - values) / np.where(span > 0.0, span, 1.0)
     return np.asarray(-missing.max(axis=1) - _AUGMENTED * missing.sum(axis=1))

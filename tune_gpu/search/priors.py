@@ -34,9 +34,9 @@ def log_normal(groups: NDArray[np.int64]) -> Prior:
 
 
 def noisy(n: int) -> Prior:
-    """For continuous parameters whose measurements have noise, where the likelihood alone would call most parameters indifferent: short length
-    scales are as likely as long ones, very long ones are out of the question. Those of Optuna's GPSampler: density ~ exp(-0.1 (l^2 + l^-2)) of
-    a length scale, Gamma(2, 1) of the signal's variance, Gamma(1.1, rate 30) of the noise's.
+    """Return a prior for continuous parameters with noisy measurements, where the likelihood alone would call most parameters
+    indifferent: short length scales are as likely as long ones, very long ones are out of the question. Those of Optuna's GPSampler:
+    density ~ exp(-0.1 (l^2 + l^-2)) of a length scale, Gamma(2, 1) of the signal's variance, Gamma(1.1, rate 30) of the noise's.
 
     Args:
         n: parameters.

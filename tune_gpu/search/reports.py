@@ -38,7 +38,7 @@ def read_report(report: Mapping[str, Any], metric: str, mode: str | None, object
 
 
 def number(value: Any) -> float | None:
-    """Return a finite number, or null for anything else that a trial may report."""
+    """Return a finite number, or None for anything else that a trial may report."""
     if value is None or isinstance(value, (str, bytes)):
         return None
     try:

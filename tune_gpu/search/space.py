@@ -27,15 +27,15 @@ class SearchSpace:
         self.parameters = {parameter.name: parameter for parameter in parameters}
         self._rule = allowed
         self.listed = [dict(params) for params in configurations] if configurations is not None else None
-        """The only configurations that exist, where they are given as a list; else null."""
+        """The only configurations that exist, where they are given as a list; else None."""
         self._members = {self.key(params) for params in self.listed} if self.listed is not None else None
 
     @classmethod
     def from_specs(
         cls, specs: Mapping[str, ParameterSpec], allowed: Callable[[Params], bool] | None = None, configurations: Sequence[Params] | None = None,
     ) -> SearchSpace:
-        """From the configuration; `allowed` is a known constraint (the preflight's verdict, say); `configurations` is another, as a list
-        of the only ones that exist (a measured table, say).
+        """Return the space of these specs; `allowed` is a known constraint (the preflight's verdict, say); `configurations` is another,
+        as a list of the only ones that exist (a measured table, say).
 
         Raises:
             UserError: no parameter, a parameter without values, or a condition on what comes later or does not exist.
@@ -63,12 +63,12 @@ class SearchSpace:
 
     @property
     def names(self) -> list[str]:
-        """Of the parameters, in order."""
+        """Return the names of the parameters in order."""
         return list(self.parameters)
 
     @property
     def size(self) -> float:
-        """Number of configurations, those that a constraint forbids included; infinite with a continuous parameter."""
+        """Return the number of configurations, including forbidden ones; infinite with a continuous parameter."""
         if self.listed is not None:
             return len(self.listed)
         if any(parameter.values is None for parameter in self.parameters.values()):
@@ -76,7 +76,7 @@ class SearchSpace:
         return self._count({}, list(self.parameters.values()))
 
     def _count(self, params: dict[str, Any], rest: list[Parameter]) -> int:
-        """Configurations that begin with these values: only the values that a condition names are gone through one by one."""
+        """Return the number of configurations that begin with these values. Only values that a condition names are counted one by one."""
         if not rest:
             return 1
         parameter, later = rest[0], rest[1:]
@@ -94,7 +94,7 @@ class SearchSpace:
         return all(parent in params and self.parameters[parent].among(params[parent], values) for parent, values in parameter.when)
 
     def check(self, params: Params) -> None:
-        """Raises UserError that names the key, what was given and what is allowed."""
+        """Raise UserError that names the key, the given value and the allowed ones."""
         for name in params:
             if name not in self.parameters:
                 raise UserError(f"{name}: no such parameter; allowed: {', '.join(self.names)}")
@@ -108,17 +108,17 @@ class SearchSpace:
                 raise UserError(f"{name}={params[name]}: allowed: {parameter.allowed()}")
 
     def own(self, params: Params) -> dict[str, Any]:
-        """The configuration in the space's own values, NumPy's scalars as Python's. Raises UserError as `check`."""
+        """Return the configuration in the space's own values, NumPy's scalars as Python's. Raise UserError as `check` does."""
         own = {name: self.parameters[name].own(plain(value)) if name in self.parameters else value for name, value in params.items()}
         self.check(own)
         return own
 
     def saved(self, params: Params) -> dict[str, Any]:
-        """The configuration as JSON values: of what JSON cannot give back as it was, where it stands among the parameter's values."""
+        """Return the configuration as JSON values. A value that JSON would change is replaced by its index."""
         return {name: value if type(value) in PLAIN else {"index": self.parameters[name].place(value)} for name, value in params.items()}
 
     def loaded(self, saved: Params) -> dict[str, Any]:
-        """The configuration that was saved, in the space's own values. Raises UserError as `check`."""
+        """Return the configuration that was saved, in the space's own values. Raise UserError as `check` does."""
         return self.own({name: self._at(name, value["index"]) if isinstance(value, dict) and set(value) == {"index"} else value
                          for name, value in saved.items()})
 
@@ -136,11 +136,11 @@ class SearchSpace:
         return self._allowed(params)  # type: ignore[arg-type]
 
     def key(self, params: Params) -> Hashable:
-        """Equal for equal configurations, whatever the order of their keys."""
+        """Return what is equal for equal configurations, whatever the order of their keys."""
         return tuple(parameter.key(params[name]) if name in params else ... for name, parameter in self.parameters.items())
 
     def repaired(self, values: Params, rng: np.random.Generator) -> dict[str, Any]:
-        """A configuration with these values where they may stand, and random ones where one is missing."""
+        """Return a configuration with these values if they are valid, and random ones for the others."""
         params: dict[str, Any] = {}
         for name, parameter in self.parameters.items():
             if self.active(parameter, params):
@@ -148,7 +148,7 @@ class SearchSpace:
         return params
 
     def sample(self, rng: np.random.Generator) -> dict[str, Any]:
-        """A random configuration (constraints apart: see `allows`)."""
+        """Return a random configuration, without regard to constraints (see `allows`)."""
         if self.listed is not None:
             return dict(self.listed[int(rng.integers(len(self.listed)))])
         return self.repaired({}, rng)
@@ -158,12 +158,12 @@ class SearchSpace:
         return self._allowed(params)
 
     def mutate(self, params: Params, rng: np.random.Generator) -> dict[str, Any]:
-        """The configuration with one parameter moved."""
+        """Return the configuration with one parameter moved."""
         name = list(params)[int(rng.integers(len(params)))]
         return self.repaired({**params, name: self.parameters[name].mutate(params[name], rng)}, rng)
 
     def neighbours(self, params: Params) -> list[dict[str, Any]]:
-        """All that differ in one parameter by one step and are allowed; a parameter that appears takes its first value."""
+        """Return all allowed configurations that differ in one parameter by one step; a parameter that appears takes its first value."""
         found = []
         for name in params:
             for value in self.parameters[name].neighbours(params[name]):
@@ -177,7 +177,7 @@ class SearchSpace:
         return found
 
     def enumerate(self) -> Iterator[dict[str, Any]]:
-        """Every allowed configuration. Raises UserError for a space with a continuous parameter."""
+        """Return every allowed configuration. Raise UserError for a space with a continuous parameter."""
         if math.isinf(self.size):
             raise UserError("a space with a continuous parameter cannot be enumerated; give `values` or a `step`")
         return (params for params in self._all() if self._allowed(params))
@@ -202,7 +202,7 @@ class SearchSpace:
             yield from self._extend(params, rest[1:])
 
     def fingerprint(self) -> str:
-        """Names the space: a saved search goes on only in the same one."""
+        """Return a hash of the space. A saved search is resumed only in the same one."""
         import hashlib
 
         listed = sorted({repr(tuple(described(params.get(name, ...)) for name in self.parameters)) for params in self.listed or ()})

@@ -10,7 +10,7 @@ from tune_gpu.search.steps import SteppedRange
 
 
 def values_to_check(parameter: Parameter) -> Iterator[Any]:
-    """Every value that is listed; of a range its ends: what lies between is as right as they are."""
+    """Return every listed value, and only the ends of a range: what lies between is valid if they are."""
     if parameter.values is None:
         yield from (parameter.low, parameter.high)
     elif isinstance(parameter.values, SteppedRange):

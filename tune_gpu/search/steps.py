@@ -18,7 +18,7 @@ MANY = 1000
 
 
 def digits(step: float) -> int:
-    """Decimals that a multiple of the step is rounded to, for 0.1 * 3 is not 0.3: twelve, and more where the step itself is as small."""
+    """Return the decimals that a multiple of the step is rounded to, because 0.1 * 3 is not 0.3: twelve, or more for a tiny step."""
     return max(12, 6 - math.floor(math.log10(step)))
 
 
@@ -54,19 +54,19 @@ class SteppedRange(Sequence[Any]):
         return self.place(value) is not None
 
     def index(self, value: Any, start: int = 0, stop: int | None = None) -> int:
-        """As a list's: raises ValueError for what is none of the values."""
+        """Return the index of a value, as a list does. Raise ValueError if it is absent."""
         found = self.place(value)
         if found is None or found not in range(self.n)[start:stop]:
             raise ValueError(f"{value} is not among {self}")
         return found
 
     def place(self, value: object) -> int | None:
-        """Return where a value stands; null if it is none of these."""
+        """Return the index of a value, or None if it is absent."""
         found = self._nearest_to(value)
         return found if found is not None and self[found] == value else None
 
     def near(self, value: float) -> int | None:
-        """Return where the value stands that this one is but for the rounding of a calculation; null if none is."""
+        """Return the index of the value that equals this one up to rounding, or None if there is none."""
         found = self._nearest_to(value)
         return found if found is not None and math.isclose(value, self[found], rel_tol=CLOSE, abs_tol=CLOSE * self.step) else None
 
@@ -81,7 +81,7 @@ class SteppedRange(Sequence[Any]):
     # For many at once: indices are whole numbers, as floats ---------------------------------------------------------------------------
 
     def positions(self, indices: Array) -> Array:
-        """Equal for equal indices, to the last bit."""
+        """Return positions that are equal to the last bit for equal indices."""
         if not self.log:
             return np.asarray(indices / (self.n - 1))
         # `math.log` one by one: NumPy's own may differ in the last bit with the length of the array, and rows are known by their bytes.
@@ -89,23 +89,25 @@ class SteppedRange(Sequence[Any]):
         return np.array([(math.log(self.low + index * self.step) - low) / width for index in indices.tolist()])
 
     def nearest(self, positions: Array) -> Array:
-        """Indices of the values nearest to these positions."""
+        """Return the indices of the values nearest to these positions."""
         if not self.log:
             return self._within(np.rint(positions * (self.n - 1)))
         return self._within(np.rint(self.low * np.expm1(positions * self._width(self.n - 1)) / self.step))
 
     def drawn(self, shares: Array) -> Array:
-        """Indices of what is drawn at these shares, from 0 to 1: as many draws for each step (of the logarithm, in a log range)."""
+        """Return the indices of what is drawn at these shares, from 0 to 1: as many draws for each step (of the logarithm, in a log
+        range)."""
         if not self.log:
             return self._within(np.floor(shares * self.n))
         return self._within(np.floor(self.low * np.expm1(shares * self._width(self.n)) / self.step))
 
     def masses(self) -> Array:
-        """Of each value of a log range: how large a part of all that is drawn it is."""
+        """Return the share of all draws that each value of a log range has."""
         return np.diff(np.log(self.low + np.arange(self.n + 1.0) * self.step)) / self._width(self.n)
 
     def moved(self, indices: Array, by: Array) -> Array:
-        """Indices moved by these distances of positions, to another value in any case: from an end back into the range, and the next at least."""
+        """Return indices moved by these distances of positions, to another value in any case: from an end back into the range, and the
+        next at least."""
         out = ((indices == 0) & (by < 0.0)) | ((indices == self._last) & (by > 0.0))
         by = np.where(out, -by, by)
         there = self.nearest(np.clip(self.positions(indices) + by, 0.0, 1.0))
@@ -113,7 +115,7 @@ class SteppedRange(Sequence[Any]):
         return np.where(there == indices, next_one, there)
 
     def _width(self, index: int) -> float:
-        """Of a log range, up to this index."""
+        """Return the width of a log range up to this index, in the logarithm."""
         return math.log(self.low + index * self.step) - math.log(self.low)
 
     def _within(self, indices: Array) -> Array:
@@ -121,6 +123,6 @@ class SteppedRange(Sequence[Any]):
 
     @property
     def _last(self) -> float:
-        """The highest index, or the float below it where it is too large for one."""
+        """Return the highest index, or the float below it where it is too large for one."""
         last = float(self.n - 1)
         return last if last <= self.n - 1 else math.nextafter(last, 0.0)

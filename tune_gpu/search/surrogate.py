@@ -37,11 +37,11 @@ class GaussianProcess:
 
     @property
     def length_scales(self) -> Array:
-        """Per parameter; a large one says that it hardly matters."""
+        """Return one length scale a parameter. A large one says that the parameter hardly matters."""
         return np.asarray(np.exp(self.theta[: self._n]))
 
     def tune(self, x: Array, y: Array, repeats: Array, rng: np.random.Generator, max_iterations: int) -> None:
-        """Maximum a posteriori of `theta`, started from where it is; on at most 128 of the rows, the best ones among them."""
+        """Set `theta` to its maximum a posteriori, started from where it is; on at most 128 of the rows, the best ones among them."""
         if len(x) > _FIT_ROWS:
             order = np.argsort(-y, kind="stable")
             chosen = np.concatenate([order[: _FIT_ROWS // 2], rng.choice(order[_FIT_ROWS // 2:], _FIT_ROWS // 2, replace=False)])
@@ -80,7 +80,7 @@ class GaussianProcess:
         return -(log_likelihood + prior), -(gradient + slope_of_prior)
 
     def condition(self, x: Array, y: Array, repeats: Array) -> None:
-        """On these measurements, with `theta` as it is."""
+        """Condition the process on these measurements, with `theta` as it is."""
         self._scale = 1.0 / self.length_scales[self._groups]
         self._signal = float(np.exp(self.theta[self._n]))
         self._x = x * self._scale
@@ -95,8 +95,8 @@ class GaussianProcess:
         """Mean squared error of each measurement's prediction from the others (Rasmussen and Williams 2006, 5.4.2)."""
 
     def believe(self, x: Array) -> None:
-        """As if each of these rows had been measured once, at the value that is predicted for it: only what is unsure changes (the kriging
-        believer of Ginsbourger et al. 2010)."""
+        """Condition as if each of these rows had been measured once, at the value that is predicted for it: only what is unsure changes
+        (the kriging believer of Ginsbourger et al. 2010)."""
         rows = x * self._scale
         cross = self._kernel(rows, self._x)
         white = self._whiten @ cross.T
@@ -108,7 +108,7 @@ class GaussianProcess:
         self._x, self._whiten, self._alpha = np.concatenate([self._x, rows]), whiten, np.concatenate([self._alpha, np.zeros(more)])
 
     def predict(self, x: Array) -> tuple[Array, Array]:
-        """Mean and standard deviation (of the noise-free value) at each row."""
+        """Return the mean and the standard deviation (of the noise-free value) at each row."""
         cross = self._kernel(x * self._scale, self._x)
         white = linalg.blas.dtrmm(1.0, self._whiten, cross.T, lower=1).T  # a triangle: half the work of a product
         explained = np.einsum("ij,ij->i", white, white)
@@ -130,7 +130,7 @@ class GaussianProcess:
 
 
 def _inverse_factor(covariance: Array) -> Array:
-    """The inverse of its Cholesky factor (lower, in Fortran's order)."""
+    """Return the inverse of its Cholesky factor (lower, in Fortran's order)."""
     return np.asarray(linalg.lapack.dtrtri(linalg.cholesky(covariance, lower=True, check_finite=False), lower=1)[0])
 
 
@@ -139,7 +139,7 @@ def _squared(columns: Array) -> Array:
 
 
 def log_expected_improvement(mean: Array, sd: Array, best: float) -> Array:
-    """Logarithm of E[max(0, value - best)] (Jones et al. 1998), stable far below `best` (Ament et al. 2023)."""
+    """Return the logarithm of E[max(0, value - best)] (Jones et al. 1998), stable far below `best` (Ament et al. 2023)."""
     z = (mean - best) / sd
     with np.errstate(divide="ignore", invalid="ignore"):
         near = np.log(np.maximum(np.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi) + z * special.ndtr(z), 1e-300))

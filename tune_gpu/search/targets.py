@@ -21,7 +21,7 @@ _POWERS = (-100.0, 102.0)
 
 
 def normal_scores(values: Array) -> Array:
-    """Ranks as quantiles of the standard normal (Blom 1958); equal values have equal scores."""
+    """Return ranks as quantiles of the standard normal (Blom 1958); equal values have equal scores."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     upper = np.cumsum(counts)
     rank = (upper - 0.5 * (counts - 1))[inverse]
@@ -29,7 +29,8 @@ def normal_scores(values: Array) -> Array:
 
 
 def power_scores(values: Array) -> Array:
-    """Mean 0, variance 1, the skew taken out (Yeo and Johnson 2000); in the order of the values. Normal scores where that cannot be done."""
+    """Return the values with mean 0, variance 1 and the skew taken out (Yeo and Johnson 2000); in the order of the values. Normal scores
+    where that cannot be done."""
     spread = float(np.std(values))
     if len(values) < _LEAST or not spread > 0.0:
         return normal_scores(values)
@@ -37,7 +38,7 @@ def power_scores(values: Array) -> Array:
     jacobian = float(np.sum(np.copysign(np.log1p(np.abs(standard)), standard)))
 
     def loss(power: float) -> float:
-        """Minus the logarithm of the likelihood that the bent values are normal."""
+        """Return minus the logarithm of the likelihood that the bent values are normal."""
         return 0.5 * len(values) * math.log(max(float(np.var(_bent(standard, power))), 1e-300)) - (power - 1.0) * jacobian
 
     bent = _bent(standard, optimize.fminbound(loss, *_POWERS))
@@ -48,5 +49,5 @@ def power_scores(values: Array) -> Array:
 
 
 def _bent(values: Array, power: float) -> Array:
-    """Yeo and Johnson's transformation: Box and Cox's of 1 + value, and the mirrored one below 0."""
+    """Return Yeo and Johnson's transformation: Box and Cox's of 1 + value, and the mirrored one below 0."""
     return np.copysign(special.boxcox1p(np.abs(values), np.where(values < 0.0, 2.0 - power, power)), values)

@@ -127,14 +127,15 @@ class Tournament:
                 self._phase = Searching()
 
     def know(self, params: Params, result: Result) -> None:
-        """Add a result from elsewhere (an earlier search, say). It counts as measured and takes no evaluation; only a confirmation repeats it.
+        """Add a result from elsewhere (an earlier search, say). It counts as measured and takes no evaluation; only a confirmation
+        repeats it.
 
         Raises:
             UserError: the search has begun, or the configuration is outside its space.
             ValueError: the result is ok and lacks an objective.
         """
         if self._log.candidates:
-            raise UserError("results from elsewhere are told before the first proposal; this search has begun")
+            raise UserError("results from elsewhere: this search has begun. Add them before the first proposal.")
         params = self._space.own(params)
         _check_objectives(str(params), result, self._settings.objectives)
         self._known.append((params, result))
@@ -199,11 +200,13 @@ class Tournament:
         return self._log.candidates[candidate_id]
 
     def best(self) -> Standing | None:
-        """Return the best configuration so far, or None while none was feasible. Guided R-Zero discounts the luck of single measurements."""
+        """Return the best configuration so far, or None while none was feasible. Guided R-Zero discounts the luck of single
+        measurements."""
         return self._learner.best()
 
     def front(self) -> list[Standing]:
-        """Return in Pareto mode the feasible configurations that no other one beats in every objective, the best fitness first; else none."""
+        """Return in Pareto mode the feasible configurations that no other one beats in every objective, the best fitness first; else
+        none."""
         return selection.front(self.standings(), self._settings.objectives)
 
     def standings(self) -> list[Standing]:
@@ -309,4 +312,4 @@ class Tournament:
             for params, result in known:
                 self.know(params, result)
         elif self._known != known:
-            raise UserError("the saved search was told other results from elsewhere; resume it without any, or with the same")
+            raise UserError("the saved search has other results from elsewhere. Resume it without any, or with the same.")

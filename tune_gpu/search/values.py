@@ -22,12 +22,12 @@ CLOSE = 1e-9
 
 
 def plain(value: Any) -> Any:
-    """NumPy's scalars as Python's own: they would be no JSON."""
+    """Return NumPy's scalars as Python's own, because JSON has no others."""
     return value.item() if isinstance(value, np.generic) else value
 
 
 def identity(value: Any) -> tuple[type, Any]:
-    """Of a plain value: equal for those that are one. NaN, which is not equal to itself, is one value."""
+    """Return what is equal for identical plain values. NaN, which is not equal to itself, is one value."""
     return type(value), value if value == value else None
 
 
@@ -57,7 +57,7 @@ def _lists(value: Any) -> Any:
 
 
 def tuples_named(value: Any) -> Any:
-    """With `{"tuple": [...]}` for each tuple, which JSON would make a list."""
+    """Return the value with `{"tuple": [...]}` for each tuple, which JSON would make a list."""
     if isinstance(value, tuple):
         return {"tuple": [tuples_named(item) for item in value]}
     if isinstance(value, dict):
@@ -74,7 +74,7 @@ def tuples_again(value: Any) -> Any:
 
 
 def place(value: Any, values: Sequence[Any], known: Mapping[tuple[type, Any], int]) -> int | None:
-    """Return where a value stands among these: itself, else one that is the same, else one that is equal; null if none is. `known`: their `places`."""
+    """Return the index of a value among these: by identity, else the same, else equal; None if it is absent. `known`: their `places`."""
     simple = type(value) in PLAIN
     if simple and (found := known.get(identity(value))) is not None:
         return found
@@ -83,12 +83,12 @@ def place(value: Any, values: Sequence[Any], known: Mapping[tuple[type, Any], in
 
 
 def places(values: Sequence[Any]) -> dict[tuple[type, Any], int]:
-    """Return where the plain ones among these stand, by their identity."""
+    """Return the indices of the plain ones among these, by their identity."""
     return {identity(value): i for i, value in reversed(list(enumerate(values))) if type(value) in PLAIN}
 
 
 def near(value: float, values: Sequence[Any]) -> int | None:
-    """Return where the number stands that this one is but for the rounding of a calculation (0.1 * 3 for 0.3); null if none is."""
+    """Return the index of the number that equals this one up to rounding (0.1 * 3 for 0.3), or None if there is none."""
     numbers = [(abs(value - other), i) for i, other in enumerate(values) if isinstance(other, (int, float)) and not isinstance(other, bool)]
     if not numbers or not math.isfinite(value):
         return None
@@ -98,7 +98,7 @@ def near(value: float, values: Sequence[Any]) -> int | None:
 
 
 def distinct(values: Sequence[Any]) -> list[Any]:
-    """In their order, each one once."""
+    """Return the values in their order, each one once."""
     first = places(values)
     odd: list[Any] = []
     found: list[Any] = []
@@ -121,7 +121,7 @@ class _Named:
 
 
 def described(value: Any) -> Any:
-    """The value, or what stands for it in a fingerprint where its own `repr` is not the same in every process."""
+    """Return the value, or a stand-in for a fingerprint if its own `repr` differs from process to process."""
     if type(value) in PLAIN:
         return value
     if callable(value) and hasattr(value, "__qualname__"):

@@ -117,7 +117,8 @@ def test_what_was_written_is_applied_and_undone(desk: Desk) -> None:
     ]
 
 
-def test_a_winner_that_was_measured_under_mps_is_refused_since_no_daemon_is_deployed_with_it(desk: Desk) -> None:
+def test_winner_measured_under_mps_is_refused(desk: Desk) -> None:
+    """No MPS daemon is deployed with it."""
     folder = desk.written(RUN_ID, "services.whisper.mps_active_thread_pct=50")
     ended = desk.promote(RUN_ID, "--apply")
     assert ended.exit_code == 1, ended.output
@@ -134,7 +135,7 @@ def test_a_file_that_was_changed_after_the_gate_is_not_applied(desk: Desk) -> No
     assert not (desk.root / "etc" / "vllm.yaml").exists()
 
 
-def test_a_target_that_was_changed_since_is_looked_at_again_without_another_soak(desk: Desk) -> None:
+def test_changed_target_is_reviewed_again_without_another_soak(desk: Desk) -> None:
     folder = desk.written(RUN_ID)
     (desk.root / "etc").mkdir()
     (desk.root / "etc" / "vllm.yaml").write_text("by: hand\n")

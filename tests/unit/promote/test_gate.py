@@ -164,7 +164,7 @@ def test_a_soak_ends_at_the_first_failure_and_says_it(ground: Ground, said: str)
     assert said in condition.said
 
 
-def test_a_soak_without_a_failure_passes_and_one_whose_memory_grows_does_not() -> None:
+def test_soak_passes_without_failures_and_without_growing_memory() -> None:
     quiet = hold_under_load(Ground([window(100.0)] * 3), FAST, 0.0, lambda _line: None)
     assert quiet.n_requests == 5
     assert judge(quiet, 5.0).holds
@@ -183,7 +183,7 @@ def refused(root: Path, *arguments: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def test_a_refusal_names_every_condition_and_leaves_nothing_that_could_be_applied(tmp_path: Path) -> None:
+def test_refusal_names_every_condition_and_leaves_nothing_to_apply(tmp_path: Path) -> None:
     write_comparison(made_run(tmp_path), confirmed=False, confirmed_why="the budget of 60 s ended")
     code, output = refused(tmp_path, RUN_ID, "--apply", "promote.device=cuda", "promote.neighbours_mib=9000", "--json")
     assert code == 1, output

@@ -53,7 +53,7 @@ LATE = "import http.server, sys, time; time.sleep(0.7); http.server.HTTPServer((
 LOOKS = "import pathlib, socket, sys; pathlib.Path(sys.argv[2]).write_text(str(socket.socket().connect_ex(('127.0.0.1', int(sys.argv[1])))))"
 
 
-def test_a_shells_restart_of_both_starts_the_second_when_the_first_is_ready(tmp_path: Path) -> None:
+def test_shell_restart_starts_the_second_once_the_first_is_ready(tmp_path: Path) -> None:
     (port,), found = free_ports(1), tmp_path / "found"
     (tmp_path / "env").write_text("")
     for unit, code in (("whisper", LATE), ("vllm", LOOKS)):

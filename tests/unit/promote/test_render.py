@@ -28,7 +28,8 @@ from tune_gpu.services.vllm.setup import engine_environment, serve_flags
     ({"allowed-origins": ["*"]}, ["--allowed-origins", '["*"]']), ({"cudagraph_capture_sizes": []}, []),
     ({"disable_log_stats": False}, []), ({"disable-log-stats": True}, ["--disable-log-stats"]), ({"enable-lora": False}, ["--no-enable-lora"]),
 ])
-def test_flags_of_several_values_and_switches_that_cannot_be_denied_are_written_as_vllm_takes_them(extra: dict[str, object], flags: list[str]) -> None:
+def test_lists_and_bare_switches_are_written_as_vllm_takes_them(extra: dict[str, object], flags: list[str]) -> None:
+    """Flags of several values, and switches that have no negative form."""
     settings = VllmSettings(extra_args=extra)
     assert serve_flags(settings)[len(serve_flags(VllmSettings())):] == flags
 
@@ -91,7 +92,7 @@ def test_a_drop_in_leaves_nothing_of_what_the_unit_ran_and_where(tmp_path: Path)
             assert len(rest) == 1
 
 
-def test_what_starts_after_whisper_starts_when_it_is_ready_also_after_a_reboot(tmp_path: Path) -> None:
+def test_unit_after_whisper_starts_once_it_is_ready_after_a_reboot(tmp_path: Path) -> None:
     """`After=` orders starts; a start lasts until ExecStartPost= has ended (systemd.service(5)), and not longer than TimeoutStartSec=."""
     whisper, vllm = Systemd(tmp_path).unit_files(services_of(load_config("spica_gpu_allocation", QUICK, "cpu"), FAST, "cpu"), tmp_path).values()
     assert "After=whisper.service" in vllm.splitlines()
@@ -126,14 +127,14 @@ def test_a_token_flag_and_an_address_with_a_password_are_not_written() -> None:
     assert vllm.secrets == ("HF_TOKEN", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
-def test_whisper_waits_where_it_is_deployed_as_it_waited_where_it_was_measured() -> None:
+def test_deployed_whisper_waits_as_the_measured_one() -> None:
     whisper, _ = services_of(load_config("spica_gpu_allocation", QUICK, "cpu"), FAST, "cpu")
     assert whisper.env["OMP_WAIT_POLICY"] == "PASSIVE"
     config = load_config("spica_gpu_allocation", [*QUICK, "services.whisper.env={OMP_WAIT_POLICY: ACTIVE}"], "cpu")
     assert services_of(config, FAST, "cpu")[0].env["OMP_WAIT_POLICY"] == "ACTIVE", "a setting of the user's wins, as it does in a trial"
 
 
-def test_cards_are_counted_where_it_is_deployed_as_they_were_where_it_was_measured() -> None:
+def test_deployed_service_counts_cards_as_the_measured_one() -> None:
     config = load_config("spica_gpu_allocation", [], "cuda")
     measured = engine_environment(config.services.vllm, "", "cuda", "", base={})["CUDA_DEVICE_ORDER"]
     assert [service.env.get("CUDA_DEVICE_ORDER") for service in services_of(config, {}, "cuda")] == [measured, measured]

@@ -70,7 +70,7 @@ def test_flat_is_the_f_test_of_scipy(told: list[tuple[int, float]]) -> None:
         assert confirmation.flat == (theirs.pvalue > 0.8) or abs(theirs.pvalue - 0.8) < 1e-6
 
 
-def test_that_there_is_no_noise_is_known_only_from_a_repetition_that_agrees() -> None:
+def test_absence_of_noise_is_known_only_from_an_agreeing_repetition() -> None:
     confirmation = Confirmation()
     tell(confirmation, "a", 0.1)
     tell(confirmation, "b", 0.3)
@@ -81,7 +81,7 @@ def test_that_there_is_no_noise_is_known_only_from_a_repetition_that_agrees() ->
     assert not confirmation.exact
 
 
-def test_without_noise_the_leader_is_measured_a_second_time_and_never_again() -> None:
+def test_leader_without_noise_is_measured_twice_and_never_again() -> None:
     confirmation = Confirmation(probe_after=3)
     tell(confirmation, "a", 0.1)
     tell(confirmation, "b", 0.3)
@@ -156,7 +156,7 @@ def test_under_noise_the_named_winner_is_close_to_the_best() -> None:
     assert float(np.mean(lost)) < float(np.mean(luckiest)), "better than the luckiest single evaluation"
 
 
-def test_guided_r_zero_measures_its_elite_again_under_noise_and_once_without() -> None:
+def test_guided_search_repeats_its_elite_often_only_under_noise() -> None:
     def repeats(noise: float) -> int:
         space = SearchSpace.from_specs({f"x{i}": ParameterSpec(target="", values=list(range(8))) for i in range(3)})
         rng, again = np.random.default_rng(0), 0

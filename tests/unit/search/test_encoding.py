@@ -29,7 +29,7 @@ FINITE = SearchSpace.from_specs(
 
 
 @given(st.integers(0, 2**32))
-def test_random_rows_offspring_and_neighbours_are_configurations_of_the_space(seed: int) -> None:
+def test_random_rows_offspring_and_neighbours_are_configurations(seed: int) -> None:
     rng, encoding = np.random.default_rng(seed), Encoding(SPACE)
     rows = encoding.random(5, rng)
     for row in np.concatenate([rows, encoding.offspring(rows, 20, rng), encoding.neighbours(rows[:1], rng)]):
@@ -55,7 +55,7 @@ def test_the_table_holds_every_configuration_once() -> None:
     assert Encoding(SPACE).table(1000) is None
 
 
-def test_next_in_order_is_nearer_than_far_and_all_categories_are_equally_far() -> None:
+def test_order_is_near_or_far_and_categories_are_equally_far() -> None:
     space = SearchSpace.from_specs(
         {"x": ParameterSpec(target="", values=[1, 2, 4]), "c": ParameterSpec(target="", values=["a", "b", "z"], kind="categorical")})
     encoding = Encoding(space)
@@ -79,7 +79,7 @@ STEPPED = SearchSpace.from_specs(LONG)
 
 
 @given(st.integers(0, 2**32))
-def test_rows_of_ranges_in_steps_are_configurations_and_each_configuration_is_one_row(seed: int) -> None:
+def test_configuration_of_ranges_in_steps_is_exactly_one_row(seed: int) -> None:
     rng, encoding = np.random.default_rng(seed), Encoding(STEPPED)
     known = [{"n": 7, "units": 8, "layers": 3, "share": 0.25, "mode": [2]}, {"n": 0, "units": 1, "layers": 64, "mode": [1]}]
     rows = np.concatenate([encoding.random(5, rng), [encoding.encode(params) for params in known]])
@@ -92,7 +92,7 @@ def test_rows_of_ranges_in_steps_are_configurations_and_each_configuration_is_on
     assert [encoding.decode(encoding.encode(params)) for params in known] == known
 
 
-def test_from_a_step_of_a_long_range_the_next_ones_are_tried_and_far_ones_too() -> None:
+def test_long_range_is_left_by_the_next_steps_and_by_far_ones() -> None:
     encoding = Encoding(SearchSpace.from_specs({name: LONG[name] for name in ("n", "units")}))
     near = encoding.neighbours(encoding.encode({"n": 1000, "units": 2})[None, :], np.random.default_rng(0))
     tried = [encoding.decode(row) for row in near]
@@ -102,7 +102,7 @@ def test_from_a_step_of_a_long_range_the_next_ones_are_tried_and_far_ones_too() 
     assert {1, 3} < {params["units"] for params in tried if params["n"] == 1000}
 
 
-def test_whole_numbers_in_the_logarithm_lie_as_far_apart_as_their_logarithms() -> None:
+def test_whole_numbers_lie_as_far_apart_as_their_logarithms() -> None:
     encoding = Encoding(SearchSpace.from_specs({"n": ParameterSpec(target="", low=1, high=64, integer=True, log=True)}))
     at = encoding.features(np.array([encoding.encode({"n": 2**i}) for i in range(7)]))[:, 0]
     assert at.tolist() == pytest.approx([i / 6 for i in range(7)])

@@ -42,7 +42,7 @@ def new(seed: int = 0, generations: int = 10, space: SearchSpace | None = None, 
 
 @given(st.integers(0, 1000), st.sampled_from([1, 4]))
 @hypothesis_settings(max_examples=3, deadline=None)
-def test_every_generation_has_a_fresh_candidate_and_nothing_new_comes_twice(seed: int, batch: int) -> None:
+def test_every_generation_has_a_fresh_candidate_and_no_duplicate(seed: int, batch: int) -> None:
     tournament = new(seed, 4)
     seen = run(tournament, batch=batch)
     assert len(seen) == 2 + 3 * 4
@@ -85,7 +85,7 @@ def scrambled(seed: int, order: int, asynchronous: bool, restored_after: int | N
 @pytest.mark.parametrize("asynchronous", [True, False])
 @given(seed=st.integers(0, 1000), order=st.integers(0, 1000))
 @hypothesis_settings(max_examples=2, deadline=None, phases=[Phase.generate])
-def test_the_same_seed_and_order_of_results_propose_the_same_also_after_a_restore(asynchronous: bool, seed: int, order: int) -> None:
+def test_same_seed_and_results_propose_the_same_after_a_restore(asynchronous: bool, seed: int, order: int) -> None:
     whole = scrambled(seed, order, asynchronous)
     assert scrambled(seed, order, asynchronous) == whole
     if not asynchronous:
@@ -247,7 +247,8 @@ def test_in_ranges_nothing_comes_twice_but_to_be_measured_again(log: bool) -> No
     assert len(known) == len(set(known))
 
 
-def test_the_first_of_a_table_lie_apart_and_the_first_in_ranges_are_not_driven_into_the_corners() -> None:
+def test_first_proposals_lie_apart_in_tables_and_avoid_corners() -> None:
+    """The first of a table lie far apart; the first in ranges are not driven into the corners."""
     table = SearchSpace.from_specs({f"x{i}": ParameterSpec(target="", values=[v / 10 for v in range(11)]) for i in range(4)})
     ranges = SearchSpace.from_specs({f"x{i}": ParameterSpec(target="", low=0.0, high=1.0) for i in range(4)})
 
@@ -348,7 +349,8 @@ def closing(asynchronous: bool) -> list[Candidate]:
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_where_there_is_noise_the_last_fifth_measures_two_of_a_generation_again_and_still_has_a_fresh_one(asynchronous: bool) -> None:
+def test_noise_makes_the_last_fifth_repeat_two_and_keep_one_fresh(asynchronous: bool) -> None:
+    """With noise, the last fifth of the generations measures two candidates again, and still has a fresh one."""
     seen = closing(asynchronous)
     origins = {number: [c.origin for c in seen if c.generation == number] for number in range(1, 10)}
     assert all(origins[number].count("elite") <= 1 for number in range(1, 8))
@@ -361,14 +363,14 @@ def test_where_there_is_noise_the_last_fifth_measures_two_of_a_generation_again_
     (0.2, [1] * 2 + [0] * 4 + [2] * 2),  # so slow a climb shows after a few
     (0.0, [1] * 6 + [2] * 2),
 ])
-def test_the_elite_is_measured_again_when_challenged_but_later_while_the_search_climbs_and_last_if_steeply(rise: float, measured_again: list[int]) -> None:
+def test_climbing_search_repeats_its_elite_later(rise: float, measured_again: list[int]) -> None:
     """Every two evaluations are equal, so that there is a challenger, and higher than those before by `rise` standard errors."""
     number = count()
     seen = run(new(0, 10), lambda params: Result("ok", rise * (next(number) // 2), stderr=1.0, n_windows=1))
     assert [[c.origin for c in seen if c.generation == number].count("elite") for number in range(2, 10)] == measured_again
 
 
-def test_two_that_are_measured_again_side_by_side_are_the_leader_and_its_rival() -> None:
+def test_two_repeated_side_by_side_are_the_leader_and_its_rival() -> None:
     last = [c.params for c in closing(asynchronous=False) if c.generation == 9 and c.origin == "elite"]
     assert last[0] != last[1]
 

@@ -18,7 +18,7 @@ tables = st.integers(1, 3).flatmap(
 
 
 @given(tables)
-def test_every_candidate_is_in_one_front_and_beaten_only_from_fronts_before(values: np.ndarray) -> None:
+def test_candidate_is_in_one_front_and_beaten_only_by_earlier_ones(values: np.ndarray) -> None:
     ranked = fronts(values)
     assert sorted(i for front in ranked for i in front) == list(range(len(values)))
     beats = dominates(values)

@@ -116,7 +116,8 @@ def ranged(**options: Any) -> SearchSpace:
         ({"low": 0, "high": 10**12, "step": 4, "integer": True}, 25 * 10**10 + 1),
     ],
 )
-def test_a_long_range_in_steps_is_counted_sampled_and_mutated_without_writing_it_out(options: dict[str, Any], size: int) -> None:
+def test_long_range_is_counted_sampled_and_mutated_unwritten(options: dict[str, Any], size: int) -> None:
+    """A long range in steps is never written out."""
     space = ranged(**options)
     assert space.size == size
     rng = np.random.default_rng(0)
@@ -147,7 +148,7 @@ def test_up_to_a_thousand_steps_are_values_like_any_others() -> None:
     assert isinstance(ranged(low=1, high=1001, integer=True).parameters["x"].values, SteppedRange)
 
 
-def test_whole_numbers_are_drawn_evenly_in_the_logarithm_where_it_is_wanted() -> None:
+def test_whole_numbers_of_a_log_range_are_drawn_evenly_in_the_log() -> None:
     rng, space = np.random.default_rng(0), ranged(low=1, high=10**6, integer=True, log=True)
     drawn = [space.sample(rng)["x"] for _ in range(1000)]
     assert 500 < np.median(drawn) < 2000
@@ -165,7 +166,8 @@ def test_steps_are_rounded_as_finely_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("values", [[1, 1.0, True], [0, False, 0.0, None], ["1", 1], [math.nan, 1.0], [[1], [1.0], (1,)], [{"a": [1]}, {"a": [2]}], [len, max, int]])
-def test_values_that_python_calls_equal_or_cannot_hash_are_values_of_their_own(values: list[Any]) -> None:
+def test_equal_or_unhashable_values_are_values_of_their_own(values: list[Any]) -> None:
+    """Python calls 1, 1.0 and True equal, and cannot hash a list."""
     space = SearchSpace.from_specs({"x": spec(*values, kind="categorical")})
     configurations = list(space.enumerate())
     assert len({space.key(params) for params in configurations}) == len(values)
@@ -175,7 +177,8 @@ def test_values_that_python_calls_equal_or_cannot_hash_are_values_of_their_own(v
     assert repr(again) == repr(configurations)
 
 
-def test_plain_values_are_saved_as_they_are_and_what_json_would_change_by_its_place() -> None:
+def test_plain_values_are_saved_as_they_are_and_others_by_index() -> None:
+    """JSON would change the others."""
     space = SearchSpace.from_specs({"n": spec(1, 1.0, None), "f": spec((1, 2), len, kind="categorical"), "r": ParameterSpec(target="t", low=0, high=1)})
     assert space.saved({"n": 1.0, "f": len, "r": 0.5}) == {"n": 1.0, "f": {"index": 1}, "r": 0.5}
     assert space.loaded({"n": 1, "f": [1, 2], "r": 0.5}) == {"n": 1, "f": (1, 2), "r": 0.5}, "an earlier version saved a tuple itself"
@@ -185,7 +188,7 @@ def test_plain_values_are_saved_as_they_are_and_what_json_would_change_by_its_pl
         space.loaded({"n": 7, "f": [1, 2], "r": 0.5})
 
 
-def test_a_number_that_a_calculation_has_rounded_is_the_value_that_is_meant() -> None:
+def test_rounded_number_is_the_value_that_is_meant() -> None:
     space = SearchSpace.from_specs({
         "share": ParameterSpec(target="t", low=-1, high=1, step=0.1), "n": spec(1, 2, 4), "fine": ParameterSpec(target="t", low=0, high=1, step=1e-5)})
     own = space.own({"share": 0.1 * 3, "n": 2.0, "fine": 0.1 + 0.2})

@@ -53,6 +53,7 @@ def test_draws_are_even_in_the_range_or_in_its_logarithm() -> None:
     assert few.masses().sum() == pytest.approx(1.0)
 
 
-def test_positions_of_one_value_are_equal_to_the_last_bit_however_many_are_asked_for() -> None:
+def test_positions_of_one_value_are_equal_to_the_last_bit() -> None:
+    """However many are computed at once."""
     together = LOG.positions(np.arange(1000, dtype=np.float64))
     assert [float(LOG.positions(np.array([float(i)]))[0]) for i in range(1000)] == together.tolist()

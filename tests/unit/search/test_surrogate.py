@@ -36,7 +36,8 @@ def test_power_scores_keep_the_order_too_and_are_numbers(values: list[float]) ->
     assert all((scores[i] == scores[j]) == (data[i] == data[j]) for i in range(len(data)) for j in range(len(data)))
 
 
-def test_power_scores_take_the_skew_out_and_say_how_near_the_best_a_value_is() -> None:
+def test_power_scores_are_without_skew_and_keep_distances() -> None:
+    """They take the skew out, and say how near the best a value is."""
     values = -np.random.default_rng(0).lognormal(3.0, 1.5, 60)
     scores = power_scores(values)
     assert abs(stats.skew(scores)) < 0.25 * abs(stats.skew(values))
@@ -82,7 +83,8 @@ def test_before_much_is_measured_no_parameter_is_taken_for_indifferent(prior: pr
     assert (process.length_scales < 4.0).all()
 
 
-def test_the_prior_under_noise_knows_short_and_long_alike_and_its_slope_is_its_derivative() -> None:
+def test_noisy_prior_allows_short_and_long_scales_and_has_its_slope() -> None:
+    """The prior under noise allows short and long length scales alike, and its slope is its derivative."""
     prior = priors.noisy(2)
     rest = [0.1, -3.0]
     assert prior(np.array([1.2, -0.4, *rest]))[0] == pytest.approx(prior(np.array([-1.2, 0.4, *rest]))[0])
@@ -92,7 +94,7 @@ def test_the_prior_under_noise_knows_short_and_long_alike_and_its_slope_is_its_d
     assert prior(theta)[1] == pytest.approx(optimize.approx_fprime(theta, lambda t: prior(t)[0], 1e-7), rel=1e-4)
 
 
-def test_what_is_believed_changes_the_process_as_if_it_had_been_measured_there() -> None:
+def test_believed_rows_change_the_process_like_measured_ones() -> None:
     x, y = _data()
     process, told = GaussianProcess(np.arange(3)), GaussianProcess(np.arange(3))
     repeats = np.array([1.0, 2.0, 3.0] * 7)[:20]
@@ -105,7 +107,7 @@ def test_what_is_believed_changes_the_process_as_if_it_had_been_measured_there()
     assert told.fitted == pytest.approx(told.predict(x[:24])[0], abs=1e-6)
 
 
-def test_ten_measurements_in_ten_dimensions_do_not_make_the_process_sure_of_what_it_has_not_seen() -> None:
+def test_few_measurements_in_ten_dimensions_leave_the_process_unsure() -> None:
     """Three quarters of a bowl are within three standard deviations of what is predicted; with a prior made for hundreds of dimensions half are."""
     off = []
     for seed in range(10):
@@ -161,7 +163,8 @@ def test_near_a_failure_success_is_less_likely() -> None:
     assert near_failure < near_success
 
 
-def test_failures_that_share_one_parameter_are_recognised_however_far_apart_they_are() -> None:
+def test_failures_that_share_one_parameter_are_recognised() -> None:
+    """However far apart they are."""
     rng = np.random.default_rng(0)
     x = rng.random((40, 6))
     model = Feasibility()

@@ -112,7 +112,7 @@ def test_results_may_come_in_any_order_within_a_generation(algorithm: str) -> No
     assert reversed_run() == run(Tournament(space(), whole_generations))
 
 
-def test_candidates_with_one_engine_stand_together_and_the_running_engine_first() -> None:
+def test_candidates_of_one_engine_are_adjacent_the_running_one_first() -> None:
     seen = run(Tournament(space(), SearchSettings(seed=1), order_key=lambda params: params["util"]))
     for generation in range(4):
         engines = [c.params["util"] for c in seen if c.generation == generation]
@@ -156,7 +156,8 @@ def test_a_transient_failure_says_nothing_of_its_candidate() -> None:
     assert any(c.params == first.params for c in seen), "it may be proposed again"
 
 
-def test_a_saved_search_remembers_a_transient_failure_that_another_result_has_followed() -> None:
+def test_saved_search_remembers_a_replaced_transient_failure() -> None:
+    """Another result has followed the transient failure."""
     def standings(restored: bool) -> list[Any]:
         tournament = Tournament(space(), SearchSettings(algorithm="classic", seed=4))
         first = tournament.ask()
@@ -175,7 +176,7 @@ def test_a_saved_search_remembers_a_transient_failure_that_another_result_has_fo
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_offspring_differ_from_their_parents_in_one_parameter_where_null_is_a_value(seed: int) -> None:
+def test_offspring_differ_in_one_parameter_if_null_is_a_value(seed: int) -> None:
     own = space({"quantization": ParameterSpec(target="", values=[None, "awq", "fp8", "gptq"], kind="categorical"),
                  "util": ParameterSpec(target="", values=list(range(100)))})
     tournament = Tournament(own, SearchSettings(algorithm="classic", seed=seed, generations=8))
@@ -193,7 +194,8 @@ def test_a_standard_error_that_is_none_is_refused(stderr: float) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["classic", "rzero"])
-def test_a_space_of_which_a_constraint_allows_one_in_thousands_is_not_called_exhausted(algorithm: str) -> None:
+def test_strict_constraint_does_not_exhaust_a_space(algorithm: str) -> None:
+    """The constraint allows one configuration in thousands."""
     specs = {name: ParameterSpec(target="", values=list(range(32))) for name in "abcd"}
     own = SearchSpace.from_specs(specs, allowed=lambda params: (7 * params["a"] + 31 * params["b"] + 1009 * params["c"] + 3571 * params["d"]) % 2000 == 0)
     tournament = Tournament(own, SearchSettings(algorithm=algorithm, seed=1))
@@ -221,7 +223,8 @@ def test_what_fails_transiently_after_all_else_is_proposed_is_measured_too(seed:
     assert tournament.finished
 
 
-def test_a_space_smaller_than_the_budget_is_measured_whole_and_the_run_ends_early() -> None:
+def test_space_smaller_than_the_budget_is_measured_whole() -> None:
+    """The run ends early."""
     tiny = space({"util": DEFAULT["util"]})
     tournament = Tournament(tiny, SearchSettings(seed=0, generations=50))
     seen = run(tournament, lambda params: params["util"])
@@ -392,7 +395,8 @@ def luck(seed: int, recheck: int, asynchronous: bool, algorithm: str, generation
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_a_space_that_is_exhausted_when_a_generation_would_begin_leaves_no_empty_one(asynchronous: bool) -> None:
+def test_exhausted_space_leaves_no_empty_generation(asynchronous: bool) -> None:
+    """The space is exhausted just when a generation would begin."""
     six = SearchSpace.from_specs({"x": ParameterSpec(target="", values=[1, 2, 3, 4, 5, 6])})
     tournament = Tournament(six, SearchSettings(algorithm="rzero", generations=4, asynchronous=asynchronous))
     run(tournament, lambda params: Result("ok", float(params["x"]), n_windows=1))
@@ -423,7 +427,8 @@ def test_a_winner_by_a_single_evaluation_is_measured_again_first(
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 5), st.integers(0, 25), st.randoms(use_true_random=False))
-def test_a_journal_of_an_asynchronous_search_restores_it_whatever_ran_side_by_side(seed: int, side_by_side: int, stop: int, order: random.Random) -> None:
+def test_journal_restores_an_asynchronous_search(seed: int, side_by_side: int, stop: int, order: random.Random) -> None:
+    """Whatever ran side by side."""
     specs = DEFAULT | {"seqs": ParameterSpec(target="vllm.max_num_seqs", values=[8, 16, 32, 64])}
 
     def fresh() -> Tournament:

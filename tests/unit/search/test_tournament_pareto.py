@@ -41,7 +41,7 @@ def run(tournament: Tournament) -> list[Candidate]:
 
 @given(st.integers(0, 1000), st.sampled_from(["classic", "rzero"]))
 @settings(max_examples=6, deadline=None)
-def test_nobody_measured_beats_the_front_and_whoever_is_outside_is_beaten_by_it(seed: int, algorithm: str) -> None:
+def test_front_is_unbeaten_and_beats_everybody_outside(seed: int, algorithm: str) -> None:
     tournament = tournament_of(seed, algorithm=algorithm)
     seen = run(tournament)
     front = tournament.front()
@@ -72,7 +72,8 @@ def test_survivors_are_those_that_nobody_in_the_tournament_beats() -> None:
 
 
 @pytest.mark.parametrize("fitness_of", [lambda latency, _memory: -latency, lambda _latency, _memory: 1.0], ids=["one objective", "constant"])
-def test_the_guided_search_goes_for_the_whole_front_and_not_only_for_the_fitness(fitness_of: Callable[[float, float], float]) -> None:
+def test_guided_search_goes_for_the_whole_front(fitness_of: Callable[[float, float], float]) -> None:
+    """Not only for the fitness."""
     def found(seed: int) -> int:
         space = SearchSpace.from_specs({name: ParameterSpec(target="", values=list(range(11))) for name in "abcd"})
         wanted = {"latency_ms": "min", "memory_mib": "min"}

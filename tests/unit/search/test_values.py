@@ -46,7 +46,7 @@ def odd_space() -> SearchSpace:
     return SearchSpace.from_specs({"x": ParameterSpec(target="", values=values, kind="categorical")})
 
 
-def test_the_fingerprint_of_a_space_of_functions_is_the_same_in_every_process() -> None:
+def test_fingerprint_of_functions_is_the_same_in_every_process() -> None:
     told = "from tests.unit.search.test_values import odd_space; print(odd_space().fingerprint())"
     there = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True).stdout.strip()
     assert there == odd_space().fingerprint()
