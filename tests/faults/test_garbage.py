@@ -46,14 +46,14 @@ def test_an_answer_that_is_none_is_a_failed_request(tiny: TinyEvaluator, whisper
     if said in ("stt_http_500", "llm_http_500"):
         tiny.behave()
         assert tiny.evaluate(PARAMS).status is Status.OK, "the next candidate is measured"
-        tiny._stop_engine()
+        tiny.stop_services()
 
 
 @pytest.mark.parametrize("vllm", ["bad_metrics", "bad_version"])
 def test_an_engine_that_tells_garbage_of_itself_is_measured_all_the_same(tiny: TinyEvaluator, vllm: str) -> None:
     tiny.behave(vllm=vllm)
     found = tiny.evaluate(PARAMS)
-    tiny._stop_engine()
+    tiny.stop_services()
     assert found.status is Status.OK, found.failure
     unknown = "kv_cache_tokens" if vllm == "bad_metrics" else "version"
     assert found.engine[unknown] is None, "what it does not say is absent"
@@ -65,7 +65,7 @@ def test_a_clock_that_jumps_moves_no_latency(tiny: TinyEvaluator, monkeypatch: p
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + 7200 * math.sin(next(jumps)))
     found = tiny.evaluate(PARAMS)
-    tiny._stop_engine()
+    tiny.stop_services()
     assert found.status is Status.OK, found.failure
     for name in ("stt_latency_ms", "llm_latency_ms", "ttft_ms", "voice_turn_ms", "generator_lag_ms"):
         assert 0 <= found.metrics[name]["p50"] <= found.metrics[name]["p99"] < 3000, name

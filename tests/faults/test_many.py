@@ -25,7 +25,7 @@ def many(monkeypatch: pytest.MonkeyPatch, rng: random.Random, count: int) -> Non
             found = tiny.evaluate(PARAMS)
             statuses.add(found.status)
             assert found.failure is None or found.failure.kind.value == "requests_failed", found.failure
-            tiny._stop_engine()
+            tiny.stop_services()
             if number == count // 4:
                 early = Traces.now()
         assert early is not None

@@ -39,10 +39,10 @@ class Target:
         known = {service.name: _settings_of(service.default_factory) for service in dataclasses.fields(Services)}
         if self.setting not in known.get(self.service, ()):
             allowed = ", ".join(f"{service}.{setting}" for service, settings in known.items() for setting in settings)
-            raise UserError(f"parameters.{parameter}.target={self}: no such setting; allowed: {allowed}")
+            raise UserError(f"parameters.{parameter}.target={self}: no such setting. Use one of {allowed}.")
         if self.setting in MAPPINGS and not self.entry:
             whole = f"{self.service}.{self.setting}"
-            raise UserError(f"parameters.{parameter}.target={whole}: allowed is one entry of it, {whole}.NAME")
+            raise UserError(f"parameters.{parameter}.target={whole}: it is a mapping. Name one entry of it, {whole}.NAME.")
 
 
 def _settings_of(kind: Any) -> list[str]:

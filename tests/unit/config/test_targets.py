@@ -31,13 +31,13 @@ def test_every_settings_text_parses_to_itself_and_is_known(target: Target) -> No
 
 @pytest.mark.parametrize("text", ["", "vllm", "vllm.", "vllm.nothing", "nobody.model", "whisper.extra_args.seed", "vllm.__dict__", "vllm.dtype.x", "model"])
 def test_a_target_that_is_no_setting_is_refused_by_name(text: str) -> None:
-    with pytest.raises(UserError, match=r"parameters\.p\.target=.*: no such setting; allowed: vllm\.model, .*whisper\.env"):
+    with pytest.raises(UserError, match=r"parameters\.p\.target=.*: no such setting\. Use one of vllm\.model, .*whisper\.env"):
         Target.parse(text).check("p")
 
 
 @pytest.mark.parametrize("text", ["vllm.extra_args", "vllm.extra_args.", "whisper.env"])
 def test_a_mapping_is_no_target_as_a_whole(text: str) -> None:
-    with pytest.raises(UserError, match=r"parameters\.p\.target=\w+\.\w+: allowed is one entry of it, \w+\.\w+\.NAME"):
+    with pytest.raises(UserError, match=r"parameters\.p\.target=\w+\.\w+: it is a mapping\. Name one entry of it, \w+\.\w+\.NAME"):
         Target.parse(text).check("p")
 
 

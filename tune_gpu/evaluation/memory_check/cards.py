@@ -73,8 +73,8 @@ def card_memory(name: str, used_mib: float = 0.0) -> DeviceMemory:
         near = difflib.get_close_matches(name.upper(), [known.upper() for known in cards()], n=4, cutoff=0.5)
         names = {known.upper(): known for known in cards()}
         hint = f" (did you mean {', '.join(names[found] for found in near)}?)" if near else ""
-        raise UserError(f"--gpu {name}: no such card in the table{hint}; allowed: one of the {len(cards())} that `tune-gpu plan --cards` lists, or "
-                        "--total-mib MIB for any other")
+        raise UserError(f"--gpu {name}: no such card in the table{hint}. Give one of the {len(cards())} that `tune-gpu plan --cards` lists, or "
+                        "--total-mib MIB for any other.")
     return DeviceMemory(card.name, "cuda", card.cuda_mib, used_mib, shares_host_memory=card.shares_host_memory)
 
 
@@ -106,9 +106,9 @@ def this_card(device: str | None = None) -> DeviceMemory:
         with contextlib.closing(open_probe("cuda", device)) as probe:
             info, used = probe.info, probe.read().used_mib
     except Exception as error:  # the driver's library has an error type of its own for each cause
-        raise UserError(f"device=cuda: no NVIDIA card answers here ({error}); give --gpu NAME or --total-mib, or device=cpu") from error
+        raise UserError(f"device=cuda: no NVIDIA card answers here ({error}). Give --gpu NAME or --total-mib, or device=cpu.") from error
     if info.total_mib is None or used is None:
-        raise UnknownMemory(f"device=cuda: {info.name} does not report its memory, so what fits cannot be predicted; give --gpu NAME or --total-mib")
+        raise UnknownMemory(f"device=cuda: {info.name} does not report its memory, so what fits cannot be predicted. Give --gpu NAME or --total-mib.")
     return nvml_memory(info.name, info.total_mib, used, info.shares_host_memory)
 
 

@@ -114,8 +114,8 @@ def find_model(name: str) -> ModelArchitecture:
     if facts is None:
         near = difflib.get_close_matches(name.rpartition("/")[2], catalogue(), n=4, cutoff=0.55)
         raise UserError(f"vllm.model={name}: its config.json is not on this machine and no known model has that name"
-                        f"{f' (the nearest are {chr(44).join(near)})'.replace(',', ', ') if near else ''}; allowed: a folder with a config.json, a model in "
-                        f"the hub's cache, or a name with the words of one of {len(catalogue())} known models (Qwen2.5-7B, Llama-3.1-8B, …)")
+                        f"{f' (the nearest are {chr(44).join(near)})'.replace(',', ', ') if near else ''}. Give a folder with a config.json, a model in "
+                        f"the hub's cache, or a name with the words of one of {len(catalogue())} known models (Qwen2.5-7B, Llama-3.1-8B, …).")
     return from_config(facts | {"quantization_config": _format_in(name)}, name)
 
 

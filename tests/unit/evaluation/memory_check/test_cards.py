@@ -45,7 +45,7 @@ def test_what_cuda_sees_is_less_than_what_nvidia_smi_prints() -> None:
 
 
 def test_an_unknown_card_names_the_nearest_and_all() -> None:
-    with pytest.raises(UserError, match=r"--gpu RTX 3061: no such card in the table \(did you mean RTX 3060, .*\); allowed: .*--cards.* or --total-mib"):
+    with pytest.raises(UserError, match=r"--gpu RTX 3061: no such card in the table \(did you mean RTX 3060, .*\)\. Give .*--cards.* or --total-mib"):
         card_memory("RTX 3061")
     assert card_memory("T4", 500).used_mib == 500
 
