@@ -30,7 +30,7 @@ from tune_gpu.experiment.replay import replay
 from tune_gpu.experiment.results import ResultKeeper
 from tune_gpu.experiment.summary import standing_of, summarise_run, winner_of
 from tune_gpu.ray_tune.callbacks import StartReporter
-from tune_gpu.ray_tune.client import courier
+from tune_gpu.ray_tune.client import forward_results
 from tune_gpu.ray_tune.compat import import_tensorboard_writer, through_client
 from tune_gpu.ray_tune.placement import arena_resources, concurrency, trial_resources
 from tune_gpu.ray_tune.run_search import RunSearch
@@ -128,15 +128,15 @@ class Experiment:
                 return
 
     def _fit_on_the_cluster(self, search: RunSearch) -> None:
-        brought: list[dict[str, Any]] = []
-        with courier(self.results.began, self.results.received, self.progress.note, brought.append) as sends:
-            self._tuner(search, [sends]).fit()
-        # The searcher that has heard all this lived on the cluster; this process's own is brought to where that one is: by its state, for when it was
-        # asked in vain, which may have ended it, is in no line.
+        states: list[dict[str, Any]] = []
+        with forward_results(self.results.began, self.results.received, self.progress.note, states.append) as callback:
+            self._tuner(search, [callback]).fit()
+        # Restore this process's tournament from the cluster's. Replaying the lines is not enough: a call of `ask` that returned None may have
+        # ended the search, and is in no line.
         self.tournament = new_tournament(self.config, self._refusals)
-        for state in brought:
+        for state in states:
             self.tournament.load_state_dict(state)
-        if not brought:
+        if not states:
             self._replay()
             self.tournament.ask()
 

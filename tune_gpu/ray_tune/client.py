@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from ray import tune
@@ -19,72 +20,108 @@ from tune_gpu.ray_tune.scheduler import unwrapped
 from tune_gpu.ray_tune.session import waiting_said
 from tune_gpu.search.tournament import Candidate
 
-Ended = Callable[[Candidate, str | None, list[FailedAttempt]], None]
+OnEnded = Callable[[Candidate, str | None, list[FailedAttempt]], None]
 
 
-class Courier(tune.Callback):
-    """Sends home what the driver would have heard itself."""
+@dataclass(frozen=True)
+class _Waiting:
+    """All trials wait for their place or their start."""
+
+    notice: str
+
+
+@dataclass(frozen=True)
+class _Began:
+    """A candidate's trial has started."""
+
+    candidate: Candidate
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """A trial ended."""
+
+    candidate: Candidate
+    line_json: str | None
+    """None if its process was lost."""
+    attempts: list[FailedAttempt]
+
+
+@dataclass(frozen=True)
+class _Final:
+    """The experiment ended."""
+
+    state: dict[str, Any]
+    """Of the search's tournament."""
+
+
+class ResultForwarder(tune.Callback):
+    """Sends to the driver what it would see itself if Tune ran in its process."""
 
     def __init__(self, queue: Queue) -> None:
-        self._queue, self._patience = queue, PendingWatchdog()
+        self._queue, self._watchdog = queue, PendingWatchdog()
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        if self._patience.ended(trials):
-            self._queue.put(("waits", waiting_said(), None, []))
+        if self._watchdog.ended(trials):
+            self._queue.put(_Waiting(waiting_said()))
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._queue.put(("began", trial.config["candidate"], None, []))
+        self._queue.put(_Began(_candidate_of(trial)))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._queue.put(("ended", trial.config["candidate"], trial.last_result["line_json"], []))
+        self._queue.put(_Ended(_candidate_of(trial), trial.last_result["line_json"], []))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._queue.put(("ended", trial.config["candidate"], None, trial.config.get("retries", [])))
+        attempts = [FailedAttempt.parse(each, "retries") for each in trial.config.get("retries", [])]
+        self._queue.put(_Ended(_candidate_of(trial), None, attempts))
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
-        # Tune copies its callbacks on their way to the cluster: only who calls has the search that has heard it all.
+        # Tune copies its callbacks on their way to the cluster: only who calls has the search that has every result.
         if (controller := calling_controller()) is not None:
-            self._queue.put(("search", unwrapped(controller.search_alg).tournament.state_dict(), None, []))
+            self._queue.put(_Final(unwrapped(controller.search_alg).tournament.state_dict()))
+
+
+def _candidate_of(trial: Any) -> Candidate:
+    return Candidate(**trial.config["candidate"])
 
 
 @contextlib.contextmanager
-def courier(
-    began: Callable[[Candidate], None], ended: Ended, note: Callable[[str], None], brought: Callable[[dict[str, Any]], None]
-) -> Iterator[Courier]:
-    """A callback for the Tuner; what it sends is handed on from a thread of this process, all of it before the block is left.
+def forward_results(
+    on_began: Callable[[Candidate], None], on_ended: OnEnded, note: Callable[[str], None], on_final_state: Callable[[dict[str, Any]], None]
+) -> Iterator[ResultForwarder]:
+    """Yield a callback for the Tuner. What it sends is handed on from a thread of this process, all of it before the block is left.
 
     Args:
-        began: a candidate's trial has started.
-        ended: a candidate, its line as JSON (null if its process was lost), and the causes of its retries.
-        note: all of them wait for their place or their start.
-        brought: the state of the search's tournament, once the experiment has ended.
+        on_began: a candidate's trial has started.
+        on_ended: a candidate, its line as JSON (None if its process was lost), and its failed attempts.
+        note: all trials wait for their place or their start.
+        on_final_state: the state of the search's tournament, once the experiment has ended.
     """
     queue = Queue(actor_options={"num_cpus": 0})
     failed: list[BaseException] = []
 
     def listen() -> None:
         while (message := queue.get()) is not None:
-            kind, told, line, causes = message
             try:
-                if kind == "search":
-                    brought(told)
-                elif kind == "waits":
-                    note(told)
-                elif kind == "began":
-                    began(Candidate(**told))
-                else:
-                    ended(Candidate(**told), line, [FailedAttempt.parse(each, "retries") for each in causes])
-            except BaseException as error:  # a full disk, say: told to who waits
+                match message:
+                    case _Final(state):
+                        on_final_state(state)
+                    case _Waiting(notice):
+                        note(notice)
+                    case _Began(candidate):
+                        on_began(candidate)
+                    case _Ended(candidate, line_json, attempts):
+                        on_ended(candidate, line_json, attempts)
+            except BaseException as error:  # a full disk, say: raised where the block is left
                 failed.append(error)
 
-    thread = threading.Thread(target=listen, name="tune-gpu-courier", daemon=True)
+    thread = threading.Thread(target=listen, name="tune-gpu-results", daemon=True)
     thread.start()
     try:
-        yield Courier(queue)
+        yield ResultForwarder(queue)
     finally:
         queue.put(None)
         thread.join()
         queue.shutdown()
     if failed:
         raise failed[0]
-

@@ -18,11 +18,12 @@ from tests.support.made_run import line
 from tune_gpu.common.failures import Failure
 from tune_gpu.evaluation.measurement import Measurement
 from tune_gpu.evaluation.record import record_of
+from tune_gpu.evaluation.retries import LOST
 from tune_gpu.experiment import run as experiments
 from tune_gpu.experiment.refusals import Refusals
 from tune_gpu.experiment.run import Experiment
 from tune_gpu.ray_tune import client as ray_client
-from tune_gpu.ray_tune.client import Courier
+from tune_gpu.ray_tune.client import ResultForwarder
 from tune_gpu.ray_tune.same_failure import StopOnSameFailure
 from tune_gpu.rzero import RZeroSearch
 from tune_gpu.search.tournament import Candidate
@@ -37,14 +38,17 @@ class PlayedQueue(queue.SimpleQueue[Any]):
     def __init__(self, **_options: Any) -> None:
         super().__init__()
 
+    def put(self, item: Any, *_rest: Any, **_named: Any) -> None:
+        super().put(cloudpickle.loads(cloudpickle.dumps(item)))  # as to another machine
+
     def shutdown(self) -> None: ...
 
 
 class PlayedTuner:
     """Keeps so many trials in flight, and asks in vain when there is nothing to propose yet."""
 
-    def __init__(self, search: RZeroSearch, courier: Courier, stopper: StopOnSameFailure | None = None, failure: Failure | None = None) -> None:
-        self.search, self.courier, self.begun = search, courier, 0
+    def __init__(self, search: RZeroSearch, forwarder: ResultForwarder, stopper: StopOnSameFailure | None = None, failure: Failure | None = None) -> None:
+        self.search, self.forwarder, self.begun = search, forwarder, 0
         self.stopper, self.failure = stopper, failure
         self.running: list[Any] = []
         self.rng = random.Random(SEED)
@@ -57,10 +61,10 @@ class PlayedTuner:
             if self.stopper is not None:
                 self.stopper(trial.trial_id, trial.last_result)
             self.search.on_trial_complete(trial.trial_id, trial.last_result)
-            self.courier.on_trial_complete(1, [], trial)
+            self.forwarder.on_trial_complete(1, [], trial)
             if self.stopper is not None and self.stopper.stop_all():
                 break
-        self.courier.on_experiment_end([])
+        self.forwarder.on_experiment_end([])
 
     def _report(self, candidate: dict[str, Any]) -> dict[str, Any]:
         if self.failure is not None:
@@ -76,7 +80,7 @@ class PlayedTuner:
             trial = SimpleNamespace(trial_id=f"t{self.begun}", config=suggested)
             self.running.append(trial)
             self.begun += 1
-            self.courier.on_trial_start(1, [], trial)
+            self.forwarder.on_trial_start(1, [], trial)
         return self.begun > begun
 
 
@@ -88,7 +92,7 @@ def test_a_search_that_has_ended_on_the_cluster_has_ended_here(tmp_path: Path, m
     monkeypatch.setattr(experiments, "through_client", lambda: True)
     monkeypatch.setattr(ray_client, "Queue", PlayedQueue)
 
-    def tuner(search: RZeroSearch, callbacks: list[Courier]) -> PlayedTuner:
+    def tuner(search: RZeroSearch, callbacks: list[ResultForwarder]) -> PlayedTuner:
         monkeypatch.setattr(ray_client, "calling_controller", lambda: SimpleNamespace(search_alg=search))
         return PlayedTuner(search, callbacks[0])
 
@@ -106,7 +110,7 @@ def test_a_search_whose_candidates_fail_alike_on_the_cluster_ends_there(tmp_path
     flag = explain_exit("vllm", "vllm serve: error: unrecognized arguments: --foo", 2)
     tuners = []
 
-    def tuner(search: RZeroSearch, callbacks: list[Courier]) -> PlayedTuner:
+    def tuner(search: RZeroSearch, callbacks: list[ResultForwarder]) -> PlayedTuner:
         search = cloudpickle.loads(cloudpickle.dumps(search))
         monkeypatch.setattr(ray_client, "calling_controller", lambda: SimpleNamespace(search_alg=search))
         tuners.append(PlayedTuner(search, callbacks[0], cloudpickle.loads(cloudpickle.dumps(StopOnSameFailure(run.results.failures))), flag))
@@ -121,3 +125,22 @@ def test_a_search_whose_candidates_fail_alike_on_the_cluster_ends_there(tmp_path
     monkeypatch.setattr(again, "_tuner", lambda *_: pytest.fail("nothing is measured again"))
     resumed = again.run()
     assert (resumed["ended"], resumed["ended_reason"], resumed["n_evaluations"]) == (summary["ended"], summary["ended_reason"], 2)
+
+
+def test_a_trial_that_the_cluster_lost_comes_with_its_failed_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_client, "Queue", PlayedQueue)
+    candidate, ended = Candidate("g0-c0", 0, "initial", {"x": 1}), []
+    config = {"candidate": vars(candidate), "retries": [LOST.dump()]}
+    with ray_client.forward_results(lambda _: None, lambda *found: ended.append(found), lambda _: None, lambda _: None) as forwarder:
+        forwarder.on_trial_error(1, [], SimpleNamespace(config=config))
+    assert ended == [(candidate, None, [LOST])]
+
+
+def test_an_error_of_the_driver_is_raised_where_the_results_are_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_client, "Queue", PlayedQueue)
+
+    def full(_candidate: Candidate) -> None:
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"), ray_client.forward_results(full, lambda *_: None, lambda _: None, lambda _: None) as forwarder:
+        forwarder.on_trial_start(1, [], SimpleNamespace(config={"candidate": vars(Candidate("g0-c0", 0, "initial", {"x": 1}))}))

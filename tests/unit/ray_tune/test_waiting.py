@@ -13,7 +13,7 @@ from tune_gpu.ray_tune import callbacks as tune_callbacks
 from tune_gpu.ray_tune import client as ray_client
 from tune_gpu.ray_tune import session as ray_session
 from tune_gpu.ray_tune.callbacks import StartReporter
-from tune_gpu.ray_tune.client import Courier
+from tune_gpu.ray_tune.client import ResultForwarder
 from tune_gpu.ray_tune.session import PATIENCE_S, waiting_said
 
 
@@ -53,11 +53,11 @@ def test_a_person_is_told_once_each_time_and_not_before_it_has_lasted(clock: Sim
 
 def test_through_a_client_it_is_sent_home(clock: SimpleNamespace) -> None:
     sent: list[Any] = []
-    courier = Courier(SimpleNamespace(put=sent.append))  # type: ignore[arg-type]
-    courier.on_step_end(1, WAITING)
+    forwarder = ResultForwarder(SimpleNamespace(put=sent.append))  # type: ignore[arg-type]
+    forwarder.on_step_end(1, WAITING)
     clock.s += PATIENCE_S
-    courier.on_step_end(2, WAITING)
-    assert sent == [("waits", "all is taken", None, [])]
+    forwarder.on_step_end(2, WAITING)
+    assert [message.notice for message in sent] == ["all is taken"]
 
 
 def test_a_slow_start_is_not_said_to_be_without_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
