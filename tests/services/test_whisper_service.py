@@ -26,9 +26,11 @@ from tune_gpu.common.process.managed import start_ticks
 from tune_gpu.config.schema import AudioSettings, WhisperSettings, WorkloadSettings
 from tune_gpu.metrics import RTF
 from tune_gpu.services.decoding import MAX_BYTES
-from tune_gpu.services.faster_whisper import server as whisper_server
-from tune_gpu.services.faster_whisper.server import Transcriber, build_app, load_model, parse_arguments, read_audio
+from tune_gpu.services.faster_whisper import transcriber
+from tune_gpu.services.faster_whisper.api import build_app
+from tune_gpu.services.faster_whisper.server import parse_arguments
 from tune_gpu.services.faster_whisper.service import WhisperService
+from tune_gpu.services.faster_whisper.transcriber import Transcriber, load_model, read_audio
 from tune_gpu.services.models import resolve_whisper
 from tune_gpu.services.running import Endpoint
 from tune_gpu.workload.audio import load_utterances
@@ -145,7 +147,7 @@ def test_it_answers_the_health_check_while_it_decodes(monkeypatch: pytest.Monkey
         assert go_on.wait(60)
         return read_audio(content)
 
-    monkeypatch.setattr(whisper_server, "read_audio", held)
+    monkeypatch.setattr(transcriber, "read_audio", held)
 
     async def ask() -> None:
         async with served() as client:

@@ -28,7 +28,7 @@ from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import load_config
 from tune_gpu.experiment.checks import check_config
-from tune_gpu.services.faster_whisper.server import read_audio
+from tune_gpu.services.faster_whisper.transcriber import read_audio
 from tune_gpu.services.start_failures import explain_exit, explain_loss
 from tune_gpu.services.vllm.info import read_engine_info
 from tune_gpu.services.vllm.memory.checkpoint import checkpoint_bytes

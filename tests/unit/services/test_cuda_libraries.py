@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tune_gpu.services.faster_whisper.cuda_libraries import THE_LOADERS, WANTED_BY_WHISPER, find_library
-from tune_gpu.services.faster_whisper.server import load_model
+from tune_gpu.services.faster_whisper.transcriber import load_model
 
 
 class Loader:
