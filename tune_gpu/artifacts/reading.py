@@ -73,6 +73,11 @@ class RunRecord:
     """What the run itself found when it confirmed its winner."""
 
     @property
+    def ended(self) -> bool:
+        """Return whether nothing is left to measure. A run that its time budget ended goes on with a new budget."""
+        return self.state in (RunState.FINISHED, RunState.NO_WINNER) and (self.summary or {}).get("ended") != RunEnd.TIME_BUDGET
+
+    @property
     def run_id(self) -> str:
         """Return its name."""
         return self.folder.run_id

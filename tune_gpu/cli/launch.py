@@ -12,7 +12,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from tune_gpu.artifacts.reading import read_folder, resume_command
+from tune_gpu.artifacts.reading import RunRecord, read_folder, resume_command
 from tune_gpu.artifacts.records.ends import RunEnd
 from tune_gpu.artifacts.redaction import Redactor, restore_secrets
 from tune_gpu.artifacts.run_folder import RunFolder
@@ -76,7 +76,10 @@ def launch(space: str | None, overrides: tuple[str, ...], resume: str | None, tr
 
 def _launch(console: Console, space: str | None, overrides: list[str], resume: str | None, *, trust: bool, quiet: bool, verbose: bool) -> int:
     if resume is not None:
-        config, choice, folder = _resumed(space, overrides, resume, trust=trust)
+        config, record = _recorded(space, overrides, resume, trust=trust)
+        if record.ended:
+            return _tell_ended(console, record)
+        choice, folder = _continued(config, record), record.folder
     else:
         config, choice, folder = _new(space or DEFAULT_SPACE, overrides, trust=trust)
     with contextlib.ExitStack() as held:
@@ -180,7 +183,8 @@ def _new(space: str, overrides: list[str], *, trust: bool) -> tuple[ExperimentCo
     return config, choice, RunFolder(config.run.artifacts_dir, config.name, run_id, Redactor(config))
 
 
-def _resumed(space: str | None, overrides: list[str], run_id: str, *, trust: bool) -> tuple[ExperimentConfig, DeviceChoice, RunFolder]:
+def _recorded(space: str | None, overrides: list[str], run_id: str, *, trust: bool) -> tuple[ExperimentConfig, RunRecord]:
+    """Return the configuration of a run that is to be resumed, and what it has left. Raises UserError."""
     if space is not None:
         raise UserError(f"{space}: --resume takes the configuration of the run; no SPACE with it")
     allowed = ("run.", "ray.")
@@ -189,18 +193,37 @@ def _resumed(space: str | None, overrides: list[str], run_id: str, *, trust: boo
     if bare := [override for override in overrides if "=" not in override]:
         raise UserError(f"{bare[0]}: an override has the form key=value")
     artifacts_dir = dict(override.split("=", 1) for override in overrides).get("run.artifacts_dir", "artifacts")
-    folder = RunFolder.find(artifacts_dir, run_id)
-    read_folder(folder)  # what cannot be read cannot be gone on with, and is said in one line
-    config = load_run_config(folder.path, overrides, trust=trust)
+    record = read_folder(RunFolder.find(artifacts_dir, run_id))
+    return load_run_config(record.folder.path, overrides, trust=trust), record
+
+
+def _tell_ended(console: Console, record: RunRecord) -> int:
+    """Say that a run has ended, and what can be done with it. Return its exit code."""
+    summary = record.summary or {}
+    best = summary.get("best")
+    found = f"the winner is {describe_params(best['params'])}" if best else summary.get("ended_reason") or "no feasible configuration was found"
+    console.print(
+        f"run {record.folder.run_id} has ended ({summary.get('ended')}): {found}. Nothing was measured and nothing was changed. "
+        f"Read it with `tune-gpu report {record.folder.run_id}`{f', measure its winner again with `tune-gpu compare {record.folder.run_id}`' if best else ''}, "
+        "or launch a new run.",
+        highlight=False,
+        soft_wrap=True,
+        markup=False,
+    )
+    return 0 if best else 1
+
+
+def _continued(config: ExperimentConfig, record: RunRecord) -> DeviceChoice:
+    """Return the device that a resumed run goes on with. Raises UserError where the run cannot go on."""
     restore_secrets(config)
-    folder.redactor = Redactor(config)
+    record.folder.redactor = Redactor(config)
     choice = replace(device_of(config), why=f"measuring on {config.device}, as this run has so far")  # nobody need have asked for it
     check_config(config)
     check_resources(config, choice.kind)
     sharing.check(config, choice.kind)
     if config.ray.address is None:
         check_alike(config, choice.kind)
-    return config, choice, folder
+    return choice
 
 
 def _cluster_gpus(space: str, overrides: list[str], address: str | None) -> int | None:
