@@ -11,6 +11,7 @@ from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import load_run_config
+from tune_gpu.config.overrides import key_of
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.config.texts import check_name
 from tune_gpu.search.space import SearchSpace
@@ -46,7 +47,7 @@ def read_finished_run(artifacts_dir: str, run_id: str, overrides: list[str], com
         UserError: no such run, one that has not ended or has no winner, or artifacts that are not a run's.
     """
     allowed = ("run.", "ray.", "confirm.", "promote.")
-    if foreign := [override for override in overrides if not override.startswith(allowed)]:
+    if foreign := [override for override in overrides if not key_of(override).startswith(allowed)]:
         raise UserError(
             f"{foreign[0]}: {command} keeps what the run measured; only run.*, ray.*, confirm.* and promote.* may be overridden"
         )

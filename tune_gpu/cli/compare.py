@@ -29,6 +29,7 @@ from tune_gpu.compare.store import BlockStore
 from tune_gpu.compare.telling import ProgressReporter, describe_arms, table_of
 from tune_gpu.compare.verdict import Finding
 from tune_gpu.config.languages import error_unit, spoken_language
+from tune_gpu.config.overrides import last_given
 from tune_gpu.config.rules import bounds_of
 from tune_gpu.config.schema import ConfirmSettings
 from tune_gpu.experiment.checks import check_config
@@ -74,7 +75,7 @@ def compare(
       tune-gpu compare 20260131-120000 --against 20260130-090000
       tune-gpu compare 20260131-120000 confirm.windows=4 confirm.confidence=0.99 run.artifacts_dir=/data/artifacts
 
-    Settings under run, ray and confirm may be overridden with KEY=VALUE; tune_gpu/config/schema.py lists them.
+    Settings under run, ray and confirm may be overridden with KEY=VALUE, or removed with ~KEY; tune_gpu/config/schema.py lists them.
 
     Exit codes: 0 compared (whatever the verdict); 1 an arm could not be measured; 2 bad input; 130 interrupted (go on with it).
     """
@@ -110,7 +111,7 @@ def _question(
 
     if baseline and against:
         raise UserError("--baseline and --against: give one of them")
-    artifacts_dir = dict(override.partition("=")[::2] for override in overrides).get("run.artifacts_dir", "artifacts")
+    artifacts_dir = last_given(overrides, "run.artifacts_dir", "artifacts")
     run = read_finished_run(artifacts_dir, run_id, overrides, "compare", trust=trust)
     config, theirs, file = run.config, BASELINE, "comparison"
     if against and "=" not in against:

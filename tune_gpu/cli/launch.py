@@ -24,6 +24,7 @@ from tune_gpu.common.interrupt import terminated_as_interrupt
 from tune_gpu.common.process.managed import process_age_s
 from tune_gpu.common.wording import counted
 from tune_gpu.config.loader import DEFAULT_SPACE, address_to_join, as_yaml, device_setting, load_config, load_run_config, raw_setting
+from tune_gpu.config.overrides import is_override, key_of, last_given, parse_overrides
 from tune_gpu.config.schema import ExperimentConfig, RaySettings
 from tune_gpu.evaluation.memory_check import UnknownMemory, this_card, this_node
 from tune_gpu.experiment.checks import check_config
@@ -47,12 +48,14 @@ def launch(space: str | None, overrides: tuple[str, ...], resume: str | None, tr
     """Find the configuration that serves the traffic best.
 
     SPACE is a name in search_spaces/ or a path to a YAML file (default: spica_gpu_allocation). Any setting of it can be overridden with
-    KEY=VALUE, for example:
+    KEY=VALUE; a mapping that is given whole replaces the space's. ~KEY removes an entry of a mapping, or gives a setting its default back.
+    For example:
 
     \b
       python -m tune_gpu.launch
       python -m tune_gpu.launch spica_gpu_allocation search.generations=6 workload.window_s=8
       python -m tune_gpu.launch my_space.yaml device=cuda ray.address=auto
+      python -m tune_gpu.launch my_space.yaml 'objective.weights={capacity: 1}' '~services.vllm.extra_args.seed'
       python -m tune_gpu.launch --resume 20260131-120000
 
     Each candidate is deployed for real (its own vLLM server, its own Whisper), driven with voice turns, measured and taken down. Results
@@ -60,7 +63,7 @@ def launch(space: str | None, overrides: tuple[str, ...], resume: str | None, tr
 
     Exit codes: 0 a winner; 1 ran, but nothing was feasible; 2 bad input; 130 interrupted (resume it).
     """
-    if space is not None and "=" in space:
+    if space is not None and is_override(space):
         overrides, space = (space, *overrides), None
     console = console_of()
     try:
@@ -188,12 +191,10 @@ def _recorded(space: str | None, overrides: list[str], run_id: str, *, trust: bo
     if space is not None:
         raise UserError(f"{space}: --resume takes the configuration of the run; no SPACE with it")
     allowed = ("run.", "ray.")
-    if foreign := [override for override in overrides if not override.startswith(allowed)]:
+    if foreign := [override for override in overrides if not key_of(override).startswith(allowed)]:
         raise UserError(f"{foreign[0]}: a resumed run keeps what it measures; only run.* and ray.* may be overridden")
-    if bare := [override for override in overrides if "=" not in override]:
-        raise UserError(f"{bare[0]}: an override has the form key=value")
-    artifacts_dir = dict(override.split("=", 1) for override in overrides).get("run.artifacts_dir", "artifacts")
-    record = read_folder(RunFolder.find(artifacts_dir, run_id))
+    parse_overrides(overrides)  # a mistake in them is named before a missing run
+    record = read_folder(RunFolder.find(last_given(overrides, "run.artifacts_dir", "artifacts"), run_id))
     return load_run_config(record.folder.path, overrides, trust=trust), record
 
 

@@ -13,6 +13,7 @@ from tune_gpu.cli.plan_view import ROWS, cards_table, print_plan
 from tune_gpu.cli.terminal import console_of
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import DEFAULT_SPACE, device_setting, load_with_needs
+from tune_gpu.config.overrides import is_override
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.evaluation.memory_check.cards import card_memory, find_card, this_card, this_node
 from tune_gpu.evaluation.memory_check.space_plan import Preflight, installed_vllm_version, rows_of
@@ -26,7 +27,7 @@ from tune_gpu.telemetry.device_choice import cards_here
 
 
 @click.command()
-@click.argument("arguments", nargs=-1, metavar="[SPACE] [KEY=VALUE]...")
+@click.argument("arguments", nargs=-1, metavar="[SPACE] [KEY=VALUE | ~KEY]...")
 @click.option("--gpu", help='A card by name, "RTX 3060" say (see --cards); without it this machine\'s device.')
 @click.option("--total-mib", type=float, help="Memory of a card that is not in the table, as CUDA sees it (torch.cuda.mem_get_info).")
 @click.option("--used-mib", type=float, help="What the neighbours on the card hold; by default what they hold now, or nothing on a card by name.")
@@ -47,8 +48,8 @@ def plan(
         console_of(markup=True).print(cards_table())
         return
     try:
-        space_name = arguments[0] if arguments and "=" not in arguments[0] else DEFAULT_SPACE
-        overrides = [argument for argument in arguments if argument != space_name or "=" in argument]
+        named = bool(arguments) and not is_override(arguments[0])
+        space_name, overrides = arguments[0] if named else DEFAULT_SPACE, list(arguments[named:])
         if vllm_version is not None and version_number(vllm_version) is None:
             raise UserError(f"--vllm-version {vllm_version}: allowed is a version as in 0.32.0")
         device = plan_device(space_name, overrides, gpu, total_mib, used_mib)

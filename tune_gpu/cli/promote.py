@@ -20,6 +20,7 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.common.interrupt import terminated_as_interrupt
 from tune_gpu.config.languages import spoken_language
 from tune_gpu.config.loader import apply_overrides
+from tune_gpu.config.overrides import is_override
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.config.targets import settings_with
 from tune_gpu.experiment.checks import check_config
@@ -95,14 +96,14 @@ def promote(
       tune-gpu promote --recover
       tune-gpu promote 20260131-120000 --target process promote.install_dir=./deployed promote.soak_s=60 promote.device=cpu
 
-    Settings under promote, confirm, run and ray may be overridden with KEY=VALUE; tune_gpu/config/schema.py lists them. What installs is asked
+    Settings under promote, confirm, run and ray may be overridden with KEY=VALUE, or removed with ~KEY; tune_gpu/config/schema.py lists them. What installs is asked
     of nobody else: the run's own promote settings are ignored, and so are its confirm.tolerances and confirm.confidence.
 
     Exit codes: 0 written, applied or rolled back as asked; 1 the gate refused (each condition not met is named); 2 bad input;
     3 applied, fell short, and rolled back; 4 rolled back, but something that served before does not answer; 130 interrupted.
     """
     console = console_of(stderr=as_json)
-    if run_id is not None and "=" in run_id:
+    if run_id is not None and is_override(run_id):
         overrides, run_id = (run_id, *overrides), None
     given = [*overrides, *([f"promote.target={target}"] if target else []), *([f"promote.soak_s={soak_s}"] if soak_s else [])]
     try:

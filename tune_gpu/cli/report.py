@@ -15,8 +15,10 @@ from tune_gpu.artifacts.reading import RunRecord, RunState, read_folder, read_ru
 from tune_gpu.artifacts.run_folder import RunFolder, write_whole
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.wording import plain
+from tune_gpu.config.overrides import key_of, last_given
 from tune_gpu.report.facts import facts_of
 
+_PLACE = "run.artifacts_dir"
 FILES = {"html": "report.html", "md": "report.md", "json": "report.json"}
 
 
@@ -61,10 +63,9 @@ def report(run_id: str, overrides: tuple[str, ...], form: str, output: Path | No
 
 def artifacts_dir_of(overrides: tuple[str, ...]) -> str:
     """`run.artifacts_dir=DIR`, as for `launch`. Raises UserError for any other override."""
-    given = dict(override.partition("=")[::2] for override in overrides)
-    if foreign := [key for key in given if key != "run.artifacts_dir"]:
-        raise UserError(f"{foreign[0]}: not known here; allowed: run.artifacts_dir=DIR")
-    return given.get("run.artifacts_dir") or "artifacts"
+    if foreign := [key_of(override) for override in overrides if key_of(override) != _PLACE]:
+        raise UserError(f"{foreign[0]}: not known here; allowed: {_PLACE}=DIR")
+    return last_given(overrides, _PLACE, "artifacts") or "artifacts"
 
 
 def render(record: RunRecord, form: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import UnionType
@@ -16,9 +16,10 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.common.own_files import SPACES_FOLDER
 from tune_gpu.config.foreign import NeedsTrust, needs_trust, refuse
 from tune_gpu.config.languages import unquoted
+from tune_gpu.config.overrides import Override, empty_whole, parse_overrides, remove, typed
 from tune_gpu.config.rules import check, check_each, check_value, nearest, rule_of
 from tune_gpu.config.schema import ExperimentConfig, RaySettings
-from tune_gpu.config.settings_files import one_line, parse_overrides, read_settings
+from tune_gpu.config.settings_files import one_line, read_settings
 from tune_gpu.config.vllm_numbers import read_parameters, with_numbers
 
 DEFAULT_SPACE = "spica_gpu_allocation"
@@ -60,18 +61,29 @@ def load_with_needs(space: str, overrides: list[str], device_kind: str | None = 
     set."""
     content, own = read_settings(find_space(space))
     overlay = _overlays(content.pop("devices", None)).get(device_kind or "", {})
-    typed = parse_overrides(overrides)
-    config = _merged([content, overlay, typed])
-    return config, [] if own else needs_trust(config, typed)
+    changes = parse_overrides(overrides)
+    config = _changed(_with_overlay(content, overlay), changes)
+    return config, [] if own else needs_trust(config, typed(changes))
 
 
-def _merged(layers: list[dict[str, Any]]) -> ExperimentConfig:
+def _with_overlay(content: dict[str, Any], overlay: dict[str, Any]) -> DictConfig:
+    """Return the defaults with a space's YAML and the overlay of its device written over them."""
     config = OmegaConf.structured(ExperimentConfig)
-    for number, layer in enumerate(layers):
-        for key in ("parameters", "baseline"):  # an overlay's set of knobs replaces the set, it does not add to it
-            if layer.get(key) and number < 2:
-                config[key] = {}
-        config = _written_over(config, layer)
+    _write_over(config, content)
+    for key in ("parameters", "baseline"):  # an overlay's set of knobs replaces the set, it does not add to it
+        if overlay.get(key):
+            config[key] = {}
+    _write_over(config, overlay, merge=True)
+    return cast(DictConfig, config)
+
+
+def _changed(config: DictConfig, overrides: Sequence[Override]) -> ExperimentConfig:
+    """Return the checked configuration with the overrides made in order."""
+    for override in overrides:
+        if override.layer is None:
+            remove(config, ExperimentConfig, override)
+        else:
+            _write_over(config, override.layer, override.path)
     return _checked(config)
 
 
@@ -103,8 +115,8 @@ def _overlays(given: Any) -> dict[str, dict[str, Any]]:
 
 
 def apply_overrides(config: ExperimentConfig, overrides: list[str]) -> ExperimentConfig:
-    """Return a configuration with `key=value` written over it. Raises UserError."""
-    return _checked(_written_over(OmegaConf.structured(config), parse_overrides(overrides)))
+    """Return a configuration with overrides made. Raises UserError."""
+    return _changed(OmegaConf.structured(config), parse_overrides(overrides))
 
 
 def load_settings(path: Path, allowed: Sequence[str], overrides: list[str]) -> ExperimentConfig:
@@ -121,18 +133,29 @@ def load_settings(path: Path, allowed: Sequence[str], overrides: list[str]) -> E
     content, _ = read_settings(path, outside_files.SETTINGS)
     if others := sorted(set(content) - set(allowed)):
         raise UserError(f"{path}: {others[0]}: no setting that this file may hold. Allowed at the top: {', '.join(allowed)}.")
+    config = OmegaConf.structured(ExperimentConfig)
     try:
-        config = _written_over(OmegaConf.structured(ExperimentConfig), content)
+        _write_over(config, content)
         check_each(_as_object(config))  # what joins several settings may be mended by the command line
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    return _checked(_written_over(config, parse_overrides(overrides)))
+    return _changed(config, parse_overrides(overrides))
 
 
-def _written_over(config: DictConfig, layer: dict[str, Any]) -> DictConfig:
+def _write_over(config: DictConfig, layer: Mapping[str, Any], given_at: tuple[str, ...] = (), *, merge: bool = False) -> None:
+    """Write a layer over a configuration.
+
+    Args:
+        config: is changed.
+        layer: nested mappings.
+        given_at: the key whose value the layer is; () for a file.
+        merge: keep also in mappings what the layer does not give.
+    """
     _check_keys(ExperimentConfig, layer, "")
+    if not merge:
+        empty_whole(config, ExperimentConfig, layer, given_at)
     try:
-        return cast(DictConfig, OmegaConf.merge(config, with_numbers(layer)))
+        config.merge_with(with_numbers(layer))
     except Exception as error:  # OmegaConf's own, and a TypeError here and there
         raise UserError(one_line(error)) from error
 
@@ -143,8 +166,14 @@ def raw_setting(space: str, overrides: list[str], key: str, default: Any = None)
 
 
 def _select(content: dict[str, Any], overrides: list[str], key: str, default: Any = None) -> Any:
-    layers = OmegaConf.merge(OmegaConf.create(content), OmegaConf.create(parse_overrides(overrides)))
-    return OmegaConf.select(layers, key, default=default)
+    layers = OmegaConf.create(content)
+    for override in parse_overrides(overrides):
+        if override.layer is not None:
+            layers.merge_with(override.layer)
+        elif OmegaConf.select(layers, override.key) is not None:
+            OmegaConf.update(layers, override.key, None)
+    found = OmegaConf.select(layers, key)
+    return default if found is None else found
 
 
 def address_to_join(space: str, overrides: list[str], *, trust: bool = False) -> str | None:
@@ -155,7 +184,7 @@ def address_to_join(space: str, overrides: list[str], *, trust: bool = False) ->
     if found is None:
         return None
     config = ExperimentConfig(ray=RaySettings(address=str(found)))
-    if not (own or trust) and (wanted := needs_trust(config, parse_overrides(overrides))):
+    if not (own or trust) and (wanted := needs_trust(config, typed(parse_overrides(overrides)))):
         refuse(path, wanted)
     return str(found)
 

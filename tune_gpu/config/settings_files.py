@@ -24,7 +24,7 @@ def read_settings(path: Path, limit: outside_files.Limit = outside_files.SPACE) 
         raise
     except Exception as error:  # OmegaConf passes on the YAML library's many kinds
         raise UserError(f"{path}: not valid YAML: {_where_and_what(error)}") from error
-    _check_plain(content)
+    check_plain(content)
     if not isinstance(content, dict):
         raise UserError(f"{path}: {limit.what} is a mapping of keys, not a {type(content).__name__}")
     return cast(dict[str, Any], content), is_own(path, text)
@@ -38,25 +38,12 @@ def _where_and_what(error: Exception) -> str:
     return f"line {line}, column {column}: {' '.join(part for part in (error.problem, error.context) if part)}"
 
 
-def parse_overrides(overrides: list[str]) -> dict[str, Any]:
-    """Return `key=value` overrides, with dotted keys, as nested mappings. Raise UserError."""
-    for override in overrides:
-        if not re.match(r"^[\w.\-\[\]]+=", override):
-            raise UserError(f"{override}: an override has the form key=value")
-    try:
-        given = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.from_dotlist(overrides)))
-    except Exception as error:
-        raise UserError(f"{' '.join(overrides)}: {one_line(error)}") from error
-    _check_plain(given)
-    return given
-
-
-def _check_plain(content: Any) -> None:
+def check_plain(content: Any) -> None:
     """Raise UserError for anything but references to other keys: `${oc.env:NAME}` would read this machine's secrets."""
     if isinstance(content, str) and re.search(r"\$\{[^}]*(:|\$\{)", content):
         raise UserError(f"{content}: nothing is evaluated in a configuration; allowed in ${{…}} is the name of another key")
     for value in content.values() if isinstance(content, dict) else content if isinstance(content, list) else ():
-        _check_plain(value)
+        check_plain(value)
 
 
 def one_line(error: Exception) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import apply_overrides, load_settings
+from tune_gpu.config.overrides import last_given
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.promote.ownership import check_own
 
@@ -47,7 +48,7 @@ def _is_there(path: Path) -> bool:
 
 def artifacts_of(overrides: list[str]) -> str:
     """Return where runs are kept, by the command line."""
-    return dict(override.partition("=")[::2] for override in overrides).get("run.artifacts_dir", "artifacts")
+    return last_given(overrides, "run.artifacts_dir", "artifacts")
 
 
 def with_trusted(of_run: ExperimentConfig, trusted: ExperimentConfig) -> ExperimentConfig:

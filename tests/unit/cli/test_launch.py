@@ -39,6 +39,9 @@ def test_help_shows_how_it_is_called_and_what_the_exit_codes_mean() -> None:
         (["--resume", ""], "--resume : no such run"),
         (["--resume", "never", "search.seed=1"], "only run.* and ray.* may be overridden"),
         (["--resume", "never", "run.artifacts_dir=there", "run.mps"], "run.mps: an override has the form key=value"),
+        (["--resume", "never", "~objective.weights.wer"], "~objective.weights.wer: a resumed run keeps what it measures"),
+        (["--resume", "never", "run.artifacts_dir=there", "~run.mps=1"], "~run.mps=1: an override has the form key=value, or ~key"),
+        (["~search.sed"], "~search.sed: no such key (did you mean seed?)"),
         (["ray.address=127.0.0.1:1", "device=cpu"], "ray.address=127.0.0.1:1: nothing answers there"),
     ],
 )

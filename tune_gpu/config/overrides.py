@@ -1,0 +1,142 @@
+"""What a command line changes: `KEY=VALUE` sets a key, `~KEY` removes one, as in Hydra.
+
+A mapping whose keys are the user's own (weights, tolerances, knobs, flags, variables …) and that is given whole replaces the mapping that
+was there; one key of it is set alone by its longer name. A section, whose keys are the schema's, keeps what is not given.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import Any, cast, get_args, get_origin, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+
+from tune_gpu.common.errors import UserError
+from tune_gpu.config.rules import nearest
+from tune_gpu.config.settings_files import check_plain, one_line
+
+KeyPath = tuple[str, ...]
+_SET = re.compile(r"[\w.\-\[\]]+=")
+_REMOVE = re.compile(r"~[\w.\-\[\]]+")
+
+
+@dataclass(frozen=True)
+class Override:
+    """One change of a configuration."""
+
+    key: str
+    layer: Mapping[str, Any] | None
+    """The value within nested mappings; None to remove the key."""
+
+    @property
+    def path(self) -> KeyPath:
+        """The parts of the key."""
+        return tuple(re.findall(r"[^.\[\]]+", self.key))
+
+
+def is_override(argument: str) -> bool:
+    """Return whether an argument of a command changes a setting; else it names a space or a run."""
+    return "=" in argument or _REMOVE.fullmatch(argument) is not None
+
+
+def key_of(override: str) -> str:
+    """Return the key that an override sets or removes."""
+    return override.removeprefix("~").partition("=")[0]
+
+
+def last_given(overrides: Sequence[str], key: str, default: str) -> str:
+    """Return the text that the overrides set a key to, or the default if they do not set it, or remove it at last."""
+    given = [override for override in overrides if key_of(override) == key and is_override(override)]
+    return given[-1].partition("=")[2] if given and not given[-1].startswith("~") else default
+
+
+def parse_overrides(overrides: Sequence[str]) -> list[Override]:
+    """Return the changes in order. Raises UserError for text that is not an override."""
+    return [_parsed(override) for override in overrides]
+
+
+def _parsed(override: str) -> Override:
+    if _REMOVE.fullmatch(override):
+        return Override(override[1:], None)
+    if not _SET.match(override):
+        raise UserError(f"{override}: an override has the form key=value, or ~key to remove the key")
+    try:
+        layer = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.from_dotlist([override])))
+    except Exception as error:
+        raise UserError(f"{override}: {one_line(error)}") from error
+    check_plain(layer)
+    return Override(override.partition("=")[0], layer)
+
+
+def typed(overrides: Sequence[Override]) -> dict[str, Any]:
+    """Return all that the overrides set, as nested mappings."""
+    merged = OmegaConf.merge(*({}, *(override.layer for override in overrides if override.layer is not None)))
+    return cast(dict[str, Any], OmegaConf.to_container(merged))
+
+
+def empty_whole(config: DictConfig, schema: type, layer: Mapping[str, Any], given_at: KeyPath = ()) -> None:
+    """Empty every mapping that a layer gives whole, so that merging the layer replaces it.
+
+    Args:
+        config: is changed.
+        schema: the class of its settings.
+        layer: checked.
+        given_at: the key whose value the layer is: what lies above it is not given whole. () for a file.
+    """
+    for path in _whole(schema, layer, (), given_at):
+        node: Any = config
+        for key in path[:-1]:
+            node = node.get(key) if isinstance(node, DictConfig) else None
+        if isinstance(node, DictConfig) and path[-1] in node:
+            node[path[-1]] = {}
+
+
+def _whole(schema: Any, layer: Mapping[str, Any], above: KeyPath, given_at: KeyPath) -> Iterator[KeyPath]:
+    hints = get_type_hints(schema) if is_dataclass(schema) else {}
+    for key, value in layer.items():
+        path, kind = (*above, str(key)), hints.get(key, _value_kind(schema))
+        if not isinstance(value, Mapping):
+            continue
+        if is_dataclass(kind) or len(path) < len(given_at):
+            yield from _whole(kind, value, path, given_at)
+        else:
+            yield path
+
+
+def _value_kind(kind: Any) -> Any:
+    """Return the kind of a mapping's values."""
+    return get_args(kind)[1] if get_origin(kind) is dict else Any
+
+
+def remove(config: DictConfig, schema: type, override: Override) -> None:
+    """Remove an entry of a mapping, or give a setting its default back.
+
+    Raises:
+        UserError: no such key, with the nearest, or a setting that has no default.
+    """
+    node: Any = config
+    kind: Any = schema
+    path = override.path
+    for depth, key in enumerate(path):
+        rest = ".".join(path[depth:])
+        if isinstance(node, DictConfig) and not is_dataclass(kind) and rest in node:  # a key may hold dots
+            del node[rest]
+            return
+        known = [str(name) for name in node] if isinstance(node, DictConfig) else []
+        if key not in known:
+            there = f"there are {', '.join(known)}" if known else "there are none"
+            raise UserError(f"~{override.key}: no such key{nearest(key, known)}. Under {'.'.join(path[:depth]) or 'the top'} {there}.")
+        if depth == len(path) - 1:
+            _set_default(node, kind, override)
+            return
+        kind = get_type_hints(kind)[key] if is_dataclass(kind) else _value_kind(kind)
+        node = node[key]
+
+
+def _set_default(node: DictConfig, kind: Any, override: Override) -> None:
+    setting = next(each for each in fields(kind) if each.name == override.path[-1])
+    if setting.default is MISSING and setting.default_factory is MISSING:
+        raise UserError(f"~{override.key}: has no default. Set another value, or remove all of ~{override.key.rpartition('.')[0]}.")
+    node[setting.name] = setting.default if setting.default_factory is MISSING else setting.default_factory()
