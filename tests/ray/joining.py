@@ -20,7 +20,7 @@ def main(address: str, folder: Path) -> None:
     with local_or_joined_ray(RaySettings(address=address, runtime_env={"env_vars": variables})):
         run = experiment(folder, NoopTrainable, "cuda", 1, "search.initial=6", "ray.cpus_per_trial=0.25", "ray.cpus_per_service=0.125")
         summary = run.run()
-    print(summary["ended"], summary["counts"], summary["best"]["evaluations"])
+    print(summary.ended, summary.counts, summary.best and list(summary.best.evaluations))
 
 
 if __name__ == "__main__":

@@ -65,10 +65,10 @@ def test_the_fitness_can_be_an_objective_and_such_a_run_be_resumed(folder: Path)
     whole = experiment(folder / "front", AtOnceTrainable, "cpu", 0, *settings)
     check_config(load_config("spica_gpu_allocation", settings, None))
     summary = whole.run()
-    assert summary["best"]
+    assert summary.best
     assert [line.objectives for line in whole.results.lines] == [{"fitness": line.fitness} for line in whole.results.lines]
     again = Experiment(whole.config, whole.choice, whole.folder, whole.progress, Refusals()).run()
-    assert again["best"] == summary["best"]
+    assert again.best == summary.best
 
 
 def test_after_the_search_ctrl_c_reaches_the_program_again(folder: Path) -> None:

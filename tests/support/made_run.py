@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tune_gpu.artifacts.manifest import manifest
+from tune_gpu.artifacts.records.comparison import ConfirmationSummary
+from tune_gpu.artifacts.records.devices import DeviceRecord
 from tune_gpu.artifacts.records.ends import RunEnd
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.artifacts.run_folder import RunFolder
@@ -20,7 +23,7 @@ RUN_ID = "20260131-120000"
 EXPERIMENT = "spica_gpu_allocation"
 SLOW: dict[str, Any] = {"vllm_memory_util": 0.1, "vllm_cores": "0", "whisper_model_size": "base", "whisper_cores": "1"}
 FAST = SLOW | {"whisper_model_size": "tiny.en"}
-DEVICE = {"kind": "cpu", "name": "a processor", "uuid": None, "total_mib": 16000.0, "driver": None, "cores": 2}
+DEVICE: dict[str, Any] = {"kind": "cpu", "name": "a processor", "uuid": None, "total_mib": 16000.0, "driver": None, "cores": 2}
 QUICK = [
     "device=cpu",
     "workload.windows=1",
@@ -70,10 +73,10 @@ def made_run(root: Path, *, run_id: str = RUN_ID, overrides: list[str] = QUICK, 
         tournament, lines, run_id=run_id, experiment=config.name, device="cpu", wall_s=10.0, baseline=SLOW, ended=RunEnd.GENERATIONS
     )
     folder.write_json("summary.json", summary)
-    folder.write_json("manifest.json", manifest(run_id, 0, DEVICE) | {"ended_at": now()})
+    folder.write_json("manifest.json", replace(manifest(run_id, 0, DeviceRecord.parse(DEVICE, "a made device")), ended_at=now()))
     if feasible:
-        said = {"confirmed": False, "confirmed_why": "nothing was compared"}
-        folder.write_winner(winner_of(summary, lines, DEVICE, 500.0, said))
+        said = ConfirmationSummary(confirmed=False, confirmed_why="nothing was compared")
+        folder.write_winner(winner_of(summary, lines, DeviceRecord.parse(DEVICE, "a made device"), 500.0, said))
     if confirmation is not None:
         folder.write_json("comparison.json", confirmation)
     return folder

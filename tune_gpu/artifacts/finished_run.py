@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tune_gpu.artifacts.reading import decided, find_run, read_folder, read_json
+from tune_gpu.artifacts.reading import decided, find_run, read_folder
+from tune_gpu.artifacts.records.devices import DeviceRecord
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
+from tune_gpu.artifacts.records.summary import RunSummary
 from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import load_run_config
@@ -23,14 +24,11 @@ class FinishedRun:
 
     folder: RunFolder
     config: ExperimentConfig
-    summary: Mapping[str, Any]
-    device: Mapping[str, Any]
+    summary: RunSummary
+    winner: dict[str, Any]
+    """Its best parameters."""
+    device: DeviceRecord
     lines: tuple[EvaluationRecord, ...]
-
-    @property
-    def winner(self) -> dict[str, Any]:
-        """Return its best parameters."""
-        return dict(self.summary["best"]["params"])
 
 
 def read_finished_run(artifacts_dir: str, run_id: str, overrides: list[str], command: str, *, trust: bool = False) -> FinishedRun:
@@ -55,26 +53,14 @@ def read_finished_run(artifacts_dir: str, run_id: str, overrides: list[str], com
     check_name("name", folder.experiment)  # they come from a folder's path, and are shown and made into paths
     check_name("run_id", folder.run_id)
     record = read_folder(folder)
-    summary = decided(record)
+    summary, best = decided(record)
     config = load_run_config(folder.path, overrides, trust=trust)
     if config.name != folder.experiment:
         raise UserError(f"{folder.path / 'config.yaml'}: of the experiment {config.name!r}, not of {folder.experiment!r}")
-    if unknown := sorted(set(summary["best"]["params"]) - set(config.parameters)):
+    if unknown := sorted(set(best.params) - set(config.parameters)):
         raise UserError(f"{folder.path / 'summary.json'}: its best has the parameter {unknown[0]}, which config.yaml does not know")
     try:
-        SearchSpace.from_specs(config.parameters).check(summary["best"]["params"])  # config.yaml is sealed, summary.json is not
+        SearchSpace.from_specs(config.parameters).check(best.params)  # config.yaml is sealed, summary.json is not
     except UserError as error:
         raise UserError(f"{folder.path / 'summary.json'}: its best is not in the space of config.yaml ({error})") from error
-    return FinishedRun(folder, config, summary, record.device or {"kind": summary["device"]}, record.lines)
-
-
-def read_comparison(folder: RunFolder, name: str) -> dict[str, Any] | None:
-    """Return `comparison.json` or `confirmation.json` of a run, or None. Raise UserError for a half-written one or another run's."""
-    needs: dict[str, type | tuple[type, ...]] = {
-        "run_id": str, "confirmed": bool, "confirmed_why": str, "arms": dict, "ours": str, "theirs": str, "findings": list, "device": dict,
-        "ended_at": str,
-    }  # fmt: skip
-    content = read_json(folder.path / name, needs)
-    if content is not None and content["run_id"] != folder.run_id:
-        raise UserError(f"{folder.path / name}: it is of run {content['run_id']}, not of {folder.run_id}")
-    return content
+    return FinishedRun(folder, config, summary, dict(best.params), record.device or DeviceRecord(kind=summary.device), record.lines)

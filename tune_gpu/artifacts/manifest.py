@@ -7,11 +7,12 @@ import platform
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
+from tune_gpu.artifacts.records.devices import DeviceRecord
+from tune_gpu.artifacts.records.manifest import GitState, Manifest, ProcessRecord
 from tune_gpu.common.clock import now
 from tune_gpu.common.process.managed import start_ticks
 
@@ -29,34 +30,32 @@ def versions() -> dict[str, str]:
     return found
 
 
-def git_state() -> dict[str, Any] | None:
-    """Return the commit of the source and whether it was changed, or None outside a checkout."""
+def git_state() -> GitState | None:
+    """Return the commit of the source, or None outside a checkout."""
     folder = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True).stdout.strip()  # noqa: S607
 
     try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+        return GitState(commit=git("rev-parse", "HEAD"), dirty=bool(git("status", "--porcelain")))
     except (OSError, subprocess.CalledProcessError):
         return None
 
 
-def manifest(run_id: str, seed: int, device: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
-    """Return where, with what and how a run was made. For a resumed run, also its first start and what the `earlier` manifests recorded."""
-    return {
-        "schema_version": 1,
-        "run_id": run_id,
-        "started_at": earlier[0].get("started_at") if earlier else now(),
-        "resumed_at": now() if earlier else None,
-        "ended_at": None,
-        "argv": sys.argv,
-        "seed": seed,
-        "device": device["kind"],
-        "devices": [dict(device)],
-        "process": {"pid": os.getpid(), "start_ticks": start_ticks(os.getpid()), "host": socket.gethostname()},
-        "host": {"platform": platform.platform(), "cores": os.cpu_count()},
-        "versions": versions(),
-        "git": git_state(),
-        "resumed_from": [dict(each) for each in earlier],
-    }
+def manifest(run_id: str, seed: int, device: DeviceRecord, earlier: Sequence[Manifest] = ()) -> Manifest:
+    """Build the manifest of a run that begins now. A resumed run keeps the time at which it first began, and its `earlier` manifests."""
+    return Manifest(
+        run_id=run_id,
+        started_at=earlier[0].started_at if earlier else now(),
+        resumed_at=now() if earlier else None,
+        argv=tuple(sys.argv),
+        seed=seed,
+        device=device.kind,
+        devices=(device,),
+        process=ProcessRecord(pid=os.getpid(), start_ticks=start_ticks(os.getpid()), host=socket.gethostname()),
+        host={"platform": platform.platform(), "cores": os.cpu_count()},
+        versions=versions(),
+        git=git_state(),
+        resumed_from=tuple(earlier),
+    )

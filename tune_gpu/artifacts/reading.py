@@ -6,32 +6,38 @@ A folder may be half-written (a run that was killed), foreign (somebody else's f
 
 from __future__ import annotations
 
-import json
 import shlex
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from tune_gpu.artifacts.records.base import Record
+from tune_gpu.artifacts.records.comparison import Comparison
+from tune_gpu.artifacts.records.devices import DeviceRecord
 from tune_gpu.artifacts.records.ends import RunEnd
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
+from tune_gpu.artifacts.records.manifest import Manifest, ProcessRecord
+from tune_gpu.artifacts.records.summary import RunSummary, StandingRecord
+from tune_gpu.artifacts.records.winner import WinnerFile
 from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common import outside_files
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.process.managed import start_ticks
 from tune_gpu.common.wording import counted
 
-SCHEMA_VERSION = 1
-_SUMMARY_NEEDS: dict[str, type | tuple[type, ...]] = {
-    "experiment": str, "run_id": str, "device": str, "ended": str, "counts": dict, "n_evaluations": int, "best": (dict, type(None)),
-    "baseline": (dict, type(None)), "ties": list, "generations": list, "costs": dict,
-}  # fmt: skip
-_STANDING_NEEDS: dict[str, type | tuple[type, ...]] = {
-    "params": dict, "fitness": (int, float, type(None)), "fitness_stderr": (int, float, type(None)), "n_evaluations": int, "n_windows": int,
-}  # fmt: skip
-_FINDING_NEEDS: dict[str, type | tuple[type, ...]] = {"metric": str, "verdict": str, "unit": str, "effect": (dict, type(None))}
+T = TypeVar("T", bound=Record)
+OfRun = TypeVar("OfRun", Manifest, RunSummary, Comparison)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan(Record):
+    """What is required of `plan.json`; its readers take the rest as it is."""
+
+    counts: dict[str, Any]
+    refused: tuple[Any, ...]
 
 
 class RunState(StrEnum):
@@ -64,18 +70,18 @@ class RunRecord:
     """`config.yaml`, unchecked."""
     lines: tuple[EvaluationRecord, ...]
     """Every whole line, in the order of the generations."""
-    manifest: Mapping[str, Any] | None = None
-    summary: Mapping[str, Any] | None = None
+    manifest: Manifest | None = None
+    summary: RunSummary | None = None
     plan: Mapping[str, Any] | None = None
-    comparison: Mapping[str, Any] | None = None
+    comparison: Comparison | None = None
     """What `tune-gpu compare` found against the baseline."""
-    confirmation: Mapping[str, Any] | None = None
+    confirmation: Comparison | None = None
     """What the run itself found when it confirmed its winner."""
 
     @property
     def ended(self) -> bool:
         """Return whether nothing is left to measure. A run that its time budget ended goes on with a new budget."""
-        return self.state in (RunState.FINISHED, RunState.NO_WINNER) and (self.summary or {}).get("ended") != RunEnd.TIME_BUDGET
+        return self.state in (RunState.FINISHED, RunState.NO_WINNER) and self.summary is not None and self.summary.ended != RunEnd.TIME_BUDGET
 
     @property
     def run_id(self) -> str:
@@ -83,16 +89,15 @@ class RunRecord:
         return self.folder.run_id
 
     @property
-    def evidence(self) -> Mapping[str, Any] | None:
+    def evidence(self) -> Comparison | None:
         """Return the A/B comparison with the baseline that supports the winner, or None."""
-        best = (self.summary or {}).get("best") or {}
-        return next((found for found in (self.comparison, self.confirmation) if found is not None and is_of_winner(found, best.get("params"))), None)
+        best = self.summary.best if self.summary else None
+        return next((found for found in (self.comparison, self.confirmation) if found and best and is_of_winner(found, best.params)), None)
 
     @property
-    def device(self) -> Mapping[str, Any]:
-        """Return the device of the manifest, empty if unknown."""
-        devices = (self.manifest or {}).get("devices") or [{}]
-        return devices[0] if isinstance(devices[0], Mapping) else {}
+    def device(self) -> DeviceRecord | None:
+        """Return the device of the manifest, or None if it is unknown."""
+        return next(iter(self.manifest.devices), None) if self.manifest else None
 
 
 def read_run(artifacts_dir: str | Path, run_id: str) -> RunRecord:
@@ -118,45 +123,28 @@ def read_folder(folder: RunFolder) -> RunRecord:
     path = folder.path
     config = _read_yaml(path / "config.yaml")
     lines = tuple(folder.candidates(repair=False))
-    manifest = read_json(path / "manifest.json", {"run_id": str, "devices": list})
-    summary = read_json(path / "summary.json", _SUMMARY_NEEDS)
-    for name, content in (("manifest.json", manifest), ("summary.json", summary)):
-        if content is not None and content["run_id"] != folder.run_id:
-            raise UserError(f"{path / name}: it is of run {content['run_id']}, not of {folder.run_id}")
-    for name in ("best", "baseline"):
-        if summary is not None and summary[name] is not None:
-            _check(path / "summary.json", summary[name], _STANDING_NEEDS, f"{name}.")
     return RunRecord(
-        folder, _state(manifest, summary), config, lines, manifest, summary,
-        plan=read_json(path / "plan.json", {"counts": dict, "refused": list}),
-        comparison=_comparison(folder, "comparison.json"), confirmation=_comparison(folder, "confirmation.json"),
+        folder, _state(manifest := _of_run(folder, Manifest, "manifest.json"), summary := _of_run(folder, RunSummary, "summary.json")), config, lines,
+        manifest, summary, plan=_plan(path / "plan.json"), comparison=read_comparison(folder, "comparison.json"),
+        confirmation=read_comparison(folder, "confirmation.json"),
     )  # fmt: skip
 
 
-def is_of_winner(comparison: Mapping[str, Any], winner: Any) -> bool:
+def is_of_winner(comparison: Comparison, winner: Mapping[str, Any]) -> bool:
     """Return True if a comparison is about these parameters. A run that was resumed after it may have found another winner."""
-    arms = comparison.get("arms")
-    arm = arms.get(comparison.get("ours")) if isinstance(arms, Mapping) else None
-    return not isinstance(arm, Mapping) or arm.get("params") == winner
+    return comparison.our_arm.params == winner
 
 
-def _comparison(folder: RunFolder, name: str) -> dict[str, Any] | None:
-    path = folder.path / name
-    found = read_json(path, {"run_id": str, "confirmed": bool, "confirmed_why": str, "sentence": str, "findings": list})
-    if found is None:
-        return None
-    if found["run_id"] != folder.run_id:
-        raise UserError(f"{path}: it is of run {found['run_id']}, not of {folder.run_id}")
-    for finding in found["findings"]:
-        _check(path, finding if isinstance(finding, dict) else {}, _FINDING_NEEDS, "findings.")
-    return found
+def read_comparison(folder: RunFolder, name: str) -> Comparison | None:
+    """Read `comparison.json` or `confirmation.json` of a run; None if there is none. Raises UserError for one that is half written or another run's."""
+    return _of_run(folder, Comparison, name)
 
 
-def read_winner(folder: RunFolder) -> dict[str, Any] | None:
+def read_winner(folder: RunFolder) -> WinnerFile | None:
     """Return the experiment's winner file if it is this run's, else None. Raise UserError for a link, and for a file of another kind."""
     folder.check_winner_file()
-    winner = read_json(folder.winner_file, {"run_id": str, "best_params": dict, "best_metrics": dict, "confirmed": bool})
-    return winner if winner is not None and winner["run_id"] == folder.run_id else None
+    winner = _read(WinnerFile, folder.winner_file)
+    return winner if winner is not None and winner.run_id == folder.run_id else None
 
 
 def refuse_running(record: RunRecord) -> None:
@@ -165,16 +153,16 @@ def refuse_running(record: RunRecord) -> None:
         raise UserError(f"{record.run_id}: it is still running ({_who(record.manifest)}); wait for its end: tune-gpu status")
 
 
-def decided(record: RunRecord) -> Mapping[str, Any]:
-    """Return the summary of a run that has ended with a winner. Raise UserError that names what is missing."""
+def decided(record: RunRecord) -> tuple[RunSummary, StandingRecord]:
+    """Return the summary and the winner of a run that has ended with one. Raise UserError that names what is missing."""
     refuse_running(record)
     if record.summary is None or record.state.resumable:
         raise UserError(f"{record.run_id}: it has not come to its end ({record.state}); go on with: {resume_command(record.folder)}")
-    if record.summary["best"] is None:
-        kinds = ", ".join(f"{number} {kind}" for kind, number in (record.summary.get("failures") or {}).items())
-        said = kinds or f"{counted(record.summary['n_evaluations'], 'evaluation')}, none within the constraints"
+    if record.summary.best is None:
+        kinds = ", ".join(f"{number} {kind}" for kind, number in record.summary.failures.items())
+        said = kinds or f"{counted(record.summary.n_evaluations, 'evaluation')}, none within the constraints"
         raise UserError(f"{record.run_id}: it has no winner, nothing was feasible ({said})")
-    return record.summary
+    return record.summary, record.summary.best
 
 
 def all_runs(artifacts_dir: str | Path) -> Iterator[tuple[RunFolder, RunRecord | UserError]]:
@@ -194,27 +182,24 @@ def resume_command(folder: RunFolder) -> str:
     return f"python -m tune_gpu.launch --resume {folder.run_id}{place}"
 
 
-def read_json(path: Path, needs: Mapping[str, type | tuple[type, ...]]) -> dict[str, Any] | None:
-    """Return a JSON object that has at least these fields of these types, or None without a file. Raise UserError that names the file."""
+def _read(kind: type[T], path: Path) -> T | None:
     try:
         content = outside_files.read_json(path, outside_files.RUN_FILE)
     except outside_files.NotThere:
         return None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: not written by this program (a JSON {type(content).__name__}, not an object)")
-    version = content.get("schema_version", SCHEMA_VERSION)
-    if not isinstance(version, int) or version > SCHEMA_VERSION:
-        raise UserError(f"{path}: schema_version={version}; this program reads up to {SCHEMA_VERSION}: use the newer one")
-    _check(path, content, needs)
-    return content
+    return kind.parse(content, path)
 
 
-def _check(where: object, content: Mapping[str, Any], needs: Mapping[str, type | tuple[type, ...]], prefix: str = "") -> None:
-    for key, kind in needs.items():
-        if key not in content:
-            raise UserError(f"{where}: not written by this program (`{prefix}{key}` is missing)")
-        if not isinstance(content[key], kind) or (isinstance(content[key], bool) and kind is not bool):
-            raise UserError(f"{where}: not written by this program (`{prefix}{key}` is {json.dumps(content[key])[:60]})")
+def _of_run(folder: RunFolder, kind: type[OfRun], name: str) -> OfRun | None:
+    found = _read(kind, folder.path / name)
+    if found is not None and found.run_id != folder.run_id:
+        raise UserError(f"{folder.path / name}: it is of run {found.run_id}, not of {folder.run_id}")
+    return found
+
+
+def _plan(path: Path) -> Mapping[str, Any] | None:
+    found = _read(_Plan, path)
+    return found.dump() if found else None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -224,24 +209,23 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _state(manifest: Mapping[str, Any] | None, summary: Mapping[str, Any] | None) -> RunState:
-    if manifest is not None and manifest.get("ended_at") is None and _alive(manifest.get("process")):
+def _state(manifest: Manifest | None, summary: RunSummary | None) -> RunState:
+    if manifest is not None and manifest.ended_at is None and _alive(manifest.process):
         return RunState.RUNNING
-    if summary is None or manifest is None or manifest.get("ended_at") is None:
+    if summary is None or manifest is None or manifest.ended_at is None:
         return RunState.KILLED
-    if summary["ended"] == RunEnd.INTERRUPTED:
+    if summary.ended == RunEnd.INTERRUPTED:
         return RunState.INTERRUPTED
-    return RunState.FINISHED if summary["best"] is not None else RunState.NO_WINNER
+    return RunState.FINISHED if summary.best is not None else RunState.NO_WINNER
 
 
-def _alive(process: Any) -> bool:
+def _alive(process: ProcessRecord | None) -> bool:
     """Return True if the process of a manifest is running: the same id and start time, on this machine."""
-    if not isinstance(process, Mapping) or process.get("host") != socket.gethostname():
+    if process is None or process.host != socket.gethostname() or process.pid is None or process.start_ticks is None:
         return False
-    pid, ticks = process.get("pid"), process.get("start_ticks")
-    return isinstance(pid, int) and ticks is not None and start_ticks(pid) == ticks
+    return start_ticks(process.pid) == process.start_ticks
 
 
-def _who(manifest: Mapping[str, Any] | None) -> str:
-    process = (manifest or {}).get("process") or {}
-    return f"process {process.get('pid', '?')} on {process.get('host', '?')}"
+def _who(manifest: Manifest | None) -> str:
+    process = (manifest and manifest.process) or ProcessRecord()
+    return f"process {process.pid or '?'} on {process.host or '?'}"

@@ -15,7 +15,10 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from tune_gpu.artifacts.json_text import finite, strict_json
+from tune_gpu.artifacts.records.base import Record
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
+from tune_gpu.artifacts.records.manifest import Manifest
+from tune_gpu.artifacts.records.winner import WinnerFile
 from tune_gpu.artifacts.redaction import Redactor
 from tune_gpu.common import outside_files
 from tune_gpu.common.atomic_files import append_whole, write_whole
@@ -79,13 +82,13 @@ class RunFolder:
                 self.run_id, self.path = name, path
                 return
 
-    def earlier_manifests(self) -> list[dict[str, Any]]:
+    def earlier_manifests(self) -> tuple[Manifest, ...]:
         """Return the earlier manifests of a resumed run, oldest first, each without those before it."""
+        path = self.path / "manifest.json"
         try:
-            last = dict(outside_files.read_json(self.path / "manifest.json", outside_files.RUN_FILE))
-        except (ValueError, TypeError):  # killed before it was written
-            return []
-        return [*last.pop("resumed_from", []), last]
+            return Manifest.parse(outside_files.read_json(path, outside_files.RUN_FILE), path).attempts()
+        except UserError:  # killed before it was written
+            return ()
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -163,18 +166,18 @@ class RunFolder:
                 where = f"{path}, line {number}"
                 yield EvaluationRecord.parse(outside_files.parse_json(text, where, outside_files.RUN_LINES), where)
 
-    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+    def write_json(self, name: str, content: Record | Mapping[str, Any]) -> None:
         """Write a file of the run atomically."""
         write_whole(self.path / name, self._as_json(content))
 
-    def write_winner(self, content: Mapping[str, Any]) -> Path:
+    def write_winner(self, content: WinnerFile) -> Path:
         """Replace the experiment's winner file, and return its path. Raise UserError if it or its folder is a symbolic link."""
         self.check_winner_file()
         write_whole(self.winner_file, self._as_json(content), follow=False)
         return self.winner_file
 
-    def _as_json(self, content: Mapping[str, Any]) -> str:
-        return strict_json(self.redactor.value(content)) + "\n"
+    def _as_json(self, content: Record | Mapping[str, Any]) -> str:
+        return strict_json(self.redactor.value(content.dump() if isinstance(content, Record) else content)) + "\n"
 
 
 def _refuse_link(path: Path) -> None:

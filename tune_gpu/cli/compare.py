@@ -13,6 +13,7 @@ from rich.console import Console
 from tune_gpu.artifacts.finished_run import FinishedRun, read_finished_run
 from tune_gpu.artifacts.json_text import strict_json
 from tune_gpu.artifacts.reading import read_winner
+from tune_gpu.artifacts.records.comparison import Comparison
 from tune_gpu.artifacts.records.ends import ComparisonEnd
 from tune_gpu.artifacts.redaction import restore_secrets
 from tune_gpu.artifacts.run_folder import RunFolder
@@ -23,7 +24,7 @@ from tune_gpu.common.wording import counted
 from tune_gpu.compare.confirm import BASELINE, WINNER, confirmed
 from tune_gpu.compare.metrics import standard_metrics
 from tune_gpu.compare.opponents import changed, winner_of_other
-from tune_gpu.compare.records import confirmation_of, record
+from tune_gpu.compare.records import record
 from tune_gpu.compare.rounds import Outcome, Rounds, Rules, findings_of
 from tune_gpu.compare.store import BlockStore
 from tune_gpu.compare.telling import ProgressReporter, describe_arms, table_of
@@ -88,8 +89,8 @@ def compare(
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
     if as_json:
-        click.echo(strict_json(content))
-    sys.exit({ComparisonEnd.INTERRUPTED: 130, ComparisonEnd.FAILED: 1}.get(content["ended"], 0))
+        click.echo(strict_json(content.dump()))
+    sys.exit({str(ComparisonEnd.INTERRUPTED): 130, str(ComparisonEnd.FAILED): 1}.get(content.ended, 0))
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def _question(
     return ComparisonRequest(run, {WINNER: run.winner, theirs: params}, theirs, rules_of(config, budget_s=budget_s, max_rounds=rounds), file)
 
 
-def _compare(console: Console, question: ComparisonRequest, quiet: bool) -> dict[str, Any]:
+def _compare(console: Console, question: ComparisonRequest, quiet: bool) -> Comparison:
     choice = device_of(question.run.config)
     if question.run.config.ray.address is None:  # on a cluster the services run elsewhere
         check_installed(choice.kind)
@@ -146,6 +147,7 @@ def _compare(console: Console, question: ComparisonRequest, quiet: bool) -> dict
     findings = findings_of(
         outcome.blocks, WINNER, question.theirs, metrics, alpha=outcome.alpha, tolerances=rules.tolerances, seed=rules.seed
     )
+    holds, why = _confirmation(question, findings, outcome)
     content = record(
         run_id=folder.run_id,
         experiment=config.name,
@@ -157,8 +159,9 @@ def _compare(console: Console, question: ComparisonRequest, quiet: bool) -> dict
         outcome=outcome,
         rules=rules,
         neighbours_mib=place.neighbours_mib if place else 0.0,
+        confirmed=holds,
+        confirmed_why=why,
     )
-    content |= _confirmation(question, findings, outcome)
     if outcome.ended is not ComparisonEnd.INTERRUPTED:
         folder.write_json(f"{question.file}.json", content)
         if question.theirs == BASELINE:
@@ -207,22 +210,22 @@ def _never(_arm: str, _number: int, _window: int) -> Any:
     raise AssertionError("nothing more is measured")
 
 
-def _confirmation(question: ComparisonRequest, findings: list[Finding], outcome: Outcome) -> dict[str, Any]:
+def _confirmation(question: ComparisonRequest, findings: list[Finding], outcome: Outcome) -> tuple[bool, str]:
     if outcome.ended is ComparisonEnd.FAILED:
         holds, why = False, outcome.why
     else:
         holds, why = confirmed(findings, question.run.config.confirm.metric, outcome.why)
-    return {"confirmed": holds and question.theirs == BASELINE, "confirmed_why": why}
+    return holds and question.theirs == BASELINE, why
 
 
-def _write_into_winner(folder: RunFolder, content: dict[str, Any]) -> None:
+def _write_into_winner(folder: RunFolder, content: Comparison) -> None:
     """The winner file is the experiment's: it is this run's only until a later run writes it."""
     winner = read_winner(folder)
     if winner is not None:
-        folder.write_winner(winner | confirmation_of(content))
+        folder.write_winner(winner.with_confirmation(content.summary()))
 
 
-def _tell(console: Console, question: ComparisonRequest, findings: list[Finding], content: dict[str, Any], outcome: Outcome, quiet: bool) -> None:
+def _tell(console: Console, question: ComparisonRequest, findings: list[Finding], content: Comparison, outcome: Outcome, quiet: bool) -> None:
     if not quiet:
         console.print(table_of(findings, WINNER, question.theirs))
         console.print(
@@ -233,9 +236,9 @@ def _tell(console: Console, question: ComparisonRequest, findings: list[Finding]
     if outcome.ended is ComparisonEnd.FAILED:
         console.print(outcome.why, style="red", highlight=False, soft_wrap=True)
     else:
-        console.print(content["sentence"], style="bold", highlight=False, soft_wrap=True)
+        console.print(content.sentence, style="bold", highlight=False, soft_wrap=True)
     if question.theirs == BASELINE:
-        console.print(f"confirmed: {str(content['confirmed']).lower()}; {content['confirmed_why']}", highlight=False, soft_wrap=True)
+        console.print(f"confirmed: {str(content.confirmed).lower()}; {content.confirmed_why}", highlight=False, soft_wrap=True)
     folder = question.run.folder
     if outcome.ended is ComparisonEnd.INTERRUPTED:
         console.print(

@@ -7,13 +7,13 @@ import math
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 
 import click
 from rich.console import Console
 
 from tune_gpu.artifacts.reading import RunRecord, read_folder, resume_command
 from tune_gpu.artifacts.records.ends import RunEnd
+from tune_gpu.artifacts.records.summary import RunSummary
 from tune_gpu.artifacts.redaction import Redactor, restore_secrets
 from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.cli.progress import Progress, describe_params
@@ -125,7 +125,7 @@ def _search(
                 experiment = Experiment(config, choice, folder, progress, refusals)
                 experiment.setup_s = process_age_s()
                 summary = experiment.run()
-        if summary["ended"] == RunEnd.INTERRUPTED:
+        if summary.ended == RunEnd.INTERRUPTED:
             raise KeyboardInterrupt
     except KeyboardInterrupt:
         if not folder.path.is_dir():  # Ray was not up yet: there is no run to go on with
@@ -200,11 +200,11 @@ def _recorded(space: str | None, overrides: list[str], run_id: str, *, trust: bo
 
 def _tell_ended(console: Console, record: RunRecord) -> int:
     """Say that a run has ended, and what can be done with it. Return its exit code."""
-    summary = record.summary or {}
-    best = summary.get("best")
-    found = f"the winner is {describe_params(best['params'])}" if best else summary.get("ended_reason") or "no feasible configuration was found"
+    summary = record.summary
+    best = summary.best if summary else None
+    found = f"the winner is {describe_params(best.params)}" if best else (summary and summary.ended_reason) or "no feasible configuration was found"
     console.print(
-        f"run {record.folder.run_id} has ended ({summary.get('ended')}): {found}. Nothing was measured and nothing was changed. "
+        f"run {record.folder.run_id} has ended ({summary and summary.ended}): {found}. Nothing was measured and nothing was changed. "
         f"Read it with `tune-gpu report {record.folder.run_id}`{f', measure its winner again with `tune-gpu compare {record.folder.run_id}`' if best else ''}, "
         "or launch a new run.",
         highlight=False,
@@ -234,20 +234,20 @@ def _cluster_gpus(space: str, overrides: list[str], address: str | None) -> int 
     return cards_of_cluster(RaySettings(address=str(address)))
 
 
-def _conclude(console: Console, summary: dict[str, Any], folder: RunFolder) -> int:
-    best, base, costs = summary["best"], summary["baseline"], summary["costs"]
-    counts = ", ".join(f"{number} {status}" for status, number in summary["counts"].items()) or "none"
+def _conclude(console: Console, summary: RunSummary, folder: RunFolder) -> int:
+    best, base, costs = summary.best, summary.baseline, summary.costs
+    counts = ", ".join(f"{number} {status}" for status, number in summary.counts.items()) or "none"
     console.print(
-        f"{counted(summary['n_evaluations'], 'evaluation')} of {counted(summary['n_configurations'], 'configuration')} ({counts}) in {costs['wall_s']:.0f} s, "
-        f"{100 * (costs['measuring_share'] or 0):.0f} % of it under load; {counted(costs['engine_starts'], 'engine start')}",
+        f"{counted(summary.n_evaluations, 'evaluation')} of {counted(summary.n_configurations, 'configuration')} ({counts}) in {costs.wall_s:.0f} s, "
+        f"{100 * (costs.measuring_share or 0):.0f} % of it under load; {counted(costs.engine_starts, 'engine start')}",
         highlight=False,
         soft_wrap=True,
     )
-    if not summary["n_evaluations"]:
-        said = f"nothing was measured: the run ended first ({summary['ended']}); give it more time (run.time_budget_s)"
+    if not summary.n_evaluations:
+        said = f"nothing was measured: the run ended first ({summary.ended}); give it more time (run.time_budget_s)"
         console.print(said, style="red", highlight=False, soft_wrap=True)
         return 1
-    if reason := summary.get("ended_reason"):
+    if reason := summary.ended_reason:
         console.print(
             f"{reason}. No candidate starts, and for this same reason each time, so the run has ended; correct the setting or the installation that "
             f"it names, then launch a new run ({folder.path} keeps the candidates)",
@@ -257,25 +257,23 @@ def _conclude(console: Console, summary: dict[str, Any], folder: RunFolder) -> i
     if best is None:
         console.print(f"no feasible configuration was found; why, is in {folder.path}", style="red", highlight=False, soft_wrap=True)
         return 1
-    error = f" ± {best['fitness_stderr']:.4f}" if best["fitness_stderr"] is not None else ""
-    console.print(f"winner: {describe_params(best['params'])}", style="bold green", highlight=False, soft_wrap=True)
+    error = f" ± {best.fitness_stderr:.4f}" if best.fitness_stderr is not None else ""
+    console.print(f"winner: {describe_params(best.params)}", style="bold green", highlight=False, soft_wrap=True)
     console.print(
-        f"  fitness {best['fitness']:.4f}{error} (mean ± standard error) over {counted(best['n_windows'], 'window')} in {counted(best['n_evaluations'], 'evaluation')}",
+        f"  fitness {best.fitness:.4f}{error} (mean ± standard error) over {counted(best.n_windows, 'window')} in {counted(best.n_evaluations, 'evaluation')}",
         highlight=False,
         soft_wrap=True,
     )
-    if base and base["fitness"] is not None:
-        console.print(f"  baseline: {base['fitness']:.4f} ({describe_params(base['params'])})", highlight=False, soft_wrap=True)
-    confirmation = summary["confirmation"]
-    if confirmation["confirmed"]:
-        console.print(f"  confirmed: {confirmation['confirmation']['sentence']}", style="green", highlight=False, soft_wrap=True)
+    if base and base.fitness is not None:
+        console.print(f"  baseline: {base.fitness:.4f} ({describe_params(base.params)})", highlight=False, soft_wrap=True)
+    if (shown := summary.confirmation) is not None:
+        if shown.confirmed and shown.confirmation:
+            console.print(f"  confirmed: {shown.confirmation.sentence}", style="green", highlight=False, soft_wrap=True)
+        console.print(f"  {'' if shown.confirmed else 'not confirmed: '}{shown.confirmed_why}", highlight=False, soft_wrap=True)
+    if summary.ties:
+        console.print(f"  not told apart from it by these measurements: {len(summary.ties) - 1} other", highlight=False, soft_wrap=True)
     console.print(
-        f"  {'' if confirmation['confirmed'] else 'not confirmed: '}{confirmation['confirmed_why']}", highlight=False, soft_wrap=True
-    )
-    if summary["ties"]:
-        console.print(f"  not told apart from it by these measurements: {len(summary['ties']) - 1} other", highlight=False, soft_wrap=True)
-    console.print(
-        f"  device: {summary['device']}; artifacts: {folder.path}; winner file: {folder.winner_file}",
+        f"  device: {summary.device}; artifacts: {folder.path}; winner file: {folder.winner_file}",
         highlight=False,
         soft_wrap=True,
     )

@@ -219,7 +219,7 @@ def _conditions(run: FinishedRun, evidence: Evidence, device: TargetDevice) -> l
 
 def _apply(console: Console, subject: Subject, manifest: Mapping[str, Any]) -> int:
     """Install the very object that was compared with the review."""
-    run, kind, comparison = subject.run, subject.device.kind, subject.evidence.comparison or {}
+    run, kind, comparison = subject.run, subject.device.kind, subject.evidence.comparison
     settings, experiment = run.config.promote, run.folder.experiment
     before = reviewed_before(subject.folder, manifest, subject.bundle)
     utterances = load_utterances(run.config.workload.audio, spoken_language(run.config))

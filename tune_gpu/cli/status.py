@@ -56,12 +56,12 @@ def describe_run(folder: RunFolder, found: RunRecord | UserError) -> dict[str, A
     """One run for a list; null is what is not known."""
     if isinstance(found, UserError):
         return _row(folder, RunState.BROKEN, note=str(found))
-    manifest, summary = found.manifest or {}, found.summary or {}
-    best = summary.get("best") if not found.state.resumable else None
+    manifest = found.manifest
+    best = found.summary.best if found.summary and not found.state.resumable else None
     measured = sum(line.fitness is not None for line in found.lines)
     return _row(
-        folder, found.state, device=manifest.get("device"), started_at=manifest.get("started_at"), n_evaluations=len(found.lines),
-        n_measured=measured, fitness=best["fitness"] if best else None, winner=best["params"] if best else None,
+        folder, found.state, device=manifest and manifest.device, started_at=manifest and manifest.started_at, n_evaluations=len(found.lines),
+        n_measured=measured, fitness=best.fitness if best else None, winner=best.params if best else None,
         note=resume_command(folder) if found.state.resumable else "",
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tune_gpu.artifacts.records.comparison import Comparison
 from tune_gpu.artifacts.records.ends import ComparisonEnd
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.artifacts.run_folder import RunFolder
@@ -30,7 +31,7 @@ class RunConfirmation:
     why: str
     winner: dict[str, Any]
     """The search's best, unless another of the best few was shown to be better."""
-    record: dict[str, Any] | None = None
+    record: Comparison | None = None
     """As `confirmation.json` has it; null where nothing was compared."""
     interrupted: bool = False
 
@@ -69,6 +70,7 @@ def confirm_run(
     except KeyboardInterrupt:  # while it was deployed or taken down
         return RunConfirmation(False, "it was interrupted", winner, interrupted=True)
     found = judged(outcome.blocks, outcome.alpha)
+    holds, why = _verdict(config, found, outcome)
     content = record(
         run_id=folder.run_id,
         experiment=config.name,
@@ -80,9 +82,10 @@ def confirm_run(
         outcome=outcome,
         rules=rules,
         neighbours_mib=ground.neighbours_mib,
+        confirmed=holds,
+        confirmed_why=why,
+        rivals=found.rivals,
     )
-    holds, why = _verdict(config, found, outcome)
-    content |= {"confirmed": holds, "confirmed_why": why, "rivals": {arm: finding.as_dict() for arm, finding in found.rivals.items()}}
     folder.write_json("confirmation.json", content)
     return RunConfirmation(holds, why, dict(arms[found.leader]), content, outcome.ended is ComparisonEnd.INTERRUPTED)
 

@@ -1,12 +1,15 @@
-"""What a comparison leaves: `comparison.json`, and its part of the winner file."""
+"""From the outcome of a comparison to its record: `comparison.json`, or a run's `confirmation.json`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tune_gpu.artifacts.records.comparison import ArmRecord, Comparison
+from tune_gpu.artifacts.records.devices import DeviceRecord
 from tune_gpu.common.clock import now
-from tune_gpu.compare.rounds import Outcome, Rules, blocks_summary
+from tune_gpu.compare.rounds import Outcome, Rules
+from tune_gpu.compare.samples import Block
 from tune_gpu.compare.verdict import Finding, sentence
 from tune_gpu.telemetry.neighbours import rounded
 
@@ -23,41 +26,44 @@ def record(
     outcome: Outcome,
     rules: Rules,
     neighbours_mib: float | None,
-) -> dict[str, Any]:
-    """The result of one comparison, for other tools and for `promote`."""
-    return {
-        "schema_version": 1,
-        "run_id": run_id,
-        "experiment": experiment,
-        "device": dict(device),
-        "memory_in_use_at_start_mib": rounded(neighbours_mib),
-        "ended_at": now(),
-        "ours": ours,
-        "theirs": theirs,
-        "arms": {name: {"params": dict(params), **blocks_summary(outcome.blocks, name)} for name, params in arms.items()},
-        "sentence": sentence(findings, ours),
-        "findings": [finding.as_dict() for finding in findings],
-        "n_rounds": outcome.n_rounds,
-        "ended": str(outcome.ended),
-        "ended_why": outcome.why,
-        "confidence": rules.confidence,
-        "interval_confidence": round(1.0 - outcome.alpha, 6),
-        "wall_s": outcome.wall_s,
-        "seed": rules.seed,
-    }
+    confirmed: bool,
+    confirmed_why: str,
+    rivals: Mapping[str, Finding] | None = None,
+) -> Comparison:
+    """Build the record of one comparison, for other tools and for `promote`."""
+    return Comparison(
+        run_id=run_id,
+        experiment=experiment,
+        device=DeviceRecord.parse(device, "the device"),
+        memory_in_use_at_start_mib=rounded(neighbours_mib),
+        ended_at=now(),
+        ours=ours,
+        theirs=theirs,
+        arms={name: arm_of(outcome.blocks, name, params) for name, params in arms.items()},
+        sentence=sentence(findings, ours),
+        findings=tuple(finding.record() for finding in findings),
+        n_rounds=outcome.n_rounds,
+        ended=str(outcome.ended),
+        ended_why=outcome.why,
+        confidence=rules.confidence,
+        interval_confidence=round(1.0 - outcome.alpha, 6),
+        wall_s=outcome.wall_s,
+        seed=rules.seed,
+        confirmed=confirmed,
+        confirmed_why=confirmed_why,
+        rivals=None if rivals is None else {arm: finding.record() for arm, finding in rivals.items()},
+    )
 
 
-def confirmation_of(comparison: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the winner file says of it: `confirmed`, why, and the evidence."""
-    return {
-        "confirmed": comparison["confirmed"],
-        "confirmed_why": comparison["confirmed_why"],
-        "confirmation": {
-            "sentence": comparison["sentence"],
-            "findings": comparison["findings"],
-            "baseline": comparison["arms"][comparison["theirs"]]["params"],
-            "n_rounds": comparison["n_rounds"],
-            "n_turns": comparison["arms"][comparison["ours"]]["n_turns"],
-            "ended_at": comparison["ended_at"],
-        },
-    }
+def arm_of(blocks: Sequence[Block], arm: str, params: Mapping[str, Any]) -> ArmRecord:
+    """Build the record of one arm from its blocks."""
+    of_arm = [block for block in blocks if block.arm == arm]
+    turns = [turn for block in of_arm for turn in block.turns]
+    return ArmRecord(
+        params=dict(params),
+        n_deployments=len(of_arm),
+        n_turns=len(turns),
+        n_failed_turns=sum(turn.error is not None for turn in turns),
+        n_failed_deployments=sum(block.failure is not None for block in of_arm),
+        oom_events=sum(block.oom_events for block in of_arm),
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from tune_gpu.artifacts.records.ends import ComparisonEnd
 from tune_gpu.common.wording import counted
@@ -14,7 +13,6 @@ from tune_gpu.compare.samples import Block, pairs_of
 from tune_gpu.compare.sequential import final_alpha, interim_alpha, order_of_round
 from tune_gpu.compare.store import BlockStore
 from tune_gpu.compare.verdict import Finding, tolerance_of
-from tune_gpu.metrics import OOM_EVENTS
 
 FIRST_WINDOW = 100
 """Comparisons have traffic of their own, so that what was chosen on the search's is not judged on it."""
@@ -175,16 +173,3 @@ def findings_of(
     """Every metric's verdict on one arm against another."""
     pairs = pairs_of(list(blocks), ours, theirs)
     return [Finding(metric, effect_of(pairs, metric, alpha=alpha, seed=seed), tolerance_of(metric, tolerances)) for metric in metrics]
-
-
-def blocks_summary(blocks: Sequence[Block], arm: str) -> dict[str, Any]:
-    """Return what one arm's blocks were, for people."""
-    of_arm = [block for block in blocks if block.arm == arm]
-    turns = [turn for block in of_arm for turn in block.turns]
-    return {
-        "n_deployments": len(of_arm),
-        "n_turns": len(turns),
-        "n_failed_turns": sum(turn.error is not None for turn in turns),
-        "n_failed_deployments": sum(block.failure is not None for block in of_arm),
-        OOM_EVENTS.name: sum(block.oom_events for block in of_arm),
-    }

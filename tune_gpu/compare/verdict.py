@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any
 
+from tune_gpu.artifacts.records.comparison import EffectRecord, FindingRecord
 from tune_gpu.common.wording import counted
 from tune_gpu.compare.bootstrap import Effect
 from tune_gpu.compare.metrics import Metric
@@ -71,18 +71,18 @@ class Finding:
         """More rounds would tell nothing that matters; what cannot be measured is never waited for."""
         return self.effect is None or self.verdict is not ComparisonVerdict.NO_DIFFERENCE or self.within_tolerance
 
-    def as_dict(self) -> dict[str, Any]:
-        """For the artifacts."""
-        effect = None if self.effect is None else {k: round(v, 5) if isinstance(v, float) else v for k, v in asdict(self.effect).items()}
-        return {
-            "metric": self.metric.name,
-            "verdict": str(self.verdict),
-            "unit": self.metric.unit,
-            "higher_is_better": self.metric.higher_is_better,
-            "effect": effect,
-            "tolerance": self.tolerance,
-            "within_tolerance": self.within_tolerance,
-        }
+    def record(self) -> FindingRecord:
+        """Return the finding as artifacts hold it."""
+        effect = None if self.effect is None else EffectRecord.parse({k: round(v, 5) if isinstance(v, float) else v for k, v in asdict(self.effect).items()}, "effect")
+        return FindingRecord(
+            metric=self.metric.name,
+            verdict=str(self.verdict),
+            unit=self.metric.unit,
+            higher_is_better=self.metric.higher_is_better,
+            effect=effect,
+            tolerance=self.tolerance,
+            within_tolerance=self.within_tolerance,
+        )
 
     @property
     def text(self) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import Any
 
+from tune_gpu.artifacts.records.devices import DeviceRecord
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import ServiceError
 from tune_gpu.telemetry.device_choice import DeviceChoice
@@ -12,14 +12,14 @@ from tune_gpu.telemetry.neighbours import Neighbours, neighbours_on
 from tune_gpu.telemetry.open import open_probe
 
 
-def describe_device(choice: DeviceChoice, of_cluster: bool = False) -> tuple[dict[str, Any], Neighbours]:
+def describe_device(choice: DeviceChoice, of_cluster: bool = False) -> tuple[DeviceRecord, Neighbours]:
     """Return the device and who is on it now. On a cluster each candidate's line has its own. Raise UserError for one that cannot be looked at here."""
-    elsewhere = {"kind": "cuda", "name": f"{choice.n_cards} GPUs of the Ray cluster"}
+    elsewhere = DeviceRecord.parse({"kind": "cuda", "name": f"{choice.n_cards} GPUs of the Ray cluster"}, "the device")
     if choice.kind == "cuda" and not _nvml_here():
         return elsewhere, Neighbours()
     try:
         with closing(open_probe(choice.kind)) as probe:
-            return probe.info.as_dict(), neighbours_on(probe)
+            return DeviceRecord.parse(probe.info.as_dict(), "the device"), neighbours_on(probe)
     except ServiceError as error:
         if of_cluster:  # a card of this machine that MIG divides, say: the run may be on others
             return elsewhere, Neighbours()

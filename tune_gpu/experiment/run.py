@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from ray import tune
@@ -13,13 +12,14 @@ from ray.tune.stopper import CombinedStopper
 
 from trainables.spica import SpicaTrainable, spica_trainable
 from tune_gpu.artifacts.manifest import manifest
+from tune_gpu.artifacts.records.comparison import ConfirmationSummary
 from tune_gpu.artifacts.records.ends import RunEnd
+from tune_gpu.artifacts.records.summary import RunSummary, StandingRecord
 from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common.clock import now
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.interrupt import handler_kept
 from tune_gpu.compare.confirmation import RunConfirmation, confirm_run
-from tune_gpu.compare.records import confirmation_of
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.experiment.described_device import describe_device
 from tune_gpu.experiment.full_disk import unwritable, why_unwritable
@@ -69,7 +69,7 @@ class Experiment:
         self._confirm_s = 0.0
         self._before_s = sum(line.wall_s or 0.0 for line in self.results.lines)
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> RunSummary:
         """Run it to its end (or from where it was to its end) and return the summary. Ray must be up."""
         search = RunSearch(self.tournament, on_result=self.results.record, again=self.results.retries.again)
         try:
@@ -78,7 +78,8 @@ class Experiment:
             raise UserError(f"{self.folder.run_id} cannot be resumed with this program: {error}") from error
         self.results.replay()
         info, neighbours = self._device
-        record = manifest(self.folder.run_id, self.config.search.seed, info, self.folder.earlier_manifests()) | {"neighbours": neighbours.as_dict()}
+        record = manifest(self.folder.run_id, self.config.search.seed, info, self.folder.earlier_manifests())
+        record = replace(record, neighbours=neighbours.as_dict())
         self.folder.write_json("manifest.json", record)
         ended = RunEnd.INTERRUPTED
         try:
@@ -95,7 +96,7 @@ class Experiment:
         finally:
             try:
                 summary = self._conclude(ended)
-                self.folder.write_json("manifest.json", record | {"ended_at": now()})
+                self.folder.write_json("manifest.json", replace(record, ended_at=now()))
             except OSError as error:
                 reason = why_unwritable(self.folder.path, error) or str(error)
                 raise unwritable(self.folder.path, self.folder.run_id, reason) from error
@@ -175,41 +176,41 @@ class Experiment:
             ),
         )
 
-    def _conclude(self, ended: RunEnd) -> dict[str, Any]:
+    def _conclude(self, ended: RunEnd) -> RunSummary:
         summary = self._summary(ended)
-        if not summary["best"] or ended is RunEnd.INTERRUPTED:
+        if not summary.best or ended is RunEnd.INTERRUPTED:
             self.folder.write_json("summary.json", summary)
             return summary
         began = time.monotonic()
-        found = self._confirm(summary)
+        best = searched = summary.best
+        found = self._confirm(best, ended)
         self._confirm_s = time.monotonic() - began
         if found.interrupted:
             summary = self._summary(RunEnd.INTERRUPTED)
         else:
-            summary = self._summary(ended) | {"search_best": summary["best"]}
-            if found.winner != summary["best"]["params"]:
+            if found.winner != best.params:
                 better = next(standing for standing in self.tournament.standings() if standing.params == found.winner)
-                summary["best"] = standing_of(self.results.lines, better)
-            said = {"confirmed": found.confirmed, "confirmed_why": found.why} | (confirmation_of(found.record) if found.record else {})
-            summary["confirmation"] = said
-            self.folder.write_winner(winner_of(summary, self.results.lines, self._device[0], self._device[1].mib, said))
+                best = standing_of(self.results.lines, better)
+            shown = found.record.summary() if found.record else ConfirmationSummary(confirmed=found.confirmed, confirmed_why=found.why)
+            summary = replace(self._summary(ended), best=best, search_best=searched, confirmation=shown)
+            self.folder.write_winner(winner_of(summary, self.results.lines, self._device[0], self._device[1].mib, shown))
         self.folder.write_json("summary.json", summary)
         return summary
 
-    def _confirm(self, summary: Mapping[str, Any]) -> RunConfirmation:
-        if summary["ended"] == RunEnd.TIME_BUDGET:
-            return RunConfirmation(False, "the run's time budget ended before its winner could be confirmed", dict(summary["best"]["params"]))
+    def _confirm(self, best: StandingRecord, ended: RunEnd) -> RunConfirmation:
+        if ended is RunEnd.TIME_BUDGET:
+            return RunConfirmation(False, "the run's time budget ended before its winner could be confirmed", dict(best.params))
         return confirm_run(
             self.config,
             self.choice.kind,
             self.folder,
-            summary["best"]["params"],
+            best.params,
             self.results.lines,
             arena_resources(self.config, self.choice.kind),
             self.progress.note,
         )
 
-    def _summary(self, ended: RunEnd) -> dict[str, Any]:
+    def _summary(self, ended: RunEnd) -> RunSummary:
         wall_s = self._before_s + time.monotonic() - self._started
         summary = summarise_run(
             self.tournament,
@@ -223,4 +224,4 @@ class Experiment:
             baseline=self.config.baseline,
             ended=ended,
         )
-        return summary | ({"ended_reason": self.results.failures.said} if ended is RunEnd.SAME_FAILURE else {})
+        return replace(summary, ended_reason=self.results.failures.said if ended is RunEnd.SAME_FAILURE else None)

@@ -7,23 +7,28 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from tune_gpu.artifacts.lines import by_window, differ, engine_started, line_of, stderr_of
+from tune_gpu.artifacts.records.comparison import ConfirmationSummary
+from tune_gpu.artifacts.records.devices import DeviceRecord
 from tune_gpu.artifacts.records.ends import RunEnd
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
+from tune_gpu.artifacts.records.summary import Costs, GenerationRecord, RunSummary, StandingRecord
+from tune_gpu.artifacts.records.winner import WinnerEvidence, WinnerFile
 from tune_gpu.search.space import Params
 from tune_gpu.search.tournament import Standing, Tournament
 from tune_gpu.telemetry.neighbours import rounded
 
 
-def standing_of(lines: Sequence[EvaluationRecord], standing: Standing) -> dict[str, Any]:
-    """A configuration with what is known of it."""
-    return {
-        "params": standing.params,
-        "fitness": standing.fitness,
-        "fitness_stderr": stderr_of(lines, standing.params),
-        "n_evaluations": standing.n_evaluations,
-        "n_windows": standing.n_windows,
-        "evaluations": [line.candidate_id for line in lines if line.params == standing.params],
-    }
+def standing_of(lines: Sequence[EvaluationRecord], standing: Standing, *, objectives: bool = False) -> StandingRecord:
+    """Return a configuration with what is known of it; with its objectives on request."""
+    return StandingRecord(
+        params=standing.params,
+        fitness=standing.fitness,
+        fitness_stderr=stderr_of(lines, standing.params),
+        n_evaluations=standing.n_evaluations,
+        n_windows=standing.n_windows,
+        evaluations=tuple(line.candidate_id for line in lines if line.params == standing.params),
+        objectives=standing.objectives if objectives else None,
+    )
 
 
 def summarise_run(
@@ -38,49 +43,52 @@ def summarise_run(
     ended: RunEnd,
     setup_s: float = 0.0,
     confirm_s: float = 0.0,
-) -> dict[str, Any]:
-    """`summary.json`: counts by status, best, baseline, fitness by generation, costs."""
+) -> RunSummary:
+    """Build the summary of a run."""
     standings = tournament.standings()
     best = standings[0] if standings and standings[0].fitness is not None else None
     base = next((s for s in standings if s.params == dict(baseline)), None) if baseline else None
     generations = sorted({line.generation for line in lines})
     survivors = tournament.survivors
-    duration = [line.duration_s for line in lines]
-    return {
-        "schema_version": 1,
-        "experiment": experiment,
-        "run_id": run_id,
-        "device": device,
-        "ended": str(ended),
-        "counts": dict(Counter(str(line.status) for line in lines)),
-        "n_evaluations": len(lines),
-        "n_configurations": len({repr(sorted(line.params.items())) for line in lines}),
-        "failures": dict(Counter(line.failure.kind for line in lines if line.failure)),
-        "best": standing_of(lines, best) if best else None,
-        "baseline": standing_of(lines, base) if base else None,
-        "pareto_front": [standing_of(lines, standing) | {"objectives": standing.objectives} for standing in tournament.front()],
-        "ties": [s.params for s in _tied(lines, standings, tournament.space.key)],
-        "generations": [
-            {
-                "generation": number,
-                "fitness": {line.candidate_id: line.fitness for line in lines if line.generation == number},
-                "survivors": survivors[number] if number < len(survivors) else [],
-            }
+    return RunSummary(
+        experiment=experiment,
+        run_id=run_id,
+        device=device,
+        ended=str(ended),
+        counts=dict(Counter(str(line.status) for line in lines)),
+        n_evaluations=len(lines),
+        n_configurations=len({repr(sorted(line.params.items())) for line in lines}),
+        failures=dict(Counter(line.failure.kind for line in lines if line.failure)),
+        best=standing_of(lines, best) if best else None,
+        baseline=standing_of(lines, base) if base else None,
+        pareto_front=tuple(standing_of(lines, standing, objectives=True) for standing in tournament.front()),
+        ties=tuple(s.params for s in _tied(lines, standings, tournament.space.key)),
+        generations=tuple(
+            GenerationRecord(
+                generation=number,
+                fitness={line.candidate_id: line.fitness for line in lines if line.generation == number},
+                survivors=tuple(survivors[number]) if number < len(survivors) else (),
+            )
             for number in generations
-        ],
-        "costs": {
-            "wall_s": round(wall_s, 1),
-            "engine_starts": sum(1 for line in lines if engine_started(line)),
-            "start_s": round(sum(d.start for d in duration), 1),
-            "warm_s": round(sum(d.warm for d in duration), 1),
-            "load_s": round(sum(d.load for d in duration), 1),
-            "stop_s": round(sum(d.stop for d in duration), 1),
-            "setup_s": round(setup_s, 1),
-            "confirm_s": round(confirm_s, 1),
-            "orchestration_s": round(wall_s - confirm_s - sum(d.start + d.warm + d.load + d.stop for d in duration), 1),
-            "measuring_share": round(sum(d.load for d in duration) / wall_s, 3) if wall_s else None,
-        },
-    }
+        ),
+        costs=_costs(lines, wall_s=wall_s, setup_s=setup_s, confirm_s=confirm_s),
+    )
+
+
+def _costs(lines: Sequence[EvaluationRecord], *, wall_s: float, setup_s: float, confirm_s: float) -> Costs:
+    duration = [line.duration_s for line in lines]
+    return Costs(
+        wall_s=round(wall_s, 1),
+        engine_starts=sum(1 for line in lines if engine_started(line)),
+        start_s=round(sum(d.start for d in duration), 1),
+        warm_s=round(sum(d.warm for d in duration), 1),
+        load_s=round(sum(d.load for d in duration), 1),
+        stop_s=round(sum(d.stop for d in duration), 1),
+        setup_s=round(setup_s, 1),
+        confirm_s=round(confirm_s, 1),
+        orchestration_s=round(wall_s - confirm_s - sum(d.start + d.warm + d.load + d.stop for d in duration), 1),
+        measuring_share=round(sum(d.load for d in duration) / wall_s, 3) if wall_s else None,
+    )
 
 
 def _tied(lines: Sequence[EvaluationRecord], standings: Sequence[Standing], key: Callable[[Params], Hashable]) -> list[Standing]:
@@ -95,34 +103,35 @@ def _tied(lines: Sequence[EvaluationRecord], standings: Sequence[Standing], key:
 
 
 def winner_of(
-    summary: Mapping[str, Any],
+    summary: RunSummary,
     lines: Sequence[EvaluationRecord],
-    device: Mapping[str, Any],
+    device: DeviceRecord,
     neighbours_mib: float | None,
-    confirmation: Mapping[str, Any],
-) -> dict[str, Any]:
-    """`artifacts/winners/<experiment>.json`; `confirmation` holds `confirmed`, `confirmed_why` and, where there is any, the evidence."""
-    best = summary["best"]
-    line = line_of(lines, best["params"])
-    base = summary["baseline"]
-    if "total_mib" not in device and line and line.measured_on:  # of a cluster: the driver's machine has no card to tell of
-        device, neighbours_mib = line.measured_on.dump(), line.metrics["neighbours"]["memory_mib"]
-    return {
-        "schema_version": 1,
-        "experiment": summary["experiment"],
-        "run_id": summary["run_id"],
-        "best_params": best["params"],
-        "best_metrics": line.metrics if line else {},
-        "fitness": best["fitness"],
-        "fitness_stderr": best["fitness_stderr"],
-        **confirmation,
-        "evidence": {
-            "evaluations": best["evaluations"],
-            "n_windows": best["n_windows"],
-            "ties": summary["ties"],
-            "baseline": base,
-            "gain_over_baseline": best["fitness"] - base["fitness"] if base and base["fitness"] is not None else None,
-        },
-        "device": dict(device),
-        "memory_in_use_at_start_mib": rounded(neighbours_mib),
-    }
+    confirmation: ConfirmationSummary,
+) -> WinnerFile:
+    """Build the winner file of a run. Raises ValueError for a run without a winner."""
+    if (best := summary.best) is None:
+        raise ValueError(f"{summary.run_id} has no winner")
+    line, base = line_of(lines, best.params), summary.baseline
+    if device.total_mib is None and line and line.measured_on:  # of a cluster: the driver's machine has no card to tell of
+        device, neighbours_mib = line.measured_on, line.metrics["neighbours"]["memory_mib"]
+    return WinnerFile(
+        experiment=summary.experiment,
+        run_id=summary.run_id,
+        best_params=best.params,
+        best_metrics=line.metrics if line else {},
+        fitness=best.fitness,
+        fitness_stderr=best.fitness_stderr,
+        confirmed=confirmation.confirmed,
+        confirmed_why=confirmation.confirmed_why,
+        confirmation=confirmation.confirmation,
+        evidence=WinnerEvidence(
+            evaluations=best.evaluations,
+            n_windows=best.n_windows,
+            ties=summary.ties,
+            baseline=base,
+            gain_over_baseline=best.fitness - base.fitness if base and base.fitness is not None and best.fitness is not None else None,
+        ),
+        device=device,
+        memory_in_use_at_start_mib=rounded(neighbours_mib),
+    )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import closing
-from typing import Any
 
-from tune_gpu.artifacts.finished_run import FinishedRun, read_comparison
-from tune_gpu.artifacts.reading import is_of_winner
+from tune_gpu.artifacts.finished_run import FinishedRun
+from tune_gpu.artifacts.reading import is_of_winner, read_comparison
+from tune_gpu.artifacts.records.comparison import Comparison
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import ServiceError
 from tune_gpu.config.schema import PromoteSettings
@@ -68,9 +67,7 @@ def target_device(settings: PromoteSettings, target: Target, n_cards: int = 1) -
     return TargetDevice(kind, probe.info.name, others if settings.neighbours_mib is None else settings.neighbours_mib)
 
 
-def expected_turn_ms(comparison: Mapping[str, Any]) -> float | None:
+def expected_turn_ms(comparison: Comparison | None) -> float | None:
     """The winner's median voice turn, as the comparison measured it."""
-    for finding in comparison.get("findings", []):
-        if finding["metric"] == VOICE_TURN.at("p50") and finding["effect"] is not None:
-            return float(finding["effect"]["ours"])
-    return None
+    finding = comparison.finding(VOICE_TURN.at("p50")) if comparison else None
+    return finding.effect.ours if finding and finding.effect else None

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tune_gpu.artifacts.lines import unchecked_of
+from tune_gpu.artifacts.records.comparison import Comparison
+from tune_gpu.artifacts.records.devices import DeviceRecord
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.common.failures import FailureKind
 from tune_gpu.config.schema import PromoteSettings, Services
@@ -48,11 +50,11 @@ class Evidence:
     """What is known of the winner."""
 
     winner: Mapping[str, Any]
-    comparison: Mapping[str, Any] | None
+    comparison: Comparison | None
     """Of the winner with the baseline; null if there is none."""
     lines: Sequence[EvaluationRecord]
     """The run's evaluations."""
-    device: Mapping[str, Any]
+    device: DeviceRecord
     """On which they were made."""
     difference: str | None = None
     """In what the comparison's file says something else than its deployments; null: in nothing."""
@@ -70,7 +72,7 @@ def conditions(evidence: Evidence, target: TargetDevice, settings: PromoteSettin
     return [
         _confirmed(evidence, comparison),
         _recomputed(evidence),
-        _device(evidence, comparison.get("device") or {}, target),
+        _device(evidence, comparison.device, target),
         _oom(evidence),
         _neighbours(comparison, target, settings),
         gain(comparison, settings),
@@ -78,11 +80,11 @@ def conditions(evidence: Evidence, target: TargetDevice, settings: PromoteSettin
     ]
 
 
-def _confirmed(evidence: Evidence, comparison: Mapping[str, Any]) -> Condition:
-    compared = comparison["arms"][comparison["ours"]]["params"]
+def _confirmed(evidence: Evidence, comparison: Comparison) -> Condition:
+    compared = comparison.our_arm.params
     if dict(compared) != dict(evidence.winner):
         return Condition("confirmed", False, f"the comparison is of {dict(compared)}, the winner is {dict(evidence.winner)}: compare again")
-    return Condition("confirmed", bool(comparison["confirmed"]), str(comparison["confirmed_why"]))
+    return Condition("confirmed", comparison.confirmed, comparison.confirmed_why)
 
 
 def _recomputed(evidence: Evidence) -> Condition:
@@ -90,8 +92,8 @@ def _recomputed(evidence: Evidence) -> Condition:
     return Condition("recomputed", evidence.difference is None, evidence.difference or said)
 
 
-def _device(evidence: Evidence, measured: Mapping[str, Any], target: TargetDevice) -> Condition:
-    kind, name = measured.get("kind"), measured.get("name")
+def _device(evidence: Evidence, measured: DeviceRecord, target: TargetDevice) -> Condition:
+    kind, name = measured.kind, measured.name
     if kind not in DEVICE_KINDS:
         return Condition("device", False, f"measured on {kind!r}, which is no device: such numbers are never deployed")
     if kind != target.kind:
@@ -107,14 +109,14 @@ def _oom(evidence: Evidence) -> Condition:
     events = sum(int(line.metrics.get(OOM_EVENTS.name) or 0) for line in of_winner)
     killed = [line.candidate_id for line in of_winner if line.failure and line.failure.kind in _OUT_OF_MEMORY]
     if evidence.comparison is not None:
-        events += int(evidence.comparison["arms"][evidence.comparison["ours"]].get(OOM_EVENTS.name) or 0)
+        events += evidence.comparison.our_arm.oom_events
     if killed:
         return Condition("oom", False, f"the winner ran out of memory in {', '.join(killed)}")
     return Condition("oom", events == 0, f"{events} out-of-memory events while the winner was measured")
 
 
-def _neighbours(comparison: Mapping[str, Any], target: TargetDevice, settings: PromoteSettings) -> Condition:
-    known = comparison.get("memory_in_use_at_start_mib")
+def _neighbours(comparison: Comparison, target: TargetDevice, settings: PromoteSettings) -> Condition:
+    known = comparison.memory_in_use_at_start_mib
     beside = float(known or 0.0)  # not known: it may have been none
     if target.neighbours_mib is None:
         return Condition("neighbours", False, "what others use on the target is not known from here: set promote.neighbours_mib")
@@ -130,23 +132,23 @@ def sharing(services: Services) -> list[Condition]:
     return [Condition("mps", False, f"measured under NVIDIA's MPS ({SETTING}), whose daemon promote does not deploy: give that knob its value 100 and run again")]
 
 
-def gain(comparison: Mapping[str, Any], settings: PromoteSettings) -> Condition:
+def gain(comparison: Comparison, settings: PromoteSettings) -> Condition:
     """Shown better than the baseline, and by enough."""
-    finding = next((found for found in comparison["findings"] if found["metric"] == settings.metric), None)
-    if finding is None or finding["effect"] is None:
+    finding = comparison.finding(settings.metric)
+    if finding is None or finding.effect is None:
         return Condition("gain", False, f"{settings.metric} was not compared")
-    effect, sign = finding["effect"], 1.0 if finding["higher_is_better"] else -1.0
-    pct = effect["estimate"] if finding["unit"] == "%" else 100.0 * effect["estimate"] / (abs(effect["theirs"]) or 1.0)
-    said = f"{settings.metric} is {sign * pct:.1f} % better than the baseline's ({finding['verdict']}); wanted: {settings.min_gain_pct:g} %, and shown"
-    return Condition("gain", finding["verdict"] == "better" and sign * pct >= settings.min_gain_pct, said)
+    effect, sign = finding.effect, 1.0 if finding.higher_is_better else -1.0
+    pct = effect.estimate if finding.unit == "%" else 100.0 * effect.estimate / (abs(effect.theirs) or 1.0)
+    said = f"{settings.metric} is {sign * pct:.1f} % better than the baseline's ({finding.verdict}); wanted: {settings.min_gain_pct:g} %, and shown"
+    return Condition("gain", finding.verdict == "better" and sign * pct >= settings.min_gain_pct, said)
 
 
-def no_worse(comparison: Mapping[str, Any]) -> Condition:
+def no_worse(comparison: Comparison) -> Condition:
     """No metric is measured worse than the baseline's by more than its tolerance."""
     worse = []
-    for finding in comparison["findings"]:
-        effect = finding["effect"]
-        loss = 0.0 if effect is None else effect["estimate"] * (-1.0 if finding["higher_is_better"] else 1.0)
-        if not loss <= finding["tolerance"]:  # nor what is no number
-            worse.append(f"{finding['metric']} is worse by {loss:.4g} {finding['unit']} (tolerated: {finding['tolerance']:g})")
+    for finding in comparison.findings:
+        effect = finding.effect
+        loss = 0.0 if effect is None else effect.estimate * (-1.0 if finding.higher_is_better else 1.0)
+        if not loss <= finding.tolerance:  # nor what is no number
+            worse.append(f"{finding.metric} is worse by {loss:.4g} {finding.unit} (tolerated: {finding.tolerance:g})")
     return Condition("no_worse", not worse, "; ".join(worse) or "no metric is worse than its tolerance allows")

@@ -103,7 +103,7 @@ def about_of(run: FinishedRun, evidence: Evidence, kind: str) -> dict[str, Any]:
         "params": run.winner,
         "device": kind,
         "target": run.config.promote.target,
-        "compared_at": (evidence.comparison or {}).get("ended_at"),
+        "compared_at": evidence.comparison and evidence.comparison.ended_at,
     }
 
 

@@ -12,7 +12,12 @@ from typing import Any
 
 from tune_gpu.artifacts.lines import line_of, shown_different, unchecked_of
 from tune_gpu.artifacts.reading import RunRecord, RunState
+from tune_gpu.artifacts.records.comparison import Comparison
+from tune_gpu.artifacts.records.devices import DeviceRecord
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord, FailureRecord
+from tune_gpu.artifacts.records.manifest import Manifest
+from tune_gpu.artifacts.records.summary import RunSummary
+from tune_gpu.artifacts.records.winner import WinnerFile
 from tune_gpu.common.metric import Better, Metric
 from tune_gpu.common.wording import counted
 from tune_gpu.config.languages import rate_name
@@ -58,29 +63,36 @@ class Facts:
     experiment: str
     state: str
     device_kind: str
-    device: Mapping[str, Any]
+    device: DeviceRecord | None
     verdict: str
     doubts: tuple[str, ...]
     """What a careful reader should know before believing the verdict."""
-    summary: Mapping[str, Any] | None
+    summary: RunSummary | None
     changes: tuple[tuple[str, Any, Any], ...]
     """(knob, baseline, winner)."""
     rows: tuple[Row, ...]
-    comparison: Mapping[str, Any] | None
+    comparison: Comparison | None
     failures: tuple[Mapping[str, Any], ...]
     refused: tuple[Mapping[str, Any], ...]
     costs: tuple[Cost, ...]
     lines: tuple[Line, ...]
-    manifest: Mapping[str, Any]
+    manifest: Manifest | None
     error_rate: str = "WER"
     """What `wer` is in this run: WER or CER."""
 
     def as_dict(self) -> dict[str, Any]:
         """For programs."""
-        return {"schema_version": 1, **asdict(replace(self, lines=())), "lines": [line.dump() | {"metrics": _short(line)} for line in self.lines]}  # fmt: skip
+        values = asdict(replace(self, device=None, summary=None, comparison=None, lines=(), manifest=None))
+        return {"schema_version": 1} | values | {
+            "device": self.device.dump() if self.device else {},
+            "summary": self.summary.dump() if self.summary else None,
+            "comparison": self.comparison.dump() if self.comparison else None,
+            "lines": [line.dump() | {"metrics": _short(line)} for line in self.lines],
+            "manifest": self.manifest.dump() if self.manifest else {},
+        }  # fmt: skip
 
 
-def facts_of(record: RunRecord, winner: Mapping[str, Any] | None = None) -> Facts:
+def facts_of(record: RunRecord, winner: WinnerFile | None = None) -> Facts:
     """Everything that is said of a run.
 
     Args:
@@ -88,16 +100,17 @@ def facts_of(record: RunRecord, winner: Mapping[str, Any] | None = None) -> Fact
         winner: its winner file.
     """
     summary = record.summary
-    best = summary["best"] if summary else None
-    base = summary["baseline"] if summary else None
+    best = summary.best if summary else None
+    base = summary.baseline if summary else None
+    source = summary or record.manifest
     return Facts(
         run_id=record.run_id, experiment=record.folder.experiment, state=str(record.state),
-        device_kind=str((summary or record.manifest or {}).get("device") or "unknown"), device=record.device,
+        device_kind=(source and source.device) or "unknown", device=record.device,
         verdict=_verdict(record), doubts=tuple(_doubts(record, winner)), summary=summary,
-        changes=tuple((knob, (base or {}).get("params", {}).get(knob), value) for knob, value in best["params"].items()) if best else (),
-        rows=tuple(_rows(record.lines, best["params"], base["params"] if base else None)) if best else (),
+        changes=tuple((knob, base.params.get(knob) if base else None, value) for knob, value in best.params.items()) if best else (),
+        rows=tuple(_rows(record.lines, best.params, base.params if base else None)) if best else (),
         comparison=record.evidence, failures=tuple(_failures(record.lines)), refused=tuple((record.plan or {}).get("refused") or ()),
-        costs=tuple(_costs(record.lines, summary, record.confirmation)), lines=record.lines, manifest=record.manifest or {},
+        costs=tuple(_costs(record.lines, summary, record.confirmation)), lines=record.lines, manifest=record.manifest,
         error_rate=rate_name(_unit_of(record.lines)),
     )  # fmt: skip
 
@@ -111,45 +124,45 @@ def _verdict(record: RunRecord) -> str:
     summary = record.summary
     if summary is None or record.state.resumable or record.state is RunState.RUNNING:
         return f"Nothing is decided: the run is {record.state} after {counted(len(record.lines), 'evaluation')}."
-    best, base = summary["best"], summary["baseline"]
-    if reason := summary.get("ended_reason"):
+    best, base = summary.best, summary.baseline
+    if reason := summary.ended_reason:
         return f"No winner: no candidate starts, and for the same reason each time. {reason}."
     if best is None:
-        return f"No winner: nothing was feasible in {counted(summary['n_evaluations'], 'evaluation')}."
+        return f"No winner: nothing was feasible in {counted(summary.n_evaluations, 'evaluation')}."
     if said := _shown(record):
         return f"{said[0].upper()}{said[1:]}."
-    name = describe(best["params"])
-    if base is None or base["fitness"] is None:
-        return f"Best of {counted(summary['n_configurations'], 'configuration')}: {name}; there is no baseline to compare it with."
-    if best["params"] == base["params"]:
+    name = describe(best.params)
+    if base is None or base.fitness is None or best.fitness is None:
+        return f"Best of {counted(summary.n_configurations, 'configuration')}: {name}; there is no baseline to compare it with."
+    if best.params == base.params:
         return f"Keep what runs today ({name}): nothing that was tried measured better."
-    gain = best["fitness"] - base["fitness"]
-    told = "a difference that these windows show" if shown_different(record.lines, best["params"], base["params"]) else "not told apart by these windows"
-    return f"{name}: fitness {best['fitness']:.4f} against the baseline's {base['fitness']:.4f} ({gain:+.4f}; {told})."
+    gain = best.fitness - base.fitness
+    told = "a difference that these windows show" if shown_different(record.lines, best.params, base.params) else "not told apart by these windows"
+    return f"{name}: fitness {best.fitness:.4f} against the baseline's {base.fitness:.4f} ({gain:+.4f}; {told})."
 
 
 def _shown(record: RunRecord) -> str | None:
     """Return what an A/B comparison showed, in one sentence; null where there was none."""
-    comparison = record.evidence or ((record.summary or {}).get("confirmation") or {}).get("confirmation") or {}
-    sentence = comparison.get("sentence")
-    return sentence if isinstance(sentence, str) and sentence else None
+    confirmation = record.summary.confirmation if record.summary else None
+    comparison = record.evidence or (confirmation.confirmation if confirmation else None)
+    return comparison.sentence or None if comparison else None
 
 
-def _doubts(record: RunRecord, winner: Mapping[str, Any] | None) -> list[str]:
+def _doubts(record: RunRecord, winner: WinnerFile | None) -> list[str]:
     summary = record.summary
     said: list[str] = []
-    if not summary or not summary["best"]:
+    if not summary or not summary.best:
         return said
-    found = next((one for one in (record.evidence, winner, summary.get("confirmation")) if one and "confirmed" in one), None)
-    if not (found or {}).get("confirmed"):
-        said.append(f"Not confirmed: {(found or {}).get('confirmed_why') or 'no A/B comparison of this run is there'}.")
-    if len(summary["ties"]) > 1:
-        said.append(f"Not told apart from it by these measurements: {counted(len(summary['ties']) - 1, 'other configuration')}.")
-    if summary["best"]["fitness_stderr"] is None:
+    found = record.evidence or winner or summary.confirmation
+    if found is None or not found.confirmed:
+        said.append(f"Not confirmed: {(found and found.confirmed_why) or 'no A/B comparison of this run is there'}.")
+    if len(summary.ties) > 1:
+        said.append(f"Not told apart from it by these measurements: {counted(len(summary.ties) - 1, 'other configuration')}.")
+    if summary.best.fitness_stderr is None:
         said.append("Its uncertainty is not known: that takes two windows with answers.")
-    said += [f"Not checked: {why}." for why in unchecked_of(record.lines, summary["best"]["params"])]
-    if summary["device"] != "cuda":
-        said.append(f"Measured on {summary['device']}: it says nothing about a GPU.")
+    said += [f"Not checked: {why}." for why in unchecked_of(record.lines, summary.best.params)]
+    if summary.device != "cuda":
+        said.append(f"Measured on {summary.device}: it says nothing about a GPU.")
     return said
 
 
@@ -201,14 +214,14 @@ def _failures(lines: Sequence[Line]) -> list[dict[str, Any]]:
     return rows
 
 
-def _costs(lines: Sequence[Line], summary: Mapping[str, Any] | None, confirmation: Mapping[str, Any] | None) -> list[Cost]:
+def _costs(lines: Sequence[Line], summary: RunSummary | None, confirmation: Comparison | None) -> list[Cost]:
     """Return where the seconds of the run went; the rest is Ray's and ours."""
     parts: defaultdict[str, float] = defaultdict(float)
     for line in lines:
         for part, seconds in cost_parts(line).items():
             parts[part] += seconds
-    wall = float(summary["costs"].get("wall_s") or 0.0) if summary else sum(parts.values())
-    confirming = min(float((confirmation or {}).get("wall_s") or 0.0), wall - sum(parts.values()))
+    wall = float(summary.costs.wall_s) if summary else sum(parts.values())
+    confirming = min(float(confirmation.wall_s) if confirmation else 0.0, wall - sum(parts.values()))
     if confirming > 0:
         parts["confirming the winner"] += confirming
     rest = wall - sum(parts.values())

@@ -44,9 +44,9 @@ class Picture:
 
 def pictures(facts: Facts, plan: Mapping[str, Any] | None, objectives: Mapping[str, str] | None) -> dict[str, Picture]:
     """Every figure that this run has something for."""
-    lines, summary = facts.lines, facts.summary or {}
+    lines, summary = facts.lines, facts.summary
     measured = [line for line in lines if line.fitness is not None]
-    best, base = summary.get("best") or {}, summary.get("baseline") or {}
+    best, base = (summary.best, summary.baseline) if summary else (None, None)
     made: list[Picture] = []
 
     def add(key: str, title: str, words: str, figure: go.Figure | None) -> None:
@@ -58,7 +58,7 @@ def pictures(facts: Facts, plan: Mapping[str, Any] | None, objectives: Mapping[s
             fitness_by_generation(lines, summary))  # fmt: skip
     if measured:
         add("latency", "Latencies", f"Of each configuration's last evaluation{_some('the {} fittest configurations', lines)}, the slowest at the bottom.",
-            latency_distributions(lines, best.get("params"), base.get("params")))  # fmt: skip
+            latency_distributions(lines, best.params if best else None, base.params if base else None))  # fmt: skip
         add("pareto", "What no other beats", "The front of the run's objectives." if objectives and len(objectives) > 1 else
             "This run had one number to raise; the front is drawn over the delay of a voice turn and the recognition errors (wer).", pareto_front(lines, objectives))  # fmt: skip
     importance = importance_of(lines)

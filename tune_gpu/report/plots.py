@@ -16,6 +16,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
+from tune_gpu.artifacts.records.summary import RunSummary
 from tune_gpu.evaluation.objective import metric_at
 from tune_gpu.metrics import LIVE, VOICE_TURN, WER, every
 from tune_gpu.report.facts import PARTS, cost_parts, describe
@@ -49,7 +50,7 @@ def figure(height: int, **layout: Any) -> go.Figure:
     return made
 
 
-def fitness_by_generation(lines: Sequence[Line], summary: Mapping[str, Any] | None = None) -> go.Figure:
+def fitness_by_generation(lines: Sequence[Line], summary: RunSummary | None = None) -> go.Figure:
     """Every evaluation with its standard error, by origin; rings mark who survived, crosses who has no fitness; the line is the best so far."""
     made = figure(400)
     places = _places(lines)
@@ -228,8 +229,8 @@ def _places(lines: Sequence[Line]) -> dict[str, float]:
     return places
 
 
-def _survivors(summary: Mapping[str, Any] | None) -> dict[int, list[Any]]:
-    return {one["generation"]: list(one.get("survivors") or []) for one in (summary or {}).get("generations") or []}
+def _survivors(summary: RunSummary | None) -> dict[int, tuple[str, ...]]:
+    return {one.generation: one.survivors for one in summary.generations} if summary else {}
 
 
 def about(line: Line) -> str:

@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from tests.support.made_run import EXPERIMENT, FAST, QUICK, RUN_ID, SLOW, made_run
-from tune_gpu.artifacts.finished_run import FinishedRun, read_comparison, read_finished_run
+from tune_gpu.artifacts.finished_run import FinishedRun, read_finished_run
+from tune_gpu.artifacts.reading import read_comparison
 from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.cli.compare import _question
 from tune_gpu.cli.main import main
@@ -27,7 +28,7 @@ def test_a_finished_run_comes_back_with_its_winner(tmp_path: Path) -> None:
     run = read(tmp_path)
     assert run.winner == FAST
     assert run.config.baseline == SLOW
-    assert run.device["kind"] == "cpu"
+    assert run.device.kind == "cpu"
 
 
 @pytest.fixture(scope="module")

@@ -25,8 +25,8 @@ def test_a_run_is_found_by_its_id_and_by_its_folder() -> None:
     assert (by_id.folder.path, by_id.lines, by_id.summary) == (by_path.folder.path, by_path.lines, by_path.summary)
     assert by_id.state is RunState.FINISHED
     assert by_id.summary is not None
-    assert len(by_id.lines) == by_id.summary["n_evaluations"]
-    assert decided(by_id)["best"]
+    assert len(by_id.lines) == by_id.summary.n_evaluations
+    assert decided(by_id)
 
 
 def test_a_run_that_is_not_there_is_answered_with_those_that_are() -> None:
@@ -123,7 +123,7 @@ def test_a_winner_file_of_another_run_is_not_this_runs(tmp_path: Path) -> None:
     assert record is not None
     winner = read_winner(record.folder)
     assert winner is not None
-    assert winner["best_params"] == decided(record)["best"]["params"]
+    assert winner.best_params == decided(record)[1].params
     edit(tmp_path / "winners" / f"{EXPERIMENT}.json", lambda content: content.update(run_id="later"))
     assert read_winner(record.folder) is None
 

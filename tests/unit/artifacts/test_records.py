@@ -16,7 +16,11 @@ from tests.support.made_run import line
 from tests.support.runs import ARTIFACTS, EXPERIMENT, INTERRUPTED, RUN, WHOLE
 from tune_gpu.artifacts.reading import read_run, read_winner
 from tune_gpu.artifacts.records.base import SCHEMA_VERSION, Record
+from tune_gpu.artifacts.records.comparison import Comparison
 from tune_gpu.artifacts.records.evaluation import Durations, EngineReport, EvaluationRecord, FailedAttempt, FailureRecord
+from tune_gpu.artifacts.records.manifest import Manifest
+from tune_gpu.artifacts.records.summary import RunSummary
+from tune_gpu.artifacts.records.winner import WinnerFile
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import Status
 from tune_gpu.report.facts import facts_of
@@ -50,6 +54,12 @@ def recorded() -> Iterator[tuple[type[Record], Any]]:
     for path in sorted((ARTIFACTS / EXPERIMENT).glob("*/gen_*_candidates.jsonl")):
         for text in path.read_text().splitlines():
             yield EvaluationRecord, json.loads(text)
+    kinds: dict[str, type[Record]] = {"summary.json": RunSummary, "manifest.json": Manifest, "confirmation.json": Comparison}
+    for name, kind in kinds.items():
+        for path in sorted((ARTIFACTS / EXPERIMENT).glob(f"*/{name}")):
+            yield kind, json.loads(path.read_text())
+    for path in sorted((ARTIFACTS / "winners").glob("*.json")):
+        yield WinnerFile, json.loads(path.read_text())
 
 
 @pytest.mark.parametrize("kind", sorted({kind for kind, _ in recorded()}, key=str))
@@ -58,6 +68,19 @@ def test_recorded_artifacts_are_written_back_as_they_were(kind: type[Record]) ->
     assert contents
     for content in contents:
         assert kind.parse(content, "a recorded run").dump() == content
+
+
+@pytest.mark.parametrize("kind", [RunSummary, Manifest, WinnerFile, Comparison])
+def test_unknown_fields_of_recorded_artifacts_are_written_back(kind: type[Record]) -> None:
+    content = next(content for of, content in recorded() if of is kind) | {"of_tomorrow": {"x": [1]}}
+    found = kind.parse(content, "a recorded run")
+    assert found.dump() == content
+    assert kind.parse(found.dump(), "written back") == found
+
+
+def test_recorded_artifacts_have_no_key_that_their_record_lacks() -> None:
+    for kind, content in recorded():
+        assert kind.parse(content, "a recorded run").unknown == {}
 
 
 @given(record=evaluations)

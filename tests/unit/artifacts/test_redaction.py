@@ -9,6 +9,7 @@ import pytest
 from ray import cloudpickle
 
 from tests.support.made_run import line
+from tune_gpu.artifacts.records.winner import WinnerFile
 from tune_gpu.artifacts.redaction import REDACTED, Redactor, is_secret, restore_secrets
 from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common.errors import UserError
@@ -52,7 +53,7 @@ def test_no_file_of_a_run_holds_a_secret(tmp_path: Path, monkeypatch: pytest.Mon
     shown = f"given {TOKEN}, of-the-environment and hf_abcdefghijklmnopqrstuvwx"
     folder.append_candidate(line("g0-c0", {}, None, failure={"kind": "oom", "evidence": shown}, list=[shown]))
     folder.write_json("manifest.json", {"argv": ["launch", f"services.vllm.env.HF_TOKEN={TOKEN}"]})
-    folder.write_winner({"evidence": {"log": shown}})
+    folder.write_winner(WinnerFile(run_id="run-1", best_params={}, best_metrics={"log": shown}, confirmed=False))
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(written) == 4
     for path in written:

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ import pytest
 from tune_gpu.artifacts import run_folder as artifacts
 from tune_gpu.artifacts.manifest import manifest
 from tune_gpu.artifacts.reading import read_winner
+from tune_gpu.artifacts.records.devices import DeviceRecord
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
+from tune_gpu.artifacts.records.winner import WinnerFile
 from tune_gpu.artifacts.run_folder import RunFolder, write_whole
 from tune_gpu.common.errors import UserError
 from tune_gpu.search.evaluations import Candidate
@@ -41,6 +44,9 @@ def line(candidate_id: str, generation: int, **change: Any) -> EvaluationRecord:
         "engine_reused": False,
     }
     return EvaluationRecord.parse(content | change, candidate_id)
+
+
+WINNER = WinnerFile(run_id="r", best_params={}, best_metrics={}, confirmed=False)
 
 
 @pytest.fixture
@@ -67,16 +73,17 @@ def test_a_run_that_somebody_is_at_is_not_gone_on_with_by_another(folder: RunFol
 
 
 def test_a_manifest_keeps_what_the_one_before_it_said(folder: RunFolder) -> None:
-    first = manifest("run-1", 0, {"kind": "cpu"}, folder.earlier_manifests()) | {"started_at": "2026-01-01T00:00:00+00:00", "argv": ["first"]}
-    assert first["resumed_at"] is None
+    here = DeviceRecord.parse({"kind": "cpu"}, "the device")
+    first = replace(manifest("run-1", 0, here, folder.earlier_manifests()), started_at="2026-01-01T00:00:00+00:00", argv=("first",))
+    assert first.resumed_at is None
     again = first
     for n_resumed in (1, 2):
         folder.write_json("manifest.json", again)
-        again = manifest("run-1", 0, {"kind": "cpu"}, folder.earlier_manifests())
-        assert again["started_at"] == first["started_at"]
-        assert again["resumed_at"] is not None
-        assert [each["argv"] for each in again["resumed_from"]] == [["first"], sys.argv][:n_resumed]
-        assert not any("resumed_from" in each for each in again["resumed_from"])
+        again = manifest("run-1", 0, here, folder.earlier_manifests())
+        assert again.started_at == first.started_at
+        assert again.resumed_at is not None
+        assert [each.argv for each in again.resumed_from] == [("first",), tuple(sys.argv)][:n_resumed]
+        assert not any("resumed_from" in each for each in again.dump()["resumed_from"])
 
 
 def test_lines_come_back_in_the_order_of_their_generations(folder: RunFolder) -> None:
@@ -180,8 +187,11 @@ def test_a_run_is_locked_before_anybody_can_find_it(tmp_path: Path, monkeypatch:
 
 _ONE_SECOND = """
 import sys
+from dataclasses import replace
 from pathlib import Path
+from tune_gpu.artifacts.records.devices import DeviceRecord
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
+from tune_gpu.artifacts.records.winner import WinnerFile
 from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common.errors import UserError
 root, role, experiment = sys.argv[1:]
@@ -249,7 +259,7 @@ def test_winner_file_behind_a_link_is_not_begun_written_or_read(linked: str, fol
     link = folder.root / linked.format(folder.experiment)
     link.parent.mkdir(exist_ok=True)
     link.symlink_to(elsewhere / "winners" if linked == "winners" else elsewhere / "file.json")
-    for use in (lambda: folder.held().__enter__(), lambda: folder.write_winner({}), lambda: read_winner(folder)):
+    for use in (lambda: folder.held().__enter__(), lambda: folder.write_winner(WINNER), lambda: read_winner(folder)):
         with pytest.raises(UserError, match=f"{link.name}: a symbolic link"):
             use()
     assert [path.name for path in elsewhere.rglob("*")] == ["winners"], "nothing was written there"
@@ -258,4 +268,4 @@ def test_winner_file_behind_a_link_is_not_begun_written_or_read(linked: str, fol
 def test_winner_file_of_a_link_to_the_artifacts_themselves_is_written(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "artifacts").symlink_to(tmp_path / "disk")
-    assert RunFolder(tmp_path / "artifacts", "e", "r").write_winner({"run_id": "r"}).is_file()
+    assert RunFolder(tmp_path / "artifacts", "e", "r").write_winner(WINNER).is_file()

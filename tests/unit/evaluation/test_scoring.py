@@ -106,7 +106,7 @@ def test_who_is_not_told_from_the_best_is_tied_with_it() -> None:
         lines.append(line(candidate.candidate_id, dict(candidate.params), statistics.fmean(seen), n_windows=3, metrics={"fitness_windows": seen}))
         tournament.tell(candidate.candidate_id, Result("ok", statistics.fmean(seen), n_windows=3))
     summary = summarise_run(tournament, lines, run_id="r", experiment="e", device="cpu", wall_s=1.0, baseline={}, ended=RunEnd.GENERATIONS)
-    assert summary["ties"] == [{"a": 1}, {"a": 2}]
+    assert summary.ties == ({"a": 1}, {"a": 2})
 
 
 def test_what_is_measured_of_a_candidate_may_be_an_objective() -> None:

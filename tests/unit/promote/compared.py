@@ -7,6 +7,7 @@ from typing import Any
 
 from tests.support.made_run import DEVICE, FAST, SLOW
 from tests.support.traffic import turn
+from tune_gpu.artifacts.records.comparison import Comparison
 from tune_gpu.artifacts.records.ends import ComparisonEnd
 from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.compare.confirm import BASELINE, WINNER, confirmed
@@ -41,12 +42,12 @@ def write_comparison(folder: RunFolder, name: str = "comparison", measured: list
     store.path.unlink(missing_ok=True)
     for block in measured:
         store.append(block)
-    content = verdict(config, measured, folder.run_id) | change
+    content = verdict(config, measured, folder.run_id).dump() | change
     folder.write_json(f"{name}.json", content)
     return content
 
 
-def verdict(config: ExperimentConfig, measured: list[Block], run_id: str) -> dict[str, Any]:
+def verdict(config: ExperimentConfig, measured: list[Block], run_id: str) -> Comparison:
     """As `tune_gpu.cli.compare` computes it."""
     alpha = interim_alpha(2, 0.05)
     outcome = Outcome(ComparisonEnd.DECIDED, "every difference asked for is shown or ruled out", len(measured) // 2, alpha, tuple(measured), 80.0)
@@ -56,5 +57,5 @@ def verdict(config: ExperimentConfig, measured: list[Block], run_id: str) -> dic
     holds, why = confirmed(findings, config.confirm.metric, outcome.why)
     return record(
         run_id=run_id, experiment=config.name, device=DEVICE, arms={WINNER: FAST, BASELINE: SLOW}, ours=WINNER, theirs=BASELINE,
-        findings=findings, outcome=outcome, rules=rules, neighbours_mib=500.0,
-    ) | {"confirmed": holds, "confirmed_why": why}  # fmt: skip
+        findings=findings, outcome=outcome, rules=rules, neighbours_mib=500.0, confirmed=holds, confirmed_why=why,
+    )  # fmt: skip

@@ -17,6 +17,7 @@ from tests.support.runs import edit
 from tests.unit.promote.compared import blocks, write_comparison
 from tests.unit.promote.test_apply import KEYS, SERVER, UNITS, free_ports
 from tune_gpu.artifacts.finished_run import read_finished_run
+from tune_gpu.artifacts.records.comparison import Comparison
 from tune_gpu.artifacts.redaction import REDACTED
 from tune_gpu.cli.main import main
 from tune_gpu.cli.promote import _write_verdict
@@ -204,12 +205,12 @@ def test_the_later_comparison_counts_whatever_the_clock_said_meanwhile(tmp_path:
     later = write_comparison(folder, measured=blocks(winner_ms=1190.0), ended_at="2026-01-31T12:00:00+00:00")
     write_comparison(folder, "confirmation", ended_at="2026-01-31T13:00:00+00:00")
     run = read_finished_run(str(tmp_path), RUN_ID, [], "promote")
-    assert evidence_of(run).comparison == later
+    assert evidence_of(run).comparison == Comparison.parse(later, "comparison.json")
     another = later | {"arms": later["arms"] | {"winner": later["arms"]["baseline"]}}
     folder.write_json("comparison.json", another)
     found = evidence_of(run).comparison
     assert found is not None
-    assert found["confirmed"], "the run was gone on with since, and confirmed another winner"
+    assert found.confirmed, "the run was gone on with since, and confirmed another winner"
 
 
 def test_a_folder_whose_manifest_is_no_promotions_is_not_written_into(desk: Desk) -> None:

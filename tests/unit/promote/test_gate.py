@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from tests.support.made_run import DEVICE, EXPERIMENT, FAST, RUN_ID, SLOW, line, made_run
 from tests.unit.promote.compared import write_comparison
+from tune_gpu.artifacts.records.comparison import Comparison
+from tune_gpu.artifacts.records.devices import DeviceRecord
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.cli.main import main
 from tune_gpu.config.schema import PromoteSettings
@@ -32,25 +34,30 @@ def finding(metric: str, estimate: float, verdict: str, *, unit: str = "%", more
     }  # fmt: skip
 
 
-def comparison(**change: Any) -> dict[str, Any]:
-    return {
+def arm(params: dict[str, Any]) -> dict[str, Any]:
+    return {"params": params, "n_deployments": 4, "oom_events": 0}
+
+
+def comparison(**change: Any) -> Comparison:
+    content = {
         "schema_version": 1, "run_id": RUN_ID, "confirmed": True, "confirmed_why": "shown better", "device": DEVICE, "ended_at": "2026",
         "memory_in_use_at_start_mib": 500.0, "ours": "winner", "theirs": "baseline", "sentence": "winner answers sooner",
-        "arms": {"winner": {"params": FAST, "oom_events": 0}, "baseline": {"params": SLOW, "oom_events": 0}},
+        "arms": {"winner": arm(FAST), "baseline": arm(SLOW)}, "confidence": 0.95, "interval_confidence": 0.95,
         "findings": [
             finding("voice_turn_ms.p95", -30.0, "better"),
             finding("wer", 0.002, "no difference shown", unit="WER", tolerance=0.01),
             finding("capacity", 1.0, "better", unit="callers", more=True, tolerance=0.5),
         ],
-    } | change  # fmt: skip
+    }  # fmt: skip
+    return Comparison.parse(content | change, "a comparison")
 
 
 def unmet(evidence: Evidence, target: TargetDevice = HERE, settings: PromoteSettings = SETTINGS) -> dict[str, str]:
     return {condition.name: condition.said for condition in conditions(evidence, target, settings) if not condition.holds}
 
 
-def evidence(content: dict[str, Any] | None, *lines: EvaluationRecord) -> Evidence:
-    return Evidence(FAST, content, lines or [line("g0-c1", FAST, 0.6)], DEVICE)
+def evidence(content: Comparison | None, *lines: EvaluationRecord) -> Evidence:
+    return Evidence(FAST, content, lines or [line("g0-c1", FAST, 0.6)], DeviceRecord.parse(DEVICE, "a device"))
 
 
 def test_a_winner_that_meets_all_conditions_passes() -> None:
@@ -61,7 +68,7 @@ def test_a_winner_that_meets_all_conditions_passes() -> None:
     ("change", "name", "said"),
     [
         ({"confirmed": False, "confirmed_why": "the budget ended"}, "confirmed", "the budget ended"),
-        ({"arms": {"winner": {"params": SLOW}}}, "confirmed", "compare again"),
+        ({"arms": {"winner": arm(SLOW), "baseline": arm(SLOW)}}, "confirmed", "compare again"),
         ({"device": {"kind": "replayed"}}, "device", "measured on 'replayed', which is no device"),
         ({"device": {"kind": "simulated"}}, "device", "such numbers are never deployed"),
         ({"memory_in_use_at_start_mib": 0.0}, "", ""),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.support.made_run import FAST, RUN_ID, made_run
 from tests.unit.promote.compared import blocks, write_comparison
 from tune_gpu.artifacts.finished_run import FinishedRun, read_finished_run
+from tune_gpu.artifacts.records.comparison import Comparison
 from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common.errors import UserError
 from tune_gpu.promote.evidence import evidence_of
@@ -49,7 +50,7 @@ def test_a_run_that_was_really_recorded_gives_its_own_verdict_again() -> None:
     stated = json.loads((run.folder.path / "confirmation.json").read_text())
     assert found.difference is None
     assert found.comparison is not None
-    assert found.comparison["findings"] == stated["findings"]
+    assert found.comparison.dump()["findings"] == stated["findings"]
 
 
 def test_a_verdict_that_its_deployments_do_not_give_is_named(folder: RunFolder) -> None:
@@ -60,7 +61,8 @@ def test_a_verdict_that_its_deployments_do_not_give_is_named(folder: RunFolder) 
     assert "comparison.json: it says voice_turn_ms.p95 is better, -30 %" in difference(folder)
     evidence = evidence_of(read(folder.root))
     assert evidence.comparison is not None
-    assert evidence.comparison["findings"][0]["effect"]["estimate"] > -5.0, "the gate goes by the deployments"
+    assert evidence.comparison.findings[0].effect is not None
+    assert evidence.comparison.findings[0].effect.estimate > -5.0, "the gate goes by the deployments"
 
 
 def test_a_claim_of_being_confirmed_is_not_enough(folder: RunFolder) -> None:
@@ -135,7 +137,7 @@ def test_no_stated_estimate_can_be_another(recorded: tuple[FinishedRun, dict[str
     finding = data.draw(st.sampled_from([found for found in content["findings"] if found["effect"] and abs(found["effect"]["estimate"]) > 1e-2]))
     key = data.draw(st.sampled_from(["estimate", "ours", "theirs"]))
     finding["effect"][key] *= factor
-    _, found = recomputed(run.config, content, run.folder.path / "comparison.jsonl")
+    _, found = recomputed(run.config, Comparison.parse(content, "comparison.json"), run.folder.path / "comparison.jsonl")
     assert found is not None
     assert finding["metric"] in found
 

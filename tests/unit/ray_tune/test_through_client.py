@@ -98,8 +98,9 @@ def test_a_search_that_has_ended_on_the_cluster_has_ended_here(tmp_path: Path, m
 
     monkeypatch.setattr(run, "_tuner", tuner)
     summary = run.run()
-    assert summary["ended"] == "space exhausted"
-    assert summary["best"]["params"] == {"x": 1}
+    assert summary.ended == "space exhausted"
+    assert summary.best is not None
+    assert summary.best.params == {"x": 1}
 
 
 def test_a_search_whose_candidates_fail_alike_on_the_cluster_ends_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,13 +119,13 @@ def test_a_search_whose_candidates_fail_alike_on_the_cluster_ends_there(tmp_path
 
     monkeypatch.setattr(run, "_tuner", tuner)
     summary = run.run()
-    assert (summary["ended"], summary["counts"]) == ("same failure", {"failed": 2})
-    assert "unrecognized arguments: --foo" in summary["ended_reason"]
+    assert (summary.ended, summary.counts) == ("same failure", {"failed": 2})
+    assert "unrecognized arguments: --foo" in (summary.ended_reason or "")
     assert tuners[0].begun == 4, "several were in flight"
     again = Experiment(run.config, run.choice, run.folder, run.progress, Refusals())
     monkeypatch.setattr(again, "_tuner", lambda *_: pytest.fail("nothing is measured again"))
     resumed = again.run()
-    assert (resumed["ended"], resumed["ended_reason"], resumed["n_evaluations"]) == (summary["ended"], summary["ended_reason"], 2)
+    assert (resumed.ended, resumed.ended_reason, resumed.n_evaluations) == (summary.ended, summary.ended_reason, 2)
 
 
 def test_a_trial_that_the_cluster_lost_comes_with_its_failed_attempts(monkeypatch: pytest.MonkeyPatch) -> None:

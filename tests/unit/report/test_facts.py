@@ -21,6 +21,7 @@ from tests.support import made_run
 from tests.support.runs import ARTIFACTS, RUN, copy_to, edit
 from tests.support.traffic import rounds
 from tune_gpu.artifacts.reading import RunRecord, read_run
+from tune_gpu.artifacts.records.comparison import Comparison
 from tune_gpu.artifacts.records.ends import ComparisonEnd
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.cli.main import main
@@ -46,57 +47,60 @@ def record() -> RunRecord:
 
 def with_summary(record: RunRecord, **change: Any) -> RunRecord:
     assert record.summary is not None
-    return dataclasses.replace(record, summary={**record.summary, **change})
+    return dataclasses.replace(record, summary=dataclasses.replace(record.summary, **change))
 
 
 def test_the_time_of_the_run_is_accounted_for_to_the_second(record: RunRecord) -> None:
     facts = facts_of(record)
     assert record.summary is not None
-    assert sum(cost.seconds for cost in facts.costs) == pytest.approx(record.summary["costs"]["wall_s"], abs=0.5)
+    assert sum(cost.seconds for cost in facts.costs) == pytest.approx(record.summary.costs.wall_s, abs=0.5)
     assert sum(cost.share for cost in facts.costs) == pytest.approx(1.0, abs=0.01)
     by_part = {cost.part: cost.seconds for cost in facts.costs}
-    assert by_part["measured under load"] == pytest.approx(record.summary["costs"]["load_s"], abs=0.5)
+    assert by_part["measured under load"] == pytest.approx(record.summary.costs.load_s, abs=0.5)
 
 
 def test_the_time_of_the_confirmation_is_a_part_of_its_own(record: RunRecord) -> None:
     assert record.summary is not None
-    costs = {**record.summary["costs"], "wall_s": record.summary["costs"]["wall_s"] + 60.0}
-    with_confirmation = dataclasses.replace(with_summary(record, costs=costs), confirmation=compared(record) | {"wall_s": 50.0})
+    costs = dataclasses.replace(record.summary.costs, wall_s=record.summary.costs.wall_s + 60.0)
+    with_confirmation = dataclasses.replace(with_summary(record, costs=costs), confirmation=dataclasses.replace(compared(record), wall_s=50.0))
     by_part = {cost.part: cost.seconds for cost in facts_of(with_confirmation).costs}
     assert by_part["confirming the winner"] == 50.0
-    assert sum(by_part.values()) == pytest.approx(costs["wall_s"])
+    assert sum(by_part.values()) == pytest.approx(costs.wall_s)
 
 
 def test_a_failure_comes_with_its_kind_its_reason_and_who_had_it(record: RunRecord) -> None:
     failures = {failure["kind"]: failure for failure in facts_of(record).failures}
     assert record.summary is not None
-    assert {kind: failure["count"] for kind, failure in failures.items()} == record.summary["failures"]
+    assert {kind: failure["count"] for kind, failure in failures.items()} == record.summary.failures
     assert all(failure["message"] and failure["candidates"] for failure in failures.values())
 
 
 def test_the_verdict_claims_no_more_than_was_shown(record: RunRecord) -> None:
     assert record.summary is not None
-    base = record.summary["baseline"]
+    base = record.summary.baseline
+    assert base is not None
+    assert base.fitness is not None
     assert facts_of(with_summary(record, best=base)).verdict.startswith("Keep what runs today")
-    other = next(line for line in record.lines if line.fitness is not None and line.params != base["params"])
-    best = {**base, "params": other.params, "fitness": base["fitness"] + 1e-6}
+    other = next(line for line in record.lines if line.fitness is not None and line.params != base.params)
+    best = dataclasses.replace(base, params=other.params, fitness=base.fitness + 1e-6)
     assert "not told apart by these windows" in facts_of(with_summary(record, best=best)).verdict
     assert facts_of(with_summary(record, best=None)).verdict.startswith("No winner: nothing was feasible")
     assert "Nothing is decided" in facts_of(dataclasses.replace(record, summary=None)).verdict
 
 
 def test_an_ab_comparison_speaks_before_the_search_does(record: RunRecord) -> None:
-    shown = {"sentence": "winner answers 38 % sooner at p95 (31 … 44)", "confirmed": True, "confirmed_why": "shown"}
+    shown = dataclasses.replace(compared(record), sentence="winner answers 38 % sooner at p95 (31 … 44)", confirmed_why="shown")
     facts = facts_of(dataclasses.replace(record, comparison=shown))
     assert facts.verdict == "Winner answers 38 % sooner at p95 (31 … 44)."
     assert not [doubt for doubt in facts.doubts if "onfirmed" in doubt]
-    unsure = facts_of(dataclasses.replace(record, comparison=shown | {"confirmed": False, "confirmed_why": "the budget ended"}))
+    unsure = facts_of(dataclasses.replace(record, comparison=dataclasses.replace(shown, confirmed=False, confirmed_why="the budget ended")))
     assert "Not confirmed: the budget ended." in unsure.doubts
 
 
 def test_what_the_winners_card_did_not_report_is_a_doubt(record: RunRecord) -> None:
     assert record.summary is not None
-    best = record.summary["best"]["params"]
+    assert record.summary.best is not None
+    best = record.summary.best.params
 
     def lines(unchecked: Any) -> tuple[Any, ...]:
         return tuple(dataclasses.replace(line, metrics={**line.metrics, "unchecked": unchecked}) if line.params == best else line for line in record.lines)
@@ -107,23 +111,23 @@ def test_what_the_winners_card_did_not_report_is_a_doubt(record: RunRecord) -> N
         assert not [doubt for doubt in facts_of(dataclasses.replace(record, lines=lines(nothing))).doubts if "Not checked" in doubt]
 
 
-def compared(record: RunRecord) -> dict[str, Any]:
+def compared(record: RunRecord) -> Comparison:
     """What `tune-gpu compare` writes, of made-up deployments in which the winner takes 0.6 of the time."""
     rules = Rules(0.95, 3, 40, 600.0, 1, {"voice_turn_ms": 5.0}, 0)
     blocks = tuple(block for pair in rounds(1, 30, 20, speed=0.6) for block in (pair.ours, pair.theirs))
     outcome = Outcome(ComparisonEnd.DECIDED, "every metric is decided", 30, 0.02, blocks, 600.0)
     findings = findings_of(blocks, "a", "b", standard_metrics(95), alpha=0.02, tolerances=rules.tolerances, seed=0)
     assert record.summary is not None
-    arms = {"a": record.summary["best"]["params"], "b": {"x": 2}}
-    content = written(run_id=record.run_id, experiment="e", device={"kind": "cpu"}, arms=arms, ours="a", theirs="b", findings=findings,
-                      outcome=outcome, rules=rules, neighbours_mib=0.0)  # fmt: skip
-    return content | {"confirmed": True, "confirmed_why": "better by 40 %"}
+    assert record.summary.best is not None
+    arms = {"a": record.summary.best.params, "b": {"x": 2}}
+    return written(run_id=record.run_id, experiment="e", device={"kind": "cpu"}, arms=arms, ours="a", theirs="b", findings=findings,
+                      outcome=outcome, rules=rules, neighbours_mib=0.0, confirmed=True, confirmed_why="better by 40 %")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["comparison.json", "confirmation.json"])
 def test_the_evidence_of_a_comparison_is_on_the_page(name: str, tmp_path: Path) -> None:
     folder = copy_to(tmp_path)
-    content = compared(read_run(tmp_path, RUN))
+    content = compared(read_run(tmp_path, RUN)).dump()
     (folder / name).write_text(json.dumps(content))
     code, text = report(RUN, f"run.artifacts_dir={tmp_path}")
     page = (folder / "report.html").read_text()
@@ -140,8 +144,8 @@ def test_the_evidence_of_a_comparison_is_on_the_page(name: str, tmp_path: Path) 
 def test_a_comparison_of_another_winner_is_no_evidence(tmp_path: Path) -> None:
     """It was compared, then gone on with, and found a better one."""
     folder = copy_to(tmp_path)
-    content = compared(read_run(tmp_path, RUN))
-    earlier = content | {"arms": content["arms"] | {"a": {"params": {"x": 1}}}, "sentence": "winner was another"}
+    content = compared(read_run(tmp_path, RUN)).dump()
+    earlier = content | {"arms": content["arms"] | {"a": content["arms"]["a"] | {"params": {"x": 1}}}, "sentence": "winner was another"}
     (folder / "comparison.json").write_text(json.dumps(earlier))
     record = read_run(tmp_path, RUN)
     assert record.evidence is None
@@ -149,13 +153,14 @@ def test_a_comparison_of_another_winner_is_no_evidence(tmp_path: Path) -> None:
     (folder / "confirmation.json").write_text(json.dumps(content))
     evidence = read_run(tmp_path, RUN).evidence
     assert evidence is not None
-    assert evidence["sentence"] == content["sentence"]
+    assert evidence.sentence == content["sentence"]
 
 
 def test_an_effect_that_is_small_in_its_unit_is_not_shown_as_none(tmp_path: Path) -> None:
     folder = copy_to(tmp_path)
-    content = compared(read_run(tmp_path, RUN))
-    heard = {"metric": "wer", "verdict": "worse", "unit": "WER", "effect": {"estimate": 0.0042, "low": 0.0011, "high": 0.0073}}
+    content = compared(read_run(tmp_path, RUN)).dump()
+    heard = {"metric": "wer", "verdict": "worse", "unit": "WER", "higher_is_better": False, "tolerance": 0.0,
+             "effect": {"estimate": 0.0042, "low": 0.0011, "high": 0.0073, "ours": 0.11, "theirs": 0.1}}  # fmt: skip
     (folder / "comparison.json").write_text(json.dumps(content | {"findings": [heard]}))
     assert report(RUN, f"run.artifacts_dir={tmp_path}")[0] == 0
     page = (folder / "report.html").read_text()
@@ -165,15 +170,15 @@ def test_an_effect_that_is_small_in_its_unit_is_not_shown_as_none(tmp_path: Path
 
 def test_a_foreign_comparison_and_a_field_that_is_no_number_are_one_line(tmp_path: Path) -> None:
     folder = copy_to(tmp_path)
-    (folder / "comparison.json").write_text(json.dumps(compared(read_run(tmp_path, RUN)) | {"findings": ["better"]}))
+    (folder / "comparison.json").write_text(json.dumps(compared(read_run(tmp_path, RUN)).dump() | {"findings": ["better"]}))
     code, text = report(RUN, f"run.artifacts_dir={tmp_path}")
     assert (code, len(text.splitlines())) == (2, 1)
-    assert "comparison.json: not written by this program (`findings.metric` is missing)" in text
+    assert 'comparison.json: not written by this program (`findings` is "better")' in text
     (folder / "comparison.json").unlink()
     edit(folder / "summary.json", lambda content: content["costs"].update(wall_s="long"))
     code, text = report(RUN, f"run.artifacts_dir={tmp_path}")
     assert (code, len(text.splitlines())) == (2, 1)
-    assert "cannot be reported" in text
+    assert "summary.json: not written by this program (`costs.wall_s` is \"long\")" in text
 
 
 def test_json_is_strict_and_a_number_too_large_for_a_page_is_one_line(tmp_path: Path) -> None:

@@ -1,0 +1,81 @@
+"""What a run found: `summary.json`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tune_gpu.artifacts.records.base import OPTIONAL, SCHEMA_VERSION, Record
+from tune_gpu.artifacts.records.comparison import ConfirmationSummary
+
+
+@dataclass(frozen=True, kw_only=True)
+class StandingRecord(Record):
+    """A configuration with what all of its evaluations say together."""
+
+    params: dict[str, Any]
+    fitness: float | None
+    fitness_stderr: float | None
+    n_evaluations: int
+    n_windows: int
+    evaluations: tuple[str, ...] = ()
+    """The ids of its candidates."""
+    objectives: dict[str, float] | None = field(default=None, metadata=OPTIONAL)
+    """Only on the Pareto front."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationRecord(Record):
+    """A generation: the fitness of each candidate, and which survived."""
+
+    generation: int
+    fitness: dict[str, float | None] = field(default_factory=dict)
+    survivors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs(Record):
+    """Where the seconds of a run went."""
+
+    wall_s: float = 0.0
+    engine_starts: int = 0
+    start_s: float = 0.0
+    warm_s: float = 0.0
+    load_s: float = 0.0
+    stop_s: float = 0.0
+    setup_s: float = 0.0
+    confirm_s: float = 0.0
+    orchestration_s: float = 0.0
+    """The rest: Ray, and between evaluations."""
+    measuring_share: float | None = None
+    """Of the wall time, under load; None for a run without any."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary(Record):
+    """The summary of a run."""
+
+    schema_version: int = SCHEMA_VERSION
+    experiment: str
+    run_id: str
+    device: str
+    ended: str
+    """A value of `RunEnd`, or one that a newer program added."""
+    counts: dict[str, int]
+    """Evaluations by status."""
+    n_evaluations: int
+    n_configurations: int = 0
+    failures: dict[str, int] = field(default_factory=dict)
+    """Evaluations by kind of failure."""
+    best: StandingRecord | None
+    baseline: StandingRecord | None
+    pareto_front: tuple[StandingRecord, ...] = ()
+    ties: tuple[dict[str, Any], ...]
+    """Parameters of the best and of those that these measurements do not tell from it; empty if it stands alone."""
+    generations: tuple[GenerationRecord, ...]
+    costs: Costs
+    ended_reason: str | None = field(default=None, metadata=OPTIONAL)
+    """The failure that all candidates had, if that ended the run."""
+    search_best: StandingRecord | None = field(default=None, metadata=OPTIONAL)
+    """The best before the confirmation, which may have chosen another."""
+    confirmation: ConfirmationSummary | None = field(default=None, metadata=OPTIONAL)
