@@ -1,4 +1,4 @@
-"""`tune-gpu compare` with the real services: interrupted once, and gone on with."""
+"""`tune-gpu compare` with the real services: interrupted once, and resumed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_comparison_is_stopped_gone_on_with_and_told(tmp_path: Path) -> None:
     first.send_signal(signal.SIGINT)
     output, _ = first.communicate(timeout=120)
     assert first.returncode == 130, output
-    assert "the same command goes on" in output
+    assert "the same command resumes" in output
     assert [pid for pid in tree if start_ticks(pid) is not None] == []
     assert not (folder.path / "comparison.json").exists()
     kept = (folder.path / "comparison.jsonl").read_text()
@@ -31,7 +31,7 @@ def test_a_comparison_is_stopped_gone_on_with_and_told(tmp_path: Path) -> None:
 
     second = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=200)
     assert second.returncode == 0, second.stderr
-    assert "going on with" in second.stderr
+    assert "resuming with" in second.stderr
     assert (folder.path / "comparison.jsonl").read_text().startswith(kept), "nothing measured is lost or measured again"
     told = json.loads(second.stdout)
     assert told == json.loads((folder.path / "comparison.json").read_text())

@@ -123,7 +123,7 @@ def test_a_run_on_a_terminal_shows_a_table_and_stops_at_ctrl_c(terminal: Termina
     tree = guard.descendants(terminal.process.pid)
     terminal.press_ctrl_c()
     assert terminal.finish() == 130
-    assert re.search(r"stopped; what was measured is kept in \S+; go on with: python -m tune_gpu\.launch --resume \d{8}-\d{6}", terminal.screen)
+    assert re.search(r"stopped; what was measured is kept in \S+; resume with: python -m tune_gpu\.launch --resume \d{8}-\d{6}", terminal.screen)
     assert "Traceback" not in terminal.screen
     assert [pid for pid in tree if start_ticks(pid) is not None] == [], "services down"
     (kept,) = tmp_path.glob("spica_gpu_allocation/*/gen_0_candidates.jsonl")

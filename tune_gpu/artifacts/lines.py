@@ -15,7 +15,7 @@ def unchecked_of(lines: Sequence[EvaluationRecord], params: Mapping[str, Any]) -
     """Return what was not checked while these parameters were measured, because the device does not report it. Each sentence appears
     once."""
     found = [line.metrics.get("unchecked") for line in lines if line.params == dict(params)]
-    return list(dict.fromkeys(said for sentences in found if isinstance(sentences, list) for said in sentences if isinstance(said, str)))
+    return list(dict.fromkeys(sentence for sentences in found if isinstance(sentences, list) for sentence in sentences if isinstance(sentence, str)))
 
 
 def line_of(lines: Sequence[EvaluationRecord], params: Mapping[str, Any]) -> EvaluationRecord | None:

@@ -1,4 +1,4 @@
-"""`tune-gpu compare`: a run's winner against what runs today, or against another."""
+"""`tune-gpu compare`: compare a run's winner with the baseline, or with another configuration."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ _ROUNDS = click.IntRange(int(bounds_of(ConfirmSettings, "min_rounds").least or 0
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.argument("run_id")
 @click.argument("overrides", nargs=-1)
-@click.option("--baseline", metavar="KEY=VALUE,…", help="What runs today, where it is not the run's own baseline (parameters that differ).")
-@click.option("--against", metavar="RUN_ID|KEY=VALUE,…", help="Compare with another run's winner, or with the winner so changed, instead.")
+@click.option("--baseline", metavar="KEY=VALUE,…", help="Configuration of today, as parameters that differ from the run's baseline.")
+@click.option("--against", metavar="RUN_ID|KEY=VALUE,…", help="Compare with another run's winner, or with the winner after these changes.")
 @click.option(
-    "--budget-s", type=Finite(min=0, min_open=True), default=1800.0, show_default=True, help="Ends here without a verdict."
+    "--budget-s", type=Finite(min=0, min_open=True), default=1800.0, show_default=True, help="Longest duration in seconds; then the comparison ends without a verdict."
 )
-@click.option("--rounds", type=_ROUNDS, help="At most so many rounds (default: confirm.max_rounds).")
-@click.option("--trust", is_flag=True, help="The runs are yours or as good as yours: they may set what can run code.")
+@click.option("--rounds", type=_ROUNDS, help="Most rounds (default: confirm.max_rounds).")
+@click.option("--trust", is_flag=True, help="Trust the runs as your own: they may set options that run code.")
 @click.option("--json", "as_json", is_flag=True, help="Print comparison.json on standard output, and progress on standard error.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the verdict only.")
 def compare(
@@ -65,10 +65,11 @@ def compare(
 ) -> None:
     """Show whether a run's winner is better than what runs today.
 
-    Both are deployed in turn (A B, B A, …, the order from the seed) with the services' real processes, each round under traffic of its
-    own that is the same for both, until every metric's difference is shown or ruled out, or the budget ends. Writes comparison.json into
-    the run's folder, and `confirmed` with its evidence (or why not) into the winner file. Stopped with Ctrl-C it keeps what it has
-    measured, and the same command goes on.
+    Both are deployed in turn (A B, B A, …, in an order from the seed) with the services' real processes. Each round has its own traffic,
+    the same
+    for both. The comparison ends when every metric's difference is shown or ruled out, or the budget ends. It writes comparison.json into
+    the run's
+    folder, and `confirmed` with its evidence (or the reason why not) into the winner file. After Ctrl-C the same command resumes it.
 
     \b
       tune-gpu compare 20260131-120000
@@ -78,7 +79,7 @@ def compare(
 
     Settings under run, ray and confirm may be overridden with KEY=VALUE, or removed with ~KEY; tune_gpu/config/schema.py lists them.
 
-    Exit codes: 0 compared (whatever the verdict); 1 an arm could not be measured; 2 bad input; 130 interrupted (go on with it).
+    Exit codes: 0 compared (whatever the verdict); 1 an arm could not be measured; 2 invalid input; 130 interrupted (resume it).
     """
     console = console_of(stderr=as_json)
     try:
@@ -95,7 +96,7 @@ def compare(
 
 @dataclass(frozen=True)
 class ComparisonRequest:
-    """What is compared."""
+    """The two configurations to compare, and how."""
 
     run: FinishedRun
     arms: dict[str, dict[str, Any]]
@@ -184,7 +185,7 @@ def _measure(question: ComparisonRequest, kind: str, say: Any) -> tuple[Outcome,
     store = BlockStore(folder.path / f"{question.file}.jsonl", terms, folder.redactor)
     spent_s = sum(block.wall_s for block in store.blocks())
     if spent_s:
-        say(f"going on with {len(store.blocks())} deployments that were measured before ({spent_s:.0f} s of the budget)")
+        say(f"resuming with {len(store.blocks())} measured deployments ({spent_s:.0f} s of the budget)")
     metrics = standard_metrics(config.objective.latency_percentile, error_unit(spoken_language(config)))
 
     def decided(blocks: Any, alpha: float) -> bool:
@@ -198,8 +199,8 @@ def _measure(question: ComparisonRequest, kind: str, say: Any) -> tuple[Outcome,
             local_or_joined_ray(config.ray),
             arena_of(config, kind, arena_resources(config, kind), say) as ground,
         ):
-            told = ProgressReporter(say, rules.budget_s, spent_s)
-            return Rounds(list(question.arms), rules, store, measure_in(ground, question.arms), told).run(decided), ground
+            reporter = ProgressReporter(say, rules.budget_s, spent_s)
+            return Rounds(list(question.arms), rules, store, measure_in(ground, question.arms), reporter).run(decided), ground
     except ArenaLost as error:
         return Rounds(list(question.arms), rules, store, _never).stopped(ComparisonEnd.FAILED, str(error)), ground
     except KeyboardInterrupt:  # before or after the rounds
@@ -242,7 +243,7 @@ def _tell(console: Console, question: ComparisonRequest, findings: list[Finding]
     folder = question.run.folder
     if outcome.ended is ComparisonEnd.INTERRUPTED:
         console.print(
-            f"stopped; {counted(outcome.n_rounds, 'round')} kept in {folder.path}; the same command goes on", highlight=False, soft_wrap=True
+            f"stopped; {counted(outcome.n_rounds, 'round')} kept in {folder.path}; the same command resumes", highlight=False, soft_wrap=True
         )
     else:
         console.print(f"written: {folder.path / (question.file + '.json')}", highlight=False, soft_wrap=True)

@@ -40,10 +40,10 @@ from tune_gpu.telemetry.device_choice import DeviceChoice, check_installed, chec
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.argument("space", required=False)
 @click.argument("overrides", nargs=-1)
-@click.option("--resume", metavar="RUN_ID", help="Go on with a run that was stopped; nothing that it measured is measured again.")
-@click.option("--trust", is_flag=True, help="The space, or the run that is resumed, is yours or as good as yours: it may set what can run code.")
+@click.option("--resume", metavar="RUN_ID", help="Resume a stopped run. Its measurements are kept.")
+@click.option("--trust", is_flag=True, help="Trust the space or the resumed run as your own: it may set options that run code.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the winner only.")
-@click.option("-v", "--verbose", is_flag=True, help="Also print where the seconds of each evaluation went.")
+@click.option("-v", "--verbose", is_flag=True, help="Also print how the time of each evaluation was spent.")
 def launch(space: str | None, overrides: tuple[str, ...], resume: str | None, trust: bool, quiet: bool, verbose: bool) -> None:
     """Find the configuration that serves the traffic best.
 
@@ -58,10 +58,10 @@ def launch(space: str | None, overrides: tuple[str, ...], resume: str | None, tr
       python -m tune_gpu.launch my_space.yaml 'objective.weights={capacity: 1}' '~services.vllm.extra_args.seed'
       python -m tune_gpu.launch --resume 20260131-120000
 
-    Each candidate is deployed for real (its own vLLM server, its own Whisper), driven with voice turns, measured and taken down. Results
+    Each candidate is deployed for real (its own vLLM server, its own Whisper), driven with voice turns, measured and stopped. Results
     are written to artifacts/<experiment>/<run_id>/ as they arrive; the winner to artifacts/winners/<experiment>.json.
 
-    Exit codes: 0 a winner; 1 ran, but nothing was feasible; 2 bad input; 130 interrupted (resume it).
+    Exit codes: 0 a winner; 1 nothing was feasible; 2 invalid input; 130 interrupted (resume it).
     """
     if space is not None and is_override(space):
         overrides, space = (space, *overrides), None
@@ -95,7 +95,7 @@ def _search(
     console: Console, config: ExperimentConfig, choice: DeviceChoice, folder: RunFolder, held: contextlib.ExitStack, *, new: bool, quiet: bool,
     verbose: bool,
 ) -> int:
-    """The run itself, to its exit code; a new one's folder is `held` from its making on."""
+    """Run the search, and return its exit code. The folder of a new run is `held` from its creation."""
     # Ray is imported only once the input is known to be good.
     with uncollected():
         from tune_gpu.experiment.new_tournament import new_tournament
@@ -128,10 +128,10 @@ def _search(
         if summary.ended == RunEnd.INTERRUPTED:
             raise KeyboardInterrupt
     except KeyboardInterrupt:
-        if not folder.path.is_dir():  # Ray was not up yet: there is no run to go on with
+        if not folder.path.is_dir():  # Ray was not up yet: there is no run to resume
             raise
         again = resume_command(folder)
-        console.print(f"\nstopped; what was measured is kept in {folder.path}; go on with: {again}", highlight=False, soft_wrap=True)
+        console.print(f"\nstopped; what was measured is kept in {folder.path}; resume with: {again}", highlight=False, soft_wrap=True)
         return 130
     code = _conclude(console, summary, folder)
     _report(console, folder)
@@ -189,7 +189,7 @@ def _new(space: str, overrides: list[str], *, trust: bool) -> tuple[ExperimentCo
 def _recorded(space: str | None, overrides: list[str], run_id: str, *, trust: bool) -> tuple[ExperimentConfig, RunRecord]:
     """Return the configuration of a run that is to be resumed, and what it has left. Raises UserError."""
     if space is not None:
-        raise UserError(f"{space}: --resume takes the configuration of the run; no SPACE with it")
+        raise UserError(f"{space}: --resume uses the configuration of the run. Leave SPACE out.")
     allowed = ("run.", "ray.")
     if foreign := [override for override in overrides if not key_of(override).startswith(allowed)]:
         raise UserError(f"{foreign[0]}: a resumed run keeps what it measures; only run.* and ray.* may be overridden")
@@ -228,7 +228,7 @@ def _continued(config: ExperimentConfig, record: RunRecord) -> DeviceChoice:
 
 
 def _cluster_gpus(space: str, overrides: list[str], address: str | None) -> int | None:
-    """The cards of a cluster that is to be joined; null where this machine's own count."""
+    """Return the cards of a cluster that is to be joined, or None if this machine's own count."""
     if address is None or raw_setting(space, overrides, "device") == "cpu":
         return None
     return cards_of_cluster(RaySettings(address=str(address)))

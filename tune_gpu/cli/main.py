@@ -17,7 +17,7 @@ from tune_gpu.cli.terminal import Program
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="tune-gpu")
 def main() -> None:
-    """Finds the configuration of several inference services that share a GPU."""
+    """Find the best configuration of inference services that share a GPU."""
 
 
 for _command in (launch, plan, report, compare, promote, status, doctor):

@@ -1,4 +1,4 @@
-"""`tune-gpu plan`: what of a space fits on a card, before anything is started; for this machine's device or any card by name."""
+"""`tune-gpu plan`: compute which candidates of a space fit on a card, before anything is started."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from tune_gpu.telemetry.device_choice import cards_here
 @click.argument("arguments", nargs=-1, metavar="[SPACE] [KEY=VALUE | ~KEY]...")
 @click.option("--gpu", help='A card by name, "RTX 3060" say (see --cards); without it this machine\'s device.')
 @click.option("--total-mib", type=float, help="Memory of a card that is not in the table, as CUDA sees it (torch.cuda.mem_get_info).")
-@click.option("--used-mib", type=float, help="What the neighbours on the card hold; by default what they hold now, or nothing on a card by name.")
-@click.option("--vllm-version", help="Whose rules hold; by default the installed one's.")
+@click.option("--used-mib", type=float, help="MiB in use by other processes. Default: the current use, or 0 for a card by name.")
+@click.option("--vllm-version", help="Version of vLLM to plan for. Default: the installed one.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-@click.option("--cards", is_flag=True, help="List the cards that are known by name, and stop.")
-@click.option("--trust", is_flag=True, help="The space is yours or as good as yours: ask vLLM's parser about all that it sets.")
-@click.option("--rows", type=click.IntRange(0), default=ROWS, show_default=True, help="Candidates listed one by one; above that a map is drawn.")
+@click.option("--cards", is_flag=True, help="List the cards that are known by name, and exit.")
+@click.option("--trust", is_flag=True, help="Trust the space as your own: check all of its flags with vLLM's parser.")
+@click.option("--rows", type=click.IntRange(0), default=ROWS, show_default=True, help="Largest number of candidates to list; more are drawn as a map.")
 def plan(
     arguments: tuple[str, ...], gpu: str | None, total_mib: float | None, used_mib: float | None, vllm_version: str | None, as_json: bool, cards: bool,
     trust: bool, rows: int,
 ) -> None:
-    """What of a space fits, what each part takes, how many KV tokens and sequences vLLM gets, and what would repair what does not fit.
+    """Compute what fits on a card: the memory of each part, KV tokens, sequences, and advice for what does not fit.
 
-    Starts no service, and needs neither a GPU nor vLLM; where vLLM is installed, its own parser checks the flags of the space. Exit code 1 if nothing is feasible, 2 for bad input.
+    Starts no service, and needs neither a GPU nor vLLM; where vLLM is installed, its own parser checks the flags of the space. Exit code 1 if nothing is feasible, 2 for invalid input.
     """
     if cards:
         console_of(markup=True).print(cards_table())
@@ -51,7 +51,7 @@ def plan(
         named = bool(arguments) and not is_override(arguments[0])
         space_name, overrides = arguments[0] if named else DEFAULT_SPACE, list(arguments[named:])
         if vllm_version is not None and version_number(vllm_version) is None:
-            raise UserError(f"--vllm-version {vllm_version}: allowed is a version as in 0.32.0")
+            raise UserError(f"--vllm-version {vllm_version}: not a version. Write it as in 0.32.0.")
         device = plan_device(space_name, overrides, gpu, total_mib, used_mib)
         config, wanted = load_with_needs(space_name, overrides, device.kind)
         preflight = Preflight(config, device, CalibrationStore(), vllm_version)
@@ -72,7 +72,7 @@ def plan(
 
 
 def plan_device(space: str, overrides: list[str], gpu: str | None, total_mib: float | None, used_mib: float | None) -> DeviceMemory:
-    """The device that is asked about. Raises UserError."""
+    """Return the device to plan for. Raise UserError."""
     if total_mib is not None:
         named = find_card(gpu) if gpu is not None else None
         shared = named is not None and named.shares_host_memory
@@ -84,14 +84,14 @@ def plan_device(space: str, overrides: list[str], gpu: str | None, total_mib: fl
 
 
 def this_device(setting: str) -> DeviceMemory:
-    """This machine's, by the setting `device` (`auto`: a card if there is one). Raises UserError for `cuda` without a card."""
+    """Return this machine's device, by the setting `device` (`auto`: a card if there is one). Raise UserError for `cuda` without a card."""
     if setting == "cuda" or (setting == "auto" and cards_here() > 0):
         return this_card()
     return this_node()
 
 
 def as_document(config: ExperimentConfig, preflight: Preflight, params: dict[str, Any], found: Predictions) -> dict[str, Any]:
-    """For programs: every candidate with its whole prediction."""
+    """Return the plan for JSON: every candidate with its whole prediction."""
     device = preflight.device
     return {
         "experiment": config.name, "vllm_version": preflight.vllm_version,

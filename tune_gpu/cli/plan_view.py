@@ -1,4 +1,4 @@
-"""A plan for people: a table of candidates or a map of a large space, what each part takes, and why something cannot start."""
+"""Print a plan: a table of candidates or a map of a large space, the memory of each part, and why a candidate cannot start."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _STYLE = {MemoryVerdict.FITS: "green", MemoryVerdict.UNCERTAIN: "yellow", Memory
 
 
 def print_plan(console: Console, config: ExperimentConfig, preflight: Preflight, params: Mapping[str, np.ndarray], found: Predictions, rows: int = ROWS) -> None:
-    """The head, then a table of all candidates or a map, then the counts."""
+    """Print the device, then a table of all candidates or a map, then the counts."""
     device = preflight.device
     console.print(
         f"[bold]{config.name}[/] on {device.name} ({device.kind}): {device.total_mib:.0f} MiB, {device.used_mib:.0f} MiB held by neighbours; "
@@ -45,15 +45,15 @@ def print_plan(console: Console, config: ExperimentConfig, preflight: Preflight,
         for verdict in (MemoryVerdict.INFEASIBLE, MemoryVerdict.UNCERTAIN, MemoryVerdict.NOT_MODELLED):
             places = np.flatnonzero(found.verdict == VERDICTS.index(verdict))
             if len(places):
-                said = _at(params, int(places[0]))
-                console.print(Text(f"{str(verdict).replace('_', ' ')}, for example {said}: {found.explain(int(places[0])).reason}"), soft_wrap=True)
+                example = _at(params, int(places[0]))
+                console.print(Text(f"{str(verdict).replace('_', ' ')}, for example {example}: {found.explain(int(places[0])).reason}"), soft_wrap=True)
     grid = " (a grid through a larger space)" if is_grid(SearchSpace.from_specs(config.parameters)) else ""
     counts = ", ".join(f"[{_STYLE[verdict]}]{found.count(verdict)} {str(verdict).replace('_', ' ')}[/]" for verdict in VERDICTS if found.count(verdict))
     console.print(f"{counted(len(found), 'candidate')}{grid}: {counts}", highlight=False)
 
 
 def _table(names: Sequence[str], rows: Sequence[PlanRow]) -> Group:
-    """The candidates, and below them why some cannot start or are in doubt: each reason once, by its number."""
+    """Return the candidates, and below them why some cannot start or are uncertain. Each reason appears once, with its number."""
     table = Table(header_style="bold", pad_edge=False)
     for name in names:
         table.add_column(name, overflow="fold")
@@ -61,19 +61,19 @@ def _table(names: Sequence[str], rows: Sequence[PlanRow]) -> Group:
         table.add_column(title, justify="left" if title == "verdict" else "right", overflow="fold")
     reasons: dict[str, int] = {}
     for row in rows:
-        said, style = row.prediction, _STYLE[row.prediction.verdict]
-        number = "" if said.verdict is MemoryVerdict.FITS else str(reasons.setdefault(said.reason, len(reasons) + 1))
+        prediction, style = row.prediction, _STYLE[row.prediction.verdict]
+        number = "" if prediction.verdict is MemoryVerdict.FITS else str(reasons.setdefault(prediction.reason, len(reasons) + 1))
         table.add_row(
-            *(_text(row.params.get(name)) for name in names), f"[{style}]{str(said.verdict).replace('_', ' ')}[/]", number,
-            f"{said.kv_cache_tokens.value:,}" if said.kv_cache_tokens else "-",
-            f"{said.max_concurrency:.2f}" if said.max_concurrency is not None else "-",
-            f"{said.headroom_mib:.0f}" if said.headroom_mib is not None else "-",
+            *(_text(row.params.get(name)) for name in names), f"[{style}]{str(prediction.verdict).replace('_', ' ')}[/]", number,
+            f"{prediction.kv_cache_tokens.value:,}" if prediction.kv_cache_tokens else "-",
+            f"{prediction.max_concurrency:.2f}" if prediction.max_concurrency is not None else "-",
+            f"{prediction.headroom_mib:.0f}" if prediction.headroom_mib is not None else "-",
         )
     return Group(table, *(Text(f"{number}: {reason}") for reason, number in reasons.items()))
 
 
 def _accounts(rows: Sequence[PlanRow]) -> list[str]:
-    """Return what goes off vLLM's share beside the KV cache, once for each different account; and what Whisper takes."""
+    """Return the deductions from vLLM's share besides the KV cache, once for each different account, and the memory of Whisper."""
     accounts: dict[str, Prediction] = {}
     whisper: set[float] = set()
     for row in rows:
@@ -81,7 +81,7 @@ def _accounts(rows: Sequence[PlanRow]) -> list[str]:
             text = " + ".join(f"{parts[name]:.0f} {name.replace('_', ' ').replace('cuda', 'CUDA')}" for name in ("weights", "activation", "cuda_graphs", "non_torch") if parts[name])
             accounts.setdefault(text, row.prediction)
             whisper.add(parts["whisper"])
-    lines = [f"off vLLM's share, MiB: {text}{' (measured)' if said.calibrated else f' (± {said.uncertainty_mib:.0f})'}" for text, said in list(accounts.items())[:_MOST_ACCOUNTS]]
+    lines = [f"off vLLM's share, MiB: {text}{' (measured)' if prediction.calibrated else f' (± {prediction.uncertainty_mib:.0f})'}" for text, prediction in list(accounts.items())[:_MOST_ACCOUNTS]]
     if len(accounts) > _MOST_ACCOUNTS:
         lines.append(f"… and {len(accounts) - _MOST_ACCOUNTS} more; --json has each")
     low, high = min(whisper, default=0.0), max(whisper, default=0.0)
@@ -91,7 +91,8 @@ def _accounts(rows: Sequence[PlanRow]) -> list[str]:
 
 
 def _map(config: ExperimentConfig, params: Mapping[str, np.ndarray], found: Predictions, width: int = 120) -> Table:
-    """Against vLLM's share: the KV cache and how many sequences it holds, and for each value of each other parameter which part may be launched."""
+    """Return a map over vLLM's share: the KV cache, the sequences that it holds, and the part of candidates that may be launched by each
+    other parameter."""
     across = next((name for name, spec in config.parameters.items() if spec.target == "vllm.gpu_memory_utilization"), next(iter(params)))
     columns = {name: np.array([_text(plain(value)) for value in values]) for name, values in params.items()}
     labels = {name: [_label(name, value) for value in _some(_values(given))] for name, given in params.items() if name != across}
@@ -137,7 +138,7 @@ def _label(name: str, value: Any) -> str:
 
 
 def _some(values: list[Any], most: int = _MOST_VALUES) -> list[Any]:
-    """At most a dozen, evenly."""
+    """Return at most a dozen values, evenly spaced."""
     most = min(most, _MOST_VALUES)
     if len(values) <= most:
         return values
@@ -145,7 +146,7 @@ def _some(values: list[Any], most: int = _MOST_VALUES) -> list[Any]:
 
 
 def cards_table() -> Table:
-    """The cards that are known by name."""
+    """Return the table of cards that are known by name."""
     table = Table(header_style="bold", pad_edge=False)
     for title in ("card", "MiB (nvidia-smi)", "MiB (CUDA)"):
         table.add_column(title, justify="left" if title == "card" else "right")

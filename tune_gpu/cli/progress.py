@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a live table on a terminal, plain lines elsewhere."""
+"""Show the progress of a run: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tune_gpu.search.tournament import Candidate
 
 
 def describe_params(params: Mapping[str, Any]) -> str:
-    """Short enough for a table."""
+    """Return the parameters as short text for a table."""
     return ", ".join(f"{name}={value}" for name, value in params.items())
 
 
@@ -30,7 +30,7 @@ class Progress:
         total: evaluations that are planned.
         names: of the parameters: a column each.
         quiet: says nothing.
-        verbose: also where the seconds of each evaluation went and what the engine said of itself.
+        verbose: also where the seconds of each evaluation went and what the engine reported.
     """
 
     def __init__(self, console: Console, total: int, names: list[str], *, quiet: bool = False, verbose: bool = False) -> None:
@@ -60,7 +60,7 @@ class Progress:
             self._live.stop()
 
     def began(self, candidate: Candidate) -> None:
-        """A candidate's evaluation has begun."""
+        """Record that a candidate's evaluation has begun."""
         self._measuring_since = self._measuring_since or time.monotonic()
         self._running[candidate.candidate_id] = candidate
         if self._live is None and not self._quiet:
@@ -70,7 +70,7 @@ class Progress:
             )  # fmt: skip
 
     def ended(self, line: EvaluationRecord, *, replayed: bool = False) -> None:
-        """An evaluation has ended."""
+        """Record that an evaluation has ended."""
         self._n_ended += 1
         self._total = max(self._total, self._n_ended)  # a winner that was measured again was not planned
         if self._console.is_terminal:  # elsewhere nobody sees the table, and a long run need not hold it
@@ -86,12 +86,12 @@ class Progress:
                 self._console.print("    " + detail, highlight=False, soft_wrap=True, markup=False, style="dim")
 
     def note(self, line: str) -> None:
-        """Anything else that a person should read now."""
+        """Print anything else that a person should read at once."""
         if not self._quiet:
             self._console.print(line, highlight=False, soft_wrap=True)
 
     def time_left_s(self) -> float | None:
-        """From how fast they have ended so far, side by side or one after the other; null before the first."""
+        """Estimate the seconds left from the rate of evaluations so far, or return None before the first."""
         return None if self._each_s is None else self._each_s * max(0, self._total - self._n_ended)
 
     def _plain(self, line: EvaluationRecord) -> str:
@@ -114,21 +114,21 @@ class Progress:
 
 def measured_said(metrics: Mapping[str, Any]) -> str:
     """Return the metrics of the table in one line, without the numbers that were not measured."""
-    said: list[str] = []
+    parts: list[str] = []
     for metric in every():
         value = metrics.get(metric.name)
         if metric.column is None or (value is None and not metric.many):
             continue
         if metric.many:
-            statistics = "" if said else " p50/p95"  # once is enough
-            said.append(f"{metric.column.title}{statistics} {spread(metrics, metric, metric.column.digits)} {metric.unit}".rstrip())
+            statistics = "" if parts else " p50/p95"  # once is enough
+            parts.append(f"{metric.column.title}{statistics} {spread(metrics, metric, metric.column.digits)} {metric.unit}".rstrip())
         else:
-            said.append(f"{rate_name(metrics.get(ERROR_UNIT)).lower() if metric.counts_errors else metric.column.title} {value}")
-    return "".join(f"{part}, " for part in said)
+            parts.append(f"{rate_name(metrics.get(ERROR_UNIT)).lower() if metric.counts_errors else metric.column.title} {value}")
+    return "".join(f"{part}, " for part in parts)
 
 
 def details(line: EvaluationRecord) -> Iterator[str]:
-    """What else is known of an evaluation, for who wants to know."""
+    """Yield further facts of an evaluation, for --verbose."""
     spent = line.duration_s
     parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in (spent.start_by_part or {}).items())
     yield (

@@ -1,4 +1,4 @@
-"""The table of a run on a terminal: as much of it as the terminal has room for."""
+"""The table of a run on a terminal, as large as the terminal allows."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def spread(metrics: Mapping[str, Any], metric: Metric, digits: int) -> str:
 
 
 def fitness_of(line: Line) -> str:
-    """With its standard error, where that is known."""
+    """Return the fitness, with its standard error if known."""
     error = line.fitness_stderr
     return f"{line.fitness:.4f}" + (f" ± {error:.4f}" if error is not None else "")
 
@@ -40,16 +40,16 @@ def fitness_of(line: Line) -> str:
 def table_of(
     console: Console, lines: Sequence[Line], now: Sequence[Candidate], names: Sequence[str], *, total: int, elapsed_s: float, left_s: float | None,
 ) -> Table:  # fmt: skip
-    """The latest evaluations, those that run last, in the fullest form that the console has room for.
+    """Return a table of the latest evaluations, those that run last, in the fullest form that fits the console.
 
     Args:
-        console: whose width and height count.
+        console: its width and height decide.
         lines: every evaluation so far.
-        now: those under way.
+        now: those in progress.
         names: of the knobs.
-        total: evaluations that are planned.
+        total: number of planned evaluations.
         elapsed_s: since the run began.
-        left_s: what it may still take; null where nothing tells.
+        left_s: estimate of the time left; None if unknown.
     """
     title = Text(_title(lines, now, total, elapsed_s, left_s))
     room = max(1, console.height - _AROUND)
@@ -130,7 +130,7 @@ def _full(names: Sequence[str], error_rate: str) -> list[_Column]:
 
 
 def _medium(names: Sequence[str], error_rate: str) -> list[_Column]:
-    """The knobs' values in one column."""
+    """Return the columns with the knobs' values in one."""
     return [_GENERATION, _CANDIDATE, _ORIGIN, _values(names), _STATUS, *_measured(error_rate, narrow=True), _ENGINE, _FITNESS]
 
 
@@ -139,7 +139,7 @@ def _narrow(names: Sequence[str]) -> list[_Column]:
 
 
 def engine_of(line: Line) -> str:
-    """Return what became of the engine; a dash where the evaluation never came to it."""
+    """Return whether the engine was started or reused; a dash if the evaluation never reached it."""
     if line.engine_reused:
         return "re-used"
     return "started" if engine_started(line) else "-"

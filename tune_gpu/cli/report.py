@@ -29,7 +29,7 @@ FILES = {"html": "report.html", "md": "report.md", "json": "report.json"}
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write it here instead (html: the run's report.html).")
 @click.option("--open", "opened", is_flag=True, help="Open the page in a browser.")
 def report(run_id: str, overrides: tuple[str, ...], form: str, output: Path | None, opened: bool) -> None:
-    """Tell what a run found: the verdict, the evidence, and what to doubt.
+    """Report what a run found: the verdict, its evidence, and its caveats.
 
     RUN_ID is a run's name (tune-gpu status lists them) or its folder. The page is one file that needs no network.
 
@@ -39,7 +39,7 @@ def report(run_id: str, overrides: tuple[str, ...], form: str, output: Path | No
       tune-gpu report 20260131-120000 --format json | jq .verdict
       tune-gpu report 20260131-120000 run.artifacts_dir=/data/artifacts
 
-    Exit codes: 0 written; 1 written, and the run has no winner; 2 bad input (no such run, still running, a file that is none of ours).
+    Exit codes: 0 written; 1 written, and the run has no winner; 2 invalid input (no such run, still running, or a file of another program).
     """
     try:
         record = read_run(artifacts_dir_of(overrides), run_id)
@@ -69,7 +69,7 @@ def artifacts_dir_of(overrides: tuple[str, ...]) -> str:
 
 
 def render(record: RunRecord, form: str) -> str:
-    """The report in this form. Raises UserError for artifacts that hold something else than this program writes."""
+    """Return the report in this form. Raise UserError for artifacts with content that this program does not write."""
     from jinja2 import UndefinedError
 
     from tune_gpu.report.markdown import as_markdown
@@ -82,19 +82,19 @@ def render(record: RunRecord, form: str) -> str:
             return strict_json(facts.as_dict()) + "\n"
         return plain(as_markdown(facts)) if form == "md" else as_html(facts, record.plan, objectives_of(record.config))
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError, UndefinedError) as error:  # deep inside a file that the reader let pass
-        said = " ".join(str(error).split())[:160]
-        raise UserError(f"{record.folder.path}: cannot be reported, a file holds what this program does not write ({said})") from error
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"{record.folder.path}: cannot be reported, a file holds what this program does not write ({reason})") from error
 
 
 def write_report(folder: RunFolder) -> Path:
-    """`report.html` of a run that has just ended. Raises UserError for artifacts that cannot be read."""
+    """Write `report.html` of a run that has just ended. Raise UserError for artifacts that cannot be read."""
     path = folder.path / FILES["html"]
     _write(path, render(read_folder(folder), "html"))
     return path
 
 
 def objectives_of(config: Mapping[str, Any]) -> Mapping[str, str]:
-    """Of the configuration's Pareto mode; empty where there is none."""
+    """Return the objectives of the Pareto mode, empty without it."""
     search = config.get("search")
     found = search.get("objectives") if isinstance(search, Mapping) else None
     return found if isinstance(found, Mapping) else {}

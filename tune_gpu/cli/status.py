@@ -1,4 +1,4 @@
-"""`tune-gpu status`: the runs there are, how far each is, and how to go on with those that are not finished."""
+"""`tune-gpu status`: list the runs, their state, and how to resume those that are not finished."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _STYLE = {RunState.FINISHED: "green", RunState.RUNNING: "yellow", RunState.NO_WI
 def status(overrides: tuple[str, ...], as_json: bool) -> None:
     """List all runs, finished and unfinished, oldest first.
 
-    A run whose process is gone without an end is `killed`, one that was stopped `interrupted`: both go on with the command that is
-    printed. A run whose files cannot be read is `broken`, with the reason. The last line says which deployment is in force, where
-    `promote` has installed one.
+    A run whose process has ended without a result is `killed`, one that was stopped is `interrupted`; the printed command resumes either. A
+    run
+    whose files cannot be read is `broken`, with the reason. The last line names the deployment in force, if `promote` has installed one.
     """
     elsewhere = [override.removeprefix(_INSTALL_DIR) for override in overrides if override.startswith(_INSTALL_DIR)]
     try:
@@ -53,7 +53,7 @@ def status(overrides: tuple[str, ...], as_json: bool) -> None:
 
 
 def describe_run(folder: RunFolder, found: RunRecord | UserError) -> dict[str, Any]:
-    """One run for a list; null is what is not known."""
+    """Return one run for a list; None is unknown."""
     if isinstance(found, UserError):
         return _row(folder, RunState.BROKEN, note=str(found))
     manifest = found.manifest
@@ -85,6 +85,6 @@ def _print(console: Console, rows: list[dict[str, Any]]) -> None:
     console.print(table)
     for row in rows:
         if row["resume"]:
-            console.print(f"{row['run_id']} is {row['state']}; go on with: {row['resume']}", highlight=False, soft_wrap=True, markup=False)
+            console.print(f"{row['run_id']} is {row['state']}; resume with: {row['resume']}", highlight=False, soft_wrap=True, markup=False)
         if row["error"]:
             console.print(f"{row['run_id']} is broken: {row['error']}", highlight=False, soft_wrap=True, markup=False)

@@ -1,4 +1,4 @@
-"""Where output goes: a terminal as wide as it is, or a file or pipe, which has no width."""
+"""Consoles: a terminal has a width, a file or a pipe has none."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WIDE = 240
 
 
 class _Console(Console):
-    """A console on which no text commands the terminal: much of what is shown comes from artifacts, which may be anybody's."""
+    """A console that escapes control characters, because much of what it prints comes from artifacts, which may be anybody's."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
         for segment in super().render(renderable, options):
@@ -28,14 +28,14 @@ class _Console(Console):
 
 
 def console_of(stderr: bool = False, markup: bool = False) -> Console:
-    """Standard output or error; COLUMNS is its width where it is set. With `markup` brackets are Rich's: not where logs and paths are told."""
+    """Return a console for standard output or error. COLUMNS sets its width. `markup` enables Rich's tags; not for logs and paths."""
     stream = sys.stderr if stderr else sys.stdout
     wide = not stream.isatty() and not os.environ.get("COLUMNS", "").isdigit()
     return _Console(stderr=stderr, markup=markup, width=_WIDE if wide else None)
 
 
 def tolerate_encoding() -> None:
-    """A terminal or a log that has no `±` or `…` shows a question mark in its place: a character is no reason for a run to end."""
+    """Replace characters that the terminal or log cannot encode (`±`, `…`) by a question mark, instead of ending the run with an error."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -50,7 +50,7 @@ class Program(click.Group):
 
 
 class Finite(click.FloatRange):
-    """A number in a range that NaN and infinity, which Python reads as numbers, are not in."""
+    """A number in a range, without NaN and infinity, which Python parses as numbers."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         found = super().convert(value, param, ctx)

@@ -80,7 +80,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class Needs:
-    """Without what a metric is not measured."""
+    """Conditions without which a metric is not measured."""
 
     setting: str = ""
     """A setting that must be above 0."""
@@ -92,7 +92,8 @@ class Needs:
 
 @dataclass(frozen=True)
 class Phrases:
-    """What the verdict's sentence says. `{amount}` is the difference, `{count}` the same as a count with `{s}` for its plural, `{unit}` word or character."""
+    """Words of the verdict's sentence. `{amount}` is the difference, `{count}` the same as a count with `{s}` for its plural, `{unit}`
+    word or character."""
 
     better: str
     worse: str
@@ -199,12 +200,12 @@ class Metric:
 
     @property
     def mode(self) -> str:
-        """The direction, as an objective of Tune."""
+        """Return the direction as an objective of Tune."""
         return "max" if self.better is Better.HIGHER else "min"
 
     @property
     def heading(self) -> str:
-        """The label with its unit."""
+        """Return the label with its unit."""
         return f"{self.label}, {self.unit}" if self.unit else self.label
 
     @property
@@ -214,12 +215,12 @@ class Metric:
 
     @property
     def turn_key(self) -> str:
-        """The key of its value in a turn of a comparison."""
+        """Return the key of its value in a turn of a comparison."""
         return (self.compared and self.compared.turn_key) or self.name
 
     @property
     def gauge_name(self) -> str:
-        """The name of its gauge."""
+        """Return the name of its gauge."""
         if self.gauge is not None and self.gauge.name:
             return f"tune_gpu_{self.gauge.name}"
         stem, unit = self.name.removesuffix(f"_{self.unit}"), f"_{self.unit}" if self.name.endswith(f"_{self.unit}") else ""
@@ -227,19 +228,19 @@ class Metric:
 
     @property
     def gauge_help(self) -> str:
-        """The help text of its gauge."""
+        """Return the help text of its gauge."""
         unit = {"ms": ", milliseconds"}.get(self.unit, f", {self.unit}" if self.unit else "")
         return f"{self.help}, {GAUGE_AT.removeprefix('p')}th percentile{unit}." if self.many else self.help
 
     @property
     def line_path(self) -> str:
-        """The path of its gauge's number in a candidate's line."""
+        """Return the path of its gauge's number in a candidate's line."""
         path = self.at(GAUGE_AT) if self.many else self.name
         return path if self.of_line else f"metrics.{path}"
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The paths of its numbers in the metrics of an evaluation of the default pair."""
+        """Return the paths of its numbers in the metrics of an evaluation of the default pair."""
         if self.parts is not None:
             return tuple(self.at(part) for part in self.parts.values())
         return tuple(self.at(statistic) for statistic in STATISTICS) if self.many else (self.name,)

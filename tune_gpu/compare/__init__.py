@@ -1,1 +1,1 @@
-"""Winner against baseline: the same traffic to both in turn, until the difference of every metric is shown or the budget ends."""
+"""Compare winner and baseline: the same traffic for both in turn, until the difference of every metric is shown or the budget ends."""

@@ -1,10 +1,13 @@
-"""The effect of one arm against another with its confidence interval: a paired bootstrap, over rounds and over turns.
+"""The effect of one arm against another with its confidence interval, by a paired bootstrap over rounds and over turns.
 
-Turns of one deployment resemble each other (they share a queue, and whatever the deployment was given by luck), so whole rounds are
-resampled, ours and theirs together (block bootstrap: Davison and Hinkley 1997, section 3.8). Few rounds can agree by luck, so the turns
-within the rounds are resampled as well, paired by arrival, and the greater of the two standard errors counts; that of n rounds is
-inflated by sqrt(n / (n - 1)) for what resampling n understates. The interval is the estimate and Student's t with rounds - 1 degrees of
-freedom times that. Ratios are treated as logarithms.
+Turns of one deployment resemble each other (they share a queue and the deployment's luck), so whole rounds are resampled, both arms
+together
+(block bootstrap: Davison and Hinkley 1997, section 3.8). A few rounds can agree by chance, so the turns within the rounds are resampled as
+well, paired by arrival, and the larger of the two standard errors counts. That of n rounds is inflated by sqrt(n / (n - 1)), because
+resampling n
+understates it. The interval is the estimate ± the standard error times Student's t with rounds - 1 degrees of freedom. Ratios are treated
+as
+logarithms.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Effect:
-    """Ours against theirs: in per cent of theirs for a relative metric, else a difference in its unit."""
+    """Our arm against theirs: in per cent of theirs for a relative metric, else a difference in its unit."""
 
     estimate: float
     low: float | None
@@ -41,7 +44,8 @@ class Effect:
 
 
 def effect_of(pairs: Sequence[Pair], metric: Metric, *, alpha: float, seed: int = 0, resamples: int = RESAMPLES) -> Effect | None:
-    """The effect with its interval at confidence 1 - alpha; null where nothing was measured in both arms (or a ratio has no meaning)."""
+    """Return the effect with its interval at confidence 1 - alpha, or None if nothing was measured in both arms (or a ratio is
+    undefined)."""
     rows = [row for row in metric.rows(pairs) if len(row[0])]
     if not rows:
         return None
@@ -77,7 +81,7 @@ def rounds_resampled(sizes: Sequence[int], resamples: int, rng: np.random.Genera
 
 
 def turns_resampled(sizes: Sequence[int], resamples: int, rng: np.random.Generator) -> Counts:
-    """The same when each round stays and its turns are drawn with replacement."""
+    """Return how often each resample holds each turn when every round stays and its turns are drawn with replacement."""
     return np.concatenate([rng.multinomial(size, np.full(size, 1.0 / size), size=resamples) for size in sizes], axis=1)
 
 

@@ -1,4 +1,4 @@
-"""Which of a run's best is its winner, and whether that is shown: rules, without any measuring."""
+"""Rules that decide which of a run's best is its winner, and whether that is shown."""
 
 from __future__ import annotations
 
@@ -31,13 +31,14 @@ def check_metrics(settings: ConfirmSettings, latency_percentile: int) -> None:
 def contenders(
     best: Mapping[str, Any], baseline: Mapping[str, Any], lines: Sequence[EvaluationRecord], candidates: int
 ) -> dict[str, dict[str, Any]]:
-    """The arms of a run's confirmation: `winner` (the search's best), the last generation's best few as `rival-<n>`, `baseline`.
+    """Return the arms of a run's confirmation: `winner` (the search's best), others of the last generation's best as `rival-<n>`, and
+    `baseline`.
 
     Args:
         best: parameters of the search's best.
         baseline: parameters of what runs today.
         lines: of every evaluation.
-        candidates: how many compete, the winner counted; the baseline comes on top.
+        candidates: number of competing arms, with the winner; the baseline is additional.
     """
     arms: dict[str, dict[str, Any]] = {WINNER: dict(best)}
     last = max((line.generation for line in lines), default=0)
@@ -50,7 +51,7 @@ def contenders(
 
 @dataclass(frozen=True)
 class Standings:
-    """What blocks say of the contenders."""
+    """The ranking of the contenders by the blocks."""
 
     leader: str
     """`winner`, unless a rival is shown to be better."""
@@ -64,7 +65,7 @@ class Standings:
 def standings(
     blocks: Sequence[Block], arms: Sequence[str], metrics: Sequence[Metric], settings: ConfirmSettings, *, alpha: float, seed: int
 ) -> Standings:
-    """Who leads by these blocks, and whether it is decided."""
+    """Return who leads by these blocks, and whether it is decided."""
     decisive = [metric for metric in metrics if metric.name == settings.metric]
 
     def against(ours: str, theirs: str, which: Sequence[Metric]) -> list[Finding]:
@@ -79,7 +80,7 @@ def standings(
 
 
 def confirmed(findings: Sequence[Finding], metric: str, how_it_ended: str) -> tuple[bool, str]:
-    """Whether the winner is confirmed against the baseline, and why (not)."""
+    """Return whether the winner is confirmed against the baseline, and why (not)."""
     finding = next(finding for finding in findings if finding.metric.name == metric)
     if finding.effect is None:
         return False, f"{metric} was not measured in both ({how_it_ended})"

@@ -1,4 +1,4 @@
-"""The end of a run: its best few are compared again, under traffic that the search has not seen, before one is called the winner."""
+"""Compare the best few of a run again at its end, under traffic that the search has not used, before one is named the winner."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tune_gpu.config.schema import ExperimentConfig
 
 @dataclass(frozen=True)
 class RunConfirmation:
-    """What came of it."""
+    """The result of a confirmation."""
 
     confirmed: bool
     why: str
@@ -45,7 +45,7 @@ def confirm_run(
     resources: Mapping[str, float],
     say: Say,
 ) -> RunConfirmation:
-    """Compare the best few with each other and the winner with the baseline; goes on where it was stopped. Ray must be up."""
+    """Compare the best few with each other and the winner with the baseline. Resume a stopped comparison. Ray must be running."""
     winner = dict(best)
     if why := _needless(config, winner):
         return RunConfirmation(False, why, winner)

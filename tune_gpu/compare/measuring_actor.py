@@ -1,4 +1,4 @@
-"""Where a comparison or a soak is measured: a Ray actor that holds a card, so that on a cluster it lands where cards are."""
+"""Measure a comparison or a soak in a Ray actor that holds a card, so that on a cluster it is placed where cards are."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ class Arena:
         self._config, self._device, self._evaluator = config, device, Evaluator(config, device)
 
     def where(self) -> tuple[str, int]:
-        """Host and process id."""
+        """Return the host and the process id."""
         return socket.gethostname(), os.getpid()
 
     def device(self) -> tuple[dict[str, Any], float | None]:
-        """The device it was given, and what others use of it (MiB, null where it does not report that), before anything is deployed."""
+        """Return its device, and the memory that others use on it (MiB, None if not reported), before anything is deployed."""
         with contextlib.closing(open_device(self._device, most_cards(self._config))) as probe:
             return probe.info.as_dict(), neighbours_on(probe).mib
 
     def block(self, arm: str, number: int, params: Mapping[str, Any], first_window: int) -> dict[str, Any]:
-        """One deployment with its windows; a failure is a result."""
+        """Measure one deployment with its windows. A failure is a result."""
         started = time.monotonic()
         windows: list[WindowResult] = []
         measured = self._measured(params, first_window, windows)
@@ -69,7 +69,7 @@ class Arena:
             return self._evaluator.fail(failure)
 
     def hold(self, params: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Deploy for a soak; the failure, if it does not start."""
+        """Deploy for a soak. Return the failure if it does not start, else None."""
         try:
             self._evaluator.begin(resolve(self._config, params, self._device), every_clip=False)
         except ServiceError as error:
@@ -77,7 +77,8 @@ class Arena:
         return None
 
     def load(self) -> dict[str, Any]:
-        """One window on what is held: requests, failures, memory of each service and of the device (peak, MiB), OOM events; or `failure`."""
+        """Drive one window on the deployment: requests, failures, peak memory of each service and of the device (MiB), OOM events; or
+        `failure`."""
         try:
             window, device = self._evaluator.window()
         except ServiceError as error:
@@ -93,16 +94,16 @@ class Arena:
         }
 
     def close(self) -> None:
-        """Take everything down."""
+        """Stop everything."""
         self._evaluator.close()
 
 
 class ArenaLost(RuntimeError):
-    """The arena's own process ended, or Ray has no place for it."""
+    """The actor's process ended, or Ray has no place for it."""
 
 
 class MeasurementClient:
-    """The arena, asked from here. Raises ArenaLost for every call once it has gone."""
+    """A client of the actor. Every call raises ArenaLost once the actor has ended."""
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
@@ -111,7 +112,7 @@ class MeasurementClient:
         """A call is under way whose answer nobody waited for (Ctrl-C)."""
 
     def close(self) -> None:
-        """Take everything down in order; what is busy is left to its guards."""
+        """Stop everything in order. A busy actor is left to its guards."""
         if not self.busy:
             self._ask("close")
 
@@ -140,13 +141,13 @@ class MeasurementClient:
 
 @contextlib.contextmanager
 def arena(config: ExperimentConfig, device: str, resources: Mapping[str, float], say: Callable[[str], None]) -> Iterator[MeasurementClient]:
-    """An arena on the Ray that is up, for as long as the block; nothing of it is left after, however the block ends. Raises ArenaLost.
+    """Run a measuring actor on the current Ray within the block. Nothing of it is left afterwards. Raise ArenaLost.
 
     Args:
-        config: its workload is what is driven.
+        config: its workload is driven.
         device: `cuda` or `cpu`.
-        resources: what it asks Ray for, as Ray names them (`CPU`, `GPU`).
-        say: told once, if it is not there after a while.
+        resources: its request to Ray, by Ray's names (`CPU`, `GPU`).
+        say: called once if the actor has no place after a while.
     """
     named = {name: amount for name, amount in resources.items() if name not in ("CPU", "GPU")}
     options = {"num_cpus": resources.get("CPU", 1.0), "num_gpus": resources.get("GPU", 0.0), "resources": named or None}
@@ -169,7 +170,7 @@ def arena(config: ExperimentConfig, device: str, resources: Mapping[str, float],
 
 
 def _placed(where: Any, resources: Mapping[str, float], say: Callable[[str], None]) -> tuple[str, int]:
-    """The answer, once Ray has found a place for the actor and has started it. Ray itself would wait for one without a word, also where there can be none."""
+    """Return the answer once Ray has placed and started the actor. Ray itself would wait silently, even if no place can exist."""
     waited = False
     while True:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -199,7 +200,7 @@ def _processes(pids: list[int]) -> list[psutil.Process]:
 
 
 def measured_as(config: ExperimentConfig, *, capacity: bool, windows: int | None, window_s: float | None) -> ExperimentConfig:
-    """The configuration with the windows of a comparison."""
+    """Return the configuration with the windows of a comparison."""
     workload = replace(
         config.workload,
         windows=windows or config.workload.windows,

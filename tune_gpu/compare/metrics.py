@@ -1,4 +1,4 @@
-"""What is compared: each metric with its direction, its scale and how it is taken from resampled rounds."""
+"""The metrics of a comparison, each with its direction, its scale and its computation from resampled rounds."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Metric:
 
     Attributes:
         entry: of the catalogue.
-        percentile: of the turns' values, if that is how it is compared.
-        counted_in: what recognition errors are counted in, `word` or `character`.
+        percentile: of the turns' values, if it is compared by one.
+        counted_in: unit of recognition errors, `word` or `character`.
     """
 
     entry: catalogue.Metric
@@ -33,31 +33,31 @@ class Metric:
 
     @property
     def compared(self) -> Compared:
-        """How it is compared."""
+        """Return how it is compared."""
         return self.entry.compared or Compared()
 
     @property
     def name(self) -> str:
-        """Its name in the artifacts, with the percentile (`voice_turn_ms.p95`)."""
+        """Return its name in the artifacts, with the percentile (`voice_turn_ms.p95`)."""
         return self.entry.compared_name if self.percentile is None else f"{self.entry.compared_name}.p{self.percentile}"
 
     @property
     def higher_is_better(self) -> bool:
-        """Its direction."""
+        """Return True if a higher value is better."""
         return self.entry.better is Better.HIGHER
 
     @property
     def relative(self) -> bool:
-        """Whether its effect is a ratio, in per cent; else it is a difference in the metric's own unit."""
+        """Return True if its effect is a ratio, in per cent; otherwise it is a difference in the metric's own unit."""
         return self.compared.statistic is Statistic.PERCENTILE
 
     @property
     def unit(self) -> str:
-        """The unit of the effect."""
+        """Return the unit of the effect."""
         return rate_name(self.counted_in) if self.entry.counts_errors else self.compared.unit
 
     def rows(self, pairs: Sequence[Pair]) -> list[tuple[Floats, Floats]]:
-        """Per round the paired values of ours and theirs; a turn that failed in either is no pair for a latency."""
+        """Return per round the paired values of both arms. A turn that failed in either arm is no pair for a latency."""
         return [self._rows(pair) for pair in pairs]
 
     def _rows(self, pair: Pair) -> tuple[Floats, Floats]:
@@ -103,7 +103,7 @@ def standard_metrics(latency_percentile: int, counted_in: str = "word") -> list[
 
 
 def percentile_of(values: Floats, counts: NDArray[np.int64], percentile: float) -> Floats:
-    """The percentile of each resample (Hyndman and Fan's type 7, as elsewhere), from how often it holds each value."""
+    """Return the percentile of each resample (Hyndman and Fan's type 7, as elsewhere), given how often it holds each value."""
     order = np.argsort(values, kind="stable")
     ordered, upto = values[order], np.cumsum(counts[:, order], axis=1)
     place = (upto[:, -1] - 1) * percentile / 100.0
@@ -115,12 +115,12 @@ def percentile_of(values: Floats, counts: NDArray[np.int64], percentile: float) 
 
 
 def ratio_of_sums(values: Floats, counts: NDArray[np.int64]) -> Floats:
-    """Errors over words of the whole resample (columns: errors, words)."""
+    """Return errors over words of each resample (columns: errors, words)."""
     return np.asarray((counts @ values[:, 0]) / (counts @ values[:, 1]))
 
 
 def mean(values: Floats, counts: NDArray[np.int64]) -> Floats:
-    """The mean of each resample."""
+    """Return the mean of each resample."""
     return np.asarray((counts @ values) / counts.sum(axis=1))
 
 

@@ -1,4 +1,4 @@
-"""From what windows saw to the turns and blocks of a comparison."""
+"""Convert the results of windows to turns and blocks of a comparison."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from tune_gpu.workload.window import WindowResult
 
 
 def turn_of(sample: TurnSample) -> Turn:
-    """The values of one turn; a transcript of nothing is heard wrongly, not unheard."""
+    """Return the values of one turn. An empty transcript counts as wrong, not as missing."""
     heard = sample.stt if sample.stt is not None and sample.stt.error in (None, "empty_transcript") else None
     errors, words = word_errors(sample.reference, heard.text, sample.language) if heard else (None, None)
     return Turn({metric.turn_key: sample_of(sample, metric) for metric in turn_metrics()}, errors, words, sample.error)
 
 
 def turns_by_arrival(windows: Sequence[WindowResult]) -> tuple[Turn, ...]:
-    """Every turn of the windows in the order in which they were due (they end in another)."""
+    """Return every turn of the windows in the order of due times, which differs from the order in which they ended."""
     return tuple(turn_of(sample) for window in windows for sample in sorted(window.turns, key=lambda sample: sample.due))
 
 
 def block_of(arm: str, number: int, windows: Sequence[WindowResult], measured: Measurement, wall_s: float) -> Block:
-    """A deployment that was measured, or one that failed."""
+    """Return the block of a deployment that was measured, or that failed."""
     if measured.failure is not None:
         return Block(arm, number, wall_s=wall_s, failure=measured.failure.as_dict())
     metrics: Mapping[str, Any] = measured.metrics

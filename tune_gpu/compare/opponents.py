@@ -1,4 +1,4 @@
-"""Who is compared with a run's winner: parameters from the command line, checked."""
+"""Parse the configuration that is compared with a run's winner."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tune_gpu.config.targets import settings_with
 
 
 def parse_params(text: str, option: str) -> dict[str, Any]:
-    """`key=value,key=value` with YAML's values. Raises UserError."""
+    """Parse `key=value,key=value` with YAML's values. Raise UserError."""
     found: dict[str, Any] = {}
     for part in text.split(","):
         key, equals, value = part.partition("=")
@@ -28,12 +28,12 @@ def parse_params(text: str, option: str) -> dict[str, Any]:
 
 
 def changed(config: ExperimentConfig, base: dict[str, Any], text: str, option: str) -> dict[str, Any]:
-    """These parameters with those of the command line written over them.
+    """Return these parameters with those of the command line written over them.
 
-    What runs today need not lie in the space, but its parameters must be known and its values of the kind that the setting has.
+    The configuration of today need not lie in the space, but its parameters must be known, with values of the kind that the setting has.
 
     Raises:
-        UserError: an unknown parameter or a value that its setting cannot have.
+        UserError: an unknown parameter, or a value that its setting cannot have.
     """
     given = parse_params(text, option)
     for name, value in given.items():
@@ -59,7 +59,7 @@ def _check_value(config: ExperimentConfig, name: str, value: Any, option: str) -
 
 
 def winner_of_other(run: FinishedRun, other: FinishedRun) -> dict[str, Any]:
-    """The other run's winner, as parameters of this run. Raises UserError where they do not mean the same deployment."""
+    """Return the other run's winner as parameters of this run. Raise UserError if they do not mean the same deployment."""
     theirs = settings_with(other.config, other.winner)
     unknown = [name for name in other.winner if name not in run.config.parameters]
     if unknown:

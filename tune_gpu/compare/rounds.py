@@ -1,4 +1,4 @@
-"""Round after round until everything asked is decided, or the budget ends. Knows neither Ray nor services."""
+"""Run rounds until every question is decided, or the budget ends. Independent of Ray and services."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MAX_FAILURES = 2
 
 @dataclass(frozen=True)
 class Rules:
-    """How a comparison is run."""
+    """When a comparison looks and ends."""
 
     confidence: float
     min_rounds: int
@@ -79,7 +79,7 @@ class Rounds:
 
     @property
     def n_rounds(self) -> int:
-        """Rounds in which every arm was measured."""
+        """Return the number of rounds in which every arm was measured."""
         return self._whole(self._blocks)
 
     def _whole(self, blocks: Sequence[Block]) -> int:
@@ -87,7 +87,8 @@ class Rounds:
         return sum(all((arm, number) in measured for arm in self._arms) for number in {block.round for block in blocks})
 
     def _before(self, number: int) -> list[Block]:
-        """Return what was known when this round began. A comparison that is gone on with is looked at where it was before: each look is paid for once."""
+        """Return the blocks that were known when this round began. A resumed comparison looks at the same rounds as before, so that no
+        look is paid for twice."""
         return [block for block in self._blocks if block.round < number]
 
     @property
@@ -95,14 +96,14 @@ class Rounds:
         return sum(block.wall_s for block in self._blocks)
 
     def run(self, decided: Decided) -> Outcome:
-        """To its end; a KeyboardInterrupt ends it early and is in the outcome."""
+        """Run the comparison to its end. A KeyboardInterrupt ends it early, and the outcome says so."""
         try:
             return self._run(decided)
         except KeyboardInterrupt:
             return self.stopped(ComparisonEnd.INTERRUPTED, "it was interrupted")
 
     def stopped(self, ended: ComparisonEnd, why: str) -> Outcome:
-        """Return what there is, where it was ended from outside."""
+        """Return the outcome so far of a comparison that was ended from outside."""
         return self._outcome(ended, why, final_alpha(self._looks, self._alpha))
 
     @property
@@ -150,7 +151,7 @@ class Rounds:
                 return
 
     def _broken(self) -> str | None:
-        """An arm that fails for a reason that stays, or again and again, ends the comparison (or leaves it)."""
+        """Return why the comparison ends: a required arm fails permanently or repeatedly. An optional arm is dropped instead."""
         for arm in list(self._arms):
             failures = [block.failure for block in self._blocks if block.arm == arm and block.failure is not None]
             if failures and (len(failures) >= _MAX_FAILURES or not failures[-1].get("retryable")):
@@ -162,7 +163,7 @@ class Rounds:
         return None
 
     def _outcome(self, ended: ComparisonEnd, why: str, alpha: float, known: Sequence[Block] | None = None) -> Outcome:
-        """By all blocks, or by those that were known when it was decided."""
+        """Return the outcome by all blocks, or by those that were known when it was decided."""
         blocks = self._blocks if known is None else known
         return Outcome(ended, why, self._whole(blocks), alpha, tuple(blocks), round(self._spent_s, 1))
 
@@ -170,6 +171,6 @@ class Rounds:
 def findings_of(
     blocks: Sequence[Block], ours: str, theirs: str, metrics: Sequence[Metric], *, alpha: float, tolerances: Mapping[str, float], seed: int
 ) -> list[Finding]:
-    """Every metric's verdict on one arm against another."""
+    """Return every metric's verdict on one arm against another."""
     pairs = pairs_of(list(blocks), ours, theirs)
     return [Finding(metric, effect_of(pairs, metric, alpha=alpha, seed=seed), tolerance_of(metric, tolerances)) for metric in metrics]

@@ -1,4 +1,4 @@
-"""What a comparison sees: voice turns in the order of their arrival, in blocks; a block is one deployment of one arm.
+"""The data of a comparison: voice turns by arrival, in blocks. A block is one deployment of one arm.
 
 Within a round every arm gets the same traffic, so the n-th turn of one arm is paired with the n-th of another: the same clip, due at the
 same moment. Between rounds the traffic changes.
@@ -48,7 +48,7 @@ def turn_metrics() -> list[Metric]:
 
 @dataclass(frozen=True)
 class Block:
-    """One deployment of one arm under one round's traffic; without turns where it failed, and then `failure` says why."""
+    """One deployment of one arm under one round's traffic. A failed one has no turns, and `failure` has the reason."""
 
     arm: str
     round: int
@@ -64,12 +64,12 @@ class Block:
     failure: Mapping[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """For a line of the artifacts."""
+        """Return the block as a line of the artifacts has it."""
         return asdict(replace(self, turns=())) | {"turns": [turn.as_dict() for turn in self.turns]}
 
     @classmethod
     def from_dict(cls, line: Mapping[str, Any]) -> Block:
-        """From such a line; fields that are unknown here are passed over. Raises KeyError or TypeError for what is no block."""
+        """Return the block of such a line; unknown fields are ignored. Raise KeyError or TypeError if it is not a block."""
         known = {name: line[name] for name in cls.__dataclass_fields__ if name in line}
         turns = tuple(map(Turn.from_dict, line["turns"]))
         return cls(**{**known, "turns": turns})
@@ -84,7 +84,7 @@ class Pair:
 
 
 def pairs_of(blocks: list[Block], ours: str, theirs: str) -> list[Pair]:
-    """The rounds in which both arms were measured, in their order."""
+    """Return the rounds in which both arms were measured, in order."""
     measured = {(block.arm, block.round): block for block in blocks if block.failure is None}
     rounds = sorted({block.round for block in blocks})
     return [Pair(measured[ours, n], measured[theirs, n]) for n in rounds if (ours, n) in measured and (theirs, n) in measured]

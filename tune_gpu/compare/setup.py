@@ -1,4 +1,4 @@
-"""How a comparison of a run is set up."""
+"""Set up a comparison of a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tune_gpu.config.schema import ExperimentConfig
 
 
 def rules_of(config: ExperimentConfig, *, budget_s: float | None = None, max_rounds: int | None = None) -> Rules:
-    """The rules of a comparison under this configuration."""
+    """Return the rules of a comparison under this configuration."""
     settings = config.confirm
     most = max_rounds or settings.max_rounds
     return Rules(
@@ -29,7 +29,7 @@ def rules_of(config: ExperimentConfig, *, budget_s: float | None = None, max_rou
 
 
 def terms_of(config: ExperimentConfig, device: str, arms: Mapping[str, Mapping[str, Any]], windows: int) -> dict[str, Any]:
-    """Return what blocks must have in common to be counted together."""
+    """Return the terms that blocks must share to be counted together."""
     return {
         "schema_version": 1,
         "arms": {name: dict(params) for name, params in arms.items()},
@@ -43,7 +43,7 @@ def terms_of(config: ExperimentConfig, device: str, arms: Mapping[str, Mapping[s
 
 
 def arena_of(config: ExperimentConfig, device: str, resources: Mapping[str, float], say: Say) -> Any:
-    """An arena with the windows of a comparison."""
+    """Return a measuring actor with the windows of a comparison."""
     settings = config.confirm
     return arena(measured_as(config, capacity=settings.capacity, windows=settings.windows, window_s=settings.window_s), device, resources, say)
 

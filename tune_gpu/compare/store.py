@@ -1,4 +1,4 @@
-"""A comparison's blocks on disk, each as it ends: one that was stopped goes on where it was."""
+"""Store a comparison's blocks on disk, each as it ends, so that a stopped comparison can be resumed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tune_gpu.compare.samples import Block
 
 
 class BlockStore:
-    """`<name>.jsonl`: a first line that says what is compared, then one line a block.
+    """`<name>.jsonl`: a first line with the terms of the comparison, then one line for each block.
 
     Args:
         path: of the file.
-        terms: what is compared and how; blocks that were measured on other terms are put aside (`….old`), never mixed in.
-        redactor: no secret that it knows is written (the services' settings are terms, and have them).
+        terms: what is compared and how. Blocks that were measured on other terms are moved aside (`….old`), never mixed in.
+        redactor: removes secrets that it knows (the terms hold the services' settings).
     """
 
     def __init__(self, path: Path, terms: Mapping[str, Any], redactor: Redactor | None = None) -> None:
@@ -27,7 +27,7 @@ class BlockStore:
         self.path, self._terms = path, json.loads(json.dumps(self._redactor.value(terms)))
 
     def blocks(self) -> list[Block]:
-        """Every whole block so far; half of a last line is cut off."""
+        """Return every complete block so far. An unfinished last line is cut off."""
         limit = outside_files.SAMPLES
         try:
             content = outside_files.read_bytes(self.path, limit)
@@ -47,7 +47,7 @@ class BlockStore:
         return blocks
 
     def append(self, block: Block) -> None:
-        """On disk when this returns."""
+        """Append a block; it is on disk when this returns."""
         if not self.path.exists():
             write_whole(self.path, json.dumps(self._terms) + "\n")
         append_whole(self.path, (json.dumps(self._redactor.value(block.as_dict())) + "\n").encode())

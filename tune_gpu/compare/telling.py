@@ -1,4 +1,4 @@
-"""What a person reads while a comparison goes on, and at its end."""
+"""Print the progress and the result of a comparison."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Say = Callable[[str], None]
 
 
 class ProgressReporter:
-    """Says each block as it begins and ends, with what of the budget is spent."""
+    """Print each block as it begins and ends, with the used part of the budget."""
 
     def __init__(self, say: Say, budget_s: float, spent_s: float = 0.0) -> None:
         self._say, self._budget_s, self._spent_s = say, budget_s, spent_s
 
     def __call__(self, arm: str, number: int, block: Block | None) -> None:
-        """As `Rounds` calls it."""
+        """Print a block, as `Rounds` calls it."""
         if block is None:
             self._say(f"round {number + 1}: {arm} …")
             return
@@ -31,7 +31,7 @@ class ProgressReporter:
 
 
 def describe_block(block: Block) -> str:
-    """One deployment in a few words."""
+    """Return one deployment in a few words."""
     if block.failure is not None:
         return f"failed: {block.failure['kind']} {block.failure['message']}"
     turns = [value for turn in block.turns if (value := turn.values.get(VOICE_TURN.turn_key)) is not None]
@@ -43,7 +43,7 @@ def describe_block(block: Block) -> str:
 
 
 def table_of(findings: Sequence[Finding], ours: str, theirs: str) -> Table:
-    """Every metric with its effect, interval and verdict."""
+    """Return every metric with its effect, interval and verdict."""
     table = Table(title=f"{ours} against {theirs}", title_justify="left")
     for column in ("metric", ours, theirs, "effect (interval)", "verdict"):
         table.add_column(column, justify="right" if column in (ours, theirs) else "left", no_wrap=True)
@@ -57,5 +57,5 @@ def table_of(findings: Sequence[Finding], ours: str, theirs: str) -> Table:
 
 
 def describe_arms(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """A line for each arm."""
+    """Return a line for each arm."""
     return [f"  {name}: {', '.join(f'{key}={value}' for key, value in params.items())}" for name, params in arms.items()]

@@ -1,4 +1,4 @@
-"""From effects to verdicts, and to the sentence that a person would say."""
+"""Turn effects into verdicts, and into a sentence for people."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tune_gpu.metrics import VOICE_TURN
 
 
 class ComparisonVerdict(StrEnum):
-    """What is shown of a metric."""
+    """What is shown about a metric."""
 
     BETTER = "better"
     WORSE = "worse"
@@ -33,7 +33,7 @@ class Finding:
 
     @property
     def verdict(self) -> ComparisonVerdict:
-        """Better or worse only where the whole interval says so."""
+        """Return better or worse only if the whole interval supports it."""
         gain = self.gain_interval
         if gain is None or gain[0] <= 0.0 <= gain[1]:
             return ComparisonVerdict.NO_DIFFERENCE
@@ -41,7 +41,7 @@ class Finding:
 
     @property
     def gain_interval(self) -> tuple[float, float] | None:
-        """The interval, positive where ours is better; null without one."""
+        """Return the interval, positive where our arm is better, or None."""
         effect = self.effect
         if effect is None or effect.low is None or effect.high is None:
             return None
@@ -49,26 +49,26 @@ class Finding:
 
     @property
     def gain(self) -> float | None:
-        """The estimate, positive where ours is better."""
+        """Return the estimate, positive where our arm is better, or None."""
         if self.effect is None:
             return None
         return self.effect.estimate if self.metric.higher_is_better else -self.effect.estimate
 
     @property
     def within_tolerance(self) -> bool:
-        """No difference that matters, and that is shown: the whole interval lies within the tolerance."""
+        """Return True if the whole interval lies within the tolerance: the difference is shown not to matter."""
         gain = self.gain_interval
         return gain is not None and -self.tolerance <= gain[0] and gain[1] <= self.tolerance
 
     @property
     def not_worse(self) -> bool:
-        """Shown to be no worse than the tolerance allows."""
+        """Return True if the metric is shown to be no worse than the tolerance allows."""
         gain = self.gain_interval
         return gain is not None and gain[0] >= -self.tolerance
 
     @property
     def decided(self) -> bool:
-        """More rounds would tell nothing that matters; what cannot be measured is never waited for."""
+        """Return True if more rounds would change nothing that matters. A metric that cannot be measured counts as decided."""
         return self.effect is None or self.verdict is not ComparisonVerdict.NO_DIFFERENCE or self.within_tolerance
 
     def record(self) -> FindingRecord:
@@ -86,7 +86,7 @@ class Finding:
 
     @property
     def text(self) -> str:
-        """The effect in figures: `-38 % (-44 … -31)`."""
+        """Return the effect in figures: `-38 % (-44 … -31)`."""
         if self.effect is None:
             return "not measured in both"
         digits = self.metric.compared.digits
@@ -95,12 +95,12 @@ class Finding:
 
 
 def tolerance_of(metric: Metric, tolerances: Mapping[str, float]) -> float:
-    """By its full name, else by its first part (`voice_turn_ms`); 0 where nothing is given."""
+    """Return the tolerance by the metric's full name, else by its first part (`voice_turn_ms`), else 0."""
     return float(tolerances.get(metric.name, tolerances.get(metric.name.partition(".")[0], 0.0)))
 
 
 def sentence(findings: Sequence[Finding], ours: str = "winner") -> str:
-    """One line: the answer's latency, the transcripts, the callers; failures only where something is to be said of them."""
+    """Return one line: the answer's latency, the transcripts, the callers, and failures if they differ."""
     turn = next(finding for finding in findings if finding.metric.entry is VOICE_TURN)
     rest = sorted(findings, key=_only_of_a_difference)
     said = [_speed(turn), *map(_phrase, rest)]

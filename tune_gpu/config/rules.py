@@ -151,14 +151,14 @@ def check(settings: Any, prefix: str = "") -> None:
 
 
 def check_each(settings: Any, prefix: str = "") -> None:
-    """Check every setting by its own rule. Raises UserError as `check` does."""
+    """Check every setting by its own rule. Raise UserError as `check` does."""
     for at, section in _sections(settings, prefix):
         for each in fields(section):
             check_value(each.metadata.get("rule"), at + each.name, getattr(section, each.name))
 
 
 def check_value(wanted: Rule | None, name: str, value: Any) -> None:
-    """Check one value; a number must also be finite. Raises UserError."""
+    """Check one value; a number must also be finite. Raise UserError."""
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{name}={value}: allowed is a finite number")
     if wanted is not None and value is not None:

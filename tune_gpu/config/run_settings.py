@@ -107,7 +107,7 @@ class PromoteSettings:
     """Their median must stay below so many times what the comparison measured."""
 
     def conflicts(self, at: str) -> Iterator[str]:
-        """Yield each rule that joins several settings and is broken, as a message. Raises UserError for the name of a unit."""
+        """Yield each rule that joins several settings and is broken, as a message. Raise UserError for the name of a unit."""
         for name, service in (("vllm", self.vllm), ("whisper", self.whisper)):
             check_unit(f"{at}{name}.unit", service.unit, of_systemd=self.target == "systemd")
         if self.vllm.unit == self.whisper.unit:

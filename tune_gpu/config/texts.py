@@ -23,7 +23,7 @@ _TAKEN = ("promotions", "winners")
 
 
 def check_name(key: str, name: str) -> None:
-    """Check the name of an experiment (`name`) or a run, which becomes a folder's. Raises UserError."""
+    """Check the name of an experiment (`name`) or a run, which becomes a folder's. Raise UserError."""
     if not _FOLDER.fullmatch(name) or (key == "name" and name in _TAKEN):
         raise UserError(f"{key}={name}: allowed are up to 100 letters, digits, `.`, `_` and `-` (no `..`), and not {' or '.join(_TAKEN)}")
 

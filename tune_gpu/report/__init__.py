@@ -1,1 +1,1 @@
-"""A run as evidence for people: read, drawn, told."""
+"""Report a run as evidence for people."""

@@ -1,6 +1,6 @@
-"""What a report says, as plain values: the same for the page, for Markdown and for programs. Pure.
+"""The content of a report as plain values, the same for the page, for Markdown and for programs.
 
-Every number is one of `summary.json`, of a candidate's line, or is computed from these here; what was not measured is absent.
+Every number is one of `summary.json` or of a candidate's line, or is computed from these here. A value that was not measured is absent.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Row:
 
     @property
     def change_pct(self) -> float | None:
-        """Of the winner, against the baseline."""
+        """Return the winner's change against the baseline, in per cent."""
         if self.winner is None or not self.baseline:
             return None
         return 100.0 * (self.winner - self.baseline) / self.baseline
@@ -57,7 +57,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Facts:
-    """A report."""
+    """The content of a report."""
 
     run_id: str
     experiment: str
@@ -116,7 +116,7 @@ def facts_of(record: RunRecord, winner: WinnerFile | None = None) -> Facts:
 
 
 def describe(params: Mapping[str, Any]) -> str:
-    """`share 0.5, model base`, for people."""
+    """Return `share 0.5, model base`, for people."""
     return ", ".join(f"{name} {value}" for name, value in params.items())
 
 
@@ -198,7 +198,7 @@ def _unit_of(lines: Sequence[Line]) -> str:
 
 
 def _failures(lines: Sequence[Line]) -> list[dict[str, Any]]:
-    """By kind, most frequent first, each with its last example; a violated constraint is a kind of its own."""
+    """Return the failures by kind, most frequent first, each with its last example. A violated constraint is a kind of its own."""
     found: dict[str, list[Line]] = {}
     for line in lines:
         if line.failure:
@@ -235,7 +235,7 @@ _START_NAMES = {"vllm": PARTS[1], "whisper": PARTS[2], "memory_stable": PARTS[3]
 
 
 def cost_parts(line: Line) -> dict[str, float]:
-    """The seconds of one evaluation, by what they were for."""
+    """Return the seconds of one evaluation by their use."""
     spent = line.duration_s
     parts: dict[str, float] = dict.fromkeys(PARTS, 0.0)
     for name, seconds in (spent.start_by_part or {"vllm": spent.start}).items():

@@ -36,7 +36,7 @@ class Importance:
 
 
 def importance_of(lines: Sequence[EvaluationRecord], seed: int = 0) -> Importance | None:
-    """Of the knobs of a run, most important first; null where too few evaluations were measured or no knob varied."""
+    """Return the importance of the knobs of a run, the largest first, or None if too few evaluations were measured or no knob varied."""
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.inspection import permutation_importance
 
@@ -60,7 +60,7 @@ def importance_of(lines: Sequence[EvaluationRecord], seed: int = 0) -> Importanc
 
 
 def _codes(values: list[Any]) -> list[float]:
-    """Numbers as they are, anything else by its place among those there are; what is switched off stands before all."""
+    """Return numbers as they are, and other values by their rank among those that occur. An inactive knob comes first."""
     if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
         return [float(value) for value in values]
     levels = {text: float(index) for index, text in enumerate(sorted({repr(value) for value in values if value is not None}))}

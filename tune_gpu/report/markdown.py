@@ -1,4 +1,4 @@
-"""The report as Markdown: for a pull request, a ticket, a terminal."""
+"""The report as Markdown, for a pull request, a ticket or a terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tune_gpu.report.page import number, seconds
 
 
 def as_markdown(facts: Facts) -> str:
-    """The whole report, tables instead of pictures."""
+    """Return the whole report, with tables instead of pictures."""
     parts = [f"# {_text(facts.experiment)}, run {_text(facts.run_id)} (device: {_text(facts.device_kind)})", f"**{_text(facts.verdict)}**"]
     parts += [f"- {_text(doubt)}" for doubt in facts.doubts]
     if facts.rows:
@@ -54,6 +54,6 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def _text(value: Any) -> str:
-    """Nothing of an artifact becomes markup: one line, and the characters that mean something are escaped."""
+    """Return a value as text on one line, with Markdown's special characters escaped, so that no artifact becomes markup."""
     text = " ".join(str("–" if value is None else value).split())
     return "".join("\\" + letter if letter in "\\`*_[]<>|#" else letter for letter in text)

@@ -1,4 +1,4 @@
-"""The plan as a map: what the preflight predicted for each configuration, with what was tried marked on it."""
+"""A map of the plan: the predicted memory of each configuration, with the evaluated ones marked."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ _WORST = ("fits", "not_modelled", "uncertain", "infeasible")
 
 
 def memory_map(plan: Mapping[str, Any] | None, lines: Sequence[EvaluationRecord]) -> go.Figure | None:
-    """Squares are predictions over the two knobs that memory depends on most (the least headroom over the others), dots are evaluations.
+    """Draw the predictions as squares over the two knobs that affect memory most (the least headroom over the others), and evaluations as
+    dots.
 
-    Null where the run has no plan, or the plan has no predictions.
+    Return None if the run has no plan, or the plan has no predictions.
     """
     cells = [cell for cell in (plan or {}).get("candidates") or [] if isinstance(cell, Mapping) and isinstance(cell.get("params"), Mapping)]
     knobs = _two_that_matter(cells)
@@ -47,7 +48,7 @@ def memory_map(plan: Mapping[str, Any] | None, lines: Sequence[EvaluationRecord]
 
 
 def predicted_parts(cell: Mapping[str, Any]) -> go.Figure:
-    """One prediction as a bar: which part takes how much."""
+    """Draw one prediction as a bar of its parts."""
     made = figure(190, barmode="stack")
     for index, (part, mib) in enumerate(cell["parts_mib"].items()):
         colours = (BLUE, GREEN, "#e69f00", "#b276b2", "#8a8f98", RED, "#7fb3e6")
@@ -57,7 +58,7 @@ def predicted_parts(cell: Mapping[str, Any]) -> go.Figure:
 
 
 def _two_that_matter(cells: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:
-    """The two knobs whose values move the headroom most."""
+    """Return the two knobs whose values change the headroom most."""
     known = [cell for cell in cells if cell.get("headroom_mib") is not None]
     names = sorted({name for cell in cells for name in cell["params"]})
     if len(names) < 2:
@@ -71,7 +72,7 @@ def _two_that_matter(cells: Sequence[Mapping[str, Any]]) -> tuple[str, str] | No
 
 
 def _levels(cells: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
-    """The values of a knob, in the order of the plan (which is the space's)."""
+    """Return the values of a knob in the order of the plan, which is the space's."""
     seen: dict[str, Any] = {}
     for cell in cells:
         seen.setdefault(repr(cell["params"].get(name)), cell["params"].get(name))
@@ -83,7 +84,7 @@ def _at(cells: Sequence[Mapping[str, Any]], knobs: tuple[str, str], x: Any, y: A
 
 
 def _verdict(members: Sequence[Mapping[str, Any]]) -> str:
-    """The worst of them."""
+    """Return the worst verdict."""
     return max((str(member.get("verdict")) for member in members), key=lambda verdict: _WORST.index(verdict) if verdict in _WORST else 0)
 
 

@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing else: styles, Plotly and the figures are in it, and its policy forbids the network."""
+"""The report as one self-contained HTML file, with styles, Plotly and the figures. Its policy forbids the network."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tune_gpu.report.plots import (
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure with its place and its words."""
+    """A figure with its place and its text."""
 
     key: str
     title: str
@@ -82,7 +82,7 @@ def _some(words: str, lines: Sequence[Any]) -> str:
 
 
 def as_html(facts: Facts, plan: Mapping[str, Any] | None = None, objectives: Mapping[str, str] | None = None) -> str:
-    """The page."""
+    """Return the page."""
     found = pictures(facts, plan, objectives)
     figures = {key: json.loads(picture.figure.to_json()) for key, picture in found.items()}
     return _template().render(
@@ -112,27 +112,27 @@ def effect_digits(name: str) -> int:
 
 
 def number(value: Any, digits: int = 4, signed: bool = False) -> str:
-    """A number for people; a dash for none."""
+    """Return a number for people, or a dash for None."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return "–"
     return f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
 
 
 def seconds(value: float) -> str:
-    """`4 min 12 s`."""
+    """Return a duration such as `4 min 12 s`."""
     minutes, rest = divmod(round(value), 60)
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _embedded(content: Any) -> Markup:
-    """JSON inside a script element: nothing in it can end the element (HTML standard, "Restrictions for contents of script elements")."""
+    """Return JSON for a script element, which nothing in it can end (HTML standard, "Restrictions for contents of script elements")."""
     text = json.dumps(content, separators=(",", ":"), ensure_ascii=True)
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))  # noqa: S704 - no tag is left in it
 
 
 @cache
 def _plotly() -> str:
-    """The library, without the name of the server that its maps are loaded from: this page loads nothing."""
+    """Return the library without the name of the server for its maps, because this page loads nothing."""
     return str(get_plotlyjs()).replace("</script", "<\\/script")
 
 

@@ -1,7 +1,7 @@
-"""The pictures of a run, as Plotly figures: the report's and the notebooks' are the same.
+"""The figures of a run, made with Plotly, the same in the report and in the notebooks.
 
 Backgrounds are transparent and every colour is legible on light and on dark, so that a page may choose. Strings of the artifacts are
-escaped, because Plotly reads tags in its labels.
+escaped, because Plotly interprets tags in its labels.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CLASSIC_OBJECTIVES = {VOICE_TURN.at("p95"): VOICE_TURN.mode, WER.name: WER.mode}
 
 
 def figure(height: int, **layout: Any) -> go.Figure:
-    """An empty one in the house style."""
+    """Return an empty figure in the house style."""
     made = go.Figure()
     made.update_layout(
         height=height, margin={"l": 60, "r": 16, "t": 16, "b": 48}, paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
@@ -89,7 +89,8 @@ def fitness_by_generation(lines: Sequence[Line], summary: RunSummary | None = No
 
 
 def latency_distributions(lines: Sequence[Line], winner: Mapping[str, Any] | None = None, baseline: Mapping[str, Any] | None = None) -> go.Figure:
-    """Median to p95 of each configuration's last evaluation, the fittest `MOST_ROWS` of them; a tick at p99. The winner and the baseline are named."""
+    """Draw median to p95 of each configuration's last evaluation, for the fittest `MOST_ROWS`, with a tick at p99. Winner and baseline
+    are named."""
     last: dict[str, Line] = {}
     for line in lines:
         if line.fitness is not None:
@@ -116,7 +117,7 @@ def latency_distributions(lines: Sequence[Line], winner: Mapping[str, Any] | Non
 
 
 def pareto_front(lines: Sequence[Line], objectives: Mapping[str, str] | None = None) -> go.Figure:
-    """Measured evaluations over the first two objectives, those that none beats joined.
+    """Draw the measured evaluations over the first two objectives, with the non-dominated ones joined.
 
     Args:
         objectives: metric -> `max` or `min`; by default the delay of a voice turn and `wer`, the word or character error rate.
@@ -150,9 +151,9 @@ def knob_importance(found: Importance) -> go.Figure:
 
 
 def device_during_run(lines: Sequence[Line]) -> go.Figure:
-    """Utilisation, memory, KV-cache use, clock and power under load, second by second; between windows nothing is sampled.
+    """Draw utilisation, memory, KV-cache use, clock and power under load, second by second. Between windows nothing is sampled.
 
-    Of a long run each point is the highest of several neighbouring moments, so that there are no more than `MOST_MOMENTS`.
+    In a long run each point is the highest of several neighbouring moments, so that there are at most `MOST_MOMENTS`.
     """
     made = figure(460)
     seen = set()
@@ -187,7 +188,7 @@ def device_during_run(lines: Sequence[Line]) -> go.Figure:
 
 
 def costs_by_candidate(lines: Sequence[Line]) -> go.Figure:
-    """Return where the seconds of each evaluation went; of a long run those of the last `MOST_ROWS`."""
+    """Return how the seconds of each evaluation were spent; in a long run those of the last `MOST_ROWS`."""
     spent = [(html.escape(line.candidate_id), cost_parts(line)) for line in reversed(lines[-MOST_ROWS:])]
     made = figure(140 + 26 * len(spent), barmode="stack")
     labels = [*PARTS, *sorted({part for _, parts in spent for part in parts} - set(PARTS))]
@@ -210,7 +211,7 @@ def _trace_of(line: Line) -> Mapping[str, Any]:
 
 
 def _in_turn(lines: Sequence[Line], column: str, together: int) -> Iterator[list[tuple[float, float | None]]]:
-    """The moments of each evaluation; where several stand together, those of the whole run, the highest of each group."""
+    """Yield the moments of each evaluation. If several form a point, yield the highest of each group of the whole run."""
     each = [list(zip(_trace_of(line).get("at") or [], _trace_of(line).get(column) or [], strict=False)) for line in lines]
     if together == 1:
         yield from each
@@ -220,7 +221,7 @@ def _in_turn(lines: Sequence[Line], column: str, together: int) -> Iterator[list
 
 
 def _places(lines: Sequence[Line]) -> dict[str, float]:
-    """Candidate -> where it stands on the axis: beside the others of its generation, in the order of their evaluation."""
+    """Return candidate -> its place on the axis: beside the others of its generation, in the order of evaluation."""
     places = {}
     for generation in {line.generation for line in lines}:
         members = [line.candidate_id for line in lines if line.generation == generation]
@@ -234,7 +235,7 @@ def _survivors(summary: RunSummary | None) -> dict[int, tuple[str, ...]]:
 
 
 def about(line: Line) -> str:
-    """A line in a hover label."""
+    """Return a line for a hover label."""
     said = [f"<b>{html.escape(line.candidate_id)}</b> {html.escape(line.origin)}", html.escape(describe(line.params))]
     if line.fitness is not None:
         error = line.fitness_stderr

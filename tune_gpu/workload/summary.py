@@ -65,8 +65,8 @@ def summarise(windows: Sequence[WindowResult], *, extra_turns: Sequence[TurnSamp
     turns = [turn for window in windows for turn in window.turns]
     background = [ask for window in windows for ask in window.background]
     answers = [turn.llm for turn in turns if turn.llm is not None]
-    heard = [turn for turn in (*extra_turns, *turns) if turn.stt is not None and turn.stt.error in (None, "empty_transcript")]
-    language = heard[0].language if heard else "en"  # all clips of a run are in one language
+    transcribed = [turn for turn in (*extra_turns, *turns) if turn.stt is not None and turn.stt.error in (None, "empty_transcript")]
+    language = transcribed[0].language if transcribed else "en"  # all clips of a run are in one language
     failures = Counter([turn.error for turn in turns if turn.error] + [f"background_{ask.error}" for ask in background if ask.error])
     tokens = sum(answer.n_tokens for answer in (*answers, *background) if answer.error is None)
     seconds = sum(window.seconds for window in windows)
@@ -78,9 +78,9 @@ def summarise(windows: Sequence[WindowResult], *, extra_turns: Sequence[TurnSamp
     return TrafficSummary(
         distributions={metric.name: samples.get(metric.name) for metric in every() if metric.many},
         tokens_per_s=tokens / seconds if seconds and (answers or background) else None,
-        wer=word_error_rate([turn.reference for turn in heard], [turn.stt.text for turn in heard if turn.stt is not None], language),
-        wer_unit=error_unit(language) if heard else None,
-        n_transcripts=len(heard),
+        wer=word_error_rate([turn.reference for turn in transcribed], [turn.stt.text for turn in transcribed if turn.stt is not None], language),
+        wer_unit=error_unit(language) if transcribed else None,
+        n_transcripts=len(transcribed),
         n_requests=len(turns) + len(background),
         n_failed=sum(failures.values()),
         failures=dict(failures),

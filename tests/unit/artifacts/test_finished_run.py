@@ -55,7 +55,7 @@ def test_runs_that_are_no_use_are_named_with_the_reason(tmp_path: Path) -> None:
         ("[]", "not written by this program"),
         (json.dumps({k: v for k, v in summary.items() if k != "best"}), "`best` is missing"),
         (json.dumps(summary | {"best": None}), r"it has no winner, nothing was feasible \(2 evaluations, none within the constraints\)"),
-        (json.dumps(summary | {"ended": "interrupted"}), r"has not come to its end .*--resume 20260131-120000"),
+        (json.dumps(summary | {"ended": "interrupted"}), r"has not ended .*--resume 20260131-120000"),
     ]:
         damaged(folder, "summary.json", content)
         with pytest.raises(UserError, match=message):
@@ -65,10 +65,10 @@ def test_runs_that_are_no_use_are_named_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="it is still running"):
         read(tmp_path)
     damaged(folder, "manifest.json", json.dumps(manifest | {"ended_at": None, "process": None}))
-    with pytest.raises(UserError, match="has not come to its end"):
+    with pytest.raises(UserError, match="has not ended"):
         read(tmp_path)
     (folder.path / "summary.json").unlink()
-    with pytest.raises(UserError, match="has not come to its end"):
+    with pytest.raises(UserError, match="has not ended"):
         read(tmp_path)
     damaged(folder, "config.yaml", "name: [half")
     with pytest.raises(UserError, match=r"config\.yaml: not a run's configuration"):

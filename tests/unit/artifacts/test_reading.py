@@ -106,7 +106,7 @@ def test_a_run_is_running_while_its_process_lives_and_killed_afterwards(tmp_path
 def test_an_interrupted_run_says_how_to_go_on_and_one_without_a_winner_why(tmp_path: Path) -> None:
     folder = copy_to(tmp_path)
     edit(folder / "summary.json", lambda content: content.update(ended="interrupted"))
-    with pytest.raises(UserError, match=rf"\(interrupted\); go on with: python -m tune_gpu\.launch --resume {RUN} run\.artifacts_dir="):
+    with pytest.raises(UserError, match=rf"\(interrupted\)\. Resume it with: python -m tune_gpu\.launch --resume {RUN} run\.artifacts_dir="):
         decided(read_run(tmp_path, RUN))
     edit(folder / "summary.json", lambda content: content.update(ended="generations", best=None, failures={"startup_oom": 4}))
     with pytest.raises(UserError, match=r"it has no winner, nothing was feasible \(4 startup_oom\)"):

@@ -88,7 +88,7 @@ def test_nothing_feasible_is_exit_code_1(tmp_path: Path, model: Path) -> None:
     (("--gpu", "T4", "parameters.share.values=[0.5,abc]"), "vllm.gpu_memory_utilization=abc: allowed is a number above 0 and at most 1"),
     (("--gpu", "T4", "services.vllm.block_size=0"), "vllm.block_size=0: allowed is above 0"),
     (("--gpu", "T4", "services.whisper.model=huge"), "whisper.model=huge: no such size"),
-    (("--gpu", "T4", "--vllm-version", "abc"), "--vllm-version abc: allowed is a version as in 0.32.0"),
+    (("--gpu", "T4", "--vllm-version", "abc"), "--vllm-version abc: not a version. Write it as in 0.32.0"),
     (("--gpu", "T4", "services.vllm.gpu_memory_utilization=0"), "services.vllm.gpu_memory_utilization=0: allowed is above 0 and at most 1"),
     (("--gpu", "T4", "services.vllm.max_model_len=1000000"), "vllm.max_model_len=1000000: allowed"),
     (("--gpu", "T4", "parameters.share.values=[0]"), "vllm.gpu_memory_utilization=0: allowed is above 0"),

@@ -40,7 +40,7 @@ def test_finished_interrupted_and_broken_runs_are_told_apart(tmp_path: Path) -> 
 
     code, text = run(f"run.artifacts_dir={tmp_path}")
     assert code == 0
-    assert f"20200101-000000 is interrupted; go on with: {interrupted['resume']}" in text
+    assert f"20200101-000000 is interrupted; resume with: {interrupted['resume']}" in text
     assert "20200202-000000 is broken: " in text
 
 

@@ -106,7 +106,7 @@ class EvaluationRecord(Record):
 
     @property
     def known_fitness(self) -> float:
-        """Return the fitness of a measured evaluation. Raises ValueError if there is none."""
+        """Return the fitness of a measured evaluation. Raise ValueError if there is none."""
         if self.fitness is None:
             raise ValueError(f"{self.candidate_id} has no fitness")
         return self.fitness

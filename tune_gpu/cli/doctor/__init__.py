@@ -1,1 +1,1 @@
-"""What this machine can do, and what to do about what it cannot."""
+"""Check this machine, with advice for each fault."""

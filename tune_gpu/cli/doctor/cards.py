@@ -1,4 +1,4 @@
-"""The NVIDIA driver, its cards, and the CUDA libraries that are wanted and found."""
+"""Check the NVIDIA driver, its cards, and the CUDA libraries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tune_gpu.telemetry.nvml_answers import Nvml, text
 
 @dataclass(frozen=True)
 class Card:
-    """One card as NVML tells it."""
+    """One card as NVML reports it."""
 
     name: str
     total_mib: float | None
@@ -33,7 +33,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Driver:
-    """The driver and its cards; `error` where it does not answer."""
+    """The driver and its cards; `error` if it does not answer."""
 
     version: str = ""
     cuda: tuple[int, int] | None = None
@@ -45,7 +45,7 @@ class Driver:
 
 
 def read_driver(module: Any = None) -> Driver:
-    """Ask NVML (or what stands for it in tests). What one card does not report is null; a card that is lost is the driver's error."""
+    """Query NVML (or a fake of it in tests). A value that a card does not report is None; a lost card is an error of the driver."""
     nvml = Nvml(importlib.import_module("pynvml") if module is None else module)
     try:
         nvml.ask("nvmlInit")
@@ -76,19 +76,19 @@ def _card(nvml: Nvml, index: str, handle: Any) -> Card:
 
 
 def check_driver(driver: Driver, device_files: Sequence[Path]) -> Iterator[DoctorFinding]:
-    """Driver, cards, their memory and modes, and the right to open their device files.
+    """Check the driver, its cards, their memory and modes, and the right to open their device files.
 
     Args:
         driver: as read.
-        device_files: `/dev/nvidia0` and so on, those that exist.
+        device_files: the existing `/dev/nvidia0` and so on.
     """
     if driver.error or not driver.cards:
-        said = driver.error or "NVML sees no card"
+        reason = driver.error or "NVML lists no card"
         if device_files:
-            yield fail("driver", f"{device_files[0]} is there, and NVML says: {said}",
+            yield fail("driver", f"{device_files[0]} is there, and NVML reports: {reason}",
                        "reload the driver (a reboot after a driver update), or fix the container's --gpus option; nvidia-smi must list the card")  # fmt: skip
         else:
-            yield note("driver", f"no NVIDIA GPU ({said})", "runs measure on the CPU and say so; for a GPU install its driver, or give the container --gpus all")
+            yield note("driver", f"no NVIDIA GPU ({reason})", "runs measure on the CPU; for a GPU install its driver, or start the container with --gpus all")
         return
     yield ok("driver", f"{driver.version}, {_runs(driver)}")
     for path in device_files:
@@ -99,21 +99,21 @@ def check_driver(driver: Driver, device_files: Sequence[Path]) -> Iterator[Docto
 
 
 def _runs(driver: Driver) -> str:
-    return "does not report which CUDA it runs" if driver.cuda is None else f"runs CUDA up to {driver.cuda[0]}.{driver.cuda[1]}"
+    return "does not report its CUDA version" if driver.cuda is None else f"runs CUDA up to {driver.cuda[0]}.{driver.cuda[1]}"
 
 
 def _check_card(index: int, card: Card) -> Iterator[DoctorFinding]:
     name = f"card {index}"
     memory = "its memory is not reported" if card.total_mib is None or card.used_mib is None else f"{card.total_mib:.0f} MiB, {card.used_mib:.0f} in use"
-    said = f"{card.name}, {memory}" + (", MIG" if card.mig else "")
+    text = f"{card.name}, {memory}" + (", MIG" if card.mig else "")
     if card.exclusive:
-        yield fail(name, f"{said}; compute mode is exclusive: vLLM and Whisper cannot share it", f"nvidia-smi -i {index} -c DEFAULT (as root)")
+        yield fail(name, f"{text}; compute mode is exclusive: vLLM and Whisper cannot share it", f"nvidia-smi -i {index} -c DEFAULT (as root)")
     elif card.mig:
-        yield note(name, said, "runs take an instance of it: name one (nvidia-smi -L lists them) in CUDA_VISIBLE_DEVICES")
+        yield note(name, text, "runs take an instance of it: name one (nvidia-smi -L lists them) in CUDA_VISIBLE_DEVICES")
     elif (card.used_mib or 0.0) > 0.5 * (card.total_mib or math.inf):
-        yield note(name, said, "others hold more than half of it: see nvidia-smi, and tune-gpu plan for what still fits")
+        yield note(name, text, "other processes use more than half of it: see nvidia-smi, and tune-gpu plan for what still fits")
     else:
-        yield ok(name, said)
+        yield ok(name, text)
 
 
 _HOST_NAMESPACE = "pid:[4026531836]"
@@ -121,14 +121,14 @@ _HOST_NAMESPACE = "pid:[4026531836]"
 
 
 def check_process_ids(driver: Driver, namespace: str, here: Callable[[int], bool]) -> Iterator[DoctorFinding]:
-    """Whether the driver means the same processes as this program: by their ids it is proven that a service is on its card.
+    """Check that the driver uses this program's process ids, which prove that a service is on its card.
 
-    Older drivers know nothing of containers and give the host's ids; newer ones list what the container's own namespace has, in its ids.
+    Older drivers ignore containers and report the host's ids. Newer ones list the processes of the container's own namespace, with its ids.
 
     Args:
         driver: as read.
-        namespace: where /proc/self/ns/pid points.
-        here: whether there is a process of this id.
+        namespace: target of the link /proc/self/ns/pid.
+        here: returns True if there is a process of this id.
     """
     if not driver.cards or namespace == _HOST_NAMESPACE:
         return
@@ -142,15 +142,15 @@ def check_process_ids(driver: Driver, namespace: str, here: Callable[[int], bool
 
 
 def check_libraries(driver: Driver, torch_cuda: str | None, find: Callable[[str], str | None]) -> Iterator[DoctorFinding]:
-    """What torch and CTranslate2 want of CUDA, against what is here.
+    """Compare the CUDA libraries that torch and CTranslate2 need with those that exist.
 
     Args:
-        driver: as read; without a card nothing of CUDA is wanted.
-        torch_cuda: the CUDA that torch was built for (`12.8`), null for its CPU build, empty where there is no torch.
-        find: a library's name -> where it would be loaded from, or null.
+        driver: as read; without a card no CUDA library is needed.
+        torch_cuda: the CUDA version of torch's build (`12.8`), None for its CPU build, empty without torch.
+        find: a library's name -> where it would be loaded from, or None.
     """
     if not driver.cards:
-        yield note("CUDA libraries", "not wanted: there is no card")
+        yield note("CUDA libraries", "not needed: there is no card")
         return
     if torch_cuda is None or torch_cuda == "":
         yield fail("CUDA for vLLM", "torch is its CPU build" if torch_cuda is None else "torch is not installed", "pip install 'tune-gpu[gpu]'")
@@ -172,12 +172,12 @@ def check_libraries(driver: Driver, torch_cuda: str | None, find: Callable[[str]
 
 
 def device_files() -> list[Path]:
-    """`/dev/nvidia0` and so on."""
+    """Return the existing `/dev/nvidia0` and so on."""
     return sorted(path for path in Path("/dev").glob("nvidia[0-9]*") if re.fullmatch(r"nvidia\d+", path.name))
 
 
 def torch_cuda() -> str | None:
-    """As `check_libraries` takes it; torch is not imported, which would take seconds."""
+    """Return the argument of `check_libraries`. It does not import torch, which would take seconds."""
     spec = util.find_spec("torch")
     if spec is None or not spec.origin:
         return ""
@@ -187,7 +187,7 @@ def torch_cuda() -> str | None:
 
 
 def installed(distribution: str) -> str | None:
-    """Its version, null if it is not installed."""
+    """Return the version of a distribution, or None if it is not installed."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:

@@ -31,9 +31,9 @@ _MARK = {Level.OK: "[green]✓[/]", Level.NOTE: "[yellow]•[/]", Level.FAIL: "[
 def doctor(overrides: tuple[str, ...], as_json: bool) -> None:
     """Check this machine: driver, cards, CUDA libraries, Ray, vLLM, faster-whisper, ports, memory, permissions, disk.
 
-    Starts nothing and changes nothing. ✓ is well, • is worth knowing, ✗ will make a run fail, with what to do about it.
+    Nothing is started or changed. ✓ is fine, • is worth knowing, ✗ will make a run fail; each ✗ has advice.
 
-    Exit codes: 0 nothing fails; 1 something does; 2 bad input.
+    Exit codes: 0 no check fails; 1 a check fails; 2 invalid input.
     """
     try:
         found = list(examine(Path(artifacts_dir_of(overrides))))
@@ -49,7 +49,7 @@ def doctor(overrides: tuple[str, ...], as_json: bool) -> None:
 
 
 def examine(artifacts: Path) -> Iterator[DoctorFinding]:
-    """Every check of this machine."""
+    """Yield every check of this machine."""
     driver = read_driver()
     yield from check_driver(driver, device_files())
     yield from check_process_ids(driver, os.readlink("/proc/self/ns/pid"), psutil.pid_exists)
@@ -62,7 +62,7 @@ def examine(artifacts: Path) -> Iterator[DoctorFinding]:
 
 
 def _memory_gib() -> tuple[float, float]:
-    """(all, free) of the machine, or of the container where its limit is lower."""
+    """Return the total and the free memory of the machine, or of the container if its limit is lower."""
     memory, group = psutil.virtual_memory(), memory_group()
     limit = group.limit() if group is not None else None
     if group is None or limit is None or limit >= memory.total:

@@ -1,4 +1,4 @@
-"""The outcome of one check."""
+"""The result of one check."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Level(StrEnum):
-    """How it went."""
+    """How serious a result is."""
 
     OK = "ok"
     NOTE = "note"
@@ -22,7 +22,7 @@ class DoctorFinding:
     """One line of the doctor.
 
     Raises:
-        ValueError: a failure that does not say what to do.
+        ValueError: a failure without advice.
     """
 
     check: str
@@ -35,20 +35,20 @@ class DoctorFinding:
             raise ValueError(f"{self.check}: a failure says what to do about it")
 
     def as_dict(self) -> dict[str, Any]:
-        """For programs."""
+        """Return the finding for JSON."""
         return asdict(self)
 
 
 def ok(check: str, found: str) -> DoctorFinding:
-    """Nothing to do."""
+    """Return a result without a fault."""
     return DoctorFinding(check, Level.OK, found)
 
 
 def note(check: str, found: str, advice: str = "") -> DoctorFinding:
-    """Worth knowing."""
+    """Return a result that is worth knowing."""
     return DoctorFinding(check, Level.NOTE, found, advice)
 
 
 def fail(check: str, found: str, advice: str) -> DoctorFinding:
-    """To be mended."""
+    """Return a fault, with advice."""
     return DoctorFinding(check, Level.FAIL, found, advice)

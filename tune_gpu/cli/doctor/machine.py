@@ -1,4 +1,4 @@
-"""The rest of the machine: programs, ports, memory, permissions, disk, shared memory."""
+"""Check the rest of the machine: programs, ports, memory, permissions, disk, shared memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _INSTALL = "make install (or: pip install 'tune-gpu[cpu]', then pip install --no
 
 
 def check_programs(has_card: bool) -> Iterator[DoctorFinding]:
-    """Python, Ray, vLLM and faster-whisper, in the versions that are meant."""
+    """Check the versions of Python, Ray, vLLM and faster-whisper."""
     python = ".".join(map(str, sys.version_info[:3]))
     yield ok("python", python) if (3, 11) <= sys.version_info[:2] < (3, 14) else fail("python", python, "use Python 3.11 to 3.13")
     wanted = _pinned()
@@ -76,7 +76,7 @@ def _pinned() -> dict[str, Requirement]:
 
 
 def check_ports(port_range: Sequence[int], dashboard: int = DASHBOARD_PORT) -> Iterator[DoctorFinding]:
-    """Free ports for the services, and the dashboard's."""
+    """Check that there are free ports for the services, and for the dashboard."""
     from tune_gpu.common.process.ports import free_port
 
     try:
@@ -94,31 +94,31 @@ def check_ports(port_range: Sequence[int], dashboard: int = DASHBOARD_PORT) -> I
 
 
 def check_memory(total_gib: float, free_gib: float) -> Iterator[DoctorFinding]:
-    """Memory of the machine (or the container)."""
-    said = f"{free_gib:.1f} of {total_gib:.1f} GiB are free"
+    """Check the memory of the machine (or the container)."""
+    text = f"{free_gib:.1f} of {total_gib:.1f} GiB are free"
     if free_gib < LEAST_MEMORY_GIB:
-        yield fail("memory", said, f"vLLM and Whisper need about {LEAST_MEMORY_GIB:.0f} GiB: end other programs, or raise the container's limit")
+        yield fail("memory", text, f"vLLM and Whisper need about {LEAST_MEMORY_GIB:.0f} GiB: end other programs, or raise the container's limit")
     else:
-        yield ok("memory", said)
+        yield ok("memory", text)
 
 
 def check_folders(artifacts: Path) -> Iterator[DoctorFinding]:
-    """The right to write where results, models and Ray's files go, and room there. Ray takes nothing more on a disk that is 95 % full."""
+    """Check the right to write results, models and Ray's files, and the free space. Ray stores nothing more on a disk that is 95 % full."""
     for name, folder, setting in (("artifacts", artifacts, "run.artifacts_dir"), ("cache", cache_folder(), "TUNE_GPU_CACHE"), ("temporary files", Path(tempfile.gettempdir()), "TMPDIR")):
         there = existing(folder.absolute())
         if error := write_error(there):
             yield fail(f"{name}: permissions", f"{folder}: {error.strerror}", f"give {setting} a folder that this user can write")
             continue
         usage = shutil.disk_usage(there)
-        said = f"{folder}: {usage.free / GIB:.1f} GiB free"
+        text = f"{folder}: {usage.free / GIB:.1f} GiB free"
         if usage.free / GIB < LEAST_DISK_GIB or usage.free < 0.05 * usage.total:
-            yield fail(f"{name}: disk", f"{said} of {usage.total / GIB:.0f}", f"make room, or give {setting} another disk")
+            yield fail(f"{name}: disk", f"{text} of {usage.total / GIB:.0f}", f"make room, or give {setting} another disk")
         else:
-            yield ok(f"{name}: disk", said)
+            yield ok(f"{name}: disk", text)
 
 
 def check_limits(shared: Path = Path("/dev/shm")) -> Iterator[DoctorFinding]:  # noqa: S108 - looked at, not written
-    """Shared memory, which Ray and vLLM's workers pass data through, and how many files a process may open."""
+    """Check the shared memory, which Ray and vLLM's workers use, and the number of files that a process may open."""
     free = shutil.disk_usage(shared).free / GIB if shared.exists() else 0.0
     if free < LEAST_SHARED_GIB:
         yield fail("shared memory", f"{shared}: {free:.2f} GiB free", "docker run --shm-size=2g, or mount -o remount,size=2g /dev/shm")

@@ -1,0 +1,44 @@
+"""Docstrings and test names as docs/STYLE.md wants them."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MENDED = ("artifacts", "cli", "common", "compare", "config", "evaluation", "report", "services", "telemetry", "workload")
+"""Packages whose docstrings have been rewritten."""
+NOT_YET = ("tests/faults/", "tests/unit/promote/", "tests/unit/search/")
+"""Folders whose tests still have longer names."""
+UNFIT = {
+    "A", "Above", "After", "All", "An", "As", "At", "Before", "Below", "Between", "Beside", "By", "Every", "From", "For", "How", "In", "Of", "On", "One", "Over",
+    "The", "This", "To", "Under", "What", "When", "Where", "Whether", "Which", "While", "Why", "With", "Within", "Without",
+}  # fmt: skip
+"""First words of a function's docstring that are no verb."""
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield node
+
+
+@pytest.mark.parametrize("package", MENDED)
+def test_a_functions_docstring_begins_with_a_verb(package: str) -> None:
+    found = []
+    for path in sorted((ROOT / "tune_gpu" / package).rglob("*.py")):
+        for function in functions(path):
+            words = (ast.get_docstring(function) or "").split()
+            if words and words[0].rstrip(",:") in UNFIT:
+                found.append(f"{path.relative_to(ROOT)}:{function.lineno} {function.name}: {' '.join(words[:6])}")
+    assert found == []
+
+
+def test_test_names_have_at_most_70_characters() -> None:
+    paths = sorted((ROOT / "tests").rglob("test_*.py"))
+    assert len(paths) > 100
+    names = {f"{path.relative_to(ROOT)} {function.name}" for path in paths for function in functions(path) if function.name.startswith("test_")}
+    assert sorted(name for name in names if len(name.split()[1]) > 70 and not name.startswith(NOT_YET)) == []
