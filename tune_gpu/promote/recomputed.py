@@ -17,6 +17,7 @@ from tune_gpu.compare.records import arm_of
 from tune_gpu.compare.rounds import findings_of
 from tune_gpu.compare.samples import Block
 from tune_gpu.compare.sequential import final_alpha, interim_alpha
+from tune_gpu.config.languages import error_unit, spoken_language
 from tune_gpu.config.schema import ExperimentConfig, Services
 
 _MOST_LOOKS = 500
@@ -47,7 +48,7 @@ def recomputed(config: ExperimentConfig, content: Comparison, blocks_file: Path)
     alpha = _alpha(content)
     if alpha is None:
         return content, f"intervals at {content.interval_confidence} are none of a comparison at {content.confidence}"
-    metrics = standard_metrics(config.objective.latency_percentile)
+    metrics = standard_metrics(config.objective.latency_percentile, error_unit(spoken_language(config)))
     findings = findings_of(blocks, ours, theirs, metrics, alpha=alpha, tolerances=config.confirm.tolerances, seed=int(head["seed"]))
     shown, why = confirmed(findings, config.confirm.metric, content.ended_why)
     computed = replace(
@@ -111,9 +112,10 @@ def _other_confidence(config: ExperimentConfig, content: Comparison) -> str | No
 
 def _other_findings(stated: Sequence[FindingRecord], found: Sequence[FindingRecord]) -> str | None:
     by_metric = {finding.metric: finding for finding in stated}
-    if set(by_metric) != (names := {finding.metric for finding in found}):
+    known = [finding for finding in found if finding.metric in by_metric or finding.effect is not None]  # a newer metric was not measured
+    if set(by_metric) != (names := {finding.metric for finding in known}):
         return f"it has findings on {', '.join(sorted(by_metric)) or 'nothing'}, its deployments on {', '.join(sorted(names))}"
-    for finding in found:
+    for finding in known:
         said = by_metric[finding.metric]
         if not _same(said, finding):
             return f"it says {finding.metric} is {_told(said)}, its deployments say {_told(finding)}"

@@ -17,6 +17,7 @@ from tune_gpu.compare.rounds import Outcome, Rules, findings_of
 from tune_gpu.compare.samples import Block
 from tune_gpu.compare.sequential import interim_alpha
 from tune_gpu.compare.store import BlockStore
+from tune_gpu.config.languages import error_unit, spoken_language
 from tune_gpu.config.loader import load_config
 from tune_gpu.config.schema import ExperimentConfig
 
@@ -52,7 +53,7 @@ def verdict(config: ExperimentConfig, measured: list[Block], run_id: str) -> Com
     alpha = interim_alpha(2, 0.05)
     outcome = Outcome(ComparisonEnd.DECIDED, "every difference asked for is shown or ruled out", len(measured) // 2, alpha, tuple(measured), 80.0)
     rules = Rules(0.95, 3, 12, 600.0, 1, config.confirm.tolerances, 0)
-    metrics = standard_metrics(config.objective.latency_percentile)
+    metrics = standard_metrics(config.objective.latency_percentile, error_unit(spoken_language(config)))
     findings = findings_of(measured, WINNER, BASELINE, metrics, alpha=alpha, tolerances=rules.tolerances, seed=0)
     holds, why = confirmed(findings, config.confirm.metric, outcome.why)
     return record(

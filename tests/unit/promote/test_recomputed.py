@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.made_run import FAST, RUN_ID, made_run
+from tests.support.made_run import FAST, QUICK, RUN_ID, made_run
 from tests.unit.promote.compared import blocks, write_comparison
 from tune_gpu.artifacts.finished_run import FinishedRun, read_finished_run
 from tune_gpu.artifacts.records.comparison import Comparison
 from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common.errors import UserError
+from tune_gpu.common.metric import Metric, Protocol
+from tune_gpu.metrics import CATALOGUE
 from tune_gpu.promote.evidence import evidence_of
 from tune_gpu.promote.recomputed import recomputed
 
@@ -147,3 +149,25 @@ def test_samples_that_are_nested_too_deep_are_refused_in_one_line(folder: RunFol
     path.write_text("[" * 100_000 + "\n")
     with pytest.raises(UserError, match=r"comparison.*nested deeper"):
         evidence_of(read(folder.root))
+
+
+def test_errors_counted_in_characters_give_their_verdict_again(tmp_path: Path) -> None:
+    """They were recomputed as word errors: every comparison in Japanese was refused for its unit."""
+    made = made_run(tmp_path, overrides=[*QUICK, "workload.audio.source=/clips", "workload.audio.language=ja"])
+    write_comparison(made)
+    found = evidence_of(read(tmp_path))
+    assert found.difference is None
+    assert found.comparison is not None
+    assert "CER" in {finding.unit for finding in found.comparison.findings}
+
+
+def test_a_metric_newer_than_the_comparison_is_no_difference(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = Metric("answer_tokens", (Protocol.COMPLETION,), "tokens of an answer", "Tokens of an answer", many=True, of_turn="llm.n_tokens")
+    monkeypatch.setitem(CATALOGUE, entry.name, entry)
+    assert evidence_of(read(folder.root)).difference is None
+
+
+def test_a_measured_metric_that_the_file_leaves_out_is_named(folder: RunFolder) -> None:
+    content = json.loads((folder.path / "comparison.json").read_text())
+    changed(folder, "comparison.json", findings=[finding for finding in content["findings"] if finding["metric"] != "wer"])
+    assert "it has findings on" in difference(folder)
