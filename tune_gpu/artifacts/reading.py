@@ -157,11 +157,11 @@ def decided(record: RunRecord) -> tuple[RunSummary, StandingRecord]:
     """Return the summary and the winner of a run that has ended with one. Raise UserError that names what is missing."""
     refuse_running(record)
     if record.summary is None or record.state.resumable:
-        raise UserError(f"{record.run_id}: it has not come to its end ({record.state}); go on with: {resume_command(record.folder)}")
+        raise UserError(f"{record.run_id}: it has not ended ({record.state}). Resume it with: {resume_command(record.folder)}")
     if record.summary.best is None:
         kinds = ", ".join(f"{number} {kind}" for kind, number in record.summary.failures.items())
-        said = kinds or f"{counted(record.summary.n_evaluations, 'evaluation')}, none within the constraints"
-        raise UserError(f"{record.run_id}: it has no winner, nothing was feasible ({said})")
+        reason = kinds or f"{counted(record.summary.n_evaluations, 'evaluation')}, none within the constraints"
+        raise UserError(f"{record.run_id}: it has no winner, nothing was feasible ({reason})")
     return record.summary, record.summary.best
 
 

@@ -220,7 +220,7 @@ def _confirmation(question: ComparisonRequest, findings: list[Finding], outcome:
 
 
 def _write_into_winner(folder: RunFolder, content: Comparison) -> None:
-    """The winner file is the experiment's: it is this run's only until a later run writes it."""
+    """Write the result into the winner file, if it is this run's: it is the experiment's, and a later run may have replaced it."""
     winner = read_winner(folder)
     if winner is not None:
         folder.write_winner(winner.with_confirmation(content.summary()))

@@ -28,7 +28,7 @@ from tune_gpu.telemetry.device_choice import cards_here
 
 @click.command()
 @click.argument("arguments", nargs=-1, metavar="[SPACE] [KEY=VALUE | ~KEY]...")
-@click.option("--gpu", help='A card by name, "RTX 3060" say (see --cards); without it this machine\'s device.')
+@click.option("--gpu", help='A card by name, such as "RTX 3060" (see --cards). Default: this machine\'s device.')
 @click.option("--total-mib", type=float, help="Memory of a card that is not in the table, as CUDA sees it (torch.cuda.mem_get_info).")
 @click.option("--used-mib", type=float, help="MiB in use by other processes. Default: the current use, or 0 for a card by name.")
 @click.option("--vllm-version", help="Version of vLLM to plan for. Default: the installed one.")

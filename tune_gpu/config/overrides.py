@@ -32,7 +32,7 @@ class Override:
 
     @property
     def path(self) -> KeyPath:
-        """The parts of the key."""
+        """Return the parts of the key."""
         return tuple(re.findall(r"[^.\[\]]+", self.key))
 
 

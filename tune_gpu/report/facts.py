@@ -81,7 +81,7 @@ class Facts:
     """What `wer` is in this run: WER or CER."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For programs."""
+        """Return the facts for JSON."""
         values = asdict(replace(self, device=None, summary=None, comparison=None, lines=(), manifest=None))
         return {"schema_version": 1} | values | {
             "device": self.device.dump() if self.device else {},
@@ -93,7 +93,7 @@ class Facts:
 
 
 def facts_of(record: RunRecord, winner: WinnerFile | None = None) -> Facts:
-    """Everything that is said of a run.
+    """Return everything that a report says of a run.
 
     Args:
         record: the run.

@@ -43,7 +43,7 @@ class Picture:
 
 
 def pictures(facts: Facts, plan: Mapping[str, Any] | None, objectives: Mapping[str, str] | None) -> dict[str, Picture]:
-    """Every figure that this run has something for."""
+    """Return every figure for which this run has data."""
     lines, summary = facts.lines, facts.summary
     measured = [line for line in lines if line.fitness is not None]
     best, base = (summary.best, summary.baseline) if summary else (None, None)

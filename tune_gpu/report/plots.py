@@ -51,7 +51,8 @@ def figure(height: int, **layout: Any) -> go.Figure:
 
 
 def fitness_by_generation(lines: Sequence[Line], summary: RunSummary | None = None) -> go.Figure:
-    """Every evaluation with its standard error, by origin; rings mark who survived, crosses who has no fitness; the line is the best so far."""
+    """Draw every evaluation with its standard error, by origin. Rings mark survivors, crosses evaluations without a fitness, the line
+    the best so far."""
     made = figure(400)
     places = _places(lines)
     measured = [line for line in lines if line.fitness is not None]
