@@ -159,8 +159,8 @@ FITNESS = _add(Metric(
     gauge=Gauge(description="Each candidate from the end of its last evaluation on; higher is better."),
 ))  # fmt: skip
 FITNESS_STDERR = _add(Metric(
-    "fitness_stderr", (Protocol.TURN,), "standard error of the fitness", "Standard error of the fitness (jackknife over the windows of the evaluation).",
-    of_line=True, objective=False, compared=None, reported=None, gauge=Gauge(description="Over the windows of the evaluation: differences below about twice this are noise."),
+    "fitness_stderr", (Protocol.TURN,), "standard error of the fitness", "Standard error of the fitness within the evaluation (windows, ramp and clips resampled).",
+    of_line=True, objective=False, compared=None, reported=None, gauge=Gauge(description="Within the evaluation. What differs from one deployment to the next is not in it: see the report."),
 ))  # fmt: skip
 
 

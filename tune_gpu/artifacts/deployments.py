@@ -36,8 +36,8 @@ def _deployments(lines: Iterable[EvaluationRecord], key: Callable[[Mapping[str, 
 
 def deployment_of(line: EvaluationRecord, key: Hashable, *, anchor: bool = False) -> Deployment:
     """Return the deployment of a line that has a fitness."""
-    freedom = freedom_of(line.fitness_stderr, line.n_windows)
-    return Deployment(key, line.known_fitness, line.fitness_stderr, freedom, _seconds(line.started_at), anchor)
+    error = line.repeat_stderr
+    return Deployment(key, line.known_fitness, error, freedom_of(error, line.n_windows), _seconds(line.started_at), anchor, line.clip_shares)
 
 
 def _seconds(started_at: str) -> float:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
 from tune_gpu.config.schema import ObjectiveSettings
+from tune_gpu.evaluation.errors import FitnessErrors, capacity_error, clip_shares, groups_left_out, jackknife
 from tune_gpu.evaluation.objective import evaluate
 from tune_gpu.evaluation.state import EvaluationState
 from tune_gpu.metrics import FITNESS_TERMS, WER
 from tune_gpu.services.vllm.server import EngineInfo
 from tune_gpu.telemetry.neighbours import rounded
 from tune_gpu.telemetry.sampler import DeviceSample, DeviceStats
-from tune_gpu.workload.summary import TrafficSummary, interference, summarise
+from tune_gpu.workload.summary import TrafficSummary, interference, rates_without_clips, summarise
 
 
 def metrics_of(running: EvaluationState, engine: EngineInfo | None, objective: ObjectiveSettings, trials_per_card: int | None) -> dict[str, Any]:
@@ -40,10 +41,11 @@ def metrics_of(running: EvaluationState, engine: EngineInfo | None, objective: O
 
     every = list(range(len(running.windows)))
     without_limits = replace(objective, max_wer=None, max_failed_requests_pct=None)
-    left_out = [fitness_of(without_limits, [at for at in every if at != one]) for one in every] if len(every) > 1 else []
+    errors = _errors(running, whole, without_limits, lambda chosen: fitness_of(without_limits, chosen))
     return whole | {
         "fitness": score.fitness,
-        "fitness_stderr": jackknife(left_out),
+        "fitness_stderr": errors.total,
+        **errors.as_metrics(),
         "fitness_windows": [fitness_of(objective, [at]) for at in every],
         FITNESS_TERMS: score.terms,
         "violations": score.violations,
@@ -56,16 +58,29 @@ def metrics_of(running: EvaluationState, engine: EngineInfo | None, objective: O
     }
 
 
-def jackknife(left_out: Sequence[float | None]) -> float | None:
-    """Return the standard error of a statistic from its values without each window in turn (Tukey 1958; Efron and Tibshirani 1993, 11.5).
+def _errors(
+    running: EvaluationState, whole: Mapping[str, Any], rules: ObjectiveSettings, fitness_of: Callable[[list[int]], float | None]
+) -> FitnessErrors:
+    """Resample each part of the measurement; `rules` have no limits."""
+    every = list(range(len(running.windows)))
 
-    The spread of the windows' own values would be of another statistic: the percentiles of a window are of fewer samples than those of all.
-    Null without two values, and where there is a window without which the statistic is unknown.
-    """
-    known = [value for value in left_out if value is not None]
-    if len(known) < 2 or len(known) < len(left_out):
-        return None
-    return (len(known) - 1) / len(known) ** 0.5 * statistics.stdev(known)
+    def score(changed: Mapping[str, Any]) -> float | None:
+        return evaluate({**whole, **changed}, rules).fitness
+
+    def weighs(term: str) -> bool:
+        return rules.weights.get(term, 0.0) > 0.0
+
+    if len(every) > 1:
+        left_out = [fitness_of([at for at in every if at != one]) for one in every]
+    else:
+        parts = [part for window in running.windows for part in groups_left_out(window)]
+        left_out = [score(summarise([part]).as_metrics() | {"wer": whole["wer"]}) for part in parts]
+    capacity = running.capacity
+    return FitnessErrors(
+        windows=jackknife(left_out),
+        capacity=capacity_error(score, whole["capacity_continuous"], capacity.stderr if capacity else None, weighs=weighs("capacity")),
+        clips=clip_shares(score, rates_without_clips(running.windows, running.heard) if weighs("wer") else {}, weighs=weighs("wer")),
+    )
 
 
 def _with_device(traffic: TrafficSummary, device: Sequence[DeviceStats], running: EvaluationState, engine: EngineInfo | None) -> dict[str, Any]:
@@ -83,6 +98,7 @@ def _with_device(traffic: TrafficSummary, device: Sequence[DeviceStats], running
         "concurrent_capacity": capacity.sessions if capacity else None,
         "capacity_continuous": round(capacity.continuous, 4) if capacity else None,
         "capacity_at_ceiling": capacity.at_ceiling if capacity else None,
+        "capacity_interval": [round(end, 4) for end in capacity.interval] if capacity and capacity.interval else None,
         "kv_cache_tokens": engine.kv_cache_tokens if engine else None,
         "kv_max_concurrency": engine.max_concurrency if engine else None,
     }

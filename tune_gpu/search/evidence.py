@@ -5,6 +5,8 @@ Measurement j of configuration c is y[j] = mu[c] + drift * t[j] + b[j] + e[j].
 - b[j] is what differs from one start to the next. Its variance is pooled over the run: the marginal likelihood with the means integrated out
   (REML: Patterson and Thompson 1971; as a two-level normal model: Gelman et al., Bayesian Data Analysis, 5.4) times a scaled inverse
   chi-squared prior, on a grid.
+- the clips that all deployments hear are a sample, too. Their part of the error is the same in each deployment of a configuration, so that it is in
+  no prediction of the next one. It is in the error of a mean, and in that of a difference clip by clip: what two configurations share cancels.
 - drift is common to all. With four anchors or more it is estimated, by generalised least squares. With fewer it stays in b, and widens intervals.
 Given the variance, every estimate is normal. Over the grid it is a mixture of normals, reported as the Student distribution whose precision has
 the mixture's mean and variance, which is exact for a scaled inverse chi-squared. That the errors within come from few windows adds to the
@@ -15,14 +17,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
+from tune_gpu.search.deployed import Deployment, freedom_of
 from tune_gpu.search.pooled import Array, Rows, fit
 from tune_gpu.search.student import Student, Students
 
+__all__ = ["ANCHORS_FOR_DRIFT", "PRIOR_FREEDOM", "PRIOR_RATIO", "Deployment", "Evidence", "Student", "Students", "freedom_of"]
 PRIOR_RATIO = 1.9
 """The prior's standard deviation between deployments, in medians of the reported errors …"""
 PRIOR_FREEDOM = 2.0
@@ -36,35 +39,6 @@ _NEGLIGIBLE, _LIKELY, _ENOUGH = 1e-9, 1e-2, 12
 """Points of less probability than the first are left out when the grid is made finer, until so many have more than the second, of the highest."""
 _TYPICAL_WEIGHT = 2.0
 """The next deployment's error within is that of the configuration's deployments so far and of so many typical ones."""
-
-
-@dataclass(frozen=True)
-class Deployment:
-    """One measured deployment of a configuration.
-
-    Raises:
-        ValueError: a value that is not finite, or an error that is negative or not finite.
-    """
-
-    key: Hashable
-    value: float
-    stderr: float | None = None
-    """Standard error within the deployment. Null if it is unknown, 0 if there is none."""
-    freedom: float = math.inf
-    """Degrees of freedom of that error: one less than the windows that it comes from."""
-    at: float = 0.0
-    """When it was measured, in any unit."""
-    anchor: bool = False
-    """It was deployed to show the noise of the run."""
-
-    def __post_init__(self) -> None:
-        if not math.isfinite(self.value) or not (self.stderr is None or 0.0 <= self.stderr < math.inf) or not math.isfinite(self.at) or not self.freedom > 0.0:
-            raise ValueError(f"{self}: allowed are finite values, an error of 0 or more or null, and a freedom above 0")
-
-
-def freedom_of(stderr: float | None, n_windows: int) -> float:
-    """Return the degrees of freedom of an error that comes from so many windows. One that is 0 is not an estimate."""
-    return max(1.0, n_windows - 1.0) if stderr else math.inf
 
 
 class Evidence:
@@ -101,7 +75,19 @@ class Evidence:
             of, self._off, np.where(np.isnan(within), self.typical, within), np.array([each.freedom for each in found], dtype=float),
             (times - self._start) / self._span if self._drifts else np.zeros(len(found)),
         )  # fmt: skip
+        self._clips = self._shares(found)
         self._pool(prior_ratio, prior_freedom)
+
+    def _shares(self, found: Sequence[Deployment]) -> Array:
+        """Return the mean share of each clip in the deployments of each configuration: (configurations, clips), in the unit."""
+        names = {name: i for i, name in enumerate(dict.fromkeys(name for each in found for name in each.clips))}
+        shares = np.array([[each.clips.get(name, 0.0) for name in names] for each in found], dtype=float).reshape(len(found), len(names))
+        return self.rows.sums(shares / self._unit / self._counts[self.rows.of, None])
+
+    def _of_clips(self, shares: Array) -> tuple[Array, Array]:
+        """Return the variance that the clips make, and the variance of that variance, one a row."""
+        variances = np.sum(shares**2, axis=1, keepdims=True)
+        return variances, 2.0 * variances**2 / max(1, shares.shape[1] - 1)
 
     def _pool(self, ratio: float, freedom: float) -> None:
         """Fit at a rough grid, then at finer ones where the posterior lies."""
@@ -163,9 +149,13 @@ class Evidence:
         slope, variance = self._fit.slope / self._span, self._fit.slope_variance / self._span**2
         return self._students(slope[None], variance[None], np.zeros((1, 1)))[0]
 
+    def _noise(self, variances: Array) -> Array:
+        """Return the variances, or zeros where there is no noise: the fit needs some variance between deployments."""
+        return np.zeros_like(variances) if self._exact else variances
+
     def _students(self, means: Array, variances: Array, doubts: Array, plain: Array | float = 0.0) -> Students:
         """Return the distributions of numbers with these means and variances on the grid, one a row; `doubts` are the variances of the variances."""
-        if self._unknown or self._exact:
+        if self._unknown or (self._exact and not variances.any()):
             count = len(means)
             return Students(plain + np.zeros(count), np.full(count, math.inf if self._unknown else 0.0), np.full(count, math.inf))
         return Students.of_mixture(means, variances, doubts, self._chance).scaled(self._unit, plain)
@@ -173,8 +163,10 @@ class Evidence:
     @cached_property
     def estimates(self) -> Students:
         """What is known of the mean of each configuration, in the order of `keys`; with drift, in the middle of the run."""
-        found = self._fit
-        return self._students(found.means, found.variances + found.slope_variance * found.centres**2, found.doubts, self._plain)
+        found, (clips, doubts) = self._fit, self._of_clips(self._clips)
+        return self._students(
+            found.means, self._noise(found.variances + found.slope_variance * found.centres**2) + clips, found.doubts + doubts, self._plain
+        )
 
     def estimate(self, key: Hashable) -> Student:
         """Return what is known of the mean of a configuration. Raises KeyError if it was not measured."""
@@ -188,13 +180,16 @@ class Evidence:
         within = (own.sum() + _TYPICAL_WEIGHT * self.typical) / count
         doubts = found.doubts[i] + np.sum(2.0 * own**2 / self.rows.freedoms[self.rows.of == i]) / count**2
         variances = found.variances[i] + found.slope_variance * (late - found.centres[i]) ** 2 + found.between + within
-        return self._students((found.means[i] + found.slope * late)[None], variances[None], doubts[None], self._plain[i])[0]
+        return self._students((found.means[i] + found.slope * late)[None], self._noise(variances[None]), doubts[None], self._plain[i])[0]
 
     def differences(self, key: Hashable) -> Students:
         """Return for each configuration its mean less that of `key`, in the order of `keys`; 0 without an error for `key` itself."""
         i, fitted = self._index[key], self._fit
+        clips, doubts = self._of_clips(self._clips - self._clips[i])
         variances = fitted.variances + fitted.variances[i] + fitted.slope_variance * (fitted.centres - fitted.centres[i]) ** 2
-        found = self._students(fitted.means - fitted.means[i], variances, fitted.doubts + fitted.doubts[i], self._plain - self._plain[i])
+        found = self._students(
+            fitted.means - fitted.means[i], self._noise(variances) + clips, fitted.doubts + fitted.doubts[i] + doubts, self._plain - self._plain[i]
+        )
         found.means[i], found.stderrs[i] = 0.0, 0.0
         return found
 

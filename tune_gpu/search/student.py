@@ -58,10 +58,12 @@ class Students:
             chances: (components,), with a sum of 1.
         """
         centres = means @ chances
-        precisions = 1.0 / (variances + (means - centres[:, None]) ** 2)
+        spreads = variances + (means - centres[:, None]) ** 2
+        sure = spreads.max(axis=1) == 0.0
+        precisions = 1.0 / np.where(sure[:, None], 1.0, spreads)
         expected = precisions @ chances
         spread = ((precisions / expected[:, None] - 1.0) ** 2 + doubts * precisions**2) @ chances
-        return cls(centres, 1.0 / np.sqrt(expected), np.minimum(2.0 / np.maximum(spread, 2.0 / _VAST), _VAST))
+        return cls(centres, np.where(sure, 0.0, 1.0 / np.sqrt(expected)), np.minimum(2.0 / np.maximum(spread, 2.0 / _VAST), _VAST))
 
     def scaled(self, unit: float, shift: Array | float) -> Students:
         """Return them in another unit, shifted by `shift` of the new ones."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from tune_gpu.config.measure_settings import LONGEST_PAUSE
 from tune_gpu.config.schema import ObjectiveSettings, WorkloadSettings
 from tune_gpu.metrics import of_turns
 from tune_gpu.workload.audio import Utterance
+from tune_gpu.workload.capacity_error import resampled
 from tune_gpu.workload.clients import Endpoints
 from tune_gpu.workload.percentiles import Distribution
 from tune_gpu.workload.voice_turn import TurnSample, sample_of, take_turn
@@ -38,6 +39,28 @@ class Capacity:
     """For 1, 2, 3 … sessions, the worst ratio of a latency to its target. Above 1 the step failed."""
     at_ceiling: bool = False
     """True if every step passed: the capacity may exceed the ramp."""
+    stderr: float | None = None
+    """Standard error of `continuous`; null where each step has one turn, or none was answered."""
+    interval: tuple[float, float] | None = None
+    """The middle 95 % of ramps made again from the turns of this one."""
+
+
+def ratios_of(turns: Sequence[TurnSample], objective: ObjectiveSettings) -> np.ndarray:
+    """Return for each answered turn the latencies of Whisper, of the LLM and to the first token, over their targets: (turns, 3)."""
+    targets = (objective.stt_latency_target_ms, objective.llm_latency_target_ms, objective.ttft_target_ms)
+    rows = [(t.stt.latency_ms, t.llm.latency_ms, t.llm.ttft_ms) for t in turns if t.error is None and t.stt is not None and t.llm is not None]
+    return np.array([row for row in rows if None not in row], dtype=float).reshape(-1, 3) / targets
+
+
+def with_error(capacity: Capacity, steps: Sequence[np.ndarray], objective: ObjectiveSettings, seed: int) -> Capacity:
+    """Return the capacity with its standard error and interval, from the turns of each step (`ratios_of`)."""
+    drawn = resampled(
+        steps, capacity.loads, objective.latency_percentile, lambda loads: decide(loads, at_ceiling=False).continuous, np.random.default_rng(seed)
+    )
+    if drawn is None:
+        return capacity
+    low, high = (float(at) for at in np.percentile(drawn, [2.5, 97.5]))
+    return replace(capacity, stderr=float(drawn.std(ddof=1)), interval=(low, high))
 
 
 def load_of(turns: Sequence[TurnSample], objective: ObjectiveSettings) -> float:
@@ -89,6 +112,7 @@ def find_capacity(
 ) -> Capacity | None:
     """Ramp the sessions up until a step fails twice or the ramp ends. Return the capacity, or None if `abort` ended the ramp."""
     loads: list[float] = []
+    steps: list[np.ndarray] = []
     endpoints = endpoints.with_cold_cache()
     for sessions in range(1, workload.capacity_max_sessions + 1):
         turns: list[TurnSample] = []
@@ -102,10 +126,11 @@ def find_capacity(
             if load <= 1.0 or load > workload.capacity_hopeless_load:
                 break
         loads.append(load)
+        steps.append(ratios_of(turns, objective))
         on_step(sessions, load)
         if load > 1.0:
-            return decide(loads, at_ceiling=False)
-    return decide(loads, at_ceiling=True)
+            return with_error(decide(loads, at_ceiling=False), steps, objective, seed)
+    return with_error(decide(loads, at_ceiling=True), steps, objective, seed)
 
 
 async def _hold(

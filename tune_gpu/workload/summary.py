@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,11 @@ from tune_gpu.config.languages import error_unit
 from tune_gpu.metrics import BACKGROUND_LATENCY, ERROR_UNIT, GENERATOR_LAG, ITL, LLM_LATENCY, STT_LATENCY, every, of_turns
 from tune_gpu.workload.percentiles import Distribution
 from tune_gpu.workload.voice_turn import TurnSample, sample_of
-from tune_gpu.workload.wer import word_error_rate
+from tune_gpu.workload.wer import word_error_rate, word_errors
 from tune_gpu.workload.window import WindowResult
+
+_NOISE = re.compile(r"@[-+.e\d]+dB$")
+"""End of an utterance's name that says how much noise was added to its clip."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,23 @@ class TrafficSummary:
         }
 
 
+def with_transcript(windows: Sequence[WindowResult], extra_turns: Sequence[TurnSample] = ()) -> list[TurnSample]:
+    """Return the turns that have a transcript, which may be empty."""
+    turns = (*extra_turns, *(turn for window in windows for turn in window.turns))
+    return [turn for turn in turns if turn.stt is not None and turn.stt.error in (None, "empty_transcript")]
+
+
+def rates_without_clips(windows: Sequence[WindowResult], extra_turns: Sequence[TurnSample] = ()) -> dict[str, float]:
+    """Return for each clip the word error rate without it; noise added to a clip makes no other clip of it. Empty for a single clip."""
+    counted: dict[str, list[tuple[int, int]]] = {}
+    for turn in with_transcript(windows, extra_turns):
+        if turn.stt is not None:
+            counted.setdefault(_NOISE.sub("", turn.utterance), []).append(word_errors(turn.reference, turn.stt.text, turn.language))
+    totals = {clip: (sum(errors for errors, _ in of), sum(words for _, words in of)) for clip, of in counted.items()}
+    all_errors, all_words = (sum(total[at] for total in totals.values()) for at in (0, 1))
+    return {clip: (all_errors - errors) / (all_words - words) for clip, (errors, words) in totals.items()} if len(totals) > 1 else {}
+
+
 def summarise(windows: Sequence[WindowResult], *, extra_turns: Sequence[TurnSample] = ()) -> TrafficSummary:
     """Pool the raw samples of the windows, and take percentiles of the samples.
 
@@ -65,7 +86,7 @@ def summarise(windows: Sequence[WindowResult], *, extra_turns: Sequence[TurnSamp
     turns = [turn for window in windows for turn in window.turns]
     background = [ask for window in windows for ask in window.background]
     answers = [turn.llm for turn in turns if turn.llm is not None]
-    transcribed = [turn for turn in (*extra_turns, *turns) if turn.stt is not None and turn.stt.error in (None, "empty_transcript")]
+    transcribed = with_transcript(windows, extra_turns)
     language = transcribed[0].language if transcribed else "en"  # all clips of a run are in one language
     failures = Counter([turn.error for turn in turns if turn.error] + [f"background_{ask.error}" for ask in background if ask.error])
     tokens = sum(answer.n_tokens for answer in (*answers, *background) if answer.error is None)

@@ -15,13 +15,15 @@ from tests.support.made_run import line
 from tune_gpu.artifacts.lines import stderr_of
 from tune_gpu.artifacts.records.ends import RunEnd
 from tune_gpu.config.schema import ObjectiveSettings, ParameterSpec, SearchSettings
-from tune_gpu.evaluation.scoring import jackknife, metrics_of
+from tune_gpu.evaluation.errors import jackknife
+from tune_gpu.evaluation.scoring import metrics_of
 from tune_gpu.evaluation.state import EvaluationState
 from tune_gpu.experiment.summary import summarise_run
 from tune_gpu.metrics import objective_paths
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.tournament import Result, Tournament
 from tune_gpu.telemetry.sampler import DeviceStats
+from tune_gpu.workload.capacity import Capacity
 from tune_gpu.workload.clients import LlmSample, SttSample
 from tune_gpu.workload.voice_turn import TurnSample
 from tune_gpu.workload.window import WindowResult
@@ -61,8 +63,62 @@ def test_of_two_windows_with_one_turn_each_it_is_that_of_their_mean() -> None:
     assert found["fitness_stderr"] == pytest.approx(statistics.stdev(found["fitness_windows"]) / 2**0.5)
 
 
-def test_one_window_has_no_error() -> None:
-    assert scored([[turn(200, 500), turn(300, 600)]])["fitness_stderr"] is None
+def test_one_window_has_the_error_of_its_turns() -> None:
+    assert scored([[turn(200, 500)]])["fitness_stderr"] is None, "one turn says nothing of the next"
+    rng = np.random.default_rng(7)
+    evaluations = [scored([[turn(*(np.array([200.0, 500.0]) * np.exp(0.3 * rng.normal(size=2)))) for _ in range(24)]]) for _ in range(200)]
+    spread = statistics.stdev(one["fitness"] for one in evaluations)
+    said = statistics.fmean(one["fitness_stderr"] ** 2 for one in evaluations) ** 0.5
+    assert 0.8 < said / spread < 1.25
+
+
+def heard(clip: str, text: str) -> TurnSample:
+    return TurnSample(0.0, clip, "one two three four", SttSample(0.0, 0.2, text, 1.0), turn(200, 500).llm)
+
+
+def of_clips(**errors: int) -> EvaluationState:
+    """Two windows that hear every clip; of its four words so many are wrong."""
+    wrong = ("one two three four", "one two three x", "one two x x", "one x x x", "x x x x")
+    windows = [WindowResult("mixed", 10.0, [heard(clip.replace("_", "@"), wrong[n]) for clip, n in errors.items()]) for _ in range(2)]
+    return EvaluationState({}, windows=windows, device=[DeviceStats(50.0, 100.0, {}, 0, 10)] * 2)
+
+
+def test_the_error_of_the_word_error_rate_is_that_over_clips() -> None:
+    """It was measured once and copied into each window, so that it had no error at all."""
+    objective = ObjectiveSettings(weights={"wer": 1.0}, wer_target=0.1)
+    found = metrics_of(of_clips(a=0, b=1, c=2), None, objective, None)
+    rates = [(1 + 2) / 8, (0 + 2) / 8, (0 + 1) / 8]
+    values = [0.1 / (0.1 + rate) for rate in rates]
+    assert found["fitness_stderr"] == pytest.approx(jackknife(values), rel=1e-3)
+    assert found["fitness_errors"] == {"windows": 0.0, "capacity": 0.0, "wer": found["fitness_stderr"]}
+    assert sum(share**2 for share in found["fitness_by_clip"].values()) == pytest.approx(found["fitness_stderr"] ** 2)
+
+
+def test_noisy_versions_of_a_clip_are_one_clip() -> None:
+    objective = ObjectiveSettings(weights={"wer": 1.0})
+    found = metrics_of(of_clips(a=0, a_5dB=1, a_0dB=4), None, objective, None)
+    assert found["fitness"] is not None
+    assert found["fitness_by_clip"] is None
+    assert found["fitness_stderr"] is None, "one clip says nothing of the next"
+
+
+@pytest.mark.parametrize(("stderr", "expected"), [(0.5, True), (None, False)])
+def test_a_fitness_of_capacity_alone_has_the_error_of_the_ramp(stderr: float | None, expected: bool) -> None:
+    """It printed "0.6604 ± 0.0000"."""
+    state = of_clips(a=0, b=0)
+    state.capacity = Capacity(2, 2.4, (0.5, 0.8, 1.3), stderr=stderr, interval=(1.5, 3.2) if stderr else None)
+    found = metrics_of(state, None, ObjectiveSettings(weights={"capacity": 1.0}, capacity_target_sessions=4.0), None)
+    assert found["fitness_stderr"] == (pytest.approx((2.9 / 6.9 - 1.9 / 5.9) / 2, rel=1e-3) if expected else None)
+    assert found["capacity_interval"] == ([1.5, 3.2] if expected else None)
+
+
+def test_the_search_hears_the_error_that_the_next_deployment_shows() -> None:
+    """Every deployment hears the same clips: their part of the error is in the line, and no noise of the search."""
+    measured = metrics_of(of_clips(a=0, b=1, c=2), None, ObjectiveSettings(weights={"wer": 1.0}), None)
+    kept = line("g0-c0", {"a": 1}, measured["fitness"], n_windows=2, fitness_stderr=measured["fitness_stderr"], metrics={name: measured[name] for name in ("fitness_by_clip", "fitness_errors")})
+    assert (kept.fitness_stderr or 0.0) > 0.0
+    assert kept.result().stderr == 0.0
+    assert line("g0-c0", {"a": 1}, 0.5, n_windows=2, fitness_stderr=0.1).result().stderr == 0.1
 
 
 def test_a_window_that_breaks_a_limit_alone_still_says_how_they_spread() -> None:

@@ -180,3 +180,24 @@ def test_the_intervals_of_a_plain_anova_come_out_of_many_repeats() -> None:
 def test_a_mean_leans_on_the_deployment_that_is_known_better() -> None:
     evidence = Evidence([Deployment("a", 0.6, 0.002), Deployment("a", 0.3, 0.2), Deployment("b", 0.6, 0.002)])
     assert evidence.estimate("a").mean > 0.55
+
+
+def test_clips_that_both_hear_alike_do_not_blur_a_difference() -> None:
+    same, other = {"a": 0.05, "b": -0.02, "c": -0.03}, {"a": -0.04, "b": 0.06, "c": -0.02}
+    run = [Deployment("x", 0.60, 0.001, clips=same), Deployment("y", 0.65, 0.001, clips=same), Deployment("z", 0.65, 0.001, clips=other)]
+    plain = Evidence([replace(each, clips={}) for each in run])
+    evidence = Evidence(run)
+    assert near(evidence.difference("y", "x").stderr, plain.difference("y", "x").stderr)
+    apart = math.dist(same.values(), other.values())
+    assert evidence.difference("z", "x").stderr == pytest.approx(math.hypot(apart, plain.difference("z", "x").stderr), rel=0.05)
+    assert evidence.estimate("x").stderr > math.hypot(*same.values()) > plain.estimate("x").stderr
+    assert near(evidence.prediction("x").stderr, plain.prediction("x").stderr), "the next deployment hears the same clips"
+
+
+def test_clips_doubt_a_measurement_that_has_no_other_noise() -> None:
+    run = [Deployment("x", 0.60, 0.0, clips={"a": 0.1, "b": -0.1}), Deployment("y", 0.65, 0.0, clips={"a": -0.1, "b": 0.1})]
+    evidence = Evidence(run)
+    assert evidence.exact
+    assert evidence.prediction("x").stderr == 0.0
+    assert near(evidence.estimate("x").stderr, math.hypot(0.1, 0.1))
+    assert evidence.tied_with("y") == ["x"]

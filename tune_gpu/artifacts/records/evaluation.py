@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -111,6 +111,22 @@ class EvaluationRecord(Record):
             raise ValueError(f"{self.candidate_id} has no fitness")
         return self.fitness
 
+    @property
+    def clip_shares(self) -> Mapping[str, float]:
+        """Return each clip's share of the fitness's error; its square is a part of the variance."""
+        found = self.metrics.get("fitness_by_clip")
+        shares = found.items() if isinstance(found, Mapping) else ()
+        return {str(clip): float(share) for clip, share in shares if isinstance(share, (int, float)) and math.isfinite(share)}
+
+    @property
+    def repeat_stderr(self) -> float | None:
+        """Return the part of the error that another deployment under the same traffic would show: all but the choice of the clips."""
+        parts = self.metrics.get("fitness_errors")
+        if self.fitness_stderr is None or not isinstance(parts, Mapping):
+            return self.fitness_stderr
+        found = [parts.get(name) for name in ("windows", "capacity")]
+        return math.hypot(*(float(part) for part in found if isinstance(part, (int, float)) and math.isfinite(part)))
+
     def after(self, attempts: Sequence[FailedAttempt]) -> EvaluationRecord:
         """Return the record with earlier attempts put before its own."""
         retries = (*attempts, *self.retries)
@@ -135,4 +151,4 @@ class EvaluationRecord(Record):
     def _reported(self) -> dict[str, Any]:
         found = {"status": str(self.status), "violation": self.violation, "transient": self.transient, "n_windows": self.n_windows}
         fitness = math.nan if self.fitness is None else self.fitness  # Tune wants the key
-        return {**found, **(self.objectives or {}), METRIC: fitness, "stderr": self.fitness_stderr}
+        return {**found, **(self.objectives or {}), METRIC: fitness, "stderr": self.repeat_stderr}
