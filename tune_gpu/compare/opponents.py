@@ -9,6 +9,7 @@ import yaml
 
 from tune_gpu.artifacts.finished_run import FinishedRun
 from tune_gpu.common.errors import UserError
+from tune_gpu.config.rules import check_each
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.config.targets import settings_with
 
@@ -43,9 +44,7 @@ def changed(config: ExperimentConfig, base: dict[str, Any], text: str, option: s
     params = {**base, **given}
     if missing := sorted(set(config.parameters) - set(params) - {n for n, spec in config.parameters.items() if spec.when}):
         raise UserError(f"{option} {text}: {missing[0]} is missing; the run has no baseline that would give it")
-    share = settings_with(config, params).vllm.gpu_memory_utilization
-    if not isinstance(share, (int, float)) or not 0 < share <= 1:
-        raise UserError(f"{option}: vllm.gpu_memory_utilization={share}: allowed is above 0 and at most 1")
+    check_each(settings_with(config, params), f"{option}: ")
     return params
 
 

@@ -134,5 +134,5 @@ def test_a_text_of_a_benchmarks_case_stays_a_text(text: str) -> None:
 
 
 def test_a_benchmarks_case_with_a_secret_is_refused_as_a_run_is() -> None:
-    with pytest.raises(UserError, match="holds a secret"):
+    with pytest.raises(UserError, match="a secret, and every user can read"):
         space_of({"extra_args": {"hf_overrides.my-key": 1}})
