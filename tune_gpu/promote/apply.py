@@ -54,10 +54,10 @@ def _stage_new(files: Mapping[Path, str]) -> None:
 
 
 def refuse_unfinished(folder: Path) -> None:
-    """Raises UserError where an apply or a rollback was cut off: what is installed now is no state to compare with or to go on from."""
+    """Raise UserError if an apply or a rollback was cut off: what is installed now is no state to compare with or to go on from."""
     try:
         last = Installation(folder).peek()
-    except UserError:  # who may not read it cannot change it either; who can is told so by the lock
+    except UserError:  # who may not read it cannot change it either; who can learns it from the lock
         return
     _refuse(last)
 
@@ -70,7 +70,7 @@ def _refuse(last: Change | None) -> None:
 
 @dataclass
 class Deployer:
-    """Changes one target.
+    """Change one target.
 
     Args:
         target: starts and stops.
@@ -78,7 +78,7 @@ class Deployer:
         installation: where files are and what was there.
         watcher: whether it serves.
         settings: `promote`.
-        audit: is told every step.
+        audit: records every step.
     """
 
     target: Target
@@ -91,14 +91,14 @@ class Deployer:
 
     @classmethod
     def of(cls, settings: PromoteSettings, watcher: Watcher, audit: Audit) -> Deployer:
-        """For the target that the settings name."""
+        """Return a deployer for the target that the settings name."""
         units = {"whisper": settings.whisper.unit, "vllm": settings.vllm.unit}
         return cls(target_of(settings), units, Installation(folder_of(settings)), watcher, settings, audit)
 
     def apply(
         self, run_id: str, experiment: str, files: Mapping[Path, str], reviewed: Mapping[str, str | None], expected: Expected
     ) -> RolledBack | None:
-        """Install the files and restart; null if it serves.
+        """Install the files and restart. Return None if it serves, else what the rollback came to.
 
         Args:
             run_id: whose winner it is.
@@ -138,7 +138,7 @@ class Deployer:
         return None
 
     def rollback(self) -> tuple[Change, RolledBack]:
-        """Undo the last change, or what is left of it. Raises UserError if there is none."""
+        """Undo the last change, or what is left of it. Raise UserError if there is none."""
         with self._locked():
             change = self.installation.last
             if change is None:
@@ -148,7 +148,7 @@ class Deployer:
             return change, self._restorer().take_back(change, "asked for")
 
     def recover(self, *, at_boot: bool = False) -> tuple[Change, RolledBack] | None:
-        """Put back what an interrupted apply or rollback left; null if there is nothing to do.
+        """Put back what an interrupted apply or rollback left. Return None if there is nothing to do.
 
         Args:
             at_boot: only the files; the boot starts the services after this.
@@ -168,7 +168,7 @@ class Deployer:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """What is installed, and the units: another promote may install into another folder for the same ones. Signals are held."""
+        """Lock the installation and the units, and hold signals. Another promote may install the same units into another folder."""
         with self.installation.locked(), units_locked(self.target, list(self.units.values())), self.interrupts.held():
             yield
 
@@ -214,7 +214,7 @@ class Deployer:
         self.audit("probes", "ok", **({} if median is None else {"median_ms": round(median, 1)}))
 
     def _compare(self, name: str, files: Mapping[Path, str]) -> None:
-        """Ask the running service whether it has what was measured. Raises Unhealthy where it has something else."""
+        """Ask the running service whether it has what was measured. Raise Unhealthy if it has something else."""
         where: ServiceTarget = getattr(self.settings, name)
         folder = self.installation.folder
         found = observe(name, where.url, self.units[name], folder, files[folder / f"{name}.yaml"], self.target, self.watcher)
@@ -235,7 +235,7 @@ class Deployer:
         return Restorer(self.target, self.units, self.installation, self.watcher, self.audit, self.interrupts, self._recovery())
 
     def _recovery(self) -> list[str]:
-        """The command that puts this target back at the next boot."""
+        """Return the command that puts this target back at the next boot."""
         return [
             *(sys.executable, "-P", "-m", "tune_gpu.cli.main", "promote", "--recover", "--at-boot"),
             f"promote.install_dir={self.installation.folder}",

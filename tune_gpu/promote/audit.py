@@ -21,7 +21,7 @@ class Audit:
     Args:
         path: of the log; only ever appended to.
         about: in every line (`run_id`, `experiment` …).
-        say: told the same in words.
+        say: prints the same in words.
     """
 
     def __init__(self, path: Path, about: dict[str, Any], say: Callable[[str], Any] = lambda _line: None) -> None:
@@ -30,7 +30,7 @@ class Audit:
         self._failed = False
 
     def __call__(self, step: str, outcome: str = "ok", **more: Any) -> None:
-        """One step, done or not; a service's last words may quote what it was given."""
+        """Record one step and its outcome, without secrets: a service's last output may quote them."""
         try:
             more = self._redactor.value(more)
             self._write({"at": now(), "user": _user(), "pid": os.getpid(), **self._about, "step": step, "outcome": outcome, **more})
@@ -50,7 +50,7 @@ class Audit:
             os.fsync(file.fileno())
 
     def _report(self, error: Exception) -> None:
-        """Once: the promotion goes on."""
+        """Say once that the log cannot be written. The promotion goes on."""
         if not self._failed:
             self._failed = True
             with contextlib.suppress(Exception):

@@ -36,18 +36,19 @@ class Bundle:
 
     @property
     def installable(self) -> dict[Path, str]:
-        """Destination -> content."""
+        """Return destination -> content."""
         return dict(self.files.values())
 
     @property
     def sha256(self) -> str:
-        """Of all that would be installed, where, and which units start it: the same for the same deployment, whenever it is written."""
-        said = {"target": self.target, "units": self.units, "files": self.listed}
-        return hashlib.sha256(json.dumps(said, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+        """Return a hash of all that would be installed, where, and by which units: the same for the same deployment, whenever it is
+        written."""
+        content = {"target": self.target, "units": self.units, "files": self.listed}
+        return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
     @property
     def listed(self) -> dict[str, dict[str, str]]:
-        """As the manifest lists its files."""
+        """Return the files as the manifest lists them."""
         return {
             name: {"destination": str(path), "sha256": hashlib.sha256(content.encode()).hexdigest()}
             for name, (path, content) in self.files.items()
@@ -55,7 +56,7 @@ class Bundle:
 
 
 def bundle_of(services: Sequence[DeployedService], target: Target, install: Path) -> Bundle:
-    """The files of these services on this target."""
+    """Return the files of these services on this target."""
     files = {service.config_name: (install / service.config_name, service.config_text) for service in services}
     files |= {f"{service.name}.env": (install / f"{service.name}.env", service.env_text) for service in services}
     for path, content in target.unit_files(services, install).items():
@@ -96,7 +97,7 @@ def write_bundle(folder: Path, bundle: Bundle, today: Bundle, about: Mapping[str
 
 
 def before_of(bundle: Bundle) -> dict[str, str | None]:
-    """Destination -> hash of what is installed there now; null where nothing is."""
+    """Return destination -> hash of what is installed there now, or None if nothing is."""
     return {str(path): digest(text_of(path)) for path, _ in bundle.files.values()}
 
 
@@ -124,13 +125,13 @@ def is_promotions(folder: Path) -> bool:
 
 
 def _least_open(bundle: Bundle) -> Path | None:
-    """Of what is installed, the file that the fewest may read: the differences hold parts of all of them. Null where nothing is."""
+    """Return the installed file that the fewest may read, because the differences hold parts of all; None if nothing is installed."""
     there = [path for path, _ in bundle.files.values() if path.exists()]
     return min(there, key=lambda path: path.stat().st_mode & 0o044, default=None)
 
 
 def _diff(bundle: Bundle, today: Bundle, before: Mapping[str, str | None]) -> str:
-    """Unified, file by file: against what is installed, else against the baseline's files."""
+    """Return a unified diff, file by file: against what is installed, else against the baseline's files."""
     parts: list[str] = []
     for name, (path, content) in bundle.files.items():
         old, of_baseline = before[name], today.files.get(name)

@@ -17,7 +17,7 @@ SECRETS = "secrets.env"
 
 
 def read_env(path: Path) -> dict[str, str]:
-    """NAME=value lines; quoted values as a shell reads them. Raises OSError or ValueError."""
+    """Return the variables of a file of NAME=value lines, quoted as for a shell. Raise OSError or ValueError."""
     found = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         name, equals, value = line.partition("=")
@@ -27,13 +27,14 @@ def read_env(path: Path) -> dict[str, str]:
 
 
 def secrets_beside(env_file: Path) -> dict[str, str]:
-    """The secrets in the install folder of a service's env file; none where there is no such file."""
+    """Return the secrets in the install folder of a service's env file; none without such a file."""
     path = env_file.with_name(SECRETS)
     return read_env(path) if path.exists() else {}
 
 
 def key_of(settings: PromoteSettings, service: str) -> str | None:
-    """The key that a deployed service asks for: the install folder's secret before this process's variable, because the unit reads that one."""
+    """Return the key that a deployed service asks for: the install folder's secret before this process's variable, because the unit reads
+    that one."""
     where: ServiceTarget = getattr(settings, service)
     path = Path(settings.install_dir).expanduser() / SECRETS
     try:
@@ -48,7 +49,7 @@ def key_of(settings: PromoteSettings, service: str) -> str | None:
 
 
 def require_keys(settings: PromoteSettings) -> None:
-    """Raises UserError for the first service without a key: it would serve everybody."""
+    """Raise UserError for the first service without a key: it would serve everybody."""
     for service in ("whisper", "vllm"):
         name = getattr(settings, service).key_env
         if not name:

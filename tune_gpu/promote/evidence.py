@@ -20,16 +20,16 @@ from tune_gpu.telemetry.neighbours import neighbours_on
 from tune_gpu.telemetry.several import open_device
 
 NOT_OURS = (KeyError, TypeError, ValueError, OverflowError, AttributeError, IndexError)
-"""What reading raises deep inside a file that its first checks let pass."""
+"""Errors of reading a file that passed its first checks."""
 
 
 def evidence_of(run: FinishedRun) -> Evidence:
-    """The run's lines and the comparison of its winner with the baseline: `comparison.json`, else the run's own confirmation.
+    """Return the run's lines and the comparison of its winner with the baseline: `comparison.json`, else the run's own confirmation.
 
     `tune-gpu compare` is always the later one; which moments they name depends on a clock that may have been set between them.
     The verdict is computed again from the deployments that were recorded.
 
-    Raises UserError for artifacts that are half written or another's.
+    Raise UserError for artifacts that are half written or another's.
     """
     read = [(name, read_comparison(run.folder, f"{name}.json")) for name in ("comparison", "confirmation")]
     there = [(name, content) for name, content in read if content is not None]
@@ -47,7 +47,7 @@ def evidence_of(run: FinishedRun) -> Evidence:
 
 
 def not_written_here(run: FinishedRun, error: Exception) -> UserError:
-    """For such a file."""
+    """Return the error for a file that this program did not write."""
     said = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
     return UserError(f"{run.folder.path}: its comparison or a line of it is not written by this program ({said})")
 
@@ -68,6 +68,6 @@ def target_device(settings: PromoteSettings, target: Target, n_cards: int = 1) -
 
 
 def expected_turn_ms(comparison: Comparison | None) -> float | None:
-    """The winner's median voice turn, as the comparison measured it."""
+    """Return the winner's median voice turn in ms, as the comparison measured it, or None if it did not."""
     finding = comparison.finding(VOICE_TURN.at("p50")) if comparison else None
     return finding.effect.ours if finding and finding.effect else None

@@ -30,7 +30,7 @@ class Condition:
     said: str
 
     def as_dict(self) -> dict[str, Any]:
-        """For the gate's record."""
+        """Return it for the gate's record."""
         return asdict(self)
 
 
@@ -40,9 +40,9 @@ class TargetDevice:
 
     kind: str
     name: str | None
-    """Of the card; null where it is not known from here."""
+    """The card's name, or None if it is unknown here."""
     neighbours_mib: float | None
-    """What others use on it; null where it is not known from here."""
+    """MiB that other processes use on it, or None if that is unknown here."""
 
 
 @dataclass(frozen=True)
@@ -51,17 +51,17 @@ class Evidence:
 
     winner: Mapping[str, Any]
     comparison: Comparison | None
-    """Of the winner with the baseline; null if there is none."""
+    """The winner's with the baseline, or None without one."""
     lines: Sequence[EvaluationRecord]
     """The run's evaluations."""
     device: DeviceRecord
     """On which they were made."""
     difference: str | None = None
-    """In what the comparison's file says something else than its deployments; null: in nothing."""
+    """How the comparison's file differs from its deployments, or None if it does not."""
 
 
 def conditions(evidence: Evidence, target: TargetDevice, settings: PromoteSettings) -> list[Condition]:
-    """All but the soak, which is measured only when these hold."""
+    """Return all conditions but the soak, which is measured only if these hold."""
     comparison = evidence.comparison
     if comparison is None:
         return [
@@ -126,14 +126,15 @@ def _neighbours(comparison: Comparison, target: TargetDevice, settings: PromoteS
 
 
 def sharing(services: Services) -> list[Condition]:
-    """Only of a winner that asked for MPS: without its daemon the services would take turns on the whole card, which is not what was measured."""
+    """Return a condition that a winner which asked for MPS does not meet: without its daemon the services would take turns on the whole
+    card, which is not what was measured."""
     if not asks_for_mps(services):
         return []
     return [Condition("mps", False, f"measured under NVIDIA's MPS ({SETTING}), whose daemon promote does not deploy: give that knob its value 100 and run again")]
 
 
 def gain(comparison: Comparison, settings: PromoteSettings) -> Condition:
-    """Shown better than the baseline, and by enough."""
+    """Return whether the winner is shown better than the baseline, and by enough."""
     finding = comparison.finding(settings.metric)
     if finding is None or finding.effect is None:
         return Condition("gain", False, f"{settings.metric} was not compared")
@@ -144,7 +145,7 @@ def gain(comparison: Comparison, settings: PromoteSettings) -> Condition:
 
 
 def no_worse(comparison: Comparison) -> Condition:
-    """No metric is measured worse than the baseline's by more than its tolerance."""
+    """Return whether no metric is worse than the baseline's by more than its tolerance."""
     worse = []
     for finding in comparison.findings:
         effect = finding.effect

@@ -21,12 +21,12 @@ class Deployment:
     """`in_force`, `changing` or `interrupted`."""
 
     def of_run(self, run_id: str) -> str | None:
-        """The state where it is this run's."""
+        """Return the state if it is this run's, else None."""
         return self.state if run_id == self.run_id else None
 
 
 def deployment_in(folder: Path) -> Deployment:
-    """Read without a lock; a folder that cannot be read is said, never an error."""
+    """Return the deployment in a folder, read without a lock. A folder that cannot be read is reported, never an error."""
     installation = Installation(folder)
     try:
         last, latest = installation.peek(), installation.latest

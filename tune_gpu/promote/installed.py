@@ -36,7 +36,7 @@ def digest(content: str | bytes | None) -> str | None:
 
 
 def text_of(path: Path) -> str | None:
-    """A file's text; null if there is none. Raises UserError for what cannot be read."""
+    """Return a file's text, or None if there is none. Raise UserError if it cannot be read."""
     try:
         return outside_files.read_text(path, outside_files.INSTALLED)
     except outside_files.NotThere:
@@ -44,7 +44,7 @@ def text_of(path: Path) -> str | None:
 
 
 def check_writable(paths: Sequence[Path]) -> None:
-    """Raises UserError with the first folder that this user cannot write to, or that others can (files are replaced by rename: the folder is
+    """Raise UserError for the first folder that this user cannot write to, or that others can (files are replaced by rename: the folder is
     what matters)."""
     for folder in dict.fromkeys(path.parent for path in paths):
         check_own(str(folder), folder)
@@ -92,7 +92,7 @@ class Change:
 
     @property
     def promote(self) -> PromoteSettings:
-        """Its settings; those that only another version of this program knows are passed over. Raises UserError for what are none."""
+        """Return its settings, without those that only another version knows. Raise UserError if they are invalid."""
         try:
             known = _known(PromoteSettings, self.settings)
             known |= {name: _known(ServiceTarget, known[name]) for name in ("vllm", "whisper") if name in known}
@@ -116,7 +116,7 @@ class Installation:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Only one at a time: a second gets a UserError that names the first. The kernel lets go of it when a process ends."""
+        """Lock the folder. Raise UserError that names the process that holds it. The kernel releases the lock when a process ends."""
         own = self.folder / _OWN
         check_own(f"promote.install_dir={self.folder}", own)
         try:
@@ -130,22 +130,22 @@ class Installation:
             yield
 
     def peek(self) -> Change | None:
-        """The same as `last`, without the lock."""
+        """Return `last`, read without the lock."""
         self._changes = self._read()
         return self.last
 
     @property
     def last(self) -> Change | None:
-        """The last change that is in force, or that was left halfway."""
+        """Return the last change that is in force or was left halfway, or None."""
         return next((change for change in reversed(self._changes) if change.status != Status.ROLLED_BACK), None)
 
     @property
     def latest(self) -> Change | None:
-        """The last change, whatever became of it."""
+        """Return the last change, whatever became of it, or None."""
         return self._changes[-1] if self._changes else None
 
     def holder(self) -> str | None:
-        """The process that is changing the target now; null for none, or where this user may not know."""
+        """Return the id of the process that is changing the target now, or None if there is none or this user may not know."""
         try:
             inode = (self.folder / _OWN / "lock").stat().st_ino
             locks = [line.split() for line in Path("/proc/locks").read_text(encoding="ascii").splitlines()]  # asked without a lock of our own
@@ -154,7 +154,7 @@ class Installation:
         return next((lock[4] for lock in locks if lock[1] == "FLOCK" and lock[5].rpartition(":")[2] == str(inode)), None)
 
     def begin(self, change: Change) -> None:
-        """Remember on disk what is there, before anything is changed. Raises OSError, and nothing was begun.
+        """Record on disk what is there, before anything is changed. Raise OSError if that fails; then nothing was begun.
 
         The state after a rollback is written along with it: a full disk cannot keep that back later.
         """
@@ -164,25 +164,25 @@ class Installation:
         self._changes.append(change)
 
     def begin_back(self, change: Change) -> Change:
-        """The same, to take back a change that is in force or was left halfway."""
+        """Record on disk that a change, in force or left halfway, is being taken back; return it with its new status."""
         self._write(self._with(change, Status.ROLLED_BACK), _AFTER)
         self.mark(change, Status.ROLLING_BACK)
         return replace(change, status=Status.ROLLING_BACK)
 
     def intend(self, step: str) -> None:
-        """Write down a step before it is done. Raises OSError."""
+        """Write down a step before it is done. Raise OSError."""
         with (self.folder / _OWN / _JOURNAL).open("a", encoding="utf-8") as file:
             file.write(f"{now()} {step}\n")
             file.flush()
             os.fsync(file.fileno())
 
     def intended(self) -> list[str]:
-        """The steps of the last change, oldest first. Raises OSError."""
+        """Return the steps of the last change, oldest first. Raise OSError."""
         lines = (self.folder / _OWN / _JOURNAL).read_text(encoding="utf-8", errors="replace").splitlines()
         return [line.partition(" ")[2] for line in lines]
 
     def mark(self, change: Change, status: Status) -> None:
-        """How it ended, on disk. Raises OSError."""
+        """Record on disk how the change ended. Raise OSError."""
         own = self.folder / _OWN
         changes = self._with(change, status)
         if status == Status.ROLLED_BACK and (own / _AFTER).exists():
@@ -200,7 +200,7 @@ class Installation:
             (self.folder / _OWN / _AFTER).unlink(missing_ok=True)
 
     def _with(self, change: Change, status: Status) -> list[Change]:
-        """The list with this change's new status: it is the last that has not been rolled back."""
+        """Return the changes with the new status of this one, the last that has not been rolled back."""
         number = max(i for i, other in enumerate(self._changes) if other.status != Status.ROLLED_BACK and other.run_id == change.run_id)
         return [replace(other, status=status) if i == number else other for i, other in enumerate(self._changes)]
 
@@ -232,5 +232,5 @@ def _change_of(entry: Mapping[str, Any]) -> Change:
 
 
 def _known(kind: type[Any], content: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what another version of this program has written beside."""
+    """Return the fields that this version knows."""
     return {one.name: content[one.name] for one in fields(kind) if one.name in content}

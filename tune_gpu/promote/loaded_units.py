@@ -53,7 +53,7 @@ def analyze(folder: Path, drop_ins: Mapping[Path, str]) -> None:
 
 
 def compare(unit: str, path: Path, content: str, cat: str, shown: str) -> None:
-    """Raises TargetError where systemd would not start what was written.
+    """Raise TargetError if systemd would not start what was written.
 
     Args:
         unit: the unit.
@@ -76,7 +76,7 @@ def compare(unit: str, path: Path, content: str, cat: str, shown: str) -> None:
 
 
 def check_order(units: Sequence[str], show: Show) -> None:
-    """Raises UserError where the units cannot start in this order: two names of one unit, or one that already starts after a later one."""
+    """Raise UserError if the units cannot start in this order: two names of one unit, or one that already starts after a later one."""
     ids = [(_values(show("Id", [unit]), "Id") or [unit])[0] for unit in units]
     for number, unit in enumerate(units):
         for other_id, other in zip(ids[number + 1 :], units[number + 1 :], strict=True):
@@ -90,7 +90,7 @@ def check_order(units: Sequence[str], show: Show) -> None:
 
 
 def _way(start: str, goal: str, show: Show) -> list[str] | None:
-    """From a unit to one that it is ordered after, over others; null if it is not."""
+    """Return the units from one to another that it is ordered after, or None if it is not."""
     ways, level = {start: [start]}, [start]
     while level and goal not in ways:
         following: list[str] = []
@@ -104,7 +104,7 @@ def _way(start: str, goal: str, show: Show) -> list[str] | None:
 
 
 def _after(shown: str) -> dict[str, list[str]]:
-    """Each unit's After=, of which `systemctl show` prints one block a unit."""
+    """Return each unit's After=. `systemctl show` prints one block a unit."""
     blocks = shown.split("\n\n")
     return {unit: " ".join(_values(block, "After")).split() for block in blocks for unit in _values(block, "Id")}
 
@@ -114,5 +114,6 @@ def _values(text: str, setting: str) -> list[str]:
 
 
 def _parts(command: str) -> list[str]:
-    """A command line of a drop-in as systemd has it in memory: without quotes and specifiers; variables are replaced at the start only."""
+    """Return a command line of a drop-in as systemd has it in memory: without quotes and specifiers; variables are replaced at the start
+    only."""
     return [part.replace("%%", "%") for part in shlex.split(command)]

@@ -25,7 +25,7 @@ class Pages(Protocol):
     """What a service answers."""
 
     def page(self, name: str, path: str) -> str:
-        """The body of its answer. Raises NoAnswer or Unhealthy."""
+        """Return the body of its answer. Raise NoAnswer or Unhealthy."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Started:
 
 
 def server_of(pids: Sequence[int], port: int) -> Started | None:
-    """The first of these processes that listens on the port; null where none is found, as with a container's."""
+    """Return the first of these processes that listens on the port, or None if none does, as with a container."""
     for pid in pids:
         try:
             process = psutil.Process(pid)
@@ -95,7 +95,7 @@ def observe(name: str, url: str, unit: str, install: Path, content: str, target:
 
 
 def _readings(name: str, unit: str, settings: Sequence[Setting], target: Target, pages: Pages) -> list[Reading]:
-    """Of all sources that answer."""
+    """Return the readings of all sources that answer."""
     if name == "whisper":
         found = [_tried(lambda: sources.whisper_description(pages.page(name, "/health")))]
     else:
@@ -109,7 +109,7 @@ def _readings(name: str, unit: str, settings: Sequence[Setting], target: Target,
 
 
 def _tried(read: Callable[[], _Result]) -> _Result | None:
-    """Null where a source fails: what cannot be read proves nothing."""
+    """Return the reading, or None if the source fails: what cannot be read proves nothing."""
     try:
         return read()
     except Exception:

@@ -32,7 +32,7 @@ def foreign(path: Path) -> str | None:
 
 
 def check_own(key: str, path: Path) -> None:
-    """Raises UserError where somebody besides root and this user can change what is at the path.
+    """Raise UserError if somebody besides root and this user can change what is at the path.
 
     Args:
         key: the setting, or the path, that names it.

@@ -26,7 +26,7 @@ _CLOSE = 0.02
 
 
 def recomputed(config: ExperimentConfig, content: Comparison, blocks_file: Path) -> tuple[Comparison, str | None]:
-    """The comparison as its deployments give it, and in what its file says something else (null: in nothing).
+    """Return the comparison as its deployments give it, and how its file differs from that (None: it does not).
 
     Args:
         config: of the run; its `confirm` is what is asked of a comparison, whatever the run asked of its own.
@@ -78,7 +78,7 @@ def _alpha(content: Comparison) -> float | None:
 
 
 def _other_terms(config: ExperimentConfig, content: Comparison, head: Mapping[str, Any]) -> str | None:
-    """Who was deployed: the arms' parameters, the device and the services' settings."""
+    """Return what was deployed: the arms' parameters, the device and the services' settings."""
     for name in (content.ours, content.theirs):
         if head["arms"][name] != content.arms[name].params:
             return f"its {name} is {content.arms[name].params}, what was deployed as {name} is {head['arms'][name]}"

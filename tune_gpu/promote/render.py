@@ -45,19 +45,19 @@ class DeployedService:
     """Settings that are secrets: left out of both files, because what is written for review is read by many."""
 
     def config_value(self, key: str) -> Any:
-        """One setting of its configuration."""
+        """Return one setting of its configuration."""
         return yaml.safe_load(self.config_text)[key]
 
     @property
     def env_text(self) -> str:
-        """Its env file: NAME="value" lines, as systemd reads them."""
+        """Return its env file: NAME="value" lines, as systemd reads them."""
         quoted = {name: value.replace("\\", "\\\\").replace('"', '\\"') for name, value in sorted(self.env.items())}
         notes = "".join(f"# {name} is a secret: {SECRETS} has it\n" for name in self.secrets)
         return notes + "".join(f'{name}="{value}"\n' for name, value in quoted.items())
 
 
 def services_of(config: ExperimentConfig, params: Mapping[str, Any], kind: str) -> list[DeployedService]:
-    """Both services in the order in which they start: Whisper first, because vLLM takes its share of what is left.
+    """Return both services in the order in which they start: Whisper first, because vLLM takes its share of what is left.
 
     Args:
         config: of the run; its `promote` says where and how.
@@ -65,7 +65,7 @@ def services_of(config: ExperimentConfig, params: Mapping[str, Any], kind: str) 
         kind: `cuda` or `cpu`.
 
     Raises:
-        UserError: a unit or an address that is none.
+        UserError: an invalid unit or address.
     """
     settings, services = config.promote, settings_with(config, params)
     check(settings, "promote.")
@@ -126,7 +126,7 @@ def _address(target: ServiceTarget) -> tuple[str, int]:
 
 
 def _check_env(name: str, env: Mapping[str, str]) -> None:
-    """An env file is read line by line."""
+    """Raise UserError for a variable that does not fit on one line of an env file."""
     for variable, value in env.items():
         check_variable(f"services.{name}.env", variable)
         check_line(f"services.{name}.env.{variable}", value)

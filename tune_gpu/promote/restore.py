@@ -1,4 +1,5 @@
-"""Putting back what was there before: the files, then the services that ran, one by one. No failure of one part keeps another from its turn."""
+"""Putting back what was there before: the files, then the services that ran, one by one. No failure of one part keeps another from its
+turn."""
 
 from __future__ import annotations
 
@@ -35,20 +36,20 @@ class RolledBack:
 
     @property
     def all_said(self) -> str:
-        """For people, where something does not."""
+        """Return the message for people if something does not answer."""
         return f"the files are as they were, but not all that served before answers: {self.then}"
 
 
 @dataclass
 class Restorer:
-    """Takes back one change.
+    """Take back one change.
 
     Args:
         target: starts and stops.
         units: service -> unit.
         installation: locked; where files are and what was there.
         watcher: whether it serves.
-        audit: is told every step.
+        audit: records every step.
         interrupts: held; a signal ends the wait for a service, and nothing else.
         recovery: the command that does the same at the next boot.
     """
@@ -64,17 +65,17 @@ class Restorer:
     """Step -> why it failed."""
 
     def guard(self, change: Change) -> None:
-        """From now on a boot puts this change back. Raises OSError."""
+        """Make the next boot put this change back. Raise OSError."""
         self.target.guard(self.recovery, change.units)
 
     def stage(self, change: Change) -> None:
-        """Keep what was there ready beside it. Raises OSError."""
+        """Keep what was there ready beside it. Raise OSError."""
         for name, content in change.before.items():
             if content is not None:
                 stage(Path(name), content, old=True)
 
     def take_back(self, change: Change, why: str, *, restart: bool = True) -> RolledBack:
-        """Take back a change that is in force or was cut off. Raises UserError where there is no room to begin with, and nothing was changed."""
+        """Take back a change that is in force or was cut off. Raise UserError if it cannot be begun (no room); then nothing was changed."""
         try:
             self._journal("stage what was there")
             self.stage(change)
@@ -96,7 +97,7 @@ class Restorer:
         Args:
             change: with what was there before it.
             why: it is taken back.
-            touched: whether the services may have been restarted; null: as the journal says.
+            touched: whether the services may have been restarted; None: as the journal says.
             restart: stop and start services; otherwise only the files are put back.
 
         Raises:
@@ -132,7 +133,7 @@ class Restorer:
         return RolledBack(why, True)
 
     def tidy(self, change: Change) -> None:
-        """After the end: nothing of it waits any more, and no boot takes it back."""
+        """Remove what waits of the change, and what makes a boot take it back."""
         self.installation.tidy(map(Path, change.before))
         with contextlib.suppress(OSError):
             self.target.unguard()
@@ -152,7 +153,7 @@ class Restorer:
                 self.audit("start", "ok", unit=self.units[name])
 
     def _wait(self, change: Change) -> str:
-        """For those that answered before; what is wrong with the others."""
+        """Wait for the services that answered before; return what is wrong with those that do not."""
         deadline = time.monotonic() + self.watcher.deadline_s
         wrong = []
         for name in change.healthy_before:
@@ -175,7 +176,7 @@ class Restorer:
                 return
 
     def _try(self, step: str, action: Callable[..., object], *arguments: object) -> bool:
-        """Do it, whatever the journal says; an error is kept for the report."""
+        """Do a step, and return whether it succeeded. An error is kept for the report."""
         try:
             self._journal(step)
             action(*arguments)
@@ -185,7 +186,7 @@ class Restorer:
         return True
 
     def _journal(self, step: str) -> None:
-        """A full disk does not keep a rollback from its steps, which can all be done again."""
+        """Write down a step. Write down a step. A full disk does not keep a rollback from its steps, which can all be done again."""
         with contextlib.suppress(OSError):
             self.installation.intend(step)
 

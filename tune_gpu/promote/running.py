@@ -1,6 +1,6 @@
-"""Whether what runs is what was measured: each setting of a deployed file, compared with every source that tells its value.
+"""Compare what runs with what was measured: each setting of a deployed file with every source that reports its value.
 
-A source that does not tell a setting proves nothing about it: such a setting is "not readable", neither equal nor different.
+A source that does not report a setting proves nothing about it: such a setting is "not readable", neither equal nor different.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LONGEST = 120
 
 
 class Unread(Enum):
-    """The value of what a source does not tell."""
+    """The value of what a source does not report."""
 
     UNREAD = "unread"
 
@@ -49,28 +49,28 @@ class Setting:
     path: tuple[str, ...]
     """The keys below the option."""
     value: Any
-    """UNREAD where what vLLM makes of it cannot be told."""
+    """UNREAD if what vLLM makes of it is unknown."""
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Return the setting's name for people."""
         return ".".join((self.option.replace("-", "_"), *self.path))
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What one source tells of a running service."""
+    """What one source reports of a running service."""
 
     source: str
     values: Mapping[str, Any]
     """Option -> value."""
     defaults: Mapping[str, Any] | None = None
-    """The value of an option that the source leaves out; null where leaving out means nothing."""
+    """The value of an option that the source leaves out; None if leaving out means nothing."""
     lists_changes: bool = False
     """Every option that differs from vLLM's default is in `values`."""
 
     def value_of(self, setting: Setting) -> Any:
-        """Return what it tells; UNREAD where it does not."""
+        """Return the value that it reports, or UNREAD."""
         value = self.values.get(setting.option, (self.defaults or {}).get(setting.option, UNREAD))
         rewritten = False
         for key in setting.path:
@@ -84,18 +84,18 @@ class Reading:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came of it."""
+    """The outcome of a comparison."""
 
     differences: tuple[str, ...]
     """Each in words."""
     unread: tuple[str, ...]
-    """Settings that no source tells."""
+    """Settings that no source reports."""
     sources: tuple[str, ...]
-    """That told at least one setting."""
+    """Sources that reported at least one setting."""
 
 
 def vllm_settings(content: Mapping[str, Any]) -> list[Setting]:
-    """The settings of a file for `vllm serve --config`."""
+    """Return the settings of a file for `vllm serve --config`."""
     found = []
     for name, value in content.items():
         spelling = read_name(name)
@@ -111,19 +111,19 @@ def vllm_settings(content: Mapping[str, Any]) -> list[Setting]:
 
 
 def _leaves(option: str, path: tuple[str, ...], value: Any) -> list[Setting]:
-    """A structure entry by entry: a source may tell some of them."""
+    """Return the entries of a structure one by one: a source may report some of them."""
     if isinstance(value, dict) and value:
         return [leaf for key, below in value.items() for leaf in _leaves(option, (*path, str(key)), below)]
     return [Setting(option, path, value)]
 
 
 def plain_settings(content: Mapping[str, Any]) -> list[Setting]:
-    """The settings of our Whisper server's file."""
+    """Return the settings of our Whisper server's file."""
     return [Setting(name.replace("_", "-"), (), value) for name, value in content.items()]
 
 
 def compare(service: str, settings: Sequence[Setting], readings: Sequence[Reading]) -> Comparison:
-    """Compare every setting with every source that tells it.
+    """Compare every setting with every source that reports it.
 
     Args:
         service: for the messages.
@@ -131,7 +131,7 @@ def compare(service: str, settings: Sequence[Setting], readings: Sequence[Readin
         readings: of the running service, the strongest first.
     """
     differences, unread, sources = [], [], dict.fromkeys(reading.source for reading in readings)
-    told: set[str] = set()
+    reported: set[str] = set()
     for setting in settings:
         read = False
         for reading in readings if setting.value is not UNREAD else ():
@@ -139,18 +139,18 @@ def compare(service: str, settings: Sequence[Setting], readings: Sequence[Readin
             if value is UNREAD:
                 continue
             read = True
-            told.add(reading.source)
+            reported.add(reading.source)
             if not same(setting.value, value):
                 differences.append(_difference(service, setting.name, value, setting.value, reading.source))
                 break
         if not read:
             unread.append(setting.name)
     differences += _changed(service, settings, readings)
-    return Comparison(tuple(differences), tuple(unread), tuple(source for source in sources if source in told))
+    return Comparison(tuple(differences), tuple(unread), tuple(source for source in sources if source in reported))
 
 
 def _changed(service: str, settings: Sequence[Setting], readings: Sequence[Reading]) -> list[str]:
-    """Own options that were measured at vLLM's default, and run with something else."""
+    """Return the differences of options that were measured at vLLM's default and run with another value."""
     measured = {setting.option for setting in settings}
     return [
         f"{service} runs with {option.replace('-', '_')}={_told(reading.values[option])}, measured without it ({reading.source})"
@@ -162,7 +162,7 @@ def _changed(service: str, settings: Sequence[Setting], readings: Sequence[Readi
 
 
 def environment_differences(service: str, measured: Mapping[str, str], runs: Mapping[str, str]) -> list[str]:
-    """Variables of a deployed env file that have another value in the process's environment; a secret's value is not shown."""
+    """Return the variables of a deployed env file that have another value in the process's environment. A secret's value is not shown."""
     found = []
     for name, value in measured.items():
         if runs.get(name) != value:
@@ -200,7 +200,7 @@ def _number(value: Any) -> float | None:
 
 
 def parsed(value: Any) -> Any:
-    """Structures stand as JSON in files and on command lines."""
+    """Return a structure that stands as JSON in a file or on a command line; anything else unchanged."""
     if isinstance(value, str) and value[:1] in ("{", "["):
         try:
             return json.loads(value)

@@ -23,14 +23,14 @@ _KINDS = ("promote", "confirm")
 
 
 def trusted_settings(overrides: list[str], file: str | None = None) -> ExperimentConfig:
-    """The defaults, then the system's file, then the command line; only `promote` and `confirm` of it are meant.
+    """Return the defaults, overridden by the system's file and then by the command line. Only `promote` and `confirm` of it are meant.
 
     Args:
         overrides: `key=value` of the command line.
         file: another file of settings; null: the system's, if there is one.
 
     Raises:
-        UserError: a file that others may change, or settings that are none.
+        UserError: a file that others may change, or invalid settings.
     """
     path = SYSTEM_FILE if file is None else Path(file).expanduser()
     if file is None and not _is_there(path):
@@ -52,7 +52,7 @@ def artifacts_of(overrides: list[str]) -> str:
 
 
 def with_trusted(of_run: ExperimentConfig, trusted: ExperimentConfig) -> ExperimentConfig:
-    """A run's configuration with the trusted settings of what decides and installs; in which metric the run was confirmed is its own."""
+    """Return a run's configuration with the trusted settings of what decides and installs. The metric of the confirmation stays its own."""
     return replace(of_run, promote=trusted.promote, confirm=replace(trusted.confirm, metric=of_run.confirm.metric))
 
 
@@ -68,7 +68,7 @@ def ignored(of_run: ExperimentConfig, trusted: ExperimentConfig) -> list[str]:
 
 
 def _values(*settings: Any, prefix: str = "") -> Iterator[tuple[Any, ...]]:
-    """Each setting's name, and its value in each."""
+    """Yield each setting's name, and its value in each."""
     for field in fields(settings[0]):
         values = [getattr(each, field.name) for each in settings]
         if is_dataclass(values[0]):

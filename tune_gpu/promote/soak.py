@@ -21,10 +21,10 @@ class Ground(Protocol):
     """Where the winner is held: `tune_gpu.compare.measuring_actor.MeasurementClient`."""
 
     def hold(self, params: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Deploy; the failure, if it does not start."""
+        """Deploy the configuration; return the failure if it does not start, else None."""
 
     def load(self) -> dict[str, Any]:
-        """One window of load."""
+        """Run one window of load, and return what was seen in it."""
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Soak:
     failure: Mapping[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """For the gate's record."""
+        """Return it for the gate's record."""
         return {
             "wanted_s": self.wanted_s,
             "seconds": round(self.seconds, 1),
@@ -60,11 +60,11 @@ class Soak:
         }
 
 
-def hold_under_load(ground: Ground, params: Mapping[str, Any], seconds: float, said: Callable[[str], None]) -> Soak:
-    """Windows of load, one after another, until the time is over or something fails."""
+def hold_under_load(ground: Ground, params: Mapping[str, Any], seconds: float, say: Callable[[str], None]) -> Soak:
+    """Load the winner window by window until the time is over or something fails."""
     soak = Soak(seconds)
     soak.failure = ground.hold(params)
-    started = told = time.monotonic()
+    started = reported = time.monotonic()
     while soak.failure is None and (soak.seconds < seconds or not soak.n_requests):
         seen = ground.load()
         now = time.monotonic()
@@ -80,14 +80,15 @@ def hold_under_load(ground: Ground, params: Mapping[str, Any], seconds: float, s
                     soak.memory_mib.setdefault(name, []).append((soak.seconds, peak))
             if (used := seen.get("device_memory_mib")) is not None:
                 soak.device_memory_mib.append((soak.seconds, used))
-        if now - told > 10.0:
-            told = now
-            said(f"  soak: {soak.seconds:.0f} of {seconds:.0f} s, {soak.n_requests} requests, {len(soak.errors)} failed")
+        if now - reported > 10.0:
+            reported = now
+            say(f"  soak: {soak.seconds:.0f} of {seconds:.0f} s, {soak.n_requests} requests, {len(soak.errors)} failed")
     return soak
 
 
 def growth_mib(series: Sequence[tuple[float, float]]) -> float:
-    """Return how much the memory has grown over the soak: the Theil-Sen slope (robust against single peaks) times the time, where it is shown to rise.
+    """Return how much the memory has grown over the soak: the Theil-Sen slope (robust against single peaks) times the time, where it is
+    shown to rise.
 
     The first window is left out: caches fill in it. Too few windows for a slope: the last against the first.
     """
@@ -102,7 +103,7 @@ def growth_mib(series: Sequence[tuple[float, float]]) -> float:
 
 
 def judge(soak: Soak, growth_pct: float) -> Condition:
-    """Whether it went without a failure and without a growing memory.
+    """Return whether the soak went without a failure and without a growing memory.
 
     A service whose memory the card does not report is judged by the memory of the whole device, which grows if the service's does. If the card
     does not report that either, growth cannot be ruled out, and the condition does not hold.

@@ -23,7 +23,8 @@ _LINE = re.compile(r"non-default args: (\{.*)")
 _OPEN, _CLOSE = "([{<", ")]}>"
 _MEMBER = re.compile(r"<\w+\.(\w+): ([^<>]*)>")
 _LONGEST_LINE = 2**17
-"""Characters; all of vLLM's options together take a tenth. Structures within structures are read again at each level, which is quadratic."""
+"""Characters; all of vLLM's options together take a tenth. Structures within structures are read again at each level, which is
+quadratic."""
 _MASKED = "***"
 """What vLLM logs instead of a secret."""
 _VALUE = re.compile(r"(?!-)|-\d+(\.\d+)?$|-$")
@@ -42,7 +43,7 @@ def _known_defaults() -> tuple[str, Mapping[str, Any]]:
 
 
 def start_log(text: str, version: str | None) -> Reading | None:
-    """The last line of non-default arguments that vLLM printed; null if there is none, or none of a believable length.
+    """Return the last line of non-default arguments that vLLM printed, or None if there is none, or none of a believable length.
 
     Args:
         text: of the log.
@@ -59,7 +60,7 @@ def start_log(text: str, version: str | None) -> Reading | None:
 
 
 def _entries(text: str) -> tuple[dict[str, Any], bool]:
-    """The entries of a dictionary as Python prints it, and whether its end was there; a value that is no literal is UNREAD."""
+    """Return the entries of a dictionary as Python prints it, and whether its end was there; a value that is no literal is UNREAD."""
     parts, whole = _split(text)
     split = (part.partition(": ") for part in parts)
     found = {str(_value(key)): _value(value) for key, colon, value in split if colon}
@@ -67,7 +68,7 @@ def _entries(text: str) -> tuple[dict[str, Any], bool]:
 
 
 def _split(text: str) -> tuple[list[str], bool]:
-    """At the commas between the entries, in one pass: not all values are Python's own."""
+    """Split at the commas between the entries, in one pass. Not all values are literals of Python."""
     parts: list[str] = []
     depth, start, quote, position = 0, 1, "", 0
     while position < len(text):
@@ -91,7 +92,7 @@ def _split(text: str) -> tuple[list[str], bool]:
 
 
 def _value(text: str) -> Any:
-    """Of one entry; a structure with something else than literals in it was rewritten by vLLM."""
+    """Return the value of one entry. A structure with anything but literals in it was rewritten by vLLM."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
@@ -102,7 +103,7 @@ def _value(text: str) -> Any:
 
 
 def command_line(argv: Sequence[str], *, of_vllm: bool) -> Reading:
-    """The flags of a process: they win over those in its file."""
+    """Return the flags of a process, which win over those in its file."""
     values: dict[str, Any] = {}
     for spelling, given in _flags(argv, of_vllm):
         kind = spelling.known.kind if spelling.known else None
@@ -114,7 +115,7 @@ def command_line(argv: Sequence[str], *, of_vllm: bool) -> Reading:
 
 
 def given_config(argv: Sequence[str]) -> str | None:
-    """The file behind `--config`."""
+    """Return the file of `--config`, or None."""
     found = None
     for position, word in enumerate(argv):
         if word == "--config":
@@ -125,7 +126,7 @@ def given_config(argv: Sequence[str]) -> str | None:
 
 
 def _flags(argv: Sequence[str], of_vllm: bool) -> Iterator[tuple[Spelling, list[str]]]:
-    """Each flag with its words."""
+    """Yield each flag with its words."""
     position = 1
     while position < len(argv):
         word, position = argv[position], position + 1
@@ -148,7 +149,7 @@ def _long_of(short: str) -> str | None:
 
 
 def _put(values: dict[str, Any], keys: tuple[str, ...], value: Any) -> None:
-    """At its place below an option."""
+    """Put the value at its place below an option."""
     if len(keys) > 1 and isinstance(value, str):
         with contextlib.suppress(ValueError):
             value = json.loads(value)
@@ -161,7 +162,7 @@ def _put(values: dict[str, Any], keys: tuple[str, ...], value: Any) -> None:
 
 
 def cache_config(metrics: str, settings: Sequence[Setting]) -> Reading:
-    """The labels of `vllm:cache_config_info`, without what the engine may have chosen in spite of a setting."""
+    """Return the labels of `vllm:cache_config_info`, without what the engine may have chosen in spite of a setting."""
     labels = next((labels for labels, _ in samples(metrics, "vllm:cache_config_info")), {})
     names = {label.replace("_", "-"): value for label, value in labels.items()}
     values: dict[str, Any] = {_LABELS.get(name, name): None if value == "None" else value for name, value in names.items()}
@@ -187,8 +188,8 @@ def served_model(body: str, settings: Sequence[Setting]) -> Reading:
     measured = {setting.option: setting.value for setting in settings}
     for model in json.loads(body)["data"]:
         if model["id"] == measured.get("served-model-name"):
-            told = {"max-model-len": model.get("max_model_len"), "model": model.get("root")}
-            return Reading("/v1/models", {name: value for name, value in told.items() if value is not None and measured.get(name) != "auto"})
+            reported = {"max-model-len": model.get("max_model_len"), "model": model.get("root")}
+            return Reading("/v1/models", {name: value for name, value in reported.items() if value is not None and measured.get(name) != "auto"})
     return Reading("/v1/models", {})
 
 

@@ -47,7 +47,7 @@ def install(path: Path) -> None:
 
 
 def put_back(path: Path, content: str | None) -> None:
-    """Put back what was there before; null: nothing was. Doing it twice does no harm."""
+    """Put back what was there before (None: nothing was). A second call does nothing."""
     if content is None:
         path.unlink(missing_ok=True)
         _discard_one(path, old=False)

@@ -44,7 +44,7 @@ class Subject:
 
     @property
     def about(self) -> dict[str, Any]:
-        """For its manifest."""
+        """Return what its manifest says of it."""
         return about_of(self.run, self.evidence, self.device.kind)
 
 
@@ -58,13 +58,13 @@ def subject_of(
     *,
     trust: bool = False,
 ) -> Subject:
-    """The winner of a run on the target of the trusted settings.
+    """Return the winner of a run on the target of the trusted settings.
 
     Args:
         run_id: of the run, or its folder.
         overrides: `key=value` of the command line.
-        out: where it is reviewed; null: among the artifacts.
-        settings_file: of trusted settings; null: the system's.
+        out: where it is reviewed; None: among the artifacts.
+        settings_file: of trusted settings; None: the system's.
         say: prints what is ignored.
         check: raises UserError for a configuration that cannot be measured.
         trust: the user says that the run is their own.
@@ -88,7 +88,7 @@ def subject_of(
 
 
 def _asked_for(out: str) -> Path:
-    """`--out`. Raises UserError for a folder with somebody else's manifest (a run's, say), which would be replaced."""
+    """Return the folder of `--out`. Raise UserError for a folder with somebody else's manifest (a run's, say), which would be replaced."""
     folder = Path(out).expanduser().resolve()
     if os.path.lexists(folder / MANIFEST) and not is_promotions(folder):
         raise UserError(f"--out {out}: its {MANIFEST} is no promotion's, and would be replaced; give another folder")
@@ -108,7 +108,7 @@ def about_of(run: FinishedRun, evidence: Evidence, kind: str) -> dict[str, Any]:
 
 
 def reviewed(subject: Subject, expect: str | None) -> dict[str, Any]:
-    """The manifest of what was reviewed. Raises UserError where that is not exactly what would be installed; nothing is written anew."""
+    """Return the manifest of what was reviewed. Raise UserError if that is not exactly what would be installed; nothing is written anew."""
     folder, bundle = subject.folder, subject.bundle
     manifest = read_manifest(folder)
     if manifest is None:
@@ -124,7 +124,8 @@ def reviewed(subject: Subject, expect: str | None) -> dict[str, Any]:
 
 
 def kept_of(subject: Subject) -> dict[str, Any] | None:
-    """The manifest of a promotion that was written before for the same winner, comparison and target: it need not be soaked again.
+    """Return the manifest of a promotion that was written before for the same winner, comparison and target, or None. It need not be
+    soaked again.
 
     In a folder that others can change, nothing shows that it was ever soaked.
     """
@@ -138,7 +139,7 @@ def kept_of(subject: Subject) -> dict[str, Any] | None:
 
 
 def differences(folder: Path, manifest: Mapping[str, Any], bundle: Bundle, about: Mapping[str, Any]) -> list[str]:
-    """In what a promotion that was written is not the one that would be written now; nothing of its manifest is believed.
+    """Return how a written promotion differs from the one that would be written now. Nothing of its manifest is believed.
 
     Args:
         folder: of the promotion.
@@ -170,7 +171,7 @@ def differences(folder: Path, manifest: Mapping[str, Any], bundle: Bundle, about
 
 
 def reviewed_before(folder: Path, manifest: Mapping[str, Any], bundle: Bundle) -> dict[str, str | None]:
-    """Destination -> hash of what was installed when it was reviewed. Raises UserError where the manifest tells of other files."""
+    """Return destination -> hash of what was installed at the review. Raise UserError if the manifest has other files."""
     before = manifest.get("before")
     if not isinstance(before, dict) or set(before) != {str(path) for path in bundle.installable}:
         raise UserError(f"{folder / MANIFEST}: tells of other files than would be installed. Run promote without --apply again.")
@@ -178,9 +179,9 @@ def reviewed_before(folder: Path, manifest: Mapping[str, Any], bundle: Bundle) -
 
 
 def _told(value: Any) -> str:
-    """In one short line of plain characters: it may be anybody's, and is shown on a terminal."""
-    said = json.dumps(value)
-    return said if len(said) <= _LONGEST else f"{said[:_LONGEST]}…"
+    """Return the value in one short line of plain characters: it may be anybody's, and is shown on a terminal."""
+    text = json.dumps(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _first_difference(path: Path, now: str) -> str:

@@ -43,7 +43,7 @@ class ProcessSupervisor:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     def unit_files(self, services: Sequence[DeployedService], install: Path) -> dict[Path, str]:
-        """A JSON file a unit."""
+        """Return a JSON file a unit."""
         return {
             self._folder / f"{service.unit}.json": json.dumps(
                 {
@@ -59,23 +59,23 @@ class ProcessSupervisor:
         }
 
     def check(self, units: Sequence[str]) -> None:
-        """Any name is a unit."""
+        """Accept any name as a unit."""
 
     def check_files(self, files: Mapping[Path, str]) -> None:
-        """It takes whatever `unit_files` writes."""
+        """Accept whatever `unit_files` writes."""
 
     def verify(self, files: Mapping[Path, str]) -> None:
-        """A start reads exactly those files."""
+        """Do nothing: a start reads exactly those files."""
 
     def lock_of(self, unit: str) -> Path:
-        """Beside the unit's file."""
+        """Return the path beside the unit's file."""
         return self._folder / f".{unit}.lock"
 
     def reload(self) -> None:
-        """Files are read at each start."""
+        """Do nothing: files are read at each start."""
 
     def start(self, unit: str) -> None:
-        """In a session of its own. A unit that runs, or has no file, is not started."""
+        """Start the unit in a session of its own. A unit that runs, or has no file, is not started."""
         path = self._folder / f"{unit}.json"
         if not path.exists() or self.is_running(unit):
             return
@@ -98,7 +98,7 @@ class ProcessSupervisor:
             raise TargetError(f"{unit} cannot be started: {error}") from error
 
     def stop(self, unit: str) -> None:
-        """The whole session."""
+        """End the unit's whole session."""
         pid = self._pid(unit)
         try:
             if pid is not None:
@@ -113,13 +113,13 @@ class ProcessSupervisor:
         return self._pid(unit) is not None
 
     def guard(self, command: Sequence[str], units: Sequence[str]) -> None:
-        """Nothing here starts by itself after a power cut: `promote --recover` is a hand's to run."""
+        """Do nothing: no unit starts by itself after a power cut. A person runs `promote --recover`."""
 
     def unguard(self) -> None:
-        """See `guard`."""
+        """Do nothing: see `guard`."""
 
     def failure(self, unit: str) -> str | None:
-        """The last line of a process that has ended."""
+        """Return the last line of a process that has ended, or None while it runs."""
         if child := self._children.get(unit):
             child.poll()
         if self._pid(unit) is not None:
@@ -128,12 +128,12 @@ class ProcessSupervisor:
         return f"{unit} has ended: {lines[-1][:300]}" if lines else f"{unit} does not run"
 
     def pids(self, unit: str) -> list[int]:
-        """Of its session."""
+        """Return the processes of its session."""
         pid = self._pid(unit)
         return [] if pid is None else session_pids(pid)
 
     def log(self, unit: str) -> str | None:
-        """The beginning of its log: a start begins a new one."""
+        """Return the beginning of its log, which each start begins anew."""
         try:
             with (self._folder / f"{unit}.log").open("rb") as log:
                 return log.read(LONGEST_LOG).decode(errors="replace")
@@ -150,12 +150,12 @@ class ProcessSupervisor:
             return ""
 
     def shell(self, units: Sequence[str]) -> list[str]:
-        """This module as a program; -P, because the folder where the script is run may hold modules of others."""
+        """Return a call of this module as a program; -P, because the folder where the script is run may hold modules of others."""
         command = [sys.executable, "-P", "-m", "tune_gpu.promote.supervisor", str(self._folder), "restart", *units]
         return [" ".join(map(shlex.quote, command))]
 
     def await_ready(self, unit: str) -> bool:
-        """Until it answers; what was installed by an earlier version does not tell where, and is not waited for."""
+        """Wait until the unit answers; return whether it does. A unit of an earlier version has no address, and is not waited for."""
         try:
             url, within_s = json.loads((self._folder / f"{unit}.json").read_text(encoding="utf-8"))["ready"]
         except (OSError, ValueError, KeyError, TypeError):
@@ -163,7 +163,7 @@ class ProcessSupervisor:
         return wait_until_ready(str(url), float(within_s), lambda: self._pid(unit) is not None)
 
     def _record(self, unit: str) -> Path:
-        """The file that holds the pid. It keeps its size from the first start on: a full disk has room for what is written over."""
+        """Return the file that holds the pid. It keeps its size from the first start on: a full disk has room for what is written over."""
         path = self._folder / f"{unit}.pid"
         if not path.exists() or path.stat().st_size < _RECORD_BYTES:
             write_whole(path, " " * _RECORD_BYTES)
@@ -176,7 +176,7 @@ class ProcessSupervisor:
             return open(os.devnull, "wb")
 
     def _pid(self, unit: str) -> int | None:
-        """Its leader, if that very process still runs."""
+        """Return the id of its leader if that very process still runs, else None."""
         try:
             known = json.loads((self._folder / f"{unit}.pid").read_text(encoding="utf-8"))
             pid, ticks = int(known["pid"]), known["start_ticks"]
@@ -186,13 +186,14 @@ class ProcessSupervisor:
 
 
 def _note_self(handle: int) -> None:
-    """In the child, before it becomes the service: a promote that is killed right after the start leaves no process that nobody knows."""
+    """Record the pid in the child, before it becomes the service: a promote that is killed right after the start leaves no process that
+    nobody knows."""
     record = json.dumps({"pid": os.getpid(), "start_ticks": start_ticks(os.getpid())})
     os.pwrite(handle, record.ljust(_RECORD_BYTES).encode(), 0)
 
 
 def main(arguments: list[str]) -> int:
-    """See the module's text."""
+    """Run the actions of a shell: see the module's text."""
     folder, action, *units = arguments
     supervisor = ProcessSupervisor(Path(folder))
     for unit in reversed(units):

@@ -40,7 +40,7 @@ class Systemd:
         self._folder, self._systemctl = folder, systemctl
 
     def unit_files(self, services: Sequence[DeployedService], install: Path) -> dict[Path, str]:
-        """One drop-in a unit; vLLM's starts after Whisper's is ready, because it takes its share of what is left."""
+        """Return one drop-in a unit; vLLM's starts after Whisper's is ready, because it takes its share of what is left."""
         return {
             self._folder / f"{service.unit}.d" / DROP_IN: _drop_in(
                 service, install, [other.unit for other in services[:number]], awaited=number + 1 < len(services)
@@ -49,22 +49,22 @@ class Systemd:
         }
 
     def check(self, units: Sequence[str]) -> None:
-        """systemctl is there, knows the units, and would not be asked to start each after the other."""
+        """Raise UserError if systemctl is missing, a unit is unknown, or the units would wait for each other."""
         if shutil.which(self._systemctl) is None:
             raise UserError(f"promote.target=systemd: there is no {self._systemctl} here; allowed elsewhere: promote.target=process")
         for unit in units:
             done = self._run("cat", unit, check=False)
             if done.returncode != 0:
-                said = (done.stderr or done.stdout).strip().splitlines() or ["no such unit"]
-                raise UserError(f"promote.target=systemd: unit {unit}: {said[0]}")
+                lines = (done.stderr or done.stdout).strip().splitlines() or ["no such unit"]
+                raise UserError(f"promote.target=systemd: unit {unit}: {lines[0]}")
         loaded_units.check_order(units, self._show)
 
     def check_files(self, files: Mapping[Path, str]) -> None:
-        """What `systemd-analyze verify` says of them."""
+        """Raise UserError for what `systemd-analyze verify` finds in them."""
         loaded_units.analyze(self._folder, _drop_ins(files))
 
     def verify(self, files: Mapping[Path, str]) -> None:
-        """systemd would start exactly what was installed."""
+        """Raise TargetError if systemd would start anything but what was installed."""
         self.reload()
         for path, content in _drop_ins(files).items():
             unit = path.parent.name.removesuffix(".d")
@@ -72,20 +72,20 @@ class Systemd:
             loaded_units.compare(unit, path, content, self._run("cat", unit).stdout, shown)
 
     def lock_of(self, unit: str) -> Path:
-        """Beside the unit's drop-in folder; systemd passes over a file of this ending."""
+        """Return the path beside the unit's drop-in folder. systemd ignores a file with this ending."""
         return self._folder / f".{unit}.tune-gpu-lock"
 
     def reload(self) -> None:
-        """`systemctl daemon-reload`."""
+        """Run `systemctl daemon-reload`."""
         self._run("daemon-reload")
 
     def start(self, unit: str) -> None:
-        """`systemctl start --no-block`: `/health` says when it is ready."""
+        """Run `systemctl start --no-block`: `/health` says when it is ready."""
         self._run("reset-failed", unit, check=False)
         self._run("start", "--no-block", unit)
 
     def stop(self, unit: str) -> None:
-        """`systemctl stop`."""
+        """Run `systemctl stop`."""
         self._run("stop", unit)
 
     def is_running(self, unit: str) -> bool:
@@ -93,11 +93,11 @@ class Systemd:
         return self._run("is-active", unit, check=False).stdout.strip() in ("active", "activating", "reloading", "refreshing")
 
     def guard(self, command: Sequence[str], units: Sequence[str]) -> None:
-        """A unit that runs the command at the next boot."""
+        """Install a unit that runs the command at the next boot."""
         recovery_unit.install(self._folder, " ".join(map(_quoted, command)), units)
 
     def unguard(self) -> None:
-        """Without that unit."""
+        """Remove that unit."""
         recovery_unit.remove(self._folder)
 
     def failure(self, unit: str) -> str | None:
@@ -109,12 +109,12 @@ class Systemd:
         return f"{unit} is failed ({', '.join(shown)})"
 
     def pids(self, unit: str) -> list[int]:
-        """The main process and what it has started."""
+        """Return the main process and what it has started."""
         main = self._run("show", "--property=MainPID", "--value", unit, check=False).stdout.strip()
         return [int(main), *descendants(int(main))] if main.isdigit() and main != "0" else []
 
     def log(self, unit: str) -> str | None:
-        """The journal of its last start."""
+        """Return the journal of its last start."""
         invocation = self._run("show", "--property=InvocationID", "--value", unit, check=False).stdout.strip()
         journal = shutil.which(_JOURNALCTL)
         if journal is None or not re.fullmatch(r"[0-9a-f]{32}", invocation):
@@ -131,7 +131,7 @@ class Systemd:
                 reading.kill()
 
     def shell(self, units: Sequence[str]) -> list[str]:
-        """The same commands for a shell."""
+        """Return the same commands for a shell."""
         command = shlex.quote(self._systemctl)
         named = [shlex.quote(unit) for unit in units]
         return [
@@ -159,8 +159,8 @@ class Systemd:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise TargetError(f"{' '.join(command)}: {error}") from error
         if check and done.returncode != 0:
-            said = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
-            raise TargetError(f"{' '.join(command)}: {said[0]}")
+            lines = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
+            raise TargetError(f"{' '.join(command)}: {lines[0]}")
         return done
 
 
@@ -188,7 +188,7 @@ def _drop_in(service: DeployedService, install: Path, after: Sequence[str], *, a
 
 
 def _quoted(part: str) -> str:
-    """As systemd.service(5) wants it: specifiers and variables escaped, quoted where there is a space or nothing."""
+    """Return a word as systemd.service(5) wants it: specifiers and variables escaped, quoted where there is a space or nothing."""
     escaped = part.replace("%", "%%").replace("$", "$$")
     quoted = not part or any(c in part for c in " \t\"'\\;")
     return '"' + escaped.replace("\\", "\\\\").replace('"', '\\"') + '"' if quoted else escaped

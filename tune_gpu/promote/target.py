@@ -22,49 +22,49 @@ class Target(Protocol):
 
     @property
     def kind(self) -> str:
-        """As `promote.target` names it."""
+        """Return its name in `promote.target`."""
 
     def unit_files(self, services: Sequence[DeployedService], install: Path) -> dict[Path, str]:
-        """Destination -> content of what makes the target start the services with the files in `install`."""
+        """Return destination -> content of what makes the target start the services with the files in `install`."""
 
     def check(self, units: Sequence[str]) -> None:
-        """Raises UserError where it could not be used: it is not there, a unit is unknown, or starts after one that follows it here."""
+        """Raise UserError if it cannot be used: it is missing, a unit is unknown, or starts after one that follows it here."""
 
     def check_files(self, files: Mapping[Path, str]) -> None:
-        """Raises UserError where the target would not take what is to be installed (destination -> content)."""
+        """Raise UserError if the target would not take what is to be installed (destination -> content)."""
 
     def verify(self, files: Mapping[Path, str]) -> None:
-        """What was installed (destination -> content) is what the next start would run. Raises TargetError."""
+        """Raise TargetError unless the next start would run what was installed (destination -> content)."""
 
     def lock_of(self, unit: str) -> Path:
-        """A file that whoever changes the unit holds locked, wherever else he installs."""
+        """Return a file that is locked while anybody changes the unit, wherever else they install."""
 
     def reload(self) -> None:
-        """Read changed unit files. Raises TargetError."""
+        """Read changed unit files. Raise TargetError."""
 
     def start(self, unit: str) -> None:
-        """Start; does not wait until it is ready. Raises TargetError."""
+        """Start a unit without waiting until it is ready. Raise TargetError."""
 
     def stop(self, unit: str) -> None:
-        """Stop, if it runs; returns when it has ended. Raises TargetError."""
+        """Stop a unit, if it runs, and return when it has ended. Raise TargetError."""
 
     def is_running(self, unit: str) -> bool:
-        """Return whether it runs or is starting. Raises TargetError."""
+        """Return whether it runs or is starting. Raise TargetError."""
 
     def guard(self, command: Sequence[str], units: Sequence[str]) -> None:
-        """Have the command run at the next boot, before the units start. Raises OSError."""
+        """Make the next boot run the command before the units start. Raise OSError."""
 
     def unguard(self) -> None:
-        """Undo `guard`; doing it twice does no harm. Raises OSError."""
+        """Undo `guard`. A second call does nothing. Raise OSError."""
 
     def failure(self, unit: str) -> str | None:
-        """Return why it will not become ready; null while it may."""
+        """Return why it will not become ready, or None while it may."""
 
     def pids(self, unit: str) -> list[int]:
-        """Its processes."""
+        """Return its processes."""
 
     def log(self, unit: str) -> str | None:
-        """Return what it has printed since its start; null where that is not kept here."""
+        """Return what it has printed since its start, or None if that is not kept here."""
 
     def shell(self, units: Sequence[str]) -> list[str]:
-        """Shell commands that reload and restart the units, in this order (for `rollback.sh`)."""
+        """Return shell commands that reload and restart the units, in this order (for `rollback.sh`)."""

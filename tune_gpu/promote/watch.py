@@ -37,10 +37,10 @@ class Expected:
     """What the deployed services must show."""
 
     model: str | None
-    """The name under which vLLM serves; null if any will do (after a rollback)."""
+    """The name under which vLLM serves, or None if any will do (after a rollback)."""
     device: str | None
     turn_ms: float | None
-    """The median that the comparison measured; null if no latency is asked for."""
+    """The median that the comparison measured, in ms, or None if no latency is asked for."""
 
     @property
     def serves_anything(self) -> bool:
@@ -49,12 +49,12 @@ class Expected:
 
 
 class Watcher:
-    """Asks the deployed services.
+    """Ask the deployed services.
 
     Args:
         settings: where they are, and how long they may take.
         workload: what a live turn is.
-        utterances: what is said in it.
+        utterances: the recordings of its turns.
     """
 
     def __init__(self, settings: PromoteSettings, workload: WorkloadSettings, utterances: Sequence[Utterance]) -> None:
@@ -76,7 +76,7 @@ class Watcher:
     def wait(self, name: str, target: Target, expected: Expected, deadline: float, given_up: Callable[[], bool] = lambda: False) -> None:
         """Wait until it answers and is what was deployed.
 
-        Raises Unhealthy at the deadline (monotonic clock), as soon as it has failed, or once it is given up.
+        Raise Unhealthy at the deadline (monotonic clock), as soon as it has failed, or once it is given up.
         """
         where = self._where(name)
         while not self.is_healthy(name):
@@ -112,7 +112,7 @@ class Watcher:
                 raise Unhealthy(f"whisper runs on {runs_on}, not on {expected.device}")
 
     def _prove_locked(self, name: str) -> None:
-        """Refused without the key: else it would serve whoever reaches the port."""
+        """Raise Unhealthy if the service answers without the key: it would serve whoever reaches the port."""
         method, path = _WORK[name]
         status, _ = get(self._where(name).url.rstrip("/") + path, method=method)
         if status not in _WANTS_KEY:
@@ -120,7 +120,7 @@ class Watcher:
             raise Unhealthy(f"{name} serves without a key ({path} answers with status {status}); it must be started with {wanted}")
 
     def page(self, name: str, path: str) -> str:
-        """Return what it answers there, for its key. Raises NoAnswer or Unhealthy."""
+        """Return what it answers there, with its key. Raise NoAnswer or Unhealthy."""
         return self._ok(name, path).decode(errors="replace")
 
     def _ok(self, name: str, path: str) -> bytes:
@@ -132,7 +132,8 @@ class Watcher:
         return body
 
     def probe(self, expected: Expected, said: Callable[[str], None] = lambda _line: None) -> float | None:
-        """Live turns, one after another (the first warms up and is not counted); their median in ms. Raises Unhealthy."""
+        """Take live voice turns, one after another; return their median in ms without the first, or None without probes. Raise
+        Unhealthy."""
         if not self._settings.probes:
             return None
         try:
