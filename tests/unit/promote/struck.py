@@ -1,7 +1,8 @@
-"""Runs an apply or a rollback in a process of its own that is struck at one of its steps: `python -m tests.unit.promote.struck SETUP`.
+"""Runs an apply or a rollback in a process of its own that is struck at one of its steps: `python -m tests.unit.promote.struck`.
 
-SETUP is a pickle of `Setup`. Each line on standard input is a `Strike` as JSON; the answer is a line with how that process ended and the
-steps that it began. The processes are forked from this one, which has everything imported, because a test strikes hundreds of times.
+Each line on standard input is a JSON list: the path of a pickled `Setup`, and a `Strike`. The answer is a line with how that process ended
+and the steps that it began. The processes are forked from this one, which has everything imported, because the tests strike hundreds of
+times.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ class Setup:
     reviewed: Mapping[str, str | None]
     target_disk: Path
     artifacts_disk: Path
+    environment: Mapping[str, str]
+    """Of the process that is struck."""
     steps: Path
     """The steps are written here: a process that is killed can tell nothing."""
 
@@ -101,17 +104,20 @@ def struck(setup: Setup, strike: Strike) -> int:
         return 0 if deployer.rollback()[1].serving else 4
 
 
-def main(path: str) -> None:
+def main() -> None:
     """See the module's text."""
     watch._POLL_S = 0.01
-    setup: Setup = pickle.loads(Path(path).read_bytes())
     for line in sys.stdin:
-        strike = Strike(**json.loads(line))
+        path, wanted = json.loads(line)
+        setup: Setup = pickle.loads(Path(path).read_bytes())
+        strike = Strike(**wanted)
         pid = os.fork()
         if pid == 0:
             code = 1
             try:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+                os.environ.clear()
+                os.environ.update(setup.environment)
                 code = struck(setup, strike)
             except BaseException as error:
                 print(f"{strike}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
@@ -123,4 +129,4 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

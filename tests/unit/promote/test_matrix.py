@@ -64,6 +64,8 @@ class Table:
 
     place: Place
     setup: Setup
+    kept: Path
+    """The setup as a file."""
     old: dict[Path, str]
     striker: subprocess.Popen[str]
 
@@ -71,7 +73,7 @@ class Table:
         """Exit code and the steps that were begun."""
         assert self.striker.stdin is not None
         assert self.striker.stdout is not None
-        print(json.dumps(asdict(strike)), file=self.striker.stdin, flush=True)
+        print(json.dumps([str(self.kept), asdict(strike)]), file=self.striker.stdin, flush=True)
         code, steps = json.loads(self.striker.stdout.readline())
         for disk in (self.setup.target_disk, self.setup.artifacts_disk):
             (disk / "filling").unlink(missing_ok=True)
@@ -121,8 +123,17 @@ def unmount(folder: Path) -> None:
     subprocess.run(["umount", "-l", folder], check=True)
 
 
+@pytest.fixture(scope="module")
+def striker() -> Iterator[subprocess.Popen[str]]:
+    """One process for all tests: its imports take longer than several strikes."""
+    command = [sys.executable, "-m", "tests.unit.promote.struck"]
+    striker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    yield striker
+    striker.communicate()
+
+
 @pytest.fixture
-def table(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Table]:
+def table(place: Place, striker: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Table]:
     monkeypatch.setattr("tests.unit.promote.test_apply.SERVER", TINY)
     monkeypatch.setattr(watch, "_POLL_S", 0.01)
     place.config = tiny(place.config, 256)
@@ -136,16 +147,11 @@ def table(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         bundle = bundle_of(services_of(place.config, SLOW, "cpu"), target, install)
         place.deployer().apply(OLD, "experiment", bundle.installable, before_of(bundle), Expected("demo-llm", "cpu", None))
         new = bundle_of(services_of(tiny(place.config, 512), FAST, "cpu"), target, install)
-        setup = Setup(place.config, new.installable, before_of(new), install, artifacts, tmp_path / "steps")
+        setup = Setup(place.config, new.installable, before_of(new), install, artifacts, dict(os.environ), tmp_path / "steps")
         (tmp_path / "setup").write_bytes(pickle.dumps(setup))
-        command = [sys.executable, "-m", "tests.unit.promote.struck", str(tmp_path / "setup")]
-        striker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         try:
-            yield Table(place, setup, bundle.installable, striker)
+            yield Table(place, setup, tmp_path / "setup", bundle.installable, striker)
         finally:
-            assert striker.stdin is not None
-            striker.stdin.close()
-            striker.wait()
             for unit in UNITS:
                 target.stop(unit)
 

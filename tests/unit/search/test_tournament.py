@@ -63,27 +63,20 @@ def test_classic_is_2_4_4_4_with_an_elite_two_offspring_and_one_fresh(seed: int)
 
 @given(st.integers(0, 10_000), st.lists(st.floats(0, 1), min_size=15, max_size=15))
 @settings(max_examples=60, deadline=None)
-def test_nothing_is_proposed_twice_but_the_elite_and_all_lies_in_bounds(seed: int, values: list[float]) -> None:
-    grid = list(space().enumerate())
-    seen = run(Tournament(space(), SearchSettings(seed=seed)), lambda params: values[grid.index(dict(params))])
-    new = [space().key(c.params) for c in seen if c.origin != "elite"]
-    assert len(new) == len(set(new))
-    assert all(c.params in space() for c in seen)
-
-
-@given(st.integers(0, 10_000), st.lists(st.floats(0, 1), min_size=15, max_size=15))
-@settings(max_examples=60, deadline=None)
-def test_the_best_is_never_lost(seed: int, values: list[float]) -> None:
+def test_best_is_never_lost_and_only_the_elite_is_proposed_twice(seed: int, values: list[float]) -> None:
     grid = list(space().enumerate())
     tournament = Tournament(space(), SearchSettings(seed=seed))
-    best_so_far = 0.0
+    new, best_so_far = [], 0.0
     while (candidate := tournament.ask()) is not None:
+        assert candidate.params in space()
+        new += [space().key(candidate.params)] if candidate.origin != "elite" else []
         value = values[grid.index(candidate.params)]
         tournament.tell(candidate.candidate_id, Result("ok", value, n_windows=1))
         best_so_far = max(best_so_far, value)
         best = tournament.best()
         assert best is not None
         assert best.fitness == pytest.approx(best_so_far)
+    assert len(new) == len(set(new))
 
 
 def test_one_seed_proposes_the_same_as_long_as_the_measurements_rank_alike() -> None:
