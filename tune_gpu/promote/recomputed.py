@@ -19,6 +19,7 @@ from tune_gpu.compare.samples import Block
 from tune_gpu.compare.sequential import final_alpha, interim_alpha
 from tune_gpu.config.languages import error_unit, spoken_language
 from tune_gpu.config.schema import ExperimentConfig, Services
+from tune_gpu.metrics import OOM_EVENTS
 
 _MOST_LOOKS = 500
 _CLOSE = 0.02
@@ -98,7 +99,7 @@ def _other_terms(config: ExperimentConfig, content: Comparison, head: Mapping[st
 def _other_counts(content: Comparison, computed: Comparison) -> str | None:
     for name in (content.ours, content.theirs):
         stated, measured = content.arms[name], computed.arms[name]
-        counts = (("n_deployments", stated.n_deployments, measured.n_deployments), ("oom_events", stated.oom_events, measured.oom_events))
+        counts = (("n_deployments", stated.n_deployments, measured.n_deployments), (OOM_EVENTS.name, stated.oom_events, measured.oom_events))
         for key, said, found in counts:
             if said != found:
                 return f"it says {key}={said} of {name}, its deployments say {found}"
