@@ -244,8 +244,8 @@ def _conclude(console: Console, summary: RunSummary, folder: RunFolder) -> int:
         soft_wrap=True,
     )
     if not summary.n_evaluations:
-        said = f"nothing was measured: the run ended first ({summary.ended}); give it more time (run.time_budget_s)"
-        console.print(said, style="red", highlight=False, soft_wrap=True)
+        message = f"nothing was measured: the run ended first ({summary.ended}). Give it more time (run.time_budget_s)."
+        console.print(message, style="red", highlight=False, soft_wrap=True)
         return 1
     if reason := summary.ended_reason:
         console.print(
@@ -271,7 +271,7 @@ def _conclude(console: Console, summary: RunSummary, folder: RunFolder) -> int:
             console.print(f"  confirmed: {shown.confirmation.sentence}", style="green", highlight=False, soft_wrap=True)
         console.print(f"  {'' if shown.confirmed else 'not confirmed: '}{shown.confirmed_why}", highlight=False, soft_wrap=True)
     if summary.ties:
-        console.print(f"  not told apart from it by these measurements: {len(summary.ties) - 1} other", highlight=False, soft_wrap=True)
+        console.print(f"  not distinguishable from it by these measurements: {len(summary.ties) - 1} other", highlight=False, soft_wrap=True)
     console.print(
         f"  device: {summary.device}; artifacts: {folder.path}; winner file: {folder.winner_file}",
         highlight=False,

@@ -60,9 +60,9 @@ def effect_of(pairs: Sequence[Pair], metric: Metric, *, alpha: float, seed: int 
     if len(rows) > 1:
         spread = _spread(metric, ours, theirs, sizes, np.random.default_rng([seed, len(ours)]), resamples)
         margin = spread * float(stdtrit(len(rows) - 1, 1.0 - alpha / 2.0))
-    told = _as_percent if metric.relative else float
-    low, high = (None, None) if margin is None else (told(estimate - margin), told(estimate + margin))
-    return Effect(told(estimate), low, high, a, b, len(rows), len(ours), 1.0 - alpha)
+    scale = _as_percent if metric.relative else float
+    low, high = (None, None) if margin is None else (scale(estimate - margin), scale(estimate + margin))
+    return Effect(scale(estimate), low, high, a, b, len(rows), len(ours), 1.0 - alpha)
 
 
 def _spread(metric: Metric, ours: Floats, theirs: Floats, sizes: Sequence[int], rng: np.random.Generator, resamples: int) -> float:

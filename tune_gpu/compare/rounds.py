@@ -59,7 +59,7 @@ class Rounds:
         rules: when it ends.
         store: where blocks are kept; those that are there are not measured again.
         measure: deploys an arm and measures it.
-        said: told of each block before it (null) and after it.
+        on_block: called for each block before it (None) and after it.
         required: arms without which there is nothing to compare (null: all); another one that cannot be measured is left out.
     """
 
@@ -69,11 +69,11 @@ class Rounds:
         rules: Rules,
         store: BlockStore,
         measure: Measure,
-        said: Callable[[str, int, Block | None], None] = lambda *_: None,
+        on_block: Callable[[str, int, Block | None], None] = lambda *_: None,
         required: Collection[str] | None = None,
     ) -> None:
         self._required = set(arms if required is None else required)
-        self._arms, self._rules, self._store, self._measure, self._said = list(arms), rules, store, measure, said
+        self._arms, self._rules, self._store, self._measure, self._on_block = list(arms), rules, store, measure, on_block
         self._blocks = store.blocks()
         self._looks = 0
 
@@ -142,11 +142,11 @@ class Rounds:
 
     def _round(self, number: int) -> None:
         for arm in self._missing(number):
-            self._said(arm, number, None)
+            self._on_block(arm, number, None)
             block = self._measure(arm, number, FIRST_WINDOW + number * self._rules.windows)
             self._store.append(block)
             self._blocks.append(block)
-            self._said(arm, number, block)
+            self._on_block(arm, number, block)
             if self._broken():
                 return
 

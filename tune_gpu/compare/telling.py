@@ -50,9 +50,9 @@ def table_of(findings: Sequence[Finding], ours: str, theirs: str) -> Table:
     for finding in findings:
         effect = finding.effect
         values = ("-", "-") if effect is None else (f"{effect.ours:.4g}", f"{effect.theirs:.4g}")
-        said = str(finding.verdict) + (" (within the tolerance)" if finding.within_tolerance else "")
+        verdict = str(finding.verdict) + (" (within the tolerance)" if finding.within_tolerance else "")
         style = {"better": "green", "worse": "red"}.get(str(finding.verdict))
-        table.add_row(finding.metric.name, *values, finding.text, said, style=style)
+        table.add_row(finding.metric.name, *values, finding.text, verdict, style=style)
     return table
 
 

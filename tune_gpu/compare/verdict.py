@@ -103,8 +103,8 @@ def sentence(findings: Sequence[Finding], ours: str = "winner") -> str:
     """Return one line: the answer's latency, the transcripts, the callers, and failures if they differ."""
     turn = next(finding for finding in findings if finding.metric.entry is VOICE_TURN)
     rest = sorted(findings, key=_only_of_a_difference)
-    said = [_speed(turn), *map(_phrase, rest)]
-    return f"{ours} " + ", ".join(part for part in said if part)
+    parts = [_speed(turn), *map(_phrase, rest)]
+    return f"{ours} " + ", ".join(part for part in parts if part)
 
 
 def _only_of_a_difference(finding: Finding) -> bool:
@@ -118,7 +118,7 @@ def _speed(finding: Finding) -> str:
     if finding.effect is None:
         return "was never measured beside it"
     if gain is None:
-        return f"is not told apart in speed by {counted(finding.effect.n_rounds, 'round')}"
+        return f"is not distinguishable in speed by {counted(finding.effect.n_rounds, 'round')}"
     interval = f"({_signed(min(map(abs, gain)))} … {_signed(max(map(abs, gain)))})"
     if finding.verdict is ComparisonVerdict.BETTER:
         return f"answers {_signed(finding.gain or 0.0)} % sooner at {at} {interval}"

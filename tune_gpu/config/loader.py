@@ -214,8 +214,8 @@ def _check_keys(schema: Any, given: Any, prefix: str) -> None:
     """Raise UserError for an unknown key, with the nearest known one (OmegaConf would name only the key), and for a value in place of a
     mapping."""
     if not isinstance(given, dict):
-        said = "is empty" if given is None else f"is {given!r}"
-        raise UserError(f"{prefix.rstrip('.')} {said}: allowed is a mapping of {', '.join(field.name for field in fields(schema))}")
+        state = "is empty" if given is None else f"is {given!r}"
+        raise UserError(f"{prefix.rstrip('.')} {state}: allowed is a mapping of {', '.join(field.name for field in fields(schema))}")
     hints = get_type_hints(schema)
     known = [field.name for field in fields(schema)]
     for key, value in given.items():

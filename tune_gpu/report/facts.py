@@ -36,7 +36,7 @@ class Row:
     baseline: float | None
     digits: int
     better: bool | None
-    """Whether the winner's is the better number; null where nothing can be said. Not a statement about significance."""
+    """Whether the winner's is the better number; None if unknown. Not a statement about significance."""
 
     @property
     def change_pct(self) -> float | None:
@@ -129,16 +129,16 @@ def _verdict(record: RunRecord) -> str:
         return f"No winner: no candidate starts, and for the same reason each time. {reason}."
     if best is None:
         return f"No winner: nothing was feasible in {counted(summary.n_evaluations, 'evaluation')}."
-    if said := _shown(record):
-        return f"{said[0].upper()}{said[1:]}."
+    if shown := _shown(record):
+        return f"{shown[0].upper()}{shown[1:]}."
     name = describe(best.params)
     if base is None or base.fitness is None or best.fitness is None:
         return f"Best of {counted(summary.n_configurations, 'configuration')}: {name}; there is no baseline to compare it with."
     if best.params == base.params:
         return f"Keep what runs today ({name}): nothing that was tried measured better."
     gain = best.fitness - base.fitness
-    told = "a difference that these windows show" if shown_different(record.lines, best.params, base.params) else "not told apart by these windows"
-    return f"{name}: fitness {best.fitness:.4f} against the baseline's {base.fitness:.4f} ({gain:+.4f}; {told})."
+    difference = "a difference that these windows show" if shown_different(record.lines, best.params, base.params) else "not distinguishable by these windows"
+    return f"{name}: fitness {best.fitness:.4f} against the baseline's {base.fitness:.4f} ({gain:+.4f}; {difference})."
 
 
 def _shown(record: RunRecord) -> str | None:
@@ -150,20 +150,20 @@ def _shown(record: RunRecord) -> str | None:
 
 def _doubts(record: RunRecord, winner: WinnerFile | None) -> list[str]:
     summary = record.summary
-    said: list[str] = []
+    caveats: list[str] = []
     if not summary or not summary.best:
-        return said
+        return caveats
     found = record.evidence or winner or summary.confirmation
     if found is None or not found.confirmed:
-        said.append(f"Not confirmed: {(found and found.confirmed_why) or 'no A/B comparison of this run is there'}.")
+        caveats.append(f"Not confirmed: {(found and found.confirmed_why) or 'no A/B comparison of this run is there'}.")
     if len(summary.ties) > 1:
-        said.append(f"Not told apart from it by these measurements: {counted(len(summary.ties) - 1, 'other configuration')}.")
+        caveats.append(f"Not distinguishable from it by these measurements: {counted(len(summary.ties) - 1, 'other configuration')}.")
     if summary.best.fitness_stderr is None:
-        said.append("Its uncertainty is not known: that takes two windows with answers.")
-    said += [f"Not checked: {why}." for why in unchecked_of(record.lines, summary.best.params)]
+        caveats.append("Its uncertainty is not known: that takes two windows with answers.")
+    caveats += [f"Not checked: {why}." for why in unchecked_of(record.lines, summary.best.params)]
     if summary.device != "cuda":
-        said.append(f"Measured on {summary.device}: it says nothing about a GPU.")
-    return said
+        caveats.append(f"Measured on {summary.device}: it says nothing about a GPU.")
+    return caveats
 
 
 def _rows(lines: Sequence[Line], best: Mapping[str, Any], base: Mapping[str, Any] | None) -> list[Row]:

@@ -12,7 +12,7 @@ from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 
 METHOD = "Permutation importance (scikit-learn) of a random forest of 100 trees"
 LEAST = 8
-"""Measured evaluations below which nothing is said."""
+"""Fewest measured evaluations for an importance."""
 
 
 @dataclass(frozen=True)

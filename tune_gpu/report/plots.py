@@ -124,8 +124,8 @@ def pareto_front(lines: Sequence[Line], objectives: Mapping[str, str] | None = N
         objectives: metric -> `max` or `min`; by default the delay of a voice turn and `wer`, the word or character error rate.
     """
     (x_path, x_way), (y_path, y_way) = list((objectives if objectives and len(objectives) > 1 else CLASSIC_OBJECTIVES).items())[:2]
-    told = [(line, {**line.metrics, "fitness": line.fitness}) for line in lines if line.fitness is not None]
-    known = [(line, metric_at(metrics, x_path), metric_at(metrics, y_path)) for line, metrics in told]
+    scored = [(line, {**line.metrics, "fitness": line.fitness}) for line in lines if line.fitness is not None]
+    known = [(line, metric_at(metrics, x_path), metric_at(metrics, y_path)) for line, metrics in scored]
     points = [(line, x, y) for line, x, y in known if x is not None and y is not None]
     made = figure(380)
     if points:
@@ -237,13 +237,13 @@ def _survivors(summary: RunSummary | None) -> dict[int, tuple[str, ...]]:
 
 def about(line: Line) -> str:
     """Return a line for a hover label."""
-    said = [f"<b>{html.escape(line.candidate_id)}</b> {html.escape(line.origin)}", html.escape(describe(line.params))]
+    lines_of_text = [f"<b>{html.escape(line.candidate_id)}</b> {html.escape(line.origin)}", html.escape(describe(line.params))]
     if line.fitness is not None:
         error = line.fitness_stderr
-        said.append(f"fitness {line.fitness:.4f}" + (f" ± {error:.4f}" if error is not None else ""))
+        lines_of_text.append(f"fitness {line.fitness:.4f}" + (f" ± {error:.4f}" if error is not None else ""))
     else:
-        said.append(html.escape(str(line.failure.kind if line.failure else "against a constraint")))
-    return "<br>".join(said)
+        lines_of_text.append(html.escape(str(line.failure.kind if line.failure else "against a constraint")))
+    return "<br>".join(lines_of_text)
 
 
 def _role(line: Line, winner: Mapping[str, Any] | None, baseline: Mapping[str, Any] | None) -> str:

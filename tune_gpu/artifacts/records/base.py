@@ -72,8 +72,8 @@ class Record:
             found = cls._read(content)
         except _Wrong as wrong:
             key = ".".join(wrong.path)
-            said = "is missing" if wrong.value is MISSING else f"is {json.dumps(wrong.value, default=repr)[:60]}"
-            raise UserError(f"{where}: not written by this program (`{key}` {said})") from None
+            state = "is missing" if wrong.value is MISSING else f"is {json.dumps(wrong.value, default=repr)[:60]}"
+            raise UserError(f"{where}: not written by this program (`{key}` {state})") from None
         if problem := found.contradiction():
             raise UserError(f"{where}: not written by this program ({problem})")
         return found

@@ -51,17 +51,17 @@ def plain(transcript: Transcript, answer: AnswerFormat) -> str:
 
 def as_json(transcript: Transcript, asked: Asked) -> dict[str, Any]:
     """Return the body of an answer that is JSON: `json`, with the duration and the computing time in seconds, or `verbose_json`."""
-    said: dict[str, Any] = {"text": transcript.text, "usage": usage(transcript.duration_s)}
+    answer: dict[str, Any] = {"text": transcript.text, "usage": usage(transcript.duration_s)}
     if asked.format is not AnswerFormat.VERBOSE_JSON:
-        return said | {"duration_s": transcript.duration_s, "compute_s": transcript.compute_s}
+        return answer | {"duration_s": transcript.duration_s, "compute_s": transcript.compute_s}
     language = "en" if asked.task is Task.TRANSLATE else transcript.language
-    said |= {"task": str(asked.task), "language": LANGUAGES.get(language, language).lower(), "duration": transcript.duration_s}
+    answer |= {"task": str(asked.task), "language": LANGUAGES.get(language, language).lower(), "duration": transcript.duration_s}
     if asked.segments:
-        said["segments"] = [{name: getattr(segment, name) for name in _SEGMENT_FIELDS} for segment in transcript.segments]
+        answer["segments"] = [{name: getattr(segment, name) for name in _SEGMENT_FIELDS} for segment in transcript.segments]
     if asked.words:
         words = [word for segment in transcript.segments for word in segment.words or []]
-        said["words"] = [{"word": word.word.strip(), "start": word.start, "end": word.end} for word in words]
-    return said
+        answer["words"] = [{"word": word.word.strip(), "start": word.start, "end": word.end} for word in words]
+    return answer
 
 
 def usage(duration_s: float) -> dict[str, Any]:

@@ -107,7 +107,7 @@ class _Api:
                 whole += text
                 await _send(answer, {"type": "transcript.text.delta", "delta": text})
             await _send(answer, {"type": "transcript.text.done", "text": whole, "usage": usage(len(samples) / SAMPLE_RATE_HZ)})
-        except ConnectionResetError:  # the client has gone, and with it whoever could be told
+        except ConnectionResetError:  # the client has closed the connection, so nobody reads an answer
             return answer
         except Exception as error:  # the status has been sent: only an event can still say it
             logging.getLogger(__name__).exception("the transcription failed")
