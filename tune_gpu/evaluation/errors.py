@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tune_gpu.metrics import CAPACITY, WER
 from tune_gpu.workload.window import WindowResult
 
 Score = Callable[[Mapping[str, Any]], float | None]
@@ -77,7 +78,7 @@ def capacity_error(score: Score, continuous: float | None, stderr: float | None,
         return 0.0
     if stderr is None:
         return None
-    low, high = (score({"capacity_continuous": max(0.0, continuous + sign * stderr)}) for sign in (-1.0, 1.0))
+    low, high = (score({CAPACITY.name: max(0.0, continuous + sign * stderr)}) for sign in (-1.0, 1.0))
     return None if low is None or high is None else abs(high - low) / 2.0
 
 
@@ -91,7 +92,7 @@ def clip_shares(score: Score, without: Mapping[str, float], *, weighs: bool) -> 
     """
     if not weighs:
         return {}
-    values = {clip: score({"wer": rate}) for clip, rate in without.items()}
+    values = {clip: score({WER.name: rate}) for clip, rate in without.items()}
     known = {clip: value for clip, value in values.items() if value is not None}
     if len(known) < 2 or len(known) < len(values):
         return None

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
+from tune_gpu.common.metric import Metric
 from tune_gpu.config.schema import ObjectiveSettings
 from tune_gpu.evaluation.errors import FitnessErrors, capacity_error, clip_shares, groups_left_out, jackknife
 from tune_gpu.evaluation.objective import evaluate
 from tune_gpu.evaluation.state import EvaluationState
-from tune_gpu.metrics import FITNESS_TERMS, WER
+from tune_gpu.metrics import CAPACITY, FITNESS_TERMS, WER
 from tune_gpu.services.vllm.server import EngineInfo
 from tune_gpu.telemetry.neighbours import rounded
 from tune_gpu.telemetry.sampler import DeviceSample, DeviceStats
@@ -67,19 +68,19 @@ def _errors(
     def score(changed: Mapping[str, Any]) -> float | None:
         return evaluate({**whole, **changed}, rules).fitness
 
-    def weighs(term: str) -> bool:
-        return rules.weights.get(term, 0.0) > 0.0
+    def weighs(metric: Metric) -> bool:
+        return metric.term is not None and rules.weights.get(metric.term.name, 0.0) > 0.0
 
     if len(every) > 1:
         left_out = [fitness_of([at for at in every if at != one]) for one in every]
     else:
         parts = [part for window in running.windows for part in groups_left_out(window)]
-        left_out = [score(summarise([part]).as_metrics() | {"wer": whole["wer"]}) for part in parts]
+        left_out = [score(summarise([part]).as_metrics() | {WER.name: whole[WER.name]}) for part in parts]
     capacity = running.capacity
     return FitnessErrors(
         windows=jackknife(left_out),
-        capacity=capacity_error(score, whole["capacity_continuous"], capacity.stderr if capacity else None, weighs=weighs("capacity")),
-        clips=clip_shares(score, rates_without_clips(running.windows, running.heard) if weighs("wer") else {}, weighs=weighs("wer")),
+        capacity=capacity_error(score, whole[CAPACITY.name], capacity.stderr if capacity else None, weighs=weighs(CAPACITY)),
+        clips=clip_shares(score, rates_without_clips(running.windows, running.heard) if weighs(WER) else {}, weighs=weighs(WER)),
     )
 
 
