@@ -8,13 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.services.test_launch import wait_for
+from tests.support.launches import wait_for
 from tests.support.made_run import EXPERIMENT, FAST, QUICK, RUN_ID, SLOW, made_run
 from tune_gpu.common.process import guard
 from tune_gpu.common.process.managed import start_ticks
 
 
-def test_a_comparison_is_stopped_gone_on_with_and_told(tmp_path: Path) -> None:
+def test_a_comparison_is_stopped_resumed_and_reported(tmp_path: Path) -> None:
     folder = made_run(tmp_path, overrides=[*QUICK, "confirm.min_rounds=2", "search.seed=3"])
     command = [sys.executable, "-m", "tune_gpu.cli.main", "compare", RUN_ID, "--rounds", "2", f"run.artifacts_dir={tmp_path}"]
     first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

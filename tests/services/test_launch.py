@@ -14,17 +14,9 @@ import psutil
 import pytest
 
 from tests.conftest import OURS
-from tests.support import made_run
+from tests.support.launches import QUICK, wait_for
 from tune_gpu.common.process import guard
 from tune_gpu.common.process.managed import start_ticks
-
-QUICK = [
-    *made_run.QUICK,
-    "workload.windows=2",
-    "search.generations=2",
-    "parameters.whisper_cores.values=['1','0','0-1']",
-    "confirm.enabled=false",
-]
 
 
 class Start(Protocol):
@@ -49,17 +41,6 @@ def start(tmp_path: Path) -> Iterator[Start]:
             process.wait()
         if process.stdout is not None:
             process.stdout.close()
-
-
-def wait_for(process: subprocess.Popen[str], text: str) -> list[str]:
-    """Read its output up to the line that holds the text."""
-    assert process.stdout is not None
-    seen = []
-    for line in process.stdout:
-        seen.append(line)
-        if text in line:
-            return seen
-    raise AssertionError(f"{text!r} never came: {''.join(seen)}")
 
 
 def finish(process: subprocess.Popen[str]) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.services.test_launch import QUICK
+from tests.support.launches import QUICK
 from tune_gpu.common.process import guard
 from tune_gpu.common.process.managed import start_ticks
 
