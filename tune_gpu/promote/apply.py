@@ -218,10 +218,10 @@ class Deployer:
         where: ServiceTarget = getattr(self.settings, name)
         folder = self.installation.folder
         found = observe(name, where.url, self.units[name], folder, files[folder / f"{name}.yaml"], self.target, self.watcher)
-        told = {"service": name, "compared_with": ", ".join(found.sources) or "nothing"}
+        details = {"service": name, "compared_with": ", ".join(found.sources) or "nothing"}
         if found.unread:
-            told["not_readable_here"] = f"not readable here: {', '.join(found.unread)}"
-        self.audit("compare", "differs" if found.differences else "ok", **told)
+            details["not_readable_here"] = f"not readable here: {', '.join(found.unread)}"
+        self.audit("compare", "differs" if found.differences else "ok", **details)
         if found.differences:
             more = f"; {len(found.differences) - _TOLD} more" if len(found.differences) > _TOLD else ""
             raise Unhealthy(f"{'; '.join(found.differences[:_TOLD])}{more}")

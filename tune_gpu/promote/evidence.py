@@ -48,8 +48,8 @@ def evidence_of(run: FinishedRun) -> Evidence:
 
 def not_written_here(run: FinishedRun, error: Exception) -> UserError:
     """Return the error for a file that this program did not write."""
-    said = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-    return UserError(f"{run.folder.path}: its comparison or a line of it is not written by this program ({said})")
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    return UserError(f"{run.folder.path}: its comparison or a line of it is not written by this program ({reason})")
 
 
 def target_device(settings: PromoteSettings, target: Target, n_cards: int = 1) -> TargetDevice:

@@ -98,8 +98,8 @@ class Change:
             known |= {name: _known(ServiceTarget, known[name]) for name in ("vllm", "whisper") if name in known}
             found: PromoteSettings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(PromoteSettings), known))  # type: ignore[assignment]
         except (OmegaConfBaseException, ValueError, TypeError, AttributeError) as error:
-            said = " ".join(str(error).split())[:160]
-            raise UserError(f"the settings with which {self.run_id} was applied cannot be read ({said}); it must be put right by hand") from error
+            reason = " ".join(str(error).split())[:160]
+            raise UserError(f"the settings with which {self.run_id} was applied cannot be read ({reason}); it must be put right by hand") from error
         return found
 
 

@@ -100,9 +100,9 @@ def _other_counts(content: Comparison, computed: Comparison) -> str | None:
     for name in (content.ours, content.theirs):
         stated, measured = content.arms[name], computed.arms[name]
         counts = (("n_deployments", stated.n_deployments, measured.n_deployments), (OOM_EVENTS.name, stated.oom_events, measured.oom_events))
-        for key, said, found in counts:
-            if said != found:
-                return f"it says {key}={said} of {name}, its deployments say {found}"
+        for key, given, found in counts:
+            if given != found:
+                return f"it says {key}={given} of {name}, its deployments say {found}"
     return None
 
 
@@ -117,27 +117,27 @@ def _other_findings(stated: Sequence[FindingRecord], found: Sequence[FindingReco
     if set(by_metric) != (names := {finding.metric for finding in known}):
         return f"it has findings on {', '.join(sorted(by_metric)) or 'nothing'}, its deployments on {', '.join(sorted(names))}"
     for finding in known:
-        said = by_metric[finding.metric]
-        if not _same(said, finding):
-            return f"it says {finding.metric} is {_told(said)}, its deployments say {_told(finding)}"
+        given = by_metric[finding.metric]
+        if not _same(given, finding):
+            return f"it says {finding.metric} is {_told(given)}, its deployments say {_told(finding)}"
     return None
 
 
 def _same(stated: FindingRecord, found: FindingRecord) -> bool:
     if (stated.verdict, stated.unit, stated.higher_is_better) != (found.verdict, found.unit, found.higher_is_better):
         return False
-    said, effect = stated.effect, found.effect
-    if said is None or effect is None:
-        return said is effect
-    if (said.n_rounds, said.n_pairs) != (effect.n_rounds, effect.n_pairs):
+    given, effect = stated.effect, found.effect
+    if given is None or effect is None:
+        return given is effect
+    if (given.n_rounds, given.n_pairs) != (effect.n_rounds, effect.n_pairs):
         return False
-    sizes = ((said.estimate, effect.estimate), (said.ours, effect.ours), (said.theirs, effect.theirs))
+    sizes = ((given.estimate, effect.estimate), (given.ours, effect.ours), (given.theirs, effect.theirs))
     if any(not math.isclose(float(one), other, rel_tol=1e-6, abs_tol=2e-5) for one, other in sizes):
         return False
-    if said.low is None or said.high is None or effect.low is None or effect.high is None:
-        return (said.low, said.high) == (effect.low, effect.high)
+    if given.low is None or given.high is None or effect.low is None or effect.high is None:
+        return (given.low, given.high) == (effect.low, effect.high)
     allowed = max(_CLOSE * (effect.high - effect.low), 2e-5)
-    return abs(float(said.low) - effect.low) <= allowed and abs(float(said.high) - effect.high) <= allowed
+    return abs(float(given.low) - effect.low) <= allowed and abs(float(given.high) - effect.high) <= allowed
 
 
 def _told(finding: FindingRecord) -> str:

@@ -216,5 +216,5 @@ def _difference(service: str, name: str, runs: Any, measured: Any, source: str) 
 
 
 def _told(value: Any) -> str:
-    said = "unset" if value is None else value.name if isinstance(value, Choice) else str(value)
-    return said if len(said) <= _LONGEST else f"{said[:_LONGEST]}…"
+    text = "unset" if value is None else value.name if isinstance(value, Choice) else str(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

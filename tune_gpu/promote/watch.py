@@ -131,7 +131,7 @@ class Watcher:
             raise Unhealthy(f"{name}: {path} answers with status {status}")
         return body
 
-    def probe(self, expected: Expected, said: Callable[[str], None] = lambda _line: None) -> float | None:
+    def probe(self, expected: Expected, say: Callable[[str], None] = lambda _line: None) -> float | None:
         """Take live voice turns, one after another; return their median in ms without the first, or None without probes. Raise
         Unhealthy."""
         if not self._settings.probes:
@@ -143,7 +143,7 @@ class Watcher:
         if failed := [turn.error for turn in turns if turn.error]:
             raise Unhealthy(f"{len(failed)} of {len(turns)} live voice turns failed ({failed[0]})")
         median = statistics.median(turn.voice_turn_ms or 0.0 for turn in turns[1:])
-        said(f"  {len(turns) - 1} live voice turns: median {median:.0f} ms")
+        say(f"  {len(turns) - 1} live voice turns: median {median:.0f} ms")
         if expected.turn_ms is not None and median > self._settings.probe_max_ratio * expected.turn_ms:
             raise Unhealthy(
                 f"live voice turns take {median:.0f} ms (median), the comparison measured {expected.turn_ms:.0f} ms; "
