@@ -17,7 +17,7 @@ from trainables import spica
 from tune_gpu.cli.launch import launch
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.common.process.managed import ManagedProcess
-from tune_gpu.evaluation.measurement import Measurement, Status
+from tune_gpu.evaluation.measurement import Measurement, Score, Status
 from tune_gpu.experiment import run as experiment
 from tune_gpu.services.deployment import Deployment
 from tune_gpu.services.start_failures import explain_exit
@@ -57,7 +57,7 @@ class CheapEvaluator:
         time.sleep(EVALUATION_S)
 
     def so_far(self) -> Measurement:
-        return Measurement(Status.OK, "cpu", metrics=self._metrics | {"fitness": self._fitness, "fitness_windows": [self._fitness]}, n_windows=1)
+        return Measurement(Status.OK, "cpu", metrics=self._metrics | {"fitness_windows": [self._fitness]}, score=Score(self._fitness), n_windows=1)
 
     finish = so_far
 

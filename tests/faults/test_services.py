@@ -226,7 +226,8 @@ def test_killed_while_stopping_and_measured_all_the_same(
         finishing["now"] = True
         found = evaluator.finish()
     assert found.status is Status.OK
-    assert found.metrics["fitness"] is not None
+    assert found.score is not None
+    assert found.score.fitness is not None
     stopping = {"now": False}
     with FaultInjector(lambda: stopping["now"], lambda: engine_pids(host), signal.SIGKILL, rng.uniform(0.0, 0.3), one=rng):
         stopping["now"] = True

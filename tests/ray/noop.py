@@ -14,7 +14,7 @@ import ray
 from tests.ray.holder import HoldsCard
 from trainables.spica import SpicaTrainable
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
-from tune_gpu.evaluation.measurement import Measurement, Status
+from tune_gpu.evaluation.measurement import Measurement, Score, Status
 from tune_gpu.ray_tune.service_actors import PlacementGroupDeployer
 from tune_gpu.services.deployment import Deployment
 
@@ -47,7 +47,7 @@ class NoopEvaluator:
         note(Path(os.environ[LOG]), {"x": self._params["x"], "node": self._node, "visible": self._visible, "begun": begun, "ended": time.time()})
 
     def so_far(self) -> Measurement:
-        return Measurement(Status.OK, "simulated", metrics={"fitness": 1.0 / (1.0 + self._params["x"])}, n_windows=self._windows)
+        return Measurement(Status.OK, "simulated", score=Score(1.0 / (1.0 + self._params["x"])), n_windows=self._windows)
 
     finish = so_far
 
@@ -85,7 +85,7 @@ class ScriptedEvaluator:
         """Nothing."""
 
     def finish(self) -> Measurement:
-        return Measurement(Status.OK, "simulated", metrics={"fitness": 0.5}, n_windows=1)
+        return Measurement(Status.OK, "simulated", score=Score(0.5), n_windows=1)
 
     def fail(self, failure: Failure) -> Measurement:
         return Measurement.failed(failure, "simulated")
@@ -111,7 +111,7 @@ class AtOnceEvaluator:
         """Nothing."""
 
     def finish(self) -> Measurement:
-        return Measurement(Status.OK, "simulated", metrics={"fitness": 1.0 / (1.0 + abs(self._params["x"] - 700))}, n_windows=1)
+        return Measurement(Status.OK, "simulated", score=Score(1.0 / (1.0 + abs(self._params["x"] - 700))), n_windows=1)
 
     def fail(self, failure: Failure) -> Measurement:
         return Measurement.failed(failure, "simulated")

@@ -64,7 +64,8 @@ def test_a_candidate_is_measured_in_everything_that_the_artifacts_promise(evalua
     assert metrics["service_memory_mib"]["vllm"] > 100
     assert metrics["service_memory_mib"]["whisper"] > 50
     assert set(metrics["interference_ratio"]) == {"stt", "llm"}
-    assert 0 < metrics["fitness"] < 1
+    assert found.score is not None
+    assert 0 < (found.score.fitness or 0) < 1
     assert len(metrics["fitness_windows"]) == found.n_windows == 2
     assert not found.engine_reused
     assert found.timings.start_s["vllm"] > 0

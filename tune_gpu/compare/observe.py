@@ -7,7 +7,7 @@ from typing import Any
 
 from tune_gpu.compare.samples import Block, Turn, turn_metrics
 from tune_gpu.evaluation.measurement import Measurement
-from tune_gpu.metrics import CAPACITY, FITNESS, GPU_UTILIZATION, OOM_EVENTS, SERVICE_MEMORY
+from tune_gpu.metrics import CAPACITY, GPU_UTILIZATION, OOM_EVENTS, SERVICE_MEMORY
 from tune_gpu.workload.voice_turn import TurnSample, sample_of
 from tune_gpu.workload.wer import word_errors
 from tune_gpu.workload.window import WindowResult
@@ -35,7 +35,7 @@ def block_of(arm: str, number: int, windows: Sequence[WindowResult], measured: M
         number,
         turns_by_arrival(windows),
         metrics.get(CAPACITY.name),
-        metrics.get(FITNESS.name),
+        measured.score.fitness if measured.score else None,
         metrics.get(GPU_UTILIZATION.name),
         int(metrics.get(OOM_EVENTS.name) or 0),
         dict(metrics.get(SERVICE_MEMORY.name) or {}),

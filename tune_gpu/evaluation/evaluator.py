@@ -21,7 +21,7 @@ from tune_gpu.evaluation.device_guard import DeviceGuard
 from tune_gpu.evaluation.load_session import LoadSession, Transcripts
 from tune_gpu.evaluation.measurement import Measurement, Status, Timings
 from tune_gpu.evaluation.preflight_check import PreflightCheck
-from tune_gpu.evaluation.scoring import metrics_of
+from tune_gpu.evaluation.scoring import score_metrics
 from tune_gpu.evaluation.service_set import ServiceSet
 from tune_gpu.evaluation.state import EvaluationState
 from tune_gpu.services.deployment import Deployment, resolve
@@ -155,10 +155,12 @@ class Evaluator:
     def so_far(self) -> Measurement:
         """Return the measurement of the windows until now; more may follow."""
         state, engine = self._now(), self._services.engine_info
+        metrics, score = score_metrics(state, engine, self.config.objective, self.config.ray.trials_per_card if self.device == "cuda" else None)
         return Measurement(
             Status.OK,
             self.device,
-            metrics=metrics_of(state, engine, self.config.objective, self.config.ray.trials_per_card if self.device == "cuda" else None),
+            metrics=metrics,
+            score=score,
             n_windows=len(state.windows),
             engine_reused=state.engine_reused,
             engine=engine.as_dict() if engine else {},

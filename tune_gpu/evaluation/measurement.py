@@ -37,6 +37,18 @@ class Timings:
 
 
 @dataclass(frozen=True)
+class Score:
+    """How well a candidate did by the objective."""
+
+    fitness: float | None
+    """None if a constraint is violated or a term was not measured."""
+    stderr: float | None = None
+    """Standard error of the fitness over the windows; None if it is unknown."""
+    violations: Mapping[str, float] = field(default_factory=dict)
+    """Constraint -> by how much it is exceeded, as a share of its limit."""
+
+
+@dataclass(frozen=True)
 class Measurement:
     """The outcome of one evaluation of one candidate.
 
@@ -49,6 +61,8 @@ class Measurement:
     """`cuda`, `cpu`, `replayed` or `simulated`."""
     failure: Failure | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    score: Score | None = None
+    """None without a measurement."""
     n_windows: int = 0
     timings: Timings = field(default_factory=Timings)
     engine_reused: bool = False
@@ -64,6 +78,8 @@ class Measurement:
             raise ValueError(f"a measurement that is {self.status} has no metrics: a number is a measurement or it is absent")
         if self.status is Status.OK and self.n_windows < 1:
             raise ValueError("a measurement that is ok has at least one window")
+        if (self.status is Status.OK) != (self.score is not None):
+            raise ValueError(f"a measurement that is {self.status} {'needs a' if self.score is None else 'has no'} score")
 
     @classmethod
     def failed(cls, failure: Failure, device: str, **rest: Any) -> Measurement:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
 from tune_gpu.artifacts.records.devices import DeviceRecord
 from tune_gpu.artifacts.records.evaluation import Durations, EngineReport, EvaluationRecord, FailedAttempt, FailureRecord
 from tune_gpu.common.failures import Failure, FailureKind, Phase, Status
-from tune_gpu.evaluation.measurement import Measurement
+from tune_gpu.evaluation.measurement import Measurement, Score
 from tune_gpu.evaluation.objective import metric_at
 from tune_gpu.evaluation.retries import LOST
+from tune_gpu.metrics import FITNESS
 from tune_gpu.search.evaluations import Candidate
 
 
@@ -38,10 +39,10 @@ def record_of(
         retries: its earlier attempts, which failed.
         redact: removes secrets; a failure may quote the log of a service.
     """
-    metrics = dict(measurement.metrics)
-    fitness, stderr, violations = metrics.pop("fitness", None), metrics.pop("fitness_stderr", None), metrics.pop("violations", {})
+    score = measurement.score or Score(None)
+    compared = {**measurement.metrics, FITNESS.name: score.fitness}
     failure = measurement.failure
-    wanted = objectives if fitness is not None else ()
+    wanted = objectives if score.fitness is not None else ()
     return EvaluationRecord(
         candidate_id=candidate.candidate_id,
         generation=candidate.generation,
@@ -49,15 +50,15 @@ def record_of(
         params=candidate.params,
         asked_after=candidate.asked_after,
         status=measurement.status,
-        violation=_violation(measurement, violations) if violation is None else violation,
+        violation=_violation(measurement) if violation is None else violation,
         transient=bool(failure and failure.retryable),
         n_windows=measurement.n_windows,
         failure=FailureRecord.parse(redact(failure.as_dict()), "failure") if failure else None,
-        fitness=fitness,
-        fitness_stderr=stderr,
-        objectives={path: value for path in wanted if (value := metric_at(measurement.metrics, path)) is not None},
-        violations=violations,
-        metrics=metrics,
+        fitness=score.fitness,
+        fitness_stderr=score.stderr,
+        objectives={path: value for path in wanted if (value := metric_at(compared, path)) is not None},
+        violations=dict(score.violations),
+        metrics=dict(measurement.metrics),
         device=measurement.device,
         measured_on=DeviceRecord.parse(measurement.measured_on, "measured_on") if measurement.measured_on else None,
         started_at=started_at,
@@ -77,8 +78,8 @@ def lost(candidate: Candidate, device: str, *, started_at: str, retries: Sequenc
     return replace(found, duration_s=Durations.parse({"start": 0.0, "load": 0.0, "stop": 0.0}, "duration_s"))  # nobody knows how far it came
 
 
-def _violation(measurement: Measurement, violations: Mapping[str, float]) -> float:
+def _violation(measurement: Measurement) -> float:
     """Return by how much it missed. A refusal or failure ranks below a measurement that only violates a constraint."""
     if measurement.failure is None:
-        return sum(violations.values())
+        return sum(measurement.score.violations.values()) if measurement.score else 0.0
     return (1000.0 if measurement.status is Status.FAILED else 500.0) + measurement.failure.shortfall

@@ -10,6 +10,7 @@ from typing import Any
 from tune_gpu.common.metric import Metric
 from tune_gpu.config.schema import ObjectiveSettings
 from tune_gpu.evaluation.errors import FitnessErrors, capacity_error, clip_shares, groups_left_out, jackknife
+from tune_gpu.evaluation.measurement import Score
 from tune_gpu.evaluation.objective import evaluate
 from tune_gpu.evaluation.state import EvaluationState
 from tune_gpu.metrics import CAPACITY, FITNESS_TERMS, WER
@@ -19,8 +20,10 @@ from tune_gpu.telemetry.sampler import DeviceSample, DeviceStats
 from tune_gpu.workload.summary import TrafficSummary, interference, rates_without_clips, summarise
 
 
-def metrics_of(running: EvaluationState, engine: EngineInfo | None, objective: ObjectiveSettings, trials_per_card: int | None) -> dict[str, Any]:
-    """Return all metrics, with the fitness and its standard error; a metric that was not measured is None.
+def score_metrics(
+    running: EvaluationState, engine: EngineInfo | None, objective: ObjectiveSettings, trials_per_card: int | None
+) -> tuple[dict[str, Any], Score]:
+    """Return all metrics and their score; a metric that was not measured is None.
 
     The fitness is computed from all samples of all windows together. `fitness_windows` has the fitness of each window alone, from fewer samples:
     it compares two candidates window by window, and its mean is not the fitness.
@@ -33,7 +36,7 @@ def metrics_of(running: EvaluationState, engine: EngineInfo | None, objective: O
     """
     pooled = summarise(running.windows, extra_turns=running.heard)
     whole = _with_device(pooled, running.device, running, engine)
-    score = evaluate(whole, objective)
+    judged = evaluate(whole, objective)
 
     def fitness_of(rules: ObjectiveSettings, chosen: list[int]) -> float | None:
         traffic = summarise([running.windows[at] for at in chosen])
@@ -43,13 +46,10 @@ def metrics_of(running: EvaluationState, engine: EngineInfo | None, objective: O
     every = list(range(len(running.windows)))
     without_limits = replace(objective, max_wer=None, max_failed_requests_pct=None)
     errors = _errors(running, whole, without_limits, lambda chosen: fitness_of(without_limits, chosen))
-    return whole | {
-        "fitness": score.fitness,
-        "fitness_stderr": errors.total,
+    metrics = whole | {
         **errors.as_metrics(),
         "fitness_windows": [fitness_of(objective, [at]) for at in every],
-        FITNESS_TERMS: score.terms,
-        "violations": score.violations,
+        FITNESS_TERMS: judged.terms,
         "interference_ratio": interference(pooled, running.solo) if running.solo else None,
         "n_invalid_windows": running.n_invalid,
         "neighbours": running.neighbours.as_dict(),
@@ -57,6 +57,7 @@ def metrics_of(running: EvaluationState, engine: EngineInfo | None, objective: O
         "trials_per_card": trials_per_card,
         "device_trace": _trace([moment for window in running.device for moment in window.moments]),
     }
+    return metrics, Score(judged.fitness, errors.total, judged.violations)
 
 
 def _errors(

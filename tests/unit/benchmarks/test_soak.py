@@ -15,7 +15,7 @@ from tests.benchmarks.coverage.recorded import predicted, read
 from tests.benchmarks.soak import CONFIGURATIONS, order, soak, whole_lines
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import Failure, FailureKind, Phase
-from tune_gpu.evaluation.measurement import Measurement, Status
+from tune_gpu.evaluation.measurement import Measurement, Score, Status
 
 
 class Numbers:
@@ -31,7 +31,7 @@ class Numbers:
         self.deployed.append(dict(params))
         if len(self.deployed) == 3:
             return Measurement.failed(Failure(FailureKind.STARTUP_TIMEOUT, "vllm", Phase.START, "it did not start"), "cpu")
-        return Measurement(Status.OK, "cpu", metrics={"fitness": float(self._rng.normal(0.6, 0.01)), "fitness_stderr": 0.01}, n_windows=3)
+        return Measurement(Status.OK, "cpu", score=Score(float(self._rng.normal(0.6, 0.01)), 0.01), n_windows=3)
 
 
 def test_a_soak_deploys_each_configuration_as_often_in_random_order() -> None:

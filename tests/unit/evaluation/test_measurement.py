@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tune_gpu.common.failures import RETRYABLE, Failure, FailureKind, Phase
-from tune_gpu.evaluation.measurement import Measurement, Status
+from tune_gpu.evaluation.measurement import Measurement, Score, Status
 
 OOM = Failure(FailureKind.STARTUP_OOM, "vllm", Phase.START, "too much")
 
@@ -22,6 +22,13 @@ def test_a_good_measurement_has_windows_and_no_failure() -> None:
         Measurement(Status.OK, "cpu", failure=OOM, n_windows=1)
     with pytest.raises(ValueError, match="needs a failure"):
         Measurement(Status.FAILED, "cpu")
+
+
+def test_a_good_measurement_and_no_other_has_a_score() -> None:
+    with pytest.raises(ValueError, match="a measurement that is ok needs a score"):
+        Measurement(Status.OK, "cpu", n_windows=1)
+    with pytest.raises(ValueError, match="a measurement that is failed has no score"):
+        Measurement(Status.FAILED, "cpu", failure=OOM, score=Score(0.5))
 
 
 def test_refused_before_launch_is_infeasible_and_later_is_failed() -> None:

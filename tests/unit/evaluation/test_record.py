@@ -18,7 +18,7 @@ from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import Failure, FailureKind, Phase
 from tune_gpu.config.schema import ParameterSpec, SearchSettings
-from tune_gpu.evaluation.measurement import Measurement, Status
+from tune_gpu.evaluation.measurement import Measurement, Score, Status
 from tune_gpu.evaluation.record import lost, record_of
 from tune_gpu.experiment.replay import replay
 from tune_gpu.ray_tune.run_search import OnResult, RunSearch
@@ -33,18 +33,20 @@ FOLDER = tempfile.TemporaryDirectory()
 metrics = st.fixed_dictionaries(
     {},
     optional={
-        "fitness": st.none() | st.floats(),
-        "fitness_stderr": st.none() | st.floats(),
-        "violations": st.dictionaries(st.sampled_from(["max_wer", "max_failed_requests_pct"]), st.floats(0.0)),
         "wer": st.none() | st.floats() | st.text(max_size=3),
         "stt_latency_ms": st.none() | st.fixed_dictionaries({}, optional={"p95": st.none() | st.floats()}),
     },
 )
+scores = st.builds(
+    Score, st.none() | st.floats(), st.none() | st.floats(), st.dictionaries(st.sampled_from(["max_wer", "max_failed_requests_pct"]), st.floats(0.0))
+)  # fmt: skip
 failures = st.builds(
     Failure, st.sampled_from(FailureKind), st.sampled_from(["vllm", "whisper", "tune_gpu"]), st.sampled_from(Phase), st.text(max_size=5),
     st.text(max_size=5), st.floats(),
 )  # fmt: skip
-measurements = st.builds(lambda found, n: Measurement(Status.OK, "cpu", metrics=found, n_windows=n), metrics, st.integers(1, 9)) | st.builds(
+measurements = st.builds(
+    lambda found, score, n: Measurement(Status.OK, "cpu", metrics=found, score=score, n_windows=n), metrics, scores, st.integers(1, 9)
+) | st.builds(
     lambda failure, n: Measurement.failed(failure, "cpu", n_windows=n), failures, st.integers(0, 9)
 )
 
@@ -96,11 +98,11 @@ def test_a_search_that_missed_an_objective_is_replayed_to_its_state() -> None:
     objectives = {"wer": "min"}
     live, records = tournament(objectives), []
     search = RunSearch(live)
-    found: list[dict[str, Any]] = [{"fitness": 0.5, "wer": None}, {"fitness": 0.4, "wer": 0.1}]
-    for number, measured in enumerate(found):
+    found: list[tuple[float, dict[str, Any]]] = [(0.5, {"wer": None}), (0.4, {"wer": 0.1})]
+    for number, (fitness, measured) in enumerate(found):
         suggested = search.suggest(f"t{number}")
         assert isinstance(suggested, dict)
-        record = recorded(Measurement(Status.OK, "cpu", metrics=measured, n_windows=1), Candidate(**suggested["candidate"]), objectives)
+        record = recorded(Measurement(Status.OK, "cpu", metrics=measured, score=Score(fitness), n_windows=1), Candidate(**suggested["candidate"]), objectives)
         search.on_trial_complete(f"t{number}", record.report())
         records.append(record)
     again = tournament(objectives)
@@ -111,7 +113,7 @@ def test_a_search_that_missed_an_objective_is_replayed_to_its_state() -> None:
 
 @pytest.mark.parametrize("measured", [{}, {"wer": None}, {"other": 1.0}])
 def test_a_kept_fitness_without_its_objective_does_not_count(measured: dict[str, Any]) -> None:
-    line = replace(recorded(Measurement(Status.OK, "cpu", metrics={"fitness": 0.5}, n_windows=2)), objectives=measured)
+    line = replace(recorded(Measurement(Status.OK, "cpu", score=Score(0.5), n_windows=2)), objectives=measured)
     assert line.result({"wer": "min"}) == Result("infeasible", n_windows=2)
     counted = line.counted({"wer": "min"})
     assert (counted.fitness, list(counted.violations)) == (None, ["search.objectives.wer (not measured)"])
@@ -122,7 +124,7 @@ def test_a_kept_fitness_without_its_objective_does_not_count(measured: dict[str,
     "change", [{"status": "banana"}, {"fitness": "high"}, {"fitness": True}, {"n_windows": None}, {"params": None}, {"objectives": [1]}]
 )
 def test_a_line_of_another_program_is_refused(change: dict[str, Any]) -> None:
-    (line,) = kept(recorded(Measurement(Status.OK, "cpu", metrics={"fitness": 0.5}, n_windows=2)))
+    (line,) = kept(recorded(Measurement(Status.OK, "cpu", score=Score(0.5), n_windows=2)))
     (key,) = change
     with pytest.raises(UserError, match=f"line 7: not written by this program .`{key}` is "):
         EvaluationRecord.parse(line.dump() | change, "line 7")

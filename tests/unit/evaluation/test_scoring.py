@@ -16,7 +16,7 @@ from tune_gpu.artifacts.lines import stderr_of
 from tune_gpu.artifacts.records.ends import RunEnd
 from tune_gpu.config.schema import ObjectiveSettings, ParameterSpec, SearchSettings
 from tune_gpu.evaluation.errors import jackknife
-from tune_gpu.evaluation.scoring import metrics_of
+from tune_gpu.evaluation.scoring import score_metrics
 from tune_gpu.evaluation.state import EvaluationState
 from tune_gpu.experiment.summary import summarise_run
 from tune_gpu.metrics import objective_paths
@@ -37,9 +37,15 @@ def turn(stt_ms: float, llm_ms: float, *, error: str | None = None) -> TurnSampl
     return TurnSample(0.0, "clip", "yes", SttSample(0.0, heard, "yes", 1.0), answer)
 
 
+def metrics_of(state: EvaluationState, objective: ObjectiveSettings) -> dict[str, Any]:
+    """Return the metrics with the numbers of their score beside them, as a line holds them."""
+    metrics, score = score_metrics(state, None, objective, None)
+    return metrics | {"fitness": score.fitness, "fitness_stderr": score.stderr}
+
+
 def scored(windows: Sequence[Sequence[TurnSample]], objective: ObjectiveSettings = OBJECTIVE) -> dict[str, Any]:
     device = [DeviceStats(50.0, 100.0, {}, 0, 10)] * len(windows)
-    return metrics_of(EvaluationState({}, windows=[WindowResult("mixed", 10.0, list(turns)) for turns in windows], device=device), None, objective, None)
+    return metrics_of(EvaluationState({}, windows=[WindowResult("mixed", 10.0, list(turns)) for turns in windows], device=device), objective)
 
 
 def drawn(rng: np.random.Generator, n_windows: int, turns: float) -> list[list[TurnSample]]:
@@ -86,7 +92,7 @@ def of_clips(**errors: int) -> EvaluationState:
 def test_the_error_of_the_word_error_rate_is_that_over_clips() -> None:
     """It was measured once and copied into each window, so that it had no error at all."""
     objective = ObjectiveSettings(weights={"wer": 1.0}, wer_target=0.1)
-    found = metrics_of(of_clips(a=0, b=1, c=2), None, objective, None)
+    found = metrics_of(of_clips(a=0, b=1, c=2), objective)
     rates = [(1 + 2) / 8, (0 + 2) / 8, (0 + 1) / 8]
     values = [0.1 / (0.1 + rate) for rate in rates]
     assert found["fitness_stderr"] == pytest.approx(jackknife(values), rel=1e-3)
@@ -96,7 +102,7 @@ def test_the_error_of_the_word_error_rate_is_that_over_clips() -> None:
 
 def test_noisy_versions_of_a_clip_are_one_clip() -> None:
     objective = ObjectiveSettings(weights={"wer": 1.0})
-    found = metrics_of(of_clips(a=0, a_5dB=1, a_0dB=4), None, objective, None)
+    found = metrics_of(of_clips(a=0, a_5dB=1, a_0dB=4), objective)
     assert found["fitness"] is not None
     assert found["fitness_by_clip"] is None
     assert found["fitness_stderr"] is None, "one clip says nothing of the next"
@@ -107,14 +113,14 @@ def test_a_fitness_of_capacity_alone_has_the_error_of_the_ramp(stderr: float | N
     """It printed "0.6604 ± 0.0000"."""
     state = of_clips(a=0, b=0)
     state.capacity = Capacity(2, 2.4, (0.5, 0.8, 1.3), stderr=stderr, interval=(1.5, 3.2) if stderr else None)
-    found = metrics_of(state, None, ObjectiveSettings(weights={"capacity": 1.0}, capacity_target_sessions=4.0), None)
+    found = metrics_of(state, ObjectiveSettings(weights={"capacity": 1.0}, capacity_target_sessions=4.0))
     assert found["fitness_stderr"] == (pytest.approx((2.9 / 6.9 - 1.9 / 5.9) / 2, rel=1e-3) if expected else None)
     assert found["capacity_interval"] == ([1.5, 3.2] if expected else None)
 
 
 def test_the_search_hears_the_error_that_the_next_deployment_shows() -> None:
     """Every deployment hears the same clips: their part of the error is in the line, and no noise of the search."""
-    measured = metrics_of(of_clips(a=0, b=1, c=2), None, ObjectiveSettings(weights={"wer": 1.0}), None)
+    measured = metrics_of(of_clips(a=0, b=1, c=2), ObjectiveSettings(weights={"wer": 1.0}))
     kept = line("g0-c0", {"a": 1}, measured["fitness"], n_windows=2, fitness_stderr=measured["fitness_stderr"], metrics={name: measured[name] for name in ("fitness_by_clip", "fitness_errors")})
     assert (kept.fitness_stderr or 0.0) > 0.0
     assert kept.result().stderr == 0.0

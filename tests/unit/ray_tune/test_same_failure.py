@@ -10,7 +10,7 @@ import pytest
 
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord, FailureRecord
 from tune_gpu.common.failures import RETRYABLE, Failure, FailureKind, Phase
-from tune_gpu.evaluation.measurement import Measurement, Status
+from tune_gpu.evaluation.measurement import Measurement, Score, Status
 from tune_gpu.evaluation.record import record_of
 from tune_gpu.ray_tune.same_failure import SameFailure, StopOnSameFailure, reason_of
 from tune_gpu.search.evaluations import Candidate
@@ -33,8 +33,8 @@ def failed(kind: FailureKind, phase: Phase = Phase.START) -> Failure:
     return Failure(kind, "vllm", phase, "told so")
 
 
-OK = Measurement(Status.OK, "cpu", metrics={"fitness": 0.5}, n_windows=1)
-MISSED = Measurement(Status.OK, "cpu", metrics={"fitness": None, "violations": {"max_wer": 1.0}}, n_windows=1)
+OK = Measurement(Status.OK, "cpu", score=Score(0.5), n_windows=1)
+MISSED = Measurement(Status.OK, "cpu", score=Score(None, violations={"max_wer": 1.0}), n_windows=1)
 
 
 def heard(*outcomes: Failure | Measurement) -> SameFailure:

@@ -15,7 +15,7 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError, Status
 from tune_gpu.config.loader import load_config
 from tune_gpu.evaluation.evaluator import Evaluator
-from tune_gpu.evaluation.measurement import Measurement
+from tune_gpu.evaluation.measurement import Measurement, Score
 from tune_gpu.services.deployment import Deployment
 
 RETRYABLE = Failure(FailureKind.SERVICE_LOST, "vllm", Phase.LOAD, "it died")
@@ -44,7 +44,7 @@ class Played:
         self.n_windows += 1
 
     def so_far(self) -> Measurement:
-        return Measurement(Status.OK, "cpu", metrics={"fitness": 0.5}, n_windows=self.n_windows)
+        return Measurement(Status.OK, "cpu", score=Score(0.5), n_windows=self.n_windows)
 
     def finish(self) -> Measurement:
         self.calls.append("finish")
