@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -24,6 +25,20 @@ def evidence_of(lines: Iterable[EvaluationRecord], anchors: Iterable[EvaluationR
         key: equal for equal configurations.
     """
     return Evidence([*_deployments(lines, key, anchors=False), *_deployments(anchors, key, anchors=True)])
+
+
+def error_of(line: EvaluationRecord, evidence: Evidence) -> float | None:
+    """Return the standard error of one evaluation's fitness: of its windows, ramp and clips, and of what differs from one deployment to the next.
+    None if it is unknown."""
+    if line.fitness is None or not evidence.known:
+        return None
+    return evidence.noise if line.fitness_stderr is None else math.hypot(line.fitness_stderr, evidence.between or 0.0)
+
+
+def errors_of(lines: Sequence[EvaluationRecord]) -> dict[str, float]:
+    """Return the standard error of each evaluation by its candidate's id. An evaluation whose error is unknown is absent."""
+    evidence = evidence_of(lines)
+    return {line.candidate_id: error for line in lines if (error := error_of(line, evidence)) is not None}
 
 
 def _deployments(lines: Iterable[EvaluationRecord], key: Callable[[Mapping[str, Any]], Hashable], *, anchors: bool) -> list[Deployment]:

@@ -271,7 +271,8 @@ def _conclude(console: Console, summary: RunSummary, folder: RunFolder) -> int:
             console.print(f"  confirmed: {shown.confirmation.sentence}", style="green", highlight=False, soft_wrap=True)
         console.print(f"  {'' if shown.confirmed else 'not confirmed: '}{shown.confirmed_why}", highlight=False, soft_wrap=True)
     if summary.ties:
-        console.print(f"  not distinguishable from it by these measurements: {len(summary.ties) - 1} other", highlight=False, soft_wrap=True)
+        among = ", the baseline among them" if base and base.params != best.params and base.params in summary.ties else ""
+        console.print(f"  not distinguishable from it by these deployments: {len(summary.ties) - 1} other{among}", highlight=False, soft_wrap=True)
     console.print(
         f"  device: {summary.device}; artifacts: {folder.path}; winner file: {folder.winner_file}",
         highlight=False,

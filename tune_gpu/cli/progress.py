@@ -10,11 +10,13 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from tune_gpu.artifacts.deployments import deployment_of, key_of
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.cli.progress_table import fitness_of, spread, table_of
 from tune_gpu.common.wording import failure_text
 from tune_gpu.config.languages import rate_name
 from tune_gpu.metrics import ERROR_UNIT, KV_CACHE_PEAK, every
+from tune_gpu.search.evidence import Deployment, Evidence
 from tune_gpu.search.tournament import Candidate
 
 
@@ -45,6 +47,8 @@ class Progress:
         self._measuring_since: float | None = None
         self._each_s: float | None = None
         self._live: Live | None = None
+        self._deployments: list[Deployment] = []
+        self._evidence = Evidence(())
 
     def __enter__(self) -> Progress:
         self._started = time.monotonic()
@@ -75,6 +79,9 @@ class Progress:
         self._total = max(self._total, self._n_ended)  # a winner that was measured again was not planned
         if self._console.is_terminal:  # elsewhere nobody sees the table, and a long run need not hold it
             self._rows.append(line)
+        if line.fitness is not None:
+            self._deployments.append(deployment_of(line, key_of(line.params)))
+            self._evidence = Evidence(self._deployments)
         self._running.pop(line.candidate_id, None)
         if not replayed and self._measuring_since is not None:
             self._n_measured += 1
@@ -103,13 +110,13 @@ class Progress:
             return f"{line.candidate_id} {line.status}: {why} {tail}"
         metrics = line.metrics
         return (
-            f"{line.candidate_id} ok: fitness {fitness_of(line)}, {measured_said(metrics)}"
+            f"{line.candidate_id} ok: fitness {fitness_of(line, self._evidence)}, {measured_said(metrics)}"
             f"{'engine re-used' if line.engine_reused else 'engine started'} {tail}"
         )
 
     def _table(self) -> Table:
         elapsed_s, left_s = time.monotonic() - self._started, self.time_left_s()
-        return table_of(self._console, self._rows, list(self._running.values()), self._names, total=self._total, elapsed_s=elapsed_s, left_s=left_s)
+        return table_of(self._console, self._rows, list(self._running.values()), self._names, self._evidence, total=self._total, elapsed_s=elapsed_s, left_s=left_s)
 
 
 def measured_said(metrics: Mapping[str, Any]) -> str:

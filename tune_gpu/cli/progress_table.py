@@ -13,11 +13,13 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from tune_gpu.artifacts.deployments import error_of
 from tune_gpu.artifacts.lines import engine_started
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.common.metric import Column, Metric
 from tune_gpu.config.languages import rate_name
 from tune_gpu.metrics import ERROR_UNIT, every
+from tune_gpu.search.evidence import Evidence
 from tune_gpu.search.tournament import Candidate
 
 Line = EvaluationRecord
@@ -31,14 +33,14 @@ def spread(metrics: Mapping[str, Any], metric: Metric, digits: int) -> str:
     return f"{value['p50']:.{digits}f} / {value['p95']:.{digits}f}" if value else "-"
 
 
-def fitness_of(line: Line) -> str:
-    """Return the fitness, with its standard error if known."""
-    error = line.fitness_stderr
+def fitness_of(line: Line, evidence: Evidence) -> str:
+    """Return the fitness, with its standard error if known: see `error_of`."""
+    error = error_of(line, evidence)
     return f"{line.fitness:.4f}" + (f" ± {error:.4f}" if error is not None else "")
 
 
 def table_of(
-    console: Console, lines: Sequence[Line], now: Sequence[Candidate], names: Sequence[str], *, total: int, elapsed_s: float, left_s: float | None,
+    console: Console, lines: Sequence[Line], now: Sequence[Candidate], names: Sequence[str], evidence: Evidence, *, total: int, elapsed_s: float, left_s: float | None,
 ) -> Table:  # fmt: skip
     """Return a table of the latest evaluations, those that run last, in the fullest form that fits the console.
 
@@ -47,6 +49,7 @@ def table_of(
         lines: every evaluation so far.
         now: those in progress.
         names: of the knobs.
+        evidence: what the lines say together.
         total: number of planned evaluations.
         elapsed_s: since the run began.
         left_s: estimate of the time left; None if unknown.
@@ -54,8 +57,8 @@ def table_of(
     title = Text(_title(lines, now, total, elapsed_s, left_s))
     room = max(1, console.height - _AROUND)
     now = now[-room:]
-    error_rate = _error_rate(lines)
-    for columns in (_full(names, error_rate), _medium(names, error_rate), _narrow(names)):
+    error_rate, fitness = _error_rate(lines), _fitness(evidence)
+    for columns in (_full(names, error_rate, fitness), _medium(names, error_rate, fitness), _narrow(names, fitness)):
         table = _filled(columns, lines, now, title, max(1, room - len(now[1:])))
         if Measurement.get(console, console.options.update(width=10_000), table).maximum <= console.width:
             break
@@ -100,7 +103,10 @@ _CANDIDATE = _Column("candidate", lambda line: line.candidate_id, lambda candida
 _ORIGIN = _Column("origin", lambda line: line.origin, lambda candidate: candidate.origin)
 _STATUS = _Column("status", lambda line: _status(line), lambda _candidate: "running")
 _ENGINE = _Column("engine", lambda line: engine_of(line))
-_FITNESS = _Column("fitness", lambda line: fitness_of(line) if line.fitness is not None else "-", right=True)
+
+
+def _fitness(evidence: Evidence) -> _Column:
+    return _Column("fitness", lambda line: fitness_of(line, evidence) if line.fitness is not None else "-", right=True)
 
 
 def _measured(error_rate: str, *, narrow: bool = False) -> list[_Column]:
@@ -124,18 +130,18 @@ def _knob(name: str) -> _Column:
     return _Column(name, lambda line: str(line.params.get(name, "")), lambda candidate: str(candidate.params.get(name, "")))
 
 
-def _full(names: Sequence[str], error_rate: str) -> list[_Column]:
+def _full(names: Sequence[str], error_rate: str, fitness: _Column) -> list[_Column]:
     knobs = [_knob(name) for name in names]
-    return [_GENERATION, _CANDIDATE, _ORIGIN, *knobs, _STATUS, *_measured(error_rate), _ENGINE, _FITNESS]
+    return [_GENERATION, _CANDIDATE, _ORIGIN, *knobs, _STATUS, *_measured(error_rate), _ENGINE, fitness]
 
 
-def _medium(names: Sequence[str], error_rate: str) -> list[_Column]:
+def _medium(names: Sequence[str], error_rate: str, fitness: _Column) -> list[_Column]:
     """Return the columns with the knobs' values in one."""
-    return [_GENERATION, _CANDIDATE, _ORIGIN, _values(names), _STATUS, *_measured(error_rate, narrow=True), _ENGINE, _FITNESS]
+    return [_GENERATION, _CANDIDATE, _ORIGIN, _values(names), _STATUS, *_measured(error_rate, narrow=True), _ENGINE, fitness]
 
 
-def _narrow(names: Sequence[str]) -> list[_Column]:
-    return [_CANDIDATE, _values(names), _STATUS, _ENGINE, _FITNESS]
+def _narrow(names: Sequence[str], fitness: _Column) -> list[_Column]:
+    return [_CANDIDATE, _values(names), _STATUS, _ENGINE, fitness]
 
 
 def engine_of(line: Line) -> str:

@@ -2,32 +2,51 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from tune_gpu.artifacts.lines import by_window, differ, engine_started, line_of, stderr_of
+from tune_gpu.artifacts.deployments import evidence_of, key_of
+from tune_gpu.artifacts.lines import engine_started, line_of
 from tune_gpu.artifacts.records.comparison import ConfirmationSummary
 from tune_gpu.artifacts.records.devices import DeviceRecord
 from tune_gpu.artifacts.records.ends import RunEnd
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.artifacts.records.summary import Costs, GenerationRecord, RunSummary, StandingRecord
 from tune_gpu.artifacts.records.winner import WinnerEvidence, WinnerFile
-from tune_gpu.search.space import Params
+from tune_gpu.search.evidence import Evidence
 from tune_gpu.search.tournament import Standing, Tournament
 from tune_gpu.telemetry.neighbours import rounded
 
 
-def standing_of(lines: Sequence[EvaluationRecord], standing: Standing, *, objectives: bool = False) -> StandingRecord:
-    """Return a configuration with what is known of it; with its objectives on request."""
-    return StandingRecord(
+def standing_of(
+    lines: Sequence[EvaluationRecord], standing: Standing, *, evidence: Evidence | None = None, objectives: bool = False
+) -> StandingRecord:
+    """Return a configuration with what is known of it.
+
+    Args:
+        lines: all evaluations of the run.
+        standing: the configuration.
+        evidence: what the lines say together; None to compute it.
+        objectives: whether its objectives are wanted, too.
+    """
+    evidence, key = evidence or evidence_of(lines), key_of(standing.params)
+    found = StandingRecord(
         params=standing.params,
         fitness=standing.fitness,
-        fitness_stderr=stderr_of(lines, standing.params),
+        fitness_stderr=None,
         n_evaluations=standing.n_evaluations,
         n_windows=standing.n_windows,
         evaluations=tuple(line.candidate_id for line in lines if line.params == standing.params),
         objectives=standing.objectives if objectives else None,
+    )
+    if standing.fitness is None or key not in evidence or math.isinf((known := evidence.estimate(key)).stderr):
+        return found
+    fitness = standing.fitness if evidence.exact else known.mean
+    return replace(
+        found, fitness=fitness, fitness_stderr=known.stderr, fitness_interval=known.interval(), next_deployment=evidence.prediction(key).interval()
     )
 
 
@@ -46,7 +65,7 @@ def summarise_run(
 ) -> RunSummary:
     """Build the summary of a run."""
     standings = tournament.standings()
-    best = standings[0] if standings and standings[0].fitness is not None else None
+    best, evidence = tournament.best(), evidence_of(lines)
     base = next((s for s in standings if s.params == dict(baseline)), None) if baseline else None
     generations = sorted({line.generation for line in lines})
     survivors = tournament.survivors
@@ -59,10 +78,11 @@ def summarise_run(
         n_evaluations=len(lines),
         n_configurations=len({repr(sorted(line.params.items())) for line in lines}),
         failures=dict(Counter(line.failure.kind for line in lines if line.failure)),
-        best=standing_of(lines, best) if best else None,
-        baseline=standing_of(lines, base) if base else None,
-        pareto_front=tuple(standing_of(lines, standing, objectives=True) for standing in tournament.front()),
-        ties=tuple(s.params for s in _tied(lines, standings, tournament.space.key)),
+        best=standing_of(lines, best, evidence=evidence) if best else None,
+        baseline=standing_of(lines, base, evidence=evidence) if base else None,
+        pareto_front=tuple(standing_of(lines, standing, evidence=evidence, objectives=True) for standing in tournament.front()),
+        ties=_ties(evidence, standings, best),
+        between_deployments=evidence.between,
         generations=tuple(
             GenerationRecord(
                 generation=number,
@@ -91,15 +111,13 @@ def _costs(lines: Sequence[EvaluationRecord], *, wall_s: float, setup_s: float, 
     )
 
 
-def _tied(lines: Sequence[EvaluationRecord], standings: Sequence[Standing], key: Callable[[Params], Hashable]) -> list[Standing]:
-    """The best and those that these measurements do not tell from it; empty if it stands alone. `key` is the space's."""
-    feasible = [standing for standing in standings if standing.fitness is not None]
-    of: dict[Hashable, list[EvaluationRecord]] = {}
-    for line in lines:  # once: a run may have thousands
-        of.setdefault(key(line.params), []).append(line)
-    windows = [by_window(of.get(key(standing.params), []), standing.params) for standing in feasible]
-    tied = [standing for standing, own in zip(feasible, windows, strict=True) if own is windows[0] or not differ(windows[0], own)]
-    return tied if len(tied) > 1 else []
+def _ties(evidence: Evidence, standings: Sequence[Standing], best: Standing | None) -> tuple[dict[str, Any], ...]:
+    """Return the best and those that the evidence does not tell from it; empty if it stands alone."""
+    if best is None or key_of(best.params) not in evidence:
+        return ()
+    tied = {key_of(best.params), *evidence.tied_with(key_of(best.params))}
+    found = [best.params, *(one.params for one in standings if one.params != best.params and key_of(one.params) in tied)]
+    return tuple(found) if len(found) > 1 else ()
 
 
 def winner_of(

@@ -6,11 +6,12 @@ Every number is one of `summary.json` or of a candidate's line, or is computed f
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from tune_gpu.artifacts.lines import line_of, shown_different, unchecked_of
+from tune_gpu.artifacts.deployments import errors_of, evidence_of, key_of
+from tune_gpu.artifacts.lines import line_of, unchecked_of
 from tune_gpu.artifacts.reading import RunRecord, RunState
 from tune_gpu.artifacts.records.comparison import Comparison
 from tune_gpu.artifacts.records.devices import DeviceRecord
@@ -79,6 +80,8 @@ class Facts:
     manifest: Manifest | None
     error_rate: str = "WER"
     """What `wer` is in this run: WER or CER."""
+    errors: Mapping[str, float] = field(default_factory=dict)
+    """Standard error of the fitness of each evaluation, by candidate id, where it is known: see `errors_of`."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the facts for JSON."""
@@ -111,7 +114,7 @@ def facts_of(record: RunRecord, winner: WinnerFile | None = None) -> Facts:
         rows=tuple(_rows(record.lines, best.params, base.params if base else None)) if best else (),
         comparison=record.evidence, failures=tuple(_failures(record.lines)), refused=tuple((record.plan or {}).get("refused") or ()),
         costs=tuple(_costs(record.lines, summary, record.confirmation)), lines=record.lines, manifest=record.manifest,
-        error_rate=rate_name(_unit_of(record.lines)),
+        error_rate=rate_name(_unit_of(record.lines)), errors=errors_of(record.lines),
     )  # fmt: skip
 
 
@@ -137,8 +140,15 @@ def _verdict(record: RunRecord) -> str:
     if best.params == base.params:
         return f"Keep what runs today ({name}): nothing that was tried measured better."
     gain = best.fitness - base.fitness
-    difference = "a difference that these windows show" if shown_different(record.lines, best.params, base.params) else "not distinguishable by these windows"
+    difference = "not distinguishable by these deployments" if key_of(base.params) in _tied(record) else "a difference that these deployments show"
     return f"{name}: fitness {best.fitness:.4f} against the baseline's {base.fitness:.4f} ({gain:+.4f}; {difference})."
+
+
+def _tied(record: RunRecord) -> list[Hashable]:
+    """Return the keys of the configurations that the deployments of the run do not tell from its best."""
+    evidence = evidence_of(record.lines)
+    best = key_of(record.summary.best.params) if record.summary and record.summary.best else None
+    return evidence.tied_with(best) if best in evidence else evidence.keys
 
 
 def _shown(record: RunRecord) -> str | None:
@@ -156,10 +166,11 @@ def _doubts(record: RunRecord, winner: WinnerFile | None) -> list[str]:
     found = record.evidence or winner or summary.confirmation
     if found is None or not found.confirmed:
         caveats.append(f"Not confirmed: {(found and found.confirmed_why) or 'no A/B comparison of this run is there'}.")
-    if len(summary.ties) > 1:
-        caveats.append(f"Not distinguishable from it by these measurements: {counted(len(summary.ties) - 1, 'other configuration')}.")
+    if tied := [key for key in _tied(record) if key != key_of(summary.best.params)]:
+        among = ", the baseline among them" if summary.baseline and key_of(summary.baseline.params) in tied else ""
+        caveats.append(f"Not distinguishable from it by these deployments: {counted(len(tied), 'other configuration')}{among}.")
     if summary.best.fitness_stderr is None:
-        caveats.append("Its uncertainty is not known: that takes two windows with answers.")
+        caveats.append("Its uncertainty is not known: that takes two turns with answers, or a second deployment.")
     caveats += [f"Not checked: {why}." for why in unchecked_of(record.lines, summary.best.params)]
     if summary.device != "cuda":
         caveats.append(f"Measured on {summary.device}: it says nothing about a GPU.")

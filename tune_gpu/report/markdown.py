@@ -22,7 +22,7 @@ def as_markdown(facts: Facts) -> str:
         rows = ((row.label, number(row.baseline, row.digits), number(row.winner, row.digits), _change(row.change_pct)) for row in facts.rows)
         parts.append(_table(("metric", "baseline", "winner", "change"), rows))
     parts.append("## Evaluations")
-    parts.append(_table(("candidate", "origin", "configuration", "status", "fitness"), (_evaluation(line) for line in facts.lines)))
+    parts.append(_table(("candidate", "origin", "configuration", "status", "fitness"), (_evaluation(line, facts.errors.get(line.candidate_id)) for line in facts.lines)))
     importance = importance_of(facts.lines)
     if importance is not None:
         parts.append("## Which knob mattered")
@@ -38,10 +38,9 @@ def as_markdown(facts: Facts) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _evaluation(line: EvaluationRecord) -> tuple[str, ...]:
+def _evaluation(line: EvaluationRecord, error: float | None) -> tuple[str, ...]:
     status = line.status + (f": {line.failure.kind}" if line.failure else "")
-    error = f" ± {number(line.fitness_stderr)}" if line.fitness_stderr is not None else ""
-    return line.candidate_id, line.origin, describe(line.params), status, number(line.fitness) + error
+    return line.candidate_id, line.origin, describe(line.params), status, number(line.fitness) + ("" if error is None else f" ± {number(error)}")
 
 
 def _change(change_pct: float | None) -> str:

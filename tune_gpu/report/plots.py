@@ -15,6 +15,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from tune_gpu.artifacts.deployments import errors_of
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.artifacts.records.summary import RunSummary
 from tune_gpu.evaluation.objective import metric_at
@@ -62,7 +63,7 @@ def fitness_by_generation(lines: Sequence[Line], summary: RunSummary | None = No
         for line in measured:
             best.append(max(line.known_fitness, best[-1] if best else -1e9))
         made.add_scatter(x=x, y=best, mode="lines", line={"shape": "hv", "color": GREY, "width": 1, "dash": "dot"}, name="best so far", hoverinfo="skip")
-    survivors = _survivors(summary)
+    errors, survivors = errors_of(lines), _survivors(summary)
     kept = [line for line in measured if line.candidate_id in survivors.get(line.generation, [])]
     made.add_scatter(
         x=[places[line.candidate_id] for line in kept], y=[line.fitness for line in kept], mode="markers", name="survivor",
@@ -73,8 +74,8 @@ def fitness_by_generation(lines: Sequence[Line], summary: RunSummary | None = No
         if members:
             made.add_scatter(
                 x=[places[line.candidate_id] for line in members], y=[line.fitness for line in members], mode="markers", name=origin,
-                marker={"size": 10, "color": colour, "symbol": symbol}, text=[about(line) for line in members], hovertemplate="%{text}<extra></extra>",
-                error_y={"type": "data", "array": [line.fitness_stderr or 0.0 for line in members], "thickness": 1, "width": 3, "color": colour},
+                marker={"size": 10, "color": colour, "symbol": symbol}, text=[about(line, errors.get(line.candidate_id)) for line in members], hovertemplate="%{text}<extra></extra>",
+                error_y={"type": "data", "array": [errors.get(line.candidate_id, 0.0) for line in members], "thickness": 1, "width": 3, "color": colour},
             )  # fmt: skip
     lost = [line for line in lines if line.fitness is None]
     if lost:
@@ -235,11 +236,10 @@ def _survivors(summary: RunSummary | None) -> dict[int, tuple[str, ...]]:
     return {one.generation: one.survivors for one in summary.generations} if summary else {}
 
 
-def about(line: Line) -> str:
+def about(line: Line, error: float | None = None) -> str:
     """Return a line for a hover label."""
     lines_of_text = [f"<b>{html.escape(line.candidate_id)}</b> {html.escape(line.origin)}", html.escape(describe(line.params))]
     if line.fitness is not None:
-        error = line.fitness_stderr
         lines_of_text.append(f"fitness {line.fitness:.4f}" + (f" ± {error:.4f}" if error is not None else ""))
     else:
         lines_of_text.append(html.escape(str(line.failure.kind if line.failure else "against a constraint")))

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from tests.support.runs import ARTIFACTS, RUN
+from tune_gpu.artifacts.deployments import evidence_of
 from tune_gpu.artifacts.reading import read_run
 from tune_gpu.artifacts.records.evaluation import Durations, EvaluationRecord, FailureRecord
 from tune_gpu.cli import progress as live
@@ -20,12 +21,13 @@ from tune_gpu.search.tournament import Candidate
 
 LINES = read_run(ARTIFACTS, RUN).lines
 NAMES = list(LINES[0].params)
+EVIDENCE = evidence_of(LINES)
 NEXT = Candidate("g9-c0", 9, "fresh", dict(LINES[0].params))
 
 
 def shown(width: int, height: int = 60) -> str:
     console = Console(file=io.StringIO(), width=width, height=height, force_terminal=False)
-    console.print(table_of(console, LINES, [NEXT], NAMES, total=40, elapsed_s=61.0, left_s=90.0))
+    console.print(table_of(console, LINES, [NEXT], NAMES, EVIDENCE, total=40, elapsed_s=61.0, left_s=90.0))
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -46,7 +48,7 @@ def test_the_table_fits_the_terminal_and_names_what_matters(width: int) -> None:
         assert wanted in text
     for line in LINES:
         assert line.candidate_id in text
-        assert line.fitness is None or fitness_of(line) in text
+        assert line.fitness is None or fitness_of(line, EVIDENCE) in text
     assert all(name in text for name in NAMES) is (width >= 240), "where there is room, each knob has a column"
 
 
@@ -60,8 +62,10 @@ def test_an_engine_that_was_never_come_to_is_not_called_started() -> None:
 
 
 def test_the_fitness_has_its_uncertainty_where_it_is_known() -> None:
-    assert fitness_of(replace(LINES[0], fitness=0.5, fitness_stderr=0.0123)) == "0.5000 ± 0.0123"
-    assert fitness_of(replace(LINES[0], fitness=0.5, fitness_stderr=None)) == "0.5000"
+    one, unknown = replace(LINES[0], fitness=0.5, fitness_stderr=0.0123), replace(LINES[0], fitness=0.5, fitness_stderr=None)
+    assert fitness_of(unknown, evidence_of([unknown])) == "0.5000"
+    repeats = evidence_of([replace(one, fitness=fitness, fitness_stderr=0.0) for fitness in (0.48, 0.5, 0.52)])
+    assert fitness_of(one, repeats) == "0.5000 ± 0.0235", "0.0123 within it, 0.02 from one deployment to the next"
 
 
 def test_on_a_low_terminal_the_latest_evaluations_stay_in_sight() -> None:
@@ -114,7 +118,7 @@ def test_all_that_run_side_by_side_are_shown_until_each_has_ended() -> None:
     rows = [line for line in shown[shown.rindex("generation 9") :].splitlines() if "running" in line]
     assert ["g9-c0" in rows[0], "g9-c2" in rows[1]] == [True, True], rows
     low = Console(file=io.StringIO(), width=240, height=12)
-    low.print(table_of(low, LINES, [replace(NEXT, candidate_id=f"g9-c{number}") for number in range(9)], NAMES, total=40, elapsed_s=61.0, left_s=None))
+    low.print(table_of(low, LINES, [replace(NEXT, candidate_id=f"g9-c{number}") for number in range(9)], NAMES, EVIDENCE, total=40, elapsed_s=61.0, left_s=None))
     assert len(low.file.getvalue().splitlines()) <= 13, "no higher than the terminal"  # type: ignore[attr-defined]
 
 
@@ -141,7 +145,7 @@ def test_a_rate_of_characters_is_called_cer() -> None:
         console = Console(file=io.StringIO(), width=300)
         with Progress(console, 40, NAMES) as progress:
             progress.ended(shown_line)
-        console.print(table_of(console, [shown_line], [], NAMES, total=40, elapsed_s=1.0, left_s=None))
+        console.print(table_of(console, [shown_line], [], NAMES, EVIDENCE, total=40, elapsed_s=1.0, left_s=None))
         text = console.file.getvalue()  # type: ignore[attr-defined]
         assert f", {name} {line.metrics['wer']}, " in text
         assert f" {name} " in text.split(", engine")[-1]

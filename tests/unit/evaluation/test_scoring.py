@@ -8,20 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.support.made_run import line
-from tune_gpu.artifacts.lines import stderr_of
-from tune_gpu.artifacts.records.ends import RunEnd
-from tune_gpu.config.schema import ObjectiveSettings, ParameterSpec, SearchSettings
+from tune_gpu.config.schema import ObjectiveSettings
 from tune_gpu.evaluation.errors import jackknife
 from tune_gpu.evaluation.scoring import score_metrics
 from tune_gpu.evaluation.state import EvaluationState
-from tune_gpu.experiment.summary import summarise_run
 from tune_gpu.metrics import objective_paths
-from tune_gpu.search.space import SearchSpace
-from tune_gpu.search.tournament import Result, Tournament
 from tune_gpu.telemetry.sampler import DeviceStats
 from tune_gpu.workload.capacity import Capacity
 from tune_gpu.workload.clients import LlmSample, SttSample
@@ -140,35 +133,6 @@ def test_turns_that_are_all_in_one_window_have_no_known_spread() -> None:
     found = scored([[turn(200, 500), turn(210, 510)], [], []])
     assert found["fitness"] is not None
     assert found["fitness_stderr"] is None
-
-
-@given(st.lists(st.lists(st.floats(0.1, 0.9), min_size=1, max_size=4), min_size=1, max_size=4))
-def test_of_several_evaluations_it_is_that_of_all_their_windows(evaluations: list[list[float]]) -> None:
-    windows = [value for one in evaluations for value in one]
-    lines = []
-    for at, values in enumerate(evaluations):
-        mean = statistics.fmean(values)
-        left_out = [(sum(values) - value) / (len(values) - 1) for value in values] if len(values) > 1 else []
-        lines.append(line(f"g0-c{at}", {"a": 1}, mean, n_windows=len(values), fitness_stderr=jackknife(left_out)))
-    expected = statistics.stdev(windows) / len(windows) ** 0.5 if len(windows) > 1 else None
-    assert stderr_of(lines, {"a": 1}) == (None if expected is None else pytest.approx(expected, abs=1e-9))
-
-
-def test_a_mean_has_no_error_if_an_evaluation_has_none() -> None:
-    lines = [line("g0-c0", {"a": 1}, 0.5, n_windows=3), line("g1-c0", {"a": 1}, 0.6, n_windows=3, fitness_stderr=0.1)]
-    assert stderr_of(lines, {"a": 1}) is None
-
-
-def test_who_is_not_told_from_the_best_is_tied_with_it() -> None:
-    windows = {1: [0.60, 0.62, 0.64], 2: [0.61, 0.60, 0.62], 3: [0.40, 0.42, 0.44]}
-    tournament = Tournament(SearchSpace.from_specs({"a": ParameterSpec(target="", values=[1, 2, 3])}), SearchSettings(initial=3, generations=1))
-    lines = []
-    while (candidate := tournament.ask()) is not None:
-        seen = windows[candidate.params["a"]]
-        lines.append(line(candidate.candidate_id, dict(candidate.params), statistics.fmean(seen), n_windows=3, metrics={"fitness_windows": seen}))
-        tournament.tell(candidate.candidate_id, Result("ok", statistics.fmean(seen), n_windows=3))
-    summary = summarise_run(tournament, lines, run_id="r", experiment="e", device="cpu", wall_s=1.0, baseline={}, ended=RunEnd.GENERATIONS)
-    assert summary.ties == ({"a": 1}, {"a": 2})
 
 
 def test_what_is_measured_of_a_candidate_may_be_an_objective() -> None:

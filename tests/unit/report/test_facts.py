@@ -83,7 +83,7 @@ def test_the_verdict_claims_no_more_than_was_shown(record: RunRecord) -> None:
     assert facts_of(with_summary(record, best=base)).verdict.startswith("Keep what runs today")
     other = next(line for line in record.lines if line.fitness is not None and line.params != base.params)
     best = dataclasses.replace(base, params=other.params, fitness=base.fitness + 1e-6)
-    assert "not distinguishable by these windows" in facts_of(with_summary(record, best=best)).verdict
+    assert "not distinguishable by these deployments" in facts_of(with_summary(record, best=best)).verdict
     assert facts_of(with_summary(record, best=None)).verdict.startswith("No winner: nothing was feasible")
     assert "Nothing is decided" in facts_of(dataclasses.replace(record, summary=None)).verdict
 

@@ -16,12 +16,17 @@ class StandingRecord(Record):
     params: dict[str, Any]
     fitness: float | None
     fitness_stderr: float | None
+    """Standard error of the mean, of what differs from one deployment to the next, too; None if it is unknown."""
     n_evaluations: int
     n_windows: int
     evaluations: tuple[str, ...] = ()
     """The ids of its candidates."""
     objectives: dict[str, float] | None = field(default=None, metadata=OPTIONAL)
     """Only on the Pareto front."""
+    fitness_interval: tuple[float, ...] | None = field(default=None, metadata=OPTIONAL)
+    """95 % confidence interval of the mean."""
+    next_deployment: tuple[float, ...] | None = field(default=None, metadata=OPTIONAL)
+    """95 % prediction interval of one more deployment."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +79,8 @@ class RunSummary(Record):
     """Parameters of the best and of those that these measurements do not tell from it; empty if it stands alone."""
     generations: tuple[GenerationRecord, ...]
     costs: Costs
+    between_deployments: float | None = field(default=None, metadata=OPTIONAL)
+    """Standard deviation of the fitness between deployments of one configuration, beyond the errors within them."""
     ended_reason: str | None = field(default=None, metadata=OPTIONAL)
     """The failure that all candidates had, if that ended the run."""
     search_best: StandingRecord | None = field(default=None, metadata=OPTIONAL)

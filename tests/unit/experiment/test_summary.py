@@ -1,0 +1,123 @@
+"""What a summary and a report say of how sure the winner is: one model, whatever is printed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.support.made_run import line
+from tune_gpu.artifacts.deployments import error_of, errors_of, evidence_of
+from tune_gpu.artifacts.reading import RunRecord, read_run
+from tune_gpu.artifacts.records.ends import RunEnd
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord
+from tune_gpu.artifacts.records.summary import RunSummary
+from tune_gpu.config.schema import ParameterSpec, SearchSettings
+from tune_gpu.experiment.summary import summarise_run
+from tune_gpu.report.facts import facts_of
+from tune_gpu.search.space import SearchSpace
+from tune_gpu.search.tournament import Tournament
+
+ARTIFACTS = Path(__file__).parents[2] / "data" / "runs"
+WHOLE = "20261125-222441"
+QUIET = [
+    (0, 0.6333, 0.0047), (1, 0.6649, 0.0027), (1, 0.6735, 0.0062), (2, 0.5994, 0.0134), (3, 0.6801, 0.0021), (4, 0.6442, 0.0080), (3, 0.6509, 0.0054),
+    (5, 0.6632, 0.0040), (6, 0.5030, 0.0335), (7, 0.6692, 0.0016), (7, 0.6517, 0.0046), (8, 0.6556, 0.0072), (9, 0.5541, 0.0551), (10, 0.6714, 0.0121),
+    (10, 0.6690, 0.0083),
+]  # fmt: skip
+"""A recorded run of the default space on a quiet machine: configuration, fitness and the error within the deployment. 1 is the baseline."""
+
+
+def summary_of(measured: Sequence[tuple[int, float, float | None]], baseline: int = 1) -> tuple[RunSummary, list[EvaluationRecord]]:
+    """The summary of a search that measured these configurations in this order."""
+    names = sorted({a for a, _, _ in measured})
+    tournament = Tournament(SearchSpace.from_specs({"a": ParameterSpec(target="", values=names)}), SearchSettings(initial=len(names), generations=1))
+    lines = [
+        line(f"g0-c{i}", {"a": a}, fitness, n_windows=3, fitness_stderr=error, started_at=f"2026-11-30T08:{i:02}:00+00:00")
+        for i, (a, fitness, error) in enumerate(measured)
+    ]
+    for made in lines:
+        tournament.know(made.params, made.result())
+    summary = summarise_run(
+        tournament, lines, run_id="r", experiment="e", device="cpu", wall_s=1.0, baseline={"a": baseline}, ended=RunEnd.GENERATIONS
+    )
+    return summary, lines
+
+
+def test_the_best_has_its_error_its_interval_and_its_prediction() -> None:
+    summary, lines = summary_of(QUIET)
+    best, base = summary.best, summary.baseline
+    assert best is not None
+    assert base is not None
+    assert best.fitness is not None
+    assert best.fitness_stderr is not None
+    assert best.fitness_interval is not None
+    assert best.next_deployment is not None
+    assert best.next_deployment[0] < best.fitness_interval[0] < best.fitness < best.fitness_interval[1] < best.next_deployment[1]
+    assert best.fitness_stderr > 0.0066, "its windows alone said 0.0066"
+    assert summary.between_deployments == pytest.approx(0.012, abs=0.004)
+    assert RunSummary.parse(summary.dump(), "summary") == summary
+    assert len(lines) == len(QUIET)
+
+
+def test_one_that_is_nearer_and_less_certain_is_tied_if_a_farther_one_is() -> None:
+    """The recorded summary told 0.6333 ± 0.0047 apart from its best, and not one that was measured worse: ranks and ties used two statistics."""
+    summary, lines = summary_of(QUIET)
+    evidence, tied = evidence_of(lines), [params["a"] for params in summary.ties]
+    known = {params["a"]: evidence.estimate(evidence.keys[i]) for i, params in enumerate({made.params["a"]: made.params for made in lines}.values())}
+    best = tied[0]
+    for a in known:
+        for b in tied:
+            if a != best and known[a].mean >= known[b].mean and known[a].stderr >= known[b].stderr and known[a].freedom <= known[b].freedom:
+                assert a in tied
+    assert 1 in tied, "the baseline is not told apart"
+
+
+def test_without_an_error_and_without_repeats_nothing_is_told_apart() -> None:
+    summary, lines = summary_of([(1, 0.5, None), (2, 0.9, None)])
+    assert summary.best is not None
+    assert summary.best.params == {"a": 2}
+    assert (summary.best.fitness_stderr, summary.best.fitness_interval) == (None, None)
+    assert summary.ties == ({"a": 2}, {"a": 1})
+    assert errors_of(lines) == {}
+
+
+def test_without_noise_the_best_stands_alone_at_its_value() -> None:
+    summary, _ = summary_of([(1, 0.5, 0.0), (2, 0.9, 0.0), (1, 0.5, 0.0)])
+    assert summary.best is not None
+    assert (summary.best.fitness, summary.best.fitness_stderr) == (0.9, 0.0)
+    assert summary.ties == ()
+
+
+def test_a_difference_beyond_what_deployments_differ_by_is_told() -> None:
+    summary, _ = summary_of([(1, 0.30, 0.002), (2, 0.70, 0.002), (1, 0.31, 0.002), (2, 0.69, 0.002), (1, 0.305, 0.002), (2, 0.695, 0.002)])
+    assert summary.ties == ()
+
+
+def test_the_error_of_a_line_holds_what_differs_between_deployments() -> None:
+    _, lines = summary_of(QUIET)
+    evidence = evidence_of(lines)
+    assert evidence.between is not None
+    for made in lines:
+        error = error_of(made, evidence)
+        assert error is not None
+        assert error >= max(evidence.between, made.fitness_stderr or 0.0)
+    assert error_of(replace(lines[0], fitness=None), evidence) is None
+
+
+@pytest.fixture(scope="module")
+def record() -> RunRecord:
+    return read_run(ARTIFACTS, WHOLE)
+
+
+def test_the_report_says_whether_the_baseline_is_among_the_tied(record: RunRecord) -> None:
+    summary = record.summary
+    assert summary is not None
+    assert summary.baseline is not None
+    doubt = next(said for said in facts_of(record).doubts if said.startswith("Not distinguishable"))
+    assert "other configuration" in doubt
+    nothing_known = replace(record, lines=tuple(replace(made, fitness_stderr=None) for made in {str(m.params): m for m in record.lines}.values()))
+    doubt = next(said for said in facts_of(nothing_known).doubts if said.startswith("Not distinguishable"))
+    assert doubt.endswith("the baseline among them.")
