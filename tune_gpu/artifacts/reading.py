@@ -178,8 +178,12 @@ def all_runs(artifacts_dir: str | Path) -> Iterator[tuple[RunFolder, RunRecord |
 
 def resume_command(folder: RunFolder) -> str:
     """Return the command that resumes it."""
-    place = "" if folder.root == Path("artifacts").resolve() else " " + shlex.quote(f"run.artifacts_dir={folder.root}")
-    return f"python -m tune_gpu.launch --resume {folder.run_id}{place}"
+    return f"python -m tune_gpu.launch --resume {folder.run_id}{place_of(folder)}"
+
+
+def place_of(folder: RunFolder) -> str:
+    """Return what a command needs beside the run's id to find it: nothing in the default folder, else ` run.artifacts_dir=…`."""
+    return "" if folder.root == Path("artifacts").resolve() else " " + shlex.quote(f"run.artifacts_dir={folder.root}")
 
 
 def _read(kind: type[T], path: Path) -> T | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import click
@@ -12,11 +12,13 @@ from rich.console import Console
 
 from tune_gpu.artifacts.finished_run import FinishedRun, read_finished_run
 from tune_gpu.artifacts.json_text import strict_json
-from tune_gpu.artifacts.reading import read_winner
+from tune_gpu.artifacts.reading import place_of, read_winner
 from tune_gpu.artifacts.records.comparison import Comparison
+from tune_gpu.artifacts.records.decision import Decision
 from tune_gpu.artifacts.records.ends import ComparisonEnd
 from tune_gpu.artifacts.redaction import restore_secrets
 from tune_gpu.artifacts.run_folder import RunFolder
+from tune_gpu.cli.decision_view import tell_decision
 from tune_gpu.cli.terminal import Finite, console_of
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.imports import uncollected
@@ -34,6 +36,7 @@ from tune_gpu.config.overrides import last_given
 from tune_gpu.config.rules import bounds_of
 from tune_gpu.config.schema import ConfirmSettings
 from tune_gpu.experiment.checks import check_config
+from tune_gpu.experiment.decision import Case, decide, typical_deployment_s
 from tune_gpu.ray_tune.devices import device_of
 from tune_gpu.telemetry.device_choice import check_installed
 
@@ -163,6 +166,8 @@ def _compare(console: Console, question: ComparisonRequest, quiet: bool) -> Comp
         confirmed=holds,
         confirmed_why=why,
     )
+    if question.theirs == BASELINE and outcome.ended is not ComparisonEnd.INTERRUPTED:
+        content = replace(content, decision=_decision(question, content))
     if outcome.ended is not ComparisonEnd.INTERRUPTED:
         folder.write_json(f"{question.file}.json", content)
         if question.theirs == BASELINE:
@@ -219,6 +224,21 @@ def _confirmation(question: ComparisonRequest, findings: list[Finding], outcome:
     return holds and question.theirs == BASELINE, why
 
 
+def _decision(question: ComparisonRequest, content: Comparison) -> Decision:
+    run = question.run
+    case = Case(
+        run.folder.run_id,
+        place_of(run.folder),
+        run.winner,
+        question.arms[BASELINE],
+        content.ended_why if content.ended == ComparisonEnd.FAILED else "",
+        content,
+        f"{question.file}.json",
+        typical_deployment_s(run.folder.candidates()),
+    )
+    return decide(case, run.config.confirm, run.config.promote)
+
+
 def _write_into_winner(folder: RunFolder, content: Comparison) -> None:
     """Write the result into the winner file, if it is this run's: it is the experiment's, and a later run may have replaced it."""
     winner = read_winner(folder)
@@ -240,6 +260,8 @@ def _tell(console: Console, question: ComparisonRequest, findings: list[Finding]
         console.print(content.sentence, style="bold", highlight=False, soft_wrap=True)
     if question.theirs == BASELINE:
         console.print(f"confirmed: {str(content.confirmed).lower()}; {content.confirmed_why}", highlight=False, soft_wrap=True)
+    if content.decision is not None:
+        tell_decision(console, content.decision)
     folder = question.run.folder
     if outcome.ended is ComparisonEnd.INTERRUPTED:
         console.print(

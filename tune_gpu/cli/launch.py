@@ -16,6 +16,7 @@ from tune_gpu.artifacts.records.ends import RunEnd
 from tune_gpu.artifacts.records.summary import RunSummary
 from tune_gpu.artifacts.redaction import Redactor, restore_secrets
 from tune_gpu.artifacts.run_folder import RunFolder
+from tune_gpu.cli.decision_view import tell_decision
 from tune_gpu.cli.progress import Progress, describe_params
 from tune_gpu.cli.terminal import console_of, tolerate_encoding
 from tune_gpu.common.errors import UserError
@@ -243,6 +244,8 @@ def _conclude(console: Console, summary: RunSummary, folder: RunFolder) -> int:
         highlight=False,
         soft_wrap=True,
     )
+    if summary.decision is not None and summary.best is not None:
+        tell_decision(console, summary.decision)
     if not summary.n_evaluations:
         message = f"nothing was measured: the run ended first ({summary.ended}). Give it more time (run.time_budget_s)."
         console.print(message, style="red", highlight=False, soft_wrap=True)

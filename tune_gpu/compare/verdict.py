@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
-from tune_gpu.artifacts.records.comparison import EffectRecord, FindingRecord
+from tune_gpu.artifacts.records.findings import EffectRecord, FindingRecord
 from tune_gpu.common.wording import counted
 from tune_gpu.compare.bootstrap import Effect
 from tune_gpu.compare.metrics import Metric

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -12,7 +13,9 @@ from ray.tune.stopper import CombinedStopper
 
 from trainables.spica import SpicaTrainable, spica_trainable
 from tune_gpu.artifacts.manifest import manifest
-from tune_gpu.artifacts.records.comparison import ConfirmationSummary
+from tune_gpu.artifacts.reading import place_of
+from tune_gpu.artifacts.records.comparison import Comparison, ConfirmationSummary
+from tune_gpu.artifacts.records.decision import Decision
 from tune_gpu.artifacts.records.ends import RunEnd
 from tune_gpu.artifacts.records.summary import RunSummary, StandingRecord
 from tune_gpu.artifacts.run_folder import RunFolder
@@ -21,6 +24,7 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.common.interrupt import handler_kept
 from tune_gpu.compare.confirmation import RunConfirmation, confirm_run
 from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.experiment.decision import SEARCH_ALONE, Case, decide, typical_deployment_s
 from tune_gpu.experiment.described_device import describe_device
 from tune_gpu.experiment.full_disk import unwritable, why_unwritable
 from tune_gpu.experiment.listener import RunListener
@@ -179,6 +183,9 @@ class Experiment:
     def _conclude(self, ended: RunEnd) -> RunSummary:
         summary = self._summary(ended)
         if not summary.best or ended is RunEnd.INTERRUPTED:
+            if ended is not RunEnd.INTERRUPTED:
+                nothing = "" if summary.n_evaluations else f"nothing was measured before the run ended ({ended})."
+                summary = replace(summary, decision=self._decision(None, summary.ended_reason or nothing, None))
             self.folder.write_json("summary.json", summary)
             return summary
         began = time.monotonic()
@@ -192,10 +199,24 @@ class Experiment:
                 better = next(standing for standing in self.tournament.standings() if standing.params == found.winner)
                 best = standing_of(self.results.lines, better)
             shown = found.record.summary() if found.record else ConfirmationSummary(confirmed=found.confirmed, confirmed_why=found.why)
-            summary = replace(self._summary(ended), best=best, search_best=searched, confirmation=shown)
+            decision = self._decision(best.params, found.why, found.record)
+            summary = replace(self._summary(ended), best=best, search_best=searched, confirmation=shown, decision=decision)
             self.folder.write_winner(winner_of(summary, self.results.lines, self._device[0], self._device[1].mib, shown))
         self.folder.write_json("summary.json", summary)
         return summary
+
+    def _decision(self, winner: Mapping[str, Any] | None, why: str, comparison: Comparison | None) -> Decision:
+        case = Case(
+            self.folder.run_id,
+            place_of(self.folder),
+            winner,
+            self.config.baseline,
+            why,
+            comparison,
+            "confirmation.json" if comparison else SEARCH_ALONE,
+            typical_deployment_s(self.results.lines),
+        )
+        return decide(case, self.config.confirm, self.config.promote)
 
     def _confirm(self, best: StandingRecord, ended: RunEnd) -> RunConfirmation:
         if ended is RunEnd.TIME_BUDGET:

@@ -8,7 +8,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from tune_gpu.artifacts.records.comparison import Comparison, FindingRecord
+from tune_gpu.artifacts.records.comparison import Comparison
+from tune_gpu.artifacts.records.findings import FindingRecord
 from tune_gpu.artifacts.redaction import REDACTED, Redactor
 from tune_gpu.common import outside_files
 from tune_gpu.compare.confirm import BASELINE, confirmed

@@ -6,37 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tune_gpu.artifacts.records.base import OPTIONAL, SCHEMA_VERSION, Record
+from tune_gpu.artifacts.records.decision import Decision
 from tune_gpu.artifacts.records.devices import DeviceRecord
-
-
-@dataclass(frozen=True, kw_only=True)
-class EffectRecord(Record):
-    """The difference of a metric between two arms, in the unit of the finding."""
-
-    estimate: float
-    low: float | None
-    high: float | None
-    """The interval; None if there are too few rounds for one."""
-    ours: float
-    theirs: float
-    n_rounds: int = 0
-    n_pairs: int = 0
-    confidence: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class FindingRecord(Record):
-    """The verdict on one metric."""
-
-    metric: str
-    verdict: str
-    """`better`, `worse` or `no difference shown`."""
-    unit: str
-    higher_is_better: bool
-    effect: EffectRecord | None
-    """None if the metric was not measured in both arms."""
-    tolerance: float
-    within_tolerance: bool = False
+from tune_gpu.artifacts.records.findings import FindingRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +73,8 @@ class Comparison(Record):
     confirmed_why: str
     rivals: dict[str, FindingRecord] | None = field(default=None, metadata=OPTIONAL)
     """In a run's own confirmation: the winner against each rival, in the decisive metric."""
+    decision: Decision | None = field(default=None, metadata=OPTIONAL)
+    """What to do after this comparison; None where it is not with what runs."""
 
     def contradiction(self) -> str | None:
         """Return which fields contradict one another, or None."""

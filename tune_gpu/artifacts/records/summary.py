@@ -7,6 +7,7 @@ from typing import Any
 
 from tune_gpu.artifacts.records.base import OPTIONAL, SCHEMA_VERSION, Record
 from tune_gpu.artifacts.records.comparison import ConfirmationSummary
+from tune_gpu.artifacts.records.decision import Decision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,3 +87,5 @@ class RunSummary(Record):
     search_best: StandingRecord | None = field(default=None, metadata=OPTIONAL)
     """The best before the confirmation, which may have chosen another."""
     confirmation: ConfirmationSummary | None = field(default=None, metadata=OPTIONAL)
+    decision: Decision | None = field(default=None, metadata=OPTIONAL)
+    """None in a run that was interrupted, or made before decisions were."""

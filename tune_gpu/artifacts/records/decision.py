@@ -1,0 +1,50 @@
+"""What to do about a run's winner: the last page of `summary.json` and of a comparison."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from tune_gpu.artifacts.records.base import Record
+from tune_gpu.artifacts.records.findings import FindingRecord
+
+
+class DecisionVerdict(StrEnum):
+    """What the evidence allows."""
+
+    DEPLOY = "deploy"
+    KEEP = "keep"
+    MEASURE_LONGER = "measure longer"
+
+    @property
+    def advice(self) -> str:
+        """Return it as advice to a person."""
+        return {DecisionVerdict.DEPLOY: "deploy it", DecisionVerdict.KEEP: "keep what runs", DecisionVerdict.MEASURE_LONGER: "measure longer"}[self]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision(Record):
+    """A decision with its reasons."""
+
+    verdict: DecisionVerdict
+    reason: str
+    """One sentence."""
+    command: str | None = None
+    """What to run next; None if there is nothing to run."""
+    about_s: float | None = None
+    """How long that command takes, in seconds; None if it is not known or not long."""
+    rests_on: str = ""
+    """The evidence: a file of the run, or "the search alone"."""
+    better: tuple[FindingRecord, ...] = field(default=())
+    """Metrics that are shown to be better than what runs."""
+    worse: tuple[FindingRecord, ...] = field(default=())
+    """Metrics that are shown to be worse."""
+    same: tuple[FindingRecord, ...] = field(default=())
+    """Metrics whose difference is shown to be smaller than their tolerance."""
+    undecided: tuple[FindingRecord, ...] = field(default=())
+    """Metrics that the measurements leave open."""
+
+    @property
+    def sentence(self) -> str:
+        """Return the decision in one sentence."""
+        return f"{self.verdict.advice}: {self.reason}"

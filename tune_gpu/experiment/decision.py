@@ -1,0 +1,198 @@
+"""What to do about a run's winner: deploy it, keep what runs, or measure longer. Pure: the evidence comes as records."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tune_gpu.artifacts.records.comparison import Comparison
+from tune_gpu.artifacts.records.decision import Decision, DecisionVerdict
+from tune_gpu.artifacts.records.ends import ComparisonEnd
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord
+from tune_gpu.artifacts.records.findings import EffectRecord, FindingRecord
+from tune_gpu.common.wording import counted
+from tune_gpu.compare.verdict import ComparisonVerdict
+from tune_gpu.config.schema import ConfirmSettings, PromoteSettings
+from tune_gpu.promote.gate import gain, no_worse
+
+SEARCH_ALONE = "the search alone"
+
+
+@dataclass(frozen=True)
+class Case:
+    """The evidence on which to decide.
+
+    Args:
+        run_id: of the run.
+        place: what its commands need to find it, ` run.artifacts_dir=…`; empty for the default folder.
+        winner: parameters of the winner; None if nothing was feasible.
+        baseline: parameters of what runs; empty if they are not known.
+        why_not_compared: the reason why there is no winner, or no comparison; empty if there is one.
+        comparison: the winner against what runs.
+        rests_on: the file of that comparison.
+        deployment_s: a typical deployment of the run, in seconds, from its start to its stop; None if nothing was measured.
+    """
+
+    run_id: str
+    place: str
+    winner: Mapping[str, Any] | None
+    baseline: Mapping[str, Any]
+    why_not_compared: str = ""
+    comparison: Comparison | None = None
+    rests_on: str = SEARCH_ALONE
+    deployment_s: float | None = None
+
+
+def decide(case: Case, confirm: ConfirmSettings, promote: PromoteSettings) -> Decision:
+    """Return what to do, why, and how long more evidence would take.
+
+    It says *deploy* only where `promote` accepts the evidence under the same settings.
+    """
+    if case.winner is None:
+        reason = case.why_not_compared or "no feasible configuration was found."
+        return Decision(verdict=DecisionVerdict.KEEP, reason=reason, rests_on=case.rests_on)
+    if case.baseline and dict(case.winner) == dict(case.baseline):
+        return Decision(verdict=DecisionVerdict.KEEP, reason="the best configuration that was found is what runs now.", rests_on=case.rests_on)
+    if not case.baseline:
+        command = f"tune-gpu compare {case.run_id}{case.place} --baseline KEY=VALUE,…"
+        reason = "the run has no baseline, so nothing says whether its winner is better than what runs."
+        return Decision(verdict=DecisionVerdict.MEASURE_LONGER, reason=reason, command=command, rests_on=case.rests_on)
+    comparison = case.comparison
+    if comparison is None or comparison.ended == ComparisonEnd.FAILED or not comparison.n_rounds:
+        why = case.why_not_compared or (comparison.ended_why if comparison else "") or "it was not compared"
+        return _longer(case, confirm, f"the winner is not confirmed: {why.removesuffix('.')}.", confirm.min_rounds)
+    return _compared(case, comparison, confirm, promote)
+
+
+def typical_deployment_s(lines: Iterable[EvaluationRecord]) -> float | None:
+    """Return the median time of a measured evaluation of a run, in seconds; None if there is none."""
+    measured = [line.wall_s for line in lines if line.n_windows and line.wall_s]
+    return statistics.median(measured) if measured else None
+
+
+def _compared(case: Case, comparison: Comparison, confirm: ConfirmSettings, promote: PromoteSettings) -> Decision:
+    decisive, wanted = comparison.finding(confirm.metric), comparison.finding(promote.metric)
+    prices = [finding for finding in comparison.findings if _shown_beyond_tolerance(finding)]
+    if comparison.confirmed and gain(comparison, promote).holds and no_worse(comparison).holds:
+        reason = f"{_said(wanted)} than what runs, and no metric is worse beyond its tolerance."
+        return _sorted(case, comparison, DecisionVerdict.DEPLOY, reason, f"tune-gpu promote {case.run_id}{case.place}")
+    if decisive is not None and decisive.verdict == ComparisonVerdict.WORSE:
+        return _sorted(case, comparison, DecisionVerdict.KEEP, f"{_said(decisive)} than what runs.")
+    if decisive is not None and decisive.within_tolerance:
+        reason = f"no difference that matters: {_figures(decisive)} in {decisive.metric} lies within the tolerance of {decisive.tolerance:g}."
+        return _sorted(case, comparison, DecisionVerdict.KEEP, reason)
+    if prices:
+        reason = f"{'; '.join(map(_said, prices))} than what runs, beyond the tolerance. To accept that, raise {' and '.join(_tolerance(each) for each in prices)}."
+        return _sorted(case, comparison, DecisionVerdict.KEEP, reason)
+    if wanted is not None and _below(wanted, promote.min_gain_pct):
+        reason = f"{_figures(wanted)} in {promote.metric} is less than promote.min_gain_pct={promote.min_gain_pct:g} asks for."
+        return _sorted(case, comparison, DecisionVerdict.KEEP, reason)
+    return _open(case, comparison, confirm, [finding for finding in (decisive, wanted) if finding is not None])
+
+
+def _open(case: Case, comparison: Comparison, confirm: ConfirmSettings, needed: list[FindingRecord]) -> Decision:
+    """Return *measure longer*, with what is open and how many rounds would settle it."""
+    losses = [finding for finding in comparison.findings if finding.verdict != ComparisonVerdict.WORSE and _loss(finding) > finding.tolerance]
+    open_ones = _once([finding for finding in needed if finding.verdict != ComparisonVerdict.BETTER] + losses)
+    rounds = max((rounds_needed(finding, confirm) for finding in open_ones), default=confirm.max_rounds)
+    said = "; ".join(f"{_figures(finding)} in {finding.metric}" for finding in open_ones) or "the gain is not large enough to be sure of it"
+    found = _longer(case, confirm, f"{counted(comparison.n_rounds, 'round')} leave open whether it is better: {said}.", rounds)
+    return _sorted(case, comparison, found.verdict, found.reason, found.command, found.about_s)
+
+
+def rounds_needed(finding: FindingRecord, confirm: ConfirmSettings) -> int:
+    """Return about how many rounds settle a finding: the width of an interval falls as the square root of their number.
+
+    The distance to resolve is that from no difference to the estimate, or from the estimate to the tolerance: the larger one is settled first.
+    The answer is at least one round more than there were, and at most `confirm.max_rounds` or four times as many as there were.
+    """
+    effect = finding.effect
+    if effect is None or effect.low is None or effect.high is None or effect.n_rounds < 2:
+        return confirm.min_rounds
+    half, size = (effect.high - effect.low) / 2.0, abs(effect.estimate)
+    distance, most = max(size, finding.tolerance - size), max(confirm.max_rounds, 4 * effect.n_rounds)
+    wanted = effect.n_rounds * (half / distance) ** 2 if distance > 0.0 else math.inf
+    return max(confirm.min_rounds, effect.n_rounds + 1, math.ceil(min(wanted, most)))
+
+
+def _longer(case: Case, confirm: ConfirmSettings, reason: str, rounds: int) -> Decision:
+    round_s = _round_s(case)
+    about_s = None if round_s is None else round(rounds * round_s)
+    budget = "" if about_s is None else f" --budget-s {math.ceil(1.25 * about_s / 60) * 60}"  # rounds differ: a quarter more, in whole minutes
+    command = f"tune-gpu compare {case.run_id}{case.place}{budget}{f' --rounds {rounds}' if rounds > confirm.max_rounds else ''}"
+    return Decision(verdict=DecisionVerdict.MEASURE_LONGER, reason=reason, command=command, about_s=about_s, rests_on=case.rests_on)
+
+
+def _round_s(case: Case) -> float | None:
+    """Return the seconds of one round of both arms; None if nothing was measured."""
+    if case.comparison is not None and case.comparison.n_rounds:
+        return case.comparison.wall_s / case.comparison.n_rounds
+    return None if case.deployment_s is None else 2.0 * case.deployment_s
+
+
+def _sorted(
+    case: Case, comparison: Comparison, verdict: DecisionVerdict, reason: str, command: str | None = None, about_s: float | None = None
+) -> Decision:
+    """Return a decision with every metric that was compared, by what is shown of it."""
+    findings = comparison.findings
+    better = tuple(each for each in findings if each.verdict == ComparisonVerdict.BETTER)
+    worse = tuple(each for each in findings if each.verdict == ComparisonVerdict.WORSE)
+    same = tuple(each for each in findings if each not in (*better, *worse) and each.within_tolerance)
+    undecided = tuple(each for each in findings if each not in (*better, *worse, *same))
+    return Decision(
+        verdict=verdict, reason=reason, command=command, about_s=about_s, rests_on=case.rests_on, better=better, worse=worse, same=same, undecided=undecided
+    )  # fmt: skip
+
+
+def _once(findings: Iterable[FindingRecord]) -> list[FindingRecord]:
+    return list({finding.metric: finding for finding in findings}.values())
+
+
+def _sign(finding: FindingRecord) -> float:
+    return 1.0 if finding.higher_is_better else -1.0
+
+
+def _loss(finding: FindingRecord) -> float:
+    """Return by how much it is estimated to be worse, in its unit; negative where it is better."""
+    return -math.inf if finding.effect is None else -_sign(finding) * finding.effect.estimate
+
+
+def _shown_beyond_tolerance(finding: FindingRecord) -> bool:
+    """Return whether it is shown to be worse, by an estimate beyond its tolerance: what `promote` refuses and more rounds hardly change."""
+    return finding.verdict == ComparisonVerdict.WORSE and _loss(finding) > finding.tolerance
+
+
+def _below(finding: FindingRecord, least_pct: float) -> bool:
+    """Return whether the whole interval of a gain lies below a percentage of what runs."""
+    effect = finding.effect
+    if effect is None or effect.low is None or effect.high is None:
+        return False
+    best = effect.high if finding.higher_is_better else -effect.low
+    return _pct(finding, effect, best) < least_pct
+
+
+def _pct(finding: FindingRecord, effect: EffectRecord, gain_in_unit: float) -> float:
+    return gain_in_unit if finding.unit == "%" else 100.0 * gain_in_unit / (abs(effect.theirs) or 1.0)
+
+
+def _tolerance(finding: FindingRecord) -> str:
+    return f"confirm.tolerances.{finding.metric.partition('.')[0]}"
+
+
+def _figures(finding: FindingRecord) -> str:
+    """Return the effect with its interval: `-38.1 % (-44 to -31)`."""
+    effect = finding.effect
+    if effect is None:
+        return "no measurement"
+    interval = "" if effect.low is None or effect.high is None else f" ({effect.low:+.3g} to {effect.high:+.3g})"
+    return f"{effect.estimate:+.3g} {finding.unit}{interval}"
+
+
+def _said(finding: FindingRecord | None) -> str:
+    if finding is None or finding.effect is None:
+        return "the winner is better"
+    word = "better" if _loss(finding) < 0.0 else "worse"
+    return f"{finding.metric} is {word} by {abs(finding.effect.estimate):.3g} {finding.unit}"
