@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tune_gpu.artifacts.deployments import evidence_of, key_of
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.wording import counted
@@ -31,8 +32,8 @@ def check_metrics(settings: ConfirmSettings, latency_percentile: int) -> None:
 def contenders(
     best: Mapping[str, Any], baseline: Mapping[str, Any], lines: Sequence[EvaluationRecord], candidates: int
 ) -> dict[str, dict[str, Any]]:
-    """Return the arms of a run's confirmation: `winner` (the search's best), others of the last generation's best as `rival-<n>`, and
-    `baseline`.
+    """Return the arms of a run's confirmation: `winner` (the search's best), the next best by the evidence of all deployments as `rival-<n>`, and
+    `baseline`. The luckiest single evaluation of the last generation would be another choice.
 
     Args:
         best: parameters of the search's best.
@@ -41,11 +42,10 @@ def contenders(
         candidates: number of competing arms, with the winner; the baseline is additional.
     """
     arms: dict[str, dict[str, Any]] = {WINNER: dict(best)}
-    last = max((line.generation for line in lines), default=0)
-    measured = [line for line in lines if line.generation == last and line.fitness is not None]
-    for line in sorted(measured, key=lambda line: -line.known_fitness):
-        if len(arms) < candidates and line.params not in arms.values() and line.params != dict(baseline):
-            arms[f"rival-{len(arms)}"] = dict(line.params)
+    measured = {key_of(line.params): line.params for line in lines if line.fitness is not None}
+    for key in evidence_of(lines).ranked():
+        if len(arms) < candidates and measured[key] not in arms.values() and measured[key] != dict(baseline):
+            arms[f"rival-{len(arms)}"] = dict(measured[key])
     return arms | {BASELINE: dict(baseline)}
 
 

@@ -92,11 +92,11 @@ class ConfirmSettings:
     traffic; `tune_gpu/compare/` has the statistics."""
 
     enabled: bool = True
-    """Confirm the last generation's best before the run names its winner."""
+    """Confirm the search's best before the run names its winner."""
     metric: str = metrics.FITNESS.name
     """What the winner must be better in than the baseline to be `confirmed`."""
     candidates: int = bounded(2, least=1)
-    """How many of the last generation's best compete for it, the best of all counted."""
+    """How many of the search's best compete for it, the best of all counted."""
     confidence: float = bounded(0.95, least=0.5, below=1)
     """Per metric; the looks at a growing comparison share what is left to 1."""
     min_rounds: int = bounded(3, least=2)

@@ -29,7 +29,12 @@ def finding(name: str, estimate: float, low: float, high: float, *, tolerance: f
     return Finding(metric, Effect(estimate, low, high, 1.0, 1.0, 4, 40, 0.95), tolerance)
 
 
-def test_the_last_generations_best_compete_beside_the_baseline() -> None:
+def test_a_rival_is_the_best_of_all_its_deployments_not_the_luckiest() -> None:
+    lucky = [line("g0-c0", OTHER, 0.3), line("g1-c0", OTHER, 0.9, generation=1), line("g1-c1", FAST, 0.8, generation=1)]
+    assert contenders(FAST, SLOW, [*lucky, line("g0-c1", THIRD, 0.7)], 2)["rival-1"] == THIRD
+
+
+def test_the_searchs_best_compete_beside_the_baseline() -> None:
     lines = [
         line("g0-c0", SLOW, 0.4),
         line("g1-c0", FAST, 0.6, generation=1),
