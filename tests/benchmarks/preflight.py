@@ -1,4 +1,7 @@
-"""The memory model against logged starts: `python -m tests.benchmarks.preflight FILE.jsonl --archs ARCHS.json --json OUT`.
+"""The memory model against logged starts: `python -m tests.benchmarks.preflight [FILE.jsonl … --archs ARCHS.json …] [--json OUT]`.
+
+Without a file: all files of `tests/data/vllm_memory`, each with its own table of architectures. The last table has the figures of each file and
+of each era of vLLM.
 
 For each row: predicted and logged weights, KV tokens and verdict, in two ways.
 **given**: the log's own weights and overhead are handed to the predictor (its account, or where it prints only the memory of the KV cache, that).
@@ -19,6 +22,7 @@ from typing import Any
 
 import click
 
+from tests.benchmarks.preflight_groups import groups_of, percentile, table_of
 from tests.benchmarks.preflight_rows import LoggedStart, read_row
 from tune_gpu.evaluation.memory_check import Calibration, MemoryVerdict, Prediction, UserError, predict
 from tune_gpu.evaluation.memory_check.predictor import refusal
@@ -176,14 +180,6 @@ def summarise(cases: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def percentile(values: list[float], rank: float) -> float:
-    """Of sorted values, between neighbours in proportion."""
-    place = rank * (len(values) - 1)
-    low = int(place)
-    high = min(low + 1, len(values) - 1)
-    return values[low] + (values[high] - values[low]) * (place - low)
-
-
 def load_rows(path: Path) -> list[dict[str, Any]]:
     """The JSON lines of a file. Raises UserError for one that is not."""
     rows = []
@@ -196,24 +192,44 @@ def load_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+DATA = Path(__file__).resolve().parents[1] / "data" / "vllm_memory"
+FILES = {"cases": "archs", "more_cases": "more_archs", "found_cases": "found_archs", "third_cases": "third_archs"}
+"""Files of logged starts, and their tables of architectures. `third_cases` was found after the model had been fitted to the others."""
+
+
+def own_files() -> list[tuple[Path, dict[str, Any]]]:
+    """Return each file of logged starts that is kept here, with its architectures."""
+    return [(DATA / f"{name}.jsonl", json.loads((DATA / f"{table}.json").read_text())) for name, table in FILES.items()]
+
+
 @click.command(help=__doc__)
-@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--archs", type=click.Path(exists=True, dir_okay=False, path_type=Path), multiple=True, required=True)
+@click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--archs", type=click.Path(exists=True, dir_okay=False, path_type=Path), multiple=True)
 @click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), help="Where the result is written; the screen otherwise.")
 def main(files: tuple[Path, ...], archs: tuple[Path, ...], out: Path | None) -> None:
+    if bool(files) != bool(archs):
+        raise click.UsageError("give files of logged starts together with --archs, or neither")
     table: dict[str, dict[str, Any]] = {}
     for path in archs:
         table |= json.loads(path.read_text())
-    result = evaluate([row for file in files for row in load_rows(file)], table)
+    by_file = {file.stem: evaluate(load_rows(file), known)["cases"] for file, known in ([(file, table) for file in files] or own_files())}
+    cases = [case for rows in by_file.values() for case in rows]
+    groups = groups_of(by_file)
+    result = {"cases": cases, "summary": summarise(cases), "groups": groups}
     if out:
         out.write_text(json.dumps(result, indent=1) + "\n")
-    for case in result["cases"]:
-        said, logged = case["predicted"], case["logged"]
-        errors = " ".join(f"{name} {100 * case[key]:5.1f} %" for name, key in (("given", "abs_error_given"), ("blind", "abs_error_blind")) if case[key] is not None)
-        mark = {True: "right", False: "WRONG", None: "-"}[case["verdict_right"]]
-        click.echo(f"{case['id']:>6} {str(case['model'])[:34]:34} {said['verdict'] or '-':13} {mark:5} "
-                   f"tokens {said['kv_cache_tokens']} / {logged['kv_cache_tokens']}  {errors}")
+    for case in cases:
+        _print_case(case)
     click.echo(json.dumps(result["summary"], indent=1))
+    click.echo("\n".join(table_of(groups)))
+
+
+def _print_case(case: dict[str, Any]) -> None:
+    said, logged = case["predicted"], case["logged"]
+    errors = " ".join(f"{name} {100 * case[key]:5.1f} %" for name, key in (("given", "abs_error_given"), ("blind", "abs_error_blind")) if case[key] is not None)
+    mark = {True: "right", False: "WRONG", None: "-"}[case["verdict_right"]]
+    click.echo(f"{case['id']:>6} {str(case['model'])[:34]:34} {said['verdict'] or '-':13} {mark:5} "
+               f"tokens {said['kv_cache_tokens']} / {logged['kv_cache_tokens']}  {errors}")
 
 
 if __name__ == "__main__":
