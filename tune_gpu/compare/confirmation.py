@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tune_gpu.artifacts.reading import place_of
 from tune_gpu.artifacts.records.comparison import Comparison
 from tune_gpu.artifacts.records.ends import ComparisonEnd
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.compare.confirm import BASELINE, WINNER, Standings, confirmed, contenders, standings
+from tune_gpu.compare.forecast import Forecast, forecast, times_of
 from tune_gpu.compare.measuring_actor import ArenaLost
 from tune_gpu.compare.metrics import standard_metrics
 from tune_gpu.compare.records import record
@@ -50,6 +52,13 @@ def confirm_run(
     if why := _needless(config, winner):
         return RunConfirmation(False, why, winner)
     arms = contenders(winner, config.baseline, lines, config.confirm.candidates)
+    if (times := times_of(lines, config)) is not None:
+        planned = forecast(config, times, len(arms) - 1)
+        if not planned.fits:
+            say(f"not confirming the winner: {planned.too_short}; afterwards: {compare_command(folder, planned)}")
+            return RunConfirmation(False, planned.too_short, winner)
+        say(planned.room)
+        config, arms = planned.config, contenders(winner, config.baseline, lines, planned.n_arms - 1)
     rules = rules_of(config)
     store = BlockStore(folder.path / "confirmation.jsonl", terms_of(config, kind, arms, rules.windows), folder.redactor)
     metrics = standard_metrics(config.objective.latency_percentile, error_unit(spoken_language(config)))
@@ -88,6 +97,11 @@ def confirm_run(
     )
     folder.write_json("confirmation.json", content)
     return RunConfirmation(holds, why, dict(arms[found.leader]), content, outcome.ended is ComparisonEnd.INTERRUPTED)
+
+
+def compare_command(folder: RunFolder, planned: Forecast) -> str:
+    """Return the command that confirms the winner after the run, with the time that it takes."""
+    return f"tune-gpu compare {folder.run_id}{place_of(folder)} --budget-s {planned.budget_s} (about {planned.needed_s:.0f} s or more)"
 
 
 def _needless(config: ExperimentConfig, winner: Mapping[str, Any]) -> str | None:

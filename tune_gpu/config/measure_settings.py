@@ -101,10 +101,11 @@ class ConfirmSettings:
     """Per metric; the looks at a growing comparison share what is left to 1."""
     min_rounds: int = bounded(3, least=2)
     max_rounds: int = bounded(12, most=500)
-    budget_s: float = bounded(600.0, least=0)
-    """A run's confirmation ends here, with a verdict or without (a command's `--budget-s` is its own)."""
+    budget_s: float = bounded(1800.0, least=0)
+    """A run's confirmation ends here, with a verdict or without (a command's `--budget-s` is its own). It does not begin if the run's own
+    times say that `min_rounds` do not fit."""
     windows: int | None = bounded(None, least=1)
-    """Of one deployment; null: `workload.windows`."""
+    """Of one deployment; null: `workload.windows`, or one if more do not fit into the budget."""
     window_s: float | None = bounded(None, above=0)
     capacity: bool = True
     """Also find the capacity in every deployment (the fitness wants it, unless its weight is 0)."""
