@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +19,8 @@ from tune_gpu.evaluation.measurement import Measurement, Score, Status
 from tune_gpu.ray_tune.service_actors import PlacementGroupDeployer
 from tune_gpu.services.deployment import Deployment
 
+ANCHOR, DRIVER = "NOOP_ANCHOR", "NOOP_DRIVER"
+"""Variables: how an anchor fares, and the process that gets a Ctrl-C."""
 LOG, WAIT, TOGETHER = "NOOP_LOG", "NOOP_WAIT_S", "NOOP_TOGETHER"
 """Variables: where evaluations are noted, how long one waits, and how many cards must be held before the first begins."""
 
@@ -125,6 +128,30 @@ class AtOnceTrainable(SpicaTrainable):
 
     def new_evaluator(self, observe: Callable[..., None]) -> Any:
         return AtOnceEvaluator()
+
+
+class NotedEvaluator(AtOnceEvaluator):
+    """Writes down what it deploys and in which process. An anchor fares as `ANCHOR` says: `ok`, `ctrl-c` (which the driver gets), or a failure kind."""
+
+    def __init__(self, origin: str) -> None:
+        self._origin = origin
+
+    def begin(self, deployment: Deployment) -> None:
+        super().begin(deployment)
+        note(Path(os.environ[LOG]), {"origin": self._origin, "x": deployment.params["x"], "pid": os.getpid()})
+        fate = os.environ[ANCHOR] if self._origin == "anchor" else "ok"
+        if fate == "ctrl-c":
+            os.kill(int(os.environ[DRIVER]), signal.SIGINT)
+            time.sleep(3600)  # until its actor is ended
+        if fate != "ok":
+            raise ServiceError(Failure(FailureKind(fate), "vllm", Phase.START, "told to"))
+
+
+class NotedTrainable(SpicaTrainable):
+    """A trial on the CPU that takes no time and is noted."""
+
+    def new_evaluator(self, observe: Callable[..., None]) -> Any:
+        return NotedEvaluator(self._candidate["origin"])
 
 
 def note(path: Path, line: dict[str, Any]) -> None:

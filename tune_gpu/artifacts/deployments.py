@@ -35,9 +35,9 @@ def error_of(line: EvaluationRecord, evidence: Evidence) -> float | None:
     return evidence.noise if line.fitness_stderr is None else math.hypot(line.fitness_stderr, evidence.between or 0.0)
 
 
-def errors_of(lines: Sequence[EvaluationRecord]) -> dict[str, float]:
+def errors_of(lines: Sequence[EvaluationRecord], anchors: Iterable[EvaluationRecord] = ()) -> dict[str, float]:
     """Return the standard error of each evaluation by its candidate's id. An evaluation whose error is unknown is absent."""
-    evidence = evidence_of(lines)
+    evidence = evidence_of(lines, anchors)
     return {line.candidate_id: error for line in lines if (error := error_of(line, evidence)) is not None}
 
 

@@ -77,6 +77,8 @@ class RunRecord:
     """What `tune-gpu compare` found against the baseline."""
     confirmation: Comparison | None = None
     """What the run itself found when it confirmed its winner."""
+    anchors: tuple[EvaluationRecord, ...] = ()
+    """Further deployments of the baseline, which no tournament knew; empty in runs from before they were made."""
 
     @property
     def ended(self) -> bool:
@@ -126,7 +128,7 @@ def read_folder(folder: RunFolder) -> RunRecord:
     return RunRecord(
         folder, _state(manifest := _of_run(folder, Manifest, "manifest.json"), summary := _of_run(folder, RunSummary, "summary.json")), config, lines,
         manifest, summary, plan=_plan(path / "plan.json"), comparison=read_comparison(folder, "comparison.json"),
-        confirmation=read_comparison(folder, "confirmation.json"),
+        confirmation=read_comparison(folder, "confirmation.json"), anchors=tuple(folder.anchors(repair=False)),
     )  # fmt: skip
 
 

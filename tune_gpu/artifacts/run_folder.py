@@ -29,6 +29,8 @@ from tune_gpu.search.tournament import Candidate
 
 _LOG = logging.getLogger(__name__)
 _PROPOSALS = "proposals.jsonl"
+ANCHORS = "anchors.jsonl"
+"""Further deployments of the baseline, which show the noise of the run; no tournament knows them."""
 _RAY = "ray"
 
 
@@ -137,6 +139,10 @@ class RunFolder:
         """Write one evaluation as it ends: one write of one line, on disk when this returns."""
         self._append(f"gen_{record.generation}_candidates.jsonl", record.dump())
 
+    def append_anchor(self, record: EvaluationRecord) -> None:
+        """Write one further deployment of the baseline as it ends, as `append_candidate` does."""
+        self._append(ANCHORS, record.dump())
+
     def append_proposal(self, candidate: Candidate) -> None:
         """Record a candidate whose evaluation begins, so that a resumed run knows when the search had proposed it."""
         self._append(_PROPOSALS, {"candidate_id": candidate.candidate_id, "asked_after": candidate.asked_after})
@@ -162,9 +168,12 @@ class RunFolder:
             repair: cut the half off, for the run that goes on from there; who only reads must not (the run may be writing it).
         """
         for path in sorted(self.path.glob("gen_[0-9]*_candidates.jsonl"), key=lambda p: int(p.name.split("_")[1])):
-            for number, text in enumerate(_whole_lines(path, repair=repair), 1):
-                where = f"{path}, line {number}"
-                yield EvaluationRecord.parse(outside_files.parse_json(text, where, outside_files.RUN_LINES), where)
+            yield from _records(path, repair=repair)
+
+    def anchors(self, *, repair: bool = True) -> Iterator[EvaluationRecord]:
+        """Read the further deployments of the baseline, as `candidates` does. A run from before they were made has none."""
+        with contextlib.suppress(outside_files.NotThere):
+            yield from _records(self.path / ANCHORS, repair=repair)
 
     def write_json(self, name: str, content: Record | Mapping[str, Any]) -> None:
         """Write a file of the run atomically."""
@@ -189,6 +198,12 @@ def redacted_yaml(text: str, redactor: Redactor) -> str:
     """Return the settings without secrets. They are redacted as objects, because YAML quotes, escapes and folds values."""
     settings = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     return OmegaConf.to_yaml(OmegaConf.create(redactor.value(settings)))
+
+
+def _records(path: Path, *, repair: bool) -> Iterator[EvaluationRecord]:
+    for number, text in enumerate(_whole_lines(path, repair=repair), 1):
+        where = f"{path}, line {number}"
+        yield EvaluationRecord.parse(outside_files.parse_json(text, where, outside_files.RUN_LINES), where)
 
 
 def _whole_lines(path: Path, *, repair: bool) -> list[bytes]:

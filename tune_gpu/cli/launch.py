@@ -142,9 +142,10 @@ def _search(
 def _extent(config: ExperimentConfig, total: int) -> str:
     """Return how much there is to do: a space that is gone through ends a run before its evaluations are used up."""
     size = SearchSpace.from_specs(config.parameters).size
+    again = "; the baseline is deployed again at the end" if config.baseline and config.search.anchors else ""
     return (
         f"{'at most ' if size < total else ''}{counted(total, 'evaluation')} in {counted(config.search.generations, 'generation')} over "
-        f"{'any number of' if math.isinf(size) else f'{size:.0f}'} configurations"
+        f"{'any number of' if math.isinf(size) else f'{size:.0f}'} configurations{again}"
     )
 
 
@@ -273,6 +274,8 @@ def _conclude(console: Console, summary: RunSummary, folder: RunFolder) -> int:
         if shown.confirmed and shown.confirmation:
             console.print(f"  confirmed: {shown.confirmation.sentence}", style="green", highlight=False, soft_wrap=True)
         console.print(f"  {'' if shown.confirmed else 'not confirmed: '}{shown.confirmed_why}", highlight=False, soft_wrap=True)
+    if summary.repeated:
+        console.print(f"  {summary.repeated}", highlight=False, soft_wrap=True, markup=False)
     if summary.ties:
         among = ", the baseline among them" if base and base.params != best.params and base.params in summary.ties else ""
         console.print(f"  not distinguishable from it by these deployments: {len(summary.ties) - 1} other{among}", highlight=False, soft_wrap=True)

@@ -60,16 +60,16 @@ def describe_run(folder: RunFolder, found: RunRecord | UserError) -> dict[str, A
     best = found.summary.best if found.summary and not found.state.resumable else None
     measured = sum(line.fitness is not None for line in found.lines)
     return _row(
-        folder, found.state, device=manifest and manifest.device, started_at=manifest and manifest.started_at, n_evaluations=len(found.lines),
+        folder, found.state, device=manifest and manifest.device, started_at=manifest and manifest.started_at, n_evaluations=len(found.lines), n_anchors=len(found.anchors),
         n_measured=measured, fitness=best.fitness if best else None, winner=best.params if best else None,
         note=resume_command(folder) if found.state.resumable else "",
     )  # fmt: skip
 
 
 def _row(folder: RunFolder, state: RunState, *, note: str, device: Any = None, started_at: Any = None, n_evaluations: int | None = None,
-         n_measured: int | None = None, fitness: float | None = None, winner: Any = None) -> dict[str, Any]:  # fmt: skip
+         n_anchors: int | None = None, n_measured: int | None = None, fitness: float | None = None, winner: Any = None) -> dict[str, Any]:  # fmt: skip
     return {"run_id": folder.run_id, "experiment": folder.experiment, "state": str(state), "device": device, "started_at": started_at,
-            "n_evaluations": n_evaluations, "n_measured": n_measured, "fitness": fitness, "winner": winner,
+            "n_evaluations": n_evaluations, "n_anchors": n_anchors, "n_measured": n_measured, "fitness": fitness, "winner": winner,
             "resume": note if state.resumable else None, "error": note if state is RunState.BROKEN else None}  # fmt: skip
 
 

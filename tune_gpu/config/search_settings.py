@@ -62,6 +62,9 @@ class SearchSettings:
     generations: int = bounded(4, least=1)
     recheck: int = bounded(0, least=0)
     """In the end a configuration that would win by a single evaluation is measured again, at most so many times, before the winner is named."""
+    anchors: int = bounded(1, least=0)
+    """So many times the baseline is deployed again after the search, to show how much one configuration differs between its deployments. They are
+    kept in `anchors.jsonl` and choose no winner. With three or more a drift during the run is estimated, too."""
     objectives: dict[str, str] = field(default_factory=dict, metadata=rule(Entries(OneOf(("max", "min")))))
     """Pareto mode: metric -> `max` or `min`. Survivors are then chosen by fronts and crowding, `rzero` proposes for every part of the front,
     and the summary holds the front; the winner stays the one with the best fitness."""

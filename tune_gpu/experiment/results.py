@@ -10,7 +10,7 @@ from typing import Any
 
 from tune_gpu.artifacts.mirror import Mirror
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord, FailedAttempt
-from tune_gpu.artifacts.run_folder import RunFolder
+from tune_gpu.artifacts.run_folder import ANCHORS, RunFolder
 from tune_gpu.common.clock import now
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.evaluation.record import lost
@@ -46,6 +46,11 @@ class ResultKeeper:
         """Return what has been measured, as the search counts it. It is read from the folder: the driver of a long run holds none of it meanwhile."""
         return [line.counted(self._config.search.objectives) for line in self._folder.candidates()]
 
+    @property
+    def anchors(self) -> list[EvaluationRecord]:
+        """Return the further deployments of the baseline, as the search would count them."""
+        return [line.counted(self._config.search.objectives) for line in self._folder.anchors()]
+
     def replay(self) -> None:
         """Show the results of earlier sittings, and learn from them."""
         for line in self.lines:
@@ -73,6 +78,12 @@ class ResultKeeper:
     def received(self, candidate: Candidate, line_json: str | None, causes: list[FailedAttempt]) -> None:
         """Keep a result that comes from a cluster; `line_json` is None for a trial that was lost."""
         self._keep(_record_in({"line_json": line_json}) or lost(candidate, self._kind, started_at=now(), retries=causes))
+
+    def received_anchor(self, candidate: Candidate, line_json: str | None, causes: list[FailedAttempt]) -> None:
+        """Keep a further deployment of the baseline, which no search reads; `line_json` is None for a trial that was lost. Raise OSError."""
+        found = _record_in({"line_json": line_json}) or lost(candidate, self._kind, started_at=now(), retries=causes)
+        self._folder.append_anchor(EvaluationRecord.parse(self._folder.redactor.value(found.dump()), found.candidate_id))
+        self.copy(ANCHORS)
 
     def copy(self, *names: str) -> None:
         """Copy files of the run to `ray.storage_path`; what cannot be copied is still here."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from ray import tune
 from ray.tune.stopper import CombinedStopper
 
 from trainables.spica import SpicaTrainable, spica_trainable
+from tune_gpu.artifacts.deployments import evidence_of
 from tune_gpu.artifacts.manifest import manifest
 from tune_gpu.artifacts.reading import place_of
 from tune_gpu.artifacts.records.comparison import Comparison, ConfirmationSummary
@@ -24,6 +25,7 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.common.interrupt import handler_kept
 from tune_gpu.compare.confirmation import RunConfirmation, confirm_run
 from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.experiment.anchors import Anchors
 from tune_gpu.experiment.decision import SEARCH_ALONE, Case, decide, typical_deployment_s
 from tune_gpu.experiment.described_device import describe_device
 from tune_gpu.experiment.full_disk import unwritable, why_unwritable
@@ -71,7 +73,8 @@ class Experiment:
         self.setup_s = 0.0
         """What came before (imports, the plan, Ray), for the costs; set by whoever knows it."""
         self._confirm_s = 0.0
-        self._before_s = sum(line.wall_s or 0.0 for line in self.results.lines)
+        self._before_s = sum(line.wall_s or 0.0 for line in (*self.results.lines, *self.results.anchors))
+        self._anchors = Anchors(config.search.anchors, self.results, progress)
 
     def run(self) -> RunSummary:
         """Run it to its end (or from where it was to its end) and return the summary. Ray must be up."""
@@ -93,6 +96,8 @@ class Experiment:
             if self.results.unwritten.error:
                 raise self.results.unwritten.error
             ended = self._why_ended()
+            with handler_kept(signal.SIGINT), handler_kept(signal.SIGUSR1):
+                ended = self._anchors.measure(ended, self._remaining_s, self._anchor_tuner)
         except Exception as error:
             if reason := why_unwritable(self.folder.path, self.results.unwritten.error or error):
                 raise unwritable(self.folder.path, self.folder.run_id, reason) from error
@@ -150,21 +155,29 @@ class Experiment:
         budget_s = self.config.run.time_budget_s
         return max(0.0, budget_s - (time.monotonic() - self._started)) if budget_s else None
 
-    def _tuner(self, search: RunSearch, callbacks: list[tune.Callback], trials: int = -1) -> tune.Tuner:
+    def _anchor_tuner(self, candidates: Sequence[Candidate], callback: tune.Callback) -> tune.Tuner:
+        """Return a Tuner of these alone. Its actors are new and not re-used, so that each starts its engine anew; they run one after another."""
+        space = {"candidate": tune.grid_search([vars(candidate) for candidate in candidates])}
+        return self._tuner(None, [callback], 1, space)
+
+    def _tuner(
+        self, search: RunSearch | None, callbacks: list[tune.Callback], trials: int = -1, space: Mapping[str, Any] | None = None
+    ) -> tune.Tuner:
         config, kind = self.config, self.choice.kind
-        parallel = concurrency(config, kind, self.choice.n_cards).trials
+        parallel = concurrency(config, kind, self.choice.n_cards).trials if search is not None else 1
         settings = self.config.search
         import_tensorboard_writer()
         attempt = 1 + len(list(self.folder.path.glob("ray/*")))
         (self.folder.path / "ray" / f"attempt-{attempt}").mkdir(parents=True)
         return tune.Tuner(
             spica_trainable(asdict(config), kind, lambda params: trial_resources(config, resolve(config, params, kind), kind), self.trainable),
+            param_space=dict(space) if space is not None else None,
             tune_config=tune.TuneConfig(
                 search_alg=search,
-                scheduler=RZeroScheduler(search, window_budget=settings.window_budget) if settings.racing else None,
+                scheduler=RZeroScheduler(search, window_budget=settings.window_budget) if settings.racing and search is not None else None,
                 num_samples=trials,
                 max_concurrent_trials=parallel,
-                reuse_actors=True,
+                reuse_actors=search is not None,
                 time_budget_s=None if (remaining_s := self._remaining_s()) is None else max(1e-3, remaining_s),
                 trial_name_creator=lambda trial: f"{trial.config['candidate']['candidate_id']}-{trial.trial_id}",
                 trial_dirname_creator=lambda trial: f"{trial.config['candidate']['candidate_id']}-{trial.trial_id}",
@@ -197,7 +210,7 @@ class Experiment:
         else:
             if found.winner != best.params:
                 better = next(standing for standing in self.tournament.standings() if standing.params == found.winner)
-                best = standing_of(self.results.lines, better)
+                best = standing_of(self.results.lines, better, evidence=evidence_of(self.results.lines, self.results.anchors))
             shown = found.record.summary() if found.record else ConfirmationSummary(confirmed=found.confirmed, confirmed_why=found.why)
             decision = self._decision(best.params, found.why, found.record)
             summary = replace(self._summary(ended), best=best, search_best=searched, confirmation=shown, decision=decision)
@@ -244,5 +257,7 @@ class Experiment:
             confirm_s=self._confirm_s,
             baseline=self.config.baseline,
             ended=ended,
+            anchors=self.results.anchors,
+            repeated=self._anchors.said,
         )
         return replace(summary, ended_reason=self.results.failures.said if ended is RunEnd.SAME_FAILURE else None)

@@ -16,6 +16,7 @@ from tune_gpu.artifacts.records.ends import RunEnd
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.artifacts.records.summary import Costs, GenerationRecord, RunSummary, StandingRecord
 from tune_gpu.artifacts.records.winner import WinnerEvidence, WinnerFile
+from tune_gpu.common.failures import Status
 from tune_gpu.search.evidence import Evidence
 from tune_gpu.search.tournament import Standing, Tournament
 from tune_gpu.telemetry.neighbours import rounded
@@ -60,12 +61,22 @@ def summarise_run(
     wall_s: float,
     baseline: Mapping[str, Any],
     ended: RunEnd,
+    anchors: Sequence[EvaluationRecord] = (),
+    repeated: str | None = None,
     setup_s: float = 0.0,
     confirm_s: float = 0.0,
 ) -> RunSummary:
-    """Build the summary of a run."""
+    """Build the summary of a run.
+
+    Args:
+        tournament: the search.
+        lines: all evaluations of the run.
+        anchors: further deployments of the baseline.
+        repeated: what they show, in a sentence.
+        baseline: its parameters; empty without one.
+    """
     standings = tournament.standings()
-    best, evidence = tournament.best(), evidence_of(lines)
+    best, evidence = tournament.best(), evidence_of(lines, anchors)
     base = next((s for s in standings if s.params == dict(baseline)), None) if baseline else None
     generations = sorted({line.generation for line in lines})
     survivors = tournament.survivors
@@ -82,6 +93,8 @@ def summarise_run(
         baseline=standing_of(lines, base, evidence=evidence) if base else None,
         pareto_front=tuple(standing_of(lines, standing, evidence=evidence, objectives=True) for standing in tournament.front()),
         ties=_ties(evidence, standings, best),
+        n_deployments=sum(line.status is not Status.INFEASIBLE for line in (*lines, *anchors)),
+        repeated=repeated,
         between_deployments=evidence.between,
         generations=tuple(
             GenerationRecord(
@@ -91,22 +104,24 @@ def summarise_run(
             )
             for number in generations
         ),
-        costs=_costs(lines, wall_s=wall_s, setup_s=setup_s, confirm_s=confirm_s),
+        costs=_costs(lines, anchors, wall_s=wall_s, setup_s=setup_s, confirm_s=confirm_s),
     )
 
 
-def _costs(lines: Sequence[EvaluationRecord], *, wall_s: float, setup_s: float, confirm_s: float) -> Costs:
+def _costs(lines: Sequence[EvaluationRecord], anchors: Sequence[EvaluationRecord], *, wall_s: float, setup_s: float, confirm_s: float) -> Costs:
     duration = [line.duration_s for line in lines]
+    anchors_s = sum(line.wall_s or 0.0 for line in anchors)
     return Costs(
         wall_s=round(wall_s, 1),
-        engine_starts=sum(1 for line in lines if engine_started(line)),
+        engine_starts=sum(1 for line in (*lines, *anchors) if engine_started(line)),
         start_s=round(sum(d.start for d in duration), 1),
         warm_s=round(sum(d.warm for d in duration), 1),
         load_s=round(sum(d.load for d in duration), 1),
         stop_s=round(sum(d.stop for d in duration), 1),
         setup_s=round(setup_s, 1),
         confirm_s=round(confirm_s, 1),
-        orchestration_s=round(wall_s - confirm_s - sum(d.start + d.warm + d.load + d.stop for d in duration), 1),
+        anchors_s=round(anchors_s, 1),
+        orchestration_s=round(wall_s - confirm_s - anchors_s - sum(d.start + d.warm + d.load + d.stop for d in duration), 1),
         measuring_share=round(sum(d.load for d in duration) / wall_s, 3) if wall_s else None,
     )
 

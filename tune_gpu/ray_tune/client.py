@@ -17,6 +17,7 @@ from tune_gpu.artifacts.records.evaluation import FailedAttempt
 from tune_gpu.ray_tune.callbacks import PendingWatchdog
 from tune_gpu.ray_tune.compat import calling_controller
 from tune_gpu.ray_tune.scheduler import unwrapped
+from tune_gpu.ray_tune.searcher import RZeroSearch
 from tune_gpu.ray_tune.session import waiting_said
 from tune_gpu.search.tournament import Candidate
 
@@ -77,8 +78,10 @@ class ResultForwarder(tune.Callback):
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         # Tune copies its callbacks on their way to the cluster: only who calls has the search that has every result.
-        if (controller := calling_controller()) is not None:
-            self._queue.put(_Final(unwrapped(controller.search_alg).tournament.state_dict()))
+        controller = calling_controller()
+        search = unwrapped(controller.search_alg) if controller is not None else None
+        if isinstance(search, RZeroSearch):
+            self._queue.put(_Final(search.tournament.state_dict()))
 
 
 def _candidate_of(trial: Any) -> Candidate:
@@ -95,7 +98,7 @@ def forward_results(
         on_began: a candidate's trial has started.
         on_ended: a candidate, its line as JSON (None if its process was lost), and its failed attempts.
         note: all trials wait for their place or their start.
-        on_final_state: the state of the search's tournament, once the experiment has ended.
+        on_final_state: the state of the search's tournament, once the experiment has ended; not called for trials without a search.
     """
     queue = Queue(actor_options={"num_cpus": 0})
     failed: list[BaseException] = []

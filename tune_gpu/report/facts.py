@@ -114,7 +114,7 @@ def facts_of(record: RunRecord, winner: WinnerFile | None = None) -> Facts:
         rows=tuple(_rows(record.lines, best.params, base.params if base else None)) if best else (),
         comparison=record.evidence, failures=tuple(_failures(record.lines)), refused=tuple((record.plan or {}).get("refused") or ()),
         costs=tuple(_costs(record.lines, summary, record.confirmation)), lines=record.lines, manifest=record.manifest,
-        error_rate=rate_name(_unit_of(record.lines)), errors=errors_of(record.lines),
+        error_rate=rate_name(_unit_of(record.lines)), errors=errors_of(record.lines, record.anchors),
     )  # fmt: skip
 
 
@@ -146,7 +146,7 @@ def _verdict(record: RunRecord) -> str:
 
 def _tied(record: RunRecord) -> list[Hashable]:
     """Return the keys of the configurations that the deployments of the run do not tell from its best."""
-    evidence = evidence_of(record.lines)
+    evidence = evidence_of(record.lines, record.anchors)
     best = key_of(record.summary.best.params) if record.summary and record.summary.best else None
     return evidence.tied_with(best) if best in evidence else evidence.keys
 
@@ -171,6 +171,8 @@ def _doubts(record: RunRecord, winner: WinnerFile | None) -> list[str]:
         caveats.append(f"Not distinguishable from it by these deployments: {counted(len(tied), 'other configuration')}{among}.")
     if summary.best.fitness_stderr is None:
         caveats.append("Its uncertainty is not known: that takes two turns with answers, or a second deployment.")
+    if summary.repeated:
+        caveats.append(f"{summary.repeated[0].upper()}{summary.repeated[1:]}.")
     caveats += [f"Not checked: {why}." for why in unchecked_of(record.lines, summary.best.params)]
     if summary.device != "cuda":
         caveats.append(f"Measured on {summary.device}: it says nothing about a GPU.")
@@ -232,6 +234,8 @@ def _costs(lines: Sequence[Line], summary: RunSummary | None, confirmation: Comp
         for part, seconds in cost_parts(line).items():
             parts[part] += seconds
     wall = float(summary.costs.wall_s) if summary else sum(parts.values())
+    if summary and summary.costs.anchors_s:
+        parts["deploying the baseline again"] += summary.costs.anchors_s
     confirming = min(float(confirmation.wall_s) if confirmation else 0.0, wall - sum(parts.values()))
     if confirming > 0:
         parts["confirming the winner"] += confirming

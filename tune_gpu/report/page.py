@@ -55,7 +55,7 @@ def pictures(facts: Facts, plan: Mapping[str, Any] | None, objectives: Mapping[s
 
     if lines:
         add("fitness", "Fitness by generation", "Each mark is one evaluation; a ring says that it survived its tournament, a star that the elite was measured again.",
-            fitness_by_generation(lines, summary))  # fmt: skip
+            fitness_by_generation(lines, summary, facts.errors))  # fmt: skip
     if measured:
         add("latency", "Latencies", f"Of each configuration's last evaluation{_some('the {} fittest configurations', lines)}, the slowest at the bottom.",
             latency_distributions(lines, best.params if best else None, base.params if base else None))  # fmt: skip

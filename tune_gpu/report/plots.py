@@ -51,7 +51,7 @@ def figure(height: int, **layout: Any) -> go.Figure:
     return made
 
 
-def fitness_by_generation(lines: Sequence[Line], summary: RunSummary | None = None) -> go.Figure:
+def fitness_by_generation(lines: Sequence[Line], summary: RunSummary | None = None, errors: Mapping[str, float] | None = None) -> go.Figure:
     """Draw every evaluation with its standard error, by origin. Rings mark survivors, crosses evaluations without a fitness, the line
     the best so far."""
     made = figure(400)
@@ -63,7 +63,7 @@ def fitness_by_generation(lines: Sequence[Line], summary: RunSummary | None = No
         for line in measured:
             best.append(max(line.known_fitness, best[-1] if best else -1e9))
         made.add_scatter(x=x, y=best, mode="lines", line={"shape": "hv", "color": GREY, "width": 1, "dash": "dot"}, name="best so far", hoverinfo="skip")
-    errors, survivors = errors_of(lines), _survivors(summary)
+    errors, survivors = errors_of(lines) if errors is None else errors, _survivors(summary)
     kept = [line for line in measured if line.candidate_id in survivors.get(line.generation, [])]
     made.add_scatter(
         x=[places[line.candidate_id] for line in kept], y=[line.fitness for line in kept], mode="markers", name="survivor",

@@ -51,6 +51,8 @@ class Costs(Record):
     stop_s: float = 0.0
     setup_s: float = 0.0
     confirm_s: float = 0.0
+    anchors_s: float = field(default=0.0, metadata=OPTIONAL)
+    """Deploying the baseline again. The seconds by part above are those of the evaluations."""
     orchestration_s: float = 0.0
     """The rest: Ray, and between evaluations."""
     measuring_share: float | None = None
@@ -80,6 +82,10 @@ class RunSummary(Record):
     """Parameters of the best and of those that these measurements do not tell from it; empty if it stands alone."""
     generations: tuple[GenerationRecord, ...]
     costs: Costs
+    n_deployments: int | None = field(default=None, metadata=OPTIONAL)
+    """Evaluations that were launched, and the baseline's further deployments; None in old runs."""
+    repeated: str | None = field(default=None, metadata=OPTIONAL)
+    """What the same configuration, deployed again, shows of the noise; or why it was not deployed again."""
     between_deployments: float | None = field(default=None, metadata=OPTIONAL)
     """Standard deviation of the fitness between deployments of one configuration, beyond the errors within them."""
     ended_reason: str | None = field(default=None, metadata=OPTIONAL)

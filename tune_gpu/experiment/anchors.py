@@ -1,0 +1,129 @@
+"""Anchors: deploy the baseline once more after the search, to show how much one configuration differs between its deployments (A/A).
+
+No tournament knows them. Each is a trial of the same kind as a candidate's, in a new actor of its own, so that it starts its engine anew.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ray import tune
+
+from tune_gpu.artifacts.records.ends import RunEnd
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord, FailedAttempt
+from tune_gpu.common.wording import counted, failure_text
+from tune_gpu.experiment.listener import RunListener
+from tune_gpu.experiment.results import ResultKeeper
+from tune_gpu.ray_tune.client import forward_results
+from tune_gpu.search.tournament import Candidate
+
+ORIGIN = "anchor"
+_LEVEL = 1.96
+"""Two deployments that differ by nothing but the errors within them lie so many combined standard errors apart, in 95 of 100 cases."""
+_SKIPPED = {
+    RunEnd.INTERRUPTED: "the run was interrupted",
+    RunEnd.TIME_BUDGET: "the run's time budget is over",
+    RunEnd.SAME_FAILURE: "no candidate starts",
+}
+
+MakeTuner = Callable[[Sequence[Candidate], tune.Callback], tune.Tuner]
+
+
+class Anchors:
+    """The further deployments of the baseline of one run.
+
+    Args:
+        n_wanted: how many (`search.anchors`).
+        results: keeps them.
+        progress: is told that one begins.
+    """
+
+    def __init__(self, n_wanted: int, results: ResultKeeper, progress: RunListener) -> None:
+        self._n_wanted, self._results, self._progress = n_wanted, results, progress
+        self._why_not = ""
+
+    def measure(self, ended: RunEnd, left_s: Callable[[], float | None], tuner: MakeTuner) -> RunEnd:
+        """Measure those that are missing, and return why the run ended: an interruption may end it here.
+
+        Args:
+            ended: why the search ended.
+            left_s: seconds of the time budget that are left; None without one.
+            tuner: makes the Tuner for some candidates.
+        """
+        first, still = first_deployment(self._results.lines), left_s()
+        missing = self._missing(first)
+        if first is None or not missing:
+            return ended
+        if (why := _SKIPPED.get(ended)) or (still is not None and still < (first.wall_s or 0.0)):
+            self._why_not = why or f"the run's time budget leaves {still:.0f} s, and the baseline took {first.wall_s:.0f} s"
+            return ended
+        self._progress.note(f"deploying the baseline {_times(len(missing))} more, to show how much one configuration differs between its deployments …")
+        with forward_results(_nothing, self._received, self._progress.note, _nothing) as callback:
+            tuner(missing, callback).fit()
+        if not self._missing(first):
+            return ended
+        # Tune takes a Ctrl-C for itself and returns as if all were well.
+        interrupted = left_s() != 0.0
+        self._why_not = _SKIPPED[RunEnd.INTERRUPTED if interrupted else RunEnd.TIME_BUDGET]
+        return RunEnd.INTERRUPTED if interrupted else ended
+
+    @property
+    def said(self) -> str | None:
+        """Return what they show, or why they are not there; None if none is wanted."""
+        return said(self._results.lines, self._results.anchors, self._why_not)
+
+    def _missing(self, first: EvaluationRecord | None) -> list[Candidate]:
+        lines, done = self._results.lines, len(self._results.anchors)
+        if first is None:
+            return []
+        generation = max(line.generation for line in lines)
+        return [Candidate(f"anchor-{number}", generation, ORIGIN, dict(first.params), len(lines)) for number in range(done + 1, self._n_wanted + 1)]
+
+    def _received(self, candidate: Candidate, line_json: str | None, causes: list[FailedAttempt]) -> None:
+        self._results.received_anchor(candidate, line_json, causes)
+
+
+def first_deployment(lines: Sequence[EvaluationRecord]) -> EvaluationRecord | None:
+    """Return the baseline's evaluation of generation 0; None without a baseline, and if it has no fitness to compare with."""
+    return next((line for line in lines if line.origin == "baseline" and line.fitness is not None), None)
+
+
+def said(lines: Sequence[EvaluationRecord], anchors: Sequence[EvaluationRecord], why_not: str = "") -> str | None:
+    """Return in a sentence what the deployments of the same configuration show of the noise; None if there is nothing to say.
+
+    Args:
+        lines: of the candidates.
+        anchors: further deployments of the baseline.
+        why_not: why some are missing; empty if none is.
+    """
+    first = first_deployment(lines)
+    measured = [line for line in anchors if line.fitness is not None]
+    if first is None or not (anchors or why_not):
+        return None
+    if measured:
+        return _difference([first, *measured])
+    if why_not:
+        return f"the baseline was not deployed once more, so how much one configuration differs between its deployments is not known: {why_not}"
+    failed = anchors[-1]
+    reason = f"{failed.failure.kind}, {failure_text(failed.failure.message, failed.failure.evidence)}" if failed.failure else "violates " + ", ".join(failed.violations)
+    return f"the same configuration deployed {_times(1 + len(anchors))}: {first.known_fitness:.4f}, and then no measurement ({reason})"
+
+
+def _difference(measured: Sequence[EvaluationRecord]) -> str:
+    values = [line.known_fitness for line in measured]
+    text = f"{', '.join(f'{value:.4f}' for value in values[:-1])} and {values[-1]:.4f}"
+    found = f"the same configuration deployed {_times(len(values))}: {text}; its deployments alone differ by {'up to ' if len(values) > 2 else ''}{max(values) - min(values):.4f}"
+    errors = [line.repeat_stderr for line in measured]
+    if len(values) > 2 or None in errors:
+        return found
+    return f"{found}, and the errors within them explain up to {_LEVEL * math.hypot(*(error or 0.0 for error in errors)):.4f}"
+
+
+def _times(number: int) -> str:
+    return {1: "once", 2: "twice"}.get(number) or counted(number, "time")
+
+
+def _nothing(_told: Any) -> None:
+    """Ignore what begins and what a search would keep."""
