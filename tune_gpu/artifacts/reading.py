@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from tune_gpu.artifacts.records.base import Record
 from tune_gpu.artifacts.records.comparison import Comparison
+from tune_gpu.artifacts.records.decision import Decision
 from tune_gpu.artifacts.records.devices import DeviceRecord
 from tune_gpu.artifacts.records.ends import RunEnd
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
@@ -95,6 +96,15 @@ class RunRecord:
         """Return the A/B comparison with the baseline that supports the winner, or None."""
         best = self.summary.best if self.summary else None
         return next((found for found in (self.comparison, self.confirmation) if found and best and is_of_winner(found, best.params)), None)
+
+    @property
+    def decision(self) -> Decision | None:
+        """Return what to do about the winner: the decision of the latest comparison with what runs, else the run's own; None in a run that has
+        not ended or was made before decisions were."""
+        if self.summary is None or self.state.resumable or self.state is RunState.RUNNING:
+            return None
+        later = self.evidence is not None and self.evidence is self.comparison
+        return self.comparison.decision if later and self.comparison else self.summary.decision
 
     @property
     def device(self) -> DeviceRecord | None:

@@ -243,7 +243,7 @@ def _write_into_winner(folder: RunFolder, content: Comparison) -> None:
     """Write the result into the winner file, if it is this run's: it is the experiment's, and a later run may have replaced it."""
     winner = read_winner(folder)
     if winner is not None:
-        folder.write_winner(winner.with_confirmation(content.summary()))
+        folder.write_winner(winner.with_confirmation(content.summary(), content.decision))
 
 
 def _tell(console: Console, question: ComparisonRequest, findings: list[Finding], content: Comparison, outcome: Outcome, quiet: bool) -> None:

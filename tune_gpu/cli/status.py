@@ -12,6 +12,7 @@ from rich.table import Table
 
 from tune_gpu.artifacts.json_text import strict_json
 from tune_gpu.artifacts.reading import RunRecord, RunState, all_runs, resume_command
+from tune_gpu.artifacts.records.decision import Decision, DecisionVerdict
 from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.cli.report import artifacts_dir_of
 from tune_gpu.cli.terminal import console_of
@@ -30,8 +31,8 @@ def status(overrides: tuple[str, ...], as_json: bool) -> None:
     """List all runs, finished and unfinished, oldest first.
 
     A run whose process has ended without a result is `killed`, one that was stopped is `interrupted`; the printed command resumes either. A
-    run
-    whose files cannot be read is `broken`, with the reason. The last line names the deployment in force, if `promote` has installed one.
+    run whose files cannot be read is `broken`, with the reason. A finished run has its decision: deploy it, keep what runs, or measure
+    longer. The last line names the deployment in force, if `promote` has installed one.
     """
     elsewhere = [override.removeprefix(_INSTALL_DIR) for override in overrides if override.startswith(_INSTALL_DIR)]
     try:
@@ -62,25 +63,28 @@ def describe_run(folder: RunFolder, found: RunRecord | UserError) -> dict[str, A
     return _row(
         folder, found.state, device=manifest and manifest.device, started_at=manifest and manifest.started_at, n_evaluations=len(found.lines), n_anchors=len(found.anchors),
         n_measured=measured, fitness=best.fitness if best else None, winner=best.params if best else None,
-        note=resume_command(folder) if found.state.resumable else "",
+        decision=found.decision, note=resume_command(folder) if found.state.resumable else "",
     )  # fmt: skip
 
 
 def _row(folder: RunFolder, state: RunState, *, note: str, device: Any = None, started_at: Any = None, n_evaluations: int | None = None,
-         n_anchors: int | None = None, n_measured: int | None = None, fitness: float | None = None, winner: Any = None) -> dict[str, Any]:  # fmt: skip
+         n_anchors: int | None = None, n_measured: int | None = None, fitness: float | None = None, winner: Any = None,
+         decision: Decision | None = None) -> dict[str, Any]:  # fmt: skip
     return {"run_id": folder.run_id, "experiment": folder.experiment, "state": str(state), "device": device, "started_at": started_at,
             "n_evaluations": n_evaluations, "n_anchors": n_anchors, "n_measured": n_measured, "fitness": fitness, "winner": winner,
+            "decision": decision.dump() if decision else None,
             "resume": note if state.resumable else None, "error": note if state is RunState.BROKEN else None}  # fmt: skip
 
 
 def _print(console: Console, rows: list[dict[str, Any]]) -> None:
     table = Table(header_style="bold", pad_edge=False)
-    for title in ("run", "experiment", "state", "device", "evaluations", "fitness"):
+    for title in ("run", "experiment", "state", "device", "evaluations", "fitness", "decision"):
         table.add_column(title, justify="right" if title in ("evaluations", "fitness") else "left", no_wrap=title == "run")  # by which it is called
     for row in rows:
         evaluations = "-" if row["n_evaluations"] is None else f"{row['n_measured']} of {row['n_evaluations']} ok"
+        advice = DecisionVerdict(row["decision"]["verdict"]).advice if row["decision"] else "-"
         fitness = "-" if row["fitness"] is None else f"{row['fitness']:.4f}"
-        table.add_row(row["run_id"], row["experiment"], row["state"], str(row["device"] or "-"), evaluations, fitness,
+        table.add_row(row["run_id"], row["experiment"], row["state"], str(row["device"] or "-"), evaluations, fitness, advice,
                       style=_STYLE.get(RunState(row["state"])))  # fmt: skip
     console.print(table)
     for row in rows:

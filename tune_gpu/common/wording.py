@@ -25,3 +25,10 @@ def failure_text(message: str, evidence: str) -> str:
     joint = " Its log: " if message.endswith(".") else ": "
     text = f"{message}{joint}{evidence}" if evidence and evidence not in message else message
     return " ".join(text.split())
+
+
+def duration_text(seconds: float) -> str:
+    """Return a time in words: `40 s`, `12 min`, `3 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.0f} h"

@@ -1,13 +1,10 @@
 """The effect of one arm against another with its confidence interval, by a paired bootstrap over rounds and over turns.
 
-Turns of one deployment resemble each other (they share a queue and the deployment's luck), so whole rounds are resampled, both arms
-together
+Turns of one deployment resemble each other (they share a queue and the deployment's luck), so whole rounds are resampled, both arms together
 (block bootstrap: Davison and Hinkley 1997, section 3.8). A few rounds can agree by chance, so the turns within the rounds are resampled as
 well, paired by arrival, and the larger of the two standard errors counts. That of n rounds is inflated by sqrt(n / (n - 1)), because
-resampling n
-understates it. The interval is the estimate ± the standard error times Student's t with rounds - 1 degrees of freedom. Ratios are treated
-as
-logarithms.
+resampling n understates it. The interval is the estimate ± the standard error times Student's t with rounds - 1 degrees of freedom.
+Ratios are treated as logarithms.
 """
 
 from __future__ import annotations

@@ -77,18 +77,20 @@ def _compared(case: Case, comparison: Comparison, confirm: ConfirmSettings, prom
     decisive, wanted = comparison.finding(confirm.metric), comparison.finding(promote.metric)
     prices = [finding for finding in comparison.findings if _shown_beyond_tolerance(finding)]
     if comparison.confirmed and gain(comparison, promote).holds and no_worse(comparison).holds:
-        reason = f"{_said(wanted)} than what runs, and no metric is worse beyond its tolerance."
+        gained = wanted.claim if wanted else "it is better"
+        reason = f"{gained} than today's, and no metric is worse beyond its tolerance."
         return _sorted(case, comparison, DecisionVerdict.DEPLOY, reason, f"tune-gpu promote {case.run_id}{case.place}")
     if decisive is not None and decisive.verdict == ComparisonVerdict.WORSE:
-        return _sorted(case, comparison, DecisionVerdict.KEEP, f"{_said(decisive)} than what runs.")
+        return _sorted(case, comparison, DecisionVerdict.KEEP, f"the winner is shown to be worse than what runs: {decisive.claim}.")
     if decisive is not None and decisive.within_tolerance:
-        reason = f"no difference that matters: {_figures(decisive)} in {decisive.metric} lies within the tolerance of {decisive.tolerance:g}."
+        reason = f"no difference that matters: {decisive.label} {decisive.figures}, within the tolerance of {decisive.tolerance:g}."
         return _sorted(case, comparison, DecisionVerdict.KEEP, reason)
     if prices:
-        reason = f"{'; '.join(map(_said, prices))} than what runs, beyond the tolerance. To accept that, raise {' and '.join(_tolerance(each) for each in prices)}."
+        price, accepted = " and ".join(each.claim for each in prices), " ".join(map(_accepted, prices))
+        reason = f"{price}, beyond the tolerance. To accept that price, compare again with {accepted}."
         return _sorted(case, comparison, DecisionVerdict.KEEP, reason)
     if wanted is not None and _below(wanted, promote.min_gain_pct):
-        reason = f"{_figures(wanted)} in {promote.metric} is less than promote.min_gain_pct={promote.min_gain_pct:g} asks for."
+        reason = f"the gain is smaller than promote.min_gain_pct={promote.min_gain_pct:g}: {wanted.label} {wanted.figures}."
         return _sorted(case, comparison, DecisionVerdict.KEEP, reason)
     return _open(case, comparison, confirm, [finding for finding in (decisive, wanted) if finding is not None])
 
@@ -98,8 +100,8 @@ def _open(case: Case, comparison: Comparison, confirm: ConfirmSettings, needed: 
     losses = [finding for finding in comparison.findings if finding.verdict != ComparisonVerdict.WORSE and _loss(finding) > finding.tolerance]
     open_ones = _once([finding for finding in needed if finding.verdict != ComparisonVerdict.BETTER] + losses)
     rounds = max((rounds_needed(finding, confirm) for finding in open_ones), default=confirm.max_rounds)
-    said = "; ".join(f"{_figures(finding)} in {finding.metric}" for finding in open_ones) or "the gain is not large enough to be sure of it"
-    found = _longer(case, confirm, f"{counted(comparison.n_rounds, 'round')} leave open whether it is better: {said}.", rounds)
+    said = "; ".join(f"{finding.label} {finding.figures}" for finding in open_ones) or "the gain is not large enough to be sure of it"
+    found = _longer(case, confirm, f"{counted(comparison.n_rounds, 'round')} {'leaves' if comparison.n_rounds == 1 else 'leave'} open whether it is better: {said}.", rounds)
     return _sorted(case, comparison, found.verdict, found.reason, found.command, found.about_s)
 
 
@@ -151,13 +153,9 @@ def _once(findings: Iterable[FindingRecord]) -> list[FindingRecord]:
     return list({finding.metric: finding for finding in findings}.values())
 
 
-def _sign(finding: FindingRecord) -> float:
-    return 1.0 if finding.higher_is_better else -1.0
-
-
 def _loss(finding: FindingRecord) -> float:
     """Return by how much it is estimated to be worse, in its unit; negative where it is better."""
-    return -math.inf if finding.effect is None else -_sign(finding) * finding.effect.estimate
+    return -math.inf if finding.gain is None else -finding.gain
 
 
 def _shown_beyond_tolerance(finding: FindingRecord) -> bool:
@@ -178,21 +176,8 @@ def _pct(finding: FindingRecord, effect: EffectRecord, gain_in_unit: float) -> f
     return gain_in_unit if finding.unit == "%" else 100.0 * gain_in_unit / (abs(effect.theirs) or 1.0)
 
 
-def _tolerance(finding: FindingRecord) -> str:
-    return f"confirm.tolerances.{finding.metric.partition('.')[0]}"
-
-
-def _figures(finding: FindingRecord) -> str:
-    """Return the effect with its interval: `-38.1 % (-44 to -31)`."""
-    effect = finding.effect
-    if effect is None:
-        return "no measurement"
-    interval = "" if effect.low is None or effect.high is None else f" ({effect.low:+.3g} to {effect.high:+.3g})"
-    return f"{effect.estimate:+.3g} {finding.unit}{interval}"
-
-
-def _said(finding: FindingRecord | None) -> str:
-    if finding is None or finding.effect is None:
-        return "the winner is better"
-    word = "better" if _loss(finding) < 0.0 else "worse"
-    return f"{finding.metric} is {word} by {abs(finding.effect.estimate):.3g} {finding.unit}"
+def _accepted(finding: FindingRecord) -> str:
+    """Return the setting that tolerates the estimated loss, rounded up to two digits."""
+    loss = _loss(finding)
+    step = 10.0 ** (math.floor(math.log10(loss)) - 1)
+    return f"confirm.tolerances.{finding.metric.partition('.')[0]}={math.ceil(loss / step) * step:g}"

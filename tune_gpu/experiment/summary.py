@@ -167,4 +167,5 @@ def winner_of(
         ),
         device=device,
         memory_in_use_at_start_mib=rounded(neighbours_mib),
+        decision=summary.decision,
     )

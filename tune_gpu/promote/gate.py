@@ -138,10 +138,13 @@ def gain(comparison: Comparison, settings: PromoteSettings) -> Condition:
     finding = comparison.finding(settings.metric)
     if finding is None or finding.effect is None:
         return Condition("gain", False, f"{settings.metric} was not compared")
-    effect, sign = finding.effect, 1.0 if finding.higher_is_better else -1.0
-    pct = effect.estimate if finding.unit == "%" else 100.0 * effect.estimate / (abs(effect.theirs) or 1.0)
-    said = f"{settings.metric} is {sign * pct:.1f} % better than the baseline's ({finding.verdict}); wanted: {settings.min_gain_pct:g} %, and shown"
-    return Condition("gain", finding.verdict == "better" and sign * pct >= settings.min_gain_pct, said)
+    effect, gained = finding.effect, finding.gain or 0.0
+    pct = gained if finding.unit == "%" else 100.0 * gained / (abs(effect.theirs) or 1.0)
+    word = "better" if pct >= 0.0 else "worse"
+    said = (
+        f"{settings.metric} is {abs(pct):.1f} % {word} than the baseline's ({finding.verdict}); wanted: at least {settings.min_gain_pct:g} % better, and shown"
+    )
+    return Condition("gain", finding.verdict == "better" and pct >= settings.min_gain_pct, said)
 
 
 def no_worse(comparison: Comparison) -> Condition:

@@ -14,6 +14,7 @@ from tune_gpu.artifacts.deployments import errors_of, evidence_of, key_of
 from tune_gpu.artifacts.lines import line_of, unchecked_of
 from tune_gpu.artifacts.reading import RunRecord, RunState
 from tune_gpu.artifacts.records.comparison import Comparison
+from tune_gpu.artifacts.records.decision import Decision
 from tune_gpu.artifacts.records.devices import DeviceRecord
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord, FailureRecord
 from tune_gpu.artifacts.records.manifest import Manifest
@@ -65,7 +66,10 @@ class Facts:
     state: str
     device_kind: str
     device: DeviceRecord | None
+    decision: Decision | None
+    """What to do about the winner; None if nothing is decided."""
     verdict: str
+    """What was found, in one sentence."""
     doubts: tuple[str, ...]
     """What a careful reader should know before believing the verdict."""
     summary: RunSummary | None
@@ -85,9 +89,10 @@ class Facts:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the facts for JSON."""
-        values = asdict(replace(self, device=None, summary=None, comparison=None, lines=(), manifest=None))
+        values = asdict(replace(self, device=None, decision=None, summary=None, comparison=None, lines=(), manifest=None))
         return {"schema_version": 1} | values | {
             "device": self.device.dump() if self.device else {},
+            "decision": self.decision.dump() if self.decision else None,
             "summary": self.summary.dump() if self.summary else None,
             "comparison": self.comparison.dump() if self.comparison else None,
             "lines": [line.dump() | {"metrics": _short(line)} for line in self.lines],
@@ -109,7 +114,7 @@ def facts_of(record: RunRecord, winner: WinnerFile | None = None) -> Facts:
     return Facts(
         run_id=record.run_id, experiment=record.folder.experiment, state=str(record.state),
         device_kind=(source and source.device) or "unknown", device=record.device,
-        verdict=_verdict(record), doubts=tuple(_doubts(record, winner)), summary=summary,
+        decision=record.decision, verdict=_verdict(record), doubts=tuple(_doubts(record, winner)), summary=summary,
         changes=tuple((knob, base.params.get(knob) if base else None, value) for knob, value in best.params.items()) if best else (),
         rows=tuple(_rows(record.lines, best.params, base.params if base else None)) if best else (),
         comparison=record.evidence, failures=tuple(_failures(record.lines)), refused=tuple((record.plan or {}).get("refused") or ()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from tune_gpu.artifacts.records.decision import Decision
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.common.wording import counted
 from tune_gpu.report.facts import Facts, describe
@@ -14,7 +15,7 @@ from tune_gpu.report.page import number, seconds
 
 def as_markdown(facts: Facts) -> str:
     """Return the whole report, with tables instead of pictures."""
-    parts = [f"# {_text(facts.experiment)}, run {_text(facts.run_id)} (device: {_text(facts.device_kind)})", f"**{_text(facts.verdict)}**"]
+    parts = [f"# {_text(facts.experiment)}, run {_text(facts.run_id)} (device: {_text(facts.device_kind)})", *_decision(facts.decision), f"**{_text(facts.verdict)}**"]
     parts += [f"- {_text(doubt)}" for doubt in facts.doubts]
     if facts.rows:
         parts.append("## Winner against baseline")
@@ -36,6 +37,16 @@ def as_markdown(facts: Facts) -> str:
     parts.append("## Where the minutes went")
     parts.append(_table(("part", "time", "share"), ((c.part, seconds(c.seconds), f"{100 * c.share:.0f} %") for c in facts.costs)))
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _decision(decision: Decision | None) -> list[str]:
+    if decision is None:
+        return []
+    said = [f"**{_text(decision.sentence[:1].upper() + decision.sentence[1:])}**"]
+    if decision.next_step:
+        said.append(f"Next: {_text(decision.next_step)}")
+    shown = [f"- {name}: {_text('; '.join(f'{each.label} {each.figures}' for each in findings))}" for name, findings in decision.groups]
+    return [*said, "\n".join([*shown, f"- rests on: {_text(decision.rests_on)}"])]
 
 
 def _evaluation(line: EvaluationRecord, error: float | None) -> tuple[str, ...]:

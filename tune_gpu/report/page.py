@@ -14,7 +14,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from tune_gpu.common.wording import counted
+from tune_gpu.common.wording import counted, duration_text
 from tune_gpu.evaluation.objective import metric_at
 from tune_gpu.metrics import every, in_comparison
 from tune_gpu.report.facts import Facts, describe
@@ -86,7 +86,7 @@ def as_html(facts: Facts, plan: Mapping[str, Any] | None = None, objectives: Map
     found = pictures(facts, plan, objectives)
     figures = {key: json.loads(picture.figure.to_json()) for key, picture in found.items()}
     return _template().render(
-        facts=facts, pictures=found, describe=describe, columns=evaluation_columns(facts.error_rate), effect_digits=effect_digits, metric_at=metric_at, figures=_embedded(figures), plotly=Markup(_plotly()), number=number, seconds=seconds  # noqa: S704 - Plotly's own
+        facts=facts, pictures=found, describe=describe, columns=evaluation_columns(facts.error_rate), effect_digits=effect_digits, metric_at=metric_at, figures=_embedded(figures), plotly=Markup(_plotly()), number=number, seconds=seconds, duration_text=duration_text  # noqa: S704 - Plotly's own
     )  # fmt: skip
 
 

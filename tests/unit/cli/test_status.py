@@ -44,6 +44,18 @@ def test_finished_interrupted_and_broken_runs_are_told_apart(tmp_path: Path) -> 
     assert "20200202-000000 is broken: " in text
 
 
+def test_a_finished_run_comes_with_its_decision(tmp_path: Path) -> None:
+    folder = copy_to(tmp_path)
+    decision = {"verdict": "measure longer", "reason": "it was not compared.", "command": f"tune-gpu compare {RUN}"}
+    edit(folder / "summary.json", lambda content: content.update(decision=decision))
+    _, text = run(f"run.artifacts_dir={tmp_path}", "--json")
+    rows = {row["run_id"]: row["decision"] for row in json.loads(text)}
+    assert rows[RUN] == decision
+    assert rows[INTERRUPTED] is None
+    _, text = run(f"run.artifacts_dir={tmp_path}")
+    assert "measure" in text
+
+
 def test_another_override_is_bad_input() -> None:
     code, text = run("search.seed=1")
     assert code == 2

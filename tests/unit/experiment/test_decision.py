@@ -54,7 +54,7 @@ def decided(comparison: Comparison | None, **change: Any) -> Decision:
 
 def test_a_winner_that_is_better_and_nowhere_worse_is_deployed() -> None:
     found = decided(compared(finding("fitness", 0.05, 0.02), finding("voice_turn_ms.p95", -30.0, 5.0), finding("wer", 0.0, 0.005)))
-    assert found.sentence == "deploy it: voice_turn_ms.p95 is better by 30 % than what runs, and no metric is worse beyond its tolerance."
+    assert found.sentence == "deploy it: its voice turn at p95 is 30 % better than today's, and no metric is worse beyond its tolerance."
     assert found.command == "tune-gpu promote r"
     assert [each.metric for each in found.better] == ["fitness", "voice_turn_ms.p95"]
     assert [each.metric for each in found.same] == ["wer"]
@@ -63,18 +63,20 @@ def test_a_winner_that_is_better_and_nowhere_worse_is_deployed() -> None:
 def test_a_price_beyond_its_tolerance_is_named_and_keeps_what_runs() -> None:
     found = decided(compared(finding("fitness", 0.05, 0.02), finding("voice_turn_ms.p95", -30.0, 5.0), finding("wer", 0.11, 0.04)))
     assert found.verdict is DecisionVerdict.KEEP
-    assert found.reason == "wer is worse by 0.11 WER than what runs, beyond the tolerance. To accept that, raise confirm.tolerances.wer."
+    assert found.reason == (
+        "it transcribes worse (11.0 more errors in 100 words), beyond the tolerance. To accept that price, compare again with confirm.tolerances.wer=0.11."
+    )
     assert found.command is None
 
 
 @pytest.mark.parametrize(
     ("findings", "reason"),
     [
-        ([finding("fitness", -0.05, 0.02)], "fitness is worse by 0.05 fitness than what runs."),
-        ([finding("fitness", 0.001, 0.002)], "no difference that matters: +0.001 fitness (-0.001 to +0.003) in fitness lies within the tolerance of 0.01."),
+        ([finding("fitness", -0.05, 0.02)], "the winner is shown to be worse than what runs: its fitness is 0.05 worse."),
+        ([finding("fitness", 0.001, 0.002)], "no difference that matters: fitness +0.001 (-0.001 to +0.003, n=4 rounds), within the tolerance of 0.01."),
         (
             [finding("fitness", 0.05, 0.02), finding("voice_turn_ms.p95", -4.0, 3.0)],
-            "-4 % (-7 to -1) in voice_turn_ms.p95 is less than promote.min_gain_pct=10 asks for.",
+            "the gain is smaller than promote.min_gain_pct=10: voice turn at p95 -4 % (-7 to -1, n=4 rounds).",
         ),
     ],
     ids=["worse", "the same", "too small a gain"],
@@ -88,7 +90,7 @@ def test_an_open_comparison_asks_for_the_rounds_that_would_settle_it() -> None:
     """Half the width at four times the rounds: 0.04 +- 0.06 over 4 rounds needs 9."""
     found = decided(compared(finding("fitness", 0.04, 0.06), finding("voice_turn_ms.p95", -30.0, 5.0)))
     assert found.verdict is DecisionVerdict.MEASURE_LONGER
-    assert found.reason == "4 rounds leave open whether it is better: +0.04 fitness (-0.02 to +0.1) in fitness."
+    assert found.reason == "4 rounds leave open whether it is better: fitness +0.04 (-0.02 to +0.1, n=4 rounds)."
     assert found.about_s == 9 * 60
     assert found.command == "tune-gpu compare r --budget-s 720"
 

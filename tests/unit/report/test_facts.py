@@ -20,10 +20,12 @@ from hypothesis import strategies as st
 from tests.support import made_run
 from tests.support.runs import ARTIFACTS, RUN, copy_to, edit
 from tests.support.traffic import rounds
-from tune_gpu.artifacts.reading import RunRecord, read_run
+from tune_gpu.artifacts.reading import RunRecord, RunState, read_run
 from tune_gpu.artifacts.records.comparison import Comparison
+from tune_gpu.artifacts.records.decision import Decision, DecisionVerdict
 from tune_gpu.artifacts.records.ends import ComparisonEnd
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
+from tune_gpu.artifacts.records.findings import EffectRecord, FindingRecord
 from tune_gpu.cli.main import main
 from tune_gpu.common.process.managed import start_ticks
 from tune_gpu.compare.metrics import standard_metrics
@@ -95,6 +97,36 @@ def test_an_ab_comparison_speaks_before_the_search_does(record: RunRecord) -> No
     assert not [doubt for doubt in facts.doubts if "onfirmed" in doubt]
     unsure = facts_of(dataclasses.replace(record, comparison=dataclasses.replace(shown, confirmed=False, confirmed_why="the budget ended")))
     assert "Not confirmed: the budget ended." in unsure.doubts
+
+
+def decision_of(rests_on: str, reason: str = "its voice turn at p95 is 30 % better than today's.") -> Decision:
+    effect = EffectRecord(estimate=-30.0, low=-35.0, high=-25.0, ours=7.0, theirs=10.0, n_rounds=4, n_pairs=40, confidence=0.95)
+    found = FindingRecord(metric="voice_turn_ms.p95", verdict="better", unit="%", higher_is_better=False, effect=effect, tolerance=10.0)
+    return Decision(verdict=DecisionVerdict.DEPLOY, reason=reason, command="tune-gpu promote r", about_s=400.0, rests_on=rests_on, better=(found,))
+
+
+def test_the_first_screen_decides_and_says_what_it_rests_on(record: RunRecord) -> None:
+    decided = with_summary(record, decision=decision_of("confirmation.json"))
+    facts = facts_of(decided)
+    first = "Deploy it: its voice turn at p95 is 30 % better than today's."
+    shown = "voice turn at p95 -30 % (-35 to -25, n=4 rounds)"
+    for page in (html.unescape(as_html(facts)), as_markdown(facts).replace("\\", "")):
+        places = [page.index(part) for part in (first, "tune-gpu promote r", shown, "confirmation.json", facts.verdict)]
+        assert places == sorted(places)
+        assert "about 7 min" in page
+    assert facts.as_dict()["decision"]["verdict"] == "deploy"
+    assert facts_of(record).decision is None, "of a run that was made before decisions were"
+
+
+def test_a_later_comparison_with_what_runs_decides(record: RunRecord) -> None:
+    decided = with_summary(record, decision=decision_of("confirmation.json"))
+    later = dataclasses.replace(compared(record), decision=decision_of("comparison.json"))
+    again = dataclasses.replace(decided, comparison=later)
+    assert again.decision == later.decision
+    arms = {name: dataclasses.replace(arm, params={"x": 3}) for name, arm in later.arms.items()}
+    of_another = dataclasses.replace(decided, comparison=dataclasses.replace(later, arms=arms))
+    assert of_another.decision == decision_of("confirmation.json"), "that of another winner decides nothing"
+    assert dataclasses.replace(again, state=RunState.INTERRUPTED).decision is None
 
 
 def test_what_the_winners_card_did_not_report_is_a_doubt(record: RunRecord) -> None:

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from tune_gpu.artifacts.records.base import Record
 from tune_gpu.artifacts.records.findings import FindingRecord
+from tune_gpu.common.wording import duration_text
 
 
 class DecisionVerdict(StrEnum):
@@ -48,3 +49,15 @@ class Decision(Record):
     def sentence(self) -> str:
         """Return the decision in one sentence."""
         return f"{self.verdict.advice}: {self.reason}"
+
+    @property
+    def next_step(self) -> str | None:
+        """Return the command that comes next and how long it takes, or None if there is nothing to run."""
+        time = "" if self.about_s is None else f" (about {duration_text(self.about_s)})"
+        return f"{self.command}{time}" if self.command else None
+
+    @property
+    def groups(self) -> tuple[tuple[str, tuple[FindingRecord, ...]], ...]:
+        """Return the metrics by what is shown of them, without empty groups."""
+        named = (("better", self.better), ("worse", self.worse), ("no difference that matters", self.same), ("not known", self.undecided))
+        return tuple((name, findings) for name, findings in named if findings)

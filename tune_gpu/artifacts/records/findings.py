@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tune_gpu.artifacts.records.base import Record
+from tune_gpu.common.wording import counted
+from tune_gpu.metrics import in_comparison
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,3 +37,39 @@ class FindingRecord(Record):
     """None if the metric was not measured in both arms."""
     tolerance: float
     within_tolerance: bool = False
+
+    @property
+    def label(self) -> str:
+        """Return the metric as people call it: `voice turn at p95`."""
+        metric, at = in_comparison(self.metric), self.metric.partition(".")[2]
+        return (metric.label if metric else self.metric) + (f" at {'the median' if at == 'p50' else at}" if at else "")
+
+    @property
+    def gain(self) -> float | None:
+        """Return the estimate in the finding's unit, positive where our arm is better; None without a measurement."""
+        return None if self.effect is None else self.effect.estimate if self.higher_is_better else -self.effect.estimate
+
+    @property
+    def claim(self) -> str:
+        """Return the estimate as a clause about our arm: `its voice turn at p95 is 30 % better`, `it transcribes worse (…)`."""
+        gain, metric = self.gain, in_comparison(self.metric)
+        if gain is None:
+            return f"its {self.label} was not measured"
+        phrases = metric.compared.phrases if metric and metric.compared else None
+        if phrases is not None and gain:
+            amount = f"{abs(gain) * phrases.scale:.1f}"
+            count = amount.removesuffix(".0")
+            form = phrases.better if gain > 0 else phrases.worse
+            return "it " + form.format(amount=amount, count=count, s="" if count == "1" else "s", unit="character" if self.unit == "CER" else "word")
+        unit = " %" if self.unit == "%" else ""
+        return f"its {self.label} is {abs(gain):.3g}{unit} {'better' if gain >= 0 else 'worse'}"
+
+    @property
+    def figures(self) -> str:
+        """Return the effect with its interval and its rounds: `-38.1 % (-44 to -31, n=8 rounds)`."""
+        effect = self.effect
+        if effect is None:
+            return "not measured"
+        unit = f" {self.unit}" if self.unit not in ("fitness",) else ""
+        interval = "" if effect.low is None or effect.high is None else f"{effect.low:+.3g} to {effect.high:+.3g}, "
+        return f"{effect.estimate:+.3g}{unit} ({interval}n={counted(effect.n_rounds, 'round')})"

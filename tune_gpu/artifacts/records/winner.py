@@ -7,6 +7,7 @@ from typing import Any
 
 from tune_gpu.artifacts.records.base import OPTIONAL, SCHEMA_VERSION, Record
 from tune_gpu.artifacts.records.comparison import ComparisonExcerpt, ConfirmationSummary
+from tune_gpu.artifacts.records.decision import Decision
 from tune_gpu.artifacts.records.devices import DeviceRecord
 from tune_gpu.artifacts.records.summary import StandingRecord
 
@@ -39,7 +40,9 @@ class WinnerFile(Record):
     evidence: WinnerEvidence = field(default_factory=WinnerEvidence)
     device: DeviceRecord = field(default_factory=DeviceRecord)
     memory_in_use_at_start_mib: float | None = None
+    decision: Decision | None = field(default=None, metadata=OPTIONAL)
+    """What to do about it; None in a file that was made before decisions were."""
 
-    def with_confirmation(self, found: ConfirmationSummary) -> WinnerFile:
+    def with_confirmation(self, found: ConfirmationSummary, decision: Decision | None = None) -> WinnerFile:
         """Return the file with the verdict of a later comparison."""
-        return replace(self, confirmed=found.confirmed, confirmed_why=found.confirmed_why, confirmation=found.confirmation)
+        return replace(self, confirmed=found.confirmed, confirmed_why=found.confirmed_why, confirmation=found.confirmation, decision=decision)
