@@ -52,7 +52,7 @@ RUN_CONFIG = Limit("a run's configuration", 2**18, _RESTORE, "not a run's config
 RUN_FILE = Limit("a run's file", 64 * 2**20, _RESTORE)
 RUN_LINES = Limit("a run's lines", 256 * 2**20, _RESTORE, "not a candidate's line")
 SAMPLES = Limit("a comparison's samples", 256 * 2**20, "Move it away, and compare again.", "not a comparison's line", longest_line=64 * 2**20)
-CHECKPOINT = Limit("a checkpoint of a search", 64 * 2**20, _RESTORE, "this is no checkpoint of an RZeroSearch, or not written to its end")
+CHECKPOINT = Limit("a checkpoint of a search", 64 * 2**20, _RESTORE, "not a complete checkpoint of an RZeroSearch")
 TUNE_STATE = Limit("a state of Ray Tune", 256 * 2**20, _RESTORE)
 PROMOTION = Limit("a promotion's file", 16 * 2**20, "Run promote without --apply again.", "not a promotion's manifest")
 INSTALLED = Limit("an installed file", 16 * 2**20, "Put it right, or move it away.", "cannot be read")

@@ -22,7 +22,7 @@ from tune_gpu.compare.samples import Block
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.evaluation.evaluator import Evaluator
 from tune_gpu.evaluation.measurement import Measurement
-from tune_gpu.ray_tune.session import PATIENCE_S, waiting_said
+from tune_gpu.ray_tune.session import PATIENCE_S, waiting_notice
 from tune_gpu.services.deployment import resolve
 from tune_gpu.services.vllm.parallelism import most_cards
 from tune_gpu.telemetry.neighbours import neighbours_on
@@ -181,7 +181,7 @@ def _placed(where: Any, resources: Mapping[str, float], say: Callable[[str], Non
             host, pid = ray.get(where)
             return host, pid
         if not waited:
-            say(waiting_said())
+            say(waiting_notice())
         waited = True
 
 

@@ -54,7 +54,7 @@ class ResultKeeper:
     def replay(self) -> None:
         """Show the results of earlier sittings, and learn from them."""
         for line in self.lines:
-            self.failures.hear(line)
+            self.failures.observe(line)
             self._progress.ended(line, replayed=True)
 
     def began(self, candidate: Candidate) -> None:
@@ -96,7 +96,7 @@ class ResultKeeper:
     def _keep(self, record: EvaluationRecord) -> None:
         line = EvaluationRecord.parse(self._folder.redactor.value(replace(record, told_after=self._n_kept).dump()), record.candidate_id)
         self._n_kept += 1
-        self.failures.hear(line)
+        self.failures.observe(line)
         try:
             self._folder.append_candidate(line)
         except OSError as error:

@@ -90,7 +90,7 @@ class Experiment:
         self.folder.write_json("manifest.json", record)
         ended = RunEnd.INTERRUPTED
         try:
-            if not self.tournament.finished and self.results.failures.said is None:
+            if not self.tournament.finished and self.results.failures.reason is None:
                 with handler_kept(signal.SIGINT), handler_kept(signal.SIGUSR1):  # Tune keeps both: the next Ctrl-C, in a confirmation say, would be lost
                     self._fit(search)
             if self.results.unwritten.error:
@@ -120,7 +120,7 @@ class Experiment:
         return replay(self.tournament, told, asked_after if self.config.search.asynchronous else None)
 
     def _why_ended(self) -> RunEnd:
-        if self.results.failures.said is not None:
+        if self.results.failures.reason is not None:
             return RunEnd.SAME_FAILURE
         if self.tournament.finished:
             return RunEnd(self.tournament.ended_because or RunEnd.GENERATIONS)
@@ -133,7 +133,7 @@ class Experiment:
             return
         while search.has_more():
             trials = len(self._tuner(search, [StartReporter(self.results.began, self.progress.note)], TRIALS_A_TUNER).fit())
-            stopped = trials < TRIALS_A_TUNER or search.in_flight or self.results.unwritten.error or self.results.failures.said or self._remaining_s() == 0
+            stopped = trials < TRIALS_A_TUNER or search.in_flight or self.results.unwritten.error or self.results.failures.reason or self._remaining_s() == 0
             if stopped:
                 return
 
@@ -260,4 +260,4 @@ class Experiment:
             anchors=self.results.anchors,
             repeated=self._anchors.said,
         )
-        return replace(summary, ended_reason=self.results.failures.said if ended is RunEnd.SAME_FAILURE else None)
+        return replace(summary, ended_reason=self.results.failures.reason if ended is RunEnd.SAME_FAILURE else None)

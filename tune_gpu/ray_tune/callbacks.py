@@ -1,4 +1,4 @@
-"""What Tune tells while it runs: who has begun, who waits, and what is tried again."""
+"""Callbacks of Tune: which trials have started, which wait, and which are tried again."""
 
 # ruff: noqa: ARG002 - Tune names the arguments of its hooks
 
@@ -14,19 +14,19 @@ from ray.tune.experiment import Trial
 
 from tune_gpu.artifacts.records.evaluation import FailedAttempt
 from tune_gpu.evaluation.retries import LOST
-from tune_gpu.ray_tune.session import PATIENCE_S, waiting_said
+from tune_gpu.ray_tune.session import PATIENCE_S, waiting_notice
 from tune_gpu.search.tournament import Candidate
 
 
 class PendingWatchdog:
-    """Notices, once each time, that trials have waited for their place or their start so long that a person should know: Tune waits without a word."""
+    """Notices, once each time, that trials have waited too long for their placement or their start: Tune itself prints nothing."""
 
     def __init__(self) -> None:
         self._since: float | None = None
         self._noticed = False
 
     def ended(self, trials: Sequence[Any]) -> bool:
-        """Asked with each step of Tune's."""
+        """Return True once the trials have waited for `PATIENCE_S`. Call this with each step of Tune's."""
         if any(trial.status == Trial.RUNNING for trial in reversed(trials)) or all(trial.is_finished() for trial in trials):
             self._since, self._noticed = None, False
             return False
@@ -39,7 +39,7 @@ class PendingWatchdog:
 
 
 class StartReporter(tune.Callback):
-    """Tells which candidate has begun, and when all of them wait."""
+    """Reports which candidate has begun, and when all of them wait."""
 
     def __init__(self, began: Callable[[Candidate], None], note: Callable[[str], None]) -> None:
         self._began: Callable[[Candidate], None] | None = began
@@ -51,7 +51,7 @@ class StartReporter(tune.Callback):
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if self._note is not None and self._patience.ended(trials):
-            self._note(waiting_said())
+            self._note(waiting_notice())
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if self._began is not None:
@@ -59,10 +59,10 @@ class StartReporter(tune.Callback):
 
 
 class RetryTracker(tune.Callback):
-    """Hands each new attempt of a trial the causes of those before, and keeps them for trials that never come to tell.
+    """Hands each new attempt of a trial the causes of the earlier ones, and keeps them for trials that end without a report.
 
-    Where a node dies, Ray may tell of one death twice, and the second time it gives the trial up, whatever is allowed: such a candidate
-    gets another trial (`again`), within the same allowance.
+    When a node dies, Ray may report one death twice. It gives the trial up at the second report, even if retries are left. Such a
+    candidate gets another trial (`again`), within the same allowance.
     """
 
     def __init__(self, max_retries: int) -> None:
@@ -71,7 +71,7 @@ class RetryTracker(tune.Callback):
         self._carried: dict[str, list[FailedAttempt]] = {}
 
     def causes(self, candidate_id: str) -> list[FailedAttempt]:
-        """Of the attempts that Ray has tried again."""
+        """Return the causes of the attempts that Ray has tried again."""
         return list(self._causes.get(candidate_id, []))
 
     def again(self, candidate: Candidate) -> bool:
@@ -83,14 +83,14 @@ class RetryTracker(tune.Callback):
         return True
 
     def carried(self, candidate_id: str) -> list[FailedAttempt]:
-        """Causes that the trial which ended does not know of: those of the candidate's trials before it."""
+        """Return the causes that the ended trial does not have: those of the candidate's earlier trials."""
         return list(self._carried.get(candidate_id, []))
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        # An attempt that gives up says why in its last report; a process that dies says nothing.
-        told = (trial.last_result or {}).get("retry_json")
+        # An attempt that gives up has its cause in its last report; a process that died has sent none.
+        reported = (trial.last_result or {}).get("retry_json")
         known = list(trial.config.get("retries", []))
-        cause = json.loads(told) if told else None
+        cause = json.loads(reported) if reported else None
         known.append(LOST.dump() if cause is None or cause["attempt"] != len(known) else cause["cause"])
         trial.set_config({**trial.config, "retries": known})  # what the next attempt's actor gets
         candidate_id = trial.config["candidate"]["candidate_id"]

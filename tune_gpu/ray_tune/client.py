@@ -1,4 +1,4 @@
-"""`ray://`: Tune runs on the cluster then, searcher and all, and its results come back through a queue as they arrive."""
+"""Runs over `ray://`: Tune and the searcher run on the cluster, and results come back through a queue as they arrive."""
 
 # ruff: noqa: ARG002 - Tune names the arguments of its hooks
 
@@ -18,7 +18,7 @@ from tune_gpu.ray_tune.callbacks import PendingWatchdog
 from tune_gpu.ray_tune.compat import calling_controller
 from tune_gpu.ray_tune.scheduler import unwrapped
 from tune_gpu.ray_tune.searcher import RZeroSearch
-from tune_gpu.ray_tune.session import waiting_said
+from tune_gpu.ray_tune.session import waiting_notice
 from tune_gpu.search.tournament import Candidate
 
 OnEnded = Callable[[Candidate, str | None, list[FailedAttempt]], None]
@@ -26,7 +26,7 @@ OnEnded = Callable[[Candidate, str | None, list[FailedAttempt]], None]
 
 @dataclass(frozen=True)
 class _Waiting:
-    """All trials wait for their place or their start."""
+    """All trials wait for their placement or their start."""
 
     notice: str
 
@@ -53,7 +53,7 @@ class _Final:
     """The experiment ended."""
 
     state: dict[str, Any]
-    """Of the search's tournament."""
+    """State of the search's tournament."""
 
 
 class ResultForwarder(tune.Callback):
@@ -64,7 +64,7 @@ class ResultForwarder(tune.Callback):
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if self._watchdog.ended(trials):
-            self._queue.put(_Waiting(waiting_said()))
+            self._queue.put(_Waiting(waiting_notice()))
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._queue.put(_Began(_candidate_of(trial)))
@@ -77,7 +77,7 @@ class ResultForwarder(tune.Callback):
         self._queue.put(_Ended(_candidate_of(trial), None, attempts))
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
-        # Tune copies its callbacks on their way to the cluster: only who calls has the search that has every result.
+        # Tune copies its callbacks on their way to the cluster: only the caller has the search with every result.
         controller = calling_controller()
         search = unwrapped(controller.search_alg) if controller is not None else None
         if isinstance(search, RZeroSearch):
@@ -92,12 +92,12 @@ def _candidate_of(trial: Any) -> Candidate:
 def forward_results(
     on_began: Callable[[Candidate], None], on_ended: OnEnded, note: Callable[[str], None], on_final_state: Callable[[dict[str, Any]], None]
 ) -> Iterator[ResultForwarder]:
-    """Yield a callback for the Tuner. What it sends is handed on from a thread of this process, all of it before the block is left.
+    """Yield a callback for the Tuner. A thread of this process hands on what it sends, and has handed on all of it when the block ends.
 
     Args:
         on_began: a candidate's trial has started.
         on_ended: a candidate, its line as JSON (None if its process was lost), and its failed attempts.
-        note: all trials wait for their place or their start.
+        note: all trials wait for their placement or their start.
         on_final_state: the state of the search's tournament, once the experiment has ended; not called for trials without a search.
     """
     queue = Queue(actor_options={"num_cpus": 0})

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 READ_IN = "2.60.0"
 """The version of Ray in which all of this was read."""
 
-# --- The searcher's callers: Ray does not tell a searcher `num_samples`, the time budget, or whether a `ConcurrencyLimiter` works in batches.
+# --- The searcher's callers: Ray does not pass a searcher `num_samples`, the time budget, or whether a `ConcurrencyLimiter` works in batches.
 
 _CALLERS = 13
 """Frames to look through: a few wrappers (a `ConcurrencyLimiter`, a `Repeater`) may stand between the searcher and Tune."""
@@ -158,7 +158,7 @@ def through_client() -> bool:
 
 
 def wants_token(error: BaseException) -> bool:
-    """Return whether a cluster refused this process for want of its token. Ray names the refusal in the error's text, or in its type."""
+    """Return whether a cluster refused this process because it has no valid token. Ray names the refusal in the error's text or type."""
     from ray.exceptions import AuthenticationError
 
     return isinstance(error, AuthenticationError) or "InvalidAuthToken" in str(error)

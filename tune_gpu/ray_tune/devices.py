@@ -12,12 +12,12 @@ from tune_gpu.telemetry.open import open_probe
 
 
 def device_of(config: ExperimentConfig) -> DeviceChoice:
-    """That of a run which there is: its own kind, on the cluster that it joins or else on this machine. Raises UserError where it is not there."""
+    """Return the device of an existing run, on its cluster or on this machine. Raise UserError if the device is not available."""
     return choose_device(config.device, cluster_gpus=cards_of_cluster(config.ray) if config.device == "cuda" else None)
 
 
 def cards_of_cluster(settings: RaySettings) -> int | None:
-    """Null for this machine alone."""
+    """Return the number of GPUs of the cluster, or None if the run uses this machine alone."""
     if settings.address is None:
         return None
     import ray
@@ -29,8 +29,11 @@ def cards_of_cluster(settings: RaySettings) -> int | None:
 
 
 def check_alike(config: ExperimentConfig, kind: str) -> None:
-    """Raises UserError where Ray may give one candidate another kind of card than the next: their numbers could not be compared, and what the first
-    card has no room for would be refused on all. An engine that spans all cards is on the same ones each time."""
+    """Raise UserError if Ray may give two candidates different kinds of card.
+
+    Their numbers could not be compared, and what the first card has no room for would be refused on all. An engine that spans all
+    cards is always on the same ones.
+    """
     names = visible_cards(nvidia_cards()) if kind == "cuda" else []
     if len(names) < 2 or fewest_cards(config) >= len(names):
         return
@@ -42,10 +45,10 @@ def check_alike(config: ExperimentConfig, kind: str) -> None:
             raise UserError(f"device=cuda: {error}") from error
         card, mib = probe.info.name, probe.info.total_mib
         probe.close()
-        # Of one name there may be two sizes; some pages that the driver has retired make no other card.
+        # Cards of one name may have different sizes. A few retired pages do not make a different card.
         same = next((other for other in alike if other[0] == card and same_size(other[1], mib)), (card, mib))
         alike.setdefault(same, []).append(name)
     if len(alike) > 1:
         kinds = "; ".join(f"{','.join(named)}: {card} of {'unknown memory' if mib is None else f'{mib:.0f} MiB'}" for (card, mib), named in alike.items())
-        raise UserError(f"device=cuda: the cards are not alike ({kinds}), and candidates that are measured on different ones cannot be compared; allowed in "
-                        f"CUDA_VISIBLE_DEVICES are cards of one kind: {' or '.join(','.join(named) for named in alike.values())}")
+        raise UserError(f"device=cuda: the cards differ ({kinds}), and candidates measured on different cards cannot be compared. "
+                        f"Set CUDA_VISIBLE_DEVICES to cards of one kind: {' or '.join(','.join(named) for named in alike.values())}.")

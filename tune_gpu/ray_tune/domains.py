@@ -1,4 +1,4 @@
-"""What may vary, as a user of Tune says it: lists of values and domains of `ray.tune`, made into parameters of a space."""
+"""Makes a space of what a user of Tune gives: lists of values, and domains of `ray.tune`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ Given = Sequence[Any] | ParameterSpec | Domain
 
 
 def flat(given: Mapping[str, Any], names: Container[str] = ()) -> dict[str, Any]:
-    """Nested names as one (`a/b`), as Tune makes them; but what one of these names stands for is a value, be it a mapping.
+    """Return nested names joined (`a/b`), as Tune joins them. What stands at one of `names` is a value, even if it is a mapping.
 
-    Raises UserError for a name that is given twice, nested and not.
+    Raises:
+        UserError: a name is given twice, nested and joined.
     """
     found: dict[str, Any] = {}
     for name, value in given.items():
@@ -30,23 +31,23 @@ def flat(given: Mapping[str, Any], names: Container[str] = ()) -> dict[str, Any]
 
 
 def specs_of(space: Any) -> dict[str, ParameterSpec]:
-    """A space as a user gives it, nested or not. Raises UserError for what is none, or holds what cannot be searched."""
+    """Return the parameters of a space that a user gives, nested or not. Raise UserError if it is not a space, or cannot be searched."""
     if not isinstance(space, Mapping) or not all(isinstance(name, str) for name in space):
-        raise UserError(f"space={space!r}: allowed is a mapping from the names of the parameters to their values, such as {{'x': [1, 2]}}")
+        raise UserError(f"space={space!r}: not a mapping. Give a mapping from the names of the parameters to their values, such as {{'x': [1, 2]}}.")
     given = flat(space)
     refuse_grids("space", given)
     return {name: spec_of(name, values) for name, values in given.items()}
 
 
 def grids_in(given: Mapping[str, Any]) -> list[str]:
-    """The names of what `tune.grid_search` has made among these, which are flat."""
+    """Return the names of the values that `tune.grid_search` made. The names must be flat."""
     return [name for name in given if name.split("/")[-1] == "grid_search"]
 
 
 def refuse_grids(whose: str, given: Mapping[str, Any]) -> None:
-    """Raises UserError that names them, if there are any."""
+    """Raise UserError if any value was made by `tune.grid_search`."""
     if grids := grids_in(given):
-        raise UserError(f"{whose}: {', '.join(grids)}: R-Zero searches, it does not go through a grid; use tune.choice")
+        raise UserError(f"{whose}: {', '.join(grids)}: R-Zero does not go through a grid. Use tune.choice.")
 
 
 def holds_domain(value: Any) -> bool:
@@ -56,17 +57,17 @@ def holds_domain(value: Any) -> bool:
 
 
 def refuse_domains(what: str, values: Sequence[Any]) -> None:
-    """Raises UserError if there is a domain of Tune's in one of these values: it would be suggested as it is, and never drawn from."""
+    """Raise UserError if one of these values holds a domain of Tune's: it would be suggested as it is, and never drawn from."""
     if inner := [value for value in values if isinstance(value, Domain) or holds_domain(value)]:
-        raise UserError(f"{what} ({type(inner[0]).__name__}) cannot be searched; allowed are values")
+        raise UserError(f"{what} ({type(inner[0]).__name__}) cannot be searched. Give values.")
 
 
 def spec_of(name: str, given: Given) -> ParameterSpec:
-    """Return what may vary, from any of the forms that a user may give. Raises UserError for a domain that is not a set or a range."""
+    """Return a parameter from any form that a user may give. Raise UserError for a domain that is not a set or a range."""
     if isinstance(given, ParameterSpec):
         return given
     if isinstance(given, (str, bytes)) or not isinstance(given, (Domain, Sequence)):
-        raise UserError(f"{name}={given!r}: allowed are a list of values, a ParameterSpec, or a domain of ray.tune")
+        raise UserError(f"{name}={given!r}: cannot be searched. Give a list of values, a ParameterSpec, or a domain of ray.tune.")
     if not isinstance(given, Domain):
         refuse_domains(f"{name}: a domain inside a list", given)
         return ParameterSpec(target="", values=list(given))
@@ -74,7 +75,7 @@ def spec_of(name: str, given: Given) -> ParameterSpec:
     step = float(sampler.q) if isinstance(sampler, Quantized) else None
     base = sampler.sampler if isinstance(sampler, Quantized) else sampler
     if isinstance(given, Categorical) and isinstance(base, Uniform):
-        values = distinct(list(map(plain, given.categories)))  # Tune takes one that stands there twice
+        values = distinct(list(map(plain, given.categories)))  # Tune accepts duplicates
         refuse_domains(f"{name}: a domain inside tune.choice", values)
         numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
         return ParameterSpec(target="", values=values, kind="ordinal" if numbers and values == sorted(values) else "categorical")
@@ -84,6 +85,6 @@ def spec_of(name: str, given: Given) -> ParameterSpec:
         high = given.upper - 1 if whole and step is None else given.upper  # Tune's whole ranges end before `upper`, unless they have a step
         return ParameterSpec(target="", low=plain(given.lower), high=plain(high), step=step, log=log, integer=whole)
     raise UserError(
-        f"{name}: {type(given).__name__} with {type(base).__name__.lstrip('_')} cannot be searched; allowed: tune.choice, uniform, quniform, loguniform, "
-        "randint, qrandint, lograndint"
+        f"{name}: {type(given).__name__} with {type(base).__name__.lstrip('_')} cannot be searched. Use tune.choice, uniform, quniform, loguniform, "
+        "randint, qrandint or lograndint."
     )

@@ -1,8 +1,8 @@
 """A trial's numbers on Ray's own metrics port, for its dashboard, Prometheus and Grafana (`tune_gpu/report/grafana.json` asks for these).
 
 Ray puts `ray_` before each name and `_total` behind a counter's. Every sample carries the experiment, the candidate and the generation.
-A gauge that is not set again within two of Ray's export intervals (20 s) is exported no longer: what was measured is set again until the
-actor ends, what is live vanishes by itself when the load does.
+Ray stops exporting a gauge that is not set again within two export intervals (20 s). So results are set again until the actor ends, and
+live values disappear by themselves when the load ends.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tune_gpu.telemetry.sampler import DeviceSample
 TAGS = ("experiment", "candidate", "generation", "device")
 REFRESH_S = 5.0
 KEPT = 50
-"""Candidates whose numbers are kept on the port, the latest."""
+"""Number of candidates whose results stay on the port: the latest ones."""
 
 
 def _gauges() -> dict[str, str]:
@@ -48,11 +48,11 @@ class TrialMetrics:
         self._keeper.start()
 
     def begin(self, candidate: Mapping[str, Any]) -> None:
-        """What comes now is of this candidate."""
+        """Label everything from now on with this candidate."""
         self._now = self._tags | {"candidate": str(candidate["candidate_id"]), "generation": str(candidate["generation"])}
 
     def observe(self, moment: DeviceSample) -> None:
-        """The device in this second."""
+        """Set the gauges of the device to this sample."""
         self._set(self._now, {live.gauge: getattr(moment, live.field) for live in LIVE})
 
     def ended(self, record: EvaluationRecord) -> None:
@@ -64,7 +64,7 @@ class TrialMetrics:
         self._measured = dict([*self._measured.items(), (tags["candidate"], (tags, values))][-KEPT:])
 
     def close(self) -> None:
-        """Set nothing again."""
+        """Stop setting the gauges."""
         self._closed.set()
         self._keeper.join()
 

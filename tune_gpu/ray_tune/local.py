@@ -42,7 +42,7 @@ class PrivateFolder:
     def end_with(self, started: Iterable[int]) -> None:
         """See that these processes (a local Ray's) end with this one, even if it is killed.
 
-        The kernel ends Ray's servers then, but not their agents: those try for up to a minute to tell a server that has gone of its end.
+        The kernel then ends Ray's servers but not their agents, which try for up to a minute to report to a server that has ended.
         """
         named = "".join(f"{pid}:{ticks}\n" for pid in started if (ticks := reaper.start_ticks(pid)) is not None)
         assert self._reaper.stdin is not None
@@ -64,9 +64,9 @@ def _parent() -> str:
 
 @contextlib.contextmanager
 def own_environment(token: Path, variables: Mapping[str, str]) -> Iterator[None]:
-    """Within the block this process, and what it starts, has these variables and asks for the token of this file.
+    """Set these variables and Ray's token within the block, for this process and what it starts.
 
-    A local Ray hands its environment on to its workers. What is given as its `runtime_env` stands in its logs instead.
+    A local Ray passes its environment on to its workers. A `runtime_env` would do that too, but Ray writes it to its logs.
     """
     before = {name: os.environ.get(name) for name in (*variables, *_TOKEN)}
     os.environ.pop("RAY_AUTH_TOKEN", None)
@@ -82,7 +82,7 @@ def own_environment(token: Path, variables: Mapping[str, str]) -> Iterator[None]
 
 @contextlib.contextmanager
 def private_files() -> Iterator[None]:
-    """Within the block new files, and those of the processes that are started, are this user's alone."""
+    """Make new files readable by this user only, within the block. Processes that start in it inherit that."""
     before = os.umask(0o077)
     try:
         yield
@@ -91,7 +91,7 @@ def private_files() -> Iterator[None]:
 
 
 def parted(runtime_env: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """A runtime environment without the variables that hold secrets, and these."""
+    """Return a runtime environment without the variables that hold secrets, and those variables."""
     given = dict(runtime_env.get("env_vars") or {})
     hidden = {name: str(value) for name, value in given.items() if holds_secret(name, value)}
     shown = {name: value for name, value in given.items() if name not in hidden}

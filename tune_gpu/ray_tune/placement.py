@@ -1,9 +1,9 @@
 """What a trial asks Ray for, and how many may run at once: pure, from the configuration.
 
-On a card a trial is one placement group: a bundle for the load generator, and one with the cards and the services. Inside it vLLM's actor holds
-its share of the card and Whisper's the rest. Ray's fractions are book-keeping (vLLM's own share holds the memory); what they make certain is
-that no card holds two trials. On the CPU both services are processes of the trial's own actor: there is no device to be placed on, and two
-actors more would cost each engine start their own start for nothing.
+On a card a trial is one placement group: a bundle for the load generator, and one with the cards and the services. In the second, vLLM's
+actor holds its share of the card and Whisper's actor the rest. Ray's fractions reserve no memory; they only keep two trials off one card.
+On the CPU both services are processes of the trial's own actor: no device needs a placement, and two more actors would only make each
+start slower.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ _GRAIN = 10_000
 """Ray counts resources in ten-thousandths."""
 @dataclass(frozen=True)
 class TrialResources:
-    """Of one trial, as Ray names them."""
+    """Resources of one trial, by Ray's names."""
 
     load: Mapping[str, float]
     """The first bundle: the trial itself."""
     services: Mapping[str, float] | None = None
-    """The second: both services; null where they are the trial's own processes."""
+    """The second: both services; None if they are the trial's own processes."""
     vllm_gpus: float = 0.0
     whisper_gpus: float = 0.0
-    """0 beside an engine on several cards: Ray has no fraction of several, so the engine holds them whole and Whisper is put on the first."""
+    """0 beside an engine on several cards: Ray has no fraction of several cards, so the engine holds them whole. Whisper runs on the first."""
     cpus_per_service: float = 0.0
 
     @property
     def bundles(self) -> list[dict[str, float]]:
-        """For Ray's placement group."""
+        """Return the bundles of Ray's placement group."""
         return [dict(self.load), *([dict(self.services)] if self.services is not None else [])]
 
 
@@ -56,7 +56,10 @@ def trial_resources(config: ExperimentConfig, deployment: Deployment, kind: str)
 
 
 def arena_resources(config: ExperimentConfig, kind: str) -> dict[str, float]:
-    """Of an actor that measures several candidates in turn, its services being its own processes: all that the greediest needs."""
+    """Return the resources of an actor that measures several candidates in turn: what the largest of them needs.
+
+    The services are the actor's own processes.
+    """
     if kind != "cuda":
         return {"CPU": config.ray.cpus_per_trial}
     cards = most_cards(config)
@@ -69,14 +72,14 @@ def _floor(amount: float) -> float:
 
 @dataclass(frozen=True)
 class Concurrency:
-    """How many trials at once, and why, for people."""
+    """How many trials run at once, and the reason as text."""
 
     trials: int
     why: str
 
 
 def concurrency(config: ExperimentConfig, kind: str, n_cards: int) -> Concurrency:
-    """As many trials as the cards hold and never more; on the CPU one, unless `ray.max_concurrent_trials` says otherwise."""
+    """Return how many trials run at once: at most what the cards hold. On the CPU it is one, unless `ray.max_concurrent_trials` is set."""
     ray = config.ray
     if kind != "cuda":
         trials = ray.max_concurrent_trials or 1
@@ -92,38 +95,38 @@ def concurrency(config: ExperimentConfig, kind: str, n_cards: int) -> Concurrenc
 
 
 def check_resources(config: ExperimentConfig, kind: str) -> None:
-    """Raises UserError for settings of `ray` that no trial could run with."""
+    """Raise UserError for settings of `ray` that no trial could run with."""
     ray = config.ray
     if kind != "cuda":
         return
     most = most_cards(config)
     if ray.trials_per_card > 1 and most > 1:
-        raise UserError(f"ray.trials_per_card={ray.trials_per_card}: an engine on {most} cards shares them with no other trial; allowed is 1")
+        raise UserError(f"ray.trials_per_card={ray.trials_per_card}: an engine on {most} cards shares them with no other trial. Set it to 1.")
     for params in _corners(config):
         share = float(settings_with(config, params).vllm.gpu_memory_utilization)
         if ray.trials_per_card > 1 and share >= 1 / ray.trials_per_card:
             raise UserError(
-                f"ray.trials_per_card={ray.trials_per_card}: vllm.gpu_memory_utilization={share:g} leaves no room for the others; allowed is below "
-                f"{1 / ray.trials_per_card:g}"
+                f"ray.trials_per_card={ray.trials_per_card}: vllm.gpu_memory_utilization={share:g} leaves no room for the others. Set vllm.gpu_memory_utilization "
+                f"below {1 / ray.trials_per_card:g}."
             )
 
 
 def check_cards(config: ExperimentConfig, most_on_a_node: int) -> None:
-    """Raises UserError if no node has the cards that a candidate's engine spans (a trial lives on one node)."""
+    """Raise UserError if no node has the cards that a candidate's engine spans (a trial runs on one node)."""
     for params in divisions(config):
         engine = settings_with(config, params).vllm
         if cards_of(engine) > most_on_a_node:
             sizes = " x ".join(f"vllm.{name}={size}" for name, size in parallel_sizes(engine).items() if size > 1) or "one card"
-            raise UserError(f"{sizes}: no node has so many cards; allowed is up to {most_on_a_node}")
+            raise UserError(f"{sizes}: no node has so many cards. Use at most {most_on_a_node}.")
 
 
 def check_cores(config: ExperimentConfig, kind: str, nodes: Sequence[Mapping[str, float]]) -> None:
-    """Raises UserError if no node that has the cards of a candidate has the cores beside them: Ray would wait for one, and say nothing.
+    """Raise UserError if no node has both the cards and the cores of a candidate: Ray would wait for one without a message.
 
     Args:
         config: checked.
         kind: `cuda` or `cpu`.
-        nodes: what each has in all, as Ray names it.
+        nodes: all resources of each node, by Ray's names.
     """
     for params in divisions(config):
         bundles = trial_resources(config, resolve(config, params, kind), kind).bundles
@@ -133,11 +136,11 @@ def check_cores(config: ExperimentConfig, kind: str, nodes: Sequence[Mapping[str
             asked = f"ray.cpus_per_trial={config.ray.cpus_per_trial:g}"
             asked += f", ray.cpus_per_service={config.ray.cpus_per_service:g} (of two services)" if kind == "cuda" else ""
             with_cards = " with the cards" if kind == "cuda" else ""
-            raise UserError(f"{asked}: no node{with_cards} has {cores:g} cores for a trial; allowed is up to {most:g} in all")
+            raise UserError(f"{asked}: no node{with_cards} has {cores:g} cores for a trial. Ask for at most {most:g} in all.")
 
 
 def _corners(config: ExperimentConfig) -> list[dict[str, Any]]:
-    """Every value of every parameter once, over what stands in `services`: enough for what one setting decides."""
+    """Return `services` with every value of every parameter once: enough for what a single setting decides."""
     alone: list[dict[str, Any]] = [{}]
     for name, spec in config.parameters.items():
         values = spec.values if spec.values is not None else [spec.low, spec.high]

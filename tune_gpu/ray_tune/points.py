@@ -1,4 +1,4 @@
-"""Points that a user gives a search: what each says of its parameters. What a point says and cannot have is an error."""
+"""Points that a user gives a search. A point that sets what it cannot set is an error."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ logger = logging.getLogger(__name__)
 def searched_in(
     where: str, point: Mapping[str, Any], names: Container[str], constants: Mapping[str, Any], *, of_another_search: bool = False
 ) -> dict[str, Any]:
-    """Return what a point says of the parameters, flat.
+    """Return the values that a point gives the parameters, flat.
 
     Args:
         where: names the point in messages.
         point: nested or flat; it may be the whole configuration of a trial, with its constants.
         names: of the parameters.
         constants: of Tune's `param_space`, flat.
-        of_another_search: the point is a result of an earlier search, which may have had other constants. A name that means nothing here is
-            then left out with a warning.
+        of_another_search: the point is a result of an earlier search, which may have had other constants. An unknown name is then left
+            out with a warning.
 
     Raises:
         UserError: an unknown name, a constant with another value, or a domain or a grid in place of a value.
     """
-    said = {name: value for name, value in flat(point, names).items() if name != REPEATER_KEY}  # a `Repeater` adds its own key
-    if grids := [name for name in grids_in(said) if name not in names]:
-        raise UserError(f"{where}.{grids[0]}: a grid is no value. Give one value, or one point for each.")
-    for name, value in said.items():
+    given = {name: value for name, value in flat(point, names).items() if name != REPEATER_KEY}  # a `Repeater` adds its own key
+    if grids := [name for name in grids_in(given) if name not in names]:
+        raise UserError(f"{where}.{grids[0]}: a grid is not a value. Give one value, or one point for each.")
+    for name, value in given.items():
         if isinstance(value, Domain) or holds_domain(value):
-            raise UserError(f"{where}.{name}: a domain is no value. Give one of its values, or leave the name out to have it drawn.")
+            raise UserError(f"{where}.{name}: a domain is not a value. Give one of its values, or leave the name out to have it drawn.")
         if name in names:
             continue
         if name in constants:
@@ -49,7 +49,7 @@ def searched_in(
             logger.warning("%s.%s: it is neither a parameter nor a constant of this search, and is left out", where, name)
         else:
             raise UserError(f"{where}.{name}: no such parameter, and no constant of param_space. Leave it out, or correct its name.")
-    return {name: value for name, value in said.items() if name in names}
+    return {name: value for name, value in given.items() if name in names}
 
 
 def _check_constant(name: str, value: Any, constant: Any) -> None:
@@ -68,10 +68,10 @@ def _same(one: Any, other: Any) -> bool:
 def completed(space: SearchSpace, point: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
     """Return the point with what it leaves out drawn at random. A parameter that the point names exists: its conditions are drawn to fit.
 
-    What cannot stand stays as it is given, for the space to refuse.
+    An invalid value stays as it is, for the space to refuse.
     """
     given = dict(point)
-    for name in reversed(space.names):  # a condition is on what stands before it
+    for name in reversed(space.names):  # a condition is on an earlier parameter
         if name not in given:
             for_it = [dict(space.parameters[other].when)[name] for other in given if other in space.parameters and name in dict(space.parameters[other].when)]
             fitting = [value for value in (for_it[0] if for_it else ()) if all(space.parameters[name].among(value, values) for values in for_it)]

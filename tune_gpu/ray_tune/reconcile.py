@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 
 
 def end_skipped(search: RZeroSearch, controller: TuneController) -> None:
-    """End the trials that `Tuner.restore(resume_unfinished=False)` leaves as they are, and does not report: their last report is their result."""
+    """End the trials that `Tuner.restore(resume_unfinished=False)` leaves unfinished and unreported: their last report is their result."""
     for trial in controller.get_trials():
         if trial.is_finished() and search.candidate_of(trial.trial_id):
             search.on_trial_complete(trial.trial_id, flattened(trial.run_metadata.last_result or {}))
 
 
 def errored_as(search: RZeroSearch, trial_id: str) -> str:
-    """Return the id under which a trial errored: Tune resumes it under the same id, but restarts it under a new one, and then its parameters tell."""
+    """Return the id under which a trial errored. Tune resumes it under that id, but restarts it under a new one, and then it is found by its
+    parameters."""
     errored = search.book.errored
     if not errored or trial_id in errored or (controller := calling_controller()) is None:
         return trial_id

@@ -1,8 +1,8 @@
-"""What Tune itself has kept of its trials, in an experiment's folder.
+"""Tune's own records of its trials, in an experiment's folder.
 
-Tune writes its trials and its searcher's state one after the other, and copies them file by file: after a kill the one may be a moment
-older than the other. A searcher that takes its own state for the whole truth then waits for a trial that Tune has never heard of, or
-has ended already, and a restored run stands still without a word.
+Tune writes its trials and its searcher's state one after the other, and copies them file by file. After a kill one may be older than the
+other. A searcher that relies on its own state alone then waits for a trial that Tune does not have, or that has already ended, and the
+restored run hangs without a message.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ class KeptTrial:
 
     trial_id: str
     params: Mapping[str, Any]
-    """What the searcher suggested, as `compat.as_kept` gives it."""
+    """The searcher's suggestion, as `compat.as_kept` returns it."""
     ended: bool
     result: Mapping[str, Any] | None
-    """Its last report; null before the first, and for a trial that ended with an error."""
+    """Its last report; None before the first, and for a trial that ended with an error."""
 
 
 def is_of(kept: Mapping[str, Any], suggested: Mapping[str, Any]) -> bool:
-    """Return whether what Tune keeps of a suggestion is of this one."""
+    """Return whether Tune's record of a suggestion is of this one."""
     return json.dumps(kept, sort_keys=True) == json.dumps(as_kept(suggested), sort_keys=True)  # as text NaN is NaN
 
 
 def kept_trials(folder: str | Path) -> list[KeptTrial]:
-    """The trials of the latest state in the folder, in the order in which they were made; none if there is no state that can be read."""
+    """Return the trials of the latest state in the folder, in the order in which they were made; an empty list if no state can be read."""
     states = sorted(Path(folder).glob(STATE_FILES))
     if not states:
         return []

@@ -1,4 +1,4 @@
-"""R-Zero as Ray Tune's scheduler (see `rzero.py`): it stops the losers of a race between windows."""
+"""R-Zero as Ray Tune's scheduler (see `rzero.py`): it stops trials that have lost, between windows."""
 
 # ruff: noqa: ARG002 - Ray names the arguments of its hooks
 
@@ -30,48 +30,49 @@ _FEWEST_WINDOWS = 2
 
 
 class _Racer(NamedTuple):
-    """One of a race, with what is known of it so far."""
+    """A trial in a race, with its results so far."""
 
     candidate: Candidate
     result: Result
 
     @property
     def judged(self) -> bool:
-        """Return whether its error is known: it was reported, over two windows at least."""
+        """Return whether its error is known: it was reported, over at least two windows."""
         return self.result.stderr is not None and self.result.n_windows >= _FEWEST_WINDOWS
 
 
 class RZeroScheduler(FIFOScheduler):
-    """Stops the losers of a race between windows.
+    """Stops trials that have lost, between windows.
 
-    After each report a trial is compared with the others of its generation, running or ended, and with the best of the generations
-    before. It is stopped as soon as as many of them as survive are shown to be better (see `search/racing.py`); what is close goes on to
-    its last window. A trial must report `stderr` and `n_windows` beside the metric, and what it has reported when it
-    is stopped is its result. The baseline is never stopped: everything is compared with it in the end. In Pareto mode only those count as
-    better that are so far no worse in any objective: whoever is ahead in one may be on the front, whatever its fitness.
+    After each report a trial is compared with the others of its generation, running or ended, and with the best of earlier generations.
+    It is stopped once as many others as survive are shown to be better (see `search/racing.py`). A close trial runs to its last window.
+    A trial must report `stderr` and `n_windows` beside the metric. The last report of a stopped trial is its result. The baseline is
+    never stopped, because everything is compared with it in the end. In Pareto mode a rival counts as better only if it is so far no
+    worse in any objective: a trial that leads in one may be on the front, whatever its fitness.
 
     Args:
-        search: whose candidates race.
-        min_windows: nobody is stopped before.
-        alpha: the probability at which a candidate that is no worse may be stopped at one look.
-        window_budget: once so many windows have been reported in the whole search, nobody gets more than `min_windows`.
+        search: the searcher of the trials that race.
+        min_windows: windows before a trial may be stopped.
+        alpha: the probability that one look stops a candidate that is not worse.
+        window_budget: once the whole search has reported so many windows, no trial gets more than `min_windows`.
 
     Raises:
-        UserError: a searcher that is no RZeroSearch (what wraps one will do), fewer than 2 windows (one has no uncertainty), an alpha outside (0, 0.5), or a budget below 1.
+        UserError: the searcher is not an RZeroSearch (wrapped or not), `min_windows` is below 2 (one window has no uncertainty), `alpha` is
+            outside (0, 0.5), or the budget is below 1.
     """
 
     def __init__(self, search: RZeroSearch, *, min_windows: int = 2, alpha: float = 0.05, window_budget: int | None = None) -> None:
         super().__init__()
         search = unwrapped(search)
         if not isinstance(search, RZeroSearch):
-            raise UserError(f"RZeroScheduler wants the RZeroSearch whose candidates race, not {type(search).__name__}; use another scheduler of Tune's")
+            raise UserError(f"search={type(search).__name__}: RZeroScheduler works with RZeroSearch only. Use another scheduler of Tune's.")
         for name, value in (("min_windows", min_windows), ("alpha", alpha), ("window_budget", 1 if window_budget is None else window_budget)):
             if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
-                raise UserError(f"{name}={value!r}: allowed is a number")
+                raise UserError(f"{name}={value!r}: not a number. Give a number.")
         if min_windows < 2:
-            raise UserError(f"min_windows={min_windows}: allowed is 2 or more, for one window has no uncertainty")
+            raise UserError(f"min_windows={min_windows}: too small, because one window has no uncertainty. Give at least 2.")
         if not 0.0 < alpha < 0.5:
-            raise UserError(f"alpha={alpha}: allowed is above 0 and below 0.5")
+            raise UserError(f"alpha={alpha}: out of range. Give a number above 0 and below 0.5.")
         if window_budget is not None:
             bounds_of(SearchSettings, "window_budget").check("window_budget", window_budget)
         self._search, self._min_windows, self._alpha, self._budget = search, min_windows, alpha, window_budget
@@ -80,17 +81,17 @@ class RZeroScheduler(FIFOScheduler):
         """Ids of the candidates that lost their race."""
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
-        """The searcher knows the metric."""
+        """Do nothing: the searcher has the metric."""
         return True
 
     def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
-        """Raises UserError where Tune does not search with this one's RZeroSearch: nothing would ever race."""
+        """Raise UserError if Tune searches with another searcher than this scheduler's: no trial would ever race."""
         if (found := unwrapped(tune_controller.search_alg)) is not self._search:
-            raise UserError(f"RZeroScheduler: Tune searches with another {type(found).__name__}; give TuneConfig(search_alg=...) the RZeroSearch that it was made with")
+            raise UserError(f"RZeroScheduler: Tune searches with another {type(found).__name__}. Give TuneConfig(search_alg=...) the RZeroSearch of this scheduler.")
         super().on_trial_add(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
-        """One more window of a trial: go on, or stop."""
+        """Return Tune's decision after another window of a trial: continue or stop."""
         candidate, outcome = self._search.candidate_of(trial.trial_id), self._search.read(result)
         if candidate is None or outcome.fitness is None:
             return TrialScheduler.CONTINUE
@@ -104,7 +105,7 @@ class RZeroScheduler(FIFOScheduler):
         return TrialScheduler.STOP
 
     def _reported(self) -> int:
-        """Windows so far, in earlier experiments and before a restore too: Tune keeps nothing of a scheduler."""
+        """Return the number of windows so far, also in earlier experiments and before a restore: Tune saves no state of a scheduler."""
         ended = [result.n_windows for _, result in self._search.tournament.history if result.fitness is not None]
         return sum(ended) + sum(racer.result.n_windows for racer in self._racing.values())
 
@@ -120,7 +121,7 @@ class RZeroScheduler(FIFOScheduler):
         values = matrix([[each.result.objectives[name] for name in names] for each in (racer, *rivals)], list(settings.objectives.values()))
         no_worse = (values[1:] >= values[0]).all(axis=1)
         above = {key(rival.candidate.params) for rival, counts in zip(rivals, no_worse, strict=True) if counts}
-        # As many comparisons as there are rivals, whoever of them counts.
+        # There are as many comparisons as rivals, whichever of them count.
         level = self._alpha * len(above) / max(1, len(rivals))
         return bool(above) and has_lost(evidence, key(racer.candidate.params), above, settings.survivors, level)
 
@@ -145,7 +146,7 @@ class RZeroScheduler(FIFOScheduler):
         return list(found.values())
 
     def on_trial_complete(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> None:
-        """From now on the tournament knows it."""
+        """Take the trial out of the race: the tournament has its result."""
         self._racing.pop(trial.trial_id, None)
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:

@@ -98,7 +98,7 @@ class RZeroSearch(Searcher):
         """Return what a trial in flight measures, or None for a trial of someone else."""
         return self.book.candidate_of(trial_id)
 
-    # --- What Tune tells a searcher before it asks.
+    # --- What Tune passes to a searcher before it asks for candidates.
 
     def set_max_concurrency(self, max_concurrent: int) -> bool:
         """Keep Tune's `max_concurrent_trials` (a `ConcurrencyLimiter`) here, by the trials that are in flight here.
@@ -120,7 +120,7 @@ class RZeroSearch(Searcher):
         """
         for name, own, other in (("metric", self._metric, metric), ("mode", self._mode, mode)):
             if own and other and own != other:
-                raise UserError(f"RZeroSearch has {name}={own}, TuneConfig has {name}={other}: give it to one of them, or the same to both")
+                raise UserError(f"{name}: RZeroSearch has {own}, TuneConfig has {other}. Give it to one of them, or the same to both.")
         self._metric, self._mode = self._metric or metric, self._mode or mode
         fits = self._setup.take_param_space(config)
         self._setup.plan(spec.get("num_samples"), spec.get("time_budget_s"), restored=self._tune_restores)
@@ -143,7 +143,7 @@ class RZeroSearch(Searcher):
                 Tune has given the space and the constants) the point is outside the space or has another constant.
         """
         if not self.book.empty:
-            raise UserError("add_evaluated_point: results from elsewhere are told before the first suggestion; this search has begun")
+            raise UserError("add_evaluated_point: this search has begun. Add results from elsewhere before the first suggestion.")
         self._setup.add_known(parameters, None if error else value, ADDED_POINT)
 
     # --- Suggestions.
@@ -151,34 +151,36 @@ class RZeroSearch(Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # Ray answers "FINISHED" too
         """Return the next candidate, None while Tune must wait for results, and FINISHED after the last. Raise UserError without metric and mode."""
         if not self._metric or self._mode not in ("max", "min"):
-            raise UserError(f"RZeroSearch has metric={self._metric}, mode={self._mode}: give both to it, mode is max or min (Tune passes on what "
-                            "TuneConfig has only where there is a param_space)")
+            raise UserError(f"RZeroSearch has metric={self._metric}, mode={self._mode}. Give it both; mode is max or min (Tune passes on those "
+                            "of TuneConfig only with a param_space).")
         self._follow_experiment()
         if self._most_in_flight is not None and self.book.n_in_flight >= self._most_in_flight:
             return None
         candidate = self.next_candidate()
         if candidate is None:
-            # None with nothing in flight would hang Tune without a word.
+            # None with nothing in flight would hang Tune without a message.
             open_ended = self.tournament.ended_because is None or self._may_requeue
             return None if self.book.n_in_flight and open_ended else Searcher.FINISHED
         self.book.begin(trial_id, candidate)
         return self.suggestion(candidate)
 
     def suggestion(self, candidate: Candidate) -> dict[str, Any]:
-        """Return what Tune gets for a candidate: its parameters, nested."""
+        """Return the suggestion for Tune: the candidate's parameters, nested."""
         return nested(candidate.params)
 
     def next_candidate(self) -> Candidate | None:
         """Take the next candidate, requeued ones first. Return None while results are awaited, and after the last."""
-        self._tell_known()
+        self._add_known()
         return self.book.next_requeued() or self.tournament.ask()
 
-    def _tell_known(self) -> None:
-        self._setup.tell_known(lambda value: self.read({self._metric or "": value}))
+    def _add_known(self) -> None:
+        self._setup.add_known_to_tournament(lambda value: self.read({self._metric or "": value}))
 
     def _follow_experiment(self) -> None:
-        """If another experiment of Tune's uses this search, extend it by that one's length, and suggest again what was in flight in the one before:
-        Tune does not report the trials that a time budget has stopped."""
+        """If another experiment of Tune's uses this search, extend the search by the length of that experiment.
+
+        Candidates in flight in the earlier experiment are suggested again: Tune does not report trials that a time budget has stopped.
+        """
         generator = calling_generator()
         if generator is None or generator is self._generator:
             return
@@ -228,11 +230,11 @@ class RZeroSearch(Searcher):
         self.tournament.tell(candidate.candidate_id, outcome)
 
     def read(self, result: Mapping[str, Any]) -> Result:
-        """Return what a report of a trial says to the search: higher fitness is better, whatever the mode."""
+        """Return a trial's report as a result of the search: higher fitness is better, whatever the mode."""
         reported = result.get(self._metric or "")
         if number(reported) is None and reported is not None and not isinstance(reported, Real) and not self._warned:
             self._warned = True
-            logger.warning("%s was reported as %r, which is no number: a trial that ends so counts as failed", self._metric, reported)
+            logger.warning("%s was reported as %r, which is not a number: a trial whose last report is like that counts as failed", self._metric, reported)
         return read_report(result, self._metric or "", self._mode, list(self._setup.objectives))
 
     # --- Saved and restored.
@@ -242,7 +244,7 @@ class RZeroSearch(Searcher):
         return self.__dict__ | {"_generator": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Only `Tuner.restore` makes a searcher from a pickle. It runs the unfinished trials again itself, under their own ids."""
+        """Restore from Tune's pickle. Only `Tuner.restore` does that, and it runs the unfinished trials again itself, under their own ids."""
         self.__dict__.update(state)
         self._tune_restores = True
 
@@ -256,17 +258,17 @@ class RZeroSearch(Searcher):
     def save(self, checkpoint_path: str) -> None:
         """Write Tune's checkpoint of the searcher, as JSON."""
         if self._setup.begun and self._metric and self._mode:
-            self._tell_known()
+            self._add_known()
         state = self._setup.state_dict() | (self.book.state_dict() if self._setup.begun else {})
         Path(checkpoint_path).write_text(json.dumps(state))
 
     def restore(self, checkpoint_path: str) -> None:
-        """Resume from a checkpoint. What was in flight is suggested again, unless `Tuner.restore` runs those trials again by itself.
+        """Resume from a checkpoint. Candidates in flight are suggested again, unless `Tuner.restore` runs their trials again by itself.
 
         A searcher without a space takes space, settings and points from the checkpoint, if all values are plain.
 
         Raises:
-            UserError: the file is no checkpoint of this searcher, or was saved by another version, or with another space or settings.
+            UserError: the file is not a checkpoint of this searcher, or was saved by another version, or with another space or settings.
         """
         state = _saved(checkpoint_path)
         if state["tournament"] is None:  # it was saved before Tune had given its space
@@ -277,7 +279,7 @@ class RZeroSearch(Searcher):
             self.book.withdraw(self.book.in_flight)
 
     def restore_from_dir(self, checkpoint_dir: str) -> None:
-        """Resume from an experiment's folder, in step with what Tune has kept of the trials there. Raise UserError as `restore`."""
+        """Resume from an experiment's folder, in step with Tune's own records of the trials there. Raise UserError as `restore` does."""
         super().restore_from_dir(checkpoint_dir)
         if self._tune_restores and (kept := kept_trials(checkpoint_dir)):
             follow_kept(self, kept)
@@ -287,5 +289,5 @@ def _saved(path: str) -> dict[str, Any]:
     """Return a checkpoint's content. Raise UserError for a file that is not one."""
     state = outside_files.read_json(Path(path), outside_files.CHECKPOINT)
     if not isinstance(state, dict) or "tournament" not in state:
-        raise UserError(f"{path}: this is no checkpoint of an RZeroSearch, or was not written to its end")
+        raise UserError(f"{path}: not a complete checkpoint of an RZeroSearch. Give a file that RZeroSearch.save has written.")
     return state

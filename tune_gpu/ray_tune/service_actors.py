@@ -1,8 +1,8 @@
-"""Services as processes of Ray actors that hold the trial's card: vLLM its share, Whisper the rest, in the bundle of the trial's placement group.
+"""Services as processes of Ray actors that hold the trial's card, in the second bundle of the trial's placement group.
 
-The actor starts and watches the real service with the environment that Ray gave it, so that CUDA_VISIBLE_DEVICES reaches the engine's own
-worker processes; the trial holds a stand-in for it. Both live on one node and end with the trial: an actor that loses its owner is ended by
-Ray, and a service that loses its actor by its guard.
+vLLM's actor holds its share of the card, Whisper's the rest. An actor starts and watches the real service in the environment that Ray
+gave it, so that CUDA_VISIBLE_DEVICES reaches the engine's worker processes; the trial holds a proxy (`RemoteService`). Both run on one
+node and end with the trial: Ray ends an actor that loses its owner, and the guard ends a service that loses its actor.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PLACED_S = 120.0
 
 @dataclass(frozen=True)
 class Place:
-    """Where an actor of ours is."""
+    """Node and card of an actor of ours."""
 
     node: str
     visible: str
@@ -48,7 +48,7 @@ def _place() -> Place:
 
 
 class ServiceActor:
-    """Runs one service in its process. Answers are (value, failure): an exception of ours would not cross as what it is."""
+    """Runs one service in its process. Answers are (value, failure): Ray would change the type of an exception."""
 
     def __init__(self, name: str, settings: Any, device: str, ports: list[int], env: dict[str, str]) -> None:
         os.environ.update(env)
@@ -57,7 +57,7 @@ class ServiceActor:
         self._abort: str | None = None
 
     def place(self) -> Place:
-        """Return where it is, as Ray has set its environment."""
+        """Return its node and card, from the environment that Ray has set."""
         return _place()
 
     def endpoint(self) -> Endpoint:
@@ -102,7 +102,7 @@ class RemoteService:
         self._watching = threading.Event()
 
     def start(self, abort: Callable[[], str | None] = lambda: None) -> Any:
-        """Raises ServiceError, with nothing left running: an actor that stayed would keep its part of the card from the next engine."""
+        """Start the service. Raise ServiceError with nothing left running: a leftover actor would hold the card that the next engine needs."""
         try:
             self.info, self.start_s = self._started(abort)
         except BaseException:
@@ -127,12 +127,12 @@ class RemoteService:
         return info, start_s
 
     def _watch(self) -> None:
-        """Ask from a thread of its own: the load generator must not wait for an actor."""
+        """Poll the actor from its own thread: the load generator must not wait for an actor."""
         actor = self._actor
         while not self._watching.wait(_WATCH_EVERY_S) and self._found is None:
             try:
                 found = self._get(actor.ask.remote("failure"))
-                self._found = None if self._watching.is_set() else found  # one that is being ended has not failed
+                self._found = None if self._watching.is_set() else found  # a service that is being stopped has not failed
             except ServiceError as error:
                 self._found = error.failure
 
@@ -152,7 +152,7 @@ class RemoteService:
         return dict(self._ask("gauges", default={}))
 
     def stop(self) -> None:
-        """Ends the service, then the actor, which gives its part of the card back."""
+        """Stop the service, then the actor, which frees its part of the card."""
         self._watching.set()
         if self._actor is None:
             return
@@ -167,7 +167,7 @@ class RemoteService:
         try:
             return self._get(self._actor.ask.remote(method, *arguments))
         except ServiceError:
-            return default  # `failure` tells that it has gone
+            return default  # `failure` reports that it has ended
 
     def _get(self, answer: Any) -> Any:
         try:
@@ -200,7 +200,7 @@ class PlacementGroupDeployer:
         self._made: list[RemoteService] = []
 
     def visible_devices(self) -> str:
-        """Return what Ray has assigned to the bundle: asked once, for it does not change while the group lives."""
+        """Return the cards that Ray has assigned to the bundle. They are looked up once: they do not change while the group exists."""
         if self._card is None:
             assert self.resources.services is not None
             look: Any = ray.remote(_place).options(**self._options(self.resources.services["GPU"], 0.0))
@@ -230,13 +230,13 @@ class PlacementGroupDeployer:
 
     def _actor(self, name: str, settings: VllmSettings | WhisperSettings, gpus: float) -> RemoteService:
         visible = self.visible_devices()
-        # An actor without a part of the card gets no assignment of Ray's: beside an engine on several cards, Whisper is put on the first.
+        # Ray assigns no card to an actor without a part of one: beside an engine on several cards, Whisper is put on the first.
         env = {} if gpus else {VISIBLE: visible.split(",")[0]}
         options = self._options(gpus, self.resources.cpus_per_service) | {"max_concurrency": 8}
         arguments = (name, settings, self._device, list(self._config.run.port_range), env)
         try:
             actor: Any = ray.remote(ServiceActor).options(name=f"{name}-{self._trial_name()}", **options).remote(*arguments)
-        except ValueError:  # the name is still held by one that is being ended
+        except ValueError:  # an actor that is ending still has the name
             actor = ray.remote(ServiceActor).options(name=f"{name}-{self._trial_name()}-{uuid.uuid4().hex[:4]}", **options).remote(*arguments)
         service = RemoteService(actor, name)
         self._made = [*(one for one in self._made if not one.stopped), service]
@@ -248,7 +248,7 @@ class PlacementGroupDeployer:
         return service
 
     def _check_place(self, name: str, place: Place) -> None:
-        """Both services on the trial's node and on one card, by Ray's own word; NVML proves it once they hold memory."""
+        """Raise ServiceError unless the service is on the trial's node and card, by Ray's report. NVML proves it once it holds memory."""
         assert self._card is not None
         here = ray.get_runtime_context().get_node_id()
         if place.node != here or place.visible.split(",")[0] != self._card.visible.split(",")[0]:

@@ -1,4 +1,4 @@
-"""Ray for the time of a command: a local one that ends with it, or a cluster that is joined."""
+"""Ray for the duration of a command: a local one that ends with it, or a cluster that it joins."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _RAY_ENVIRONMENT = {
 
 _HOW_TO_BE_LET_IN = "give it as RAY_AUTH_MODE=token and RAY_AUTH_TOKEN=… (`ray get-auth-token` prints it there)"
 PATIENCE_S = 30.0
-"""For so long a place, or a start in it, is waited for without a word."""
+"""Seconds to wait for a placement or a worker's start before printing a notice."""
 
 
 @contextlib.contextmanager
 def local_or_joined_ray(settings: RaySettings, n_cards: int | None = None) -> Iterator[None]:
-    """Join the cluster of `ray.address`, or start a local Ray that ends with the block, with so many cards. Raises UserError if none answers."""
+    """Join the cluster of `ray.address`, or start a local Ray with `n_cards` that ends with the block. Raise UserError if none answers."""
     os.environ.update({key: os.environ.get(key, value) for key, value in _RAY_ENVIRONMENT.items()})
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     with contextlib.ExitStack() as ending:
@@ -54,13 +54,13 @@ def local_or_joined_ray(settings: RaySettings, n_cards: int | None = None) -> It
 
 
 def _shut_down() -> None:
-    """Leave Ray; a second Ctrl-C waits, because what is left half shut down Ray goes on with at exit, when its folder is gone."""
+    """Leave Ray. A second Ctrl-C waits: Ray would finish an interrupted shutdown at exit, when its folder is gone."""
     with Interrupts().held():
         ray.shutdown()
 
 
 def _start_local(ending: contextlib.ExitStack, runtime_env: Mapping[str, Any] | None = None, **options: Any) -> None:
-    """Start a Ray of our own; all that it starts ends at the `ending`, and at once where its start is interrupted."""
+    """Start a local Ray. Its processes end with `ending`, and at once if the start is interrupted."""
     shown, hidden = parted(runtime_env or {})
     folder = PrivateFolder()
     ending.callback(folder.close)
@@ -70,7 +70,7 @@ def _start_local(ending: contextlib.ExitStack, runtime_env: Mapping[str, Any] | 
         with handler_kept(signal.SIGTERM), loopback_only(), private_files():
             ray.init("local", dashboard_host="127.0.0.1", runtime_env=shown or None, **session_folder(folder.of_ray), **options)
     except BaseException:
-        folder.end_with(_started_since(before))  # asked while their parents are there: Ray's agents outlive its servers, and have no parent then
+        folder.end_with(_started_since(before))  # looked up while their parents exist: Ray's agents outlive its servers, and are then orphans
         ray.shutdown()
         raise
     folder.end_with(_started_since(before))
@@ -81,7 +81,7 @@ def _started_since(before: set[int]) -> list[int]:
 
 
 def _join(address: str, options: dict[str, Any]) -> None:
-    """Join a cluster; once more where its client server came up too slowly (Ray gives it half a minute). Raises UserError if that fails too."""
+    """Join a cluster. Try once more if its client server was too slow (Ray allows it half a minute). Raise UserError if that fails too."""
     for attempts_left in (1, 0):
         try:
             with handler_kept(signal.SIGTERM):
@@ -94,7 +94,7 @@ def _join(address: str, options: dict[str, Any]) -> None:
 
 
 def _why_not_joined(error: BaseException) -> str:
-    """Of a socket that answers (see `_check_answers`)."""
+    """Return why Ray could not join, although its socket answers (see `_check_answers`)."""
     below: BaseException | None = error
     while below is not None:  # Ray names the refusal in what the error comes from, and not in the error
         if wants_token(below):
@@ -102,29 +102,29 @@ def _why_not_joined(error: BaseException) -> str:
         below = below.__cause__ or below.__context__
     if client_timed_out(error):
         return f"what listens there lets no Ray client in: either it is not the port of the client's server (10001 by default), or it asks for a token; {_HOW_TO_BE_LET_IN}"
-    said = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    # A client's error is the server's stack: what went wrong is its last line.
-    reason = said[-1] if said[0].endswith(":") else said[0]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    # A client's error is the server's stack, whose last line is the cause.
+    reason = lines[-1] if lines[0].endswith(":") else lines[0]
     return f"no Ray cluster answers there ({reason[:200]})"
 
 
 def check_room_here(config: ExperimentConfig, kind: str) -> None:
-    """Raises UserError for a candidate that no node of the Ray that is up has the cards and the cores for."""
+    """Raise UserError for a candidate if no node of the running Ray has its cards and cores."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if kind == "cuda":
         check_cards(config, max(int(node.get("GPU", 0)) for node in nodes))
     check_cores(config, kind, nodes)
 
 
-def waiting_said() -> str:
-    """For people who wait: what is measured must first get its place, and its process must start there, which Ray does not tell apart."""
+def waiting_notice() -> str:
+    """Return the notice that trials are waiting. Ray does not show whether for a placement or for the start of a process."""
     there, free = ray.cluster_resources(), ray.available_resources()
     left = ", ".join(f"{free.get(name, 0.0):g} of {there.get(name, 0.0):g} {what}" for name, what in (("GPU", "cards"), ("CPU", "cores")))
-    return f"nothing has run for {PATIENCE_S:g} s: Ray has no place for it yet, or its process is still starting (free now: {left})"
+    return f"nothing has run for {PATIENCE_S:g} s: Ray has no free place yet, or a process is still starting (free now: {left})"
 
 
 def _check_answers(settings: RaySettings) -> None:
-    """Ray waits for minutes and prints pages for an address that nobody listens at; a socket tells in a moment."""
+    """Raise UserError if nothing listens at the address. Ray would wait for minutes and print pages of errors."""
     address = str(settings.address)
     if address == "auto":
         return
@@ -132,4 +132,4 @@ def _check_answers(settings: RaySettings) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=settings.connect_timeout_s).close()
     except (OSError, ValueError) as error:
-        raise UserError(f"ray.address={address}: nothing answers there ({error}); allowed: auto, host:port, ray://host:port") from error
+        raise UserError(f"ray.address={address}: nothing answers there ({error}). Set auto, host:port or ray://host:port.") from error

@@ -21,7 +21,7 @@ from tune_gpu.search.tournament import Result, Tournament
 from tune_gpu.search.values import tuples_again, tuples_named
 
 ADDED_POINT = "add_evaluated_point"
-"""Names a point of Tune's `add_evaluated_point` in messages. It may be of another search, with other constants."""
+"""Name of a point of Tune's `add_evaluated_point` in messages. The point may come from another search, with other constants."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class _KnownPoint:
 
 
 class TournamentSetup:
-    """The tournament, and what it is made of.
+    """The tournament, and what it is built from.
 
     Args:
         settings: sizes and seed.
@@ -54,8 +54,8 @@ class TournamentSetup:
     def tournament(self) -> Tournament:
         """Return the tournament. Raise UserError if the search has no space yet."""
         if self._tournament is None:
-            raise UserError("RZeroSearch has no space: give `space`, or a `param_space` with tune.choice, tune.uniform … to the Tuner "
-                            "(to Tuner.restore again, where there are functions or other objects among its values)")
+            raise UserError("RZeroSearch has no space. Give `space`, or a `param_space` with tune.choice, tune.uniform … to the Tuner "
+                            "(to Tuner.restore again if functions or other objects are among its values).")
         return self._tournament
 
     @property
@@ -79,10 +79,10 @@ class TournamentSetup:
     def take_param_space(self, config: Mapping[str, Any]) -> bool:
         """Search in Tune's `param_space` if there is no space yet, and remember its constants.
 
-        Return False if Tune's space has something to search, and the search has a space of its own.
+        Return False if both Tune's space and the search's own have something to search.
 
         Raises:
-            UserError: the space cannot be searched, or is another one than before.
+            UserError: the space cannot be searched, or differs from the earlier one.
         """
         given = flattened(config, refuse_slashes=True)
         self._constants = {name: value for name, value in given.items() if not isinstance(value, Domain)}
@@ -95,13 +95,13 @@ class TournamentSetup:
     def _search_in(self, domains: Mapping[str, Domain], given: Mapping[str, Any]) -> None:
         refuse_grids("param_space", given)
         if inside := [name for name, value in given.items() if holds_domain(value)]:
-            raise UserError(f"param_space: {', '.join(inside)}: a domain within a list cannot be searched; give each a name of its own")
+            raise UserError(f"param_space: {', '.join(inside)}: a domain within a list cannot be searched. Give each its own name.")
         specs = {name: spec_of(name, domain) for name, domain in domains.items()}
         if self._tournament is None:
             self.begin(specs)
             self._space_is_tunes = True
         elif SearchSpace.from_specs(specs).fingerprint() != self._tournament.space.fingerprint():
-            raise UserError("param_space: this search has begun in another one; give it the same, or make a new RZeroSearch")
+            raise UserError("param_space: this search has begun in another one. Give it the same, or make a new RZeroSearch.")
 
     def plan(self, num_samples: int | None, time_budget_s: float | None, *, restored: bool) -> None:
         """Plan as many evaluations as Tune wants, if the length is Tune's.
@@ -117,13 +117,13 @@ class TournamentSetup:
     def add_known(self, parameters: Mapping[str, Any], value: float | None, where: str) -> None:
         """Take a result from elsewhere. Raise UserError for a point outside the space, or in Pareto mode."""
         if objectives := self.objectives:
-            raise UserError(f"add_evaluated_point: it tells one value, and search.objectives wants {', '.join(objectives)}; give the point to points_to_evaluate")
+            raise UserError(f"add_evaluated_point: it has one value, and search.objectives needs {', '.join(objectives)}. Give the point to points_to_evaluate.")
         if self._tournament is not None:
             names = self._tournament.space.parameters
             self._tournament.space.own({name: value for name, value in flat(parameters, names).items() if name in names})
         self._known.append(_KnownPoint(parameters, value, where))
 
-    def tell_known(self, read: Callable[[float | None], Result]) -> None:
+    def add_known_to_tournament(self, read: Callable[[float | None], Result]) -> None:
         """Give the tournament the results from elsewhere that it does not have yet.
 
         Args:
@@ -136,13 +136,13 @@ class TournamentSetup:
             self.tournament.know(params, read(point.value))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the tournament, its length and what it is made of, as JSON values."""
+        """Return the tournament, its length and what it is built from, as JSON values."""
         if self._tournament is None:
             return {"tournament": None}
         return {"tournament": self._tournament.state_dict(), "planned": self._tournament.total_evaluations, "made_of": self._made_of_as_json()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Become what was saved. A search without a space takes it from there, with its settings and points, if all values are plain.
+        """Restore a saved state. A search without a space takes space, settings and points from it, if all values are plain.
 
         Raises:
             UserError: it was saved by another version, or with another space or settings.
@@ -157,7 +157,7 @@ class TournamentSetup:
         self.tournament.load_state_dict(state["tournament"])
 
     def _made_of_as_json(self) -> dict[str, Any] | None:
-        """Return None if JSON would not give it back as it is (functions among the values, say). It is not pickled: reading must not run code."""
+        """Return space, settings and points, or None if JSON would change them (functions, say). A pickle would run code when it is read."""
         if self._specs is None or any(map(is_placeholder, (value for spec in self._specs.values() for value in spec.values or ()))):
             return None
         specs = {name: asdict(spec) for name, spec in self._specs.items()}

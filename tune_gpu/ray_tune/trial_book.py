@@ -13,7 +13,7 @@ Report = dict[str, Any]
 
 
 class TrialState(StrEnum):
-    """What is known of a trial that was given a candidate."""
+    """State of a trial that was given a candidate."""
 
     IN_FLIGHT = "in flight"
     """It runs. Its latest report is kept: that is its result if a scheduler ends it while it is paused."""
@@ -22,7 +22,7 @@ class TrialState(StrEnum):
     ERRORED = "errored"
     """It ended without a result, and the search knows that. Tune may run it once more, and its result then replaces the failure."""
     REQUEUED = "requeued"
-    """Nothing is expected of it any more. Its candidate waits for another trial, or has got one."""
+    """It was given up. Its candidate waits for another trial, or has one."""
 
 
 @dataclass

@@ -62,7 +62,7 @@ def measure(monkeypatch: pytest.MonkeyPatch, fake: FakeRay, gpus: float = 1.0) -
     """What was said meanwhile."""
     said: list[str] = []
     monkeypatch.setattr(arenas, "ray", fake)
-    monkeypatch.setattr(arenas, "waiting_said", lambda: "all is taken")
+    monkeypatch.setattr(arenas, "waiting_notice", lambda: "all is taken")
     with arena(load_config(EXPERIMENT, [], "cuda"), "cuda", {"CPU": 2.0, "GPU": gpus}, said.append) as ground:
         ground.hold({})
     return said

@@ -70,7 +70,7 @@ def test_two_sizes_that_vary_at_once_are_counted_together() -> None:
     """Only where both exist."""
     both = config(PARALLEL, "parameters.dp={target: vllm.extra_args.data_parallel_size, values: [1, 2]}")
     assert arena_resources(both, "cuda")["GPU"] == 4.0
-    with pytest.raises(UserError, match=r"vllm.tensor_parallel_size=2 x vllm.extra_args.data_parallel_size=2: no node has so many cards; allowed is up to 2"):
+    with pytest.raises(UserError, match=r"vllm.tensor_parallel_size=2 x vllm.extra_args.data_parallel_size=2: no node has so many cards\. Use at most 2"):
         check_cards(both, 2)
     apart = config(PARALLEL, "parameters.dp={target: vllm.extra_args.data-parallel-size, values: [1, 2], when: {tp: [1]}}")
     assert arena_resources(apart, "cuda")["GPU"] == 2.0
@@ -118,7 +118,7 @@ def test_on_the_cpu_it_is_one_unless_asked_for() -> None:
     ("override", "message"),
     [
         ("ray.trials_per_card=0", "ray.trials_per_card=0: allowed is 1 or more"),
-        ("ray.trials_per_card=2", "leaves no room for the others; allowed is below 0.5"),
+        ("ray.trials_per_card=2", "leaves no room for the others. Set vllm.gpu_memory_utilization below 0.5"),
         ("ray.max_retries=-1", "ray.max_retries=-1: allowed is 0 or more"),
         ("ray.max_concurrent_trials=0", "ray.max_concurrent_trials=0: allowed is 1 or more"),
         ("ray.cpus_per_trial=-1", "ray.cpus_per_trial=-1"),
@@ -136,7 +136,7 @@ def test_bad_settings_are_refused_by_name(override: str, message: str) -> None:
 def test_a_candidate_on_more_cards_than_any_node_has_is_refused() -> None:
     """Before anything starts."""
     check_cards(config(PARALLEL), 2)
-    with pytest.raises(UserError, match="tensor_parallel_size=2: no node has so many cards; allowed is up to 1"):
+    with pytest.raises(UserError, match=r"tensor_parallel_size=2: no node has so many cards\. Use at most 1"):
         check_cards(config(PARALLEL), 1)
 
 
@@ -163,8 +163,8 @@ def test_only_what_can_pass_is_tried_again_and_a_start_that_timed_out_once() -> 
 def test_a_run_without_a_node_for_a_trials_cores_and_cards_is_refused() -> None:
     with_cards, without = {"CPU": 2.0, "GPU": 2.0}, {"CPU": 64.0}
     check_cores(config(), "cuda", [with_cards, without])
-    with pytest.raises(UserError, match=r"ray.cpus_per_trial=3, .*: no node with the cards has 4 cores for a trial; allowed is up to 2 in all"):
+    with pytest.raises(UserError, match=r"ray.cpus_per_trial=3, .*: no node with the cards has 4 cores for a trial\. Ask for at most 2 in all"):
         check_cores(config("ray.cpus_per_trial=3"), "cuda", [with_cards, without])
     check_cores(config("ray.cpus_per_trial=64"), "cpu", [with_cards, without])
-    with pytest.raises(UserError, match=r"ray.cpus_per_trial=65: no node has 65 cores for a trial; allowed is up to 64 in all"):
+    with pytest.raises(UserError, match=r"ray.cpus_per_trial=65: no node has 65 cores for a trial\. Ask for at most 64 in all"):
         check_cores(config("ray.cpus_per_trial=65"), "cpu", [with_cards, without])

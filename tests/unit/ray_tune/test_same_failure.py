@@ -37,24 +37,24 @@ OK = Measurement(Status.OK, "cpu", score=Score(0.5), n_windows=1)
 MISSED = Measurement(Status.OK, "cpu", score=Score(None, violations={"max_wer": 1.0}), n_windows=1)
 
 
-def heard(*outcomes: Failure | Measurement) -> SameFailure:
+def observed(*outcomes: Failure | Measurement) -> SameFailure:
     found = SameFailure()
     for number, outcome in enumerate(outcomes):
-        found.hear(line(number, outcome))
+        found.observe(line(number, outcome))
     return found
 
 
 def test_the_second_candidate_that_fails_alike_decides() -> None:
-    found = heard(crash())
-    assert found.said is None
-    found.hear(line(0, crash()))
-    assert found.said is None, "the same line again"
-    found.hear(line(5, crash(), {"x": 0}))
-    assert found.said is None, "the same configuration, measured again"
-    found.hear(line(1, crash()))
-    assert found.said is not None
-    assert found.said.startswith("vllm: ended with exit code 2 while starting: a setting is refused")
-    assert found.said.endswith(f" Its log: {FLAG}")
+    found = observed(crash())
+    assert found.reason is None
+    found.observe(line(0, crash()))
+    assert found.reason is None, "the same line again"
+    found.observe(line(5, crash(), {"x": 0}))
+    assert found.reason is None, "the same configuration, measured again"
+    found.observe(line(1, crash()))
+    assert found.reason is not None
+    assert found.reason.startswith("vllm: ended with exit code 2 while starting: a setting is refused")
+    assert found.reason.endswith(f" Its log: {FLAG}")
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_the_second_candidate_that_fails_alike_decides() -> None:
 def test_what_varies_from_start_to_start_is_no_other_reason(one: str, other: str) -> None:
     first, second = (FailureRecord.parse(crash(log).as_dict(), "failure") for log in (one, other))
     assert reason_of(first) == reason_of(second) is not None
-    assert heard(crash(one), crash(other)).said is not None
+    assert observed(crash(one), crash(other)).reason is not None
 
 
 @pytest.mark.parametrize(
@@ -89,8 +89,8 @@ def test_what_varies_from_start_to_start_is_no_other_reason(one: str, other: str
     ],
 )
 def test_another_reason_lets_the_run_go_on_for_good(one: Failure, other: Failure) -> None:
-    assert heard(one, other, one, one).said is None
-    assert heard(other, one, one).said is None
+    assert observed(one, other, one, one).reason is None
+    assert observed(other, one, one).reason is None
 
 
 @pytest.mark.parametrize("measured", [OK, MISSED, failed(FailureKind.REQUESTS_FAILED, Phase.LOAD), failed(FailureKind.OOM, Phase.LOAD)])
@@ -98,7 +98,7 @@ def test_another_reason_lets_the_run_go_on_for_good(one: Failure, other: Failure
 def test_a_candidate_that_started_lets_the_run_go_on(measured: Measurement | Failure, at: int) -> None:
     outcomes: list[Measurement | Failure] = [crash(), crash()]
     outcomes.insert(at, measured)
-    assert heard(*outcomes).said is None
+    assert observed(*outcomes).reason is None
 
 
 SMALLER = [
@@ -109,19 +109,19 @@ SMALLER = [
 
 @pytest.mark.parametrize("failure", SMALLER)
 def test_a_smaller_candidate_may_fit_where_memory_was_short(failure: Failure) -> None:
-    assert heard(failure, failure, failure).said is None
+    assert observed(failure, failure, failure).reason is None
 
 
 @pytest.mark.parametrize("kind", sorted(RETRYABLE))
 def test_what_may_pass_neither_ends_a_run_nor_hides_a_reason(kind: FailureKind) -> None:
-    assert heard(*[failed(kind)] * 5).said is None
-    assert heard(failed(kind), crash(), failed(kind), crash()).said is not None
+    assert observed(*[failed(kind)] * 5).reason is None
+    assert observed(failed(kind), crash(), failed(kind), crash()).reason is not None
 
 
 def test_a_refusal_before_the_launch_is_no_start() -> None:
     refused = Failure(FailureKind.INFEASIBLE, "tune_gpu", Phase.PREFLIGHT, "too large")
-    assert heard(refused, refused, refused).said is None
-    assert heard(refused, crash(), crash()).said is not None
+    assert observed(refused, refused, refused).reason is None
+    assert observed(refused, crash(), crash()).reason is not None
 
 
 def test_the_order_of_the_results_does_not_matter() -> None:
@@ -130,13 +130,13 @@ def test_the_order_of_the_results_does_not_matter() -> None:
     for _ in range(50):
         outcomes = [rng.choice(kinds) for _ in range(4)]
         shuffled = rng.sample(outcomes, len(outcomes))
-        assert (heard(*outcomes).said is None) == (heard(*shuffled).said is None)
+        assert (observed(*outcomes).reason is None) == (observed(*shuffled).reason is None)
 
 
 def test_the_stopper_hears_last_reports_alone_and_survives_its_journey() -> None:
     import cloudpickle
 
-    stopper = cloudpickle.loads(cloudpickle.dumps(StopOnSameFailure(heard(crash()))))
+    stopper = cloudpickle.loads(cloudpickle.dumps(StopOnSameFailure(observed(crash()))))
     report = {"line_json": json.dumps(line(1, crash()).dump())}
     assert stopper("t1", report) is False
     assert stopper.stop_all() is False, "the trial may be tried again"

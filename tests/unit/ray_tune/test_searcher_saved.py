@@ -65,14 +65,14 @@ def test_a_checkpoint_keeps_tuples_and_redraws_what_json_cannot_hold(values: lis
         later.restore(str(tmp_path / "s"))
         assert later.suggest("t1") == given
     else:
-        with pytest.raises(UserError, match=r"no space: .*to Tuner\.restore again, where there are functions"):
+        with pytest.raises(UserError, match=r"no space\. .*to Tuner\.restore again if functions or other objects"):
             later.restore(str(tmp_path / "s"))
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"tournament": {"ver', "[1]", "\x80\x04"])
 def test_a_file_that_is_no_checkpoint_is_refused_by_name(text: str, tmp_path: Path) -> None:
     (tmp_path / "searcher").write_bytes(text.encode("latin-1"))
-    with pytest.raises(UserError, match="searcher: this is no checkpoint"):
+    with pytest.raises(UserError, match="searcher: not a complete checkpoint"):
         search_of().restore(str(tmp_path / "searcher"))
 
 

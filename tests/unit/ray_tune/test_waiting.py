@@ -14,7 +14,7 @@ from tune_gpu.ray_tune import client as ray_client
 from tune_gpu.ray_tune import session as ray_session
 from tune_gpu.ray_tune.callbacks import StartReporter
 from tune_gpu.ray_tune.client import ResultForwarder
-from tune_gpu.ray_tune.session import PATIENCE_S, waiting_said
+from tune_gpu.ray_tune.session import PATIENCE_S, waiting_notice
 
 
 def trials(*statuses: str) -> list[Any]:
@@ -29,7 +29,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     now = SimpleNamespace(s=1000.0)
     monkeypatch.setattr(tune_callbacks, "time", SimpleNamespace(monotonic=lambda: now.s))
     for module in (tune_callbacks, ray_client):
-        monkeypatch.setattr(module, "waiting_said", lambda: "all is taken")
+        monkeypatch.setattr(module, "waiting_notice", lambda: "all is taken")
     return now
 
 
@@ -64,5 +64,5 @@ def test_a_slow_start_is_not_said_to_be_without_a_place(monkeypatch: pytest.Monk
     """Where a runtime environment is still installed, say, the place is there, and is why the cores are not free."""
     there = SimpleNamespace(cluster_resources=lambda: {"CPU": 2.0}, available_resources=lambda: {"CPU": 1.0})
     monkeypatch.setattr(ray_session, "ray", there)
-    waits = "Ray has no place for it yet, or its process is still starting"
-    assert waiting_said() == f"nothing has run for 30 s: {waits} (free now: 0 of 0 cards, 1 of 2 cores)"
+    waits = "Ray has no free place yet, or a process is still starting"
+    assert waiting_notice() == f"nothing has run for 30 s: {waits} (free now: 0 of 0 cards, 1 of 2 cores)"

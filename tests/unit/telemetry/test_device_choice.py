@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from tests.support.fake_nvml import MIG, OTHER, UUID, FakeNvml, Frame
+from tune_gpu.artifacts.records.devices import DeviceRecord
 from tune_gpu.cli import launch
 from tune_gpu.cli.plan import this_device
 from tune_gpu.common.errors import UserError
@@ -60,7 +61,7 @@ def test_different_cards_are_refused_if_candidates_could_mix_them(monkeypatch: p
     one, two = (load_config("spica_gpu_allocation", [f"services.vllm.tensor_parallel_size={size}"], "cuda") for size in (1, 2))
     ray_devices.check_alike(one, "cuda")
     monkeypatch.setattr(nvml, "nvmlDeviceGetName", lambda handle: {UUID: "NVIDIA GeForce RTX 3060", OTHER: "NVIDIA GeForce RTX 4090"}[handle])
-    with pytest.raises(UserError, match=r"not alike \(0: NVIDIA GeForce RTX 3060 of 12288 MiB; 1: NVIDIA GeForce RTX 4090 .* are cards of one kind: 0 or 1"):
+    with pytest.raises(UserError, match=r"the cards differ \(0: NVIDIA GeForce RTX 3060 of 12288 MiB; 1: NVIDIA GeForce RTX 4090 .* cards of one kind: 0 or 1"):
         ray_devices.check_alike(one, "cuda")
     ray_devices.check_alike(two, "cuda")
     ray_devices.check_alike(one, "cpu")
@@ -74,6 +75,6 @@ def test_a_broken_local_card_does_not_refuse_a_clusters_run(monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     choice = devices.DeviceChoice("cuda", "made up", 4)
-    assert describe_device(choice, of_cluster=True)[0] == {"kind": "cuda", "name": "4 GPUs of the Ray cluster"}
+    assert describe_device(choice, of_cluster=True)[0] == DeviceRecord(kind="cuda", name="4 GPUs of the Ray cluster")
     with pytest.raises(UserError, match=r"device=cuda: card 0 is divided by MIG"):
         describe_device(choice)
