@@ -60,7 +60,7 @@ def test_graphs_of_logged_starts(name: str, version: str, sequences: int, cards:
 def test_what_cards_take_between_them() -> None:
     """A quarter of a GiB for each that NVLink links; little over PCIe; a card that shares the host's memory is charged for the process."""
     def gib(card: str, cards: int, total: float = 79.1, shares_host_memory: bool = False) -> float:
-        return float(non_torch(NOW, cards, card, total, shares_host_memory).value) / GIB
+        return float(non_torch(EngineRules.of("0.26.0"), cards, card, total, shares_host_memory).value) / GIB
 
     assert gib("H100 80GB", 1) == pytest.approx(0.1)
     assert gib("H100 80GB", 4) == pytest.approx(1.1)
@@ -76,14 +76,6 @@ def test_v0_until_0_6_5_counts_what_else_is_on_the_card() -> None:
     assert kv_gib("0.6.4", 0) == pytest.approx(kv_gib("0.6.6", 0) - 0.25)
     assert kv_gib("0.6.4", 3) == pytest.approx(kv_gib("0.6.4", 0) - 3)
     assert kv_gib("0.6.6", 3) == kv_gib("0.6.6", 0)
-
-
-def test_the_second_model_runner_profiles_no_sampling() -> None:
-    model = llama_8b()
-    before, after = EngineRules.of("0.24.0"), EngineRules.of("0.27.0")
-    assert activation(model, after, 2048, 256, 2, 1).value < 0.5 * activation(model, before, 2048, 256, 2, 1).value
-    experts = from_config(known_model("Qwen3-30B-A3B") or {}, "Qwen3-30B-A3B")
-    assert activation(experts, after, 2048, 256, 2, 1).value == activation(experts, before, 2048, 256, 2, 1).value
 
 
 @pytest.mark.parametrize(("cards", "kib"), [(1, 128), (2, 64), (8, 16), (16, 16)])

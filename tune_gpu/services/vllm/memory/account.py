@@ -22,6 +22,7 @@ from tune_gpu.services.vllm.memory.architecture import ModelArchitecture
 from tune_gpu.services.vllm.memory.arithmetic import GIB, MIB, Number, both, ceil_div, is_array, maximum, minimum, root_sum_square, where
 from tune_gpu.services.vllm.memory.calibration import Calibration
 from tune_gpu.services.vllm.memory.engine_rules import DEFAULT_VERSION, EngineRules
+from tune_gpu.services.vllm.memory.model_runner import ModelRunner
 from tune_gpu.services.vllm.memory.weight_formats import flag_format
 
 
@@ -169,17 +170,22 @@ def _overhead(
 ) -> tuple[parts.Uncertain, parts.Uncertain, parts.Uncertain]:
     """Return activation, graphs that are deducted from the share, and non-torch memory."""
     nothing, cards = parts.Uncertain(0.0, 0.0), settings.tensor_parallel_size
-    peak = parts.activation(model, rules, knobs.batch_tokens, knobs.sequences, width, cards, knobs.chunked)
+    runner = ModelRunner.of(rules, model, settings.env, settings.quantization is not None)
+    peak = parts.activation(model, rules, knobs.batch_tokens, knobs.sequences, width, cards, knobs.chunked, runner)
+    if rules.compiles_in_profile and not settings.enforce_eager:
+        peak = parts.with_compilation(peak)
     if rules.cpu and settings.enforce_eager:
         peak = nothing  # without compilation the CPU worker runs no profiling pass (`warming_up_model`)
     elif rules.cpu:  # only part of its memory stays with the process
         peak = parts.Uncertain(peak.value, 0.5 * peak.value)
     graphs = nothing
-    if rules.graphs_are_reserved and not settings.enforce_eager and not rules.cpu:
+    if runner.graphs_are_estimated and not settings.enforce_eager and not rules.cpu:
         graphs = parts.cuda_graphs(model, rules, knobs.sequences, width, cards)
     non_torch = parts.non_torch(rules, cards, device.name, device.total_mib / 1024, device.shares_host_memory)
     if rules.context_is_counted:
         non_torch = parts.Uncertain(non_torch.value + device.used_mib * MIB, non_torch.sigma)
+    if rules.counts_all_consumed:
+        non_torch = parts.Uncertain(non_torch.value + runner.kept_bytes(knobs.sequences, model.vocab), non_torch.sigma)
     return peak, graphs, non_torch
 
 
@@ -197,7 +203,8 @@ def _modelled_at(
 
 def graphs_after(account: Account, settings: VllmSettings, model: ModelArchitecture) -> Number:
     """Return the memory of CUDA graphs that older versions capture after the KV cache exists, and that must be free beyond the share."""
-    if account.rules.cpu or settings.enforce_eager or account.rules.graphs_are_reserved:
+    runner = ModelRunner.of(account.rules, model, settings.env, settings.quantization is not None)
+    if account.rules.cpu or settings.enforce_eager or runner.graphs_are_estimated:
         return 0.0
     width = parts.dtype_bytes(settings.dtype)
     return parts.cuda_graphs(model, account.rules, account.knobs.sequences, width, settings.tensor_parallel_size).value

@@ -63,6 +63,10 @@ class ModelArchitecture:
     refusal: str | None = None
     guessed: tuple[str, ...] = ()
     """Shapes that were not given, and are assumed from the family or the parameter count."""
+    kind: str = ""
+    """The `model_type` of its text part; empty if only a table's facts are known."""
+    pooling: bool = False
+    """True if it returns embeddings or scores, not text."""
 
     def __post_init__(self) -> None:
         for name in ("layers", "kv_heads", "head_dim", "hidden", "heads", "vocab"):
@@ -155,7 +159,7 @@ def _architecture(config: Mapping[str, Any], part: TextPart, facts: Mapping[str,
         sliding_window=window, sliding_layers=sliding, max_context=longest, default_context=assumed,
         dtype_bytes=_DTYPE_BYTES.get(str(facts.get("dtype") or facts.get("torch_dtype") or "bfloat16").removeprefix("torch."), 2),
         kv_cache_dtype=kv_cache_format(quantised), format=weight_format(quantised)
-        or (None if "model_type" in config else published_format(name)), guessed=tuple(found.guessed),
+        or (None if "model_type" in config else published_format(name)), guessed=tuple(found.guessed), kind=str(facts.get("model_type") or ""),
     )  # fmt: skip
 
 

@@ -57,19 +57,16 @@ class EngineRules:
         """Return the peak bytes for each of `max_num_seqs` x vocabulary logits when the profiling run samples with top-k and top-p.
 
         With a sort (before 0.17): the logits in 16 and in 32 bits (2 + 4), sorted values and their int64 indices (4 + 8), the radix sort's
-        two buffers of (index, segment) pairs (8 + 8) and its keys (4). Since 0.17 a kernel filters without sorting: the logits in 16 and
-        in 32 bits, the float32 probabilities and as much exponential noise, and one more float32 copy.
+        two buffers of (index, segment) pairs (8 + 8) and its keys (4). Since 0.17 a kernel filters in place: the logits in 16 and in 32
+        bits, the float32 probabilities and as much exponential noise (`random_sample`). FlashInfer's sampler, the default since 0.21,
+        takes as many, and is followed by the former in the profiling run.
         """
-        return 18.0 if self.version >= (0, 17) else 38.0
+        return 14.0 if self.version >= (0, 17) else 38.0
 
-    def samples_in_profile(self, plain: bool) -> bool:
-        """Return True if the profiling run samples with top-k and top-p.
-
-        The second model runner (`v1/worker/gpu/model_runner.py`) computes the logits and skips the sampling. It has run `plain` models
-        (dense, text
-        only) since 0.26, and every model since 0.30.
-        """
-        return not (self.v1 and self.version >= ((0, 26) if plain else (0, 30)))
+    @property
+    def filters_in_a_kernel(self) -> bool:
+        """Return True if top-k and top-p are applied by a kernel of one buffer for each multiprocessor (`topk_topp_triton.py`)."""
+        return self.v1 and not self.cpu and self.version >= (0, 17)
 
     @property
     def profiles_all_logits(self) -> bool:
@@ -88,9 +85,33 @@ class EngineRules:
 
     @property
     def graphs_are_reserved(self) -> bool:
-        """Return True if the estimate for CUDA graphs is deducted from the KV cache. Otherwise they are captured after it, in the
-        remaining memory."""
-        return self.v1 and self.version >= (0, 21)
+        """Return True if the estimate for CUDA graphs is deducted from the KV cache by default (`VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS`).
+
+        vLLM's own message says "since v0.21.0", but the source of 0.20.0 has the new default.
+        """
+        return self.v1 and self.version >= (0, 20)
+
+    @property
+    def graphs_can_be_estimated(self) -> bool:
+        """Return True if vLLM has the estimate, by default or by its variable."""
+        return self.v1 and self.version >= (0, 18)
+
+    @property
+    def counts_all_consumed(self) -> bool:
+        """Return True if everything that became used on the card is deducted (`MemoryProfilingResult.total_consumed`, since 0.27).
+
+        Earlier versions deducted weights and what torch does not hold, and so left out the buffers that the runner makes before the weights,
+        and what torch's allocator keeps between its blocks.
+        """
+        return self.v1 and self.version >= (0, 27)
+
+    @property
+    def compiles_in_profile(self) -> bool:
+        """Return True if the peak of a first `torch.compile` counts as activation (vllm#54122, vllm#54383).
+
+        Since 0.12 the compiler measures candidate kernels (`benchmark_combo_kernel`), which allocates their buffers on the card.
+        """
+        return self.v1 and not self.cpu and self.version >= (0, 12)
 
     @property
     def graph_piece_mib(self) -> float:

@@ -16,6 +16,7 @@ from tune_gpu.config.serve_options import read_name
 from tune_gpu.services.vllm.memory.architecture import ModelArchitecture
 from tune_gpu.services.vllm.memory.arithmetic import GIB, MIB, Number, ceil_div, maximum, minimum, where
 from tune_gpu.services.vllm.memory.engine_rules import EngineRules
+from tune_gpu.services.vllm.memory.model_runner import ModelRunner
 from tune_gpu.services.vllm.memory.weight_formats import WeightFormat
 
 _KV_BYTES = {  # of one value in the cache
@@ -65,14 +66,14 @@ def weights(model: ModelArchitecture, quantisation: WeightFormat | None, width: 
 
 def activation(
     model: ModelArchitecture, rules: EngineRules, batch_tokens: Number, sequences: Number, width: int, tensor_parallel: int,
-    chunked: Number = False,
+    chunked: Number = False, runner: ModelRunner | None = None,
 ) -> Uncertain:
     """Return the peak of the profiling run: the larger of the forward pass and of sampling.
 
     Forward, over `batch_tokens` tokens, where a gated feed-forward layer is widest: gate and up (2 I), their product (I), and the hidden
     state three times (input, residual, output). I is divided among the cards, the hidden state is not. Experts: their two intermediate
     caches for each chosen expert. Sampling, over `sequences` rows of the vocabulary (whole on every card): see
-    `EngineRules.sampler_bytes_per_logit`. The hidden states of the batch still exist then.
+    `ModelRunner.sampler_bytes_per_logit`. The hidden states of the batch still exist then.
     """
     hidden, rows = model.hidden, minimum(sequences, batch_tokens)
     feed_forward = 3 * model.intermediate / tensor_parallel + 3 * hidden
@@ -83,8 +84,11 @@ def activation(
     if model.mla:  # keys and values are unfolded for every head
         attention = model.heads * 3 * 192 / tensor_parallel + 3 * hidden
     forward = batch_tokens * max(feed_forward, attention) * width
-    a_logit = rules.sampler_bytes_per_logit if rules.samples_in_profile(not (model.multimodal or model.experts_per_token)) else float(width)
+    runner = runner or ModelRunner.of(rules, model)
+    a_logit = runner.sampler_bytes_per_logit(width)
     sampling = rows * (model.vocab * a_logit) + (batch_tokens + rows) * hidden * width
+    if rules.filters_in_a_kernel and not runner.second:
+        sampling = sampling + 4.0 * minimum(rows, MULTIPROCESSORS) * model.vocab
     if rules.profiles_all_logits:
         sampling = batch_tokens * (model.vocab + hidden) * width
     if not rules.samples_after_a_chunk:
@@ -97,6 +101,22 @@ def activation(
     if model.multimodal:  # the encoder's own peak, by the largest image
         sigma = sigma + 0.5 * GIB
     return Uncertain(peak, sigma)
+
+
+MULTIPROCESSORS = 128
+"""Usual number of a card's multiprocessors: the kernel that filters logits takes a row of the vocabulary for each."""
+COMPILE_PEAK = Uncertain(1.0 * GIB, 0.35 * GIB)
+"""Peak of a first `torch.compile`, which a start with its results on disk does not have.
+
+Logs of 0.23 to 0.30 with a smaller activation than this deduct 0.5 GiB (Qwen2.5-1.5B), 1.02 (0.5B), 1.04 (7B), 1.15 (Llama 8B) and 1.25 GiB
+(Qwen3-8B), whatever the size of the model.
+"""
+
+
+def with_compilation(peak: Uncertain) -> Uncertain:
+    """Return the larger of the activation and the compiler's own peak, which is freed before the activation is allocated."""
+    smaller = peak.value < COMPILE_PEAK.value
+    return Uncertain(where(smaller, COMPILE_PEAK.value, peak.value), where(smaller, maximum(COMPILE_PEAK.sigma, peak.sigma), peak.sigma))
 
 
 def cuda_graphs(model: ModelArchitecture, rules: EngineRules, sequences: Number, width: int, tensor_parallel: int) -> Uncertain:
@@ -141,6 +161,8 @@ def non_torch(rules: EngineRules, tensor_parallel: int, card: str, total_gib: fl
     if shares_host_memory:
         return Uncertain(1.8 * GIB, 0.5 * GIB)
     kernels = Uncertain(0.35 * GIB, 0.2 * GIB) if rules.context_is_counted else Uncertain(0.1 * GIB, 0.1 * GIB)
+    if rules.counts_all_consumed:  # logs of 0.27 and 0.28: 0.19 and 0.23 GiB beside weights and the runner's buffers
+        kernels = Uncertain(0.2 * GIB, 0.1 * GIB)
     if tensor_parallel == 1:
         return kernels
     over_pcie = (0.15 if rules.nccl_is_counted else 0.1) * GIB
