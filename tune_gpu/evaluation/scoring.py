@@ -17,6 +17,7 @@ from tune_gpu.metrics import CAPACITY, FITNESS_TERMS, WER
 from tune_gpu.services.vllm.server import EngineInfo
 from tune_gpu.telemetry.neighbours import rounded
 from tune_gpu.telemetry.sampler import DeviceSample, DeviceStats
+from tune_gpu.workload.capacity import with_error
 from tune_gpu.workload.summary import TrafficSummary, interference, rates_without_clips, summarise
 
 
@@ -34,6 +35,8 @@ def score_metrics(
         objective: the weights of the fitness.
         trials_per_card: how many evaluations shared the card; None without a card.
     """
+    if running.capacity:
+        running = replace(running, capacity=with_error(running.capacity, objective, [window.turns for window in running.windows]))
     pooled = summarise(running.windows, extra_turns=running.heard)
     whole = _with_device(pooled, running.device, running, engine)
     judged = evaluate(whole, objective)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -39,8 +39,10 @@ class Capacity:
     """For 1, 2, 3 … sessions, the worst ratio of a latency to its target. Above 1 the step failed."""
     at_ceiling: bool = False
     """True if every step passed: the capacity may exceed the ramp."""
+    steps: tuple[np.ndarray, ...] = field(default=(), compare=False, repr=False)
+    """For 1, 2, 3 … sessions the answered turns: see `ratios_of`."""
     stderr: float | None = None
-    """Standard error of `continuous`; null where each step has one turn, or none was answered."""
+    """Standard error of `continuous` (`with_error`); None where no two turns can be compared."""
     interval: tuple[float, float] | None = None
     """The middle 95 % of ramps made again from the turns of this one."""
 
@@ -52,10 +54,17 @@ def ratios_of(turns: Sequence[TurnSample], objective: ObjectiveSettings) -> np.n
     return np.array([row for row in rows if None not in row], dtype=float).reshape(-1, 3) / targets
 
 
-def with_error(capacity: Capacity, steps: Sequence[np.ndarray], objective: ObjectiveSettings, seed: int) -> Capacity:
-    """Return the capacity with its standard error and interval, from the turns of each step (`ratios_of`)."""
+def with_error(capacity: Capacity, objective: ObjectiveSettings, windows: Sequence[Sequence[TurnSample]] = (), seed: int = 0) -> Capacity:
+    """Return the capacity with its standard error and interval, from the turns of its steps. The turns of windows of load add to what is known of
+    the spread of latencies, because a short step has one turn or two."""
+    also = [ratios_of([turn for turns in windows for turn in turns], objective)]
     drawn = resampled(
-        steps, capacity.loads, objective.latency_percentile, lambda loads: decide(loads, at_ceiling=False).continuous, np.random.default_rng(seed)
+        capacity.steps,
+        capacity.loads,
+        objective.latency_percentile,
+        lambda loads: decide(loads, at_ceiling=False).continuous,
+        np.random.default_rng(seed),
+        also,
     )
     if drawn is None:
         return capacity
@@ -129,8 +138,8 @@ def find_capacity(
         steps.append(ratios_of(turns, objective))
         on_step(sessions, load)
         if load > 1.0:
-            return with_error(decide(loads, at_ceiling=False), steps, objective, seed)
-    return with_error(decide(loads, at_ceiling=True), steps, objective, seed)
+            return replace(decide(loads, at_ceiling=False), steps=tuple(steps))
+    return replace(decide(loads, at_ceiling=True), steps=tuple(steps))
 
 
 async def _hold(

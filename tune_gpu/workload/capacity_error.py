@@ -12,9 +12,14 @@ _RESAMPLES = 400
 
 
 def resampled(
-    steps: Sequence[Array], loads: Sequence[float], percentile: int, capacity: Callable[[Sequence[float]], float], rng: np.random.Generator
+    steps: Sequence[Array],
+    loads: Sequence[float],
+    percentile: int,
+    capacity: Callable[[Sequence[float]], float],
+    rng: np.random.Generator,
+    also: Sequence[Array] = (),
 ) -> Array | None:
-    """Return capacities of ramps that are made again from the turns of this one; null where no step has two turns.
+    """Return capacities of ramps that are made again from the turns of this one; null where no group of turns has two.
 
     A step of few turns says little about its own spread, so all steps share theirs: a turn is its step's geometric mean times a residual that is
     drawn from those of all turns, widened by the degrees of freedom that the means have taken (a smooth bootstrap would need a bandwidth; Efron and
@@ -26,13 +31,14 @@ def resampled(
         percentile: of the latencies.
         capacity: the capacity for the loads of 1, 2, 3 … sessions, of which only the last may be above 1.
         rng: for the draws.
+        also: groups of turns of other load, for the spread alone: a short step has one turn or two.
     """
     logs = [np.log(np.maximum(step, 1e-9)) for step in steps]
-    means = [log.mean(axis=0) for log in logs if len(log)]
-    residuals = np.concatenate([log - log.mean(axis=0) for log in logs if len(log)]) if means else np.empty((0, 0))
-    freedom = len(residuals) - len(means)
+    groups = [log for log in (*logs, *(np.log(np.maximum(group, 1e-9)) for group in also)) if len(log)]
+    freedom = sum(len(group) - 1 for group in groups)
     if freedom < 1:
         return None
+    residuals = np.concatenate([group - group.mean(axis=0) for group in groups])
     residuals = residuals * np.sqrt(len(residuals) / freedom)
     drawn = np.empty((_RESAMPLES, len(loads)))
     for at, (log, load) in enumerate(zip(logs, loads, strict=True)):

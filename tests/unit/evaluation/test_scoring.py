@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from tune_gpu.evaluation.scoring import score_metrics
 from tune_gpu.evaluation.state import EvaluationState
 from tune_gpu.metrics import objective_paths
 from tune_gpu.telemetry.sampler import DeviceStats
-from tune_gpu.workload.capacity import Capacity
+from tune_gpu.workload.capacity import decide
 from tune_gpu.workload.clients import LlmSample, SttSample
 from tune_gpu.workload.voice_turn import TurnSample
 from tune_gpu.workload.window import WindowResult
@@ -101,14 +102,23 @@ def test_noisy_versions_of_a_clip_are_one_clip() -> None:
     assert found["fitness_stderr"] is None, "one clip says nothing of the next"
 
 
-@pytest.mark.parametrize(("stderr", "expected"), [(0.5, True), (None, False)])
-def test_a_fitness_of_capacity_alone_has_the_error_of_the_ramp(stderr: float | None, expected: bool) -> None:
+@pytest.mark.parametrize("known", [True, False])
+def test_a_fitness_of_capacity_alone_has_the_error_of_the_ramp(known: bool) -> None:
     """It printed "0.6604 ± 0.0000"."""
+    rng, objective = np.random.default_rng(0), ObjectiveSettings(weights={"capacity": 1.0}, capacity_target_sessions=4.0)
     state = of_clips(a=0, b=0)
-    state.capacity = Capacity(2, 2.4, (0.5, 0.8, 1.3), stderr=stderr, interval=(1.5, 3.2) if stderr else None)
-    found = metrics_of(state, ObjectiveSettings(weights={"capacity": 1.0}, capacity_target_sessions=4.0))
-    assert found["fitness_stderr"] == (pytest.approx((2.9 / 6.9 - 1.9 / 5.9) / 2, rel=1e-3) if expected else None)
-    assert found["capacity_interval"] == ([1.5, 3.2] if expected else None)
+    steps = tuple(load * np.exp(0.2 * rng.normal(size=(n if known else 1, 3))) for n, load in ((3, 0.4), (6, 0.7), (9, 1.3)))
+    state.windows = [replace(window, turns=window.turns if known else window.turns[:0]) for window in state.windows]
+    state.capacity = replace(decide([float(np.percentile(step, 95, axis=0).max()) for step in steps], at_ceiling=False), steps=steps)
+    found = metrics_of(state, objective)
+    if not known:
+        assert (found["fitness_stderr"], found["capacity_interval"]) == (None, None)
+        return
+    low, high = found["capacity_interval"]
+    assert low < state.capacity.continuous < high
+    assert 0.001 < found["fitness_stderr"] < 0.2
+    assert found["fitness_errors"]["windows"] == 0.0
+    assert found["fitness_errors"]["capacity"] == found["fitness_stderr"]
 
 
 def test_the_search_hears_the_error_that_the_next_deployment_shows() -> None:

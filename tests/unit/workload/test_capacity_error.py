@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def test_the_error_is_about_as_large_as_ramps_made_again_differ(turns: int) -> N
     rng = np.random.default_rng(3)
     ramps = [ramp(rng, turns) for _ in range(200)]
     spread = statistics.stdev(capacity.continuous for capacity, _ in ramps)
-    found = [with_error(capacity, steps, OBJECTIVE, seed) for seed, (capacity, steps) in enumerate(ramps)]
+    found = [with_error(replace(capacity, steps=tuple(steps)), OBJECTIVE, seed=seed) for seed, (capacity, steps) in enumerate(ramps)]
     said = statistics.fmean(one.stderr**2 for one in found if one.stderr is not None) ** 0.5
     assert 0.7 < said / spread < 1.5
     truth = statistics.median(capacity.continuous for capacity, _ in ramps)
@@ -41,20 +42,31 @@ def test_the_error_is_about_as_large_as_ramps_made_again_differ(turns: int) -> N
 
 
 def test_a_ramp_of_one_turn_a_step_does_not_know_its_error() -> None:
-    found = with_error(decide([0.5, 1.5], at_ceiling=False), [np.full((1, 3), 0.5), np.full((1, 3), 1.5)], OBJECTIVE, 0)
+    found = with_error(replace(decide([0.5, 1.5], at_ceiling=False), steps=(np.full((1, 3), 0.5), np.full((1, 3), 1.5))), OBJECTIVE)
     assert found.stderr is None
     assert found.interval is None
 
 
+def test_turns_of_windows_tell_the_spread_that_short_steps_do_not() -> None:
+    def answered(ms: float) -> TurnSample:
+        return TurnSample(0.0, "clip", "yes", SttSample(0.0, ms / 1e3, "yes", 1.0), LlmSample(ms / 1e3, [ms / 500, ms / 400], 2, None))
+
+    ramp = replace(decide([0.5, 1.5], at_ceiling=False), steps=(np.full((1, 3), 0.5), np.full((1, 3), 1.5)))
+    found = with_error(ramp, OBJECTIVE, [[answered(200.0)], [answered(300.0), answered(250.0)]])
+    assert found.stderr is not None
+    assert found.stderr > 0.0
+    assert found.continuous == ramp.continuous
+
+
 def test_turns_that_never_differ_leave_no_doubt() -> None:
-    found = with_error(decide([0.5, 1.5], at_ceiling=False), [np.full((4, 3), 0.5), np.full((8, 3), 1.5)], OBJECTIVE, 0)
+    found = with_error(replace(decide([0.5, 1.5], at_ceiling=False), steps=(np.full((4, 3), 0.5), np.full((8, 3), 1.5))), OBJECTIVE)
     assert found.continuous == 1.5
     assert found.stderr == pytest.approx(0.0, abs=1e-9)
 
 
 def test_a_step_without_an_answer_stays_failed() -> None:
     rng = np.random.default_rng(0)
-    found = with_error(decide([0.5, float("inf")], at_ceiling=False), [0.5 * np.exp(0.1 * rng.normal(size=(5, 3))), np.empty((0, 3))], OBJECTIVE, 0)
+    found = with_error(replace(decide([0.5, float("inf")], at_ceiling=False), steps=(0.5 * np.exp(0.1 * rng.normal(size=(5, 3))), np.empty((0, 3)))), OBJECTIVE)
     assert found.continuous == 1.0
     assert found.interval == (1.0, 1.0)
 
