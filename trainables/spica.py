@@ -35,12 +35,12 @@ Resources = Callable[[dict[str, Any]], TrialResources]
 def spica_trainable(
     experiment: dict[str, Any], device: str, resources: Resources, base: type[SpicaTrainable] | None = None
 ) -> type[tune.Trainable]:
-    """The Trainable of one experiment: what it asks Ray for is its own, so that Ray's dashboard shows its actors by their name.
+    """Return the Trainable of one experiment. It makes its own resource request, so that Ray's dashboard shows its actors by their name.
 
     Args:
         experiment: the resolved configuration.
         device: `cuda` or `cpu`.
-        resources: what the trial of a candidate asks for: a candidate on two cards asks for two.
+        resources: returns the resources of a candidate's trial: two cards for a candidate on two cards.
         base: another Trainable of this kind.
     """
 
@@ -98,7 +98,7 @@ class SpicaTrainable(tune.Trainable):
     """
 
     def setup(self, config: dict[str, Any], experiment: dict[str, Any] | None = None, device: str = "cpu") -> None:
-        """Start nothing: Tune makes actors that never get a trial."""
+        """Start nothing: Tune also makes actors that never get a trial."""
         assert experiment is not None
         merged = OmegaConf.merge(OmegaConf.structured(ExperimentConfig), experiment)
         self._experiment: ExperimentConfig = OmegaConf.to_object(merged)  # type: ignore[assignment]
@@ -111,7 +111,7 @@ class SpicaTrainable(tune.Trainable):
         self._reset(config)
 
     def __repr__(self) -> str:
-        """Return what Ray's dashboard shows beside the class; it asks once, when the actor is up."""
+        """Return the text that Ray's dashboard shows beside the class. Ray reads it once, when the actor is up."""
         return f"{self._experiment.name} on {self._device}" if hasattr(self, "_experiment") else type(self).__name__
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -120,11 +120,11 @@ class SpicaTrainable(tune.Trainable):
         return True
 
     def resources(self) -> TrialResources:
-        """Return what the trial of the candidate under way was asked for."""
+        """Return the resources of the current candidate's trial."""
         return trial_resources(self._experiment, self._deployment, self._device)
 
     def new_evaluator(self, observe: Callable[[DeviceSample], None]) -> Evaluator:
-        """Of this actor; its services are the actor's own processes, or, where the trial holds a card, actors in its second bundle."""
+        """Return this actor's evaluator. Services are processes of this actor, or actors in the second bundle if the trial holds a card."""
         resources = self.resources()
         deploy = None
         if resources.services is not None:
@@ -140,9 +140,10 @@ class SpicaTrainable(tune.Trainable):
         self._started = time.monotonic()
 
     def step(self) -> dict[str, Any]:
-        """Measure one window; the first step also deploys, the last also takes down.
+        """Measure one window, and return its report. The first step also starts the services; the last one also stops them.
 
-        Return the report. Raise RuntimeError if the step before reported a failure that is to be retried (see the class).
+        Raises:
+            RuntimeError: the step before reported a failure that is to be retried (see the class).
         """
         if isinstance(self._state, Retrying):
             raise RuntimeError(self._state.why)
@@ -158,14 +159,14 @@ class SpicaTrainable(tune.Trainable):
         except ServiceError as error:
             return self._failed(error.failure, again=may_retry(error.failure, self._retries, self._experiment.ray.max_retries))
         except UserError as error:
-            # What only this node can know: a model or clips that are not here.
+            # Only this node can find out that a model or clips are missing.
             return self._failed(Failure(FailureKind.STARTUP_CRASH, "tune_gpu", Phase.START, str(error)), again=False)
         except Exception as error:
-            # Ours, not the candidate's; recorded as such, with nothing left running.
+            # Our own defect, not the candidate's: it is recorded as such, with nothing left running.
             return self._failed(Failure(FailureKind.MEASUREMENT_INVALID, "tune_gpu", Phase.LOAD, f"{type(error).__name__}: {error}"), again=False)
 
     def _deployed(self) -> Evaluator:
-        """Return the evaluator with the services of the candidate up: the first step starts them."""
+        """Return the evaluator with the candidate's services running: the first step starts them."""
         if not isinstance(self._state, Idle):
             assert self._evaluator is not None
             return self._evaluator
@@ -199,7 +200,7 @@ class SpicaTrainable(tune.Trainable):
         return record.report() | {"done": True}
 
     def _record(self, measurement: Measurement) -> EvaluationRecord:
-        """Return the whole record, with every window: a race may end the trial after any of them."""
+        """Return the record of all windows so far: a race may end the trial after any of them."""
         return record_of(
             Candidate(**self._candidate),
             measurement,
@@ -211,7 +212,7 @@ class SpicaTrainable(tune.Trainable):
         )
 
     def _log(self, text: str) -> None:
-        """For the actor's log, which the dashboard shows: trials share an actor, and there they can be told apart."""
+        """Print a line to the actor's log, which the dashboard shows. Trials share an actor, so the line names the candidate."""
         print(f"{datetime.now(UTC).isoformat(timespec='seconds')} {self._candidate['candidate_id']} {text}", flush=True)
 
     def _publish(self, record: EvaluationRecord) -> None:
@@ -222,7 +223,7 @@ class SpicaTrainable(tune.Trainable):
             self._log(f"{record.status}, fitness {record.fitness}{failure}")
 
     def _publish_pending(self) -> None:
-        """Publish the evaluation of a trial that Tune ended between two windows, or whose attempt is given up: only the next call shows that."""
+        """Publish the record of a trial that Tune ended between two windows, or whose attempt was given up: only the next call shows that."""
         if isinstance(self._state, (Measuring, Retrying)) and self._state.record is not None:
             self._publish(self._state.record)
         self._state = Done()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-MENDED = ("artifacts", "cli", "common", "compare", "config", "evaluation", "ray_tune", "report", "services", "telemetry", "workload")
+MENDED = ("artifacts", "cli", "common", "compare", "config", "evaluation", "experiment", "ray_tune", "report", "services", "telemetry", "workload")
 """Packages whose docstrings have been rewritten."""
 NOT_YET = ("tests/faults/", "tests/unit/promote/", "tests/unit/search/")
 """Folders whose tests still have longer names."""

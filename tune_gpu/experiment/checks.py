@@ -14,7 +14,7 @@ from tune_gpu.config.targets import Target
 
 
 def check_config(config: ExperimentConfig) -> None:
-    """What can be known to be wrong before anything starts. Raises UserError."""
+    """Raise UserError for whatever can be known to be wrong before anything starts."""
     from tune_gpu.common.process.ports import free_port
     from tune_gpu.compare import confirm
     from tune_gpu.experiment.space_check import check_space, settings_in_use
@@ -31,7 +31,7 @@ def check_config(config: ExperimentConfig) -> None:
     _check_room(config.workload.max_tokens, settings_in_use(config, space, Target("vllm", "max_model_len")))
     free_port(config.run.port_range)
     _check_writable(Path(config.run.artifacts_dir).expanduser())
-    if config.ray.address is None:  # on a cluster clips, models and cores are the worker's
+    if config.ray.address is None:  # on a cluster, clips, models and cores belong to the worker
         load_utterances(config.workload.audio, spoken_language(config))
         for value in settings_in_use(config, space, Target("vllm", "model")):
             resolve_llm(value)
@@ -47,18 +47,18 @@ def _check_cores(key: str, cores: str | None) -> None:
 
     there = sorted(os.sched_getaffinity(0))
     if missing := sorted(set(parse_cores(cores) or []) - set(there)):
-        raise UserError(f"{key}={cores}: this machine has no core {', '.join(map(str, missing))}; allowed: {there[0]}-{there[-1]}")
+        raise UserError(f"{key}={cores}: this machine has no core {', '.join(map(str, missing))}. Set cores of {there[0]}-{there[-1]}.")
 
 
 def _check_room(max_tokens: int, contexts: list[int | str | None]) -> None:
-    """An answer must fit into some candidate's context, beside a prompt of one token: else vLLM refuses every request of the run."""
-    told = [context for context in contexts if isinstance(context, int)]
-    if told and len(told) == len(contexts) and max_tokens >= max(told):
-        raise UserError(f"workload.max_tokens={max_tokens}: no answer of that length fits vllm.max_model_len={max(told)} beside its prompt")
+    """Raise UserError if no candidate's context holds an answer beside a prompt of one token: vLLM would refuse every request of the run."""
+    known = [context for context in contexts if isinstance(context, int)]
+    if known and len(known) == len(contexts) and max_tokens >= max(known):
+        raise UserError(f"workload.max_tokens={max_tokens}: no answer of that length fits vllm.max_model_len={max(known)} beside its prompt. Lower it.")
 
 
 def _check_writable(folder: Path) -> None:
     there = existing(folder)
     if error := write_error(there):
         reason = error.strerror or "it cannot"
-        raise UserError(f"run.artifacts_dir={folder}: {there} cannot be written ({reason}); give a folder that can") from error
+        raise UserError(f"run.artifacts_dir={folder}: {there} cannot be written ({reason}). Set a folder that can.") from error

@@ -13,7 +13,7 @@ from tune_gpu.telemetry.open import open_probe
 
 
 def describe_device(choice: DeviceChoice, of_cluster: bool = False) -> tuple[DeviceRecord, Neighbours]:
-    """Return the device and who is on it now. On a cluster each candidate's line has its own. Raise UserError for one that cannot be looked at here."""
+    """Return the device and its current co-tenants. On a cluster each candidate's record has its own. Raise UserError if it cannot be read."""
     elsewhere = DeviceRecord.parse({"kind": "cuda", "name": f"{choice.n_cards} GPUs of the Ray cluster"}, "the device")
     if choice.kind == "cuda" and not _nvml_here():
         return elsewhere, Neighbours()
@@ -21,7 +21,7 @@ def describe_device(choice: DeviceChoice, of_cluster: bool = False) -> tuple[Dev
         with closing(open_probe(choice.kind)) as probe:
             return DeviceRecord.parse(probe.info.as_dict(), "the device"), neighbours_on(probe)
     except ServiceError as error:
-        if of_cluster:  # a card of this machine that MIG divides, say: the run may be on others
+        if of_cluster:  # for example, MIG divides a card of this machine: the run may use other cards
             return elsewhere, Neighbours()
         raise UserError(f"device={choice.kind}: {error.failure.message}") from error
 

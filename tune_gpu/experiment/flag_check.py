@@ -32,13 +32,13 @@ _WORDS = ("dtype", "kv_cache_dtype")
 """Settings of which the parser knows every word. The other settings are numbers and switches, or text that the parser takes as it is."""
 _IMPORT_TIMEOUT_S = 240.0
 _KEPT = 5_000
-"""Accepted command lines that are remembered."""
+"""Number of accepted command lines that are remembered."""
 
 
 def check_flags(config: ExperimentConfig, space: SearchSpace) -> None:
     """Raise UserError for a flag that vLLM's parser refuses. Costs vLLM's imports, unless every command line was accepted before.
 
-    Says nothing where there is nothing to refuse, where vLLM is not installed, and where the servers run on a cluster.
+    Nothing is checked if there is nothing to refuse, if vLLM is not installed, or if the servers run on a cluster.
     """
     if config.ray.address is not None or not _asks(config, space) or importlib.util.find_spec("vllm") is None:
         return
@@ -59,7 +59,7 @@ def _is_asked(parameter: Parameter) -> bool:
 
 
 def _candidates(config: ExperimentConfig, space: SearchSpace) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The baseline, and every value of each knob in one candidate that has it: not the whole product. With the name of the knob that varies."""
+    """Yield the baseline, and one candidate for every value of each knob (not the whole product), with the name of the knob that varies."""
     yield "", _candidate(space, config.baseline)
     for parameter in space.parameters.values():
         for value in values_to_check(parameter) if _is_asked(parameter) else ():
@@ -67,7 +67,7 @@ def _candidates(config: ExperimentConfig, space: SearchSpace) -> Iterator[tuple[
 
 
 def _parents(space: SearchSpace, parameter: Parameter) -> dict[str, Any]:
-    """Values beside which the parameter exists."""
+    """Return values of other parameters with which this one exists."""
     found: dict[str, Any] = {}
     for name, values in parameter.when:
         found |= _parents(space, space.parameters[name]) | {name: values[0]}
@@ -83,7 +83,7 @@ def _candidate(space: SearchSpace, wanted: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _key(config: ExperimentConfig, where: str, params: Mapping[str, Any], settings: VllmSettings, reason: str) -> str:
-    """The key to change: the knob that varies, or whatever sets the flag that the reason names."""
+    """Return the key to change: the knob that varies, or the setting of the flag that the reason names."""
     if where:
         return f"parameters.{where}={params[where]}"
     for flag in re.findall(r"--([\w-]+)", reason):
@@ -98,7 +98,7 @@ def _key(config: ExperimentConfig, where: str, params: Mapping[str, Any], settin
 
 
 def refusals(lines: list[list[str]]) -> list[str | None]:
-    """For each command line why vLLM's parser refuses it; null where it accepts it, and for all if the parser cannot be asked."""
+    """Return why vLLM's parser refuses each command line: None if it accepts the line, or if the parser cannot run."""
     store = _store()
     prints = [hashlib.sha256(json.dumps([installed_vllm_version(), line]).encode()).hexdigest() for line in lines]
     known = _accepted(store)
@@ -107,12 +107,12 @@ def refusals(lines: list[list[str]]) -> list[str | None]:
         return [None] * len(lines)
     if (answers := _ask(list(fresh.values()))) is None:
         return [None] * len(lines)
-    said = dict(zip(fresh, answers, strict=True))
-    accepted = [each for each, reason in said.items() if reason is None]
-    with contextlib.suppress(OSError):  # it is only asked again
+    reasons = dict(zip(fresh, answers, strict=True))
+    accepted = [each for each, reason in reasons.items() if reason is None]
+    with contextlib.suppress(OSError):  # the parser will only run again
         store.parent.mkdir(parents=True, exist_ok=True)
         write_whole(store, json.dumps([*known, *accepted][-_KEPT:]))
-    return [said.get(each) for each in prints]
+    return [reasons.get(each) for each in prints]
 
 
 def _store() -> Path:
@@ -128,7 +128,10 @@ def _accepted(store: Path) -> list[str]:
 
 
 def _ask(lines: list[list[str]]) -> list[str | None] | None:
-    """Ask in a process of its own: vLLM's imports are large, and touch the process's environment. Secrets go through a pipe. Null if vLLM cannot be asked."""
+    """Return the parser's answers, or None if vLLM cannot run.
+
+    The parser runs in its own process, because vLLM's imports are large and change the environment. Secrets go through a pipe.
+    """
     with tempfile.TemporaryDirectory(prefix="tg-") as folder:
         out = Path(folder) / "reasons.json"
         command = [sys.executable, "-P", "-m", "tune_gpu.services.vllm.serve_parser", str(out)]
@@ -139,5 +142,5 @@ def _ask(lines: list[list[str]]) -> list[str | None] | None:
                 stderr=subprocess.DEVNULL,
             )  # fmt: skip
             return list(json.loads(out.read_text(encoding="utf-8")))
-        except (OSError, ValueError, subprocess.SubprocessError):  # why vLLM cannot be imported, its first start says
+        except (OSError, ValueError, subprocess.SubprocessError):  # vLLM's first start reports why it cannot be imported
             return None

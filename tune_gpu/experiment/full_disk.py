@@ -1,4 +1,4 @@
-"""Whether a run failed because its folder can no longer be written."""
+"""Finds out whether a run failed because its folder can no longer be written."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PROBE_BYTES = 1 << 20
 
 
 def why_unwritable(folder: Path, error: BaseException | None) -> str | None:
-    """The reason in the system's words: from the error, from what caused it, or from trying; null if the folder can be written."""
+    """Return the system's reason, from the error, its causes, or a test file. Return None if the folder can be written."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -41,7 +41,7 @@ def why_unwritable(folder: Path, error: BaseException | None) -> str | None:
 
 
 class StopWhenUnwritable(Stopper):
-    """Ends a Tune run as soon as a line of it could not be written: Tune itself logs such an error and goes on measuring in vain."""
+    """Ends a Tune run as soon as a record could not be written: Tune itself logs such an error and goes on measuring in vain."""
 
     def __init__(self) -> None:
         self.error: OSError | None = None
@@ -55,16 +55,16 @@ class StopWhenUnwritable(Stopper):
         return self.error is not None
 
     def note(self, error: OSError) -> None:
-        """From now on Tune's own failures to write are no news either."""
+        """Keep the error, and shorten Tune's own messages about failed writes from now on."""
         self.error = error
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
 
 def unwritable(folder: Path, run_id: str, reason: str) -> UserError:
-    """Return what the user is told, as the last of the run: TensorBoard's writer, which tries once more when the program ends, fails in silence then."""
+    """Return the final error of the run, and silence TensorBoard's writer, which retries the write at exit."""
     sys.unraisablehook = _unless_of_the_disk
     return UserError(
-        f"{folder}: it can no longer be written ({reason}); what was measured until then is kept there; make room, then go on with --resume {run_id}"
+        f"{folder}: it can no longer be written ({reason}); the results so far are kept there. Free disk space, then resume with --resume {run_id}."
     )
 
 
@@ -73,7 +73,7 @@ def _is_of_the_disk(error: BaseException | None) -> bool:
 
 
 def _in_one_line(record: logging.LogRecord) -> bool:
-    """Tune's loggers may be the first to meet a full disk: their error is told, its stack is not."""
+    """Shorten a record of Tune's loggers to one line: they may be the first to meet a full disk, and would print its stack."""
     error = record.exc_info[1] if record.exc_info else None
     if _is_of_the_disk(error):
         record.msg, record.args, record.exc_info = f"{record.getMessage()} {error}", (), None

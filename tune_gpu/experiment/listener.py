@@ -1,4 +1,4 @@
-"""What a run tells whoever shows its progress."""
+"""The interface between a run and what shows its progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes the search of a run from its configuration."""
+"""Builds the search of a run from its configuration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tune_gpu.services.deployment import engine_key
 
 
 def new_tournament(config: ExperimentConfig, refusals: Refusals) -> Tournament:
-    """Return the search of a configuration, before its first proposal. Candidates that share an engine stand together."""
+    """Return the search of a configuration, before its first proposal. Candidates that share an engine follow each other."""
     config = without_secrets(config)  # the rules and the order refer to it, and Tune pickles them with the searcher
     space = SearchSpace.from_specs(config.parameters)
     rules = [rule for rule in (refusals.allowed(space), sharing.allowed(config, config.device)) if rule is not None]

@@ -1,4 +1,4 @@
-"""What the preflight refuses of a space, once at the beginning of a run: said before it starts, kept with it, never launched."""
+"""The candidates that the preflight refuses: computed once before a run starts, printed, kept in its folder, never launched."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ _MOST_DRAWN = 2000
 
 @dataclass(frozen=True)
 class Refusals:
-    """How many candidates get which verdict, and those that are refused with the reason in numbers."""
+    """The number of candidates with each verdict, and the refused ones with the reason in numbers."""
 
     counts: Mapping[str, int] = field(default_factory=dict)
     refused: tuple[tuple[dict[str, Any], str], ...] = ()
     note: str = ""
-    """Why nothing was planned, if so."""
+    """Why there is no plan; empty if there is one."""
     candidates: tuple[Mapping[str, Any], ...] = ()
-    """What was predicted for each, for the memory map of the report (of the first 2000)."""
+    """The predictions of the first 2000 candidates, for the memory map of the report."""
 
     def allowed(self, space: SearchSpace) -> Callable[[Params], bool] | None:
-        """The known constraint for the search; null if nothing is refused."""
+        """Return the known constraint of the search, or None if nothing is refused."""
         keys = {space.key(params) for params, _ in self.refused}
         return (lambda params: space.key(params) not in keys) if keys else None
 
     def describe(self) -> str:
-        """One line for people."""
+        """Return the refusals as one line of text."""
         if self.note:
             return f"preflight: {self.note}"
         counts = ", ".join(f"{number} {verdict.replace('_', ' ')}" for verdict, number in self.counts.items())
         return f"preflight: {counts}" + (f"; for example {self.refused[0][1]}" if self.refused else "")
 
     def write(self, folder: RunFolder) -> None:
-        """`plan.json` of the run: a resumed run must refuse what it refused."""
+        """Write `plan.json` of the run: a resumed run must refuse the same candidates."""
         refused = [{"params": params, "reason": reason} for params, reason in self.refused]
         folder.write_json(
             FILE,
@@ -54,7 +54,7 @@ class Refusals:
 
     @classmethod
     def read(cls, folder: RunFolder) -> Refusals:
-        """Of a run; nothing is refused where there is no file. Raises UserError for a file that is none."""
+        """Return the refusals of a run: none if it has no file. Raise UserError for an invalid file."""
         try:
             content = outside_files.read_json(folder.path / FILE, outside_files.RUN_FILE)
             return cls(content["counts"], tuple((row["params"], row["reason"]) for row in content["refused"]), content["note"],
@@ -62,7 +62,7 @@ class Refusals:
         except outside_files.NotThere:
             return cls()
         except (KeyError, TypeError) as error:
-            raise UserError(f"{folder.path / FILE}: not a plan ({error})") from error
+            raise UserError(f"{folder.path / FILE}: not a plan ({error}). Restore the run's folder, or start a new run.") from error
 
 
 def plan_space(config: ExperimentConfig, device: DeviceMemory) -> Refusals:
@@ -82,16 +82,16 @@ def plan_space(config: ExperimentConfig, device: DeviceMemory) -> Refusals:
 
 
 def _drawn(row: PlanRow) -> dict[str, Any]:
-    said = row.prediction
+    prediction = row.prediction
     return {
         "params": row.params,
-        "verdict": str(said.verdict),
-        "parts_mib": {name: round(mib, 1) for name, mib in said.parts_mib.items()},
-        "kv_cache_tokens": said.kv_cache_tokens.value if said.kv_cache_tokens else None,
-        "headroom_mib": None if said.headroom_mib is None else round(said.headroom_mib, 1),
+        "verdict": str(prediction.verdict),
+        "parts_mib": {name: round(mib, 1) for name, mib in prediction.parts_mib.items()},
+        "kv_cache_tokens": prediction.kv_cache_tokens.value if prediction.kv_cache_tokens else None,
+        "headroom_mib": None if prediction.headroom_mib is None else round(prediction.headroom_mib, 1),
     }
 
 
 def _reason(found: Predictions, index: int, number: int) -> str:
-    """In numbers; in short for those after the first few thousand."""
+    """Return the reason in numbers; a short one after the first few thousand candidates."""
     return found.explain(index).reason if number < _REASONS else f"short of {found.shortfall_mib[index]:.0f} MiB"

@@ -1,4 +1,4 @@
-"""A search that goes on from what a run has written down of it."""
+"""Resumes a search from the records of a run."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from tune_gpu.search.tournament import Candidate, Result, Tournament
 
 
 def replay(
-    tournament: Tournament, told: Mapping[str, tuple[Mapping[str, Any], Result]], asked_after: Mapping[str, int] | None = None
+    tournament: Tournament, results: Mapping[str, tuple[Mapping[str, Any], Result]], asked_after: Mapping[str, int] | None = None
 ) -> list[Candidate]:
-    """Bring a fresh tournament to where a journal ends, and return the candidates that were proposed and have no result.
+    """Bring a new tournament to where a journal ends, and return the candidates that were proposed and have no result.
 
     Args:
         tournament: new, with the settings of the run.
-        told: candidate_id -> its parameters and result, in the order of the results.
-        asked_after: candidate_id -> how many results the search had heard when it proposed it. Only asynchronous searches of several candidates at
-            once need it: elsewhere a candidate's turn follows from the results. One that is not there was proposed with the next that is.
+        results: candidate_id -> its parameters and result, in the order of the results.
+        asked_after: candidate_id -> how many results the search had when it proposed the candidate. Only asynchronous searches of several
+            candidates at once need it: otherwise a candidate's turn follows from the results. A missing candidate was proposed together
+            with the next one that is not missing.
 
     Raises:
         ValueError: the journal is not of this tournament (another seed, space or version).
@@ -31,17 +32,17 @@ def replay(
                 raise ValueError(f"{candidate_id} in the journal: this search has not proposed it")
             asked[candidate.candidate_id] = candidate
 
-    def ask_for_all(n_told: int) -> None:
-        while turns and turns[-1][1] <= n_told:
+    def ask_for_all(n_results: int) -> None:
+        while turns and turns[-1][1] <= n_results:
             ask_for(turns.pop()[0])
 
-    for n_told, (candidate_id, (params, result)) in enumerate(told.items()):
-        ask_for_all(n_told)
+    for n_results, (candidate_id, (params, result)) in enumerate(results.items()):
+        ask_for_all(n_results)
         ask_for(candidate_id)
         if dict(params) != asked[candidate_id].params:
             raise ValueError(f"{candidate_id} was {dict(params)} in the journal and would be {asked[candidate_id].params} now")
         tournament.tell(candidate_id, result)
-    ask_for_all(len(told))
+    ask_for_all(len(results))
     while tournament.queued and (candidate := tournament.ask()) is not None:
         asked[candidate.candidate_id] = candidate
-    return [candidate for candidate_id, candidate in asked.items() if candidate_id not in told]
+    return [candidate for candidate_id, candidate in asked.items() if candidate_id not in results]

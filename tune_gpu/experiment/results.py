@@ -22,13 +22,13 @@ from tune_gpu.search.tournament import Candidate, Result
 
 
 class ResultKeeper:
-    """What a run does with each result, and what it learns from them about itself.
+    """Keeps each result of a run, and notices when the run should end.
 
     Args:
         config: of the run.
-        kind: of the device, `cuda` or `cpu`.
-        folder: where the results are kept.
-        progress: is shown each result.
+        kind: kind of the device, `cuda` or `cpu`.
+        folder: the run's folder.
+        progress: shows each result.
     """
 
     def __init__(self, config: ExperimentConfig, kind: str, folder: RunFolder, progress: RunListener) -> None:
@@ -38,12 +38,12 @@ class ResultKeeper:
         self.unwritten = StopWhenUnwritable()
         """Ends the run once a result could not be written."""
         self.failures = SameFailure()
-        """Ends the run once it knows that nothing will start."""
+        """Ends the run once nothing can be expected to start."""
         self._n_kept = len(self.lines)
 
     @property
     def lines(self) -> list[EvaluationRecord]:
-        """Return what has been measured, as the search counts it. It is read from the folder: the driver of a long run holds none of it meanwhile."""
+        """Return the records that the search counts. They are read from the folder: the driver of a long run keeps none in memory."""
         return [line.counted(self._config.search.objectives) for line in self._folder.candidates()]
 
     @property
@@ -52,7 +52,7 @@ class ResultKeeper:
         return [line.counted(self._config.search.objectives) for line in self._folder.anchors()]
 
     def replay(self) -> None:
-        """Show the results of earlier sittings, and learn from them."""
+        """Show the results of earlier sittings, and count their failures."""
         for line in self.lines:
             self.failures.observe(line)
             self._progress.ended(line, replayed=True)
@@ -86,7 +86,7 @@ class ResultKeeper:
         self.copy(ANCHORS)
 
     def copy(self, *names: str) -> None:
-        """Copy files of the run to `ray.storage_path`; what cannot be copied is still here."""
+        """Copy files of the run to `ray.storage_path`. A failed copy is logged; the file is still here."""
         try:
             if self.mirror:
                 self.mirror.push(*(self._folder.path / name for name in names), self._folder.winner_file)

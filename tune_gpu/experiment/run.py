@@ -151,7 +151,7 @@ class Experiment:
             self.tournament.ask()
 
     def _remaining_s(self) -> float | None:
-        """Of the time budget; null without one."""
+        """Return the rest of the time budget in seconds; None without a budget."""
         budget_s = self.config.run.time_budget_s
         return max(0.0, budget_s - (time.monotonic() - self._started)) if budget_s else None
 

@@ -1,4 +1,4 @@
-"""What can be known to be wrong with a space before anything is planned or started: knobs that reach nothing, and values that no service takes."""
+"""Checks a space before anything is planned or started: knobs without effect, and values that no service takes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NEVER = {"vllm": vllm_setup.NEVER, "whisper": {}}
 
 
 def check_space(config: ExperimentConfig) -> SearchSpace:
-    """The space of a configuration, checked with its baseline and the settings that its parameters are written over. Raises UserError."""
+    """Return the space of a configuration. Raise UserError if it is invalid with its baseline and with `services`."""
     space = SearchSpace.from_specs(config.parameters)
     for parameter in space.parameters.values():
         for number, value in enumerate(values_to_check(parameter)):
@@ -49,29 +49,29 @@ def check_space(config: ExperimentConfig) -> SearchSpace:
 
 
 def _check_given(config: ExperimentConfig) -> None:
-    """What `services` gives below `extra_args` and `env`."""
+    """Raise UserError for invalid entries of `services` below `extra_args` and `env`."""
     extra = config.services.vllm.extra_args
     for flag, value in extra.items():
         _check_flag("services.", flag, value)
     if found := conflict_of(extra):
-        raise UserError(f"services.vllm.extra_args.{found[1]}: {found[0]} sets the same flag; remove one of them")
+        raise UserError(f"services.vllm.extra_args.{found[1]}: {found[0]} sets the same flag. Remove one of them.")
     for service, never in _NEVER.items():
         for name in getattr(config.services, service).env:
             if name in never:
-                raise UserError(f"services.{service}.env.{name}: {never[name]}; remove it")
+                raise UserError(f"services.{service}.env.{name}: {never[name]}. Remove it.")
 
 
 def settings_in_use(config: ExperimentConfig, space: SearchSpace, target: Target) -> list[Any]:
-    """Every value that a setting may have in this experiment: those of its knobs, and its own unless one knob always replaces it."""
+    """Return every value that a setting may have in this experiment: those of its knobs, and its own unless one knob always replaces it."""
     knobs = [parameter for parameter in space.parameters.values() if parameter.target == target]
     own = [] if any(not knob.when for knob in knobs) else [getattr(getattr(config.services, target.service), target.setting)]
     return own + [value for knob in knobs for value in values_to_check(knob)]
 
 
 def check_setting(target: Target, value: Any, where: str = "") -> None:
-    """Raise UserError for a value that the setting cannot take: of another type, or of its type and impossible."""
+    """Raise UserError for a value of the wrong type, or one that its rule refuses."""
     service, setting, name = target.service, target.setting, f"{where}{target}"
-    if target.entry is not None:  # what lies below `extra_args` and `env` is vLLM's to judge
+    if target.entry is not None:  # vLLM judges what lies below `extra_args` and `env`
         if setting == "extra_args":
             _check_flag(where, target.entry, value)
         else:
@@ -80,7 +80,7 @@ def check_setting(target: Target, value: Any, where: str = "") -> None:
     rule = rule_of(_SETTINGS[service], setting)
     is_word = isinstance(rule, NumberOr) and isinstance(value, str)
     if rule is not None and (isinstance(rule, By) or is_word):
-        rule.check(name, value)  # it also says what was meant by a value of another type
+        rule.check(name, value)  # for a value of the wrong type it also names the values that are allowed
     if not is_word:
         _check_type(name, _HINTS[service][setting], value, bounds_of(_SETTINGS[service], setting))
     check_value(rule, name, value)
@@ -89,7 +89,7 @@ def check_setting(target: Target, value: Any, where: str = "") -> None:
 
 
 def _check_spoken(config: ExperimentConfig, space: SearchSpace) -> None:
-    """Raise UserError where the clips' language is not known, or a model does not know Whisper's."""
+    """Raise UserError if the language of the clips is unknown, or a model does not know Whisper's language."""
     knobs = [knob for knob in space.parameters.values() if knob.target in (_LANGUAGE, _SPEECH_MODEL)]
     check_clips(config.workload.audio, varies=any(knob.target == _LANGUAGE for knob in knobs))
     if not any(knob.when for knob in knobs):  # conditions may keep them apart
@@ -102,11 +102,11 @@ def _check_flag(where: str, flag: str, value: Any) -> None:
 
 
 def _check_variable(where: str, service: str, name: str) -> None:
-    """A knob must reach what is measured."""
+    """Raise UserError for a variable that every evaluation sets itself: such a knob has no effect."""
     if name in _NEVER[service]:
-        raise UserError(f"{where}{service}.env.{name}: {_NEVER[service][name]}; remove it")
+        raise UserError(f"{where}{service}.env.{name}: {_NEVER[service][name]}. Remove it.")
     if name in _HELD[service]:
-        raise UserError(f"{where}{service}.env.{name}: every evaluation sets it itself, so as a parameter it reaches nothing; set it under services.{service}.env for the deployment")
+        raise UserError(f"{where}{service}.env.{name}: every evaluation sets it itself, so as a parameter it has no effect. For the deployment set it under services.{service}.env.")
 
 
 def _check_type(name: str, hint: Any, value: Any, bounds: Bounds) -> None:
@@ -126,10 +126,10 @@ def _check_type(name: str, hint: Any, value: Any, bounds: Bounds) -> None:
 
 
 def _check_targets(space: SearchSpace) -> None:
-    """Two knobs on one setting: the later would hide the earlier, and one deployment would count as several configurations."""
+    """Raise UserError for two knobs on one setting: one would hide the other, and one deployment would count as several configurations."""
     for one, other in combinations(space.parameters.values(), 2):
         if _same(one.target, other.target) and not _apart(one, other):
-            raise UserError(f"parameters.{other.name}.target={other.target}: parameters.{one.name} has the same; allowed only where their `when` keeps them apart")
+            raise UserError(f"parameters.{other.name}.target={other.target}: parameters.{one.name} has the same. Remove one, or give them a `when` that keeps them apart.")
 
 
 def _same(one: Target, other: Target) -> bool:
