@@ -115,7 +115,7 @@ def keep_account(
     rules = EngineRules.of(version or (calibration.vllm_version if calibration else None) or DEFAULT_VERSION, cpu=device.kind == "cpu", v1=v1, warm=warm)
     knobs = resolve_knobs(settings, model, device, rules)
     width, cards = parts.dtype_bytes(settings.dtype), settings.tensor_parallel_size
-    weights = parts.weights(model, flag_format(settings.quantization), width, cards)
+    weights = parts.weights(model, flag_format(settings.quantization), width, cards, rules, device.name)
     if model.latent is not None:
         form = flag_format(settings.quantization) or model.format
         stored = width if form is None or form.experts_only else form.bits / 8

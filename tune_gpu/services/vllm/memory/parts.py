@@ -14,8 +14,9 @@ from tune_gpu.config.rules import check_value, rule_of
 from tune_gpu.config.schema import VllmSettings
 from tune_gpu.config.serve_options import read_name
 from tune_gpu.services.vllm.memory.architecture import ModelArchitecture
-from tune_gpu.services.vllm.memory.arithmetic import GIB, MIB, Number, ceil_div, maximum, minimum, where
+from tune_gpu.services.vllm.memory.arithmetic import GIB, MIB, Number, ceil_div, maximum, minimum, root_sum_square, where
 from tune_gpu.services.vllm.memory.engine_rules import EngineRules
+from tune_gpu.services.vllm.memory.expert_padding import padding
 from tune_gpu.services.vllm.memory.model_runner import ModelRunner
 from tune_gpu.services.vllm.memory.weight_formats import WeightFormat
 
@@ -40,11 +41,32 @@ def dtype_bytes(dtype: str) -> int:
     return 4 if dtype in _WIDE_DTYPES else 2
 
 
-def weights(model: ModelArchitecture, quantisation: WeightFormat | None, width: int, tensor_parallel: int) -> Uncertain:
+def weights(
+    model: ModelArchitecture, quantisation: WeightFormat | None, width: int, tensor_parallel: int, rules: EngineRules | None = None, card: str = "",
+) -> Uncertain:
     """Return the weights, from the checkpoint's tensors if they were read, else from the number of parameters, divided among the cards.
 
-    Linear layers take the bits of their format. Embeddings, the output layer and a vision tower stay in the served width.
+    Linear layers take the bits of their format. Embeddings, the output layer and a vision tower stay in the served width. Experts may be
+    padded to the tiles of a kernel (`expert_padding.py`).
     """
+    stored = quantisation or model.format
+    as_stored = _stored_weights(model, quantisation, width, tensor_parallel)
+    if rules is None or stored is None or not model.experts_per_token:
+        return as_stored
+    share, doubt = padding(model, stored, rules, card, tensor_parallel)
+    experts = max(model.params - _kept_params(model, stored), 0.0) * stored.bits / 8 / tensor_parallel
+    return Uncertain(as_stored.value + share * experts, root_sum_square(as_stored.sigma, doubt * experts))
+
+
+def _kept_params(model: ModelArchitecture, stored: WeightFormat) -> float:
+    """Return the number of parameters that stay in the served width."""
+    kept = 0.0 if stored.embeddings_too else model.embedding_params + model.vision_params
+    if stored.experts_only and model.experts_per_token:
+        kept += 2 * model.layers * model.hidden * model.head_dim * (model.heads + model.kv_heads)
+    return kept
+
+
+def _stored_weights(model: ModelArchitecture, quantisation: WeightFormat | None, width: int, tensor_parallel: int) -> Uncertain:
     stored = quantisation or model.format
     rope = min(model.max_context or 0, 2**18) * min(model.head_dim, 256) * width  # the table of rotations, once per card
     if model.weights_bytes is not None and (quantisation is None or model.format is not None):
@@ -54,9 +76,7 @@ def weights(model: ModelArchitecture, quantisation: WeightFormat | None, width: 
         size = model.params * width
         doubt = 0.01
     else:
-        kept = 0.0 if stored.embeddings_too else model.embedding_params + model.vision_params
-        if stored.experts_only and model.experts_per_token:
-            kept += 2 * model.layers * model.hidden * model.head_dim * (model.heads + model.kv_heads)
+        kept = _kept_params(model, stored)
         size = kept * width + max(model.params - kept, 0.0) * stored.bits / 8
         doubt = 0.03
     if "vocab" in model.guessed or "intermediate" in model.guessed:
