@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,6 +10,11 @@ from enum import StrEnum
 PERCENTILES = (50, 90, 95, 99)
 STATISTICS = (*(f"p{percentile}" for percentile in PERCENTILES), "mean")
 """What is kept of a metric with many samples."""
+def least_samples(percentile: int) -> int:
+    """Return how many samples carry a percentile: with fewer, none is expected beyond it, and it says no more than the largest one."""
+    return math.ceil(100 / (100 - percentile))
+
+
 GAUGE_AT = "p95"
 """The statistic that a gauge shows."""
 

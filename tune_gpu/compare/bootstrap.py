@@ -19,7 +19,11 @@ from scipy.special import stdtrit
 
 from tune_gpu.compare.metrics import Floats, Metric
 from tune_gpu.compare.samples import Pair
+from tune_gpu.config.rules import bounds_of
+from tune_gpu.config.schema import ConfirmSettings
 
+LEAST_ROUNDS = int(bounds_of(ConfirmSettings, "min_rounds").least or 0)
+"""An interval takes so many rounds."""
 RESAMPLES = 1000
 Counts = NDArray[np.int64]
 
@@ -31,13 +35,16 @@ class Effect:
     estimate: float
     low: float | None
     high: float | None
-    """Ends of the interval; null where one round or none says nothing of the spread."""
+    """Ends of the interval; null where there are too few rounds for one."""
     ours: float
     theirs: float
     n_rounds: int
     n_pairs: int
     """Of turns (of rounds, for what is measured once a round)."""
     confidence: float
+    n_words: int | None = None
+    n_clips: int | None = None
+    """Different words and clips that an error rate rests on; null for another metric, or if the clips are not known."""
 
 
 def effect_of(pairs: Sequence[Pair], metric: Metric, *, alpha: float, seed: int = 0, resamples: int = RESAMPLES) -> Effect | None:
@@ -54,12 +61,12 @@ def effect_of(pairs: Sequence[Pair], metric: Metric, *, alpha: float, seed: int 
         return None
     estimate = math.log(a / b) if metric.relative else a - b
     margin = None
-    if len(rows) > 1:
+    if len(rows) >= LEAST_ROUNDS:
         spread = _spread(metric, ours, theirs, sizes, np.random.default_rng([seed, len(ours)]), resamples)
         margin = spread * float(stdtrit(len(rows) - 1, 1.0 - alpha / 2.0))
     scale = _as_percent if metric.relative else float
     low, high = (None, None) if margin is None else (scale(estimate - margin), scale(estimate + margin))
-    return Effect(scale(estimate), low, high, a, b, len(rows), len(ours), 1.0 - alpha)
+    return Effect(scale(estimate), low, high, a, b, len(rows), len(ours), 1.0 - alpha, *metric.words_of(pairs))
 
 
 def _spread(metric: Metric, ours: Floats, theirs: Floats, sizes: Sequence[int], rng: np.random.Generator, resamples: int) -> float:

@@ -9,7 +9,6 @@ from typing import Any
 from tune_gpu.artifacts.deployments import evidence_of, key_of
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.common.errors import UserError
-from tune_gpu.common.wording import counted
 from tune_gpu.compare.metrics import Metric, standard_metrics
 from tune_gpu.compare.rounds import findings_of
 from tune_gpu.compare.samples import Block
@@ -79,16 +78,24 @@ def standings(
     return Standings(leader, findings, rivals, own.decided and all(finding.decided for finding in rivals.values()))
 
 
+def _at_other_percentiles(findings: Sequence[Finding], finding: Finding) -> str:
+    """Return what is shown of the same latency elsewhere: a median can improve while the slowest answers get slower, and the reverse."""
+    others = [other for other in findings if other.metric.entry is finding.metric.entry and other is not finding and other.effect is not None]
+    return "".join(f", {other.verdict} at {other.metric.name.rpartition('.')[2]}: {other.text}" for other in others)
+
+
 def confirmed(findings: Sequence[Finding], metric: str, how_it_ended: str) -> tuple[bool, str]:
     """Return whether the winner is confirmed against the baseline, and why (not)."""
     finding = next(finding for finding in findings if finding.metric.name == metric)
     if finding.effect is None:
         return False, f"{metric} was not measured in both ({how_it_ended})"
-    shown = f"{metric} {finding.text} over {counted(finding.effect.n_rounds, 'round')} at {100 * finding.effect.confidence:.4g} %"
+    shown = f"{metric} {finding.text} over {finding.n} at {100 * finding.effect.confidence:.4g} %{_at_other_percentiles(findings, finding)}"
     if finding.verdict is ComparisonVerdict.BETTER:
         return True, f"shown better than the baseline: {shown}"
     if finding.verdict is ComparisonVerdict.WORSE:
         return False, f"shown worse than the baseline: {shown}"
+    if finding.verdict is ComparisonVerdict.UNKNOWN:
+        return False, f"not known whether it is better than the baseline: {shown}; {how_it_ended}"
     if finding.within_tolerance:
         return False, f"no better than the baseline: {shown}, within the tolerance of {finding.tolerance:g}"
     return False, f"no difference from the baseline is shown: {shown}; {how_it_ended}"

@@ -69,6 +69,19 @@ class Metric:
         kept = [(a, b) for a, b in map(self._values, both) if a is not None and b is not None]
         return _arrays([a for a, _ in kept], [b for _, b in kept])
 
+    def words_of(self, pairs: Sequence[Pair]) -> tuple[int | None, int | None]:
+        """Return how many different words and clips an error rate rests on; None where it does not count errors, or clips are not known.
+
+        A clip that is heard again says little that is new: the recogniser makes the same errors.
+        """
+        if self.compared.statistic is not Statistic.ERRORS_PER_WORD:
+            return None, None
+        heard = [turn for pair in pairs for turn, theirs in zip(pair.ours.turns, pair.theirs.turns, strict=False) if turn.words and theirs.words]
+        if any(turn.clip is None for turn in heard):
+            return sum(turn.words or 0 for turn in heard), None
+        clips = {turn.clip: turn.words or 0 for turn in heard}
+        return sum(clips.values()), len(clips)
+
     def _values(self, both: tuple[Turn, Turn]) -> tuple[object, object]:
         return self._value(both[0]), self._value(both[1])
 

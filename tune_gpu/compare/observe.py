@@ -17,7 +17,7 @@ def turn_of(sample: TurnSample) -> Turn:
     """Return the values of one turn. An empty transcript counts as wrong, not as missing."""
     transcribed = sample.stt if sample.stt is not None and sample.stt.error in (None, "empty_transcript") else None
     errors, words = word_errors(sample.reference, transcribed.text, sample.language) if transcribed else (None, None)
-    return Turn({metric.turn_key: sample_of(sample, metric) for metric in turn_metrics()}, errors, words, sample.error)
+    return Turn({metric.turn_key: sample_of(sample, metric) for metric in turn_metrics()}, errors, words, sample.error, sample.utterance)
 
 
 def turns_by_arrival(windows: Sequence[WindowResult]) -> tuple[Turn, ...]:

@@ -23,22 +23,24 @@ class Turn:
         word_errors: recognition errors.
         words: of the reference.
         error: why it failed.
+        clip: what was said; None in old artifacts.
     """
 
     values: Mapping[str, float | None] = field(default_factory=dict)
     word_errors: int | None = None
     words: int | None = None
     error: str | None = None
+    clip: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the turn as a line of the artifacts has it."""
-        return {**self.values, "word_errors": self.word_errors, "words": self.words, "error": self.error}
+        return {**self.values, "word_errors": self.word_errors, "words": self.words, "error": self.error, "clip": self.clip}
 
     @classmethod
     def from_dict(cls, line: Mapping[str, Any]) -> Turn:
         """Return the turn of such a line; unknown fields are ignored."""
         values = {metric.turn_key: line.get(metric.turn_key) for metric in turn_metrics()}
-        return cls(values, line.get("word_errors"), line.get("words"), line.get("error"))
+        return cls(values, line.get("word_errors"), line.get("words"), line.get("error"), line.get("clip"))
 
 
 def turn_metrics() -> list[Metric]:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from tune_gpu.common.metric import least_samples
+from tune_gpu.common.wording import counted
 from tune_gpu.compare.samples import Block
 from tune_gpu.compare.verdict import Finding
 from tune_gpu.metrics import VOICE_TURN
@@ -36,23 +38,24 @@ def describe_block(block: Block) -> str:
         return f"failed: {block.failure['kind']} {block.failure['message']}"
     turns = [value for turn in block.turns if (value := turn.values.get(VOICE_TURN.turn_key)) is not None]
     failed = sum(turn.error is not None for turn in block.turns)
-    p50, p95 = np.percentile(turns, [50, 95]) if turns else (float("nan"), float("nan"))
     callers = "" if block.capacity is None else f", callers {block.capacity:.1f}"
     fitness = "" if block.fitness is None else f", fitness {block.fitness:.4f}"
-    return f"{len(turns)} turns, p50/p95 {p50:.0f} / {p95:.0f} ms{f', {failed} failed' if failed else ''}{callers}{fitness}"
+    at = [percentile for percentile in (50, 95) if len(turns) >= least_samples(percentile)]
+    speed = f", {'/'.join(f'p{percentile}' for percentile in at)} {' / '.join(f'{value:.0f}' for value in np.percentile(turns, at))} ms" if at else ""
+    return f"{counted(len(turns), 'turn')}{speed}{f', {failed} failed' if failed else ''}{callers}{fitness}"
 
 
 def table_of(findings: Sequence[Finding], ours: str, theirs: str) -> Table:
     """Return every metric with its effect, interval and verdict."""
     table = Table(title=f"{ours} against {theirs}", title_justify="left")
-    for column in ("metric", ours, theirs, "effect (interval)", "verdict"):
+    for column in ("metric", ours, theirs, "effect (interval)", "n", "verdict"):
         table.add_column(column, justify="right" if column in (ours, theirs) else "left", no_wrap=True)
     for finding in findings:
         effect = finding.effect
         values = ("-", "-") if effect is None else (f"{effect.ours:.4g}", f"{effect.theirs:.4g}")
         verdict = str(finding.verdict) + (" (within the tolerance)" if finding.within_tolerance else "")
         style = {"better": "green", "worse": "red"}.get(str(finding.verdict))
-        table.add_row(finding.metric.name, *values, finding.text, verdict, style=style)
+        table.add_row(finding.metric.name, *values, finding.text, finding.n, verdict, style=style)
     return table
 
 

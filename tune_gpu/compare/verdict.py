@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 from tune_gpu.artifacts.records.findings import EffectRecord, FindingRecord
+from tune_gpu.common.metric import Statistic, least_samples
 from tune_gpu.common.wording import counted
 from tune_gpu.compare.bootstrap import Effect
 from tune_gpu.compare.metrics import Metric
@@ -19,6 +21,8 @@ class ComparisonVerdict(StrEnum):
     BETTER = "better"
     WORSE = "worse"
     NO_DIFFERENCE = "no difference shown"
+    UNKNOWN = "unknown"
+    """There are too few turns or words for a verdict."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +38,57 @@ class Finding:
     @property
     def verdict(self) -> ComparisonVerdict:
         """Return better or worse only if the whole interval supports it."""
+        if self.too_few is not None:
+            return ComparisonVerdict.UNKNOWN
+        return self._shown
+
+    @property
+    def _shown(self) -> ComparisonVerdict:
         gain = self.gain_interval
         if gain is None or gain[0] <= 0.0 <= gain[1]:
             return ComparisonVerdict.NO_DIFFERENCE
         return ComparisonVerdict.BETTER if gain[0] > 0.0 else ComparisonVerdict.WORSE
 
     @property
+    def too_few(self) -> str | None:
+        """Return why there is too little for a verdict, or None: too few turns for the percentile, or no difference in too few words.
+
+        Words are too few if an error rate that is worse by the whole tolerance would probably show no error in them: n words without an
+        event leave a rate of up to 1 - alpha^(1/n) (the rule of three: Hanley and Lippman-Hand 1983).
+        """
+        effect = self.effect
+        if effect is None:
+            return None
+        if self._few_turns(effect):
+            return f"{counted(effect.n_pairs, 'turn')}: too few for {self.metric.name.rpartition('.')[2]}, which takes {least_samples(self.metric.percentile or 0)}"
+        words, least = effect.n_words, _least_words(self.tolerance, 1.0 - effect.confidence)
+        if words is None or words >= least or self._shown is not ComparisonVerdict.NO_DIFFERENCE:
+            return None
+        return f"{self._heard(effect)}: too few for a tolerance of {self.tolerance:g}, which takes {least}"
+
+    def _few_turns(self, effect: Effect) -> bool:
+        return self.metric.percentile is not None and effect.n_pairs < least_samples(self.metric.percentile)
+
+    def _heard(self, effect: Effect) -> str:
+        clips = "" if effect.n_clips is None else f" of {counted(effect.n_clips, 'clip')}"
+        return f"{counted(effect.n_words or 0, self.metric.counted_in)}{clips}"
+
+    @property
+    def n(self) -> str:
+        """Return what the effect rests on: `4 rounds, 24 turns`."""
+        effect = self.effect
+        if effect is None:
+            return "-"
+        parts = [counted(effect.n_rounds, "round")]
+        if self.metric.compared.statistic is not Statistic.MEAN_OF_ROUNDS:
+            parts.append(counted(effect.n_pairs, "turn"))
+        return ", ".join(parts + ([self._heard(effect)] if effect.n_words is not None else []))
+
+    @property
     def gain_interval(self) -> tuple[float, float] | None:
         """Return the interval, positive where our arm is better, or None."""
         effect = self.effect
-        if effect is None or effect.low is None or effect.high is None:
+        if effect is None or effect.low is None or effect.high is None or self._few_turns(effect):
             return None
         return (effect.low, effect.high) if self.metric.higher_is_better else (-effect.high, -effect.low)
 
@@ -58,22 +103,25 @@ class Finding:
     def within_tolerance(self) -> bool:
         """Return True if the whole interval lies within the tolerance: the difference is shown not to matter."""
         gain = self.gain_interval
-        return gain is not None and -self.tolerance <= gain[0] and gain[1] <= self.tolerance
+        return gain is not None and self.too_few is None and -self.tolerance <= gain[0] and gain[1] <= self.tolerance
 
     @property
     def not_worse(self) -> bool:
         """Return True if the metric is shown to be no worse than the tolerance allows."""
         gain = self.gain_interval
-        return gain is not None and gain[0] >= -self.tolerance
+        return gain is not None and self.too_few is None and gain[0] >= -self.tolerance
 
     @property
     def decided(self) -> bool:
-        """Return True if more rounds would change nothing that matters. A metric that cannot be measured counts as decided."""
-        return self.effect is None or self.verdict is not ComparisonVerdict.NO_DIFFERENCE or self.within_tolerance
+        """Return True if more rounds would change nothing that matters. A metric that cannot be measured counts as decided, and so does one
+        whose clips have too few words: more rounds repeat the clips."""
+        if self.effect is None or self.within_tolerance:
+            return True
+        return self.verdict is not ComparisonVerdict.NO_DIFFERENCE and not self._few_turns(self.effect)
 
     def record(self) -> FindingRecord:
         """Return the finding as artifacts hold it."""
-        effect = None if self.effect is None else EffectRecord.parse({k: round(v, 5) if isinstance(v, float) else v for k, v in asdict(self.effect).items()}, "effect")
+        effect = None if self.effect is None else self._effect_record(self.effect)
         return FindingRecord(
             metric=self.metric.name,
             verdict=str(self.verdict),
@@ -84,14 +132,27 @@ class Finding:
             within_tolerance=self.within_tolerance,
         )
 
+    def _effect_record(self, effect: Effect) -> EffectRecord:
+        values = {key: round(value, 5) if isinstance(value, float) else value for key, value in asdict(effect).items()}
+        if self._few_turns(effect):
+            values |= {"low": None, "high": None}
+        return EffectRecord.parse({key: value for key, value in values.items() if value is not None or key in ("low", "high")}, "effect")
+
     @property
     def text(self) -> str:
-        """Return the effect in figures: `-38 % (-44 … -31)`."""
+        """Return the effect in figures: `-38 % (-44 … -31)`, or `-38 % (12 turns: too few for p95, which takes 20)`."""
         if self.effect is None:
             return "not measured in both"
         digits = self.metric.compared.digits
         interval = "" if self.effect.low is None else f" ({self.effect.low:+.{digits}f} … {self.effect.high:+.{digits}f})"
+        if self._few_turns(self.effect):
+            interval = f" ({self.too_few})"
         return f"{self.effect.estimate:+.{digits}f} {self.metric.unit}{interval}"
+
+
+def _least_words(tolerance: float, alpha: float) -> int:
+    """Return how many words without an error rule out a rate above the tolerance."""
+    return math.ceil(math.log(alpha) / math.log1p(-tolerance)) if 0.0 < tolerance < 1.0 else 0
 
 
 def tolerance_of(metric: Metric, tolerances: Mapping[str, float]) -> float:
@@ -100,10 +161,11 @@ def tolerance_of(metric: Metric, tolerances: Mapping[str, float]) -> float:
 
 
 def sentence(findings: Sequence[Finding], ours: str = "winner") -> str:
-    """Return one line: the answer's latency, the transcripts, the callers, and failures if they differ."""
-    turn = next(finding for finding in findings if finding.metric.entry is VOICE_TURN)
+    """Return one line: the answer's latency at each percentile, the transcripts, the callers, and failures if they differ."""
+    turns = [finding for finding in findings if finding.metric.entry is VOICE_TURN]
+    known = [finding for finding in turns if finding.gain_interval is not None] or turns[:1]
     rest = sorted(findings, key=_only_of_a_difference)
-    parts = [_speed(turn), *map(_phrase, rest)]
+    parts = [" and ".join(map(_speed, known)), *map(_phrase, rest)]
     return f"{ours} " + ", ".join(part for part in parts if part)
 
 
@@ -136,6 +198,8 @@ def _phrase(finding: Finding) -> str | None:
     if finding.verdict is ComparisonVerdict.NO_DIFFERENCE:
         same = finding.not_worse if phrases.not_worse_is_same else finding.within_tolerance
         return (phrases.same if same else phrases.undecided) or None
+    if finding.verdict is ComparisonVerdict.UNKNOWN:
+        return f"{phrases.undecided} ({finding.too_few})" if phrases.undecided else None
     amount = f"{abs(finding.gain) * phrases.scale:.1f}"
     count = amount.removesuffix(".0")
     form = phrases.better if finding.verdict is ComparisonVerdict.BETTER else phrases.worse

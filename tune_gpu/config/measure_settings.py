@@ -99,7 +99,8 @@ class ConfirmSettings:
     """How many of the search's best compete for it, the best of all counted."""
     confidence: float = bounded(0.95, least=0.5, below=1)
     """Per metric; the looks at a growing comparison share what is left to 1."""
-    min_rounds: int = bounded(3, least=2)
+    min_rounds: int = bounded(3, least=3)
+    """Rounds before the first look. Fewer have no interval: two deployments of an arm hardly show how much one differs from the next."""
     max_rounds: int = bounded(12, most=500)
     budget_s: float = bounded(1800.0, least=0)
     """A run's confirmation ends here, with a verdict or without (a command's `--budget-s` is its own). It does not begin if the run's own

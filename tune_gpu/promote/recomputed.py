@@ -18,6 +18,7 @@ from tune_gpu.compare.records import arm_of
 from tune_gpu.compare.rounds import findings_of
 from tune_gpu.compare.samples import Block
 from tune_gpu.compare.sequential import final_alpha, interim_alpha
+from tune_gpu.compare.verdict import ComparisonVerdict
 from tune_gpu.config.languages import error_unit, spoken_language
 from tune_gpu.config.schema import ExperimentConfig, Services
 from tune_gpu.metrics import OOM_EVENTS
@@ -125,7 +126,8 @@ def _other_findings(stated: Sequence[FindingRecord], found: Sequence[FindingReco
 
 
 def _same(stated: FindingRecord, found: FindingRecord) -> bool:
-    if (stated.verdict, stated.unit, stated.higher_is_better) != (found.verdict, found.unit, found.higher_is_better):
+    unknown = found.verdict == ComparisonVerdict.UNKNOWN  # an older program gave a verdict on fewer turns or words; only the computed one counts
+    if (stated.unit, stated.higher_is_better) != (found.unit, found.higher_is_better) or not (unknown or stated.verdict == found.verdict):
         return False
     given, effect = stated.effect, found.effect
     if given is None or effect is None:
@@ -135,6 +137,8 @@ def _same(stated: FindingRecord, found: FindingRecord) -> bool:
     sizes = ((given.estimate, effect.estimate), (given.ours, effect.ours), (given.theirs, effect.theirs))
     if any(not math.isclose(float(one), other, rel_tol=1e-6, abs_tol=2e-5) for one, other in sizes):
         return False
+    if unknown and (effect.low is None or effect.high is None):
+        return True
     if given.low is None or given.high is None or effect.low is None or effect.high is None:
         return (given.low, given.high) == (effect.low, effect.high)
     allowed = max(_CLOSE * (effect.high - effect.low), 2e-5)

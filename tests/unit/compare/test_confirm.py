@@ -132,7 +132,7 @@ def test_a_verdict_in_a_metric_where_more_is_better_has_its_sign() -> None:
     ("change", "message"),
     [
         ({"metric": "speed"}, r"confirm\.metric=speed: allowed are voice_turn_ms\.p95"),
-        ({"min_rounds": 1}, r"confirm\.min_rounds=1: allowed is 2 or more"),
+        ({"min_rounds": 1}, r"confirm\.min_rounds=1: allowed is 3 or more"),
         ({"min_rounds": 9, "max_rounds": 5}, r"confirm\.max_rounds=5"),
         ({"confidence": 1.0}, r"confirm\.confidence=1\.0"),
         ({"tolerances": {"speed": 1.0}}, r"confirm\.tolerances\.speed: no such metric"),

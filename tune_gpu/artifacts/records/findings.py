@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from tune_gpu.artifacts.records.base import Record
+from tune_gpu.artifacts.records.base import OPTIONAL, Record
 from tune_gpu.common.wording import counted
 from tune_gpu.metrics import in_comparison
 
@@ -16,12 +16,15 @@ class EffectRecord(Record):
     estimate: float
     low: float | None
     high: float | None
-    """The interval; None if there are too few rounds for one."""
+    """The interval; None if there are too few rounds for one, or too few turns for the percentile."""
     ours: float
     theirs: float
     n_rounds: int = 0
     n_pairs: int = 0
     confidence: float = 0.0
+    n_words: int | None = field(default=None, metadata=OPTIONAL)
+    n_clips: int | None = field(default=None, metadata=OPTIONAL)
+    """Different words and clips that an error rate rests on; None for another metric."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +33,7 @@ class FindingRecord(Record):
 
     metric: str
     verdict: str
-    """`better`, `worse` or `no difference shown`."""
+    """`better`, `worse`, `no difference shown`, or `unknown` where there is too little for a verdict."""
     unit: str
     higher_is_better: bool
     effect: EffectRecord | None
