@@ -16,6 +16,9 @@ INTERRUPTED = "20261124-202213"
 WHOLE = "20261125-222441"
 """Finished: every configuration of its space, guided R-Zero, a confirmation of three rounds, the device second by second."""
 EXPERIMENT = "spica_gpu_allocation"
+MISLEADING = Path(__file__).parents[1] / "data" / "recorded"
+"""Recorded runs whose first page misled (tests/data/recorded/README.md)."""
+OFF_ITS_FRONT, ABOVE_ITS_TARGET = "20261130-073158", "20261130-082228"
 
 
 def copy_to(folder: Path, run_id: str = RUN) -> Path:

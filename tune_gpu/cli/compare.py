@@ -36,7 +36,7 @@ from tune_gpu.config.overrides import last_given
 from tune_gpu.config.rules import bounds_of
 from tune_gpu.config.schema import ConfirmSettings
 from tune_gpu.experiment.checks import check_config
-from tune_gpu.experiment.decision import Case, decide, typical_deployment_s
+from tune_gpu.experiment.decision import Case, decide, targets_missed, typical_deployment_s
 from tune_gpu.ray_tune.devices import device_of
 from tune_gpu.telemetry.device_choice import check_installed
 
@@ -234,7 +234,8 @@ def _decision(question: ComparisonRequest, content: Comparison) -> Decision:
         content.ended_why if content.ended == ComparisonEnd.FAILED else "",
         content,
         f"{question.file}.json",
-        typical_deployment_s(run.folder.candidates()),
+        typical_deployment_s(run.lines),
+        targets_missed(run.lines, run.winner, question.arms[BASELINE], run.config.objective),
     )
     return decide(case, run.config.confirm, run.config.promote)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from tune_gpu.artifacts.lines import line_of
 from tune_gpu.artifacts.records.comparison import Comparison
 from tune_gpu.artifacts.records.decision import Decision, DecisionVerdict
 from tune_gpu.artifacts.records.ends import ComparisonEnd
@@ -15,7 +16,8 @@ from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.artifacts.records.findings import EffectRecord, FindingRecord
 from tune_gpu.common.wording import counted
 from tune_gpu.compare.verdict import ComparisonVerdict
-from tune_gpu.config.schema import ConfirmSettings, PromoteSettings
+from tune_gpu.config.schema import ConfirmSettings, ObjectiveSettings, PromoteSettings
+from tune_gpu.evaluation.targets import MissedTarget, missed_targets
 from tune_gpu.promote.gate import gain, no_worse
 
 SEARCH_ALONE = "the search alone"
@@ -34,6 +36,7 @@ class Case:
         comparison: the winner against what runs.
         rests_on: the file of that comparison.
         deployment_s: a typical deployment of the run, in seconds, from its start to its stop; None if nothing was measured.
+        missed: targets that the winner misses and what runs does not, or by far.
     """
 
     run_id: str
@@ -44,13 +47,25 @@ class Case:
     comparison: Comparison | None = None
     rests_on: str = SEARCH_ALONE
     deployment_s: float | None = None
+    missed: tuple[MissedTarget, ...] = ()
 
 
 def decide(case: Case, confirm: ConfirmSettings, promote: PromoteSettings) -> Decision:
-    """Return what to do, why, and how long more evidence would take.
+    """Return what to do, why, and how long more evidence would take. A target that the winner misses comes first.
 
     It says *deploy* only where `promote` accepts the evidence under the same settings.
     """
+    found = _decided(case, confirm, promote)
+    if not case.missed or dict(case.winner or {}) == dict(case.baseline):
+        return found
+    return replace(found, reason=f"by the weights of the objective it is the best, but {' and '.join(each.text for each in case.missed)}. {_sentence(found.reason)}")
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _decided(case: Case, confirm: ConfirmSettings, promote: PromoteSettings) -> Decision:
     if case.winner is None:
         reason = case.why_not_compared or "no feasible configuration was found."
         return Decision(verdict=DecisionVerdict.KEEP, reason=reason, rests_on=case.rests_on)
@@ -71,6 +86,12 @@ def typical_deployment_s(lines: Iterable[EvaluationRecord]) -> float | None:
     """Return the median time of a measured evaluation of a run, in seconds; None if there is none."""
     measured = [line.wall_s for line in lines if line.n_windows and line.wall_s]
     return statistics.median(measured) if measured else None
+
+
+def targets_missed(lines: Sequence[EvaluationRecord], winner: Mapping[str, Any] | None, baseline: Mapping[str, Any], objective: ObjectiveSettings) -> tuple[MissedTarget, ...]:
+    """Return the targets that the winner misses, by the last evaluations of both."""
+    ours, theirs = line_of(lines, winner or {}), line_of(lines, baseline)
+    return missed_targets(ours.metrics, theirs.metrics if theirs else None, asdict(objective)) if ours else ()
 
 
 def _compared(case: Case, comparison: Comparison, confirm: ConfirmSettings, promote: PromoteSettings) -> Decision:

@@ -26,7 +26,7 @@ from tune_gpu.common.interrupt import handler_kept
 from tune_gpu.compare.confirmation import RunConfirmation, confirm_run
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.experiment.anchors import Anchors
-from tune_gpu.experiment.decision import SEARCH_ALONE, Case, decide, typical_deployment_s
+from tune_gpu.experiment.decision import SEARCH_ALONE, Case, decide, targets_missed, typical_deployment_s
 from tune_gpu.experiment.described_device import describe_device
 from tune_gpu.experiment.full_disk import unwritable, why_unwritable
 from tune_gpu.experiment.listener import RunListener
@@ -228,18 +228,20 @@ class Experiment:
             comparison,
             "confirmation.json" if comparison else SEARCH_ALONE,
             typical_deployment_s(self.results.lines),
+            targets_missed(self.results.lines, winner, self.config.baseline, self.config.objective),
         )
         return decide(case, self.config.confirm, self.config.promote)
 
     def _confirm(self, best: StandingRecord, ended: RunEnd) -> RunConfirmation:
         if ended is RunEnd.TIME_BUDGET:
             return RunConfirmation(False, "the run's time budget ended before its winner could be confirmed", dict(best.params))
+        front = [standing.params for standing in self.tournament.front()]  # a rival may become the winner, which is on the front if there is one
         return confirm_run(
             self.config,
             self.choice.kind,
             self.folder,
             best.params,
-            self.results.lines,
+            [line for line in self.results.lines if not front or line.params in front],
             arena_resources(self.config, self.choice.kind),
             self.progress.note,
         )

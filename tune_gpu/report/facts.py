@@ -18,12 +18,13 @@ from tune_gpu.artifacts.records.decision import Decision
 from tune_gpu.artifacts.records.devices import DeviceRecord
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord, FailureRecord
 from tune_gpu.artifacts.records.manifest import Manifest
-from tune_gpu.artifacts.records.summary import RunSummary
+from tune_gpu.artifacts.records.summary import RunSummary, StandingRecord
 from tune_gpu.artifacts.records.winner import WinnerFile
 from tune_gpu.common.metric import Better, Metric
 from tune_gpu.common.wording import counted
 from tune_gpu.config.languages import rate_name
 from tune_gpu.evaluation.objective import metric_at
+from tune_gpu.evaluation.targets import missed_targets
 from tune_gpu.metrics import ERROR_UNIT, every
 
 Line = EvaluationRecord
@@ -137,16 +138,33 @@ def _verdict(record: RunRecord) -> str:
         return f"No winner: no candidate starts, and for the same reason each time. {reason}."
     if best is None:
         return f"No winner: nothing was feasible in {counted(summary.n_evaluations, 'evaluation')}."
+    if missed := "" if record.decision else _missed(record):
+        return f"By the weights of the objective {describe(best.params)} is the best, but {missed}. {_found(record, best, base)}"
+    return _found(record, best, base)
+
+
+def _found(record: RunRecord, best: StandingRecord, base: StandingRecord | None) -> str:
+    """Return what was found of a best, in one sentence."""
     if shown := _shown(record):
         return f"{shown[0].upper()}{shown[1:]}."
     name = describe(best.params)
     if base is None or base.fitness is None or best.fitness is None:
-        return f"Best of {counted(summary.n_configurations, 'configuration')}: {name}; there is no baseline to compare it with."
+        return f"Best of {counted(record.summary.n_configurations if record.summary else 0, 'configuration')}: {name}; there is no baseline to compare it with."
     if best.params == base.params:
         return f"Keep what runs today ({name}): nothing that was tried measured better."
     gain = best.fitness - base.fitness
     difference = "not distinguishable by these deployments" if key_of(base.params) in _tied(record) else "a difference that these deployments show"
     return f"{name}: fitness {best.fitness:.4f} against the baseline's {base.fitness:.4f} ({gain:+.4f}; {difference})."
+
+
+def _missed(record: RunRecord) -> str:
+    """Return the targets that the winner misses and the baseline does not, or by far; empty if there are none. A decision names them itself."""
+    objective, summary = record.config.get("objective"), record.summary
+    ours = line_of(record.lines, summary.best.params) if summary and summary.best else None
+    if ours is None or not isinstance(objective, Mapping) or (summary and summary.baseline and summary.baseline.params == ours.params):
+        return ""
+    theirs = line_of(record.lines, summary.baseline.params) if summary and summary.baseline else None
+    return " and ".join(missed.text for missed in missed_targets(ours.metrics, theirs.metrics if theirs else None, objective))
 
 
 def _tied(record: RunRecord) -> list[Hashable]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from tune_gpu.config.schema import SearchSettings
+from tune_gpu.search import selection
 from tune_gpu.search.breeders import ClassicStrategy, GuidedStrategy, ProposalStrategy
 from tune_gpu.search.evaluations import Candidate, Ledger, Result, Standing
 from tune_gpu.search.space import Params, SearchSpace
@@ -24,6 +25,7 @@ class Learner:
 
     def __init__(self, space: SearchSpace, settings: SearchSettings, rng: np.random.Generator) -> None:
         self._space = space
+        self._objectives = settings.objectives
         make = GuidedStrategy if settings.algorithm == "rzero" else ClassicStrategy
         self.strategy: ProposalStrategy = make(space, settings, rng)
         self.ledger = Ledger(space)
@@ -62,9 +64,17 @@ class Learner:
         return self._space.key(params) not in self.ledger.taken()
 
     def best(self) -> Standing | None:
-        """Return the best configuration by the strategy's judgement, or None while none was feasible."""
+        """Return the best configuration by the strategy's judgement, or None while none was feasible. With objectives it is one of the front."""
         chosen = self.strategy.winner(self.ledger)
-        return chosen if chosen is not None and chosen.fitness is not None else None
+        if chosen is None or chosen.fitness is None:
+            return None
+        front = self.front()
+        on_it = not front or any(chosen.params == standing.params for standing in front)
+        return chosen if on_it else front[0]
+
+    def front(self) -> list[Standing]:
+        """Return the feasible configurations that no other one beats in every objective, the best fitness first; none without objectives."""
+        return selection.front(self.ledger.standings(), self._objectives) if self._objectives else []
 
     def leads_by_one_evaluation(self) -> bool:
         """Return whether the best has a rival and only one evaluation of its own."""

@@ -207,7 +207,7 @@ class Tournament:
     def front(self) -> list[Standing]:
         """Return in Pareto mode the feasible configurations that no other one beats in every objective, the best fitness first; else
         none."""
-        return selection.front(self.standings(), self._settings.objectives)
+        return self._learner.front()
 
     def standings(self) -> list[Standing]:
         """Return every configuration with a result that says something about it, best first."""

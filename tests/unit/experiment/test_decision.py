@@ -9,12 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.runs import MISLEADING, OFF_ITS_FRONT
+from tune_gpu.artifacts.reading import read_run
 from tune_gpu.artifacts.records.comparison import ArmRecord, Comparison
 from tune_gpu.artifacts.records.decision import Decision, DecisionVerdict
 from tune_gpu.artifacts.records.devices import DeviceRecord
 from tune_gpu.artifacts.records.findings import EffectRecord, FindingRecord
+from tune_gpu.config.loader import load_run_config
 from tune_gpu.config.schema import ConfirmSettings, PromoteSettings
-from tune_gpu.experiment.decision import Case, decide, rounds_needed
+from tune_gpu.evaluation.targets import missed_targets
+from tune_gpu.experiment.decision import Case, decide, rounds_needed, targets_missed
 from tune_gpu.promote.gate import gain, no_worse
 
 CONFIRM, PROMOTE = ConfirmSettings(), PromoteSettings()
@@ -121,6 +125,27 @@ def test_without_winner_or_baseline_there_is_nothing_to_deploy() -> None:
     assert decided(None, winner=BASELINE).sentence == "keep what runs: the best configuration that was found is what runs now."
     found = decided(None, baseline={})
     assert (found.verdict, found.command) == (DecisionVerdict.MEASURE_LONGER, "tune-gpu compare r --baseline KEY=VALUE,…")
+
+
+def test_a_target_that_the_winner_misses_comes_first() -> None:
+    record = read_run(MISLEADING, OFF_ITS_FRONT)
+    config = load_run_config(record.folder.path, [], trust=True)
+    assert record.summary is not None
+    assert record.summary.best is not None
+    missed = targets_missed(record.lines, record.summary.best.params, config.baseline, config.objective)
+    assert [each.metric.name for each in missed] == ["ttft_ms"], "both meet the other targets"
+    found = decided(compared(finding("fitness", -0.05, 0.02)), missed=missed)
+    first = "keep what runs: by the weights of the objective it is the best, but its first token at p95 is 6758 ms, far outside the target of 500 ms"
+    assert found.sentence.startswith(first)
+    assert found.sentence.endswith("The winner is shown to be worse than what runs: its fitness is 0.05 worse.")
+    assert targets_missed(record.lines, config.baseline, config.baseline, config.objective) == ()
+
+
+@given(st.floats(1e-3, 1e3), st.none() | st.floats(1e-3, 1e3))
+def test_a_target_that_is_met_is_never_missed(value: float, theirs: float | None) -> None:
+    other = None if theirs is None else {"wer": theirs}
+    missed = missed_targets({"wer": value}, other, {"wer_target": 1.0})
+    assert bool(missed) == (value > max(1.0, theirs or 0.0) and (value > 2.0 or theirs is None or theirs <= 1.0))
 
 
 def findings_of(metric: str) -> st.SearchStrategy[FindingRecord]:

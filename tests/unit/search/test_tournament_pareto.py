@@ -71,6 +71,18 @@ def test_survivors_are_those_that_nobody_in_the_tournament_beats() -> None:
     assert set(tournament.survivors[0]) == {"g0-c0", "g0-c1"}
 
 
+@pytest.mark.parametrize("algorithm", ["classic", "rzero"])
+def test_the_winner_is_on_the_front_where_the_fitness_prefers_another(algorithm: str) -> None:
+    tournament = tournament_of(initial=4, algorithm=algorithm)
+    for latency, capacity in [(100.0, 1.0), (300.0, 9.0), (310.0, 8.0), (320.0, 7.0)]:
+        candidate = tournament.ask()
+        assert candidate is not None
+        tournament.tell(candidate.candidate_id, Result("ok", latency, n_windows=1, objectives={"latency_ms": latency, "capacity": capacity}))
+    best = tournament.best()
+    assert best is not None
+    assert best.objectives == {"latency_ms": 300.0, "capacity": 9.0}, "the fittest of the front; the fittest of all is beaten in both"
+
+
 @pytest.mark.parametrize("fitness_of", [lambda latency, _memory: -latency, lambda _latency, _memory: 1.0], ids=["one objective", "constant"])
 def test_guided_search_goes_for_the_whole_front(fitness_of: Callable[[float, float], float]) -> None:
     """Not only for the fitness."""
