@@ -50,8 +50,13 @@ def _deployments(lines: Iterable[EvaluationRecord], key: Callable[[Mapping[str, 
 
 
 def deployment_of(line: EvaluationRecord, key: Hashable, *, anchor: bool = False) -> Deployment:
-    """Return the deployment of a line that has a fitness."""
+    """Return the deployment of a line that has a fitness.
+
+    An error of 0 in a line without `fitness_errors` is unknown: earlier versions resampled neither ramp nor clips.
+    """
     error = line.repeat_stderr
+    if error == 0.0 and "fitness_errors" not in line.metrics:
+        error = None
     return Deployment(key, line.known_fitness, error, freedom_of(error, line.n_windows), _seconds(line.started_at), anchor, line.clip_shares)
 
 

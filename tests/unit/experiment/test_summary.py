@@ -35,9 +35,10 @@ def summary_of(measured: Sequence[tuple[int, float, float | None]], baseline: in
     names = sorted({a for a, _, _ in measured})
     tournament = Tournament(SearchSpace.from_specs({"a": ParameterSpec(target="", values=names)}), SearchSettings(initial=len(names), generations=1))
     lines = [
-        line(f"g0-c{i}", {"a": a}, fitness, n_windows=3, fitness_stderr=error, started_at=f"2026-11-30T08:{i:02}:00+00:00")
+        line(f"g0-c{i}", {"a": a}, fitness, n_windows=3, fitness_stderr=error, started_at=f"2026-11-30T08:{i:02}:00+00:00",
+             metrics={"fitness_errors": {"windows": error, "capacity": 0.0, "wer": 0.0}})
         for i, (a, fitness, error) in enumerate(measured)
-    ]
+    ]  # fmt: skip
     for made in lines:
         tournament.know(made.params, made.result())
     summary = summarise_run(
@@ -81,6 +82,14 @@ def test_without_an_error_and_without_repeats_nothing_is_told_apart() -> None:
     assert summary.best.params == {"a": 2}
     assert (summary.best.fitness_stderr, summary.best.fitness_interval) == (None, None)
     assert summary.ties == ({"a": 2}, {"a": 1})
+    assert errors_of(lines) == {}
+
+
+def test_a_zero_error_of_a_run_that_did_not_resample_its_ramp_is_unknown() -> None:
+    """A recorded run of `weights: {capacity: 1}` printed "0.6604 ± 0.0000 … a difference that these windows show"."""
+    lines = [line(f"g0-c{i}", {"a": i}, fitness, n_windows=2, fitness_stderr=0.0) for i, fitness in enumerate((0.6604, 0.6527, 0.6097))]
+    evidence = evidence_of(lines)
+    assert len(evidence.tied_with(evidence.ranked()[0])) == 2
     assert errors_of(lines) == {}
 
 
