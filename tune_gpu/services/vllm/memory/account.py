@@ -23,6 +23,7 @@ from tune_gpu.services.vllm.memory.arithmetic import GIB, MIB, Number, both, cei
 from tune_gpu.services.vllm.memory.calibration import Calibration
 from tune_gpu.services.vllm.memory.engine_rules import DEFAULT_VERSION, EngineRules
 from tune_gpu.services.vllm.memory.model_runner import ModelRunner
+from tune_gpu.services.vllm.memory.vision_encoder import limits_of
 from tune_gpu.services.vllm.memory.weight_formats import flag_format
 
 
@@ -172,6 +173,10 @@ def _overhead(
     nothing, cards = parts.Uncertain(0.0, 0.0), settings.tensor_parallel_size
     runner = ModelRunner.of(rules, model, settings.env, settings.quantization is not None)
     peak = parts.activation(model, rules, knobs.batch_tokens, knobs.sequences, width, cards, knobs.chunked, runner)
+    if model.multimodal and rules.v1 and runner.profiles_the_encoder:
+        peak = parts.with_encoder(peak, model, knobs.batch_tokens, knobs.context, width, limits_of(settings.extra_args))
+    elif model.multimodal:
+        peak = parts.Uncertain(peak.value, peak.sigma + 0.5 * GIB)
     if rules.compiles_in_profile and not settings.enforce_eager:
         peak = parts.with_compilation(peak)
     if rules.cpu and settings.enforce_eager:

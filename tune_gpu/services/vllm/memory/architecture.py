@@ -16,6 +16,7 @@ from tune_gpu.services.vllm.memory.config_sizes import LARGEST, AttentionSizes, 
 from tune_gpu.services.vllm.memory.latent_attention import LatentShapes
 from tune_gpu.services.vllm.memory.model_catalogue import fill_from_catalogue
 from tune_gpu.services.vllm.memory.parameter_count import Shapes, tower_params
+from tune_gpu.services.vllm.memory.vision_encoder import VisionEncoder
 from tune_gpu.services.vllm.memory.weight_formats import WeightFormat, kv_cache_format, published_format, weight_format
 
 _DTYPE_BYTES = {"float32": 4, "float": 4, "fp32": 4, "float16": 2, "half": 2, "fp16": 2, "bfloat16": 2, "bf16": 2}
@@ -65,6 +66,8 @@ class ModelArchitecture:
     """Shapes that were not given, and are assumed from the family or the parameter count."""
     kind: str = ""
     """The `model_type` of its text part; empty if only a table's facts are known."""
+    encoder: VisionEncoder | None = None
+    """Its image encoder; None if it has none, or one whose largest image is not known."""
     pooling: bool = False
     """True if it returns embeddings or scores, not text."""
 
@@ -160,6 +163,7 @@ def _architecture(config: Mapping[str, Any], part: TextPart, facts: Mapping[str,
         dtype_bytes=_DTYPE_BYTES.get(str(facts.get("dtype") or facts.get("torch_dtype") or "bfloat16").removeprefix("torch."), 2),
         kv_cache_dtype=kv_cache_format(quantised), format=weight_format(quantised)
         or (None if "model_type" in config else published_format(name)), guessed=tuple(found.guessed), kind=str(facts.get("model_type") or ""),
+        encoder=VisionEncoder.of(part.vision, facts, config),
     )  # fmt: skip
 
 

@@ -117,10 +117,17 @@ def activation(
         sampling = 0 * sampling  # V0 profiles with one sequence for each largest image: a handful of rows
     doubt = 0.08 + (0.12 if "vocab" in model.guessed else 0.0) + (0.15 if "intermediate" in model.guessed else 0.0)
     peak = maximum(forward, sampling)
-    sigma = doubt * peak
-    if model.multimodal:  # the encoder's own peak, by the largest image
-        sigma = sigma + 0.5 * GIB
-    return Uncertain(peak, sigma)
+    return Uncertain(peak, doubt * peak)
+
+
+def with_encoder(peak: Uncertain, model: ModelArchitecture, batch_tokens: Number, context: Number, width: int, limits: Mapping[str, int]) -> Uncertain:
+    """Return the larger of the encoder's own peak and the language model's activation beside the encoder's output."""
+    encoder = model.encoder
+    if encoder is None:
+        return Uncertain(peak.value, peak.sigma + 0.5 * GIB)
+    own = encoder.peak(batch_tokens, context, width, limits, model.hidden)
+    beside = peak.value + encoder.output(batch_tokens, context, width, limits, model.hidden)
+    return Uncertain(maximum(own, beside), root_sum_square(peak.sigma, 0.2 * own))
 
 
 MULTIPROCESSORS = 128
