@@ -131,7 +131,7 @@ def test_the_one_model_is_listed_and_no_other_is_served(client: openai.OpenAI) -
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"response_format": "diarized_json"}, "response_format=diarized_json: not supported. Supported are json, text, srt, verbose_json, vtt"),
     ({"language": "xx"}, "language=xx: unknown to the model"),
-    ({"temperature": 1.5}, "temperature=1.5: allowed are numbers from 0 to 1"),
+    ({"temperature": 1.5}, "temperature=1.5: out of range. Send a number from 0 to 1"),
     ({"timestamp_granularities": ["word"]}, "only response_format=verbose_json has them"),
     ({"response_format": "verbose_json", "timestamp_granularities": ["letter"]}, "timestamp_granularities=letter: not supported"),
     ({"include": ["logprobs"]}, "include: not supported"),

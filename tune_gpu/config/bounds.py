@@ -27,18 +27,17 @@ class Bounds:
 
     @property
     def allowed(self) -> str:
-        """Return the limits in words, for a message."""
-        least, above, most, below = (None if limit is None else shown(limit) for limit in (self.least, self.above, self.most, self.below))
-        if least is not None:
-            return f"{least} to {most}" if most is not None else f"{least} to less than {below}" if below is not None else f"{least} or more"
-        words = (("above", above), ("at most", most), ("below", below))
-        return " and ".join(f"{word} {limit}" for word, limit in words if limit is not None)
+        """Return the limits as they follow "a number" in a message; empty without limits."""
+        if self.least is not None and self.most is not None:
+            return f"from {shown(self.least)} to {shown(self.most)}"
+        words = (("of at least", self.least), ("above", self.above), ("at most", self.most), ("below", self.below))
+        return " and ".join(f"{word} {shown(limit)}" for word, limit in words if limit is not None)
 
     def check(self, name: str, value: float) -> None:
         """Raise UserError that names the setting, what was given and what is allowed."""
         if not self.holds(value):
-            given = value if self.most is None else shown(value)  # of a share 0 is 0, not 0.0
-            raise UserError(f"{name}={given}: allowed is {self.allowed}")
+            given = value if self.most is None else shown(value)  # a share of 0.0 is printed as 0
+            raise UserError(f"{name}={given}: out of range. Set a number {self.allowed}.")
 
 
 def shown(value: float) -> str:

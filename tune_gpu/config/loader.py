@@ -106,10 +106,10 @@ def _overlays(given: Any) -> dict[str, dict[str, Any]]:
     """Return the checked `devices:` of a space, also the overlay that does not apply here. Raise UserError."""
     overlays = {} if given is None else given
     if not isinstance(overlays, dict) or not all(isinstance(overlay, (dict, type(None))) for overlay in overlays.values()):
-        raise UserError(f"devices: {given!r}: allowed is a mapping of cpu and cuda to what differs there")
+        raise UserError(f"devices: {given!r}: not a mapping. Set a mapping of cpu and cuda to their differences.")
     for kind, overlay in overlays.items():
         if kind not in DEVICE_KINDS:
-            raise UserError(f"devices.{kind}: no such device{nearest(str(kind), list(DEVICE_KINDS))}; allowed: {', '.join(DEVICE_KINDS)}")
+            raise UserError(f"devices.{kind}: no such device{nearest(str(kind), list(DEVICE_KINDS))}. Use one of {', '.join(DEVICE_KINDS)}.")
         _check_keys(ExperimentConfig, overlay, f"devices.{kind}.")
     return {kind: overlay or {} for kind, overlay in overlays.items()}
 
@@ -206,7 +206,7 @@ def find_space(space: str) -> Path:
     named = SPACES_FOLDER / f"{space}.yaml"
     if not named.is_file():
         names = sorted(p.stem for p in SPACES_FOLDER.glob("*.yaml"))
-        raise UserError(f"{space}: no such space{nearest(space, names)}; there are: {', '.join(names)}, or give a path that ends in .yaml")
+        raise UserError(f"{space}: no such space{nearest(space, names)}. Use one of {', '.join(names)}, or a path that ends in .yaml.")
     return named
 
 
@@ -214,14 +214,14 @@ def _check_keys(schema: Any, given: Any, prefix: str) -> None:
     """Raise UserError for an unknown key, with the nearest known one (OmegaConf would name only the key), and for a value in place of a
     mapping."""
     if not isinstance(given, dict):
-        state = "is empty" if given is None else f"is {given!r}"
-        raise UserError(f"{prefix.rstrip('.')} {state}: allowed is a mapping of {', '.join(field.name for field in fields(schema))}")
+        state = ": is empty" if given is None else f"={given!r}: not a mapping"
+        raise UserError(f"{prefix.rstrip('.')}{state}. Set a mapping of {', '.join(field.name for field in fields(schema))}.")
     hints = get_type_hints(schema)
     known = [field.name for field in fields(schema)]
     for key, value in given.items():
         if key not in known:
             raise UserError(
-                f"{prefix}{key}: no such key{nearest(str(key), known)}; allowed under {prefix.rstrip('.') or 'the top'}: {', '.join(known)}"
+                f"{prefix}{key}: no such key{nearest(str(key), known)}. Use one of {', '.join(known)}."
             )
         hint = hints[key]
         if is_dataclass(hint):
@@ -240,9 +240,9 @@ def _check_kind(name: str, hint: Any, value: Any) -> None:
     if isinstance(value, bool) and str in kinds and not kinds & {bool, Any}:
         raise UserError(f"{name}: {unquoted(value)}")
     if dict in kinds and isinstance(value, list):
-        raise UserError(f"{name}={value}: allowed is a mapping, not a list")
+        raise UserError(f"{name}={value}: a list instead of a mapping. Set a mapping.")
     if list in kinds and not isinstance(value, (list, type(None))) and not str(value).startswith("${"):
-        raise UserError(f"{name}={value}: allowed is a list, [{value}] say")
+        raise UserError(f"{name}={value}: not a list. Set a list such as [{value}].")
 
 
 def as_yaml(config: ExperimentConfig | DictConfig) -> str:

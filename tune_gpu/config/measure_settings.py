@@ -67,8 +67,8 @@ class WorkloadSettings:
         longest_pause_s = LONGEST_PAUSE * self.session_pause_s
         if 0 < self.capacity_step_s <= longest_pause_s:  # nobody would speak in a step, and a capacity of 0 would stand for "not measured"
             yield (
-                f"{at}capacity_step_s={self.capacity_step_s:g}: allowed is 0 (no ramp) or above {longest_pause_s:g}, the longest pause of a caller "
-                f"({at}session_pause_s={self.session_pause_s:g})"
+                f"{at}capacity_step_s={self.capacity_step_s:g}: shorter than a caller's longest pause ({at}session_pause_s={self.session_pause_s:g}). "
+                f"Set 0 (no ramp) or a number above {longest_pause_s:g}."
             )
 
 
@@ -116,4 +116,4 @@ class ConfirmSettings:
     def conflicts(self, at: str) -> Iterator[str]:
         """Yield each rule that joins several settings and is broken, as a message."""
         if self.min_rounds > self.max_rounds:
-            yield f"{at}max_rounds={self.max_rounds}: allowed is {at}min_rounds={self.min_rounds} or more"
+            yield f"{at}max_rounds={self.max_rounds}: less than {at}min_rounds={self.min_rounds}. Set at least as many."

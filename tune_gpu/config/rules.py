@@ -1,9 +1,9 @@
 """How a setting carries its rule, and the one checker that reads the rules.
 
-A field of a settings class is declared with `bounded`, `one_of`, `ruled` or `rule`; what joins several settings stands in the method `conflicts`
-of the class that holds them all. Rules are objects, because one rule is asked in many places: for a setting, for each value of a knob, for
-a column of a hundred thousand candidates, for an option of a command and an argument of `RZeroSearch`. pydantic and msgspec can only check
-whole objects, give neither the value nor the allowed words in one line, and cost 0.2 to 0.5 s and 0.07 s of start-up.
+A field of a settings class is declared with `bounded`, `one_of`, `ruled` or `rule`. A rule that joins several settings stands in the method
+`conflicts` of the class that holds them all. Rules are objects, because one rule is used in many places: for a setting, for each value of a
+knob, for a column of a hundred thousand candidates, for an option of a command and an argument of `RZeroSearch`. pydantic and msgspec check
+whole objects, do not give the value and the allowed words in one line, and cost 0.2 to 0.5 s and 0.07 s of start-up.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class NumberOr:
         if value == self.word:
             return
         if isinstance(value, str):
-            raise UserError(f"{name}={value}: allowed is a whole number ({self.forms}), or {self.word}")
+            raise UserError(f"{name}={value}: not a whole number. Set a whole number ({self.forms}), or {self.word}.")
         self.bounds.check(name, value)
 
 
@@ -60,12 +60,12 @@ class OneOf:
     def check(self, name: str, value: Any) -> None:
         """Raise UserError, with the nearest word."""
         if value not in self.words:
-            raise UserError(f"{name}={value}: allowed are {', '.join(map(str, self.words))}{nearest(str(value), map(str, self.words))}")
+            raise UserError(f"{name}={value}: not allowed. Set one of {', '.join(map(str, self.words))}{nearest(str(value), map(str, self.words))}.")
 
 
 @dataclass(frozen=True)
 class Items:
-    """A list of values; null is allowed among them if `null` says what it means."""
+    """A list of values. null is allowed among them if `null` gives its meaning."""
 
     each: Rule
     null: str = ""
@@ -78,7 +78,7 @@ class Items:
             try:
                 check_value(self.each, name, one)
             except UserError as error:
-                raise UserError(f"{error}{f', or null for {self.null}' if self.null else ''}") from error
+                raise UserError(f"{str(error).removesuffix('.')}, or null for {self.null}." if self.null else str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Entries:
         known = None if self.keys is None else tuple(self.keys())
         for key, one in value.items():
             if known is not None and key not in known:
-                raise UserError(f"{name}.{key}: no such {self.kind}{nearest(str(key), known)}; allowed: {', '.join(known)}")
+                raise UserError(f"{name}.{key}: no such {self.kind}{nearest(str(key), known)}. Use one of {', '.join(known)}.")
             check_value(self.values, f"{name}.{key}", one)
 
 
@@ -106,7 +106,7 @@ def rule(wanted: Rule) -> dict[str, Rule]:
 
 
 def ruled(default: Any, wanted: Rule) -> Any:
-    """Return a field with its rule. Null, where the setting may be null, is always allowed."""
+    """Return a field with its rule. A setting that may be null is not checked while it is null."""
     return field(default=default, metadata=rule(wanted))
 
 
@@ -139,7 +139,7 @@ def check(settings: Any, prefix: str = "") -> None:
 
     Args:
         settings: an object of a settings class.
-        prefix: of its keys, `search.` say.
+        prefix: prefix of its keys, for example `search.`.
 
     Raises:
         UserError: for the first broken rule, in one line that begins with the key.
@@ -160,7 +160,7 @@ def check_each(settings: Any, prefix: str = "") -> None:
 def check_value(wanted: Rule | None, name: str, value: Any) -> None:
     """Check one value; a number must also be finite. Raise UserError."""
     if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"{name}={value}: allowed is a finite number")
+        raise UserError(f"{name}={value}: not a finite number. Set a finite number.")
     if wanted is not None and value is not None:
         wanted.check(name, value)
 

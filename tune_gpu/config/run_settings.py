@@ -16,9 +16,9 @@ from tune_gpu.config.texts import check_line, check_unit, check_url
 def _check_environment(key: str, runtime_env: dict[str, Any]) -> None:
     variables = runtime_env.get("env_vars")
     if variables is not None and not isinstance(variables, dict):
-        raise UserError(f"{key}.env_vars={variables}: allowed is a mapping of variables to text")
+        raise UserError(f"{key}.env_vars={variables}: not a mapping. Set a mapping of variables to text.")
     if "CUDA_VISIBLE_DEVICES" in (variables or {}):
-        raise UserError(f"{key}.env_vars.CUDA_VISIBLE_DEVICES: Ray assigns the cards, and this would override it for every trial")
+        raise UserError(f"{key}.env_vars.CUDA_VISIBLE_DEVICES: Ray assigns the cards, and this would override it for every trial. Remove it.")
 
 
 @dataclass

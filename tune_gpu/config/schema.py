@@ -53,23 +53,23 @@ class ExperimentConfig:
         """Yield each rule that joins several settings and is broken, as a message. What holds for some spaces only: `experiment/space_check.py`."""
         workload = self.workload
         if self.search.racing and workload.windows < 2:
-            yield f"search.racing=true needs workload.windows of 2 or more, not {workload.windows}: one window has no uncertainty"
+            yield f"search.racing=true: workload.windows={workload.windows} is too few, because one window has no uncertainty. Set workload.windows to at least 2."
         turns = workload.turn_rate_per_s * min(seconds for seconds in (workload.window_s, workload.solo_window_s, self.confirm.window_s) if seconds)
         if turns < _FEWEST_TURNS:  # windows are drawn until somebody speaks in one
             yield (
-                f"workload.turn_rate_per_s={workload.turn_rate_per_s:g}: {turns:.2g} voice turns in a window; allowed is {_FEWEST_TURNS:g} or more, "
-                "with longer windows (workload.window_s) or more turns"
+                f"workload.turn_rate_per_s={workload.turn_rate_per_s:g}: {turns:.2g} voice turns in a window are too few. Have at least {_FEWEST_TURNS:g}, "
+                "by longer windows (workload.window_s) or more turns."
             )
         for name, metric in terms().items():
             weight = self.objective.weights.get(name, 0.0)
             if weight > 0 and (why := self._unmeasured(metric)):
-                yield f"{why}: no {name} is measured, and objective.weights.{name}={weight:g} weighs it. Allowed is that with objective.weights.{name}=0."
+                yield f"{why}: no {name} is measured, but objective.weights.{name}={weight:g} weighs it. Set objective.weights.{name}=0."
         paths = objective_paths()
         for name in self.search.objectives:
             if name not in paths:
-                yield f"search.objectives.{name}: no such metric{nearest(name, list(paths))}; allowed: {', '.join(paths)}"
+                yield f"search.objectives.{name}: no such metric{nearest(name, list(paths))}. Use one of {', '.join(paths)}."
             elif why := self._unmeasured(paths[name]):
-                yield f"search.objectives.{name}: it is not measured with {why}"
+                yield f"search.objectives.{name}: it is not measured with {why}. Remove it."
 
     def _unmeasured(self, metric: Metric) -> str:
         """Return the setting with which the metric is not measured, or nothing."""

@@ -14,10 +14,10 @@ from tune_gpu.metrics import terms
 
 @dataclass
 class ParameterSpec:
-    """One knob: either `values`, or a range (`low`, `high`; `step` or `integer`: only in such steps; `log`: even in the logarithm)."""
+    """One knob: either `values`, or a range (`low`, `high`). `step` or `integer` give its steps; `log` samples it in the logarithm."""
 
     target: str
-    """Where its value goes: a dotted path into `Services`, `vllm.gpu_memory_utilization` say."""
+    """The setting of its value: a dotted path into `Services`, for example `vllm.gpu_memory_utilization`."""
     values: list[Any] | None = None
     low: float | None = None
     high: float | None = None
@@ -25,24 +25,24 @@ class ParameterSpec:
     log: bool = False
     integer: bool = False
     kind: str = one_of("ordinal", "ordinal", "categorical")
-    """`ordinal`: the order of `values` means something (0.45 lies next to 0.50); `categorical`: it does not."""
+    """`ordinal`: the order of `values` has a meaning (0.45 lies next to 0.50); `categorical`: it has none."""
     when: dict[str, list[Any]] = field(default_factory=dict)
-    """The knob exists only where each named parameter has one of these values."""
+    """The knob exists only if each named parameter has one of these values."""
 
     def conflicts(self, at: str) -> Iterator[str]:
         """Yield each rule that joins several settings and is broken, as a message."""
         knob, low, high = at.removesuffix("."), self.low, self.high
         if self.values is not None:
             if any(given is not None for given in (low, high, self.step)):
-                yield f"{knob}: give `values`, or a range (`low`, `high`, `step`), not both"
+                yield f"{knob}: has `values` and a range (`low`, `high`, `step`). Give one of them."
             if not self.values:
-                yield f"{at}values is empty: give at least one value"
+                yield f"{at}values: is empty. Give at least one value."
         elif low is None or high is None:
-            yield f"{knob}: give `values`, or both `low` and `high`"
+            yield f"{knob}: has no values. Give `values`, or both `low` and `high`."
         elif low > high or (self.log and low <= 0):
-            yield f"{knob}: low={low}, high={high}: allowed is low <= high{', low > 0 for log' if self.log else ''}"
+            yield f"{knob}: low={low}, high={high}: not a range. Set low <= high{', and low > 0 with log' if self.log else ''}."
         elif self.integer and self.step is not None and self.step != int(self.step):
-            yield f"{at}step={self.step}: allowed is a whole number, as integer is set"
+            yield f"{at}step={self.step}: not a whole number, but integer is set. Set a whole number."
 
 
 @dataclass
@@ -52,8 +52,8 @@ class SearchSettings:
     algorithm: str = one_of("rzero", "rzero", "classic")
     """`rzero`: the tournament, with proposals that a surrogate has screened. `classic`: R-Zero as it was."""
     asynchronous: bool | None = None
-    """Propose each candidate from all results that are in, instead of generations at once (`rzero` only; null: unless candidates are
-    ordered by the engine that they share)."""
+    """Propose each candidate from all results so far, instead of a generation at once (`rzero` only). null: true, unless candidates are
+    ordered by the engine that they share."""
     initial: int = bounded(2, least=1, most=10_000)
     tournament_size: int = bounded(4, least=2, most=10_000)
     survivors: int = bounded(2, least=1)
@@ -61,28 +61,28 @@ class SearchSettings:
     fresh: int = bounded(1, least=1)
     generations: int = bounded(4, least=1)
     recheck: int = bounded(0, least=0)
-    """In the end a configuration that would win by a single evaluation is measured again, at most so many times, before the winner is named."""
+    """How often, at most, a configuration that would win by a single evaluation is measured again at the end."""
     anchors: int = bounded(1, least=0)
     """So many times the baseline is deployed again after the search, to show how much one configuration differs between its deployments. They are
     kept in `anchors.jsonl` and choose no winner. With three or more a drift during the run is estimated, too."""
     objectives: dict[str, str] = field(default_factory=dict, metadata=rule(Entries(OneOf(("max", "min")))))
-    """Pareto mode: metric -> `max` or `min`. Survivors are then chosen by fronts and crowding, `rzero` proposes for every part of the front,
-    and the summary holds the front; the winner stays the one with the best fitness."""
+    """Pareto mode: metric -> `max` or `min`. Survivors are chosen by fronts and crowding, `rzero` proposes for every part of the front, and
+    the summary holds the front. The winner is still the configuration with the best fitness."""
     racing: bool = False
-    """Stop a candidate between windows as soon as as many others as survive are shown to be better. Needs `workload.windows` of 3 or more
-    to save anything."""
+    """Stop a candidate between windows once as many others as survive are shown to be better. It saves time only with `workload.windows` of
+    at least 3."""
     window_budget: int | None = bounded(None, least=1)
-    """With `racing`: once so many windows have been measured in all, nobody gets more than two."""
+    """With `racing`: once the search has measured so many windows, no candidate gets more than two."""
     seed: int = bounded(0, least=0)
 
     def conflicts(self, at: str) -> Iterator[str]:
         """Yield each rule that joins several settings and is broken, as a message."""
         if self.survivors > self.tournament_size:
-            yield f"{at}survivors={self.survivors}: allowed is 1 to {at}tournament_size={self.tournament_size}"
+            yield f"{at}survivors={self.survivors}: more than {at}tournament_size={self.tournament_size}. Set at most as many."
         if self.elites + self.fresh >= self.tournament_size:
             yield (
-                f"{at}elites + {at}fresh = {self.elites + self.fresh}: allowed is less than {at}tournament_size={self.tournament_size}, "
-                "so that there are offspring"
+                f"{at}elites + {at}fresh = {self.elites + self.fresh}: no offspring are left of {at}tournament_size={self.tournament_size}. "
+                "Set less in all."
             )
 
 
@@ -101,9 +101,9 @@ class ObjectiveSettings:
     wer_target: float = bounded(0.10, above=0)
     max_wer: float | None = bounded(None, least=0)
     max_failed_requests_pct: float | None = bounded(5.0, least=0)
-    """Constraint: above it a candidate violates, by the amount it is above."""
+    """Constraint: a candidate above it is infeasible, and its violation is the difference."""
 
     def conflicts(self, at: str) -> Iterator[str]:
         """Yield each rule that joins several settings and is broken, as a message. No weights at all: a run refuses that."""
         if self.weights and not any(self.weights.values()):
-            yield f"{at}weights: at least one must be above 0"
+            yield f"{at}weights: all are 0. Set at least one above 0."

@@ -125,32 +125,32 @@ def _long_names() -> dict[str, tuple[str, bool]]:
 def read_name(given: str) -> Spelling:
     """Return the option that vLLM's parser finds for a name in `extra_args`."""
     if not _NAME.fullmatch(given):
-        return Spelling(given, given, problem="allowed is the long name of a flag, without dashes in front")
+        return Spelling(given, given, problem="not the long name of a flag. Write it without dashes in front.")
     head, *below = given.split(".")
     name, adds = head.replace("_", "-"), bool(below) and below[-1].endswith("+")
     path = tuple(key.removesuffix("+") for key in below) if adds else tuple(below)
     if name in _long_names():
         option, off = _long_names()[name]
         known = options()[option]
-        problem = "a switch has nothing below it" if path and known.kind in (Kind.SWITCH, Kind.ON) else None
+        problem = "a switch has nothing below it. Set it to true or false." if path and known.kind in (Kind.SWITCH, Kind.ON) else None
         return Spelling(given, option, path, off, adds, known, problem)
     for known in options().values():
         if f"-{name}" in known.also:
-            return Spelling(given, known.name, path, known=known, problem=f"it is the short form of a flag; write {known.name}")
+            return Spelling(given, known.name, path, known=known, problem=f"the short form of a flag. Write {known.name}.")
     began = {option for long, (option, _) in _long_names().items() if long.startswith(name)}
     if not began:  # of another version of vLLM, or none of its flags: its parser is asked
         return Spelling(given, name, path, adds=adds)
     if len(began) > 1:
-        return Spelling(given, name, path, problem=f"it is the beginning of several flags ({', '.join(sorted(began)[:3])} …); write one of them in full")
+        return Spelling(given, name, path, problem=f"the beginning of several flags ({', '.join(sorted(began)[:3])} …). Write one of them in full.")
     (option,) = began
-    return Spelling(given, option, path, known=options()[option], problem=f"vLLM reads the beginning of a flag as the flag; write {option}")
+    return Spelling(given, option, path, known=options()[option], problem=f"the beginning of a flag, which vLLM reads as the flag. Write {option}.")
 
 
 def problem_of(given: str, value: Any) -> str | None:
     """Return why this entry of `extra_args` is refused, or None."""
     spelling = read_name(given)
     if spelling.option in own_options():
-        return f"it would replace the setting vllm.{(own := spelling.option.replace('-', '_'))}; set vllm.{own} instead"
+        return f"it would replace the setting vllm.{(own := spelling.option.replace('-', '_'))}. Set vllm.{own} instead."
     return _problem_of_role(spelling, value) or spelling.problem or _problem_of_value(spelling, value)
 
 
@@ -159,12 +159,12 @@ def _problem_of_role(spelling: Spelling, value: Any) -> str | None:
     if known is None or known.role is not Role.SERVER:
         return None
     if known.kind in (Kind.SWITCH, Kind.ON) and value is False and not spelling.off:
-        return None  # as it is without it
+        return None  # the same as without the flag
     if known.name in _SET_BY_EVALUATION:
-        return "every evaluation sets it itself; where a promoted server listens stands under promote"
+        return "every evaluation sets it itself. Remove it; set where a promoted server listens under promote."
     if known.name == "config":
-        return "a second file would be measured and not deployed; write its flags into services.vllm.extra_args"
-    return "it changes where, how or whether the server answers, so it cannot be measured; remove it"
+        return "a second file would be measured and not deployed. Write its flags into services.vllm.extra_args."
+    return "it changes where, how or whether the server answers, so it cannot be measured. Remove it."
 
 
 def _problem_of_value(spelling: Spelling, value: Any) -> str | None:
@@ -172,21 +172,21 @@ def _problem_of_value(spelling: Spelling, value: Any) -> str | None:
     if value is None:
         return None
     if spelling.off and value is not True:
-        return f"allowed is true; to have it on write {spelling.option}: true"
+        return f"the off form of a switch takes only true. To switch it on set {spelling.option}: true."
     if kind in (Kind.SWITCH, Kind.ON) and not isinstance(value, bool):
-        return "allowed are true and false"
+        return "a switch. Set true or false."
     if kind in (Kind.VALUE, Kind.VALUES, Kind.APPEND) and isinstance(value, bool):
-        return "it needs a value; true and false are for switches"
+        return "not a switch. Set a value other than true and false."
     if kind is Kind.APPEND and isinstance(value, list) and len(value) > 1:
-        return "allowed is one value: a file of flags, as it is deployed, cannot hold a flag twice"
+        return "a deployed file of flags cannot hold a flag twice. Set one value."
     if spelling.path:
         return None  # written as JSON
     for item in value if isinstance(value, list) else [value]:
         text = item if isinstance(item, str) else json.dumps(item)
         if "\0" in text:
-            return "a value cannot hold the character NUL"
+            return "a value cannot hold the character NUL. Remove it."
         if text.startswith("-") and not _NUMBER.fullmatch(text):
-            return f"vLLM's parser takes {text!r} for a flag, not for a value; allowed is a value that does not begin with a dash"
+            return f"vLLM's parser takes {text!r} for a flag, not for a value. Set a value that does not begin with a dash."
     return None
 
 

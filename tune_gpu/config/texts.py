@@ -25,7 +25,7 @@ _TAKEN = ("promotions", "winners")
 def check_name(key: str, name: str) -> None:
     """Check the name of an experiment (`name`) or a run, which becomes a folder's. Raise UserError."""
     if not _FOLDER.fullmatch(name) or (key == "name" and name in _TAKEN):
-        raise UserError(f"{key}={name}: allowed are up to 100 letters, digits, `.`, `_` and `-` (no `..`), and not {' or '.join(_TAKEN)}")
+        raise UserError(f"{key}={name}: not a name. Use up to 100 letters, digits, `.`, `_` and `-` (no `..`), and not {' or '.join(_TAKEN)}.")
 
 
 def check_cores(key: str, cores: str) -> None:
@@ -33,7 +33,7 @@ def check_cores(key: str, cores: str) -> None:
     try:
         parse_cores(cores)
     except ValueError:
-        raise UserError(f"{key}={cores}: allowed is a list of cores, as in 0,2-3") from None
+        raise UserError(f"{key}={cores}: not a list of cores. Set a list such as 0,2-3.") from None
 
 
 def check_unit(key: str, unit: str, *, of_systemd: bool) -> None:
@@ -69,7 +69,7 @@ def check_url(key: str, value: str) -> None:
     except ValueError:
         good = False
     if not good:
-        raise UserError(f"{key}={value}: allowed is http://HOST:PORT")
+        raise UserError(f"{key}={value}: not an address. Set http://HOST:PORT.")
 
 
 def check_variable(key: str, name: str) -> None:

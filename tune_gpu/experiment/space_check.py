@@ -115,14 +115,14 @@ def _check_type(name: str, hint: Any, value: Any, bounds: Bounds) -> None:
     if value is None and type(None) in kinds:
         return
     if kind is bool and not isinstance(value, bool):
-        raise UserError(f"{name}={value}: allowed are true and false")
+        raise UserError(f"{name}={value}: a switch. Set true or false.")
     if kind is str and not isinstance(value, str):
-        raise UserError(f"{name}={value}: allowed is text, in quotes where YAML takes it for something else")
+        raise UserError(f"{name}={value}: not text. Set text, in quotes if YAML reads it as something else.")
     if kind is int and (isinstance(value, bool) or not isinstance(value, int)):
-        ranged = "; of a range only with `integer: true`" if isinstance(value, float) else ""
-        raise UserError(f"{name}={value}: allowed is a whole number{ranged}")
+        ranged = ", and `integer: true` for a range" if isinstance(value, float) else ""
+        raise UserError(f"{name}={value}: not a whole number. Set whole numbers{ranged}.")
     if kind is float and (isinstance(value, bool) or not isinstance(value, (int, float))):
-        raise UserError(f"{name}={value}: allowed is a number {bounds.allowed}".rstrip())
+        raise UserError(f"{name}={value}: not a number. Set a number {bounds.allowed}".rstrip() + ".")
 
 
 def _check_targets(space: SearchSpace) -> None:

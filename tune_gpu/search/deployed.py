@@ -30,7 +30,7 @@ class Deployment:
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.value) or not (self.stderr is None or 0.0 <= self.stderr < math.inf) or not math.isfinite(self.at) or not self.freedom > 0.0:
-            raise ValueError(f"{self}: allowed are finite values, an error of 0 or more or null, and a freedom above 0")
+            raise ValueError(f"{self}: not a result. Use finite values, an error of at least 0 or None, and a freedom above 0.")
 
 
 def freedom_of(stderr: float | None, n_windows: int) -> float:

@@ -48,16 +48,16 @@ class Result:
 
     def __post_init__(self) -> None:
         if self.status not in ("ok", "infeasible", "failed"):
-            raise ValueError(f"status {self.status!r}: allowed are ok, infeasible, failed")
+            raise ValueError(f"status {self.status!r}: not allowed. Use one of ok, infeasible, failed.")
         if self.status == "ok" and (self.fitness is None or not math.isfinite(self.fitness)):
             raise ValueError(f"a result that is ok needs a finite fitness, not {self.fitness}")
         if self.status != "ok" and self.fitness is not None:
             raise ValueError(f"a result that is {self.status} has no fitness")
         if self.stderr is not None and not (self.stderr >= 0.0 and math.isfinite(self.stderr * self.stderr)):
-            raise ValueError(f"stderr={self.stderr}: allowed is a number of 0 or more whose square is finite, or null")
+            raise ValueError(f"stderr={self.stderr}: out of range. Use a number of at least 0 whose square is finite, or None.")
         for name, value in self.objectives.items():
             if not math.isfinite(value):
-                raise ValueError(f"objective {name}={value}: allowed is a finite number; without it the result is not ok")
+                raise ValueError(f"objective {name}={value}: not a finite number. Use a finite number, or another status than ok.")
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ class Parameter:
             return []
         found = self.place(value)
         if found is None:
-            raise ValueError(f"{self.name}={value}: allowed: {self.allowed()}")
+            raise ValueError(f"{self.name}={value}: not allowed. Use {self.allowed()}.")
         others = (found - 1, found + 1) if self.ordered else range(len(self.values))
         return [self.values[i] for i in others if 0 <= i < len(self.values) and i != found]
 
@@ -143,7 +143,7 @@ def _whole_steps(name: str, low: float, high: float, spec: ParameterSpec) -> tup
     step = 1 if spec.step is None else int(spec.step)
     first, last = math.ceil(low), math.floor(high)
     if first > last or last - first >= sys.maxsize:
-        raise UserError(f"parameters.{name}: low={low}, high={high}: allowed are 1 to {sys.maxsize} whole numbers")
+        raise UserError(f"parameters.{name}: low={low}, high={high}: holds no whole number, or too many. Have 1 to {sys.maxsize} of them.")
     numbers = range(first, last + 1, step)
     if len(numbers) > MANY or (spec.log and len(numbers) > 1):
         return SteppedRange(first, step, len(numbers), spec.log)

@@ -27,12 +27,12 @@ def matrix(rows: Sequence[Sequence[float]], directions: Sequence[str]) -> Array:
     """
     for direction in directions:
         if direction not in ("max", "min"):
-            raise UserError(f"objective direction {direction!r}: allowed are max, min")
+            raise UserError(f"objective direction {direction!r}: not allowed. Use one of max, min.")
     for index, row in enumerate(rows):
         if len(row) != len(directions):
-            raise UserError(f"candidate {index} has {len(row)} objectives: allowed are {len(directions)}, one a direction")
+            raise UserError(f"candidate {index} has {len(row)} objectives for {len(directions)} directions. Give one for each.")
         if not all(math.isfinite(value) for value in row):
-            raise UserError(f"candidate {index} has objectives {list(row)}: allowed are finite numbers")
+            raise UserError(f"candidate {index} has objectives {list(row)}: not finite. Give finite numbers.")
     signs = np.array([1.0 if direction == "max" else -1.0 for direction in directions])
     return np.asarray(rows, dtype=float).reshape(len(rows), len(directions)) * signs
 

@@ -47,12 +47,12 @@ class SearchSpace:
         for parameter in parameters:
             for parent, values in parameter.when:
                 if parent not in known:
-                    raise UserError(f"parameters.{parameter.name}.when.{parent}: allowed are parameters that stand before it: {', '.join(known) or 'none'}")
+                    raise UserError(f"parameters.{parameter.name}.when.{parent}: not an earlier parameter. Use {', '.join(known) or 'none'}.")
                 if not values:
-                    raise UserError(f"parameters.{parameter.name}.when.{parent} is empty: it would exist nowhere; allowed: {known[parent].allowed()}")
+                    raise UserError(f"parameters.{parameter.name}.when.{parent}: is empty, so it would never exist. Use {known[parent].allowed()}.")
                 for value in values:
                     if value not in known[parent]:
-                        raise UserError(f"parameters.{parameter.name}.when.{parent}={value}: allowed: {known[parent].allowed()}")
+                        raise UserError(f"parameters.{parameter.name}.when.{parent}={value}: not allowed. Use {known[parent].allowed()}.")
             known[parameter.name] = parameter
         if configurations is not None and not configurations:
             raise UserError("configurations: the list is empty; give at least one")
@@ -97,15 +97,15 @@ class SearchSpace:
         """Raise UserError that names the key, the given value and the allowed ones."""
         for name in params:
             if name not in self.parameters:
-                raise UserError(f"{name}: no such parameter; allowed: {', '.join(self.names)}")
+                raise UserError(f"{name}: no such parameter. Use one of {', '.join(self.names)}.")
         for name, parameter in self.parameters.items():
             if not self.active(parameter, params):
                 if name in params:
                     raise UserError(f"{name}={params[name]}: it exists only where {dict(parameter.when)}")
             elif name not in params:
-                raise UserError(f"{name} is missing; allowed: {parameter.allowed()}")
+                raise UserError(f"{name} is missing. Use {parameter.allowed()}.")
             elif params[name] not in parameter:
-                raise UserError(f"{name}={params[name]}: allowed: {parameter.allowed()}")
+                raise UserError(f"{name}={params[name]}: not allowed. Use {parameter.allowed()}.")
 
     def own(self, params: Params) -> dict[str, Any]:
         """Return the configuration in the space's own values, NumPy's scalars as Python's. Raise UserError as `check` does."""

@@ -44,11 +44,11 @@ class DeviceMemory:
 
     def __post_init__(self) -> None:
         if self.kind not in ("cuda", "cpu"):
-            raise UserError(f"device kind {self.kind!r}: allowed are cuda, cpu")
+            raise UserError(f"device kind {self.kind!r}: not allowed. Set one of cuda, cpu.")
         if not self.total_mib > 0:
-            raise UserError(f"total_mib={self.total_mib:g}: allowed is above 0")
+            raise UserError(f"total_mib={self.total_mib:g}: out of range. Set a number above 0.")
         if not 0 <= self.used_mib <= self.total_mib:
-            raise UserError(f"used_mib={self.used_mib:g}: allowed is 0 to total_mib={self.total_mib:g}")
+            raise UserError(f"used_mib={self.used_mib:g}: out of range. Set a number from 0 to total_mib={self.total_mib:g}.")
 
     @property
     def free_mib(self) -> float:

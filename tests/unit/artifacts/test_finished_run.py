@@ -85,8 +85,8 @@ def test_runs_that_are_no_use_are_named_with_the_reason(tmp_path: Path) -> None:
         ([RUN_ID, "--against", "no-such-run"], "no-such-run: no such run"),
         ([RUN_ID, "--baseline", "speed=3"], "no such parameter; allowed: vllm_memory_util"),
         ([RUN_ID, "--baseline", "vllm_memory_util=much"], "allowed are values like 0.1"),
-        ([RUN_ID, "--baseline", "vllm_memory_util=7"], "--baseline: vllm.gpu_memory_utilization=7: allowed is above 0 and at most 1"),
-        ([RUN_ID, "--against", "vllm_cores=a"], "--against: vllm.cpu_cores=a: allowed is a list of cores"),
+        ([RUN_ID, "--baseline", "vllm_memory_util=7"], "--baseline: vllm.gpu_memory_utilization=7: out of range. Set a number above 0 and at most 1"),
+        ([RUN_ID, "--against", "vllm_cores=a"], "--against: vllm.cpu_cores=a: not a list of cores"),
         ([RUN_ID, "~workload.window_s"], "only run.*, ray.*, confirm.* and promote.* may be overridden"),
         ([RUN_ID, "~confirm.tolerances.war"], "~confirm.tolerances.war: no such key (did you mean wer?)"),
         ([RUN_ID, "--baseline", "whisper_model_size=tiny.en"], "the same configuration"),
@@ -94,7 +94,7 @@ def test_runs_that_are_no_use_are_named_with_the_reason(tmp_path: Path) -> None:
         ([RUN_ID, "--against", RUN_ID], "the same configuration"),
         ([RUN_ID, "--against", "whisper_cores=0-1", "--baseline", "whisper_cores=0-1"], "give one of them"),
         ([RUN_ID, "workload.window_s=3"], "only run.*, ray.*, confirm.* and promote.* may be overridden"),
-        ([RUN_ID, "confirm.metric=speed"], "confirm.metric=speed: allowed"),
+        ([RUN_ID, "confirm.metric=speed"], "confirm.metric=speed: not allowed"),
     ],
 )
 def test_compare_says_what_is_wrong_in_one_line(finished: Path, arguments: list[str], message: str) -> None:

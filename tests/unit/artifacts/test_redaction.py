@@ -94,9 +94,9 @@ def test_a_resumed_run_takes_its_secrets_from_the_environment(tmp_path: Path, mo
 
 @pytest.mark.parametrize("name", ["../elsewhere", "a/b", "/etc", "..", ".hidden", "", "a..b", "winners", "promotions", "x" * 101, "a\nb"])
 def test_a_name_that_leads_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UserError, match="allowed are"):
+    with pytest.raises(UserError, match="not a name"):
         check_name("name", name)
-    with pytest.raises(UserError, match="allowed are"):
+    with pytest.raises(UserError, match="not a name"):
         RunFolder(tmp_path / "artifacts", name, "run-1").create("")
     assert list(tmp_path.rglob("*")) == []
 

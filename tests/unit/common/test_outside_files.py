@@ -194,7 +194,7 @@ def test_cores_that_no_machine_has_are_refused_at_once(cores: str) -> None:
     if cores == "":
         assert parse_cores(cores) is None
         return
-    with pytest.raises(ValueError, match="allowed are cores below 8192"):
+    with pytest.raises(ValueError, match="Use cores below 8192"):
         parse_cores(cores)
 
 

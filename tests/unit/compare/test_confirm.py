@@ -131,12 +131,12 @@ def test_a_verdict_in_a_metric_where_more_is_better_has_its_sign() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"metric": "speed"}, r"confirm\.metric=speed: allowed are voice_turn_ms\.p95"),
-        ({"min_rounds": 1}, r"confirm\.min_rounds=1: allowed is 3 or more"),
+        ({"metric": "speed"}, r"confirm\.metric=speed: not allowed. Set one of voice_turn_ms\.p95"),
+        ({"min_rounds": 1}, r"confirm\.min_rounds=1: out of range. Set a number of at least 3"),
         ({"min_rounds": 9, "max_rounds": 5}, r"confirm\.max_rounds=5"),
         ({"confidence": 1.0}, r"confirm\.confidence=1\.0"),
         ({"tolerances": {"speed": 1.0}}, r"confirm\.tolerances\.speed: no such metric"),
-        ({"tolerances": {"wer": -1.0}}, r"confirm\.tolerances\.wer=-1\.0: allowed is 0 or more"),
+        ({"tolerances": {"wer": -1.0}}, r"confirm\.tolerances\.wer=-1\.0: out of range. Set a number of at least 0"),
         ({"windows": 0}, r"confirm\.windows=0"),
     ],
 )

@@ -74,8 +74,8 @@ def test_every_limit_holds_at_its_end_and_nowhere_beyond(limit: tuple[str, str, 
         with pytest.raises(UserError) as caught:
             check_each(with_value(WHOLE, name, wrong))
         key, _, rest = str(caught.value).partition("=")
-        value, _, rule = rest.partition(": allowed is ")
-        assert (key, float(value), rule) == (name, pytest.approx(wrong), LIMITS_OF[name].allowed)
+        value, _, rule = rest.partition(": out of range. Set a number ")
+        assert (key, float(value), rule) == (name, pytest.approx(wrong), f"{LIMITS_OF[name].allowed}.")
 
 
 @dataclass
@@ -86,18 +86,18 @@ class MadeUp:
 def test_a_made_up_setting_with_a_limit_is_checked_by_one_edit() -> None:
     """The edit is the field itself."""
     check(MadeUp(5), "kitchen.")
-    with pytest.raises(UserError, match=r"^kitchen\.spice=6: allowed is 1 to 5$"):
+    with pytest.raises(UserError, match=r"^kitchen\.spice=6: out of range. Set a number from 1 to 5\.$"):
         check(MadeUp(6), "kitchen.")
 
 
 def test_a_limit_is_checked_when_a_configuration_is_read() -> None:
-    with pytest.raises(UserError, match=r"^promote\.probes=-1: allowed is 0 or more"):
+    with pytest.raises(UserError, match=r"^promote\.probes=-1: out of range. Set a number of at least 0"):
         load_config("spica_gpu_allocation", ["promote.probes=-1"], "cpu")
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_no_limit_lets_through_what_is_not_finite(value: float) -> None:
-    with pytest.raises(UserError, match="allowed is a finite number"):
+    with pytest.raises(UserError, match="not a finite number"):
         load_config("spica_gpu_allocation", [f"workload.window_s={'.nan' if math.isnan(value) else str(value).replace('inf', '.inf')}"], "cpu")
 
 
@@ -146,15 +146,15 @@ def test_no_joint_rule_compares_a_bounded_setting_with_a_number() -> None:
 def test_a_knob_has_the_limits_of_its_setting(target: str) -> None:
     config = load_config("spica_gpu_allocation", [f"parameters.vllm_memory_util={{target: {target}, values: [-1, 1]}}", "baseline={}"], "cpu")
     config.baseline = {}
-    with pytest.raises(UserError, match=rf"parameters\.vllm_memory_util: {re.escape(target)}=-1: allowed is "):
+    with pytest.raises(UserError, match=rf"parameters\.vllm_memory_util: {re.escape(target)}=-1: out of range"):
         check_config(config)
 
 
 def test_limits_are_put_into_words() -> None:
-    assert bounds_of(SearchSettings, "tournament_size").allowed == "2 to 10000"
-    assert bounds_of(PromoteSettings, "probes").allowed == "0 or more"
+    assert bounds_of(SearchSettings, "tournament_size").allowed == "from 2 to 10000"
+    assert bounds_of(PromoteSettings, "probes").allowed == "of at least 0"
     assert Bounds(above=0, most=131072).allowed == "above 0 and at most 131072"
-    assert Bounds(least=0.5, below=1).allowed == "0.5 to less than 1"
+    assert Bounds(least=0.5, below=1).allowed == "of at least 0.5 and below 1"
     assert bounds_of(PromoteSettings, "metric") == Bounds()
 
 

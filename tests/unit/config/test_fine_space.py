@@ -89,9 +89,9 @@ def test_a_run_of_the_space_with_the_knob_still_loads(tmp_path: Path) -> None:
     ("overrides", "kind", "message"),
     [
         (["services.vllm.mps_active_thread_pct=50"], "cuda", "run.mps=true"),
-        (["services.whisper.mps_active_thread_pct=0", "run.mps=true"], "cuda", "whisper.mps_active_thread_pct=0: allowed is above 0"),
+        (["services.whisper.mps_active_thread_pct=0", "run.mps=true"], "cuda", "whisper.mps_active_thread_pct=0: out of range. Set a number above 0"),
         (["baseline.vllm_mps_pct=50", "baseline.whisper_mps_pct=50"], "cuda", "baseline: it uses MPS"),
-        (["parameters.vllm_mps_pct.values=[50,70,100,150]", "run.mps=true"], "cuda", "vllm.mps_active_thread_pct=150: allowed is above 0 and at most 100"),
+        (["parameters.vllm_mps_pct.values=[50,70,100,150]", "run.mps=true"], "cuda", "vllm.mps_active_thread_pct=150: out of range. Set a number above 0 and at most 100"),
         (["services.vllm.mps_active_thread_pct=50", "run.mps=true"], "cpu", "NVIDIA cards only"),
     ],
 )

@@ -111,9 +111,9 @@ def test_a_violated_constraint_takes_the_fitness_and_says_by_how_much() -> None:
     ("objective", "named"),
     [
         (ObjectiveSettings(weights={"speed": 1.0}), r"objective\.weights\.speed: no such term"),
-        (ObjectiveSettings(weights={"wer": -1.0}), "0 or more"),
+        (ObjectiveSettings(weights={"wer": -1.0}), "of at least 0"),
         (ObjectiveSettings(weights={"wer": 0.0}), "at least one"),
-        (ObjectiveSettings(weights={"wer": float("inf")}), r"objective\.weights\.wer=inf: allowed is a finite number"),
+        (ObjectiveSettings(weights={"wer": float("inf")}), r"objective\.weights\.wer=inf: not a finite number. Set a finite number"),
         (ObjectiveSettings(weights=WEIGHTS, wer_target=0), r"objective\.wer_target=0"),
         (ObjectiveSettings(weights=WEIGHTS, latency_percentile=42), "50, 90, 95, 99"),
     ],

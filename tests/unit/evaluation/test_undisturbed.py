@@ -58,7 +58,7 @@ def test_energy_is_per_answered_request_and_absent_without_power() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("telemetry.max_invalid_windows=-1", "telemetry.max_invalid_windows=-1: allowed is 0 or more"),
+        ("telemetry.max_invalid_windows=-1", "telemetry.max_invalid_windows=-1: out of range. Set a number of at least 0"),
         ("telemetry.max_throttled_share=0", "telemetry.max_throttled_share"),
         ("telemetry.max_clock_fall_share=1.5", "above 0 and at most 1"),
         ("telemetry.hz=3", "no such key"),

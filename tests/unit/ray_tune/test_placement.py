@@ -117,15 +117,15 @@ def test_on_the_cpu_it_is_one_unless_asked_for() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("ray.trials_per_card=0", "ray.trials_per_card=0: allowed is 1 or more"),
+        ("ray.trials_per_card=0", "ray.trials_per_card=0: out of range. Set a number of at least 1"),
         ("ray.trials_per_card=2", "leaves no room for the others. Set vllm.gpu_memory_utilization below 0.5"),
-        ("ray.max_retries=-1", "ray.max_retries=-1: allowed is 0 or more"),
-        ("ray.max_concurrent_trials=0", "ray.max_concurrent_trials=0: allowed is 1 or more"),
+        ("ray.max_retries=-1", "ray.max_retries=-1: out of range. Set a number of at least 0"),
+        ("ray.max_concurrent_trials=0", "ray.max_concurrent_trials=0: out of range. Set a number of at least 1"),
         ("ray.cpus_per_trial=-1", "ray.cpus_per_trial=-1"),
         ("ray.runtime_env.env_vars.CUDA_VISIBLE_DEVICES='0'", "Ray assigns the cards"),
         ("services.vllm.extra_args.pipeline-parallel-size=many", "pipeline_parallel_size=many: not a whole number"),
         ("services.vllm.extra_args.data_parallel_size=0", "data_parallel_size=0: below 1"),
-        ("services.vllm.tensor_parallel_size=0", "tensor_parallel_size=0: allowed is 1 or more"),
+        ("services.vllm.tensor_parallel_size=0", "tensor_parallel_size=0: out of range. Set a number of at least 1"),
     ],
 )
 def test_bad_settings_are_refused_by_name(override: str, message: str) -> None:

@@ -94,7 +94,7 @@ def test_restored_it_still_knows_what_it_was_told(begun: bool, tmp_path: Path) -
 def test_results_from_elsewhere_that_cannot_be_told_are_refused_by_name() -> None:
     with pytest.raises(UserError, match="evaluated_rewards: 1 for 3 points_to_evaluate"):
         search_of(points_to_evaluate=ELSEWHERE, evaluated_rewards=[1.0])
-    with pytest.raises(UserError, match="x=7: allowed: 1, 2, 3"):
+    with pytest.raises(UserError, match=r"x=7: not allowed\. Use 1, 2, 3"):
         search_of().add_evaluated_point({"x": 7, "mode": "a"}, 1.0)
     with pytest.raises(UserError, match="mode is missing"):
         search_of().add_evaluated_point({"x": 1, "mood": "a"}, 1.0)

@@ -127,7 +127,7 @@ def test_no_evidence_has_no_keys() -> None:
 
 @pytest.mark.parametrize("wrong", [{"value": math.nan}, {"stderr": -1.0}, {"stderr": math.inf}, {"at": math.inf}, {"freedom": 0.0}])
 def test_a_deployment_that_is_no_measurement_is_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="allowed are"):
+    with pytest.raises(ValueError, match="not a result"):
         replace(Deployment("a", 1.0, 0.1), **wrong)  # type: ignore[arg-type]
 
 

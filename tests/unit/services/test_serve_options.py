@@ -124,7 +124,7 @@ def test_a_value_of_a_knob_is_checked_as_the_setting_is() -> None:
     knob = "parameters.a={target: vllm.extra_args.%s, values: [%s]}"
     assert "vllm.extra_args.headless" in refusal({}, knob % ("headless", "false, true"))
     assert "vllm.extra_args.gpu-mem" in refusal({}, knob % ("gpu-mem", "0.5"))
-    assert "allowed are true and false" in refusal({}, knob % ("enable_lora", "1, 2"))
+    assert "a switch. Set true or false" in refusal({}, knob % ("enable_lora", "1, 2"))
 
 
 @pytest.mark.parametrize("text", ["1e3", "yes", "0x10", "12:30:45", "~", "a: b #c", "😀"])

@@ -61,7 +61,7 @@ def test_an_unknown_model_is_a_wide_guess() -> None:
 
 
 def test_bad_input() -> None:
-    with pytest.raises(UserError, match=r"whisper\.compute_type=int3: allowed are default"):
+    with pytest.raises(UserError, match=r"whisper\.compute_type=int3: not allowed. Set one of default"):
         whisper_mib(WhisperSettings(compute_type="int3"), "cpu")
     with pytest.raises(UserError, match=r"whisper\.model=huge: no such size\. Set one of tiny, base"):
         whisper_mib(WhisperSettings(model="huge"), "cpu")

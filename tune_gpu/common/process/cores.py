@@ -17,6 +17,6 @@ def parse_cores(cores: str | None) -> list[int] | None:
         named = re.fullmatch(r"\s*(\d{1,5})(?:-(\d{1,5}))?\s*", part, re.ASCII)
         low, high = (int(named[1]), int(named[2] or named[1])) if named else (0, -1)
         if not low <= high < _MOST_CORES:
-            raise ValueError(f"{str(cores)[:80]!r}: allowed are cores below {_MOST_CORES}, as in 0,2-3")
+            raise ValueError(f"{str(cores)[:80]!r}: not a list of cores. Use cores below {_MOST_CORES}, such as 0,2-3.")
         found.update(range(low, high + 1))
     return sorted(found)

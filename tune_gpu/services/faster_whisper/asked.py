@@ -151,7 +151,7 @@ def _temperature(given: Mapping[str, Sequence[object]]) -> float:
     except ValueError:
         value = math.nan
     if not 0.0 <= value <= 1.0:
-        raise Refused(f"temperature={text}: allowed are numbers from 0 to 1.", "temperature")
+        raise Refused(f"temperature={text}: out of range. Send a number from 0 to 1.", "temperature")
     return value
 
 
@@ -168,7 +168,7 @@ def _granularities(given: Mapping[str, Sequence[object]], answer: AnswerFormat) 
 def _stream(given: Mapping[str, Sequence[object]], answer: AnswerFormat) -> bool:
     text = (_text(given, "stream") or "false").lower()
     if text not in _BOOLEANS:
-        raise Refused(f"stream={text}: allowed are true and false.", "stream")
+        raise Refused(f"stream={text}: not allowed. Send true or false.", "stream")
     if _BOOLEANS[text] and answer is not AnswerFormat.JSON:
         raise Refused(f"stream=true: response_format={answer} is not streamed. Use json.", "stream")
     return _BOOLEANS[text]

@@ -114,17 +114,17 @@ def test_a_hybrid_is_refused_by_name() -> None:
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    (engine(0.0), r"vllm\.gpu_memory_utilization=0: allowed is above 0 and at most 1"),
-    (engine(1.01), r"vllm\.gpu_memory_utilization=1\.01: allowed is above 0 and at most 1"),
+    (engine(0.0), r"vllm\.gpu_memory_utilization=0: out of range. Set a number above 0 and at most 1"),
+    (engine(1.01), r"vllm\.gpu_memory_utilization=1\.01: out of range. Set a number above 0 and at most 1"),
     (engine(-0.1), r"above 0"),
-    (engine(max_model_len=200000), r"vllm\.max_model_len=200000: allowed is above 0 and at most 131072 \(the model's own context\)"),
+    (engine(max_model_len=200000), r"vllm\.max_model_len=200000: out of range. Set a number above 0 and at most 131072 \(the model's own context\)"),
     (engine(max_num_seqs=0), r"vllm\.max_num_seqs=0"),
-    (engine(block_size=0), r"vllm\.block_size=0: allowed is above 0"),
+    (engine(block_size=0), r"vllm\.block_size=0: out of range. Set a number above 0"),
     (engine(tensor_parallel_size=0), r"vllm\.tensor_parallel_size=0"),
-    (engine("half"), r"vllm\.gpu_memory_utilization=half: allowed is a number above 0 and at most 1"),
-    (engine(True), r"vllm\.gpu_memory_utilization=True: allowed is a number"),
-    (engine(max_num_seqs="many"), r"vllm\.max_num_seqs=many: allowed is a number above 0"),
-    (engine(dtype="int3"), r"vllm\.dtype=int3: allowed are auto, half"),
+    (engine("half"), r"vllm\.gpu_memory_utilization=half: not a number. Set a number above 0 and at most 1"),
+    (engine(True), r"vllm\.gpu_memory_utilization=True: not a number. Set a number"),
+    (engine(max_num_seqs="many"), r"vllm\.max_num_seqs=many: not a number. Set a number above 0"),
+    (engine(dtype="int3"), r"vllm\.dtype=int3: not allowed. Set one of auto, half"),
 ])
 def test_bad_input(settings: VllmSettings, message: str) -> None:
     with pytest.raises(UserError, match=message):
@@ -132,7 +132,7 @@ def test_bad_input(settings: VllmSettings, message: str) -> None:
 
 
 def test_bad_devices() -> None:
-    with pytest.raises(UserError, match="allowed are cuda, cpu"):
+    with pytest.raises(UserError, match="Set one of cuda, cpu"):
         DeviceMemory("x", "tpu", 1.0)
     with pytest.raises(UserError, match="total_mib=0"):
         DeviceMemory("x", "cuda", 0.0)

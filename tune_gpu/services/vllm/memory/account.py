@@ -240,10 +240,10 @@ def _ceil(value: Number) -> Number:
 def _check_range(name: str, value: Number, bounds: Bounds, of: str = "") -> None:
     """Raise UserError for a value outside these limits, or for such a value among many."""
     if isinstance(value, bool) or not (value.dtype.kind in "iuf" if is_array(value) else isinstance(value, Real)):
-        raise UserError(f"{name}={value[0] if is_array(value) else value}: allowed is a number {bounds.allowed}{of}")
+        raise UserError(f"{name}={value[0] if is_array(value) else value}: not a number. Set a number {bounds.allowed}{of}.")
     for one in (value.min(), value.max()) if is_array(value) else (value,):
         if not bounds.holds(one):
-            raise UserError(f"{name}={_shown(one)}: allowed is {bounds.allowed}{of}")
+            raise UserError(f"{name}={_shown(one)}: out of range. Set a number {bounds.allowed}{of}.")
 
 
 def _shown(value: Any) -> str:
