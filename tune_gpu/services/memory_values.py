@@ -58,7 +58,7 @@ class DeviceMemory:
 
 @dataclass(frozen=True)
 class KvTokens:
-    """KV-cache tokens: the best estimate, and a range that holds in 95 % of cases."""
+    """KV-cache tokens: the best estimate, and a range that holds in nine of ten starts of a kind that it was not fitted to."""
 
     value: int
     low: int

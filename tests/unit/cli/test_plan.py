@@ -238,12 +238,12 @@ def test_two_exclusive_knobs_of_one_setting_are_one_column() -> None:
 def test_what_a_start_taught_is_used_by_the_next_plan(tmp_path: Path, model: Path) -> None:
     config = ExperimentConfig()
     config.services.vllm.model, config.services.vllm.max_model_len = str(model), 8192
-    config.parameters = {"share": ParameterSpec("vllm.gpu_memory_utilization", values=[0.65, 0.7, 0.8])}
+    config.parameters = {"share": ParameterSpec("vllm.gpu_memory_utilization", values=[0.65, 0.75, 0.8])}
     preflight = Preflight(config, card_memory("RTX 3090"), CalibrationStore(), "0.32.0")
-    assert preflight.predict(settings_with(config, {"share": 0.7})).verdict is MemoryVerdict.UNCERTAIN
+    assert preflight.predict(settings_with(config, {"share": 0.75})).verdict is MemoryVerdict.UNCERTAIN
     flags = {"max_model_len": 8192, "max_num_seqs": None, "max_num_batched_tokens": None, "enforce_eager": False, "enable_chunked_prefill": None}
     preflight.learn(config.services.vllm, Calibration(15349.0, 200.0, None, "0.32.0", flags))
-    said = Preflight(config, card_memory("RTX 3090"), CalibrationStore(), "0.32.0").predict(settings_with(config, {"share": 0.7}))
+    said = Preflight(config, card_memory("RTX 3090"), CalibrationStore(), "0.32.0").predict(settings_with(config, {"share": 0.75}))
     assert said.calibrated
     assert said.verdict is MemoryVerdict.FITS
 

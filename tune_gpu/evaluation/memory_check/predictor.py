@@ -11,7 +11,15 @@ from tune_gpu.config.schema import VllmSettings, WhisperSettings
 from tune_gpu.services.faster_whisper.memory import whisper_mib
 from tune_gpu.services.memory_values import DeviceMemory, KvTokens, MemoryVerdict, Prediction
 from tune_gpu.services.vllm.memory import parts
-from tune_gpu.services.vllm.memory.account import Account, flag_conflict, graphs_after, keep_account, longest_context
+from tune_gpu.services.vllm.memory.account import (
+    MOST_CERTAIN_SHARE,
+    Account,
+    after_the_cache,
+    flag_conflict,
+    keep_account,
+    longest_context,
+    too_full,
+)
 from tune_gpu.services.vllm.memory.architecture import ModelArchitecture
 from tune_gpu.services.vllm.memory.arithmetic import MIB
 from tune_gpu.services.vllm.memory.calibration import Calibration
@@ -59,21 +67,21 @@ def predict(
     free = device.free_mib - beside - account.own_context / MIB
     at_start = free - account.requested / MIB
     inside = (account.kv - account.needed) / MIB
-    doubt = 2 * account.sigma / MIB
+    doubt = account.doubt / MIB
     start_doubt = 2 * math.hypot(START_SIGMA_MIB[device.kind], beside_sigma)
     conflict = any(flag_conflict(account.knobs)) or (vllm.tensor_parallel_size > 1 and model.heads % vllm.tensor_parallel_size != 0)
     likely = not conflict and at_start >= 0 and inside >= 0
-    graphs_short = graphs_after(account, vllm, model) / MIB - max(at_start, 0.0)
+    late_short = after_the_cache(account, vllm, model) / MIB - max(at_start, 0.0)
     if conflict or at_start < -start_doubt or inside < -doubt:
         verdict = MemoryVerdict.INFEASIBLE
-    elif at_start >= start_doubt and inside >= doubt and graphs_short <= 0:
+    elif at_start >= start_doubt and inside >= doubt and late_short <= 0 and not too_full(account):
         verdict = MemoryVerdict.FITS
     else:
         verdict = MemoryVerdict.UNCERTAIN
     least = _least_share(device, account)
     tokens = _token_range(account, doubt)
     return Prediction(
-        verdict=verdict, reason=_reason(vllm, device, model, account, verdict, at_start, inside, beside, graphs_short, least, free),
+        verdict=verdict, reason=_reason(vllm, device, model, account, verdict, at_start, inside, beside, late_short, least, free),
         parts_mib=_parts(account, beside, device), kv_cache_tokens=tokens,
         max_concurrency=round(account.blocks / account.request_blocks, 4), headroom_mib=round(inside, 1),
         shortfall_mib=round(max(0.0, -at_start, -inside), 1), uncertainty_mib=round(doubt, 1), calibrated=account.calibrated, likely=likely,
@@ -102,7 +110,7 @@ def _least_share(device: DeviceMemory, account: Account) -> float | None:
 
 def _reason(
     vllm: VllmSettings, device: DeviceMemory, model: ModelArchitecture, account: Account, verdict: MemoryVerdict, at_start: float, inside: float,
-    beside: float, graphs_short: float, least: float | None, free: float,
+    beside: float, late_short: float, least: float | None, free: float,
 ) -> str:
     share, requested = account.knobs.share, account.requested / MIB
     memory = "card" if device.kind == "cuda" else "node"
@@ -123,14 +131,17 @@ def _reason(
         return f"vLLM's share of {requested:.0f} MiB is more than the {max(free, 0.0):.0f} MiB free on the {memory} ({held}); {largest:.2f} is the most that is free"
     if inside < 0:
         return _too_small(account, requested, verdict, least)
-    if graphs_short > 0:
-        return (f"the cache fits, but capturing CUDA graphs takes about {graphs_after(account, vllm, model) / MIB:.0f} MiB beyond the share and "
+    if late_short > 0:
+        return (f"the cache fits, but CUDA graphs and warming up may take {after_the_cache(account, vllm, model) / MIB:.0f} MiB beyond the share and "
                 f"{max(at_start, 0.0):.0f} MiB are free; enforce_eager=true or a smaller share is safe")
     spare = f"{account.tokens:.0f} KV tokens, {account.blocks / account.request_blocks:.2f} x {account.knobs.context:g}"
     if verdict is MemoryVerdict.UNCERTAIN:
+        if inside >= account.doubt / MIB and too_full(account):
+            return (f"{spare}; at a share of {MOST_CERTAIN_SHARE:g} and more, what kernels and samplers take after the cache may not be free; "
+                    "a smaller share is safe")
         if at_start < inside:
             return f"{spare}; {at_start:.0f} MiB to spare at the start are within the uncertainty"
-        return f"{spare}; {inside:.0f} MiB to spare are within the uncertainty of {2 * account.sigma / MIB:.0f} MiB"
+        return f"{spare}; {inside:.0f} MiB to spare are within the uncertainty of {account.doubt / MIB:.0f} MiB"
     return f"{spare}; {inside:.0f} MiB to spare in a share of {share:g}"
 
 
@@ -146,7 +157,7 @@ def _too_small(account: Account, requested: float, verdict: MemoryVerdict, least
     beside_kv = (account.requested - account.kv) / MIB
     repair = f"{least:.2f} is the least that can" if least is not None else "no share of this device can" + _divided(account)
     if verdict is not MemoryVerdict.INFEASIBLE:
-        repair += f" (within the uncertainty of {2 * account.sigma / MIB:.0f} MiB)"
+        repair += f" (within the uncertainty of {account.doubt / MIB:.0f} MiB)"
     longest = int(longest_context(account))
     if weights > requested and not account.rules.cpu:
         alone = math.ceil(account.weights / (account.requested / account.knobs.share) * 100 - 1e-9) / 100

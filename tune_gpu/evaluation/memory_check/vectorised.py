@@ -14,7 +14,7 @@ from tune_gpu.evaluation.memory_check.predictor import START_SIGMA_MIB, predict,
 from tune_gpu.search.values import plain
 from tune_gpu.services.faster_whisper.memory import whisper_mib
 from tune_gpu.services.memory_values import DeviceMemory, MemoryVerdict, Prediction
-from tune_gpu.services.vllm.memory.account import flag_conflict, graphs_after, keep_account
+from tune_gpu.services.vllm.memory.account import after_the_cache, flag_conflict, keep_account, too_full
 from tune_gpu.services.vllm.memory.architecture import ModelArchitecture
 from tune_gpu.services.vllm.memory.arithmetic import MIB
 from tune_gpu.services.vllm.memory.calibration import Calibration
@@ -114,11 +114,12 @@ def _fill(
     beside, beside_sigma = whisper_mib(whisper, device.kind) if whisper is not None else (0.0, 0.0)
     at_start = device.free_mib - beside - account.own_context / MIB - account.requested / MIB
     inside = (account.kv - account.needed) / MIB
-    doubt, start_doubt = 2 * account.sigma / MIB, 2 * np.hypot(START_SIGMA_MIB[device.kind], beside_sigma)
+    doubt, start_doubt = account.doubt / MIB, 2 * np.hypot(START_SIGMA_MIB[device.kind], beside_sigma)
     indivisible = settings.tensor_parallel_size > 1 and model.heads % settings.tensor_parallel_size != 0
     few_for_sequences, few_for_context = flag_conflict(account.knobs)
     bad = np.zeros(len(rows), bool) | few_for_sequences | few_for_context | indivisible
-    fits = (at_start >= start_doubt) & (inside >= doubt) & (graphs_after(account, settings, model) / MIB <= np.maximum(at_start, 0))
+    fits = (at_start >= start_doubt) & (inside >= doubt) & (after_the_cache(account, settings, model) / MIB <= np.maximum(at_start, 0))
+    fits = fits & np.logical_not(too_full(account))
     code = np.where(fits, _CODE[MemoryVerdict.FITS], _CODE[MemoryVerdict.UNCERTAIN])
     code = np.where(bad | (at_start < -start_doubt) | (inside < -doubt), _CODE[MemoryVerdict.INFEASIBLE], code)
     found.verdict[rows] = code

@@ -63,7 +63,7 @@ def test_an_encoder_of_unknown_size_is_doubted() -> None:
     unknown = from_config({**LLAVA, "vision_config": {"hidden_size": 1024, "num_hidden_layers": 24}}, "llava")
     assert unknown.encoder is None
     settings = engine(max_model_len=2048, enforce_eager=True)
-    assert keep_account(settings, card(), unknown, version="0.20.2").sigma > 0.5 * GIB
+    assert keep_account(settings, card(), unknown, version="0.20.2").doubt > 1.2 * GIB
 
 
 @pytest.mark.parametrize("flags", [

@@ -163,7 +163,7 @@ def _architecture(config: Mapping[str, Any], part: TextPart, facts: Mapping[str,
         dtype_bytes=_DTYPE_BYTES.get(str(facts.get("dtype") or facts.get("torch_dtype") or "bfloat16").removeprefix("torch."), 2),
         kv_cache_dtype=kv_cache_format(quantised), format=weight_format(quantised)
         or (None if "model_type" in config else published_format(name)), guessed=tuple(found.guessed), kind=str(facts.get("model_type") or ""),
-        encoder=VisionEncoder.of(part.vision, facts, config),
+        encoder=VisionEncoder.of(part.vision, config),
     )  # fmt: skip
 
 

@@ -41,7 +41,7 @@ class VisionEncoder:
     """Most steps of a video at full resolution, each with the tokens of an image; 0 if a video has no more tokens than an image."""
 
     @classmethod
-    def of(cls, vision: Mapping[str, Any] | None, facts: Mapping[str, Any], outer: Mapping[str, Any]) -> VisionEncoder | None:
+    def of(cls, vision: Mapping[str, Any] | None, outer: Mapping[str, Any]) -> VisionEncoder | None:
         """Read the shapes from a `vision_config`, or return None where they do not say how large an image may be."""
         part = vision or {}
         hidden = _size(part, "embed_dim") if part.get("mlp_ratio") else 0
