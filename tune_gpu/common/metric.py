@@ -10,9 +10,28 @@ from enum import StrEnum
 PERCENTILES = (50, 90, 95, 99)
 STATISTICS = (*(f"p{percentile}" for percentile in PERCENTILES), "mean")
 """What is kept of a metric with many samples."""
+
+
 def least_samples(percentile: int) -> int:
     """Return how many samples carry a percentile: with fewer, none is expected beyond it, and it says no more than the largest one."""
     return math.ceil(100 / (100 - percentile))
+
+
+def carries(n: int, statistic: str) -> bool:
+    """Return whether n samples carry a statistic: `p95` takes 20, the mean 1."""
+    return not statistic.startswith("p") or n >= least_samples(int(statistic.removeprefix("p")))
+
+
+def largest_carried(n: int) -> str | None:
+    """Return the largest of the kept percentiles that n samples carry, or None."""
+    return next((f"p{percentile}" for percentile in reversed(PERCENTILES) if carries(n, f"p{percentile}")), None)
+
+
+def statistic_text(number: str, n: int | None, statistic: str) -> str:
+    """Return a number with the count of its samples, or that they are too few for it."""
+    if n is None:
+        return number
+    return f"{number} (n={n})" if carries(n, statistic) else f"n={n}: too few for {statistic}"
 
 
 GAUGE_AT = "p95"

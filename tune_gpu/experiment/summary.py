@@ -167,5 +167,6 @@ def winner_of(
         ),
         device=device,
         memory_in_use_at_start_mib=rounded(neighbours_mib),
+        best_metrics_of=line.candidate_id if line else None,
         decision=summary.decision,
     )

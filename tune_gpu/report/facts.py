@@ -20,7 +20,7 @@ from tune_gpu.artifacts.records.evaluation import EvaluationRecord, FailureRecor
 from tune_gpu.artifacts.records.manifest import Manifest
 from tune_gpu.artifacts.records.summary import RunSummary, StandingRecord
 from tune_gpu.artifacts.records.winner import WinnerFile
-from tune_gpu.common.metric import Better, Metric
+from tune_gpu.common.metric import Better, Metric, carries, largest_carried, statistic_text
 from tune_gpu.common.wording import counted
 from tune_gpu.config.languages import rate_name
 from tune_gpu.evaluation.objective import metric_at
@@ -40,6 +40,34 @@ class Row:
     digits: int
     better: bool | None
     """Whether the winner's is the better number; None if unknown. Not a statement about significance."""
+    at: str = ""
+    """The statistic of a metric with many samples."""
+    winner_n: int | None = None
+    """Samples behind the winner's number, if it is a percentile."""
+    baseline_n: int | None = None
+    winner_instead: str = ""
+    """Where they are too few: the largest percentile that they carry, if no other row has it."""
+    baseline_instead: str = ""
+
+    @property
+    def winner_text(self) -> str:
+        """Return the winner's number as people read it."""
+        return self._text(self.winner, self.winner_n, self.winner_instead)
+
+    @property
+    def baseline_text(self) -> str:
+        """Return the baseline's number as people read it."""
+        return self._text(self.baseline, self.baseline_n, self.baseline_instead)
+
+    @property
+    def comparable(self) -> bool:
+        """Return whether the samples of both carry the statistic."""
+        return not self.at or all(n is None or carries(n, self.at) for n in (self.winner_n, self.baseline_n))
+
+    def _text(self, value: float | None, n: int | None, instead: str) -> str:
+        if value is None:
+            return "–"
+        return statistic_text(f"{value:.{self.digits}f}", n, self.at) + instead
 
     @property
     def change_pct(self) -> float | None:
@@ -77,6 +105,8 @@ class Facts:
     changes: tuple[tuple[str, Any, Any], ...]
     """(knob, baseline, winner)."""
     rows: tuple[Row, ...]
+    rows_of: str
+    """Which evaluations the rows come from."""
     comparison: Comparison | None
     failures: tuple[Mapping[str, Any], ...]
     refused: tuple[Mapping[str, Any], ...]
@@ -118,6 +148,7 @@ def facts_of(record: RunRecord, winner: WinnerFile | None = None) -> Facts:
         decision=record.decision, verdict=_verdict(record), doubts=tuple(_doubts(record, winner)), summary=summary,
         changes=tuple((knob, base.params.get(knob) if base else None, value) for knob, value in best.params.items()) if best else (),
         rows=tuple(_rows(record.lines, best.params, base.params if base else None)) if best else (),
+        rows_of=_rows_of(record.lines, best.params, base.params if base else None) if best else "",
         comparison=record.evidence, failures=tuple(_failures(record.lines)), refused=tuple((record.plan or {}).get("refused") or ()),
         costs=tuple(_costs(record.lines, summary, record.confirmation)), lines=record.lines, manifest=record.manifest,
         error_rate=rate_name(_unit_of(record.lines)), errors=errors_of(record.lines, record.anchors),
@@ -202,6 +233,17 @@ def _doubts(record: RunRecord, winner: WinnerFile | None) -> list[str]:
     return caveats
 
 
+def _rows_of(lines: Sequence[Line], best: Mapping[str, Any], base: Mapping[str, Any] | None) -> str:
+    """Return which evaluations the metrics come from: percentiles of several deployments cannot be pooled without their samples."""
+    parts: list[str] = []
+    for who, params in (("the winner's", best), ("the baseline's", base)):
+        line = line_of(lines, params) if params and not (parts and params == best) else None
+        if line is not None:
+            count = sum(each.params == line.params and each.fitness is not None for each in lines)
+            parts.append(f"{who} {'only evaluation' if count == 1 else f'last of {count} evaluations'} ({line.candidate_id})")
+    return f"Measured in {' and '.join(parts)}." if parts else ""
+
+
 def _rows(lines: Sequence[Line], best: Mapping[str, Any], base: Mapping[str, Any] | None) -> list[Row]:
     ours, theirs = line_of(lines, best), line_of(lines, base) if base else None
     rows = []
@@ -211,8 +253,28 @@ def _rows(lines: Sequence[Line], best: Mapping[str, Any], base: Mapping[str, Any
         if a is None and b is None:
             continue
         better = None if a is None or b is None or a == b or metric.better is Better.NEITHER else (a > b) == (metric.better is Better.HIGHER)
-        rows.append(Row(label, a, b, digits, better))
+        if not metric.many:
+            rows.append(Row(label, a, b, digits, better))
+            continue
+        at = path.rpartition(".")[2]
+        ours_n, theirs_n = (_n(line, metric) for line in (ours, theirs))
+        rows.append(Row(label, a, b, digits, better, at, ours_n, theirs_n, _instead(ours, metric, at), _instead(theirs, metric, at)))
     return rows
+
+
+def _n(line: Line | None, metric: Metric) -> int | None:
+    """Return the number of samples behind a metric of an evaluation."""
+    n = metric_at(line.metrics, metric.at("n")) if line else None
+    return None if n is None else int(n)
+
+
+def _instead(line: Line | None, metric: Metric, at: str) -> str:
+    """Return the largest percentile that the samples carry, if they do not carry this one and the report shows no other."""
+    n = _n(line, metric)
+    other = None if n is None or carries(n, at) else largest_carried(n)
+    value = metric_at(line.metrics, metric.at(other)) if line and other else None
+    shown = metric.reported.at if metric.reported else ()
+    return "" if value is None or metric.reported is None or other in shown else f"; {'median' if other == 'p50' else other} {value:.{metric.reported.digits}f}"
 
 
 def _reported(error_unit: str) -> Iterator[tuple[Metric, str, str, int]]:

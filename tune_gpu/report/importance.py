@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
+from tune_gpu.common.wording import counted
 
 METHOD = "Permutation importance (scikit-learn) of a random forest of 100 trees"
 LEAST = 8
 """Fewest measured evaluations for an importance."""
+LEAST_R2 = 0.2
+"""Least R² out of bag at which the importance is shown: a forest that predicts nothing says nothing of the knobs."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +32,22 @@ class Importance:
 
     @property
     def caution(self) -> str | None:
-        """Return why not to read much into it; null if there is no reason."""
-        if self.r2_unseen < 0.2:
-            return f"the forest does not predict evaluations that it has not seen (R² {self.r2_unseen:.2f} out of bag): {self.n} are too few, or noise rules"
+        """Return why it is not shown; None if there is no reason."""
+        if self.r2_unseen < LEAST_R2:
+            return (
+                f"the forest does not predict evaluations that it has not seen (R² {self.r2_unseen:.2f} out of bag, at least {LEAST_R2:g} is needed): "
+                f"{self.n} are too few, or noise rules"
+            )
         return None
+
+
+def importance_text(found: Importance | None) -> str:
+    """Return the words beside the importance of the knobs, or the reason why it is not shown."""
+    if found is None:
+        return f"Not shown: it takes {LEAST} measured evaluations in which a knob and the fitness vary."
+    if found.caution is not None:
+        return f"Not shown: {found.caution}."
+    return f"{METHOD}, fitted to {counted(found.n, 'evaluation')}. R² out of bag: {found.r2_unseen:.2f}."
 
 
 def importance_of(lines: Sequence[EvaluationRecord], seed: int = 0) -> Importance | None:

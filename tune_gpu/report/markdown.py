@@ -9,7 +9,7 @@ from tune_gpu.artifacts.records.decision import Decision
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.common.wording import counted
 from tune_gpu.report.facts import Facts, describe
-from tune_gpu.report.importance import METHOD, importance_of
+from tune_gpu.report.importance import importance_of, importance_text
 from tune_gpu.report.page import number, seconds
 
 
@@ -20,14 +20,15 @@ def as_markdown(facts: Facts) -> str:
     if facts.rows:
         parts.append("## Winner against baseline")
         parts.append(_table(("knob", "baseline", "winner"), facts.changes))
-        rows = ((row.label, number(row.baseline, row.digits), number(row.winner, row.digits), _change(row.change_pct)) for row in facts.rows)
+        rows = ((row.label, row.baseline_text, row.winner_text, _change(row.change_pct if row.comparable else None)) for row in facts.rows)
+        parts.append(_text(facts.rows_of))
         parts.append(_table(("metric", "baseline", "winner", "change"), rows))
     parts.append("## Evaluations")
     parts.append(_table(("candidate", "origin", "configuration", "status", "fitness"), (_evaluation(line, facts.errors.get(line.candidate_id)) for line in facts.lines)))
     importance = importance_of(facts.lines)
-    if importance is not None:
-        parts.append("## Which knob mattered")
-        parts.append(f"{METHOD}, {counted(importance.n, 'evaluation')}" + (f"; read it with care: {importance.caution}" if importance.caution else ""))
+    if any(line.fitness is not None for line in facts.lines):
+        parts += ["## Which knob mattered", importance_text(importance)]
+    if importance is not None and importance.caution is None:
         parts.append(_table(("knob", "importance"), zip(importance.names, (number(mean, 3) for mean in importance.mean), strict=True)))
     if facts.failures:
         parts.append("## What was infeasible or failed")

@@ -14,11 +14,13 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from tune_gpu.common.wording import counted, duration_text
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord
+from tune_gpu.common.metric import carries, largest_carried, statistic_text
+from tune_gpu.common.wording import duration_text
 from tune_gpu.evaluation.objective import metric_at
 from tune_gpu.metrics import every, in_comparison
 from tune_gpu.report.facts import Facts, describe
-from tune_gpu.report.importance import METHOD, importance_of
+from tune_gpu.report.importance import importance_of, importance_text
 from tune_gpu.report.memory_map import memory_map
 from tune_gpu.report.plots import (
     MOST_ROWS,
@@ -39,7 +41,8 @@ class Picture:
     key: str
     title: str
     words: str
-    figure: go.Figure
+    figure: go.Figure | None
+    """None where the words say why it is not drawn."""
 
 
 def pictures(facts: Facts, plan: Mapping[str, Any] | None, objectives: Mapping[str, str] | None) -> dict[str, Picture]:
@@ -61,10 +64,9 @@ def pictures(facts: Facts, plan: Mapping[str, Any] | None, objectives: Mapping[s
             latency_distributions(lines, best.params if best else None, base.params if base else None))  # fmt: skip
         add("pareto", "What no other beats", "The front of the run's objectives." if objectives and len(objectives) > 1 else
             "This run had one number to raise; the front is drawn over the delay of a voice turn and the recognition errors (wer).", pareto_front(lines, objectives))  # fmt: skip
-    importance = importance_of(lines)
-    if importance is not None:
-        caution = f" Read it with care: {importance.caution}." if importance.caution else f" R² out of bag: {importance.r2_unseen:.2f}."
-        add("importance", "Which knob mattered", f"{METHOD}, fitted to {counted(importance.n, 'evaluation')}.{caution}", knob_importance(importance))
+        importance = importance_of(lines)
+        predicts = importance is not None and importance.caution is None
+        made.append(Picture("importance", "Which knob mattered", importance_text(importance), knob_importance(importance) if importance and predicts else None))
     add("memory", "What fits, and what was tried", "Predicted before anything started: the least headroom in vLLM's share after one sequence of max_model_len, over all other knobs.",
         memory_map(plan, lines))  # fmt: skip
     if any((line.metrics.get("device_trace") or {}).get("at") for line in measured):
@@ -84,14 +86,15 @@ def _some(words: str, lines: Sequence[Any]) -> str:
 def as_html(facts: Facts, plan: Mapping[str, Any] | None = None, objectives: Mapping[str, str] | None = None) -> str:
     """Return the page."""
     found = pictures(facts, plan, objectives)
-    figures = {key: json.loads(picture.figure.to_json()) for key, picture in found.items()}
+    figures = {key: json.loads(picture.figure.to_json()) for key, picture in found.items() if picture.figure is not None}
     return _template().render(
-        facts=facts, pictures=found, describe=describe, columns=evaluation_columns(facts.error_rate), effect_digits=effect_digits, metric_at=metric_at, figures=_embedded(figures), plotly=Markup(_plotly()), number=number, seconds=seconds, duration_text=duration_text  # noqa: S704 - Plotly's own
+        facts=facts, pictures=found, describe=describe, columns=evaluation_columns(facts.error_rate, facts.lines), effect_digits=effect_digits, cell=cell, figures=_embedded(figures), plotly=Markup(_plotly()), number=number, seconds=seconds, duration_text=duration_text  # noqa: S704 - Plotly's own
     )  # fmt: skip
 
 
-def evaluation_columns(error_rate: str) -> list[tuple[str, str, int]]:
-    """Return the metrics that are shown for every evaluation: heading, path and digits of each."""
+def evaluation_columns(error_rate: str, lines: Sequence[EvaluationRecord]) -> list[tuple[str, str, int]]:
+    """Return the metrics that are shown for every evaluation: heading, path and digits of each. A percentile that no evaluation carries is replaced
+    by the largest that one does."""
     found = []
     for metric in every():
         if metric.reported is None or not metric.reported.each:
@@ -99,10 +102,20 @@ def evaluation_columns(error_rate: str) -> list[tuple[str, str, int]]:
         title = error_rate if metric.counts_errors else metric.column.title if metric.column else metric.label
         if metric.many:
             statistic = metric.reported.at[-1]
+            most = max((int(n) for line in lines if (n := metric_at(line.metrics, metric.at("n"))) is not None), default=None)
+            if most is not None and not carries(most, statistic):
+                statistic = largest_carried(most) or statistic
             found.append((f"{title} {statistic}" + (f", {metric.unit}" if metric.unit else ""), metric.at(statistic), metric.reported.digits))
         else:
             found.append((title, metric.name, metric.reported.digits))
     return found
+
+
+def cell(line: EvaluationRecord, path: str, digits: int) -> str:
+    """Return a metric of an evaluation for people; a percentile with the count of its samples."""
+    value, (name, _, statistic) = metric_at(line.metrics, path), path.rpartition(".")
+    n = metric_at(line.metrics, f"{name}.n") if name else None
+    return number(value, digits) if value is None or n is None else statistic_text(number(value, digits), int(n), statistic)
 
 
 def effect_digits(name: str) -> int:

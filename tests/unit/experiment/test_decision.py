@@ -77,10 +77,10 @@ def test_a_price_beyond_its_tolerance_is_named_and_keeps_what_runs() -> None:
     ("findings", "reason"),
     [
         ([finding("fitness", -0.05, 0.02)], "the winner is shown to be worse than what runs: its fitness is 0.05 worse."),
-        ([finding("fitness", 0.001, 0.002)], "no difference that matters: fitness +0.001 (-0.001 to +0.003, n=4 rounds), within the tolerance of 0.01."),
+        ([finding("fitness", 0.001, 0.002)], "no difference that matters: fitness +0.001 (-0.001 to +0.003; 4 rounds), within the tolerance of 0.01."),
         (
             [finding("fitness", 0.05, 0.02), finding("voice_turn_ms.p95", -4.0, 3.0)],
-            "the gain is smaller than promote.min_gain_pct=10: voice turn at p95 -4 % (-7 to -1, n=4 rounds).",
+            "the gain is smaller than promote.min_gain_pct=10: voice turn at p95 -4 % (-7 to -1; 4 rounds, 40 turns).",
         ),
     ],
     ids=["worse", "the same", "too small a gain"],
@@ -94,7 +94,7 @@ def test_an_open_comparison_asks_for_the_rounds_that_would_settle_it() -> None:
     """Half the width at four times the rounds: 0.04 +- 0.06 over 4 rounds needs 9."""
     found = decided(compared(finding("fitness", 0.04, 0.06), finding("voice_turn_ms.p95", -30.0, 5.0)))
     assert found.verdict is DecisionVerdict.MEASURE_LONGER
-    assert found.reason == "4 rounds leave open whether it is better: fitness +0.04 (-0.02 to +0.1, n=4 rounds)."
+    assert found.reason == "4 rounds leave open whether it is better: fitness +0.04 (-0.02 to +0.1; 4 rounds)."
     assert found.about_s == 9 * 60
     assert found.command == "tune-gpu compare r --budget-s 720"
 

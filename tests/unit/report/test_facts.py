@@ -109,7 +109,7 @@ def test_the_first_screen_decides_and_says_what_it_rests_on(record: RunRecord) -
     decided = with_summary(record, decision=decision_of("confirmation.json"))
     facts = facts_of(decided)
     first = "Deploy it: its voice turn at p95 is 30 % better than today's."
-    shown = "voice turn at p95 -30 % (-35 to -25, n=4 rounds)"
+    shown = "voice turn at p95 -30 % (-35 to -25; 4 rounds, 40 turns)"
     for page in (html.unescape(as_html(facts)), as_markdown(facts).replace("\\", "")):
         places = [page.index(part) for part in (first, "tune-gpu promote r", shown, "confirmation.json", facts.verdict)]
         assert places == sorted(places)

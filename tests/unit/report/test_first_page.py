@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from tests.support.runs import ABOVE_ITS_TARGET, MISLEADING, OFF_ITS_FRONT
+import html
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.runs import ABOVE_ITS_TARGET, ARTIFACTS, MISLEADING, OFF_ITS_FRONT, RUN, WHOLE
 from tune_gpu.artifacts.reading import RunRecord, read_run
+from tune_gpu.common.metric import carries, largest_carried, statistic_text
 from tune_gpu.report.facts import facts_of
+from tune_gpu.report.markdown import as_markdown
+from tune_gpu.report.page import as_html, cell, evaluation_columns, pictures
 
 
 def recorded(run_id: str) -> RunRecord:
@@ -20,3 +29,49 @@ def test_an_error_rate_above_its_target_is_in_the_first_sentence() -> None:
     first = facts_of(recorded(ABOVE_ITS_TARGET)).verdict
     assert first.startswith("By the weights of the objective ")
     assert "is the best, but its word error rate is 0.168, outside the target of 0.1 (what runs: 0.0632). " in first
+
+
+def test_a_percentile_that_few_samples_do_not_carry_is_not_shown() -> None:
+    rows = {row.label: row for row in facts_of(recorded(ABOVE_ITS_TARGET)).rows}
+    assert rows["voice turn, p95, ms"].winner_text == "n=3: too few for p95"
+    assert rows["voice turn, median, ms"].winner_text == "820 (n=3)"
+    assert rows["first token, p95, ms"].winner_text == "n=3: too few for p95; median 20", "no other row has its median"
+    assert rows["word error rate"].winner_text == "0.1684"
+    assert not rows["voice turn, p95, ms"].comparable
+    assert rows["voice turn, p95, ms"].winner == 835.218, "the number for programs stays"
+
+
+@given(st.integers(1, 300), st.sampled_from([50, 90, 95, 99]))
+def test_n_samples_carry_a_percentile_if_one_is_expected_beyond_it(n: int, percentile: int) -> None:
+    at = f"p{percentile}"
+    assert carries(n, at) == (n >= {50: 2, 90: 10, 95: 20, 99: 100}[percentile])
+    largest = largest_carried(n)
+    assert (largest is None) == (n < 2)
+    assert largest is None or carries(n, largest)
+    assert statistic_text("7", n, at) == (f"7 (n={n})" if carries(n, at) else f"n={n}: too few for {at}")
+    assert statistic_text("7", None, at) == "7"
+
+
+def test_the_table_of_evaluations_takes_the_percentile_that_n_carries() -> None:
+    record = recorded(ABOVE_ITS_TARGET)
+    columns = {heading: path for heading, path, _ in evaluation_columns("WER", record.lines)}
+    assert columns["turn p50, ms"] == "voice_turn_ms.p50"
+    many = [replace(line, metrics={**line.metrics, "voice_turn_ms": {**line.metrics["voice_turn_ms"], "n": 20}}) for line in record.lines]
+    assert "turn p95, ms" in {heading for heading, _, _ in evaluation_columns("WER", many)}
+    assert cell(many[0], "voice_turn_ms.p95", 0).endswith(" (n=20)")
+
+
+def test_the_metrics_say_which_evaluation_they_come_from() -> None:
+    facts = facts_of(recorded(ABOVE_ITS_TARGET))
+    assert facts.rows_of == "Measured in the winner's last of 2 evaluations (g4-c0) and the baseline's last of 2 evaluations (g1-c0)."
+    assert facts.rows_of in html.unescape(as_html(facts))
+
+
+def test_knobs_are_drawn_only_if_the_forest_predicts() -> None:
+    fits, noise = read_run(ARTIFACTS, WHOLE), read_run(ARTIFACTS, RUN)
+    assert pictures(facts_of(fits), None, None)["importance"].figure is not None
+    unsaid = pictures(facts_of(noise), None, None)["importance"]
+    assert unsaid.figure is None
+    assert unsaid.words.startswith("Not shown: the forest does not predict evaluations that it has not seen (R² -0.56 out of bag, at least 0.2 is needed)")
+    assert "plot-importance" not in as_html(facts_of(noise))
+    assert unsaid.words in as_markdown(facts_of(noise)).replace("\\", "")

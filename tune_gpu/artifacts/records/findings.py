@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tune_gpu.artifacts.records.base import OPTIONAL, Record
+from tune_gpu.common.metric import Statistic, carries
 from tune_gpu.common.wording import counted
 from tune_gpu.metrics import in_comparison
 
@@ -68,11 +69,27 @@ class FindingRecord(Record):
         return f"its {self.label} is {abs(gain):.3g}{unit} {'better' if gain >= 0 else 'worse'}"
 
     @property
+    def samples(self) -> str:
+        """Return what the effect rests on (`4 rounds, 24 turns`), and whether that is too little for its percentile."""
+        effect = self.effect
+        if effect is None:
+            return "–"
+        metric, at = in_comparison(self.metric), self.metric.partition(".")[2]
+        by_round = metric is not None and metric.compared is not None and metric.compared.statistic is Statistic.MEAN_OF_ROUNDS
+        parts = [counted(effect.n_rounds, "round")]
+        if not by_round:
+            parts.append(counted(effect.n_pairs, "turn") + (f": too few for {at}" if at and not carries(effect.n_pairs, at) else ""))
+        if effect.n_words is not None:
+            clips = "" if effect.n_clips is None else f" of {counted(effect.n_clips, 'clip')}"
+            parts.append(counted(effect.n_words, "character" if self.unit == "CER" else "word") + clips)
+        return ", ".join(parts)
+
+    @property
     def figures(self) -> str:
-        """Return the effect with its interval and its rounds: `-38.1 % (-44 to -31, n=8 rounds)`."""
+        """Return the effect with its interval and what it rests on: `-38.1 % (-44 to -31; 8 rounds, 48 turns)`."""
         effect = self.effect
         if effect is None:
             return "not measured"
         unit = f" {self.unit}" if self.unit not in ("fitness",) else ""
-        interval = "" if effect.low is None or effect.high is None else f"{effect.low:+.3g} to {effect.high:+.3g}, "
-        return f"{effect.estimate:+.3g}{unit} ({interval}n={counted(effect.n_rounds, 'round')})"
+        interval = "" if effect.low is None or effect.high is None else f"{effect.low:+.3g} to {effect.high:+.3g}; "
+        return f"{effect.estimate:+.3g}{unit} ({interval}{self.samples})"

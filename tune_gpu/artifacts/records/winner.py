@@ -40,6 +40,8 @@ class WinnerFile(Record):
     evidence: WinnerEvidence = field(default_factory=WinnerEvidence)
     device: DeviceRecord = field(default_factory=DeviceRecord)
     memory_in_use_at_start_mib: float | None = None
+    best_metrics_of: str | None = field(default=None, metadata=OPTIONAL)
+    """The evaluation that `best_metrics` comes from; None in a file of an older program."""
     decision: Decision | None = field(default=None, metadata=OPTIONAL)
     """What to do about it; None in a file that was made before decisions were."""
 
