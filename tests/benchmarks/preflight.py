@@ -16,21 +16,27 @@ from __future__ import annotations
 
 import json
 import statistics
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
+from tests.benchmarks.preflight_doubt import lines_of
 from tests.benchmarks.preflight_groups import groups_of, percentile, table_of
 from tests.benchmarks.preflight_rows import LoggedStart, read_row
-from tune_gpu.evaluation.memory_check import Calibration, MemoryVerdict, Prediction, UserError, predict
+from tune_gpu.config.schema import VllmSettings
+from tune_gpu.evaluation.memory_check import Calibration, MemoryVerdict, Prediction, UserError, card_memory, from_config, predict
 from tune_gpu.evaluation.memory_check.predictor import refusal
+from tune_gpu.evaluation.memory_check.vectorised import predict_many
 from tune_gpu.services.memory_values import DeviceMemory
 from tune_gpu.services.vllm.memory.account import resolve_knobs, tokens_of
 from tune_gpu.services.vllm.memory.attention_kinds import refused_family
 from tune_gpu.services.vllm.memory.calibration import MEASURED_FLAGS
 from tune_gpu.services.vllm.memory.engine_rules import EngineRules
+from tune_gpu.services.vllm.memory.model_catalogue import known_model
 from tune_gpu.services.vllm.memory.parts import KvLayout, kv_value_bytes
 
 FITS, NOT, NOT_MODELLED = "fits", "does_not_fit", "not_modelled"
@@ -60,7 +66,7 @@ def evaluate_row(start: LoggedStart) -> dict[str, Any]:
     """One case: inputs that could be read, predictions and truth."""
     row = start.row
     case: dict[str, Any] = {
-        "id": start.id, "model": row.get("model"), "engine": ("v1" if start.v1 else "v0") + " " + start.version, "suspect": start.suspect,
+        "id": start.id, "source": row.get("source"), "model": row.get("model"), "engine": ("v1" if start.v1 else "v0") + " " + start.version, "suspect": start.suspect,
         "logged": {"weights_gib": row.get("weights_gib"), "kv_cache_tokens": start.tokens, "outcome": row.get("outcome"),
                    "verdict": FITS if start.started else NOT},
         "predicted": {"weights_gib": None, "kv_cache_tokens": None, "kv_cache_tokens_given": None, "verdict": None, "verdict_from": None,
@@ -221,7 +227,21 @@ def main(files: tuple[Path, ...], archs: tuple[Path, ...], out: Path | None) -> 
     for case in cases:
         _print_case(case)
     click.echo(json.dumps(result["summary"], indent=1))
-    click.echo("\n".join(table_of(groups)))
+    click.echo("\n".join([*table_of(groups), *lines_of(cases), many_candidates()]))
+
+
+def many_candidates(count: int = 100_000) -> str:
+    """Predict this many candidates, and return a line with the time that it took."""
+    random = np.random.default_rng(0)
+    columns = {
+        "vllm.gpu_memory_utilization": random.uniform(0.2, 0.99, count), "vllm.max_model_len": random.integers(512, 30000, count),
+        "vllm.max_num_seqs": random.integers(1, 512, count), "vllm.max_num_batched_tokens": random.integers(512, 8192, count),
+        "vllm.enforce_eager": random.choice([True, False], count), "vllm.kv_cache_dtype": random.choice(["auto", "fp8"], count),
+    }
+    model = from_config(known_model("Qwen2.5-7B") or {}, "Qwen2.5-7B")
+    started = time.perf_counter()
+    predict_many(VllmSettings(model="Qwen2.5-7B"), None, columns, card_memory("RTX 4090"), model)
+    return f"{count} candidates predicted in {time.perf_counter() - started:.2f} s"
 
 
 def _print_case(case: dict[str, Any]) -> None:
