@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tune_gpu.artifacts.records.base import Record
-from tune_gpu.artifacts.records.comparison import Comparison
+from tune_gpu.artifacts.records.comparison import ArmSource, Comparison
 from tune_gpu.artifacts.records.decision import Decision
 from tune_gpu.artifacts.records.devices import DeviceRecord
 from tune_gpu.artifacts.records.ends import RunEnd
@@ -135,11 +135,29 @@ def read_folder(folder: RunFolder) -> RunRecord:
     path = folder.path
     config = _read_yaml(path / "config.yaml")
     lines = tuple(folder.candidates(repair=False))
+    compared = dict(comparisons_of(folder, has_baseline=bool(config.get("baseline"))))
+    confirmation = compared.pop("confirmation", None)
     return RunRecord(
         folder, _state(manifest := _of_run(folder, Manifest, "manifest.json"), summary := _of_run(folder, RunSummary, "summary.json")), config, lines,
-        manifest, summary, plan=_plan(path / "plan.json"), comparison=read_comparison(folder, "comparison.json"),
-        confirmation=read_comparison(folder, "confirmation.json"), anchors=tuple(folder.anchors(repair=False)),
+        manifest, summary, plan=_plan(path / "plan.json"), comparison=next(iter(compared.values()), None),
+        confirmation=confirmation, anchors=tuple(folder.anchors(repair=False)),
     )  # fmt: skip
+
+
+def comparisons_of(folder: RunFolder, *, has_baseline: bool) -> Iterator[tuple[str, Comparison]]:
+    """Yield the comparisons that can confirm the winner, with their files' names (without the ending), the one that counts most first.
+
+    Args:
+        folder: of the run.
+        has_baseline: whether the run has a baseline of its own. If not, a comparison with one that was given on the command line counts, the
+            latest first.
+    """
+    found = {} if has_baseline else {path.stem: read_comparison(folder, path.name) for path in sorted(folder.path.glob("comparison-*.json"))}
+    given = {name: content for name, content in found.items() if content is not None and content.their_arm.source is ArmSource.GIVEN_BASELINE}
+    yield from sorted(given.items(), key=lambda each: each[1].ended_at, reverse=True)
+    for name in ("comparison", "confirmation"):
+        if (content := read_comparison(folder, f"{name}.json")) is not None:
+            yield name, content
 
 
 def is_of_winner(comparison: Comparison, winner: Mapping[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from rich.console import Console
 from tune_gpu.artifacts.finished_run import FinishedRun, read_finished_run
 from tune_gpu.artifacts.json_text import strict_json
 from tune_gpu.artifacts.reading import place_of, read_winner
-from tune_gpu.artifacts.records.comparison import Comparison
+from tune_gpu.artifacts.records.comparison import ArmSource, Comparison
 from tune_gpu.artifacts.records.decision import Decision
 from tune_gpu.artifacts.records.ends import ComparisonEnd
 from tune_gpu.artifacts.redaction import restore_secrets
@@ -23,7 +23,8 @@ from tune_gpu.cli.terminal import Finite, console_of
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.imports import uncollected
 from tune_gpu.common.wording import counted
-from tune_gpu.compare.confirm import BASELINE, WINNER, confirmed
+from tune_gpu.compare.arms import Origin, origin_of
+from tune_gpu.compare.confirm import BASELINE, GIVEN_BASELINE, WINNER, confirmed, speaks_for
 from tune_gpu.compare.metrics import standard_metrics
 from tune_gpu.compare.opponents import changed, winner_of_other
 from tune_gpu.compare.records import record
@@ -46,7 +47,7 @@ _ROUNDS = click.IntRange(int(bounds_of(ConfirmSettings, "min_rounds").least or 0
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.argument("run_id")
 @click.argument("overrides", nargs=-1)
-@click.option("--baseline", metavar="KEY=VALUE,…", help="Configuration of today, as parameters that differ from the run's baseline.")
+@click.option("--baseline", metavar="KEY=VALUE,…", help="Configuration of today, as parameters that differ from the run's baseline. It may lie outside the space.")
 @click.option("--against", metavar="RUN_ID|KEY=VALUE,…", help="Compare with another run's winner, or with the winner after these changes.")
 @click.option(
     "--budget-s", type=Finite(min=0, min_open=True), default=1800.0, show_default=True, help="Longest duration in seconds; then the comparison ends without a verdict."
@@ -71,8 +72,8 @@ def compare(
     Both are deployed in turn (A B, B A, …, in an order from the seed) with the services' real processes. Each round has its own traffic,
     the same
     for both. The comparison ends when every metric's difference is shown or ruled out, or the budget ends. It writes comparison.json into
-    the run's
-    folder, and `confirmed` with its evidence (or the reason why not) into the winner file. After Ctrl-C the same command resumes it.
+    the run's folder (comparison-*.json for another opponent than the run's baseline), and `confirmed` with its evidence (or the reason why
+    not) into the winner file. Nothing else of the run changes. After Ctrl-C the same command resumes it.
 
     \b
       tune-gpu compare 20260131-120000
@@ -103,10 +104,21 @@ class ComparisonRequest:
 
     run: FinishedRun
     arms: dict[str, dict[str, Any]]
+    origins: dict[str, Origin]
     theirs: str
     rules: Rules
     file: str
     """Of the result, in the run's folder, without its ending."""
+
+    @property
+    def confirms(self) -> bool:
+        """Return whether the result can confirm the run's winner."""
+        return speaks_for(self.theirs, self.run.config.baseline)
+
+    @property
+    def label(self) -> str:
+        """Return what to say beside the name of the other arm."""
+        return self.origins[self.theirs].label
 
 
 def _question(
@@ -118,23 +130,26 @@ def _question(
         raise UserError("--baseline and --against: give one of them")
     artifacts_dir = last_given(overrides, "run.artifacts_dir", "artifacts")
     run = read_finished_run(artifacts_dir, run_id, overrides, "compare", trust=trust)
-    config, theirs, file = run.config, BASELINE, "comparison"
+    config, theirs, file, source = run.config, BASELINE, "comparison", ArmSource.BASELINE
+    params = dict(config.baseline)
     if against and "=" not in against:
         other = read_finished_run(artifacts_dir, against, [], "--against", trust=trust)
-        theirs, params = other.folder.run_id, winner_of_other(run, other)
+        theirs, params, source = other.folder.run_id, winner_of_other(run, other), ArmSource.AGAINST
     elif against:
-        theirs, params = "other", changed(config, run.winner, against, "--against")
-    else:
-        params = changed(config, dict(config.baseline), baseline, "--baseline") if baseline else dict(config.baseline)
+        theirs, params, source = "other", changed(config, run.winner, against, "--against"), ArmSource.AGAINST
+    elif baseline and (given := changed(config, params, baseline, "--baseline")) != params:
+        theirs, params, source = GIVEN_BASELINE, given, ArmSource.GIVEN_BASELINE
     if not params:
         raise UserError(f"compare {run_id}: the run has no baseline; say with --baseline what runs today, or with --against another")
     if params == run.winner:
         raise UserError(f"compare {run_id}: the winner and {theirs} are the same configuration: there is nothing to compare")
     if theirs != BASELINE:
-        file += "-" + (theirs if theirs != "other" else hashlib.sha256(repr(sorted(params.items())).encode()).hexdigest()[:8])
+        digest = hashlib.sha256(repr((theirs, sorted(params.items()))).encode()).hexdigest()[:8]
+        file += f"-{digest if theirs in ('other', GIVEN_BASELINE) else theirs}"
     check_config(config)
     restore_secrets(config)
-    return ComparisonRequest(run, {WINNER: run.winner, theirs: params}, theirs, rules_of(config, budget_s=budget_s, max_rounds=rounds), file)
+    origins = {WINNER: origin_of(config, run.winner, ArmSource.WINNER), theirs: origin_of(config, params, source)}
+    return ComparisonRequest(run, {WINNER: run.winner, theirs: params}, origins, theirs, rules_of(config, budget_s=budget_s, max_rounds=rounds), file)
 
 
 def _compare(console: Console, question: ComparisonRequest, quiet: bool) -> Comparison:
@@ -144,7 +159,7 @@ def _compare(console: Console, question: ComparisonRequest, quiet: bool) -> Comp
     say = (lambda _line: None) if quiet else (lambda line: console.print(line, highlight=False, soft_wrap=True))
     config, folder, rules = question.run.config, question.run.folder, question.rules
     say(f"{config.name}, run {folder.run_id}: {choice.why}")
-    for line in describe_arms(question.arms):
+    for line in describe_arms(question.arms, {arm: origin.label for arm, origin in question.origins.items()}):
         say(line)
     outcome, place = _measure(question, choice.kind, say)
     metrics = standard_metrics(config.objective.latency_percentile, error_unit(spoken_language(config)))
@@ -165,13 +180,14 @@ def _compare(console: Console, question: ComparisonRequest, quiet: bool) -> Comp
         neighbours_mib=place.neighbours_mib if place else 0.0,
         confirmed=holds,
         confirmed_why=why,
+        origins=question.origins,
     )
-    if question.theirs == BASELINE and outcome.ended is not ComparisonEnd.INTERRUPTED:
+    if question.confirms and outcome.ended is not ComparisonEnd.INTERRUPTED:
         content = replace(content, decision=_decision(question, content))
     if outcome.ended is not ComparisonEnd.INTERRUPTED:
         folder.write_json(f"{question.file}.json", content)
-        if question.theirs == BASELINE:
-            _write_into_winner(folder, content)
+        if question.confirms:
+            _write_into_winner(folder, content, f"{question.file}.json")
     _tell(console, question, findings, content, outcome, quiet)
     return content
 
@@ -220,8 +236,8 @@ def _confirmation(question: ComparisonRequest, findings: list[Finding], outcome:
     if outcome.ended is ComparisonEnd.FAILED:
         holds, why = False, outcome.why
     else:
-        holds, why = confirmed(findings, question.run.config.confirm.metric, outcome.why)
-    return holds and question.theirs == BASELINE, why
+        holds, why = confirmed(findings, question.run.config.confirm.metric, outcome.why, question.theirs)
+    return holds and question.confirms, why
 
 
 def _decision(question: ComparisonRequest, content: Comparison) -> Decision:
@@ -230,26 +246,26 @@ def _decision(question: ComparisonRequest, content: Comparison) -> Decision:
         run.folder.run_id,
         place_of(run.folder),
         run.winner,
-        question.arms[BASELINE],
+        question.arms[question.theirs],
         content.ended_why if content.ended == ComparisonEnd.FAILED else "",
         content,
         f"{question.file}.json",
         typical_deployment_s(run.lines),
-        targets_missed(run.lines, run.winner, question.arms[BASELINE], run.config.objective),
+        targets_missed(run.lines, run.winner, question.arms[question.theirs], run.config.objective),
     )
     return decide(case, run.config.confirm, run.config.promote)
 
 
-def _write_into_winner(folder: RunFolder, content: Comparison) -> None:
+def _write_into_winner(folder: RunFolder, content: Comparison, file: str) -> None:
     """Write the result into the winner file, if it is this run's: it is the experiment's, and a later run may have replaced it."""
     winner = read_winner(folder)
     if winner is not None:
-        folder.write_winner(winner.with_confirmation(content.summary(), content.decision))
+        folder.write_winner(winner.with_confirmation(content.summary(file), content.decision))
 
 
 def _tell(console: Console, question: ComparisonRequest, findings: list[Finding], content: Comparison, outcome: Outcome, quiet: bool) -> None:
     if not quiet:
-        console.print(table_of(findings, WINNER, question.theirs))
+        console.print(table_of(findings, WINNER, question.theirs, question.label))
         console.print(
             f"{counted(outcome.n_rounds, 'round')} in {outcome.wall_s:.0f} s; {outcome.why}; intervals at {100 * (1 - outcome.alpha):.4g} % each",
             highlight=False,
@@ -259,8 +275,10 @@ def _tell(console: Console, question: ComparisonRequest, findings: list[Finding]
         console.print(outcome.why, style="red", highlight=False, soft_wrap=True)
     else:
         console.print(content.sentence, style="bold", highlight=False, soft_wrap=True)
-    if question.theirs == BASELINE:
+    if question.confirms:
         console.print(f"confirmed: {str(content.confirmed).lower()}; {content.confirmed_why}", highlight=False, soft_wrap=True)
+    elif outcome.ended is not ComparisonEnd.FAILED:
+        console.print(f"{content.confirmed_why}. Promote goes by the run's own baseline: tune-gpu compare {question.run.folder.run_id}", highlight=False, soft_wrap=True)
     if content.decision is not None:
         tell_decision(console, content.decision)
     folder = question.run.folder

@@ -16,7 +16,8 @@ from tune_gpu.compare.verdict import ComparisonVerdict, Finding
 from tune_gpu.config.rules import OneOf, check_value
 from tune_gpu.config.schema import ConfirmSettings
 
-WINNER, BASELINE = "winner", "baseline"
+WINNER, BASELINE, GIVEN_BASELINE = "winner", "baseline", "given baseline"
+_OPPONENTS = {BASELINE: "the baseline", GIVEN_BASELINE: "the baseline given by --baseline"}
 
 
 def check_metrics(settings: ConfirmSettings, latency_percentile: int) -> None:
@@ -84,18 +85,24 @@ def _at_other_percentiles(findings: Sequence[Finding], finding: Finding) -> str:
     return "".join(f", {other.verdict} at {other.metric.name.rpartition('.')[2]}: {other.text}" for other in others)
 
 
-def confirmed(findings: Sequence[Finding], metric: str, how_it_ended: str) -> tuple[bool, str]:
-    """Return whether the winner is confirmed against the baseline, and why (not)."""
+def speaks_for(theirs: str, own_baseline: Mapping[str, Any]) -> bool:
+    """Return whether a comparison with this arm can confirm the run's winner: with the run's baseline, or with a given one if it has none."""
+    return theirs == BASELINE or (theirs == GIVEN_BASELINE and not own_baseline)
+
+
+def confirmed(findings: Sequence[Finding], metric: str, how_it_ended: str, theirs: str = BASELINE) -> tuple[bool, str]:
+    """Return whether the winner is shown better than the baseline (or another arm), and why (not)."""
+    opponent = _OPPONENTS.get(theirs, theirs)
     finding = next(finding for finding in findings if finding.metric.name == metric)
     if finding.effect is None:
         return False, f"{metric} was not measured in both ({how_it_ended})"
     shown = f"{metric} {finding.text} over {finding.n} at {100 * finding.effect.confidence:.4g} %{_at_other_percentiles(findings, finding)}"
     if finding.verdict is ComparisonVerdict.BETTER:
-        return True, f"shown better than the baseline: {shown}"
+        return True, f"shown better than {opponent}: {shown}"
     if finding.verdict is ComparisonVerdict.WORSE:
-        return False, f"shown worse than the baseline: {shown}"
+        return False, f"shown worse than {opponent}: {shown}"
     if finding.verdict is ComparisonVerdict.UNKNOWN:
-        return False, f"not known whether it is better than the baseline: {shown}; {how_it_ended}"
+        return False, f"not known whether it is better than {opponent}: {shown}; {how_it_ended}"
     if finding.within_tolerance:
-        return False, f"no better than the baseline: {shown}, within the tolerance of {finding.tolerance:g}"
-    return False, f"no difference from the baseline is shown: {shown}; {how_it_ended}"
+        return False, f"no better than {opponent}: {shown}, within the tolerance of {finding.tolerance:g}"
+    return False, f"no difference from {opponent} is shown: {shown}; {how_it_ended}"

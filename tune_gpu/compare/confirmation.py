@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from tune_gpu.artifacts.reading import place_of
-from tune_gpu.artifacts.records.comparison import Comparison
+from tune_gpu.artifacts.records.comparison import ArmSource, Comparison
 from tune_gpu.artifacts.records.ends import ComparisonEnd
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.artifacts.run_folder import RunFolder
+from tune_gpu.compare.arms import origin_of
 from tune_gpu.compare.confirm import BASELINE, WINNER, Standings, confirmed, contenders, standings
 from tune_gpu.compare.forecast import Forecast, forecast, times_of
 from tune_gpu.compare.measuring_actor import ArenaLost
@@ -23,6 +24,8 @@ from tune_gpu.compare.store import BlockStore
 from tune_gpu.compare.telling import ProgressReporter, Say
 from tune_gpu.config.languages import error_unit, spoken_language
 from tune_gpu.config.schema import ExperimentConfig
+
+_SOURCES = {WINNER: ArmSource.WINNER, BASELINE: ArmSource.BASELINE}
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,7 @@ def confirm_run(
         confirmed=holds,
         confirmed_why=why,
         rivals=found.rivals,
+        origins={arm: origin_of(config, params, _SOURCES.get(arm, ArmSource.RIVAL)) for arm, params in arms.items()},
     )
     folder.write_json("confirmation.json", content)
     return RunConfirmation(holds, why, dict(arms[found.leader]), content, outcome.ended is ComparisonEnd.INTERRUPTED)

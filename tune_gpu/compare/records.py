@@ -8,6 +8,7 @@ from typing import Any
 from tune_gpu.artifacts.records.comparison import ArmRecord, Comparison
 from tune_gpu.artifacts.records.devices import DeviceRecord
 from tune_gpu.common.clock import now
+from tune_gpu.compare.arms import Origin
 from tune_gpu.compare.rounds import Outcome, Rules
 from tune_gpu.compare.samples import Block
 from tune_gpu.compare.verdict import Finding, sentence
@@ -29,8 +30,11 @@ def record(
     confirmed: bool,
     confirmed_why: str,
     rivals: Mapping[str, Finding] | None = None,
+    origins: Mapping[str, Origin] | None = None,
 ) -> Comparison:
     """Build the record of one comparison, for other tools and for `promote`."""
+    origins = origins or {}
+    label = origins[theirs].label if theirs in origins else ""
     return Comparison(
         run_id=run_id,
         experiment=experiment,
@@ -39,8 +43,8 @@ def record(
         ended_at=now(),
         ours=ours,
         theirs=theirs,
-        arms={name: arm_of(outcome.blocks, name, params) for name, params in arms.items()},
-        sentence=sentence(findings, ours),
+        arms={name: arm_of(outcome.blocks, name, params, origins.get(name)) for name, params in arms.items()},
+        sentence=sentence(findings, ours) + (f", against {theirs} ({label})" if label else ""),
         findings=tuple(finding.record() for finding in findings),
         n_rounds=outcome.n_rounds,
         ended=str(outcome.ended),
@@ -55,7 +59,7 @@ def record(
     )
 
 
-def arm_of(blocks: Sequence[Block], arm: str, params: Mapping[str, Any]) -> ArmRecord:
+def arm_of(blocks: Sequence[Block], arm: str, params: Mapping[str, Any], origin: Origin | None = None) -> ArmRecord:
     """Build the record of one arm from its blocks."""
     of_arm = [block for block in blocks if block.arm == arm]
     turns = [turn for block in of_arm for turn in block.turns]
@@ -66,4 +70,6 @@ def arm_of(blocks: Sequence[Block], arm: str, params: Mapping[str, Any]) -> ArmR
         n_failed_turns=sum(turn.error is not None for turn in turns),
         n_failed_deployments=sum(block.failure is not None for block in of_arm),
         oom_events=sum(block.oom_events for block in of_arm),
+        source=origin.source if origin else None,
+        outside=dict(origin.outside) if origin else {},
     )

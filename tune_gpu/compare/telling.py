@@ -45,9 +45,9 @@ def describe_block(block: Block) -> str:
     return f"{counted(len(turns), 'turn')}{speed}{f', {failed} failed' if failed else ''}{callers}{fitness}"
 
 
-def table_of(findings: Sequence[Finding], ours: str, theirs: str) -> Table:
-    """Return every metric with its effect, interval and verdict."""
-    table = Table(title=f"{ours} against {theirs}", title_justify="left")
+def table_of(findings: Sequence[Finding], ours: str, theirs: str, label: str = "") -> Table:
+    """Return every metric with its effect, interval and verdict. `label` says where the other arm comes from."""
+    table = Table(title=f"{ours} against {theirs}{f' ({label})' if label else ''}", title_justify="left")
     for column in ("metric", ours, theirs, "effect (interval)", "n", "verdict"):
         table.add_column(column, justify="right" if column in (ours, theirs) else "left", no_wrap=True)
     for finding in findings:
@@ -59,6 +59,7 @@ def table_of(findings: Sequence[Finding], ours: str, theirs: str) -> Table:
     return table
 
 
-def describe_arms(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def describe_arms(arms: Mapping[str, Mapping[str, Any]], labels: Mapping[str, str]) -> list[str]:
     """Return a line for each arm."""
-    return [f"  {name}: {', '.join(f'{key}={value}' for key, value in params.items())}" for name, params in arms.items()]
+    named = {name: f"{name} ({label})" if (label := labels.get(name, "")) else name for name in arms}
+    return [f"  {named[name]}: {', '.join(f'{key}={value}' for key, value in params.items())}" for name, params in arms.items()]

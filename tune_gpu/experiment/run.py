@@ -211,7 +211,7 @@ class Experiment:
             if found.winner != best.params:
                 better = next(standing for standing in self.tournament.standings() if standing.params == found.winner)
                 best = standing_of(self.results.lines, better, evidence=evidence_of(self.results.lines, self.results.anchors))
-            shown = found.record.summary() if found.record else ConfirmationSummary(confirmed=found.confirmed, confirmed_why=found.why)
+            shown = found.record.summary("confirmation.json") if found.record else ConfirmationSummary(confirmed=found.confirmed, confirmed_why=found.why)
             decision = self._decision(best.params, found.why, found.record)
             summary = replace(self._summary(ended), best=best, search_best=searched, confirmation=shown, decision=decision)
             self.folder.write_winner(winner_of(summary, self.results.lines, self._device[0], self._device[1].mib, shown))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 
 from tune_gpu.artifacts.finished_run import FinishedRun
-from tune_gpu.artifacts.reading import is_of_winner, read_comparison
+from tune_gpu.artifacts.reading import comparisons_of, is_of_winner
 from tune_gpu.artifacts.records.comparison import Comparison
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import ServiceError
@@ -26,13 +26,13 @@ NOT_OURS = (KeyError, TypeError, ValueError, OverflowError, AttributeError, Inde
 def evidence_of(run: FinishedRun) -> Evidence:
     """Return the run's lines and the comparison of its winner with the baseline: `comparison.json`, else the run's own confirmation.
 
-    `tune-gpu compare` is always the later one; which moments they name depends on a clock that may have been set between them.
+    `tune-gpu compare` is always the later one; which moments they name depends on a clock that may have been set between them. A comparison
+    with a baseline that was given on the command line is evidence only for a run without one of its own, and the gate says which it was.
     The verdict is computed again from the deployments that were recorded.
 
     Raise UserError for artifacts that are half written or another's.
     """
-    read = [(name, read_comparison(run.folder, f"{name}.json")) for name in ("comparison", "confirmation")]
-    there = [(name, content) for name, content in read if content is not None]
+    there = list(comparisons_of(run.folder, has_baseline=bool(run.config.baseline)))
     if not there:
         return Evidence(run.winner, None, run.lines, run.device)
     name, speaks = next(((name, content) for name, content in there if is_of_winner(content, run.winner)), there[0])

@@ -84,7 +84,9 @@ def _confirmed(evidence: Evidence, comparison: Comparison) -> Condition:
     compared = comparison.our_arm.params
     if dict(compared) != dict(evidence.winner):
         return Condition("confirmed", False, f"the comparison is of {dict(compared)}, the winner is {dict(evidence.winner)}: compare again")
-    return Condition("confirmed", comparison.confirmed, comparison.confirmed_why)
+    label = comparison.their_arm.label
+    given = f" (against {comparison.their_arm.params}, {label})" if label else ""
+    return Condition("confirmed", comparison.confirmed, f"{comparison.confirmed_why}{given}")
 
 
 def _recomputed(evidence: Evidence) -> Condition:

@@ -8,11 +8,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from tune_gpu.artifacts.records.comparison import Comparison
+from tune_gpu.artifacts.records.comparison import ArmRecord, Comparison
 from tune_gpu.artifacts.records.findings import FindingRecord
 from tune_gpu.artifacts.redaction import REDACTED, Redactor
 from tune_gpu.common import outside_files
-from tune_gpu.compare.confirm import BASELINE, confirmed
+from tune_gpu.compare.confirm import BASELINE, confirmed, speaks_for
 from tune_gpu.compare.metrics import standard_metrics
 from tune_gpu.compare.records import arm_of
 from tune_gpu.compare.rounds import findings_of
@@ -53,16 +53,17 @@ def recomputed(config: ExperimentConfig, content: Comparison, blocks_file: Path)
         return content, f"intervals at {content.interval_confidence} are none of a comparison at {content.confidence}"
     metrics = standard_metrics(config.objective.latency_percentile, error_unit(spoken_language(config)))
     findings = findings_of(blocks, ours, theirs, metrics, alpha=alpha, tolerances=config.confirm.tolerances, seed=int(head["seed"]))
-    shown, why = confirmed(findings, config.confirm.metric, content.ended_why)
+    shown, why = confirmed(findings, config.confirm.metric, content.ended_why, theirs)
     computed = replace(
         content,
         findings=tuple(finding.record() for finding in findings),
-        arms=arms | {name: arm_of(blocks, name, arms[name].params) for name in (ours, theirs)},
-        confirmed=content.confirmed and shown and theirs == BASELINE,
+        arms=arms | {name: _measured_arm(blocks, name, arms[name]) for name in (ours, theirs)},
+        confirmed=content.confirmed and shown and speaks_for(theirs, config.baseline),
         confirmed_why=why if content.confirmed else content.confirmed_why,
     )
     return computed, (
-        _other_terms(config, content, head)
+        _other_baseline(config, content)
+        or _other_terms(config, content, head)
         or _other_counts(content, computed)
         or _other_findings(content.findings, computed.findings)
         or _other_confidence(config, content)
@@ -77,6 +78,18 @@ def _alpha(content: Comparison) -> float | None:
         for alpha in (final_alpha(looks, whole), interim_alpha(looks + 1, whole)):
             if round(1.0 - alpha, 6) == content.interval_confidence:
                 return alpha
+    return None
+
+
+def _measured_arm(blocks: Sequence[Block], name: str, stated: ArmRecord) -> ArmRecord:
+    """Return the arm with its counts as the deployments give them."""
+    return replace(arm_of(blocks, name, stated.params), source=stated.source, outside=stated.outside)
+
+
+def _other_baseline(config: ExperimentConfig, content: Comparison) -> str | None:
+    """Return how the baseline of a comparison is not the run's: an older program kept a given one under the name of the run's own."""
+    if content.theirs == BASELINE and config.baseline and content.their_arm.params != dict(config.baseline):
+        return f"its baseline is {content.their_arm.params}, the run's is {dict(config.baseline)}: run tune-gpu compare"
     return None
 
 

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from tune_gpu.artifacts.records.base import OPTIONAL, SCHEMA_VERSION, Record
 from tune_gpu.artifacts.records.decision import Decision
 from tune_gpu.artifacts.records.devices import DeviceRecord
 from tune_gpu.artifacts.records.findings import FindingRecord
+
+
+class ArmSource(StrEnum):
+    """Where the parameters of an arm come from."""
+
+    WINNER = "the run's winner"
+    RIVAL = "one of the run's best"
+    BASELINE = "the run's baseline"
+    GIVEN_BASELINE = "--baseline"
+    AGAINST = "--against"
+
+
+def arm_label(source: ArmSource | None, outside: Mapping[str, Any]) -> str:
+    """Return what to say beside an arm's name: `from --baseline, outside the space: share=0.33`; empty for one of the run's own."""
+    given = f"from {source}" if source in (ArmSource.GIVEN_BASELINE, ArmSource.AGAINST) else ""
+    beyond = f"outside the space: {', '.join(f'{name}={value}' for name, value in outside.items())}" if outside else ""
+    return ", ".join(part for part in (given, beyond) if part)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +40,15 @@ class ArmRecord(Record):
     n_failed_turns: int = 0
     n_failed_deployments: int = 0
     oom_events: int = 0
+    source: ArmSource | None = field(default=None, metadata=OPTIONAL)
+    """None in a comparison that was made before sources were kept."""
+    outside: dict[str, Any] = field(default_factory=dict, metadata=OPTIONAL)
+    """Parameters whose values the run's space does not have."""
+
+    @property
+    def label(self) -> str:
+        """Return what to say beside its name; empty for an arm of the run's own."""
+        return arm_label(self.source, self.outside)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +61,8 @@ class ComparisonExcerpt(Record):
     n_rounds: int = 0
     n_turns: int = 0
     ended_at: str = ""
+    file: str = field(default="", metadata=OPTIONAL)
+    """Where the comparison is, in the run's folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,10 +125,10 @@ class Comparison(Record):
         """Return the finding of a metric, or None if it was not compared."""
         return next((finding for finding in self.findings if finding.metric == metric), None)
 
-    def summary(self) -> ConfirmationSummary:
-        """Return what a summary and a winner file keep of it."""
+    def summary(self, file: str) -> ConfirmationSummary:
+        """Return what a summary and a winner file keep of it; `file` is where it is in the run's folder."""
         excerpt = ComparisonExcerpt(
             sentence=self.sentence, findings=self.findings, baseline=self.their_arm.params, n_rounds=self.n_rounds, n_turns=self.our_arm.n_turns,
-            ended_at=self.ended_at,
+            ended_at=self.ended_at, file=file,
         )  # fmt: skip
         return ConfirmationSummary(confirmed=self.confirmed, confirmed_why=self.confirmed_why, confirmation=excerpt)
