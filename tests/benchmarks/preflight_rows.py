@@ -155,7 +155,7 @@ def _device(row: dict[str, Any]) -> DeviceMemory | None:
     if total is None:
         if card is None:
             return None
-        total = card.cuda_mib / MIB_PER_GIB
+        total = (card.nvml_mib if "WSL2" in told else card.cuda_mib) / MIB_PER_GIB
     used = 0.0
     if row.get("free_gib") is not None:  # read when the engine's own context was there already
         used = max(0.0, (total - row["free_gib"]) * MIB_PER_GIB - LOG_CONTEXT_MIB)

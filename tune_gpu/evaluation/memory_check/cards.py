@@ -7,6 +7,7 @@ import difflib
 import functools
 import json
 import os
+import platform
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,11 +79,19 @@ def card_memory(name: str, used_mib: float = 0.0) -> DeviceMemory:
     return DeviceMemory(card.name, "cuda", card.cuda_mib, used_mib, shares_host_memory=card.shares_host_memory)
 
 
-def nvml_memory(name: str, total_mib: float, used_mib: float, shares_host_memory: bool = False) -> DeviceMemory:
+def under_wsl() -> bool:
+    """Return True if this is Linux under Windows (WSL 2), by the name of its kernel."""
+    return "microsoft" in platform.release().lower()
+
+
+def nvml_memory(name: str, total_mib: float, used_mib: float, shares_host_memory: bool = False, wsl: bool = False) -> DeviceMemory:
     """Return the memory that CUDA can use, from NVML's figures.
 
-    NVML's total includes what the driver keeps (known for a card of the table, else 1.9 %), and NVML counts that as used.
+    NVML's total includes what the driver keeps (known for a card of the table, else 1.9 %), and NVML counts that as used. Under WSL 2 Windows's
+    driver keeps it, and CUDA sees the whole card (a log: 11.99 GiB of a card of 12282 MiB).
     """
+    if wsl:
+        return DeviceMemory(name, "cuda", total_mib, min(max(0.0, used_mib), total_mib), shares_host_memory=shares_host_memory)
     card = find_card(name)
     same_size = card is not None and abs(card.nvml_mib / total_mib - 1) < 0.03
     cuda = card.cuda_mib if card is not None and same_size else total_mib * USUAL_CUDA_PART
@@ -109,7 +118,7 @@ def this_card(device: str | None = None) -> DeviceMemory:
         raise UserError(f"device=cuda: no NVIDIA card answers here ({error}). Give --gpu NAME or --total-mib, or device=cpu.") from error
     if info.total_mib is None or used is None:
         raise UnknownMemory(f"device=cuda: {info.name} does not report its memory, so what fits cannot be predicted. Give --gpu NAME or --total-mib.")
-    return nvml_memory(info.name, info.total_mib, used, info.shares_host_memory)
+    return nvml_memory(info.name, info.total_mib, used, info.shares_host_memory, under_wsl())
 
 
 def this_node(cores: set[int] | None = None) -> DeviceMemory:

@@ -8,7 +8,7 @@ import pytest
 
 from tune_gpu.evaluation.memory_check import UserError, card_memory, cards, find_card, nvml_memory, this_node
 from tune_gpu.evaluation.memory_check import cards as cards_function
-from tune_gpu.evaluation.memory_check.cards import Card
+from tune_gpu.evaluation.memory_check.cards import Card, under_wsl
 
 
 @pytest.mark.parametrize(("name", "card"), [
@@ -80,3 +80,17 @@ def test_the_node_is_read_as_vllm_reads_it(tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_table_is_a_function() -> None:
     assert cards_function()["T4"].nvml_mib == 15360
+
+
+def test_cuda_sees_the_whole_card_under_wsl() -> None:
+    """A log: 11.99 GiB of a card of 12282 MiB, of which the desktop holds 1.2."""
+    device = nvml_memory("NVIDIA GeForce RTX 4080 Laptop GPU", 12282, 1229, wsl=True)
+    assert device.total_mib == 12282
+    assert device.used_mib == 1229
+    assert nvml_memory("NVIDIA GeForce RTX 4080 Laptop GPU", 12282, 1229).total_mib < 11900
+
+
+@pytest.mark.parametrize(("kernel", "wsl"), [("5.15.167.4-microsoft-standard-WSL2", True), ("6.8.0-51-generic", False), ("4.4.0-19041-Microsoft", True)])
+def test_wsl_is_known_by_its_kernel(kernel: str, wsl: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.release", lambda: kernel)
+    assert under_wsl() is wsl
