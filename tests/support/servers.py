@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import threading
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ class Behaviour:
     stt_most_at_once: int = 0
     first_token_s: float = 0.0
     token_s: float = 0.0
+    llm_one_at_a_time: bool = False
     llm_status: int = 200
     stop_after: int | None = None
     """Tokens after which the stream breaks off."""
@@ -43,7 +45,7 @@ class Behaviour:
 
 
 def _app(behaviour: Behaviour) -> web.Application:
-    turn = asyncio.Lock()
+    turn, llm_turn = asyncio.Lock(), asyncio.Lock()
 
     async def transcribe(request: web.Request) -> web.Response:
         form = await request.post()
@@ -76,7 +78,8 @@ def _app(behaviour: Behaviour) -> web.Application:
         if behaviour.garbage:
             await reply.write(b"data: {not json}\n\n")
             return reply
-        await asyncio.sleep(behaviour.first_token_s)
+        async with llm_turn if behaviour.llm_one_at_a_time else contextlib.nullcontext():
+            await asyncio.sleep(behaviour.first_token_s)
         n_tokens = 0 if behaviour.empty else min(body["max_tokens"], behaviour.most_tokens or body["max_tokens"])
         for number in range(n_tokens):
             if number:

@@ -29,6 +29,7 @@ class Neighbours:
     mib: float | None = 0.0
     """Device memory that others use, in MiB (on the CPU: memory that all other programs use). None if unknown."""
     utilization_pct: float | None = None
+    """Of the card, just before anything of the candidate runs. Left out on the CPU, whose load at that moment is the evaluation's own."""
     processes: tuple[Neighbour, ...] | None = ()
     """None if the card does not list its processes. Empty on the CPU, where the list would be the whole machine's."""
 
@@ -57,7 +58,8 @@ def neighbours_on(probe: Probe, ours: Iterable[int] = ()) -> Neighbours:
     ours_mib = None if listed is None else total(listed.values())
     left = None if reading.used_mib is None or ours_mib is None else max(0.0, reading.used_mib - ours_mib)
     if reading.processes is None:
-        return Neighbours(left, reading.utilization_pct, () if probe.info.kind == "cpu" else None)
+        on_cpu = probe.info.kind == "cpu"
+        return Neighbours(left, None if on_cpu else reading.utilization_pct, () if on_cpu else None)
     others = [(pid, reading.processes[pid]) for pid in sorted(reading.processes.keys() - own)]
     return Neighbours(left, reading.utilization_pct, tuple(Neighbour(pid, _name(pid), mib) for pid, mib in others))
 

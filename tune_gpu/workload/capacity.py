@@ -1,10 +1,12 @@
 """Measure how many callers can be served at once, by a ramp of voice sessions on the running services.
 
-A session takes one turn after another with a short pause between them (a closed loop: a caller waits for the answer). The ramp holds 1, 2,
-3 …
-sessions for one step each. A step passes while the percentile of each latency and the share of failures stay within their targets. A step
-that
-fails is held once more, and fails only if both attempts together fail.
+A session takes one turn after another with a short pause between them (a closed loop: a caller waits for the answer). The ramp holds 1, 2, 3 …
+sessions for one step each, beside the background requests of the windows, so that the capacity is that of the shared card. A step passes while the
+percentile of each latency and the share of failures of the turns stay within their targets. A step that fails is held once more, and fails only if
+both attempts together fail.
+
+A ramp whose every step passed says "at least": how nearly the last step failed tells nothing of the steps that were not held, so two such ramps
+are equal.
 """
 
 from __future__ import annotations
@@ -19,12 +21,15 @@ import numpy as np
 from tune_gpu.config.measure_settings import LONGEST_PAUSE
 from tune_gpu.config.schema import ObjectiveSettings, WorkloadSettings
 from tune_gpu.metrics import of_turns
+from tune_gpu.workload.arrivals import poisson_arrivals
 from tune_gpu.workload.audio import Utterance
 from tune_gpu.workload.capacity_error import resampled
-from tune_gpu.workload.clients import Endpoints
+from tune_gpu.workload.clients import Endpoints, complete
 from tune_gpu.workload.percentiles import Distribution
 from tune_gpu.workload.voice_turn import TurnSample, sample_of, take_turn
-from tune_gpu.workload.window import Abort, client_session, never, spoken_order, until_done_or_aborted
+from tune_gpu.workload.window import Abort, background_prompt, client_session, never, spoken_order, until_done_or_aborted
+
+_BESIDE = 3_000_000  # names the random stream of the background requests
 
 
 @dataclass(frozen=True)
@@ -34,11 +39,11 @@ class Capacity:
     sessions: int
     """Most simultaneous voice sessions that met the targets."""
     continuous: float
-    """The same, plus a fraction for how nearly the next step passed, so that it is strictly monotone where `sessions` ties."""
+    """The same, plus a fraction for how nearly the next step passed, so that it is strictly monotone where `sessions` ties. None at the ceiling."""
     loads: tuple[float, ...]
     """For 1, 2, 3 … sessions, the worst ratio of a latency to its target. Above 1 the step failed."""
     at_ceiling: bool = False
-    """True if every step passed: the capacity may exceed the ramp."""
+    """True if every step passed: the capacity is at least this."""
     steps: tuple[np.ndarray, ...] = field(default=(), compare=False, repr=False)
     """For 1, 2, 3 … sessions the answered turns: see `ratios_of`."""
     stderr: float | None = None
@@ -62,7 +67,7 @@ def with_error(capacity: Capacity, objective: ObjectiveSettings, windows: Sequen
         capacity.steps,
         capacity.loads,
         objective.latency_percentile,
-        lambda loads: decide(loads, at_ceiling=False).continuous,
+        lambda loads: decide(loads, at_ceiling=capacity.at_ceiling).continuous,
         np.random.default_rng(seed),
         also,
     )
@@ -96,12 +101,12 @@ def decide(loads: Sequence[float], *, at_ceiling: bool) -> Capacity:
     """Return the capacity, given the loads of 1, 2, 3 … sessions. Only the last may have failed.
 
     The load is taken as linear between the last step that passed (load a <= 1) and the first that failed (b > 1), so that it crosses 1 at
-    the fraction (1 - a) / (b - a). If one session already fails, the fraction is 1 / b.
+    the fraction (1 - a) / (b - a). If one session already fails, the fraction is 1 / b. At the ceiling there is none.
     """
     passed = sum(load <= 1.0 for load in loads)
     if passed == len(loads):
-        last = loads[-1] if loads else 1.0
-        return Capacity(passed, passed + (1.0 - last) if passed else 0.0, tuple(loads), at_ceiling)
+        fraction = 1.0 - loads[-1] if loads and not at_ceiling else 0.0
+        return Capacity(passed, passed + fraction, tuple(loads), at_ceiling)
     failed = loads[passed]
     if passed == 0:
         return Capacity(0, 1.0 / failed, tuple(loads))
@@ -127,7 +132,8 @@ def find_capacity(
         turns: list[TurnSample] = []
         for attempt in range(2):
             rng = np.random.default_rng([seed, 1_000_000, sessions, attempt])
-            more, aborted = asyncio.run(_hold(endpoints, workload, utterances, sessions, rng, abort))
+            beside = np.random.default_rng([seed, _BESIDE, sessions, attempt])
+            more, aborted = asyncio.run(_hold(endpoints, workload, utterances, sessions, rng, beside, abort))
             if aborted:
                 return None
             turns += more
@@ -143,8 +149,15 @@ def find_capacity(
 
 
 async def _hold(
-    endpoints: Endpoints, workload: WorkloadSettings, utterances: Sequence[Utterance], sessions: int, rng: np.random.Generator, abort: Abort
+    endpoints: Endpoints,
+    workload: WorkloadSettings,
+    utterances: Sequence[Utterance],
+    sessions: int,
+    rng: np.random.Generator,
+    beside: np.random.Generator,
+    abort: Abort,
 ) -> tuple[list[TurnSample], str | None]:
+    """Hold so many sessions for one step, and return their turns, and why it was aborted or None. `beside` draws the background requests."""
     turns: list[TurnSample] = []
     ends = time.monotonic() + workload.capacity_step_s
     voices = [np.random.default_rng(rng.integers(2**63)) for _ in range(sessions)]
@@ -168,6 +181,13 @@ async def _hold(
                         )
                     )
 
+            async def ask(due: float, prompt: str) -> None:
+                await asyncio.sleep(due - time.monotonic())
+                await complete(client, endpoints, prompt, max_tokens=workload.max_tokens, due=due, timeout_s=workload.request_timeout_s)
+
+            begins = ends - workload.capacity_step_s
+            for offset in poisson_arrivals(workload.background_rate_per_s, workload.capacity_step_s, beside):
+                group.create_task(ask(begins + offset, background_prompt(workload.background_prompt_tokens, beside)))
             for voice in voices:
                 group.create_task(session(voice))
 

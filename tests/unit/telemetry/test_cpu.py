@@ -103,6 +103,16 @@ def test_the_cpu_reads_as_a_device_does() -> None:
     assert others.pids == frozenset(), "the list would be the machine's"
 
 
+def test_our_own_load_on_the_cpu_is_not_told_as_the_neighbours() -> None:
+    probe = CpuProbe()
+    ended = time.process_time() + 0.1
+    while time.process_time() < ended:
+        pass
+    others = neighbours_on(probe, [os.getpid()])
+    assert (others.utilization_pct, others.as_dict()["utilization_pct"]) == (None, None)
+    assert others.mib is not None
+
+
 def test_the_cpu_is_as_busy_as_psutil_says_over_the_same_stretch() -> None:
     probe = CpuProbe()
     psutil.cpu_percent()

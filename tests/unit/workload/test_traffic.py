@@ -11,9 +11,10 @@ from tests.support.servers import Behaviour, servers
 from tune_gpu.common.metric import Metric
 from tune_gpu.compare.observe import turns_by_arrival
 from tune_gpu.config.schema import ObjectiveSettings, WorkloadSettings
+from tune_gpu.evaluation.objective import evaluate
 from tune_gpu.metrics import ITL, LLM_LATENCY, STT_LATENCY, TTFT, VOICE_TURN
 from tune_gpu.workload.audio import Utterance
-from tune_gpu.workload.capacity import decide, find_capacity
+from tune_gpu.workload.capacity import decide, find_capacity, with_error
 from tune_gpu.workload.percentiles import Distribution
 from tune_gpu.workload.summary import TrafficSummary, interference, summarise
 from tune_gpu.workload.window import WindowResult, background_prompt, run_window, warm_up
@@ -242,6 +243,39 @@ def test_the_capacity_between_two_steps(loads: list[float], sessions: int, conti
     found = decide(loads, at_ceiling=False)
     assert found.sessions == sessions
     assert found.continuous == pytest.approx(continuous)
+
+
+def test_two_ramps_that_passed_every_step_are_equal() -> None:
+    """`weights: {capacity: 1}` named a winner by the fraction beyond the ramp's end, of loads of 0.43 and 0.44."""
+    easy, hard = (with_error(decide([0.2, load], at_ceiling=True), [np.full((4, 3), 0.2), np.full((8, 3), load)], ObjectiveSettings(), 0) for load in (0.3, 0.9))
+    assert (easy.continuous, hard.continuous) == (2.0, 2.0)
+    assert easy.interval == hard.interval == (2.0, 2.0)
+    objective = ObjectiveSettings(weights={"capacity": 1.0})
+    assert {evaluate({"capacity_continuous": found.continuous}, objective).fitness for found in (easy, hard)} == {2.0 / 6.0}
+
+
+def test_the_ramp_runs_beside_the_background_load_of_the_windows() -> None:
+    """It ran alone, so that the capacity was that of a card which no deployment has."""
+    behaviour = Behaviour(stt_text="of a turn")
+    ramp = {"capacity_step_s": 0.5, "capacity_max_sessions": 2, "session_pause_s": 0.01, "background_rate_per_s": 20.0, "background_prompt_tokens": 8}
+    with servers(behaviour) as endpoints:
+        find_capacity(endpoints, workload(**ramp), ObjectiveSettings(), CLIPS, seed=0)
+        beside = [prompt for prompt in behaviour.prompts if prompt != "of a turn"]
+        behaviour.prompts.clear()
+        find_capacity(endpoints, workload(**ramp), ObjectiveSettings(), CLIPS, seed=0)
+    assert 5 <= len(beside) <= 40, "twenty a second for a second"
+    assert sorted(beside) == sorted(prompt for prompt in behaviour.prompts if prompt != "of a turn"), "the same for every candidate"
+
+
+def test_background_requests_in_the_way_of_turns_lower_the_capacity() -> None:
+    objective = ObjectiveSettings(stt_latency_target_ms=1000.0, llm_latency_target_ms=150.0, ttft_target_ms=1000.0)
+    ramp = {"capacity_step_s": 0.6, "capacity_max_sessions": 2, "session_pause_s": 0.01, "max_tokens": 2, "capacity_hopeless_load": 1.0}
+    with servers(Behaviour(first_token_s=0.05, llm_one_at_a_time=True)) as endpoints:
+        alone = find_capacity(endpoints, workload(background_rate_per_s=0.0, **ramp), objective, CLIPS, seed=0)
+        beside = find_capacity(endpoints, workload(background_rate_per_s=15.0, **ramp), objective, CLIPS, seed=0)
+    assert alone is not None
+    assert beside is not None
+    assert beside.continuous < alone.continuous
 
 
 def test_a_window_counts_by_the_language_of_its_clips() -> None:
