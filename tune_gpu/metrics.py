@@ -101,6 +101,7 @@ FAILED_PCT = _add(Metric(
 CONCURRENT_CAPACITY = _add(Metric(
     "concurrent_capacity", (Protocol.TURN,), "simultaneous sessions", "Simultaneous voice sessions within the latency targets.", better=Better.HIGHER,
     needs=Needs("workload.capacity_step_s"), compared=None, column=Column("sessions"), gauge=Gauge("concurrent_sessions"),
+    at_least="capacity_at_ceiling",
 ))  # fmt: skip
 CAPACITY = _add(Metric(
     "capacity_continuous", (Protocol.TURN,), "simultaneous sessions, with a fraction", "Simultaneous voice sessions, with how near the next was.", better=Better.HIGHER,

@@ -274,6 +274,8 @@ def _conclude(console: Console, summary: RunSummary, folder: RunFolder) -> int:
         if shown.confirmed and shown.confirmation:
             console.print(f"  confirmed: {shown.confirmation.sentence}", style="green", highlight=False, soft_wrap=True)
         console.print(f"  {'' if shown.confirmed else 'not confirmed: '}{shown.confirmed_why}", highlight=False, soft_wrap=True)
+    for warning in summary.warnings:
+        console.print(f"  {warning}", style="yellow", highlight=False, soft_wrap=True, markup=False)
     if summary.repeated:
         console.print(f"  {summary.repeated}", highlight=False, soft_wrap=True, markup=False)
     if summary.ties:

@@ -110,7 +110,7 @@ class Progress:
             return f"{line.candidate_id} {line.status}: {why} {tail}"
         metrics = line.metrics
         return (
-            f"{line.candidate_id} ok: fitness {fitness_of(line, self._evidence)}, {measured_said(metrics)}"
+            f"{line.candidate_id} ok: fitness {fitness_of(line, self._evidence)}, {measured_said(metrics)}{saturation_said(metrics)}"
             f"{'engine re-used' if line.engine_reused else 'engine started'} {tail}"
         )
 
@@ -126,12 +126,21 @@ def measured_said(metrics: Mapping[str, Any]) -> str:
         value = metrics.get(metric.name)
         if metric.column is None or (value is None and not metric.many):
             continue
+        bound = "at least " if metrics.get(metric.at_least) is True else ""
         if metric.many:
             statistics = "" if parts else " p50/p95"  # once is enough
             parts.append(f"{metric.column.title}{statistics} {spread(metrics, metric, metric.column.digits)} {metric.unit}".rstrip())
         else:
-            parts.append(f"{rate_name(metrics.get(ERROR_UNIT)).lower() if metric.counts_errors else metric.column.title} {value}")
+            parts.append(f"{rate_name(metrics.get(ERROR_UNIT)).lower() if metric.counts_errors else metric.column.title} {bound}{value}")
     return "".join(f"{part}, " for part in parts)
+
+
+def saturation_said(metrics: Mapping[str, Any]) -> str:
+    """Return how many turns a saturated evaluation answered; empty for one that is not saturated."""
+    found = metrics.get("saturation")
+    if not isinstance(found, Mapping) or found.get("saturated") is not True:
+        return ""
+    return f"saturated ({found['answered_in_time']} of {found['offered']} turns answered within their window), "
 
 
 def details(line: EvaluationRecord) -> Iterator[str]:

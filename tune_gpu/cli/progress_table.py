@@ -119,7 +119,12 @@ def _metric(metric: Metric, column: Column, error_rate: str) -> _Column:
     if metric.many:
         title = f"{column.title} {metric.unit}".rstrip()
         return _Column(f"{title}\np50 / p95", lambda line: spread(line.metrics, metric, column.digits), right=True)
-    return _Column(error_rate if metric.counts_errors else column.title, lambda line: _number(line.metrics.get(metric.name), column.digits), right=True)
+    return _Column(error_rate if metric.counts_errors else column.title, lambda line: _bound(line, metric) + _number(line.metrics.get(metric.name), column.digits), right=True)
+
+
+def _bound(line: Line, metric: Metric) -> str:
+    """Return a sign before a value that is a lower bound only."""
+    return "≥" if line.metrics.get(metric.at_least) is True else ""
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -165,5 +170,5 @@ def _values(names: Sequence[str]) -> _Column:
 
 def _status(line: Line) -> str:
     if line.fitness is not None:
-        return str(line.status)
+        return f"{line.status}, saturated" if line.saturated else str(line.status)
     return f"{line.status}: {line.failure.kind if line.failure else 'violates ' + ', '.join(line.violations)}"

@@ -212,6 +212,8 @@ class Metric:
     """It counts recognition errors, in words or characters (`ERROR_UNIT`)."""
     of_line: bool = False
     """It stands beside the metrics of an evaluation, not among them."""
+    at_least: str = ""
+    """The metric that says whether the value is a lower bound only."""
     objective: bool = True
     """It can be one of `search.objectives`."""
     compared: Compared | None = Compared()

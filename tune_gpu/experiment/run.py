@@ -35,6 +35,7 @@ from tune_gpu.experiment.refusals import Refusals
 from tune_gpu.experiment.replay import replay
 from tune_gpu.experiment.results import ResultKeeper
 from tune_gpu.experiment.summary import standing_of, summarise_run, winner_of
+from tune_gpu.experiment.warnings import warnings_of
 from tune_gpu.ray_tune.callbacks import StartReporter
 from tune_gpu.ray_tune.client import forward_results
 from tune_gpu.ray_tune.compat import import_tensorboard_writer, through_client
@@ -213,7 +214,8 @@ class Experiment:
                 best = standing_of(self.results.lines, better, evidence=evidence_of(self.results.lines, self.results.anchors))
             shown = found.record.summary("confirmation.json") if found.record else ConfirmationSummary(confirmed=found.confirmed, confirmed_why=found.why)
             decision = self._decision(best.params, found.why, found.record)
-            summary = replace(self._summary(ended), best=best, search_best=searched, confirmation=shown, decision=decision)
+            warnings = warnings_of(self.results.lines, best.params, self.config.baseline)
+            summary = replace(self._summary(ended), best=best, search_best=searched, warnings=warnings, confirmation=shown, decision=decision)
             self.folder.write_winner(winner_of(summary, self.results.lines, self._device[0], self._device[1].mib, shown))
         self.folder.write_json("summary.json", summary)
         return summary

@@ -17,6 +17,7 @@ from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.artifacts.records.summary import Costs, GenerationRecord, RunSummary, StandingRecord
 from tune_gpu.artifacts.records.winner import WinnerEvidence, WinnerFile
 from tune_gpu.common.failures import Status
+from tune_gpu.experiment.warnings import warnings_of
 from tune_gpu.search.evidence import Evidence
 from tune_gpu.search.tournament import Standing, Tournament
 from tune_gpu.telemetry.neighbours import rounded
@@ -93,6 +94,7 @@ def summarise_run(
         baseline=standing_of(lines, base, evidence=evidence) if base else None,
         pareto_front=tuple(standing_of(lines, standing, evidence=evidence, objectives=True) for standing in tournament.front()),
         ties=_ties(evidence, standings, best),
+        warnings=warnings_of(lines, best.params if best else None, baseline),
         n_deployments=sum(line.status is not Status.INFEASIBLE for line in (*lines, *anchors)),
         repeated=repeated,
         between_deployments=evidence.between,

@@ -225,6 +225,7 @@ def _doubts(record: RunRecord, winner: WinnerFile | None) -> list[str]:
         caveats.append(f"Not distinguishable from it by these deployments: {counted(len(tied), 'other configuration')}{among}.")
     if summary.best.fitness_stderr is None:
         caveats.append("Its uncertainty is not known: that takes two turns with answers, or a second deployment.")
+    caveats += [f"{warning[0].upper()}{warning[1:]}." for warning in summary.warnings]
     if summary.repeated:
         caveats.append(f"{summary.repeated[0].upper()}{summary.repeated[1:]}.")
     caveats += [f"Not checked: {why}." for why in unchecked_of(record.lines, summary.best.params)]

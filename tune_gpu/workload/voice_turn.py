@@ -38,6 +38,15 @@ class TurnSample:
         return None
 
     @property
+    def answered_at(self) -> float | None:
+        """Return when its last service had answered (monotonic clock, seconds), or None."""
+        if self.error:
+            return None
+        if self.llm is not None:
+            return self.llm.chunk_times[-1] if self.llm.chunk_times else None
+        return self.stt.done if self.stt is not None else None
+
+    @property
     def voice_turn_ms(self) -> float | None:
         """Return the milliseconds from the end of speech to the answer's first token, or None."""
         if self.error or self.stt is None or self.llm is None or not self.llm.chunk_times:

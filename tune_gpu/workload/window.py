@@ -52,6 +52,10 @@ class WindowResult:
     lag_ms: list[float] = field(default_factory=list)
     """Delay between each request's due time and its sending."""
     aborted: str | None = None
+    started: float = 0.0
+    """Monotonic clock."""
+    offered_s: float = 0.0
+    """Time from its start to the end of its arrivals; 0 if unknown."""
 
     @property
     def invalid(self) -> str | None:
@@ -141,7 +145,8 @@ async def _window(
                 await complete(session, endpoints, prompt, max_tokens=workload.max_tokens, due=due, timeout_s=workload.request_timeout_s)
             )
 
-        start = time.monotonic()
+        start = result.started = time.monotonic()
+        result.offered_s = seconds
         calls: list[tuple[float, Callable[[float], Coroutine[Any, Any, None]]]] = []
         for offset in turns:
             utterance = next(spoken)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -247,7 +248,10 @@ def test_the_capacity_between_two_steps(loads: list[float], sessions: int, conti
 
 def test_two_ramps_that_passed_every_step_are_equal() -> None:
     """`weights: {capacity: 1}` named a winner by the fraction beyond the ramp's end, of loads of 0.43 and 0.44."""
-    easy, hard = (with_error(decide([0.2, load], at_ceiling=True), [np.full((4, 3), 0.2), np.full((8, 3), load)], ObjectiveSettings(), 0) for load in (0.3, 0.9))
+    easy, hard = (
+        with_error(replace(decide([0.2, load], at_ceiling=True), steps=(np.full((4, 3), 0.2), np.full((8, 3), load))), ObjectiveSettings())
+        for load in (0.3, 0.9)
+    )
     assert (easy.continuous, hard.continuous) == (2.0, 2.0)
     assert easy.interval == hard.interval == (2.0, 2.0)
     objective = ObjectiveSettings(weights={"capacity": 1.0})

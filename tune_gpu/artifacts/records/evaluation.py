@@ -112,6 +112,17 @@ class EvaluationRecord(Record):
         return self.fitness
 
     @property
+    def at_ceiling(self) -> bool:
+        """Return whether the ramp ended before a step failed, so that the capacity is at least what was found."""
+        return self.metrics.get("capacity_at_ceiling") is True
+
+    @property
+    def saturated(self) -> bool:
+        """Return whether more turns arrived than were served; False in runs from before that was recorded."""
+        found = self.metrics.get("saturation")
+        return isinstance(found, Mapping) and found.get("saturated") is True
+
+    @property
     def clip_shares(self) -> Mapping[str, float]:
         """Return each clip's share of the fitness's error; its square is a part of the variance."""
         found = self.metrics.get("fitness_by_clip")

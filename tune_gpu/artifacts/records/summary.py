@@ -82,6 +82,8 @@ class RunSummary(Record):
     """Parameters of the best and of those that these measurements do not tell from it; empty if it stands alone."""
     generations: tuple[GenerationRecord, ...]
     costs: Costs
+    warnings: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
+    """What limits the meaning of the measurements: capacities at the ramp's end, and saturation."""
     n_deployments: int | None = field(default=None, metadata=OPTIONAL)
     """Evaluations that were launched, and the baseline's further deployments; None in old runs."""
     repeated: str | None = field(default=None, metadata=OPTIONAL)

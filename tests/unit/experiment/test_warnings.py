@@ -1,0 +1,58 @@
+"""A ramp's end and saturation are named in the line, the table, the summary and the report."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from tests.support.made_run import FAST, SLOW, line, made_run
+from tune_gpu.artifacts.deployments import evidence_of
+from tune_gpu.artifacts.reading import read_run
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord
+from tune_gpu.cli.progress import measured_said, saturation_said
+from tune_gpu.cli.progress_table import table_of
+from tune_gpu.experiment.warnings import warnings_of
+from tune_gpu.report.facts import facts_of
+
+
+def warned(made: EvaluationRecord) -> EvaluationRecord:
+    found: dict[str, Any] = {"saturated": True, "offered": 7, "answered_in_time": 3, "growth_ms_per_s": 3400.0}
+    return replace(made, metrics={**made.metrics, "concurrent_capacity": 4, "capacity_at_ceiling": True, "saturation": found})
+
+
+def test_a_line_and_the_table_name_both() -> None:
+    made = warned(line("g0-c0", SLOW, 0.5))
+    assert "sessions at least 4, " in measured_said(made.metrics)
+    assert saturation_said(made.metrics) == "saturated (3 of 7 turns answered within their window), "
+    console = Console(width=400, height=40, record=True)
+    console.print(table_of(console, [made], [], list(SLOW), evidence_of([made]), total=1, elapsed_s=1.0, left_s=None))
+    shown = console.export_text()
+    assert "≥4" in shown
+    assert "ok, saturated" in shown
+    other = replace(made, metrics=made.metrics | {"capacity_at_ceiling": False, "saturation": {"saturated": False, "offered": 7, "answered_in_time": 7}})
+    assert "sessions 4, " in measured_said(other.metrics)
+    assert saturation_said(other.metrics) == ""
+
+
+def test_the_warnings_count_evaluations_and_name_the_best_and_the_baseline() -> None:
+    lines = [warned(line("g0-c0", SLOW, 0.5)), warned(line("g0-c1", FAST, 0.6)), line("g0-c2", {"a": 1}, 0.4), line("g0-c3", {"a": 2}, None, n_windows=0)]
+    ceiling, saturated = warnings_of(lines, FAST, SLOW)
+    assert "2 of 3 evaluations, the best and the baseline among them" in ceiling
+    assert "at least" in ceiling
+    assert "workload.capacity_max_sessions" in ceiling
+    assert "2 of 3 evaluations, the best and the baseline among them" in saturated
+    assert "workload.turn_rate_per_s" in saturated
+    assert warnings_of(lines[2:], None, {}) == ()
+
+
+def test_the_report_repeats_what_the_summary_warns_of(tmp_path: Path) -> None:
+    record = read_run(tmp_path, made_run(tmp_path).run_id)
+    assert record.summary is not None
+    assert record.summary.warnings == ()
+    warnings = warnings_of([warned(each) for each in record.lines], FAST, SLOW)
+    doubts = facts_of(replace(record, summary=replace(record.summary, warnings=warnings))).doubts
+    assert [doubt for doubt in doubts if doubt.startswith("Saturated: more turns arrived than were served in 2 of 2 evaluations")]
+    assert [doubt for doubt in doubts if doubt.startswith("The capacity is at least")]

@@ -1,0 +1,35 @@
+"""What limits the meaning of a run's measurements: a ramp that ended before it failed, and queues that grew."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord
+from tune_gpu.common.wording import counted
+from tune_gpu.metrics import CONCURRENT_CAPACITY
+
+
+def warnings_of(lines: Sequence[EvaluationRecord], best: Mapping[str, Any] | None, baseline: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Return each warning as a sentence, with how many evaluations it concerns, and whether the best and the baseline are among them."""
+    measured = [line for line in lines if line.n_windows]
+    found = []
+    if at_ceiling := [line for line in measured if line.at_ceiling]:
+        sessions = max(line.metrics.get(CONCURRENT_CAPACITY.name) or 0 for line in at_ceiling)
+        found.append(
+            f"the capacity is at least what the ramp's end allows ({counted(sessions, 'session')}) in {_among(at_ceiling, measured, best, baseline)}: no difference in "
+            "it is known among them; to know it, raise workload.capacity_max_sessions"
+        )
+    if saturated := [line for line in measured if line.saturated]:
+        found.append(
+            f"saturated: more turns arrived than were served in {_among(saturated, measured, best, baseline)}: the queue grew through the whole window, and the "
+            "latencies with it; to compare them where they can serve, lower workload.turn_rate_per_s"
+        )
+    return tuple(found)
+
+
+def _among(
+    some: Sequence[EvaluationRecord], measured: Sequence[EvaluationRecord], best: Mapping[str, Any] | None, baseline: Mapping[str, Any] | None
+) -> str:
+    names = [name for name, params in (("the best", best), ("the baseline", baseline)) if params and any(line.params == dict(params) for line in some)]
+    return f"{len(some)} of {counted(len(measured), 'evaluation')}" + (f", {' and '.join(names)} among them" if names else "")
