@@ -1,4 +1,4 @@
-"""`tune-gpu promote`: a winner to files that can be deployed, applied and taken back."""
+"""`tune-gpu promote`: turns a winner into files that can be reviewed, applied and rolled back."""
 
 from __future__ import annotations
 
@@ -49,16 +49,16 @@ OK, REFUSED, ROLLED_BACK, NOT_SERVING = 0, 1, 3, 4
 @click.argument("overrides", nargs=-1)
 @click.option("--out", metavar="FOLDER", help="Where to write (default: artifacts/promotions/<experiment>/<run_id>).")
 @click.option(
-    "--soak-s", type=Finite(min=0, min_open=True), help="How long the winner is held under load (default: promote.soak_s)."
+    "--soak-s", type=Finite(min=0, min_open=True), help="Seconds that the winner runs under load (default: promote.soak_s)."
 )
 @click.option("--target", type=click.Choice(["systemd", "process"]), help="Where services run (default: promote.target).")
-@click.option("--apply", "apply_", is_flag=True, help="Install what was reviewed, restart, watch; rolls back by itself when it falls short.")
-@click.option("--expect", metavar="SHA256", help="With --apply: the hash that the review printed; nothing else is installed.")
-@click.option("--settings", metavar="FILE", help=f"Where promote's settings stand (default: {SYSTEM_FILE}, if it is there).")
-@click.option("--rollback", is_flag=True, help="Undo the last --apply (RUN_ID may be left out).")
-@click.option("--recover", is_flag=True, help="Put back what an interrupted --apply or --rollback left; nothing to do is fine (no RUN_ID).")
-@click.option("--at-boot", is_flag=True, hidden=True, help="With --recover: only files; the boot starts the services.")
-@click.option("--trust", is_flag=True, help="The run is yours or as good as yours: it may set what can run code.")
+@click.option("--apply", "apply_", is_flag=True, help="Install what was reviewed, restart and watch it. Roll back if it falls short.")
+@click.option("--expect", metavar="SHA256", help="With --apply: install only the bundle with this hash, which the review printed.")
+@click.option("--settings", metavar="FILE", help=f"File of promote's settings (default: {SYSTEM_FILE}, if it exists).")
+@click.option("--rollback", is_flag=True, help="Undo the last --apply (RUN_ID may be omitted).")
+@click.option("--recover", is_flag=True, help="Restore the files after an interrupted --apply or --rollback, if there is one (no RUN_ID).")
+@click.option("--at-boot", is_flag=True, hidden=True, help="With --recover: restore only files; the boot starts the services.")
+@click.option("--trust", is_flag=True, help="Trust the run: it may set options that run code.")
 @click.option("--json", "as_json", is_flag=True, help="Print the gate's verdict as JSON on standard output, the rest on standard error.")
 def promote(
     run_id: str | None,
@@ -75,19 +75,20 @@ def promote(
     trust: bool,
     as_json: bool,
 ) -> None:
-    """Turn a run's winner into a deployment that can be reviewed, applied and taken back.
+    """Turn a run's winner into a deployment that can be reviewed, applied and rolled back.
 
-    A gate first: confirmed by a comparison with the baseline; measured on the target's kind of device; no out-of-memory event; beside the
-    neighbours that it will have; better than the baseline by promote.min_gain_pct in promote.metric, and worse in nothing beyond
-    confirm.tolerances; and a soak: held under load for promote.soak_s without a failure or a growing memory. Then it writes vLLM's YAML
-    (vllm serve --config), Whisper's settings, an env file each, the units' files, changes.diff and a manifest with hashes, and prints the
-    hash of them all.
+    First the gate checks the winner: a comparison with the baseline confirms it; it was measured on the target's kind of device, beside
+    the co-tenants that it will have, and without an out-of-memory event; it is better than the baseline by promote.min_gain_pct in
+    promote.metric, and worse in no metric beyond confirm.tolerances; and it runs under load for promote.soak_s without a failure or
+    growing memory. Then promote writes vLLM's YAML (vllm serve --config), Whisper's settings, an env file for each, the unit files,
+    changes.diff and a manifest with hashes, and prints the hash of the bundle.
 
-    --apply installs exactly what was written for review, or refuses and names the difference; --expect demands the hash that the review
-    printed, and is needed where the review lies in a folder that others can change. It restarts Whisper, then vLLM, waits for /health,
-    compares what runs with what was measured and takes live voice turns; what falls short is rolled back. The audit and rollback.sh are in INSTALL_DIR/promotions. Keys belong into
-    INSTALL_DIR/secrets.env, which the units read; to probe, promote reads them there or from its own environment. Without keys nothing is
-    applied. Ctrl-C, SIGTERM and a terminal that goes put everything back; after a power cut a boot does (systemd), or --recover.
+    --apply installs exactly what was written for review, or refuses and names the difference. --expect requires the hash that the review
+    printed; it is needed if others can change the folder of the review. --apply restarts Whisper, then vLLM, waits for /health,
+    compares the running services with the measured ones, and takes live voice turns. A deployment that falls short is rolled back. The
+    audit and rollback.sh are in INSTALL_DIR/promotions. Put keys into INSTALL_DIR/secrets.env, which the units read; promote reads them
+    there or from its own environment for its voice turns. Without keys nothing is applied. Ctrl-C, SIGTERM and a closed terminal restore
+    everything; after a power cut the next boot does (systemd), or --recover.
 
     \b
       tune-gpu promote 20260131-120000
@@ -96,11 +97,11 @@ def promote(
       tune-gpu promote --recover
       tune-gpu promote 20260131-120000 --target process promote.install_dir=./deployed promote.soak_s=60 promote.device=cpu
 
-    Settings under promote, confirm, run and ray may be overridden with KEY=VALUE, or removed with ~KEY; tune_gpu/config/schema.py lists them. What installs is asked
-    of nobody else: the run's own promote settings are ignored, and so are its confirm.tolerances and confirm.confidence.
+    Settings under promote, confirm, run and ray may be overridden with KEY=VALUE, or removed with ~KEY; tune_gpu/config/schema.py lists
+    them. The run's own promote settings, confirm.tolerances and confirm.confidence are ignored.
 
-    Exit codes: 0 written, applied or rolled back as asked; 1 the gate refused (each condition not met is named); 2 bad input;
-    3 applied, fell short, and rolled back; 4 rolled back, but something that served before does not answer; 130 interrupted.
+    Exit codes: 0 written, applied or rolled back as requested; 1 the gate refused (each unmet condition is named); 2 bad input;
+    3 applied, fell short, and rolled back; 4 rolled back, but a service that answered before does not; 130 interrupted.
     """
     console = console_of(stderr=as_json)
     if run_id is not None and is_override(run_id):
@@ -108,19 +109,19 @@ def promote(
     given = [*overrides, *([f"promote.target={target}"] if target else []), *([f"promote.soak_s={soak_s}"] if soak_s else [])]
     try:
         if apply_ + rollback + recover > 1:
-            raise UserError("--apply, --rollback and --recover: give one of them")
+            raise UserError("--apply, --rollback and --recover: exclude each other. Give one of them.")
         if recover and run_id is not None:
-            raise UserError(f"--recover {run_id}: leave RUN_ID out; it puts back whatever was interrupted")
+            raise UserError(f"--recover {run_id}: takes no RUN_ID, because it restores whatever was interrupted. Omit RUN_ID.")
         if expect is not None and not apply_:
-            raise UserError("--expect: says what --apply may install; give both")
+            raise UserError("--expect: is for --apply. Give both.")
         with terminated_as_interrupt():
             if recover:
                 sys.exit(_recover(console, given, settings, at_boot=at_boot))
             if rollback:
                 sys.exit(_rollback(console, run_id, given, settings, trust=trust))
             if run_id is None:
-                raise UserError("RUN_ID is missing: which run's winner? (only --rollback goes without)")
-            subject = subject_of(run_id, given, out, settings, _sayer(console), check_config, trust=trust)
+                raise UserError("RUN_ID: is missing. Give the run whose winner is to be promoted.")
+            subject = subject_of(run_id, given, out, settings, _printer(console), check_config, trust=trust)
             asked = _Asked(apply_, expect, soak_anew=soak_s is not None, as_json=as_json)
             sys.exit(_promote(console, subject, asked))
     except (UserError, OSError) as error:
@@ -133,7 +134,7 @@ def promote(
 
 @dataclass(frozen=True)
 class _Asked:
-    """What is to be done."""
+    """The request."""
 
     apply: bool
     expect: str | None
@@ -142,19 +143,19 @@ class _Asked:
 
 
 def _promote(console: Console, subject: Subject, asked: _Asked) -> int:
-    run, say = subject.run, _sayer(console)
+    run, say = subject.run, _printer(console)
     refuse_unfinished(folder_of(run.config.promote))
     if asked.apply:
         subject.target.check(subject.bundle.units)
     found = [*_conditions(run, subject.evidence, subject.device), *sharing(settings_with(run.config, run.winner))]
     for condition in found:
-        _tell(console, condition)
+        _print_condition(console, condition)
     if asked.apply and all(condition.holds for condition in found):
         require_keys(run.config.promote)
     decision, soak = _decide(subject, asked, found), None
     if isinstance(decision, SoakFirst):
         condition, soak = soak_winner(run, subject.device.kind, say)
-        _tell(console, condition)
+        _print_condition(console, condition)
         found = [*found, condition]
         decision = _decide(subject, asked, found, soaked=True)
     if isinstance(decision, (AlreadyWritten, Outdated, Reviewed)):
@@ -167,7 +168,7 @@ def _promote(console: Console, subject: Subject, asked: _Asked) -> int:
 
 
 def _decide(subject: Subject, asked: _Asked, found: Sequence[Condition], *, soaked: bool = False) -> Decision:
-    """Decide with what was written before: `--apply` goes with nothing else."""
+    """Decide, with the promotion that was written before if there is `--apply`."""
 
     def written() -> Mapping[str, Any] | None:
         if asked.apply:
@@ -179,7 +180,7 @@ def _decide(subject: Subject, asked: _Asked, found: Sequence[Condition], *, soak
 
 def _act(console: Console, subject: Subject, decision: Decision) -> int:
     """Do what was decided, and return the exit code."""
-    say = _sayer(console)
+    say = _printer(console)
     match decision:
         case Refused(unmet):
             console.print(f"refused: {', '.join(unmet)}; nothing was deployed", style="red", highlight=False, soft_wrap=True)
@@ -223,7 +224,7 @@ def _apply(console: Console, subject: Subject, manifest: Mapping[str, Any]) -> i
     settings, experiment = run.config.promote, run.folder.experiment
     before = reviewed_before(subject.folder, manifest, subject.bundle)
     utterances = load_utterances(run.config.workload.audio, spoken_language(run.config))
-    deployer = _deployer(run.config, {"run_id": run.folder.run_id, "experiment": experiment}, _sayer(console), utterances)
+    deployer = _deployer(run.config, {"run_id": run.folder.run_id, "experiment": experiment}, _printer(console), utterances)
     model = settings.served_model_name or next(
         service for service in services_of(run.config, run.winner, kind) if service.name == "vllm"
     ).config_value("served-model-name")
@@ -237,7 +238,7 @@ def _apply(console: Console, subject: Subject, manifest: Mapping[str, Any]) -> i
             soft_wrap=True,
         )
         return OK
-    return _told_back(console, fell, ROLLED_BACK)
+    return _report_rollback(console, fell, ROLLED_BACK)
 
 
 def _rollback(console: Console, run_id: str | None, overrides: list[str], settings_file: str | None, *, trust: bool) -> int:
@@ -248,20 +249,20 @@ def _rollback(console: Console, run_id: str | None, overrides: list[str], settin
         config, run_id = with_trusted(run.config, trusted), run.folder.run_id
     last = Installation(folder_of(config.promote)).peek()
     if last is None:
-        raise UserError(f"promote --rollback: nothing that promote installed is in force in {folder_of(config.promote)}")
+        raise UserError(f"promote --rollback: nothing that promote installed is in force in {folder_of(config.promote)}. Set promote.install_dir to the right folder.")
     if run_id is not None and last.run_id != run_id:
-        raise UserError(f"promote --rollback {run_id}: the last that was applied is {last.run_id}; leave RUN_ID out to undo that")
+        raise UserError(f"promote --rollback {run_id}: the run in force is {last.run_id}. Omit RUN_ID to roll it back.")
     about = {"run_id": last.run_id, "experiment": last.experiment}
-    deployer = _deployer(replace(config, promote=last.promote), about, _sayer(console))
+    deployer = _deployer(replace(config, promote=last.promote), about, _printer(console))
     change, back = deployer.rollback()
     if not back.serving:
-        return _told_back(console, back, NOT_SERVING)
+        return _report_rollback(console, back, NOT_SERVING)
     console.print(f"rolled back: what {change.run_id} had replaced runs again", style="bold green", highlight=False, soft_wrap=True)
     return OK
 
 
 def _recover(console: Console, overrides: list[str], settings_file: str | None, *, at_boot: bool) -> int:
-    # A boot is told the folder by the unit, and must not depend on a file that may be half edited; all else is in the state.
+    # At boot the unit gives the folder, so that a half-edited settings file does no harm; everything else is in the saved state.
     config = apply_overrides(ExperimentConfig(), overrides) if at_boot else trusted_settings(overrides, settings_file)
     folder = folder_of(config.promote)
     installation = Installation(folder)
@@ -269,26 +270,26 @@ def _recover(console: Console, overrides: list[str], settings_file: str | None, 
     latest, recovered = installation.latest, None
     if latest is not None:
         about = {"run_id": latest.run_id, "experiment": latest.experiment}
-        recovered = _deployer(replace(config, promote=latest.promote), about, _sayer(console)).recover(at_boot=at_boot)
+        recovered = _deployer(replace(config, promote=latest.promote), about, _printer(console)).recover(at_boot=at_boot)
     if recovered is None:
         console.print(f"nothing to put back: no apply was interrupted in {folder}", highlight=False, soft_wrap=True)
         return OK
     change, back = recovered
     if not back.serving:
-        return _told_back(console, back, NOT_SERVING)
+        return _report_rollback(console, back, NOT_SERVING)
     console.print(f"recovered: what was there before {change.run_id} is back", style="bold green", highlight=False, soft_wrap=True)
     return OK
 
 
 def _deployer(config: ExperimentConfig, about: dict[str, Any], say: Any, utterances: Sequence[Utterance] = ()) -> Deployer:
-    """Return what changes the target. Only an apply takes voice turns: to put things back no recording is needed."""
+    """Return what changes the target. Only an apply takes voice turns: a rollback needs no recordings."""
     log = folder_of(config.promote) / PROMOTIONS / "audit.jsonl"
     check_writable([log])
     audit = Audit(log, about, lambda line: say(f"  {line}"))
     return Deployer.of(config.promote, Watcher(config.promote, config.workload, utterances), audit)
 
 
-def _told_back(console: Console, back: RolledBack, code: int) -> int:
+def _report_rollback(console: Console, back: RolledBack, code: int) -> int:
     console.print(f"rolled back: {back.why}", style="red", highlight=False, soft_wrap=True)
     if back.serving:
         return code
@@ -301,10 +302,10 @@ def _write_verdict(folder: Path, verdict: dict[str, Any]) -> None:
     write_whole(folder / "gate.json", json.dumps(Redactor().value(verdict), indent=2, ensure_ascii=False) + "\n", follow=False)
 
 
-def _tell(console: Console, condition: Condition) -> None:
+def _print_condition(console: Console, condition: Condition) -> None:
     mark, style = ("ok", None) if condition.holds else ("NOT MET", "red")
     console.print(f"{condition.name}: {mark}: {condition.said}", style=style, highlight=False, soft_wrap=True)
 
 
-def _sayer(console: Console) -> Any:
+def _printer(console: Console) -> Any:
     return lambda line: console.print(line, highlight=False, soft_wrap=True)

@@ -49,8 +49,8 @@ def status(overrides: tuple[str, ...], as_json: bool) -> None:
         click.echo(f"no runs in {place}; begin one with: python -m tune_gpu.launch")
     else:
         _print(console_of(), rows)
-    if deployed.said:
-        click.echo(deployed.said)
+    if deployed.message:
+        click.echo(deployed.message)
 
 
 def describe_run(folder: RunFolder, found: RunRecord | UserError) -> dict[str, Any]:

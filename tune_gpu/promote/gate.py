@@ -17,7 +17,7 @@ from tune_gpu.services.mps_policy import SETTING, asks_for_mps
 from tune_gpu.telemetry.verdicts import NOT_PROVEN
 
 DEVICE_KINDS = ("cuda", "cpu")
-"""What a measurement can have been made on; `replayed` and `simulated` numbers are none."""
+"""Devices of real measurements; `replayed` and `simulated` numbers are not measurements."""
 _OUT_OF_MEMORY = frozenset({FailureKind.OOM, FailureKind.STARTUP_OOM, FailureKind.OOM_KILLED})
 
 

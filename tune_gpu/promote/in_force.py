@@ -1,4 +1,4 @@
-"""Which deployment is in force in an install folder: a run's, what was there before, or none that is whole."""
+"""Finds which deployment is in force in an install folder: a run's, the one before, or an interrupted one."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tune_gpu.promote.installed import Change, Installation, Status
 
 @dataclass(frozen=True)
 class Deployment:
-    """What `tune-gpu status` says of an install folder."""
+    """The deployment in an install folder, as `tune-gpu status` prints it."""
 
-    said: str | None
-    """A line for people; null where `promote` has installed nothing."""
+    message: str | None
+    """One line of text; None if `promote` has installed nothing."""
     run_id: str | None = None
-    """Whose deployment is in force or was being changed."""
+    """The run whose deployment is in force or was being changed."""
     state: str | None = None
     """`in_force`, `changing` or `interrupted`."""
 
@@ -45,5 +45,5 @@ def _of(last: Change, folder: Path, holder: str | None) -> Deployment:
     doing = "apply" if last.status == Status.APPLYING else "rollback"
     if holder is not None:
         return Deployment(f"deployment in {folder}: the {doing} of run {last.run_id} is at work (process {holder})", last.run_id, "changing")
-    said = f"deployment in {folder}: the {doing} of run {last.run_id} was interrupted: run tune-gpu promote --recover"
-    return Deployment(said, last.run_id, "interrupted")
+    message = f"deployment in {folder}: the {doing} of run {last.run_id} was interrupted: run tune-gpu promote --recover"
+    return Deployment(message, last.run_id, "interrupted")

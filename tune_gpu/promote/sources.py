@@ -1,4 +1,4 @@
-"""What a running service tells of its settings: its command line, vLLM's start log, `/metrics`, `/v1/models`, our Whisper's `/health`.
+"""Settings that a running service reports: its command line, vLLM's start log, `/metrics`, `/v1/models`, our Whisper's `/health`.
 
 Each function takes the text of one source. What it cannot read is left out.
 """
@@ -28,16 +28,16 @@ quadratic."""
 _MASKED = "***"
 """What vLLM logs instead of a secret."""
 _VALUE = re.compile(r"(?!-)|-\d+(\.\d+)?$|-$")
-"""A word of a command line that is no flag."""
+"""A word of a command line that is not a flag."""
 _FIRM = ("enable-prefix-caching", "gpu-memory-utilization", "kv-cache-dtype", "kv-cache-memory-bytes", "num-gpu-blocks-override", "prefix-caching-hash-algo")
 """Options that no backend replaces in `vllm:cache_config_info`."""
 _LABELS = {"cache-dtype": "kv-cache-dtype"}
-"""Labels of `vllm:cache_config_info` that have another name than the option."""
+"""Labels of `vllm:cache_config_info` whose name differs from the option's."""
 
 
 @cache
 def _known_defaults() -> tuple[str, Mapping[str, Any]]:
-    """A version of vLLM, and the default of each of its options."""
+    """Return a version of vLLM, and the default of each of its options."""
     content = json.loads(DEFAULTS.read_text(encoding="utf-8"))
     return str(content["vllm"]), content["defaults"]
 
@@ -174,7 +174,7 @@ def cache_config(metrics: str, settings: Sequence[Setting]) -> Reading:
 
 
 def _engine_may_choose(setting: Setting, value: str) -> bool:
-    """A backend can demand its block size, refine a data type, or lack prefix caching; it did so while it was measured, too."""
+    """Return whether a backend may change the setting, as it also did during the measurement: its block size, data type or prefix caching."""
     return (
         setting.value == "auto"
         or setting.option not in _FIRM
@@ -184,7 +184,7 @@ def _engine_may_choose(setting: Setting, value: str) -> bool:
 
 
 def served_model(body: str, settings: Sequence[Setting]) -> Reading:
-    """Return what `/v1/models` tells of the model that is served."""
+    """Return the settings that `/v1/models` reports of the served model."""
     measured = {setting.option: setting.value for setting in settings}
     for model in json.loads(body)["data"]:
         if model["id"] == measured.get("served-model-name"):
@@ -194,7 +194,7 @@ def served_model(body: str, settings: Sequence[Setting]) -> Reading:
 
 
 def whisper_description(body: str) -> Reading:
-    """Return what our Whisper's `/health` tells; another server's has no settings."""
+    """Return the settings that our Whisper's `/health` reports; another server reports none."""
     content = json.loads(body)
     settings = content.get("settings")
     values = dict(settings) if isinstance(settings, dict) else {}

@@ -163,7 +163,7 @@ class Evidence:
 
     @cached_property
     def estimates(self) -> Students:
-        """What is known of the mean of each configuration, in the order of `keys`; with drift, in the middle of the run."""
+        """Return the distribution of each configuration's mean, in the order of `keys`; with drift, in the middle of the run."""
         found, (clips, doubts) = self._fit, self._of_clips(self._clips)
         return self._students(
             found.means, self._noise(found.variances + found.slope_variance * found.centres**2) + clips, found.doubts + doubts, self._plain

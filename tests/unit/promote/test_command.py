@@ -100,7 +100,7 @@ def test_what_was_written_is_applied_and_undone(desk: Desk) -> None:
 
     other = desk.promote("--rollback", BROKEN)
     assert other.exit_code == 2
-    assert f"the last that was applied is {RUN_ID}" in other.output
+    assert f"the run in force is {RUN_ID}" in other.output
     undone = desk.promote("--rollback")
     assert undone.exit_code == 0, undone.output
     assert [supervisor.pids(unit) for unit in UNITS] == [[], []]

@@ -244,10 +244,10 @@ def test_a_comparison_that_this_program_did_not_write_is_one_line(tmp_path: Path
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "RUN_ID is missing"),
+        ([], "RUN_ID: is missing"),
         (["--rollback"], "nothing that promote installed is in force"),
         (["nothing"], "no such run"),
-        ([RUN_ID, "--apply", "--rollback"], "give one of them"),
+        ([RUN_ID, "--apply", "--rollback"], "exclude each other. Give one of them"),
         ([RUN_ID, "promote.device=tpu"], "promote.device=tpu: not allowed. Set one of auto, cpu, cuda"),
         ([RUN_ID, "promote.target=kubernetes"], "promote.target=kubernetes: not allowed. Set one of systemd, process"),
         ([RUN_ID, "promote.vllm.url=somewhere"], "promote.vllm.url=somewhere: not an address. Set http://HOST:PORT"),

@@ -93,9 +93,9 @@ class Table:
 
     def in_force(self) -> str:
         """What `status` says is in force; the deployment is checked to be that one, whole and serving."""
-        said = deployment_in(folder_of(self.place.config.promote))
-        assert said.state == "in_force", said.said
-        run_id = str(said.run_id)
+        deployed = deployment_in(folder_of(self.place.config.promote))
+        assert deployed.state == "in_force", deployed.message
+        run_id = str(deployed.run_id)
         files = self.setup.files if run_id == NEW else self.old
         assert {path: path.read_text() for path in files} == dict(files), f"files of {run_id}"
         for name, path in (("vllm", "/v1/models"), ("whisper", "/health")):
