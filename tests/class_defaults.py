@@ -185,6 +185,9 @@ def _layer_rule(kind: type) -> Any:
             if length == 1 and _window_from(kind):
                 return "max_window_layers"
             return pattern
+        last = longest[-1]
+        if all(types == [*(pattern[index % length] for index in range(layers - 1)), last] for layers, types in seen.items()):
+            return {"pattern": pattern, "last": last}
     return None
 
 

@@ -18,6 +18,7 @@ import json
 import statistics
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,14 @@ from tune_gpu.services.vllm.memory.account import resolve_knobs, tokens_of
 from tune_gpu.services.vllm.memory.attention_kinds import refused_family
 from tune_gpu.services.vllm.memory.calibration import MEASURED_FLAGS
 from tune_gpu.services.vllm.memory.engine_rules import EngineRules
+from tune_gpu.services.vllm.memory.kv_layout import KvLayout
 from tune_gpu.services.vllm.memory.model_catalogue import known_model
-from tune_gpu.services.vllm.memory.parts import KvLayout, kv_value_bytes
+from tune_gpu.services.vllm.memory.parts import kv_value_bytes
 
 FITS, NOT, NOT_MODELLED = "fits", "does_not_fit", "not_modelled"
 MIB = 2**20
+MODELLED_SINCE = ("hybrid of linear", "caches of two shapes", "chunked local attention")
+"""Reasons of `suspect` rows that the memory model has learned since: they count if the architecture is known."""
 
 
 def evaluate(rows: Iterable[dict[str, Any]], archs: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -115,7 +119,7 @@ def _not_modelled(start: LoggedStart) -> str | None:
         return f"by its architecture or flags: {named}"
     if start.model is None and (named := refused_family(str(start.row.get("model") or ""))):
         return f"by its name: {named}"
-    if start.suspect:
+    if start.suspect and (start.model is None or not any(word in str(start.row.get("suspect_reason")) for word in MODELLED_SINCE)):
         return f"marked in the file: {start.row.get('suspect_reason')}"
     return None
 
@@ -155,6 +159,7 @@ def _tokens_in(start: LoggedStart, kv_mib: float) -> tuple[int, bool | None]:
     knobs = resolve_knobs(start.settings, start.model, device, rules)
     value_bytes = kv_value_bytes(start.settings.kv_cache_dtype, 2)
     layout = KvLayout.of(start.model, rules, value_bytes or 2.0, start.settings.tensor_parallel_size)
+    knobs = replace(knobs, block_size=layout.block_tokens(knobs.block_size))
     blocks = max(0, kv_mib * MIB // (layout.bytes_per_token * knobs.block_size))
     needed = layout.blocks_of_a_request(knobs.context, knobs.batch_tokens, knobs.block_size)
     fits = blocks >= needed if start.row.get("max_model_len") else None

@@ -108,7 +108,7 @@ def test_default_batches_follow_the_sequences_and_the_context() -> None:
 
 
 def test_a_hybrid_is_refused_by_name() -> None:
-    said = predict(engine(), None, card(), llama_8b(model_type="qwen3_next", full_attention_interval=4))
+    said = predict(engine(), None, card(), llama_8b(model_type="rwkv7"))
     assert said.verdict is MemoryVerdict.NOT_MODELLED
     assert "recurrent" in said.reason
 

@@ -56,7 +56,7 @@ def test_sliding_windows_and_calibrations_too() -> None:
 
 
 def test_models_by_name_and_what_is_not_modelled() -> None:
-    shapes = {"llama": llama_8b(), "hybrid": llama_8b(model_type="jamba")}
+    shapes = {"llama": llama_8b(), "hybrid": llama_8b(model_type="rwkv7")}
     found = predict_many(engine(), None, {"vllm.model": ["llama", "hybrid", "llama"]}, card(), lambda name: shapes[name])
     assert [found.verdict_of(index) for index in range(3)] == [MemoryVerdict.FITS, MemoryVerdict.NOT_MODELLED, MemoryVerdict.FITS]
     assert np.isnan(found.kv_cache_tokens[1])

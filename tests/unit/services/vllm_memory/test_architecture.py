@@ -71,15 +71,15 @@ def test_other_names_of_the_same_facts() -> None:
 
 
 @pytest.mark.parametrize(("change", "word"), [
-    ({"model_type": "qwen3_next", "full_attention_interval": 4}, "recurrent"),
-    ({"model_type": "jamba", "attn_layer_period": 8}, "recurrent"),
-    ({"model_type": "nemotron_h", "hybrid_override_pattern": "M-M*"}, "recurrent"),
+    ({"model_type": "nemotron_h", "hybrid_override_pattern": "M-M*"}, "names the kinds of 4 layers"),
+    ({"model_type": "rwkv7"}, "recurrent"),
+    ({"model_type": "granitemoehybrid"}, "keep a"),
     ({"layer_types": ["linear_attention"] * 24 + ["full_attention"] * 8}, "recurrent"),
     ({"attention": "hybrid linear"}, "recurrent"),
     ({"model_type": "whisper", "is_encoder_decoder": True}, "encoder-decoder"),
     ({"cross_attention_layers": [3, 8]}, "cross-attention"),
     ({"attention": "full + cross-attention"}, "cross-attention"),
-    ({"attention_chunk_size": 8192}, "chunked local"),
+    ({"attention": "chunked"}, "chunked local"),
     ({"model_type": "deepseek_v32"}, "indexer"),
 ])
 def test_what_is_not_modelled_is_refused_by_name(change: dict[str, Any], word: str) -> None:
@@ -147,7 +147,7 @@ def test_a_folder_that_cannot_be_read_is_one_clear_line(tmp_path: Path) -> None:
     ({**LLAMA_8B_CONFIG, "num_key_value_heads": [8, 8, 4]}, "num_key_value_heads differs layer by layer"),
     ({**LLAMA_8B_CONFIG, "hidden_size": {"a": 1}}, "hidden_size is not a single number"),
     ({**LLAMA_8B_CONFIG, "intermediate_size": [8, 16]}, "intermediate_size differs layer by layer"),
-    ({**LLAMA_8B_CONFIG, "model_type": "deci", "num_key_value_heads": None, "block_configs": [{"attention": {}}]}, "differ in the shape"),
+    ({**LLAMA_8B_CONFIG, "model_type": "deci", "num_key_value_heads": None, "block_configs": [{"attention": {}}]}, "block_configs do not say"),
     ({**LLAMA_8B_CONFIG, "model_type": "own-code", "num_key_value_heads": None, "auto_map": {"AutoConfig": "evil.Config"}}, "its class is not known"),
     ({**LLAMA_8B_CONFIG, "layer_types": ["full_attention"]}, "layer_types name 1 layers"),
     ({**LLAMA_8B_CONFIG, "rope_scaling": ["linear"]}, "not one of a decoder that is understood"),

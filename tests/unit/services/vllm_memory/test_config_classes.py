@@ -85,6 +85,8 @@ def test_other_sizes_than_a_class_has_are_read_as_the_class_derives_them() -> No
 
 def assert_as_vllm(model: ModelArchitecture, text: Any, name: str) -> None:
     """As `ModelArchConfigConvertorBase` of vLLM 0.32 takes them from the object that transformers makes."""
+    if getattr(text, "is_heterogeneous", False):
+        text.allow_global_per_layer_attribute_access = True
     heads, hidden = text.num_attention_heads, text.hidden_size
     assert (model.layers, model.hidden, model.vocab) == (text.num_hidden_layers, hidden, text.vocab_size), name
     if model.mla:

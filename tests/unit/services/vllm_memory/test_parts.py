@@ -8,8 +8,9 @@ from tests.support.models import card, engine, llama_8b
 from tune_gpu.evaluation.memory_check import from_config
 from tune_gpu.services.vllm.memory.account import keep_account
 from tune_gpu.services.vllm.memory.engine_rules import EngineRules
+from tune_gpu.services.vllm.memory.kv_layout import KvLayout
 from tune_gpu.services.vllm.memory.model_catalogue import known_model
-from tune_gpu.services.vllm.memory.parts import KvLayout, activation, cuda_graphs, non_torch
+from tune_gpu.services.vllm.memory.parts import activation, cuda_graphs, non_torch
 
 GIB = 2**30
 V0, V1, NOW = EngineRules.of("0.6.4"), EngineRules.of("0.10.0"), EngineRules.of("0.32.0")

@@ -102,3 +102,20 @@ def test_a_mixture_that_llama_cpp_made_by_its_name() -> None:
     assert seven is not None
     assert weights(from_config(three, "m"), named_format("Q8_0"), 2, 1).value / 2**30 == pytest.approx(3.2637, rel=0.02)
     assert weights(from_config(seven, "m"), named_format("Q4_K_M"), 2, 1).value / 2**30 == pytest.approx(4.36, rel=0.03)
+
+
+@pytest.mark.parametrize(("left_out", "kept"), [
+    ({"ignore": ["lm_head", "model.language_model.layers.*.self_attn*"]}, True), ({"modules_to_not_convert": ["model.layers.*.self_attn"]}, True),
+    ({"exclude_modules": [f"model.layers.{layer}.self_attn*" for layer in range(32)]}, True), ({"ignore": ["re:.*self_attn.*"]}, True),
+    ({"ignore": ["lm_head", "model.layers.0.self_attn.q_proj"]}, False), ({"ignore": ["model.visual.blocks.*.attn"]}, False), ({}, False),
+    ({"modules_to_not_convert": None}, False), ({"quantization": {"quant_algo": "NVFP4", "exclude_modules": ["model.layers.*.self_attn*"]}}, True),
+])
+def test_a_checkpoint_may_leave_attention_in_16_bits(left_out: dict[str, object], kept: bool) -> None:
+    stored = weight_format({"quant_method": "modelopt", "quant_algo": "NVFP4", **left_out}, layers=32)
+    assert stored is not None
+    assert stored.attention_kept is kept
+    model = llama_8b(quantization_config={"quant_method": "modelopt", "quant_algo": "NVFP4", **left_out})
+    plain = llama_8b(quantization_config={"quant_method": "modelopt", "quant_algo": "NVFP4"})
+    attention = 32 * 2 * 4096 * 128 * (32 + 8)
+    more = weights(model, None, 2, 1).value - weights(plain, None, 2, 1).value
+    assert more == pytest.approx(attention * (16 - 4.5) / 8 if kept else 0.0)

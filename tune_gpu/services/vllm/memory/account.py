@@ -8,7 +8,7 @@ NUMA node's total. The share must be available at the start, and the KV cache wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
@@ -22,6 +22,7 @@ from tune_gpu.services.vllm.memory.architecture import ModelArchitecture
 from tune_gpu.services.vllm.memory.arithmetic import GIB, MIB, Number, both, ceil_div, is_array, maximum, minimum, root_sum_square, where
 from tune_gpu.services.vllm.memory.calibration import Calibration
 from tune_gpu.services.vllm.memory.engine_rules import DEFAULT_VERSION, EngineRules
+from tune_gpu.services.vllm.memory.kv_layout import KvLayout
 from tune_gpu.services.vllm.memory.model_runner import ModelRunner
 from tune_gpu.services.vllm.memory.vision_encoder import limits_of
 from tune_gpu.services.vllm.memory.weight_formats import flag_format
@@ -67,7 +68,7 @@ class Account:
     """Half of the range of everything that is deducted from the share: it holds in nine of ten starts of a kind that it was not fitted to."""
     own_context: float
     """Memory on the card that is held before the free memory is read."""
-    layout: parts.KvLayout
+    layout: KvLayout
     rules: EngineRules
     knobs: Knobs
     calibrated: bool
@@ -134,7 +135,8 @@ def keep_account(
     asked = model.kv_cache_dtype if rules.checkpoint_sets_the_cache and settings.kv_cache_dtype == "auto" else None
     kv_bytes = parts.kv_value_bytes(asked or settings.kv_cache_dtype, width)
     assert kv_bytes is not None  # refused before
-    layout = parts.KvLayout.of(model, rules, kv_bytes, cards)
+    layout = KvLayout.of(model, rules, kv_bytes, cards, width, parts.prefix_caching(settings.extra_args))
+    knobs = replace(knobs, block_size=layout.block_tokens(knobs.block_size))
     requested = _ceil(device.total_mib * MIB * knobs.share)
     beside = 0.0 if rules.cpu else NOT_MODELLED_SHARE * requested
     doubt = DOUBT_FACTOR * root_sum_square(weights.sigma, peak.sigma, graphs.sigma, non_torch.sigma, beside)
@@ -161,14 +163,13 @@ def keep_account(
     )
 
 
-def tokens_of(blocks: Number, layout: parts.KvLayout, rules: EngineRules, knobs: Knobs) -> Number:
+def tokens_of(blocks: Number, layout: KvLayout, rules: EngineRules, knobs: Knobs) -> Number:
     """Return the tokens of the cache as vLLM's log counts them.
 
     With one block table they are blocks x block size. With several they were the blocks of each table until 0.20, and are concurrency x
-    context since
-    (`get_kv_cache_capacity`).
+    context since 0.21 (`get_kv_cache_capacity`).
     """
-    if layout.groups == 1 and not layout.sliding_groups:
+    if layout.plain:
         return blocks * knobs.block_size
     if rules.group_aware:
         return blocks / layout.blocks_of_a_request(knobs.context, knobs.batch_tokens, knobs.block_size) * knobs.context
@@ -207,8 +208,6 @@ def _modelled_at(
     calibration: Calibration, settings: VllmSettings, device: DeviceMemory, model: ModelArchitecture, rules: EngineRules, width: int,
 ) -> Number:
     """Return the modelled overhead under the flags of the measured start."""
-    from dataclasses import replace
-
     flags: dict[str, Any] = dict(calibration.flags)
     measured = replace(settings, gpu_memory_utilization=0.5, **flags)
     knobs = resolve_knobs(measured, model, device, rules)
@@ -256,8 +255,9 @@ def flag_conflict(knobs: Knobs) -> tuple[Number, Number]:
 
 def longest_context(account: Account) -> Number:
     """Return the tokens of the longest sequence that the cache holds. Sliding layers count as if they kept all of it: a lower bound."""
-    usable = account.blocks - (1 if account.rules.null_block else 0)
-    return maximum(usable // max(account.layout.groups, 1) * account.knobs.block_size, 0)
+    layout = account.layout
+    usable = account.blocks - (1 if account.rules.null_block else 0) - layout.state_tables * layout.states_of_a_request
+    return maximum(usable // max(layout.groups - layout.state_tables, 1) * account.knobs.block_size, 0)
 
 
 def _not(value: Number) -> Number:

@@ -10,12 +10,14 @@ from typing import Any
 
 from tune_gpu.common import outside_files
 from tune_gpu.common.errors import UserError
-from tune_gpu.services.vllm.memory.attention_kinds import latent_size, not_modelled, sliding_layers
+from tune_gpu.services.vllm.memory.attention_kinds import is_recurrent, latent_size, not_modelled, sliding_layers
+from tune_gpu.services.vllm.memory.cache_layers import AttentionLayers, LayerMix, StateLayers, layer_mix, state_layers
 from tune_gpu.services.vllm.memory.config_classes import TextPart, text_part
 from tune_gpu.services.vllm.memory.config_sizes import LARGEST, AttentionSizes, NotModelled, attention_sizes, contexts, read_size, shown
 from tune_gpu.services.vllm.memory.latent_attention import LatentShapes
 from tune_gpu.services.vllm.memory.model_catalogue import fill_from_catalogue
 from tune_gpu.services.vllm.memory.parameter_count import Shapes, tower_params
+from tune_gpu.services.vllm.memory.unlike_layers import unlike_layers
 from tune_gpu.services.vllm.memory.vision_encoder import VisionEncoder
 from tune_gpu.services.vllm.memory.weight_formats import WeightFormat, kv_cache_format, published_format, weight_format
 
@@ -51,6 +53,10 @@ class ModelArchitecture:
     sliding_window: int | None = None
     sliding_layers: int = 0
     """Number of layers that attend to `sliding_window` tokens only. The others attend to all."""
+    unlike: tuple[AttentionLayers, ...] = ()
+    """Layers with a cache, if not all have one of the same shape."""
+    states: StateLayers | None = None
+    """Layers that keep a state instead of keys and values."""
     max_context: int | None = None
     default_context: int | None = None
     """vLLM's default context."""
@@ -88,6 +94,15 @@ class ModelArchitecture:
     def mla(self) -> bool:
         """Return True if its attention is multi-head latent attention."""
         return self.latent is not None
+
+    @property
+    def cache_layers(self) -> tuple[AttentionLayers, ...]:
+        """Return the layers that keep keys and values, by the shape of these."""
+        if self.unlike:
+            return self.unlike
+        full = AttentionLayers(self.layers - self.sliding_layers, self.kv_heads, self.head_dim)
+        sliding = AttentionLayers(self.sliding_layers, self.kv_heads, self.head_dim, self.sliding_window)
+        return tuple(layers for layers in (full, sliding) if layers.count)
 
     @property
     def embedding_params(self) -> float:
@@ -148,8 +163,16 @@ class _Weights:
 def _architecture(config: Mapping[str, Any], part: TextPart, facts: Mapping[str, Any], name: str) -> ModelArchitecture:
     sizes, latent = attention_sizes(facts, name), latent_size(facts)
     towers = tower_params(part.vision) + tower_params(part.audio)
-    found = _weights(facts, sizes, name, towers)
+    mix, states = None, None
+    if is_recurrent(facts):
+        mix = layer_mix(facts, sizes.layers)
+        states = state_layers(facts, sizes.hidden, mix.states, name) if mix.states else None
+    found = _weights(facts, sizes, name, towers, mix, states)
     window, sliding = sliding_layers(facts, sizes.layers)
+    unlike = unlike_layers(facts, sizes, window, name)
+    if mix is not None:
+        unlike = (AttentionLayers(mix.attention, 1 if latent else sizes.kv_heads, latent or sizes.head_dim),) if mix.attention else ()
+        window, sliding = None, 0
     longest, assumed = contexts(facts, name)
     quantised = config.get("quantization_config") or facts.get("quantization_config")
     chosen = read_size(facts, name, "num_experts_per_tok", "num_experts_per_token", "top_k_experts", "moe_topk", "moe_top_k")
@@ -159,15 +182,17 @@ def _architecture(config: Mapping[str, Any], part: TextPart, facts: Mapping[str,
         experts_per_token=chosen or 8 if found.experts else 0, moe_intermediate=found.moe_intermediate,
         vision_params=towers, multimodal=towers > 0 or part.vision is not None or "vision_config" in config or bool(facts.get("_multimodal")),
         latent=None if latent is None else LatentShapes.of(facts),
-        sliding_window=window, sliding_layers=sliding, max_context=longest, default_context=assumed,
+        sliding_window=window, sliding_layers=sliding, unlike=unlike, states=states, max_context=longest, default_context=assumed,
         dtype_bytes=_DTYPE_BYTES.get(str(facts.get("dtype") or facts.get("torch_dtype") or "bfloat16").removeprefix("torch."), 2),
-        kv_cache_dtype=kv_cache_format(quantised), format=weight_format(quantised)
+        kv_cache_dtype=kv_cache_format(quantised), format=weight_format(quantised, sizes.layers)
         or (None if "model_type" in config else published_format(name)), guessed=tuple(found.guessed), kind=str(facts.get("model_type") or ""),
         encoder=VisionEncoder.of(part.vision, config),
     )  # fmt: skip
 
 
-def _weights(facts: Mapping[str, Any], sizes: AttentionSizes, name: str, towers: float) -> _Weights:
+def _weights(
+    facts: Mapping[str, Any], sizes: AttentionSizes, name: str, towers: float, mix: LayerMix | None = None, states: StateLayers | None = None,
+) -> _Weights:
     guessed = list(facts.get("_guessed", []))
     vocab = read_size(facts, name, "vocab_size", "padded_vocab_size") or _assume(guessed, "vocab", 128256)
     given = float(facts["params_b"]) * 1e9 if facts.get("params_b") else None
@@ -179,7 +204,7 @@ def _weights(facts: Mapping[str, Any], sizes: AttentionSizes, name: str, towers:
     if intermediate is None and given is not None and not experts and "MoE" not in str(facts.get("attention", "")):
         intermediate = _assume(guessed, "intermediate", shapes.intermediate_for(given))
     intermediate = intermediate or _assume(guessed, "intermediate", moe_intermediate or 4 * sizes.hidden)
-    params = given or shapes.params(facts, intermediate, experts, moe_intermediate) + towers
+    params = given or shapes.params(facts, intermediate, experts, moe_intermediate, mix, states) + towers
     return _Weights(intermediate, vocab, tied, params, experts, moe_intermediate, guessed)
 
 

@@ -12,11 +12,13 @@ _STATE_SPACE_TYPES = re.compile(
 )
 _STATE_SPACE_KEYS = ("mamba_d_state", "ssm_cfg", "hybrid_override_pattern", "linear_num_value_heads", "attn_layer_period", "full_attention_interval",
                      "linear_attn_config", "mamba_expand", "ssm_state_size")
-_UNLIKE_TYPES = ("gemma3n", "gemma4", "longcat_flash", "hrm_text")
-_UNLIKE_KEYS = ("block_configs", "per_layer_config", "num_query_heads", "global_head_dim", "num_global_key_value_heads", "swa_num_key_value_heads",
+_OTHER_STATES = re.compile(r"rwkv|plamo2|minimax(?!_m)|bailing|recurrent|retnet|zaya|^mamba2?$|falcon_mamba|qwen4|glm5")
+"""Types of which the size of the states is not modelled, or that have no attention at all."""
+_UNLIKE_TYPES = ("longcat_flash", "hrm_text")
+_UNLIKE_KEYS = ("per_layer_config", "num_query_heads", "global_head_dim", "num_global_key_value_heads", "swa_num_key_value_heads",
                 "swa_head_dim", "num_sliding_attention_heads", "num_attention_heads_per_layer", "num_kv_shared_layers", "attention_other_setting", "use_cla")
-"""Keys of configs in which layers have heads of their own, or use the cache of another layer."""
-_LATENT_TYPES = re.compile(r"axk1|deepseek_v[23]|deepseek_mtp|glm4_moe_lite|kimi_k2|pangu_ultra_moe")
+"""Keys of configs in which layers have heads of their own, or use the cache of another layer. Gemma 3n and 4 are modelled (`unlike_layers`)."""
+_LATENT_TYPES = re.compile(r"axk1|kimi_linear|deepseek_v[23]|deepseek_mtp|glm4_moe_lite|kimi_k2|pangu_ultra_moe")
 """Types for which vLLM keeps one latent vector per token (`is_deepseek_mla`), except those that are refused anyway."""
 _ENCODER_DECODER_TYPES = ("whisper", "bart", "t5", "mbart", "florence")
 RECURRENT = "a hybrid of attention and recurrent (state-space or linear-attention) layers: the size of its states is not modelled"
@@ -80,13 +82,13 @@ def not_modelled(outer: Mapping[str, Any], facts: Mapping[str, Any], name: str =
         return ENCODER_DECODER
     if "cross" in attention or facts.get("cross_attention_layers") or facts.get("cross_layer_interval"):
         return "cross-attention layers: their cache is not modelled"
-    if _is_recurrent(kind, attention, facts):
+    if is_recurrent(facts) and (_OTHER_STATES.search(kind) or not (kind or facts.get("layer_types"))):
         return RECURRENT
-    if facts.get("attention_chunk_size") or "chunked" in attention or ("local" in attention and not _RATIO.search(attention)):
+    if "chunked" in attention or ("local" in attention and not _RATIO.search(attention)):
         return CHUNKED
     if kind in ("deepseek_v32", "deepseek_v4", "deepseek_v41", "glm_moe_dsa") or re.search(r"sparse|indexer|\b[dn]sa\b", attention):
         return SPARSE
-    if kind.startswith(_UNLIKE_TYPES) or any(facts.get(key) for key in _UNLIKE_KEYS):
+    if kind.startswith(_UNLIKE_TYPES) or (not kind.startswith(("gemma3n", "gemma4")) and any(facts.get(key) for key in _UNLIKE_KEYS)):
         return UNLIKE_LAYERS
     if kind and facts.get("kv_lora_rank") and not _LATENT_TYPES.fullmatch(kind):
         return "latent attention of a type for which vLLM is not known to keep a latent cache: not modelled"
@@ -104,8 +106,9 @@ def refused_family(name: str) -> str | None:
     return next((why for pattern, why in _NAMES if re.search(pattern, name.lower())), None)
 
 
-def _is_recurrent(kind: str, attention: str, facts: Mapping[str, Any]) -> bool:
+def is_recurrent(facts: Mapping[str, Any]) -> bool:
     """Return True if some layers keep a state instead of keys and values."""
+    kind, attention = str(facts.get("model_type", "")).lower(), str(facts.get("attention", "")).lower()
     if any(re.search(r"linear|mamba|recurrent|conv", str(item)) for item in facts.get("layer_types") or []):
         return True
     if _STATE_SPACE_TYPES.search(kind) or any(facts.get(key) for key in _STATE_SPACE_KEYS):

@@ -31,12 +31,21 @@ FACTS = (
     "linear_attn_config", "mamba_expand", "ssm_state_size", "index_topk", "index_head_dim", "block_configs", "per_layer_config",
     "global_head_dim", "num_global_key_value_heads", "swa_num_key_value_heads", "swa_head_dim", "num_sliding_attention_heads",
     "num_attention_heads_per_layer", "num_kv_shared_layers",
+    "linear_num_key_heads", "linear_key_head_dim", "linear_value_head_dim", "linear_conv_kernel_dim", "linear_num_heads", "linear_head_dim",
+    "mamba_ssm_dtype", "mamba_ssm_cache_dtype", "mamba_n_heads", "mamba_num_heads", "n_mamba_heads", "mamba_d_head", "mamba_head_dim", "mamba_headdim",
+    "mamba_n_groups", "n_groups", "mamba_ngroups", "mamba_d_conv", "conv_kernel", "mamba_d_ssm", "mamba_dt_rank", "conv_L_cache", "conv_dim",
+    "attn_layer_offset", "attn_layer_indices", "full_attn_idxs", "expert_layer_period", "expert_layer_offset", "decoder_sparse_step",
+    "interleave_moe_layer_step", "intermediate_size_mlp", "shared_intermediate_size", "moe_shared_expert_intermediate_size", "attn_output_gate",
+    "attention_k_eq_v", "hidden_size_per_layer_input", "vocab_size_per_layer_input", "out_hidden_size",
 )  # fmt: skip
 """Facts that the memory check reads of a config, by their names in transformers."""
 KV_HEADS = ("n_head_kv", "num_kv_heads", "num_key_value_heads", "multi_query_group_num", "num_attention_groups")
 """Names in the order of vLLM's `get_total_num_kv_heads`."""
 _INSTEAD = {"num_key_value_heads": ("attn_config", "multi_query"), "head_dim": ("kv_lora_rank",)}
 """Facts that replace a size that a class computes in its own way."""
+LAYER_KINDS = ("layer_types", "layers_block_type", "hybrid_override_pattern", "linear_attn_config", "full_attention_interval", "attn_layer_indices",
+               "full_attn_idxs")  # fmt: skip
+"""Keys that say which layer is of which kind."""
 _TEXT_PARTS = ("text_config", "decoder", "generator", "llm_config", "language_config", "thinker_config")
 """Keys of the text model in classes that are not in the table: the names of transformers' `get_text_config`, and of models in vLLM."""
 _OF_THE_WHOLE = ("dtype", "torch_dtype", "is_encoder_decoder")
@@ -113,6 +122,12 @@ def class_of(model_type: Any) -> Mapping[str, Any] | None:
     return None if name is None else _table()["classes"][name]
 
 
+def _type_of(kind: Mapping[str, Any]) -> str | None:
+    """Return the `model_type` of a class, or None if it has none of its own."""
+    table = _table()
+    return next((name for name, known in table["types"].items() if table["classes"][known] is kind), None)
+
+
 def text_part(config: Mapping[str, Any]) -> TextPart:
     """Return the text part of a whole config. Never raise for its content."""
     node = _Node(config, class_of(config.get("model_type")))
@@ -133,6 +148,8 @@ def text_part(config: Mapping[str, Any]) -> TextPart:
 
 def _with_the_wholes(nodes: list[_Node]) -> dict[str, Any]:
     facts = nodes[-1].facts()
+    if not facts.get("model_type") and nodes[-1].kind is not None and (named := _type_of(nodes[-1].kind)) is not None:
+        facts["model_type"] = named
     for name in _OF_THE_WHOLE:
         if nodes[-1].given.get(name) is None:
             outer = next((each.given[name] for each in nodes if each.given.get(name) is not None), None)
@@ -143,6 +160,9 @@ def _with_the_wholes(nodes: list[_Node]) -> dict[str, Any]:
     rule = (nodes[-1].kind or {}).get("layers")
     if rule and not facts.get("layer_types") and not facts.get("sliding_window_pattern"):
         facts["layer_types"] = _layer_types(rule, facts)
+    named = next((facts[key] for key in ("hybrid_override_pattern", "layer_types") if facts.get(key)), None)
+    if not facts.get("num_hidden_layers") and isinstance(named, (str, list)) and nodes[-1].kind is not None:  # Nemotron-H counts its layers by naming them
+        facts["num_hidden_layers"] = len(named)
     return facts
 
 
@@ -161,10 +181,12 @@ def _tied(nodes: list[_Node]) -> bool | None:
     return all(values) if values else None
 
 
-def _layer_types(rule: str | list[str], facts: Mapping[str, Any]) -> list[str] | None:
+def _layer_types(rule: str | list[str] | Mapping[str, Any], facts: Mapping[str, Any]) -> list[str] | None:
     layers, first = facts.get("num_hidden_layers"), facts.get("max_window_layers")
     if not isinstance(layers, int) or not 0 < layers <= MOST_LAYERS:
         return None
+    if isinstance(rule, Mapping):  # a pattern, and the kind of the last layer
+        return [*(rule["pattern"][index % len(rule["pattern"])] for index in range(layers - 1)), rule["last"]]
     if isinstance(rule, list):
         return [rule[index % len(rule)] for index in range(layers)]
     if facts.get("use_sliding_window") is False or not facts.get("sliding_window") or not isinstance(first, int):
@@ -199,6 +221,6 @@ def _unknown(nodes: list[_Node], facts: Mapping[str, Any]) -> str | None:
         for name in text.kind.get("own", ()):
             if facts.get(name) is None and not any(facts.get(other) for other in _INSTEAD.get(name, ())):
                 return f"its config leaves out {name}, which its class computes in its own way"
-        if "layer_types" in text.kind.get("derived", ()) and not text.kind.get("layers") and not facts.get("layer_types"):
+        if "layer_types" in text.kind.get("derived", ()) and not text.kind.get("layers") and not any(facts.get(key) for key in LAYER_KINDS):
             return "its config does not say which of its layers have which attention"
     return None

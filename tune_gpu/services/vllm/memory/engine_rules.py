@@ -126,8 +126,19 @@ class EngineRules:
 
     @property
     def group_aware(self) -> bool:
-        """Return True if sliding-window layers hold only blocks of their window, and the log counts tokens as concurrency x context."""
-        return self.v1 and self.version >= (0, 20)
+        """Return True if the log counts the tokens of several block tables as concurrency x context (not yet in 0.20.0: a log of
+        Qwen3.5)."""
+        return self.v1 and self.version >= (0, 21)
+
+    @property
+    def batches_in_flight(self) -> int:
+        """Return how many batches a window is kept for. With asynchronous scheduling there are two (vllm#47728, July 2026)."""
+        return 2 if self.version >= (0, 26) and not self.cpu else 1
+
+    @property
+    def hybrid_prefix_caching(self) -> bool:
+        """Return True if models that keep states cache prefixes by default, and so keep two states per sequence (vllm#50991, August 2026)."""
+        return self.version >= (0, 28)
 
     @property
     def hybrid_manager(self) -> bool:

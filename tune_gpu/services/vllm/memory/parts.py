@@ -14,7 +14,7 @@ from tune_gpu.config.rules import check_value, rule_of
 from tune_gpu.config.schema import VllmSettings
 from tune_gpu.config.serve_options import read_name
 from tune_gpu.services.vllm.memory.architecture import ModelArchitecture
-from tune_gpu.services.vllm.memory.arithmetic import GIB, MIB, Number, ceil_div, maximum, minimum, root_sum_square, where
+from tune_gpu.services.vllm.memory.arithmetic import GIB, MIB, Number, maximum, minimum, root_sum_square, where
 from tune_gpu.services.vllm.memory.engine_rules import EngineRules
 from tune_gpu.services.vllm.memory.expert_padding import padding
 from tune_gpu.services.vllm.memory.model_runner import ModelRunner
@@ -49,7 +49,7 @@ def weights(
     Linear layers take the bits of their format. Embeddings, the output layer and a vision tower stay in the served width. Experts may be
     padded to the tiles of a kernel (`expert_padding.py`).
     """
-    stored = quantisation or model.format
+    stored = _format_of(model, quantisation)
     as_stored = _stored_weights(model, quantisation, width, tensor_parallel)
     if rules is None or stored is None or not model.experts_per_token:
         return as_stored
@@ -58,16 +58,22 @@ def weights(
     return Uncertain(as_stored.value + share * experts, root_sum_square(as_stored.sigma, doubt * experts))
 
 
+def _format_of(model: ModelArchitecture, quantisation: WeightFormat | None) -> WeightFormat | None:
+    """Return the flag's format, or the checkpoint's own, which knows more of the same."""
+    same = quantisation is None or (model.format is not None and model.format.name == quantisation.name)
+    return model.format if same else quantisation
+
+
 def _kept_params(model: ModelArchitecture, stored: WeightFormat) -> float:
     """Return the number of parameters that stay in the served width."""
     kept = 0.0 if stored.embeddings_too else model.embedding_params + model.vision_params
-    if stored.experts_only and model.experts_per_token:
-        kept += 2 * model.layers * model.hidden * model.head_dim * (model.heads + model.kv_heads)
+    if (stored.experts_only and model.experts_per_token) or stored.attention_kept:
+        kept += sum(2 * each.count * model.hidden * each.head_dim * (model.heads + each.kv_heads) for each in model.cache_layers)
     return kept
 
 
 def _stored_weights(model: ModelArchitecture, quantisation: WeightFormat | None, width: int, tensor_parallel: int) -> Uncertain:
-    stored = quantisation or model.format
+    stored = _format_of(model, quantisation)
     rope = min(model.max_context or 0, 2**18) * min(model.head_dim, 256) * width  # the table of rotations, once per card
     if model.weights_bytes is not None and (quantisation is None or model.format is not None):
         scale = width / model.dtype_bytes if stored is None else 1.0
@@ -222,58 +228,19 @@ def kv_value_bytes(kv_cache_dtype: str, width: int) -> float | None:
     return _KV_BYTES.get(kv_cache_dtype)
 
 
-@dataclass(frozen=True)
-class KvLayout:
-    """Layout of the cache: groups of layers that share a block table, with blocks of the same bytes in each group."""
-
-    bytes_per_token: float
-    """Bytes for one token of a block, in one group."""
-    full_groups: int
-    sliding_groups: int
-    window: int
-
-    @classmethod
-    def of(cls, model: ModelArchitecture, rules: EngineRules, kv_bytes: float, tensor_parallel: int) -> KvLayout:
-        """Return the layout of a model, by `v1/core/kv_cache_utils.py`.
-
-        Layers of two types form groups as large as the smaller type, or as the larger if that is less than half as large again. The last
-        group of a
-        type is padded. Without that manager every layer keeps every token.
-        """
-        if model.mla and not rules.latent_attention:
-            token = 2 * max(1, model.heads // tensor_parallel) * 256 * kv_bytes
-        elif model.mla:
-            token = ceil_div(model.head_dim * kv_bytes, rules.mla_alignment_bytes) * rules.mla_alignment_bytes
-        else:
-            token = 2 * max(1, model.kv_heads // tensor_parallel) * model.head_dim * kv_bytes
-        full, sliding = model.layers - model.sliding_layers, model.sliding_layers
-        if not sliding or not rules.hybrid_manager:
-            return cls(token * model.layers, 1, 0, 0)
-        window = model.sliding_window or 0
-        if not full:
-            return cls(token * sliding, 0, 1, window)
-        small, large = min(full, sliding), max(full, sliding)
-        size = large if large < 1.5 * small else small
-        return cls(token * size, ceil_div(full, size), ceil_div(sliding, size), window)
-
-    def blocks_of_a_request(self, context: Number, batch_tokens: Number, block_size: Number) -> Number:
-        """Return the blocks of one sequence of `context` tokens: all of it in the groups that attend to all, the window in the others."""
-        whole = ceil_div(context, block_size)
-        if not self.sliding_groups:
-            return whole
-        window = ceil_div(minimum(self.window - 1 + batch_tokens, context), block_size) + 1
-        return self.full_groups * whole + self.sliding_groups * minimum(window, whole + 1)
-
-    @property
-    def groups(self) -> int:
-        """Return the number of block tables."""
-        return self.full_groups + self.sliding_groups
-
-
 def engines(extra: Mapping[str, Any]) -> int:
     """Return how many data parallel engines a server has, each with its own cache; 1 for an invalid number, which vLLM refuses."""
     given = [value for name, value in extra.items() if str(name).replace("-", "_") == "data_parallel_size"]
     return int(given[-1]) if given and str(given[-1]).isdecimal() and int(given[-1]) > 0 else 1
+
+
+def prefix_caching(extra: Mapping[str, Any]) -> bool | None:
+    """Return the flag `enable_prefix_caching`, or None if it is not given."""
+    given = None
+    for spelling, value in ((read_name(str(name)), value) for name, value in extra.items() if value is not None):
+        if spelling.option.replace("-", "_") == "enable_prefix_caching":
+            given = value is not True if spelling.off else value is not False
+    return given
 
 
 def flag_refusal(extra: Mapping[str, Any], env: Mapping[str, str], experts: bool = False) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tune_gpu.common.errors import UserError
@@ -19,6 +19,8 @@ class WeightFormat:
     embeddings_too: bool = False
     experts_only: bool = False
     """True if attention stays in 16 bits as well."""
+    attention_kept: bool = False
+    """True if this checkpoint leaves attention in 16 bits."""
 
 
 _FORMATS = {
@@ -64,10 +66,29 @@ def published_format(name: str) -> WeightFormat | None:
     return next((_FORMATS[known] for pattern, known in _PUBLISHED if re.search(pattern, lowered)), None)
 
 
-def weight_format(config: Mapping[str, Any] | None) -> WeightFormat | None:
-    """Return the format in a checkpoint's `quantization_config`, or None."""
-    if not config:
-        return None
+def weight_format(config: Mapping[str, Any] | None, layers: int = 0) -> WeightFormat | None:
+    """Return the format in the `quantization_config` of a checkpoint with this many layers, or None."""
+    found = _stored_format(config) if config else None
+    return replace(found, attention_kept=True) if found is not None and config and _keeps_attention(config, layers) else found
+
+
+_LEFT_OUT = ("ignore", "exclude_modules", "modules_to_not_convert", "ignored_layers")
+_TOWER = re.compile(r"vision|visual|audio|tower|vpm|encoder")
+_MOST_LAYERS = 0.75
+"""Share of the layers that a checkpoint must name for their attention to count as left out."""
+
+
+def _keeps_attention(config: Mapping[str, Any], layers: int) -> bool:
+    """Return True if the modules that are not quantised are the attention of (nearly) every layer."""
+    named = [str(each) for key in _LEFT_OUT for holder in (config, _inner(config)) for each in (holder.get(key) or []) if "attn" in str(each)]
+    named = [each for each in named if not _TOWER.search(each)]
+    if any(re.search(r"layers(\\?\.)?(\*|\.\*|\\d|\(|\[)|^(re:)?\.?\*.*attn", each) and not re.search(r"norm|indexer|gate", each) for each in named):
+        return True
+    numbers = {found[1] for each in named if (found := re.search(r"layers\.(\d+)\..*attn", each))}
+    return layers > 0 and len(numbers) >= _MOST_LAYERS * layers
+
+
+def _stored_format(config: Mapping[str, Any]) -> WeightFormat | None:
     method, algorithm = str(config.get("quant_method") or ""), str(_inner(config).get("quant_algo") or "")
     bits = config.get("bits") or config.get("w_bit")
     if method == "compressed-tensors":
