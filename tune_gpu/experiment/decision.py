@@ -14,6 +14,7 @@ from tune_gpu.artifacts.records.decision import Decision, DecisionVerdict
 from tune_gpu.artifacts.records.ends import ComparisonEnd
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.artifacts.records.findings import EffectRecord, FindingRecord
+from tune_gpu.common.metric import least_samples
 from tune_gpu.common.wording import counted
 from tune_gpu.compare.verdict import ComparisonVerdict
 from tune_gpu.config.schema import ConfirmSettings, ObjectiveSettings, PromoteSettings
@@ -130,9 +131,11 @@ def rounds_needed(finding: FindingRecord, confirm: ConfirmSettings) -> int:
     """Return about how many rounds settle a finding: the width of an interval falls as the square root of their number.
 
     The distance to resolve is that from no difference to the estimate, or from the estimate to the tolerance: the larger one is settled first.
-    The answer is at least one round more than there were, and at most `confirm.max_rounds` or four times as many as there were.
+    A percentile first takes the rounds that have enough turns. The answer is at least one round more than there were, and at most `confirm.max_rounds` or four times as many as there were.
     """
-    effect = finding.effect
+    effect, at = finding.effect, finding.metric.partition(".p")[2]
+    if effect is not None and at and 0 < effect.n_pairs < (least := least_samples(int(at))):
+        return max(confirm.min_rounds, math.ceil(effect.n_rounds * least / effect.n_pairs))
     if effect is None or effect.low is None or effect.high is None or effect.n_rounds < 2:
         return confirm.min_rounds
     half, size = (effect.high - effect.low) / 2.0, abs(effect.estimate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -125,6 +126,18 @@ def test_without_winner_or_baseline_there_is_nothing_to_deploy() -> None:
     assert decided(None, winner=BASELINE).sentence == "keep what runs: the best configuration that was found is what runs now."
     found = decided(None, baseline={})
     assert (found.verdict, found.command) == (DecisionVerdict.MEASURE_LONGER, "tune-gpu compare r --baseline KEY=VALUE,…")
+
+
+def test_a_percentile_asks_for_the_rounds_that_have_enough_turns() -> None:
+    """It asked for the fewest rounds again, which had not been enough."""
+    few = replace(finding("voice_turn_ms.p95", -30.0, None), verdict="unknown")
+    assert few.effect is not None
+    enough = replace(few, effect=replace(few.effect, n_rounds=5, n_pairs=20))
+    few = replace(few, effect=replace(few.effect, n_rounds=5, n_pairs=12))
+    assert "5 rounds, 12 turns: too few for p95" in few.figures
+    assert rounds_needed(few, CONFIRM) == 9
+    assert rounds_needed(enough, CONFIRM) == CONFIRM.min_rounds
+    assert "too few" not in enough.figures
 
 
 def test_a_target_that_the_winner_misses_comes_first() -> None:
