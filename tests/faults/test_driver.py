@@ -143,7 +143,7 @@ def test_long_run_goes_through_several_tuners_unnoticed(driver: Driver) -> None:
     assert driver.end() == 0, driver.output
     check_clear(driver)
     assert [line["candidate_id"] for line in driver.lines()] == ALL, "the second begins in the middle of a generation"
-    assert {path.name for path in driver.folder.glob("*/*/ray/*")} == {"attempt-1", "attempt-2"}
+    assert {path.name for path in driver.folder.glob("*/*/ray/*")} == {"attempt-1", "attempt-2", "anchors-3"}, "and the baseline again"
     assert "--resume" not in driver.output
     driver.check_nothing_is_left()
 

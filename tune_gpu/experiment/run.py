@@ -168,8 +168,8 @@ class Experiment:
         parallel = concurrency(config, kind, self.choice.n_cards).trials if search is not None else 1
         settings = self.config.search
         import_tensorboard_writer()
-        attempt = 1 + len(list(self.folder.path.glob("ray/*")))
-        (self.folder.path / "ray" / f"attempt-{attempt}").mkdir(parents=True)
+        attempt = f"{'anchors' if search is None else 'attempt'}-{1 + len(list(self.folder.path.glob('ray/*')))}"
+        (self.folder.path / "ray" / attempt).mkdir(parents=True)
         return tune.Tuner(
             spica_trainable(asdict(config), kind, lambda params: trial_resources(config, resolve(config, params, kind), kind), self.trainable),
             param_space=dict(space) if space is not None else None,
@@ -184,7 +184,7 @@ class Experiment:
                 trial_dirname_creator=lambda trial: f"{trial.config['candidate']['candidate_id']}-{trial.trial_id}",
             ),
             run_config=tune.RunConfig(
-                name=f"attempt-{attempt}",
+                name=attempt,
                 storage_path=f"{self.results.mirror.uri.rstrip('/')}/{config.name}/{self.folder.run_id}/ray" if self.results.mirror else str(self.folder.path / "ray"),
                 verbose=0,
                 stop=CombinedStopper(self.results.unwritten, StopOnSameFailure(self.results.failures)),

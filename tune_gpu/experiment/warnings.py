@@ -20,6 +20,11 @@ def warnings_of(lines: Sequence[EvaluationRecord], best: Mapping[str, Any] | Non
             f"the capacity is at least what the ramp's end allows ({counted(sessions, 'session')}) in {_among(at_ceiling, measured, best, baseline)}: no difference in "
             "it is known among them; to know it, raise workload.capacity_max_sessions"
         )
+    if none := [line for line in measured if line.metrics.get(CONCURRENT_CAPACITY.name) == 0]:
+        found.append(
+            f"0 sessions in {_among(none, measured, best, baseline)}: even one session alone misses the latency targets of the ramp (objective.*_target_ms), or too "
+            "many of its turns fail"
+        )
     if saturated := [line for line in measured if line.saturated]:
         found.append(
             f"saturated: more turns arrived than were served in {_among(saturated, measured, best, baseline)}: the queue grew through the whole window, and the "

@@ -48,6 +48,12 @@ def test_the_warnings_count_evaluations_and_name_the_best_and_the_baseline() -> 
     assert warnings_of(lines[2:], None, {}) == ()
 
 
+def test_a_capacity_of_no_session_is_explained() -> None:
+    none = replace(line("g0-c0", SLOW, 0.5), metrics={"concurrent_capacity": 0, "capacity_at_ceiling": False})
+    [said] = warnings_of([none, line("g0-c1", FAST, 0.6)], FAST, SLOW)
+    assert said.startswith("0 sessions in 1 of 2 evaluations, the baseline among them: even one session alone misses the latency targets")
+
+
 def test_the_report_repeats_what_the_summary_warns_of(tmp_path: Path) -> None:
     record = read_run(tmp_path, made_run(tmp_path).run_id)
     assert record.summary is not None
