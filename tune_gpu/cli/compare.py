@@ -25,6 +25,7 @@ from tune_gpu.common.imports import uncollected
 from tune_gpu.common.wording import counted
 from tune_gpu.compare.arms import Origin, origin_of
 from tune_gpu.compare.confirm import BASELINE, GIVEN_BASELINE, WINNER, confirmed, speaks_for
+from tune_gpu.compare.forecast import times_of, whole
 from tune_gpu.compare.metrics import standard_metrics
 from tune_gpu.compare.opponents import changed, winner_of_other
 from tune_gpu.compare.records import record
@@ -161,6 +162,8 @@ def _compare(console: Console, question: ComparisonRequest, quiet: bool) -> Comp
     say(f"{config.name}, run {folder.run_id}: {choice.why}")
     for line in describe_arms(question.arms, {arm: origin.label for arm, origin in question.origins.items()}):
         say(line)
+    if (times := times_of(question.run.lines, config)) is not None:
+        say(whole(replace(config, confirm=replace(config.confirm, budget_s=rules.budget_s)), times).room)
     outcome, place = _measure(question, choice.kind, say)
     metrics = standard_metrics(config.objective.latency_percentile, error_unit(spoken_language(config)))
     findings = findings_of(

@@ -123,7 +123,7 @@ class Forecast:
         """Return how many rounds the budget holds, and what is left out for that."""
         confirm = self.config.confirm
         without = f", with {', '.join(self.changes)} so that it fits" if self.changes else ""
-        return f"{self.times}: confirm.budget_s={confirm.budget_s:g} holds about {self.n_rounds}, a verdict needs {confirm.min_rounds}{without}"
+        return f"{self.times}: a budget of {confirm.budget_s:g} s holds about {self.n_rounds}, a verdict needs {confirm.min_rounds}{without}"
 
     @property
     def too_short(self) -> str:
@@ -145,11 +145,11 @@ def forecast(config: ExperimentConfig, times: DeploymentTimes, candidates: int) 
         times: of its deployments.
         candidates: how many compete, the winner among them; the baseline is additional.
     """
-    found = _whole(config, times, candidates, ())
+    found = whole(config, times, candidates)
     for lessened in _lessened(config, candidates):
         if found.fits:
             break
-        found = _whole(lessened[0], times, lessened[1], lessened[2])
+        found = whole(lessened[0], times, lessened[1], lessened[2])
     return found
 
 
@@ -165,7 +165,8 @@ def foretold(config: ExperimentConfig, device: str) -> str:
     return f"confirmation: none; {planned.too_short}. Raise it to {planned.budget_s}, or after the run: tune-gpu compare RUN_ID --budget-s {planned.budget_s}"
 
 
-def _whole(config: ExperimentConfig, times: DeploymentTimes, candidates: int, changes: tuple[str, ...]) -> Forecast:
+def whole(config: ExperimentConfig, times: DeploymentTimes, candidates: int = 1, changes: tuple[str, ...] = ()) -> Forecast:
+    """Return the forecast of a comparison with all that this configuration asks for."""
     return Forecast(config, candidates + 1, times.deployment_s(config), times.first_s, changes, times.measured)
 
 

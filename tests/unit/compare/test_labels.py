@@ -102,6 +102,8 @@ def test_the_runs_own_arms_have_no_label(tmp_path: Path) -> None:
     told = compare(tmp_path)
     _, content = made(folder, "comparison.json")
     assert [arm.source for arm in content.arms.values()] == [ArmSource.WINNER, ArmSource.BASELINE]
+    assert "a budget of 1800 s holds about 12, a verdict needs 3" in told
+    assert "a budget of 5 s holds about 0, a verdict needs 3" in compare(tmp_path, "--budget-s", "5")
     assert "from --" not in told
     assert "against" not in content.sentence
     assert compare(tmp_path, "--baseline", f"vllm_memory_util={SLOW['vllm_memory_util']}").count("from --") == 0, "it is the run's own"
