@@ -105,7 +105,7 @@ CONCURRENT_CAPACITY = _add(Metric(
 ))  # fmt: skip
 CAPACITY = _add(Metric(
     "capacity_continuous", (Protocol.TURN,), "simultaneous sessions, with a fraction", "Simultaneous voice sessions, with how near the next was.", better=Better.HIGHER,
-    needs=Needs("workload.capacity_step_s"), target="capacity_target_sessions", term=Term("capacity", Shape.RISING),
+    needs=Needs("workload.capacity_step_s"), target="capacity_target_sessions", term=Term("capacity", Shape.RISING), at_least="capacity_at_ceiling",
     compared=Compared(
         Statistic.MEAN_OF_ROUNDS, name="capacity", unit="callers", tolerance=0.5,
         phrases=Phrases("serves {count} more caller{s}", "serves {count} fewer caller{s}", "serves as many callers", "leaves open how many callers it serves"),

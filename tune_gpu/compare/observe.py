@@ -40,4 +40,5 @@ def block_of(arm: str, number: int, windows: Sequence[WindowResult], measured: M
         int(metrics.get(OOM_EVENTS.name) or 0),
         dict(metrics.get(SERVICE_MEMORY.name) or {}),
         round(wall_s, 3),
+        capacity_at_ceiling=metrics.get(CAPACITY.at_least) is True,
     )

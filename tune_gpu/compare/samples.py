@@ -64,6 +64,8 @@ class Block:
     """Null for a service whose memory the device does not report."""
     wall_s: float = 0.0
     failure: Mapping[str, Any] | None = None
+    capacity_at_ceiling: bool = False
+    """The ramp ended before a step failed: the capacity is at least this."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the block as a line of the artifacts has it."""

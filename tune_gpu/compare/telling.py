@@ -38,7 +38,7 @@ def describe_block(block: Block) -> str:
         return f"failed: {block.failure['kind']} {block.failure['message']}"
     turns = [value for turn in block.turns if (value := turn.values.get(VOICE_TURN.turn_key)) is not None]
     failed = sum(turn.error is not None for turn in block.turns)
-    callers = "" if block.capacity is None else f", callers {block.capacity:.1f}"
+    callers = "" if block.capacity is None else f", callers {'at least ' if block.capacity_at_ceiling else ''}{block.capacity:.1f}"
     fitness = "" if block.fitness is None else f", fitness {block.fitness:.4f}"
     at = [percentile for percentile in (50, 95) if len(turns) >= least_samples(percentile)]
     speed = f", {'/'.join(f'p{percentile}' for percentile in at)} {' / '.join(f'{value:.0f}' for value in np.percentile(turns, at))} ms" if at else ""

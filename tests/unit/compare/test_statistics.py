@@ -161,3 +161,18 @@ def test_a_round_counts_only_if_both_arms_were_measured_in_it() -> None:
     alike = turn(1.0, 1.0, 1.0, 1.0, 0, 1)
     blocks = [Block("a", 0, (alike,)), Block("b", 0, failure={"kind": "oom"}), Block("b", 1, (alike,)), Block("a", 1, (alike,))]
     assert [pair.ours.round for pair in pairs_of(blocks, "a", "b")] == [1]
+
+
+def test_two_capacities_at_the_ramps_end_are_not_compared() -> None:
+    """"At least 4" beside "at least 4" is neither a difference nor its absence."""
+    capacity = next(metric for metric in METRICS if metric.name == "capacity")
+
+    def pair(number: int, ours: bool, theirs: bool) -> Pair:
+        blocks = [Block(arm, number, capacity=value, capacity_at_ceiling=at) for arm, value, at in (("a", 4.0, ours), ("b", 4.0 if theirs else 2.5, theirs))]
+        return Pair(*blocks)
+
+    assert effect_of([pair(number, True, True) for number in range(4)], capacity, alpha=ALPHA) is None
+    one = effect_of([pair(number, True, False) for number in range(4)], capacity, alpha=ALPHA)
+    assert one is not None
+    assert one.estimate == pytest.approx(1.5)
+    assert Block.from_dict(pair(0, True, True).ours.as_dict()).capacity_at_ceiling
