@@ -99,9 +99,9 @@ FAILED_PCT = _add(Metric(
 ))  # fmt: skip
 """Computed from the two counts: an evaluation keeps those."""
 CONCURRENT_CAPACITY = _add(Metric(
-    "concurrent_capacity", (Protocol.TURN,), "simultaneous sessions", "Simultaneous voice sessions within the latency targets.", better=Better.HIGHER,
-    needs=Needs("workload.capacity_step_s"), compared=None, column=Column("sessions"), gauge=Gauge("concurrent_sessions"),
-    at_least="capacity_at_ceiling",
+    "concurrent_capacity", (Protocol.TURN,), "simultaneous sessions within the targets", "Simultaneous voice sessions within the latency targets.",
+    better=Better.HIGHER, needs=Needs("workload.capacity_step_s"), zero=" (one alone misses a latency target)", compared=None, column=Column("sessions"),
+    gauge=Gauge("concurrent_sessions"), at_least="capacity_at_ceiling",
 ))  # fmt: skip
 CAPACITY = _add(Metric(
     "capacity_continuous", (Protocol.TURN,), "simultaneous sessions, with a fraction", "Simultaneous voice sessions, with how near the next was.", better=Better.HIGHER,

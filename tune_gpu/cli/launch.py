@@ -279,8 +279,8 @@ def _conclude(console: Console, summary: RunSummary, folder: RunFolder) -> int:
     if summary.repeated:
         console.print(f"  {summary.repeated}", highlight=False, soft_wrap=True, markup=False)
     if summary.ties:
-        among = ", the baseline among them" if base and base.params != best.params and base.params in summary.ties else ""
-        console.print(f"  not distinguishable from it by these deployments: {len(summary.ties) - 1} other{among}", highlight=False, soft_wrap=True)
+        among = "" if not base or base.params == best.params else f", the baseline {'' if base.params in summary.ties else 'not '}among them"
+        console.print(f"  not distinguishable from it by these deployments: {counted(len(summary.ties) - 1, 'other configuration')}{among}", highlight=False, soft_wrap=True)
     console.print(
         f"  device: {summary.device}; artifacts: {folder.path}; winner file: {folder.winner_file}",
         highlight=False,

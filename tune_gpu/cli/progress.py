@@ -106,8 +106,8 @@ class Progress:
         tail = f"[{self._n_ended}/{self._total}{f', about {left:.0f} s left' if left else ''}]"
         if line.fitness is None:
             failure = line.failure
-            why = f"{failure.kind}, {failure_text(failure.message, failure.evidence)}" if failure else "violates " + ", ".join(line.violations)
-            return f"{line.candidate_id} {line.status}: {why} {tail}"
+            why = f"{failure.kind}, {failure_text(failure.message, failure.evidence)}" if failure else ", ".join(line.violations)
+            return f"{line.candidate_id} {line.outcome}: {why} {tail}"
         metrics = line.metrics
         return (
             f"{line.candidate_id} ok: fitness {fitness_of(line, self._evidence)}, {measured_said(metrics)}{saturation_said(metrics)}"
@@ -131,7 +131,9 @@ def measured_said(metrics: Mapping[str, Any]) -> str:
             statistics = "" if parts else " p50/p95"  # once is enough
             parts.append(f"{metric.column.title}{statistics} {spread(metrics, metric, metric.column.digits)} {metric.unit}".rstrip())
         else:
-            parts.append(f"{rate_name(metrics.get(ERROR_UNIT)).lower() if metric.counts_errors else metric.column.title} {bound}{value}")
+            parts.append(
+                f"{rate_name(metrics.get(ERROR_UNIT)).lower() if metric.counts_errors else metric.column.title} {bound}{value}{metric.zero if value == 0 else ''}"
+            )
     return "".join(f"{part}, " for part in parts)
 
 

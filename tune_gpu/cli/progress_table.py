@@ -90,7 +90,7 @@ def _filled(columns: Sequence[_Column], lines: Sequence[Line], now: Sequence[Can
 
 
 def _title(lines: Sequence[Line], now: Sequence[Candidate], total: int, elapsed_s: float, left_s: float | None) -> str:
-    counts = ", ".join(f"{number} {status}" for status, number in Counter(line.status for line in lines).items())
+    counts = ", ".join(f"{number} {status}" for status, number in Counter(line.outcome for line in lines).items())
     generation = max([candidate.generation for candidate in now] or [line.generation for line in lines], default=0)
     return (
         f"generation {generation}, {len(lines)} of {total} evaluations" + (f" ({counts})" if counts else "") + f", {elapsed_s:.0f} s"
@@ -170,5 +170,5 @@ def _values(names: Sequence[str]) -> _Column:
 
 def _status(line: Line) -> str:
     if line.fitness is not None:
-        return f"{line.status}, saturated" if line.saturated else str(line.status)
-    return f"{line.status}: {line.failure.kind if line.failure else 'violates ' + ', '.join(line.violations)}"
+        return f"{line.outcome}, saturated" if line.saturated else line.outcome
+    return f"{line.outcome}: {line.failure.kind if line.failure else ', '.join(line.violations)}"

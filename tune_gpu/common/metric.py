@@ -216,6 +216,8 @@ class Metric:
     """The metric that says whether the value is a lower bound only."""
     objective: bool = True
     """It can be one of `search.objectives`."""
+    zero: str = ""
+    """What stands beside a 0, which would be a riddle."""
     compared: Compared | None = Compared()
     reported: Reported | None = Reported()
     column: Column | None = None

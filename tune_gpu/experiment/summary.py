@@ -86,7 +86,7 @@ def summarise_run(
         run_id=run_id,
         device=device,
         ended=str(ended),
-        counts=dict(Counter(str(line.status) for line in lines)),
+        counts=dict(Counter(line.outcome for line in lines)),
         n_evaluations=len(lines),
         n_configurations=len({repr(sorted(line.params.items())) for line in lines}),
         failures=dict(Counter(line.failure.kind for line in lines if line.failure)),

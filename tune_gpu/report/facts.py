@@ -5,7 +5,7 @@ Every number is one of `summary.json` or of a candidate's line, or is computed f
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from tune_gpu.artifacts.deployments import errors_of, evidence_of, key_of
 from tune_gpu.artifacts.lines import line_of, unchecked_of
 from tune_gpu.artifacts.reading import RunRecord, RunState
-from tune_gpu.artifacts.records.comparison import Comparison
+from tune_gpu.artifacts.records.comparison import Comparison, ComparisonExcerpt
 from tune_gpu.artifacts.records.decision import Decision
 from tune_gpu.artifacts.records.devices import DeviceRecord
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord, FailureRecord
@@ -25,7 +25,7 @@ from tune_gpu.common.wording import counted
 from tune_gpu.config.languages import rate_name
 from tune_gpu.evaluation.objective import metric_at
 from tune_gpu.evaluation.targets import missed_targets
-from tune_gpu.metrics import ERROR_UNIT, every
+from tune_gpu.metrics import ERROR_UNIT, VOICE_TURN, every, in_comparison
 
 Line = EvaluationRecord
 
@@ -40,6 +40,8 @@ class Row:
     digits: int
     better: bool | None
     """Whether the winner's is the better number; None if unknown. Not a statement about significance."""
+    zero: str = ""
+    """What stands beside a 0."""
     at: str = ""
     """The statistic of a metric with many samples."""
     winner_n: int | None = None
@@ -67,7 +69,7 @@ class Row:
     def _text(self, value: float | None, n: int | None, instead: str) -> str:
         if value is None:
             return "–"
-        return statistic_text(f"{value:.{self.digits}f}", n, self.at) + instead
+        return statistic_text(f"{value:.{self.digits}f}", n, self.at) + instead + (self.zero if value == 0 else "")
 
     @property
     def change_pct(self) -> float | None:
@@ -105,6 +107,8 @@ class Facts:
     changes: tuple[tuple[str, Any, Any], ...]
     """(knob, baseline, winner)."""
     rows: tuple[Row, ...]
+    counts: tuple[tuple[str, int, str], ...]
+    """(outcome, evaluations, explanation)."""
     rows_of: str
     """Which evaluations the rows come from."""
     comparison: Comparison | None
@@ -148,7 +152,7 @@ def facts_of(record: RunRecord, winner: WinnerFile | None = None) -> Facts:
         decision=record.decision, verdict=_verdict(record), doubts=tuple(_doubts(record, winner)), summary=summary,
         changes=tuple((knob, base.params.get(knob) if base else None, value) for knob, value in best.params.items()) if best else (),
         rows=tuple(_rows(record.lines, best.params, base.params if base else None)) if best else (),
-        rows_of=_rows_of(record.lines, best.params, base.params if base else None) if best else "",
+        counts=tuple(_counts(record.lines)), rows_of=_rows_of(record.lines, best.params, base.params if base else None) if best else "",
         comparison=record.evidence, failures=tuple(_failures(record.lines)), refused=tuple((record.plan or {}).get("refused") or ()),
         costs=tuple(_costs(record.lines, summary, record.confirmation)), lines=record.lines, manifest=record.manifest,
         error_rate=rate_name(_unit_of(record.lines)), errors=errors_of(record.lines, record.anchors),
@@ -209,7 +213,14 @@ def _shown(record: RunRecord) -> str | None:
     """Return what an A/B comparison showed, in one sentence; null where there was none."""
     confirmation = record.summary.confirmation if record.summary else None
     comparison = record.evidence or (confirmation.confirmation if confirmation else None)
-    return comparison.sentence or None if comparison else None
+    return comparison.sentence + _unsaid(comparison) if comparison and comparison.sentence else None
+
+
+def _unsaid(comparison: Comparison | ComparisonExcerpt) -> str:
+    """Return where a voice turn is shown to be worse beyond its tolerance and the sentence does not say so: older programs named one percentile."""
+    worse = [each for each in comparison.findings if in_comparison(each.metric) is VOICE_TURN and each.verdict == "worse"]
+    missing = [each for each in worse if -(each.gain or 0.0) > each.tolerance and f"at {each.metric.rpartition('.')[2]}" not in comparison.sentence]
+    return "".join(f", but {each.claim}" for each in missing)
 
 
 def _doubts(record: RunRecord, winner: WinnerFile | None) -> list[str]:
@@ -221,7 +232,7 @@ def _doubts(record: RunRecord, winner: WinnerFile | None) -> list[str]:
     if found is None or not found.confirmed:
         caveats.append(f"Not confirmed: {(found and found.confirmed_why) or 'no A/B comparison of this run is there'}.")
     if tied := [key for key in _tied(record) if key != key_of(summary.best.params)]:
-        among = ", the baseline among them" if summary.baseline and key_of(summary.baseline.params) in tied else ""
+        among = "" if not summary.baseline else f", the baseline {'' if key_of(summary.baseline.params) in tied else 'not '}among them"
         caveats.append(f"Not distinguishable from it by these deployments: {counted(len(tied), 'other configuration')}{among}.")
     if summary.best.fitness_stderr is None:
         caveats.append("Its uncertainty is not known: that takes two turns with answers, or a second deployment.")
@@ -232,6 +243,20 @@ def _doubts(record: RunRecord, winner: WinnerFile | None) -> list[str]:
     if summary.device != "cuda":
         caveats.append(f"Measured on {summary.device}: it says nothing about a GPU.")
     return caveats
+
+
+_OUTCOMES = {
+    "ok": "measured, within the constraints",
+    "against a constraint": "measured, but not to be deployed",
+    "infeasible": "refused before anything started",
+    "failed": "not measured: see below",
+}
+
+
+def _counts(lines: Sequence[Line]) -> Iterator[tuple[str, int, str]]:
+    """Yield how many evaluations came to what, each with its meaning."""
+    for outcome, count in Counter(line.outcome for line in lines).items():
+        yield outcome, count, _OUTCOMES.get(outcome, "")
 
 
 def _rows_of(lines: Sequence[Line], best: Mapping[str, Any], base: Mapping[str, Any] | None) -> str:
@@ -255,11 +280,11 @@ def _rows(lines: Sequence[Line], best: Mapping[str, Any], base: Mapping[str, Any
             continue
         better = None if a is None or b is None or a == b or metric.better is Better.NEITHER else (a > b) == (metric.better is Better.HIGHER)
         if not metric.many:
-            rows.append(Row(label, a, b, digits, better))
+            rows.append(Row(label, a, b, digits, better, metric.zero))
             continue
         at = path.rpartition(".")[2]
         ours_n, theirs_n = (_n(line, metric) for line in (ours, theirs))
-        rows.append(Row(label, a, b, digits, better, at, ours_n, theirs_n, _instead(ours, metric, at), _instead(theirs, metric, at)))
+        rows.append(Row(label, a, b, digits, better, "", at, ours_n, theirs_n, _instead(ours, metric, at), _instead(theirs, metric, at)))
     return rows
 
 
@@ -303,12 +328,12 @@ def _failures(lines: Sequence[Line]) -> list[dict[str, Any]]:
         if line.failure:
             found.setdefault(str(line.failure.kind), []).append(line)
         elif line.fitness is None:
-            found.setdefault("violates " + ", ".join(line.violations or {"a constraint": 0}), []).append(line)
+            found.setdefault(f"{line.outcome}: {', '.join(line.violations)}".removesuffix(": "), []).append(line)
     rows = []
     for kind, members in sorted(found.items(), key=lambda item: -len(item[1])):
         failure = members[-1].failure or FailureRecord(kind="")
         where = f"{failure.service} {failure.phase}".strip()
-        rows.append({"kind": kind, "count": len(members), "status": str(members[-1].status), "where": where, "message": failure.message,
+        rows.append({"kind": kind, "count": len(members), "status": members[-1].outcome, "where": where, "message": failure.message,
                      "evidence": failure.evidence, "candidates": [line.candidate_id for line in members]})  # fmt: skip
     return rows
 

@@ -51,7 +51,7 @@ def _decision(decision: Decision | None) -> list[str]:
 
 
 def _evaluation(line: EvaluationRecord, error: float | None) -> tuple[str, ...]:
-    status = line.status + (f": {line.failure.kind}" if line.failure else "")
+    status = line.outcome + (f": {line.failure.kind}" if line.failure else "")
     return line.candidate_id, line.origin, describe(line.params), status, number(line.fitness) + ("" if error is None else f" ± {number(error)}")
 
 

@@ -16,7 +16,7 @@ from plotly.offline import get_plotlyjs
 
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.common.metric import carries, largest_carried, statistic_text
-from tune_gpu.common.wording import duration_text
+from tune_gpu.common.wording import counted, duration_text
 from tune_gpu.evaluation.objective import metric_at
 from tune_gpu.metrics import every, in_comparison
 from tune_gpu.report.facts import Facts, describe
@@ -88,7 +88,7 @@ def as_html(facts: Facts, plan: Mapping[str, Any] | None = None, objectives: Map
     found = pictures(facts, plan, objectives)
     figures = {key: json.loads(picture.figure.to_json()) for key, picture in found.items() if picture.figure is not None}
     return _template().render(
-        facts=facts, pictures=found, describe=describe, columns=evaluation_columns(facts.error_rate, facts.lines), effect_digits=effect_digits, cell=cell, figures=_embedded(figures), plotly=Markup(_plotly()), number=number, seconds=seconds, duration_text=duration_text  # noqa: S704 - Plotly's own
+        facts=facts, pictures=found, describe=describe, columns=evaluation_columns(facts.error_rate, facts.lines), effect_digits=effect_digits, cell=cell, counted=counted, figures=_embedded(figures), plotly=Markup(_plotly()), number=number, seconds=seconds, duration_text=duration_text  # noqa: S704 - Plotly's own
     )  # fmt: skip
 
 

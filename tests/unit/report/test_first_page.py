@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import html
+import io
 from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from tests.support.runs import ABOVE_ITS_TARGET, ARTIFACTS, MISLEADING, OFF_ITS_FRONT, RUN, WHOLE
+from tune_gpu.artifacts.deployments import evidence_of
 from tune_gpu.artifacts.reading import RunRecord, read_run
+from tune_gpu.cli.progress import Progress, measured_said
+from tune_gpu.cli.progress_table import table_of
+from tune_gpu.cli.status import describe_run
 from tune_gpu.common.metric import carries, largest_carried, statistic_text
 from tune_gpu.report.facts import facts_of
 from tune_gpu.report.markdown import as_markdown
@@ -75,3 +81,46 @@ def test_knobs_are_drawn_only_if_the_forest_predicts() -> None:
     assert unsaid.words.startswith("Not shown: the forest does not predict evaluations that it has not seen (R² -0.56 out of bag, at least 0.2 is needed)")
     assert "plot-importance" not in as_html(facts_of(noise))
     assert unsaid.words in as_markdown(facts_of(noise)).replace("\\", "")
+
+
+def test_what_violates_a_constraint_is_counted_as_such_everywhere() -> None:
+    record = recorded(OFF_ITS_FRONT)
+    against = next(line for line in record.lines if line.violations)
+    facts = facts_of(record)
+    assert [(outcome, count) for outcome, count, _ in facts.counts] == [("ok", 5), ("against a constraint", 1)]
+    assert facts.failures[0]["kind"] == "against a constraint: max_failed_requests_pct"
+    shown = io.StringIO()
+    console = Console(file=shown, width=300, height=60)
+    with Progress(console, 6, [], quiet=False) as progress:
+        for line in record.lines:
+            progress.ended(line)
+    assert f"{against.candidate_id} against a constraint: max_failed_requests_pct [" in shown.getvalue()
+    console.print(table_of(console, record.lines, [], [], evidence_of(record.lines), total=6, elapsed_s=1.0, left_s=None))
+    assert "6 of 6 evaluations (5 ok, 1 against a constraint)" in shown.getvalue()
+    assert describe_run(record.folder, record)["n_measured"] == 5
+
+
+def test_a_sentence_about_one_percentile_does_not_hide_another() -> None:
+    verdict = facts_of(recorded(OFF_ITS_FRONT)).verdict
+    assert verdict.endswith("Winner shows no difference in speed at p95 (-22 … +253 %), transcribes no worse, serves as many callers, "
+                            "but its voice turn at the median is 90 % worse.")  # fmt: skip
+
+
+def test_no_sessions_are_explained_where_they_stand() -> None:
+    record = recorded(ABOVE_ITS_TARGET)
+    none = next(line for line in record.lines if line.metrics["concurrent_capacity"] == 0)
+    assert "sessions 0 (one alone misses a latency target), " in measured_said(none.metrics)
+    assert record.summary is not None
+    assert record.summary.best is not None
+    without = [replace(line, metrics={**line.metrics, "concurrent_capacity": 0}) for line in record.lines]
+    rows = {row.label: row.winner_text for row in facts_of(replace(record, lines=tuple(without))).rows}
+    assert rows["simultaneous sessions within the targets"] == "0 (one alone misses a latency target)"
+
+
+def test_it_is_said_if_the_baseline_is_not_among_the_tied() -> None:
+    record = recorded(ABOVE_ITS_TARGET)
+    assert record.summary is not None
+    assert record.summary.baseline is not None
+    worse = [replace(line, fitness=0.1) if line.params == record.summary.baseline.params else line for line in record.lines]
+    doubts = " ".join(facts_of(replace(record, lines=tuple(worse))).doubts)
+    assert "the baseline not among them" in doubts

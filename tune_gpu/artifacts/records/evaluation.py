@@ -105,6 +105,11 @@ class EvaluationRecord(Record):
         return f"status {self.status} and failure contradict one another" if (self.status is Status.FAILED) != failed else None
 
     @property
+    def outcome(self) -> str:
+        """Return what came of it, as it is counted everywhere: `ok`, `against a constraint`, or its other status. Only `ok` has a fitness."""
+        return str(self.status) if self.status is not Status.OK or self.fitness is not None else "against a constraint"
+
+    @property
     def known_fitness(self) -> float:
         """Return the fitness of a measured evaluation. Raise ValueError if there is none."""
         if self.fitness is None:

@@ -70,7 +70,7 @@ class RunSummary(Record):
     ended: str
     """A value of `RunEnd`, or one that a newer program added."""
     counts: dict[str, int]
-    """Evaluations by status."""
+    """Evaluations by outcome: see `EvaluationRecord.outcome`. In runs of older programs `ok` counts those against a constraint, too."""
     n_evaluations: int
     n_configurations: int = 0
     failures: dict[str, int] = field(default_factory=dict)
