@@ -74,7 +74,7 @@ def predict(
     late_short = after_the_cache(account, vllm, model) / MIB - max(at_start, 0.0)
     if conflict or at_start < -start_doubt or inside < -doubt:
         verdict = MemoryVerdict.INFEASIBLE
-    elif at_start >= start_doubt and inside >= doubt and late_short <= 0 and not too_full(account):
+    elif at_start >= start_doubt and (inside >= doubt or model.cacheless) and late_short <= 0 and not too_full(account):
         verdict = MemoryVerdict.FITS
     else:
         verdict = MemoryVerdict.UNCERTAIN
@@ -85,7 +85,7 @@ def predict(
         parts_mib=_parts(account, beside, device), kv_cache_tokens=tokens,
         max_concurrency=round(account.blocks / account.request_blocks, 4), headroom_mib=round(inside, 1),
         shortfall_mib=round(max(0.0, -at_start, -inside), 1), uncertainty_mib=round(doubt, 1), calibrated=account.calibrated, likely=likely,
-        least_share=least, max_context=int(longest_context(account)),
+        least_share=least, max_context=int(account.knobs.context if model.cacheless else longest_context(account)),
     )
 
 
@@ -96,6 +96,8 @@ def _parts(account: Account, whisper: float, device: DeviceMemory) -> dict[str, 
 
 
 def _token_range(account: Account, doubt_mib: float) -> KvTokens:
+    if account.block_bytes == 0:
+        return KvTokens(0, 0, 0)
     per_mib = account.tokens / (account.kv / MIB) if account.kv > 0 else account.knobs.block_size / account.block_bytes * MIB / account.layout.groups
     low, high = (max(0.0, (account.kv / MIB + way * doubt_mib) * per_mib) for way in (-1, 1))
     return KvTokens(int(account.tokens), int(low), int(high))
@@ -134,6 +136,8 @@ def _reason(
     if late_short > 0:
         return (f"the cache fits, but CUDA graphs and warming up may take {after_the_cache(account, vllm, model) / MIB:.0f} MiB beyond the share and "
                 f"{max(at_start, 0.0):.0f} MiB are free; enforce_eager=true or a smaller share is safe")
+    if model.cacheless:
+        return f"an encoder without a KV cache: {account.weights / MIB:.0f} MiB of weights and {account.activation / MIB:.0f} MiB of activation; {at_start:.0f} MiB to spare at the start"
     spare = f"{account.tokens:.0f} KV tokens, {account.blocks / account.request_blocks:.2f} x {account.knobs.context:g}"
     if verdict is MemoryVerdict.UNCERTAIN:
         if inside >= account.doubt / MIB and too_full(account):

@@ -118,7 +118,7 @@ def _fill(
     indivisible = settings.tensor_parallel_size > 1 and model.heads % settings.tensor_parallel_size != 0
     few_for_sequences, few_for_context = flag_conflict(account.knobs)
     bad = np.zeros(len(rows), bool) | few_for_sequences | few_for_context | indivisible
-    fits = (at_start >= start_doubt) & (inside >= doubt) & (after_the_cache(account, settings, model) / MIB <= np.maximum(at_start, 0))
+    fits = (at_start >= start_doubt) & ((inside >= doubt) | model.cacheless) & (after_the_cache(account, settings, model) / MIB <= np.maximum(at_start, 0))
     fits = fits & np.logical_not(too_full(account))
     code = np.where(fits, _CODE[MemoryVerdict.FITS], _CODE[MemoryVerdict.UNCERTAIN])
     code = np.where(bad | (at_start < -start_doubt) | (inside < -doubt), _CODE[MemoryVerdict.INFEASIBLE], code)

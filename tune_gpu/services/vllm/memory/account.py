@@ -24,6 +24,7 @@ from tune_gpu.services.vllm.memory.calibration import Calibration
 from tune_gpu.services.vllm.memory.engine_rules import DEFAULT_VERSION, EngineRules
 from tune_gpu.services.vllm.memory.kv_layout import KvLayout
 from tune_gpu.services.vllm.memory.model_runner import ModelRunner
+from tune_gpu.services.vllm.memory.pooling import as_served
 from tune_gpu.services.vllm.memory.vision_encoder import limits_of
 from tune_gpu.services.vllm.memory.weight_formats import flag_format
 
@@ -100,7 +101,7 @@ def resolve_knobs(settings: VllmSettings, model: ModelArchitecture, device: Devi
     batch: Number = settings.max_num_batched_tokens
     chunked: Number = settings.enable_chunked_prefill
     if chunked is None:
-        chunked = rules.chunked_prefill_default(context, model.multimodal or model.mla)
+        chunked = False if model.cacheless else rules.chunked_prefill_default(context, model.multimodal or model.mla)
     if batch is None:
         chunk = rules.default_batch(total_gib, device.name, world, device.shares_host_memory)
         batch = where(chunked, chunk, maximum(context, 2048 if not rules.v1 else chunk))
@@ -122,6 +123,7 @@ def keep_account(
 
     `warm` is for the CPU: the engine is forked from a process that has imported vLLM.
     """
+    model = as_served(model, settings.extra_args)
     rules = EngineRules.of(version or (calibration.vllm_version if calibration else None) or DEFAULT_VERSION, cpu=device.kind == "cpu", v1=v1, warm=warm)
     knobs = resolve_knobs(settings, model, device, rules)
     width, cards = parts.dtype_bytes(settings.dtype), settings.tensor_parallel_size
@@ -150,12 +152,17 @@ def keep_account(
         overhead = calibration.overhead_mib * MIB - modelled + non_torch.value
         moved = abs(peak.value + graphs.value + non_torch.value - modelled)
         doubt = 2 * (calibration.repeatability_mib * MIB + 0.15 * moved)
-    kv = requested - weight - peak.value - graphs.value - overhead
+    taken = weight + peak.value + graphs.value + overhead
+    if model.cacheless:  # vLLM does not compare its share with what it takes, but both must be free
+        requested = maximum(requested, taken)
+    kv = requested - taken
     block_bytes = token_bytes * knobs.block_size
     blocks = maximum(kv // block_bytes, 0)
     request_blocks = layout.blocks_of_a_request(knobs.context, knobs.batch_tokens, knobs.block_size)
     tokens = tokens_of(blocks, layout, rules, knobs)
     reserved = 1 if rules.null_block else 0
+    if model.cacheless:
+        blocks, tokens, request_blocks, block_bytes, reserved = 0 * blocks, 0 * tokens, 1, 0.0, 0
     return Account(
         requested=requested, weights=weight, activation=peak.value, graphs=graphs.value, non_torch=overhead, kv=kv, blocks=blocks, tokens=tokens,
         request_blocks=request_blocks, block_bytes=block_bytes, needed=(request_blocks + reserved) * block_bytes, doubt=doubt,
@@ -199,7 +206,7 @@ def _overhead(
     non_torch = parts.non_torch(rules, cards, device.name, device.total_mib / 1024, device.shares_host_memory)
     if rules.context_is_counted:
         non_torch = parts.Uncertain(non_torch.value + device.used_mib * MIB, non_torch.sigma)
-    if rules.counts_all_consumed:
+    if rules.counts_all_consumed and not model.pooling:
         non_torch = parts.Uncertain(non_torch.value + runner.kept_bytes(knobs.sequences, model.vocab), non_torch.sigma)
     return peak, graphs, non_torch
 

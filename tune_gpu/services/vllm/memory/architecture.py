@@ -12,7 +12,7 @@ from tune_gpu.common import outside_files
 from tune_gpu.common.errors import UserError
 from tune_gpu.services.vllm.memory.attention_kinds import is_recurrent, latent_size, not_modelled, sliding_layers
 from tune_gpu.services.vllm.memory.cache_layers import AttentionLayers, LayerMix, StateLayers, layer_mix, state_layers
-from tune_gpu.services.vllm.memory.config_classes import TextPart, text_part
+from tune_gpu.services.vllm.memory.config_classes import NOT_GENERATING, TextPart, text_part
 from tune_gpu.services.vllm.memory.config_sizes import LARGEST, AttentionSizes, NotModelled, attention_sizes, contexts, read_size, shown
 from tune_gpu.services.vllm.memory.latent_attention import LatentShapes
 from tune_gpu.services.vllm.memory.model_catalogue import fill_from_catalogue
@@ -26,6 +26,8 @@ _DTYPE_BYTES = {"float32": 4, "float": 4, "fp32": 4, "float16": 2, "half": 2, "f
 _TIED = re.compile(r"gemma|opt$|gpt2|gpt_bigcode|bloom|falcon|cohere|starcoder2|mpt|smollm3|ernie4_5")
 """Families whose output and input embeddings are one by default, and whose configs do not set `tie_word_embeddings`."""
 _MOST_PARAMETERS = 1e18
+_ENCODERS = ("bert", "roberta", "xlm-roberta", "modernbert")
+"""Types that vLLM serves as embedding or classification models without a KV cache (`AttentionType.ENCODER_ONLY`)."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,12 @@ class ModelArchitecture:
     """The `model_type` of its text part; empty if only a table's facts are known."""
     encoder: VisionEncoder | None = None
     """Its image encoder; None if it has none, or one whose largest image is not known."""
+    architectures: tuple[str, ...] = field(default=(), compare=False)
+    """Names of its class in `config.json`."""
     pooling: bool = False
     """True if it returns embeddings or scores, not text."""
+    cacheless: bool = False
+    """True for an encoder, which keeps no keys and values."""
 
     def __post_init__(self) -> None:
         for name in ("layers", "kv_heads", "head_dim", "hidden", "heads", "vocab"):
@@ -134,13 +140,21 @@ def from_config(config: Mapping[str, Any], name: str = "model") -> ModelArchitec
     except (TypeError, AttributeError, KeyError, ValueError, ArithmeticError) as error:
         return ModelArchitecture.unknown(name, _not_understood(error))
     try:
-        return replace(_architecture(config, part, facts, name), refusal=reason or part.refusal)
+        model = _architecture(config, part, facts, name)
+        if (reason or part.refusal) == NOT_GENERATING and model.kind in _ENCODERS:
+            return replace(model, pooling=True, cacheless=True, tied=True)
+        return replace(model, refusal=reason or part.refusal)
     except NotModelled as error:
         return ModelArchitecture.unknown(name, reason or (part.refusal if not part.facts else None) or str(error))
     except UserError:
         raise  # a ValueError, too
     except (TypeError, AttributeError, KeyError, ValueError, ArithmeticError) as error:
         return ModelArchitecture.unknown(name, reason or _not_understood(error))
+
+
+def _architectures(config: Mapping[str, Any]) -> tuple[str, ...]:
+    given = config.get("architectures")
+    return tuple(str(name) for name in given) if isinstance(given, list) else ()
 
 
 def _not_understood(error: Exception) -> str:
@@ -186,7 +200,7 @@ def _architecture(config: Mapping[str, Any], part: TextPart, facts: Mapping[str,
         dtype_bytes=_DTYPE_BYTES.get(str(facts.get("dtype") or facts.get("torch_dtype") or "bfloat16").removeprefix("torch."), 2),
         kv_cache_dtype=kv_cache_format(quantised), format=weight_format(quantised, sizes.layers)
         or (None if "model_type" in config else published_format(name)), guessed=tuple(found.guessed), kind=str(facts.get("model_type") or ""),
-        encoder=VisionEncoder.of(part.vision, config),
+        encoder=VisionEncoder.of(part.vision, config), architectures=_architectures(config),
     )  # fmt: skip
 
 

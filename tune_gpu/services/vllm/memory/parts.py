@@ -121,6 +121,8 @@ def activation(
         sampling = where(chunked, 0 * sampling, sampling)
     if model.multimodal and not rules.v1:
         sampling = 0 * sampling  # V0 profiles with one sequence for each largest image: a handful of rows
+    if model.pooling:  # no sampler: the output for each token, in 32 bits and normalised
+        sampling = batch_tokens * hidden * (width + 8)
     doubt = 0.08 + (0.12 if "vocab" in model.guessed else 0.0) + (0.15 if "intermediate" in model.guessed else 0.0)
     peak = maximum(forward, sampling)
     return Uncertain(peak, doubt * peak)

@@ -1,0 +1,73 @@
+"""Embedding and reranker models through the same arithmetic: decoders without an output layer, and encoders without a cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.models import card, engine, llama_8b
+from tune_gpu.evaluation.memory_check import MemoryVerdict, from_config, predict
+from tune_gpu.evaluation.memory_check.vectorised import predict_many
+from tune_gpu.services.vllm.memory.account import keep_account
+from tune_gpu.services.vllm.memory.pooling import as_served
+
+MINILM: dict[str, Any] = {
+    "model_type": "bert", "architectures": ["BertModel"], "hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536,
+    "vocab_size": 30522, "max_position_embeddings": 512,
+}  # fmt: skip
+GIB = 2**30
+
+
+@pytest.mark.parametrize(("architecture", "flags", "pooling"), [
+    ("LlamaForCausalLM", {}, False), ("LlamaForCausalLM", {"runner": "pooling"}, True), ("LlamaForCausalLM", {"task": "embed"}, True),
+    ("LlamaForCausalLM", {"convert": "classify"}, True), ("LlamaModel", {}, True), ("Qwen3ForSequenceClassification", {}, True),
+    ("LlamaBidirectionalModel", {}, True), ("Qwen2ForRewardModel", {}, True), ("LlamaModel", {"runner": "generate"}, False),
+    ("Qwen2_5OmniModel", {}, False),
+])
+def test_flags_and_the_class_say_what_is_served(architecture: str, flags: dict[str, Any], pooling: bool) -> None:
+    assert as_served(llama_8b(architectures=[architecture]), flags).pooling is pooling
+
+
+def test_a_converted_decoder_has_no_output_layer_and_no_sampler() -> None:
+    writing = keep_account(engine(enforce_eager=True), card(), llama_8b(), version="0.20.2")
+    embedding = keep_account(engine(enforce_eager=True, extra_args={"runner": "pooling"}), card(), llama_8b(), version="0.20.2")
+    assert writing.weights - embedding.weights == pytest.approx(128256 * 4096 * 2)
+    assert embedding.activation < 0.6 * writing.activation
+    assert embedding.block_bytes == writing.block_bytes
+    assert embedding.tokens > writing.tokens
+
+
+def test_an_encoder_keeps_no_cache() -> None:
+    found = predict(engine(0.3, max_model_len=512), None, card(), from_config(MINILM, "MiniLM"))
+    assert found.verdict is MemoryVerdict.FITS
+    assert found.kv_cache_tokens is not None
+    assert found.kv_cache_tokens.value == 0
+    assert found.max_context == 512
+    assert "without a KV cache" in found.reason
+
+
+def test_an_encoder_starts_with_the_smallest_share() -> None:
+    """Its share is not compared with what it takes; only the card's free memory is."""
+    model = from_config(MINILM, "MiniLM")
+    assert predict(engine(0.01, max_model_len=512), None, card(), model).verdict is MemoryVerdict.FITS
+    full = card(used_mib=card().total_mib - 300)
+    assert predict(engine(0.01, max_model_len=512), None, full, model).verdict is MemoryVerdict.INFEASIBLE
+    assert predict(engine(0.9, max_model_len=512), None, card(used_mib=8000), model).verdict is MemoryVerdict.INFEASIBLE
+
+
+@given(share=st.floats(0.01, 0.94), used=st.floats(0, 24000))
+def test_many_encoders_have_the_verdict_of_the_one(share: float, used: float) -> None:
+    model, device = from_config(MINILM, "MiniLM"), card(used_mib=used)
+    many = predict_many(engine(max_model_len=512), None, {"vllm.gpu_memory_utilization": np.array([share])}, device, model)
+    assert many.verdict_of(0) is predict(engine(share, max_model_len=512), None, device, model).verdict
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta", "modernbert"])
+def test_encoder_types_are_modelled(kind: str) -> None:
+    model = from_config({**MINILM, "model_type": kind}, kind)
+    assert model.refusal is None
+    assert model.cacheless
