@@ -121,16 +121,19 @@ class Facts:
     """What `wer` is in this run: WER or CER."""
     errors: Mapping[str, float] = field(default_factory=dict)
     """Standard error of the fitness of each evaluation, by candidate id, where it is known: see `errors_of`."""
+    anchors: tuple[Line, ...] = ()
+    """Further deployments of the baseline, which chose no winner."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the facts for JSON."""
-        values = asdict(replace(self, device=None, decision=None, summary=None, comparison=None, lines=(), manifest=None))
+        values = asdict(replace(self, device=None, decision=None, summary=None, comparison=None, lines=(), anchors=(), manifest=None))
         return {"schema_version": 1} | values | {
             "device": self.device.dump() if self.device else {},
             "decision": self.decision.dump() if self.decision else None,
             "summary": self.summary.dump() if self.summary else None,
             "comparison": self.comparison.dump() if self.comparison else None,
             "lines": [line.dump() | {"metrics": _short(line)} for line in self.lines],
+            "anchors": [line.dump() | {"metrics": _short(line)} for line in self.anchors],
             "manifest": self.manifest.dump() if self.manifest else {},
         }  # fmt: skip
 
@@ -155,7 +158,7 @@ def facts_of(record: RunRecord, winner: WinnerFile | None = None) -> Facts:
         counts=tuple(_counts(record.lines)), rows_of=_rows_of(record.lines, best.params, base.params if base else None) if best else "",
         comparison=record.evidence, failures=tuple(_failures(record.lines)), refused=tuple((record.plan or {}).get("refused") or ()),
         costs=tuple(_costs(record.lines, summary, record.confirmation)), lines=record.lines, manifest=record.manifest,
-        error_rate=rate_name(_unit_of(record.lines)), errors=errors_of(record.lines, record.anchors),
+        error_rate=rate_name(_unit_of(record.lines)), errors=errors_of(record.lines, record.anchors), anchors=record.anchors,
     )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.artifacts.records.summary import RunSummary
 from tune_gpu.artifacts.redaction import Redactor
 from tune_gpu.artifacts.run_folder import ANCHORS, RunFolder
+from tune_gpu.cli.status import describe_run
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import load_config
 from tune_gpu.config.schema import ParameterSpec, SearchSettings
@@ -27,6 +28,7 @@ from tune_gpu.experiment.anchors import Anchors, said
 from tune_gpu.experiment.results import ResultKeeper
 from tune_gpu.experiment.summary import summarise_run
 from tune_gpu.ray_tune import client as ray_client
+from tune_gpu.report.facts import facts_of
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.tournament import Candidate, Tournament
 
@@ -91,7 +93,12 @@ def test_the_baseline_is_measured_once_more_and_kept_apart(folder: RunFolder) ->
     assert run.anchors.said == (
         "the same configuration deployed twice: 0.6801 and 0.6509; its deployments alone differ by 0.0292, and the errors within them explain up to 0.0114"
     )
-    assert [made.fitness for made in read_run(folder.root, "run").anchors] == [0.6509]
+    record = read_run(folder.root, "run")
+    assert [made.fitness for made in record.anchors] == [0.6509]
+    shown = facts_of(record).as_dict()
+    assert [each["candidate_id"] for each in shown["anchors"]] == ["anchor-1"], "a program reads them in the report, too"
+    assert [each["candidate_id"] for each in shown["lines"]] == ["g0-c0", "g1-c0"]
+    assert (describe_run(folder, record)["n_evaluations"], describe_run(folder, record)["n_anchors"]) == (2, 1)
 
 
 def test_an_anchor_that_exists_is_not_measured_again(folder: RunFolder) -> None:
