@@ -18,6 +18,8 @@ _QWEN_IMAGE_TOKENS = 16384
 """Most tokens of an image in Qwen's published processors: 12845056 pixels of 28 x 28 a token, later 16777216 of 32 x 32."""
 _QWEN_MOST_VIDEO_FRAMES = 14
 """`_MAX_FRAMES_PER_VIDEO` of vLLM's `qwen2_vl.py`. Two frames are one step in time."""
+_PATCHES = {"qwen3": 16, "qwen2": 14}
+"""Side of a patch where a config leaves it to its class, by the beginning of the type."""
 _LARGEST_TILES = 5
 """Tiles of a LLaVA-NeXT image: four, and the whole."""
 
@@ -46,13 +48,13 @@ class VisionEncoder:
         part = vision or {}
         hidden = _size(part, "embed_dim") if part.get("mlp_ratio") else 0
         hidden = hidden or _size(part, "hidden_size") or _size(part, "embed_dim")
-        patch = _size(part, "patch_size")
+        kind = str(outer.get("model_type", ""))
+        patch = _size(part, "patch_size") or next((size for start, size in _PATCHES.items() if kind.startswith(start)), 0)
         if not hidden or not patch:
             return None
         inner = _size(part, "intermediate_size") or int(hidden * float(part.get("mlp_ratio") or 4))
-        kind = str(outer.get("model_type", ""))
         gated = part.get("hidden_act") == "silu"
-        pixels = 3 * patch * patch * (_size(part, "temporal_patch_size") or 1)
+        pixels = 3 * patch * patch * (_size(part, "temporal_patch_size") or (2 if kind.startswith("qwen") else 1))
         if kind.startswith("qwen"):
             merged = (_size(part, "spatial_merge_size") or 2) ** 2
             steps = _QWEN_MOST_VIDEO_FRAMES // 2 if kind.startswith(("qwen2_vl", "qwen2_5_vl")) else 0
