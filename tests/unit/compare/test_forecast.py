@@ -45,7 +45,8 @@ def times(lines: list[EvaluationRecord], space: ExperimentConfig) -> DeploymentT
 
 def test_the_default_space_confirms_on_two_cores_idle_or_busy() -> None:
     space = config()
-    for lines in (measured(), measured(start=4.0, warm=1.9, load=16.0, first=25.0)):
+    idle, busy, busier = measured(), measured(start=4.0, warm=1.9, load=16.0, first=25.0), measured(start=12.0, warm=4.0, load=30.0, first=40.0)
+    for lines in (idle, busy, busier):
         planned = forecast(space, times(lines, space), 1)
         assert planned.fits
         assert planned.n_rounds >= space.confirm.min_rounds
