@@ -6,6 +6,7 @@ import pytest
 
 from tests.benchmarks.preflight import evaluate, load_rows, own_files
 from tests.benchmarks.preflight_doubt import Miss, cross_validate, family_of, lines_of, misses, source_of
+from tests.benchmarks.preflight_groups import groups_of
 
 
 def made(error: float, model: str = "qwen", half: float = 0.1) -> Miss:
@@ -48,3 +49,16 @@ def test_nine_of_ten_logged_starts_hold_with_their_family_left_out() -> None:
         assert done.held >= 0.88 * done.starts
         assert 0.6 < done.scale < 1.2  # the present width is the one that the data ask for
     assert any("model family left out" in line for line in lines_of(cases))
+
+
+def test_the_figures_that_are_promised_for_what_people_run_now() -> None:
+    by_file = {file.stem: evaluate(load_rows(file), archs)["cases"] for file, archs in own_files()}
+    groups = groups_of(by_file)
+    recent, new, whole = groups["all, 0.20 and later"], groups["third_cases"], groups["all"]
+    assert recent["blind"] >= 12
+    assert recent["median"] <= 0.02
+    assert recent["p90"] <= 0.10
+    assert new["ranges_held"] >= 0.9 * new["ranges"]
+    assert new["not_modelled"] <= 1
+    assert whole["verdicts_right"] >= 0.97 * whole["verdicts"]
+    assert not whole["firm_fits_that_failed"]

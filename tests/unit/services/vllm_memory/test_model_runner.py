@@ -41,6 +41,12 @@ def test_a_name_stands_for_a_type_that_is_not_known() -> None:
     assert not ModelRunner.of(rules, later).second
 
 
+def test_recurrent_layers_came_last_to_the_second_runner() -> None:
+    hybrid = from_config({"model_type": "qwen3_5", "text_config": {"model_type": "qwen3_5_text"}, "vision_config": {}}, "Qwen3.5-9B")
+    assert hybrid.states is not None
+    assert [ModelRunner.of(EngineRules.of(version), hybrid).second for version in ("0.25.0", "0.28.0", "0.29.0")] == [False, False, True]
+
+
 def test_vllms_variable_chooses_the_runner() -> None:
     assert ModelRunner.of(EngineRules.of("0.20.0"), llama_8b(), {"VLLM_USE_V2_MODEL_RUNNER": "1"}).second
     assert not ModelRunner.of(EngineRules.of("0.32.0"), llama_8b(), {"VLLM_USE_V2_MODEL_RUNNER": "0"}).second

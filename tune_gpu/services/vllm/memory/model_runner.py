@@ -77,6 +77,8 @@ def _is_second(rules: EngineRules, model: ModelArchitecture, quantised: bool) ->
     if version < (0, 22) or model.pooling:
         return False
     if version >= (0, 25):
+        if model.states is not None:  # layers with a recurrent state (`is_hybrid`)
+            return False
         return not model.experts_per_token or _is_one_of(model, _EXPERTS_0_28 if version >= (0, 28) else _EXPERTS)
     listed = _LISTED if version >= (0, 24) else _SECOND if version >= (0, 23) else _FIRST
     plain = version >= (0, 24) or not (quantised or model.experts_per_token)
