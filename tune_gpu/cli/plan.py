@@ -96,7 +96,7 @@ def as_document(config: ExperimentConfig, preflight: Preflight, params: dict[str
     """Return the plan for JSON: every candidate with its whole prediction."""
     device = preflight.device
     return {
-        "experiment": config.name, "vllm_version": preflight.vllm_version,
+        "experiment": config.name, "vllm_version": preflight.vllm_version, "models": preflight.models(),
         "device": {"name": device.name, "kind": device.kind, "total_mib": round(device.total_mib, 1), "used_mib": round(device.used_mib, 1)},
         "summary": {str(verdict): found.count(verdict) for verdict in VERDICTS} | {"candidates": len(found)},
         "candidates": [{"params": row.params, **row.prediction.as_dict()} for row in rows_of(params, found)],

@@ -35,6 +35,8 @@ def print_plan(console: Console, config: ExperimentConfig, preflight: Preflight,
         f"[bold]{config.name}[/] on {device.name} ({device.kind}): {device.total_mib:.0f} MiB, {device.used_mib:.0f} MiB held by neighbours; "
         f"vLLM {preflight.vllm_version}", highlight=False, soft_wrap=True,
     )
+    for name, read_from in preflight.models().items():
+        console.print(Text(f"memory of {name}: by {read_from}"), soft_wrap=True)
     if len(found) <= rows:
         listed = rows_of(params, found)
         console.print(_table(list(params), listed))

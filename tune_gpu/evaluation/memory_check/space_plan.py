@@ -7,7 +7,7 @@ import difflib
 import importlib.metadata
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from tune_gpu.services.vllm.memory.attention_kinds import refused_family
 from tune_gpu.services.vllm.memory.calibration import Calibration, CalibrationStore
 from tune_gpu.services.vllm.memory.engine_rules import DEFAULT_VERSION
 from tune_gpu.services.vllm.memory.learning import learn_from_start
-from tune_gpu.services.vllm.memory.model_catalogue import catalogue, known_model
+from tune_gpu.services.vllm.memory.model_catalogue import catalogue, known_model, known_name
 
 
 class Preflight:
@@ -69,6 +69,10 @@ class Preflight:
             self._models[name] = find_model(name)
         return self._models[name]
 
+    def models(self) -> dict[str, str]:
+        """Return the models that were asked for, and where the shapes of each are from."""
+        return {name: model.read_from or f"nothing ({model.refusal})" for name, model in self._models.items()}
+
     def learn_start(
         self, settings: VllmSettings, log: str, *, num_gpu_blocks: int | None, block_size: int | None, start: str | None = None,
     ) -> Calibration | None:
@@ -101,13 +105,15 @@ def find_model(name: str) -> ModelArchitecture:
 
     found = resolve_llm(name)
     if os.path.isdir(found):
-        return read_architecture(found)
+        return replace(read_architecture(found), read_from=f"{found}/config.json")
     with contextlib.suppress(ImportError, OSError, ValueError):
         from huggingface_hub import try_to_load_from_cache
 
         path = try_to_load_from_cache(name, "config.json")
         if isinstance(path, str):
-            return read_architecture(os.path.dirname(path))
+            return replace(read_architecture(os.path.dirname(path)), read_from="its config.json in the hub's cache")
+    if "gguf" in name.lower() and _format_in(name) is None:
+        return ModelArchitecture.unknown(name, "the mixture of a GGUF is not in its name: not modelled. Give the file's (model-GGUF:Q4_K_M), or its folder")
     facts = known_model(name)
     if facts is None and refused_family(name) is not None:
         return from_config({"num_hidden_layers": 1, "hidden_size": 1, "num_attention_heads": 1}, name)  # what is refused has no number
@@ -116,7 +122,9 @@ def find_model(name: str) -> ModelArchitecture:
         raise UserError(f"vllm.model={name}: its config.json is not on this machine and no known model has that name"
                         f"{f' (the nearest are {chr(44).join(near)})'.replace(',', ', ') if near else ''}. Give a folder with a config.json, a model in "
                         f"the hub's cache, or a name with the words of one of {len(catalogue())} known models (Qwen2.5-7B, Llama-3.1-8B, …).")
-    return from_config(facts | {"quantization_config": _format_in(name)}, name)
+    stored = _format_in(name)
+    kind = f", weights in {stored['quant_method']}" if stored else ""
+    return replace(from_config(facts | {"quantization_config": stored}, name), read_from=f"the known model {known_name(name)}{kind}")
 
 
 def _format_in(name: str) -> dict[str, str] | None:

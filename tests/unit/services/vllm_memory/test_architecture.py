@@ -66,7 +66,7 @@ def test_other_names_of_the_same_facts() -> None:
     nested = from_config({"model_type": "mistral3", "text_config": LLAMA_8B_CONFIG, "vision_config": {"num_hidden_layers": 24, "hidden_size": 1024,
                           "intermediate_size": 4096}}, "vision")
     assert nested.multimodal
-    assert nested.vision_params == pytest.approx(24 * (4 * 1024**2 + 2 * 1024 * 4096))
+    assert nested.vision_params == pytest.approx(24 * (4 * 1024**2 + 2 * 1024 * 4096) + 1024 * 4096 + 4096**2)  # with the projector
     assert nested.layers == 32
 
 
@@ -151,7 +151,7 @@ def test_a_folder_that_cannot_be_read_is_one_clear_line(tmp_path: Path) -> None:
     ({**LLAMA_8B_CONFIG, "model_type": "own-code", "num_key_value_heads": None, "auto_map": {"AutoConfig": "evil.Config"}}, "its class is not known"),
     ({**LLAMA_8B_CONFIG, "layer_types": ["full_attention"]}, "layer_types name 1 layers"),
     ({**LLAMA_8B_CONFIG, "rope_scaling": ["linear"]}, "not one of a decoder that is understood"),
-    ({**LLAMA_8B_CONFIG, "model_type": "bert"}, "generates no text"),
+    ({**LLAMA_8B_CONFIG, "model_type": "vit"}, "generates no text"),
     ({**LLAMA_8B_CONFIG, "model_type": "minicpm3", "kv_lora_rank": 256}, "latent attention of a type"),
     ({**LLAMA_8B_CONFIG, "model_type": "own-code", "head_dim": 192, "v_head_dim": 128}, "keys and values of different sizes"),
 ])
@@ -160,3 +160,31 @@ def test_what_a_config_does_not_say_is_not_modelled(config: dict[str, Any], why:
     refusal = read_architecture(tmp_path).refusal
     assert refusal is not None
     assert why in refusal
+
+
+@pytest.mark.parametrize(("config", "gib"), [
+    # As logged: Qwen3-VL-2B 4.24 GiB (three deepstack mergers beside the one), Qwen2.5-Omni-7B 16.74, LLaVA 1.6 Mistral 7B 14.08.
+    ({"model_type": "qwen3_vl", "tie_word_embeddings": True, "text_config": {
+        "model_type": "qwen3_vl_text", "num_hidden_layers": 28, "hidden_size": 2048, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128,
+        "intermediate_size": 6144, "tie_word_embeddings": True, "max_position_embeddings": 262144},
+      "vision_config": {"depth": 24, "hidden_size": 1024, "intermediate_size": 4096, "out_hidden_size": 2048, "deepstack_visual_indexes": [5, 11, 17]}}, 4.24),
+    ({"model_type": "llava_next", "text_config": {"model_type": "mistral", "vocab_size": 32064, "sliding_window": None}}, 14.08),
+])
+def test_projectors_and_mergers_are_in_the_weights(config: dict[str, Any], gib: float) -> None:
+    from tune_gpu.services.vllm.memory.parts import weights
+
+    assert weights(from_config(config), None, 2, 1).value / 2**30 == pytest.approx(gib, rel=0.01)
+
+
+def test_m_rope_has_a_table_of_four_times_the_context() -> None:
+    from tune_gpu.services.vllm.memory.parts import weights
+
+    plain, sections = llama_8b(), llama_8b(rope_scaling={"rope_type": "default", "mrope_section": [16, 24, 24]})
+    assert weights(sections, None, 2, 1).value - weights(plain, None, 2, 1).value == 3 * 131072 * 128 * 2
+    assert from_config({"model_type": "qwen2_5_vl"}).rotations == 4
+
+
+def test_the_text_model_is_found_at_any_depth() -> None:
+    inner = {"model_type": "qwen2_5_omni_text", "num_hidden_layers": 28, "hidden_size": 3584, "num_attention_heads": 28, "num_key_value_heads": 4}
+    model = from_config({"model_type": "qwen2_5_omni", "thinker_config": {"model_type": "qwen2_5_omni_thinker", "text_config": inner}})
+    assert (model.refusal, model.layers, model.kv_heads, model.head_dim) == (None, 28, 4, 128)

@@ -13,10 +13,19 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.services.vllm.memory.attention_kinds import is_recurrent, latent_size, not_modelled, sliding_layers
 from tune_gpu.services.vllm.memory.cache_layers import AttentionLayers, LayerMix, StateLayers, layer_mix, state_layers
 from tune_gpu.services.vllm.memory.config_classes import NOT_GENERATING, TextPart, text_part
-from tune_gpu.services.vllm.memory.config_sizes import LARGEST, AttentionSizes, NotModelled, attention_sizes, contexts, read_size, shown
+from tune_gpu.services.vllm.memory.config_sizes import (
+    LARGEST,
+    AttentionSizes,
+    NotModelled,
+    attention_sizes,
+    contexts,
+    has_mrope,
+    read_size,
+    shown,
+)
 from tune_gpu.services.vllm.memory.latent_attention import LatentShapes
 from tune_gpu.services.vllm.memory.model_catalogue import fill_from_catalogue
-from tune_gpu.services.vllm.memory.parameter_count import Shapes, tower_params
+from tune_gpu.services.vllm.memory.parameter_count import Shapes, projector_params, tower_params
 from tune_gpu.services.vllm.memory.unlike_layers import unlike_layers
 from tune_gpu.services.vllm.memory.vision_encoder import VisionEncoder
 from tune_gpu.services.vllm.memory.weight_formats import WeightFormat, kv_cache_format, published_format, weight_format
@@ -70,6 +79,10 @@ class ModelArchitecture:
     weights_bytes: float | None = None
     """Bytes of the tensors in the checkpoint, if its files were read."""
     refusal: str | None = None
+    rotations: int = 1
+    """Size of the table of rotations in multiples of the context: M-RoPE has four times as many positions."""
+    read_from: str = field(default="", compare=False)
+    """Where the shapes are from: a folder, or the name of a known model."""
     guessed: tuple[str, ...] = ()
     """Shapes that were not given, and are assumed from the family or the parameter count."""
     kind: str = ""
@@ -177,6 +190,8 @@ class _Weights:
 def _architecture(config: Mapping[str, Any], part: TextPart, facts: Mapping[str, Any], name: str) -> ModelArchitecture:
     sizes, latent = attention_sizes(facts, name), latent_size(facts)
     towers = tower_params(part.vision) + tower_params(part.audio)
+    if towers:
+        towers += projector_params(part.vision, sizes.hidden) + projector_params(part.audio, sizes.hidden)
     mix, states = None, None
     if is_recurrent(facts):
         mix = layer_mix(facts, sizes.layers)
@@ -197,6 +212,7 @@ def _architecture(config: Mapping[str, Any], part: TextPart, facts: Mapping[str,
         vision_params=towers, multimodal=towers > 0 or part.vision is not None or "vision_config" in config or bool(facts.get("_multimodal")),
         latent=None if latent is None else LatentShapes.of(facts),
         sliding_window=window, sliding_layers=sliding, unlike=unlike, states=states, max_context=longest, default_context=assumed,
+        rotations=4 if has_mrope(facts) else 1,
         dtype_bytes=_DTYPE_BYTES.get(str(facts.get("dtype") or facts.get("torch_dtype") or "bfloat16").removeprefix("torch."), 2),
         kv_cache_dtype=kv_cache_format(quantised), format=weight_format(quantised, sizes.layers)
         or (None if "model_type" in config else published_format(name)), guessed=tuple(found.guessed), kind=str(facts.get("model_type") or ""),

@@ -86,7 +86,7 @@ def not_modelled(outer: Mapping[str, Any], facts: Mapping[str, Any], name: str =
         return RECURRENT
     if "chunked" in attention or ("local" in attention and not _RATIO.search(attention)):
         return CHUNKED
-    if kind in ("deepseek_v32", "deepseek_v4", "deepseek_v41", "glm_moe_dsa") or re.search(r"sparse|indexer|\b[dn]sa\b", attention):
+    if facts.get("index_topk") or facts.get("sparse_attention_config") or kind in ("deepseek_v32", "deepseek_v4", "deepseek_v41", "glm_moe_dsa") or re.search(r"sparse|indexer|\b[dn]sa\b", attention) or kind.startswith("minimax_m3"):
         return SPARSE
     if kind.startswith(_UNLIKE_TYPES) or (not kind.startswith(("gemma3n", "gemma4")) and any(facts.get(key) for key in _UNLIKE_KEYS)):
         return UNLIKE_LAYERS

@@ -92,6 +92,16 @@ def contexts(facts: Mapping[str, Any], name: str) -> tuple[int | None, int | Non
     return context, min(original or context, context) if kind in ("longrope", "su") else context
 
 
+_MROPE = ("qwen2_vl", "qwen2_5_vl", "qwen2_5_omni", "qwen3_vl", "qwen3_omni", "glm4v", "qwen3_asr")
+"""Types of text models whose positions have three parts, where the config leaves the sections to the class."""
+
+
+def has_mrope(facts: Mapping[str, Any]) -> bool:
+    """Return True for multimodal rotary embeddings (`MRotaryEmbedding`: its table has four times the positions)."""
+    rope = facts.get("rope_parameters") or facts.get("rope_scaling") or {}
+    return bool(isinstance(rope, Mapping) and rope.get("mrope_section")) or str(facts.get("model_type") or "").startswith(_MROPE)
+
+
 def shown(value: Any) -> str:
     """Return the value as text on one line."""
     return " ".join(str(value).split())[:80]

@@ -23,16 +23,22 @@ def catalogue() -> dict[str, dict[str, Any]]:
     return dict(json.loads((Path(__file__).with_name("known_models.json")).read_text(encoding="utf-8")))
 
 
+def known_name(name: str) -> str | None:
+    """Return the name in the table of the model that `known_model` finds, or None."""
+    words = _words(name)
+    found = [key for key in catalogue() if _words(key) <= words or _plain(key) in _plain(name)]
+    found = [key for key in found if (_words(key) & _APART) == (words & _APART)]
+    return max(found, key=lambda key: (_sized(key), len(_words(key)), len(key))) if found else None
+
+
 def known_model(name: str) -> dict[str, Any] | None:
     """Return the model of the table whose words all occur in a name (`org/Qwen2.5-Coder-7B-Instruct` -> `Qwen2.5-7B`), the one with the
     most words.
 
     Return None if there is none, or if the name mentions a part that the table's model does not have (a vision tower, for example).
     """
-    words = _words(name)
-    found = [key for key in catalogue() if _words(key) <= words or _plain(key) in _plain(name)]
-    found = [key for key in found if (_words(key) & _APART) == (words & _APART)]
-    return dict(catalogue()[max(found, key=lambda key: (_sized(key), len(_words(key)), len(key)))]) if found else None
+    found = known_name(name)
+    return None if found is None else dict(catalogue()[found])
 
 
 def fill_from_catalogue(facts: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -61,7 +67,8 @@ def _of_this_shape(given: Mapping[str, Any], name: str) -> dict[str, Any] | None
     return same[max(named, key=len) if named else min(same, key=lambda key: abs(same[key]["params_b"] - (size or 0)))]
 
 
-_APART = {"vl", "vision", "omni", "audio", "next", "embedding", "reranker"}
+_APART = {"vl", "vision", "omni", "audio", "next", "embedding", "reranker", "multimodal", "mini", "nano", "tiny", "small", "medium", "large", "moe", "air",
+          "flash", "lite"}  # fmt: skip
 """Words that distinguish a model from the one of the same name without them."""
 
 

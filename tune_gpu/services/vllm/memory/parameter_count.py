@@ -100,6 +100,21 @@ def _per_layer_inputs(facts: Mapping[str, Any], layers: int, hidden: int) -> flo
     return layers * width * (float(facts.get("vocab_size_per_layer_input") or facts.get("vocab_size") or 0) + 3 * hidden)
 
 
+def projector_params(part: Mapping[str, Any] | None, hidden: int) -> float:
+    """Return the number of parameters between an encoder for images and a text model of this hidden size, 0 without one.
+
+    Qwen's mergers join the patches of a square before their two layers, once more for each deepstack layer. Others have two layers.
+    """
+    if part is None:
+        return 0.0
+    width = part.get("embed_dim") if part.get("mlp_ratio") else None
+    width = int(width or part.get("hidden_size") or part.get("embed_dim") or part.get("d_model") or 0)
+    if part.get("out_hidden_size") and part.get("mlp_ratio") is None and width:
+        joined = width * int(part.get("spatial_merge_size") or 2) ** 2
+        return (1 + len(part.get("deepstack_visual_indexes") or [])) * float(joined * joined + joined * hidden)
+    return float(width * hidden + hidden * hidden) if width else 0.0
+
+
 def tower_params(part: Mapping[str, Any] | None) -> float:
     """Return the number of parameters of the encoder that a `vision_config` or `audio_config` describes, 0 without one."""
     if part is None:

@@ -74,7 +74,7 @@ def _kept_params(model: ModelArchitecture, stored: WeightFormat) -> float:
 
 def _stored_weights(model: ModelArchitecture, quantisation: WeightFormat | None, width: int, tensor_parallel: int) -> Uncertain:
     stored = _format_of(model, quantisation)
-    rope = min(model.max_context or 0, 2**18) * min(model.head_dim, 256) * width  # the table of rotations, once per card
+    rope = model.rotations * min(model.max_context or 0, 2**18) * min(model.head_dim, 256) * width  # the table of rotations, once per card
     if model.weights_bytes is not None and (quantisation is None or model.format is not None):
         scale = width / model.dtype_bytes if stored is None else 1.0
         return Uncertain(model.weights_bytes * scale / tensor_parallel + rope, 0.01 * model.weights_bytes / tensor_parallel)
