@@ -138,11 +138,11 @@ def measured_said(metrics: Mapping[str, Any]) -> str:
 
 
 def saturation_said(metrics: Mapping[str, Any]) -> str:
-    """Return how many turns a saturated evaluation answered; empty for one that is not saturated."""
+    """Return how many turns a saturated evaluation answered, or one with too few turns to know; empty for one that is not saturated."""
     found = metrics.get("saturation")
-    if not isinstance(found, Mapping) or found.get("saturated") is not True:
+    if not isinstance(found, Mapping) or found.get("saturated") is False:
         return ""
-    return f"saturated ({found['answered_in_time']} of {found['offered']} turns answered within their window), "
+    return f"{'saturated' if found.get('saturated') else 'late'} ({found['answered_in_time']} of {found['offered']} turns answered within their window), "
 
 
 def details(line: EvaluationRecord) -> Iterator[str]:

@@ -30,6 +30,11 @@ def warnings_of(lines: Sequence[EvaluationRecord], best: Mapping[str, Any] | Non
             f"saturated: more turns arrived than were served in {_among(saturated, measured, best, baseline)}: the queue grew through the whole window, and the "
             "latencies with it; to compare them where they can serve, lower workload.turn_rate_per_s"
         )
+    if late := [line for line in measured if line.saturated is None]:
+        found.append(
+            f"most turns were answered only after their window had ended in {_among(late, measured, best, baseline)}, and they are too few to tell a queue that grows "
+            "from answers that are slow; to know it, raise workload.window_s"
+        )
     return tuple(found)
 
 

@@ -34,7 +34,8 @@ Due = tuple[float, float]
 class Saturation:
     """What the turns of an evaluation say of its queue."""
 
-    saturated: bool
+    saturated: bool | None
+    """None where turns were answered too late, and are too few to show a trend."""
     offered: int
     """Turns that were due in its windows."""
     answered_in_time: int
@@ -55,10 +56,13 @@ def saturation_of(windows: Sequence[WindowResult]) -> Saturation | None:
         return None
     in_time = sum(due + latency <= seconds for seconds, turns in known for due, latency in turns)
     slope = _slope([turns for _, turns in known])
-    growing = slope is not None and slope >= _SLOPE and _trend([turns for _, turns in known]) > _Z
+    trend, most = _trend([turns for _, turns in known])
+    growing = slope is not None and slope >= _SLOPE and trend > _Z
     grown = slope is not None and slope * statistics.fmean(seconds for seconds, _ in known) >= _at_start(slope, [turn for _, turns in known for turn in turns])
     late = statistics.fmean(_late_s(seconds, turns) / seconds for seconds, turns in known) >= _LATE
-    return Saturation(growing and grown and late and in_time < _SERVED * offered, offered, in_time, None if slope is None else round(1e3 * slope, 1))
+    behind = late and in_time < _SERVED * offered
+    saturated = None if behind and most <= _Z else behind and growing and grown
+    return Saturation(saturated, offered, in_time, None if slope is None else round(1e3 * slope, 1))
 
 
 def _turns(window: WindowResult) -> list[Due]:
@@ -72,13 +76,18 @@ def _late_s(seconds: float, turns: Sequence[Due]) -> float:
     return max((min(due + latency - seconds, seconds) for due, latency in turns if due + latency > seconds), default=0.0)
 
 
-def _trend(windows: Sequence[Sequence[Due]]) -> float:
-    """Return Mann and Kendall's statistic over all windows in standard deviations, corrected for continuity and ties."""
-    score = variance = 0.0
+def _trend(windows: Sequence[Sequence[Due]]) -> tuple[float, float]:
+    """Return Mann and Kendall's statistic over all windows in standard deviations, corrected for continuity and ties, and the most that it can be."""
+    score = variance = most = whole = 0.0
     for turns in windows:
         score += sum((later > earlier) - (later < earlier) for (_, earlier), (_, later) in combinations(turns, 2))
         ties = Counter(latency for _, latency in turns).values()
         variance += (_variance(len(turns)) - sum(map(_variance, ties))) / 18.0
+        most, whole = most + math.comb(len(turns), 2), whole + _variance(len(turns)) / 18.0
+    return _in_deviations(score, variance), _in_deviations(most, whole)
+
+
+def _in_deviations(score: float, variance: float) -> float:
     return (score - 1.0) / math.sqrt(variance) if score > 0.0 and variance > 0.0 else 0.0
 
 

@@ -48,6 +48,15 @@ def test_the_warnings_count_evaluations_and_name_the_best_and_the_baseline() -> 
     assert warnings_of(lines[2:], None, {}) == ()
 
 
+def test_late_answers_of_too_few_turns_are_named_as_what_they_are() -> None:
+    found: dict[str, Any] = {"saturated": None, "offered": 3, "answered_in_time": 0, "growth_ms_per_s": None}
+    late = replace(line("g0-c0", SLOW, 0.5), metrics={"saturation": found})
+    assert late.saturated is None
+    assert saturation_said(late.metrics) == "late (0 of 3 turns answered within their window), "
+    [said] = warnings_of([late, line("g0-c1", FAST, 0.6)], FAST, SLOW)
+    assert said.startswith("most turns were answered only after their window had ended in 1 of 2 evaluations, the baseline among them")
+
+
 def test_a_capacity_of_no_session_is_explained() -> None:
     none = replace(line("g0-c0", SLOW, 0.5), metrics={"concurrent_capacity": 0, "capacity_at_ceiling": False})
     [said] = warnings_of([none, line("g0-c1", FAST, 0.6)], FAST, SLOW)

@@ -122,10 +122,14 @@ class EvaluationRecord(Record):
         return self.metrics.get("capacity_at_ceiling") is True
 
     @property
-    def saturated(self) -> bool:
-        """Return whether more turns arrived than were served; False in runs from before that was recorded."""
+    def saturated(self) -> bool | None:
+        """Return whether more turns arrived than were served; False in runs from before that was recorded.
+
+        None if turns were answered too late, and are too few to tell a queue that grows from answers that are slow.
+        """
         found = self.metrics.get("saturation")
-        return isinstance(found, Mapping) and found.get("saturated") is True
+        state = found.get("saturated", False) if isinstance(found, Mapping) else False
+        return None if state is None else state is True
 
     @property
     def clip_shares(self) -> Mapping[str, float]:
