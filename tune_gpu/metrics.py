@@ -145,6 +145,12 @@ ENERGY_PER_REQUEST = _add(Metric(
 ))  # fmt: skip
 N_REQUESTS = _add(Metric("n_requests", (Protocol.TURN,), "requests", "Requests.", better=Better.NEITHER, compared=None, reported=None, gauge=None))
 N_TRANSCRIPTS = _add(Metric("n_transcripts", (Protocol.TRANSCRIPTION,), "transcripts", "Transcripts.", better=Better.NEITHER, compared=None, reported=None, gauge=None))
+N_CLIPS = _add(Metric(
+    "n_clips", (Protocol.TRANSCRIPTION,), "clips", "Different clips in the error rate.", better=Better.NEITHER, compared=None, reported=None, gauge=None,
+))  # fmt: skip
+N_WORDS = _add(Metric(
+    "n_words", (Protocol.TRANSCRIPTION,), "words", "Words of the different clips.", better=Better.NEITHER, compared=None, reported=None, gauge=None,
+))  # fmt: skip
 N_FAILED = _add(Metric("n_failed", (Protocol.TURN,), "failed requests", "Requests that failed.", compared=None, gauge=None))
 OOM_EVENTS = _add(Metric(
     "oom_events", (Protocol.DEVICE,), "out-of-memory events", "Out-of-memory kills, and requests that Whisper had no memory for.",

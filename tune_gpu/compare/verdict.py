@@ -61,7 +61,7 @@ class Finding:
             return None
         if self._few_turns(effect):
             return f"{counted(effect.n_pairs, 'turn')}: too few for {self.metric.name.rpartition('.')[2]}, which takes {least_samples(self.metric.percentile or 0)}"
-        words, least = effect.n_words, _least_words(self.tolerance, 1.0 - effect.confidence)
+        words, least = effect.n_words, least_words(self.tolerance, 1.0 - effect.confidence)
         if words is None or words >= least or self._shown is not ComparisonVerdict.NO_DIFFERENCE:
             return None
         return f"{self._heard(effect)}: too few for a tolerance of {self.tolerance:g}, which takes {least}"
@@ -150,7 +150,7 @@ class Finding:
         return f"{self.effect.estimate:+.{digits}f} {self.metric.unit}{interval}"
 
 
-def _least_words(tolerance: float, alpha: float) -> int:
+def least_words(tolerance: float, alpha: float) -> int:
     """Return how many words without an error rule out a rate above the tolerance."""
     return math.ceil(math.log(alpha) / math.log1p(-tolerance)) if 0.0 < tolerance < 1.0 else 0
 

@@ -22,10 +22,11 @@ from tune_gpu.artifacts.records.summary import RunSummary, StandingRecord
 from tune_gpu.artifacts.records.winner import WinnerFile
 from tune_gpu.common.metric import Better, Metric, carries, largest_carried, statistic_text
 from tune_gpu.common.wording import counted
+from tune_gpu.compare.verdict import least_words
 from tune_gpu.config.languages import rate_name
 from tune_gpu.evaluation.objective import metric_at
 from tune_gpu.evaluation.targets import missed_targets
-from tune_gpu.metrics import ERROR_UNIT, VOICE_TURN, every, in_comparison
+from tune_gpu.metrics import ERROR_UNIT, N_CLIPS, N_TRANSCRIPTS, N_WORDS, VOICE_TURN, WER, every, in_comparison
 
 Line = EvaluationRecord
 
@@ -48,7 +49,7 @@ class Row:
     """Samples behind the winner's number, if it is a percentile."""
     baseline_n: int | None = None
     winner_instead: str = ""
-    """Where they are too few: the largest percentile that they carry, if no other row has it."""
+    """Of too few samples the largest percentile that they carry, if no other row has it; of an error rate what it rests on."""
     baseline_instead: str = ""
 
     @property
@@ -242,6 +243,8 @@ def _doubts(record: RunRecord, winner: WinnerFile | None) -> list[str]:
     caveats += [f"{warning[0].upper()}{warning[1:]}." for warning in summary.warnings]
     if summary.repeated:
         caveats.append(f"{summary.repeated[0].upper()}{summary.repeated[1:]}.")
+    if few := _few_words(line_of(record.lines, summary.best.params)):
+        caveats.append(few)
     caveats += [f"Not checked: {why}." for why in unchecked_of(record.lines, summary.best.params)]
     if summary.device != "cuda":
         caveats.append(f"Measured on {summary.device}: it says nothing about a GPU.")
@@ -283,12 +286,34 @@ def _rows(lines: Sequence[Line], best: Mapping[str, Any], base: Mapping[str, Any
             continue
         better = None if a is None or b is None or a == b or metric.better is Better.NEITHER else (a > b) == (metric.better is Better.HIGHER)
         if not metric.many:
-            rows.append(Row(label, a, b, digits, better, metric.zero))
+            ours_of, theirs_of = (_rests_on(line, metric) for line in (ours, theirs))
+            rows.append(Row(label, a, b, digits, better, metric.zero, winner_instead=ours_of, baseline_instead=theirs_of))
             continue
         at = path.rpartition(".")[2]
         ours_n, theirs_n = (_n(line, metric) for line in (ours, theirs))
         rows.append(Row(label, a, b, digits, better, "", at, ours_n, theirs_n, _instead(ours, metric, at), _instead(theirs, metric, at)))
     return rows
+
+
+def _rests_on(line: Line | None, metric: Metric) -> str:
+    """Return what an error rate rests on, ` (21 words, 3 clips)`; empty for another metric. Older programs kept the number of transcripts only."""
+    if line is None or not metric.counts_errors:
+        return ""
+    words, clips, transcripts = (metric_at(line.metrics, each.name) for each in (N_WORDS, N_CLIPS, N_TRANSCRIPTS))
+    if words is not None and clips is not None:
+        return f" ({counted(int(words), str(line.metrics.get(ERROR_UNIT) or 'word'))}, {counted(int(clips), 'clip')})"
+    return "" if transcripts is None else f" ({counted(int(transcripts), 'transcript')})"
+
+
+def _few_words(line: Line | None) -> str | None:
+    """Return why the error rate of an evaluation tells no difference of its tolerance, or None if it does or the words are not known."""
+    words = metric_at(line.metrics, N_WORDS.name) if line else None
+    tolerance = WER.compared.tolerance if WER.compared else 0.0
+    least = least_words(tolerance, 0.05)
+    if line is None or words is None or words >= least:
+        return None
+    unit = str(line.metrics.get(ERROR_UNIT) or "word")
+    return f"Its error rate rests on {counted(int(words), unit)}: to tell a difference of {tolerance:g}, its tolerance, takes {least}."
 
 
 def _n(line: Line | None, metric: Metric) -> int | None:

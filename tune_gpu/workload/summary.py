@@ -10,7 +10,7 @@ from typing import Any
 
 from tune_gpu.common.metric import Metric
 from tune_gpu.config.languages import error_unit
-from tune_gpu.metrics import BACKGROUND_LATENCY, ERROR_UNIT, GENERATOR_LAG, ITL, LLM_LATENCY, STT_LATENCY, every, of_turns
+from tune_gpu.metrics import BACKGROUND_LATENCY, ERROR_UNIT, GENERATOR_LAG, ITL, LLM_LATENCY, N_CLIPS, N_WORDS, STT_LATENCY, every, of_turns
 from tune_gpu.workload.percentiles import Distribution
 from tune_gpu.workload.voice_turn import TurnSample, sample_of
 from tune_gpu.workload.wer import word_error_rate, word_errors
@@ -35,6 +35,10 @@ class TrafficSummary:
     n_requests: int
     n_failed: int
     failures: dict[str, int]
+    n_clips: int = 0
+    """Different clips in the error rate: a clip that is heard again says little that is new."""
+    n_words: int = 0
+    """Words (or characters) of those clips."""
 
     def of(self, metric: Metric) -> Distribution | None:
         """Return the samples of a metric."""
@@ -53,6 +57,8 @@ class TrafficSummary:
             "wer": None if self.wer is None else round(self.wer, 4),
             ERROR_UNIT: self.wer_unit,
             "n_transcripts": self.n_transcripts,
+            N_CLIPS.name: self.n_clips,
+            N_WORDS.name: self.n_words,
             "n_requests": self.n_requests,
             "n_failed": self.n_failed,
             "failed_requests": self.failures,
@@ -67,13 +73,19 @@ def with_transcript(windows: Sequence[WindowResult], extra_turns: Sequence[TurnS
 
 def rates_without_clips(windows: Sequence[WindowResult], extra_turns: Sequence[TurnSample] = ()) -> dict[str, float]:
     """Return for each clip the word error rate without it; noise added to a clip makes no other clip of it. Empty for a single clip."""
-    counted: dict[str, list[tuple[int, int]]] = {}
-    for turn in with_transcript(windows, extra_turns):
-        if turn.stt is not None:
-            counted.setdefault(_NOISE.sub("", turn.utterance), []).append(word_errors(turn.reference, turn.stt.text, turn.language))
+    counted = _by_clip(with_transcript(windows, extra_turns))
     totals = {clip: (sum(errors for errors, _ in of), sum(words for _, words in of)) for clip, of in counted.items()}
     all_errors, all_words = (sum(total[at] for total in totals.values()) for at in (0, 1))
     return {clip: (all_errors - errors) / (all_words - words) for clip, (errors, words) in totals.items()} if len(totals) > 1 else {}
+
+
+def _by_clip(turns: Iterable[TurnSample]) -> dict[str, list[tuple[int, int]]]:
+    """Return the errors and words of each transcript by its clip, whatever noise was added to that."""
+    counted: dict[str, list[tuple[int, int]]] = {}
+    for turn in turns:
+        if turn.stt is not None:
+            counted.setdefault(_NOISE.sub("", turn.utterance), []).append(word_errors(turn.reference, turn.stt.text, turn.language))
+    return counted
 
 
 def summarise(windows: Sequence[WindowResult], *, extra_turns: Sequence[TurnSample] = ()) -> TrafficSummary:
@@ -105,6 +117,8 @@ def summarise(windows: Sequence[WindowResult], *, extra_turns: Sequence[TurnSamp
         n_requests=len(turns) + len(background),
         n_failed=sum(failures.values()),
         failures=dict(failures),
+        n_clips=len(clips := _by_clip(transcribed)),
+        n_words=sum(heard[0][1] for heard in clips.values()),
     )
 
 

@@ -42,7 +42,7 @@ def test_a_percentile_that_few_samples_do_not_carry_is_not_shown() -> None:
     assert rows["voice turn, p95, ms"].winner_text == "n=3: too few for p95"
     assert rows["voice turn, median, ms"].winner_text == "820 (n=3)"
     assert rows["first token, p95, ms"].winner_text == "n=3: too few for p95; median 20", "no other row has its median"
-    assert rows["word error rate"].winner_text == "0.1684"
+    assert rows["word error rate"].winner_text == "0.1684 (12 transcripts)", "which is what older programs kept"
     assert not rows["voice turn, p95, ms"].comparable
     assert rows["voice turn, p95, ms"].winner == 835.218, "the number for programs stays"
 
@@ -124,3 +124,13 @@ def test_it_is_said_if_the_baseline_is_not_among_the_tied() -> None:
     worse = [replace(line, fitness=0.1) if line.params == record.summary.baseline.params else line for line in record.lines]
     doubts = " ".join(facts_of(replace(record, lines=tuple(worse))).doubts)
     assert "the baseline not among them" in doubts
+
+
+def test_an_error_rate_says_how_many_words_it_rests_on() -> None:
+    record = recorded(ABOVE_ITS_TARGET)
+    known = tuple(replace(line, metrics={**line.metrics, "n_words": 21, "n_clips": 3}) for line in record.lines)
+    facts = facts_of(replace(record, lines=known))
+    assert {row.label: row.winner_text for row in facts.rows}["word error rate"] == "0.1684 (21 words, 3 clips)"
+    assert "Its error rate rests on 21 words: to tell a difference of 0.01, its tolerance, takes 299." in facts.doubts
+    enough = tuple(replace(line, metrics={**line.metrics, "n_words": 299, "n_clips": 30}) for line in record.lines)
+    assert not [doubt for doubt in facts_of(replace(record, lines=enough)).doubts if "error rate" in doubt]

@@ -84,6 +84,7 @@ def test_clips_outside_of_windows_count_for_the_word_error_rate_only() -> None:
     alone, pooled = summarise([window]), summarise([window], extra_turns=wrong)
     assert alone.wer == 0.0
     assert pooled.n_transcripts == alone.n_transcripts + 3
+    assert (pooled.n_clips, pooled.n_words) == (3, 6), "each clip once, however often it was heard"
     assert pooled.wer == pytest.approx(3 * 1 / (2 * pooled.n_transcripts)), "half of the words of three clips"
     assert (pooled.distributions, pooled.n_requests) == (alone.distributions, alone.n_requests)
 
