@@ -88,7 +88,7 @@ def _handled(numbers: tuple[signal.Signals, ...], handler: Any) -> Iterator[None
 
 
 @contextlib.contextmanager
-def handler_kept(number: signal.Signals) -> Iterator[None]:
+def preserve_handler(number: signal.Signals) -> Iterator[None]:
     """Restore a signal's handler after the block, because `ray.init` replaces it (main thread only).
 
     Ray's handler ends the program at once with SystemExit. Turn it into KeyboardInterrupt, as a signal outside the block does.

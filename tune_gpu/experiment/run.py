@@ -22,7 +22,7 @@ from tune_gpu.artifacts.records.summary import RunSummary, StandingRecord
 from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common.clock import now
 from tune_gpu.common.errors import UserError
-from tune_gpu.common.interrupt import handler_kept
+from tune_gpu.common.interrupt import preserve_handler
 from tune_gpu.compare.confirmation import RunConfirmation, confirm_run
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.experiment.anchors import Anchors
@@ -92,12 +92,12 @@ class Experiment:
         ended = RunEnd.INTERRUPTED
         try:
             if not self.tournament.finished and self.results.failures.reason is None:
-                with handler_kept(signal.SIGINT), handler_kept(signal.SIGUSR1):  # Tune keeps both: the next Ctrl-C, in a confirmation say, would be lost
+                with preserve_handler(signal.SIGINT), preserve_handler(signal.SIGUSR1):  # Tune keeps both: the next Ctrl-C, in a confirmation say, would be lost
                     self._fit(search)
             if self.results.unwritten.error:
                 raise self.results.unwritten.error
             ended = self._why_ended()
-            with handler_kept(signal.SIGINT), handler_kept(signal.SIGUSR1):
+            with preserve_handler(signal.SIGINT), preserve_handler(signal.SIGUSR1):
                 ended = self._anchors.measure(ended, self._remaining_s, self._anchor_tuner)
         except Exception as error:
             if reason := why_unwritable(self.folder.path, self.results.unwritten.error or error):

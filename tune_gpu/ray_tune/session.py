@@ -14,7 +14,7 @@ import ray
 from ray.exceptions import AuthenticationError
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.common.interrupt import Interrupts, handler_kept
+from tune_gpu.common.interrupt import Interrupts, preserve_handler
 from tune_gpu.common.process.guard import descendants
 from tune_gpu.config.schema import ExperimentConfig, RaySettings
 from tune_gpu.ray_tune.compat import WORKER_ENVIRONMENT, client_timed_out, loopback_only, read_token_anew, session_folder, wants_token
@@ -67,7 +67,7 @@ def _start_local(ending: contextlib.ExitStack, runtime_env: Mapping[str, Any] | 
     ending.enter_context(own_environment(folder.token, hidden))
     before = set(descendants(os.getpid()))
     try:
-        with handler_kept(signal.SIGTERM), loopback_only(), private_files():
+        with preserve_handler(signal.SIGTERM), loopback_only(), private_files():
             ray.init("local", dashboard_host="127.0.0.1", runtime_env=shown or None, **session_folder(folder.of_ray), **options)
     except BaseException:
         folder.end_with(_started_since(before))  # looked up while their parents exist: Ray's agents outlive its servers, and are then orphans
@@ -84,7 +84,7 @@ def _join(address: str, options: dict[str, Any]) -> None:
     """Join a cluster. Try once more if its client server was too slow (Ray allows it half a minute). Raise UserError if that fails too."""
     for attempts_left in (1, 0):
         try:
-            with handler_kept(signal.SIGTERM):
+            with preserve_handler(signal.SIGTERM):
                 ray.init(address=address, **options)
             return
         except (ConnectionError, RuntimeError, ValueError, TimeoutError, AuthenticationError) as error:
