@@ -92,9 +92,9 @@ class DeviceGuard:
             for card in cards if name in spanning else cards[:1]:
                 there = card.memory_by_pid_mib(pids)
                 if there is None:
-                    unproven.append(f"{NOT_PROVEN} {name} is on {card.info.name}: {card.whereabouts(pids)}")
+                    unproven.append(f"{NOT_PROVEN} {name} is on {card.info.name}: {card.other_devices_of(pids)}")
                 elif not there:
-                    message = f"none of its processes holds memory on {card.info.name} ({card.info.uuid}); {card.whereabouts(pids)}"
+                    message = f"none of its processes holds memory on {card.info.name} ({card.info.uuid}); {card.other_devices_of(pids)}"
                     raise ServiceError(Failure(FailureKind.WRONG_DEVICE, name, Phase.START, message))
         return unproven
 

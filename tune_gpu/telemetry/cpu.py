@@ -35,7 +35,7 @@ class CpuProbe:
                 found[pid] = psutil.Process(pid).memory_info().rss / MIB
         return found
 
-    def whereabouts(self, pids: list[int]) -> str:  # noqa: ARG002 - there is one CPU
+    def other_devices_of(self, pids: list[int]) -> str:  # noqa: ARG002 - there is one CPU
         return ""
 
     def oom_events(self) -> int:

@@ -52,7 +52,7 @@ class NvmlProbe:
         listed, wanted = self._ask(lambda: self._nvml.processes(self._handle)), set(pids)
         return None if listed is None else {pid: mib for pid, mib in listed.items() if pid in wanted}
 
-    def whereabouts(self, pids: list[int]) -> str:
+    def other_devices_of(self, pids: list[int]) -> str:
         there = self._ask(lambda: self._others(set(pids)))
         if there:
             return "they are on " + ", ".join(there)

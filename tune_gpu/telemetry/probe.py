@@ -60,7 +60,7 @@ class Probe(Protocol):
         Return None if the device does not report which processes are on it.
         """
 
-    def whereabouts(self, pids: list[int]) -> str:
+    def other_devices_of(self, pids: list[int]) -> str:
         """Return, for a message, on which other devices of this machine these processes are."""
 
     def oom_events(self) -> int:

@@ -46,8 +46,8 @@ class SeveralCards:
     def memory_by_pid_mib(self, pids: list[int]) -> Mapping[int, float | None] | None:
         return _together([card.memory_by_pid_mib(pids) for card in self._cards])
 
-    def whereabouts(self, pids: list[int]) -> str:
-        return self._cards[0].whereabouts(pids)
+    def other_devices_of(self, pids: list[int]) -> str:
+        return self._cards[0].other_devices_of(pids)
 
     def oom_events(self) -> int:
         return self._cards[0].oom_events()

@@ -93,7 +93,7 @@ def test_unreported_processes_prove_no_wrong_card() -> None:
     reading = probe.read()
     assert reading.processes is None, "not none: not known"
     assert judge(Trace([reading], own={"vllm": {11}}), Limits()) == []
-    assert "NVML does not report which processes" in probe.whereabouts([11])
+    assert "NVML does not report which processes" in probe.other_devices_of([11])
     probe.close()
 
 
@@ -103,7 +103,7 @@ def test_another_card_without_a_process_list_changes_nothing_here(why: type[Exce
     nvml = FakeNvml([Frame({11: 900.0})])
     nvml.silent_on[OTHER] = why
     probe = NvmlProbe("0", nvml)
-    assert "none of this machine's other cards has them" in probe.whereabouts([12])
+    assert "none of this machine's other cards has them" in probe.other_devices_of([12])
     assert probe.read().processes == {11: 900.0}
     probe.close()
 

@@ -42,7 +42,7 @@ class Tape:
         listed = self._readings[min(self.n_read, len(self._readings)) - 1].processes
         return None if listed is None else {pid: mib for pid, mib in listed.items() if pid in pids}
 
-    def whereabouts(self, pids: list[int]) -> str:
+    def other_devices_of(self, pids: list[int]) -> str:
         return ""
 
     def oom_events(self) -> int:

@@ -56,7 +56,7 @@ def test_a_service_on_another_card_is_on_the_wrong_device() -> None:
     assert window.wrong_device is not None
     assert "whisper" in window.wrong_device
     probe = NvmlProbe("0", FakeNvml([Frame({32: 6000.0}, elsewhere={21: 1000.0})]))
-    assert OTHER in probe.whereabouts([21])
+    assert OTHER in probe.other_devices_of([21])
     probe.close()
 
 
