@@ -12,7 +12,7 @@ from types import TracebackType
 from tune_gpu.common.failures import ServiceError
 from tune_gpu.telemetry.neighbours import rounded
 from tune_gpu.telemetry.probe import Probe, Reading, total
-from tune_gpu.telemetry.verdicts import Limits, Trace, VerdictKind, WindowVerdict, busy_clock_mhz, energy_j, judge, never_busy, unchecked
+from tune_gpu.telemetry.verdicts import Limits, SampleSeries, VerdictKind, WindowVerdict, busy_clock_mhz, energy_j, judge, never_busy, unchecked
 
 HZ = 10.0
 _NOTE_EVERY = 10
@@ -126,7 +126,7 @@ class DeviceSampler:
         """Return the statistics of the stretch, after its end."""
         readings = [reading for _, reading in self._readings]
         busy = [reading.utilization_pct for reading in readings if reading.utilization_pct is not None]
-        trace = Trace(readings, self._own, self._neighbours, self._reference_mhz, self._silent)
+        trace = SampleSeries(readings, self._own, self._neighbours, self._reference_mhz, self._silent)
         on_card = self._probe.info.kind == "cuda"
         if on_card and never_busy(busy):
             busy = []

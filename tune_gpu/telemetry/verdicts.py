@@ -66,7 +66,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Trace:
+class SampleSeries:
     """The samples of one window."""
 
     readings: Sequence[Reading]
@@ -80,14 +80,14 @@ class Trace:
     """The message of the driver's failure if it stopped answering, or None."""
 
 
-def judge(trace: Trace, limits: Limits) -> list[WindowVerdict]:
+def judge(trace: SampleSeries, limits: Limits) -> list[WindowVerdict]:
     """Return every reason why the window is invalid; none for one that counts."""
     if trace.silent is not None:
         return [WindowVerdict(VerdictKind.DRIVER_SILENT, trace.silent)]
     return [*_wrong_device(trace), *_foreign(trace, limits), *_throttled(trace, limits), *_clocks(trace, limits)]
 
 
-def unchecked(trace: Trace, limits: Limits) -> list[str]:
+def unchecked(trace: SampleSeries, limits: Limits) -> list[str]:
     """Return what could not be checked because the card does not report the readings for it. Such a window counts."""
     readings, found = trace.readings, []
     if not any(reading.processes is not None for reading in readings):
@@ -114,7 +114,7 @@ def busy_clock_mhz(readings: Sequence[Reading]) -> float | None:
     return statistics.median(busy) if busy else None
 
 
-def _wrong_device(trace: Trace) -> list[WindowVerdict]:
+def _wrong_device(trace: SampleSeries) -> list[WindowVerdict]:
     listed = [reading.processes for reading in trace.readings if reading.processes is not None]
     if not listed:
         return []
@@ -126,7 +126,7 @@ def _wrong_device(trace: Trace) -> list[WindowVerdict]:
     ]
 
 
-def _foreign(trace: Trace, limits: Limits) -> list[WindowVerdict]:
+def _foreign(trace: SampleSeries, limits: Limits) -> list[WindowVerdict]:
     if not limits.foreigners_invalidate or trace.neighbours is None:
         return []
     known = trace.neighbours | {pid for pids in trace.own.values() for pid in pids}
@@ -148,7 +148,7 @@ def _up_to(mib: float | None) -> str:
     return "its memory is not reported" if mib is None else f"up to {mib:.0f} MiB"
 
 
-def _throttled(trace: Trace, limits: Limits) -> list[WindowVerdict]:
+def _throttled(trace: SampleSeries, limits: Limits) -> list[WindowVerdict]:
     found = []
     reported = [(reading, reading.throttled) for reading in trace.readings if reading.throttled is not None]
     n = len(reported)
@@ -163,7 +163,7 @@ def _throttled(trace: Trace, limits: Limits) -> list[WindowVerdict]:
     return found
 
 
-def _clocks(trace: Trace, limits: Limits) -> list[WindowVerdict]:
+def _clocks(trace: SampleSeries, limits: Limits) -> list[WindowVerdict]:
     third = max(1, len(trace.readings) // 3)
     first, last = busy_clock_mhz(trace.readings[:third]), busy_clock_mhz(trace.readings[-third:])
     for before, after, when in (

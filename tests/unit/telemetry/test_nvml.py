@@ -14,7 +14,7 @@ from tune_gpu.evaluation.memory_check import this_card
 from tune_gpu.telemetry.neighbours import neighbours_on
 from tune_gpu.telemetry.nvml import NvmlProbe, throttling
 from tune_gpu.telemetry.open import open_probe
-from tune_gpu.telemetry.verdicts import Limits, Trace, judge
+from tune_gpu.telemetry.verdicts import Limits, SampleSeries, judge
 
 
 def test_everything_that_a_card_tells_is_read_in_its_units() -> None:
@@ -92,7 +92,7 @@ def test_unreported_processes_prove_no_wrong_card() -> None:
     probe = NvmlProbe("0", nvml)
     reading = probe.read()
     assert reading.processes is None, "not none: not known"
-    assert judge(Trace([reading], own={"vllm": {11}}), Limits()) == []
+    assert judge(SampleSeries([reading], own={"vllm": {11}}), Limits()) == []
     assert "NVML does not report which processes" in probe.other_devices_of([11])
     probe.close()
 

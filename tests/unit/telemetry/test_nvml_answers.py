@@ -19,7 +19,7 @@ from tune_gpu.telemetry import nvml, nvml_answers
 from tune_gpu.telemetry.neighbours import neighbours_on
 from tune_gpu.telemetry.nvml import NvmlProbe
 from tune_gpu.telemetry.nvml_answers import CARD_LOST, REQUIRED, number
-from tune_gpu.telemetry.verdicts import Limits, Trace, judge, unchecked
+from tune_gpu.telemetry.verdicts import Limits, SampleSeries, judge, unchecked
 
 NOW = Frame({7: 512.0, 21: 1000.0})
 INFO = {"uuid": UUID, "total_mib": 12288.0, "driver": "550.54.14"}
@@ -83,8 +83,8 @@ def test_an_unanswered_question_makes_its_own_reading_null(function: str, error:
     expected = {name: None if name in NULL[function] else value for name, value in (INFO | READING).items()}
     assert {name: found[name] for name in expected} == expected
     reading = probe.read()
-    assert judge(Trace([reading] * 5, {"whisper": {21}}, {7}), Limits()) == [], "a window on such a card counts"
-    assert bool(unchecked(Trace([reading] * 5, neighbours={7}), Limits())) == bool(
+    assert judge(SampleSeries([reading] * 5, {"whisper": {21}}, {7}), Limits()) == [], "a window on such a card counts"
+    assert bool(unchecked(SampleSeries([reading] * 5, neighbours={7}), Limits())) == bool(
         NULL[function] & {"utilization_pct", "clock_mhz", "throttled", "processes"}
     )
     beside = neighbours_on(probe, [21])

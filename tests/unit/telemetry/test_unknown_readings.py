@@ -17,7 +17,7 @@ from tune_gpu.telemetry.nvml import NvmlProbe
 from tune_gpu.telemetry.probe import DeviceInfo, Reading, total
 from tune_gpu.telemetry.sampler import DeviceSampler, DeviceStats, wait_until_returned, wait_until_stable
 from tune_gpu.telemetry.several import SeveralCards
-from tune_gpu.telemetry.verdicts import Limits, Trace, VerdictKind, energy_j, judge, unchecked
+from tune_gpu.telemetry.verdicts import Limits, SampleSeries, VerdictKind, energy_j, judge, unchecked
 
 FULL = Reading(90.0, 8000.0, 1900.0, 150.0, 1000.0, 65.0, frozenset(), {7: 512.0, 21: 1000.0})
 OPTIONAL = [field.name for field in dataclasses.fields(Reading)]
@@ -63,7 +63,7 @@ def sampled(readings: list[Reading], monkeypatch: pytest.MonkeyPatch) -> DeviceS
 @given(st.lists(st.sets(st.sampled_from(OPTIONAL)), min_size=1, max_size=20), st.booleans())
 def test_no_null_in_any_reading_makes_a_window_invalid(missing: list[set[str]], known_before: bool) -> None:
     readings = [dataclasses.replace(FULL, **dict.fromkeys(nulls)) for nulls in missing]
-    trace = Trace(readings, {"whisper": {21}}, {7} if known_before else None, 1900.0)
+    trace = SampleSeries(readings, {"whisper": {21}}, {7} if known_before else None, 1900.0)
     assert judge(trace, Limits()) == []
     unchecked(trace, Limits())
     energy_j([(float(at), reading) for at, reading in enumerate(readings)])
@@ -72,7 +72,7 @@ def test_no_null_in_any_reading_makes_a_window_invalid(missing: list[set[str]], 
 def test_what_is_seen_beside_nulls_still_disturbs() -> None:
     blind = dataclasses.replace(FULL, throttled=None, processes=None)
     hot = dataclasses.replace(FULL, throttled=frozenset({"thermal"}), processes={7: 512.0, 21: 1000.0, 666: None})
-    found = judge(Trace([blind] * 20 + [hot] * 2, {"whisper": {21}}, {7}), Limits())
+    found = judge(SampleSeries([blind] * 20 + [hot] * 2, {"whisper": {21}}, {7}), Limits())
     assert {verdict.kind for verdict in found} == {VerdictKind.THERMAL_THROTTLING, VerdictKind.FOREIGN_PROCESS}
     assert "process 666 of somebody else appeared on the card (its memory is not reported)" in {verdict.message for verdict in found}
 

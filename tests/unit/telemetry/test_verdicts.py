@@ -13,7 +13,7 @@ from tune_gpu.telemetry import sampler as sampling
 from tune_gpu.telemetry.nvml import NvmlProbe
 from tune_gpu.telemetry.probe import Reading
 from tune_gpu.telemetry.sampler import DeviceSampler, DeviceStats
-from tune_gpu.telemetry.verdicts import Limits, Trace, VerdictKind, energy_j, judge
+from tune_gpu.telemetry.verdicts import Limits, SampleSeries, VerdictKind, energy_j, judge
 
 OURS = {"whisper": [21], "vllm": [31, 32]}
 GOOD = Frame({21: 1000.0, 32: 6000.0, 7: 512.0})
@@ -128,11 +128,11 @@ def test_a_driver_that_falls_silent_invalidates_and_ends_in_time() -> None:
 @given(st.lists(st.floats(0, 100), min_size=0, max_size=30), st.floats(1, 5000))
 def test_steady_clocks_and_own_processes_are_never_called_disturbed(busy: list[float], clock: float) -> None:
     readings = [Reading(utilization, 100.0, clock, processes={1: 5.0, 9: 1.0}) for utilization in busy]
-    assert judge(Trace(readings, {"vllm": {1}}, {9}, clock), Limits()) == []
+    assert judge(SampleSeries(readings, {"vllm": {1}}, {9}, clock), Limits()) == []
 
 
 def test_on_the_cpu_where_no_process_list_exists_nothing_is_judged_by_it() -> None:
-    assert judge(Trace([Reading(50.0, 100.0)] * 5, {"vllm": {1}}), Limits()) == []
+    assert judge(SampleSeries([Reading(50.0, 100.0)] * 5, {"vllm": {1}}), Limits()) == []
 
 
 def test_energy_is_the_integral_of_power_where_the_card_has_no_counter() -> None:
