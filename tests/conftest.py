@@ -16,7 +16,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from tune_gpu.services.vllm.launch import EngineHost
+from tune_gpu.services.vllm.launch import ForkServer
 from tune_gpu.services.vllm.setup import engine_environment
 
 MARK = "TUNE_GPU_TEST_SESSION"
@@ -91,11 +91,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 @pytest.fixture(scope="session")
-def host() -> Iterator[EngineHost]:
-    """One warm engine host for all tests that want one: its imports cost more than an engine."""
+def host() -> Iterator[ForkServer]:
+    """One fork server for all tests that want one: its imports cost more than an engine."""
     from tune_gpu.config.schema import VllmSettings
 
-    host = EngineHost(engine_environment(VllmSettings(cpu_cores="0"), "", "cpu", "/tmp"))
+    host = ForkServer(engine_environment(VllmSettings(cpu_cores="0"), "", "cpu", "/tmp"))
     yield host
     host.close()
 

@@ -17,7 +17,7 @@ import pytest
 from tune_gpu.common.process import guard
 from tune_gpu.common.process.cgroup import memory_group
 from tune_gpu.common.process.managed import start_ticks
-from tune_gpu.services.vllm.launch import EngineHost
+from tune_gpu.services.vllm.launch import ForkServer
 
 
 class FaultInjector:
@@ -67,14 +67,14 @@ class FaultInjector:
         self.at = time.monotonic()
 
 
-def engine_pids(host: EngineHost) -> list[int]:
+def engine_pids(host: ForkServer) -> list[int]:
     """All processes of the servers that were forked from the host; not what has ended and waits for the guard to reap it."""
     assert host._process is not None
     pids = host._process.pids()
     return [pid for pid in pids if _session(pid) != _session(pids[0]) and start_ticks(pid) is not None]
 
 
-def engine_log(host: EngineHost) -> str:
+def engine_log(host: ForkServer) -> str:
     """What the server that is starting has printed."""
     assert host._folder is not None
     return "".join(path.read_text(errors="replace") for path in host._folder.glob("*/vllm.log"))

@@ -27,7 +27,7 @@ from tune_gpu.evaluation.deployers import LocalDeployer
 from tune_gpu.evaluation.evaluator import Evaluator
 from tune_gpu.evaluation.measurement import Measurement, Status
 from tune_gpu.services.deployment import resolve
-from tune_gpu.services.vllm.launch import EngineHost
+from tune_gpu.services.vllm.launch import ForkServer
 
 pytestmark = pytest.mark.services
 
@@ -36,7 +36,7 @@ SETTINGS = [*QUICK, "workload.solo_window_s=0", "workload.windows=1", f"run.hang
 
 
 @pytest.fixture(scope="module")
-def evaluator(host: EngineHost) -> Iterator[Evaluator]:
+def evaluator(host: ForkServer) -> Iterator[Evaluator]:
     """The real evaluator on the shared warm host."""
     config = load_config("spica_gpu_allocation", SETTINGS, "cpu")
     evaluator = Evaluator(config, "cpu", deploy=LocalDeployer(config, "cpu", host))
@@ -96,7 +96,7 @@ CASES = [
 ]
 
 
-def moment_of(case: Case, evaluator: Evaluator, host: EngineHost) -> tuple[Callable[[], bool], Callable[[], Sequence[int]]]:
+def moment_of(case: Case, evaluator: Evaluator, host: ForkServer) -> tuple[Callable[[], bool], Callable[[], Sequence[int]]]:
     """When to strike, and whom."""
     whisper = {
         "starting": lambda: bool(whisper_pids(evaluator)),
@@ -123,7 +123,7 @@ def check_failed(found: Measurement, case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_killed(case: Case, evaluator: Evaluator, host: EngineHost, rng: random.Random) -> None:
+def test_killed(case: Case, evaluator: Evaluator, host: ForkServer, rng: random.Random) -> None:
     moment, victims = moment_of(case, evaluator, host)
     with FaultInjector(moment, victims, signal.SIGKILL, rng.uniform(0.0, 0.2)) as saboteur:
         found = evaluator.evaluate(TINY)
@@ -131,7 +131,7 @@ def test_killed(case: Case, evaluator: Evaluator, host: EngineHost, rng: random.
     check_failed(found, case)
 
 
-def test_out_of_memory_by_its_own_word(evaluator: Evaluator, host: EngineHost) -> None:
+def test_out_of_memory_by_its_own_word(evaluator: Evaluator, host: ForkServer) -> None:
     """RLIMIT_AS, too small for the KV cache: the allocator says so, as CUDA's would."""
     with FaultInjector(lambda: "Starting to load model" in engine_log(host), lambda: engine_pids(host), no_more_address_space) as saboteur:
         found = evaluator.evaluate(TINY)
@@ -156,7 +156,7 @@ def test_killed_by_the_kernel_for_want_of_memory(evaluator: Evaluator) -> None:
 
 
 @pytest.mark.parametrize("one", ["APIServer", "EngineCore", pytest.param("Worker", marks=pytest.mark.soak)])
-def test_one_process_of_vllm_stands_still_and_that_is_a_hang(evaluator: Evaluator, one: str, host: EngineHost) -> None:
+def test_one_process_of_vllm_stands_still_and_that_is_a_hang(evaluator: Evaluator, one: str, host: ForkServer) -> None:
     """Each alone: the API server answers nothing any more; behind a stopped core or worker it goes on answering its health check."""
     evaluator.begin(resolve(evaluator.config, TINY, "cpu"))
     (victim,) = {int(pid) for pid in re.findall(rf"\({one} pid=(\d+)\)", engine_log(host))}
@@ -183,7 +183,7 @@ def _rest(evaluator: Evaluator) -> Measurement:
         return evaluator.fail(error.failure)
 
 
-def check_closed_to_others(evaluator: Evaluator, host: EngineHost) -> None:
+def check_closed_to_others(evaluator: Evaluator, host: ForkServer) -> None:
     """Loopback only; each evaluation has keys of its own, and no command line shows one (`ps` shows those to everybody)."""
     endpoints = [service.endpoint for service in evaluator.running.values()]
     keys = {endpoint.key for endpoint in endpoints}
@@ -208,7 +208,7 @@ def check_closed_to_others(evaluator: Evaluator, host: EngineHost) -> None:
 
 
 def test_killed_while_stopping_and_measured_all_the_same(
-    evaluator: Evaluator, host: EngineHost, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+    evaluator: Evaluator, host: ForkServer, rng: random.Random, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The measurement was made before: it stands, and the end is the same. This is also the candidate after all the broken ones.
 
@@ -238,7 +238,7 @@ def test_killed_while_stopping_and_measured_all_the_same(
 def test_a_warm_host_that_stands_still_is_given_up(tmp_path: Path, evaluator: Evaluator) -> None:
     """A real host without its imports, stopped in the middle: not the shared one, which would take everybody's imports with it."""
     code = "import sys; from tune_gpu.services.vllm import warm_host; warm_host.preload = lambda: None; warm_host.main(sys.argv[1])"
-    own = EngineHost(dict(os.environ))
+    own = ForkServer(dict(os.environ))
     own._folder = Path(tempfile.mkdtemp(prefix="tg-host-"))
     address = own._folder / "control"
     own._process = ManagedProcess([sys.executable, "-c", code, str(address)], log=tmp_path / "log", env=os.environ, scratch=own._folder)

@@ -7,7 +7,7 @@ from importlib import metadata
 import pytest
 
 from tune_gpu.config.schema import VllmSettings
-from tune_gpu.services.vllm.launch import EngineHost
+from tune_gpu.services.vllm.launch import ForkServer
 
 PORTS = [20000, 29999]
 
@@ -41,6 +41,6 @@ def toy(**change: object) -> VllmSettings:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def host_is_up_first(host: EngineHost) -> None:
+def host_is_up_first(host: ForkServer) -> None:
     """So that the host is not taken for a leftover of the test that used it first."""
     host.open()

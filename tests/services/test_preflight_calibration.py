@@ -25,7 +25,7 @@ from tune_gpu.evaluation.memory_check import (
 )
 from tune_gpu.services.models import resolve_llm
 from tune_gpu.services.vllm.info import EngineInfo
-from tune_gpu.services.vllm.launch import EngineHost
+from tune_gpu.services.vllm.launch import ForkServer
 from tune_gpu.services.vllm.memory.learning import learn_from_start, read_start_log
 from tune_gpu.services.vllm.server import VllmServer
 
@@ -54,10 +54,10 @@ class Start:
         return replace(self.node, total_mib=total, used_mib=min(self.node.used_mib, total))
 
 
-def start(host: EngineHost, share: float) -> Start:
+def start(host: ForkServer, share: float) -> Start:
     settings = replace(ENGINE, gpu_memory_utilization=share)
     node = this_node()
-    server = VllmServer(settings, device="cpu", port_range=[23100, 23199], host=host)
+    server = VllmServer(settings, device="cpu", port_range=[23100, 23199], fork_server=host)
     log_copy = ""
     try:
         info = server.start()
@@ -70,7 +70,7 @@ def start(host: EngineHost, share: float) -> Start:
 
 
 @pytest.fixture(scope="module")
-def learned(host: EngineHost, tmp_path_factory: pytest.TempPathFactory) -> Calibration:
+def learned(host: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Calibration:
     """By one start, kept on disk and read back."""
     start(host, 0.15)  # the host's first child copies pages that its later ones find copied
     first = start(host, 0.15)
@@ -93,7 +93,7 @@ def learned(host: EngineHost, tmp_path_factory: pytest.TempPathFactory) -> Calib
     return known
 
 
-def test_tokens_of_five_other_shares_within_one_percent(host: EngineHost, learned: Calibration) -> None:
+def test_tokens_of_five_other_shares_within_one_percent(host: ForkServer, learned: Calibration) -> None:
     errors = {}
     for share in (0.12, 0.14, 0.17, 0.19, 0.21):
         real = start(host, share)
@@ -107,7 +107,7 @@ def test_tokens_of_five_other_shares_within_one_percent(host: EngineHost, learne
     assert max(map(abs, errors.values())) <= 0.01
 
 
-def test_least_share_that_starts_is_found_within_one_step(host: EngineHost, learned: Calibration) -> None:
+def test_least_share_that_starts_is_found_within_one_step(host: ForkServer, learned: Calibration) -> None:
     node = this_node()
     said = predict(ENGINE, None, node, MODEL, learned)
     assert said.least_share is not None
@@ -122,7 +122,7 @@ def test_least_share_that_starts_is_found_within_one_step(host: EngineHost, lear
     assert predict(below.settings, None, node, MODEL, learned).likely is False
 
 
-def test_a_share_above_what_is_free_is_refused_as_vllm_refuses_it(host: EngineHost, learned: Calibration) -> None:
+def test_a_share_above_what_is_free_is_refused_as_vllm_refuses_it(host: ForkServer, learned: Calibration) -> None:
     node = this_node()
     too_much = min(1.0, round(node.free_mib / node.total_mib + 0.03, 2))
     said = predict(replace(ENGINE, gpu_memory_utilization=too_much), None, node, MODEL, learned)

@@ -16,12 +16,12 @@ import pytest
 from tests.services.conftest import PORTS, toy
 from tune_gpu.common.failures import FailureKind, Phase, ServiceError
 from tune_gpu.common.process.managed import start_ticks
-from tune_gpu.services.vllm.launch import EngineHost
+from tune_gpu.services.vllm.launch import ForkServer
 from tune_gpu.services.vllm.server import VllmServer
 
 
-def server(host: EngineHost | None, **change: object) -> VllmServer:
-    return VllmServer(toy(**change), device="cpu", port_range=PORTS, host=host)
+def server(host: ForkServer | None, **change: object) -> VllmServer:
+    return VllmServer(toy(**change), device="cpu", port_range=PORTS, fork_server=host)
 
 
 def failure_of(engine: VllmServer, abort: object = lambda: None) -> ServiceError:
@@ -34,7 +34,7 @@ def failure_of(engine: VllmServer, abort: object = lambda: None) -> ServiceError
 
 
 @pytest.mark.parametrize("warm", [True, False])
-def test_it_starts_says_what_cache_it_has_and_leaves_no_process(host: EngineHost, warm: bool) -> None:
+def test_it_starts_says_what_cache_it_has_and_leaves_no_process(host: ForkServer, warm: bool) -> None:
     engine = server(host if warm else None)
     info = engine.start()
     pids = engine.pids()
@@ -49,7 +49,7 @@ def test_it_starts_says_what_cache_it_has_and_leaves_no_process(host: EngineHost
     assert all(start_ticks(pid) is None for pid in pids)
 
 
-def test_a_share_too_small_for_the_cache(host: EngineHost) -> None:
+def test_a_share_too_small_for_the_cache(host: ForkServer) -> None:
     failure = failure_of(server(host, gpu_memory_utilization=0.01)).failure
     assert failure.kind is FailureKind.STARTUP_NO_KV_MEMORY
     assert "less than requested memory for kv" in failure.evidence
@@ -57,26 +57,26 @@ def test_a_share_too_small_for_the_cache(host: EngineHost) -> None:
     assert not failure.retryable
 
 
-def test_an_engine_that_cannot_load_the_model_says_why(host: EngineHost) -> None:
+def test_an_engine_that_cannot_load_the_model_says_why(host: ForkServer) -> None:
     failure = failure_of(server(host, load_format="safetensors")).failure
     assert failure.kind is FailureKind.STARTUP_CRASH
     assert "Cannot find any model weights" in failure.evidence, "not that the cause stands above"
 
 
-def test_a_share_above_what_is_free(host: EngineHost) -> None:
+def test_a_share_above_what_is_free(host: ForkServer) -> None:
     failure = failure_of(server(host, gpu_memory_utilization=1.0)).failure
     assert failure.kind is FailureKind.STARTUP_OOM
     assert "is less than desired CPU memory utilization" in failure.evidence
     assert failure.shortfall > 0
 
 
-def test_a_flag_that_vllm_does_not_take(host: EngineHost) -> None:
+def test_a_flag_that_vllm_does_not_take(host: ForkServer) -> None:
     failure = failure_of(server(host, extra_args={"no-such-flag": "1"})).failure
     assert failure.kind is FailureKind.STARTUP_CRASH
     assert "no-such-flag" in failure.evidence
 
 
-def test_a_server_that_is_killed_while_it_starts(host: EngineHost) -> None:
+def test_a_server_that_is_killed_while_it_starts(host: ForkServer) -> None:
     engine = server(host)
 
     def kill() -> None:
@@ -88,7 +88,7 @@ def test_a_server_that_is_killed_while_it_starts(host: EngineHost) -> None:
     assert "signal 9" in failure.message
 
 
-def test_a_server_that_never_becomes_ready(host: EngineHost) -> None:
+def test_a_server_that_never_becomes_ready(host: ForkServer) -> None:
     engine = server(host, start_timeout_s=2.0)
 
     def freeze() -> None:
@@ -100,11 +100,11 @@ def test_a_server_that_never_becomes_ready(host: EngineHost) -> None:
     assert failure.retryable
 
 
-def test_a_port_that_was_taken_between_choice_and_use(host: EngineHost) -> None:
+def test_a_port_that_was_taken_between_choice_and_use(host: ForkServer) -> None:
     with socket.socket() as thief:
         thief.bind(("127.0.0.1", 0))
         thief.listen()
-        engine = VllmServer(toy(), device="cpu", port_range=PORTS, host=host, choose_port=lambda _range: int(thief.getsockname()[1]))
+        engine = VllmServer(toy(), device="cpu", port_range=PORTS, fork_server=host, choose_port=lambda _range: int(thief.getsockname()[1]))
         failure = failure_of(engine).failure
     assert failure.kind is FailureKind.PORT_CONFLICT
     assert failure.retryable
@@ -131,12 +131,12 @@ def stranger() -> Iterator[int]:
         thread.join()
 
 
-def test_a_stale_server_on_the_port_is_never_measured(host: EngineHost, stranger: int) -> None:
-    engine = VllmServer(toy(), device="cpu", port_range=PORTS, host=host, choose_port=lambda _range: stranger)
+def test_a_stale_server_on_the_port_is_never_measured(host: ForkServer, stranger: int) -> None:
+    engine = VllmServer(toy(), device="cpu", port_range=PORTS, fork_server=host, choose_port=lambda _range: stranger)
     assert failure_of(engine).failure.kind in (FailureKind.WRONG_SERVER, FailureKind.PORT_CONFLICT)
 
 
-def test_the_death_of_the_engine_is_noticed(host: EngineHost) -> None:
+def test_the_death_of_the_engine_is_noticed(host: ForkServer) -> None:
     engine = server(host)
     engine.start()
     for pid in engine.pids():
@@ -149,7 +149,7 @@ def test_the_death_of_the_engine_is_noticed(host: EngineHost) -> None:
     engine.stop()
 
 
-def test_the_api_key_is_asked_for(host: EngineHost) -> None:
+def test_the_api_key_is_asked_for(host: ForkServer) -> None:
     import urllib.error
     import urllib.request
 

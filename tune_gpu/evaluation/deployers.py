@@ -14,7 +14,7 @@ from tune_gpu.config.schema import ExperimentConfig, Services
 from tune_gpu.services.faster_whisper.service import WhisperService
 from tune_gpu.services.running import RunningService
 from tune_gpu.services.vllm.info import EngineInfo
-from tune_gpu.services.vllm.launch import EngineHost
+from tune_gpu.services.vllm.launch import ForkServer
 from tune_gpu.services.vllm.server import VllmServer
 from tune_gpu.services.vllm.setup import engine_environment
 
@@ -45,14 +45,14 @@ class LocalDeployer:
     """Starts services as processes of this process, on the device that it was given itself.
 
     Args:
-        host: the warm engine host to fork from; by default its own, made at the first use. Whoever passes one closes it.
+        fork_server: the fork server to fork from; by default its own, made at the first use. Whoever passes one closes it.
     """
 
-    def __init__(self, config: ExperimentConfig, device: str, host: EngineHost | None = None) -> None:
+    def __init__(self, config: ExperimentConfig, device: str, fork_server: ForkServer | None = None) -> None:
         self._ports, self._device = config.run.port_range, device
-        # As the preflight counts on: on the CPU only. In a Ray actor with a card a warm host would be of no use.
+        # As the preflight counts on: on the CPU only. In a Ray actor with a card a fork server would be of no use.
         self._forks = config.run.warm_engine and device == "cpu"
-        self._host, self._owns_host = host, host is None
+        self._fork_server, self._owns_fork_server = fork_server, fork_server is None
 
     def visible_devices(self) -> str:
         return os.environ.get("CUDA_VISIBLE_DEVICES", "")
@@ -60,25 +60,25 @@ class LocalDeployer:
     def prepare(self, services: Services) -> None:
         if not self._forks:
             return
-        if self._host is None:
-            self._host = EngineHost(engine_environment(services.vllm, "", self._device, tempfile.gettempdir()))
-        self._host.prepare()
+        if self._fork_server is None:
+            self._fork_server = ForkServer(engine_environment(services.vllm, "", self._device, tempfile.gettempdir()))
+        self._fork_server.prepare()
 
     def wait_prepared(self) -> float | None:
-        if self._host is None:
+        if self._fork_server is None:
             return None
         started = time.monotonic()
-        self._host.open()
+        self._fork_server.open()
         return time.monotonic() - started
 
     def whisper(self, services: Services) -> WhisperService:
         return WhisperService(services.whisper, device=self._device, port_range=self._ports)
 
     def vllm(self, services: Services) -> VllmServer:
-        return VllmServer(services.vllm, device=self._device, port_range=self._ports, host=self._host)
+        return VllmServer(services.vllm, device=self._device, port_range=self._ports, fork_server=self._fork_server)
 
     def close(self) -> None:
-        """End the warm host; services are ended by whoever started them."""
-        if self._host is not None and self._owns_host:
-            self._host.close()
-            self._host = None
+        """End the fork server; services are ended by whoever started them."""
+        if self._fork_server is not None and self._owns_fork_server:
+            self._fork_server.close()
+            self._fork_server = None

@@ -9,14 +9,14 @@ from typing import Any
 
 from tune_gpu.config.loader import load_config
 from tune_gpu.config.schema import VllmSettings
-from tune_gpu.services.vllm.launch import EngineHost
+from tune_gpu.services.vllm.launch import ForkServer
 from tune_gpu.services.vllm.server import VllmServer
 from tune_gpu.services.vllm.setup import engine_environment
 
 
-def once(settings: VllmSettings, host: EngineHost | None) -> float:
+def once(settings: VllmSettings, host: ForkServer | None) -> float:
     """Seconds of one switch: to ready and proven, and down again."""
-    engine = VllmServer(settings, device="cpu", port_range=[20000, 29999], host=host)
+    engine = VllmServer(settings, device="cpu", port_range=[20000, 29999], fork_server=host)
     began = time.monotonic()
     engine.start()
     engine.stop()
@@ -27,7 +27,7 @@ def measure(starts: int) -> dict[str, Any]:
     """Medians, the ratio of the medians, and what the host's imports cost once."""
     settings = load_config("spica_gpu_allocation", [], "cpu").services.vllm
     settings.gpu_memory_utilization, settings.cpu_cores = 0.1, "0"
-    host = EngineHost(engine_environment(settings, "", "cpu", "/tmp"))
+    host = ForkServer(engine_environment(settings, "", "cpu", "/tmp"))
     host.open()
     try:
         once(settings, host)  # the first of all pays for the page cache, whichever kind it is

@@ -18,7 +18,7 @@ from tune_gpu.evaluation.deployers import LocalDeployer
 from tune_gpu.evaluation.evaluator import Evaluator
 from tune_gpu.evaluation.measurement import Measurement, Status
 from tune_gpu.services.running import KV_CACHE_PCT
-from tune_gpu.services.vllm.launch import EngineHost
+from tune_gpu.services.vllm.launch import ForkServer
 from tune_gpu.services.vllm.server import EngineInfo
 from tune_gpu.telemetry import sampler
 from tune_gpu.telemetry.nvml import NvmlProbe
@@ -147,8 +147,8 @@ def test_which_card_of_which_node_it_was_measured_on_is_told_with_it(measure: Me
 @pytest.mark.parametrize(("device", "forks"), [("cuda", False), ("cpu", True)])
 def test_engines_are_forked_on_the_cpu_only(device: str, forks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The setting's own value is true, and a user's space need not have the overlay that the shipped ones have."""
-    made: list[EngineHost] = []
-    monkeypatch.setattr(EngineHost, "prepare", lambda host: made.append(host))
+    made: list[ForkServer] = []
+    monkeypatch.setattr(ForkServer, "prepare", lambda host: made.append(host))
     config = load_config("spica_gpu_allocation", ["run.warm_engine=true"], device)
     LocalDeployer(config, device).prepare(config.services)
     assert bool(made) is forks

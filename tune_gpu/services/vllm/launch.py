@@ -56,7 +56,7 @@ def launch_cold(launch: Launch, grace_s: float) -> Launched:
     return ManagedProcess(command, log=launch.log, env=launch.env, grace_s=grace_s, cores=launch.cores, scratch=launch.scratch)
 
 
-class EngineHost:
+class ForkServer:
     """Start servers by fork from `warm_host.py`, which runs from the first start until `close`."""
 
     def __init__(self, env: Mapping[str, str], *, ready_timeout_s: float = 180.0) -> None:
@@ -70,7 +70,7 @@ class EngineHost:
         """Seconds that the imports took, once; None before the first start."""
 
     def launch(self, launch: Launch, grace_s: float) -> Launched:
-        """Fork a server. Raise ServiceError if the host cannot be started."""
+        """Fork a server. Raise ServiceError if the fork server cannot be started."""
         self.open()
         reply = self._ask(
             {
@@ -85,21 +85,21 @@ class EngineHost:
         return _ForkedServer(self, int(reply["pid"] or 0), grace_s)
 
     def prepare(self) -> None:
-        """Start the host without waiting for its imports, which run while something else is done."""
+        """Start the fork server without waiting for its imports, which run while something else is done."""
         if self._process is not None and self._process.exit_code() is None:
             return
         self.close()
         self._started = time.monotonic()
         folder = Path(tempfile.mkdtemp(prefix="tg-host-"))
         self._folder = folder
-        # The current folder is not searched for modules: the host must not import a user's `json.py`.
+        # The current folder is not searched for modules: the fork server must not import a user's `json.py`.
         command = [sys.executable, "-P", "-m", "tune_gpu.services.vllm.warm_host", str(folder / "control")]
         env = {**self._env, "PYTHONPATH": python_path(self._env.get("PYTHONPATH"))}
         self._process = ManagedProcess(command, log=folder / "host.log", env=env, grace_s=1.0, scratch=folder)
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
 
     def open(self) -> None:
-        """Start the host if it does not run, and return when its imports are done. Raise ServiceError if it does not start."""
+        """Start the fork server if it does not run, and return when its imports are done. Raise ServiceError if it does not start."""
         if self._socket is not None and self._process is not None and self._process.exit_code() is None:
             return
         self.prepare()
@@ -121,12 +121,12 @@ class EngineHost:
                 log = process.log.read_text(errors="replace").strip().splitlines()
                 kind = FailureKind.STARTUP_CRASH if process.exit_code() is not None else FailureKind.STARTUP_TIMEOUT
                 self.close()
-                raise ServiceError(Failure(kind, "vllm", Phase.START, "the warm engine host did not start", "\n".join(log[-3:])))
+                raise ServiceError(Failure(kind, "vllm", Phase.START, "the fork server did not start", "\n".join(log[-3:])))
             time.sleep(0.05)
 
     def scratch(self) -> Path:
-        """Return a new folder for one server, inside the host's own. The host's guard removes it even if this process is killed. Starts
-        the host."""
+        """Return a new folder for one server, inside the fork server's own. The fork server's guard removes it even if this process is killed. Starts
+        the fork server."""
         self.open()
         return Path(tempfile.mkdtemp(dir=self._folder))
 
@@ -138,11 +138,11 @@ class EngineHost:
             while not answer.endswith(b"\n"):
                 chunk = self._socket.recv(65536)
                 if not chunk:
-                    raise ConnectionResetError("the warm engine host has ended")
+                    raise ConnectionResetError("the fork server has ended")
                 answer += chunk
         except OSError as error:
             silent = isinstance(error, TimeoutError)
-            message = f"the warm engine host has not answered for {_ANSWER_TIMEOUT_S:g} s" if silent else str(error)
+            message = f"the fork server has not answered for {_ANSWER_TIMEOUT_S:g} s" if silent else str(error)
             self.close()  # the exchange is out of step, and its servers end with it
             raise ServiceError(
                 Failure(FailureKind.SERVICE_HUNG if silent else FailureKind.SERVICE_LOST, "vllm", Phase.START, message)
@@ -150,14 +150,14 @@ class EngineHost:
         return dict(json.loads(answer))
 
     def exit_code_of(self, pid: int) -> int | None:
-        """Return the exit code of a forked server; 137 if the host has ended, because its children die with it."""
+        """Return the exit code of a forked server; 137 if the fork server has ended, because its children die with it."""
         try:
             return self._ask({"op": "poll", "pid": pid})["exit_code"]
         except (ServiceError, AssertionError):
             return 137
 
     def close(self) -> None:
-        """End the host and every server that it forked."""
+        """End the fork server and every server that it forked."""
         if self._socket is not None:
             with contextlib.suppress(OSError):
                 self._socket.close()
@@ -171,17 +171,17 @@ class EngineHost:
 
 
 class _ForkedServer:
-    """A server that leads a session of its own below the engine host."""
+    """A server that leads a session of its own below the fork server."""
 
-    def __init__(self, host: EngineHost, pid: int, grace_s: float) -> None:
-        self._host, self._pid, self._grace_s = host, pid, grace_s
+    def __init__(self, fork_server: ForkServer, pid: int, grace_s: float) -> None:
+        self._fork_server, self._pid, self._grace_s = fork_server, pid, grace_s
 
     def exit_code(self) -> int | None:
-        return self._host.exit_code_of(self._pid)
+        return self._fork_server.exit_code_of(self._pid)
 
     def pids(self) -> list[int]:
         return session_pids(self._pid)
 
     def stop(self) -> None:
         end_session(self._pid, self._grace_s)
-        self._host.exit_code_of(self._pid)  # lets the host reap it
+        self._fork_server.exit_code_of(self._pid)  # lets the fork server reap it

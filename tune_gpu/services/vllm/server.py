@@ -23,7 +23,7 @@ from tune_gpu.services.oom import KernelOomWatch
 from tune_gpu.services.running import KV_CACHE_PCT, Endpoint
 from tune_gpu.services.start_failures import explain_exit, explain_loss
 from tune_gpu.services.vllm.info import EngineInfo, read_engine_info, samples
-from tune_gpu.services.vllm.launch import EngineHost, Launch, Launched, launch_cold
+from tune_gpu.services.vllm.launch import ForkServer, Launch, Launched, launch_cold
 from tune_gpu.services.vllm.secret_flags import variables_of
 from tune_gpu.services.vllm.setup import engine_environment, serve_flags
 
@@ -39,7 +39,7 @@ class VllmServer:
         settings: the candidate's flags.
         device: `cuda` or `cpu`.
         port_range: range of its port.
-        host: the warm engine host; None for a cold start.
+        fork_server: the fork server; None for a cold start.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class VllmServer:
         *,
         device: str,
         port_range: Sequence[int],
-        host: EngineHost | None = None,
+        fork_server: ForkServer | None = None,
         choose_port: Callable[[Sequence[int]], int] = free_port,
     ) -> None:
         self.settings = settings
@@ -58,8 +58,8 @@ class VllmServer:
         self.base_url = f"http://127.0.0.1:{self.port}"
         self.endpoint = Endpoint(self.base_url, self.api_key, self.served_model_name)
         self._device = device
-        # A candidate's own variables must be set when Python starts, so such an engine cannot be forked from the warm host.
-        self._host = host if not (settings.env or variables_of(settings.extra_args)) else None
+        # A candidate's own variables must be set when Python starts, so such an engine cannot be forked from the fork server.
+        self._fork_server = fork_server if not (settings.env or variables_of(settings.extra_args)) else None
         self._scratch: Path | None = None
         self._shm = f"tg{uuid.uuid4().hex[:12]}"
         self._oom = KernelOomWatch()
@@ -83,11 +83,11 @@ class VllmServer:
         left."""
         started = time.monotonic()
         self._oom = KernelOomWatch()
-        self._scratch = self._host.scratch() if self._host else Path(tempfile.mkdtemp(prefix="tg-"))
+        self._scratch = self._fork_server.scratch() if self._fork_server else Path(tempfile.mkdtemp(prefix="tg-"))
         env = engine_environment(self.settings, self.api_key, self._device, str(self._scratch))
         launch = Launch(self.arguments(), env, parse_cores(self.settings.cpu_cores) if self._device == "cpu" else None, self._scratch, self._scratch / "vllm.log", self._shm)
         try:
-            self._launched = self._host.launch(launch, _STOP_GRACE_S) if self._host else launch_cold(launch, _STOP_GRACE_S)
+            self._launched = self._fork_server.launch(launch, _STOP_GRACE_S) if self._fork_server else launch_cold(launch, _STOP_GRACE_S)
             self._wait_until_ready(started, abort)
             self._prove_identity()
             self.info = self._read_info(time.monotonic() - started)
