@@ -14,7 +14,7 @@ from tune_gpu.search.evaluations import Ledger, Result, Standing
 from tune_gpu.search.one_thread import one_thread
 from tune_gpu.search.space import Params, SearchSpace
 
-Member = tuple[str, dict[str, Any]]
+Proposal = tuple[str, dict[str, Any]]
 """A proposal: its origin and its parameters."""
 _TRIES = 200
 _ENUMERABLE = 100_000
@@ -44,10 +44,10 @@ class ProposalStrategy(Protocol):
     def tell(self, params: Params, result: Result) -> None:
         """Learn from a result of the configuration."""
 
-    def generation(self, number: int, given: list[Member], parents: list[dict[str, Any]], ledger: Ledger) -> list[Member]:
+    def generation(self, number: int, given: list[Proposal], parents: list[dict[str, Any]], ledger: Ledger) -> list[Proposal]:
         """Return all members of a generation, `given` first; fewer, or none, if the space is exhausted."""
 
-    def one(self, number: int, at: int, parents: list[dict[str, Any]], ledger: Ledger) -> Member | None:
+    def one(self, number: int, at: int, parents: list[dict[str, Any]], ledger: Ledger) -> Proposal | None:
         """Return the member at this place of a generation, or None if the space is exhausted."""
 
     def winner(self, ledger: Ledger) -> Standing | None:
@@ -77,12 +77,12 @@ class ClassicStrategy:
     def tell(self, params: Params, result: Result) -> None:
         """Do nothing: the ledger knows all that this strategy needs."""
 
-    def generation(self, number: int, given: list[Member], parents: list[dict[str, Any]], ledger: Ledger) -> list[Member]:
+    def generation(self, number: int, given: list[Proposal], parents: list[dict[str, Any]], ledger: Ledger) -> list[Proposal]:
         """Do what `ProposalStrategy` asks for."""
         taken = ledger.taken()
         return self._first_population(given, taken) if number == 0 else self._next_population(parents, ledger, taken)
 
-    def one(self, number: int, at: int, parents: list[dict[str, Any]], ledger: Ledger) -> Member | None:
+    def one(self, number: int, at: int, parents: list[dict[str, Any]], ledger: Ledger) -> Proposal | None:
         """Raise NotImplementedError: classic generations are made whole."""
         raise NotImplementedError("classic R-Zero makes whole generations")
 
@@ -97,16 +97,16 @@ class ClassicStrategy:
     def load(self, state: dict[str, Any]) -> None:
         """Do nothing."""
 
-    def _first_population(self, given: list[Member], taken: set[Hashable]) -> list[Member]:
+    def _first_population(self, given: list[Proposal], taken: set[Hashable]) -> list[Proposal]:
         chosen = [(origin, self._claim(dict(params), taken)) for origin, params in given]
         while len(chosen) < self._settings.initial and (params := self._fresh(taken)):
             chosen.append(("initial", params))
         return chosen
 
-    def _next_population(self, parents: list[dict[str, Any]], ledger: Ledger, taken: set[Hashable]) -> list[Member]:
+    def _next_population(self, parents: list[dict[str, Any]], ledger: Ledger, taken: set[Hashable]) -> list[Proposal]:
         s = self._settings
         best = self.winner(ledger)
-        members: list[Member] = [("elite", dict(best.params))] * s.elites if best and best.fitness is not None else []
+        members: list[Proposal] = [("elite", dict(best.params))] * s.elites if best and best.fitness is not None else []
         for _ in range(s.tournament_size - s.fresh - len(members)):
             params = (self._offspring(parents, taken) if parents else None) or self._fresh(taken)
             if params:
@@ -168,7 +168,7 @@ class GuidedStrategy:
         self._guided.tell(params, result.fitness, transient=result.transient, objectives=result.objectives)
         self._confirmation.tell(self._space.key(params), dict(params), result)
 
-    def generation(self, number: int, given: list[Member], parents: list[dict[str, Any]], ledger: Ledger) -> list[Member]:
+    def generation(self, number: int, given: list[Proposal], parents: list[dict[str, Any]], ledger: Ledger) -> list[Proposal]:
         """Return all members of a generation, each made as if those before it were being measured already."""
         size = self._settings.tournament_size if number else self._settings.initial
         members = list(given)
@@ -181,7 +181,7 @@ class GuidedStrategy:
             self._guided.untake(params)
         return members
 
-    def one(self, number: int, at: int, parents: list[dict[str, Any]], ledger: Ledger) -> Member | None:  # noqa: ARG002 - Breeder
+    def one(self, number: int, at: int, parents: list[dict[str, Any]], ledger: Ledger) -> Proposal | None:  # noqa: ARG002 - Breeder
         """Return the member at this place. The first places repeat the elite and its challenger if they need it, the last are for the
         fresh, the one before it for a step from the elite."""
         size = self._settings.tournament_size

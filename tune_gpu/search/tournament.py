@@ -20,7 +20,7 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.config.rules import check
 from tune_gpu.config.schema import SearchSettings
 from tune_gpu.search import ending, selection
-from tune_gpu.search.breeders import Member
+from tune_gpu.search.breeders import Proposal
 from tune_gpu.search.ending import Closing, Ended, Over, Phase, Rechecking, Searching
 from tune_gpu.search.evaluations import Candidate, Result, Standing
 from tune_gpu.search.history import History
@@ -31,9 +31,9 @@ __all__ = ["Candidate", "Result", "Standing", "Tournament"]
 STATE_VERSION = 4
 
 
-def _first_members(space: SearchSpace, baseline: Params | None, points: Sequence[Params]) -> list[Member]:
+def _first_members(space: SearchSpace, baseline: Params | None, points: Sequence[Params]) -> list[Proposal]:
     """Return the given members of the first generation, each configuration once. Raise UserError for one outside the space."""
-    found: dict[Hashable, Member] = {}
+    found: dict[Hashable, Proposal] = {}
     named = [("baseline", "baseline", baseline)] if baseline is not None else []
     for origin, name, params in [*named, *(("initial", f"points[{i}]", point) for i, point in enumerate(points))]:
         try:
@@ -266,7 +266,7 @@ class Tournament:
         members.sort(key=lambda member: (last is None or self._order_key(member[1]) != self._order_key(last), str(self._order_key(member[1]))))
         self._propose(number, members)
 
-    def _propose(self, number: int, members: list[Member]) -> None:
+    def _propose(self, number: int, members: list[Proposal]) -> None:
         for origin, params in members:
             self._log.propose(number, origin, params)
             self._learner.take(params)
