@@ -133,7 +133,7 @@ class TournamentSetup:
         names = self.tournament.space.parameters
         for point in known:
             params = searched_in(point.where, point.parameters, names, self._constants, of_another_search=point.where == ADDED_POINT)
-            self.tournament.know(params, read(point.value))
+            self.tournament.add_evaluated(params, read(point.value))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the tournament, its length and what it is built from, as JSON values."""

@@ -126,7 +126,7 @@ class Tournament:
             if self._phase.why is Ended.GENERATIONS:
                 self._phase = Searching()
 
-    def know(self, params: Params, result: Result) -> None:
+    def add_evaluated(self, params: Params, result: Result) -> None:
         """Add a result from elsewhere (an earlier search, say). It counts as measured and takes no evaluation; only a confirmation
         repeats it.
 
@@ -310,6 +310,6 @@ class Tournament:
         known = [(self._space.loaded(params), Result(**result)) for params, result in state.get("known", ())]
         if not self._known:
             for params, result in known:
-                self.know(params, result)
+                self.add_evaluated(params, result)
         elif self._known != known:
             raise UserError("the saved search has other results from elsewhere. Resume it without any, or with the same.")

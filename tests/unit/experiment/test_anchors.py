@@ -196,7 +196,7 @@ def test_an_anchor_is_evidence_of_the_baseline_and_no_evaluation(folder: RunFold
     anchor = line("anchor-1", BASELINE, 0.62, origin="anchor", fitness_stderr=0.002, wall_s=7.0, started_at="2026-11-30T08:30:00+00:00")
     tournament = Tournament(SearchSpace.from_specs({"x": ParameterSpec(target="", values=[1, 2])}), SearchSettings(generations=1))
     for made in lines:
-        tournament.know(made.params, made.result())
+        tournament.add_evaluated(made.params, made.result())
 
     def summary(*anchors: EvaluationRecord) -> RunSummary:
         return summarise_run(

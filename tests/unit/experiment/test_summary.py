@@ -40,7 +40,7 @@ def summary_of(measured: Sequence[tuple[int, float, float | None]], baseline: in
         for i, (a, fitness, error) in enumerate(measured)
     ]  # fmt: skip
     for made in lines:
-        tournament.know(made.params, made.result())
+        tournament.add_evaluated(made.params, made.result())
     summary = summarise_run(
         tournament, lines, run_id="r", experiment="e", device="cpu", wall_s=1.0, baseline={"a": baseline}, ended=RunEnd.GENERATIONS
     )

@@ -261,7 +261,7 @@ def test_a_journal_brings_a_fresh_search_to_where_it_ended(algorithm: str) -> No
 def test_a_saved_search_of_any_values_goes_on_where_it_was(algorithm: str, values: list[Any]) -> None:
     specs = {"x": ParameterSpec(target="", values=values, kind="categorical"), "n": ParameterSpec(target="", values=[1, 2, 3])}
     whole, later = (Tournament(space(specs), SearchSettings(algorithm=algorithm, seed=2), baseline={"x": values[1], "n": 2}) for _ in range(2))
-    whole.know({"x": values[2], "n": 3}, Result("ok", 0.5, n_windows=1))
+    whole.add_evaluated({"x": values[2], "n": 3}, Result("ok", 0.5, n_windows=1))
     for _ in range(4):
         candidate = whole.ask()
         assert candidate is not None
@@ -295,7 +295,7 @@ def test_a_state_of_another_version_space_or_setting_is_refused() -> None:
 @pytest.mark.parametrize("algorithm", ["classic", "rzero"])
 def test_what_is_known_from_elsewhere_is_part_of_a_saved_search(algorithm: str) -> None:
     whole, later = (Tournament(space(), SearchSettings(algorithm=algorithm, seed=3)) for _ in range(2))
-    whole.know(BASELINE, Result("ok", 0.5, n_windows=1))
+    whole.add_evaluated(BASELINE, Result("ok", 0.5, n_windows=1))
     first = [whole.ask() for _ in range(2)]
     for candidate in first:
         assert candidate is not None
@@ -307,16 +307,16 @@ def test_what_is_known_from_elsewhere_is_part_of_a_saved_search(algorithm: str) 
 
 def test_results_from_elsewhere_that_do_not_fit_are_refused() -> None:
     told = Tournament(space(), SearchSettings())
-    told.know(BASELINE, Result("ok", 0.5))
+    told.add_evaluated(BASELINE, Result("ok", 0.5))
     other = Tournament(space(), SearchSettings())
-    other.know(BASELINE, Result("ok", 0.6))
+    other.add_evaluated(BASELINE, Result("ok", 0.6))
     with pytest.raises(UserError, match="other results from elsewhere"):
         other.load_state_dict(told.state_dict())
     told.ask()
     with pytest.raises(UserError, match="before the first proposal"):
-        told.know(BASELINE, Result("ok", 0.5))
+        told.add_evaluated(BASELINE, Result("ok", 0.5))
     with pytest.raises(ValueError, match="has no wer"):
-        Tournament(space(), SearchSettings(objectives={"wer": "min"})).know(BASELINE, Result("ok", 0.5))
+        Tournament(space(), SearchSettings(objectives={"wer": "min"})).add_evaluated(BASELINE, Result("ok", 0.5))
 
 
 def test_results_for_what_was_never_proposed_are_refused() -> None:
