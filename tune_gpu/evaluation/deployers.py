@@ -45,7 +45,7 @@ class LocalDeployer:
     """Starts services as processes of this process, on the device that it was given itself.
 
     Args:
-        fork_server: the fork server to fork from; by default its own, made at the first use. Whoever passes one closes it.
+        fork_server: forks the engines; by default its own, made at the first use. Whoever passes one closes it.
     """
 
     def __init__(self, config: ExperimentConfig, device: str, fork_server: ForkServer | None = None) -> None:

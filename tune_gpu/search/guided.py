@@ -17,7 +17,7 @@ import numpy as np
 
 from tune_gpu.search.committee import HOPELESS, Committee
 from tune_gpu.search.encoding import Array, Encoding
-from tune_gpu.search.known import Known
+from tune_gpu.search.known import Observations
 from tune_gpu.search.open_space import OpenSpace
 from tune_gpu.search.pareto import along, matrix
 from tune_gpu.search.space import Params, SearchSpace
@@ -70,7 +70,7 @@ class Guided:
         self._rng, self._options = rng, options or GuidedOptions()
         self.encoding = Encoding(space)
         self._training_rows = self._options.training_rows[self.encoding.continuous]
-        self._known, self._open = Known(), OpenSpace(self.encoding, rng)
+        self._observations, self._open = Observations(), OpenSpace(self.encoding, rng)
         least, most = self._options.fresh_pool
         self._fresh_pool = int(np.clip(self._options.fresh_share * self._open.size, least, most)) if self._open.size else most
         self._committee = Committee(self.encoding, rng)
@@ -86,15 +86,15 @@ class Guided:
         """Note a proposal: it is not made again, and until its result it counts as measured at its predicted value."""
         key = self._key(params)
         self._open.take(key)
-        self._known.take(key)
+        self._observations.mark_pending(key)
 
     def untake(self, params: Params) -> None:
         """Undo the latest `take`, which was only needed while a generation was made. It will be recorded again."""
-        self._known.untake(self._key(params))
+        self._observations.unmark(self._key(params))
 
     def awaits(self, params: Params) -> bool:
         """Return whether it was taken and has no result yet."""
-        return self._known.awaits(self._key(params))
+        return self._observations.awaits(self._key(params))
 
     def tell(
         self, params: Params, fitness: float | None, *, transient: bool = False, objectives: Mapping[str, float] | None = None,
@@ -105,14 +105,14 @@ class Guided:
             values = matrix([[(objectives or {})[name] for name in self._directions]], list(self._directions.values()))[0]
             self._objectives[key] = self._objectives.get(key, 0.0) + values
         if transient:
-            if self._known.tell_nothing(key):
+            if self._observations.observe_nothing(key):
                 self._open.give_back(key)
-        elif self._known.tell(key, fitness):
+        elif self._observations.observe(key, fitness):
             self._kept.clear()
 
     def progress(self) -> float:
-        """Return how far the latest half of the configurations has raised the best measurement: see `Known.progress`."""
-        return self._known.progress()
+        """Return how far the latest half of the configurations has raised the best measurement: see `Observations.progress`."""
+        return self._observations.progress()
 
     def _key(self, params: Params) -> bytes:
         return self.encoding.encode(params).tobytes()
@@ -141,7 +141,7 @@ class Guided:
             exact: measurements are known to have no noise.
             flat: nothing says that they differ but for noise.
         """
-        flat = not self._directions and (self._known.flat or (flat and self._enough))
+        flat = not self._directions and (self._observations.no_signal or (flat and self._enough))
         parents = np.array([self.encoding.encode(p) for p in survivors]) if survivors else np.empty((0, self.encoding.n))
         if flat or not self._enough:
             pool = self._open.random(self._options.spread_pool)
@@ -155,7 +155,7 @@ class Guided:
     @property
     def _enough(self) -> bool:
         """Return whether enough is known for the surrogate."""
-        wanted, known = min(self._options.spread, 2 + self.encoding.n), self._known
+        wanted, known = min(self._options.spread, 2 + self.encoding.n), self._observations
         return known.ran >= wanted or (known.ran >= _FEWEST and known.most_failed and known.ran + known.failed >= wanted)
 
     def _is_child(self, row: Array, parents: Array) -> bool:
@@ -174,7 +174,7 @@ class Guided:
             if not learnt:
                 self._learn(exact, of_fitness=kind == "step")
                 learnt = True
-            several = _SEVERAL if self._known.ran > self._training_rows else 1
+            several = _SEVERAL if self._observations.ran > self._training_rows else 1
             best = self._fresh(several) if kind == "fresh" else self._step(several) if kind == "step" else self._screened(parents, several)
             if best:
                 self._kept[kind] = best[1:]
@@ -183,16 +183,16 @@ class Guided:
 
     def _learn(self, exact: bool, *, of_fitness: bool) -> None:
         self._learn_what_runs()
-        codes, means, counts, total = self._known.measurements(self._training_rows, _LONG_RUN_ROWS)
+        codes, means, counts, total = self._observations.measurements(self._training_rows, _LONG_RUN_ROWS)
         if self._directions:
             self._committee.ask_anew()
         if self._directions and not of_fitness:
             values = np.array([self._objectives[row.tobytes()] for row in codes]) / counts[:, None]
             means = along(values, self._rng.dirichlet(np.ones(len(self._directions))))
-        self._committee.learn(codes, means, counts, self._known.waiting(), total, exact=exact)
+        self._committee.learn(codes, means, counts, self._observations.waiting(), total, exact=exact)
 
     def _learn_what_runs(self) -> None:
-        self._committee.learn_what_runs(*self._known.outcomes(_FEASIBILITY_ROWS))
+        self._committee.learn_what_runs(*self._observations.outcomes(_FEASIBILITY_ROWS))
 
     def _fresh(self, count: int) -> list[Array]:
         pool = self._open.random(self._fresh_pool)
@@ -244,10 +244,10 @@ class Guided:
         and those are seldom good. Corners are also where most constraints are broken: when most has failed, a draw at random, in
         proportion to the chance that it runs (Gumbel's trick). And corners of a plateau teach nothing: after two measurements that are
         equal any draw."""
-        if self._known.most_failed:
+        if self._observations.most_failed:
             self._learn_what_runs()
             return self._committee.log_probability_to_run(pool) + self._rng.gumbel(size=len(pool))
-        known = self._known.taken()
+        known = self._observations.proposed()
         if self.encoding.continuous or not len(known) or flat:
             return np.zeros(len(pool))
         x, z = self.encoding.features(pool), self.encoding.features(known)

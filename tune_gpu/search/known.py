@@ -1,4 +1,4 @@
-"""What has been proposed in one space, and what was measured of it; rows of codes are known by their bytes."""
+"""The proposals in one space and their measurements. The key of a row of codes is its bytes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from tune_gpu.search.encoding import Array
 
 
-class Known:
-    """What was proposed (`take`) and measured (`tell`), in the order of the proposals: the order in which results arrive must not count."""
+class Observations:
+    """Proposals (`mark_pending`) and their results (`observe`), in the order of the proposals: the order in which results arrive must not
+    count."""
 
     def __init__(self) -> None:
         self._index: dict[bytes, int] = {}
@@ -25,7 +26,7 @@ class Known:
         self.ran = 0
         """How many configurations have a measurement."""
 
-    def take(self, key: bytes) -> None:
+    def mark_pending(self, key: bytes) -> None:
         """Note that the row has been proposed."""
         if self._index.setdefault(key, len(self._codes)) == len(self._codes):
             self._codes.append(np.frombuffer(key))
@@ -35,15 +36,15 @@ class Known:
             self._failed.append(False)
         self._pending[key] = self._pending.get(key, 0) + 1
 
-    def untake(self, key: bytes) -> None:
-        """Undo the latest `take`."""
+    def unmark(self, key: bytes) -> None:
+        """Undo the latest `mark_pending`."""
         self._no_longer_pending(key)
         if key not in self._pending and self._index[key] == len(self._codes) - 1 and not self._counts[-1] and not self._failed[-1]:
             del self._index[key]
             for known in (self._codes, self._sums, self._highest, self._counts, self._failed):
                 known.pop()
 
-    def tell(self, key: bytes, fitness: float | None) -> bool:
+    def observe(self, key: bytes, fitness: float | None) -> bool:
         """Add the result of a proposal, None if it did not run. Return whether it is news: a new best, a repetition or a failure."""
         at = self._index[key]
         self._no_longer_pending(key)
@@ -59,7 +60,7 @@ class Known:
             self._failed[at] = False
         return news
 
-    def tell_nothing(self, key: bytes) -> bool:
+    def observe_nothing(self, key: bytes) -> bool:
         """Note a result that says nothing about its configuration. Return whether nothing is known of that, and nothing awaited."""
         at = self._index[key]
         self._no_longer_pending(key)
@@ -71,10 +72,10 @@ class Known:
             del self._pending[key]
 
     def awaits(self, key: bytes) -> bool:
-        """Return whether it was taken and has no result yet."""
+        """Return whether it was proposed and has no result yet."""
         return key in self._pending
 
-    def taken(self) -> Array:
+    def proposed(self) -> Array:
         """Return a row for everything that was proposed; none if nothing was."""
         return np.array(self._codes)
 
@@ -89,7 +90,7 @@ class Known:
         return self.failed > self.ran
 
     @property
-    def flat(self) -> bool:
+    def no_signal(self) -> bool:
         """Return whether two or more ran, and all measured the same."""
         ran = (value for value in self._highest if value > -math.inf)
         first = next(ran, None)

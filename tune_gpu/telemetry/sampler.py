@@ -12,7 +12,17 @@ from types import TracebackType
 from tune_gpu.common.failures import ServiceError
 from tune_gpu.telemetry.neighbours import rounded
 from tune_gpu.telemetry.probe import Probe, Reading, total
-from tune_gpu.telemetry.verdicts import Limits, SampleSeries, VerdictKind, WindowVerdict, busy_clock_mhz, energy_j, judge, never_busy, unchecked
+from tune_gpu.telemetry.verdicts import (
+    Limits,
+    SampleSeries,
+    VerdictKind,
+    WindowVerdict,
+    busy_clock_mhz,
+    energy_j,
+    judge,
+    never_busy,
+    unchecked,
+)
 
 HZ = 10.0
 _NOTE_EVERY = 10

@@ -9,20 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tune_gpu.search.known import Known
+from tune_gpu.search.known import Observations
 
 
 def keys(count: int) -> list[bytes]:
     return [np.array([float(i)]).tobytes() for i in range(count)]
 
 
-def told(values: list[float], order: list[int] | None = None) -> Known:
+def told(values: list[float], order: list[int] | None = None) -> Observations:
     """So many configurations, taken in order and measured once each."""
-    known = Known()
+    known = Observations()
     for key in keys(len(values)):
-        known.take(key)
+        known.mark_pending(key)
     for i in order or range(len(values)):
-        known.tell(keys(len(values))[i], values[i])
+        known.observe(keys(len(values))[i], values[i])
     return known
 
 
@@ -37,8 +37,8 @@ def test_a_single_configuration_has_no_latest_half_so_all_is_progress() -> None:
 
 def test_a_repetition_that_is_lower_does_not_make_what_follows_a_progress() -> None:
     known = told([1.0, 5.0, 2.0, 3.0, 4.0, 4.5])
-    known.take(keys(2)[1])
-    known.tell(keys(2)[1], 1.0)
+    known.mark_pending(keys(2)[1])
+    known.observe(keys(2)[1], 1.0)
     assert known.progress() == pytest.approx(-0.5)
 
 
@@ -46,10 +46,10 @@ def test_what_failed_or_awaits_its_result_is_no_part_of_the_progress() -> None:
     known = told([1.0, 5.0, 2.0, 3.0, 7.0, 6.0])
     failed, awaited = keys(8)[6:]
     for key in (failed, awaited):
-        known.take(key)
-    known.tell(failed, None)
+        known.mark_pending(key)
+    known.observe(failed, None)
     assert known.progress() == pytest.approx(2.0)
-    known.untake(awaited)
+    known.unmark(awaited)
     assert known.progress() == pytest.approx(2.0)
 
 

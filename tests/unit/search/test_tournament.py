@@ -346,7 +346,7 @@ def test_a_measurement_without_a_finite_fitness_cannot_be_ok(fitness_value: floa
         ({"tournament_size": 10**9}, r"search\.tournament_size=1000000000: out of range. Set a number from 2 to 10000"),
         ({"initial": 10**9}, r"search\.initial=1000000000: out of range. Set a number from 1 to 10000"),
         ({"fresh": 0}, r"search\.fresh=0"),
-        ({"fresh": 3}, "so that there are offspring"),
+        ({"fresh": 3}, "no offspring are left"),
         ({"generations": 0}, r"search\.generations=0"),
         ({"algorithm": "grid"}, r"search\.algorithm=grid"),
         ({"initial": 0}, r"search\.initial=0"),

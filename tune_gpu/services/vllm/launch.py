@@ -125,8 +125,8 @@ class ForkServer:
             time.sleep(0.05)
 
     def scratch(self) -> Path:
-        """Return a new folder for one server, inside the fork server's own. The fork server's guard removes it even if this process is killed. Starts
-        the fork server."""
+        """Start the fork server, and return a new folder for one server inside its own, which its guard removes even if this process is
+        killed."""
         self.open()
         return Path(tempfile.mkdtemp(dir=self._folder))
 
