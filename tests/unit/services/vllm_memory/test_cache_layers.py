@@ -137,3 +137,16 @@ def test_blocks_with_heads_of_their_own_are_counted_each() -> None:
                          "intermediate_size": 28672, "vocab_size": 128256, "block_configs": blocks, "params_b": 2.0, "num_kv_heads": 8})
     assert [(layers.count, layers.kv_heads) for layers in found.cache_layers] == [(1, 4), (1, 8)]
     assert KvLayout.of(found, EngineRules.of("0.32.0"), 2.0, 1).bytes_per_token == (4 + 8) * 2 * 128 * 2
+
+
+@pytest.mark.parametrize(("text", "billions"), [
+    # Gemma 4 31B, 26B-A4B (experts beside a feed-forward network in each layer) and E2B (embeddings for each layer), without their towers.
+    (GEMMA_4_31B["text_config"], 30.7),
+    ({"num_hidden_layers": 30, "hidden_size": 2816, "intermediate_size": 2112, "num_attention_heads": 16, "num_key_value_heads": 8,
+      "num_global_key_value_heads": 2, "attention_k_eq_v": True, "sliding_window": 1024, "enable_moe_block": True, "num_experts": 128, "top_k_experts": 8,
+      "moe_intermediate_size": 704, "hidden_size_per_layer_input": 0}, 25.2),
+    ({"num_hidden_layers": 35, "hidden_size": 1536, "intermediate_size": 6144, "num_attention_heads": 8, "num_key_value_heads": 1, "sliding_window": 512,
+      "num_kv_shared_layers": 20, "use_double_wide_mlp": True, "hidden_size_per_layer_input": 256}, 4.65),
+])
+def test_gemma_4_has_the_parameters_that_are_published(text: dict[str, Any], billions: float) -> None:
+    assert model(model_type="gemma4_text", **{key: value for key, value in text.items() if key != "model_type"}).params / 1e9 == pytest.approx(billions, rel=0.03)

@@ -48,6 +48,8 @@ class Shapes:
         mixers = (mix.attention if mix else self.layers) * self._attention(facts) + (states.count * states.params if states else 0.0)
         total = self.embedding + mixers + self.layers * 2 * self.hidden + _per_layer_inputs(facts, self.layers, self.hidden)
         feed_forward = mix.feed_forward if mix else self.layers
+        if facts.get("use_double_wide_mlp"):  # in the layers that read another layer's cache (Gemma 4 E2B)
+            total += int(facts.get("num_kv_shared_layers") or 0) * matrices * self.hidden * intermediate
         if not experts:
             width = facts.get("shared_intermediate_size") if kind == "granitemoehybrid" else None
             return total + feed_forward * matrices * self.hidden * (width or intermediate)
@@ -78,7 +80,10 @@ def _shared(facts: Mapping[str, Any], moe_intermediate: int) -> int:
     if isinstance(given, int) and given > 0:
         return int(facts.get("n_shared_experts") or 1) * given
     own = sum(int(facts.get(key) or 0) for key in ("shared_expert_intermediate_size", "shared_intermediate_size"))
-    beside = moe_intermediate if str(facts.get("model_type", "")).startswith("llama4") else 0
+    kind = str(facts.get("model_type", ""))
+    beside = moe_intermediate if kind.startswith("llama4") else 0
+    if kind.startswith("gemma4"):  # its experts work beside the usual feed-forward network
+        beside = int(facts.get("intermediate_size") or 0)
     return int(facts.get("n_shared_experts") or 0) * moe_intermediate + own + beside
 
 
