@@ -23,6 +23,7 @@ from tune_gpu.services.vllm.memory.account import (
 from tune_gpu.services.vllm.memory.architecture import ModelArchitecture
 from tune_gpu.services.vllm.memory.arithmetic import MIB
 from tune_gpu.services.vllm.memory.calibration import Calibration
+from tune_gpu.services.vllm.memory.weight_formats import flag_format
 
 START_SIGMA_MIB = {"cuda": 100.0, "cpu": 24.0}
 """Standard deviation of the free memory at the start: a CUDA context differs by driver, and the memory of other processes varies."""
@@ -39,6 +40,23 @@ def refusal(settings: VllmSettings, model: ModelArchitecture) -> str | None:
     if parts.kv_value_bytes(settings.kv_cache_dtype, 2) is None:
         return f"kv_cache_dtype={settings.kv_cache_dtype}: its layout is not modelled"
     return None
+
+
+def too_heavy(settings: VllmSettings, device: DeviceMemory, model: ModelArchitecture) -> str | None:
+    """Return why a model that is not modelled cannot start all the same: its weights alone are larger than the device. Otherwise None.
+
+    The number of parameters of such a model is only roughly known, so they must be larger by a third. Quantised ones count 4 bits at most,
+    unless the checkpoint's files were read.
+    """
+    if not model.refusal or not model.sized or parts.flag_refusal(settings.extra_args, settings.env, bool(model.experts_per_token)):
+        return None
+    stored = flag_format(settings.quantization)
+    weights = parts.weights(model, stored, parts.dtype_bytes(settings.dtype), settings.tensor_parallel_size).value / MIB
+    if model.weights_bytes is None and (stored or model.format):
+        weights = min(weights, model.params / 2 / settings.tensor_parallel_size / MIB)
+    if 0.75 * weights <= device.total_mib:
+        return None
+    return f"{weights:.0f} MiB of weights alone are more than the device's {device.total_mib:.0f} MiB (the rest is not modelled: {model.refusal})"
 
 
 def predict(
@@ -60,6 +78,8 @@ def predict(
     Raises:
         UserError: a value that no engine accepts (a share of 0, a context beyond the model's).
     """
+    if heavy := too_heavy(vllm, device, model):
+        return Prediction(MemoryVerdict.INFEASIBLE, heavy)
     if reason := refusal(vllm, model):
         return Prediction(MemoryVerdict.NOT_MODELLED, f"not modelled: {reason}")
     account = keep_account(vllm, device, model, calibration, version, v1, warm)

@@ -10,7 +10,7 @@ import numpy as np
 
 from tune_gpu.config.schema import VllmSettings, WhisperSettings
 from tune_gpu.config.targets import Target, written_over
-from tune_gpu.evaluation.memory_check.predictor import START_SIGMA_MIB, predict, refusal
+from tune_gpu.evaluation.memory_check.predictor import START_SIGMA_MIB, predict, refusal, too_heavy
 from tune_gpu.search.values import plain
 from tune_gpu.services.faster_whisper.memory import whisper_mib
 from tune_gpu.services.memory_values import DeviceMemory, MemoryVerdict, Prediction
@@ -98,6 +98,8 @@ def predict_many(
         settings, listener = _with(vllm, whisper, values)
         shapes = model_of(settings.model)
         if refusal(settings, shapes):
+            if too_heavy(settings, device, shapes):
+                found.verdict[rows] = _CODE[MemoryVerdict.INFEASIBLE]
             continue
         arrays = {name.removeprefix("vllm."): column[rows] for name, column in numeric.items()}
         if "gpu_memory_utilization" not in arrays:  # one array at least, so that everything after it is one

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from tests.support.models import card, engine, llama_8b
 from tune_gpu.config.schema import VllmSettings, WhisperSettings
 from tune_gpu.evaluation.memory_check import DeviceMemory, MemoryVerdict, Prediction, UserError, predict
+from tune_gpu.evaluation.memory_check.vectorised import predict_many
 
 MODEL = llama_8b()
 
@@ -111,6 +113,22 @@ def test_a_hybrid_is_refused_by_name() -> None:
     said = predict(engine(), None, card(), llama_8b(model_type="rwkv7"))
     assert said.verdict is MemoryVerdict.NOT_MODELLED
     assert "recurrent" in said.reason
+
+
+@pytest.mark.parametrize(("change", "cards", "verdict"), [
+    ({"num_hidden_layers": 32}, 1, MemoryVerdict.NOT_MODELLED),  # 8 billion parameters
+    ({"num_hidden_layers": 320}, 1, MemoryVerdict.INFEASIBLE), ({"num_hidden_layers": 320}, 8, MemoryVerdict.NOT_MODELLED),
+    ({"num_hidden_layers": 160, "quantization_config": {"quant_method": "own"}}, 1, MemoryVerdict.INFEASIBLE),
+    ({"num_hidden_layers": 160, "quantization_config": {"quant_method": "awq", "bits": 4}}, 1, MemoryVerdict.NOT_MODELLED),
+])
+def test_what_is_not_modelled_is_refused_only_for_its_weights(change: dict[str, Any], cards: int, verdict: MemoryVerdict) -> None:
+    model = llama_8b(cross_attention_layers=[3, 8], **change)
+    said = predict(engine(tensor_parallel_size=cards), None, card(), model)
+    assert said.verdict is verdict
+    assert "not modelled" in said.reason
+    many = predict_many(engine(tensor_parallel_size=cards), None, {"vllm.max_model_len": [1024, 2048]}, card(), model)
+    assert [many.verdict_of(index) for index in range(2)] == [verdict] * 2
+    assert predict(engine(tensor_parallel_size=cards, extra_args={"cpu_offload_gb": 100}), None, card(), model).verdict is MemoryVerdict.NOT_MODELLED
 
 
 @pytest.mark.parametrize(("settings", "message"), [

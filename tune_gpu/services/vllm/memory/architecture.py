@@ -115,6 +115,11 @@ class ModelArchitecture:
         return self.latent is not None
 
     @property
+    def sized(self) -> bool:
+        """Return True if the number of parameters is known (also where the cache is not modelled)."""
+        return self.params > 1.0
+
+    @property
     def cache_layers(self) -> tuple[AttentionLayers, ...]:
         """Return the layers that keep keys and values, by the shape of these."""
         if self.unlike:
@@ -260,7 +265,7 @@ def read_architecture(folder: str | Path) -> ModelArchitecture:
     if not isinstance(config, dict):
         raise UserError(f"{path}: not a model's config (a {type(config).__name__}, not a mapping). Download the model again.")
     model = from_config(config, Path(folder).name)
-    if model.refusal is not None or not text_part(config).whole:
+    if not model.sized or not text_part(config).whole:
         return model
     size = checkpoint_bytes(Path(folder).expanduser())
     return model if size is None else model.with_weights(size)
