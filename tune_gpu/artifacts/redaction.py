@@ -1,8 +1,7 @@
 """Keep secrets out of everything that a run writes: settings, results and texts are redacted as objects, before they are rendered.
 
 A secret is recognised by its name (`secret_names`). Its value is then removed from every text, in any encoding (`secret_writings`). A
-resumed run
-takes its secrets from the environment again.
+resumed run takes its secrets from the environment again.
 """
 
 from __future__ import annotations

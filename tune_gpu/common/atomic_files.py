@@ -52,8 +52,7 @@ def append_whole(path: Path, content: bytes) -> None:
     """Append lines to a regular file with one write, and sync them to disk. Create the file if it is missing.
 
     Links and pipes are refused: a run's folder may belong to somebody else, whose link could lead to a start-up script of this user, and a
-    pipe
-    would block.
+    pipe would block.
 
     Raises:
         OSError: the path is not a regular file, or the disk is full. Then nothing of the content is left in the file. It names the path.

@@ -1,8 +1,7 @@
 """Decide what a configuration that is not the user's own may set without `--trust`: nothing that could run code or reach files.
 
 This is an allow-list. Numbers and switches are harmless except for the permissions listed here. Text is harmless only if it is listed here
-or
-`foreign_services.py` allows it. Whatever the user types as KEY=VALUE is the user's own.
+or `foreign_services.py` allows it. Whatever the user types as KEY=VALUE is the user's own.
 """
 
 from __future__ import annotations

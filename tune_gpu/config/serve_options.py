@@ -1,8 +1,7 @@
 """Facts of every option of `vllm serve`: its syntax, what it affects, and which option a name in `extra_args` means.
 
 `serve_options.json` is the list of vLLM's own parser; a test compares it with the parser of the installed vLLM. It is part of the package
-because a
-space is also checked where vLLM is not installed.
+because a space is also checked where vLLM is not installed.
 """
 
 from __future__ import annotations

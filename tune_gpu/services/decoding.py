@@ -36,8 +36,7 @@ def decode(content: bytes, limit_s: float = MAX_S) -> np.ndarray:
     """Return the samples as float32 in [-1, 1], mono (the mean of all channels), 16 kHz.
 
     Sizes in a header that a streaming writer left open are ignored: the audio extends to the end of the file. Floats beyond [-1, 1] are
-    scaled
-    down by their peak.
+    scaled down by their peak.
 
     Raises:
         NotAudio: the content is not audio, or is damaged, empty or too long (`TooLong`).

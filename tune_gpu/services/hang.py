@@ -1,9 +1,8 @@
 """Detect a hung service: its process is alive, but does not answer.
 
 There are two signs, each of which must last for the time-out. Either the service does not answer its health check (it was stopped, or its
-event
-loop is blocked), or it sends nothing for any request in flight (its engine is blocked behind a healthy server). Time in which this process
-itself was suspended does not count.
+event loop is blocked), or it sends nothing for any request in flight (its engine is blocked behind a healthy server). Time in which this
+process itself was suspended does not count.
 """
 
 from __future__ import annotations

@@ -70,8 +70,7 @@ class Prediction:
     """The predicted memory of a candidate, part by part, and whether it starts.
 
     `headroom_mib` is the rest of vLLM's share after one sequence of `max_model_len`. If it is negative, `shortfall_mib` is how much the
-    nearest
-    rule is missed by.
+    nearest rule is missed by.
     """
 
     verdict: MemoryVerdict

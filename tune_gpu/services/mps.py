@@ -2,8 +2,7 @@
 
 The daemon runs in the foreground under our guard and in folders of its own, so that it ends with the trial and meets no other daemon of the
 machine. Daemon and clients name the card by its UUID, because an index would be counted anew below a daemon that sees one card (NVIDIA's
-MPS
-documentation, "CUDA_VISIBLE_DEVICES"). It has not been tried on a GPU yet.
+MPS documentation, "CUDA_VISIBLE_DEVICES"). It has not been tried on a GPU yet.
 """
 
 from __future__ import annotations

@@ -98,8 +98,7 @@ class Nvml:
         """Return the memory of the card, or of the host if the card has none of its own.
 
         Such a card (GB10, Jetson Thor) answers `NotSupported` or a total of 0, and has no BAR1, the window through which the host reaches a
-        card's
-        own memory. After any other error the memory is unknown.
+        card's own memory. After any other error the memory is unknown.
         """
         found, error = self.answer("nvmlDeviceGetMemoryInfo", handle, card=card)
         total, used = number(getattr(found, "total", None)), number(getattr(found, "used", None))

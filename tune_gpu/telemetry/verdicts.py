@@ -1,8 +1,7 @@
 """Decide from the samples whether a stretch of load was measured on the right card and without disturbance.
 
 A service on another card is a failure that no repetition repairs (`wrong_device`). A foreign process that appears, throttling, falling
-clocks
-and a driver that stops answering make the window invalid, and it is measured again.
+clocks and a driver that stops answering make the window invalid, and it is measured again.
 """
 
 from __future__ import annotations

@@ -98,10 +98,8 @@ async def complete(
     """Stream one completion (OpenAI's `/v1/completions`), and record when each chunk of tokens arrives.
 
     A chunk counts if it carries a choice, even one without text, because a token may be part of a character. Without the closing `[DONE]`
-    the
-    error is `truncated_stream`, without a token `empty_answer`, with fewer tokens than requested `short_answer`. No end-of-text token ends
-    an
-    answer, but vLLM cuts it where the context is full, and a candidate with too short a context would win by shorter answers.
+    the error is `truncated_stream`, without a token `empty_answer`, with fewer tokens than requested `short_answer`. No end-of-text token
+    ends an answer, but vLLM cuts it where the context is full, and a candidate with too short a context would win by shorter answers.
     """
     sample = LlmSample(due)
     body = {

@@ -5,8 +5,7 @@ that removes vowels: it splits words and makes different words equal (Manohar et
 marks stay, except those that a language's readers do without: Arabic vowel points and tatweel, Hebrew points.
 
 Numbers keep their form; only the digits of all scripts become 0 to 9. Letters that only some speakers pronounce alike stay different:
-Arabic
-alef forms, Russian e and yo, simplified and traditional Chinese.
+Arabic alef forms, Russian e and yo, simplified and traditional Chinese.
 """
 
 from __future__ import annotations
@@ -95,8 +94,7 @@ def units(text: str, language: str) -> list[str]:
     """Return the units in which errors are counted: the words of a text, or its characters where blanks do not separate words.
 
     A Latin word or a number within Chinese counts by its letters too, as a character error rate usually does (the Open ASR Leaderboard does
-    so). A
-    mixed error rate, the other practice, would count such a word once.
+    so). A mixed error rate, the other practice, would count such a word once.
     """
     spelled = one_spelling(text, language)
     return characters(spelled) if language in WITHOUT_BLANKS else spelled.split()

@@ -1,10 +1,8 @@
 """One window of load: voice turns and background requests in an open loop, on both services at once.
 
 An open loop sends each request when it is due, whether or not earlier ones have been answered, and every latency counts from the due time.
-So
-a system that falls behind cannot hide its queue (coordinated omission). The generator watches its own delay: if it sends too late, the
-window
-is invalid.
+So a system that falls behind cannot hide its queue (coordinated omission). The generator watches its own delay: if it sends too late, the
+window is invalid.
 """
 
 from __future__ import annotations

@@ -75,8 +75,7 @@ def oom_kills() -> tuple[int, str]:
     """Return a counter of out-of-memory kills, and the file that holds it.
 
     The counter is that of this process's own control group (version 2 includes its descendants), or else that of the whole machine, which
-    may
-    include kills of another container.
+    may include kills of another container.
     """
     group = memory_group()
     own = group.oom_kills() if group is not None else None

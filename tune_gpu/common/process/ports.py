@@ -14,8 +14,7 @@ def free_port(port_range: Sequence[int], rng: random.Random | None = None) -> in
     """Return a port of the range (both ends included) to which nothing is bound.
 
     The search starts at a random place, so that two runs on one machine seldom choose the same port. A service that finds its port taken
-    fails
-    with `port_conflict` and gets another. Raise UserError if no port of the range is free.
+    fails with `port_conflict` and gets another. Raise UserError if no port of the range is free.
     """
     low, high = check_port_range("run.port_range", port_range)
     offset = (rng or random.Random()).randrange(high - low + 1)

@@ -1,10 +1,8 @@
 """Find the CUDA libraries that CTranslate2 opens by name at run time.
 
 CTranslate2 only asks the loader (dlopen), because its wheel contains neither the libraries nor a path to them. The loader does not search
-the
-folders of NVIDIA's wheels, and nothing in Whisper's process imports torch, which would load them. A library that is already loaded is found
-by
-its name (dlopen(3)).
+the folders of NVIDIA's wheels, and nothing in Whisper's process imports torch, which would load them. A library that is already loaded is
+found by its name (dlopen(3)).
 """
 
 from __future__ import annotations

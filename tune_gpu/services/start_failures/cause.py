@@ -1,9 +1,8 @@
 """Find the line of a log that explains why a service ended.
 
 vLLM's processes depend on each other: a worker fails, its engine reports that a worker failed, the API server reports that the engine did,
-and
-each prints a traceback. So most lines that look like an error refer to an earlier one, and an exception's first line may only introduce the
-next.
+and each prints a traceback. So most lines that look like an error refer to an earlier one, and an exception's first line may only introduce
+the next.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 They come from the `raise`, `assert` and `logger.error` statements of vLLM 0.8 to 0.32 (`v1/core/kv_cache_utils.py`, `v1/worker/*`, V0's
 `worker/*`, `config/*`), of torch, Triton, NCCL and CTranslate2. A pattern has only words that do not change, so that a path, a flag or a
-harmless
-warning with the word "memory" does not match.
+harmless warning with the word "memory" does not match.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """`demo-llm`: a Llama-type model of a few layers and a byte-level tokenizer, made from this code.
 
 Served with `--load-format dummy` it is a real engine with real scheduling and a real KV cache; only its text is noise. It replaces a model
-where
-no hub can be reached, and is small enough for two CPU cores.
+where no hub can be reached, and is small enough for two CPU cores.
 """
 
 from __future__ import annotations

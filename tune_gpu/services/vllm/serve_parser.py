@@ -1,8 +1,7 @@
 """Run vLLM's own argument parsers, in a process that may import vLLM.
 
 Run as `python -m tune_gpu.services.vllm.serve_parser OUT.json < IN.json`: a list of command lines in, a list of reasons out, null for one
-that is
-accepted.
+that is accepted.
 """
 
 from __future__ import annotations

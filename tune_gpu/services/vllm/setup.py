@@ -48,8 +48,7 @@ def serve_settings(settings: VllmSettings) -> dict[str, Written]:
 
     Each entry means the same on the command line, in the file of `vllm serve --config`, and in that of the API server's module. So a switch
     that is off is `no-x: true` (`vllm serve` ignores `x: false` silently), or absent if it has no such form. Structures and values below a
-    dot are
-    JSON. Lists are words if the flag takes words.
+    dot are JSON. Lists are words if the flag takes words.
     """
     own = {name: value for name in _FLAG_NAMES if (value := getattr(settings, name)) != _LEFT_OUT.get(name)}
     found: dict[tuple[str, ...], tuple[str, Written]] = {}

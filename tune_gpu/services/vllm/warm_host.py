@@ -2,9 +2,8 @@
 
 Most of a cold `vllm serve` on the CPU is Python imports, made three times over (API server, engine core, worker). Here they are made once.
 That is safe only if nothing has been used that cannot be forked. So the host runs no tensor operation, starts no thread pool and
-initialises
-no CUDA context, and refuses to serve if that ever changes. Each forked server leads its own session, which identifies the processes of one
-engine, and every process forked below it dies with its parent.
+initialises no CUDA context, and refuses to serve if that ever changes. Each forked server leads its own session, which identifies the
+processes of one engine, and every process forked below it dies with its parent.
 
 Run as `python -m tune_gpu.services.vllm.warm_host SOCKET`. It uses JSON lines over that Unix socket, with one client at a time:
 `{"op": "start", "argv": […], "env": {…}, "log": PATH, "cores": [0], "shm": "/tg…"}` -> `{"pid": 1}`; `{"op": "poll", "pid": 1}` ->
