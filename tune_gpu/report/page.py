@@ -18,7 +18,7 @@ from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.common.metric import carries, largest_carried, statistic_text
 from tune_gpu.common.wording import counted, duration_text
 from tune_gpu.evaluation.objective import metric_at
-from tune_gpu.metrics import every, in_comparison
+from tune_gpu.metrics import VOICE_TURN, every, in_comparison
 from tune_gpu.report.facts import Facts, describe
 from tune_gpu.report.importance import importance_of, importance_text
 from tune_gpu.report.memory_map import memory_map
@@ -60,7 +60,7 @@ def pictures(facts: Facts, plan: Mapping[str, Any] | None, objectives: Mapping[s
         add("fitness", "Fitness by generation", "Each mark is one evaluation; a ring says that it survived its tournament, a star that the elite was measured again.",
             fitness_by_generation(lines, summary, facts.errors))  # fmt: skip
     if measured:
-        add("latency", "Latencies", f"Of each configuration's last evaluation{_some('the {} fittest configurations', lines)}, the slowest at the bottom.",
+        add("latency", "Latencies", f"Of each configuration's last evaluation{_some('the {} fittest configurations', lines)}, the slowest at the bottom.{_few_turns(measured)}",
             latency_distributions(lines, best.params if best else None, base.params if base else None))  # fmt: skip
         add("pareto", "What no other beats", "The front of the run's objectives." if objectives and len(objectives) > 1 else
             "This run had one number to raise; the front is drawn over the delay of a voice turn and the recognition errors (wer).", pareto_front(lines, objectives))  # fmt: skip
@@ -76,6 +76,14 @@ def pictures(facts: Facts, plan: Mapping[str, Any] | None, objectives: Mapping[s
     if lines:
         add("costs", "Where the minutes went", f"By evaluation{_some('the last {}', lines)}.", costs_by_candidate(lines))
     return {picture.key: picture for picture in made}
+
+
+def _few_turns(measured: Sequence[EvaluationRecord]) -> str:
+    """Return a caution if some evaluation has fewer voice turns than p95 takes."""
+    fewest = min((int(n) for line in measured if (n := metric_at(line.metrics, VOICE_TURN.at("n"))) is not None), default=None)
+    if fewest is None or carries(fewest, "p95"):
+        return ""
+    return f" Some have only {counted(fewest, 'voice turn')}, of which p95 and p99 are no more than the slowest."
 
 
 def _some(words: str, lines: Sequence[Any]) -> str:

@@ -67,6 +67,14 @@ def test_the_table_of_evaluations_takes_the_percentile_that_n_carries() -> None:
     assert cell(many[0], "voice_turn_ms.p95", 0).endswith(" (n=20)")
 
 
+def test_a_picture_of_few_turns_says_what_its_p95_is() -> None:
+    record = recorded(ABOVE_ITS_TARGET)
+    caution = "Some have only 3 voice turns, of which p95 and p99 are no more than the slowest."
+    assert pictures(facts_of(record), None, None)["latency"].words.endswith(caution)
+    many = tuple(replace(line, metrics={**line.metrics, "voice_turn_ms": {**line.metrics["voice_turn_ms"], "n": 20}}) for line in record.lines)
+    assert "voice turns" not in pictures(facts_of(replace(record, lines=many)), None, None)["latency"].words
+
+
 def test_the_metrics_say_which_evaluation_they_come_from() -> None:
     facts = facts_of(recorded(ABOVE_ITS_TARGET))
     assert facts.rows_of == "Measured in the winner's last of 2 evaluations (g4-c0) and the baseline's last of 2 evaluations (g1-c0)."
