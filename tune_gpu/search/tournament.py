@@ -31,6 +31,11 @@ __all__ = ["Candidate", "Result", "Standing", "Tournament"]
 STATE_VERSION = 4
 
 
+def _grouped(members: list[Proposal], key: Callable[[Params], Hashable], last: Params | None) -> list[Proposal]:
+    """Return the members of a generation with equal keys side by side, those with the key of the last proposal first."""
+    return sorted(members, key=lambda member: (last is None or key(member[1]) != key(last), str(key(member[1]))))
+
+
 def _first_members(space: SearchSpace, baseline: Params | None, points: Sequence[Params]) -> list[Proposal]:
     """Return the given members of the first generation, each configuration once. Raise UserError for one outside the space."""
     found: dict[Hashable, Proposal] = {}
@@ -262,9 +267,7 @@ class Tournament:
         if not any(origin != "elite" for origin, _ in members):
             self._end(Ended.SPACE_EXHAUSTED)
             return
-        last = self._log.last_params()
-        members.sort(key=lambda member: (last is None or self._order_key(member[1]) != self._order_key(last), str(self._order_key(member[1]))))
-        self._propose(number, members)
+        self._propose(number, _grouped(members, self._order_key, self._log.last_params()))
 
     def _propose(self, number: int, members: list[Proposal]) -> None:
         for origin, params in members:
@@ -296,7 +299,7 @@ class Tournament:
         """Restore a saved search.
 
         Raises:
-            UserError: the state has another version, space or settings, or other results from elsewhere (`know`).
+            UserError: the state has another version, space or settings, or other results from elsewhere (`add_evaluated`).
         """
         _check_state(state, self._space, self._settings)
         self._load_known(state)
