@@ -39,6 +39,8 @@ class RunConfirmation:
     record: Comparison | None = None
     """As `confirmation.json` has it; null where nothing was compared."""
     interrupted: bool = False
+    needed_s: float | None = None
+    """How long a confirmation would take, in seconds; None where one was made or is not wanted."""
 
 
 def confirm_run(
@@ -59,7 +61,7 @@ def confirm_run(
         planned = forecast(config, times, len(arms) - 1)
         if not planned.fits:
             say(f"not confirming the winner: {planned.too_short}; afterwards: {compare_command(folder, planned)}")
-            return RunConfirmation(False, planned.too_short, winner)
+            return RunConfirmation(False, planned.too_short, winner, needed_s=planned.needed_s)
         say(planned.room)
         config, arms = planned.config, contenders(winner, config.baseline, lines, planned.n_arms - 1)
     rules = rules_of(config)

@@ -38,6 +38,7 @@ class Case:
         rests_on: the file of that comparison.
         deployment_s: a typical deployment of the run, in seconds, from its start to its stop; None if nothing was measured.
         missed: targets that the winner misses and what runs does not, or by far.
+        needed_s: how long a confirmation would take by the run's own forecast, in seconds; None without one.
     """
 
     run_id: str
@@ -49,6 +50,7 @@ class Case:
     rests_on: str = SEARCH_ALONE
     deployment_s: float | None = None
     missed: tuple[MissedTarget, ...] = ()
+    needed_s: float | None = None
 
 
 def decide(case: Case, confirm: ConfirmSettings, promote: PromoteSettings) -> Decision:
@@ -146,8 +148,9 @@ def rounds_needed(finding: FindingRecord, confirm: ConfirmSettings) -> int:
 
 def _longer(case: Case, confirm: ConfirmSettings, reason: str, rounds: int) -> Decision:
     round_s = _round_s(case)
-    about_s = None if round_s is None else round(rounds * round_s)
-    budget = "" if about_s is None else f" --budget-s {math.ceil(1.25 * about_s / 60) * 60}"  # rounds differ: a quarter more, in whole minutes
+    about_s = round(case.needed_s) if case.needed_s else (None if round_s is None else round(rounds * round_s))
+    room = 1.0 if case.needed_s else 1.25  # rounds differ: the forecast has some room already
+    budget = "" if about_s is None else f" --budget-s {math.ceil(room * about_s / 60) * 60}"
     command = f"tune-gpu compare {case.run_id}{case.place}{budget}{f' --rounds {rounds}' if rounds > confirm.max_rounds else ''}"
     return Decision(verdict=DecisionVerdict.MEASURE_LONGER, reason=reason, command=command, about_s=about_s, rests_on=case.rests_on)
 

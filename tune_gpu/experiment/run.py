@@ -213,14 +213,16 @@ class Experiment:
                 better = next(standing for standing in self.tournament.standings() if standing.params == found.winner)
                 best = standing_of(self.results.lines, better, evidence=evidence_of(self.results.lines, self.results.anchors))
             shown = found.record.summary("confirmation.json") if found.record else ConfirmationSummary(confirmed=found.confirmed, confirmed_why=found.why)
-            decision = self._decision(best.params, found.why, found.record)
+            decision = self._decision(best.params, found.why, found.record, found.needed_s)
             warnings = warnings_of(self.results.lines, best.params, self.config.baseline)
             summary = replace(self._summary(ended), best=best, search_best=searched, warnings=warnings, confirmation=shown, decision=decision)
             self.folder.write_winner(winner_of(summary, self.results.lines, self._device[0], self._device[1].mib, shown))
         self.folder.write_json("summary.json", summary)
         return summary
 
-    def _decision(self, winner: Mapping[str, Any] | None, why: str, comparison: Comparison | None) -> Decision:
+    def _decision(
+        self, winner: Mapping[str, Any] | None, why: str, comparison: Comparison | None, needed_s: float | None = None
+    ) -> Decision:
         case = Case(
             self.folder.run_id,
             place_of(self.folder),
@@ -231,6 +233,7 @@ class Experiment:
             "confirmation.json" if comparison else SEARCH_ALONE,
             typical_deployment_s(self.results.lines),
             targets_missed(self.results.lines, winner, self.config.baseline, self.config.objective),
+            needed_s,
         )
         return decide(case, self.config.confirm, self.config.promote)
 
