@@ -5,7 +5,7 @@ Every number is one of `summary.json` or of a candidate's line, or is computed f
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -20,73 +20,14 @@ from tune_gpu.artifacts.records.evaluation import EvaluationRecord, FailureRecor
 from tune_gpu.artifacts.records.manifest import Manifest
 from tune_gpu.artifacts.records.summary import RunSummary, StandingRecord
 from tune_gpu.artifacts.records.winner import WinnerFile
-from tune_gpu.common.metric import Better, Metric, carries, largest_carried, statistic_text
 from tune_gpu.common.wording import counted
-from tune_gpu.compare.verdict import least_words
 from tune_gpu.config.languages import rate_name
-from tune_gpu.evaluation.objective import metric_at
 from tune_gpu.evaluation.targets import missed_targets
-from tune_gpu.metrics import ERROR_UNIT, N_CLIPS, N_TRANSCRIPTS, N_WORDS, VOICE_TURN, WER, every, in_comparison
+from tune_gpu.metrics import VOICE_TURN, in_comparison
+from tune_gpu.report.costs import Cost, costs_of
+from tune_gpu.report.metric_rows import Row, few_words, rows_in, rows_of, unit_of
 
 Line = EvaluationRecord
-
-
-@dataclass(frozen=True)
-class Row:
-    """One metric of the winner beside the baseline's."""
-
-    label: str
-    winner: float | None
-    baseline: float | None
-    digits: int
-    better: bool | None
-    """Whether the winner's is the better number; None if unknown. Not a statement about significance."""
-    zero: str = ""
-    """What stands beside a 0."""
-    at: str = ""
-    """The statistic of a metric with many samples."""
-    winner_n: int | None = None
-    """Samples behind the winner's number, if it is a percentile."""
-    baseline_n: int | None = None
-    winner_instead: str = ""
-    """Of too few samples the largest percentile that they carry, if no other row has it; of an error rate what it rests on."""
-    baseline_instead: str = ""
-
-    @property
-    def winner_text(self) -> str:
-        """Return the winner's number as people read it."""
-        return self._text(self.winner, self.winner_n, self.winner_instead)
-
-    @property
-    def baseline_text(self) -> str:
-        """Return the baseline's number as people read it."""
-        return self._text(self.baseline, self.baseline_n, self.baseline_instead)
-
-    @property
-    def comparable(self) -> bool:
-        """Return whether the samples of both carry the statistic."""
-        return not self.at or all(n is None or carries(n, self.at) for n in (self.winner_n, self.baseline_n))
-
-    def _text(self, value: float | None, n: int | None, instead: str) -> str:
-        if value is None:
-            return "–"
-        return statistic_text(f"{value:.{self.digits}f}", n, self.at) + instead + (self.zero if value == 0 else "")
-
-    @property
-    def change_pct(self) -> float | None:
-        """Return the winner's change against the baseline, in per cent."""
-        if self.winner is None or not self.baseline:
-            return None
-        return 100.0 * (self.winner - self.baseline) / self.baseline
-
-
-@dataclass(frozen=True)
-class Cost:
-    """One part of the run's time."""
-
-    part: str
-    seconds: float
-    share: float
 
 
 @dataclass(frozen=True)
@@ -155,11 +96,11 @@ def facts_of(record: RunRecord, winner: WinnerFile | None = None) -> Facts:
         device_kind=(source and source.device) or "unknown", device=record.device,
         decision=record.decision, verdict=_verdict(record), doubts=tuple(_doubts(record, winner)), summary=summary,
         changes=tuple((knob, base.params.get(knob) if base else None, value) for knob, value in best.params.items()) if best else (),
-        rows=tuple(_rows(record.lines, best.params, base.params if base else None)) if best else (),
-        counts=tuple(_counts(record.lines)), rows_of=_rows_of(record.lines, best.params, base.params if base else None) if best else "",
+        rows=tuple(rows_in(record.lines, best.params, base.params if base else None)) if best else (),
+        counts=tuple(_counts(record.lines)), rows_of=rows_of(record.lines, best.params, base.params if base else None) if best else "",
         comparison=record.evidence, failures=tuple(_failures(record.lines)), refused=tuple((record.plan or {}).get("refused") or ()),
-        costs=tuple(_costs(record.lines, summary, record.confirmation)), lines=record.lines, manifest=record.manifest,
-        error_rate=rate_name(_unit_of(record.lines)), errors=errors_of(record.lines, record.anchors), anchors=record.anchors,
+        costs=tuple(costs_of(record.lines, summary, record.confirmation)), lines=record.lines, manifest=record.manifest,
+        error_rate=rate_name(unit_of(record.lines)), errors=errors_of(record.lines, record.anchors), anchors=record.anchors,
     )  # fmt: skip
 
 
@@ -243,7 +184,7 @@ def _doubts(record: RunRecord, winner: WinnerFile | None) -> list[str]:
     caveats += [f"{warning[0].upper()}{warning[1:]}." for warning in summary.warnings]
     if summary.repeated:
         caveats.append(f"{summary.repeated[0].upper()}{summary.repeated[1:]}.")
-    if few := _few_words(line_of(record.lines, summary.best.params)):
+    if few := few_words(line_of(record.lines, summary.best.params)):
         caveats.append(few)
     caveats += [f"Not checked: {why}." for why in unchecked_of(record.lines, summary.best.params)]
     if summary.device != "cuda":
@@ -265,90 +206,6 @@ def _counts(lines: Sequence[Line]) -> Iterator[tuple[str, int, str]]:
         yield outcome, count, _OUTCOMES.get(outcome, "")
 
 
-def _rows_of(lines: Sequence[Line], best: Mapping[str, Any], base: Mapping[str, Any] | None) -> str:
-    """Return which evaluations the metrics come from: percentiles of several deployments cannot be pooled without their samples."""
-    parts: list[str] = []
-    for who, params in (("the winner's", best), ("the baseline's", base)):
-        line = line_of(lines, params) if params and not (parts and params == best) else None
-        if line is not None:
-            count = sum(each.params == line.params and each.fitness is not None for each in lines)
-            parts.append(f"{who} {'only evaluation' if count == 1 else f'last of {count} evaluations'} ({line.candidate_id})")
-    return f"Measured in {' and '.join(parts)}." if parts else ""
-
-
-def _rows(lines: Sequence[Line], best: Mapping[str, Any], base: Mapping[str, Any] | None) -> list[Row]:
-    ours, theirs = line_of(lines, best), line_of(lines, base) if base else None
-    rows = []
-    for metric, path, label, digits in _reported(_unit_of(lines)):
-        a = metric_at(ours.metrics, path) if ours else None
-        b = metric_at(theirs.metrics, path) if theirs else None
-        if a is None and b is None:
-            continue
-        better = None if a is None or b is None or a == b or metric.better is Better.NEITHER else (a > b) == (metric.better is Better.HIGHER)
-        if not metric.many:
-            ours_of, theirs_of = (_rests_on(line, metric) for line in (ours, theirs))
-            rows.append(Row(label, a, b, digits, better, metric.zero, winner_instead=ours_of, baseline_instead=theirs_of))
-            continue
-        at = path.rpartition(".")[2]
-        ours_n, theirs_n = (_n(line, metric) for line in (ours, theirs))
-        rows.append(Row(label, a, b, digits, better, "", at, ours_n, theirs_n, _instead(ours, metric, at), _instead(theirs, metric, at)))
-    return rows
-
-
-def _rests_on(line: Line | None, metric: Metric) -> str:
-    """Return what an error rate rests on, ` (21 words, 3 clips)`; empty for another metric. Older programs kept the number of transcripts only."""
-    if line is None or not metric.counts_errors:
-        return ""
-    words, clips, transcripts = (metric_at(line.metrics, each.name) for each in (N_WORDS, N_CLIPS, N_TRANSCRIPTS))
-    if words is not None and clips is not None:
-        return f" ({counted(int(words), str(line.metrics.get(ERROR_UNIT) or 'word'))}, {counted(int(clips), 'clip')})"
-    return "" if transcripts is None else f" ({counted(int(transcripts), 'transcript')})"
-
-
-def _few_words(line: Line | None) -> str | None:
-    """Return why the error rate of an evaluation tells no difference of its tolerance, or None if it does or the words are not known."""
-    words = metric_at(line.metrics, N_WORDS.name) if line else None
-    tolerance = WER.compared.tolerance if WER.compared else 0.0
-    least = least_words(tolerance, 0.05)
-    if line is None or words is None or words >= least:
-        return None
-    unit = str(line.metrics.get(ERROR_UNIT) or "word")
-    return f"Its error rate rests on {counted(int(words), unit)}: to tell a difference of {tolerance:g}, its tolerance, takes {least}."
-
-
-def _n(line: Line | None, metric: Metric) -> int | None:
-    """Return the number of samples behind a metric of an evaluation."""
-    n = metric_at(line.metrics, metric.at("n")) if line else None
-    return None if n is None else int(n)
-
-
-def _instead(line: Line | None, metric: Metric, at: str) -> str:
-    """Return the largest percentile that the samples carry, if they do not carry this one and the report shows no other."""
-    n = _n(line, metric)
-    other = None if n is None or carries(n, at) else largest_carried(n)
-    value = metric_at(line.metrics, metric.at(other)) if line and other else None
-    shown = metric.reported.at if metric.reported else ()
-    return "" if value is None or metric.reported is None or other in shown else f"; {'median' if other == 'p50' else other} {value:.{metric.reported.digits}f}"
-
-
-def _reported(error_unit: str) -> Iterator[tuple[Metric, str, str, int]]:
-    """Yield each metric that the report shows, with its path, its label and its digits."""
-    for metric in every():
-        if metric.reported is None:
-            continue
-        if not metric.many:
-            yield metric, metric.name, f"{error_unit} error rate" if metric.counts_errors else metric.heading, metric.reported.digits
-            continue
-        for statistic in metric.reported.at:
-            words = (metric.label, "median" if statistic == "p50" else statistic, metric.unit)
-            yield metric, metric.at(statistic), ", ".join(word for word in words if word), metric.reported.digits
-
-
-def _unit_of(lines: Sequence[Line]) -> str:
-    """Return what recognition errors are counted in; lines from before that was recorded count words."""
-    return "character" if any(line.metrics.get(ERROR_UNIT) == "character" for line in lines) else "word"
-
-
 def _failures(lines: Sequence[Line]) -> list[dict[str, Any]]:
     """Return the failures by kind, most frequent first, each with its last example. A violated constraint is a kind of its own."""
     found: dict[str, list[Line]] = {}
@@ -364,40 +221,6 @@ def _failures(lines: Sequence[Line]) -> list[dict[str, Any]]:
         rows.append({"kind": kind, "count": len(members), "status": members[-1].outcome, "where": where, "message": failure.message,
                      "evidence": failure.evidence, "candidates": [line.candidate_id for line in members]})  # fmt: skip
     return rows
-
-
-def _costs(lines: Sequence[Line], summary: RunSummary | None, confirmation: Comparison | None) -> list[Cost]:
-    """Return where the seconds of the run went; the rest is Ray's and ours."""
-    parts: defaultdict[str, float] = defaultdict(float)
-    for line in lines:
-        for part, seconds in cost_parts(line).items():
-            parts[part] += seconds
-    wall = float(summary.costs.wall_s) if summary else sum(parts.values())
-    if summary and summary.costs.anchors_s:
-        parts["deploying the baseline again"] += summary.costs.anchors_s
-    confirming = min(float(confirmation.wall_s) if confirmation else 0.0, wall - sum(parts.values()))
-    if confirming > 0:
-        parts["confirming the winner"] += confirming
-    rest = wall - sum(parts.values())
-    if rest > 0:
-        parts["Ray, and between evaluations"] += rest
-    return [Cost(part, seconds, seconds / wall if wall else 0.0) for part, seconds in sorted(parts.items(), key=lambda item: -item[1]) if seconds > 0]
-
-
-PARTS = ("measured under load", "starting engines", "starting Whisper", "waiting for stable memory", "importing the engine", "warming up", "stopping")
-_START_NAMES = {"vllm": PARTS[1], "whisper": PARTS[2], "memory_stable": PARTS[3], "imports": PARTS[4], "engine_stop": PARTS[6]}
-
-
-def cost_parts(line: Line) -> dict[str, float]:
-    """Return the seconds of one evaluation by their use."""
-    spent = line.duration_s
-    parts: dict[str, float] = dict.fromkeys(PARTS, 0.0)
-    for name, seconds in (spent.start_by_part or {"vllm": spent.start}).items():
-        label = _START_NAMES.get(name, f"starting: {name}")
-        parts[label] = parts.get(label, 0.0) + seconds
-    for label, seconds in ((PARTS[0], spent.load), (PARTS[5], spent.warm), (PARTS[6], spent.stop)):
-        parts[label] += seconds
-    return {label: seconds for label, seconds in parts.items() if seconds > 0}
 
 
 def _short(line: Line) -> dict[str, Any]:

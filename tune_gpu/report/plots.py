@@ -20,7 +20,8 @@ from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.artifacts.records.summary import RunSummary
 from tune_gpu.evaluation.objective import metric_at
 from tune_gpu.metrics import LIVE, VOICE_TURN, WER, every
-from tune_gpu.report.facts import PARTS, cost_parts, describe
+from tune_gpu.report.costs import PARTS, cost_parts
+from tune_gpu.report.facts import describe
 from tune_gpu.report.importance import Importance
 from tune_gpu.search.pareto import fronts, matrix
 
