@@ -55,7 +55,7 @@ def params_of(search: RZeroSearch) -> dict[str, Any]:
         ({"model": {"width": 1}}, r"model/width: no such parameter"),
         ({"model": 5}, r"model: no such parameter"),
         ({"epochs": {"a": 1}}, r"epochs/a: no such parameter"),
-        ({"x": {"grid_search": [1, 2]}}, r"x(/grid_search)?(: a grid is not a value|=.*allowed: 1, 2, 3)"),
+        ({"x": {"grid_search": [1, 2]}}, r"x(/grid_search)?(: a grid is not a value|=.*Use 1, 2, 3)"),
         ({"y": {"grid_search": [1, 2]}}, r"y/grid_search: a grid is not a value"),
         ({"x": tune.choice([1, 2])}, r"x: a domain is not a value"),
         ({"epochs": tune.choice([7])}, r"epochs: a domain is not a value"),
