@@ -85,8 +85,8 @@ def test_every_value_of_each_knob_is_asked_about_once(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize(("reason", "overrides", "key"), [
     ("argument --seed: bad", ("services.vllm.extra_args.seed=x",), "services.vllm.extra_args.seed"),
-    ("argument --dtype: bad", ("services.vllm.dtype=x",), "services.vllm.dtype"),
-    ("no flag is named", ("services.vllm.dtype=x",), "services.vllm.extra_args"),
+    ("argument --dtype: bad", ("services.vllm.dtype=float32",), "services.vllm.dtype"),
+    ("no flag is named", ("services.vllm.dtype=float32",), "services.vllm.extra_args"),
 ])  # fmt: skip
 def test_the_key_is_the_one_that_sets_the_flag(reason: str, overrides: tuple[str, ...], key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flag_check, "refusals", lambda lines: [reason] * len(lines))
