@@ -33,7 +33,7 @@ CONFIGURATIONS: tuple[dict[str, Any], ...] = (
 
 
 class Evaluates(Protocol):
-    """What a soak needs of an evaluator."""
+    """The part of an evaluator that a soak calls."""
 
     def evaluate(self, params: Mapping[str, Any]) -> Measurement:
         """Deploy a configuration and measure it."""

@@ -26,7 +26,7 @@ Run = Callable[..., tuple[Experiment, RunSummary]]
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a search to its end in a Ray of its own, or go on with one; the anchor fares as it is told."""
+    """Run or resume a search to its end in a Ray of its own. The caller decides what happens to the anchor."""
     for name, value in {"TUNE_DISABLE_STRICT_METRIC_CHECKING": "1", "TUNE_GLOBAL_CHECKPOINT_S": "0", "RAY_AIR_NEW_OUTPUT": "0"}.items():
         monkeypatch.setenv(name, value)
 

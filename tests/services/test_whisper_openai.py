@@ -104,7 +104,7 @@ def test_segments_are_streamed_one_by_one(client: openai.OpenAI) -> None:
 
 
 def test_a_prompt_and_a_temperature_reach_the_model(client: openai.OpenAI) -> None:
-    """What a prompt does to a transcript is the model's own affair; this one changes it in both ways of decoding."""
+    """The prompt must change the transcript, in both ways of decoding. How is up to the model."""
     plain = client.audio.transcriptions.create(model="whisper-1", file=upload())
     prompt = "the quick brown phox jumps over the lazy dogge, the quick brown phox"
     assert client.audio.transcriptions.create(model="whisper-1", file=upload(), prompt=prompt).text != plain.text

@@ -17,12 +17,12 @@ from tune_gpu.search.evidence import Deployment, Evidence
 from tune_gpu.search.pooled import fit
 
 _SOAK_WINDOWS = 3
-"""Of a line of the first soak, which does not tell."""
+"""The value for lines of the first soak, which do not record it."""
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """Whether one deployment lay in the interval that the others predict."""
+    """One deployment, and the interval that the others predict for it."""
 
     configuration: str
     value: float

@@ -50,21 +50,21 @@ SETTINGS = [
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one simulated run showed."""
+    """The results of one simulated run."""
 
     setting: Setting
     covered: tuple[bool, ...]
-    """For each configuration, whether one more deployment fell into its prediction interval."""
+    """One entry a configuration: True if one more deployment fell into its prediction interval."""
     widths: tuple[float, ...]
     """Width of each of these intervals, over that of an oracle who knows the variances."""
     called_different: bool | None
-    """Whether two equal configurations, chosen beforehand, were told apart; null where none are equal."""
+    """True if two equal configurations, chosen beforehand, were shown to differ; None if none are equal."""
     different_from_first: tuple[bool, ...] | None
-    """For each other configuration, whether it was told apart from the first of the ranking; null unless all are equal."""
+    """One entry for each other configuration: True if it was shown to differ from the first of the ranking. None unless all are equal."""
     named: bool | None
-    """Whether the true best is the first of the ranking; null where none is ahead."""
+    """True if the true best is the first of the ranking; None if none is ahead."""
     told_apart: bool | None
-    """Whether the true best was also told apart from all others."""
+    """True if the true best was also shown to differ from all others."""
 
 
 class _World:
@@ -74,7 +74,7 @@ class _World:
         self._setting, self._rng = setting, rng
         self.n = 4 if setting.design == "soak" else 11
         self.sd = math.hypot(setting.between, 1.0)
-        """Of one deployment, in typical errors within one."""
+        """The standard deviation of one deployment, in units of the typical error within a deployment."""
         self.values = rng.normal(0.0, 2.0 * self.sd, self.n) if setting.truth == "spread" else np.zeros(self.n)
         if setting.truth == "ahead":
             self.values[int(rng.integers(self.n))] = 3.0 * self.sd
