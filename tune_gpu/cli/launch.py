@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import click
 from rich.console import Console
 
-from tune_gpu.artifacts.reading import RunRecord, read_folder, resume_command
+from tune_gpu.artifacts.reading import RunRecord, place_of, read_folder, resume_command
 from tune_gpu.artifacts.records.ends import RunEnd
 from tune_gpu.artifacts.records.summary import RunSummary
 from tune_gpu.artifacts.redaction import Redactor, restore_secrets
@@ -204,10 +204,11 @@ def _tell_ended(console: Console, record: RunRecord) -> int:
     """Say that a run has ended, and what can be done with it. Return its exit code."""
     summary = record.summary
     best = summary.best if summary else None
+    run = f"{record.folder.run_id}{place_of(record.folder)}"
     found = f"the winner is {describe_params(best.params)}" if best else (summary and summary.ended_reason) or "no feasible configuration was found"
     console.print(
         f"run {record.folder.run_id} has ended ({summary and summary.ended}): {found}. Nothing was measured and nothing was changed. "
-        f"Read it with `tune-gpu report {record.folder.run_id}`{f', measure its winner again with `tune-gpu compare {record.folder.run_id}`' if best else ''}, "
+        f"Read it with `tune-gpu report {run}`{f', measure its winner again with `tune-gpu compare {run}`' if best else ''}, "
         "or launch a new run.",
         highlight=False,
         soft_wrap=True,
