@@ -95,7 +95,7 @@ def read_form(
     _check_names(task, given)
     if (model := _text(given, "model")) is not None and model not in (*names, *ALIASES):
         raise Refused(f"model={model}: it is not served. Served is {', '.join(names)}.", "model", 404)
-    answer = _one_of(given, "response_format", list(AnswerFormat), AnswerFormat.JSON)
+    answer = _answer_format(given)
     granularities = _granularities(given, answer)
     return Asked(
         task,
@@ -126,11 +126,11 @@ def _text(given: Mapping[str, Sequence[object]], name: str) -> str | None:
     return value or None
 
 
-def _one_of(given: Mapping[str, Sequence[object]], name: str, allowed: list[AnswerFormat], default: AnswerFormat) -> AnswerFormat:
-    value = _text(given, name)
-    if value is not None and value not in allowed:
-        raise Refused(f"{name}={value}: not supported. Supported are {', '.join(allowed)}.", name)
-    return default if value is None else AnswerFormat(value)
+def _answer_format(given: Mapping[str, Sequence[object]]) -> AnswerFormat:
+    value = _text(given, "response_format") or AnswerFormat.JSON
+    if value not in list(AnswerFormat):
+        raise Refused(f"response_format={value}: not supported. Supported are {', '.join(AnswerFormat)}.", "response_format")
+    return AnswerFormat(value)
 
 
 def _language(given: Mapping[str, Sequence[object]], task: Task, languages: Collection[str], default: str) -> str | None:
