@@ -1,0 +1,112 @@
+"""What a kind of service is to this program. Each kind is a folder under `services/`, and nothing outside that folder names it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from tune_gpu.common.metric import Protocol as Api
+from tune_gpu.services.running import RunningService
+
+
+@dataclass(frozen=True)
+class Gpus:
+    """The part of the cards that a service takes."""
+
+    cards: int = 1
+    """How many cards it spans; 1 for a service on the trial's first card, 0 for one that uses none."""
+    share: float | None = None
+    """The part of each card's memory that it reserves; None for a service whose memory grows."""
+
+
+@dataclass(frozen=True)
+class LaunchSite:
+    """Where a service is started."""
+
+    device: str
+    """`cuda` or `cpu`."""
+    port_range: Sequence[int]
+    """Lowest and highest port that it may get."""
+    host: KindHost | None = None
+    """What the services of its kind share in this trial; None if nothing is shared, or if it must start by itself."""
+
+
+class KindHost(Protocol):
+    """Something that all services of one kind share within a trial, such as a process that has their program imported."""
+
+    def prepare(self, settings: Any) -> None:
+        """Begin, without waiting, what a start can do beforehand."""
+
+    def wait(self) -> float | None:
+        """Wait until that is done and return the seconds waited, or None if nothing was prepared."""
+
+    def close(self) -> None:
+        """Leave nothing of it running."""
+
+
+class ServiceKind(Protocol):
+    """A kind of service, found by the entry point `tune_gpu.services`.
+
+    `settings` is always an object of its `Settings`: a dataclass whose fields may carry rules (`config/rules.py`). The fields `env` (variables of
+    its processes), `cpu_cores` (the cores it may use on the CPU), `start_timeout_s` and `mps_active_thread_pct` mean the same in every kind that has
+    them.
+    """
+
+    name: str
+    """As `kind` in a space names it."""
+    Settings: type
+    """The settings under `services.<name>`, without `kind`."""
+
+    def protocol(self, settings: Any) -> Api | None:
+        """Return the protocol of its requests, or None if no request of ours can drive it."""
+
+    def reserves(self, settings: Any) -> bool:
+        """Return whether it claims its memory when it starts. Such services start after those whose memory grows."""
+
+    def reuse_key(self, settings: Any) -> str | None:
+        """Return a text that is equal for settings between which it need not be restarted, or None to start it anew for every candidate."""
+
+    def gpus(self, settings: Any) -> Gpus:
+        """Return the part of the cards that it takes. Raise UserError for settings that contradict one another."""
+
+    def check(self, name: str, settings: Any, *, local: bool) -> None:
+        """Raise UserError for settings that cannot start.
+
+        Args:
+            name: of the service, for the key in the message (`services.<name>.<setting>`).
+            settings: of one candidate.
+            local: it will run on this machine, so that models, programs and cores can be looked for.
+        """
+
+    def launch(self, name: str, settings: Any, site: LaunchSite) -> RunningService[Any]:
+        """Return the service, not yet started. Its failures name it by `name`."""
+
+    def host(self, run: Any, device: str) -> KindHost | None:
+        """Return what its services share within a trial (`run` has the settings of the run), or None. Nothing is started."""
+
+
+@runtime_checkable
+class Reports(Protocol):
+    """The info of a service that reports facts of itself, such as the size of its cache."""
+
+    def as_dict(self) -> Mapping[str, Any]:
+        """Return the facts by name, as the artifacts have them."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """One service of a space: its name, its kind, and its settings."""
+
+    name: str
+    kind: ServiceKind
+    settings: Any = field(compare=False)
+
+
+def start_order(services: Sequence[Service]) -> list[Service]:
+    """Return the services in the order of starting: first those whose memory grows, then those that reserve theirs.
+
+    Memory that grows depends on the input, so such a service is warmed up before another profiles what is free. Within both groups the order of the
+    space stays.
+    """
+    return sorted(services, key=lambda service: service.kind.reserves(service.settings))
