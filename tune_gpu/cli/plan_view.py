@@ -17,7 +17,7 @@ from tune_gpu.evaluation.memory_check.space_columns import is_grid
 from tune_gpu.evaluation.memory_check.space_plan import PlanRow, Preflight, rows_of
 from tune_gpu.evaluation.memory_check.vectorised import VERDICTS, Predictions
 from tune_gpu.search.space import SearchSpace
-from tune_gpu.search.values import plain
+from tune_gpu.search.values import to_builtin
 from tune_gpu.services.memory_values import MemoryVerdict, Prediction
 
 ROWS = 60
@@ -96,7 +96,7 @@ def _map(config: ExperimentConfig, params: Mapping[str, np.ndarray], found: Pred
     """Return a map over vLLM's share: the KV cache, the sequences that it holds, and the part of candidates that may be launched by each
     other parameter."""
     across = next((name for name, spec in config.parameters.items() if spec.target == "vllm.gpu_memory_utilization"), next(iter(params)))
-    columns = {name: np.array([_text(plain(value)) for value in values]) for name, values in params.items()}
+    columns = {name: np.array([_text(to_builtin(value)) for value in values]) for name, values in params.items()}
     labels = {name: [_label(name, value) for value in _some(_values(given))] for name, given in params.items() if name != across}
     widest = max(len(label) for label in ("sequences from", *(label for group in labels.values() for label in group)))
     shares = _some(_values(params[across]), max(3, (width - widest - 4) // 8))
@@ -158,13 +158,13 @@ def cards_table() -> Table:
 
 
 def _at(params: Mapping[str, np.ndarray], index: int) -> str:
-    return ", ".join(f"{name}={_text(plain(values[index]))}" for name, values in params.items() if values[index] is not None)
+    return ", ".join(f"{name}={_text(to_builtin(values[index]))}" for name, values in params.items() if values[index] is not None)
 
 
 def _values(column: np.ndarray) -> list[Any]:
     seen: dict[str, Any] = {}
     for value in column:
-        seen.setdefault(_text(plain(value)), plain(value))
+        seen.setdefault(_text(to_builtin(value)), to_builtin(value))
     return list(seen.values())
 
 

@@ -9,7 +9,7 @@ from ray.tune.search.sample import Categorical, Domain, Float, Integer, LogUnifo
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import ParameterSpec
-from tune_gpu.search.values import distinct, plain
+from tune_gpu.search.values import distinct, to_builtin
 
 Given = Sequence[Any] | ParameterSpec | Domain
 
@@ -75,7 +75,7 @@ def spec_of(name: str, given: Given) -> ParameterSpec:
     step = float(sampler.q) if isinstance(sampler, Quantized) else None
     base = sampler.sampler if isinstance(sampler, Quantized) else sampler
     if isinstance(given, Categorical) and isinstance(base, Uniform):
-        values = distinct(list(map(plain, given.categories)))  # Tune accepts duplicates
+        values = distinct(list(map(to_builtin, given.categories)))  # Tune accepts duplicates
         refuse_domains(f"{name}: a domain inside tune.choice", values)
         numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
         return ParameterSpec(target="", values=values, kind="ordinal" if numbers and values == sorted(values) else "categorical")
@@ -83,7 +83,7 @@ def spec_of(name: str, given: Given) -> ParameterSpec:
     if isinstance(given, (Float, Integer)) and isinstance(base, (Uniform, LogUniform)) and not (log and step):
         whole = isinstance(given, Integer)
         high = given.upper - 1 if whole and step is None else given.upper  # Tune's whole ranges end before `upper`, unless they have a step
-        return ParameterSpec(target="", low=plain(given.lower), high=plain(high), step=step, log=log, integer=whole)
+        return ParameterSpec(target="", low=to_builtin(given.lower), high=to_builtin(high), step=step, log=log, integer=whole)
     raise UserError(
         f"{name}: {type(given).__name__} with {type(base).__name__.lstrip('_')} cannot be searched. Use tune.choice, uniform, quniform, loguniform, "
         "randint, qrandint or lograndint."

@@ -14,7 +14,7 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.ray_tune.compat import REPEATER_KEY, is_placeholder
 from tune_gpu.ray_tune.domains import flat, grids_in, holds_domain
 from tune_gpu.search.space import SearchSpace
-from tune_gpu.search.values import CLOSE, equal, plain
+from tune_gpu.search.values import CLOSE, equal, to_builtin
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def searched_in(
 def _check_constant(name: str, value: Any, constant: Any) -> None:
     if is_placeholder(constant) and not is_placeholder(value):
         logger.warning("%s: Tune keeps this constant to itself, so it cannot be compared; the trial gets the one of param_space", name)
-    elif not _same(plain(value), plain(constant)):
+    elif not _same(to_builtin(value), to_builtin(constant)):
         raise UserError(f"{name}={value}: it is the constant {constant} of param_space. Leave it out, or make it a parameter.")
 
 

@@ -120,7 +120,7 @@ class TournamentSetup:
             raise UserError(f"add_evaluated_point: it has one value, and search.objectives needs {', '.join(objectives)}. Give the point to points_to_evaluate.")
         if self._tournament is not None:
             names = self._tournament.space.parameters
-            self._tournament.space.own({name: value for name, value in flat(parameters, names).items() if name in names})
+            self._tournament.space.canonical({name: value for name, value in flat(parameters, names).items() if name in names})
         self._known.append(_KnownPoint(parameters, value, where))
 
     def add_known_to_tournament(self, read: Callable[[float | None], Result]) -> None:

@@ -80,10 +80,10 @@ class Encoding:
     def _code(self, i: int, value: Any) -> float:
         p = self.parameters[i]
         if p.values is not None:
-            place = p.place(value)
-            if place is None:
+            index = p.index_of(value)
+            if index is None:
                 raise KeyError(f"{p.name}={value}")
-            return float(self._rounded[i].positions(np.array([float(place)]))[0]) if i in self._rounded else float(place)
+            return float(self._rounded[i].positions(np.array([float(index)]))[0]) if i in self._rounded else float(index)
         if p.high <= p.low:
             return 0.0
         if p.log:

@@ -16,7 +16,7 @@ from tune_gpu.config.rules import check
 from tune_gpu.config.schema import ParameterSpec
 from tune_gpu.config.targets import Target
 from tune_gpu.search.steps import MANY, SteppedRange, digits
-from tune_gpu.search.values import distinct, near, place, places, plain
+from tune_gpu.search.values import distinct, index_of, index_of_nearest, indices_by_identity, to_builtin
 
 _STEP = 0.1
 """Standard deviation of a mutation in a range, as a share of it."""
@@ -43,7 +43,7 @@ class Parameter:
         check(spec, f"parameters.{name}.")
         target, when = Target.parse(spec.target), tuple((parent, tuple(values)) for parent, values in spec.when.items())
         if spec.values is not None:
-            values = tuple(map(plain, spec.values))
+            values = tuple(map(to_builtin, spec.values))
             if len(distinct(values)) != len(values):
                 raise UserError(f"parameters.{name}.values={list(values)}: a value stands there twice")
             return cls(name, target, values, ordered=spec.kind == "ordinal", when=when)
@@ -60,31 +60,31 @@ class Parameter:
         return cls(name, target, values, log=isinstance(values, SteppedRange) and spec.log, when=when)
 
     @cached_property
-    def _places(self) -> dict[tuple[type, Any], int]:
-        return places(self.values or ())
+    def _indices(self) -> dict[tuple[type, Any], int]:
+        return indices_by_identity(self.values or ())
 
-    def place(self, value: object) -> int | None:
+    def index_of(self, value: object) -> int | None:
         """Return the index of a value: by identity, else by equality (1.0 matches 1, never True). None if it is absent."""
         if isinstance(self.values, SteppedRange):
-            return self.values.place(value)
-        return place(value, self.values or (), self._places)
+            return self.values.index_of(value)
+        return index_of(value, self.values or (), self._indices)
 
-    def own(self, value: Any) -> Any:
+    def canonical(self, value: Any) -> Any:
         """Return the parameter's own value for a given one: 0.3 for 0.1 * 3. A value that it does not have is returned unchanged."""
         if self.values is None:
             return value
-        found = self.place(value)
+        found = self.index_of(value)
         if found is None and isinstance(value, float):
-            found = self.values.near(value) if isinstance(self.values, SteppedRange) else near(value, self.values)
+            found = self.values.index_of_nearest(value) if isinstance(self.values, SteppedRange) else index_of_nearest(value, self.values)
         return value if found is None else self.values[found]
 
     def among(self, value: Any, values: Sequence[Any]) -> bool:
         """Return whether a value of this parameter is one of these, which are its values too."""
-        return value in values if self.values is None else self.place(value) in {self.place(other) for other in values}
+        return value in values if self.values is None else self.index_of(value) in {self.index_of(other) for other in values}
 
     def __contains__(self, value: object) -> bool:
         if self.values is not None:
-            return self.place(value) is not None
+            return self.index_of(value) is not None
         return isinstance(value, (int, float)) and not isinstance(value, bool) and self.low <= value <= self.high
 
     def allowed(self) -> str:
@@ -125,7 +125,7 @@ class Parameter:
         """
         if self.values is None:
             return []
-        found = self.place(value)
+        found = self.index_of(value)
         if found is None:
             raise ValueError(f"{self.name}={value}: not allowed. Use {self.allowed()}.")
         others = (found - 1, found + 1) if self.ordered else range(len(self.values))
@@ -135,7 +135,7 @@ class Parameter:
         """Return what is equal for equal values: the index of the value, or its `repr` if it is not one of the parameter's values."""
         if self.values is None:
             return value
-        found = self.place(value)
+        found = self.index_of(value)
         return repr(value) if found is None else found
 
 

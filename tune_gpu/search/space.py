@@ -13,7 +13,7 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import ParameterSpec
 from tune_gpu.search.parameter import Parameter
 from tune_gpu.search.steps import SteppedRange
-from tune_gpu.search.values import PLAIN, described, plain
+from tune_gpu.search.values import PLAIN, described, to_builtin
 
 Params = Mapping[str, Any]
 
@@ -84,7 +84,7 @@ class SearchSpace:
             return self._count(params, later)
         values = parameter.values or ()
         told_apart = [value for other in later for parent, wanted in other.when if parent == parameter.name for value in wanted]
-        named = {found for value in told_apart if (found := parameter.place(value)) is not None}
+        named = {found for value in told_apart if (found := parameter.index_of(value)) is not None}
         total = sum(self._count({**params, parameter.name: values[i]}, later) for i in named)
         others = len(values) - len(named)
         return total + (others * self._count({**params, parameter.name: ...}, later) if others else 0)
@@ -107,19 +107,19 @@ class SearchSpace:
             elif params[name] not in parameter:
                 raise UserError(f"{name}={params[name]}: not allowed. Use {parameter.allowed()}.")
 
-    def own(self, params: Params) -> dict[str, Any]:
+    def canonical(self, params: Params) -> dict[str, Any]:
         """Return the configuration in the space's own values, NumPy's scalars as Python's. Raise UserError as `check` does."""
-        own = {name: self.parameters[name].own(plain(value)) if name in self.parameters else value for name, value in params.items()}
+        own = {name: self.parameters[name].canonical(to_builtin(value)) if name in self.parameters else value for name, value in params.items()}
         self.check(own)
         return own
 
     def saved(self, params: Params) -> dict[str, Any]:
         """Return the configuration as JSON values. A value that JSON would change is replaced by its index."""
-        return {name: value if type(value) in PLAIN else {"index": self.parameters[name].place(value)} for name, value in params.items()}
+        return {name: value if type(value) in PLAIN else {"index": self.parameters[name].index_of(value)} for name, value in params.items()}
 
     def loaded(self, saved: Params) -> dict[str, Any]:
         """Return the configuration that was saved, in the space's own values. Raise UserError as `check` does."""
-        return self.own({name: self._at(name, value["index"]) if isinstance(value, dict) and set(value) == {"index"} else value
+        return self.canonical({name: self._at(name, value["index"]) if isinstance(value, dict) and set(value) == {"index"} else value
                          for name, value in saved.items()})
 
     def _at(self, name: str, index: int) -> Any:

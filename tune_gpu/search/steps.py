@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tune_gpu.search.values import CLOSE, plain
+from tune_gpu.search.values import CLOSE, to_builtin
 
 Array = NDArray[np.float64]
 MANY = 1000
@@ -51,27 +51,27 @@ class SteppedRange(Sequence[Any]):
         return round(self.low + (int(index) % self.n) * self.step, digits(self.step))
 
     def __contains__(self, value: object) -> bool:
-        return self.place(value) is not None
+        return self.index_of(value) is not None
 
     def index(self, value: Any, start: int = 0, stop: int | None = None) -> int:
         """Return the index of a value, as a list does. Raise ValueError if it is absent."""
-        found = self.place(value)
+        found = self.index_of(value)
         if found is None or found not in range(self.n)[start:stop]:
             raise ValueError(f"{value} is not among {self}")
         return found
 
-    def place(self, value: object) -> int | None:
+    def index_of(self, value: object) -> int | None:
         """Return the index of a value, or None if it is absent."""
         found = self._nearest_to(value)
         return found if found is not None and self[found] == value else None
 
-    def near(self, value: float) -> int | None:
+    def index_of_nearest(self, value: float) -> int | None:
         """Return the index of the value that equals this one up to rounding, or None if there is none."""
         found = self._nearest_to(value)
         return found if found is not None and math.isclose(value, self[found], rel_tol=CLOSE, abs_tol=CLOSE * self.step) else None
 
     def _nearest_to(self, value: object) -> int | None:
-        value = plain(value)
+        value = to_builtin(value)
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
             return None
         whole = isinstance(value, int) and isinstance(self.low, int) and isinstance(self.step, int)

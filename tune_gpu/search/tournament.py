@@ -42,7 +42,7 @@ def _first_members(space: SearchSpace, baseline: Params | None, points: Sequence
     named = [("baseline", "baseline", baseline)] if baseline is not None else []
     for origin, name, params in [*named, *(("initial", f"points[{i}]", point) for i, point in enumerate(points))]:
         try:
-            own = space.own(params)
+            own = space.canonical(params)
         except UserError as error:
             raise UserError(f"{name}.{error}") from error
         found.setdefault(space.key(own), (origin, own))
@@ -141,7 +141,7 @@ class Tournament:
         """
         if self._log.candidates:
             raise UserError("results from elsewhere: this search has begun. Add them before the first proposal.")
-        params = self._space.own(params)
+        params = self._space.canonical(params)
         _check_objectives(str(params), result, self._settings.objectives)
         self._known.append((params, result))
         self._learner.take(params)

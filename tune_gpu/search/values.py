@@ -21,7 +21,7 @@ CLOSE = 1e-9
 """Numbers that differ by no more than this share are one but for the rounding of a calculation."""
 
 
-def plain(value: Any) -> Any:
+def to_builtin(value: Any) -> Any:
     """Return NumPy's scalars as Python's own, because JSON has no others."""
     return value.item() if isinstance(value, np.generic) else value
 
@@ -31,7 +31,7 @@ def identity(value: Any) -> tuple[type, Any]:
     return type(value), value if value == value else None
 
 
-def same(one: Any, other: Any) -> bool:
+def identical(one: Any, other: Any) -> bool:
     """Return whether they are one value."""
     if type(one) is not type(other):
         return False
@@ -73,21 +73,21 @@ def tuples_again(value: Any) -> Any:
     return [tuples_again(item) for item in value] if isinstance(value, list) else value
 
 
-def place(value: Any, values: Sequence[Any], known: Mapping[tuple[type, Any], int]) -> int | None:
-    """Return the index of a value among these: by identity, else the same, else equal; None if it is absent. `known`: their `places`."""
+def index_of(value: Any, values: Sequence[Any], known: Mapping[tuple[type, Any], int]) -> int | None:
+    """Return the index of a value among these: by identity, else identical, else equal; None if it is absent. `known`: see `indices_by_identity`."""
     simple = type(value) in PLAIN
     if simple and (found := known.get(identity(value))) is not None:
         return found
-    ways: tuple[Callable[[Any, Any], bool], ...] = (equal,) if simple else (operator.is_, same, equal)
+    ways: tuple[Callable[[Any, Any], bool], ...] = (equal,) if simple else (operator.is_, identical, equal)
     return next((i for way in ways for i, other in enumerate(values) if way(value, other)), None)
 
 
-def places(values: Sequence[Any]) -> dict[tuple[type, Any], int]:
+def indices_by_identity(values: Sequence[Any]) -> dict[tuple[type, Any], int]:
     """Return the indices of the plain ones among these, by their identity."""
     return {identity(value): i for i, value in reversed(list(enumerate(values))) if type(value) in PLAIN}
 
 
-def near(value: float, values: Sequence[Any]) -> int | None:
+def index_of_nearest(value: float, values: Sequence[Any]) -> int | None:
     """Return the index of the number that equals this one up to rounding (0.1 * 3 for 0.3), or None if there is none."""
     numbers = [(abs(value - other), i) for i, other in enumerate(values) if isinstance(other, (int, float)) and not isinstance(other, bool)]
     if not numbers or not math.isfinite(value):
@@ -99,11 +99,11 @@ def near(value: float, values: Sequence[Any]) -> int | None:
 
 def distinct(values: Sequence[Any]) -> list[Any]:
     """Return the values in their order, each one once."""
-    first = places(values)
+    first = indices_by_identity(values)
     odd: list[Any] = []
     found: list[Any] = []
     for i, value in enumerate(values):
-        new = first[identity(value)] == i if type(value) in PLAIN else not any(same(value, other) for other in odd)
+        new = first[identity(value)] == i if type(value) in PLAIN else not any(identical(value, other) for other in odd)
         if new:
             found.append(value)
             odd += [] if type(value) in PLAIN else [value]

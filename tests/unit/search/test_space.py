@@ -127,7 +127,7 @@ def test_long_range_is_counted_sampled_and_mutated_unwritten(options: dict[str, 
         assert params in space
         assert params != before
         assert space.key(params) != space.key(before)
-        assert space.key(params) == space.key(space.own(params))
+        assert space.key(params) == space.key(space.canonical(params))
     for beside in space.neighbours(params):
         assert beside["x"] - params["x"] in (pytest.approx(options.get("step", 1)), pytest.approx(-options.get("step", 1)))
     assert {"x": params["x"] + options.get("step", 1) / 3} not in space
@@ -191,13 +191,13 @@ def test_plain_values_are_saved_as_they_are_and_others_by_index() -> None:
 def test_rounded_number_is_the_value_that_is_meant() -> None:
     space = SearchSpace.from_specs({
         "share": ParameterSpec(target="t", low=-1, high=1, step=0.1), "n": spec(1, 2, 4), "fine": ParameterSpec(target="t", low=0, high=1, step=1e-5)})
-    own = space.own({"share": 0.1 * 3, "n": 2.0, "fine": 0.1 + 0.2})
+    own = space.canonical({"share": 0.1 * 3, "n": 2.0, "fine": 0.1 + 0.2})
     assert repr(own) == repr({"share": 0.3, "n": 2, "fine": 0.3})
-    assert space.own({"share": 0.3 - 0.1 * 3, "n": 2, "fine": 0.0})["share"] == 0.0
+    assert space.canonical({"share": 0.3 - 0.1 * 3, "n": 2, "fine": 0.0})["share"] == 0.0
     with pytest.raises(UserError, match=r"share=0\.3001"):
-        space.own({"share": 0.3001, "n": 2, "fine": 0.3})
+        space.canonical({"share": 0.3001, "n": 2, "fine": 0.3})
     with pytest.raises(UserError, match="n=True"):
-        space.own({"share": 0.3, "n": True, "fine": 0.3})
+        space.canonical({"share": 0.3, "n": True, "fine": 0.3})
 
 
 def test_a_condition_on_1_is_none_on_true() -> None:

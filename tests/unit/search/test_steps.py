@@ -20,7 +20,7 @@ def test_each_value_has_its_place_its_position_and_another_beside_it(steps: Step
     index = int(steps.drawn(np.array([share]))[0])
     assert 0 <= index < len(steps)
     value = steps[index]
-    assert steps.place(value) == steps.index(value) == index
+    assert steps.index_of(value) == steps.index(value) == index
     assert value in steps
     assert value + steps.step / 3 not in steps
     at = np.array([float(index)])
@@ -33,10 +33,10 @@ def test_each_value_has_its_place_its_position_and_another_beside_it(steps: Step
 def test_a_value_is_found_by_arithmetic_and_nothing_else_is_one() -> None:
     assert WHOLE[:3] == [3, 5, 7]
     assert (WHOLE[-1], str(WHOLE)) == (10_001, "3 to 10001 in steps of 2")
-    assert [WHOLE.place(other) for other in (4, 3.5, True, "3", None, float("inf"), float("nan"), 1, 10_003)] == [None] * 9
-    assert [WHOLE.place(other) for other in (5, 5.0, np.int64(5))] == [1, 1, 1]
-    assert FINE.near(0.1 * 3) == 300_000
-    assert FINE.near(0.3000004) is None
+    assert [WHOLE.index_of(other) for other in (4, 3.5, True, "3", None, float("inf"), float("nan"), 1, 10_003)] == [None] * 9
+    assert [WHOLE.index_of(other) for other in (5, 5.0, np.int64(5))] == [1, 1, 1]
+    assert FINE.index_of_nearest(0.1 * 3) == 300_000
+    assert FINE.index_of_nearest(0.3000004) is None
     with pytest.raises(ValueError, match="4 is not among 3 to 10001"):
         WHOLE.index(4)
     with pytest.raises(IndexError):

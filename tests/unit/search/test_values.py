@@ -12,7 +12,7 @@ import pytest
 
 from tune_gpu.config.schema import ParameterSpec
 from tune_gpu.search.space import SearchSpace
-from tune_gpu.search.values import distinct, equal, same
+from tune_gpu.search.values import distinct, equal, identical
 
 
 @pytest.mark.parametrize(
@@ -33,8 +33,8 @@ from tune_gpu.search.values import distinct, equal, same
     ],
 )
 def test_what_is_one_value_and_what_may_stand_for_it(one: Any, other: Any, are_one: bool, may_stand_for_it: bool) -> None:
-    assert (same(one, other), equal(one, other)) == (are_one, may_stand_for_it)
-    assert same(one, one)
+    assert (identical(one, other), equal(one, other)) == (are_one, may_stand_for_it)
+    assert identical(one, one)
 
 
 def test_each_value_is_kept_once_in_its_order() -> None:

@@ -51,7 +51,7 @@ def _named(space: SearchSpace) -> dict[str, set[int]]:
     named: dict[str, set[int]] = {name: set() for name in space.parameters}
     for parameter in space.parameters.values():
         for parent, wanted in parameter.when:
-            named[parent] |= {place for value in wanted if (place := space.parameters[parent].place(value)) is not None}
+            named[parent] |= {index for value in wanted if (index := space.parameters[parent].index_of(value)) is not None}
     return named
 
 

@@ -19,7 +19,7 @@ from tune_gpu.evaluation.memory_check.predictor import predict
 from tune_gpu.evaluation.memory_check.space_columns import active_columns, space_columns
 from tune_gpu.evaluation.memory_check.vectorised import Predictions, predict_many
 from tune_gpu.search.space import SearchSpace
-from tune_gpu.search.values import plain
+from tune_gpu.search.values import to_builtin
 from tune_gpu.services.memory_values import DeviceMemory, Prediction
 from tune_gpu.services.vllm.memory.architecture import ModelArchitecture, from_config, read_architecture
 from tune_gpu.services.vllm.memory.attention_kinds import refused_family
@@ -158,4 +158,4 @@ def rows_of(params: Mapping[str, np.ndarray], found: Predictions, limit: int | N
 
 def params_of(columns: Mapping[str, np.ndarray], index: int) -> dict[str, Any]:
     """Return one configuration, without its inactive parameters."""
-    return {name: plain(values[index]) for name, values in columns.items() if values[index] is not None}
+    return {name: to_builtin(values[index]) for name, values in columns.items() if values[index] is not None}

@@ -11,7 +11,7 @@ import numpy as np
 from tune_gpu.config.schema import VllmSettings, WhisperSettings
 from tune_gpu.config.targets import Target, written_over
 from tune_gpu.evaluation.memory_check.predictor import START_SIGMA_MIB, predict, refusal, too_heavy
-from tune_gpu.search.values import plain
+from tune_gpu.search.values import to_builtin
 from tune_gpu.services.faster_whisper.memory import whisper_mib
 from tune_gpu.services.memory_values import DeviceMemory, MemoryVerdict, Prediction
 from tune_gpu.services.vllm.memory.account import after_the_cache, flag_conflict, keep_account, too_full
@@ -201,7 +201,7 @@ def _explainer(
     known: dict[str, Prediction] = {}
 
     def explain(index: int) -> Prediction:
-        values = {name: plain(column[index]) for name, column in matter.items()}
+        values = {name: to_builtin(column[index]) for name, column in matter.items()}
         key = repr(values)
         if key not in known:
             settings, listener = _with(vllm, whisper, values)
