@@ -46,7 +46,7 @@ def standing_of(
     )
     if standing.fitness is None or key not in evidence or math.isinf((known := evidence.estimate(key)).stderr):
         return found
-    fitness = standing.fitness if evidence.exact else known.mean
+    fitness = standing.fitness if evidence.noise_free else known.mean
     return replace(
         found, fitness=fitness, fitness_stderr=known.stderr, fitness_interval=known.interval(), next_deployment=evidence.prediction(key).interval()
     )

@@ -21,12 +21,12 @@ _ENUMERABLE = 100_000
 _MANY_TRIES = 20_000
 """Draws before nothing is left of a space that is too large to be enumerated: known constraints may forbid all but one in thousands."""
 _CLOSING, _LAST = 0.8, 0.9
-"""From these shares of the generations on places are for measuring the best again, where there is noise: see `GuidedBreeder._confirms`."""
-_CLIMB = 0.25
-"""The search climbs if its later half has raised the best measurement by more than so many standard deviations of the noise. Where
-nothing is better than anything else, every third search seems to, by luck: the others confirm meanwhile."""
-_STEEP = 2.0
-"""It climbs steeply if by more than so many: what it has yet to find is worth more than to tell apart what it has."""
+"""From these shares of the generations on places are for measuring the best again, where there is noise: see `GuidedStrategy._confirms`."""
+_IMPROVING = 0.25
+"""The search is improving if its later half has raised the best measurement by more than this many standard deviations of the noise. If
+nothing is better than anything else, every third search seems to improve by luck, and the others confirm meanwhile."""
+_IMPROVING_FAST = 2.0
+"""Above this many it is improving fast: what it has yet to find is worth more than telling apart what it has."""
 
 
 class ProposalStrategy(Protocol):
@@ -143,9 +143,12 @@ class ClassicStrategy:
 
 
 class GuidedStrategy:
-    """R-Zero with a surrogate: see `guided.py`. The elite takes part in every tournament with what is known of it, and is only measured
-    again when a challenger comes close and measurements are noisy; while the search still climbs, not before its last fifth (steeply:
-    tenth), for a repetition costs a new configuration, and tells apart what will not be the best in the end."""
+    """R-Zero with a surrogate: see `guided.py`.
+
+    The elite takes part in every tournament with what is known of it. It is measured again only if a challenger comes close and measurements
+    are noisy. While the search is improving that waits for its last fifth (improving fast: its last tenth): a repetition costs a new
+    configuration, and tells apart configurations that will not be the best in the end.
+    """
 
     one_by_one = True
 
@@ -181,7 +184,7 @@ class GuidedStrategy:
             self._guided.untake(params)
         return members
 
-    def one(self, number: int, at: int, parents: list[dict[str, Any]], ledger: Ledger) -> Proposal | None:  # noqa: ARG002 - Breeder
+    def one(self, number: int, at: int, parents: list[dict[str, Any]], ledger: Ledger) -> Proposal | None:  # noqa: ARG002 - ProposalStrategy
         """Return the member at this place. The first places repeat the elite and its challenger if they need it, the last are for the
         fresh, the one before it for a step from the elite."""
         size = self._settings.tournament_size
@@ -193,21 +196,23 @@ class GuidedStrategy:
         step = number > 0 and at == size - self._settings.fresh - 1
         with one_thread():
             known = self._confirmation
-            member = self._guided.propose(list(parents), fresh=fresh, step=step, exact=known.exact, flat=known.flat)
+            member = self._guided.propose(list(parents), fresh=fresh, step=step, noise_free=known.noise_free, no_signal=known.no_signal)
         return ("initial", member[1]) if member and number == 0 else member
 
     def _confirms(self, number: int, at: int) -> bool:
-        """Return whether this place of a generation is for measuring again: the first, but none while the search climbs; in the last
-        fifth of the generations the first two, but none while it climbs steeply; in the last tenth then the first. Never one that is for
-        the fresh."""
+        """Return whether this slot of a generation measures the leader or its rival again.
+
+        One slot does, or none while the search is improving. In the last fifth of the generations two do, or none while it is improving
+        fast; in the last tenth one does in any case. A slot for a fresh candidate never does.
+        """
         s = self._settings
         closing, last = number >= _CLOSING * s.generations, number >= _LAST * s.generations
         if number == 0 or at >= min(s.elites * (2 if closing else 1), s.tournament_size - s.fresh):
             return False
-        return (last and at < s.elites) or not self._climbs(_STEEP if closing else _CLIMB)
+        return (last and at < s.elites) or not self._improving(_IMPROVING_FAST if closing else _IMPROVING)
 
-    def _climbs(self, deviations: float) -> bool:
-        """Return whether what is new still raises the best by more than so many standard deviations of the noise."""
+    def _improving(self, deviations: float) -> bool:
+        """Return whether new configurations still raise the best by more than this many standard deviations of the noise."""
         noise = self._confirmation.noise
         return noise is not None and self._confirmation.noisy and self._guided.progress() > deviations * noise
 

@@ -51,7 +51,7 @@ class Committee:
         self._encoding, self._rng = encoding, rng
         self._seed = int(rng.integers(2**31))
         self._process, self._forest, self._feasibility = GaussianProcess(encoding.groups), Forest(), Feasibility(self._seed)
-        self._exact_prior, self._noisy_prior = self._process.prior, priors.noisy(encoding.n)
+        self._noise_free_prior, self._noisy_prior = self._process.prior, priors.noisy(encoding.n)
         self._tuned_at = 0
         self._grown: tuple[Array, Array, Array, int] | None = None
         """What the forest was grown from: see `_grow`."""
@@ -82,7 +82,7 @@ class Committee:
         """Return the logarithm of the probability that each row runs, from what `learn_what_runs` has learnt."""
         return self._feasibility.log_probability(self._encoding.features(codes))
 
-    def learn(self, codes: Array, means: Array, counts: Array, waiting: Array, total: int, *, exact: bool = False) -> None:
+    def learn(self, codes: Array, means: Array, counts: Array, waiting: Array, total: int, *, noise_free: bool = False) -> None:
         """Learn from what was measured.
 
         Args:
@@ -91,12 +91,12 @@ class Committee:
             counts: over how many evaluations.
             waiting: rows that await their result; they count as measured at the value that is predicted for them.
             total: evaluations so far.
-            exact: measurements are known to have no noise.
+            noise_free: measurements are known to have no noise.
         """
         x, ranked = self._encoding.features(codes), normal_scores(means)
         y = power_scores(means) if self._encoding.continuous else ranked
         if total - self._tuned_at >= self._every(total, *_TUNED_EVERY):
-            self._process.prior = self._noisy_prior if self._encoding.continuous and not exact else self._exact_prior
+            self._process.prior = self._noisy_prior if self._encoding.continuous and not noise_free else self._noise_free_prior
             self._process.tune(x, y, counts, self._rng, _TUNING_STEPS if self._encoding.continuous else _SHORT_TUNING_STEPS)
             self._tuned_at = total
         self._process.condition(x, y, counts)

@@ -96,12 +96,12 @@ class Confirmation:
         return noise > _NO_NOISE * float(self._means.max() - np.partition(self._means, half)[half])
 
     @property
-    def exact(self) -> bool:
+    def noise_free(self) -> bool:
         """Return whether it is known that there is no noise."""
         return self.noise is not None and not self.noisy
 
     @property
-    def flat(self) -> bool:
+    def no_signal(self) -> bool:
         """Return whether nothing says that configurations differ at all, where there is noise: the F-test of an analysis of variance
         (Fisher 1925), of the spread between them against that of repetitions. What evaluations say of their noise does not count: it may
         hold what all share, such as traffic that changes from window to window, and does not make them differ."""

@@ -95,7 +95,7 @@ class Evidence:
         repeats = len(self._off) - len(self._index)
         prior, spread = self.typical * ratio**2, float(np.sum(self._off**2)) / repeats if repeats else 0.0
         scales = [variance for variance in (prior, spread) if variance > 0.0]
-        self._exact = not scales
+        self._noise_free = not scales
         grid = np.geomspace(min(scales) / _REACH**2, max(scales) * _REACH**2, _POINTS) if scales else np.ones(1)
         while True:
             self._fit = fit(self.rows, grid)
@@ -105,7 +105,7 @@ class Evidence:
             self._chance = chance / chance.sum()
             likely = np.flatnonzero(chance > _NEGLIGIBLE)
             first, last = max(0, likely[0] - 1), min(len(grid) - 1, likely[-1] + 1)
-            if self._exact or np.sum(chance > _LIKELY) >= _ENOUGH or last - first >= len(grid) - 1:
+            if self._noise_free or np.sum(chance > _LIKELY) >= _ENOUGH or last - first >= len(grid) - 1:
                 break
             grid = np.geomspace(grid[first], grid[last], _POINTS)
 
@@ -124,14 +124,14 @@ class Evidence:
         return not self._unknown
 
     @property
-    def exact(self) -> bool:
+    def noise_free(self) -> bool:
         """Return whether there is no noise: reported errors are 0, and repeats agree."""
-        return self._exact and self.known
+        return self._noise_free and self.known
 
     @property
     def between(self) -> float | None:
         """Return the standard deviation between deployments of one configuration, the errors within them apart; null if nothing is known of it."""
-        if self._exact:
+        if self._noise_free:
             return None if self._unknown else 0.0
         return self._unit / math.sqrt(float(self._chance @ (1.0 / self._fit.between)))
 
@@ -140,7 +140,7 @@ class Evidence:
         """Return the standard deviation of one typical deployment, the error within it included; null if nothing is known of it."""
         if self._unknown:
             return None
-        return 0.0 if self._exact else self._unit / math.sqrt(float(self._chance @ (1.0 / (self._fit.between + self.typical))))
+        return 0.0 if self._noise_free else self._unit / math.sqrt(float(self._chance @ (1.0 / (self._fit.between + self.typical))))
 
     @property
     def drift(self) -> Student | None:
@@ -152,11 +152,11 @@ class Evidence:
 
     def _noise(self, variances: Array) -> Array:
         """Return the variances, or zeros where there is no noise: the fit needs some variance between deployments."""
-        return np.zeros_like(variances) if self._exact else variances
+        return np.zeros_like(variances) if self._noise_free else variances
 
     def _students(self, means: Array, variances: Array, doubts: Array, plain: Array | float = 0.0) -> Students:
         """Return the distributions of numbers with these means and variances on the grid, one a row; `doubts` are the variances of the variances."""
-        if self._unknown or (self._exact and not variances.any()):
+        if self._unknown or (self._noise_free and not variances.any()):
             count = len(means)
             return Students(plain + np.zeros(count), np.full(count, math.inf if self._unknown else 0.0), np.full(count, math.inf))
         return Students.of_mixture(means, variances, doubts, self._chance).scaled(self._unit, plain)

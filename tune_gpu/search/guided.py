@@ -131,23 +131,25 @@ class Guided:
 
     # Proposals ---------------------------------------------------------------------------------------------------------------------
 
-    def propose(self, survivors: list[Params], *, fresh: bool, step: bool = False, exact: bool = False, flat: bool = False) -> tuple[str, dict[str, Any]] | None:
+    def propose(
+        self, survivors: list[Params], *, fresh: bool, step: bool = False, noise_free: bool = False, no_signal: bool = False,
+    ) -> tuple[str, dict[str, Any]] | None:
         """Return the next candidate and its origin (`offspring` or `fresh`), or None if nothing is left.
 
         Args:
             survivors: the parents.
             fresh: it must be a random draw.
             step: it should differ from the best in one parameter.
-            exact: measurements are known to have no noise.
-            flat: nothing says that they differ but for noise.
+            noise_free: measurements are known to have no noise.
+            no_signal: nothing shows that they differ by more than noise.
         """
-        flat = not self._directions and (self._observations.no_signal or (flat and self._enough))
+        no_signal = not self._directions and (self._observations.no_signal or (no_signal and self._enough))
         parents = np.array([self.encoding.encode(p) for p in survivors]) if survivors else np.empty((0, self.encoding.n))
-        if flat or not self._enough:
+        if no_signal or not self._enough:
             pool = self._open.random(self._options.spread_pool)
-            row = next(iter(self._best(pool, self._early(pool, flat=flat), 1)), None)
+            row = next(iter(self._best(pool, self._early(pool, no_signal=no_signal), 1)), None)
         else:
-            row = self._promising(["fresh"] if fresh else ["step", "offspring"] if step else ["offspring"], parents, exact)
+            row = self._promising(["fresh"] if fresh else ["step", "offspring"] if step else ["offspring"], parents, noise_free)
         if row is None:
             return None
         return ("fresh" if fresh or not self._is_child(row, parents) else "offspring"), self.encoding.decode(row)
@@ -162,7 +164,7 @@ class Guided:
         """Return whether crossover of the parents and at most two mutations make it."""
         return bool(len(parents)) and int((~(parents == row).any(axis=0)).sum()) <= 2
 
-    def _promising(self, kinds: list[str], parents: Array, exact: bool) -> Array | None:
+    def _promising(self, kinds: list[str], parents: Array, noise_free: bool) -> Array | None:
         """Return the best of a screening of the first of these kinds that finds any. After many results one screening serves for several,
         as long as no result is news."""
         learnt = False
@@ -172,7 +174,7 @@ class Guided:
                 if self._open.maybe(row := kept.pop(0)):
                     return row
             if not learnt:
-                self._learn(exact, of_fitness=kind == "step")
+                self._learn(noise_free, of_fitness=kind == "step")
                 learnt = True
             several = _SEVERAL if self._observations.ran > self._training_rows else 1
             best = self._fresh(several) if kind == "fresh" else self._step(several) if kind == "step" else self._screened(parents, several)
@@ -181,7 +183,7 @@ class Guided:
                 return best[0]
         return None
 
-    def _learn(self, exact: bool, *, of_fitness: bool) -> None:
+    def _learn(self, noise_free: bool, *, of_fitness: bool) -> None:
         self._learn_what_runs()
         codes, means, counts, total = self._observations.measurements(self._training_rows, _LONG_RUN_ROWS)
         if self._directions:
@@ -189,7 +191,7 @@ class Guided:
         if self._directions and not of_fitness:
             values = np.array([self._objectives[row.tobytes()] for row in codes]) / counts[:, None]
             means = along(values, self._rng.dirichlet(np.ones(len(self._directions))))
-        self._committee.learn(codes, means, counts, self._observations.waiting(), total, exact=exact)
+        self._committee.learn(codes, means, counts, self._observations.waiting(), total, noise_free=noise_free)
 
     def _learn_what_runs(self) -> None:
         self._committee.learn_what_runs(*self._observations.outcomes(_FEASIBILITY_ROWS))
@@ -239,7 +241,7 @@ class Guided:
             return [left]
         return list(found.values())
 
-    def _early(self, pool: Array, *, flat: bool) -> Array:
+    def _early(self, pool: Array, *, no_signal: bool) -> Array:
         """Return scores for early proposals. Far from what is known is good in a table; where parameters are continuous it is a corner,
         and those are seldom good. Corners are also where most constraints are broken: when most has failed, a draw at random, in
         proportion to the chance that it runs (Gumbel's trick). And corners of a plateau teach nothing: after two measurements that are
@@ -248,7 +250,7 @@ class Guided:
             self._learn_what_runs()
             return self._committee.log_probability_to_run(pool) + self._rng.gumbel(size=len(pool))
         known = self._observations.proposed()
-        if self.encoding.continuous or not len(known) or flat:
+        if self.encoding.continuous or not len(known) or no_signal:
             return np.zeros(len(pool))
         x, z = self.encoding.features(pool), self.encoding.features(known)
         return np.asarray(((x[:, None, :] - z[None, :, :]) ** 2).sum(axis=2).min(axis=1))

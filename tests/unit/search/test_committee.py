@@ -28,19 +28,19 @@ def test_a_searchs_forests_are_its_own_and_the_same_when_it_is_repeated() -> Non
     assert (scores(1) != scores(2)).any()
 
 
-def length_scales(space: SearchSpace, *, exact: bool) -> Array:
+def length_scales(space: SearchSpace, *, noise_free: bool) -> Array:
     """After thirty measurements of a slope in the first parameter, with a little noise."""
     encoding, rng = Encoding(space), np.random.default_rng(0)
     rows = np.array([encoding.encode(space.sample(rng)) for _ in range(30)])
     committee = Committee(encoding, rng)
-    committee.learn(rows, rows[:, 0] + 0.05 * rng.standard_normal(30), np.ones(30), np.empty((0, encoding.n)), 30, exact=exact)
+    committee.learn(rows, rows[:, 0] + 0.05 * rng.standard_normal(30), np.ones(30), np.empty((0, encoding.n)), 30, noise_free=noise_free)
     return np.exp(np.array(committee.state()["theta"][: encoding.n]))
 
 
 def test_under_noise_a_range_that_seems_indifferent_is_not_ruled_out() -> None:
     ranges = SearchSpace.from_specs({name: ParameterSpec(target="", low=0.0, high=1.0) for name in "abc"})
-    assert (length_scales(ranges, exact=False)[1:] < 0.9 * length_scales(ranges, exact=True)[1:]).all()
-    assert (length_scales(SPACE, exact=False) == length_scales(SPACE, exact=True)).all()
+    assert (length_scales(ranges, noise_free=False)[1:] < 0.9 * length_scales(ranges, noise_free=True)[1:]).all()
+    assert (length_scales(SPACE, noise_free=False) == length_scales(SPACE, noise_free=True)).all()
 
 
 def test_what_is_near_the_best_is_promising() -> None:

@@ -38,25 +38,25 @@ def test_what_differs_less_than_its_repetitions_is_flat() -> None:
     confirmation = Confirmation()
     for at, value in enumerate(EQUAL):
         tell(confirmation, str(at), value)
-    assert not confirmation.flat, "nothing is known of the noise"
+    assert not confirmation.no_signal, "nothing is known of the noise"
     tell(confirmation, "5", 0.9, 0.97)
-    assert confirmation.flat
+    assert confirmation.no_signal
     tell(confirmation, "6", 0.2)
-    assert not confirmation.flat, "one of them is another"
+    assert not confirmation.no_signal, "one of them is another"
 
 
 def test_equal_values_without_noise_are_not_flat_by_this_measure() -> None:
     confirmation = Confirmation()
     for name in "abc":
         tell(confirmation, name, 1.0, 1.0)
-    assert not confirmation.flat
+    assert not confirmation.no_signal
 
 
 def test_what_evaluations_say_of_their_noise_may_be_what_all_share() -> None:
     confirmation = Confirmation()
     for at, value in enumerate(EQUAL):
         tell(confirmation, str(at), value, stderr=0.1)
-    assert not confirmation.flat
+    assert not confirmation.no_signal
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.floats(-5.0, 5.0)), min_size=1, max_size=30))
@@ -67,18 +67,18 @@ def test_flat_is_the_f_test_of_scipy(told: list[tuple[int, float]]) -> None:
         groups.setdefault(at, []).append(value)
     if confirmation.noisy:
         theirs = f_oneway(*groups.values())
-        assert confirmation.flat == (theirs.pvalue > 0.8) or abs(theirs.pvalue - 0.8) < 1e-6
+        assert confirmation.no_signal == (theirs.pvalue > 0.8) or abs(theirs.pvalue - 0.8) < 1e-6
 
 
 def test_absence_of_noise_is_known_only_from_an_agreeing_repetition() -> None:
     confirmation = Confirmation()
     tell(confirmation, "a", 0.1)
     tell(confirmation, "b", 0.3)
-    assert not confirmation.exact
+    assert not confirmation.noise_free
     tell(confirmation, "b", 0.3)
-    assert confirmation.exact
+    assert confirmation.noise_free
     tell(confirmation, "a", 0.2)
-    assert not confirmation.exact
+    assert not confirmation.noise_free
 
 
 def test_leader_without_noise_is_measured_twice_and_never_again() -> None:

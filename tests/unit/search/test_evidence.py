@@ -104,7 +104,7 @@ def test_without_noise_values_are_kept_to_the_bit(pairs: list[tuple[int, float]]
     known = dict(pairs)
     repeats = [key for key, _ in pairs]
     evidence = Evidence(Deployment(key, known[key], error) for key in [*repeats, repeats[0], repeats[0]])
-    assert evidence.exact
+    assert evidence.noise_free
     for key in evidence.keys:
         found = evidence.estimate(key)
         assert (found.mean, found.stderr) == (known[int(str(key))], 0.0)
@@ -197,7 +197,7 @@ def test_clips_that_both_hear_alike_do_not_blur_a_difference() -> None:
 def test_clips_doubt_a_measurement_that_has_no_other_noise() -> None:
     run = [Deployment("x", 0.60, 0.0, clips={"a": 0.1, "b": -0.1}), Deployment("y", 0.65, 0.0, clips={"a": -0.1, "b": 0.1})]
     evidence = Evidence(run)
-    assert evidence.exact
+    assert evidence.noise_free
     assert evidence.prediction("x").stderr == 0.0
     assert near(evidence.estimate("x").stderr, math.hypot(0.1, 0.1))
     assert evidence.tied_with("y") == ["x"]
