@@ -129,7 +129,7 @@ class RZeroScheduler(FIFOScheduler):
         collected = Collected()
         for racer in known:
             if racer.result.fitness is not None:
-                collected.tell(
+                collected.observe(
                     self._search.tournament.space.key(racer.candidate.params), racer.result.fitness, racer.result.stderr, racer.result.n_windows
                 )
         return collected.evidence

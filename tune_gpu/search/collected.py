@@ -22,7 +22,7 @@ class Collected:
         """Whether there is noise: a reported error above 0, or repeats that differ."""
         self._evidence: Evidence | None = None
 
-    def tell(self, key: Hashable, fitness: float, stderr: float | None, n_windows: int) -> None:
+    def observe(self, key: Hashable, fitness: float, stderr: float | None, n_windows: int) -> None:
         """Note a measurement of a configuration."""
         repeated = key in self._first
         agrees = self._first.setdefault(key, fitness) == fitness

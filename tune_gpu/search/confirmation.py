@@ -47,7 +47,7 @@ class Confirmation:
         """Copy the arrays, which are written into: Ray delivers them as read-only memory."""
         self.__dict__.update({name: value.copy() if isinstance(value, np.ndarray) else value for name, value in state.items()})
 
-    def tell(self, key: Hashable, params: dict[str, Any], result: Result) -> None:
+    def observe(self, key: Hashable, params: dict[str, Any], result: Result) -> None:
         """Learn from a result. One without a fitness is ignored."""
         if result.fitness is None:
             return
@@ -64,7 +64,7 @@ class Confirmation:
             self._squares += (result.fitness - before) * (result.fitness - mean)
             self._freedom += 1
         self._evaluations += 1
-        self._collected.tell(key, result.fitness, result.stderr, result.n_windows)
+        self._collected.observe(key, result.fitness, result.stderr, result.n_windows)
 
     @property
     def _means(self) -> NDArray[np.float64]:

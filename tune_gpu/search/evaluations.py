@@ -82,7 +82,7 @@ class Standing:
 
 
 @dataclass
-class _Account:
+class _Tally:
     """Sums over the evaluations of one configuration."""
 
     params: dict[str, Any]
@@ -104,15 +104,15 @@ class Ledger:
     def __init__(self, space: SearchSpace) -> None:
         self._space = space
         self._collected = Collected()
-        self._accounts: dict[Hashable, _Account] = {}
+        self._tallies: dict[Hashable, _Tally] = {}
         self._claims: dict[Hashable, int] = {}
 
-    def take(self, params: Params) -> None:
+    def mark_pending(self, params: Params) -> None:
         """Note that the configuration has been proposed."""
         key = self._space.key(params)
         self._claims[key] = self._claims.get(key, 0) + 1
 
-    def tell(self, params: Params, result: Result) -> None:
+    def observe(self, params: Params, result: Result) -> None:
         """Add a result. A transient failure says nothing of the configuration, which may be proposed again."""
         key = self._space.key(params)
         if result.transient:
@@ -120,35 +120,35 @@ class Ledger:
             if not self._claims[key]:
                 del self._claims[key]
             return
-        account = self._accounts.setdefault(key, _Account(dict(params)))
-        account.evaluations += 1
-        account.violation = min(account.violation, result.violation)
+        tally = self._tallies.setdefault(key, _Tally(dict(params)))
+        tally.evaluations += 1
+        tally.violation = min(tally.violation, result.violation)
         if result.fitness is not None:
-            self._collected.tell(key, result.fitness, result.stderr, result.n_windows)
-            account.windows += max(1, result.n_windows)
-            account.weighted += result.fitness * max(1, result.n_windows)
+            self._collected.observe(key, result.fitness, result.stderr, result.n_windows)
+            tally.windows += max(1, result.n_windows)
+            tally.weighted += result.fitness * max(1, result.n_windows)
             for name, value in result.objectives.items():
-                account.objectives[name] = account.objectives.get(name, 0.0) + value * max(1, result.n_windows)
+                tally.objectives[name] = tally.objectives.get(name, 0.0) + value * max(1, result.n_windows)
 
-    def taken(self) -> set[Hashable]:
+    def proposed(self) -> set[Hashable]:
         """Return the keys of the configurations that were proposed and have a result or await one."""
         return set(self._claims)
 
     def standing(self, params: Params) -> Standing:
         """Return what is known of one configuration. Raise KeyError if nothing is."""
         key = self._space.key(params)
-        return self._standing(key, self._accounts[key])
+        return self._standing(key, self._tallies[key])
 
     def standings(self) -> list[Standing]:
         """Return what is known of each configuration, best first."""
-        return sorted((self._standing(*item) for item in self._accounts.items()), key=lambda standing: standing.rank)
+        return sorted((self._standing(*item) for item in self._tallies.items()), key=lambda standing: standing.rank)
 
     def best(self) -> Standing | None:
         """Return the first of `standings`, or None before any result."""
-        return min((self._standing(*item) for item in self._accounts.items()), key=lambda standing: standing.rank, default=None)
+        return min((self._standing(*item) for item in self._tallies.items()), key=lambda standing: standing.rank, default=None)
 
-    def _standing(self, key: Hashable, account: _Account) -> Standing:
-        found = account.standing()
+    def _standing(self, key: Hashable, tally: _Tally) -> Standing:
+        found = tally.standing()
         if found.fitness is None:
             return found
         if not self._collected.noisy:

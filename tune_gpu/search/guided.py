@@ -17,7 +17,7 @@ import numpy as np
 
 from tune_gpu.search.committee import HOPELESS, Committee
 from tune_gpu.search.encoding import Array, Encoding
-from tune_gpu.search.known import Observations
+from tune_gpu.search.observations import Observations
 from tune_gpu.search.open_space import OpenSpace
 from tune_gpu.search.pareto import along, matrix
 from tune_gpu.search.space import Params, SearchSpace
@@ -82,21 +82,21 @@ class Guided:
 
     # What is known -----------------------------------------------------------------------------------------------------------------
 
-    def take(self, params: Params) -> None:
+    def mark_pending(self, params: Params) -> None:
         """Note a proposal: it is not made again, and until its result it counts as measured at its predicted value."""
         key = self._key(params)
-        self._open.take(key)
+        self._open.exclude(key)
         self._observations.mark_pending(key)
 
-    def untake(self, params: Params) -> None:
-        """Undo the latest `take`, which was only needed while a generation was made. It will be recorded again."""
+    def unmark(self, params: Params) -> None:
+        """Undo the latest `mark_pending`, which was only needed while a generation was made. It will be recorded again."""
         self._observations.unmark(self._key(params))
 
     def awaits(self, params: Params) -> bool:
-        """Return whether it was taken and has no result yet."""
+        """Return whether it was proposed and has no result yet."""
         return self._observations.awaits(self._key(params))
 
-    def tell(
+    def observe(
         self, params: Params, fitness: float | None, *, transient: bool = False, objectives: Mapping[str, float] | None = None,
     ) -> None:
         """Learn from a result of a proposal. Without a fitness it did not run; if `transient`, that says nothing about it."""
@@ -106,7 +106,7 @@ class Guided:
             self._objectives[key] = self._objectives.get(key, 0.0) + values
         if transient:
             if self._observations.observe_nothing(key):
-                self._open.give_back(key)
+                self._open.readmit(key)
         elif self._observations.observe(key, fitness):
             self._kept.clear()
 

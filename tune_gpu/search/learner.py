@@ -9,9 +9,9 @@ import numpy as np
 
 from tune_gpu.config.schema import SearchSettings
 from tune_gpu.search import selection
-from tune_gpu.search.breeders import ClassicStrategy, GuidedStrategy, ProposalStrategy
 from tune_gpu.search.evaluations import Candidate, Ledger, Result, Standing
 from tune_gpu.search.space import Params, SearchSpace
+from tune_gpu.search.strategies import ClassicStrategy, GuidedStrategy, ProposalStrategy
 
 
 class Learner:
@@ -32,10 +32,10 @@ class Learner:
         self._excused: set[Hashable] = set()
         """Configurations that have failed transiently once: a second transient failure counts as a failure."""
 
-    def take(self, params: Params) -> None:
+    def mark_pending(self, params: Params) -> None:
         """Note that the configuration has been proposed."""
-        self.ledger.take(params)
-        self.strategy.take(params)
+        self.ledger.mark_pending(params)
+        self.strategy.mark_pending(params)
 
     def learn(self, params: Params, result: Result) -> None:
         """Learn from a result of a configuration that was proposed."""
@@ -44,24 +44,24 @@ class Learner:
             result = replace(result, transient=False)
         elif result.transient:
             self._excused.add(key)
-        self.ledger.tell(params, result)
-        self.strategy.tell(params, result)
+        self.ledger.observe(params, result)
+        self.strategy.observe(params, result)
 
     def replay(self, candidates: Mapping[str, Candidate], results: Iterable[tuple[str, Result]]) -> None:
         """Learn again what a saved search knew: its candidates, then their results in order; some have a second one."""
         for candidate in candidates.values():
-            self.take(candidate.params)
+            self.mark_pending(candidate.params)
         seen: set[str] = set()
         for candidate_id, result in results:
             params = candidates[candidate_id].params
             if candidate_id in seen:
-                self.take(params)
+                self.mark_pending(params)
             seen.add(candidate_id)
             self.learn(params, result)
 
     def proposable(self, params: Params) -> bool:
         """Return whether the configuration may be proposed as a new one."""
-        return self._space.key(params) not in self.ledger.taken()
+        return self._space.key(params) not in self.ledger.proposed()
 
     def best(self) -> Standing | None:
         """Return the best configuration by the strategy's judgement, or None while none was feasible. With objectives it is one of the front."""

@@ -31,24 +31,24 @@ class OpenSpace:
         self.scored_whole = 0 < self.size <= _SCORED_WHOLE
         """Whether all that is open is few enough to be scored."""
         self._drawn = np.ones(self.size, dtype=bool)
-        """Rows of the table that are drawn from; where all of it is scored, without what is taken or forbidden."""
+        """Rows of the table that are drawn from; where all of it is scored, without what is excluded or forbidden."""
         self._radix = np.concatenate([[1.0], np.cumprod(encoding.sizes[:-1] + 1.0)])
         self._listed = self._members() if encoding.space.listed is not None else None
-        self._taken: set[bytes] = set()
+        self._excluded: set[bytes] = set()
         self._forbidden: set[bytes] = set()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Copy the array, which is written into: Ray delivers it as read-only memory."""
         self.__dict__.update(state | {"_drawn": state["_drawn"].copy()})
 
-    def take(self, key: bytes) -> None:
+    def exclude(self, key: bytes) -> None:
         """Exclude the row from further proposals."""
-        self._taken.add(self._encoding.name(np.frombuffer(key)))
+        self._excluded.add(self._encoding.name(np.frombuffer(key)))
         self._draw(key, False)
 
-    def give_back(self, key: bytes) -> None:
+    def readmit(self, key: bytes) -> None:
         """Admit the row to proposals again."""
-        self._taken.discard(self._encoding.name(np.frombuffer(key)))
+        self._excluded.discard(self._encoding.name(np.frombuffer(key)))
         self._draw(key, True)
 
     def _draw(self, key: bytes, drawn: bool) -> None:
@@ -67,7 +67,7 @@ class OpenSpace:
 
     def maybe(self, row: Array) -> bool:
         """Return whether it is open, as far as is known (its constraints are not looked at)."""
-        return self._encoding.name(row) not in self._taken and row.tobytes() not in self._forbidden
+        return self._encoding.name(row) not in self._excluded and row.tobytes() not in self._forbidden
 
     def admits(self, row: Array) -> bool:
         """Return whether it may be proposed."""

@@ -20,12 +20,12 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.config.rules import check
 from tune_gpu.config.schema import SearchSettings
 from tune_gpu.search import ending, selection
-from tune_gpu.search.breeders import Proposal
 from tune_gpu.search.ending import Closing, Ended, Over, Phase, Rechecking, Searching
 from tune_gpu.search.evaluations import Candidate, Result, Standing
 from tune_gpu.search.history import History
 from tune_gpu.search.learner import Learner
 from tune_gpu.search.space import Params, SearchSpace
+from tune_gpu.search.strategies import Proposal
 
 __all__ = ["Candidate", "Result", "Standing", "Tournament"]
 STATE_VERSION = 4
@@ -144,7 +144,7 @@ class Tournament:
         params = self._space.canonical(params)
         _check_objectives(str(params), result, self._settings.objectives)
         self._known.append((params, result))
-        self._learner.take(params)
+        self._learner.mark_pending(params)
         self._learner.learn(params, result)
 
     @property
@@ -192,7 +192,7 @@ class Tournament:
         _check_objectives(candidate_id, result, self._settings.objectives)
         params = self._log.candidates[candidate_id].params
         if self._log.record(candidate_id, result):
-            self._learner.take(params)
+            self._learner.mark_pending(params)
         self._learner.learn(params, result)
         if result.transient and self._phase.why is Ended.SPACE_EXHAUSTED and self._learner.proposable(params):
             self._phase = Searching()
@@ -272,7 +272,7 @@ class Tournament:
     def _propose(self, number: int, members: list[Proposal]) -> None:
         for origin, params in members:
             self._log.propose(number, origin, params)
-            self._learner.take(params)
+            self._learner.mark_pending(params)
 
     def _end(self, why: Ended) -> None:
         self._phase = Rechecking(why, len(self._log.generations))

@@ -15,19 +15,19 @@ from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.tournament import Tournament
 
 
-def tell(confirmation: Confirmation, name: str, *values: float, stderr: float | None = None) -> None:
+def observe(confirmation: Confirmation, name: str, *values: float, stderr: float | None = None) -> None:
     for value in values:
-        confirmation.tell(name, {"name": name}, Result("ok", value, stderr=stderr, n_windows=1))
+        confirmation.observe(name, {"name": name}, Result("ok", value, stderr=stderr, n_windows=1))
 
 
 def test_a_lucky_evaluation_is_measured_again_and_does_not_win() -> None:
     confirmation = Confirmation()
-    tell(confirmation, "good", 1.00, 1.04, 0.96, 1.02)
-    tell(confirmation, "lucky", 1.02)
-    tell(confirmation, "poor", 0.2, 0.22)
+    observe(confirmation, "good", 1.00, 1.04, 0.96, 1.02)
+    observe(confirmation, "lucky", 1.02)
+    observe(confirmation, "poor", 0.2, 0.22)
     assert confirmation.contenders()[0] == {"name": "lucky"}
     assert confirmation.winner() == {"name": "good"}
-    tell(confirmation, "lucky", 0.7, 0.72, 0.71)
+    observe(confirmation, "lucky", 0.7, 0.72, 0.71)
     assert confirmation.winner() == {"name": "good"}
 
 
@@ -37,25 +37,25 @@ EQUAL = [1.0, 1.02, 0.97, 1.01, 0.99, 1.03]
 def test_what_differs_less_than_its_repetitions_is_flat() -> None:
     confirmation = Confirmation()
     for at, value in enumerate(EQUAL):
-        tell(confirmation, str(at), value)
+        observe(confirmation, str(at), value)
     assert not confirmation.no_signal, "nothing is known of the noise"
-    tell(confirmation, "5", 0.9, 0.97)
+    observe(confirmation, "5", 0.9, 0.97)
     assert confirmation.no_signal
-    tell(confirmation, "6", 0.2)
+    observe(confirmation, "6", 0.2)
     assert not confirmation.no_signal, "one of them is another"
 
 
 def test_equal_values_without_noise_are_not_flat_by_this_measure() -> None:
     confirmation = Confirmation()
     for name in "abc":
-        tell(confirmation, name, 1.0, 1.0)
+        observe(confirmation, name, 1.0, 1.0)
     assert not confirmation.no_signal
 
 
 def test_what_evaluations_say_of_their_noise_may_be_what_all_share() -> None:
     confirmation = Confirmation()
     for at, value in enumerate(EQUAL):
-        tell(confirmation, str(at), value, stderr=0.1)
+        observe(confirmation, str(at), value, stderr=0.1)
     assert not confirmation.no_signal
 
 
@@ -63,7 +63,7 @@ def test_what_evaluations_say_of_their_noise_may_be_what_all_share() -> None:
 def test_flat_is_the_f_test_of_scipy(told: list[tuple[int, float]]) -> None:
     confirmation, groups = Confirmation(), dict[int, list[float]]()
     for at, value in told:
-        tell(confirmation, str(at), value)
+        observe(confirmation, str(at), value)
         groups.setdefault(at, []).append(value)
     if confirmation.noisy:
         theirs = f_oneway(*groups.values())
@@ -72,23 +72,23 @@ def test_flat_is_the_f_test_of_scipy(told: list[tuple[int, float]]) -> None:
 
 def test_absence_of_noise_is_known_only_from_an_agreeing_repetition() -> None:
     confirmation = Confirmation()
-    tell(confirmation, "a", 0.1)
-    tell(confirmation, "b", 0.3)
+    observe(confirmation, "a", 0.1)
+    observe(confirmation, "b", 0.3)
     assert not confirmation.noise_free
-    tell(confirmation, "b", 0.3)
+    observe(confirmation, "b", 0.3)
     assert confirmation.noise_free
-    tell(confirmation, "a", 0.2)
+    observe(confirmation, "a", 0.2)
     assert not confirmation.noise_free
 
 
 def test_leader_without_noise_is_measured_twice_and_never_again() -> None:
     confirmation = Confirmation(probe_after=3)
-    tell(confirmation, "a", 0.1)
-    tell(confirmation, "b", 0.3)
+    observe(confirmation, "a", 0.1)
+    observe(confirmation, "b", 0.3)
     assert confirmation.contenders() == []
-    tell(confirmation, "c", 0.2)
+    observe(confirmation, "c", 0.2)
     assert confirmation.contenders()[0] == {"name": "b"}
-    tell(confirmation, "b", 0.3)
+    observe(confirmation, "b", 0.3)
     assert not confirmation.noisy
     assert confirmation.contenders() == []
     assert confirmation.winner() == {"name": "b"}
@@ -96,8 +96,8 @@ def test_leader_without_noise_is_measured_twice_and_never_again() -> None:
 
 def test_reported_standard_errors_need_no_second_evaluation_to_be_believed() -> None:
     confirmation = Confirmation()
-    tell(confirmation, "a", 1.0, stderr=0.1)
-    tell(confirmation, "b", 1.05, stderr=0.1)
+    observe(confirmation, "a", 1.0, stderr=0.1)
+    observe(confirmation, "b", 1.05, stderr=0.1)
     assert confirmation.noise is not None
     assert 0.1 < confirmation.noise < 0.3, "what differs between deployments is not in a reported error"
     assert confirmation.contenders()[0] in ({"name": "a"}, {"name": "b"})
@@ -105,14 +105,14 @@ def test_reported_standard_errors_need_no_second_evaluation_to_be_believed() -> 
 
 def test_a_leader_far_ahead_is_left_alone() -> None:
     confirmation = Confirmation()
-    tell(confirmation, "a", 10.0, 10.1, 9.9, 10.05, 9.95)
-    tell(confirmation, "b", 1.0, 1.1)
+    observe(confirmation, "a", 10.0, 10.1, 9.9, 10.05, 9.95)
+    observe(confirmation, "b", 1.0, 1.1)
     assert confirmation.contenders() == []
 
 
 def test_failures_say_nothing_here() -> None:
     confirmation = Confirmation()
-    confirmation.tell("a", {}, Result("failed", violation=1.0))
+    confirmation.observe("a", {}, Result("failed", violation=1.0))
     assert confirmation.winner() is None
     assert confirmation.contenders() == []
 
@@ -122,7 +122,7 @@ def test_the_noise_is_the_pooled_deviation_within_configurations(told: list[tupl
     confirmation = Confirmation()
     groups: dict[int, list[float]] = {}
     for name, value in told:
-        tell(confirmation, str(name), value)
+        observe(confirmation, str(name), value)
         groups.setdefault(name, []).append(value)
     freedom = sum(len(values) - 1 for values in groups.values())
     if freedom:
@@ -141,7 +141,7 @@ def test_under_noise_the_named_winner_is_close_to_the_best() -> None:
 
         def measure(i: int, true: np.ndarray = true, rng: np.random.Generator = rng, confirmation: Confirmation = confirmation) -> float:
             value = float(true[i] * (1.0 + 0.1 * rng.normal()))
-            confirmation.tell(i, {"i": i}, Result("ok", value, n_windows=1))
+            confirmation.observe(i, {"i": i}, Result("ok", value, n_windows=1))
             return value
 
         first = [measure(i) for i in range(40)]

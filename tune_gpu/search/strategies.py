@@ -38,10 +38,10 @@ class ProposalStrategy(Protocol):
     def plan(self, generations: int) -> None:
         """Note how many generations there will be."""
 
-    def take(self, params: Params) -> None:
+    def mark_pending(self, params: Params) -> None:
         """Note that the configuration has been proposed."""
 
-    def tell(self, params: Params, result: Result) -> None:
+    def observe(self, params: Params, result: Result) -> None:
         """Learn from a result of the configuration."""
 
     def generation(self, number: int, given: list[Proposal], parents: list[dict[str, Any]], ledger: Ledger) -> list[Proposal]:
@@ -71,15 +71,15 @@ class ClassicStrategy:
     def plan(self, generations: int) -> None:
         """Do nothing: the last generation is made as the first ones are."""
 
-    def take(self, params: Params) -> None:
+    def mark_pending(self, params: Params) -> None:
         """Do nothing: the ledger knows all that this strategy needs."""
 
-    def tell(self, params: Params, result: Result) -> None:
+    def observe(self, params: Params, result: Result) -> None:
         """Do nothing: the ledger knows all that this strategy needs."""
 
     def generation(self, number: int, given: list[Proposal], parents: list[dict[str, Any]], ledger: Ledger) -> list[Proposal]:
         """Do what `ProposalStrategy` asks for."""
-        taken = ledger.taken()
+        taken = ledger.proposed()
         return self._first_population(given, taken) if number == 0 else self._next_population(parents, ledger, taken)
 
     def one(self, number: int, at: int, parents: list[dict[str, Any]], ledger: Ledger) -> Proposal | None:
@@ -162,26 +162,26 @@ class GuidedStrategy:
         """Note the number of generations: the last fifth of them is for telling the best apart."""
         self._settings = replace(self._settings, generations=generations)
 
-    def take(self, params: Params) -> None:
+    def mark_pending(self, params: Params) -> None:
         """Do what `ProposalStrategy` asks for."""
-        self._guided.take(params)
+        self._guided.mark_pending(params)
 
-    def tell(self, params: Params, result: Result) -> None:
+    def observe(self, params: Params, result: Result) -> None:
         """Do what `ProposalStrategy` asks for."""
-        self._guided.tell(params, result.fitness, transient=result.transient, objectives=result.objectives)
-        self._confirmation.tell(self._space.key(params), dict(params), result)
+        self._guided.observe(params, result.fitness, transient=result.transient, objectives=result.objectives)
+        self._confirmation.observe(self._space.key(params), dict(params), result)
 
     def generation(self, number: int, given: list[Proposal], parents: list[dict[str, Any]], ledger: Ledger) -> list[Proposal]:
         """Return all members of a generation, each made as if those before it were being measured already."""
         size = self._settings.tournament_size if number else self._settings.initial
         members = list(given)
         for _, params in members:
-            self._guided.take(params)
+            self._guided.mark_pending(params)
         while len(members) < size and (member := self.one(number, len(members), parents, ledger)):
             members.append(member)
-            self._guided.take(member[1])
-        for _, params in reversed(members):  # the tournament takes them itself, in its own order
-            self._guided.untake(params)
+            self._guided.mark_pending(member[1])
+        for _, params in reversed(members):  # the tournament marks them itself, in its own order
+            self._guided.unmark(params)
         return members
 
     def one(self, number: int, at: int, parents: list[dict[str, Any]], ledger: Ledger) -> Proposal | None:  # noqa: ARG002 - ProposalStrategy

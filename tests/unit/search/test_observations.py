@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tune_gpu.search.known import Observations
+from tune_gpu.search.observations import Observations
 
 
 def keys(count: int) -> list[bytes]:
