@@ -214,7 +214,7 @@ class RZeroSearch(Searcher):
         if candidate is None:
             return
         if result:
-            self.book.tell(trial_id)
+            self.book.complete(trial_id)
         elif self._wants_another_trial(candidate):
             self.book.requeue(trial_id)
             return

@@ -17,7 +17,7 @@ class TrialState(StrEnum):
 
     IN_FLIGHT = "in flight"
     """It runs. Its latest report is kept: that is its result if a scheduler ends it while it is paused."""
-    TOLD = "told"
+    COMPLETED = "completed"
     """The search has its result."""
     ERRORED = "errored"
     """It ended without a result, and the search knows that. Tune may run it once more, and its result then replaces the failure."""
@@ -33,7 +33,7 @@ class _Entry:
 
 
 class TrialBook:
-    """Trials by their state and id. Each trial has one state, or none before it begins; `tell`, `err`, `requeue` and `withdraw` are the transitions.
+    """Trials by their state and id. Each trial has one state, or none before it begins; `complete`, `err`, `requeue` and `withdraw` are the transitions.
 
     A transition raises ValueError if the state of the trial does not allow it.
     """
@@ -90,9 +90,9 @@ class TrialBook:
         if entry := self._trials[TrialState.IN_FLIGHT].get(trial_id):
             entry.report = report
 
-    def tell(self, trial_id: str) -> None:
+    def complete(self, trial_id: str) -> None:
         """Record that the search has the result of this trial."""
-        self._move(trial_id, TrialState.TOLD, TrialState.IN_FLIGHT, TrialState.ERRORED)
+        self._move(trial_id, TrialState.COMPLETED, TrialState.IN_FLIGHT, TrialState.ERRORED)
 
     def err(self, trial_id: str) -> None:
         """Record that this trial ended without a result."""
@@ -146,6 +146,6 @@ class TrialBook:
         for saved, trials in ((state["live"], TrialState.IN_FLIGHT), (state.get("errored", {}), TrialState.ERRORED)):
             book._trials[trials] = {trial_id: _Entry(candidate_of(candidate_id)) for trial_id, candidate_id in saved.items()}
         ended = [trial_id for trial_id in state.get("suggested", ()) if book.state_of(trial_id) is None]
-        book._trials[TrialState.TOLD] = {trial_id: _Entry(None) for trial_id in ended}
+        book._trials[TrialState.COMPLETED] = {trial_id: _Entry(None) for trial_id in ended}
         book.enqueue(map(candidate_of, state["given_back"]))
         return book

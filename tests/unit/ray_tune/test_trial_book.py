@@ -25,8 +25,8 @@ def book_of(count: int = 3) -> TrialBook:
 
 def in_state(state: TrialState) -> TrialBook:
     book = book_of(1)
-    if state is TrialState.TOLD:
-        book.tell("t0")
+    if state is TrialState.COMPLETED:
+        book.complete("t0")
     elif state is TrialState.ERRORED:
         book.err("t0")
     elif state is TrialState.REQUEUED:
@@ -36,14 +36,14 @@ def in_state(state: TrialState) -> TrialBook:
 
 
 ALLOWED = {
-    TrialState.IN_FLIGHT: {"tell": TrialState.TOLD, "err": TrialState.ERRORED, "requeue": TrialState.REQUEUED},
-    TrialState.ERRORED: {"tell": TrialState.TOLD},
-    TrialState.TOLD: {},
+    TrialState.IN_FLIGHT: {"complete": TrialState.COMPLETED, "err": TrialState.ERRORED, "requeue": TrialState.REQUEUED},
+    TrialState.ERRORED: {"complete": TrialState.COMPLETED},
+    TrialState.COMPLETED: {},
     TrialState.REQUEUED: {},
 }
 
 
-@pytest.mark.parametrize("transition", ["tell", "err", "requeue"])
+@pytest.mark.parametrize("transition", ["complete", "err", "requeue"])
 @pytest.mark.parametrize("state", TrialState)
 def test_a_transition_happens_or_is_refused_as_the_state_says(state: TrialState, transition: str) -> None:
     book = in_state(state)
@@ -57,8 +57,8 @@ def test_a_transition_happens_or_is_refused_as_the_state_says(state: TrialState,
 
 
 def test_a_trial_that_never_began_cannot_end() -> None:
-    with pytest.raises(ValueError, match="trial t9 is unknown and cannot become told"):
-        book_of().tell("t9")
+    with pytest.raises(ValueError, match="trial t9 is unknown and cannot become completed"):
+        book_of().complete("t9")
 
 
 def test_only_the_latest_report_of_a_running_trial_is_kept() -> None:
@@ -68,7 +68,7 @@ def test_only_the_latest_report_of_a_running_trial_is_kept() -> None:
     book.report("t9", {"score": 3.0})
     assert book.report_of("t0") == {"score": 2.0}
     assert book.state_of("t9") is None
-    book.tell("t0")
+    book.complete("t0")
     book.report("t0", {"score": 4.0})
     assert book.report_of("t0") is None
 
@@ -86,19 +86,19 @@ def test_withdrawn_candidates_wait_before_others_and_requeued_ones_behind() -> N
 
 def test_a_book_is_empty_until_a_trial_begins_or_a_candidate_waits() -> None:
     assert TrialBook().empty
-    assert not in_state(TrialState.TOLD).empty
+    assert not in_state(TrialState.COMPLETED).empty
     waiting = TrialBook()
     waiting.enqueue(CANDIDATES[:1])
     assert not waiting.empty
 
 
-STEPS = st.lists(st.tuples(st.sampled_from(["begin", "report", "tell", "err", "requeue", "withdraw", "tell late", "restore"]), st.integers(0, 7)), max_size=60)
+STEPS = st.lists(st.tuples(st.sampled_from(["begin", "report", "complete", "err", "requeue", "withdraw", "complete late", "restore"]), st.integers(0, 7)), max_size=60)
 
 
 @given(steps=STEPS)
 def test_every_candidate_is_in_one_place_in_any_order_of_events(steps: list[tuple[str, int]]) -> None:
-    """In flight once, waiting once, errored, told, or not proposed yet; a saved book is the same book."""
-    book, fresh, told = TrialBook(), list(CANDIDATES), []
+    """In flight once, waiting once, errored, completed, or not proposed yet; a saved book is the same book."""
+    book, fresh, completed = TrialBook(), list(CANDIDATES), []
     began = 0
     for step, number in steps:
         running, errored = book.in_flight, list(book.errored)
@@ -107,18 +107,18 @@ def test_every_candidate_is_in_one_place_in_any_order_of_events(steps: list[tupl
             if candidate:
                 book.begin(f"t{began}", candidate)
                 began += 1
-        elif step == "tell late" and errored:
-            told.append(book.errored[errored[number % len(errored)]])
-            book.tell(errored[number % len(errored)])
+        elif step == "complete late" and errored:
+            completed.append(book.errored[errored[number % len(errored)]])
+            book.complete(errored[number % len(errored)])
         elif step == "restore":
             book = TrialBook.from_state_dict(json.loads(json.dumps(book.state_dict())), BY_ID.__getitem__)
         elif running:
             trial = running[number % len(running)]
             if step == "report":
                 book.report(trial, {"score": number})
-            elif step == "tell":
-                told.append(book.candidate_of(trial) or pytest.fail("it is in flight"))
-                book.tell(trial)
+            elif step == "complete":
+                completed.append(book.candidate_of(trial) or pytest.fail("it is in flight"))
+                book.complete(trial)
             elif step == "err":
                 book.err(trial)
             elif step == "requeue":
@@ -126,7 +126,7 @@ def test_every_candidate_is_in_one_place_in_any_order_of_events(steps: list[tupl
             elif step == "withdraw":
                 book.withdraw(running[: 1 + number])
         measured = [book.candidate_of(trial) for trial in book.in_flight]
-        places = Counter(candidate.candidate_id for candidate in (*measured, *book.requeued, *book.errored.values(), *told, *fresh) if candidate)
+        places = Counter(candidate.candidate_id for candidate in (*measured, *book.requeued, *book.errored.values(), *completed, *fresh) if candidate)
         assert places == Counter(BY_ID.keys())
         assert book.n_in_flight == len(book.in_flight)
         assert all((book.state_of(f"t{i}") is not None) == (i < began) for i in range(began + 1))
