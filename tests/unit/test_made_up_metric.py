@@ -19,7 +19,7 @@ from tune_gpu.common.metric import Better, Column, Metric, Protocol
 from tune_gpu.compare.metrics import standard_metrics
 from tune_gpu.compare.observe import turns_by_arrival
 from tune_gpu.compare.rounds import findings_of
-from tune_gpu.compare.samples import Block
+from tune_gpu.compare.samples import Replicate
 from tune_gpu.config.loader import DEFAULT_SPACE, load_config
 from tune_gpu.config.schema import ConfirmSettings
 from tune_gpu.evaluation.objective import metric_at
@@ -71,8 +71,8 @@ def test_it_can_be_an_objective() -> None:
 
 
 def test_it_is_compared_by_its_turns_with_a_tolerance() -> None:
-    blocks = [Block(arm, number, turns_by_arrival([window(n)])) for number in range(4) for arm, n in (("ours", 20), ("theirs", 10))]
-    kept = [Block.from_dict(json.loads(json.dumps(block.as_dict()))) for block in blocks]
+    replicates = [Replicate(arm, number, turns_by_arrival([window(n)])) for number in range(4) for arm, n in (("ours", 20), ("theirs", 10))]
+    kept = [Replicate.from_dict(json.loads(json.dumps(replicate.as_dict()))) for replicate in replicates]
     findings = findings_of(kept, "ours", "theirs", standard_metrics(95), alpha=0.05, tolerances=ConfirmSettings().tolerances, seed=0)
     found = next(finding for finding in findings if finding.metric.name == "answer_tokens.p95")
     assert (str(found.verdict), found.tolerance, found.metric.unit) == ("better", 10.0, "%")

@@ -29,8 +29,8 @@ from tune_gpu.compare.forecast import times_of, whole
 from tune_gpu.compare.metrics import standard_metrics
 from tune_gpu.compare.opponents import changed, winner_of_other
 from tune_gpu.compare.records import record
-from tune_gpu.compare.rounds import Outcome, Rounds, Rules, findings_of
-from tune_gpu.compare.store import BlockStore
+from tune_gpu.compare.rounds import Outcome, PairedExperiment, Rules, findings_of
+from tune_gpu.compare.store import ReplicateStore
 from tune_gpu.compare.telling import ProgressReporter, describe_arms, table_of
 from tune_gpu.compare.verdict import Finding
 from tune_gpu.config.languages import error_unit, spoken_language
@@ -167,7 +167,7 @@ def _compare(console: Console, question: ComparisonRequest, quiet: bool) -> Comp
     outcome, place = _measure(question, choice.kind, say)
     metrics = standard_metrics(config.objective.latency_percentile, error_unit(spoken_language(config)))
     findings = findings_of(
-        outcome.blocks, WINNER, question.theirs, metrics, alpha=outcome.alpha, tolerances=rules.tolerances, seed=rules.seed
+        outcome.replicates, WINNER, question.theirs, metrics, alpha=outcome.alpha, tolerances=rules.tolerances, seed=rules.seed
     )
     holds, why = _confirmation(question, findings, outcome)
     content = record(
@@ -206,14 +206,14 @@ def _measure(question: ComparisonRequest, kind: str, say: Any) -> tuple[Outcome,
 
     config, rules = question.run.config, question.rules
     folder, terms = question.run.folder, terms_of(config, kind, question.arms, rules.windows)
-    store = BlockStore(folder.path / f"{question.file}.jsonl", terms, folder.redactor)
-    spent_s = sum(block.wall_s for block in store.blocks())
+    store = ReplicateStore(folder.path / f"{question.file}.jsonl", terms, folder.redactor)
+    spent_s = sum(replicate.wall_s for replicate in store.replicates())
     if spent_s:
-        say(f"resuming with {len(store.blocks())} measured deployments ({spent_s:.0f} s of the budget)")
+        say(f"resuming with {len(store.replicates())} measured deployments ({spent_s:.0f} s of the budget)")
     metrics = standard_metrics(config.objective.latency_percentile, error_unit(spoken_language(config)))
 
-    def decided(blocks: Any, alpha: float) -> bool:
-        found = findings_of(blocks, WINNER, question.theirs, metrics, alpha=alpha, tolerances=rules.tolerances, seed=rules.seed)
+    def decided(replicates: Any, alpha: float) -> bool:
+        found = findings_of(replicates, WINNER, question.theirs, metrics, alpha=alpha, tolerances=rules.tolerances, seed=rules.seed)
         return all(finding.decided for finding in found)
 
     ground = None
@@ -224,11 +224,11 @@ def _measure(question: ComparisonRequest, kind: str, say: Any) -> tuple[Outcome,
             arena_of(config, kind, arena_resources(config, kind), say) as ground,
         ):
             reporter = ProgressReporter(say, rules.budget_s, spent_s)
-            return Rounds(list(question.arms), rules, store, measure_in(ground, question.arms), reporter).run(decided), ground
+            return PairedExperiment(list(question.arms), rules, store, measure_in(ground, question.arms), reporter).run(decided), ground
     except ArenaLost as error:
-        return Rounds(list(question.arms), rules, store, _never).stopped(ComparisonEnd.FAILED, str(error)), ground
+        return PairedExperiment(list(question.arms), rules, store, _never).stopped(ComparisonEnd.FAILED, str(error)), ground
     except KeyboardInterrupt:  # before or after the rounds
-        return Rounds(list(question.arms), rules, store, _never).stopped(ComparisonEnd.INTERRUPTED, "it was interrupted"), ground
+        return PairedExperiment(list(question.arms), rules, store, _never).stopped(ComparisonEnd.INTERRUPTED, "it was interrupted"), ground
 
 
 def _never(_arm: str, _number: int, _window: int) -> Any:

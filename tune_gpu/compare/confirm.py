@@ -11,7 +11,7 @@ from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.common.errors import UserError
 from tune_gpu.compare.metrics import Metric, standard_metrics
 from tune_gpu.compare.rounds import findings_of
-from tune_gpu.compare.samples import Block
+from tune_gpu.compare.samples import Replicate
 from tune_gpu.compare.verdict import ComparisonVerdict, Finding
 from tune_gpu.config.rules import OneOf, check_value
 from tune_gpu.config.schema import ConfirmSettings
@@ -51,7 +51,7 @@ def contenders(
 
 @dataclass(frozen=True)
 class Standings:
-    """The ranking of the contenders by the blocks."""
+    """The ranking of the contenders by the replicates."""
 
     leader: str
     """`winner`, unless a rival is shown to be better."""
@@ -63,13 +63,13 @@ class Standings:
 
 
 def standings(
-    blocks: Sequence[Block], arms: Sequence[str], metrics: Sequence[Metric], settings: ConfirmSettings, *, alpha: float, seed: int
+    replicates: Sequence[Replicate], arms: Sequence[str], metrics: Sequence[Metric], settings: ConfirmSettings, *, alpha: float, seed: int
 ) -> Standings:
-    """Return who leads by these blocks, and whether it is decided."""
+    """Return who leads by these replicates, and whether it is decided."""
     decisive = [metric for metric in metrics if metric.name == settings.metric]
 
     def against(ours: str, theirs: str, which: Sequence[Metric]) -> list[Finding]:
-        return findings_of(blocks, ours, theirs, which, alpha=alpha, tolerances=settings.tolerances, seed=seed)
+        return findings_of(replicates, ours, theirs, which, alpha=alpha, tolerances=settings.tolerances, seed=seed)
 
     rivals = {arm: against(WINNER, arm, decisive)[0] for arm in arms if arm.startswith("rival-")}
     better = [arm for arm, finding in rivals.items() if finding.verdict is ComparisonVerdict.WORSE]

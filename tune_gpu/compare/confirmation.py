@@ -17,10 +17,10 @@ from tune_gpu.compare.forecast import Forecast, forecast, times_of
 from tune_gpu.compare.measuring_actor import ArenaLost
 from tune_gpu.compare.metrics import standard_metrics
 from tune_gpu.compare.records import record
-from tune_gpu.compare.rounds import Outcome, Rounds
-from tune_gpu.compare.samples import Block
+from tune_gpu.compare.rounds import Outcome, PairedExperiment
+from tune_gpu.compare.samples import Replicate
 from tune_gpu.compare.setup import arena_of, measure_in, rules_of, terms_of
-from tune_gpu.compare.store import BlockStore
+from tune_gpu.compare.store import ReplicateStore
 from tune_gpu.compare.telling import ProgressReporter, Say
 from tune_gpu.config.languages import error_unit, spoken_language
 from tune_gpu.config.schema import ExperimentConfig
@@ -65,25 +65,25 @@ def confirm_run(
         say(planned.room)
         config, arms = planned.config, contenders(winner, config.baseline, lines, planned.n_arms - 1)
     rules = rules_of(config)
-    store = BlockStore(folder.path / "confirmation.jsonl", terms_of(config, kind, arms, rules.windows), folder.redactor)
+    store = ReplicateStore(folder.path / "confirmation.jsonl", terms_of(config, kind, arms, rules.windows), folder.redactor)
     metrics = standard_metrics(config.objective.latency_percentile, error_unit(spoken_language(config)))
 
-    def judged(blocks: Sequence[Block], alpha: float) -> Standings:
-        return standings(blocks, list(arms), metrics, config.confirm, alpha=alpha, seed=rules.seed)
+    def judged(replicates: Sequence[Replicate], alpha: float) -> Standings:
+        return standings(replicates, list(arms), metrics, config.confirm, alpha=alpha, seed=rules.seed)
 
-    spent_s = sum(block.wall_s for block in store.blocks())
+    spent_s = sum(replicate.wall_s for replicate in store.replicates())
     say(f"confirming the winner against {', '.join(arm for arm in arms if arm != WINNER)} (at most {rules.budget_s:.0f} s)")
     try:
         with arena_of(config, kind, resources, say) as ground:
-            rounds = Rounds(
+            experiment = PairedExperiment(
                 list(arms), rules, store, measure_in(ground, arms), ProgressReporter(say, rules.budget_s, spent_s), (WINNER, BASELINE)
             )
-            outcome = rounds.run(lambda blocks, alpha: judged(blocks, alpha).decided)
+            outcome = experiment.run(lambda replicates, alpha: judged(replicates, alpha).decided)
     except ArenaLost as error:
         return RunConfirmation(False, str(error), winner)
     except KeyboardInterrupt:  # while it was deployed or taken down
         return RunConfirmation(False, "it was interrupted", winner, interrupted=True)
-    found = judged(outcome.blocks, outcome.alpha)
+    found = judged(outcome.replicates, outcome.alpha)
     holds, why = _verdict(config, found, outcome)
     content = record(
         run_id=folder.run_id,

@@ -17,8 +17,8 @@ from ray.exceptions import RayError
 
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.common.process import guard
-from tune_gpu.compare.observe import block_of
-from tune_gpu.compare.samples import Block
+from tune_gpu.compare.observe import replicate_of
+from tune_gpu.compare.samples import Replicate
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.evaluation.evaluator import Evaluator
 from tune_gpu.evaluation.measurement import Measurement
@@ -49,12 +49,12 @@ class Arena:
         with contextlib.closing(open_device(self._device, most_cards(self._config))) as probe:
             return probe.info.as_dict(), neighbours_on(probe).mib
 
-    def block(self, arm: str, number: int, params: Mapping[str, Any], first_window: int) -> dict[str, Any]:
+    def replicate(self, arm: str, number: int, params: Mapping[str, Any], first_window: int) -> dict[str, Any]:
         """Measure one deployment with its windows. A failure is a result."""
         started = time.monotonic()
         windows: list[WindowResult] = []
         measured = self._measured(params, first_window, windows)
-        return block_of(arm, number, windows, measured, time.monotonic() - started).as_dict()
+        return replicate_of(arm, number, windows, measured, time.monotonic() - started).as_dict()
 
     def _measured(self, params: Mapping[str, Any], first_window: int, windows: list[WindowResult]) -> Measurement:
         try:
@@ -116,9 +116,9 @@ class MeasurementClient:
         if not self.busy:
             self._ask("close")
 
-    def block(self, arm: str, number: int, params: Mapping[str, Any], first_window: int) -> Block:
-        """See `Arena.block`."""
-        return Block.from_dict(self._ask("block", arm, number, dict(params), first_window))
+    def replicate(self, arm: str, number: int, params: Mapping[str, Any], first_window: int) -> Replicate:
+        """See `Arena.replicate`."""
+        return Replicate.from_dict(self._ask("replicate", arm, number, dict(params), first_window))
 
     def hold(self, params: Mapping[str, Any]) -> dict[str, Any] | None:
         """See `Arena.hold`."""

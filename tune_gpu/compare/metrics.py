@@ -64,7 +64,7 @@ class Metric:
         if self.compared.statistic is Statistic.MEAN_OF_ROUNDS:
             values = [[getattr(pair.ours, self.name)], [getattr(pair.theirs, self.name)]]
             # Two lower bounds do not say which is greater, nor that they are equal.
-            bounds = bool(self.entry.at_least) and all(getattr(block, self.entry.at_least) for block in (pair.ours, pair.theirs))
+            bounds = bool(self.entry.at_least) and all(getattr(replicate, self.entry.at_least) for replicate in (pair.ours, pair.theirs))
             known = all(value[0] is not None for value in values) and not bounds
             return _arrays(values[0] if known else [], values[1] if known else [])
         both = list(zip(pair.ours.turns, pair.theirs.turns, strict=False))

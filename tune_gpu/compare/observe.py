@@ -1,11 +1,11 @@
-"""Convert the results of windows to turns and blocks of a comparison."""
+"""Convert the results of windows to turns and replicates of a comparison."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tune_gpu.compare.samples import Block, Turn, turn_metrics
+from tune_gpu.compare.samples import Replicate, Turn, turn_metrics
 from tune_gpu.evaluation.measurement import Measurement
 from tune_gpu.metrics import CAPACITY, GPU_UTILIZATION, OOM_EVENTS, SERVICE_MEMORY
 from tune_gpu.workload.voice_turn import TurnSample, sample_of
@@ -25,12 +25,12 @@ def turns_by_arrival(windows: Sequence[WindowResult]) -> tuple[Turn, ...]:
     return tuple(turn_of(sample) for window in windows for sample in sorted(window.turns, key=lambda sample: sample.due))
 
 
-def block_of(arm: str, number: int, windows: Sequence[WindowResult], measured: Measurement, wall_s: float) -> Block:
-    """Return the block of a deployment that was measured, or that failed."""
+def replicate_of(arm: str, number: int, windows: Sequence[WindowResult], measured: Measurement, wall_s: float) -> Replicate:
+    """Return a deployment that was measured, or that failed, as a replicate."""
     if measured.failure is not None:
-        return Block(arm, number, wall_s=wall_s, failure=measured.failure.as_dict())
+        return Replicate(arm, number, wall_s=wall_s, failure=measured.failure.as_dict())
     metrics: Mapping[str, Any] = measured.metrics
-    return Block(
+    return Replicate(
         arm,
         number,
         turns_by_arrival(windows),

@@ -10,7 +10,7 @@ from tune_gpu.artifacts.records.devices import DeviceRecord
 from tune_gpu.common.clock import now
 from tune_gpu.compare.arms import Origin
 from tune_gpu.compare.rounds import Outcome, Rules
-from tune_gpu.compare.samples import Block
+from tune_gpu.compare.samples import Replicate
 from tune_gpu.compare.verdict import Finding, sentence
 from tune_gpu.telemetry.neighbours import rounded
 
@@ -43,7 +43,7 @@ def record(
         ended_at=now(),
         ours=ours,
         theirs=theirs,
-        arms={name: arm_of(outcome.blocks, name, params, origins.get(name)) for name, params in arms.items()},
+        arms={name: arm_of(outcome.replicates, name, params, origins.get(name)) for name, params in arms.items()},
         sentence=sentence(findings, ours) + (f", against {theirs} ({label})" if label else ""),
         findings=tuple(finding.record() for finding in findings),
         n_rounds=outcome.n_rounds,
@@ -59,17 +59,17 @@ def record(
     )
 
 
-def arm_of(blocks: Sequence[Block], arm: str, params: Mapping[str, Any], origin: Origin | None = None) -> ArmRecord:
-    """Build the record of one arm from its blocks."""
-    of_arm = [block for block in blocks if block.arm == arm]
-    turns = [turn for block in of_arm for turn in block.turns]
+def arm_of(replicates: Sequence[Replicate], arm: str, params: Mapping[str, Any], origin: Origin | None = None) -> ArmRecord:
+    """Build the record of one arm from its replicates."""
+    of_arm = [replicate for replicate in replicates if replicate.arm == arm]
+    turns = [turn for replicate in of_arm for turn in replicate.turns]
     return ArmRecord(
         params=dict(params),
         n_deployments=len(of_arm),
         n_turns=len(turns),
         n_failed_turns=sum(turn.error is not None for turn in turns),
-        n_failed_deployments=sum(block.failure is not None for block in of_arm),
-        oom_events=sum(block.oom_events for block in of_arm),
+        n_failed_deployments=sum(replicate.failure is not None for replicate in of_arm),
+        oom_events=sum(replicate.oom_events for replicate in of_arm),
         source=origin.source if origin else None,
         outside=dict(origin.outside) if origin else {},
     )

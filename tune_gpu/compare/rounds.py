@@ -9,9 +9,9 @@ from tune_gpu.artifacts.records.ends import ComparisonEnd
 from tune_gpu.common.wording import counted
 from tune_gpu.compare.bootstrap import effect_of
 from tune_gpu.compare.metrics import Metric
-from tune_gpu.compare.samples import Block, pairs_of
+from tune_gpu.compare.samples import Replicate, pairs_of
 from tune_gpu.compare.sequential import final_alpha, interim_alpha, order_of_round
-from tune_gpu.compare.store import BlockStore
+from tune_gpu.compare.store import ReplicateStore
 from tune_gpu.compare.verdict import Finding, tolerance_of
 
 FIRST_WINDOW = 100
@@ -41,25 +41,25 @@ class Outcome:
     n_rounds: int
     alpha: float
     """What the last look may spend: the findings' intervals are at 1 - alpha."""
-    blocks: tuple[Block, ...]
+    replicates: tuple[Replicate, ...]
     wall_s: float
 
 
-Measure = Callable[[str, int, int], Block]
-"""Arm, round, first window -> block."""
-Decided = Callable[[Sequence[Block], float], bool]
-"""Whether these blocks, looked at with this alpha, leave nothing open."""
+Measure = Callable[[str, int, int], Replicate]
+"""Arm, round, first window -> replicate."""
+Decided = Callable[[Sequence[Replicate], float], bool]
+"""Whether these replicates, looked at with this alpha, leave nothing open."""
 
 
-class Rounds:
+class PairedExperiment:
     """One comparison of two or more arms.
 
     Args:
         arms: their names.
         rules: when it ends.
-        store: where blocks are kept; those that are there are not measured again.
+        store: where replicates are kept; those that are there are not measured again.
         measure: deploys an arm and measures it.
-        on_block: called for each block before it (None) and after it.
+        on_replicate: called for each replicate before it (None) and after it.
         required: arms without which there is nothing to compare (null: all); another one that cannot be measured is left out.
     """
 
@@ -67,33 +67,33 @@ class Rounds:
         self,
         arms: Sequence[str],
         rules: Rules,
-        store: BlockStore,
+        store: ReplicateStore,
         measure: Measure,
-        on_block: Callable[[str, int, Block | None], None] = lambda *_: None,
+        on_replicate: Callable[[str, int, Replicate | None], None] = lambda *_: None,
         required: Collection[str] | None = None,
     ) -> None:
         self._required = set(arms if required is None else required)
-        self._arms, self._rules, self._store, self._measure, self._on_block = list(arms), rules, store, measure, on_block
-        self._blocks = store.blocks()
+        self._arms, self._rules, self._store, self._measure, self._on_replicate = list(arms), rules, store, measure, on_replicate
+        self._replicates = store.replicates()
         self._looks = 0
 
     @property
     def n_rounds(self) -> int:
         """Return the number of rounds in which every arm was measured."""
-        return self._whole(self._blocks)
+        return self._whole(self._replicates)
 
-    def _whole(self, blocks: Sequence[Block]) -> int:
-        measured = {(block.arm, block.round) for block in blocks if block.failure is None}
-        return sum(all((arm, number) in measured for arm in self._arms) for number in {block.round for block in blocks})
+    def _whole(self, replicates: Sequence[Replicate]) -> int:
+        measured = {(replicate.arm, replicate.round) for replicate in replicates if replicate.failure is None}
+        return sum(all((arm, number) in measured for arm in self._arms) for number in {replicate.round for replicate in replicates})
 
-    def _before(self, number: int) -> list[Block]:
-        """Return the blocks that were known when this round began. A resumed comparison looks at the same rounds as before, so that no
+    def _before(self, number: int) -> list[Replicate]:
+        """Return the replicates that were known when this round began. A resumed comparison looks at the same rounds as before, so that no
         look is paid for twice."""
-        return [block for block in self._blocks if block.round < number]
+        return [replicate for replicate in self._replicates if replicate.round < number]
 
     @property
     def _spent_s(self) -> float:
-        return sum(block.wall_s for block in self._blocks)
+        return sum(replicate.wall_s for replicate in self._replicates)
 
     def run(self, decided: Decided) -> Outcome:
         """Run the comparison to its end. A KeyboardInterrupt ends it early, and the outcome says so."""
@@ -130,30 +130,30 @@ class Rounds:
         if self._whole(self._before(number)) >= self._rules.max_rounds:
             return ComparisonEnd.ROUNDS, f"all {self._rules.max_rounds} rounds are measured"
         missing = self._missing(number)
-        typical = self._blocks[1:] or self._blocks  # the first deployment also pays for what is paid once (imports)
-        each_s = sum(block.wall_s for block in typical) / len(typical) if typical else 0.0
+        typical = self._replicates[1:] or self._replicates  # the first deployment also pays for what is paid once (imports)
+        each_s = sum(replicate.wall_s for replicate in typical) / len(typical) if typical else 0.0
         if missing and (self._rules.budget_s <= 0 or self._spent_s + each_s * len(missing) > self._rules.budget_s):
             return ComparisonEnd.BUDGET, f"the budget of {self._rules.budget_s:g} s ended after {counted(self.n_rounds, 'round')} ({self._spent_s:.0f} s)"
         return None
 
     def _missing(self, number: int) -> list[str]:
-        there = {block.arm for block in self._blocks if block.round == number}
+        there = {replicate.arm for replicate in self._replicates if replicate.round == number}
         return [arm for arm in order_of_round(self._arms, number, self._rules.seed) if arm not in there]
 
     def _round(self, number: int) -> None:
         for arm in self._missing(number):
-            self._on_block(arm, number, None)
-            block = self._measure(arm, number, FIRST_WINDOW + number * self._rules.windows)
-            self._store.append(block)
-            self._blocks.append(block)
-            self._on_block(arm, number, block)
+            self._on_replicate(arm, number, None)
+            replicate = self._measure(arm, number, FIRST_WINDOW + number * self._rules.windows)
+            self._store.append(replicate)
+            self._replicates.append(replicate)
+            self._on_replicate(arm, number, replicate)
             if self._broken():
                 return
 
     def _broken(self) -> str | None:
         """Return why the comparison ends: a required arm fails permanently or repeatedly. An optional arm is dropped instead."""
         for arm in list(self._arms):
-            failures = [block.failure for block in self._blocks if block.arm == arm and block.failure is not None]
+            failures = [replicate.failure for replicate in self._replicates if replicate.arm == arm and replicate.failure is not None]
             if failures and (len(failures) >= _MAX_FAILURES or not failures[-1].get("retryable")):
                 if arm not in self._required:
                     self._arms.remove(arm)
@@ -162,15 +162,15 @@ class Rounds:
                 return f"{arm} cannot be measured: {last['kind']}: {last['message']}"
         return None
 
-    def _outcome(self, ended: ComparisonEnd, why: str, alpha: float, known: Sequence[Block] | None = None) -> Outcome:
-        """Return the outcome by all blocks, or by those that were known when it was decided."""
-        blocks = self._blocks if known is None else known
-        return Outcome(ended, why, self._whole(blocks), alpha, tuple(blocks), round(self._spent_s, 1))
+    def _outcome(self, ended: ComparisonEnd, why: str, alpha: float, known: Sequence[Replicate] | None = None) -> Outcome:
+        """Return the outcome by all replicates, or by those that were known when it was decided."""
+        replicates = self._replicates if known is None else known
+        return Outcome(ended, why, self._whole(replicates), alpha, tuple(replicates), round(self._spent_s, 1))
 
 
 def findings_of(
-    blocks: Sequence[Block], ours: str, theirs: str, metrics: Sequence[Metric], *, alpha: float, tolerances: Mapping[str, float], seed: int
+    replicates: Sequence[Replicate], ours: str, theirs: str, metrics: Sequence[Metric], *, alpha: float, tolerances: Mapping[str, float], seed: int
 ) -> list[Finding]:
     """Return every metric's verdict on one arm against another."""
-    pairs = pairs_of(list(blocks), ours, theirs)
+    pairs = pairs_of(list(replicates), ours, theirs)
     return [Finding(metric, effect_of(pairs, metric, alpha=alpha, seed=seed), tolerance_of(metric, tolerances)) for metric in metrics]

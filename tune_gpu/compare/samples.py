@@ -1,4 +1,4 @@
-"""The data of a comparison: voice turns by arrival, in blocks. A block is one deployment of one arm.
+"""The data of a comparison: voice turns by arrival, in replicates. A replicate is one deployment of one arm.
 
 Within a round every arm gets the same traffic, so the n-th turn of one arm is paired with the n-th of another: the same clip, due at the
 same moment. Between rounds the traffic changes.
@@ -49,7 +49,7 @@ def turn_metrics() -> list[Metric]:
 
 
 @dataclass(frozen=True)
-class Block:
+class Replicate:
     """One deployment of one arm under one round's traffic. A failed one has no turns, and `failure` has the reason."""
 
     arm: str
@@ -68,12 +68,12 @@ class Block:
     """The ramp ended before a step failed: the capacity is at least this."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the block as a line of the artifacts has it."""
+        """Return the replicate as a line of the artifacts has it."""
         return asdict(replace(self, turns=())) | {"turns": [turn.as_dict() for turn in self.turns]}
 
     @classmethod
-    def from_dict(cls, line: Mapping[str, Any]) -> Block:
-        """Return the block of such a line; unknown fields are ignored. Raise KeyError or TypeError if it is not a block."""
+    def from_dict(cls, line: Mapping[str, Any]) -> Replicate:
+        """Return the replicate of such a line; unknown fields are ignored. Raise KeyError or TypeError if it is not a replicate."""
         known = {name: line[name] for name in cls.__dataclass_fields__ if name in line}
         turns = tuple(map(Turn.from_dict, line["turns"]))
         return cls(**{**known, "turns": turns})
@@ -83,12 +83,12 @@ class Block:
 class Pair:
     """One round of two arms: the unit that is resampled."""
 
-    ours: Block
-    theirs: Block
+    ours: Replicate
+    theirs: Replicate
 
 
-def pairs_of(blocks: list[Block], ours: str, theirs: str) -> list[Pair]:
+def pairs_of(replicates: list[Replicate], ours: str, theirs: str) -> list[Pair]:
     """Return the rounds in which both arms were measured, in order."""
-    measured = {(block.arm, block.round): block for block in blocks if block.failure is None}
-    rounds = sorted({block.round for block in blocks})
+    measured = {(replicate.arm, replicate.round): replicate for replicate in replicates if replicate.failure is None}
+    rounds = sorted({replicate.round for replicate in replicates})
     return [Pair(measured[ours, n], measured[theirs, n]) for n in rounds if (ours, n) in measured and (theirs, n) in measured]

@@ -8,7 +8,7 @@ from typing import Any
 
 from tune_gpu.compare.measuring_actor import MeasurementClient, arena, measured_as
 from tune_gpu.compare.rounds import Rules
-from tune_gpu.compare.samples import Block
+from tune_gpu.compare.samples import Replicate
 from tune_gpu.compare.telling import Say
 from tune_gpu.config.schema import ExperimentConfig
 
@@ -29,7 +29,7 @@ def rules_of(config: ExperimentConfig, *, budget_s: float | None = None, max_rou
 
 
 def terms_of(config: ExperimentConfig, device: str, arms: Mapping[str, Mapping[str, Any]], windows: int) -> dict[str, Any]:
-    """Return the terms that blocks must share to be counted together."""
+    """Return the terms that replicates must share to be counted together."""
     return {
         "schema_version": 1,
         "arms": {name: dict(params) for name, params in arms.items()},
@@ -48,6 +48,6 @@ def arena_of(config: ExperimentConfig, device: str, resources: Mapping[str, floa
     return arena(measured_as(config, capacity=settings.capacity, windows=settings.windows, window_s=settings.window_s), device, resources, say)
 
 
-def measure_in(ground: MeasurementClient, arms: Mapping[str, Mapping[str, Any]]) -> Callable[[str, int, int], Block]:
-    """Return how `Rounds` measures a block there."""
-    return lambda arm, number, first_window: ground.block(arm, number, arms[arm], first_window)
+def measure_in(ground: MeasurementClient, arms: Mapping[str, Mapping[str, Any]]) -> Callable[[str, int, int], Replicate]:
+    """Return how `PairedExperiment` measures a replicate there."""
+    return lambda arm, number, first_window: ground.replicate(arm, number, arms[arm], first_window)

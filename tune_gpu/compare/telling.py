@@ -10,7 +10,7 @@ from rich.table import Table
 
 from tune_gpu.common.metric import least_samples
 from tune_gpu.common.wording import counted
-from tune_gpu.compare.samples import Block
+from tune_gpu.compare.samples import Replicate
 from tune_gpu.compare.verdict import Finding
 from tune_gpu.metrics import VOICE_TURN
 
@@ -18,28 +18,28 @@ Say = Callable[[str], None]
 
 
 class ProgressReporter:
-    """Print each block as it begins and ends, with the used part of the budget."""
+    """Print each replicate as it begins and ends, with the used part of the budget."""
 
     def __init__(self, say: Say, budget_s: float, spent_s: float = 0.0) -> None:
         self._say, self._budget_s, self._spent_s = say, budget_s, spent_s
 
-    def __call__(self, arm: str, number: int, block: Block | None) -> None:
-        """Print a block, as `Rounds` calls it."""
-        if block is None:
+    def __call__(self, arm: str, number: int, replicate: Replicate | None) -> None:
+        """Print a replicate, as `PairedExperiment` calls it."""
+        if replicate is None:
             self._say(f"round {number + 1}: {arm} …")
             return
-        self._spent_s += block.wall_s
-        self._say(f"  {arm} {describe_block(block)} [{self._spent_s:.0f} of at most {self._budget_s:.0f} s]")
+        self._spent_s += replicate.wall_s
+        self._say(f"  {arm} {describe_replicate(replicate)} [{self._spent_s:.0f} of at most {self._budget_s:.0f} s]")
 
 
-def describe_block(block: Block) -> str:
+def describe_replicate(replicate: Replicate) -> str:
     """Return one deployment in a few words."""
-    if block.failure is not None:
-        return f"failed: {block.failure['kind']} {block.failure['message']}"
-    turns = [value for turn in block.turns if (value := turn.values.get(VOICE_TURN.turn_key)) is not None]
-    failed = sum(turn.error is not None for turn in block.turns)
-    callers = "" if block.capacity is None else f", callers {'at least ' if block.capacity_at_ceiling else ''}{block.capacity:.1f}"
-    fitness = "" if block.fitness is None else f", fitness {block.fitness:.4f}"
+    if replicate.failure is not None:
+        return f"failed: {replicate.failure['kind']} {replicate.failure['message']}"
+    turns = [value for turn in replicate.turns if (value := turn.values.get(VOICE_TURN.turn_key)) is not None]
+    failed = sum(turn.error is not None for turn in replicate.turns)
+    callers = "" if replicate.capacity is None else f", callers {'at least ' if replicate.capacity_at_ceiling else ''}{replicate.capacity:.1f}"
+    fitness = "" if replicate.fitness is None else f", fitness {replicate.fitness:.4f}"
     at = [percentile for percentile in (50, 95) if len(turns) >= least_samples(percentile)]
     speed = f", {'/'.join(f'p{percentile}' for percentile in at)} {' / '.join(f'{value:.0f}' for value in np.percentile(turns, at))} ms" if at else ""
     return f"{counted(len(turns), 'turn')}{speed}{f', {failed} failed' if failed else ''}{callers}{fitness}"

@@ -16,7 +16,7 @@ from tune_gpu.compare.confirm import BASELINE, confirmed, speaks_for
 from tune_gpu.compare.metrics import standard_metrics
 from tune_gpu.compare.records import arm_of
 from tune_gpu.compare.rounds import findings_of
-from tune_gpu.compare.samples import Block
+from tune_gpu.compare.samples import Replicate
 from tune_gpu.compare.sequential import final_alpha, interim_alpha
 from tune_gpu.compare.verdict import ComparisonVerdict
 from tune_gpu.config.languages import error_unit, spoken_language
@@ -46,18 +46,18 @@ def recomputed(config: ExperimentConfig, content: Comparison, blocks_file: Path)
         return content, f"{blocks_file.name} is missing, so that the verdict cannot be computed again: run tune-gpu compare"
     head, *deployed = [outside_files.parse_json(line, f"{blocks_file}, line {number}", limit) for number, line in enumerate(lines, 1)] or [{}]
     arms, ours, theirs = content.arms, content.ours, content.theirs
-    n_blocks = sum(arm.n_deployments for arm in arms.values())
-    blocks = [Block.from_dict(line) for line in deployed[:n_blocks]]
+    n_replicates = sum(arm.n_deployments for arm in arms.values())
+    replicates = [Replicate.from_dict(line) for line in deployed[:n_replicates]]
     alpha = _alpha(content)
     if alpha is None:
         return content, f"intervals at {content.interval_confidence} are none of a comparison at {content.confidence}"
     metrics = standard_metrics(config.objective.latency_percentile, error_unit(spoken_language(config)))
-    findings = findings_of(blocks, ours, theirs, metrics, alpha=alpha, tolerances=config.confirm.tolerances, seed=int(head["seed"]))
+    findings = findings_of(replicates, ours, theirs, metrics, alpha=alpha, tolerances=config.confirm.tolerances, seed=int(head["seed"]))
     shown, why = confirmed(findings, config.confirm.metric, content.ended_why, theirs)
     computed = replace(
         content,
         findings=tuple(finding.record() for finding in findings),
-        arms=arms | {name: _measured_arm(blocks, name, arms[name]) for name in (ours, theirs)},
+        arms=arms | {name: _measured_arm(replicates, name, arms[name]) for name in (ours, theirs)},
         confirmed=content.confirmed and shown and speaks_for(theirs, config.baseline),
         confirmed_why=why if content.confirmed else content.confirmed_why,
     )
@@ -81,9 +81,9 @@ def _alpha(content: Comparison) -> float | None:
     return None
 
 
-def _measured_arm(blocks: Sequence[Block], name: str, stated: ArmRecord) -> ArmRecord:
+def _measured_arm(replicates: Sequence[Replicate], name: str, stated: ArmRecord) -> ArmRecord:
     """Return the arm with its counts as the deployments give them."""
-    return replace(arm_of(blocks, name, stated.params), source=stated.source, outside=stated.outside)
+    return replace(arm_of(replicates, name, stated.params), source=stated.source, outside=stated.outside)
 
 
 def _other_baseline(config: ExperimentConfig, content: Comparison) -> str | None:

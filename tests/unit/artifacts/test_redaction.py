@@ -14,9 +14,9 @@ from tune_gpu.artifacts.redaction import REDACTED, Redactor, is_secret, restore_
 from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.own_files import sealed
-from tune_gpu.compare.samples import Block
+from tune_gpu.compare.samples import Replicate
 from tune_gpu.compare.setup import terms_of
-from tune_gpu.compare.store import BlockStore
+from tune_gpu.compare.store import ReplicateStore
 from tune_gpu.config.loader import as_yaml, load_config
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.config.texts import check_name
@@ -66,10 +66,10 @@ def test_no_file_of_a_run_holds_a_secret(tmp_path: Path, monkeypatch: pytest.Mon
 def test_no_file_of_a_comparison_holds_a_secret_and_it_still_goes_on(tmp_path: Path) -> None:
     config = configured()
     terms, path = terms_of(config, "cpu", {}, 1), tmp_path / "comparison.jsonl"
-    failed = Block("winner", 0, failure={"kind": "startup_crash", "message": "no access", "evidence": f"given {TOKEN}"})
-    BlockStore(path, terms, Redactor(config)).append(failed)
+    failed = Replicate("winner", 0, failure={"kind": "startup_crash", "message": "no access", "evidence": f"given {TOKEN}"})
+    ReplicateStore(path, terms, Redactor(config)).append(failed)
     assert TOKEN not in path.read_text()
-    assert len(BlockStore(path, terms, Redactor(config)).blocks()) == 1, "the same terms"
+    assert len(ReplicateStore(path, terms, Redactor(config)).replicates()) == 1, "the same terms"
 
 
 def test_what_ray_tune_pickles_of_a_search_holds_no_secret() -> None:

@@ -15,7 +15,7 @@ from tune_gpu.artifacts.reading import read_folder
 from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common import outside_files
 from tune_gpu.common.errors import UserError
-from tune_gpu.compare.store import BlockStore
+from tune_gpu.compare.store import ReplicateStore
 from tune_gpu.config.loader import load_config
 from tune_gpu.evaluation.memory_check import CalibrationStore, read_architecture
 from tune_gpu.experiment.flag_check import _accepted
@@ -48,7 +48,7 @@ READERS: list[tuple[str, Callable[[Path], Any]]] = [
     ("plan.json", read_plan),
     ("calibration.json", lambda folder: CalibrationStore(folder / "calibration.json")),
     ("manifest.json", read_manifest),
-    ("blocks.jsonl", lambda folder: BlockStore(folder / "blocks.jsonl", {}).blocks()),
+    ("replicates.jsonl", lambda folder: ReplicateStore(folder / "replicates.jsonl", {}).replicates()),
     ("proposals.jsonl", lambda folder: RunFolder(folder.parent.parent, folder.parent.name, folder.name).proposals()),
     ("accepted_flags.json", lambda folder: _accepted(folder / "accepted_flags.json")),
     *[(name, read_run) for name in RUN],

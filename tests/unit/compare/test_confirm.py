@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from tests.support.made_run import FAST, SLOW, line
-from tests.support.traffic import block
+from tests.support.traffic import replicate
 from tune_gpu.common.errors import UserError
 from tune_gpu.compare.bootstrap import Effect
 from tune_gpu.compare.confirm import check_metrics, confirmed, contenders, standings
 from tune_gpu.compare.metrics import Metric, standard_metrics
-from tune_gpu.compare.samples import Block
+from tune_gpu.compare.samples import Replicate
 from tune_gpu.compare.verdict import Finding, sentence, tolerance_of
 from tune_gpu.config.rules import check
 from tune_gpu.config.schema import ConfirmSettings
@@ -47,14 +47,14 @@ def test_the_searchs_best_compete_beside_the_baseline() -> None:
     assert list(contenders(FAST, SLOW, lines, 9)) == ["winner", "rival-1", "rival-2", "baseline"]
 
 
-def deployed(speeds: dict[str, float], rounds: int = 6) -> list[Block]:
-    blocks = []
+def deployed(speeds: dict[str, float], rounds: int = 6) -> list[Replicate]:
+    replicates = []
     for number in range(rounds):
         clips = np.exp(np.random.default_rng(number).normal(6.5, 0.5, 8))
-        blocks += [
-            block(arm, number, clips, np.random.default_rng([number, i]), speed=speed) for i, (arm, speed) in enumerate(speeds.items())
+        replicates += [
+            replicate(arm, number, clips, np.random.default_rng([number, i]), speed=speed) for i, (arm, speed) in enumerate(speeds.items())
         ]
-    return blocks
+    return replicates
 
 
 def test_the_best_stays_the_winner_unless_a_rival_is_shown_better() -> None:

@@ -16,8 +16,8 @@ from tune_gpu.common.metric import least_samples
 from tune_gpu.compare.bootstrap import Effect, effect_of
 from tune_gpu.compare.confirm import confirmed
 from tune_gpu.compare.metrics import standard_metrics
-from tune_gpu.compare.samples import Block, Pair, Turn
-from tune_gpu.compare.telling import describe_block, table_of
+from tune_gpu.compare.samples import Pair, Replicate, Turn
+from tune_gpu.compare.telling import describe_replicate, table_of
 from tune_gpu.compare.verdict import ComparisonVerdict, Finding, sentence
 
 METRICS = {metric.name: metric for metric in standard_metrics(95)}
@@ -42,7 +42,7 @@ def transcribed(n_rounds: int, clips: int, words: int = 7, *, worse: bool = Fals
     for number in range(n_rounds):
         theirs = tuple(spoken(0, words, f"clip {i}") for i in range(clips))
         ours = tuple(spoken(1 if worse else 0, words, f"clip {i}") for i in range(clips))
-        pairs.append(Pair(Block("winner", number, ours), Block("baseline", number, theirs)))
+        pairs.append(Pair(Replicate("winner", number, ours), Replicate("baseline", number, theirs)))
     effect = effect_of(pairs, METRICS["wer"], alpha=0.05)
     assert effect is not None
     return finding("wer", effect, 0.01)
@@ -67,7 +67,7 @@ def test_whole_rounds_are_resampled_not_the_turns_of_a_deployment() -> None:
     for number, luck in enumerate(lucky):
         ours = tuple(turn(luck * t, luck * t, luck * t, luck * t) for t in np.linspace(900, 1100, 200))
         theirs = tuple(turn(t, t, t, t) for t in np.linspace(900, 1100, 200))
-        pairs.append(Pair(Block("winner", number, ours), Block("baseline", number, theirs)))
+        pairs.append(Pair(Replicate("winner", number, ours), Replicate("baseline", number, theirs)))
     effect = effect_of(pairs, METRICS["voice_turn_ms.p50"], alpha=0.05)
     assert effect is not None
     assert effect.low is not None
@@ -140,7 +140,7 @@ def test_worse_transcripts_are_told_however_few_the_words() -> None:
 
 
 def test_words_of_old_artifacts_are_counted_without_their_clips() -> None:
-    pair = Pair(Block("winner", 0, (turn(1, 1, 1, 1),)), Block("baseline", 0, (turn(1, 1, 1, 1),)))
+    pair = Pair(Replicate("winner", 0, (turn(1, 1, 1, 1),)), Replicate("baseline", 0, (turn(1, 1, 1, 1),)))
     effect = effect_of([pair] * 3, METRICS["wer"], alpha=0.05)
     assert effect is not None
     assert (effect.n_words, effect.n_clips) == (30, None)
@@ -159,6 +159,6 @@ def test_the_table_has_n_beside_every_metric() -> None:
 
 def test_a_deployment_of_three_turns_is_told_without_a_p95() -> None:
     turns = tuple(turn(1.0, 1.0, 1.0, ms) for ms in np.linspace(900.0, 1100.0, 25))
-    assert describe_block(Block("winner", 0, turns[:3])) == "3 turns, p50 908 ms"
-    assert describe_block(Block("winner", 0, turns)).startswith("25 turns, p50/p95 1000 / 1090 ms")
-    assert describe_block(Block("winner", 0, ())) == "0 turns"
+    assert describe_replicate(Replicate("winner", 0, turns[:3])) == "3 turns, p50 908 ms"
+    assert describe_replicate(Replicate("winner", 0, turns)).startswith("25 turns, p50/p95 1000 / 1090 ms")
+    assert describe_replicate(Replicate("winner", 0, ())) == "0 turns"

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.support.made_run import EXPERIMENT, FAST, QUICK, RUN_ID, SLOW, made_run
-from tests.unit.promote.compared import blocks, write_comparison
+from tests.unit.promote.compared import replicates, write_comparison
 from tune_gpu.artifacts.finished_run import read_finished_run
 from tune_gpu.artifacts.reading import read_run
 from tune_gpu.artifacts.records.comparison import ArmSource, Comparison
@@ -23,7 +23,7 @@ from tune_gpu.compare.confirm import BASELINE, WINNER
 from tune_gpu.compare.rounds import Outcome
 from tune_gpu.compare.sequential import interim_alpha
 from tune_gpu.compare.setup import terms_of
-from tune_gpu.compare.store import BlockStore
+from tune_gpu.compare.store import ReplicateStore
 from tune_gpu.promote.evidence import evidence_of
 from tune_gpu.promote.gate import TargetDevice, conditions
 from tune_gpu.report.facts import facts_of
@@ -37,12 +37,12 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Deployments without services: the winner takes 840 ms, its opponent 1200 ms."""
 
     def measure(question: ComparisonRequest, kind: str, _say: object) -> tuple[Outcome, None]:
-        made = [replace(block, arm=WINNER if block.arm == WINNER else question.theirs) for block in blocks()]
+        made = [replace(replicate, arm=WINNER if replicate.arm == WINNER else question.theirs) for replicate in replicates()]
         terms = terms_of(question.run.config, kind, question.arms, question.rules.windows)
-        store = BlockStore(question.run.folder.path / f"{question.file}.jsonl", terms)
+        store = ReplicateStore(question.run.folder.path / f"{question.file}.jsonl", terms)
         store.path.unlink(missing_ok=True)
-        for block in made:
-            store.append(block)
+        for replicate in made:
+            store.append(replicate)
         return Outcome(ComparisonEnd.DECIDED, "every difference asked for is shown or ruled out", 4, interim_alpha(2, 0.05), tuple(made), 80.0), None
 
     monkeypatch.setattr("tune_gpu.cli.compare._measure", measure)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.support.traffic import rounds, turn
 from tune_gpu.compare.bootstrap import effect_of, rounds_resampled, turns_resampled
 from tune_gpu.compare.metrics import Metric, percentile_of, standard_metrics
-from tune_gpu.compare.samples import Block, Pair, Turn, pairs_of
+from tune_gpu.compare.samples import Pair, Replicate, Turn, pairs_of
 from tune_gpu.compare.sequential import final_alpha, interim_alpha, order_of_round
 from tune_gpu.compare.verdict import ComparisonVerdict, Finding
 
@@ -86,8 +86,8 @@ def test_who_is_called_ours_decides_the_sign_and_nothing_else(seed: int, n: int,
 def test_a_faster_clock_changes_no_percentage(seed: int, factor: float) -> None:
     pairs = rounds(seed, 4, 4, speed=0.8)
 
-    def scaled(block: Block) -> Block:
-        return replace(block, turns=tuple(replace(turn, values={key: (value or 0.0) * factor for key, value in turn.values.items()}) for turn in block.turns))
+    def scaled(replicate: Replicate) -> Replicate:
+        return replace(replicate, turns=tuple(replace(turn, values={key: (value or 0.0) * factor for key, value in turn.values.items()}) for turn in replicate.turns))
 
     one = effect_of(pairs, P95, alpha=ALPHA)
     other = effect_of([Pair(scaled(pair.ours), scaled(pair.theirs)) for pair in pairs], P95, alpha=ALPHA)
@@ -147,7 +147,7 @@ def test_rounds_are_drawn_whole() -> None:
 def test_a_turn_that_failed_in_one_arm_is_no_latency_pair() -> None:
     """It counts as a failure of that arm."""
     good = turn(100.0, 10.0, 50.0, 110.0, 0, 5)
-    pair = Pair(Block("a", 0, (good, Turn(error="stt_timeout"), good)), Block("b", 0, (good, good, good)))
+    pair = Pair(Replicate("a", 0, (good, Turn(error="stt_timeout"), good)), Replicate("b", 0, (good, good, good)))
     ours, theirs = P95.rows([pair])[0]
     assert len(ours) == len(theirs) == 2
     effect = effect_of([pair], next(m for m in METRICS if m.name == "failed_pct"), alpha=ALPHA)
@@ -159,8 +159,8 @@ def test_a_turn_that_failed_in_one_arm_is_no_latency_pair() -> None:
 
 def test_a_round_counts_only_if_both_arms_were_measured_in_it() -> None:
     alike = turn(1.0, 1.0, 1.0, 1.0, 0, 1)
-    blocks = [Block("a", 0, (alike,)), Block("b", 0, failure={"kind": "oom"}), Block("b", 1, (alike,)), Block("a", 1, (alike,))]
-    assert [pair.ours.round for pair in pairs_of(blocks, "a", "b")] == [1]
+    replicates = [Replicate("a", 0, (alike,)), Replicate("b", 0, failure={"kind": "oom"}), Replicate("b", 1, (alike,)), Replicate("a", 1, (alike,))]
+    assert [pair.ours.round for pair in pairs_of(replicates, "a", "b")] == [1]
 
 
 def test_two_capacities_at_the_ramps_end_are_not_compared() -> None:
@@ -168,11 +168,11 @@ def test_two_capacities_at_the_ramps_end_are_not_compared() -> None:
     capacity = next(metric for metric in METRICS if metric.name == "capacity")
 
     def pair(number: int, ours: bool, theirs: bool) -> Pair:
-        blocks = [Block(arm, number, capacity=value, capacity_at_ceiling=at) for arm, value, at in (("a", 4.0, ours), ("b", 4.0 if theirs else 2.5, theirs))]
-        return Pair(*blocks)
+        replicates = [Replicate(arm, number, capacity=value, capacity_at_ceiling=at) for arm, value, at in (("a", 4.0, ours), ("b", 4.0 if theirs else 2.5, theirs))]
+        return Pair(*replicates)
 
     assert effect_of([pair(number, True, True) for number in range(4)], capacity, alpha=ALPHA) is None
     one = effect_of([pair(number, True, False) for number in range(4)], capacity, alpha=ALPHA)
     assert one is not None
     assert one.estimate == pytest.approx(1.5)
-    assert Block.from_dict(pair(0, True, True).ours.as_dict()).capacity_at_ceiling
+    assert Replicate.from_dict(pair(0, True, True).ours.as_dict()).capacity_at_ceiling

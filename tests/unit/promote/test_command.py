@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from tests.support.made_run import QUICK, RUN_ID, made_run
 from tests.support.runs import edit
-from tests.unit.promote.compared import blocks, write_comparison
+from tests.unit.promote.compared import replicates, write_comparison
 from tests.unit.promote.test_apply import KEYS, SERVER, UNITS, free_ports
 from tune_gpu.artifacts.finished_run import read_finished_run
 from tune_gpu.artifacts.records.comparison import Comparison
@@ -202,7 +202,7 @@ def test_an_interrupt_after_which_not_all_serves_again_says_so(desk: Desk, monke
 
 def test_the_later_comparison_counts_whatever_the_clock_said_meanwhile(tmp_path: Path) -> None:
     folder = made_run(tmp_path)
-    later = write_comparison(folder, measured=blocks(winner_ms=1190.0), ended_at="2026-01-31T12:00:00+00:00")
+    later = write_comparison(folder, measured=replicates(winner_ms=1190.0), ended_at="2026-01-31T12:00:00+00:00")
     write_comparison(folder, "confirmation", ended_at="2026-01-31T13:00:00+00:00")
     run = read_finished_run(str(tmp_path), RUN_ID, [], "promote")
     assert evidence_of(run).comparison == Comparison.parse(later, "comparison.json")

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.made_run import FAST, QUICK, RUN_ID, made_run
-from tests.unit.promote.compared import blocks, write_comparison
+from tests.unit.promote.compared import replicates, write_comparison
 from tune_gpu.artifacts.finished_run import FinishedRun, read_finished_run
 from tune_gpu.artifacts.records.comparison import Comparison
 from tune_gpu.artifacts.run_folder import RunFolder
@@ -60,7 +60,7 @@ def test_a_run_that_was_really_recorded_gives_its_own_verdict_again() -> None:
 
 
 def test_a_verdict_that_its_deployments_do_not_give_is_named(folder: RunFolder) -> None:
-    write_comparison(folder, measured=blocks(winner_ms=1190.0))
+    write_comparison(folder, measured=replicates(winner_ms=1190.0))
     content = json.loads((folder.path / "comparison.json").read_text())
     content["findings"][0] |= {"verdict": "better", "effect": content["findings"][0]["effect"] | {"estimate": -30.0, "ours": 840.0}}
     changed(folder, "comparison.json", confirmed=True, confirmed_why="shown better", findings=content["findings"])
@@ -72,7 +72,7 @@ def test_a_verdict_that_its_deployments_do_not_give_is_named(folder: RunFolder) 
 
 
 def test_a_claim_of_being_confirmed_is_not_enough(folder: RunFolder) -> None:
-    write_comparison(folder, measured=blocks(winner_ms=1260.0), confirmed=True, confirmed_why="shown better")
+    write_comparison(folder, measured=replicates(winner_ms=1260.0), confirmed=True, confirmed_why="shown better")
     assert "it says confirmed, its deployments say: shown worse than the baseline" in difference(folder)
 
 

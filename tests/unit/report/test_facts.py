@@ -146,9 +146,9 @@ def test_what_the_winners_card_did_not_report_is_a_doubt(record: RunRecord) -> N
 def compared(record: RunRecord) -> Comparison:
     """What `tune-gpu compare` writes, of made-up deployments in which the winner takes 0.6 of the time."""
     rules = Rules(0.95, 3, 40, 600.0, 1, {"voice_turn_ms": 5.0}, 0)
-    blocks = tuple(block for pair in rounds(1, 30, 20, speed=0.6) for block in (pair.ours, pair.theirs))
-    outcome = Outcome(ComparisonEnd.DECIDED, "every metric is decided", 30, 0.02, blocks, 600.0)
-    findings = findings_of(blocks, "a", "b", standard_metrics(95), alpha=0.02, tolerances=rules.tolerances, seed=0)
+    replicates = tuple(replicate for pair in rounds(1, 30, 20, speed=0.6) for replicate in (pair.ours, pair.theirs))
+    outcome = Outcome(ComparisonEnd.DECIDED, "every metric is decided", 30, 0.02, replicates, 600.0)
+    findings = findings_of(replicates, "a", "b", standard_metrics(95), alpha=0.02, tolerances=rules.tolerances, seed=0)
     assert record.summary is not None
     assert record.summary.best is not None
     arms = {"a": record.summary.best.params, "b": {"x": 2}}
