@@ -35,7 +35,7 @@ from tests.unit.evaluation.test_card_evaluation import BEFORE, PARAMS, QUICK, RU
 from tune_gpu.cli.doctor.cards import check_driver, read_driver
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import ServiceError
-from tune_gpu.compare.measuring_actor import Arena
+from tune_gpu.compare.measuring_actor import MeasurementActor
 from tune_gpu.config.loader import load_config
 from tune_gpu.config.schema import ExperimentConfig, ObjectiveSettings
 from tune_gpu.evaluation.evaluator import Evaluator
@@ -54,8 +54,8 @@ from tune_gpu.workload.clients import Endpoints
 KEPT = ("where", "name", "raises", "returns", "now", "want")
 
 
-class Held(Arena):
-    """The arena of a soak, in this process and with services that are there."""
+class HeldActor(MeasurementActor):
+    """The actor of a soak, in this process and with services that run already."""
 
     def __init__(self, evaluator: Evaluator) -> None:
         self._config, self._device, self._evaluator = evaluator.config, "cuda", evaluator
@@ -193,7 +193,7 @@ def _proof(measured: Measurement, unchecked: list[str]) -> str:
 def _soaked(nvml: FakeNvml, endpoints: Endpoints) -> dict[str, Any]:
     nvml._frames = [BEFORE]
     evaluator = Evaluator(_config(), "cuda", deploy=MadeUpCard(endpoints, nvml, RUNNING))
-    condition = judge(hold_under_load(Held(evaluator), PARAMS, 1.0, lambda _line: None), 5.0)
+    condition = judge(hold_under_load(HeldActor(evaluator), PARAMS, 1.0, lambda _line: None), 5.0)
     nvml._frames = [BEFORE]
     evaluator.close()
     return condition.as_dict()

@@ -196,12 +196,12 @@ def _compare(console: Console, question: ComparisonRequest, quiet: bool) -> Comp
 
 
 def _measure(question: ComparisonRequest, kind: str, say: Any) -> tuple[Outcome, Any]:
-    """Return what came of it, and the arena it was measured in (null if there was none)."""
+    """Return the outcome, and the client of the actor that measured it (None if there was none)."""
     with uncollected():
         from tune_gpu.common.interrupt import terminated_as_interrupt
-        from tune_gpu.compare.measuring_actor import ArenaLost
-        from tune_gpu.compare.setup import arena_of, measure_in, terms_of
-        from tune_gpu.ray_tune.placement import arena_resources
+        from tune_gpu.compare.measuring_actor import MeasurementLost
+        from tune_gpu.compare.setup import comparison_client, measure_in, terms_of
+        from tune_gpu.ray_tune.placement import measurement_resources
         from tune_gpu.ray_tune.session import local_or_joined_ray
 
     config, rules = question.run.config, question.rules
@@ -216,19 +216,19 @@ def _measure(question: ComparisonRequest, kind: str, say: Any) -> tuple[Outcome,
         found = findings_of(replicates, WINNER, question.theirs, metrics, alpha=alpha, tolerances=rules.tolerances, seed=rules.seed)
         return all(finding.decided for finding in found)
 
-    ground = None
+    client = None
     try:
         with (
             terminated_as_interrupt(),
             local_or_joined_ray(config.ray),
-            arena_of(config, kind, arena_resources(config, kind), say) as ground,
+            comparison_client(config, kind, measurement_resources(config, kind), say) as client,
         ):
             reporter = ProgressReporter(say, rules.budget_s, spent_s)
-            return PairedExperiment(list(question.arms), rules, store, measure_in(ground, question.arms), reporter).run(decided), ground
-    except ArenaLost as error:
-        return PairedExperiment(list(question.arms), rules, store, _never).stopped(ComparisonEnd.FAILED, str(error)), ground
+            return PairedExperiment(list(question.arms), rules, store, measure_in(client, question.arms), reporter).run(decided), client
+    except MeasurementLost as error:
+        return PairedExperiment(list(question.arms), rules, store, _never).stopped(ComparisonEnd.FAILED, str(error)), client
     except KeyboardInterrupt:  # before or after the rounds
-        return PairedExperiment(list(question.arms), rules, store, _never).stopped(ComparisonEnd.INTERRUPTED, "it was interrupted"), ground
+        return PairedExperiment(list(question.arms), rules, store, _never).stopped(ComparisonEnd.INTERRUPTED, "it was interrupted"), client
 
 
 def _never(_arm: str, _number: int, _window: int) -> Any:

@@ -14,12 +14,12 @@ from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.compare.arms import origin_of
 from tune_gpu.compare.confirm import BASELINE, WINNER, Standings, confirmed, contenders, standings
 from tune_gpu.compare.forecast import Forecast, forecast, times_of
-from tune_gpu.compare.measuring_actor import ArenaLost
+from tune_gpu.compare.measuring_actor import MeasurementLost
 from tune_gpu.compare.metrics import standard_metrics
 from tune_gpu.compare.records import record
 from tune_gpu.compare.rounds import Outcome, PairedExperiment
 from tune_gpu.compare.samples import Replicate
-from tune_gpu.compare.setup import arena_of, measure_in, rules_of, terms_of
+from tune_gpu.compare.setup import comparison_client, measure_in, rules_of, terms_of
 from tune_gpu.compare.store import ReplicateStore
 from tune_gpu.compare.telling import ProgressReporter, Say
 from tune_gpu.config.languages import error_unit, spoken_language
@@ -74,12 +74,12 @@ def confirm_run(
     spent_s = sum(replicate.wall_s for replicate in store.replicates())
     say(f"confirming the winner against {', '.join(arm for arm in arms if arm != WINNER)} (at most {rules.budget_s:.0f} s)")
     try:
-        with arena_of(config, kind, resources, say) as ground:
+        with comparison_client(config, kind, resources, say) as client:
             experiment = PairedExperiment(
-                list(arms), rules, store, measure_in(ground, arms), ProgressReporter(say, rules.budget_s, spent_s), (WINNER, BASELINE)
+                list(arms), rules, store, measure_in(client, arms), ProgressReporter(say, rules.budget_s, spent_s), (WINNER, BASELINE)
             )
             outcome = experiment.run(lambda replicates, alpha: judged(replicates, alpha).decided)
-    except ArenaLost as error:
+    except MeasurementLost as error:
         return RunConfirmation(False, str(error), winner)
     except KeyboardInterrupt:  # while it was deployed or taken down
         return RunConfirmation(False, "it was interrupted", winner, interrupted=True)
@@ -88,14 +88,14 @@ def confirm_run(
     content = record(
         run_id=folder.run_id,
         experiment=config.name,
-        device=ground.device,
+        device=client.device,
         arms=arms,
         ours=found.leader,
         theirs=BASELINE,
         findings=found.against_baseline,
         outcome=outcome,
         rules=rules,
-        neighbours_mib=ground.neighbours_mib,
+        neighbours_mib=client.neighbours_mib,
         confirmed=holds,
         confirmed_why=why,
         rivals=found.rivals,

@@ -32,7 +32,7 @@ from tune_gpu.workload.window import WindowResult
 _GONE_WITHIN_S = 30.0
 
 
-class Arena:
+class MeasurementActor:
     """Deploys arms one after another and drives them; an engine stays while its flags do not change. Answers are plain data."""
 
     def __init__(self, experiment: dict[str, Any], device: str) -> None:
@@ -98,12 +98,12 @@ class Arena:
         self._evaluator.close()
 
 
-class ArenaLost(RuntimeError):
+class MeasurementLost(RuntimeError):
     """The actor's process ended, or Ray has no place for it."""
 
 
 class MeasurementClient:
-    """A client of the actor. Every call raises ArenaLost once the actor has ended."""
+    """A client of the actor. Every call raises MeasurementLost once the actor has ended."""
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
@@ -117,16 +117,16 @@ class MeasurementClient:
             self._ask("close")
 
     def replicate(self, arm: str, number: int, params: Mapping[str, Any], first_window: int) -> Replicate:
-        """See `Arena.replicate`."""
+        """See `MeasurementActor.replicate`."""
         return Replicate.from_dict(self._ask("replicate", arm, number, dict(params), first_window))
 
     def hold(self, params: Mapping[str, Any]) -> dict[str, Any] | None:
-        """See `Arena.hold`."""
+        """See `MeasurementActor.hold`."""
         answer: dict[str, Any] | None = self._ask("hold", dict(params))
         return answer
 
     def load(self) -> dict[str, Any]:
-        """See `Arena.load`."""
+        """See `MeasurementActor.load`."""
         return dict(self._ask("load"))
 
     def _ask(self, method: str, *arguments: Any) -> Any:
@@ -136,12 +136,12 @@ class MeasurementClient:
             self.busy = False
             return answer
         except RayError as error:
-            raise ArenaLost(_said(error)) from error
+            raise MeasurementLost(_said(error)) from error
 
 
 @contextlib.contextmanager
-def arena(config: ExperimentConfig, device: str, resources: Mapping[str, float], say: Callable[[str], None]) -> Iterator[MeasurementClient]:
-    """Run a measuring actor on the current Ray within the block. Nothing of it is left afterwards. Raise ArenaLost.
+def measurement_client(config: ExperimentConfig, device: str, resources: Mapping[str, float], say: Callable[[str], None]) -> Iterator[MeasurementClient]:
+    """Run a measuring actor on the current Ray within the block. Nothing of it is left afterwards. Raise MeasurementLost.
 
     Args:
         config: its workload is driven.
@@ -151,13 +151,13 @@ def arena(config: ExperimentConfig, device: str, resources: Mapping[str, float],
     """
     named = {name: amount for name, amount in resources.items() if name not in ("CPU", "GPU")}
     options = {"num_cpus": resources.get("CPU", 1.0), "num_gpus": resources.get("GPU", 0.0), "resources": named or None}
-    actor: Any = ray.remote(Arena).options(**options).remote(asdict(config), device)
+    actor: Any = ray.remote(MeasurementActor).options(**options).remote(asdict(config), device)
     host, pid = "", 0
     try:
         try:
             host, pid = _placed(actor.where.remote(), resources, say)
         except RayError as error:
-            raise ArenaLost(_said(error)) from error
+            raise MeasurementLost(_said(error)) from error
         remote = MeasurementClient(actor)
         yield remote
         remote.close()
@@ -176,7 +176,7 @@ def _placed(where: Any, resources: Mapping[str, float], say: Callable[[str], Non
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if not any(all(node.get(name, 0.0) >= amount for name, amount in resources.items()) for node in nodes):
             asked = ", ".join(f"{amount:g} {name}" for name, amount in resources.items())
-            raise ArenaLost(f"no place to measure in: no node of Ray has {asked}")
+            raise MeasurementLost(f"no place to measure in: no node of Ray has {asked}")
         if ray.wait([where], timeout=PATIENCE_S)[0]:
             host, pid = ray.get(where)
             return host, pid

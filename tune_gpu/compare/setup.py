@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from tune_gpu.compare.measuring_actor import MeasurementClient, arena, measured_as
+from tune_gpu.compare.measuring_actor import MeasurementClient, measured_as, measurement_client
 from tune_gpu.compare.rounds import Rules
 from tune_gpu.compare.samples import Replicate
 from tune_gpu.compare.telling import Say
@@ -42,12 +42,12 @@ def terms_of(config: ExperimentConfig, device: str, arms: Mapping[str, Mapping[s
     }
 
 
-def arena_of(config: ExperimentConfig, device: str, resources: Mapping[str, float], say: Say) -> Any:
+def comparison_client(config: ExperimentConfig, device: str, resources: Mapping[str, float], say: Say) -> Any:
     """Return a measuring actor with the windows of a comparison."""
     settings = config.confirm
-    return arena(measured_as(config, capacity=settings.capacity, windows=settings.windows, window_s=settings.window_s), device, resources, say)
+    return measurement_client(measured_as(config, capacity=settings.capacity, windows=settings.windows, window_s=settings.window_s), device, resources, say)
 
 
-def measure_in(ground: MeasurementClient, arms: Mapping[str, Mapping[str, Any]]) -> Callable[[str, int, int], Replicate]:
+def measure_in(client: MeasurementClient, arms: Mapping[str, Mapping[str, Any]]) -> Callable[[str, int, int], Replicate]:
     """Return how `PairedExperiment` measures a replicate there."""
-    return lambda arm, number, first_window: ground.replicate(arm, number, arms[arm], first_window)
+    return lambda arm, number, first_window: client.replicate(arm, number, arms[arm], first_window)

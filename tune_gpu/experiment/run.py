@@ -39,7 +39,7 @@ from tune_gpu.experiment.warnings import warnings_of
 from tune_gpu.ray_tune.callbacks import StartReporter
 from tune_gpu.ray_tune.client import forward_results
 from tune_gpu.ray_tune.compat import import_tensorboard_writer, through_client
-from tune_gpu.ray_tune.placement import arena_resources, concurrency, trial_resources
+from tune_gpu.ray_tune.placement import concurrency, measurement_resources, trial_resources
 from tune_gpu.ray_tune.run_search import RunSearch
 from tune_gpu.ray_tune.same_failure import StopOnSameFailure
 from tune_gpu.rzero import RZeroScheduler
@@ -247,7 +247,7 @@ class Experiment:
             self.folder,
             best.params,
             [line for line in self.results.lines if not front or line.params in front],
-            arena_resources(self.config, self.choice.kind),
+            measurement_resources(self.config, self.choice.kind),
             self.progress.note,
         )
 

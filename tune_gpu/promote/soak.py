@@ -17,7 +17,7 @@ _SLACK_MIB = 16.0
 """Growth that is no growth, whatever the share: allocators round."""
 
 
-class Ground(Protocol):
+class LoadClient(Protocol):
     """Where the winner is held: `tune_gpu.compare.measuring_actor.MeasurementClient`."""
 
     def hold(self, params: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -60,13 +60,13 @@ class Soak:
         }
 
 
-def hold_under_load(ground: Ground, params: Mapping[str, Any], seconds: float, say: Callable[[str], None]) -> Soak:
+def hold_under_load(client: LoadClient, params: Mapping[str, Any], seconds: float, say: Callable[[str], None]) -> Soak:
     """Load the winner window by window until the time is over or something fails."""
     soak = Soak(seconds)
-    soak.failure = ground.hold(params)
+    soak.failure = client.hold(params)
     started = reported = time.monotonic()
     while soak.failure is None and (soak.seconds < seconds or not soak.n_requests):
-        seen = ground.load()
+        seen = client.load()
         now = time.monotonic()
         soak.seconds, soak.failure = now - started, seen["failure"]
         if soak.failure is None:

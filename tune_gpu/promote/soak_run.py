@@ -18,9 +18,9 @@ _PATIENCE = 1_000_000
 def soak_winner(run: FinishedRun, kind: str, say: Callable[[str], None]) -> tuple[Condition, dict[str, Any]]:
     """Hold the winner under load for `promote.soak_s`; return the condition and the gate's record of it (empty if the actor was lost)."""
     with uncollected():
-        from tune_gpu.compare.measuring_actor import ArenaLost, arena, measured_as
+        from tune_gpu.compare.measuring_actor import MeasurementLost, measured_as, measurement_client
         from tune_gpu.promote.soak import hold_under_load, judge
-        from tune_gpu.ray_tune.placement import arena_resources
+        from tune_gpu.ray_tune.placement import measurement_resources
         from tune_gpu.ray_tune.session import local_or_joined_ray
 
     settings = run.config.promote
@@ -29,8 +29,8 @@ def soak_winner(run: FinishedRun, kind: str, say: Callable[[str], None]) -> tupl
     patient = replace(run.config, telemetry=replace(run.config.telemetry, max_invalid_windows=_PATIENCE))
     config = measured_as(patient, capacity=False, windows=None, window_s=None)
     try:
-        with local_or_joined_ray(config.ray), arena(config, kind, arena_resources(config, kind), say) as ground:
-            soak = hold_under_load(ground, run.winner, settings.soak_s, say)
-    except ArenaLost as error:
+        with local_or_joined_ray(config.ray), measurement_client(config, kind, measurement_resources(config, kind), say) as client:
+            soak = hold_under_load(client, run.winner, settings.soak_s, say)
+    except MeasurementLost as error:
         return Condition("soak", False, str(error)), {}
     return judge(soak, settings.soak_growth_pct), soak.as_dict()

@@ -55,7 +55,7 @@ def trial_resources(config: ExperimentConfig, deployment: Deployment, kind: str)
     return TrialResources({"CPU": ray.cpus_per_trial}, services, vllm, _floor(whole - vllm + 0.1 / _GRAIN), ray.cpus_per_service)
 
 
-def arena_resources(config: ExperimentConfig, kind: str) -> dict[str, float]:
+def measurement_resources(config: ExperimentConfig, kind: str) -> dict[str, float]:
     """Return the resources of an actor that measures several candidates in turn: what the largest of them needs.
 
     The services are the actor's own processes.

@@ -14,8 +14,8 @@ from ray.exceptions import ActorDiedError, RayTaskError
 from tests.support.fake_nvml import UUID, FakeNvml, Frame
 from tests.support.made_run import EXPERIMENT
 from tune_gpu.common.errors import UserError
-from tune_gpu.compare import measuring_actor as arenas
-from tune_gpu.compare.measuring_actor import Arena, ArenaLost, arena
+from tune_gpu.compare import measuring_actor
+from tune_gpu.compare.measuring_actor import MeasurementActor, MeasurementLost, measurement_client
 from tune_gpu.config.loader import load_config
 from tune_gpu.config.schema import ExperimentConfig, PromoteSettings
 from tune_gpu.promote.evidence import target_device
@@ -61,24 +61,24 @@ class FakeRay:
 def measure(monkeypatch: pytest.MonkeyPatch, fake: FakeRay, gpus: float = 1.0) -> list[str]:
     """What was said meanwhile."""
     said: list[str] = []
-    monkeypatch.setattr(arenas, "ray", fake)
-    monkeypatch.setattr(arenas, "waiting_notice", lambda: "all is taken")
-    with arena(load_config(EXPERIMENT, [], "cuda"), "cuda", {"CPU": 2.0, "GPU": gpus}, said.append) as ground:
-        ground.hold({})
+    monkeypatch.setattr(measuring_actor, "ray", fake)
+    monkeypatch.setattr(measuring_actor, "waiting_notice", lambda: "all is taken")
+    with measurement_client(load_config(EXPERIMENT, [], "cuda"), "cuda", {"CPU": 2.0, "GPU": gpus}, said.append) as client:
+        client.hold({})
     return said
 
 
 @pytest.mark.parametrize("where", ["where", "device", "hold"])
 def test_a_remote_error_is_reported_without_its_place_in_the_code(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
-    traced = 'ray::Arena.device() (pid=7)\n  File "arena.py", line 45, in device\ntune_gpu.measurement.ServiceError: the driver does not answer\n'
+    traced = 'ray::MeasurementActor.device() (pid=7)\n  File "measuring_actor.py", line 45, in device\ntune_gpu.measurement.ServiceError: the driver does not answer\n'
     fake = FakeRay(**{where: RayTaskError("device", traced, RuntimeError())})
-    with pytest.raises(ArenaLost, match=r"^the process that measures failed: tune_gpu\.measurement\.ServiceError: the driver does not answer$"):
+    with pytest.raises(MeasurementLost, match=r"^the process that measures failed: tune_gpu\.measurement\.ServiceError: the driver does not answer$"):
         measure(monkeypatch, fake)
     assert fake.killed == 1
 
 
 def test_a_process_that_has_gone_is_said_to_have_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ArenaLost, match=r"^the process that measures has gone: The actor died"):
+    with pytest.raises(MeasurementLost, match=r"^the process that measures has gone: The actor died"):
         measure(monkeypatch, FakeRay(hold=ActorDiedError()))
 
 
@@ -89,7 +89,7 @@ def test_neighbours_are_those_on_all_cards_of_the_engine(monkeypatch: pytest.Mon
     for cards, mib in ((1, 500.0), (2, 7500.0)):
         config = ExperimentConfig()
         config.services.vllm.tensor_parallel_size = cards
-        info, beside = Arena(asdict(config), "cuda").device()
+        info, beside = MeasurementActor(asdict(config), "cuda").device()
         found = target_device(PromoteSettings(device="cuda"), ProcessSupervisor(tmp_path), most_cards(config))
         assert (beside, found.neighbours_mib) == (mib, mib)
         assert found.name == info["name"], "the gate asks for the same card"
@@ -103,7 +103,7 @@ def test_who_waits_for_a_place_is_told_once_and_then_measures(monkeypatch: pytes
 
 def test_a_place_that_no_node_can_give_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeRay()
-    with pytest.raises(ArenaLost, match=r"^no place to measure in: no node of Ray has 2 CPU, 2 GPU$"):
+    with pytest.raises(MeasurementLost, match=r"^no place to measure in: no node of Ray has 2 CPU, 2 GPU$"):
         measure(monkeypatch, fake, gpus=2.0)
     assert (fake.looks, fake.killed) == (0, 1)
 

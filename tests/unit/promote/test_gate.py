@@ -139,8 +139,8 @@ def test_growth_is_seen_through_single_peaks_and_peaks_are_no_growth(slope: floa
     assert growth_mib(growing) == pytest.approx(slope * 28.0, rel=0.35)
 
 
-class Ground:
-    """Answers as an arena does, from a list."""
+class ScriptedClient:
+    """Answers from a list, as the measuring actor would."""
 
     def __init__(self, windows: list[dict[str, Any]], start: dict[str, Any] | None = None) -> None:
         self.windows, self.start = windows, start
@@ -159,21 +159,21 @@ def window(memory: float, *errors: str, **change: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("ground", "said"),
+    ("client", "said"),
     [
-        (Ground([], {"kind": "startup_oom", "message": "no room"}), "startup_oom after 0 s: no room"),
-        (Ground([window(100.0), {"failure": {"kind": "service_lost", "message": "died"}}]), "service_lost after"),
-        (Ground([window(100.0, "stt_timeout"), window(100.0, failure={"kind": "x", "message": ""})]), "1 stt_timeout"),
+        (ScriptedClient([], {"kind": "startup_oom", "message": "no room"}), "startup_oom after 0 s: no room"),
+        (ScriptedClient([window(100.0), {"failure": {"kind": "service_lost", "message": "died"}}]), "service_lost after"),
+        (ScriptedClient([window(100.0, "stt_timeout"), window(100.0, failure={"kind": "x", "message": ""})]), "1 stt_timeout"),
     ],
 )
-def test_a_soak_ends_at_the_first_failure_and_says_it(ground: Ground, said: str) -> None:
-    condition = judge(hold_under_load(ground, FAST, 60.0, lambda _line: None), 5.0)
+def test_a_soak_ends_at_the_first_failure_and_says_it(client: ScriptedClient, said: str) -> None:
+    condition = judge(hold_under_load(client, FAST, 60.0, lambda _line: None), 5.0)
     assert not condition.holds
     assert said in condition.said
 
 
 def test_soak_passes_without_failures_and_without_growing_memory() -> None:
-    quiet = hold_under_load(Ground([window(100.0)] * 3), FAST, 0.0, lambda _line: None)
+    quiet = hold_under_load(ScriptedClient([window(100.0)] * 3), FAST, 0.0, lambda _line: None)
     assert quiet.n_requests == 5
     assert judge(quiet, 5.0).holds
     growing = Soak(60.0, 60.0, 50, memory_mib={"vllm": [(float(t), 1000.0 + 3.0 * t) for t in range(40)]})

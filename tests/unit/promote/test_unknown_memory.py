@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 
 from tests.support.made_run import FAST, line
-from tests.unit.promote.test_gate import Ground, comparison, evidence, unmet, window
+from tests.unit.promote.test_gate import ScriptedClient, comparison, evidence, unmet, window
 from tune_gpu.config.schema import PromoteSettings
 from tune_gpu.promote.gate import TargetDevice, conditions
 from tune_gpu.promote.soak import Soak, hold_under_load, judge
 
 
 def soaked(*windows: dict[str, Any]) -> Soak:
-    ground = Ground([*windows, {"failure": {"kind": "end", "message": ""}}])
-    soak = hold_under_load(ground, FAST, 60.0, lambda _line: None)
+    client = ScriptedClient([*windows, {"failure": {"kind": "end", "message": ""}}])
+    soak = hold_under_load(client, FAST, 60.0, lambda _line: None)
     soak.failure = None
     return soak
 

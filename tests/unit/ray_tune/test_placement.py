@@ -16,11 +16,11 @@ from tune_gpu.evaluation.retries import attempt_of, may_retry
 from tune_gpu.experiment.checks import check_config
 from tune_gpu.ray_tune.placement import (
     TrialResources,
-    arena_resources,
     check_cards,
     check_cores,
     check_resources,
     concurrency,
+    measurement_resources,
     trial_resources,
 )
 from tune_gpu.services.deployment import resolve
@@ -63,17 +63,17 @@ def test_every_size_that_multiplies_the_workers_multiplies_the_cards(extra: dict
     given = config(PARALLEL)
     given.services.vllm.extra_args = extra
     assert asked(given, {"vllm_memory_util": 0.5, "tp": 2}, "cuda").bundles[1]["GPU"] == cards
-    assert arena_resources(given, "cuda")["GPU"] == cards
+    assert measurement_resources(given, "cuda")["GPU"] == cards
 
 
 def test_two_sizes_that_vary_at_once_are_counted_together() -> None:
     """Only where both exist."""
     both = config(PARALLEL, "parameters.dp={target: vllm.extra_args.data_parallel_size, values: [1, 2]}")
-    assert arena_resources(both, "cuda")["GPU"] == 4.0
+    assert measurement_resources(both, "cuda")["GPU"] == 4.0
     with pytest.raises(UserError, match=r"vllm.tensor_parallel_size=2 x vllm.extra_args.data_parallel_size=2: no node has so many cards\. Use at most 2"):
         check_cards(both, 2)
     apart = config(PARALLEL, "parameters.dp={target: vllm.extra_args.data-parallel-size, values: [1, 2], when: {tp: [1]}}")
-    assert arena_resources(apart, "cuda")["GPU"] == 2.0
+    assert measurement_resources(apart, "cuda")["GPU"] == 2.0
     check_cards(apart, 2)
     assert concurrency(apart, "cuda", 4).trials == 4
 
