@@ -13,7 +13,7 @@ from tests.support.runs import ARTIFACTS, RUN
 from tune_gpu import metrics
 from tune_gpu.artifacts.deployments import evidence_of
 from tune_gpu.artifacts.reading import RunRecord, read_run
-from tune_gpu.cli.progress import measured_said
+from tune_gpu.cli.progress import describe_measured
 from tune_gpu.cli.progress_table import table_of
 from tune_gpu.common.metric import Better, Column, Metric, Protocol
 from tune_gpu.compare.metrics import standard_metrics
@@ -95,7 +95,7 @@ def test_the_live_table_has_its_column(record: RunRecord) -> None:
     assert "tokens" in text
     assert "fans" in text
     line = next(line for line in record.lines if line.fitness is not None)
-    assert "tokens 8 / 8, fans 41.5, " in measured_said(line.metrics)
+    assert "tokens 8 / 8, fans 41.5, " in describe_measured(line.metrics)
 
 
 def test_prometheus_and_grafana_have_its_gauge(record: RunRecord) -> None:

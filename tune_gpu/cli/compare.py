@@ -18,7 +18,7 @@ from tune_gpu.artifacts.records.decision import Decision
 from tune_gpu.artifacts.records.ends import ComparisonEnd
 from tune_gpu.artifacts.redaction import restore_secrets
 from tune_gpu.artifacts.run_folder import RunFolder
-from tune_gpu.cli.decision_view import tell_decision
+from tune_gpu.cli.decision_view import print_decision
 from tune_gpu.cli.terminal import Finite, console_of
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.imports import uncollected
@@ -28,10 +28,10 @@ from tune_gpu.compare.confirm import BASELINE, GIVEN_BASELINE, WINNER, confirmed
 from tune_gpu.compare.forecast import times_of, whole
 from tune_gpu.compare.metrics import standard_metrics
 from tune_gpu.compare.opponents import changed, winner_of_other
+from tune_gpu.compare.progress import ProgressReporter, describe_arms, table_of
 from tune_gpu.compare.records import record
 from tune_gpu.compare.rounds import Outcome, PairedExperiment, Rules, findings_of
 from tune_gpu.compare.store import ReplicateStore
-from tune_gpu.compare.telling import ProgressReporter, describe_arms, table_of
 from tune_gpu.compare.verdict import Finding
 from tune_gpu.config.languages import error_unit, spoken_language
 from tune_gpu.config.overrides import last_given
@@ -88,9 +88,9 @@ def compare(
     """
     console = console_of(stderr=as_json)
     try:
-        question = _question(run_id, list(overrides), baseline, against, budget_s, rounds, trust=trust)
-        with question.run.folder.held():
-            content = _compare(console, question, quiet)
+        request = _request(run_id, list(overrides), baseline, against, budget_s, rounds, trust=trust)
+        with request.run.folder.held():
+            content = _compare(console, request, quiet)
     except (UserError, OSError) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
@@ -122,7 +122,7 @@ class ComparisonRequest:
         return self.origins[self.theirs].label
 
 
-def _question(
+def _request(
     run_id: str, overrides: list[str], baseline: str | None, against: str | None, budget_s: float, rounds: int | None, *, trust: bool = False
 ) -> ComparisonRequest:
     from tune_gpu.compare.setup import rules_of
@@ -153,49 +153,49 @@ def _question(
     return ComparisonRequest(run, {WINNER: run.winner, theirs: params}, origins, theirs, rules_of(config, budget_s=budget_s, max_rounds=rounds), file)
 
 
-def _compare(console: Console, question: ComparisonRequest, quiet: bool) -> Comparison:
-    choice = device_of(question.run.config)
-    if question.run.config.ray.address is None:  # on a cluster the services run elsewhere
+def _compare(console: Console, request: ComparisonRequest, quiet: bool) -> Comparison:
+    choice = device_of(request.run.config)
+    if request.run.config.ray.address is None:  # on a cluster the services run elsewhere
         check_installed(choice.kind)
-    say = (lambda _line: None) if quiet else (lambda line: console.print(line, highlight=False, soft_wrap=True))
-    config, folder, rules = question.run.config, question.run.folder, question.rules
-    say(f"{config.name}, run {folder.run_id}: {choice.why}")
-    for line in describe_arms(question.arms, {arm: origin.label for arm, origin in question.origins.items()}):
-        say(line)
-    if (times := times_of(question.run.lines, config)) is not None:
-        say(whole(replace(config, confirm=replace(config.confirm, budget_s=rules.budget_s)), times).room)
-    outcome, place = _measure(question, choice.kind, say)
+    print_line = (lambda _line: None) if quiet else (lambda line: console.print(line, highlight=False, soft_wrap=True))
+    config, folder, rules = request.run.config, request.run.folder, request.rules
+    print_line(f"{config.name}, run {folder.run_id}: {choice.why}")
+    for line in describe_arms(request.arms, {arm: origin.label for arm, origin in request.origins.items()}):
+        print_line(line)
+    if (times := times_of(request.run.lines, config)) is not None:
+        print_line(whole(replace(config, confirm=replace(config.confirm, budget_s=rules.budget_s)), times).room)
+    outcome, place = _measure(request, choice.kind, print_line)
     metrics = standard_metrics(config.objective.latency_percentile, error_unit(spoken_language(config)))
     findings = findings_of(
-        outcome.replicates, WINNER, question.theirs, metrics, alpha=outcome.alpha, tolerances=rules.tolerances, seed=rules.seed
+        outcome.replicates, WINNER, request.theirs, metrics, alpha=outcome.alpha, tolerances=rules.tolerances, seed=rules.seed
     )
-    holds, why = _confirmation(question, findings, outcome)
+    holds, why = _confirmation(request, findings, outcome)
     content = record(
         run_id=folder.run_id,
         experiment=config.name,
         device=place.device if place else {"kind": choice.kind},
-        arms=question.arms,
+        arms=request.arms,
         ours=WINNER,
-        theirs=question.theirs,
+        theirs=request.theirs,
         findings=findings,
         outcome=outcome,
         rules=rules,
         neighbours_mib=place.neighbours_mib if place else 0.0,
         confirmed=holds,
         confirmed_why=why,
-        origins=question.origins,
+        origins=request.origins,
     )
-    if question.confirms and outcome.ended is not ComparisonEnd.INTERRUPTED:
-        content = replace(content, decision=_decision(question, content))
+    if request.confirms and outcome.ended is not ComparisonEnd.INTERRUPTED:
+        content = replace(content, decision=_decision(request, content))
     if outcome.ended is not ComparisonEnd.INTERRUPTED:
-        folder.write_json(f"{question.file}.json", content)
-        if question.confirms:
-            _write_into_winner(folder, content, f"{question.file}.json")
-    _tell(console, question, findings, content, outcome, quiet)
+        folder.write_json(f"{request.file}.json", content)
+        if request.confirms:
+            _write_into_winner(folder, content, f"{request.file}.json")
+    _print_result(console, request, findings, content, outcome, quiet)
     return content
 
 
-def _measure(question: ComparisonRequest, kind: str, say: Any) -> tuple[Outcome, Any]:
+def _measure(request: ComparisonRequest, kind: str, print_line: Any) -> tuple[Outcome, Any]:
     """Return the outcome, and the client of the actor that measured it (None if there was none)."""
     with uncollected():
         from tune_gpu.common.interrupt import terminated_as_interrupt
@@ -204,16 +204,16 @@ def _measure(question: ComparisonRequest, kind: str, say: Any) -> tuple[Outcome,
         from tune_gpu.ray_tune.placement import measurement_resources
         from tune_gpu.ray_tune.session import local_or_joined_ray
 
-    config, rules = question.run.config, question.rules
-    folder, terms = question.run.folder, terms_of(config, kind, question.arms, rules.windows)
-    store = ReplicateStore(folder.path / f"{question.file}.jsonl", terms, folder.redactor)
+    config, rules = request.run.config, request.rules
+    folder, terms = request.run.folder, terms_of(config, kind, request.arms, rules.windows)
+    store = ReplicateStore(folder.path / f"{request.file}.jsonl", terms, folder.redactor)
     spent_s = sum(replicate.wall_s for replicate in store.replicates())
     if spent_s:
-        say(f"resuming with {len(store.replicates())} measured deployments ({spent_s:.0f} s of the budget)")
+        print_line(f"resuming with {len(store.replicates())} measured deployments ({spent_s:.0f} s of the budget)")
     metrics = standard_metrics(config.objective.latency_percentile, error_unit(spoken_language(config)))
 
     def decided(replicates: Any, alpha: float) -> bool:
-        found = findings_of(replicates, WINNER, question.theirs, metrics, alpha=alpha, tolerances=rules.tolerances, seed=rules.seed)
+        found = findings_of(replicates, WINNER, request.theirs, metrics, alpha=alpha, tolerances=rules.tolerances, seed=rules.seed)
         return all(finding.decided for finding in found)
 
     client = None
@@ -221,40 +221,40 @@ def _measure(question: ComparisonRequest, kind: str, say: Any) -> tuple[Outcome,
         with (
             terminated_as_interrupt(),
             local_or_joined_ray(config.ray),
-            comparison_client(config, kind, measurement_resources(config, kind), say) as client,
+            comparison_client(config, kind, measurement_resources(config, kind), print_line) as client,
         ):
-            reporter = ProgressReporter(say, rules.budget_s, spent_s)
-            return PairedExperiment(list(question.arms), rules, store, measure_in(client, question.arms), reporter).run(decided), client
+            reporter = ProgressReporter(print_line, rules.budget_s, spent_s)
+            return PairedExperiment(list(request.arms), rules, store, measure_in(client, request.arms), reporter).run(decided), client
     except MeasurementLost as error:
-        return PairedExperiment(list(question.arms), rules, store, _never).stopped(ComparisonEnd.FAILED, str(error)), client
+        return PairedExperiment(list(request.arms), rules, store, _never).stopped(ComparisonEnd.FAILED, str(error)), client
     except KeyboardInterrupt:  # before or after the rounds
-        return PairedExperiment(list(question.arms), rules, store, _never).stopped(ComparisonEnd.INTERRUPTED, "it was interrupted"), client
+        return PairedExperiment(list(request.arms), rules, store, _never).stopped(ComparisonEnd.INTERRUPTED, "it was interrupted"), client
 
 
 def _never(_arm: str, _number: int, _window: int) -> Any:
     raise AssertionError("nothing more is measured")
 
 
-def _confirmation(question: ComparisonRequest, findings: list[Finding], outcome: Outcome) -> tuple[bool, str]:
+def _confirmation(request: ComparisonRequest, findings: list[Finding], outcome: Outcome) -> tuple[bool, str]:
     if outcome.ended is ComparisonEnd.FAILED:
         holds, why = False, outcome.why
     else:
-        holds, why = confirmed(findings, question.run.config.confirm.metric, outcome.why, question.theirs)
-    return holds and question.confirms, why
+        holds, why = confirmed(findings, request.run.config.confirm.metric, outcome.why, request.theirs)
+    return holds and request.confirms, why
 
 
-def _decision(question: ComparisonRequest, content: Comparison) -> Decision:
-    run = question.run
+def _decision(request: ComparisonRequest, content: Comparison) -> Decision:
+    run = request.run
     case = Case(
         run.folder.run_id,
         place_of(run.folder),
         run.winner,
-        question.arms[question.theirs],
+        request.arms[request.theirs],
         content.ended_why if content.ended == ComparisonEnd.FAILED else "",
         content,
-        f"{question.file}.json",
+        f"{request.file}.json",
         typical_deployment_s(run.lines),
-        targets_missed(run.lines, run.winner, question.arms[question.theirs], run.config.objective),
+        targets_missed(run.lines, run.winner, request.arms[request.theirs], run.config.objective),
     )
     return decide(case, run.config.confirm, run.config.promote)
 
@@ -266,9 +266,9 @@ def _write_into_winner(folder: RunFolder, content: Comparison, file: str) -> Non
         folder.write_winner(winner.with_confirmation(content.summary(file), content.decision))
 
 
-def _tell(console: Console, question: ComparisonRequest, findings: list[Finding], content: Comparison, outcome: Outcome, quiet: bool) -> None:
+def _print_result(console: Console, request: ComparisonRequest, findings: list[Finding], content: Comparison, outcome: Outcome, quiet: bool) -> None:
     if not quiet:
-        console.print(table_of(findings, WINNER, question.theirs, question.label))
+        console.print(table_of(findings, WINNER, request.theirs, request.label))
         console.print(
             f"{counted(outcome.n_rounds, 'round')} in {outcome.wall_s:.0f} s; {outcome.why}; intervals at {100 * (1 - outcome.alpha):.4g} % each",
             highlight=False,
@@ -278,16 +278,16 @@ def _tell(console: Console, question: ComparisonRequest, findings: list[Finding]
         console.print(outcome.why, style="red", highlight=False, soft_wrap=True)
     else:
         console.print(content.sentence, style="bold", highlight=False, soft_wrap=True)
-    if question.confirms:
+    if request.confirms:
         console.print(f"confirmed: {str(content.confirmed).lower()}; {content.confirmed_why}", highlight=False, soft_wrap=True)
     elif outcome.ended is not ComparisonEnd.FAILED:
-        console.print(f"{content.confirmed_why}. Promote goes by the run's own baseline: tune-gpu compare {question.run.folder.run_id}", highlight=False, soft_wrap=True)
+        console.print(f"{content.confirmed_why}. Promote goes by the run's own baseline: tune-gpu compare {request.run.folder.run_id}", highlight=False, soft_wrap=True)
     if content.decision is not None:
-        tell_decision(console, content.decision)
-    folder = question.run.folder
+        print_decision(console, content.decision)
+    folder = request.run.folder
     if outcome.ended is ComparisonEnd.INTERRUPTED:
         console.print(
             f"stopped; {counted(outcome.n_rounds, 'round')} kept in {folder.path}; the same command resumes", highlight=False, soft_wrap=True
         )
     else:
-        console.print(f"written: {folder.path / (question.file + '.json')}", highlight=False, soft_wrap=True)
+        console.print(f"written: {folder.path / (request.file + '.json')}", highlight=False, soft_wrap=True)

@@ -16,7 +16,7 @@ from tune_gpu.artifacts.records.ends import RunEnd
 from tune_gpu.artifacts.records.summary import RunSummary
 from tune_gpu.artifacts.redaction import Redactor, restore_secrets
 from tune_gpu.artifacts.run_folder import RunFolder
-from tune_gpu.cli.decision_view import tell_decision
+from tune_gpu.cli.decision_view import print_decision
 from tune_gpu.cli.progress import Progress, describe_params
 from tune_gpu.cli.terminal import console_of, tolerate_encoding
 from tune_gpu.common.errors import UserError
@@ -82,7 +82,7 @@ def _launch(console: Console, space: str | None, overrides: list[str], resume: s
     if resume is not None:
         config, record = _recorded(space, overrides, resume, trust=trust)
         if record.ended:
-            return _tell_ended(console, record)
+            return _print_ended(console, record)
         choice, folder = _continued(config, record), record.folder
     else:
         config, choice, folder = _new(space or DEFAULT_SPACE, overrides, trust=trust)
@@ -103,13 +103,13 @@ def _search(
         from tune_gpu.experiment.run import Experiment
         from tune_gpu.ray_tune.session import check_room_here, local_or_joined_ray
 
-    say = (lambda *_a, **_k: None) if quiet else console.print
-    say(f"{config.name}: {choice.why}", highlight=False, soft_wrap=True)
-    say(f"ray: {concurrency(config, choice.kind, choice.n_cards).why}", highlight=False, soft_wrap=True)
+    print_line = (lambda *_a, **_k: None) if quiet else console.print
+    print_line(f"{config.name}: {choice.why}", highlight=False, soft_wrap=True)
+    print_line(f"ray: {concurrency(config, choice.kind, choice.n_cards).why}", highlight=False, soft_wrap=True)
     refusals = _plan(config, choice) if new else Refusals.read(folder)
-    say(refusals.describe(), highlight=False, soft_wrap=True)
+    print_line(refusals.describe(), highlight=False, soft_wrap=True)
     if sharing.allowed(config, choice.kind) is not None:
-        say(f"left out: candidates with MPS; {sharing.forbidden(config, choice.kind)}", highlight=False, soft_wrap=True)
+        print_line(f"left out: candidates with MPS; {sharing.forbidden(config, choice.kind)}", highlight=False, soft_wrap=True)
     try:
         with local_or_joined_ray(config.ray, choice.n_cards):
             check_room_here(config, choice.kind)
@@ -117,7 +117,7 @@ def _search(
                 held.enter_context(folder.created(as_yaml(config)))
                 refusals.write(folder)
             total = new_tournament(config, refusals).total_evaluations
-            say(
+            print_line(
                 f"run {folder.run_id}: {_extent(config, total)}; seed {config.search.seed}",
                 highlight=False,
                 soft_wrap=True,
@@ -200,7 +200,7 @@ def _recorded(space: str | None, overrides: list[str], run_id: str, *, trust: bo
     return load_run_config(record.folder.path, overrides, trust=trust), record
 
 
-def _tell_ended(console: Console, record: RunRecord) -> int:
+def _print_ended(console: Console, record: RunRecord) -> int:
     """Say that a run has ended, and what can be done with it. Return its exit code."""
     summary = record.summary
     best = summary.best if summary else None
@@ -247,7 +247,7 @@ def _conclude(console: Console, summary: RunSummary, folder: RunFolder) -> int:
         soft_wrap=True,
     )
     if summary.decision is not None and summary.best is not None:
-        tell_decision(console, summary.decision)
+        print_decision(console, summary.decision)
     if not summary.n_evaluations:
         message = f"nothing was measured: the run ended first ({summary.ended}). Give it more time (run.time_budget_s)."
         console.print(message, style="red", highlight=False, soft_wrap=True)

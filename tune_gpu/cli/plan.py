@@ -12,7 +12,7 @@ import click
 from tune_gpu.cli.plan_view import ROWS, cards_table, print_plan
 from tune_gpu.cli.terminal import console_of
 from tune_gpu.common.errors import UserError
-from tune_gpu.compare.forecast import foretold
+from tune_gpu.compare.forecast import predicted_confirmation
 from tune_gpu.config.loader import DEFAULT_SPACE, device_setting, load_with_needs
 from tune_gpu.config.overrides import is_override
 from tune_gpu.config.schema import ExperimentConfig
@@ -64,10 +64,10 @@ def plan(
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
     if as_json:
-        click.echo(json.dumps(as_document(config, preflight, params, found) | {"confirmation": foretold(config, device.kind), "needs_trust": [{"key": each.key, "why": each.why} for each in wanted]}))
+        click.echo(json.dumps(as_document(config, preflight, params, found) | {"confirmation": predicted_confirmation(config, device.kind), "needs_trust": [{"key": each.key, "why": each.why} for each in wanted]}))
     else:
         print_plan(console_of(markup=True), config, preflight, params, found, rows)
-        click.echo(foretold(config, device.kind))
+        click.echo(predicted_confirmation(config, device.kind))
         for each in wanted:
             click.echo(f"needs --trust: {each}")
     sys.exit(0 if found.allowed.any() else 1)

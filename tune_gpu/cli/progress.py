@@ -110,7 +110,7 @@ class Progress:
             return f"{line.candidate_id} {line.outcome}: {why} {tail}"
         metrics = line.metrics
         return (
-            f"{line.candidate_id} ok: fitness {fitness_of(line, self._evidence)}, {measured_said(metrics)}{saturation_said(metrics)}"
+            f"{line.candidate_id} ok: fitness {fitness_of(line, self._evidence)}, {describe_measured(metrics)}{describe_saturation(metrics)}"
             f"{'engine re-used' if line.engine_reused else 'engine started'} {tail}"
         )
 
@@ -119,7 +119,7 @@ class Progress:
         return table_of(self._console, self._rows, list(self._running.values()), self._names, self._evidence, total=self._total, elapsed_s=elapsed_s, left_s=left_s)
 
 
-def measured_said(metrics: Mapping[str, Any]) -> str:
+def describe_measured(metrics: Mapping[str, Any]) -> str:
     """Return the metrics of the table in one line, without the numbers that were not measured."""
     parts: list[str] = []
     for metric in every():
@@ -137,7 +137,7 @@ def measured_said(metrics: Mapping[str, Any]) -> str:
     return "".join(f"{part}, " for part in parts)
 
 
-def saturation_said(metrics: Mapping[str, Any]) -> str:
+def describe_saturation(metrics: Mapping[str, Any]) -> str:
     """Return how many turns a saturated evaluation answered, or one with too few turns to know; empty for one that is not saturated."""
     found = metrics.get("saturation")
     if not isinstance(found, Mapping) or found.get("saturated") is False:

@@ -143,7 +143,7 @@ class _Asked:
 
 
 def _promote(console: Console, subject: Subject, asked: _Asked) -> int:
-    run, say = subject.run, _printer(console)
+    run, print_line = subject.run, _printer(console)
     refuse_unfinished(folder_of(run.config.promote))
     if asked.apply:
         subject.target.check(subject.bundle.units)
@@ -154,12 +154,12 @@ def _promote(console: Console, subject: Subject, asked: _Asked) -> int:
         require_keys(run.config.promote)
     decision, soak = _decide(subject, asked, found), None
     if isinstance(decision, SoakFirst):
-        condition, soak = soak_winner(run, subject.device.kind, say)
+        condition, soak = soak_winner(run, subject.device.kind, print_line)
         _print_condition(console, condition)
         found = [*found, condition]
         decision = _decide(subject, asked, found, soaked=True)
     if isinstance(decision, (AlreadyWritten, Outdated, Reviewed)):
-        say(f"written and soaked at {decision.manifest.get('created_at')}: {subject.folder}")
+        print_line(f"written and soaked at {decision.manifest.get('created_at')}: {subject.folder}")
     else:
         _write_verdict(subject.folder, _verdict(subject, found, soak))
     if asked.as_json:
@@ -180,7 +180,7 @@ def _decide(subject: Subject, asked: _Asked, found: Sequence[Condition], *, soak
 
 def _act(console: Console, subject: Subject, decision: Decision) -> int:
     """Do what was decided, and return the exit code."""
-    say = _printer(console)
+    print_line = _printer(console)
     match decision:
         case Refused(unmet):
             console.print(f"refused: {', '.join(unmet)}; nothing was deployed", style="red", highlight=False, soft_wrap=True)
@@ -188,20 +188,20 @@ def _act(console: Console, subject: Subject, decision: Decision) -> int:
         case Reviewed(manifest):
             return _apply(console, subject, manifest)
         case Outdated(manifest):
-            _write(subject, {"created_at": manifest.get("created_at")}, say)  # the same soak
+            _write(subject, {"created_at": manifest.get("created_at")}, print_line)  # the same soak
         case Soaked():
-            _write(subject, {}, say)
-    say(f"sha256 of the bundle: {subject.bundle.sha256}")
-    say(f"apply with the same command and --apply --expect {subject.bundle.sha256}")
+            _write(subject, {}, print_line)
+    print_line(f"sha256 of the bundle: {subject.bundle.sha256}")
+    print_line(f"apply with the same command and --apply --expect {subject.bundle.sha256}")
     return OK
 
 
-def _write(subject: Subject, more: Mapping[str, Any], say: Any) -> None:
+def _write(subject: Subject, more: Mapping[str, Any], print_line: Any) -> None:
     """Write the promotion for review."""
     run, folder = subject.run, subject.folder
     services = services_of(run.config, run.config.baseline or run.winner, subject.device.kind)
     write_bundle(folder, subject.bundle, bundle_of(services, subject.target, folder_of(run.config.promote)), {**subject.about, **more})
-    say(f"written for review: {folder} (changes.diff says what changes)")
+    print_line(f"written for review: {folder} (changes.diff says what changes)")
 
 
 def _verdict(subject: Subject, found: Sequence[Condition], soak: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -281,11 +281,11 @@ def _recover(console: Console, overrides: list[str], settings_file: str | None, 
     return OK
 
 
-def _deployer(config: ExperimentConfig, about: dict[str, Any], say: Any, utterances: Sequence[Utterance] = ()) -> Deployer:
+def _deployer(config: ExperimentConfig, about: dict[str, Any], print_line: Any, utterances: Sequence[Utterance] = ()) -> Deployer:
     """Return what changes the target. Only an apply takes voice turns: a rollback needs no recordings."""
     log = folder_of(config.promote) / PROMOTIONS / "audit.jsonl"
     check_writable([log])
-    audit = Audit(log, about, lambda line: say(f"  {line}"))
+    audit = Audit(log, about, lambda line: print_line(f"  {line}"))
     return Deployer.of(config.promote, Watcher(config.promote, config.workload, utterances), audit)
 
 
@@ -293,7 +293,7 @@ def _report_rollback(console: Console, back: RolledBack, code: int) -> int:
     console.print(f"rolled back: {back.why}", style="red", highlight=False, soft_wrap=True)
     if back.serving:
         return code
-    console.print(back.all_said, style="red", highlight=False, soft_wrap=True)
+    console.print(back.not_serving_message, style="red", highlight=False, soft_wrap=True)
     return NOT_SERVING
 
 

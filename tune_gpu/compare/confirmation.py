@@ -16,12 +16,12 @@ from tune_gpu.compare.confirm import BASELINE, WINNER, Standings, confirmed, con
 from tune_gpu.compare.forecast import Forecast, forecast, times_of
 from tune_gpu.compare.measuring_actor import MeasurementLost
 from tune_gpu.compare.metrics import standard_metrics
+from tune_gpu.compare.progress import PrintLine, ProgressReporter
 from tune_gpu.compare.records import record
 from tune_gpu.compare.rounds import Outcome, PairedExperiment
 from tune_gpu.compare.samples import Replicate
 from tune_gpu.compare.setup import comparison_client, measure_in, rules_of, terms_of
 from tune_gpu.compare.store import ReplicateStore
-from tune_gpu.compare.telling import ProgressReporter, Say
 from tune_gpu.config.languages import error_unit, spoken_language
 from tune_gpu.config.schema import ExperimentConfig
 
@@ -50,7 +50,7 @@ def confirm_run(
     best: Mapping[str, Any],
     lines: Sequence[EvaluationRecord],
     resources: Mapping[str, float],
-    say: Say,
+    print_line: PrintLine,
 ) -> RunConfirmation:
     """Compare the best few with each other and the winner with the baseline. Resume a stopped comparison. Ray must be running."""
     winner = dict(best)
@@ -60,9 +60,9 @@ def confirm_run(
     if (times := times_of(lines, config)) is not None:
         planned = forecast(config, times, len(arms) - 1)
         if not planned.fits:
-            say(f"not confirming the winner: {planned.too_short}; afterwards: {compare_command(folder, planned)}")
+            print_line(f"not confirming the winner: {planned.too_short}; afterwards: {compare_command(folder, planned)}")
             return RunConfirmation(False, planned.too_short, winner, needed_s=planned.needed_s)
-        say(planned.room)
+        print_line(planned.room)
         config, arms = planned.config, contenders(winner, config.baseline, lines, planned.n_arms - 1)
     rules = rules_of(config)
     store = ReplicateStore(folder.path / "confirmation.jsonl", terms_of(config, kind, arms, rules.windows), folder.redactor)
@@ -72,11 +72,11 @@ def confirm_run(
         return standings(replicates, list(arms), metrics, config.confirm, alpha=alpha, seed=rules.seed)
 
     spent_s = sum(replicate.wall_s for replicate in store.replicates())
-    say(f"confirming the winner against {', '.join(arm for arm in arms if arm != WINNER)} (at most {rules.budget_s:.0f} s)")
+    print_line(f"confirming the winner against {', '.join(arm for arm in arms if arm != WINNER)} (at most {rules.budget_s:.0f} s)")
     try:
-        with comparison_client(config, kind, resources, say) as client:
+        with comparison_client(config, kind, resources, print_line) as client:
             experiment = PairedExperiment(
-                list(arms), rules, store, measure_in(client, arms), ProgressReporter(say, rules.budget_s, spent_s), (WINNER, BASELINE)
+                list(arms), rules, store, measure_in(client, arms), ProgressReporter(print_line, rules.budget_s, spent_s), (WINNER, BASELINE)
             )
             outcome = experiment.run(lambda replicates, alpha: judged(replicates, alpha).decided)
     except MeasurementLost as error:

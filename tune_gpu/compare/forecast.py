@@ -153,7 +153,7 @@ def forecast(config: ExperimentConfig, times: DeploymentTimes, candidates: int) 
     return found
 
 
-def foretold(config: ExperimentConfig, device: str) -> str:
+def predicted_confirmation(config: ExperimentConfig, device: str) -> str:
     """Return whether a run of this space will confirm its winner on a kind of device, by typical times, and what to do if it will not."""
     if not config.confirm.enabled:
         return "confirmation: none (confirm.enabled=false); after the run: tune-gpu compare RUN_ID"

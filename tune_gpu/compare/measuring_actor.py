@@ -136,18 +136,18 @@ class MeasurementClient:
             self.busy = False
             return answer
         except RayError as error:
-            raise MeasurementLost(_said(error)) from error
+            raise MeasurementLost(_message(error)) from error
 
 
 @contextlib.contextmanager
-def measurement_client(config: ExperimentConfig, device: str, resources: Mapping[str, float], say: Callable[[str], None]) -> Iterator[MeasurementClient]:
+def measurement_client(config: ExperimentConfig, device: str, resources: Mapping[str, float], print_line: Callable[[str], None]) -> Iterator[MeasurementClient]:
     """Run a measuring actor on the current Ray within the block. Nothing of it is left afterwards. Raise MeasurementLost.
 
     Args:
         config: its workload is driven.
         device: `cuda` or `cpu`.
         resources: its request to Ray, by Ray's names (`CPU`, `GPU`).
-        say: called once if the actor has no place after a while.
+        print_line: called once if the actor has no place after a while.
     """
     named = {name: amount for name, amount in resources.items() if name not in ("CPU", "GPU")}
     options = {"num_cpus": resources.get("CPU", 1.0), "num_gpus": resources.get("GPU", 0.0), "resources": named or None}
@@ -155,9 +155,9 @@ def measurement_client(config: ExperimentConfig, device: str, resources: Mapping
     host, pid = "", 0
     try:
         try:
-            host, pid = _placed(actor.where.remote(), resources, say)
+            host, pid = _placed(actor.where.remote(), resources, print_line)
         except RayError as error:
-            raise MeasurementLost(_said(error)) from error
+            raise MeasurementLost(_message(error)) from error
         remote = MeasurementClient(actor)
         yield remote
         remote.close()
@@ -169,7 +169,7 @@ def measurement_client(config: ExperimentConfig, device: str, resources: Mapping
         psutil.wait_procs(tree, timeout=_GONE_WITHIN_S)
 
 
-def _placed(where: Any, resources: Mapping[str, float], say: Callable[[str], None]) -> tuple[str, int]:
+def _placed(where: Any, resources: Mapping[str, float], print_line: Callable[[str], None]) -> tuple[str, int]:
     """Return the answer once Ray has placed and started the actor. Ray itself would wait silently, even if no place can exist."""
     waited = False
     while True:
@@ -181,11 +181,11 @@ def _placed(where: Any, resources: Mapping[str, float], say: Callable[[str], Non
             host, pid = ray.get(where)
             return host, pid
         if not waited:
-            say(waiting_notice())
+            print_line(waiting_notice())
         waited = True
 
 
-def _said(error: RayError) -> str:
+def _message(error: RayError) -> str:
     """Return what went wrong, in one line: of what was raised over there Ray's first line says where, and its last what."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return f"the process that measures failed: {lines[-1]}" if "ray::" in lines[0] else f"the process that measures has gone: {lines[0]}"

@@ -78,10 +78,10 @@ class Metric:
         """
         if self.compared.statistic is not Statistic.ERRORS_PER_WORD:
             return None, None
-        heard = [turn for pair in pairs for turn, theirs in zip(pair.ours.turns, pair.theirs.turns, strict=False) if turn.words and theirs.words]
-        if any(turn.clip is None for turn in heard):
-            return sum(turn.words or 0 for turn in heard), None
-        clips = {turn.clip: turn.words or 0 for turn in heard}
+        transcribed = [turn for pair in pairs for turn, theirs in zip(pair.ours.turns, pair.theirs.turns, strict=False) if turn.words and theirs.words]
+        if any(turn.clip is None for turn in transcribed):
+            return sum(turn.words or 0 for turn in transcribed), None
+        clips = {turn.clip: turn.words or 0 for turn in transcribed}
         return sum(clips.values()), len(clips)
 
     def _values(self, both: tuple[Turn, Turn]) -> tuple[object, object]:

@@ -7,9 +7,9 @@ from dataclasses import asdict
 from typing import Any
 
 from tune_gpu.compare.measuring_actor import MeasurementClient, measured_as, measurement_client
+from tune_gpu.compare.progress import PrintLine
 from tune_gpu.compare.rounds import Rules
 from tune_gpu.compare.samples import Replicate
-from tune_gpu.compare.telling import Say
 from tune_gpu.config.schema import ExperimentConfig
 
 
@@ -42,10 +42,11 @@ def terms_of(config: ExperimentConfig, device: str, arms: Mapping[str, Mapping[s
     }
 
 
-def comparison_client(config: ExperimentConfig, device: str, resources: Mapping[str, float], say: Say) -> Any:
+def comparison_client(config: ExperimentConfig, device: str, resources: Mapping[str, float], print_line: PrintLine) -> Any:
     """Return a measuring actor with the windows of a comparison."""
     settings = config.confirm
-    return measurement_client(measured_as(config, capacity=settings.capacity, windows=settings.windows, window_s=settings.window_s), device, resources, say)
+    measured = measured_as(config, capacity=settings.capacity, windows=settings.windows, window_s=settings.window_s)
+    return measurement_client(measured, device, resources, print_line)
 
 
 def measure_in(client: MeasurementClient, arms: Mapping[str, Mapping[str, Any]]) -> Callable[[str, int, int], Replicate]:

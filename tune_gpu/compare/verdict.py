@@ -64,12 +64,12 @@ class Finding:
         words, least = effect.n_words, least_words(self.tolerance, 1.0 - effect.confidence)
         if words is None or words >= least or self._shown is not ComparisonVerdict.NO_DIFFERENCE:
             return None
-        return f"{self._heard(effect)}: too few for a tolerance of {self.tolerance:g}, which takes {least}"
+        return f"{self._words_and_clips(effect)}: too few for a tolerance of {self.tolerance:g}, which takes {least}"
 
     def _few_turns(self, effect: Effect) -> bool:
         return self.metric.percentile is not None and effect.n_pairs < least_samples(self.metric.percentile)
 
-    def _heard(self, effect: Effect) -> str:
+    def _words_and_clips(self, effect: Effect) -> str:
         clips = "" if effect.n_clips is None else f" of {counted(effect.n_clips, 'clip')}"
         return f"{counted(effect.n_words or 0, self.metric.counted_in)}{clips}"
 
@@ -82,7 +82,7 @@ class Finding:
         parts = [counted(effect.n_rounds, "round")]
         if self.metric.compared.statistic is not Statistic.MEAN_OF_ROUNDS:
             parts.append(counted(effect.n_pairs, "turn"))
-        return ", ".join(parts + ([self._heard(effect)] if effect.n_words is not None else []))
+        return ", ".join(parts + ([self._words_and_clips(effect)] if effect.n_words is not None else []))
 
     @property
     def gain_interval(self) -> tuple[float, float] | None:

@@ -83,7 +83,7 @@ class LoadSession:
             state.load_s += time.monotonic() - started  # the measurement of its word error rate
         else:
             state.warm_s += time.monotonic() - started
-        state.heard = self._transcripts.setdefault(key, answered) if every_clip else self._transcripts.get(key, [])
+        state.transcripts = self._transcripts.setdefault(key, answered) if every_clip else self._transcripts.get(key, [])
 
     def warm_engine(self) -> None:
         """Warm vLLM up with one turn; Whisper is warm already. Raise ServiceError if a service failed, hung or answered nothing."""

@@ -38,7 +38,7 @@ def score_metrics(
     """
     if running.capacity:
         running = replace(running, capacity=with_error(running.capacity, objective, [window.turns for window in running.windows]))
-    pooled = summarise(running.windows, extra_turns=running.heard)
+    pooled = summarise(running.windows, extra_turns=running.transcripts)
     whole = _with_device(pooled, running.device, running, engine)
     judged = evaluate(whole, objective)
 
@@ -86,7 +86,7 @@ def _errors(
     return FitnessErrors(
         windows=jackknife(left_out),
         capacity=capacity_error(score, whole[CAPACITY.name], capacity.stderr if capacity else None, weighs=weighs(CAPACITY)),
-        clips=clip_shares(score, rates_without_clips(running.windows, running.heard) if weighs(WER) else {}, weighs=weighs(WER)),
+        clips=clip_shares(score, rates_without_clips(running.windows, running.transcripts) if weighs(WER) else {}, weighs=weighs(WER)),
     )
 
 

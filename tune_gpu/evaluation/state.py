@@ -31,7 +31,7 @@ class EvaluationState:
     n_invalid: int = 0
     n_out_of_memory: int = 0
     """Requests that Whisper had no memory for, counted in its log until the end of the last window."""
-    heard: Sequence[TurnSample] = ()
+    transcripts: Sequence[TurnSample] = ()
     """Every clip once, by a Whisper of these settings."""
     neighbours: Neighbours = field(default_factory=Neighbours)
     unchecked: dict[str, None] = field(default_factory=dict)

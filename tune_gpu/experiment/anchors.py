@@ -37,7 +37,7 @@ class Anchors:
     Args:
         n_wanted: how many (`search.anchors`).
         results: keeps them.
-        progress: is told that one begins.
+        progress: called when one begins.
     """
 
     def __init__(self, n_wanted: int, results: ResultKeeper, progress: RunListener) -> None:
@@ -70,9 +70,9 @@ class Anchors:
         return RunEnd.INTERRUPTED if interrupted else ended
 
     @property
-    def said(self) -> str | None:
+    def sentence(self) -> str | None:
         """Return what they show, or why they are not there; None if none is wanted."""
-        return said(self._results.lines, self._results.anchors, self._why_not)
+        return describe_anchors(self._results.lines, self._results.anchors, self._why_not)
 
     def _missing(self, first: EvaluationRecord | None) -> list[Candidate]:
         lines, done = self._results.lines, len(self._results.anchors)
@@ -90,7 +90,7 @@ def first_deployment(lines: Sequence[EvaluationRecord]) -> EvaluationRecord | No
     return next((line for line in lines if line.origin == "baseline" and line.fitness is not None), None)
 
 
-def said(lines: Sequence[EvaluationRecord], anchors: Sequence[EvaluationRecord], why_not: str = "") -> str | None:
+def describe_anchors(lines: Sequence[EvaluationRecord], anchors: Sequence[EvaluationRecord], why_not: str = "") -> str | None:
     """Return in a sentence what the deployments of the same configuration show of the noise; None if there is nothing to say.
 
     Args:
@@ -125,5 +125,5 @@ def _times(number: int) -> str:
     return {1: "once", 2: "twice"}.get(number) or counted(number, "time")
 
 
-def _nothing(_told: Any) -> None:
+def _nothing(_ignored: Any) -> None:
     """Ignore what begins and what a search would keep."""

@@ -124,8 +124,8 @@ def _open(case: Case, comparison: Comparison, confirm: ConfirmSettings, needed: 
     losses = [finding for finding in comparison.findings if finding.verdict != ComparisonVerdict.WORSE and _loss(finding) > finding.tolerance]
     open_ones = _once([finding for finding in needed if finding.verdict != ComparisonVerdict.BETTER] + losses)
     rounds = max((rounds_needed(finding, confirm) for finding in open_ones), default=confirm.max_rounds)
-    said = "; ".join(f"{finding.label} {finding.figures}" for finding in open_ones) or "the gain is not large enough to be sure of it"
-    found = _longer(case, confirm, f"{counted(comparison.n_rounds, 'round')} {'leaves' if comparison.n_rounds == 1 else 'leave'} open whether it is better: {said}.", rounds)
+    open_text = "; ".join(f"{finding.label} {finding.figures}" for finding in open_ones) or "the gain is not large enough to be sure of it"
+    found = _longer(case, confirm, f"{counted(comparison.n_rounds, 'round')} {'leaves' if comparison.n_rounds == 1 else 'leave'} open whether it is better: {open_text}.", rounds)
     return _sorted(case, comparison, found.verdict, found.reason, found.command, found.about_s)
 
 

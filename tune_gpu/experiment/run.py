@@ -58,7 +58,7 @@ class Experiment:
         config: checked.
         choice: the device.
         folder: where it is kept; its lines, if there are any, are replayed first (a resumed run).
-        progress: who is told.
+        progress: called as the run goes on.
         refusals: what the preflight refuses.
     """
 
@@ -117,8 +117,8 @@ class Experiment:
         """Bring the search to where the run's lines end; what was proposed and has none. Raises ValueError."""
         lines = sorted(self.folder.candidates(), key=lambda line: -1 if line.told_after is None else line.told_after)  # they are kept by generation
         asked_after = self.folder.proposals() | {line.candidate_id: line.asked_after for line in lines if line.asked_after is not None}
-        told = {line.candidate_id: (line.params, line.result(self.config.search.objectives)) for line in lines}
-        return replay(self.tournament, told, asked_after if self.config.search.asynchronous else None)
+        results = {line.candidate_id: (line.params, line.result(self.config.search.objectives)) for line in lines}
+        return replay(self.tournament, results, asked_after if self.config.search.asynchronous else None)
 
     def _why_ended(self) -> RunEnd:
         if self.results.failures.reason is not None:
@@ -265,6 +265,6 @@ class Experiment:
             baseline=self.config.baseline,
             ended=ended,
             anchors=self.results.anchors,
-            repeated=self._anchors.said,
+            repeated=self._anchors.sentence,
         )
         return replace(summary, ended_reason=self.results.failures.reason if ended is RunEnd.SAME_FAILURE else None)

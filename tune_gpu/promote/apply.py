@@ -32,7 +32,7 @@ from tune_gpu.promote.target import Target, TargetError
 from tune_gpu.promote.watch import Expected, Unhealthy, Watcher
 
 _Result = TypeVar("_Result")
-_TOLD = 6
+_MOST_SHOWN = 6
 """So many differences are named."""
 
 
@@ -131,7 +131,7 @@ class Deployer:
             except BaseException as error:  # a signal, a fault of ours: nothing is left halfway
                 back = self._restorer().put_back(change, f"stopped by {type(error).__name__}")
                 if isinstance(error, KeyboardInterrupt) and not back.serving:
-                    raise KeyboardInterrupt(back.all_said) from error
+                    raise KeyboardInterrupt(back.not_serving_message) from error
                 raise
             self.audit("apply", "ok")
             self._restorer().tidy(change)
@@ -223,8 +223,8 @@ class Deployer:
             details["not_readable_here"] = f"not readable here: {', '.join(found.unread)}"
         self.audit("compare", "differs" if found.differences else "ok", **details)
         if found.differences:
-            more = f"; {len(found.differences) - _TOLD} more" if len(found.differences) > _TOLD else ""
-            raise Unhealthy(f"{'; '.join(found.differences[:_TOLD])}{more}")
+            more = f"; {len(found.differences) - _MOST_SHOWN} more" if len(found.differences) > _MOST_SHOWN else ""
+            raise Unhealthy(f"{'; '.join(found.differences[:_MOST_SHOWN])}{more}")
 
     def _step(self, step: str, action: Callable[..., _Result], *arguments: object) -> _Result:
         self.interrupts.check()

@@ -21,12 +21,12 @@ class Audit:
     Args:
         path: of the log; only ever appended to.
         about: in every line (`run_id`, `experiment` …).
-        say: prints the same in words.
+        print_line: prints the same in words.
     """
 
-    def __init__(self, path: Path, about: dict[str, Any], say: Callable[[str], Any] = lambda _line: None) -> None:
+    def __init__(self, path: Path, about: dict[str, Any], print_line: Callable[[str], Any] = lambda _line: None) -> None:
         self.path = path
-        self._about, self._say, self._redactor = about, say, Redactor()
+        self._about, self._print_line, self._redactor = about, print_line, Redactor()
         self._failed = False
 
     def __call__(self, step: str, outcome: str = "ok", **more: Any) -> None:
@@ -39,7 +39,7 @@ class Audit:
         details = ", ".join(str(value) for value in more.values() if isinstance(value, (str, int, float)))
         # Rich leaves the program by SystemExit where the reader of a pipe has gone.
         with contextlib.suppress(Exception, SystemExit):
-            self._say(f"{step}: {outcome}{f' ({details})' if details else ''}")
+            self._print_line(f"{step}: {outcome}{f' ({details})' if details else ''}")
 
     def _write(self, line: dict[str, Any]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -90,8 +90,8 @@ def _confirmed(evidence: Evidence, comparison: Comparison) -> Condition:
 
 
 def _recomputed(evidence: Evidence) -> Condition:
-    said = "the deployments that were recorded give what the comparison says"
-    return Condition("recomputed", evidence.difference is None, evidence.difference or said)
+    agrees = "the deployments that were recorded give what the comparison says"
+    return Condition("recomputed", evidence.difference is None, evidence.difference or agrees)
 
 
 def _device(evidence: Evidence, measured: DeviceRecord, target: TargetDevice) -> Condition:
@@ -102,7 +102,7 @@ def _device(evidence: Evidence, measured: DeviceRecord, target: TargetDevice) ->
         return Condition("device", False, f"measured on {kind}, the target is {target.kind}")
     if kind == "cuda" and target.name is not None and name != target.name:
         return Condition("device", False, f"measured on {name}, the target is {target.name}")
-    unproven = [said for said in unchecked_of(evidence.lines, evidence.winner) if said.startswith(NOT_PROVEN)]
+    unproven = [warning for warning in unchecked_of(evidence.lines, evidence.winner) if warning.startswith(NOT_PROVEN)]
     return Condition("device", True, "; ".join([f"measured on {kind} ({name}), as the target is", *unproven]))
 
 
@@ -123,8 +123,8 @@ def _neighbours(comparison: Comparison, target: TargetDevice, settings: PromoteS
     if target.neighbours_mib is None:
         return Condition("neighbours", False, "what others use on the target is not known from here: set promote.neighbours_mib")
     measured = "what others used while it was measured is not known, so it counts as none" if known is None else f"measured beside {beside:.0f} MiB of others"
-    said = f"{measured}, the target has {target.neighbours_mib:.0f} MiB"
-    return Condition("neighbours", target.neighbours_mib <= beside + settings.neighbours_tolerance_mib, said)
+    found = f"{measured}, the target has {target.neighbours_mib:.0f} MiB"
+    return Condition("neighbours", target.neighbours_mib <= beside + settings.neighbours_tolerance_mib, found)
 
 
 def sharing(services: Services) -> list[Condition]:
@@ -143,10 +143,10 @@ def gain(comparison: Comparison, settings: PromoteSettings) -> Condition:
     effect, gained = finding.effect, finding.gain or 0.0
     pct = gained if finding.unit == "%" else 100.0 * gained / (abs(effect.theirs) or 1.0)
     word = "better" if pct >= 0.0 else "worse"
-    said = (
+    found = (
         f"{settings.metric} is {abs(pct):.1f} % {word} than the baseline's ({finding.verdict}); wanted: at least {settings.min_gain_pct:g} % better, and shown"
     )
-    return Condition("gain", finding.verdict == "better" and pct >= settings.min_gain_pct, said)
+    return Condition("gain", finding.verdict == "better" and pct >= settings.min_gain_pct, found)
 
 
 def no_worse(comparison: Comparison) -> Condition:

@@ -134,7 +134,7 @@ def _other_findings(stated: Sequence[FindingRecord], found: Sequence[FindingReco
     for finding in known:
         given = by_metric[finding.metric]
         if not _same(given, finding):
-            return f"it says {finding.metric} is {_told(given)}, its deployments say {_told(finding)}"
+            return f"it says {finding.metric} is {_shown(given)}, its deployments say {_shown(finding)}"
     return None
 
 
@@ -158,7 +158,7 @@ def _same(stated: FindingRecord, found: FindingRecord) -> bool:
     return abs(float(given.low) - effect.low) <= allowed and abs(float(given.high) - effect.high) <= allowed
 
 
-def _told(finding: FindingRecord) -> str:
+def _shown(finding: FindingRecord) -> str:
     effect = finding.effect
     if effect is None:
         return "not measured in both"

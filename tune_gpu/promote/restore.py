@@ -35,7 +35,7 @@ class RolledBack:
     """What does not, and why."""
 
     @property
-    def all_said(self) -> str:
+    def not_serving_message(self) -> str:
         """Return the message for people if something does not answer."""
         return f"the files are as they were, but not all that served before answers: {self.then}"
 
@@ -111,19 +111,19 @@ class Restorer:
         self.audit("roll back", "begun", why=why)
         self._attempt(lambda: [self._try(f"put back {Path(name).name}", put_back, Path(name), text) for name, text in change.before.items()])
         if self._failures:
-            said = self._said()
-            self.audit("restore", "failed", why=said)
-            raise UserError(f"{said}; what was there before is not back. Make room for it, then run tune-gpu promote --recover.")
+            stuck = self._stuck()
+            self.audit("restore", "failed", why=stuck)
+            raise UserError(f"{stuck}; what was there before is not back. Make room for it, then run tune-gpu promote --recover.")
         self.audit("restore", "ok", files=len(change.before))
         if touched:
             self._attempt(lambda: self._services(change, restart))
-        if stuck := self._said():
+        if stuck := self._stuck():
             self.audit("roll back", "files are back, the services are not", why=stuck)
             return RolledBack(why, False, f"{stuck}. Run tune-gpu promote --recover.")
         unhealthy = self._wait(change) if touched and restart else ""
         self._attempt(lambda: self._try("mark rolled back", self.installation.mark, change, Status.ROLLED_BACK))
         if self._failures:
-            unhealthy = "; ".join(filter(None, [unhealthy, f"{self._said()}. Run tune-gpu promote --recover."]))
+            unhealthy = "; ".join(filter(None, [unhealthy, f"{self._stuck()}. Run tune-gpu promote --recover."]))
         else:
             self.tidy(change)
         if unhealthy:
@@ -197,5 +197,5 @@ class Restorer:
         except OSError:
             return True
 
-    def _said(self) -> str:
+    def _stuck(self) -> str:
         return "; ".join(self._failures.values())

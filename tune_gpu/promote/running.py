@@ -153,7 +153,7 @@ def _changed(service: str, settings: Sequence[Setting], readings: Sequence[Readi
     """Return the differences of options that were measured at vLLM's default and run with another value."""
     measured = {setting.option for setting in settings}
     return [
-        f"{service} runs with {option.replace('-', '_')}={_told(reading.values[option])}, measured without it ({reading.source})"
+        f"{service} runs with {option.replace('-', '_')}={_shown(reading.values[option])}, measured without it ({reading.source})"
         for reading in readings
         if reading.lists_changes
         for option in sorted((own_options() & reading.values.keys()) - measured)
@@ -212,9 +212,9 @@ def parsed(value: Any) -> Any:
 def _difference(service: str, name: str, runs: Any, measured: Any, source: str) -> str:
     if is_secret(name):
         return f"{service} runs with another {name} than measured ({source})"
-    return f"{service} runs with {name}={_told(runs)}, measured with {_told(measured)} ({source})"
+    return f"{service} runs with {name}={_shown(runs)}, measured with {_shown(measured)} ({source})"
 
 
-def _told(value: Any) -> str:
+def _shown(value: Any) -> str:
     text = "unset" if value is None else value.name if isinstance(value, Choice) else str(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

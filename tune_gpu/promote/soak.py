@@ -60,7 +60,7 @@ class Soak:
         }
 
 
-def hold_under_load(client: LoadClient, params: Mapping[str, Any], seconds: float, say: Callable[[str], None]) -> Soak:
+def hold_under_load(client: LoadClient, params: Mapping[str, Any], seconds: float, print_line: Callable[[str], None]) -> Soak:
     """Load the winner window by window until the time is over or something fails."""
     soak = Soak(seconds)
     soak.failure = client.hold(params)
@@ -82,7 +82,7 @@ def hold_under_load(client: LoadClient, params: Mapping[str, Any], seconds: floa
                 soak.device_memory_mib.append((soak.seconds, used))
         if now - reported > 10.0:
             reported = now
-            say(f"  soak: {soak.seconds:.0f} of {seconds:.0f} s, {soak.n_requests} requests, {len(soak.errors)} failed")
+            print_line(f"  soak: {soak.seconds:.0f} of {seconds:.0f} s, {soak.n_requests} requests, {len(soak.errors)} failed")
     return soak
 
 

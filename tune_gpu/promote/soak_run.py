@@ -15,7 +15,7 @@ _PATIENCE = 1_000_000
 """Disturbed windows that are held again. A long soak meets more of them than an evaluation, and they are no failure of the winner."""
 
 
-def soak_winner(run: FinishedRun, kind: str, say: Callable[[str], None]) -> tuple[Condition, dict[str, Any]]:
+def soak_winner(run: FinishedRun, kind: str, print_line: Callable[[str], None]) -> tuple[Condition, dict[str, Any]]:
     """Hold the winner under load for `promote.soak_s`; return the condition and the gate's record of it (empty if the actor was lost)."""
     with uncollected():
         from tune_gpu.compare.measuring_actor import MeasurementLost, measured_as, measurement_client
@@ -25,12 +25,12 @@ def soak_winner(run: FinishedRun, kind: str, say: Callable[[str], None]) -> tupl
 
     settings = run.config.promote
     restore_secrets(run.config)
-    say(f"soak: the winner is held under load for {settings.soak_s:g} s")
+    print_line(f"soak: the winner is held under load for {settings.soak_s:g} s")
     patient = replace(run.config, telemetry=replace(run.config.telemetry, max_invalid_windows=_PATIENCE))
     config = measured_as(patient, capacity=False, windows=None, window_s=None)
     try:
-        with local_or_joined_ray(config.ray), measurement_client(config, kind, measurement_resources(config, kind), say) as client:
-            soak = hold_under_load(client, run.winner, settings.soak_s, say)
+        with local_or_joined_ray(config.ray), measurement_client(config, kind, measurement_resources(config, kind), print_line) as client:
+            soak = hold_under_load(client, run.winner, settings.soak_s, print_line)
     except MeasurementLost as error:
         return Condition("soak", False, str(error)), {}
     return judge(soak, settings.soak_growth_pct), soak.as_dict()

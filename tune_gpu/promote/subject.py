@@ -26,7 +26,7 @@ from tune_gpu.promote.settings import SYSTEM_FILE, artifacts_of, ignored, truste
 from tune_gpu.promote.target import Target
 from tune_gpu.services.vllm.parallelism import most_cards
 
-_TOLD, _LONGEST = 4, 160
+_MOST_SHOWN, _LONGEST = 4, 160
 """So many differences are named, each value so long at most."""
 
 
@@ -53,7 +53,7 @@ def subject_of(
     overrides: list[str],
     out: str | None,
     settings_file: str | None,
-    say: Callable[[str], None],
+    print_line: Callable[[str], None],
     check: Callable[[ExperimentConfig], None],
     *,
     trust: bool = False,
@@ -65,7 +65,7 @@ def subject_of(
         overrides: `key=value` of the command line.
         out: where it is reviewed; None: among the artifacts.
         settings_file: of trusted settings; None: the system's.
-        say: prints what is ignored.
+        print_line: prints what is ignored.
         check: raises UserError for a configuration that cannot be measured.
         trust: the user says that the run is their own.
 
@@ -75,7 +75,7 @@ def subject_of(
     trusted = trusted_settings(overrides, settings_file)
     run = read_finished_run(artifacts_of(overrides), run_id, overrides, "promote", trust=trust)
     if others := ignored(run.config, trusted):
-        say(f"ignored: the run's own {', '.join(others)}; only {settings_file or SYSTEM_FILE} and the command line say how to promote")
+        print_line(f"ignored: the run's own {', '.join(others)}; only {settings_file or SYSTEM_FILE} and the command line say how to promote")
     run = replace(run, config=with_trusted(run.config, trusted))
     check(run.config)
     settings = run.config.promote
@@ -114,8 +114,8 @@ def reviewed(subject: Subject, expect: str | None) -> dict[str, Any]:
     if manifest is None:
         raise UserError(f"--apply: nothing was written for review in {folder}. Run promote without --apply and look at it first.")
     if others := differences(folder, manifest, bundle, subject.about):
-        more = f"; {len(others) - _TOLD} more" if len(others) > _TOLD else ""
-        raise UserError(f"--apply: not what was reviewed: {'; '.join(others[:_TOLD])}{more}. Run promote without --apply and look at it again.")
+        more = f"; {len(others) - _MOST_SHOWN} more" if len(others) > _MOST_SHOWN else ""
+        raise UserError(f"--apply: not what was reviewed: {'; '.join(others[:_MOST_SHOWN])}{more}. Run promote without --apply and look at it again.")
     if expect is None and (why := foreign(folder)):
         raise UserError(f"--apply: others can change the review ({why}). Give --expect with the hash that the review printed.")
     if expect is not None and expect.lower() != bundle.sha256:
@@ -147,18 +147,18 @@ def differences(folder: Path, manifest: Mapping[str, Any], bundle: Bundle, about
         bundle: what would be written now.
         about: and of which run, winner, comparison, device and target.
     """
-    found = [f"{key} is {_told(manifest.get(key))}, now {_told(new)}" for key, new in about.items() if manifest.get(key) != new]
+    found = [f"{key} is {_shown(manifest.get(key))}, now {_shown(new)}" for key, new in about.items() if manifest.get(key) != new]
     if manifest.get("units") != list(bundle.units):
-        found.append(f"units are {_told(manifest.get('units'))}, now {', '.join(bundle.units)}")
+        found.append(f"units are {_shown(manifest.get('units'))}, now {', '.join(bundle.units)}")
     listed = manifest.get("files")
     listed = listed if isinstance(listed, dict) else {}
-    found += [f"{_told(name)} is listed, and would not be written now" for name in sorted(set(listed) - set(bundle.files))]
+    found += [f"{_shown(name)} is listed, and would not be written now" for name in sorted(set(listed) - set(bundle.files))]
     for name, wanted in bundle.listed.items():
         entry = listed.get(name)
         if not isinstance(entry, dict):
             found.append(f"{name} would be written now, and is not listed")
         elif entry.get("destination") != wanted["destination"]:
-            found.append(f"{name} was to go to {_told(entry.get('destination'))}, and goes to {wanted['destination']}")
+            found.append(f"{name} was to go to {_shown(entry.get('destination'))}, and goes to {wanted['destination']}")
         elif (digest_there := digest(read_plain(folder / name))) != wanted["sha256"]:
             found.append(f"{folder / name}: {_first_difference(folder / name, bundle.files[name][1])}")
         elif entry.get("sha256") != digest_there:
@@ -178,7 +178,7 @@ def reviewed_before(folder: Path, manifest: Mapping[str, Any], bundle: Bundle) -
     return before
 
 
-def _told(value: Any) -> str:
+def _shown(value: Any) -> str:
     """Return the value in one short line of plain characters: it may be anybody's, and is shown on a terminal."""
     text = json.dumps(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

@@ -97,7 +97,7 @@ class Watcher:
         except Unhealthy:
             raise
         except Exception as error:
-            raise Unhealthy(f"{name} at {where.url} does not say what it serves: {_said(error)}") from error
+            raise Unhealthy(f"{name} at {where.url} does not say what it serves: {_message(error)}") from error
 
     def _prove(self, name: str, expected: Expected) -> None:
         where = self._where(name)
@@ -131,7 +131,7 @@ class Watcher:
             raise Unhealthy(f"{name}: {path} answers with status {status}")
         return body
 
-    def probe(self, expected: Expected, say: Callable[[str], None] = lambda _line: None) -> float | None:
+    def probe(self, expected: Expected, print_line: Callable[[str], None] = lambda _line: None) -> float | None:
         """Take live voice turns, one after another; return their median in ms without the first, or None without probes. Raise
         Unhealthy."""
         if not self._settings.probes:
@@ -139,11 +139,11 @@ class Watcher:
         try:
             turns = asyncio.run(self._turns(expected.model or ""))
         except Exception as error:
-            raise Unhealthy(f"a live voice turn cannot be taken: {_said(error)}") from error
+            raise Unhealthy(f"a live voice turn cannot be taken: {_message(error)}") from error
         if failed := [turn.error for turn in turns if turn.error]:
             raise Unhealthy(f"{len(failed)} of {len(turns)} live voice turns failed ({failed[0]})")
         median = statistics.median(turn.voice_turn_ms or 0.0 for turn in turns[1:])
-        say(f"  {len(turns) - 1} live voice turns: median {median:.0f} ms")
+        print_line(f"  {len(turns) - 1} live voice turns: median {median:.0f} ms")
         if expected.turn_ms is not None and median > self._settings.probe_max_ratio * expected.turn_ms:
             raise Unhealthy(
                 f"live voice turns take {median:.0f} ms (median), the comparison measured {expected.turn_ms:.0f} ms; "
@@ -180,5 +180,5 @@ class Watcher:
         return key_of(self._settings, name) or ""
 
 
-def _said(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"

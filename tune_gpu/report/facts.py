@@ -158,10 +158,10 @@ def _shown(record: RunRecord) -> str | None:
     """Return what an A/B comparison showed, in one sentence; null where there was none."""
     confirmation = record.summary.confirmation if record.summary else None
     comparison = record.evidence or (confirmation.confirmation if confirmation else None)
-    return comparison.sentence + _unsaid(comparison) if comparison and comparison.sentence else None
+    return comparison.sentence + _left_out(comparison) if comparison and comparison.sentence else None
 
 
-def _unsaid(comparison: Comparison | ComparisonExcerpt) -> str:
+def _left_out(comparison: Comparison | ComparisonExcerpt) -> str:
     """Return where a voice turn is shown to be worse beyond its tolerance and the sentence does not say so: older programs named one percentile."""
     worse = [each for each in comparison.findings if in_comparison(each.metric) is VOICE_TURN and each.verdict == "worse"]
     missing = [each for each in worse if -(each.gain or 0.0) > each.tolerance and f"at {each.metric.rpartition('.')[2]}" not in comparison.sentence]

@@ -43,11 +43,11 @@ def as_markdown(facts: Facts) -> str:
 def _decision(decision: Decision | None) -> list[str]:
     if decision is None:
         return []
-    said = [f"**{_text(decision.sentence[:1].upper() + decision.sentence[1:])}**"]
+    parts = [f"**{_text(decision.sentence[:1].upper() + decision.sentence[1:])}**"]
     if decision.next_step:
-        said.append(f"Next: {_text(decision.next_step)}")
+        parts.append(f"Next: {_text(decision.next_step)}")
     shown = [f"- {name}: {_text('; '.join(f'{each.label} {each.figures}' for each in findings))}" for name, findings in decision.groups]
-    return [*said, "\n".join([*shown, f"- rests on: {_text(decision.rests_on)}"])]
+    return [*parts, "\n".join([*shown, f"- rests on: {_text(decision.rests_on)}"])]
 
 
 def _evaluation(line: EvaluationRecord, error: float | None) -> tuple[str, ...]:

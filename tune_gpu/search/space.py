@@ -83,8 +83,8 @@ class SearchSpace:
         if not self.active(parameter, params):
             return self._count(params, later)
         values = parameter.values or ()
-        told_apart = [value for other in later for parent, wanted in other.when if parent == parameter.name for value in wanted]
-        named = {found for value in told_apart if (found := parameter.index_of(value)) is not None}
+        named_values = [value for other in later for parent, wanted in other.when if parent == parameter.name for value in wanted]
+        named = {found for value in named_values if (found := parameter.index_of(value)) is not None}
         total = sum(self._count({**params, parameter.name: values[i]}, later) for i in named)
         others = len(values) - len(named)
         return total + (others * self._count({**params, parameter.name: ...}, later) if others else 0)

@@ -13,7 +13,7 @@ from tests.support.made_run import EXPERIMENT, FAST, QUICK, RUN_ID, SLOW, made_r
 from tune_gpu.artifacts.finished_run import FinishedRun, read_finished_run
 from tune_gpu.artifacts.reading import read_comparison
 from tune_gpu.artifacts.run_folder import RunFolder
-from tune_gpu.cli.compare import _question
+from tune_gpu.cli.compare import _request
 from tune_gpu.cli.main import main
 from tune_gpu.common.errors import UserError
 from tune_gpu.compare.opponents import changed, winner_of_other
@@ -118,7 +118,7 @@ def test_a_clusters_run_is_compared_from_a_machine_without_cards(tmp_path: Path,
     """Cards and services are the cluster's: neither is asked of the machine where the command runs."""
     asked: list[str] = []
 
-    def measured(_question: object, kind: str, _say: object) -> None:
+    def measured(_request: object, kind: str, _print_line: object) -> None:
         asked.append(kind)
         raise UserError("measured")
 
@@ -160,8 +160,8 @@ def test_another_run_that_is_named_by_its_folder_is_the_same_opponent(tmp_path: 
     run = made_run(tmp_path)
     summary = json.loads((run.path / "summary.json").read_text())
     damaged(run, "summary.json", json.dumps(summary | {"best": summary["best"] | {"params": SLOW}}))
-    by_name = _question(RUN_ID, [f"run.artifacts_dir={tmp_path}"], None, "20260131-130000", 60.0, None)
-    by_folder = _question(str(run.path), [], None, str(run.path.with_name("20260131-130000")), 60.0, None)
+    by_name = _request(RUN_ID, [f"run.artifacts_dir={tmp_path}"], None, "20260131-130000", 60.0, None)
+    by_folder = _request(str(run.path), [], None, str(run.path.with_name("20260131-130000")), 60.0, None)
     assert by_folder.file == by_name.file == "comparison-20260131-130000"
     assert list(by_folder.arms) == ["winner", "20260131-130000"]
 

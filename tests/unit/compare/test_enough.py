@@ -16,8 +16,8 @@ from tune_gpu.common.metric import least_samples
 from tune_gpu.compare.bootstrap import Effect, effect_of
 from tune_gpu.compare.confirm import confirmed
 from tune_gpu.compare.metrics import standard_metrics
+from tune_gpu.compare.progress import describe_replicate, table_of
 from tune_gpu.compare.samples import Pair, Replicate, Turn
-from tune_gpu.compare.telling import describe_replicate, table_of
 from tune_gpu.compare.verdict import ComparisonVerdict, Finding, sentence
 
 METRICS = {metric.name: metric for metric in standard_metrics(95)}

@@ -14,7 +14,7 @@ from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.cli.plan import plan
 from tune_gpu.compare.confirmation import confirm_run
-from tune_gpu.compare.forecast import DeploymentTimes, forecast, foretold, times_of, typical_times
+from tune_gpu.compare.forecast import DeploymentTimes, forecast, predicted_confirmation, times_of, typical_times
 from tune_gpu.config.loader import DEFAULT_SPACE, load_config
 from tune_gpu.config.schema import ExperimentConfig
 
@@ -114,11 +114,11 @@ def test_what_fits_holds_the_rounds_and_less_is_never_dearer(start: float, tail:
 def test_a_plan_says_beforehand_whether_the_winner_is_confirmed(device: str) -> None:
     space = config(device=device)
     assert forecast(space, typical_times(space, device), space.confirm.candidates).fits
-    assert "a verdict needs 3" in foretold(space, device)
+    assert "a verdict needs 3" in predicted_confirmation(space, device)
     short = config("confirm.budget_s=45", device=device)
-    assert foretold(short, device).startswith("confirmation: none; confirm.budget_s=45 is too short for the 3 rounds")
-    assert "tune-gpu compare RUN_ID --budget-s" in foretold(short, device)
-    assert "confirm.enabled=false" in foretold(config("confirm.enabled=false", device=device), device)
+    assert predicted_confirmation(short, device).startswith("confirmation: none; confirm.budget_s=45 is too short for the 3 rounds")
+    assert "tune-gpu compare RUN_ID --budget-s" in predicted_confirmation(short, device)
+    assert "confirm.enabled=false" in predicted_confirmation(config("confirm.enabled=false", device=device), device)
 
 
 def test_the_command_plan_tells_of_the_confirmation() -> None:

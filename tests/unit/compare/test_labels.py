@@ -36,10 +36,10 @@ BASELESS = [*(setting for setting in QUICK if not setting.startswith("baseline."
 def measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Deployments without services: the winner takes 840 ms, its opponent 1200 ms."""
 
-    def measure(question: ComparisonRequest, kind: str, _say: object) -> tuple[Outcome, None]:
-        made = [replace(replicate, arm=WINNER if replicate.arm == WINNER else question.theirs) for replicate in replicates()]
-        terms = terms_of(question.run.config, kind, question.arms, question.rules.windows)
-        store = ReplicateStore(question.run.folder.path / f"{question.file}.jsonl", terms)
+    def measure(request: ComparisonRequest, kind: str, _print_line: object) -> tuple[Outcome, None]:
+        made = [replace(replicate, arm=WINNER if replicate.arm == WINNER else request.theirs) for replicate in replicates()]
+        terms = terms_of(request.run.config, kind, request.arms, request.rules.windows)
+        store = ReplicateStore(request.run.folder.path / f"{request.file}.jsonl", terms)
         store.path.unlink(missing_ok=True)
         for replicate in made:
             store.append(replicate)

@@ -24,7 +24,7 @@ from tune_gpu.cli.status import describe_run
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import load_config
 from tune_gpu.config.schema import ParameterSpec, SearchSettings
-from tune_gpu.experiment.anchors import Anchors, said
+from tune_gpu.experiment.anchors import Anchors, describe_anchors
 from tune_gpu.experiment.results import ResultKeeper
 from tune_gpu.experiment.summary import summarise_run
 from tune_gpu.ray_tune import client as ray_client
@@ -90,7 +90,7 @@ def test_the_baseline_is_measured_once_more_and_kept_apart(folder: RunFolder) ->
     assert [(each.candidate_id, each.origin, each.params) for each in run.begun] == [("anchor-1", "anchor", BASELINE)]
     assert [made.fitness for made in folder.anchors()] == [0.6509]
     assert [made.candidate_id for made in folder.candidates()] == ["g0-c0", "g1-c0"], "no candidate's line"
-    assert run.anchors.said == (
+    assert run.anchors.sentence == (
         "the same configuration deployed twice: 0.6801 and 0.6509; its deployments alone differ by 0.0292, and the errors within them explain up to 0.0114"
     )
     record = read_run(folder.root, "run")
@@ -106,7 +106,7 @@ def test_an_anchor_that_exists_is_not_measured_again(folder: RunFolder) -> None:
     run = Played(folder)
     assert run.measure() is RunEnd.GENERATIONS
     assert (run.begun, run.noted) == ([], [])
-    assert "deployed twice" in (run.anchors.said or "")
+    assert "deployed twice" in (run.anchors.sentence or "")
     more = Played(folder, "search.anchors=3")
     more.measure()
     assert [each.candidate_id for each in more.begun] == ["anchor-2", "anchor-3"]
@@ -123,7 +123,7 @@ def test_none_is_measured_where_none_is_wanted_or_nothing_compares(folder: RunFo
     failed.append_candidate(line("g0-c0", BASELINE, None, origin="baseline"))
     for run in (off, Played(without), Played(failed)):
         run.measure()
-        assert (run.begun, run.anchors.said) == ([], None)
+        assert (run.begun, run.anchors.sentence) == ([], None)
         assert not (run.folder.path / ANCHORS).exists()
 
 
@@ -139,7 +139,7 @@ def test_a_run_that_may_not_go_on_skips_it_and_says_so(folder: RunFolder, ended:
     run = Played(folder)
     assert run.measure(ended, lambda: left_s) is ended
     assert run.begun == []
-    assert (run.anchors.said or "").endswith(f"is not known: {why}")
+    assert (run.anchors.sentence or "").endswith(f"is not known: {why}")
 
 
 def test_a_ctrl_c_while_it_is_measured_interrupts_the_run(folder: RunFolder) -> None:
@@ -159,7 +159,7 @@ def test_a_lost_anchor_is_kept_with_its_failure_and_is_said(folder: RunFolder) -
     [lost] = folder.anchors()
     assert lost.failure is not None
     assert lost.failure.kind == "service_lost"
-    assert "0.6801, and then no measurement (service_lost" in (run.anchors.said or "")
+    assert "0.6801, and then no measurement (service_lost" in (run.anchors.sentence or "")
 
 
 def test_a_half_written_anchor_is_cut_off_and_measured_again(folder: RunFolder) -> None:
@@ -177,8 +177,8 @@ def test_an_anchor_file_that_is_not_of_this_program_is_refused_by_name(folder: R
 
 def test_deployments_of_unknown_error_are_said_without_what_explains_them() -> None:
     first, other = line("g0-c0", BASELINE, 0.5, origin="baseline"), line("anchor-1", BASELINE, 0.4, origin="anchor")
-    assert said([first], [other]) == "the same configuration deployed twice: 0.5000 and 0.4000; its deployments alone differ by 0.1000"
-    assert "up to 0.2000" in (said([first], [other, replace(other, fitness=0.3)]) or "")
+    assert describe_anchors([first], [other]) == "the same configuration deployed twice: 0.5000 and 0.4000; its deployments alone differ by 0.1000"
+    assert "up to 0.2000" in (describe_anchors([first], [other, replace(other, fitness=0.3)]) or "")
 
 
 def test_anchors_are_copied_to_the_storage_without_secrets(folder: RunFolder, tmp_path: Path) -> None:

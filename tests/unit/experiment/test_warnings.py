@@ -12,7 +12,7 @@ from tests.support.made_run import FAST, SLOW, line, made_run
 from tune_gpu.artifacts.deployments import evidence_of
 from tune_gpu.artifacts.reading import read_run
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
-from tune_gpu.cli.progress import measured_said, saturation_said
+from tune_gpu.cli.progress import describe_measured, describe_saturation
 from tune_gpu.cli.progress_table import table_of
 from tune_gpu.experiment.warnings import warnings_of
 from tune_gpu.report.facts import facts_of
@@ -25,16 +25,16 @@ def warned(made: EvaluationRecord) -> EvaluationRecord:
 
 def test_a_line_and_the_table_name_both() -> None:
     made = warned(line("g0-c0", SLOW, 0.5))
-    assert "sessions at least 4, " in measured_said(made.metrics)
-    assert saturation_said(made.metrics) == "saturated (3 of 7 turns answered within their window), "
+    assert "sessions at least 4, " in describe_measured(made.metrics)
+    assert describe_saturation(made.metrics) == "saturated (3 of 7 turns answered within their window), "
     console = Console(width=400, height=40, record=True)
     console.print(table_of(console, [made], [], list(SLOW), evidence_of([made]), total=1, elapsed_s=1.0, left_s=None))
     shown = console.export_text()
     assert "≥4" in shown
     assert "ok, saturated" in shown
     other = replace(made, metrics=made.metrics | {"capacity_at_ceiling": False, "saturation": {"saturated": False, "offered": 7, "answered_in_time": 7}})
-    assert "sessions 4, " in measured_said(other.metrics)
-    assert saturation_said(other.metrics) == ""
+    assert "sessions 4, " in describe_measured(other.metrics)
+    assert describe_saturation(other.metrics) == ""
 
 
 def test_the_warnings_count_evaluations_and_name_the_best_and_the_baseline() -> None:
@@ -52,7 +52,7 @@ def test_late_answers_of_too_few_turns_are_named_as_what_they_are() -> None:
     found: dict[str, Any] = {"saturated": None, "offered": 3, "answered_in_time": 0, "growth_ms_per_s": None}
     late = replace(line("g0-c0", SLOW, 0.5), metrics={"saturation": found})
     assert late.saturated is None
-    assert saturation_said(late.metrics) == "late (0 of 3 turns answered within their window), "
+    assert describe_saturation(late.metrics) == "late (0 of 3 turns answered within their window), "
     [said] = warnings_of([late, line("g0-c1", FAST, 0.6)], FAST, SLOW)
     assert said.startswith("most turns were answered only after their window had ended in 1 of 2 evaluations, the baseline among them")
 

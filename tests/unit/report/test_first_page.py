@@ -13,7 +13,7 @@ from rich.console import Console
 from tests.support.runs import ABOVE_ITS_TARGET, ARTIFACTS, MISLEADING, OFF_ITS_FRONT, RUN, WHOLE
 from tune_gpu.artifacts.deployments import evidence_of
 from tune_gpu.artifacts.reading import RunRecord, read_run
-from tune_gpu.cli.progress import Progress, measured_said
+from tune_gpu.cli.progress import Progress, describe_measured
 from tune_gpu.cli.progress_table import table_of
 from tune_gpu.cli.status import describe_run
 from tune_gpu.common.metric import carries, largest_carried, statistic_text
@@ -117,7 +117,7 @@ def test_a_sentence_about_one_percentile_does_not_hide_another() -> None:
 def test_no_sessions_are_explained_where_they_stand() -> None:
     record = recorded(ABOVE_ITS_TARGET)
     none = next(line for line in record.lines if line.metrics["concurrent_capacity"] == 0)
-    assert "sessions 0 (one alone misses a latency target), " in measured_said(none.metrics)
+    assert "sessions 0 (one alone misses a latency target), " in describe_measured(none.metrics)
     assert record.summary is not None
     assert record.summary.best is not None
     without = [replace(line, metrics={**line.metrics, "concurrent_capacity": 0}) for line in record.lines]

@@ -39,25 +39,25 @@ def words(name: str) -> frozenset[str]:
     return frozenset(found | {"rtx"} if found & _SERIES and not found & {"rtx", "gtx", "quadro"} else found)
 
 
-def told_gb(name: str) -> int | None:
+def gb_in_name(name: str) -> int | None:
     """Return the memory in a name, in GB, or None if the name has none or several."""
-    told = [int(word[:-2]) for word in words(name) if _MEMORY.fullmatch(word)]
-    return told[0] if len(told) == 1 else None
+    found = [int(word[:-2]) for word in words(name) if _MEMORY.fullmatch(word)]
+    return found[0] if len(found) == 1 else None
 
 
 def matching(name: str, table: Iterable[str]) -> str | None:
-    """Return the entry of the table that is this card, or None. If the name has a memory (`told_gb`), the entry's may be another.
+    """Return the entry of the table that is this card, or None. If the name has a memory (`gb_in_name`), the entry's may be another.
 
     Tried in this order: the same words; the same without the connector; the same without a memory that only the name has; the same without
     a memory that only the table has, of which the first entry is meant ("A100").
     """
     own = {entry: words(entry) for entry in table}
-    said = words(name)
-    bare = frozenset(word for word in said if not _CONNECTOR.fullmatch(word))
-    for wanted in (said, bare, *(_without_memory(given) for given in (said, bare))):
+    given = words(name)
+    bare = frozenset(word for word in given if not _CONNECTOR.fullmatch(word))
+    for wanted in (given, bare, *(_without_memory(each) for each in (given, bare))):
         if wanted and (entry := next((entry for entry, its in own.items() if its == wanted), None)) is not None:
             return entry
-    if told_gb(name) is not None or not bare:
+    if gb_in_name(name) is not None or not bare:
         return None
     return next((entry for entry, its in own.items() if _without_memory(its) == bare), None)
 

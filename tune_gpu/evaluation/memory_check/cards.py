@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.evaluation.memory_check.card_names import matching, told_gb
+from tune_gpu.evaluation.memory_check.card_names import gb_in_name, matching
 from tune_gpu.services.memory_values import DeviceMemory
 
 NODE_FOLDER = Path("/sys/devices/system/node")
@@ -58,12 +58,12 @@ def find_card(name: str) -> Card | None:
 def _one_card(name: str) -> Card | None:
     if (slice_of := re.search(r"\b\dg[.-](\d+)gb", name.lower())) is not None:  # a MIG slice: A100 1g.5gb has 4864 MiB
         return Card(f"MIG {slice_of[0]}", float(slice_of[1]) * 1024 * 0.95, float(slice_of[1]) * 1024 * 0.93)
-    entry, told = matching(name, cards()), told_gb(name)
+    entry, gb = matching(name, cards()), gb_in_name(name)
     if entry is None:
         return None
     card = cards()[entry]
-    if told is not None and not 0.88 < told * 1024 / card.nvml_mib < 1.14:
-        return Card(f"{card.name} {told}GB", told * 1024.0, told * 1024.0 * USUAL_CUDA_PART)
+    if gb is not None and not 0.88 < gb * 1024 / card.nvml_mib < 1.14:
+        return Card(f"{card.name} {gb}GB", gb * 1024.0, gb * 1024.0 * USUAL_CUDA_PART)
     return card
 
 

@@ -91,7 +91,7 @@ class _Reader:
                 self._header = self._last if self._state == "idle" else ""
             self._begin(found["name"], index, line)
         elif self._state == "message":
-            self._say(index, line, stripped)
+            self._continue_message(index, line, stripped)
         if stripped:
             self._last = stripped
 
@@ -103,7 +103,7 @@ class _Reader:
             self.chains.append([raised])
         self._state, self._link, self._traced = "message", "", False
 
-    def _say(self, index: int, line: Line, stripped: str) -> None:
+    def _continue_message(self, index: int, line: Line, stripped: str) -> None:
         message = self.chains[-1][-1].lines
         if len(message) >= _LONGEST_MESSAGE or _ENDS_MESSAGE.match(stripped):
             self._state, self._header = "idle", ""

@@ -14,22 +14,22 @@ from tune_gpu.compare.samples import Replicate
 from tune_gpu.compare.verdict import Finding
 from tune_gpu.metrics import VOICE_TURN
 
-Say = Callable[[str], None]
+PrintLine = Callable[[str], None]
 
 
 class ProgressReporter:
     """Print each replicate as it begins and ends, with the used part of the budget."""
 
-    def __init__(self, say: Say, budget_s: float, spent_s: float = 0.0) -> None:
-        self._say, self._budget_s, self._spent_s = say, budget_s, spent_s
+    def __init__(self, print_line: PrintLine, budget_s: float, spent_s: float = 0.0) -> None:
+        self._print_line, self._budget_s, self._spent_s = print_line, budget_s, spent_s
 
     def __call__(self, arm: str, number: int, replicate: Replicate | None) -> None:
         """Print a replicate, as `PairedExperiment` calls it."""
         if replicate is None:
-            self._say(f"round {number + 1}: {arm} …")
+            self._print_line(f"round {number + 1}: {arm} …")
             return
         self._spent_s += replicate.wall_s
-        self._say(f"  {arm} {describe_replicate(replicate)} [{self._spent_s:.0f} of at most {self._budget_s:.0f} s]")
+        self._print_line(f"  {arm} {describe_replicate(replicate)} [{self._spent_s:.0f} of at most {self._budget_s:.0f} s]")
 
 
 def describe_replicate(replicate: Replicate) -> str:
