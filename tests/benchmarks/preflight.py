@@ -33,8 +33,8 @@ from tune_gpu.evaluation.memory_check import Calibration, MemoryVerdict, Predict
 from tune_gpu.evaluation.memory_check.predictor import refusal
 from tune_gpu.evaluation.memory_check.vectorised import predict_many
 from tune_gpu.services.memory_values import DeviceMemory
-from tune_gpu.services.vllm.memory.account import resolve_knobs, tokens_of
 from tune_gpu.services.vllm.memory.attention_kinds import refused_family
+from tune_gpu.services.vllm.memory.budget import resolve_knobs, tokens_of
 from tune_gpu.services.vllm.memory.calibration import MEASURED_FLAGS
 from tune_gpu.services.vllm.memory.engine_rules import EngineRules
 from tune_gpu.services.vllm.memory.kv_layout import KvLayout

@@ -1,6 +1,6 @@
 """How often the range of a prediction holds on starts that its width was not fitted to.
 
-The width of a range is a number of standard deviations (`account.DOUBT_FACTOR`). Each group of starts (a model family, or a source of logs) is left
+The width of a range is a number of standard deviations (`budget.DOUBT_FACTOR`). Each group of starts (a model family, or a source of logs) is left
 out in turn; the number that holds in nine of ten of all other starts is applied to the group. So no start is judged by a width that it
 determined.
 """

@@ -24,7 +24,7 @@ ROWS = 60
 """More candidates than this are drawn as a map, unless `--rows` asks for more."""
 _MOST_VALUES = 12
 """Of one parameter, in a map."""
-_MOST_ACCOUNTS = 4
+_MOST_BUDGETS = 4
 _STYLE = {MemoryVerdict.FITS: "green", MemoryVerdict.UNCERTAIN: "yellow", MemoryVerdict.INFEASIBLE: "red", MemoryVerdict.NOT_MODELLED: "dim"}
 
 
@@ -75,17 +75,17 @@ def _table(names: Sequence[str], rows: Sequence[PlanRow]) -> Group:
 
 
 def _accounts(rows: Sequence[PlanRow]) -> list[str]:
-    """Return the deductions from vLLM's share besides the KV cache, once for each different account, and the memory of Whisper."""
-    accounts: dict[str, Prediction] = {}
+    """Return the deductions from vLLM's share besides the KV cache, once for each different budget, and the memory of Whisper."""
+    budgets: dict[str, Prediction] = {}
     whisper: set[float] = set()
     for row in rows:
         if parts := row.prediction.parts_mib:
             text = " + ".join(f"{parts[name]:.0f} {name.replace('_', ' ').replace('cuda', 'CUDA')}" for name in ("weights", "activation", "cuda_graphs", "non_torch") if parts[name])
-            accounts.setdefault(text, row.prediction)
+            budgets.setdefault(text, row.prediction)
             whisper.add(parts["whisper"])
-    lines = [f"off vLLM's share, MiB: {text}{' (measured)' if prediction.calibrated else f' (± {prediction.uncertainty_mib:.0f})'}" for text, prediction in list(accounts.items())[:_MOST_ACCOUNTS]]
-    if len(accounts) > _MOST_ACCOUNTS:
-        lines.append(f"… and {len(accounts) - _MOST_ACCOUNTS} more; --json has each")
+    lines = [f"off vLLM's share, MiB: {text}{' (measured)' if prediction.calibrated else f' (± {prediction.uncertainty_mib:.0f})'}" for text, prediction in list(budgets.items())[:_MOST_BUDGETS]]
+    if len(budgets) > _MOST_BUDGETS:
+        lines.append(f"… and {len(budgets) - _MOST_BUDGETS} more; --json has each")
     low, high = min(whisper, default=0.0), max(whisper, default=0.0)
     if high:
         lines.append(f"beside it, MiB: Whisper {low:.0f}" + (f" to {high:.0f}" if high > low else ""))

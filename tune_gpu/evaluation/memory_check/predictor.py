@@ -11,17 +11,17 @@ from tune_gpu.config.schema import VllmSettings, WhisperSettings
 from tune_gpu.services.faster_whisper.memory import whisper_mib
 from tune_gpu.services.memory_values import DeviceMemory, KvTokens, MemoryVerdict, Prediction
 from tune_gpu.services.vllm.memory import parts
-from tune_gpu.services.vllm.memory.account import (
+from tune_gpu.services.vllm.memory.architecture import ModelArchitecture
+from tune_gpu.services.vllm.memory.arithmetic import MIB
+from tune_gpu.services.vllm.memory.budget import (
     MOST_CERTAIN_SHARE,
-    Account,
+    MemoryBudget,
     after_the_cache,
+    estimate_memory,
     flag_conflict,
-    keep_account,
     longest_context,
     too_full,
 )
-from tune_gpu.services.vllm.memory.architecture import ModelArchitecture
-from tune_gpu.services.vllm.memory.arithmetic import MIB
 from tune_gpu.services.vllm.memory.calibration import Calibration
 from tune_gpu.services.vllm.memory.weight_formats import flag_format
 
@@ -82,66 +82,66 @@ def predict(
         return Prediction(MemoryVerdict.INFEASIBLE, heavy)
     if reason := refusal(vllm, model):
         return Prediction(MemoryVerdict.NOT_MODELLED, f"not modelled: {reason}")
-    account = keep_account(vllm, device, model, calibration, version, v1, warm)
+    budget = estimate_memory(vllm, device, model, calibration, version, v1, warm)
     beside, beside_sigma = whisper_mib(whisper, device.kind) if whisper is not None else (0.0, 0.0)
-    free = device.free_mib - beside - account.own_context / MIB
-    at_start = free - account.requested / MIB
-    inside = (account.kv - account.needed) / MIB
-    doubt = account.doubt / MIB
+    free = device.free_mib - beside - budget.own_context / MIB
+    at_start = free - budget.requested / MIB
+    inside = (budget.kv - budget.needed) / MIB
+    doubt = budget.doubt / MIB
     start_doubt = 2 * math.hypot(START_SIGMA_MIB[device.kind], beside_sigma)
-    conflict = any(flag_conflict(account.knobs)) or (vllm.tensor_parallel_size > 1 and model.heads % vllm.tensor_parallel_size != 0)
+    conflict = any(flag_conflict(budget.knobs)) or (vllm.tensor_parallel_size > 1 and model.heads % vllm.tensor_parallel_size != 0)
     likely = not conflict and at_start >= 0 and inside >= 0
-    late_short = after_the_cache(account, vllm, model) / MIB - max(at_start, 0.0)
+    late_short = after_the_cache(budget, vllm, model) / MIB - max(at_start, 0.0)
     if conflict or at_start < -start_doubt or inside < -doubt:
         verdict = MemoryVerdict.INFEASIBLE
-    elif at_start >= start_doubt and (inside >= doubt or model.cacheless) and late_short <= 0 and not too_full(account):
+    elif at_start >= start_doubt and (inside >= doubt or model.cacheless) and late_short <= 0 and not too_full(budget):
         verdict = MemoryVerdict.FITS
     else:
         verdict = MemoryVerdict.UNCERTAIN
-    least = _least_share(device, account)
-    tokens = _token_range(account, doubt)
+    least = _least_share(device, budget)
+    tokens = _token_range(budget, doubt)
     return Prediction(
-        verdict=verdict, reason=_reason(vllm, device, model, account, verdict, at_start, inside, beside, late_short, least, free),
-        parts_mib=_parts(account, beside, device), kv_cache_tokens=tokens,
-        max_concurrency=round(account.blocks / account.request_blocks, 4), headroom_mib=round(inside, 1),
-        shortfall_mib=round(max(0.0, -at_start, -inside), 1), uncertainty_mib=round(doubt, 1), calibrated=account.calibrated, likely=likely,
-        least_share=least, max_context=int(account.knobs.context if model.cacheless else longest_context(account)),
+        verdict=verdict, reason=_reason(vllm, device, model, budget, verdict, at_start, inside, beside, late_short, least, free),
+        parts_mib=_parts(budget, beside, device), kv_cache_tokens=tokens,
+        max_concurrency=round(budget.blocks / budget.request_blocks, 4), headroom_mib=round(inside, 1),
+        shortfall_mib=round(max(0.0, -at_start, -inside), 1), uncertainty_mib=round(doubt, 1), calibrated=budget.calibrated, likely=likely,
+        least_share=least, max_context=int(budget.knobs.context if model.cacheless else longest_context(budget)),
     )
 
 
-def _parts(account: Account, whisper: float, device: DeviceMemory) -> dict[str, float]:
-    values = {"weights": account.weights, "activation": account.activation, "cuda_graphs": account.graphs, "non_torch": account.non_torch,
-              "kv": max(account.kv, 0.0)}
+def _parts(budget: MemoryBudget, whisper: float, device: DeviceMemory) -> dict[str, float]:
+    values = {"weights": budget.weights, "activation": budget.activation, "cuda_graphs": budget.graphs, "non_torch": budget.non_torch,
+              "kv": max(budget.kv, 0.0)}
     return {name: round(value / MIB, 1) for name, value in values.items()} | {"whisper": round(whisper, 1), "neighbours": round(device.used_mib, 1)}
 
 
-def _token_range(account: Account, doubt_mib: float) -> KvTokens:
-    if account.block_bytes == 0:
+def _token_range(budget: MemoryBudget, doubt_mib: float) -> KvTokens:
+    if budget.block_bytes == 0:
         return KvTokens(0, 0, 0)
-    per_mib = account.tokens / (account.kv / MIB) if account.kv > 0 else account.knobs.block_size / account.block_bytes * MIB / account.layout.groups
-    low, high = (max(0.0, (account.kv / MIB + way * doubt_mib) * per_mib) for way in (-1, 1))
-    return KvTokens(int(account.tokens), int(low), int(high))
+    per_mib = budget.tokens / (budget.kv / MIB) if budget.kv > 0 else budget.knobs.block_size / budget.block_bytes * MIB / budget.layout.groups
+    low, high = (max(0.0, (budget.kv / MIB + way * doubt_mib) * per_mib) for way in (-1, 1))
+    return KvTokens(int(budget.tokens), int(low), int(high))
 
 
-def _least_share(device: DeviceMemory, account: Account) -> float | None:
+def _least_share(device: DeviceMemory, budget: MemoryBudget) -> float | None:
     """Return the least share that fits, or None. Only the KV cache depends on the share, so it follows by division."""
-    fixed = account.requested - account.kv + account.needed
+    fixed = budget.requested - budget.kv + budget.needed
     share = math.ceil(fixed / (device.total_mib * MIB) * 100 - 1e-9) / 100
     return share if share <= 1 else None
 
 
 def _reason(
-    vllm: VllmSettings, device: DeviceMemory, model: ModelArchitecture, account: Account, verdict: MemoryVerdict, at_start: float, inside: float,
+    vllm: VllmSettings, device: DeviceMemory, model: ModelArchitecture, budget: MemoryBudget, verdict: MemoryVerdict, at_start: float, inside: float,
     beside: float, late_short: float, least: float | None, free: float,
 ) -> str:
-    share, requested = account.knobs.share, account.requested / MIB
+    share, requested = budget.knobs.share, budget.requested / MIB
     memory = "card" if device.kind == "cuda" else "node"
-    sequences, context = flag_conflict(account.knobs)
+    sequences, context = flag_conflict(budget.knobs)
     if sequences:
-        return (f"a batch of {account.knobs.batch_tokens:g} tokens cannot hold {account.knobs.sequences:g} sequences; "
-                f"max_num_batched_tokens of at least {account.knobs.sequences:g} can")
+        return (f"a batch of {budget.knobs.batch_tokens:g} tokens cannot hold {budget.knobs.sequences:g} sequences; "
+                f"max_num_batched_tokens of at least {budget.knobs.sequences:g} can")
     if context:
-        return (f"without chunked prefill a batch of {account.knobs.batch_tokens:g} tokens cannot hold a context of {account.knobs.context:g}; "
+        return (f"without chunked prefill a batch of {budget.knobs.batch_tokens:g} tokens cannot hold a context of {budget.knobs.context:g}; "
                 "enable_chunked_prefill=true or more max_num_batched_tokens can")
     if vllm.tensor_parallel_size > 1 and model.heads % vllm.tensor_parallel_size:
         return f"{model.heads} attention heads cannot be divided between {vllm.tensor_parallel_size} cards"
@@ -152,46 +152,46 @@ def _reason(
             held = "within the uncertainty; " + held
         return f"vLLM's share of {requested:.0f} MiB is more than the {max(free, 0.0):.0f} MiB free on the {memory} ({held}); {largest:.2f} is the most that is free"
     if inside < 0:
-        return _too_small(account, requested, verdict, least)
+        return _too_small(budget, requested, verdict, least)
     if late_short > 0:
-        return (f"the cache fits, but CUDA graphs and warming up may take {after_the_cache(account, vllm, model) / MIB:.0f} MiB beyond the share and "
+        return (f"the cache fits, but CUDA graphs and warming up may take {after_the_cache(budget, vllm, model) / MIB:.0f} MiB beyond the share and "
                 f"{max(at_start, 0.0):.0f} MiB are free; enforce_eager=true or a smaller share is safe")
     if model.cacheless:
-        return f"an encoder without a KV cache: {account.weights / MIB:.0f} MiB of weights and {account.activation / MIB:.0f} MiB of activation; {at_start:.0f} MiB to spare at the start"
-    spare = f"{account.tokens:.0f} KV tokens, {account.blocks / account.request_blocks:.2f} x {account.knobs.context:g}"
+        return f"an encoder without a KV cache: {budget.weights / MIB:.0f} MiB of weights and {budget.activation / MIB:.0f} MiB of activation; {at_start:.0f} MiB to spare at the start"
+    spare = f"{budget.tokens:.0f} KV tokens, {budget.blocks / budget.request_blocks:.2f} x {budget.knobs.context:g}"
     if verdict is MemoryVerdict.UNCERTAIN:
-        if inside >= account.doubt / MIB and too_full(account):
+        if inside >= budget.doubt / MIB and too_full(budget):
             return (f"{spare}; at a share of {MOST_CERTAIN_SHARE:g} and more, what kernels and samplers take after the cache may not be free; "
                     "a smaller share is safe")
         if at_start < inside:
             return f"{spare}; {at_start:.0f} MiB to spare at the start are within the uncertainty"
-        return f"{spare}; {inside:.0f} MiB to spare are within the uncertainty of {account.doubt / MIB:.0f} MiB"
+        return f"{spare}; {inside:.0f} MiB to spare are within the uncertainty of {budget.doubt / MIB:.0f} MiB"
     return f"{spare}; {inside:.0f} MiB to spare in a share of {share:g}"
 
 
-def _divided(account: Account) -> str:
+def _divided(budget: MemoryBudget) -> str:
     """Return the hint that more such cards would hold it together; empty if they would not."""
-    usable = 0.9 * account.requested / account.knobs.share
-    more = next((times for times in (2, 4, 8, 16) if account.weights / times < 0.9 * usable), None)
-    return "" if account.rules.cpu or more is None else f" (tensor_parallel_size {more} times as large would divide it)"
+    usable = 0.9 * budget.requested / budget.knobs.share
+    more = next((times for times in (2, 4, 8, 16) if budget.weights / times < 0.9 * usable), None)
+    return "" if budget.rules.cpu or more is None else f" (tensor_parallel_size {more} times as large would divide it)"
 
 
-def _too_small(account: Account, requested: float, verdict: MemoryVerdict, least: float | None) -> str:
-    weights = account.weights / MIB
-    beside_kv = (account.requested - account.kv) / MIB
-    repair = f"{least:.2f} is the least that can" if least is not None else "no share of this device can" + _divided(account)
+def _too_small(budget: MemoryBudget, requested: float, verdict: MemoryVerdict, least: float | None) -> str:
+    weights = budget.weights / MIB
+    beside_kv = (budget.requested - budget.kv) / MIB
+    repair = f"{least:.2f} is the least that can" if least is not None else "no share of this device can" + _divided(budget)
     if verdict is not MemoryVerdict.INFEASIBLE:
-        repair += f" (within the uncertainty of {account.doubt / MIB:.0f} MiB)"
-    longest = int(longest_context(account))
-    if weights > requested and not account.rules.cpu:
-        alone = math.ceil(account.weights / (account.requested / account.knobs.share) * 100 - 1e-9) / 100
+        repair += f" (within the uncertainty of {budget.doubt / MIB:.0f} MiB)"
+    longest = int(longest_context(budget))
+    if weights > requested and not budget.rules.cpu:
+        alone = math.ceil(budget.weights / (budget.requested / budget.knobs.share) * 100 - 1e-9) / 100
         holds = f"{alone:.2f} is the least that can; " if alone <= 1 else ""
         repair = f"{least:.2f}" if least is not None and holds else repair
-        return (f"vLLM's share of {requested:.0f} MiB cannot hold {weights:.0f} MiB of weights; {holds}with a context of {account.knobs.context:g} "
+        return (f"vLLM's share of {requested:.0f} MiB cannot hold {weights:.0f} MiB of weights; {holds}with a context of {budget.knobs.context:g} "
                 f"and what else it needs {repair}")
-    if account.kv <= 0:
+    if budget.kv <= 0:
         what = f"{weights:.0f} MiB of weights and {beside_kv - weights:.0f} MiB beside them"
-        return f"vLLM's share of {requested:.0f} MiB cannot hold {what}; with a context of {account.knobs.context:g} {repair}"
-    room = f"{account.kv / MIB:.0f} MiB are left for the cache, one sequence of {account.knobs.context:g} needs {account.needed / MIB:.0f} MiB"
-    shorter = f" or max_model_len {longest}" if longest >= account.knobs.block_size else ""
+        return f"vLLM's share of {requested:.0f} MiB cannot hold {what}; with a context of {budget.knobs.context:g} {repair}"
+    room = f"{budget.kv / MIB:.0f} MiB are left for the cache, one sequence of {budget.knobs.context:g} needs {budget.needed / MIB:.0f} MiB"
+    shorter = f" or max_model_len {longest}" if longest >= budget.knobs.block_size else ""
     return f"of vLLM's share of {requested:.0f} MiB {room}; {repair}{shorter}"

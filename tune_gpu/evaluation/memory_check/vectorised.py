@@ -14,9 +14,9 @@ from tune_gpu.evaluation.memory_check.predictor import START_SIGMA_MIB, predict,
 from tune_gpu.search.values import to_builtin
 from tune_gpu.services.faster_whisper.memory import whisper_mib
 from tune_gpu.services.memory_values import DeviceMemory, MemoryVerdict, Prediction
-from tune_gpu.services.vllm.memory.account import after_the_cache, flag_conflict, keep_account, too_full
 from tune_gpu.services.vllm.memory.architecture import ModelArchitecture
 from tune_gpu.services.vllm.memory.arithmetic import MIB
+from tune_gpu.services.vllm.memory.budget import after_the_cache, estimate_memory, flag_conflict, too_full
 from tune_gpu.services.vllm.memory.calibration import Calibration
 
 NUMERIC = ("gpu_memory_utilization", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size")
@@ -112,21 +112,21 @@ def _fill(
     found: Predictions, rows: np.ndarray, settings: VllmSettings, whisper: WhisperSettings | None, device: DeviceMemory,
     model: ModelArchitecture, calibration: Calibration | None, version: str | None, warm: bool,
 ) -> None:
-    account = keep_account(settings, device, model, calibration, version, warm=warm)
+    budget = estimate_memory(settings, device, model, calibration, version, warm=warm)
     beside, beside_sigma = whisper_mib(whisper, device.kind) if whisper is not None else (0.0, 0.0)
-    at_start = device.free_mib - beside - account.own_context / MIB - account.requested / MIB
-    inside = (account.kv - account.needed) / MIB
-    doubt, start_doubt = account.doubt / MIB, 2 * np.hypot(START_SIGMA_MIB[device.kind], beside_sigma)
+    at_start = device.free_mib - beside - budget.own_context / MIB - budget.requested / MIB
+    inside = (budget.kv - budget.needed) / MIB
+    doubt, start_doubt = budget.doubt / MIB, 2 * np.hypot(START_SIGMA_MIB[device.kind], beside_sigma)
     indivisible = settings.tensor_parallel_size > 1 and model.heads % settings.tensor_parallel_size != 0
-    few_for_sequences, few_for_context = flag_conflict(account.knobs)
+    few_for_sequences, few_for_context = flag_conflict(budget.knobs)
     bad = np.zeros(len(rows), bool) | few_for_sequences | few_for_context | indivisible
-    fits = (at_start >= start_doubt) & ((inside >= doubt) | model.cacheless) & (after_the_cache(account, settings, model) / MIB <= np.maximum(at_start, 0))
-    fits = fits & np.logical_not(too_full(account))
+    fits = (at_start >= start_doubt) & ((inside >= doubt) | model.cacheless) & (after_the_cache(budget, settings, model) / MIB <= np.maximum(at_start, 0))
+    fits = fits & np.logical_not(too_full(budget))
     code = np.where(fits, _CODE[MemoryVerdict.FITS], _CODE[MemoryVerdict.UNCERTAIN])
     code = np.where(bad | (at_start < -start_doubt) | (inside < -doubt), _CODE[MemoryVerdict.INFEASIBLE], code)
     found.verdict[rows] = code
-    found.kv_cache_tokens[rows] = np.floor(account.tokens)
-    found.max_concurrency[rows] = account.blocks / account.request_blocks
+    found.kv_cache_tokens[rows] = np.floor(budget.tokens)
+    found.max_concurrency[rows] = budget.blocks / budget.request_blocks
     found.headroom_mib[rows] = inside
     found.shortfall_mib[rows] = np.maximum(0.0, np.maximum(-at_start, -inside))
 

@@ -10,7 +10,7 @@ import pytest
 from tests.benchmarks.preflight import evaluate
 from tune_gpu.config.schema import VllmSettings
 from tune_gpu.evaluation.memory_check import DeviceMemory, from_config
-from tune_gpu.services.vllm.memory.account import keep_account
+from tune_gpu.services.vllm.memory.budget import estimate_memory
 from tune_gpu.services.vllm.memory.engine_rules import EngineRules
 from tune_gpu.services.vllm.memory.model_catalogue import known_model
 from tune_gpu.services.vllm.memory.parts import weights
@@ -90,8 +90,8 @@ def test_v0_profiles_the_whole_context_or_one_chunk(model: str, context: int, ve
     shapes = from_config(known_model(model) or {}, model)
     cards = 2 if "14B" in model else 1
     settings = VllmSettings(gpu_memory_utilization=0.98, max_model_len=context, tensor_parallel_size=cards, env={"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"})
-    account = keep_account(settings, DeviceMemory("RTX 3090", "cuda", 24146), shapes, version=version, v1=False)
-    assert account.activation / 2**30 == pytest.approx(logged_gib, abs=0.06)
+    budget = estimate_memory(settings, DeviceMemory("RTX 3090", "cuda", 24146), shapes, version=version, v1=False)
+    assert budget.activation / 2**30 == pytest.approx(logged_gib, abs=0.06)
 
 
 def test_v0_does_not_chunk_the_prompts_of_latent_attention() -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from tune_gpu.config.schema import VllmSettings
 from tune_gpu.evaluation.memory_check import DeviceMemory
-from tune_gpu.services.vllm.memory.account import keep_account
 from tune_gpu.services.vllm.memory.architecture import ModelArchitecture, from_config
+from tune_gpu.services.vllm.memory.budget import estimate_memory
 from tune_gpu.services.vllm.memory.cache_layers import StateLayers
 from tune_gpu.services.vllm.memory.engine_rules import EngineRules
 from tune_gpu.services.vllm.memory.kv_layout import KvLayout
@@ -54,10 +54,10 @@ def test_the_tokens_of_a_hybrid_s_log_are_blocks_of_each_table() -> None:
 
 def test_an_account_counts_in_the_blocks_that_hold_a_state() -> None:
     settings = VllmSettings(gpu_memory_utilization=0.85, max_model_len=4096)
-    account = keep_account(settings, DeviceMemory("RTX 5090", "cuda", 32109), model(model_type="qwen3_5"), version="0.20.0")
-    assert account.knobs.block_size == 528
-    assert account.tokens % 528 == 0
-    assert account.weights / GIB == pytest.approx(17.66, rel=0.02)  # as logged
+    budget = estimate_memory(settings, DeviceMemory("RTX 5090", "cuda", 32109), model(model_type="qwen3_5"), version="0.20.0")
+    assert budget.knobs.block_size == 528
+    assert budget.tokens % 528 == 0
+    assert budget.weights / GIB == pytest.approx(17.66, rel=0.02)  # as logged
 
 
 @pytest.mark.parametrize(("version", "states"), [("0.27.1", 1), ("0.28.0", 2)])
@@ -68,7 +68,7 @@ def test_prefix_caching_keeps_two_states_of_a_request(version: str, states: int)
 def test_the_flag_for_prefix_caching_is_read() -> None:
     def states(**extra: Any) -> int:
         settings = VllmSettings(max_model_len=4096, extra_args=extra)
-        return keep_account(settings, DeviceMemory("x", "cuda", 80000), model(model_type="qwen3_5")).layout.states_of_a_request
+        return estimate_memory(settings, DeviceMemory("x", "cuda", 80000), model(model_type="qwen3_5")).layout.states_of_a_request
 
     assert states() == states(enable_prefix_caching=True) == 2
     assert states(no_enable_prefix_caching=True) == states(**{"enable-prefix-caching": False}) == 1

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.support.models import card, engine, llama_8b
 from tune_gpu.evaluation.memory_check import Calibration, MemoryVerdict, from_config, predict
 from tune_gpu.evaluation.memory_check.vectorised import predict_many
-from tune_gpu.services.vllm.memory.account import keep_account
+from tune_gpu.services.vllm.memory.budget import estimate_memory
 
 GLM: dict[str, Any] = {
     "model_type": "glm4_moe", "num_hidden_layers": 92, "hidden_size": 5120, "num_attention_heads": 96, "num_key_value_heads": 8, "head_dim": 128,
@@ -54,5 +54,5 @@ def test_the_many_have_the_verdict_of_the_one(share: float, sequences: int) -> N
 
 
 def test_the_range_is_never_narrower_than_a_hundredth_of_the_share() -> None:
-    account = keep_account(engine(enforce_eager=True, max_num_seqs=1), card(79.2, name="H100 80GB"), llama_8b(), version="0.10.0")
-    assert account.doubt > 0.01 * account.requested
+    budget = estimate_memory(engine(enforce_eager=True, max_num_seqs=1), card(79.2, name="H100 80GB"), llama_8b(), version="0.10.0")
+    assert budget.doubt > 0.01 * budget.requested

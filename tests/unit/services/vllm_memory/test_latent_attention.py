@@ -8,7 +8,7 @@ import pytest
 
 from tune_gpu.config.schema import VllmSettings
 from tune_gpu.evaluation.memory_check import DeviceMemory, from_config
-from tune_gpu.services.vllm.memory.account import keep_account
+from tune_gpu.services.vllm.memory.budget import estimate_memory
 
 GIB = 2**30
 LITE: dict[str, Any] = {
@@ -31,5 +31,5 @@ R1: dict[str, Any] = {
 ])
 def test_as_vllm_printed(config: dict[str, Any], cards: int, version: str, printed: float) -> None:
     settings = VllmSettings(model="m", tensor_parallel_size=cards, gpu_memory_utilization=0.9, max_model_len=8192)
-    account = keep_account(settings, DeviceMemory("H200", "cuda", 139.8 * 1024), from_config(config, "m"), None, version=version)
-    assert float(account.weights) / GIB == pytest.approx(printed, rel=0.01)
+    budget = estimate_memory(settings, DeviceMemory("H200", "cuda", 139.8 * 1024), from_config(config, "m"), None, version=version)
+    assert float(budget.weights) / GIB == pytest.approx(printed, rel=0.01)

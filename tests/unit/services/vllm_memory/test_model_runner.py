@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.models import card, engine, llama_8b
 from tune_gpu.evaluation.memory_check import ModelArchitecture, from_config, predict
-from tune_gpu.services.vllm.memory.account import graphs_after, keep_account
+from tune_gpu.services.vllm.memory.budget import estimate_memory, graphs_after
 from tune_gpu.services.vllm.memory.engine_rules import EngineRules
 from tune_gpu.services.vllm.memory.model_catalogue import known_model
 from tune_gpu.services.vllm.memory.model_runner import ModelRunner
@@ -60,9 +60,9 @@ def test_vllms_variable_chooses_the_runner() -> None:
 ])
 def test_graphs_are_deducted_where_the_runner_estimates_them(version: str, env: dict[str, str], estimated: bool) -> None:
     """The second runner, which serves Llama since 0.23, answered 0 until 0.28 (`profile_cudagraph_memory`)."""
-    account = keep_account(engine(env=env), card(), llama_8b(), version=version)
-    assert bool(account.graphs) is estimated
-    assert bool(graphs_after(account, engine(env=env), llama_8b())) is not estimated
+    budget = estimate_memory(engine(env=env), card(), llama_8b(), version=version)
+    assert bool(budget.graphs) is estimated
+    assert bool(graphs_after(budget, engine(env=env), llama_8b())) is not estimated
 
 
 def test_the_second_runner_profiles_no_filtering_of_logits() -> None:
@@ -73,7 +73,7 @@ def test_the_second_runner_profiles_no_filtering_of_logits() -> None:
 
 def test_counters_for_penalties_are_deducted_since_0_27() -> None:
     def deducted(version: str, sequences: int) -> float:
-        found = keep_account(engine(max_num_seqs=sequences, enforce_eager=True), card(), llama_8b(), version=version)
+        found = estimate_memory(engine(max_num_seqs=sequences, enforce_eager=True), card(), llama_8b(), version=version)
         return float(found.non_torch)
 
     more = deducted("0.27.1", 256) - deducted("0.27.1", 64)
@@ -83,9 +83,9 @@ def test_counters_for_penalties_are_deducted_since_0_27() -> None:
 
 def test_a_first_compilation_is_a_floor_of_the_activation() -> None:
     """A server with few sequences deducts the compiler's peak (vllm#54122); without compilation it deducts its own small activation."""
-    compiled = keep_account(engine(max_num_seqs=4), card(), llama_8b(), version="0.28.0")
-    eager = keep_account(engine(max_num_seqs=4, enforce_eager=True), card(), llama_8b(), version="0.28.0")
-    old = keep_account(engine(max_num_seqs=4), card(), llama_8b(), version="0.11.0")
+    compiled = estimate_memory(engine(max_num_seqs=4), card(), llama_8b(), version="0.28.0")
+    eager = estimate_memory(engine(max_num_seqs=4, enforce_eager=True), card(), llama_8b(), version="0.28.0")
+    old = estimate_memory(engine(max_num_seqs=4), card(), llama_8b(), version="0.11.0")
     assert compiled.activation == COMPILE_PEAK.value
     assert eager.activation < 0.4 * GIB
     assert old.activation == pytest.approx(eager.activation, rel=0.3)

@@ -1,4 +1,4 @@
-"""Each part of the account against what real engines printed, and the blocks of the KV cache."""
+"""Each part of the memory budget against what real engines printed, and the blocks of the KV cache."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.models import card, engine, llama_8b
 from tune_gpu.evaluation.memory_check import from_config
-from tune_gpu.services.vllm.memory.account import keep_account
+from tune_gpu.services.vllm.memory.budget import estimate_memory
 from tune_gpu.services.vllm.memory.engine_rules import EngineRules
 from tune_gpu.services.vllm.memory.kv_layout import KvLayout
 from tune_gpu.services.vllm.memory.model_catalogue import known_model
@@ -72,7 +72,7 @@ def test_what_cards_take_between_them() -> None:
 def test_v0_until_0_6_5_counts_what_else_is_on_the_card() -> None:
     """CUDA's context, and the neighbours: another engine's 68 GiB left none of a share of 0.2 to a second one (vllm#10533)."""
     def kv_gib(version: str, used_gib: float) -> float:
-        return float(keep_account(engine(), card(used_mib=used_gib * 1024), llama_8b(), version=version, v1=False).kv) / GIB
+        return float(estimate_memory(engine(), card(used_mib=used_gib * 1024), llama_8b(), version=version, v1=False).kv) / GIB
 
     assert kv_gib("0.6.4", 0) == pytest.approx(kv_gib("0.6.6", 0) - 0.25)
     assert kv_gib("0.6.4", 3) == pytest.approx(kv_gib("0.6.4", 0) - 3)
@@ -154,7 +154,7 @@ def test_a_checkpoint_with_cache_scales_has_a_quantised_cache(quantised: dict[st
     model = llama_8b(quantization_config=quantised)
 
     def block_bytes(dtype: str, version: str = "0.32.0") -> float:
-        return float(keep_account(engine(kv_cache_dtype=dtype), card(), model, version=version).block_bytes)
+        return float(estimate_memory(engine(kv_cache_dtype=dtype), card(), model, version=version).block_bytes)
 
     assert block_bytes("auto") == block_bytes(cache)
     assert block_bytes("bfloat16") == block_bytes("auto", "0.12.0") == 16 * 131072

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.support.models import card, engine, llama_8b
 from tune_gpu.evaluation.memory_check import MemoryVerdict, from_config, predict
 from tune_gpu.evaluation.memory_check.vectorised import predict_many
-from tune_gpu.services.vllm.memory.account import keep_account
+from tune_gpu.services.vllm.memory.budget import estimate_memory
 from tune_gpu.services.vllm.memory.pooling import as_served
 
 MINILM: dict[str, Any] = {
@@ -33,8 +33,8 @@ def test_flags_and_the_class_say_what_is_served(architecture: str, flags: dict[s
 
 
 def test_a_converted_decoder_has_no_output_layer_and_no_sampler() -> None:
-    writing = keep_account(engine(enforce_eager=True), card(), llama_8b(), version="0.20.2")
-    embedding = keep_account(engine(enforce_eager=True, extra_args={"runner": "pooling"}), card(), llama_8b(), version="0.20.2")
+    writing = estimate_memory(engine(enforce_eager=True), card(), llama_8b(), version="0.20.2")
+    embedding = estimate_memory(engine(enforce_eager=True, extra_args={"runner": "pooling"}), card(), llama_8b(), version="0.20.2")
     assert writing.weights - embedding.weights == pytest.approx(128256 * 4096 * 2)
     assert embedding.activation < 0.6 * writing.activation
     assert embedding.block_bytes == writing.block_bytes

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.support.models import card, engine
 from tune_gpu.evaluation.memory_check import ModelArchitecture, from_config
-from tune_gpu.services.vllm.memory.account import keep_account
+from tune_gpu.services.vllm.memory.budget import estimate_memory
 from tune_gpu.services.vllm.memory.vision_encoder import limits_of
 
 GIB = 2**30
@@ -27,7 +27,7 @@ LLAVA = {"model_type": "llava", "text_config": {"model_type": "llama", **TEXT}, 
 
 def activation_gib(model: ModelArchitecture, version: str = "0.20.2", **flags: Any) -> float:
     settings = engine(**{"max_model_len": 2048, "max_num_seqs": 1, "enforce_eager": True, **flags})
-    return float(keep_account(settings, card(), model, version=version).activation) / GIB
+    return float(estimate_memory(settings, card(), model, version=version).activation) / GIB
 
 
 def test_the_largest_image_of_qwen3_vl_as_a_start_logged_it() -> None:
@@ -63,7 +63,7 @@ def test_an_encoder_of_unknown_size_is_doubted() -> None:
     unknown = from_config({**LLAVA, "vision_config": {"hidden_size": 1024, "num_hidden_layers": 24}}, "llava")
     assert unknown.encoder is None
     settings = engine(max_model_len=2048, enforce_eager=True)
-    assert keep_account(settings, card(), unknown, version="0.20.2").doubt > 1.2 * GIB
+    assert estimate_memory(settings, card(), unknown, version="0.20.2").doubt > 1.2 * GIB
 
 
 @pytest.mark.parametrize("flags", [

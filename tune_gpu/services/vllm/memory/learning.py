@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from tune_gpu.config.schema import VllmSettings
 from tune_gpu.services.memory_values import DeviceMemory
-from tune_gpu.services.vllm.memory.account import keep_account
 from tune_gpu.services.vllm.memory.architecture import ModelArchitecture
 from tune_gpu.services.vllm.memory.arithmetic import MIB
+from tune_gpu.services.vllm.memory.budget import estimate_memory
 from tune_gpu.services.vllm.memory.calibration import Calibration
 from tune_gpu.services.vllm.memory.parts import engines
 
@@ -69,8 +69,8 @@ def learn_from_start(
     if logged.total_mib is not None and abs(logged.total_mib - total_mib) > 6.0:
         total_mib = logged.total_mib
     seen = replace(device, total_mib=total_mib, used_mib=min(device.used_mib, total_mib))
-    account = keep_account(settings, seen, model, version=vllm_version)
-    token_bytes = account.layout.bytes_per_token
+    budget = estimate_memory(settings, seen, model, version=vllm_version)
+    token_bytes = budget.layout.bytes_per_token
     kv_mib = logged.kv_mib
     num_gpu_blocks = (num_gpu_blocks or 0) // engines(settings.extra_args)
     if num_gpu_blocks and block_size:
@@ -82,7 +82,7 @@ def learn_from_start(
             token_bytes = kv_mib * MIB / (num_gpu_blocks * block_size)
     if kv_mib is None or kv_mib <= 0:
         return None
-    weights_mib = logged.weights_mib if logged.weights_mib is not None else account.weights / MIB
+    weights_mib = logged.weights_mib if logged.weights_mib is not None else budget.weights / MIB
     found = Calibration.from_start(settings, total_mib=total_mib, kv_cache_mib=kv_mib, weights_mib=weights_mib, vllm_version=vllm_version)
     return replace(found, token_bytes=token_bytes)
 

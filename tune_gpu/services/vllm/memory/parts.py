@@ -1,4 +1,4 @@
-"""The parts of vLLM's account: weights, the peak of its profiling run, CUDA graphs, non-torch memory, and its KV blocks.
+"""The parts of vLLM's budget: weights, the peak of its profiling run, CUDA graphs, non-torch memory, and its KV blocks.
 
 Every function returns bytes on one card. Sizes that are knobs (tokens of a batch, sequences, context) may be arrays.
 """
@@ -28,7 +28,7 @@ _WIDE_DTYPES = ("float", "float32")
 
 
 @dataclass(frozen=True)
-class Uncertain:
+class Estimate:
     """An estimate in bytes, and its standard deviation."""
 
     value: Number
@@ -43,7 +43,7 @@ def dtype_bytes(dtype: str) -> int:
 
 def weights(
     model: ModelArchitecture, quantisation: WeightFormat | None, width: int, tensor_parallel: int, rules: EngineRules | None = None, card: str = "",
-) -> Uncertain:
+) -> Estimate:
     """Return the weights, from the checkpoint's tensors if they were read, else from the number of parameters, divided among the cards.
 
     Linear layers take the bits of their format. Embeddings, the output layer and a vision tower stay in the served width. Experts may be
@@ -55,7 +55,7 @@ def weights(
         return as_stored
     share, doubt = padding(model, stored, rules, card, tensor_parallel)
     experts = max(model.params - _kept_params(model, stored), 0.0) * stored.bits / 8 / tensor_parallel
-    return Uncertain(as_stored.value + share * experts, root_sum_square(as_stored.sigma, doubt * experts))
+    return Estimate(as_stored.value + share * experts, root_sum_square(as_stored.sigma, doubt * experts))
 
 
 def _format_of(model: ModelArchitecture, quantisation: WeightFormat | None) -> WeightFormat | None:
@@ -72,12 +72,12 @@ def _kept_params(model: ModelArchitecture, stored: WeightFormat) -> float:
     return kept
 
 
-def _stored_weights(model: ModelArchitecture, quantisation: WeightFormat | None, width: int, tensor_parallel: int) -> Uncertain:
+def _stored_weights(model: ModelArchitecture, quantisation: WeightFormat | None, width: int, tensor_parallel: int) -> Estimate:
     stored = _format_of(model, quantisation)
     rope = model.rotations * min(model.max_context or 0, 2**18) * min(model.head_dim, 256) * width  # the table of rotations, once per card
     if model.weights_bytes is not None and (quantisation is None or model.format is not None):
         scale = width / model.dtype_bytes if stored is None else 1.0
-        return Uncertain(model.weights_bytes * scale / tensor_parallel + rope, 0.01 * model.weights_bytes / tensor_parallel)
+        return Estimate(model.weights_bytes * scale / tensor_parallel + rope, 0.01 * model.weights_bytes / tensor_parallel)
     if stored is None or stored.name == "16bit":
         size = model.params * width
         doubt = 0.01
@@ -87,13 +87,13 @@ def _stored_weights(model: ModelArchitecture, quantisation: WeightFormat | None,
         doubt = 0.03
     if "vocab" in model.guessed or "intermediate" in model.guessed:
         doubt += 0.01
-    return Uncertain(size / tensor_parallel + rope, doubt * size / tensor_parallel)
+    return Estimate(size / tensor_parallel + rope, doubt * size / tensor_parallel)
 
 
 def activation(
     model: ModelArchitecture, rules: EngineRules, batch_tokens: Number, sequences: Number, width: int, tensor_parallel: int,
     chunked: Number = False, runner: ModelRunner | None = None,
-) -> Uncertain:
+) -> Estimate:
     """Return the peak of the profiling run: the larger of the forward pass and of sampling.
 
     Forward, over `batch_tokens` tokens, where a gated feed-forward layer is widest: gate and up (2 I), their product (I), and the hidden
@@ -125,22 +125,22 @@ def activation(
         sampling = batch_tokens * hidden * (width + 8)
     doubt = 0.08 + (0.12 if "vocab" in model.guessed else 0.0) + (0.15 if "intermediate" in model.guessed else 0.0)
     peak = maximum(forward, sampling)
-    return Uncertain(peak, doubt * peak)
+    return Estimate(peak, doubt * peak)
 
 
-def with_encoder(peak: Uncertain, model: ModelArchitecture, batch_tokens: Number, context: Number, width: int, limits: Mapping[str, int]) -> Uncertain:
+def with_encoder(peak: Estimate, model: ModelArchitecture, batch_tokens: Number, context: Number, width: int, limits: Mapping[str, int]) -> Estimate:
     """Return the larger of the encoder's own peak and the language model's activation beside the encoder's output."""
     encoder = model.encoder
     if encoder is None:
-        return Uncertain(peak.value, peak.sigma + 0.5 * GIB)
+        return Estimate(peak.value, peak.sigma + 0.5 * GIB)
     own = encoder.peak(batch_tokens, context, width, limits, model.hidden)
     beside = peak.value + encoder.output(batch_tokens, context, width, limits, model.hidden)
-    return Uncertain(maximum(own, beside), root_sum_square(peak.sigma, 0.2 * own))
+    return Estimate(maximum(own, beside), root_sum_square(peak.sigma, 0.2 * own))
 
 
 MULTIPROCESSORS = 128
 """Usual number of a card's multiprocessors: the kernel that filters logits takes a row of the vocabulary for each."""
-COMPILE_PEAK = Uncertain(1.0 * GIB, 0.35 * GIB)
+COMPILE_PEAK = Estimate(1.0 * GIB, 0.35 * GIB)
 """Peak of a first `torch.compile`, which a start with its results on disk does not have.
 
 Logs of 0.23 to 0.30 with a smaller activation than this deduct 0.5 GiB (Qwen2.5-1.5B), 1.02 (0.5B), 1.04 (7B), 1.15 (Llama 8B) and 1.25 GiB
@@ -148,13 +148,13 @@ Logs of 0.23 to 0.30 with a smaller activation than this deduct 0.5 GiB (Qwen2.5
 """
 
 
-def with_compilation(peak: Uncertain) -> Uncertain:
+def with_compilation(peak: Estimate) -> Estimate:
     """Return the larger of the activation and the compiler's own peak, which is freed before the activation is allocated."""
     smaller = peak.value < COMPILE_PEAK.value
-    return Uncertain(where(smaller, COMPILE_PEAK.value, peak.value), where(smaller, maximum(COMPILE_PEAK.sigma, peak.sigma), peak.sigma))
+    return Estimate(where(smaller, COMPILE_PEAK.value, peak.value), where(smaller, maximum(COMPILE_PEAK.sigma, peak.sigma), peak.sigma))
 
 
-def cuda_graphs(model: ModelArchitecture, rules: EngineRules, sequences: Number, width: int, tensor_parallel: int) -> Uncertain:
+def cuda_graphs(model: ModelArchitecture, rules: EngineRules, sequences: Number, width: int, tensor_parallel: int) -> Estimate:
     """Return the memory of captured CUDA graphs.
 
     V1: for each size a graph in as many pieces as there are layers plus one (`EngineRules.graph_piece_mib`), and since 0.11 whole graphs up
@@ -166,21 +166,21 @@ def cuda_graphs(model: ModelArchitecture, rules: EngineRules, sequences: Number,
     """
     if not rules.v1:
         graphs: Number = _graph_sizes(minimum(sequences, 256)) * 7.0 * MIB
-        return Uncertain(graphs, 0.7 * graphs)
+        return Estimate(graphs, 0.7 * graphs)
     largest = minimum(2 * sequences, 512)
     sizes = _graph_sizes(largest) if rules.version >= (0, 12) else 67 + 0 * sequences
     graphs = sizes * (model.layers + 1) * rules.graph_piece_mib * MIB
     if rules.version >= (0, 11):
         buffers = largest * (3 * model.intermediate / tensor_parallel + 3 * model.hidden) * width
         graphs = graphs + _graph_sizes(minimum(sequences, 512)) * MIB + buffers
-    return Uncertain(graphs, 0.5 * graphs)
+    return Estimate(graphs, 0.5 * graphs)
 
 
 def _graph_sizes(largest: Number) -> Number:
     return minimum(3, largest) + minimum(largest, 256) // 8 + maximum(largest - 256, 0) // 16
 
 
-def non_torch(rules: EngineRules, tensor_parallel: int, card: str, total_gib: float, shares_host_memory: bool = False) -> Uncertain:
+def non_torch(rules: EngineRules, tensor_parallel: int, card: str, total_gib: float, shares_host_memory: bool = False) -> Estimate:
     """Return the memory of loaded kernels, workspaces of cuBLAS and attention, and with several cards the buffers of NCCL and of the
     all-reduce.
 
@@ -192,17 +192,17 @@ def non_torch(rules: EngineRules, tensor_parallel: int, card: str, total_gib: fl
     """
     if rules.cpu:
         process = CPU_WARM_PROCESS_BYTES if rules.warm else CPU_PROCESS_BYTES
-        return Uncertain(process, 0.1 * process)
+        return Estimate(process, 0.1 * process)
     if shares_host_memory:
-        return Uncertain(1.8 * GIB, 0.5 * GIB)
-    kernels = Uncertain(0.35 * GIB, 0.2 * GIB) if rules.context_is_counted else Uncertain(0.1 * GIB, 0.1 * GIB)
+        return Estimate(1.8 * GIB, 0.5 * GIB)
+    kernels = Estimate(0.35 * GIB, 0.2 * GIB) if rules.context_is_counted else Estimate(0.1 * GIB, 0.1 * GIB)
     if rules.counts_all_consumed:  # logs of 0.27 and 0.28: 0.19 and 0.23 GiB beside weights and the runner's buffers
-        kernels = Uncertain(0.2 * GIB, 0.1 * GIB)
+        kernels = Estimate(0.2 * GIB, 0.1 * GIB)
     if tensor_parallel == 1:
         return kernels
     over_pcie = (0.15 if rules.nccl_is_counted else 0.1) * GIB
     between = 0.25 * GIB * tensor_parallel if linked_by_nvlink(card, total_gib) else over_pcie
-    return Uncertain(kernels.value + between, kernels.sigma + 0.05 * GIB + 0.5 * between)
+    return Estimate(kernels.value + between, kernels.sigma + 0.05 * GIB + 0.5 * between)
 
 
 def linked_by_nvlink(card: str, total_gib: float) -> bool:

@@ -1,4 +1,4 @@
-"""vLLM's account for one engine: the share that it requests, what is deducted, and the KV cache that remains.
+"""vLLM's budget for one engine: the share that it requests, what is deducted, and the KV cache that remains.
 
 GPU (`v1/worker/gpu_worker.py`, `worker/worker.py`): KV = ceil(total x share) - weights - non-torch - activation peak [- graphs since 0.21],
 and
@@ -50,8 +50,8 @@ class Knobs:
 
 
 @dataclass(frozen=True)
-class Account:
-    """The account of an engine. Everything is in bytes."""
+class MemoryBudget:
+    """The memory of an engine: what it requests, what is deducted, and what is left for the KV cache. Everything is in bytes."""
 
     requested: Number
     weights: Number
@@ -115,11 +115,11 @@ def resolve_knobs(settings: VllmSettings, model: ModelArchitecture, device: Devi
     return Knobs(share, context, sequences, batch, block_size, chunked)
 
 
-def keep_account(
+def estimate_memory(
     settings: VllmSettings, device: DeviceMemory, model: ModelArchitecture, calibration: Calibration | None = None,
     version: str | None = None, v1: bool | None = None, warm: bool = False,
-) -> Account:
-    """Return the account of one engine, or of many at once that differ only in their knobs.
+) -> MemoryBudget:
+    """Return the memory budget of one engine, or of many at once that differ only in their knobs.
 
     `warm` is for the CPU: the engine is forked from a process that has imported vLLM.
     """
@@ -132,7 +132,7 @@ def keep_account(
         form = flag_format(settings.quantization) or model.format
         stored = width if form is None or form.experts_only else form.bits / 8
         beside = model.latent.kept_beside(rules, model.layers, model.hidden, model.heads, stored, width, cards)
-        weights = parts.Uncertain(weights.value + beside, weights.sigma)
+        weights = parts.Estimate(weights.value + beside, weights.sigma)
     peak, graphs, non_torch = _overhead(settings, device, model, rules, knobs, width)
     asked = model.kv_cache_dtype if rules.checkpoint_sets_the_cache and settings.kv_cache_dtype == "auto" else None
     kv_bytes = parts.kv_value_bytes(asked or settings.kv_cache_dtype, width)
@@ -163,7 +163,7 @@ def keep_account(
     reserved = 1 if rules.null_block else 0
     if model.cacheless:
         blocks, tokens, request_blocks, block_bytes, reserved = 0 * blocks, 0 * tokens, 1, 0.0, 0
-    return Account(
+    return MemoryBudget(
         requested=requested, weights=weight, activation=peak.value, graphs=graphs.value, non_torch=overhead, kv=kv, blocks=blocks, tokens=tokens,
         request_blocks=request_blocks, block_bytes=block_bytes, needed=(request_blocks + reserved) * block_bytes, doubt=doubt,
         own_context=0.0 if rules.cpu else parts.CUDA_CONTEXT_BYTES if rules.v1 else parts.V0_CONTEXT_BYTES, layout=layout, rules=rules, knobs=knobs, calibrated=calibration is not None,
@@ -185,29 +185,29 @@ def tokens_of(blocks: Number, layout: KvLayout, rules: EngineRules, knobs: Knobs
 
 def _overhead(
     settings: VllmSettings, device: DeviceMemory, model: ModelArchitecture, rules: EngineRules, knobs: Knobs, width: int,
-) -> tuple[parts.Uncertain, parts.Uncertain, parts.Uncertain]:
+) -> tuple[parts.Estimate, parts.Estimate, parts.Estimate]:
     """Return activation, graphs that are deducted from the share, and non-torch memory."""
-    nothing, cards = parts.Uncertain(0.0, 0.0), settings.tensor_parallel_size
+    nothing, cards = parts.Estimate(0.0, 0.0), settings.tensor_parallel_size
     runner = ModelRunner.of(rules, model, settings.env, settings.quantization is not None)
     peak = parts.activation(model, rules, knobs.batch_tokens, knobs.sequences, width, cards, knobs.chunked, runner)
     if model.multimodal and rules.v1 and runner.profiles_the_encoder:
         peak = parts.with_encoder(peak, model, knobs.batch_tokens, knobs.context, width, limits_of(settings.extra_args))
     elif model.multimodal:
-        peak = parts.Uncertain(peak.value, peak.sigma + 0.5 * GIB)
+        peak = parts.Estimate(peak.value, peak.sigma + 0.5 * GIB)
     if rules.compiles_in_profile and not settings.enforce_eager:
         peak = parts.with_compilation(peak)
     if rules.cpu and settings.enforce_eager:
         peak = nothing  # without compilation the CPU worker runs no profiling pass (`warming_up_model`)
     elif rules.cpu:  # only part of its memory stays with the process
-        peak = parts.Uncertain(peak.value, 0.5 * peak.value)
+        peak = parts.Estimate(peak.value, 0.5 * peak.value)
     graphs = nothing
     if runner.graphs_are_estimated and not settings.enforce_eager and not rules.cpu:
         graphs = parts.cuda_graphs(model, rules, knobs.sequences, width, cards)
     non_torch = parts.non_torch(rules, cards, device.name, device.total_mib / 1024, device.shares_host_memory)
     if rules.context_is_counted:
-        non_torch = parts.Uncertain(non_torch.value + device.used_mib * MIB, non_torch.sigma)
+        non_torch = parts.Estimate(non_torch.value + device.used_mib * MIB, non_torch.sigma)
     if rules.counts_all_consumed and not model.pooling:
-        non_torch = parts.Uncertain(non_torch.value + runner.kept_bytes(knobs.sequences, model.vocab), non_torch.sigma)
+        non_torch = parts.Estimate(non_torch.value + runner.kept_bytes(knobs.sequences, model.vocab), non_torch.sigma)
     return peak, graphs, non_torch
 
 
@@ -221,35 +221,35 @@ def _modelled_at(
     return sum(part.value for part in _overhead(measured, device, model, rules, knobs, width))
 
 
-def graphs_after(account: Account, settings: VllmSettings, model: ModelArchitecture) -> Number:
+def graphs_after(budget: MemoryBudget, settings: VllmSettings, model: ModelArchitecture) -> Number:
     """Return the memory of CUDA graphs that are captured after the KV cache exists, and that must be free beyond the share."""
-    return _late_graphs(account, settings, model).value
+    return _late_graphs(budget, settings, model).value
 
 
-def after_the_cache(account: Account, settings: VllmSettings, model: ModelArchitecture) -> Number:
+def after_the_cache(budget: MemoryBudget, settings: VllmSettings, model: ModelArchitecture) -> Number:
     """Return the memory that must be free beyond the share for a start to be certain.
 
     Kernels of experts are tuned and the sampler is warmed up after the graphs were captured (`compile_or_warm_up_model`): then the peak of the
     profiling run is allocated once more, and the graphs hold part of what was kept for it (a log of GLM-4.7 in 0.15.1 ran out of memory there).
     """
-    graphs = _late_graphs(account, settings, model)
+    graphs = _late_graphs(budget, settings, model)
     if not model.experts_per_token:
         return graphs.value
-    doubt = DOUBT_FACTOR * root_sum_square(graphs.sigma, 0.1 * account.activation)
-    return where(graphs.value > 0, graphs.value + account.activation + doubt, graphs.value)
+    doubt = DOUBT_FACTOR * root_sum_square(graphs.sigma, 0.1 * budget.activation)
+    return where(graphs.value > 0, graphs.value + budget.activation + doubt, graphs.value)
 
 
-def _late_graphs(account: Account, settings: VllmSettings, model: ModelArchitecture) -> parts.Uncertain:
-    runner = ModelRunner.of(account.rules, model, settings.env, settings.quantization is not None)
-    if account.rules.cpu or settings.enforce_eager or runner.graphs_are_estimated:
-        return parts.Uncertain(0.0, 0.0)
+def _late_graphs(budget: MemoryBudget, settings: VllmSettings, model: ModelArchitecture) -> parts.Estimate:
+    runner = ModelRunner.of(budget.rules, model, settings.env, settings.quantization is not None)
+    if budget.rules.cpu or settings.enforce_eager or runner.graphs_are_estimated:
+        return parts.Estimate(0.0, 0.0)
     width = parts.dtype_bytes(settings.dtype)
-    return parts.cuda_graphs(model, account.rules, account.knobs.sequences, width, settings.tensor_parallel_size)
+    return parts.cuda_graphs(model, budget.rules, budget.knobs.sequences, width, settings.tensor_parallel_size)
 
 
-def too_full(account: Account) -> Number:
+def too_full(budget: MemoryBudget) -> Number:
     """Return where the share is so large that a start is not certain, unless the engine was measured."""
-    return both(account.knobs.share >= MOST_CERTAIN_SHARE, not (account.rules.cpu or account.calibrated))
+    return both(budget.knobs.share >= MOST_CERTAIN_SHARE, not (budget.rules.cpu or budget.calibrated))
 
 
 def flag_conflict(knobs: Knobs) -> tuple[Number, Number]:
@@ -260,11 +260,11 @@ def flag_conflict(knobs: Knobs) -> tuple[Number, Number]:
     return few_for_sequences, few_for_context
 
 
-def longest_context(account: Account) -> Number:
+def longest_context(budget: MemoryBudget) -> Number:
     """Return the tokens of the longest sequence that the cache holds. Sliding layers count as if they kept all of it: a lower bound."""
-    layout = account.layout
-    usable = account.blocks - (1 if account.rules.null_block else 0) - layout.state_tables * layout.states_of_a_request
-    return maximum(usable // max(layout.groups - layout.state_tables, 1) * account.knobs.block_size, 0)
+    layout = budget.layout
+    usable = budget.blocks - (1 if budget.rules.null_block else 0) - layout.state_tables * layout.states_of_a_request
+    return maximum(usable // max(layout.groups - layout.state_tables, 1) * budget.knobs.block_size, 0)
 
 
 def _not(value: Number) -> Number:
@@ -288,4 +288,4 @@ def _shown(value: Any) -> str:
     return str(int(value)) if float(value).is_integer() else f"{value:g}"
 
 
-__all__ = ["GIB", "Account", "Knobs", "after_the_cache", "flag_conflict", "graphs_after", "keep_account", "longest_context", "resolve_knobs", "too_full"]
+__all__ = ["GIB", "Knobs", "MemoryBudget", "after_the_cache", "estimate_memory", "flag_conflict", "graphs_after", "longest_context", "resolve_knobs", "too_full"]
