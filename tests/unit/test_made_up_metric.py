@@ -24,7 +24,7 @@ from tune_gpu.config.loader import DEFAULT_SPACE, load_config
 from tune_gpu.config.schema import ConfirmSettings
 from tune_gpu.evaluation.objective import metric_at
 from tune_gpu.experiment.checks import check_config
-from tune_gpu.report.facts import facts_of
+from tune_gpu.report.data import report_data
 from tune_gpu.report.grafana import dashboard
 from tune_gpu.report.markdown import as_markdown
 from tune_gpu.report.page import as_html
@@ -80,12 +80,12 @@ def test_it_is_compared_by_its_turns_with_a_tolerance() -> None:
 
 
 def test_the_report_shows_it(record: RunRecord) -> None:
-    facts = facts_of(record)
-    rows = {row.label: row.winner for row in facts.rows}
+    data = report_data(record)
+    rows = {row.label: row.winner for row in data.rows}
     assert rows["tokens of an answer, median"] == 7.5
     assert rows["fans of the card, %"] == 41.5
-    assert "tokens of an answer, median" in as_html(facts)
-    assert "fans of the card, %" in as_markdown(facts)
+    assert "tokens of an answer, median" in as_html(data)
+    assert "fans of the card, %" in as_markdown(data)
 
 
 def test_the_live_table_has_its_column(record: RunRecord) -> None:

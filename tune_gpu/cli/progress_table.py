@@ -22,7 +22,6 @@ from tune_gpu.metrics import ERROR_UNIT, every
 from tune_gpu.search.evidence import Evidence
 from tune_gpu.search.tournament import Candidate
 
-Line = EvaluationRecord
 _AROUND = 8
 """Rows that title, head and borders take."""
 
@@ -33,14 +32,15 @@ def spread(metrics: Mapping[str, Any], metric: Metric, digits: int) -> str:
     return f"{value['p50']:.{digits}f} / {value['p95']:.{digits}f}" if value else "-"
 
 
-def fitness_of(line: Line, evidence: Evidence) -> str:
+def fitness_of(line: EvaluationRecord, evidence: Evidence) -> str:
     """Return the fitness, with its standard error if known: see `error_of`."""
     error = error_of(line, evidence)
     return f"{line.fitness:.4f}" + (f" ± {error:.4f}" if error is not None else "")
 
 
 def table_of(
-    console: Console, lines: Sequence[Line], now: Sequence[Candidate], names: Sequence[str], evidence: Evidence, *, total: int, elapsed_s: float, left_s: float | None,
+    console: Console, lines: Sequence[EvaluationRecord], now: Sequence[Candidate], names: Sequence[str], evidence: Evidence,
+    *, total: int, elapsed_s: float, left_s: float | None,
 ) -> Table:  # fmt: skip
     """Return a table of the latest evaluations, those that run last, in the fullest form that fits the console.
 
@@ -68,13 +68,13 @@ def table_of(
 @dataclass(frozen=True)
 class _Column:
     title: str
-    cell: Callable[[Line], str]
+    cell: Callable[[EvaluationRecord], str]
     of_candidate: Callable[[Candidate], str] = lambda _candidate: ""
     """While it runs."""
     right: bool = False
 
 
-def _filled(columns: Sequence[_Column], lines: Sequence[Line], now: Sequence[Candidate], title: Text, room: int) -> Table:
+def _filled(columns: Sequence[_Column], lines: Sequence[EvaluationRecord], now: Sequence[Candidate], title: Text, room: int) -> Table:
     table = Table(title=title, title_justify="left", expand=False, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column in columns:
         table.add_column(column.title, justify="right" if column.right else "left", no_wrap=True)
@@ -89,7 +89,7 @@ def _filled(columns: Sequence[_Column], lines: Sequence[Line], now: Sequence[Can
     return table
 
 
-def _title(lines: Sequence[Line], now: Sequence[Candidate], total: int, elapsed_s: float, left_s: float | None) -> str:
+def _title(lines: Sequence[EvaluationRecord], now: Sequence[Candidate], total: int, elapsed_s: float, left_s: float | None) -> str:
     counts = ", ".join(f"{number} {status}" for status, number in Counter(line.outcome for line in lines).items())
     generation = max([candidate.generation for candidate in now] or [line.generation for line in lines], default=0)
     return (
@@ -122,7 +122,7 @@ def _metric(metric: Metric, column: Column, error_rate: str) -> _Column:
     return _Column(error_rate if metric.counts_errors else column.title, lambda line: _bound(line, metric) + _number(line.metrics.get(metric.name), column.digits), right=True)
 
 
-def _bound(line: Line, metric: Metric) -> str:
+def _bound(line: EvaluationRecord, metric: Metric) -> str:
     """Return a sign before a value that is a lower bound only."""
     return "≥" if line.metrics.get(metric.at_least) is True else ""
 
@@ -149,14 +149,14 @@ def _narrow(names: Sequence[str], fitness: _Column) -> list[_Column]:
     return [_CANDIDATE, _values(names), _STATUS, _ENGINE, fitness]
 
 
-def engine_of(line: Line) -> str:
+def engine_of(line: EvaluationRecord) -> str:
     """Return whether the engine was started or reused; a dash if the evaluation never reached it."""
     if line.engine_reused:
         return "re-used"
     return "started" if engine_started(line) else "-"
 
 
-def _error_rate(lines: Sequence[Line]) -> str:
+def _error_rate(lines: Sequence[EvaluationRecord]) -> str:
     """`wer` or `cer`: all evaluations of a run count in the same unit."""
     return next((rate_name(unit) for line in lines if (unit := line.metrics.get(ERROR_UNIT))), "WER").lower()
 
@@ -168,7 +168,7 @@ def _values(names: Sequence[str]) -> _Column:
     return _Column("configuration", lambda line: joined(line.params), lambda candidate: joined(candidate.params))
 
 
-def _status(line: Line) -> str:
+def _status(line: EvaluationRecord) -> str:
     if line.fitness is not None:
         return f"{line.outcome}, saturated" if line.saturated else line.outcome
     return f"{line.outcome}: {line.failure.kind if line.failure else ', '.join(line.violations)}"

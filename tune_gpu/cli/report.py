@@ -16,7 +16,7 @@ from tune_gpu.artifacts.run_folder import RunFolder, write_whole
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.wording import plain
 from tune_gpu.config.overrides import key_of, last_given
-from tune_gpu.report.facts import facts_of
+from tune_gpu.report.data import report_data
 
 _PLACE = "run.artifacts_dir"
 FILES = {"html": "report.html", "md": "report.md", "json": "report.json"}
@@ -77,10 +77,10 @@ def render(record: RunRecord, form: str) -> str:
 
     winner = read_winner(record.folder)
     try:
-        facts = facts_of(record, winner)
+        data = report_data(record, winner)
         if form == "json":
-            return strict_json(facts.as_dict()) + "\n"
-        return plain(as_markdown(facts)) if form == "md" else as_html(facts, record.plan, objectives_of(record.config))
+            return strict_json(data.as_dict()) + "\n"
+        return plain(as_markdown(data)) if form == "md" else as_html(data, record.plan, objectives_of(record.config))
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError, UndefinedError) as error:  # deep inside a file that the reader let pass
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{record.folder.path}: cannot be reported, a file holds what this program does not write ({reason})") from error

@@ -28,7 +28,12 @@ def failure_text(message: str, evidence: str) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """Return a time in words: `40 s`, `12 min`, `3 h`."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.0f} h"
+    """Return a time in words: `40 s`, `4 min 12 s`, `25 min`, `3 h 5 min`. From ten minutes on seconds are left out."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 10:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return " ".join([f"{hours} h"] * bool(hours) + [f"{minutes} min"] * bool(minutes))

@@ -10,8 +10,6 @@ from tune_gpu.artifacts.records.comparison import Comparison
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.artifacts.records.summary import RunSummary
 
-Line = EvaluationRecord
-
 
 @dataclass(frozen=True)
 class Cost:
@@ -22,7 +20,7 @@ class Cost:
     share: float
 
 
-def costs_of(lines: Sequence[Line], summary: RunSummary | None, confirmation: Comparison | None) -> list[Cost]:
+def costs_of(lines: Sequence[EvaluationRecord], summary: RunSummary | None, confirmation: Comparison | None) -> list[Cost]:
     """Return where the seconds of the run went; the rest is Ray's and ours."""
     parts: defaultdict[str, float] = defaultdict(float)
     for line in lines:
@@ -44,7 +42,7 @@ PARTS = ("measured under load", "starting engines", "starting Whisper", "waiting
 _START_NAMES = {"vllm": PARTS[1], "whisper": PARTS[2], "memory_stable": PARTS[3], "imports": PARTS[4], "engine_stop": PARTS[6]}
 
 
-def cost_parts(line: Line) -> dict[str, float]:
+def cost_parts(line: EvaluationRecord) -> dict[str, float]:
     """Return the seconds of one evaluation by their use."""
     spent = line.duration_s
     parts: dict[str, float] = dict.fromkeys(PARTS, 0.0)

@@ -7,36 +7,36 @@ from typing import Any
 
 from tune_gpu.artifacts.records.decision import Decision
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
-from tune_gpu.common.wording import counted
-from tune_gpu.report.facts import Facts, describe
+from tune_gpu.common.wording import counted, duration_text
+from tune_gpu.report.data import ReportData, describe
 from tune_gpu.report.importance import importance_of, importance_text
-from tune_gpu.report.page import number, seconds
+from tune_gpu.report.page import number
 
 
-def as_markdown(facts: Facts) -> str:
+def as_markdown(data: ReportData) -> str:
     """Return the whole report, with tables instead of pictures."""
-    parts = [f"# {_text(facts.experiment)}, run {_text(facts.run_id)} (device: {_text(facts.device_kind)})", *_decision(facts.decision), f"**{_text(facts.verdict)}**"]
-    parts += [f"- {_text(doubt)}" for doubt in facts.doubts]
-    if facts.rows:
+    parts = [f"# {_text(data.experiment)}, run {_text(data.run_id)} (device: {_text(data.device_kind)})", *_decision(data.decision), f"**{_text(data.verdict)}**"]
+    parts += [f"- {_text(caveat)}" for caveat in data.caveats]
+    if data.rows:
         parts.append("## Winner against baseline")
-        parts.append(_table(("knob", "baseline", "winner"), facts.changes))
-        rows = ((row.label, row.baseline_text, row.winner_text, _change(row.change_pct if row.comparable else None)) for row in facts.rows)
-        parts.append(_text(facts.rows_of))
+        parts.append(_table(("knob", "baseline", "winner"), data.changes))
+        rows = ((row.label, row.baseline_text, row.winner_text, _change(row.change_pct if row.comparable else None)) for row in data.rows)
+        parts.append(_text(data.rows_of))
         parts.append(_table(("metric", "baseline", "winner", "change"), rows))
     parts.append("## Evaluations")
-    parts.append(_table(("candidate", "origin", "configuration", "status", "fitness"), (_evaluation(line, facts.errors.get(line.candidate_id)) for line in facts.lines)))
-    importance = importance_of(facts.lines)
-    if any(line.fitness is not None for line in facts.lines):
+    parts.append(_table(("candidate", "origin", "configuration", "status", "fitness"), (_evaluation(line, data.errors.get(line.candidate_id)) for line in data.lines)))
+    importance = importance_of(data.lines)
+    if any(line.fitness is not None for line in data.lines):
         parts += ["## Which knob mattered", importance_text(importance)]
     if importance is not None and importance.caution is None:
         parts.append(_table(("knob", "importance"), zip(importance.names, (number(mean, 3) for mean in importance.mean), strict=True)))
-    if facts.failures:
+    if data.failures:
         parts.append("## What was infeasible or failed")
-        parts.append(_table(("kind", "how many", "why, of the last"), ((f["kind"], f["count"], f["message"]) for f in facts.failures)))
-    if facts.refused:
-        parts.append(f"Refused before anything started: {counted(len(facts.refused), 'configuration')}; for example: {_text(facts.refused[0].get('reason'))}")
+        parts.append(_table(("kind", "how many", "why, of the last"), ((f["kind"], f["count"], f["message"]) for f in data.failures)))
+    if data.refused:
+        parts.append(f"Refused before anything started: {counted(len(data.refused), 'configuration')}; for example: {_text(data.refused[0].get('reason'))}")
     parts.append("## Where the minutes went")
-    parts.append(_table(("part", "time", "share"), ((c.part, seconds(c.seconds), f"{100 * c.share:.0f} %") for c in facts.costs)))
+    parts.append(_table(("part", "time", "share"), ((c.part, duration_text(c.seconds), f"{100 * c.share:.0f} %") for c in data.costs)))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -14,8 +14,6 @@ from tune_gpu.compare.verdict import least_words
 from tune_gpu.evaluation.objective import metric_at
 from tune_gpu.metrics import ERROR_UNIT, N_CLIPS, N_TRANSCRIPTS, N_WORDS, WER, every
 
-Line = EvaluationRecord
-
 
 @dataclass(frozen=True)
 class Row:
@@ -66,7 +64,7 @@ class Row:
         return 100.0 * (self.winner - self.baseline) / self.baseline
 
 
-def rows_of(lines: Sequence[Line], best: Mapping[str, Any], base: Mapping[str, Any] | None) -> str:
+def rows_of(lines: Sequence[EvaluationRecord], best: Mapping[str, Any], base: Mapping[str, Any] | None) -> str:
     """Return which evaluations the metrics come from: percentiles of several deployments cannot be pooled without their samples."""
     parts: list[str] = []
     for who, params in (("the winner's", best), ("the baseline's", base)):
@@ -77,7 +75,7 @@ def rows_of(lines: Sequence[Line], best: Mapping[str, Any], base: Mapping[str, A
     return f"Measured in {' and '.join(parts)}." if parts else ""
 
 
-def rows_in(lines: Sequence[Line], best: Mapping[str, Any], base: Mapping[str, Any] | None) -> list[Row]:
+def rows_in(lines: Sequence[EvaluationRecord], best: Mapping[str, Any], base: Mapping[str, Any] | None) -> list[Row]:
     """Return the metrics of the winner's last evaluation beside those of the baseline's."""
     ours, theirs = line_of(lines, best), line_of(lines, base) if base else None
     rows = []
@@ -97,7 +95,7 @@ def rows_in(lines: Sequence[Line], best: Mapping[str, Any], base: Mapping[str, A
     return rows
 
 
-def _rests_on(line: Line | None, metric: Metric) -> str:
+def _rests_on(line: EvaluationRecord | None, metric: Metric) -> str:
     """Return what an error rate rests on, ` (21 words, 3 clips)`; empty for another metric. Older programs kept the number of transcripts only."""
     if line is None or not metric.counts_errors:
         return ""
@@ -107,7 +105,7 @@ def _rests_on(line: Line | None, metric: Metric) -> str:
     return "" if transcripts is None else f" ({counted(int(transcripts), 'transcript')})"
 
 
-def few_words(line: Line | None) -> str | None:
+def few_words(line: EvaluationRecord | None) -> str | None:
     """Return why the error rate of an evaluation tells no difference of its tolerance, or None if it does or the words are not known."""
     words = metric_at(line.metrics, N_WORDS.name) if line else None
     tolerance = WER.compared.tolerance if WER.compared else 0.0
@@ -118,13 +116,13 @@ def few_words(line: Line | None) -> str | None:
     return f"Its error rate rests on {counted(int(words), unit)}: to tell a difference of {tolerance:g}, its tolerance, takes {least}."
 
 
-def _n(line: Line | None, metric: Metric) -> int | None:
+def _n(line: EvaluationRecord | None, metric: Metric) -> int | None:
     """Return the number of samples behind a metric of an evaluation."""
     n = metric_at(line.metrics, metric.at("n")) if line else None
     return None if n is None else int(n)
 
 
-def _instead(line: Line | None, metric: Metric, at: str) -> str:
+def _instead(line: EvaluationRecord | None, metric: Metric, at: str) -> str:
     """Return the largest percentile that the samples carry, if they do not carry this one and the report shows no other."""
     n = _n(line, metric)
     other = None if n is None or carries(n, at) else largest_carried(n)
@@ -146,6 +144,6 @@ def _reported(error_unit: str) -> Iterator[tuple[Metric, str, str, int]]:
             yield metric, metric.at(statistic), ", ".join(word for word in words if word), metric.reported.digits
 
 
-def unit_of(lines: Sequence[Line]) -> str:
+def unit_of(lines: Sequence[EvaluationRecord]) -> str:
     """Return what recognition errors are counted in; lines from before that was recorded count words."""
     return "character" if any(line.metrics.get(ERROR_UNIT) == "character" for line in lines) else "word"

@@ -19,7 +19,7 @@ from tune_gpu.common.metric import carries, largest_carried, statistic_text
 from tune_gpu.common.wording import counted, duration_text
 from tune_gpu.evaluation.objective import metric_at
 from tune_gpu.metrics import VOICE_TURN, every, in_comparison
-from tune_gpu.report.facts import Facts, describe
+from tune_gpu.report.data import ReportData, describe
 from tune_gpu.report.importance import importance_of, importance_text
 from tune_gpu.report.memory_map import memory_map
 from tune_gpu.report.plots import (
@@ -45,9 +45,9 @@ class Picture:
     """None where the words say why it is not drawn."""
 
 
-def pictures(facts: Facts, plan: Mapping[str, Any] | None, objectives: Mapping[str, str] | None) -> dict[str, Picture]:
+def pictures(data: ReportData, plan: Mapping[str, Any] | None, objectives: Mapping[str, str] | None) -> dict[str, Picture]:
     """Return every figure for which this run has data."""
-    lines, summary = facts.lines, facts.summary
+    lines, summary = data.lines, data.summary
     measured = [line for line in lines if line.fitness is not None]
     best, base = (summary.best, summary.baseline) if summary else (None, None)
     made: list[Picture] = []
@@ -58,7 +58,7 @@ def pictures(facts: Facts, plan: Mapping[str, Any] | None, objectives: Mapping[s
 
     if lines:
         add("fitness", "Fitness by generation", "Each mark is one evaluation; a ring says that it survived its tournament, a star that the elite was measured again.",
-            fitness_by_generation(lines, summary, facts.errors))  # fmt: skip
+            fitness_by_generation(lines, summary, data.errors))  # fmt: skip
     if measured:
         add("latency", "Latencies", f"Of each configuration's last evaluation{_some('the {} fittest configurations', lines)}, the slowest at the bottom.{_few_turns(measured)}",
             latency_distributions(lines, best.params if best else None, base.params if base else None))  # fmt: skip
@@ -91,12 +91,13 @@ def _some(words: str, lines: Sequence[Any]) -> str:
     return f" ({words.format(MOST_ROWS)})" if len(lines) > MOST_ROWS else ""
 
 
-def as_html(facts: Facts, plan: Mapping[str, Any] | None = None, objectives: Mapping[str, str] | None = None) -> str:
-    """Return the page."""
-    found = pictures(facts, plan, objectives)
+def as_html(data: ReportData, plan: Mapping[str, Any] | None = None, objectives: Mapping[str, str] | None = None) -> str:
+    """Return the page. Of `plan` (plan.json) it draws what fits, and of `objectives` the front."""
+    found = pictures(data, plan, objectives)
     figures = {key: json.loads(picture.figure.to_json()) for key, picture in found.items() if picture.figure is not None}
     return _template().render(
-        facts=facts, pictures=found, describe=describe, columns=evaluation_columns(facts.error_rate, facts.lines), effect_digits=effect_digits, cell=cell, counted=counted, figures=_embedded(figures), plotly=Markup(_plotly()), number=number, seconds=seconds, duration_text=duration_text  # noqa: S704 - Plotly's own
+        data=data, pictures=found, describe=describe, columns=evaluation_columns(data.error_rate, data.lines), effect_digits=effect_digits, cell=cell,
+        counted=counted, figures=_embedded(figures), plotly=Markup(_plotly()), number=number, duration_text=duration_text,  # noqa: S704 - Plotly's own
     )  # fmt: skip
 
 
@@ -137,12 +138,6 @@ def number(value: Any, digits: int = 4, signed: bool = False) -> str:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return "–"
     return f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
-
-
-def seconds(value: float) -> str:
-    """Return a duration such as `4 min 12 s`."""
-    minutes, rest = divmod(round(value), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _embedded(content: Any) -> Markup:

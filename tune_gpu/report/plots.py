@@ -21,11 +21,10 @@ from tune_gpu.artifacts.records.summary import RunSummary
 from tune_gpu.evaluation.objective import metric_at
 from tune_gpu.metrics import LIVE, VOICE_TURN, WER, every
 from tune_gpu.report.costs import PARTS, cost_parts
-from tune_gpu.report.facts import describe
+from tune_gpu.report.data import describe
 from tune_gpu.report.importance import Importance
 from tune_gpu.search.pareto import fronts, matrix
 
-Line = EvaluationRecord
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#4c8dd6", "#e69f00", "#2ca27b", "#e0603c", "#b276b2", "#8a8f98"
 ORIGINS = {"baseline": (BLUE, "square"), "initial": (GREY, "circle"), "offspring": (GREEN, "circle"), "elite": (ORANGE, "star"),
            "fresh": (PURPLE, "diamond")}  # fmt: skip
@@ -52,7 +51,7 @@ def figure(height: int, **layout: Any) -> go.Figure:
     return made
 
 
-def fitness_by_generation(lines: Sequence[Line], summary: RunSummary | None = None, errors: Mapping[str, float] | None = None) -> go.Figure:
+def fitness_by_generation(lines: Sequence[EvaluationRecord], summary: RunSummary | None = None, errors: Mapping[str, float] | None = None) -> go.Figure:
     """Draw every evaluation with its standard error, by origin. Rings mark survivors, crosses evaluations without a fitness, the line
     the best so far."""
     made = figure(400)
@@ -91,10 +90,10 @@ def fitness_by_generation(lines: Sequence[Line], summary: RunSummary | None = No
     return made
 
 
-def latency_distributions(lines: Sequence[Line], winner: Mapping[str, Any] | None = None, baseline: Mapping[str, Any] | None = None) -> go.Figure:
+def latency_distributions(lines: Sequence[EvaluationRecord], winner: Mapping[str, Any] | None = None, baseline: Mapping[str, Any] | None = None) -> go.Figure:
     """Draw median to p95 of each configuration's last evaluation, for the fittest `MOST_ROWS`, with a tick at p99. Winner and baseline
     are named."""
-    last: dict[str, Line] = {}
+    last: dict[str, EvaluationRecord] = {}
     for line in lines:
         if line.fitness is not None:
             last[describe(line.params)] = line
@@ -119,7 +118,7 @@ def latency_distributions(lines: Sequence[Line], winner: Mapping[str, Any] | Non
     return made
 
 
-def pareto_front(lines: Sequence[Line], objectives: Mapping[str, str] | None = None) -> go.Figure:
+def pareto_front(lines: Sequence[EvaluationRecord], objectives: Mapping[str, str] | None = None) -> go.Figure:
     """Draw the measured evaluations over the first two objectives, with the non-dominated ones joined.
 
     Args:
@@ -153,7 +152,7 @@ def knob_importance(found: Importance) -> go.Figure:
     return made
 
 
-def device_during_run(lines: Sequence[Line]) -> go.Figure:
+def device_during_run(lines: Sequence[EvaluationRecord]) -> go.Figure:
     """Draw utilisation, memory, KV-cache use, clock and power under load, second by second. Between windows nothing is sampled.
 
     In a long run each point is the highest of several neighbouring moments, so that there are at most `MOST_MOMENTS`.
@@ -190,7 +189,7 @@ def device_during_run(lines: Sequence[Line]) -> go.Figure:
     return made
 
 
-def costs_by_candidate(lines: Sequence[Line]) -> go.Figure:
+def costs_by_candidate(lines: Sequence[EvaluationRecord]) -> go.Figure:
     """Return how the seconds of each evaluation were spent; in a long run those of the last `MOST_ROWS`."""
     spent = [(html.escape(line.candidate_id), cost_parts(line)) for line in reversed(lines[-MOST_ROWS:])]
     made = figure(140 + 26 * len(spent), barmode="stack")
@@ -203,17 +202,17 @@ def costs_by_candidate(lines: Sequence[Line]) -> go.Figure:
     return made
 
 
-def moments_a_point(lines: Sequence[Line]) -> int:
+def moments_a_point(lines: Sequence[EvaluationRecord]) -> int:
     """Return how many moments of the device each point of `device_during_run` stands for."""
     return max(1, -(-sum(len(_trace_of(line).get("at") or []) for line in lines) // MOST_MOMENTS))
 
 
-def _trace_of(line: Line) -> Mapping[str, Any]:
+def _trace_of(line: EvaluationRecord) -> Mapping[str, Any]:
     trace: Mapping[str, Any] = line.metrics.get("device_trace") or {}
     return trace
 
 
-def _in_turn(lines: Sequence[Line], column: str, together: int) -> Iterator[list[tuple[float, float | None]]]:
+def _in_turn(lines: Sequence[EvaluationRecord], column: str, together: int) -> Iterator[list[tuple[float, float | None]]]:
     """Yield the moments of each evaluation. If several form a point, yield the highest of each group of the whole run."""
     each = [list(zip(_trace_of(line).get("at") or [], _trace_of(line).get(column) or [], strict=False)) for line in lines]
     if together == 1:
@@ -223,7 +222,7 @@ def _in_turn(lines: Sequence[Line], column: str, together: int) -> Iterator[list
     yield [max(whole[first : first + together], key=lambda moment: -math.inf if moment[1] is None else moment[1]) for first in range(0, len(whole), together)]
 
 
-def _places(lines: Sequence[Line]) -> dict[str, float]:
+def _places(lines: Sequence[EvaluationRecord]) -> dict[str, float]:
     """Return candidate -> its place on the axis: beside the others of its generation, in the order of evaluation."""
     places = {}
     for generation in {line.generation for line in lines}:
@@ -237,7 +236,7 @@ def _survivors(summary: RunSummary | None) -> dict[int, tuple[str, ...]]:
     return {one.generation: one.survivors for one in summary.generations} if summary else {}
 
 
-def about(line: Line, error: float | None = None) -> str:
+def about(line: EvaluationRecord, error: float | None = None) -> str:
     """Return a line for a hover label."""
     lines_of_text = [f"<b>{html.escape(line.candidate_id)}</b> {html.escape(line.origin)}", html.escape(describe(line.params))]
     if line.fitness is not None:
@@ -247,7 +246,7 @@ def about(line: Line, error: float | None = None) -> str:
     return "<br>".join(lines_of_text)
 
 
-def _role(line: Line, winner: Mapping[str, Any] | None, baseline: Mapping[str, Any] | None) -> str:
+def _role(line: EvaluationRecord, winner: Mapping[str, Any] | None, baseline: Mapping[str, Any] | None) -> str:
     roles = [name for name, params in (("winner", winner), ("baseline", baseline)) if params is not None and line.params == params]
     return f" <b>{', '.join(roles)}</b>" if roles else ""
 

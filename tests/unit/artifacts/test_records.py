@@ -23,7 +23,7 @@ from tune_gpu.artifacts.records.summary import RunSummary
 from tune_gpu.artifacts.records.winner import WinnerFile
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import Status
-from tune_gpu.report.facts import facts_of
+from tune_gpu.report.data import report_data
 from tune_gpu.report.importance import importance_of
 
 REPORTED = json.loads((Path(__file__).parents[2] / "data" / "reported_numbers.json").read_text())
@@ -131,14 +131,14 @@ def test_a_value_of_another_type_is_named_with_its_key(change: dict[str, Any], s
 @pytest.mark.parametrize("run_id", [RUN, INTERRUPTED, WHOLE])
 def test_no_number_of_a_recorded_report_has_changed(run_id: str) -> None:
     record = read_run(ARTIFACTS, run_id)
-    facts = facts_of(record, read_winner(record.folder))
+    data = report_data(record, read_winner(record.folder))
     expected = REPORTED[run_id] | {}
-    importance = importance_of(facts.lines)
+    importance = importance_of(data.lines)
     assert expected.pop("importance") == (None if importance is None else pytest.approx(dict(zip(importance.names, importance.mean, strict=True))))
     assert {
-        "rows": [[row.winner, row.baseline, row.digits, row.better] for row in facts.rows],
-        "costs": [[cost.seconds, cost.share] for cost in facts.costs],
-        "changes": [list(change) for change in facts.changes],
-        "failures": [[failure["kind"], failure["count"], failure["candidates"]] for failure in facts.failures],
-        "n_doubts": len(facts.doubts),
+        "rows": [[row.winner, row.baseline, row.digits, row.better] for row in data.rows],
+        "costs": [[cost.seconds, cost.share] for cost in data.costs],
+        "changes": [list(change) for change in data.changes],
+        "failures": [[failure["kind"], failure["count"], failure["candidates"]] for failure in data.failures],
+        "n_doubts": len(data.caveats),
     } == expected

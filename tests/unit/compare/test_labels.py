@@ -26,7 +26,7 @@ from tune_gpu.compare.setup import terms_of
 from tune_gpu.compare.store import ReplicateStore
 from tune_gpu.promote.evidence import evidence_of
 from tune_gpu.promote.gate import TargetDevice, conditions
-from tune_gpu.report.facts import facts_of
+from tune_gpu.report.data import report_data
 from tune_gpu.report.page import as_html
 
 BASELESS = [*(setting for setting in QUICK if not setting.startswith("baseline.")), "~baseline"]
@@ -152,7 +152,7 @@ def test_a_run_without_a_baseline_is_confirmed_against_a_given_one(tmp_path: Pat
     assert "from --baseline, outside the space: vllm_memory_util=0.33)" in found.said
     record = read_run(tmp_path, RUN_ID)
     assert record.evidence == content
-    assert "(from --baseline, outside the space: vllm_memory_util=0.33)" in " ".join(as_html(facts_of(record)).split())
+    assert "(from --baseline, outside the space: vllm_memory_util=0.33)" in " ".join(as_html(report_data(record)).split())
 
 
 def test_a_baseline_under_the_name_of_the_runs_own_is_no_evidence(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from tune_gpu.experiment.anchors import Anchors, describe_anchors
 from tune_gpu.experiment.results import ResultKeeper
 from tune_gpu.experiment.summary import summarise_run
 from tune_gpu.ray_tune import client as ray_client
-from tune_gpu.report.facts import facts_of
+from tune_gpu.report.data import report_data
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.tournament import Candidate, Tournament
 
@@ -95,7 +95,7 @@ def test_the_baseline_is_measured_once_more_and_kept_apart(folder: RunFolder) ->
     )
     record = read_run(folder.root, "run")
     assert [made.fitness for made in record.anchors] == [0.6509]
-    shown = facts_of(record).as_dict()
+    shown = report_data(record).as_dict()
     assert [each["candidate_id"] for each in shown["anchors"]] == ["anchor-1"], "a program reads them in the report, too"
     assert [each["candidate_id"] for each in shown["lines"]] == ["g0-c0", "g1-c0"]
     assert (describe_run(folder, record)["n_evaluations"], describe_run(folder, record)["n_anchors"]) == (2, 1)

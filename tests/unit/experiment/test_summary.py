@@ -16,7 +16,7 @@ from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.artifacts.records.summary import RunSummary
 from tune_gpu.config.schema import ParameterSpec, SearchSettings
 from tune_gpu.experiment.summary import summarise_run
-from tune_gpu.report.facts import facts_of
+from tune_gpu.report.data import report_data
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.tournament import Tournament
 
@@ -125,8 +125,8 @@ def test_the_report_says_whether_the_baseline_is_among_the_tied(record: RunRecor
     summary = record.summary
     assert summary is not None
     assert summary.baseline is not None
-    doubt = next(said for said in facts_of(record).doubts if said.startswith("Not distinguishable"))
-    assert "other configuration" in doubt
+    caveat = next(said for said in report_data(record).caveats if said.startswith("Not distinguishable"))
+    assert "other configuration" in caveat
     nothing_known = replace(record, lines=tuple(replace(made, fitness_stderr=None) for made in {str(m.params): m for m in record.lines}.values()))
-    doubt = next(said for said in facts_of(nothing_known).doubts if said.startswith("Not distinguishable"))
-    assert doubt.endswith("the baseline among them.")
+    caveat = next(said for said in report_data(nothing_known).caveats if said.startswith("Not distinguishable"))
+    assert caveat.endswith("the baseline among them.")

@@ -15,7 +15,7 @@ from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.cli.progress import describe_measured, describe_saturation
 from tune_gpu.cli.progress_table import table_of
 from tune_gpu.experiment.warnings import warnings_of
-from tune_gpu.report.facts import facts_of
+from tune_gpu.report.data import report_data
 
 
 def warned(made: EvaluationRecord) -> EvaluationRecord:
@@ -68,6 +68,6 @@ def test_the_report_repeats_what_the_summary_warns_of(tmp_path: Path) -> None:
     assert record.summary is not None
     assert record.summary.warnings == ()
     warnings = warnings_of([warned(each) for each in record.lines], FAST, SLOW)
-    doubts = facts_of(replace(record, summary=replace(record.summary, warnings=warnings))).doubts
-    assert [doubt for doubt in doubts if doubt.startswith("Saturated: more turns arrived than were served in 2 of 2 evaluations")]
-    assert [doubt for doubt in doubts if doubt.startswith("The capacity is at least")]
+    caveats = report_data(replace(record, summary=replace(record.summary, warnings=warnings))).caveats
+    assert [caveat for caveat in caveats if caveat.startswith("Saturated: more turns arrived than were served in 2 of 2 evaluations")]
+    assert [caveat for caveat in caveats if caveat.startswith("The capacity is at least")]

@@ -17,7 +17,7 @@ from tune_gpu.cli.progress import Progress, describe_measured
 from tune_gpu.cli.progress_table import table_of
 from tune_gpu.cli.status import describe_run
 from tune_gpu.common.metric import carries, largest_carried, statistic_text
-from tune_gpu.report.facts import facts_of
+from tune_gpu.report.data import report_data
 from tune_gpu.report.markdown import as_markdown
 from tune_gpu.report.page import as_html, cell, evaluation_columns, pictures
 
@@ -27,18 +27,18 @@ def recorded(run_id: str) -> RunRecord:
 
 
 def test_the_first_sentence_says_that_a_target_is_far_away() -> None:
-    verdict = facts_of(recorded(OFF_ITS_FRONT)).verdict
+    verdict = report_data(recorded(OFF_ITS_FRONT)).verdict
     assert "its first token at p95 is 6758 ms, far outside the target of 500 ms (n=2 samples; what runs: 425 ms)" in verdict.partition(". ")[0] + "."
 
 
 def test_an_error_rate_above_its_target_is_in_the_first_sentence() -> None:
-    first = facts_of(recorded(ABOVE_ITS_TARGET)).verdict
+    first = report_data(recorded(ABOVE_ITS_TARGET)).verdict
     assert first.startswith("By the weights of the objective ")
     assert "is the best, but its word error rate is 0.168, outside the target of 0.1 (what runs: 0.0632). " in first
 
 
 def test_a_percentile_that_few_samples_do_not_carry_is_not_shown() -> None:
-    rows = {row.label: row for row in facts_of(recorded(ABOVE_ITS_TARGET)).rows}
+    rows = {row.label: row for row in report_data(recorded(ABOVE_ITS_TARGET)).rows}
     assert rows["voice turn, p95, ms"].winner_text == "n=3: too few for p95"
     assert rows["voice turn, median, ms"].winner_text == "820 (n=3)"
     assert rows["first token, p95, ms"].winner_text == "n=3: too few for p95; median 20", "no other row has its median"
@@ -70,33 +70,33 @@ def test_the_table_of_evaluations_takes_the_percentile_that_n_carries() -> None:
 def test_a_picture_of_few_turns_says_what_its_p95_is() -> None:
     record = recorded(ABOVE_ITS_TARGET)
     caution = "Some have only 3 voice turns, of which p95 and p99 are no more than the slowest."
-    assert pictures(facts_of(record), None, None)["latency"].words.endswith(caution)
+    assert pictures(report_data(record), None, None)["latency"].words.endswith(caution)
     many = tuple(replace(line, metrics={**line.metrics, "voice_turn_ms": {**line.metrics["voice_turn_ms"], "n": 20}}) for line in record.lines)
-    assert "voice turns" not in pictures(facts_of(replace(record, lines=many)), None, None)["latency"].words
+    assert "voice turns" not in pictures(report_data(replace(record, lines=many)), None, None)["latency"].words
 
 
 def test_the_metrics_say_which_evaluation_they_come_from() -> None:
-    facts = facts_of(recorded(ABOVE_ITS_TARGET))
-    assert facts.rows_of == "Measured in the winner's last of 2 evaluations (g4-c0) and the baseline's last of 2 evaluations (g1-c0)."
-    assert facts.rows_of in html.unescape(as_html(facts))
+    data = report_data(recorded(ABOVE_ITS_TARGET))
+    assert data.rows_of == "Measured in the winner's last of 2 evaluations (g4-c0) and the baseline's last of 2 evaluations (g1-c0)."
+    assert data.rows_of in html.unescape(as_html(data))
 
 
 def test_knobs_are_drawn_only_if_the_forest_predicts() -> None:
     fits, noise = read_run(ARTIFACTS, WHOLE), read_run(ARTIFACTS, RUN)
-    assert pictures(facts_of(fits), None, None)["importance"].figure is not None
-    unsaid = pictures(facts_of(noise), None, None)["importance"]
+    assert pictures(report_data(fits), None, None)["importance"].figure is not None
+    unsaid = pictures(report_data(noise), None, None)["importance"]
     assert unsaid.figure is None
     assert unsaid.words.startswith("Not shown: the forest does not predict evaluations that it has not seen (R² -0.56 out of bag, at least 0.2 is needed)")
-    assert "plot-importance" not in as_html(facts_of(noise))
-    assert unsaid.words in as_markdown(facts_of(noise)).replace("\\", "")
+    assert "plot-importance" not in as_html(report_data(noise))
+    assert unsaid.words in as_markdown(report_data(noise)).replace("\\", "")
 
 
 def test_what_violates_a_constraint_is_counted_as_such_everywhere() -> None:
     record = recorded(OFF_ITS_FRONT)
     against = next(line for line in record.lines if line.violations)
-    facts = facts_of(record)
-    assert [(outcome, count) for outcome, count, _ in facts.counts] == [("ok", 5), ("against a constraint", 1)]
-    assert facts.failures[0]["kind"] == "against a constraint: max_failed_requests_pct"
+    data = report_data(record)
+    assert [(outcome, count) for outcome, count, _ in data.counts] == [("ok", 5), ("against a constraint", 1)]
+    assert data.failures[0]["kind"] == "against a constraint: max_failed_requests_pct"
     shown = io.StringIO()
     console = Console(file=shown, width=300, height=60)
     with Progress(console, 6, [], quiet=False) as progress:
@@ -109,7 +109,7 @@ def test_what_violates_a_constraint_is_counted_as_such_everywhere() -> None:
 
 
 def test_a_sentence_about_one_percentile_does_not_hide_another() -> None:
-    verdict = facts_of(recorded(OFF_ITS_FRONT)).verdict
+    verdict = report_data(recorded(OFF_ITS_FRONT)).verdict
     assert verdict.endswith("Winner shows no difference in speed at p95 (-22 … +253 %), transcribes no worse, serves as many callers, "
                             "but its voice turn at the median is 90 % worse.")  # fmt: skip
 
@@ -121,7 +121,7 @@ def test_no_sessions_are_explained_where_they_stand() -> None:
     assert record.summary is not None
     assert record.summary.best is not None
     without = [replace(line, metrics={**line.metrics, "concurrent_capacity": 0}) for line in record.lines]
-    rows = {row.label: row.winner_text for row in facts_of(replace(record, lines=tuple(without))).rows}
+    rows = {row.label: row.winner_text for row in report_data(replace(record, lines=tuple(without))).rows}
     assert rows["simultaneous sessions within the targets"] == "0 (one alone misses a latency target)"
 
 
@@ -130,15 +130,15 @@ def test_it_is_said_if_the_baseline_is_not_among_the_tied() -> None:
     assert record.summary is not None
     assert record.summary.baseline is not None
     worse = [replace(line, fitness=0.1) if line.params == record.summary.baseline.params else line for line in record.lines]
-    doubts = " ".join(facts_of(replace(record, lines=tuple(worse))).doubts)
-    assert "the baseline not among them" in doubts
+    caveats = " ".join(report_data(replace(record, lines=tuple(worse))).caveats)
+    assert "the baseline not among them" in caveats
 
 
 def test_an_error_rate_says_how_many_words_it_rests_on() -> None:
     record = recorded(ABOVE_ITS_TARGET)
     known = tuple(replace(line, metrics={**line.metrics, "n_words": 21, "n_clips": 3}) for line in record.lines)
-    facts = facts_of(replace(record, lines=known))
-    assert {row.label: row.winner_text for row in facts.rows}["word error rate"] == "0.1684 (21 words, 3 clips)"
-    assert "Its error rate rests on 21 words: to tell a difference of 0.01, its tolerance, takes 299." in facts.doubts
+    data = report_data(replace(record, lines=known))
+    assert {row.label: row.winner_text for row in data.rows}["word error rate"] == "0.1684 (21 words, 3 clips)"
+    assert "Its error rate rests on 21 words: to tell a difference of 0.01, its tolerance, takes 299." in data.caveats
     enough = tuple(replace(line, metrics={**line.metrics, "n_words": 299, "n_clips": 30}) for line in record.lines)
-    assert not [doubt for doubt in facts_of(replace(record, lines=enough)).doubts if "error rate" in doubt]
+    assert not [caveat for caveat in report_data(replace(record, lines=enough)).caveats if "error rate" in caveat]

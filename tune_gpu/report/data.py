@@ -27,11 +27,9 @@ from tune_gpu.metrics import VOICE_TURN, in_comparison
 from tune_gpu.report.costs import Cost, costs_of
 from tune_gpu.report.metric_rows import Row, few_words, rows_in, rows_of, unit_of
 
-Line = EvaluationRecord
-
 
 @dataclass(frozen=True)
-class Facts:
+class ReportData:
     """The content of a report."""
 
     run_id: str
@@ -43,7 +41,7 @@ class Facts:
     """What to do about the winner; None if nothing is decided."""
     verdict: str
     """What was found, in one sentence."""
-    doubts: tuple[str, ...]
+    caveats: tuple[str, ...]
     """What a careful reader should know before believing the verdict."""
     summary: RunSummary | None
     changes: tuple[tuple[str, Any, Any], ...]
@@ -57,19 +55,19 @@ class Facts:
     failures: tuple[Mapping[str, Any], ...]
     refused: tuple[Mapping[str, Any], ...]
     costs: tuple[Cost, ...]
-    lines: tuple[Line, ...]
+    lines: tuple[EvaluationRecord, ...]
     manifest: Manifest | None
     error_rate: str = "WER"
     """What `wer` is in this run: WER or CER."""
     errors: Mapping[str, float] = field(default_factory=dict)
     """Standard error of the fitness of each evaluation, by candidate id, where it is known: see `errors_of`."""
-    anchors: tuple[Line, ...] = ()
+    anchors: tuple[EvaluationRecord, ...] = ()
     """Further deployments of the baseline, which chose no winner."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the facts for JSON."""
+        """Return the content as JSON values, with the keys of `report --json`."""
         values = asdict(replace(self, device=None, decision=None, summary=None, comparison=None, lines=(), anchors=(), manifest=None))
-        return {"schema_version": 1} | values | {
+        return {"schema_version": 1, "doubts": values.pop("caveats")} | values | {
             "device": self.device.dump() if self.device else {},
             "decision": self.decision.dump() if self.decision else None,
             "summary": self.summary.dump() if self.summary else None,
@@ -80,7 +78,7 @@ class Facts:
         }  # fmt: skip
 
 
-def facts_of(record: RunRecord, winner: WinnerFile | None = None) -> Facts:
+def report_data(record: RunRecord, winner: WinnerFile | None = None) -> ReportData:
     """Return everything that a report says of a run.
 
     Args:
@@ -91,10 +89,10 @@ def facts_of(record: RunRecord, winner: WinnerFile | None = None) -> Facts:
     best = summary.best if summary else None
     base = summary.baseline if summary else None
     source = summary or record.manifest
-    return Facts(
+    return ReportData(
         run_id=record.run_id, experiment=record.folder.experiment, state=str(record.state),
         device_kind=(source and source.device) or "unknown", device=record.device,
-        decision=record.decision, verdict=_verdict(record), doubts=tuple(_doubts(record, winner)), summary=summary,
+        decision=record.decision, verdict=_verdict(record), caveats=tuple(_caveats(record, winner)), summary=summary,
         changes=tuple((knob, base.params.get(knob) if base else None, value) for knob, value in best.params.items()) if best else (),
         rows=tuple(rows_in(record.lines, best.params, base.params if base else None)) if best else (),
         counts=tuple(_counts(record.lines)), rows_of=rows_of(record.lines, best.params, base.params if base else None) if best else "",
@@ -168,7 +166,7 @@ def _left_out(comparison: Comparison | ComparisonExcerpt) -> str:
     return "".join(f", but {each.claim}" for each in missing)
 
 
-def _doubts(record: RunRecord, winner: WinnerFile | None) -> list[str]:
+def _caveats(record: RunRecord, winner: WinnerFile | None) -> list[str]:
     summary = record.summary
     caveats: list[str] = []
     if not summary or not summary.best:
@@ -200,15 +198,15 @@ _OUTCOMES = {
 }
 
 
-def _counts(lines: Sequence[Line]) -> Iterator[tuple[str, int, str]]:
+def _counts(lines: Sequence[EvaluationRecord]) -> Iterator[tuple[str, int, str]]:
     """Yield how many evaluations came to what, each with its meaning."""
     for outcome, count in Counter(line.outcome for line in lines).items():
         yield outcome, count, _OUTCOMES.get(outcome, "")
 
 
-def _failures(lines: Sequence[Line]) -> list[dict[str, Any]]:
+def _failures(lines: Sequence[EvaluationRecord]) -> list[dict[str, Any]]:
     """Return the failures by kind, most frequent first, each with its last example. A violated constraint is a kind of its own."""
-    found: dict[str, list[Line]] = {}
+    found: dict[str, list[EvaluationRecord]] = {}
     for line in lines:
         if line.failure:
             found.setdefault(str(line.failure.kind), []).append(line)
@@ -223,5 +221,5 @@ def _failures(lines: Sequence[Line]) -> list[dict[str, Any]]:
     return rows
 
 
-def _short(line: Line) -> dict[str, Any]:
+def _short(line: EvaluationRecord) -> dict[str, Any]:
     return {name: value for name, value in line.metrics.items() if name != "device_trace"}

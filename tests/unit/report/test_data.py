@@ -31,7 +31,7 @@ from tune_gpu.common.process.managed import start_ticks
 from tune_gpu.compare.metrics import standard_metrics
 from tune_gpu.compare.records import record as written
 from tune_gpu.compare.rounds import Outcome, Rules, findings_of
-from tune_gpu.report.facts import facts_of
+from tune_gpu.report.data import report_data
 from tune_gpu.report.importance import importance_of
 from tune_gpu.report.markdown import _table, as_markdown
 from tune_gpu.report.page import _embedded, as_html
@@ -53,11 +53,11 @@ def with_summary(record: RunRecord, **change: Any) -> RunRecord:
 
 
 def test_the_time_of_the_run_is_accounted_for_to_the_second(record: RunRecord) -> None:
-    facts = facts_of(record)
+    data = report_data(record)
     assert record.summary is not None
-    assert sum(cost.seconds for cost in facts.costs) == pytest.approx(record.summary.costs.wall_s, abs=0.5)
-    assert sum(cost.share for cost in facts.costs) == pytest.approx(1.0, abs=0.01)
-    by_part = {cost.part: cost.seconds for cost in facts.costs}
+    assert sum(cost.seconds for cost in data.costs) == pytest.approx(record.summary.costs.wall_s, abs=0.5)
+    assert sum(cost.share for cost in data.costs) == pytest.approx(1.0, abs=0.01)
+    by_part = {cost.part: cost.seconds for cost in data.costs}
     assert by_part["measured under load"] == pytest.approx(record.summary.costs.load_s, abs=0.5)
 
 
@@ -65,13 +65,13 @@ def test_the_time_of_the_confirmation_is_a_part_of_its_own(record: RunRecord) ->
     assert record.summary is not None
     costs = dataclasses.replace(record.summary.costs, wall_s=record.summary.costs.wall_s + 60.0)
     with_confirmation = dataclasses.replace(with_summary(record, costs=costs), confirmation=dataclasses.replace(compared(record), wall_s=50.0))
-    by_part = {cost.part: cost.seconds for cost in facts_of(with_confirmation).costs}
+    by_part = {cost.part: cost.seconds for cost in report_data(with_confirmation).costs}
     assert by_part["confirming the winner"] == 50.0
     assert sum(by_part.values()) == pytest.approx(costs.wall_s)
 
 
 def test_a_failure_comes_with_its_kind_its_reason_and_who_had_it(record: RunRecord) -> None:
-    failures = {failure["kind"]: failure for failure in facts_of(record).failures}
+    failures = {failure["kind"]: failure for failure in report_data(record).failures}
     assert record.summary is not None
     assert {kind: failure["count"] for kind, failure in failures.items()} == record.summary.failures
     assert all(failure["message"] and failure["candidates"] for failure in failures.values())
@@ -82,21 +82,21 @@ def test_the_verdict_claims_no_more_than_was_shown(record: RunRecord) -> None:
     base = record.summary.baseline
     assert base is not None
     assert base.fitness is not None
-    assert facts_of(with_summary(record, best=base)).verdict.startswith("Keep what runs today")
+    assert report_data(with_summary(record, best=base)).verdict.startswith("Keep what runs today")
     other = next(line for line in record.lines if line.fitness is not None and line.params != base.params)
     best = dataclasses.replace(base, params=other.params, fitness=base.fitness + 1e-6)
-    assert "not distinguishable by these deployments" in facts_of(with_summary(record, best=best)).verdict
-    assert facts_of(with_summary(record, best=None)).verdict.startswith("No winner: nothing was feasible")
-    assert "Nothing is decided" in facts_of(dataclasses.replace(record, summary=None)).verdict
+    assert "not distinguishable by these deployments" in report_data(with_summary(record, best=best)).verdict
+    assert report_data(with_summary(record, best=None)).verdict.startswith("No winner: nothing was feasible")
+    assert "Nothing is decided" in report_data(dataclasses.replace(record, summary=None)).verdict
 
 
 def test_an_ab_comparison_speaks_before_the_search_does(record: RunRecord) -> None:
     shown = dataclasses.replace(compared(record), sentence="winner answers 38 % sooner at p95 (31 … 44)", confirmed_why="shown")
-    facts = facts_of(dataclasses.replace(record, comparison=shown))
-    assert facts.verdict == "Winner answers 38 % sooner at p95 (31 … 44)."
-    assert not [doubt for doubt in facts.doubts if "onfirmed" in doubt]
-    unsure = facts_of(dataclasses.replace(record, comparison=dataclasses.replace(shown, confirmed=False, confirmed_why="the budget ended")))
-    assert "Not confirmed: the budget ended." in unsure.doubts
+    data = report_data(dataclasses.replace(record, comparison=shown))
+    assert data.verdict == "Winner answers 38 % sooner at p95 (31 … 44)."
+    assert not [caveat for caveat in data.caveats if "onfirmed" in caveat]
+    unsure = report_data(dataclasses.replace(record, comparison=dataclasses.replace(shown, confirmed=False, confirmed_why="the budget ended")))
+    assert "Not confirmed: the budget ended." in unsure.caveats
 
 
 def decision_of(rests_on: str, reason: str = "its voice turn at p95 is 30 % better than today's.") -> Decision:
@@ -107,15 +107,15 @@ def decision_of(rests_on: str, reason: str = "its voice turn at p95 is 30 % bett
 
 def test_the_first_screen_decides_and_says_what_it_rests_on(record: RunRecord) -> None:
     decided = with_summary(record, decision=decision_of("confirmation.json"))
-    facts = facts_of(decided)
+    data = report_data(decided)
     first = "Deploy it: its voice turn at p95 is 30 % better than today's."
     shown = "voice turn at p95 -30 % (-35 to -25; 4 rounds, 40 turns)"
-    for page in (html.unescape(as_html(facts)), as_markdown(facts).replace("\\", "")):
-        places = [page.index(part) for part in (first, "tune-gpu promote r", shown, "confirmation.json", facts.verdict)]
+    for page in (html.unescape(as_html(data)), as_markdown(data).replace("\\", "")):
+        places = [page.index(part) for part in (first, "tune-gpu promote r", shown, "confirmation.json", data.verdict)]
         assert places == sorted(places)
-        assert "about 7 min" in page
-    assert facts.as_dict()["decision"]["verdict"] == "deploy"
-    assert facts_of(record).decision is None, "of a run that was made before decisions were"
+        assert "about 6 min 40 s" in page
+    assert data.as_dict()["decision"]["verdict"] == "deploy"
+    assert report_data(record).decision is None, "of a run that was made before decisions were"
 
 
 def test_a_later_comparison_with_what_runs_decides(record: RunRecord) -> None:
@@ -137,10 +137,10 @@ def test_what_the_winners_card_did_not_report_is_a_doubt(record: RunRecord) -> N
     def lines(unchecked: Any) -> tuple[Any, ...]:
         return tuple(dataclasses.replace(line, metrics={**line.metrics, "unchecked": unchecked}) if line.params == best else line for line in record.lines)
 
-    facts = facts_of(dataclasses.replace(record, lines=lines(["throttling would not be noticed"])))
-    assert facts.doubts.count("Not checked: throttling would not be noticed.") == 1
+    data = report_data(dataclasses.replace(record, lines=lines(["throttling would not be noticed"])))
+    assert data.caveats.count("Not checked: throttling would not be noticed.") == 1
     for nothing in (None, 5, [None]):
-        assert not [doubt for doubt in facts_of(dataclasses.replace(record, lines=lines(nothing))).doubts if "Not checked" in doubt]
+        assert not [caveat for caveat in report_data(dataclasses.replace(record, lines=lines(nothing))).caveats if "Not checked" in caveat]
 
 
 def compared(record: RunRecord) -> Comparison:
@@ -181,7 +181,7 @@ def test_a_comparison_of_another_winner_is_no_evidence(tmp_path: Path) -> None:
     (folder / "comparison.json").write_text(json.dumps(earlier))
     record = read_run(tmp_path, RUN)
     assert record.evidence is None
-    assert "was another" not in facts_of(record).verdict
+    assert "was another" not in report_data(record).verdict
     (folder / "confirmation.json").write_text(json.dumps(content))
     evidence = read_run(tmp_path, RUN).evidence
     assert evidence is not None
@@ -227,7 +227,7 @@ def test_json_is_strict_and_a_number_too_large_for_a_page_is_one_line(tmp_path: 
 
 
 def test_a_run_on_a_cpu_says_that_it_says_nothing_about_a_gpu(record: RunRecord) -> None:
-    assert any("says nothing about a GPU" in doubt for doubt in facts_of(record).doubts)
+    assert any("says nothing about a GPU" in caveat for caveat in report_data(record).caveats)
 
 
 def lines_of(values: list[tuple[dict[str, Any], float | None]]) -> list[EvaluationRecord]:
@@ -343,9 +343,9 @@ def test_a_run_that_was_killed_before_anything_is_told_as_such(form: str, tmp_pa
 
 def test_a_rate_of_characters_is_called_one(record: RunRecord) -> None:
     lines = [dataclasses.replace(line, metrics={**line.metrics, "wer_unit": "character"}) if line.fitness is not None else line for line in record.lines]
-    characters = facts_of(dataclasses.replace(record, lines=tuple(lines)))
-    assert (characters.error_rate, facts_of(record).error_rate) == ("CER", "WER")
+    characters = report_data(dataclasses.replace(record, lines=tuple(lines)))
+    assert (characters.error_rate, report_data(record).error_rate) == ("CER", "WER")
     assert "character error rate" in {row.label for row in characters.rows}
-    assert "word error rate" in {row.label for row in facts_of(record).rows}
+    assert "word error rate" in {row.label for row in report_data(record).rows}
     assert '<th class="n">CER</th>' in as_html(characters)
     assert "character error rate" in as_markdown(characters)
