@@ -17,8 +17,8 @@ TYPICAL_START_S = {"cpu": 6.0, "cuda": 60.0}
 """Start, warm-up and stop of both services, by the kind of device, where nothing was measured."""
 _TYPICAL_TAIL_S = 2.0
 """From the end of a window to its last answer."""
-_MARGIN = 1.15
-"""Deployments differ: a plan leaves so much room."""
+MARGIN = 1.15
+"""Deployments differ, so a plan takes this many times the predicted seconds."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Forecast:
     @property
     def needed_s(self) -> float:
         """Return the seconds that the fewest rounds of a verdict take, with some room."""
-        return self.first_s + _MARGIN * self.config.confirm.min_rounds * self.round_s
+        return self.first_s + MARGIN * self.config.confirm.min_rounds * self.round_s
 
     @property
     def fits(self) -> bool:
@@ -109,8 +109,8 @@ class Forecast:
 
     @property
     def budget_s(self) -> int:
-        """Return a budget that would hold the fewest rounds, in whole minutes."""
-        return math.ceil(max(self.needed_s, 1.0) / 60.0) * 60
+        """Return a budget that holds the fewest rounds of a verdict."""
+        return budget_for(self.needed_s)
 
     @property
     def times(self) -> str:
@@ -133,6 +133,11 @@ class Forecast:
             f"confirm.budget_s={confirm.budget_s:g} is too short for the {counted(confirm.min_rounds, 'round')} that a verdict needs: "
             f"{self.times}, so that they need about {self.needed_s:.0f} s"
         )
+
+
+def budget_for(needed_s: float) -> int:
+    """Return the budget of a comparison that needs this many seconds: whole minutes, at least one."""
+    return math.ceil(max(needed_s, 1.0) / 60.0) * 60
 
 
 def forecast(config: ExperimentConfig, times: DeploymentTimes, candidates: int) -> Forecast:

@@ -16,6 +16,7 @@ from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.artifacts.records.findings import EffectRecord, FindingRecord
 from tune_gpu.common.metric import least_samples
 from tune_gpu.common.wording import counted
+from tune_gpu.compare.forecast import MARGIN, budget_for
 from tune_gpu.compare.verdict import ComparisonVerdict
 from tune_gpu.config.schema import ConfirmSettings, ObjectiveSettings, PromoteSettings
 from tune_gpu.evaluation.targets import MissedTarget, missed_targets
@@ -148,10 +149,12 @@ def rounds_needed(finding: FindingRecord, confirm: ConfirmSettings) -> int:
 
 def _longer(case: Case, confirm: ConfirmSettings, reason: str, rounds: int) -> Decision:
     round_s = _round_s(case)
-    about_s = round(case.needed_s) if case.needed_s else (None if round_s is None else round(rounds * round_s))
-    room = 1.0 if case.needed_s else 1.25  # rounds differ: the forecast has some room already
-    budget = "" if about_s is None else f" --budget-s {math.ceil(room * about_s / 60) * 60}"
+    predicted_s = None if round_s is None else rounds * round_s
+    about_s = case.needed_s or predicted_s
+    needed_s = case.needed_s or (None if predicted_s is None else MARGIN * predicted_s)  # the run's own forecast has the margin already
+    budget = "" if needed_s is None else f" --budget-s {budget_for(needed_s)}"
     command = f"tune-gpu compare {case.run_id}{case.place}{budget}{f' --rounds {rounds}' if rounds > confirm.max_rounds else ''}"
+    about_s = None if about_s is None else round(about_s)
     return Decision(verdict=DecisionVerdict.MEASURE_LONGER, reason=reason, command=command, about_s=about_s, rests_on=case.rests_on)
 
 

@@ -97,13 +97,19 @@ def test_an_open_comparison_asks_for_the_rounds_that_would_settle_it() -> None:
     assert found.verdict is DecisionVerdict.MEASURE_LONGER
     assert found.reason == "4 rounds leave open whether it is better: fitness +0.04 (-0.02 to +0.1; 4 rounds)."
     assert found.about_s == 9 * 60
-    assert found.command == "tune-gpu compare r --budget-s 720"
+    assert found.command == "tune-gpu compare r --budget-s 660"
 
 
 def test_a_comparison_that_used_all_its_rounds_gets_more() -> None:
     """With confirm.max_rounds=12 the command must ask for more, or it would measure nothing."""
     found = decided(compared(finding("fitness", 0.02, 0.03, n_rounds=12), finding("voice_turn_ms.p95", -30.0, 5.0), n_rounds=12))
-    assert found.command == "tune-gpu compare r --budget-s 2040 --rounds 27"
+    assert found.command == "tune-gpu compare r --budget-s 1920 --rounds 27"
+
+
+def test_the_suggested_budget_is_that_of_the_forecast() -> None:
+    """A forecast of 60.4 s asked for 120 s, and the decision beside it for 60 s."""
+    found = decided(None, needed_s=60.4)
+    assert (found.command, found.about_s) == ("tune-gpu compare r --budget-s 120", 60)
 
 
 def test_one_round_decides_nothing() -> None:
