@@ -23,11 +23,10 @@ from tune_gpu.cli.terminal import Finite, console_of
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.imports import uncollected
 from tune_gpu.common.wording import counted
-from tune_gpu.compare.arms import Origin, origin_of
+from tune_gpu.compare.arms import Origin, changed_params, origin_of, winner_of_other
 from tune_gpu.compare.confirm import BASELINE, GIVEN_BASELINE, WINNER, confirmed, speaks_for
 from tune_gpu.compare.forecast import times_of, whole
 from tune_gpu.compare.metrics import standard_metrics
-from tune_gpu.compare.opponents import changed, winner_of_other
 from tune_gpu.compare.progress import ProgressReporter, describe_arms, table_of
 from tune_gpu.compare.records import record
 from tune_gpu.compare.rounds import Outcome, PairedExperiment, Rules, findings_of
@@ -137,8 +136,8 @@ def _request(
         other = read_finished_run(artifacts_dir, against, [], "--against", trust=trust)
         theirs, params, source = other.folder.run_id, winner_of_other(run, other), ArmSource.AGAINST
     elif against:
-        theirs, params, source = "other", changed(config, run.winner, against, "--against"), ArmSource.AGAINST
-    elif baseline and (given := changed(config, params, baseline, "--baseline")) != params:
+        theirs, params, source = "other", changed_params(config, run.winner, against, "--against"), ArmSource.AGAINST
+    elif baseline and (given := changed_params(config, params, baseline, "--baseline")) != params:
         theirs, params, source = GIVEN_BASELINE, given, ArmSource.GIVEN_BASELINE
     if not params:
         raise UserError(f"compare {run_id}: the run has no baseline; say with --baseline what runs today, or with --against another")

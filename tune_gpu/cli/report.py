@@ -64,7 +64,7 @@ def report(run_id: str, overrides: tuple[str, ...], form: str, output: Path | No
 def artifacts_dir_of(overrides: tuple[str, ...]) -> str:
     """`run.artifacts_dir=DIR`, as for `launch`. Raises UserError for any other override."""
     if foreign := [key_of(override) for override in overrides if key_of(override) != _PLACE]:
-        raise UserError(f"{foreign[0]}: not known here; allowed: {_PLACE}=DIR")
+        raise UserError(f"{foreign[0]}: not known here. Use {_PLACE}=DIR only.")
     return last_given(overrides, _PLACE, "artifacts") or "artifacts"
 
 

@@ -26,7 +26,7 @@ def check_metrics(settings: ConfirmSettings, latency_percentile: int) -> None:
     check_value(OneOf(tuple(names)), "confirm.metric", settings.metric)
     for name in settings.tolerances:
         if name not in names and name not in {known.partition(".")[0] for known in names}:
-            raise UserError(f"confirm.tolerances.{name}: no such metric; allowed: {', '.join(names)}, or a latency without its percentile")
+            raise UserError(f"confirm.tolerances.{name}: no such metric. Use one of {', '.join(names)}, or a latency without its percentile.")
 
 
 def contenders(

@@ -146,8 +146,8 @@ class Watcher:
         print_line(f"  {len(turns) - 1} live voice turns: median {median:.0f} ms")
         if expected.turn_ms is not None and median > self._settings.probe_max_ratio * expected.turn_ms:
             raise Unhealthy(
-                f"live voice turns take {median:.0f} ms (median), the comparison measured {expected.turn_ms:.0f} ms; "
-                f"allowed is {self._settings.probe_max_ratio:g} times as long"
+                f"live voice turns take {median:.0f} ms (median), more than {self._settings.probe_max_ratio:g} times the {expected.turn_ms:.0f} ms "
+                "of the comparison"
             )
         return median
 

@@ -19,7 +19,7 @@ MAX_S = 600.0
 """Longest audio in seconds, whatever other limits allow: a small compressed file may hold days."""
 _RATES_HZ = (4000, 384000)
 _LOUDEST = 2.0**31
-"""Largest magnitude of a float sample: 32-bit integers stored as floats. Anything larger is not audio."""
+"""Largest magnitude of a float sample: some files store 32-bit integers as floats. Anything larger is not audio."""
 _MOST_BAD_PACKETS = 50
 _EMPTY = "it holds no samples"
 
@@ -58,7 +58,7 @@ def decode(content: bytes, limit_s: float = MAX_S) -> np.ndarray:
             for frame in _frames(source):
                 rate = rate or _checked_rate(frame.sample_rate)
                 if frame.sample_rate != rate:
-                    raise NotAudio("its sample rate changes on the way")
+                    raise NotAudio("its sample rate changes within the file")
                 n_samples += frame.samples
                 if n_samples > limit_s * rate:
                     raise TooLong(f"lasts more than {limit_s:g} s")
@@ -88,14 +88,14 @@ def _container(content: bytes) -> str:
         return "aac"
     if start[:3] == b"ID3" or (len(start) > 1 and start[0] == 0xFF and start[1] & 0xE0 == 0xE0):
         return "mp3"
-    raise NotAudio("it is empty" if not content else "it is no WAV, FLAC, MP3, Ogg, MP4, Matroska or AIFF file")
+    raise NotAudio("it is empty" if not content else "it is not a WAV, FLAC, MP3, Ogg, MP4, Matroska or AIFF file")
 
 
 def _big_endian(content: bytes) -> tuple[np.ndarray, int]:
     from scipy.io import wavfile
 
     try:
-        with warnings.catch_warnings(action="ignore", category=wavfile.WavFileWarning):  # a chunk of metadata is no fault
+        with warnings.catch_warnings(action="ignore", category=wavfile.WavFileWarning):  # chunks of metadata are no error
             rate, samples = wavfile.read(io.BytesIO(content))
     except Exception as error:  # the reader raises whatever a broken header leads to
         raise NotAudio(f"it is a damaged big-endian WAV ({error or type(error).__name__})") from error
@@ -122,7 +122,7 @@ def _frames(source: Any) -> Iterator[Any]:
 
 def _checked_rate(rate: int) -> int:
     if not _RATES_HZ[0] <= rate <= _RATES_HZ[1]:
-        raise NotAudio(f"{rate} samples a second; allowed are {_RATES_HZ[0]} to {_RATES_HZ[1]}")
+        raise NotAudio(f"its sample rate is {rate} Hz, not {_RATES_HZ[0]} to {_RATES_HZ[1]} Hz")
     return rate
 
 
@@ -148,10 +148,10 @@ def _averaged(by_channel: np.ndarray) -> np.ndarray:
 
 def _in_range(samples: np.ndarray) -> np.ndarray:
     if not np.all(np.isfinite(samples)):
-        raise NotAudio("it holds samples that are no finite numbers")
+        raise NotAudio("it holds samples that are not finite numbers")
     peak = float(np.max(np.abs(samples)))
     if peak > _LOUDEST:
-        raise NotAudio(f"its samples reach {peak:.3g}; allowed are floats in [-1, 1]")
+        raise NotAudio(f"its samples reach {peak:.3g}, far beyond [-1, 1]")
     return samples / np.float32(peak) if peak > 1.0 else samples
 
 

@@ -16,7 +16,7 @@ from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.cli.compare import _request
 from tune_gpu.cli.main import main
 from tune_gpu.common.errors import UserError
-from tune_gpu.compare.opponents import changed, winner_of_other
+from tune_gpu.compare.arms import changed_params, winner_of_other
 
 
 def read(root: Path, run_id: str = RUN_ID) -> FinishedRun:
@@ -83,14 +83,14 @@ def test_runs_that_are_no_use_are_named_with_the_reason(tmp_path: Path) -> None:
     [
         (["no-such-run"], "no such run"),
         ([RUN_ID, "--against", "no-such-run"], "no-such-run: no such run"),
-        ([RUN_ID, "--baseline", "speed=3"], "no such parameter; allowed: vllm_memory_util"),
-        ([RUN_ID, "--baseline", "vllm_memory_util=much"], "allowed are values like 0.1"),
+        ([RUN_ID, "--baseline", "speed=3"], "no such parameter. Use one of vllm_memory_util"),
+        ([RUN_ID, "--baseline", "vllm_memory_util=much"], "not a value of its kind. Use one like 0.1"),
         ([RUN_ID, "--baseline", "vllm_memory_util=7"], "--baseline: vllm.gpu_memory_utilization=7: out of range. Set a number above 0 and at most 1"),
         ([RUN_ID, "--against", "vllm_cores=a"], "--against: vllm.cpu_cores=a: not a list of cores"),
         ([RUN_ID, "~workload.window_s"], "only run.*, ray.*, confirm.* and promote.* may be overridden"),
         ([RUN_ID, "~confirm.tolerances.war"], "~confirm.tolerances.war: no such key (did you mean wer?)"),
         ([RUN_ID, "--baseline", "whisper_model_size=tiny.en"], "the same configuration"),
-        ([RUN_ID, "--baseline", "vllm_memory_util"], "key=value"),
+        ([RUN_ID, "--baseline", "vllm_memory_util"], "vllm_memory_util is not KEY=VALUE. Give KEY=VALUE,KEY=VALUE."),
         ([RUN_ID, "--against", RUN_ID], "the same configuration"),
         ([RUN_ID, "--against", "whisper_cores=0-1", "--baseline", "whisper_cores=0-1"], "give one of them"),
         ([RUN_ID, "workload.window_s=3"], "only run.*, ray.*, confirm.* and promote.* may be overridden"),
@@ -142,7 +142,7 @@ def test_a_comparison_takes_the_runs_secrets_from_the_environment(tmp_path: Path
 def test_what_runs_today_may_lie_outside_the_space(tmp_path: Path) -> None:
     made_run(tmp_path)
     run = read(tmp_path)
-    assert changed(run.config, SLOW, "vllm_memory_util=0.33", "--baseline") == SLOW | {"vllm_memory_util": 0.33}
+    assert changed_params(run.config, SLOW, "vllm_memory_util=0.33", "--baseline") == SLOW | {"vllm_memory_util": 0.33}
 
 
 def test_another_runs_winner_must_mean_the_same_deployment(tmp_path: Path) -> None:

@@ -59,4 +59,4 @@ def test_a_finished_run_comes_with_its_decision(tmp_path: Path) -> None:
 def test_another_override_is_bad_input() -> None:
     code, text = run("search.seed=1")
     assert code == 2
-    assert text == "error: search.seed: not known here; allowed: run.artifacts_dir=DIR\n"
+    assert text == "error: search.seed: not known here. Use run.artifacts_dir=DIR only.\n"

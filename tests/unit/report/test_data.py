@@ -275,7 +275,7 @@ def test_json_and_markdown_carry_the_summarys_numbers(record: RunRecord) -> None
     ("arguments", "said"),
     [
         (["20200101-000000"], "20200101-000000: no such run in "),
-        ([RUN, "search.seed=1"], "search.seed: not known here; allowed: run.artifacts_dir=DIR"),
+        ([RUN, "search.seed=1"], "search.seed: not known here. Use run.artifacts_dir=DIR only."),
         ([RUN, "-o", "/proc/nowhere/report.html"], "/proc/nowhere/report.html: cannot be written"),
     ],
 )

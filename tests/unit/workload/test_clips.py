@@ -188,19 +188,19 @@ def floats(*values: float, double: bool = False) -> bytes:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (floats(0.5, np.nan), "no finite numbers"),
-        (floats(0.5, -np.inf), "no finite numbers"),
-        (floats(0.5, 1e300, double=True), "no finite numbers"),
+        (floats(0.5, np.nan), "not finite numbers"),
+        (floats(0.5, -np.inf), "not finite numbers"),
+        (floats(0.5, 1e300, double=True), "not finite numbers"),
         (floats(0.5, 1e30), r"reach 1e\+30"),
         (wav(b""), "holds no samples"),
         (b"", "it is empty"),
-        (b"RIFF nothing", "it is no WAV"),
-        (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/hostname\n", "it is no WAV"),
-        (b"ffconcat version 1.0\nfile /etc/hostname\n", "it is no WAV"),
+        (b"RIFF nothing", "it is not a WAV"),
+        (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/hostname\n", "it is not a WAV"),
+        (b"ffconcat version 1.0\nfile /etc/hostname\n", "it is not a WAV"),
         (wav(PCM)[:30], "FFmpeg cannot read it"),
         (wav(PCM, tag=999), "FFmpeg cannot read it"),
         (wav(PCM, channels=0), "FFmpeg cannot read it"),
-        (wav(PCM, rate=1), "1 samples a second"),
+        (wav(PCM, rate=1), "its sample rate is 1 Hz"),
     ],
 )
 def test_what_is_no_sound_is_refused_with_the_files_name(tmp_path: Path, content: bytes, said: str) -> None:
