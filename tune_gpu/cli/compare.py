@@ -70,10 +70,9 @@ def compare(
     """Show whether a run's winner is better than what runs today.
 
     Both are deployed in turn (A B, B A, …, in an order from the seed) with the services' real processes. Each round has its own traffic,
-    the same
-    for both. The comparison ends when every metric's difference is shown or ruled out, or the budget ends. It writes comparison.json into
-    the run's folder (comparison-*.json for another opponent than the run's baseline), and `confirmed` with its evidence (or the reason why
-    not) into the winner file. Nothing else of the run changes. After Ctrl-C the same command resumes it.
+    the same for both. The comparison ends when every metric's difference is shown or ruled out, or the budget ends. It writes
+    comparison.json into the run's folder (comparison-*.json for another opponent than the run's baseline), and `confirmed` with its
+    evidence (or the reason why not) into the winner file. Nothing else of the run changes. After Ctrl-C the same command resumes it.
 
     \b
       tune-gpu compare 20260131-120000

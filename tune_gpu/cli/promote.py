@@ -100,8 +100,8 @@ def promote(
     Settings under promote, confirm, run and ray may be overridden with KEY=VALUE, or removed with ~KEY; tune_gpu/config/schema.py lists
     them. The run's own promote settings, confirm.tolerances and confirm.confidence are ignored.
 
-    Exit codes: 0 written, applied or rolled back as requested; 1 the gate refused (each unmet condition is named); 2 bad input;
-    3 applied, fell short, and rolled back; 4 rolled back, but a service that answered before does not; 130 interrupted.
+    Exit codes: 0 written, applied or rolled back as requested; 1 the gate refused (each unmet condition is named); 2 bad input; 3 applied,
+    fell short, and rolled back; 4 rolled back, but a service that answered before does not; 130 interrupted.
     """
     console = console_of(stderr=as_json)
     if run_id is not None and is_override(run_id):

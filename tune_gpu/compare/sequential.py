@@ -25,8 +25,7 @@ def order_of_round(arms: Sequence[str], number: int, seed: int) -> list[str]:
     """Return the arms of one round in order.
 
     Every second round reverses the one before (A B, B A), so that a drift affects all arms alike. The order of each such pair comes from
-    the seed. Equal
-    neighbours at the seam (B, B) share an engine.
+    the seed. Equal neighbours at the seam (B, B) share an engine.
     """
     rng = np.random.default_rng([seed, 77, number // 2])
     shuffled = [arms[index] for index in rng.permutation(len(arms))]

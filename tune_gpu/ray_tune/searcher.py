@@ -45,11 +45,11 @@ class RZeroSearch(Searcher):
             configuration), `stderr` (standard error of the metric), `n_windows`, and in Pareto mode each of `settings.objectives`.
         mode: `max` or `min`.
         seed: of everything random, unless `settings` are given.
-        settings: R-Zero's sizes and seed. Without them each run of the search is as long as Tune's `num_samples` (-1: as long
-            as `time_budget_s`, or 14 evaluations without one).
+        settings: R-Zero's sizes and seed. Without them each run of the search is as long as Tune's `num_samples` (-1: as long as
+            `time_budget_s`, or 14 evaluations without one).
         tournament: a search under way instead of a new one.
-        points_to_evaluate: tried first; the first of them is the baseline. What a point leaves out is drawn at random.
-            A point may repeat a constant of `param_space`.
+        points_to_evaluate: tried first; the first of them is the baseline. What a point leaves out is drawn at random. A point may repeat a
+            constant of `param_space`.
         evaluated_rewards: the metric of each of these points, if they were tried elsewhere before. They are then known, and tried
             again only to be confirmed. `add_evaluated_point` and `add_evaluated_trials` add such results too, before the first suggestion.
 
@@ -135,8 +135,7 @@ class RZeroSearch(Searcher):
         Args:
             parameters: of the space; Tune's constants may stand beside them, with the values that they have in this search.
             value: of the metric; NaN: it failed.
-            error: it failed.
-            pruned, intermediate_values: not used; the value that a pruned trial had reached counts.
+            error: it failed. pruned, intermediate_values: not used; the value that a pruned trial had reached counts.
 
         Raises:
             UserError: the search has begun, or has several objectives (a point has one value), or (at the first suggestion, when

@@ -3,9 +3,8 @@
 It is started as a script (`python guard.py GRACE_S SCRATCH -- PROGRAM ARGS…`) and uses only the standard library, so that it is up in
 milliseconds. Its owner holds the other end of its standard input, a pipe. However the owner ends, the pipe closes, and the guard ends the
 program: SIGTERM, a grace period, then SIGKILL to every descendant. As a child subreaper it remains the ancestor of orphans (an engine
-process
-whose API server has died), so that none escapes. Then it removes the program's scratch folder, if SCRATCH names one, because a killed owner
-cannot. It exits with the program's code, or 128 + signal.
+process whose API server has died), so that none escapes. Then it removes the program's scratch folder, if SCRATCH names one, because a
+killed owner cannot. It exits with the program's code, or 128 + signal.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Estimate the memory of faster-whisper: weights by size and compute type, and the workspace of encoder and decoder.
 
 Shapes are those of OpenAI's models. Per 30 s of audio the encoder makes 1500 frames. The decoder keeps their keys and values for every
-layer
-(once per item of a batch), and its own for 448 tokens (once per beam). Check: faster-whisper's own table for large-v2, float16, beam 5 has
-4525 MiB alone and 6090 MiB with a batch of 8 (this model: 4529, 6741), and 2926 MiB in int8 (this model: 3014).
+layer (once per item of a batch), and its own for 448 tokens (once per beam). Check: faster-whisper's own table for large-v2, float16, beam
+5 has 4525 MiB alone and 6090 MiB with a batch of 8 (this model: 4529, 6741), and 2926 MiB in int8 (this model: 3014).
 """
 
 from __future__ import annotations
@@ -61,8 +60,7 @@ def whisper_mib(settings: WhisperSettings, device_kind: str, batch: int | None =
         settings: of the service.
         device_kind: `cuda` or `cpu`.
         batch: pieces of an utterance that are decoded together; None if unknown. It is at most `settings.batch_size`, and 1 for an
-            utterance
-            below 30 s. If unknown, two standard deviations span the range.
+            utterance below 30 s. If unknown, two standard deviations span the range.
 
     Raises:
         UserError: a compute type that CTranslate2 does not have, a beam below 1, or a name that is not a size, a folder or a hub name.

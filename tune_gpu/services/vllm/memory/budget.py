@@ -1,9 +1,8 @@
 """vLLM's budget for one engine: the share that it requests, what is deducted, and the KV cache that remains.
 
 GPU (`v1/worker/gpu_worker.py`, `worker/worker.py`): KV = ceil(total x share) - weights - non-torch - activation peak [- graphs since 0.21],
-and
-the share must be free when it starts. CPU (`v1/worker/cpu_worker.py`): KV = ceil(total x share) - resident memory of the worker, with the
-NUMA node's total. The share must be available at the start, and the KV cache when it is sized.
+and the share must be free when it starts. CPU (`v1/worker/cpu_worker.py`): KV = ceil(total x share) - resident memory of the worker, with
+the NUMA node's total. The share must be available at the start, and the KV cache when it is sized.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Keep what a real start has shown about a model on a device.
 
 The first start of an engine reveals its true weights, the size of its KV cache and so everything else that is deducted from the share.
-Every
-other share is then that measurement plus arithmetic. Kept as one JSON file, by model, format, vLLM version and device.
+Every other share is then that measurement plus arithmetic. Kept as one JSON file, by model, format, vLLM version and device.
 """
 
 from __future__ import annotations
@@ -75,8 +74,7 @@ def calibration_key(settings: VllmSettings, vllm_version: str, device: str, star
 
     These are model, dtype and quantisation, KV format, cards, version, device, the way the engine was started, and the flags and variables
     that have no setting (which graphs are captured, the largest image, the attention backend: GiBs). On the CPU an engine forked from a
-    warm
-    host keeps about 150 MiB less resident memory than one started cold (measured), so a measurement of one is not valid for the other.
+    warm host keeps about 150 MiB less resident memory than one started cold (measured), so a measurement of one is not valid for the other.
     """
     parts = (settings.model, settings.dtype, settings.quantization or "-", settings.kv_cache_dtype, f"tp{settings.tensor_parallel_size}",
              vllm_version, device, start)

@@ -78,8 +78,7 @@ class EngineRules:
         """Return True if the profiling run samples when prompts are chunked.
 
         V0 of 0.6 and 0.7 did not (0.06 to 0.22 GiB in logs of contexts above 32768: vllm#10517, vllm#13061, an A10G with Llama 8B). V0 of
-        0.8 did (1.39 and
-        1.45 GiB in logs of 0.8.5).
+        0.8 did (1.39 and 1.45 GiB in logs of 0.8.5).
         """
         return self.v1 or not (0, 6) <= self.version < (0, 8)
 
@@ -199,8 +198,7 @@ class EngineRules:
         """Return True if the card gets the larger defaults.
 
         Before 0.8 no card does, in 0.8 H100 and H200 by their names, later cards by memory as NVML reports it (except the A100, and cards
-        whose memory NVML
-        does not report).
+        whose memory NVML does not report).
         """
         if self.version < (0, 9):
             return self.version >= (0, 8) and re.search(r"h[12]00", name.lower()) is not None

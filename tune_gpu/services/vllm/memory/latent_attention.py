@@ -51,8 +51,7 @@ class LatentShapes:
         """Return the bytes on each card beyond its part of the checkpoint, whose linear layers take `stored` bytes per parameter.
 
         From 0.7.1 until 0.8.1 the absorbed products were made, as wide as an 8-bit checkpoint or else in the served width (vllm#14770
-        removed them). Since
-        then `kv_b_proj` is kept a second time, in the served width.
+        removed them). Since then `kv_b_proj` is kept a second time, in the served width.
         """
         copied = self.down(hidden) * stored * (1 - 1 / cards)
         if not rules.latent_attention:

@@ -57,12 +57,9 @@ def learn_from_start(
     """Return the calibration from a start on this device, or None if neither the log nor the metric has the size of the KV cache.
 
     The number of blocks gives the cache to within one block, which is finer than the log's two decimals. The bytes of a block are the
-    arithmetic's,
-    unless the log contradicts them by more than its rounding. The total is the log's if it differs from the device's reading (a virtual
-    machine's
-    memory grows), else the reading. With data parallel engines the log's first line is that of one engine, and the number of blocks that of
-    all
-    (vLLM, `v1/engine/core_client.py`).
+    arithmetic's, unless the log contradicts them by more than its rounding. The total is the log's if it differs from the device's reading
+    (a virtual machine's memory grows), else the reading. With data parallel engines the log's first line is that of one engine, and the
+    number of blocks that of all (vLLM, `v1/engine/core_client.py`).
     """
     logged = read_start_log(log)
     total_mib = device.total_mib

@@ -158,11 +158,9 @@ def cuda_graphs(model: ModelArchitecture, rules: EngineRules, sequences: Number,
     """Return the memory of captured CUDA graphs.
 
     V1: for each size a graph in as many pieces as there are layers plus one (`EngineRules.graph_piece_mib`), and since 0.11 whole graphs up
-    to
-    `sequences` tokens, which are estimated at 1 MiB at least. Sizes were 67 up to 512 tokens; since 0.12 they are 1, 2, 4, then every 8 up
-    to 256,
-    then every 16, up to min(2 x sequences, 512). The buffers of the largest batch are counted once. V0: whole graphs of 35 sizes, 7 MiB
-    each.
+    to `sequences` tokens, which are estimated at 1 MiB at least. Sizes were 67 up to 512 tokens; since 0.12 they are 1, 2, 4, then every 8
+    up to 256, then every 16, up to min(2 x sequences, 512). The buffers of the largest batch are counted once. V0: whole graphs of 35
+    sizes, 7 MiB each.
     """
     if not rules.v1:
         graphs: Number = _graph_sizes(minimum(sequences, 256)) * 7.0 * MIB
@@ -186,9 +184,9 @@ def non_torch(rules: EngineRules, tensor_parallel: int, card: str, total_gib: fl
 
     With NVLink those buffers take a quarter of a GiB for each card (logs: 1.1 to 2.1 GiB on A100s; 0.95, 1.38, 1.63 and 1.84 GiB on two or
     four H100s, H200s and B300s), and little over PCIe (0.2 to 0.36 GiB in all on 2 to 16 cards of the RTX, L4 and L40S kinds), where since
-    0.12
-    NCCL's part exists before the memory is first read. On a card that shares the host's memory, "free" is the host's, and the engine's own
-    resident memory is deducted as well (a GB10: 1.5 to 2.2 GiB). V0 until 0.6.5 counts CUDA's own context as well (logs: 0.15 to 0.73 GiB).
+    0.12 NCCL's part exists before the memory is first read. On a card that shares the host's memory, "free" is the host's, and the engine's
+    own resident memory is deducted as well (a GB10: 1.5 to 2.2 GiB). V0 until 0.6.5 counts CUDA's own context as well (logs: 0.15 to 0.73
+    GiB).
     """
     if rules.cpu:
         process = CPU_WARM_PROCESS_BYTES if rules.warm else CPU_PROCESS_BYTES
@@ -249,8 +247,7 @@ def flag_refusal(extra: Mapping[str, Any], env: Mapping[str, str], experts: bool
     """Return the flag or variable whose effect on memory is not modelled, with the reason, or None.
 
     Data parallel engines of a dense model are independent: each takes the same memory of its cards as a single engine. Experts are divided
-    among all
-    engines (`FusedMoEParallelConfig.make`).
+    among all engines (`FusedMoEParallelConfig.make`).
     """
     flags = {}
     for spelling, value in ((read_name(str(name)), value) for name, value in extra.items() if value is not None):
