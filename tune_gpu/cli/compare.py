@@ -47,7 +47,7 @@ _ROUNDS = click.IntRange(int(bounds_of(ConfirmSettings, "min_rounds").least or 0
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.argument("run_id")
 @click.argument("overrides", nargs=-1)
-@click.option("--baseline", metavar="KEY=VALUE,…", help="Configuration of today, as parameters that differ from the run's baseline. It may lie outside the space.")
+@click.option("--baseline", metavar="KEY=VALUE,…", help="Configuration that runs today, as parameters that differ from the run's baseline. It may lie outside the space.")
 @click.option("--against", metavar="RUN_ID|KEY=VALUE,…", help="Compare with another run's winner, or with the winner after these changes.")
 @click.option(
     "--budget-s", type=Finite(min=0, min_open=True), default=1800.0, show_default=True, help="Longest duration in seconds; then the comparison ends without a verdict."
@@ -71,7 +71,7 @@ def compare(
 
     Both are deployed in turn (A B, B A, …, in an order from the seed) with the services' real processes. Each round has its own traffic,
     the same for both. The comparison ends when every metric's difference is shown or ruled out, or the budget ends. It writes
-    comparison.json into the run's folder (comparison-*.json for another opponent than the run's baseline), and `confirmed` with its
+    comparison.json into the run's folder (comparison-*.json if the other arm is not the run's baseline), and `confirmed` with its
     evidence (or the reason why not) into the winner file. Nothing else of the run changes. After Ctrl-C the same command resumes it.
 
     \b
@@ -116,7 +116,7 @@ class ComparisonRequest:
 
     @property
     def label(self) -> str:
-        """Return what to say beside the name of the other arm."""
+        """Return what to print beside the name of the other arm."""
         return self.origins[self.theirs].label
 
 
@@ -126,7 +126,7 @@ def _request(
     from tune_gpu.compare.setup import rules_of
 
     if baseline and against:
-        raise UserError("--baseline and --against: give one of them")
+        raise UserError("--baseline and --against: both are given. Give one of them.")
     artifacts_dir = last_given(overrides, "run.artifacts_dir", "artifacts")
     run = read_finished_run(artifacts_dir, run_id, overrides, "compare", trust=trust)
     config, theirs, file, source = run.config, BASELINE, "comparison", ArmSource.BASELINE
@@ -139,9 +139,9 @@ def _request(
     elif baseline and (given := changed_params(config, params, baseline, "--baseline")) != params:
         theirs, params, source = GIVEN_BASELINE, given, ArmSource.GIVEN_BASELINE
     if not params:
-        raise UserError(f"compare {run_id}: the run has no baseline; say with --baseline what runs today, or with --against another")
+        raise UserError(f"compare {run_id}: the run has no baseline. Give --baseline or --against.")
     if params == run.winner:
-        raise UserError(f"compare {run_id}: the winner and {theirs} are the same configuration: there is nothing to compare")
+        raise UserError(f"compare {run_id}: the winner and {theirs} are the same configuration. Give another one.")
     if theirs != BASELINE:
         digest = hashlib.sha256(repr((theirs, sorted(params.items()))).encode()).hexdigest()[:8]
         file += f"-{digest if theirs in ('other', GIVEN_BASELINE) else theirs}"

@@ -23,7 +23,7 @@ from tune_gpu.config.rules import bounds_of
 from tune_gpu.config.schema import ConfirmSettings
 
 LEAST_ROUNDS = int(bounds_of(ConfirmSettings, "min_rounds").least or 0)
-"""An interval takes so many rounds."""
+"""Fewest rounds of an interval."""
 RESAMPLES = 1000
 Counts = NDArray[np.int64]
 
@@ -35,16 +35,16 @@ class Effect:
     estimate: float
     low: float | None
     high: float | None
-    """Ends of the interval; null where there are too few rounds for one."""
+    """Ends of the interval; None if there are too few rounds for one."""
     ours: float
     theirs: float
     n_rounds: int
     n_pairs: int
-    """Of turns (of rounds, for what is measured once a round)."""
+    """Pairs of turns, or of rounds for a metric that is measured once a round."""
     confidence: float
     n_words: int | None = None
     n_clips: int | None = None
-    """Different words and clips that an error rate rests on; null for another metric, or if the clips are not known."""
+    """Different words and clips that an error rate rests on; None for another metric, or if the clips are not known."""
 
 
 def effect_of(pairs: Sequence[Pair], metric: Metric, *, alpha: float, seed: int = 0, resamples: int = RESAMPLES) -> Effect | None:

@@ -17,7 +17,7 @@ from tune_gpu.config.rules import OneOf, check_value
 from tune_gpu.config.schema import ConfirmSettings
 
 WINNER, BASELINE, GIVEN_BASELINE = "winner", "baseline", "given baseline"
-_OPPONENTS = {BASELINE: "the baseline", GIVEN_BASELINE: "the baseline given by --baseline"}
+_OTHER_ARMS = {BASELINE: "the baseline", GIVEN_BASELINE: "the baseline given by --baseline"}
 
 
 def check_metrics(settings: ConfirmSettings, latency_percentile: int) -> None:
@@ -32,8 +32,9 @@ def check_metrics(settings: ConfirmSettings, latency_percentile: int) -> None:
 def contenders(
     best: Mapping[str, Any], baseline: Mapping[str, Any], lines: Sequence[EvaluationRecord], candidates: int
 ) -> dict[str, dict[str, Any]]:
-    """Return the arms of a run's confirmation: `winner` (the search's best), the next best by the evidence of all deployments as `rival-<n>`, and
-    `baseline`. The luckiest single evaluation of the last generation would be another choice.
+    """Return the arms of a run's confirmation: `winner` (the search's best), the next best as `rival-<n>`, and `baseline`.
+
+    Rivals are ranked by the evidence of all deployments, not by a single evaluation, which may have been lucky.
 
     Args:
         best: parameters of the search's best.
@@ -56,7 +57,7 @@ class Standings:
     leader: str
     """`winner`, unless a rival is shown to be better."""
     against_baseline: list[Finding]
-    """The leader's."""
+    """The leader against the baseline, in every metric."""
     rivals: dict[str, Finding]
     """The winner against each rival, in the decisive metric."""
     decided: bool
@@ -80,7 +81,7 @@ def standings(
 
 
 def _at_other_percentiles(findings: Sequence[Finding], finding: Finding) -> str:
-    """Return what is shown of the same latency elsewhere: a median can improve while the slowest answers get slower, and the reverse."""
+    """Return the verdicts on the same latency at its other percentiles: a median can improve while the slowest answers get slower, or the reverse."""
     others = [other for other in findings if other.metric.entry is finding.metric.entry and other is not finding and other.effect is not None]
     return "".join(f", {other.verdict} at {other.metric.name.rpartition('.')[2]}: {other.text}" for other in others)
 
@@ -92,17 +93,17 @@ def speaks_for(theirs: str, own_baseline: Mapping[str, Any]) -> bool:
 
 def confirmed(findings: Sequence[Finding], metric: str, how_it_ended: str, theirs: str = BASELINE) -> tuple[bool, str]:
     """Return whether the winner is shown better than the baseline (or another arm), and why (not)."""
-    opponent = _OPPONENTS.get(theirs, theirs)
+    other = _OTHER_ARMS.get(theirs, theirs)
     finding = next(finding for finding in findings if finding.metric.name == metric)
     if finding.effect is None:
         return False, f"{metric} was not measured in both ({how_it_ended})"
     shown = f"{metric} {finding.text} over {finding.n} at {100 * finding.effect.confidence:.4g} %{_at_other_percentiles(findings, finding)}"
     if finding.verdict is ComparisonVerdict.BETTER:
-        return True, f"shown better than {opponent}: {shown}"
+        return True, f"shown better than {other}: {shown}"
     if finding.verdict is ComparisonVerdict.WORSE:
-        return False, f"shown worse than {opponent}: {shown}"
+        return False, f"shown worse than {other}: {shown}"
     if finding.verdict is ComparisonVerdict.UNKNOWN:
-        return False, f"not known whether it is better than {opponent}: {shown}; {how_it_ended}"
+        return False, f"not known whether it is better than {other}: {shown}; {how_it_ended}"
     if finding.within_tolerance:
-        return False, f"no better than {opponent}: {shown}, within the tolerance of {finding.tolerance:g}"
-    return False, f"no difference from {opponent} is shown: {shown}; {how_it_ended}"
+        return False, f"no better than {other}: {shown}, within the tolerance of {finding.tolerance:g}"
+    return False, f"no difference from {other} is shown: {shown}; {how_it_ended}"

@@ -37,10 +37,10 @@ class RunConfirmation:
     winner: dict[str, Any]
     """The search's best, unless another of the best few was shown to be better."""
     record: Comparison | None = None
-    """As `confirmation.json` has it; null where nothing was compared."""
+    """The content of `confirmation.json`; None if nothing was compared."""
     interrupted: bool = False
     needed_s: float | None = None
-    """How long a confirmation would take, in seconds; None where one was made or is not wanted."""
+    """How long a confirmation would take, in seconds; None if one was made or is not wanted."""
 
 
 def confirm_run(
@@ -81,7 +81,7 @@ def confirm_run(
             outcome = experiment.run(lambda replicates, alpha: judged(replicates, alpha).decided)
     except MeasurementLost as error:
         return RunConfirmation(False, str(error), winner)
-    except KeyboardInterrupt:  # while it was deployed or taken down
+    except KeyboardInterrupt:  # while services are started or stopped
         return RunConfirmation(False, "it was interrupted", winner, interrupted=True)
     found = judged(outcome.replicates, outcome.alpha)
     holds, why = _verdict(config, found, outcome)

@@ -14,7 +14,7 @@ from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.metrics import CAPACITY, FITNESS, LLM_LATENCY, STT_LATENCY
 
 TYPICAL_START_S = {"cpu": 6.0, "cuda": 60.0}
-"""Start, warm-up and stop of both services, by the kind of device, where nothing was measured."""
+"""Start, warm-up and stop of both services, by the kind of device, if nothing was measured."""
 _TYPICAL_TAIL_S = 2.0
 """From the end of a window to its last answer."""
 MARGIN = 1.15
@@ -32,7 +32,7 @@ class DeploymentTimes:
     ramp_s: float
     """The search for the capacity."""
     first_s: float = 0.0
-    """What the first deployment of a process takes longer (imports)."""
+    """Additional time of the first deployment of a process (imports)."""
     measured: bool = False
 
     def deployment_s(self, config: ExperimentConfig) -> float:
@@ -43,13 +43,13 @@ class DeploymentTimes:
 
 
 def typical_times(config: ExperimentConfig, device: str) -> DeploymentTimes:
-    """Return what a deployment typically takes on a kind of device, before anything was measured. The ramp gets half way."""
+    """Return the typical times on a kind of device, for use before anything was measured. The ramp is assumed to end half way."""
     ramp_s = config.workload.capacity_step_s * math.ceil(config.workload.capacity_max_sessions / 2)
     return DeploymentTimes(TYPICAL_START_S.get(device, TYPICAL_START_S["cuda"]), _TYPICAL_TAIL_S, ramp_s)
 
 
 def times_of(lines: Iterable[EvaluationRecord], config: ExperimentConfig) -> DeploymentTimes | None:
-    """Return the median times of a run's deployments, or None if none was measured. An engine that stayed running says nothing of a start."""
+    """Return the median times of a run's deployments, or None if none was measured. Only a start of the engine counts as a start."""
     measured = [line for line in lines if line.n_windows and line.failure is None and line.duration_s.load > 0.0]
     if not measured:
         return None
@@ -67,7 +67,7 @@ def _start_s(line: EvaluationRecord) -> float:
 
 
 def _tail_s(line: EvaluationRecord) -> float:
-    """Return about how long the last turn of a window takes: that of a slow transcript and a slow answer."""
+    """Return about how long the last turn of a window takes: a slow transcript and a slow answer."""
     found = [line.metrics.get(metric.name) for metric in (STT_LATENCY, LLM_LATENCY)]
     return sum(float(each.get("p95") or 0.0) for each in found if isinstance(each, dict)) / 1000.0
 
@@ -141,9 +141,9 @@ def budget_for(needed_s: float) -> int:
 
 
 def forecast(config: ExperimentConfig, times: DeploymentTimes, candidates: int) -> Forecast:
-    """Return the confirmation that fits into its budget: the whole one if it fits, else with less and less.
+    """Return the confirmation that fits into its budget: the whole one if it fits, else a smaller one.
 
-    The ramp goes first where the verdict does not rest on it, then the rivals, then all windows but one where `confirm.windows` leaves them open.
+    Left out first is the ramp (unless the verdict rests on it), then the rivals, then all windows but one (unless `confirm.windows` is set).
 
     Args:
         config: of the run.
@@ -171,12 +171,12 @@ def predicted_confirmation(config: ExperimentConfig, device: str) -> str:
 
 
 def whole(config: ExperimentConfig, times: DeploymentTimes, candidates: int = 1, changes: tuple[str, ...] = ()) -> Forecast:
-    """Return the forecast of a comparison with all that this configuration asks for."""
+    """Return the forecast of a comparison with everything that this configuration asks for."""
     return Forecast(config, candidates + 1, times.deployment_s(config), times.first_s, changes, times.measured)
 
 
 def _lessened(config: ExperimentConfig, candidates: int) -> Sequence[tuple[ExperimentConfig, int, tuple[str, ...]]]:
-    """Return ever smaller confirmations: configuration, candidates, and what each leaves out."""
+    """Return smaller and smaller confirmations: configuration, candidates, and what each leaves out."""
     found: list[tuple[ExperimentConfig, int, tuple[str, ...]]] = []
     changes: tuple[str, ...] = ()
     if config.confirm.capacity and config.workload.capacity_step_s and not _rests_on_ramp(config):

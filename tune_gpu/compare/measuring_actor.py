@@ -33,7 +33,7 @@ _GONE_WITHIN_S = 30.0
 
 
 class MeasurementActor:
-    """Deploys arms one after another and drives them; an engine stays while its flags do not change. Answers are plain data."""
+    """Deploy arms one after another and drive them. An engine keeps running while its flags stay the same. Answers are plain data."""
 
     def __init__(self, experiment: dict[str, Any], device: str) -> None:
         merged = OmegaConf.merge(OmegaConf.structured(ExperimentConfig), experiment)
@@ -41,7 +41,7 @@ class MeasurementActor:
         self._config, self._device, self._evaluator = config, device, Evaluator(config, device)
 
     def where(self) -> tuple[str, int]:
-        """Return the host and the process id."""
+        """Return the host name and the process id."""
         return socket.gethostname(), os.getpid()
 
     def device(self) -> tuple[dict[str, Any], float | None]:
@@ -109,7 +109,7 @@ class MeasurementClient:
         self._actor = actor
         self.device, self.neighbours_mib = self._ask("device")
         self.busy = False
-        """A call is under way whose answer nobody waited for (Ctrl-C)."""
+        """True during a call, and after one whose answer is no longer awaited (Ctrl-C)."""
 
     def close(self) -> None:
         """Stop everything in order. A busy actor is left to its guards."""
@@ -186,7 +186,7 @@ def _placed(where: Any, resources: Mapping[str, float], print_line: Callable[[st
 
 
 def _message(error: RayError) -> str:
-    """Return what went wrong, in one line: of what was raised over there Ray's first line says where, and its last what."""
+    """Return what went wrong, in one line. Ray's text begins with where a remote exception was raised, and ends with the exception."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return f"the process that measures failed: {lines[-1]}" if "ray::" in lines[0] else f"the process that measures has gone: {lines[0]}"
 

@@ -63,7 +63,7 @@ class Metric:
     def _rows(self, pair: Pair) -> tuple[Floats, Floats]:
         if self.compared.statistic is Statistic.MEAN_OF_ROUNDS:
             values = [[getattr(pair.ours, self.name)], [getattr(pair.theirs, self.name)]]
-            # Two lower bounds do not say which is greater, nor that they are equal.
+            # Two lower bounds show neither an order nor equality.
             bounds = bool(self.entry.at_least) and all(getattr(replicate, self.entry.at_least) for replicate in (pair.ours, pair.theirs))
             known = all(value[0] is not None for value in values) and not bounds
             return _arrays(values[0] if known else [], values[1] if known else [])
@@ -72,9 +72,9 @@ class Metric:
         return _arrays([a for a, _ in kept], [b for _, b in kept])
 
     def words_of(self, pairs: Sequence[Pair]) -> tuple[int | None, int | None]:
-        """Return how many different words and clips an error rate rests on; None where it does not count errors, or clips are not known.
+        """Return how many different words and clips an error rate rests on; None for another metric, or if the clips are not known.
 
-        A clip that is heard again says little that is new: the recogniser makes the same errors.
+        A repeated clip adds little: the recogniser makes the same errors.
         """
         if self.compared.statistic is not Statistic.ERRORS_PER_WORD:
             return None, None

@@ -33,7 +33,7 @@ class ProgressReporter:
 
 
 def describe_replicate(replicate: Replicate) -> str:
-    """Return one deployment in a few words."""
+    """Return the result of one deployment in a few words."""
     if replicate.failure is not None:
         return f"failed: {replicate.failure['kind']} {replicate.failure['message']}"
     turns = [value for turn in replicate.turns if (value := turn.values.get(VOICE_TURN.turn_key)) is not None]
@@ -46,7 +46,7 @@ def describe_replicate(replicate: Replicate) -> str:
 
 
 def table_of(findings: Sequence[Finding], ours: str, theirs: str, label: str = "") -> Table:
-    """Return every metric with its effect, interval and verdict. `label` says where the other arm comes from."""
+    """Return every metric with its effect, interval and verdict. `label` tells where the other arm comes from."""
     table = Table(title=f"{ours} against {theirs}{f' ({label})' if label else ''}", title_justify="left")
     for column in ("metric", ours, theirs, "effect (interval)", "n", "verdict"):
         table.add_column(column, justify="right" if column in (ours, theirs) else "left", no_wrap=True)

@@ -1,4 +1,4 @@
-"""Run rounds until every question is decided, or the budget ends. Independent of Ray and services."""
+"""Run rounds until every difference is decided, or the budget ends. Independent of Ray and services."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tune_gpu.compare.store import ReplicateStore
 from tune_gpu.compare.verdict import Finding, tolerance_of
 
 FIRST_WINDOW = 100
-"""Comparisons have traffic of their own, so that what was chosen on the search's is not judged on it."""
+"""Comparisons have traffic of their own: a winner is not judged on the traffic that chose it."""
 _MAX_FAILURES = 2
 
 
@@ -40,7 +40,7 @@ class Outcome:
     why: str
     n_rounds: int
     alpha: float
-    """What the last look may spend: the findings' intervals are at 1 - alpha."""
+    """The error that the last look may spend. The findings' intervals have confidence 1 - alpha."""
     replicates: tuple[Replicate, ...]
     wall_s: float
 
@@ -48,7 +48,7 @@ class Outcome:
 Measure = Callable[[str, int, int], Replicate]
 """Arm, round, first window -> replicate."""
 Decided = Callable[[Sequence[Replicate], float], bool]
-"""Whether these replicates, looked at with this alpha, leave nothing open."""
+"""Whether these replicates leave nothing open at this alpha."""
 
 
 class PairedExperiment:
@@ -57,10 +57,10 @@ class PairedExperiment:
     Args:
         arms: their names.
         rules: when it ends.
-        store: where replicates are kept; those that are there are not measured again.
+        store: keeps replicates; those that it has are not measured again.
         measure: deploys an arm and measures it.
         on_replicate: called for each replicate before it (None) and after it.
-        required: arms without which there is nothing to compare (null: all); another one that cannot be measured is left out.
+        required: arms without which there is nothing to compare (None: all). Any other arm is dropped if it cannot be measured.
     """
 
     def __init__(
@@ -87,8 +87,8 @@ class PairedExperiment:
         return sum(all((arm, number) in measured for arm in self._arms) for number in {replicate.round for replicate in replicates})
 
     def _before(self, number: int) -> list[Replicate]:
-        """Return the replicates that were known when this round began. A resumed comparison looks at the same rounds as before, so that no
-        look is paid for twice."""
+        """Return the replicates that were known when this round began. A resumed comparison looks at the same rounds as
+        before, so that no error is spent twice."""
         return [replicate for replicate in self._replicates if replicate.round < number]
 
     @property
@@ -130,7 +130,7 @@ class PairedExperiment:
         if self._whole(self._before(number)) >= self._rules.max_rounds:
             return ComparisonEnd.ROUNDS, f"all {self._rules.max_rounds} rounds are measured"
         missing = self._missing(number)
-        typical = self._replicates[1:] or self._replicates  # the first deployment also pays for what is paid once (imports)
+        typical = self._replicates[1:] or self._replicates  # the first deployment includes one-off costs such as imports
         each_s = sum(replicate.wall_s for replicate in typical) / len(typical) if typical else 0.0
         if missing and (self._rules.budget_s <= 0 or self._spent_s + each_s * len(missing) > self._rules.budget_s):
             return ComparisonEnd.BUDGET, f"the budget of {self._rules.budget_s:g} s ended after {counted(self.n_rounds, 'round')} ({self._spent_s:.0f} s)"

@@ -23,7 +23,7 @@ class Turn:
         word_errors: recognition errors.
         words: of the reference.
         error: why it failed.
-        clip: what was said; None in old artifacts.
+        clip: name of the utterance; None in old artifacts.
     """
 
     values: Mapping[str, float | None] = field(default_factory=dict)
@@ -56,12 +56,12 @@ class Replicate:
     round: int
     turns: tuple[Turn, ...] = ()
     capacity: float | None = None
-    """Simultaneous callers, with a fraction (`capacity_continuous`); null where it was not measured."""
+    """Simultaneous callers, with a fraction (`capacity_continuous`); None if it was not measured."""
     fitness: float | None = None
     utilization_pct: float | None = None
     oom_events: int = 0
     service_memory_mib: Mapping[str, float | None] = field(default_factory=dict)
-    """Null for a service whose memory the device does not report."""
+    """None for a service whose memory the device does not report."""
     wall_s: float = 0.0
     failure: Mapping[str, Any] | None = None
     capacity_at_ceiling: bool = False

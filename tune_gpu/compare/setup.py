@@ -43,12 +43,12 @@ def terms_of(config: ExperimentConfig, device: str, arms: Mapping[str, Mapping[s
 
 
 def comparison_client(config: ExperimentConfig, device: str, resources: Mapping[str, float], print_line: PrintLine) -> Any:
-    """Return a measuring actor with the windows of a comparison."""
+    """Return the client of a measuring actor that has the windows of a comparison."""
     settings = config.confirm
     measured = measured_as(config, capacity=settings.capacity, windows=settings.windows, window_s=settings.window_s)
     return measurement_client(measured, device, resources, print_line)
 
 
 def measure_in(client: MeasurementClient, arms: Mapping[str, Mapping[str, Any]]) -> Callable[[str, int, int], Replicate]:
-    """Return how `PairedExperiment` measures a replicate there."""
+    """Return the function by which `PairedExperiment` measures a replicate."""
     return lambda arm, number, first_window: client.replicate(arm, number, arms[arm], first_window)

@@ -1,4 +1,4 @@
-"""Turn effects into verdicts, and into a sentence for people."""
+"""Turn effects into verdicts, and verdicts into a sentence for people."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Finding:
 
     metric: Metric
     effect: Effect | None
-    """Null where it was not measured in both."""
+    """None if it was not measured in both arms."""
     tolerance: float
     """A difference up to this does not matter (per cent for a relative metric, else its unit)."""
 
@@ -191,7 +191,7 @@ def _speed(finding: Finding) -> str:
 
 
 def _phrase(finding: Finding) -> str | None:
-    """Return what the sentence says of a metric, or None for a metric without phrases or a measurement."""
+    """Return the sentence's part about a metric, or None for a metric without phrases or a measurement."""
     phrases = finding.metric.compared.phrases
     if phrases is None or finding.gain is None:
         return None

@@ -79,7 +79,7 @@ class ReportData:
 
 
 def report_data(record: RunRecord, winner: WinnerFile | None = None) -> ReportData:
-    """Return everything that a report says of a run.
+    """Return the content of the report of a run.
 
     Args:
         record: the run.
@@ -146,21 +146,21 @@ def _missed(record: RunRecord) -> str:
 
 
 def _tied(record: RunRecord) -> list[Hashable]:
-    """Return the keys of the configurations that the deployments of the run do not tell from its best."""
+    """Return the keys of the configurations that the deployments of the run do not distinguish from its best."""
     evidence = evidence_of(record.lines, record.anchors)
     best = key_of(record.summary.best.params) if record.summary and record.summary.best else None
     return evidence.tied_with(best) if best in evidence else evidence.keys
 
 
 def _shown(record: RunRecord) -> str | None:
-    """Return what an A/B comparison showed, in one sentence; null where there was none."""
+    """Return what an A/B comparison showed, in one sentence; None without one."""
     confirmation = record.summary.confirmation if record.summary else None
     comparison = record.evidence or (confirmation.confirmation if confirmation else None)
     return comparison.sentence + _left_out(comparison) if comparison and comparison.sentence else None
 
 
 def _left_out(comparison: Comparison | ComparisonExcerpt) -> str:
-    """Return where a voice turn is shown to be worse beyond its tolerance and the sentence does not say so: older programs named one percentile."""
+    """Return where a voice turn is shown to be worse beyond its tolerance, if the sentence leaves it out: older programs named one percentile."""
     worse = [each for each in comparison.findings if in_comparison(each.metric) is VOICE_TURN and each.verdict == "worse"]
     missing = [each for each in worse if -(each.gain or 0.0) > each.tolerance and f"at {each.metric.rpartition('.')[2]}" not in comparison.sentence]
     return "".join(f", but {each.claim}" for each in missing)
@@ -199,7 +199,7 @@ _OUTCOMES = {
 
 
 def _counts(lines: Sequence[EvaluationRecord]) -> Iterator[tuple[str, int, str]]:
-    """Yield how many evaluations came to what, each with its meaning."""
+    """Yield each outcome, its number of evaluations, and its meaning."""
     for outcome, count in Counter(line.outcome for line in lines).items():
         yield outcome, count, _OUTCOMES.get(outcome, "")
 

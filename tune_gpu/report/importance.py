@@ -25,7 +25,7 @@ class Importance:
     names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    """Over the shuffles."""
+    """Standard deviation over the shuffles."""
     r2_unseen: float
     """How well the forest predicts evaluations that it has not seen (out of bag; 1 is perfectly, 0 as well as the mean does)."""
     n: int
@@ -36,7 +36,7 @@ class Importance:
         if self.r2_unseen < LEAST_R2:
             return (
                 f"the forest does not predict evaluations that it has not seen (R² {self.r2_unseen:.2f} out of bag, at least {LEAST_R2:g} is needed): "
-                f"{self.n} are too few, or noise rules"
+                f"{self.n} are too few, or noise dominates"
             )
         return None
 

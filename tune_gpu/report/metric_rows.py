@@ -26,14 +26,14 @@ class Row:
     better: bool | None
     """Whether the winner's is the better number; None if unknown. Not a statement about significance."""
     zero: str = ""
-    """What stands beside a 0."""
+    """Remark beside a 0."""
     at: str = ""
     """The statistic of a metric with many samples."""
     winner_n: int | None = None
     """Samples behind the winner's number, if it is a percentile."""
     baseline_n: int | None = None
     winner_instead: str = ""
-    """Of too few samples the largest percentile that they carry, if no other row has it; of an error rate what it rests on."""
+    """The largest percentile that too few samples carry, if no other row has it; for an error rate, what it rests on."""
     baseline_instead: str = ""
 
     @property
@@ -106,14 +106,14 @@ def _rests_on(line: EvaluationRecord | None, metric: Metric) -> str:
 
 
 def few_words(line: EvaluationRecord | None) -> str | None:
-    """Return why the error rate of an evaluation tells no difference of its tolerance, or None if it does or the words are not known."""
+    """Return a caution if an error rate rests on too few words to show a difference of its tolerance; None if not, or if they are not known."""
     words = metric_at(line.metrics, N_WORDS.name) if line else None
     tolerance = WER.compared.tolerance if WER.compared else 0.0
     least = least_words(tolerance, 0.05)
     if line is None or words is None or words >= least:
         return None
     unit = str(line.metrics.get(ERROR_UNIT) or "word")
-    return f"Its error rate rests on {counted(int(words), unit)}: to tell a difference of {tolerance:g}, its tolerance, takes {least}."
+    return f"Its error rate rests on {counted(int(words), unit)}: {least} are needed to show a difference of {tolerance:g}, its tolerance."
 
 
 def _n(line: EvaluationRecord | None, metric: Metric) -> int | None:

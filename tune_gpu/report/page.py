@@ -42,7 +42,7 @@ class Picture:
     title: str
     words: str
     figure: go.Figure | None
-    """None where the words say why it is not drawn."""
+    """None if it is not drawn; the words give the reason."""
 
 
 def pictures(data: ReportData, plan: Mapping[str, Any] | None, objectives: Mapping[str, str] | None) -> dict[str, Picture]:
@@ -60,10 +60,10 @@ def pictures(data: ReportData, plan: Mapping[str, Any] | None, objectives: Mappi
         add("fitness", "Fitness by generation", "Each mark is one evaluation; a ring says that it survived its tournament, a star that the elite was measured again.",
             fitness_by_generation(lines, summary, data.errors))  # fmt: skip
     if measured:
-        add("latency", "Latencies", f"Of each configuration's last evaluation{_some('the {} fittest configurations', lines)}, the slowest at the bottom.{_few_turns(measured)}",
+        add("latency", "Latencies", f"By each configuration's last evaluation{_some('the {} fittest configurations', lines)}, the slowest at the bottom.{_few_turns(measured)}",
             latency_distributions(lines, best.params if best else None, base.params if base else None))  # fmt: skip
         add("pareto", "What no other beats", "The front of the run's objectives." if objectives and len(objectives) > 1 else
-            "This run had one number to raise; the front is drawn over the delay of a voice turn and the recognition errors (wer).", pareto_front(lines, objectives))  # fmt: skip
+            "This run had a single objective; the front is drawn over the delay of a voice turn and the recognition errors (wer).", pareto_front(lines, objectives))  # fmt: skip
         importance = importance_of(lines)
         predicts = importance is not None and importance.caution is None
         made.append(Picture("importance", "Which knob mattered", importance_text(importance), knob_importance(importance) if importance and predicts else None))
@@ -87,7 +87,7 @@ def _few_turns(measured: Sequence[EvaluationRecord]) -> str:
 
 
 def _some(words: str, lines: Sequence[Any]) -> str:
-    """Return what is drawn of a run that has more than fit into a figure; nothing for a shorter one."""
+    """Return which part of a long run is drawn; nothing for a run that fits into a figure."""
     return f" ({words.format(MOST_ROWS)})" if len(lines) > MOST_ROWS else ""
 
 

@@ -32,9 +32,9 @@ VERDICTS = {"fits": GREEN, "uncertain": ORANGE, "infeasible": RED, "not_modelled
 _LINE_COLOURS = (BLUE, ORANGE, GREEN, PURPLE, RED)
 _PART_COLOURS = (GREEN, BLUE, PURPLE, "#7fb3e6", "#c9b1d9", ORANGE, RED)
 MOST_ROWS, MOST_MOMENTS, MOST_TICKS = 100, 1500, 25
-"""What a figure draws of a long run: more of them keep a browser busy for minutes, and nobody could read them."""
+"""Most that a figure draws of a long run: more keep a browser busy for minutes, and nobody could read them."""
 CLASSIC_OBJECTIVES = {VOICE_TURN.at("p95"): VOICE_TURN.mode, WER.name: WER.mode}
-"""What the front is drawn over where the run had one number only."""
+"""The axes of the front if the run had a single objective."""
 
 
 def figure(height: int, **layout: Any) -> go.Figure:

@@ -92,7 +92,7 @@ def test_runs_that_are_no_use_are_named_with_the_reason(tmp_path: Path) -> None:
         ([RUN_ID, "--baseline", "whisper_model_size=tiny.en"], "the same configuration"),
         ([RUN_ID, "--baseline", "vllm_memory_util"], "vllm_memory_util is not KEY=VALUE. Give KEY=VALUE,KEY=VALUE."),
         ([RUN_ID, "--against", RUN_ID], "the same configuration"),
-        ([RUN_ID, "--against", "whisper_cores=0-1", "--baseline", "whisper_cores=0-1"], "give one of them"),
+        ([RUN_ID, "--against", "whisper_cores=0-1", "--baseline", "whisper_cores=0-1"], "Give one of them."),
         ([RUN_ID, "workload.window_s=3"], "only run.*, ray.*, confirm.* and promote.* may be overridden"),
         ([RUN_ID, "confirm.metric=speed"], "confirm.metric=speed: not allowed"),
     ],
@@ -155,7 +155,7 @@ def test_another_runs_winner_must_mean_the_same_deployment(tmp_path: Path) -> No
         winner_of_other(read(tmp_path), read(tmp_path, other))
 
 
-def test_another_run_that_is_named_by_its_folder_is_the_same_opponent(tmp_path: Path) -> None:
+def test_another_run_that_is_named_by_its_folder_is_the_same_arm(tmp_path: Path) -> None:
     made_run(tmp_path, run_id="20260131-130000")
     run = made_run(tmp_path)
     summary = json.loads((run.path / "summary.json").read_text())

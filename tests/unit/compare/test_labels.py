@@ -34,7 +34,7 @@ BASELESS = [*(setting for setting in QUICK if not setting.startswith("baseline."
 
 @pytest.fixture(autouse=True)
 def measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Deployments without services: the winner takes 840 ms, its opponent 1200 ms."""
+    """Deployments without services: the winner takes 840 ms, the other arm 1200 ms."""
 
     def measure(request: ComparisonRequest, kind: str, _print_line: object) -> tuple[Outcome, None]:
         made = [replace(replicate, arm=WINNER if replicate.arm == WINNER else request.theirs) for replicate in replicates()]
@@ -87,7 +87,7 @@ def test_a_given_baseline_outside_the_space_is_labelled_everywhere(tmp_path: Pat
     assert name in told
 
 
-def test_an_opponent_of_against_is_labelled(tmp_path: Path) -> None:
+def test_an_arm_of_against_is_labelled(tmp_path: Path) -> None:
     folder = made_run(tmp_path)
     told = compare(tmp_path, "--against", "whisper_cores=0-1")
     _, content = made(folder)

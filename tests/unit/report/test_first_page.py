@@ -139,6 +139,6 @@ def test_an_error_rate_says_how_many_words_it_rests_on() -> None:
     known = tuple(replace(line, metrics={**line.metrics, "n_words": 21, "n_clips": 3}) for line in record.lines)
     data = report_data(replace(record, lines=known))
     assert {row.label: row.winner_text for row in data.rows}["word error rate"] == "0.1684 (21 words, 3 clips)"
-    assert "Its error rate rests on 21 words: to tell a difference of 0.01, its tolerance, takes 299." in data.caveats
+    assert "Its error rate rests on 21 words: 299 are needed to show a difference of 0.01, its tolerance." in data.caveats
     enough = tuple(replace(line, metrics={**line.metrics, "n_words": 299, "n_clips": 30}) for line in record.lines)
     assert not [caveat for caveat in report_data(replace(record, lines=enough)).caveats if "error rate" in caveat]

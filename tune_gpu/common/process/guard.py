@@ -31,7 +31,7 @@ def die_with_parent() -> None:
 
 
 def head(path: str) -> bytes:
-    """Return the first KiB of a file of the kernel. A file object would double the cost, and telemetry reads thousands in a window."""
+    """Return the first KiB of a file under /proc or /sys. A file object would take twice as long, and telemetry reads thousands in a window."""
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.read(file, 1024)
@@ -103,7 +103,7 @@ def end_all(program: int, grace_s: float) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Run the program after `--` under guard, as the module's docstring says. Return its exit code."""
+    """Run the program after `--` under guard (see the module's docstring). Return its exit code."""
     grace_s, scratch, separator, *command = argv
     assert separator == "--", argv
     _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

@@ -28,12 +28,12 @@ from tune_gpu.services.vllm.memory.vision_encoder import limits_of
 from tune_gpu.services.vllm.memory.weight_formats import flag_format
 
 NOT_MODELLED_SHARE = 0.005
-"""Standard deviation of what no part models, as a share of the requested memory."""
+"""Standard deviation of everything that no part models, as a share of the requested memory."""
 DOUBT_FACTOR = 2.4
-"""Standard deviations in the doubt. With these two numbers the range holds in nine of ten logged starts when each model family, or each source of
-logs, is left out of the fit in turn (`python -m tests.benchmarks.preflight` prints it). Two deviations held in 51 of 59."""
+"""Half the width of the range, in standard deviations. With these two numbers the range holds in nine of ten logged starts when each model family,
+or each source of logs, is left out of the fit in turn (`python -m tests.benchmarks.preflight` prints it). Two deviations held in 51 of 59."""
 MOST_CERTAIN_SHARE = 0.95
-"""From this share of the card on no start is certain: kernels are tuned and samplers warmed up after the cache took its memory."""
+"""At this share of the card or more no start is certain: kernels are tuned and the sampler is warmed up after the cache has taken its memory."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class MemoryBudget:
     needed: Number
     """Memory of one sequence of the whole context (and of the block that is set aside)."""
     doubt: Number
-    """Half of the range of everything that is deducted from the share: it holds in nine of ten starts of a kind that it was not fitted to."""
+    """Half the width of the range of the deductions. The range holds in nine of ten starts of kinds that it was not fitted to."""
     own_context: float
     """Memory on the card that is held before the free memory is read."""
     layout: KvLayout
@@ -247,13 +247,13 @@ def _late_graphs(budget: MemoryBudget, settings: VllmSettings, model: ModelArchi
 
 
 def too_full(budget: MemoryBudget) -> Number:
-    """Return where the share is so large that a start is not certain, unless the engine was measured."""
+    """Return whether the share is too large for a start to be certain. An engine that was measured is exempt."""
     return both(budget.knobs.share >= MOST_CERTAIN_SHARE, not (budget.rules.cpu or budget.calibrated))
 
 
 def flag_conflict(knobs: Knobs) -> tuple[Number, Number]:
-    """Return combinations that vLLM refuses (`SchedulerConfig.verify_max_model_len`): fewer batch tokens than sequences; fewer than the
-    context, unchunked."""
+    """Return whether vLLM refuses the batch tokens (`SchedulerConfig.verify_max_model_len`): because they are fewer than the sequences, and
+    because they are fewer than the context, without chunked prefill."""
     few_for_sequences = knobs.batch_tokens < knobs.sequences
     few_for_context = both(knobs.batch_tokens < knobs.context, _not(knobs.chunked))
     return few_for_sequences, few_for_context

@@ -42,7 +42,7 @@ def padding(model: ModelArchitecture, stored: WeightFormat, rules: EngineRules, 
 
 
 def _kernels(found: int | None, rules: EngineRules) -> tuple[tuple[int, int], ...]:
-    """Return the kernels that vLLM may choose, by capability and version. Several if an unknown installation decides."""
+    """Return the kernels that vLLM may choose, by capability and version. Return several if the choice depends on an installation that is not known."""
     trtllm = _LATER_TRTLLM if rules.version >= (0, 27) else _TRTLLM
     if found is None:
         return (_MARLIN, _TRITON)

@@ -44,7 +44,7 @@ def dtype_bytes(dtype: str) -> int:
 def weights(
     model: ModelArchitecture, quantisation: WeightFormat | None, width: int, tensor_parallel: int, rules: EngineRules | None = None, card: str = "",
 ) -> Estimate:
-    """Return the weights, from the checkpoint's tensors if they were read, else from the number of parameters, divided among the cards.
+    """Return the weights on one card, from the checkpoint's tensors if they were read, else from the number of parameters.
 
     Linear layers take the bits of their format. Embeddings, the output layer and a vision tower stay in the served width. Experts may be
     padded to the tiles of a kernel (`expert_padding.py`).
@@ -139,7 +139,7 @@ def with_encoder(peak: Estimate, model: ModelArchitecture, batch_tokens: Number,
 
 
 MULTIPROCESSORS = 128
-"""Usual number of a card's multiprocessors: the kernel that filters logits takes a row of the vocabulary for each."""
+"""Usual number of multiprocessors of a card. The kernel that filters logits takes a row of the vocabulary for each."""
 COMPILE_PEAK = Estimate(1.0 * GIB, 0.35 * GIB)
 """Peak of a first `torch.compile`, which a start with its results on disk does not have.
 
@@ -218,7 +218,7 @@ CPU_WARM_PROCESS_BYTES = 580 * MIB
 CUDA_CONTEXT_BYTES = 0.35 * GIB
 """Memory of a process on a card before vLLM reads the free memory (V1 requires the whole share to be free then)."""
 V0_CONTEXT_BYTES = 0.1 * GIB
-"""V0 does not require it; its share fails only if memory really runs out."""
+"""The same of V0, which does not require the share to be free: it fails only if memory really runs out."""
 
 
 def kv_value_bytes(kv_cache_dtype: str, width: int) -> float | None:
