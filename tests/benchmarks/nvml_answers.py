@@ -43,7 +43,7 @@ from tune_gpu.evaluation.measurement import Measurement
 from tune_gpu.evaluation.memory_check import this_card
 from tune_gpu.evaluation.objective import metric_at
 from tune_gpu.metrics import objective_paths
-from tune_gpu.promote.soak import hold_under_load, judge
+from tune_gpu.promote.soak import hold_under_load, judge_soak
 from tune_gpu.telemetry import sampler
 from tune_gpu.telemetry.device_choice import check_reported, read_from_the_card
 from tune_gpu.telemetry.open import open_probe
@@ -193,7 +193,7 @@ def _proof(measured: Measurement, unchecked: list[str]) -> str:
 def _soaked(nvml: FakeNvml, endpoints: Endpoints) -> dict[str, Any]:
     nvml._frames = [BEFORE]
     evaluator = Evaluator(_config(), "cuda", deploy=MadeUpCard(endpoints, nvml, RUNNING))
-    condition = judge(hold_under_load(HeldActor(evaluator), PARAMS, 1.0, lambda _line: None), 5.0)
+    condition = judge_soak(hold_under_load(HeldActor(evaluator), PARAMS, 1.0, lambda _line: None), 5.0)
     nvml._frames = [BEFORE]
     evaluator.close()
     return condition.as_dict()

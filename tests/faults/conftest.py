@@ -71,7 +71,7 @@ class Traces:
             me.num_fds(),
             threading.active_count(),
             frozenset(path.name for path in Path("/dev/shm").iterdir()),
-            frozenset(str(path) for pattern in ("tg-*", "tg-host-*/*") for path in temporary.glob(pattern)),
+            frozenset(str(path) for pattern in ("tg-*", "tg-fork-*/*") for path in temporary.glob(pattern)),
             memory / 2**20,
         )
 

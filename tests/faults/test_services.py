@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.faults.saboteur import FaultInjector, engine_log, engine_pids, memory_cgroup, no_more_address_space, stopped
+from tests.faults.fault_injector import FaultInjector, engine_log, engine_pids, memory_cgroup, no_more_address_space, stopped
 from tests.services.test_evaluation import QUICK, TINY
 from tune_gpu.common.failures import FailureKind, Phase, ServiceError
 from tune_gpu.common.process.managed import ManagedProcess, start_ticks
@@ -37,7 +37,7 @@ SETTINGS = [*QUICK, "workload.solo_window_s=0", "workload.windows=1", f"run.hang
 
 @pytest.fixture(scope="module")
 def evaluator(host: ForkServer) -> Iterator[Evaluator]:
-    """The real evaluator on the shared warm host."""
+    """The real evaluator on the shared fork server."""
     config = load_config("spica_gpu_allocation", SETTINGS, "cpu")
     evaluator = Evaluator(config, "cpu", deploy=LocalDeployer(config, "cpu", host))
     evaluator.probe.read()
@@ -97,7 +97,7 @@ CASES = [
 
 
 def moment_of(case: Case, evaluator: Evaluator, host: ForkServer) -> tuple[Callable[[], bool], Callable[[], Sequence[int]]]:
-    """When to strike, and whom."""
+    """When to inject a fault, and into which processes."""
     whisper = {
         "starting": lambda: bool(whisper_pids(evaluator)),
         "loading": lambda: whisper_maps(evaluator, "libctranslate2"),
@@ -125,17 +125,17 @@ def check_failed(found: Measurement, case: Case) -> None:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_killed(case: Case, evaluator: Evaluator, host: ForkServer, rng: random.Random) -> None:
     moment, victims = moment_of(case, evaluator, host)
-    with FaultInjector(moment, victims, signal.SIGKILL, rng.uniform(0.0, 0.2)) as saboteur:
+    with FaultInjector(moment, victims, signal.SIGKILL, rng.uniform(0.0, 0.2)) as injector:
         found = evaluator.evaluate(TINY)
-    assert saboteur.struck, "the moment came"
+    assert injector.injected, "the moment came"
     check_failed(found, case)
 
 
 def test_out_of_memory_by_its_own_word(evaluator: Evaluator, host: ForkServer) -> None:
     """RLIMIT_AS, too small for the KV cache: the allocator says so, as CUDA's would."""
-    with FaultInjector(lambda: "Starting to load model" in engine_log(host), lambda: engine_pids(host), no_more_address_space) as saboteur:
+    with FaultInjector(lambda: "Starting to load model" in engine_log(host), lambda: engine_pids(host), no_more_address_space) as injector:
         found = evaluator.evaluate(TINY)
-    assert saboteur.struck
+    assert injector.injected
     check_failed(found, Case("vllm", "", (FailureKind.STARTUP_OOM,), STARTED))
     assert found.failure is not None
     assert not found.failure.retryable
@@ -145,10 +145,10 @@ def test_killed_by_the_kernel_for_want_of_memory(evaluator: Evaluator) -> None:
     """A cgroup too small for the model: the process says nothing, the kernel's counter does, and that is another kind."""
     with (
         memory_cgroup(24) as confine,
-        FaultInjector(lambda: bool(whisper_pids(evaluator)), lambda: whisper_pids(evaluator), confine) as saboteur,
+        FaultInjector(lambda: bool(whisper_pids(evaluator)), lambda: whisper_pids(evaluator), confine) as injector,
     ):
         found = evaluator.evaluate(TINY)
-    assert saboteur.struck
+    assert injector.injected
     check_failed(found, Case("whisper", "", (FailureKind.OOM_KILLED,), STARTED))
     assert found.failure is not None
     assert "oom_kill rose" in found.failure.evidence
@@ -235,11 +235,11 @@ def test_killed_while_stopping_and_measured_all_the_same(
     assert engine_pids(host) == []
 
 
-def test_a_warm_host_that_stands_still_is_given_up(tmp_path: Path, evaluator: Evaluator) -> None:
+def test_a_fork_server_that_stands_still_is_given_up(tmp_path: Path, evaluator: Evaluator) -> None:
     """A real host without its imports, stopped in the middle: not the shared one, which would take everybody's imports with it."""
-    code = "import sys; from tune_gpu.services.vllm import warm_host; warm_host.preload = lambda: None; warm_host.main(sys.argv[1])"
+    code = "import sys; from tune_gpu.services.vllm import fork_server; fork_server.preload = lambda: None; fork_server.main(sys.argv[1])"
     own = ForkServer(dict(os.environ))
-    own._folder = Path(tempfile.mkdtemp(prefix="tg-host-"))
+    own._folder = Path(tempfile.mkdtemp(prefix="tg-fork-"))
     address = own._folder / "control"
     own._process = ManagedProcess([sys.executable, "-c", code, str(address)], log=tmp_path / "log", env=os.environ, scratch=own._folder)
     own._started = time.monotonic()

@@ -31,7 +31,7 @@ PARAMS = {"vllm_memory_util": 0.1, "vllm_cores": "0", "whisper_model_size": "tin
 
 
 class TinyHost:
-    """Starts tiny servers where the warm host would fork vLLM."""
+    """Starts tiny servers where the fork server would fork vLLM."""
 
     def __init__(self) -> None:
         self.behaviour = "well"

@@ -31,7 +31,7 @@ from tune_gpu.evaluation.memory_check import UnknownMemory, this_card, this_node
 from tune_gpu.experiment.checks import check_config
 from tune_gpu.experiment.flag_check import check_flags
 from tune_gpu.experiment.refusals import Refusals, plan_space
-from tune_gpu.ray_tune.devices import cards_of_cluster, check_alike, device_of
+from tune_gpu.ray_tune.devices import cards_of_cluster, check_homogeneous, device_of
 from tune_gpu.ray_tune.placement import check_resources, concurrency
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.services import mps_policy as sharing
@@ -180,7 +180,7 @@ def _new(space: str, overrides: list[str], *, trust: bool) -> tuple[ExperimentCo
     sharing.check(config, choice.kind)
     if config.ray.address is None:
         check_reported(config.objective, choice.kind, config.search.objectives)
-        check_alike(config, choice.kind)
+        check_homogeneous(config, choice.kind)
     check_flags(config, SearchSpace.from_specs(config.parameters))
     run_id = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     return config, choice, RunFolder(config.run.artifacts_dir, config.name, run_id, Redactor(config))
@@ -224,7 +224,7 @@ def _continued(config: ExperimentConfig, record: RunRecord) -> DeviceChoice:
     check_resources(config, choice.kind)
     sharing.check(config, choice.kind)
     if config.ray.address is None:
-        check_alike(config, choice.kind)
+        check_homogeneous(config, choice.kind)
     return choice
 
 

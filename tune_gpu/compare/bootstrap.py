@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from tune_gpu.compare.metrics import Floats, Metric
+from tune_gpu.compare.metrics import ComparedMetric, Floats
 from tune_gpu.compare.samples import Pair
 from tune_gpu.config.rules import bounds_of
 from tune_gpu.config.schema import ConfirmSettings
@@ -47,7 +47,7 @@ class Effect:
     """Different words and clips that an error rate rests on; None for another metric, or if the clips are not known."""
 
 
-def effect_of(pairs: Sequence[Pair], metric: Metric, *, alpha: float, seed: int = 0, resamples: int = RESAMPLES) -> Effect | None:
+def effect_of(pairs: Sequence[Pair], metric: ComparedMetric, *, alpha: float, seed: int = 0, resamples: int = RESAMPLES) -> Effect | None:
     """Return the effect with its interval at confidence 1 - alpha, or None if nothing was measured in both arms (or a ratio is
     undefined)."""
     rows = [row for row in metric.rows(pairs) if len(row[0])]
@@ -69,7 +69,7 @@ def effect_of(pairs: Sequence[Pair], metric: Metric, *, alpha: float, seed: int 
     return Effect(scale(estimate), low, high, a, b, len(rows), len(ours), 1.0 - alpha, *metric.words_of(pairs))
 
 
-def _spread(metric: Metric, ours: Floats, theirs: Floats, sizes: Sequence[int], rng: np.random.Generator, resamples: int) -> float:
+def _spread(metric: ComparedMetric, ours: Floats, theirs: Floats, sizes: Sequence[int], rng: np.random.Generator, resamples: int) -> float:
     def spread(counts: Counts) -> float:
         a, b = metric.statistic(ours, counts), metric.statistic(theirs, counts)
         return float(np.std(np.log(a / b) if metric.relative else a - b))

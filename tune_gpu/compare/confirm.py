@@ -9,7 +9,7 @@ from typing import Any
 from tune_gpu.artifacts.deployments import evidence_of, key_of
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.common.errors import UserError
-from tune_gpu.compare.metrics import Metric, standard_metrics
+from tune_gpu.compare.metrics import ComparedMetric, standard_metrics
 from tune_gpu.compare.rounds import findings_of
 from tune_gpu.compare.samples import Replicate
 from tune_gpu.compare.verdict import ComparisonVerdict, Finding
@@ -64,12 +64,12 @@ class Standings:
 
 
 def standings(
-    replicates: Sequence[Replicate], arms: Sequence[str], metrics: Sequence[Metric], settings: ConfirmSettings, *, alpha: float, seed: int
+    replicates: Sequence[Replicate], arms: Sequence[str], metrics: Sequence[ComparedMetric], settings: ConfirmSettings, *, alpha: float, seed: int
 ) -> Standings:
     """Return who leads by these replicates, and whether it is decided."""
     decisive = [metric for metric in metrics if metric.name == settings.metric]
 
-    def against(ours: str, theirs: str, which: Sequence[Metric]) -> list[Finding]:
+    def against(ours: str, theirs: str, which: Sequence[ComparedMetric]) -> list[Finding]:
         return findings_of(replicates, ours, theirs, which, alpha=alpha, tolerances=settings.tolerances, seed=seed)
 
     rivals = {arm: against(WINNER, arm, decisive)[0] for arm in arms if arm.startswith("rival-")}

@@ -18,7 +18,7 @@ ResampledStatistic = Callable[[Floats, NDArray[np.int64]], Floats]
 """From values (one row a turn or a round) and counts (resamples x rows) to one number a resample."""
 
 @dataclass(frozen=True)
-class Metric:
+class ComparedMetric:
     """A metric of the catalogue in a comparison.
 
     Attributes:
@@ -105,15 +105,15 @@ class Metric:
         return lambda values, counts: percentile_of(values, counts, percentile)
 
 
-def standard_metrics(latency_percentile: int, counted_in: str = "word") -> list[Metric]:
+def standard_metrics(latency_percentile: int, counted_in: str = "word") -> list[ComparedMetric]:
     """Return the metrics of every comparison; what a caller feels comes first. Recognition errors are counted in words or characters."""
     found = []
     for entry in catalogue.compared():
         if entry.compared is None or entry.compared.statistic is not Statistic.PERCENTILE:
-            found.append(Metric(entry, counted_in=counted_in if entry.counts_errors else "word"))
+            found.append(ComparedMetric(entry, counted_in=counted_in if entry.counts_errors else "word"))
             continue
         percentiles = (latency_percentile, 50) if entry.compared.median_too else (latency_percentile,)
-        found += [Metric(entry, percentile) for percentile in dict.fromkeys(percentiles)]
+        found += [ComparedMetric(entry, percentile) for percentile in dict.fromkeys(percentiles)]
     return found
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tune_gpu.artifacts.records.ends import ComparisonEnd
 from tune_gpu.common.wording import counted
 from tune_gpu.compare.bootstrap import effect_of
-from tune_gpu.compare.metrics import Metric
+from tune_gpu.compare.metrics import ComparedMetric
 from tune_gpu.compare.samples import Replicate, pairs_of
 from tune_gpu.compare.sequential import final_alpha, interim_alpha, order_of_round
 from tune_gpu.compare.store import ReplicateStore
@@ -169,7 +169,7 @@ class PairedExperiment:
 
 
 def findings_of(
-    replicates: Sequence[Replicate], ours: str, theirs: str, metrics: Sequence[Metric], *, alpha: float, tolerances: Mapping[str, float], seed: int
+    replicates: Sequence[Replicate], ours: str, theirs: str, metrics: Sequence[ComparedMetric], *, alpha: float, tolerances: Mapping[str, float], seed: int
 ) -> list[Finding]:
     """Return every metric's verdict on one arm against another."""
     pairs = pairs_of(list(replicates), ours, theirs)

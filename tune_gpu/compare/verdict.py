@@ -11,7 +11,7 @@ from tune_gpu.artifacts.records.findings import EffectRecord, FindingRecord
 from tune_gpu.common.metric import Statistic, least_samples
 from tune_gpu.common.wording import counted
 from tune_gpu.compare.bootstrap import Effect
-from tune_gpu.compare.metrics import Metric
+from tune_gpu.compare.metrics import ComparedMetric
 from tune_gpu.metrics import VOICE_TURN
 
 
@@ -29,7 +29,7 @@ class ComparisonVerdict(StrEnum):
 class Finding:
     """A metric's verdict."""
 
-    metric: Metric
+    metric: ComparedMetric
     effect: Effect | None
     """None if it was not measured in both arms."""
     tolerance: float
@@ -155,7 +155,7 @@ def least_words(tolerance: float, alpha: float) -> int:
     return math.ceil(math.log(alpha) / math.log1p(-tolerance)) if 0.0 < tolerance < 1.0 else 0
 
 
-def tolerance_of(metric: Metric, tolerances: Mapping[str, float]) -> float:
+def tolerance_of(metric: ComparedMetric, tolerances: Mapping[str, float]) -> float:
     """Return the tolerance by the metric's full name, else by its first part (`voice_turn_ms`), else 0."""
     return float(tolerances.get(metric.name, tolerances.get(metric.name.partition(".")[0], 0.0)))
 

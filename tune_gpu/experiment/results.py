@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from tune_gpu.artifacts.mirror import Mirror
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord, FailedAttempt
 from tune_gpu.artifacts.run_folder import ANCHORS, RunFolder
+from tune_gpu.artifacts.sync import ArtifactSync
 from tune_gpu.common.clock import now
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.evaluation.record import lost
@@ -33,7 +33,7 @@ class ResultKeeper:
 
     def __init__(self, config: ExperimentConfig, kind: str, folder: RunFolder, progress: RunListener) -> None:
         self._config, self._kind, self._folder, self._progress = config, kind, folder, progress
-        self.mirror = Mirror(config.ray.storage_path, folder.root) if config.ray.storage_path else None
+        self.sync = ArtifactSync(config.ray.storage_path, folder.root) if config.ray.storage_path else None
         self.retries = RetryTracker(config.ray.max_retries)
         self.unwritten = StopWhenUnwritable()
         """Ends the run once a result could not be written."""
@@ -88,8 +88,8 @@ class ResultKeeper:
     def copy(self, *names: str) -> None:
         """Copy files of the run to `ray.storage_path`. A failed copy is logged; the file is still here."""
         try:
-            if self.mirror:
-                self.mirror.push(*(self._folder.path / name for name in names), self._folder.winner_file)
+            if self.sync:
+                self.sync.push(*(self._folder.path / name for name in names), self._folder.winner_file)
         except OSError as error:
             logging.getLogger(__name__).warning("%s: not copied: %s", ", ".join(names), error)
 

@@ -185,7 +185,7 @@ class Experiment:
             ),
             run_config=tune.RunConfig(
                 name=attempt,
-                storage_path=f"{self.results.mirror.uri.rstrip('/')}/{config.name}/{self.folder.run_id}/ray" if self.results.mirror else str(self.folder.path / "ray"),
+                storage_path=f"{self.results.sync.uri.rstrip('/')}/{config.name}/{self.folder.run_id}/ray" if self.results.sync else str(self.folder.path / "ray"),
                 verbose=0,
                 stop=CombinedStopper(self.results.unwritten, StopOnSameFailure(self.results.failures)),
                 callbacks=[self.results.retries, *callbacks],

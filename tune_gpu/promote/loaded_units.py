@@ -52,7 +52,7 @@ def analyze(folder: Path, drop_ins: Mapping[Path, str]) -> None:
             raise UserError(f"{_ANALYZE} verify: {line.replace(staged, str(folder))}")
 
 
-def compare(unit: str, path: Path, content: str, cat: str, shown: str) -> None:
+def check_loaded(unit: str, path: Path, content: str, cat: str, shown: str) -> None:
     """Raise TargetError if systemd would not start what was written.
 
     Args:

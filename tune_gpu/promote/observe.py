@@ -15,7 +15,15 @@ import yaml
 
 from tune_gpu.promote import sources
 from tune_gpu.promote.env_file import read_env
-from tune_gpu.promote.running import Comparison, Reading, Setting, compare, environment_differences, plain_settings, vllm_settings
+from tune_gpu.promote.running import (
+    Reading,
+    Setting,
+    SettingsComparison,
+    compare_settings,
+    environment_differences,
+    plain_settings,
+    vllm_settings,
+)
 from tune_gpu.promote.target import Target
 
 _Result = TypeVar("_Result")
@@ -58,7 +66,7 @@ def _mounts(pid: int | str) -> str | None:
     return _tried(lambda: os.readlink(f"/proc/{pid}/ns/mnt"))
 
 
-def observe(name: str, url: str, unit: str, install: Path, content: str, target: Target, pages: Pages) -> Comparison:
+def observe(name: str, url: str, unit: str, install: Path, content: str, target: Target, pages: Pages) -> SettingsComparison:
     """Compare a running service with its deployed files.
 
     Args:
@@ -73,7 +81,7 @@ def observe(name: str, url: str, unit: str, install: Path, content: str, target:
     settings = (vllm_settings if name == "vllm" else plain_settings)(yaml.safe_load(content) or {})
     started = _tried(lambda: server_of(target.pids(unit), urlsplit(url).port or 80))
     readings = [*([sources.command_line(started.argv, of_vllm=name == "vllm")] if started else []), *_readings(name, unit, settings, target, pages)]
-    found = compare(name, settings, readings)
+    found = compare_settings(name, settings, readings)
     differences, unread, read = list(found.differences), list(found.unread), list(found.sources)
     file = install / f"{name}.yaml"
     if started is None:
@@ -91,7 +99,7 @@ def observe(name: str, url: str, unit: str, install: Path, content: str, target:
     else:
         read.insert(1, "environment")
         differences += environment_differences(name, read_env(install / f"{name}.env"), started.env)
-    return Comparison(tuple(differences), tuple(unread), tuple(read))
+    return SettingsComparison(tuple(differences), tuple(unread), tuple(read))
 
 
 def _readings(name: str, unit: str, settings: Sequence[Setting], target: Target, pages: Pages) -> list[Reading]:

@@ -28,23 +28,23 @@ _CLOSE = 0.02
 """Of an interval's width: its ends come from resampling, whose random numbers another version of numpy may draw differently."""
 
 
-def recomputed(config: ExperimentConfig, content: Comparison, blocks_file: Path) -> tuple[Comparison, str | None]:
+def recomputed(config: ExperimentConfig, content: Comparison, replicates_file: Path) -> tuple[Comparison, str | None]:
     """Return the comparison as its deployments give it, and how its file differs from that (None: it does not).
 
     Args:
         config: of the run; its `confirm` is what is asked of a comparison, whatever the run asked of its own.
         content: `comparison.json` or `confirmation.json`.
-        blocks_file: the deployments beside it.
+        replicates_file: the deployments beside it.
 
     Raises:
         KeyError, TypeError, ValueError: files that this program did not write (UserError is one, for a file beyond the limits of `outside_files`).
     """
     limit = outside_files.SAMPLES
     try:
-        lines = outside_files.read_lines(blocks_file, limit)
+        lines = outside_files.read_lines(replicates_file, limit)
     except outside_files.NotThere:
-        return content, f"{blocks_file.name} is missing, so that the verdict cannot be computed again: run tune-gpu compare"
-    head, *deployed = [outside_files.parse_json(line, f"{blocks_file}, line {number}", limit) for number, line in enumerate(lines, 1)] or [{}]
+        return content, f"{replicates_file.name} is missing, so that the verdict cannot be computed again: run tune-gpu compare"
+    head, *deployed = [outside_files.parse_json(line, f"{replicates_file}, line {number}", limit) for number, line in enumerate(lines, 1)] or [{}]
     arms, ours, theirs = content.arms, content.ours, content.theirs
     n_replicates = sum(arm.n_deployments for arm in arms.values())
     replicates = [Replicate.from_dict(line) for line in deployed[:n_replicates]]

@@ -83,7 +83,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class SettingsComparison:
     """The outcome of a comparison."""
 
     differences: tuple[str, ...]
@@ -122,7 +122,7 @@ def plain_settings(content: Mapping[str, Any]) -> list[Setting]:
     return [Setting(name.replace("_", "-"), (), value) for name, value in content.items()]
 
 
-def compare(service: str, settings: Sequence[Setting], readings: Sequence[Reading]) -> Comparison:
+def compare_settings(service: str, settings: Sequence[Setting], readings: Sequence[Reading]) -> SettingsComparison:
     """Compare every setting with every source that reports it.
 
     Args:
@@ -146,7 +146,7 @@ def compare(service: str, settings: Sequence[Setting], readings: Sequence[Readin
         if not read:
             unread.append(setting.name)
     differences += _changed(service, settings, readings)
-    return Comparison(tuple(differences), tuple(unread), tuple(source for source in sources if source in reported))
+    return SettingsComparison(tuple(differences), tuple(unread), tuple(source for source in sources if source in reported))
 
 
 def _changed(service: str, settings: Sequence[Setting], readings: Sequence[Reading]) -> list[str]:

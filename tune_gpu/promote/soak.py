@@ -102,7 +102,7 @@ def growth_mib(series: Sequence[tuple[float, float]]) -> float:
     return float(slope * (times[-1] - times[0])) if low > 0 else 0.0
 
 
-def judge(soak: Soak, growth_pct: float) -> Condition:
+def judge_soak(soak: Soak, growth_pct: float) -> Condition:
     """Return whether the soak went without a failure and without a growing memory.
 
     A service whose memory the card does not report is judged by the memory of the whole device, which grows if the service's does. If the card

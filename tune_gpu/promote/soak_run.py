@@ -19,7 +19,7 @@ def soak_winner(run: FinishedRun, kind: str, print_line: Callable[[str], None]) 
     """Hold the winner under load for `promote.soak_s`; return the condition and the gate's record of it (empty if the actor was lost)."""
     with uncollected():
         from tune_gpu.compare.measuring_actor import MeasurementLost, measured_as, measurement_client
-        from tune_gpu.promote.soak import hold_under_load, judge
+        from tune_gpu.promote.soak import hold_under_load, judge_soak
         from tune_gpu.ray_tune.placement import measurement_resources
         from tune_gpu.ray_tune.session import local_or_joined_ray
 
@@ -33,4 +33,4 @@ def soak_winner(run: FinishedRun, kind: str, print_line: Callable[[str], None]) 
             soak = hold_under_load(client, run.winner, settings.soak_s, print_line)
     except MeasurementLost as error:
         return Condition("soak", False, str(error)), {}
-    return judge(soak, settings.soak_growth_pct), soak.as_dict()
+    return judge_soak(soak, settings.soak_growth_pct), soak.as_dict()

@@ -69,7 +69,7 @@ class Systemd:
         for path, content in _drop_ins(files).items():
             unit = path.parent.name.removesuffix(".d")
             shown = self._show("ExecStart,EnvironmentFiles", [unit])
-            loaded_units.compare(unit, path, content, self._run("cat", unit).stdout, shown)
+            loaded_units.check_loaded(unit, path, content, self._run("cat", unit).stdout, shown)
 
     def lock_of(self, unit: str) -> Path:
         """Return the path beside the unit's drop-in folder. systemd ignores a file with this ending."""

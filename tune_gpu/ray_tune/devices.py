@@ -28,7 +28,7 @@ def cards_of_cluster(settings: RaySettings) -> int | None:
         return int(ray.cluster_resources().get("GPU", 0))
 
 
-def check_alike(config: ExperimentConfig, kind: str) -> None:
+def check_homogeneous(config: ExperimentConfig, kind: str) -> None:
     """Raise UserError if Ray may give two candidates different kinds of card.
 
     Their numbers could not be compared, and what the first card has no room for would be refused on all. An engine that spans all

@@ -1,6 +1,6 @@
 """Waste, measured: `python -m tests.benchmarks.waste COMMAND`.
 
-    switch      seconds from one candidate's engine to the next: forked from the warm host, and a cold `vllm serve` each
+    switch      seconds from one candidate's engine to the next: forked from the fork server, and a cold `vllm serve` each
     run         of a run's folder: share of the wall time under load, orchestration, and what a full grid with cold restarts would take
     streams     the load generator: what it adds to each chunk of 200 concurrent streams, on one core
     sampler     CPU that the device's sampler takes at 10 Hz

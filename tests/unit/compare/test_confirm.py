@@ -12,7 +12,7 @@ from tests.support.traffic import replicate
 from tune_gpu.common.errors import UserError
 from tune_gpu.compare.bootstrap import Effect
 from tune_gpu.compare.confirm import check_metrics, confirmed, contenders, standings
-from tune_gpu.compare.metrics import Metric, standard_metrics
+from tune_gpu.compare.metrics import ComparedMetric, standard_metrics
 from tune_gpu.compare.samples import Replicate
 from tune_gpu.compare.verdict import Finding, sentence, tolerance_of
 from tune_gpu.config.rules import check
@@ -124,8 +124,8 @@ def test_a_verdict_in_a_metric_where_more_is_better_has_its_sign() -> None:
     assert str(finding("capacity", 2.0, 1.0, 3.0).verdict) == "better"
     assert str(finding("wer", 0.02, 0.01, 0.03).verdict) == "worse"
     assert finding("wer", 0.0, -0.02, 0.005, tolerance=0.01).not_worse
-    assert tolerance_of(Metric(VOICE_TURN, 95), {"voice_turn_ms": 5.0, "voice_turn_ms.p95": 7.0}) == 7.0
-    assert tolerance_of(Metric(VOICE_TURN, 50), {"voice_turn_ms": 5.0}) == 5.0
+    assert tolerance_of(ComparedMetric(VOICE_TURN, 95), {"voice_turn_ms": 5.0, "voice_turn_ms.p95": 7.0}) == 7.0
+    assert tolerance_of(ComparedMetric(VOICE_TURN, 50), {"voice_turn_ms": 5.0}) == 5.0
 
 
 @pytest.mark.parametrize(

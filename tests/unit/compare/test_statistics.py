@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.support.traffic import rounds, turn
 from tune_gpu.compare.bootstrap import effect_of, rounds_resampled, turns_resampled
-from tune_gpu.compare.metrics import Metric, percentile_of, standard_metrics
+from tune_gpu.compare.metrics import ComparedMetric, percentile_of, standard_metrics
 from tune_gpu.compare.samples import Pair, Replicate, Turn, pairs_of
 from tune_gpu.compare.sequential import final_alpha, interim_alpha, order_of_round
 from tune_gpu.compare.verdict import ComparisonVerdict, Finding
@@ -23,7 +23,7 @@ P95 = METRICS[0]
 WATCHED = [P95, *(metric for metric in METRICS if metric.name in ("wer", "capacity", "fitness"))]
 
 
-def claims(pairs: list[Pair], metric: Metric, alpha: float) -> ComparisonVerdict:
+def claims(pairs: list[Pair], metric: ComparedMetric, alpha: float) -> ComparisonVerdict:
     return Finding(metric, effect_of(pairs, metric, alpha=alpha, resamples=200), 0.0).verdict
 
 

@@ -21,7 +21,7 @@ from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.cli.main import main
 from tune_gpu.config.schema import PromoteSettings
 from tune_gpu.promote.gate import Evidence, TargetDevice, conditions
-from tune_gpu.promote.soak import Soak, growth_mib, hold_under_load, judge
+from tune_gpu.promote.soak import Soak, growth_mib, hold_under_load, judge_soak
 
 SETTINGS = PromoteSettings()
 HERE = TargetDevice("cpu", "a processor", 500.0)
@@ -167,7 +167,7 @@ def window(memory: float, *errors: str, **change: Any) -> dict[str, Any]:
     ],
 )
 def test_a_soak_ends_at_the_first_failure_and_says_it(client: ScriptedClient, said: str) -> None:
-    condition = judge(hold_under_load(client, FAST, 60.0, lambda _line: None), 5.0)
+    condition = judge_soak(hold_under_load(client, FAST, 60.0, lambda _line: None), 5.0)
     assert not condition.holds
     assert said in condition.said
 
@@ -175,13 +175,13 @@ def test_a_soak_ends_at_the_first_failure_and_says_it(client: ScriptedClient, sa
 def test_soak_passes_without_failures_and_without_growing_memory() -> None:
     quiet = hold_under_load(ScriptedClient([window(100.0)] * 3), FAST, 0.0, lambda _line: None)
     assert quiet.n_requests == 5
-    assert judge(quiet, 5.0).holds
+    assert judge_soak(quiet, 5.0).holds
     growing = Soak(60.0, 60.0, 50, memory_mib={"vllm": [(float(t), 1000.0 + 3.0 * t) for t in range(40)]})
-    condition = judge(growing, 5.0)
+    condition = judge_soak(growing, 5.0)
     assert not condition.holds
     assert "vllm's memory grew by 114 MiB" in condition.said
-    assert judge(replace(growing, memory_mib={"vllm": [(0.0, 500.0)] + [(float(t), 1000.0) for t in range(1, 40)]}), 5.0).holds
-    assert not judge(replace(growing, memory_mib={}, oom_events=1), 5.0).holds
+    assert judge_soak(replace(growing, memory_mib={"vllm": [(0.0, 500.0)] + [(float(t), 1000.0) for t in range(1, 40)]}), 5.0).holds
+    assert not judge_soak(replace(growing, memory_mib={}, oom_events=1), 5.0).holds
 
 
 def refused(root: Path, *arguments: str) -> tuple[int, str]:

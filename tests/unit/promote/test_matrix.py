@@ -1,6 +1,6 @@
-"""Every step of an apply and of a rollback is struck in turn; afterwards the old or the new deployment is whole and serves, never a mixture.
+"""Every step of an apply and of a rollback gets a fault in turn; afterwards the old or the new deployment is whole and serves, never a mixture.
 
-The steps are those that the program itself writes into its journal: a new step is struck without a change here.
+The steps are those that the program itself writes into its journal: a new step gets a fault without a change here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 from tests.support.made_run import FAST, SLOW
-from tests.unit.promote.struck import NEW, Setup, Strike
+from tests.unit.promote.injected import NEW, Injection, Setup
 from tests.unit.promote.test_apply import KEYS, UNITS, Place
 from tests.unit.promote.test_apply import place as place
 from tune_gpu.promote import watch
@@ -60,21 +60,21 @@ def answer_of(url: str, key: str) -> tuple[int, bytes]:
 
 @dataclass
 class Table:
-    """An old deployment that serves, a new one, and processes that are struck while they change one for the other."""
+    """An old deployment that serves, a new one, and processes that get a fault while they change one for the other."""
 
     place: Place
     setup: Setup
     kept: Path
     """The setup as a file."""
     old: dict[Path, str]
-    striker: subprocess.Popen[str]
+    injector: subprocess.Popen[str]
 
-    def strike(self, strike: Strike) -> tuple[int, list[str]]:
+    def inject(self, injection: Injection) -> tuple[int, list[str]]:
         """Exit code and the steps that were begun."""
-        assert self.striker.stdin is not None
-        assert self.striker.stdout is not None
-        print(json.dumps([str(self.kept), asdict(strike)]), file=self.striker.stdin, flush=True)
-        code, steps = json.loads(self.striker.stdout.readline())
+        assert self.injector.stdin is not None
+        assert self.injector.stdout is not None
+        print(json.dumps([str(self.kept), asdict(injection)]), file=self.injector.stdin, flush=True)
+        code, steps = json.loads(self.injector.stdout.readline())
         for disk in (self.setup.target_disk, self.setup.artifacts_disk):
             (disk / "filling").unlink(missing_ok=True)
         return code, steps
@@ -124,16 +124,16 @@ def unmount(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def striker() -> Iterator[subprocess.Popen[str]]:
-    """One process for all tests: its imports take longer than several strikes."""
-    command = [sys.executable, "-m", "tests.unit.promote.struck"]
-    striker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    yield striker
-    striker.communicate()
+def injector() -> Iterator[subprocess.Popen[str]]:
+    """One process for all tests: its imports take longer than several injections."""
+    command = [sys.executable, "-m", "tests.unit.promote.injected"]
+    injector = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    yield injector
+    injector.communicate()
 
 
 @pytest.fixture
-def table(place: Place, striker: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Table]:
+def table(place: Place, injector: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Table]:
     monkeypatch.setattr("tests.unit.promote.test_apply.SERVER", TINY)
     monkeypatch.setattr(watch, "_POLL_S", 0.01)
     place.config = tiny(place.config, 256)
@@ -150,18 +150,18 @@ def table(place: Place, striker: subprocess.Popen[str], tmp_path: Path, monkeypa
         setup = Setup(place.config, new.installable, before_of(new), install, artifacts, dict(os.environ), tmp_path / "steps")
         (tmp_path / "setup").write_bytes(pickle.dumps(setup))
         try:
-            yield Table(place, setup, tmp_path / "setup", bundle.installable, striker)
+            yield Table(place, setup, tmp_path / "setup", bundle.installable, injector)
         finally:
             for unit in UNITS:
                 target.stop(unit)
 
 
-def every_step_is_struck(table: Table, action: str, *hows: str) -> None:
+def every_step_has_a_fault(table: Table, action: str, *hows: str) -> None:
     """The n-th step by the n-th of these, and round again."""
     back = {2: OLD, 3: OLD, 130: OLD}
     said = {"apply": {0: NEW, **back}, "fall short": back, "rollback": {0: OLD, 2: NEW, 4: OLD}}  # what an exit code claims
     table.begin(action)
-    code, steps = table.strike(Strike(action, hows[0], None))
+    code, steps = table.inject(Injection(action, hows[0], None))
     assert code == (3 if action == "fall short" else 0)
     assert len(steps) > 10, "an action has this many steps"
     first = next((n for n, step in enumerate(steps) if step.startswith("put back")), 0) if action == "fall short" else 0
@@ -169,7 +169,7 @@ def every_step_is_struck(table: Table, action: str, *hows: str) -> None:
         how = hows[number % len(hows)]
         told = f"{action}, {how} at {step!r}"
         table.begin(action)
-        code, begun = table.strike(Strike(action, how, number))
+        code, begun = table.inject(Injection(action, how, number))
         assert begun[: number + 1] == steps[: number + 1], told
         assert (code == -9) is (how == "SIGKILL"), told
         if how == "SIGKILL":
@@ -191,30 +191,30 @@ ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="a small disk that can be fi
 
 @ACTIONS
 @pytest.mark.parametrize("hows", [["SIGKILL"], ["SIGHUP", "SIGTERM", "SIGINT"], ["exception"]], ids=["kill", "signals", "exception"])
-def test_whatever_strikes_a_step_one_deployment_is_whole(table: Table, action: str, hows: list[str]) -> None:
-    every_step_is_struck(table, action, *hows)
+def test_whatever_befalls_a_step_one_deployment_is_whole(table: Table, action: str, hows: list[str]) -> None:
+    every_step_has_a_fault(table, action, *hows)
 
 
 @ROOT
 @ACTIONS
 @pytest.mark.parametrize("how", ["full target", "full artifacts"])
 def test_a_disk_that_is_full_at_any_step_leaves_one_whole(table: Table, action: str, how: str) -> None:
-    every_step_is_struck(table, action, how)
+    every_step_has_a_fault(table, action, how)
 
 
 @pytest.mark.parametrize("place", ["systemd"], indirect=True)
 @ACTIONS
 def test_under_systemd_a_kill_at_any_step_leaves_one_whole(table: Table, action: str) -> None:
-    every_step_is_struck(table, action, "SIGKILL")
+    every_step_has_a_fault(table, action, "SIGKILL")
 
 
 def test_a_kill_in_the_rollback_of_an_apply_that_falls_short(table: Table) -> None:
-    every_step_is_struck(table, "fall short", "SIGKILL")
+    every_step_has_a_fault(table, "fall short", "SIGKILL")
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("place", ["process", "systemd"], indirect=True)
 @pytest.mark.parametrize("action", ["apply", "rollback", "fall short"])
 @pytest.mark.parametrize("how", ["SIGHUP", "SIGTERM", "SIGINT", "exception"])
-def test_every_strike_at_every_step_under_both_targets(table: Table, action: str, how: str) -> None:
-    every_step_is_struck(table, action, how)
+def test_every_fault_at_every_step_under_both_targets(table: Table, action: str, how: str) -> None:
+    every_step_has_a_fault(table, action, how)

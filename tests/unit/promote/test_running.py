@@ -21,9 +21,9 @@ from tune_gpu.promote import sources
 from tune_gpu.promote.running import (
     UNREAD,
     Choice,
-    Comparison,
     Reading,
-    compare,
+    SettingsComparison,
+    compare_settings,
     environment_differences,
     plain_settings,
     same,
@@ -44,13 +44,13 @@ def measured(**change: Any) -> dict[str, Any]:
     return yaml.safe_load(text("vllm.yaml")) | change
 
 
-def recorded(content: dict[str, Any], **change: str) -> Comparison:
+def recorded(content: dict[str, Any], **change: str) -> SettingsComparison:
     """A file against the recorded answers; some of them are other texts."""
     settings = vllm_settings(content)
     log = sources.start_log(change.get("log", text("start.log")), change.get("version", VERSION))
     page = sources.cache_config(change.get("metrics", text("metrics.txt")), settings)
     model = sources.served_model(text("models.json"), settings)
-    return compare("vllm", settings, [*([log] if log else []), page, model])
+    return compare_settings("vllm", settings, [*([log] if log else []), page, model])
 
 
 def test_a_start_line_longer_than_any_of_vllms_is_not_read() -> None:
@@ -176,14 +176,14 @@ def test_what_was_rendered_agrees_and_each_change_is_named(settings: VllmSetting
     for values, differ in ((arguments, set()), (arguments | {changed: other}, {changed})):
         read = sources.start_log(f"(APIServer pid=1) INFO 11-30 [utils.py:293] non-default args: {values}", None)
         assert read is not None
-        found = compare("vllm", given_settings, [Reading(read.source, read.values)])
+        found = compare_settings("vllm", given_settings, [Reading(read.source, read.values)])
         assert {line.partition("=")[0].removeprefix("vllm runs with ").partition(".")[0] for line in found.differences} == differ
 
 
 @given(SETTINGS)
 def test_the_command_line_as_it_was_measured_agrees(settings: VllmSettings) -> None:
     read = sources.command_line(["vllm", "serve", "model", *serve_flags(settings)], of_vllm=True)
-    assert compare("vllm", vllm_settings(serve_settings(settings)), [read]).differences == ()
+    assert compare_settings("vllm", vllm_settings(serve_settings(settings)), [read]).differences == ()
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_the_command_line_as_it_was_measured_agrees(settings: VllmSettings) -> N
 )
 def test_flags_of_a_command_line_win_over_the_file(argv: list[str], why: str | None) -> None:
     content = {"max-num-seqs": 4, "no-enable-prefix-caching": True, "tensor-parallel-size": 4, "hf-overrides": '{"a": 1}', "seed": -1}
-    found = compare("vllm", vllm_settings(content), [sources.command_line(["vllm", "serve", *argv], of_vllm=True)])
+    found = compare_settings("vllm", vllm_settings(content), [sources.command_line(["vllm", "serve", *argv], of_vllm=True)])
     assert [line for line in found.differences if why and why in line] == list(found.differences)
     assert bool(found.differences) is (why is not None)
 
@@ -219,8 +219,8 @@ def test_values_are_equal_as_vllm_reads_them(one: Any, other: Any, equal: bool) 
 def test_whispers_description_is_compared_with_its_file() -> None:
     content = {"model": "m", "beam-size": 1, "vad-filter": False, "device": "cpu"}
     body = json.dumps({"name": "w", "device": "cpu", "settings": {"model": "m", "beam_size": 5, "vad_filter": False, "device": "cpu"}})
-    found = compare("whisper", plain_settings(content), [sources.whisper_description(body)])
-    assert found == Comparison(("whisper runs with beam-size=5, measured with 1 (/health)".replace("beam-size", "beam_size"),), (), ("/health",))
+    found = compare_settings("whisper", plain_settings(content), [sources.whisper_description(body)])
+    assert found == SettingsComparison(("whisper runs with beam-size=5, measured with 1 (/health)".replace("beam-size", "beam_size"),), (), ("/health",))
 
 
 def test_a_variable_that_is_another_is_named_and_no_secret_shown() -> None:

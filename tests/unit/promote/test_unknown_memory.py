@@ -10,7 +10,7 @@ from tests.support.made_run import FAST, line
 from tests.unit.promote.test_gate import ScriptedClient, comparison, evidence, unmet, window
 from tune_gpu.config.schema import PromoteSettings
 from tune_gpu.promote.gate import TargetDevice, conditions
-from tune_gpu.promote.soak import Soak, hold_under_load, judge
+from tune_gpu.promote.soak import Soak, hold_under_load, judge_soak
 
 
 def soaked(*windows: dict[str, Any]) -> Soak:
@@ -25,18 +25,18 @@ def unknown(**change: Any) -> dict[str, Any]:
 
 
 def test_growth_that_cannot_be_known_is_said_and_does_not_pass() -> None:
-    condition = judge(soaked(*[unknown(device_memory_mib=None)] * 6), 5.0)
+    condition = judge_soak(soaked(*[unknown(device_memory_mib=None)] * 6), 5.0)
     assert not condition.holds
     assert condition.said.startswith("whether the memory of vllm grows cannot be known: the card reports neither a process's memory nor its own")
 
 
 def test_the_devices_memory_speaks_for_a_service_whose_own_is_unknown() -> None:
-    steady = judge(soaked(*[unknown(device_memory_mib=8000.0)] * 6), 5.0)
+    steady = judge_soak(soaked(*[unknown(device_memory_mib=8000.0)] * 6), 5.0)
     assert steady.holds
     assert "vllm: judged by the memory of the whole device" in steady.said
     growing = Soak(60.0, 60.0, 50, device_memory_mib=[(float(t), 8000.0 + 30.0 * t) for t in range(40)])
     growing.memory_unknown["vllm"] = 40
-    condition = judge(growing, 5.0)
+    condition = judge_soak(growing, 5.0)
     assert not condition.holds
     assert condition.said.startswith("the device's memory grew by 1140 MiB")
 
@@ -45,7 +45,7 @@ def test_the_devices_memory_speaks_for_a_service_whose_own_is_unknown() -> None:
 def test_a_service_is_judged_by_its_own_memory_where_most_windows_have_it(known: int, holds: bool) -> None:
     soak = Soak(60.0, 60.0, 50, memory_mib={"vllm": [(float(t), 1000.0) for t in range(known)]})
     soak.memory_unknown["vllm"] = 40 - known
-    assert judge(soak, 5.0).holds is holds
+    assert judge_soak(soak, 5.0).holds is holds
 
 
 def test_the_record_of_a_soak_has_what_was_unknown() -> None:

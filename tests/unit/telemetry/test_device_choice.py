@@ -59,14 +59,14 @@ def test_different_cards_are_refused_if_candidates_could_mix_them(monkeypatch: p
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     one, two = (load_config("spica_gpu_allocation", [f"services.vllm.tensor_parallel_size={size}"], "cuda") for size in (1, 2))
-    ray_devices.check_alike(one, "cuda")
+    ray_devices.check_homogeneous(one, "cuda")
     monkeypatch.setattr(nvml, "nvmlDeviceGetName", lambda handle: {UUID: "NVIDIA GeForce RTX 3060", OTHER: "NVIDIA GeForce RTX 4090"}[handle])
     with pytest.raises(UserError, match=r"the cards differ \(0: NVIDIA GeForce RTX 3060 of 12288 MiB; 1: NVIDIA GeForce RTX 4090 .* cards of one kind: 0 or 1"):
-        ray_devices.check_alike(one, "cuda")
-    ray_devices.check_alike(two, "cuda")
-    ray_devices.check_alike(one, "cpu")
+        ray_devices.check_homogeneous(one, "cuda")
+    ray_devices.check_homogeneous(two, "cuda")
+    ray_devices.check_homogeneous(one, "cpu")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    ray_devices.check_alike(one, "cuda")
+    ray_devices.check_homogeneous(one, "cuda")
 
 
 def test_a_broken_local_card_does_not_refuse_a_clusters_run(monkeypatch: pytest.MonkeyPatch) -> None:

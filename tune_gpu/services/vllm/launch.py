@@ -57,7 +57,7 @@ def launch_cold(launch: Launch, grace_s: float) -> Launched:
 
 
 class ForkServer:
-    """Start servers by fork from `warm_host.py`, which runs from the first start until `close`."""
+    """Start servers by fork from `fork_server.py`, which runs from the first start until `close`."""
 
     def __init__(self, env: Mapping[str, str], *, ready_timeout_s: float = 180.0) -> None:
         self._env = dict(env)
@@ -90,12 +90,12 @@ class ForkServer:
             return
         self.close()
         self._started = time.monotonic()
-        folder = Path(tempfile.mkdtemp(prefix="tg-host-"))
+        folder = Path(tempfile.mkdtemp(prefix="tg-fork-"))
         self._folder = folder
         # The current folder is not searched for modules: the fork server must not import a user's `json.py`.
-        command = [sys.executable, "-P", "-m", "tune_gpu.services.vllm.warm_host", str(folder / "control")]
+        command = [sys.executable, "-P", "-m", "tune_gpu.services.vllm.fork_server", str(folder / "control")]
         env = {**self._env, "PYTHONPATH": python_path(self._env.get("PYTHONPATH"))}
-        self._process = ManagedProcess(command, log=folder / "host.log", env=env, grace_s=1.0, scratch=folder)
+        self._process = ManagedProcess(command, log=folder / "fork_server.log", env=env, grace_s=1.0, scratch=folder)
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
 
     def open(self) -> None:

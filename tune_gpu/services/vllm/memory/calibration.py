@@ -74,7 +74,7 @@ def calibration_key(settings: VllmSettings, vllm_version: str, device: str, star
 
     These are model, dtype and quantisation, KV format, cards, version, device, the way the engine was started, and the flags and variables
     that have no setting (which graphs are captured, the largest image, the attention backend: GiBs). On the CPU an engine forked from a
-    warm host keeps about 150 MiB less resident memory than one started cold (measured), so a measurement of one is not valid for the other.
+    fork server keeps about 150 MiB less resident memory than one started cold (measured), so a measurement of one is not valid for the other.
     """
     parts = (settings.model, settings.dtype, settings.quantization or "-", settings.kv_cache_dtype, f"tp{settings.tensor_parallel_size}",
              vllm_version, device, start)

@@ -214,7 +214,7 @@ def linked_by_nvlink(card: str, total_gib: float) -> bool:
 CPU_PROCESS_BYTES = 780 * MIB
 """Resident memory of vLLM's CPU worker before the weights: Python with torch and vLLM (measured, vLLM 0.32)."""
 CPU_WARM_PROCESS_BYTES = 580 * MIB
-"""The same, forked from a warm host (measured)."""
+"""The same, forked from a fork server (measured)."""
 CUDA_CONTEXT_BYTES = 0.35 * GIB
 """Memory of a process on a card before vLLM reads the free memory (V1 requires the whole share to be free then)."""
 V0_CONTEXT_BYTES = 0.1 * GIB

@@ -1,8 +1,8 @@
-"""Runs an apply or a rollback in a process of its own that is struck at one of its steps: `python -m tests.unit.promote.struck`.
+"""Runs an apply or a rollback in a process of its own that gets a fault at one of its steps: `python -m tests.unit.promote.injected`.
 
-Each line on standard input is a JSON list: the path of a pickled `Setup`, and a `Strike`. The answer is a line with how that process ended
-and the steps that it began. The processes are forked from this one, which has everything imported, because the tests strike hundreds of
-times.
+Each line on standard input is a JSON list: the path of a pickled `Setup`, and an `Injection`. The answer is a line with how that process ended
+and the steps that it began. The processes are forked from this one, which has everything imported, because the tests inject hundreds of
+faults.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NEW = "new"
 
 @dataclass(frozen=True)
 class Setup:
-    """What the struck processes work on."""
+    """What the processes with a fault work on."""
 
     config: ExperimentConfig
     files: Mapping[Path, str]
@@ -38,13 +38,13 @@ class Setup:
     target_disk: Path
     artifacts_disk: Path
     environment: Mapping[str, str]
-    """Of the process that is struck."""
+    """Of the process that gets the fault."""
     steps: Path
     """The steps are written here: a process that is killed can tell nothing."""
 
 
 @dataclass(frozen=True)
-class Strike:
+class Injection:
     """What happens, and when."""
 
     action: str
@@ -62,10 +62,10 @@ def fill(disk: Path) -> None:
 
 
 def failing(*_: object) -> None:
-    raise RuntimeError("struck")
+    raise RuntimeError("injected")
 
 
-def blow(setup: Setup, how: str) -> Callable[[], None]:
+def fault(setup: Setup, how: str) -> Callable[[], None]:
     """What is done at the step."""
 
     def full_artifacts() -> None:
@@ -78,28 +78,28 @@ def blow(setup: Setup, how: str) -> Callable[[], None]:
     return {"exception": failing, "full target": lambda: fill(setup.target_disk), "full artifacts": full_artifacts}[how]
 
 
-def struck(setup: Setup, strike: Strike) -> int:
-    """The process that is struck, and its exit code: the command's."""
-    real, count, strikes = Installation.intend, 0, blow(setup, strike.how)
+def run_injected(setup: Setup, injection: Injection) -> int:
+    """Run the command with the fault in this process. Return its exit code."""
+    real, count, inject = Installation.intend, 0, fault(setup, injection.how)
     steps = os.open(setup.steps, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
 
     def intend(self: Installation, step: str) -> None:
         nonlocal count
         count += 1
         os.write(steps, f"{step}\n".encode())
-        if count - 1 == strike.at and strike.how == "full target":
-            strikes()
+        if count - 1 == injection.at and injection.how == "full target":
+            inject()
         real(self, step)
-        if count - 1 == strike.at and strike.how != "full target":
-            strikes()
+        if count - 1 == injection.at and injection.how != "full target":
+            inject()
 
     Installation.intend = intend  # type: ignore[method-assign]
     promote = setup.config.promote
     audit = Audit(setup.artifacts_disk / "promotions" / "audit.jsonl", {"run_id": NEW})
     deployer = Deployer.of(promote, Watcher(promote, setup.config.workload, []), audit)
     with terminated_as_interrupt():
-        if strike.action != "rollback":
-            expected = Expected("demo-llm" if strike.action == "apply" else "another", "cpu", None)
+        if injection.action != "rollback":
+            expected = Expected("demo-llm" if injection.action == "apply" else "another", "cpu", None)
             return 0 if deployer.apply(NEW, "experiment", setup.files, setup.reviewed, expected) is None else 3
         return 0 if deployer.rollback()[1].serving else 4
 
@@ -110,7 +110,7 @@ def main() -> None:
     for line in sys.stdin:
         path, wanted = json.loads(line)
         setup: Setup = pickle.loads(Path(path).read_bytes())
-        strike = Strike(**wanted)
+        injection = Injection(**wanted)
         pid = os.fork()
         if pid == 0:
             code = 1
@@ -118,9 +118,9 @@ def main() -> None:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
                 os.environ.clear()
                 os.environ.update(setup.environment)
-                code = struck(setup, strike)
+                code = run_injected(setup, injection)
             except BaseException as error:
-                print(f"{strike}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+                print(f"{injection}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
                 code = 130 if isinstance(error, KeyboardInterrupt) else 2
             finally:
                 os._exit(code)

@@ -5,7 +5,7 @@ That is safe only if nothing has been used that cannot be forked. So the host ru
 initialises no CUDA context, and refuses to serve if that ever changes. Each forked server leads its own session, which identifies the
 processes of one engine, and every process forked below it dies with its parent.
 
-Run as `python -m tune_gpu.services.vllm.warm_host SOCKET`. It uses JSON lines over that Unix socket, with one client at a time:
+Run as `python -m tune_gpu.services.vllm.fork_server SOCKET`. It uses JSON lines over that Unix socket, with one client at a time:
 `{"op": "start", "argv": […], "env": {…}, "log": PATH, "cores": [0], "shm": "/tg…"}` -> `{"pid": 1}`; `{"op": "poll", "pid": 1}` ->
 `{"exit_code": null}`.
 """

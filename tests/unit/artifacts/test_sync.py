@@ -7,7 +7,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from tune_gpu.artifacts.mirror import Mirror
+from tune_gpu.artifacts.sync import ArtifactSync
 from tune_gpu.common.errors import UserError
 
 
@@ -20,21 +20,21 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("form", ["{}/copy", "file://{}/copy/"])
 def test_files_follow_into_a_folder_or_a_uri(root: Path, tmp_path: Path, form: str) -> None:
-    mirror = Mirror(form.format(tmp_path), root)
+    sync = ArtifactSync(form.format(tmp_path), root)
     file = root / "e" / "run" / "gen_0_candidates.jsonl"
-    mirror.push(file, root / "winners" / "e.json")  # the winner is not there yet
+    sync.push(file, root / "winners" / "e.json")  # the winner is not there yet
     file.write_text("{}\n{}\n")
-    mirror.push(file)
+    sync.push(file)
     assert (tmp_path / "copy" / "e" / "run" / "gen_0_candidates.jsonl").read_text() == "{}\n{}\n"
 
 
 def test_any_file_system_of_fsspec_will_do(root: Path) -> None:
-    Mirror("memory://bucket/runs", root).push(root / "e" / "run" / "gen_0_candidates.jsonl")
+    ArtifactSync("memory://bucket/runs", root).push(root / "e" / "run" / "gen_0_candidates.jsonl")
     assert fsspec.filesystem("memory").cat("/bucket/runs/e/run/gen_0_candidates.jsonl") == b"{}\n"
 
 
 @pytest.mark.parametrize("uri", ["nosuch://bucket/x", "/proc/nowhere"])
 def test_where_nothing_can_be_written_it_says_so_in_one_line(root: Path, uri: str) -> None:
     with pytest.raises(UserError, match="cannot be written") as caught:
-        Mirror(uri, root)
+        ArtifactSync(uri, root)
     assert "\n" not in str(caught.value)

@@ -21,21 +21,21 @@ from tune_gpu.services.vllm.launch import ForkServer
 
 
 class FaultInjector:
-    """`with Saboteur(moment, victims, SIGKILL): …`.
+    """`with FaultInjector(moment, victims, SIGKILL): …`.
 
     Args:
         moment: asked again and again; true when it has come.
         victims: the processes, asked for at the moment.
-        blow: a signal, or whatever is done to each process.
-        delay_s: between the moment and the blow.
-        one: strike one of them, drawn by this generator; null for all.
+        fault: a signal, or whatever is done to each process.
+        delay_s: between the moment and the fault.
+        one: inject it into one of them, drawn by this generator; null for all.
     """
 
     def __init__(
-        self, moment: Callable[[], bool], victims: Callable[[], Sequence[int]], blow: signal.Signals | Callable[[int], None], delay_s: float = 0.0, one: random.Random | None = None
+        self, moment: Callable[[], bool], victims: Callable[[], Sequence[int]], fault: signal.Signals | Callable[[int], None], delay_s: float = 0.0, one: random.Random | None = None
     ) -> None:
-        self._moment, self._victims, self._blow, self._delay_s, self._one = moment, victims, blow, delay_s, one
-        self.struck: list[int] = []
+        self._moment, self._victims, self._fault, self._delay_s, self._one = moment, victims, fault, delay_s, one
+        self.injected: list[int] = []
         self.at: float | None = None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -59,11 +59,11 @@ class FaultInjector:
         pids = list(self._victims())
         for pid in [self._one.choice(pids)] if self._one and pids else pids:
             with contextlib.suppress(ProcessLookupError):
-                if isinstance(self._blow, signal.Signals):
-                    os.kill(pid, self._blow)
+                if isinstance(self._fault, signal.Signals):
+                    os.kill(pid, self._fault)
                 else:
-                    self._blow(pid)
-                self.struck.append(pid)
+                    self._fault(pid)
+                self.injected.append(pid)
         self.at = time.monotonic()
 
 

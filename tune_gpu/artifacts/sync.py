@@ -11,7 +11,7 @@ from typing import Any
 from tune_gpu.common.errors import UserError
 
 
-class Mirror:
+class ArtifactSync:
     """Copy files below `root` to the same places below a URI.
 
     Args:
