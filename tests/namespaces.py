@@ -54,14 +54,14 @@ def _read(query: dict[str, Any], path: str, module: Any, serve: Any) -> dict[str
     from tune_gpu.services.vllm.serve_parser import parse
 
     if "argv" in query:
-        said = parse(module, query["argv"])
+        parsed = parse(module, query["argv"])
     else:
-        said = parse(serve, ["serve", "--config", path]) if query["command"] == "serve" else parse(module, ["--config", path])
-    if isinstance(said, str):
-        return said
-    if getattr(said, "model_tag", None):  # what `vllm serve` does first
-        said.model = said.model_tag
-    return {name: _plain(value) for name, value in vars(said).items() if name not in _SERVE_ALONE}
+        parsed = parse(serve, ["serve", "--config", path]) if query["command"] == "serve" else parse(module, ["--config", path])
+    if isinstance(parsed, str):
+        return parsed
+    if getattr(parsed, "model_tag", None):  # what `vllm serve` does first
+        parsed.model = parsed.model_tag
+    return {name: _plain(value) for name, value in vars(parsed).items() if name not in _SERVE_ALONE}
 
 
 def _plain(value: Any) -> Any:

@@ -187,7 +187,7 @@ def _evaluated(nvml: FakeNvml, endpoints: Endpoints) -> dict[str, Any]:
 def _proof(measured: Measurement, unchecked: list[str]) -> str:
     if measured.failure is not None:
         return str(measured.failure.kind)
-    return next((said for said in unchecked if said.startswith(NOT_PROVEN)), "proven")
+    return next((warning for warning in unchecked if warning.startswith(NOT_PROVEN)), "proven")
 
 
 def _soaked(nvml: FakeNvml, endpoints: Endpoints) -> dict[str, Any]:

@@ -77,18 +77,18 @@ def evaluate_row(start: LoggedStart) -> dict[str, Any]:
                       "certainty": None, "reason": None},
         "abs_error_given": None, "abs_error_blind": None, "verdict_right": None,
     }
-    said = case["predicted"]
+    prediction = case["predicted"]
     no = _not_modelled(start)
     if no is not None:
-        said.update(verdict=NOT_MODELLED, reason=no)
+        prediction.update(verdict=NOT_MODELLED, reason=no)
         return case
     blind = _blind(start)
     if blind is not None:
         if blind.verdict is MemoryVerdict.NOT_MODELLED:
-            said.update(verdict=NOT_MODELLED, reason=blind.reason)
+            prediction.update(verdict=NOT_MODELLED, reason=blind.reason)
             return case
         assert blind.kv_cache_tokens is not None
-        said.update(
+        prediction.update(
             weights_gib=round(blind.parts_mib["weights"] / 1024, 3), kv_cache_tokens=blind.kv_cache_tokens.value,
             kv_cache_tokens_range=[blind.kv_cache_tokens.low, blind.kv_cache_tokens.high], certainty=str(blind.verdict), reason=blind.reason,
             verdict=FITS if blind.likely else NOT, verdict_from="blind",
@@ -96,22 +96,22 @@ def evaluate_row(start: LoggedStart) -> dict[str, Any]:
     given = _given(start)
     if given is not None:
         tokens, fits = given
-        said["kv_cache_tokens_given"] = tokens
+        prediction["kv_cache_tokens_given"] = tokens
         if blind is None and fits is not None:
-            said.update(verdict=FITS if fits else NOT, verdict_from="given", reason="from the log's own KV memory")
-    if said["verdict"] is None and (free := _by_free_memory(start)) is not None:
-        said.update(verdict=NOT if free < 0 else None, verdict_from="free memory", reason=f"{free:.2f} GiB to spare at the start")
+            prediction.update(verdict=FITS if fits else NOT, verdict_from="given", reason="from the log's own KV memory")
+    if prediction["verdict"] is None and (free := _by_free_memory(start)) is not None:
+        prediction.update(verdict=NOT if free < 0 else None, verdict_from="free memory", reason=f"{free:.2f} GiB to spare at the start")
     _score(case, start)
     return case
 
 
 def _score(case: dict[str, Any], start: LoggedStart) -> None:
-    said, truth = case["predicted"], start.tokens
+    prediction, truth = case["predicted"], start.tokens
     if truth:
-        for name, value in (("abs_error_given", said["kv_cache_tokens_given"]), ("abs_error_blind", said["kv_cache_tokens"])):
+        for name, value in (("abs_error_given", prediction["kv_cache_tokens_given"]), ("abs_error_blind", prediction["kv_cache_tokens"])):
             case[name] = None if value is None else round(abs(value / truth - 1), 5)
-    if said["verdict"] in (FITS, NOT):
-        case["verdict_right"] = said["verdict"] == case["logged"]["verdict"]
+    if prediction["verdict"] in (FITS, NOT):
+        case["verdict_right"] = prediction["verdict"] == case["logged"]["verdict"]
 
 
 def _not_modelled(start: LoggedStart) -> str | None:
@@ -250,11 +250,11 @@ def many_candidates(count: int = 100_000) -> str:
 
 
 def _print_case(case: dict[str, Any]) -> None:
-    said, logged = case["predicted"], case["logged"]
+    prediction, logged = case["predicted"], case["logged"]
     errors = " ".join(f"{name} {100 * case[key]:5.1f} %" for name, key in (("given", "abs_error_given"), ("blind", "abs_error_blind")) if case[key] is not None)
     mark = {True: "right", False: "WRONG", None: "-"}[case["verdict_right"]]
-    click.echo(f"{case['id']:>6} {str(case['model'])[:34]:34} {said['verdict'] or '-':13} {mark:5} "
-               f"tokens {said['kv_cache_tokens']} / {logged['kv_cache_tokens']}  {errors}")
+    click.echo(f"{case['id']:>6} {str(case['model'])[:34]:34} {prediction['verdict'] or '-':13} {mark:5} "
+               f"tokens {prediction['kv_cache_tokens']} / {logged['kv_cache_tokens']}  {errors}")
 
 
 if __name__ == "__main__":

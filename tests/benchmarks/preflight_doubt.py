@@ -45,11 +45,11 @@ def misses(cases: Sequence[Mapping[str, Any]]) -> list[Miss]:
     """Return the misses of all starts with predicted and logged tokens."""
     found = []
     for case in cases:
-        said, truth = case["predicted"], case["logged"]["kv_cache_tokens"]
-        if case["abs_error_blind"] is None or not said["kv_cache_tokens"]:
+        prediction, truth = case["predicted"], case["logged"]["kv_cache_tokens"]
+        if case["abs_error_blind"] is None or not prediction["kv_cache_tokens"]:
             continue
-        half = said["kv_cache_tokens_range"][1] - said["kv_cache_tokens"]
-        found.append(Miss(str(case["model"]), str(case.get("source") or case["id"]), abs(truth - said["kv_cache_tokens"]) / max(half, 1), half / said["kv_cache_tokens"]))
+        half = prediction["kv_cache_tokens_range"][1] - prediction["kv_cache_tokens"]
+        found.append(Miss(str(case["model"]), str(case.get("source") or case["id"]), abs(truth - prediction["kv_cache_tokens"]) / max(half, 1), half / prediction["kv_cache_tokens"]))
     return found
 
 

@@ -90,11 +90,11 @@ def read_row(row: dict[str, Any], archs: dict[str, dict[str, Any]]) -> LoggedSta
 
 
 def _engine(row: dict[str, Any]) -> tuple[bool, str]:
-    told = f"{row.get('engine') or ''} {row.get('note') or ''}".lower()
+    note = f"{row.get('engine') or ''} {row.get('note') or ''}".lower()
     number = re.search(r"(\d+)\.(\d+)(?:\.\d+)?", str(row.get("vllm_version") or ""))
-    if re.search(r"\bv0 (log|engine)|engine v0", told):
+    if re.search(r"\bv0 (log|engine)|engine v0", note):
         return False, number[0] if number else _dated(row) or V0_TYPICAL
-    if re.search(r"\bv1 (log|engine)|engine v1", told):
+    if re.search(r"\bv1 (log|engine)|engine v1", note):
         return True, number[0] if number else _dated(row) or V1_TYPICAL
     if number:
         return (int(number[1]), int(number[2])) >= (0, 8), number[0]
@@ -109,14 +109,14 @@ def _dated(row: dict[str, Any]) -> str | None:
 
 
 def _settings(row: dict[str, Any], v1: bool, version: str) -> VllmSettings:
-    told = str(row.get("note") or "")
-    batch = row.get("max_num_batched_tokens") or _number(told, r"max_num_batched_tokens\s*=?\s*(\d+)")
+    note = str(row.get("note") or "")
+    batch = row.get("max_num_batched_tokens") or _number(note, r"max_num_batched_tokens\s*=?\s*(\d+)")
     flag = row.get("weights_format") or row.get("quantization")
     named = named_format(flag) or named_format(row.get("model"))
     extra = {name: row[name] for name in FURTHER_FLAGS if row.get(name)}
-    if stages := re.search(r"\bPP\s*=?\s*(\d+)", told):
+    if stages := re.search(r"\bPP\s*=?\s*(\d+)", note):
         extra.setdefault("pipeline_parallel_size", int(stages[1]))
-    if offloaded := _number(told, r"cpu[_-]offload[_-]gb\s*=?\s*([\d.]+)"):
+    if offloaded := _number(note, r"cpu[_-]offload[_-]gb\s*=?\s*([\d.]+)"):
         extra.setdefault("cpu_offload_gb", offloaded)
     from tune_gpu.services.vllm.memory.engine_rules import EngineRules
 
@@ -148,18 +148,18 @@ def _model(row: dict[str, Any], archs: dict[str, dict[str, Any]]) -> tuple[Model
 
 
 def _device(row: dict[str, Any]) -> DeviceMemory | None:
-    told, name = str(row.get("note") or ""), str(row.get("gpu") or "")
+    note, name = str(row.get("note") or ""), str(row.get("gpu") or "")
     card, total = find_card(name) if name else None, row.get("total_gib")
-    if total is not None and re.search(r"nvidia-smi|nominal", told):
+    if total is not None and re.search(r"nvidia-smi|nominal", note):
         total = card.cuda_mib / MIB_PER_GIB if card else total * USUAL_CUDA_PART
     if total is None:
         if card is None:
             return None
-        total = (card.nvml_mib if "WSL2" in told else card.cuda_mib) / MIB_PER_GIB
+        total = (card.nvml_mib if "WSL2" in note else card.cuda_mib) / MIB_PER_GIB
     used = 0.0
     if row.get("free_gib") is not None:  # read when the engine's own context was there already
         used = max(0.0, (total - row["free_gib"]) * MIB_PER_GIB - LOG_CONTEXT_MIB)
-    elif (held := _number(told, r"another[^.;]*? holds? ([\d.]+) GiB")) is not None:
+    elif (held := _number(note, r"another[^.;]*? holds? ([\d.]+) GiB")) is not None:
         used = min(held, total) * MIB_PER_GIB
     shared = card is not None and card.shares_host_memory
     return DeviceMemory(card.name if card else name or "unknown", "cuda", total * MIB_PER_GIB, min(used, total * MIB_PER_GIB), shares_host_memory=shared)

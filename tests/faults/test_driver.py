@@ -308,8 +308,8 @@ def test_a_wrong_flag_ends_a_run_after_two_candidates_and_is_said(driver: Driver
     assert driver.end() == 1, driver.output
     check_clear(driver)
     assert len(driver.lines()) == 2
-    (said,) = [line for line in driver.output.splitlines() if "No candidate starts" in line]
-    assert "unrecognized arguments: --gpu-memory-utilisation 0.5" in said
+    (message,) = [line for line in driver.output.splitlines() if "No candidate starts" in line]
+    assert "unrecognized arguments: --gpu-memory-utilisation 0.5" in message
     assert all(f"{line['candidate_id']} failed: startup_crash" in driver.output for line in driver.lines())
     (path,) = driver.folder.glob("*/*/summary.json")
     summary = json.loads(path.read_text())

@@ -20,7 +20,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[TinyEvaluator]:
 
 
 @pytest.mark.parametrize(
-    ("whisper", "vllm", "said"),
+    ("whisper", "vllm", "expected"),
     [
         ("http_500", "well", "stt_http_500"),
         ("empty_transcript", "well", "stt_empty_transcript"),
@@ -35,15 +35,15 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[TinyEvaluator]:
         ("well", "llm_infinite", "llm_bad_payload"),
     ],
 )
-def test_an_answer_that_is_none_is_a_failed_request(tiny: TinyEvaluator, whisper: str, vllm: str, said: str) -> None:
+def test_an_answer_that_is_none_is_a_failed_request(tiny: TinyEvaluator, whisper: str, vllm: str, expected: str) -> None:
     tiny.behave(whisper, vllm)
     found = tiny.evaluate(PARAMS)
     assert found.status is Status.FAILED
     assert found.failure is not None
     assert found.failure.kind is FailureKind.REQUESTS_FAILED
-    assert said in found.failure.message
+    assert expected in found.failure.message
     assert found.metrics == {}
-    if said in ("stt_http_500", "llm_http_500"):
+    if expected in ("stt_http_500", "llm_http_500"):
         tiny.behave()
         assert tiny.evaluate(PARAMS).status is Status.OK, "the next candidate is measured"
         tiny.stop_services()

@@ -61,12 +61,12 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Connection", "close")
         self.end_headers()
-        said = {"llm_empty_stream": 0, "llm_half_stream": tokens // 2}.get(BEHAVIOUR, tokens)
-        for _ in range(said):
+        n_sent = {"llm_empty_stream": 0, "llm_half_stream": tokens // 2}.get(BEHAVIOUR, tokens)
+        for _ in range(n_sent):
             self.wfile.write(b'data: {"choices": [{"text": "x"}]}\n\n')
         if BEHAVIOUR == "llm_half_stream":
             return
-        amount = {"llm_nan": "NaN", "llm_infinite": "Infinity"}.get(BEHAVIOUR, str(said))
+        amount = {"llm_nan": "NaN", "llm_infinite": "Infinity"}.get(BEHAVIOUR, str(n_sent))
         self.wfile.write(f'data: {{"choices": [], "usage": {{"completion_tokens": {amount}}}}}\n\ndata: [DONE]\n\n'.encode())
 
     def _send(self, status: int, content: bytes) -> None:

@@ -29,12 +29,12 @@ def uninterrupted(algorithm: str) -> list[str]:
 
 def drive(folder: Path, action: str, algorithm: str) -> int:
     command = [sys.executable, "-m", "tests.ray.killed_driver", str(folder), action, algorithm]
-    said = folder / f"{action}.txt"
-    with said.open("w") as output:
+    printed = folder / f"{action}.txt"
+    with printed.open("w") as output:
         try:
             return subprocess.run(command, timeout=STUCK_S + 10, stdout=output, stderr=output, check=False).returncode
         except subprocess.TimeoutExpired:
-            pytest.fail(f"{action} does not end:\n{said.read_text()[-4000:]}")
+            pytest.fail(f"{action} does not end:\n{printed.read_text()[-4000:]}")
 
 
 @pytest.mark.parametrize("algorithm", ["rzero", "classic"])

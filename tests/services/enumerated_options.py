@@ -137,8 +137,8 @@ def main(out: str) -> None:
     assert isinstance(plain, dict)
     found = []
     for row in rows():
-        told = {name: row[name] for name in ("name", "setting", "value", "refused") if name in row} | {"differences": differences(row)}
-        found.append(told | {"changed": {name: value for name, value in row.get("measured", {}).items() if value != plain.get(name) and name != "served_model_name"}})
+        entry = {name: row[name] for name in ("name", "setting", "value", "refused") if name in row} | {"differences": differences(row)}
+        found.append(entry | {"changed": {name: value for name, value in row.get("measured", {}).items() if value != plain.get(name) and name != "served_model_name"}})
     Path(out).write_text(json.dumps({"options": installed_options(), "rows": found, "cases": judge(CASES, read_all)}))
 
 

@@ -33,21 +33,21 @@ def test_a_comparison_is_stopped_resumed_and_reported(tmp_path: Path) -> None:
     assert second.returncode == 0, second.stderr
     assert "resuming with" in second.stderr
     assert (folder.path / "comparison.jsonl").read_text().startswith(kept), "nothing measured is lost or measured again"
-    told = json.loads(second.stdout)
-    assert told == json.loads((folder.path / "comparison.json").read_text())
+    comparison = json.loads(second.stdout)
+    assert comparison == json.loads((folder.path / "comparison.json").read_text())
     blocks = [json.loads(line) for line in (folder.path / "comparison.jsonl").read_text().splitlines()[1:]]
     order = [block["arm"] for block in blocks]
     assert sorted(order) == 3 * ["baseline"] + 3 * ["winner"]
     assert order[:4] == order[3::-1], "A B B A: both carry the same drift"
-    assert told["arms"]["winner"]["params"] == FAST
-    assert told["arms"]["baseline"]["params"] == SLOW
+    assert comparison["arms"]["winner"]["params"] == FAST
+    assert comparison["arms"]["baseline"]["params"] == SLOW
     for number in (0, 1, 2):
         one, other = [[turn["words"] for turn in block["turns"]] for block in blocks if block["round"] == number]
         assert one == other, "the same clips in the same order of arrival"
-    assert told["n_rounds"] == 3
-    assert {"voice_turn_ms.p95", "wer", "fitness"} <= {finding["metric"] for finding in told["findings"] if finding["effect"]}
-    assert told["sentence"].startswith("winner ")
+    assert comparison["n_rounds"] == 3
+    assert {"voice_turn_ms.p95", "wer", "fitness"} <= {finding["metric"] for finding in comparison["findings"] if finding["effect"]}
+    assert comparison["sentence"].startswith("winner ")
     winner = json.loads((tmp_path / "winners" / f"{EXPERIMENT}.json").read_text())
-    assert winner["confirmed"] is told["confirmed"]
-    assert winner["confirmed_why"] == told["confirmed_why"]
-    assert winner["confirmation"]["n_turns"] == told["arms"]["winner"]["n_turns"]
+    assert winner["confirmed"] is comparison["confirmed"]
+    assert winner["confirmed_why"] == comparison["confirmed_why"]
+    assert winner["confirmation"]["n_turns"] == comparison["arms"]["winner"]["n_turns"]

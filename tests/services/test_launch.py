@@ -118,16 +118,16 @@ def check_confirmation(folder: Path, summary: dict[str, Any]) -> None:
         assert "the winner is the baseline itself" in summary["confirmation"]["confirmed_why"]
         return
     (run,) = (folder / "spica_gpu_allocation").iterdir()
-    told = json.loads((run / "confirmation.json").read_text())
+    comparison = json.loads((run / "confirmation.json").read_text())
     _, *blocks = [json.loads(line) for line in (run / "confirmation.jsonl").read_text().splitlines()]
-    assert told["arms"]["winner"]["params"] == summary["search_best"]["params"]
-    assert told["arms"]["baseline"]["params"] == summary["baseline"]["params"]
-    assert told["arms"][told["ours"]]["params"] == summary["best"]["params"]
+    assert comparison["arms"]["winner"]["params"] == summary["search_best"]["params"]
+    assert comparison["arms"]["baseline"]["params"] == summary["baseline"]["params"]
+    assert comparison["arms"][comparison["ours"]]["params"] == summary["best"]["params"]
     arms = [block["arm"] for block in blocks]
-    assert len(arms) == 3 * len(told["arms"])
-    two_rounds = arms[: 2 * len(told["arms"])]
+    assert len(arms) == 3 * len(comparison["arms"])
+    two_rounds = arms[: 2 * len(comparison["arms"])]
     assert two_rounds == two_rounds[::-1], "the second round is the first in reverse"
-    assert summary["confirmation"]["confirmation"]["sentence"] == told["sentence"]
+    assert summary["confirmation"]["confirmation"]["sentence"] == comparison["sentence"]
 
 
 def test_killed_in_the_middle_it_resumes_and_measures_nothing_twice(start: Start, tmp_path: Path) -> None:

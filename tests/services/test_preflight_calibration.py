@@ -98,23 +98,23 @@ def test_tokens_of_five_other_shares_within_one_percent(host: ForkServer, learne
     for share in (0.12, 0.14, 0.17, 0.19, 0.21):
         real = start(host, share)
         assert real.info is not None, real.failure
-        said = predict(real.settings, None, real.node_that_vllm_saw, MODEL, learned)
-        assert said.kv_cache_tokens is not None
-        assert said.verdict is MemoryVerdict.FITS
-        errors[share] = said.kv_cache_tokens.value / (real.info.kv_cache_tokens or 1) - 1
-        assert said.max_concurrency == pytest.approx(real.info.max_concurrency, rel=0.01)
+        prediction = predict(real.settings, None, real.node_that_vllm_saw, MODEL, learned)
+        assert prediction.kv_cache_tokens is not None
+        assert prediction.verdict is MemoryVerdict.FITS
+        errors[share] = prediction.kv_cache_tokens.value / (real.info.kv_cache_tokens or 1) - 1
+        assert prediction.max_concurrency == pytest.approx(real.info.max_concurrency, rel=0.01)
     print("relative error of the KV tokens by share:", {share: f"{100 * error:+.2f} %" for share, error in errors.items()})
     assert max(map(abs, errors.values())) <= 0.01
 
 
 def test_least_share_that_starts_is_found_within_one_step(host: ForkServer, learned: Calibration) -> None:
     node = this_node()
-    said = predict(ENGINE, None, node, MODEL, learned)
-    assert said.least_share is not None
-    above, below = start(host, round(said.least_share + 0.01, 2)), start(host, round(said.least_share - 0.01, 2))
+    prediction = predict(ENGINE, None, node, MODEL, learned)
+    assert prediction.least_share is not None
+    above, below = start(host, round(prediction.least_share + 0.01, 2)), start(host, round(prediction.least_share - 0.01, 2))
     print(
-        f"predicted least share {said.least_share}: {said.least_share + 0.01:.2f} started {above.info is not None}, "
-        f"{said.least_share - 0.01:.2f} started {below.info is not None} ({below.failure})"
+        f"predicted least share {prediction.least_share}: {prediction.least_share + 0.01:.2f} started {above.info is not None}, "
+        f"{prediction.least_share - 0.01:.2f} started {below.info is not None} ({below.failure})"
     )
     assert above.info is not None
     assert below.failure is not None
@@ -125,10 +125,10 @@ def test_least_share_that_starts_is_found_within_one_step(host: ForkServer, lear
 def test_a_share_above_what_is_free_is_refused_as_vllm_refuses_it(host: ForkServer, learned: Calibration) -> None:
     node = this_node()
     too_much = min(1.0, round(node.free_mib / node.total_mib + 0.03, 2))
-    said = predict(replace(ENGINE, gpu_memory_utilization=too_much), None, node, MODEL, learned)
+    prediction = predict(replace(ENGINE, gpu_memory_utilization=too_much), None, node, MODEL, learned)
     if node.free_mib / node.total_mib > 0.96:
         pytest.skip("everything is free on this node")
-    assert said.verdict is MemoryVerdict.INFEASIBLE
+    assert prediction.verdict is MemoryVerdict.INFEASIBLE
     real = start(host, too_much)
     assert real.failure is not None
     assert real.failure.failure.kind in (FailureKind.STARTUP_OOM, FailureKind.STARTUP_NO_KV_MEMORY)

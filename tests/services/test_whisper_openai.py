@@ -64,27 +64,27 @@ def words(text: str) -> list[str]:
 
 
 def test_each_format_has_the_same_words(client: openai.OpenAI) -> None:
-    said = client.audio.transcriptions.create(model="whisper-1", file=upload())
-    assert len(words(said.text)) > 3
+    transcript = client.audio.transcriptions.create(model="whisper-1", file=upload())
+    assert len(words(transcript.text)) > 3
     text = client.audio.transcriptions.create(model="whisper-1", file=upload(), response_format="text")
     srt = client.audio.transcriptions.create(model="whisper-1", file=upload(), response_format="srt")
     vtt = client.audio.transcriptions.create(model="whisper-1", file=upload(), response_format="vtt")
-    assert words(text) == words(said.text)
-    assert words(srt) == words(said.text)
-    assert words(vtt) == ["webvtt", *words(said.text)]
+    assert words(text) == words(transcript.text)
+    assert words(srt) == words(transcript.text)
+    assert words(vtt) == ["webvtt", *words(transcript.text)]
     assert CUE.search(srt)
     assert srt.startswith("1\n00:00:0")
     assert CUE.search(vtt)
 
 
 def test_verbose_answers_have_segments_and_words_as_asked(client: openai.OpenAI) -> None:
-    said = client.audio.transcriptions.create(model="whisper-1", file=upload(), response_format="verbose_json")
-    assert said.language == "english"
-    assert said.duration > 1
-    assert said.segments
-    assert words(" ".join(segment.text for segment in said.segments)) == words(said.text)
-    assert all(0 <= segment.start < segment.end for segment in said.segments)
-    assert said.words is None
+    transcript = client.audio.transcriptions.create(model="whisper-1", file=upload(), response_format="verbose_json")
+    assert transcript.language == "english"
+    assert transcript.duration > 1
+    assert transcript.segments
+    assert words(" ".join(segment.text for segment in transcript.segments)) == words(transcript.text)
+    assert all(0 <= segment.start < segment.end for segment in transcript.segments)
+    assert transcript.words is None
     timed = client.audio.transcriptions.create(
         model="whisper-1", file=upload(), response_format="verbose_json", timestamp_granularities=["word"]
     )
@@ -113,9 +113,9 @@ def test_a_prompt_and_a_temperature_reach_the_model(client: openai.OpenAI) -> No
 
 
 def test_speech_is_translated_into_english(client: openai.OpenAI) -> None:
-    said = client.audio.translations.create(model="whisper-1", file=upload(), response_format="verbose_json")
-    assert said.language == "english"
-    assert len(words(said.text)) > 3
+    transcript = client.audio.translations.create(model="whisper-1", file=upload(), response_format="verbose_json")
+    assert transcript.language == "english"
+    assert len(words(transcript.text)) > 3
 
 
 def test_the_one_model_is_listed_and_no_other_is_served(client: openai.OpenAI) -> None:
@@ -142,9 +142,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("fields", "said"), REFUSED, ids=[next(iter(fields)) + str(number) for number, (fields, _) in enumerate(REFUSED)])
-def test_what_is_not_supported_is_refused(client: openai.OpenAI, fields: dict[str, Any], said: str) -> None:
-    with pytest.raises(openai.BadRequestError, match=re.escape(said)) as caught:
+@pytest.mark.parametrize(("fields", "message"), REFUSED, ids=[next(iter(fields)) + str(number) for number, (fields, _) in enumerate(REFUSED)])
+def test_what_is_not_supported_is_refused(client: openai.OpenAI, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(openai.BadRequestError, match=re.escape(message)) as caught:
         client.audio.transcriptions.create(model="whisper-1", file=upload(), **fields)
     assert caught.value.type == "invalid_request_error"
     assert caught.value.param

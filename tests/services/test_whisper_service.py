@@ -128,8 +128,8 @@ def test_an_upload_beyond_its_bounds_is_refused_in_plain_words() -> None:
         async with served() as client:
             assert await refused(client, form_of(bytes(MAX_BYTES + 1))) == (413, "the request is too large. Send at most 64 MiB.")
             assert await refused(client, form_of(a_flac_of_silence(seconds=601))) == (413, "file: the audio lasts more than 600 s. Send it in shorter pieces.")
-            status, said = await refused(client, form_of(b"no audio"))
-            assert (status, said[:22]) == (400, "file: it is not a WAV,")
+            status, message = await refused(client, form_of(b"no audio"))
+            assert (status, message[:22]) == (400, "file: it is not a WAV,")
             assert await refused(client, form_of(clip, language="de")) == (400, "language=de: unknown to the model. Send one of en.")
             assert (await refused(client, aiohttp.FormData({"model": "whisper"})))[0] == 400
             async with client.post("/v1/audio/transcriptions", data=form_of(clip)) as reply:

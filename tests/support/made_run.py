@@ -75,8 +75,8 @@ def made_run(root: Path, *, run_id: str = RUN_ID, overrides: list[str] = QUICK, 
     folder.write_json("summary.json", summary)
     folder.write_json("manifest.json", replace(manifest(run_id, 0, DeviceRecord.parse(DEVICE, "a made device")), ended_at=now()))
     if feasible:
-        said = ConfirmationSummary(confirmed=False, confirmed_why="nothing was compared")
-        folder.write_winner(winner_of(summary, lines, DeviceRecord.parse(DEVICE, "a made device"), 500.0, said))
+        unconfirmed = ConfirmationSummary(confirmed=False, confirmed_why="nothing was compared")
+        folder.write_winner(winner_of(summary, lines, DeviceRecord.parse(DEVICE, "a made device"), 500.0, unconfirmed))
     if confirmation is not None:
         folder.write_json("comparison.json", confirmation)
     return folder

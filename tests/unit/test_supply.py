@@ -75,7 +75,7 @@ print(json.dumps({{"dependencies": found}}))
 
 
 @pytest.mark.parametrize(
-    ("answers", "code", "said"),
+    ("answers", "code", "message"),
     [
         ({}, 0, "were NOT audited"),
         ({"requests": {"vulns": [{"id": "X-1"}]}}, 0, "2 of 2 versions"),
@@ -85,9 +85,9 @@ print(json.dumps({{"dependencies": found}}))
     ids=["no database", "all audited", "one skipped", "a known vulnerability"],
 )
 def test_the_audit_fails_where_it_could_have_looked_and_did_not(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], answers: dict[str, object], code: int, said: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], answers: dict[str, object], code: int, message: str
 ) -> None:
     lock = tmp_path / "lock.txt"
     lock.write_text("b==1.0 \\\n    --hash=sha256:00\nvllm-cpu==0.32.0 \\\n    --hash=sha256:00\n")
     assert script(".ci/audit.py").main(auditor(tmp_path, answers), [str(lock)]) == code
-    assert said in capsys.readouterr().out
+    assert message in capsys.readouterr().out

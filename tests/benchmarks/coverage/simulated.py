@@ -120,14 +120,14 @@ def _soak(world: _World, rng: np.random.Generator) -> None:
 
 def _tournament(world: _World, *, anchors: bool) -> None:
     """2 + 4 + 4 + 4 configurations with one elite, a recheck of a winner measured once, and the baseline (1) again in the end."""
-    told: list[int] = []
+    observed: list[int] = []
 
     def measure(c: int) -> None:
-        told.append(len(world.deployments))
-        world.deploy(c, anchor=c == _BASELINE and len(told) <= 2)
+        observed.append(len(world.deployments))
+        world.deploy(c, anchor=c == _BASELINE and len(observed) <= 2)
 
     def best() -> int:
-        return int(str(Evidence([world.deployments[i] for i in told]).ranked()[0]))
+        return int(str(Evidence([world.deployments[i] for i in observed]).ranked()[0]))
 
     measure(0)
     measure(_BASELINE)

@@ -130,11 +130,11 @@ def _run(path: Path) -> Landscape:
     record = read_run(path.parent.parent, str(path))
     specs: Mapping[str, Any] = record.config["parameters"]
     names = list(specs)
-    told: dict[Key, list[float]] = {}
+    measured: dict[Key, list[float]] = {}
     for line in record.lines:
         if not (line.failure and line.failure.retryable):
-            told.setdefault(tuple(line.params.get(name) for name in names), []).append(_number(line.fitness))
-    costs = {key: 1.0 / mean if (mean := sum(values) / len(values)) > 0.0 else math.nan for key, values in told.items()}
+            measured.setdefault(tuple(line.params.get(name) for name in names), []).append(_number(line.fitness))
+    costs = {key: 1.0 / mean if (mean := sum(values) / len(values)) > 0.0 else math.nan for key, values in measured.items()}
     if not any(cost > 0.0 for cost in costs.values()):
         raise UserError(f"landscape {path}: none of its {len(record.lines)} evaluations has a fitness")
     known = {name: (list(spec["values"]), str(spec.get("kind", "ordinal"))) for name, spec in specs.items() if spec.get("values")}

@@ -149,10 +149,10 @@ class Optuna:
         trial = self._live.pop(index)[1]
         if trial is not None:
             self._tell(trial, cost)
-        elif (told := self._observed.worst if math.isnan(cost) else cost) is not None:
+        elif (known_cost := self._observed.worst if math.isnan(cost) else cost) is not None:
             import optuna
 
-            self._study.add_trial(optuna.trial.create_trial(params=self._given(params), distributions=self._distributions, value=told))
+            self._study.add_trial(optuna.trial.create_trial(params=self._given(params), distributions=self._distributions, value=known_cost))
 
     def winner(self) -> Params | None:
         return self._observed.best()

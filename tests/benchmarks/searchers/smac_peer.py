@@ -95,8 +95,8 @@ class Smac:
     def _tell(self, info: Any, cost: float) -> None:
         from smac.runhistory.dataclasses import TrialValue
 
-        told = self._observed.worst if math.isnan(cost) else cost
-        self._smac.tell(info, TrialValue(cost=_FAILED if told is None else told / self._in_unit_of(told)))
+        value = self._observed.worst if math.isnan(cost) else cost
+        self._smac.tell(info, TrialValue(cost=_FAILED if value is None else value / self._in_unit_of(value)))
 
     def _in_unit_of(self, cost: float) -> float:
         """What costs are divided by: 1, or the first that SMAC hears where it could not reckon with that."""

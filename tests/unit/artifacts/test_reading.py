@@ -43,7 +43,7 @@ def _without_best(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "spoil", "said"),
+    ("file", "spoil", "message"),
     [
         ("summary.json", _cut, r"summary\.json: not a whole JSON file"),
         ("manifest.json", _cut, r"manifest\.json: not a whole JSON file"),
@@ -64,9 +64,9 @@ def _without_best(path: Path) -> None:
         ("plan.json", lambda path: path.write_text("{}"), r"plan\.json: not written by this program"),
     ],
 )  # fmt: skip
-def test_half_written_and_foreign_files_are_named_in_one_line(file: str, spoil: Callable[[Path], Any], said: str, tmp_path: Path) -> None:
+def test_half_written_and_foreign_files_are_named_in_one_line(file: str, spoil: Callable[[Path], Any], message: str, tmp_path: Path) -> None:
     spoil(copy_to(tmp_path) / file)
-    with pytest.raises(UserError, match=said) as raised:
+    with pytest.raises(UserError, match=message) as raised:
         read_run(tmp_path, RUN)
     assert "\n" not in str(raised.value)
 

@@ -107,7 +107,7 @@ def test_a_field_that_was_absent_stays_absent_until_it_is_set() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"fitness": "high"}, '`fitness` is "high"'),
         ({"fitness": True}, "`fitness` is true"),
@@ -121,11 +121,11 @@ def test_a_field_that_was_absent_stays_absent_until_it_is_set() -> None:
         ({"schema_version": "new"}, "schema_version=new; this program reads up to 1"),
     ],
 )
-def test_a_value_of_another_type_is_named_with_its_key(change: dict[str, Any], said: str) -> None:
+def test_a_value_of_another_type_is_named_with_its_key(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as raised:
         EvaluationRecord.parse(line("g0-c0", {}, 0.5).dump() | change, "gen_0_candidates.jsonl, line 7")
     assert str(raised.value).startswith("gen_0_candidates.jsonl, line 7: ")
-    assert said in str(raised.value)
+    assert message in str(raised.value)
 
 
 @pytest.mark.parametrize("run_id", [RUN, INTERRUPTED, WHOLE])

@@ -225,13 +225,13 @@ def test_of_all_that_begin_in_one_second_exactly_one_gets_a_run(tmp_path: Path) 
             assert process.stdin
             process.stdin.write("go\n")
             process.stdin.flush()
-        said = [process.stdout.readline().strip() for process in running if process.stdout]
+        printed = [process.stdout.readline().strip() for process in running if process.stdout]
     finally:
         for process in running:
             process.communicate("end\n", timeout=20)
-    held = [line for line in said if line.startswith("holds")]
-    assert len(held) == len(set(held)) == 3, said
-    assert said[3:] == ["refused"] * 2, "each launch holds a run of its own before it can be found"
+    held = [line for line in printed if line.startswith("holds")]
+    assert len(held) == len(set(held)) == 3, printed
+    assert printed[3:] == ["refused"] * 2, "each launch holds a run of its own before it can be found"
 
 
 @pytest.mark.parametrize("name", ["proposals.jsonl", "gen_0_candidates.jsonl"])

@@ -57,10 +57,10 @@ def test_a_measured_run_of_this_program_is_a_landscape(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text("parameters:\n  size: {values: [tiny, base, small], kind: ordinal}\n  share: {values: [0.4, 0.5]}\n")
     rest = {"generation": 0, "origin": "fresh", "metrics": {}, "n_windows": 2, "duration_s": {}, "engine_reused": False}
-    told = [("tiny", 0.4, 0.5), ("base", 0.4, 0.8), ("base", 0.4, 0.6), ("small", 0.5, None)]
+    rows = [("tiny", 0.4, 0.5), ("base", 0.4, 0.8), ("base", 0.4, 0.6), ("small", 0.5, None)]
     (folder / "gen_0_candidates.jsonl").write_text("".join(json.dumps(rest | {
         "candidate_id": f"g0-c{i}", "params": {"size": size, "share": share}, "fitness": fitness, "status": "ok" if fitness else "failed",
-        "failure": None if fitness else {"kind": "oom"}}) + "\n" for i, (size, share, fitness) in enumerate(told)))
+        "failure": None if fitness else {"kind": "oom"}}) + "\n" for i, (size, share, fitness) in enumerate(rows)))
     landscape = load(str(folder))
     assert landscape.family == "spica"
     assert landscape.space.parameters["size"].values == ("tiny", "base", "small")
@@ -260,7 +260,7 @@ def test_bad_input_is_one_line_and_exit_2(arguments: list[str]) -> None:
     assert "Traceback" not in found.output
 
 
-@pytest.mark.parametrize(("values", "costs", "said"), [
+@pytest.mark.parametrize(("values", "costs", "message"), [
     ([True, 1], [2.0, 3.0], "parameter a: both true and 1,"),
     ([0.0, False, "x"], [2.0, 3.0, 4.0], "parameter a: both false and 0,"),
     ([None, 1], [2.0, 3.0], "parameter a: null; allowed are"),
@@ -268,8 +268,8 @@ def test_bad_input_is_one_line_and_exit_2(arguments: list[str]) -> None:
     ([1, math.nan], [2.0, 3.0], "parameter a: NaN; allowed are"),
     ([1, 2], [10**400, 3.0], "too large"),
 ])
-def test_values_that_no_searcher_could_use_are_refused_by_name(tmp_path: Path, values: list[Any], costs: list[Any], said: str) -> None:
-    with pytest.raises(UserError, match=f"odd.json: .*{said}"):
+def test_values_that_no_searcher_could_use_are_refused_by_name(tmp_path: Path, values: list[Any], costs: list[Any], message: str) -> None:
+    with pytest.raises(UserError, match=f"odd.json: .*{message}"):
         load(str(_written(tmp_path / "odd.json", values, costs)))
 
 
@@ -317,12 +317,12 @@ def test_a_file_that_is_no_landscape_is_refused(tmp_path: Path) -> None:
         load(str(path))
 
 
-@pytest.mark.parametrize(("names", "rows", "said"), [
+@pytest.mark.parametrize(("names", "rows", "message"), [
     (["a", "a"], [{"a": 1}, {"a": 2}], 'tune_params_keys: "a" twice'),
     (["a", "b"], [{"a": 1, "b": "x"}, {"a": 2, "b": "x"}, {"a": 1, "b": "x"}], 'cache: {"a": 1, "b": "x"} twice'),
 ])
-def test_a_parameter_or_a_configuration_that_is_there_twice_is_said(tmp_path: Path, names: list[str], rows: list[dict[str, Any]], said: str) -> None:
+def test_a_parameter_or_a_configuration_that_is_there_twice_is_said(tmp_path: Path, names: list[str], rows: list[dict[str, Any]], message: str) -> None:
     path = tmp_path / "twice.json"
     path.write_text(json.dumps({"tune_params_keys": names, "cache": {str(i): row | {"time": 1.0 + i} for i, row in enumerate(rows)}}))
-    with pytest.raises(UserError, match=re.escape(said)):
+    with pytest.raises(UserError, match=re.escape(message)):
         load(str(path))

@@ -243,9 +243,9 @@ def test_what_a_start_taught_is_used_by_the_next_plan(tmp_path: Path, model: Pat
     assert preflight.predict(settings_with(config, {"share": 0.75})).verdict is MemoryVerdict.UNCERTAIN
     flags = {"max_model_len": 8192, "max_num_seqs": None, "max_num_batched_tokens": None, "enforce_eager": False, "enable_chunked_prefill": None}
     preflight.learn(config.services.vllm, Calibration(15349.0, 200.0, None, "0.32.0", flags))
-    said = Preflight(config, card_memory("RTX 3090"), CalibrationStore(), "0.32.0").predict(settings_with(config, {"share": 0.75}))
-    assert said.calibrated
-    assert said.verdict is MemoryVerdict.FITS
+    prediction = Preflight(config, card_memory("RTX 3090"), CalibrationStore(), "0.32.0").predict(settings_with(config, {"share": 0.75}))
+    assert prediction.calibrated
+    assert prediction.verdict is MemoryVerdict.FITS
 
 
 def test_models_by_folder_name_and_table(model: Path) -> None:

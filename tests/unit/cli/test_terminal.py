@@ -60,9 +60,9 @@ COMMANDS = "ok \x1b]52;c;ZXZpbA==\x07\x1b[2K\x9b2J\rgone \u202eesrever"
 def test_no_text_of_an_artifact_commands_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     for shown in (COMMANDS, Text(COMMANDS), Table(COMMANDS, title="none")):
         console_of().print(shown, soft_wrap=True)
-    said = capsys.readouterr().out + str(UserError(COMMANDS))
-    assert not [character for character in said if not character.isprintable() and character != "\n"]
-    assert said.count("\\x1b]52;c;ZXZpbA==") == 4, "it is shown what was there"
+    text = capsys.readouterr().out + str(UserError(COMMANDS))
+    assert not [character for character in text if not character.isprintable() and character != "\n"]
+    assert text.count("\\x1b]52;c;ZXZpbA==") == 4, "it is shown what was there"
 
 
 def test_a_report_for_a_terminal_commands_none(tmp_path: Path) -> None:

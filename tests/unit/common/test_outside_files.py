@@ -94,16 +94,16 @@ def test_a_spoilt_file_is_read_or_refused_in_one_line(name: str, read: Callable[
     (folder / "config.json").write_text("{}")
     (folder / name).unlink(missing_ok=True)
     SPOILT[how](folder / name)
-    before, said = bytes_read(), None
+    before, message = bytes_read(), None
     try:
         read(folder)
     except UserError as error:
-        said = str(error)
+        message = str(error)
     assert bytes_read() - before < 8 * 2**20
-    if said is not None:
-        assert "\n" not in said
-        assert len(said) < 1000
-        assert str(folder) in said or name == "space.yaml"  # what a space says wrongly is told by its key
+    if message is not None:
+        assert "\n" not in message
+        assert len(message) < 1000
+        assert str(folder) in message or name == "space.yaml"  # what a space says wrongly is told by its key
 
 
 @pytest.mark.parametrize("how", ["pipe", "folder", "loop", "device", "sparse"])

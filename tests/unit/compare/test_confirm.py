@@ -79,15 +79,15 @@ def test_the_best_stays_the_winner_unless_a_rival_is_shown_better() -> None:
 )
 def test_confirmed_only_where_the_whole_interval_is_better(low: float, high: float, tolerance: float, holds: bool, why: str) -> None:
     found = [finding("voice_turn_ms.p95", (low + high) / 2, low, high, tolerance=tolerance)]
-    told = confirmed(found, "voice_turn_ms.p95", "the budget of 60 s ended after 4 rounds")
-    assert told[0] is holds
-    assert why in told[1]
-    if "shown:" in told[1]:
-        assert "the budget of 60 s ended after 4 rounds" in told[1]
+    decided = confirmed(found, "voice_turn_ms.p95", "the budget of 60 s ended after 4 rounds")
+    assert decided[0] is holds
+    assert why in decided[1]
+    if "shown:" in decided[1]:
+        assert "the budget of 60 s ended after 4 rounds" in decided[1]
 
 
 def test_what_a_person_would_say() -> None:
-    said = sentence(
+    message = sentence(
         [
             finding("voice_turn_ms.p95", -38.0, -44.0, -31.0),
             finding("wer", 0.001, -0.004, 0.006, tolerance=0.01),
@@ -95,8 +95,8 @@ def test_what_a_person_would_say() -> None:
             finding("capacity", 2.0, 1.2, 2.8),
         ]
     )
-    assert said == "winner answers 38 % sooner at p95 (31 … 44), transcribes no worse, serves 2 more callers"
-    said = sentence(
+    assert message == "winner answers 38 % sooner at p95 (31 … 44), transcribes no worse, serves 2 more callers"
+    message = sentence(
         [
             finding("voice_turn_ms.p95", 12.0, 3.0, 20.0),
             finding("wer", 0.03, 0.01, 0.05),
@@ -105,7 +105,7 @@ def test_what_a_person_would_say() -> None:
         ],
         "other",
     )
-    assert said == (
+    assert message == (
         "other answers 12 % later at p95 (3 … 20), transcribes worse (3.0 more errors in 100 words), "
         "serves 1 fewer caller, fails more turns (4.0 points)"
     )

@@ -95,8 +95,8 @@ def test_a_percentile_that_its_turns_do_not_carry_has_no_verdict() -> None:
 
 
 def test_no_difference_at_p95_does_not_hide_the_median() -> None:
-    said = sentence([finding(name, effect, 10.0) for name, effect in RECORDED.items()])
-    assert said == "winner shows no difference in speed at p95 (-22 … +253 %) and answers 90 % later at p50 (22 … 196)"
+    message = sentence([finding(name, effect, 10.0) for name, effect in RECORDED.items()])
+    assert message == "winner shows no difference in speed at p95 (-22 … +253 %) and answers 90 % later at p50 (22 … 196)"
 
 
 def test_a_confirmation_tells_every_percentile_of_its_latency() -> None:
@@ -120,8 +120,8 @@ def test_three_clips_do_not_show_that_transcripts_are_no_worse() -> None:
         assert not found.not_worse
         assert not found.within_tolerance
         assert found.n == f"{n_rounds} rounds, {3 * n_rounds} turns, 21 words of 3 clips"
-        said = sentence([finding("voice_turn_ms.p50", RECORDED["voice_turn_ms.p50"]), found])
-        assert said.endswith("leaves open how it transcribes (21 words of 3 clips: too few for a tolerance of 0.01, which takes 299)")
+        message = sentence([finding("voice_turn_ms.p50", RECORDED["voice_turn_ms.p50"]), found])
+        assert message.endswith("leaves open how it transcribes (21 words of 3 clips: too few for a tolerance of 0.01, which takes 299)")
         assert found.decided, "more rounds repeat the clips"
 
 

@@ -66,14 +66,14 @@ def test_a_budget_of_two_rounds_is_no_confirmation() -> None:
 
 def test_a_run_says_before_its_confirmation_that_there_is_none(tmp_path: Any) -> None:
     """It measured one turn an arm, and then said that no difference is shown."""
-    space, told = config(*OLD), list[str]()
-    found = confirm_run(space, "cpu", RunFolder(tmp_path, "an-experiment", "r1"), FAST, measured(), {}, told.append)
+    space, printed = config(*OLD), list[str]()
+    found = confirm_run(space, "cpu", RunFolder(tmp_path, "an-experiment", "r1"), FAST, measured(), {}, printed.append)
     assert not found.confirmed
     assert found.record is None
     assert "too short for the 3 rounds" in found.why
-    assert len(told) == 1
-    assert "tune-gpu compare r1 run.artifacts_dir=" in told[0]
-    assert "--budget-s 120" in told[0]
+    assert len(printed) == 1
+    assert "tune-gpu compare r1 run.artifacts_dir=" in printed[0]
+    assert "--budget-s 120" in printed[0]
 
 
 def test_the_ramp_goes_first_then_the_rivals_then_windows() -> None:

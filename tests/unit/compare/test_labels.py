@@ -74,37 +74,37 @@ def confirmed(root: Path) -> Any:
 def test_a_given_baseline_outside_the_space_is_labelled_everywhere(tmp_path: Path) -> None:
     """It was compared under the name of the run's own baseline, without a word."""
     folder = made_run(tmp_path)
-    told = compare(tmp_path, "--baseline", "vllm_memory_util=0.33")
+    output = compare(tmp_path, "--baseline", "vllm_memory_util=0.33")
     label = "from --baseline, outside the space: vllm_memory_util=0.33"
-    assert f"given baseline ({label}): vllm_memory_util=0.33" in told, "the arm's line"
-    assert f"winner against given baseline ({label})" in told, "the table"
+    assert f"given baseline ({label}): vllm_memory_util=0.33" in output, "the arm's line"
+    assert f"winner against given baseline ({label})" in output, "the table"
     name, content = made(folder)
     assert content.sentence.endswith(f", against given baseline ({label})")
-    assert content.sentence in told
+    assert content.sentence in output
     assert (content.our_arm.source, content.our_arm.outside) == (ArmSource.WINNER, {})
     assert (content.their_arm.source, content.their_arm.outside) == (ArmSource.GIVEN_BASELINE, {"vllm_memory_util": 0.33})
     assert content.confirmed_why.startswith("shown better than the baseline given by --baseline: ")
-    assert name in told
+    assert name in output
 
 
 def test_an_arm_of_against_is_labelled(tmp_path: Path) -> None:
     folder = made_run(tmp_path)
-    told = compare(tmp_path, "--against", "whisper_cores=0-1")
+    output = compare(tmp_path, "--against", "whisper_cores=0-1")
     _, content = made(folder)
     assert (content.theirs, content.their_arm.source) == ("other", ArmSource.AGAINST)
     assert "outside the space" not in content.sentence
-    assert "other (from --against): " in told
+    assert "other (from --against): " in output
     assert "shown better than other: " in content.confirmed_why
 
 
 def test_the_runs_own_arms_have_no_label(tmp_path: Path) -> None:
     folder = made_run(tmp_path)
-    told = compare(tmp_path)
+    output = compare(tmp_path)
     _, content = made(folder, "comparison.json")
     assert [arm.source for arm in content.arms.values()] == [ArmSource.WINNER, ArmSource.BASELINE]
-    assert "a budget of 1800 s holds about 12, a verdict needs 3" in told
+    assert "a budget of 1800 s holds about 12, a verdict needs 3" in output
     assert "a budget of 5 s holds about 0, a verdict needs 3" in compare(tmp_path, "--budget-s", "5")
-    assert "from --" not in told
+    assert "from --" not in output
     assert "against" not in content.sentence
     assert compare(tmp_path, "--baseline", f"vllm_memory_util={SLOW['vllm_memory_util']}").count("from --") == 0, "it is the run's own"
     assert not list(folder.path.glob("comparison-*.json"))
@@ -128,11 +128,11 @@ def test_only_the_comparisons_own_files_are_added_to_a_run(tmp_path: Path) -> No
 
 def test_a_given_baseline_confirms_nothing_for_a_run_that_has_one(tmp_path: Path) -> None:
     folder = made_run(tmp_path)
-    told = compare(tmp_path, "--baseline", "vllm_memory_util=0.33")
+    output = compare(tmp_path, "--baseline", "vllm_memory_util=0.33")
     _, content = made(folder)
     assert not content.confirmed
     assert content.decision is None
-    assert f"Promote goes by the run's own baseline: tune-gpu compare {RUN_ID}" in told
+    assert f"Promote goes by the run's own baseline: tune-gpu compare {RUN_ID}" in output
     assert confirmed(tmp_path).said == "the winner was never compared with the baseline: run tune-gpu compare"
     compare(tmp_path)
     assert confirmed(tmp_path).holds
@@ -141,10 +141,10 @@ def test_a_given_baseline_confirms_nothing_for_a_run_that_has_one(tmp_path: Path
 def test_a_run_without_a_baseline_is_confirmed_against_a_given_one(tmp_path: Path) -> None:
     folder = made_run(tmp_path, overrides=BASELESS)
     given = ",".join(f"{name}={json.dumps(value)}" for name, value in SLOW.items() if name != "vllm_memory_util")
-    told = compare(tmp_path, "--baseline", f"vllm_memory_util=0.33,{given}")
+    output = compare(tmp_path, "--baseline", f"vllm_memory_util=0.33,{given}")
     name, content = made(folder)
     assert content.confirmed
-    assert "confirmed: true; shown better than the baseline given by --baseline" in told
+    assert "confirmed: true; shown better than the baseline given by --baseline" in output
     assert winner_file(tmp_path)["confirmation"]["file"] == name
     found = confirmed(tmp_path)
     assert found.holds

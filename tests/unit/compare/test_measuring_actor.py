@@ -60,12 +60,12 @@ class FakeRay:
 
 def measure(monkeypatch: pytest.MonkeyPatch, fake: FakeRay, gpus: float = 1.0) -> list[str]:
     """What was said meanwhile."""
-    said: list[str] = []
+    messages: list[str] = []
     monkeypatch.setattr(measuring_actor, "ray", fake)
     monkeypatch.setattr(measuring_actor, "waiting_notice", lambda: "all is taken")
-    with measurement_client(load_config(EXPERIMENT, [], "cuda"), "cuda", {"CPU": 2.0, "GPU": gpus}, said.append) as client:
+    with measurement_client(load_config(EXPERIMENT, [], "cuda"), "cuda", {"CPU": 2.0, "GPU": gpus}, messages.append) as client:
         client.hold({})
-    return said
+    return messages
 
 
 @pytest.mark.parametrize("where", ["where", "device", "hold"])

@@ -106,19 +106,19 @@ def test_mps_that_cannot_be_is_refused_by_name(overrides: list[str], kind: str, 
 
 
 @pytest.fixture
-def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """NVIDIA's control program at its seam: writes down what it is asked, comes up as the real one does, and quits when told."""
-    told = tmp_path / "told"
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """NVIDIA's control program at its seam: writes down what it is asked, comes up as the real one does, and quits on request."""
+    calls = tmp_path / "calls"
     program = tmp_path / "bin" / CONTROL
     program.parent.mkdir()
     program.write_text(
         f"""#!/bin/sh
 if [ "$1" = -f ]; then
-  echo "daemon $CUDA_VISIBLE_DEVICES $CUDA_MPS_PIPE_DIRECTORY" >> {told}
+  echo "daemon $CUDA_VISIBLE_DEVICES $CUDA_MPS_PIPE_DIRECTORY" >> {calls}
   [ "$CUDA_VISIBLE_DEVICES" = broken ] && echo "no such device" && exit 3
   mkfifo "$CUDA_MPS_PIPE_DIRECTORY/control"
   read line < "$CUDA_MPS_PIPE_DIRECTORY/control"
-  echo "ended by $line" >> {told}
+  echo "ended by $line" >> {calls}
 else
   read line; echo "$line" > "$CUDA_MPS_PIPE_DIRECTORY/control"
 fi
@@ -126,10 +126,10 @@ fi
     )
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
-    return told
+    return calls
 
 
-def test_the_daemon_gets_its_card_and_its_clients_their_share(told: Path) -> None:
+def test_the_daemon_gets_its_card_and_its_clients_their_share(calls: Path) -> None:
     """At the end it is asked to quit."""
     daemon = MpsDaemon("GPU-8932f937")
     daemon.start()
@@ -138,12 +138,12 @@ def test_the_daemon_gets_its_card_and_its_clients_their_share(told: Path) -> Non
     folder = Path(client["CUDA_MPS_PIPE_DIRECTORY"])
     assert (client["CUDA_VISIBLE_DEVICES"], client["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"]) == ("GPU-8932f937", "70")
     daemon.stop()
-    assert told.read_text().splitlines() == [f"daemon GPU-8932f937 {folder}", "ended by quit"]
+    assert calls.read_text().splitlines() == [f"daemon GPU-8932f937 {folder}", "ended by quit"]
     assert not folder.exists()
     daemon.stop()
 
 
-def test_a_daemon_that_does_not_come_up_is_a_failure_with_its_last_word(told: Path) -> None:
+def test_a_daemon_that_does_not_come_up_is_a_failure_with_its_last_word(calls: Path) -> None:
     with pytest.raises(ServiceError, match="exit code 3") as caught:
         MpsDaemon("broken").start()
     assert caught.value.failure.evidence == "no such device"

@@ -35,7 +35,7 @@ def test_every_code_of_whisper_is_accepted(language: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ("jp", r"Use ja \(Japanese\)"), ("japanese", r"Use ja \(Japanese\)"), ("JA", r"Use ja"), ("cn", r"Use zh \(Chinese\)"), ("en-US", r"Use en \(English\)"),
         ("pt_BR", r"Use pt"), ("zh-Hant-TW", "Use zh"), ("Germn", r"Did you mean de \(German\)\?"), ("nb", r"Use no \(Norwegian\)"), ("jv", r"Use jw \(Javanese\)"),
@@ -43,8 +43,8 @@ def test_every_code_of_whisper_is_accepted(language: str) -> None:
         ("no", r"""without quotes as false\. Write it in quotes: "no" \(in a shell KEY='"no"'\)"""), ("off", "as false"), ("yes", "as true"), ("7", "Known are"),
     ],
 )  # fmt: skip
-def test_what_is_no_code_is_refused_with_the_one_that_was_meant(given: str, said: str) -> None:
-    with pytest.raises(UserError, match=rf"services\.whisper\.language.*{said}") as caught:
+def test_what_is_no_code_is_refused_with_the_one_that_was_meant(given: str, message: str) -> None:
+    with pytest.raises(UserError, match=rf"services\.whisper\.language.*{message}") as caught:
         checked(f"services.whisper.language={given}")
     assert "\n" not in str(caught.value)
 
@@ -57,11 +57,11 @@ def test_norwegian_is_read_and_kept_in_its_quotes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [("[en,jp]", r"parameters\.spoken: whisper\.language=jp: .*Use ja"), ("[en,no]", r"parameters\.spoken: whisper\.language: YAML reads"), ("[en,null]", "Give its code")],
 )
-def test_values_of_a_knob_are_checked_alike(values: str, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_values_of_a_knob_are_checked_alike(values: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         checked("parameters.spoken.target=whisper.language", f"parameters.spoken.values={values}", "baseline.spoken=en")
 
 
@@ -95,7 +95,7 @@ def test_the_language_of_the_clips_decides_how_errors_are_counted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
         (("workload.audio.language=jp", "workload.audio.source=/clips"), r"workload\.audio\.language=jp: .*Use ja"),
         (("workload.audio.language=de",), r"workload\.audio\.language=de: the clips of workload\.audio\.source=samples are English"),
@@ -105,8 +105,8 @@ def test_the_language_of_the_clips_decides_how_errors_are_counted() -> None:
         ),
     ],
 )
-def test_clips_of_an_unknown_language_are_refused(overrides: tuple[str, ...], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_clips_of_an_unknown_language_are_refused(overrides: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         checked(*overrides)
 
 

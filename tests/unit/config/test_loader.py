@@ -111,7 +111,7 @@ def test_a_port_range_with_nothing_free_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("name: a\nname: b\n", "line 2, column 1: found duplicate key name"),
         ("parameters:\n  a: {target: x\n  b: y\n", r"line 3, column 4: did not find expected ',' or '}'"),
@@ -123,10 +123,10 @@ def test_a_port_range_with_nothing_free_is_refused() -> None:
         ("devices: {cuda: {worklod: {}}}\n", r"devices\.cuda\.worklod: no such key \(did you mean workload\?\)"),
     ],
 )
-def test_a_mistake_in_a_space_is_told_by_its_place(tmp_path: Path, content: str, said: str) -> None:
+def test_a_mistake_in_a_space_is_told_by_its_place(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "space.yaml"
     path.write_text(content)
-    with pytest.raises(UserError, match=said) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         load_config(str(path), [], "cpu")  # what is wrong for cuda is told here too
     assert "\n" not in str(caught.value)
 
@@ -146,7 +146,7 @@ def _space(tmp_path: Path, parameters: str, rest: str = "") -> str:
 
 
 @pytest.mark.parametrize(
-    ("parameters", "said"),
+    ("parameters", "message"),
     [
         ("  a: {target: whisper.modle, values: [base]}", r"parameters\.a\.target=whisper\.modle: no such setting"),
         ("  a: {target: vllm.cpu_cores, values: [0, 1]}", r"vllm\.cpu_cores=0: not text. Set text, in quotes"),
@@ -163,8 +163,8 @@ def _space(tmp_path: Path, parameters: str, rest: str = "") -> str:
         ("  a: {target: vllm.block_size, values: [16]}\n  b: {target: vllm.max_num_seqs, values: [3], when: {a: []}}", r"when\.a: is empty"),
     ],
 )
-def test_a_knob_that_reaches_nothing_or_cannot_be_turned_is_refused(tmp_path: Path, parameters: str, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_a_knob_that_reaches_nothing_or_cannot_be_turned_is_refused(tmp_path: Path, parameters: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         check_config(load_config(_space(tmp_path, parameters), []))
 
 

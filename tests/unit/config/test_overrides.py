@@ -83,7 +83,7 @@ def test_a_mapping_of_a_file_replaces_a_default_and_an_overlay_merges(space: str
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         ("~objective.weights.war", r"^~objective\.weights\.war: no such key \(did you mean wer\?\)\. Under objective\.weights there are capacity, wer\.$"),
         ("~serach.seed", r"^~serach\.seed: no such key \(did you mean search\?\)"),
@@ -96,8 +96,8 @@ def test_a_mapping_of_a_file_replaces_a_default_and_an_overlay_merges(space: str
         ("~", "an override has the form"),
     ],
 )
-def test_a_key_that_is_not_there_cannot_be_removed(space: str, override: str, said: str) -> None:
-    with pytest.raises(UserError, match=said) as caught:
+def test_a_key_that_is_not_there_cannot_be_removed(space: str, override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
         load_config(space, [override])
     assert "\n" not in str(caught.value)
 

@@ -49,7 +49,7 @@ class Answering:
         self._pids, self._started = pids, started
         self.info: EngineInfo | None = None
         self.start_s = 0.0
-        self.said = ""
+        self.printed = ""
 
     def start(self, abort: Callable[[], str | None] = lambda: None) -> Any:
         self._started()
@@ -63,7 +63,7 @@ class Answering:
         return self._pids
 
     def log(self) -> str:
-        return self.said
+        return self.printed
 
     def healthy(self, timeout_s: float) -> bool:
         return True
@@ -78,8 +78,8 @@ class Answering:
 class MadeUpCard:
     """Deploys onto a card whose frames change when the engine has started; Whisper has printed this by then."""
 
-    def __init__(self, endpoints: Endpoints, nvml: FakeNvml, then: Frame, said: str = "") -> None:
-        self._endpoints, self._nvml, self._then, self._said = endpoints, nvml, then, said
+    def __init__(self, endpoints: Endpoints, nvml: FakeNvml, then: Frame, printed: str = "") -> None:
+        self._endpoints, self._nvml, self._then, self._printed = endpoints, nvml, then, printed
 
     def visible_devices(self) -> str:
         return f"{UUID},{OTHER}"  # of which an engine on one card takes the first
@@ -92,7 +92,7 @@ class MadeUpCard:
 
     def whisper(self, services: Services) -> Answering:
         service = Answering(self._endpoints, [21], lambda: None)
-        service.said = self._said
+        service.printed = self._printed
         return service
 
     def vllm(self, services: Services) -> Answering:
@@ -115,12 +115,12 @@ def measure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Measure]:
     behaviour = Behaviour(stt_s=0.001, first_token_s=0.001)
     with servers(behaviour) as endpoints:
 
-        def run(then: Frame, *overrides: str, said: str = "", stt_status: int = 200, after: Frame = BEFORE, log: Callable[[str], None] = print) -> Measurement:
+        def run(then: Frame, *overrides: str, printed: str = "", stt_status: int = 200, after: Frame = BEFORE, log: Callable[[str], None] = print) -> Measurement:
             behaviour.stt_status = stt_status
             nvml = FakeNvml([BEFORE])
             monkeypatch.setattr(device_guard, "open_probe", lambda kind, card: NvmlProbe(card, nvml))
             config = load_config("spica_gpu_allocation", [*QUICK, *overrides], "cuda")
-            evaluator = Evaluator(config, "cuda", log=log, deploy=MadeUpCard(endpoints, nvml, then, said))
+            evaluator = Evaluator(config, "cuda", log=log, deploy=MadeUpCard(endpoints, nvml, then, printed))
             measured = evaluator.evaluate(PARAMS)
             nvml._frames = [after]  # both have gone, their memory with them
             evaluator.close()
@@ -140,7 +140,7 @@ def test_on_its_card_and_undisturbed_it_has_energy_memory_and_neighbours(measure
 
 
 def test_which_card_of_which_node_it_was_measured_on_is_told_with_it(measure: Measure) -> None:
-    for found in (measure(RUNNING), measure(RUNNING, said=f"{NO_ROOM}\n", stt_status=500)):
+    for found in (measure(RUNNING), measure(RUNNING, printed=f"{NO_ROOM}\n", stt_status=500)):
         assert (found.measured_on["host"], found.measured_on["uuid"]) == (socket.gethostname(), UUID), found.status
 
 
@@ -159,11 +159,11 @@ NO_ROOM = "RuntimeError: CUDA failed with error out of memory"
 
 def test_an_oom_that_whisper_survives_is_counted_from_its_log(measure: Measure) -> None:
     assert measure(RUNNING).metrics["oom_events"] == 0
-    assert measure(RUNNING, said=f"{NO_ROOM}\n").metrics["oom_events"] == 1, "once, not once a window"
+    assert measure(RUNNING, printed=f"{NO_ROOM}\n").metrics["oom_events"] == 1, "once, not once a window"
 
 
 def test_a_whisper_without_memory_for_any_request_is_out_of_memory(measure: Measure) -> None:
-    found = measure(RUNNING, said=f"{NO_ROOM}\n", stt_status=500)
+    found = measure(RUNNING, printed=f"{NO_ROOM}\n", stt_status=500)
     assert found.failure is not None
     assert (found.failure.kind, found.failure.service, found.failure.evidence) == (FailureKind.OOM, "whisper", NO_ROOM)
 
@@ -258,10 +258,10 @@ def test_an_engine_must_be_on_all_its_cards_and_whisper_on_the_first(measure: Me
 
 
 def test_memory_that_stays_on_the_second_card_is_told(measure: Measure) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     left = Frame({7: 512.0}, utilization=0, used_mib=700.0, used_elsewhere_mib=3000.0)
-    assert measure(ON_BOTH, TWO, after=left, log=said.append).status is Status.OK
-    assert said == ["2300 MiB of the card have not come back after the engine ended"]
+    assert measure(ON_BOTH, TWO, after=left, log=messages.append).status is Status.OK
+    assert messages == ["2300 MiB of the card have not come back after the engine ended"]
 
 
 def test_a_second_card_that_does_not_answer_is_a_failure_of_the_candidate(measure: Measure, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,14 +92,14 @@ def test_a_card_that_is_lost_is_measurement_invalid(endpoints: Endpoints, functi
 
 def test_without_its_memory_a_run_starts_and_the_preflight_is_left_out() -> None:
     config = load_config("spica_gpu_allocation", [], "cuda")
-    said: list[str] = []
+    messages: list[str] = []
     with nvml_answers.card_of({"raises": {"nvmlDeviceGetMemoryInfo": "Unknown"}}):
         refusals = launch._plan(config, DeviceChoice("cuda", "made up", 1))
-        gate = PreflightCheck(config, "cuda", said.append)
+        gate = PreflightCheck(config, "cuda", messages.append)
         gate.check(settings_with(config, {"vllm_memory_util": 0.99, "whisper_model_size": "large-v3"}))
         gate.about_to_start()
     assert "does not report its memory" in refusals.note
-    assert ["preflight: left out, because" in line for line in said] == [True]
+    assert ["preflight: left out, because" in line for line in messages] == [True]
 
 
 def test_the_benchmark_reads_a_file_and_writes_what_it_found(tmp_path: Path) -> None:
@@ -113,15 +113,15 @@ def test_the_benchmark_reads_a_file_and_writes_what_it_found(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("{", "cannot be read"), ("{}", "is no list"), ("[3]", "card 0: it is no object"), ('[{}, {"raises": ["NoData"]}]', "card 1: raises: it is no object"),
         ('[{"raises": {"nvmlDeviceGetFoo": "NoData"}}]', "raises.nvmlDeviceGetFoo: it is no function"), ('[{"returns": {"len": 3}}]', "returns.len"),
         ('[{"raises": {"nvmlInit": "Nope"}}]', "Nope is no error"), ('[{"raises": {"nvmlInit": 5}}]', "5 is no error"), ('[{"bar1_mib": "x"}]', "bar1_mib=x"),
     ],
 )  # fmt: skip
-def test_a_file_that_is_no_list_of_cards_is_refused_in_one_line(tmp_path: Path, content: str, said: str) -> None:
+def test_a_file_that_is_no_list_of_cards_is_refused_in_one_line(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "cards.json").write_text(content)
     ended = CliRunner().invoke(nvml_answers.main, [str(tmp_path / "cards.json")])
     assert (ended.exit_code, ended.output.count("\n")) == (2, 1)
-    assert said in ended.output
+    assert message in ended.output

@@ -54,8 +54,8 @@ def test_the_error_is_as_large_as_evaluations_that_are_made_again_differ(turns: 
     rng = np.random.default_rng(5)
     evaluations = [scored(drawn(rng, 3, turns)) for _ in range(400)]
     spread = statistics.stdev(one["fitness"] for one in evaluations)
-    said = statistics.fmean(one["fitness_stderr"] ** 2 for one in evaluations) ** 0.5
-    assert 0.85 < said / spread < 1.15  # the spread of the windows' own fitness would say 0.67 and 0.76
+    reported = statistics.fmean(one["fitness_stderr"] ** 2 for one in evaluations) ** 0.5
+    assert 0.85 < reported / spread < 1.15  # the spread of the windows' own fitness would say 0.67 and 0.76
 
 
 def test_of_two_windows_with_one_turn_each_it_is_that_of_their_mean() -> None:
@@ -68,8 +68,8 @@ def test_one_window_has_the_error_of_its_turns() -> None:
     rng = np.random.default_rng(7)
     evaluations = [scored([[turn(*(np.array([200.0, 500.0]) * np.exp(0.3 * rng.normal(size=2)))) for _ in range(24)]]) for _ in range(200)]
     spread = statistics.stdev(one["fitness"] for one in evaluations)
-    said = statistics.fmean(one["fitness_stderr"] ** 2 for one in evaluations) ** 0.5
-    assert 0.8 < said / spread < 1.25
+    reported = statistics.fmean(one["fitness_stderr"] ** 2 for one in evaluations) ** 0.5
+    assert 0.8 < reported / spread < 1.25
 
 
 def heard(clip: str, text: str) -> TurnSample:

@@ -125,8 +125,8 @@ def test_the_report_says_whether_the_baseline_is_among_the_tied(record: RunRecor
     summary = record.summary
     assert summary is not None
     assert summary.baseline is not None
-    caveat = next(said for said in report_data(record).caveats if said.startswith("Not distinguishable"))
+    caveat = next(each for each in report_data(record).caveats if each.startswith("Not distinguishable"))
     assert "other configuration" in caveat
     nothing_known = replace(record, lines=tuple(replace(made, fitness_stderr=None) for made in {str(m.params): m for m in record.lines}.values()))
-    caveat = next(said for said in report_data(nothing_known).caveats if said.startswith("Not distinguishable"))
+    caveat = next(each for each in report_data(nothing_known).caveats if each.startswith("Not distinguishable"))
     assert caveat.endswith("the baseline among them.")

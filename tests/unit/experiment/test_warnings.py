@@ -53,14 +53,14 @@ def test_late_answers_of_too_few_turns_are_named_as_what_they_are() -> None:
     late = replace(line("g0-c0", SLOW, 0.5), metrics={"saturation": found})
     assert late.saturated is None
     assert describe_saturation(late.metrics) == "late (0 of 3 turns answered within their window), "
-    [said] = warnings_of([late, line("g0-c1", FAST, 0.6)], FAST, SLOW)
-    assert said.startswith("most turns were answered only after their window had ended in 1 of 2 evaluations, the baseline among them")
+    [caveat] = warnings_of([late, line("g0-c1", FAST, 0.6)], FAST, SLOW)
+    assert caveat.startswith("most turns were answered only after their window had ended in 1 of 2 evaluations, the baseline among them")
 
 
 def test_a_capacity_of_no_session_is_explained() -> None:
     none = replace(line("g0-c0", SLOW, 0.5), metrics={"concurrent_capacity": 0, "capacity_at_ceiling": False})
-    [said] = warnings_of([none, line("g0-c1", FAST, 0.6)], FAST, SLOW)
-    assert said.startswith("0 sessions in 1 of 2 evaluations, the baseline among them: even one session alone misses the latency targets")
+    [caveat] = warnings_of([none, line("g0-c1", FAST, 0.6)], FAST, SLOW)
+    assert caveat.startswith("0 sessions in 1 of 2 evaluations, the baseline among them: even one session alone misses the latency targets")
 
 
 def test_the_report_repeats_what_the_summary_warns_of(tmp_path: Path) -> None:

@@ -229,9 +229,9 @@ def test_a_folder_whose_manifest_is_no_promotions_is_not_written_into(desk: Desk
 
 def test_neither_the_audit_log_nor_the_gates_record_holds_a_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "of-the-environment")
-    told: list[str] = []
-    Audit(tmp_path / "audit.jsonl", {}, told.append)("roll back", "begun", why="vllm.service has ended: of-the-environment is no token")
+    printed: list[str] = []
+    Audit(tmp_path / "audit.jsonl", {}, printed.append)("roll back", "begun", why="vllm.service has ended: of-the-environment is no token")
     _write_verdict(tmp_path, {"conditions": [{"said": "startup_crash: of-the-environment is no token"}]})
-    for text in (told[0], *(path.read_text() for path in tmp_path.iterdir())):
+    for text in (printed[0], *(path.read_text() for path in tmp_path.iterdir())):
         assert "of-the-environment" not in text
         assert REDACTED in text

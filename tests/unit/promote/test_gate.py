@@ -65,7 +65,7 @@ def test_a_winner_that_meets_all_conditions_passes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "name", "said"),
+    ("change", "name", "message"),
     [
         ({"confirmed": False, "confirmed_why": "the budget ended"}, "confirmed", "the budget ended"),
         ({"arms": {"winner": arm(SLOW), "baseline": arm(SLOW)}}, "confirmed", "compare again"),
@@ -98,11 +98,11 @@ def test_a_winner_that_meets_all_conditions_passes() -> None:
         ),
     ],
 )
-def test_each_condition_refuses_by_its_own_name(change: dict[str, Any], name: str, said: str) -> None:
+def test_each_condition_refuses_by_its_own_name(change: dict[str, Any], name: str, message: str) -> None:
     found = unmet(evidence(comparison(**change)))
     assert list(found) == name.split()
     if name:
-        with pytest.raises(AssertionError, match=said):
+        with pytest.raises(AssertionError, match=message):
             raise AssertionError(found[name.split()[0]])
 
 
@@ -159,17 +159,17 @@ def window(memory: float, *errors: str, **change: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("client", "said"),
+    ("client", "message"),
     [
         (ScriptedClient([], {"kind": "startup_oom", "message": "no room"}), "startup_oom after 0 s: no room"),
         (ScriptedClient([window(100.0), {"failure": {"kind": "service_lost", "message": "died"}}]), "service_lost after"),
         (ScriptedClient([window(100.0, "stt_timeout"), window(100.0, failure={"kind": "x", "message": ""})]), "1 stt_timeout"),
     ],
 )
-def test_a_soak_ends_at_the_first_failure_and_says_it(client: ScriptedClient, said: str) -> None:
+def test_a_soak_ends_at_the_first_failure_and_says_it(client: ScriptedClient, message: str) -> None:
     condition = judge_soak(hold_under_load(client, FAST, 60.0, lambda _line: None), 5.0)
     assert not condition.holds
-    assert said in condition.said
+    assert message in condition.said
 
 
 def test_soak_passes_without_failures_and_without_growing_memory() -> None:

@@ -159,7 +159,7 @@ def table(place: Place, injector: subprocess.Popen[str], tmp_path: Path, monkeyp
 def every_step_has_a_fault(table: Table, action: str, *hows: str) -> None:
     """The n-th step by the n-th of these, and round again."""
     back = {2: OLD, 3: OLD, 130: OLD}
-    said = {"apply": {0: NEW, **back}, "fall short": back, "rollback": {0: OLD, 2: NEW, 4: OLD}}  # what an exit code claims
+    wanted = {"apply": {0: NEW, **back}, "fall short": back, "rollback": {0: OLD, 2: NEW, 4: OLD}}  # what an exit code claims
     table.begin(action)
     code, steps = table.inject(Injection(action, hows[0], None))
     assert code == (3 if action == "fall short" else 0)
@@ -167,22 +167,22 @@ def every_step_has_a_fault(table: Table, action: str, *hows: str) -> None:
     first = next((n for n, step in enumerate(steps) if step.startswith("put back")), 0) if action == "fall short" else 0
     for number, step in list(enumerate(steps))[first:]:
         how = hows[number % len(hows)]
-        told = f"{action}, {how} at {step!r}"
+        where = f"{action}, {how} at {step!r}"
         table.begin(action)
         code, begun = table.inject(Injection(action, how, number))
-        assert begun[: number + 1] == steps[: number + 1], told
-        assert (code == -9) is (how == "SIGKILL"), told
+        assert begun[: number + 1] == steps[: number + 1], where
+        assert (code == -9) is (how == "SIGKILL"), where
         if how == "SIGKILL":
             place, install = table.place, folder_of(table.place.config.promote)
             interrupted = deployment_in(install).state == "interrupted"
-            assert (place.deployer().recover() is not None) is interrupted, told
-            assert place.deployer().recover() is None, f"{told}: a second time there is nothing to do"
+            assert (place.deployer().recover() is not None) is interrupted, where
+            assert place.deployer().recover() is None, f"{where}: a second time there is nothing to do"
         try:
             in_force = table.in_force()
         except Exception as error:
-            raise AssertionError(f"{told}: {error}") from error
+            raise AssertionError(f"{where}: {error}") from error
         if how != "SIGKILL":
-            assert in_force == said[action][code], f"{told}: exit code {code}"
+            assert in_force == wanted[action][code], f"{where}: exit code {code}"
 
 
 ACTIONS = pytest.mark.parametrize("action", ["apply", "rollback"])

@@ -77,7 +77,7 @@ def test_a_claim_of_being_confirmed_is_not_enough(folder: RunFolder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"interval_confidence": 0.5}, "intervals at 0.5 are none of a comparison at 0.95"),
         ({"confidence": 0.6, "interval_confidence": round(1 - 0.4 / 12, 6)}, "it says|confidence of 0.6"),
@@ -85,9 +85,9 @@ def test_a_claim_of_being_confirmed_is_not_enough(folder: RunFolder) -> None:
         ({"findings": []}, "it has findings on nothing"),
     ],
 )
-def test_what_a_comparison_states_of_itself_is_checked(folder: RunFolder, change: dict[str, Any], said: str) -> None:
+def test_what_a_comparison_states_of_itself_is_checked(folder: RunFolder, change: dict[str, Any], message: str) -> None:
     changed(folder, "comparison.json", **change)
-    assert any(part in difference(folder) for part in said.split("|"))
+    assert any(part in difference(folder) for part in message.split("|"))
 
 
 def test_deployments_that_are_missing_are_no_evidence(folder: RunFolder) -> None:

@@ -136,7 +136,7 @@ def test_a_value_that_is_no_literal_hides_only_itself() -> None:
     assert (read.values["seed"], read.values["block-size"]) == (7, 16)
 
 
-PLAIN = st.one_of(st.integers(0, 10**6), st.text("abc{}[]'\", :\\x", min_size=1).filter(lambda said: said[0] not in "[{"))
+PLAIN = st.one_of(st.integers(0, 10**6), st.text("abc{}[]'\", :\\x", min_size=1).filter(lambda text: text[0] not in "[{"))
 SETTINGS = st.builds(
     VllmSettings,
     gpu_memory_utilization=st.floats(0.01, 1),
@@ -248,10 +248,10 @@ def test_an_engine_that_runs_with_another_value_is_taken_back(place: Place) -> N
     assert "vllm runs with enable_prefix_caching=True, measured without it (start log)" in back.why
     assert back.serving
     assert "base" in place.installed("whisper.yaml"), "what was there before is back"
-    said = comparisons(place)[-1]
-    assert (said["service"], said["outcome"]) == ("vllm", "differs")
-    assert said["compared_with"] == "command line, environment, start log"
-    assert "gpu_memory_utilization" in said["not_readable_here"]
+    comparison = comparisons(place)[-1]
+    assert (comparison["service"], comparison["outcome"]) == ("vllm", "differs")
+    assert comparison["compared_with"] == "command line, environment, start log"
+    assert "gpu_memory_utilization" in comparison["not_readable_here"]
 
 
 def test_metrics_of_another_setting_take_an_apply_back(place: Place) -> None:

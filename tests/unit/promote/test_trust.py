@@ -89,11 +89,11 @@ def test_the_review_prints_the_hash_that_apply_may_demand(desk: Desk) -> None:  
     folder = desk.written(RUN_ID)
     again = desk.promote(RUN_ID)
     assert (again.exit_code, "soaked at" in again.output) == (0, True), again.output
-    (said,) = [line.rpartition(": ")[2] for line in again.output.splitlines() if line.startswith("sha256 of the bundle: ")]
-    assert said == subject(desk).bundle.sha256 == json.loads((folder / "manifest.json").read_text())["bundle_sha256"]
-    applied = desk.promote(RUN_ID, "--apply", "--expect", said)
+    (message,) = [line.rpartition(": ")[2] for line in again.output.splitlines() if line.startswith("sha256 of the bundle: ")]
+    assert message == subject(desk).bundle.sha256 == json.loads((folder / "manifest.json").read_text())["bundle_sha256"]
+    applied = desk.promote(RUN_ID, "--apply", "--expect", message)
     assert applied.exit_code == 0, applied.output
-    alone = desk.promote(RUN_ID, "--expect", said)
+    alone = desk.promote(RUN_ID, "--expect", message)
     assert (alone.exit_code, "--expect" in alone.output) == (2, True)
 
 
@@ -140,7 +140,7 @@ def no_mapping(_root: Path, manifest: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
         (lead_out, 'vllm.yaml was to go to ".*cron.d/vllm", and goes to .*etc/vllm.yaml'),
         (take_out, "vllm.env would be written now, and is not listed"),
@@ -151,12 +151,12 @@ def no_mapping(_root: Path, manifest: dict[str, Any]) -> None:
         (no_mapping, "vllm.yaml would be written now, and is not listed"),
     ],
 )
-def test_a_manifest_decides_nothing(desk: Desk, spoil: Callable[[Path, dict[str, Any]], None], said: str) -> None:  # noqa: F811
+def test_a_manifest_decides_nothing(desk: Desk, spoil: Callable[[Path, dict[str, Any]], None], message: str) -> None:  # noqa: F811
     folder = desk.written(RUN_ID)
     edit(folder / "manifest.json", lambda manifest: spoil(desk.root, manifest))
     refused = desk.promote(RUN_ID, "--apply")
     assert refused.exit_code == 2, refused.output
-    with pytest.raises(AssertionError, match=said):
+    with pytest.raises(AssertionError, match=message):
         raise AssertionError(refused.output)
     assert nothing_installed(desk)
     assert not (desk.root / "cron.d").exists()
@@ -209,10 +209,10 @@ def test_a_runs_own_promote_settings_are_ignored_and_said(desk: Desk) -> None:  
     assert found.run.config.confirm.tolerances["wer"] == 0.01
     applied = desk.promote(RUN_ID, "--apply")
     assert applied.exit_code == 0, applied.output
-    (said,) = [line for line in applied.output.splitlines() if line.startswith("ignored: ")]
-    assert all(setting in said for setting in own[:2])
-    assert "confirm.tolerances" in said
-    assert "install_dir" not in said, "what the command line says as well is no news"
+    (message,) = [line for line in applied.output.splitlines() if line.startswith("ignored: ")]
+    assert all(setting in message for setting in own[:2])
+    assert "confirm.tolerances" in message
+    assert "install_dir" not in message, "what the command line says as well is no news"
 
 
 @pytest.fixture
@@ -232,7 +232,7 @@ def test_the_systems_file_says_how_to_promote_and_the_command_line_more(system_f
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("services: {vllm: {model: x}}\n", r"promote\.yaml: services: no setting that this file may hold"),
         ("promote: {speed: 1}\n", r"promote\.yaml: promote\.speed: no such key"),
@@ -240,9 +240,9 @@ def test_the_systems_file_says_how_to_promote_and_the_command_line_more(system_f
         ("promote: [", "not valid YAML"),
     ],
 )
-def test_a_systems_file_that_is_none_is_one_line(system_file: Path, text: str, said: str) -> None:
+def test_a_systems_file_that_is_none_is_one_line(system_file: Path, text: str, message: str) -> None:
     system_file.write_text(text)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         trusted_settings([])
 
 
@@ -293,16 +293,16 @@ def as_somebody(act: Callable[[], Any]) -> str:
         try:
             os.setgid(SOMEBODY)
             os.setuid(SOMEBODY)
-            said = str(act())
+            answer = str(act())
         except BaseException as error:
-            said = str(error)
-        os.write(writing, said.encode()[:4000])
+            answer = str(error)
+        os.write(writing, answer.encode()[:4000])
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading) as pipe:
-        said = pipe.read()
+        answer = pipe.read()
     os.waitpid(child, 0)
-    return said
+    return answer
 
 
 @AS_ROOT

@@ -62,9 +62,9 @@ def test_unknown_neighbours_of_the_measurement_count_as_none() -> None:
 
 
 def test_a_device_that_proved_nothing_is_said_in_the_condition() -> None:
-    said = "it is not proven that vllm is on NVIDIA GeForce RTX 3060: NVML does not report which processes are on it"
+    message = "it is not proven that vllm is on NVIDIA GeForce RTX 3060: NVML does not report which processes are on it"
     winner = line("g1-c2", FAST, 0.6)
-    winner.metrics["unchecked"] = [said, "something else"]
+    winner.metrics["unchecked"] = [message, "something else"]
     found = {condition.name: condition for condition in conditions(evidence(comparison(), winner), TargetDevice("cpu", None, 0.0), PromoteSettings())}
     assert found["device"].holds
-    assert found["device"].said.endswith(f"; {said}")
+    assert found["device"].said.endswith(f"; {message}")

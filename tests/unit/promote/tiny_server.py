@@ -12,9 +12,9 @@ with open(sys.argv[sys.argv.index("--config") + 1], encoding="utf-8") as file:
 is_vllm = "served-model-name" in config
 key = os.environ["VLLM_API_KEY" if is_vllm else "TUNE_GPU_API_KEY"]
 if is_vllm:
-    said = f'{{"data": [{{"id": "{config["served-model-name"]}", "max_model_len": {config["max-model-len"]}}}]}}'
+    message = f'{{"data": [{{"id": "{config["served-model-name"]}", "max_model_len": {config["max-model-len"]}}}]}}'
 else:
-    said = f'{{"name": "{config["name"]}", "device": "cpu"}}'
+    message = f'{{"name": "{config["name"]}", "device": "cpu"}}'
 listener = socket.create_server((config["host"].strip("'"), int(config["port"])))
 while True:
     connection, _ = listener.accept()
@@ -25,4 +25,4 @@ while True:
         is_open = is_vllm and b" /v1/" not in asked.split(b"\r\n", 1)[0]
         known = f"Authorization: Bearer {key}\r\n".encode() in asked
         status = "200 OK" if known or is_open else "401 Unauthorized"
-        connection.sendall(f"HTTP/1.1 {status}\r\nContent-Length: {len(said)}\r\nConnection: close\r\n\r\n{said}".encode())
+        connection.sendall(f"HTTP/1.1 {status}\r\nContent-Length: {len(message)}\r\nConnection: close\r\n\r\n{message}".encode())

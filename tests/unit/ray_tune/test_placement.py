@@ -93,7 +93,7 @@ def test_the_parts_of_a_card_are_never_more_than_it_and_never_nothing(share: flo
 
 
 @pytest.mark.parametrize(
-    ("overrides", "cards", "trials", "said"),
+    ("overrides", "cards", "trials", "message"),
     [
         ([], 1, 1, "up to 1 trial at once on 1 card, one to a card"),
         ([], 16, 16, "up to 16 trials at once on 16 cards"),
@@ -103,10 +103,10 @@ def test_the_parts_of_a_card_are_never_more_than_it_and_never_nothing(share: flo
         (["ray.trials_per_card=2"], 3, 6, "coarse numbers, each marked so"),
     ],
 )
-def test_as_many_trials_as_cards_and_never_more(overrides: list[str], cards: int, trials: int, said: str) -> None:
+def test_as_many_trials_as_cards_and_never_more(overrides: list[str], cards: int, trials: int, message: str) -> None:
     found = concurrency(config(*overrides), "cuda", cards)
     assert found.trials == trials
-    assert said in found.why
+    assert message in found.why
 
 
 def test_on_the_cpu_it_is_one_unless_asked_for() -> None:

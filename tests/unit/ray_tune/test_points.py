@@ -40,7 +40,7 @@ def params_of(search: RZeroSearch) -> dict[str, Any]:
 
 @pytest.mark.parametrize("rewarded", [False, True])
 @pytest.mark.parametrize(
-    ("point", "said"),
+    ("point", "message"),
     [
         ({"epochs": 8}, r"epochs=8: it is the constant 7 of param_space"),
         ({"epochs": True}, r"epochs=True: it is the constant 7"),
@@ -67,8 +67,8 @@ def params_of(search: RZeroSearch) -> dict[str, Any]:
         ({"model": {"depth": 4}, "model/depth": 5}, r"model/depth: it is given twice"),
     ],
 )
-def test_what_a_point_says_and_cannot_have_is_an_error(point: dict[str, Any], said: str, rewarded: bool) -> None:
-    with pytest.raises(UserError, match=said) as caught:
+def test_what_a_point_says_and_cannot_have_is_an_error(point: dict[str, Any], message: str, rewarded: bool) -> None:
+    with pytest.raises(UserError, match=message) as caught:
         in_tunes_space({"x": 1, "model": {"depth": 1}} | point, rewarded)
     assert "\n" not in str(caught.value)
 
@@ -104,18 +104,18 @@ def test_the_best_of_an_earlier_run_may_be_given_whole() -> None:
 
 
 def test_a_result_of_another_constant_is_no_result_of_this_search(caplog: pytest.LogCaptureFixture) -> None:
-    def told(**constants: Any) -> RZeroSearch:
+    def searched(**constants: Any) -> RZeroSearch:
         search = RZeroSearch(metric="score", mode="max")
         search.add_evaluated_point(WHOLE | constants, 1.0)
         search.set_search_properties(None, None, SPACE | CONSTANTS)
         search.suggest("t0")
         return search
 
-    assert told(epochs=7).tournament.standings()
+    assert searched(epochs=7).tournament.standings()
     with pytest.raises(UserError, match=r"add_evaluated_point\.epochs=8: it is the constant 7 of param_space"):
-        told(epochs=8)
+        searched(epochs=8)
     with caplog.at_level(logging.WARNING):
-        assert told(workers=2).tournament.standings()
+        assert searched(workers=2).tournament.standings()
     assert "workers: it is neither a parameter nor a constant of this search, and is left out" in caplog.text
 
 

@@ -64,8 +64,8 @@ def test_a_clearly_beaten_trial_is_stopped_and_keeps_its_measurements() -> None:
     assert race.report(d, 0.78, 3) == TrialScheduler.CONTINUE, "close to b"
     assert loser is not None
     assert race.scheduler.stopped == [loser.candidate_id]
-    told = {candidate.candidate_id: result for candidate, result in race.search.tournament.history}
-    assert told[loser.candidate_id] == Result("ok", 0.1, 0.01, 2)
+    results = {candidate.candidate_id: result for candidate, result in race.search.tournament.history}
+    assert results[loser.candidate_id] == Result("ok", 0.1, 0.01, 2)
 
 
 def test_a_repeat_that_disagrees_makes_the_race_careful() -> None:

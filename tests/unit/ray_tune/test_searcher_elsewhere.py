@@ -80,14 +80,14 @@ def test_restored_it_still_knows_what_it_was_told(begun: bool, tmp_path: Path) -
     if begun:
         begin(search)
     search.save(str(tmp_path / "s"))
-    told, untold = (search_of(settings=SearchSettings(seed=0), **given) for given in (
+    informed, uninformed = (search_of(settings=SearchSettings(seed=0), **given) for given in (
         {"points_to_evaluate": ELSEWHERE, "evaluated_rewards": [8.0, 7.0, 6.0]}, {}))
-    for later in (told, untold):
+    for later in (informed, uninformed):
         later.restore(str(tmp_path / "s"))
-    proposed = [run_out(one) for one in (told, untold)]
+    proposed = [run_out(one) for one in (informed, uninformed)]
     assert proposed[0] == proposed[1]
     assert not any(point in proposed[0] for point in ELSEWHERE)
-    standings = [[(s.params, s.fitness) for s in one.tournament.standings()] for one in (told, untold)]
+    standings = [[(s.params, s.fitness) for s in one.tournament.standings()] for one in (informed, uninformed)]
     assert standings[0] == standings[1]
 
 

@@ -114,8 +114,8 @@ def test_a_trial_that_ended_after_the_checkpoint_gives_its_result(tmp_path: Path
     search = half_way()
     later = keep(tmp_path, search, *ENDED, ("t2", "TERMINATED", {}, {"score": 5.0}), ("t3", "ERROR", {}, {}))
     assert [later.candidate_of(trial_id) for trial_id in ("t2", "t3")] == [None, None]
-    told = [result for _, result in later.tournament.history[2:]]
-    assert [(result.fitness, result.transient) for result in told] == [(5.0, False), (None, True)], "an error says nothing of its candidate"
+    results = [result for _, result in later.tournament.history[2:]]
+    assert [(result.fitness, result.transient) for result in results] == [(5.0, False), (None, True)], "an error says nothing of its candidate"
 
 
 def test_tunes_limit_holds_when_the_limiters_state_is_older(tmp_path: Path) -> None:

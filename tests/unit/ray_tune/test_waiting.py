@@ -34,20 +34,20 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def test_a_person_is_told_once_each_time_and_not_before_it_has_lasted(clock: SimpleNamespace) -> None:
-    said: list[str] = []
-    announcer = StartReporter(lambda _candidate: None, said.append)
+    messages: list[str] = []
+    announcer = StartReporter(lambda _candidate: None, messages.append)
 
     def after(seconds: float, seen: list[Any]) -> int:
         clock.s += seconds
         announcer.on_step_end(1, seen)
-        return len(said)
+        return len(messages)
 
     assert after(0.0, WAITING) == after(PATIENCE_S - 1, WAITING) == 0, "an actor's start takes its time"
     assert after(1.0, WAITING) == after(10 * PATIENCE_S, WAITING) == 1
     assert after(1.0, trials(Trial.RUNNING, Trial.PENDING)) == after(PATIENCE_S, WAITING) == 1, "one ran meanwhile"
     assert after(PATIENCE_S, WAITING) == 2
     assert after(1.0, trials(Trial.TERMINATED, Trial.ERROR)) == after(PATIENCE_S, trials()) == 2, "nobody waits"
-    assert said == ["all is taken"] * 2
+    assert messages == ["all is taken"] * 2
     pickle.loads(pickle.dumps(announcer)).on_step_end(1, WAITING)
 
 

@@ -272,18 +272,18 @@ def test_json_and_markdown_carry_the_summarys_numbers(record: RunRecord) -> None
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["20200101-000000"], "20200101-000000: no such run in "),
         ([RUN, "search.seed=1"], "search.seed: not known here. Use run.artifacts_dir=DIR only."),
         ([RUN, "-o", "/proc/nowhere/report.html"], "/proc/nowhere/report.html: cannot be written"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(arguments: list[str], said: str) -> None:
+def test_bad_input_is_one_line_and_exit_code_2(arguments: list[str], message: str) -> None:
     code, text = report(*arguments, f"run.artifacts_dir={ARTIFACTS}") if "search.seed=1" not in arguments else report(*arguments)
     assert code == 2
     assert text.startswith("error: ")
-    assert said in text
+    assert message in text
     assert len(text.strip().splitlines()) == 1
 
 

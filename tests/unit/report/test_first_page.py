@@ -84,11 +84,11 @@ def test_the_metrics_say_which_evaluation_they_come_from() -> None:
 def test_knobs_are_drawn_only_if_the_forest_predicts() -> None:
     fits, noise = read_run(ARTIFACTS, WHOLE), read_run(ARTIFACTS, RUN)
     assert pictures(report_data(fits), None, None)["importance"].figure is not None
-    unsaid = pictures(report_data(noise), None, None)["importance"]
-    assert unsaid.figure is None
-    assert unsaid.words.startswith("Not shown: the forest does not predict evaluations that it has not seen (R² -0.56 out of bag, at least 0.2 is needed)")
+    not_shown = pictures(report_data(noise), None, None)["importance"]
+    assert not_shown.figure is None
+    assert not_shown.words.startswith("Not shown: the forest does not predict evaluations that it has not seen (R² -0.56 out of bag, at least 0.2 is needed)")
     assert "plot-importance" not in as_html(report_data(noise))
-    assert unsaid.words in as_markdown(report_data(noise)).replace("\\", "")
+    assert not_shown.words in as_markdown(report_data(noise)).replace("\\", "")
 
 
 def test_what_violates_a_constraint_is_counted_as_such_everywhere() -> None:

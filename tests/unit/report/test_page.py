@@ -103,8 +103,8 @@ def test_a_confirmed_run_says_so_first_and_has_every_plot(tmp_path: Path) -> Non
         return await page.evaluate("document.getElementById('verdict').innerText"), drawn, await page.evaluate("document.body.innerText")
 
     (verdict, drawn, text), page = visit(made(tmp_path, WHOLE), read)
-    told = json.loads((ARTIFACTS / "spica_gpu_allocation" / WHOLE / "confirmation.json").read_text())
-    assert told["sentence"].removeprefix("winner") in verdict
+    comparison = json.loads((ARTIFACTS / "spica_gpu_allocation" / WHOLE / "confirmation.json").read_text())
+    assert comparison["sentence"].removeprefix("winner") in verdict
     assert drawn == ["fitness", "latency", "pareto", "importance", "memory", "device", "costs"]
     assert "voice_turn_ms.p95" in text
     assert page.seen.console_errors == []

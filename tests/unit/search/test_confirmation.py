@@ -34,7 +34,7 @@ def test_a_lucky_evaluation_is_measured_again_and_does_not_win() -> None:
 EQUAL = [1.0, 1.02, 0.97, 1.01, 0.99, 1.03]
 
 
-def test_what_differs_less_than_its_repetitions_is_flat() -> None:
+def test_what_differs_less_than_its_repetitions_is_no_signal() -> None:
     confirmation = Confirmation()
     for at, value in enumerate(EQUAL):
         observe(confirmation, str(at), value)
@@ -60,9 +60,9 @@ def test_what_evaluations_say_of_their_noise_may_be_what_all_share() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.floats(-5.0, 5.0)), min_size=1, max_size=30))
-def test_flat_is_the_f_test_of_scipy(told: list[tuple[int, float]]) -> None:
+def test_no_signal_is_the_f_test_of_scipy(measured: list[tuple[int, float]]) -> None:
     confirmation, groups = Confirmation(), dict[int, list[float]]()
-    for at, value in told:
+    for at, value in measured:
         observe(confirmation, str(at), value)
         groups.setdefault(at, []).append(value)
     if confirmation.noisy:
@@ -118,10 +118,10 @@ def test_failures_say_nothing_here() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.floats(-100, 100)), min_size=1, max_size=40))
-def test_the_noise_is_the_pooled_deviation_within_configurations(told: list[tuple[int, float]]) -> None:
+def test_the_noise_is_the_pooled_deviation_within_configurations(measured: list[tuple[int, float]]) -> None:
     confirmation = Confirmation()
     groups: dict[int, list[float]] = {}
-    for name, value in told:
+    for name, value in measured:
         observe(confirmation, str(name), value)
         groups.setdefault(name, []).append(value)
     freedom = sum(len(values) - 1 for values in groups.values())

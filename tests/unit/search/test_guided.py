@@ -30,8 +30,8 @@ def run(tournament: Tournament, score: Any = fitness, batch: int = 1) -> list[Ca
         while len(asked) < batch and (candidate := tournament.ask()) is not None:
             asked.append(candidate)
         for candidate in asked:
-            told = score(candidate.params)
-            tournament.tell(candidate.candidate_id, told if isinstance(told, Result) else Result("ok", told, n_windows=1))
+            outcome = score(candidate.params)
+            tournament.tell(candidate.candidate_id, outcome if isinstance(outcome, Result) else Result("ok", outcome, n_windows=1))
         seen += asked
     return seen
 
@@ -278,8 +278,8 @@ def at_an_edge(outcomes: list[float | None], places: range) -> float:
             candidate = tournament.ask()
             assert candidate is not None
             edges += [value in (0, 7) for value in candidate.params.values()] if place in places else []
-            told = outcomes[place % len(outcomes)]
-            tournament.tell(candidate.candidate_id, Result("failed") if told is None else Result("ok", told))
+            outcome = outcomes[place % len(outcomes)]
+            tournament.tell(candidate.candidate_id, Result("failed") if outcome is None else Result("ok", outcome))
     return float(np.mean(edges))
 
 

@@ -16,7 +16,7 @@ def keys(count: int) -> list[bytes]:
     return [np.array([float(i)]).tobytes() for i in range(count)]
 
 
-def told(values: list[float], order: list[int] | None = None) -> Observations:
+def observed(values: list[float], order: list[int] | None = None) -> Observations:
     """So many configurations, taken in order and measured once each."""
     known = Observations()
     for key in keys(len(values)):
@@ -27,23 +27,23 @@ def told(values: list[float], order: list[int] | None = None) -> Observations:
 
 
 def test_progress_is_what_the_latest_half_added_to_the_best_measurement() -> None:
-    assert told([1.0, 5.0, 2.0, 3.0, 7.0, 6.0]).progress() == pytest.approx(2.0)
-    assert told([1.0, 5.0, 2.0, 3.0, 4.0, 4.5]).progress() == pytest.approx(-0.5)
+    assert observed([1.0, 5.0, 2.0, 3.0, 7.0, 6.0]).progress() == pytest.approx(2.0)
+    assert observed([1.0, 5.0, 2.0, 3.0, 4.0, 4.5]).progress() == pytest.approx(-0.5)
 
 
 def test_a_single_configuration_has_no_latest_half_so_all_is_progress() -> None:
-    assert told([1.0]).progress() == math.inf
+    assert observed([1.0]).progress() == math.inf
 
 
 def test_a_repetition_that_is_lower_does_not_make_what_follows_a_progress() -> None:
-    known = told([1.0, 5.0, 2.0, 3.0, 4.0, 4.5])
+    known = observed([1.0, 5.0, 2.0, 3.0, 4.0, 4.5])
     known.mark_pending(keys(2)[1])
     known.observe(keys(2)[1], 1.0)
     assert known.progress() == pytest.approx(-0.5)
 
 
 def test_what_failed_or_awaits_its_result_is_no_part_of_the_progress() -> None:
-    known = told([1.0, 5.0, 2.0, 3.0, 7.0, 6.0])
+    known = observed([1.0, 5.0, 2.0, 3.0, 7.0, 6.0])
     failed, awaited = keys(8)[6:]
     for key in (failed, awaited):
         known.mark_pending(key)
@@ -56,4 +56,4 @@ def test_what_failed_or_awaits_its_result_is_no_part_of_the_progress() -> None:
 @given(st.permutations(range(12)))
 def test_the_order_of_the_results_does_not_count(order: list[int]) -> None:
     values = [float((7 * i) % 12) for i in range(12)]
-    assert told(values, list(order)).progress() == told(values).progress()
+    assert observed(values, list(order)).progress() == observed(values).progress()

@@ -96,15 +96,15 @@ def test_noisy_prior_allows_short_and_long_scales_and_has_its_slope() -> None:
 
 def test_believed_rows_change_the_process_like_measured_ones() -> None:
     x, y = _data()
-    process, told = GaussianProcess(np.arange(3)), GaussianProcess(np.arange(3))
+    process, conditioned = GaussianProcess(np.arange(3)), GaussianProcess(np.arange(3))
     repeats = np.array([1.0, 2.0, 3.0] * 7)[:20]
     process.condition(x[:20], y[:20], repeats)
     expected = process.predict(x[20:24])[0]
     process.believe(x[20:24])
-    told.condition(x[:24], np.concatenate([y[:20], expected]), np.concatenate([repeats, np.ones(4)]))
-    assert np.array(process.predict(x)) == pytest.approx(np.array(told.predict(x)), abs=1e-6)
-    assert process.fitted == pytest.approx(told.fitted, abs=1e-6)
-    assert told.fitted == pytest.approx(told.predict(x[:24])[0], abs=1e-6)
+    conditioned.condition(x[:24], np.concatenate([y[:20], expected]), np.concatenate([repeats, np.ones(4)]))
+    assert np.array(process.predict(x)) == pytest.approx(np.array(conditioned.predict(x)), abs=1e-6)
+    assert process.fitted == pytest.approx(conditioned.fitted, abs=1e-6)
+    assert conditioned.fitted == pytest.approx(conditioned.predict(x[:24])[0], abs=1e-6)
 
 
 def test_few_measurements_in_ten_dimensions_leave_the_process_unsure() -> None:

@@ -244,12 +244,12 @@ def test_a_saved_search_goes_on_where_it_was() -> None:
 def test_a_journal_brings_a_fresh_search_to_where_it_ended(algorithm: str) -> None:
     whole_generations = SearchSettings(algorithm=algorithm, asynchronous=False, seed=5)
     whole = run(Tournament(space(), whole_generations))
-    told = {c.candidate_id: (c.params, Result("ok", fitness(c.params), n_windows=1)) for c in whole[:8]}
+    results = {c.candidate_id: (c.params, Result("ok", fitness(c.params), n_windows=1)) for c in whole[:8]}
     tournament = Tournament(space(), whole_generations)
-    pending = replay(tournament, told)
+    pending = replay(tournament, results)
     assert pending == whole[8:10]
     with pytest.raises(ValueError, match="in the journal"):
-        replay(Tournament(space(), replace(whole_generations, seed=6)), told)
+        replay(Tournament(space(), replace(whole_generations, seed=6)), results)
 
 
 @pytest.mark.parametrize("algorithm", ["classic", "rzero"])
@@ -306,15 +306,15 @@ def test_what_is_known_from_elsewhere_is_part_of_a_saved_search(algorithm: str) 
 
 
 def test_results_from_elsewhere_that_do_not_fit_are_refused() -> None:
-    told = Tournament(space(), SearchSettings())
-    told.add_evaluated(BASELINE, Result("ok", 0.5))
+    informed = Tournament(space(), SearchSettings())
+    informed.add_evaluated(BASELINE, Result("ok", 0.5))
     other = Tournament(space(), SearchSettings())
     other.add_evaluated(BASELINE, Result("ok", 0.6))
     with pytest.raises(UserError, match="other results from elsewhere"):
-        other.load_state_dict(told.state_dict())
-    told.ask()
+        other.load_state_dict(informed.state_dict())
+    informed.ask()
     with pytest.raises(UserError, match="before the first proposal"):
-        told.add_evaluated(BASELINE, Result("ok", 0.5))
+        informed.add_evaluated(BASELINE, Result("ok", 0.5))
     with pytest.raises(ValueError, match="has no wer"):
         Tournament(space(), SearchSettings(objectives={"wer": "min"})).add_evaluated(BASELINE, Result("ok", 0.5))
 
@@ -439,9 +439,9 @@ def test_journal_restores_an_asynchronous_search(seed: int, side_by_side: int, s
 
     killed, live = fresh(), list[Candidate]()
     history = go_on(killed, live, stop, order)
-    told = {c.candidate_id: (c.params, result) for c, result in history}
+    given_results = {c.candidate_id: (c.params, result) for c, result in history}
     resumed = fresh()
-    pending = replay(resumed, told, {c.candidate_id: c.asked_after for c in [*(c for c, _ in history), *live]})
+    pending = replay(resumed, given_results, {c.candidate_id: c.asked_after for c in [*(c for c, _ in history), *live]})
     assert pending == live
     later = order.getrandbits(32)
     assert go_on(resumed, pending, 30, random.Random(later)) == go_on(killed, live, 30, random.Random(later))
@@ -450,9 +450,9 @@ def test_journal_restores_an_asynchronous_search(seed: int, side_by_side: int, s
 @pytest.mark.parametrize("stop", range(14, 17))
 def test_a_journal_restores_what_was_measured_again(stop: int) -> None:
     tournament, seen = next(found for seed in range(100) if len((found := luck(seed, 2, False, "classic"))[1]) == 16)
-    told = {c.candidate_id: (c.params, result) for c, result in tournament.history[:stop]}
+    results = {c.candidate_id: (c.params, result) for c, result in tournament.history[:stop]}
     resumed = Tournament(space(), tournament.settings)
-    assert replay(resumed, told) == []
+    assert replay(resumed, results) == []
     assert [c.candidate_id for c in run(resumed, lambda _: Result("ok", 0.0, n_windows=1))][: len(seen) - stop] == [c.candidate_id for c in seen[stop:]]
     saved = Tournament(space(), tournament.settings)
     saved.load_state_dict(json.loads(json.dumps(tournament.state_dict())))

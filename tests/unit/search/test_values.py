@@ -47,7 +47,7 @@ def odd_space() -> SearchSpace:
 
 
 def test_fingerprint_of_functions_is_the_same_in_every_process() -> None:
-    told = "from tests.unit.search.test_values import odd_space; print(odd_space().fingerprint())"
-    there = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True).stdout.strip()
+    code = "from tests.unit.search.test_values import odd_space; print(odd_space().fingerprint())"
+    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert there == odd_space().fingerprint()
     assert there != SearchSpace.from_specs({"x": ParameterSpec(target="", values=[math.cos], kind="categorical")}).fingerprint()

@@ -160,10 +160,10 @@ def test_an_answer_that_is_cut_off_is_none() -> None:
 
 @pytest.mark.parametrize("key", ["line\nbreak", "carriage\rreturn", "nul\0"])
 def test_a_key_that_no_header_may_have_is_not_quoted(key: str) -> None:
-    with serving(OK) as server, pytest.raises(NoAnswer) as told:
+    with serving(OK) as server, pytest.raises(NoAnswer) as raised:
         get(server.url, key)
-    assert key not in str(told.value)
-    assert repr(key)[1:-1] not in str(told.value)
+    assert key not in str(raised.value)
+    assert repr(key)[1:-1] not in str(raised.value)
 
 
 def test_a_key_beyond_ascii_travels_as_utf_8() -> None:
@@ -178,9 +178,9 @@ def test_what_is_no_address_or_not_there_is_no_answer(url: str) -> None:
         get(url, deadline_s=2.0)
 
 
-@given(said=st.one_of(st.binary(max_size=80), st.binary(max_size=80).map(lambda tail: b"HTTP/1.1 200 OK\r\n" + tail)))
-def test_whatever_bytes_a_port_sends_they_raise_nothing_else(said: bytes) -> None:
-    with serving(said) as server:
+@given(answer=st.one_of(st.binary(max_size=80), st.binary(max_size=80).map(lambda tail: b"HTTP/1.1 200 OK\r\n" + tail)))
+def test_whatever_bytes_a_port_sends_they_raise_nothing_else(answer: bytes) -> None:
+    with serving(answer) as server:
         try:
             status, body = get(server.url, deadline_s=5.0)
         except NoAnswer:

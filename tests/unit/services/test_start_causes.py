@@ -72,8 +72,8 @@ EXCEPTIONS = [
 ]
 
 
-def _log(prefix: str, said: str, *, after: str = "") -> str:
-    traced = ["EngineCore failed to start.", "Traceback (most recent call last):", '  File "core.py", line 3, in run', "    run()", "    ^^^^^", said, ""]
+def _log(prefix: str, message: str, *, after: str = "") -> str:
+    traced = ["EngineCore failed to start.", "Traceback (most recent call last):", '  File "core.py", line 3, in run', "    run()", "    ^^^^^", message, ""]
     ending = ["Process EngineCore_0:", "Traceback (most recent call last):", '  File "x.py", line 1, in <module>']
     pointer = "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"
     return "\n".join(["INFO 04-16 11:52:45 [a.py:1] Loading", *(prefix + line for line in traced), after, *ending, pointer, "", ""])
@@ -90,14 +90,14 @@ def test_evidence_of_every_form_of_log() -> None:
 @pytest.mark.parametrize("prefix", PREFIXES.values(), ids=PREFIXES)
 @pytest.mark.parametrize("stamp", STAMPS.values(), ids=STAMPS)
 def test_the_cause_is_found_behind_every_prefix(prefix: str, stamp: str) -> None:
-    for said in EXCEPTIONS:
-        found = explain_exit("vllm", _log(prefix + stamp, said), 1)
-        assert found.evidence.endswith(said), (prefix, stamp, found.evidence)
+    for message in EXCEPTIONS:
+        found = explain_exit("vllm", _log(prefix + stamp, message), 1)
+        assert found.evidence.endswith(message), (prefix, stamp, found.evidence)
 
 
-@pytest.mark.parametrize("said", EXCEPTIONS)
-def test_an_exception_of_any_class_is_the_cause(said: str) -> None:
-    assert explain_exit("vllm", f"Traceback (most recent call last):\n  File \"x.py\", line 1, in f\n    f()\n{said}\n", 1).evidence == said
+@pytest.mark.parametrize("message", EXCEPTIONS)
+def test_an_exception_of_any_class_is_the_cause(message: str) -> None:
+    assert explain_exit("vllm", f"Traceback (most recent call last):\n  File \"x.py\", line 1, in f\n    f()\n{message}\n", 1).evidence == message
 
 
 LINES = st.sampled_from(
@@ -140,8 +140,8 @@ def test_evidence_is_never_empty_a_heading_or_a_pointer(lines: list[str]) -> Non
 
 
 @given(st.lists(PREFIXED, max_size=8), st.sampled_from(EXCEPTIONS), st.sampled_from(list(PREFIXES.values())), st.sampled_from(list(STAMPS.values())))
-def test_where_a_log_has_a_cause_there_is_evidence(lines: list[str], said: str, prefix: str, stamp: str) -> None:
-    assert explain_exit("vllm", "\n".join([*lines, _log(prefix + stamp, said)]), 1).evidence
+def test_where_a_log_has_a_cause_there_is_evidence(lines: list[str], message: str, prefix: str, stamp: str) -> None:
+    assert explain_exit("vllm", "\n".join([*lines, _log(prefix + stamp, message)]), 1).evidence
 
 
 @pytest.mark.parametrize("link", ["The above exception was the direct cause of the following exception:", "During handling of the above exception, another exception occurred:"])
@@ -193,7 +193,7 @@ def test_an_exception_without_words_keeps_its_own_line() -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "message",
     [
         "nvcc fatal   : Unsupported gpu architecture 'compute_90a'",
         'sampling.cu(12): error: identifier "__nv_bfloat162" is undefined',
@@ -204,10 +204,10 @@ def test_an_exception_without_words_keeps_its_own_line() -> None:
     ],
 )
 @pytest.mark.parametrize("first", ["RuntimeError: Ninja build failed. Ninja output:", "RuntimeError: Error building extension 'sampling': [1/3] nvcc -c sampling.cu"])
-def test_of_a_compilers_output_the_complaint_is_the_cause(first: str, said: str) -> None:
-    output = ["ninja: Entering directory `/c'", "[1/4] nvcc -c a.cu -o a.o", "FAILED: a.o ", said, "ninja: build stopped: subcommand failed.", ""]
+def test_of_a_compilers_output_the_complaint_is_the_cause(first: str, message: str) -> None:
+    output = ["ninja: Entering directory `/c'", "[1/4] nvcc -c a.cu -o a.o", "FAILED: a.o ", message, "ninja: build stopped: subcommand failed.", ""]
     log = "\n".join(f"(EngineCore_0 pid=5) ERROR 08-21 10:00:00 [core.py:700] {line}" for line in ["Traceback (most recent call last):", first, *output])
-    assert explain_exit("vllm", log, 1).evidence.endswith(f"] {said}")
+    assert explain_exit("vllm", log, 1).evidence.endswith(f"] {message}")
 
 
 def test_a_pointer_after_a_reason_is_left_out() -> None:
@@ -219,8 +219,8 @@ pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig
 
 
 def test_the_last_words_of_native_code_are_evidence() -> None:
-    for said in ("Fatal Python error: Segmentation fault", "realloc(): invalid pointer", "Bus error (core dumped)", "python: symbol lookup error: libx.so: undefined symbol: f"):
-        assert explain_exit("vllm", f"INFO loading\n{said}\nRuntimeError: Engine core initialization failed. See root cause above.\n", 134).evidence == said
+    for message in ("Fatal Python error: Segmentation fault", "realloc(): invalid pointer", "Bus error (core dumped)", "python: symbol lookup error: libx.so: undefined symbol: f"):
+        assert explain_exit("vllm", f"INFO loading\n{message}\nRuntimeError: Engine core initialization failed. See root cause above.\n", 134).evidence == message
 
 
 def test_the_benchmark_writes_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -260,8 +260,8 @@ def test_of_an_exception_of_cpp_its_words_are_the_evidence() -> None:
 
 def test_of_a_failed_assembly_the_assemblers_words_are_the_evidence() -> None:
     fatal = "ptxas fatal   : Value 'sm_121a' is not defined for option 'gpu-name'"
-    said = f"torch._inductor.exc.InductorError: PTXASError: PTXAS error: Internal Triton PTX codegen error\n`ptxas` stderr:\n{fatal}\n\nRepro command: ptxas -lineinfo"
-    assert explain_exit("vllm", f"Traceback (most recent call last):\n  File \"x.py\", line 1, in f\n{said}\n", 1).evidence == fatal
+    message = f"torch._inductor.exc.InductorError: PTXASError: PTXAS error: Internal Triton PTX codegen error\n`ptxas` stderr:\n{fatal}\n\nRepro command: ptxas -lineinfo"
+    assert explain_exit("vllm", f"Traceback (most recent call last):\n  File \"x.py\", line 1, in f\n{message}\n", 1).evidence == fatal
 
 
 def test_the_reason_within_a_validation_error_decides_the_advice() -> None:

@@ -121,8 +121,8 @@ def test_of_several_workers_the_one_that_failed_first_speaks() -> None:
 
 
 def test_an_error_without_words_is_a_cause_as_well() -> None:
-    said = CAUSE.partition("RuntimeError")[0] + "AssertionError"
-    assert explain_exit("vllm", NO_WEIGHTS.replace(CAUSE, said), 1).evidence == said
+    message = CAUSE.partition("RuntimeError")[0] + "AssertionError"
+    assert explain_exit("vllm", NO_WEIGHTS.replace(CAUSE, message), 1).evidence == message
 
 
 def test_an_engine_that_died_under_load_has_its_own_message() -> None:
@@ -137,17 +137,17 @@ def test_an_engine_that_died_under_load_has_its_own_message() -> None:
 
 
 def test_of_an_engine_that_a_signal_ended_the_signal_is_the_evidence() -> None:
-    said = "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore_DP0': -9}"
-    found = explain_exit("vllm", f"INFO starting\n\nTraceback (most recent call last):\n{said}\n", 1)
-    assert found.evidence == "Failed core proc(s): {'EngineCore_DP0': -9}" == explain_exit("vllm", said, 1).evidence
+    expected = "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore_DP0': -9}"
+    found = explain_exit("vllm", f"INFO starting\n\nTraceback (most recent call last):\n{expected}\n", 1)
+    assert found.evidence == "Failed core proc(s): {'EngineCore_DP0': -9}" == explain_exit("vllm", expected, 1).evidence
     assert "its engine was ended by signal 9 (SIGKILL" in found.message
     assert advice_for(found) == "Free memory of the host or widen its limit, or see in the kernel's log what ended it."
 
 
 def test_where_nothing_stands_above_a_pointer_the_last_other_line_speaks() -> None:
-    said = "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"
-    assert explain_exit("vllm", f"INFO starting\n\nTraceback (most recent call last):\n{said}\n", 1).evidence == "INFO starting"
-    assert explain_exit("vllm", said, 1).evidence == "ended with exit code 1 while starting; its log names no cause"
+    message = "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"
+    assert explain_exit("vllm", f"INFO starting\n\nTraceback (most recent call last):\n{message}\n", 1).evidence == "INFO starting"
+    assert explain_exit("vllm", message, 1).evidence == "ended with exit code 1 while starting; its log names no cause"
 
 
 def test_contradicting_settings_are_both_named() -> None:

@@ -27,9 +27,9 @@ def test_an_objective_that_the_card_does_not_report_is_refused(monkeypatch: pyte
     with pytest.raises(UserError, match=r"objective\.weights\.efficiency=0\.1: .* does not report its utilisation .* Set it to 0\."):
         launch._new("spica_gpu_allocation", [], trust=False)
     assert launch._new("spica_gpu_allocation", ["objective.weights.efficiency=0"], trust=False)[1].kind == "cuda"
-    for untold in ("gpu_utilization", "fitness_terms.efficiency", "energy_per_request_j"):
-        with pytest.raises(UserError, match=rf"search\.objectives\.{untold}: .* does not report its"):
-            launch._new("spica_gpu_allocation", ["objective.weights.efficiency=0", f"search.objectives={{{untold}: max, wer: min}}"], trust=False)
+    for unreported in ("gpu_utilization", "fitness_terms.efficiency", "energy_per_request_j"):
+        with pytest.raises(UserError, match=rf"search\.objectives\.{unreported}: .* does not report its"):
+            launch._new("spica_gpu_allocation", ["objective.weights.efficiency=0", f"search.objectives={{{unreported}: max, wer: min}}"], trust=False)
     objective = load_config("spica_gpu_allocation", [], "cuda").objective
     devices.check_reported(objective, "cpu")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", UUID)

@@ -80,7 +80,7 @@ def test_what_is_seen_beside_nulls_still_disturbs() -> None:
 def test_a_window_says_what_its_card_did_not_report(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sampled([FULL] * 5, monkeypatch).unchecked == ()
     blind = sampled([Reading(None, None, throttled=None)] * 15, monkeypatch)
-    assert [said.partition(":")[0] for said in blind.unchecked] == [
+    assert [warning.partition(":")[0] for warning in blind.unchecked] == [
         "the card does not report its processes",
         "the card does not report why its clocks are low",
         "the card does not report its clock and utilisation",
@@ -114,14 +114,14 @@ def test_energy_is_not_of_a_part_of_the_window_only() -> None:
 
 
 def test_memory_that_is_not_reported_is_not_waited_for() -> None:
-    silent, told = Reading(0.0, None), Reading(0.0, 700.0)
+    silent, reported = Reading(0.0, None), Reading(0.0, 700.0)
     card = Tape([silent])
     assert wait_until_stable(card, samples=3, tolerance_mib=1.0, timeout_s=600.0, interval_s=0.0) is None
     assert card.n_read == 3
-    assert wait_until_stable(Tape([silent, told]), samples=3, tolerance_mib=1.0, timeout_s=600.0, interval_s=0.0) is True
+    assert wait_until_stable(Tape([silent, reported]), samples=3, tolerance_mib=1.0, timeout_s=600.0, interval_s=0.0) is True
     assert wait_until_returned(Tape([silent]), 700.0, tolerance_mib=1.0, timeout_s=600.0, interval_s=0.0) is None
-    assert wait_until_returned(Tape([told]), None, tolerance_mib=1.0, timeout_s=600.0, interval_s=0.0) is None
-    assert wait_until_returned(Tape([silent, silent, told]), 700.0, tolerance_mib=1.0, timeout_s=600.0, interval_s=0.0) == 0.0
+    assert wait_until_returned(Tape([reported]), None, tolerance_mib=1.0, timeout_s=600.0, interval_s=0.0) is None
+    assert wait_until_returned(Tape([silent, silent, reported]), 700.0, tolerance_mib=1.0, timeout_s=600.0, interval_s=0.0) == 0.0
 
 
 def test_neighbours_whose_memory_is_not_known_do_not_hold_nothing() -> None:

@@ -125,8 +125,8 @@ def test_a_failure_to_retry_is_reported_and_then_raised(window: int, trial: Tria
     trial.played.windows = [*[None] * window, ServiceError(RETRYABLE)]
     report = [trial.step() for _ in range(window + 1)][-1]
     assert "done" not in report
-    said = json.loads(report["retry_json"])
-    assert (said["attempt"], said["cause"]["kind"]) == (0, "service_lost")
+    retry = json.loads(report["retry_json"])
+    assert (retry["attempt"], retry["cause"]["kind"]) == (0, "service_lost")
     assert isinstance(trial._state, Retrying)
     with pytest.raises(RuntimeError, match="service_lost while in load: it died; it is tried again"):
         trial.step()

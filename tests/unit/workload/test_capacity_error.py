@@ -35,8 +35,8 @@ def test_the_error_is_about_as_large_as_ramps_made_again_differ(turns: int) -> N
     ramps = [ramp(rng, turns) for _ in range(200)]
     spread = statistics.stdev(capacity.continuous for capacity, _ in ramps)
     found = [with_error(replace(capacity, steps=tuple(steps)), OBJECTIVE, seed=seed) for seed, (capacity, steps) in enumerate(ramps)]
-    said = statistics.fmean(one.stderr**2 for one in found if one.stderr is not None) ** 0.5
-    assert 0.7 < said / spread < 1.5
+    reported = statistics.fmean(one.stderr**2 for one in found if one.stderr is not None) ** 0.5
+    assert 0.7 < reported / spread < 1.5
     truth = statistics.median(capacity.continuous for capacity, _ in ramps)
     assert np.mean([one.interval[0] <= truth <= one.interval[1] for one in found if one.interval]) > 0.85
 

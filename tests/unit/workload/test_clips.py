@@ -90,7 +90,7 @@ def test_names_that_differ_only_by_case_are_paired_exactly(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "message"),
     [
         (("a.wav", "a.WAV", "a.txt"), r"a\.wav: a\.WAV has the same text, a\.txt; their names differ only by case"),
         (("a.wav", "A.wav", "a.txt"), r"has the same text, a\.txt"),
@@ -99,10 +99,10 @@ def test_names_that_differ_only_by_case_are_paired_exactly(tmp_path: Path) -> No
         (("a.wav",), r"no NAME\.wav with a NAME\.txt beside it"),
     ],
 )
-def test_names_that_leave_a_doubt_are_refused(tmp_path: Path, names: tuple[str, ...], said: str) -> None:
+def test_names_that_leave_a_doubt_are_refused(tmp_path: Path, names: tuple[str, ...], message: str) -> None:
     for name in names:
         (tmp_path / name).write_bytes(wav(PCM) if name.casefold().endswith("wav") else b"hello")
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         load_utterances(AudioSettings(source=str(tmp_path)))
 
 
@@ -118,7 +118,7 @@ def test_byte_order_marks_name_the_encoding_of_a_text(tmp_path: Path, mark_and_e
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("hello".encode("utf-16-le"), r"clip\.txt: not UTF-8 \(it holds zero bytes"),
         ("café".encode("latin-1"), r"clip\.txt: not UTF-8 \("),
@@ -128,8 +128,8 @@ def test_byte_order_marks_name_the_encoding_of_a_text(tmp_path: Path, mark_and_e
         (b"a" * 100_000, r"clip\.txt: longer than"),
     ],
 )
-def test_a_text_that_cannot_be_read_is_refused_by_name(tmp_path: Path, text: bytes, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_a_text_that_cannot_be_read_is_refused_by_name(tmp_path: Path, text: bytes, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         load_utterances(clip(tmp_path, wav(PCM), text=text))
 
 
@@ -186,7 +186,7 @@ def floats(*values: float, double: bool = False) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (floats(0.5, np.nan), "not finite numbers"),
         (floats(0.5, -np.inf), "not finite numbers"),
@@ -203,8 +203,8 @@ def floats(*values: float, double: bool = False) -> bytes:
         (wav(PCM, rate=1), "its sample rate is 1 Hz"),
     ],
 )
-def test_what_is_no_sound_is_refused_with_the_files_name(tmp_path: Path, content: bytes, said: str) -> None:
-    with pytest.raises(UserError, match=rf"clip\.wav: cannot be read as WAV .*{said}") as caught:
+def test_what_is_no_sound_is_refused_with_the_files_name(tmp_path: Path, content: bytes, message: str) -> None:
+    with pytest.raises(UserError, match=rf"clip\.wav: cannot be read as WAV .*{message}") as caught:
         load_utterances(clip(tmp_path, content))
     assert "\n" not in str(caught.value)
 

@@ -94,25 +94,25 @@ def test_english_keeps_whispers_own_normaliser() -> None:
 
 @pytest.mark.parametrize("language", SENTENCES)
 def test_case_punctuation_and_encoding_cost_nothing(language: str) -> None:
-    said = SENTENCES[language]
-    bare = "".join(" " if unicodedata.category(letter)[0] in "PSZ" and letter not in "'·՞" else letter for letter in said)
-    shouted = said if language in ("tr", "hy") else said.upper()
-    for heard in (said, bare, shouted, f"«{said}» …!?", unicodedata.normalize("NFD", said), unicodedata.normalize("NFC", said), f"\ufeff {said}\u200e"):
-        errors, units = word_errors(said, heard, language)
-        assert errors == 0, (heard, units_of(said, language), units_of(heard, language))
+    sentence = SENTENCES[language]
+    bare = "".join(" " if unicodedata.category(letter)[0] in "PSZ" and letter not in "'·՞" else letter for letter in sentence)
+    shouted = sentence if language in ("tr", "hy") else sentence.upper()
+    for heard in (sentence, bare, shouted, f"«{sentence}» …!?", unicodedata.normalize("NFD", sentence), unicodedata.normalize("NFC", sentence), f"\ufeff {sentence}\u200e"):
+        errors, units = word_errors(sentence, heard, language)
+        assert errors == 0, (heard, units_of(sentence, language), units_of(heard, language))
         assert units > 0
 
 
 @pytest.mark.parametrize("language", ["bn", "gu", "hi", "km", "kn", "lo", "ml", "my", "si", "ta", "te", "th", "yi"])
 def test_every_mark_of_a_word_counts(language: str) -> None:
     """Each vowel sign left out makes another word; Whisper's own normaliser loses all of them on both sides."""
-    said = SENTENCES[language]
-    spelled = units_of(said, language)
-    marks = [at for at, letter in enumerate(said) if unicodedata.category(letter) in ("Mn", "Mc")]
+    sentence = SENTENCES[language]
+    spelled = units_of(sentence, language)
+    marks = [at for at, letter in enumerate(sentence) if unicodedata.category(letter) in ("Mn", "Mc")]
     assert marks
     for at in marks:
-        assert units_of(said[:at] + said[at + 1 :], language) != spelled
-        assert word_errors(said, said[:at] + said[at + 1 :], language)[0] >= 1
+        assert units_of(sentence[:at] + sentence[at + 1 :], language) != spelled
+        assert word_errors(sentence, sentence[:at] + sentence[at + 1 :], language)[0] >= 1
 
 
 @settings(max_examples=300, deadline=None)
@@ -142,9 +142,9 @@ def test_the_rate_of_a_corpus_is_by_language_too() -> None:
 def test_a_file_of_pairs_is_counted_row_by_row(tmp_path: Path) -> None:
     path, out = tmp_path / "pairs.tsv", tmp_path / "out.json"
     path.write_text("note\tlanguage\treference\ttranscript\nx\tzh\t今天天气很好我们去公园\t今天天气很好我们去商店\ny\tfr\tdeux euros\t2 euros\n", encoding="utf-8-sig")
-    told = CliRunner().invoke(main, [str(path), "--json", str(out)])
-    assert told.exit_code == 0
-    assert "CER  18.2 %  2 of 11 characters" in told.output
+    result = CliRunner().invoke(main, [str(path), "--json", str(out)])
+    assert result.exit_code == 0
+    assert "CER  18.2 %  2 of 11 characters" in result.output
     first, second = json.loads(out.read_text())
     assert first == {
         "language": "zh", "reference": "今天天气很好我们去公园", "transcript": "今天天气很好我们去商店", "errors": 2, "units": 11, "unit": "character",
@@ -153,7 +153,7 @@ def test_a_file_of_pairs_is_counted_row_by_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("language\treference\ttranscript\njp\ta\tb\n", "line 2, language=jp: no language code of Whisper. Use ja (Japanese)."),
         ("language\treference\nfr\ta\n", "no column transcript"),
@@ -162,9 +162,9 @@ def test_a_file_of_pairs_is_counted_row_by_row(tmp_path: Path) -> None:
         ("language\treference\ttranscript\nfr\t?!\tb\n", "line 2: the reference '?!' has no words"),
     ],
 )
-def test_a_file_that_cannot_be_counted_is_refused(tmp_path: Path, content: str, said: str) -> None:
+def test_a_file_that_cannot_be_counted_is_refused(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "pairs.tsv"
     path.write_text(content)
-    told = CliRunner().invoke(main, [str(path)])
-    assert told.exit_code == 2
-    assert said in told.output
+    result = CliRunner().invoke(main, [str(path)])
+    assert result.exit_code == 2
+    assert message in result.output

@@ -183,7 +183,7 @@ def test_repeated_traffic_finds_nothing_in_a_kept_engines_prefix_cache() -> None
     """An engine stays up for the next candidate, which gets the same prompts: one that started its own would have to compute them."""
     behaviour = Behaviour()
     with servers(behaviour) as endpoints:
-        said: list[set[str | None]] = []
+        salts_of: list[set[str | None]] = []
         for drive in (
             lambda: run_window(endpoints, workload(), CLIPS, seed=0, window_index=0),
             lambda: run_window(endpoints, workload(), CLIPS, seed=0, window_index=0),
@@ -192,9 +192,9 @@ def test_repeated_traffic_finds_nothing_in_a_kept_engines_prefix_cache() -> None
         ):
             behaviour.salts.clear()
             drive()
-            said.append(set(behaviour.salts))
-    assert all(len(salts) == 1 and None not in salts for salts in said), "within one the cache works as it will when deployed"
-    assert len(set.union(*said)) == len(said)
+            salts_of.append(set(behaviour.salts))
+    assert all(len(salts) == 1 and None not in salts for salts in salts_of), "within one the cache works as it will when deployed"
+    assert len(set.union(*salts_of)) == len(salts_of)
 
 
 def test_warming_up_takes_the_longest_utterance_first() -> None:

@@ -62,8 +62,8 @@ def test_a_name_is_the_card_of_all_its_words_or_none(name: str, card: str | None
 @given(st.sampled_from(sorted(cards())), st.sampled_from(["3e", "q", "laptop", "mobile", "super", "d", "v2", "sff", "48c", "zz"]))
 def test_an_unknown_suffix_is_never_the_card_without_it(name: str, suffix: str) -> None:
     found = matching(f"{name} {suffix}", cards())
-    said = {word for word in words(f"{name} {suffix}") if not word.endswith("gb")}  # a memory that only the name tells stands
-    assert found is None or words(found) >= said
+    given = {word for word in words(f"{name} {suffix}") if not word.endswith("gb")}  # a memory that only the name tells stands
+    assert found is None or words(found) >= given
 
 
 @given(st.sampled_from(sorted(cards())), st.sampled_from(["NVIDIA {}", "NVIDIA GeForce {}", "{} GPU", "  {}  ", "2x {}"]), st.booleans())

@@ -23,32 +23,32 @@ def ask(settings: VllmSettings, device: DeviceMemory | None = None, whisper: Whi
 
 def test_a_logged_start_part_by_part() -> None:
     """RTX 3090, vLLM 0.6.4, context 20000: 14.99 GiB of weights, 2.07 of activation, 31232 tokens."""
-    said = predict(engine(0.9, max_model_len=20000), None, card(), MODEL, version="0.6.4")
-    assert said.verdict is MemoryVerdict.FITS
-    assert said.kv_cache_tokens is not None
-    assert said.parts_mib["weights"] == pytest.approx(14.99 * 1024, rel=0.005)
-    assert said.parts_mib["activation"] == pytest.approx(2.07 * 1024, rel=0.01)
-    assert said.kv_cache_tokens.low <= 31232 <= said.kv_cache_tokens.high
-    assert said.max_concurrency == pytest.approx(said.kv_cache_tokens.value / 20000, rel=0.01)
+    prediction = predict(engine(0.9, max_model_len=20000), None, card(), MODEL, version="0.6.4")
+    assert prediction.verdict is MemoryVerdict.FITS
+    assert prediction.kv_cache_tokens is not None
+    assert prediction.parts_mib["weights"] == pytest.approx(14.99 * 1024, rel=0.005)
+    assert prediction.parts_mib["activation"] == pytest.approx(2.07 * 1024, rel=0.01)
+    assert prediction.kv_cache_tokens.low <= 31232 <= prediction.kv_cache_tokens.high
+    assert prediction.max_concurrency == pytest.approx(prediction.kv_cache_tokens.value / 20000, rel=0.01)
 
 
 def test_too_small_for_the_weights_names_the_least_share() -> None:
-    said = ask(engine(0.5))
-    assert said.verdict is MemoryVerdict.INFEASIBLE
-    assert said.likely is False
-    assert "vLLM's share of 12073 MiB cannot hold 15348 MiB of weights; 0.64 is the least that can" in said.reason
-    assert said.least_share is not None
-    assert f"with a context of 8192 and what else it needs {said.least_share:.2f}" in said.reason
-    assert said.shortfall_mib > 0
+    prediction = ask(engine(0.5))
+    assert prediction.verdict is MemoryVerdict.INFEASIBLE
+    assert prediction.likely is False
+    assert "vLLM's share of 12073 MiB cannot hold 15348 MiB of weights; 0.64 is the least that can" in prediction.reason
+    assert prediction.least_share is not None
+    assert f"with a context of 8192 and what else it needs {prediction.least_share:.2f}" in prediction.reason
+    assert prediction.shortfall_mib > 0
 
 
 def test_a_context_too_long_names_the_one_that_would_fit() -> None:
-    said = ask(engine(0.9, max_model_len=131072))
-    assert said.verdict is MemoryVerdict.INFEASIBLE
-    assert said.max_context is not None
-    assert f"max_model_len {said.max_context}" in said.reason
-    assert ask(engine(0.9, max_model_len=said.max_context)).likely
-    assert not ask(engine(0.9, max_model_len=said.max_context + 32)).likely
+    prediction = ask(engine(0.9, max_model_len=131072))
+    assert prediction.verdict is MemoryVerdict.INFEASIBLE
+    assert prediction.max_context is not None
+    assert f"max_model_len {prediction.max_context}" in prediction.reason
+    assert ask(engine(0.9, max_model_len=prediction.max_context)).likely
+    assert not ask(engine(0.9, max_model_len=prediction.max_context + 32)).likely
 
 
 def test_neighbours_and_whisper_stand_in_the_way_at_the_start() -> None:
@@ -66,11 +66,11 @@ def test_neighbours_and_whisper_stand_in_the_way_at_the_start() -> None:
 
 
 def test_flags_that_contradict_each_other() -> None:
-    said = ask(engine(max_num_seqs=512, max_num_batched_tokens=256))
-    assert said.verdict is MemoryVerdict.INFEASIBLE
-    assert "cannot hold 512 sequences" in said.reason
-    said = ask(engine(max_num_batched_tokens=1024, enable_chunked_prefill=False))
-    assert "without chunked prefill" in said.reason
+    prediction = ask(engine(max_num_seqs=512, max_num_batched_tokens=256))
+    assert prediction.verdict is MemoryVerdict.INFEASIBLE
+    assert "cannot hold 512 sequences" in prediction.reason
+    prediction = ask(engine(max_num_batched_tokens=1024, enable_chunked_prefill=False))
+    assert "without chunked prefill" in prediction.reason
     assert "divided between 3 cards" in ask(engine(tensor_parallel_size=3)).reason
 
 
@@ -78,12 +78,12 @@ def test_flags_that_contradict_each_other() -> None:
                                    {"num-gpu-blocks-override": 100}, {"decode_context_parallel_size": 4}, {"offload_group_size": 8}, {"spec-model": "a-drafter"},
                                    {"spec-method": "ngram"}, {"hf_overrides": {"num_hidden_layers": 4}}, {"speculative-config.num_speculative_tokens": 5}])
 def test_flags_that_are_not_modelled_give_no_number(extra: dict[str, object]) -> None:
-    said = ask(engine(extra_args=extra))
-    assert said.verdict is MemoryVerdict.NOT_MODELLED
-    assert said.kv_cache_tokens is None
-    assert said.likely is None
+    prediction = ask(engine(extra_args=extra))
+    assert prediction.verdict is MemoryVerdict.NOT_MODELLED
+    assert prediction.kv_cache_tokens is None
+    assert prediction.likely is None
     with pytest.raises(ValueError, match="has no number"):
-        replace(said, kv_cache_tokens=ask(engine()).kv_cache_tokens)
+        replace(prediction, kv_cache_tokens=ask(engine()).kv_cache_tokens)
 
 
 def test_data_parallel_engines_are_modelled_unless_they_divide_experts() -> None:
@@ -92,9 +92,9 @@ def test_data_parallel_engines_are_modelled_unless_they_divide_experts() -> None
     assert ask(engine(extra_args=two)).kv_cache_tokens == ask(engine()).kv_cache_tokens
     mixture = llama_8b(model_type="mixtral", num_local_experts=8, num_experts_per_tok=2)
     assert predict(engine(), None, card(), mixture).verdict is MemoryVerdict.INFEASIBLE
-    said = predict(engine(extra_args=two), None, card(), mixture)
-    assert said.verdict is MemoryVerdict.NOT_MODELLED
-    assert "data_parallel_size=2" in said.reason
+    prediction = predict(engine(extra_args=two), None, card(), mixture)
+    assert prediction.verdict is MemoryVerdict.NOT_MODELLED
+    assert "data_parallel_size=2" in prediction.reason
 
 
 def test_a_variable_that_sets_the_cache_gives_no_number() -> None:
@@ -110,9 +110,9 @@ def test_default_batches_follow_the_sequences_and_the_context() -> None:
 
 
 def test_a_hybrid_is_refused_by_name() -> None:
-    said = predict(engine(), None, card(), llama_8b(model_type="rwkv7"))
-    assert said.verdict is MemoryVerdict.NOT_MODELLED
-    assert "recurrent" in said.reason
+    prediction = predict(engine(), None, card(), llama_8b(model_type="rwkv7"))
+    assert prediction.verdict is MemoryVerdict.NOT_MODELLED
+    assert "recurrent" in prediction.reason
 
 
 @pytest.mark.parametrize(("change", "cards", "verdict"), [
@@ -123,9 +123,9 @@ def test_a_hybrid_is_refused_by_name() -> None:
 ])
 def test_what_is_not_modelled_is_refused_only_for_its_weights(change: dict[str, Any], cards: int, verdict: MemoryVerdict) -> None:
     model = llama_8b(cross_attention_layers=[3, 8], **change)
-    said = predict(engine(tensor_parallel_size=cards), None, card(), model)
-    assert said.verdict is verdict
-    assert "not modelled" in said.reason
+    prediction = predict(engine(tensor_parallel_size=cards), None, card(), model)
+    assert prediction.verdict is verdict
+    assert "not modelled" in prediction.reason
     many = predict_many(engine(tensor_parallel_size=cards), None, {"vllm.max_model_len": [1024, 2048]}, card(), model)
     assert [many.verdict_of(index) for index in range(2)] == [verdict] * 2
     assert predict(engine(tensor_parallel_size=cards, extra_args={"cpu_offload_gb": 100}), None, card(), model).verdict is MemoryVerdict.NOT_MODELLED
@@ -170,33 +170,33 @@ VERSIONS = st.sampled_from(["0.6.3", "0.8.5", "0.11.0", "0.15.1", "0.24.0", "0.3
 @given(settings=ENGINES, version=VERSIONS, gib=st.floats(6.0, 180.0))
 def test_more_share_never_means_fewer_tokens(settings: VllmSettings, version: str, gib: float) -> None:
     device = card(gib, name="some card")
-    said = [predict(replace(settings, gpu_memory_utilization=share), None, device, MODEL, version=version) for share in (0.3, 0.5, 0.7, 0.9)]
-    tokens = [one.kv_cache_tokens.value for one in said if one.kv_cache_tokens]
+    predictions = [predict(replace(settings, gpu_memory_utilization=share), None, device, MODEL, version=version) for share in (0.3, 0.5, 0.7, 0.9)]
+    tokens = [one.kv_cache_tokens.value for one in predictions if one.kv_cache_tokens]
     assert tokens == sorted(tokens)
-    assert all(one.kv_cache_tokens and one.kv_cache_tokens.low <= one.kv_cache_tokens.value <= one.kv_cache_tokens.high for one in said)
+    assert all(one.kv_cache_tokens and one.kv_cache_tokens.low <= one.kv_cache_tokens.value <= one.kv_cache_tokens.high for one in predictions)
 
 
 @given(settings=ENGINES, version=VERSIONS, gib=st.floats(6.0, 180.0))
 def test_the_least_share_is_the_edge(settings: VllmSettings, version: str, gib: float) -> None:
     device = card(gib, name="some card")
-    said = predict(settings, None, device, MODEL, version=version)
-    if said.least_share is None or "batch of" in said.reason:
+    prediction = predict(settings, None, device, MODEL, version=version)
+    if prediction.least_share is None or "batch of" in prediction.reason:
         return
-    at = predict(replace(settings, gpu_memory_utilization=said.least_share), None, device, MODEL, version=version)
+    at = predict(replace(settings, gpu_memory_utilization=prediction.least_share), None, device, MODEL, version=version)
     assert (at.headroom_mib or 0) >= -0.1
-    if said.least_share > 0.02:
-        below = predict(replace(settings, gpu_memory_utilization=said.least_share - 0.01), None, device, MODEL, version=version)
+    if prediction.least_share > 0.02:
+        below = predict(replace(settings, gpu_memory_utilization=prediction.least_share - 0.01), None, device, MODEL, version=version)
         assert (below.headroom_mib or 0) <= 0.1
 
 
 @given(settings=ENGINES, version=VERSIONS, gib=st.floats(6.0, 180.0))
 def test_the_parts_are_the_share(settings: VllmSettings, version: str, gib: float) -> None:
-    said = predict(settings, None, card(gib, name="some card"), MODEL, version=version)
-    if said.parts_mib["kv"] > 0:
-        inside = sum(said.parts_mib[name] for name in ("weights", "activation", "cuda_graphs", "non_torch", "kv"))
+    prediction = predict(settings, None, card(gib, name="some card"), MODEL, version=version)
+    if prediction.parts_mib["kv"] > 0:
+        inside = sum(prediction.parts_mib[name] for name in ("weights", "activation", "cuda_graphs", "non_torch", "kv"))
         assert inside == pytest.approx(gib * 1024 * settings.gpu_memory_utilization, abs=1.0)
-    if said.verdict is MemoryVerdict.FITS:
-        assert said.likely
-        assert said.shortfall_mib == 0
-    if said.verdict is MemoryVerdict.INFEASIBLE:
-        assert not said.likely
+    if prediction.verdict is MemoryVerdict.FITS:
+        assert prediction.likely
+        assert prediction.shortfall_mib == 0
+    if prediction.verdict is MemoryVerdict.INFEASIBLE:
+        assert not prediction.likely

@@ -19,13 +19,13 @@ from tune_gpu.services.vllm.memory.weight_formats import published_format
 SHAPE: dict[str, Any] = {"num_hidden_layers": 48, "num_key_value_heads": 8, "head_dim": 128, "hidden_size": 4096, "params_b": 30}
 
 
-@pytest.mark.parametrize(("words", "said"), [
+@pytest.mark.parametrize(("words", "message"), [
     ("GDN + full 3:1", "recurrent"), ("lightning attention 7:1", "recurrent"), ("short conv + GQA", "recurrent"), ("mamba2 hybrid", "recurrent"),
     ("KDA linear", "recurrent"), ("hybrid", "recurrent"), ("MLA + DSA", "indexer"), ("chunked 3:1", "chunked"), ("local", "chunked"),
     ("cross-attention", "cross-attention"), ("encoder-only", "encoder-decoder"), ("alternating sliding/full", "whose number is not given"),
 ])
-def test_words_that_are_refused(words: str, said: str) -> None:
-    assert said in (from_config({**SHAPE, "attention": words}).refusal or "")
+def test_words_that_are_refused(words: str, message: str) -> None:
+    assert message in (from_config({**SHAPE, "attention": words}).refusal or "")
 
 
 @pytest.mark.parametrize(("words", "layers"), [

@@ -41,11 +41,11 @@ def test_a_logged_start_is_predicted_back_exactly() -> None:
     settings, device = engine(0.9, max_model_len=131072, enforce_eager=True), card(39.39, name="A100 40GB")
     learned = learn_from_start(settings, device, MODEL, V1_LOG, num_gpu_blocks=9871, block_size=16, vllm_version="0.15.1")
     assert learned is not None
-    said = predict(settings, None, device, MODEL, learned)
-    assert said.calibrated
-    assert said.kv_cache_tokens is not None
-    assert said.kv_cache_tokens.value == 157936
-    assert said.parts_mib["weights"] == pytest.approx(14.9889 * 1024, abs=0.1)
+    prediction = predict(settings, None, device, MODEL, learned)
+    assert prediction.calibrated
+    assert prediction.kv_cache_tokens is not None
+    assert prediction.kv_cache_tokens.value == 157936
+    assert prediction.parts_mib["weights"] == pytest.approx(14.9889 * 1024, abs=0.1)
     more = predict(replace(settings, gpu_memory_utilization=0.95), None, device, MODEL, learned)
     assert more.kv_cache_tokens is not None
     assert more.kv_cache_tokens.value == pytest.approx(157936 + 0.05 * 39.39 * 2**30 / (128 * 1024), abs=16)
@@ -73,9 +73,9 @@ def test_every_other_share_is_the_measurement_plus_arithmetic(share: float, meas
     learned = learn_from_start(settings, device, MODEL, "Model loading took 14.9902 GiB", num_gpu_blocks=kv_blocks(measured), block_size=16,
                                vllm_version="0.11.0")
     assert learned is not None
-    said = predict(replace(settings, gpu_memory_utilization=share), None, device, MODEL, learned)
-    assert said.kv_cache_tokens is not None
-    assert abs(said.kv_cache_tokens.value / 16 - kv_blocks(share)) <= 2
+    prediction = predict(replace(settings, gpu_memory_utilization=share), None, device, MODEL, learned)
+    assert prediction.kv_cache_tokens is not None
+    assert abs(prediction.kv_cache_tokens.value / 16 - kv_blocks(share)) <= 2
 
 
 def test_other_flags_move_the_measured_overhead_by_what_the_model_says() -> None:
@@ -93,9 +93,9 @@ def test_a_cache_larger_than_its_blocks_gives_the_bytes_of_a_token() -> None:
     learned = learn_from_start(settings, card(79.15), MODEL, V1_LOG.replace("19.28", "53.00"), num_gpu_blocks=20000, block_size=16, vllm_version="0.11.0")
     assert learned is not None
     assert learned.token_bytes == pytest.approx(53.0 * 2**30 / 320000)
-    said = predict(settings, None, card(79.15), MODEL, learned)
-    assert said.kv_cache_tokens is not None
-    assert said.kv_cache_tokens.value == pytest.approx(320000, rel=0.001)
+    prediction = predict(settings, None, card(79.15), MODEL, learned)
+    assert prediction.kv_cache_tokens is not None
+    assert prediction.kv_cache_tokens.value == pytest.approx(320000, rel=0.001)
 
 
 def test_the_cpu_rule() -> None:
@@ -113,12 +113,12 @@ def test_the_cpu_rule() -> None:
     assert warm.parts_mib["kv"] - blind.parts_mib["kv"] == pytest.approx(200)
     learned = learn_from_start(settings, node, model, CPU_LOG, num_gpu_blocks=1964, block_size=128, vllm_version="0.32.0")
     assert learned is not None
-    said = predict(settings, None, node, model, learned)
-    assert said.kv_cache_tokens is not None
-    assert said.kv_cache_tokens.value == 251392
-    assert said.max_concurrency == pytest.approx(122.75)
+    prediction = predict(settings, None, node, model, learned)
+    assert prediction.kv_cache_tokens is not None
+    assert prediction.kv_cache_tokens.value == 251392
+    assert prediction.max_concurrency == pytest.approx(122.75)
     # 0.78 GiB of process: 0.08 of 10.46 GiB holds it, 0.07 does not
-    assert said.least_share == 0.08
+    assert prediction.least_share == 0.08
     assert predict(replace(settings, gpu_memory_utilization=0.07), None, node, model, learned).verdict is MemoryVerdict.INFEASIBLE
     grown = learn_from_start(settings, replace(node, total_mib=9000.0), model, CPU_LOG, num_gpu_blocks=1964, block_size=128, vllm_version="0.32.0")
     assert grown is not None

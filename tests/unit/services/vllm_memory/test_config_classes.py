@@ -96,8 +96,8 @@ def assert_as_vllm(model: ModelArchitecture, text: Any, name: str) -> None:
     assert model.head_dim == (getattr(text, "head_dim", None) or hidden // heads), name
     one = getattr(text, "multi_query", False) and not getattr(text, "new_decoder_architecture", False)
     inner = getattr(getattr(text, "attn_config", None), "kv_n_heads", None)
-    told = next((value for key in KV_HEADS if (value := getattr(text, key, None)) is not None), heads)
-    assert model.kv_heads == (1 if one else inner or told), name
+    stated = next((value for key in KV_HEADS if (value := getattr(text, key, None)) is not None), heads)
+    assert model.kv_heads == (1 if one else inner or stated), name
     types = getattr(text, "layer_types", None)
     if types and model.sliding_window:
         assert model.sliding_layers == sum("sliding" in kind for kind in types), name

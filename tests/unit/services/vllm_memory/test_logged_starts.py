@@ -79,8 +79,8 @@ def test_weights_blind() -> None:
     """Within 5 % of what vLLM printed, wherever both are known."""
     misses = set()
     for case in cases_of(*FILES)["cases"]:
-        said, logged = case["predicted"]["weights_gib"], case["logged"]["weights_gib"]
-        if said is not None and logged is not None and abs(said / logged - 1) > 0.05:
+        predicted, logged = case["predicted"]["weights_gib"], case["logged"]["weights_gib"]
+        if predicted is not None and logged is not None and abs(predicted / logged - 1) > 0.05:
             misses.add(case["id"])
     assert misses == set(WEIGHT_MISSES)
 

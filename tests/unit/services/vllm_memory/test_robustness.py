@@ -53,20 +53,20 @@ def _read(config: Mapping[str, Any], name: str) -> ModelArchitecture | None:
     try:
         return from_config(config, name)
     except UserError as error:
-        said = str(error).replace(name, "")
-    assert "\n" not in said  # one line
+        message = str(error).replace(name, "")
+    assert "\n" not in message  # one line
     return None
 
 
 def _is_an_answer(model: ModelArchitecture) -> None:
     try:
-        said = predict(engine(max_model_len=64), WhisperSettings(model="base"), card(), model)
+        prediction = predict(engine(max_model_len=64), WhisperSettings(model="base"), card(), model)
     except UserError:
         return
-    assert isinstance(said, Prediction)
-    assert (said.kv_cache_tokens is None) == (said.verdict is MemoryVerdict.NOT_MODELLED)
-    assert said.reason
-    json.dumps(said.as_dict())
+    assert isinstance(prediction, Prediction)
+    assert (prediction.kv_cache_tokens is None) == (prediction.verdict is MemoryVerdict.NOT_MODELLED)
+    assert prediction.reason
+    json.dumps(prediction.as_dict())
 
 
 @QUICK
@@ -103,9 +103,9 @@ def test_a_table_of_odd_architectures(archs: dict[str, Any]) -> None:
 def test_an_architecture_that_nobody_knows_is_named() -> None:
     row = {"id": "a", "model": "New-9B", "arch": "new", "gpu": "L4", "outcome": "ok", "kv_cache_tokens": 10000}
     table = {"new": {"num_hidden_layers": 40, "hidden_size": 4096, "num_key_value_heads": 8, "head_dim": 128, "params_b": 9, "attention": "gated delta net 3:1"}}
-    said = evaluate([row], table)["cases"][0]["predicted"]
-    assert said["verdict"] == "not_modelled"
-    assert "New-9B" in said["reason"]
+    prediction = evaluate([row], table)["cases"][0]["predicted"]
+    assert prediction["verdict"] == "not_modelled"
+    assert "New-9B" in prediction["reason"]
 
 
 @QUICK

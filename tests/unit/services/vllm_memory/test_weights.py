@@ -49,8 +49,8 @@ def test_format_of_a_checkpoint(config: dict[str, Any], bits: float) -> None:
     ("Llama-3.1-70B-Instruct-quantized.w8a8", "int8"), ("Llama-3.1-8B-unsloth-bnb-4bit", "bnb-4bit"), ("Qwen2.5-7B-Instruct", None), (None, None),
 ])
 def test_format_in_a_name(name: str | None, found: str | None) -> None:
-    said = named_format(name)
-    assert (said.name if said else None) == found
+    form = named_format(name)
+    assert (form.name if form else None) == found
 
 
 def test_unknown_quantisation_names_those_that_are_known() -> None:
