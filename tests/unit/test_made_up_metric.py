@@ -14,7 +14,7 @@ from tune_gpu import metrics
 from tune_gpu.artifacts.deployments import evidence_of
 from tune_gpu.artifacts.reading import RunRecord, read_run
 from tune_gpu.cli.progress import describe_measured
-from tune_gpu.cli.progress_table import table_of
+from tune_gpu.cli.progress_table import make_progress_table
 from tune_gpu.common.metric import Better, Column, Metric, Protocol
 from tune_gpu.compare.metrics import standard_metrics
 from tune_gpu.compare.observe import turns_by_arrival
@@ -90,7 +90,7 @@ def test_the_report_shows_it(record: RunRecord) -> None:
 
 def test_the_live_table_has_its_column(record: RunRecord) -> None:
     console = Console(file=io.StringIO(), width=400, height=60)
-    console.print(table_of(console, record.lines, [], [], evidence_of(record.lines), total=9, elapsed_s=1.0, left_s=None))
+    console.print(make_progress_table(console, record.lines, [], [], evidence_of(record.lines), total=9, elapsed_s=1.0, left_s=None))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "tokens" in text
     assert "fans" in text

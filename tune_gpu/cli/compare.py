@@ -23,12 +23,12 @@ from tune_gpu.cli.terminal import Finite, console_of
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.imports import uncollected
 from tune_gpu.common.wording import counted
-from tune_gpu.compare.arms import Origin, changed_params, origin_of, winner_of_other
+from tune_gpu.compare.arms import Origin, changed_params, make_origin, winner_of_other
 from tune_gpu.compare.confirm import BASELINE, GIVEN_BASELINE, WINNER, confirmed, speaks_for
 from tune_gpu.compare.forecast import times_of, whole
 from tune_gpu.compare.metrics import standard_metrics
-from tune_gpu.compare.progress import ProgressReporter, describe_arms, table_of
-from tune_gpu.compare.records import record
+from tune_gpu.compare.progress import ProgressReporter, describe_arms, make_findings_table
+from tune_gpu.compare.records import make_comparison
 from tune_gpu.compare.rounds import Outcome, PairedExperiment, Rules, findings_of
 from tune_gpu.compare.store import ReplicateStore
 from tune_gpu.compare.verdict import Finding
@@ -123,7 +123,7 @@ class ComparisonRequest:
 def _request(
     run_id: str, overrides: list[str], baseline: str | None, against: str | None, budget_s: float, rounds: int | None, *, trust: bool = False
 ) -> ComparisonRequest:
-    from tune_gpu.compare.setup import rules_of
+    from tune_gpu.compare.setup import make_rules
 
     if baseline and against:
         raise UserError("--baseline and --against: both are given. Give one of them.")
@@ -147,8 +147,8 @@ def _request(
         file += f"-{digest if theirs in ('other', GIVEN_BASELINE) else theirs}"
     check_config(config)
     restore_secrets(config)
-    origins = {WINNER: origin_of(config, run.winner, ArmSource.WINNER), theirs: origin_of(config, params, source)}
-    return ComparisonRequest(run, {WINNER: run.winner, theirs: params}, origins, theirs, rules_of(config, budget_s=budget_s, max_rounds=rounds), file)
+    origins = {WINNER: make_origin(config, run.winner, ArmSource.WINNER), theirs: make_origin(config, params, source)}
+    return ComparisonRequest(run, {WINNER: run.winner, theirs: params}, origins, theirs, make_rules(config, budget_s=budget_s, max_rounds=rounds), file)
 
 
 def _compare(console: Console, request: ComparisonRequest, quiet: bool) -> Comparison:
@@ -168,7 +168,7 @@ def _compare(console: Console, request: ComparisonRequest, quiet: bool) -> Compa
         outcome.replicates, WINNER, request.theirs, metrics, alpha=outcome.alpha, tolerances=rules.tolerances, seed=rules.seed
     )
     holds, why = _confirmation(request, findings, outcome)
-    content = record(
+    content = make_comparison(
         run_id=folder.run_id,
         experiment=config.name,
         device=place.device if place else {"kind": choice.kind},
@@ -198,12 +198,12 @@ def _measure(request: ComparisonRequest, kind: str, print_line: Any) -> tuple[Ou
     with uncollected():
         from tune_gpu.common.interrupt import terminated_as_interrupt
         from tune_gpu.compare.measuring_actor import MeasurementLost
-        from tune_gpu.compare.setup import comparison_client, measure_in, terms_of
+        from tune_gpu.compare.setup import comparison_client, make_terms, measure_in
         from tune_gpu.ray_tune.placement import measurement_resources
         from tune_gpu.ray_tune.session import local_or_joined_ray
 
     config, rules = request.run.config, request.rules
-    folder, terms = request.run.folder, terms_of(config, kind, request.arms, rules.windows)
+    folder, terms = request.run.folder, make_terms(config, kind, request.arms, rules.windows)
     store = ReplicateStore(folder.path / f"{request.file}.jsonl", terms, folder.redactor)
     spent_s = sum(replicate.wall_s for replicate in store.replicates())
     if spent_s:
@@ -266,7 +266,7 @@ def _write_into_winner(folder: RunFolder, content: Comparison, file: str) -> Non
 
 def _print_result(console: Console, request: ComparisonRequest, findings: list[Finding], content: Comparison, outcome: Outcome, quiet: bool) -> None:
     if not quiet:
-        console.print(table_of(findings, WINNER, request.theirs, request.label))
+        console.print(make_findings_table(findings, WINNER, request.theirs, request.label))
         console.print(
             f"{counted(outcome.n_rounds, 'round')} in {outcome.wall_s:.0f} s; {outcome.why}; intervals at {100 * (1 - outcome.alpha):.4g} % each",
             highlight=False,

@@ -177,7 +177,7 @@ def _new(space: str, overrides: list[str], *, trust: bool) -> tuple[ExperimentCo
     config.device = choice.kind
     check_config(config)
     check_resources(config, choice.kind)
-    sharing.check(config, choice.kind)
+    sharing.check_mps(config, choice.kind)
     if config.ray.address is None:
         check_reported(config.objective, choice.kind, config.search.objectives)
         check_homogeneous(config, choice.kind)
@@ -222,7 +222,7 @@ def _continued(config: ExperimentConfig, record: RunRecord) -> DeviceChoice:
     choice = replace(device_of(config), why=f"measuring on {config.device}, as this run has so far")  # nobody need have asked for it
     check_config(config)
     check_resources(config, choice.kind)
-    sharing.check(config, choice.kind)
+    sharing.check_mps(config, choice.kind)
     if config.ray.address is None:
         check_homogeneous(config, choice.kind)
     return choice

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from tune_gpu.artifacts.deployments import deployment_of, key_of
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
-from tune_gpu.cli.progress_table import fitness_of, spread, table_of
+from tune_gpu.cli.progress_table import fitness_of, make_progress_table, spread
 from tune_gpu.common.wording import failure_text
 from tune_gpu.config.languages import rate_name
 from tune_gpu.metrics import ERROR_UNIT, KV_CACHE_PEAK, every
@@ -116,7 +116,7 @@ class Progress:
 
     def _table(self) -> Table:
         elapsed_s, left_s = time.monotonic() - self._started, self.time_left_s()
-        return table_of(self._console, self._rows, list(self._running.values()), self._names, self._evidence, total=self._total, elapsed_s=elapsed_s, left_s=left_s)
+        return make_progress_table(self._console, self._rows, list(self._running.values()), self._names, self._evidence, total=self._total, elapsed_s=elapsed_s, left_s=left_s)
 
 
 def describe_measured(metrics: Mapping[str, Any]) -> str:

@@ -38,7 +38,7 @@ def fitness_of(line: EvaluationRecord, evidence: Evidence) -> str:
     return f"{line.fitness:.4f}" + (f" ± {error:.4f}" if error is not None else "")
 
 
-def table_of(
+def make_progress_table(
     console: Console, lines: Sequence[EvaluationRecord], now: Sequence[Candidate], names: Sequence[str], evidence: Evidence,
     *, total: int, elapsed_s: float, left_s: float | None,
 ) -> Table:  # fmt: skip

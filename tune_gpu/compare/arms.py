@@ -32,7 +32,7 @@ class Origin:
         return arm_label(self.source, self.outside)
 
 
-def origin_of(config: ExperimentConfig, params: Mapping[str, Any], source: ArmSource) -> Origin:
+def make_origin(config: ExperimentConfig, params: Mapping[str, Any], source: ArmSource) -> Origin:
     """Return the origin of an arm of a run with this configuration."""
     known = SearchSpace.from_specs(config.parameters).parameters
     return Origin(source, {name: value for name, value in params.items() if name in known and value not in known[name]})

@@ -11,16 +11,16 @@ from tune_gpu.artifacts.records.comparison import ArmSource, Comparison
 from tune_gpu.artifacts.records.ends import ComparisonEnd
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.artifacts.run_folder import RunFolder
-from tune_gpu.compare.arms import origin_of
+from tune_gpu.compare.arms import make_origin
 from tune_gpu.compare.confirm import BASELINE, WINNER, Standings, confirmed, contenders, standings
 from tune_gpu.compare.forecast import Forecast, forecast, times_of
 from tune_gpu.compare.measuring_actor import MeasurementLost
 from tune_gpu.compare.metrics import standard_metrics
 from tune_gpu.compare.progress import PrintLine, ProgressReporter
-from tune_gpu.compare.records import record
+from tune_gpu.compare.records import make_comparison
 from tune_gpu.compare.rounds import Outcome, PairedExperiment
 from tune_gpu.compare.samples import Replicate
-from tune_gpu.compare.setup import comparison_client, measure_in, rules_of, terms_of
+from tune_gpu.compare.setup import comparison_client, make_rules, make_terms, measure_in
 from tune_gpu.compare.store import ReplicateStore
 from tune_gpu.config.languages import error_unit, spoken_language
 from tune_gpu.config.schema import ExperimentConfig
@@ -64,8 +64,8 @@ def confirm_run(
             return RunConfirmation(False, planned.too_short, winner, needed_s=planned.needed_s)
         print_line(planned.room)
         config, arms = planned.config, contenders(winner, config.baseline, lines, planned.n_arms - 1)
-    rules = rules_of(config)
-    store = ReplicateStore(folder.path / "confirmation.jsonl", terms_of(config, kind, arms, rules.windows), folder.redactor)
+    rules = make_rules(config)
+    store = ReplicateStore(folder.path / "confirmation.jsonl", make_terms(config, kind, arms, rules.windows), folder.redactor)
     metrics = standard_metrics(config.objective.latency_percentile, error_unit(spoken_language(config)))
 
     def judged(replicates: Sequence[Replicate], alpha: float) -> Standings:
@@ -85,7 +85,7 @@ def confirm_run(
         return RunConfirmation(False, "it was interrupted", winner, interrupted=True)
     found = judged(outcome.replicates, outcome.alpha)
     holds, why = _verdict(config, found, outcome)
-    content = record(
+    content = make_comparison(
         run_id=folder.run_id,
         experiment=config.name,
         device=client.device,
@@ -99,7 +99,7 @@ def confirm_run(
         confirmed=holds,
         confirmed_why=why,
         rivals=found.rivals,
-        origins={arm: origin_of(config, params, _SOURCES.get(arm, ArmSource.RIVAL)) for arm, params in arms.items()},
+        origins={arm: make_origin(config, params, _SOURCES.get(arm, ArmSource.RIVAL)) for arm, params in arms.items()},
     )
     folder.write_json("confirmation.json", content)
     return RunConfirmation(holds, why, dict(arms[found.leader]), content, outcome.ended is ComparisonEnd.INTERRUPTED)

@@ -17,7 +17,7 @@ from ray.exceptions import RayError
 
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.common.process import guard
-from tune_gpu.compare.observe import replicate_of
+from tune_gpu.compare.observe import make_replicate
 from tune_gpu.compare.samples import Replicate
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.evaluation.evaluator import Evaluator
@@ -54,7 +54,7 @@ class MeasurementActor:
         started = time.monotonic()
         windows: list[WindowResult] = []
         measured = self._measured(params, first_window, windows)
-        return replicate_of(arm, number, windows, measured, time.monotonic() - started).as_dict()
+        return make_replicate(arm, number, windows, measured, time.monotonic() - started).as_dict()
 
     def _measured(self, params: Mapping[str, Any], first_window: int, windows: list[WindowResult]) -> Measurement:
         try:

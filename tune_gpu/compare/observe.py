@@ -13,7 +13,7 @@ from tune_gpu.workload.wer import word_errors
 from tune_gpu.workload.window import WindowResult
 
 
-def turn_of(sample: TurnSample) -> Turn:
+def make_turn(sample: TurnSample) -> Turn:
     """Return the values of one turn. An empty transcript counts as wrong, not as missing."""
     transcribed = sample.stt if sample.stt is not None and sample.stt.error in (None, "empty_transcript") else None
     errors, words = word_errors(sample.reference, transcribed.text, sample.language) if transcribed else (None, None)
@@ -22,10 +22,10 @@ def turn_of(sample: TurnSample) -> Turn:
 
 def turns_by_arrival(windows: Sequence[WindowResult]) -> tuple[Turn, ...]:
     """Return every turn of the windows in the order of due times, which differs from the order in which they ended."""
-    return tuple(turn_of(sample) for window in windows for sample in sorted(window.turns, key=lambda sample: sample.due))
+    return tuple(make_turn(sample) for window in windows for sample in sorted(window.turns, key=lambda sample: sample.due))
 
 
-def replicate_of(arm: str, number: int, windows: Sequence[WindowResult], measured: Measurement, wall_s: float) -> Replicate:
+def make_replicate(arm: str, number: int, windows: Sequence[WindowResult], measured: Measurement, wall_s: float) -> Replicate:
     """Return a deployment that was measured, or that failed, as a replicate."""
     if measured.failure is not None:
         return Replicate(arm, number, wall_s=wall_s, failure=measured.failure.as_dict())

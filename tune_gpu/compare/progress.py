@@ -45,7 +45,7 @@ def describe_replicate(replicate: Replicate) -> str:
     return f"{counted(len(turns), 'turn')}{speed}{f', {failed} failed' if failed else ''}{callers}{fitness}"
 
 
-def table_of(findings: Sequence[Finding], ours: str, theirs: str, label: str = "") -> Table:
+def make_findings_table(findings: Sequence[Finding], ours: str, theirs: str, label: str = "") -> Table:
     """Return every metric with its effect, interval and verdict. `label` tells where the other arm comes from."""
     table = Table(title=f"{ours} against {theirs}{f' ({label})' if label else ''}", title_justify="left")
     for column in ("metric", ours, theirs, "effect (interval)", "n", "verdict"):

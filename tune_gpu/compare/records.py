@@ -15,7 +15,7 @@ from tune_gpu.compare.verdict import Finding, sentence
 from tune_gpu.telemetry.neighbours import rounded
 
 
-def record(
+def make_comparison(
     *,
     run_id: str,
     experiment: str,
@@ -43,7 +43,7 @@ def record(
         ended_at=now(),
         ours=ours,
         theirs=theirs,
-        arms={name: arm_of(outcome.replicates, name, params, origins.get(name)) for name, params in arms.items()},
+        arms={name: make_arm_record(outcome.replicates, name, params, origins.get(name)) for name, params in arms.items()},
         sentence=sentence(findings, ours) + (f", against {theirs} ({label})" if label else ""),
         findings=tuple(finding.record() for finding in findings),
         n_rounds=outcome.n_rounds,
@@ -59,7 +59,7 @@ def record(
     )
 
 
-def arm_of(replicates: Sequence[Replicate], arm: str, params: Mapping[str, Any], origin: Origin | None = None) -> ArmRecord:
+def make_arm_record(replicates: Sequence[Replicate], arm: str, params: Mapping[str, Any], origin: Origin | None = None) -> ArmRecord:
     """Build the record of one arm from its replicates."""
     of_arm = [replicate for replicate in replicates if replicate.arm == arm]
     turns = [turn for replicate in of_arm for turn in replicate.turns]

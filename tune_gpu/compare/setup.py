@@ -13,7 +13,7 @@ from tune_gpu.compare.samples import Replicate
 from tune_gpu.config.schema import ExperimentConfig
 
 
-def rules_of(config: ExperimentConfig, *, budget_s: float | None = None, max_rounds: int | None = None) -> Rules:
+def make_rules(config: ExperimentConfig, *, budget_s: float | None = None, max_rounds: int | None = None) -> Rules:
     """Return the rules of a comparison under this configuration."""
     settings = config.confirm
     most = max_rounds or settings.max_rounds
@@ -28,7 +28,7 @@ def rules_of(config: ExperimentConfig, *, budget_s: float | None = None, max_rou
     )
 
 
-def terms_of(config: ExperimentConfig, device: str, arms: Mapping[str, Mapping[str, Any]], windows: int) -> dict[str, Any]:
+def make_terms(config: ExperimentConfig, device: str, arms: Mapping[str, Mapping[str, Any]], windows: int) -> dict[str, Any]:
     """Return the terms that replicates must share to be counted together."""
     return {
         "schema_version": 1,

@@ -1,4 +1,4 @@
-"""Resumes a search from the records of a run."""
+"""Resume a search from the records of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tune_gpu.search.tournament import Candidate, Result, Tournament
 def replay(
     tournament: Tournament, results: Mapping[str, tuple[Mapping[str, Any], Result]], asked_after: Mapping[str, int] | None = None
 ) -> list[Candidate]:
-    """Bring a new tournament to where a journal ends, and return the candidates that were proposed and have no result.
+    """Replay the results of a run in a new tournament. Return the candidates that were proposed and have no result.
 
     Args:
         tournament: new, with the settings of the run.
@@ -21,7 +21,7 @@ def replay(
             with the next one that is not missing.
 
     Raises:
-        ValueError: the journal is not of this tournament (another seed, space or version).
+        ValueError: the results are not those of this tournament (another seed, space or version).
     """
     asked: dict[str, Candidate] = {}
     turns = sorted((asked_after or {}).items(), key=lambda turn: turn[1], reverse=True)
@@ -29,7 +29,7 @@ def replay(
     def ask_for(candidate_id: str) -> None:
         while candidate_id not in asked:
             if (candidate := tournament.ask()) is None:
-                raise ValueError(f"{candidate_id} in the journal: this search has not proposed it")
+                raise ValueError(f"it has a result of {candidate_id}, which this search does not propose")
             asked[candidate.candidate_id] = candidate
 
     def ask_for_all(n_results: int) -> None:
@@ -40,7 +40,7 @@ def replay(
         ask_for_all(n_results)
         ask_for(candidate_id)
         if dict(params) != asked[candidate_id].params:
-            raise ValueError(f"{candidate_id} was {dict(params)} in the journal and would be {asked[candidate_id].params} now")
+            raise ValueError(f"its {candidate_id} was {dict(params)} and would be {asked[candidate_id].params} now")
         tournament.tell(candidate_id, result)
     ask_for_all(len(results))
     while tournament.queued and (candidate := tournament.ask()) is not None:

@@ -58,7 +58,7 @@ class ResultKeeper:
             self._progress.ended(line, replayed=True)
 
     def began(self, candidate: Candidate) -> None:
-        """Note that the evaluation of a candidate has begun. A journal of proposals is needed only if they do not follow from the results."""
+        """Note that the evaluation of a candidate has begun. Proposals are recorded only if they do not follow from the results."""
         if self._config.search.asynchronous:
             try:
                 self._folder.append_proposal(candidate)

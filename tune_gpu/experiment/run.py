@@ -114,7 +114,7 @@ class Experiment:
         return summary
 
     def _replay(self) -> list[Candidate]:
-        """Bring the search to where the run's lines end; what was proposed and has none. Raises ValueError."""
+        """Replay the run's results in the search. Return the candidates that were proposed and have none. Raise ValueError."""
         lines = sorted(self.folder.candidates(), key=lambda line: -1 if line.told_after is None else line.told_after)  # they are kept by generation
         asked_after = self.folder.proposals() | {line.candidate_id: line.asked_after for line in lines if line.asked_after is not None}
         results = {line.candidate_id: (line.params, line.result(self.config.search.objectives)) for line in lines}

@@ -14,7 +14,7 @@ from tune_gpu.artifacts.redaction import REDACTED, Redactor
 from tune_gpu.common import outside_files
 from tune_gpu.compare.confirm import BASELINE, confirmed, speaks_for
 from tune_gpu.compare.metrics import standard_metrics
-from tune_gpu.compare.records import arm_of
+from tune_gpu.compare.records import make_arm_record
 from tune_gpu.compare.rounds import findings_of
 from tune_gpu.compare.samples import Replicate
 from tune_gpu.compare.sequential import final_alpha, interim_alpha
@@ -83,7 +83,7 @@ def _alpha(content: Comparison) -> float | None:
 
 def _measured_arm(replicates: Sequence[Replicate], name: str, stated: ArmRecord) -> ArmRecord:
     """Return the arm with its counts as the deployments give them."""
-    return replace(arm_of(replicates, name, stated.params), source=stated.source, outside=stated.outside)
+    return replace(make_arm_record(replicates, name, stated.params), source=stated.source, outside=stated.outside)
 
 
 def _other_baseline(config: ExperimentConfig, content: Comparison) -> str | None:

@@ -21,7 +21,7 @@ class Candidate:
     """initial, elite, offspring, fresh or baseline."""
     params: dict[str, Any]
     asked_after: int = 0
-    """How many results the search had when it proposed this. With it a journal can be replayed, whatever ran side by side."""
+    """How many results the search had when it proposed this. With it a run can be replayed, whatever ran side by side."""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def allowed(config: ExperimentConfig, kind: str) -> Callable[[Mapping[str, Any]]
     return lambda params: all(params.get(name) is None or params[name] >= 100 for name in names)
 
 
-def check(config: ExperimentConfig, kind: str) -> None:
+def check_mps(config: ExperimentConfig, kind: str) -> None:
     """Raise UserError if `services` or the baseline use MPS where it is forbidden."""
     why = forbidden(config, kind)
     if why is not None and asks_for_mps(config.services):

@@ -44,7 +44,7 @@ class Unseen:
         listed = landscape.configurations
         self._order = iter(self._rng.permutation(len(listed))) if listed is not None else None
 
-    def take(self, params: Params) -> None:
+    def exclude(self, params: Params) -> None:
         self._seen.add(tuple(params[n] for n in self._landscape.space.names))
 
     def next(self) -> dict[str, Any] | None:

@@ -126,7 +126,7 @@ class Optuna:
             known = self._observed.cost(params) if self._landscape.allowed(params) else self._observed.worst
             pending = any(dict(other) == params for other, _ in self._live)
             if known is None and not pending and self._landscape.allowed(params):
-                self._unseen.take(params)
+                self._unseen.exclude(params)
                 self._live.append((params, trial))
                 return params
             self._tell(trial, known)

@@ -69,7 +69,7 @@ class Smac:
                 break
             params = self._params(info.config)
             if self._landscape.allowed(params) and self._observed.cost(params) is None and not any(o == params for o, _ in self._live):
-                self._unseen.take(params)
+                self._unseen.exclude(params)
                 self._live.append((params, info))
                 return params
             known = self._observed.cost(params) if self._landscape.allowed(params) else math.nan

@@ -15,7 +15,7 @@ from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.own_files import sealed
 from tune_gpu.compare.samples import Replicate
-from tune_gpu.compare.setup import terms_of
+from tune_gpu.compare.setup import make_terms
 from tune_gpu.compare.store import ReplicateStore
 from tune_gpu.config.loader import as_yaml, load_config
 from tune_gpu.config.schema import ExperimentConfig
@@ -65,7 +65,7 @@ def test_no_file_of_a_run_holds_a_secret(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_no_file_of_a_comparison_holds_a_secret_and_it_still_goes_on(tmp_path: Path) -> None:
     config = configured()
-    terms, path = terms_of(config, "cpu", {}, 1), tmp_path / "comparison.jsonl"
+    terms, path = make_terms(config, "cpu", {}, 1), tmp_path / "comparison.jsonl"
     failed = Replicate("winner", 0, failure={"kind": "startup_crash", "message": "no access", "evidence": f"given {TOKEN}"})
     ReplicateStore(path, terms, Redactor(config)).append(failed)
     assert TOKEN not in path.read_text()

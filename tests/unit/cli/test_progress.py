@@ -15,7 +15,7 @@ from tune_gpu.artifacts.reading import read_run
 from tune_gpu.artifacts.records.evaluation import Durations, EvaluationRecord, FailureRecord
 from tune_gpu.cli import progress as live
 from tune_gpu.cli.progress import Progress
-from tune_gpu.cli.progress_table import engine_of, fitness_of, table_of
+from tune_gpu.cli.progress_table import engine_of, fitness_of, make_progress_table
 from tune_gpu.common.failures import Status
 from tune_gpu.search.tournament import Candidate
 
@@ -27,7 +27,7 @@ NEXT = Candidate("g9-c0", 9, "fresh", dict(LINES[0].params))
 
 def shown(width: int, height: int = 60) -> str:
     console = Console(file=io.StringIO(), width=width, height=height, force_terminal=False)
-    console.print(table_of(console, LINES, [NEXT], NAMES, EVIDENCE, total=40, elapsed_s=61.0, left_s=90.0))
+    console.print(make_progress_table(console, LINES, [NEXT], NAMES, EVIDENCE, total=40, elapsed_s=61.0, left_s=90.0))
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -118,7 +118,7 @@ def test_all_that_run_side_by_side_are_shown_until_each_has_ended() -> None:
     rows = [line for line in shown[shown.rindex("generation 9") :].splitlines() if "running" in line]
     assert ["g9-c0" in rows[0], "g9-c2" in rows[1]] == [True, True], rows
     low = Console(file=io.StringIO(), width=240, height=12)
-    low.print(table_of(low, LINES, [replace(NEXT, candidate_id=f"g9-c{number}") for number in range(9)], NAMES, EVIDENCE, total=40, elapsed_s=61.0, left_s=None))
+    low.print(make_progress_table(low, LINES, [replace(NEXT, candidate_id=f"g9-c{number}") for number in range(9)], NAMES, EVIDENCE, total=40, elapsed_s=61.0, left_s=None))
     assert len(low.file.getvalue().splitlines()) <= 13, "no higher than the terminal"  # type: ignore[attr-defined]
 
 
@@ -145,7 +145,7 @@ def test_a_rate_of_characters_is_called_cer() -> None:
         console = Console(file=io.StringIO(), width=300)
         with Progress(console, 40, NAMES) as progress:
             progress.ended(shown_line)
-        console.print(table_of(console, [shown_line], [], NAMES, EVIDENCE, total=40, elapsed_s=1.0, left_s=None))
+        console.print(make_progress_table(console, [shown_line], [], NAMES, EVIDENCE, total=40, elapsed_s=1.0, left_s=None))
         text = console.file.getvalue()  # type: ignore[attr-defined]
         assert f", {name} {line.metrics['wer']}, " in text
         assert f" {name} " in text.split(", engine")[-1]

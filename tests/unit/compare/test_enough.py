@@ -16,7 +16,7 @@ from tune_gpu.common.metric import least_samples
 from tune_gpu.compare.bootstrap import Effect, effect_of
 from tune_gpu.compare.confirm import confirmed
 from tune_gpu.compare.metrics import standard_metrics
-from tune_gpu.compare.progress import describe_replicate, table_of
+from tune_gpu.compare.progress import describe_replicate, make_findings_table
 from tune_gpu.compare.samples import Pair, Replicate, Turn
 from tune_gpu.compare.verdict import ComparisonVerdict, Finding, sentence
 
@@ -150,7 +150,7 @@ def test_the_table_has_n_beside_every_metric() -> None:
     pairs = rounds(0, 4, 6)
     found = [Finding(metric, effect_of(pairs, metric, alpha=0.05), 10.0) for metric in METRICS.values()]
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(table_of(found, "winner", "baseline"))
+    console.print(make_findings_table(found, "winner", "baseline"))
     rows = {line.split()[1]: line for line in console.export_text().splitlines() if "│" in line}
     assert all("4 rounds" in rows[each.metric.name] for each in found)
     assert "4 rounds, 24 turns" in rows["voice_turn_ms.p95"]

@@ -22,7 +22,7 @@ from tune_gpu.cli.main import main
 from tune_gpu.compare.confirm import BASELINE, WINNER
 from tune_gpu.compare.rounds import Outcome
 from tune_gpu.compare.sequential import interim_alpha
-from tune_gpu.compare.setup import terms_of
+from tune_gpu.compare.setup import make_terms
 from tune_gpu.compare.store import ReplicateStore
 from tune_gpu.promote.evidence import evidence_of
 from tune_gpu.promote.gate import TargetDevice, conditions
@@ -38,7 +38,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def measure(request: ComparisonRequest, kind: str, _print_line: object) -> tuple[Outcome, None]:
         made = [replace(replicate, arm=WINNER if replicate.arm == WINNER else request.theirs) for replicate in replicates()]
-        terms = terms_of(request.run.config, kind, request.arms, request.rules.windows)
+        terms = make_terms(request.run.config, kind, request.arms, request.rules.windows)
         store = ReplicateStore(request.run.folder.path / f"{request.file}.jsonl", terms)
         store.path.unlink(missing_ok=True)
         for replicate in made:

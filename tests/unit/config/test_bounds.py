@@ -106,7 +106,7 @@ def refusal(config: ExperimentConfig) -> str:
     try:
         check_config(config)
         resources.check_resources(config, "cpu")
-        sharing.check(config, "cuda")
+        sharing.check_mps(config, "cuda")
     except UserError as error:
         return str(error)
     return ""

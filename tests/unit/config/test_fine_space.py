@@ -99,7 +99,7 @@ def test_mps_that_cannot_be_is_refused_by_name(overrides: list[str], kind: str, 
     def checked() -> None:
         found = config(kind, *overrides)
         check_space(found)
-        sharing.check(found, kind)
+        sharing.check_mps(found, kind)
 
     with pytest.raises(UserError, match=message):
         checked()

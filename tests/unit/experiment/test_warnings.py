@@ -13,7 +13,7 @@ from tune_gpu.artifacts.deployments import evidence_of
 from tune_gpu.artifacts.reading import read_run
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.cli.progress import describe_measured, describe_saturation
-from tune_gpu.cli.progress_table import table_of
+from tune_gpu.cli.progress_table import make_progress_table
 from tune_gpu.experiment.warnings import warnings_of
 from tune_gpu.report.data import report_data
 
@@ -28,7 +28,7 @@ def test_a_line_and_the_table_name_both() -> None:
     assert "sessions at least 4, " in describe_measured(made.metrics)
     assert describe_saturation(made.metrics) == "saturated (3 of 7 turns answered within their window), "
     console = Console(width=400, height=40, record=True)
-    console.print(table_of(console, [made], [], list(SLOW), evidence_of([made]), total=1, elapsed_s=1.0, left_s=None))
+    console.print(make_progress_table(console, [made], [], list(SLOW), evidence_of([made]), total=1, elapsed_s=1.0, left_s=None))
     shown = console.export_text()
     assert "≥4" in shown
     assert "ok, saturated" in shown

@@ -12,7 +12,7 @@ from tune_gpu.artifacts.records.ends import ComparisonEnd
 from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.compare.confirm import BASELINE, WINNER, confirmed
 from tune_gpu.compare.metrics import standard_metrics
-from tune_gpu.compare.records import record
+from tune_gpu.compare.records import make_comparison
 from tune_gpu.compare.rounds import Outcome, Rules, findings_of
 from tune_gpu.compare.samples import Replicate
 from tune_gpu.compare.sequential import interim_alpha
@@ -56,7 +56,7 @@ def verdict(config: ExperimentConfig, measured: list[Replicate], run_id: str) ->
     metrics = standard_metrics(config.objective.latency_percentile, error_unit(spoken_language(config)))
     findings = findings_of(measured, WINNER, BASELINE, metrics, alpha=alpha, tolerances=rules.tolerances, seed=0)
     holds, why = confirmed(findings, config.confirm.metric, outcome.why)
-    return record(
+    return make_comparison(
         run_id=run_id, experiment=config.name, device=DEVICE, arms={WINNER: FAST, BASELINE: SLOW}, ours=WINNER, theirs=BASELINE,
         findings=findings, outcome=outcome, rules=rules, neighbours_mib=500.0, confirmed=holds, confirmed_why=why,
     )  # fmt: skip

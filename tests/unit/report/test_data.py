@@ -29,7 +29,7 @@ from tune_gpu.artifacts.records.findings import EffectRecord, FindingRecord
 from tune_gpu.cli.main import main
 from tune_gpu.common.process.managed import start_ticks
 from tune_gpu.compare.metrics import standard_metrics
-from tune_gpu.compare.records import record as written
+from tune_gpu.compare.records import make_comparison as written
 from tune_gpu.compare.rounds import Outcome, Rules, findings_of
 from tune_gpu.report.data import report_data
 from tune_gpu.report.importance import importance_of

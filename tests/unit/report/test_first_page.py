@@ -14,7 +14,7 @@ from tests.support.runs import ABOVE_ITS_TARGET, ARTIFACTS, MISLEADING, OFF_ITS_
 from tune_gpu.artifacts.deployments import evidence_of
 from tune_gpu.artifacts.reading import RunRecord, read_run
 from tune_gpu.cli.progress import Progress, describe_measured
-from tune_gpu.cli.progress_table import table_of
+from tune_gpu.cli.progress_table import make_progress_table
 from tune_gpu.cli.status import describe_run
 from tune_gpu.common.metric import carries, largest_carried, statistic_text
 from tune_gpu.report.data import report_data
@@ -103,7 +103,7 @@ def test_what_violates_a_constraint_is_counted_as_such_everywhere() -> None:
         for line in record.lines:
             progress.ended(line)
     assert f"{against.candidate_id} against a constraint: max_failed_requests_pct [" in shown.getvalue()
-    console.print(table_of(console, record.lines, [], [], evidence_of(record.lines), total=6, elapsed_s=1.0, left_s=None))
+    console.print(make_progress_table(console, record.lines, [], [], evidence_of(record.lines), total=6, elapsed_s=1.0, left_s=None))
     assert "6 of 6 evaluations (5 ok, 1 against a constraint)" in shown.getvalue()
     assert describe_run(record.folder, record)["n_measured"] == 5
 

@@ -241,14 +241,14 @@ def test_a_saved_search_goes_on_where_it_was() -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["classic", "rzero"])
-def test_a_journal_brings_a_fresh_search_to_where_it_ended(algorithm: str) -> None:
+def test_a_replay_brings_a_fresh_search_to_where_it_ended(algorithm: str) -> None:
     whole_generations = SearchSettings(algorithm=algorithm, asynchronous=False, seed=5)
     whole = run(Tournament(space(), whole_generations))
     results = {c.candidate_id: (c.params, Result("ok", fitness(c.params), n_windows=1)) for c in whole[:8]}
     tournament = Tournament(space(), whole_generations)
     pending = replay(tournament, results)
     assert pending == whole[8:10]
-    with pytest.raises(ValueError, match="in the journal"):
+    with pytest.raises(ValueError, match=r"does not propose|would be"):
         replay(Tournament(space(), replace(whole_generations, seed=6)), results)
 
 
@@ -420,7 +420,7 @@ def test_a_winner_by_a_single_evaluation_is_measured_again_first(
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 5), st.integers(0, 25), st.randoms(use_true_random=False))
-def test_journal_restores_an_asynchronous_search(seed: int, side_by_side: int, stop: int, order: random.Random) -> None:
+def test_a_replay_restores_an_asynchronous_search(seed: int, side_by_side: int, stop: int, order: random.Random) -> None:
     """Whatever ran side by side."""
     specs = DEFAULT | {"seqs": ParameterSpec(target="vllm.max_num_seqs", values=[8, 16, 32, 64])}
 
@@ -448,7 +448,7 @@ def test_journal_restores_an_asynchronous_search(seed: int, side_by_side: int, s
 
 
 @pytest.mark.parametrize("stop", range(14, 17))
-def test_a_journal_restores_what_was_measured_again(stop: int) -> None:
+def test_a_replay_restores_what_was_measured_again(stop: int) -> None:
     tournament, seen = next(found for seed in range(100) if len((found := luck(seed, 2, False, "classic"))[1]) == 16)
     results = {c.candidate_id: (c.params, result) for c, result in tournament.history[:stop]}
     resumed = Tournament(space(), tournament.settings)
