@@ -72,15 +72,15 @@ def measure(streams: int, tokens: int, every_s: float) -> dict[str, Any]:
             return dict(await asyncio.gather(*(one(str(i)) for i in range(streams))))
 
     began, cpu = time.monotonic(), time.process_time()
-    heard = asyncio.run(drive())
+    received = asyncio.run(drive())
     wall, cpu = time.monotonic() - began, time.process_time() - cpu
     os.sched_setaffinity(0, cores)
     ours.send("end")
     sent = ours.recv()
     server.join()
-    added = 1e3 * np.concatenate([np.array(heard[name]) - np.array(sent[name]) for name in heard])
+    added = 1e3 * np.concatenate([np.array(received[name]) - np.array(sent[name]) for name in received])
     # When all streams are open: the middle of each, so that the opening of 200 connections is told apart.
-    middle = 1e3 * np.concatenate([(np.array(heard[n]) - np.array(sent[n]))[tokens // 3 : 2 * tokens // 3] for n in heard])
+    middle = 1e3 * np.concatenate([(np.array(received[n]) - np.array(sent[n]))[tokens // 3 : 2 * tokens // 3] for n in received])
     return {
         "streams": streams, "chunks": len(added), "chunks_per_s": len(added) / wall, "core_share": cpu / wall, "load": os.getloadavg(),
         **{f"added_p{q}_ms": round(float(np.percentile(added, q)), 3) for q in (50, 90, 99)},

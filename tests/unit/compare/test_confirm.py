@@ -114,8 +114,8 @@ def test_what_a_person_would_say() -> None:
 
 
 def test_a_person_is_told_what_errors_are_counted_in() -> None:
-    heard = next(metric for metric in standard_metrics(95, "character") if metric.name == "wer")
-    worse = Finding(heard, Effect(0.03, 0.01, 0.05, 1.0, 1.0, 4, 40, 0.95), 0.0)
+    wer = next(metric for metric in standard_metrics(95, "character") if metric.name == "wer")
+    worse = Finding(wer, Effect(0.03, 0.01, 0.05, 1.0, 1.0, 4, 40, 0.95), 0.0)
     assert "(3.0 more errors in 100 characters)" in sentence([finding("voice_turn_ms.p95", 12.0, 3.0, 20.0), worse])
     assert "CER" in worse.text
 

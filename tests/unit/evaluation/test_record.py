@@ -85,13 +85,13 @@ def test_any_measurement_says_the_same_live_and_replayed(measurement: Measuremen
 
 
 def test_a_lost_trial_says_the_same_live_and_replayed() -> None:
-    heard: list[Result] = []
-    search = searched(OBJECTIVES, lambda _candidate, outcome, _result: heard.append(outcome))
+    results: list[Result] = []
+    search = searched(OBJECTIVES, lambda _candidate, outcome, _result: results.append(outcome))
     suggested = search.suggest("t0")
     assert isinstance(suggested, dict)
     search.on_trial_complete("t0", None, error=True)
     (line,) = kept(lost(CANDIDATE, "cpu", started_at="", retries=[]))
-    assert [line.result(OBJECTIVES)] == heard
+    assert [line.result(OBJECTIVES)] == results
 
 
 def test_a_search_that_missed_an_objective_is_replayed_to_its_state() -> None:

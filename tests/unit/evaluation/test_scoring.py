@@ -26,9 +26,9 @@ OBJECTIVE = ObjectiveSettings(weights={"stt_latency": 0.4, "llm_latency": 0.4, "
 
 
 def turn(stt_ms: float, llm_ms: float, *, error: str | None = None) -> TurnSample:
-    heard = stt_ms / 1e3
-    answer = LlmSample(heard, [heard + llm_ms / 2e3, heard + llm_ms / 1e3], 2, error)
-    return TurnSample(0.0, "clip", "yes", SttSample(0.0, heard, "yes", 1.0), answer)
+    stt_s = stt_ms / 1e3
+    answer = LlmSample(stt_s, [stt_s + llm_ms / 2e3, stt_s + llm_ms / 1e3], 2, error)
+    return TurnSample(0.0, "clip", "yes", SttSample(0.0, stt_s, "yes", 1.0), answer)
 
 
 def metrics_of(state: EvaluationState, objective: ObjectiveSettings) -> dict[str, Any]:
@@ -72,14 +72,14 @@ def test_one_window_has_the_error_of_its_turns() -> None:
     assert 0.8 < reported / spread < 1.25
 
 
-def heard(clip: str, text: str) -> TurnSample:
+def turn_with(clip: str, text: str) -> TurnSample:
     return TurnSample(0.0, clip, "one two three four", SttSample(0.0, 0.2, text, 1.0), turn(200, 500).llm)
 
 
 def of_clips(**errors: int) -> EvaluationState:
     """Two windows that hear every clip; of its four words so many are wrong."""
     wrong = ("one two three four", "one two three x", "one two x x", "one x x x", "x x x x")
-    windows = [WindowResult("mixed", 10.0, [heard(clip.replace("_", "@"), wrong[n]) for clip, n in errors.items()]) for _ in range(2)]
+    windows = [WindowResult("mixed", 10.0, [turn_with(clip.replace("_", "@"), wrong[n]) for clip, n in errors.items()]) for _ in range(2)]
     return EvaluationState({}, windows=windows, device=[DeviceStats(50.0, 100.0, {}, 0, 10)] * 2)
 
 

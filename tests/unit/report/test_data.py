@@ -191,9 +191,9 @@ def test_a_comparison_of_another_winner_is_no_evidence(tmp_path: Path) -> None:
 def test_an_effect_that_is_small_in_its_unit_is_not_shown_as_none(tmp_path: Path) -> None:
     folder = copy_to(tmp_path)
     content = compared(read_run(tmp_path, RUN)).dump()
-    heard = {"metric": "wer", "verdict": "worse", "unit": "WER", "higher_is_better": False, "tolerance": 0.0,
-             "effect": {"estimate": 0.0042, "low": 0.0011, "high": 0.0073, "ours": 0.11, "theirs": 0.1}}  # fmt: skip
-    (folder / "comparison.json").write_text(json.dumps(content | {"findings": [heard]}))
+    finding = {"metric": "wer", "verdict": "worse", "unit": "WER", "higher_is_better": False, "tolerance": 0.0,
+               "effect": {"estimate": 0.0042, "low": 0.0011, "high": 0.0073, "ours": 0.11, "theirs": 0.1}}  # fmt: skip
+    (folder / "comparison.json").write_text(json.dumps(content | {"findings": [finding]}))
     assert report(RUN, f"run.artifacts_dir={tmp_path}")[0] == 0
     page = (folder / "report.html").read_text()
     assert "+0.0042 WER" in page

@@ -78,15 +78,15 @@ def clip(folder: Path, content: bytes, name: str = "clip.wav", text: bytes = b"h
 def test_names_are_read_without_regard_to_case_and_encoding(tmp_path: Path, sound: str, text: str) -> None:
     (tmp_path / sound).write_bytes(wav(PCM))
     (tmp_path / text).write_text("one two")
-    (heard,) = load_utterances(AudioSettings(source=str(tmp_path)))
-    assert (heard.name, heard.reference, heard.duration_s) == (Path(sound).stem, "one two", 1.0)
+    (utterance,) = load_utterances(AudioSettings(source=str(tmp_path)))
+    assert (utterance.name, utterance.reference, utterance.duration_s) == (Path(sound).stem, "one two", 1.0)
 
 
 def test_names_that_differ_only_by_case_are_paired_exactly(tmp_path: Path) -> None:
     clip(tmp_path, wav(PCM), "a.wav", b"small")
     clip(tmp_path, wav(PCM), "A.wav", b"great")
     clip(tmp_path, wav(PCM), "._a.wav")  # as a Mac leaves them beside every file
-    assert {heard.name: heard.reference for heard in load_utterances(AudioSettings(source=str(tmp_path)))} == {"a": "small", "A": "great"}
+    assert {utterance.name: utterance.reference for utterance in load_utterances(AudioSettings(source=str(tmp_path)))} == {"a": "small", "A": "great"}
 
 
 @pytest.mark.parametrize(
@@ -112,9 +112,9 @@ def test_names_that_leave_a_doubt_are_refused(tmp_path: Path, names: tuple[str, 
 )
 def test_byte_order_marks_name_the_encoding_of_a_text(tmp_path: Path, mark_and_encoding: tuple[bytes, str]) -> None:
     mark, encoding = mark_and_encoding
-    (heard,) = load_utterances(clip(tmp_path, wav(PCM), text=mark + "l'été à Kyōto".encode(encoding) + "\r\n".encode(encoding)), "fr")
-    assert heard.reference == "l'été à Kyōto"
-    assert heard.language == "fr"
+    (utterance,) = load_utterances(clip(tmp_path, wav(PCM), text=mark + "l'été à Kyōto".encode(encoding) + "\r\n".encode(encoding)), "fr")
+    assert utterance.reference == "l'été à Kyōto"
+    assert utterance.language == "fr"
 
 
 @pytest.mark.parametrize(
@@ -166,19 +166,19 @@ SAME = {
 @pytest.mark.parametrize("form", SAME)
 def test_every_form_of_sound_is_read_as_the_sound_it_is(form: str) -> None:
     """The tone comes out in its length, its loudness and its pitch (1600/(2 pi) = 255 Hz)."""
-    heard = decode(SAME[form])
-    assert heard.dtype == np.float32
-    assert len(heard) == pytest.approx(16000, abs=1600)
-    assert np.sqrt(np.mean(heard[2000:14000] ** 2)) == pytest.approx(0.6 / np.sqrt(2), rel=0.06)  # LAME encodes at 95 %
-    spectrum = np.abs(np.fft.rfft(heard[2000:14000] * np.hanning(12000)))
+    decoded = decode(SAME[form])
+    assert decoded.dtype == np.float32
+    assert len(decoded) == pytest.approx(16000, abs=1600)
+    assert np.sqrt(np.mean(decoded[2000:14000] ** 2)) == pytest.approx(0.6 / np.sqrt(2), rel=0.06)  # LAME encodes at 95 %
+    spectrum = np.abs(np.fft.rfft(decoded[2000:14000] * np.hanning(12000)))
     assert np.argmax(spectrum) * 16000 / 12000 == pytest.approx(254.6, abs=2)
 
 
 @pytest.mark.parametrize("scale", [1.5, 32767.0, 2.0**31])
 def test_floats_beyond_1_are_scaled_down_by_their_peak(scale: float) -> None:
-    heard = decode(wav((FLOATS * np.float32(scale / 0.6)).astype("<f4").tobytes(), tag=3, bits=32))
-    assert np.max(np.abs(heard)) == pytest.approx(1.0)
-    assert np.allclose(heard, FLOATS / 0.6, atol=1e-4)
+    decoded = decode(wav((FLOATS * np.float32(scale / 0.6)).astype("<f4").tobytes(), tag=3, bits=32))
+    assert np.max(np.abs(decoded)) == pytest.approx(1.0)
+    assert np.allclose(decoded, FLOATS / 0.6, atol=1e-4)
 
 
 def floats(*values: float, double: bool = False) -> bytes:
@@ -240,11 +240,11 @@ def test_the_packaged_clips_are_what_they_were() -> None:
     package = importlib.util.find_spec("pytest_audioeval")
     assert package is not None
     assert package.submodule_search_locations
-    for heard in load_utterances(AudioSettings()):
-        path = Path(package.submodule_search_locations[0]) / "samples" / "audio" / "en" / f"{heard.name}.wav"
+    for utterance in load_utterances(AudioSettings()):
+        path = Path(package.submodule_search_locations[0]) / "samples" / "audio" / "en" / f"{utterance.name}.wav"
         rate, samples = wavfile.read(path)
         assert rate == 16000
-        assert np.array_equal(heard.samples, samples)
+        assert np.array_equal(utterance.samples, samples)
         assert np.array_equal(read_wav(path), samples)
 
 
@@ -255,8 +255,8 @@ def test_damaged_sound_is_read_or_refused(form: str, data: st.DataObject) -> Non
     for _ in range(data.draw(st.integers(1, 6))):
         content[data.draw(st.integers(0, min(len(content), 120) - 1))] = data.draw(st.integers(0, 255))
     try:
-        heard = decode(bytes(content))
+        decoded = decode(bytes(content))
     except NotAudio:
         return
-    assert heard.ndim == 1
-    assert np.all(np.isfinite(heard))
+    assert decoded.ndim == 1
+    assert np.all(np.isfinite(decoded))

@@ -53,10 +53,10 @@ def test_no_samples_are_no_distribution_and_nan_is_no_sample() -> None:
         Distribution.of([1.0, float("nan")])
 
 
-@pytest.mark.parametrize("heard", ["1-2-345-678910.", "1, 2, 3, 4, 5, 6, 7, 8, 9, 10.", "12345678910", COUNT.upper()])
-def test_numbers_are_the_same_words_however_they_are_written(heard: str) -> None:
+@pytest.mark.parametrize("transcript", ["1-2-345-678910.", "1, 2, 3, 4, 5, 6, 7, 8, 9, 10.", "12345678910", COUNT.upper()])
+def test_numbers_are_the_same_words_however_they_are_written(transcript: str) -> None:
     """Transcripts that Whisper tiny.en and base really gave for one clip, all heard rightly."""
-    assert word_error_rate([COUNT], [heard]) == 0.0
+    assert word_error_rate([COUNT], [transcript]) == 0.0
 
 
 def test_ten_and_10_are_the_same_word() -> None:
@@ -77,8 +77,8 @@ def test_a_transcript_that_loops_does_not_swamp_the_rest() -> None:
 
 @given(st.lists(st.sampled_from(["alpha bravo", "charlie", "delta echo foxtrot"]), min_size=1, max_size=5), st.text(max_size=30))
 @settings(max_examples=50, deadline=None)
-def test_the_rate_lies_between_0_and_1(references: list[str], heard: str) -> None:
-    rate = word_error_rate(references, [heard] * len(references))
+def test_the_rate_lies_between_0_and_1(references: list[str], transcript: str) -> None:
+    rate = word_error_rate(references, [transcript] * len(references))
     assert rate is not None
     assert 0.0 <= rate <= 1.0
 

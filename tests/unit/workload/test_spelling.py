@@ -97,9 +97,9 @@ def test_case_punctuation_and_encoding_cost_nothing(language: str) -> None:
     sentence = SENTENCES[language]
     bare = "".join(" " if unicodedata.category(letter)[0] in "PSZ" and letter not in "'·՞" else letter for letter in sentence)
     shouted = sentence if language in ("tr", "hy") else sentence.upper()
-    for heard in (sentence, bare, shouted, f"«{sentence}» …!?", unicodedata.normalize("NFD", sentence), unicodedata.normalize("NFC", sentence), f"\ufeff {sentence}\u200e"):
-        errors, units = word_errors(sentence, heard, language)
-        assert errors == 0, (heard, units_of(sentence, language), units_of(heard, language))
+    for transcript in (sentence, bare, shouted, f"«{sentence}» …!?", unicodedata.normalize("NFD", sentence), unicodedata.normalize("NFC", sentence), f"\ufeff {sentence}\u200e"):
+        errors, units = word_errors(sentence, transcript, language)
+        assert errors == 0, (transcript, units_of(sentence, language), units_of(transcript, language))
         assert units > 0
 
 

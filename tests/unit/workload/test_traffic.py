@@ -208,9 +208,9 @@ def test_every_worker_of_whisper_is_warmed_though_each_clip_is_heard_once() -> N
     """Each has memory of its own, and takes it with its first utterance: one that stays cold takes it later, beside an engine that has the rest."""
     behaviour = Behaviour(stt_s=0.2)
     with servers(behaviour) as endpoints:
-        heard = warm_up(endpoints, workload(), CLIPS, turns=3, mode="stt", workers=2)
+        answered = warm_up(endpoints, workload(), CLIPS, turns=3, mode="stt", workers=2)
     assert behaviour.stt_most_at_once == 2
-    assert sorted(turn.utterance for turn in heard) == ["a", "b", "c"]
+    assert sorted(turn.utterance for turn in answered) == ["a", "b", "c"]
 
 
 def test_the_ramp_finds_how_many_sessions_one_at_a_time_carries() -> None:
