@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from omegaconf import OmegaConf
 from ray import tune
 
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord, FailedAttempt
 from tune_gpu.artifacts.redaction import Redactor
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
-from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.config.loader import config_of
 from tune_gpu.evaluation.evaluator import Evaluator
 from tune_gpu.evaluation.measurement import Measurement
 from tune_gpu.evaluation.record import record_of
@@ -100,8 +99,7 @@ class SpicaTrainable(tune.Trainable):
     def setup(self, config: dict[str, Any], experiment: dict[str, Any] | None = None, device: str = "cpu") -> None:
         """Start nothing: Tune also makes actors that never get a trial."""
         assert experiment is not None
-        merged = OmegaConf.merge(OmegaConf.structured(ExperimentConfig), experiment)
-        self._experiment: ExperimentConfig = OmegaConf.to_object(merged)  # type: ignore[assignment]
+        self._experiment = config_of(experiment)
         self._device = device
         self._redactor = Redactor(self._experiment)
         self._evaluator: Evaluator | None = None

@@ -17,6 +17,7 @@ from tune_gpu.artifacts.secret_names import is_secret
 from tune_gpu.artifacts.secret_writings import REDACTED, Writings, secrets_in
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.config.targets import mappings_of
 
 __all__ = ["REDACTED", "Redactor", "holds_secret", "is_secret", "restore_secrets", "secret_values", "without_secrets"]
 
@@ -126,16 +127,12 @@ def without_secrets(config: ExperimentConfig) -> ExperimentConfig:
     """
     copied, redactor = copy.deepcopy(config), Redactor(config)
     for path, settings in _holders(copied).items():
-        settings.update(redactor.value(settings) if path.endswith("extra_args") else dict.fromkeys(settings, REDACTED))
+        settings.update(dict.fromkeys(settings, REDACTED) if path.endswith(("env", "env_vars")) else redactor.value(settings))
     return copied
 
 
 def _holders(config: ExperimentConfig) -> dict[str, dict[str, Any]]:
     """Return the settings that may be secrets, by their place."""
-    services, of_ray = config.services, config.ray.runtime_env.get("env_vars")
-    return {
-        "services.vllm.env": services.vllm.env,
-        "services.vllm.extra_args": services.vllm.extra_args,
-        "services.whisper.env": services.whisper.env,
-        "ray.runtime_env.env_vars": of_ray if isinstance(of_ray, dict) else {},
-    }
+    of_ray = config.ray.runtime_env.get("env_vars")
+    of_services = {f"services.{name}.{setting}": getattr(settings, setting) for name, settings in config.services.items() for setting in mappings_of(settings)}
+    return of_services | {"ray.runtime_env.env_vars": of_ray if isinstance(of_ray, dict) else {}}

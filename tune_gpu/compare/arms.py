@@ -88,9 +88,12 @@ def winner_of_other(run: FinishedRun, other: FinishedRun) -> dict[str, Any]:
     if unknown:
         raise UserError(f"{option}: its parameter {unknown[0]} is not one of {run.folder.run_id}. Give a run with the same parameters.")
     ours = settings_with(run.config, other.winner)
-    for service in ("vllm", "whisper"):
-        for setting in dataclasses.fields(getattr(ours, service)):
-            a, b = getattr(getattr(ours, service), setting.name), getattr(getattr(theirs, service), setting.name)
+    names, others = [name for name, _ in ours.items()], [name for name, _ in theirs.items()]
+    if names != others:
+        raise UserError(f"{option}: it deploys {', '.join(others)}, {run.folder.run_id} {', '.join(names)}. Give a run of the same services.")
+    for service in names:
+        for setting in dataclasses.fields(ours[service]):
+            a, b = getattr(ours[service], setting.name), getattr(theirs[service], setting.name, None)
             if a != b:
                 raise UserError(
                     f"{option}: it deploys services.{service}.{setting.name}={b}, {run.folder.run_id} {a}. Give a run that differs in its parameters only."

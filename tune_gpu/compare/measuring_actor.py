@@ -12,19 +12,19 @@ from typing import Any
 
 import psutil
 import ray
-from omegaconf import OmegaConf
 from ray.exceptions import RayError
 
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.common.process import guard
 from tune_gpu.compare.observe import make_replicate
 from tune_gpu.compare.samples import Replicate
+from tune_gpu.config.loader import config_of
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.evaluation.evaluator import Evaluator
 from tune_gpu.evaluation.measurement import Measurement
 from tune_gpu.ray_tune.session import PATIENCE_S, waiting_notice
+from tune_gpu.services.cards import most_cards
 from tune_gpu.services.deployment import resolve
-from tune_gpu.services.vllm.parallelism import most_cards
 from tune_gpu.telemetry.neighbours import neighbours_on
 from tune_gpu.telemetry.several import open_device
 from tune_gpu.workload.window import WindowResult
@@ -36,8 +36,7 @@ class MeasurementActor:
     """Deploy arms one after another and drive them. An engine keeps running while its flags stay the same. Answers are plain data."""
 
     def __init__(self, experiment: dict[str, Any], device: str) -> None:
-        merged = OmegaConf.merge(OmegaConf.structured(ExperimentConfig), experiment)
-        config: ExperimentConfig = OmegaConf.to_object(merged)  # type: ignore[assignment]
+        config = config_of(experiment)
         self._config, self._device, self._evaluator = config, device, Evaluator(config, device)
 
     def where(self) -> tuple[str, int]:

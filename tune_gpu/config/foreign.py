@@ -10,12 +10,13 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.foreign_services import flag_needs_trust, setting_needs_trust, variable_needs_trust
 from tune_gpu.config.schema import ExperimentConfig, ParameterSpec
 from tune_gpu.config.serve_options import problem_of
+from tune_gpu.config.service_settings import SpaceServices
 from tune_gpu.config.targets import Target
 
 HARMLESS = frozenset({
@@ -33,6 +34,14 @@ _WHY = {
 _ARTIFACTS = re.compile(r"(?!.*(^|/)\.\.(/|$))[^/~].*", re.DOTALL)
 
 KeyPath = tuple[str, ...]
+
+
+@runtime_checkable
+class JudgesTrust(Protocol):
+    """Settings of a kind that says itself which of them need the user's trust."""
+
+    def needs_trust(self) -> Iterator[tuple[str, str]]:
+        """Yield the name of each setting that needs trust, and why."""
 
 
 @dataclass(frozen=True)
@@ -74,18 +83,29 @@ def _found(config: ExperimentConfig) -> Iterator[tuple[KeyPath, Any, str]]:
             yield from _variables(("ray", "runtime_env", "env_vars"), value)
         else:
             yield ("ray", "runtime_env", str(key)), value, "Ray fetches or runs what it names"
-    for service in ("vllm", "whisper"):
-        settings = getattr(config.services, service)
-        for each in fields(settings):
-            if each.name not in ("extra_args", "env") and (why := setting_needs_trust(each.name, getattr(settings, each.name))):
-                yield ("services", service, each.name), getattr(settings, each.name), why
-        yield from _variables(("services", service, "env"), settings.env)
-    for name, value in config.services.vllm.extra_args.items():
-        if why := _flag_needs_trust(str(name), value):
-            yield ("services", "vllm", "extra_args", str(name)), value, why
+    for name, settings in config.services.items():
+        yield from _of_service(("services", name), settings)
     for name, spec in config.parameters.items():
-        if why := _parameter_needs_trust(spec):
+        if why := _parameter_needs_trust(spec, config.services):
             yield ("parameters", name), spec, f"{spec.target}: {why}"
+
+
+def _of_service(path: KeyPath, settings: Any) -> Iterator[tuple[KeyPath, Any, str]]:
+    """Yield the settings of one service that need trust. A kind whose settings can run code says itself which do."""
+    if isinstance(settings, JudgesTrust):
+        for name, why in settings.needs_trust():
+            yield (*path, name), getattr(settings, name), why
+        return
+    for each in fields(settings):
+        value = getattr(settings, each.name)
+        if each.name == "env":
+            yield from _variables((*path, "env"), value)
+        elif each.name == "extra_args":
+            for name, given in value.items():
+                if why := _flag_needs_trust(str(name), given):
+                    yield (*path, "extra_args", str(name)), given, why
+        elif why := setting_needs_trust(each.name, value):
+            yield (*path, each.name), value, why
 
 
 def _leaves(value: Any, default: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any, Any]]:
@@ -123,10 +143,12 @@ def _flag_needs_trust(name: str, value: Any) -> str | None:
     return None if problem_of(name, value) else flag_needs_trust(name, value)
 
 
-def _parameter_needs_trust(spec: ParameterSpec) -> str | None:
+def _parameter_needs_trust(spec: ParameterSpec, services: SpaceServices) -> str | None:
     target = Target.parse(spec.target)
+    if target.service in services and isinstance(services[target.service], JudgesTrust):
+        return "it becomes part of what is run"
     for value in (spec.low,) if spec.values is None else spec.values:  # a range is of numbers
-        if target.service == "vllm" and target.setting == "extra_args":
+        if target.setting == "extra_args":
             why = _flag_needs_trust(target.entry or "", value)
         elif target.setting == "env":
             why = variable_needs_trust(target.entry or "", value)

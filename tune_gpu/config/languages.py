@@ -56,9 +56,11 @@ def rate_name(unit: str | None) -> str:
 
 
 def spoken_language(config: ExperimentConfig) -> str:
-    """Return the language of the clips. Their references decide how errors are counted, whatever language Whisper is set to."""
+    """Return the language of the clips. Their references decide how errors are counted, whatever language a recogniser is set to."""
     audio = config.workload.audio
-    return "en" if audio.source == "samples" else audio.language or config.services.whisper.language
+    if audio.source == "samples":
+        return "en"
+    return audio.language or next((settings.language for _, settings in config.services.items() if hasattr(settings, "language")), "en")
 
 
 def check_clips(audio: AudioSettings, *, varies: bool) -> None:

@@ -19,8 +19,10 @@ from tune_gpu.config.languages import unquoted
 from tune_gpu.config.overrides import Override, empty_whole, parse_overrides, remove, typed
 from tune_gpu.config.rules import check, check_each, check_value, nearest, rule_of
 from tune_gpu.config.schema import ExperimentConfig, RaySettings
+from tune_gpu.config.service_settings import PAIR
 from tune_gpu.config.settings_files import one_line, read_settings
-from tune_gpu.config.vllm_numbers import read_parameters, with_numbers
+from tune_gpu.config.space_services import Kinds, kinds_of_layers, schema_of
+from tune_gpu.config.written_values import read_parameters, with_values_read
 
 DEFAULT_SPACE = "spica_gpu_allocation"
 DEVICE_KINDS = ("cpu", "cuda")
@@ -60,15 +62,30 @@ def load_with_needs(space: str, overrides: list[str], device_kind: str | None = 
     """Return the configuration, and which of it needs the user's trust: nothing of the user's own file, and nothing that the overrides
     set."""
     content, own = read_settings(find_space(space))
-    overlay = _overlays(content.pop("devices", None)).get(device_kind or "", {})
+    overlay = _overlays(content.pop("devices", None), content).get(device_kind or "", {})
     changes = parse_overrides(overrides)
-    config = _changed(_with_overlay(content, overlay), changes)
+    removed = _removed_services(changes)
+    kinds = kinds_of_layers([content, overlay, *(change.layer for change in changes if change.layer is not None)], removed)
+    if kinds != tuple(PAIR.items()):
+        content, overlay = (_without_services(layer, removed) for layer in (content, overlay))
+        changes = [change for change in changes if change.layer is not None or change.path not in [("services", name) for name in removed]]
+    config = _changed(_with_overlay(content, overlay, kinds), changes)
     return config, [] if own else needs_trust(config, typed(changes))
 
 
-def _with_overlay(content: dict[str, Any], overlay: dict[str, Any]) -> DictConfig:
+def _removed_services(changes: Sequence[Override]) -> list[str]:
+    """Return the services that the command line removes (`~services.NAME`)."""
+    return [change.path[1] for change in changes if change.layer is None and change.path[:1] == ("services",) and len(change.path) == 2]
+
+
+def _without_services(layer: dict[str, Any], removed: Sequence[str]) -> dict[str, Any]:
+    services = layer.get("services")
+    return {**layer, "services": {name: value for name, value in services.items() if name not in removed}} if isinstance(services, dict) else layer
+
+
+def _with_overlay(content: dict[str, Any], overlay: dict[str, Any], kinds: Kinds) -> DictConfig:
     """Return the defaults with a space's YAML and the overlay of its device written over them."""
-    config = OmegaConf.structured(ExperimentConfig)
+    config = OmegaConf.structured(schema_of(kinds))
     _write_over(config, content)
     for key in ("parameters", "baseline"):  # an overlay's set of knobs replaces the set, it does not add to it
         if overlay.get(key):
@@ -81,10 +98,21 @@ def _changed(config: DictConfig, overrides: Sequence[Override]) -> ExperimentCon
     """Return the checked configuration with the overrides made in order."""
     for override in overrides:
         if override.layer is None:
-            remove(config, ExperimentConfig, override)
+            remove(config, _schema(config), override)
         else:
             _write_over(config, override.layer, override.path)
     return _checked(config)
+
+
+def _schema(config: DictConfig) -> type[ExperimentConfig]:
+    """Return the class whose settings a configuration has: that of its services."""
+    return cast(type[ExperimentConfig], OmegaConf.get_type(config))
+
+
+def config_of(content: Mapping[str, Any]) -> ExperimentConfig:
+    """Return the configuration that was resolved before, from nested mappings (`dataclasses.asdict`). It is not checked again."""
+    schema = schema_of(kinds_of_layers([content]))
+    return cast(ExperimentConfig, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), dict(content))))
 
 
 def _checked(config: DictConfig) -> ExperimentConfig:
@@ -102,20 +130,26 @@ def _as_object(config: DictConfig) -> ExperimentConfig:
     return found
 
 
-def _overlays(given: Any) -> dict[str, dict[str, Any]]:
-    """Return the checked `devices:` of a space, also the overlay that does not apply here. Raise UserError."""
+def _overlays(given: Any, content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the checked `devices:` of a space, also the overlay that does not apply here. Raise UserError.
+
+    Args:
+        given: the value of `devices`.
+        content: the rest of the space, which says what kinds its services have.
+    """
     overlays = {} if given is None else given
     if not isinstance(overlays, dict) or not all(isinstance(overlay, (dict, type(None))) for overlay in overlays.values()):
         raise UserError(f"devices: {given!r}: not a mapping. Set a mapping of cpu and cuda to their differences.")
     for kind, overlay in overlays.items():
         if kind not in DEVICE_KINDS:
             raise UserError(f"devices.{kind}: no such device{nearest(str(kind), list(DEVICE_KINDS))}. Use one of {', '.join(DEVICE_KINDS)}.")
-        _check_keys(ExperimentConfig, overlay, f"devices.{kind}.")
+        schema = schema_of(kinds_of_layers([content, overlay or {}]))
+        _check_keys(schema, overlay, f"devices.{kind}.")
     return {kind: overlay or {} for kind, overlay in overlays.items()}
 
 
 def apply_overrides(config: ExperimentConfig, overrides: list[str]) -> ExperimentConfig:
-    """Return a configuration with overrides made. Raises UserError."""
+    """Return a configuration with overrides made. They change no service's kind. Raises UserError."""
     return _changed(OmegaConf.structured(config), parse_overrides(overrides))
 
 
@@ -151,11 +185,12 @@ def _write_over(config: DictConfig, layer: Mapping[str, Any], given_at: tuple[st
         given_at: the key whose value the layer is; () for a file.
         merge: keep also in mappings what the layer does not give.
     """
-    _check_keys(ExperimentConfig, layer, "")
+    schema = _schema(config)
+    _check_keys(schema, layer, "")
     if not merge:
-        empty_whole(config, ExperimentConfig, layer, given_at)
+        empty_whole(config, schema, layer, given_at)
     try:
-        config.merge_with(with_numbers(layer))
+        config.merge_with(with_values_read(layer, schema))
     except Exception as error:  # OmegaConf's own, and a TypeError here and there
         raise UserError(one_line(error)) from error
 

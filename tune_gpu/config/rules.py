@@ -100,21 +100,37 @@ class Entries:
             check_value(self.values, f"{name}.{key}", one)
 
 
-def rule(wanted: Rule) -> dict[str, Rule]:
+Reader = Callable[[Any], Any]
+"""Reads a value as it may be written, such as 32k, and returns the value that is meant. Returns anything else unchanged, to be checked elsewhere."""
+
+
+def rule(wanted: Rule) -> dict[str, Any]:
     """Return the metadata of a field with a rule, for a setting whose default is made: a list or a mapping."""
     return {"rule": wanted}
 
 
-def ruled(default: Any, wanted: Rule) -> Any:
-    """Return a field with its rule. A setting that may be null is not checked while it is null."""
-    return field(default=default, metadata=rule(wanted))
+def ruled(default: Any, wanted: Rule, read: Reader | None = None) -> Any:
+    """Return a field with its rule. A setting that may be null is not checked while it is null.
+
+    Args:
+        default: of the setting.
+        wanted: the rule.
+        read: reads the forms in which it may be written; None if there is one form only.
+    """
+    return field(default=default, metadata={"rule": wanted, "read": read})
 
 
 def bounded(
-    default: Any, *, least: float | None = None, above: float | None = None, most: float | None = None, below: float | None = None
+    default: Any,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+    read: Reader | None = None,
 ) -> Any:
-    """Return a field for a number with its limits."""
-    return ruled(default, Bounds(least, above, most, below))
+    """Return a field for a number with its limits; `read` as in `ruled`."""
+    return ruled(default, Bounds(least, above, most, below), read)
 
 
 def one_of(default: Any, *words: str | int) -> Any:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.config.schema import ExperimentConfig, Services, VllmSettings, WhisperSettings
+from tune_gpu.config.rules import nearest
+from tune_gpu.config.schema import ExperimentConfig, Services
+from tune_gpu.config.service_settings import SpaceServices
 
-MAPPINGS = ("extra_args", "env")
-"""Settings that are mappings: a parameter writes one entry of them."""
-_SettingsT = TypeVar("_SettingsT", VllmSettings, WhisperSettings)
+_SettingsT = TypeVar("_SettingsT")
 
 
 @dataclass(frozen=True)
@@ -28,25 +28,32 @@ class Target:
     def parse(cls, dotted: str) -> Target:
         """Return the target that the text means; `check` finds out if there is such a setting."""
         service, _, setting = dotted.partition(".")
-        mapping, dot, entry = setting.partition(".")
-        return cls(service, mapping, entry) if dot and mapping in MAPPINGS else cls(service, setting)
+        name, dot, entry = setting.partition(".")
+        return cls(service, name, entry if dot else None)
 
     def __str__(self) -> str:
         return ".".join(part for part in (self.service, self.setting or None, self.entry) if part is not None)
 
-    def check(self, parameter: str) -> None:
+    def check(self, parameter: str, services: SpaceServices) -> None:
         """Raise UserError if no service has this setting, or if it is a mapping and no entry is named."""
-        known = {service.name: _settings_of(service.default_factory) for service in dataclasses.fields(Services)}
-        if self.setting not in known.get(self.service, ()):
-            allowed = ", ".join(f"{service}.{setting}" for service, settings in known.items() for setting in settings)
-            raise UserError(f"parameters.{parameter}.target={self}: no such setting. Use one of {allowed}.")
-        if self.setting in MAPPINGS and not self.entry:
+        key = f"parameters.{parameter}.target={self}"
+        names = [name for name, _ in services.items()]
+        if self.service not in names:
+            raise UserError(f"{key}: no such service{nearest(self.service, names)}. Use a setting of one of {', '.join(names)}.")
+        own = services[self.service]
+        known = [each.name for each in dataclasses.fields(own) if each.name != "kind"]
+        if self.setting not in known or (self.entry is not None and self.setting not in mappings_of(own)):
+            raise UserError(
+                f"{key}: no such setting{nearest(self.setting, known)}. Use one of {', '.join(f'{self.service}.{name}' for name in known)}."
+            )
+        if self.setting in mappings_of(own) and not self.entry:
             whole = f"{self.service}.{self.setting}"
             raise UserError(f"parameters.{parameter}.target={whole}: it is a mapping. Name one entry of it, {whole}.NAME.")
 
 
-def _settings_of(kind: Any) -> list[str]:
-    return [setting.name for setting in dataclasses.fields(kind)]
+def mappings_of(settings: Any) -> tuple[str, ...]:
+    """Return the names of the settings that are mappings: a parameter writes one entry of them."""
+    return tuple(each.name for each in dataclasses.fields(settings) if isinstance(getattr(settings, each.name), dict))
 
 
 def settings_with(config: ExperimentConfig, params: Mapping[str, Any]) -> Services:
@@ -55,21 +62,20 @@ def settings_with(config: ExperimentConfig, params: Mapping[str, Any]) -> Servic
     Raises:
         UserError: a parameter whose target is no setting of a service.
     """
-    changes: dict[str, list[tuple[Target, Any]]] = {}
+    changes: dict[str, list[tuple[Target, Any]]] = {name: [] for name, _ in config.services.items()}
     for name, value in params.items():
         target = Target.parse(config.parameters[name].target)
-        target.check(name)
-        changes.setdefault(target.service, []).append((target, value))
-    services = config.services
-    return Services(vllm=written_over(services.vllm, changes.get("vllm", [])), whisper=written_over(services.whisper, changes.get("whisper", [])))
+        target.check(name, config.services)
+        changes[target.service].append((target, value))
+    return replace(config.services, **{name: written_over(config.services[name], made) for name, made in changes.items()})
 
 
 def written_over(settings: _SettingsT, changes: Sequence[tuple[Target, Any]]) -> _SettingsT:
     """Return a copy of one service's settings, which shares no mapping with them, with the changes made in order."""
-    values: dict[str, Any] = {name: dict(getattr(settings, name)) for name in MAPPINGS if hasattr(settings, name)}
+    values: dict[str, Any] = {name: dict(getattr(settings, name)) for name in mappings_of(settings)}
     for target, value in changes:
         if target.entry is None:
             values[target.setting] = value
         else:
             values[target.setting][target.entry] = str(value) if target.setting == "env" else value
-    return replace(settings, **values)
+    return replace(settings, **values)  # type: ignore[type-var]  # every class of settings is a dataclass

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from tune_gpu.common.failures import Failure, ServiceError
 from tune_gpu.config.languages import spoken_language
-from tune_gpu.config.schema import ExperimentConfig, Services
+from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.evaluation.deployers import LocalDeployer, ServiceDeployer
 from tune_gpu.evaluation.device_guard import DeviceGuard
 from tune_gpu.evaluation.load_session import LoadSession, Transcripts
@@ -24,6 +24,7 @@ from tune_gpu.evaluation.preflight_check import PreflightCheck
 from tune_gpu.evaluation.scoring import score_metrics
 from tune_gpu.evaluation.service_set import ServiceSet
 from tune_gpu.evaluation.state import EvaluationState
+from tune_gpu.services.base import Service, start_order
 from tune_gpu.services.deployment import Deployment, resolve
 from tune_gpu.services.running import RunningService
 from tune_gpu.telemetry.probe import Probe
@@ -96,10 +97,10 @@ class Evaluator:
         self._end_evaluation()  # a race may have ended one between two windows
         if self.config.run.preflight:
             self._preflight = self._preflight or PreflightCheck(self.config, self.device, self._log, self._guard.first_card)
-            self._preflight.check(deployment.services)
-        stopping = {} if self._services.may_keep_engine(deployment.engine_key) else self._stop_engine()
-        self._guard.use(deployment.n_cards)
+            self._preflight.check(deployment)
         services = self._services.on_this_card(deployment.services)
+        stopping = self._stop(self._services.not_kept(services))
+        self._guard.use(deployment.n_cards)
         self._state = state = EvaluationState(dict(deployment.params), first_window)
         self._load = load = LoadSession(
             self.config, self._services, self._guard, state, self._utterances, self._transcripts,
@@ -107,35 +108,45 @@ class Evaluator:
         )  # fmt: skip
         ours = [pid for pids in self._services.processes().values() for pid in pids()]
         state.neighbours = self._guard.neighbours(ours)  # before anything of this candidate runs
-        reuses = "vllm" in self.running
-        if not reuses:
-            self._deploy.prepare(services)
-        with self._timed_if_it_fails("whisper"):
-            state.start_s["whisper"] = self._services.start_whisper(services)
+        state.reused = tuple(self.running)
         state.start_s |= stopping
-        load.warm_whisper(services.whisper, every_clip)
-        state.engine_reused = reuses
-        if not reuses:
-            self._start_engine(services, deployment.engine_key)
-        state.start_s["vllm"] = 0.0 if reuses else self.running["vllm"].start_s or 0.0
-        for unproven in self._guard.prove(self.running, spanning={"vllm"}):
+        missing = [service for service in start_order(services) if service.name not in self.running]
+        self._deploy.prepare(missing)
+        for service in missing:
+            if service.reserves:
+                self._start_reserving(service)
+            else:
+                self._start(service)
+                load.warm(service, every_clip)
+        state.start_s |= dict.fromkeys(state.reused, 0.0)
+        reserving = self._services.reserving()
+        state.engine_reused = bool(reserving) and set(reserving) <= set(state.reused)
+        for unproven in self._guard.prove(self.running, spanning={service.name for service in services if service.gpus.cards > 1}):
             self._note_unchecked(unproven)
-        load.warm_engine()
+        for service in start_order(services):
+            if service.reserves or service.name in state.reused:
+                load.warm(service, every_clip)
 
-    def _start_engine(self, services: Services, key: str) -> None:
-        state = self._now()
+    def _start(self, service: Service) -> RunningService[Any]:
+        with self._timed_if_it_fails(service.name):
+            made = self._services.start(service)
+        self._now().start_s[service.name] = made.start_s or 0.0
+        return made
+
+    def _start_reserving(self, service: Service) -> None:
+        """Start a service that profiles what is free: the memory must be stable, because it charges what moves meanwhile to its own share."""
+        start_s = self._now().start_s
         if (waited_s := self._deploy.wait_prepared()) is not None:
-            state.start_s["imports"] = waited_s
+            start_s["imports"] = start_s.get("imports", 0.0) + waited_s
         started = time.monotonic()
         if unknown := self._guard.wait_until_stable():
             self._note_unchecked(unknown)
-        state.start_s["memory_stable"] = time.monotonic() - started
+        start_s["memory_stable"] = start_s.get("memory_stable", 0.0) + time.monotonic() - started
         if self._preflight:
             self._preflight.about_to_start()
-        with self._timed_if_it_fails("vllm"):
-            engine = self._services.start_engine(services, key)
+        made = self._start(service)
         if self._preflight:
-            self._preflight.learn(engine, services.vllm)
+            self._preflight.learn(made, service)
 
     @contextlib.contextmanager
     def _timed_if_it_fails(self, service: str) -> Iterator[None]:
@@ -154,8 +165,8 @@ class Evaluator:
 
     def so_far(self) -> Measurement:
         """Return the measurement of the windows until now; more may follow."""
-        state, engine = self._now(), self._services.engine_info
-        metrics, score = score_metrics(state, engine, self.config.objective, self.config.ray.trials_per_card if self.device == "cuda" else None)
+        state, facts = self._now(), self._services.facts()
+        metrics, score = score_metrics(state, facts, self.config.objective, self.config.ray.trials_per_card if self.device == "cuda" else None)
         return Measurement(
             Status.OK,
             self.device,
@@ -163,15 +174,15 @@ class Evaluator:
             score=score,
             n_windows=len(state.windows),
             engine_reused=state.engine_reused,
-            engine=engine.as_dict() if engine else {},
+            engine=next(iter(facts.values()), {}),
             timings=Timings(dict(state.start_s), state.warm_s, state.load_s),
             measured_on=self._guard.measured_on(),
         )
 
     def finish(self) -> Measurement:
-        """Stop Whisper (the engine stays for the next candidate) and return the measurement."""
+        """Stop the services that no other candidate may use, and return the measurement."""
         measured = self.so_far()
-        return replace(measured, timings=replace(measured.timings, stop_s={"whisper": self._end_evaluation()}))
+        return replace(measured, timings=replace(measured.timings, stop_s=self._end_evaluation()))
 
     def fail(self, failure: Failure) -> Measurement:
         """Stop all services and return the failure as the measurement."""
@@ -186,7 +197,7 @@ class Evaluator:
     def stop_services(self) -> None:
         """Stop every service, which ends the evaluation under way."""
         self._end_evaluation()
-        self._stop_engine()
+        self._stop(list(reversed(list(self.running))))
 
     def close(self) -> None:
         """Leave nothing running."""
@@ -205,17 +216,19 @@ class Evaluator:
             self._logged_unchecked.add(unknown)
             self._log(unknown)
 
-    def _end_evaluation(self) -> float:
-        """Stop Whisper, which every evaluation starts anew, and return the seconds that took."""
+    def _end_evaluation(self) -> dict[str, float]:
+        """Stop the services that every evaluation starts anew, and return the seconds that each took."""
         self._state = self._load = None
-        return self._services.stop("whisper")
+        return {name: self._services.stop(name) for name in self._services.not_reusable()}
 
-    def _stop_engine(self) -> dict[str, float]:
-        """Stop the engine, if one runs, wait for the card's memory, and return the seconds that took by part."""
-        if "vllm" not in self.running:
+    def _stop(self, names: Sequence[str]) -> dict[str, float]:
+        """Stop these services, wait for the memory of those that reserved it, and return the seconds that took by part."""
+        if not names:
             return {}
+        reserved = set(names) & set(self._services.reserving())
         started = time.monotonic()
-        self._services.stop("vllm")
-        if problem := self._guard.check_returned():
+        for name in names:
+            self._services.stop(name)
+        if reserved and (problem := self._guard.check_returned()):
             self._log(problem)
-        return {"engine_stop": time.monotonic() - started}
+        return {"engine_stop" if reserved else "stop": time.monotonic() - started}

@@ -9,10 +9,12 @@ from dataclasses import replace
 from typing import Any
 
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
+from tune_gpu.common.metric import Protocol
 from tune_gpu.config.schema import ExperimentConfig, WhisperSettings
 from tune_gpu.evaluation.device_guard import DeviceGuard
 from tune_gpu.evaluation.service_set import ServiceSet
 from tune_gpu.evaluation.state import EvaluationState
+from tune_gpu.services.base import Service
 from tune_gpu.services.hang import HangWatch
 from tune_gpu.services.pulse import ActivityTracker
 from tune_gpu.services.running import KV_CACHE_PCT, Endpoint
@@ -64,6 +66,13 @@ class LoadSession:
         self._utterances, self._transcripts, self._observe, self._note = utterances, transcripts, observe, note
         self.activity = ActivityTracker()
         self._watch: HangWatch | None = None
+
+    def warm(self, service: Service, every_clip: bool) -> None:
+        """Warm a service up with its largest input. Raise ServiceError if a service failed, hung or answered nothing."""
+        if service.kind.protocol(service.settings) is Protocol.TRANSCRIPTION:
+            self.warm_whisper(service.settings, every_clip)
+        else:
+            self.warm_engine()
 
     def warm_whisper(self, settings: WhisperSettings, every_clip: bool) -> None:
         """Warm Whisper up with the longest utterance, or with every clip if no Whisper of these settings has transcribed them yet.

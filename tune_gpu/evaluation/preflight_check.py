@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
-from tune_gpu.config.schema import ExperimentConfig, Services, VllmSettings
+from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.evaluation.memory_check import CalibrationStore, DeviceMemory, MemoryVerdict, UnknownMemory, this_card, this_node
 from tune_gpu.evaluation.memory_check.space_plan import Preflight
+from tune_gpu.services.base import Service
+from tune_gpu.services.deployment import Deployment
 from tune_gpu.services.running import RunningService
 from tune_gpu.services.vllm.info import EngineInfo
 
@@ -52,13 +55,13 @@ class PreflightCheck:
             store = None
         self._preflight = Preflight(config, before, store)
 
-    def check(self, services: Services) -> None:
+    def check(self, deployment: Deployment) -> None:
         """Raise ServiceError (`infeasible`, phase `preflight`) for services that cannot fit, even with the prediction's uncertainty."""
         if self._preflight is None:
             return
         self._look(self._preflight)
         try:
-            found = self._preflight.predict(services)
+            found = self._preflight.predict(deployment.services)
         except UserError as error:
             self._log(f"preflight: {error}")
             return
@@ -73,10 +76,10 @@ class PreflightCheck:
         if self._preflight is not None:
             self._look(self._preflight)
 
-    def learn(self, engine: RunningService[EngineInfo], settings: VllmSettings) -> None:
+    def learn(self, engine: RunningService[Any], service: Service) -> None:
         """Keep the calibration from this engine's start, for every later prediction of these settings on this device."""
-        info = engine.info
-        if info is None or self._preflight is None:
+        info, settings = engine.info, service.settings
+        if not isinstance(info, EngineInfo) or self._preflight is None:
             return
         try:
             self._preflight.learn_start(

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
-from tune_gpu.config.schema import ExperimentConfig, Services
+from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.evaluation.deployers import ServiceDeployer
 from tune_gpu.evaluation.device_guard import DeviceGuard
+from tune_gpu.services.base import Reports, Service, start_order
 from tune_gpu.services.mps import MpsDaemon
-from tune_gpu.services.mps_policy import asks_for_mps, forbidden
+from tune_gpu.services.mps_policy import SETTING, asks_for_mps, forbidden
 from tune_gpu.services.running import RunningService
-from tune_gpu.services.vllm.info import EngineInfo
-
-START_ORDER = ("whisper", "vllm")
-"""Whisper's memory grows with its input, so it starts first; vLLM reserves its share of what is left."""
 
 
 class ServiceSet:
@@ -26,19 +23,17 @@ class ServiceSet:
     def __init__(self, config: ExperimentConfig, device: str, deploy: ServiceDeployer, guard: DeviceGuard) -> None:
         self._config, self._device, self._deploy, self._guard = config, device, deploy, guard
         self._running: dict[str, RunningService[Any]] = {}
-        self._engine_key = ""
+        self._started_as: dict[str, Service] = {}
         self._mps: MpsDaemon | None = None
 
     @property
     def running(self) -> Mapping[str, RunningService[Any]]:
         """Return the services that were started and not stopped, by name, in the order of starting."""
-        return {name: self._running[name] for name in START_ORDER if name in self._running}
+        return {service.name: self._running[service.name] for service in start_order(list(self._started_as.values())) if service.name in self._running}
 
-    @property
-    def engine_info(self) -> EngineInfo | None:
-        """Return what the engine reported when it was ready; None if none runs."""
-        engine = self._running.get("vllm")
-        return engine.info if engine is not None else None
+    def facts(self) -> dict[str, Mapping[str, Any]]:
+        """Return what each service reported of itself when it was ready, for services that report anything."""
+        return {name: service.info.as_dict() for name, service in self.running.items() if isinstance(service.info, Reports)}
 
     def failure(self) -> Failure | None:
         """Return why the first service that failed can no longer be measured, or None while all run."""
@@ -49,24 +44,41 @@ class ServiceSet:
         listed = {name: service.pids for name, service in self.running.items()}
         return listed | ({"mps": self._mps.pids} if self._mps else {})
 
-    def may_keep_engine(self, key: str) -> bool:
-        """Return whether the engine runs, is well and has this key."""
-        engine = self._running.get("vllm")
-        return engine is not None and self._engine_key == key and engine.failure() is None
+    def not_kept(self, wanted: Sequence[Service]) -> list[str]:
+        """Return the names of the running services that the next candidate cannot use, in the order in which they are stopped."""
+        keys = {service.name: service.reuse_key for service in wanted}
+        kept = {
+            name
+            for name, service in self._running.items()
+            if keys.get(name) is not None and self._started_as[name].reuse_key == keys[name] and service.failure() is None
+        }
+        return [name for name in reversed(list(self.running)) if name not in kept]
 
-    def on_this_card(self, services: Services) -> Services:
-        """Return the settings with which the services are measured: on the trial's own card, and as clients of its MPS daemon if one is asked for.
+    def not_reusable(self) -> list[str]:
+        """Return the names of the running services that no other candidate may use."""
+        return [name for name in self.running if self._started_as[name].reuse_key is None]
+
+    def reserving(self) -> list[str]:
+        """Return the names of the running services that have reserved their memory."""
+        return [name for name in self.running if self._started_as[name].reserves]
+
+    def on_this_card(self, services: Sequence[Service]) -> tuple[Service, ...]:
+        """Return the services as they are measured: on the trial's own card, and as clients of its MPS daemon if one is asked for.
 
         Raises:
             ServiceError: MPS is forbidden here, or its daemon does not start.
         """
+        daemon = self._started_mps() if asks_for_mps(services) else None
+        return tuple(self._on_this_card(service, daemon) for service in services)
+
+    def _on_this_card(self, service: Service, daemon: MpsDaemon | None) -> Service:
+        if not any(each.name == "env" for each in fields(service.settings)):
+            return service
         # The user's own CUDA_VISIBLE_DEVICES is for the deployment.
-        env = {name: {k: v for k, v in getattr(services, name).env.items() if k != "CUDA_VISIBLE_DEVICES"} for name in START_ORDER}
-        if asks_for_mps(services):
-            daemon = self._started_mps()
-            for name, own in env.items():
-                own.update(daemon.environment(getattr(services, name).mps_active_thread_pct))
-        return Services(replace(services.vllm, env=env["vllm"]), replace(services.whisper, env=env["whisper"]))
+        env = {name: value for name, value in service.settings.env.items() if name != "CUDA_VISIBLE_DEVICES"}
+        if daemon is not None:
+            env |= daemon.environment(getattr(service.settings, SETTING, None))
+        return replace(service, settings=replace(service.settings, env=env))
 
     def _started_mps(self) -> MpsDaemon:
         if why := forbidden(self._config, self._device):
@@ -77,18 +89,12 @@ class ServiceSet:
             self._mps = daemon
         return self._mps
 
-    def start_whisper(self, services: Services) -> float:
-        """Start Whisper and return the seconds that took. Raise ServiceError."""
-        whisper = self._running["whisper"] = self._deploy.whisper(services)
-        whisper.start()
-        return whisper.start_s or 0.0
-
-    def start_engine(self, services: Services, key: str) -> RunningService[EngineInfo]:
-        """Start vLLM and return it; give up if another service fails meanwhile. Raise ServiceError."""
-        engine = self._deploy.vllm(services)
-        engine.start(abort=self._lost)
-        self._running["vllm"], self._engine_key = engine, key
-        return engine
+    def start(self, service: Service) -> RunningService[Any]:
+        """Start a service and return it; give up if another one fails meanwhile. Raise ServiceError; then nothing of it is left running."""
+        made = self._deploy.make(service)
+        made.start(abort=self._lost)
+        self._running[service.name], self._started_as[service.name] = made, service
+        return made
 
     def _lost(self) -> str | None:
         failure = self.failure()
@@ -98,13 +104,14 @@ class ServiceSet:
         """Stop a service, if it runs, and return the seconds that took."""
         started = time.monotonic()
         service = self._running.pop(name, None)
+        self._started_as.pop(name, None)
         if service is not None:
             service.stop()
         return time.monotonic() - started
 
     def close(self) -> None:
         """Leave nothing running."""
-        for name in START_ORDER:
+        for name in list(self.running):
             self.stop(name)
         if self._mps is not None:
             self._mps.stop()

@@ -21,6 +21,9 @@ class EvaluationState:
     params: dict[str, Any]
     first_window: int = 0
     engine_reused: bool = False
+    """Every service that reserves its memory was kept from the candidate before."""
+    reused: tuple[str, ...] = ()
+    """Names of the services that were kept from the candidate before."""
     windows: list[WindowResult] = field(default_factory=list)
     device: list[DeviceStats] = field(default_factory=list)
     solo: dict[str, TrafficSummary] = field(default_factory=dict)

@@ -17,8 +17,7 @@ def check_config(config: ExperimentConfig) -> None:
     """Raise UserError for whatever can be known to be wrong before anything starts."""
     from tune_gpu.common.process.ports import free_port
     from tune_gpu.compare import confirm
-    from tune_gpu.experiment.space_check import check_space, settings_in_use
-    from tune_gpu.services.models import resolve_llm, resolve_whisper
+    from tune_gpu.experiment.space_check import check_space, services_in_use, settings_in_use
     from tune_gpu.services.vllm.secret_flags import check_secrets
     from tune_gpu.workload.audio import load_utterances
 
@@ -28,18 +27,18 @@ def check_config(config: ExperimentConfig) -> None:
     space = check_space(config)
     check_secrets(config)
     confirm.check_metrics(config.confirm, config.objective.latency_percentile)
-    _check_room(config.workload.max_tokens, settings_in_use(config, space, Target("vllm", "max_model_len")))
+    for name, settings in config.services.items():
+        if hasattr(settings, "max_model_len"):
+            _check_room(config.workload.max_tokens, name, settings_in_use(config, space, Target(name, "max_model_len")))
     free_port(config.run.port_range)
     _check_writable(Path(config.run.artifacts_dir).expanduser())
-    if config.ray.address is None:  # on a cluster, clips, models and cores belong to the worker
+    local = config.ray.address is None  # on a cluster, clips, models and cores belong to the worker
+    if local:
         load_utterances(config.workload.audio, spoken_language(config))
-        for value in settings_in_use(config, space, Target("vllm", "model")):
-            resolve_llm(value)
-        for value in settings_in_use(config, space, Target("whisper", "model")):
-            resolve_whisper(value)
-        for target in (Target("vllm", "cpu_cores"), Target("whisper", "cpu_cores")):
-            for value in settings_in_use(config, space, target):
-                _check_cores(str(target), value)
+    for service in services_in_use(config, space):
+        service.kind.check(service.name, service.settings, local=local)
+        if local and (cores := getattr(service.settings, "cpu_cores", None)):
+            _check_cores(f"{service.name}.cpu_cores", cores)
 
 
 def _check_cores(key: str, cores: str | None) -> None:
@@ -50,11 +49,11 @@ def _check_cores(key: str, cores: str | None) -> None:
         raise UserError(f"{key}={cores}: this machine has no core {', '.join(map(str, missing))}. Set cores of {there[0]}-{there[-1]}.")
 
 
-def _check_room(max_tokens: int, contexts: list[int | str | None]) -> None:
+def _check_room(max_tokens: int, service: str, contexts: list[int | str | None]) -> None:
     """Raise UserError if no candidate's context holds an answer beside a prompt of one token: vLLM would refuse every request of the run."""
     known = [context for context in contexts if isinstance(context, int)]
     if known and len(known) == len(contexts) and max_tokens >= max(known):
-        raise UserError(f"workload.max_tokens={max_tokens}: no answer of that length fits vllm.max_model_len={max(known)} beside its prompt. Lower it.")
+        raise UserError(f"workload.max_tokens={max_tokens}: no answer of that length fits {service}.max_model_len={max(known)} beside its prompt. Lower it.")
 
 
 def _check_writable(folder: Path) -> None:

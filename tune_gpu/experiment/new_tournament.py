@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from tune_gpu.artifacts.redaction import without_secrets
 from tune_gpu.config.schema import ExperimentConfig
-from tune_gpu.config.targets import settings_with
 from tune_gpu.experiment.refusals import Refusals
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.tournament import Tournament
 from tune_gpu.services import mps_policy as sharing
-from tune_gpu.services.deployment import engine_key
+from tune_gpu.services.deployment import start_key
 
 
 def new_tournament(config: ExperimentConfig, refusals: Refusals) -> Tournament:
@@ -21,5 +20,5 @@ def new_tournament(config: ExperimentConfig, refusals: Refusals) -> Tournament:
         SearchSpace.from_specs(config.parameters, allowed=(lambda params: all(rule(params) for rule in rules)) if rules else None),
         config.search,
         baseline=config.baseline or None,
-        order_key=lambda params: engine_key(settings_with(config, params).vllm),
+        order_key=lambda params: start_key(config, params),
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from functools import cache
 from itertools import combinations
 from types import UnionType
 from typing import Any, get_args, get_type_hints
@@ -10,20 +13,15 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.config.bounds import Bounds
 from tune_gpu.config.languages import check_clips, check_models
 from tune_gpu.config.rules import By, NumberOr, bounds_of, check_value, rule_of
-from tune_gpu.config.schema import ExperimentConfig, VllmSettings, WhisperSettings
-from tune_gpu.config.serve_options import conflict_of, overlap, problem_of, read_name
-from tune_gpu.config.targets import Target
+from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.config.serve_options import conflict_of, overlap, read_name
+from tune_gpu.config.service_settings import SpaceServices
+from tune_gpu.config.targets import Target, written_over
 from tune_gpu.search.parameter import Parameter
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.space_values import values_to_check
-from tune_gpu.services.faster_whisper import service as whisper
-from tune_gpu.services.vllm import setup as vllm_setup
-
-_SETTINGS = {"vllm": VllmSettings, "whisper": WhisperSettings}
-_HINTS = {service: get_type_hints(settings) for service, settings in _SETTINGS.items()}
-_LANGUAGE, _SPEECH_MODEL = Target("whisper", "language"), Target("whisper", "model")
-_HELD = {"vllm": vllm_setup.HELD, "whisper": whisper.HELD}
-_NEVER = {"vllm": vllm_setup.NEVER, "whisper": {}}
+from tune_gpu.services.base import Service
+from tune_gpu.services.registry import services_of
 
 
 def check_space(config: ExperimentConfig) -> SearchSpace:
@@ -32,14 +30,18 @@ def check_space(config: ExperimentConfig) -> SearchSpace:
     for parameter in space.parameters.values():
         for number, value in enumerate(values_to_check(parameter)):
             if not number:
-                parameter.target.check(parameter.name)
-            check_setting(parameter.target, value, f"parameters.{parameter.name}: ")
+                parameter.target.check(parameter.name, config.services)
+            check_setting(config.services, parameter.target, value, f"parameters.{parameter.name}: ")
     _check_targets(space)
-    for service, hints in _HINTS.items():
-        for name in hints.keys() - {"extra_args", "env"}:
-            check_setting(Target(service, name), getattr(getattr(config.services, service), name), "services.")
+    for service in services_of(config.services):
+        for each in fields(service.settings):
+            value = getattr(service.settings, each.name)
+            for entry, given in value.items() if isinstance(value, dict) else ():
+                service.kind.check_entry(f"services.{service.name}.{each.name}.{entry}", each.name, str(entry), given)
+            if not isinstance(value, (dict, list)):
+                check_setting(config.services, Target(service.name, each.name), value, "services.")
     _check_spoken(config, space)
-    _check_given(config)
+    _check_flags_apart(config)
     if config.baseline:
         try:
             space.check(config.baseline)
@@ -48,65 +50,68 @@ def check_space(config: ExperimentConfig) -> SearchSpace:
     return space
 
 
-def _check_given(config: ExperimentConfig) -> None:
-    """Raise UserError for invalid entries of `services` below `extra_args` and `env`."""
-    extra = config.services.vllm.extra_args
-    for flag, value in extra.items():
-        _check_flag("services.", flag, value)
-    if found := conflict_of(extra):
-        raise UserError(f"services.vllm.extra_args.{found[1]}: {found[0]} sets the same flag. Remove one of them.")
-    for service, never in _NEVER.items():
-        for name in getattr(config.services, service).env:
-            if name in never:
-                raise UserError(f"services.{service}.env.{name}: {never[name]}. Remove it.")
+def _check_flags_apart(config: ExperimentConfig) -> None:
+    """Raise UserError for two entries of `extra_args` that set the same flag."""
+    for name, settings in config.services.items():
+        if found := conflict_of(getattr(settings, "extra_args", {})):
+            raise UserError(f"services.{name}.extra_args.{found[1]}: {found[0]} sets the same flag. Remove one of them.")
 
 
 def settings_in_use(config: ExperimentConfig, space: SearchSpace, target: Target) -> list[Any]:
     """Return every value that a setting may have in this experiment: those of its knobs, and its own unless one knob always replaces it."""
     knobs = [parameter for parameter in space.parameters.values() if parameter.target == target]
-    own = [] if any(not knob.when for knob in knobs) else [getattr(getattr(config.services, target.service), target.setting)]
+    own = [] if any(not knob.when for knob in knobs) else [getattr(config.services[target.service], target.setting)]
     return own + [value for knob in knobs for value in values_to_check(knob)]
 
 
-def check_setting(target: Target, value: Any, where: str = "") -> None:
+def services_in_use(config: ExperimentConfig, space: SearchSpace) -> Iterator[Service]:
+    """Yield every service as it is configured, and once with each value of each of its knobs."""
+    for service in services_of(config.services):
+        yield service
+        for parameter in space.parameters.values():
+            if parameter.target.service == service.name:
+                for value in values_to_check(parameter):
+                    yield replace(service, settings=written_over(service.settings, [(parameter.target, value)]))
+
+
+def check_setting(services: SpaceServices, target: Target, value: Any, where: str = "") -> None:
     """Raise UserError for a value of the wrong type, or one that its rule refuses."""
-    service, setting, name = target.service, target.setting, f"{where}{target}"
-    if target.entry is not None:  # vLLM judges what lies below `extra_args` and `env`
-        if setting == "extra_args":
-            _check_flag(where, target.entry, value)
-        else:
-            _check_variable(where, service, target.entry)
+    service = next(each for each in services_of(services) if each.name == target.service)
+    setting, name = target.setting, f"{where}{target}"
+    if target.entry is not None:
+        service.kind.check_entry(name, setting, target.entry, value)
+        if setting == "env" and target.entry in service.kind.held:
+            raise UserError(
+                f"{name}: every evaluation sets it itself, so as a parameter it has no effect. For the deployment set it under services.{target.service}.env."
+            )
         return
-    rule = rule_of(_SETTINGS[service], setting)
+    schema = type(service.settings)
+    rule = rule_of(schema, setting)
     is_word = isinstance(rule, NumberOr) and isinstance(value, str)
     if rule is not None and (isinstance(rule, By) or is_word):
         rule.check(name, value)  # for a value of the wrong type it also names the values that are allowed
     if not is_word:
-        _check_type(name, _HINTS[service][setting], value, bounds_of(_SETTINGS[service], setting))
+        _check_type(name, _hints(schema)[setting], value, bounds_of(schema, setting))
     check_value(rule, name, value)
     if isinstance(value, str) and value.startswith("-"):
         raise UserError(f"{name}={value}: a command line takes it for a flag. Give a value that does not begin with a dash.")
 
 
+@cache
+def _hints(schema: type) -> dict[str, Any]:
+    return get_type_hints(schema)
+
+
 def _check_spoken(config: ExperimentConfig, space: SearchSpace) -> None:
-    """Raise UserError if the language of the clips is unknown, or a model does not know Whisper's language."""
-    knobs = [knob for knob in space.parameters.values() if knob.target in (_LANGUAGE, _SPEECH_MODEL)]
-    check_clips(config.workload.audio, varies=any(knob.target == _LANGUAGE for knob in knobs))
-    if not any(knob.when for knob in knobs):  # conditions may keep them apart
-        check_models(settings_in_use(config, space, _SPEECH_MODEL), settings_in_use(config, space, _LANGUAGE))
-
-
-def _check_flag(where: str, flag: str, value: Any) -> None:
-    if problem := problem_of(flag, value):
-        raise UserError(f"{where}vllm.extra_args.{flag}: {problem}")
-
-
-def _check_variable(where: str, service: str, name: str) -> None:
-    """Raise UserError for a variable that every evaluation sets itself: such a knob has no effect."""
-    if name in _NEVER[service]:
-        raise UserError(f"{where}{service}.env.{name}: {_NEVER[service][name]}. Remove it.")
-    if name in _HELD[service]:
-        raise UserError(f"{where}{service}.env.{name}: every evaluation sets it itself, so as a parameter it has no effect. For the deployment set it under services.{service}.env.")
+    """Raise UserError if the language of the clips is unknown, or a model does not know the language it is set to."""
+    for name, settings in config.services.items():
+        if not hasattr(settings, "language"):
+            continue
+        language, model = Target(name, "language"), Target(name, "model")
+        knobs = [knob for knob in space.parameters.values() if knob.target in (language, model)]
+        check_clips(config.workload.audio, varies=any(knob.target == language for knob in knobs))
+        if not any(knob.when for knob in knobs):  # conditions may keep them apart
+            check_models(settings_in_use(config, space, model), settings_in_use(config, space, language))
 
 
 def _check_type(name: str, hint: Any, value: Any, bounds: Bounds) -> None:

@@ -14,6 +14,7 @@ from tune_gpu.common.failures import FailureKind
 from tune_gpu.config.schema import PromoteSettings, Services
 from tune_gpu.metrics import OOM_EVENTS
 from tune_gpu.services.mps_policy import SETTING, asks_for_mps
+from tune_gpu.services.registry import services_of
 from tune_gpu.telemetry.verdicts import NOT_PROVEN
 
 DEVICE_KINDS = ("cuda", "cpu")
@@ -130,7 +131,7 @@ def _neighbours(comparison: Comparison, target: TargetDevice, settings: PromoteS
 def sharing(services: Services) -> list[Condition]:
     """Return a condition that a winner which asked for MPS does not meet: without its daemon the services would take turns on the whole
     card, which is not what was measured."""
-    if not asks_for_mps(services):
+    if not asks_for_mps(services_of(services)):
         return []
     return [Condition("mps", False, f"measured under NVIDIA's MPS ({SETTING}), whose daemon promote does not deploy: give that knob its value 100 and run again")]
 

@@ -20,7 +20,7 @@ from tune_gpu.compare.samples import Replicate
 from tune_gpu.compare.sequential import final_alpha, interim_alpha
 from tune_gpu.compare.verdict import ComparisonVerdict
 from tune_gpu.config.languages import error_unit, spoken_language
-from tune_gpu.config.schema import ExperimentConfig, Services
+from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.metrics import OOM_EVENTS
 
 _MOST_LOOKS = 500
@@ -101,7 +101,7 @@ def _other_terms(config: ExperimentConfig, content: Comparison, head: Mapping[st
     if head["device"] != content.device.kind:
         return f"it says measured on {content.device.kind}, its deployments were on {head['device']}"
     redactor = Redactor()
-    usual, now = asdict(Services()), redactor.value(asdict(config.services))
+    usual, now = asdict(type(config.services)()), redactor.value(asdict(config.services))
     for service, settings in now.items():
         for name, value in settings.items():
             then = head["services"].get(service, {}).get(name, usual[service][name])  # a setting that is newer than the comparison

@@ -24,7 +24,7 @@ from tune_gpu.promote.ownership import foreign
 from tune_gpu.promote.render import services_of
 from tune_gpu.promote.settings import SYSTEM_FILE, artifacts_of, ignored, trusted_settings, with_trusted
 from tune_gpu.promote.target import Target
-from tune_gpu.services.vllm.parallelism import most_cards
+from tune_gpu.services.cards import most_cards
 
 _MOST_SHOWN, _LONGEST = 4, 160
 """So many differences are named, each value so long at most."""

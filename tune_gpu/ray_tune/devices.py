@@ -5,7 +5,7 @@ from __future__ import annotations
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import ServiceError
 from tune_gpu.config.schema import ExperimentConfig, RaySettings
-from tune_gpu.services.vllm.parallelism import fewest_cards
+from tune_gpu.services.cards import fewest_cards
 from tune_gpu.telemetry.cuda_visible import nvidia_cards, visible_cards
 from tune_gpu.telemetry.device_choice import DeviceChoice, choose_device, same_size
 from tune_gpu.telemetry.open import open_probe

@@ -1,26 +1,30 @@
 """What a trial asks Ray for, and how many may run at once: pure, from the configuration.
 
-On a card a trial is one placement group: a bundle for the load generator, and one with the cards and the services. In the second, vLLM's
-actor holds its share of the card and Whisper's actor the rest. Ray's fractions reserve no memory; they only keep two trials off one card.
-On the CPU both services are processes of the trial's own actor: no device needs a placement, and two more actors would only make each
-start slower.
+On a card a trial is one placement group: a bundle for the load generator, and one with the cards and the services. In the second, the actor of
+a service that reserves memory holds its share of the card, and those whose memory grows hold equal parts of the rest. Ray's fractions reserve no
+memory; they only keep two trials off one card.
+On the CPU all services are processes of the trial's own actor: no device needs a placement, and more actors would only make each start slower.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.config.targets import settings_with
+from tune_gpu.services.base import Service
+from tune_gpu.services.cards import divisions, fewest_cards, most_cards
 from tune_gpu.services.deployment import Deployment, resolve
-from tune_gpu.services.vllm.parallelism import cards_of, divisions, fewest_cards, most_cards, parallel_sizes
+from tune_gpu.services.registry import services_of
 
 _GRAIN = 10_000
 """Ray counts resources in ten-thousandths."""
+
+
 @dataclass(frozen=True)
 class TrialResources:
     """Resources of one trial, by Ray's names."""
@@ -28,10 +32,9 @@ class TrialResources:
     load: Mapping[str, float]
     """The first bundle: the trial itself."""
     services: Mapping[str, float] | None = None
-    """The second: both services; None if they are the trial's own processes."""
-    vllm_gpus: float = 0.0
-    whisper_gpus: float = 0.0
-    """0 beside an engine on several cards: Ray has no fraction of several cards, so the engine holds them whole. Whisper runs on the first."""
+    """The second: all services; None if they are the trial's own processes."""
+    gpus: Mapping[str, float] = field(default_factory=dict)
+    """Service -> its part of the cards. 0 beside a service on several cards: Ray has no fraction of several cards, so that one holds them whole."""
     cpus_per_service: float = 0.0
 
     @property
@@ -45,14 +48,28 @@ def trial_resources(config: ExperimentConfig, deployment: Deployment, kind: str)
     ray = config.ray
     if kind != "cuda":
         return TrialResources({"CPU": ray.cpus_per_trial})
-    cards = deployment.n_cards
+    cards, placed = deployment.n_cards, [service for service in deployment.services if service.gpus.cards]
     whole = float(cards) if ray.trials_per_card == 1 else _floor(1.0 / ray.trials_per_card)
-    services = {"GPU": whole, "CPU": 2 * ray.cpus_per_service}
+    services = {"GPU": whole, "CPU": len(placed) * ray.cpus_per_service}
+    return TrialResources({"CPU": ray.cpus_per_trial}, services, _parts(placed, whole, cards), ray.cpus_per_service)
+
+
+def _parts(services: Sequence[Service], whole: float, cards: int) -> dict[str, float]:
+    """Return each service's part of the cards."""
     if cards > 1:
-        return TrialResources({"CPU": ray.cpus_per_trial}, services, whole, 0.0, ray.cpus_per_service)
-    share = min(deployment.card_share, whole - 1 / _GRAIN)
-    vllm = max(1 / _GRAIN, _floor(share))
-    return TrialResources({"CPU": ray.cpus_per_trial}, services, vllm, _floor(whole - vllm + 0.1 / _GRAIN), ray.cpus_per_service)
+        widest = next(service.name for service in services if service.gpus.cards == cards)
+        return {service.name: whole if service.name == widest else 0.0 for service in services}
+    left = whole
+    parts: dict[str, float] = {}
+    reserved = [(service.name, share) for service in services if (share := service.gpus.share) is not None]
+    for number, (name, share) in enumerate(reserved):
+        others = len(services) - number - 1  # each of them needs a grain to be put on the card at all
+        parts[name] = max(1 / _GRAIN, _floor(min(share, left - others / _GRAIN)))
+        left -= parts[name]
+    growing = [service.name for service in services if service.name not in parts]
+    for name in growing:
+        parts[name] = _floor((left + 0.1 / _GRAIN) / len(growing))
+    return parts
 
 
 def measurement_resources(config: ExperimentConfig, kind: str) -> dict[str, float]:
@@ -62,8 +79,8 @@ def measurement_resources(config: ExperimentConfig, kind: str) -> dict[str, floa
     """
     if kind != "cuda":
         return {"CPU": config.ray.cpus_per_trial}
-    cards = most_cards(config)
-    return {"CPU": config.ray.cpus_per_trial + 2 * config.ray.cpus_per_service, "GPU": float(cards)}
+    cores = config.ray.cpus_per_trial + len(services_of(config.services)) * config.ray.cpus_per_service
+    return {"CPU": cores, "GPU": float(most_cards(config))}
 
 
 def _floor(amount: float) -> float:
@@ -103,21 +120,19 @@ def check_resources(config: ExperimentConfig, kind: str) -> None:
     if ray.trials_per_card > 1 and most > 1:
         raise UserError(f"ray.trials_per_card={ray.trials_per_card}: an engine on {most} cards shares them with no other trial. Set it to 1.")
     for params in _corners(config):
-        share = float(settings_with(config, params).vllm.gpu_memory_utilization)
-        if ray.trials_per_card > 1 and share >= 1 / ray.trials_per_card:
-            raise UserError(
-                f"ray.trials_per_card={ray.trials_per_card}: vllm.gpu_memory_utilization={share:g} leaves no room for the others. Set vllm.gpu_memory_utilization "
-                f"below {1 / ray.trials_per_card:g}."
-            )
+        for service in services_of(settings_with(config, params)):
+            share = service.gpus.share
+            if ray.trials_per_card > 1 and share is not None and share >= 1 / ray.trials_per_card:
+                key = f"the share of {service.name}"
+                raise UserError(f"ray.trials_per_card={ray.trials_per_card}: {key}, {share:g}, leaves no room for the others. Set it below {1 / ray.trials_per_card:g}.")
 
 
 def check_cards(config: ExperimentConfig, most_on_a_node: int) -> None:
-    """Raise UserError if no node has the cards that a candidate's engine spans (a trial runs on one node)."""
+    """Raise UserError if no node has the cards that a candidate's service spans (a trial runs on one node)."""
     for params in divisions(config):
-        engine = settings_with(config, params).vllm
-        if cards_of(engine) > most_on_a_node:
-            sizes = " x ".join(f"vllm.{name}={size}" for name, size in parallel_sizes(engine).items() if size > 1) or "one card"
-            raise UserError(f"{sizes}: no node has so many cards. Use at most {most_on_a_node}.")
+        for service in services_of(settings_with(config, params)):
+            if service.gpus.cards > most_on_a_node:
+                raise UserError(f"{service.name}: {service.gpus.why}: no node has so many cards. Use at most {most_on_a_node}.")
 
 
 def check_cores(config: ExperimentConfig, kind: str, nodes: Sequence[Mapping[str, float]]) -> None:
@@ -133,8 +148,9 @@ def check_cores(config: ExperimentConfig, kind: str, nodes: Sequence[Mapping[str
         cores, cards = (sum(bundle.get(name, 0.0) for bundle in bundles) for name in ("CPU", "GPU"))
         most = max((node.get("CPU", 0.0) for node in nodes if node.get("GPU", 0.0) >= cards), default=0.0)
         if cores > most:
+            n_services = len(services_of(config.services))
             asked = f"ray.cpus_per_trial={config.ray.cpus_per_trial:g}"
-            asked += f", ray.cpus_per_service={config.ray.cpus_per_service:g} (of two services)" if kind == "cuda" else ""
+            asked += f", ray.cpus_per_service={config.ray.cpus_per_service:g} (of {n_services} services)" if kind == "cuda" else ""
             with_cards = " with the cards" if kind == "cuda" else ""
             raise UserError(f"{asked}: no node{with_cards} has {cores:g} cores for a trial. Ask for at most {most:g} in all.")
 

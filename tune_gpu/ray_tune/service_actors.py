@@ -1,7 +1,7 @@
 """Services as processes of Ray actors that hold the trial's card, in the second bundle of the trial's placement group.
 
-vLLM's actor holds its share of the card, Whisper's the rest. An actor starts and watches the real service in the environment that Ray
-gave it, so that CUDA_VISIBLE_DEVICES reaches the engine's worker processes; the trial holds a proxy (`RemoteService`). Both run on one
+Each service has an actor that holds its part of the card (see `placement`). An actor starts and watches the real service in the environment that Ray
+gave it, so that CUDA_VISIBLE_DEVICES reaches the service's worker processes; the trial holds a proxy (`RemoteService`). Both run on one
 node and end with the trial: Ray ends an actor that loses its owner, and the guard ends a service that loses its actor.
 """
 
@@ -11,7 +11,7 @@ import contextlib
 import os
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +21,11 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
-from tune_gpu.config.schema import ExperimentConfig, Services, VllmSettings, WhisperSettings
+from tune_gpu.config.kinds import load_kind
+from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.ray_tune.placement import TrialResources
-from tune_gpu.services.faster_whisper.service import WhisperService
+from tune_gpu.services.base import LaunchSite, Service
 from tune_gpu.services.running import Endpoint, RunningService
-from tune_gpu.services.vllm.server import VllmServer
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 _SERVICES_BUNDLE = 1
@@ -50,10 +50,9 @@ def _place() -> Place:
 class ServiceActor:
     """Runs one service in its process. Answers are (value, failure): Ray would change the type of an exception."""
 
-    def __init__(self, name: str, settings: Any, device: str, ports: list[int], env: dict[str, str]) -> None:
+    def __init__(self, name: str, kind: str, settings: Any, site: LaunchSite, env: dict[str, str]) -> None:
         os.environ.update(env)
-        make: Any = VllmServer if name == "vllm" else WhisperService
-        self._service: RunningService[Any] = make(settings, device=device, port_range=ports)
+        self._service: RunningService[Any] = load_kind(kind).launch(name, settings, site)
         self._abort: str | None = None
 
     def place(self) -> Place:
@@ -90,7 +89,7 @@ class RemoteService:
 
     Args:
         actor: a handle of `ServiceActor`.
-        name: `vllm` or `whisper`.
+        name: of the service.
     """
 
     def __init__(self, actor: Any, name: str) -> None:
@@ -185,7 +184,7 @@ class PlacementGroupDeployer:
 
     Args:
         resources: of the candidate that runs now -> its parts of the bundle.
-        trial_name: the actors are called `vllm-<trial>` and `whisper-<trial>`.
+        trial_name: the actors are called `<service>-<trial>`.
         group: the trial's own by default.
     """
 
@@ -207,17 +206,35 @@ class PlacementGroupDeployer:
             self._card = ray.get(look.remote(), timeout=_PLACED_S)
         return self._card.visible
 
-    def prepare(self, services: Services) -> None:
-        """Do nothing: engines are forked on the CPU only."""
+    def prepare(self, services: Sequence[Service]) -> None:
+        """Do nothing: services are forked from a process of their trial on the CPU only."""
 
     def wait_prepared(self) -> None:
         """Return at once."""
 
-    def whisper(self, services: Services) -> RemoteService:
-        return self._actor("whisper", services.whisper, self.resources.whisper_gpus)
-
-    def vllm(self, services: Services) -> RemoteService:
-        return self._actor("vllm", services.vllm, self.resources.vllm_gpus)
+    def make(self, service: Service) -> RemoteService:
+        """Return a service in an actor of its own. Raise ServiceError if Ray puts it elsewhere than the trial."""
+        visible = self.visible_devices()
+        gpus = self.resources.gpus.get(service.name, 0.0)
+        # Ray assigns no card to an actor without a part of one: beside a service on several cards, the others are put on the first ones.
+        env = {} if gpus else {VISIBLE: ",".join(visible.split(",")[: service.gpus.cards])}
+        options = self._options(gpus, self.resources.cpus_per_service) | {"max_concurrency": 8}
+        site = LaunchSite(self._device, list(self._config.run.port_range))
+        arguments = (service.name, service.kind.name, service.settings, site, env)
+        name = f"{service.name}-{self._trial_name()}"
+        try:
+            actor: Any = ray.remote(ServiceActor).options(name=name, **options).remote(*arguments)
+        except ValueError:  # an actor that is ending still has the name
+            actor = ray.remote(ServiceActor).options(name=f"{name}-{uuid.uuid4().hex[:4]}", **options).remote(*arguments)
+        made = RemoteService(actor, service.name)
+        self._made = [*(one for one in self._made if not one.stopped), made]
+        try:
+            if service.gpus.cards:
+                self._check_place(service.name, ray.get(actor.place.remote(), timeout=_ANSWER_S))
+        except BaseException:
+            made.stop()
+            raise
+        return made
 
     def close(self) -> None:
         for service in self._made:
@@ -227,25 +244,6 @@ class PlacementGroupDeployer:
     def _options(self, gpus: float, cpus: float) -> dict[str, Any]:
         strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=_SERVICES_BUNDLE)
         return {"num_gpus": gpus, "num_cpus": cpus, "scheduling_strategy": strategy}
-
-    def _actor(self, name: str, settings: VllmSettings | WhisperSettings, gpus: float) -> RemoteService:
-        visible = self.visible_devices()
-        # Ray assigns no card to an actor without a part of one: beside an engine on several cards, Whisper is put on the first.
-        env = {} if gpus else {VISIBLE: visible.split(",")[0]}
-        options = self._options(gpus, self.resources.cpus_per_service) | {"max_concurrency": 8}
-        arguments = (name, settings, self._device, list(self._config.run.port_range), env)
-        try:
-            actor: Any = ray.remote(ServiceActor).options(name=f"{name}-{self._trial_name()}", **options).remote(*arguments)
-        except ValueError:  # an actor that is ending still has the name
-            actor = ray.remote(ServiceActor).options(name=f"{name}-{self._trial_name()}-{uuid.uuid4().hex[:4]}", **options).remote(*arguments)
-        service = RemoteService(actor, name)
-        self._made = [*(one for one in self._made if not one.stopped), service]
-        try:
-            self._check_place(name, ray.get(actor.place.remote(), timeout=_ANSWER_S))
-        except BaseException:
-            service.stop()
-            raise
-        return service
 
     def _check_place(self, name: str, place: Place) -> None:
         """Raise ServiceError unless the service is on the trial's node and card, by Ray's report. NVML proves it once it holds memory."""

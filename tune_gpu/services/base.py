@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from tune_gpu.common.metric import Protocol as Api
@@ -18,6 +18,8 @@ class Gpus:
     """How many cards it spans; 1 for a service on the trial's first card, 0 for one that uses none."""
     share: float | None = None
     """The part of each card's memory that it reserves; None for a service whose memory grows."""
+    why: str = "one card"
+    """The settings that decide the number of cards, for a message."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,11 @@ class ServiceKind(Protocol):
     Settings: type
     """The settings under `services.<name>`, without `kind`."""
 
+    held: Collection[str]
+    """Variables that an evaluation sets itself, so that they cannot be a parameter."""
+    card_settings: Collection[str]
+    """Settings, and entries of its mappings, that decide how many cards it spans; `_` for `-`."""
+
     def protocol(self, settings: Any) -> Api | None:
         """Return the protocol of its requests, or None if no request of ours can drive it."""
 
@@ -69,6 +76,9 @@ class ServiceKind(Protocol):
 
     def gpus(self, settings: Any) -> Gpus:
         """Return the part of the cards that it takes. Raise UserError for settings that contradict one another."""
+
+    def check_entry(self, key: str, setting: str, entry: str, value: Any) -> None:
+        """Raise UserError for an entry of a mapping that no candidate may have; `key` is its place, for the message."""
 
     def check(self, name: str, settings: Any, *, local: bool) -> None:
         """Raise UserError for settings that cannot start.
@@ -100,7 +110,27 @@ class Service:
 
     name: str
     kind: ServiceKind
-    settings: Any = field(compare=False)
+    settings: Any
+
+    @property
+    def reuse_key(self) -> str | None:
+        """Return the key with which it may be kept for another candidate, or None."""
+        key = self.kind.reuse_key(self.settings)
+        return None if key is None else f"{self.kind.name}:{key}"
+
+    @property
+    def reserves(self) -> bool:
+        """Return whether it claims its memory when it starts."""
+        return self.kind.reserves(self.settings)
+
+    @property
+    def gpus(self) -> Gpus:
+        """Return the part of the cards that it takes."""
+        return self.kind.gpus(self.settings)
+
+    def launch(self, site: LaunchSite) -> RunningService[Any]:
+        """Return it, not yet started."""
+        return self.kind.launch(self.name, self.settings, site)
 
 
 def start_order(services: Sequence[Service]) -> list[Service]:
@@ -109,4 +139,4 @@ def start_order(services: Sequence[Service]) -> list[Service]:
     Memory that grows depends on the input, so such a service is warmed up before another profiles what is free. Within both groups the order of the
     space stays.
     """
-    return sorted(services, key=lambda service: service.kind.reserves(service.settings))
+    return sorted(services, key=lambda service: service.reserves)

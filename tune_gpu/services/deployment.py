@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from tune_gpu.config.schema import ExperimentConfig, Services, VllmSettings
+from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.config.targets import settings_with
-from tune_gpu.services.vllm.parallelism import cards_of
+from tune_gpu.services.base import Service
+from tune_gpu.services.cards import cards_of
+from tune_gpu.services.registry import services_of
 
 
 @dataclass(frozen=True)
@@ -18,16 +18,16 @@ class Deployment:
     """A candidate's parameters, and what they are resolved to. Whoever needs other settings makes other ones."""
 
     params: Mapping[str, Any]
-    services: Services
-    engine_key: str
-    """Equal for candidates whose engine need not be restarted between them."""
+    services: tuple[Service, ...]
     n_cards: int
-    """Cards that the engine spans; 1 on the CPU."""
+    """Cards that its services span; 1 on the CPU."""
 
-    @property
-    def card_share(self) -> float:
-        """Return the share of each card's memory that the engine reserves."""
-        return float(self.services.vllm.gpu_memory_utilization)
+    def __getitem__(self, name: str) -> Service:
+        """Return the service of this name. Raise KeyError if there is none."""
+        for service in self.services:
+            if service.name == name:
+                return service
+        raise KeyError(name)
 
 
 def resolve(config: ExperimentConfig, params: Mapping[str, Any], device: str) -> Deployment:
@@ -36,10 +36,14 @@ def resolve(config: ExperimentConfig, params: Mapping[str, Any], device: str) ->
     Raises:
         UserError: a target that is no setting, or a parallel size that is no whole number from 1.
     """
-    services = settings_with(config, params)
-    return Deployment(dict(params), services, engine_key(services.vllm), cards_of(services.vllm) if device == "cuda" else 1)
+    services = services_of(settings_with(config, params))
+    return Deployment(dict(params), services, cards_of(services) if device == "cuda" else 1)
 
 
-def engine_key(settings: VllmSettings) -> str:
-    """Return a text that is equal for engines that need not be restarted between two candidates."""
-    return hashlib.sha256(json.dumps(asdict(settings), sort_keys=True, default=str).encode()).hexdigest()[:12]
+def start_key(config: ExperimentConfig, params: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return a key by which candidates are ordered, so that as few services as possible start anew between them.
+
+    Services that reserve their memory come first in it, because their starts cost most.
+    """
+    services = sorted(services_of(settings_with(config, params)), key=lambda service: not service.reserves)
+    return tuple(key for service in services if (key := service.reuse_key) is not None)

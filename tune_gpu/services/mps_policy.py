@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.config.schema import ExperimentConfig, Services
+from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.config.targets import Target
+from tune_gpu.services.base import Service
+from tune_gpu.services.registry import services_of
 
 SETTING = "mps_active_thread_pct"
 
 
-def asks_for_mps(services: Services) -> bool:
+def asks_for_mps(services: Iterable[Service]) -> bool:
     """Return True if a service is limited to a part of the card's multiprocessors."""
-    return any(pct is not None and pct < 100 for pct in (services.vllm.mps_active_thread_pct, services.whisper.mps_active_thread_pct))
+    return any(pct is not None and pct < 100 for service in services for pct in [getattr(service.settings, SETTING, None)])
 
 
 def forbidden(config: ExperimentConfig, kind: str) -> str | None:
@@ -35,7 +37,7 @@ def allowed(config: ExperimentConfig, kind: str) -> Callable[[Mapping[str, Any]]
 def check_mps(config: ExperimentConfig, kind: str) -> None:
     """Raise UserError if `services` or the baseline use MPS where it is forbidden."""
     why = forbidden(config, kind)
-    if why is not None and asks_for_mps(config.services):
+    if why is not None and asks_for_mps(services_of(config.services)):
         raise UserError(f"services.*.{SETTING}: {why}")
     rule = allowed(config, kind)
     if rule is not None and config.baseline and not rule(config.baseline):

@@ -20,7 +20,7 @@ from tune_gpu.config.loader import load_config
 from tune_gpu.config.schema import ExperimentConfig, PromoteSettings
 from tune_gpu.promote.evidence import target_device
 from tune_gpu.promote.supervisor import ProcessSupervisor
-from tune_gpu.services.vllm.parallelism import most_cards
+from tune_gpu.services.cards import most_cards
 
 
 class FakeRay:

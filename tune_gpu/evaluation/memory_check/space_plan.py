@@ -6,7 +6,7 @@ import contextlib
 import difflib
 import importlib.metadata
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,13 +14,14 @@ import numpy as np
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.rules import check
-from tune_gpu.config.schema import ExperimentConfig, Services, VllmSettings
+from tune_gpu.config.schema import ExperimentConfig, VllmSettings, WhisperSettings
 from tune_gpu.evaluation.memory_check.predictor import predict
 from tune_gpu.evaluation.memory_check.space_columns import active_columns, space_columns
 from tune_gpu.evaluation.memory_check.vectorised import Predictions, predict_many
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.values import to_builtin
-from tune_gpu.services.memory_values import DeviceMemory, Prediction
+from tune_gpu.services.base import Service
+from tune_gpu.services.memory_values import DeviceMemory, MemoryVerdict, Prediction
 from tune_gpu.services.vllm.memory.architecture import ModelArchitecture, from_config, read_architecture
 from tune_gpu.services.vllm.memory.attention_kinds import refused_family
 from tune_gpu.services.vllm.memory.calibration import Calibration, CalibrationStore
@@ -49,9 +50,14 @@ class Preflight:
         self.vllm_version = vllm_version or installed_vllm_version() or DEFAULT_VERSION
         self._models: dict[str, ModelArchitecture] = {}
 
-    def predict(self, services: Services) -> Prediction:
+    def predict(self, services: Sequence[Service]) -> Prediction:
         """Return the prediction for one candidate's services."""
-        return predict(services.vllm, services.whisper, self.device, self.model(services.vllm.model), self._known(services.vllm),
+        engines = [service.settings for service in services if isinstance(service.settings, VllmSettings)]
+        listeners = [service.settings for service in services if isinstance(service.settings, WhisperSettings)]
+        if len(engines) != 1 or len(listeners) > 1 or len(services) > 2:
+            return Prediction(MemoryVerdict.NOT_MODELLED, "not modelled: services of this number and kind")
+        vllm = engines[0]
+        return predict(vllm, listeners[0] if listeners else None, self.device, self.model(vllm.model), self._known(vllm),
                        version=self.vllm_version, warm=self.start == "warm")
 
     def predict_space(self, space: SearchSpace) -> tuple[dict[str, np.ndarray], Predictions]:

@@ -63,9 +63,15 @@ class WhisperService:
     """faster-whisper in the candidate's size: `start` it, check its `failure` during a measurement, `stop` it."""
 
     def __init__(
-        self, settings: WhisperSettings, *, device: str, port_range: Sequence[int], choose_port: Callable[[Sequence[int]], int] = free_port
+        self,
+        settings: WhisperSettings,
+        *,
+        name: str = "whisper",
+        device: str,
+        port_range: Sequence[int],
+        choose_port: Callable[[Sequence[int]], int] = free_port,
     ) -> None:
-        self.settings = settings
+        self.settings, self.name = settings, name
         self.api_key = uuid.uuid4().hex
         self.port = choose_port(port_range)
         self.base_url = f"http://127.0.0.1:{self.port}"
@@ -111,7 +117,7 @@ class WhisperService:
             description = self._wait_until_ready(started, abort)
             if description.get("device") != self._device:
                 message = f"device={self._device}: the service runs on {description.get('device')}"
-                raise ServiceError(Failure(FailureKind.WRONG_DEVICE, "whisper", Phase.START, message))
+                raise ServiceError(Failure(FailureKind.WRONG_DEVICE, self.name, Phase.START, message))
         except BaseException:
             self.stop()
             raise
@@ -125,16 +131,16 @@ class WhisperService:
                 description = self._health(timeout_s=2.0)
                 if description.get("name") != self._name:
                     message = f"another service than the one that was started answers on port {self.port}"
-                    raise ServiceError(Failure(FailureKind.WRONG_SERVER, "whisper", Phase.START, message))
+                    raise ServiceError(Failure(FailureKind.WRONG_SERVER, self.name, Phase.START, message))
                 return description
             exit_code = self._process.exit_code()
             if exit_code is not None:
-                raise ServiceError(self._oom.explain(explain_exit("whisper", self.log(), exit_code)))
+                raise ServiceError(self._oom.explain(explain_exit(self.name, self.log(), exit_code)))
             if reason := abort():
-                raise ServiceError(Failure(FailureKind.SERVICE_LOST, "whisper", Phase.START, reason))
+                raise ServiceError(Failure(FailureKind.SERVICE_LOST, self.name, Phase.START, reason))
             if time.monotonic() - started > self.settings.start_timeout_s:
                 message = f"not ready {self.settings.start_timeout_s:g} s after its start"
-                raise ServiceError(Failure(FailureKind.STARTUP_TIMEOUT, "whisper", Phase.START, message, self.log()[-500:]))
+                raise ServiceError(Failure(FailureKind.STARTUP_TIMEOUT, self.name, Phase.START, message, self.log()[-500:]))
             time.sleep(0.02)
 
     def failure(self) -> Failure | None:
@@ -142,7 +148,7 @@ class WhisperService:
         exit_code = self._process.exit_code() if self._process else 0
         if exit_code is None:
             return None
-        return self._oom.explain(explain_loss("whisper", self.log(), exit_code))
+        return self._oom.explain(explain_loss(self.name, self.log(), exit_code))
 
     def healthy(self, timeout_s: float) -> bool:
         """Return True if it answers the health check within the time-out."""

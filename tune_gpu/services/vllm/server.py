@@ -37,6 +37,7 @@ class VllmServer:
 
     Args:
         settings: the candidate's flags.
+        name: of the service, in its failures.
         device: `cuda` or `cpu`.
         port_range: range of its port.
         fork_server: the fork server; None for a cold start.
@@ -46,12 +47,13 @@ class VllmServer:
         self,
         settings: VllmSettings,
         *,
+        name: str = "vllm",
         device: str,
         port_range: Sequence[int],
         fork_server: ForkServer | None = None,
         choose_port: Callable[[Sequence[int]], int] = free_port,
     ) -> None:
-        self.settings = settings
+        self.settings, self.name = settings, name
         self.served_model_name = f"tune-gpu-{uuid.uuid4().hex[:12]}"
         self.api_key = uuid.uuid4().hex
         self.port = choose_port(port_range)
@@ -104,13 +106,13 @@ class VllmServer:
                 return
             exit_code = self._launched.exit_code()
             if exit_code is not None:
-                raise ServiceError(self._oom.explain(explain_exit("vllm", self.log(), exit_code)))
+                raise ServiceError(self._oom.explain(explain_exit(self.name, self.log(), exit_code)))
             if reason := abort():
-                raise ServiceError(Failure(FailureKind.SERVICE_LOST, "vllm", Phase.START, reason))
+                raise ServiceError(Failure(FailureKind.SERVICE_LOST, self.name, Phase.START, reason))
             if time.monotonic() - started > self.settings.start_timeout_s:
                 lines = [line for line in self.log().splitlines() if line.strip()] or [""]
                 message = f"not ready {self.settings.start_timeout_s:g} s after its start"
-                raise ServiceError(Failure(FailureKind.STARTUP_TIMEOUT, "vllm", Phase.START, message, lines[-1][:500]))
+                raise ServiceError(Failure(FailureKind.STARTUP_TIMEOUT, self.name, Phase.START, message, lines[-1][:500]))
             time.sleep(0.05)
 
     def _prove_identity(self) -> None:
@@ -122,9 +124,9 @@ class VllmServer:
             assert self._launched is not None
             exit_code = self._launched.exit_code()
             if exit_code is not None or "ddress already in use" in self.log():
-                raise ServiceError(explain_exit("vllm", self.log(), exit_code))
+                raise ServiceError(explain_exit(self.name, self.log(), exit_code))
             message = f"a server of {', '.join(models)} answers on port {self.port}, not the one that was started"
-            raise ServiceError(Failure(FailureKind.WRONG_SERVER, "vllm", Phase.START, message))
+            raise ServiceError(Failure(FailureKind.WRONG_SERVER, self.name, Phase.START, message))
 
     def _read_info(self, start_s: float) -> EngineInfo:
         pages = {}
@@ -146,11 +148,11 @@ class VllmServer:
     def failure(self) -> Failure | None:
         """Return why it can no longer be measured, or None while it runs."""
         if self._launched is None:
-            return Failure(FailureKind.SERVICE_LOST, "vllm", Phase.LOAD, "it is not running")
+            return Failure(FailureKind.SERVICE_LOST, self.name, Phase.LOAD, "it is not running")
         exit_code = self._launched.exit_code()
         if exit_code is None:
             return None
-        return self._oom.explain(explain_loss("vllm", self.log(), exit_code))
+        return self._oom.explain(explain_loss(self.name, self.log(), exit_code))
 
     def healthy(self, timeout_s: float) -> bool:
         """Return True if its server answers the health check within the time-out."""

@@ -26,9 +26,10 @@ _FLAG_NAMES = (  # settings that are flags of the same name
     "max_num_batched_tokens",
     "max_num_seqs",
     "quantization",
+    "runner",
     "tensor_parallel_size",
 )
-_LEFT_OUT = {"dtype": "auto", "kv_cache_dtype": "auto", "load_format": "auto", "tensor_parallel_size": 1, "enforce_eager": False}
+_LEFT_OUT = {"dtype": "auto", "kv_cache_dtype": "auto", "load_format": "auto", "runner": "auto", "tensor_parallel_size": 1, "enforce_eager": False}
 """Values that are vLLM's own defaults."""
 _LAUNCHER = "VLLM_USE_RUST_FRONTEND", "VLLM_RUST_FRONTEND_PATH"
 NEVER = dict.fromkeys(_LAUNCHER, "`vllm serve` obeys it and the measured server does not")

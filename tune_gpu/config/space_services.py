@@ -1,0 +1,100 @@
+"""Which services a space has: the names are the user's, and `kind` says what each is.
+
+A space in which no service has a `kind` is one of version 1. It has the default pair, also where it lists only one of the two. Where any `kind`
+stands, the space has what it lists and nothing else. The schema of a configuration follows from that: one field for each service, whose class
+holds the settings of its kind. So everything that reads a schema (unknown keys, types, rules, overrides) serves services of any kind.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import field, fields, make_dataclass, replace
+from functools import cache
+from typing import Any
+
+from tune_gpu.common.errors import UserError
+from tune_gpu.config.kinds import kind_names, load_kind
+from tune_gpu.config.rules import one_of
+from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.config.service_settings import PAIR, SpaceServices
+
+Kinds = tuple[tuple[str, str], ...]
+"""Name and kind of each service, in the order of the space."""
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
+_TAKEN = frozenset({"all", "device", "imports", "items", "memory_stable", "mps", "services", "tune_gpu", "turn"})
+"""Names that mean something else beside the services' in artifacts and metrics."""
+
+
+def kinds_of_layers(layers: Sequence[Mapping[str, Any]], removed: Sequence[str] = ()) -> Kinds:
+    """Return the services that these layers of a configuration list.
+
+    Args:
+        layers: nested mappings; a later one has precedence.
+        removed: names of services that the command line removes.
+
+    Raises:
+        UserError: a name that no service may have, or a service without a kind beside one with a kind.
+    """
+    kinds: dict[str, Any] = {}
+    for layer in layers:
+        services = layer.get("services")
+        for name, settings in services.items() if isinstance(services, Mapping) else ():
+            given = settings.get("kind") if isinstance(settings, Mapping) else None
+            kinds[str(name)] = given if given is not None else kinds.get(str(name))
+    if not any(kind is not None for kind in kinds.values()):
+        return tuple(PAIR.items())
+    for name in removed:
+        kinds.pop(name, None)
+    for name, kind in kinds.items():
+        _check_name(name)
+        if kind is None:
+            raise UserError(
+                f"services.{name}: has no kind, but another service has one. Set services.{name}.kind to one of {', '.join(kind_names())}, or remove it."
+            )
+    return tuple((name, str(kind)) for name, kind in kinds.items())
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name) or keyword.iskeyword(name):
+        raise UserError(f"services.{name}: not a name for a service. Use letters, digits and _, with a letter first, and at most 32 of them.")
+    if name in _TAKEN:
+        raise UserError(f"services.{name}: the name has another meaning in results. Choose another name.")
+
+
+@cache
+def schema_of(kinds: Kinds) -> type[ExperimentConfig]:
+    """Return the schema of a configuration with these services. Raise UserError for an unknown kind."""
+    if kinds == tuple(PAIR.items()):
+        return ExperimentConfig
+    made = []
+    for name, kind in kinds:
+        settings = load_kind(kind, f"services.{name}.kind").Settings
+        own = make_dataclass(settings.__name__, [("kind", str, one_of(kind, kind))], bases=(settings,))
+        made.append((name, own, field(default_factory=own)))
+    services = make_dataclass("Services", made, bases=(SpaceServices,))
+    return make_dataclass("ExperimentConfig", [("services", services, field(default_factory=services))], bases=(ExperimentConfig,))
+
+
+def kinds_of(services: SpaceServices) -> Kinds:
+    """Return the name and kind of each service of a configuration."""
+    return tuple((name, getattr(settings, "kind", None) or PAIR[name]) for name, settings in services.items())
+
+
+def plain_settings(settings: Any, kind: str) -> Any:
+    """Return the settings as an object of their kind's own class, without `kind`."""
+    own = load_kind(kind).Settings
+    if type(settings) is own:
+        return settings
+    return own(**{each.name: getattr(settings, each.name) for each in fields(own) if each.init})
+
+
+def with_settings(services: SpaceServices, changed: Mapping[str, Any]) -> Any:
+    """Return the services with other settings for some of them."""
+    return replace(services, **changed)
+
+
+def setting_names(settings: Any) -> Iterator[str]:
+    """Yield the names of the settings that a parameter may target."""
+    return (each.name for each in fields(settings) if each.name != "kind")

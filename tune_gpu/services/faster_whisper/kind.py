@@ -1,0 +1,53 @@
+"""The kind `faster-whisper`: one transcription server of ours around faster-whisper."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tune_gpu.common.metric import Protocol
+from tune_gpu.config.schema import RunSettings, WhisperSettings
+from tune_gpu.services.base import Gpus, LaunchSite
+from tune_gpu.services.faster_whisper.service import HELD, WhisperService
+from tune_gpu.services.models import resolve_whisper
+
+
+class FasterWhisper:
+    """One Whisper, whose memory grows with its input. It starts anew for every candidate, so that each is measured from the same state."""
+
+    name = "faster-whisper"
+    Settings = WhisperSettings
+    held = HELD
+    card_settings: tuple[str, ...] = ()
+
+    def protocol(self, _settings: WhisperSettings) -> Protocol:
+        """Return transcription."""
+        return Protocol.TRANSCRIPTION
+
+    def reserves(self, _settings: WhisperSettings) -> bool:
+        """Return False: its memory grows with its input."""
+        return False
+
+    def reuse_key(self, _settings: WhisperSettings) -> None:
+        """Return None: it is not kept."""
+
+    def gpus(self, _settings: WhisperSettings) -> Gpus:
+        """Return one card."""
+        return Gpus()
+
+    def check_entry(self, key: str, setting: str, entry: str, value: Any) -> None:
+        """Do nothing: every variable is allowed."""
+
+    def check(self, _name: str, settings: WhisperSettings, *, local: bool) -> None:
+        """Raise UserError for a model that is not on this machine."""
+        if local:
+            resolve_whisper(settings.model)
+
+    def launch(self, name: str, settings: WhisperSettings, site: LaunchSite) -> WhisperService:
+        """Return the server, not yet started."""
+        return WhisperService(settings, name=name, device=site.device, port_range=site.port_range)
+
+    def host(self, _run: RunSettings, _device: str) -> None:
+        """Return None: its servers share nothing."""
+
+
+KIND = FasterWhisper()

@@ -1,0 +1,30 @@
+"""The services of a space, each with its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tune_gpu.common.metric import Protocol
+from tune_gpu.config.kinds import load_kind
+from tune_gpu.config.service_settings import PAIR, SpaceServices
+from tune_gpu.config.space_services import kinds_of, plain_settings
+from tune_gpu.metrics import DEFAULT_PAIR
+from tune_gpu.services.base import Service
+
+
+def services_of(services: SpaceServices) -> tuple[Service, ...]:
+    """Return the services in the order of the space."""
+    return tuple(Service(name, load_kind(kind), plain_settings(services[name], kind)) for name, kind in kinds_of(services))
+
+
+def is_default_pair(services: SpaceServices) -> bool:
+    """Return whether these are the services of a space of version 1, whose names in artifacts have no service in front."""
+    return kinds_of(services) == tuple(PAIR.items())
+
+
+def protocols(services: SpaceServices) -> Mapping[str, Protocol]:
+    """Return the protocol of each service that requests can drive, by its name."""
+    if is_default_pair(services):
+        return DEFAULT_PAIR
+    found = {service.name: service.kind.protocol(service.settings) for service in services_of(services)}
+    return {name: protocol for name, protocol in found.items() if protocol is not None}

@@ -1,0 +1,118 @@
+"""The kind `vllm`: one vLLM server, which generates or pools."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tune_gpu.common.errors import UserError
+from tune_gpu.common.metric import Protocol
+from tune_gpu.config.schema import RunSettings, VllmSettings
+from tune_gpu.config.serve_options import problem_of
+from tune_gpu.services.base import Gpus, KindHost, LaunchSite
+from tune_gpu.services.models import resolve_llm
+from tune_gpu.services.vllm.launch import ForkServer
+from tune_gpu.services.vllm.parallelism import CARD_SETTINGS, cards_of, parallel_sizes
+from tune_gpu.services.vllm.server import VllmServer
+from tune_gpu.services.vllm.setup import HELD, NEVER, engine_environment
+
+
+class Vllm:
+    """One engine that reserves its share of the device. It is kept while none of its settings changes."""
+
+    name = "vllm"
+    Settings = VllmSettings
+    held = HELD
+    card_settings = CARD_SETTINGS
+
+    def protocol(self, settings: VllmSettings) -> Protocol:
+        """Return how it is asked: for embeddings, by chat, or by completions if its model has no chat template."""
+        if settings.runner == "pooling":
+            return Protocol.EMBEDDING
+        if settings.api != "auto":
+            return Protocol.CHAT if settings.api == "chat" else Protocol.COMPLETION
+        return Protocol.COMPLETION if _lacks_template(settings.model) else Protocol.CHAT
+
+    def reserves(self, _settings: VllmSettings) -> bool:
+        """Return True: it profiles what is free and reserves its cache."""
+        return True
+
+    def reuse_key(self, settings: VllmSettings) -> str:
+        """Return a text that is equal for servers that are started alike."""
+        given = {name: value for name, value in asdict(settings).items() if name != "api" and (name, value) != ("runner", "auto")}
+        return hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+    def gpus(self, settings: VllmSettings) -> Gpus:
+        """Return its cards and its share of each."""
+        sizes = " x ".join(f"{name}={size}" for name, size in parallel_sizes(settings).items() if size > 1)
+        return Gpus(cards_of(settings), float(settings.gpu_memory_utilization), sizes or "one card")
+
+    def check_entry(self, key: str, setting: str, entry: str, value: Any) -> None:
+        """Raise UserError for a flag or a variable that no server may have."""
+        if setting == "extra_args" and (problem := problem_of(entry, value)):
+            raise UserError(f"{key}: {problem}")
+        if setting == "env" and entry in NEVER:
+            raise UserError(f"{key}: {NEVER[entry]}. Remove it.")
+
+    def check(self, _name: str, settings: VllmSettings, *, local: bool) -> None:
+        """Raise UserError for a model that is not on this machine."""
+        if local:
+            resolve_llm(settings.model)
+
+    def launch(self, name: str, settings: VllmSettings, site: LaunchSite) -> VllmServer:
+        """Return the server, not yet started."""
+        forks = site.host.fork_server if isinstance(site.host, VllmHost) else None
+        return VllmServer(settings, name=name, device=site.device, port_range=site.port_range, fork_server=forks)
+
+    def host(self, run: RunSettings, device: str) -> KindHost | None:
+        """Return the fork server: on the CPU only, because in a Ray actor with a card it would be of no use."""
+        return VllmHost(device) if run.warm_engine and device == "cpu" else None
+
+
+class VllmHost:
+    """The fork server that all engines of a trial are forked from, made at the first use."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self.fork_server: ForkServer | None = None
+
+    def prepare(self, settings: VllmSettings) -> None:
+        """Start the fork server, without waiting for its imports."""
+        if self.fork_server is None:
+            self.fork_server = ForkServer(engine_environment(settings, "", self._device, tempfile.gettempdir()))
+        self.fork_server.prepare()
+
+    def wait(self) -> float | None:
+        """Wait for its imports and return the seconds waited; None if it was never started."""
+        if self.fork_server is None:
+            return None
+        started = time.monotonic()
+        self.fork_server.open()
+        return time.monotonic() - started
+
+    def close(self) -> None:
+        """End the fork server, and with it every engine that it forked."""
+        if self.fork_server is not None:
+            self.fork_server.close()
+            self.fork_server = None
+
+
+def _lacks_template(model: str) -> bool:
+    """Return whether the model's folder is known and has no chat template."""
+    folder = Path(resolve_llm(model))
+    if not folder.is_dir():
+        return False
+    if (folder / "chat_template.jinja").exists() or (folder / "chat_template.json").exists():
+        return False
+    try:
+        return "chat_template" not in json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return True
+
+
+KIND = Vllm()
