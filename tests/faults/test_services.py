@@ -27,6 +27,7 @@ from tune_gpu.evaluation.deployers import LocalDeployer
 from tune_gpu.evaluation.evaluator import Evaluator
 from tune_gpu.evaluation.measurement import Measurement, Status
 from tune_gpu.services.deployment import resolve
+from tune_gpu.services.vllm.kind import VllmHost
 from tune_gpu.services.vllm.launch import ForkServer
 
 pytestmark = pytest.mark.services
@@ -39,7 +40,7 @@ SETTINGS = [*QUICK, "workload.solo_window_s=0", "workload.windows=1", f"run.hang
 def evaluator(host: ForkServer) -> Iterator[Evaluator]:
     """The real evaluator on the shared fork server."""
     config = load_config("spica_gpu_allocation", SETTINGS, "cpu")
-    evaluator = Evaluator(config, "cpu", deploy=LocalDeployer(config, "cpu", host))
+    evaluator = Evaluator(config, "cpu", deploy=LocalDeployer(config, "cpu", {"vllm": VllmHost("cpu", host)}))
     evaluator.probe.read()
     yield evaluator
     evaluator.close()

@@ -13,6 +13,7 @@ from tune_gpu.config.loader import load_config
 from tune_gpu.evaluation.deployers import LocalDeployer
 from tune_gpu.evaluation.evaluator import Evaluator
 from tune_gpu.services.faster_whisper.service import WhisperService
+from tune_gpu.services.vllm.kind import VllmHost
 from tune_gpu.services.vllm.launch import Launch, Launched
 
 SCRIPT = str(Path(__file__).with_name("tiny_service.py"))
@@ -65,8 +66,8 @@ class TinyEvaluator(Evaluator):
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *settings: str) -> None:
         config, self._tiny = load_config("spica_gpu_allocation", [*SETTINGS, *settings], "cpu"), TinyHost()
-        super().__init__(config, "cpu", deploy=LocalDeployer(config, "cpu", self._tiny))  # type: ignore[arg-type]
-        monkeypatch.setattr("tune_gpu.evaluation.deployers.WhisperService", TinyWhisper)
+        super().__init__(config, "cpu", deploy=LocalDeployer(config, "cpu", {"vllm": VllmHost("cpu", self._tiny)}))  # type: ignore[arg-type]
+        monkeypatch.setattr("tune_gpu.services.faster_whisper.kind.WhisperService", TinyWhisper)
         monkeypatch.setattr(TinyWhisper, "behaviour", "well")
 
     def behave(self, whisper: str = "well", vllm: str = "well") -> None:

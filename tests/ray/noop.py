@@ -29,7 +29,7 @@ class NoopEvaluator:
     """Waits as long as it is told, on the device that the trial's bundle has, and writes down where and when."""
 
     def __init__(self, bundle: PlacementGroupDeployer) -> None:
-        options = bundle._options(bundle.resources.vllm_gpus, 0.0)
+        options = bundle._options(bundle.resources.gpus["vllm"], 0.0)
         actor: Any = ray.remote(HoldsCard)
         self._holder = actor.options(**options).remote()
         self._node, self._visible = ray.get(self._holder.place.remote())

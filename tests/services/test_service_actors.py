@@ -18,17 +18,19 @@ from tests.conftest import our_processes
 from tests.services.conftest import toy
 from tune_gpu.common.failures import FailureKind, ServiceError
 from tune_gpu.common.process.managed import start_ticks
+from tune_gpu.config.kinds import load_kind
 from tune_gpu.config.loader import load_config
-from tune_gpu.config.schema import Services, WhisperSettings
+from tune_gpu.config.schema import WhisperSettings
 from tune_gpu.ray_tune.placement import trial_resources
 from tune_gpu.ray_tune.service_actors import PlacementGroupDeployer, RemoteService
+from tune_gpu.services.base import Service
 from tune_gpu.services.deployment import resolve
 
 CARDS = ["GPU-8932f937-d72c-4106-c12f-20bd9faed9f6", "MIG-3f8fe1a0-1f7c-5c7b-9f0e-2b7d4d2c9a11"]
-ENGINE = Services(
-    toy(env={"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}),
-    WhisperSettings(model="tiny.en", compute_type="int8"),
-)
+ENGINE = {
+    "vllm": Service("vllm", load_kind("vllm"), toy(env={"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"})),
+    "whisper": Service("whisper", load_kind("faster-whisper"), WhisperSettings(model="tiny.en", compute_type="int8")),
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -57,7 +59,7 @@ class Trial:
         """Start a service; the card, and the command and variables of each of its processes."""
         # Whisper has no CPU mode that calls itself cuda; its environment is made the same way for both.
         self._bundle._device = "cpu" if name == "whisper" else "cuda"
-        service = self._made[name] = self._bundle.whisper(ENGINE) if name == "whisper" else self._bundle.vllm(ENGINE)
+        service = self._made[name] = self._bundle.make(ENGINE[name])
         service.start()
         processes = [psutil.Process(pid) for pid in service.pids()]
         return self._bundle.visible_devices(), [(" ".join(process.cmdline()), process.environ()) for process in processes]
@@ -65,9 +67,9 @@ class Trial:
     def start_in_vain(self) -> str:
         """Start an engine that does not get ready in time; the failure kind that the trial then sees."""
         self._bundle._device = "cuda"
-        impatient = Services(replace(ENGINE.vllm, start_timeout_s=0.01), ENGINE.whisper)
+        engine = ENGINE["vllm"]
         try:
-            self._bundle.vllm(impatient).start()
+            self._bundle.make(replace(engine, settings=replace(engine.settings, start_timeout_s=0.01))).start()
         except ServiceError as error:
             return str(error.failure.kind)
         return ""

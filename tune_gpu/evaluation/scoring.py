@@ -14,16 +14,17 @@ from tune_gpu.evaluation.measurement import Score
 from tune_gpu.evaluation.objective import evaluate
 from tune_gpu.evaluation.state import EvaluationState
 from tune_gpu.metrics import CAPACITY, FITNESS_TERMS, WER
-from tune_gpu.services.vllm.server import EngineInfo
 from tune_gpu.telemetry.neighbours import rounded
 from tune_gpu.telemetry.sampler import DeviceSample, DeviceStats
 from tune_gpu.workload.capacity import with_error
 from tune_gpu.workload.saturation import saturation_of
 from tune_gpu.workload.summary import TrafficSummary, interference, rates_without_clips, summarise
 
+Facts = Mapping[str, Mapping[str, Any]]
+
 
 def score_metrics(
-    running: EvaluationState, engine: EngineInfo | None, objective: ObjectiveSettings, trials_per_card: int | None
+    running: EvaluationState, facts: Facts, objective: ObjectiveSettings, trials_per_card: int | None
 ) -> tuple[dict[str, Any], Score]:
     """Return all metrics and their score; a metric that was not measured is None.
 
@@ -32,19 +33,19 @@ def score_metrics(
 
     Args:
         running: windows, capacity and transcripts.
-        engine: what vLLM reported of its cache.
+        facts: what each service reported of itself when it was ready, by its name.
         objective: the weights of the fitness.
         trials_per_card: how many evaluations shared the card; None without a card.
     """
     if running.capacity:
         running = replace(running, capacity=with_error(running.capacity, objective, [window.turns for window in running.windows]))
     pooled = summarise(running.windows, extra_turns=running.transcripts)
-    whole = _with_device(pooled, running.device, running, engine)
+    whole = _with_device(pooled, running.device, running, facts)
     judged = evaluate(whole, objective)
 
     def fitness_of(rules: ObjectiveSettings, chosen: list[int]) -> float | None:
         traffic = summarise([running.windows[at] for at in chosen])
-        measured = _with_device(traffic, [running.device[at] for at in chosen], running, engine)
+        measured = _with_device(traffic, [running.device[at] for at in chosen], running, facts)
         return evaluate(measured | {WER.name: pooled.wer}, rules).fitness
 
     every = list(range(len(running.windows)))
@@ -90,11 +91,12 @@ def _errors(
     )
 
 
-def _with_device(traffic: TrafficSummary, device: Sequence[DeviceStats], running: EvaluationState, engine: EngineInfo | None) -> dict[str, Any]:
+def _with_device(traffic: TrafficSummary, device: Sequence[DeviceStats], running: EvaluationState, facts: Facts) -> dict[str, Any]:
     utilization = [window.utilization_pct for window in device if window.utilization_pct is not None]
     used = [window.peak_used_mib for window in device if window.peak_used_mib is not None]
     services = {name for window in device for name in window.peak_service_mib}
     capacity = running.capacity
+    engine = next(iter(facts.values()), {})
     return traffic.as_metrics() | {
         "gpu_utilization": round(statistics.fmean(utilization), 2) if utilization else None,
         "memory_used_mib": round(max(used), 1) if used else None,
@@ -106,8 +108,8 @@ def _with_device(traffic: TrafficSummary, device: Sequence[DeviceStats], running
         "capacity_continuous": round(capacity.continuous, 4) if capacity else None,
         "capacity_at_ceiling": capacity.at_ceiling if capacity else None,
         "capacity_interval": [round(end, 4) for end in capacity.interval] if capacity and capacity.interval else None,
-        "kv_cache_tokens": engine.kv_cache_tokens if engine else None,
-        "kv_max_concurrency": engine.max_concurrency if engine else None,
+        "kv_cache_tokens": engine.get("kv_cache_tokens"),
+        "kv_max_concurrency": engine.get("max_concurrency"),
     }
 
 

@@ -26,6 +26,8 @@ from tune_gpu.evaluation.memory_check.space_plan import installed_vllm_version
 from tune_gpu.search.parameter import Parameter
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.space_values import values_to_check
+from tune_gpu.services.base import Service
+from tune_gpu.services.registry import services_of
 from tune_gpu.services.vllm.setup import serve_flags
 
 _WORDS = ("dtype", "kv_cache_dtype")
@@ -40,29 +42,37 @@ def check_flags(config: ExperimentConfig, space: SearchSpace) -> None:
 
     Nothing is checked if there is nothing to refuse, if vLLM is not installed, or if the servers run on a cluster.
     """
-    if config.ray.address is not None or not _asks(config, space) or importlib.util.find_spec("vllm") is None:
+    if config.ray.address is not None or importlib.util.find_spec("vllm") is None:
         return
-    commands = [(where, params, settings_with(config, params).vllm) for where, params in _candidates(config, space)]
+    for service in services_of(config.services):
+        if isinstance(service.settings, VllmSettings) and _asks(service, space):
+            _check_service(config, space, service.name)
+
+
+def _check_service(config: ExperimentConfig, space: SearchSpace, name: str) -> None:
+    commands = [(where, params, settings_with(config, params)[name]) for where, params in _candidates(config, space, name)]
     lines = [["--model", "model", *serve_flags(settings)] for _, _, settings in commands]
     for (where, params, settings), reason in zip(commands, refusals(lines), strict=True):
         if reason is not None:
-            raise UserError(f"{_key(config, where, params, settings, reason)}: vLLM refuses it: {reason}. Change or remove it.")
+            raise UserError(f"{_key(config, name, where, params, settings, reason)}: vLLM refuses it: {reason}. Change or remove it.")
 
 
-def _asks(config: ExperimentConfig, space: SearchSpace) -> bool:
-    vllm = config.services.vllm
-    return bool(vllm.extra_args) or any(getattr(vllm, name) != "auto" for name in _WORDS) or any(map(_is_asked, space.parameters.values()))
+def _asks(service: Service, space: SearchSpace) -> bool:
+    settings = service.settings
+    if settings.extra_args or any(getattr(settings, word) != "auto" for word in _WORDS):
+        return True
+    return any(_is_asked(parameter, service.name) for parameter in space.parameters.values())
 
 
-def _is_asked(parameter: Parameter) -> bool:
-    return parameter.target.service == "vllm" and parameter.target.setting in ("extra_args", *_WORDS)
+def _is_asked(parameter: Parameter, service: str) -> bool:
+    return parameter.target.service == service and parameter.target.setting in ("extra_args", *_WORDS)
 
 
-def _candidates(config: ExperimentConfig, space: SearchSpace) -> Iterator[tuple[str, dict[str, Any]]]:
+def _candidates(config: ExperimentConfig, space: SearchSpace, service: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the baseline, and one candidate for every value of each knob (not the whole product), with the name of the knob that varies."""
     yield "", _candidate(space, config.baseline)
     for parameter in space.parameters.values():
-        for value in values_to_check(parameter) if _is_asked(parameter) else ():
+        for value in values_to_check(parameter) if _is_asked(parameter, service) else ():
             yield parameter.name, _candidate(space, {**config.baseline, **_parents(space, parameter), parameter.name: value})
 
 
@@ -82,7 +92,7 @@ def _candidate(space: SearchSpace, wanted: Mapping[str, Any]) -> dict[str, Any]:
     return params
 
 
-def _key(config: ExperimentConfig, where: str, params: Mapping[str, Any], settings: VllmSettings, reason: str) -> str:
+def _key(config: ExperimentConfig, service: str, where: str, params: Mapping[str, Any], settings: VllmSettings, reason: str) -> str:
     """Return the key to change: the knob that varies, or the setting of the flag that the reason names."""
     if where:
         return f"parameters.{where}={params[where]}"
@@ -90,11 +100,11 @@ def _key(config: ExperimentConfig, where: str, params: Mapping[str, Any], settin
         option = read_name(flag).option
         targets = [f"extra_args.{name}" for name in settings.extra_args if read_name(name).option == option] + [option.replace("-", "_")]
         for name in params:
-            if config.parameters[name].target in [f"vllm.{target}" for target in targets]:
+            if config.parameters[name].target in [f"{service}.{target}" for target in targets]:
                 return f"parameters.{name}={params[name]}"
         if len(targets) > 1 or hasattr(settings, targets[0]):
-            return f"services.vllm.{targets[0]}"
-    return "services.vllm.extra_args"
+            return f"services.{service}.{targets[0]}"
+    return f"services.{service}.extra_args"
 
 
 def refusals(lines: list[list[str]]) -> list[str | None]:

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from tests.support.models import LLAMA_8B_CONFIG
 from tune_gpu.cli.plan import plan
 from tune_gpu.config.schema import ExperimentConfig, ParameterSpec, Services
-from tune_gpu.config.targets import settings_with
 from tune_gpu.evaluation.memory_check import Calibration, CalibrationStore, DeviceMemory, MemoryVerdict, UserError, card_memory
 from tune_gpu.evaluation.memory_check.space_columns import active_columns, is_grid, space_columns
 from tune_gpu.evaluation.memory_check.space_plan import Preflight, find_model, params_of
 from tune_gpu.search.space import SearchSpace
+from tune_gpu.services.deployment import resolve
 
 
 @pytest.fixture(autouse=True)
@@ -199,7 +199,7 @@ def test_a_condition_that_does_not_hold_leaves_the_service_s_own_setting(tmp_pat
     params, found = preflight.predict_space(SearchSpace.from_specs(config.parameters))
     for index in range(len(found)):
         candidate = {name: values[index] for name, values in params.items() if values[index] is not None}
-        alone = preflight.predict(settings_with(config, candidate))
+        alone = preflight.predict(resolve(config, candidate, "cuda").services)
         assert found.verdict_of(index) is alone.verdict
         assert alone.kv_cache_tokens is not None
         assert found.kv_cache_tokens[index] == pytest.approx(alone.kv_cache_tokens.value, abs=1)
@@ -240,10 +240,10 @@ def test_what_a_start_taught_is_used_by_the_next_plan(tmp_path: Path, model: Pat
     config.services.vllm.model, config.services.vllm.max_model_len = str(model), 8192
     config.parameters = {"share": ParameterSpec("vllm.gpu_memory_utilization", values=[0.65, 0.75, 0.8])}
     preflight = Preflight(config, card_memory("RTX 3090"), CalibrationStore(), "0.32.0")
-    assert preflight.predict(settings_with(config, {"share": 0.75})).verdict is MemoryVerdict.UNCERTAIN
+    assert preflight.predict(resolve(config, {"share": 0.75}, "cuda").services).verdict is MemoryVerdict.UNCERTAIN
     flags = {"max_model_len": 8192, "max_num_seqs": None, "max_num_batched_tokens": None, "enforce_eager": False, "enable_chunked_prefill": None}
     preflight.learn(config.services.vllm, Calibration(15349.0, 200.0, None, "0.32.0", flags))
-    prediction = Preflight(config, card_memory("RTX 3090"), CalibrationStore(), "0.32.0").predict(settings_with(config, {"share": 0.75}))
+    prediction = Preflight(config, card_memory("RTX 3090"), CalibrationStore(), "0.32.0").predict(resolve(config, {"share": 0.75}, "cuda").services)
     assert prediction.calibrated
     assert prediction.verdict is MemoryVerdict.FITS
 

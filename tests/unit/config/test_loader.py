@@ -16,12 +16,12 @@ from tune_gpu.experiment.checks import check_config
 
 def test_the_default_space_has_15_configurations_and_cores_on_the_cpu() -> None:
     from tune_gpu.search.space import SearchSpace
-    from tune_gpu.services.deployment import engine_key
+    from tune_gpu.services.deployment import start_key
 
     card = load_config("spica_gpu_allocation", [], "cuda")
     space = SearchSpace.from_specs(card.parameters)
     assert space.size == 15
-    assert len({engine_key(settings_with(card, params).vllm) for params in space.enumerate()}) == 5
+    assert len({start_key(card, params) for params in space.enumerate()}) == 5
     cpu = load_config("spica_gpu_allocation", [], "cpu")
     assert {"vllm_cores", "whisper_cores"} <= cpu.parameters.keys()
 

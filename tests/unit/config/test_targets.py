@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import ExperimentConfig, ParameterSpec, Services, VllmSettings, WhisperSettings
-from tune_gpu.config.targets import MAPPINGS, Target, settings_with
+from tune_gpu.config.targets import Target, settings_with
 
-OWN = [Target(service, each.name) for service, kind in (("vllm", VllmSettings), ("whisper", WhisperSettings)) for each in fields(kind) if each.name not in MAPPINGS]
+OWN = [Target(service, each.name) for service, kind in (("vllm", VllmSettings), ("whisper", WhisperSettings)) for each in fields(kind) if each.name not in ("extra_args", "env")]
 ENTRIES = [Target("vllm", "extra_args", "seed"), Target("vllm", "extra_args", "a.b"), Target("vllm", "env", "A"), Target("whisper", "env", "A.B")]
 
 
@@ -26,19 +26,26 @@ def config_of(*targets: Target) -> ExperimentConfig:
 @pytest.mark.parametrize("target", [*OWN, *ENTRIES], ids=str)
 def test_every_settings_text_parses_to_itself_and_is_known(target: Target) -> None:
     assert Target.parse(str(target)) == target
-    target.check("p")
+    target.check("p", Services())
 
 
-@pytest.mark.parametrize("text", ["", "vllm", "vllm.", "vllm.nothing", "nobody.model", "whisper.extra_args.seed", "vllm.__dict__", "vllm.dtype.x", "model"])
+@pytest.mark.parametrize("text", ["vllm", "vllm.", "vllm.nothing", "whisper.extra_args.seed", "vllm.__dict__", "vllm.dtype.x", "vllm.kind"])
 def test_a_target_that_is_no_setting_is_refused_by_name(text: str) -> None:
-    with pytest.raises(UserError, match=r"parameters\.p\.target=.*: no such setting\. Use one of vllm\.model, .*whisper\.env"):
-        Target.parse(text).check("p")
+    service = text.partition(".")[0]
+    with pytest.raises(UserError, match=rf"parameters\.p\.target=.*: no such setting.*\. Use one of {service}\.model, .*{service}\.env"):
+        Target.parse(text).check("p", Services())
+
+
+@pytest.mark.parametrize("text", ["", "nobody.model", "model", "wisper.model"])
+def test_a_target_of_no_service_is_refused_with_the_services(text: str) -> None:
+    with pytest.raises(UserError, match=r"parameters\.p\.target=.*: no such service.*\. Use a setting of one of vllm, whisper"):
+        Target.parse(text).check("p", Services())
 
 
 @pytest.mark.parametrize("text", ["vllm.extra_args", "vllm.extra_args.", "whisper.env"])
 def test_a_mapping_is_no_target_as_a_whole(text: str) -> None:
     with pytest.raises(UserError, match=r"parameters\.p\.target=\w+\.\w+: it is a mapping\. Name one entry of it, \w+\.\w+\.NAME"):
-        Target.parse(text).check("p")
+        Target.parse(text).check("p", Services())
 
 
 @given(st.lists(st.sampled_from([*OWN, *ENTRIES]), unique=True))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import apply_overrides, load_config
-from tune_gpu.config.vllm_numbers import read_number
+from tune_gpu.config.vllm_numbers import read_count, read_length
 from tune_gpu.evaluation.memory_check import MemoryVerdict, card_memory
 from tune_gpu.evaluation.memory_check.space_plan import Preflight
 from tune_gpu.experiment.checks import check_config
@@ -22,12 +22,12 @@ from tune_gpu.services.vllm.setup import serve_flags
 
 @pytest.mark.parametrize(("text", "number"), [("32k", 32_000), ("32K", 32_768), ("25.6k", 25_600), ("1M", 1_048_576), (" 64 ", 64), ("2g", 2 * 10**9)])
 def test_text_is_the_number_that_vllm_reads(text: str, number: int) -> None:
-    assert read_number("max_num_batched_tokens", text) == read_number("max_model_len", text) == number
+    assert read_count(text) == read_length(text) == number
 
 
 @given(st.one_of(st.none(), st.booleans(), st.integers(0), st.sampled_from(["", "k", "1.5K", "-1k", "32 k", "many", "0x10"])))
 def test_what_is_no_such_text_stays_as_it_is(value: Any) -> None:
-    assert read_number("max_model_len", value) is value
+    assert read_length(value) is value
 
 
 @pytest.mark.parametrize("given", ["auto", "AUTO", "-1"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -12,11 +12,12 @@ from tests.support.fake_nvml import OTHER, UUID, FakeNvml, Frame
 from tests.support.servers import Behaviour, servers
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.config.loader import load_config
-from tune_gpu.config.schema import Services
 from tune_gpu.evaluation import device_guard, load_session
 from tune_gpu.evaluation.deployers import LocalDeployer
 from tune_gpu.evaluation.evaluator import Evaluator
 from tune_gpu.evaluation.measurement import Measurement, Status
+from tune_gpu.services.base import Service
+from tune_gpu.services.registry import services_of
 from tune_gpu.services.running import KV_CACHE_PCT
 from tune_gpu.services.vllm.launch import ForkServer
 from tune_gpu.services.vllm.server import EngineInfo
@@ -84,22 +85,21 @@ class MadeUpCard:
     def visible_devices(self) -> str:
         return f"{UUID},{OTHER}"  # of which an engine on one card takes the first
 
-    def prepare(self, services: Services) -> None:
+    def prepare(self, services: Sequence[Service]) -> None:
         """Nothing can be prepared."""
 
     def wait_prepared(self) -> None:
         """Nothing is."""
 
-    def whisper(self, services: Services) -> Answering:
-        service = Answering(self._endpoints, [21], lambda: None)
-        service.printed = self._printed
-        return service
-
-    def vllm(self, services: Services) -> Answering:
+    def make(self, service: Service) -> Answering:
         def appear() -> None:
             self._nvml._frames = [self._then]
 
-        return Answering(self._endpoints, [31, 32], appear)
+        if service.name == "vllm":
+            return Answering(self._endpoints, [31, 32], appear)
+        whisper = Answering(self._endpoints, [21], lambda: None)
+        whisper.printed = self._printed
+        return whisper
 
     def close(self) -> None:
         """Nothing was started."""
@@ -150,7 +150,7 @@ def test_engines_are_forked_on_the_cpu_only(device: str, forks: bool, monkeypatc
     made: list[ForkServer] = []
     monkeypatch.setattr(ForkServer, "prepare", lambda host: made.append(host))
     config = load_config("spica_gpu_allocation", ["run.warm_engine=true"], device)
-    LocalDeployer(config, device).prepare(config.services)
+    LocalDeployer(config, device).prepare(services_of(config.services))
     assert bool(made) is forks
 
 

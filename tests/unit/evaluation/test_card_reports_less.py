@@ -16,8 +16,8 @@ from tests.benchmarks.nvml_answers import result_of
 from tests.support.servers import Behaviour, servers
 from tune_gpu.cli import launch
 from tune_gpu.config.loader import load_config
-from tune_gpu.config.targets import settings_with
 from tune_gpu.evaluation.preflight_check import PreflightCheck
+from tune_gpu.services.deployment import resolve
 from tune_gpu.telemetry.device_choice import DeviceChoice, read_from_the_card
 from tune_gpu.workload.clients import Endpoints
 
@@ -96,7 +96,7 @@ def test_without_its_memory_a_run_starts_and_the_preflight_is_left_out() -> None
     with nvml_answers.card_of({"raises": {"nvmlDeviceGetMemoryInfo": "Unknown"}}):
         refusals = launch._plan(config, DeviceChoice("cuda", "made up", 1))
         gate = PreflightCheck(config, "cuda", messages.append)
-        gate.check(settings_with(config, {"vllm_memory_util": 0.99, "whisper_model_size": "large-v3"}))
+        gate.check(resolve(config, {"vllm_memory_util": 0.99, "whisper_model_size": "large-v3"}, "cuda"))
         gate.about_to_start()
     assert "does not report its memory" in refusals.note
     assert ["preflight: left out, because" in line for line in messages] == [True]

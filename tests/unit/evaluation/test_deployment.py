@@ -22,7 +22,8 @@ from tune_gpu.config.targets import settings_with
 from tune_gpu.evaluation import device_guard, service_set
 from tune_gpu.evaluation.evaluator import Evaluator
 from tune_gpu.evaluation.measurement import Status
-from tune_gpu.services.deployment import engine_key, resolve
+from tune_gpu.services.base import Service
+from tune_gpu.services.deployment import resolve
 from tune_gpu.telemetry import sampler
 from tune_gpu.telemetry.nvml import NvmlProbe
 
@@ -49,7 +50,7 @@ def test_one_evaluation_resolves_its_candidate_once(monkeypatch: pytest.MonkeyPa
     knowing = [module for module in ours if getattr(module, "settings_with", None) is settings_with]
     for module in knowing:
         monkeypatch.setattr(module, "settings_with", counted)
-    assert {module.__name__ for module in knowing} >= {"tune_gpu.services.deployment", "tune_gpu.services.vllm.parallelism", "tune_gpu.ray_tune.placement"}
+    assert {module.__name__ for module in knowing} >= {"tune_gpu.services.deployment", "tune_gpu.services.cards", "tune_gpu.ray_tune.placement"}
     trial = Tiny({"candidate": CANDIDATE})
     try:
         assert [trial.step()["status"] for _ in range(2)] == ["ok", "ok"]
@@ -80,11 +81,13 @@ class Daemon:
 class Noting(MadeUpCard):
     """Keeps the settings that the services are made with."""
 
-    made: list[Services]
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.made: dict[str, Service] = {}
 
-    def vllm(self, services: Services) -> Answering:
-        self.made = [services]
-        return super().vllm(services)
+    def make(self, service: Service) -> Answering:
+        self.made[service.name] = service
+        return super().make(service)
 
 
 def test_a_measured_deployment_and_its_configuration_are_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,17 +108,16 @@ def test_a_measured_deployment_and_its_configuration_are_not_changed(monkeypatch
         assert evaluator.finish().status is Status.OK
         nvml._frames = [BEFORE]
         evaluator.close()
-    measured = card.made[0].vllm.env
+    measured = card.made["vllm"].settings.env
     assert (measured["CUDA_VISIBLE_DEVICES"], measured["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"], measured["OWN"]) == (UUID, "60", "1")
     assert (config, deployment) == before
-    assert deployment.services.vllm.env["CUDA_VISIBLE_DEVICES"] == "7", "the user's value is for the deployment"
-    assert engine_key(deployment.services.vllm) == deployment.engine_key, "the key is still that of the settings it was taken of"
+    assert deployment["vllm"].settings.env["CUDA_VISIBLE_DEVICES"] == "7", "the user's value is for the deployment"
 
 
 def test_a_deployment_is_frozen_and_apart_from_its_parameters() -> None:
     config, params = load_config("spica_gpu_allocation", [], "cpu"), dict(PARAMS)
     deployment = resolve(config, params, "cpu")
     params["vllm_memory_util"] = 0.9
-    assert (deployment.params, deployment.services.vllm.gpu_memory_utilization) == (PARAMS, 0.1)
+    assert (deployment.params, deployment["vllm"].settings.gpu_memory_utilization) == (PARAMS, 0.1)
     with pytest.raises(FrozenInstanceError):
         deployment.n_cards = 2  # type: ignore[misc]

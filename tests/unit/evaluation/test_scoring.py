@@ -33,7 +33,7 @@ def turn(stt_ms: float, llm_ms: float, *, error: str | None = None) -> TurnSampl
 
 def metrics_of(state: EvaluationState, objective: ObjectiveSettings) -> dict[str, Any]:
     """Return the metrics with the numbers of their score beside them, as a line holds them."""
-    metrics, score = score_metrics(state, None, objective, None)
+    metrics, score = score_metrics(state, {}, objective, None)
     return metrics | {"fitness": score.fitness, "fitness_stderr": score.stderr}
 
 

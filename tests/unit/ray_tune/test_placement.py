@@ -40,7 +40,7 @@ def asked(config: ExperimentConfig, params: dict[str, Any], kind: str) -> TrialR
 def test_a_trial_has_a_bundle_for_its_load_and_one_with_the_card() -> None:
     found = asked(config(), {"vllm_memory_util": 0.6}, "cuda")
     assert found.bundles == [{"CPU": 1.0}, {"GPU": 1.0, "CPU": 1.0}]
-    assert (found.vllm_gpus, found.whisper_gpus) == (0.6, 0.4)
+    assert (found.gpus["vllm"], found.gpus["whisper"]) == (0.6, 0.4)
 
 
 def test_on_the_cpu_the_services_are_the_trials_own_processes() -> None:
@@ -51,7 +51,7 @@ def test_on_the_cpu_the_services_are_the_trials_own_processes() -> None:
 def test_an_engine_on_two_cards_asks_for_two_and_holds_them_whole() -> None:
     found = asked(config(PARALLEL), {"vllm_memory_util": 0.5, "tp": 2}, "cuda")
     assert found.bundles[1]["GPU"] == 2.0
-    assert (found.vllm_gpus, found.whisper_gpus) == (2.0, 0.0)
+    assert (found.gpus["vllm"], found.gpus["whisper"]) == (2.0, 0.0)
 
 
 @pytest.mark.parametrize(("extra", "cards"), [
@@ -87,8 +87,8 @@ def test_the_parts_of_a_card_are_never_more_than_it_and_never_nothing(share: flo
     BASE.ray.trials_per_card, BASE.services.vllm.gpu_memory_utilization = per_card, share
     found = asked(BASE, {}, "cuda")
     assert found.services is not None
-    assert min(found.vllm_gpus, found.whisper_gpus) >= 0.0001
-    assert round(10_000 * found.vllm_gpus) + round(10_000 * found.whisper_gpus) <= round(10_000 * found.services["GPU"])
+    assert min(found.gpus["vllm"], found.gpus["whisper"]) >= 0.0001
+    assert round(10_000 * found.gpus["vllm"]) + round(10_000 * found.gpus["whisper"]) <= round(10_000 * found.services["GPU"])
     assert per_card * found.services["GPU"] <= 1.0
 
 

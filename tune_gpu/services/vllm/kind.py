@@ -75,11 +75,11 @@ class Vllm:
 
 
 class VllmHost:
-    """The fork server that all engines of a trial are forked from, made at the first use."""
+    """The fork server that all engines of a trial are forked from, made at the first use unless one is given."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, fork_server: ForkServer | None = None) -> None:
         self._device = device
-        self.fork_server: ForkServer | None = None
+        self.fork_server = fork_server
 
     def prepare(self, settings: VllmSettings) -> None:
         """Start the fork server, without waiting for its imports."""

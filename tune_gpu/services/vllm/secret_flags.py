@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from tune_gpu.artifacts.redaction import secret_values
@@ -36,10 +37,12 @@ def _dashed(name: str) -> str:
 
 def check_secrets(config: ExperimentConfig) -> None:
     """Raise UserError for a secret that would be on a command line, or that the search would vary and so record."""
-    services: dict[str, Any] = {"services.vllm.model": config.services.vllm.model, "services.whisper.model": config.services.whisper.model}
-    for name, value in config.services.vllm.extra_args.items():
-        if _variable_of(name, value) is None:
-            services[f"services.vllm.extra_args.{name}"] = {_dashed(name): value}
+    services: dict[str, Any] = {}
+    for service, settings in config.services.items():
+        services |= {f"services.{service}.{each.name}": getattr(settings, each.name) for each in fields(settings) if each.name in ("model", "command", "url")}
+        for name, value in getattr(settings, "extra_args", {}).items():
+            if _variable_of(name, value) is None:
+                services[f"services.{service}.extra_args.{name}"] = {_dashed(name): value}
     for key, value in services.items():
         if any(secret_values(value)):
             raise UserError(f"{key}: a secret, and every user can read a command line. Set it as a variable of the environment.")
