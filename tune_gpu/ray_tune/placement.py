@@ -132,7 +132,8 @@ def check_cards(config: ExperimentConfig, most_on_a_node: int) -> None:
     for params in divisions(config):
         for service in services_of(settings_with(config, params)):
             if service.gpus.cards > most_on_a_node:
-                raise UserError(f"{service.name}: {service.gpus.why}: no node has so many cards. Use at most {most_on_a_node}.")
+                sizes = " x ".join(f"{service.name}.{size}" for size in service.gpus.sizes) or "one card"
+                raise UserError(f"{sizes}: no node has so many cards. Use at most {most_on_a_node}.")
 
 
 def check_cores(config: ExperimentConfig, kind: str, nodes: Sequence[Mapping[str, float]]) -> None:

@@ -18,8 +18,8 @@ class Gpus:
     """How many cards it spans; 1 for a service on the trial's first card, 0 for one that uses none."""
     share: float | None = None
     """The part of each card's memory that it reserves; None for a service whose memory grows."""
-    why: str = "one card"
-    """The settings that decide the number of cards, for a message."""
+    sizes: tuple[str, ...] = ()
+    """The settings that make it more than one card (`tensor_parallel_size=2`), for a message."""
 
 
 @dataclass(frozen=True)

@@ -49,8 +49,8 @@ class Vllm:
 
     def gpus(self, settings: VllmSettings) -> Gpus:
         """Return its cards and its share of each."""
-        sizes = " x ".join(f"{name}={size}" for name, size in parallel_sizes(settings).items() if size > 1)
-        return Gpus(cards_of(settings), float(settings.gpu_memory_utilization), sizes or "one card")
+        sizes = tuple(f"{name}={size}" for name, size in parallel_sizes(settings).items() if size > 1)
+        return Gpus(cards_of(settings), float(settings.gpu_memory_utilization), sizes)
 
     def check_entry(self, key: str, setting: str, entry: str, value: Any) -> None:
         """Raise UserError for a flag or a variable that no server may have."""
