@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from tune_gpu.common.errors import UserError
@@ -11,6 +12,7 @@ from tune_gpu.config.languages import spoken_language
 from tune_gpu.config.rules import check
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.config.targets import Target
+from tune_gpu.services.base import Service
 
 
 def check_config(config: ExperimentConfig) -> None:
@@ -35,10 +37,23 @@ def check_config(config: ExperimentConfig) -> None:
     local = config.ray.address is None  # on a cluster, clips, models and cores belong to the worker
     if local:
         load_utterances(config.workload.audio, spoken_language(config))
-    for service in services_in_use(config, space):
+    in_use = list(services_in_use(config, space))
+    _check_shares(in_use)
+    for service in in_use:
         service.kind.check(service.name, service.settings, local=local)
         if local and (cores := getattr(service.settings, "cpu_cores", None)):
             _check_cores(f"{service.name}.cpu_cores", cores)
+
+
+def _check_shares(services: Sequence[Service]) -> None:
+    """Raise UserError if the least shares of the device that the services reserve are more than all of it."""
+    least: dict[str, float] = {}
+    for service in services:
+        if (share := service.gpus.share) is not None:
+            least[service.name] = min(share, least.get(service.name, share))
+    if len(least) > 1 and sum(least.values()) > 1.0:
+        shares = " + ".join(f"{name} {share:g}" for name, share in least.items())
+        raise UserError(f"services: {shares} = {sum(least.values()):g} of the device's memory, even with the least of each. Lower them to at most 1 together.")
 
 
 def _check_cores(key: str, cores: str | None) -> None:

@@ -18,6 +18,7 @@ from tune_gpu.config.loader import as_yaml, config_of, load_config
 from tune_gpu.config.service_settings import PAIR
 from tune_gpu.config.space_services import kinds_of, kinds_of_layers
 from tune_gpu.config.targets import settings_with
+from tune_gpu.experiment.checks import check_config
 from tune_gpu.experiment.space_check import check_space
 from tune_gpu.services.base import start_order
 from tune_gpu.services.cards import divisions, most_cards
@@ -136,3 +137,9 @@ def test_any_set_of_names_and_kinds_is_read_back(kinds: dict[str, str]) -> None:
     assert kinds_of_layers([layer]) == (tuple(kinds.items()) or tuple(PAIR.items()))
     if kinds:
         assert kinds_of(config_of(layer).services) == tuple(kinds.items())
+
+
+def test_shares_that_are_more_than_the_device_are_refused(tmp_path: Path) -> None:
+    content = THREE | {"services": {**THREE["services"], "embed": {**THREE["services"]["embed"], "gpu_memory_utilization": 0.95}}}
+    with pytest.raises(UserError, match=r"services: llm 0\.1 \+ embed 0\.95 = 1\.05 of the device's memory, even with the least of each"):
+        check_config(load_config(space(tmp_path, content), ["objective.weights={capacity: 1}"], "cpu"))
