@@ -89,7 +89,7 @@ class Evaluator:
         Args:
             deployment: of the candidate; it is not changed.
             first_window: number of this evaluation's first window; windows of the same number have the same traffic.
-            every_clip: transcribe every clip once for the word error rate (see `LoadSession.warm_whisper`).
+            every_clip: transcribe every clip once for the word error rate (see `LoadSession.warm`).
 
         Raises:
             ServiceError: the candidate cannot be deployed.
@@ -121,7 +121,8 @@ class Evaluator:
         state.start_s |= dict.fromkeys(state.reused, 0.0)
         reserving = self._services.reserving()
         state.engine_reused = bool(reserving) and set(reserving) <= set(state.reused)
-        for unproven in self._guard.prove(self.running, spanning={service.name for service in services if service.gpus.cards > 1}):
+        on_cards = {service.name: self.running[service.name] for service in start_order(services) if service.gpus.cards}
+        for unproven in self._guard.prove(on_cards, spanning={service.name for service in services if service.gpus.cards > 1}):
             self._note_unchecked(unproven)
         for service in start_order(services):
             if service.reserves or service.name in state.reused:
