@@ -16,6 +16,7 @@ from tune_gpu.artifacts.redaction import Redactor
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.config.loader import config_of
+from tune_gpu.config.space_catalogue import catalogue_for
 from tune_gpu.evaluation.evaluator import Evaluator
 from tune_gpu.evaluation.measurement import Measurement
 from tune_gpu.evaluation.record import record_of
@@ -168,7 +169,7 @@ class SpicaTrainable(tune.Trainable):
         if not isinstance(self._state, Idle):
             assert self._evaluator is not None
             return self._evaluator
-        self._metrics = self._metrics or TrialMetrics(self._experiment.name, self._device)
+        self._metrics = self._metrics or TrialMetrics(self._experiment.name, self._device, catalogue_for(self._experiment))
         self._metrics.begin(self._candidate)
         self._deployment = resolve(self._experiment, self._candidate["params"], self._device)
         self._evaluator = self._evaluator or self.new_evaluator(self._metrics.observe)

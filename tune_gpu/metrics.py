@@ -1,20 +1,23 @@
 """The catalogue of metrics: each is declared here once, and every list of metrics is computed from this one.
 
 The search's objectives, the terms and constraints of the fitness, the comparison and its tolerances, the report, the live table, Prometheus and
-the Grafana dashboard read it. To add a metric, add one entry: by default it appears in all of them but the live table. A metric whose sample is an
-attribute of a voice turn (`of_turn`) is measured without further code. Any other is put into the metrics of an evaluation, under its name here, by
-the module that measures it.
+the Grafana dashboard read it, bound to the services of a space (`catalogue_of`). To add a metric, add one entry: by default it appears in all of
+them but the live table. A metric whose sample is an attribute of a turn (`of_turn`) is measured without further code. Any other is put into the
+metrics of an evaluation by the module that measures it, under the name that the space's catalogue gives it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
 
+from tune_gpu.common.catalogue import Catalogue, comparison_entry
 from tune_gpu.common.metric import (
     Better,
     Column,
     Compared,
+    Elsewhere,
     Gauge,
     Limit,
     Metric,
@@ -32,11 +35,11 @@ ERROR_UNIT = "wer_unit"
 """The key in the metrics of an evaluation that says what recognition errors are counted in: `word` or `character`."""
 EVALUATIONS = "tune_gpu_evaluations"
 """The counter on Ray's metrics port."""
-FITNESS_TERMS = "fitness_terms"
-"""The key of the terms of the fitness."""
 GENERATION = (Protocol.COMPLETION, Protocol.CHAT)
 DEFAULT_PAIR: Mapping[str, Protocol] = {"whisper": Protocol.TRANSCRIPTION, "vllm": Protocol.COMPLETION}
 """The services of version 1. Their metrics keep the names that have no service in front."""
+_LABELS: Mapping[str, str] = {"whisper": "stt", "vllm": "llm"}
+"""Their labels in turns, errors and names. Any other service's label is its own name."""
 CATALOGUE: dict[str, Metric] = {}
 """Name -> metric, in the order of the report."""
 
@@ -46,26 +49,48 @@ def _add(metric: Metric) -> Metric:
 
 
 STT_LATENCY = _add(Metric(
-    "stt_latency_ms", (Protocol.TRANSCRIPTION,), "speech to text", "Speech to text", "ms", many=True, of_turn="stt.latency_ms", in_service="latency_ms",
-    target="stt_latency_target_ms", term=Term("stt_latency", Shape.FALLING), compared=Compared(turn_key="stt_ms"), reported=Reported(plotted=True),
-    column=Column("stt"), gauge=Gauge(legend="speech to text"),
+    "stt_latency_ms", (Protocol.TRANSCRIPTION,), "speech to text", "Speech to text", "ms", many=True, of_turn="stt.latency_ms",
+    elsewhere=Elsewhere("latency_ms", term=Term("latency", Shape.FALLING)), target="stt_latency_target_ms", term=Term("stt_latency", Shape.FALLING), compared=Compared(turn_key="stt_ms"), reported=Reported(plotted=True),
+    column=Column("stt", titled_by_service=True), gauge=Gauge(legend="speech to text"),
 ))  # fmt: skip
 RTF = _add(Metric(
     "rtf", (Protocol.TRANSCRIPTION,), "real-time factor", "Transcription time as a share of the speech", many=True, of_turn="stt.rtf",
     compared=None, reported=None, gauge=None,
 ))  # fmt: skip
 LLM_LATENCY = _add(Metric(
-    "llm_latency_ms", GENERATION, "LLM answer", "LLM answer", "ms", many=True, of_turn="llm.latency_ms", in_service="latency_ms",
-    target="llm_latency_target_ms", term=Term("llm_latency", Shape.FALLING), compared=Compared(turn_key="llm_ms"), reported=Reported(plotted=True),
-    column=Column("llm"), gauge=Gauge(legend="LLM"),
+    "llm_latency_ms", GENERATION, "LLM answer", "LLM answer", "ms", many=True, of_turn="llm.latency_ms",
+    elsewhere=Elsewhere("latency_ms", term=Term("latency", Shape.FALLING)), target="llm_latency_target_ms", term=Term("llm_latency", Shape.FALLING), compared=Compared(turn_key="llm_ms"), reported=Reported(plotted=True),
+    column=Column("llm", titled_by_service=True), gauge=Gauge(legend="LLM"),
 ))  # fmt: skip
 TTFT = _add(Metric(
     "ttft_ms", GENERATION, "first token", "Time to first token", "ms", many=True, of_turn="llm.ttft_ms", target="ttft_target_ms",
-    reported=Reported(at=("p95",)), gauge=Gauge(legend="first token"),
+    elsewhere=Elsewhere(term=Term("ttft", Shape.FALLING)), reported=Reported(at=("p95",)), gauge=Gauge(legend="first token"),
 ))  # fmt: skip
-ITL = _add(Metric("itl_ms", GENERATION, "time between tokens", "Time between tokens", "ms", many=True, compared=None, reported=None, gauge=None))
+ITL = _add(Metric(
+    "itl_ms", GENERATION, "time between tokens", "Time between tokens", "ms", many=True, elsewhere=Elsewhere(term=Term("itl", Shape.FALLING), target=50.0),
+    compared=None, reported=None, gauge=None,
+))  # fmt: skip
+FIRST_AUDIO = _add(Metric(
+    "first_audio_ms", (Protocol.SPEECH,), "first audio", "Time to the first audio", "ms", many=True, of_turn="tts.first_audio_ms",
+    elsewhere=Elsewhere(term=Term("first_audio", Shape.FALLING), target=500.0), reported=Reported(at=("p95",)), gauge=Gauge(legend="first audio"),
+))  # fmt: skip
+SPEECH_LATENCY = _add(Metric(
+    "speech_latency_ms", (Protocol.SPEECH,), "speech synthesis", "Speech synthesis", "ms", many=True, of_turn="tts.latency_ms",
+    elsewhere=Elsewhere("latency_ms", term=Term("latency", Shape.FALLING), target=2000.0), reported=Reported(plotted=True),
+    column=Column("tts", titled_by_service=True), gauge=Gauge(legend="speech synthesis"),
+))  # fmt: skip
+SPEECH_RTF = _add(Metric(
+    "speech_rtf", (Protocol.SPEECH,), "real-time factor of the synthesis", "Synthesis time as a share of the audio", many=True, of_turn="tts.rtf",
+    elsewhere=Elsewhere("rtf"), compared=None, reported=None, gauge=None,
+))  # fmt: skip
+EMBEDDING_LATENCY = _add(Metric(
+    "embedding_latency_ms", (Protocol.EMBEDDING,), "embedding", "Embedding", "ms", many=True, of_turn="embed.latency_ms",
+    elsewhere=Elsewhere("latency_ms", term=Term("latency", Shape.FALLING), target=100.0), reported=Reported(plotted=True),
+    column=Column("embed", titled_by_service=True), gauge=Gauge(legend="embedding"),
+))  # fmt: skip
 VOICE_TURN = _add(Metric(
     "voice_turn_ms", (Protocol.TURN,), "voice turn", "End of speech to the first token", "ms", many=True, of_turn="voice_turn_ms",
+    elsewhere=Elsewhere("turn_ms", "turn", "From the time a turn is due to the first output of its last stage"),
     term=Term("stability", Shape.STEADY), compared=Compared(turn_key="turn_ms", median_too=True), reported=Reported(plotted=True, each=True),
     column=Column("turn", narrow=True), gauge=Gauge(legend="turn"),
 ))  # fmt: skip
@@ -100,6 +125,7 @@ FAILED_PCT = _add(Metric(
 """Computed from the two counts: an evaluation keeps those."""
 CONCURRENT_CAPACITY = _add(Metric(
     "concurrent_capacity", (Protocol.TURN,), "simultaneous sessions within the targets", "Simultaneous voice sessions within the latency targets.",
+    elsewhere=Elsewhere(help="Simultaneous sessions within the latency targets."),
     better=Better.HIGHER, needs=Needs("workload.capacity_step_s"), zero=" (one alone misses a latency target)", compared=None, column=Column("sessions"),
     gauge=Gauge("concurrent_sessions"), at_least="capacity_at_ceiling",
 ))  # fmt: skip
@@ -126,7 +152,7 @@ MEMORY_USED = _add(Metric(
 ))  # fmt: skip
 SERVICE_MEMORY = _add(Metric(
     "service_memory_mib", (Protocol.DEVICE,), "memory of a service at its peak", "Most memory of the service in use, MiB.", "MiB", Better.NEITHER,
-    in_service="memory_mib", parts={"vllm": "vllm", "whisper": "whisper"}, needs=Needs(reading=Reading.PROCESS_MEMORY), compared=None, reported=None, gauge=None,
+    parts={"vllm": "vllm", "whisper": "whisper"}, needs=Needs(reading=Reading.PROCESS_MEMORY), compared=None, reported=None, gauge=None,
 ))  # fmt: skip
 KV_CACHE_PEAK = _add(Metric(
     "kv_cache_peak_pct", GENERATION, "KV cache at its fullest", "Largest share of the KV cache in use, per cent.", "%", Better.NEITHER,
@@ -154,11 +180,12 @@ N_WORDS = _add(Metric(
 N_FAILED = _add(Metric("n_failed", (Protocol.TURN,), "failed requests", "Requests that failed.", compared=None, gauge=None))
 OOM_EVENTS = _add(Metric(
     "oom_events", (Protocol.DEVICE,), "out-of-memory events", "Out-of-memory kills, and requests that Whisper had no memory for.",
+    elsewhere=Elsewhere(help="Out-of-memory kills, and requests that a service had no memory for."),
     compared=None, gauge=Gauge(legend="events", total=True),
 ))  # fmt: skip
 INTERFERENCE = _add(Metric(
     "interference_ratio", (Protocol.TURN,), "latency beside the others, against alone", "p95 of the latency under mixed load, divided by that of the service alone.",
-    parts={"whisper": "stt", "vllm": "llm"}, needs=Needs("workload.solo_window_s"), compared=None, reported=None, gauge=None,
+    parts=_LABELS, needs=Needs("workload.solo_window_s"), compared=None, reported=None, gauge=None,
 ))  # fmt: skip
 FITNESS = _add(Metric(
     "fitness", (Protocol.TURN,), "fitness", "Fitness of the candidate's last evaluation.", better=Better.HIGHER, of_line=True,
@@ -197,63 +224,48 @@ LIVE = (
 )  # fmt: skip
 
 
+PAIR = Catalogue(CATALOGUE, DEFAULT_PAIR, _LABELS)
+"""The catalogue of the default pair."""
+
+
+def catalogue_of(protocols: Mapping[str, Protocol | None]) -> Catalogue:
+    """Return the catalogue of a space.
+
+    Args:
+        protocols: service -> its protocol, in the order of the space; None for a service that no request can drive.
+    """
+    return PAIR if dict(protocols) == DEFAULT_PAIR else _catalogue(tuple(protocols.items()))
+
+
+@cache
+def _catalogue(protocols: tuple[tuple[str, Protocol | None], ...]) -> Catalogue:
+    return Catalogue(CATALOGUE, dict(protocols))
+
+
+def label_of(service: str, protocols: Mapping[str, Protocol | None] = DEFAULT_PAIR) -> str:
+    """Return what a service of a space is called in turns, errors and names of metrics."""
+    return catalogue_of(protocols).label(service)
+
+
+def finding_entry(name: str) -> Metric | None:
+    """Return the entry behind a metric of a comparison in any space, or None for an unknown one.
+
+    The service is not looked at, so that a name such as `llm.latency_ms` gives the entry of some protocol: its statistic and its phrases are those
+    of every other, its label is not.
+    """
+    return PAIR.in_comparison(name) or comparison_entry(_anywhere(), name) or comparison_entry(_anywhere(), name.partition(".")[2])
+
+
+def _anywhere() -> tuple[Metric, ...]:
+    """Return the compared entries under their names in a space that names its services, without the service."""
+    return tuple(replace(entry, name=entry.elsewhere.name or entry.name, declared=entry.name) for entry in CATALOGUE.values() if entry.compared)
+
+
 def every() -> tuple[Metric, ...]:
-    """Return all metrics in the order of the report."""
-    return tuple(CATALOGUE.values())
+    """Return the metrics of the default pair."""
+    return PAIR.every()
 
 
 def of_turns() -> tuple[Metric, ...]:
-    """Return the metrics with a sample for each voice turn."""
-    return tuple(metric for metric in every() if metric.of_turn)
-
-
-def compared() -> tuple[Metric, ...]:
-    """Return the metrics of a comparison; what a caller feels comes first."""
-    found = [metric for metric in every() if metric.compared and (metric.of_turn or metric.compared.statistic is not Statistic.PERCENTILE)]
-    return tuple(sorted(found, key=lambda metric: (not metric.many, metric.many and Protocol.TURN not in metric.protocols)))
-
-
-def in_comparison(name: str) -> Metric | None:
-    """Return the metric that has this name in a comparison, with or without a percentile, or None for an unknown one."""
-    return next((metric for metric in compared() if metric.compared_name == name.partition(".")[0]), None)
-
-
-def tolerances() -> dict[str, float]:
-    """Return the defaults of `confirm.tolerances`."""
-    return {metric.compared_name: metric.compared.tolerance for metric in compared() if metric.compared}
-
-
-def terms() -> dict[str, Metric]:
-    """Return the terms of the fitness, each with its metric."""
-    return {metric.term.name: metric for metric in every() if metric.term}
-
-
-def gauges() -> dict[str, Metric]:
-    """Return the gauges of what was measured: name -> metric."""
-    return {metric.gauge_name: metric for metric in every() if metric.gauge and metric.parts is None}
-
-
-def objective_paths() -> dict[str, Metric]:
-    """Return every path that can be an objective, each with the metric that it rests on."""
-    found = {path: metric for metric in every() if metric.objective for path in metric.paths}
-    return found | {f"{FITNESS_TERMS}.{name}": metric for name, metric in terms().items()}
-
-
-def named(services: Mapping[str, Protocol] = DEFAULT_PAIR) -> dict[str, Metric]:
-    """Return the metrics that these services have, by their full names: `<service>.<metric>`, except for the default pair.
-
-    Args:
-        services: name -> protocol.
-    """
-    if services == DEFAULT_PAIR:
-        return dict(CATALOGUE)
-    return {name: metric for metric in every() for name in _names_of(metric, services)}
-
-
-def _names_of(metric: Metric, services: Mapping[str, Protocol]) -> Iterator[str]:
-    short = metric.in_service or metric.name
-    for service, protocol in services.items():
-        if protocol in metric.protocols or metric.parts is not None:
-            yield f"{service}.{short}"
-    if metric.parts is None and (Protocol.TURN in metric.protocols or Protocol.DEVICE in metric.protocols):
-        yield metric.name
+    """Return the metrics of the default pair with a sample for each turn."""
+    return PAIR.of_turns()

@@ -42,7 +42,7 @@ from tune_gpu.evaluation.evaluator import Evaluator
 from tune_gpu.evaluation.measurement import Measurement
 from tune_gpu.evaluation.memory_check import this_card
 from tune_gpu.evaluation.objective import metric_at
-from tune_gpu.metrics import objective_paths
+from tune_gpu.metrics import PAIR
 from tune_gpu.promote.soak import hold_under_load, judge_soak
 from tune_gpu.telemetry import sampler
 from tune_gpu.telemetry.device_choice import check_reported, read_from_the_card
@@ -179,7 +179,7 @@ def _evaluated(nvml: FakeNvml, endpoints: Endpoints) -> dict[str, Any]:
         "device_proof": _proof(measured, unchecked),
         "memory_returned": next((line for line in log if "come back" in line and "before vLLM" not in line), "yes"),
         "neighbours": metrics.get("neighbours"),
-        "null_metrics": [path for path in objective_paths() if metric_at(metrics, path) is None],
+        "null_metrics": [path for path in PAIR.objective_paths() if metric_at(metrics, path) is None],
         **{name: metrics.get(name) for name in ("gpu_utilization", "memory_used_mib", "service_memory_mib", "energy_per_request_j", "fitness")},
     }
 

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.runs import ARTIFACTS, RUN
 from tune_gpu.artifacts.reading import read_run
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
-from tune_gpu.metrics import EVALUATIONS, LIVE, gauges
+from tune_gpu.metrics import EVALUATIONS, LIVE, PAIR
 from tune_gpu.ray_tune.live_metrics import TrialMetrics
 from tune_gpu.telemetry.sampler import DeviceSample
 
@@ -88,7 +88,7 @@ def test_a_failure_is_counted_and_exports_no_number(exported: dict[str, list[tup
     failed = next(line for line in read_run(ARTIFACTS, RUN).lines if line.status == "failed")
     assert counts["failed"] == (failed.candidate_id, 1.0)
     assert counts["ok"][1] == 1.0
-    named = {labels["candidate"] for name in gauges() for labels, _ in exported.get(f"ray_{name}", [])}
+    named = {labels["candidate"] for name in PAIR.gauges() for labels, _ in exported.get(f"ray_{name}", [])}
     assert failed.candidate_id not in named
 
 
@@ -96,7 +96,7 @@ def test_the_grafana_dashboard_queries_exactly_these_metrics(exported: dict[str,
     dashboard = json.loads(resources.files("tune_gpu.report").joinpath("grafana.json").read_text())
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     asked = {name for query in queries for name in re.findall(r"\b(?:ray_)?tune_gpu_\w+", query)}
-    ours = {f"ray_{name}" for name in (*gauges(), *(live.gauge for live in LIVE))} | {f"ray_{EVALUATIONS}_total"}
+    ours = {f"ray_{name}" for name in (*PAIR.gauges(), *(live.gauge for live in LIVE))} | {f"ray_{EVALUATIONS}_total"}
     assert asked == ours
     assert asked == {name for name in exported if name.startswith("ray_tune_gpu_") and not name.endswith("_created")}, "each is really exported"
     legends = {label for panel in dashboard["panels"] for target in panel["targets"] for label in re.findall(r"{{(\w+)}}", target["legendFormat"])}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -13,20 +14,24 @@ from tests.support.runs import ARTIFACTS, RUN
 from tune_gpu import metrics
 from tune_gpu.artifacts.deployments import evidence_of
 from tune_gpu.artifacts.reading import RunRecord, read_run
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord
+from tune_gpu.artifacts.records.findings import FindingRecord
 from tune_gpu.cli.progress import describe_measured
 from tune_gpu.cli.progress_table import make_progress_table
 from tune_gpu.common.metric import Better, Column, Metric, Protocol
 from tune_gpu.compare.metrics import standard_metrics
 from tune_gpu.compare.observe import turns_by_arrival
 from tune_gpu.compare.rounds import findings_of
-from tune_gpu.compare.samples import Replicate
+from tune_gpu.compare.samples import Replicate, Turn
 from tune_gpu.config.loader import DEFAULT_SPACE, load_config
 from tune_gpu.config.schema import ConfirmSettings
 from tune_gpu.evaluation.objective import metric_at
 from tune_gpu.experiment.checks import check_config
+from tune_gpu.ray_tune.live_metrics import gauges_of
 from tune_gpu.report.data import report_data
 from tune_gpu.report.grafana import dashboard
 from tune_gpu.report.markdown import as_markdown
+from tune_gpu.report.metric_rows import rows_in
 from tune_gpu.report.page import as_html
 from tune_gpu.workload.clients import LlmSample, SttSample
 from tune_gpu.workload.summary import summarise
@@ -100,14 +105,79 @@ def test_the_live_table_has_its_column(record: RunRecord) -> None:
 
 def test_prometheus_and_grafana_have_its_gauge(record: RunRecord) -> None:
     line = next(line for line in record.lines if line.fitness is not None).dump()
-    gauges = metrics.gauges()
-    assert metric_at(line, gauges["tune_gpu_answer_tokens_p95"].line_path) == 8.0
-    assert metric_at(line, gauges["tune_gpu_fan_pct"].line_path) == 41.5
-    assert gauges["tune_gpu_answer_tokens_p95"].gauge_help == "Tokens of an answer, 95th percentile."
+    gauges = metrics.PAIR.gauges()
+    (tokens,), (fans,) = gauges["tune_gpu_answer_tokens_p95"], gauges["tune_gpu_fan_pct"]
+    assert metric_at(line, tokens.line_path) == 8.0
+    assert metric_at(line, fans.line_path) == 41.5
+    assert tokens.gauge_help == "Tokens of an answer, 95th percentile."
     text = json.dumps(dashboard())
     assert "ray_tune_gpu_answer_tokens_p95" in text
     assert "ray_tune_gpu_fan_pct" in text
 
 
-def test_a_service_of_its_protocol_names_it() -> None:
-    assert metrics.named({"llm": Protocol.COMPLETION})["llm.answer_tokens"] is TOKENS
+TWO_LLMS = metrics.catalogue_of({"small": Protocol.COMPLETION, "large": Protocol.COMPLETION})
+TOKENS_OF_BOTH = ["small.answer_tokens", "large.answer_tokens"]
+
+
+@pytest.fixture
+def two(record: RunRecord) -> RunRecord:
+    """The run as two LLMs would have measured it: each has the answers of the one."""
+
+    def both(line: EvaluationRecord) -> EvaluationRecord:
+        many = dict.fromkeys(TOKENS_OF_BOTH, line.metrics[TOKENS.name]) | {"turn_ms": line.metrics["voice_turn_ms"]}
+        return replace(line, metrics=many | {FANS.name: 41.5, "n_requests": 6, "n_failed": 0})
+
+    return replace(record, lines=tuple(both(line) if line.fitness is not None else line for line in record.lines))
+
+
+def test_it_is_one_of_each_service_that_has_it() -> None:
+    names = [metric.name for metric in TWO_LLMS.of_entry(TOKENS)]
+    assert names == TOKENS_OF_BOTH
+    assert {f"{name}.p95" for name in names} | {FANS.name} <= TWO_LLMS.objective_paths().keys()
+    assert {metric.of_turn for metric in TWO_LLMS.of_turns()} >= {"small.n_tokens", "large.n_tokens"}
+
+
+def test_two_services_are_compared_by_it_each() -> None:
+    def turn(small: float, large: float) -> Turn:
+        return Turn({"small.answer_tokens": small, "large.answer_tokens": large})
+
+    replicates = [Replicate(arm, number, (turn(small, 10.0 + number),) * 8) for number in range(4) for arm, small in (("ours", 20.0), ("theirs", 10.0))]
+    kept = [Replicate.from_dict(json.loads(json.dumps(replicate.as_dict()))) for replicate in replicates]
+    assert kept == replicates
+    findings = findings_of(kept, "ours", "theirs", standard_metrics(95, catalogue=TWO_LLMS), alpha=0.05, tolerances=TWO_LLMS.tolerances(), seed=0)
+    found = {finding.metric.name: finding for finding in findings}
+    small, large = (found[f"{name}.p95"].record() for name in TOKENS_OF_BOTH)
+    assert (small.effect and small.effect.estimate, large.effect and large.effect.estimate) == (100.0, 0.0)
+    assert (small.label, large.label) == ("tokens of an answer of small at p95", "tokens of an answer of large at p95")
+    assert FindingRecord.parse(small.dump(), "finding") == small
+    assert "named" not in findings_of(kept, "ours", "theirs", standard_metrics(95), alpha=0.05, tolerances={}, seed=0)[0].record().dump()
+
+
+def test_the_report_of_two_services_shows_it_of_each(two: RunRecord) -> None:
+    best = next(line for line in two.lines if line.fitness is not None)
+    rows = {row.label: row.winner for row in rows_in(two.lines, best.params, None, TWO_LLMS)}
+    assert rows["tokens of an answer of small, median"] == rows["tokens of an answer of large, median"] == 7.5
+    assert rows["fans of the card, %"] == 41.5
+    page = as_html(report_data(replace(two, summary=None)), None, None, TWO_LLMS)
+    assert "turn p95, ms" in page or "turn p50, ms" in page
+
+
+def test_the_live_table_of_two_services_has_a_column_of_each(two: RunRecord) -> None:
+    console = Console(file=io.StringIO(), width=400, height=60)
+    console.print(make_progress_table(console, two.lines, [], [], evidence_of(two.lines), TWO_LLMS, total=9, elapsed_s=1.0, left_s=None))
+    assert {"small tokens", "large tokens", "fans", "turn ms"} <= set(re.findall(r"(?:small |large |turn )?(?:tokens|fans|ms)", console.file.getvalue()))  # type: ignore[attr-defined]
+    line = next(line for line in two.lines if line.fitness is not None)
+    assert re.search(r"small tokens .*large tokens .*fans 41\.5, ", describe_measured(line.metrics, TWO_LLMS))
+
+
+def test_one_gauge_shows_it_of_both_services(two: RunRecord) -> None:
+    line = next(line for line in two.lines if line.fitness is not None).dump()
+    shown = TWO_LLMS.gauges()["tune_gpu_answer_tokens_p95"]
+    assert [(metric.service, metric_at(line, metric.line_path)) for metric in shown] == [("small", 8.0), ("large", 8.0)]
+    text, tags = gauges_of(TWO_LLMS)["tune_gpu_answer_tokens_p95"]
+    assert (text, tags[-1]) == ("Tokens of an answer, 95th percentile.", "service")
+    assert "service" not in gauges_of(TWO_LLMS)["tune_gpu_fan_pct"][1]
+    drawn = dashboard(TWO_LLMS)
+    legends = {target["expr"]: target["legendFormat"] for panel in drawn["panels"] for target in panel["targets"]}
+    assert legends['ray_tune_gpu_answer_tokens_p95{experiment=~"$experiment"}'] == "{{service}} {{candidate}}"
+    assert legends['ray_tune_gpu_ttft_p95_ms{experiment=~"$experiment"}'] == "{{service}} ttft {{candidate}}"

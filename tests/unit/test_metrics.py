@@ -11,7 +11,7 @@ import pytest
 
 from tune_gpu import metrics
 from tune_gpu.common.errors import UserError
-from tune_gpu.common.metric import PERCENTILES, STATISTICS, Protocol
+from tune_gpu.common.metric import PERCENTILES, STATISTICS
 from tune_gpu.config.loader import DEFAULT_SPACE, load_config
 from tune_gpu.config.schema import ExperimentConfig, ObjectiveSettings
 from tune_gpu.experiment.checks import check_config
@@ -20,7 +20,7 @@ from tune_gpu.workload.percentiles import Distribution
 
 def test_the_settings_that_the_catalogue_names_exist() -> None:
     config = ExperimentConfig()
-    for metric in metrics.every():
+    for metric in metrics.CATALOGUE.values():
         for setting in (metric.target, metric.limit and metric.limit.setting):
             assert not setting or setting in ObjectiveSettings.__dataclass_fields__
         if metric.needs.setting:
@@ -32,20 +32,6 @@ def test_a_distribution_keeps_every_statistic_of_the_catalogue() -> None:
     assert found is not None
     assert {*found.as_dict()} == {*STATISTICS, "n"}
     assert [found.at(percentile) for percentile in PERCENTILES] == [found.as_dict()[f"p{percentile}"] for percentile in PERCENTILES]
-
-
-def test_the_default_pair_keeps_the_names_of_version_1() -> None:
-    assert [*metrics.named()] == [metric.name for metric in metrics.every()]
-
-
-def test_metrics_of_other_services_carry_the_services_name() -> None:
-    named = metrics.named({"small": Protocol.CHAT, "large": Protocol.COMPLETION, "ears": Protocol.TRANSCRIPTION})
-    assert named["small.latency_ms"] is named["large.latency_ms"] is metrics.LLM_LATENCY
-    assert named["ears.latency_ms"] is metrics.STT_LATENCY
-    assert named["ears.memory_mib"] is named["small.memory_mib"] is metrics.SERVICE_MEMORY
-    assert "ears.ttft_ms" not in named
-    assert {"voice_turn_ms", "gpu_utilization", "fitness"} <= named.keys()
-    assert not {"ttft_ms", "stt_latency_ms", "service_memory_mib"} & named.keys()
 
 
 def test_a_term_as_an_objective_needs_what_its_metric_needs() -> None:
@@ -77,8 +63,8 @@ FIELDS = {metrics.FITNESS.name, metrics.FITNESS_STDERR.name}
 
 def test_a_metrics_name_stands_in_the_catalogue_and_its_producer() -> None:
     package = Path(metrics.__file__).parent
-    names = {metric.name for metric in metrics.every()} - FIELDS
-    compared = {metric.compared_name for metric in metrics.compared()} - FIELDS
+    names = metrics.CATALOGUE.keys() - FIELDS
+    compared = {metric.compared_name for metric in metrics.PAIR.compared()} - FIELDS
     found = {
         (str(path.relative_to(package)), text.partition(".")[0])
         for path in sorted(package.rglob("*.py"))
@@ -92,7 +78,7 @@ def test_a_metrics_name_stands_in_the_catalogue_and_its_producer() -> None:
 
 def test_a_producer_writes_each_name_once() -> None:
     package = Path(metrics.__file__).parent
-    names = {metric.name for metric in metrics.every()} - FIELDS
+    names = metrics.CATALOGUE.keys() - FIELDS
     written = [text for path in PRODUCERS if path != "metrics.py" for text in strings_of(ast.parse((package / path).read_text(encoding="utf-8"))) if text in names]
     assert sorted(written) == sorted(set(written))
 

@@ -26,13 +26,12 @@ from tune_gpu.common.wording import counted
 from tune_gpu.compare.arms import Origin, changed_params, make_origin, winner_of_other
 from tune_gpu.compare.confirm import BASELINE, GIVEN_BASELINE, WINNER, confirmed, speaks_for
 from tune_gpu.compare.forecast import times_of, whole
-from tune_gpu.compare.metrics import standard_metrics
+from tune_gpu.compare.metrics import metrics_of
 from tune_gpu.compare.progress import ProgressReporter, describe_arms, make_findings_table
 from tune_gpu.compare.records import make_comparison
 from tune_gpu.compare.rounds import Outcome, PairedExperiment, Rules, findings_of
 from tune_gpu.compare.store import ReplicateStore
 from tune_gpu.compare.verdict import Finding
-from tune_gpu.config.languages import error_unit, spoken_language
 from tune_gpu.config.overrides import last_given
 from tune_gpu.config.rules import bounds_of
 from tune_gpu.config.schema import ConfirmSettings
@@ -163,7 +162,7 @@ def _compare(console: Console, request: ComparisonRequest, quiet: bool) -> Compa
     if (times := times_of(request.run.lines, config)) is not None:
         print_line(whole(replace(config, confirm=replace(config.confirm, budget_s=rules.budget_s)), times).room)
     outcome, place = _measure(request, choice.kind, print_line)
-    metrics = standard_metrics(config.objective.latency_percentile, error_unit(spoken_language(config)))
+    metrics = metrics_of(config)
     findings = findings_of(
         outcome.replicates, WINNER, request.theirs, metrics, alpha=outcome.alpha, tolerances=rules.tolerances, seed=rules.seed
     )
@@ -208,7 +207,7 @@ def _measure(request: ComparisonRequest, kind: str, print_line: Any) -> tuple[Ou
     spent_s = sum(replicate.wall_s for replicate in store.replicates())
     if spent_s:
         print_line(f"resuming with {len(store.replicates())} measured deployments ({spent_s:.0f} s of the budget)")
-    metrics = standard_metrics(config.objective.latency_percentile, error_unit(spoken_language(config)))
+    metrics = metrics_of(config)
 
     def decided(replicates: Any, alpha: float) -> bool:
         found = findings_of(replicates, WINNER, request.theirs, metrics, alpha=alpha, tolerances=rules.tolerances, seed=rules.seed)
@@ -252,7 +251,7 @@ def _decision(request: ComparisonRequest, content: Comparison) -> Decision:
         content,
         f"{request.file}.json",
         typical_deployment_s(run.lines),
-        targets_missed(run.lines, run.winner, request.arms[request.theirs], run.config.objective),
+        targets_missed(run.lines, run.winner, request.arms[request.theirs], run.config),
     )
     return decide(case, run.config.confirm, run.config.promote)
 

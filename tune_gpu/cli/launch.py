@@ -27,6 +27,7 @@ from tune_gpu.common.wording import counted
 from tune_gpu.config.loader import DEFAULT_SPACE, address_to_join, as_yaml, device_setting, load_config, load_run_config, raw_setting
 from tune_gpu.config.overrides import is_override, key_of, last_given, parse_overrides
 from tune_gpu.config.schema import ExperimentConfig, RaySettings
+from tune_gpu.config.space_catalogue import catalogue_for
 from tune_gpu.evaluation.memory_check import UnknownMemory, this_card, this_node
 from tune_gpu.experiment.checks import check_config
 from tune_gpu.experiment.flag_check import check_flags
@@ -121,7 +122,7 @@ def _search(
                 highlight=False,
                 soft_wrap=True,
             )
-            with Progress(console, total, list(config.parameters), quiet=quiet, verbose=verbose) as progress:
+            with Progress(console, total, list(config.parameters), catalogue_for(config), quiet=quiet, verbose=verbose) as progress:
                 experiment = Experiment(config, choice, folder, progress, refusals)
                 experiment.setup_s = process_age_s()
                 summary = experiment.run()
@@ -180,7 +181,7 @@ def _new(space: str, overrides: list[str], *, trust: bool) -> tuple[ExperimentCo
     check_resources(config, choice.kind)
     sharing.check_mps(config, choice.kind)
     if config.ray.address is None:
-        check_reported(config.objective, choice.kind, config.search.objectives)
+        check_reported(config.objective, choice.kind, config.search.objectives, catalogue_for(config))
         check_homogeneous(config, choice.kind)
     check_flags(config, SearchSpace.from_specs(config.parameters))
     run_id = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")

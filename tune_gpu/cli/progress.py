@@ -12,10 +12,10 @@ from rich.table import Table
 
 from tune_gpu.artifacts.deployments import deployment_of, key_of
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
-from tune_gpu.cli.progress_table import fitness_of, make_progress_table, spread
+from tune_gpu.cli.progress_table import error_rate_of, fitness_of, make_progress_table, spread
+from tune_gpu.common.catalogue import Catalogue
 from tune_gpu.common.wording import failure_text
-from tune_gpu.config.languages import rate_name
-from tune_gpu.metrics import ERROR_UNIT, KV_CACHE_PEAK, every
+from tune_gpu.metrics import KV_CACHE_PEAK, KV_CACHE_TOKENS, KV_MAX_CONCURRENCY, PAIR
 from tune_gpu.search.evidence import Deployment, Evidence
 from tune_gpu.search.tournament import Candidate
 
@@ -31,11 +31,15 @@ class Progress:
     Args:
         total: evaluations that are planned.
         names: of the parameters: a column each.
+        catalogue: the metrics of the space.
         quiet: says nothing.
         verbose: also where the seconds of each evaluation went and what the engine reported.
     """
 
-    def __init__(self, console: Console, total: int, names: list[str], *, quiet: bool = False, verbose: bool = False) -> None:
+    def __init__(
+        self, console: Console, total: int, names: list[str], catalogue: Catalogue = PAIR, *, quiet: bool = False, verbose: bool = False
+    ) -> None:
+        self._catalogue = catalogue
         self._console, self._total, self._names, self._quiet, self._verbose = console, total, names, quiet, verbose
         self._rows: list[EvaluationRecord] = []
         self._n_ended = 0
@@ -89,7 +93,7 @@ class Progress:
         if not self._quiet and (self._live is None or (line.failure and not replayed)):  # the table has no room for why one failed
             self._console.print("  " + self._plain(line), highlight=False, soft_wrap=True, markup=False)
         if self._verbose and not self._quiet and not replayed:
-            for detail in details(line):
+            for detail in details(line, self._catalogue):
                 self._console.print("    " + detail, highlight=False, soft_wrap=True, markup=False, style="dim")
 
     def note(self, line: str) -> None:
@@ -110,19 +114,22 @@ class Progress:
             return f"{line.candidate_id} {line.outcome}: {why} {tail}"
         metrics = line.metrics
         return (
-            f"{line.candidate_id} ok: fitness {fitness_of(line, self._evidence)}, {describe_measured(metrics)}{describe_saturation(metrics)}"
+            f"{line.candidate_id} ok: fitness {fitness_of(line, self._evidence)}, {describe_measured(metrics, self._catalogue)}{describe_saturation(metrics)}"
             f"{'engine re-used' if line.engine_reused else 'engine started'} {tail}"
         )
 
     def _table(self) -> Table:
         elapsed_s, left_s = time.monotonic() - self._started, self.time_left_s()
-        return make_progress_table(self._console, self._rows, list(self._running.values()), self._names, self._evidence, total=self._total, elapsed_s=elapsed_s, left_s=left_s)
+        return make_progress_table(
+            self._console, self._rows, list(self._running.values()), self._names, self._evidence, self._catalogue,
+            total=self._total, elapsed_s=elapsed_s, left_s=left_s,
+        )  # fmt: skip
 
 
-def describe_measured(metrics: Mapping[str, Any]) -> str:
+def describe_measured(metrics: Mapping[str, Any], catalogue: Catalogue = PAIR) -> str:
     """Return the metrics of the table in one line, without the numbers that were not measured."""
     parts: list[str] = []
-    for metric in every():
+    for metric in catalogue.every():
         value = metrics.get(metric.name)
         if metric.column is None or (value is None and not metric.many):
             continue
@@ -132,7 +139,7 @@ def describe_measured(metrics: Mapping[str, Any]) -> str:
             parts.append(f"{metric.column.title}{statistics} {spread(metrics, metric, metric.column.digits)} {metric.unit}".rstrip())
         else:
             parts.append(
-                f"{rate_name(metrics.get(ERROR_UNIT)).lower() if metric.counts_errors else metric.column.title} {bound}{value}{metric.zero if value == 0 else ''}"
+                f"{error_rate_of([metrics], metric, catalogue) if metric.counts_errors else metric.column.title} {bound}{value}{metric.zero if value == 0 else ''}"
             )
     return "".join(f"{part}, " for part in parts)
 
@@ -145,7 +152,7 @@ def describe_saturation(metrics: Mapping[str, Any]) -> str:
     return f"{'saturated' if found.get('saturated') else 'late'} ({found['answered_in_time']} of {found['offered']} turns answered within their window), "
 
 
-def details(line: EvaluationRecord) -> Iterator[str]:
+def details(line: EvaluationRecord, catalogue: Catalogue = PAIR) -> Iterator[str]:
     """Yield further facts of an evaluation, for --verbose."""
     spent = line.duration_s
     parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in (spent.start_by_part or {}).items())
@@ -153,8 +160,10 @@ def details(line: EvaluationRecord) -> Iterator[str]:
         f"{line.candidate_id}: start {spent.start:.1f} s ({parts}), warm {spent.warm:.1f}, load {spent.load:.1f}, "
         f"stop {spent.stop:.1f}"
     )
-    engine = line.engine
-    if engine.kv_cache_tokens:
-        at_most = f", {engine.max_concurrency:.1f} sequences of the whole context" if engine.max_concurrency else ""
-        peak = line.metrics.get(KV_CACHE_PEAK.name)
-        yield f"{line.candidate_id}: KV cache of {engine.kv_cache_tokens} tokens{at_most}" + (f", {peak:.2g} % in use at most" if peak is not None else "")
+    for metric in catalogue.of_entry(KV_CACHE_TOKENS):
+        tokens, sequences = (line.metrics.get(catalogue.name(entry, metric.service)) for entry in (KV_CACHE_TOKENS, KV_MAX_CONCURRENCY))
+        if tokens:
+            at_most = f", {sequences:.1f} sequences of the whole context" if sequences else ""
+            peak = line.metrics.get(catalogue.name(KV_CACHE_PEAK, metric.service))
+            whose = f" {metric.service}:" if metric.service else ""
+            yield f"{line.candidate_id}:{whose} KV cache of {tokens} tokens{at_most}" + (f", {peak:.2g} % in use at most" if peak is not None else "")

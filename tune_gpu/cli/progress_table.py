@@ -16,9 +16,10 @@ from rich.text import Text
 from tune_gpu.artifacts.deployments import error_of
 from tune_gpu.artifacts.lines import engine_started
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
+from tune_gpu.common.catalogue import Catalogue
 from tune_gpu.common.metric import Column, Metric
 from tune_gpu.config.languages import rate_name
-from tune_gpu.metrics import ERROR_UNIT, every
+from tune_gpu.metrics import ERROR_UNIT, PAIR
 from tune_gpu.search.evidence import Evidence
 from tune_gpu.search.tournament import Candidate
 
@@ -39,7 +40,7 @@ def fitness_of(line: EvaluationRecord, evidence: Evidence) -> str:
 
 
 def make_progress_table(
-    console: Console, lines: Sequence[EvaluationRecord], now: Sequence[Candidate], names: Sequence[str], evidence: Evidence,
+    console: Console, lines: Sequence[EvaluationRecord], now: Sequence[Candidate], names: Sequence[str], evidence: Evidence, catalogue: Catalogue = PAIR,
     *, total: int, elapsed_s: float, left_s: float | None,
 ) -> Table:  # fmt: skip
     """Return a table of the latest evaluations, those that run last, in the fullest form that fits the console.
@@ -50,6 +51,7 @@ def make_progress_table(
         now: those in progress.
         names: of the knobs.
         evidence: what the lines say together.
+        catalogue: the metrics of the space.
         total: number of planned evaluations.
         elapsed_s: since the run began.
         left_s: estimate of the time left; None if unknown.
@@ -57,8 +59,8 @@ def make_progress_table(
     title = Text(_title(lines, now, total, elapsed_s, left_s))
     room = max(1, console.height - _AROUND)
     now = now[-room:]
-    error_rate, fitness = _error_rate(lines), _fitness(evidence)
-    for columns in (_full(names, error_rate, fitness), _medium(names, error_rate, fitness), _narrow(names, fitness)):
+    measured, few, fitness = _measured(lines, catalogue), _measured(lines, catalogue, narrow=True), _fitness(evidence)
+    for columns in (_full(names, measured, fitness), _medium(names, few, fitness), _narrow(names, fitness)):
         table = _filled(columns, lines, now, title, max(1, room - len(now[1:])))
         if Measurement.get(console, console.options.update(width=10_000), table).maximum <= console.width:
             break
@@ -109,17 +111,26 @@ def _fitness(evidence: Evidence) -> _Column:
     return _Column("fitness", lambda line: fitness_of(line, evidence) if line.fitness is not None else "-", right=True)
 
 
-def _measured(error_rate: str, *, narrow: bool = False) -> list[_Column]:
+def _measured(lines: Sequence[EvaluationRecord], catalogue: Catalogue, *, narrow: bool = False) -> list[_Column]:
     """Return the columns of the catalogue's metrics; of a narrow table those that it keeps."""
-    shown = [(metric, metric.column) for metric in every() if metric.column]
-    return [_metric(metric, column, error_rate) for metric, column in shown if column.narrow or not narrow]
+    shown = [(metric, metric.column) for metric in catalogue.every() if metric.column]
+    return [_metric(metric, column, lines, catalogue) for metric, column in shown if column.narrow or not narrow]
 
 
-def _metric(metric: Metric, column: Column, error_rate: str) -> _Column:
+def _metric(metric: Metric, column: Column, lines: Sequence[EvaluationRecord], catalogue: Catalogue) -> _Column:
     if metric.many:
         title = f"{column.title} {metric.unit}".rstrip()
         return _Column(f"{title}\np50 / p95", lambda line: spread(line.metrics, metric, column.digits), right=True)
-    return _Column(error_rate if metric.counts_errors else column.title, lambda line: _bound(line, metric) + _number(line.metrics.get(metric.name), column.digits), right=True)
+    title = error_rate_of([line.metrics for line in lines], metric, catalogue) if metric.counts_errors else column.title
+    return _Column(title, lambda line: _bound(line, metric) + _number(line.metrics.get(metric.name), column.digits), right=True)
+
+
+def error_rate_of(measured: Sequence[Mapping[str, Any]], metric: Metric, catalogue: Catalogue) -> str:
+    """Return the title of an error rate with `wer` or `cer` in it: all evaluations of a run count in the same unit."""
+    key = catalogue.key(ERROR_UNIT, metric.service)
+    name = next((rate_name(unit) for metrics in measured if (unit := metrics.get(key))), "WER").lower()
+    title = metric.column.title if metric.column else metric.label
+    return title.removesuffix("wer") + name if title.endswith("wer") else title
 
 
 def _bound(line: EvaluationRecord, metric: Metric) -> str:
@@ -135,14 +146,14 @@ def _knob(name: str) -> _Column:
     return _Column(name, lambda line: str(line.params.get(name, "")), lambda candidate: str(candidate.params.get(name, "")))
 
 
-def _full(names: Sequence[str], error_rate: str, fitness: _Column) -> list[_Column]:
+def _full(names: Sequence[str], measured: Sequence[_Column], fitness: _Column) -> list[_Column]:
     knobs = [_knob(name) for name in names]
-    return [_GENERATION, _CANDIDATE, _ORIGIN, *knobs, _STATUS, *_measured(error_rate), _ENGINE, fitness]
+    return [_GENERATION, _CANDIDATE, _ORIGIN, *knobs, _STATUS, *measured, _ENGINE, fitness]
 
 
-def _medium(names: Sequence[str], error_rate: str, fitness: _Column) -> list[_Column]:
+def _medium(names: Sequence[str], measured: Sequence[_Column], fitness: _Column) -> list[_Column]:
     """Return the columns with the knobs' values in one."""
-    return [_GENERATION, _CANDIDATE, _ORIGIN, _values(names), _STATUS, *_measured(error_rate, narrow=True), _ENGINE, fitness]
+    return [_GENERATION, _CANDIDATE, _ORIGIN, _values(names), _STATUS, *measured, _ENGINE, fitness]
 
 
 def _narrow(names: Sequence[str], fitness: _Column) -> list[_Column]:
@@ -154,11 +165,6 @@ def engine_of(line: EvaluationRecord) -> str:
     if line.engine_reused:
         return "re-used"
     return "started" if engine_started(line) else "-"
-
-
-def _error_rate(lines: Sequence[EvaluationRecord]) -> str:
-    """`wer` or `cer`: all evaluations of a run count in the same unit."""
-    return next((rate_name(unit) for line in lines if (unit := line.metrics.get(ERROR_UNIT))), "WER").lower()
 
 
 def _values(names: Sequence[str]) -> _Column:

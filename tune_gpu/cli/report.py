@@ -16,6 +16,7 @@ from tune_gpu.artifacts.run_folder import RunFolder, write_whole
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.wording import plain
 from tune_gpu.config.overrides import key_of, last_given
+from tune_gpu.config.space_catalogue import recorded_catalogue
 from tune_gpu.report.data import report_data
 
 _PLACE = "run.artifacts_dir"
@@ -80,7 +81,9 @@ def render(record: RunRecord, form: str) -> str:
         data = report_data(record, winner)
         if form == "json":
             return strict_json(data.as_dict()) + "\n"
-        return plain(as_markdown(data)) if form == "md" else as_html(data, record.plan, objectives_of(record.config))
+        if form == "md":
+            return plain(as_markdown(data))
+        return as_html(data, record.plan, objectives_of(record.config), recorded_catalogue(record.config))
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError, UndefinedError) as error:  # deep inside a file that the reader let pass
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{record.folder.path}: cannot be reported, a file holds what this program does not write ({reason})") from error

@@ -27,6 +27,12 @@ def largest_carried(n: int) -> str | None:
     return next((f"p{percentile}" for percentile in reversed(PERCENTILES) if carries(n, f"p{percentile}")), None)
 
 
+def split_path(path: str) -> tuple[str, str]:
+    """Return the name in a path and its statistic (`llm.ttft_ms.p95`: `llm.ttft_ms` and `p95`), which is empty if the path has none."""
+    name, _, last = path.rpartition(".")
+    return (name, last) if name and last in STATISTICS else (path, "")
+
+
 def statistic_text(number: str, n: int | None, statistic: str) -> str:
     """Return a number with the count of its samples, or that they are too few for it."""
     if n is None:
@@ -48,7 +54,6 @@ class Protocol(StrEnum):
     EMBEDDING = "embedding"
     DEVICE = "device"
     TURN = "turn"
-
 
 
 class Better(StrEnum):
@@ -164,9 +169,12 @@ class Column:
     """A column of the live table."""
 
     title: str
+    """In a space that names its services, the service stands in front of it where several have the metric."""
     digits: int = 0
     narrow: bool = False
     """Kept where the terminal is narrow."""
+    titled_by_service: bool = False
+    """In a space that names its services, the name of the service is its title."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +188,20 @@ class Gauge:
     legend: str = ""
     total: bool = False
     """The panel shows the sum over all candidates."""
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """What differs in a space that names its services; an empty field stands for no difference."""
+
+    name: str = ""
+    """Its name there, after `<service>.` for a metric of a service."""
+    label: str = ""
+    help: str = ""
+    term: Term | None = None
+    """Its term of the fitness there, named after `<service>.` for a metric of a service."""
+    target: float | None = None
+    """Default of its target there, if no setting under `objective` holds one."""
 
 
 @dataclass(frozen=True)
@@ -199,10 +221,10 @@ class Metric:
     """It has many samples in an evaluation, of which `STATISTICS` are kept."""
     of_turn: str = ""
     """The attribute of a voice turn that holds its sample, dotted."""
-    in_service: str = ""
-    """Its name after `<service>.`, if that is not `name`."""
+    elsewhere: Elsewhere = Elsewhere()
+    """What differs in a space that names its services."""
     parts: Mapping[str, str] | None = None
-    """Service of the default pair -> key, for a metric that has a value for each service."""
+    """Service -> key, for a metric that has a value for each service."""
     needs: Needs = Needs()
     target: str = ""
     """The setting under `objective` that holds its target."""
@@ -222,6 +244,21 @@ class Metric:
     reported: Reported | None = Reported()
     column: Column | None = None
     gauge: Gauge | None = Gauge()
+    service: str = ""
+    """The service that it belongs to, in a space that names its services; empty for the metrics of turns and of the device."""
+    declared: str = ""
+    """The entry of the catalogue that it was bound from; empty for an entry itself."""
+    default_target: float | None = None
+    """Its target, if neither `objective.targets` nor a setting of its own holds one."""
+
+    def is_entry(self, entry: Metric) -> bool:
+        """Return whether it is this entry of the catalogue, or was bound from it."""
+        return (self.declared or self.name) == entry.name
+
+    @property
+    def short(self) -> str:
+        """Return its name without the service."""
+        return self.name.removeprefix(f"{self.service}.") if self.service else self.name
 
     def at(self, statistic: str) -> str:
         """Return the path of a statistic (`p95`) or a part in the metrics of an evaluation."""
@@ -249,11 +286,11 @@ class Metric:
 
     @property
     def gauge_name(self) -> str:
-        """Return the name of its gauge."""
+        """Return the name of its gauge. It has no service in it: that is a label of the gauge."""
         if self.gauge is not None and self.gauge.name:
             return f"tune_gpu_{self.gauge.name}"
-        stem, unit = self.name.removesuffix(f"_{self.unit}"), f"_{self.unit}" if self.name.endswith(f"_{self.unit}") else ""
-        return f"tune_gpu_{stem}_{GAUGE_AT}{unit}" if self.many else f"tune_gpu_{self.name}"
+        stem, unit = self.short.removesuffix(f"_{self.unit}"), f"_{self.unit}" if self.short.endswith(f"_{self.unit}") else ""
+        return f"tune_gpu_{stem}_{GAUGE_AT}{unit}" if self.many else f"tune_gpu_{self.short}"
 
     @property
     def gauge_help(self) -> str:
@@ -269,7 +306,7 @@ class Metric:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """Return the paths of its numbers in the metrics of an evaluation of the default pair."""
+        """Return the paths of its numbers in the metrics of an evaluation."""
         if self.parts is not None:
             return tuple(self.at(part) for part in self.parts.values())
         return tuple(self.at(statistic) for statistic in STATISTICS) if self.many else (self.name,)

@@ -8,24 +8,27 @@ from typing import Any
 
 from tune_gpu.artifacts.deployments import evidence_of, key_of
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
+from tune_gpu.common.catalogue import Catalogue
 from tune_gpu.common.errors import UserError
+from tune_gpu.common.metric import split_path
 from tune_gpu.compare.metrics import ComparedMetric, standard_metrics
 from tune_gpu.compare.rounds import findings_of
 from tune_gpu.compare.samples import Replicate
 from tune_gpu.compare.verdict import ComparisonVerdict, Finding
 from tune_gpu.config.rules import OneOf, check_value
 from tune_gpu.config.schema import ConfirmSettings
+from tune_gpu.metrics import PAIR
 
 WINNER, BASELINE, GIVEN_BASELINE = "winner", "baseline", "given baseline"
 _OTHER_ARMS = {BASELINE: "the baseline", GIVEN_BASELINE: "the baseline given by --baseline"}
 
 
-def check_metrics(settings: ConfirmSettings, latency_percentile: int) -> None:
+def check_metrics(settings: ConfirmSettings, latency_percentile: int, catalogue: Catalogue = PAIR) -> None:
     """Raise UserError for the name of a metric that no comparison has; every other rule stands beside its setting."""
-    names = [metric.name for metric in standard_metrics(latency_percentile)]
+    names = [metric.name for metric in standard_metrics(latency_percentile, catalogue=catalogue)]
     check_value(OneOf(tuple(names)), "confirm.metric", settings.metric)
     for name in settings.tolerances:
-        if name not in names and name not in {known.partition(".")[0] for known in names}:
+        if name not in names and name not in {split_path(known)[0] for known in names}:
             raise UserError(f"confirm.tolerances.{name}: no such metric. Use one of {', '.join(names)}, or a latency without its percentile.")
 
 

@@ -15,14 +15,13 @@ from tune_gpu.compare.arms import make_origin
 from tune_gpu.compare.confirm import BASELINE, WINNER, Standings, confirmed, contenders, standings
 from tune_gpu.compare.forecast import Forecast, forecast, times_of
 from tune_gpu.compare.measuring_actor import MeasurementLost
-from tune_gpu.compare.metrics import standard_metrics
+from tune_gpu.compare.metrics import metrics_of
 from tune_gpu.compare.progress import PrintLine, ProgressReporter
 from tune_gpu.compare.records import make_comparison
 from tune_gpu.compare.rounds import Outcome, PairedExperiment
 from tune_gpu.compare.samples import Replicate
 from tune_gpu.compare.setup import comparison_client, make_rules, make_terms, measure_in
 from tune_gpu.compare.store import ReplicateStore
-from tune_gpu.config.languages import error_unit, spoken_language
 from tune_gpu.config.schema import ExperimentConfig
 
 _SOURCES = {WINNER: ArmSource.WINNER, BASELINE: ArmSource.BASELINE}
@@ -66,7 +65,7 @@ def confirm_run(
         config, arms = planned.config, contenders(winner, config.baseline, lines, planned.n_arms - 1)
     rules = make_rules(config)
     store = ReplicateStore(folder.path / "confirmation.jsonl", make_terms(config, kind, arms, rules.windows), folder.redactor)
-    metrics = standard_metrics(config.objective.latency_percentile, error_unit(spoken_language(config)))
+    metrics = metrics_of(config)
 
     def judged(replicates: Sequence[Replicate], alpha: float) -> Standings:
         return standings(replicates, list(arms), metrics, config.confirm, alpha=alpha, seed=rules.seed)

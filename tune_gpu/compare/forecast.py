@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 
 from tune_gpu.artifacts.lines import engine_started
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
+from tune_gpu.common.catalogue import Catalogue
 from tune_gpu.common.wording import counted
 from tune_gpu.config.schema import ExperimentConfig
-from tune_gpu.metrics import CAPACITY, FITNESS, LLM_LATENCY, STT_LATENCY
+from tune_gpu.config.space_catalogue import catalogue_for
+from tune_gpu.metrics import CAPACITY, EMBEDDING_LATENCY, FITNESS, LLM_LATENCY, SPEECH_LATENCY, STT_LATENCY
 
 TYPICAL_START_S = {"cpu": 6.0, "cuda": 60.0}
 """Start, warm-up and stop of both services, by the kind of device, if nothing was measured."""
@@ -53,10 +55,11 @@ def times_of(lines: Iterable[EvaluationRecord], config: ExperimentConfig) -> Dep
     measured = [line for line in lines if line.n_windows and line.failure is None and line.duration_s.load > 0.0]
     if not measured:
         return None
+    catalogue = catalogue_for(config)
     started = [line for line in measured if engine_started(line)] or measured
     start_s = statistics.median(map(_start_s, started))
-    tail_s = statistics.median(map(_tail_s, measured))
-    solo_s = 2 * config.workload.solo_window_s  # one for each service; a comparison has none
+    tail_s = statistics.median(_tail_s(line, catalogue) for line in measured)
+    solo_s = len(_latencies(catalogue)) * config.workload.solo_window_s  # one for each service; a comparison has none
     ramps = [line.duration_s.load - line.n_windows * (config.workload.window_s + tail_s) - solo_s for line in measured]
     ramp_s = max(0.0, statistics.median(ramps)) if config.workload.capacity_step_s else 0.0
     return DeploymentTimes(start_s, tail_s, ramp_s, max(0.0, _start_s(started[0]) - start_s), measured=True)
@@ -66,9 +69,14 @@ def _start_s(line: EvaluationRecord) -> float:
     return line.duration_s.start + line.duration_s.warm + line.duration_s.stop
 
 
-def _tail_s(line: EvaluationRecord) -> float:
-    """Return about how long the last turn of a window takes: a slow transcript and a slow answer."""
-    found = [line.metrics.get(metric.name) for metric in (STT_LATENCY, LLM_LATENCY)]
+def _latencies(catalogue: Catalogue) -> list[str]:
+    """Return the name of each service's latency."""
+    return [metric.name for entry in (STT_LATENCY, LLM_LATENCY, SPEECH_LATENCY, EMBEDDING_LATENCY) for metric in catalogue.of_entry(entry)]
+
+
+def _tail_s(line: EvaluationRecord, catalogue: Catalogue) -> float:
+    """Return about how long the last turn of a window takes: the slow answers of all services, one after another."""
+    found = [line.metrics.get(name) for name in _latencies(catalogue)]
     return sum(float(each.get("p95") or 0.0) for each in found if isinstance(each, dict)) / 1000.0
 
 

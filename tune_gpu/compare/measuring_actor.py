@@ -20,6 +20,7 @@ from tune_gpu.compare.observe import make_replicate
 from tune_gpu.compare.samples import Replicate
 from tune_gpu.config.loader import config_of
 from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.config.space_catalogue import catalogue_for
 from tune_gpu.evaluation.evaluator import Evaluator
 from tune_gpu.evaluation.measurement import Measurement
 from tune_gpu.ray_tune.session import PATIENCE_S, waiting_notice
@@ -53,7 +54,7 @@ class MeasurementActor:
         started = time.monotonic()
         windows: list[WindowResult] = []
         measured = self._measured(params, first_window, windows)
-        return make_replicate(arm, number, windows, measured, time.monotonic() - started).as_dict()
+        return make_replicate(arm, number, windows, measured, time.monotonic() - started, catalogue_for(self._config)).as_dict()
 
     def _measured(self, params: Mapping[str, Any], first_window: int, windows: list[WindowResult]) -> Measurement:
         try:

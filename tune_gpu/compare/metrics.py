@@ -8,14 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tune_gpu import metrics as catalogue
+from tune_gpu.common import metric as declared
+from tune_gpu.common.catalogue import Catalogue
 from tune_gpu.common.metric import Better, Compared, Statistic
 from tune_gpu.compare.samples import Pair, Turn
-from tune_gpu.config.languages import rate_name
+from tune_gpu.config.languages import error_unit, rate_name, spoken_language
+from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.config.space_catalogue import catalogue_for
+from tune_gpu.metrics import PAIR
 
 Floats = NDArray[np.float64]
 ResampledStatistic = Callable[[Floats, NDArray[np.int64]], Floats]
 """From values (one row a turn or a round) and counts (resamples x rows) to one number a resample."""
+
 
 @dataclass(frozen=True)
 class ComparedMetric:
@@ -27,7 +32,7 @@ class ComparedMetric:
         counted_in: unit of recognition errors, `word` or `character`.
     """
 
-    entry: catalogue.Metric
+    entry: declared.Metric
     percentile: int | None = None
     counted_in: str = "word"
 
@@ -62,7 +67,7 @@ class ComparedMetric:
 
     def _rows(self, pair: Pair) -> tuple[Floats, Floats]:
         if self.compared.statistic is Statistic.MEAN_OF_ROUNDS:
-            values = [[getattr(pair.ours, self.name)], [getattr(pair.theirs, self.name)]]
+            values = [[getattr(pair.ours, self.entry.compared_name)], [getattr(pair.theirs, self.entry.compared_name)]]
             # Two lower bounds show neither an order nor equality.
             bounds = bool(self.entry.at_least) and all(getattr(replicate, self.entry.at_least) for replicate in (pair.ours, pair.theirs))
             known = all(value[0] is not None for value in values) and not bounds
@@ -78,11 +83,15 @@ class ComparedMetric:
         """
         if self.compared.statistic is not Statistic.ERRORS_PER_WORD:
             return None, None
-        transcribed = [turn for pair in pairs for turn, theirs in zip(pair.ours.turns, pair.theirs.turns, strict=False) if turn.words and theirs.words]
-        if any(turn.clip is None for turn in transcribed):
-            return sum(turn.words or 0 for turn in transcribed), None
-        clips = {turn.clip: turn.words or 0 for turn in transcribed}
-        return sum(clips.values()), len(clips)
+        both = [(turn, self._errors(turn)[1], self._errors(theirs)[1]) for pair in pairs for turn, theirs in zip(pair.ours.turns, pair.theirs.turns, strict=False)]
+        transcribed = [(turn.clip, words) for turn, words, theirs in both if words and theirs]
+        if any(clip is None for clip, _ in transcribed):
+            return int(sum(words for _, words in transcribed)), None
+        clips = dict(transcribed)
+        return int(sum(clips.values())), len(clips)
+
+    def _errors(self, turn: Turn) -> tuple[float | None, float | None]:
+        return turn.errors_and_words(self.entry.service)
 
     def _values(self, both: tuple[Turn, Turn]) -> tuple[object, object]:
         return self._value(both[0]), self._value(both[1])
@@ -91,7 +100,8 @@ class ComparedMetric:
         if self.compared.statistic is Statistic.SHARE_OF_TURNS:
             return 100.0 * (turn.error is not None)
         if self.compared.statistic is Statistic.ERRORS_PER_WORD:
-            return None if turn.words is None else [float(turn.word_errors or 0), float(turn.words)]
+            errors, words = self._errors(turn)
+            return None if words is None else [float(errors or 0), float(words)]
         return turn.values.get(self.entry.turn_key)
 
     @property
@@ -105,7 +115,12 @@ class ComparedMetric:
         return lambda values, counts: percentile_of(values, counts, percentile)
 
 
-def standard_metrics(latency_percentile: int, counted_in: str = "word") -> list[ComparedMetric]:
+def metrics_of(config: ExperimentConfig) -> list[ComparedMetric]:
+    """Return the metrics of a comparison of this space."""
+    return standard_metrics(config.objective.latency_percentile, error_unit(spoken_language(config)), catalogue_for(config))
+
+
+def standard_metrics(latency_percentile: int, counted_in: str = "word", catalogue: Catalogue = PAIR) -> list[ComparedMetric]:
     """Return the metrics of every comparison; what a caller feels comes first. Recognition errors are counted in words or characters."""
     found = []
     for entry in catalogue.compared():

@@ -5,27 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tune_gpu.common.catalogue import Catalogue
 from tune_gpu.compare.samples import Replicate, Turn, turn_metrics
 from tune_gpu.evaluation.measurement import Measurement
-from tune_gpu.metrics import CAPACITY, GPU_UTILIZATION, OOM_EVENTS, SERVICE_MEMORY
+from tune_gpu.metrics import CAPACITY, GPU_UTILIZATION, OOM_EVENTS, PAIR, SERVICE_MEMORY
 from tune_gpu.workload.voice_turn import TurnSample, sample_of
 from tune_gpu.workload.wer import word_errors
 from tune_gpu.workload.window import WindowResult
 
 
-def make_turn(sample: TurnSample) -> Turn:
+def make_turn(sample: TurnSample, catalogue: Catalogue = PAIR) -> Turn:
     """Return the values of one turn. An empty transcript counts as wrong, not as missing."""
     transcribed = sample.stt if sample.stt is not None and sample.stt.error in (None, "empty_transcript") else None
     errors, words = word_errors(sample.reference, transcribed.text, sample.language) if transcribed else (None, None)
-    return Turn({metric.turn_key: sample_of(sample, metric) for metric in turn_metrics()}, errors, words, sample.error, sample.utterance)
+    return Turn({metric.turn_key: sample_of(sample, metric) for metric in turn_metrics(catalogue)}, errors, words, sample.error, sample.utterance)
 
 
-def turns_by_arrival(windows: Sequence[WindowResult]) -> tuple[Turn, ...]:
+def turns_by_arrival(windows: Sequence[WindowResult], catalogue: Catalogue = PAIR) -> tuple[Turn, ...]:
     """Return every turn of the windows in the order of due times, which differs from the order in which they ended."""
-    return tuple(make_turn(sample) for window in windows for sample in sorted(window.turns, key=lambda sample: sample.due))
+    return tuple(make_turn(sample, catalogue) for window in windows for sample in sorted(window.turns, key=lambda sample: sample.due))
 
 
-def make_replicate(arm: str, number: int, windows: Sequence[WindowResult], measured: Measurement, wall_s: float) -> Replicate:
+def make_replicate(
+    arm: str, number: int, windows: Sequence[WindowResult], measured: Measurement, wall_s: float, catalogue: Catalogue = PAIR
+) -> Replicate:
     """Return a deployment that was measured, or that failed, as a replicate."""
     if measured.failure is not None:
         return Replicate(arm, number, wall_s=wall_s, failure=measured.failure.as_dict())
@@ -33,7 +36,7 @@ def make_replicate(arm: str, number: int, windows: Sequence[WindowResult], measu
     return Replicate(
         arm,
         number,
-        turns_by_arrival(windows),
+        turns_by_arrival(windows, catalogue),
         metrics.get(CAPACITY.name),
         measured.score.fitness if measured.score else None,
         metrics.get(GPU_UTILIZATION.name),

@@ -10,8 +10,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from tune_gpu.common.catalogue import Catalogue
 from tune_gpu.common.metric import Metric
-from tune_gpu.metrics import compared
+from tune_gpu.metrics import PAIR
+
+_WORD_ERRORS, _WORDS = "word_errors", "words"
+_OWN = (_WORD_ERRORS, _WORDS, "error", "clip")
+"""Keys of a turn's line that are not metrics."""
 
 
 @dataclass(frozen=True)
@@ -19,8 +24,9 @@ class Turn:
     """One voice turn.
 
     Attributes:
-        values: the catalogue's metrics of this turn by their keys in a comparison; None where the turn failed.
-        word_errors: recognition errors.
+        values: the catalogue's metrics of this turn by their keys in a comparison; None where the turn failed. In a space that names its services
+            they hold the recognition errors and words of each service that transcribes, too (`errors_key`, `words_key`).
+        word_errors: recognition errors of the default pair.
         words: of the reference.
         error: why it failed.
         clip: name of the utterance; None in old artifacts.
@@ -34,18 +40,34 @@ class Turn:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the turn as a line of the artifacts has it."""
-        return {**self.values, "word_errors": self.word_errors, "words": self.words, "error": self.error, "clip": self.clip}
+        return {**self.values, _WORD_ERRORS: self.word_errors, _WORDS: self.words, "error": self.error, "clip": self.clip}
 
     @classmethod
     def from_dict(cls, line: Mapping[str, Any]) -> Turn:
-        """Return the turn of such a line; unknown fields are ignored."""
-        values = {metric.turn_key: line.get(metric.turn_key) for metric in turn_metrics()}
-        return cls(values, line.get("word_errors"), line.get("words"), line.get("error"), line.get("clip"))
+        """Return the turn of such a line. Every number that is not of the turn itself is the value of a metric."""
+        values = {key: value for key, value in line.items() if key not in _OWN and (value is None or isinstance(value, (int, float)))}
+        return cls(values, line.get(_WORD_ERRORS), line.get(_WORDS), line.get("error"), line.get("clip"))
+
+    def errors_and_words(self, service: str = "") -> tuple[float | None, float | None]:
+        """Return the recognition errors and the words of the reference: of the default pair, or of a service of another space."""
+        if not service:
+            return self.word_errors, self.words
+        return self.values.get(errors_key(service)), self.values.get(words_key(service))
 
 
-def turn_metrics() -> list[Metric]:
+def errors_key(service: str) -> str:
+    """Return the key of a service's recognition errors in a turn."""
+    return f"{service}.{_WORD_ERRORS}"
+
+
+def words_key(service: str) -> str:
+    """Return the key of the words of a service's reference in a turn."""
+    return f"{service}.{_WORDS}"
+
+
+def turn_metrics(catalogue: Catalogue = PAIR) -> list[Metric]:
     """Return the metrics whose values a comparison keeps of each turn, in the order of its lines."""
-    return [metric for metric in compared() if metric.of_turn]
+    return [metric for metric in catalogue.compared() if metric.of_turn]
 
 
 @dataclass(frozen=True)

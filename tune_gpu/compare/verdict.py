@@ -130,6 +130,7 @@ class Finding:
             effect=effect,
             tolerance=self.tolerance,
             within_tolerance=self.within_tolerance,
+            named=self.metric.entry.label if self.metric.entry.declared else None,
         )
 
     def _effect_record(self, effect: Effect) -> EffectRecord:
@@ -156,13 +157,13 @@ def least_words(tolerance: float, alpha: float) -> int:
 
 
 def tolerance_of(metric: ComparedMetric, tolerances: Mapping[str, float]) -> float:
-    """Return the tolerance by the metric's full name, else by its first part (`voice_turn_ms`), else 0."""
-    return float(tolerances.get(metric.name, tolerances.get(metric.name.partition(".")[0], 0.0)))
+    """Return the tolerance by the metric's name with its percentile, else by that without (`voice_turn_ms`), else 0."""
+    return float(tolerances.get(metric.name, tolerances.get(metric.entry.compared_name, 0.0)))
 
 
 def sentence(findings: Sequence[Finding], ours: str = "winner") -> str:
     """Return one line: the answer's latency at each percentile, the transcripts, the callers, and failures if they differ."""
-    turns = [finding for finding in findings if finding.metric.entry is VOICE_TURN]
+    turns = [finding for finding in findings if finding.metric.entry.is_entry(VOICE_TURN)]
     known = [finding for finding in turns if finding.gain_interval is not None] or turns[:1]
     rest = sorted(findings, key=_only_of_a_difference)
     parts = [" and ".join(map(_speed, known)), *map(_phrase, rest)]

@@ -21,6 +21,7 @@ from tune_gpu.config.rules import check, check_each, check_value, nearest, rule_
 from tune_gpu.config.schema import ExperimentConfig, RaySettings
 from tune_gpu.config.service_settings import PAIR
 from tune_gpu.config.settings_files import one_line, read_settings
+from tune_gpu.config.space_catalogue import name_defaults
 from tune_gpu.config.space_services import Kinds, kinds_of_layers, schema_of
 from tune_gpu.config.written_values import read_parameters, with_values_read
 
@@ -127,6 +128,7 @@ def _as_object(config: DictConfig) -> ExperimentConfig:
     except Exception as error:
         raise UserError(one_line(error)) from error
     read_parameters(found)
+    name_defaults(found)
     return found
 
 

@@ -110,7 +110,7 @@ class ConfirmSettings:
     window_s: float | None = bounded(None, above=0)
     capacity: bool = True
     """Also find the capacity in every deployment (the fitness wants it, unless its weight is 0)."""
-    tolerances: dict[str, float] = field(default_factory=metrics.tolerances, metadata=rule(Entries(Bounds(least=0), kind="metric")))
+    tolerances: dict[str, float] = field(default_factory=metrics.PAIR.tolerances, metadata=rule(Entries(Bounds(least=0), kind="metric")))
     """Metric -> a difference that does not matter: per cent for latencies, else in the metric's own unit. A metric that is left out has none."""
 
     def conflicts(self, at: str) -> Iterator[str]:

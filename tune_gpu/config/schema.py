@@ -9,17 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from operator import attrgetter
 from typing import Any
 
-from tune_gpu.common.metric import Metric
 from tune_gpu.config.measure_settings import AudioSettings, ConfirmSettings, TelemetrySettings, WorkloadSettings
-from tune_gpu.config.rules import By, nearest, one_of, ruled
+from tune_gpu.config.objective_rules import objective_conflicts
+from tune_gpu.config.rules import By, one_of, ruled
 from tune_gpu.config.run_settings import PromoteSettings, RaySettings, RunSettings, ServiceTarget
 from tune_gpu.config.search_settings import ObjectiveSettings, ParameterSpec, SearchSettings
 from tune_gpu.config.service_settings import Services, VllmSettings, WhisperSettings
+from tune_gpu.config.space_catalogue import catalogue_for
 from tune_gpu.config.texts import check_name
-from tune_gpu.metrics import objective_paths, terms
 
 __all__ = [
     "AudioSettings", "ConfirmSettings", "ExperimentConfig", "ObjectiveSettings", "ParameterSpec", "PromoteSettings", "RaySettings", "RunSettings",
@@ -60,19 +59,4 @@ class ExperimentConfig:
                 f"workload.turn_rate_per_s={workload.turn_rate_per_s:g}: {turns:.2g} voice turns in a window are too few. Have at least {_FEWEST_TURNS:g}, "
                 "by longer windows (workload.window_s) or more turns."
             )
-        for name, metric in terms().items():
-            weight = self.objective.weights.get(name, 0.0)
-            if weight > 0 and (why := self._unmeasured(metric)):
-                yield f"{why}: no {name} is measured, but objective.weights.{name}={weight:g} weighs it. Set objective.weights.{name}=0."
-        paths = objective_paths()
-        for name in self.search.objectives:
-            if name not in paths:
-                yield f"search.objectives.{name}: no such metric{nearest(name, list(paths))}. Use one of {', '.join(paths)}."
-            elif why := self._unmeasured(paths[name]):
-                yield f"search.objectives.{name}: it is not measured with {why}. Remove it."
-
-    def _unmeasured(self, metric: Metric) -> str:
-        """Return the setting with which the metric is not measured, or nothing."""
-        if metric.needs.setting and not attrgetter(metric.needs.setting)(self):
-            return f"{metric.needs.setting}=0"
-        return "device=cpu" if metric.needs.card and self.device == "cpu" else ""
+        yield from objective_conflicts(self, catalogue_for(self))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tune_gpu.common.metric import PERCENTILES
+from tune_gpu.common.metric import PERCENTILES, Metric
 from tune_gpu.config.bounds import Bounds
 from tune_gpu.config.rules import Entries, OneOf, bounded, one_of, rule
-from tune_gpu.metrics import terms
 
 
 @dataclass
@@ -90,8 +89,8 @@ class SearchSettings:
 class ObjectiveSettings:
     """How a measurement becomes one number; see `evaluation/objective.py` for the formulas."""
 
-    weights: dict[str, float] = field(default_factory=dict, metadata=rule(Entries(Bounds(least=0), terms, "term")))
-    """Term of the fitness (`metrics.terms`) -> weight. They are divided by their sum."""
+    weights: dict[str, float] = field(default_factory=dict, metadata=rule(Entries(Bounds(least=0), kind="term")))
+    """Term of the fitness -> weight. They are divided by their sum."""
     stt_latency_target_ms: float = bounded(500.0, above=0)
     llm_latency_target_ms: float = bounded(1000.0, above=0)
     ttft_target_ms: float = bounded(500.0, above=0)
@@ -99,11 +98,29 @@ class ObjectiveSettings:
     capacity_target_sessions: float = bounded(4.0, above=0)
     utilization_target_pct: float = bounded(70.0, above=0)
     wer_target: float = bounded(0.10, above=0)
+    targets: dict[str, float] = field(default_factory=dict, metadata=rule(Entries(Bounds(above=0), kind="metric")))
+    """Metric -> its target, for a service that the settings above do not fit. They hold for every service of their protocol that is not named here."""
     max_wer: float | None = bounded(None, least=0)
     max_failed_requests_pct: float | None = bounded(5.0, least=0)
     """Constraint: a candidate above it is infeasible, and its violation is the difference."""
+    limits: dict[str, float] = field(default_factory=dict, metadata=rule(Entries(Bounds(least=0), kind="metric")))
+    """Further constraints: a metric or one of its statistics -> the most that it may be, or the least for one that is better when greater. A metric
+    with many samples is limited at `latency_percentile` if no statistic is named."""
 
     def conflicts(self, at: str) -> Iterator[str]:
         """Yield each rule that joins several settings and is broken, as a message. No weights at all: a run refuses that."""
         if self.weights and not any(self.weights.values()):
             yield f"{at}weights: all are 0. Set at least one above 0."
+
+
+def target_of(objective: ObjectiveSettings | Mapping[str, Any], metric: Metric) -> float | None:
+    """Return the target of a metric: what `objective.targets` names, else the setting for its protocol, else the metric's own default.
+
+    Args:
+        objective: the settings, also as an artifact holds them.
+        metric: of the space's catalogue.
+    """
+    settings = objective if isinstance(objective, Mapping) else vars(objective)
+    named = settings.get("targets")
+    given = (named.get(metric.name) if isinstance(named, Mapping) else None, settings.get(metric.target), metric.default_target)
+    return next((float(each) for each in given if isinstance(each, (int, float)) and not isinstance(each, bool)), None)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tune_gpu.metrics import CAPACITY, WER
+from tune_gpu.metrics import CAPACITY
 from tune_gpu.workload.window import WindowResult
 
 Score = Callable[[Mapping[str, Any]], float | None]
@@ -82,17 +82,17 @@ def capacity_error(score: Score, continuous: float | None, stderr: float | None,
     return None if low is None or high is None else abs(high - low) / 2.0
 
 
-def clip_shares(score: Score, without: Mapping[str, float], *, weighs: bool) -> dict[str, float] | None:
+def clip_shares(score: Score, without: Mapping[str, Mapping[str, float]], *, weighs: bool) -> dict[str, float] | None:
     """Return each clip's share of the jackknife over clips; null where there are not two.
 
     Args:
         score: fitness for other metrics.
-        without: the word error rate without each clip.
-        weighs: whether the rate counts at all.
+        without: the error rates without each clip, by their names.
+        weighs: whether any of the rates counts at all.
     """
     if not weighs:
         return {}
-    values = {clip: score({WER.name: rate}) for clip, rate in without.items()}
+    values = {clip: score(rates) for clip, rates in without.items()}
     known = {clip: value for clip, value in values.items() if value is not None}
     if len(known) < 2 or len(known) < len(values):
         return None

@@ -16,6 +16,7 @@ from typing import Any
 from tune_gpu.common.failures import Failure, ServiceError
 from tune_gpu.config.languages import spoken_language
 from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.config.space_catalogue import catalogue_for
 from tune_gpu.evaluation.deployers import LocalDeployer, ServiceDeployer
 from tune_gpu.evaluation.device_guard import DeviceGuard
 from tune_gpu.evaluation.load_session import LoadSession, Transcripts
@@ -167,7 +168,8 @@ class Evaluator:
     def so_far(self) -> Measurement:
         """Return the measurement of the windows until now; more may follow."""
         state, facts = self._now(), self._services.facts()
-        metrics, score = score_metrics(state, facts, self.config.objective, self.config.ray.trials_per_card if self.device == "cuda" else None)
+        trials_per_card = self.config.ray.trials_per_card if self.device == "cuda" else None
+        metrics, score = score_metrics(state, facts, self.config.objective, trials_per_card, catalogue_for(self.config))
         return Measurement(
             Status.OK,
             self.device,

@@ -6,6 +6,8 @@ Every term maps its metric x to (0, 1), falls strictly with x also past the targ
     best at a target (utilisation):               1 / (1 + ((x - t) / t)^2)
 so two candidates that measured differently never tie by saturation. Fitness is the weighted mean of the terms (weights divided by their
 sum), in (0, 1), higher is better. A term whose metric was not measured makes the fitness absent, unless its weight is 0.
+
+The catalogue of the space says which metrics, terms and constraints there are.
 """
 
 from __future__ import annotations
@@ -14,12 +16,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tune_gpu import metrics as catalogue
-from tune_gpu.common.metric import Limit, Metric, Shape
+from tune_gpu.common.catalogue import Catalogue
+from tune_gpu.common.metric import Better, Limit, Metric, Shape
 from tune_gpu.config.schema import ObjectiveSettings
-from tune_gpu.metrics import FAILED_PCT, N_FAILED, N_REQUESTS, OOM_EVENTS, VOICE_TURN
+from tune_gpu.config.search_settings import target_of
+from tune_gpu.metrics import FAILED_PCT, N_FAILED, N_REQUESTS, OOM_EVENTS, PAIR, VOICE_TURN
 
 _STABILITY_SPREAD_TARGET = 1.0
+_LEAST_LIMIT = 1e-9
+"""A violation is divided by its limit, and a limit may be 0."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +53,11 @@ def near(x: float, target: float) -> float:
     return 1.0 / (1.0 + ((x - target) / target) ** 2)
 
 
-def evaluate(metrics: Mapping[str, Any], objective: ObjectiveSettings) -> Evaluation:
+def evaluate(metrics: Mapping[str, Any], objective: ObjectiveSettings, catalogue: Catalogue = PAIR) -> Evaluation:
     """Score the metrics of one evaluation or of one of its windows (names as in the artifacts)."""
-    violations = _violations(metrics, objective)
-    terms = {name: value for name, metric in catalogue.terms().items() if (value := _term(metric, metrics, objective)) is not None}
+    violations = _violations(metrics, objective, catalogue)
+    found = {name: _term(metric, metrics, objective, catalogue) for name, metric in catalogue.terms().items()}
+    terms = {name: value for name, value in found.items() if value is not None}
     weights = {name: weight for name, weight in objective.weights.items() if weight > 0}
     if violations or not weights.keys() <= terms.keys():
         return Evaluation(None, terms, violations)
@@ -60,27 +66,42 @@ def evaluate(metrics: Mapping[str, Any], objective: ObjectiveSettings) -> Evalua
 
 
 def metric_at(metrics: Mapping[str, Any], path: str) -> float | None:
-    """Return a metric by its name in the artifacts, dotted into a distribution (`stt_latency_ms.p95`), or None if it is missing or no number."""
-    value: Any = metrics
-    for part in path.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
+    """Return a metric by its name in the artifacts, dotted into a distribution (`stt_latency_ms.p95`), or None if it is missing or no number.
+
+    A name may have a dot itself (`llm.ttft_ms.p95`).
+    """
+    value = _value_at(metrics, path)
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _value_at(values: Any, path: str) -> Any:
+    if not isinstance(values, Mapping):
+        return None
+    if path in values:
+        return values[path]
+    cuts = [at for at, letter in enumerate(path) if letter == "."]
+    return next((found for at in cuts if path[:at] in values and (found := _value_at(values[path[:at]], path[at + 1 :])) is not None), None)
 
 
 _SHAPES: Mapping[Shape, Callable[[float, float], float]] = {Shape.FALLING: falling, Shape.RISING: rising, Shape.NEAR: near}
 
 
-def _term(metric: Metric, metrics: Mapping[str, Any], objective: ObjectiveSettings) -> float | None:
+def _term(metric: Metric, metrics: Mapping[str, Any], objective: ObjectiveSettings, catalogue: Catalogue) -> float | None:
     """Return the term of the fitness that rests on this metric, or None if the metric was not measured."""
     if metric.term is None or metric.term.shape is Shape.STEADY:
-        return _stability(metrics)
-    x = metric_at(metrics, metric.at(f"p{objective.latency_percentile}") if metric.many else metric.name)
-    return None if x is None else _SHAPES[metric.term.shape](x, float(getattr(objective, metric.target)))
+        return _stability(metrics, catalogue.of(VOICE_TURN))
+    x, target = metric_at(metrics, path_of(metric, objective)), target_of(objective, metric)
+    return None if x is None or target is None else _SHAPES[metric.term.shape](x, target)
 
 
-def _stability(metrics: Mapping[str, Any]) -> float | None:
-    """Return how little the answer time of a voice turn spreads (p95 / p50 - 1), failures and OOM events counted against it."""
-    p50, p95 = (metric_at(metrics, VOICE_TURN.at(statistic)) for statistic in ("p50", "p95"))
+def path_of(metric: Metric, objective: ObjectiveSettings) -> str:
+    """Return the path of the number by which a metric is judged: of many samples that at `objective.latency_percentile`."""
+    return metric.at(f"p{objective.latency_percentile}") if metric.many else metric.name
+
+
+def _stability(metrics: Mapping[str, Any], turn: Metric) -> float | None:
+    """Return how little the answer time of a turn spreads (p95 / p50 - 1), failures and OOM events counted against it."""
+    p50, p95 = (metric_at(metrics, turn.at(statistic)) for statistic in ("p50", "p95"))
     if p50 is None or p95 is None or p50 <= 0:
         return None
     spread = p95 / p50 - 1.0
@@ -88,19 +109,37 @@ def _stability(metrics: Mapping[str, Any]) -> float | None:
     return falling(spread, _STABILITY_SPREAD_TARGET) * (1.0 - failed) / (1.0 + (metrics.get(OOM_EVENTS.name) or 0))
 
 
-def _violations(metrics: Mapping[str, Any], objective: ObjectiveSettings) -> dict[str, float]:
+def _violations(metrics: Mapping[str, Any], objective: ObjectiveSettings, catalogue: Catalogue) -> dict[str, float]:
+    """Return the constraints that are violated: the settings of their own, of all services the worst, and `objective.limits` by their paths."""
     found: dict[str, float] = {}
     for metric in catalogue.every():
         if metric.limit is not None and (excess := _excess(metric, metric.limit, metrics, objective)) > 0:
-            found[metric.limit.setting] = excess
+            found[metric.limit.setting] = max(excess, found.get(metric.limit.setting, 0.0))
+    known = catalogue.limits()
+    for path, bound in objective.limits.items():
+        metric = known[path]
+        value = _limited(metric, metrics, path_of(metric, objective) if path == metric.name else path)
+        if value is not None and (excess := _beyond(metric, value, bound)) > 0:
+            found[path] = excess
     return found
 
 
 def _excess(metric: Metric, limit: Limit, metrics: Mapping[str, Any], objective: ObjectiveSettings) -> float:
     """Return by how much the metric is above its limit, as a share of the limit; 0 without a limit or a measurement."""
     allowed: float | None = getattr(objective, limit.setting)
-    value = _failed_pct(metrics) if metric is FAILED_PCT else metric_at(metrics, metric.name)
+    value = _limited(metric, metrics, metric.name)
     return 0.0 if allowed is None or value is None else max(0.0, (value - allowed) / max(allowed, limit.least))
+
+
+def _beyond(metric: Metric, value: float, bound: float) -> float:
+    """Return by how much a value is on the wrong side of its bound, as a share of the bound; at most 0 on the right side."""
+    distance = bound - value if metric.better is Better.HIGHER else value - bound
+    least = metric.limit.least if metric.limit else _LEAST_LIMIT
+    return distance / max(abs(bound), least)
+
+
+def _limited(metric: Metric, metrics: Mapping[str, Any], path: str) -> float | None:
+    return _failed_pct(metrics) if metric.is_entry(FAILED_PCT) else metric_at(metrics, path)
 
 
 def _failed_pct(metrics: Mapping[str, Any]) -> float | None:

@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
+from tune_gpu.common.catalogue import FITNESS_TERMS, Catalogue
 from tune_gpu.common.metric import Metric
 from tune_gpu.config.schema import ObjectiveSettings
 from tune_gpu.evaluation.errors import FitnessErrors, capacity_error, clip_shares, groups_left_out, jackknife
 from tune_gpu.evaluation.measurement import Score
 from tune_gpu.evaluation.objective import evaluate
 from tune_gpu.evaluation.state import EvaluationState
-from tune_gpu.metrics import CAPACITY, FITNESS_TERMS, WER
+from tune_gpu.metrics import CAPACITY, KV_CACHE_PEAK, KV_CACHE_TOKENS, KV_MAX_CONCURRENCY, PAIR, WER
 from tune_gpu.telemetry.neighbours import rounded
 from tune_gpu.telemetry.sampler import DeviceSample, DeviceStats
 from tune_gpu.workload.capacity import with_error
@@ -21,10 +22,11 @@ from tune_gpu.workload.saturation import saturation_of
 from tune_gpu.workload.summary import TrafficSummary, interference, rates_without_clips, summarise
 
 Facts = Mapping[str, Mapping[str, Any]]
+"""Service -> what it reported of itself (`kv_cache_tokens`, `max_concurrency` …)."""
 
 
 def score_metrics(
-    running: EvaluationState, facts: Facts, objective: ObjectiveSettings, trials_per_card: int | None
+    running: EvaluationState, facts: Facts, objective: ObjectiveSettings, trials_per_card: int | None, catalogue: Catalogue = PAIR
 ) -> tuple[dict[str, Any], Score]:
     """Return all metrics and their score; a metric that was not measured is None.
 
@@ -36,21 +38,23 @@ def score_metrics(
         facts: what each service reported of itself when it was ready, by its name.
         objective: the weights of the fitness.
         trials_per_card: how many evaluations shared the card; None without a card.
+        catalogue: the metrics of the space.
     """
     if running.capacity:
         running = replace(running, capacity=with_error(running.capacity, objective, [window.turns for window in running.windows]))
     pooled = summarise(running.windows, extra_turns=running.transcripts)
-    whole = _with_device(pooled, running.device, running, facts)
-    judged = evaluate(whole, objective)
+    whole = _with_device(pooled, running.device, running, facts, catalogue)
+    judged = evaluate(whole, objective, catalogue)
+    error_rates = {metric.name: whole[metric.name] for metric in catalogue.of_entry(WER)}  # every clip counts, whichever windows had it
 
     def fitness_of(rules: ObjectiveSettings, chosen: list[int]) -> float | None:
         traffic = summarise([running.windows[at] for at in chosen])
-        measured = _with_device(traffic, [running.device[at] for at in chosen], running, facts)
-        return evaluate(measured | {WER.name: pooled.wer}, rules).fitness
+        measured = _with_device(traffic, [running.device[at] for at in chosen], running, facts, catalogue)
+        return evaluate(measured | error_rates, rules, catalogue).fitness
 
     every = list(range(len(running.windows)))
-    without_limits = replace(objective, max_wer=None, max_failed_requests_pct=None)
-    errors = _errors(running, whole, without_limits, lambda chosen: fitness_of(without_limits, chosen))
+    without_limits = replace(objective, max_wer=None, max_failed_requests_pct=None, limits={})
+    errors = _errors(running, whole, without_limits, catalogue, lambda chosen: fitness_of(without_limits, chosen))
     metrics = whole | {
         **errors.as_metrics(),
         "fitness_windows": [fitness_of(objective, [at]) for at in every],
@@ -67,50 +71,79 @@ def score_metrics(
 
 
 def _errors(
-    running: EvaluationState, whole: Mapping[str, Any], rules: ObjectiveSettings, fitness_of: Callable[[list[int]], float | None]
+    running: EvaluationState,
+    whole: Mapping[str, Any],
+    rules: ObjectiveSettings,
+    catalogue: Catalogue,
+    fitness_of: Callable[[list[int]], float | None],
 ) -> FitnessErrors:
     """Resample each part of the measurement; `rules` have no limits."""
     every = list(range(len(running.windows)))
 
     def score(changed: Mapping[str, Any]) -> float | None:
-        return evaluate({**whole, **changed}, rules).fitness
+        return evaluate({**whole, **changed}, rules, catalogue).fitness
 
     def weighs(metric: Metric) -> bool:
         return metric.term is not None and rules.weights.get(metric.term.name, 0.0) > 0.0
 
+    rates = catalogue.of_entry(WER)
+    rates_weigh = any(weighs(rate) for rate in rates)
     if len(every) > 1:
         left_out = [fitness_of([at for at in every if at != one]) for one in every]
     else:
         parts = [part for window in running.windows for part in groups_left_out(window)]
-        left_out = [score(summarise([part]).as_metrics() | {WER.name: whole[WER.name]}) for part in parts]
+        left_out = [score(summarise([part]).as_metrics() | {rate.name: whole[rate.name] for rate in rates}) for part in parts]
     capacity = running.capacity
     return FitnessErrors(
         windows=jackknife(left_out),
         capacity=capacity_error(score, whole[CAPACITY.name], capacity.stderr if capacity else None, weighs=weighs(CAPACITY)),
-        clips=clip_shares(score, rates_without_clips(running.windows, running.transcripts) if weighs(WER) else {}, weighs=weighs(WER)),
+        clips=clip_shares(score, _without_clips(running, rates) if rates_weigh else {}, weighs=rates_weigh),
     )
 
 
-def _with_device(traffic: TrafficSummary, device: Sequence[DeviceStats], running: EvaluationState, facts: Facts) -> dict[str, Any]:
+def _without_clips(running: EvaluationState, rates: Sequence[Metric]) -> dict[str, dict[str, float]]:
+    """Return for each clip the error rates without it, by their names."""
+    found: dict[str, dict[str, float]] = {}
+    for rate in rates:
+        for clip, value in rates_without_clips(running.windows, running.transcripts).items():
+            found.setdefault(clip, {})[rate.name] = value
+    return found
+
+
+def _with_device(
+    traffic: TrafficSummary, device: Sequence[DeviceStats], running: EvaluationState, facts: Facts, catalogue: Catalogue
+) -> dict[str, Any]:
     utilization = [window.utilization_pct for window in device if window.utilization_pct is not None]
     used = [window.peak_used_mib for window in device if window.peak_used_mib is not None]
     services = {name for window in device for name in window.peak_service_mib}
     capacity = running.capacity
-    engine = next(iter(facts.values()), {})
     return traffic.as_metrics() | {
         "gpu_utilization": round(statistics.fmean(utilization), 2) if utilization else None,
         "memory_used_mib": round(max(used), 1) if used else None,
         "service_memory_mib": {name: _peak_mib(name, device) for name in sorted(services)},
-        "kv_cache_peak_pct": max((w.kv_cache_peak_pct for w in device if w.kv_cache_peak_pct is not None), default=None),
+        **_of_caches(device, facts, catalogue),
         "energy_per_request_j": energy_per_request_j(device, traffic),
         "oom_events": sum(window.oom_events for window in device),
         "concurrent_capacity": capacity.sessions if capacity else None,
         "capacity_continuous": round(capacity.continuous, 4) if capacity else None,
         "capacity_at_ceiling": capacity.at_ceiling if capacity else None,
         "capacity_interval": [round(end, 4) for end in capacity.interval] if capacity and capacity.interval else None,
-        "kv_cache_tokens": engine.get("kv_cache_tokens"),
-        "kv_max_concurrency": engine.get("max_concurrency"),
     }
+
+
+def _of_caches(device: Sequence[DeviceStats], facts: Facts, catalogue: Catalogue) -> dict[str, Any]:
+    """Return the metrics of each service's KV cache. The device's samples know the use of one cache: that of the only service that has one."""
+    peak = max((window.kv_cache_peak_pct for window in device if window.kv_cache_peak_pct is not None), default=None)
+    caching = [service for service, reported in facts.items() if reported.get("kv_cache_tokens") is not None]
+    found: dict[str, Any] = {}
+    for service, protocol in catalogue.protocols.items():
+        if protocol in KV_CACHE_TOKENS.protocols:
+            reported = facts.get(service, {})
+            alone = peak if caching in ([], [service]) else None
+            found[catalogue.name(KV_CACHE_PEAK, service)] = reported.get("kv_cache_peak_pct", alone)
+            found[catalogue.name(KV_CACHE_TOKENS, service)] = reported.get("kv_cache_tokens")
+            found[catalogue.name(KV_MAX_CONCURRENCY, service)] = reported.get("max_concurrency")
+    return found
 
 
 def _peak_mib(service: str, device: Sequence[DeviceStats]) -> float | None:

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tune_gpu.common.catalogue import Catalogue
 from tune_gpu.common.metric import Better, Metric
 from tune_gpu.common.wording import counted
+from tune_gpu.config.search_settings import target_of
 from tune_gpu.evaluation.objective import metric_at
-from tune_gpu.metrics import every
+from tune_gpu.metrics import PAIR
 
 _FAR = 2.0
 """A miss by this factor is far."""
@@ -39,17 +41,20 @@ class MissedTarget:
         return f"its {self.metric.label}{self.percentile and f' at {self.percentile}'} is {_figure(self.value)}{unit}, {where} the target of {self.target:g}{unit}{more}"
 
 
-def missed_targets(ours: Mapping[str, Any], theirs: Mapping[str, Any] | None, objective: Mapping[str, Any]) -> tuple[MissedTarget, ...]:
+def missed_targets(
+    ours: Mapping[str, Any], theirs: Mapping[str, Any] | None, objective: Mapping[str, Any], catalogue: Catalogue = PAIR
+) -> tuple[MissedTarget, ...]:
     """Return the targets that a configuration misses where what runs does not, or misses by far and by more than what runs.
 
     Args:
         ours: metrics of an evaluation of the configuration.
         theirs: those of what runs; None if they are not known.
         objective: the settings under `objective`.
+        catalogue: the metrics of the space.
     """
     found = []
-    for metric in every():
-        target = metric_at(objective, metric.target) if metric.target else None
+    for metric in catalogue.every():
+        target = target_of(objective, metric)
         if not target or metric.better is Better.NEITHER:
             continue
         percentile = f"p{objective.get('latency_percentile', 95)}" if metric.many else ""

@@ -11,6 +11,7 @@ from tune_gpu.common.places import existing, write_error
 from tune_gpu.config.languages import spoken_language
 from tune_gpu.config.rules import check
 from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.config.space_catalogue import catalogue_for
 from tune_gpu.config.targets import Target
 from tune_gpu.services.base import Service
 
@@ -28,7 +29,7 @@ def check_config(config: ExperimentConfig) -> None:
         raise UserError("objective.weights: no term is weighed. Give at least one a weight above 0.")
     space = check_space(config)
     check_secrets(config)
-    confirm.check_metrics(config.confirm, config.objective.latency_percentile)
+    confirm.check_metrics(config.confirm, config.objective.latency_percentile, catalogue_for(config))
     for name, settings in config.services.items():
         if hasattr(settings, "max_model_len"):
             _check_room(config.workload.max_tokens, name, settings_in_use(config, space, Target(name, "max_model_len")))

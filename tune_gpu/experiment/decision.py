@@ -14,11 +14,12 @@ from tune_gpu.artifacts.records.decision import Decision, DecisionVerdict
 from tune_gpu.artifacts.records.ends import ComparisonEnd
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.artifacts.records.findings import EffectRecord, FindingRecord
-from tune_gpu.common.metric import least_samples
+from tune_gpu.common.metric import least_samples, split_path
 from tune_gpu.common.wording import counted
 from tune_gpu.compare.forecast import MARGIN, budget_for
 from tune_gpu.compare.verdict import ComparisonVerdict
-from tune_gpu.config.schema import ConfirmSettings, ObjectiveSettings, PromoteSettings
+from tune_gpu.config.schema import ConfirmSettings, ExperimentConfig, PromoteSettings
+from tune_gpu.config.space_catalogue import catalogue_for
 from tune_gpu.evaluation.targets import MissedTarget, missed_targets
 from tune_gpu.promote.gate import gain, no_worse
 
@@ -92,10 +93,10 @@ def typical_deployment_s(lines: Iterable[EvaluationRecord]) -> float | None:
     return statistics.median(measured) if measured else None
 
 
-def targets_missed(lines: Sequence[EvaluationRecord], winner: Mapping[str, Any] | None, baseline: Mapping[str, Any], objective: ObjectiveSettings) -> tuple[MissedTarget, ...]:
+def targets_missed(lines: Sequence[EvaluationRecord], winner: Mapping[str, Any] | None, baseline: Mapping[str, Any], config: ExperimentConfig) -> tuple[MissedTarget, ...]:
     """Return the targets that the winner misses, by the last evaluations of both."""
     ours, theirs = line_of(lines, winner or {}), line_of(lines, baseline)
-    return missed_targets(ours.metrics, theirs.metrics if theirs else None, asdict(objective)) if ours else ()
+    return missed_targets(ours.metrics, theirs.metrics if theirs else None, asdict(config.objective), catalogue_for(config)) if ours else ()
 
 
 def _compared(case: Case, comparison: Comparison, confirm: ConfirmSettings, promote: PromoteSettings) -> Decision:
@@ -136,8 +137,8 @@ def rounds_needed(finding: FindingRecord, confirm: ConfirmSettings) -> int:
     The distance to resolve is that from no difference to the estimate, or from the estimate to the tolerance: the larger one is settled first.
     A percentile first takes the rounds that have enough turns. The answer is at least one round more than there were, and at most `confirm.max_rounds` or four times as many as there were.
     """
-    effect, at = finding.effect, finding.metric.partition(".p")[2]
-    if effect is not None and at and 0 < effect.n_pairs < (least := least_samples(int(at))):
+    effect, at = finding.effect, split_path(finding.metric)[1].removeprefix("p")
+    if effect is not None and at.isdigit() and 0 < effect.n_pairs < (least := least_samples(int(at))):
         return max(confirm.min_rounds, math.ceil(effect.n_rounds * least / effect.n_pairs))
     if effect is None or effect.low is None or effect.high is None or effect.n_rounds < 2:
         return confirm.min_rounds
@@ -210,4 +211,4 @@ def _accepted(finding: FindingRecord) -> str:
     """Return the setting that tolerates the estimated loss, rounded up to two digits."""
     loss = _loss(finding)
     step = 10.0 ** (math.floor(math.log10(loss)) - 1)
-    return f"confirm.tolerances.{finding.metric.partition('.')[0]}={math.ceil(loss / step) * step:g}"
+    return f"confirm.tolerances.{split_path(finding.metric)[0]}={math.ceil(loss / step) * step:g}"

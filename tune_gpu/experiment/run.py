@@ -232,7 +232,7 @@ class Experiment:
             comparison,
             "confirmation.json" if comparison else SEARCH_ALONE,
             typical_deployment_s(self.results.lines),
-            targets_missed(self.results.lines, winner, self.config.baseline, self.config.objective),
+            targets_missed(self.results.lines, winner, self.config.baseline, self.config),
             needed_s,
         )
         return decide(case, self.config.confirm, self.config.promote)

@@ -13,13 +13,12 @@ from tune_gpu.artifacts.records.findings import FindingRecord
 from tune_gpu.artifacts.redaction import REDACTED, Redactor
 from tune_gpu.common import outside_files
 from tune_gpu.compare.confirm import BASELINE, confirmed, speaks_for
-from tune_gpu.compare.metrics import standard_metrics
+from tune_gpu.compare.metrics import metrics_of
 from tune_gpu.compare.records import make_arm_record
 from tune_gpu.compare.rounds import findings_of
 from tune_gpu.compare.samples import Replicate
 from tune_gpu.compare.sequential import final_alpha, interim_alpha
 from tune_gpu.compare.verdict import ComparisonVerdict
-from tune_gpu.config.languages import error_unit, spoken_language
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.metrics import OOM_EVENTS
 
@@ -51,7 +50,7 @@ def recomputed(config: ExperimentConfig, content: Comparison, replicates_file: P
     alpha = _alpha(content)
     if alpha is None:
         return content, f"intervals at {content.interval_confidence} are none of a comparison at {content.confidence}"
-    metrics = standard_metrics(config.objective.latency_percentile, error_unit(spoken_language(config)))
+    metrics = metrics_of(config)
     findings = findings_of(replicates, ours, theirs, metrics, alpha=alpha, tolerances=config.confirm.tolerances, seed=int(head["seed"]))
     shown, why = confirmed(findings, config.confirm.metric, content.ended_why, theirs)
     computed = replace(

@@ -12,9 +12,10 @@ from typing import Any
 from tune_gpu.artifacts.finished_run import FinishedRun, read_finished_run
 from tune_gpu.common.atomic_files import read_plain
 from tune_gpu.common.errors import UserError
-from tune_gpu.compare.metrics import standard_metrics
+from tune_gpu.compare.metrics import metrics_of
 from tune_gpu.config.rules import OneOf, check_value
 from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.config.space_catalogue import name_defaults
 from tune_gpu.promote.apply import folder_of, target_of
 from tune_gpu.promote.bundle import MANIFEST, REVIEWED, Bundle, bundle_of, is_promotions, read_manifest
 from tune_gpu.promote.evidence import evidence_of, target_device
@@ -77,9 +78,10 @@ def subject_of(
     if others := ignored(run.config, trusted):
         print_line(f"ignored: the run's own {', '.join(others)}; only {settings_file or SYSTEM_FILE} and the command line say how to promote")
     run = replace(run, config=with_trusted(run.config, trusted))
+    name_defaults(run.config)
     check(run.config)
     settings = run.config.promote
-    check_value(OneOf(tuple(metric.name for metric in standard_metrics(run.config.objective.latency_percentile))), "promote.metric", settings.metric)
+    check_value(OneOf(tuple(metric.name for metric in metrics_of(run.config))), "promote.metric", settings.metric)
     target = target_of(settings)
     folder = _asked_for(out) if out else run.folder.root / "promotions" / run.folder.experiment / run.folder.run_id
     device = target_device(settings, target, most_cards(run.config))

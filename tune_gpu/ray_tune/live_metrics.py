@@ -2,31 +2,47 @@
 
 Ray puts `ray_` before each name and `_total` behind a counter's. Every sample carries the experiment, the candidate and the generation.
 Ray stops exporting a gauge that is not set again within two export intervals (20 s). So results are set again until the actor ends, and
-live values disappear by themselves when the load ends.
+live values disappear by themselves when the load ends. In a space that names its services, the gauge of a service's metric carries the service.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ray.util.metrics import Counter, Gauge
 
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
+from tune_gpu.common.catalogue import Catalogue
+from tune_gpu.common.metric import Metric
 from tune_gpu.evaluation.objective import metric_at
-from tune_gpu.metrics import EVALUATIONS, LIVE, gauges
+from tune_gpu.metrics import EVALUATIONS, LIVE, PAIR
 from tune_gpu.telemetry.sampler import DeviceSample
 
 TAGS = ("experiment", "candidate", "generation", "device")
+SERVICE = "service"
+"""The tag of a service's metric, in a space that names its services."""
 REFRESH_S = 5.0
 KEPT = 50
 """Number of candidates whose results stay on the port: the latest ones."""
 
 
-def _gauges() -> dict[str, str]:
-    """Return the name of every gauge with its help text."""
-    return {name: metric.gauge_help for name, metric in gauges().items()} | {live.gauge: live.help for live in LIVE}
+def gauges_of(catalogue: Catalogue) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Return the name of every gauge with its help text and its tags."""
+    found = {
+        name: (help_of(metrics), (*TAGS, SERVICE) if any(metric.service for metric in metrics) else TAGS) for name, metrics in catalogue.gauges().items()
+    }
+    return found | {live.gauge: (live.help, TAGS) for live in LIVE}
+
+
+def help_of(metrics: Sequence[Metric]) -> str:
+    """Return the help text of a gauge that shows these metrics."""
+    return " / ".join(dict.fromkeys(metric.gauge_help.removesuffix(".") for metric in metrics)) + "."
+
+
+Sample = tuple[str, str, float | None]
+"""Gauge, service (empty for none) and value."""
 
 
 class TrialMetrics:
@@ -35,14 +51,16 @@ class TrialMetrics:
     Args:
         experiment: its name.
         device: `cuda` or `cpu`.
+        catalogue: the metrics of the space.
     """
 
-    def __init__(self, experiment: str, device: str) -> None:
+    def __init__(self, experiment: str, device: str, catalogue: Catalogue = PAIR) -> None:
+        self._catalogue = catalogue
         self._tags = {"experiment": experiment, "device": device}
         self._now: dict[str, str] = {}
-        self._gauges = {name: Gauge(name, description=text, tag_keys=TAGS) for name, text in _gauges().items()}
+        self._gauges = {name: Gauge(name, description=text, tag_keys=tags) for name, (text, tags) in gauges_of(catalogue).items()}
         self._evaluations = Counter(EVALUATIONS, description="Evaluations that ended, by status.", tag_keys=(*TAGS, "status"))
-        self._measured: dict[str, tuple[dict[str, str], dict[str, float | None]]] = {}
+        self._measured: dict[str, tuple[dict[str, str], list[Sample]]] = {}
         self._closed = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="tune-gpu-metrics", daemon=True)
         self._keeper.start()
@@ -53,12 +71,13 @@ class TrialMetrics:
 
     def observe(self, moment: DeviceSample) -> None:
         """Set the gauges of the device to this sample."""
-        self._set(self._now, {live.gauge: getattr(moment, live.field) for live in LIVE})
+        self._set(self._now, ((live.gauge, "", getattr(moment, live.field)) for live in LIVE))
 
     def ended(self, record: EvaluationRecord) -> None:
         """Set the numbers of an evaluation that has ended. What was not measured is left out."""
         line = record.dump()
-        tags, values = self._now, {name: metric_at(line, metric.line_path) for name, metric in gauges().items()}
+        tags = self._now
+        values = [(name, metric.service, metric_at(line, metric.line_path)) for name, metrics in self._catalogue.gauges().items() for metric in metrics]
         self._set(tags, values)
         self._evaluations.inc(1.0, tags=tags | {"status": str(record.status)})
         self._measured = dict([*self._measured.items(), (tags["candidate"], (tags, values))][-KEPT:])
@@ -73,7 +92,7 @@ class TrialMetrics:
             for tags, values in self._measured.values():
                 self._set(tags, values)
 
-    def _set(self, tags: dict[str, str], values: Mapping[str, float | None]) -> None:
-        for name, value in values.items():
+    def _set(self, tags: dict[str, str], values: Iterable[Sample]) -> None:
+        for name, service, value in values:
             if value is not None:
-                self._gauges[name].set(float(value), tags=tags)
+                self._gauges[name].set(float(value), tags=tags | {SERVICE: service} if service else tags)

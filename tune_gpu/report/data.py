@@ -17,13 +17,15 @@ from tune_gpu.artifacts.records.comparison import Comparison, ComparisonExcerpt
 from tune_gpu.artifacts.records.decision import Decision
 from tune_gpu.artifacts.records.devices import DeviceRecord
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord, FailureRecord
+from tune_gpu.artifacts.records.findings import FindingRecord
 from tune_gpu.artifacts.records.manifest import Manifest
 from tune_gpu.artifacts.records.summary import RunSummary, StandingRecord
 from tune_gpu.artifacts.records.winner import WinnerFile
 from tune_gpu.common.wording import counted
 from tune_gpu.config.languages import rate_name
+from tune_gpu.config.space_catalogue import recorded_catalogue
 from tune_gpu.evaluation.targets import missed_targets
-from tune_gpu.metrics import VOICE_TURN, in_comparison
+from tune_gpu.metrics import VOICE_TURN, finding_entry
 from tune_gpu.report.costs import Cost, costs_of
 from tune_gpu.report.metric_rows import Row, few_words, rows_in, rows_of, unit_of
 
@@ -89,16 +91,17 @@ def report_data(record: RunRecord, winner: WinnerFile | None = None) -> ReportDa
     best = summary.best if summary else None
     base = summary.baseline if summary else None
     source = summary or record.manifest
+    catalogue = recorded_catalogue(record.config)
     return ReportData(
         run_id=record.run_id, experiment=record.folder.experiment, state=str(record.state),
         device_kind=(source and source.device) or "unknown", device=record.device,
         decision=record.decision, verdict=_verdict(record), caveats=tuple(_caveats(record, winner)), summary=summary,
         changes=tuple((knob, base.params.get(knob) if base else None, value) for knob, value in best.params.items()) if best else (),
-        rows=tuple(rows_in(record.lines, best.params, base.params if base else None)) if best else (),
+        rows=tuple(rows_in(record.lines, best.params, base.params if base else None, catalogue)) if best else (),
         counts=tuple(_counts(record.lines)), rows_of=rows_of(record.lines, best.params, base.params if base else None) if best else "",
         comparison=record.evidence, failures=tuple(_failures(record.lines)), refused=tuple((record.plan or {}).get("refused") or ()),
         costs=tuple(costs_of(record.lines, summary, record.confirmation)), lines=record.lines, manifest=record.manifest,
-        error_rate=rate_name(unit_of(record.lines)), errors=errors_of(record.lines, record.anchors), anchors=record.anchors,
+        error_rate=rate_name(unit_of(record.lines, catalogue)), errors=errors_of(record.lines, record.anchors), anchors=record.anchors,
     )  # fmt: skip
 
 
@@ -142,7 +145,7 @@ def _missed(record: RunRecord) -> str:
     if ours is None or not isinstance(objective, Mapping) or (summary and summary.baseline and summary.baseline.params == ours.params):
         return ""
     theirs = line_of(record.lines, summary.baseline.params) if summary and summary.baseline else None
-    return " and ".join(missed.text for missed in missed_targets(ours.metrics, theirs.metrics if theirs else None, objective))
+    return " and ".join(missed.text for missed in missed_targets(ours.metrics, theirs.metrics if theirs else None, objective, recorded_catalogue(record.config)))
 
 
 def _tied(record: RunRecord) -> list[Hashable]:
@@ -161,9 +164,14 @@ def _shown(record: RunRecord) -> str | None:
 
 def _left_out(comparison: Comparison | ComparisonExcerpt) -> str:
     """Return where a voice turn is shown to be worse beyond its tolerance, if the sentence leaves it out: older programs named one percentile."""
-    worse = [each for each in comparison.findings if in_comparison(each.metric) is VOICE_TURN and each.verdict == "worse"]
+    worse = [each for each in comparison.findings if _of_turn(each) and each.verdict == "worse"]
     missing = [each for each in worse if -(each.gain or 0.0) > each.tolerance and f"at {each.metric.rpartition('.')[2]}" not in comparison.sentence]
     return "".join(f", but {each.claim}" for each in missing)
+
+
+def _of_turn(finding: FindingRecord) -> bool:
+    entry = finding_entry(finding.metric)
+    return entry is not None and entry.is_entry(VOICE_TURN)
 
 
 def _caveats(record: RunRecord, winner: WinnerFile | None) -> list[str]:
@@ -182,7 +190,7 @@ def _caveats(record: RunRecord, winner: WinnerFile | None) -> list[str]:
     caveats += [f"{warning[0].upper()}{warning[1:]}." for warning in summary.warnings]
     if summary.repeated:
         caveats.append(f"{summary.repeated[0].upper()}{summary.repeated[1:]}.")
-    if few := few_words(line_of(record.lines, summary.best.params)):
+    if few := few_words(line_of(record.lines, summary.best.params), recorded_catalogue(record.config)):
         caveats.append(few)
     caveats += [f"Not checked: {why}." for why in unchecked_of(record.lines, summary.best.params)]
     if summary.device != "cuda":

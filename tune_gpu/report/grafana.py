@@ -1,15 +1,22 @@
-"""The Grafana dashboard of the catalogue's gauges. `python -m tune_gpu.report.grafana > tune_gpu/report/grafana.json` writes it anew."""
+"""The Grafana dashboard of the catalogue's gauges. `python -m tune_gpu.report.grafana > tune_gpu/report/grafana.json` writes it anew.
+
+With the name of a space, or its file, it writes the dashboard of that space: `python -m tune_gpu.report.grafana SPACE > FILE`.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from string import ascii_uppercase
 from typing import Any
 
+from tune_gpu.common.catalogue import Catalogue
 from tune_gpu.common.metric import Metric
-from tune_gpu.metrics import EVALUATIONS, LIVE, gauges
+from tune_gpu.config.loader import DEFAULT_SPACE, load_config
+from tune_gpu.config.space_catalogue import catalogue_for
+from tune_gpu.metrics import EVALUATIONS, LIVE, PAIR
 
 _COLUMNS, _HEIGHT = 24, 8
 _UNITS = {"ms": "ms", "%": "percent", "MiB": "mbytes"}
@@ -28,9 +35,9 @@ class _Panel:
     """(expression, legend)."""
 
 
-def dashboard() -> dict[str, Any]:
+def dashboard(catalogue: Catalogue = PAIR) -> dict[str, Any]:
     """Return the dashboard as Grafana imports it: a panel for each measured gauge and each reading of the device; latencies share one."""
-    measured, live = _measured(), _live()
+    measured, live = _measured(catalogue), _live()
     counted = _Panel("Evaluations by status", stat=True, queries=[(f"sum by (status) (ray_{EVALUATIONS}_total{_FILTER})", "{{status}}")])
     panels = sorted([*measured, *live, counted], key=lambda panel: panel.stat)
     experiments = {"query": f"label_values(ray_{EVALUATIONS}_total, experiment)", "refId": "experiment"}
@@ -46,15 +53,19 @@ def dashboard() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _measured() -> list[_Panel]:
+def _measured(catalogue: Catalogue) -> list[_Panel]:
     found: dict[str, _Panel] = {}
-    for name, metric in sorted(gauges().items(), key=lambda item: not item[1].of_line):  # the fitness first
+    for name, metrics in sorted(catalogue.gauges().items(), key=lambda item: not item[1][0].of_line):  # the fitness first
+        metric = metrics[0]
         if metric.gauge is None:
             continue
-        title = "Latency, p95" if metric.many and metric.unit == "ms" else metric.label[:1].upper() + metric.label[1:]
+        label = metric.label.removesuffix(f" of {metric.service}")
+        title = "Latency, p95" if metric.many and metric.unit == "ms" else label[:1].upper() + label[1:]
         panel = found.setdefault(title, _Panel(title, _unit(metric), metric.gauge.description, metric.gauge.total))
         query = f"ray_{name}{_FILTER}"
-        legend = metric.gauge.legend or ("" if title != "Latency, p95" else metric.label)
+        legend = metric.gauge.legend or ("" if title != "Latency, p95" else label)
+        if metric.service:  # one gauge shows all services, so that only what is measured names the line
+            legend = f"{{{{service}}}} {metric.short.removesuffix(f'_{metric.unit}')}" if title == "Latency, p95" else "{{service}}"
         panel.queries.append((f"sum({query})", legend) if metric.gauge.total else (query, f"{legend} {{{{candidate}}}}".lstrip()))
     return list(found.values())
 
@@ -97,4 +108,4 @@ def _as_grafana(panel: _Panel, number: int, place: dict[str, int]) -> dict[str, 
 
 
 if __name__ == "__main__":
-    print(json.dumps(dashboard(), indent=1))
+    print(json.dumps(dashboard(catalogue_for(load_config((sys.argv[1:] or [DEFAULT_SPACE])[0], []))), indent=1))

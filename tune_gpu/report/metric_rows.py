@@ -8,11 +8,12 @@ from typing import Any
 
 from tune_gpu.artifacts.lines import line_of
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
+from tune_gpu.common.catalogue import Catalogue
 from tune_gpu.common.metric import Better, Metric, carries, largest_carried, statistic_text
 from tune_gpu.common.wording import counted
 from tune_gpu.compare.verdict import least_words
 from tune_gpu.evaluation.objective import metric_at
-from tune_gpu.metrics import ERROR_UNIT, N_CLIPS, N_TRANSCRIPTS, N_WORDS, WER, every
+from tune_gpu.metrics import ERROR_UNIT, N_CLIPS, N_TRANSCRIPTS, N_WORDS, PAIR, WER
 
 
 @dataclass(frozen=True)
@@ -75,18 +76,18 @@ def rows_of(lines: Sequence[EvaluationRecord], best: Mapping[str, Any], base: Ma
     return f"Measured in {' and '.join(parts)}." if parts else ""
 
 
-def rows_in(lines: Sequence[EvaluationRecord], best: Mapping[str, Any], base: Mapping[str, Any] | None) -> list[Row]:
+def rows_in(lines: Sequence[EvaluationRecord], best: Mapping[str, Any], base: Mapping[str, Any] | None, catalogue: Catalogue = PAIR) -> list[Row]:
     """Return the metrics of the winner's last evaluation beside those of the baseline's."""
     ours, theirs = line_of(lines, best), line_of(lines, base) if base else None
     rows = []
-    for metric, path, label, digits in _reported(unit_of(lines)):
+    for metric, path, label, digits in _reported(lines, catalogue):
         a = metric_at(ours.metrics, path) if ours else None
         b = metric_at(theirs.metrics, path) if theirs else None
         if a is None and b is None:
             continue
         better = None if a is None or b is None or a == b or metric.better is Better.NEITHER else (a > b) == (metric.better is Better.HIGHER)
         if not metric.many:
-            ours_of, theirs_of = (_rests_on(line, metric) for line in (ours, theirs))
+            ours_of, theirs_of = (_rests_on(line, metric, catalogue) for line in (ours, theirs))
             rows.append(Row(label, a, b, digits, better, metric.zero, winner_instead=ours_of, baseline_instead=theirs_of))
             continue
         at = path.rpartition(".")[2]
@@ -95,25 +96,26 @@ def rows_in(lines: Sequence[EvaluationRecord], best: Mapping[str, Any], base: Ma
     return rows
 
 
-def _rests_on(line: EvaluationRecord | None, metric: Metric) -> str:
+def _rests_on(line: EvaluationRecord | None, metric: Metric, catalogue: Catalogue) -> str:
     """Return what an error rate rests on, ` (21 words, 3 clips)`; empty for another metric. Older programs kept the number of transcripts only."""
     if line is None or not metric.counts_errors:
         return ""
-    words, clips, transcripts = (metric_at(line.metrics, each.name) for each in (N_WORDS, N_CLIPS, N_TRANSCRIPTS))
+    words, clips, transcripts = (metric_at(line.metrics, catalogue.name(entry, metric.service)) for entry in (N_WORDS, N_CLIPS, N_TRANSCRIPTS))
     if words is not None and clips is not None:
-        return f" ({counted(int(words), str(line.metrics.get(ERROR_UNIT) or 'word'))}, {counted(int(clips), 'clip')})"
+        return f" ({counted(int(words), str(line.metrics.get(catalogue.key(ERROR_UNIT, metric.service)) or 'word'))}, {counted(int(clips), 'clip')})"
     return "" if transcripts is None else f" ({counted(int(transcripts), 'transcript')})"
 
 
-def few_words(line: EvaluationRecord | None) -> str | None:
+def few_words(line: EvaluationRecord | None, catalogue: Catalogue = PAIR) -> str | None:
     """Return a caution if an error rate rests on too few words to show a difference of its tolerance; None if not, or if they are not known."""
-    words = metric_at(line.metrics, N_WORDS.name) if line else None
-    tolerance = WER.compared.tolerance if WER.compared else 0.0
-    least = least_words(tolerance, 0.05)
-    if line is None or words is None or words >= least:
-        return None
-    unit = str(line.metrics.get(ERROR_UNIT) or "word")
-    return f"Its error rate rests on {counted(int(words), unit)}: {least} are needed to show a difference of {tolerance:g}, its tolerance."
+    for metric in catalogue.of_entry(WER):
+        words = metric_at(line.metrics, catalogue.name(N_WORDS, metric.service)) if line else None
+        tolerance = metric.compared.tolerance if metric.compared else 0.0
+        least = least_words(tolerance, 0.05)
+        if line is not None and words is not None and words < least:
+            unit = str(line.metrics.get(catalogue.key(ERROR_UNIT, metric.service)) or "word")
+            return f"Its error rate rests on {counted(int(words), unit)}: {least} are needed to show a difference of {tolerance:g}, its tolerance."
+    return None
 
 
 def _n(line: EvaluationRecord | None, metric: Metric) -> int | None:
@@ -131,19 +133,21 @@ def _instead(line: EvaluationRecord | None, metric: Metric, at: str) -> str:
     return "" if value is None or metric.reported is None or other in shown else f"; {'median' if other == 'p50' else other} {value:.{metric.reported.digits}f}"
 
 
-def _reported(error_unit: str) -> Iterator[tuple[Metric, str, str, int]]:
+def _reported(lines: Sequence[EvaluationRecord], catalogue: Catalogue) -> Iterator[tuple[Metric, str, str, int]]:
     """Yield each metric that the report shows, with its path, its label and its digits."""
-    for metric in every():
+    error_rate = f"{unit_of(lines, catalogue)} error rate"
+    for metric in catalogue.every():
         if metric.reported is None:
             continue
         if not metric.many:
-            yield metric, metric.name, f"{error_unit} error rate" if metric.counts_errors else metric.heading, metric.reported.digits
+            yield metric, metric.name, metric.heading.replace(WER.label, error_rate) if metric.counts_errors else metric.heading, metric.reported.digits
             continue
         for statistic in metric.reported.at:
             words = (metric.label, "median" if statistic == "p50" else statistic, metric.unit)
             yield metric, metric.at(statistic), ", ".join(word for word in words if word), metric.reported.digits
 
 
-def unit_of(lines: Sequence[EvaluationRecord]) -> str:
+def unit_of(lines: Sequence[EvaluationRecord], catalogue: Catalogue = PAIR) -> str:
     """Return what recognition errors are counted in; lines from before that was recorded count words."""
-    return "character" if any(line.metrics.get(ERROR_UNIT) == "character" for line in lines) else "word"
+    keys = [catalogue.key(ERROR_UNIT, metric.service) for metric in catalogue.of_entry(WER)]
+    return "character" if any(line.metrics.get(key) == "character" for line in lines for key in keys) else "word"

@@ -15,10 +15,11 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
+from tune_gpu.common.catalogue import Catalogue
 from tune_gpu.common.metric import carries, largest_carried, statistic_text
 from tune_gpu.common.wording import counted, duration_text
 from tune_gpu.evaluation.objective import metric_at
-from tune_gpu.metrics import VOICE_TURN, every, in_comparison
+from tune_gpu.metrics import PAIR, VOICE_TURN, WER, finding_entry
 from tune_gpu.report.data import ReportData, describe
 from tune_gpu.report.importance import importance_of, importance_text
 from tune_gpu.report.memory_map import memory_map
@@ -45,7 +46,9 @@ class Picture:
     """None if it is not drawn; the words give the reason."""
 
 
-def pictures(data: ReportData, plan: Mapping[str, Any] | None, objectives: Mapping[str, str] | None) -> dict[str, Picture]:
+def pictures(
+    data: ReportData, plan: Mapping[str, Any] | None, objectives: Mapping[str, str] | None, catalogue: Catalogue = PAIR
+) -> dict[str, Picture]:
     """Return every figure for which this run has data."""
     lines, summary = data.lines, data.summary
     measured = [line for line in lines if line.fitness is not None]
@@ -60,10 +63,10 @@ def pictures(data: ReportData, plan: Mapping[str, Any] | None, objectives: Mappi
         add("fitness", "Fitness by generation", "Each mark is one evaluation; a ring says that it survived its tournament, a star that the elite was measured again.",
             fitness_by_generation(lines, summary, data.errors))  # fmt: skip
     if measured:
-        add("latency", "Latencies", f"By each configuration's last evaluation{_some('the {} fittest configurations', lines)}, the slowest at the bottom.{_few_turns(measured)}",
-            latency_distributions(lines, best.params if best else None, base.params if base else None))  # fmt: skip
+        add("latency", "Latencies", f"By each configuration's last evaluation{_some('the {} fittest configurations', lines)}, the slowest at the bottom.{_few_turns(measured, catalogue)}",
+            latency_distributions(lines, best.params if best else None, base.params if base else None, catalogue))  # fmt: skip
         add("pareto", "What no other beats", "The front of the run's objectives." if objectives and len(objectives) > 1 else
-            "This run had a single objective; the front is drawn over the delay of a voice turn and the recognition errors (wer).", pareto_front(lines, objectives))  # fmt: skip
+            f"This run had a single objective; the front is drawn over {_classic(catalogue)}.", pareto_front(lines, objectives, catalogue))  # fmt: skip
         importance = importance_of(lines)
         predicts = importance is not None and importance.caution is None
         made.append(Picture("importance", "Which knob mattered", importance_text(importance), knob_importance(importance) if importance and predicts else None))
@@ -78,12 +81,19 @@ def pictures(data: ReportData, plan: Mapping[str, Any] | None, objectives: Mappi
     return {picture.key: picture for picture in made}
 
 
-def _few_turns(measured: Sequence[EvaluationRecord]) -> str:
-    """Return a caution if some evaluation has fewer voice turns than p95 takes."""
-    fewest = min((int(n) for line in measured if (n := metric_at(line.metrics, VOICE_TURN.at("n"))) is not None), default=None)
+def _classic(catalogue: Catalogue) -> str:
+    """Return what the front of a run with one number is drawn over."""
+    turn = "the delay of a voice turn" if catalogue is PAIR else "the delay of a turn"
+    return f"{turn} and {'the recognition errors (wer)' if catalogue.of_entry(WER) else 'the fitness'}"
+
+
+def _few_turns(measured: Sequence[EvaluationRecord], catalogue: Catalogue) -> str:
+    """Return a caution if some evaluation has fewer turns than p95 takes."""
+    turn = catalogue.of(VOICE_TURN)
+    fewest = min((int(n) for line in measured if (n := metric_at(line.metrics, turn.at("n"))) is not None), default=None)
     if fewest is None or carries(fewest, "p95"):
         return ""
-    return f" Some have only {counted(fewest, 'voice turn')}, of which p95 and p99 are no more than the slowest."
+    return f" Some have only {counted(fewest, turn.label)}, of which p95 and p99 are no more than the slowest."
 
 
 def _some(words: str, lines: Sequence[Any]) -> str:
@@ -91,24 +101,26 @@ def _some(words: str, lines: Sequence[Any]) -> str:
     return f" ({words.format(MOST_ROWS)})" if len(lines) > MOST_ROWS else ""
 
 
-def as_html(data: ReportData, plan: Mapping[str, Any] | None = None, objectives: Mapping[str, str] | None = None) -> str:
+def as_html(
+    data: ReportData, plan: Mapping[str, Any] | None = None, objectives: Mapping[str, str] | None = None, catalogue: Catalogue = PAIR
+) -> str:
     """Return the page. Of `plan` (plan.json) it draws what fits, and of `objectives` the front."""
-    found = pictures(data, plan, objectives)
+    found = pictures(data, plan, objectives, catalogue)
     figures = {key: json.loads(picture.figure.to_json()) for key, picture in found.items() if picture.figure is not None}
     return _template().render(
-        data=data, pictures=found, describe=describe, columns=evaluation_columns(data.error_rate, data.lines), effect_digits=effect_digits, cell=cell,
-        counted=counted, figures=_embedded(figures), plotly=Markup(_plotly()), number=number, duration_text=duration_text,  # noqa: S704 - Plotly's own
+        data=data, pictures=found, describe=describe, columns=evaluation_columns(data.error_rate, data.lines, catalogue), effect_digits=effect_digits,
+        cell=cell, counted=counted, figures=_embedded(figures), plotly=Markup(_plotly()), number=number, duration_text=duration_text,  # noqa: S704 - Plotly's own
     )  # fmt: skip
 
 
-def evaluation_columns(error_rate: str, lines: Sequence[EvaluationRecord]) -> list[tuple[str, str, int]]:
+def evaluation_columns(error_rate: str, lines: Sequence[EvaluationRecord], catalogue: Catalogue = PAIR) -> list[tuple[str, str, int]]:
     """Return the metrics that are shown for every evaluation: heading, path and digits of each. A percentile that no evaluation carries is replaced
     by the largest that one does."""
     found = []
-    for metric in every():
+    for metric in catalogue.every():
         if metric.reported is None or not metric.reported.each:
             continue
-        title = error_rate if metric.counts_errors else metric.column.title if metric.column else metric.label
+        title = metric.label.replace(WER.label, error_rate) if metric.counts_errors else metric.column.title if metric.column else metric.label
         if metric.many:
             statistic = metric.reported.at[-1]
             most = max((int(n) for line in lines if (n := metric_at(line.metrics, metric.at("n"))) is not None), default=None)
@@ -129,7 +141,7 @@ def cell(line: EvaluationRecord, path: str, digits: int) -> str:
 
 def effect_digits(name: str) -> int:
     """Return the digits of an effect of this metric of a comparison."""
-    metric = in_comparison(name)
+    metric = finding_entry(name)
     return max(2, metric.compared.digits) if metric and metric.compared else 2
 
 

@@ -18,8 +18,9 @@ import plotly.graph_objects as go
 from tune_gpu.artifacts.deployments import errors_of
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.artifacts.records.summary import RunSummary
+from tune_gpu.common.catalogue import Catalogue
 from tune_gpu.evaluation.objective import metric_at
-from tune_gpu.metrics import LIVE, VOICE_TURN, WER, every
+from tune_gpu.metrics import FITNESS, LIVE, PAIR, VOICE_TURN, WER
 from tune_gpu.report.costs import PARTS, cost_parts
 from tune_gpu.report.data import describe
 from tune_gpu.report.importance import Importance
@@ -33,8 +34,6 @@ _LINE_COLOURS = (BLUE, ORANGE, GREEN, PURPLE, RED)
 _PART_COLOURS = (GREEN, BLUE, PURPLE, "#7fb3e6", "#c9b1d9", ORANGE, RED)
 MOST_ROWS, MOST_MOMENTS, MOST_TICKS = 100, 1500, 25
 """Most that a figure draws of a long run: more keep a browser busy for minutes, and nobody could read them."""
-CLASSIC_OBJECTIVES = {VOICE_TURN.at("p95"): VOICE_TURN.mode, WER.name: WER.mode}
-"""The axes of the front if the run had a single objective."""
 
 
 def figure(height: int, **layout: Any) -> go.Figure:
@@ -90,7 +89,9 @@ def fitness_by_generation(lines: Sequence[EvaluationRecord], summary: RunSummary
     return made
 
 
-def latency_distributions(lines: Sequence[EvaluationRecord], winner: Mapping[str, Any] | None = None, baseline: Mapping[str, Any] | None = None) -> go.Figure:
+def latency_distributions(
+    lines: Sequence[EvaluationRecord], winner: Mapping[str, Any] | None = None, baseline: Mapping[str, Any] | None = None, catalogue: Catalogue = PAIR
+) -> go.Figure:
     """Draw median to p95 of each configuration's last evaluation, for the fittest `MOST_ROWS`, with a tick at p99. Winner and baseline
     are named."""
     last: dict[str, EvaluationRecord] = {}
@@ -98,10 +99,11 @@ def latency_distributions(lines: Sequence[EvaluationRecord], winner: Mapping[str
         if line.fitness is not None:
             last[describe(line.params)] = line
     fittest = sorted(last.values(), key=lambda line: (not _role(line, winner, baseline), -line.known_fitness))[:MOST_ROWS]
-    chosen = sorted(fittest, key=lambda line: -(metric_at(line.metrics, VOICE_TURN.at("p95")) or 0.0))
+    slowness = catalogue.of(VOICE_TURN).at("p95")
+    chosen = sorted(fittest, key=lambda line: -(metric_at(line.metrics, slowness) or 0.0))
     made = figure(140 + 28 * len(chosen), barmode="overlay")
     names = [html.escape(line.candidate_id) + _role(line, winner, baseline) for line in chosen]
-    plotted = [metric for metric in every() if metric.many and metric.reported and metric.reported.plotted]
+    plotted = [metric for metric in catalogue.every() if metric.many and metric.reported and metric.reported.plotted]
     for metric, colour in zip(plotted, cycle(_LINE_COLOURS), strict=False):
         label = metric.label
         p50, p95, p99 = ([metric_at(line.metrics, metric.at(statistic)) for line in chosen] for statistic in ("p50", "p95", "p99"))
@@ -118,13 +120,20 @@ def latency_distributions(lines: Sequence[EvaluationRecord], winner: Mapping[str
     return made
 
 
-def pareto_front(lines: Sequence[EvaluationRecord], objectives: Mapping[str, str] | None = None) -> go.Figure:
+def classic_objectives(catalogue: Catalogue) -> dict[str, str]:
+    """Return what the front is drawn over where the run had one number only: the delay of a turn, and the first error rate or the fitness."""
+    turn, other = catalogue.of(VOICE_TURN), next(iter(catalogue.of_entry(WER)), FITNESS)
+    return {turn.at("p95"): turn.mode, other.name: other.mode}
+
+
+def pareto_front(lines: Sequence[EvaluationRecord], objectives: Mapping[str, str] | None = None, catalogue: Catalogue = PAIR) -> go.Figure:
     """Draw the measured evaluations over the first two objectives, with the non-dominated ones joined.
 
     Args:
-        objectives: metric -> `max` or `min`; by default the delay of a voice turn and `wer`, the word or character error rate.
+        objectives: metric -> `max` or `min`; by default those of `classic_objectives`.
+        catalogue: the metrics of the space.
     """
-    (x_path, x_way), (y_path, y_way) = list((objectives if objectives and len(objectives) > 1 else CLASSIC_OBJECTIVES).items())[:2]
+    (x_path, x_way), (y_path, y_way) = list((objectives if objectives and len(objectives) > 1 else classic_objectives(catalogue)).items())[:2]
     scored = [(line, {**line.metrics, "fitness": line.fitness}) for line in lines if line.fitness is not None]
     known = [(line, metric_at(metrics, x_path), metric_at(metrics, y_path)) for line, metrics in scored]
     points = [(line, x, y) for line, x, y in known if x is not None and y is not None]

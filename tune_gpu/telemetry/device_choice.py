@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
+from tune_gpu.common.catalogue import FITNESS_TERMS, Catalogue
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import ServiceError
 from tune_gpu.common.installed import is_installed
 from tune_gpu.common.metric import Reading as CardReading
 from tune_gpu.config.schema import ObjectiveSettings
-from tune_gpu.metrics import FITNESS_TERMS, objective_paths
+from tune_gpu.metrics import PAIR
 from tune_gpu.telemetry.cuda_visible import nvidia_cards, visible_cards
 from tune_gpu.telemetry.open import open_probe
 from tune_gpu.telemetry.probe import Reading
@@ -69,20 +70,21 @@ def _reports_processes(reading: Reading) -> bool:
     return reading.processes is not None and None not in reading.processes.values()
 
 
-def read_from_the_card() -> dict[str, CardReading]:
+def read_from_the_card(catalogue: Catalogue = PAIR) -> dict[str, CardReading]:
     """Return the metrics that need a reading that not every card reports."""
-    return {path: metric.needs.reading for path, metric in objective_paths().items() if metric.needs.reading}
+    return {path: metric.needs.reading for path, metric in catalogue.objective_paths().items() if metric.needs.reading}
 
 
-def check_reported(objective: ObjectiveSettings, kind: str, objectives: Iterable[str] = ()) -> None:
-    """Raise UserError if a term of the fitness or one of `search.objectives` needs a reading that this machine's card does not report.
+def check_reported(objective: ObjectiveSettings, kind: str, objectives: Iterable[str] = (), catalogue: Catalogue = PAIR) -> None:
+    """Raise UserError if a term of the fitness, a limit or one of `search.objectives` needs a reading that this machine's card does not report.
 
     No candidate would have a fitness, or a place on the front, however long the run.
     """
     weighed = {f"objective.weights.{name}": (weight, f"{FITNESS_TERMS}.{name}") for name, weight in objective.weights.items() if weight}
-    readings = read_from_the_card()
+    readings = read_from_the_card(catalogue)
     asked = [(f"{key}={weight:g}", readings[path], "Set it to 0.") for key, (weight, path) in weighed.items() if path in readings]
     asked += [(f"search.objectives.{path}", reading, "Take it out of search.objectives.") for path, reading in readings.items() if path in objectives]
+    asked += [(f"objective.limits.{path}", reading, "Remove it.") for path, reading in readings.items() if path in objective.limits]
     if kind != "cuda" or not asked:
         return
     try:

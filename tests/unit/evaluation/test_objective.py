@@ -9,9 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tune_gpu.common.errors import UserError
+from tune_gpu.common.metric import Protocol
 from tune_gpu.config.rules import check
-from tune_gpu.config.schema import ObjectiveSettings
+from tune_gpu.config.schema import ExperimentConfig, ObjectiveSettings, SearchSettings, WorkloadSettings
+from tune_gpu.config.search_settings import target_of
+from tune_gpu.config.space_catalogue import name_defaults
 from tune_gpu.evaluation.objective import evaluate, metric_at
+from tune_gpu.evaluation.targets import missed_targets
+from tune_gpu.metrics import LLM_LATENCY, PAIR, TTFT, VOICE_TURN, catalogue_of
 
 WEIGHTS = {"stt_latency": 0.25, "llm_latency": 0.25, "capacity": 0.2, "stability": 0.2, "efficiency": 0.1, "wer": 0.2}
 OBJECTIVE = ObjectiveSettings(weights=WEIGHTS)
@@ -110,7 +115,6 @@ def test_a_violated_constraint_takes_the_fitness_and_says_by_how_much() -> None:
 @pytest.mark.parametrize(
     ("objective", "named"),
     [
-        (ObjectiveSettings(weights={"speed": 1.0}), r"objective\.weights\.speed: no such term"),
         (ObjectiveSettings(weights={"wer": -1.0}), "of at least 0"),
         (ObjectiveSettings(weights={"wer": 0.0}), "at least one"),
         (ObjectiveSettings(weights={"wer": float("inf")}), r"objective\.weights\.wer=inf: not a finite number. Set a finite number"),
@@ -128,3 +132,85 @@ def test_a_metric_is_found_by_its_dotted_name_unless_it_is_no_number() -> None:
     assert metric_at(metrics(), "wer") == 0.05
     for path in ("stt_latency_ms", "stt_latency_ms.p42", "nothing", "wer.p95"):
         assert metric_at(metrics(), path) is None
+
+
+TWO = {"small": Protocol.CHAT, "large": Protocol.COMPLETION}
+LLMS = catalogue_of(TWO)
+TWO_WEIGHTS = {"small.latency": 0.5, "large.ttft": 0.5}
+
+
+class TwoLlms(ExperimentConfig):
+    """A configuration of a space with two LLMs."""
+
+    def protocols(self) -> dict[str, Protocol]:
+        return TWO
+
+
+def of_two(**change: Any) -> dict[str, Any]:
+    values = {"small.latency_ms": 400.0, "large.ttft_ms": 300.0, "large.itl_ms": 20.0, "turn_ms": 900.0} | change
+    return {name: {"p50": value / 2, "p95": value, "n": 100} for name, value in values.items()} | {"n_requests": 100, "n_failed": 3}
+
+
+def test_the_terms_of_any_space_are_its_services() -> None:
+    objective = ObjectiveSettings(weights=TWO_WEIGHTS)
+    found = evaluate(of_two(), objective, LLMS)
+    assert found.terms == pytest.approx({"small.latency": 1000 / 1400, "large.ttft": 500 / 800, "large.itl": 50 / 70, "stability": 0.97 / 2})
+    assert found.fitness == pytest.approx((1000 / 1400 + 500 / 800) / 2)
+    assert evaluate(of_two() | {"large.ttft_ms": None}, objective, LLMS).fitness is None
+
+
+def test_a_target_is_the_services_own_or_that_of_its_protocol() -> None:
+    objective = ObjectiveSettings(targets={"large.ttft_ms": 100.0, "turn_ms": 800.0}, llm_latency_target_ms=700.0)
+    targets = {name: target_of(objective, LLMS.of(entry, service)) for name, entry, service in (
+        ("named", TTFT, "large"), ("protocol's", TTFT, "small"), ("set", LLM_LATENCY, "small"), ("turn's", VOICE_TURN, ""))}  # fmt: skip
+    assert targets == {"named": 100.0, "protocol's": 500.0, "set": 700.0, "turn's": 800.0}
+    assert target_of({"targets": 7, "ttft_target_ms": "fast"}, PAIR.of(TTFT)) is None, "a foreign file"
+    (missed,) = missed_targets(of_two(), None, {"targets": {"large.ttft_ms": 100.0}, "latency_percentile": 95}, LLMS)
+    assert missed.text.startswith("its first token of large at p95 is 300 ms, far outside the target of 100 ms")
+
+
+def test_a_limit_holds_for_any_metric_in_its_own_direction() -> None:
+    limits = {"large.ttft_ms": 200.0, "small.latency_ms.p50": 200.0, "small.kv_cache_tokens": 4000.0, "failed_pct": 2.0, "large.itl_ms.p95": 10.0}
+    found = evaluate(of_two() | {"small.kv_cache_tokens": 1000}, ObjectiveSettings(weights=TWO_WEIGHTS, limits=limits), LLMS)
+    assert found.fitness is None
+    assert found.violations == pytest.approx({"large.ttft_ms": 0.5, "small.kv_cache_tokens": 0.75, "failed_pct": 0.5, "large.itl_ms.p95": 1.0})
+    assert evaluate(metrics(), ObjectiveSettings(weights=WEIGHTS, limits={"stt_latency_ms": 100.0}), PAIR).violations == {"stt_latency_ms": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("objective", "said"),
+    [
+        ({"weights": {"small.latencies": 1.0}}, r"objective\.weights\.small\.latencies: no such term \(did you mean small\.latency\?\)\. Use one of small\.latency, "),
+        ({"weights": {"stt_latency": 1.0}}, r"objective\.weights\.stt_latency: no such term"),
+        ({"targets": {"small.wer": 1.0}}, r"objective\.targets\.small\.wer: no such metric with a target"),
+        ({"limits": {"large.ttft": 1.0}}, r"objective\.limits\.large\.ttft: no such metric \(did you mean large\.ttft_ms"),
+        ({"limits": {"large.ttft_ms": -1.0}}, r"objective\.limits\.large\.ttft_ms=-1\.0: .*at least 0"),
+        ({"targets": {"large.ttft_ms": 0.0}}, r"objective\.targets\.large\.ttft_ms=0\.0: .*above 0"),
+        ({"limits": {"concurrent_capacity": 2.0}}, r"objective\.limits\.concurrent_capacity: it is not measured with workload\.capacity_step_s=0\. Remove it"),
+    ],
+)
+def test_a_name_that_a_space_does_not_have_is_refused(objective: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        check(TwoLlms(objective=ObjectiveSettings(**objective), workload=WorkloadSettings(capacity_step_s=0.0)))
+
+
+def test_an_unknown_term_of_the_default_pair_is_refused() -> None:
+    with pytest.raises(UserError, match=r"objective\.weights\.speed: no such term"):
+        check(ExperimentConfig(objective=ObjectiveSettings(weights={"speed": 1.0})))
+    with pytest.raises(UserError, match=r"search\.objectives\.speed: no such metric"):
+        check(ExperimentConfig(search=SearchSettings(objectives={"speed": "max", "wer": "min"})))
+
+
+def test_a_space_has_its_own_names_in_the_defaults() -> None:
+    config = TwoLlms()
+    config.confirm.tolerances["failed_pct"] = 2.0
+    config.confirm.metric = "voice_turn_ms.p50"
+    name_defaults(config)
+    assert (config.confirm.metric, config.promote.metric) == ("turn_ms.p50", "turn_ms.p95")
+    assert config.confirm.tolerances == LLMS.tolerances() | {"failed_pct": 2.0}
+    config.confirm.tolerances = {"small.ttft_ms": 5.0}
+    name_defaults(config)
+    assert config.confirm.tolerances == {"small.ttft_ms": 5.0}, "a mapping that was given whole"
+    pair = ExperimentConfig()
+    name_defaults(pair)
+    assert pair == ExperimentConfig()

@@ -11,17 +11,19 @@ import numpy as np
 import pytest
 
 from tests.support.made_run import line
+from tune_gpu.common.metric import Protocol
 from tune_gpu.config.schema import ObjectiveSettings
 from tune_gpu.evaluation.errors import jackknife
 from tune_gpu.evaluation.scoring import score_metrics
 from tune_gpu.evaluation.state import EvaluationState
-from tune_gpu.metrics import objective_paths
-from tune_gpu.telemetry.sampler import DeviceStats
+from tune_gpu.metrics import PAIR, catalogue_of
+from tune_gpu.telemetry.sampler import DeviceSample, DeviceStats
 from tune_gpu.workload.capacity import decide
 from tune_gpu.workload.clients import LlmSample, SttSample
 from tune_gpu.workload.voice_turn import TurnSample
 from tune_gpu.workload.window import WindowResult
 
+KV = DeviceSample(0.0, 50.0, 100.0, kv_cache_pct=12.5)
 OBJECTIVE = ObjectiveSettings(weights={"stt_latency": 0.4, "llm_latency": 0.4, "stability": 0.2})
 
 
@@ -150,4 +152,18 @@ def test_what_is_measured_of_a_candidate_may_be_an_objective() -> None:
     of_the_measurement = {"fitness", "fitness_stderr", "n_invalid_windows"}  # the first two are no metrics in a line, the third says how well it was measured
     single = {name for name, value in found.items() if isinstance(value, (int, float)) and not isinstance(value, bool)} - of_the_measurement
     spread = {f"{name}.p95" for name, value in found.items() if isinstance(value, dict) and "p95" in value}
-    assert {"n_requests", "llm_latency_ms.p95"} <= single | spread <= objective_paths().keys()
+    assert {"n_requests", "llm_latency_ms.p95"} <= single | spread <= PAIR.objective_paths().keys()
+
+
+def test_each_engine_has_the_facts_of_its_own_cache() -> None:
+    """The device's samples know the use of one cache: with two engines it is nobody's."""
+    llms = catalogue_of({"small": Protocol.CHAT, "large": Protocol.COMPLETION})
+    state = EvaluationState({}, windows=[WindowResult("mixed", 10.0, [turn(200, 500)])], device=[DeviceStats(50.0, 100.0, {}, 0, 10, (KV,))])
+    facts = {"small": {"kv_cache_tokens": 4096, "max_concurrency": 2.0}, "large": {"kv_cache_tokens": 8192}}
+    found, _ = score_metrics(state, facts, ObjectiveSettings(), None, llms)
+    assert (found["small.kv_cache_tokens"], found["large.kv_cache_tokens"], found["small.kv_max_concurrency"]) == (4096, 8192, 2.0)
+    assert found["small.kv_cache_peak_pct"] is found["large.kv_cache_peak_pct"] is found["large.kv_max_concurrency"] is None
+    alone, _ = score_metrics(state, {"small": {"kv_cache_tokens": 4096}}, ObjectiveSettings(), None, llms)
+    assert (alone["small.kv_cache_peak_pct"], alone["large.kv_cache_peak_pct"]) == (12.5, None)
+    pair, _ = score_metrics(state, {"vllm": {"kv_cache_tokens": 4096, "max_concurrency": 2.0}}, ObjectiveSettings(), None)
+    assert (pair["kv_cache_tokens"], pair["kv_max_concurrency"], pair["kv_cache_peak_pct"]) == (4096, 2.0, 12.5)

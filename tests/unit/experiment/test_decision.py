@@ -151,13 +151,13 @@ def test_a_target_that_the_winner_misses_comes_first() -> None:
     config = load_run_config(record.folder.path, [], trust=True)
     assert record.summary is not None
     assert record.summary.best is not None
-    missed = targets_missed(record.lines, record.summary.best.params, config.baseline, config.objective)
+    missed = targets_missed(record.lines, record.summary.best.params, config.baseline, config)
     assert [each.metric.name for each in missed] == ["ttft_ms"], "both meet the other targets"
     found = decided(compared(finding("fitness", -0.05, 0.02)), missed=missed)
     first = "keep what runs: by the weights of the objective it is the best, but its first token at p95 is 6758 ms, far outside the target of 500 ms"
     assert found.sentence.startswith(first)
     assert found.sentence.endswith("The winner is shown to be worse than what runs: its fitness is 0.05 worse.")
-    assert targets_missed(record.lines, config.baseline, config.baseline, config.objective) == ()
+    assert targets_missed(record.lines, config.baseline, config.baseline, config) == ()
 
 
 @given(st.floats(1e-3, 1e3), st.none() | st.floats(1e-3, 1e3))

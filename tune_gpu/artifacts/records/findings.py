@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tune_gpu.artifacts.records.base import OPTIONAL, Record
-from tune_gpu.common.metric import Statistic, carries
+from tune_gpu.common.metric import Statistic, carries, split_path
 from tune_gpu.common.wording import counted
-from tune_gpu.metrics import in_comparison
+from tune_gpu.metrics import finding_entry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +41,14 @@ class FindingRecord(Record):
     """None if the metric was not measured in both arms."""
     tolerance: float
     within_tolerance: bool = False
+    named: str | None = field(default=None, metadata=OPTIONAL)
+    """The metric's label, in a space that names its services; None: the catalogue has it."""
 
     @property
     def label(self) -> str:
         """Return the metric as people call it: `voice turn at p95`."""
-        metric, at = in_comparison(self.metric), self.metric.partition(".")[2]
-        return (metric.label if metric else self.metric) + (f" at {'the median' if at == 'p50' else at}" if at else "")
+        metric, at = finding_entry(self.metric), split_path(self.metric)[1]
+        return (self.named or (metric.label if metric else self.metric)) + (f" at {'the median' if at == 'p50' else at}" if at else "")
 
     @property
     def gain(self) -> float | None:
@@ -56,7 +58,7 @@ class FindingRecord(Record):
     @property
     def claim(self) -> str:
         """Return the estimate as a clause about our arm: `its voice turn at p95 is 30 % better`, `it transcribes worse (…)`."""
-        gain, metric = self.gain, in_comparison(self.metric)
+        gain, metric = self.gain, finding_entry(self.metric)
         if gain is None:
             return f"its {self.label} was not measured"
         phrases = metric.compared.phrases if metric and metric.compared else None
@@ -64,7 +66,8 @@ class FindingRecord(Record):
             amount = f"{abs(gain) * phrases.scale:.1f}"
             count = amount.removesuffix(".0")
             form = phrases.better if gain > 0 else phrases.worse
-            return "it " + form.format(amount=amount, count=count, s="" if count == "1" else "s", unit="character" if self.unit == "CER" else "word")
+            whose = f" ({self.metric.partition('.')[0]})" if self.named and "." in self.metric else ""
+            return "it " + form.format(amount=amount, count=count, s="" if count == "1" else "s", unit="character" if self.unit == "CER" else "word") + whose
         unit = " %" if self.unit == "%" else ""
         return f"its {self.label} is {abs(gain):.3g}{unit} {'better' if gain >= 0 else 'worse'}"
 
@@ -74,7 +77,7 @@ class FindingRecord(Record):
         effect = self.effect
         if effect is None:
             return "–"
-        metric, at = in_comparison(self.metric), self.metric.partition(".")[2]
+        metric, at = finding_entry(self.metric), split_path(self.metric)[1]
         by_round = metric is not None and metric.compared is not None and metric.compared.statistic is Statistic.MEAN_OF_ROUNDS
         parts = [counted(effect.n_rounds, "round")]
         if not by_round:
