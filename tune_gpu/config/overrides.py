@@ -14,12 +14,14 @@ from typing import Any, cast, get_args, get_origin, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.config.rules import nearest
+from tune_gpu.config.rules import Entries, nearest, rule_of
 from tune_gpu.config.settings_files import check_plain, one_line
 
 KeyPath = tuple[str, ...]
 _SET = re.compile(r"[\w.\-\[\]]+=")
 _REMOVE = re.compile(r"~[\w.\-\[\]]+")
+_NAMES = ("metric", "term")
+"""Kinds of keys that may have dots."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,31 @@ def _whole(schema: Any, layer: Mapping[str, Any], above: KeyPath, given_at: KeyP
             yield from _whole(kind, value, path, given_at)
         else:
             yield path
+
+
+def with_whole_names(schema: Any, layer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the layer with every name of a metric or term in one key: `objective.weights.llm.latency=1` sets the weight of `llm.latency`.
+
+    Args:
+        schema: the class of its settings.
+        layer: nested mappings, in which a dot in a name has made a level of its own.
+    """
+    hints = get_type_hints(schema) if is_dataclass(schema) else {}
+    found: dict[str, Any] = dict(layer)
+    for key, value in layer.items():
+        if isinstance(value, Mapping) and key in hints:
+            wanted = rule_of(schema, key)
+            named = isinstance(wanted, Entries) and wanted.kind in _NAMES
+            found[key] = dict(_joined(value)) if named else with_whole_names(hints[key], value)
+    return found
+
+
+def _joined(names: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in names.items():
+        if isinstance(value, Mapping) and value:
+            yield from _joined(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value
 
 
 def _value_kind(kind: Any) -> Any:

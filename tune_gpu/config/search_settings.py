@@ -64,7 +64,7 @@ class SearchSettings:
     anchors: int = bounded(1, least=0)
     """So many times the baseline is deployed again after the search, to show how much one configuration differs between its deployments. They are
     kept in `anchors.jsonl` and choose no winner. With three or more a drift during the run is estimated, too."""
-    objectives: dict[str, str] = field(default_factory=dict, metadata=rule(Entries(OneOf(("max", "min")))))
+    objectives: dict[str, str] = field(default_factory=dict, metadata=rule(Entries(OneOf(("max", "min")), kind="metric")))
     """Pareto mode: metric -> `max` or `min`. Survivors are chosen by fronts and crowding, `rzero` proposes for every part of the front, and
     the summary holds the front. The winner is still the configuration with the best fitness."""
     racing: bool = False

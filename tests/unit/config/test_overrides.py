@@ -12,6 +12,7 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import apply_overrides, device_setting, load_config, load_settings, raw_setting
 from tune_gpu.config.overrides import is_override, last_given
 from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.metrics import PAIR
 
 SPACE = {
     "objective": {"weights": {"wer": 1.0, "capacity": 2.0}},
@@ -42,6 +43,12 @@ def space(tmp_path: Path) -> str:
         (["~objective.weights"], "objective.weights", {}),
         (["~objective.weights.wer", "objective.weights.wer=5"], "objective.weights", {"capacity": 2.0, "wer": 5.0}),
         (["confirm.tolerances={wer: 0.5}"], "confirm.tolerances", {"wer": 0.5}),
+        (["confirm.tolerances={wer: 0.5, ttft_ms: {p95: 7}}"], "confirm.tolerances", {"wer": 0.5, "ttft_ms.p95": 7.0}),
+        (["confirm.tolerances.ttft_ms.p95=7"], "confirm.tolerances", PAIR.tolerances() | {"ttft_ms.p95": 7.0}),
+        (["confirm.tolerances.ttft_ms.p95=7", "~confirm.tolerances.ttft_ms.p95"], "confirm.tolerances", PAIR.tolerances()),
+        (["search.objectives.ttft_ms.p95=min", "search.objectives={wer: min}"], "search.objectives", {"wer": "min"}),
+        (["search.objectives={wer: min}", "search.objectives.ttft_ms.p95=min"], "search.objectives", {"wer": "min", "ttft_ms.p95": "min"}),
+        (["objective.limits.ttft_ms.p95=300"], "objective.limits", {"ttft_ms.p95": 300.0}),
         (["services.vllm.extra_args={swap_space: 1}"], "services.vllm.extra_args", {"swap_space": 1}),
         (["services.vllm.extra_args={}"], "services.vllm.extra_args", {}),
         (["services.vllm.extra_args.hf_overrides={b: 3}"], "services.vllm.extra_args", {"seed": 1, "hf_overrides": {"b": 3}, "kv-transfer.x": 3}),
