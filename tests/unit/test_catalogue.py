@@ -137,7 +137,7 @@ def test_metrics_of_other_services_carry_the_services_name() -> None:
     assert TWO_LLMS.of(metrics.TTFT, "large").of_turn == "large.ttft_ms"
     assert TWO_LLMS.key(metrics.ERROR_UNIT, "ears") == "ears.wer_unit"
     assert [*TWO_LLMS.terms()] == [
-        "small.latency", "large.latency", "small.ttft", "large.ttft", "small.itl", "large.itl", "stability", "capacity", "efficiency",
+        "small.latency", "large.latency", "small.ttft", "large.ttft", "small.itl", "large.itl", "stability", "small.background", "large.background", "capacity", "efficiency",
     ]  # fmt: skip
 
 
@@ -147,7 +147,7 @@ def test_an_assistant_has_the_metrics_of_every_protocol() -> None:
     assert ASSISTANT.of(metrics.SERVICE_MEMORY).paths[-1] == "service_memory_mib.cache", "a service that no request drives has memory, too"
     assert "interference_ratio.cache" not in ASSISTANT.objective_paths()
     assert [*ASSISTANT.terms()] == [
-        "stt.latency", "llm.latency", "llm.ttft", "llm.itl", "tts.first_audio", "tts.latency", "embed.latency", "stability", "stt.wer", "capacity",
+        "stt.latency", "llm.latency", "llm.ttft", "llm.itl", "tts.first_audio", "tts.latency", "embed.latency", "stability", "llm.background", "stt.wer", "capacity",
         "efficiency",
     ]  # fmt: skip
 

@@ -119,6 +119,7 @@ def config_of(content: Mapping[str, Any]) -> ExperimentConfig:
 def _checked(config: DictConfig) -> ExperimentConfig:
     found = _as_object(config)
     check(found)
+    name_defaults(found)
     return found
 
 
@@ -128,7 +129,6 @@ def _as_object(config: DictConfig) -> ExperimentConfig:
     except Exception as error:
         raise UserError(one_line(error)) from error
     read_parameters(found)
-    name_defaults(found)
     return found
 
 

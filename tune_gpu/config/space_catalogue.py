@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import OmegaConf
+
 from tune_gpu.common.catalogue import Catalogue
-from tune_gpu.metrics import PAIR, catalogue_of
+from tune_gpu.common.errors import UserError
+from tune_gpu.common.metric import Protocol
+from tune_gpu.config.service_settings import PAIR as PAIRS_KINDS
+from tune_gpu.config.service_settings import SpaceServices
+from tune_gpu.config.settings_files import one_line
+from tune_gpu.metrics import DEFAULT_PAIR, PAIR, catalogue_of
 
 if TYPE_CHECKING:
     from tune_gpu.config.schema import ExperimentConfig
@@ -14,13 +21,32 @@ if TYPE_CHECKING:
 
 def catalogue_for(config: ExperimentConfig) -> Catalogue:
     """Return the metrics of a configuration's services."""
-    protocols = getattr(config, "protocols", None)
-    return PAIR if protocols is None else catalogue_of(protocols())
+    return catalogue_of(protocols_of(config.services))
 
 
-def recorded_catalogue(content: Mapping[str, Any]) -> Catalogue:  # noqa: ARG001 - every run so far is one of the default pair
-    """Return the metrics of the services in a run's `config.yaml`, as it was read."""
-    return PAIR
+def protocols_of(services: SpaceServices) -> Mapping[str, Protocol | None]:
+    """Return the protocol of each service by its name; None for a service that no request can drive."""
+    from tune_gpu.config.kinds import load_kind
+    from tune_gpu.config.space_services import kinds_of, plain_settings
+
+    kinds = kinds_of(services)
+    if dict(kinds) == PAIRS_KINDS:
+        return DEFAULT_PAIR
+    return {name: load_kind(kind).protocol(plain_settings(services[name], kind)) for name, kind in kinds}
+
+
+def recorded_catalogue(content: Mapping[str, Any]) -> Catalogue:
+    """Return the metrics of the services in a run's `config.yaml`, as it was read. Raise UserError if it does not say what they are."""
+    from tune_gpu.config.space_services import kinds_of_layers, schema_of
+
+    kinds = kinds_of_layers([content])
+    if dict(kinds) == PAIRS_KINDS:
+        return PAIR
+    try:
+        config: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema_of(kinds)), {"services": content["services"]}))
+    except Exception as error:  # OmegaConf's own, for a file that somebody else wrote
+        raise UserError(f"config.yaml: services: {one_line(error)}") from error
+    return catalogue_for(config)
 
 
 def name_defaults(config: ExperimentConfig) -> None:

@@ -8,8 +8,8 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.common.metric import Protocol
 from tune_gpu.config.kinds import load_kind
 from tune_gpu.config.service_settings import PAIR, SpaceServices
+from tune_gpu.config.space_catalogue import protocols_of
 from tune_gpu.config.space_services import kinds_of, plain_settings
-from tune_gpu.metrics import DEFAULT_PAIR
 from tune_gpu.services.base import Service
 
 
@@ -25,10 +25,7 @@ def is_default_pair(services: SpaceServices) -> bool:
 
 def protocols(services: SpaceServices) -> Mapping[str, Protocol]:
     """Return the protocol of each service that requests can drive, by its name."""
-    if is_default_pair(services):
-        return DEFAULT_PAIR
-    found = {service.name: service.kind.protocol(service.settings) for service in services_of(services)}
-    return {name: protocol for name, protocol in found.items() if protocol is not None}
+    return {name: protocol for name, protocol in protocols_of(services).items() if protocol is not None}
 
 
 def check_installed(services: SpaceServices, device: str) -> None:

@@ -13,7 +13,8 @@ from tune_gpu.common.metric import Protocol
 from tune_gpu.config.rules import check
 from tune_gpu.config.schema import ExperimentConfig, ObjectiveSettings, SearchSettings, WorkloadSettings
 from tune_gpu.config.search_settings import target_of
-from tune_gpu.config.space_catalogue import name_defaults
+from tune_gpu.config.space_catalogue import catalogue_for, name_defaults
+from tune_gpu.config.space_services import schema_of
 from tune_gpu.evaluation.objective import evaluate, metric_at
 from tune_gpu.evaluation.targets import missed_targets
 from tune_gpu.metrics import LLM_LATENCY, PAIR, TTFT, VOICE_TURN, catalogue_of
@@ -139,11 +140,11 @@ LLMS = catalogue_of(TWO)
 TWO_WEIGHTS = {"small.latency": 0.5, "large.ttft": 0.5}
 
 
-class TwoLlms(ExperimentConfig):
+def two_llms(**sections: Any) -> ExperimentConfig:
     """A configuration of a space with two LLMs."""
-
-    def protocols(self) -> dict[str, Protocol]:
-        return TWO
+    config = schema_of((("small", "vllm"), ("large", "vllm")))(**sections)
+    config.services.large.api = "completions"  # type: ignore[attr-defined]
+    return config
 
 
 def of_two(**change: Any) -> dict[str, Any]:
@@ -191,7 +192,7 @@ def test_a_limit_holds_for_any_metric_in_its_own_direction() -> None:
 )
 def test_a_name_that_a_space_does_not_have_is_refused(objective: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        check(TwoLlms(objective=ObjectiveSettings(**objective), workload=WorkloadSettings(capacity_step_s=0.0)))
+        check(two_llms(objective=ObjectiveSettings(**objective), workload=WorkloadSettings(capacity_step_s=0.0)))
 
 
 def test_an_unknown_term_of_the_default_pair_is_refused() -> None:
@@ -202,7 +203,8 @@ def test_an_unknown_term_of_the_default_pair_is_refused() -> None:
 
 
 def test_a_space_has_its_own_names_in_the_defaults() -> None:
-    config = TwoLlms()
+    config = two_llms()
+    assert catalogue_for(config) is LLMS
     config.confirm.tolerances["failed_pct"] = 2.0
     config.confirm.metric = "voice_turn_ms.p50"
     name_defaults(config)
