@@ -9,8 +9,9 @@ from tune_gpu.artifacts.reading import comparisons_of, is_of_winner
 from tune_gpu.artifacts.records.comparison import Comparison
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import ServiceError
+from tune_gpu.common.metric import split_path
 from tune_gpu.config.schema import PromoteSettings
-from tune_gpu.metrics import VOICE_TURN
+from tune_gpu.metrics import VOICE_TURN, finding_entry
 from tune_gpu.promote.gate import Evidence, TargetDevice
 from tune_gpu.promote.recomputed import recomputed
 from tune_gpu.promote.target import Target
@@ -68,6 +69,9 @@ def target_device(settings: PromoteSettings, target: Target, n_cards: int = 1) -
 
 
 def expected_turn_ms(comparison: Comparison | None) -> float | None:
-    """Return the winner's median voice turn in ms, as the comparison measured it, or None if it did not."""
-    finding = comparison.finding(VOICE_TURN.at("p50")) if comparison else None
-    return finding.effect.ours if finding and finding.effect else None
+    """Return the winner's median turn in ms, as the comparison measured it, or None if it did not."""
+    for finding in comparison.findings if comparison else ():
+        entry = finding_entry(finding.metric)
+        if entry is not None and entry.is_entry(VOICE_TURN) and split_path(finding.metric)[1] == "p50" and finding.effect:
+            return finding.effect.ours
+    return None
