@@ -96,7 +96,7 @@ VOICE_TURN = _add(Metric(
 ))  # fmt: skip
 BACKGROUND_LATENCY = _add(Metric(
     "background_latency_ms", GENERATION, "background answer", "LLM answer to a background request", "ms", many=True,
-    elsewhere=Elsewhere(term=Term("background", Shape.FALLING), target=1000.0),
+    elsewhere=Elsewhere(term=Term("background", Shape.FALLING), target=1000.0, needs=Needs()),
     needs=Needs("workload.background_rate_per_s"), compared=None, reported=None, gauge=None,
 ))  # fmt: skip
 GENERATOR_LAG = _add(Metric(

@@ -122,7 +122,8 @@ class Catalogue:
         other = entry.elsewhere
         base = replace(
             entry, declared=entry.name, name=other.name or entry.name, label=other.label or entry.label, help=other.help or entry.help,
-            term=other.term or entry.term, default_target=other.target, compared=entry.compared and replace(entry.compared, turn_key=""),
+            term=other.term or entry.term, default_target=other.target, needs=other.needs or entry.needs,
+            compared=entry.compared and replace(entry.compared, turn_key=""),
         )  # fmt: skip
         if entry.parts is not None:
             driven = [service for service, protocol in self.protocols.items() if protocol or Protocol.DEVICE in entry.protocols]

@@ -202,6 +202,8 @@ class Elsewhere:
     """Its term of the fitness there, named after `<service>.` for a metric of a service."""
     target: float | None = None
     """Default of its target there, if no setting under `objective` holds one."""
+    needs: Needs | None = None
+    """Conditions without which it is not measured there; None for the same."""
 
 
 @dataclass(frozen=True)
