@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.rules import Entries, nearest, rule_of
 from tune_gpu.config.settings_files import check_plain, one_line
+from tune_gpu.config.traffic_key import overrides_of
 
 KeyPath = tuple[str, ...]
 _SET = re.compile(r"[\w.\-\[\]]+=")
@@ -56,7 +57,7 @@ def last_given(overrides: Sequence[str], key: str, default: str) -> str:
 
 def parse_overrides(overrides: Sequence[str]) -> list[Override]:
     """Return the changes in order. Raises UserError for text that is not an override."""
-    return [_parsed(override) for override in overrides]
+    return [_parsed(override) for override in overrides_of(overrides)]
 
 
 def _parsed(override: str) -> Override:

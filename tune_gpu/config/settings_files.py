@@ -13,6 +13,7 @@ from yaml import MarkedYAMLError
 from tune_gpu.common import outside_files
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.own_files import is_own
+from tune_gpu.config.traffic_key import section_of
 
 
 def read_settings(path: Path, limit: outside_files.Limit = outside_files.SPACE) -> tuple[dict[str, Any], bool]:
@@ -27,7 +28,7 @@ def read_settings(path: Path, limit: outside_files.Limit = outside_files.SPACE) 
     check_plain(content)
     if not isinstance(content, dict):
         raise UserError(f"{path}: {limit.what} is a mapping of keys, not a {type(content).__name__}")
-    return cast(dict[str, Any], content), is_own(path, text)
+    return section_of(cast(dict[str, Any], content)), is_own(path, text)
 
 
 def _where_and_what(error: Exception) -> str:
