@@ -49,7 +49,7 @@ from tune_gpu.telemetry.device_choice import check_reported, read_from_the_card
 from tune_gpu.telemetry.open import open_probe
 from tune_gpu.telemetry.verdicts import NOT_PROVEN
 from tune_gpu.workload import window
-from tune_gpu.workload.clients import Endpoints
+from tune_gpu.workload.traffic import Traffic
 
 KEPT = ("where", "name", "raises", "returns", "now", "want")
 
@@ -62,7 +62,7 @@ class HeldActor(MeasurementActor):
 
 
 @patch.object(window, "MAX_LAG_P99_MS", float("inf"))  # the question is what the card answers, not how busy this machine is
-def result_of(entry: Mapping[str, Any], endpoints: Endpoints) -> dict[str, Any]:
+def result_of(entry: Mapping[str, Any], traffic: Traffic) -> dict[str, Any]:
     """What each reading and each verdict becomes on this card."""
     with card_of(entry) as nvml:
         found: dict[str, Any] = {name: entry[name] for name in KEPT if name in entry}
@@ -76,7 +76,7 @@ def result_of(entry: Mapping[str, Any], endpoints: Endpoints) -> dict[str, Any]:
                 found |= {"opens": "yes", "card": probe.info.as_dict(), "readings": reading}
         except ServiceError as error:
             found |= {"opens": str(error), "card": {}, "readings": {}}
-        return found | _evaluated(nvml, endpoints) | {"soak": _soaked(nvml, endpoints)}
+        return found | _evaluated(nvml, traffic) | {"soak": _soaked(nvml, traffic)}
 
 
 @contextlib.contextmanager
@@ -164,10 +164,10 @@ def _config() -> ExperimentConfig:
     return load_config("spica_gpu_allocation", [*QUICK, "objective.weights.efficiency=0"], "cuda")
 
 
-def _evaluated(nvml: FakeNvml, endpoints: Endpoints) -> dict[str, Any]:
+def _evaluated(nvml: FakeNvml, traffic: Traffic) -> dict[str, Any]:
     log: list[str] = []
     nvml._frames = [BEFORE]
-    evaluator = Evaluator(_config(), "cuda", log=log.append, deploy=MadeUpCard(endpoints, nvml, RUNNING))
+    evaluator = Evaluator(_config(), "cuda", log=log.append, deploy=MadeUpCard(traffic, nvml, RUNNING))
     measured: Measurement = evaluator.evaluate(PARAMS)
     nvml._frames = [BEFORE]  # both have gone, their memory with them
     evaluator.close()
@@ -190,9 +190,9 @@ def _proof(measured: Measurement, unchecked: list[str]) -> str:
     return next((warning for warning in unchecked if warning.startswith(NOT_PROVEN)), "proven")
 
 
-def _soaked(nvml: FakeNvml, endpoints: Endpoints) -> dict[str, Any]:
+def _soaked(nvml: FakeNvml, traffic: Traffic) -> dict[str, Any]:
     nvml._frames = [BEFORE]
-    evaluator = Evaluator(_config(), "cuda", deploy=MadeUpCard(endpoints, nvml, RUNNING))
+    evaluator = Evaluator(_config(), "cuda", deploy=MadeUpCard(traffic, nvml, RUNNING))
     condition = judge_soak(hold_under_load(HeldActor(evaluator), PARAMS, 1.0, lambda _line: None), 5.0)
     nvml._frames = [BEFORE]
     evaluator.close()
@@ -226,8 +226,8 @@ def main(file: Path, out: Path | None) -> None:
     except UserError as error:
         click.echo(str(error), err=True)
         raise SystemExit(2) from error
-    with servers(Behaviour(stt_s=0.001, first_token_s=0.001)) as endpoints:
-        results = [result_of(entry, endpoints) for entry in cards]
+    with servers(Behaviour(stt_s=0.001, first_token_s=0.001)) as traffic:
+        results = [result_of(entry, traffic) for entry in cards]
     if out is not None:
         out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     Console(width=200).print(_table(results))

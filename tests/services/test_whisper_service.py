@@ -24,7 +24,7 @@ from tests.services.conftest import PORTS
 from tune_gpu.common.failures import FailureKind, ServiceError
 from tune_gpu.common.process.managed import start_ticks
 from tune_gpu.config.schema import AudioSettings, WhisperSettings, WorkloadSettings
-from tune_gpu.metrics import RTF
+from tune_gpu.metrics import DEFAULT_PAIR, RTF
 from tune_gpu.services.decoding import MAX_BYTES
 from tune_gpu.services.faster_whisper import transcriber
 from tune_gpu.services.faster_whisper.api import build_app
@@ -32,10 +32,11 @@ from tune_gpu.services.faster_whisper.server import parse_arguments
 from tune_gpu.services.faster_whisper.service import WhisperService
 from tune_gpu.services.faster_whisper.transcriber import Transcriber, load_model, read_audio
 from tune_gpu.services.models import resolve_whisper
-from tune_gpu.services.running import Endpoint
 from tune_gpu.workload.audio import load_utterances
-from tune_gpu.workload.clients import Endpoints
+from tune_gpu.workload.inputs import Inputs
+from tune_gpu.workload.stages import turn_stages
 from tune_gpu.workload.summary import summarise
+from tune_gpu.workload.traffic import Traffic
 from tune_gpu.workload.window import run_window
 
 
@@ -51,15 +52,15 @@ def test_it_understands_what_is_said(model: str) -> None:
     assert description["device"] == "cpu"
     assert "int8" in description["compute_type"]
     try:
-        endpoints = Endpoints(Endpoint("", ""), whisper.endpoint)
+        traffic = Traffic(turn_stages(None, DEFAULT_PAIR), {"whisper": whisper.endpoint})
         workload = WorkloadSettings(turn_rate_per_s=2.0, window_s=2.0)
-        clips = load_utterances(AudioSettings())
-        summary = summarise([run_window(endpoints, workload, clips, seed=0, window_index=0, mode="stt")])
+        inputs = Inputs(load_utterances(AudioSettings()))
+        summary = summarise([run_window(traffic, workload, inputs, seed=0, window_index=0, only="whisper")])
     finally:
         pids = whisper.pids()
         whisper.stop()
     assert summary.n_failed == 0
-    assert summary.wer == 0.0
+    assert summary.recognition["whisper"].rate == 0.0
     assert summary.of(RTF) is not None
     assert all(start_ticks(pid) is None for pid in pids)
 

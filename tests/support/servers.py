@@ -12,8 +12,11 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from tune_gpu.config.schema import WorkloadSettings
+from tune_gpu.metrics import DEFAULT_PAIR
 from tune_gpu.services.running import Endpoint
-from tune_gpu.workload.clients import Endpoints
+from tune_gpu.workload.stages import background_stages, turn_stages
+from tune_gpu.workload.traffic import Traffic
 
 
 @dataclass
@@ -99,13 +102,22 @@ def _app(behaviour: Behaviour) -> web.Application:
 
 
 @contextmanager
-def servers(behaviour: Behaviour) -> Iterator[Endpoints]:
-    """Both protocols on one port, for as long as the block."""
+def servers(behaviour: Behaviour) -> Iterator[Traffic]:
+    """Both protocols on one port, for as long as the block, and the default pair's traffic on them, with background requests."""
+    stages = turn_stages(None, DEFAULT_PAIR)
+    background = background_stages(WorkloadSettings(background_rate_per_s=1.0), DEFAULT_PAIR, stages)
+    with serving(_app(behaviour)) as url:
+        yield Traffic(stages, {"vllm": Endpoint(url, "key", "model"), "whisper": Endpoint(url, "key")}, background=background)
+
+
+@contextmanager
+def serving(app: web.Application) -> Iterator[str]:
+    """Serve an application on loopback, in a thread of its own, for as long as the block. Yield its address."""
     ready = threading.Event()
     state: dict[str, object] = {}
 
     async def serve() -> None:
-        runner = web.AppRunner(_app(behaviour), shutdown_timeout=0.1)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
@@ -118,9 +130,8 @@ def servers(behaviour: Behaviour) -> Iterator[Endpoints]:
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     ready.wait()
-    url = f"http://127.0.0.1:{state['port']}"
     try:
-        yield Endpoints(Endpoint(url, "key", "model"), Endpoint(url, "key"))
+        yield f"http://127.0.0.1:{state['port']}"
     finally:
         state["loop"].call_soon_threadsafe(state["stop"].set)  # type: ignore[attr-defined]
         thread.join()

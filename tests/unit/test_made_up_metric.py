@@ -33,9 +33,10 @@ from tune_gpu.report.grafana import dashboard
 from tune_gpu.report.markdown import as_markdown
 from tune_gpu.report.metric_rows import rows_in
 from tune_gpu.report.page import as_html
-from tune_gpu.workload.clients import LlmSample, SttSample
+from tune_gpu.workload import turn as workload_turn
+from tune_gpu.workload.clients.generation import GenerationSample
+from tune_gpu.workload.clients.transcription import TranscriptionSample
 from tune_gpu.workload.summary import summarise
-from tune_gpu.workload.voice_turn import TurnSample
 from tune_gpu.workload.window import WindowResult
 
 TOKENS = Metric(
@@ -60,8 +61,13 @@ def record() -> RunRecord:
     return replace(found, lines=tuple(lines))
 
 
+def turn(at: float, n_tokens: int) -> workload_turn.Turn:
+    heard, answer = TranscriptionSample(at, at + 0.1, "yes", 1.0), GenerationSample(at + 0.1, [at + 0.2, at + 0.3], n_tokens)
+    return workload_turn.Turn(at, "clip", "yes", {"stt": heard, "llm": answer})
+
+
 def window(n_tokens: int) -> WindowResult:
-    turns = [TurnSample(float(at), "clip", "yes", SttSample(at, at + 0.1, "yes", 1.0), LlmSample(at + 0.1, [at + 0.2, at + 0.3], n_tokens + at % 2)) for at in range(6)]
+    turns = [turn(float(at), n_tokens + at % 2) for at in range(6)]
     return WindowResult("mixed", 10.0, turns)
 
 

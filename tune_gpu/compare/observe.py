@@ -9,16 +9,17 @@ from tune_gpu.common.catalogue import Catalogue
 from tune_gpu.compare.samples import Replicate, Turn, turn_metrics
 from tune_gpu.evaluation.measurement import Measurement
 from tune_gpu.metrics import CAPACITY, GPU_UTILIZATION, OOM_EVENTS, PAIR, SERVICE_MEMORY
-from tune_gpu.workload.voice_turn import TurnSample, sample_of
+from tune_gpu.workload.turn import Turn as DrivenTurn
+from tune_gpu.workload.turn import sample_of
 from tune_gpu.workload.wer import word_errors
 from tune_gpu.workload.window import WindowResult
 
 
-def make_turn(sample: TurnSample, catalogue: Catalogue = PAIR) -> Turn:
+def make_turn(sample: DrivenTurn, catalogue: Catalogue = PAIR) -> Turn:
     """Return the values of one turn. An empty transcript counts as wrong, not as missing."""
-    transcribed = sample.stt if sample.stt is not None and sample.stt.error in (None, "empty_transcript") else None
-    errors, words = word_errors(sample.reference, transcribed.text, sample.language) if transcribed else (None, None)
-    return Turn({metric.turn_key: sample_of(sample, metric) for metric in turn_metrics(catalogue)}, errors, words, sample.error, sample.utterance)
+    transcript = sample.transcript
+    errors, words = (None, None) if transcript is None else word_errors(sample.reference, transcript, sample.language)
+    return Turn({metric.turn_key: sample_of(sample, metric) for metric in turn_metrics(catalogue)}, errors, words, sample.error, sample.name)
 
 
 def turns_by_arrival(windows: Sequence[WindowResult], catalogue: Catalogue = PAIR) -> tuple[Turn, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from tune_gpu import metrics
 from tune_gpu.config.bounds import Bounds
 from tune_gpu.config.languages import check_language
-from tune_gpu.config.rules import By, Entries, Items, bounded, rule, ruled
+from tune_gpu.config.rules import By, Entries, Items, bounded, one_of, rule, ruled
 
 LONGEST_PAUSE = 1.5
 """A caller's longest pause in the ramp, in `session_pause_s`."""
@@ -35,14 +35,30 @@ class AudioSettings:
 
 
 @dataclass
-class WorkloadSettings:
-    """The traffic of one evaluation."""
+class TextSettings:
+    """The texts that turns begin with where their first service takes text."""
 
+    source: str = "samples"
+    """`samples` (plain requests of users, built in) or a file with one text a line."""
+
+
+@dataclass
+class WorkloadSettings:
+    """The traffic of one evaluation. In a space it may stand under `traffic`, too."""
+
+    kind: str = one_of("requests", "requests")
     audio: AudioSettings = field(default_factory=AudioSettings)
+    texts: TextSettings = field(default_factory=TextSettings)
+    turn: list[str] | None = None
+    """The services that a turn passes, in order. Null: the default pair's, speech to text and then the LLM, or the one service that has an API."""
+    voice: str | None = None
+    """The voice that a service of speech is asked for; null leaves it to the service."""
     turn_rate_per_s: float = bounded(0.5, above=0)
-    """Mean arrival rate of voice turns (Poisson, open loop)."""
+    """Mean arrival rate of turns (Poisson, open loop)."""
+    background: dict[str, float] = field(default_factory=dict, metadata=rule(Entries(Bounds(least=0), kind="service")))
+    """Service -> mean arrival rate of requests to it that come from elsewhere (Poisson, open loop)."""
     background_rate_per_s: float = bounded(0.0, least=0)
-    """Mean arrival rate of LLM requests that come from elsewhere (Poisson, open loop)."""
+    """The same, for the LLM of the turns."""
     background_prompt_tokens: int = bounded(128, least=1)
     max_tokens: int = bounded(32, above=0)
     """Length of each answer (the end-of-text token is ignored, so that every answer has the same length)."""

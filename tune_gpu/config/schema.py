@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from tune_gpu.config.measure_settings import AudioSettings, ConfirmSettings, TelemetrySettings, WorkloadSettings
+from tune_gpu.config.measure_settings import AudioSettings, ConfirmSettings, TelemetrySettings, TextSettings, WorkloadSettings
 from tune_gpu.config.objective_rules import objective_conflicts
 from tune_gpu.config.rules import By, one_of, ruled
 from tune_gpu.config.run_settings import PromoteSettings, RaySettings, RunSettings, ServiceTarget
@@ -22,7 +22,7 @@ from tune_gpu.config.texts import check_name
 
 __all__ = [
     "AudioSettings", "ConfirmSettings", "ExperimentConfig", "ObjectiveSettings", "ParameterSpec", "PromoteSettings", "RaySettings", "RunSettings",
-    "SearchSettings", "ServiceTarget", "Services", "TelemetrySettings", "VllmSettings", "WhisperSettings", "WorkloadSettings",
+    "SearchSettings", "ServiceTarget", "Services", "TelemetrySettings", "TextSettings", "VllmSettings", "WhisperSettings", "WorkloadSettings",
 ]  # fmt: skip
 _FEWEST_TURNS = 0.01
 """Of a window, in the mean."""

@@ -30,7 +30,8 @@ from tune_gpu.services.deployment import Deployment, resolve
 from tune_gpu.services.running import RunningService
 from tune_gpu.telemetry.probe import Probe
 from tune_gpu.telemetry.sampler import DeviceSample, DeviceStats
-from tune_gpu.workload.audio import load_utterances
+from tune_gpu.workload.inputs import load_inputs
+from tune_gpu.workload.stages import background_of, stages_of
 from tune_gpu.workload.window import WindowResult
 
 
@@ -53,7 +54,7 @@ class Evaluator:
         self._deploy = deploy or LocalDeployer(config, device)
         self._guard = DeviceGuard(device, config.run, self._deploy.visible_devices, shared=config.ray.trials_per_card > 1)
         self._services = ServiceSet(config, device, self._deploy, self._guard)
-        self._utterances = load_utterances(config.workload.audio, spoken_language(config))
+        self._inputs = load_inputs(config.workload, (*stages_of(config), *background_of(config)), spoken_language(config))
         self._transcripts: Transcripts = {}
         self._preflight: PreflightCheck | None = None
         self._state: EvaluationState | None = None
@@ -104,7 +105,7 @@ class Evaluator:
         self._guard.use(deployment.n_cards)
         self._state = state = EvaluationState(dict(deployment.params), first_window)
         self._load = load = LoadSession(
-            self.config, self._services, self._guard, state, self._utterances, self._transcripts,
+            self.config, self._services, self._guard, state, self._inputs, self._transcripts,
             observe=self._observe, note=self._note_unchecked,
         )  # fmt: skip
         ours = [pid for pids in self._services.processes().values() for pid in pids()]

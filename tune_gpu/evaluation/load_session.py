@@ -10,28 +10,31 @@ from typing import Any
 
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.common.metric import Protocol
-from tune_gpu.config.schema import ExperimentConfig, WhisperSettings
+from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.config.space_catalogue import catalogue_for
 from tune_gpu.evaluation.device_guard import DeviceGuard
 from tune_gpu.evaluation.service_set import ServiceSet
 from tune_gpu.evaluation.state import EvaluationState
 from tune_gpu.services.base import Service
 from tune_gpu.services.hang import HangWatch
 from tune_gpu.services.pulse import ActivityTracker
-from tune_gpu.services.running import KV_CACHE_PCT, Endpoint
+from tune_gpu.services.running import KV_CACHE_PCT
 from tune_gpu.services.start_failures import out_of_memory_lines
 from tune_gpu.telemetry.sampler import DeviceSample, DeviceSampler, DeviceStats
 from tune_gpu.telemetry.verdicts import Limits
-from tune_gpu.workload.audio import Utterance
 from tune_gpu.workload.capacity import find_capacity
-from tune_gpu.workload.clients import Endpoints
+from tune_gpu.workload.inputs import Inputs
 from tune_gpu.workload.summary import summarise
-from tune_gpu.workload.voice_turn import TurnSample
+from tune_gpu.workload.traffic import Traffic
+from tune_gpu.workload.turn import Turn
 from tune_gpu.workload.window import WindowResult, run_window, warm_up
 
 Window = tuple[WindowResult, DeviceStats]
-Transcripts = dict[str, list[TurnSample]]
-"""Whisper's settings -> every clip as a Whisper of these settings transcribes it; shared by the evaluations of one trial."""
+Transcripts = dict[str, list[Turn]]
+"""Settings of a service -> every clip as it transcribes them; shared by the evaluations of one trial."""
 
+_OF_NO_TRANSCRIPT = {"cpu_cores": None, "cpu_threads": 1, "num_workers": 1, "start_timeout_s": 0.0}
+"""Settings that change no transcript, with a value for all of them."""
 _SOLO_WINDOW = 10_000
 _EXIT_REPORTED_S = 1.0
 _CUT_OFF = ("connection", "truncated_stream")
@@ -56,61 +59,60 @@ class LoadSession:
         services: ServiceSet,
         guard: DeviceGuard,
         state: EvaluationState,
-        utterances: Sequence[Utterance],
+        inputs: Inputs,
         transcripts: Transcripts,
         *,
         observe: Callable[[DeviceSample], None],
         note: Callable[[str], None],
     ) -> None:
         self._config, self._services, self._guard, self._state = config, services, guard, state
-        self._utterances, self._transcripts, self._observe, self._note = utterances, transcripts, observe, note
+        self._inputs, self._transcripts, self._observe, self._note = inputs, transcripts, observe, note
         self.activity = ActivityTracker()
+        self._printed_before = {name: len(service.log()) for name, service in services.running.items()}
         self._watch: HangWatch | None = None
 
     def warm(self, service: Service, every_clip: bool) -> None:
         """Warm a service up with its largest input. Raise ServiceError if a service failed, hung or answered nothing."""
-        if service.kind.protocol(service.settings) is Protocol.TRANSCRIPTION:
-            self.warm_whisper(service.settings, every_clip)
-        else:
-            self.warm_engine()
+        traffic = self._traffic()
+        if not traffic.drives(service.name):
+            return
+        if traffic.stage(service.name).protocol is Protocol.TRANSCRIPTION:
+            self._transcribe_clips(service, every_clip)
+            return
+        started = time.monotonic()
+        self._warm(service.name)
+        self._state.warm_s += time.monotonic() - started
 
-    def warm_whisper(self, settings: WhisperSettings, every_clip: bool) -> None:
-        """Warm Whisper up with the longest utterance, or with every clip if no Whisper of these settings has transcribed them yet.
+    def _transcribe_clips(self, service: Service, every_clip: bool) -> None:
+        """Warm a service up with the longest utterance, or with every clip if none of these settings has transcribed them yet.
 
         A transcript depends on the model, its precision and its beam, not on cores or load. So every clip is transcribed once for such
         settings and counts in the word error rate of all candidates that have them: with the turns of a window alone it would be chance
         which clips a candidate is judged by.
-
-        Raises:
-            ServiceError: Whisper failed, hung or answered nothing.
         """
-        key = str(replace(settings, cpu_cores=None, cpu_threads=1, num_workers=1, start_timeout_s=0.0))
-        turns = 1 if key in self._transcripts or not every_clip else len(self._utterances)
+        settings = service.settings
+        without = {name: value for name, value in _OF_NO_TRANSCRIPT.items() if hasattr(settings, name)}
+        key = f"{service.name} {replace(settings, **without)}"
+        turns = 1 if key in self._transcripts or not every_clip else len(self._inputs.clips)
         state, started = self._state, time.monotonic()
-        answered = self._warm("stt", "whisper", turns=turns, workers=settings.num_workers)
+        answered = self._warm(service.name, turns=turns, workers=getattr(settings, "num_workers", 1))
         if turns > 1:
             state.load_s += time.monotonic() - started  # the measurement of its word error rate
         else:
             state.warm_s += time.monotonic() - started
-        state.transcripts = self._transcripts.setdefault(key, answered) if every_clip else self._transcripts.get(key, [])
+        state.transcripts = [*state.transcripts, *(self._transcripts.setdefault(key, answered) if every_clip else self._transcripts.get(key, []))]
 
-    def warm_engine(self) -> None:
-        """Warm vLLM up with one turn; Whisper is warm already. Raise ServiceError if a service failed, hung or answered nothing."""
-        started = time.monotonic()
-        self._warm("llm", "vllm")
-        self._state.warm_s += time.monotonic() - started
-
-    def _warm(self, mode: str, service: str, **load: Any) -> list[TurnSample]:
+    def _warm(self, service: str, **load: Any) -> list[Turn]:
         with self._watched(Phase.WARM):
-            answered = warm_up(self._endpoints(), self._config.workload, self._utterances, mode=mode, abort=self.lost, **load)
+            answered = warm_up(self._traffic(), self._config.workload, self._inputs, only=service, abort=self.lost, **load)
         self._expect_answers(answered, service)
         return answered
 
     def window(self) -> Window:
-        """Measure one window of load on both services; the first also measures solo windows and the capacity. Raise ServiceError."""
+        """Measure one window of load on all services; the first also measures solo windows and the capacity. Raise ServiceError."""
         state, workload = self._state, self._config.workload
         first = not state.windows
-        result, device = self._undisturbed(state.first_window + len(state.windows), "mixed")
+        result, device = self._undisturbed(state.first_window + len(state.windows))
         device = self._with_logged_oom(device)
         for unknown in device.unchecked:
             self._note(unknown)
@@ -118,8 +120,9 @@ class LoadSession:
         state.windows.append(result)
         state.device.append(device)
         if first and workload.solo_window_s > 0:
-            for mode in ("stt", "llm"):
-                state.solo[mode] = summarise([self._undisturbed(_SOLO_WINDOW, mode, workload.solo_window_s)[0]])
+            for stage in self._traffic().stages:
+                alone = self._undisturbed(_SOLO_WINDOW, stage.service, workload.solo_window_s)[0]
+                state.solo[stage.label] = summarise([alone], catalogue_for(self._config))
         if first and workload.capacity_step_s > 0:
             self._find_capacity()
         return result, device
@@ -128,10 +131,11 @@ class LoadSession:
         state, config, started = self._state, self._config, time.monotonic()
         with self._watched(Phase.LOAD):
             state.capacity = find_capacity(
-                self._endpoints(),
+                self._traffic(),
                 config.workload,
                 config.objective,
-                self._utterances,
+                self._inputs,
+                catalogue_for(config),
                 seed=config.search.seed + state.first_window,
                 abort=self.lost,
             )
@@ -147,19 +151,19 @@ class LoadSession:
         failure = self.failure()
         return failure.message if failure else None
 
-    def _undisturbed(self, index: int, mode: str, seconds: float | None = None) -> Window:
-        return undisturbed(lambda: self._measure(index, mode, seconds), self._state, self._config.telemetry.max_invalid_windows)
+    def _undisturbed(self, index: int, only: str | None = None, seconds: float | None = None) -> Window:
+        return undisturbed(lambda: self._measure(index, only, seconds), self._state, self._config.telemetry.max_invalid_windows)
 
-    def _measure(self, index: int, mode: str, seconds: float | None) -> Window:
+    def _measure(self, index: int, only: str | None, seconds: float | None) -> Window:
         started, sampler = time.monotonic(), self._sampler()
         with self._watched(Phase.LOAD), sampler:
             result = run_window(
-                self._endpoints(),
+                self._traffic(),
                 self._config.workload,
-                self._utterances,
+                self._inputs,
                 seed=self._config.search.seed,
                 window_index=index,
-                mode=mode,
+                only=only,
                 seconds=seconds,
                 abort=self.lost,
             )
@@ -185,16 +189,18 @@ class LoadSession:
         )
 
     def _with_logged_oom(self, device: DeviceStats) -> DeviceStats:
-        """Add the requests that Whisper had no memory for. It survives them and no kernel counts them, so its log is counted."""
-        before, self._state.n_out_of_memory = self._state.n_out_of_memory, len(self._whisper_oom())
+        """Add the requests that a service had no memory for. It survives them and no kernel counts them, so its log is counted."""
+        before, self._state.n_out_of_memory = self._state.n_out_of_memory, len(self._logged_oom())
         return replace(device, oom_events=device.oom_events + self._state.n_out_of_memory - before)
 
-    def _whisper_oom(self) -> Sequence[str]:
-        return out_of_memory_lines(self._services.running["whisper"].log())
+    def _logged_oom(self) -> list[tuple[str, str]]:
+        """Return the lines of requests without memory, each with its service. A service that has reserved its memory needs no more of it."""
+        growing = [(name, service) for name, service in self._services.running.items() if name not in self._services.reserving()]
+        return [(name, line) for name, service in growing for line in out_of_memory_lines(service.log()[self._printed_before.get(name, 0) :])]
 
-    def _endpoints(self) -> Endpoints:
-        running = self._services.running
-        return Endpoints(running["vllm"].endpoint if "vllm" in running else Endpoint("", ""), running["whisper"].endpoint, self.activity)
+    def _traffic(self) -> Traffic:
+        """Return the traffic on the services that run by now."""
+        return Traffic.of(self._config, {name: service.endpoint for name, service in self._services.running.items()}, self.activity)
 
     @contextlib.contextmanager
     def _watched(self, phase: Phase) -> Iterator[None]:
@@ -204,16 +210,16 @@ class LoadSession:
         with self._watch:
             yield
 
-    def _expect_answers(self, turns: Sequence[TurnSample], service: str) -> None:
+    def _expect_answers(self, turns: Sequence[Turn], service: str) -> None:
         """Raise ServiceError if no turn was answered: the service runs and does not serve."""
         errors = [turn.error for turn in turns]
         raise_if_lost(self.failure, errors)
         if errors and all(errors):
-            if lines := self._whisper_oom():
-                message = "out of memory under load, for every request: a smaller model, fewer workers or a smaller share of vLLM"
-                raise ServiceError(Failure(FailureKind.OOM, "whisper", Phase.LOAD, message, lines[-1]))
+            if lines := self._logged_oom():
+                message = "out of memory under load, for every request: a smaller model, fewer workers, or smaller shares of the services that reserve theirs"
+                raise ServiceError(Failure(FailureKind.OOM, lines[-1][0], Phase.LOAD, message, lines[-1][1]))
             kind = FailureKind.SERVICE_HUNG if all("timeout" in (error or "") for error in errors) else FailureKind.REQUESTS_FAILED
-            raise ServiceError(Failure(kind, service, Phase.LOAD, f"none of {len(errors)} voice turns was answered ({errors[0]})"))
+            raise ServiceError(Failure(kind, service, Phase.LOAD, f"none of {len(errors)} turns was answered ({errors[0]})"))
 
 
 def undisturbed(measure: Callable[[], Window], state: EvaluationState, allowed: int) -> Window:

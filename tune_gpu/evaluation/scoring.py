@@ -41,14 +41,14 @@ def score_metrics(
         catalogue: the metrics of the space.
     """
     if running.capacity:
-        running = replace(running, capacity=with_error(running.capacity, objective, [window.turns for window in running.windows]))
-    pooled = summarise(running.windows, extra_turns=running.transcripts)
+        running = replace(running, capacity=with_error(running.capacity, objective, [window.turns for window in running.windows], catalogue))
+    pooled = summarise(running.windows, catalogue, extra_turns=running.transcripts)
     whole = _with_device(pooled, running.device, running, facts, catalogue)
     judged = evaluate(whole, objective, catalogue)
     error_rates = {metric.name: whole[metric.name] for metric in catalogue.of_entry(WER)}  # every clip counts, whichever windows had it
 
     def fitness_of(rules: ObjectiveSettings, chosen: list[int]) -> float | None:
-        traffic = summarise([running.windows[at] for at in chosen])
+        traffic = summarise([running.windows[at] for at in chosen], catalogue)
         measured = _with_device(traffic, [running.device[at] for at in chosen], running, facts, catalogue)
         return evaluate(measured | error_rates, rules, catalogue).fitness
 
@@ -92,7 +92,7 @@ def _errors(
         left_out = [fitness_of([at for at in every if at != one]) for one in every]
     else:
         parts = [part for window in running.windows for part in groups_left_out(window)]
-        left_out = [score(summarise([part]).as_metrics() | {rate.name: whole[rate.name] for rate in rates}) for part in parts]
+        left_out = [score(summarise([part], catalogue).as_metrics() | {rate.name: whole[rate.name] for rate in rates}) for part in parts]
     capacity = running.capacity
     return FitnessErrors(
         windows=jackknife(left_out),
@@ -105,7 +105,7 @@ def _without_clips(running: EvaluationState, rates: Sequence[Metric]) -> dict[st
     """Return for each clip the error rates without it, by their names."""
     found: dict[str, dict[str, float]] = {}
     for rate in rates:
-        for clip, value in rates_without_clips(running.windows, running.transcripts).items():
+        for clip, value in rates_without_clips(running.windows, running.transcripts, rate.service or None).items():
             found.setdefault(clip, {})[rate.name] = value
     return found
 

@@ -10,7 +10,7 @@ from tune_gpu.telemetry.neighbours import Neighbours
 from tune_gpu.telemetry.sampler import DeviceStats
 from tune_gpu.workload.capacity import Capacity
 from tune_gpu.workload.summary import TrafficSummary
-from tune_gpu.workload.voice_turn import TurnSample
+from tune_gpu.workload.turn import Turn
 from tune_gpu.workload.window import WindowResult
 
 
@@ -34,7 +34,7 @@ class EvaluationState:
     n_invalid: int = 0
     n_out_of_memory: int = 0
     """Requests that Whisper had no memory for, counted in its log until the end of the last window."""
-    transcripts: Sequence[TurnSample] = ()
+    transcripts: Sequence[Turn] = ()
     """Every clip once, by a Whisper of these settings."""
     neighbours: Neighbours = field(default_factory=Neighbours)
     unchecked: dict[str, None] = field(default_factory=dict)

@@ -22,7 +22,8 @@ def check_config(config: ExperimentConfig) -> None:
     from tune_gpu.compare import confirm
     from tune_gpu.experiment.space_check import check_space, services_in_use, settings_in_use
     from tune_gpu.services.vllm.secret_flags import check_secrets
-    from tune_gpu.workload.audio import load_utterances
+    from tune_gpu.workload.inputs import load_inputs
+    from tune_gpu.workload.stages import background_of, stages_of
 
     check(config)
     if not config.objective.weights:
@@ -33,11 +34,12 @@ def check_config(config: ExperimentConfig) -> None:
     for name, settings in config.services.items():
         if hasattr(settings, "max_model_len"):
             _check_room(config.workload.max_tokens, name, settings_in_use(config, space, Target(name, "max_model_len")))
+    stages = (*stages_of(config), *background_of(config))
     free_port(config.run.port_range)
     _check_writable(Path(config.run.artifacts_dir).expanduser())
     local = config.ray.address is None  # on a cluster, clips, models and cores belong to the worker
     if local:
-        load_utterances(config.workload.audio, spoken_language(config))
+        load_inputs(config.workload, stages, spoken_language(config))
     in_use = list(services_in_use(config, space))
     _check_shares(in_use)
     for service in in_use:

@@ -13,13 +13,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tune_gpu.config.schema import PromoteSettings, ServiceTarget, WorkloadSettings
+from tune_gpu.metrics import DEFAULT_PAIR
 from tune_gpu.promote.env_file import key_of
 from tune_gpu.promote.target import Target
 from tune_gpu.services.loopback import DEADLINE_S, NoAnswer, get
 from tune_gpu.services.running import Endpoint
 from tune_gpu.workload.audio import Utterance
-from tune_gpu.workload.clients import Endpoints
-from tune_gpu.workload.voice_turn import TurnSample, take_turn
+from tune_gpu.workload.stages import turn_stages
+from tune_gpu.workload.traffic import Traffic
+from tune_gpu.workload.turn import Turn, take_turn
 from tune_gpu.workload.window import client_session
 
 _POLL_S = 0.2
@@ -151,22 +153,15 @@ class Watcher:
             )
         return median
 
-    async def _turns(self, model: str) -> list[TurnSample]:
+    async def _turns(self, model: str) -> list[Turn]:
         vllm, whisper = self._settings.vllm, self._settings.whisper
-        endpoints = Endpoints(Endpoint(vllm.url, self._key("vllm"), model), Endpoint(whisper.url, self._key("whisper")))
+        endpoints = {"vllm": Endpoint(vllm.url, self._key("vllm"), model), "whisper": Endpoint(whisper.url, self._key("whisper"))}
+        traffic = Traffic(turn_stages(None, DEFAULT_PAIR), endpoints)
         turns = []
         async with client_session() as session:
             for number in range(self._settings.probes + 1):
-                turns.append(
-                    await take_turn(
-                        session,
-                        endpoints,
-                        self._utterances[number % len(self._utterances)],
-                        due=time.monotonic(),
-                        max_tokens=self._workload.max_tokens,
-                        timeout_s=self._workload.request_timeout_s,
-                    )
-                )
+                utterance = self._utterances[number % len(self._utterances)]
+                turns.append(await take_turn(session, traffic, self._workload, utterance, due=time.monotonic()))
         return turns
 
     def _where(self, name: str) -> ServiceTarget:

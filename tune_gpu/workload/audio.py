@@ -15,7 +15,9 @@ import numpy as np
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import AudioSettings
 from tune_gpu.services.decoding import MAX_BYTES, SAMPLE_RATE_HZ, NotAudio, TooLong, decode
+from tune_gpu.workload.clients.call import Audio, Content
 from tune_gpu.workload.clip_files import clips_of, read_reference, read_whole
+from tune_gpu.workload.stages import Medium
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,15 @@ class Utterance:
     def duration_s(self) -> float:
         """Return the length of the clip in seconds."""
         return len(self.samples) / SAMPLE_RATE_HZ
+
+    @property
+    def length(self) -> float:
+        """Return the length of the clip in seconds."""
+        return self.duration_s
+
+    def content(self, medium: Medium) -> Content:
+        """Return the clip, or what is said in it."""
+        return Audio(self.wav_bytes, self.duration_s) if medium is Medium.AUDIO else self.reference
 
     @cached_property
     def wav_bytes(self) -> bytes:

@@ -1,4 +1,4 @@
-"""Measure how many callers can be served at once, by a ramp of voice sessions on the running services.
+"""Measure how many sessions can be served at once, by a ramp of sessions on the running services.
 
 A session takes one turn after another with a short pause between them (a closed loop: a caller waits for the answer). The ramp holds 1, 2, 3 …
 sessions for one step each, beside the background requests of the windows, so that the capacity is that of the shared card. A step passes while the
@@ -13,23 +13,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from tune_gpu.config.measure_settings import LONGEST_PAUSE
+from tune_gpu.common.catalogue import Catalogue
+from tune_gpu.common.metric import Metric
 from tune_gpu.config.schema import ObjectiveSettings, WorkloadSettings
-from tune_gpu.metrics import of_turns
-from tune_gpu.workload.arrivals import poisson_arrivals
-from tune_gpu.workload.audio import Utterance
+from tune_gpu.config.search_settings import target_of
+from tune_gpu.metrics import PAIR
 from tune_gpu.workload.capacity_error import resampled
-from tune_gpu.workload.clients import Endpoints, complete
+from tune_gpu.workload.inputs import Inputs, Item
 from tune_gpu.workload.percentiles import Distribution
-from tune_gpu.workload.voice_turn import TurnSample, sample_of, take_turn
-from tune_gpu.workload.window import Abort, background_prompt, client_session, never, spoken_order, until_done_or_aborted
-
-_BESIDE = 3_000_000  # names the random stream of the background requests
+from tune_gpu.workload.plan import Ask, StepPlan, plan_step
+from tune_gpu.workload.traffic import Traffic
+from tune_gpu.workload.turn import Turn, sample_of, take_turn
+from tune_gpu.workload.window import Abort, client_session, never, until_done_or_aborted
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Capacity:
     """Result of a ramp."""
 
     sessions: int
-    """Most simultaneous voice sessions that met the targets."""
+    """Most simultaneous sessions that met the targets."""
     continuous: float
     """The same, plus a fraction for how nearly the next step passed, so that it is strictly monotone where `sessions` ties. None at the ceiling."""
     loads: tuple[float, ...]
@@ -52,17 +52,28 @@ class Capacity:
     """The middle 95 % of ramps made again from the turns of this one."""
 
 
-def ratios_of(turns: Sequence[TurnSample], objective: ObjectiveSettings) -> np.ndarray:
-    """Return for each answered turn the latencies of Whisper, of the LLM and to the first token, over their targets: (turns, 3)."""
-    targets = (objective.stt_latency_target_ms, objective.llm_latency_target_ms, objective.ttft_target_ms)
-    rows = [(t.stt.latency_ms, t.llm.latency_ms, t.llm.ttft_ms) for t in turns if t.error is None and t.stt is not None and t.llm is not None]
-    return np.array([row for row in rows if None not in row], dtype=float).reshape(-1, 3) / targets
+def targets_of(turns: Sequence[Turn], objective: ObjectiveSettings, catalogue: Catalogue) -> list[tuple[Metric, float]]:
+    """Return the metrics of these turns that have a target, each with it. A service that no turn passes has none."""
+    passed = {"", *(label for turn in turns for label in turn.stages or turn.samples)}
+    known = [metric for metric in catalogue.of_turns() if metric.of_turn.rpartition(".")[0] in passed]
+    return [(metric, target) for metric in known if (target := target_of(objective, metric))]
 
 
-def with_error(capacity: Capacity, objective: ObjectiveSettings, windows: Sequence[Sequence[TurnSample]] = (), seed: int = 0) -> Capacity:
+def ratios_of(turns: Sequence[Turn], objective: ObjectiveSettings, catalogue: Catalogue = PAIR) -> np.ndarray:
+    """Return for each answered turn its samples over their targets: (turns, metrics that have a target)."""
+    targets = targets_of(turns, objective, catalogue)
+    if not targets:
+        return np.empty((0, 0))
+    rows = [[sample_of(turn, metric) for metric, _ in targets] for turn in turns if turn.error is None]
+    return np.array([row for row in rows if None not in row], dtype=float).reshape(-1, len(targets)) / [target for _, target in targets]
+
+
+def with_error(
+    capacity: Capacity, objective: ObjectiveSettings, windows: Sequence[Sequence[Turn]] = (), catalogue: Catalogue = PAIR, seed: int = 0
+) -> Capacity:
     """Return the capacity with its standard error and interval, from the turns of its steps. The turns of windows of load add to what is known of
     the spread of latencies, because a short step has one turn or two."""
-    also = [ratios_of([turn for turns in windows for turn in turns], objective)]
+    also = [ratios_of([turn for turns in windows for turn in turns], objective, catalogue)]
     drawn = resampled(
         capacity.steps,
         capacity.loads,
@@ -77,8 +88,8 @@ def with_error(capacity: Capacity, objective: ObjectiveSettings, windows: Sequen
     return replace(capacity, stderr=float(drawn.std(ddof=1)), interval=(low, high))
 
 
-def load_of(turns: Sequence[TurnSample], objective: ObjectiveSettings) -> float:
-    """Return the worst ratio of a latency's percentile to its target, or infinity if nothing was answered or too many turns failed.
+def load_of(turns: Sequence[Turn], objective: ObjectiveSettings, catalogue: Catalogue = PAIR) -> float:
+    """Return the worst ratio of a metric's percentile to its target, or infinity if nothing was answered or too many turns failed.
 
     A failed turn has no latency. Above the allowed share of failures the step cannot pass.
     """
@@ -87,13 +98,11 @@ def load_of(turns: Sequence[TurnSample], objective: ObjectiveSettings) -> float:
     if not answered or 100.0 * (len(turns) - len(answered)) / len(turns) > allowed_pct:
         return float("inf")
     loads = []
-    for metric in of_turns():
-        if not metric.target:
-            continue
+    for metric, target in targets_of(turns, objective, catalogue):
         found = Distribution.of([sample for turn in answered if (sample := sample_of(turn, metric)) is not None])
         if found is None:
             return float("inf")
-        loads.append(found.at(objective.latency_percentile) / float(getattr(objective, metric.target)))
+        loads.append(found.at(objective.latency_percentile) / target)
     return max(loads)
 
 
@@ -115,10 +124,11 @@ def decide(loads: Sequence[float], *, at_ceiling: bool) -> Capacity:
 
 
 def find_capacity(
-    endpoints: Endpoints,
+    traffic: Traffic,
     workload: WorkloadSettings,
     objective: ObjectiveSettings,
-    utterances: Sequence[Utterance],
+    inputs: Inputs,
+    catalogue: Catalogue,
     *,
     seed: int,
     abort: Abort = never,
@@ -127,68 +137,50 @@ def find_capacity(
     """Ramp the sessions up until a step fails twice or the ramp ends. Return the capacity, or None if `abort` ended the ramp."""
     loads: list[float] = []
     steps: list[np.ndarray] = []
-    endpoints = endpoints.with_cold_cache()
+    traffic = traffic.with_cold_cache()
     for sessions in range(1, workload.capacity_max_sessions + 1):
-        turns: list[TurnSample] = []
+        turns: list[Turn] = []
         for attempt in range(2):
-            rng = np.random.default_rng([seed, 1_000_000, sessions, attempt])
-            beside = np.random.default_rng([seed, _BESIDE, sessions, attempt])
-            more, aborted = asyncio.run(_hold(endpoints, workload, utterances, sessions, rng, beside, abort))
+            plan = plan_step(traffic, workload, inputs, seed=seed, sessions=sessions, attempt=attempt)
+            more, aborted = asyncio.run(_hold(traffic, workload, plan, abort))
             if aborted:
                 return None
             turns += more
-            load = load_of(turns, objective)
+            load = load_of(turns, objective, catalogue)
             if load <= 1.0 or load > workload.capacity_hopeless_load:
                 break
         loads.append(load)
-        steps.append(ratios_of(turns, objective))
+        steps.append(ratios_of(turns, objective, catalogue))
         on_step(sessions, load)
         if load > 1.0:
             return replace(decide(loads, at_ceiling=False), steps=tuple(steps))
     return replace(decide(loads, at_ceiling=True), steps=tuple(steps))
 
 
-async def _hold(
-    endpoints: Endpoints,
-    workload: WorkloadSettings,
-    utterances: Sequence[Utterance],
-    sessions: int,
-    rng: np.random.Generator,
-    beside: np.random.Generator,
-    abort: Abort,
-) -> tuple[list[TurnSample], str | None]:
-    """Hold so many sessions for one step, and return their turns, and why it was aborted or None. `beside` draws the background requests."""
-    turns: list[TurnSample] = []
-    ends = time.monotonic() + workload.capacity_step_s
-    voices = [np.random.default_rng(rng.integers(2**63)) for _ in range(sessions)]
+async def _hold(traffic: Traffic, workload: WorkloadSettings, plan: StepPlan, abort: Abort) -> tuple[list[Turn], str | None]:
+    """Carry out one step, and return its turns, and why it was aborted or None."""
+    turns: list[Turn] = []
+    begins = time.monotonic()
+    ends = begins + workload.capacity_step_s
 
     async def work() -> None:
         async with client_session() as client, asyncio.TaskGroup() as group:
 
-            async def session(voice: np.random.Generator) -> None:
-                for utterance in spoken_order(utterances, voice):
-                    await asyncio.sleep(float(voice.uniform(0.5, LONGEST_PAUSE)) * workload.session_pause_s)
+            async def session(caller: Iterator[tuple[float, Item]]) -> None:
+                for pause_s, item in caller:
+                    await asyncio.sleep(pause_s)
                     if time.monotonic() >= ends:
                         return
-                    turns.append(
-                        await take_turn(
-                            client,
-                            endpoints,
-                            utterance,
-                            due=time.monotonic(),
-                            max_tokens=workload.max_tokens,
-                            timeout_s=workload.request_timeout_s,
-                        )
-                    )
+                    turns.append(await take_turn(client, traffic, workload, item, due=time.monotonic()))
 
-            async def ask(due: float, prompt: str) -> None:
+            async def ask(planned: Ask) -> None:
+                due = begins + planned.at_s
                 await asyncio.sleep(due - time.monotonic())
-                await complete(client, endpoints, prompt, max_tokens=workload.max_tokens, due=due, timeout_s=workload.request_timeout_s)
+                await traffic.ask(client, planned.stage, planned.content, workload, due=due)
 
-            begins = ends - workload.capacity_step_s
-            for offset in poisson_arrivals(workload.background_rate_per_s, workload.capacity_step_s, beside):
-                group.create_task(ask(begins + offset, background_prompt(workload.background_prompt_tokens, beside)))
-            for voice in voices:
-                group.create_task(session(voice))
+            for planned in plan.asks:
+                group.create_task(ask(planned))
+            for caller in plan.callers:
+                group.create_task(session(caller))
 
     return turns, await until_done_or_aborted(work(), abort)

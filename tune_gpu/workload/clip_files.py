@@ -1,4 +1,4 @@
-"""Find and read the files of a folder of clips and their transcripts. They come from outside."""
+"""Find and read the files of clips, transcripts and texts. They come from outside."""
 
 from __future__ import annotations
 
@@ -55,21 +55,32 @@ def read_reference(path: Path, language: str) -> str:
     Raises:
         UserError: the text has no words, or an unknown encoding.
     """
-    content = read_whole(path, _LONGEST_TEXT)
-    mark, encoding = next(((mark, name) for mark, name in _MARKS if content.startswith(mark)), (b"", "utf-8"))
-    try:
-        reference = content[len(mark) :].decode(encoding).strip()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path.name}: not {encoding.upper()} ({error.reason} at byte {error.start + len(mark)}). Save it as UTF-8.") from error
-    if "\0" in reference:
-        raise UserError(f"{path.name}: not UTF-8 (it holds zero bytes, as UTF-16 without a byte-order mark does). Save it as UTF-8.")
+    reference = decoded(path, read_whole(path, _LONGEST_TEXT)).strip()
     if not units_of(reference, language):
         raise UserError(f"{path.name}: no words (text in brackets does not count, nor do um and uh in English). Write what the clip says.")
     return reference
 
 
-def read_whole(path: Path, limit: int) -> bytes:
-    """Return the content of a regular file. Raise UserError for any other kind of file, and for more than `limit` bytes."""
+def decoded(path: Path, content: bytes) -> str:
+    """Return the text of a file: UTF-8, or what its byte-order mark names. Raise UserError for another encoding."""
+    mark, encoding = next(((mark, name) for mark, name in _MARKS if content.startswith(mark)), (b"", "utf-8"))
+    try:
+        text = content[len(mark) :].decode(encoding)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path.name}: not {encoding.upper()} ({error.reason} at byte {error.start + len(mark)}). Save it as UTF-8.") from error
+    if "\0" in text:
+        raise UserError(f"{path.name}: not UTF-8 (it holds zero bytes, as UTF-16 without a byte-order mark does). Save it as UTF-8.")
+    return text
+
+
+def read_whole(path: Path, limit: int, advice: str = "Cut it into shorter clips.") -> bytes:
+    """Return the content of a regular file. Raise UserError for any other kind of file, and for more than `limit` bytes.
+
+    Args:
+        path: of the file.
+        limit: in bytes.
+        advice: what to do about a file that is too long.
+    """
     try:
         # Opening a pipe that has no writer would block.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
@@ -79,5 +90,5 @@ def read_whole(path: Path, limit: int) -> bytes:
     except OSError as error:
         raise UserError(f"{path.name}: cannot be read ({error.strerror or error})") from error
     if len(content) > limit:
-        raise UserError(f"{path.name}: longer than {limit / 2**20:g} MiB. Cut it into shorter clips.")
+        raise UserError(f"{path.name}: longer than {limit / 2**20:g} MiB. {advice}")
     return content

@@ -8,40 +8,66 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tune_gpu.common.metric import Metric
+from tune_gpu.common.catalogue import Catalogue
+from tune_gpu.common.metric import Metric, Protocol
 from tune_gpu.config.languages import error_unit
-from tune_gpu.metrics import BACKGROUND_LATENCY, ERROR_UNIT, GENERATOR_LAG, ITL, LLM_LATENCY, N_CLIPS, N_WORDS, STT_LATENCY, every, of_turns
+from tune_gpu.metrics import (
+    BACKGROUND_LATENCY,
+    ERROR_UNIT,
+    GENERATOR_LAG,
+    ITL,
+    N_CLIPS,
+    N_FAILED,
+    N_REQUESTS,
+    N_TRANSCRIPTS,
+    N_WORDS,
+    PAIR,
+    TOKENS_PER_S,
+    WER,
+)
+from tune_gpu.workload.clients.call import Sample
+from tune_gpu.workload.clients.generation import GenerationSample
 from tune_gpu.workload.percentiles import Distribution
-from tune_gpu.workload.voice_turn import TurnSample, sample_of
+from tune_gpu.workload.turn import Turn, sample_of
 from tune_gpu.workload.wer import word_error_rate, word_errors
-from tune_gpu.workload.window import WindowResult
+from tune_gpu.workload.window import BackgroundSample, WindowResult
 
 _NOISE = re.compile(r"@[-+.e\d]+dB$")
-"""End of an utterance's name that says how much noise was added to its clip."""
+"""End of a clip's name that says how much noise was added to it."""
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """What the transcripts of one service are worth."""
+
+    rate: float | None = None
+    """Errors over words; None without a transcript."""
+    unit: str | None = None
+    """`word`, or `character` in languages whose writing does not separate words: the rate is then a character error rate."""
+    n_transcripts: int = 0
+    n_clips: int = 0
+    """Different clips: a clip that is heard again says little that is new."""
+    n_words: int = 0
+    """Words (or characters) of those clips."""
 
 
 @dataclass(frozen=True)
 class TrafficSummary:
     """Latencies, throughput and quality of one or more windows. None is a value that was not measured."""
 
+    catalogue: Catalogue
     distributions: Mapping[str, Distribution | None]
     """Name -> samples, of each metric of the catalogue that has many."""
-    tokens_per_s: float | None
-    wer: float | None
-    wer_unit: str | None
-    """`word`, or `character` in languages whose writing does not separate words: `wer` is then a character error rate."""
-    n_transcripts: int
-    """Number of transcripts in the error rate."""
+    tokens_per_s: Mapping[str, float | None]
+    """Of each LLM, by the name of the service."""
+    recognition: Mapping[str, Recognition]
+    """Of each service that transcribes, by its name."""
     n_requests: int
     n_failed: int
     failures: dict[str, int]
-    n_clips: int = 0
-    """Different clips in the error rate: a clip that is heard again says little that is new."""
-    n_words: int = 0
-    """Words (or characters) of those clips."""
 
     def of(self, metric: Metric) -> Distribution | None:
-        """Return the samples of a metric."""
+        """Return the samples of a metric of the catalogue."""
         return self.distributions.get(metric.name)
 
     @property
@@ -51,73 +77,112 @@ class TrafficSummary:
 
     def as_metrics(self) -> dict[str, Any]:
         """Return the metrics under their names in the artifacts."""
-        return {
-            **{name: None if value is None else value.as_dict() for name, value in self.distributions.items()},
-            "tokens_per_s": None if self.tokens_per_s is None else round(self.tokens_per_s, 2),
-            "wer": None if self.wer is None else round(self.wer, 4),
-            ERROR_UNIT: self.wer_unit,
-            "n_transcripts": self.n_transcripts,
-            N_CLIPS.name: self.n_clips,
-            N_WORDS.name: self.n_words,
-            "n_requests": self.n_requests,
-            "n_failed": self.n_failed,
-            "failed_requests": self.failures,
-        }
+        found: dict[str, Any] = {name: None if value is None else value.as_dict() for name, value in self.distributions.items()}
+        for service, tokens in self.tokens_per_s.items():
+            found[self.catalogue.name(TOKENS_PER_S, service)] = None if tokens is None else round(tokens, 2)
+        for service, heard in self.recognition.items():
+            found[self.catalogue.name(WER, service)] = None if heard.rate is None else round(heard.rate, 4)
+            found[self.catalogue.key(ERROR_UNIT, service)] = heard.unit
+            found[self.catalogue.name(N_TRANSCRIPTS, service)] = heard.n_transcripts
+            found[self.catalogue.name(N_CLIPS, service)] = heard.n_clips
+            found[self.catalogue.name(N_WORDS, service)] = heard.n_words
+        return found | {N_REQUESTS.name: self.n_requests, N_FAILED.name: self.n_failed, "failed_requests": self.failures}
 
 
-def with_transcript(windows: Sequence[WindowResult], extra_turns: Sequence[TurnSample] = ()) -> list[TurnSample]:
-    """Return the turns that have a transcript, which may be empty."""
+def with_transcript(windows: Sequence[WindowResult], extra_turns: Sequence[Turn] = ()) -> list[Turn]:
+    """Return the turns whose input was transcribed. The transcript may be empty."""
     turns = (*extra_turns, *(turn for window in windows for turn in window.turns))
-    return [turn for turn in turns if turn.stt is not None and turn.stt.error in (None, "empty_transcript")]
+    return [turn for turn in turns if turn.transcript is not None]
 
 
-def rates_without_clips(windows: Sequence[WindowResult], extra_turns: Sequence[TurnSample] = ()) -> dict[str, float]:
-    """Return for each clip the word error rate without it; noise added to a clip makes no other clip of it. Empty for a single clip."""
-    counted = _by_clip(with_transcript(windows, extra_turns))
+def rates_without_clips(windows: Sequence[WindowResult], extra_turns: Sequence[Turn] = (), label: str | None = None) -> dict[str, float]:
+    """Return for each clip the word error rate without it; noise added to a clip makes no other clip of it. Empty for a single clip.
+
+    Args:
+        windows: the measured windows.
+        extra_turns: turns outside of any window.
+        label: the service whose transcripts count; None for all.
+    """
+    counted = _by_clip(turn for turn in with_transcript(windows, extra_turns) if label in (None, next(iter(turn.samples))))
     totals = {clip: (sum(errors for errors, _ in of), sum(words for _, words in of)) for clip, of in counted.items()}
     all_errors, all_words = (sum(total[at] for total in totals.values()) for at in (0, 1))
     return {clip: (all_errors - errors) / (all_words - words) for clip, (errors, words) in totals.items()} if len(totals) > 1 else {}
 
 
-def _by_clip(turns: Iterable[TurnSample]) -> dict[str, list[tuple[int, int]]]:
+def _by_clip(turns: Iterable[Turn]) -> dict[str, list[tuple[int, int]]]:
     """Return the errors and words of each transcript by its clip, whatever noise was added to that."""
     counted: dict[str, list[tuple[int, int]]] = {}
     for turn in turns:
-        if turn.stt is not None:
-            counted.setdefault(_NOISE.sub("", turn.utterance), []).append(word_errors(turn.reference, turn.stt.text, turn.language))
+        if turn.transcript is not None:
+            counted.setdefault(_NOISE.sub("", turn.name), []).append(word_errors(turn.reference, turn.transcript, turn.language))
     return counted
 
 
-def summarise(windows: Sequence[WindowResult], *, extra_turns: Sequence[TurnSample] = ()) -> TrafficSummary:
+def summarise(windows: Sequence[WindowResult], catalogue: Catalogue = PAIR, *, extra_turns: Sequence[Turn] = ()) -> TrafficSummary:
     """Pool the raw samples of the windows, and take percentiles of the samples.
 
     Args:
         windows: the measured windows.
+        catalogue: the metrics of the space.
         extra_turns: turns outside of any window, whose transcripts count for the word error rate and for nothing else.
     """
     turns = [turn for window in windows for turn in window.turns]
     background = [ask for window in windows for ask in window.background]
-    answers = [turn.llm for turn in turns if turn.llm is not None]
     transcribed = with_transcript(windows, extra_turns)
-    language = transcribed[0].language if transcribed else "en"  # all clips of a run are in one language
-    failures = Counter([turn.error for turn in turns if turn.error] + [f"background_{ask.error}" for ask in background if ask.error])
-    tokens = sum(answer.n_tokens for answer in (*answers, *background) if answer.error is None)
+    failures = Counter([turn.error for turn in turns if turn.error] + [_failure_of(ask) for ask in background if ask.error])
     seconds = sum(window.seconds for window in windows)
-    samples = {metric.name: _of(sample_of(turn, metric) for turn in turns) for metric in of_turns()} | {
-        ITL.name: _of(gap for answer in (*answers, *background) for gap in answer.itl_ms),
-        BACKGROUND_LATENCY.name: _of(ask.latency_ms for ask in background),
-        GENERATOR_LAG.name: _of(lag for window in windows for lag in window.lag_ms),
-    }
+    samples = {metric.name: _of(sample_of(turn, metric) for turn in turns) for metric in catalogue.of_turns()}
+    samples[catalogue.name(GENERATOR_LAG)] = _of(lag for window in windows for lag in window.lag_ms)
+    tokens_per_s: dict[str, float | None] = {}
+    for service in _services(catalogue, ITL):
+        label = catalogue.label(service)
+        asks = [ask.sample for ask in background if ask.stage.service == service]
+        answers = [answer for answer in (*_samples(turns, label), *asks) if isinstance(answer, GenerationSample)]
+        samples[catalogue.name(ITL, service)] = _of(gap for answer in answers for gap in answer.itl_ms)
+        tokens = sum(answer.n_tokens for answer in answers if answer.error is None)
+        tokens_per_s[service] = tokens / seconds if seconds and answers else None
+    for service in _services(catalogue, BACKGROUND_LATENCY):
+        samples[catalogue.name(BACKGROUND_LATENCY, service)] = _of(ask.sample.latency_ms for ask in background if ask.stage.service == service)
     return TrafficSummary(
-        distributions={metric.name: samples.get(metric.name) for metric in every() if metric.many},
-        tokens_per_s=tokens / seconds if seconds and (answers or background) else None,
-        wer=word_error_rate([turn.reference for turn in transcribed], [turn.stt.text for turn in transcribed if turn.stt is not None], language),
-        wer_unit=error_unit(language) if transcribed else None,
-        n_transcripts=len(transcribed),
+        catalogue,
+        {metric.name: samples.get(metric.name) for metric in catalogue.every() if metric.many},
+        tokens_per_s,
+        {
+            service: _recognition([turn for turn in transcribed if next(iter(turn.samples)) == catalogue.label(service)])
+            for service in catalogue.services(Protocol.TRANSCRIPTION)
+        },
         n_requests=len(turns) + len(background),
         n_failed=sum(failures.values()),
         failures=dict(failures),
-        n_clips=len(clips := _by_clip(transcribed)),
+    )
+
+
+def _services(catalogue: Catalogue, entry: Metric) -> list[str]:
+    """Return the services that have the metric of this entry."""
+    return [service for service, protocol in catalogue.protocols.items() if protocol in entry.protocols]
+
+
+def _samples(turns: Iterable[Turn], label: str) -> list[Sample]:
+    return [turn.samples[label] for turn in turns if label in turn.samples]
+
+
+def _failure_of(ask: BackgroundSample) -> str:
+    """Return the name of a failure. The default pair's LLM, whose label is not its name, has none in it."""
+    of_pairs_llm = ask.stage.generates and ask.stage.label != ask.stage.service
+    return f"background_{ask.error}" if of_pairs_llm else f"background_{ask.stage.label}_{ask.error}"
+
+
+def _recognition(turns: Sequence[Turn]) -> Recognition:
+    """Return the errors of transcripts."""
+    if not turns:
+        return Recognition()
+    language = turns[0].language  # all clips of a run are in one language
+    clips = _by_clip(turns)
+    return Recognition(
+        rate=word_error_rate([turn.reference for turn in turns], [turn.transcript or "" for turn in turns], language),
+        unit=error_unit(language),
+        n_transcripts=len(turns),
+        n_clips=len(clips),
         n_words=sum(heard[0][1] for heard in clips.values()),
     )
 
@@ -126,11 +191,17 @@ def _of(samples: Iterable[float | None]) -> Distribution | None:
     return Distribution.of([sample for sample in samples if sample is not None])
 
 
-def interference(mixed: TrafficSummary, solo: dict[str, TrafficSummary]) -> dict[str, float | None]:
-    """Return the cost of sharing: mixed p95 / solo p95 of each service's latency, None if one was not measured."""
+def interference(mixed: TrafficSummary, solo: Mapping[str, TrafficSummary]) -> dict[str, float | None]:
+    """Return the cost of sharing by the labels of the services: mixed p95 / solo p95 of each one's latency, None if one was not measured.
+
+    Args:
+        mixed: all services driven.
+        solo: label -> that service driven alone.
+    """
     ratios: dict[str, float | None] = {}
-    for mode, metric in {"stt": STT_LATENCY, "llm": LLM_LATENCY}.items():
-        alone = solo[mode].of(metric) if mode in solo else None
-        together = mixed.of(metric)
-        ratios[mode] = round(together.p95 / alone.p95, 3) if alone and together and alone.p95 > 0 else None
+    for metric in mixed.catalogue.of_turns():
+        label, _, attribute = metric.of_turn.rpartition(".")
+        if label and attribute == "latency_ms":
+            together, alone = mixed.of(metric), solo[label].of(metric) if label in solo else None
+            ratios[label] = round(together.p95 / alone.p95, 3) if alone and together and alone.p95 > 0 else None
     return ratios

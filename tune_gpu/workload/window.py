@@ -1,4 +1,4 @@
-"""One window of load: voice turns and background requests in an open loop, on both services at once.
+"""One window of load: turns and background requests in an open loop, on all services at once.
 
 An open loop sends each request when it is due, whether or not earlier ones have been answered, and every latency counts from the due time.
 So a system that falls behind cannot hide its queue (coordinated omission). The generator watches its own delay: if it sends too late, the
@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,17 +18,20 @@ import aiohttp
 import numpy as np
 
 from tune_gpu.config.schema import WorkloadSettings
-from tune_gpu.workload.arrivals import poisson_arrivals
-from tune_gpu.workload.audio import Utterance
-from tune_gpu.workload.clients import Endpoints, LlmSample, complete
-from tune_gpu.workload.voice_turn import TurnSample, take_turn
+from tune_gpu.workload.clients.call import Sample
+from tune_gpu.workload.inputs import Inputs, Item
+from tune_gpu.workload.plan import Ask, WindowPlan, plan_window
+from tune_gpu.workload.stages import Stage
+from tune_gpu.workload.traffic import Traffic
+from tune_gpu.workload.turn import Turn, take_turn
 
 Abort = Callable[[], str | None]
 """Called every tenth of a second during a window. Returns a reason to end it at once (a service has died, for example), or None."""
 
 MAX_LAG_P99_MS = 50.0
+MIXED = "mixed"
+"""The mode of a window in which all services are driven."""
 _ABORT_EVERY_S = 0.1
-_SPOKEN = 2_000_000  # names the random stream of the clips' order
 
 
 def never() -> str | None:
@@ -37,16 +39,29 @@ def never() -> str | None:
     return None
 
 
+@dataclass(frozen=True)
+class BackgroundSample:
+    """A background request and its answer."""
+
+    stage: Stage
+    sample: Sample
+
+    @property
+    def error(self) -> str | None:
+        """Return how it failed, or None."""
+        return self.sample.error
+
+
 @dataclass
 class WindowResult:
     """Raw results of one window."""
 
     mode: str
-    """`mixed`, or `stt` or `llm` for one service alone."""
+    """`mixed`, or the label of the one service that was driven alone."""
     seconds: float = 0.0
     """Time from its start to its last answer."""
-    turns: list[TurnSample] = field(default_factory=list)
-    background: list[LlmSample] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
+    background: list[BackgroundSample] = field(default_factory=list)
     lag_ms: list[float] = field(default_factory=list)
     """Delay between each request's due time and its sending."""
     aborted: str | None = None
@@ -63,103 +78,71 @@ class WindowResult:
         return None
 
 
-def spoken_order(utterances: Sequence[Utterance], rng: np.random.Generator) -> Iterator[Utterance]:
-    """Yield every clip once in a random order, again and again. Callers differ in the order, not in the clips."""
-    while True:
-        for index in rng.permutation(len(utterances)):
-            yield utterances[index]
-
-
-def background_prompt(n_tokens: int, rng: np.random.Generator) -> str:
-    """Return random words of about this many tokens, which no prefix cache can hold."""
-    letters = rng.integers(97, 123, size=max(1, n_tokens))
-    return " ".join("".join(map(chr, letters[i : i + 4])) for i in range(0, len(letters), 5))
-
-
 def run_window(
-    endpoints: Endpoints,
+    traffic: Traffic,
     workload: WorkloadSettings,
-    utterances: Sequence[Utterance],
+    inputs: Inputs,
     *,
     seed: int,
     window_index: int,
+    only: str | None = None,
     seconds: float | None = None,
-    mode: str = "mixed",
     abort: Abort = never,
 ) -> WindowResult:
-    """Drive one window and wait for its last answer (at most the request time-out after its end).
+    """Drive one window and wait for its last answer (at most the request time-out of each stage after its end).
 
     The same seed and window index send the same traffic to every candidate.
+
+    Args:
+        traffic: the services.
+        workload: rates, lengths and time-outs.
+        inputs: of turns and background requests.
+        seed: of the run.
+        window_index: number of the window.
+        only: a service that is driven alone.
+        seconds: how long requests arrive; None for `workload.window_s`.
+        abort: returns a reason to end the window at once.
     """
-    return asyncio.run(_window(endpoints.with_cold_cache(), workload, utterances, seed, window_index, seconds or workload.window_s, mode, abort))
-
-
-async def _window(
-    endpoints: Endpoints,
-    workload: WorkloadSettings,
-    utterances: Sequence[Utterance],
-    seed: int,
-    index: int,
-    seconds: float,
-    mode: str,
-    abort: Abort,
-) -> WindowResult:
-    rng = np.random.default_rng([seed, index])
-    # One order for all windows: each starts about where the previous one ended, so that together they cover as many clips as possible.
-    so_far = round(index * seconds * workload.turn_rate_per_s) % len(utterances)
-    spoken = itertools.islice(spoken_order(utterances, np.random.default_rng([seed, _SPOKEN])), so_far, None)
-    result = WindowResult(mode)
-    turns = poisson_arrivals(workload.turn_rate_per_s, seconds, rng)
-    while not turns:  # a window without a turn measures nothing: the process is conditioned on at least one
-        turns = poisson_arrivals(workload.turn_rate_per_s, seconds, rng)
-    asks = poisson_arrivals(workload.background_rate_per_s, seconds, rng) if mode != "stt" else []
-    prompts = [background_prompt(workload.background_prompt_tokens, rng) for _ in asks]
-    in_flight = 0
-    async with client_session() as session:
-
-        async def turn(due: float, utterance: Utterance) -> None:
-            nonlocal in_flight
-            if in_flight >= workload.max_inflight_turns:
-                result.turns.append(TurnSample(due, utterance.name, utterance.reference, shed=True, language=utterance.language))
-                return
-            in_flight += 1
-            try:
-                result.turns.append(
-                    await take_turn(
-                        session,
-                        endpoints,
-                        utterance,
-                        due=due,
-                        max_tokens=workload.max_tokens,
-                        timeout_s=workload.request_timeout_s,
-                        mode=mode,
-                    )
-                )
-            finally:
-                in_flight -= 1
-
-        async def ask(due: float, prompt: str) -> None:
-            result.background.append(
-                await complete(session, endpoints, prompt, max_tokens=workload.max_tokens, due=due, timeout_s=workload.request_timeout_s)
-            )
-
-        start = result.started = time.monotonic()
-        result.offered_s = seconds
-        calls: list[tuple[float, Callable[[float], Coroutine[Any, Any, None]]]] = []
-        for offset in turns:
-            utterance = next(spoken)
-            calls.append((offset, lambda due, u=utterance: turn(due, u)))  # type: ignore[misc]
-        for offset, prompt in zip(asks, prompts, strict=True):
-            calls.append((offset, lambda due, p=prompt: ask(due, p)))  # type: ignore[misc]
-        calls.sort(key=lambda call: call[0])
-        result.aborted = await until_done_or_aborted(_open_loop(calls, start, result), abort)
-        result.seconds = max(seconds, time.monotonic() - start)
+    seconds = seconds or workload.window_s
+    plan = plan_window(traffic, workload, inputs, seed=seed, index=window_index, seconds=seconds, only=only)
+    result = WindowResult(MIXED if only is None else traffic.stage(only).label, offered_s=seconds)
+    asyncio.run(_drive(plan, traffic.with_cold_cache(), workload, only, result, abort))
     return result
 
 
-async def _open_loop(
-    calls: Sequence[tuple[float, Callable[[float], Coroutine[Any, Any, None]]]], start: float, result: WindowResult
-) -> None:
+async def _drive(plan: WindowPlan, traffic: Traffic, workload: WorkloadSettings, only: str | None, result: WindowResult, abort: Abort) -> None:
+    """Send what is planned, and write the answers into the result."""
+    in_flight = 0
+    labels = tuple(stage.label for stage in traffic.stages)
+    async with client_session() as session:
+
+        async def turn(due: float, item: Item) -> None:
+            nonlocal in_flight
+            if in_flight >= workload.max_inflight_turns:
+                result.turns.append(Turn(due, item.name, item.reference, shed=True, language=item.language, stages=labels))
+                return
+            in_flight += 1
+            try:
+                result.turns.append(await take_turn(session, traffic, workload, item, due=due, only=only))
+            finally:
+                in_flight -= 1
+
+        async def ask(due: float, planned: Ask) -> None:
+            result.background.append(BackgroundSample(planned.stage, await traffic.ask(session, planned.stage, planned.content, workload, due=due)))
+
+        calls: list[_Planned] = [(at_s, lambda due, item=item: turn(due, item)) for at_s, item in plan.turns]  # type: ignore[misc]
+        calls += [(planned.at_s, lambda due, planned=planned: ask(due, planned)) for planned in plan.asks]  # type: ignore[misc]
+        calls.sort(key=lambda call: call[0])
+        start = result.started = time.monotonic()
+        result.aborted = await until_done_or_aborted(_open_loop(calls, start, result), abort)
+        result.seconds = max(result.offered_s, time.monotonic() - start)
+
+
+_Planned = tuple[float, Callable[[float], Coroutine[Any, Any, None]]]
+"""When something is due after the start, in seconds, and what starts it, given the due time on the monotonic clock."""
+
+
+async def _open_loop(calls: Sequence[_Planned], start: float, result: WindowResult) -> None:
     async with asyncio.TaskGroup() as group:
         for offset, call in calls:
             due = start + offset
@@ -188,41 +171,42 @@ def client_session() -> aiohttp.ClientSession:
 
 
 def warm_up(
-    endpoints: Endpoints,
+    traffic: Traffic,
     workload: WorkloadSettings,
-    utterances: Sequence[Utterance],
+    inputs: Inputs,
     *,
+    only: str,
     turns: int | None = None,
-    mode: str = "mixed",
     workers: int = 1,
     abort: Abort = never,
-) -> list[TurnSample]:
-    """Take turns one after another, the longest utterance first, because Whisper's peak memory depends on its input. They are not measured.
+) -> list[Turn]:
+    """Send inputs to one service, one after another, the longest first, because memory that grows depends on it. They are not measured.
 
-    The first turn is taken once for each of Whisper's workers at the same time, because each has memory of its own. It is returned once.
+    The first is sent once for each worker of the service at the same time, because each has memory of its own. It is returned once.
+
+    Args:
+        traffic: the services.
+        workload: lengths and time-outs.
+        inputs: of turns.
+        only: the service.
+        turns: how many; None for `workload.warmup_turns`.
+        workers: of the service.
+        abort: returns a reason to end at once.
     """
-    return asyncio.run(_warm_up(endpoints.with_cold_cache(), workload, utterances, workload.warmup_turns if turns is None else turns, mode, workers, abort))
+    return asyncio.run(_warm_up(traffic.with_cold_cache(), workload, inputs, only, workload.warmup_turns if turns is None else turns, workers, abort))
 
 
 async def _warm_up(
-    endpoints: Endpoints, workload: WorkloadSettings, utterances: Sequence[Utterance], turns: int, mode: str, workers: int, abort: Abort
-) -> list[TurnSample]:
-    longest_first = sorted(utterances, key=lambda utterance: -utterance.duration_s)
-    taken: list[TurnSample] = []
+    traffic: Traffic, workload: WorkloadSettings, inputs: Inputs, only: str, turns: int, workers: int, abort: Abort
+) -> list[Turn]:
+    longest_first = sorted(inputs.of(traffic.stages, traffic.stage(only)), key=lambda item: -item.length)
+    taken: list[Turn] = []
 
     async def work() -> None:
         async with client_session() as session:
 
-            async def take(number: int) -> TurnSample:
-                return await take_turn(
-                    session,
-                    endpoints,
-                    longest_first[number % len(longest_first)],
-                    due=time.monotonic(),
-                    max_tokens=workload.max_tokens,
-                    timeout_s=workload.request_timeout_s,
-                    mode=mode,
-                )
+            async def take(number: int) -> Turn:
+                return await take_turn(session, traffic, workload, longest_first[number % len(longest_first)], due=time.monotonic(), only=only)
 
             for number in range(turns):
                 taken.append((await asyncio.gather(*(take(number) for _ in range(1 if number else workers))))[0])

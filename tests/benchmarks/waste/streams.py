@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from tune_gpu.services.running import Endpoint
-from tune_gpu.workload.clients import Endpoints, complete
+from tune_gpu.workload.clients.call import Call
+from tune_gpu.workload.clients.completion import complete
 from tune_gpu.workload.window import client_session
 
 _CHUNK = b'data: {"id":"x","object":"text_completion","created":1,"model":"m","choices":[{"index":0,"text":" word","finish_reason":null}]}\n\n'
@@ -58,14 +59,14 @@ def measure(streams: int, tokens: int, every_s: float) -> dict[str, Any]:
     server.start()
     port = ours.recv()
     os.sched_setaffinity(0, {cores[0]})
-    endpoints = Endpoints(Endpoint(f"http://127.0.0.1:{port}", "k", "m"), Endpoint("", ""))
+    endpoint = Endpoint(f"http://127.0.0.1:{port}", "k", "m")
 
     async def drive() -> dict[str, list[float]]:
         async with client_session() as session:
 
             async def one(name: str) -> tuple[str, list[float]]:
                 await asyncio.sleep(random.random())  # streams begin apart from one another, as callers do
-                sample = await complete(session, endpoints, name, max_tokens=tokens, due=time.monotonic(), timeout_s=600)
+                sample = await complete(Call(session, endpoint, time.monotonic(), 600, max_tokens=tokens), name)
                 assert sample.error is None, sample.error
                 return name, sample.chunk_times
 

@@ -118,7 +118,7 @@ def test_no_other_rule_states_a_declared_limit(
 ) -> None:
     """With the declared limits switched off nothing refuses what lies beyond them, but rules on several settings together, which name another."""
     monkeypatch.setattr(Bounds, "holds", lambda _self, _value: True)
-    monkeypatch.setattr("tune_gpu.workload.audio.load_utterances", lambda *_: [])  # which clips there are is no rule on numbers
+    monkeypatch.setattr("tune_gpu.workload.inputs.load_utterances", lambda *_: [])  # which clips there are is no rule on numbers
     message = refusal(with_value(WHOLE, name, kind(beyond(side, limit, 1))))
     others = set(re.findall(r"\b(?:search|workload|confirm|objective|ray|run|telemetry|promote|vllm|whisper)\.[\w.]*\w", message)) - {name}
     assert others or not message, f"a second rule: {message}"

@@ -23,7 +23,7 @@ from tune_gpu.services.vllm.launch import ForkServer
 from tune_gpu.services.vllm.server import EngineInfo
 from tune_gpu.telemetry import sampler
 from tune_gpu.telemetry.nvml import NvmlProbe
-from tune_gpu.workload.clients import Endpoints
+from tune_gpu.workload.traffic import Traffic
 from tune_gpu.workload.window import warm_up
 
 BEFORE = Frame({7: 512.0}, utilization=0, used_mib=700.0)
@@ -45,8 +45,8 @@ QUICK = [
 class Answering:
     """A service that has started: answers from the test's servers, and calls these processes its own."""
 
-    def __init__(self, endpoints: Endpoints, pids: list[int], started: Callable[[], None]) -> None:
-        self.endpoint = endpoints.llm
+    def __init__(self, traffic: Traffic, pids: list[int], started: Callable[[], None]) -> None:
+        self.endpoint = traffic.endpoints["vllm"]
         self._pids, self._started = pids, started
         self.info: EngineInfo | None = None
         self.start_s = 0.0
@@ -79,8 +79,8 @@ class Answering:
 class MadeUpCard:
     """Deploys onto a card whose frames change when the engine has started; Whisper has printed this by then."""
 
-    def __init__(self, endpoints: Endpoints, nvml: FakeNvml, then: Frame, printed: str = "") -> None:
-        self._endpoints, self._nvml, self._then, self._printed = endpoints, nvml, then, printed
+    def __init__(self, traffic: Traffic, nvml: FakeNvml, then: Frame, printed: str = "") -> None:
+        self._traffic, self._nvml, self._then, self._printed = traffic, nvml, then, printed
 
     def visible_devices(self) -> str:
         return f"{UUID},{OTHER}"  # of which an engine on one card takes the first
@@ -96,8 +96,8 @@ class MadeUpCard:
             self._nvml._frames = [self._then]
 
         if service.name == "vllm":
-            return Answering(self._endpoints, [31, 32], appear)
-        whisper = Answering(self._endpoints, [21], lambda: None)
+            return Answering(self._traffic, [31, 32], appear)
+        whisper = Answering(self._traffic, [21], lambda: None)
         whisper.printed = self._printed
         return whisper
 
@@ -113,14 +113,14 @@ def measure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Measure]:
     """An evaluation on a card that shows this frame once both services run."""
     monkeypatch.setattr(sampler, "HZ", 100.0)
     behaviour = Behaviour(stt_s=0.001, first_token_s=0.001)
-    with servers(behaviour) as endpoints:
+    with servers(behaviour) as traffic:
 
         def run(then: Frame, *overrides: str, printed: str = "", stt_status: int = 200, after: Frame = BEFORE, log: Callable[[str], None] = print) -> Measurement:
             behaviour.stt_status = stt_status
             nvml = FakeNvml([BEFORE])
             monkeypatch.setattr(device_guard, "open_probe", lambda kind, card: NvmlProbe(card, nvml))
             config = load_config("spica_gpu_allocation", [*QUICK, *overrides], "cuda")
-            evaluator = Evaluator(config, "cuda", log=log, deploy=MadeUpCard(endpoints, nvml, then, printed))
+            evaluator = Evaluator(config, "cuda", log=log, deploy=MadeUpCard(traffic, nvml, then, printed))
             measured = evaluator.evaluate(PARAMS)
             nvml._frames = [after]  # both have gone, their memory with them
             evaluator.close()
@@ -192,7 +192,7 @@ def test_a_start_that_failed_has_taken_its_time(measure: Measure, monkeypatch: p
     def no_room() -> None:
         raise ServiceError(Failure(FailureKind.STARTUP_NO_KV_MEMORY, "vllm", Phase.START, "no room"))
 
-    monkeypatch.setattr(MadeUpCard, "vllm", lambda card, _services: Answering(card._endpoints, [32], no_room))
+    monkeypatch.setattr(MadeUpCard, "vllm", lambda card, _services: Answering(card._traffic, [32], no_room))
     found = measure(RUNNING)
     assert found.failure is not None
     assert found.timings.start_s["vllm"] > 0.0

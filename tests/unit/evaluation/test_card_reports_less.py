@@ -19,7 +19,7 @@ from tune_gpu.config.loader import load_config
 from tune_gpu.evaluation.preflight_check import PreflightCheck
 from tune_gpu.services.deployment import resolve
 from tune_gpu.telemetry.device_choice import DeviceChoice, read_from_the_card
-from tune_gpu.workload.clients import Endpoints
+from tune_gpu.workload.traffic import Traffic
 
 BLIND = {
     "nvmlDeviceGetMemoryInfo": "NVMLError_NoPermission",
@@ -37,13 +37,13 @@ BLIND = {
 
 
 @pytest.fixture(scope="module")
-def endpoints() -> Iterator[Endpoints]:
+def traffic() -> Iterator[Traffic]:
     with servers(Behaviour(stt_s=0.001, first_token_s=0.001)) as found:
         yield found
 
 
-def test_a_laptop_without_power_has_no_power_and_a_window_that_counts(endpoints: Endpoints) -> None:
-    found = result_of({"where": "some laptops", "raises": {"nvmlDeviceGetPowerUsage": "NVMLError_NoData"}, "want": "power null"}, endpoints)
+def test_a_laptop_without_power_has_no_power_and_a_window_that_counts(traffic: Traffic) -> None:
+    found = result_of({"where": "some laptops", "raises": {"nvmlDeviceGetPowerUsage": "NVMLError_NoData"}, "want": "power null"}, traffic)
     assert (found["window"], found["device_proof"], found["memory_returned"], found["unchecked"]) == ("ok", "proven", "yes", [])
     assert (found["readings"]["power_w"], found["want"]) == (None, "power null")
     assert found["energy_per_request_j"] > 0, "by the card's own counter"
@@ -51,8 +51,8 @@ def test_a_laptop_without_power_has_no_power_and_a_window_that_counts(endpoints:
     assert found["objectives_refused"] == {}
 
 
-def test_a_jetson_has_the_hosts_memory(endpoints: Endpoints) -> None:
-    found = result_of({"name": "NVIDIA Thor", "raises": {"nvmlDeviceGetMemoryInfo": "NVMLError_NotSupported"}}, endpoints)
+def test_a_jetson_has_the_hosts_memory(traffic: Traffic) -> None:
+    found = result_of({"name": "NVIDIA Thor", "raises": {"nvmlDeviceGetMemoryInfo": "NVMLError_NotSupported"}}, traffic)
     host_mib = psutil.virtual_memory().total / 2**20
     assert (found["window"], found["card"]["shares_host_memory"]) == ("ok", True)
     assert found["card"]["total_mib"] == pytest.approx(host_mib)
@@ -60,8 +60,8 @@ def test_a_jetson_has_the_hosts_memory(endpoints: Endpoints) -> None:
     assert found["service_memory_mib"] == {"vllm": 6000.0, "whisper": 1000.0}
 
 
-def test_a_card_that_reports_only_its_name_loses_metrics_and_no_run(endpoints: Endpoints) -> None:
-    known, blind = result_of({}, endpoints), result_of({"raises": BLIND}, endpoints)
+def test_a_card_that_reports_only_its_name_loses_metrics_and_no_run(traffic: Traffic) -> None:
+    known, blind = result_of({}, traffic), result_of({"raises": BLIND}, traffic)
     assert blind["window"] == "ok"
     lost = set(blind["null_metrics"]) - set(known["null_metrics"])
     assert lost == read_from_the_card().keys(), "each of them is refused as an objective before a run, and nothing else needs to be"
@@ -75,17 +75,17 @@ def test_a_card_that_reports_only_its_name_loses_metrics_and_no_run(endpoints: E
     assert "does not report its memory" in blind["preflight"]
 
 
-def test_processes_whose_memory_is_not_reported_prove_the_device(endpoints: Endpoints) -> None:
+def test_processes_whose_memory_is_not_reported_prove_the_device(traffic: Traffic) -> None:
     listed = [{"pid": 7, "usedGpuMemory": None}, {"pid": 21, "usedGpuMemory": 2**64 - 1}, {"pid": 32, "usedGpuMemory": None}]
-    found = result_of({"where": "a vGPU", "returns": {"nvmlDeviceGetComputeRunningProcesses": listed}}, endpoints)
+    found = result_of({"where": "a vGPU", "returns": {"nvmlDeviceGetComputeRunningProcesses": listed}}, traffic)
     assert (found["window"], found["device_proof"], found["service_memory_mib"]) == ("ok", "proven", {"vllm": None, "whisper": None})
     assert "judged by the memory of the whole device" in found["soak"]["said"]
     assert found["objectives_refused"].keys() == {"service_memory_mib.vllm", "service_memory_mib.whisper"}
 
 
 @pytest.mark.parametrize("function", ["nvmlInit", "nvmlDeviceGetPowerUsage"])
-def test_a_card_that_is_lost_is_measurement_invalid(endpoints: Endpoints, function: str) -> None:
-    found = result_of({"raises": {function: "NVML_ERROR_GPU_IS_LOST"}}, endpoints)
+def test_a_card_that_is_lost_is_measurement_invalid(traffic: Traffic, function: str) -> None:
+    found = result_of({"raises": {function: "NVML_ERROR_GPU_IS_LOST"}}, traffic)
     assert found["window"] == f"measurement_invalid: NVML: GPU is lost ({function})"
     assert not found["soak"]["holds"]
 

@@ -96,10 +96,10 @@ def test_a_measured_deployment_and_its_configuration_are_not_changed(monkeypatch
     monkeypatch.setattr(service_set, "MpsDaemon", Daemon)
     overrides = ["run.mps=true", "services.vllm.mps_active_thread_pct=60", "services.whisper.mps_active_thread_pct=40", "services.vllm.env={CUDA_VISIBLE_DEVICES: 7, OWN: 1}"]
     config = load_config("spica_gpu_allocation", [*QUICK, *overrides], "cuda")
-    with servers(Behaviour(stt_s=0.001, first_token_s=0.001)) as endpoints:
+    with servers(Behaviour(stt_s=0.001, first_token_s=0.001)) as traffic:
         nvml = FakeNvml([BEFORE])
         monkeypatch.setattr(device_guard, "open_probe", lambda kind, card: NvmlProbe(card, nvml))
-        card = Noting(endpoints, nvml, RUNNING)
+        card = Noting(traffic, nvml, RUNNING)
         evaluator = Evaluator(config, "cuda", deploy=card)
         deployment = resolve(config, ON_CARD, "cuda")
         before = deepcopy((config, deployment))

@@ -19,18 +19,19 @@ from tune_gpu.evaluation.state import EvaluationState
 from tune_gpu.metrics import PAIR, catalogue_of
 from tune_gpu.telemetry.sampler import DeviceSample, DeviceStats
 from tune_gpu.workload.capacity import decide
-from tune_gpu.workload.clients import LlmSample, SttSample
-from tune_gpu.workload.voice_turn import TurnSample
+from tune_gpu.workload.clients.generation import GenerationSample
+from tune_gpu.workload.clients.transcription import TranscriptionSample
+from tune_gpu.workload.turn import Turn
 from tune_gpu.workload.window import WindowResult
 
 KV = DeviceSample(0.0, 50.0, 100.0, kv_cache_pct=12.5)
 OBJECTIVE = ObjectiveSettings(weights={"stt_latency": 0.4, "llm_latency": 0.4, "stability": 0.2})
 
 
-def turn(stt_ms: float, llm_ms: float, *, error: str | None = None) -> TurnSample:
+def turn(stt_ms: float, llm_ms: float, *, error: str | None = None) -> Turn:
     stt_s = stt_ms / 1e3
-    answer = LlmSample(stt_s, [stt_s + llm_ms / 2e3, stt_s + llm_ms / 1e3], 2, error)
-    return TurnSample(0.0, "clip", "yes", SttSample(0.0, stt_s, "yes", 1.0), answer)
+    answer = GenerationSample(stt_s, [stt_s + llm_ms / 2e3, stt_s + llm_ms / 1e3], 2, error)
+    return Turn(0.0, "clip", "yes", {"stt": TranscriptionSample(0.0, stt_s, "yes", 1.0), "llm": answer})
 
 
 def metrics_of(state: EvaluationState, objective: ObjectiveSettings) -> dict[str, Any]:
@@ -39,12 +40,12 @@ def metrics_of(state: EvaluationState, objective: ObjectiveSettings) -> dict[str
     return metrics | {"fitness": score.fitness, "fitness_stderr": score.stderr}
 
 
-def scored(windows: Sequence[Sequence[TurnSample]], objective: ObjectiveSettings = OBJECTIVE) -> dict[str, Any]:
+def scored(windows: Sequence[Sequence[Turn]], objective: ObjectiveSettings = OBJECTIVE) -> dict[str, Any]:
     device = [DeviceStats(50.0, 100.0, {}, 0, 10)] * len(windows)
     return metrics_of(EvaluationState({}, windows=[WindowResult("mixed", 10.0, list(turns)) for turns in windows], device=device), objective)
 
 
-def drawn(rng: np.random.Generator, n_windows: int, turns: float) -> list[list[TurnSample]]:
+def drawn(rng: np.random.Generator, n_windows: int, turns: float) -> list[list[Turn]]:
     """Windows with a mood of their own and a few turns each."""
     moods = rng.normal(0.0, 0.15, n_windows)
     counts = np.maximum(1, rng.poisson(turns, n_windows))
@@ -74,8 +75,8 @@ def test_one_window_has_the_error_of_its_turns() -> None:
     assert 0.8 < reported / spread < 1.25
 
 
-def turn_with(clip: str, text: str) -> TurnSample:
-    return TurnSample(0.0, clip, "one two three four", SttSample(0.0, 0.2, text, 1.0), turn(200, 500).llm)
+def turn_with(clip: str, text: str) -> Turn:
+    return Turn(0.0, clip, "one two three four", {"stt": TranscriptionSample(0.0, 0.2, text, 1.0), "llm": turn(200, 500).samples["llm"]})
 
 
 def of_clips(**errors: int) -> EvaluationState:

@@ -21,7 +21,9 @@ from tune_gpu.services.loopback import NoAnswer, get
 from tune_gpu.services.readiness import answers
 from tune_gpu.services.running import Endpoint
 from tune_gpu.services.vllm.server import VllmServer
-from tune_gpu.workload.clients import Endpoints, complete, transcribe
+from tune_gpu.workload.clients.call import Audio, Call
+from tune_gpu.workload.clients.completion import complete
+from tune_gpu.workload.clients.transcription import transcribe
 from tune_gpu.workload.window import client_session
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -112,10 +114,8 @@ def test_a_live_turn_follows_no_redirect(ask: str) -> None:
 
     async def turn(url: str) -> str | None:
         async with client_session() as session:
-            endpoints, due = Endpoints(Endpoint(url, "key", "model"), Endpoint(url, "key")), time.monotonic()
-            if ask == "complete":
-                return (await complete(session, endpoints, "hello", max_tokens=1, due=due, timeout_s=10.0)).error
-            return (await transcribe(session, endpoints, b"", audio_s=1.0, due=due, timeout_s=10.0)).error
+            call = Call(session, Endpoint(url, "key", "model"), time.monotonic(), 10.0, max_tokens=1)
+            return (await complete(call, "hello") if ask == "complete" else await transcribe(call, Audio(b"", 1.0))).error
 
     def lead_away(connection: socket.socket) -> None:
         connection.sendall(b"HTTP/1.1 307 Elsewhere\r\nLocation: " + other.url.encode() + b"/\r\nContent-Length: 0\r\n\r\n")
@@ -143,8 +143,7 @@ def test_neither_a_check_nor_a_live_turn_reads_a_body_of_a_gigabyte() -> None:
 
     async def turn(url: str) -> str | None:
         async with client_session() as session:
-            endpoints = Endpoints(Endpoint(url, ""), Endpoint(url, ""))
-            return (await transcribe(session, endpoints, b"", audio_s=1.0, due=time.monotonic(), timeout_s=60.0)).error
+            return (await transcribe(Call(session, Endpoint(url, ""), time.monotonic(), 60.0), Audio(b"", 1.0))).error
 
     with serving(flood) as server:
         with pytest.raises(NoAnswer, match="longer than 1000 bytes"):

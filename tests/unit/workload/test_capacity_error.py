@@ -11,10 +11,15 @@ import pytest
 from tune_gpu.config.schema import ObjectiveSettings
 from tune_gpu.workload.capacity import Capacity, decide, ratios_of, with_error
 from tune_gpu.workload.capacity_error import resampled, until_failed
-from tune_gpu.workload.clients import LlmSample, SttSample
-from tune_gpu.workload.voice_turn import TurnSample
+from tune_gpu.workload.clients.generation import GenerationSample
+from tune_gpu.workload.clients.transcription import TranscriptionSample
+from tune_gpu.workload.turn import Turn
 
 OBJECTIVE = ObjectiveSettings()
+
+
+def turn(heard: TranscriptionSample, answer: GenerationSample) -> Turn:
+    return Turn(0.0, "clip", "yes", {"stt": heard, "llm": answer})
 
 
 def ramp(rng: np.random.Generator, turns_a_session: int, spread: float = 0.15) -> tuple[Capacity, list[np.ndarray]]:
@@ -48,8 +53,8 @@ def test_a_ramp_of_one_turn_a_step_does_not_know_its_error() -> None:
 
 
 def test_turns_of_windows_tell_the_spread_that_short_steps_do_not() -> None:
-    def answered(ms: float) -> TurnSample:
-        return TurnSample(0.0, "clip", "yes", SttSample(0.0, ms / 1e3, "yes", 1.0), LlmSample(ms / 1e3, [ms / 500, ms / 400], 2, None))
+    def answered(ms: float) -> Turn:
+        return turn(TranscriptionSample(0.0, ms / 1e3, "yes", 1.0), GenerationSample(ms / 1e3, [ms / 500, ms / 400], 2))
 
     ramp = replace(decide([0.5, 1.5], at_ceiling=False), steps=(np.full((1, 3), 0.5), np.full((1, 3), 1.5)))
     found = with_error(ramp, OBJECTIVE, [[answered(200.0)], [answered(300.0), answered(250.0)]])
@@ -77,9 +82,8 @@ def test_a_ramp_ends_at_its_first_failed_step() -> None:
 
 
 def test_only_answered_turns_count() -> None:
-    answer = LlmSample(0.2, [0.3, 0.7], 2, None)
-    answered = TurnSample(0.0, "clip", "yes", SttSample(0.0, 0.2, "yes", 1.0), answer)
-    failed = TurnSample(0.0, "clip", "yes", SttSample(0.0, 0.2, "yes", 1.0), LlmSample(0.2, [], 0, "timeout"))
+    heard = TranscriptionSample(0.0, 0.2, "yes", 1.0)
+    answered, failed = turn(heard, GenerationSample(0.2, [0.3, 0.7], 2)), turn(heard, GenerationSample(0.2, error="timeout"))
     rows = ratios_of([answered, failed], ObjectiveSettings(stt_latency_target_ms=200.0, llm_latency_target_ms=1000.0, ttft_target_ms=100.0))
     assert rows == pytest.approx(np.array([[1.0, 0.5, 1.0]]))
     assert ratios_of([failed], OBJECTIVE).shape == (0, 3)

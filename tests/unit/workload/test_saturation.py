@@ -8,20 +8,22 @@ import numpy as np
 import pytest
 
 from tests.support.servers import Behaviour, servers
-from tests.unit.workload.test_traffic import CLIPS, workload
+from tests.unit.workload.test_traffic import INPUTS, workload
 from tune_gpu.workload.arrivals import poisson_arrivals
-from tune_gpu.workload.clients import SttSample
+from tune_gpu.workload.clients.transcription import TranscriptionSample
 from tune_gpu.workload.saturation import saturation_of
-from tune_gpu.workload.voice_turn import TurnSample
+from tune_gpu.workload.turn import Turn
 from tune_gpu.workload.window import WindowResult, run_window
 
 
 def window(turns: Sequence[tuple[float, float | None]], seconds: float) -> WindowResult:
     """A window of turns (due, latency), which ends with its arrivals; None is a turn that was shed."""
-    made = [
-        TurnSample(100.0 + due, "clip", "yes", None if latency is None else SttSample(100.0 + due, 100.0 + due + latency, "yes", 0.1), shed=latency is None)
-        for due, latency in turns
-    ]
+
+    def turn(due: float, latency: float | None) -> Turn:
+        samples = {} if latency is None else {"stt": TranscriptionSample(due, due + latency, "yes", 0.1)}
+        return Turn(due, "clip", "yes", {**samples}, shed=latency is None)
+
+    made = [turn(100.0 + due, latency) for due, latency in turns]
     return WindowResult("stt", seconds, made, started=100.0, offered_s=seconds)
 
 
@@ -85,10 +87,10 @@ def test_one_or_two_turns_show_no_trend() -> None:
 
 def test_a_server_that_does_half_of_what_is_asked_is_found() -> None:
     one_at_a_time = workload(background_rate_per_s=0.0, turn_rate_per_s=40.0, window_s=1.0)
-    with servers(Behaviour(stt_s=0.1, stt_one_at_a_time=True)) as endpoints:
-        slow = saturation_of([run_window(endpoints, one_at_a_time, CLIPS, seed=0, window_index=0)])
-    with servers(Behaviour(stt_s=0.1)) as endpoints:
-        well = saturation_of([run_window(endpoints, one_at_a_time, CLIPS, seed=0, window_index=0)])
+    with servers(Behaviour(stt_s=0.1, stt_one_at_a_time=True)) as traffic:
+        slow = saturation_of([run_window(traffic, one_at_a_time, INPUTS, seed=0, window_index=0)])
+    with servers(Behaviour(stt_s=0.1)) as traffic:
+        well = saturation_of([run_window(traffic, one_at_a_time, INPUTS, seed=0, window_index=0)])
     assert slow is not None
     assert well is not None
     assert (slow.saturated, well.saturated) == (True, False)

@@ -1,0 +1,140 @@
+"""A streamed answer of an LLM. The clients of completions and of chats differ in the request and in where a chunk has its text."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tune_gpu.workload.clients.call import MAX_BYTES, Call, amount_of, failure_as_value, ms_between
+
+_MAX_BYTES_PER_TOKEN = 4096
+"""Of a stream. vLLM's chunks have some 300 bytes."""
+
+TextOf = Callable[[Mapping[str, Any]], str | None]
+"""Returns the text of a chunk's choice, which may be empty, or None if the chunk has no token."""
+
+
+@dataclass
+class GenerationSample:
+    """One streamed answer. Times are of the monotonic clock, in seconds."""
+
+    due: float
+    chunk_times: list[float] = field(default_factory=list)
+    n_tokens: int = 0
+    error: str | None = None
+    text: str = ""
+
+    @property
+    def first_output(self) -> float | None:
+        """Return when the first token arrived, or None."""
+        return self.chunk_times[0] if self.chunk_times else None
+
+    @property
+    def done(self) -> float | None:
+        """Return when the last token arrived, or None if the request failed."""
+        return self.chunk_times[-1] if self.chunk_times and not self.error else None
+
+    @property
+    def output(self) -> str | None:
+        """Return the text, or None if the request failed."""
+        return None if self.error else self.text
+
+    @property
+    def ttft_ms(self) -> float | None:
+        """Return the milliseconds from the due time to the first token, or None."""
+        return ms_between(self.due, self.first_output, self.error)
+
+    @property
+    def latency_ms(self) -> float | None:
+        """Return the milliseconds from the due time to the last token, or None."""
+        return ms_between(self.due, self.done, self.error)
+
+    @property
+    def itl_ms(self) -> list[float]:
+        """Return the gaps between tokens in milliseconds. If a chunk carried several tokens, return the mean gap of the answer once for
+        each gap."""
+        if self.error or self.n_tokens < 2 or len(self.chunk_times) < 2:
+            return []
+        if len(self.chunk_times) == self.n_tokens:
+            return [(b - a) * 1e3 for a, b in zip(self.chunk_times, self.chunk_times[1:], strict=False)]
+        mean = (self.chunk_times[-1] - self.chunk_times[0]) * 1e3 / (self.n_tokens - 1)
+        return [mean] * (self.n_tokens - 1)
+
+
+async def generate(call: Call, path: str, prompt: Mapping[str, object], token_text: TextOf) -> GenerationSample:
+    """Stream one answer, and record when each chunk of tokens arrives.
+
+    Without the closing `[DONE]` the error is `truncated_stream`, without a token `empty_answer`, with fewer tokens than requested
+    `short_answer`. No end-of-text token ends an answer, but vLLM cuts it where the context is full, and a candidate with too short a context
+    would win by shorter answers.
+
+    Args:
+        call: how the request is sent.
+        path: of the API.
+        prompt: the part of the request that the APIs do not share.
+        token_text: returns the text of a chunk's choice.
+    """
+    sample = GenerationSample(call.due)
+    body = {
+        "model": call.endpoint.model,
+        **prompt,
+        "max_tokens": call.max_tokens,
+        "ignore_eos": True,
+        "temperature": 0.0,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    if call.cache_salt is not None:
+        body["cache_salt"] = call.cache_salt
+    finished = False
+    with failure_as_value(sample, cut_off="truncated_stream"), call.pulse.request(call.service):
+        finished = await _stream(call, path, body, token_text, sample)
+    if sample.error is None and not finished:
+        sample.error = "truncated_stream"
+    elif sample.error is None and not sample.chunk_times:
+        sample.error = "empty_answer"
+    elif sample.error is None and 0 < sample.n_tokens < call.max_tokens:  # 0: the server has not reported the number
+        sample.error = "short_answer"
+    sample.n_tokens = max(sample.n_tokens, len(sample.chunk_times))
+    return sample
+
+
+async def _stream(call: Call, path: str, body: Mapping[str, object], token_text: TextOf, sample: GenerationSample) -> bool:
+    """Send the request and read its stream into the sample. Return True if the stream ended as it should."""
+    texts: list[str] = []
+    left = MAX_BYTES + _MAX_BYTES_PER_TOKEN * call.max_tokens
+    async with asyncio.timeout(call.left_s), call.session.post(call.url(path), json=body, headers=call.headers, allow_redirects=False) as reply:
+        # A 200 is no sign of life: vLLM's server sends it before its engine has done anything. Any other status is the whole answer.
+        if reply.status != 200:
+            call.mark()
+            sample.error = f"http_{reply.status}"
+            return False
+        async for line in reply.content:
+            left -= len(line)
+            if left < 0:
+                raise ValueError("the answer does not end")
+            if not line.startswith(b"data:"):
+                continue
+            now, payload = time.monotonic(), line[5:].strip()
+            call.mark()
+            if payload == b"[DONE]":
+                sample.text = "".join(texts)
+                return True
+            _take_chunk(sample, json.loads(payload), now, token_text, texts)
+    return False
+
+
+def _take_chunk(sample: GenerationSample, chunk: dict[str, Any], now: float, token_text: TextOf, texts: list[str]) -> None:
+    if "error" in chunk:
+        sample.error = "stream_error"
+    choices = chunk.get("choices")
+    if choices and (text := token_text(choices[0])) is not None:
+        sample.chunk_times.append(now)
+        texts.append(text)
+    usage = chunk.get("usage")
+    if isinstance(usage, dict):
+        sample.n_tokens = int(amount_of(usage["completion_tokens"]))
