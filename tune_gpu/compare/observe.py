@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tune_gpu.common.catalogue import Catalogue
-from tune_gpu.compare.samples import Replicate, Turn, turn_metrics
+from tune_gpu.compare.samples import Replicate, Turn, errors_key, turn_metrics, words_key
 from tune_gpu.evaluation.measurement import Measurement
 from tune_gpu.metrics import CAPACITY, GPU_UTILIZATION, OOM_EVENTS, PAIR, SERVICE_MEMORY
 from tune_gpu.workload.turn import Turn as DrivenTurn
@@ -17,9 +17,14 @@ from tune_gpu.workload.window import WindowResult
 
 def make_turn(sample: DrivenTurn, catalogue: Catalogue = PAIR) -> Turn:
     """Return the values of one turn. An empty transcript counts as wrong, not as missing."""
-    transcript = sample.transcript
-    errors, words = (None, None) if transcript is None else word_errors(sample.reference, transcript, sample.language)
-    return Turn({metric.turn_key: sample_of(sample, metric) for metric in turn_metrics(catalogue)}, errors, words, sample.error, sample.name)
+    values = {metric.turn_key: sample_of(sample, metric) for metric in turn_metrics(catalogue)}
+    if sample.transcript is None:
+        return Turn(values, error=sample.error, clip=sample.name)
+    errors, words = word_errors(sample.reference, sample.transcript, sample.language)
+    if catalogue is PAIR:
+        return Turn(values, errors, words, sample.error, sample.name)
+    service = next(iter(sample.samples))
+    return Turn(values | {errors_key(service): errors, words_key(service): words}, error=sample.error, clip=sample.name)
 
 
 def turns_by_arrival(windows: Sequence[WindowResult], catalogue: Catalogue = PAIR) -> tuple[Turn, ...]:

@@ -21,9 +21,9 @@ def check_config(config: ExperimentConfig) -> None:
     from tune_gpu.common.process.ports import free_port
     from tune_gpu.compare import confirm
     from tune_gpu.experiment.space_check import check_space, services_in_use, settings_in_use
+    from tune_gpu.experiment.traffic_check import check_traffic
     from tune_gpu.services.vllm.secret_flags import check_secrets
     from tune_gpu.workload.inputs import load_inputs
-    from tune_gpu.workload.stages import background_of, stages_of
 
     check(config)
     if not config.objective.weights:
@@ -34,7 +34,7 @@ def check_config(config: ExperimentConfig) -> None:
     for name, settings in config.services.items():
         if hasattr(settings, "max_model_len"):
             _check_room(config.workload.max_tokens, name, settings_in_use(config, space, Target(name, "max_model_len")))
-    stages = (*stages_of(config), *background_of(config))
+    stages = check_traffic(config)
     free_port(config.run.port_range)
     _check_writable(Path(config.run.artifacts_dir).expanduser())
     local = config.ray.address is None  # on a cluster, clips, models and cores belong to the worker

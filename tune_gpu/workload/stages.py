@@ -12,8 +12,8 @@ from tune_gpu.common.metric import Protocol
 from tune_gpu.config.measure_settings import WorkloadSettings
 from tune_gpu.config.rules import nearest
 from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.config.space_catalogue import protocols_of
 from tune_gpu.metrics import DEFAULT_PAIR, GENERATION, label_of
-from tune_gpu.services.registry import protocols
 
 Services = Mapping[str, Protocol | None]
 """Name -> protocol of each service of a space; None for a service without an API that a client drives."""
@@ -67,18 +67,12 @@ def stages_of(config: ExperimentConfig) -> tuple[Stage, ...]:
     Raises:
         UserError: the turn names a service that does not exist or has no API, or one that cannot take what the service before it answers.
     """
-    return turn_stages(config.workload.turn, services_of(config))
+    return turn_stages(config.workload.turn, protocols_of(config.services))
 
 
 def background_of(config: ExperimentConfig) -> tuple[Stage, ...]:
     """Return the services that get requests besides those of turns. Raise UserError for one that does not exist or has no API."""
-    return background_stages(config.workload, services_of(config), stages_of(config))
-
-
-def services_of(config: ExperimentConfig) -> Services:
-    """Return the protocols of a space's services."""
-    known = protocols(config.services)
-    return {name: known.get(name) for name in (known if known == DEFAULT_PAIR else dict(config.services.items()))}
+    return background_stages(config.workload, protocols_of(config.services), stages_of(config))
 
 
 def turn_stages(turn: Sequence[str] | None, services: Services) -> tuple[Stage, ...]:
@@ -94,7 +88,7 @@ def turn_stages(turn: Sequence[str] | None, services: Services) -> tuple[Stage, 
     if not turn:
         raise UserError(f"{key}: no service. Name at least one.")
     if twice := next((name for at, name in enumerate(turn) if name in turn[:at]), None):
-        raise UserError(f"{key}: {twice} stands there twice. A service can be one stage of a turn.")
+        raise UserError(f"{key}: {twice} is named twice. A service can be one stage of a turn.")
     stages = tuple(_stage(key, name, services) for name in turn)
     for before, after in itertools.pairwise(stages):
         if before.gives is not after.takes:
@@ -110,7 +104,7 @@ def _only_turn(services: Services) -> list[str]:
     if services == DEFAULT_PAIR:
         return list(DEFAULT_PAIR)
     if not driven:
-        raise UserError("workload.turn: no service has an API that could be driven, so nothing can be measured. Give one of services a kind that has an API.")
+        raise UserError("workload.turn: no service has an API that could be driven, so nothing can be measured. Add a service that has one.")
     if len(driven) > 1:
         raise UserError(f"workload.turn: not given, and {len(driven)} services could be driven. Set the order of a turn, for example [{', '.join(driven)}].")
     return driven
@@ -129,7 +123,7 @@ def background_stages(workload: WorkloadSettings, services: Services, turn: Sequ
         key = f"workload.background_rate_per_s={workload.background_rate_per_s:g}"
         answering = [stage for stage in turn if stage.generates]
         if len(answering) != 1:
-            raise UserError(f"{key}: a turn has {len(answering)} LLMs, so it is not known which of the services gets these requests. Set workload.background={{NAME: RATE}}.")
+            raise UserError(f"{key}: a turn has {len(answering)} LLMs, so it is not known which service gets these requests. Set it to 0, and name a service in workload.background.")
         if answering[0].service in workload.background:
             raise UserError(f"{key}: workload.background.{answering[0].service} gives the same rate. Remove one of them.")
         found = (answering[0], *found)

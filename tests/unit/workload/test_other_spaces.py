@@ -11,6 +11,7 @@ import pytest
 from tests.unit.workload.servers import Answer, answering, every_protocol, parts, status, wav
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.metric import Protocol
+from tune_gpu.compare.observe import turns_by_arrival
 from tune_gpu.config.schema import ObjectiveSettings, WorkloadSettings
 from tune_gpu.metrics import catalogue_of
 from tune_gpu.services.running import Endpoint
@@ -65,6 +66,16 @@ def test_a_window_of_any_chain_measures_every_stage_under_its_service(turn: list
     assert (metrics["tts.first_audio_ms"] is not None) == ("tts" in turn)
     assert metrics["stt.wer"] == (0.0 if turn[0] == "stt" else None)
     assert "voice_turn_ms" not in metrics
+
+
+def test_a_turn_of_a_comparison_has_the_errors_of_its_recogniser() -> None:
+    settings = workload(turn=["stt", "llm"])
+    with driven(settings, every_protocol(transcript="hello")) as traffic:
+        turns = turns_by_arrival([run_window(traffic, settings, INPUTS, seed=0, window_index=0)], CATALOGUE)
+    assert {turn.errors_and_words("stt") for turn in turns} == {(1, 2)}
+    assert {(turn.errors_and_words(""), turn.clip, turn.error) for turn in turns} == {((None, None), "a", None)}
+    assert all(turn.values["llm.ttft_ms"] is not None and turn.values["turn_ms"] is not None for turn in turns)
+    assert all(turn.values["tts.latency_ms"] is None for turn in turns)
 
 
 def test_a_failure_is_named_after_the_service_and_the_rest_is_not_sent() -> None:

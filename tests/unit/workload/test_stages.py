@@ -44,7 +44,7 @@ def test_the_one_service_with_an_api_is_the_turn_of_its_space() -> None:
         (["tts", "llm"], r"llm \(chat\) takes text, but tts \(speech\) before it answers with audio\."),
         (["stt", "tts", "embed"], r"embed \(embedding\) takes text, but tts \(speech\) before it answers with audio\."),
         ([], r"workload\.turn=\[\]: no service\. Name at least one\."),
-        (["llm", "tts", "stt", "llm"], r"llm stands there twice\."),
+        (["llm", "tts", "stt", "llm"], r"llm is named twice\."),
         (None, r"workload\.turn: not given, and 5 services could be driven\. Set the order of a turn, for example \[stt, llm, tts, embed, guard\]\."),
     ],
 )
@@ -76,7 +76,7 @@ def test_background_requests_go_to_the_services_that_are_named() -> None:
     [
         ({"background": {"embd": 1.0}}, ["llm"], r"workload\.background: no service embd \(did you mean embed\?\)"),
         ({"background": {"quiet": 1.0}}, ["llm"], r"workload\.background: quiet has no API"),
-        ({"background_rate_per_s": 1.0}, ["stt"], r"workload\.background_rate_per_s=1: a turn has 0 LLMs.*Set workload\.background="),
+        ({"background_rate_per_s": 1.0}, ["stt"], r"workload\.background_rate_per_s=1: a turn has 0 LLMs.*Set it to 0, and name a service in workload\.background\."),
         ({"background_rate_per_s": 1.0}, ["llm", "guard"], r"workload\.background_rate_per_s=1: a turn has 2 LLMs"),
         ({"background_rate_per_s": 1.0, "background": {"llm": 0.0}}, ["llm"], r"workload\.background\.llm gives the same rate\. Remove one of them\."),
     ],
@@ -84,6 +84,27 @@ def test_background_requests_go_to_the_services_that_are_named() -> None:
 def test_background_requests_for_nobody_are_one_clear_line(workload: dict[str, object], turn: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         beside(SERVICES, turn, **workload)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["workload.turn=[vllm]"], r"objective\.weights\.stt_latency=.*: whisper is no stage of a turn \(workload\.turn=\[vllm\]\), so it is not measured"),
+        (["workload.turn=[whisper]", "workload.background_rate_per_s=0"], r"objective\.weights\.llm_latency=.*: vllm is no stage of a turn"),
+        (["workload.turn=[vllm]", "objective.weights={llm_latency: 1}", "search.objectives={wer: min, llm_latency_ms.p95: min}"],
+         r"search\.objectives\.wer: whisper is no stage of a turn"),
+        (["workload.turn=[vllm]", "objective.weights={llm_latency: 1}", "objective.limits={stt_latency_ms.p95: 300}"],
+         r"objective\.limits\.stt_latency_ms\.p95: whisper is no stage"),
+    ],
+)
+def test_what_no_turn_measures_cannot_be_judged(overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_config(load_config(DEFAULT_SPACE, overrides, "cpu"))
+
+
+def test_one_service_of_the_default_pair_can_be_driven_alone() -> None:
+    overrides = ["traffic.turn=[vllm]", "objective.weights={llm_latency: 1}", "confirm.metric=llm_latency_ms.p50"]
+    check_config(load_config(DEFAULT_SPACE, overrides, "cpu"))
 
 
 @pytest.mark.parametrize(

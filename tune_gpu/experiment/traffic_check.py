@@ -1,0 +1,44 @@
+"""What a run is judged by must be measured by its traffic."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from tune_gpu.common.catalogue import Catalogue
+from tune_gpu.common.errors import UserError
+from tune_gpu.common.metric import Metric
+from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.config.space_catalogue import catalogue_for
+from tune_gpu.workload.stages import Stage, background_of, stages_of
+
+
+def check_traffic(config: ExperimentConfig) -> tuple[Stage, ...]:
+    """Return all services that get requests. Raise UserError for traffic that cannot be, or that does not measure what the run is judged by."""
+    turn, background = stages_of(config), background_of(config)
+    catalogue = catalogue_for(config)
+    of_turns = {stage.service for stage in turn}
+    driven = of_turns | {stage.service for stage in background}
+    for key, metric in _judged(config, catalogue):
+        measured = of_turns if metric.of_turn else driven
+        if missing := _services(metric, catalogue, measured):
+            raise UserError(
+                f"{key}: {missing} is no stage of a turn (workload.turn=[{', '.join(stage.service for stage in turn)}]), so it is not measured. "
+                f"Add {missing} to the turn, or leave the metric out."
+            )
+    return (*turn, *background)
+
+
+def _judged(config: ExperimentConfig, catalogue: Catalogue) -> Iterator[tuple[str, Metric]]:
+    """Yield every metric that decides something, with the setting that names it."""
+    for name, metric in catalogue.terms().items():
+        if (weight := config.objective.weights.get(name, 0.0)) > 0:
+            yield f"objective.weights.{name}={weight:g}", metric
+    paths, limits = catalogue.objective_paths(), catalogue.limits()
+    yield from ((f"search.objectives.{path}", paths[path]) for path in config.search.objectives)
+    yield from ((f"objective.limits.{path}", limits[path]) for path in config.objective.limits)
+
+
+def _services(metric: Metric, catalogue: Catalogue, measured: Collection[str]) -> str:
+    """Return the service that a metric belongs to, if it is not measured; nothing for a metric of no service."""
+    own = [metric.service] if metric.service else [name for name, protocol in catalogue.protocols.items() if protocol in metric.protocols]
+    return next(iter(own), "") if not set(own) & set(measured) else ""
