@@ -69,6 +69,7 @@ class LoadSession:
         self._inputs, self._transcripts, self._observe, self._note = inputs, transcripts, observe, note
         self.activity = ActivityTracker()
         self._printed_before = {name: len(service.log()) for name, service in services.running.items()}
+        self._vector_sizes: dict[str, int] = {}
         self._watch: HangWatch | None = None
 
     def warm(self, service: Service, every_clip: bool) -> None:
@@ -200,7 +201,8 @@ class LoadSession:
 
     def _traffic(self) -> Traffic:
         """Return the traffic on the services that run by now."""
-        return Traffic.of(self._config, {name: service.endpoint for name, service in self._services.running.items()}, self.activity)
+        endpoints = {name: service.endpoint for name, service in self._services.running.items()}
+        return replace(Traffic.of(self._config, endpoints, self.activity), vector_sizes=self._vector_sizes)
 
     @contextlib.contextmanager
     def _watched(self, phase: Phase) -> Iterator[None]:
