@@ -17,7 +17,7 @@ from tune_gpu.artifacts.deployments import error_of
 from tune_gpu.artifacts.lines import engine_started
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.common.catalogue import Catalogue
-from tune_gpu.common.metric import Column, Metric
+from tune_gpu.common.metric import Column, Metric, carries, shown_percentiles
 from tune_gpu.config.languages import rate_name
 from tune_gpu.metrics import ERROR_UNIT, PAIR
 from tune_gpu.search.evidence import Evidence
@@ -27,10 +27,19 @@ _AROUND = 8
 """Rows that title, head and borders take."""
 
 
-def spread(metrics: Mapping[str, Any], metric: Metric, digits: int) -> str:
-    """Return the median and p95 of a metric."""
-    value = metrics.get(metric.name)
-    return f"{value['p50']:.{digits}f} / {value['p95']:.{digits}f}" if value else "-"
+def samples_of(metrics: Mapping[str, Any], metric: Metric) -> int | None:
+    """Return how many samples a metric has in an evaluation; None if it was not measured, or by a program that did not count them."""
+    n = (metrics.get(metric.name) or {}).get("n")
+    return None if n is None else int(n)
+
+
+def spread(metrics: Mapping[str, Any], metric: Metric, digits: int, percentiles: Sequence[str]) -> str:
+    """Return these percentiles of a metric with the number of its samples, `1045 / 2507 (24)`; a dash for one that they do not carry."""
+    value, n = metrics.get(metric.name), samples_of(metrics, metric)
+    if not value:
+        return "-"
+    shown = (f"{value[at]:.{digits}f}" if n is None or carries(n, at) else "-" for at in percentiles)
+    return " / ".join(shown) + ("" if n is None else f" ({n})")
 
 
 def fitness_of(line: EvaluationRecord, evidence: Evidence) -> str:
@@ -118,9 +127,12 @@ def _measured(lines: Sequence[EvaluationRecord], catalogue: Catalogue, *, narrow
 
 
 def _metric(metric: Metric, column: Column, lines: Sequence[EvaluationRecord], catalogue: Catalogue) -> _Column:
+    """Return the column of a metric. Of one with many samples it has the percentiles that some evaluation carries, and the number of samples."""
     if metric.many:
-        title = f"{column.title} {metric.unit}".rstrip()
-        return _Column(f"{title}\np50 / p95", lambda line: spread(line.metrics, metric, column.digits), right=True)
+        most = max((n for line in lines if (n := samples_of(line.metrics, metric)) is not None), default=None)
+        percentiles = shown_percentiles(most) or ("p50",)
+        title = f"{column.title} {metric.unit}".rstrip() + f"\n{' / '.join(percentiles)}" + ("" if most is None else " (n)")
+        return _Column(title, lambda line: spread(line.metrics, metric, column.digits, percentiles), right=True)
     title = error_rate_of([line.metrics for line in lines], metric, catalogue) if metric.counts_errors else column.title
     return _Column(title, lambda line: _bound(line, metric) + _number(line.metrics.get(metric.name), column.digits), right=True)
 

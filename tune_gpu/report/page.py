@@ -16,7 +16,7 @@ from plotly.offline import get_plotlyjs
 
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.common.catalogue import Catalogue
-from tune_gpu.common.metric import carries, largest_carried, statistic_text
+from tune_gpu.common.metric import carries, largest_carried, least_samples, statistic_text
 from tune_gpu.common.wording import counted, duration_text
 from tune_gpu.evaluation.objective import metric_at
 from tune_gpu.metrics import PAIR, VOICE_TURN, WER, finding_entry
@@ -88,12 +88,12 @@ def _classic(catalogue: Catalogue) -> str:
 
 
 def _few_turns(measured: Sequence[EvaluationRecord], catalogue: Catalogue) -> str:
-    """Return a caution if some evaluation has fewer turns than p95 takes."""
+    """Return what is left out if some evaluation has fewer turns than p95 takes."""
     turn = catalogue.of(VOICE_TURN)
     fewest = min((int(n) for line in measured if (n := metric_at(line.metrics, turn.at("n"))) is not None), default=None)
     if fewest is None or carries(fewest, "p95"):
         return ""
-    return f" Some have only {counted(fewest, turn.label)}, of which p95 and p99 are no more than the slowest."
+    return f" Some have only {counted(fewest, turn.label)}: p95 is drawn from {least_samples(95)} on, and p99 from {least_samples(99)} on."
 
 
 def _some(words: str, lines: Sequence[Any]) -> str:
