@@ -9,9 +9,8 @@ from typing import Any
 from tune_gpu.artifacts.lines import line_of
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.common.catalogue import Catalogue
-from tune_gpu.common.metric import Better, Metric, carries, largest_carried, statistic_text
+from tune_gpu.common.metric import Better, Metric, carries, largest_carried, least_trials, statistic_text
 from tune_gpu.common.wording import counted
-from tune_gpu.compare.verdict import least_words
 from tune_gpu.evaluation.objective import metric_at
 from tune_gpu.metrics import ERROR_UNIT, N_CLIPS, N_TRANSCRIPTS, N_WORDS, PAIR, WER
 
@@ -59,8 +58,8 @@ class Row:
 
     @property
     def change_pct(self) -> float | None:
-        """Return the winner's change against the baseline, in per cent."""
-        if self.winner is None or not self.baseline:
+        """Return the winner's change against the baseline, in per cent; None if both are the same number to a reader."""
+        if self.winner is None or not self.baseline or round(self.winner, self.digits) == round(self.baseline, self.digits) == 0.0:
             return None
         return 100.0 * (self.winner - self.baseline) / self.baseline
 
@@ -111,10 +110,10 @@ def few_words(line: EvaluationRecord | None, catalogue: Catalogue = PAIR) -> str
     for metric in catalogue.of_entry(WER):
         words = metric_at(line.metrics, catalogue.name(N_WORDS, metric.service)) if line else None
         tolerance = metric.compared.tolerance if metric.compared else 0.0
-        least = least_words(tolerance, 0.05)
+        least = least_trials(tolerance, 0.05)
         if line is not None and words is not None and words < least:
             unit = str(line.metrics.get(catalogue.key(ERROR_UNIT, metric.service)) or "word")
-            return f"Its error rate rests on {counted(int(words), unit)}: {least} are needed to show a difference of {tolerance:g}, its tolerance."
+            return f"The winner's error rate rests on {counted(int(words), unit)}: {least} are needed to show that it differs by no more than {tolerance:g}, its tolerance."
     return None
 
 
