@@ -111,7 +111,7 @@ class FindingRecord(Record):
         effect = self.effect
         if effect is None or not self.carried:
             return f"{self.label} {self.figures}"
-        metric = in_comparison(self.metric)
+        metric = finding_entry(self.metric)
         unit = f" {metric.unit}" if metric and metric.unit else ""
         return f"{self.label} from {_number(effect.theirs)} to {_number(effect.ours)}{unit}, {self.figures}"
 
