@@ -1,4 +1,4 @@
-"""The HTTP client for checks and probes of services on this machine.
+"""The HTTP client for checks and probes of services, on this machine or where the user says that one runs.
 
 It never uses a proxy, so a key goes to the service alone. It follows no redirect. A deadline bounds the whole exchange, because a
 server that sends one byte a second never exceeds the time-out of a single read. A limit bounds the size of an answer.
@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 DEADLINE_S = 10.0
 MAX_BYTES = 16 * 2**20
 """Largest answer, in bytes. A busy engine's `/metrics` has about a megabyte."""
+_CONNECTIONS: dict[str, Any] = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
 
 
 class NoAnswer(OSError):
@@ -27,7 +28,7 @@ def get(url: str, key: str | None = None, deadline_s: float = DEADLINE_S, max_by
     """Send one request, and return the status and the body.
 
     Args:
-        url: `http://HOST[:PORT][/PATH]`.
+        url: `http://HOST[:PORT][/PATH]`, or the same with https.
         key: sent as `Authorization: Bearer`; None or empty sends none.
         deadline_s: for the connection, the request and the whole answer.
         max_bytes: of the body.
@@ -40,9 +41,11 @@ def get(url: str, key: str | None = None, deadline_s: float = DEADLINE_S, max_by
     try:
         token = None if not key else _token(key)
         parts = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname:
+        if parts.scheme not in _CONNECTIONS or not parts.hostname:
             raise NoAnswer(f"{url}: not an address of the form http://HOST:PORT")
-        with contextlib.closing(_Connection(parts.hostname, parts.port or 80, deadline)) as connection:
+        with contextlib.closing(_CONNECTIONS[parts.scheme](parts.hostname, parts.port, timeout=_left(deadline))) as connection:
+            connection.connect()
+            connection.sock = _Socket(connection.sock, deadline)  # all further reads and writes observe the deadline
             headers = {"Connection": "close"} | ({} if token is None else {"Authorization": token})
             connection.request(method, (parts.path or "/") + (f"?{parts.query}" if parts.query else ""), headers=headers)
             reply = connection.getresponse()
@@ -65,19 +68,6 @@ def _token(key: str) -> str:
     if not key.isprintable():  # http.client's own message would quote the key
         raise NoAnswer("the key has a control character, which no HTTP header may have")
     return f"Bearer {key}".encode().decode("latin-1")
-
-
-class _Connection(http.client.HTTPConnection):
-    """A connection with one deadline for all of its waits."""
-
-    def __init__(self, host: str, port: int, deadline: float) -> None:
-        super().__init__(host, port, timeout=_left(deadline))
-        self._deadline = deadline
-
-    def connect(self) -> None:
-        """Connect. All further reads and writes observe the deadline."""
-        super().connect()
-        self.sock: Any = _Socket(self.sock, self._deadline)
 
 
 class _Socket:

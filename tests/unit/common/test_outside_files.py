@@ -21,7 +21,8 @@ from tune_gpu.evaluation.memory_check import CalibrationStore, read_architecture
 from tune_gpu.experiment.flag_check import _accepted
 from tune_gpu.experiment.refusals import Refusals
 from tune_gpu.promote.bundle import read_manifest
-from tune_gpu.services.vllm.info import read_engine_info, samples
+from tune_gpu.services.exposition import samples
+from tune_gpu.services.vllm.info import read_engine_info
 from tune_gpu.services.vllm.memory.checkpoint import checkpoint_bytes, gguf_bytes
 from tune_gpu.services.vllm.server import parse_cores
 

@@ -20,12 +20,12 @@ from tune_gpu.common.process.cores import parse_cores
 from tune_gpu.common.process.managed import ManagedProcess
 from tune_gpu.common.process.ports import free_port
 from tune_gpu.config.schema import WhisperSettings
+from tune_gpu.services.environment import CARD_ORDER, layered
 from tune_gpu.services.loopback import NoAnswer, get
 from tune_gpu.services.models import resolve_whisper
 from tune_gpu.services.oom import KernelOomWatch
 from tune_gpu.services.running import Endpoint
 from tune_gpu.services.start_failures import explain_exit, explain_loss
-from tune_gpu.services.vllm.setup import CARD_ORDER, layered
 
 _NO_DESCRIPTION = (NoAnswer, ValueError, TypeError, RecursionError)
 """Errors of a request for the server's description. The answer of another program can be anything."""

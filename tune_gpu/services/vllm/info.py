@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
-import re
-from collections.abc import Iterator
 from typing import Any
 
-_LONGEST_LINE = 2**16
-_SAMPLE = re.compile(r'[\w:]++[ \t]*+(?:\{(?P<labels>(?:[^"}]|"(?:[^"\\]|\\.)*+")*+)\})?[ \t]*+(?P<value>\S++)', re.ASCII)
-"""One line of Prometheus' exposition format. The quantifiers are possessive, so that a line that does not match costs linear time."""
-_LABEL = re.compile(r'([a-zA-Z_]\w*+)[ \t]*+=[ \t]*+"((?:[^"\\]|\\.)*+)"', re.ASCII)
-_ESCAPED = {r"\n": "\n", r"\"": '"', r"\\": "\\"}
+from tune_gpu.services.exposition import samples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,24 +45,6 @@ def read_engine_info(metrics: str, version: str, *, start_s: float, max_model_le
         concurrency,
         _version(version),
     )
-
-
-def samples(metrics: str, name: str) -> Iterator[tuple[dict[str, str], float]]:
-    """Yield labels and value of every sample of one name, in time linear in the page. Malformed lines are left out.
-
-    The page has hundreds of lines and is read while the load generator runs, so the other names are not parsed.
-    """
-    start = metrics.find(name)
-    while start >= 0:
-        end = metrics.find("\n", start)
-        end = len(metrics) if end < 0 else end
-        line = metrics[start : min(end, start + _LONGEST_LINE)]
-        begins = start == 0 or metrics[start - 1] == "\n"
-        if begins and line[len(name) : len(name) + 1] in ("{", " ", "\t") and (found := _SAMPLE.match(line)):
-            with contextlib.suppress(ValueError):
-                labels = _LABEL.findall(found["labels"] or "")
-                yield {key: re.sub(r"\\.", lambda escaped: _ESCAPED.get(escaped[0], escaped[0]), value) for key, value in labels}, float(found["value"])
-        start = metrics.find(name, end)
 
 
 def _cache_config(metrics: str) -> dict[str, str]:

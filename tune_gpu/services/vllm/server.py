@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import shutil
 import tempfile
 import time
@@ -17,19 +16,18 @@ from tune_gpu.common.process.cores import parse_cores
 from tune_gpu.common.process.guard import shared_memory_of
 from tune_gpu.common.process.ports import free_port
 from tune_gpu.config.schema import VllmSettings
+from tune_gpu.services.exposition import gauges_in
 from tune_gpu.services.loopback import NoAnswer, get
 from tune_gpu.services.models import resolve_llm
 from tune_gpu.services.oom import KernelOomWatch
-from tune_gpu.services.running import KV_CACHE_PCT, Endpoint
+from tune_gpu.services.running import Endpoint
 from tune_gpu.services.start_failures import explain_exit, explain_loss
-from tune_gpu.services.vllm.info import EngineInfo, read_engine_info, samples
+from tune_gpu.services.vllm.info import EngineInfo, read_engine_info
 from tune_gpu.services.vllm.launch import ForkServer, Launch, Launched, launch_cold
 from tune_gpu.services.vllm.secret_flags import variables_of
 from tune_gpu.services.vllm.setup import engine_environment, serve_flags
 
 _STOP_GRACE_S = 8.0
-_KV_CACHE_USE = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
-"""Names of the metric; the second is V0's."""
 
 
 class VllmServer:
@@ -140,9 +138,7 @@ class VllmServer:
     def gauges(self) -> dict[str, float]:
         """Return how full its KV cache is now, in per cent (the fullest of data parallel engines); empty if it does not answer at once."""
         with contextlib.suppress(NoAnswer, ValueError):
-            page = self._get("/metrics", timeout_s=0.5)
-            if found := [value for name in _KV_CACHE_USE for _, value in samples(page, name) if math.isfinite(value)]:
-                return {KV_CACHE_PCT: round(100.0 * max(found), 2)}
+            return gauges_in(self._get("/metrics", timeout_s=0.5))
         return {}
 
     def failure(self) -> Failure | None:

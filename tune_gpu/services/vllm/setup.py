@@ -10,6 +10,7 @@ from typing import Any
 from tune_gpu.common.process.cores import parse_cores
 from tune_gpu.config.schema import VllmSettings
 from tune_gpu.config.serve_options import NO, Kind, Spelling, read_name
+from tune_gpu.services.environment import CARD_ORDER, layered
 from tune_gpu.services.models import resolve_llm
 from tune_gpu.services.vllm.secret_flags import shown_flags, variables_of
 
@@ -110,19 +111,6 @@ def vllm_environment(settings: VllmSettings, device: str, evaluation: Mapping[st
     else:
         place = CARD_ORDER
     return layered(common, place, variables_of(settings.extra_args) | dict(settings.env), evaluation)
-
-
-CARD_ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-"""Count cards as NVML does, which proves the card; vLLM warns about the other order."""
-
-
-def layered(
-    common: Mapping[str, str], place: Mapping[str, str], users: Mapping[str, str], evaluation: Mapping[str, str] | None
-) -> dict[str, str]:
-    """Return the variables of a service. The user's have precedence over ours, and those of an evaluation over the user's."""
-    if evaluation is None:
-        return {**common, **place, **users}
-    return {**common, **users, **place, **evaluation}
 
 
 def engine_environment(

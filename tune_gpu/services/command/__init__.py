@@ -1,0 +1,1 @@
+"""The kind `command`: any server that an argument list starts."""
