@@ -43,7 +43,8 @@ def get(url: str, key: str | None = None, deadline_s: float = DEADLINE_S, max_by
         parts = urlsplit(url)
         if parts.scheme not in _CONNECTIONS or not parts.hostname:
             raise NoAnswer(f"{url}: not an address of the form http://HOST:PORT")
-        with contextlib.closing(_CONNECTIONS[parts.scheme](parts.hostname, parts.port, timeout=_left(deadline))) as connection:
+        kind = _CONNECTIONS[parts.scheme]
+        with contextlib.closing(kind(parts.hostname, parts.port or kind.default_port, timeout=_left(deadline))) as connection:
             connection.connect()
             connection.sock = _Socket(connection.sock, deadline)  # all further reads and writes observe the deadline
             headers = {"Connection": "close"} | ({} if token is None else {"Authorization": token})

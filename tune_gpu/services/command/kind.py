@@ -1,0 +1,86 @@
+"""The kind `command`: any server that an argument list starts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict
+from typing import Any
+
+from tune_gpu.artifacts.redaction import secret_values
+from tune_gpu.common.errors import UserError
+from tune_gpu.common.metric import Protocol
+from tune_gpu.common.process.cores import parse_cores
+from tune_gpu.config import rules
+from tune_gpu.config.schema import RunSettings
+from tune_gpu.config.texts import check_variable
+from tune_gpu.services.apis import APIS
+from tune_gpu.services.base import Gpus, LaunchSite
+from tune_gpu.services.command.launch import HELD, arguments, command_environment, key_variables
+from tune_gpu.services.command.placeholders import word
+from tune_gpu.services.command.server import CommandServer
+from tune_gpu.services.command.settings import CommandSettings
+from tune_gpu.services.deployable import Deployable
+
+
+class Command:
+    """A server of the user's own, kept while none of its settings changes."""
+
+    name = "command"
+    Settings = CommandSettings
+    held = HELD
+    card_settings = ("gpus",)
+
+    def protocol(self, settings: CommandSettings) -> Protocol | None:
+        """Return the protocol of its API, or None if it is never asked."""
+        return APIS[settings.api]
+
+    def reserves(self, settings: CommandSettings) -> bool:
+        """Return whether the settings say that it claims its memory when it starts."""
+        return settings.reserves
+
+    def reuse_key(self, settings: CommandSettings) -> str:
+        """Return a text that is equal for equal settings."""
+        return hashlib.sha256(json.dumps(asdict(settings), sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+    def gpus(self, settings: CommandSettings) -> Gpus:
+        """Return its cards. How much of them it takes is known to itself alone."""
+        return Gpus(settings.gpus, None, f"gpus={settings.gpus}")
+
+    def check_entry(self, key: str, setting: str, entry: str, value: Any) -> None:
+        """Raise UserError for a value that cannot fill a placeholder, or a variable that cannot be set."""
+        if setting == "settings" and word(value) is None:
+            raise UserError(f"{key}={'null' if value is None else value}: cannot fill a placeholder. Set a text, a number, true or false.")
+        if setting == "env":
+            check_variable(key.removesuffix(f".{entry}"), entry)
+
+    def check(self, name: str, settings: CommandSettings, *, local: bool) -> None:
+        """Raise UserError for settings that contradict their rules, for a secret on the command line, and for a program that is not here."""
+        at = f"services.{name}."
+        rules.check(settings, at)
+        for key, shown in (("command", settings.command), ("settings", settings.settings)):
+            if any(secret_values(shown)):
+                raise UserError(f"{at}{key}: a secret, and every user can read a command line. Put it into a variable of the environment.")
+        if not local:
+            return
+        arguments(name, settings, "127.0.0.1", 1)
+        here = sorted(os.sched_getaffinity(0))
+        if missing := sorted(set(parse_cores(settings.cpu_cores) or []) - set(here)):
+            raise UserError(f"{at}cpu_cores={settings.cpu_cores}: this machine has no core {', '.join(map(str, missing))}. Set cores of {here[0]}-{here[-1]}.")
+
+    def launch(self, name: str, settings: CommandSettings, site: LaunchSite) -> CommandServer:
+        """Return the server, not yet started."""
+        return CommandServer(name, settings, device=site.device, port_range=site.port_range)
+
+    def host(self, _run: RunSettings, _device: str) -> None:
+        """Return None: its servers share nothing."""
+
+    def deployable(self, name: str, settings: CommandSettings, device: str, *, host: str, port: int) -> Deployable:
+        """Return the server as it runs by itself at this address. Raise UserError if its program is not here."""
+        command = arguments(name, settings, host, port)
+        env = command_environment(settings, device, host, port)
+        return Deployable(tuple(command), env, settings.health, key_variables=key_variables(settings))
+
+
+KIND = Command()

@@ -1,0 +1,69 @@
+"""The kind `external`: a service that runs already."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict
+from typing import Any
+
+from tune_gpu.common.errors import UserError
+from tune_gpu.common.metric import Protocol
+from tune_gpu.config import rules
+from tune_gpu.config.schema import RunSettings
+from tune_gpu.services.apis import APIS
+from tune_gpu.services.base import Gpus, LaunchSite
+from tune_gpu.services.external.service import ExternalService
+from tune_gpu.services.external.settings import ExternalSettings
+
+
+class External:
+    """A server that is neither started nor stopped. Whatever it holds on a card is a neighbour's memory."""
+
+    name = "external"
+    Settings = ExternalSettings
+    held: tuple[str, ...] = ()
+    card_settings: tuple[str, ...] = ()
+
+    def protocol(self, settings: ExternalSettings) -> Protocol | None:
+        """Return the protocol of its API, or None if it is never asked."""
+        return APIS[settings.api]
+
+    def reserves(self, _settings: ExternalSettings) -> bool:
+        """Return False: its memory is taken already."""
+        return False
+
+    def reuse_key(self, settings: ExternalSettings) -> str:
+        """Return a text that is equal for equal settings."""
+        return hashlib.sha256(json.dumps(asdict(settings), sort_keys=True).encode()).hexdigest()[:12]
+
+    def gpus(self, _settings: ExternalSettings) -> Gpus:
+        """Return no card: it takes none of the trial's."""
+        return Gpus(0, None, "a service that runs already")
+
+    def check_entry(self, key: str, setting: str, entry: str, value: Any) -> None:
+        """Do nothing: it has no mapping."""
+
+    def check(self, name: str, settings: ExternalSettings, *, local: bool) -> None:
+        """Raise UserError for settings that contradict their rules, a key that is not set, and a server that does not answer."""
+        at = f"services.{name}."
+        rules.check(settings, at)
+        if not local:
+            return
+        variable = settings.key_env
+        if variable is not None and not os.environ.get(variable, "").isprintable():
+            raise UserError(f"{at}key_env={variable}: its value has a control character, such as a line break. Set the variable to the key alone.")
+        if variable is not None and not os.environ.get(variable):
+            raise UserError(f"{at}key_env={variable}: the variable is not set. Set it to the key of the service.")
+        ExternalService(name, settings).check()
+
+    def launch(self, name: str, settings: ExternalSettings, _site: LaunchSite) -> ExternalService:
+        """Return the service, of which nothing has been asked yet."""
+        return ExternalService(name, settings)
+
+    def host(self, _run: RunSettings, _device: str) -> None:
+        """Return None: nothing is started."""
+
+
+KIND = External()
