@@ -25,28 +25,37 @@ from tune_gpu.services.deployable import Deployable
 
 
 class Command:
-    """A server of the user's own, kept while none of its settings changes."""
+    """A server of the user's own, kept while none of its settings changes.
+
+    A kind for one certain server may derive from this one: it has settings of its own, and says in `as_command` which command they mean
+    (`tune_gpu/testing/fake_kind.py` is an example).
+    """
 
     name = "command"
-    Settings = CommandSettings
+    Settings: type = CommandSettings
     held = HELD
-    card_settings = ("gpus",)
+    card_settings: tuple[str, ...] = ("gpus",)
 
-    def protocol(self, settings: CommandSettings) -> Protocol | None:
+    def as_command(self, settings: Any) -> CommandSettings:
+        """Return the command that the settings mean."""
+        return settings
+
+    def protocol(self, settings: Any) -> Protocol | None:
         """Return the protocol of its API, or None if it is never asked."""
-        return APIS[settings.api]
+        return APIS[self.as_command(settings).api]
 
-    def reserves(self, settings: CommandSettings) -> bool:
+    def reserves(self, settings: Any) -> bool:
         """Return whether the settings say that it claims its memory when it starts."""
-        return settings.reserves
+        return self.as_command(settings).reserves
 
-    def reuse_key(self, settings: CommandSettings) -> str:
+    def reuse_key(self, settings: Any) -> str:
         """Return a text that is equal for equal settings."""
         return hashlib.sha256(json.dumps(asdict(settings), sort_keys=True, default=str).encode()).hexdigest()[:12]
 
-    def gpus(self, settings: CommandSettings) -> Gpus:
+    def gpus(self, settings: Any) -> Gpus:
         """Return its cards. How much of them it takes is known to itself alone."""
-        return Gpus(settings.gpus, None, f"gpus={settings.gpus}")
+        cards = self.as_command(settings).gpus
+        return Gpus(cards, None, f"gpus={cards}")
 
     def check_entry(self, key: str, setting: str, entry: str, value: Any) -> None:
         """Raise UserError for a value that cannot fill a placeholder, or a variable that cannot be set."""
@@ -55,32 +64,34 @@ class Command:
         if setting == "env":
             check_variable(key.removesuffix(f".{entry}"), entry)
 
-    def check(self, name: str, settings: CommandSettings, *, local: bool) -> None:
+    def check(self, name: str, settings: Any, *, local: bool) -> None:
         """Raise UserError for settings that contradict their rules, for a secret on the command line, and for a program that is not here."""
         at = f"services.{name}."
         rules.check(settings, at)
-        for key, shown in (("command", settings.command), ("settings", settings.settings)):
+        command = self.as_command(settings)
+        rules.check(command, at)
+        for key, shown in (("command", command.command), ("settings", command.settings)):
             if any(secret_values(shown)):
                 raise UserError(f"{at}{key}: a secret, and every user can read a command line. Put it into a variable of the environment.")
         if not local:
             return
-        arguments(name, settings, "127.0.0.1", 1)
+        arguments(name, command, "127.0.0.1", 1)
         here = sorted(os.sched_getaffinity(0))
-        if missing := sorted(set(parse_cores(settings.cpu_cores) or []) - set(here)):
-            raise UserError(f"{at}cpu_cores={settings.cpu_cores}: this machine has no core {', '.join(map(str, missing))}. Set cores of {here[0]}-{here[-1]}.")
+        if missing := sorted(set(parse_cores(command.cpu_cores) or []) - set(here)):
+            raise UserError(f"{at}cpu_cores={command.cpu_cores}: this machine has no core {', '.join(map(str, missing))}. Set cores of {here[0]}-{here[-1]}.")
 
-    def launch(self, name: str, settings: CommandSettings, site: LaunchSite) -> CommandServer:
+    def launch(self, name: str, settings: Any, site: LaunchSite) -> CommandServer:
         """Return the server, not yet started."""
-        return CommandServer(name, settings, device=site.device, port_range=site.port_range)
+        return CommandServer(name, self.as_command(settings), device=site.device, port_range=site.port_range)
 
     def host(self, _run: RunSettings, _device: str) -> None:
         """Return None: its servers share nothing."""
 
-    def deployable(self, name: str, settings: CommandSettings, device: str, *, host: str, port: int) -> Deployable:
+    def deployable(self, name: str, settings: Any, device: str, *, host: str, port: int) -> Deployable:
         """Return the server as it runs by itself at this address. Raise UserError if its program is not here."""
-        command = arguments(name, settings, host, port)
-        env = command_environment(settings, device, host, port)
-        return Deployable(tuple(command), env, settings.health, key_variables=key_variables(settings))
+        command = self.as_command(settings)
+        env = command_environment(command, device, host, port)
+        return Deployable(tuple(arguments(name, command, host, port)), env, command.health, key_variables=key_variables(command))
 
 
 KIND = Command()

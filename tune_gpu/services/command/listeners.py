@@ -18,7 +18,7 @@ def owners(port: int) -> set[int | None]:
         if each.status == psutil.CONN_LISTEN and each.laddr.port == port:
             bound.setdefault(each.laddr.ip, set()).add(each.pid)
     for addresses in _LOOPBACK_FIRST:
-        if found := set().union(*(bound.get(address, set()) for address in addresses)):
+        if found := set[int | None]().union(*(bound.get(address, set()) for address in addresses)):
             return found
     return set()
 

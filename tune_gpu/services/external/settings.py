@@ -18,28 +18,25 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 def check_address(key: str, url: str) -> None:
     """Raise UserError for text that is not the address of a server: scheme, host, and maybe a port and a path."""
-    check_line(key, url)
     if not url:
         raise UserError(f"{key}: missing. Set the address of the server, such as http://127.0.0.1:8000.")
-    if problem := _problem_of(url):
-        raise UserError(f"{key}: {problem}")
+    if "@" in url.partition("://")[2].partition("/")[0]:  # not quoted, because it may hold a password
+        raise UserError(f"{key}: has a user or a password in it. Put the key into a variable of the environment, and its name into key_env.")
+    check_line(key, url)
+    if not _is_address(url):
+        raise UserError(f"{key}={url}: not an address. Set http://HOST:PORT or https://HOST:PORT.")
+    if "?" in url or "#" in url:
+        raise UserError(f"{key}: has a query or a fragment. Set the address alone, such as http://127.0.0.1:8000.")
+    if url.rstrip("/").endswith("/v1"):
+        raise UserError(f"{key}={url}: ends with /v1, which every request adds. Set {url.rstrip('/').removesuffix('/v1')}.")
 
 
-def _problem_of(url: str) -> str | None:
+def _is_address(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        named = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0) and " " not in url
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0) and not re.search(r"\s", url)
     except ValueError:
-        return f"{url} is not an address. Set http://HOST:PORT or https://HOST:PORT."
-    if "@" in parts.netloc:  # not quoted, because it may hold a password
-        return "has a user or a password in it. Put the key into a variable of the environment, and its name into key_env."
-    if not named:
-        return f"{url} is not an address. Set http://HOST:PORT or https://HOST:PORT."
-    if "?" in url or "#" in url:
-        return "has a query or a fragment. Set the address alone, such as http://127.0.0.1:8000."
-    if parts.path.rstrip("/").endswith("/v1"):
-        return f"{url} ends with /v1, which every request adds. Set {url.rstrip('/').removesuffix('/v1')}."
-    return None
+        return False
 
 
 def check_key_env(key: str, name: str) -> None:
