@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ class Leavings:
 
     def __init__(self, folder: Path, mark: str) -> None:
         self._folder, self._mark = folder, f"{_MARK}={mark}".encode()
+        self._began = time.time()
         self._processes: dict[int, int | None] = {}
         self._shared_memory: set[str] = set()
         self._ports: set[int] = set()
@@ -32,7 +34,7 @@ class Leavings:
         """Remember what the service has now."""
         pids = service.pids()
         self._processes.update({pid: start_ticks(pid) for pid in pids})
-        self._shared_memory |= shared_memory_of(pids)
+        self._shared_memory |= shared_memory_of(pids, self._began)
         self._ports.add(urlsplit(service.endpoint.url).port or 80)
 
     def left(self) -> list[str]:

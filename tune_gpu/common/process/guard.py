@@ -56,13 +56,25 @@ def descendants(root: int) -> list[int]:
     return found
 
 
-def shared_memory_of(pids: list[int]) -> set[str]:
-    """Return the files under /dev/shm that these processes have mapped. A killed process cannot unlink its own."""
+def shared_memory_of(pids: list[int], since: float = 0.0) -> set[str]:
+    """Return the files under /dev/shm that these processes have mapped. A killed process cannot unlink its own.
+
+    Args:
+        pids: the processes.
+        since: leave out files that are older than this time (seconds since the epoch): they may be somebody else's.
+    """
     paths: set[str] = set()
     for pid in pids:
         with contextlib.suppress(OSError), open(f"/proc/{pid}/maps") as maps:
             paths.update(re.findall(r"(/dev/shm/\S+)$", maps.read(), re.MULTILINE))
-    return paths
+    return {path for path in paths if _changed_since(path, since)}
+
+
+def _changed_since(path: str, since: float) -> bool:
+    try:
+        return os.stat(path).st_ctime >= since
+    except OSError:
+        return False
 
 
 def _signal(pids: list[int], number: int) -> None:
@@ -82,14 +94,15 @@ def _reap() -> dict[int, int]:
     return ended
 
 
-def end_all(program: int, grace_s: float) -> None:
-    """End the program and its children: SIGTERM, a grace period, then SIGKILL until none is left."""
-    leftovers = shared_memory_of(descendants(os.getpid()))
+def end_all(program: int, grace_s: float, began: float) -> None:
+    """End the program and its children: SIGTERM, a grace period, then SIGKILL until none is left. Unlink the shared memory that they made
+    since the program began."""
+    leftovers = shared_memory_of(descendants(os.getpid()), began)
     _signal([program], signal.SIGTERM)
     deadline = time.monotonic() + grace_s
     while (alive := descendants(os.getpid())) and time.monotonic() < deadline:
         _reap()
-        leftovers |= shared_memory_of(alive)
+        leftovers |= shared_memory_of(alive, began)
         if program not in alive:
             break  # the orphans of a program that has ended get no grace period
         time.sleep(0.02)
@@ -144,6 +157,7 @@ def watch_over(command: list[str], grace_s: float, scratch: str, asked: list[int
     os.set_blocking(wake_write, False)
     signal.set_wakeup_fd(wake_write)
     signal.signal(signal.SIGCHLD, lambda *_: None)
+    began = time.time() - 0.01  # the clock of a file system lags by a tick
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=die_with_parent)
     status: int | None = None
     while status is None and not asked:
@@ -153,7 +167,7 @@ def watch_over(command: list[str], grace_s: float, scratch: str, asked: list[int
         if wake_read in ready:
             os.read(wake_read, 1024)
             status = _reap().get(child.pid)
-    end_all(child.pid, grace_s if status is None else 0.0)
+    end_all(child.pid, grace_s if status is None else 0.0, began)
     if status is None:
         if scratch:
             shutil.rmtree(scratch, ignore_errors=True)

@@ -231,12 +231,7 @@ class CommandServer:
 
     def _own_shared_memory(self) -> set[str]:
         """Return the files of shared memory that it has mapped, without older ones: those are somebody else's."""
-        found = set()
-        for path in shared_memory_of(self.pids()):
-            with contextlib.suppress(OSError):
-                if os.stat(path).st_ctime >= self._began:
-                    found.add(path)
-        return found
+        return shared_memory_of(self.pids(), self._began)
 
     def _last_line(self) -> str:
         lines = [line.strip() for line in self.log().splitlines() if line.strip()]
