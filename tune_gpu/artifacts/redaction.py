@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from tune_gpu.artifacts.secret_names import is_secret
+from tune_gpu.artifacts.secret_names import KEY_PLACEHOLDER, is_secret
 from tune_gpu.artifacts.secret_writings import REDACTED, Writings, secrets_in
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import ExperimentConfig
@@ -36,7 +36,7 @@ def secret_values(content: Any, named: bool = False) -> Iterator[str]:
         for before, value in zip((None, *content), content, strict=False):
             yield from secret_values(value, named or _is_flag(before))
     elif isinstance(content, str):
-        if REDACTED in content:
+        if REDACTED in content or content == KEY_PLACEHOLDER:
             return
         yield from secrets_in(content)
         yield from secret_values(_structure(content), named)
@@ -60,9 +60,13 @@ class Redactor:
     """
 
     def __init__(self, config: ExperimentConfig | None = None, environment: Mapping[str, str] | None = None) -> None:
-        known = set(secret_values(dict(os.environ if environment is None else environment)))
+        variables = dict(os.environ if environment is None else environment)
+        known = set(secret_values(variables))
         if config is not None:
-            known |= set(secret_values(asdict(config)))
+            content = asdict(config)
+            known |= set(secret_values(content))
+            for name in _key_variables(content):
+                known |= set(secret_values(variables.get(name), named=True))
         self._writings = Writings(known)
 
     def text(self, text: str) -> str:
@@ -81,8 +85,18 @@ class Redactor:
         if isinstance(value, (list, tuple)):
             return [self.value(inner, named or _is_flag(before)) for before, inner in zip((None, *value), value, strict=False)]
         if isinstance(value, str):
-            return REDACTED if named and value else self.text(value)
+            return REDACTED if named and value and value != KEY_PLACEHOLDER else self.text(value)
         return REDACTED if named and isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+def _key_variables(content: Any) -> Iterator[str]:
+    """Yield the variables that hold a key by a setting `key_env`, whatever they are called."""
+    if isinstance(content, Mapping):
+        for name, value in content.items():
+            if name == "key_env" and isinstance(value, str):
+                yield value
+            else:
+                yield from _key_variables(value)
 
 
 def _is_flag(word: Any) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import re
 
+KEY_PLACEHOLDER = "{key}"
+"""Stands for the key of a service in a variable of a command. It is filled in when the service is started, and is no secret itself."""
 _WORD = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+")
 
 _ANYWHERE = {"secret", "secrets", "password", "passwords", "passwd", "passphrase", "passcode", "credential", "credentials", "apikey", "apikeys", "apitoken",

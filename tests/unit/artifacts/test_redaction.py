@@ -45,6 +45,21 @@ def configured() -> ExperimentConfig:
     return config
 
 
+def test_the_placeholder_of_a_key_is_kept() -> None:
+    """It would be asked of the user as a secret when the run is resumed."""
+    config = configured()
+    config.services.vllm.env["TTS_API_KEY"] = "{key}"
+    redactor = Redactor(config, {})
+    assert redactor.value({"env": {"TTS_API_KEY": "{key}", "HF_TOKEN": TOKEN}}) == {"env": {"TTS_API_KEY": "{key}", "HF_TOKEN": REDACTED}}
+    assert redactor.text("{key} of tts") == "{key} of tts"
+
+
+def test_a_key_is_known_by_the_setting_that_names_its_variable() -> None:
+    config = ExperimentConfig(name="e")
+    config.promote.vllm.key_env = "DOOR"
+    assert Redactor(config, {"DOOR": TOKEN, "WINDOW": "open"}).text(f"{TOKEN} is open") == f"{REDACTED} is open"
+
+
 def test_no_file_of_a_run_holds_a_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "of-the-environment")
     config = configured()

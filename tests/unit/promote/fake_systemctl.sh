@@ -25,6 +25,7 @@ command_of() {
 }
 
 start() {
+    running "$1" > /dev/null && return
     drop_in=$root/$1.d/50-tune-gpu.conf
     command=$(command_of "$1")
     (
