@@ -155,7 +155,7 @@ class ServiceConformance(AnsweringConformance):
             launched.pop(flag), deployed.pop(flag, None)
         assert launched == deployed
         own, inherited = _environment(running.pids()[0]), os.environ
-        evaluation = {*case.kind.held, *deployable.key_variables}
+        evaluation = {*case.kind.held, *deployable.key_variables, "PYTEST_CURRENT_TEST"}
         assert {name: own.get(name) for name in deployable.env if name not in evaluation} == {
             name: value for name, value in deployable.env.items() if name not in evaluation
         }

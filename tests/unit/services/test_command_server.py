@@ -29,7 +29,7 @@ from tune_gpu.testing.leavings import watched
 
 PORTS = [20000, 29999]
 SERVER = """
-import http.server, socket, sys
+import http.server, socket, socketserver, sys
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response({"/health": 200, "/metrics": 200, "/loading": 503}.get(self.path, 404))
@@ -37,7 +37,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(b"vllm:kv_cache_usage_perc 0.25\\n" if self.path == "/metrics" else b"ok")
     def log_message(self, *_): pass
 class Server(http.server.ThreadingHTTPServer):
-    pass
+    server_bind = socketserver.TCPServer.server_bind
 def serve(port, host="127.0.0.1"):
     Server((host, int(port)), Handler).serve_forever()
 """
@@ -57,16 +57,16 @@ def serving(tail: str = "serve(sys.argv[1])", *words: str, **change: Any) -> Com
 
 
 @contextlib.contextmanager
-def launched(settings: CommandSettings, device: str = "cpu", port: int | None = None) -> Iterator[CommandServer]:
-    """The server, which is ended after the block and has left nothing then."""
+def launched(settings: CommandSettings, port: int | None = None) -> Iterator[CommandServer]:
+    """The server, which is ended after the block and has left nothing then. A port that is given is somebody else's, too."""
     with watched() as leavings:
-        server = CommandServer("tts", settings, device=device, port_range=PORTS if port is None else [port, port])
+        server = CommandServer("tts", settings, device="cpu", port_range=PORTS if port is None else [port, port])
         try:
             yield server
             leavings.see(server)
         finally:
             server.stop()
-        assert leavings.left() == []
+        assert [each for each in leavings.left() if each != f"port {port}"] == []
 
 
 def failed(settings: CommandSettings, abort: Callable[[], str | None] = lambda: None, port: int | None = None) -> Failure:
@@ -221,19 +221,12 @@ def test_an_answer_from_outside_its_processes_is_refused() -> None:
 def test_a_port_shared_with_another_process_is_refused() -> None:
     """Under SO_REUSEPORT the kernel gives each connection to either of the two."""
     port = free_port(PORTS)
-    tail = """
-        import time
-        Server.allow_reuse_port = True
-        time.sleep(0.3)
-        serve(sys.argv[1])
-    """
-    with somebody_else(port, share=True) as answer:
-        settings = serving(tail)
-        with launched(settings, port=port) as server:
-            with contextlib.suppress(ServiceError):  # the other alone is refused, too
-                server.start(answer)
-                pytest.fail("it was taken for the server that was started")
-            assert os.getpid() in owners(port)
+    settings = serving("Server.allow_reuse_port = True\nserve(sys.argv[1])", health="/loading")  # only the other one says that it is ready
+    with somebody_else(port, share=True) as answer, launched(settings, port=port) as server:
+        with pytest.raises(ServiceError) as raised:
+            server.start(lambda: answer() if listening(server.pids()) else None)
+        assert raised.value.failure.kind is FailureKind.WRONG_SERVER
+        assert f"process {os.getpid()} answers on port {port}" in raised.value.failure.message
 
 
 def test_a_server_for_both_versions_of_ip_is_accepted() -> None:

@@ -122,7 +122,8 @@ class CommandServer:
         return base | command_environment(self.settings, self._device, HOST, self.port, self.endpoint.key, evaluation)
 
     def _wait_until_ready(self, process: ManagedProcess, started: float, abort: Callable[[], str | None]) -> None:
-        look_at, elsewhere_since = started + _LOOK_EVERY_S, None
+        look_at = started + _LOOK_EVERY_S
+        elsewhere_since: float | None = None
         while (answer := self._unhealthy(2.0)) is not None:
             now = time.monotonic()
             self._check_alive(process)
