@@ -223,8 +223,14 @@ def test_a_port_shared_with_another_process_is_refused() -> None:
     port = free_port(PORTS)
     settings = serving("Server.allow_reuse_port = True\nserve(sys.argv[1])", health="/loading")  # only the other one says that it is ready
     with somebody_else(port, share=True) as answer, launched(settings, port=port) as server:
+
+        def join() -> str | None:
+            if listening(server.pids()):
+                answer()
+            return None
+
         with pytest.raises(ServiceError) as raised:
-            server.start(lambda: answer() if listening(server.pids()) else None)
+            server.start(join)
         assert raised.value.failure.kind is FailureKind.WRONG_SERVER
         assert f"process {os.getpid()} answers on port {port}" in raised.value.failure.message
 
