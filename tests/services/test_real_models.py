@@ -1,0 +1,134 @@
+"""Models with real weights, served by the real vLLM: SmolLM2 writes sense and counts as transformers does, MiniLM embeds as its authors do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import openai
+import pytest
+
+from tests.services.conftest import PORTS, toy
+from tune_gpu.services.models import resolve_llm
+from tune_gpu.services.vllm.launch import ForkServer
+from tune_gpu.services.vllm.named_models import MINILM, SMOLLM2
+from tune_gpu.services.vllm.server import VllmServer
+
+pytest.importorskip("vllm")
+PASSAGE = (
+    "The Great Wall of China is a series of fortifications that were built across the historical northern borders of ancient Chinese states "
+    "as protection against nomadic groups from the steppe. Several walls were built from as early as the 7th century BC, and the best known "
+    "sections of the wall were built by the Ming dynasty between 1368 and 1644."
+)
+SENTENCES = [
+    "A man is eating food.",
+    "A man eats a piece of bread.",
+    "The central bank raised its interest rate by 25 basis points.",
+    "Öl, naïve café – 12,345.67 €!",
+    "The quick brown fox jumps over the lazy dog. " * 15,
+]
+
+
+def served(host: ForkServer, name: str, **change: Any) -> Iterator[openai.OpenAI]:
+    server = VllmServer(toy(model=name, load_format="auto", cpu_cores="0-1", **change), device="cpu", port_range=PORTS, fork_server=host)
+    server.start()
+    with openai.OpenAI(base_url=f"{server.base_url}/v1", api_key=server.api_key, max_retries=0) as client:
+        yield client
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def smollm2(host: ForkServer) -> Iterator[openai.OpenAI]:
+    yield from served(host, SMOLLM2)
+
+
+@pytest.fixture(scope="module")
+def minilm(host: ForkServer) -> Iterator[openai.OpenAI]:
+    yield from served(host, MINILM, max_model_len=None, extra_args={"runner": "pooling"})
+
+
+def only_model(client: openai.OpenAI) -> str:
+    (model,) = client.models.list().data
+    return model.id
+
+
+@pytest.mark.parametrize(
+    ("question", "word"),
+    [("What is the capital of France?", "Paris"), ("What is the chemical symbol of water?", "H2O"), ("Which planet is called the Red Planet?", "Mars")],
+)
+def test_it_answers_a_question_through_its_chat_template(smollm2: openai.OpenAI, question: str, word: str) -> None:
+    said = smollm2.chat.completions.create(
+        model=only_model(smollm2), messages=[{"role": "user", "content": question}], temperature=0, max_completion_tokens=64
+    )
+    print(question, "->", said.choices[0].message.content)
+    assert word in (said.choices[0].message.content or "")
+    assert said.choices[0].finish_reason == "stop", "the template's end of a turn ends it"
+    assert said.usage is not None
+    assert said.usage.prompt_tokens > 30, "the template adds the model's own system prompt"
+
+
+def test_its_probabilities_are_those_of_transformers(smollm2: openai.OpenAI) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = resolve_llm(SMOLLM2)
+    ids = AutoTokenizer.from_pretrained(folder).encode(PASSAGE)
+    reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.no_grad():
+        logprobs = torch.log_softmax(reference(torch.tensor([ids])).logits[0, :-1], dim=-1)
+    said = smollm2.completions.create(
+        model=only_model(smollm2), prompt=ids, max_tokens=1, temperature=0, extra_body={"prompt_logprobs": 1}
+    )
+    served_logprobs = said.choices[0].prompt_logprobs  # type: ignore[attr-defined]
+    assert served_logprobs[0] is None
+    ours = np.array([found[str(token)]["logprob"] for found, token in zip(served_logprobs[1:], ids[1:], strict=True)])
+    theirs = logprobs[range(len(ids) - 1), ids[1:]].numpy()
+    tops = [max(found, key=lambda token: found[token]["logprob"]) for found in served_logprobs[1:]]
+    same_top = np.mean([int(top) == int(best) for top, best in zip(tops, logprobs.argmax(dim=-1), strict=True)])
+    perplexity, reference_perplexity = math.exp(-ours.mean()), math.exp(-theirs.mean())
+    print(f"perplexity {perplexity:.3f}, of transformers in 32 bits {reference_perplexity:.3f}; same top token {same_top:.3f}; differences of log "
+          f"probabilities: mean {np.abs(ours - theirs).mean():.4f}, largest {np.abs(ours - theirs).max():.4f}")
+    assert perplexity < 20, "English text is no surprise"
+    assert perplexity == pytest.approx(reference_perplexity, rel=0.02)
+    assert same_top >= 0.95
+
+
+def test_embeddings_are_those_of_the_model_itself(minilm: openai.OpenAI) -> None:
+    ours = np.array([each.embedding for each in minilm.embeddings.create(model=only_model(minilm), input=SENTENCES).data])
+    theirs = as_its_authors_do(SENTENCES)
+    cosines = (ours * theirs).sum(axis=1)
+    print("cosines with the model in 32 bits:", cosines.round(5))
+    assert ours.shape == (len(SENTENCES), 384)
+    np.testing.assert_allclose(np.linalg.norm(ours, axis=1), 1.0, atol=1e-3)
+    assert cosines.min() > 0.999
+    assert ours[0] @ ours[1] > 0.6 > 0.2 > ours[0] @ ours[2], "what means the same is near"
+
+
+def as_its_authors_do(sentences: list[str]) -> np.ndarray:
+    """Return the mean of the last layer over the tokens, of length 1 (the model's `modules.json`)."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = resolve_llm(MINILM)
+    model, tokenizer = AutoModel.from_pretrained(folder, dtype=torch.float32), AutoTokenizer.from_pretrained(folder)
+    found = []
+    for sentence in sentences:
+        with torch.no_grad():
+            mean = model(torch.tensor([tokenizer.encode(sentence)])).last_hidden_state[0].mean(dim=0)
+        found.append((mean / mean.norm()).numpy())
+    return np.array(found)
+
+
+def test_a_text_longer_than_the_model_reads_is_refused(minilm: openai.OpenAI) -> None:
+    """The limit is the authors' (`sentence_bert_config.json`): 256 tokens, not the 512 of the positions."""
+    with pytest.raises(openai.BadRequestError, match="256"):
+        minilm.embeddings.create(model=only_model(minilm), input="word " * 300)
+
+
+def test_the_order_of_a_batch_is_that_of_the_request(minilm: openai.OpenAI) -> None:
+    whole = [each.embedding for each in minilm.embeddings.create(model=only_model(minilm), input=SENTENCES).data]
+    alone = [minilm.embeddings.create(model=only_model(minilm), input=sentence).data[0].embedding for sentence in SENTENCES]
+    nearest = [max(range(len(whole)), key=lambda number, one=one: float(np.dot(one, whole[number]))) for one in alone]  # type: ignore[misc]
+    assert nearest == [*range(len(SENTENCES))]
