@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.models import card, engine, llama_8b
-from tune_gpu.evaluation.memory_check import MemoryVerdict, from_config, predict
+from tune_gpu.common.errors import UserError
+from tune_gpu.evaluation.memory_check import MemoryVerdict, from_config, predict, read_architecture
 from tune_gpu.evaluation.memory_check.vectorised import predict_many
 from tune_gpu.services.vllm.memory.budget import estimate_memory
 from tune_gpu.services.vllm.memory.pooling import as_served
@@ -71,3 +74,28 @@ def test_encoder_types_are_modelled(kind: str) -> None:
     model = from_config({**MINILM, "model_type": kind}, kind)
     assert model.refusal is None
     assert model.cacheless
+
+
+def folder_with(tmp_path: Path, **files: Any) -> Path:
+    for name, content in {"config": MINILM, **files}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+def test_the_longest_text_is_the_authors_limit_of_sentence_transformers(tmp_path: Path) -> None:
+    assert read_architecture(folder_with(tmp_path)).max_context == 512
+    limited = read_architecture(folder_with(tmp_path, sentence_bert_config={"max_seq_length": 256}))
+    assert (limited.max_context, limited.default_context) == (256, 256)
+    assert predict(engine(0.3, max_model_len=None), None, card(), limited).max_context == 256
+    with pytest.raises(UserError, match="max_model_len=512"):
+        predict(engine(0.3, max_model_len=512), None, card(), limited)
+
+
+@pytest.mark.parametrize("content", [[], {}, {"do_lower_case": True}, {"max_seq_length": None}, {"max_seq_length": "256"}, {"max_seq_length": 0}, {"max_seq_length": True}])
+def test_a_limit_that_is_no_number_of_tokens_is_none(tmp_path: Path, content: Any) -> None:
+    assert read_architecture(folder_with(tmp_path, sentence_bert_config=content)).max_context == 512
+
+
+def test_of_several_files_the_first_that_is_not_empty_counts(tmp_path: Path) -> None:
+    files = {"sentence_bert_config": {}, "sentence_roberta_config": {"max_seq_length": 128}, "sentence_xlnet_config": {"max_seq_length": 64}}
+    assert read_architecture(folder_with(tmp_path, **files)).max_context == 128

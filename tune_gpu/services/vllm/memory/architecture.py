@@ -11,6 +11,7 @@ from typing import Any
 from tune_gpu.common import outside_files
 from tune_gpu.common.errors import UserError
 from tune_gpu.services.vllm.memory.attention_kinds import is_recurrent, latent_size, not_modelled, sliding_layers
+from tune_gpu.services.vllm.memory.audio_encoder import AudioEncoder
 from tune_gpu.services.vllm.memory.cache_layers import AttentionLayers, LayerMix, StateLayers, layer_mix, state_layers
 from tune_gpu.services.vllm.memory.config_classes import NOT_GENERATING, TextPart, text_part
 from tune_gpu.services.vllm.memory.config_sizes import (
@@ -89,6 +90,8 @@ class ModelArchitecture:
     """The `model_type` of its text part; empty if only a table's facts are known."""
     encoder: VisionEncoder | None = None
     """Its image encoder; None if it has none, or one whose largest image is not known."""
+    audio_encoder: AudioEncoder | None = None
+    """Its audio encoder; None if it has none, or one whose longest audio is not known."""
     architectures: tuple[str, ...] = field(default=(), compare=False)
     """Names of its class in `config.json`."""
     pooling: bool = False
@@ -208,6 +211,7 @@ def _architecture(config: Mapping[str, Any], part: TextPart, facts: Mapping[str,
         unlike = (AttentionLayers(mix.attention, 1 if latent else sizes.kv_heads, latent or sizes.head_dim),) if mix.attention else ()
         window, sliding = None, 0
     longest, assumed = contexts(facts, name)
+    encoder = VisionEncoder.of(part.vision, config)
     quantised = config.get("quantization_config") or facts.get("quantization_config")
     chosen = read_size(facts, name, "num_experts_per_tok", "num_experts_per_token", "top_k_experts", "moe_topk", "moe_top_k")
     return ModelArchitecture(
@@ -221,7 +225,7 @@ def _architecture(config: Mapping[str, Any], part: TextPart, facts: Mapping[str,
         dtype_bytes=_DTYPE_BYTES.get(str(facts.get("dtype") or facts.get("torch_dtype") or "bfloat16").removeprefix("torch."), 2),
         kv_cache_dtype=kv_cache_format(quantised), format=weight_format(quantised, sizes.layers)
         or (None if "model_type" in config else published_format(name)), guessed=tuple(found.guessed), kind=str(facts.get("model_type") or ""),
-        encoder=VisionEncoder.of(part.vision, config), architectures=_architectures(config),
+        encoder=encoder, audio_encoder=AudioEncoder.of(part.audio, config) if part.vision is None or encoder else None, architectures=_architectures(config),
     )  # fmt: skip
 
 
@@ -259,12 +263,15 @@ def read_architecture(folder: str | Path) -> ModelArchitecture:
         UserError: no `config.json`, or one that is not JSON.
     """
     from tune_gpu.services.vllm.memory.checkpoint import checkpoint_bytes
+    from tune_gpu.services.vllm.memory.pooling_folder import authors_limit
 
     path = Path(folder).expanduser() / "config.json"
     config = outside_files.read_json(path, outside_files.MODEL)
     if not isinstance(config, dict):
         raise UserError(f"{path}: not a model's config (a {type(config).__name__}, not a mapping). Download the model again.")
     model = from_config(config, Path(folder).name)
+    if (longest := authors_limit(Path(folder).expanduser())) is not None:
+        model = replace(model, max_context=longest, default_context=longest)
     if not model.sized or not text_part(config).whole:
         return model
     size = checkpoint_bytes(Path(folder).expanduser())

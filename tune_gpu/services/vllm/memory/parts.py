@@ -129,13 +129,22 @@ def activation(
 
 
 def with_encoder(peak: Estimate, model: ModelArchitecture, batch_tokens: Number, context: Number, width: int, limits: Mapping[str, int]) -> Estimate:
-    """Return the larger of the encoder's own peak and the language model's activation beside the encoder's output."""
-    encoder = model.encoder
-    if encoder is None:
+    """Return the larger of the encoder's own peak and the language model's activation beside the encoder's output.
+
+    Of several encoders the one is profiled whose items have most tokens (`get_modality_with_max_tokens`).
+    """
+    encoders = [each for each in (model.encoder, model.audio_encoder) if each is not None]
+    if not encoders:
         return Estimate(peak.value, peak.sigma + 0.5 * GIB)
-    own = encoder.peak(batch_tokens, context, width, limits, model.hidden)
-    beside = peak.value + encoder.output(batch_tokens, context, width, limits, model.hidden)
-    return Estimate(maximum(own, beside), root_sum_square(peak.sigma, 0.2 * own))
+    tokens, own, output, doubt = (0 * context for _ in range(4))
+    for encoder in encoders:
+        of_an_item = encoder.item_tokens(context, limits)
+        chosen = of_an_item > tokens
+        own = where(chosen, encoder.peak(batch_tokens, context, width, limits, model.hidden), own)
+        output = where(chosen, encoder.output(batch_tokens, context, width, limits, model.hidden), output)
+        doubt = where(chosen, encoder.doubt, doubt)
+        tokens = maximum(tokens, of_an_item)
+    return Estimate(maximum(own, peak.value + output), root_sum_square(peak.sigma, doubt * own))
 
 
 MULTIPROCESSORS = 128

@@ -10,7 +10,7 @@ import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from tune_gpu.services.vllm.memory.arithmetic import Number, maximum, minimum
 
@@ -20,6 +20,8 @@ _QWEN_MOST_VIDEO_FRAMES = 14
 """`_MAX_FRAMES_PER_VIDEO` of vLLM's `qwen2_vl.py`. Two frames are one step in time."""
 _PATCHES = {"qwen3": 16, "qwen2": 14}
 """Side of a patch where a config leaves it to its class, by the beginning of the type."""
+MOST_ITEMS = 999
+"""Items of a kind in a prompt where no flag limits them (vLLM's own default)."""
 _LARGEST_TILES = 5
 """Tiles of a LLaVA-NeXT image: four, and the whole."""
 
@@ -41,6 +43,8 @@ class VisionEncoder:
     """Outputs for each token: one, and one for each layer whose features go into the language model as well (`deepstack_visual_indexes`)."""
     video_steps: int = 0
     """Most steps of a video at full resolution, each with the tokens of an image; 0 if a video has no more tokens than an image."""
+    doubt: ClassVar[float] = 0.2
+    """Standard deviation of the peak, as a share of it."""
 
     @classmethod
     def of(cls, vision: Mapping[str, Any] | None, outer: Mapping[str, Any]) -> VisionEncoder | None:
@@ -66,6 +70,12 @@ class VisionEncoder:
         patches = (side // patch) ** 2 * (_LARGEST_TILES if kind == "llava_next" else 1)
         return cls(hidden, inner, gated, patches, int(outer.get("mm_tokens_per_image") or patches), pixels)
 
+    def item_tokens(self, context: Number, limits: Mapping[str, int]) -> Number:
+        """Return the tokens of an item of the kind that has most: an image, or as many steps of a video as the context holds."""
+        of_an_image = self.tokens * (limits.get("image", MOST_ITEMS) > 0)
+        steps = minimum(context // self.tokens, self.video_steps) if limits.get("video", MOST_ITEMS) > 0 else 0 * context
+        return maximum(of_an_image, steps * self.tokens)
+
     def peak(self, batch_tokens: Number, context: Number, width: int, limits: Mapping[str, int], hidden: int) -> Number:
         """Return the bytes of the encoder's widest moment over all items of a batch, for a language model of this hidden size."""
         tokens = self._tokens(batch_tokens, context, limits)
@@ -82,12 +92,9 @@ class VisionEncoder:
 
     def _tokens(self, batch_tokens: Number, context: Number, limits: Mapping[str, int]) -> Number:
         """Return the tokens of the items that are profiled: those of the kind with the most tokens an item (`get_modality_with_max_tokens`)."""
-        images, videos = limits.get("image", 999), limits.get("video", 999)
-        of_an_image = self.tokens * (images > 0)
-        steps = minimum(context // self.tokens, self.video_steps) if videos > 0 else 0 * context
-        of_an_item = maximum(of_an_image, steps * self.tokens)
+        of_an_item = self.item_tokens(context, limits)
         items = maximum(batch_tokens // maximum(of_an_item, 1), 1)
-        return of_an_item * minimum(items, max(images, videos))
+        return of_an_item * minimum(items, max(limits.get("image", MOST_ITEMS), limits.get("video", MOST_ITEMS)))
 
 
 def limits_of(extra: Mapping[str, Any]) -> dict[str, int]:
@@ -102,7 +109,7 @@ def limits_of(extra: Mapping[str, Any]) -> dict[str, int]:
         counts = {str(each): count.get("count") if isinstance(count, Mapping) else count for each, count in given.items()}
         found |= {each: count for each, count in counts.items() if isinstance(count, int)}
     alone = extra.get("language_model_only") or extra.get("language-model-only")
-    return {"image": 0, "video": 0} if alone else found
+    return {"image": 0, "video": 0, "audio": 0} if alone else found
 
 
 def _parsed(value: Any) -> Any:
