@@ -71,7 +71,7 @@ def client(url: str) -> Iterator[openai.OpenAI]:
 
 
 def spoken(client: openai.OpenAI, text: str, form: str = "wav", speed: float = 1.0) -> bytes:
-    return client.audio.speech.create(model="hibari", voice="heart", input=text, response_format=form, speed=speed).read()  # type: ignore[arg-type]
+    return client.audio.speech.create(model="hibari", voice="heart", input=text, response_format=form, speed=speed).read()
 
 
 def samples(content: bytes) -> np.ndarray:

@@ -23,7 +23,10 @@ _LATENT_TYPES = re.compile(r"axk1|kimi_linear|deepseek_v[23]|deepseek_mtp|glm4_m
 _ENCODER_DECODER_TYPES = ("whisper", "bart", "t5", "mbart", "florence")
 RECURRENT = "a hybrid of attention and recurrent (state-space or linear-attention) layers: the size of its states is not modelled"
 CHUNKED = "chunked local attention: its cache is not modelled"
-SPARSE = "sparse attention with an indexer cache: not modelled"
+SPARSE = (
+    "sparse attention with an indexer: the bytes of a token in its caches depend on kernel and version (DeepSeek V3.2: 1152, 656 or 576 "
+    "a layer, and 132 of the indexer): not modelled"
+)
 UNLIKE_LAYERS = "layers that share or differ in the shape of their KV cache: not modelled"
 ENCODER_DECODER = "an encoder-decoder model: its cross-attention cache is not modelled"
 _NAMES = (  # where only a name identifies the family (a config.json has `model_type`)
