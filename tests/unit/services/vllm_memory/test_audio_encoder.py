@@ -72,10 +72,23 @@ def test_the_kind_of_item_with_most_tokens_is_profiled() -> None:
     assert model.audio_encoder.item_tokens(8192, seen) == 750
 
 
+def doubt(model: ModelArchitecture, limits: dict[str, int]) -> float:
+    return float(keep_account(engine(enforce_eager=True, extra_args={"limit_mm_per_prompt": limits}), card(79.1), model, version="0.20.2").doubt)
+
+
 def test_an_encoder_of_unknown_length_is_doubted() -> None:
     unknown = from_config({**VOXTRAL, "model_type": "another_audio"}, "another")
     assert unknown.audio_encoder is None
-    assert keep_account(engine(enforce_eager=True), card(), unknown, version="0.20.2").doubt > 1.2 * 1024 * MIB
+    assert doubt(unknown, {}) > doubt(from_config(VOXTRAL["text_config"], "text"), {}) + 1000 * MIB
+
+
+def test_audio_of_unknown_length_is_doubted_where_no_image_is_profiled() -> None:
+    vision = {"model_type": "qwen3_omni_moe_vision_encoder", "depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "num_heads": 16, "patch_size": 16}
+    model = from_config({**VOXTRAL, "model_type": "another_omni", "vision_config": {**vision, "image_size": 896}}, "omni")
+    assert model.encoder is not None
+    unseen = {"image": 0, "video": 0}
+    assert doubt(model, unseen) > doubt(model, {**unseen, "audio": 0}) + 1000 * MIB
+    assert doubt(model, {"image": 1}) == doubt(model, {"image": 1, "audio": 0})
 
 
 @pytest.mark.parametrize("value", [0, -1, True, "1280", 2**40, None])

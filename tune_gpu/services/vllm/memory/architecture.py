@@ -91,7 +91,9 @@ class ModelArchitecture:
     encoder: VisionEncoder | None = None
     """Its image encoder; None if it has none, or one whose largest image is not known."""
     audio_encoder: AudioEncoder | None = None
-    """Its audio encoder; None if it has none, or one whose longest audio is not known."""
+    """Its audio encoder; None if it has none, or one whose longest recording is not known."""
+    hears: bool = False
+    """True if it has an audio encoder."""
     architectures: tuple[str, ...] = field(default=(), compare=False)
     """Names of its class in `config.json`."""
     pooling: bool = False
@@ -225,7 +227,8 @@ def _architecture(config: Mapping[str, Any], part: TextPart, facts: Mapping[str,
         dtype_bytes=_DTYPE_BYTES.get(str(facts.get("dtype") or facts.get("torch_dtype") or "bfloat16").removeprefix("torch."), 2),
         kv_cache_dtype=kv_cache_format(quantised), format=weight_format(quantised, sizes.layers)
         or (None if "model_type" in config else published_format(name)), guessed=tuple(found.guessed), kind=str(facts.get("model_type") or ""),
-        encoder=encoder, audio_encoder=AudioEncoder.of(part.audio, config) if part.vision is None or encoder else None, architectures=_architectures(config),
+        encoder=encoder, audio_encoder=AudioEncoder.of(part.audio, config) if part.vision is None or encoder else None, hears=part.audio is not None,
+        architectures=_architectures(config),
     )  # fmt: skip
 
 

@@ -144,7 +144,10 @@ def with_encoder(peak: Estimate, model: ModelArchitecture, batch_tokens: Number,
         output = where(chosen, encoder.output(batch_tokens, context, width, limits, model.hidden), output)
         doubt = where(chosen, encoder.doubt, doubt)
         tokens = maximum(tokens, of_an_item)
-    return Estimate(maximum(own, peak.value + output), root_sum_square(peak.sigma, doubt * own))
+    sigma = root_sum_square(peak.sigma, doubt * own)
+    if model.hears and model.audio_encoder is None and limits.get("audio") != 0:  # profiled where no prompt may have an image
+        sigma = sigma + where(tokens > 0, 0.0, 0.5 * GIB)
+    return Estimate(maximum(own, peak.value + output), sigma)
 
 
 MULTIPROCESSORS = 128
