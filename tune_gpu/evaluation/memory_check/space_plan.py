@@ -108,9 +108,9 @@ def find_model(name: str) -> ModelArchitecture:
         UserError: the model is not on this machine, and its name is not in the table that ships with the program.
     """
     from tune_gpu.services.models import resolve_llm
-    from tune_gpu.services.vllm.named_models import named_models
+    from tune_gpu.services.vllm.named_models import is_installed, named_models
 
-    found = resolve_llm(name)
+    found = resolve_llm(name) if is_installed(name) else name
     if os.path.isdir(found):
         return replace(read_architecture(found), read_from=f"{found}/config.json")
     with contextlib.suppress(ImportError, OSError, ValueError):
@@ -125,7 +125,7 @@ def find_model(name: str) -> ModelArchitecture:
     if facts is None and refused_family(name) is not None:
         return from_config({"num_hidden_layers": 1, "hidden_size": 1, "num_attention_heads": 1}, name)  # what is refused has no number
     if facts is None:
-        near = difflib.get_close_matches(name.rpartition("/")[2], [*named_models(), *catalogue()], n=4, cutoff=0.55)
+        near = difflib.get_close_matches(name.rpartition("/")[2], [*filter(is_installed, named_models()), *catalogue()], n=4, cutoff=0.55)
         raise UserError(f"vllm.model={name}: its config.json is not on this machine and no known model has that name"
                         f"{f' (the nearest are {chr(44).join(near)})'.replace(',', ', ') if near else ''}. Give a folder with a config.json, a model in "
                         f"the hub's cache, or a name with the words of one of {len(catalogue())} known models (Qwen2.5-7B, Llama-3.1-8B, …).")
