@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.support.engine_starts import Start, learn, start
+from tests.support.engine_starts import learn, start
 from tune_gpu.common.failures import FailureKind
 from tune_gpu.config.schema import VllmSettings
 from tune_gpu.evaluation.memory_check import Calibration, DeviceMemory, Prediction, predict, read_architecture, this_node
@@ -57,18 +57,18 @@ def check_least_share(host: ForkServer, learned: Calibration) -> None:
 
 def check_most_that_is_free(host: ForkServer) -> None:
     """Start an encoder, which takes no more for a larger share, on both sides of what is free now."""
-    node = this_node()
-    edge = node.free_mib / node.total_mib
-    found: list[Start] = []
-    for share, starts in ((edge - 2 * STEP, True), (min(edge + 2 * STEP, 1.0), False)):
-        real = start(host, with_share(ENCODER, share))
+    failure = None
+    for steps in (-2, 2):
+        node = this_node()
+        share = node.free_mib / node.total_mib + steps * STEP
+        real = start(host, with_share(ENCODER, min(share, 1.0)))
         said = of_the_encoder(real.settings, real.node)
-        print(f"{100 * edge:.1f} % are free: a share of {share:.3f} started: {real.info is not None}; predicted: {said.likely} ({said.reason})")
-        assert (real.info is not None) is starts, real.failure
-        assert said.likely is starts
-        found.append(real)
-    assert found[1].failure is not None
-    assert found[1].failure.failure.kind is FailureKind.STARTUP_OOM
+        print(f"{steps} steps from what is free, a share of {share:.3f}: started {real.info is not None}, predicted {said.likely} ({said.reason})")
+        assert (real.info is not None) is (steps < 0), real.failure
+        assert said.likely is (steps < 0)
+        failure = real.failure
+    assert failure is not None
+    assert failure.failure.kind is FailureKind.STARTUP_OOM
 
 
 def test_the_least_share_of_real_weights_is_found_within_one_step(host: ForkServer, learned: Calibration) -> None:
