@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tune_gpu.services.vllm.memory.account import keep_account
 
 from tests.support.models import card, engine
 from tune_gpu.evaluation.memory_check import ModelArchitecture, from_config
-from tune_gpu.services.vllm.memory.account import keep_account
 from tune_gpu.services.vllm.memory.audio_encoder import AudioEncoder
 
 MIB = 2**20
