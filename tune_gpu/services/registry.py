@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from tune_gpu.common.errors import UserError
-from tune_gpu.common.metric import Protocol
 from tune_gpu.config.kinds import load_kind
 from tune_gpu.config.service_settings import PAIR, SpaceServices
-from tune_gpu.config.space_catalogue import protocols_of
 from tune_gpu.config.space_services import kinds_of, plain_settings
 from tune_gpu.services.base import Service
 
@@ -21,11 +17,6 @@ def services_of(services: SpaceServices) -> tuple[Service, ...]:
 def is_default_pair(services: SpaceServices) -> bool:
     """Return whether these are the services of a space of version 1, whose names in artifacts have no service in front."""
     return kinds_of(services) == tuple(PAIR.items())
-
-
-def protocols(services: SpaceServices) -> Mapping[str, Protocol]:
-    """Return the protocol of each service that requests can drive, by its name."""
-    return {name: protocol for name, protocol in protocols_of(services).items() if protocol is not None}
 
 
 def check_installed(services: SpaceServices, device: str) -> None:

@@ -16,6 +16,7 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.common.metric import Protocol
 from tune_gpu.config.loader import as_yaml, config_of, load_config
 from tune_gpu.config.service_settings import PAIR
+from tune_gpu.config.space_catalogue import protocols_of
 from tune_gpu.config.space_services import kinds_of, kinds_of_layers
 from tune_gpu.config.targets import settings_with
 from tune_gpu.experiment.checks import check_config
@@ -23,7 +24,7 @@ from tune_gpu.experiment.space_check import check_space
 from tune_gpu.services.base import start_order
 from tune_gpu.services.cards import divisions, most_cards
 from tune_gpu.services.deployment import resolve, start_key
-from tune_gpu.services.registry import protocols, services_of
+from tune_gpu.services.registry import services_of
 
 THREE: dict[str, Any] = {
     "parameters": {"share": {"target": "llm.gpu_memory_utilization", "values": [0.1, 0.2]}, "size": {"target": "stt.model", "values": ["tiny.en", "base"]}},
@@ -53,7 +54,7 @@ def test_a_space_with_kinds_has_what_it_lists_and_nothing_else(tmp_path: Path) -
     config = load_config(space(tmp_path, THREE), [], "cpu")
     assert kinds_of(config.services) == (("llm", "vllm"), ("stt", "faster-whisper"), ("embed", "vllm"))
     assert config.services["llm"].max_model_len == 1000, "values are read as their kind writes them"
-    assert dict(protocols(config.services)) == {"llm": Protocol.COMPLETION, "stt": Protocol.TRANSCRIPTION, "embed": Protocol.EMBEDDING}
+    assert dict(protocols_of(config.services)) == {"llm": Protocol.COMPLETION, "stt": Protocol.TRANSCRIPTION, "embed": Protocol.EMBEDDING}
     assert check_space(config).size == 4
 
 

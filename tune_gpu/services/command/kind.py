@@ -55,7 +55,10 @@ class Command:
     def gpus(self, settings: Any) -> Gpus:
         """Return its cards. How much of them it takes is known to itself alone."""
         cards = self.as_command(settings).gpus
-        return Gpus(cards, None, f"gpus={cards}")
+        return Gpus(cards, None, (f"gpus={cards}",))
+
+    def missing(self, _device: str) -> None:
+        """Return None: `check` looks for its program."""
 
     def check_entry(self, key: str, setting: str, entry: str, value: Any) -> None:
         """Raise UserError for a value that cannot fill a placeholder, or a variable that cannot be set."""

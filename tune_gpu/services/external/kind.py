@@ -40,7 +40,10 @@ class External:
 
     def gpus(self, _settings: ExternalSettings) -> Gpus:
         """Return no card: it takes none of the trial's."""
-        return Gpus(0, None, "a service that runs already")
+        return Gpus(0)
+
+    def missing(self, _device: str) -> None:
+        """Return None: nothing of it is started here."""
 
     def check_entry(self, key: str, setting: str, entry: str, value: Any) -> None:
         """Do nothing: it has no mapping."""
