@@ -17,12 +17,13 @@ from tune_gpu.config.loader import DEFAULT_SPACE, device_setting, load_with_need
 from tune_gpu.config.overrides import is_override
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.evaluation.memory_check.cards import card_memory, find_card, this_card, this_node
-from tune_gpu.evaluation.memory_check.space_plan import Preflight, installed_vllm_version, rows_of
-from tune_gpu.evaluation.memory_check.vectorised import VERDICTS, Predictions
+from tune_gpu.evaluation.memory_check.space_plan import Preflight, rows_of
 from tune_gpu.experiment.flag_check import check_flags
 from tune_gpu.experiment.space_check import check_space
 from tune_gpu.services.memory_values import DeviceMemory
+from tune_gpu.services.predictions import VERDICTS, Predictions
 from tune_gpu.services.vllm.memory.calibration import CalibrationStore
+from tune_gpu.services.vllm.memory.engine_memory import installed_vllm_version
 from tune_gpu.services.vllm.memory.engine_rules import version_number
 from tune_gpu.telemetry.device_choice import cards_here
 

@@ -15,16 +15,17 @@ from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.evaluation.memory_check.cards import cards
 from tune_gpu.evaluation.memory_check.space_columns import is_grid
 from tune_gpu.evaluation.memory_check.space_plan import PlanRow, Preflight, rows_of
-from tune_gpu.evaluation.memory_check.vectorised import VERDICTS, Predictions
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.values import to_builtin
 from tune_gpu.services.memory_values import MemoryVerdict, Prediction
+from tune_gpu.services.predictions import VERDICTS, Predictions
 
 ROWS = 60
 """More candidates than this are drawn as a map, unless `--rows` asks for more."""
 _MOST_VALUES = 12
 """Of one parameter, in a map."""
 _MOST_BUDGETS = 4
+_OF_AN_ENGINE = frozenset({"weights", "activation", "cuda_graphs", "non_torch", "kv", "neighbours"})
 _STYLE = {MemoryVerdict.FITS: "green", MemoryVerdict.UNCERTAIN: "yellow", MemoryVerdict.INFEASIBLE: "red", MemoryVerdict.NOT_MODELLED: "dim"}
 
 
@@ -75,27 +76,32 @@ def _table(names: Sequence[str], rows: Sequence[PlanRow]) -> Group:
 
 
 def _accounts(rows: Sequence[PlanRow]) -> list[str]:
-    """Return the deductions from vLLM's share besides the KV cache, once for each different budget, and the memory of Whisper."""
+    """Return the deductions from vLLM's share besides the KV cache, once for each different budget, and the memory of the other services."""
     budgets: dict[str, Prediction] = {}
-    whisper: set[float] = set()
+    others: dict[str, set[float]] = {}
     for row in rows:
         if parts := row.prediction.parts_mib:
-            text = " + ".join(f"{parts[name]:.0f} {name.replace('_', ' ').replace('cuda', 'CUDA')}" for name in ("weights", "activation", "cuda_graphs", "non_torch") if parts[name])
+            text = " + ".join(f"{parts.get(name, 0.0):.0f} {name.replace('_', ' ').replace('cuda', 'CUDA')}" for name in ("weights", "activation", "cuda_graphs", "non_torch") if parts.get(name))
             budgets.setdefault(text, row.prediction)
-            whisper.add(parts["whisper"])
+            for name in parts.keys() - _OF_AN_ENGINE:
+                others.setdefault(name, set()).add(parts[name])
     lines = [f"off vLLM's share, MiB: {text}{' (measured)' if prediction.calibrated else f' (± {prediction.uncertainty_mib:.0f})'}" for text, prediction in list(budgets.items())[:_MOST_BUDGETS]]
     if len(budgets) > _MOST_BUDGETS:
         lines.append(f"… and {len(budgets) - _MOST_BUDGETS} more; --json has each")
-    low, high = min(whisper, default=0.0), max(whisper, default=0.0)
-    if high:
-        lines.append(f"beside it, MiB: Whisper {low:.0f}" + (f" to {high:.0f}" if high > low else ""))
+    if beside := [_range(name, mib) for name, mib in sorted(others.items()) if max(mib)]:
+        lines.append(f"beside it, MiB: {', '.join(beside)}")
     return lines
+
+
+def _range(name: str, mib: set[float]) -> str:
+    low, high = min(mib), max(mib)
+    return f"{name} {low:.0f}" + (f" to {high:.0f}" if high > low else "")
 
 
 def _map(config: ExperimentConfig, params: Mapping[str, np.ndarray], found: Predictions, width: int = 120) -> Table:
     """Return a map over vLLM's share: the KV cache, the sequences that it holds, and the part of candidates that may be launched by each
     other parameter."""
-    across = next((name for name, spec in config.parameters.items() if spec.target == "vllm.gpu_memory_utilization"), next(iter(params)))
+    across = next((name for name, spec in config.parameters.items() if spec.target.endswith(".gpu_memory_utilization")), next(iter(params)))
     columns = {name: np.array([_text(to_builtin(value)) for value in values]) for name, values in params.items()}
     labels = {name: [_label(name, value) for value in _some(_values(given))] for name, given in params.items() if name != across}
     widest = max(len(label) for label in ("sequences from", *(label for group in labels.values() for label in group)))

@@ -23,7 +23,10 @@ from tune_gpu.config.service_settings import PAIR, SpaceServices
 Kinds = tuple[tuple[str, str], ...]
 """Name and kind of each service, in the order of the space."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
-_TAKEN = frozenset({"all", "device", "imports", "items", "memory_stable", "mps", "services", "tune_gpu", "turn"})
+_TAKEN = frozenset({
+    "activation", "all", "cuda_graphs", "device", "engine_stop", "imports", "items", "kv", "memory_stable", "mps", "neighbours", "non_torch", "services", "stop",
+    "tune_gpu", "turn", "weights",
+})  # fmt: skip
 """Names that mean something else beside the services' in artifacts and metrics."""
 
 

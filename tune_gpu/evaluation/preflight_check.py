@@ -15,7 +15,6 @@ from tune_gpu.evaluation.memory_check.space_plan import Preflight
 from tune_gpu.services.base import Service
 from tune_gpu.services.deployment import Deployment
 from tune_gpu.services.running import RunningService
-from tune_gpu.services.vllm.info import EngineInfo
 
 
 def device_memory(kind: str, card: str = "0") -> DeviceMemory:
@@ -68,7 +67,7 @@ class PreflightCheck:
         if found.verdict is MemoryVerdict.INFEASIBLE:
             share_mib = max(1.0, sum(found.parts_mib.values()))
             raise ServiceError(
-                Failure(FailureKind.INFEASIBLE, "vllm", Phase.PREFLIGHT, found.reason, shortfall=found.shortfall_mib / share_mib)
+                Failure(FailureKind.INFEASIBLE, found.service or "tune_gpu", Phase.PREFLIGHT, found.reason, shortfall=found.shortfall_mib / share_mib)
             )
 
     def about_to_start(self) -> None:
@@ -78,17 +77,10 @@ class PreflightCheck:
 
     def learn(self, engine: RunningService[Any], service: Service) -> None:
         """Keep the calibration from this engine's start, for every later prediction of these settings on this device."""
-        info, settings = engine.info, service.settings
-        if not isinstance(info, EngineInfo) or self._preflight is None:
+        if engine.info is None or self._preflight is None:
             return
         try:
-            self._preflight.learn_start(
-                settings,
-                engine.log(),
-                num_gpu_blocks=info.kv_cache_blocks,
-                block_size=info.block_size,
-                start="cold" if settings.env else None,  # such an engine never comes from the warm host
-            )
+            self._preflight.learn_start(service, engine.log(), engine.info)
         except UserError as error:
             self._log(f"the calibration from this start is not kept: {error}")
 

@@ -13,8 +13,8 @@ from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.evaluation.memory_check import CalibrationStore, DeviceMemory
 from tune_gpu.evaluation.memory_check.space_columns import is_grid
 from tune_gpu.evaluation.memory_check.space_plan import PlanRow, Preflight, params_of, rows_of
-from tune_gpu.evaluation.memory_check.vectorised import VERDICTS, Predictions
 from tune_gpu.search.space import Params, SearchSpace
+from tune_gpu.services.predictions import VERDICTS, Predictions
 
 FILE = "plan.json"
 _REASONS = 5_000

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from tune_gpu.common.metric import Protocol as Api
+from tune_gpu.services.memory_values import Beside, DeviceMemory, Footprint, Prediction
+from tune_gpu.services.predictions import BesideMany, Columns, Predictions
 from tune_gpu.services.running import RunningService
 
 
@@ -47,6 +49,29 @@ class KindHost(Protocol):
         """Leave nothing of it running."""
 
 
+class ReservedMemory(Protocol):
+    """Predicts the memory of services that reserve it."""
+
+    def one(self, settings: Any, beside: Beside, device: DeviceMemory) -> Prediction:
+        """Return the prediction for one service beside what the others hold when it starts. Raise UserError for a value that it cannot have."""
+
+    def many(self, settings: Any, columns: Columns, beside: BesideMany, device: DeviceMemory, count: int) -> Predictions:
+        """Return the predictions for many candidates, of which `columns` has the settings that vary. Raise UserError as `one` does."""
+
+    def models(self) -> Mapping[str, str]:
+        """Return the models that were asked for, and where the shapes of each are from."""
+
+    def learn_start(self, settings: Any, log: str, info: Any, device: DeviceMemory) -> object | None:
+        """Keep what a start taught, for later predictions; return None if it taught nothing.
+
+        Args:
+            settings: of the service.
+            log: what it printed.
+            info: what it reported when it was ready.
+            device: as it was before the start.
+        """
+
+
 class ServiceKind(Protocol):
     """A kind of service, found by the entry point `tune_gpu.services`.
 
@@ -79,6 +104,18 @@ class ServiceKind(Protocol):
 
     def missing(self, device: str) -> str | None:
         """Return which package is not installed, with the command that installs it, or None if it can start on a device of this kind."""
+
+    def footprint(self, settings: Any, device: DeviceMemory) -> Footprint | None:
+        """Return the memory of a service that grows, or None if it is not modelled. A service that reserves is predicted by `memory`."""
+
+    def memory(self, store: Any, version: str | None, *, warm: bool) -> ReservedMemory | None:
+        """Return what predicts services of this kind that reserve their memory, or None if it has no such services, or no model of them.
+
+        Args:
+            store: calibrations from earlier starts, or None.
+            version: of its program; None for the installed one.
+            warm: they are started from a process that has their program imported.
+        """
 
     def check_entry(self, key: str, setting: str, entry: str, value: Any) -> None:
         """Raise UserError for an entry of a mapping that no candidate may have; `key` is its place, for the message."""

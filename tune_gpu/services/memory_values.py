@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -30,7 +31,7 @@ class DeviceMemory:
         kind: `cuda`, or `cpu`: the memory of a NUMA node.
         total_mib: the total of `torch.cuda.mem_get_info` (a little less than nvidia-smi prints: see `cards.py`); on the CPU the node's
             MemTotal, or the cgroup's limit if that is smaller.
-        used_mib: memory of the neighbours, without the candidate's Whisper.
+        used_mib: memory of the neighbours, without the candidate's own services.
         cores: CPU cores, for a report.
         shares_host_memory: the card has no memory of its own (GB10, Jetson), so that its free memory is the host's.
     """
@@ -57,6 +58,38 @@ class DeviceMemory:
 
 
 @dataclass(frozen=True)
+class Footprint:
+    """Memory of a service whose memory grows, in MiB, while it works on its largest input."""
+
+    mean_mib: float
+    sigma_mib: float = 0.0
+    """Standard deviation."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Memory that the other services of a candidate hold when an engine starts."""
+
+    parts_mib: Mapping[str, float] = field(default_factory=dict)
+    """Service -> MiB, the best estimate."""
+    sigma_mib: float = 0.0
+    """Standard deviation of their sum."""
+
+    @property
+    def total_mib(self) -> float:
+        """Return the sum of the best estimates, in MiB."""
+        return sum(self.parts_mib.values())
+
+    def describe(self) -> str:
+        """Return each part in words, `stt 537 MiB and embed 812 MiB`; empty if there is none."""
+        return " and ".join(f"{name} {mib:.0f} MiB" for name, mib in self.parts_mib.items() if mib)
+
+
+ALONE = Beside()
+"""Nothing beside an engine."""
+
+
+@dataclass(frozen=True)
 class KvTokens:
     """KV-cache tokens: the best estimate, and a range that holds in nine of ten starts of a kind that it was not fitted to."""
 
@@ -76,7 +109,7 @@ class Prediction:
     verdict: MemoryVerdict
     reason: str
     parts_mib: dict[str, float] = field(default_factory=dict)
-    """weights, activation, cuda_graphs, non_torch, kv, whisper, neighbours; kv is the rest of the share."""
+    """weights, activation, cuda_graphs, non_torch, kv, each other service by its name, neighbours; kv is the rest of the share."""
     kv_cache_tokens: KvTokens | None = None
     max_concurrency: float | None = None
     """Sequences of `max_model_len` that fit the KV cache at the same time."""
@@ -91,6 +124,10 @@ class Prediction:
     """Smallest share (in steps of 0.01) that would hold this candidate, or None."""
     max_context: int | None = None
     """Longest context that this share holds, or 0."""
+    service: str = ""
+    """The engine that decides: the one that has least to spare."""
+    takes_mib: float = 0.0
+    """Memory that the engine holds once it runs: its share, and what is charged to no share."""
 
     def __post_init__(self) -> None:
         if self.verdict is MemoryVerdict.NOT_MODELLED and self.kv_cache_tokens is not None:

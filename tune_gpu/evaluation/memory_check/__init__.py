@@ -6,11 +6,11 @@ Imports no Ray, no torch and no vLLM.
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.evaluation.memory_check.cards import UnknownMemory, card_memory, cards, find_card, nvml_memory, this_card, this_node
-from tune_gpu.evaluation.memory_check.predictor import predict
 from tune_gpu.services.faster_whisper.memory import whisper_mib
 from tune_gpu.services.memory_values import DeviceMemory, KvTokens, MemoryVerdict, Prediction
 from tune_gpu.services.vllm.memory.architecture import ModelArchitecture, from_config, read_architecture
 from tune_gpu.services.vllm.memory.calibration import Calibration, CalibrationStore
+from tune_gpu.services.vllm.memory.predict import predict
 
 __all__ = [
     "Calibration",

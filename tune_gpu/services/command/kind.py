@@ -22,6 +22,7 @@ from tune_gpu.services.command.placeholders import word
 from tune_gpu.services.command.server import CommandServer
 from tune_gpu.services.command.settings import CommandSettings
 from tune_gpu.services.deployable import Deployable
+from tune_gpu.services.memory_values import DeviceMemory, Footprint
 
 
 class Command:
@@ -56,6 +57,16 @@ class Command:
         """Return its cards. How much of them it takes is known to itself alone."""
         cards = self.as_command(settings).gpus
         return Gpus(cards, None, (f"gpus={cards}",))
+
+    def footprint(self, settings: Any, device: DeviceMemory) -> Footprint | None:
+        """Return what the settings say that it takes, nothing for one without a card, or None if nobody knows."""
+        command = self.as_command(settings)
+        if device.kind == "cuda" and not command.gpus:
+            return Footprint(0.0)
+        return None if command.memory_mib is None else Footprint(command.memory_mib)
+
+    def memory(self, _store: Any, _version: str | None, *, warm: bool) -> None:
+        """Return None: what it reserves is what its settings say."""
 
     def missing(self, _device: str) -> None:
         """Return None: `check` looks for its program."""

@@ -16,6 +16,7 @@ from tune_gpu.services.apis import APIS
 from tune_gpu.services.base import Gpus, LaunchSite
 from tune_gpu.services.external.service import ExternalService
 from tune_gpu.services.external.settings import ExternalSettings
+from tune_gpu.services.memory_values import DeviceMemory, Footprint
 
 
 class External:
@@ -41,6 +42,13 @@ class External:
     def gpus(self, _settings: ExternalSettings) -> Gpus:
         """Return no card: it takes none of the trial's."""
         return Gpus(0)
+
+    def footprint(self, _settings: ExternalSettings, _device: DeviceMemory) -> Footprint:
+        """Return nothing: what it holds is a neighbour's memory already."""
+        return Footprint(0.0)
+
+    def memory(self, _store: Any, _version: str | None, *, warm: bool) -> None:
+        """Return None: it reserves nothing."""
 
     def missing(self, _device: str) -> None:
         """Return None: nothing of it is started here."""

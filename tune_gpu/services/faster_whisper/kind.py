@@ -8,7 +8,9 @@ from tune_gpu.common.installed import is_installed
 from tune_gpu.common.metric import Protocol
 from tune_gpu.config.schema import RunSettings, WhisperSettings
 from tune_gpu.services.base import Gpus, LaunchSite
+from tune_gpu.services.faster_whisper.memory import whisper_mib
 from tune_gpu.services.faster_whisper.service import HELD, WhisperService
+from tune_gpu.services.memory_values import DeviceMemory, Footprint
 from tune_gpu.services.models import resolve_whisper
 
 
@@ -38,6 +40,13 @@ class FasterWhisper:
     def missing(self, _device: str) -> str | None:
         """Return the command that installs faster-whisper, or None if it is there."""
         return None if is_installed("faster-whisper") else "faster-whisper is not installed. Run pip install 'tune-gpu[whisper]'."
+
+    def footprint(self, settings: WhisperSettings, device: DeviceMemory) -> Footprint:
+        """Return its memory by the shapes of its size."""
+        return Footprint(*whisper_mib(settings, device.kind))
+
+    def memory(self, _store: Any, _version: str | None, *, warm: bool) -> None:
+        """Return None: it reserves nothing."""
 
     def check_entry(self, key: str, setting: str, entry: str, value: Any) -> None:
         """Do nothing: every variable is allowed."""

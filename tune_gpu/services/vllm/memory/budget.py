@@ -122,7 +122,7 @@ def estimate_memory(
 
     `warm` is for the CPU: the engine is forked from a process that has imported vLLM.
     """
-    model = as_served(model, settings.extra_args)
+    model = as_served(model, {"runner": settings.runner} | settings.extra_args)
     rules = EngineRules.of(version or (calibration.vllm_version if calibration else None) or DEFAULT_VERSION, cpu=device.kind == "cpu", v1=v1, warm=warm)
     knobs = resolve_knobs(settings, model, device, rules)
     width, cards = parts.dtype_bytes(settings.dtype), settings.tensor_parallel_size

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import math
 
-from tune_gpu.config.schema import VllmSettings, WhisperSettings
-from tune_gpu.services.faster_whisper.memory import whisper_mib
-from tune_gpu.services.memory_values import DeviceMemory, KvTokens, MemoryVerdict, Prediction
+from tune_gpu.config.schema import VllmSettings
+from tune_gpu.services.memory_values import Beside, DeviceMemory, KvTokens, MemoryVerdict, Prediction
 from tune_gpu.services.vllm.memory import parts
 from tune_gpu.services.vllm.memory.architecture import ModelArchitecture
-from tune_gpu.services.vllm.memory.arithmetic import MIB
+from tune_gpu.services.vllm.memory.arithmetic import MIB, Number
 from tune_gpu.services.vllm.memory.budget import (
     MOST_CERTAIN_SHARE,
     MemoryBudget,
@@ -60,14 +59,14 @@ def too_heavy(settings: VllmSettings, device: DeviceMemory, model: ModelArchitec
 
 
 def predict(
-    vllm: VllmSettings, whisper: WhisperSettings | None, device: DeviceMemory, model: ModelArchitecture,
+    vllm: VllmSettings, beside: Beside, device: DeviceMemory, model: ModelArchitecture,
     calibration: Calibration | None = None, *, version: str | None = None, v1: bool | None = None, warm: bool = False,
 ) -> Prediction:
     """Return what one candidate will take on a device beside its neighbours, without starting anything.
 
     Args:
         vllm: the engine's flags; those that are None take vLLM's defaults.
-        whisper: the other service, which starts first; None if there is none.
+        beside: what the services that start before it hold.
         device: the card or the NUMA node, with what its co-tenants hold.
         model: the LLM's shapes.
         calibration: from a real start of this engine on this device; None predicts from shapes alone.
@@ -79,16 +78,15 @@ def predict(
         UserError: a value that no engine accepts (a share of 0, a context beyond the model's).
     """
     if heavy := too_heavy(vllm, device, model):
-        return Prediction(MemoryVerdict.INFEASIBLE, heavy)
+        return Prediction(MemoryVerdict.INFEASIBLE, heavy, takes_mib=share_mib(vllm, device))
     if reason := refusal(vllm, model):
-        return Prediction(MemoryVerdict.NOT_MODELLED, f"not modelled: {reason}")
+        return Prediction(MemoryVerdict.NOT_MODELLED, f"not modelled: {reason}", takes_mib=share_mib(vllm, device))
     budget = estimate_memory(vllm, device, model, calibration, version, v1, warm)
-    beside, beside_sigma = whisper_mib(whisper, device.kind) if whisper is not None else (0.0, 0.0)
-    free = device.free_mib - beside - budget.own_context / MIB
+    free = device.free_mib - beside.total_mib - budget.own_context / MIB
     at_start = free - budget.requested / MIB
     inside = (budget.kv - budget.needed) / MIB
     doubt = budget.doubt / MIB
-    start_doubt = 2 * math.hypot(START_SIGMA_MIB[device.kind], beside_sigma)
+    start_doubt = 2 * math.hypot(START_SIGMA_MIB[device.kind], beside.sigma_mib)
     conflict = any(flag_conflict(budget.knobs)) or (vllm.tensor_parallel_size > 1 and model.heads % vllm.tensor_parallel_size != 0)
     likely = not conflict and at_start >= 0 and inside >= 0
     late_short = after_the_cache(budget, vllm, model) / MIB - max(at_start, 0.0)
@@ -106,13 +104,27 @@ def predict(
         max_concurrency=round(budget.blocks / budget.request_blocks, 4), headroom_mib=round(inside, 1),
         shortfall_mib=round(max(0.0, -at_start, -inside), 1), uncertainty_mib=round(doubt, 1), calibrated=budget.calibrated, likely=likely,
         least_share=least, max_context=int(budget.knobs.context if model.cacheless else longest_context(budget)),
+        takes_mib=round(float(taken_mib(budget, model)), 1),
     )
 
 
-def _parts(budget: MemoryBudget, whisper: float, device: DeviceMemory) -> dict[str, float]:
+def _parts(budget: MemoryBudget, beside: Beside, device: DeviceMemory) -> dict[str, float]:
     values = {"weights": budget.weights, "activation": budget.activation, "cuda_graphs": budget.graphs, "non_torch": budget.non_torch,
               "kv": max(budget.kv, 0.0)}
-    return {name: round(value / MIB, 1) for name, value in values.items()} | {"whisper": round(whisper, 1), "neighbours": round(device.used_mib, 1)}
+    own = {name: round(value / MIB, 1) for name, value in values.items()}
+    others = {name: round(mib, 1) for name, mib in beside.parts_mib.items()}
+    return own | others | {"neighbours": round(device.used_mib, 1)}
+
+
+def share_mib(settings: VllmSettings, device: DeviceMemory) -> float:
+    """Return the share of the device that an engine asks for, in MiB."""
+    return settings.gpu_memory_utilization * device.total_mib
+
+
+def taken_mib(budget: MemoryBudget, model: ModelArchitecture) -> Number:
+    """Return what an engine holds once it runs, in MiB: its share and what is charged to no share. One without a cache does not fill its share."""
+    filled = budget.weights + budget.activation + budget.non_torch if model.cacheless else budget.requested
+    return (filled + budget.own_context) / MIB
 
 
 def _token_range(budget: MemoryBudget, doubt_mib: float) -> KvTokens:
@@ -132,7 +144,7 @@ def _least_share(device: DeviceMemory, budget: MemoryBudget) -> float | None:
 
 def _reason(
     vllm: VllmSettings, device: DeviceMemory, model: ModelArchitecture, budget: MemoryBudget, verdict: MemoryVerdict, at_start: float, inside: float,
-    beside: float, late_short: float, least: float | None, free: float,
+    beside: Beside, late_short: float, least: float | None, free: float,
 ) -> str:
     share, requested = budget.knobs.share, budget.requested / MIB
     memory = "card" if device.kind == "cuda" else "node"
@@ -147,7 +159,7 @@ def _reason(
         return f"{model.heads} attention heads cannot be divided between {vllm.tensor_parallel_size} cards"
     if at_start < 0:
         largest = math.floor(max(free, 0.0) / device.total_mib * 100) / 100
-        held = f"neighbours hold {device.used_mib:.0f} MiB" + (f" and Whisper {beside:.0f} MiB" if beside else "")
+        held = f"neighbours hold {device.used_mib:.0f} MiB" + (f", {beside.describe()}" if beside.total_mib else "")
         if verdict is not MemoryVerdict.INFEASIBLE:
             held = "within the uncertainty; " + held
         return f"vLLM's share of {requested:.0f} MiB is more than the {max(free, 0.0):.0f} MiB free on the {memory} ({held}); {largest:.2f} is the most that is free"
