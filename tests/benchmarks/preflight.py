@@ -30,9 +30,8 @@ from tests.benchmarks.preflight_groups import groups_of, percentile, table_of
 from tests.benchmarks.preflight_rows import LoggedStart, read_row
 from tune_gpu.config.schema import VllmSettings
 from tune_gpu.evaluation.memory_check import Calibration, MemoryVerdict, Prediction, UserError, card_memory, from_config, predict
-from tune_gpu.evaluation.memory_check.predictor import refusal
-from tune_gpu.evaluation.memory_check.vectorised import predict_many
-from tune_gpu.services.memory_values import DeviceMemory
+from tune_gpu.services.memory_values import ALONE, DeviceMemory
+from tune_gpu.services.predictions import BesideMany
 from tune_gpu.services.vllm.memory.attention_kinds import refused_family
 from tune_gpu.services.vllm.memory.budget import resolve_knobs, tokens_of
 from tune_gpu.services.vllm.memory.calibration import MEASURED_FLAGS
@@ -40,6 +39,8 @@ from tune_gpu.services.vllm.memory.engine_rules import EngineRules
 from tune_gpu.services.vllm.memory.kv_layout import KvLayout
 from tune_gpu.services.vllm.memory.model_catalogue import known_model
 from tune_gpu.services.vllm.memory.parts import kv_value_bytes
+from tune_gpu.services.vllm.memory.predict import refusal
+from tune_gpu.services.vllm.memory.predict_many import predict_many
 
 FITS, NOT, NOT_MODELLED = "fits", "does_not_fit", "not_modelled"
 MIB = 2**20
@@ -128,7 +129,7 @@ def _blind(start: LoggedStart) -> Prediction | None:
     if start.model is None or start.device is None:
         return None
     try:
-        return predict(start.settings, None, start.device, start.model, version=start.version, v1=start.v1)
+        return predict(start.settings, ALONE, start.device, start.model, version=start.version, v1=start.v1)
     except UserError as error:
         return Prediction(MemoryVerdict.NOT_MODELLED, str(error))
 
@@ -144,7 +145,7 @@ def _given(start: LoggedStart) -> tuple[int | None, bool | None] | None:
             return None, False if left < 0.01 * 1024 else None
         calibration = Calibration(account[0], account[1], None, start.version, {name: getattr(start.settings, name) for name in MEASURED_FLAGS})
         device = DeviceMemory("logged", "cuda", total * 1024)
-        found = predict(start.settings, None, device, start.model, calibration, version=start.version, v1=start.v1)
+        found = predict(start.settings, ALONE, device, start.model, calibration, version=start.version, v1=start.v1)
         assert found.kv_cache_tokens is not None
         return found.kv_cache_tokens.value, (found.headroom_mib or 0) >= 0
     if kv_mib is not None and start.model is not None:
@@ -239,13 +240,13 @@ def many_candidates(count: int = 100_000) -> str:
     """Predict this many candidates, and return a line with the time that it took."""
     random = np.random.default_rng(0)
     columns = {
-        "vllm.gpu_memory_utilization": random.uniform(0.2, 0.99, count), "vllm.max_model_len": random.integers(512, 30000, count),
-        "vllm.max_num_seqs": random.integers(1, 512, count), "vllm.max_num_batched_tokens": random.integers(512, 8192, count),
-        "vllm.enforce_eager": random.choice([True, False], count), "vllm.kv_cache_dtype": random.choice(["auto", "fp8"], count),
+        "gpu_memory_utilization": random.uniform(0.2, 0.99, count), "max_model_len": random.integers(512, 30000, count),
+        "max_num_seqs": random.integers(1, 512, count), "max_num_batched_tokens": random.integers(512, 8192, count),
+        "enforce_eager": random.choice([True, False], count), "kv_cache_dtype": random.choice(["auto", "fp8"], count),
     }
     model = from_config(known_model("Qwen2.5-7B") or {}, "Qwen2.5-7B")
     started = time.perf_counter()
-    predict_many(VllmSettings(model="Qwen2.5-7B"), None, columns, card_memory("RTX 4090"), model)
+    predict_many(VllmSettings(model="Qwen2.5-7B"), BesideMany(), columns, card_memory("RTX 4090"), model)
     return f"{count} candidates predicted in {time.perf_counter() - started:.2f} s"
 
 

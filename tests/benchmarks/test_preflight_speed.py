@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from tests.support.models import card, engine, llama_8b
-from tune_gpu.config.schema import ExperimentConfig, ParameterSpec, WhisperSettings
+from tune_gpu.config.schema import ExperimentConfig, ParameterSpec
 from tune_gpu.evaluation.memory_check import predict
 from tune_gpu.evaluation.memory_check.space_plan import Preflight
-from tune_gpu.evaluation.memory_check.vectorised import predict_many
 from tune_gpu.search.space import SearchSpace
+from tune_gpu.services.vllm.memory.predict_many import predict_many
 
 pytestmark = pytest.mark.benchmark
 COUNT = 100_000
@@ -21,13 +21,13 @@ COUNT = 100_000
 def test_one_candidate_and_a_hundred_thousand() -> None:
     model, device, random = llama_8b(), card(), np.random.default_rng(0)
     columns = {
-        "vllm.gpu_memory_utilization": random.uniform(0.2, 0.99, COUNT), "vllm.max_model_len": random.integers(512, 60000, COUNT),
-        "vllm.max_num_seqs": random.integers(1, 512, COUNT), "vllm.max_num_batched_tokens": random.integers(512, 8192, COUNT),
-        "vllm.enforce_eager": random.choice([True, False], COUNT), "vllm.kv_cache_dtype": random.choice(["auto", "fp8"], COUNT),
-        "whisper.model": random.choice(["tiny", "base", "small"], COUNT), "whisper.beam_size": random.integers(1, 6, COUNT),
+        "gpu_memory_utilization": random.uniform(0.2, 0.99, COUNT), "max_model_len": random.integers(512, 60000, COUNT),
+        "max_num_seqs": random.integers(1, 512, COUNT), "max_num_batched_tokens": random.integers(512, 8192, COUNT),
+        "enforce_eager": random.choice([True, False], COUNT), "kv_cache_dtype": random.choice(["auto", "fp8"], COUNT),
     }
-    all_s = min(_timed(lambda: predict_many(engine(), WhisperSettings(), columns, device, model)) for _ in range(3))
-    one_s = min(_timed(lambda: predict(engine(), WhisperSettings(), device, model)) for _ in range(50))
+    beside = BesideMany({"whisper": random.uniform(500.0, 3000.0, COUNT)}, random.uniform(50.0, 200.0, COUNT))
+    all_s = min(_timed(lambda: predict_many(engine(), beside, columns, device, model)) for _ in range(3))
+    one_s = min(_timed(lambda: predict(engine(), ALONE, device, model)) for _ in range(50))
     print(f"one: {1e3 * one_s:.3f} ms; {COUNT}: {all_s:.3f} s; {one_s / (all_s / COUNT):.0f} times cheaper each")
     assert one_s < 1e-3
     assert all_s < 1.0

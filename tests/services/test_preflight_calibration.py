@@ -16,6 +16,7 @@ from tests.support.engine_starts import learn, start
 from tune_gpu.common.failures import FailureKind
 from tune_gpu.config.schema import VllmSettings
 from tune_gpu.evaluation.memory_check import Calibration, MemoryVerdict, predict, read_architecture, this_node
+from tune_gpu.services.memory_values import ALONE
 from tune_gpu.services.models import resolve_llm
 from tune_gpu.services.vllm.launch import ForkServer
 
@@ -41,7 +42,7 @@ def test_tokens_of_five_other_shares_within_one_percent(host: ForkServer, learne
     for share in (0.12, 0.14, 0.17, 0.19, 0.21):
         real = start(host, with_share(share))
         assert real.info is not None, real.failure
-        prediction = predict(real.settings, None, real.node_that_vllm_saw, MODEL, learned)
+        prediction = predict(real.settings, ALONE, real.node_that_vllm_saw, MODEL, learned)
         assert prediction.kv_cache_tokens is not None
         assert prediction.verdict is MemoryVerdict.FITS
         errors[share] = prediction.kv_cache_tokens.value / (real.info.kv_cache_tokens or 1) - 1
@@ -52,7 +53,7 @@ def test_tokens_of_five_other_shares_within_one_percent(host: ForkServer, learne
 
 def test_least_share_that_starts_is_found_within_one_step(host: ForkServer, learned: Calibration) -> None:
     node = this_node()
-    prediction = predict(ENGINE, None, node, MODEL, learned)
+    prediction = predict(ENGINE, ALONE, node, MODEL, learned)
     assert prediction.least_share is not None
     above, below = start(host, with_share(round(prediction.least_share + 0.01, 2))), start(host, with_share(round(prediction.least_share - 0.01, 2)))
     print(
@@ -62,13 +63,13 @@ def test_least_share_that_starts_is_found_within_one_step(host: ForkServer, lear
     assert above.info is not None
     assert below.failure is not None
     assert below.failure.failure.kind is FailureKind.STARTUP_NO_KV_MEMORY
-    assert predict(below.settings, None, node, MODEL, learned).likely is False
+    assert predict(below.settings, ALONE, node, MODEL, learned).likely is False
 
 
 def test_a_share_above_what_is_free_is_refused_as_vllm_refuses_it(host: ForkServer, learned: Calibration) -> None:
     node = this_node()
     too_much = min(1.0, round(node.free_mib / node.total_mib + 0.03, 2))
-    prediction = predict(replace(ENGINE, gpu_memory_utilization=too_much), None, node, MODEL, learned)
+    prediction = predict(replace(ENGINE, gpu_memory_utilization=too_much), ALONE, node, MODEL, learned)
     if node.free_mib / node.total_mib > 0.96:
         pytest.skip("everything is free on this node")
     assert prediction.verdict is MemoryVerdict.INFEASIBLE

@@ -10,6 +10,7 @@ from tests.support.engine_starts import learn, start
 from tune_gpu.common.failures import FailureKind
 from tune_gpu.config.schema import VllmSettings
 from tune_gpu.evaluation.memory_check import Calibration, DeviceMemory, Prediction, predict, read_architecture, this_node
+from tune_gpu.services.memory_values import ALONE
 from tune_gpu.services.models import resolve_llm
 from tune_gpu.services.vllm.launch import ForkServer
 from tune_gpu.services.vllm.named_models import MINILM, SMOLLM2
@@ -34,11 +35,11 @@ def learned(host: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Calib
 
 
 def of_the_writer(settings: VllmSettings, node: DeviceMemory, learned: Calibration | None) -> Prediction:
-    return predict(settings, None, node, read_architecture(resolve_llm(SMOLLM2)), learned, warm=True)
+    return predict(settings, ALONE, node, read_architecture(resolve_llm(SMOLLM2)), learned, warm=True)
 
 
 def of_the_encoder(settings: VllmSettings, node: DeviceMemory) -> Prediction:
-    return predict(settings, None, node, read_architecture(resolve_llm(MINILM)), warm=True)
+    return predict(settings, ALONE, node, read_architecture(resolve_llm(MINILM)), warm=True)
 
 
 def check_least_share(host: ForkServer, learned: Calibration) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from tune_gpu.cli.plan import plan
 from tune_gpu.config.schema import ExperimentConfig, ParameterSpec, Services
 from tune_gpu.evaluation.memory_check import Calibration, CalibrationStore, DeviceMemory, MemoryVerdict, UserError, card_memory
 from tune_gpu.evaluation.memory_check.space_columns import active_columns, is_grid, space_columns
-from tune_gpu.evaluation.memory_check.space_plan import Preflight, find_model, params_of
+from tune_gpu.evaluation.memory_check.space_plan import Preflight, params_of
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.services.deployment import resolve
+from tune_gpu.services.vllm.info import EngineInfo
+from tune_gpu.services.vllm.memory.engine_memory import find_model
 
 
 @pytest.fixture(autouse=True)
@@ -242,7 +245,7 @@ def test_what_a_start_taught_is_used_by_the_next_plan(tmp_path: Path, model: Pat
     preflight = Preflight(config, card_memory("RTX 3090"), CalibrationStore(), "0.32.0")
     assert preflight.predict(resolve(config, {"share": 0.75}, "cuda").services).verdict is MemoryVerdict.UNCERTAIN
     flags = {"max_model_len": 8192, "max_num_seqs": None, "max_num_batched_tokens": None, "enforce_eager": False, "enable_chunked_prefill": None}
-    preflight.learn(config.services.vllm, Calibration(15349.0, 200.0, None, "0.32.0", flags))
+    CalibrationStore().learn(config.services.vllm, preflight.device.name, Calibration(15349.0, 200.0, None, "0.32.0", flags), preflight.start)
     prediction = Preflight(config, card_memory("RTX 3090"), CalibrationStore(), "0.32.0").predict(resolve(config, {"share": 0.75}, "cuda").services)
     assert prediction.calibrated
     assert prediction.verdict is MemoryVerdict.FITS
@@ -273,12 +276,13 @@ def test_a_start_teaches_the_experiment_s_preflight() -> None:
     config.services.vllm.max_model_len, config.services.vllm.enforce_eager, config.services.vllm.max_num_seqs = 2048, True, 8
     preflight = Preflight(config, DeviceMemory("cpu", "cpu", 10971348 / 1024), CalibrationStore(), "0.32.0")
     log = "Auto set (0.48/10.46) GiB for KV cache on node 0, with 1.26 GiB requested memory"
-    settings = config.services.vllm
-    settings.gpu_memory_utilization = 0.12
-    measured = preflight.learn_start(settings, log, num_gpu_blocks=1964, block_size=128)
+    config.services.vllm.gpu_memory_utilization = 0.12
+    engine = resolve(config, {}, "cpu")["vllm"]
+    info = EngineInfo(1.0, 251392, 1964, 128, None, "0.32.0")
+    measured = preflight.learn_start(engine, log, info)
     assert measured is not None
-    again = Preflight(config, preflight.device, CalibrationStore(), "0.32.0").predict(config.services)
+    again = Preflight(config, preflight.device, CalibrationStore(), "0.32.0").predict(resolve(config, {}, "cpu").services)
     assert again.calibrated
     assert again.kv_cache_tokens is not None
     assert again.kv_cache_tokens.value == 251392
-    assert preflight.learn_start(settings, "no numbers", num_gpu_blocks=None, block_size=None) is None
+    assert preflight.learn_start(engine, "no numbers", replace(info, kv_cache_blocks=None, block_size=None)) is None

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.evaluation.memory_check.space_plan import find_model
 from tune_gpu.services.model_folders import made_once
 from tune_gpu.services.models import resolve_llm
+from tune_gpu.services.vllm.memory.engine_memory import find_model
 from tune_gpu.services.vllm.named_models import MINILM, PACKAGES, SMOLLM2, is_installed, named_models
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from tests.support.models import card, engine, llama_8b
 from tune_gpu.config.schema import WhisperSettings
 from tune_gpu.evaluation.memory_check import MemoryVerdict, UserError, predict, whisper_mib
-from tune_gpu.evaluation.memory_check.vectorised import predict_many
+from tune_gpu.services.memory_values import Beside
+from tune_gpu.services.predictions import BesideMany
+from tune_gpu.services.vllm.memory.predict_many import predict_many
 
 
 @pytest.mark.parametrize(("model", "kind", "device", "batch", "mib"), [
@@ -43,8 +46,11 @@ def test_a_batch_is_doubted_by_what_it_may_hold() -> None:
 def test_a_batch_that_may_not_fit_is_not_said_to_fit_and_not_refused() -> None:
     plain, batched = (WhisperSettings(model="large-v2", compute_type="float16", beam_size=5, batch_size=size) for size in (1, 8))
     spare = engine(0.74, enforce_eager=True)
-    assert [predict(spare, one, card(), llama_8b()).verdict for one in (plain, batched)] == [MemoryVerdict.FITS, MemoryVerdict.UNCERTAIN]
-    many = predict_many(spare, plain, {"whisper.batch_size": [1, 8]}, card(), llama_8b())
+    taken = [whisper_mib(one, "cuda") for one in (plain, batched)]
+    alone = [predict(spare, Beside({"whisper": mean}, sigma), card(), llama_8b()).verdict for mean, sigma in taken]
+    assert alone == [MemoryVerdict.FITS, MemoryVerdict.UNCERTAIN]
+    beside = BesideMany({"whisper": np.array([mean for mean, _ in taken])}, np.array([sigma for _, sigma in taken]))
+    many = predict_many(spare, beside, {}, card(), llama_8b(), count=2)
     assert [many.verdict_of(index) for index in (0, 1)] == [MemoryVerdict.FITS, MemoryVerdict.UNCERTAIN]
 
 

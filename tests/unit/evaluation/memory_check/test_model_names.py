@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from tune_gpu.cli.main import main
 from tune_gpu.common.errors import UserError
-from tune_gpu.evaluation.memory_check.space_plan import find_model
+from tune_gpu.services.vllm.memory.engine_memory import find_model
 
 
 @pytest.mark.parametrize("name", ["microsoft/Phi-4-multimodal-instruct", "mistralai/Mistral-7B-MoE", "Qwen/Qwen3-8B-Omni", "zai-org/GLM-4-9B-Flash"])

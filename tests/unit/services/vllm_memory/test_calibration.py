@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.support.models import card, engine, llama_8b
 from tune_gpu.evaluation.memory_check import Calibration, CalibrationStore, DeviceMemory, MemoryVerdict, UserError, predict
+from tune_gpu.services.memory_values import ALONE
 from tune_gpu.services.vllm.memory.learning import learn_from_start, read_start_log
 
 MODEL = llama_8b()
@@ -41,15 +42,15 @@ def test_a_logged_start_is_predicted_back_exactly() -> None:
     settings, device = engine(0.9, max_model_len=131072, enforce_eager=True), card(39.39, name="A100 40GB")
     learned = learn_from_start(settings, device, MODEL, V1_LOG, num_gpu_blocks=9871, block_size=16, vllm_version="0.15.1")
     assert learned is not None
-    prediction = predict(settings, None, device, MODEL, learned)
+    prediction = predict(settings, ALONE, device, MODEL, learned)
     assert prediction.calibrated
     assert prediction.kv_cache_tokens is not None
     assert prediction.kv_cache_tokens.value == 157936
     assert prediction.parts_mib["weights"] == pytest.approx(14.9889 * 1024, abs=0.1)
-    more = predict(replace(settings, gpu_memory_utilization=0.95), None, device, MODEL, learned)
+    more = predict(replace(settings, gpu_memory_utilization=0.95), ALONE, device, MODEL, learned)
     assert more.kv_cache_tokens is not None
     assert more.kv_cache_tokens.value == pytest.approx(157936 + 0.05 * 39.39 * 2**30 / (128 * 1024), abs=16)
-    assert more.uncertainty_mib < 0.1 * predict(settings, None, device, MODEL, version="0.15.1").uncertainty_mib
+    assert more.uncertainty_mib < 0.1 * predict(settings, ALONE, device, MODEL, version="0.15.1").uncertainty_mib
 
 
 def test_two_data_parallel_engines_teach_what_one_of_them_teaches() -> None:
@@ -73,7 +74,7 @@ def test_every_other_share_is_the_measurement_plus_arithmetic(share: float, meas
     learned = learn_from_start(settings, device, MODEL, "Model loading took 14.9902 GiB", num_gpu_blocks=kv_blocks(measured), block_size=16,
                                vllm_version="0.11.0")
     assert learned is not None
-    prediction = predict(replace(settings, gpu_memory_utilization=share), None, device, MODEL, learned)
+    prediction = predict(replace(settings, gpu_memory_utilization=share), ALONE, device, MODEL, learned)
     assert prediction.kv_cache_tokens is not None
     assert abs(prediction.kv_cache_tokens.value / 16 - kv_blocks(share)) <= 2
 
@@ -82,8 +83,8 @@ def test_other_flags_move_the_measured_overhead_by_what_the_model_says() -> None
     device, settings = card(79.15), engine(0.9, max_num_seqs=256)
     learned = learn_from_start(settings, device, MODEL, V1_LOG.replace("19.28", "54.00"), num_gpu_blocks=None, block_size=None, vllm_version="0.10.0")
     assert learned is not None
-    same, more = (predict(replace(settings, max_num_seqs=count), None, device, MODEL, learned) for count in (256, 1024))
-    blind_same, blind_more = (predict(replace(settings, max_num_seqs=count), None, device, MODEL, version="0.10.0") for count in (256, 1024))
+    same, more = (predict(replace(settings, max_num_seqs=count), ALONE, device, MODEL, learned) for count in (256, 1024))
+    blind_same, blind_more = (predict(replace(settings, max_num_seqs=count), ALONE, device, MODEL, version="0.10.0") for count in (256, 1024))
     assert same.parts_mib["kv"] - more.parts_mib["kv"] == pytest.approx(blind_same.parts_mib["kv"] - blind_more.parts_mib["kv"], abs=1.0)
     assert more.uncertainty_mib > 5 * same.uncertainty_mib
 
@@ -93,7 +94,7 @@ def test_a_cache_larger_than_its_blocks_gives_the_bytes_of_a_token() -> None:
     learned = learn_from_start(settings, card(79.15), MODEL, V1_LOG.replace("19.28", "53.00"), num_gpu_blocks=20000, block_size=16, vllm_version="0.11.0")
     assert learned is not None
     assert learned.token_bytes == pytest.approx(53.0 * 2**30 / 320000)
-    prediction = predict(settings, None, card(79.15), MODEL, learned)
+    prediction = predict(settings, ALONE, card(79.15), MODEL, learned)
     assert prediction.kv_cache_tokens is not None
     assert prediction.kv_cache_tokens.value == pytest.approx(320000, rel=0.001)
 
@@ -105,21 +106,21 @@ def test_the_cpu_rule() -> None:
 
     model, node = from_config(CONFIG, "demo-llm"), DeviceMemory("cpu", "cpu", 10971348 / 1024)
     settings = engine(0.12, max_model_len=2048, max_num_seqs=8, enforce_eager=True)
-    blind = predict(settings, None, node, model)
+    blind = predict(settings, ALONE, node, model)
     assert blind.kv_cache_tokens is not None
     assert blind.kv_cache_tokens.value == pytest.approx(251392, rel=0.05)
     assert blind.parts_mib["activation"] == 0
-    warm = predict(settings, None, node, model, warm=True)
+    warm = predict(settings, ALONE, node, model, warm=True)
     assert warm.parts_mib["kv"] - blind.parts_mib["kv"] == pytest.approx(200)
     learned = learn_from_start(settings, node, model, CPU_LOG, num_gpu_blocks=1964, block_size=128, vllm_version="0.32.0")
     assert learned is not None
-    prediction = predict(settings, None, node, model, learned)
+    prediction = predict(settings, ALONE, node, model, learned)
     assert prediction.kv_cache_tokens is not None
     assert prediction.kv_cache_tokens.value == 251392
     assert prediction.max_concurrency == pytest.approx(122.75)
     # 0.78 GiB of process: 0.08 of 10.46 GiB holds it, 0.07 does not
     assert prediction.least_share == 0.08
-    assert predict(replace(settings, gpu_memory_utilization=0.07), None, node, model, learned).verdict is MemoryVerdict.INFEASIBLE
+    assert predict(replace(settings, gpu_memory_utilization=0.07), ALONE, node, model, learned).verdict is MemoryVerdict.INFEASIBLE
     grown = learn_from_start(settings, replace(node, total_mib=9000.0), model, CPU_LOG, num_gpu_blocks=1964, block_size=128, vllm_version="0.32.0")
     assert grown is not None
     assert grown.overhead_mib == pytest.approx(learned.overhead_mib, abs=1.0)  # the total that vLLM itself names is the one that counts

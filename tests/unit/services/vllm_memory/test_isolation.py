@@ -8,7 +8,7 @@ import sys
 
 def test_it_imports_no_ray_no_torch_and_no_vllm() -> None:
     code = (
-        "import sys; import tune_gpu.evaluation.memory_check, tune_gpu.evaluation.memory_check.vectorised, tune_gpu.evaluation.memory_check.space_plan, tune_gpu.services.vllm.memory.learning, tune_gpu.cli.plan; "
+        "import sys; import tune_gpu.evaluation.memory_check, tune_gpu.services.vllm.memory.predict_many, tune_gpu.evaluation.memory_check.space_plan, tune_gpu.services.vllm.memory.learning, tune_gpu.cli.plan; "
         "print(sorted({name.split('.')[0] for name in sys.modules} & {'ray', 'torch', 'vllm', 'faster_whisper', 'transformers'}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.models import card, engine, llama_8b
 from tune_gpu.evaluation.memory_check import ModelArchitecture, from_config, predict
+from tune_gpu.services.memory_values import ALONE
 from tune_gpu.services.vllm.memory.budget import estimate_memory, graphs_after
 from tune_gpu.services.vllm.memory.engine_rules import EngineRules
 from tune_gpu.services.vllm.memory.model_catalogue import known_model
@@ -95,5 +96,5 @@ def test_a_first_compilation_is_a_floor_of_the_activation() -> None:
 def test_the_peak_of_a_logged_start_with_1024_sequences(share: float, kv_gib: float) -> None:
     """Llama 3.1 70B in 8 bits on an RTX PRO 6000, vLLM 0.23: 14 bytes for each logit, in the first runner because it is quantised."""
     model = from_config({**(known_model("Llama-3.1-70B") or {}), "quantization_config": {"quant_method": "fp8"}}, "Llama-3.1-70B")
-    found = predict(engine(share, max_model_len=16384), None, card(94.97, name="RTX PRO 6000 Blackwell"), model, version="0.23.0")
+    found = predict(engine(share, max_model_len=16384), ALONE, card(94.97, name="RTX PRO 6000 Blackwell"), model, version="0.23.0")
     assert found.parts_mib["kv"] / 1024 == pytest.approx(kv_gib, abs=0.2)

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from tests.support.models import card, engine, llama_8b
 from tune_gpu.common.errors import UserError
 from tune_gpu.evaluation.memory_check import MemoryVerdict, from_config, predict, read_architecture
-from tune_gpu.evaluation.memory_check.vectorised import predict_many
+from tune_gpu.services.memory_values import ALONE
+from tune_gpu.services.predictions import BesideMany
 from tune_gpu.services.vllm.memory.budget import estimate_memory
 from tune_gpu.services.vllm.memory.pooling import as_served
+from tune_gpu.services.vllm.memory.predict_many import predict_many
 
 MINILM: dict[str, Any] = {
     "model_type": "bert", "architectures": ["BertModel"], "hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536,
@@ -45,7 +47,7 @@ def test_a_converted_decoder_has_no_output_layer_and_no_sampler() -> None:
 
 
 def test_an_encoder_keeps_no_cache() -> None:
-    found = predict(engine(0.3, max_model_len=512), None, card(), from_config(MINILM, "MiniLM"))
+    found = predict(engine(0.3, max_model_len=512), ALONE, card(), from_config(MINILM, "MiniLM"))
     assert found.verdict is MemoryVerdict.FITS
     assert found.kv_cache_tokens is not None
     assert found.kv_cache_tokens.value == 0
@@ -56,17 +58,17 @@ def test_an_encoder_keeps_no_cache() -> None:
 def test_an_encoder_starts_with_the_smallest_share() -> None:
     """Its share is not compared with what it takes; only the card's free memory is."""
     model = from_config(MINILM, "MiniLM")
-    assert predict(engine(0.01, max_model_len=512), None, card(), model).verdict is MemoryVerdict.FITS
+    assert predict(engine(0.01, max_model_len=512), ALONE, card(), model).verdict is MemoryVerdict.FITS
     full = card(used_mib=card().total_mib - 300)
-    assert predict(engine(0.01, max_model_len=512), None, full, model).verdict is MemoryVerdict.INFEASIBLE
-    assert predict(engine(0.9, max_model_len=512), None, card(used_mib=8000), model).verdict is MemoryVerdict.INFEASIBLE
+    assert predict(engine(0.01, max_model_len=512), ALONE, full, model).verdict is MemoryVerdict.INFEASIBLE
+    assert predict(engine(0.9, max_model_len=512), ALONE, card(used_mib=8000), model).verdict is MemoryVerdict.INFEASIBLE
 
 
 @given(share=st.floats(0.01, 0.94), used=st.floats(0, 24000))
 def test_many_encoders_have_the_verdict_of_the_one(share: float, used: float) -> None:
     model, device = from_config(MINILM, "MiniLM"), card(used_mib=used)
-    many = predict_many(engine(max_model_len=512), None, {"vllm.gpu_memory_utilization": np.array([share])}, device, model)
-    assert many.verdict_of(0) is predict(engine(share, max_model_len=512), None, device, model).verdict
+    many = predict_many(engine(max_model_len=512), BesideMany(), {"gpu_memory_utilization": np.array([share])}, device, model)
+    assert many.verdict_of(0) is predict(engine(share, max_model_len=512), ALONE, device, model).verdict
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta", "modernbert"])
@@ -86,9 +88,9 @@ def test_the_longest_text_is_the_authors_limit_of_sentence_transformers(tmp_path
     assert read_architecture(folder_with(tmp_path)).max_context == 512
     limited = read_architecture(folder_with(tmp_path, sentence_bert_config={"max_seq_length": 256}))
     assert (limited.max_context, limited.default_context) == (256, 256)
-    assert predict(engine(0.3, max_model_len=None), None, card(), limited).max_context == 256
+    assert predict(engine(0.3, max_model_len=None), ALONE, card(), limited).max_context == 256
     with pytest.raises(UserError, match="max_model_len=512"):
-        predict(engine(0.3, max_model_len=512), None, card(), limited)
+        predict(engine(0.3, max_model_len=512), ALONE, card(), limited)
 
 
 @pytest.mark.parametrize("content", [[], {}, {"do_lower_case": True}, {"max_seq_length": None}, {"max_seq_length": "256"}, {"max_seq_length": 0}, {"max_seq_length": True}])

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from tests.benchmarks.preflight import evaluate, load_rows
 from tests.support.models import LLAMA_8B_CONFIG, card, engine, llama_8b
-from tune_gpu.config.schema import WhisperSettings
 from tune_gpu.evaluation.memory_check import MemoryVerdict, ModelArchitecture, Prediction, UserError, find_card, from_config, predict
+from tune_gpu.services.memory_values import ALONE
 from tune_gpu.services.vllm.memory.learning import read_start_log
 from tune_gpu.services.vllm.memory.weight_formats import named_format, weight_format
 
@@ -60,7 +60,7 @@ def _read(config: Mapping[str, Any], name: str) -> ModelArchitecture | None:
 
 def _is_an_answer(model: ModelArchitecture) -> None:
     try:
-        prediction = predict(engine(max_model_len=64), WhisperSettings(model="base"), card(), model)
+        prediction = predict(engine(max_model_len=64), ALONE, card(), model)
     except UserError:
         return
     assert isinstance(prediction, Prediction)

@@ -12,18 +12,25 @@ from hypothesis import strategies as st
 from tests.support.models import card, engine, llama_8b
 from tune_gpu.config.schema import VllmSettings, WhisperSettings
 from tune_gpu.evaluation.memory_check import DeviceMemory, MemoryVerdict, Prediction, UserError, predict
-from tune_gpu.evaluation.memory_check.vectorised import predict_many
+from tune_gpu.services.faster_whisper.memory import whisper_mib
+from tune_gpu.services.memory_values import ALONE, Beside
+from tune_gpu.services.predictions import BesideMany
+from tune_gpu.services.vllm.memory.predict_many import predict_many
 
 MODEL = llama_8b()
 
 
 def ask(settings: VllmSettings, device: DeviceMemory | None = None, whisper: WhisperSettings | None = None) -> Prediction:
-    return predict(settings, whisper, device or card(), MODEL, version="0.10")
+    beside = ALONE
+    if whisper is not None:
+        mean_mib, sigma_mib = whisper_mib(whisper, (device or card()).kind)
+        beside = Beside({"whisper": mean_mib}, sigma_mib)
+    return predict(settings, beside, device or card(), MODEL, version="0.10")
 
 
 def test_a_logged_start_part_by_part() -> None:
     """RTX 3090, vLLM 0.6.4, context 20000: 14.99 GiB of weights, 2.07 of activation, 31232 tokens."""
-    prediction = predict(engine(0.9, max_model_len=20000), None, card(), MODEL, version="0.6.4")
+    prediction = predict(engine(0.9, max_model_len=20000), ALONE, card(), MODEL, version="0.6.4")
     assert prediction.verdict is MemoryVerdict.FITS
     assert prediction.kv_cache_tokens is not None
     assert prediction.parts_mib["weights"] == pytest.approx(14.99 * 1024, rel=0.005)
@@ -91,8 +98,8 @@ def test_data_parallel_engines_are_modelled_unless_they_divide_experts() -> None
     two = {"data-parallel-size": 2}
     assert ask(engine(extra_args=two)).kv_cache_tokens == ask(engine()).kv_cache_tokens
     mixture = llama_8b(model_type="mixtral", num_local_experts=8, num_experts_per_tok=2)
-    assert predict(engine(), None, card(), mixture).verdict is MemoryVerdict.INFEASIBLE
-    prediction = predict(engine(extra_args=two), None, card(), mixture)
+    assert predict(engine(), ALONE, card(), mixture).verdict is MemoryVerdict.INFEASIBLE
+    prediction = predict(engine(extra_args=two), ALONE, card(), mixture)
     assert prediction.verdict is MemoryVerdict.NOT_MODELLED
     assert "data_parallel_size=2" in prediction.reason
 
@@ -103,14 +110,14 @@ def test_a_variable_that_sets_the_cache_gives_no_number() -> None:
 
 def test_default_batches_follow_the_sequences_and_the_context() -> None:
     """vLLM 0.32, `engine/arg_utils.py`: a default batch is no larger than max_num_seqs x context, default sequences no more than the batch."""
-    one, many = (predict(engine(max_model_len=256, max_num_seqs=count, enforce_eager=True), None, card(), MODEL, version="0.32.0") for count in (1, 64))
+    one, many = (predict(engine(max_model_len=256, max_num_seqs=count, enforce_eager=True), ALONE, card(), MODEL, version="0.32.0") for count in (1, 64))
     assert one.parts_mib["activation"] < 0.2 * many.parts_mib["activation"]
-    narrow = predict(engine(max_num_batched_tokens=128), None, card(), MODEL, version="0.32.0")
+    narrow = predict(engine(max_num_batched_tokens=128), ALONE, card(), MODEL, version="0.32.0")
     assert narrow.verdict is MemoryVerdict.FITS  # 256 default sequences become 128
 
 
 def test_a_hybrid_is_refused_by_name() -> None:
-    prediction = predict(engine(), None, card(), llama_8b(model_type="rwkv7"))
+    prediction = predict(engine(), ALONE, card(), llama_8b(model_type="rwkv7"))
     assert prediction.verdict is MemoryVerdict.NOT_MODELLED
     assert "recurrent" in prediction.reason
 
@@ -123,12 +130,12 @@ def test_a_hybrid_is_refused_by_name() -> None:
 ])
 def test_what_is_not_modelled_is_refused_only_for_its_weights(change: dict[str, Any], cards: int, verdict: MemoryVerdict) -> None:
     model = llama_8b(cross_attention_layers=[3, 8], **change)
-    prediction = predict(engine(tensor_parallel_size=cards), None, card(), model)
+    prediction = predict(engine(tensor_parallel_size=cards), ALONE, card(), model)
     assert prediction.verdict is verdict
     assert "not modelled" in prediction.reason
-    many = predict_many(engine(tensor_parallel_size=cards), None, {"vllm.max_model_len": [1024, 2048]}, card(), model)
+    many = predict_many(engine(tensor_parallel_size=cards), BesideMany(), {"max_model_len": [1024, 2048]}, card(), model)
     assert [many.verdict_of(index) for index in range(2)] == [verdict] * 2
-    assert predict(engine(tensor_parallel_size=cards, extra_args={"cpu_offload_gb": 100}), None, card(), model).verdict is MemoryVerdict.NOT_MODELLED
+    assert predict(engine(tensor_parallel_size=cards, extra_args={"cpu_offload_gb": 100}), ALONE, card(), model).verdict is MemoryVerdict.NOT_MODELLED
 
 
 @pytest.mark.parametrize(("settings", "message"), [
@@ -170,7 +177,7 @@ VERSIONS = st.sampled_from(["0.6.3", "0.8.5", "0.11.0", "0.15.1", "0.24.0", "0.3
 @given(settings=ENGINES, version=VERSIONS, gib=st.floats(6.0, 180.0))
 def test_more_share_never_means_fewer_tokens(settings: VllmSettings, version: str, gib: float) -> None:
     device = card(gib, name="some card")
-    predictions = [predict(replace(settings, gpu_memory_utilization=share), None, device, MODEL, version=version) for share in (0.3, 0.5, 0.7, 0.9)]
+    predictions = [predict(replace(settings, gpu_memory_utilization=share), ALONE, device, MODEL, version=version) for share in (0.3, 0.5, 0.7, 0.9)]
     tokens = [one.kv_cache_tokens.value for one in predictions if one.kv_cache_tokens]
     assert tokens == sorted(tokens)
     assert all(one.kv_cache_tokens and one.kv_cache_tokens.low <= one.kv_cache_tokens.value <= one.kv_cache_tokens.high for one in predictions)
@@ -179,19 +186,19 @@ def test_more_share_never_means_fewer_tokens(settings: VllmSettings, version: st
 @given(settings=ENGINES, version=VERSIONS, gib=st.floats(6.0, 180.0))
 def test_the_least_share_is_the_edge(settings: VllmSettings, version: str, gib: float) -> None:
     device = card(gib, name="some card")
-    prediction = predict(settings, None, device, MODEL, version=version)
+    prediction = predict(settings, ALONE, device, MODEL, version=version)
     if prediction.least_share is None or "batch of" in prediction.reason:
         return
-    at = predict(replace(settings, gpu_memory_utilization=prediction.least_share), None, device, MODEL, version=version)
+    at = predict(replace(settings, gpu_memory_utilization=prediction.least_share), ALONE, device, MODEL, version=version)
     assert (at.headroom_mib or 0) >= -0.1
     if prediction.least_share > 0.02:
-        below = predict(replace(settings, gpu_memory_utilization=prediction.least_share - 0.01), None, device, MODEL, version=version)
+        below = predict(replace(settings, gpu_memory_utilization=prediction.least_share - 0.01), ALONE, device, MODEL, version=version)
         assert (below.headroom_mib or 0) <= 0.1
 
 
 @given(settings=ENGINES, version=VERSIONS, gib=st.floats(6.0, 180.0))
 def test_the_parts_are_the_share(settings: VllmSettings, version: str, gib: float) -> None:
-    prediction = predict(settings, None, card(gib, name="some card"), MODEL, version=version)
+    prediction = predict(settings, ALONE, card(gib, name="some card"), MODEL, version=version)
     if prediction.parts_mib["kv"] > 0:
         inside = sum(prediction.parts_mib[name] for name in ("weights", "activation", "cuda_graphs", "non_torch", "kv"))
         assert inside == pytest.approx(gib * 1024 * settings.gpu_memory_utilization, abs=1.0)
