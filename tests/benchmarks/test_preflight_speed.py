@@ -12,6 +12,8 @@ from tune_gpu.config.schema import ExperimentConfig, ParameterSpec
 from tune_gpu.evaluation.memory_check import predict
 from tune_gpu.evaluation.memory_check.space_plan import Preflight
 from tune_gpu.search.space import SearchSpace
+from tune_gpu.services.memory_values import ALONE
+from tune_gpu.services.predictions import BesideMany
 from tune_gpu.services.vllm.memory.predict_many import predict_many
 
 pytestmark = pytest.mark.benchmark
