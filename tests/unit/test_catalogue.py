@@ -55,7 +55,7 @@ def test_the_default_pair_names_everything_as_version_1_did() -> None:
 
 
 def test_the_default_pair_is_one_in_any_order() -> None:
-    assert catalogue_of(dict(reversed(metrics.DEFAULT_PAIR.items()))) is PAIR
+    assert catalogue_of(dict(reversed(list(metrics.DEFAULT_PAIR.items())))) is PAIR
     assert catalogue_of({"vllm": Protocol.CHAT, "whisper": Protocol.TRANSCRIPTION}) is not PAIR
     assert (metrics.label_of("whisper"), metrics.label_of("vllm")) == ("stt", "llm")
     assert metrics.label_of("vllm", {"vllm": Protocol.CHAT}) == "vllm"

@@ -102,10 +102,10 @@ def _of_service(path: KeyPath, settings: Any) -> Iterator[tuple[KeyPath, Any, st
             yield from _variables((*path, "env"), value)
         elif each.name == "extra_args":
             for name, given in value.items():
-                if why := _flag_needs_trust(str(name), given):
-                    yield (*path, "extra_args", str(name)), given, why
-        elif why := setting_needs_trust(each.name, value):
-            yield (*path, each.name), value, why
+                if reason := _flag_needs_trust(str(name), given):
+                    yield (*path, "extra_args", str(name)), given, reason
+        elif reason := setting_needs_trust(each.name, value):
+            yield (*path, each.name), value, reason
 
 
 def _leaves(value: Any, default: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any, Any]]:

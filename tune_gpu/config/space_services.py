@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import field, fields, make_dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import field, fields, make_dataclass
 from functools import cache
 from typing import Any
 
@@ -91,13 +91,3 @@ def plain_settings(settings: Any, kind: str) -> Any:
     if type(settings) is own:
         return settings
     return own(**{each.name: getattr(settings, each.name) for each in fields(own) if each.init})
-
-
-def with_settings(services: SpaceServices, changed: Mapping[str, Any]) -> Any:
-    """Return the services with other settings for some of them."""
-    return replace(services, **changed)
-
-
-def setting_names(settings: Any) -> Iterator[str]:
-    """Yield the names of the settings that a parameter may target."""
-    return (each.name for each in fields(settings) if each.name != "kind")

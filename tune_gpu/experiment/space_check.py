@@ -85,7 +85,7 @@ def check_setting(services: SpaceServices, target: Target, value: Any, where: st
                 f"{name}: every evaluation sets it itself, so as a parameter it has no effect. For the deployment set it under services.{target.service}.env."
             )
         return
-    schema = type(service.settings)
+    schema: type = type(service.settings)
     rule = rule_of(schema, setting)
     is_word = isinstance(rule, NumberOr) and isinstance(value, str)
     if rule is not None and (isinstance(rule, By) or is_word):

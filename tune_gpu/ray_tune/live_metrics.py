@@ -30,7 +30,7 @@ KEPT = 50
 
 def gauges_of(catalogue: Catalogue) -> dict[str, tuple[str, tuple[str, ...]]]:
     """Return the name of every gauge with its help text and its tags."""
-    found = {
+    found: dict[str, tuple[str, tuple[str, ...]]] = {
         name: (help_of(metrics), (*TAGS, SERVICE) if any(metric.service for metric in metrics) else TAGS) for name, metrics in catalogue.gauges().items()
     }
     return found | {live.gauge: (live.help, TAGS) for live in LIVE}

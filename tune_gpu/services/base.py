@@ -80,15 +80,21 @@ class ServiceKind(Protocol):
     them.
     """
 
-    name: str
-    """As `kind` in a space names it."""
-    Settings: type
-    """The settings under `services.<name>`, without `kind`."""
+    @property
+    def name(self) -> str:
+        """Return the name of the kind, as `kind` in a space has it."""
 
-    held: Collection[str]
-    """Variables that an evaluation sets itself, so that they cannot be a parameter."""
-    card_settings: Collection[str]
-    """Settings, and entries of its mappings, that decide how many cards it spans; `_` for `-`."""
+    @property
+    def Settings(self) -> type[Any]:
+        """Return the class of the settings under `services.<name>`, without `kind`."""
+
+    @property
+    def held(self) -> Collection[str]:
+        """Return the variables that an evaluation sets itself, so that they cannot be a parameter."""
+
+    @property
+    def card_settings(self) -> Collection[str]:
+        """Return the settings, and entries of mappings, that decide how many cards it spans; `_` for `-`."""
 
     def protocol(self, settings: Any) -> Api | None:
         """Return the protocol of its requests, or None if no request of ours can drive it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -35,7 +36,7 @@ def shown(width: int, height: int = 60) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def plain(**options: bool) -> list[str]:
+def plain(**options: Any) -> list[str]:
     console = Console(file=io.StringIO(), width=100)
     with Progress(console, 40, NAMES, **options) as progress:
         for line in LINES:

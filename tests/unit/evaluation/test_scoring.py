@@ -160,7 +160,7 @@ def test_each_engine_has_the_facts_of_its_own_cache() -> None:
     """The device's samples know the use of one cache: with two engines it is nobody's."""
     llms = catalogue_of({"small": Protocol.CHAT, "large": Protocol.COMPLETION})
     state = EvaluationState({}, windows=[WindowResult("mixed", 10.0, [turn(200, 500)])], device=[DeviceStats(50.0, 100.0, {}, 0, 10, (KV,))])
-    facts = {"small": {"kv_cache_tokens": 4096, "max_concurrency": 2.0}, "large": {"kv_cache_tokens": 8192}}
+    facts: dict[str, dict[str, Any]] = {"small": {"kv_cache_tokens": 4096, "max_concurrency": 2.0}, "large": {"kv_cache_tokens": 8192}}
     found, _ = score_metrics(state, facts, ObjectiveSettings(), None, llms)
     assert (found["small.kv_cache_tokens"], found["large.kv_cache_tokens"], found["small.kv_max_concurrency"]) == (4096, 8192, 2.0)
     assert found["small.kv_cache_peak_pct"] is found["large.kv_cache_peak_pct"] is found["large.kv_max_concurrency"] is None

@@ -212,7 +212,7 @@ def test_every_worker_of_whisper_is_warmed_though_each_clip_is_heard_once() -> N
     with servers(behaviour) as traffic:
         answered = warm_up(traffic, workload(), INPUTS, only="whisper", turns=3, workers=2)
     assert behaviour.stt_most_at_once == 2
-    assert sorted(turn.utterance for turn in answered) == ["a", "b", "c"]
+    assert sorted(turn.name for turn in answered) == ["a", "b", "c"]
 
 
 def test_the_ramp_finds_how_many_sessions_one_at_a_time_carries() -> None:

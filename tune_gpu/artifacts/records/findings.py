@@ -85,7 +85,7 @@ class FindingRecord(Record):
         if effect.n_words is not None:
             clips = "" if effect.n_clips is None else f" of {counted(effect.n_clips, 'clip')}"
             parts.append(counted(effect.n_words, "character" if self.unit == "CER" else "word") + clips)
-        few = f": too few for a tolerance of {self.tolerance:g}, which takes {self._least_trials}" if self.unknown and not at else ""
+        few = f": too few for a tolerance of {self.tolerance:g}, which takes {self._least_trials}" if self.is_unknown and not at else ""
         return ", ".join(parts) + few
 
     @property
@@ -95,7 +95,7 @@ class FindingRecord(Record):
         return least_trials(share, 1.0 - self.effect.confidence) if self.effect else 0
 
     @property
-    def unknown(self) -> bool:
+    def is_unknown(self) -> bool:
         """Return whether nothing was measured, or there are too few turns or words for a verdict."""
         return self.verdict == "unknown"
 
@@ -124,7 +124,7 @@ class FindingRecord(Record):
         if not self.carried:
             return f"({self.samples})"
         unit = f" {self.unit}" if self.unit not in ("fitness",) else ""
-        interval = "" if effect.low is None or effect.high is None or self.unknown else f"{effect.low:+.3g} to {effect.high:+.3g}; "
+        interval = "" if effect.low is None or effect.high is None or self.is_unknown else f"{effect.low:+.3g} to {effect.high:+.3g}; "
         return f"{effect.estimate:+.3g}{unit} ({interval}{self.samples})"
 
 

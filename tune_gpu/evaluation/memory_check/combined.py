@@ -134,8 +134,10 @@ def decided_columns(found: Mapping[str, Predictions], beside: BesideMany, unknow
     verdict = of_chosen("verdict")
     if unknown:
         verdict = np.where(verdict == CODE[MemoryVerdict.FITS], CODE[MemoryVerdict.UNCERTAIN], verdict)
-    numbers = (of_chosen(column) for column in ("kv_cache_tokens", "max_concurrency", "headroom_mib", "shortfall_mib"))
-    return Predictions(verdict, *numbers, np.asarray(beside.total_mib), explain)
+    return Predictions(
+        verdict, of_chosen("kv_cache_tokens"), of_chosen("max_concurrency"), of_chosen("headroom_mib"), of_chosen("shortfall_mib"),
+        np.asarray(beside.total_mib), explain,
+    )  # fmt: skip
 
 
 def _without_engine_columns(beside: BesideMany, unknown: Sequence[str], device: DeviceMemory, count: int) -> Predictions:

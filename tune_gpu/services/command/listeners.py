@@ -15,7 +15,7 @@ def owners(port: int) -> set[int | None]:
     """Return the processes that a connection to 127.0.0.1 at this port may reach. None stands for one of another user."""
     bound: dict[str, set[int | None]] = {}
     for each in psutil.net_connections("tcp"):
-        if each.status == psutil.CONN_LISTEN and each.laddr.port == port:
+        if each.status == psutil.CONN_LISTEN and each.laddr and each.laddr.port == port:
             bound.setdefault(each.laddr.ip, set()).add(each.pid)
     for addresses in _LOOPBACK_FIRST:
         if found := set[int | None]().union(*(bound.get(address, set()) for address in addresses)):

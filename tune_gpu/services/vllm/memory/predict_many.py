@@ -52,8 +52,9 @@ def predict_many(
     model_of: ModelOf = model if callable(model) else (lambda _name: model)
     calibration_of: CalibrationOf = calibration if callable(calibration) else (lambda _settings: calibration)
     numeric, grouping = _split(columns)
+    code, (tokens, sequences, headroom) = np.full(count, CODE[MemoryVerdict.NOT_MODELLED]), np.full((3, count), np.nan)
     found = Predictions(
-        np.full(count, CODE[MemoryVerdict.NOT_MODELLED]), *(np.full(count, np.nan) for _ in range(3)), np.zeros(count), np.zeros(count),
+        code, tokens, sequences, headroom, np.zeros(count), np.zeros(count),
         _explainer(vllm, beside, columns, device, model_of, calibration_of, version, warm),
     )  # fmt: skip
     for rows, values in groups_of(grouping, count):
