@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,10 +17,8 @@ from tune_gpu.config.schema import ExperimentConfig, ServiceTarget
 from tune_gpu.config.targets import settings_with
 from tune_gpu.config.texts import check_line, check_variable
 from tune_gpu.promote.env_file import SECRETS
-from tune_gpu.services.faster_whisper.service import whisper_environment, whisper_settings
-from tune_gpu.services.models import resolve_llm
-from tune_gpu.services.vllm.launch import API_SERVER_MODULE
-from tune_gpu.services.vllm.setup import serve_settings, vllm_environment
+from tune_gpu.services.faster_whisper.kind import KIND as FASTER_WHISPER
+from tune_gpu.services.vllm.kind import KIND as VLLM
 
 
 @dataclass(frozen=True)
@@ -72,25 +68,18 @@ def services_of(config: ExperimentConfig, params: Mapping[str, Any], kind: str) 
     for key, value in params.items():  # they stand in a comment
         check_line("the winner's parameters", f"{key}={value}")
     install = Path(settings.install_dir).expanduser().resolve()
-    host, port = _address(settings.vllm)
-    vllm = {
-        "model": resolve_llm(services.vllm.model),
-        "served-model-name": settings.served_model_name or services.vllm.model,
-        "host": host,
-        "port": port,
-        **serve_settings(services.vllm),
-    }
-    host, port = _address(settings.whisper)
-    whisper = {"name": f"whisper-{services.whisper.model}", "host": host, "port": port, **whisper_settings(services.whisper, kind)}
     found = []
-    for name, target, content, env, cores in (
-        ("whisper", settings.whisper, whisper, whisper_environment(services.whisper, kind), services.whisper.cpu_cores),
-        ("vllm", settings.vllm, vllm, vllm_environment(services.vllm, kind), services.vllm.cpu_cores),
+    for name, kind_of_service, target, model in (
+        ("whisper", FASTER_WHISPER, settings.whisper, ""),
+        ("vllm", VLLM, settings.vllm, settings.served_model_name or ""),
     ):
+        host, port = _address(target)
+        deployable = kind_of_service.deployable(name, services[name], kind, host=host, port=port, model=model)
+        content, env = deployable.config, deployable.env
         values = ", ".join(f"{key}={value}" for key, value in params.items()).encode("unicode_escape").decode()  # a line break would end the comment
         text = f"# {name}, as tune_gpu measured it: {values}\n"
-        command = (*(target.command or _own_command(name)), "--config", str(install / f"{name}.yaml"))
-        held = parse_cores(cores) if kind == "cpu" else None
+        command = (*(target.command or deployable.command), "--config", str(install / f"{name}.yaml"))
+        held = parse_cores(services[name].cpu_cores) if kind == "cpu" else None
         _check_env(name, env)
         found.append(
             DeployedService(
@@ -101,23 +90,12 @@ def services_of(config: ExperimentConfig, params: Mapping[str, Any], kind: str) 
                 text + yaml.safe_dump({key: value for key, value in content.items() if not holds_secret(key, value)}, sort_keys=False),
                 {key: value for key, value in env.items() if not holds_secret(key, value)},
                 tuple(held) if held else None,
-                f"{target.url.rstrip('/')}/health",
+                f"{target.url.rstrip('/')}{deployable.health}",
                 settings.health_deadline_s,
                 tuple(sorted(key for key, value in {**content, **env}.items() if holds_secret(key, value))),
             )
         )
     return found
-
-
-def _own_command(name: str) -> tuple[str, ...]:
-    if name == "whisper":
-        return (sys.executable, "-P", "-m", "tune_gpu.services.faster_whisper.server")
-    try:
-        metadata.distribution("vllm")
-    except metadata.PackageNotFoundError:
-        # The command `vllm` asks for its own distribution's version, which the CPU build has under another name.
-        return (sys.executable, "-P", "-m", API_SERVER_MODULE)
-    return (str(Path(sys.executable).parent / "vllm"), "serve")
 
 
 def _address(target: ServiceTarget) -> tuple[str, int]:

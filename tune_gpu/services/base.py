@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from tune_gpu.common.metric import Protocol as Api
+from tune_gpu.services.deployable import Deployable
 from tune_gpu.services.memory_values import Beside, DeviceMemory, Footprint, Prediction
 from tune_gpu.services.predictions import BesideMany, Columns, Predictions
 from tune_gpu.services.running import RunningService
@@ -137,6 +138,22 @@ class ServiceKind(Protocol):
 
     def launch(self, name: str, settings: Any, site: LaunchSite) -> RunningService[Any]:
         """Return the service, not yet started. Its failures name it by `name`."""
+
+    def deployable(self, name: str, settings: Any, device: str, *, host: str, port: int, model: str = "") -> Deployable | None:
+        """Return the service as it runs by itself at this address, with the arguments and the environment with which it is measured. Return
+        None for a service that is not this program's to deploy.
+
+        Args:
+            name: of the service.
+            settings: what is deployed.
+            device: `cuda` or `cpu`.
+            host: address at which it listens.
+            port: of that address.
+            model: name under which it serves its model; empty for a name by the settings.
+
+        Raises:
+            UserError: its program is not here.
+        """
 
     def host(self, run: Any, device: str) -> KindHost | None:
         """Return what its services share within a trial (`run` has the settings of the run), or None. Nothing is started."""

@@ -148,6 +148,7 @@ class ServiceConformance(AnsweringConformance):
     def test_what_would_be_deployed_is_what_was_launched(self, case: Case, running: RunningService[Any]) -> None:
         """Compare the arguments and the environment of its first process, but for what only an evaluation has."""
         deployable = case.kind.deployable(case.name, case.settings, case.device, host="127.0.0.1", port=_port(running))
+        assert deployable is not None
         argv = Path(f"/proc/{running.pids()[0]}/cmdline").read_bytes().decode().split("\0")[:-1]
         launched, deployed = (_flags(each) for each in (argv, deployable.arguments()))
         for flag in self.identifying:

@@ -101,7 +101,7 @@ class Command:
     def host(self, _run: RunSettings, _device: str) -> None:
         """Return None: its servers share nothing."""
 
-    def deployable(self, name: str, settings: Any, device: str, *, host: str, port: int) -> Deployable:
+    def deployable(self, name: str, settings: Any, device: str, *, host: str, port: int, model: str = "") -> Deployable:  # noqa: ARG002 - the command names its model
         """Return the server as it runs by itself at this address. Raise UserError if its program is not here."""
         command = self.as_command(settings)
         env = command_environment(command, device, host, port)

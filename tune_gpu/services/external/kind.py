@@ -73,6 +73,9 @@ class External:
         """Return the service, of which nothing has been asked yet."""
         return ExternalService(name, settings)
 
+    def deployable(self, _name: str, _settings: ExternalSettings, _device: str, *, host: str, port: int, model: str = "") -> None:
+        """Return None: whoever runs it deploys it."""
+
     def host(self, _run: RunSettings, _device: str) -> None:
         """Return None: nothing is started."""
 

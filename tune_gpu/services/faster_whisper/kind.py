@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from tune_gpu.common.installed import is_installed
 from tune_gpu.common.metric import Protocol
 from tune_gpu.config.schema import RunSettings, WhisperSettings
 from tune_gpu.services.base import Gpus, LaunchSite
+from tune_gpu.services.deployable import Deployable
 from tune_gpu.services.faster_whisper.memory import whisper_mib
-from tune_gpu.services.faster_whisper.service import HELD, WhisperService
+from tune_gpu.services.faster_whisper.service import HELD, SERVER_MODULE, WhisperService, whisper_environment, whisper_settings
 from tune_gpu.services.memory_values import DeviceMemory, Footprint
 from tune_gpu.services.models import resolve_whisper
 
@@ -59,6 +61,12 @@ class FasterWhisper:
     def launch(self, name: str, settings: WhisperSettings, site: LaunchSite) -> WhisperService:
         """Return the server, not yet started."""
         return WhisperService(settings, name=name, device=site.device, port_range=site.port_range)
+
+    def deployable(self, _name: str, settings: WhisperSettings, device: str, *, host: str, port: int, model: str = "") -> Deployable:
+        """Return our server with the flags of the settings. `/health` reports its name, which is by the model unless another is given."""
+        ours = {"name": model or f"whisper-{settings.model}", "host": host, "port": port}
+        command = (sys.executable, "-P", "-m", SERVER_MODULE)
+        return Deployable(command, whisper_environment(settings, device), "/health", {**ours, **whisper_settings(settings, device)}, ("TUNE_GPU_API_KEY",))
 
     def host(self, _run: RunSettings, _device: str) -> None:
         """Return None: its servers share nothing."""

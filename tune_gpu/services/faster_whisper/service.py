@@ -27,6 +27,7 @@ from tune_gpu.services.oom import KernelOomWatch
 from tune_gpu.services.running import Endpoint
 from tune_gpu.services.start_failures import explain_exit, explain_loss
 
+SERVER_MODULE = "tune_gpu.services.faster_whisper.server"
 _NO_DESCRIPTION = (NoAnswer, ValueError, TypeError, RecursionError)
 """Errors of a request for the server's description. The answer of another program can be anything."""
 EVALUATION_ONLY = ("TUNE_GPU_API_KEY", "TMPDIR", "PYTHONUNBUFFERED", "PYTHONPATH")
@@ -93,7 +94,7 @@ class WhisperService:
             elif value is not False:
                 flags += [f"--{name}", str(value)]
         ours = ["--name", self._name, "--host", "127.0.0.1", "--port", str(self.port)]  # the parser takes the last of two
-        return [sys.executable, "-P", "-m", "tune_gpu.services.faster_whisper.server", *flags, *ours]
+        return [sys.executable, "-P", "-m", SERVER_MODULE, *flags, *ours]
 
     def environment(self) -> dict[str, str]:
         """Return the service's whole environment."""

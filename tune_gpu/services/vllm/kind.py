@@ -16,14 +16,15 @@ from tune_gpu.common.metric import Protocol
 from tune_gpu.config.schema import RunSettings, VllmSettings
 from tune_gpu.config.serve_options import problem_of
 from tune_gpu.services.base import Gpus, KindHost, LaunchSite
+from tune_gpu.services.deployable import Deployable
 from tune_gpu.services.memory_values import DeviceMemory
 from tune_gpu.services.models import resolve_llm
-from tune_gpu.services.vllm.launch import ForkServer
+from tune_gpu.services.vllm.launch import ForkServer, serve_command
 from tune_gpu.services.vllm.memory.calibration import CalibrationStore
 from tune_gpu.services.vllm.memory.engine_memory import EngineMemory
 from tune_gpu.services.vllm.parallelism import CARD_SETTINGS, cards_of, parallel_sizes
 from tune_gpu.services.vllm.server import VllmServer
-from tune_gpu.services.vllm.setup import HELD, NEVER, engine_environment
+from tune_gpu.services.vllm.setup import HELD, NEVER, engine_environment, serve_settings, vllm_environment
 
 INSTALL_GPU = "pip install 'tune-gpu[gpu]'"
 
@@ -88,6 +89,11 @@ class Vllm:
         """Return the server, not yet started."""
         forks = site.host.fork_server if isinstance(site.host, VllmHost) else None
         return VllmServer(settings, name=name, device=site.device, port_range=site.port_range, fork_server=forks)
+
+    def deployable(self, _name: str, settings: VllmSettings, device: str, *, host: str, port: int, model: str = "") -> Deployable:
+        """Return `vllm serve` with the flags of the settings. It serves the model under the name that the settings have, unless another is given."""
+        ours = {"model": resolve_llm(settings.model), "served-model-name": model or settings.model, "host": host, "port": port}
+        return Deployable(serve_command(), vllm_environment(settings, device), "/health", {**ours, **serve_settings(settings)}, ("VLLM_API_KEY",))
 
     def host(self, run: RunSettings, device: str) -> KindHost | None:
         """Return the fork server: on the CPU only, because in a Ray actor with a card it would be of no use."""

@@ -12,6 +12,7 @@ import time
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Protocol
 
@@ -35,6 +36,16 @@ class Launch:
     log: Path
     shm: str
     """Prefix of the names of its shared memory, where it can be set."""
+
+
+def serve_command() -> tuple[str, ...]:
+    """Return the command that a user would deploy: `vllm serve`, or the module where the package has another name."""
+    try:
+        metadata.distribution("vllm")
+    except metadata.PackageNotFoundError:
+        # The command `vllm` asks for its own distribution's version, which the CPU build has under another name.
+        return (sys.executable, "-P", "-m", API_SERVER_MODULE)
+    return (str(Path(sys.executable).parent / "vllm"), "serve")
 
 
 class Launched(Protocol):
