@@ -281,6 +281,11 @@ def _check_kind(name: str, hint: Any, value: Any) -> None:
         raise UserError(f"{name}={value}: a list instead of a mapping. Set a mapping.")
     if list in kinds and not isinstance(value, (list, type(None))) and not str(value).startswith("${"):
         raise UserError(f"{name}={value}: not a list. Set a list such as [{value}].")
+    if str in {inner for each in (get_args(hint) if isinstance(hint, UnionType) else (hint,)) for inner in get_args(each)[-1:]}:
+        for key, one in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+            if isinstance(one, dict):  # YAML reads {port} as a mapping
+                shown = f"{{{', '.join(map(str, one))}}}"
+                raise UserError(f"{name}.{key}: a mapping instead of a text. Put it in quotes, \"{shown}\", if a placeholder is meant.")
 
 
 def as_yaml(config: ExperimentConfig | DictConfig) -> str:
