@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from dataclasses import replace
 from typing import Any
 
 import click
 
+from tune_gpu.artifacts.redaction import Redactor
 from tune_gpu.cli.plan_view import ROWS, cards_table, print_plan
 from tune_gpu.cli.terminal import console_of
 from tune_gpu.common.errors import UserError
@@ -68,6 +70,8 @@ def plan(
         click.echo(json.dumps(as_document(config, preflight, params, found) | {"confirmation": predicted_confirmation(config, device.kind), "needs_trust": [{"key": each.key, "why": each.why} for each in wanted]}))
     else:
         print_plan(console_of(markup=True), config, preflight, params, found, rows)
+        for name, command in commands_of(config).items():
+            click.echo(f"{name} runs: {shlex.join(command)}")
         click.echo(predicted_confirmation(config, device.kind))
         for each in wanted:
             click.echo(f"needs --trust: {each}")
@@ -93,6 +97,12 @@ def this_device(setting: str) -> DeviceMemory:
     return this_node()
 
 
+def commands_of(config: ExperimentConfig) -> dict[str, list[str]]:
+    """Return the commands that the space itself names, by service, with their placeholders and without secrets."""
+    given = {name: getattr(settings, "command", None) for name, settings in config.services.items()}
+    return {name: Redactor(config).value(command) for name, command in given.items() if command}
+
+
 def as_document(config: ExperimentConfig, preflight: Preflight, params: dict[str, Any], found: Predictions) -> dict[str, Any]:
     """Return the plan for JSON: every candidate with its whole prediction."""
     device = preflight.device
@@ -100,5 +110,6 @@ def as_document(config: ExperimentConfig, preflight: Preflight, params: dict[str
         "experiment": config.name, "vllm_version": preflight.vllm_version, "models": preflight.models(),
         "device": {"name": device.name, "kind": device.kind, "total_mib": round(device.total_mib, 1), "used_mib": round(device.used_mib, 1)},
         "summary": {str(verdict): found.count(verdict) for verdict in VERDICTS} | {"candidates": len(found)},
+        "commands": commands_of(config),
         "candidates": [{"params": row.params, **row.prediction.as_dict()} for row in rows_of(params, found)],
     }

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from tune_gpu.artifacts.redaction import Redactor, restore_secrets
+from tune_gpu.cli.main import main
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.foreign import needs_trust
 from tune_gpu.config.loader import as_yaml, load_config
@@ -104,3 +107,10 @@ def test_the_placeholder_of_a_key_survives_the_run_folder(tmp_path: Path) -> Non
     again = load_config(written(tmp_path, text), [], "cpu", trust=True)
     restore_secrets(again)
     assert again.services["tts"].env["TTS_API_KEY"] == "{key}"
+
+
+def test_plan_prints_the_commands_of_a_space(tmp_path: Path) -> None:
+    shown = CliRunner().invoke(main, ["plan", written(tmp_path), "--gpu", "RTX 3060", "--trust"])
+    assert f"tts runs: {sys.executable} server.py --port '{{port}}' --voice '{{settings.voice}}'" in shown.output
+    listed = CliRunner().invoke(main, ["plan", written(tmp_path), "--gpu", "RTX 3060", "--trust", "--json"])
+    assert json.loads(listed.output)["commands"] == {"tts": [sys.executable, "server.py", "--port", "{port}", "--voice", "{settings.voice}"]}
