@@ -119,9 +119,10 @@ def test_each_stage_gets_what_the_one_before_it_answered(traffic: Planned) -> No
     for stage, (_, content, _) in zip(traffic.stages, traffic.asked, strict=False):
         assert content == expected
         name = stage.service
-        expected = {
+        answers: dict[Protocol, Content] = {
             Protocol.TRANSCRIPTION: f"heard by {name}", Protocol.SPEECH: Audio(name.encode(), 1.0), Protocol.EMBEDDING: content,
-        }.get(stage.protocol, f"said by {name}")  # fmt: skip
+        }  # fmt: skip
+        expected = answers.get(stage.protocol, f"said by {name}")
 
 
 @given(chains(), st.data())
