@@ -88,7 +88,7 @@ def check_setting(services: SpaceServices, target: Target, value: Any, where: st
     schema: type = type(service.settings)
     rule = rule_of(schema, setting)
     is_word = isinstance(rule, NumberOr) and isinstance(value, str)
-    if rule is not None and (isinstance(rule, By) or is_word):
+    if rule is not None and value is not None and (isinstance(rule, By) or is_word):
         rule.check(name, value)  # for a value of the wrong type it also names the values that are allowed
     if not is_word:
         _check_type(name, _hints(schema)[setting], value, bounds_of(schema, setting))
