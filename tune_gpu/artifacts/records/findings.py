@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tune_gpu.artifacts.records.base import OPTIONAL, Record
-from tune_gpu.common.metric import Statistic, carries, least_trials, split_path
+from tune_gpu.common.metric import STATISTICS, Statistic, carries, least_trials, split_path
 from tune_gpu.common.wording import counted
 from tune_gpu.metrics import finding_entry
 
@@ -102,8 +102,8 @@ class FindingRecord(Record):
     @property
     def carried(self) -> bool:
         """Return whether its turns carry the percentile, if it is one."""
-        at = self.metric.partition(".")[2]
-        return self.effect is None or not at or carries(self.effect.n_pairs, at)
+        at = self.metric.rpartition(".")[2]
+        return self.effect is None or at not in STATISTICS or carries(self.effect.n_pairs, at)
 
     @property
     def text(self) -> str:
