@@ -95,7 +95,7 @@ def test_the_live_table_has_its_column(record: RunRecord) -> None:
     assert "tokens" in text
     assert "fans" in text
     line = next(line for line in record.lines if line.fitness is not None)
-    assert "tokens 8 / 8, fans 41.5, " in describe_measured(line.metrics)
+    assert "tokens p50 8 (n=6), fans 41.5, " in describe_measured(line.metrics)
 
 
 def test_prometheus_and_grafana_have_its_gauge(record: RunRecord) -> None:

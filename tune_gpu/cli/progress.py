@@ -12,7 +12,8 @@ from rich.table import Table
 
 from tune_gpu.artifacts.deployments import deployment_of, key_of
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
-from tune_gpu.cli.progress_table import fitness_of, make_progress_table, spread
+from tune_gpu.cli.progress_table import fitness_of, make_progress_table, samples_of
+from tune_gpu.common.metric import Metric, shown_percentiles
 from tune_gpu.common.wording import failure_text
 from tune_gpu.config.languages import rate_name
 from tune_gpu.metrics import ERROR_UNIT, KV_CACHE_PEAK, every
@@ -128,13 +129,24 @@ def describe_measured(metrics: Mapping[str, Any]) -> str:
             continue
         bound = "at least " if metrics.get(metric.at_least) is True else ""
         if metric.many:
-            statistics = "" if parts else " p50/p95"  # once is enough
-            parts.append(f"{metric.column.title}{statistics} {spread(metrics, metric, metric.column.digits)} {metric.unit}".rstrip())
+            parts.append(f"{metric.column.title} {describe_percentiles(metrics, metric)}")
         else:
             parts.append(
                 f"{rate_name(metrics.get(ERROR_UNIT)).lower() if metric.counts_errors else metric.column.title} {bound}{value}{metric.zero if value == 0 else ''}"
             )
     return "".join(f"{part}, " for part in parts)
+
+
+def describe_percentiles(metrics: Mapping[str, Any], metric: Metric) -> str:
+    """Return the median and the largest percentile up to p95 that the samples of a metric carry, `p50/p95 1045 / 2507 ms (n=24)`."""
+    value, n, unit = metrics.get(metric.name), samples_of(metrics, metric), f" {metric.unit}" if metric.unit else ""
+    digits = metric.column.digits if metric.column else 0
+    if not value:
+        return "-"
+    if not (percentiles := shown_percentiles(n)):
+        return f"n={n}: too few for a median"
+    numbers = " / ".join(f"{value[at]:.{digits}f}" for at in percentiles)
+    return f"{'/'.join(percentiles)} {numbers}{unit}" + ("" if n is None else f" (n={n})")
 
 
 def describe_saturation(metrics: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from rich.text import Text
 from tune_gpu.artifacts.deployments import error_of
 from tune_gpu.artifacts.lines import engine_started
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
-from tune_gpu.common.metric import Column, Metric
+from tune_gpu.common.metric import Column, Metric, carries, shown_percentiles
 from tune_gpu.config.languages import rate_name
 from tune_gpu.metrics import ERROR_UNIT, every
 from tune_gpu.search.evidence import Evidence
@@ -26,10 +26,19 @@ _AROUND = 8
 """Rows that title, head and borders take."""
 
 
-def spread(metrics: Mapping[str, Any], metric: Metric, digits: int) -> str:
-    """Return the median and p95 of a metric."""
-    value = metrics.get(metric.name)
-    return f"{value['p50']:.{digits}f} / {value['p95']:.{digits}f}" if value else "-"
+def samples_of(metrics: Mapping[str, Any], metric: Metric) -> int | None:
+    """Return how many samples a metric has in an evaluation; None if it was not measured, or by a program that did not count them."""
+    n = (metrics.get(metric.name) or {}).get("n")
+    return None if n is None else int(n)
+
+
+def spread(metrics: Mapping[str, Any], metric: Metric, digits: int, percentiles: Sequence[str]) -> str:
+    """Return these percentiles of a metric with the number of its samples, `1045 / 2507 (24)`; a dash for one that they do not carry."""
+    value, n = metrics.get(metric.name), samples_of(metrics, metric)
+    if not value:
+        return "-"
+    shown = (f"{value[at]:.{digits}f}" if n is None or carries(n, at) else "-" for at in percentiles)
+    return " / ".join(shown) + ("" if n is None else f" ({n})")
 
 
 def fitness_of(line: EvaluationRecord, evidence: Evidence) -> str:
@@ -57,8 +66,8 @@ def make_progress_table(
     title = Text(_title(lines, now, total, elapsed_s, left_s))
     room = max(1, console.height - _AROUND)
     now = now[-room:]
-    error_rate, fitness = _error_rate(lines), _fitness(evidence)
-    for columns in (_full(names, error_rate, fitness), _medium(names, error_rate, fitness), _narrow(names, fitness)):
+    fitness = _fitness(evidence)
+    for columns in (_full(names, lines, fitness), _medium(names, lines, fitness), _narrow(names, fitness)):
         table = _filled(columns, lines, now, title, max(1, room - len(now[1:])))
         if Measurement.get(console, console.options.update(width=10_000), table).maximum <= console.width:
             break
@@ -109,17 +118,20 @@ def _fitness(evidence: Evidence) -> _Column:
     return _Column("fitness", lambda line: fitness_of(line, evidence) if line.fitness is not None else "-", right=True)
 
 
-def _measured(error_rate: str, *, narrow: bool = False) -> list[_Column]:
+def _measured(lines: Sequence[EvaluationRecord], *, narrow: bool = False) -> list[_Column]:
     """Return the columns of the catalogue's metrics; of a narrow table those that it keeps."""
     shown = [(metric, metric.column) for metric in every() if metric.column]
-    return [_metric(metric, column, error_rate) for metric, column in shown if column.narrow or not narrow]
+    return [_metric(metric, column, lines) for metric, column in shown if column.narrow or not narrow]
 
 
-def _metric(metric: Metric, column: Column, error_rate: str) -> _Column:
+def _metric(metric: Metric, column: Column, lines: Sequence[EvaluationRecord]) -> _Column:
+    """Return the column of a metric. Of one with many samples it has the percentiles that some evaluation carries, and the number of samples."""
     if metric.many:
-        title = f"{column.title} {metric.unit}".rstrip()
-        return _Column(f"{title}\np50 / p95", lambda line: spread(line.metrics, metric, column.digits), right=True)
-    return _Column(error_rate if metric.counts_errors else column.title, lambda line: _bound(line, metric) + _number(line.metrics.get(metric.name), column.digits), right=True)
+        most = max((n for line in lines if (n := samples_of(line.metrics, metric)) is not None), default=None)
+        percentiles = shown_percentiles(most) or ("p50",)
+        title = f"{column.title} {metric.unit}".rstrip() + f"\n{' / '.join(percentiles)}" + ("" if most is None else " (n)")
+        return _Column(title, lambda line: spread(line.metrics, metric, column.digits, percentiles), right=True)
+    return _Column(_error_rate(lines) if metric.counts_errors else column.title, lambda line: _bound(line, metric) + _number(line.metrics.get(metric.name), column.digits), right=True)
 
 
 def _bound(line: EvaluationRecord, metric: Metric) -> str:
@@ -135,14 +147,14 @@ def _knob(name: str) -> _Column:
     return _Column(name, lambda line: str(line.params.get(name, "")), lambda candidate: str(candidate.params.get(name, "")))
 
 
-def _full(names: Sequence[str], error_rate: str, fitness: _Column) -> list[_Column]:
+def _full(names: Sequence[str], lines: Sequence[EvaluationRecord], fitness: _Column) -> list[_Column]:
     knobs = [_knob(name) for name in names]
-    return [_GENERATION, _CANDIDATE, _ORIGIN, *knobs, _STATUS, *_measured(error_rate), _ENGINE, fitness]
+    return [_GENERATION, _CANDIDATE, _ORIGIN, *knobs, _STATUS, *_measured(lines), _ENGINE, fitness]
 
 
-def _medium(names: Sequence[str], error_rate: str, fitness: _Column) -> list[_Column]:
+def _medium(names: Sequence[str], lines: Sequence[EvaluationRecord], fitness: _Column) -> list[_Column]:
     """Return the columns with the knobs' values in one."""
-    return [_GENERATION, _CANDIDATE, _ORIGIN, _values(names), _STATUS, *_measured(error_rate, narrow=True), _ENGINE, fitness]
+    return [_GENERATION, _CANDIDATE, _ORIGIN, _values(names), _STATUS, *_measured(lines, narrow=True), _ENGINE, fitness]
 
 
 def _narrow(names: Sequence[str], fitness: _Column) -> list[_Column]:

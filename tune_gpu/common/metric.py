@@ -27,6 +27,20 @@ def largest_carried(n: int) -> str | None:
     return next((f"p{percentile}" for percentile in reversed(PERCENTILES) if carries(n, f"p{percentile}")), None)
 
 
+def least_trials(share: float, alpha: float) -> int:
+    """Return how many trials without an event rule out that more than this share of them has one (the rule of three: Hanley and Lippman-Hand
+    1983). A share outside (0, 1) takes none."""
+    return math.ceil(math.log(alpha) / math.log1p(-share)) if 0.0 < share < 1.0 else 0
+
+
+def shown_percentiles(n: int | None) -> tuple[str, ...]:
+    """Return the median and the largest percentile up to p95 that n samples carry, as far as they carry them; both if n is not known."""
+    if n is None:
+        return "p50", "p95"
+    highest = next((at for at in ("p95", "p90") if carries(n, at)), None)
+    return tuple(at for at in ("p50", highest) if at is not None and carries(n, at))
+
+
 def statistic_text(number: str, n: int | None, statistic: str) -> str:
     """Return a number with the count of its samples, or that they are too few for it."""
     if n is None:

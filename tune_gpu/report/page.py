@@ -15,7 +15,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
-from tune_gpu.common.metric import carries, largest_carried, statistic_text
+from tune_gpu.common.metric import carries, largest_carried, least_samples, statistic_text
 from tune_gpu.common.wording import counted, duration_text
 from tune_gpu.evaluation.objective import metric_at
 from tune_gpu.metrics import VOICE_TURN, every, in_comparison
@@ -79,11 +79,11 @@ def pictures(data: ReportData, plan: Mapping[str, Any] | None, objectives: Mappi
 
 
 def _few_turns(measured: Sequence[EvaluationRecord]) -> str:
-    """Return a caution if some evaluation has fewer voice turns than p95 takes."""
+    """Return what is left out if some evaluation has fewer voice turns than p95 takes."""
     fewest = min((int(n) for line in measured if (n := metric_at(line.metrics, VOICE_TURN.at("n"))) is not None), default=None)
     if fewest is None or carries(fewest, "p95"):
         return ""
-    return f" Some have only {counted(fewest, 'voice turn')}, of which p95 and p99 are no more than the slowest."
+    return f" Some have only {counted(fewest, 'voice turn')}: p95 is drawn from {least_samples(95)} on, and p99 from {least_samples(99)} on."
 
 
 def _some(words: str, lines: Sequence[Any]) -> str:

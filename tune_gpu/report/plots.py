@@ -18,6 +18,7 @@ import plotly.graph_objects as go
 from tune_gpu.artifacts.deployments import errors_of
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.artifacts.records.summary import RunSummary
+from tune_gpu.common.metric import Metric, carries
 from tune_gpu.evaluation.objective import metric_at
 from tune_gpu.metrics import LIVE, VOICE_TURN, WER, every
 from tune_gpu.report.costs import PARTS, cost_parts
@@ -91,8 +92,8 @@ def fitness_by_generation(lines: Sequence[EvaluationRecord], summary: RunSummary
 
 
 def latency_distributions(lines: Sequence[EvaluationRecord], winner: Mapping[str, Any] | None = None, baseline: Mapping[str, Any] | None = None) -> go.Figure:
-    """Draw median to p95 of each configuration's last evaluation, for the fittest `MOST_ROWS`, with a tick at p99. Winner and baseline
-    are named."""
+    """Draw median to p95 of each configuration's last evaluation, for the fittest `MOST_ROWS`, with a tick at p99, as far as its samples carry
+    them. Winner and baseline are named."""
     last: dict[str, EvaluationRecord] = {}
     for line in lines:
         if line.fitness is not None:
@@ -104,7 +105,7 @@ def latency_distributions(lines: Sequence[EvaluationRecord], winner: Mapping[str
     plotted = [metric for metric in every() if metric.many and metric.reported and metric.reported.plotted]
     for metric, colour in zip(plotted, cycle(_LINE_COLOURS), strict=False):
         label = metric.label
-        p50, p95, p99 = ([metric_at(line.metrics, metric.at(statistic)) for line in chosen] for statistic in ("p50", "p95", "p99"))
+        p50, p95, p99 = ([_carried(line, metric, statistic) for line in chosen] for statistic in ("p50", "p95", "p99"))
         made.add_scatter(
             x=p50, y=names, mode="markers", name=label, marker={"color": colour, "size": 9}, text=[about(line) for line in chosen],
             error_x={"type": "data", "symmetric": False, "array": _gaps(p50, p95), "arrayminus": [0] * len(chosen), "color": colour, "thickness": 4, "width": 0},
@@ -116,6 +117,12 @@ def latency_distributions(lines: Sequence[EvaluationRecord], winner: Mapping[str
         )  # fmt: skip
     made.update_xaxes(title="ms: median ● to p95 ▬, p99 |", rangemode="tozero")
     return made
+
+
+def _carried(line: EvaluationRecord, metric: Metric, statistic: str) -> float | None:
+    """Return a percentile of an evaluation, or None if its samples do not carry it. A program that did not count them is believed."""
+    n = metric_at(line.metrics, metric.at("n"))
+    return metric_at(line.metrics, metric.at(statistic)) if n is None or carries(int(n), statistic) else None
 
 
 def pareto_front(lines: Sequence[EvaluationRecord], objectives: Mapping[str, str] | None = None) -> go.Figure:

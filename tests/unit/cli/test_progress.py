@@ -7,6 +7,8 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from tests.support.runs import ARTIFACTS, RUN
@@ -14,9 +16,11 @@ from tune_gpu.artifacts.deployments import evidence_of
 from tune_gpu.artifacts.reading import read_run
 from tune_gpu.artifacts.records.evaluation import Durations, EvaluationRecord, FailureRecord
 from tune_gpu.cli import progress as live
-from tune_gpu.cli.progress import Progress
-from tune_gpu.cli.progress_table import engine_of, fitness_of, make_progress_table
+from tune_gpu.cli.progress import Progress, describe_measured, describe_percentiles
+from tune_gpu.cli.progress_table import engine_of, fitness_of, make_progress_table, spread
 from tune_gpu.common.failures import Status
+from tune_gpu.common.metric import carries, shown_percentiles
+from tune_gpu.metrics import VOICE_TURN
 from tune_gpu.search.tournament import Candidate
 
 LINES = read_run(ARTIFACTS, RUN).lines
@@ -149,3 +153,54 @@ def test_a_rate_of_characters_is_called_cer() -> None:
         text = console.file.getvalue()  # type: ignore[attr-defined]
         assert f", {name} {line.metrics['wer']}, " in text
         assert f" {name} " in text.split(", engine")[-1]
+
+
+def with_samples(*counts: int | None) -> list[EvaluationRecord]:
+    """The measured recorded lines, as if each had this number of samples; None for a line of a program that did not count them."""
+    lines = [line for line in LINES if line.fitness is not None]
+    many = ("stt_latency_ms", "llm_latency_ms", "voice_turn_ms")
+    return [replace(line, metrics={**line.metrics, **{name: {**line.metrics[name], "n": n} for name in many}}) for line, n in zip(lines, counts, strict=False)]
+
+
+def test_three_samples_are_printed_with_their_n_and_without_a_p95() -> None:
+    """A recorded run printed "stt p50/p95 1597 / 2027 ms" of three turns."""
+    [few] = with_samples(3)
+    stt, p95 = few.metrics["stt_latency_ms"]["p50"], few.metrics["stt_latency_ms"]["p95"]
+    assert describe_measured(few.metrics).startswith(f"stt p50 {stt:.0f} ms (n=3), llm p50 ")
+    assert f"{p95:.0f}" not in describe_measured(few.metrics)
+    [enough] = with_samples(20)
+    assert describe_measured(enough.metrics).startswith(f"stt p50/p95 {stt:.0f} / {p95:.0f} ms (n=20), llm p50/p95 ")
+    [uncounted] = with_samples(None)
+    assert describe_measured(uncounted.metrics).startswith(f"stt p50/p95 {stt:.0f} / {p95:.0f} ms, llm p50/p95 ")
+    [one] = with_samples(1)
+    assert describe_measured(one.metrics).startswith("stt n=1: too few for a median, ")
+
+
+def test_the_live_table_has_n_and_only_percentiles_that_n_carries() -> None:
+    def table(*counts: int) -> str:
+        lines, console = with_samples(*counts), Console(file=io.StringIO(), width=400, height=60)
+        console.print(make_progress_table(console, lines, [NEXT], NAMES, evidence_of(lines), total=9, elapsed_s=1.0, left_s=None))
+        return console.file.getvalue()  # type: ignore[attr-defined]
+
+    few, mixed = table(3, 4), table(3, 20)
+    assert few.count("p50 (n)") == 3
+    assert "p95" not in few
+    assert mixed.count("p50 / p95 (n)") == 3
+    first, second = with_samples(3, 20)
+    assert f"{first.metrics['voice_turn_ms']['p50']:.0f} / - (3)" in mixed
+    assert f"{second.metrics['voice_turn_ms']['p50']:.0f} / {second.metrics['voice_turn_ms']['p95']:.0f} (20)" in mixed
+
+
+@given(st.integers(1, 300))
+def test_what_is_printed_of_n_samples_is_what_they_carry(n: int) -> None:
+    values = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "mean": 50.0, "n": n}
+    metrics = {VOICE_TURN.name: values}
+    shown = shown_percentiles(n)
+    assert all(carries(n, at) for at in shown)
+    assert shown == {n >= 20: ("p50", "p95"), 10 <= n < 20: ("p50", "p90"), 2 <= n < 10: ("p50",), n < 2: ()}[True]
+    text = describe_percentiles(metrics, VOICE_TURN)
+    assert f"n={n}" in text
+    assert [f"{values[at]:.0f}" in text.partition("(")[0] for at in shown] == [True] * len(shown)
+    cell = spread(metrics, VOICE_TURN, 0, ("p50", "p95"))
+    assert cell.endswith(f" ({n})")
+    assert ("95" in cell.partition("(")[0]) == carries(n, "p95")
