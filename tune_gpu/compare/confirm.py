@@ -83,7 +83,9 @@ def standings(
 def _at_other_percentiles(findings: Sequence[Finding], finding: Finding) -> str:
     """Return the verdicts on the same latency at its other percentiles: a median can improve while the slowest answers get slower, or the reverse."""
     others = [other for other in findings if other.metric.entry is finding.metric.entry and other is not finding and other.effect is not None]
-    return "".join(f", {other.verdict} at {other.metric.name.rpartition('.')[2]}: {other.text}" for other in others)
+    return "".join(
+        f", {other.verdict} at {other.metric.name.rpartition('.')[2]}{' ' if other.verdict is ComparisonVerdict.UNKNOWN else ': '}{other.text}" for other in others
+    )
 
 
 def speaks_for(theirs: str, own_baseline: Mapping[str, Any]) -> bool:
@@ -97,7 +99,8 @@ def confirmed(findings: Sequence[Finding], metric: str, how_it_ended: str, their
     finding = next(finding for finding in findings if finding.metric.name == metric)
     if finding.effect is None:
         return False, f"{metric} was not measured in both ({how_it_ended})"
-    shown = f"{metric} {finding.text} over {finding.n} at {100 * finding.effect.confidence:.4g} %{_at_other_percentiles(findings, finding)}"
+    basis = "" if finding.verdict is ComparisonVerdict.UNKNOWN else f" over {finding.n} at {100 * finding.effect.confidence:.4g} %"
+    shown = f"{metric} {finding.text}{basis}{_at_other_percentiles(findings, finding)}"
     if finding.verdict is ComparisonVerdict.BETTER:
         return True, f"shown better than {other}: {shown}"
     if finding.verdict is ComparisonVerdict.WORSE:

@@ -52,7 +52,7 @@ def make_findings_table(findings: Sequence[Finding], ours: str, theirs: str, lab
         table.add_column(column, justify="right" if column in (ours, theirs) else "left", no_wrap=True)
     for finding in findings:
         effect = finding.effect
-        values = ("-", "-") if effect is None else (f"{effect.ours:.4g}", f"{effect.theirs:.4g}")
+        values = ("-", "-") if effect is None or not finding.carried else (f"{effect.ours:.4g}", f"{effect.theirs:.4g}")
         verdict = str(finding.verdict) + (" (within the tolerance)" if finding.within_tolerance else "")
         style = {"better": "green", "worse": "red"}.get(str(finding.verdict))
         table.add_row(finding.metric.name, *values, finding.text, finding.n, verdict, style=style)

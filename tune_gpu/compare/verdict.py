@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 from tune_gpu.artifacts.records.findings import EffectRecord, FindingRecord
-from tune_gpu.common.metric import Statistic, least_samples
+from tune_gpu.common.metric import Statistic, least_samples, least_trials
 from tune_gpu.common.wording import counted
 from tune_gpu.compare.bootstrap import Effect
 from tune_gpu.compare.metrics import ComparedMetric
@@ -22,7 +21,7 @@ class ComparisonVerdict(StrEnum):
     WORSE = "worse"
     NO_DIFFERENCE = "no difference shown"
     UNKNOWN = "unknown"
-    """There are too few turns or words for a verdict."""
+    """It was not measured in both, or there are too few turns or words for a verdict."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Finding:
     @property
     def verdict(self) -> ComparisonVerdict:
         """Return better or worse only if the whole interval supports it."""
-        if self.too_few is not None:
+        if self.effect is None or self.too_few is not None:
             return ComparisonVerdict.UNKNOWN
         return self._shown
 
@@ -51,20 +50,33 @@ class Finding:
 
     @property
     def too_few(self) -> str | None:
-        """Return why there is too little for a verdict, or None: too few turns for the percentile, or no difference in too few words.
+        """Return why there is too little for a verdict, or None: too few turns for the percentile, or no difference in too few words or turns.
 
-        Words are too few if an error rate that is worse by the whole tolerance would probably show no error in them: n words without an
-        event leave a rate of up to 1 - alpha^(1/n) (the rule of three: Hanley and Lippman-Hand 1983).
+        Words are too few if an error rate that is worse by the whole tolerance would probably show no error in them, and turns if a share of
+        failures that is higher by it would probably show no failure: see `least_trials`.
         """
         effect = self.effect
         if effect is None:
             return None
         if self._few_turns(effect):
             return f"{counted(effect.n_pairs, 'turn')}: too few for {self.metric.name.rpartition('.')[2]}, which takes {least_samples(self.metric.percentile or 0)}"
-        words, least = effect.n_words, least_words(self.tolerance, 1.0 - effect.confidence)
-        if words is None or words >= least or self._shown is not ComparisonVerdict.NO_DIFFERENCE:
+        if self._shown is not ComparisonVerdict.NO_DIFFERENCE:
             return None
-        return f"{self._words_and_clips(effect)}: too few for a tolerance of {self.tolerance:g}, which takes {least}"
+        alpha = 1.0 - effect.confidence
+        if effect.n_words is not None and effect.n_words < (least := least_trials(self.tolerance, alpha)):
+            return f"{self._words_and_clips(effect)}: too few for a tolerance of {self.tolerance:g}, which takes {least}"
+        if self._is_share and effect.n_pairs < (least := least_trials(self.tolerance / 100.0, alpha)):
+            return f"{counted(effect.n_pairs, 'turn')}: too few for a tolerance of {self.tolerance:g} {self.metric.unit}, which takes {least}"
+        return None
+
+    @property
+    def carried(self) -> bool:
+        """Return True unless it is a percentile that its turns do not carry."""
+        return self.effect is None or not self._few_turns(self.effect)
+
+    @property
+    def _is_share(self) -> bool:
+        return self.metric.compared.statistic is Statistic.SHARE_OF_TURNS
 
     def _few_turns(self, effect: Effect) -> bool:
         return self.metric.percentile is not None and effect.n_pairs < least_samples(self.metric.percentile)
@@ -113,10 +125,13 @@ class Finding:
 
     @property
     def decided(self) -> bool:
-        """Return True if more rounds would change nothing that matters. A metric that cannot be measured counts as decided, and so does one
-        whose clips have too few words: more rounds repeat the clips."""
+        """Return True if more rounds would change nothing that matters. A metric that cannot be measured counts as decided. So does one
+        whose clips have too few words, because more rounds repeat the clips, and a share of failures that is the same so far: to rule out rare
+        failures takes hundreds of turns."""
         if self.effect is None or self.within_tolerance:
             return True
+        if self._is_share and self.verdict is ComparisonVerdict.UNKNOWN:
+            return abs(self.effect.estimate) <= self.tolerance
         return self.verdict is not ComparisonVerdict.NO_DIFFERENCE and not self._few_turns(self.effect)
 
     def record(self) -> FindingRecord:
@@ -140,19 +155,16 @@ class Finding:
 
     @property
     def text(self) -> str:
-        """Return the effect in figures: `-38 % (-44 … -31)`, or `-38 % (12 turns: too few for p95, which takes 20)`."""
+        """Return the effect in figures: `-38 % (-44 … -31)`, or `(12 turns: too few for p95, which takes 20)`."""
         if self.effect is None:
             return "not measured in both"
+        if self._few_turns(self.effect):
+            return f"({self.too_few})"
         digits = self.metric.compared.digits
         interval = "" if self.effect.low is None else f" ({self.effect.low:+.{digits}f} … {self.effect.high:+.{digits}f})"
-        if self._few_turns(self.effect):
+        if self.too_few is not None:
             interval = f" ({self.too_few})"
         return f"{self.effect.estimate:+.{digits}f} {self.metric.unit}{interval}"
-
-
-def least_words(tolerance: float, alpha: float) -> int:
-    """Return how many words without an error rule out a rate above the tolerance."""
-    return math.ceil(math.log(alpha) / math.log1p(-tolerance)) if 0.0 < tolerance < 1.0 else 0
 
 
 def tolerance_of(metric: ComparedMetric, tolerances: Mapping[str, float]) -> float:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from tests.support.traffic import rounds, turn
-from tune_gpu.common.metric import least_samples
+from tune_gpu.common.metric import least_samples, least_trials
 from tune_gpu.compare.bootstrap import Effect, effect_of
 from tune_gpu.compare.confirm import confirmed
 from tune_gpu.compare.metrics import standard_metrics
@@ -84,7 +84,8 @@ def test_a_percentile_takes_a_sample_that_lies_beyond_it(percentile: int, least:
 def test_a_percentile_that_its_turns_do_not_carry_has_no_verdict() -> None:
     few = finding("voice_turn_ms.p95", Effect(-61.4, -84.7, -2.9, 1333.5, 3458.2, 3, 6, 0.9875))
     assert few.verdict is ComparisonVerdict.UNKNOWN
-    assert few.text == "-61.4 % (6 turns: too few for p95, which takes 20)"
+    assert few.text == "(6 turns: too few for p95, which takes 20)", "no p95 of six turns"
+    assert few.record().text == "voice turn at p95 (3 rounds, 6 turns: too few for p95)"
     assert not few.decided
     effect = few.record().effect
     assert effect is not None
@@ -109,7 +110,7 @@ def test_an_unknown_percentile_confirms_nothing() -> None:
     few = finding("voice_turn_ms.p95", Effect(-61.4, -84.7, -2.9, 1333.5, 3458.2, 3, 6, 0.9875))
     holds, why = confirmed([few], "voice_turn_ms.p95", "the budget ended")
     assert not holds
-    assert why.startswith("not known whether it is better than the baseline: voice_turn_ms.p95 -61.4 % (6 turns: too few for p95")
+    assert why.startswith("not known whether it is better than the baseline: voice_turn_ms.p95 (6 turns: too few for p95, which takes 20)")
 
 
 def test_three_clips_do_not_show_that_transcripts_are_no_worse() -> None:
@@ -123,6 +124,40 @@ def test_three_clips_do_not_show_that_transcripts_are_no_worse() -> None:
         message = sentence([finding("voice_turn_ms.p50", RECORDED["voice_turn_ms.p50"]), found])
         assert message.endswith("leaves open how it transcribes (21 words of 3 clips: too few for a tolerance of 0.01, which takes 299)")
         assert found.decided, "more rounds repeat the clips"
+
+
+def failing(n_turns: int, n_failed: int = 0) -> Finding:
+    """Rounds of four turns each, of which so many fail in our arm."""
+    good, bad = turn(1.0, 1.0, 1.0, 1.0), Turn(error="llm_timeout")
+    pairs = []
+    for number in range(n_turns // 4):
+        ours = tuple(bad if 4 * number + i < n_failed else good for i in range(4))
+        pairs.append(Pair(Replicate("winner", number, ours), Replicate("baseline", number, (good,) * 4)))
+    effect = effect_of(pairs, METRICS["failed_pct"], alpha=0.05)
+    assert effect is not None
+    return finding("failed_pct", effect, 0.5)
+
+
+def test_few_turns_without_a_failure_do_not_show_that_failures_are_rare() -> None:
+    """Twelve turns without a failure were a difference "within the tolerance" of half a point, with an interval of +0 to +0."""
+    few = failing(12)
+    assert (few.verdict, few.within_tolerance) == (ComparisonVerdict.UNKNOWN, False)
+    assert few.text == "+0.0 % points (12 turns: too few for a tolerance of 0.5 % points, which takes 598)"
+    assert few.record().text == "failed requests from 0 to 0 %, +0 % points (3 rounds, 12 turns: too few for a tolerance of 0.5, which takes 598)"
+    assert few.decided, "it takes hundreds of turns to rule out rare failures: no comparison waits for that"
+    one = failing(12, 1)
+    assert one.verdict is ComparisonVerdict.UNKNOWN
+    assert not one.decided, "a failure that has been seen is waited for"
+    assert failing(12, 12).verdict is ComparisonVerdict.WORSE, "which is shown however few the turns"
+    enough = failing(600)
+    assert (enough.verdict, enough.within_tolerance, enough.decided) == (ComparisonVerdict.NO_DIFFERENCE, True, True)
+
+
+@given(st.floats(1e-4, 0.5), st.sampled_from([0.01, 0.05, 0.1]))
+def test_trials_without_an_event_rule_out_a_share_from_the_least_on(share: float, alpha: float) -> None:
+    least = least_trials(share, alpha)
+    assert (1.0 - share) ** least <= alpha * (1.0 + 1e-9)
+    assert least == 1 or (1.0 - share) ** (least - 1) > alpha * (1.0 - 1e-9)
 
 
 def test_enough_words_show_that_transcripts_are_no_worse() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tune_gpu.artifacts.records.base import OPTIONAL, Record
-from tune_gpu.common.metric import Statistic, carries
+from tune_gpu.common.metric import Statistic, carries, least_trials
 from tune_gpu.common.wording import counted
 from tune_gpu.metrics import in_comparison
 
@@ -34,7 +34,7 @@ class FindingRecord(Record):
 
     metric: str
     verdict: str
-    """`better`, `worse`, `no difference shown`, or `unknown` where there is too little for a verdict."""
+    """`better`, `worse`, `no difference shown`, or `unknown` where nothing was measured or there is too little for a verdict."""
     unit: str
     higher_is_better: bool
     effect: EffectRecord | None
@@ -82,14 +82,48 @@ class FindingRecord(Record):
         if effect.n_words is not None:
             clips = "" if effect.n_clips is None else f" of {counted(effect.n_clips, 'clip')}"
             parts.append(counted(effect.n_words, "character" if self.unit == "CER" else "word") + clips)
-        return ", ".join(parts)
+        few = f": too few for a tolerance of {self.tolerance:g}, which takes {self._least_trials}" if self.unknown and not at else ""
+        return ", ".join(parts) + few
+
+    @property
+    def _least_trials(self) -> int:
+        """Return how many turns or words would show that failures or errors are no more frequent than the tolerance."""
+        share = self.tolerance / 100.0 if self.unit.startswith("%") else self.tolerance
+        return least_trials(share, 1.0 - self.effect.confidence) if self.effect else 0
+
+    @property
+    def unknown(self) -> bool:
+        """Return whether nothing was measured, or there are too few turns or words for a verdict."""
+        return self.verdict == "unknown"
+
+    @property
+    def carried(self) -> bool:
+        """Return whether its turns carry the percentile, if it is one."""
+        at = self.metric.partition(".")[2]
+        return self.effect is None or not at or carries(self.effect.n_pairs, at)
+
+    @property
+    def text(self) -> str:
+        """Return everything that is known: `voice turn at the median from 1818 to 800 ms, -56 % (-64.5 to -45.4; 3 rounds, 7 turns)`."""
+        effect = self.effect
+        if effect is None or not self.carried:
+            return f"{self.label} {self.figures}"
+        metric = in_comparison(self.metric)
+        unit = f" {metric.unit}" if metric and metric.unit else ""
+        return f"{self.label} from {_number(effect.theirs)} to {_number(effect.ours)}{unit}, {self.figures}"
 
     @property
     def figures(self) -> str:
-        """Return the effect with its interval and what it rests on: `-38.1 % (-44 to -31; 8 rounds, 48 turns)`."""
+        """Return the effect with its interval and what it rests on: `-38.1 % (-44 to -31; 8 rounds, 48 turns)`; of too few turns only those."""
         effect = self.effect
         if effect is None:
-            return "not measured"
+            return "was not measured"
+        if not self.carried:
+            return f"({self.samples})"
         unit = f" {self.unit}" if self.unit not in ("fitness",) else ""
-        interval = "" if effect.low is None or effect.high is None else f"{effect.low:+.3g} to {effect.high:+.3g}; "
+        interval = "" if effect.low is None or effect.high is None or self.unknown else f"{effect.low:+.3g} to {effect.high:+.3g}; "
         return f"{effect.estimate:+.3g}{unit} ({interval}{self.samples})"
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 100.0 else f"{value:.3g}"
