@@ -59,7 +59,7 @@ def test_the_baseline_is_deployed_again_in_a_process_of_its_own(run: Run, tmp_pa
     assert len({*again}) == 2
     assert not {*again} & {each["pid"] for each in deployed if each["origin"] != "anchor"}, "an engine that still runs would not be a new start"
     assert summary.costs.anchors_s >= 0.0
-    assert "deployed 3 times: 0.0050, 0.0050 and 0.0050" in (summary.repeated or "")
+    assert "deployed 3 times: fitness 0.0050, 0.0050 and 0.0050" in (summary.repeated or "")
 
 
 def test_an_interrupted_anchor_is_measured_on_resume_and_then_never_again(run: Run, tmp_path: Path) -> None:

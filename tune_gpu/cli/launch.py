@@ -16,7 +16,7 @@ from tune_gpu.artifacts.records.ends import RunEnd
 from tune_gpu.artifacts.records.summary import RunSummary
 from tune_gpu.artifacts.redaction import Redactor, restore_secrets
 from tune_gpu.artifacts.run_folder import RunFolder
-from tune_gpu.cli.decision_view import print_decision
+from tune_gpu.cli.last_page import print_result
 from tune_gpu.cli.progress import Progress, describe_params
 from tune_gpu.cli.terminal import console_of, tolerate_encoding
 from tune_gpu.common.errors import UserError
@@ -236,16 +236,8 @@ def _cluster_gpus(space: str, overrides: list[str], address: str | None) -> int 
 
 
 def _conclude(console: Console, summary: RunSummary, folder: RunFolder) -> int:
-    best, base, costs = summary.best, summary.baseline, summary.costs
-    counts = ", ".join(f"{number} {status}" for status, number in summary.counts.items()) or "none"
-    console.print(
-        f"{counted(summary.n_evaluations, 'evaluation')} of {counted(summary.n_configurations, 'configuration')} ({counts}) in {costs.wall_s:.0f} s, "
-        f"{100 * (costs.measuring_share or 0):.0f} % of it under load; {counted(costs.engine_starts, 'engine start')}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    if summary.decision is not None and summary.best is not None:
-        print_decision(console, summary.decision)
+    best = summary.best
+    print_result(console, summary)
     if not summary.n_evaluations:
         message = f"nothing was measured: the run ended first ({summary.ended}). Give it more time (run.time_budget_s)."
         console.print(message, style="red", highlight=False, soft_wrap=True)
@@ -260,26 +252,6 @@ def _conclude(console: Console, summary: RunSummary, folder: RunFolder) -> int:
     if best is None:
         console.print(f"no feasible configuration was found; why, is in {folder.path}", style="red", highlight=False, soft_wrap=True)
         return 1
-    error = f" ± {best.fitness_stderr:.4f}" if best.fitness_stderr is not None else ""
-    console.print(f"winner: {describe_params(best.params)}", style="bold green", highlight=False, soft_wrap=True)
-    console.print(
-        f"  fitness {best.fitness:.4f}{error} (mean ± standard error) over {counted(best.n_windows, 'window')} in {counted(best.n_evaluations, 'evaluation')}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    if base and base.fitness is not None:
-        console.print(f"  baseline: {base.fitness:.4f} ({describe_params(base.params)})", highlight=False, soft_wrap=True)
-    if (shown := summary.confirmation) is not None:
-        if shown.confirmed and shown.confirmation:
-            console.print(f"  confirmed: {shown.confirmation.sentence}", style="green", highlight=False, soft_wrap=True)
-        console.print(f"  {'' if shown.confirmed else 'not confirmed: '}{shown.confirmed_why}", highlight=False, soft_wrap=True)
-    for warning in summary.warnings:
-        console.print(f"  {warning}", style="yellow", highlight=False, soft_wrap=True, markup=False)
-    if summary.repeated:
-        console.print(f"  {summary.repeated}", highlight=False, soft_wrap=True, markup=False)
-    if summary.ties:
-        among = "" if not base or base.params == best.params else f", the baseline {'' if base.params in summary.ties else 'not '}among them"
-        console.print(f"  not distinguishable from it by these deployments: {counted(len(summary.ties) - 1, 'other configuration')}{among}", highlight=False, soft_wrap=True)
     console.print(
         f"  device: {summary.device}; artifacts: {folder.path}; winner file: {folder.winner_file}",
         highlight=False,

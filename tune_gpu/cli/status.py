@@ -32,7 +32,7 @@ def status(overrides: tuple[str, ...], as_json: bool) -> None:
 
     A run whose process has ended without a result is `killed`, one that was stopped is `interrupted`; the printed command resumes either. A
     run whose files cannot be read is `broken`, with the reason. A finished run has its decision: deploy it, keep what runs, or measure
-    longer. The last line names the deployment in force, if `promote` has installed one.
+    longer; the command that comes next is printed for the newest of each experiment. The last line names the deployment in force, if `promote` has installed one.
     """
     elsewhere = [override.removeprefix(_INSTALL_DIR) for override in overrides if override.startswith(_INSTALL_DIR)]
     try:
@@ -87,8 +87,11 @@ def _print(console: Console, rows: list[dict[str, Any]]) -> None:
         table.add_row(row["run_id"], row["experiment"], row["state"], str(row["device"] or "-"), evaluations, fitness, advice,
                       style=_STYLE.get(RunState(row["state"])))  # fmt: skip
     console.print(table)
+    newest = {row["experiment"]: row for row in rows if row["decision"]}
     for row in rows:
         if row["resume"]:
             console.print(f"{row['run_id']} is {row['state']}; resume with: {row['resume']}", highlight=False, soft_wrap=True, markup=False)
+        if row is newest.get(row["experiment"]) and (decision := Decision.parse(row["decision"], row["run_id"])).next_step:
+            console.print(f"{row['run_id']}: {decision.verdict.advice}; next: {decision.next_step}", highlight=False, soft_wrap=True, markup=False)
         if row["error"]:
             console.print(f"{row['run_id']} is broken: {row['error']}", highlight=False, soft_wrap=True, markup=False)

@@ -6,6 +6,7 @@ No tournament knows them. Each is a trial of the same kind as a candidate's, in 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -91,10 +92,10 @@ def first_deployment(lines: Sequence[EvaluationRecord]) -> EvaluationRecord | No
 
 
 def describe_anchors(lines: Sequence[EvaluationRecord], anchors: Sequence[EvaluationRecord], why_not: str = "") -> str | None:
-    """Return in a sentence what the deployments of the same configuration show of the noise; None if there is nothing to say.
+    """Return in a sentence what all deployments of the baseline show of the noise; None if there is nothing to say.
 
     Args:
-        lines: of the candidates.
+        lines: of the candidates; the baseline may have been evaluated again, as an elite.
         anchors: further deployments of the baseline.
         why_not: why some are missing; empty if none is.
     """
@@ -102,21 +103,24 @@ def describe_anchors(lines: Sequence[EvaluationRecord], anchors: Sequence[Evalua
     measured = [line for line in anchors if line.fitness is not None]
     if first is None or not (anchors or why_not):
         return None
-    if measured:
-        return _difference([first, *measured])
+    known = [*(line for line in lines if line.params == first.params and line.fitness is not None), *measured]
+    if len(known) > 1:
+        return _difference(known) + (f"; it was not deployed once more at the end: {why_not}" if why_not and not measured else "")
     if why_not:
-        return f"the baseline was not deployed once more, so how much one configuration differs between its deployments is not known: {why_not}"
+        return f"the baseline was not deployed once more at the end, so how much one configuration differs between its deployments is not known: {why_not}"
     failed = anchors[-1]
     reason = f"{failed.failure.kind}, {failure_text(failed.failure.message, failed.failure.evidence)}" if failed.failure else "violates " + ", ".join(failed.violations)
-    return f"the same configuration deployed {_times(1 + len(anchors))}: {first.known_fitness:.4f}, and then no measurement ({reason})"
+    return f"the baseline deployed {_times(1 + len(anchors))}: fitness {first.known_fitness:.4f}, and then no measurement ({reason})"
 
 
 def _difference(measured: Sequence[EvaluationRecord]) -> str:
     values = [line.known_fitness for line in measured]
     text = f"{', '.join(f'{value:.4f}' for value in values[:-1])} and {values[-1]:.4f}"
-    found = f"the same configuration deployed {_times(len(values))}: {text}; its deployments alone differ by {'up to ' if len(values) > 2 else ''}{max(values) - min(values):.4f}"
+    found = f"the baseline deployed {_times(len(values))}: fitness {text}; its deployments alone differ by {'up to ' if len(values) > 2 else ''}{max(values) - min(values):.4f}"
     errors = [line.repeat_stderr for line in measured]
-    if len(values) > 2 or None in errors:
+    if len(values) > 2:
+        return f"{found} (standard deviation {statistics.stdev(values):.4f})"
+    if None in errors:
         return found
     return f"{found}, and the errors within them explain up to {_LEVEL * math.hypot(*(error or 0.0 for error in errors)):.4f}"
 

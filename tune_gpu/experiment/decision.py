@@ -62,7 +62,7 @@ def decide(case: Case, confirm: ConfirmSettings, promote: PromoteSettings) -> De
     found = _decided(case, confirm, promote)
     if not case.missed or dict(case.winner or {}) == dict(case.baseline):
         return found
-    return replace(found, reason=f"by the weights of the objective it is the best, but {' and '.join(each.text for each in case.missed)}. {_sentence(found.reason)}")
+    return replace(found, reason=f"by the weights of the objective the winner is the best, but {' and '.join(each.text for each in case.missed)}. {_sentence(found.reason)}")
 
 
 def _sentence(text: str) -> str:
@@ -125,9 +125,14 @@ def _open(case: Case, comparison: Comparison, confirm: ConfirmSettings, needed: 
     losses = [finding for finding in comparison.findings if finding.verdict != ComparisonVerdict.WORSE and _loss(finding) > finding.tolerance]
     open_ones = _once([finding for finding in needed if finding.verdict != ComparisonVerdict.BETTER] + losses)
     rounds = max((rounds_needed(finding, confirm) for finding in open_ones), default=confirm.max_rounds)
-    open_text = "; ".join(f"{finding.label} {finding.figures}" for finding in open_ones) or "the gain is not large enough to be sure of it"
-    found = _longer(case, confirm, f"{counted(comparison.n_rounds, 'round')} {'leaves' if comparison.n_rounds == 1 else 'leave'} open whether it is better: {open_text}.", rounds)
-    return _sorted(case, comparison, found.verdict, found.reason, found.command, found.about_s)
+    one, still = comparison.n_rounds == 1, "; ".join(f"{finding.label} {finding.figures}" for finding in open_ones)
+    decisive = needed[0] if needed and needed[0].verdict == ComparisonVerdict.BETTER else None
+    if decisive is not None:
+        found = f"{'shows' if one else 'show'} that {decisive.claim}, and {'leaves' if one else 'leave'} open {still or 'whether it is better by enough'}"
+    else:
+        found = f"{'leaves' if one else 'leave'} open whether the winner is better{still and f': {still}'}"
+    longer = _longer(case, confirm, f"{counted(comparison.n_rounds, 'round')} {found}.", rounds)
+    return _sorted(case, comparison, longer.verdict, longer.reason, longer.command, longer.about_s)
 
 
 def rounds_needed(finding: FindingRecord, confirm: ConfirmSettings) -> int:

@@ -44,6 +44,8 @@ def standing_of(
         evaluations=tuple(line.candidate_id for line in lines if line.params == standing.params),
         objectives=standing.objectives if objectives else None,
     )
+    if key in evidence:
+        found = replace(found, n_deployments=evidence.deployments_of(key))
     if standing.fitness is None or key not in evidence or math.isinf((known := evidence.estimate(key)).stderr):
         return found
     fitness = standing.fitness if evidence.noise_free else known.mean

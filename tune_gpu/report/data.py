@@ -23,7 +23,7 @@ from tune_gpu.artifacts.records.winner import WinnerFile
 from tune_gpu.common.wording import counted
 from tune_gpu.config.languages import rate_name
 from tune_gpu.evaluation.targets import missed_targets
-from tune_gpu.metrics import VOICE_TURN, in_comparison
+from tune_gpu.metrics import VOICE_TURN, WER, in_comparison
 from tune_gpu.report.costs import Cost, costs_of
 from tune_gpu.report.metric_rows import Row, few_words, rows_in, rows_of, unit_of
 
@@ -124,7 +124,7 @@ def _verdict(record: RunRecord) -> str:
 def _found(record: RunRecord, best: StandingRecord, base: StandingRecord | None) -> str:
     """Return what was found of a best, in one sentence."""
     if shown := _shown(record):
-        return f"{shown[0].upper()}{shown[1:]}."
+        return f"{_sentence(shown)}."
     name = describe(best.params)
     if base is None or base.fitness is None or best.fitness is None:
         return f"Best of {counted(record.summary.n_configurations if record.summary else 0, 'configuration')}: {name}; there is no baseline to compare it with."
@@ -175,19 +175,27 @@ def _caveats(record: RunRecord, winner: WinnerFile | None) -> list[str]:
     if found is None or not found.confirmed:
         caveats.append(f"Not confirmed: {(found and found.confirmed_why) or 'no A/B comparison of this run is there'}.")
     if tied := [key for key in _tied(record) if key != key_of(summary.best.params)]:
-        among = "" if not summary.baseline else f", the baseline {'' if key_of(summary.baseline.params) in tied else 'not '}among them"
-        caveats.append(f"Not distinguishable from it by these deployments: {counted(len(tied), 'other configuration')}{among}.")
+        caveats.append(f"{_sentence(summary.tied_text(len(tied), summary.baseline is not None and key_of(summary.baseline.params) in tied))}.")
     if summary.best.fitness_stderr is None:
         caveats.append("Its uncertainty is not known: that takes two turns with answers, or a second deployment.")
-    caveats += [f"{warning[0].upper()}{warning[1:]}." for warning in summary.warnings]
-    if summary.repeated:
-        caveats.append(f"{summary.repeated[0].upper()}{summary.repeated[1:]}.")
-    if few := few_words(line_of(record.lines, summary.best.params)):
+    caveats += [f"{_sentence(warning)}." for warning in (*summary.warnings, *([summary.repeated] if summary.repeated else []))]
+    few = few_words(line_of(record.lines, summary.best.params))
+    if few and not _words_compared(record):
         caveats.append(few)
     caveats += [f"Not checked: {why}." for why in unchecked_of(record.lines, summary.best.params)]
     if summary.device != "cuda":
         caveats.append(f"Measured on {summary.device}: it says nothing about a GPU.")
     return caveats
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _words_compared(record: RunRecord) -> bool:
+    """Return whether the winner's comparison says on how many words its error rate rests: one count is enough."""
+    finding = record.evidence.finding(WER.compared_name) if record.evidence else None
+    return finding is not None and finding.effect is not None and finding.effect.n_words is not None
 
 
 _OUTCOMES = {

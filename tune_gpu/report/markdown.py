@@ -46,8 +46,8 @@ def _decision(decision: Decision | None) -> list[str]:
     parts = [f"**{_text(decision.sentence[:1].upper() + decision.sentence[1:])}**"]
     if decision.next_step:
         parts.append(f"Next: {_text(decision.next_step)}")
-    shown = [f"- {name}: {_text('; '.join(f'{each.label} {each.figures}' for each in findings))}" for name, findings in decision.groups]
-    return [*parts, "\n".join([*shown, f"- rests on: {_text(decision.rests_on)}"])]
+    shown = [f"- {name}: {_text('; '.join(each.text for each in findings))}" for name, findings in decision.groups]
+    return [*parts, "\n".join([*shown, f"- rests on: {_text(decision.basis)}"])]
 
 
 def _evaluation(line: EvaluationRecord, error: float | None) -> tuple[str, ...]:

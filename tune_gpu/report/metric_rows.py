@@ -8,9 +8,8 @@ from typing import Any
 
 from tune_gpu.artifacts.lines import line_of
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
-from tune_gpu.common.metric import Better, Metric, carries, largest_carried, statistic_text
+from tune_gpu.common.metric import Better, Metric, carries, largest_carried, least_trials, statistic_text
 from tune_gpu.common.wording import counted
-from tune_gpu.compare.verdict import least_words
 from tune_gpu.evaluation.objective import metric_at
 from tune_gpu.metrics import ERROR_UNIT, N_CLIPS, N_TRANSCRIPTS, N_WORDS, WER, every
 
@@ -58,8 +57,8 @@ class Row:
 
     @property
     def change_pct(self) -> float | None:
-        """Return the winner's change against the baseline, in per cent."""
-        if self.winner is None or not self.baseline:
+        """Return the winner's change against the baseline, in per cent; None if both are the same number to a reader."""
+        if self.winner is None or not self.baseline or round(self.winner, self.digits) == round(self.baseline, self.digits) == 0.0:
             return None
         return 100.0 * (self.winner - self.baseline) / self.baseline
 
@@ -109,11 +108,11 @@ def few_words(line: EvaluationRecord | None) -> str | None:
     """Return a caution if an error rate rests on too few words to show a difference of its tolerance; None if not, or if they are not known."""
     words = metric_at(line.metrics, N_WORDS.name) if line else None
     tolerance = WER.compared.tolerance if WER.compared else 0.0
-    least = least_words(tolerance, 0.05)
+    least = least_trials(tolerance, 0.05)
     if line is None or words is None or words >= least:
         return None
     unit = str(line.metrics.get(ERROR_UNIT) or "word")
-    return f"Its error rate rests on {counted(int(words), unit)}: {least} are needed to show a difference of {tolerance:g}, its tolerance."
+    return f"The winner's error rate rests on {counted(int(words), unit)}: {least} are needed to show that it differs by no more than {tolerance:g}, its tolerance."
 
 
 def _n(line: EvaluationRecord | None, metric: Metric) -> int | None:

@@ -118,6 +118,10 @@ class Evidence:
         """Return the configurations in the order of their first deployment."""
         return list(self._index)
 
+    def deployments_of(self, key: Hashable) -> int:
+        """Return how many deployments of a configuration there are. Raises KeyError if it was not measured."""
+        return int(self._counts[self._index[key]])
+
     @property
     def known(self) -> bool:
         """Return whether anything is known of the noise: a reported error, or a repeat."""

@@ -1,4 +1,8 @@
-"""Print how often a repeated deployment falls into the 95 % prediction interval of the others: `python -m tests.benchmarks.coverage [RUNS …]`."""
+"""Print how often a repeated deployment falls into the 95 % prediction interval of the others: `python -m tests.benchmarks.coverage [RUNS …]`.
+
+RUNS are run folders, or files that `python -m tests.benchmarks.soak OUT.jsonl` writes (15 deployments of each of four configurations, an idle half
+hour).
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ _PARTS = ("between", "drift", "tails", "design", "truth")
 @click.command(help=__doc__)
 @click.argument("runs", nargs=-1, type=click.Path(exists=True, path_type=Path), metavar="[RUNS …]")
 @click.option("--simulate", "n_simulated", default=0, type=click.IntRange(min=0), help="Simulate so many runs, too.")
-@click.option("--prior", "derives_prior", is_flag=True, help="Derive the prior of search/evidence.py from RUNS.")
+@click.option("--prior", "derives_prior", is_flag=True, help="Derive the prior of search/evidence.py from RUNS; nothing is changed.")
 @click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), help="Where the figures go.")
 def main(runs: tuple[Path, ...], n_simulated: int, derives_prior: bool, out: Path | None) -> None:
     if not runs and not n_simulated:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from tests.support.made_run import RUN_ID, made_run
+from tests.unit.promote.compared import write_comparison
 from tune_gpu.cli.launch import launch
 from tune_gpu.cli.main import main
 from tune_gpu.common.errors import UserError
@@ -73,3 +75,17 @@ def test_a_cluster_without_cards_is_named_as_the_cause() -> None:
     assert choose_device("auto", cluster_gpus=0).why.startswith("no node of the Ray cluster has a GPU: measuring")
     with pytest.raises(UserError, match=r"device=cuda: no node of the Ray cluster has a GPU\. Set device=cpu"):
         choose_device("cuda", cluster_gpus=0)
+
+
+def test_resuming_a_run_that_has_ended_says_so_and_changes_nothing(tmp_path: Path) -> None:
+    """It rewrote winner, summary and times, and threw a later comparison away."""
+    folder = made_run(tmp_path)
+    write_comparison(folder)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    ended = run("--resume", RUN_ID, f"run.artifacts_dir={tmp_path}", "--trust")
+    assert ended.exit_code == 0, ended.output
+    said = " ".join(ended.output.split())
+    assert f"run {RUN_ID} has ended (generations): the winner is " in said
+    assert "Nothing was measured and nothing was changed." in said
+    assert f"tune-gpu report {RUN_ID}" in said
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

@@ -53,7 +53,7 @@ def test_a_finished_run_comes_with_its_decision(tmp_path: Path) -> None:
     assert rows[RUN] == decision
     assert rows[INTERRUPTED] is None
     _, text = run(f"run.artifacts_dir={tmp_path}")
-    assert "measure" in text
+    assert f"{RUN}: measure longer; next: tune-gpu compare {RUN}\n" in text
 
 
 def test_another_override_is_bad_input() -> None:

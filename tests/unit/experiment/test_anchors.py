@@ -91,7 +91,7 @@ def test_the_baseline_is_measured_once_more_and_kept_apart(folder: RunFolder) ->
     assert [made.fitness for made in folder.anchors()] == [0.6509]
     assert [made.candidate_id for made in folder.candidates()] == ["g0-c0", "g1-c0"], "no candidate's line"
     assert run.anchors.sentence == (
-        "the same configuration deployed twice: 0.6801 and 0.6509; its deployments alone differ by 0.0292, and the errors within them explain up to 0.0114"
+        "the baseline deployed twice: fitness 0.6801 and 0.6509; its deployments alone differ by 0.0292, and the errors within them explain up to 0.0114"
     )
     record = read_run(folder.root, "run")
     assert [made.fitness for made in record.anchors] == [0.6509]
@@ -177,8 +177,21 @@ def test_an_anchor_file_that_is_not_of_this_program_is_refused_by_name(folder: R
 
 def test_deployments_of_unknown_error_are_said_without_what_explains_them() -> None:
     first, other = line("g0-c0", BASELINE, 0.5, origin="baseline"), line("anchor-1", BASELINE, 0.4, origin="anchor")
-    assert describe_anchors([first], [other]) == "the same configuration deployed twice: 0.5000 and 0.4000; its deployments alone differ by 0.1000"
-    assert "up to 0.2000" in (describe_anchors([first], [other, replace(other, fitness=0.3)]) or "")
+    assert describe_anchors([first], [other]) == "the baseline deployed twice: fitness 0.5000 and 0.4000; its deployments alone differ by 0.1000"
+    assert "up to 0.2000 (standard deviation 0.1000)" in (describe_anchors([first], [other, replace(other, fitness=0.3)]) or "")
+
+
+def test_elites_of_the_baseline_are_deployments_of_it_too() -> None:
+    """A recorded run said "deployed twice: 0.6476 and 0.6483", and its elites of the same configuration had 0.6533, 0.6446 and 0.6149."""
+    values = (0.6476, 0.6533, 0.6446, 0.6149)
+    lines = [line(f"g{i}-c0", BASELINE, value, origin="elite" if i else "baseline", generation=i) for i, value in enumerate(values)]
+    other = line("g1-c1", {"x": 2}, 0.9)
+    assert describe_anchors([*lines, other], [line("anchor-1", BASELINE, 0.6483, origin="anchor")]) == (
+        "the baseline deployed 5 times: fitness 0.6476, 0.6533, 0.6446, 0.6149 and 0.6483; "
+        "its deployments alone differ by up to 0.0384 (standard deviation 0.0153)"
+    )
+    skipped = describe_anchors([*lines[:2], other], [], "the run was interrupted")
+    assert skipped == "the baseline deployed twice: fitness 0.6476 and 0.6533; its deployments alone differ by 0.0057; it was not deployed once more at the end: the run was interrupted"
 
 
 def test_anchors_are_copied_to_the_storage_without_secrets(folder: RunFolder, tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_an_open_comparison_asks_for_the_rounds_that_would_settle_it() -> None:
     """Half the width at four times the rounds: 0.04 +- 0.06 over 4 rounds needs 9."""
     found = decided(compared(finding("fitness", 0.04, 0.06), finding("voice_turn_ms.p95", -30.0, 5.0)))
     assert found.verdict is DecisionVerdict.MEASURE_LONGER
-    assert found.reason == "4 rounds leave open whether it is better: fitness +0.04 (-0.02 to +0.1; 4 rounds)."
+    assert found.reason == "4 rounds leave open whether the winner is better: fitness +0.04 (-0.02 to +0.1; 4 rounds)."
     assert found.about_s == 9 * 60
     assert found.command == "tune-gpu compare r --budget-s 660"
 
@@ -154,7 +154,7 @@ def test_a_target_that_the_winner_misses_comes_first() -> None:
     missed = targets_missed(record.lines, record.summary.best.params, config.baseline, config.objective)
     assert [each.metric.name for each in missed] == ["ttft_ms"], "both meet the other targets"
     found = decided(compared(finding("fitness", -0.05, 0.02)), missed=missed)
-    first = "keep what runs: by the weights of the objective it is the best, but its first token at p95 is 6758 ms, far outside the target of 500 ms"
+    first = "keep what runs: by the weights of the objective the winner is the best, but its first token at p95 is 6758 ms, far outside the target of 500 ms"
     assert found.sentence.startswith(first)
     assert found.sentence.endswith("The winner is shown to be worse than what runs: its fitness is 0.05 worse.")
     assert targets_missed(record.lines, config.baseline, config.baseline, config.objective) == ()

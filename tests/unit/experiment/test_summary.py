@@ -11,11 +11,13 @@ import pytest
 from tests.support.made_run import line
 from tune_gpu.artifacts.deployments import error_of, errors_of, evidence_of
 from tune_gpu.artifacts.reading import RunRecord, read_run
+from tune_gpu.artifacts.records.comparison import ConfirmationSummary
+from tune_gpu.artifacts.records.devices import DeviceRecord
 from tune_gpu.artifacts.records.ends import RunEnd
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.artifacts.records.summary import RunSummary
 from tune_gpu.config.schema import ParameterSpec, SearchSettings
-from tune_gpu.experiment.summary import summarise_run
+from tune_gpu.experiment.summary import summarise_run, winner_of
 from tune_gpu.report.data import report_data
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.tournament import Tournament
@@ -28,6 +30,13 @@ QUIET = [
     (10, 0.6690, 0.0083),
 ]  # fmt: skip
 """A recorded run of the default space on a quiet machine: configuration, fitness and the error within the deployment. 1 is the baseline."""
+
+BUSY = [
+    (0, 0.4863, 0.0406), (1, 0.5938, 0.0061), (1, 0.6105, 0.0055), (2, 0.5047, 0.0467), (3, 0.5934, 0.0156), (4, 0.5712, 0.0317), (5, 0.5735, 0.0236),
+    (6, 0.5649, 0.0133), (7, 0.3780, 0.0214), (1, 0.5497, 0.0440), (8, 0.6565, 0.0089), (9, 0.6140, 0.0164), (10, 0.6615, 0.0036), (3, 0.5904, 0.0173),
+    (10, 0.6005, 0.0072), (8, 0.5737, 0.0115),
+]  # fmt: skip
+"""Another, while other programs took up to both cores. It named another winner."""
 
 
 def summary_of(measured: Sequence[tuple[int, float, float | None]], baseline: int = 1) -> tuple[RunSummary, list[EvaluationRecord]]:
@@ -74,6 +83,43 @@ def test_one_that_is_nearer_and_less_certain_is_tied_if_a_farther_one_is() -> No
             if a != best and known[a].mean >= known[b].mean and known[a].stderr >= known[b].stderr and known[a].freedom <= known[b].freedom:
                 assert a in tied
     assert 1 in tied, "the baseline is not told apart"
+
+
+@pytest.mark.parametrize("measured", [QUIET, BUSY], ids=["quiet", "busy"])
+def test_what_two_runs_named_differently_is_told_from_what_runs_in_neither(measured: list[tuple[int, float, float | None]]) -> None:
+    """Two runs of the default space named different winners, each by its own windows: 0.6615 ± 0.0036 was 0.6005 ± 0.0072 when it was deployed again."""
+    summary, _ = summary_of(measured)
+    assert {"a": 1} in summary.ties, "the baseline"
+    best = summary.best
+    assert best is not None
+    assert best.next_deployment is not None
+    again = [fitness for a, fitness, _ in measured if a == best.params["a"]]
+    assert all(best.next_deployment[0] <= fitness <= best.next_deployment[1] for fitness in again)
+
+
+def test_a_summary_counts_what_violates_a_constraint_apart_from_ok() -> None:
+    """It said "ok: violates max_failed_requests_pct", and counted it as ok, in the table as something else and in the failures as a third."""
+    measured = [("g0-c0", 0.5, {}), ("g0-c1", None, {"max_failed_requests_pct": 2.0}), ("g0-c2", 0.6, {})]
+    lines = [line(name, {"a": i}, 0.5, n_windows=1, violations=violations) for i, (name, _, violations) in enumerate(measured)]
+    lines = [replace(made, fitness=fitness) for made, (_, fitness, _) in zip(lines, measured, strict=True)]
+    tournament = Tournament(SearchSpace.from_specs({"a": ParameterSpec(target="", values=[0, 1, 2])}), SearchSettings(initial=3, generations=1))
+    for made in lines:
+        tournament.add_evaluated(made.params, made.result())
+    summary = summarise_run(tournament, lines, run_id="r", experiment="e", device="cpu", wall_s=1.0, baseline={"a": 0}, ended=RunEnd.GENERATIONS)
+    assert summary.counts == {"ok": 2, "against a constraint": 1}
+    assert summary.failures == {}
+    assert sum(summary.counts.values()) == summary.n_evaluations
+
+
+def test_the_winner_file_says_which_evaluation_its_metrics_are_of() -> None:
+    """Its fitness is the mean of two evaluations, and its metrics are those of the last."""
+    summary, lines = summary_of(QUIET)
+    last = replace(lines[-1], metrics={**lines[-1].metrics, "oom_events": 7})
+    said = ConfirmationSummary(confirmed=False, confirmed_why="nothing was compared")
+    made = winner_of(replace(summary, best=replace(summary.best, params=last.params) if summary.best else None), [*lines[:-1], last], DeviceRecord(), 0.0, said)
+    assert made.best_metrics_of == last.candidate_id
+    assert made.best_metrics == last.metrics
+    assert len(made.evidence.evaluations) >= 1
 
 
 def test_without_an_error_and_without_repeats_nothing_is_told_apart() -> None:

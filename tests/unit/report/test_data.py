@@ -109,7 +109,7 @@ def test_the_first_screen_decides_and_says_what_it_rests_on(record: RunRecord) -
     decided = with_summary(record, decision=decision_of("confirmation.json"))
     data = report_data(decided)
     first = "Deploy it: its voice turn at p95 is 30 % better than today's."
-    shown = "voice turn at p95 -30 % (-35 to -25; 4 rounds, 40 turns)"
+    shown = "voice turn at p95 from 10 to 7 ms, -30 % (-35 to -25; 4 rounds, 40 turns)"
     for page in (html.unescape(as_html(data)), as_markdown(data).replace("\\", "")):
         places = [page.index(part) for part in (first, "tune-gpu promote r", shown, "confirmation.json", data.verdict)]
         assert places == sorted(places)

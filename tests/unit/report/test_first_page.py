@@ -67,12 +67,19 @@ def test_the_table_of_evaluations_takes_the_percentile_that_n_carries() -> None:
     assert cell(many[0], "voice_turn_ms.p95", 0).endswith(" (n=20)")
 
 
-def test_a_picture_of_few_turns_says_what_its_p95_is() -> None:
+def test_a_picture_of_few_turns_has_no_p95_and_says_so() -> None:
     record = recorded(ABOVE_ITS_TARGET)
-    caution = "Some have only 3 voice turns, of which p95 and p99 are no more than the slowest."
-    assert pictures(report_data(record), None, None)["latency"].words.endswith(caution)
+    few = pictures(report_data(record), None, None)["latency"]
+    assert few.words.endswith("Some have only 3 voice turns: p95 is drawn from 20 on, and p99 from 100 on.")
+    assert few.figure is not None
+    bars, ticks = few.figure.data[::2], few.figure.data[1::2]
+    assert all(set(bar.error_x.array) == {0.0} and None not in bar.x for bar in bars), "medians alone"
+    assert all(set(tick.x) == {None} for tick in ticks)
     many = tuple(replace(line, metrics={**line.metrics, "voice_turn_ms": {**line.metrics["voice_turn_ms"], "n": 20}}) for line in record.lines)
-    assert "voice turns" not in pictures(report_data(replace(record, lines=many)), None, None)["latency"].words
+    enough = pictures(report_data(replace(record, lines=many)), None, None)["latency"]
+    assert "voice turns" not in enough.words
+    assert enough.figure is not None
+    assert any(max(bar.error_x.array) > 0.0 for bar in enough.figure.data[::2])
 
 
 def test_the_metrics_say_which_evaluation_they_come_from() -> None:
@@ -139,6 +146,6 @@ def test_an_error_rate_says_how_many_words_it_rests_on() -> None:
     known = tuple(replace(line, metrics={**line.metrics, "n_words": 21, "n_clips": 3}) for line in record.lines)
     data = report_data(replace(record, lines=known))
     assert {row.label: row.winner_text for row in data.rows}["word error rate"] == "0.1684 (21 words, 3 clips)"
-    assert "Its error rate rests on 21 words: 299 are needed to show a difference of 0.01, its tolerance." in data.caveats
+    assert "The winner's error rate rests on 21 words: 299 are needed to show that it differs by no more than 0.01, its tolerance." in data.caveats
     enough = tuple(replace(line, metrics={**line.metrics, "n_words": 299, "n_clips": 30}) for line in record.lines)
     assert not [caveat for caveat in report_data(replace(record, lines=enough)).caveats if "error rate" in caveat]

@@ -10,7 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.runs import MISLEADING, OFF_ITS_FRONT
+from tune_gpu.artifacts.reading import read_run
 from tune_gpu.common.errors import UserError
+from tune_gpu.config.loader import load_run_config
 from tune_gpu.config.schema import ParameterSpec, SearchSettings
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.tournament import Candidate, Result, Tournament
@@ -81,6 +84,21 @@ def test_the_winner_is_on_the_front_where_the_fitness_prefers_another(algorithm:
     best = tournament.best()
     assert best is not None
     assert best.objectives == {"latency_ms": 300.0, "capacity": 9.0}, "the fittest of the front; the fittest of all is beaten in both"
+
+
+def test_a_recorded_run_whose_winner_was_off_its_front_names_another() -> None:
+    """Both members of its front were better than its winner in both objectives."""
+    record = read_run(MISLEADING, OFF_ITS_FRONT)
+    config = load_run_config(record.folder.path, [], trust=True)
+    tournament = Tournament(SearchSpace.from_specs(config.parameters), config.search)
+    for line in record.lines:
+        tournament.add_evaluated(line.params, line.counted(config.search.objectives).result(config.search.objectives))
+    best, summary = tournament.best(), record.summary
+    assert best is not None
+    assert best.params in [standing.params for standing in tournament.front()]
+    assert summary is not None
+    assert summary.best is not None
+    assert summary.best.params not in [standing.params for standing in tournament.front()]
 
 
 @pytest.mark.parametrize("fitness_of", [lambda latency, _memory: -latency, lambda _latency, _memory: 1.0], ids=["one objective", "constant"])

@@ -61,3 +61,10 @@ class Decision(Record):
         """Return the metrics by what is shown of them, without empty groups."""
         named = (("better", self.better), ("worse", self.worse), ("no difference that matters", self.same), ("not known", self.undecided))
         return tuple((name, findings) for name, findings in named if findings)
+
+    @property
+    def basis(self) -> str:
+        """Return what it rests on, and how to read the figures of its metrics."""
+        confidences = [each.effect.confidence for _, findings in self.groups for each in findings if each.effect is not None]
+        how = f" (in brackets: the {100 * max(confidences):.4g} % interval, and how much was measured)" if any(confidences) else ""
+        return f"{self.rests_on}{how}"

@@ -8,6 +8,7 @@ from typing import Any
 from tune_gpu.artifacts.records.base import OPTIONAL, SCHEMA_VERSION, Record
 from tune_gpu.artifacts.records.comparison import ConfirmationSummary
 from tune_gpu.artifacts.records.decision import Decision
+from tune_gpu.common.wording import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,15 +20,30 @@ class StandingRecord(Record):
     fitness_stderr: float | None
     """Standard error of the mean, of what differs from one deployment to the next, too; None if it is unknown."""
     n_evaluations: int
+    """Evaluations by the search; the baseline's further deployments at the end are not among them."""
     n_windows: int
+    """Of these evaluations."""
     evaluations: tuple[str, ...] = ()
     """The ids of its candidates."""
+    n_deployments: int | None = field(default=None, metadata=OPTIONAL)
+    """Measured deployments that its fitness is the mean of, further ones of the baseline included; None in runs of older programs."""
     objectives: dict[str, float] | None = field(default=None, metadata=OPTIONAL)
     """Only on the Pareto front."""
     fitness_interval: tuple[float, ...] | None = field(default=None, metadata=OPTIONAL)
     """95 % confidence interval of the mean."""
     next_deployment: tuple[float, ...] | None = field(default=None, metadata=OPTIONAL)
     """95 % prediction interval of one more deployment."""
+
+    @property
+    def samples(self) -> str:
+        """Return what its fitness is the mean of: `2 deployments, 6 windows`."""
+        windows = counted(self.n_windows, "window")
+        if self.n_deployments is None:
+            return f"{counted(self.n_evaluations, 'evaluation')}, {windows}"
+        deployments, further = counted(self.n_deployments, "deployment"), self.n_deployments - self.n_evaluations
+        if further <= 0:
+            return f"{deployments}, {windows}"
+        return f"{deployments}: {counted(self.n_evaluations, 'evaluation')} with {windows}, and {further} more after the search"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,3 +113,9 @@ class RunSummary(Record):
     confirmation: ConfirmationSummary | None = field(default=None, metadata=OPTIONAL)
     decision: Decision | None = field(default=None, metadata=OPTIONAL)
     """None in a run that was interrupted, or made before decisions were."""
+
+    def tied_text(self, n_tied: int, baseline_tied: bool) -> str:
+        """Return in words how many others the deployments do not tell from the best, and whether the baseline is one of them."""
+        base, others = self.baseline, max(n_tied, self.n_configurations - 1)
+        among = "" if base is None or (self.best and base.params == self.best.params) else f", the baseline {'' if baseline_tied else 'not '}among them"
+        return f"not distinguishable from the winner by these deployments: {n_tied} of the {counted(others, 'other configuration')}{among}"

@@ -1,0 +1,56 @@
+"""The last lines of a run: what was measured, what to do and why, and how sure that is."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from tune_gpu.artifacts.records.summary import RunSummary, StandingRecord
+from tune_gpu.cli.decision_view import print_decision, print_findings, print_sentence
+from tune_gpu.cli.progress import describe_params
+from tune_gpu.common.failures import Status
+from tune_gpu.common.wording import counted
+
+
+def print_result(console: Console, summary: RunSummary) -> None:
+    """Print what was measured, and what was found if there is a winner."""
+    print_sentence(console, extent_text(summary))
+    if summary.best is None:
+        return
+    if summary.decision is not None:
+        print_decision(console, summary.decision)
+        print_findings(console, summary.decision)
+    print_sentence(console, f"winner: {describe_params(summary.best.params)}", style="bold green")
+    print_sentence(console, f"fitness {fitness_text(summary.best)}", indent=2)
+    if (base := summary.baseline) is not None and base.fitness is not None and base.params != summary.best.params:
+        print_sentence(console, f"baseline: {describe_params(base.params)}, fitness {fitness_text(base)}", indent=2)
+    if (shown := summary.confirmation) is not None and not shown.confirmed:
+        print_sentence(console, f"not confirmed: {shown.confirmed_why}", indent=2)
+    elif shown is not None and shown.confirmation is not None:
+        print_sentence(console, f"against the baseline: {shown.confirmation.sentence}", style="green", indent=2)
+    for warning in summary.warnings:
+        print_sentence(console, warning, style="yellow", indent=2)
+    if summary.repeated:
+        print_sentence(console, summary.repeated, indent=2)
+    if summary.ties:
+        print_sentence(console, summary.tied_text(len(summary.ties) - 1, base is not None and base.params in summary.ties), indent=2)
+
+
+def extent_text(summary: RunSummary) -> str:
+    """Return how many evaluations of how many configurations came to what, and where the time went."""
+    costs, repeats = summary.costs, summary.n_evaluations - summary.n_configurations
+    parts = [f"{number} {outcome}" for outcome, number in summary.counts.items()]
+    parts += [f"{repeats} of them repeat an earlier one"] if repeats > 0 else []
+    launched = summary.n_evaluations - summary.counts.get(Status.INFEASIBLE, 0)
+    further = (summary.n_deployments or launched) - launched
+    outcomes = f" ({', '.join(parts)})" if parts else ""
+    return (
+        f"{counted(summary.n_evaluations, 'evaluation')} of {counted(summary.n_configurations, 'configuration')}{outcomes}"
+        f"{f', and {further} more of the baseline at the end,' if further > 0 else ''} in {costs.wall_s:.0f} s, "
+        f"{100 * (costs.measuring_share or 0):.0f} % of it under load; {counted(costs.engine_starts, 'engine start')}"
+    )
+
+
+def fitness_text(standing: StandingRecord) -> str:
+    """Return the fitness with its standard error, and what it is the mean of."""
+    error = "" if standing.fitness_stderr is None else f" ± {standing.fitness_stderr:.4f}"
+    return f"{standing.fitness:.4f}{error} (mean{' ± standard error' if error else ''} of {standing.samples})"
