@@ -104,7 +104,7 @@ CONCURRENT_CAPACITY = _add(Metric(
     gauge=Gauge("concurrent_sessions"), at_least="capacity_at_ceiling",
 ))  # fmt: skip
 CAPACITY = _add(Metric(
-    "capacity_continuous", (Protocol.TURN,), "simultaneous sessions, with a fraction", "Simultaneous voice sessions, with how near the next was.", better=Better.HIGHER,
+    "capacity_continuous", (Protocol.TURN,), "capacity in simultaneous sessions", "Simultaneous voice sessions, with how near the next was.", better=Better.HIGHER,
     needs=Needs("workload.capacity_step_s"), target="capacity_target_sessions", term=Term("capacity", Shape.RISING), at_least="capacity_at_ceiling",
     compared=Compared(
         Statistic.MEAN_OF_ROUNDS, name="capacity", unit="callers", tolerance=0.5,

@@ -74,7 +74,7 @@ def test_the_last_lines_say_what_got_better_and_what_is_not_known(summary: RunSu
     assert "  better: voice turn at the median from 1818 to 800 ms, -56 % (-64.5 to -45.4; 3 rounds, 7 turns)" in lines
     assert (
         "  not known: voice turn at p95 (3 rounds, 7 turns: too few for p95); word error rate from 0.0546 to 0.2, +0.145 WER (3 rounds, 7 turns, 44 words of "
-        "6 clips: too few for a tolerance of 0.01, which takes 437); simultaneous sessions, with a fraction was not measured"
+        "6 clips: too few for a tolerance of 0.01, which takes 437); capacity in simultaneous sessions was not measured"
     ) in lines
     assert "  rests on: confirmation.json (in brackets: the 98.75 % interval, and how much was measured)" in lines
     assert "  against the baseline: winner answers 56 % sooner at p50 (45 … 65)" in lines
