@@ -23,16 +23,24 @@ def print_result(console: Console, summary: RunSummary) -> None:
     print_sentence(console, f"fitness {fitness_text(summary.best)}", indent=2)
     if (base := summary.baseline) is not None and base.fitness is not None and base.params != summary.best.params:
         print_sentence(console, f"baseline: {describe_params(base.params)}, fitness {fitness_text(base)}", indent=2)
-    if (shown := summary.confirmation) is not None and not shown.confirmed:
-        print_sentence(console, f"not confirmed: {shown.confirmed_why}", indent=2)
-    elif shown is not None and shown.confirmation is not None:
-        print_sentence(console, f"against the baseline: {shown.confirmation.sentence}", style="green", indent=2)
+    _print_confirmation(console, summary)
     for warning in summary.warnings:
         print_sentence(console, warning, style="yellow", indent=2)
     if summary.repeated:
         print_sentence(console, summary.repeated, indent=2)
     if summary.ties:
         print_sentence(console, summary.tied_text(len(summary.ties) - 1, base is not None and base.params in summary.ties), indent=2)
+
+
+def _print_confirmation(console: Console, summary: RunSummary) -> None:
+    """Print what the confirmation showed, or why there is none unless the decision has said it."""
+    found, reason = summary.confirmation, summary.decision.reason if summary.decision else ""
+    if found is None:
+        return
+    if not found.confirmed and found.confirmed_why.removesuffix(".") not in reason:
+        print_sentence(console, f"not confirmed: {found.confirmed_why}", indent=2)
+    if found.confirmed and found.confirmation is not None:
+        print_sentence(console, f"against the baseline: {found.confirmation.sentence}", style="green", indent=2)
 
 
 def extent_text(summary: RunSummary) -> str:

@@ -81,6 +81,15 @@ def test_the_last_lines_say_what_got_better_and_what_is_not_known(summary: RunSu
     assert "confirmed:" not in told(summary), "beside `measure longer` it was read as a decision of its own"
 
 
+def test_why_a_winner_is_not_confirmed_is_printed_once(summary: RunSummary) -> None:
+    why = "confirm.enabled=false: no A/B comparison with the baseline has been made"
+    decision = Decision(verdict=DecisionVerdict.MEASURE_LONGER, reason=f"the winner is not confirmed: {why}.", command="tune-gpu compare r", rests_on="the search alone")
+    unconfirmed = replace(summary, confirmation=ConfirmationSummary(confirmed=False, confirmed_why=why), decision=decision)
+    assert told(unconfirmed).count(why) == 1
+    assert "rests on" not in told(unconfirmed), "nothing was compared"
+    assert f"  not confirmed: {why}" in told(replace(unconfirmed, decision=None)).splitlines()
+
+
 def test_every_count_of_the_last_lines_is_explained_where_it_stands(summary: RunSummary) -> None:
     text = told(summary)
     assert text.startswith("15 evaluations of 11 configurations (14 ok, 1 against a constraint, 4 of them repeat an earlier one), and 1 more of the baseline at the end, in ")
