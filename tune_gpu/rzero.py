@@ -1,9 +1,10 @@
 """R-Zero as Ray Tune's search algorithm and scheduler: a thin shell around `tournament.py`, for anyone's trainable.
 
-    from ray import tune from tune_gpu.rzero import RZeroScheduler, RZeroSearch
+    from ray import tune
+    from tune_gpu.rzero import RZeroScheduler, RZeroSearch
 
-    search = RZeroSearch({"x": [1, 2, 3, 4], "mode": ["a", "b"]}, metric="score", mode="max", seed=0) tuner = tune.Tuner(trainable,
-    tune_config=tune.TuneConfig(
+    search = RZeroSearch({"x": [1, 2, 3, 4], "mode": ["a", "b"]}, metric="score", mode="max", seed=0)
+    tuner = tune.Tuner(trainable, tune_config=tune.TuneConfig(
         search_alg=search, scheduler=RZeroScheduler(search), num_samples=-1, max_concurrent_trials=2))
 
 Without `space` Tune's own `param_space` is used. The generation's barrier is inside: `suggest` answers null while results are awaited,

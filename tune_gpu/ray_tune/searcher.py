@@ -135,7 +135,8 @@ class RZeroSearch(Searcher):
         Args:
             parameters: of the space; Tune's constants may stand beside them, with the values that they have in this search.
             value: of the metric; NaN: it failed.
-            error: it failed. pruned, intermediate_values: not used; the value that a pruned trial had reached counts.
+            error: it failed.
+            pruned, intermediate_values: not used; the value that a pruned trial had reached counts.
 
         Raises:
             UserError: the search has begun, or has several objectives (a point has one value), or (at the first suggestion, when
