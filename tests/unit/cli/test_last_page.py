@@ -62,7 +62,7 @@ def summary(tmp_path: Path) -> RunSummary:
 
 
 def told(summary: RunSummary, width: int | None = None) -> str:
-    console = Console(file=io.StringIO(), width=width or 240, force_terminal=width is not None, no_color=True)
+    console = Console(file=io.StringIO(), width=width or 240, force_terminal=width is not None, color_system=None)
     print_result(console, summary)
     return console.file.getvalue()  # type: ignore[attr-defined]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tune_gpu.artifacts.records.base import OPTIONAL, Record
-from tune_gpu.common.metric import Statistic, carries, least_trials
+from tune_gpu.common.metric import STATISTICS, Statistic, carries, least_trials
 from tune_gpu.common.wording import counted
 from tune_gpu.metrics import in_comparison
 
@@ -82,7 +82,7 @@ class FindingRecord(Record):
         if effect.n_words is not None:
             clips = "" if effect.n_clips is None else f" of {counted(effect.n_clips, 'clip')}"
             parts.append(counted(effect.n_words, "character" if self.unit == "CER" else "word") + clips)
-        few = f": too few for a tolerance of {self.tolerance:g}, which takes {self._least_trials}" if self.unknown and not at else ""
+        few = f": too few for a tolerance of {self.tolerance:g}, which takes {self._least_trials}" if self.is_unknown and not at else ""
         return ", ".join(parts) + few
 
     @property
@@ -92,15 +92,15 @@ class FindingRecord(Record):
         return least_trials(share, 1.0 - self.effect.confidence) if self.effect else 0
 
     @property
-    def unknown(self) -> bool:
+    def is_unknown(self) -> bool:
         """Return whether nothing was measured, or there are too few turns or words for a verdict."""
         return self.verdict == "unknown"
 
     @property
     def carried(self) -> bool:
         """Return whether its turns carry the percentile, if it is one."""
-        at = self.metric.partition(".")[2]
-        return self.effect is None or not at or carries(self.effect.n_pairs, at)
+        at = self.metric.rpartition(".")[2]
+        return self.effect is None or at not in STATISTICS or carries(self.effect.n_pairs, at)
 
     @property
     def text(self) -> str:
@@ -121,7 +121,7 @@ class FindingRecord(Record):
         if not self.carried:
             return f"({self.samples})"
         unit = f" {self.unit}" if self.unit not in ("fitness",) else ""
-        interval = "" if effect.low is None or effect.high is None or self.unknown else f"{effect.low:+.3g} to {effect.high:+.3g}; "
+        interval = "" if effect.low is None or effect.high is None or self.is_unknown else f"{effect.low:+.3g} to {effect.high:+.3g}; "
         return f"{effect.estimate:+.3g}{unit} ({interval}{self.samples})"
 
 
