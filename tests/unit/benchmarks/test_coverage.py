@@ -18,6 +18,8 @@ from tune_gpu.search.evidence import PRIOR_FREEDOM, PRIOR_RATIO, Evidence
 
 DATA = Path(__file__).parents[2] / "data"
 SOAK = DATA / "soak_quiet.jsonl"
+HELD_OUT = DATA / "soak_idle.jsonl"
+"""Measured after the prior had been fitted to the other runs."""
 RUNS = [path for path in sorted((DATA / "runs" / "spica_gpu_allocation").iterdir()) if path.is_dir()]
 
 
@@ -63,6 +65,18 @@ def test_the_recorded_deployments_lie_in_their_intervals() -> None:
     low, high = exact_interval(hits, len(found))
     assert len(found) == 42
     assert low <= 0.95 <= high
+
+
+def test_a_soak_that_no_prior_was_fitted_to_lies_in_its_intervals() -> None:
+    found = predicted(read(HELD_OUT))
+    hits = sum(one.inside for one in found)
+    low, high = exact_interval(hits, len(found))
+    assert (hits, len(found)) == (57, 60)
+    assert low <= 0.95 <= high
+    deployments = read(HELD_OUT)
+    pairs = [(a, b) for i, a in enumerate(deployments) for b in deployments[i + 1 :] if a.key == b.key]
+    naive = np.mean([abs(a.value - b.value) <= 1.96 * np.hypot(a.stderr or 0.0, b.stderr or 0.0) for a, b in pairs])
+    assert naive < 0.85, "by the errors within deployments alone they do not"
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 5), (5, 5), (22, 24), (57, 60)])
