@@ -28,7 +28,7 @@ def print_decision(console: Console, decision: Decision) -> None:
 
 def print_findings(console: Console, decision: Decision) -> None:
     """Print every metric that was compared, by what is shown of it; nothing if none was."""
-    for name, findings in decision.groups:
-        print_sentence(console, f"{name}: {'; '.join(each.text for each in findings)}", indent=2)
+    for name, text in decision.group_texts:
+        print_sentence(console, f"{name}: {text}", indent=2)
     if decision.groups:
         print_sentence(console, f"rests on: {decision.basis}", indent=2)

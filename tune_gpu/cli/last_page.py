@@ -33,13 +33,14 @@ def print_result(console: Console, summary: RunSummary) -> None:
 
 
 def _print_confirmation(console: Console, summary: RunSummary) -> None:
-    """Print what the confirmation showed, or why there is none unless the decision has said it."""
-    found, reason = summary.confirmation, summary.decision.reason if summary.decision else ""
+    """Print what the confirmation showed, or why there is none, unless the decision has said it."""
+    found, decision = summary.confirmation, summary.decision
+    reason = decision.reason if decision else ""
     if found is None:
         return
     if not found.confirmed and found.confirmed_why.removesuffix(".") not in reason:
         print_sentence(console, f"not confirmed: {found.confirmed_why}", indent=2)
-    if found.confirmed and found.confirmation is not None:
+    if found.confirmed and found.confirmation is not None and not (decision and decision.groups):
         print_sentence(console, f"against the baseline: {found.confirmation.sentence}", style="green", indent=2)
 
 

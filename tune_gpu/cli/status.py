@@ -79,7 +79,7 @@ def _row(folder: RunFolder, state: RunState, *, note: str, device: Any = None, s
 def _print(console: Console, rows: list[dict[str, Any]]) -> None:
     table = Table(header_style="bold", pad_edge=False)
     for title in ("run", "experiment", "state", "device", "evaluations", "fitness", "decision"):
-        table.add_column(title, justify="right" if title in ("evaluations", "fitness") else "left", no_wrap=title == "run")  # by which it is called
+        table.add_column(title, justify="right" if title in ("evaluations", "fitness") else "left", no_wrap=title == "run", overflow="fold")  # by which it is called
     for row in rows:
         evaluations = "-" if row["n_evaluations"] is None else f"{row['n_measured']} of {row['n_evaluations']} ok"
         advice = DecisionVerdict(row["decision"]["verdict"]).advice if row["decision"] else "-"

@@ -129,7 +129,7 @@ def _open(case: Case, comparison: Comparison, confirm: ConfirmSettings, needed: 
     one, still = comparison.n_rounds == 1, "; ".join(f"{finding.label} {finding.figures}" for finding in open_ones)
     decisive = needed[0] if needed and needed[0].verdict == ComparisonVerdict.BETTER else None
     if decisive is not None:
-        found = f"{'shows' if one else 'show'} that {decisive.claim}, and {'leaves' if one else 'leave'} open {still or 'whether it is better by enough'}"
+        found = f"{'shows' if one else 'show'} that {decisive.claim}, and {'leaves' if one else 'leave'} open{still and ':'} {still or 'whether it is better by enough'}"
     else:
         found = f"{'leaves' if one else 'leave'} open whether the winner is better{still and f': {still}'}"
     longer = _longer(case, confirm, f"{counted(comparison.n_rounds, 'round')} {found}.", rounds)

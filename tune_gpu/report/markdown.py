@@ -46,7 +46,7 @@ def _decision(decision: Decision | None) -> list[str]:
     parts = [f"**{_text(decision.sentence[:1].upper() + decision.sentence[1:])}**"]
     if decision.next_step:
         parts.append(f"Next: {_text(decision.next_step)}")
-    shown = [f"- {name}: {_text('; '.join(each.text for each in findings))}" for name, findings in decision.groups]
+    shown = [f"- {name}: {_text(text)}" for name, text in decision.group_texts]
     return [*parts, "\n".join([*shown, f"- rests on: {_text(decision.basis)}"])]
 
 

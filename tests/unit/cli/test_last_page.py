@@ -31,11 +31,13 @@ def effect(estimate: float, low: float | None, high: float | None, ours: float, 
 FINDINGS = (
     FindingRecord(metric="voice_turn_ms.p50", verdict="better", unit="%", higher_is_better=False, tolerance=10.0, effect=effect(-55.97, -64.5, -45.4, 800.4, 1817.98)),
     FindingRecord(metric="voice_turn_ms.p95", verdict="unknown", unit="%", higher_is_better=False, tolerance=10.0, effect=effect(-59.5, None, None, 2204.1, 5446.3)),
+    FindingRecord(metric="ttft_ms.p95", verdict="unknown", unit="%", higher_is_better=False, tolerance=10.0, effect=effect(-18.5, None, None, 37.5, 45.9)),
     FindingRecord(
         metric="wer", verdict="unknown", unit="WER", higher_is_better=False, tolerance=0.01,
         effect=replace(effect(0.145, -0.184, 0.475, 0.2, 0.05455), n_words=44, n_clips=6),
     ),
     FindingRecord(metric="capacity", verdict="unknown", unit="callers", higher_is_better=True, tolerance=0.5, effect=None),
+    FindingRecord(metric="fitness", verdict="unknown", unit="fitness", higher_is_better=True, tolerance=0.01, effect=None),
 )  # fmt: skip
 """Those of a recorded confirmation of the default space."""
 
@@ -73,12 +75,13 @@ def test_the_last_lines_say_what_got_better_and_what_is_not_known(summary: RunSu
     assert "  next: tune-gpu compare 20260131-120000 --budget-s 480 (about 5 min 50 s)" in lines
     assert "  better: voice turn at the median from 1818 to 800 ms, -56 % (-64.5 to -45.4; 3 rounds, 7 turns)" in lines
     assert (
-        "  not known: voice turn at p95 (3 rounds, 7 turns: too few for p95); word error rate from 0.0546 to 0.2, +0.145 WER (3 rounds, 7 turns, 44 words of "
-        "6 clips: too few for a tolerance of 0.01, which takes 437); capacity in simultaneous sessions was not measured"
+        "  not known: word error rate from 0.0546 to 0.2, +0.145 WER (3 rounds, 7 turns, 44 words of 6 clips: too few for a tolerance of 0.01, which takes 437); "
+        "voice turn and first token at p95 (3 rounds, 7 turns: too few for p95); capacity in simultaneous sessions and fitness were not measured"
     ) in lines
     assert "  rests on: confirmation.json (in brackets: the 98.75 % interval, and how much was measured)" in lines
-    assert "  against the baseline: winner answers 56 % sooner at p50 (45 … 65)" in lines
     assert "confirmed:" not in told(summary), "beside `measure longer` it was read as a decision of its own"
+    assert "sooner" not in told(summary), "the metrics are there already"
+    assert "  against the baseline: winner answers 56 % sooner at p50 (45 … 65)" in told(replace(summary, decision=None)).splitlines()
 
 
 def test_why_a_winner_is_not_confirmed_is_printed_once(summary: RunSummary) -> None:
@@ -137,7 +140,9 @@ def test_summary_last_lines_and_report_name_the_same_deployments(tmp_path: Path,
     page = as_html(data)
     assert f"mean of {summary.baseline.samples}" in page
     assert summary.baseline.samples in told(summary)
-    for finding in FINDINGS:
-        assert finding.text in page
-        assert finding.text in as_markdown(data).replace("\\", "")
+    assert summary.decision is not None
+    for name, text in summary.decision.group_texts:
+        assert f"<dt>{name}</dt><dd>{text}</dd>" in page
+        assert f"- {name}: {text}" in as_markdown(data).replace("\\", "")
+        assert f"  {name}: {text}" in told(summary).splitlines()
     assert extent_text(summary) in told(summary)

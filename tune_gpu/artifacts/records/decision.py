@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -63,8 +64,29 @@ class Decision(Record):
         return tuple((name, findings) for name, findings in named if findings)
 
     @property
+    def group_texts(self) -> tuple[tuple[str, str], ...]:
+        """Return the groups in words. Metrics of which the same is known stand together."""
+        return tuple((name, _group_text(findings)) for name, findings in self.groups)
+
+    @property
     def basis(self) -> str:
         """Return what it rests on, and how to read the figures of its metrics."""
         confidences = [each.effect.confidence for _, findings in self.groups for each in findings if each.effect is not None]
         how = f" (in brackets: the {100 * max(confidences):.4g} % interval, and how much was measured)" if any(confidences) else ""
         return f"{self.rests_on}{how}"
+
+
+def _group_text(findings: Sequence[FindingRecord]) -> str:
+    """Return the metrics with their figures, then those without: they share a clause (`voice turn and first token at p95 (7 turns: too few …)`)."""
+    with_figures = [each.text for each in findings if each.effect is not None and each.carried]
+    without: dict[str, list[str]] = {}
+    for each in findings:
+        if each.effect is None or not each.carried:
+            label, _, at = each.label.partition(" at ")
+            without.setdefault(f"{at and f' at {at}'} {each.figures}", []).append(label)
+    shared = [_listed(labels) + (text if len(labels) == 1 else text.replace("was not", "were not")) for text, labels in without.items()]
+    return "; ".join([*with_figures, *shared])
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

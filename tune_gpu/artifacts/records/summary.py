@@ -118,4 +118,5 @@ class RunSummary(Record):
         """Return in words how many others the deployments do not tell from the best, and whether the baseline is one of them."""
         base, others = self.baseline, max(n_tied, self.n_configurations - 1)
         among = "" if base is None or (self.best and base.params == self.best.params) else f", the baseline {'' if baseline_tied else 'not '}among them"
-        return f"not distinguishable from the winner by these deployments: {n_tied} of the {counted(others, 'other configuration')}{among}"
+        share = "all" if n_tied == others > 1 else f"{n_tied} of the"
+        return f"not distinguishable from the winner by these deployments: {share} {counted(others, 'other configuration')}{among}"
