@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -98,15 +99,18 @@ def test_a_verdict_on_the_fitness_keeps_the_ramp_that_it_weighs() -> None:
     assert not forecast(weightless, times(measured(load=30.0), weightless), 1).config.confirm.capacity
 
 
+SPACE = config("confirm.windows=null", "confirm.capacity=true")
+
+
 @settings(max_examples=25, deadline=None)
 @given(start=st.floats(0.1, 300.0), tail=st.floats(0.0, 60.0), ramp=st.floats(0.0, 120.0), budget=st.floats(1.0, 5000.0), arms=st.integers(1, 4))
 def test_what_fits_holds_the_rounds_and_less_is_never_dearer(start: float, tail: float, ramp: float, budget: float, arms: int) -> None:
-    space = config(f"confirm.budget_s={budget}", "confirm.windows=null", "confirm.capacity=true")
+    space = replace(SPACE, confirm=replace(SPACE.confirm, budget_s=budget))
     planned = forecast(space, DeploymentTimes(start, tail, ramp, first_s=start / 2), arms)
     assert not planned.fits or planned.n_rounds >= space.confirm.min_rounds
     assert planned.fits or planned.budget_s >= planned.needed_s > budget
     assert 2 <= planned.n_arms <= arms + 1
-    enough = config(f"confirm.budget_s={max(planned.needed_s, 1.0)}", "confirm.windows=null", "confirm.capacity=true")
+    enough = replace(SPACE, confirm=replace(SPACE.confirm, budget_s=max(planned.needed_s, 1.0)))
     assert forecast(enough, DeploymentTimes(start, tail, ramp, first_s=start / 2), arms).fits
 
 
