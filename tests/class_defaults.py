@@ -31,7 +31,10 @@ _FLAT = {"num_hidden_layers": 3, "vocab_size": 1234}
 
 def configuration_mapping() -> Any:
     """Every `model_type` that transformers knows, and its class."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    import huggingface_hub.constants
+
+    # Two classes ask the hub, and wait for it in vain. The variable is read when the package is imported, which another test may have done.
+    os.environ["HF_HUB_OFFLINE"], huggingface_hub.constants.HF_HUB_OFFLINE = "1", True
     logging.disable(logging.WARNING)  # default values contradict one another in many classes
     warnings.simplefilter("ignore")
     with uncollected():
