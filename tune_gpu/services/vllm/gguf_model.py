@@ -54,7 +54,7 @@ def convert_gguf(source: Path, folder: Path) -> Path:
         values = dequantize(tensor.data, tensor.tensor_type)
         if heads := {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}.get(tensor.name.split(".")[-2]):
             values = in_halves(values, heads)
-        weights[hugging_face_name(tensor.name)] = from_numpy(np.ascontiguousarray(values)).to(bfloat16)
+        weights[hugging_face_name(tensor.name)] = from_numpy(np.array(values, order="C")).to(bfloat16)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     tokenizer.save(str(folder / "tokenizer.json"))
     tokens = {name: config[f"{name}_token_id"] for name in ("bos", "eos", "pad")}

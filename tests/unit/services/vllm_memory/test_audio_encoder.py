@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tune_gpu.services.vllm.memory.account import keep_account
+from tune_gpu.services.vllm.memory.budget import estimate_memory
 
 from tests.support.models import card, engine
 from tune_gpu.evaluation.memory_check import ModelArchitecture, from_config
@@ -32,7 +32,7 @@ OF_A_FRAME = 2 * (2 * 1280 + 2 * 5120 + 1280 + 256)
 
 def activation(model: ModelArchitecture, **flags: Any) -> float:
     settings = engine(**{"max_model_len": 8192, "max_num_seqs": 1, "max_num_batched_tokens": 8192, "enforce_eager": True, **flags})
-    return float(keep_account(settings, card(79.1), model, version="0.20.2").activation)
+    return float(estimate_memory(settings, card(79.1), model, version="0.20.2").activation)
 
 
 def test_a_batch_holds_ten_recordings_of_thirty_seconds() -> None:
@@ -73,13 +73,13 @@ def test_the_kind_of_item_with_most_tokens_is_profiled() -> None:
 
 
 def doubt(model: ModelArchitecture, limits: dict[str, int]) -> float:
-    return float(keep_account(engine(enforce_eager=True, extra_args={"limit_mm_per_prompt": limits}), card(79.1), model, version="0.20.2").doubt)
+    return float(estimate_memory(engine(enforce_eager=True, extra_args={"limit_mm_per_prompt": limits}), card(79.1), model, version="0.20.2").doubt)
 
 
 def test_an_encoder_of_unknown_length_is_doubted() -> None:
     unknown = from_config({**VOXTRAL, "model_type": "another_audio"}, "another")
     assert unknown.audio_encoder is None
-    assert doubt(unknown, {}) > doubt(from_config(VOXTRAL["text_config"], "text"), {}) + 1000 * MIB
+    assert doubt(unknown, {}) > doubt(from_config(VOXTRAL["text_config"], "text"), {}) + 800 * MIB
 
 
 def test_audio_of_unknown_length_is_doubted_where_no_image_is_profiled() -> None:
@@ -87,7 +87,7 @@ def test_audio_of_unknown_length_is_doubted_where_no_image_is_profiled() -> None
     model = from_config({**VOXTRAL, "model_type": "another_omni", "vision_config": {**vision, "image_size": 896}}, "omni")
     assert model.encoder is not None
     unseen = {"image": 0, "video": 0}
-    assert doubt(model, unseen) > doubt(model, {**unseen, "audio": 0}) + 1000 * MIB
+    assert doubt(model, unseen) > doubt(model, {**unseen, "audio": 0}) + 800 * MIB
     assert doubt(model, {"image": 1}) == doubt(model, {"image": 1, "audio": 0})
 
 
