@@ -14,6 +14,7 @@ import asyncio
 import json
 import struct
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,8 @@ FORMATS = {"wav": "audio/wav", "pcm": "audio/pcm"}
 FIELDS = ("model", "input", "voice", "response_format", "speed", "stream_format")
 LONGEST_INPUT = 4096
 """Characters, as in OpenAI's API."""
+LONGEST_SENTENCE = 400
+"""Sounds that are synthesised together: time and memory grow faster than their number, and a page of digits is one sentence to Hibari."""
 MOST_BYTES = 64 * 1024
 SLOWEST, FASTEST = 0.5, 2.0
 """Range of `speed` that Hibari was made for."""
@@ -103,9 +106,10 @@ class Speaker:
         self._thread = ThreadPoolExecutor(1)
 
     async def sentences(self, text: str) -> list[str]:
-        """Return the sounds of each sentence that has any: a text of punctuation has none."""
+        """Return the sounds of each sentence that has any: a text of punctuation has none. A long sentence is parted between its words."""
         found: list[str] = await self._run(lambda: self._voice.phonemize(text))
-        return [sounds for sounds in found if any(map(str.isalpha, sounds))]
+        parts = [part for sounds in found for part in textwrap.wrap(sounds, LONGEST_SENTENCE, break_on_hyphens=False)]
+        return [part for part in parts if any(map(str.isalpha, part))]
 
     async def audio(self, sounds: str, speed: float) -> bytes:
         """Return one sentence as 16-bit samples, the same for the same sounds."""
