@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tune_gpu.services.vllm.memory.budget import estimate_memory
 
 from tests.support.models import card, engine
 from tune_gpu.evaluation.memory_check import ModelArchitecture, from_config
 from tune_gpu.services.vllm.memory.audio_encoder import AudioEncoder
+from tune_gpu.services.vllm.memory.budget import estimate_memory
 
 MIB = 2**20
 WHISPER = {"d_model": 1280, "encoder_ffn_dim": 5120, "encoder_layers": 32, "encoder_attention_heads": 20, "num_mel_bins": 128, "max_source_positions": 1500}
