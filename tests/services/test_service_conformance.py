@@ -17,7 +17,8 @@ class TestFasterWhisper(ServiceConformance):
     identifying = frozenset({"--name"})
 
     @pytest.fixture(scope="class")
-    def case(self) -> Case:
+    @classmethod
+    def case(cls) -> Case:
         settings = WhisperSettings(model="tiny.en", compute_type="int8", cpu_cores="0", env={"OMP_DYNAMIC": "false"})
         return Case(FASTER_WHISPER, settings, name="stt", ports=PORTS)
 
@@ -28,7 +29,8 @@ class TestVllm(ServiceConformance):
     identifying = frozenset({"--served-model-name"})
 
     @pytest.fixture(scope="class")
-    def case(self) -> Iterator[Case]:
+    @classmethod
+    def case(cls) -> Iterator[Case]:
         host = VLLM.host(RunSettings(), "cpu")
         assert host is not None
         host.prepare(toy())

@@ -4,7 +4,8 @@ Derive from `ServiceConformance`, and define the fixture `case` for the class:
 
     class TestMyKind(ServiceConformance):
         @pytest.fixture(scope="class")
-        def case(self) -> Case:
+        @classmethod
+        def case(cls) -> Case:
             return Case(MyKind(), MySettings(speed=3))
 
 The service is started five times. The tests run the real server, on the device that `case` names.
@@ -61,7 +62,8 @@ class AnsweringConformance:
     """What holds for every kind, also for one that does not start its service."""
 
     @pytest.fixture(scope="class")
-    def running(self, case: Case) -> Iterator[RunningService[Any]]:
+    @classmethod
+    def running(cls, case: Case) -> Iterator[RunningService[Any]]:
         """Start the service once for all tests that leave it as it was."""
         case.kind.check(case.name, case.settings, local=True)
         service = case.launch()

@@ -117,7 +117,7 @@ class TargetConformance:
         for _ in range(2):
             self.serve(target, service, install)
             log = target.log(service.unit)
-            assert log is None or log.count("listening on port") == 1
+            assert not log or log.count("listening on port") == 1
             target.stop(service.unit)
 
     def test_its_shell_commands_restart_the_unit(self, target: Target, service: DeployedService, install: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from tune_gpu.artifacts.redaction import Redactor, restore_secrets
+from tune_gpu.artifacts.run_folder import redacted_yaml
 from tune_gpu.cli.main import main
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.foreign import needs_trust
@@ -102,7 +103,7 @@ def test_a_foreign_space_needs_trust_for_what_is_run_and_where_keys_go(tmp_path:
 def test_the_placeholder_of_a_key_survives_the_run_folder(tmp_path: Path) -> None:
     """Resume a run: the key of a server is made anew for each start, so the user is not asked for it."""
     config = load_config(written(tmp_path), [], "cpu", trust=True)
-    text = Redactor(config, {}).text(as_yaml(config))
+    text = redacted_yaml(as_yaml(config), Redactor(config, {}))
     assert "{key}" in text
     again = load_config(written(tmp_path, text), [], "cpu", trust=True)
     restore_secrets(again)

@@ -303,7 +303,8 @@ def test_shared_memory_of_somebody_else_is_left_alone() -> None:
     theirs.write_bytes(bytes(4096))
     tail = f"""
         import mmap
-        held = mmap.mmap(open("{theirs}", "r+b").fileno(), 4096)
+        file = open("{theirs}", "r+b")
+        held = mmap.mmap(file.fileno(), 4096)
         serve(sys.argv[1])
     """
     try:

@@ -28,13 +28,15 @@ PORTS = [20000, 29999]
 
 class TestFake(ServiceConformance):
     @pytest.fixture(scope="class")
-    def case(self) -> Case:
+    @classmethod
+    def case(cls) -> Case:
         return Case(FAKE, FakeSettings(latency_ms=2.0, env={"ONE": "1"}), name="fake")
 
 
 class TestCommand(ServiceConformance):
     @pytest.fixture(scope="class")
-    def case(self) -> Case:
+    @classmethod
+    def case(cls) -> Case:
         settings = CommandSettings(
             command=[sys.executable, "-P", SERVER, "{port}", "{settings.latency_ms}"],
             health="/health",
@@ -51,13 +53,14 @@ class TestExternal(AnsweringConformance):
     pid = 0
 
     @pytest.fixture(scope="class")
-    def case(self) -> Iterator[Case]:
+    @classmethod
+    def case(cls) -> Iterator[Case]:
         port = free_port(PORTS)
         process = subprocess.Popen([sys.executable, "-P", SERVER, str(port), "1"], stdout=subprocess.DEVNULL)
         try:
             while not owners(port):
                 assert process.poll() is None
-            type(self).pid = process.pid
+            cls.pid = process.pid
             yield Case(EXTERNAL, ExternalSettings(f"http://127.0.0.1:{port}", api="openai-chat"), name="other")
         finally:
             process.kill()

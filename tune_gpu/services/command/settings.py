@@ -25,8 +25,10 @@ def check_command(key: str, command: list[str]) -> None:
         raise UserError(f"{key}: has a null character, which no argument may have. Remove it.")
 
 
-def check_path(key: str, path: str) -> None:
+def check_path(key: str, path: str | None) -> None:
     """Raise UserError for text that is not the path of a URL."""
+    if path is None:
+        return
     if not path:
         raise UserError(f"{key}: missing. Set the path that answers with status 200 once the server is ready, such as /health.")
     if not _PATH.fullmatch(path):

@@ -39,9 +39,9 @@ def _is_address(url: str) -> bool:
         return False
 
 
-def check_key_env(key: str, name: str) -> None:
+def check_key_env(key: str, name: str | None) -> None:
     """Raise UserError for text that is not the name of a variable. It is not quoted, because it may be the key itself."""
-    if not _VARIABLE.fullmatch(name):
+    if name is not None and not _VARIABLE.fullmatch(name):
         raise UserError(f"{key}: not the name of a variable. Put the key into a variable of the environment, and set the variable's name here.")
 
 
