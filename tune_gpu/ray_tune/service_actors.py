@@ -104,6 +104,7 @@ class RemoteService:
         """Start the service. Raise ServiceError with nothing left running: a leftover actor would hold the card that the next engine needs."""
         try:
             self.info, self.start_s = self._started(abort)
+            self.endpoint = self._get(self._actor.endpoint.remote())  # a service that runs already may name its model only now
         except BaseException:
             self.stop()
             raise
