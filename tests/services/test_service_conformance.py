@@ -23,6 +23,7 @@ class TestFasterWhisper(ServiceConformance):
         return Case(FASTER_WHISPER, settings, name="stt", ports=PORTS)
 
 
+@pytest.mark.timeout(900)
 class TestVllm(ServiceConformance):
     """Start it cold where its command line is read, and fork it where it is disturbed."""
 
@@ -35,5 +36,5 @@ class TestVllm(ServiceConformance):
         assert host is not None
         host.prepare(toy())
         host.wait()
-        yield Case(VLLM, toy(), name="llm", ports=PORTS, host=host)
+        yield Case(VLLM, toy(start_timeout_s=600.0), name="llm", ports=PORTS, host=host)
         host.close()

@@ -47,6 +47,11 @@ class Leavings:
             *(f"shared memory {path}" for path in sorted(self._shared_memory) if os.path.exists(path)),
         ]
 
+    def check(self) -> None:
+        """Fail if anything is still there."""
+        left = self.left()
+        assert not left, f"left behind: {', '.join(left)}"
+
     def _marked(self) -> Iterator[int]:
         """Yield the processes that were started with the marked environment, however deep and in whatever session."""
         for name in filter(str.isdecimal, os.listdir("/proc")):

@@ -173,7 +173,7 @@ class ServiceConformance(AnsweringConformance):
             service.start()
         assert raised.value.failure.kind in (FailureKind.WRONG_SERVER, FailureKind.PORT_CONFLICT, FailureKind.STARTUP_CRASH)
         assert raised.value.failure.service == case.name
-        assert leavings.left() == []
+        leavings.check()
 
     def test_its_death_is_a_failure_and_leaves_nothing(self, case: Case, leavings: Leavings) -> None:
         service = case.launch(host=case.host)
@@ -189,7 +189,7 @@ class ServiceConformance(AnsweringConformance):
             assert not service.healthy(1.0)
         finally:
             service.stop()
-        assert leavings.left() == []
+        leavings.check()
 
     def test_a_hung_service_is_ended_and_leaves_nothing(self, case: Case, leavings: Leavings) -> None:
         service = case.launch(host=case.host)
@@ -199,7 +199,7 @@ class ServiceConformance(AnsweringConformance):
             _signal(service.pids(), signal.SIGSTOP)
         finally:
             service.stop()
-        assert leavings.left() == []
+        leavings.check()
         assert service.pids() == []
         assert service.failure() is not None
         service.stop()
@@ -209,7 +209,7 @@ class ServiceConformance(AnsweringConformance):
         with pytest.raises(ServiceError, match="asked to give up") as raised:
             service.start(abort=lambda: "asked to give up")
         assert raised.value.failure.service == case.name
-        assert leavings.left() == []
+        leavings.check()
 
     def test_a_start_that_fails_leaves_nothing(self, case: Case, leavings: Leavings) -> None:
         """Kill its processes as soon as there are any, before it can be ready."""
@@ -232,7 +232,7 @@ class ServiceConformance(AnsweringConformance):
             killer.join()
             service.stop()
         assert raised.value.failure.service == case.name
-        assert leavings.left() == []
+        leavings.check()
 
 
 def _port(service: RunningService[Any]) -> int:
