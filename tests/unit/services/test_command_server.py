@@ -128,7 +128,6 @@ def test_a_started_server_reports_itself_and_leaves_nothing() -> None:
         assert environment["A"] == f"127.0.0.1:{server.port}"
         assert environment["CUDA_VISIBLE_DEVICES"] == ""
         os.kill(pid, signal.SIGKILL)
-        psutil.Process(pid).wait(20)
         server._process._guard.wait(20)  # type: ignore[union-attr]
         failure = server.failure()
         assert failure is not None
