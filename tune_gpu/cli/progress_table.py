@@ -19,7 +19,7 @@ from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.common.catalogue import Catalogue
 from tune_gpu.common.metric import Column, Metric, carries, shown_percentiles
 from tune_gpu.config.languages import rate_name
-from tune_gpu.metrics import ERROR_UNIT, PAIR
+from tune_gpu.metrics import ERROR_UNIT, PAIR, WER
 from tune_gpu.search.evidence import Evidence
 from tune_gpu.search.tournament import Candidate
 
@@ -141,8 +141,8 @@ def error_rate_of(measured: Sequence[Mapping[str, Any]], metric: Metric, catalog
     """Return the title of an error rate with `wer` or `cer` in it: all evaluations of a run count in the same unit."""
     key = catalogue.key(ERROR_UNIT, metric.service)
     name = next((rate_name(unit) for metrics in measured if (unit := metrics.get(key))), "WER").lower()
-    title = metric.column.title if metric.column else metric.label
-    return title.removesuffix("wer") + name if title.endswith("wer") else title
+    title, usual = metric.column.title if metric.column else metric.label, WER.column.title if WER.column else ""
+    return title.removesuffix(usual) + name if title.endswith(usual) else title
 
 
 def _bound(line: EvaluationRecord, metric: Metric) -> str:

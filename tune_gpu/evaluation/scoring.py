@@ -23,6 +23,7 @@ from tune_gpu.workload.summary import TrafficSummary, interference, rates_withou
 
 Facts = Mapping[str, Mapping[str, Any]]
 """Service -> what it reported of itself (`kv_cache_tokens`, `max_concurrency` …)."""
+_TOKENS = "kv_cache_tokens"
 
 
 def score_metrics(
@@ -134,14 +135,13 @@ def _with_device(
 def _of_caches(device: Sequence[DeviceStats], facts: Facts, catalogue: Catalogue) -> dict[str, Any]:
     """Return the metrics of each service's KV cache. The device's samples know the use of one cache: that of the only service that has one."""
     peak = max((window.kv_cache_peak_pct for window in device if window.kv_cache_peak_pct is not None), default=None)
-    caching = [service for service, reported in facts.items() if reported.get("kv_cache_tokens") is not None]
+    caching = [service for service, reported in facts.items() if reported.get(_TOKENS) is not None]
     found: dict[str, Any] = {}
     for service, protocol in catalogue.protocols.items():
         if protocol in KV_CACHE_TOKENS.protocols:
             reported = facts.get(service, {})
-            alone = peak if caching in ([], [service]) else None
-            found[catalogue.name(KV_CACHE_PEAK, service)] = reported.get("kv_cache_peak_pct", alone)
-            found[catalogue.name(KV_CACHE_TOKENS, service)] = reported.get("kv_cache_tokens")
+            found[catalogue.name(KV_CACHE_PEAK, service)] = peak if caching in ([], [service]) else None
+            found[catalogue.name(KV_CACHE_TOKENS, service)] = reported.get(_TOKENS)
             found[catalogue.name(KV_MAX_CONCURRENCY, service)] = reported.get("max_concurrency")
     return found
 

@@ -161,10 +161,10 @@ def test_each_engine_has_the_facts_of_its_own_cache() -> None:
     llms = catalogue_of({"small": Protocol.CHAT, "large": Protocol.COMPLETION})
     state = EvaluationState({}, windows=[WindowResult("mixed", 10.0, [turn(200, 500)])], device=[DeviceStats(50.0, 100.0, {}, 0, 10, (KV,))])
     facts: dict[str, dict[str, Any]] = {"small": {"kv_cache_tokens": 4096, "max_concurrency": 2.0}, "large": {"kv_cache_tokens": 8192}}
-    found, _ = score_metrics(state, facts, ObjectiveSettings(), None, llms)
+    found, _ = score_metrics(state, facts, ObjectiveSettings(weights={"efficiency": 1.0}), None, llms)
     assert (found["small.kv_cache_tokens"], found["large.kv_cache_tokens"], found["small.kv_max_concurrency"]) == (4096, 8192, 2.0)
     assert found["small.kv_cache_peak_pct"] is found["large.kv_cache_peak_pct"] is found["large.kv_max_concurrency"] is None
-    alone, _ = score_metrics(state, {"small": {"kv_cache_tokens": 4096}}, ObjectiveSettings(), None, llms)
+    alone, _ = score_metrics(state, {"small": {"kv_cache_tokens": 4096}}, ObjectiveSettings(weights={"efficiency": 1.0}), None, llms)
     assert (alone["small.kv_cache_peak_pct"], alone["large.kv_cache_peak_pct"]) == (12.5, None)
-    pair, _ = score_metrics(state, {"vllm": {"kv_cache_tokens": 4096, "max_concurrency": 2.0}}, ObjectiveSettings(), None)
+    pair, _ = score_metrics(state, {"vllm": {"kv_cache_tokens": 4096, "max_concurrency": 2.0}}, ObjectiveSettings(weights={"efficiency": 1.0}), None)
     assert (pair["kv_cache_tokens"], pair["kv_max_concurrency"], pair["kv_cache_peak_pct"]) == (4096, 2.0, 12.5)
