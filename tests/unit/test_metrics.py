@@ -53,6 +53,7 @@ OTHER_RECORDS = {
     ("promote/soak.py", "oom_events"): "the same",
     ("promote/soak.py", "service_memory_mib"): "the same",
     ("experiment/refusals.py", "kv_cache_tokens"): "what the engine said of itself at its start",
+    ("evaluation/memory_check/combined.py", "kv_cache_tokens"): "what is predicted of the engine",
     ("evaluation/errors.py", "wer"): "a part of fitness_errors",
     ("compare/setup.py", "capacity"): "the setting confirm.capacity",
 }

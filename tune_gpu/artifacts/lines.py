@@ -25,4 +25,4 @@ def engine_started(line: EvaluationRecord) -> bool:
     parts = line.duration_s.start_by_part
     if line.engine_reused or parts is None:
         return not line.engine_reused
-    return "vllm" in parts or "whisper" not in parts  # the default pair's engine starts last, so that a failure may come before it
+    return bool(parts) and ("vllm" in parts or "whisper" not in parts)  # the default pair's engine starts last, so that a failure may come before it

@@ -146,7 +146,7 @@ def _overlays(given: Any, content: Mapping[str, Any]) -> dict[str, dict[str, Any
         if kind not in DEVICE_KINDS:
             raise UserError(f"devices.{kind}: no such device{nearest(str(kind), list(DEVICE_KINDS))}. Use one of {', '.join(DEVICE_KINDS)}.")
         schema = schema_of(kinds_of_layers([content, overlay or {}]))
-        _check_keys(schema, overlay, f"devices.{kind}.")
+        _check_keys(schema, with_whole_names(schema, overlay), f"devices.{kind}.")
     return {kind: overlay or {} for kind, overlay in overlays.items()}
 
 
@@ -188,8 +188,8 @@ def _write_over(config: DictConfig, layer: Mapping[str, Any], given_at: tuple[st
         merge: keep also in mappings what the layer does not give.
     """
     schema = _schema(config)
-    _check_keys(schema, layer, "")
     layer = with_whole_names(schema, layer)
+    _check_keys(schema, layer, "")
     if not merge:
         empty_whole(config, schema, layer, given_at)
     try:

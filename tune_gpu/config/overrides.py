@@ -108,19 +108,21 @@ def _whole(schema: Any, layer: Mapping[str, Any], above: KeyPath, given_at: KeyP
             yield path
 
 
-def with_whole_names(schema: Any, layer: Mapping[str, Any]) -> dict[str, Any]:
+def with_whole_names(schema: Any, layer: Any) -> Any:
     """Return the layer with every name of a metric or term in one key: `objective.weights.llm.latency=1` sets the weight of `llm.latency`.
 
     Args:
         schema: the class of its settings.
-        layer: nested mappings, in which a dot in a name has made a level of its own.
+        layer: nested mappings, in which a dot in a name has made a level of its own. What is no mapping is returned as it is.
     """
+    if not isinstance(layer, Mapping):
+        return layer
     hints = get_type_hints(schema) if is_dataclass(schema) else {}
     found: dict[str, Any] = dict(layer)
     for key, value in layer.items():
-        if isinstance(value, Mapping) and key in hints:
+        if key in hints:
             wanted = rule_of(schema, key)
-            named = isinstance(wanted, Entries) and wanted.kind in _NAMES
+            named = isinstance(value, Mapping) and isinstance(wanted, Entries) and wanted.kind in _NAMES
             found[key] = dict(_joined(value)) if named else with_whole_names(hints[key], value)
     return found
 
