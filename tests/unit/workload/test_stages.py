@@ -103,7 +103,7 @@ def test_what_no_turn_measures_cannot_be_judged(overrides: list[str], message: s
 
 
 def test_one_service_of_the_default_pair_can_be_driven_alone() -> None:
-    overrides = ["traffic.turn=[vllm]", "objective.weights={llm_latency: 1}", "confirm.metric=llm_latency_ms.p50"]
+    overrides = ["traffic.turn=[vllm]", "objective.weights={llm_latency: 1}"]
     check_config(load_config(DEFAULT_SPACE, overrides, "cpu"))
 
 

@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 
 from tune_gpu.services.pulse import ActivityTracker
 from tune_gpu.services.running import Endpoint
 
 MAX_BYTES = 4 * 2**20
 """Longest answer that is not a stream."""
-_NOT_AN_ANSWER = (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError)
-"""Errors that reading a malformed answer may raise."""
+_NOT_AN_ANSWER = (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError, HttpProcessingError)
+"""Errors that reading a malformed answer may raise; aiohttp's own is that of a line without an end."""
 
 
 @dataclass(frozen=True)
