@@ -60,6 +60,7 @@ def delta(**fields: Any) -> dict[str, Any]:
     return {"choices": [{"index": 0, "delta": fields}]}
 
 
+LONG = "a" * 50_000
 USAGE = {"choices": [], "usage": {"completion_tokens": 2}}
 VECTOR = json.dumps({"data": [{"embedding": [0.1, -2, 3e-5]}]})
 GOOD: dict[str, Answer] = {
@@ -129,11 +130,11 @@ FAILURES: list[tuple[str, Answer, str]] = [
     *((name, parts(b"x" * 2**20, endless=True), "bad_payload") for name in ("completion", "chat")),
     ("completion", parts(*events(text_chunk("a"), done=False)), "truncated_stream"),
     ("completion", parts(*events(text_chunk("a"), done=False), cut=True), "truncated_stream"),
-    ("completion", parts(*events(text_chunk("a"), done=False), endless=True), "bad_payload"),
+    ("completion", parts(*events(text_chunk(LONG), done=False), endless=True), "bad_payload"),
     ("completion", parts(*events(text_chunk("a"), {"choices": [], "usage": {"completion_tokens": 1}})), "short_answer"),
     ("chat", parts(*events(delta(content="a"), done=False)), "truncated_stream"),
     ("chat", parts(*events(delta(content="a"), done=False), cut=True), "truncated_stream"),
-    ("chat", parts(*events(delta(content="a"), done=False), endless=True), "bad_payload"),
+    ("chat", parts(*events(delta(content=LONG), done=False), endless=True), "bad_payload"),
     ("chat", parts(*events(delta(content="a"), {"choices": [], "usage": {"completion_tokens": 1}})), "short_answer"),
     ("chat", parts(*events(delta(role="assistant", content=""))), "empty_answer"),
     ("chat", parts(*events({"choices": [{"text": "of a completion"}]})), "bad_payload"),
