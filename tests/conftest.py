@@ -19,6 +19,7 @@ import pytest
 from tune_gpu.services.vllm.launch import ForkServer
 from tune_gpu.services.vllm.setup import engine_environment
 
+pytest.register_assert_rewrite("tune_gpu.testing")  # whose tests say what they found only then
 MARK = "TUNE_GPU_TEST_SESSION"
 os.environ[MARK] = uuid.uuid4().hex  # inherited by whatever a test starts, however deep
 if "TUNE_GPU_CACHE" not in os.environ:  # what tests make and learn does not reach the user's own cache
