@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -108,6 +109,16 @@ def test_the_placeholder_of_a_key_survives_the_run_folder(tmp_path: Path) -> Non
     again = load_config(written(tmp_path, text), [], "cpu", trust=True)
     restore_secrets(again)
     assert again.services["tts"].env["TTS_API_KEY"] == "{key}"
+
+
+def test_the_examples_of_the_documentation_are_valid(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "SERVICES.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert len(examples) == 2
+    for example in examples:
+        config = load_config(written(tmp_path, example), [], "cpu", trust=True)
+        for service in services_of(config.services):
+            service.kind.check(service.name, service.settings, local=False)
 
 
 def test_plan_prints_the_commands_of_a_space(tmp_path: Path) -> None:
