@@ -1,0 +1,116 @@
+"""Candidates of a space with a command and an external service are evaluated for real: small servers, real processes, real traffic."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tune_gpu.common.failures import FailureKind, ServiceError
+from tune_gpu.common.process.ports import free_port
+from tune_gpu.config.loader import load_config
+from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.evaluation.evaluator import Evaluator
+from tune_gpu.services.command.listeners import owners
+from tune_gpu.services.deployment import resolve
+from tune_gpu.testing import fake_server
+
+SERVER = str(Path(fake_server.__file__))
+SPACE = f"""
+name: commands
+services:
+  llm:
+    kind: command
+    command: [{sys.executable}, -P, {SERVER}, "{{port}}", "{{settings.latency_ms}}"]
+    health: /health
+    api: openai-chat
+    model: fake
+    settings: {{latency_ms: 1}}
+    env: {{FAKE_API_KEY: "{{key}}"}}
+    stop_grace_s: 0.5
+  idle: {{kind: command, command: [{sys.executable}, -P, {SERVER}, "{{port}}", "1"], health: /health, stop_grace_s: 0.5}}
+  other: {{kind: external, url: "URL", api: openai-chat}}
+parameters:
+  latency: {{target: llm.settings.latency_ms, values: [1, 30]}}
+objective: {{weights: {{llm.latency: 1.0}}, targets: {{llm.latency_ms: 100}}}}
+traffic: {{turn: [llm], turn_rate_per_s: 8.0, max_tokens: 4, warmup_turns: 1, windows: 1, window_s: 1.5, background: {{other: 2.0}}}}
+run: {{preflight: false, hang_timeout_s: 5}}
+"""
+
+
+@dataclass(frozen=True)
+class Other:
+    """A server that runs already."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+
+
+@pytest.fixture
+def other() -> Iterator[Other]:
+    port = free_port([20000, 29999])
+    process = subprocess.Popen([sys.executable, "-P", SERVER, str(port), "1"], stdout=subprocess.DEVNULL)
+    try:
+        while not owners(port):
+            assert process.poll() is None
+        yield Other(f"http://127.0.0.1:{port}", process)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def config(other: Other, tmp_path: Path) -> ExperimentConfig:
+    path = tmp_path / "space.yaml"
+    path.write_text(SPACE.replace("URL", other.url))
+    return load_config(str(path), [], "cpu", trust=True)
+
+
+def test_only_the_service_whose_knob_changed_is_restarted(config: ExperimentConfig, other: Other) -> None:
+    evaluator = Evaluator(config, "cpu")
+    try:
+        fast = evaluator.evaluate({"latency": 1})
+        assert fast.failure is None
+        idle, pids = evaluator.running["idle"], evaluator.running["idle"].pids()
+        slow = evaluator.evaluate({"latency": 30})
+        assert slow.failure is None
+        assert evaluator.running["idle"] is idle
+        assert evaluator.running["idle"].pids() == pids
+        latency = [measured.metrics["llm.latency_ms"]["p50"] for measured in (fast, slow)]
+        assert latency[1] > 4 * 30 > latency[0]
+    finally:
+        evaluator.close()
+    assert other.process.poll() is None, "an external service is left alone"
+
+
+def test_a_command_that_dies_under_load_is_lost_by_its_name(config: ExperimentConfig) -> None:
+    evaluator = Evaluator(config, "cpu")
+    try:
+        evaluator.begin(resolve(config, {"latency": 1}, "cpu"))
+        for pid in evaluator.running["idle"].pids():
+            os.kill(pid, signal.SIGKILL)
+        with pytest.raises(ServiceError) as raised:
+            evaluator.window()
+        failure = raised.value.failure
+        assert (failure.service, failure.kind) == ("idle", FailureKind.SERVICE_LOST)
+    finally:
+        evaluator.close()
+
+
+def test_an_external_service_that_ends_fails_the_candidate(config: ExperimentConfig, other: Other) -> None:
+    evaluator = Evaluator(config, "cpu")
+    try:
+        evaluator.begin(resolve(config, {"latency": 1}, "cpu"))
+        other.process.kill()
+        other.process.wait()
+        with pytest.raises(ServiceError) as raised:
+            evaluator.window()
+        assert raised.value.failure.service == "other"
+    finally:
+        evaluator.close()
