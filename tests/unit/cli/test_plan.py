@@ -130,7 +130,7 @@ def test_what_each_part_takes_stands_below_the_table(tmp_path: Path, model: Path
     assert "off vLLM's share, MiB: 15" in done.output
     assert "non torch" in done.output
     assert "CUDA graphs" not in done.output  # none are captured
-    assert "Whisper 7" in done.output
+    assert "beside it, MiB: whisper 7" in done.output
 
 
 def test_too_large_for_one_card_says_how_many_would_do(tmp_path: Path, model: Path) -> None:
