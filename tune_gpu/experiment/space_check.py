@@ -87,11 +87,13 @@ def check_setting(services: SpaceServices, target: Target, value: Any, where: st
         return
     schema: type = type(service.settings)
     rule = rule_of(schema, setting)
+    hint = _hints(schema)[setting]
     is_word = isinstance(rule, NumberOr) and isinstance(value, str)
-    if rule is not None and value is not None and (isinstance(rule, By) or is_word):
+    may_be_null = value is None and type(None) in get_args(hint)
+    if rule is not None and not may_be_null and (isinstance(rule, By) or is_word):
         rule.check(name, value)  # for a value of the wrong type it also names the values that are allowed
     if not is_word:
-        _check_type(name, _hints(schema)[setting], value, bounds_of(schema, setting))
+        _check_type(name, hint, value, bounds_of(schema, setting))
     check_value(rule, name, value)
     if isinstance(value, str) and value.startswith("-"):
         raise UserError(f"{name}={value}: a command line takes it for a flag. Give a value that does not begin with a dash.")

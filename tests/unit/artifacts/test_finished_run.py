@@ -125,7 +125,8 @@ def test_a_clusters_run_is_compared_from_a_machine_without_cards(tmp_path: Path,
     made_run(tmp_path, overrides=[*(setting for setting in QUICK if setting != "device=cpu"), "device=cuda", "ray.address=there:6379"])
     monkeypatch.setattr("tune_gpu.ray_tune.devices.cards_of_cluster", lambda settings: 4 if settings.address == "there:6379" else None)
     monkeypatch.setattr("tune_gpu.telemetry.device_choice.nvidia_cards", lambda: 0)
-    monkeypatch.setattr("tune_gpu.telemetry.device_choice._installed", lambda _distribution: False)
+    for kind in ("vllm", "faster_whisper"):
+        monkeypatch.setattr(f"tune_gpu.services.{kind}.kind.is_installed", lambda _distribution: False)
     monkeypatch.setattr("tune_gpu.cli.compare._measure", measured)
     result = CliRunner().invoke(main, ["compare", RUN_ID, f"run.artifacts_dir={tmp_path}"])
     assert (result.exit_code, asked) == (2, ["cuda"]), result.output

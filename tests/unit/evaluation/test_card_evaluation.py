@@ -192,7 +192,8 @@ def test_a_start_that_failed_has_taken_its_time(measure: Measure, monkeypatch: p
     def no_room() -> None:
         raise ServiceError(Failure(FailureKind.STARTUP_NO_KV_MEMORY, "vllm", Phase.START, "no room"))
 
-    monkeypatch.setattr(MadeUpCard, "vllm", lambda card, _services: Answering(card._traffic, [32], no_room))
+    make = MadeUpCard.make
+    monkeypatch.setattr(MadeUpCard, "make", lambda card, service: Answering(card._traffic, [32], no_room) if service.name == "vllm" else make(card, service))
     found = measure(RUNNING)
     assert found.failure is not None
     assert found.timings.start_s["vllm"] > 0.0
