@@ -260,13 +260,3 @@ def finding_entry(name: str) -> Metric | None:
 def _anywhere() -> tuple[Metric, ...]:
     """Return the compared entries under their names in a space that names its services, without the service."""
     return tuple(replace(entry, name=entry.elsewhere.name or entry.name, declared=entry.name) for entry in CATALOGUE.values() if entry.compared)
-
-
-def every() -> tuple[Metric, ...]:
-    """Return the metrics of the default pair."""
-    return PAIR.every()
-
-
-def of_turns() -> tuple[Metric, ...]:
-    """Return the metrics of the default pair with a sample for each turn."""
-    return PAIR.of_turns()

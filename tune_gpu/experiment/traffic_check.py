@@ -9,6 +9,7 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.common.metric import Metric
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.config.space_catalogue import catalogue_for
+from tune_gpu.metrics import BACKGROUND_LATENCY
 from tune_gpu.workload.stages import Stage, background_of, stages_of
 
 
@@ -16,10 +17,13 @@ def check_traffic(config: ExperimentConfig) -> tuple[Stage, ...]:
     """Return all services that get requests. Raise UserError for traffic that cannot be, or that does not measure what the run is judged by."""
     turn, background = stages_of(config), background_of(config)
     catalogue = catalogue_for(config)
-    of_turns = {stage.service for stage in turn}
-    driven = of_turns | {stage.service for stage in background}
+    of_turns, beside = {stage.service for stage in turn}, {stage.service for stage in background}
     for key, metric in _judged(config, catalogue):
-        measured = of_turns if metric.of_turn else driven
+        if metric.is_entry(BACKGROUND_LATENCY):
+            if missing := _services(metric, catalogue, beside):
+                raise UserError(f"{key}: {missing} gets no background requests, so it is not measured. Set workload.background.{missing}, or leave the metric out.")
+            continue
+        measured = of_turns if metric.of_turn else of_turns | beside
         if missing := _services(metric, catalogue, measured):
             raise UserError(
                 f"{key}: {missing} is no stage of a turn (workload.turn=[{', '.join(stage.service for stage in turn)}]), so it is not measured. "

@@ -9,6 +9,7 @@ from tune_gpu.common.metric import Protocol
 from tune_gpu.config.loader import DEFAULT_SPACE, load_config
 from tune_gpu.config.schema import WorkloadSettings
 from tune_gpu.experiment.checks import check_config
+from tune_gpu.experiment.traffic_check import check_traffic
 from tune_gpu.metrics import DEFAULT_PAIR
 from tune_gpu.workload.stages import Medium, Services, background_stages, stages_of, turn_stages
 
@@ -100,6 +101,20 @@ def test_background_requests_for_nobody_are_one_clear_line(workload: dict[str, o
 def test_what_no_turn_measures_cannot_be_judged(overrides: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         check_config(load_config(DEFAULT_SPACE, overrides, "cpu"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["workload.background={}"], r"objective\.weights\.draft\.background=0\.2: draft gets no background requests.*Set workload\.background\.draft, or"),
+        (["objective.weights={draft.latency: 1}"], r"objective\.weights\.draft\.latency=1: draft is no stage of a turn \(workload\.turn=\[chat\]\)"),
+        (["objective.limits.draft.ttft_ms.p95=300"], r"objective\.limits\.draft\.ttft_ms\.p95: draft is no stage of a turn"),
+    ],
+)
+def test_a_service_beside_the_turns_is_judged_by_its_own_requests(overrides: list[str], message: str) -> None:
+    check_traffic(load_config("two_llms", [], "cpu"))
+    with pytest.raises(UserError, match=message):
+        check_traffic(load_config("two_llms", overrides, "cpu"))
 
 
 def test_one_service_of_the_default_pair_can_be_driven_alone() -> None:
