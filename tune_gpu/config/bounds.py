@@ -27,14 +27,14 @@ class Bounds:
 
     @property
     def allowed(self) -> str:
-        """Return the limits as they follow "a number" in a message; empty without limits."""
+        """Return the limits as the words that follow "a number" in a message; "" without limits."""
         if self.least is not None and self.most is not None:
             return f"from {shown(self.least)} to {shown(self.most)}"
         words = (("of at least", self.least), ("above", self.above), ("at most", self.most), ("below", self.below))
         return " and ".join(f"{word} {shown(limit)}" for word, limit in words if limit is not None)
 
     def check(self, name: str, value: float) -> None:
-        """Raise UserError that names the setting, what was given and what is allowed."""
+        """Raise UserError if the value is out of range. The message names the setting, the value and the range."""
         if not self.holds(value):
             given = value if self.most is None else shown(value)  # a share of 0.0 is printed as 0
             raise UserError(f"{name}={given}: out of range. Set a number {self.allowed}.")

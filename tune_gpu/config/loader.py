@@ -35,8 +35,8 @@ def load_config(space: str, overrides: list[str], device_kind: str | None = None
     Args:
         space: a name in `search_spaces/` or a path to a YAML file.
         overrides: `key=value`, with a dotted key.
-        device_kind: `cpu` or `cuda`, whose overlay (`devices:` in the YAML) applies; None for none.
-        trust: the user declares that the file is their own.
+        device_kind: `cpu` or `cuda`, whose overlay (`devices:` in the YAML) applies; None to apply no overlay.
+        trust: whether the user declares that the file is their own.
 
     Raises:
         UserError: a part is missing, not YAML, unknown, of the wrong type, or not allowed without trust.
@@ -48,8 +48,8 @@ def load_config(space: str, overrides: list[str], device_kind: str | None = None
 
 
 def load_run_config(folder: Path, overrides: list[str], *, trust: bool = False) -> ExperimentConfig:
-    """Return the configuration of a run, checked as in `load_config`. The run's folder is where it was found, whatever a foreign one
-    names."""
+    """Return the configuration of a run, checked as in `load_config`. If a foreign run names another folder, use the folder where it was
+    found."""
     path, where = folder / "config.yaml", "run.artifacts_dir"
     config, wanted = load_with_needs(str(path), overrides)
     if any(each.key == where for each in wanted):
@@ -60,8 +60,7 @@ def load_run_config(folder: Path, overrides: list[str], *, trust: bool = False) 
 
 
 def load_with_needs(space: str, overrides: list[str], device_kind: str | None = None) -> tuple[ExperimentConfig, list[NeedsTrust]]:
-    """Return the configuration, and which of it needs the user's trust: nothing of the user's own file, and nothing that the overrides
-    set."""
+    """Return the configuration, and its settings that need the user's trust. Overrides and the user's own files never need it."""
     content, own = read_settings(find_space(space))
     overlay = _overlays(content.pop("devices", None), content).get(device_kind or "", {})
     changes = parse_overrides(overrides)
@@ -88,7 +87,7 @@ def _with_overlay(content: dict[str, Any], overlay: dict[str, Any], kinds: Kinds
     """Return the defaults with a space's YAML and the overlay of its device written over them."""
     config = OmegaConf.structured(schema_of(kinds))
     _write_over(config, content)
-    for key in ("parameters", "baseline"):  # an overlay's set of knobs replaces the set, it does not add to it
+    for key in ("parameters", "baseline"):  # the knobs of an overlay replace those of the space
         if overlay.get(key):
             config[key] = {}
     _write_over(config, overlay, merge=True)
@@ -96,7 +95,7 @@ def _with_overlay(content: dict[str, Any], overlay: dict[str, Any], kinds: Kinds
 
 
 def _changed(config: DictConfig, overrides: Sequence[Override]) -> ExperimentConfig:
-    """Return the checked configuration with the overrides made in order."""
+    """Return the checked configuration after applying the overrides in order."""
     for override in overrides:
         if override.layer is None:
             remove(config, _schema(config), override)
@@ -106,12 +105,12 @@ def _changed(config: DictConfig, overrides: Sequence[Override]) -> ExperimentCon
 
 
 def _schema(config: DictConfig) -> type[ExperimentConfig]:
-    """Return the class whose settings a configuration has: that of its services."""
+    """Return the class of a configuration's settings, which depends on its services."""
     return cast(type[ExperimentConfig], OmegaConf.get_type(config))
 
 
 def config_of(content: Mapping[str, Any]) -> ExperimentConfig:
-    """Return the configuration that was resolved before, from nested mappings (`dataclasses.asdict`). It is not checked again."""
+    """Return a resolved configuration from nested mappings (`dataclasses.asdict`), without checking it again."""
     schema = schema_of(kinds_of_layers([content]))
     return cast(ExperimentConfig, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), dict(content))))
 
@@ -133,15 +132,15 @@ def _as_object(config: DictConfig) -> ExperimentConfig:
 
 
 def _overlays(given: Any, content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the checked `devices:` of a space, also the overlay that does not apply here. Raise UserError.
+    """Return the checked `devices:` of a space, including overlays for other devices. Raise UserError.
 
     Args:
         given: the value of `devices`.
-        content: the rest of the space, which says what kinds its services have.
+        content: the rest of the space, which has the kinds of its services.
     """
     overlays = {} if given is None else given
     if not isinstance(overlays, dict) or not all(isinstance(overlay, (dict, type(None))) for overlay in overlays.values()):
-        raise UserError(f"devices: {given!r}: not a mapping. Set a mapping of cpu and cuda to their differences.")
+        raise UserError(f"devices: {given!r}: not a mapping. Set a mapping with the settings that differ under the keys cpu and cuda.")
     for kind, overlay in overlays.items():
         if kind not in DEVICE_KINDS:
             raise UserError(f"devices.{kind}: no such device{nearest(str(kind), list(DEVICE_KINDS))}. Use one of {', '.join(DEVICE_KINDS)}.")
@@ -151,7 +150,7 @@ def _overlays(given: Any, content: Mapping[str, Any]) -> dict[str, dict[str, Any
 
 
 def apply_overrides(config: ExperimentConfig, overrides: list[str]) -> ExperimentConfig:
-    """Return a configuration with overrides made. They change no service's kind. Raises UserError."""
+    """Return a configuration with overrides applied. They cannot change the kind of a service. Raise UserError."""
     return _changed(OmegaConf.structured(config), parse_overrides(overrides))
 
 
@@ -159,20 +158,20 @@ def load_settings(path: Path, allowed: Sequence[str], overrides: list[str]) -> E
     """Return the defaults, with a file of settings and then `key=value` written over them.
 
     Args:
-        path: of the YAML file.
-        allowed: the keys that it may have at the top.
-        overrides: `key=value`, the key dotted.
+        path: the YAML file.
+        allowed: its allowed top-level keys.
+        overrides: `key=value`, with a dotted key.
 
     Raises:
-        UserError: in one line, which names the file if the fault is in it.
+        UserError: a setting is invalid. The message names the file if the error is in it.
     """
     content, _ = read_settings(path, outside_files.SETTINGS)
     if others := sorted(set(content) - set(allowed)):
-        raise UserError(f"{path}: {others[0]}: no setting that this file may hold. Allowed at the top: {', '.join(allowed)}.")
+        raise UserError(f"{path}: {others[0]}: not allowed in this file. Use one of {', '.join(allowed)} at the top.")
     config = OmegaConf.structured(ExperimentConfig)
     try:
         _write_over(config, content)
-        check_each(_as_object(config))  # what joins several settings may be mended by the command line
+        check_each(_as_object(config))  # rules that join several settings are checked at the end: the command line may resolve a conflict
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     return _changed(config, parse_overrides(overrides))
@@ -182,10 +181,10 @@ def _write_over(config: DictConfig, layer: Mapping[str, Any], given_at: tuple[st
     """Write a layer over a configuration.
 
     Args:
-        config: is changed.
+        config: the configuration, which is changed in place.
         layer: nested mappings.
-        given_at: the key whose value the layer is; () for a file.
-        merge: keep also in mappings what the layer does not give.
+        given_at: the key that the layer is the value of; () for a file.
+        merge: whether entries of mappings are kept if the layer does not give them.
     """
     schema = _schema(config)
     layer = with_whole_names(schema, layer)
@@ -194,7 +193,7 @@ def _write_over(config: DictConfig, layer: Mapping[str, Any], given_at: tuple[st
         empty_whole(config, schema, layer, given_at)
     try:
         config.merge_with(with_values_read(layer, schema))
-    except Exception as error:  # OmegaConf's own, and a TypeError here and there
+    except Exception as error:  # OmegaConf raises its own errors, and in some cases a TypeError
         raise UserError(one_line(error)) from error
 
 
@@ -228,17 +227,17 @@ def address_to_join(space: str, overrides: list[str], *, trust: bool = False) ->
 
 
 def device_setting(space: str, overrides: list[str]) -> str:
-    """Return the checked `device`. Raise UserError."""
+    """Return the setting `device`. Raise UserError if it is invalid."""
     given = raw_setting(space, overrides, "device", "auto")
     check_value(rule_of(ExperimentConfig, "device"), "device", given)
     return str(given)
 
 
 def find_space(space: str) -> Path:
-    """Return the YAML file of a space. Raise UserError with the existing names."""
+    """Return the YAML file of a space. Raise UserError, listing the existing names, if there is no such space."""
     path = Path(space).expanduser()
     if path.suffix in (".yaml", ".yml"):
-        if not os.path.lexists(path):  # what is no regular file is refused when it is read
+        if not os.path.lexists(path):  # a path that is not a regular file is refused when it is read
             raise UserError(f"{space}: no such file")
         return path
     named = SPACES_FOLDER / f"{space}.yaml"
@@ -249,8 +248,8 @@ def find_space(space: str) -> Path:
 
 
 def _check_keys(schema: Any, given: Any, prefix: str) -> None:
-    """Raise UserError for an unknown key, with the nearest known one (OmegaConf would name only the key), and for a value in place of a
-    mapping."""
+    """Raise UserError for an unknown key, and for a value in place of a mapping. The message has the nearest known key; OmegaConf's has
+    not."""
     if not isinstance(given, dict):
         state = ": is empty" if given is None else f"={given!r}: not a mapping"
         raise UserError(f"{prefix.rstrip('.')}{state}. Set a mapping of {', '.join(field.name for field in fields(schema))}.")
@@ -272,7 +271,7 @@ def _check_keys(schema: Any, given: Any, prefix: str) -> None:
 
 
 def _check_kind(name: str, hint: Any, value: Any) -> None:
-    """Raise UserError for a list in place of a mapping, or a value in place of a list. OmegaConf would name neither the key nor the
+    """Raise UserError for a list in place of a mapping, or a value in place of a list. OmegaConf's message names neither the key nor the
     type."""
     kinds = {get_origin(each) or each for each in (get_args(hint) if isinstance(hint, UnionType) else (hint,))}
     if isinstance(value, bool) and str in kinds and not kinds & {bool, Any}:
@@ -285,9 +284,9 @@ def _check_kind(name: str, hint: Any, value: Any) -> None:
         for key, one in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
             if isinstance(one, dict):  # YAML reads {port} as a mapping
                 shown = f"{{{', '.join(map(str, one))}}}"
-                raise UserError(f"{name}.{key}: a mapping instead of a text. Put it in quotes, \"{shown}\", if a placeholder is meant.")
+                raise UserError(f"{name}.{key}: a mapping instead of a text. To use a placeholder, put it in quotes: \"{shown}\".")
 
 
 def as_yaml(config: ExperimentConfig | DictConfig) -> str:
-    """Return the resolved configuration as it is kept beside the results."""
+    """Return the resolved configuration as YAML, as it is kept beside the results."""
     return OmegaConf.to_yaml(OmegaConf.structured(config) if is_dataclass(config) else config)

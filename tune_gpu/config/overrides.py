@@ -1,7 +1,7 @@
-"""What a command line changes: `KEY=VALUE` sets a key, `~KEY` removes one, as in Hydra.
+"""Parse the overrides of a command line: `KEY=VALUE` sets a key, `~KEY` removes one, as in Hydra.
 
-A mapping whose keys are the user's own (weights, tolerances, knobs, flags, variables …) and that is given whole replaces the mapping that
-was there; one key of it is set alone by its longer name. A section, whose keys are the schema's, keeps what is not given.
+Some mappings have keys of the user's choice (weights, tolerances, knobs, flags, variables …). Given as a whole, such a mapping replaces the
+previous one; a longer key sets one entry of it. A section, whose keys come from the schema, keeps the settings that are not given.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Override:
 
 
 def is_override(argument: str) -> bool:
-    """Return whether an argument of a command changes a setting; else it names a space or a run."""
+    """Return True if an argument of a command changes a setting. Any other argument names a space or a run."""
     return "=" in argument or _REMOVE.fullmatch(argument) is not None
 
 
@@ -50,13 +50,13 @@ def key_of(override: str) -> str:
 
 
 def last_given(overrides: Sequence[str], key: str, default: str) -> str:
-    """Return the text that the overrides set a key to, or the default if they do not set it, or remove it at last."""
+    """Return the text that the overrides set a key to. Return the default if none sets it, or if the last one removes it."""
     given = [override for override in overrides if key_of(override) == key and is_override(override)]
     return given[-1].partition("=")[2] if given and not given[-1].startswith("~") else default
 
 
 def parse_overrides(overrides: Sequence[str]) -> list[Override]:
-    """Return the changes in order. Raises UserError for text that is not an override."""
+    """Return the changes in order. Raise UserError for text that is not an override."""
     return [_parsed(override) for override in overrides_of(overrides)]
 
 
@@ -64,7 +64,7 @@ def _parsed(override: str) -> Override:
     if _REMOVE.fullmatch(override):
         return Override(override[1:], None)
     if not _SET.match(override):
-        raise UserError(f"{override}: an override has the form key=value, or ~key to remove the key")
+        raise UserError(f"{override}: not an override. Use key=value, or ~key to remove the key.")
     try:
         layer = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.from_dotlist([override])))
     except Exception as error:
@@ -83,10 +83,10 @@ def empty_whole(config: DictConfig, schema: type, layer: Mapping[str, Any], give
     """Empty every mapping that a layer gives whole, so that merging the layer replaces it.
 
     Args:
-        config: is changed.
+        config: the configuration, which is changed in place.
         schema: the class of its settings.
-        layer: checked.
-        given_at: the key whose value the layer is: what lies above it is not given whole. () for a file.
+        layer: nested mappings with checked keys.
+        given_at: the key that the layer is the value of; () for a file. Mappings above this key are kept.
     """
     for path in _whole(schema, layer, (), given_at):
         node: Any = config
@@ -109,11 +109,11 @@ def _whole(schema: Any, layer: Mapping[str, Any], above: KeyPath, given_at: KeyP
 
 
 def with_whole_names(schema: Any, layer: Any) -> Any:
-    """Return the layer with every name of a metric or term in one key: `objective.weights.llm.latency=1` sets the weight of `llm.latency`.
+    """Return the layer with each metric's or term's name as one key: `objective.weights.llm.latency=1` sets the weight of `llm.latency`.
 
     Args:
         schema: the class of its settings.
-        layer: nested mappings, in which a dot in a name has made a level of its own. What is no mapping is returned as it is.
+        layer: nested mappings, in which each dot in a name has made a level. Anything but a mapping is returned unchanged.
     """
     if not isinstance(layer, Mapping):
         return layer
@@ -144,7 +144,7 @@ def remove(config: DictConfig, schema: type, override: Override) -> None:
     """Remove an entry of a mapping, or give a setting its default back.
 
     Raises:
-        UserError: no such key, with the nearest, or a setting that has no default.
+        UserError: there is no such key (the message names the nearest), or the setting has no default.
     """
     node: Any = config
     kind: Any = schema
@@ -156,7 +156,7 @@ def remove(config: DictConfig, schema: type, override: Override) -> None:
             return
         known = [str(name) for name in node] if isinstance(node, DictConfig) else []
         if key not in known:
-            there = f"there are {', '.join(known)}" if known else "there are none"
+            there = f"the keys are {', '.join(known)}" if known else "there are no keys"
             raise UserError(f"~{override.key}: no such key{nearest(key, known)}. Under {'.'.join(path[:depth]) or 'the top'} {there}.")
         if depth == len(path) - 1:
             _set_default(node, kind, override)

@@ -1,9 +1,11 @@
-"""How a setting carries its rule, and the one checker that reads the rules.
+"""Rules of settings, and the one checker that applies them.
 
-A field of a settings class is declared with `bounded`, `one_of`, `ruled` or `rule`. A rule that joins several settings stands in the method
+A field of a settings class is declared with `bounded`, `one_of`, `ruled` or `rule`. A rule that joins several settings is in the method
 `conflicts` of the class that holds them all. Rules are objects, because one rule is used in many places: for a setting, for each value of a
-knob, for a column of a hundred thousand candidates, for an option of a command and an argument of `RZeroSearch`. pydantic and msgspec check
-whole objects, do not give the value and the allowed words in one line, and cost 0.2 to 0.5 s and 0.07 s of start-up.
+knob, for a column of a hundred thousand candidates, for an option of a command and for an argument of `RZeroSearch`. pydantic and msgspec
+are not used: they check whole objects, their messages do not give the value and the allowed words in one line, and they add 0.2 to 0.5 s
+and
+0.07 s to the start-up.
 """
 
 from __future__ import annotations
@@ -20,10 +22,10 @@ from tune_gpu.config.bounds import Bounds
 
 
 class Rule(Protocol):
-    """What a value must be."""
+    """A rule for one value."""
 
     def check(self, name: str, value: Any) -> object:
-        """Raise UserError that names the setting, what was given and what is allowed."""
+        """Raise UserError if the value breaks the rule. The message names the setting, the value and what is allowed."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class NumberOr:
     """How a number may be written, for the message."""
 
     def check(self, name: str, value: Any) -> None:
-        """Raise UserError for another word, or a number beyond the limits."""
+        """Raise UserError for another word, or for a number out of range."""
         if value == self.word:
             return
         if isinstance(value, str):
@@ -58,7 +60,7 @@ class OneOf:
     words: tuple[str | int, ...]
 
     def check(self, name: str, value: Any) -> None:
-        """Raise UserError, with the nearest word."""
+        """Raise UserError, with the nearest word, for any other value."""
         if value not in self.words:
             raise UserError(f"{name}={value}: not allowed. Set one of {', '.join(map(str, self.words))}{nearest(str(value), map(str, self.words))}.")
 
@@ -83,11 +85,11 @@ class Items:
 
 @dataclass(frozen=True)
 class Entries:
-    """A mapping: which keys it may have, and what the value of each must be."""
+    """A mapping: its allowed keys, and the rule for each value."""
 
     values: Rule
     keys: Callable[[], Iterable[str]] | None = None
-    """Returns the keys that are known; None for any key."""
+    """Function that returns the allowed keys; None to allow any key."""
     kind: str = "key"
     """What a key is, for the message."""
 
@@ -101,11 +103,11 @@ class Entries:
 
 
 Reader = Callable[[Any], Any]
-"""Reads a value as it may be written, such as 32k, and returns the value that is meant. Returns anything else unchanged, to be checked elsewhere."""
+"""Function that parses written forms of a value, such as 32k. It returns anything else unchanged, for the checks that follow."""
 
 
 def rule(wanted: Rule) -> dict[str, Any]:
-    """Return the metadata of a field with a rule, for a setting whose default is made: a list or a mapping."""
+    """Return the metadata of a field with a rule, for a setting with a default factory (a list or a mapping)."""
     return {"rule": wanted}
 
 
@@ -145,13 +147,13 @@ def rule_of(schema: type, name: str) -> Rule | None:
 
 
 def bounds_of(schema: type, name: str) -> Bounds:
-    """Return the limits of a number of this class; no limit at all if none is declared."""
+    """Return the limits of a numeric setting of this class; unlimited if it declares none."""
     found = rule_of(schema, name)
     return found.bounds if isinstance(found, NumberOr) else found if isinstance(found, Bounds) else Bounds()
 
 
 def check(settings: Any, prefix: str = "") -> None:
-    """Check every setting by its rule, then what joins several.
+    """Check every setting by its rule, then the rules that join several settings.
 
     Args:
         settings: an object of a settings class.
@@ -193,6 +195,6 @@ def _sections(settings: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def nearest(key: str, known: Iterable[str]) -> str:
-    """Return " (did you mean …?)" with the known key that is most alike, or nothing."""
+    """Return " (did you mean …?)" with the nearest known key, or "" if none is similar."""
     near = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
     return f" (did you mean {near[0]}?)" if near else ""

@@ -1,4 +1,4 @@
-"""Settings of a run and of what becomes of its winner."""
+"""Settings of a run, of Ray, and of the promotion of a winner."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _check_environment(key: str, runtime_env: dict[str, Any]) -> None:
     if variables is not None and not isinstance(variables, dict):
         raise UserError(f"{key}.env_vars={variables}: not a mapping. Set a mapping of variables to text.")
     if "CUDA_VISIBLE_DEVICES" in (variables or {}):
-        raise UserError(f"{key}.env_vars.CUDA_VISIBLE_DEVICES: Ray assigns the cards, and this would override it for every trial. Remove it.")
+        raise UserError(f"{key}.env_vars.CUDA_VISIBLE_DEVICES: Ray assigns the cards, and this variable would override the assignment in every trial. Remove it.")
 
 
 @dataclass
@@ -26,92 +26,92 @@ class RaySettings:
     address: str | None = None
     """`auto`, `host:port` or `ray://host:port` joins a cluster; null starts a local Ray that ends with the run."""
     max_concurrent_trials: int | None = bounded(None, least=1)
-    """Null: as many as the cluster's cards hold; on the CPU one."""
+    """null: as many as fit on the cluster's cards, or one on the CPU."""
     trials_per_card: int = bounded(1, least=1)
-    """Above 1 trials share a card, for a first, coarse screening: they disturb each other, and every number so measured says it."""
+    """Above 1, trials share a card, for a first, coarse screening. They disturb each other, and their results say so."""
     cpus_per_trial: float = bounded(1.0, least=0)
-    """Cores that Ray counts for a trial: on a card for its load generator, on the CPU for all of it."""
+    """CPU cores that Ray reserves for a trial: on a card for its load generator, on the CPU for the whole trial."""
     cpus_per_service: float = bounded(0.5, least=0)
-    """On a card, for each of the two services."""
+    """CPU cores that Ray reserves for each of the two services on a card."""
     max_retries: int = bounded(2, least=0)
-    """How often a trial whose failure may pass (`port_conflict`, `service_lost`, `measurement_invalid`) is tried again; `startup_timeout` once."""
+    """Retries after a transient failure (`port_conflict`, `service_lost`, `measurement_invalid`); `startup_timeout` is retried once."""
     runtime_env: dict[str, Any] = field(default_factory=dict, metadata=rule(By(_check_environment)))
     """Ray's runtime environment of every trial and service (`env_vars`, `working_dir`, `pip` …)."""
     storage_path: str | None = None
-    """Where Ray keeps its own results and a copy of the artifacts goes: a folder or any URI that Ray's storage takes (`s3://…`); null: the
-    run's own folder."""
+    """Where Ray keeps its results and where a copy of the artifacts goes: a folder, or any URI that Ray's storage accepts (`s3://…`). null:
+    the run's own folder."""
     dashboard: bool = True
     connect_timeout_s: float = bounded(20.0, above=0)
 
 
 @dataclass
 class RunSettings:
-    """Where things go and when they end."""
+    """Where a run writes, how it runs, and when it ends."""
 
     artifacts_dir: str = "artifacts"
     port_range: list[int] = field(default_factory=lambda: [20000, 29999], metadata=rule(By(check_port_range)))
     time_budget_s: float | None = bounded(None, above=0)
     preflight: bool = True
-    """Refuse what the memory model says cannot fit, before anything starts."""
+    """Refuse candidates that cannot fit according to the memory model, before anything starts."""
     memory_stable_samples: int = bounded(3, least=1)
     memory_stable_mib: float = bounded(64.0, above=0)
     memory_timeout_s: float = bounded(30.0, least=0)
     warm_engine: bool = True
-    """Start engines by fork from a process that has vLLM imported (CPU) and keep one while its flags do not change."""
+    """Fork engines from a process that has imported vLLM (CPU), and reuse an engine while its flags do not change."""
     stop_timeout_s: float = bounded(20.0, least=0)
     hang_timeout_s: float = bounded(15.0, least=0)
-    """A service that runs, and for so long answers neither its health check nor any request under way, is hung; 0 waits for the requests'
-    own time-outs."""
+    """A running service is hung if it answers neither its health check nor any pending request for this long. 0: wait for the requests' own
+    time-outs."""
     mps: bool = False
-    """Permission to start NVIDIA's MPS daemon for the trials that ask for it (`mps_active_thread_pct`), and to stop it after them."""
+    """Permission to start NVIDIA's MPS daemon for trials that use it (`mps_active_thread_pct`), and to stop it after them."""
 
 
 @dataclass
 class ServiceTarget:
-    """A service where it is deployed."""
+    """The deployment of one service."""
 
     unit: str = ""
-    """Of systemd, or of the process supervisor."""
+    """Name of the unit in systemd, or in the process supervisor."""
     url: str = ruled("", By(check_url))
     key_env: str = ""
-    """The variable that holds its key when `promote --apply` probes it; the key itself is never written anywhere."""
+    """Environment variable with the service's API key, for the probes of `promote --apply`. The key itself is never written anywhere."""
     command: list[str] = field(default_factory=list, metadata=rule(Items(By(check_line))))
-    """What starts it; empty: this installation's own."""
+    """Command that starts the service; empty: this installation's own."""
 
 
 @dataclass
 class PromoteSettings:
-    """When a winner may be deployed, where, and what takes it back; `promote` takes none of it from a run's own configuration."""
+    """When and where a winner may be deployed, and when it is rolled back. `promote` never reads these from a run's own configuration."""
 
     device: str = one_of("auto", "auto", "cpu", "cuda")
     """The target's kind of device: `cuda`, `cpu`, or `auto` (this machine's)."""
     metric: str = metrics.VOICE_TURN.at("p95")
     min_gain_pct: float = bounded(10.0, least=0)
-    """The winner must be better than the baseline by so much in the metric, and worse in none beyond `confirm.tolerances`."""
+    """Minimum gain of the winner over the baseline in the metric. It may be worse in no metric beyond `confirm.tolerances`."""
     neighbours_mib: float | None = bounded(None, least=0)
-    """Memory that others use on the target's device; null: what they use now."""
+    """Memory that other processes use on the target's device; null: as measured now."""
     neighbours_tolerance_mib: float = bounded(512.0, least=0)
     soak_s: float = bounded(300.0, above=0)
     soak_growth_pct: float = bounded(5.0, least=0)
-    """A service's memory may grow by so much during the soak."""
+    """Maximum growth of a service's memory during the soak."""
     target: str = one_of("systemd", "systemd", "process")
     """`systemd` or `process` (a plain supervisor)."""
     install_dir: str = ruled("/etc/tune-gpu", By(check_line))
     systemd_dir: str = ruled("/etc/systemd/system", By(check_line))
     served_model_name: str | None = None
-    """What the deployed vLLM calls its model; null: the model's own name."""
+    """Name under which the deployed vLLM serves its model; null: the model's own name."""
     vllm: ServiceTarget = field(default_factory=lambda: ServiceTarget("vllm.service", "http://127.0.0.1:8000", "VLLM_API_KEY"))
     whisper: ServiceTarget = field(default_factory=lambda: ServiceTarget("whisper.service", "http://127.0.0.1:8001", "TUNE_GPU_API_KEY"))
     health_deadline_s: float = bounded(300.0, above=0)
-    """Both services must answer `/health` so long after the restart."""
+    """Time after the restart within which both services must answer `/health`."""
     probes: int = bounded(5, least=0)
-    """Live voice turns that are then taken, one after another; 0 takes none."""
+    """Number of live voice turns after the restart, one after another; 0 for none."""
     probe_max_ratio: float = bounded(2.0, above=0)
-    """Their median must stay below so many times what the comparison measured."""
+    """Maximum ratio of the live turns' median latency to the median that the comparison measured."""
 
     def conflicts(self, at: str) -> Iterator[str]:
-        """Yield each rule that joins several settings and is broken, as a message. Raise UserError for the name of a unit."""
+        """Yield a message for each broken rule that joins several settings. Raise UserError for an invalid unit name."""
         for name, service in (("vllm", self.vllm), ("whisper", self.whisper)):
             check_unit(f"{at}{name}.unit", service.unit, of_systemd=self.target == "systemd")
         if self.vllm.unit == self.whisper.unit:
-            yield f"{at}vllm.unit={self.vllm.unit}: Whisper's unit as well. Give each service a unit of its own."
+            yield f"{at}vllm.unit={self.vllm.unit}: the same unit as Whisper's. Give each service a unit of its own."

@@ -1,4 +1,4 @@
-"""Settings of the search: what varies, how it is searched, and what a measurement is worth."""
+"""Settings of the search: its parameters, its algorithm and its objective."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from tune_gpu.config.rules import Entries, OneOf, bounded, one_of, rule
 
 @dataclass
 class ParameterSpec:
-    """One knob: either `values`, or a range (`low`, `high`). `step` or `integer` give its steps; `log` samples it in the logarithm."""
+    """One knob: either `values`, or a range (`low`, `high`). `step` or `integer` sets the steps of a range; `log` samples it
+    logarithmically."""
 
     target: str
-    """The setting of its value: a dotted path into `Services`, for example `vllm.gpu_memory_utilization`."""
+    """The setting that the knob changes: a dotted path into `Services`, for example `vllm.gpu_memory_utilization`."""
     values: list[Any] | None = None
     low: float | None = None
     high: float | None = None
@@ -24,12 +25,12 @@ class ParameterSpec:
     log: bool = False
     integer: bool = False
     kind: str = one_of("ordinal", "ordinal", "categorical")
-    """`ordinal`: the order of `values` has a meaning (0.45 lies next to 0.50); `categorical`: it has none."""
+    """`ordinal`: `values` are ordered (0.45 lies next to 0.50); `categorical`: they have no order."""
     when: dict[str, list[Any]] = field(default_factory=dict)
     """The knob exists only if each named parameter has one of these values."""
 
     def conflicts(self, at: str) -> Iterator[str]:
-        """Yield each rule that joins several settings and is broken, as a message."""
+        """Yield a message for each broken rule that joins several settings."""
         knob, low, high = at.removesuffix("."), self.low, self.high
         if self.values is not None:
             if any(given is not None for given in (low, high, self.step)):
@@ -49,10 +50,10 @@ class SearchSettings:
     """R-Zero. The sizes are the classic ones: 2 + 4 + 4 + 4 evaluations in 4 generations."""
 
     algorithm: str = one_of("rzero", "rzero", "classic")
-    """`rzero`: the tournament, with proposals that a surrogate has screened. `classic`: R-Zero as it was."""
+    """`rzero`: the tournament, with proposals screened by a surrogate. `classic`: the original R-Zero."""
     asynchronous: bool | None = None
-    """Propose each candidate from all results so far, instead of a generation at once (`rzero` only). null: true, unless candidates are
-    ordered by the engine that they share."""
+    """Propose each candidate from all results so far, instead of a whole generation at once (`rzero` only). null: true, unless candidates
+    are ordered by the engine that they share."""
     initial: int = bounded(2, least=1, most=10_000)
     tournament_size: int = bounded(4, least=2, most=10_000)
     survivors: int = bounded(2, least=1)
@@ -60,28 +61,28 @@ class SearchSettings:
     fresh: int = bounded(1, least=1)
     generations: int = bounded(4, least=1)
     recheck: int = bounded(0, least=0)
-    """How often, at most, a configuration that would win by a single evaluation is measured again at the end."""
+    """Maximum number of measurements at the end that repeat a configuration which would win by a single evaluation."""
     anchors: int = bounded(1, least=0)
-    """So many times the baseline is deployed again after the search, to show how much one configuration differs between its deployments. They are
-    kept in `anchors.jsonl` and choose no winner. With three or more a drift during the run is estimated, too."""
+    """Number of further deployments of the baseline after the search. They show how much one configuration differs between its deployments,
+    are kept in `anchors.jsonl`, and do not decide the winner. With three or more, drift during the run is estimated, too."""
     objectives: dict[str, str] = field(default_factory=dict, metadata=rule(Entries(OneOf(("max", "min")), kind="metric")))
     """Pareto mode: metric -> `max` or `min`. Survivors are chosen by fronts and crowding, `rzero` proposes for every part of the front, and
     the summary holds the front. The winner is still the configuration with the best fitness."""
     racing: bool = False
-    """Stop a candidate between windows once as many others as survive are shown to be better. It saves time only with `workload.windows` of
-    at least 3."""
+    """Stop a candidate between windows once enough others are shown to be better that it cannot survive. It saves time only with
+    `workload.windows` of at least 3."""
     window_budget: int | None = bounded(None, least=1)
-    """With `racing`: once the search has measured so many windows, no candidate gets more than two."""
+    """With `racing`: once the search has measured this many windows, no candidate gets more than two."""
     seed: int = bounded(0, least=0)
 
     def conflicts(self, at: str) -> Iterator[str]:
-        """Yield each rule that joins several settings and is broken, as a message."""
+        """Yield a message for each broken rule that joins several settings."""
         if self.survivors > self.tournament_size:
-            yield f"{at}survivors={self.survivors}: more than {at}tournament_size={self.tournament_size}. Set at most as many."
+            yield f"{at}survivors={self.survivors}: more than {at}tournament_size={self.tournament_size}. Set at most {self.tournament_size}."
         if self.elites + self.fresh >= self.tournament_size:
             yield (
                 f"{at}elites + {at}fresh = {self.elites + self.fresh}: no offspring are left of {at}tournament_size={self.tournament_size}. "
-                "Set less in all."
+                "Set a smaller sum."
             )
 
 
@@ -90,7 +91,7 @@ class ObjectiveSettings:
     """How a measurement becomes one number; see `evaluation/objective.py` for the formulas."""
 
     weights: dict[str, float] = field(default_factory=dict, metadata=rule(Entries(Bounds(least=0), kind="term")))
-    """Term of the fitness -> weight. They are divided by their sum."""
+    """Term of the fitness -> weight. The weights are divided by their sum."""
     stt_latency_target_ms: float = bounded(500.0, above=0)
     llm_latency_target_ms: float = bounded(1000.0, above=0)
     ttft_target_ms: float = bounded(500.0, above=0)
@@ -99,26 +100,27 @@ class ObjectiveSettings:
     utilization_target_pct: float = bounded(70.0, above=0)
     wer_target: float = bounded(0.10, above=0)
     targets: dict[str, float] = field(default_factory=dict, metadata=rule(Entries(Bounds(above=0), kind="metric")))
-    """Metric -> its target, for a service that the settings above do not fit. They hold for every service of their protocol that is not named here."""
+    """Metric -> target, for services that need other targets than the settings above. Those hold for every service of their protocol that
+    is not named here."""
     max_wer: float | None = bounded(None, least=0)
     max_failed_requests_pct: float | None = bounded(5.0, least=0)
-    """Constraint: a candidate above it is infeasible, and its violation is the difference."""
+    """Constraint: a candidate above it is infeasible; its violation is the difference."""
     limits: dict[str, float] = field(default_factory=dict, metadata=rule(Entries(Bounds(least=0), kind="metric")))
-    """Further constraints: a metric or one of its statistics -> the most that it may be, or the least for one that is better when greater. A metric
-    with many samples is limited at `latency_percentile` if no statistic is named."""
+    """Further constraints: metric or statistic of a metric -> its largest allowed value, or its smallest if higher is better. A metric with
+    many samples is limited at `latency_percentile` if no statistic is named."""
 
     def conflicts(self, at: str) -> Iterator[str]:
-        """Yield each rule that joins several settings and is broken, as a message. No weights at all: a run refuses that."""
+        """Yield a message for each broken rule that joins several settings. Missing weights are refused when a run starts, not here."""
         if self.weights and not any(self.weights.values()):
             yield f"{at}weights: all are 0. Set at least one above 0."
 
 
 def target_of(objective: ObjectiveSettings | Mapping[str, Any], metric: Metric) -> float | None:
-    """Return the target of a metric: what `objective.targets` names, else the setting for its protocol, else the metric's own default.
+    """Return the target of a metric: its entry in `objective.targets`, else the setting for its protocol, else the metric's own default.
 
     Args:
-        objective: the settings, also as an artifact holds them.
-        metric: of the space's catalogue.
+        objective: the settings, or the same as read from an artifact.
+        metric: a metric of the space's catalogue.
     """
     settings = objective if isinstance(objective, Mapping) else vars(objective)
     named = settings.get("targets")

@@ -335,7 +335,7 @@ def test_a_winner_outside_its_space_is_refused(tmp_path: Path) -> None:
         if is_right:
             assert read_finished_run(str(tmp_path), RUN_ID, [], "compare").winner["parser"] == value
         else:
-            with pytest.raises(UserError, match=r"summary\.json: its best is not in the space .*parser=\.\./evil"):
+            with pytest.raises(UserError, match=r"summary\.json: its best configuration is not in the space .*parser=\.\./evil"):
                 read_finished_run(str(tmp_path), RUN_ID, [], "compare")
 
 

@@ -92,15 +92,15 @@ def test_a_mapping_of_a_file_replaces_a_default_and_an_overlay_merges(space: str
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("~objective.weights.war", r"^~objective\.weights\.war: no such key \(did you mean wer\?\)\. Under objective\.weights there are capacity, wer\.$"),
+        ("~objective.weights.war", r"^~objective\.weights\.war: no such key \(did you mean wer\?\)\. Under objective\.weights the keys are capacity, wer\.$"),
         ("~serach.seed", r"^~serach\.seed: no such key \(did you mean search\?\)"),
-        ("~search.sed", r"^~search\.sed: no such key \(did you mean seed\?\)\. Under search there are algorithm"),
-        ("~search.seed.x", r"^~search\.seed\.x: no such key\. Under search\.seed there are none"),
+        ("~search.sed", r"^~search\.sed: no such key \(did you mean seed\?\)\. Under search the keys are algorithm"),
+        ("~search.seed.x", r"^~search\.seed\.x: no such key\. Under search\.seed there are no keys"),
         ("~parameters.beem", r"no such key \(did you mean beam\?\)"),
         ("~parameters.beam.target", r"^~parameters\.beam\.target: has no default\. Set another value, or remove all of ~parameters\.beam\.$"),
-        ("~services.whisper.env.A", r"no such key\. Under services\.whisper\.env there are none"),
-        ("~search.seed=1", r"~search\.seed=1: an override has the form key=value, or ~key"),
-        ("~", "an override has the form"),
+        ("~services.whisper.env.A", r"no such key\. Under services\.whisper\.env there are no keys"),
+        ("~search.seed=1", r"~search\.seed=1: not an override\. Use key=value, or ~key"),
+        ("~", "not an override"),
     ],
 )
 def test_a_key_that_is_not_there_cannot_be_removed(space: str, override: str, message: str) -> None:

@@ -142,5 +142,5 @@ def test_any_set_of_names_and_kinds_is_read_back(kinds: dict[str, str]) -> None:
 
 def test_shares_that_are_more_than_the_device_are_refused(tmp_path: Path) -> None:
     content = THREE | {"services": {**THREE["services"], "embed": {**THREE["services"]["embed"], "gpu_memory_utilization": 0.95}}}
-    with pytest.raises(UserError, match=r"services: llm 0\.1 \+ embed 0\.95 = 1\.05 of the device's memory, even with the least of each"):
+    with pytest.raises(UserError, match=r"services: llm 0\.1 \+ embed 0\.95 = 1\.05 of the device's memory, even with the smallest share of each"):
         check_config(load_config(space(tmp_path, content), ["objective.weights={capacity: 1}"], "cpu"))
