@@ -128,7 +128,7 @@ def test_what_a_killed_run_leaves_of_ray_is_removed_and_it_goes_on(driver: Drive
     assert not session.exists()
     driver.start("--resume", driver.run_id(), "--trust", settings=[], **{name: value for name, value in environment.items() if name != "WANDB_KEY"})
     assert driver.end() == 2, "a secret that is not there is asked for"
-    assert "set the environment variable WANDB_KEY" in driver.output
+    assert "Set the environment variable WANDB_KEY" in driver.output
     driver.start("--resume", driver.run_id(), "--trust", settings=[], **environment)
     assert driver.end() == 0, driver.output
     assert leaks(driver.folder) == []

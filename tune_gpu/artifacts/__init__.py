@@ -1,1 +1,1 @@
-"""The files of a run: their places, their content, and what is redacted."""
+"""The files of a run: where they are, what they contain, and what is redacted."""

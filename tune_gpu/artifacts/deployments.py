@@ -1,4 +1,4 @@
-"""A run's lines as evidence: one deployment a line."""
+"""Turn a run's lines into evidence: each line is one deployment."""
 
 from __future__ import annotations
 
@@ -12,24 +12,26 @@ from tune_gpu.search.evidence import Deployment, Evidence, freedom_of
 
 
 def key_of(params: Mapping[str, Any]) -> Hashable:
-    """Return what equal configurations have in common, whatever the order of their parameters; 1 and 1.0 are equal."""
+    """Return a key that is the same for equal configurations, whatever the order of their parameters. 1 and 1.0 are equal."""
     return tuple(sorted((name, value if isinstance(value, Hashable) else repr(value)) for name, value in params.items()))
 
 
 def evidence_of(lines: Iterable[EvaluationRecord], anchors: Iterable[EvaluationRecord] = (), key: Callable[[Mapping[str, Any]], Hashable] = key_of) -> Evidence:
-    """Return what the lines of a run say together.
+    """Return the evidence in the lines of a run.
 
     Args:
-        lines: of candidates; the baseline's in generation 0 is an anchor.
-        anchors: of further deployments of the baseline, which no tournament knows.
-        key: equal for equal configurations.
+        lines: lines of candidates. The baseline's line in generation 0 is an anchor.
+        anchors: lines of further deployments of the baseline, which the tournament does not use.
+        key: function that returns the same key for equal configurations.
     """
     return Evidence([*_deployments(lines, key, anchors=False), *_deployments(anchors, key, anchors=True)])
 
 
 def error_of(line: EvaluationRecord, evidence: Evidence) -> float | None:
-    """Return the standard error of one evaluation's fitness: of its windows, ramp and clips, and of what differs from one deployment to the next.
-    None if it is unknown."""
+    """Return the standard error of one evaluation's fitness, or None if it is unknown.
+
+    It covers the windows, the ramp, the clips and the differences between deployments.
+    """
     if line.fitness is None or not evidence.known:
         return None
     return evidence.noise if line.fitness_stderr is None else math.hypot(line.fitness_stderr, evidence.between or 0.0)

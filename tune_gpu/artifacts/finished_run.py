@@ -1,4 +1,4 @@
-"""Read a run that has ended with a winner, for `compare` and `promote`. Each fault is one clear line."""
+"""Read a run that has ended with a winner, for `compare` and `promote`. Each error is one line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class FinishedRun:
     config: ExperimentConfig
     summary: RunSummary
     winner: dict[str, Any]
-    """Its best parameters."""
+    """The parameters of its best configuration."""
     device: DeviceRecord
     lines: tuple[EvaluationRecord, ...]
 
@@ -39,28 +39,28 @@ def read_finished_run(artifacts_dir: str, run_id: str, overrides: list[str], com
         run_id: name of the run.
         overrides: settings that replace the run's own (`run.*`, `ray.*`, `confirm.*`, `promote.*`).
         command: the calling command, for messages.
-        trust: the user declares that the run is their own.
+        trust: whether the user declares that the run is their own.
 
     Raises:
-        UserError: no such run, one that has not ended or has no winner, or artifacts that are not a run's.
+        UserError: the run does not exist, has not ended or has no winner, or its artifacts are invalid.
     """
     allowed = ("run.", "ray.", "confirm.", "promote.")
     if foreign := [override for override in overrides if not key_of(override).startswith(allowed)]:
         raise UserError(
-            f"{foreign[0]}: {command} keeps what the run measured; only run.*, ray.*, confirm.* and promote.* may be overridden"
+            f"{foreign[0]}: {command} uses the settings that the run was measured with; only run.*, ray.*, confirm.* and promote.* may be overridden"
         )
     folder = find_run(artifacts_dir, run_id)
-    check_name("name", folder.experiment)  # they come from a folder's path, and are shown and made into paths
+    check_name("name", folder.experiment)  # the names come from a folder's path; they are printed and used in paths
     check_name("run_id", folder.run_id)
     record = read_folder(folder)
     summary, best = decided(record)
     config = load_run_config(folder.path, overrides, trust=trust)
     if config.name != folder.experiment:
-        raise UserError(f"{folder.path / 'config.yaml'}: of the experiment {config.name!r}, not of {folder.experiment!r}")
+        raise UserError(f"{folder.path / 'config.yaml'}: belongs to the experiment {config.name!r}, not to {folder.experiment!r}")
     if unknown := sorted(set(best.params) - set(config.parameters)):
-        raise UserError(f"{folder.path / 'summary.json'}: its best has the parameter {unknown[0]}, which config.yaml does not know")
+        raise UserError(f"{folder.path / 'summary.json'}: its best configuration has the parameter {unknown[0]}, which is not in config.yaml")
     try:
         SearchSpace.from_specs(config.parameters).check(best.params)  # config.yaml is sealed, summary.json is not
     except UserError as error:
-        raise UserError(f"{folder.path / 'summary.json'}: its best is not in the space of config.yaml ({error})") from error
+        raise UserError(f"{folder.path / 'summary.json'}: its best configuration is not in the space of config.yaml ({error})") from error
     return FinishedRun(folder, config, summary, dict(best.params), record.device or DeviceRecord(kind=summary.device), record.lines)

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def strict_json(content: Any) -> str:
-    """Return indented JSON, with null for what is not a number in JSON."""
+    """Return indented JSON, with null for NaN and infinity."""
     return json.dumps(finite(content), indent=2, ensure_ascii=False)
 
 

@@ -1,4 +1,4 @@
-"""Combine the lines of a run about one configuration."""
+"""Look up a configuration in the lines of a run."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 
 
 def unchecked_of(lines: Sequence[EvaluationRecord], params: Mapping[str, Any]) -> list[str]:
-    """Return what was not checked while these parameters were measured, because the device does not report it. Each sentence appears
-    once."""
+    """Return which checks were not made while these parameters were measured, because the device does not report the values. Each sentence
+    appears once."""
     found = [line.metrics.get("unchecked") for line in lines if line.params == dict(params)]
     return list(dict.fromkeys(sentence for sentences in found if isinstance(sentences, list) for sentence in sentences if isinstance(sentence, str)))
 

@@ -1,4 +1,4 @@
-"""Record what a run was made with: versions, commit, device."""
+"""Record the versions, the commit and the device of a run."""
 
 from __future__ import annotations
 

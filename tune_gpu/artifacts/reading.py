@@ -1,7 +1,7 @@
-"""A run as it lies on disk, checked: what `report`, `status`, `compare` and `promote` read. Reading changes nothing.
+"""Read a run from disk and check it, for `report`, `status`, `compare` and `promote`. Reading changes nothing.
 
-A folder may be half-written (a run that was killed), foreign (somebody else's file under our name) or of a newer program: each is a
-`UserError` of one line that names the file. Unknown fields are passed over.
+A folder may be incomplete (the run was killed), foreign (another program's file under our name), or written by a newer program. Each of
+these raises a `UserError` of one line that names the file. Unknown fields are accepted.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ OfRun = TypeVar("OfRun", Manifest, RunSummary, Comparison)
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan(Record):
-    """What is required of `plan.json`; its readers take the rest as it is."""
+    """The required fields of `plan.json`. Its readers check the other fields themselves."""
 
     counts: dict[str, Any]
     refused: tuple[Any, ...]
@@ -46,12 +46,12 @@ class RunState(StrEnum):
 
     FINISHED = "finished"
     NO_WINNER = "no winner"
-    """It ran to its end, and nothing was feasible."""
+    """It ran to its end, but no configuration was feasible."""
     RUNNING = "running"
     INTERRUPTED = "interrupted"
-    """Stopped (Ctrl-C, SIGTERM, a budget of an earlier attempt): it can be resumed."""
+    """It was stopped (Ctrl-C, SIGTERM, the budget of an earlier attempt) and can be resumed."""
     KILLED = "killed"
-    """Its process is gone and it wrote no end: it can be resumed."""
+    """Its process ended without recording an end. It can be resumed."""
     BROKEN = "broken"
     """Its files cannot be read."""
 
@@ -70,25 +70,25 @@ class RunRecord:
     config: Mapping[str, Any]
     """`config.yaml`, unchecked."""
     lines: tuple[EvaluationRecord, ...]
-    """Every whole line, in the order of the generations."""
+    """All complete lines, in the order of the generations."""
     manifest: Manifest | None = None
     summary: RunSummary | None = None
     plan: Mapping[str, Any] | None = None
     comparison: Comparison | None = None
-    """What `tune-gpu compare` found against the baseline."""
+    """The result of `tune-gpu compare` against the baseline."""
     confirmation: Comparison | None = None
-    """What the run itself found when it confirmed its winner."""
+    """The result of the run's own confirmation of its winner."""
     anchors: tuple[EvaluationRecord, ...] = ()
-    """Further deployments of the baseline, which no tournament knew; empty in runs from before they were made."""
+    """Further deployments of the baseline, which the tournament did not use; empty in runs of older programs."""
 
     @property
     def ended(self) -> bool:
-        """Return whether nothing is left to measure. A run that its time budget ended goes on with a new budget."""
+        """Return True if nothing is left to measure. A run that ended by its time budget can be resumed with a new budget."""
         return self.state in (RunState.FINISHED, RunState.NO_WINNER) and self.summary is not None and self.summary.ended != RunEnd.TIME_BUDGET
 
     @property
     def run_id(self) -> str:
-        """Return its name."""
+        """Return the run's id."""
         return self.folder.run_id
 
     @property
@@ -99,8 +99,10 @@ class RunRecord:
 
     @property
     def decision(self) -> Decision | None:
-        """Return what to do about the winner: the decision of the latest comparison with what runs, else the run's own; None in a run that has
-        not ended or was made before decisions were."""
+        """Return what to do about the winner: the decision of the latest comparison with the baseline, else the run's own.
+
+        None if the run has not ended, or was made by an older program without decisions.
+        """
         if self.summary is None or self.state.resumable or self.state is RunState.RUNNING:
             return None
         later = self.evidence is not None and self.evidence is self.comparison
@@ -122,7 +124,7 @@ def read_run(artifacts_dir: str | Path, run_id: str) -> RunRecord:
 
 
 def find_run(artifacts_dir: str | Path, run_id: str) -> RunFolder:
-    """Return the folder of a run by its id or its path. Raise UserError with the existing runs."""
+    """Return the folder of a run by its id or its path. Raise UserError, listing the existing runs, if there is no such run."""
     asked = Path(run_id).expanduser()
     if asked.is_dir() and (asked / "config.yaml").is_file():
         path = asked.resolve()
@@ -145,12 +147,12 @@ def read_folder(folder: RunFolder) -> RunRecord:
 
 
 def comparisons_of(folder: RunFolder, *, has_baseline: bool) -> Iterator[tuple[str, Comparison]]:
-    """Yield the comparisons that can confirm the winner, with their files' names (without the ending), the one that counts most first.
+    """Yield the comparisons that can confirm the winner, with their files' names (without the suffix), the most relevant first.
 
     Args:
-        folder: of the run.
-        has_baseline: whether the run has a baseline of its own. If not, a comparison with one that was given on the command line counts, the
-            latest first.
+        folder: the run's folder.
+        has_baseline: whether the run has its own baseline. If not, a comparison with a baseline from the command line counts, the latest
+            first.
     """
     found = {} if has_baseline else {path.stem: read_comparison(folder, path.name) for path in sorted(folder.path.glob("comparison-*.json"))}
     given = {name: content for name, content in found.items() if content is not None and content.their_arm.source is ArmSource.GIVEN_BASELINE}
@@ -161,12 +163,13 @@ def comparisons_of(folder: RunFolder, *, has_baseline: bool) -> Iterator[tuple[s
 
 
 def is_of_winner(comparison: Comparison, winner: Mapping[str, Any]) -> bool:
-    """Return True if a comparison is about these parameters. A run that was resumed after it may have found another winner."""
+    """Return True if a comparison is about these parameters. A run that was resumed after the comparison may have found another winner."""
     return comparison.our_arm.params == winner
 
 
 def read_comparison(folder: RunFolder, name: str) -> Comparison | None:
-    """Read `comparison.json` or `confirmation.json` of a run; None if there is none. Raises UserError for one that is half written or another run's."""
+    """Return `comparison.json` or `confirmation.json` of a run, or None if it does not exist. Raise UserError for an incomplete file or
+    another run's."""
     return _of_run(folder, Comparison, name)
 
 
@@ -178,20 +181,20 @@ def read_winner(folder: RunFolder) -> WinnerFile | None:
 
 
 def refuse_running(record: RunRecord) -> None:
-    """Raise UserError while the run is going on."""
+    """Raise UserError if the run is still running."""
     if record.state is RunState.RUNNING:
-        raise UserError(f"{record.run_id}: it is still running ({_who(record.manifest)}); wait for its end: tune-gpu status")
+        raise UserError(f"{record.run_id}: it is still running ({_who(record.manifest)}). Wait until it has ended; tune-gpu status shows that.")
 
 
 def decided(record: RunRecord) -> tuple[RunSummary, StandingRecord]:
-    """Return the summary and the winner of a run that has ended with one. Raise UserError that names what is missing."""
+    """Return the summary and the winner of a run that ended with a winner. Raise UserError, naming what is missing, for any other run."""
     refuse_running(record)
     if record.summary is None or record.state.resumable:
         raise UserError(f"{record.run_id}: it has not ended ({record.state}). Resume it with: {resume_command(record.folder)}")
     if record.summary.best is None:
         kinds = ", ".join(f"{number} {kind}" for kind, number in record.summary.failures.items())
         reason = kinds or f"{counted(record.summary.n_evaluations, 'evaluation')}, none within the constraints"
-        raise UserError(f"{record.run_id}: it has no winner, nothing was feasible ({reason})")
+        raise UserError(f"{record.run_id}: it has no winner, because no configuration was feasible ({reason})")
     return record.summary, record.summary.best
 
 
@@ -207,12 +210,12 @@ def all_runs(artifacts_dir: str | Path) -> Iterator[tuple[RunFolder, RunRecord |
 
 
 def resume_command(folder: RunFolder) -> str:
-    """Return the command that resumes it."""
+    """Return the command that resumes the run."""
     return f"python -m tune_gpu.launch --resume {folder.run_id}{place_of(folder)}"
 
 
 def place_of(folder: RunFolder) -> str:
-    """Return what a command needs beside the run's id to find it: nothing in the default folder, else ` run.artifacts_dir=…`."""
+    """Return the argument that a command needs to find the run: "" in the default folder, else ` run.artifacts_dir=…`."""
     return "" if folder.root == Path("artifacts").resolve() else " " + shlex.quote(f"run.artifacts_dir={folder.root}")
 
 
@@ -227,7 +230,7 @@ def _read(kind: type[T], path: Path) -> T | None:
 def _of_run(folder: RunFolder, kind: type[OfRun], name: str) -> OfRun | None:
     found = _read(kind, folder.path / name)
     if found is not None and found.run_id != folder.run_id:
-        raise UserError(f"{folder.path / name}: it is of run {found.run_id}, not of {folder.run_id}")
+        raise UserError(f"{folder.path / name}: it belongs to run {found.run_id}, not to {folder.run_id}")
     return found
 
 

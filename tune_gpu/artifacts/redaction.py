@@ -1,4 +1,4 @@
-"""Keep secrets out of everything that a run writes: settings, results and texts are redacted as objects, before they are rendered.
+"""Keep secrets out of everything that a run writes. Settings, results and texts are redacted as objects, before they are rendered.
 
 A secret is recognised by its name (`secret_names`). Its value is then removed from every text, in any encoding (`secret_writings`). A
 resumed run takes its secrets from the environment again.
@@ -23,11 +23,11 @@ __all__ = ["REDACTED", "Redactor", "holds_secret", "is_secret", "restore_secrets
 
 
 def secret_values(content: Any, named: bool = False) -> Iterator[str]:
-    """Yield the values of secrets in settings or in an environment, at any depth, also inside texts.
+    """Yield the values of secrets in settings or in an environment, at any depth and inside texts.
 
     Args:
-        content: to search.
-        named: whether its name means that all of it is secret.
+        content: the object to search.
+        named: whether its name marks the whole object as secret.
     """
     if isinstance(content, Mapping):
         for name, value in content.items():
@@ -47,7 +47,8 @@ def secret_values(content: Any, named: bool = False) -> Iterator[str]:
 
 
 def holds_secret(name: str, value: Any) -> bool:
-    """Return whether a setting or variable is a secret by its name, or holds one (`http://user:password@host`). A switch (`allow-credentials`) holds none."""
+    """Return True if a setting or variable is a secret by its name, or contains one (`http://user:password@host`). A switch
+    (`allow-credentials`) is none."""
     return not isinstance(value, bool) and (is_secret(name) or any(secret_values(value)))
 
 
@@ -55,8 +56,8 @@ class Redactor:
     """Replace secrets in whatever is about to be written.
 
     Args:
-        config: settings whose secrets are known too; None for those of the environment alone.
-        environment: None for this process's.
+        config: settings whose secrets are removed, too; None to remove only those of the environment.
+        environment: the variables to take secrets from; None for this process's environment.
     """
 
     def __init__(self, config: ExperimentConfig | None = None, environment: Mapping[str, str] | None = None) -> None:
@@ -78,7 +79,7 @@ class Redactor:
 
         Args:
             value: the object, which is not changed.
-            named: whether its name means that all of it is secret.
+            named: whether its name marks the whole object as secret.
         """
         if isinstance(value, Mapping):
             return {self.value(key): self.value(inner, named or is_secret(str(key))) for key, inner in value.items()}
@@ -90,7 +91,7 @@ class Redactor:
 
 
 def _key_variables(content: Any) -> Iterator[str]:
-    """Yield the variables that hold a key by a setting `key_env`, whatever they are called."""
+    """Yield the variables that a setting `key_env` names as keys, whatever their names."""
     if isinstance(content, Mapping):
         for name, value in content.items():
             if name == "key_env" and isinstance(value, str):
@@ -120,10 +121,10 @@ def restore_secrets(config: ExperimentConfig) -> None:
         for name in [name for name, value in settings.items() if REDACTED in str(value)]:
             variable = name.replace("-", "_").upper() if path.endswith("extra_args") else name
             if variable not in os.environ:
-                raise UserError(f"{path}.{name} is a secret and was not kept with the run; set the environment variable {variable} to it")
+                raise UserError(f"{path}.{name}: a secret, which is not kept with the run. Set the environment variable {variable} to its value.")
             settings[name] = os.environ[variable]
     if left := _still_redacted(asdict(config)):
-        raise UserError(f"{left}: it held a secret, which was not kept with the run. Give it again, as {left}=VALUE.")
+        raise UserError(f"{left}: a secret, which is not kept with the run. Give it again, as {left}=VALUE.")
 
 
 def _still_redacted(content: Any, path: str = "") -> str | None:
@@ -135,9 +136,10 @@ def _still_redacted(content: Any, path: str = "") -> str | None:
 
 
 def without_secrets(config: ExperimentConfig) -> ExperimentConfig:
-    """Return a copy that may be pickled where others can read it: Ray Tune writes what a searcher refers to into the run's folder.
+    """Return a copy that may be pickled where others can read it: Ray Tune writes everything that a searcher refers to into the run's
+    folder.
 
-    No variable's value is kept, so that the search does not depend on one: candidates differ in their parameters only.
+    The values of all variables are removed. The search does not need them, because candidates differ in their parameters only.
     """
     copied, redactor = copy.deepcopy(config), Redactor(config)
     for path, settings in _holders(copied).items():
@@ -146,7 +148,7 @@ def without_secrets(config: ExperimentConfig) -> ExperimentConfig:
 
 
 def _holders(config: ExperimentConfig) -> dict[str, dict[str, Any]]:
-    """Return the settings that may be secrets, by their place."""
+    """Return the settings that may be secrets, by their path."""
     of_ray = config.ray.runtime_env.get("env_vars")
     of_services = {f"services.{name}.{setting}": getattr(settings, setting) for name, settings in config.services.items() for setting in mappings_of(settings)}
     return of_services | {"ray.runtime_env.env_vars": of_ray if isinstance(of_ray, dict) else {}}

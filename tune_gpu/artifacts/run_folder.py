@@ -1,4 +1,5 @@
-"""What a run leaves on disk: a contract that other tools read (DESIGN.md, "Artifacts"). Lines are whole, files are replaced by rename."""
+"""The files that a run leaves on disk. Other tools read them (DESIGN.md, "Artifacts"). Lines are written whole; files are replaced by
+rename."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ from tune_gpu.search.tournament import Candidate
 _LOG = logging.getLogger(__name__)
 _PROPOSALS = "proposals.jsonl"
 ANCHORS = "anchors.jsonl"
-"""Further deployments of the baseline, which show the noise of the run; no tournament knows them."""
+"""Further deployments of the baseline, which show the noise of the run. The tournament does not use them."""
 _RAY = "ray"
 
 
@@ -45,25 +46,26 @@ class RunFolder:
 
     @classmethod
     def find(cls, artifacts_dir: str | Path, run_id: str, asked_as: str = "--resume ") -> RunFolder:
-        """Return the folder of a run of any experiment. Raise UserError with the existing runs."""
+        """Return the folder of a run of any experiment. Raise UserError, listing the existing runs, if there is no such run."""
         root = Path(artifacts_dir).expanduser().resolve()
         runs = {path.parent.name: path.parent.parent.name for path in root.glob("*/*/config.yaml")}
         if run_id not in runs:
             there = ", ".join(sorted(runs)[-8:]) or "none"
-            raise UserError(f"{asked_as}{run_id}: no such run in {root}; there are: {there}")
+            raise UserError(f"{asked_as}{run_id}: no such run in {root}. Existing runs: {there}.")
         return cls(root, runs[run_id], run_id)
 
     def create(self, config_yaml: str) -> None:
         """Make the folder with its resolved configuration. If another run began in the same second, `run_id` gets a number appended.
 
-        Raise UserError for a name that would lead out of the artifacts.
+        Raise UserError for a name whose folder would be outside the artifacts folder.
         """
         with self.created(config_yaml):
             pass
 
     @contextlib.contextmanager
     def created(self, config_yaml: str) -> Iterator[None]:
-        """Make the folder as `create` does, and lock it as `held` does, before it has the configuration by which others find a run."""
+        """Make the folder as `create` does, and lock it as `held` does. It is locked before its configuration exists, by which other
+        commands find a run."""
         check_name("name", self.experiment)
         check_name("run_id", self.run_id)
         self._make_own()
@@ -74,7 +76,7 @@ class RunFolder:
     def _make_own(self) -> None:
         for name in itertools.chain([self.run_id], (f"{self.run_id}-{number}" for number in itertools.count(2))):
             path = self.root / self.experiment / name
-            if any(self.root.glob(f"*/{name}")):  # a run is found by its name alone, whatever its experiment
+            if any(self.root.glob(f"*/{name}")):  # a run is found by its id alone, so the id must be unique across experiments
                 continue
             with contextlib.suppress(FileExistsError):
                 path.mkdir(parents=True, exist_ok=False)
@@ -105,7 +107,7 @@ class RunFolder:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise UserError(f"{self.run_id}: another process is at it; wait for its end: tune-gpu status") from None
+                raise UserError(f"{self.run_id}: another process is using it. Wait until it has ended; tune-gpu status shows that.") from None
             except OSError as error:
                 _LOG.warning(
                     "%s: this file system has no locks (%s). Do not start a second command for this run while this one runs.", self.path, error.strerror
@@ -117,7 +119,7 @@ class RunFolder:
     def _refuse_links(self) -> None:
         """Raise UserError for a link in the folder, among Ray's attempts, or at the winner's file.
 
-        The run may be somebody else's, and what is written would go elsewhere.
+        The run may be somebody else's, and a link would redirect what this process writes.
         """
         for folder in (self.path, self.path / _RAY):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
@@ -136,19 +138,19 @@ class RunFolder:
             _refuse_link(path)
 
     def append_candidate(self, record: EvaluationRecord) -> None:
-        """Write one evaluation as it ends: one write of one line, on disk when this returns."""
+        """Append an evaluation as one line in one write, synced to disk on return."""
         self._append(f"gen_{record.generation}_candidates.jsonl", record.dump())
 
     def append_anchor(self, record: EvaluationRecord) -> None:
-        """Write one further deployment of the baseline as it ends, as `append_candidate` does."""
+        """Append a further deployment of the baseline, as `append_candidate` does."""
         self._append(ANCHORS, record.dump())
 
     def append_proposal(self, candidate: Candidate) -> None:
-        """Record a candidate whose evaluation begins, so that a resumed run knows when the search had proposed it."""
+        """Record a candidate whose evaluation begins, so that a resumed run knows when the search proposed it."""
         self._append(_PROPOSALS, {"candidate_id": candidate.candidate_id, "asked_after": candidate.asked_after})
 
     def proposals(self) -> dict[str, int]:
-        """Return, by candidate, how many results the search had when it proposed it. Unreadable and unfinished lines are left out."""
+        """Return for each candidate how many results the search had when it proposed it. Skip unreadable and unfinished lines."""
         found: dict[str, int] = {}
         path, limit = self.path / _PROPOSALS, outside_files.RUN_LINES
         with contextlib.suppress(UserError):
@@ -162,16 +164,16 @@ class RunFolder:
         append_whole(self.path / name, (json.dumps(self.redactor.value(finite(line)), ensure_ascii=False) + "\n").encode())
 
     def candidates(self, *, repair: bool = True) -> Iterator[EvaluationRecord]:
-        """Read every whole line, by generation. Half a line (of a run that was killed while it wrote) is left out.
+        """Read all complete lines, by generation. Skip an unfinished last line, left by a run that was killed while it wrote.
 
         Args:
-            repair: cut the half off, for the run that goes on from there; who only reads must not (the run may be writing it).
+            repair: whether to remove the unfinished line, for a run that resumes. Mere readers must not, because a run may be writing it.
         """
         for path in sorted(self.path.glob("gen_[0-9]*_candidates.jsonl"), key=lambda p: int(p.name.split("_")[1])):
             yield from _records(path, repair=repair)
 
     def anchors(self, *, repair: bool = True) -> Iterator[EvaluationRecord]:
-        """Read the further deployments of the baseline, as `candidates` does. A run from before they were made has none."""
+        """Read the further deployments of the baseline, as `candidates` does. Runs of older programs have none."""
         with contextlib.suppress(outside_files.NotThere):
             yield from _records(self.path / ANCHORS, repair=repair)
 
@@ -191,7 +193,7 @@ class RunFolder:
 
 def _refuse_link(path: Path) -> None:
     if path.is_symlink():
-        raise UserError(f"{path}: a symbolic link, by which this run would write elsewhere. Put what it leads to in its place.")
+        raise UserError(f"{path}: a symbolic link, which would make this run write elsewhere. Replace it by the file or folder that it refers to.")
 
 
 def redacted_yaml(text: str, redactor: Redactor) -> str:
@@ -207,7 +209,7 @@ def _records(path: Path, *, repair: bool) -> Iterator[EvaluationRecord]:
 
 
 def _whole_lines(path: Path, *, repair: bool) -> list[bytes]:
-    """Return the complete lines of a file. With `repair`, cut an unfinished last line off, because the next line would be joined to it."""
+    """Return the complete lines of a file. With `repair`, remove an unfinished last line, because the next line would be joined to it."""
     content = outside_files.read_bytes(path, outside_files.RUN_LINES)
     whole = content[: content.rfind(b"\n") + 1]
     if whole != content and repair:

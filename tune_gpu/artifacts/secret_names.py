@@ -1,4 +1,4 @@
-"""Recognise names of secrets: settings, variables, headers, flags and query parameters, in any way of writing names."""
+"""Recognise names of secrets: settings, variables, headers, flags and query parameters, in any naming style."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _NOT_A_TOKEN = {"max", "min", "eos", "bos", "pad", "unk", "sep", "cls", "mask", 
 """Words before `token` that name a token of a model, not a secret."""
 _SECRET_PLURAL = {"api", "auth", "access", "refresh", "bearer", "session", "hf", "hub", "github", "gitlab", "slack", "npm", "pypi", "secret", "private", "ssh",
                   "encryption", "signing", "service", "account", "deploy", "personal"}  # fmt: skip
-"""Words that make `tokens` and `keys` secret, which otherwise are counted."""
+"""Words that make a following `tokens` or `keys` secret. Without them these words are counts."""
 _NOT_A_KEY = {"engine", "order", "sort", "sorting", "cache", "group", "grouping", "metric", "primary", "foreign", "partition", "public", "dict", "map", "index",
               "lookup", "row", "column", "field", "hot", "json", "yaml", "config", "setting", "candidate", "param", "parameter", "layer", "head", "query",
               "attention", "kv", "no", "any", "each", "the", "block", "prefix", "shard", "unique", "sub", "parent", "search", "tie", "arm", "by", "of",
               "routing", "idempotency", "value", "label", "tag", "object", "s", "calibration"}  # fmt: skip
-"""Words before `key` that name a key of a table or an order, not one that opens something."""
+"""Words before `key` that name a key of a table or an order, not a credential."""
 _SERVERS = {"database", "db", "redis", "mongo", "mongodb", "postgres", "postgresql", "pg", "mysql", "mariadb", "amqp", "rabbitmq", "broker", "webhook",
             "clickhouse", "mssql", "sqlalchemy", "celery", "result", "backend", "elasticsearch", "kafka", "nats"}  # fmt: skip
 """Servers whose addresses usually contain a password."""
@@ -39,7 +39,8 @@ _PASSWORD_WORD = re.compile(r"^(?!askpass)[a-z]*(?:password|passwd|passphrase|ap
 
 
 def is_secret(name: str) -> bool:
-    """Return whether a value of this name is a secret: `HF_TOKEN`, `--hf-token`, `x-api-key`, `dbPassword` (`max_tokens`, `key_env`, `monkey` are not)."""
+    """Return True if a value with this name is a secret: `HF_TOKEN`, `--hf-token`, `x-api-key`, `dbPassword` (`max_tokens`, `key_env`,
+    `monkey` are not)."""
     words = [word.lower() for word in _WORD.findall(name)]
     if not words:
         return False

@@ -13,17 +13,17 @@ from tune_gpu.artifacts.secret_names import is_secret
 
 REDACTED = "<redacted>"
 SHORTEST = 6
-"""Shortest value that is removed everywhere. A shorter one is only redacted beside its name: to remove it everywhere would destroy
+"""Shortest value that is removed everywhere. A shorter one is redacted only beside its name, because removing it everywhere would destroy
 ordinary text."""
 _SHORTEST_PART = 8
-"""Shortest part of a secret that was cut off by the end or the beginning of a text."""
+"""Shortest part of a truncated secret that is removed at the end or the beginning of a text."""
 _PIECE = 64
-"""Length of the pieces in which longer values are searched for, to find a cut or wrapped one too."""
+"""Length of the pieces of longer values that are searched for, to also find values that were cut or wrapped."""
 ORDINARY = {"enabled", "disabled", "default", "required", "optional", "redacted", "unlimited"}
 """Ordinary words that may be the value of a variable with a secret's name."""
 
 _BREAK = r"(?:\\{0,4}[ \t]{0,8}(?:\r?\n|\\{1,4}n)[ \t]{0,80})?"
-"""Line break within a long value, with the signs by which YAML and shells continue a line."""
+"""Line break within a long value, with the characters by which YAML and shells continue a line."""
 
 _SHAPES = re.compile(
     r"""-----BEGIN[ ][A-Z ]*PRIVATE[ ]KEY-----[\s\S]*?(?:-----END[ ][A-Z ]*PRIVATE[ ]KEY-----|\Z)
@@ -41,7 +41,7 @@ _SHAPES = re.compile(
     re.VERBOSE,
 )
 _OF_URL = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]{0,30}://)(?P<who>[^\s/:@\"'<>]{0,200}:(?!\d+[/\s])[^\s\"'<>]{1,500}|[^\s/:@\"'<>]{16,500})@", re.IGNORECASE)
-"""Up to the last `@`: a password may contain a slash and an `@` itself."""
+"""The user and password of a URL, up to the last `@`: a password may contain a slash and an `@` itself."""
 _SIGNED = {"sig", "signature", "key", "code", "sas", "pass", "pwd", "x-amz-signature", "x-amz-credential", "x-goog-signature", "x-goog-credential"}
 _QUERY = re.compile(r"(?P<before>[?&;](?P<name>[\w.\-]+)=)(?P<value>[^&\s\"'<>#;]+)")
 _SCHEME = re.compile(r"(?P<before>\b(?:Bearer|Basic)[ ]+)(?P<value>(?=\S{0,200}\d)[\w.~+/=\-]{8,}|[\w.~+/=\-]{16,})", re.IGNORECASE)
@@ -58,8 +58,8 @@ _ENDS = re.compile(r"\s*(?:[,}\])]|\n|$)")
 
 
 def _of_character(character: str) -> str:
-    """Return the encodings of one character: raw, escaped as in JSON, Python, YAML and shells, of a URL, of HTML. Blanks and backslashes
-    match a run of them."""
+    """Return a pattern for the encodings of one character: raw, escaped as in JSON, Python, YAML and shells, in a URL, in HTML. A blank or
+    a backslash matches several in a row."""
     if character.isspace():
         return r"(?:\s|\\+[nrtN_ ]|%(?:0[AaDd9]|20)|\+|&\#(?:10|13|9|32);|\\+x0[a9d]|\\+u000[a9d]){1,80}"
     if character.startswith("\\"):
@@ -106,10 +106,10 @@ def _pattern_of(values: frozenset[str]) -> re.Pattern[str] | None:
 
 
 class Writings:
-    """Remove these values, and whatever its shape or the name beside it shows to be a secret.
+    """Remove these values, and all others that are secret by their shape or by the name beside them.
 
     Args:
-        values: of secrets; those that are too short or are ordinary words are left out.
+        values: values of secrets. Short values and ordinary words are ignored.
     """
 
     def __init__(self, values: Iterable[str]) -> None:
@@ -129,7 +129,7 @@ class Writings:
         return re.sub(f"(?:{REDACTED})+", REDACTED, text)
 
     def _cut(self, text: str) -> str:
-        """Return the text without the part of a secret at its end or its beginning, because evidence is cut to a length."""
+        """Remove the part of a secret at the end or the beginning of a text. Evidence is truncated, so a secret may be cut."""
         for value in self.values:
             for length in range(min(len(value) - 1, len(text)), _SHORTEST_PART - 1, -1):
                 if text.endswith(value[:length]):
@@ -169,7 +169,7 @@ def _named(text: str) -> Iterator[re.Match[str]]:
 
 
 def _holds(found: re.Match[str]) -> bool:
-    """Return True if the text after this name is its value, and not prose with a colon or a blank after the name of a secret."""
+    """Return True if the text after this name is its value, and not prose that mentions a secret before a colon or a blank."""
     if REDACTED in found["value"] or not is_secret(found["name"]):
         return False
     if found["sign"].isspace():

@@ -15,11 +15,11 @@ class ArtifactSync:
     """Copy files below `root` to the same places below a URI.
 
     Args:
-        uri: as Ray's `storage_path`.
+        uri: a URI as in Ray's `storage_path`.
         root: the artifacts folder.
 
     Raises:
-        UserError: no such kind of file system, or nothing can be written there.
+        UserError: the kind of file system is unknown, or it cannot be written.
     """
 
     def __init__(self, uri: str, root: Path) -> None:

@@ -50,11 +50,11 @@ def test_runs_that_are_no_use_are_named_with_the_reason(tmp_path: Path) -> None:
         read(tmp_path, "nothing")
     for content, message in [
         (json.dumps(summary)[:100], r"summary\.json: not a whole JSON file"),
-        (json.dumps(summary | {"run_id": "other"}), r"it is of run other, not of 20260131-120000"),
-        (json.dumps(summary | {"schema_version": 99}), "schema_version=99; this program reads up to 1"),
+        (json.dumps(summary | {"run_id": "other"}), r"it belongs to run other, not to 20260131-120000"),
+        (json.dumps(summary | {"schema_version": 99}), "schema_version=99: this program reads up to 1"),
         ("[]", "not written by this program"),
         (json.dumps({k: v for k, v in summary.items() if k != "best"}), "`best` is missing"),
-        (json.dumps(summary | {"best": None}), r"it has no winner, nothing was feasible \(2 evaluations, none within the constraints\)"),
+        (json.dumps(summary | {"best": None}), r"it has no winner, because no configuration was feasible \(2 evaluations, none within the constraints\)"),
         (json.dumps(summary | {"ended": "interrupted"}), r"has not ended .*--resume 20260131-120000"),
     ]:
         damaged(folder, "summary.json", content)
@@ -137,7 +137,7 @@ def test_a_comparison_takes_the_runs_secrets_from_the_environment(tmp_path: Path
     made_run(tmp_path, overrides=[*QUICK, "services.vllm.env.HF_TOKEN=<redacted>"])
     monkeypatch.delenv("HF_TOKEN", raising=False)
     result = CliRunner().invoke(main, ["compare", RUN_ID, f"run.artifacts_dir={tmp_path}"])
-    assert (result.exit_code, "set the environment variable HF_TOKEN" in result.output) == (2, True), result.output
+    assert (result.exit_code, "Set the environment variable HF_TOKEN" in result.output) == (2, True), result.output
 
 
 def test_what_runs_today_may_lie_outside_the_space(tmp_path: Path) -> None:

@@ -51,8 +51,8 @@ def _without_best(path: Path) -> None:
         ("summary.json", _without_best, r"summary\.json: not written by this program \(`best` is missing\)"),
         ("summary.json", lambda path: edit(path, lambda c: c.update(best={"x": 1})), r"`best\.params` is missing"),
         ("summary.json", lambda path: edit(path, lambda c: c.update(n_evaluations="many")), r"`n_evaluations` is \"many\""),
-        ("summary.json", lambda path: edit(path, lambda c: c.update(schema_version=2)), r"schema_version=2; this program reads up to 1"),
-        ("summary.json", lambda path: edit(path, lambda c: c.update(run_id="other")), r"it is of run other, not of " + RUN),
+        ("summary.json", lambda path: edit(path, lambda c: c.update(schema_version=2)), r"schema_version=2: this program reads up to 1"),
+        ("summary.json", lambda path: edit(path, lambda c: c.update(run_id="other")), r"it belongs to run other, not to " + RUN),
         ("config.yaml", lambda path: path.write_text("- a list"), r"config\.yaml: not a run's configuration"),
         ("config.yaml", lambda path: path.write_text("a: [1"), r"config\.yaml: not a run's configuration"),
         ("gen_0_candidates.jsonl", lambda path: path.write_text('{"candidate_id": "g0-c0"}\n'), r"gen_0_candidates\.jsonl, line 1: .*`generation` is missing"),
@@ -109,7 +109,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_one_without_a_winner_why(tmp_p
     with pytest.raises(UserError, match=rf"\(interrupted\)\. Resume it with: python -m tune_gpu\.launch --resume {RUN} run\.artifacts_dir="):
         decided(read_run(tmp_path, RUN))
     edit(folder / "summary.json", lambda content: content.update(ended="generations", best=None, failures={"startup_oom": 4}))
-    with pytest.raises(UserError, match=r"it has no winner, nothing was feasible \(4 startup_oom\)"):
+    with pytest.raises(UserError, match=r"it has no winner, because no configuration was feasible \(4 startup_oom\)"):
         decided(read_run(tmp_path, RUN))
 
 

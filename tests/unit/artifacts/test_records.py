@@ -117,8 +117,8 @@ def test_a_field_that_was_absent_stays_absent_until_it_is_set() -> None:
         ({"failure": {}}, "`failure.kind` is missing"),
         ({"retries": [{"kind": 1}]}, "`retries.kind` is 1"),
         ({"failure": {"kind": "oom"}}, "status ok and failure contradict one another"),
-        ({"schema_version": 2}, "schema_version=2; this program reads up to 1"),
-        ({"schema_version": "new"}, "schema_version=new; this program reads up to 1"),
+        ({"schema_version": 2}, "schema_version=2: this program reads up to 1"),
+        ({"schema_version": "new"}, "schema_version=new: this program reads up to 1"),
     ],
 )
 def test_a_value_of_another_type_is_named_with_its_key(change: dict[str, Any], message: str) -> None:

@@ -99,7 +99,7 @@ def test_a_resumed_run_takes_its_secrets_from_the_environment(tmp_path: Path, mo
     monkeypatch.delenv("HF_TOKEN", raising=False)
     again = load_config(str(tmp_path / "config.yaml"), [])
     assert again.services.vllm.env["HF_TOKEN"] == REDACTED
-    with pytest.raises(UserError, match="set the environment variable HF_TOKEN"):
+    with pytest.raises(UserError, match="Set the environment variable HF_TOKEN"):
         restore_secrets(again)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     restore_secrets(again)

@@ -66,7 +66,7 @@ def test_runs_that_begin_in_the_same_second_have_folders_of_their_own(folder: Ru
 
 def test_a_run_that_somebody_is_at_is_not_gone_on_with_by_another(folder: RunFolder, tmp_path: Path) -> None:
     other = RunFolder.find(tmp_path, "run-1")
-    with folder.held(), pytest.raises(UserError, match="run-1: another process is at it"), other.held():
+    with folder.held(), pytest.raises(UserError, match="run-1: another process is using it"), other.held():
         pass
     with other.held():
         assert sorted(path.name for path in folder.path.iterdir()) == ["config.yaml"]
@@ -176,7 +176,7 @@ def test_a_run_is_locked_before_anybody_can_find_it(tmp_path: Path, monkeypatch:
         with pytest.raises(UserError, match="no such run"):
             RunFolder.find(tmp_path, "run-1")
         path.write_text(content)
-        with pytest.raises(UserError, match="another process is at it"), RunFolder.find(tmp_path, "run-1").held():
+        with pytest.raises(UserError, match="another process is using it"), RunFolder.find(tmp_path, "run-1").held():
             pass
         seen.append(path.name)
 

@@ -156,12 +156,12 @@ def test_a_setting_that_was_redacted_in_part_is_asked_for_on_resume(monkeypatch:
     config = ExperimentConfig(name="e")
     config.services.vllm.env["OTEL_HEADERS"] = f"authorization=Bearer {REDACTED}"
     monkeypatch.delenv("OTEL_HEADERS", raising=False)
-    with pytest.raises(UserError, match="set the environment variable OTEL_HEADERS"):
+    with pytest.raises(UserError, match="Set the environment variable OTEL_HEADERS"):
         restore_secrets(config)
     monkeypatch.setenv("OTEL_HEADERS", "authorization=Bearer abc")
     restore_secrets(config)
     config.ray.storage_path = f"s3://{REDACTED}@bucket"
-    with pytest.raises(UserError, match=r"ray\.storage_path: it held a secret"):
+    with pytest.raises(UserError, match=r"ray\.storage_path: a secret, which is not kept"):
         restore_secrets(config)
 
 

@@ -293,7 +293,7 @@ def test_a_run_that_is_going_on_is_not_reported(tmp_path: Path) -> None:
     edit(folder / "manifest.json", lambda content: content.update(ended_at=None, process=me))
     code, text = report(RUN, f"run.artifacts_dir={tmp_path}")
     assert code == 2
-    assert text == f"error: {RUN}: it is still running (process {os.getpid()} on {socket.gethostname()}); wait for its end: tune-gpu status\n"
+    assert text == f"error: {RUN}: it is still running (process {os.getpid()} on {socket.gethostname()}). Wait until it has ended; tune-gpu status shows that.\n"
 
 
 @given(st.text())

@@ -23,7 +23,7 @@ OPTIONAL = {"optional": True}
 
 
 class _Wrong(Exception):
-    """A value of another type. Its arguments are the path of the key, outermost first, and the value; `MISSING` if there is none."""
+    """A value has the wrong type. The arguments are the path of the key, outermost first, and the value (`MISSING` if it is absent)."""
 
     def __init__(self, path: tuple[str, ...], value: Any) -> None:
         super().__init__(path, value)
@@ -48,7 +48,7 @@ class Record:
     """The base of all records. Subclasses are keyword-only frozen dataclasses; their fields are the keys of the JSON object, in order."""
 
     unknown: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of a newer program, or of somebody else."""
+    """Fields that this program does not know, from a newer or another program."""
     absent: frozenset[str] | None = field(default=None, compare=False, repr=False)
     """Fields that the file did not have; None for a record that was not read from one."""
 
@@ -58,7 +58,7 @@ class Record:
 
         Args:
             content: the parsed JSON.
-            where: what the error names: a file, or a line of one.
+            where: what errors name: a file, or a line of a file.
 
         Raises:
             UserError: a required field is missing, a value has another type, or the schema version is newer.
@@ -67,7 +67,7 @@ class Record:
             raise UserError(f"{where}: not written by this program (a JSON {type(content).__name__}, not an object)")
         version = content.get("schema_version", SCHEMA_VERSION)
         if not isinstance(version, int) or version > SCHEMA_VERSION:
-            raise UserError(f"{where}: schema_version={version}; this program reads up to {SCHEMA_VERSION}: use the newer one")
+            raise UserError(f"{where}: schema_version={version}: this program reads up to {SCHEMA_VERSION}. Use the program that wrote it, or a newer one.")
         try:
             found = cls._read(content)
         except _Wrong as wrong:
@@ -134,7 +134,7 @@ def _fields_of(kind: type[Any]) -> Iterator[_Field]:
 
 
 def _codec(hint: Any) -> _Codec:
-    """Return how values of a type are read and written. Raises TypeError for a type that records do not use."""
+    """Return how values of a type are read and written. Raise TypeError for a type that records do not use."""
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is Any:
         return _Codec(_same, _same)

@@ -1,4 +1,4 @@
-"""An A/B comparison: `comparison.json`, `confirmation.json`, and the parts of it that summaries and winner files hold."""
+"""An A/B comparison: `comparison.json`, `confirmation.json`, and its parts in summaries and winner files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ArmSource(StrEnum):
 
 
 def arm_label(source: ArmSource | None, outside: Mapping[str, Any]) -> str:
-    """Return what to say beside an arm's name: `from --baseline, outside the space: share=0.33`; empty for one of the run's own."""
+    """Return the note beside an arm's name: `from --baseline, outside the space: share=0.33`; "" for an arm of the run itself."""
     given = f"from {source}" if source in (ArmSource.GIVEN_BASELINE, ArmSource.AGAINST) else ""
     beyond = f"outside the space: {', '.join(f'{name}={value}' for name, value in outside.items())}" if outside else ""
     return ", ".join(part for part in (given, beyond) if part)
@@ -41,19 +41,19 @@ class ArmRecord(Record):
     n_failed_deployments: int = 0
     oom_events: int = 0
     source: ArmSource | None = field(default=None, metadata=OPTIONAL)
-    """None in a comparison that was made before sources were kept."""
+    """None in a comparison by an older program, which did not record it."""
     outside: dict[str, Any] = field(default_factory=dict, metadata=OPTIONAL)
-    """Parameters whose values the run's space does not have."""
+    """Parameters whose values are outside the run's space."""
 
     @property
     def label(self) -> str:
-        """Return what to say beside its name; empty for an arm of the run's own."""
+        """Return the note beside the arm's name; "" for an arm of the run itself."""
         return arm_label(self.source, self.outside)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonExcerpt(Record):
-    """What a summary and a winner file keep of a comparison."""
+    """The part of a comparison that a summary and a winner file contain."""
 
     sentence: str
     findings: tuple[FindingRecord, ...] = ()
@@ -62,7 +62,7 @@ class ComparisonExcerpt(Record):
     n_turns: int = 0
     ended_at: str = ""
     file: str = field(default="", metadata=OPTIONAL)
-    """Where the comparison is, in the run's folder."""
+    """Name of the comparison's file in the run's folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ class Comparison(Record):
     arms: dict[str, ArmRecord]
     sentence: str
     findings: tuple[FindingRecord, ...]
-    """Of our arm against theirs."""
+    """One finding per metric, for our arm against theirs."""
     n_rounds: int = 0
     ended: str = ""
     """A value of `ComparisonEnd`, or one that a newer program added."""
@@ -104,7 +104,7 @@ class Comparison(Record):
     rivals: dict[str, FindingRecord] | None = field(default=None, metadata=OPTIONAL)
     """In a run's own confirmation: the winner against each rival, in the decisive metric."""
     decision: Decision | None = field(default=None, metadata=OPTIONAL)
-    """What to do after this comparison; None where it is not with what runs."""
+    """What to do after this comparison; None if it is not with the baseline."""
 
     def contradiction(self) -> str | None:
         """Return which fields contradict one another, or None."""
@@ -113,12 +113,12 @@ class Comparison(Record):
 
     @property
     def our_arm(self) -> ArmRecord:
-        """Return the arm that the findings speak for."""
+        """Return the arm that the findings are about."""
         return self.arms[self.ours]
 
     @property
     def their_arm(self) -> ArmRecord:
-        """Return the arm that it is compared with."""
+        """Return the arm that ours is compared with."""
         return self.arms[self.theirs]
 
     def finding(self, metric: str) -> FindingRecord | None:
@@ -126,7 +126,7 @@ class Comparison(Record):
         return next((finding for finding in self.findings if finding.metric == metric), None)
 
     def summary(self, file: str) -> ConfirmationSummary:
-        """Return what a summary and a winner file keep of it; `file` is where it is in the run's folder."""
+        """Return the part for a summary and a winner file; `file` is the comparison's name in the run's folder."""
         excerpt = ComparisonExcerpt(
             sentence=self.sentence, findings=self.findings, baseline=self.their_arm.params, n_rounds=self.n_rounds, n_turns=self.our_arm.n_turns,
             ended_at=self.ended_at, file=file,

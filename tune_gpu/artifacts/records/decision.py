@@ -1,4 +1,4 @@
-"""What to do about a run's winner: the last page of `summary.json` and of a comparison."""
+"""What to do about a run's winner: the field `decision` of a summary and of a comparison."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tune_gpu.common.wording import duration_text
 
 
 class DecisionVerdict(StrEnum):
-    """What the evidence allows."""
+    """The three possible decisions."""
 
     DEPLOY = "deploy"
     KEEP = "keep"
@@ -20,8 +20,8 @@ class DecisionVerdict(StrEnum):
 
     @property
     def advice(self) -> str:
-        """Return it as advice to a person."""
-        return {DecisionVerdict.DEPLOY: "deploy it", DecisionVerdict.KEEP: "keep what runs", DecisionVerdict.MEASURE_LONGER: "measure longer"}[self]
+        """Return the verdict as advice to the user."""
+        return {DecisionVerdict.DEPLOY: "deploy it", DecisionVerdict.KEEP: "keep the current configuration", DecisionVerdict.MEASURE_LONGER: "measure longer"}[self]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +38,13 @@ class Decision(Record):
     rests_on: str = ""
     """The evidence: a file of the run, or "the search alone"."""
     better: tuple[FindingRecord, ...] = field(default=())
-    """Metrics that are shown to be better than what runs."""
+    """Metrics that are shown to be better than the baseline's."""
     worse: tuple[FindingRecord, ...] = field(default=())
     """Metrics that are shown to be worse."""
     same: tuple[FindingRecord, ...] = field(default=())
     """Metrics whose difference is shown to be smaller than their tolerance."""
     undecided: tuple[FindingRecord, ...] = field(default=())
-    """Metrics that the measurements leave open."""
+    """Metrics for which nothing is shown."""
 
     @property
     def sentence(self) -> str:
@@ -59,7 +59,7 @@ class Decision(Record):
 
     @property
     def groups(self) -> tuple[tuple[str, tuple[FindingRecord, ...]], ...]:
-        """Return the metrics by what is shown of them, without empty groups."""
+        """Return the metrics grouped by what is shown about them, without empty groups."""
         named = (("better", self.better), ("worse", self.worse), ("no difference that matters", self.same), ("not known", self.undecided))
         return tuple((name, findings) for name, findings in named if findings)
 

@@ -9,7 +9,7 @@ from tune_gpu.artifacts.records.base import Record
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceRecord(Record):
-    """A processor or a card. Other properties of it are kept as unknown fields."""
+    """A processor or a card. Its other properties are kept as unknown fields."""
 
     kind: str = ""
     """`cuda`, `cpu`, `replayed` or `simulated`; empty if it is not known."""

@@ -1,4 +1,4 @@
-"""How a run and a comparison end. The values stand in `summary.json` and `comparison.json`."""
+"""How a run and a comparison end. The values are stored in `summary.json` and `comparison.json`."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from tune_gpu.search.ending import Ended
 
 
 class RunEnd(StrEnum):
-    """Why a run proposed or measured no more."""
+    """Why a run stopped proposing or measuring."""
 
     GENERATIONS = Ended.GENERATIONS.value
     SPACE_EXHAUSTED = Ended.SPACE_EXHAUSTED.value
     TIME_BUDGET = "time budget"
     INTERRUPTED = "interrupted"
     SAME_FAILURE = "same failure"
-    """Every candidate failed to start for one reason."""
+    """All candidates failed to start for the same reason."""
 
 
 class ComparisonEnd(StrEnum):
-    """Why a comparison measured no more rounds."""
+    """Why a comparison stopped measuring rounds."""
 
     DECIDED = "decided"
     ROUNDS = "rounds"

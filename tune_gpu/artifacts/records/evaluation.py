@@ -15,7 +15,7 @@ from tune_gpu.search.evaluations import Result
 from tune_gpu.search.reports import read_report
 
 METRIC, MODE = "fitness", "max"
-"""What a run optimises."""
+"""The metric that a run optimises, and its direction."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,17 +50,17 @@ class Durations(Record):
 
     start: float = 0.0
     start_by_part: dict[str, float] | None = field(default=None, metadata=OPTIONAL)
-    """Seconds by service, and `imports` and `memory_stable`. A re-used engine has 0; a service that was not reached is absent."""
+    """Seconds by service, and for `imports` and `memory_stable`. A reused engine has 0; a service that was never started is absent."""
     warm: float = 0.0
     load: float = 0.0
-    """Under measured load."""
+    """Seconds under measured load."""
     stop: float = 0.0
     stop_by_part: dict[str, float] | None = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineReport(Record):
-    """What the engine reported about itself. Everything else it reported is kept as unknown fields."""
+    """The engine's report about itself. Its other values are kept as unknown fields."""
 
     kv_cache_tokens: int | None = None
     max_concurrency: float | None = None
@@ -97,7 +97,7 @@ class EvaluationRecord(Record):
     n_retries: int = 0
     retries: tuple[FailedAttempt, ...] = ()
     told_after: int | None = field(default=None, metadata=OPTIONAL)
-    """How many lines the run had before this one; set when the line is kept."""
+    """How many lines the run had before this one; set when the line is written."""
 
     def contradiction(self) -> str | None:
         """Return which fields contradict one another, or None."""
@@ -106,7 +106,7 @@ class EvaluationRecord(Record):
 
     @property
     def outcome(self) -> str:
-        """Return what came of it, as it is counted everywhere: `ok`, `against a constraint`, or its other status. Only `ok` has a fitness."""
+        """Return the outcome as all counts use it: `ok`, `against a constraint`, or another status. Only `ok` has a fitness."""
         return str(self.status) if self.status is not Status.OK or self.fitness is not None else "against a constraint"
 
     @property
@@ -118,14 +118,14 @@ class EvaluationRecord(Record):
 
     @property
     def at_ceiling(self) -> bool:
-        """Return whether the ramp ended before a step failed, so that the capacity is at least what was found."""
+        """Return True if the ramp ended before a step failed. Then the capacity is only a lower bound."""
         return self.metrics.get("capacity_at_ceiling") is True
 
     @property
     def saturated(self) -> bool | None:
-        """Return whether more turns arrived than were served; False in runs from before that was recorded.
+        """Return True if more turns arrived than were served. False for runs of older programs, which did not record it.
 
-        None if turns were answered too late, and are too few to tell a queue that grows from answers that are slow.
+        None if turns were answered too late, but are too few to distinguish a growing queue from slow answers.
         """
         found = self.metrics.get("saturation")
         state = found.get("saturated", False) if isinstance(found, Mapping) else False
@@ -140,7 +140,7 @@ class EvaluationRecord(Record):
 
     @property
     def repeat_stderr(self) -> float | None:
-        """Return the part of the error that another deployment under the same traffic would show: all but the choice of the clips."""
+        """Return the standard error between deployments under the same traffic. It leaves out the choice of the clips."""
         parts = self.metrics.get("fitness_errors")
         if self.fitness_stderr is None or not isinstance(parts, Mapping):
             return self.fitness_stderr
@@ -161,7 +161,8 @@ class EvaluationRecord(Record):
         return read_report(self._reported(), METRIC, MODE, objectives)
 
     def counted(self, objectives: Collection[str]) -> EvaluationRecord:
-        """Return the record as the search counts it: without an objective it has no fitness, and violates what is missing."""
+        """Return the record as the search counts it. If an objective was not measured, it has no fitness, and a violation for each missing
+        one."""
         if not objectives or self.fitness is None or self.result(objectives).fitness is not None:
             return self
         measured = self.objectives or {}
@@ -170,5 +171,5 @@ class EvaluationRecord(Record):
 
     def _reported(self) -> dict[str, Any]:
         found = {"status": str(self.status), "violation": self.violation, "transient": self.transient, "n_windows": self.n_windows}
-        fitness = math.nan if self.fitness is None else self.fitness  # Tune wants the key
+        fitness = math.nan if self.fitness is None else self.fitness  # Tune requires the key
         return {**found, **(self.objectives or {}), METRIC: fitness, "stderr": self.repeat_stderr}

@@ -1,4 +1,4 @@
-"""What a comparison says of each metric."""
+"""The findings of a comparison, one per metric."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class EffectRecord(Record):
     estimate: float
     low: float | None
     high: float | None
-    """The interval; None if there are too few rounds for one, or too few turns for the percentile."""
+    """Ends of the interval; None if there are too few rounds for an interval, or too few turns for the percentile."""
     ours: float
     theirs: float
     n_rounds: int = 0
@@ -25,7 +25,7 @@ class EffectRecord(Record):
     confidence: float = 0.0
     n_words: int | None = field(default=None, metadata=OPTIONAL)
     n_clips: int | None = field(default=None, metadata=OPTIONAL)
-    """Different words and clips that an error rate rests on; None for another metric."""
+    """Number of different words and clips that an error rate is based on; None for other metrics."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class FindingRecord(Record):
 
     metric: str
     verdict: str
-    """`better`, `worse`, `no difference shown`, or `unknown` where nothing was measured or there is too little for a verdict."""
+    """`better`, `worse`, `no difference shown`, or `unknown` if nothing was measured or there is too little data."""
     unit: str
     higher_is_better: bool
     effect: EffectRecord | None
@@ -42,17 +42,17 @@ class FindingRecord(Record):
     tolerance: float
     within_tolerance: bool = False
     named: str | None = field(default=None, metadata=OPTIONAL)
-    """The metric's label, in a space that names its services; None: the catalogue has it."""
+    """The metric's label, in a space that names its services; None to use the catalogue's."""
 
     @property
     def label(self) -> str:
-        """Return the metric as people call it: `voice turn at p95`."""
+        """Return the metric's name for people: `voice turn at p95`."""
         metric, at = finding_entry(self.metric), split_path(self.metric)[1]
         return (self.named or (metric.label if metric else self.metric)) + (f" at {'the median' if at == 'p50' else at}" if at else "")
 
     @property
     def gain(self) -> float | None:
-        """Return the estimate in the finding's unit, positive where our arm is better; None without a measurement."""
+        """Return the estimate in the finding's unit, positive if our arm is better; None without a measurement."""
         return None if self.effect is None else self.effect.estimate if self.higher_is_better else -self.effect.estimate
 
     @property
@@ -73,7 +73,7 @@ class FindingRecord(Record):
 
     @property
     def samples(self) -> str:
-        """Return what the effect rests on (`4 rounds, 24 turns`), and whether that is too little for its percentile."""
+        """Return the sample sizes of the effect (`4 rounds, 24 turns`), with a note if they are too small for its percentile."""
         effect = self.effect
         if effect is None:
             return "–"
@@ -85,29 +85,29 @@ class FindingRecord(Record):
         if effect.n_words is not None:
             clips = "" if effect.n_clips is None else f" of {counted(effect.n_clips, 'clip')}"
             parts.append(counted(effect.n_words, "character" if self.unit == "CER" else "word") + clips)
-        few = f": too few for a tolerance of {self.tolerance:g}, which takes {self._least_trials}" if self.is_unknown and not at else ""
+        few = f": too few for a tolerance of {self.tolerance:g}, which needs {self._least_trials}" if self.is_unknown and not at else ""
         return ", ".join(parts) + few
 
     @property
     def _least_trials(self) -> int:
-        """Return how many turns or words would show that failures or errors are no more frequent than the tolerance."""
+        """Return how many turns or words are needed to show that failures or errors are no more frequent than the tolerance."""
         share = self.tolerance / 100.0 if self.unit.startswith("%") else self.tolerance
         return least_trials(share, 1.0 - self.effect.confidence) if self.effect else 0
 
     @property
     def is_unknown(self) -> bool:
-        """Return whether nothing was measured, or there are too few turns or words for a verdict."""
+        """Return whether nothing was measured, or too few turns or words for a verdict."""
         return self.verdict == "unknown"
 
     @property
     def carried(self) -> bool:
-        """Return whether its turns carry the percentile, if it is one."""
+        """Return whether there are enough turns for the metric's percentile, if it has one."""
         at = self.metric.rpartition(".")[2]
         return self.effect is None or at not in STATISTICS or carries(self.effect.n_pairs, at)
 
     @property
     def text(self) -> str:
-        """Return everything that is known: `voice turn at the median from 1818 to 800 ms, -56 % (-64.5 to -45.4; 3 rounds, 7 turns)`."""
+        """Return the complete finding: `voice turn at the median from 1818 to 800 ms, -56 % (-64.5 to -45.4; 3 rounds, 7 turns)`."""
         effect = self.effect
         if effect is None or not self.carried:
             return f"{self.label} {self.figures}"
@@ -117,7 +117,8 @@ class FindingRecord(Record):
 
     @property
     def figures(self) -> str:
-        """Return the effect with its interval and what it rests on: `-38.1 % (-44 to -31; 8 rounds, 48 turns)`; of too few turns only those."""
+        """Return the effect with its interval and sample sizes: `-38.1 % (-44 to -31; 8 rounds, 48 turns)`. With too few turns, return only
+        the sample sizes."""
         effect = self.effect
         if effect is None:
             return "was not measured"

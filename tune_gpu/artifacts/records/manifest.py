@@ -1,4 +1,4 @@
-"""Where, with what and how a run was made: `manifest.json`."""
+"""The device, versions and command of a run: `manifest.json`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Manifest(Record):
     started_at: str | None = None
     resumed_at: str | None = None
     ended_at: str | None = None
-    """None while it runs, and if it was killed."""
+    """None while the run is running, or if it was killed."""
     argv: tuple[str, ...] = ()
     seed: int | None = None
     device: str | None = None
@@ -48,8 +48,8 @@ class Manifest(Record):
     """None outside a checkout."""
     resumed_from: tuple[Manifest, ...] = ()
     neighbours: dict[str, Any] | None = field(default=None, metadata=OPTIONAL)
-    """What others used of the device when the run began."""
+    """Use of the device by other processes when the run began."""
 
     def attempts(self) -> tuple[Manifest, ...]:
-        """Return the manifests until now, oldest first, each without those before it."""
+        """Return the manifests of all attempts, oldest first, each without the earlier ones."""
         return (*self.resumed_from, replace(self, resumed_from=(), absent=(self.absent or frozenset()) | {"resumed_from"}))

@@ -1,4 +1,4 @@
-"""What a run found: `summary.json`."""
+"""The results of a run: `summary.json`."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from tune_gpu.common.wording import counted
 
 @dataclass(frozen=True, kw_only=True)
 class StandingRecord(Record):
-    """A configuration with what all of its evaluations say together."""
+    """A configuration with the combined result of all its evaluations."""
 
     params: dict[str, Any]
     fitness: float | None
     fitness_stderr: float | None
-    """Standard error of the mean, of what differs from one deployment to the next, too; None if it is unknown."""
+    """Standard error of the mean, including the differences between deployments; None if it is unknown."""
     n_evaluations: int
-    """Evaluations by the search; the baseline's further deployments at the end are not among them."""
+    """Number of evaluations by the search, without the baseline's further deployments at the end."""
     n_windows: int
-    """Of these evaluations."""
+    """Number of windows of these evaluations."""
     evaluations: tuple[str, ...] = ()
     """The ids of its candidates."""
     n_deployments: int | None = field(default=None, metadata=OPTIONAL)
-    """Measured deployments that its fitness is the mean of, further ones of the baseline included; None in runs of older programs."""
+    """Number of measured deployments that the fitness averages, including further ones of the baseline; None in runs of older programs."""
     objectives: dict[str, float] | None = field(default=None, metadata=OPTIONAL)
-    """Only on the Pareto front."""
+    """Set only on the Pareto front."""
     fitness_interval: tuple[float, ...] | None = field(default=None, metadata=OPTIONAL)
     """95 % confidence interval of the mean."""
     next_deployment: tuple[float, ...] | None = field(default=None, metadata=OPTIONAL)
@@ -36,7 +36,7 @@ class StandingRecord(Record):
 
     @property
     def samples(self) -> str:
-        """Return what its fitness is the mean of: `2 deployments, 6 windows`."""
+        """Return the sample sizes of the mean fitness: `2 deployments, 6 windows`."""
         windows = counted(self.n_windows, "window")
         if self.n_deployments is None:
             return f"{counted(self.n_evaluations, 'evaluation')}, {windows}"
@@ -68,11 +68,11 @@ class Costs(Record):
     setup_s: float = 0.0
     confirm_s: float = 0.0
     anchors_s: float = field(default=0.0, metadata=OPTIONAL)
-    """Deploying the baseline again. The seconds by part above are those of the evaluations."""
+    """Further deployments of the baseline. The fields by phase (`start_s` to `stop_s`) cover the evaluations only."""
     orchestration_s: float = 0.0
-    """The rest: Ray, and between evaluations."""
+    """The rest: Ray, and the time between evaluations."""
     measuring_share: float | None = None
-    """Of the wall time, under load; None for a run without any."""
+    """Share of the wall time that was spent under load; None without a wall time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,27 +95,27 @@ class RunSummary(Record):
     baseline: StandingRecord | None
     pareto_front: tuple[StandingRecord, ...] = ()
     ties: tuple[dict[str, Any], ...]
-    """Parameters of the best and of those that these measurements do not tell from it; empty if it stands alone."""
+    """Parameters of the best configuration and of those that the measurements cannot distinguish from it; empty if there are none."""
     generations: tuple[GenerationRecord, ...]
     costs: Costs
     warnings: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
-    """What limits the meaning of the measurements: capacities at the ramp's end, and saturation."""
+    """Limits of what the measurements show: capacities at the ramp's end, and saturation."""
     n_deployments: int | None = field(default=None, metadata=OPTIONAL)
-    """Evaluations that were launched, and the baseline's further deployments; None in old runs."""
+    """Number of launched evaluations and further deployments of the baseline; None in old runs."""
     repeated: str | None = field(default=None, metadata=OPTIONAL)
-    """What the same configuration, deployed again, shows of the noise; or why it was not deployed again."""
+    """Sentence on the noise between deployments of one configuration, or on why it was not deployed again."""
     between_deployments: float | None = field(default=None, metadata=OPTIONAL)
     """Standard deviation of the fitness between deployments of one configuration, beyond the errors within them."""
     ended_reason: str | None = field(default=None, metadata=OPTIONAL)
-    """The failure that all candidates had, if that ended the run."""
+    """The failure that all candidates shared, if it ended the run."""
     search_best: StandingRecord | None = field(default=None, metadata=OPTIONAL)
-    """The best before the confirmation, which may have chosen another."""
+    """The best configuration before the confirmation, which may have chosen another."""
     confirmation: ConfirmationSummary | None = field(default=None, metadata=OPTIONAL)
     decision: Decision | None = field(default=None, metadata=OPTIONAL)
-    """None in a run that was interrupted, or made before decisions were."""
+    """None if the run was interrupted, or was made by an older program without decisions."""
 
     def tied_text(self, n_tied: int, baseline_tied: bool) -> str:
-        """Return in words how many others the deployments do not tell from the best, and whether the baseline is one of them."""
+        """Return in words how many other configurations cannot be distinguished from the best, and whether the baseline is one of them."""
         base, others = self.baseline, max(n_tied, self.n_configurations - 1)
         among = "" if base is None or (self.best and base.params == self.best.params) else f", the baseline {'' if baseline_tied else 'not '}among them"
         share = "all" if n_tied == others > 1 else f"{n_tied} of the"

@@ -14,7 +14,7 @@ from tune_gpu.artifacts.records.summary import StandingRecord
 
 @dataclass(frozen=True, kw_only=True)
 class WinnerEvidence(Record):
-    """What the search itself shows for a winner."""
+    """The evidence of the search for its winner."""
 
     evaluations: tuple[str, ...] = ()
     n_windows: int = 0
@@ -43,7 +43,7 @@ class WinnerFile(Record):
     best_metrics_of: str | None = field(default=None, metadata=OPTIONAL)
     """The evaluation that `best_metrics` comes from; None in a file of an older program."""
     decision: Decision | None = field(default=None, metadata=OPTIONAL)
-    """What to do about it; None in a file that was made before decisions were."""
+    """What to do about the winner; None in a file of an older program without decisions."""
 
     def with_confirmation(self, found: ConfirmationSummary, decision: Decision | None = None) -> WinnerFile:
         """Return the file with the verdict of a later comparison."""
