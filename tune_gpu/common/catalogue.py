@@ -1,4 +1,4 @@
-"""The catalogue of metrics as the services of a space have it."""
+"""The catalogue of metrics, bound to the services of a space."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _OF_NO_SERVICE = frozenset({Protocol.TURN, Protocol.DEVICE})
 
 
 class Catalogue:
-    """The metrics that the services of a space have.
+    """The metrics of the services of a space.
 
-    The metrics of the default pair are named as in version 1. In any other space a metric of a service is named `<service>.<metric>`, and is bound
-    to that service: it is a `Metric` again, with the service's names in it.
+    The metrics of the default pair are named as in version 1. In any other space a metric of a service is named `<service>.<metric>`, and
+    is bound to that service: a copy of the `Metric` with the service's names.
 
     Args:
         declared: the entries of the catalogue by name. They are read at every use.
-        protocols: service -> its protocol, in the order of the space; None for a service that no request can drive.
+        protocols: service -> its protocol, in the order of the space; None for a service that takes no requests.
         labels: service -> its label in turns, errors and names, if these are the services of the default pair.
     """
 
@@ -38,11 +38,11 @@ class Catalogue:
         return self._bound
 
     def label(self, service: str) -> str:
-        """Return what a service is called in turns, errors and names."""
+        """Return the label of a service in turns, errors and names."""
         return service if self._labels is None else self._labels[service]
 
     def of(self, entry: Metric, service: str = "") -> Metric:
-        """Return the metric of an entry that this service has, or the one metric of an entry that belongs to no service.
+        """Return the metric of an entry for this service, or the only metric of an entry that belongs to no service.
 
         Raises:
             KeyError: the service has no such metric.
@@ -53,7 +53,7 @@ class Catalogue:
         raise KeyError(f"{entry.name} of {service}")
 
     def of_entry(self, entry: Metric) -> tuple[Metric, ...]:
-        """Return the metrics that were bound from an entry: one for each service that has it."""
+        """Return the metrics that were bound from an entry, one for each service that has it."""
         return tuple(metric for metric in self.every() if metric.is_entry(entry))
 
     def name(self, entry: Metric, service: str = "") -> str:
@@ -61,7 +61,7 @@ class Catalogue:
         return self.of(entry, service).name
 
     def key(self, name: str, service: str) -> str:
-        """Return the key of a fact of a service that is no metric (`wer_unit`) in the metrics of an evaluation."""
+        """Return the key of a service's property that is not a metric (`wer_unit`) in the metrics of an evaluation."""
         return name if self._labels is not None else f"{service}.{name}"
 
     def services(self, protocol: Protocol) -> tuple[str, ...]:
@@ -69,7 +69,7 @@ class Catalogue:
         return tuple(service for service, own in self.protocols.items() if own is protocol)
 
     def metric(self, path: str) -> Metric | None:
-        """Return the metric of a name, or of a path with a statistic or a part, or None if there is none."""
+        """Return the metric with this name or path (with a statistic or a part), or None if it is unknown."""
         return next((metric for metric in self.every() if path == metric.name or path in metric.paths), None)
 
     def of_turns(self) -> tuple[Metric, ...]:
@@ -77,7 +77,7 @@ class Catalogue:
         return tuple(metric for metric in self.every() if metric.of_turn)
 
     def compared(self) -> tuple[Metric, ...]:
-        """Return the metrics of a comparison; what a user feels comes first."""
+        """Return the metrics of a comparison, those that a user notices first."""
         found = [metric for metric in self.every() if metric.compared and (metric.of_turn or metric.compared.statistic is not Statistic.PERCENTILE)]
         return tuple(sorted(found, key=lambda metric: (not metric.many, metric.many and Protocol.TURN not in metric.protocols)))
 
@@ -94,7 +94,7 @@ class Catalogue:
         return {metric.term.name: metric for metric in self.every() if metric.term}
 
     def gauges(self) -> dict[str, tuple[Metric, ...]]:
-        """Return the gauges of what was measured, each with the metrics that it shows: one for each service, or one alone."""
+        """Return the gauges of measured metrics, each with the metrics that it shows: one for each service, or a single one."""
         found: dict[str, tuple[Metric, ...]] = {}
         for metric in self.every():
             if metric.gauge and metric.parts is None:
@@ -102,7 +102,7 @@ class Catalogue:
         return found
 
     def objective_paths(self) -> dict[str, Metric]:
-        """Return every path that can be an objective, each with the metric that it rests on."""
+        """Return every path that can be an objective, each with its metric."""
         found = {path: metric for metric in self.every() if metric.objective for path in metric.paths}
         return found | {f"{FITNESS_TERMS}.{name}": metric for name, metric in self.terms().items()}
 
@@ -111,7 +111,7 @@ class Catalogue:
         return {metric.name: metric for metric in self.every() if metric.target or metric.default_target is not None or metric.of_turn}
 
     def limits(self) -> dict[str, Metric]:
-        """Return every path that `objective.limits` may name. A metric with many samples may stand without a statistic."""
+        """Return every path that `objective.limits` may name. The statistic of a metric with many samples may be omitted."""
         return {path: metric for metric in self.every() if not metric.of_line for path in (*metric.paths, *((metric.name,) if metric.many else ()))}
 
     def _bind(self, entry: Metric) -> Iterator[Metric]:
@@ -142,7 +142,7 @@ def comparison_entry(metrics: tuple[Metric, ...], name: str) -> Metric | None:
 
 
 def _of_service(metric: Metric, service: str, *, alone: bool) -> Metric:
-    """Return the metric as this service has it. The texts name the service unless it alone has the metric."""
+    """Return the metric bound to this service. Its texts name the service, unless no other service has the metric."""
     column, compared, term = metric.column, metric.compared, metric.term
     if column is not None:
         title = service if column.titled_by_service else column.title if alone else f"{service} {column.title}"

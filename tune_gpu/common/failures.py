@@ -56,7 +56,7 @@ class FailureKind(StrEnum):
 
 
 RETRYABLE = frozenset({FailureKind.PORT_CONFLICT, FailureKind.STARTUP_TIMEOUT, FailureKind.SERVICE_LOST, FailureKind.MEASUREMENT_INVALID})
-"""Failures that a second try may not have. All others are deterministic: a second try would waste the device's time."""
+"""Failures that may not recur on a second try. All others are deterministic: a second try would waste the device's time."""
 
 
 @dataclass(frozen=True)

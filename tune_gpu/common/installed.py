@@ -1,4 +1,4 @@
-"""Which distributions are installed."""
+"""Check which distributions are installed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from importlib import metadata
 
 
 def is_installed(distribution: str) -> bool:
-    """Return whether a distribution of this name is installed. Nothing of it is imported."""
+    """Return whether a distribution with this name is installed, without importing it."""
     try:
         metadata.distribution(distribution)
     except metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""What an entry of the catalogue of metrics (`tune_gpu/metrics.py`) consists of."""
+"""The types of the entries in the catalogue of metrics (`tune_gpu/metrics.py`)."""
 
 from __future__ import annotations
 
@@ -9,38 +9,39 @@ from enum import StrEnum
 
 PERCENTILES = (50, 90, 95, 99)
 STATISTICS = (*(f"p{percentile}" for percentile in PERCENTILES), "mean")
-"""What is kept of a metric with many samples."""
+"""Statistics that are kept of a metric with many samples."""
 
 
 def least_samples(percentile: int) -> int:
-    """Return how many samples carry a percentile: with fewer, none is expected beyond it, and it says no more than the largest one."""
+    """Return how many samples a percentile needs. With fewer, no sample is expected beyond it, so it shows no more than the maximum."""
     return math.ceil(100 / (100 - percentile))
 
 
 def carries(n: int, statistic: str) -> bool:
-    """Return whether n samples carry a statistic: `p95` takes 20, the mean 1."""
+    """Return True if n samples are enough for a statistic: `p95` needs 20, the mean 1."""
     return not statistic.startswith("p") or n >= least_samples(int(statistic.removeprefix("p")))
 
 
 def largest_carried(n: int) -> str | None:
-    """Return the largest of the kept percentiles that n samples carry, or None."""
+    """Return the largest kept percentile for which n samples are enough, or None."""
     return next((f"p{percentile}" for percentile in reversed(PERCENTILES) if carries(n, f"p{percentile}")), None)
 
 
 def split_path(path: str) -> tuple[str, str]:
-    """Return the name in a path and its statistic (`llm.ttft_ms.p95`: `llm.ttft_ms` and `p95`), which is empty if the path has none."""
+    """Split a path into the name and the statistic (`llm.ttft_ms.p95`: `llm.ttft_ms` and `p95`), which is "" if the path has none."""
     name, _, last = path.rpartition(".")
     return (name, last) if name and last in STATISTICS else (path, "")
 
 
 def least_trials(share: float, alpha: float) -> int:
-    """Return how many trials without an event rule out that more than this share of them has one (the rule of three: Hanley and Lippman-Hand
-    1983). A share outside (0, 1) takes none."""
+    """Return how many trials without an event are needed to rule out that more than this share of them has one (the rule of three: Hanley
+    and Lippman-Hand 1983). Return 0 for a share outside (0, 1)."""
     return math.ceil(math.log(alpha) / math.log1p(-share)) if 0.0 < share < 1.0 else 0
 
 
 def shown_percentiles(n: int | None) -> tuple[str, ...]:
-    """Return the median and the largest percentile up to p95 that n samples carry, as far as they carry them; both if n is not known."""
+    """Return the median and the largest percentile up to p95 for which n samples are enough, as far as they are. Return both if n is
+    unknown."""
     if n is None:
         return "p50", "p95"
     highest = next((at for at in ("p95", "p90") if carries(n, at)), None)
@@ -48,7 +49,7 @@ def shown_percentiles(n: int | None) -> tuple[str, ...]:
 
 
 def statistic_text(number: str, n: int | None, statistic: str) -> str:
-    """Return a number with the count of its samples, or that they are too few for it."""
+    """Return a number with its sample count, or a note that there are too few samples."""
     if n is None:
         return number
     return f"{number} (n={n})" if carries(n, statistic) else f"n={n}: too few for {statistic}"
@@ -59,7 +60,7 @@ GAUGE_AT = "p95"
 
 
 class Protocol(StrEnum):
-    """What a metric belongs to: the protocol of a service, the device, or the whole turn across its services."""
+    """What a metric is measured on: the protocol of a service, the device, or the whole turn across its services."""
 
     TRANSCRIPTION = "transcription"
     CHAT = "chat"
@@ -88,7 +89,7 @@ class Shape(StrEnum):
 
 
 class Reading(StrEnum):
-    """What a card may not report."""
+    """Readings that some cards do not report."""
 
     UTILIZATION = "its utilisation"
     POWER = "its power"
@@ -100,7 +101,7 @@ class Statistic(StrEnum):
     """How a comparison computes a metric from the paired turns or rounds."""
 
     PERCENTILE = "percentile"
-    """Of the turns' values; its effect is a ratio, in per cent."""
+    """A percentile of the turns' values. The effect is a ratio, in per cent."""
     ERRORS_PER_WORD = "errors_per_word"
     SHARE_OF_TURNS = "share_of_turns"
     MEAN_OF_ROUNDS = "mean_of_rounds"
@@ -116,7 +117,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Limit:
-    """A constraint: the setting under `objective`, and the least that a violation is divided by (the limit itself may be 0)."""
+    """A constraint: the setting under `objective`, and the smallest divisor of a violation (the limit itself may be 0)."""
 
     setting: str
     least: float
@@ -145,12 +146,12 @@ class Phrases:
     undecided: str = ""
     scale: float = 1.0
     not_worse_is_same: bool = False
-    """`same` also holds where only a loss is ruled out."""
+    """Use `same` also if only a loss is ruled out."""
 
 
 @dataclass(frozen=True)
 class Compared:
-    """How two configurations are compared by a metric."""
+    """How a comparison of two configurations uses a metric."""
 
     statistic: Statistic = Statistic.PERCENTILE
     name: str = ""
@@ -162,7 +163,7 @@ class Compared:
     tolerance: float = 10.0
     """A difference up to this does not matter: per cent for a percentile, else the metric's own unit. The default of `confirm.tolerances`."""
     median_too: bool = False
-    """Compared at the median besides `objective.latency_percentile`."""
+    """The metric is compared at the median, too, not only at `objective.latency_percentile`."""
     phrases: Phrases | None = None
 
 
@@ -173,9 +174,9 @@ class Reported:
     at: tuple[str, ...] = ("p50", "p95")
     digits: int = 0
     plotted: bool = False
-    """Drawn in the figure of latencies."""
+    """The metric appears in the figure of latencies."""
     each: bool = False
-    """Also shown for every evaluation; of a metric with many samples the last statistic of `at`."""
+    """The metric is also shown for every evaluation. If it has many samples, the last statistic of `at` is shown."""
 
 
 @dataclass(frozen=True)
@@ -183,12 +184,12 @@ class Column:
     """A column of the live table."""
 
     title: str
-    """In a space that names its services, the service stands in front of it where several have the metric."""
+    """In a space that names its services, the service precedes the title if several services have the metric."""
     digits: int = 0
     narrow: bool = False
-    """Kept where the terminal is narrow."""
+    """The column is kept on a narrow terminal."""
     titled_by_service: bool = False
-    """In a space that names its services, the name of the service is its title."""
+    """In a space that names its services, the title is the name of the service."""
 
 
 @dataclass(frozen=True)
@@ -196,9 +197,9 @@ class Gauge:
     """A gauge on Ray's metrics port, and its place in the Grafana dashboard."""
 
     name: str = ""
-    """After `tune_gpu_`, if that is not computed from the metric's name."""
+    """Name after `tune_gpu_`; "" to derive it from the metric's name."""
     description: str = ""
-    """Of the panel."""
+    """Description of the panel."""
     legend: str = ""
     total: bool = False
     """The panel shows the sum over all candidates."""
@@ -206,18 +207,18 @@ class Gauge:
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """What differs in a space that names its services; an empty field stands for no difference."""
+    """Differences in a space that names its services. An empty field means no difference."""
 
     name: str = ""
-    """Its name there, after `<service>.` for a metric of a service."""
+    """Name there, after `<service>.` for a metric of a service."""
     label: str = ""
     help: str = ""
     term: Term | None = None
-    """Its term of the fitness there, named after `<service>.` for a metric of a service."""
+    """Term of the fitness there, named after `<service>.` for a metric of a service."""
     target: float | None = None
-    """Default of its target there, if no setting under `objective` holds one."""
+    """Default target there, if no setting under `objective` has one."""
     needs: Needs | None = None
-    """Conditions without which it is not measured there; None for the same."""
+    """Conditions without which the metric is not measured there; None for the same conditions."""
 
 
 @dataclass(frozen=True)
@@ -229,16 +230,16 @@ class Metric:
     protocols: tuple[Protocol, ...]
     label: str
     help: str
-    """A sentence for Prometheus; for a metric with many samples without the statistic and the unit."""
+    """Help sentence for Prometheus. For a metric with many samples it leaves out the statistic and the unit."""
     unit: str = ""
     """`ms`, `%`, `MiB`, `J`; empty for a share and for a count, whose label says what is counted."""
     better: Better = Better.LOWER
     many: bool = False
-    """It has many samples in an evaluation, of which `STATISTICS` are kept."""
+    """The metric has many samples in an evaluation, and `STATISTICS` of them are kept."""
     of_turn: str = ""
-    """The attribute of a voice turn that holds its sample, dotted."""
+    """Dotted attribute of a voice turn that holds the sample."""
     elsewhere: Elsewhere = Elsewhere()
-    """What differs in a space that names its services."""
+    """Differences in a space that names its services."""
     parts: Mapping[str, str] | None = None
     """Service -> key, for a metric that has a value for each service."""
     needs: Needs = Needs()
@@ -247,33 +248,33 @@ class Metric:
     term: Term | None = None
     limit: Limit | None = None
     counts_errors: bool = False
-    """It counts recognition errors, in words or characters (`ERROR_UNIT`)."""
+    """The metric counts recognition errors, in words or characters (`ERROR_UNIT`)."""
     of_line: bool = False
-    """It stands beside the metrics of an evaluation, not among them."""
+    """The metric is a field of an evaluation's record, not an entry of its `metrics`."""
     at_least: str = ""
     """The metric that says whether the value is a lower bound only."""
     objective: bool = True
-    """It can be one of `search.objectives`."""
+    """The metric can be one of `search.objectives`."""
     zero: str = ""
-    """What stands beside a 0, which would be a riddle."""
+    """Explanation that is shown beside a value of 0."""
     compared: Compared | None = Compared()
     reported: Reported | None = Reported()
     column: Column | None = None
     gauge: Gauge | None = Gauge()
     service: str = ""
-    """The service that it belongs to, in a space that names its services; empty for the metrics of turns and of the device."""
+    """The service of the metric, in a space that names its services; "" for the metrics of turns and of the device."""
     declared: str = ""
-    """The entry of the catalogue that it was bound from; empty for an entry itself."""
+    """The entry of the catalogue from which the metric was bound; "" for an entry itself."""
     default_target: float | None = None
-    """Its target, if neither `objective.targets` nor a setting of its own holds one."""
+    """Default target, if neither `objective.targets` nor a setting has one."""
 
     def is_entry(self, entry: Metric) -> bool:
-        """Return whether it is this entry of the catalogue, or was bound from it."""
+        """Return whether the metric is this entry of the catalogue, or was bound from it."""
         return (self.declared or self.name) == entry.name
 
     @property
     def short(self) -> str:
-        """Return its name without the service."""
+        """Return the metric's name without the service."""
         return self.name.removeprefix(f"{self.service}.") if self.service else self.name
 
     def at(self, statistic: str) -> str:
@@ -292,7 +293,7 @@ class Metric:
 
     @property
     def compared_name(self) -> str:
-        """Its name in a comparison, without a percentile."""
+        """Return the metric's name in a comparison, without a percentile."""
         return (self.compared and self.compared.name) or self.name
 
     @property
@@ -302,7 +303,7 @@ class Metric:
 
     @property
     def gauge_name(self) -> str:
-        """Return the name of its gauge. It has no service in it: that is a label of the gauge."""
+        """Return the name of the metric's gauge. The service is not part of it, but a label of the gauge."""
         if self.gauge is not None and self.gauge.name:
             return f"tune_gpu_{self.gauge.name}"
         stem, unit = self.short.removesuffix(f"_{self.unit}"), f"_{self.unit}" if self.short.endswith(f"_{self.unit}") else ""
@@ -322,7 +323,7 @@ class Metric:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """Return the paths of its numbers in the metrics of an evaluation."""
+        """Return the paths of the metric's numbers in the metrics of an evaluation."""
         if self.parts is not None:
             return tuple(self.at(part) for part in self.parts.values())
         return tuple(self.at(statistic) for statistic in STATISTICS) if self.many else (self.name,)

@@ -31,7 +31,7 @@ own."""
 
 @dataclass(frozen=True)
 class Limit:
-    """Limits on what is read of one kind of file, and the words of its errors."""
+    """Limits for one kind of file, and the words of its errors."""
 
     what: str
     largest: int
@@ -55,9 +55,9 @@ SAMPLES = Limit("a comparison's samples", 256 * 2**20, "Move it away, and compar
 CHECKPOINT = Limit("a checkpoint of a search", 64 * 2**20, _RESTORE, "not a complete checkpoint of an RZeroSearch")
 TUNE_STATE = Limit("a state of Ray Tune", 256 * 2**20, _RESTORE)
 PROMOTION = Limit("a promotion's file", 16 * 2**20, "Run promote without --apply again.", "not a promotion's manifest")
-INSTALLED = Limit("an installed file", 16 * 2**20, "Put it right, or move it away.", "cannot be read")
-CALIBRATION = Limit("a file of calibrations", 16 * 2**20, "Move it away, and it is measured anew.", "not a file of calibrations")
-CACHE = Limit("a file of the cache", 16 * 2**20, "Remove it, and it is made anew.")
+INSTALLED = Limit("an installed file", 16 * 2**20, "Correct it, or move it away.", "cannot be read")
+CALIBRATION = Limit("a file of calibrations", 16 * 2**20, "Move it away, and it will be measured again.", "not a file of calibrations")
+CACHE = Limit("a file of the cache", 16 * 2**20, "Remove it, and it will be created again.")
 
 
 class NotThere(UserError):
@@ -118,7 +118,7 @@ def read_lines(path: Path, limit: Limit) -> list[bytes]:
 
 
 def split_lines(content: bytes, path: Path, limit: Limit) -> list[bytes]:
-    """Return the complete lines of a content. Raise UserError for a line that is too long."""
+    """Split a file's content into complete lines. Raise UserError for a line that is too long."""
     lines = content.splitlines()
     for number, line in enumerate(lines, 1):
         if len(line) > limit.longest_line:

@@ -11,14 +11,14 @@ SOURCE = Path(__file__).resolve().parents[2]
 
 
 def cache_folder() -> Path:
-    """Return the user's cache of this program: `TUNE_GPU_CACHE`, or what the platform gives."""
+    """Return the user's cache folder for this program: `TUNE_GPU_CACHE`, or the platform's default."""
     import platformdirs
 
     return Path(os.environ.get("TUNE_GPU_CACHE") or platformdirs.user_cache_dir("tune_gpu"))
 
 
 def python_path(given: str | None) -> str:
-    """Return a PYTHONPATH on which this program is found first, then what was given."""
+    """Return a PYTHONPATH that begins with this program's source, followed by the given path."""
     return os.pathsep.join(filter(None, [str(SOURCE), given]))
 
 

@@ -81,7 +81,7 @@ def oom_kills() -> tuple[int, str]:
     own = group.oom_kills() if group is not None else None
     if group is not None and own is not None and group.version == 2:
         return own, str(group.folder / "memory.events")
-    return max(_field(Path("/proc/vmstat"), "oom_kill") or 0, own or 0), "/proc/vmstat"  # a container may hide that, and have its own group's
+    return max(_field(Path("/proc/vmstat"), "oom_kill") or 0, own or 0), "/proc/vmstat"  # a container may hide that file and still show its own group
 
 
 def _number(path: Path) -> int | None:

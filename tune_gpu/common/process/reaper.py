@@ -4,7 +4,7 @@ It is started as a script (`python reaper.py GRACE_S WHAT …`) and uses only th
 standard input, a pipe, which closes however the owner ends. A process is named as PID:TICKS (its id, and its start in clock ticks after
 boot, proc(5)), so that a later process with the same id is not hit. Named processes that are alive after the grace period get SIGKILL. Then
 each named folder (an absolute path) is removed, after every process with that folder in a `…dir=` argument has been ended. The owner may
-name more processes through the pipe. An owner that has ended them itself writes any other word into the pipe: then there is no grace
+name more processes through the pipe. An owner that has already ended them writes any other word into the pipe, which drops the grace
 period.
 """
 
