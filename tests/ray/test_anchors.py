@@ -80,5 +80,5 @@ def test_an_anchor_that_fails_is_tried_again_and_kept_with_its_failure(run: Run)
     [line] = made.folder.anchors()
     assert line.failure is not None
     assert (line.failure.kind, line.n_retries) == ("port_conflict", 1)
-    assert "no measurement (port_conflict, told to)" in (summary.repeated or "")
+    assert "no measurement after that (port_conflict, told to)" in (summary.repeated or "")
     assert summary.best is not None

@@ -1,6 +1,6 @@
 """Anchors: deploy the baseline once more after the search, to show how much one configuration differs between its deployments (A/A).
 
-No tournament knows them. Each is a trial of the same kind as a candidate's, in a new actor of its own, so that it starts its engine anew.
+The tournament does not use them. Each is a trial of the same kind as a candidate's, but in a new actor, so that it starts a new engine.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tune_gpu.search.tournament import Candidate
 
 ORIGIN = "anchor"
 _LEVEL = 1.96
-"""Two deployments that differ by nothing but the errors within them lie so many combined standard errors apart, in 95 of 100 cases."""
+"""Two deployments that differ only by the errors within them are at most this many combined standard errors apart, in 95 of 100 cases."""
 _SKIPPED = {
     RunEnd.INTERRUPTED: "the run was interrupted",
     RunEnd.TIME_BUDGET: "the run's time budget is over",
@@ -36,9 +36,9 @@ class Anchors:
     """The further deployments of the baseline of one run.
 
     Args:
-        n_wanted: how many (`search.anchors`).
-        results: keeps them.
-        progress: called when one begins.
+        n_wanted: number of deployments (`search.anchors`).
+        results: stores the results.
+        progress: notified when a deployment begins.
     """
 
     def __init__(self, n_wanted: int, results: ResultKeeper, progress: RunListener) -> None:
@@ -46,12 +46,12 @@ class Anchors:
         self._why_not = ""
 
     def measure(self, ended: RunEnd, left_s: Callable[[], float | None], tuner: MakeTuner) -> RunEnd:
-        """Measure those that are missing, and return why the run ended: an interruption may end it here.
+        """Measure the missing deployments, and return why the run ended. An interruption may end it here.
 
         Args:
             ended: why the search ended.
-            left_s: seconds of the time budget that are left; None without one.
-            tuner: makes the Tuner for some candidates.
+            left_s: returns the seconds left of the time budget, or None without a budget.
+            tuner: makes the Tuner for a list of candidates.
         """
         first, still = first_deployment(self._results.lines), left_s()
         missing = self._missing(first)
@@ -65,14 +65,14 @@ class Anchors:
             tuner(missing, callback).fit()
         if not self._missing(first):
             return ended
-        # Tune takes a Ctrl-C for itself and returns as if all were well.
+        # Tune handles Ctrl-C itself and returns as if nothing had happened.
         interrupted = left_s() != 0.0
         self._why_not = _SKIPPED[RunEnd.INTERRUPTED if interrupted else RunEnd.TIME_BUDGET]
         return RunEnd.INTERRUPTED if interrupted else ended
 
     @property
     def sentence(self) -> str | None:
-        """Return what they show, or why they are not there; None if none is wanted."""
+        """Return a sentence on what the deployments show, or on why there are none. None if none were requested."""
         return describe_anchors(self._results.lines, self._results.anchors, self._why_not)
 
     def _missing(self, first: EvaluationRecord | None) -> list[Candidate]:
@@ -92,12 +92,12 @@ def first_deployment(lines: Sequence[EvaluationRecord]) -> EvaluationRecord | No
 
 
 def describe_anchors(lines: Sequence[EvaluationRecord], anchors: Sequence[EvaluationRecord], why_not: str = "") -> str | None:
-    """Return in a sentence what all deployments of the baseline show of the noise; None if there is nothing to say.
+    """Return a sentence on the noise that all deployments of the baseline show, or None if there is nothing to report.
 
     Args:
-        lines: of the candidates; the baseline may have been evaluated again, as an elite.
+        lines: lines of the candidates. The baseline may have been evaluated again, as an elite.
         anchors: further deployments of the baseline.
-        why_not: why some are missing; empty if none is.
+        why_not: why some are missing; "" if none is missing.
     """
     first = first_deployment(lines)
     measured = [line for line in anchors if line.fitness is not None]
@@ -105,12 +105,12 @@ def describe_anchors(lines: Sequence[EvaluationRecord], anchors: Sequence[Evalua
         return None
     known = [*(line for line in lines if line.params == first.params and line.fitness is not None), *measured]
     if len(known) > 1:
-        return _difference(known) + (f"; it was not deployed once more at the end: {why_not}" if why_not and not measured else "")
+        return _difference(known) + (f"; it was not deployed again at the end: {why_not}" if why_not and not measured else "")
     if why_not:
-        return f"the baseline was not deployed once more at the end, so how much one configuration differs between its deployments is not known: {why_not}"
+        return f"the baseline was not deployed again at the end, so it is not known how much one configuration differs between its deployments: {why_not}"
     failed = anchors[-1]
     reason = f"{failed.failure.kind}, {failure_text(failed.failure.message, failed.failure.evidence)}" if failed.failure else "violates " + ", ".join(failed.violations)
-    return f"the baseline deployed {_times(1 + len(anchors))}: fitness {first.known_fitness:.4f}, and then no measurement ({reason})"
+    return f"the baseline deployed {_times(1 + len(anchors))}: fitness {first.known_fitness:.4f} at first, no measurement after that ({reason})"
 
 
 def _difference(measured: Sequence[EvaluationRecord]) -> str:
@@ -130,4 +130,4 @@ def _times(number: int) -> str:
 
 
 def _nothing(_ignored: Any) -> None:
-    """Ignore what begins and what a search would keep."""
+    """Ignore an event that only a search needs."""

@@ -17,7 +17,7 @@ from tune_gpu.services.base import Service
 
 
 def check_config(config: ExperimentConfig) -> None:
-    """Raise UserError for whatever can be known to be wrong before anything starts."""
+    """Raise UserError for every error that can be found before anything starts."""
     from tune_gpu.common.process.ports import free_port
     from tune_gpu.compare import confirm
     from tune_gpu.experiment.space_check import check_space, services_in_use, settings_in_use
@@ -27,7 +27,7 @@ def check_config(config: ExperimentConfig) -> None:
 
     check(config)
     if not config.objective.weights:
-        raise UserError("objective.weights: no term is weighed. Give at least one a weight above 0.")
+        raise UserError("objective.weights: no term has a weight. Set at least one weight above 0.")
     space = check_space(config)
     check_secrets(config)
     confirm.check_metrics(config.confirm, config.objective.latency_percentile, catalogue_for(config))
@@ -49,14 +49,14 @@ def check_config(config: ExperimentConfig) -> None:
 
 
 def _check_shares(services: Sequence[Service]) -> None:
-    """Raise UserError if the least shares of the device that the services reserve are more than all of it."""
+    """Raise UserError if the services reserve more than the whole device, even with their smallest shares."""
     least: dict[str, float] = {}
     for service in services:
         if (share := service.gpus.share) is not None:
             least[service.name] = min(share, least.get(service.name, share))
     if len(least) > 1 and sum(least.values()) > 1.0:
         shares = " + ".join(f"{name} {share:g}" for name, share in least.items())
-        raise UserError(f"services: {shares} = {sum(least.values()):g} of the device's memory, even with the least of each. Lower them to at most 1 together.")
+        raise UserError(f"services: {shares} = {sum(least.values()):g} of the device's memory, even with the smallest share of each. Lower them to a sum of at most 1.")
 
 
 def _check_cores(key: str, cores: str | None) -> None:
@@ -68,14 +68,15 @@ def _check_cores(key: str, cores: str | None) -> None:
 
 
 def _check_room(max_tokens: int, service: str, contexts: list[int | str | None]) -> None:
-    """Raise UserError if no candidate's context holds an answer beside a prompt of one token: vLLM would refuse every request of the run."""
+    """Raise UserError if no candidate's context has room for an answer and a prompt of one token: vLLM would refuse every request of the
+    run."""
     known = [context for context in contexts if isinstance(context, int)]
     if known and len(known) == len(contexts) and max_tokens >= max(known):
-        raise UserError(f"workload.max_tokens={max_tokens}: no answer of that length fits {service}.max_model_len={max(known)} beside its prompt. Lower it.")
+        raise UserError(f"workload.max_tokens={max_tokens}: an answer of this length and its prompt do not fit into {service}.max_model_len={max(known)}. Lower it.")
 
 
 def _check_writable(folder: Path) -> None:
     there = existing(folder)
     if error := write_error(there):
-        reason = error.strerror or "it cannot"
-        raise UserError(f"run.artifacts_dir={folder}: {there} cannot be written ({reason}). Set a folder that can.") from error
+        reason = error.strerror or "unknown reason"
+        raise UserError(f"run.artifacts_dir={folder}: {there} cannot be written ({reason}). Set a folder that this user can write.") from error

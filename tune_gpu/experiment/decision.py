@@ -1,4 +1,5 @@
-"""What to do about a run's winner: deploy it, keep what runs, or measure longer. Pure: the evidence comes as records."""
+"""Decide what to do about a run's winner: deploy it, keep the current configuration, or measure longer. Pure: the evidence is passed in as
+records."""
 
 from __future__ import annotations
 
@@ -28,19 +29,19 @@ SEARCH_ALONE = "the search alone"
 
 @dataclass(frozen=True)
 class Case:
-    """The evidence on which to decide.
+    """The evidence for a decision.
 
     Args:
-        run_id: of the run.
-        place: what its commands need to find it, ` run.artifacts_dir=…`; empty for the default folder.
+        run_id: the run's id.
+        place: the argument that commands need to find the run, ` run.artifacts_dir=…`; "" for the default folder.
         winner: parameters of the winner; None if nothing was feasible.
-        baseline: parameters of what runs; empty if they are not known.
-        why_not_compared: the reason why there is no winner, or no comparison; empty if there is one.
-        comparison: the winner against what runs.
-        rests_on: the file of that comparison.
-        deployment_s: a typical deployment of the run, in seconds, from its start to its stop; None if nothing was measured.
-        missed: targets that the winner misses and what runs does not, or by far.
-        needed_s: how long a confirmation would take by the run's own forecast, in seconds; None without one.
+        baseline: parameters of the current configuration; empty if they are unknown.
+        why_not_compared: why there is no winner or no comparison; "" if there is one.
+        comparison: the winner against the current configuration.
+        rests_on: the file of the comparison.
+        deployment_s: duration of a typical deployment of the run in seconds, from start to stop; None if nothing was measured.
+        missed: targets that the winner misses by far, or that only the winner misses.
+        needed_s: duration of a confirmation in seconds by the run's own forecast; None without a forecast.
     """
 
     run_id: str
@@ -58,7 +59,7 @@ class Case:
 def decide(case: Case, confirm: ConfirmSettings, promote: PromoteSettings) -> Decision:
     """Return what to do, why, and how long more evidence would take. A target that the winner misses comes first.
 
-    It says *deploy* only where `promote` accepts the evidence under the same settings.
+    Return *deploy* only if `promote` accepts the evidence under the same settings.
     """
     found = _decided(case, confirm, promote)
     if not case.missed or dict(case.winner or {}) == dict(case.baseline):
@@ -75,10 +76,10 @@ def _decided(case: Case, confirm: ConfirmSettings, promote: PromoteSettings) -> 
         reason = case.why_not_compared or "no feasible configuration was found."
         return Decision(verdict=DecisionVerdict.KEEP, reason=reason, rests_on=case.rests_on)
     if case.baseline and dict(case.winner) == dict(case.baseline):
-        return Decision(verdict=DecisionVerdict.KEEP, reason="the best configuration that was found is what runs now.", rests_on=case.rests_on)
+        return Decision(verdict=DecisionVerdict.KEEP, reason="it is the best configuration that was found.", rests_on=case.rests_on)
     if not case.baseline:
         command = f"tune-gpu compare {case.run_id}{case.place} --baseline KEY=VALUE,…"
-        reason = "the run has no baseline, so nothing says whether its winner is better than what runs."
+        reason = "the run has no baseline, so it is not known whether its winner is better than the current configuration."
         return Decision(verdict=DecisionVerdict.MEASURE_LONGER, reason=reason, command=command, rests_on=case.rests_on)
     comparison = case.comparison
     if comparison is None or comparison.ended == ComparisonEnd.FAILED or not comparison.n_rounds:
@@ -88,13 +89,13 @@ def _decided(case: Case, confirm: ConfirmSettings, promote: PromoteSettings) -> 
 
 
 def typical_deployment_s(lines: Iterable[EvaluationRecord]) -> float | None:
-    """Return the median time of a measured evaluation of a run, in seconds; None if there is none."""
+    """Return the median duration of a run's measured evaluations in seconds, or None if there are none."""
     measured = [line.wall_s for line in lines if line.n_windows and line.wall_s]
     return statistics.median(measured) if measured else None
 
 
 def targets_missed(lines: Sequence[EvaluationRecord], winner: Mapping[str, Any] | None, baseline: Mapping[str, Any], config: ExperimentConfig) -> tuple[MissedTarget, ...]:
-    """Return the targets that the winner misses, by the last evaluations of both."""
+    """Return the targets that the winner misses, by the last evaluation of the winner and of the baseline."""
     ours, theirs = line_of(lines, winner or {}), line_of(lines, baseline)
     return missed_targets(ours.metrics, theirs.metrics if theirs else None, asdict(config.objective), catalogue_for(config)) if ours else ()
 
@@ -104,10 +105,10 @@ def _compared(case: Case, comparison: Comparison, confirm: ConfirmSettings, prom
     prices = [finding for finding in comparison.findings if _shown_beyond_tolerance(finding)]
     if comparison.confirmed and gain(comparison, promote).holds and no_worse(comparison).holds:
         gained = wanted.claim if wanted else "it is better"
-        reason = f"{gained} than today's, and no metric is worse beyond its tolerance."
+        reason = f"{gained} than the current one, and no metric is worse beyond its tolerance."
         return _sorted(case, comparison, DecisionVerdict.DEPLOY, reason, f"tune-gpu promote {case.run_id}{case.place}")
     if decisive is not None and decisive.verdict == ComparisonVerdict.WORSE:
-        return _sorted(case, comparison, DecisionVerdict.KEEP, f"the winner is shown to be worse than what runs: {decisive.claim}.")
+        return _sorted(case, comparison, DecisionVerdict.KEEP, f"the winner is shown to be worse than the current configuration: {decisive.claim}.")
     if decisive is not None and decisive.within_tolerance:
         reason = f"no difference that matters: {decisive.label} {decisive.figures}, within the tolerance of {decisive.tolerance:g}."
         return _sorted(case, comparison, DecisionVerdict.KEEP, reason)
@@ -122,7 +123,7 @@ def _compared(case: Case, comparison: Comparison, confirm: ConfirmSettings, prom
 
 
 def _open(case: Case, comparison: Comparison, confirm: ConfirmSettings, needed: list[FindingRecord]) -> Decision:
-    """Return *measure longer*, with what is open and how many rounds would settle it."""
+    """Return *measure longer*, with the open metrics and the number of rounds that would settle them."""
     losses = [finding for finding in comparison.findings if finding.verdict != ComparisonVerdict.WORSE and _loss(finding) > finding.tolerance]
     open_ones = _once([finding for finding in needed if finding.verdict != ComparisonVerdict.BETTER] + losses)
     rounds = max((rounds_needed(finding, confirm) for finding in open_ones), default=confirm.max_rounds)
@@ -137,10 +138,11 @@ def _open(case: Case, comparison: Comparison, confirm: ConfirmSettings, needed: 
 
 
 def rounds_needed(finding: FindingRecord, confirm: ConfirmSettings) -> int:
-    """Return about how many rounds settle a finding: the width of an interval falls as the square root of their number.
+    """Estimate how many rounds settle a finding: the width of an interval falls with the square root of their number.
 
-    The distance to resolve is that from no difference to the estimate, or from the estimate to the tolerance: the larger one is settled first.
-    A percentile first takes the rounds that have enough turns. The answer is at least one round more than there were, and at most `confirm.max_rounds` or four times as many as there were.
+    The distance to resolve is the larger of two: from no difference to the estimate, and from the estimate to the tolerance.
+    A percentile needs at least the rounds that have enough turns. The result is at least one round more than were measured, and at most
+    `confirm.max_rounds` or four times as many as were measured.
     """
     effect, at = finding.effect, split_path(finding.metric)[1].removeprefix("p")
     if effect is not None and at.isdigit() and 0 < effect.n_pairs < (least := least_samples(int(at))):
@@ -157,7 +159,7 @@ def _longer(case: Case, confirm: ConfirmSettings, reason: str, rounds: int) -> D
     round_s = _round_s(case)
     predicted_s = None if round_s is None else rounds * round_s
     about_s = case.needed_s or predicted_s
-    needed_s = case.needed_s or (None if predicted_s is None else MARGIN * predicted_s)  # the run's own forecast has the margin already
+    needed_s = case.needed_s or (None if predicted_s is None else MARGIN * predicted_s)  # the run's own forecast includes the margin
     budget = "" if needed_s is None else f" --budget-s {budget_for(needed_s)}"
     command = f"tune-gpu compare {case.run_id}{case.place}{budget}{f' --rounds {rounds}' if rounds > confirm.max_rounds else ''}"
     about_s = None if about_s is None else round(about_s)
@@ -165,7 +167,7 @@ def _longer(case: Case, confirm: ConfirmSettings, reason: str, rounds: int) -> D
 
 
 def _round_s(case: Case) -> float | None:
-    """Return the seconds of one round of both arms; None if nothing was measured."""
+    """Return the duration of one round of both arms in seconds, or None if nothing was measured."""
     if case.comparison is not None and case.comparison.n_rounds:
         return case.comparison.wall_s / case.comparison.n_rounds
     return None if case.deployment_s is None else 2.0 * case.deployment_s
@@ -174,7 +176,7 @@ def _round_s(case: Case) -> float | None:
 def _sorted(
     case: Case, comparison: Comparison, verdict: DecisionVerdict, reason: str, command: str | None = None, about_s: float | None = None
 ) -> Decision:
-    """Return a decision with every metric that was compared, by what is shown of it."""
+    """Return a decision with all compared metrics, grouped by what is shown about them."""
     findings = comparison.findings
     better = tuple(each for each in findings if each.verdict == ComparisonVerdict.BETTER)
     worse = tuple(each for each in findings if each.verdict == ComparisonVerdict.WORSE)
@@ -190,17 +192,18 @@ def _once(findings: Iterable[FindingRecord]) -> list[FindingRecord]:
 
 
 def _loss(finding: FindingRecord) -> float:
-    """Return by how much it is estimated to be worse, in its unit; negative where it is better."""
+    """Return how much worse the metric is estimated to be, in its unit; negative if it is better."""
     return -math.inf if finding.gain is None else -finding.gain
 
 
 def _shown_beyond_tolerance(finding: FindingRecord) -> bool:
-    """Return whether it is shown to be worse, by an estimate beyond its tolerance: what `promote` refuses and more rounds hardly change."""
+    """Return True if the metric is shown to be worse, and the estimate is beyond its tolerance. `promote` refuses that, and more rounds
+    hardly change it."""
     return finding.verdict == ComparisonVerdict.WORSE and _loss(finding) > finding.tolerance
 
 
 def _below(finding: FindingRecord, least_pct: float) -> bool:
-    """Return whether the whole interval of a gain lies below a percentage of what runs."""
+    """Return True if the whole interval of a gain is below a percentage of the current value."""
     effect = finding.effect
     if effect is None or effect.low is None or effect.high is None:
         return False

@@ -1,4 +1,4 @@
-"""Describes the device of a run for its artifacts."""
+"""Describe the device of a run for its artifacts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from tune_gpu.telemetry.open import open_probe
 
 
 def describe_device(choice: DeviceChoice, of_cluster: bool = False) -> tuple[DeviceRecord, Neighbours]:
-    """Return the device and its current co-tenants. On a cluster each candidate's record has its own. Raise UserError if it cannot be read."""
+    """Return the device and its current co-tenants. On a cluster each candidate's record describes its own device. Raise UserError if the
+    device cannot be read."""
     elsewhere = DeviceRecord.parse({"kind": "cuda", "name": f"{choice.n_cards} GPUs of the Ray cluster"}, "the device")
     if choice.kind == "cuda" and not _nvml_here():
         return elsewhere, Neighbours()

@@ -1,4 +1,4 @@
-"""Ask the parser of the installed vLLM, before anything starts, whether it takes the flags of a space."""
+"""Check the flags of a space with the parser of the installed vLLM, before anything starts."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from tune_gpu.services.vllm.memory.engine_memory import installed_vllm_version
 from tune_gpu.services.vllm.setup import serve_flags
 
 _WORDS = ("dtype", "kv_cache_dtype")
-"""Settings of which the parser knows every word. The other settings are numbers and switches, or text that the parser takes as it is."""
+"""Settings whose words the parser checks. The other settings are numbers and switches, or text that the parser accepts unchecked."""
 _IMPORT_TIMEOUT_S = 240.0
 _KEPT = 5_000
 """Number of accepted command lines that are remembered."""
 
 
 def check_flags(config: ExperimentConfig, space: SearchSpace) -> None:
-    """Raise UserError for a flag that vLLM's parser refuses. Costs vLLM's imports, unless every command line was accepted before.
+    """Raise UserError for a flag that vLLM's parser refuses. Import vLLM for that, unless every command line was accepted before.
 
     Nothing is checked if there is nothing to refuse, if vLLM is not installed, or if the servers run on a cluster.
     """
@@ -77,7 +77,7 @@ def _candidates(config: ExperimentConfig, space: SearchSpace, service: str) -> I
 
 
 def _parents(space: SearchSpace, parameter: Parameter) -> dict[str, Any]:
-    """Return values of other parameters with which this one exists."""
+    """Return values of other parameters that make this one active."""
     found: dict[str, Any] = {}
     for name, values in parameter.when:
         found |= _parents(space, space.parameters[name]) | {name: values[0]}

@@ -1,4 +1,4 @@
-"""Finds out whether a run failed because its folder can no longer be written."""
+"""Detect a run that failed because its folder can no longer be written."""
 
 from __future__ import annotations
 
@@ -41,12 +41,13 @@ def why_unwritable(folder: Path, error: BaseException | None) -> str | None:
 
 
 class StopWhenUnwritable(Stopper):
-    """Ends a Tune run as soon as a record could not be written: Tune itself logs such an error and goes on measuring in vain."""
+    """Stop a Tune run as soon as a record could not be written. Tune itself only logs such an error, and would continue to measure in
+    vain."""
 
     def __init__(self) -> None:
         self.error: OSError | None = None
         logging.getLogger(CONTROLLER_LOGGER).addFilter(_in_one_line)
-        threading.excepthook = _thread_in_one_line  # TensorBoard writes from threads of its own
+        threading.excepthook = _thread_in_one_line  # TensorBoard writes from its own threads
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002 - Tune names them
         return self.error is not None
@@ -64,7 +65,7 @@ def unwritable(folder: Path, run_id: str, reason: str) -> UserError:
     """Return the final error of the run, and silence TensorBoard's writer, which retries the write at exit."""
     sys.unraisablehook = _unless_of_the_disk
     return UserError(
-        f"{folder}: it can no longer be written ({reason}); the results so far are kept there. Free disk space, then resume with --resume {run_id}."
+        f"{folder}: can no longer be written ({reason}). The results so far are kept there. Free disk space, then resume with --resume {run_id}."
     )
 
 
@@ -73,7 +74,7 @@ def _is_of_the_disk(error: BaseException | None) -> bool:
 
 
 def _in_one_line(record: logging.LogRecord) -> bool:
-    """Shorten a record of Tune's loggers to one line: they may be the first to meet a full disk, and would print its stack."""
+    """Shorten a record of Tune's loggers to one line. Tune may be the first to notice a full disk, and would print a stack trace."""
     error = record.exc_info[1] if record.exc_info else None
     if _is_of_the_disk(error):
         record.msg, record.args, record.exc_info = f"{record.getMessage()} {error}", (), None

@@ -1,4 +1,4 @@
-"""The interface between a run and what shows its progress."""
+"""The interface between a run and its progress display."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from tune_gpu.search.tournament import Candidate
 
 
 class RunListener(Protocol):
-    """Listens to a run: a table on a terminal, or plain lines."""
+    """Shows the progress of a run: a table on a terminal, or plain lines."""
 
     def began(self, candidate: Candidate) -> None:
         """Show that a candidate's evaluation has begun."""
 
     def ended(self, line: EvaluationRecord, *, replayed: bool = False) -> None:
-        """Show the result of an evaluation; `replayed` if an earlier sitting measured it."""
+        """Show the result of an evaluation; `replayed` if it was measured before the run was resumed."""
 
     def note(self, line: str) -> None:
         """Show any other line."""

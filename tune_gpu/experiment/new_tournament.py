@@ -1,4 +1,4 @@
-"""Builds the search of a run from its configuration."""
+"""Build the search of a run from its configuration."""
 
 from __future__ import annotations
 

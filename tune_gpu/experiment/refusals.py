@@ -1,4 +1,5 @@
-"""The candidates that the preflight refuses: computed once before a run starts, printed, kept in its folder, never launched."""
+"""The candidates that the preflight check refuses. They are computed once before a run starts, printed, kept in its folder, and never
+launched."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ class Refusals:
     counts: Mapping[str, int] = field(default_factory=dict)
     refused: tuple[tuple[dict[str, Any], str], ...] = ()
     note: str = ""
-    """Why there is no plan; empty if there is one."""
+    """Why there is no plan; "" if there is one."""
     candidates: tuple[Mapping[str, Any], ...] = ()
     """The predictions of the first 2000 candidates, for the memory map of the report."""
 
@@ -54,7 +55,7 @@ class Refusals:
 
     @classmethod
     def read(cls, folder: RunFolder) -> Refusals:
-        """Return the refusals of a run: none if it has no file. Raise UserError for an invalid file."""
+        """Return the refusals of a run, empty if it has no such file. Raise UserError for an invalid file."""
         try:
             content = outside_files.read_json(folder.path / FILE, outside_files.RUN_FILE)
             return cls(content["counts"], tuple((row["params"], row["reason"]) for row in content["refused"]), content["note"],
@@ -66,12 +67,12 @@ class Refusals:
 
 
 def plan_space(config: ExperimentConfig, device: DeviceMemory) -> Refusals:
-    """Ask the preflight about every configuration of a finite space on this device beside its neighbours."""
+    """Check every configuration of a finite space on this device, with the memory that its neighbours use."""
     if not config.run.preflight:
         return Refusals(note="switched off (run.preflight=false)")
     space = SearchSpace.from_specs(config.parameters)
     if is_grid(space):
-        return Refusals(note="each candidate is asked about when its turn comes")
+        return Refusals(note="each candidate is checked just before it starts")
     try:
         columns, found = Preflight(config, device, CalibrationStore()).predict_space(space)
     except UserError as error:
@@ -93,5 +94,5 @@ def _drawn(row: PlanRow) -> dict[str, Any]:
 
 
 def _reason(found: Predictions, index: int, number: int) -> str:
-    """Return the reason in numbers; a short one after the first few thousand candidates."""
+    """Return the reason with numbers, shortened after the first few thousand candidates."""
     return found.explain(index).reason if number < _REASONS else f"short of {found.shortfall_mib[index]:.0f} MiB"

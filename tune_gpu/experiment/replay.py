@@ -14,10 +14,10 @@ def replay(
     """Replay the results of a run in a new tournament. Return the candidates that were proposed and have no result.
 
     Args:
-        tournament: new, with the settings of the run.
+        tournament: a new tournament with the settings of the run.
         results: candidate_id -> its parameters and result, in the order of the results.
-        asked_after: candidate_id -> how many results the search had when it proposed the candidate. Only asynchronous searches of several
-            candidates at once need it: otherwise a candidate's turn follows from the results. A missing candidate was proposed together
+        asked_after: candidate_id -> how many results the search had when it proposed the candidate. Only asynchronous searches with several
+            candidates at once need it; otherwise the results determine when a candidate was proposed. A missing candidate was proposed together
             with the next one that is not missing.
 
     Raises:
@@ -29,7 +29,7 @@ def replay(
     def ask_for(candidate_id: str) -> None:
         while candidate_id not in asked:
             if (candidate := tournament.ask()) is None:
-                raise ValueError(f"it has a result of {candidate_id}, which this search does not propose")
+                raise ValueError(f"it has a result for {candidate_id}, which this search does not propose")
             asked[candidate.candidate_id] = candidate
 
     def ask_for_all(n_results: int) -> None:
@@ -40,7 +40,7 @@ def replay(
         ask_for_all(n_results)
         ask_for(candidate_id)
         if dict(params) != asked[candidate_id].params:
-            raise ValueError(f"its {candidate_id} was {dict(params)} and would be {asked[candidate_id].params} now")
+            raise ValueError(f"its {candidate_id} has the parameters {dict(params)}, but this search proposes {asked[candidate_id].params}")
         tournament.tell(candidate_id, result)
     ask_for_all(len(results))
     while tournament.queued and (candidate := tournament.ask()) is not None:

@@ -1,4 +1,4 @@
-"""Keeps the results of a run as they arrive: on disk first, then in the copy and on the screen."""
+"""Store the results of a run as they arrive: on disk first, then in the copy, then on the screen."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from tune_gpu.search.tournament import Candidate, Result
 
 
 class ResultKeeper:
-    """Keeps each result of a run, and notices when the run should end.
+    """Stores each result of a run, and detects when the run should end.
 
     Args:
-        config: of the run.
+        config: the run's configuration.
         kind: kind of the device, `cuda` or `cpu`.
         folder: the run's folder.
         progress: shows each result.
@@ -43,22 +43,23 @@ class ResultKeeper:
 
     @property
     def lines(self) -> list[EvaluationRecord]:
-        """Return the records that the search counts. They are read from the folder: the driver of a long run keeps none in memory."""
+        """Return the records as the search counts them. They are read from the folder, so that the driver of a long run keeps none in
+        memory."""
         return [line.counted(self._config.search.objectives) for line in self._folder.candidates()]
 
     @property
     def anchors(self) -> list[EvaluationRecord]:
-        """Return the further deployments of the baseline, as the search would count them."""
+        """Return the further deployments of the baseline, counted as the search would."""
         return [line.counted(self._config.search.objectives) for line in self._folder.anchors()]
 
     def replay(self) -> None:
-        """Show the results of earlier sittings, and count their failures."""
+        """Show the results from before the run was resumed, and count their failures."""
         for line in self.lines:
             self.failures.observe(line)
             self._progress.ended(line, replayed=True)
 
     def began(self, candidate: Candidate) -> None:
-        """Note that the evaluation of a candidate has begun. Proposals are recorded only if they do not follow from the results."""
+        """Record that the evaluation of a candidate has begun. Proposals are written only if the results do not determine them."""
         if self._config.search.asynchronous:
             try:
                 self._folder.append_proposal(candidate)
@@ -67,7 +68,7 @@ class ResultKeeper:
         self._progress.began(candidate)
 
     def record(self, candidate: Candidate, _outcome: Result, result: Mapping[str, Any] | None) -> None:
-        """Keep a result that Tune hands to the searcher of this process, or None for a trial that was lost."""
+        """Store a result that Tune passes to the searcher in this process, or None for a trial that was lost."""
         found = _record_in(result)
         if found is None:
             found = lost(candidate, self._kind, started_at=now(), retries=self.retries.causes(candidate.candidate_id))
@@ -76,11 +77,12 @@ class ResultKeeper:
         self._keep(found)
 
     def received(self, candidate: Candidate, line_json: str | None, causes: list[FailedAttempt]) -> None:
-        """Keep a result that comes from a cluster; `line_json` is None for a trial that was lost."""
+        """Store a result from a cluster; `line_json` is None for a trial that was lost."""
         self._keep(_record_in({"line_json": line_json}) or lost(candidate, self._kind, started_at=now(), retries=causes))
 
     def received_anchor(self, candidate: Candidate, line_json: str | None, causes: list[FailedAttempt]) -> None:
-        """Keep a further deployment of the baseline, which no search reads; `line_json` is None for a trial that was lost. Raise OSError."""
+        """Store a further deployment of the baseline, which the search does not read; `line_json` is None for a trial that was lost. Raise
+        OSError."""
         found = _record_in({"line_json": line_json}) or lost(candidate, self._kind, started_at=now(), retries=causes)
         self._folder.append_anchor(EvaluationRecord.parse(self._folder.redactor.value(found.dump()), found.candidate_id))
         self.copy(ANCHORS)
@@ -107,6 +109,7 @@ class ResultKeeper:
 
 
 def _record_in(result: Mapping[str, Any] | None) -> EvaluationRecord | None:
-    """Return the record in a report, or None for a trial that was lost. Tune hands flat results to a searcher, so the line travels as JSON."""
+    """Return the record in a report, or None for a trial that was lost. Tune flattens results for a searcher, so the record is sent as
+    JSON."""
     text = (result or {}).get("line_json")
     return EvaluationRecord.parse(json.loads(text), "the report of a trial") if text else None

@@ -1,4 +1,4 @@
-"""Builds the Tuner, runs or resumes it, and hands results to the artifacts."""
+"""Build the Tuner, run or resume it, and write its results to the artifacts."""
 
 from __future__ import annotations
 
@@ -48,18 +48,19 @@ from tune_gpu.services.deployment import resolve
 from tune_gpu.telemetry.device_choice import DeviceChoice
 
 TRIALS_A_TUNER = 500
-"""Tune keeps every trial of a Tuner in memory and writes all of them with each snapshot: a long run goes through several, one after the other."""
+"""Number of trials per Tuner. Tune keeps all trials of a Tuner in memory and writes them with each snapshot, so a long run uses several
+Tuners in turn."""
 
 
 class Experiment:
     """One run of one experiment.
 
     Args:
-        config: checked.
+        config: the checked configuration.
         choice: the device.
-        folder: where it is kept; its lines, if there are any, are replayed first (a resumed run).
-        progress: called as the run goes on.
-        refusals: what the preflight refuses.
+        folder: the run's folder. Its lines, if there are any (a resumed run), are replayed first.
+        progress: shows the progress.
+        refusals: the candidates that the preflight check refuses.
     """
 
     def __init__(self, config: ExperimentConfig, choice: DeviceChoice, folder: RunFolder, progress: RunListener, refusals: Refusals) -> None:
@@ -67,23 +68,23 @@ class Experiment:
         self.results = ResultKeeper(config, choice.kind, folder, progress)
         self.tournament = new_tournament(config, refusals)
         self.trainable: type[SpicaTrainable] | None = None
-        """Another evaluation than the real one."""
+        """Replacement for the real evaluation, in tests; None for the real one."""
         self._refusals = refusals
         self._device = describe_device(choice, config.ray.address is not None)
         self._started = time.monotonic()
         self.setup_s = 0.0
-        """What came before (imports, the plan, Ray), for the costs; set by whoever knows it."""
+        """Seconds before the search (imports, the plan, Ray), for the costs. The caller sets it."""
         self._confirm_s = 0.0
         self._before_s = sum(line.wall_s or 0.0 for line in (*self.results.lines, *self.results.anchors))
         self._anchors = Anchors(config.search.anchors, self.results, progress)
 
     def run(self) -> RunSummary:
-        """Run it to its end (or from where it was to its end) and return the summary. Ray must be up."""
+        """Run the experiment to its end, from where it stopped if it is resumed, and return the summary. Ray must be up."""
         search = RunSearch(self.tournament, on_result=self.results.record, again=self.results.retries.again)
         try:
             search.requeue(self._replay())
         except ValueError as error:
-            raise UserError(f"{self.folder.run_id} cannot be resumed with this program: {error}") from error
+            raise UserError(f"--resume {self.folder.run_id}: this program cannot resume the run ({error}). Use the program that began it.") from error
         self.results.replay()
         info, neighbours = self._device
         record = manifest(self.folder.run_id, self.config.search.seed, info, self.folder.earlier_manifests())
@@ -92,7 +93,7 @@ class Experiment:
         ended = RunEnd.INTERRUPTED
         try:
             if not self.tournament.finished and self.results.failures.reason is None:
-                with preserve_handler(signal.SIGINT), preserve_handler(signal.SIGUSR1):  # Tune keeps both: the next Ctrl-C, in a confirmation say, would be lost
+                with preserve_handler(signal.SIGINT), preserve_handler(signal.SIGUSR1):  # Tune keeps its own handlers, so the next Ctrl-C (during the confirmation, for example) would be lost
                     self._fit(search)
             if self.results.unwritten.error:
                 raise self.results.unwritten.error
@@ -115,7 +116,7 @@ class Experiment:
 
     def _replay(self) -> list[Candidate]:
         """Replay the run's results in the search. Return the candidates that were proposed and have none. Raise ValueError."""
-        lines = sorted(self.folder.candidates(), key=lambda line: -1 if line.told_after is None else line.told_after)  # they are kept by generation
+        lines = sorted(self.folder.candidates(), key=lambda line: -1 if line.told_after is None else line.told_after)  # the folder stores them by generation
         asked_after = self.folder.proposals() | {line.candidate_id: line.asked_after for line in lines if line.asked_after is not None}
         results = {line.candidate_id: (line.params, line.result(self.config.search.objectives)) for line in lines}
         return replay(self.tournament, results, asked_after if self.config.search.asynchronous else None)
@@ -125,7 +126,7 @@ class Experiment:
             return RunEnd.SAME_FAILURE
         if self.tournament.finished:
             return RunEnd(self.tournament.ended_because or RunEnd.GENERATIONS)
-        # Tune takes a Ctrl-C for itself and returns as if all were well.
+        # Tune handles Ctrl-C itself and returns as if nothing had happened.
         return RunEnd.TIME_BUDGET if self._remaining_s() == 0 else RunEnd.INTERRUPTED
 
     def _fit(self, search: RunSearch) -> None:
@@ -143,7 +144,7 @@ class Experiment:
         with forward_results(self.results.began, self.results.received, self.progress.note, states.append) as callback:
             self._tuner(search, [callback]).fit()
         # Restore this process's tournament from the cluster's. Replaying the lines is not enough: a call of `ask` that returned None may have
-        # ended the search, and is in no line.
+        # ended the search, and no line records it.
         self.tournament = new_tournament(self.config, self._refusals)
         for state in states:
             self.tournament.load_state_dict(state)
@@ -152,12 +153,12 @@ class Experiment:
             self.tournament.ask()
 
     def _remaining_s(self) -> float | None:
-        """Return the rest of the time budget in seconds; None without a budget."""
+        """Return the rest of the time budget in seconds, or None without a budget."""
         budget_s = self.config.run.time_budget_s
         return max(0.0, budget_s - (time.monotonic() - self._started)) if budget_s else None
 
     def _anchor_tuner(self, candidates: Sequence[Candidate], callback: tune.Callback) -> tune.Tuner:
-        """Return a Tuner of these alone. Its actors are new and not re-used, so that each starts its engine anew; they run one after another."""
+        """Return a Tuner for these candidates. Each gets a new actor, and therefore a new engine; they run one after another."""
         space = {"candidate": tune.grid_search([vars(candidate) for candidate in candidates])}
         return self._tuner(None, [callback], 1, space)
 
@@ -240,7 +241,7 @@ class Experiment:
     def _confirm(self, best: StandingRecord, ended: RunEnd) -> RunConfirmation:
         if ended is RunEnd.TIME_BUDGET:
             return RunConfirmation(False, "the run's time budget ended before its winner could be confirmed", dict(best.params))
-        front = [standing.params for standing in self.tournament.front()]  # a rival may become the winner, which is on the front if there is one
+        front = [standing.params for standing in self.tournament.front()]  # a rival may become the winner, so it must be on the front if there is one
         return confirm_run(
             self.config,
             self.choice.kind,

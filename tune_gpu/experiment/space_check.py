@@ -1,4 +1,4 @@
-"""Checks a space before anything is planned or started: knobs without effect, and values that no service takes."""
+"""Check a space before anything is planned or started: knobs without effect, and values that no service accepts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tune_gpu.services.registry import services_of
 
 
 def check_space(config: ExperimentConfig) -> SearchSpace:
-    """Return the space of a configuration. Raise UserError if it is invalid with its baseline and with `services`."""
+    """Return the space of a configuration. Raise UserError if the space, its baseline or `services` is invalid."""
     space = SearchSpace.from_specs(config.parameters)
     for parameter in space.parameters.values():
         for number, value in enumerate(values_to_check(parameter)):
@@ -58,14 +58,15 @@ def _check_flags_apart(config: ExperimentConfig) -> None:
 
 
 def settings_in_use(config: ExperimentConfig, space: SearchSpace, target: Target) -> list[Any]:
-    """Return every value that a setting may have in this experiment: those of its knobs, and its own unless one knob always replaces it."""
+    """Return all values that a setting may have in this experiment: those of its knobs, and its own value unless a knob always replaces
+    it."""
     knobs = [parameter for parameter in space.parameters.values() if parameter.target == target]
     own = [] if any(not knob.when for knob in knobs) else [getattr(config.services[target.service], target.setting)]
     return own + [value for knob in knobs for value in values_to_check(knob)]
 
 
 def services_in_use(config: ExperimentConfig, space: SearchSpace) -> Iterator[Service]:
-    """Yield every service as it is configured, and once with each value of each of its knobs."""
+    """Yield every service as configured, and once with each value of each of its knobs."""
     for service in services_of(config.services):
         yield service
         for parameter in space.parameters.values():
@@ -75,14 +76,14 @@ def services_in_use(config: ExperimentConfig, space: SearchSpace) -> Iterator[Se
 
 
 def check_setting(services: SpaceServices, target: Target, value: Any, where: str = "") -> None:
-    """Raise UserError for a value of the wrong type, or one that its rule refuses."""
+    """Raise UserError for a value of the wrong type, or one that breaks the setting's rule."""
     service = next(each for each in services_of(services) if each.name == target.service)
     setting, name = target.setting, f"{where}{target}"
     if target.entry is not None:
         service.kind.check_entry(name, setting, target.entry, value)
         if setting == "env" and target.entry in service.kind.held:
             raise UserError(
-                f"{name}: every evaluation sets it itself, so as a parameter it has no effect. For the deployment set it under services.{target.service}.env."
+                f"{name}: every evaluation sets this variable itself, so a parameter has no effect. To set it for the deployment, use services.{target.service}.env."
             )
         return
     schema: type = type(service.settings)
@@ -91,12 +92,12 @@ def check_setting(services: SpaceServices, target: Target, value: Any, where: st
     is_word = isinstance(rule, NumberOr) and isinstance(value, str)
     may_be_null = value is None and type(None) in get_args(hint)
     if rule is not None and not may_be_null and (isinstance(rule, By) or is_word):
-        rule.check(name, value)  # for a value of the wrong type it also names the values that are allowed
+        rule.check(name, value)  # before the type, because this message names the allowed values
     if not is_word:
         _check_type(name, hint, value, bounds_of(schema, setting))
     check_value(rule, name, value)
     if isinstance(value, str) and value.startswith("-"):
-        raise UserError(f"{name}={value}: a command line takes it for a flag. Give a value that does not begin with a dash.")
+        raise UserError(f"{name}={value}: would be read as a flag on a command line. Set a value that does not begin with a dash.")
 
 
 @cache
@@ -105,14 +106,14 @@ def _hints(schema: type) -> dict[str, Any]:
 
 
 def _check_spoken(config: ExperimentConfig, space: SearchSpace) -> None:
-    """Raise UserError if the language of the clips is unknown, or a model does not know the language it is set to."""
+    """Raise UserError if the language of the clips is unknown, or a model does not support its language."""
     for name, settings in config.services.items():
         if not hasattr(settings, "language"):
             continue
         language, model = Target(name, "language"), Target(name, "model")
         knobs = [knob for knob in space.parameters.values() if knob.target in (language, model)]
         check_clips(config.workload.audio, varies=any(knob.target == language for knob in knobs))
-        if not any(knob.when for knob in knobs):  # conditions may keep them apart
+        if not any(knob.when for knob in knobs):  # with conditions, a model and a language may never be combined
             check_models(settings_in_use(config, space, model), settings_in_use(config, space, language))
 
 
@@ -140,7 +141,7 @@ def _check_targets(space: SearchSpace) -> None:
 
 
 def _same(one: Target, other: Target) -> bool:
-    """Return whether two targets are one setting; a flag of vLLM has several spellings."""
+    """Return whether two targets are the same setting. A flag of vLLM has several spellings."""
     if one.setting == other.setting == "extra_args" and one.entry is not None and other.entry is not None:
         return overlap(read_name(one.entry), read_name(other.entry))
     return one == other

@@ -1,4 +1,4 @@
-"""From a run's lines to its summary and its winner."""
+"""Build the summary and the winner file of a run from its lines."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from tune_gpu.telemetry.neighbours import rounded
 def standing_of(
     lines: Sequence[EvaluationRecord], standing: Standing, *, evidence: Evidence | None = None, objectives: bool = False
 ) -> StandingRecord:
-    """Return a configuration with what is known of it.
+    """Return a configuration with the combined result of its evaluations.
 
     Args:
         lines: all evaluations of the run.
         standing: the configuration.
-        evidence: what the lines say together; None to compute it.
-        objectives: whether its objectives are wanted, too.
+        evidence: the evidence of the lines; None to compute it.
+        objectives: whether to include its objectives.
     """
     evidence, key = evidence or evidence_of(lines), key_of(standing.params)
     found = StandingRecord(
@@ -75,8 +75,8 @@ def summarise_run(
         tournament: the search.
         lines: all evaluations of the run.
         anchors: further deployments of the baseline.
-        repeated: what they show, in a sentence.
-        baseline: its parameters; empty without one.
+        repeated: a sentence on what these show.
+        baseline: the baseline's parameters; empty without a baseline.
     """
     standings = tournament.standings()
     best, evidence = tournament.best(), evidence_of(lines, anchors)
@@ -131,7 +131,7 @@ def _costs(lines: Sequence[EvaluationRecord], anchors: Sequence[EvaluationRecord
 
 
 def _ties(evidence: Evidence, standings: Sequence[Standing], best: Standing | None) -> tuple[dict[str, Any], ...]:
-    """Return the best and those that the evidence does not tell from it; empty if it stands alone."""
+    """Return the best configuration and those that the evidence cannot distinguish from it; empty if there are none."""
     if best is None or key_of(best.params) not in evidence:
         return ()
     tied = {key_of(best.params), *evidence.tied_with(key_of(best.params))}
@@ -146,11 +146,11 @@ def winner_of(
     neighbours_mib: float | None,
     confirmation: ConfirmationSummary,
 ) -> WinnerFile:
-    """Build the winner file of a run. Raises ValueError for a run without a winner."""
+    """Build the winner file of a run. Raise ValueError for a run without a winner."""
     if (best := summary.best) is None:
         raise ValueError(f"{summary.run_id} has no winner")
     line, base = line_of(lines, best.params), summary.baseline
-    if device.total_mib is None and line and line.measured_on:  # of a cluster: the driver's machine has no card to tell of
+    if device.total_mib is None and line and line.measured_on:  # on a cluster the driver's machine may have no card
         device, neighbours_mib = line.measured_on, line.metrics["neighbours"]["memory_mib"]
     return WinnerFile(
         experiment=summary.experiment,

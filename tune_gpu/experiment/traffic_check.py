@@ -1,4 +1,4 @@
-"""What a run is judged by must be measured by its traffic."""
+"""Check that the traffic of a run measures the metrics that decide it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from tune_gpu.workload.stages import Stage, background_of, stages_of
 
 
 def check_traffic(config: ExperimentConfig) -> tuple[Stage, ...]:
-    """Return all services that get requests. Raise UserError for traffic that cannot be, or that does not measure what the run is judged by."""
+    """Return all services that get requests. Raise UserError for impossible traffic, and for a deciding metric that the traffic does not
+    measure."""
     turn, background = stages_of(config), background_of(config)
     catalogue = catalogue_for(config)
     of_turns, beside = {stage.service for stage in turn}, {stage.service for stage in background}
@@ -26,14 +27,14 @@ def check_traffic(config: ExperimentConfig) -> tuple[Stage, ...]:
         measured = of_turns if metric.of_turn else of_turns | beside
         if missing := _services(metric, catalogue, measured):
             raise UserError(
-                f"{key}: {missing} is no stage of a turn (workload.turn=[{', '.join(stage.service for stage in turn)}]), so it is not measured. "
+                f"{key}: {missing} is not a stage of a turn (workload.turn=[{', '.join(stage.service for stage in turn)}]), so it is not measured. "
                 f"Add {missing} to the turn, or leave the metric out."
             )
     return (*turn, *background)
 
 
 def _judged(config: ExperimentConfig, catalogue: Catalogue) -> Iterator[tuple[str, Metric]]:
-    """Yield every metric that decides something, with the setting that names it."""
+    """Yield every metric that affects the result, with the setting that names it."""
     for name, metric in catalogue.terms().items():
         if (weight := config.objective.weights.get(name, 0.0)) > 0:
             yield f"objective.weights.{name}={weight:g}", metric
@@ -43,6 +44,6 @@ def _judged(config: ExperimentConfig, catalogue: Catalogue) -> Iterator[tuple[st
 
 
 def _services(metric: Metric, catalogue: Catalogue, measured: Collection[str]) -> str:
-    """Return the service that a metric belongs to, if it is not measured; nothing for a metric of no service."""
+    """Return the service of a metric if the traffic does not measure it, else ""."""
     own = [metric.service] if metric.service else [name for name, protocol in catalogue.protocols.items() if protocol in metric.protocols]
     return next(iter(own), "") if not set(own) & set(measured) else ""

@@ -1,4 +1,4 @@
-"""What limits the meaning of a run's measurements: a ramp that ended before it failed, and queues that grew."""
+"""Warn about limits of a run's measurements: a ramp that ended before a step failed, and queues that grew."""
 
 from __future__ import annotations
 
@@ -11,29 +11,30 @@ from tune_gpu.metrics import CONCURRENT_CAPACITY
 
 
 def warnings_of(lines: Sequence[EvaluationRecord], best: Mapping[str, Any] | None, baseline: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """Return each warning as a sentence, with how many evaluations it concerns, and whether the best and the baseline are among them."""
+    """Return each warning as a sentence. It has the number of evaluations concerned, and whether the best and the baseline are among
+    them."""
     measured = [line for line in lines if line.n_windows]
     found = []
     if at_ceiling := [line for line in measured if line.at_ceiling]:
         sessions = max(line.metrics.get(CONCURRENT_CAPACITY.name) or 0 for line in at_ceiling)
         found.append(
-            f"the capacity is at least what the ramp's end allows ({counted(sessions, 'session')}) in {_among(at_ceiling, measured, best, baseline)}: no difference in "
-            "it is known among them; to know it, raise workload.capacity_max_sessions"
+            f"the ramp ended at its limit ({counted(sessions, 'session')}) in {_among(at_ceiling, measured, best, baseline)}: their capacities are lower bounds and cannot be "
+            "compared; to compare them, raise workload.capacity_max_sessions"
         )
     if none := [line for line in measured if line.metrics.get(CONCURRENT_CAPACITY.name) == 0]:
         found.append(
-            f"0 sessions in {_among(none, measured, best, baseline)}: even one session alone misses the latency targets of the ramp (objective.*_target_ms), or too "
+            f"0 sessions in {_among(none, measured, best, baseline)}: even a single session misses the latency targets of the ramp (objective.*_target_ms), or too "
             "many of its turns fail"
         )
     if saturated := [line for line in measured if line.saturated]:
         found.append(
-            f"saturated: more turns arrived than were served in {_among(saturated, measured, best, baseline)}: the queue grew through the whole window, and the "
-            "latencies with it; to compare them where they can serve, lower workload.turn_rate_per_s"
+            f"saturated: more turns arrived than were served in {_among(saturated, measured, best, baseline)}: the queue grew during the whole window, and the "
+            "latencies with it; to compare them below saturation, lower workload.turn_rate_per_s"
         )
     if late := [line for line in measured if line.saturated is None]:
         found.append(
-            f"most turns were answered only after their window had ended in {_among(late, measured, best, baseline)}, and they are too few to tell a queue that grows "
-            "from answers that are slow; to know it, raise workload.window_s"
+            f"most turns were answered only after their window had ended in {_among(late, measured, best, baseline)}, and they are too few to distinguish a growing queue "
+            "from slow answers; to find out, raise workload.window_s"
         )
     return tuple(found)
 

@@ -139,7 +139,7 @@ def test_a_run_that_may_not_go_on_skips_it_and_says_so(folder: RunFolder, ended:
     run = Played(folder)
     assert run.measure(ended, lambda: left_s) is ended
     assert run.begun == []
-    assert (run.anchors.sentence or "").endswith(f"is not known: {why}")
+    assert (run.anchors.sentence or "").endswith(f"differs between its deployments: {why}")
 
 
 def test_a_ctrl_c_while_it_is_measured_interrupts_the_run(folder: RunFolder) -> None:
@@ -159,7 +159,7 @@ def test_a_lost_anchor_is_kept_with_its_failure_and_is_said(folder: RunFolder) -
     [lost] = folder.anchors()
     assert lost.failure is not None
     assert lost.failure.kind == "service_lost"
-    assert "0.6801, and then no measurement (service_lost" in (run.anchors.sentence or "")
+    assert "0.6801 at first, no measurement after that (service_lost" in (run.anchors.sentence or "")
 
 
 def test_a_half_written_anchor_is_cut_off_and_measured_again(folder: RunFolder) -> None:
@@ -191,7 +191,7 @@ def test_elites_of_the_baseline_are_deployments_of_it_too() -> None:
         "its deployments alone differ by up to 0.0384 (standard deviation 0.0153)"
     )
     skipped = describe_anchors([*lines[:2], other], [], "the run was interrupted")
-    assert skipped == "the baseline deployed twice: fitness 0.6476 and 0.6533; its deployments alone differ by 0.0057; it was not deployed once more at the end: the run was interrupted"
+    assert skipped == "the baseline deployed twice: fitness 0.6476 and 0.6533; its deployments alone differ by 0.0057; it was not deployed again at the end: the run was interrupted"
 
 
 def test_anchors_are_copied_to_the_storage_without_secrets(folder: RunFolder, tmp_path: Path) -> None:

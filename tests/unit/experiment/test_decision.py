@@ -1,4 +1,4 @@
-"""The last page: deploy it, keep what runs, or measure longer."""
+"""The last page: deploy it, keep the current configuration, or measure longer."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def decided(comparison: Comparison | None, **change: Any) -> Decision:
 
 def test_a_winner_that_is_better_and_nowhere_worse_is_deployed() -> None:
     found = decided(compared(finding("fitness", 0.05, 0.02), finding("voice_turn_ms.p95", -30.0, 5.0), finding("wer", 0.0, 0.005)))
-    assert found.sentence == "deploy it: its voice turn at p95 is 30 % better than today's, and no metric is worse beyond its tolerance."
+    assert found.sentence == "deploy it: its voice turn at p95 is 30 % better than the current one, and no metric is worse beyond its tolerance."
     assert found.command == "tune-gpu promote r"
     assert [each.metric for each in found.better] == ["fitness", "voice_turn_ms.p95"]
     assert [each.metric for each in found.same] == ["wer"]
@@ -77,7 +77,7 @@ def test_a_price_beyond_its_tolerance_is_named_and_keeps_what_runs() -> None:
 @pytest.mark.parametrize(
     ("findings", "reason"),
     [
-        ([finding("fitness", -0.05, 0.02)], "the winner is shown to be worse than what runs: its fitness is 0.05 worse."),
+        ([finding("fitness", -0.05, 0.02)], "the winner is shown to be worse than the current configuration: its fitness is 0.05 worse."),
         ([finding("fitness", 0.001, 0.002)], "no difference that matters: fitness +0.001 (-0.001 to +0.003; 4 rounds), within the tolerance of 0.01."),
         (
             [finding("fitness", 0.05, 0.02), finding("voice_turn_ms.p95", -4.0, 3.0)],
@@ -128,8 +128,8 @@ def test_without_a_comparison_it_says_why_and_how_to_get_one(comparison: Compari
 
 
 def test_without_winner_or_baseline_there_is_nothing_to_deploy() -> None:
-    assert decided(None, winner=None).sentence == "keep what runs: no feasible configuration was found."
-    assert decided(None, winner=BASELINE).sentence == "keep what runs: the best configuration that was found is what runs now."
+    assert decided(None, winner=None).sentence == "keep the current configuration: no feasible configuration was found."
+    assert decided(None, winner=BASELINE).sentence == "keep the current configuration: it is the best configuration that was found."
     found = decided(None, baseline={})
     assert (found.verdict, found.command) == (DecisionVerdict.MEASURE_LONGER, "tune-gpu compare r --baseline KEY=VALUE,…")
 
@@ -154,9 +154,9 @@ def test_a_target_that_the_winner_misses_comes_first() -> None:
     missed = targets_missed(record.lines, record.summary.best.params, config.baseline, config)
     assert [each.metric.name for each in missed] == ["ttft_ms"], "both meet the other targets"
     found = decided(compared(finding("fitness", -0.05, 0.02)), missed=missed)
-    first = "keep what runs: by the weights of the objective the winner is the best, but its first token at p95 is 6758 ms, far outside the target of 500 ms"
+    first = "keep the current configuration: by the weights of the objective the winner is the best, but its first token at p95 is 6758 ms, far outside the target of 500 ms"
     assert found.sentence.startswith(first)
-    assert found.sentence.endswith("The winner is shown to be worse than what runs: its fitness is 0.05 worse.")
+    assert found.sentence.endswith("The winner is shown to be worse than the current configuration: its fitness is 0.05 worse.")
     assert targets_missed(record.lines, config.baseline, config.baseline, config) == ()
 
 

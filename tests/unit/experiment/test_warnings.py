@@ -41,7 +41,7 @@ def test_the_warnings_count_evaluations_and_name_the_best_and_the_baseline() -> 
     lines = [warned(line("g0-c0", SLOW, 0.5)), warned(line("g0-c1", FAST, 0.6)), line("g0-c2", {"a": 1}, 0.4), line("g0-c3", {"a": 2}, None, n_windows=0)]
     ceiling, saturated = warnings_of(lines, FAST, SLOW)
     assert "2 of 3 evaluations, the best and the baseline among them" in ceiling
-    assert "at least" in ceiling
+    assert "lower bounds" in ceiling
     assert "workload.capacity_max_sessions" in ceiling
     assert "2 of 3 evaluations, the best and the baseline among them" in saturated
     assert "workload.turn_rate_per_s" in saturated
@@ -60,7 +60,7 @@ def test_late_answers_of_too_few_turns_are_named_as_what_they_are() -> None:
 def test_a_capacity_of_no_session_is_explained() -> None:
     none = replace(line("g0-c0", SLOW, 0.5), metrics={"concurrent_capacity": 0, "capacity_at_ceiling": False})
     [caveat] = warnings_of([none, line("g0-c1", FAST, 0.6)], FAST, SLOW)
-    assert caveat.startswith("0 sessions in 1 of 2 evaluations, the baseline among them: even one session alone misses the latency targets")
+    assert caveat.startswith("0 sessions in 1 of 2 evaluations, the baseline among them: even a single session misses the latency targets")
 
 
 def test_the_report_repeats_what_the_summary_warns_of(tmp_path: Path) -> None:
@@ -70,4 +70,4 @@ def test_the_report_repeats_what_the_summary_warns_of(tmp_path: Path) -> None:
     warnings = warnings_of([warned(each) for each in record.lines], FAST, SLOW)
     caveats = report_data(replace(record, summary=replace(record.summary, warnings=warnings))).caveats
     assert [caveat for caveat in caveats if caveat.startswith("Saturated: more turns arrived than were served in 2 of 2 evaluations")]
-    assert [caveat for caveat in caveats if caveat.startswith("The capacity is at least")]
+    assert [caveat for caveat in caveats if caveat.startswith("The ramp ended at its limit")]

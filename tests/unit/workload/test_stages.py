@@ -90,12 +90,12 @@ def test_background_requests_for_nobody_are_one_clear_line(workload: dict[str, o
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["workload.turn=[vllm]"], r"objective\.weights\.stt_latency=.*: whisper is no stage of a turn \(workload\.turn=\[vllm\]\), so it is not measured"),
-        (["workload.turn=[whisper]", "workload.background_rate_per_s=0"], r"objective\.weights\.llm_latency=.*: vllm is no stage of a turn"),
+        (["workload.turn=[vllm]"], r"objective\.weights\.stt_latency=.*: whisper is not a stage of a turn \(workload\.turn=\[vllm\]\), so it is not measured"),
+        (["workload.turn=[whisper]", "workload.background_rate_per_s=0"], r"objective\.weights\.llm_latency=.*: vllm is not a stage of a turn"),
         (["workload.turn=[vllm]", "objective.weights={llm_latency: 1}", "search.objectives={wer: min, llm_latency_ms.p95: min}"],
-         r"search\.objectives\.wer: whisper is no stage of a turn"),
+         r"search\.objectives\.wer: whisper is not a stage of a turn"),
         (["workload.turn=[vllm]", "objective.weights={llm_latency: 1}", "objective.limits={stt_latency_ms.p95: 300}"],
-         r"objective\.limits\.stt_latency_ms\.p95: whisper is no stage"),
+         r"objective\.limits\.stt_latency_ms\.p95: whisper is not a stage"),
     ],
 )
 def test_what_no_turn_measures_cannot_be_judged(overrides: list[str], message: str) -> None:
