@@ -1,1 +1,1 @@
-"""From a confirmed winner to a deployment that a person has reviewed and can take back."""
+"""Turn a confirmed winner into a deployment that a person has reviewed and can roll back."""

@@ -1,7 +1,7 @@
-"""Install, restart, watch; and back again, by itself, when it falls short or is interrupted.
+"""Install, restart and watch a deployment, and roll it back if it fails a check or is interrupted.
 
-Every step is written down before it is done, and the state on disk says `applying` or `rolling_back` until the end: whatever kills this
-process, `promote --recover` puts back what was there before. Putting back is idempotent.
+Every step is recorded before it is done, and the state on disk is `applying` or `rolling_back` until the end. Whatever kills this
+process, `promote --recover` restores the previous files. Restoring is idempotent.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from tune_gpu.promote.watch import Expected, Unhealthy, Watcher
 
 _Result = TypeVar("_Result")
 _MOST_SHOWN = 6
-"""So many differences are named."""
+"""Largest number of differences that a message names."""
 
 
 def folder_of(settings: PromoteSettings) -> Path:
-    """Return where configuration files are installed."""
+    """Return the folder in which configuration files are installed."""
     return Path(settings.install_dir).expanduser().resolve()
 
 
 def target_of(settings: PromoteSettings) -> Target:
-    """Return what starts and stops the services, by its name."""
+    """Return the target named in the settings, which starts and stops the services."""
     if settings.target == "process":
         return ProcessSupervisor(folder_of(settings) / "supervised")
     return Systemd(Path(settings.systemd_dir).expanduser().resolve())
@@ -54,10 +54,11 @@ def _stage_new(files: Mapping[Path, str]) -> None:
 
 
 def refuse_unfinished(folder: Path) -> None:
-    """Raise UserError if an apply or a rollback was cut off: what is installed now is no state to compare with or to go on from."""
+    """Raise UserError if an apply or a rollback was interrupted. The installed files are then incomplete, and nothing can be compared with
+    them."""
     try:
         last = Installation(folder).peek()
-    except UserError:  # who may not read it cannot change it either; who can learns it from the lock
+    except UserError:  # a user who may not read the state cannot change the target either; for others the lock reports it
         return
     _refuse(last)
 
@@ -70,13 +71,13 @@ def _refuse(last: Change | None) -> None:
 
 @dataclass
 class Deployer:
-    """Change one target.
+    """Applies and rolls back deployments on one target.
 
     Args:
-        target: starts and stops.
+        target: starts and stops the services.
         units: service -> unit.
-        installation: where files are and what was there.
-        watcher: whether it serves.
+        installation: the installed files and the previous ones.
+        watcher: checks whether the services serve.
         settings: `promote`.
         audit: records every step.
     """
@@ -98,18 +99,18 @@ class Deployer:
     def apply(
         self, run_id: str, experiment: str, files: Mapping[Path, str], reviewed: Mapping[str, str | None], expected: Expected
     ) -> RolledBack | None:
-        """Install the files and restart. Return None if it serves, else what the rollback came to.
+        """Install the files and restart the services. Return None if they serve, else the result of the rollback.
 
         Args:
-            run_id: whose winner it is.
-            experiment: of the run.
+            run_id: the run whose winner is deployed.
+            experiment: the run's experiment.
             files: destination -> content.
-            reviewed: destination -> hash of what was there when the promotion was written.
-            expected: what must be seen of it.
+            reviewed: destination -> hash of the installed file when the promotion was written.
+            expected: what the deployed services must show.
 
         Raises:
-            UserError: no permission, no key, another promote at work, or a target that was changed since the files were written.
-            KeyboardInterrupt: a signal came, and what was there before is back.
+            UserError: a permission or a key is missing, another promote is running, or the target was changed since the files were written.
+            KeyboardInterrupt: a signal arrived, and the previous files were restored.
         """
         require_keys(self.settings)
         check_writable([*files, self._kept(run_id)])
@@ -119,7 +120,7 @@ class Deployer:
             for path, known in reviewed.items():
                 if digest(text_of(Path(path))) != known:
                     raise UserError(
-                        f"{path}: was changed since this promotion was written; run promote without --apply and look at the diff"
+                        f"{path}: changed since this promotion was written. Run promote without --apply and review the diff."
                     )
             change = self._begin(run_id, experiment, list(files))
             try:
@@ -128,7 +129,7 @@ class Deployer:
                 self._step("mark applied", self.installation.mark, change, Status.APPLIED)
             except (Unhealthy, TargetError, OSError) as error:
                 return self._restorer().put_back(change, str(error))
-            except BaseException as error:  # a signal, a fault of ours: nothing is left halfway
+            except BaseException as error:  # a signal or a bug of ours: nothing may be left half done
                 back = self._restorer().put_back(change, f"stopped by {type(error).__name__}")
                 if isinstance(error, KeyboardInterrupt) and not back.serving:
                     raise KeyboardInterrupt(back.not_serving_message) from error
@@ -138,20 +139,20 @@ class Deployer:
         return None
 
     def rollback(self) -> tuple[Change, RolledBack]:
-        """Undo the last change, or what is left of it. Raise UserError if there is none."""
+        """Roll the last change back, or finish an interrupted rollback. Raise UserError if there is no change."""
         with self._locked():
             change = self.installation.last
             if change is None:
                 raise UserError(f"promote --rollback: nothing that promote installed is in force in {self.installation.folder}")
             check_writable([Path(path) for path in change.before])
             self.audit("rollback", "begun", of_run=change.run_id)
-            return change, self._restorer().take_back(change, "asked for")
+            return change, self._restorer().take_back(change, "requested")
 
     def recover(self, *, at_boot: bool = False) -> tuple[Change, RolledBack] | None:
-        """Put back what an interrupted apply or rollback left. Return None if there is nothing to do.
+        """Restore the previous files after an interrupted apply or rollback. Return None if nothing was interrupted.
 
         Args:
-            at_boot: only the files; the boot starts the services after this.
+            at_boot: whether to restore only the files, because the boot starts the services afterwards.
         """
         with self._locked():
             change, latest = self.installation.last, self.installation.latest
@@ -163,7 +164,7 @@ class Deployer:
             return change, self._restorer().take_back(change, "interrupted", restart=not at_boot)
 
     def _kept(self, run_id: str) -> Path:
-        """Return where what takes this promotion back is kept."""
+        """Return the folder with the files for rolling this promotion back."""
         return self.installation.folder / PROMOTIONS / run_id
 
     @contextlib.contextmanager
@@ -191,8 +192,8 @@ class Deployer:
     def _install(self, change: Change, files: Mapping[Path, str], expected: Expected) -> None:
         restorer = self._restorer()
         self._step("guard", restorer.guard, change)
-        self._step("stage what is there", restorer.stage, change)
-        self._step("stage what is new", _stage_new, files)
+        self._step("stage the previous files", restorer.stage, change)
+        self._step("stage the new files", _stage_new, files)
         shell = self.target.shell(list(self.units.values()))
         self._step("write rollback.sh", write_rollback, self._kept(change.run_id), change.before, shell)
         for path in files:
@@ -214,7 +215,7 @@ class Deployer:
         self.audit("probes", "ok", **({} if median is None else {"median_ms": round(median, 1)}))
 
     def _compare(self, name: str, files: Mapping[Path, str]) -> None:
-        """Ask the running service whether it has what was measured. Raise Unhealthy if it has something else."""
+        """Compare the running service's settings with the measured ones. Raise Unhealthy if they differ."""
         where: ServiceTarget = getattr(self.settings, name)
         folder = self.installation.folder
         found = observe(name, where.url, self.units[name], folder, files[folder / f"{name}.yaml"], self.target, self.watcher)
@@ -235,7 +236,7 @@ class Deployer:
         return Restorer(self.target, self.units, self.installation, self.watcher, self.audit, self.interrupts, self._recovery())
 
     def _recovery(self) -> list[str]:
-        """Return the command that puts this target back at the next boot."""
+        """Return the command that restores this target at the next boot."""
         return [
             *(sys.executable, "-P", "-m", "tune_gpu.cli.main", "promote", "--recover", "--at-boot"),
             f"promote.install_dir={self.installation.folder}",

@@ -1,4 +1,4 @@
-"""The audit log: who did what to the target, and what came of it; one line a step, on disk before the next."""
+"""The audit log: who did what to the target, with which outcome. Each step is one line, synced to disk before the next step."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tune_gpu.common.clock import now
 
 
 class Audit:
-    """`INSTALL_DIR/promotions/audit.jsonl`. It never raises: a full disk or a terminal that has gone must not stop a rollback.
+    """`INSTALL_DIR/promotions/audit.jsonl`. Writing never raises: a full disk or a closed terminal must not stop a rollback.
 
     Args:
-        path: of the log; only ever appended to.
-        about: in every line (`run_id`, `experiment` …).
-        print_line: prints the same in words.
+        path: the log, which is only appended to.
+        about: fields of every line (`run_id`, `experiment` …).
+        print_line: prints each step as text.
     """
 
     def __init__(self, path: Path, about: dict[str, Any], print_line: Callable[[str], Any] = lambda _line: None) -> None:
@@ -37,24 +37,24 @@ class Audit:
         except Exception as error:
             self._report(error)
         details = ", ".join(str(value) for value in more.values() if isinstance(value, (str, int, float)))
-        # Rich leaves the program by SystemExit where the reader of a pipe has gone.
+        # Rich raises SystemExit if the reader of a pipe has closed it.
         with contextlib.suppress(Exception, SystemExit):
             self._print_line(f"{step}: {outcome}{f' ({details})' if details else ''}")
 
     def _write(self, line: dict[str, Any]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a+b") as file:
-            torn = file.seek(0, os.SEEK_END) > 0 and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n"  # half a line: the disk was full
+            torn = file.seek(0, os.SEEK_END) > 0 and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n"  # the last line is incomplete, because the disk was full
             file.write(b"\n" * torn + json.dumps(line, ensure_ascii=False).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 
     def _report(self, error: Exception) -> None:
-        """Say once that the log cannot be written. The promotion goes on."""
+        """Print once that the log cannot be written. The promotion continues."""
         if not self._failed:
             self._failed = True
             with contextlib.suppress(Exception):
-                print(f"{self.path}: the audit log cannot be written ({error}); the promotion goes on without it", file=sys.stderr, flush=True)
+                print(f"{self.path}: the audit log cannot be written ({error}). The promotion continues without it.", file=sys.stderr, flush=True)
 
 
 def _user() -> str:

@@ -1,4 +1,4 @@
-"""What a promotion leaves for review: the files as they will be installed, what they change, and their hashes."""
+"""The files of a promotion for review: the files to install, their differences from the installed ones, and their hashes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tune_gpu.promote.target import Target
 
 MANIFEST = "manifest.json"
 REVIEWED = ("changes.diff", "gate.json")
-"""What is read in the review beside the files."""
+"""Files for the review, beside those to install."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Bundle:
     files: Mapping[str, tuple[Path, str]]
     target: str
     units: tuple[str, ...]
-    """In the order in which they start."""
+    """Units in the order in which they start."""
 
     @property
     def installable(self) -> dict[Path, str]:
@@ -41,14 +41,13 @@ class Bundle:
 
     @property
     def sha256(self) -> str:
-        """Return a hash of all that would be installed, where, and by which units: the same for the same deployment, whenever it is
-        written."""
+        """Return a hash of the files, their destinations and the units. It is the same for the same deployment, whenever it is written."""
         content = {"target": self.target, "units": self.units, "files": self.listed}
         return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
     @property
     def listed(self) -> dict[str, dict[str, str]]:
-        """Return the files as the manifest lists them."""
+        """Return the files in the form of the manifest."""
         return {
             name: {"destination": str(path), "sha256": hashlib.sha256(content.encode()).hexdigest()}
             for name, (path, content) in self.files.items()
@@ -66,15 +65,16 @@ def bundle_of(services: Sequence[DeployedService], target: Target, install: Path
 
 
 def write_bundle(folder: Path, bundle: Bundle, today: Bundle, about: Mapping[str, Any]) -> dict[str, Any]:
-    """Write everything into the folder, the manifest last: with it the promotion is whole. Returns the manifest.
+    """Write the promotion into the folder and return its manifest. The manifest is written last, so a promotion with a manifest is
+    complete.
 
-    The folder may be somebody else's: no link in it is followed.
+    The folder may be somebody else's, so no link in it is followed.
 
     Args:
-        folder: made if it is missing; its path is resolved.
+        folder: created if it is missing. Its path is resolved.
         bundle: what will be installed.
-        today: the baseline's files: what runs today where nothing of ours is installed yet.
-        about: more for the manifest.
+        today: the baseline's files, to compare with if promote has not installed any yet.
+        about: further fields of the manifest.
     """
     remove_plain(folder / MANIFEST)
     before = {name: text_of(path) for name, (path, _) in bundle.files.items()}
@@ -97,12 +97,12 @@ def write_bundle(folder: Path, bundle: Bundle, today: Bundle, about: Mapping[str
 
 
 def before_of(bundle: Bundle) -> dict[str, str | None]:
-    """Return destination -> hash of what is installed there now, or None if nothing is."""
+    """Return destination -> hash of the file that is installed there now, or None if there is none."""
     return {str(path): digest(text_of(path)) for path, _ in bundle.files.values()}
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """Return the manifest of a promotion that was written, or None if there is none. Raise UserError for another file."""
+    """Return the manifest of a written promotion, or None if there is none. Raise UserError for a file that is not such a manifest."""
     try:
         content = read_plain(folder / MANIFEST, outside_files.PROMOTION.largest)
     except OSError as error:
@@ -116,7 +116,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def is_promotions(folder: Path) -> bool:
-    """Return whether the manifest there is one that `write_bundle` wrote."""
+    """Return whether `write_bundle` wrote the manifest in this folder."""
     try:
         manifest = read_manifest(folder)
     except (OSError, UserError):
@@ -125,13 +125,14 @@ def is_promotions(folder: Path) -> bool:
 
 
 def _least_open(bundle: Bundle) -> Path | None:
-    """Return the installed file that the fewest may read, because the differences hold parts of all; None if nothing is installed."""
+    """Return the installed file with the strictest permissions, or None if nothing is installed. The diff has parts of all files, so it
+    gets these."""
     there = [path for path, _ in bundle.files.values() if path.exists()]
     return min(there, key=lambda path: path.stat().st_mode & 0o044, default=None)
 
 
 def _diff(bundle: Bundle, today: Bundle, before: Mapping[str, str | None]) -> str:
-    """Return a unified diff, file by file: against what is installed, else against the baseline's files."""
+    """Return a unified diff of each file against the installed one, or against the baseline's if none is installed."""
     parts: list[str] = []
     for name, (path, content) in bundle.files.items():
         old, of_baseline = before[name], today.files.get(name)

@@ -1,4 +1,4 @@
-"""What becomes of a promotion, decided from the gate's conditions and from what was written before. Nothing is done here."""
+"""Decide the next step of a promotion, from the gate's conditions and from what was written before. This module has no side effects."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ Manifest = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Refused:
-    """A condition does not hold: nothing is written or installed."""
+    """A condition does not hold, so nothing is written or installed."""
 
     unmet: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class SoakFirst:
-    """Everything that is known holds, but nothing shows that the winner was ever soaked."""
+    """All known conditions hold, but nothing shows that the winner passed a soak."""
 
 
 @dataclass(frozen=True)
 class Soaked:
-    """The winner has just been soaked: it is written for review."""
+    """The winner has just passed its soak, and is written for review."""
 
 
 @dataclass(frozen=True)
 class AlreadyWritten:
-    """It was written and soaked before, and nothing has changed since."""
+    """The promotion was soaked and written before, and nothing has changed since."""
 
     manifest: Manifest
 
 
 @dataclass(frozen=True)
 class Outdated:
-    """It was written and soaked before, but other files are installed now: the review is written anew, without another soak."""
+    """The promotion was soaked and written before, but other files are installed now. The review is written again, without another soak."""
 
     manifest: Manifest
 
 
 @dataclass(frozen=True)
 class Reviewed:
-    """It is exactly what was reviewed: it is installed."""
+    """The promotion is exactly what was reviewed, and is installed."""
 
     manifest: Manifest
 
@@ -55,15 +55,15 @@ Decision = Refused | SoakFirst | Soaked | AlreadyWritten | Outdated | Reviewed
 def decide(
     conditions: Sequence[Condition], *, soaked: bool, apply: bool, written: Callable[[], Manifest | None], installed: Callable[[], Mapping[str, str | None]]
 ) -> Decision:
-    """Decide what becomes of a promotion.
+    """Decide the next step of a promotion.
 
     Args:
-        conditions: what the gate found; with the soak's if it was soaked.
+        conditions: the gate's conditions, including the soak's after a soak.
         soaked: whether the soak is among the conditions.
-        apply: whether it is to be installed.
-        written: returns the manifest of what was written before, or None if that does not count. For `apply` it never returns None, but
-            raises UserError. Called only if every condition holds.
-        installed: returns destination -> hash of what is installed now.
+        apply: whether to install the promotion.
+        written: returns the manifest of the promotion that was written before, or None if that does not count. With `apply` it raises
+            UserError instead of returning None. Called only if every condition holds.
+        installed: returns destination -> hash of the file that is installed now.
     """
     if unmet := tuple(condition.name for condition in conditions if not condition.holds):
         return Refused(unmet)

@@ -1,4 +1,4 @@
-"""What is known of a run's winner and of the device that it goes to, read from artifacts and from this machine."""
+"""Read the evidence for a run's winner from its artifacts, and the target's device from this machine."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ NOT_OURS = (KeyError, TypeError, ValueError, OverflowError, AttributeError, Inde
 def evidence_of(run: FinishedRun) -> Evidence:
     """Return the run's lines and the comparison of its winner with the baseline: `comparison.json`, else the run's own confirmation.
 
-    `tune-gpu compare` is always the later one; which moments they name depends on a clock that may have been set between them. A comparison
-    with a baseline that was given on the command line is evidence only for a run without one of its own, and the gate says which it was.
-    The verdict is computed again from the deployments that were recorded.
+    `comparison.json` is always the later one. Their time stamps are not compared, because the clock may have been set in between. A
+    comparison with a baseline from the command line is evidence only for a run without its own baseline, and the gate names that baseline.
+    The verdict is computed again from the recorded deployments.
 
-    Raise UserError for artifacts that are half written or another's.
+    Raise UserError for artifacts that are incomplete or of another program.
     """
     there = list(comparisons_of(run.folder, has_baseline=bool(run.config.baseline)))
     if not there:
@@ -50,12 +50,12 @@ def evidence_of(run: FinishedRun) -> Evidence:
 def not_written_here(run: FinishedRun, error: Exception) -> UserError:
     """Return the error for a file that this program did not write."""
     reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-    return UserError(f"{run.folder.path}: its comparison or a line of it is not written by this program ({reason})")
+    return UserError(f"{run.folder.path}: its comparison or one of its lines was not written by this program ({reason})")
 
 
 def target_device(settings: PromoteSettings, target: Target, n_cards: int = 1) -> TargetDevice:
-    """Return the target's device as it is seen from here: so many cards, as many as the comparison had. Raises UserError for a card that
-    cannot be looked at."""
+    """Return the target's device as this machine sees it, with as many cards as the comparison had. Raise UserError if a card cannot be
+    read."""
     kind = choose_device("auto").kind if settings.device == "auto" else settings.device
     if kind == "cuda" and not nvidia_cards():
         return TargetDevice(kind, None, settings.neighbours_mib)
@@ -63,13 +63,13 @@ def target_device(settings: PromoteSettings, target: Target, n_cards: int = 1) -
         with closing(open_device(kind, n_cards)) as probe:
             ours = [pid for unit in (settings.vllm.unit, settings.whisper.unit) for pid in target.pids(unit)]
             others = neighbours_on(probe, ours).mib
-    except ServiceError as error:  # a driver that does not answer, or a card that MIG divides
+    except ServiceError as error:  # the driver does not answer, or MIG divides the card
         raise UserError(f"promote.device={settings.device}: {error.failure.message}") from error
     return TargetDevice(kind, probe.info.name, others if settings.neighbours_mib is None else settings.neighbours_mib)
 
 
 def expected_turn_ms(comparison: Comparison | None) -> float | None:
-    """Return the winner's median turn in ms, as the comparison measured it, or None if it did not."""
+    """Return the winner's median turn in ms, as the comparison measured it, or None if it was not measured."""
     for finding in comparison.findings if comparison else ():
         entry = finding_entry(finding.metric)
         if entry is not None and entry.is_entry(VOICE_TURN) and split_path(finding.metric)[1] == "p50" and finding.effect:

@@ -1,4 +1,4 @@
-"""The conditions under which a winner may be deployed. Each says what it found, whether it holds or not; all of them must."""
+"""The conditions for deploying a winner. All of them must hold, and each reports what it found."""
 
 from __future__ import annotations
 
@@ -24,45 +24,45 @@ _OUT_OF_MEMORY = frozenset({FailureKind.OOM, FailureKind.STARTUP_OOM, FailureKin
 
 @dataclass(frozen=True)
 class Condition:
-    """One condition."""
+    """One condition of the gate, with its result."""
 
     name: str
     holds: bool
     said: str
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it for the gate's record."""
+        """Return the condition for the gate's record."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class TargetDevice:
-    """Where it is to be deployed."""
+    """The device to deploy the winner on."""
 
     kind: str
     name: str | None
     """The card's name, or None if it is unknown here."""
     neighbours_mib: float | None
-    """MiB that other processes use on it, or None if that is unknown here."""
+    """MiB that other processes use on the device, or None if that is unknown here."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of the winner."""
+    """The evidence for the winner."""
 
     winner: Mapping[str, Any]
     comparison: Comparison | None
-    """The winner's with the baseline, or None without one."""
+    """The comparison of the winner with the baseline, or None without one."""
     lines: Sequence[EvaluationRecord]
     """The run's evaluations."""
     device: DeviceRecord
-    """On which they were made."""
+    """The device on which they were measured."""
     difference: str | None = None
     """How the comparison's file differs from its deployments, or None if it does not."""
 
 
 def conditions(evidence: Evidence, target: TargetDevice, settings: PromoteSettings) -> list[Condition]:
-    """Return all conditions but the soak, which is measured only if these hold."""
+    """Return all conditions except the soak, which is measured only if these hold."""
     comparison = evidence.comparison
     if comparison is None:
         return [
@@ -84,21 +84,21 @@ def conditions(evidence: Evidence, target: TargetDevice, settings: PromoteSettin
 def _confirmed(evidence: Evidence, comparison: Comparison) -> Condition:
     compared = comparison.our_arm.params
     if dict(compared) != dict(evidence.winner):
-        return Condition("confirmed", False, f"the comparison is of {dict(compared)}, the winner is {dict(evidence.winner)}: compare again")
+        return Condition("confirmed", False, f"the comparison measured {dict(compared)}, but the winner is {dict(evidence.winner)}: compare again")
     label = comparison.their_arm.label
     given = f" (against {comparison.their_arm.params}, {label})" if label else ""
     return Condition("confirmed", comparison.confirmed, f"{comparison.confirmed_why}{given}")
 
 
 def _recomputed(evidence: Evidence) -> Condition:
-    agrees = "the deployments that were recorded give what the comparison says"
+    agrees = "the recorded deployments give the verdict that the comparison states"
     return Condition("recomputed", evidence.difference is None, evidence.difference or agrees)
 
 
 def _device(evidence: Evidence, measured: DeviceRecord, target: TargetDevice) -> Condition:
     kind, name = measured.kind, measured.name
     if kind not in DEVICE_KINDS:
-        return Condition("device", False, f"measured on {kind!r}, which is no device: such numbers are never deployed")
+        return Condition("device", False, f"measured on {kind!r}, which is not a real device: such results are never deployed")
     if kind != target.kind:
         return Condition("device", False, f"measured on {kind}, the target is {target.kind}")
     if kind == "cuda" and target.name is not None and name != target.name:
@@ -120,24 +120,24 @@ def _oom(evidence: Evidence) -> Condition:
 
 def _neighbours(comparison: Comparison, target: TargetDevice, settings: PromoteSettings) -> Condition:
     known = comparison.memory_in_use_at_start_mib
-    beside = float(known or 0.0)  # not known: it may have been none
+    beside = float(known or 0.0)  # unknown, so it may have been 0
     if target.neighbours_mib is None:
-        return Condition("neighbours", False, "what others use on the target is not known from here: set promote.neighbours_mib")
-    measured = "what others used while it was measured is not known, so it counts as none" if known is None else f"measured beside {beside:.0f} MiB of others"
+        return Condition("neighbours", False, "the memory that others use on the target is unknown here: set promote.neighbours_mib")
+    measured = "the memory that others used during the measurement is unknown and counts as 0" if known is None else f"measured beside {beside:.0f} MiB of others"
     found = f"{measured}, the target has {target.neighbours_mib:.0f} MiB"
     return Condition("neighbours", target.neighbours_mib <= beside + settings.neighbours_tolerance_mib, found)
 
 
 def sharing(services: Services) -> list[Condition]:
-    """Return a condition that a winner which asked for MPS does not meet: without its daemon the services would take turns on the whole
-    card, which is not what was measured."""
+    """Return a condition that fails for a winner that was measured under MPS. Without MPS's daemon the services would take turns on the
+    whole card, which was not measured."""
     if not asks_for_mps(services_of(services)):
         return []
-    return [Condition("mps", False, f"measured under NVIDIA's MPS ({SETTING}), whose daemon promote does not deploy: give that knob its value 100 and run again")]
+    return [Condition("mps", False, f"measured under NVIDIA's MPS ({SETTING}), whose daemon promote does not deploy: set that knob to 100 and run again")]
 
 
 def gain(comparison: Comparison, settings: PromoteSettings) -> Condition:
-    """Return whether the winner is shown better than the baseline, and by enough."""
+    """Return the condition that the winner is shown to be better than the baseline by at least `promote.min_gain_pct`."""
     finding = comparison.finding(settings.metric)
     if finding is None or finding.effect is None:
         return Condition("gain", False, f"{settings.metric} was not compared")
@@ -145,17 +145,17 @@ def gain(comparison: Comparison, settings: PromoteSettings) -> Condition:
     pct = gained if finding.unit == "%" else 100.0 * gained / (abs(effect.theirs) or 1.0)
     word = "better" if pct >= 0.0 else "worse"
     found = (
-        f"{settings.metric} is {abs(pct):.1f} % {word} than the baseline's ({finding.verdict}); wanted: at least {settings.min_gain_pct:g} % better, and shown"
+        f"{settings.metric} is {abs(pct):.1f} % {word} than the baseline's ({finding.verdict}); required: shown to be better, by at least {settings.min_gain_pct:g} %"
     )
     return Condition("gain", finding.verdict == "better" and pct >= settings.min_gain_pct, found)
 
 
 def no_worse(comparison: Comparison) -> Condition:
-    """Return whether no metric is worse than the baseline's by more than its tolerance."""
+    """Return the condition that no metric is worse than the baseline's by more than its tolerance."""
     worse = []
     for finding in comparison.findings:
         effect = finding.effect
         loss = 0.0 if effect is None else effect.estimate * (-1.0 if finding.higher_is_better else 1.0)
-        if not loss <= finding.tolerance:  # nor what is no number
+        if not loss <= finding.tolerance:  # negated so that NaN fails
             worse.append(f"{finding.metric} is worse by {loss:.4g} {finding.unit} (tolerated: {finding.tolerance:g})")
     return Condition("no_worse", not worse, "; ".join(worse) or "no metric is worse than its tolerance allows")

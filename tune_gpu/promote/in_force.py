@@ -1,4 +1,4 @@
-"""Finds which deployment is in force in an install folder: a run's, the one before, or an interrupted one."""
+"""Find the deployment in force in an install folder: a run's, the previous one, or an interrupted one."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Deployment:
     """The deployment in an install folder, as `tune-gpu status` prints it."""
 
     message: str | None
-    """One line of text; None if `promote` has installed nothing."""
+    """The deployment as one line of text; None if `promote` has installed nothing."""
     run_id: str | None = None
-    """The run whose deployment is in force or was being changed."""
+    """The run whose deployment is in force or is being changed."""
     state: str | None = None
     """`in_force`, `changing` or `interrupted`."""
 
@@ -26,7 +26,7 @@ class Deployment:
 
 
 def deployment_in(folder: Path) -> Deployment:
-    """Return the deployment in a folder, read without a lock. A folder that cannot be read is reported, never an error."""
+    """Return the deployment in a folder, read without a lock. A folder that cannot be read is reported in the message, not as an error."""
     installation = Installation(folder)
     try:
         last, latest = installation.peek(), installation.latest
@@ -35,7 +35,7 @@ def deployment_in(folder: Path) -> Deployment:
     if latest is None:
         return Deployment(None)
     if last is None:
-        return Deployment(f"deployment in {folder}: what was there before promote is in force (run {latest.run_id} was rolled back)")
+        return Deployment(f"deployment in {folder}: the files from before promote are in force (run {latest.run_id} was rolled back)")
     return _of(last, folder, installation.holder())
 
 
@@ -44,6 +44,6 @@ def _of(last: Change, folder: Path, holder: str | None) -> Deployment:
         return Deployment(f"deployment in {folder}: run {last.run_id}, applied at {last.at}, is in force", last.run_id, "in_force")
     doing = "apply" if last.status == Status.APPLYING else "rollback"
     if holder is not None:
-        return Deployment(f"deployment in {folder}: the {doing} of run {last.run_id} is at work (process {holder})", last.run_id, "changing")
+        return Deployment(f"deployment in {folder}: the {doing} of run {last.run_id} is in progress (process {holder})", last.run_id, "changing")
     message = f"deployment in {folder}: the {doing} of run {last.run_id} was interrupted: run tune-gpu promote --recover"
     return Deployment(message, last.run_id, "interrupted")

@@ -1,4 +1,4 @@
-"""What systemd makes of units: whether it takes them as they were written, runs what they say, and can order their starts."""
+"""Check how systemd reads units: whether it accepts the files, would run their commands, and can order their starts."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from tune_gpu.promote.target import TargetError
 _ANALYZE = "systemd-analyze"
 _TIMEOUT_S = 60.0
 _FATAL = ("is not executable", "ordering cycle", "bad unit file setting", "refusing", "failed to")
-"""In what systemd-analyze says of a unit as a whole; the rest of that is advice, also on what was there before."""
+"""Errors in what systemd-analyze prints about a unit as a whole. Its other lines are advice, also about older files."""
 _ARGV = re.compile(r"argv\[\]=(.*?) ; (?:ignore_errors|flags)=")
 
 Show = Callable[[str, Sequence[str]], str]
-"""Properties and units -> what `systemctl show` prints of them."""
+"""Properties and units -> the output of `systemctl show`."""
 
 
 def analyze(folder: Path, drop_ins: Mapping[Path, str]) -> None:
-    """Ask `systemd-analyze verify`, where it is installed, before anything is. Raises UserError with what it says against a drop-in.
+    """Run `systemd-analyze verify`, if it is installed, before the drop-ins are. Raise UserError with its errors about a drop-in.
 
     Args:
-        folder: where units are configured.
-        drop_ins: path below that -> content.
+        folder: the folder of units.
+        drop_ins: path below that folder -> content.
     """
     program = shutil.which(_ANALYZE)
     if program is None or not drop_ins:
@@ -39,7 +39,7 @@ def analyze(folder: Path, drop_ins: Mapping[Path, str]) -> None:
             place = Path(staged) / path.relative_to(folder)
             place.parent.mkdir()
             place.write_text(content, encoding="utf-8")
-        # A drop-in of the same name in an earlier folder wins; nothing behind the last colon stands for systemd's own folders.
+        # A drop-in of the same name in an earlier folder wins. The empty entry at the end means systemd's own folders.
         env = {**os.environ, "LC_ALL": "C", "SYSTEMD_UNIT_PATH": f"{staged}:{folder}:", "SYSTEMD_COLORS": "0"}
         units = [path.parent.name.removesuffix(".d") for path in drop_ins]
         try:
@@ -53,22 +53,22 @@ def analyze(folder: Path, drop_ins: Mapping[Path, str]) -> None:
 
 
 def check_loaded(unit: str, path: Path, content: str, cat: str, shown: str) -> None:
-    """Raise TargetError if systemd would not start what was written.
+    """Raise TargetError if systemd would start anything else than the written command.
 
     Args:
         unit: the unit.
-        path: of the drop-in that was written for it.
-        content: of that.
-        cat: what `systemctl cat` prints of the unit.
-        shown: what `systemctl show` prints of its ExecStart and EnvironmentFiles.
+        path: the drop-in that was written for the unit.
+        content: the drop-in's content.
+        cat: output of `systemctl cat` for the unit.
+        shown: output of `systemctl show` for its ExecStart and EnvironmentFiles.
     """
     if content.strip() not in cat:
-        raise TargetError(f"{unit}: systemd does not read {path}, so that the unit would run what it ran before")
+        raise TargetError(f"{unit}: systemd does not read {path}, so the unit would run its previous command")
     written = _values(content, "ExecStart")
     wanted = [" ".join(_parts(value)) for value in written if value]
     runs = _ARGV.findall(shown)
     if runs != wanted:
-        raise TargetError(f"{unit}: systemd would start {'; '.join(runs) or 'nothing'}, what was written is {'; '.join(wanted)}: look for another drop-in")
+        raise TargetError(f"{unit}: systemd would start {'; '.join(runs) or 'nothing'} instead of {'; '.join(wanted)}: look for another drop-in")
     there = [value.rpartition(" (")[0] for value in _values(shown, "EnvironmentFiles")]
     for file in (value.removeprefix("-").replace("%%", "%") for value in _values(content, "EnvironmentFile")):
         if file not in there:
@@ -76,21 +76,22 @@ def check_loaded(unit: str, path: Path, content: str, cat: str, shown: str) -> N
 
 
 def check_order(units: Sequence[str], show: Show) -> None:
-    """Raise UserError if the units cannot start in this order: two names of one unit, or one that already starts after a later one."""
+    """Raise UserError if the units cannot start in this order: two are names of one unit, or an earlier one already waits for a later
+    one."""
     ids = [(_values(show("Id", [unit]), "Id") or [unit])[0] for unit in units]
     for number, unit in enumerate(units):
         for other_id, other in zip(ids[number + 1 :], units[number + 1 :], strict=True):
             if other_id == ids[number]:
-                raise UserError(f"promote.target=systemd: {unit} and {other} are two names of one unit. Give each service a unit of its own.")
+                raise UserError(f"promote.target=systemd: {unit} and {other} are names of the same unit. Give each service its own unit.")
             if way := _way(unit, other, show):
                 raise UserError(
-                    f"promote.target=systemd: {other} is to start after {unit}, but {' after '.join(way)} starts already: "
-                    f"no order is left. Take that After= or Before= out of the units."
+                    f"promote.target=systemd: {other} must start after {unit}, but the units order {' after '.join(way)}. "
+                    f"Remove that After= or Before= from the units."
                 )
 
 
 def _way(start: str, goal: str, show: Show) -> list[str] | None:
-    """Return the units from one to another that it is ordered after, or None if it is not."""
+    """Return the chain of units by which one unit is ordered after another, or None if it is not."""
     ways, level = {start: [start]}, [start]
     while level and goal not in ways:
         following: list[str] = []
@@ -104,7 +105,7 @@ def _way(start: str, goal: str, show: Show) -> list[str] | None:
 
 
 def _after(shown: str) -> dict[str, list[str]]:
-    """Return each unit's After=. `systemctl show` prints one block a unit."""
+    """Return each unit's After=. `systemctl show` prints one block per unit."""
     blocks = shown.split("\n\n")
     return {unit: " ".join(_values(block, "After")).split() for block in blocks for unit in _values(block, "Id")}
 
@@ -114,6 +115,6 @@ def _values(text: str, setting: str) -> list[str]:
 
 
 def _parts(command: str) -> list[str]:
-    """Return a command line of a drop-in as systemd has it in memory: without quotes and specifiers; variables are replaced at the start
-    only."""
+    """Return a command line of a drop-in as systemd holds it in memory, without quotes and specifiers. Variables are replaced only at the
+    start."""
     return [part.replace("%%", "%") for part in shlex.split(command)]

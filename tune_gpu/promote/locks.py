@@ -1,4 +1,4 @@
-"""Only one promote at a time changes a unit, from whatever folder it installs."""
+"""Locks, so that only one promote at a time changes a unit, whatever its install folder."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from tune_gpu.promote.target import Target
 
 @contextlib.contextmanager
 def units_locked(target: Target, units: Sequence[str]) -> Iterator[None]:
-    """Hold the units for the block. Raises UserError that names who holds one; the kernel lets go of them when a process ends."""
+    """Lock the units within the block. Raise UserError, naming the process, if another one holds a lock. The kernel releases them when a
+    process ends."""
     with contextlib.ExitStack() as held:
-        for unit in sorted(set(units)):  # in one order everywhere
+        for unit in sorted(set(units)):  # the same order in every process, so that two cannot wait for each other
             path = target.lock_of(unit)
             check_own(str(path.parent), path.parent)
             try:
@@ -30,16 +31,16 @@ def units_locked(target: Target, units: Sequence[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def exclusive(path: Path, key: str, what: str, mode: int) -> Iterator[None]:
-    """Hold the lock of a file for the block.
+    """Lock a file within the block.
 
     Args:
-        path: of the file, which is made if it is missing; no link in its place is followed.
-        key: names it in an error.
-        what: is changed by whoever holds it.
-        mode: of a new file.
+        path: the file, which is created if it is missing. A link in its place is not followed.
+        key: the setting that errors name.
+        what: what the lock protects, for errors.
+        mode: the mode of a new file.
 
     Raises:
-        UserError: it cannot be opened, or another process holds it, which is named.
+        UserError: the file cannot be opened, or another process, which is named, holds the lock.
     """
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)

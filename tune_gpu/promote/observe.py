@@ -1,4 +1,4 @@
-"""Asks a deployed service, in every way there is here, whether it runs with what was measured."""
+"""Find out from all available sources whether a deployed service runs with the measured settings."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _Result = TypeVar("_Result")
 
 
 class Pages(Protocol):
-    """What a service answers."""
+    """Reads the HTTP answers of a service."""
 
     def page(self, name: str, path: str) -> str:
-        """Return the body of its answer. Raise NoAnswer or Unhealthy."""
+        """Return the body of a service's answer. Raise NoAnswer or Unhealthy."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ class Started:
 
     argv: Sequence[str]
     env: Mapping[str, str] | None
-    """Null where it may not be read."""
+    """None if it may not be read."""
     sees_our_files: bool
-    """Its paths are this process's; false in a container."""
+    """True if its paths are the same as this process's; False in a container."""
 
 
 def server_of(pids: Sequence[int], port: int) -> Started | None:
-    """Return the first of these processes that listens on the port, or None if none does, as with a container."""
+    """Return the first of these processes that listens on the port, or None if none does (in a container, for example)."""
     for pid in pids:
         try:
             process = psutil.Process(pid)
@@ -57,7 +57,7 @@ def server_of(pids: Sequence[int], port: int) -> Started | None:
             argv = process.cmdline()
         except (psutil.Error, OSError):
             continue
-        # A process that has changed its title has one word here, and its environment may be overwritten.
+        # If a process has changed its title, this is one word, and its environment may be overwritten.
         return Started(argv, _tried(process.environ), _mounts(pid) == _mounts("self")) if any(argv[1:]) else None
     return None
 
@@ -71,12 +71,12 @@ def observe(name: str, url: str, unit: str, install: Path, content: str, target:
 
     Args:
         name: `vllm` or `whisper`.
-        url: where it answers.
-        unit: that runs it.
+        url: the service's address.
+        unit: the unit that runs it.
         install: the folder of its files.
-        content: of its configuration file, as it was measured.
+        content: its configuration file, as it was measured.
         target: starts the unit.
-        pages: asks the service.
+        pages: reads the service's answers.
     """
     settings = (vllm_settings if name == "vllm" else plain_settings)(yaml.safe_load(content) or {})
     started = _tried(lambda: server_of(target.pids(unit), urlsplit(url).port or 80))
@@ -93,7 +93,7 @@ def observe(name: str, url: str, unit: str, install: Path, content: str, target:
             unread.append("--config")
         elif unread and (config is None or not _same_file(config, file)):
             runs = "without --config" if config is None else f"with --config {config}"
-            differences.append(f"{name} runs {runs}, measured is what {file} says (command line)")
+            differences.append(f"{name} runs {runs}, but was measured with {file} (command line)")
     if started is None or started.env is None:
         unread.append("environment")
     else:
@@ -117,7 +117,7 @@ def _readings(name: str, unit: str, settings: Sequence[Setting], target: Target,
 
 
 def _tried(read: Callable[[], _Result]) -> _Result | None:
-    """Return the reading, or None if the source fails: what cannot be read proves nothing."""
+    """Return the reading, or None if the source fails. A failed source proves nothing."""
     try:
         return read()
     except Exception:

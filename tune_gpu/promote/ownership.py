@@ -1,4 +1,4 @@
-"""Whose a place is: what root installs, and what it puts back, must be nobody else's to change."""
+"""Check who can change a path. What root installs and restores must not be changeable by anybody else."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tune_gpu.common.errors import UserError
 
 
 def foreign(path: Path) -> str | None:
-    """Return why somebody besides root and this user can change what is at a path; null if nobody can.
+    """Return why somebody other than root and this user can change the content of a path, or None if nobody can.
 
-    Everything on the way counts, from the file system's root to where links lead: whoever may rename a folder decides what is found in
-    it. What is not there yet will be made by this user.
+    Every folder of the path counts, from the file system's root to the targets of links: whoever may rename a folder decides what is found
+    in it. Missing parts of the path will be created by this user.
     """
     for place in (asked := path.resolve(), *asked.parents):
         try:
@@ -23,7 +23,7 @@ def foreign(path: Path) -> str | None:
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
-            return f"{place} cannot be looked at ({error.strerror})"
+            return f"{place} cannot be read ({error.strerror})"
         if known.st_uid not in (0, os.geteuid()):
             return f"{place} belongs to {_name(known.st_uid)}"
         if _others_may_write(known, on_the_way=place != asked):
@@ -32,11 +32,11 @@ def foreign(path: Path) -> str | None:
 
 
 def check_own(key: str, path: Path) -> None:
-    """Raise UserError if somebody besides root and this user can change what is at the path.
+    """Raise UserError if somebody other than root and this user can change the content of the path.
 
     Args:
-        key: the setting, or the path, that names it.
-        path: of a file or a folder.
+        key: the setting or the path that errors name.
+        path: a file or a folder.
     """
     if why := foreign(path):
         raise UserError(f"{key}: {why}. Use a folder that only root and {_name(os.geteuid())} can change.")
@@ -44,18 +44,18 @@ def check_own(key: str, path: Path) -> None:
 
 def _others_may_write(known: os.stat_result, *, on_the_way: bool) -> bool:
     if on_the_way and known.st_mode & stat.S_ISVTX:
-        return False  # /tmp: others may add to it, but neither rename nor remove what is not theirs
+        return False  # like /tmp: others may add files, but neither rename nor remove files of other users
     by_group = known.st_mode & stat.S_IWGRP and known.st_gid != 0 and not _is_private(known.st_gid)
     return bool(known.st_mode & stat.S_IWOTH or by_group)
 
 
 def _is_private(gid: int) -> bool:
-    """Return whether a group is this user's own, with nobody else in it: on some systems all users share one."""
+    """Return whether a group has this user as its only member. On some systems all users share a group."""
     if gid != os.getegid():
         return False
     try:
         members = set(grp.getgrgid(gid).gr_mem)
-    except KeyError:  # a number without a name, as in a container
+    except KeyError:  # a group without a name, as in a container
         members = set()
     members |= {user.pw_name for user in pwd.getpwall() if user.pw_gid == gid}
     return members <= {"root", _name(os.geteuid())}

@@ -1,4 +1,4 @@
-"""A comparison's verdict, computed again from the deployments that it recorded: what its file states is only compared with that."""
+"""Compute a comparison's verdict again from its recorded deployments. The verdict in its file is only compared with the result."""
 
 from __future__ import annotations
 
@@ -24,32 +24,34 @@ from tune_gpu.metrics import OOM_EVENTS
 
 _MOST_LOOKS = 500
 _CLOSE = 0.02
-"""Of an interval's width: its ends come from resampling, whose random numbers another version of numpy may draw differently."""
+"""Tolerated deviation of an interval's ends, as a share of its width. The ends come from resampling, whose random numbers depend on NumPy's
+version."""
 
 
 def recomputed(config: ExperimentConfig, content: Comparison, replicates_file: Path) -> tuple[Comparison, str | None]:
-    """Return the comparison as its deployments give it, and how its file differs from that (None: it does not).
+    """Return the comparison computed from its deployments, and how its file differs from that (None if it does not).
 
     Args:
-        config: of the run; its `confirm` is what is asked of a comparison, whatever the run asked of its own.
+        config: the run's configuration. Its `confirm` has the requirements on a comparison, whatever the run itself required.
         content: `comparison.json` or `confirmation.json`.
-        replicates_file: the deployments beside it.
+        replicates_file: the file of its deployments.
 
     Raises:
-        KeyError, TypeError, ValueError: files that this program did not write (UserError is one, for a file beyond the limits of `outside_files`).
+        KeyError, TypeError, ValueError: this program did not write the files. UserError, a ValueError, is raised for a file beyond the
+            limits of `outside_files`.
     """
     limit = outside_files.SAMPLES
     try:
         lines = outside_files.read_lines(replicates_file, limit)
     except outside_files.NotThere:
-        return content, f"{replicates_file.name} is missing, so that the verdict cannot be computed again: run tune-gpu compare"
+        return content, f"{replicates_file.name} is missing, so the verdict cannot be computed again: run tune-gpu compare"
     head, *deployed = [outside_files.parse_json(line, f"{replicates_file}, line {number}", limit) for number, line in enumerate(lines, 1)] or [{}]
     arms, ours, theirs = content.arms, content.ours, content.theirs
     n_replicates = sum(arm.n_deployments for arm in arms.values())
     replicates = [Replicate.from_dict(line) for line in deployed[:n_replicates]]
     alpha = _alpha(content)
     if alpha is None:
-        return content, f"intervals at {content.interval_confidence} are none of a comparison at {content.confidence}"
+        return content, f"intervals at {content.interval_confidence} do not belong to a comparison at {content.confidence}"
     metrics = metrics_of(config)
     findings = findings_of(replicates, ours, theirs, metrics, alpha=alpha, tolerances=config.confirm.tolerances, seed=int(head["seed"]))
     shown, why = confirmed(findings, config.confirm.metric, content.ended_why, theirs)
@@ -66,12 +68,13 @@ def recomputed(config: ExperimentConfig, content: Comparison, replicates_file: P
         or _other_counts(content, computed)
         or _other_findings(content.findings, computed.findings)
         or _other_confidence(config, content)
-        or (f"it says confirmed, its deployments say: {why}" if content.confirmed and not computed.confirmed else None)
+        or (f"the file says confirmed, but by its deployments: {why}" if content.confirmed and not computed.confirmed else None)
     )
 
 
 def _alpha(content: Comparison) -> float | None:
-    """Return what the last look spent, exactly: the file has it rounded. Null where no look of such a comparison spends that."""
+    """Return the exact alpha that the last look spent, which the file has rounded. None if no look of such a comparison spends that
+    much."""
     whole = 1.0 - content.confidence
     for looks in range(_MOST_LOOKS + 1):
         for alpha in (final_alpha(looks, whole), interim_alpha(looks + 1, whole)):
@@ -81,32 +84,33 @@ def _alpha(content: Comparison) -> float | None:
 
 
 def _measured_arm(replicates: Sequence[Replicate], name: str, stated: ArmRecord) -> ArmRecord:
-    """Return the arm with its counts as the deployments give them."""
+    """Return the arm with its counts computed from the deployments."""
     return replace(make_arm_record(replicates, name, stated.params), source=stated.source, outside=stated.outside)
 
 
 def _other_baseline(config: ExperimentConfig, content: Comparison) -> str | None:
-    """Return how the baseline of a comparison is not the run's: an older program kept a given one under the name of the run's own."""
+    """Return how the baseline of a comparison differs from the run's, or None. Older programs stored a given baseline under the name of the
+    run's own."""
     if content.theirs == BASELINE and config.baseline and content.their_arm.params != dict(config.baseline):
         return f"its baseline is {content.their_arm.params}, the run's is {dict(config.baseline)}: run tune-gpu compare"
     return None
 
 
 def _other_terms(config: ExperimentConfig, content: Comparison, head: Mapping[str, Any]) -> str | None:
-    """Return what was deployed: the arms' parameters, the device and the services' settings."""
+    """Return how the deployed arms, the device or the services' settings differ from the comparison's, or None."""
     for name in (content.ours, content.theirs):
         if head["arms"][name] != content.arms[name].params:
-            return f"its {name} is {content.arms[name].params}, what was deployed as {name} is {head['arms'][name]}"
+            return f"its {name} is {content.arms[name].params}, but {head['arms'][name]} was deployed as {name}"
     if head["device"] != content.device.kind:
-        return f"it says measured on {content.device.kind}, its deployments were on {head['device']}"
+        return f"the file says measured on {content.device.kind}, but its deployments were on {head['device']}"
     redactor = Redactor()
     usual, now = asdict(type(config.services)()), redactor.value(asdict(config.services))
     for service, settings in now.items():
         for name, value in settings.items():
-            then = head["services"].get(service, {}).get(name, usual[service][name])  # a setting that is newer than the comparison
-            hidden = REDACTED in f"{then}{value}"  # what was a secret there and then need not be one here
+            then = head["services"].get(service, {}).get(name, usual[service][name])  # the setting may be newer than the comparison
+            hidden = REDACTED in f"{then}{value}"  # a value that was a secret on the other machine need not be one here
             if then != value and not hidden:
-                return f"config.yaml has services.{service}.{name}={value}, the deployments had {then}: run tune-gpu compare"
+                return f"config.yaml has services.{service}.{name}={value}, but the deployments had {then}: run tune-gpu compare"
     return None
 
 
@@ -116,29 +120,29 @@ def _other_counts(content: Comparison, computed: Comparison) -> str | None:
         counts = (("n_deployments", stated.n_deployments, measured.n_deployments), (OOM_EVENTS.name, stated.oom_events, measured.oom_events))
         for key, given, found in counts:
             if given != found:
-                return f"it says {key}={given} of {name}, its deployments say {found}"
+                return f"the file says {key}={given} for {name}, but its deployments give {found}"
     return None
 
 
 def _other_confidence(config: ExperimentConfig, content: Comparison) -> str | None:
     asked, had = config.confirm.confidence, content.confidence
-    return f"it was compared at a confidence of {had:g}, confirm.confidence asks for {asked:g}: run tune-gpu compare" if had < asked else None
+    return f"it was compared at a confidence of {had:g}, but confirm.confidence={asked:g}: run tune-gpu compare" if had < asked else None
 
 
 def _other_findings(stated: Sequence[FindingRecord], found: Sequence[FindingRecord]) -> str | None:
     by_metric = {finding.metric: finding for finding in stated}
-    known = [finding for finding in found if finding.metric in by_metric or finding.effect is not None]  # a newer metric was not measured
+    known = [finding for finding in found if finding.metric in by_metric or finding.effect is not None]  # a metric that is newer than the comparison was not measured
     if set(by_metric) != (names := {finding.metric for finding in known}):
-        return f"it has findings on {', '.join(sorted(by_metric)) or 'nothing'}, its deployments on {', '.join(sorted(names))}"
+        return f"the file has findings on {', '.join(sorted(by_metric)) or 'nothing'}, but its deployments give findings on {', '.join(sorted(names))}"
     for finding in known:
         given = by_metric[finding.metric]
         if not _same(given, finding):
-            return f"it says {finding.metric} is {_shown(given)}, its deployments say {_shown(finding)}"
+            return f"the file says {finding.metric} is {_shown(given)}, but its deployments give {_shown(finding)}"
     return None
 
 
 def _same(stated: FindingRecord, found: FindingRecord) -> bool:
-    unknown = found.verdict == ComparisonVerdict.UNKNOWN  # an older program gave a verdict on fewer turns or words; only the computed one counts
+    unknown = found.verdict == ComparisonVerdict.UNKNOWN  # older programs gave a verdict on fewer turns or words, so only the computed one counts
     if (stated.unit, stated.higher_is_better) != (found.unit, found.higher_is_better) or not (unknown or stated.verdict == found.verdict):
         return False
     given, effect = stated.effect, found.effect
@@ -160,6 +164,6 @@ def _same(stated: FindingRecord, found: FindingRecord) -> bool:
 def _shown(finding: FindingRecord) -> str:
     effect = finding.effect
     if effect is None:
-        return "not measured in both"
+        return "not measured in both arms"
     interval = "" if effect.low is None or effect.high is None else f" ({float(effect.low):+.4g} … {float(effect.high):+.4g})"
     return f"{finding.verdict}, {float(effect.estimate):+.4g} {finding.unit}{interval}"

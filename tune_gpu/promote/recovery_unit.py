@@ -1,4 +1,4 @@
-"""The systemd unit that puts an interrupted apply back at the next boot; it is there only while an apply or a rollback is at work."""
+"""The systemd unit that rolls an interrupted apply back at the next boot. It is installed only during an apply or a rollback."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _WANTED_BY = "multi-user.target.wants"
 
 
 def install(folder: Path, command: str, units: Sequence[str]) -> None:
-    """Write the unit and have the boot want it, as `systemctl enable` does. Raises OSError.
+    """Write the unit and enable it for the next boot, as `systemctl enable` does. Raise OSError.
 
     Args:
-        folder: where units are configured.
-        command: its ExecStart, quoted for systemd.
-        units: start after it.
+        folder: the folder of units.
+        command: the unit's ExecStart, quoted for systemd.
+        units: the units that start after it.
     """
     lines = [
-        "# Written by tune-gpu promote for the time of one apply or rollback, which removes it.",
+        "# Written by tune-gpu promote during an apply or rollback, which removes it at its end.",
         "[Unit]",
-        "Description=Put back what an interrupted tune-gpu promote left",
+        "Description=Roll back an interrupted tune-gpu promote",
         "After=remote-fs.target",
         f"Before={' '.join(units)}",
         "[Service]",
@@ -41,13 +41,13 @@ def install(folder: Path, command: str, units: Sequence[str]) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove it again. Raises OSError."""
+    """Remove the unit again. Raise OSError."""
     link = _link(folder)
     if not link.is_symlink() and not (folder / NAME).exists():
         return
     link.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
-        link.parent.rmdir()  # made for it
+        link.parent.rmdir()  # created for the link
     (folder / NAME).unlink(missing_ok=True)
     sync_folder(folder)
 

@@ -1,4 +1,4 @@
-"""A configuration as files that can be deployed: vLLM's own YAML, Whisper's settings, an env file for each."""
+"""Render a configuration as deployable files: vLLM's own YAML, Whisper's settings, and an env file for each."""
 
 from __future__ import annotations
 
@@ -33,31 +33,31 @@ class DeployedService:
     config_text: str
     env: Mapping[str, str]
     cores: tuple[int, ...] | None
-    """CPU only: the cores it is held to."""
+    """The cores that the service is restricted to, on the CPU only."""
     health_url: str
-    """Answers once it is ready."""
+    """Address that answers once the service is ready."""
     health_within_s: float
     secrets: tuple[str, ...] = ()
-    """Settings that are secrets: left out of both files, because what is written for review is read by many."""
+    """Names of settings that are secrets. They are left out of both files, because many people read the files for review."""
 
     def config_value(self, key: str) -> Any:
-        """Return one setting of its configuration."""
+        """Return one setting of the service's configuration."""
         return yaml.safe_load(self.config_text)[key]
 
     @property
     def env_text(self) -> str:
-        """Return its env file: NAME="value" lines, as systemd reads them."""
+        """Return the service's env file: NAME="value" lines, as systemd reads them."""
         quoted = {name: value.replace("\\", "\\\\").replace('"', '\\"') for name, value in sorted(self.env.items())}
-        notes = "".join(f"# {name} is a secret: {SECRETS} has it\n" for name in self.secrets)
+        notes = "".join(f"# {name} is a secret: it is in {SECRETS}\n" for name in self.secrets)
         return notes + "".join(f'{name}="{value}"\n' for name, value in quoted.items())
 
 
 def services_of(config: ExperimentConfig, params: Mapping[str, Any], kind: str) -> list[DeployedService]:
-    """Return both services in the order in which they start: Whisper first, because vLLM takes its share of what is left.
+    """Return both services in the order in which they start: Whisper first, because vLLM takes its share of the memory that is left.
 
     Args:
-        config: of the run; its `promote` says where and how.
-        params: what is deployed.
+        config: the run's configuration, with the settings `promote`.
+        params: the parameters to deploy.
         kind: `cuda` or `cpu`.
 
     Raises:
@@ -65,7 +65,7 @@ def services_of(config: ExperimentConfig, params: Mapping[str, Any], kind: str) 
     """
     settings, services = config.promote, settings_with(config, params)
     check(settings, "promote.")
-    for key, value in params.items():  # they stand in a comment
+    for key, value in params.items():  # they are written into a comment
         check_line("the winner's parameters", f"{key}={value}")
     install = Path(settings.install_dir).expanduser().resolve()
     found = []

@@ -1,5 +1,4 @@
-"""Putting back what was there before: the files, then the services that ran, one by one. No failure of one part keeps another from its
-turn."""
+"""Restore the previous state: the files, then the services that ran, one by one. A failure of one part does not stop the others."""
 
 from __future__ import annotations
 
@@ -18,40 +17,40 @@ from tune_gpu.promote.target import Target
 from tune_gpu.promote.watch import Expected, Unhealthy, Watcher
 
 ORDER = ("whisper", "vllm")
-"""Whisper first: vLLM takes its share of what is left."""
+"""Order of starting: Whisper first, because vLLM takes its share of the memory that is left."""
 _ATTEMPTS = 2
-"""A step that has failed is tried once more, after the others."""
+"""Attempts per part. A failed step is tried once more, after the others."""
 _ANYTHING = Expected(None, None, None)
 
 
 @dataclass(frozen=True)
 class RolledBack:
-    """It was applied, fell short, and is taken back."""
+    """The result of a rollback."""
 
     why: str
     serving: bool
-    """Whether everything that answered before answers again."""
+    """Whether all services that answered before answer again."""
     then: str = ""
-    """What does not, and why."""
+    """Which services do not answer, and why."""
 
     @property
     def not_serving_message(self) -> str:
-        """Return the message for people if something does not answer."""
-        return f"the files are as they were, but not all that served before answers: {self.then}"
+        """Return the message for the user if a service does not answer."""
+        return f"the previous files were restored, but not all services that answered before do: {self.then}"
 
 
 @dataclass
 class Restorer:
-    """Take back one change.
+    """Rolls one change back.
 
     Args:
-        target: starts and stops.
+        target: starts and stops the services.
         units: service -> unit.
-        installation: locked; where files are and what was there.
-        watcher: whether it serves.
+        installation: the installed files and the previous ones; locked.
+        watcher: checks whether the services serve.
         audit: records every step.
-        interrupts: held; a signal ends the wait for a service, and nothing else.
-        recovery: the command that does the same at the next boot.
+        interrupts: holds signals. A signal ends only the wait for a service.
+        recovery: the command that restores the files at the next boot.
     """
 
     target: Target
@@ -65,19 +64,20 @@ class Restorer:
     """Step -> why it failed."""
 
     def guard(self, change: Change) -> None:
-        """Make the next boot put this change back. Raise OSError."""
+        """Make the next boot roll this change back. Raise OSError."""
         self.target.guard(self.recovery, change.units)
 
     def stage(self, change: Change) -> None:
-        """Keep what was there ready beside it. Raise OSError."""
+        """Write the previous content beside each file, ready for a rename. Raise OSError."""
         for name, content in change.before.items():
             if content is not None:
                 stage(Path(name), content, old=True)
 
     def take_back(self, change: Change, why: str, *, restart: bool = True) -> RolledBack:
-        """Take back a change that is in force or was cut off. Raise UserError if it cannot be begun (no room); then nothing was changed."""
+        """Roll back a change that is in force or was interrupted. Raise UserError if that cannot begin (no disk space); then nothing was
+        changed."""
         try:
-            self._journal("stage what was there")
+            self._journal("stage the previous files")
             self.stage(change)
             self._journal("guard")
             self.guard(change)
@@ -87,43 +87,43 @@ class Restorer:
         except Exception as error:
             if not change.status.unfinished:
                 self.tidy(change)
-                raise UserError(f"the rollback was not begun: {error}; nothing was changed") from error
+                raise UserError(f"the rollback was not begun: {error}. Nothing was changed.") from error
             touched = True
         return self.put_back(change, why, touched=touched, restart=restart)
 
     def put_back(self, change: Change, why: str, *, touched: bool | None = None, restart: bool = True) -> RolledBack:
-        """Put back a change that is under way.
+        """Restore the state from before a change that is in progress.
 
         Args:
-            change: with what was there before it.
-            why: it is taken back.
-            touched: whether the services may have been restarted; None: as the journal says.
-            restart: stop and start services; otherwise only the files are put back.
+            change: the change, with the previous files.
+            why: the reason for the rollback.
+            touched: whether the services may have been restarted; None to read that from the journal.
+            restart: whether to stop and start services. If not, only the files are restored.
 
         Raises:
-            UserError: files could not be put back.
+            UserError: files could not be restored.
         """
         self.interrupts.forget()
         touched = self._touched(change) if touched is None else touched
         if change.status != Status.ROLLING_BACK:
-            with contextlib.suppress(OSError):  # a full disk: it stays an unfinished apply until its end
+            with contextlib.suppress(OSError):  # on a full disk it stays marked as an unfinished apply until the end
                 self.installation.mark(change, Status.ROLLING_BACK)
         self.audit("roll back", "begun", why=why)
-        self._attempt(lambda: [self._try(f"put back {Path(name).name}", put_back, Path(name), text) for name, text in change.before.items()])
+        self._attempt(lambda: [self._try(f"restore {Path(name).name}", put_back, Path(name), text) for name, text in change.before.items()])
         if self._failures:
-            stuck = self._stuck()
+            stuck = self._failed_steps()
             self.audit("restore", "failed", why=stuck)
-            raise UserError(f"{stuck}; what was there before is not back. Make room for it, then run tune-gpu promote --recover.")
+            raise UserError(f"{stuck}. The previous files were not restored. Free disk space, then run tune-gpu promote --recover.")
         self.audit("restore", "ok", files=len(change.before))
         if touched:
             self._attempt(lambda: self._services(change, restart))
-        if stuck := self._stuck():
+        if stuck := self._failed_steps():
             self.audit("roll back", "files are back, the services are not", why=stuck)
             return RolledBack(why, False, f"{stuck}. Run tune-gpu promote --recover.")
         unhealthy = self._wait(change) if touched and restart else ""
         self._attempt(lambda: self._try("mark rolled back", self.installation.mark, change, Status.ROLLED_BACK))
         if self._failures:
-            unhealthy = "; ".join(filter(None, [unhealthy, f"{self._stuck()}. Run tune-gpu promote --recover."]))
+            unhealthy = "; ".join(filter(None, [unhealthy, f"{self._failed_steps()}. Run tune-gpu promote --recover."]))
         else:
             self.tidy(change)
         if unhealthy:
@@ -133,7 +133,7 @@ class Restorer:
         return RolledBack(why, True)
 
     def tidy(self, change: Change) -> None:
-        """Remove what waits of the change, and what makes a boot take it back."""
+        """Remove the staged files of the change, and the unit that would roll it back at boot."""
         self.installation.tidy(map(Path, change.before))
         with contextlib.suppress(OSError):
             self.target.unguard()
@@ -148,12 +148,12 @@ class Restorer:
             if self._try(f"stop {name}", self.target.stop, self.units[name]):
                 stopped.append(name)
                 self.audit("stop", "ok", unit=self.units[name])
-        for name in ORDER:  # one that still runs with the new files would not be started anew
+        for name in ORDER:  # a service that still runs with the new files would not be started again
             if name in ran and name in stopped and self._try(f"start {name}", self.target.start, self.units[name]):
                 self.audit("start", "ok", unit=self.units[name])
 
     def _wait(self, change: Change) -> str:
-        """Wait for the services that answered before; return what is wrong with those that do not."""
+        """Wait for the services that answered before, and return what is wrong with those that do not."""
         deadline = time.monotonic() + self.watcher.deadline_s
         wrong = []
         for name in change.healthy_before:
@@ -163,7 +163,7 @@ class Restorer:
             except Unhealthy as error:
                 wrong.append(str(error))
             except Exception as error:
-                wrong.append(f"{name} cannot be asked: {type(error).__name__}: {error}")
+                wrong.append(f"{name} cannot be checked: {type(error).__name__}: {error}")
             else:
                 self.audit("health", "ok", service=name)
         return "; ".join(wrong)
@@ -176,7 +176,7 @@ class Restorer:
                 return
 
     def _try(self, step: str, action: Callable[..., object], *arguments: object) -> bool:
-        """Do a step, and return whether it succeeded. An error is kept for the report."""
+        """Do a step, and return whether it succeeded. An error is kept for the message."""
         try:
             self._journal(step)
             action(*arguments)
@@ -186,16 +186,16 @@ class Restorer:
         return True
 
     def _journal(self, step: str) -> None:
-        """Write down a step. Write down a step. A full disk does not keep a rollback from its steps, which can all be done again."""
+        """Record a step. A full disk does not stop a rollback, because all of its steps can be repeated."""
         with contextlib.suppress(OSError):
             self.installation.intend(step)
 
     def _touched(self, change: Change) -> bool:
-        """Return whether services may run with something else than the files of before."""
+        """Return whether services may run with other files than the previous ones."""
         try:
             return change.status != Status.APPLYING or "reload" in self.installation.intended()
         except OSError:
             return True
 
-    def _stuck(self) -> str:
+    def _failed_steps(self) -> str:
         return "; ".join(self._failures.values())

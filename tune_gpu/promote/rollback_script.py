@@ -1,4 +1,5 @@
-"""`rollback.sh`: for a hand without this program. It lies where only who installs may write, with what it puts back beside it."""
+"""Write `rollback.sh`, for a rollback without this program. The script and the files that it restores are in a folder that only the
+installing user may write."""
 
 from __future__ import annotations
 
@@ -9,20 +10,20 @@ from pathlib import Path
 from tune_gpu.common.atomic_files import write_whole
 
 PROMOTIONS = "promotions"
-"""In the install folder: what was done to the target, and what takes it back."""
+"""Folder in the install folder: the audit log, and the files for rollbacks."""
 
 
 def write_rollback(folder: Path, before: Mapping[str, str | None], commands: Sequence[str]) -> None:
-    """Write the script and what it puts back.
+    """Write the script and the files that it restores.
 
     Args:
-        folder: made for this user alone, because what was installed before may be nobody else's to read.
-        before: destination -> text that is there; null where nothing is.
-        commands: what restarts the units.
+        folder: created readable by this user only, because the previous files may be private.
+        before: destination -> present text; None if there is no file.
+        commands: shell commands that restart the units.
     """
     folder.parent.mkdir(mode=0o700, exist_ok=True)
     folder.mkdir(mode=0o700, exist_ok=True)
-    lines = ["#!/bin/sh", "# Puts back what was there before this promotion was applied.", "set -eu", 'here=$(cd "$(dirname "$0")" && pwd)']
+    lines = ["#!/bin/sh", "# Restores the files from before this promotion was applied.", "set -eu", 'here=$(cd "$(dirname "$0")" && pwd)']
     for number, (name, text) in enumerate(before.items()):
         destination = shlex.quote(name)
         if text is None:

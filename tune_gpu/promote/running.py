@@ -1,4 +1,4 @@
-"""Compare what runs with what was measured: each setting of a deployed file with every source that reports its value.
+"""Compare a running service with the measured settings: each setting of a deployed file with every source that reports its value.
 
 A source that does not report a setting proves nothing about it: such a setting is "not readable", neither equal nor different.
 """
@@ -16,12 +16,12 @@ from tune_gpu.config.serve_options import Kind, own_options, read_name
 from tune_gpu.config.vllm_numbers import with_suffix
 
 _ENGINE_DECIDES = ("auto", "-1", "None")
-"""Ways in which vLLM holds "auto"."""
+"""Values that vLLM reports for "auto"."""
 _LONGEST = 120
 
 
 class Unread(Enum):
-    """The value of what a source does not report."""
+    """The value of a setting that a source does not report."""
 
     UNREAD = "unread"
 
@@ -30,14 +30,14 @@ UNREAD = Unread.UNREAD
 
 
 class Choice(NamedTuple):
-    """A value that vLLM holds as a member of an enumeration: both its name and its value can be written."""
+    """A member of an enumeration of vLLM. Both its name and its value can be written."""
 
     name: str
     value: Any
 
 
 class Rewritten(dict[str, Any]):
-    """A structure that does not show all of its entries as they were given."""
+    """A structure whose entries are not all reported as they were given."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class Setting:
     """One setting as it was measured."""
 
     option: str
-    """Its long name, with dashes inside."""
+    """The option's long name, with dashes inside."""
     path: tuple[str, ...]
     """The keys below the option."""
     value: Any
-    """UNREAD if what vLLM makes of it is unknown."""
+    """UNREAD if it is unknown how vLLM rewrites it."""
 
     @property
     def name(self) -> str:
@@ -59,18 +59,18 @@ class Setting:
 
 @dataclass(frozen=True)
 class Reading:
-    """What one source reports of a running service."""
+    """The settings that one source reports of a running service."""
 
     source: str
     values: Mapping[str, Any]
     """Option -> value."""
     defaults: Mapping[str, Any] | None = None
-    """The value of an option that the source leaves out; None if leaving out means nothing."""
+    """Values of options that the source leaves out; None if a missing option has no meaning."""
     lists_changes: bool = False
-    """Every option that differs from vLLM's default is in `values`."""
+    """Whether `values` has every option that differs from vLLM's default."""
 
     def value_of(self, setting: Setting) -> Any:
-        """Return the value that it reports, or UNREAD."""
+        """Return the reported value of a setting, or UNREAD."""
         value = self.values.get(setting.option, (self.defaults or {}).get(setting.option, UNREAD))
         rewritten = False
         for key in setting.path:
@@ -78,7 +78,7 @@ class Reading:
                 return value
             rewritten |= isinstance(value, Rewritten)
             value = value.get(key, UNREAD if rewritten else None)
-        # vLLM completes lists and names in its own structures; numbers and switches stay as they were given.
+        # vLLM completes lists and names in its own structures, but reports numbers and switches as they were given.
         return UNREAD if rewritten and isinstance(setting.value, (str, list)) and not same(setting.value, value) else value
 
 
@@ -87,7 +87,7 @@ class SettingsComparison:
     """The outcome of a comparison."""
 
     differences: tuple[str, ...]
-    """Each in words."""
+    """Each difference, as text."""
     unread: tuple[str, ...]
     """Settings that no source reports."""
     sources: tuple[str, ...]
@@ -105,13 +105,13 @@ def vllm_settings(content: Mapping[str, Any]) -> list[Setting]:
         if spelling.option == "max-model-len" and str(value) == "-1":
             measured = "auto"
         if spelling.adds or (value is True and spelling.known and spelling.known.kind is Kind.OPTIONAL):
-            measured = UNREAD  # vLLM makes something else of it
+            measured = UNREAD  # vLLM rewrites it
         found += _leaves(spelling.option, spelling.path, measured)
     return found
 
 
 def _leaves(option: str, path: tuple[str, ...], value: Any) -> list[Setting]:
-    """Return the entries of a structure one by one: a source may report some of them."""
+    """Return the entries of a structure one by one, because a source may report only some."""
     if isinstance(value, dict) and value:
         return [leaf for key, below in value.items() for leaf in _leaves(option, (*path, str(key)), below)]
     return [Setting(option, path, value)]
@@ -128,7 +128,7 @@ def compare_settings(service: str, settings: Sequence[Setting], readings: Sequen
     Args:
         service: for the messages.
         settings: as measured.
-        readings: of the running service, the strongest first.
+        readings: readings of the running service, the most reliable first.
     """
     differences, unread, sources = [], [], dict.fromkeys(reading.source for reading in readings)
     reported: set[str] = set()
@@ -150,7 +150,7 @@ def compare_settings(service: str, settings: Sequence[Setting], readings: Sequen
 
 
 def _changed(service: str, settings: Sequence[Setting], readings: Sequence[Reading]) -> list[str]:
-    """Return the differences of options that were measured at vLLM's default and run with another value."""
+    """Return differences of options that were measured at vLLM's default but run with another value."""
     measured = {setting.option for setting in settings}
     return [
         f"{service} runs with {option.replace('-', '_')}={_shown(reading.values[option])}, measured without it ({reading.source})"
@@ -200,7 +200,7 @@ def _number(value: Any) -> float | None:
 
 
 def parsed(value: Any) -> Any:
-    """Return a structure that stands as JSON in a file or on a command line; anything else unchanged."""
+    """Parse a structure that a file or a command line has as JSON. Return anything else unchanged."""
     if isinstance(value, str) and value[:1] in ("{", "["):
         try:
             return json.loads(value)

@@ -1,7 +1,7 @@
-"""Who says what may be installed and where: the system's own file and the command line, never a run's folder.
+"""Read the settings of `promote` from the system's own file and the command line, never from a run's folder.
 
-A run's folder may come from anybody, and root installs what `promote` decides: a command, a unit, a folder or a threshold that stood in
-the run's own `config.yaml` would be the word of whoever wrote that.
+A run's folder may come from anybody, and root installs what `promote` decides. If `promote` read a command, a unit, a folder or a threshold
+from the run's own `config.yaml`, the author of that file would decide.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.promote.ownership import check_own
 
 SYSTEM_FILE = Path("/etc/tune-gpu/promote.yaml")
-"""`promote: {…}` and `confirm: {…}`, as in a space; read where it is there."""
+"""File with `promote: {…}` and `confirm: {…}`, as in a space. It is read if it exists."""
 _KINDS = ("promote", "confirm")
 
 
 def trusted_settings(overrides: list[str], file: str | None = None) -> ExperimentConfig:
-    """Return the defaults, overridden by the system's file and then by the command line. Only `promote` and `confirm` of it are meant.
+    """Return the defaults, overridden by the system's file and then by the command line. Callers use only `promote` and `confirm`.
 
     Args:
         overrides: `key=value` of the command line.
-        file: another file of settings; null: the system's, if there is one.
+        file: another file of settings; None for the system's, if it exists.
 
     Raises:
-        UserError: a file that others may change, or invalid settings.
+        UserError: others can change the file, or a setting is invalid.
     """
     path = SYSTEM_FILE if file is None else Path(file).expanduser()
     if file is None and not _is_there(path):
@@ -47,17 +47,18 @@ def _is_there(path: Path) -> bool:
 
 
 def artifacts_of(overrides: list[str]) -> str:
-    """Return where runs are kept, by the command line."""
+    """Return the folder of runs that the command line sets, or the default."""
     return last_given(overrides, "run.artifacts_dir", "artifacts")
 
 
 def with_trusted(of_run: ExperimentConfig, trusted: ExperimentConfig) -> ExperimentConfig:
-    """Return a run's configuration with the trusted settings of what decides and installs. The metric of the confirmation stays its own."""
+    """Return a run's configuration with the trusted settings for deciding and installing. The metric of the confirmation stays the run's
+    own."""
     return replace(of_run, promote=trusted.promote, confirm=replace(trusted.confirm, metric=of_run.confirm.metric))
 
 
 def ignored(of_run: ExperimentConfig, trusted: ExperimentConfig) -> list[str]:
-    """Return what a run's own settings say otherwise, as `key=value`; a default that nobody has changed says nothing."""
+    """Return the run's own settings that differ from the trusted ones, as `key=value`. Unchanged defaults do not count."""
     default = ExperimentConfig()
     return [
         f"{kind}.{name}={value}"
@@ -68,7 +69,7 @@ def ignored(of_run: ExperimentConfig, trusted: ExperimentConfig) -> list[str]:
 
 
 def _values(*settings: Any, prefix: str = "") -> Iterator[tuple[Any, ...]]:
-    """Yield each setting's name, and its value in each."""
+    """Yield the name of each setting, with its value in each of the objects."""
     for field in fields(settings[0]):
         values = [getattr(each, field.name) for each in settings]
         if is_dataclass(values[0]):

@@ -1,4 +1,4 @@
-"""The soak: the winner held under load, long enough that a failure or a growing memory shows."""
+"""The soak: keep the winner under load long enough to detect failures and growing memory."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from scipy.stats import theilslopes
 from tune_gpu.promote.gate import Condition
 
 _SLACK_MIB = 16.0
-"""Growth that is no growth, whatever the share: allocators round."""
+"""Growth that is always tolerated, because allocators round."""
 
 
 class LoadClient(Protocol):
-    """Where the winner is held: `tune_gpu.compare.measuring_actor.MeasurementClient`."""
+    """Deploys and loads the winner: `tune_gpu.compare.measuring_actor.MeasurementClient`."""
 
     def hold(self, params: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Deploy the configuration; return the failure if it does not start, else None."""
+        """Deploy the configuration. Return the failure if it does not start, else None."""
 
     def load(self) -> dict[str, Any]:
-        """Run one window of load, and return what was seen in it."""
+        """Run one window of load, and return its measurements."""
 
 
 @dataclass
 class Soak:
-    """What was seen."""
+    """The observations of a soak."""
 
     wanted_s: float
     seconds: float = 0.0
@@ -37,15 +37,15 @@ class Soak:
     errors: list[str] = field(default_factory=list)
     oom_events: int = 0
     memory_mib: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
-    """Service -> (seconds since the start, peak in that window), of the windows in which it is known."""
+    """Service -> (seconds since the start, peak in that window), for windows in which the memory is known."""
     memory_unknown: Counter[str] = field(default_factory=Counter)
-    """Service -> in how many windows its memory was not reported."""
+    """Service -> number of windows in which its memory was not reported."""
     device_memory_mib: list[tuple[float, float]] = field(default_factory=list)
-    """Of the whole device, all who use it together."""
+    """Memory of the whole device, including other users."""
     failure: Mapping[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it for the gate's record."""
+        """Return the soak for the gate's record."""
         return {
             "wanted_s": self.wanted_s,
             "seconds": round(self.seconds, 1),
@@ -61,7 +61,7 @@ class Soak:
 
 
 def hold_under_load(client: LoadClient, params: Mapping[str, Any], seconds: float, print_line: Callable[[str], None]) -> Soak:
-    """Load the winner window by window until the time is over or something fails."""
+    """Load the winner window by window until the time is over or a service fails."""
     soak = Soak(seconds)
     soak.failure = client.hold(params)
     started = reported = time.monotonic()
@@ -87,10 +87,10 @@ def hold_under_load(client: LoadClient, params: Mapping[str, Any], seconds: floa
 
 
 def growth_mib(series: Sequence[tuple[float, float]]) -> float:
-    """Return how much the memory has grown over the soak: the Theil-Sen slope (robust against single peaks) times the time, where it is
-    shown to rise.
+    """Return the growth of the memory over the soak: the Theil-Sen slope (robust against single peaks) times the duration, if the slope is
+    shown to be positive.
 
-    The first window is left out: caches fill in it. Too few windows for a slope: the last against the first.
+    The first window is left out, because caches fill in it. With too few windows for a slope, return the last value less the first.
     """
     later = series[1:]
     if len(later) < 2:
@@ -103,17 +103,17 @@ def growth_mib(series: Sequence[tuple[float, float]]) -> float:
 
 
 def judge_soak(soak: Soak, growth_pct: float) -> Condition:
-    """Return whether the soak went without a failure and without a growing memory.
+    """Return the condition that the soak had no failure and no growing memory.
 
-    A service whose memory the card does not report is judged by the memory of the whole device, which grows if the service's does. If the card
-    does not report that either, growth cannot be ruled out, and the condition does not hold.
+    If the card does not report a service's memory, the memory of the whole device is used, which grows with the service's. If the card
+    reports neither, growth cannot be ruled out, and the condition does not hold.
     """
     problems = []
     if soak.failure is not None:
         problems.append(f"{soak.failure['kind']} after {soak.seconds:.0f} s: {soak.failure['message']}")
     if soak.errors:
         counted = ", ".join(f"{number} {error}" for error, number in Counter(soak.errors).items())
-        problems.append(f"of {soak.n_requests} requests failed: {counted}")
+        problems.append(f"failed of {soak.n_requests} requests: {counted}")
     if soak.oom_events:
         problems.append(f"{soak.oom_events} out-of-memory events")
     unknown = [name for name, windows in soak.memory_unknown.items() if windows > len(soak.memory_mib.get(name, ()))]
@@ -124,7 +124,7 @@ def judge_soak(soak: Soak, growth_pct: float) -> Condition:
         fine += f" ({' and '.join(unknown)}: judged by the memory of the whole device, because the card does not report a process's)"
     elif unknown and soak.failure is None:
         problems.append(
-            f"whether the memory of {' and '.join(unknown)} grows cannot be known: the card reports neither a process's memory nor its own. "
+            f"whether the memory of {' and '.join(unknown)} grows is unknown: the card reports neither a process's memory nor its own. "
             "Promote from a machine whose card does"
         )
     for name, series in judged.items():

@@ -12,11 +12,13 @@ from tune_gpu.common.imports import uncollected
 from tune_gpu.promote.gate import Condition
 
 _PATIENCE = 1_000_000
-"""Disturbed windows that are held again. A long soak meets more of them than an evaluation, and they are no failure of the winner."""
+"""Maximum number of disturbed windows that are repeated. A long soak has more of them than an evaluation, and they are not the winner's
+fault."""
 
 
 def soak_winner(run: FinishedRun, kind: str, print_line: Callable[[str], None]) -> tuple[Condition, dict[str, Any]]:
-    """Hold the winner under load for `promote.soak_s`; return the condition and the gate's record of it (empty if the actor was lost)."""
+    """Keep the winner under load for `promote.soak_s`. Return the condition and the gate's record of the soak (empty if the actor was
+    lost)."""
     with uncollected():
         from tune_gpu.compare.measuring_actor import MeasurementLost, measured_as, measurement_client
         from tune_gpu.promote.soak import hold_under_load, judge_soak
@@ -25,7 +27,7 @@ def soak_winner(run: FinishedRun, kind: str, print_line: Callable[[str], None]) 
 
     settings = run.config.promote
     restore_secrets(run.config)
-    print_line(f"soak: the winner is held under load for {settings.soak_s:g} s")
+    print_line(f"soak: keeping the winner under load for {settings.soak_s:g} s")
     patient = replace(run.config, telemetry=replace(run.config.telemetry, max_invalid_windows=_PATIENCE))
     config = measured_as(patient, capacity=False, windows=None, window_s=None)
     try:

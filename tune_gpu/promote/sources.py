@@ -1,6 +1,6 @@
 """Settings that a running service reports: its command line, vLLM's start log, `/metrics`, `/v1/models`, our Whisper's `/health`.
 
-Each function takes the text of one source. What it cannot read is left out.
+Each function parses the text of one source, and leaves out what it cannot parse.
 """
 
 from __future__ import annotations
@@ -23,31 +23,33 @@ _LINE = re.compile(r"non-default args: (\{.*)")
 _OPEN, _CLOSE = "([{<", ")]}>"
 _MEMBER = re.compile(r"<\w+\.(\w+): ([^<>]*)>")
 _LONGEST_LINE = 2**17
-"""Characters; all of vLLM's options together take a tenth. Structures within structures are read again at each level, which is
-quadratic."""
+"""Longest line that is parsed, in characters. All of vLLM's options together take a tenth of it. Nested structures are parsed again at each
+level, which takes quadratic time."""
 _MASKED = "***"
-"""What vLLM logs instead of a secret."""
+"""Text that vLLM logs instead of a secret."""
 _VALUE = re.compile(r"(?!-)|-\d+(\.\d+)?$|-$")
 """A word of a command line that is not a flag."""
 _FIRM = ("enable-prefix-caching", "gpu-memory-utilization", "kv-cache-dtype", "kv-cache-memory-bytes", "num-gpu-blocks-override", "prefix-caching-hash-algo")
-"""Options that no backend replaces in `vllm:cache_config_info`."""
+"""Options whose value in `vllm:cache_config_info` no backend replaces."""
 _LABELS = {"cache-dtype": "kv-cache-dtype"}
-"""Labels of `vllm:cache_config_info` whose name differs from the option's."""
+"""Labels of `vllm:cache_config_info` with another name than the option's."""
 
 
 @cache
 def _known_defaults() -> tuple[str, Mapping[str, Any]]:
-    """Return a version of vLLM, and the default of each of its options."""
+    """Return the version of vLLM whose defaults are known, and those defaults."""
     content = json.loads(DEFAULTS.read_text(encoding="utf-8"))
     return str(content["vllm"]), content["defaults"]
 
 
 def start_log(text: str, version: str | None) -> Reading | None:
-    """Return the last line of non-default arguments that vLLM printed, or None if there is none, or none of a believable length.
+    """Return the arguments in the last line of non-default arguments that vLLM printed, or None if there is no such line of plausible
+    length.
 
     Args:
-        text: of the log.
-        version: of the running vLLM. An option that is missing from the line has its default, which is known for one version only.
+        text: the log.
+        version: the version of the running vLLM. An option that is missing from the line has its default, which is known for one version
+            only.
     """
     lines = _LINE.findall(text)
     if not lines or len(lines[-1]) > _LONGEST_LINE:
@@ -60,7 +62,7 @@ def start_log(text: str, version: str | None) -> Reading | None:
 
 
 def _entries(text: str) -> tuple[dict[str, Any], bool]:
-    """Return the entries of a dictionary as Python prints it, and whether its end was there; a value that is no literal is UNREAD."""
+    """Return the entries of a dictionary in Python's syntax, and whether it was complete. A value that is not a literal is UNREAD."""
     parts, whole = _split(text)
     split = (part.partition(": ") for part in parts)
     found = {str(_value(key)): _value(value) for key, colon, value in split if colon}
@@ -68,7 +70,7 @@ def _entries(text: str) -> tuple[dict[str, Any], bool]:
 
 
 def _split(text: str) -> tuple[list[str], bool]:
-    """Split at the commas between the entries, in one pass. Not all values are literals of Python."""
+    """Split at the commas between the entries, in one pass. Python's parser cannot do that, because not all values are literals."""
     parts: list[str] = []
     depth, start, quote, position = 0, 1, "", 0
     while position < len(text):
@@ -92,7 +94,7 @@ def _split(text: str) -> tuple[list[str], bool]:
 
 
 def _value(text: str) -> Any:
-    """Return the value of one entry. A structure with anything but literals in it was rewritten by vLLM."""
+    """Return the value of one entry. vLLM has rewritten a structure that contains anything but literals."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
@@ -103,7 +105,7 @@ def _value(text: str) -> Any:
 
 
 def command_line(argv: Sequence[str], *, of_vllm: bool) -> Reading:
-    """Return the flags of a process, which win over those in its file."""
+    """Return the flags of a process. They override those in its file."""
     values: dict[str, Any] = {}
     for spelling, given in _flags(argv, of_vllm):
         kind = spelling.known.kind if spelling.known else None
@@ -149,7 +151,7 @@ def _long_of(short: str) -> str | None:
 
 
 def _put(values: dict[str, Any], keys: tuple[str, ...], value: Any) -> None:
-    """Put the value at its place below an option."""
+    """Store the value under its keys below an option."""
     if len(keys) > 1 and isinstance(value, str):
         with contextlib.suppress(ValueError):
             value = json.loads(value)
@@ -162,7 +164,7 @@ def _put(values: dict[str, Any], keys: tuple[str, ...], value: Any) -> None:
 
 
 def cache_config(metrics: str, settings: Sequence[Setting]) -> Reading:
-    """Return the labels of `vllm:cache_config_info`, without what the engine may have chosen in spite of a setting."""
+    """Return the labels of `vllm:cache_config_info`, without values that the engine may have chosen regardless of a setting."""
     labels = next((labels for labels, _ in samples(metrics, "vllm:cache_config_info")), {})
     names = {label.replace("_", "-"): value for label, value in labels.items()}
     values: dict[str, Any] = {_LABELS.get(name, name): None if value == "None" else value for name, value in names.items()}
@@ -174,7 +176,7 @@ def cache_config(metrics: str, settings: Sequence[Setting]) -> Reading:
 
 
 def _engine_may_choose(setting: Setting, value: str) -> bool:
-    """Return whether a backend may change the setting, as it also did during the measurement: its block size, data type or prefix caching."""
+    """Return whether a backend may change the setting (block size, data type or prefix caching), as it also did during the measurement."""
     return (
         setting.value == "auto"
         or setting.option not in _FIRM
@@ -194,7 +196,7 @@ def served_model(body: str, settings: Sequence[Setting]) -> Reading:
 
 
 def whisper_description(body: str) -> Reading:
-    """Return the settings that our Whisper's `/health` reports; another server reports none."""
+    """Return the settings that `/health` of our Whisper server reports. Other servers report none."""
     content = json.loads(body)
     settings = content.get("settings")
     values = dict(settings) if isinstance(settings, dict) else {}

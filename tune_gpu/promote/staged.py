@@ -1,4 +1,4 @@
-"""Files that wait beside their destination, so that putting them there is one rename, which needs no room on a full disk."""
+"""Stage files beside their destination, so that installing them is one rename, which needs no space on a full disk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NEW, _OLD = "tune-gpu-new", "tune-gpu-old"
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames and removals in it survive a power cut."""
+    """Make renames and removals in a folder survive a power cut."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
@@ -21,7 +21,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path, mode: int = 0o777) -> None:
-    """Make it and those above it, so that they are there after a power cut, too."""
+    """Create a folder and its parents, so that they survive a power cut."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(mode=mode, parents=True, exist_ok=True)
     for each in missing:
@@ -29,30 +29,31 @@ def make_folder(folder: Path, mode: int = 0o777) -> None:
 
 
 def write_durably(path: Path, content: str, like: Path | None = None) -> None:
-    """Replace a file whole, and its name in the folder, too, before this returns."""
+    """Replace a file atomically, and sync it and its folder before returning."""
     write_whole(path, content, like, follow=False)
     sync_folder(path.parent)
 
 
 def stage(path: Path, content: str, *, old: bool) -> None:
-    """Write the content beside the path, as readable as what is there now; `old` keeps what was there before apart from what is new."""
+    """Write the content beside the path, with the permissions of the present file. `old` marks the previous content, else it is the new
+    one."""
     make_folder(path.parent)
     write_durably(_beside(path, old), content, like=path)
 
 
 def install(path: Path) -> None:
-    """Put the new content there."""
+    """Rename the staged new content to its destination."""
     _beside(path, old=False).replace(path)
     sync_folder(path.parent)
 
 
 def put_back(path: Path, content: str | None) -> None:
-    """Put back what was there before (None: nothing was). A second call does nothing."""
+    """Restore the previous content (None if there was no file). A second call does nothing."""
     if content is None:
         path.unlink(missing_ok=True)
         _discard_one(path, old=False)
         with contextlib.suppress(OSError):
-            path.parent.rmdir()  # a drop-in folder that was made for it
+            path.parent.rmdir()  # a drop-in folder that was created for the file
         with contextlib.suppress(FileNotFoundError):
             sync_folder(path.parent)
     elif _holds(_beside(path, old=True), content):
@@ -64,7 +65,7 @@ def put_back(path: Path, content: str | None) -> None:
 
 
 def discard(path: Path) -> None:
-    """Remove what still waits beside it."""
+    """Remove the staged files beside a path."""
     for old in (True, False):
         _discard_one(path, old)
 

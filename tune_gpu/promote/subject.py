@@ -1,4 +1,4 @@
-"""What would be promoted, and whether it is what somebody has reviewed."""
+"""The subject of a promotion, and whether it is what somebody has reviewed."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from tune_gpu.promote.target import Target
 from tune_gpu.services.cards import most_cards
 
 _MOST_SHOWN, _LONGEST = 4, 160
-"""So many differences are named, each value so long at most."""
+"""Largest number of differences that a message names, and the length of each value."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What would be promoted, computed from the run and from trusted settings."""
+    """The subject of a promotion, computed from the run and from trusted settings."""
 
     run: FinishedRun
     target: Target
@@ -41,11 +41,11 @@ class Subject:
     evidence: Evidence
     bundle: Bundle
     folder: Path
-    """Where it is reviewed."""
+    """The folder for the review."""
 
     @property
     def about(self) -> dict[str, Any]:
-        """Return what its manifest says of it."""
+        """Return the fields of its manifest that describe it."""
         return about_of(self.run, self.evidence, self.device.kind)
 
 
@@ -62,21 +62,21 @@ def subject_of(
     """Return the winner of a run on the target of the trusted settings.
 
     Args:
-        run_id: of the run, or its folder.
+        run_id: the run's id, or its folder.
         overrides: `key=value` of the command line.
-        out: where it is reviewed; None: among the artifacts.
-        settings_file: of trusted settings; None: the system's.
-        print_line: prints what is ignored.
+        out: the folder for the review; None for the default in the artifacts.
+        settings_file: a file of trusted settings; None for the system's.
+        print_line: prints which settings are ignored.
         check: raises UserError for a configuration that cannot be measured.
-        trust: the user says that the run is their own.
+        trust: whether the user declares that the run is their own.
 
     Raises:
-        UserError: bad settings, no winner, or a device that cannot be looked at.
+        UserError: a setting is invalid, the run has no winner, or the device cannot be read.
     """
     trusted = trusted_settings(overrides, settings_file)
     run = read_finished_run(artifacts_of(overrides), run_id, overrides, "promote", trust=trust)
     if others := ignored(run.config, trusted):
-        print_line(f"ignored: the run's own {', '.join(others)}; only {settings_file or SYSTEM_FILE} and the command line say how to promote")
+        print_line(f"ignored: the run's own {', '.join(others)}; only {settings_file or SYSTEM_FILE} and the command line decide how to promote")
     run = replace(run, config=with_trusted(run.config, trusted))
     name_defaults(run.config)
     check(run.config)
@@ -90,15 +90,15 @@ def subject_of(
 
 
 def _asked_for(out: str) -> Path:
-    """Return the folder of `--out`. Raise UserError for a folder with somebody else's manifest (a run's, say), which would be replaced."""
+    """Return the folder of `--out`. Raise UserError for a folder with another manifest (a run's, for example), which would be replaced."""
     folder = Path(out).expanduser().resolve()
     if os.path.lexists(folder / MANIFEST) and not is_promotions(folder):
-        raise UserError(f"--out {out}: its {MANIFEST} is no promotion's, and would be replaced; give another folder")
+        raise UserError(f"--out {out}: its {MANIFEST} is not a promotion's, and would be replaced. Give another folder.")
     return folder
 
 
 def about_of(run: FinishedRun, evidence: Evidence, kind: str) -> dict[str, Any]:
-    """Return what a written promotion is of: where this is the same, it need not be soaked again."""
+    """Return the fields that identify what is promoted. If they are unchanged, no new soak is needed."""
     return {
         "run_id": run.folder.run_id,
         "experiment": run.folder.experiment,
@@ -110,57 +110,57 @@ def about_of(run: FinishedRun, evidence: Evidence, kind: str) -> dict[str, Any]:
 
 
 def reviewed(subject: Subject, expect: str | None) -> dict[str, Any]:
-    """Return the manifest of what was reviewed. Raise UserError if that is not exactly what would be installed; nothing is written anew."""
+    """Return the manifest of the reviewed promotion. Raise UserError if it is not exactly what would be installed. Nothing is written."""
     folder, bundle = subject.folder, subject.bundle
     manifest = read_manifest(folder)
     if manifest is None:
-        raise UserError(f"--apply: nothing was written for review in {folder}. Run promote without --apply and look at it first.")
+        raise UserError(f"--apply: nothing was written for review in {folder}. Run promote without --apply and review it first.")
     if others := differences(folder, manifest, bundle, subject.about):
         more = f"; {len(others) - _MOST_SHOWN} more" if len(others) > _MOST_SHOWN else ""
-        raise UserError(f"--apply: not what was reviewed: {'; '.join(others[:_MOST_SHOWN])}{more}. Run promote without --apply and look at it again.")
+        raise UserError(f"--apply: not what was reviewed: {'; '.join(others[:_MOST_SHOWN])}{more}. Run promote without --apply and review it again.")
     if expect is None and (why := foreign(folder)):
         raise UserError(f"--apply: others can change the review ({why}). Give --expect with the hash that the review printed.")
     if expect is not None and expect.lower() != bundle.sha256:
-        raise UserError(f"--expect {expect}: the bundle's sha256 is {bundle.sha256}. Run promote without --apply and look at it again.")
+        raise UserError(f"--expect {expect}: the bundle's sha256 is {bundle.sha256}. Run promote without --apply and review it again.")
     return manifest
 
 
 def kept_of(subject: Subject) -> dict[str, Any] | None:
-    """Return the manifest of a promotion that was written before for the same winner, comparison and target, or None. It need not be
-    soaked again.
+    """Return the manifest of a promotion that was written before for the same winner, comparison and target, or None. Such a promotion
+    needs no new soak.
 
-    In a folder that others can change, nothing shows that it was ever soaked.
+    In a folder that others can change, the manifest does not prove that it was soaked.
     """
     if foreign(subject.folder):
         return None
     try:
         manifest = read_manifest(subject.folder)
         return None if manifest is None or differences(subject.folder, manifest, subject.bundle, subject.about) else manifest
-    except (UserError, OSError):  # it is written anew
+    except (UserError, OSError):  # the promotion is written again
         return None
 
 
 def differences(folder: Path, manifest: Mapping[str, Any], bundle: Bundle, about: Mapping[str, Any]) -> list[str]:
-    """Return how a written promotion differs from the one that would be written now. Nothing of its manifest is believed.
+    """Return how a written promotion differs from the one that would be written now. The manifest is not trusted.
 
     Args:
-        folder: of the promotion.
-        manifest: of it.
-        bundle: what would be written now.
-        about: and of which run, winner, comparison, device and target.
+        folder: the promotion's folder.
+        manifest: its manifest.
+        bundle: the bundle that would be written now.
+        about: the present run, winner, comparison, device and target.
     """
-    found = [f"{key} is {_shown(manifest.get(key))}, now {_shown(new)}" for key, new in about.items() if manifest.get(key) != new]
+    found = [f"{key} was {_shown(manifest.get(key))}, but now is {_shown(new)}" for key, new in about.items() if manifest.get(key) != new]
     if manifest.get("units") != list(bundle.units):
         found.append(f"units are {_shown(manifest.get('units'))}, now {', '.join(bundle.units)}")
     listed = manifest.get("files")
     listed = listed if isinstance(listed, dict) else {}
-    found += [f"{_shown(name)} is listed, and would not be written now" for name in sorted(set(listed) - set(bundle.files))]
+    found += [f"{_shown(name)} is listed, but would not be written now" for name in sorted(set(listed) - set(bundle.files))]
     for name, wanted in bundle.listed.items():
         entry = listed.get(name)
         if not isinstance(entry, dict):
-            found.append(f"{name} would be written now, and is not listed")
+            found.append(f"{name} would be written now, but is not listed")
         elif entry.get("destination") != wanted["destination"]:
-            found.append(f"{name} was to go to {_shown(entry.get('destination'))}, and goes to {wanted['destination']}")
+            found.append(f"{name} was meant for {_shown(entry.get('destination'))}, but now for {wanted['destination']}")
         elif (digest_there := digest(read_plain(folder / name))) != wanted["sha256"]:
             found.append(f"{folder / name}: {_first_difference(folder / name, bundle.files[name][1])}")
         elif entry.get("sha256") != digest_there:
@@ -168,20 +168,20 @@ def differences(folder: Path, manifest: Mapping[str, Any], bundle: Bundle, about
     review = manifest.get("review")
     for name in REVIEWED:
         if not isinstance(review, dict) or digest(read_plain(folder / name)) != review.get(name):
-            found.append(f"{folder / name}: was changed since the review")
-    return found if found or manifest.get("bundle_sha256") == bundle.sha256 else ["its bundle_sha256 is another"]
+            found.append(f"{folder / name} has changed since the review")
+    return found if found or manifest.get("bundle_sha256") == bundle.sha256 else ["its bundle_sha256 differs"]
 
 
 def reviewed_before(folder: Path, manifest: Mapping[str, Any], bundle: Bundle) -> dict[str, str | None]:
-    """Return destination -> hash of what was installed at the review. Raise UserError if the manifest has other files."""
+    """Return destination -> hash of the file installed at the review. Raise UserError if the manifest has other files."""
     before = manifest.get("before")
     if not isinstance(before, dict) or set(before) != {str(path) for path in bundle.installable}:
-        raise UserError(f"{folder / MANIFEST}: tells of other files than would be installed. Run promote without --apply again.")
+        raise UserError(f"{folder / MANIFEST}: lists other files than would be installed. Run promote without --apply again.")
     return before
 
 
 def _shown(value: Any) -> str:
-    """Return the value in one short line of plain characters: it may be anybody's, and is shown on a terminal."""
+    """Return the value as one short line of plain characters. It may come from anybody, and is printed on a terminal."""
     text = json.dumps(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 

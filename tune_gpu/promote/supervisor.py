@@ -1,7 +1,8 @@
-"""A plain process supervisor as a target: for tests, and for boxes without systemd.
+"""A plain process supervisor as a target, for tests and for machines without systemd.
 
-A unit is a JSON file (command, env file, cores) in its folder; what runs is beside it as `<unit>.pid`, with its log. The secrets in the
-install folder are added to the environment of each start. A process outlives the command that started it. `python -m tune_gpu.promote.supervisor FOLDER restart|stop UNIT …` is for shells.
+A unit is a JSON file (command, env file, cores) in a folder. The running process is recorded beside it as `<unit>.pid`, with its log. The
+secrets in the install folder are added to the environment of each start. A process outlives the command that started it. Shell scripts
+call `python -m tune_gpu.promote.supervisor FOLDER restart|stop UNIT …`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tune_gpu.promote.env_file import read_env, secrets_beside
 from tune_gpu.promote.target import LONGEST_LOG, TargetError
 from tune_gpu.services.readiness import wait_until_ready
 
-if TYPE_CHECKING:  # for shells it must start at once
+if TYPE_CHECKING:  # a shell script starts this module, and its imports would take seconds
     from tune_gpu.promote.render import DeployedService
 
 _GRACE_S = 10.0
@@ -33,7 +34,7 @@ class ProcessSupervisor:
     """Units in a folder.
 
     Args:
-        folder: made when the first unit is installed.
+        folder: created when the first unit is installed.
     """
 
     kind = "process"
@@ -43,7 +44,7 @@ class ProcessSupervisor:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     def unit_files(self, services: Sequence[DeployedService], install: Path) -> dict[Path, str]:
-        """Return a JSON file a unit."""
+        """Return one JSON file per unit."""
         return {
             self._folder / f"{service.unit}.json": json.dumps(
                 {
@@ -65,17 +66,17 @@ class ProcessSupervisor:
         """Accept whatever `unit_files` writes."""
 
     def verify(self, files: Mapping[Path, str]) -> None:
-        """Do nothing: a start reads exactly those files."""
+        """Do nothing, because a start reads exactly those files."""
 
     def lock_of(self, unit: str) -> Path:
         """Return the path beside the unit's file."""
         return self._folder / f".{unit}.lock"
 
     def reload(self) -> None:
-        """Do nothing: files are read at each start."""
+        """Do nothing, because files are read at each start."""
 
     def start(self, unit: str) -> None:
-        """Start the unit in a session of its own. A unit that runs, or has no file, is not started."""
+        """Start the unit in its own session. Do nothing if it is running or has no file."""
         path = self._folder / f"{unit}.json"
         if not path.exists() or self.is_running(unit):
             return
@@ -92,7 +93,7 @@ class ProcessSupervisor:
                     stderr=subprocess.STDOUT,
                     env=env,
                     start_new_session=True,
-                    preexec_fn=lambda: _note_self(record.fileno()),  # whatever happens to this process, a child that runs is known
+                    preexec_fn=lambda: _note_self(record.fileno()),  # a running child is recorded, whatever happens to this process
                 )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, subprocess.SubprocessError) as error:
             raise TargetError(f"{unit} cannot be started: {error}") from error
@@ -109,31 +110,31 @@ class ProcessSupervisor:
             child.wait()
 
     def is_running(self, unit: str) -> bool:
-        """Return whether its process runs."""
+        """Return whether the unit's process is running."""
         return self._pid(unit) is not None
 
     def guard(self, command: Sequence[str], units: Sequence[str]) -> None:
-        """Do nothing: no unit starts by itself after a power cut. A person runs `promote --recover`."""
+        """Do nothing, because no unit starts by itself after a power cut. A person runs `promote --recover`."""
 
     def unguard(self) -> None:
-        """Do nothing: see `guard`."""
+        """Do nothing, as `guard` does nothing."""
 
     def failure(self, unit: str) -> str | None:
-        """Return the last line of a process that has ended, or None while it runs."""
+        """Return the last line that an ended process printed, or None while it is running."""
         if child := self._children.get(unit):
             child.poll()
         if self._pid(unit) is not None:
             return None
         lines = [line for line in self._end_of_log(unit).splitlines() if line.strip()]
-        return f"{unit} has ended: {lines[-1][:300]}" if lines else f"{unit} does not run"
+        return f"{unit} has ended: {lines[-1][:300]}" if lines else f"{unit} is not running"
 
     def pids(self, unit: str) -> list[int]:
-        """Return the processes of its session."""
+        """Return the processes of the unit's session."""
         pid = self._pid(unit)
         return [] if pid is None else session_pids(pid)
 
     def log(self, unit: str) -> str | None:
-        """Return the beginning of its log, which each start begins anew."""
+        """Return the beginning of the unit's log. Each start overwrites the log."""
         try:
             with (self._folder / f"{unit}.log").open("rb") as log:
                 return log.read(LONGEST_LOG).decode(errors="replace")
@@ -141,7 +142,7 @@ class ProcessSupervisor:
             return None
 
     def _end_of_log(self, unit: str) -> str:
-        """Return what a service has written last: the whole may fill the memory that a rollback needs."""
+        """Return the end of a service's log. The whole log might fill the memory that a rollback needs."""
         try:
             with (self._folder / f"{unit}.log").open("rb") as log:
                 log.seek(max(0, log.seek(0, os.SEEK_END) - _LAST_BYTES))
@@ -150,12 +151,12 @@ class ProcessSupervisor:
             return ""
 
     def shell(self, units: Sequence[str]) -> list[str]:
-        """Return a call of this module as a program; -P, because the folder where the script is run may hold modules of others."""
+        """Return a command that runs this module. It uses -P, because the current folder may contain somebody else's modules."""
         command = [sys.executable, "-P", "-m", "tune_gpu.promote.supervisor", str(self._folder), "restart", *units]
         return [" ".join(map(shlex.quote, command))]
 
     def await_ready(self, unit: str) -> bool:
-        """Wait until the unit answers; return whether it does. A unit of an earlier version has no address, and is not waited for."""
+        """Wait until the unit answers, and return whether it does. Do not wait for a unit of an earlier version, which has no address."""
         try:
             url, within_s = json.loads((self._folder / f"{unit}.json").read_text(encoding="utf-8"))["ready"]
         except (OSError, ValueError, KeyError, TypeError):
@@ -163,7 +164,7 @@ class ProcessSupervisor:
         return wait_until_ready(str(url), float(within_s), lambda: self._pid(unit) is not None)
 
     def _record(self, unit: str) -> Path:
-        """Return the file that holds the pid. It keeps its size from the first start on: a full disk has room for what is written over."""
+        """Return the file with the process id. Its size never changes after the first start, so it can be overwritten on a full disk."""
         path = self._folder / f"{unit}.pid"
         if not path.exists() or path.stat().st_size < _RECORD_BYTES:
             write_whole(path, " " * _RECORD_BYTES)
@@ -172,11 +173,11 @@ class ProcessSupervisor:
     def _log(self, unit: str) -> IO[bytes]:
         try:
             return (self._folder / f"{unit}.log").open("wb")
-        except OSError:  # a full disk; a service without a log is better than none
+        except OSError:  # on a full disk, a service without a log is better than none
             return open(os.devnull, "wb")
 
     def _pid(self, unit: str) -> int | None:
-        """Return the id of its leader if that very process still runs, else None."""
+        """Return the id of the session's leader if that same process is still running, else None."""
         try:
             known = json.loads((self._folder / f"{unit}.pid").read_text(encoding="utf-8"))
             pid, ticks = int(known["pid"]), known["start_ticks"]
@@ -186,14 +187,14 @@ class ProcessSupervisor:
 
 
 def _note_self(handle: int) -> None:
-    """Record the pid in the child, before it becomes the service: a promote that is killed right after the start leaves no process that
-    nobody knows."""
+    """Record the process id in the child, before it becomes the service. If promote is killed right after the start, the process is still
+    known."""
     record = json.dumps({"pid": os.getpid(), "start_ticks": start_ticks(os.getpid())})
     os.pwrite(handle, record.ljust(_RECORD_BYTES).encode(), 0)
 
 
 def main(arguments: list[str]) -> int:
-    """Run the actions of a shell: see the module's text."""
+    """Run the actions that a shell script asks for, as the module's docstring says."""
     folder, action, *units = arguments
     supervisor = ProcessSupervisor(Path(folder))
     for unit in reversed(units):

@@ -23,14 +23,14 @@ DROP_IN = "50-tune-gpu.conf"
 _JOURNALCTL = "journalctl"
 _TIMEOUT_S = 120.0
 _LONGER_S = 30.0
-"""That systemd gives a start more than the wait in it: a unit whose start takes too long, it ends."""
+"""Extra seconds for a start beyond the wait in it, because systemd ends a unit whose start takes too long."""
 
 
 class Systemd:
-    """Units that exist already; a drop-in gives each its new command line.
+    """Existing systemd units. A drop-in gives each its new command line.
 
     Args:
-        folder: where units are configured (`/etc/systemd/system`).
+        folder: the folder of units (`/etc/systemd/system`).
         systemctl: the program.
     """
 
@@ -40,7 +40,7 @@ class Systemd:
         self._folder, self._systemctl = folder, systemctl
 
     def unit_files(self, services: Sequence[DeployedService], install: Path) -> dict[Path, str]:
-        """Return one drop-in a unit; vLLM's starts after Whisper's is ready, because it takes its share of what is left."""
+        """Return one drop-in per unit. vLLM starts after Whisper is ready, because it takes its share of the memory that is left."""
         return {
             self._folder / f"{service.unit}.d" / DROP_IN: _drop_in(
                 service, install, [other.unit for other in services[:number]], awaited=number + 1 < len(services)
@@ -51,7 +51,7 @@ class Systemd:
     def check(self, units: Sequence[str]) -> None:
         """Raise UserError if systemctl is missing, a unit is unknown, or the units would wait for each other."""
         if shutil.which(self._systemctl) is None:
-            raise UserError(f"promote.target=systemd: there is no {self._systemctl} here; allowed elsewhere: promote.target=process")
+            raise UserError(f"promote.target=systemd: there is no {self._systemctl} on this machine. Set promote.target=process.")
         for unit in units:
             done = self._run("cat", unit, check=False)
             if done.returncode != 0:
@@ -60,11 +60,11 @@ class Systemd:
         loaded_units.check_order(units, self._show)
 
     def check_files(self, files: Mapping[Path, str]) -> None:
-        """Raise UserError for what `systemd-analyze verify` finds in them."""
+        """Raise UserError for errors that `systemd-analyze verify` finds in the files."""
         loaded_units.analyze(self._folder, _drop_ins(files))
 
     def verify(self, files: Mapping[Path, str]) -> None:
-        """Raise TargetError if systemd would start anything but what was installed."""
+        """Raise TargetError if systemd would start anything else than the installed command."""
         self.reload()
         for path, content in _drop_ins(files).items():
             unit = path.parent.name.removesuffix(".d")
@@ -80,7 +80,7 @@ class Systemd:
         self._run("daemon-reload")
 
     def start(self, unit: str) -> None:
-        """Run `systemctl start --no-block`: `/health` says when it is ready."""
+        """Run `systemctl start --no-block`. `/health` shows when the service is ready."""
         self._run("reset-failed", unit, check=False)
         self._run("start", "--no-block", unit)
 
@@ -89,7 +89,7 @@ class Systemd:
         self._run("stop", unit)
 
     def is_running(self, unit: str) -> bool:
-        """Return what `systemctl is-active` says."""
+        """Return the result of `systemctl is-active`."""
         return self._run("is-active", unit, check=False).stdout.strip() in ("active", "activating", "reloading", "refreshing")
 
     def guard(self, command: Sequence[str], units: Sequence[str]) -> None:
@@ -101,7 +101,7 @@ class Systemd:
         recovery_unit.remove(self._folder)
 
     def failure(self, unit: str) -> str | None:
-        """Return what systemd says of a unit that has failed."""
+        """Return systemd's description of a failed unit, or None."""
         state = self._run("is-active", unit, check=False).stdout.strip()
         if state != "failed":
             return None
@@ -109,12 +109,12 @@ class Systemd:
         return f"{unit} is failed ({', '.join(shown)})"
 
     def pids(self, unit: str) -> list[int]:
-        """Return the main process and what it has started."""
+        """Return the main process and its descendants."""
         main = self._run("show", "--property=MainPID", "--value", unit, check=False).stdout.strip()
         return [int(main), *descendants(int(main))] if main.isdigit() and main != "0" else []
 
     def log(self, unit: str) -> str | None:
-        """Return the journal of its last start."""
+        """Return the journal since the unit's last start."""
         invocation = self._run("show", "--property=InvocationID", "--value", unit, check=False).stdout.strip()
         journal = shutil.which(_JOURNALCTL)
         if journal is None or not re.fullmatch(r"[0-9a-f]{32}", invocation):
@@ -131,7 +131,7 @@ class Systemd:
                 reading.kill()
 
     def shell(self, units: Sequence[str]) -> list[str]:
-        """Return the same commands for a shell."""
+        """Return the commands of a restart for a shell."""
         command = shlex.quote(self._systemctl)
         named = [shlex.quote(unit) for unit in units]
         return [
@@ -154,7 +154,7 @@ class Systemd:
                 timeout=_TIMEOUT_S,
                 env={**os.environ, "LC_ALL": "C"},
                 stdin=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C and a terminal that goes reach every process of its group: a rollback needs this one
+                start_new_session=True,  # Ctrl-C and a closing terminal signal the whole process group, but a rollback needs this process
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise TargetError(f"{' '.join(command)}: {error}") from error
@@ -169,7 +169,7 @@ def _drop_ins(files: Mapping[Path, str]) -> dict[Path, str]:
 
 
 def _drop_in(service: DeployedService, install: Path, after: Sequence[str], *, awaited: bool) -> str:
-    lines = ["# Written by tune-gpu promote; taken back by tune-gpu promote --rollback."]
+    lines = ["# Written by tune-gpu promote; removed by tune-gpu promote --rollback."]
     lines += ["[Unit]", f"After={' '.join(after)}"] if after else []
     lines += [
         "[Service]",
@@ -179,16 +179,16 @@ def _drop_in(service: DeployedService, install: Path, after: Sequence[str], *, a
         f"ExecStart={' '.join(_quoted(part) for part in service.command)}",
     ]
     if awaited:
-        # A unit has started, and those After= it may start, when this has ended. "-": a Whisper that is late must not keep vLLM down as well.
+        # The unit counts as started, and units After= it may start, once this has ended. "-": a late Whisper must not keep vLLM from starting.
         wait = (sys.executable, "-P", "-m", "tune_gpu.services.readiness", service.health_url, f"{service.health_within_s:g}")
         lines += [f"ExecStartPost=-{' '.join(_quoted(part) for part in wait)}", f"TimeoutStartSec={service.health_within_s + _LONGER_S:g}"]
-    # Emptied first: a unit's own cores would be joined to these (systemd.exec(5)), and it was measured on these alone.
+    # Emptied first, because systemd would add these cores to the unit's own (systemd.exec(5)), and the service was measured on these only.
     lines += ["CPUAffinity=", f"CPUAffinity={' '.join(map(str, service.cores))}"] if service.cores else []
     return "\n".join(lines) + "\n"
 
 
 def _quoted(part: str) -> str:
-    """Return a word as systemd.service(5) wants it: specifiers and variables escaped, quoted where there is a space or nothing."""
+    """Return a word in the syntax of systemd.service(5): specifiers and variables escaped, quoted if it is empty or contains a space."""
     escaped = part.replace("%", "%%").replace("$", "$$")
     quoted = not part or any(c in part for c in " \t\"'\\;")
     return '"' + escaped.replace("\\", "\\\\").replace('"', '\\"') + '"' if quoted else escaped

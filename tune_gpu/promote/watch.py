@@ -1,6 +1,6 @@
-"""Whether what was deployed serves: `/health` of both within a deadline, only with the key, and live voice turns that are fast enough.
+"""Check that the deployed services serve: both answer `/health` within a deadline, require their key, and live voice turns are fast enough.
 
-Whatever goes wrong with a question is an answer that falls short (`Unhealthy`): any program may listen on a port.
+Every error of a request counts as `Unhealthy`, because any program may be listening on a port.
 """
 
 from __future__ import annotations
@@ -27,36 +27,36 @@ from tune_gpu.workload.window import client_session
 _POLL_S = 0.2
 OK, _WANTS_KEY = 200, (401, 403)
 _WORK = {"vllm": ("GET", "/v1/models"), "whisper": ("POST", "/v1/audio/transcriptions")}
-"""What only a holder of the key may ask; vLLM's `/health` is open, and so may be that of another Whisper than ours."""
+"""Requests that need the key. vLLM's `/health` does not, and that of another Whisper server than ours may not."""
 
 
 class Unhealthy(RuntimeError):
-    """What was deployed falls short."""
+    """A deployed service fails a check."""
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What the deployed services must show."""
+    """Expected properties of the deployed services."""
 
     model: str | None
-    """The name under which vLLM serves, or None if any will do (after a rollback)."""
+    """The model name that vLLM must serve, or None to accept any (after a rollback)."""
     device: str | None
     turn_ms: float | None
-    """The median that the comparison measured, in ms, or None if no latency is asked for."""
+    """The median that the comparison measured, in ms, or None to accept any latency."""
 
     @property
     def serves_anything(self) -> bool:
-        """Return whether nothing is known of it, as after a rollback."""
+        """Return whether any answer is accepted, as after a rollback."""
         return self.model is None and self.device is None
 
 
 class Watcher:
-    """Ask the deployed services.
+    """Checks the deployed services.
 
     Args:
-        settings: where they are, and how long they may take.
-        workload: what a live turn is.
-        utterances: the recordings of its turns.
+        settings: their addresses and time limits.
+        workload: the settings of a live turn.
+        utterances: the recordings for live turns.
     """
 
     def __init__(self, settings: PromoteSettings, workload: WorkloadSettings, utterances: Sequence[Utterance]) -> None:
@@ -64,11 +64,11 @@ class Watcher:
 
     @property
     def deadline_s(self) -> float:
-        """Return how long a service may take to answer after its start."""
+        """Return the seconds within which a service must answer after its start."""
         return self._settings.health_deadline_s
 
     def is_healthy(self, name: str) -> bool:
-        """Return whether it answers `/health` now; one that wants another key does, too."""
+        """Return whether the service answers `/health` now. A service that requires another key counts as answering."""
         try:
             status, _ = self._get(name, "/health", deadline_s=2.0)
         except NoAnswer:
@@ -76,9 +76,9 @@ class Watcher:
         return status == OK or status in _WANTS_KEY
 
     def wait(self, name: str, target: Target, expected: Expected, deadline: float, given_up: Callable[[], bool] = lambda: False) -> None:
-        """Wait until it answers and is what was deployed.
+        """Wait until the service answers, and check that it is the deployed one.
 
-        Raise Unhealthy at the deadline (monotonic clock), as soon as it has failed, or once it is given up.
+        Raise Unhealthy at the deadline (monotonic clock), as soon as the service has failed, or once `given_up` returns True.
         """
         where = self._where(name)
         while not self.is_healthy(name):
@@ -90,7 +90,7 @@ class Watcher:
                 raise Unhealthy(f"{name} does not answer {where.url}/health {self._settings.health_deadline_s:g} s after the restart")
             time.sleep(_POLL_S)
         if reason := target.failure(where.unit):
-            raise Unhealthy(f"{reason}; what answers {where.url}/health is another server")
+            raise Unhealthy(f"{reason}; another server answers {where.url}/health")
         if expected.serves_anything:
             return
         try:
@@ -99,7 +99,7 @@ class Watcher:
         except Unhealthy:
             raise
         except Exception as error:
-            raise Unhealthy(f"{name} at {where.url} does not say what it serves: {_message(error)}") from error
+            raise Unhealthy(f"{name} at {where.url} does not report what it serves: {_message(error)}") from error
 
     def _prove(self, name: str, expected: Expected) -> None:
         where = self._where(name)
@@ -114,7 +114,7 @@ class Watcher:
                 raise Unhealthy(f"whisper runs on {runs_on}, not on {expected.device}")
 
     def _prove_locked(self, name: str) -> None:
-        """Raise Unhealthy if the service answers without the key: it would serve whoever reaches the port."""
+        """Raise Unhealthy if the service answers without the key. It would serve everybody who reaches the port."""
         method, path = _WORK[name]
         status, _ = get(self._where(name).url.rstrip("/") + path, method=method)
         if status not in _WANTS_KEY:
@@ -122,7 +122,7 @@ class Watcher:
             raise Unhealthy(f"{name} serves without a key ({path} answers with status {status}); it must be started with {wanted}")
 
     def page(self, name: str, path: str) -> str:
-        """Return what it answers there, with its key. Raise NoAnswer or Unhealthy."""
+        """Return the service's answer at this path, asked with its key. Raise NoAnswer or Unhealthy."""
         return self._ok(name, path).decode(errors="replace")
 
     def _ok(self, name: str, path: str) -> bytes:
@@ -134,7 +134,7 @@ class Watcher:
         return body
 
     def probe(self, expected: Expected, print_line: Callable[[str], None] = lambda _line: None) -> float | None:
-        """Take live voice turns, one after another; return their median in ms without the first, or None without probes. Raise
+        """Take live voice turns one after another, and return their median latency in ms without the first, or None without probes. Raise
         Unhealthy."""
         if not self._settings.probes:
             return None

@@ -318,7 +318,7 @@ def test_without_a_key_nothing_is_applied(place: Place, service: str, monkeypatc
         place.apply("run-1", SLOW)
     where.key_env = name
     monkeypatch.setenv(name, "")
-    with pytest.raises(UserError, match=rf"promote\.{service}\.key_env={name}: no such key; .*Put {name}=KEY into .*secrets\.env"):
+    with pytest.raises(UserError, match=rf"promote\.{service}\.key_env={name}: the key is missing, .*Put {name}=KEY into .*secrets\.env"):
         place.apply("run-1", SLOW)
     assert not (place.root / "etc" / "whisper.yaml").exists()
 
@@ -376,7 +376,7 @@ def test_a_target_that_was_changed_since_the_review_is_left_alone(place: Place) 
     assert "-model: " in diff
     assert "+model: " in diff
     (place.root / "etc" / "whisper.yaml").write_text("by hand")
-    with pytest.raises(UserError, match=r"whisper\.yaml: was changed since this promotion was written"):
+    with pytest.raises(UserError, match=r"whisper\.yaml: changed since this promotion was written"):
         place.deployer().apply("run-2", "experiment", bundle.installable, manifest["before"], Expected("demo-llm", "cpu", None))
     assert place.installed("whisper.yaml") == "by hand"
 
@@ -400,7 +400,7 @@ def wait_until(holds: Callable[[], bool]) -> None:
 
 def test_a_target_without_permission_is_one_line(place: Place) -> None:
     place.config.promote.install_dir = "/proc/tune-gpu"
-    with pytest.raises(UserError, match=r"/proc/tune-gpu: /proc: .*run promote as a user that may"):
+    with pytest.raises(UserError, match=r"/proc/tune-gpu: /proc: .*Run promote as a user that may"):
         place.apply("run-1", SLOW)
 
 

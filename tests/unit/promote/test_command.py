@@ -142,7 +142,7 @@ def test_changed_target_is_reviewed_again_without_another_soak(desk: Desk) -> No
     (desk.root / "etc" / "vllm.yaml").write_text("by: hand\n")
     refused = desk.promote(RUN_ID, "--apply")
     assert refused.exit_code == 2
-    assert "run promote without --apply and look at the diff" in refused.output
+    assert "Run promote without --apply and review the diff" in refused.output
     again = desk.promote(RUN_ID)
     assert (again.exit_code, "soaked at" in again.output) == (0, True), again.output
     assert "-by: hand" in (folder / "changes.diff").read_text()
@@ -176,7 +176,7 @@ def test_an_interrupt_says_what_it_left_behind(desk: Desk, monkeypatch: pytest.M
     with monkeypatch.context() as patch:
         patch.setattr(Watcher, "probe", interrupted)
         stopped = desk.promote(RUN_ID, "--apply")
-        assert (stopped.exit_code, "interrupted; what runs is as it was before" in stopped.output) == (130, True), stopped.output
+        assert (stopped.exit_code, "interrupted; the deployment is as it was before" in stopped.output) == (130, True), stopped.output
     assert not (desk.root / "etc" / "vllm.yaml").exists()
     assert desk.promote(RUN_ID, "--apply").exit_code == 0
 
@@ -197,7 +197,7 @@ def test_an_interrupt_after_which_not_all_serves_again_says_so(desk: Desk, monke
         patch.setattr(Watcher, "wait", lambda self, *a: unhealthy() if a[2].model is None else real(self, *a))
         stopped = desk.promote(BROKEN, "--apply")
     assert stopped.exit_code == 130
-    assert "interrupted; the files are as they were, but not all that served before answers: vllm does not answer" in stopped.output
+    assert "interrupted; the previous files were restored, but not all services that answered before do: vllm does not answer" in stopped.output
 
 
 def test_the_later_comparison_counts_whatever_the_clock_said_meanwhile(tmp_path: Path) -> None:

@@ -69,10 +69,10 @@ def test_a_winner_that_meets_all_conditions_passes() -> None:
     [
         ({"confirmed": False, "confirmed_why": "the budget ended"}, "confirmed", "the budget ended"),
         ({"arms": {"winner": arm(SLOW), "baseline": arm(SLOW)}}, "confirmed", "compare again"),
-        ({"device": {"kind": "replayed"}}, "device", "measured on 'replayed', which is no device"),
-        ({"device": {"kind": "simulated"}}, "device", "such numbers are never deployed"),
+        ({"device": {"kind": "replayed"}}, "device", "measured on 'replayed', which is not a real device"),
+        ({"device": {"kind": "simulated"}}, "device", "such results are never deployed"),
         ({"memory_in_use_at_start_mib": 0.0}, "", ""),
-        ({"findings": [finding("voice_turn_ms.p95", -8.0, "better")]}, "gain", "is 8.0 % better .*wanted: at least 10 % better"),
+        ({"findings": [finding("voice_turn_ms.p95", -8.0, "better")]}, "gain", "is 8.0 % better .*required: shown to be better, by at least 10 %"),
         ({"findings": [finding("voice_turn_ms.p95", 66.0, "worse")]}, "gain no_worse", r"p95 is 66\.0 % worse than the baseline's"),
         ({"findings": [finding("voice_turn_ms.p95", -30.0, "no difference shown")]}, "gain", "no difference shown"),
         ({"findings": []}, "gain", "voice_turn_ms.p95 was not compared"),

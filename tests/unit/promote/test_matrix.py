@@ -164,7 +164,7 @@ def every_step_has_a_fault(table: Table, action: str, *hows: str) -> None:
     code, steps = table.inject(Injection(action, hows[0], None))
     assert code == (3 if action == "fall short" else 0)
     assert len(steps) > 10, "an action has this many steps"
-    first = next((n for n, step in enumerate(steps) if step.startswith("put back")), 0) if action == "fall short" else 0
+    first = next((n for n, step in enumerate(steps) if step.startswith("restore")), 0) if action == "fall short" else 0
     for number, step in list(enumerate(steps))[first:]:
         how = hows[number % len(hows)]
         where = f"{action}, {how} at {step!r}"

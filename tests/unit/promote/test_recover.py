@@ -51,10 +51,10 @@ def test_a_signal_puts_back_what_was_there(desk: Desk, number: signal.Signals) -
     process.send_signal(number)
     output = process.communicate()[0].decode()
     assert process.returncode == 130, output
-    assert "interrupted; what runs is as it was before" in output
+    assert "interrupted; the deployment is as it was before" in output
     assert not (desk.root / "etc" / "vllm.yaml").exists()
     assert not [unit for unit in UNITS if ProcessSupervisor(desk.root / "etc" / "supervised").is_running(unit)]
-    assert f"what was there before promote is in force (run {RUN_ID} was rolled back)" in status(desk)
+    assert f"the files from before promote are in force (run {RUN_ID} was rolled back)" in status(desk)
 
 
 def test_under_nohup_a_terminal_that_goes_changes_nothing(desk: Desk) -> None:
@@ -80,7 +80,7 @@ def test_a_pipe_that_nobody_reads_any_more_does_not_stop_a_rollback(desk: Desk) 
 
 def test_after_a_kill_status_and_every_command_name_recover(desk: Desk) -> None:
     process = begun(desk, stdout=subprocess.PIPE)
-    assert f"the apply of run {RUN_ID} is at work (process {process.pid})" in status(desk)
+    assert f"the apply of run {RUN_ID} is in progress (process {process.pid})" in status(desk)
     process.kill()
     process.communicate()
     assert f"the apply of run {RUN_ID} was interrupted: run tune-gpu promote --recover" in status(desk)
@@ -90,16 +90,16 @@ def test_after_a_kill_status_and_every_command_name_recover(desk: Desk) -> None:
         refused = desk.promote(*arguments)
         assert (refused.exit_code, "was interrupted. Run tune-gpu promote --recover first" in refused.output) == (2, True), refused.output
     recovered = desk.promote("--recover")
-    assert (recovered.exit_code, f"recovered: what was there before {RUN_ID} is back" in recovered.output) == (0, True), recovered.output
+    assert (recovered.exit_code, f"recovered: the files from before {RUN_ID} are in force again" in recovered.output) == (0, True), recovered.output
     assert not (desk.root / "etc" / "vllm.yaml").exists()
     assert not [unit for unit in UNITS if ProcessSupervisor(desk.root / "etc" / "supervised").is_running(unit)]
     again = desk.promote("--recover")
-    assert (again.exit_code, "nothing to put back: no apply was interrupted" in again.output) == (0, True), again.output
+    assert (again.exit_code, "nothing to recover: no apply was interrupted" in again.output) == (0, True), again.output
 
 
 def test_where_nothing_was_installed_there_is_nothing_to_recover(desk: Desk) -> None:
     ended = desk.promote("--recover")
-    assert (ended.exit_code, "nothing to put back" in ended.output) == (0, True), ended.output
+    assert (ended.exit_code, "nothing to recover" in ended.output) == (0, True), ended.output
     assert not (desk.root / "etc").exists(), "and no folder is made for it"
     assert desk.promote("--recover", RUN_ID).exit_code == 2
     assert desk.promote("--recover", "--rollback").exit_code == 2
@@ -164,7 +164,7 @@ def test_a_boot_recovers_though_the_systems_settings_are_broken(tmp_path: Path, 
     arguments = ["promote", "--recover", f"promote.install_dir={tmp_path / 'etc'}"]
     assert CliRunner().invoke(main, arguments).exit_code == 2
     booted = CliRunner().invoke(main, [*arguments, "--at-boot"])
-    assert (booted.exit_code, "nothing to put back" in booted.output) == (0, True), booted.output
+    assert (booted.exit_code, "nothing to recover" in booted.output) == (0, True), booted.output
 
 
 @pytest.mark.parametrize("place", ["systemd"], indirect=True)

@@ -110,7 +110,7 @@ def test_a_secret_is_named_and_never_written() -> None:
     config.services.vllm.extra_args = {"api-key": "opensesame", "seed": 1}
     _, vllm = services_of(config, FAST, "cpu")
     assert "hf_of_somebody" not in vllm.env_text
-    assert "# HF_TOKEN is a secret: secrets.env has it" in vllm.env_text.splitlines()
+    assert "# HF_TOKEN is a secret: it is in secrets.env" in vllm.env_text.splitlines()
     assert "opensesame" not in vllm.config_text
     assert yaml.safe_load(vllm.config_text)["seed"] == 1
     assert vllm.secrets == ("HF_TOKEN", "api-key")

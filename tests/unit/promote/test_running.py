@@ -273,7 +273,7 @@ def wrapped(place: Place, script: str) -> None:
     ("script", "why"),
     [
         ('exec {server} "$@" --max-num-seqs 8', "vllm runs with max_num_seqs=8, measured with 4 (command line)"),
-        ('cp "$2" {root}/copy.yaml; exec {server} --config {root}/copy.yaml', "vllm runs with --config {root}/copy.yaml, measured is what"),
+        ('cp "$2" {root}/copy.yaml; exec {server} --config {root}/copy.yaml', "vllm runs with --config {root}/copy.yaml, but was measured with"),
         ('export OMP_NUM_THREADS=9; {server} "$@"', "vllm runs with OMP_NUM_THREADS=9, measured with 1 (environment)"),
     ],
 )

@@ -142,13 +142,13 @@ def no_mapping(_root: Path, manifest: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lead_out, 'vllm.yaml was to go to ".*cron.d/vllm", and goes to .*etc/vllm.yaml'),
-        (take_out, "vllm.env would be written now, and is not listed"),
-        (put_in, r"\.\./\.\./secret\" is listed, and would not be written now"),
+        (lead_out, 'vllm.yaml was meant for ".*cron.d/vllm", but now for .*etc/vllm.yaml'),
+        (take_out, "vllm.env would be written now, but is not listed"),
+        (put_in, r"\.\./\.\./secret\" is listed, but would not be written now"),
         (other_units, r'units are \["ssh.service"\], now'),
-        (other_hash, "bundle_sha256 is another"),
-        (other_before, "tells of other files than would be installed"),
-        (no_mapping, "vllm.yaml would be written now, and is not listed"),
+        (other_hash, "bundle_sha256 differs"),
+        (other_before, "lists other files than would be installed"),
+        (no_mapping, "vllm.yaml would be written now, but is not listed"),
     ],
 )
 def test_a_manifest_decides_nothing(desk: Desk, spoil: Callable[[Path, dict[str, Any]], None], message: str) -> None:  # noqa: F811
@@ -177,7 +177,7 @@ def test_what_was_read_in_the_review_must_still_be_there(desk: Desk, name: str) 
     folder = desk.written(RUN_ID)
     (folder / name).write_text("nothing changes\n")
     refused = desk.promote(RUN_ID, "--apply")
-    assert (refused.exit_code, f"{name}: was changed since the review" in refused.output) == (2, True), refused.output
+    assert (refused.exit_code, f"{name} has changed since the review" in refused.output) == (2, True), refused.output
     assert nothing_installed(desk)
 
 
@@ -234,7 +234,7 @@ def test_the_systems_file_says_how_to_promote_and_the_command_line_more(system_f
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("services: {vllm: {model: x}}\n", r"promote\.yaml: services: no setting that this file may hold"),
+        ("services: {vllm: {model: x}}\n", r"promote\.yaml: services: not allowed in this file"),
         ("promote: {speed: 1}\n", r"promote\.yaml: promote\.speed: no such key"),
         ("promote: {min_gain_pct: much}\n", r"promote\.yaml: promote\.min_gain_pct"),
         ("promote: [", "not valid YAML"),

@@ -27,7 +27,7 @@ def unknown(**change: Any) -> dict[str, Any]:
 def test_growth_that_cannot_be_known_is_said_and_does_not_pass() -> None:
     condition = judge_soak(soaked(*[unknown(device_memory_mib=None)] * 6), 5.0)
     assert not condition.holds
-    assert condition.said.startswith("whether the memory of vllm grows cannot be known: the card reports neither a process's memory nor its own")
+    assert condition.said.startswith("whether the memory of vllm grows is unknown: the card reports neither a process's memory nor its own")
 
 
 def test_the_devices_memory_speaks_for_a_service_whose_own_is_unknown() -> None:
@@ -57,7 +57,7 @@ def test_the_record_of_a_soak_has_what_was_unknown() -> None:
 def test_unknown_neighbours_of_the_measurement_count_as_none() -> None:
     blind = evidence(comparison(memory_in_use_at_start_mib=None))
     why = unmet(blind, TargetDevice("cpu", None, 3000.0))["neighbours"]
-    assert why == "what others used while it was measured is not known, so it counts as none, the target has 3000 MiB"
+    assert why == "the memory that others used during the measurement is unknown and counts as 0, the target has 3000 MiB"
     assert "neighbours" not in unmet(blind, TargetDevice("cpu", None, 100.0)), "as many as it had at the least, and the tolerance"
 
 
