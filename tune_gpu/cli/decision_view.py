@@ -1,4 +1,4 @@
-"""A decision as a person reads it."""
+"""Print a decision for the user."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _STYLES = {DecisionVerdict.DEPLOY: "bold green", DecisionVerdict.KEEP: "bold", D
 
 
 def print_sentence(console: Console, text: str, style: str | None = None, indent: int = 0) -> None:
-    """Print a sentence: on a terminal broken between words, with the rest of it indented, elsewhere in one line."""
+    """Print a sentence. On a terminal it is wrapped between words and further lines are indented; elsewhere it is one line."""
     text = " " * indent + text
     if console.is_terminal:
         text = textwrap.fill(text, console.width, subsequent_indent=" " * (indent + 2), break_long_words=False, break_on_hyphens=False)
@@ -20,14 +20,14 @@ def print_sentence(console: Console, text: str, style: str | None = None, indent
 
 
 def print_decision(console: Console, decision: Decision) -> None:
-    """Print the decision, and the command that comes next with the time that it takes."""
+    """Print the decision, and the next command with its duration."""
     print_sentence(console, f"decision: {decision.sentence}", style=_STYLES[decision.verdict])
-    if decision.next_step:  # not broken, because it is copied
+    if decision.next_step:  # not wrapped, because users copy it
         console.print(f"  next: {decision.next_step}", highlight=False, soft_wrap=True, markup=False)
 
 
 def print_findings(console: Console, decision: Decision) -> None:
-    """Print every metric that was compared, by what is shown of it; nothing if none was."""
+    """Print all compared metrics, grouped by what is shown about them."""
     for name, text in decision.group_texts:
         print_sentence(console, f"{name}: {text}", indent=2)
     if decision.groups:

@@ -1,4 +1,4 @@
-"""The last lines of a run: what was measured, what to do and why, and how sure that is."""
+"""Print the last lines of a run: what was measured, what to do and why, and how certain that is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tune_gpu.common.wording import counted
 
 
 def print_result(console: Console, summary: RunSummary) -> None:
-    """Print what was measured, and what was found if there is a winner."""
+    """Print what was measured, and the results if there is a winner."""
     print_sentence(console, extent_text(summary))
     if summary.best is None:
         return
@@ -33,7 +33,7 @@ def print_result(console: Console, summary: RunSummary) -> None:
 
 
 def _print_confirmation(console: Console, summary: RunSummary) -> None:
-    """Print what the confirmation showed, or why there is none, unless the decision has said it."""
+    """Print the result of the confirmation, or why there is none, unless the decision contains that already."""
     found, decision = summary.confirmation, summary.decision
     reason = decision.reason if decision else ""
     if found is None:
@@ -45,7 +45,7 @@ def _print_confirmation(console: Console, summary: RunSummary) -> None:
 
 
 def extent_text(summary: RunSummary) -> str:
-    """Return how many evaluations of how many configurations came to what, and where the time went."""
+    """Return the numbers of evaluations and configurations by outcome, and how the time was spent."""
     costs, repeats = summary.costs, summary.n_evaluations - summary.n_configurations
     parts = [f"{number} {outcome}" for outcome, number in summary.counts.items()]
     parts += [f"{repeats} of them repeat an earlier one"] if repeats > 0 else []
@@ -60,6 +60,6 @@ def extent_text(summary: RunSummary) -> str:
 
 
 def fitness_text(standing: StandingRecord) -> str:
-    """Return the fitness with its standard error, and what it is the mean of."""
+    """Return the fitness with its standard error and its sample sizes."""
     error = "" if standing.fitness_stderr is None else f" ± {standing.fitness_stderr:.4f}"
     return f"{standing.fitness:.4f}{error} (mean{' ± standard error' if error else ''} of {standing.samples})"

@@ -1,4 +1,4 @@
-"""`python -m tune_gpu.launch`: config in, winner out."""
+"""`python -m tune_gpu.launch`: find the best configuration of a space."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def launch(space: str | None, overrides: tuple[str, ...], resume: str | None, tr
     """Find the configuration that serves the traffic best.
 
     SPACE is a name in search_spaces/ or a path to a YAML file (default: spica_gpu_allocation). Any setting of it can be overridden with
-    KEY=VALUE; a mapping that is given whole replaces the space's. ~KEY removes an entry of a mapping, or gives a setting its default back.
+    KEY=VALUE; a mapping given as a whole replaces the space's. ~KEY removes an entry of a mapping, or resets a setting to its default.
     For example:
 
     \b
@@ -101,8 +101,8 @@ def _search(
     console: Console, config: ExperimentConfig, choice: DeviceChoice, folder: RunFolder, held: contextlib.ExitStack, *, new: bool, quiet: bool,
     verbose: bool,
 ) -> int:
-    """Run the search, and return its exit code. The folder of a new run is `held` from its creation."""
-    # Ray is imported only once the input is known to be good.
+    """Run the search, and return its exit code. The folder of a new run is locked from its creation on."""
+    # Ray's import takes seconds, so it comes after all checks of the input.
     with uncollected():
         from tune_gpu.experiment.new_tournament import new_tournament
         from tune_gpu.experiment.run import Experiment
@@ -145,7 +145,7 @@ def _search(
 
 
 def _extent(config: ExperimentConfig, total: int) -> str:
-    """Return how much there is to do: a space that is gone through ends a run before its evaluations are used up."""
+    """Return the size of the run in words. If the space is smaller than the planned evaluations, the run ends early."""
     size = SearchSpace.from_specs(config.parameters).size
     again = "; the baseline is deployed again at the end" if config.baseline and config.search.anchors else ""
     return (
@@ -155,7 +155,7 @@ def _extent(config: ExperimentConfig, total: int) -> str:
 
 
 def _report(console: Console, folder: RunFolder) -> None:
-    """`report.html`; the run is over and kept, so that a page that cannot be made does not make it a failure."""
+    """Write `report.html`. The results are stored already, so an error here does not fail the run."""
     from tune_gpu.cli.report import write_report
 
     try:
@@ -165,12 +165,12 @@ def _report(console: Console, folder: RunFolder) -> None:
 
 
 def _plan(config: ExperimentConfig, choice: DeviceChoice) -> Refusals:
-    """Return what the preflight refuses; on a cluster each trial asks on its own node instead."""
+    """Return the candidates that the preflight check refuses. On a cluster each trial is checked on its own node instead."""
     if config.ray.address is not None:
-        return Refusals(note="each trial asks on its own node")
+        return Refusals(note="each trial is checked on its own node")
     try:
         device = this_node() if choice.kind == "cpu" else this_card()
-    except UnknownMemory as error:  # what is not known is not known to be infeasible
+    except UnknownMemory as error:  # without the memory no candidate is known to be infeasible
         return Refusals(note=str(error))
     return plan_space(config, device)
 
@@ -194,19 +194,19 @@ def _new(space: str, overrides: list[str], *, trust: bool) -> tuple[ExperimentCo
 
 
 def _recorded(space: str | None, overrides: list[str], run_id: str, *, trust: bool) -> tuple[ExperimentConfig, RunRecord]:
-    """Return the configuration of a run that is to be resumed, and what it has left. Raises UserError."""
+    """Return the configuration and the record of a run to resume. Raise UserError."""
     if space is not None:
         raise UserError(f"{space}: --resume uses the configuration of the run. Leave SPACE out.")
     allowed = ("run.", "ray.")
     if foreign := [override for override in overrides if not key_of(override).startswith(allowed)]:
-        raise UserError(f"{foreign[0]}: a resumed run keeps what it measures; only run.* and ray.* may be overridden")
-    parse_overrides(overrides)  # a mistake in them is named before a missing run
+        raise UserError(f"{foreign[0]}: a resumed run keeps its settings of the search and the measurement. Only run.* and ray.* may be overridden.")
+    parse_overrides(overrides)  # an invalid override is reported before a missing run
     record = read_folder(RunFolder.find(last_given(overrides, "run.artifacts_dir", "artifacts"), run_id))
     return load_run_config(record.folder.path, overrides, trust=trust), record
 
 
 def _print_ended(console: Console, record: RunRecord) -> int:
-    """Say that a run has ended, and what can be done with it. Return its exit code."""
+    """Print that a run has ended, and which commands can use it. Return its exit code."""
     summary = record.summary
     best = summary.best if summary else None
     run = f"{record.folder.run_id}{place_of(record.folder)}"
@@ -223,10 +223,10 @@ def _print_ended(console: Console, record: RunRecord) -> int:
 
 
 def _continued(config: ExperimentConfig, record: RunRecord) -> DeviceChoice:
-    """Return the device that a resumed run goes on with. Raises UserError where the run cannot go on."""
+    """Return the device of a resumed run. Raise UserError if the run cannot be resumed."""
     restore_secrets(config)
     record.folder.redactor = Redactor(config)
-    choice = replace(device_of(config), why=f"measuring on {config.device}, as this run has so far")  # nobody need have asked for it
+    choice = replace(device_of(config), why=f"measuring on {config.device}, as this run has so far")  # the default reason may name a setting that the user has not set
     check_config(config)
     check_resources(config, choice.kind)
     sharing.check_mps(config, choice.kind)
@@ -236,7 +236,7 @@ def _continued(config: ExperimentConfig, record: RunRecord) -> DeviceChoice:
 
 
 def _cluster_gpus(space: str, overrides: list[str], address: str | None) -> int | None:
-    """Return the cards of a cluster that is to be joined, or None if this machine's own count."""
+    """Return the number of cards of the cluster to join, or None if the run uses this machine."""
     if address is None or raw_setting(space, overrides, "device") == "cpu":
         return None
     return cards_of_cluster(RaySettings(address=str(address)))
@@ -251,13 +251,13 @@ def _conclude(console: Console, summary: RunSummary, folder: RunFolder) -> int:
         return 1
     if reason := summary.ended_reason:
         console.print(
-            f"{reason}. No candidate starts, and for this same reason each time, so the run has ended; correct the setting or the installation that "
-            f"it names, then launch a new run ({folder.path} keeps the candidates)",
+            f"{reason}. No candidate starts, each time for this reason, so the run has ended. Correct the setting or the installation that "
+            f"it names, then launch a new run ({folder.path} keeps the candidates).",
             style="red", highlight=False, soft_wrap=True, markup=False,
         )  # fmt: skip
         return 1
     if best is None:
-        console.print(f"no feasible configuration was found; why, is in {folder.path}", style="red", highlight=False, soft_wrap=True)
+        console.print(f"no feasible configuration was found; the reasons are in {folder.path}", style="red", highlight=False, soft_wrap=True)
         return 1
     console.print(
         f"  device: {summary.device}; artifacts: {folder.path}; winner file: {folder.winner_file}",

@@ -36,7 +36,7 @@ from tune_gpu.telemetry.device_choice import cards_here
 @click.option("--total-mib", type=float, help="Memory of a card that is not in the table, as CUDA sees it (torch.cuda.mem_get_info).")
 @click.option("--used-mib", type=float, help="MiB in use by other processes. Default: the current use, or 0 for a card by name.")
 @click.option("--vllm-version", help="Version of vLLM to plan for. Default: the installed one.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 @click.option("--cards", is_flag=True, help="List the cards that are known by name, and exit.")
 @click.option("--trust", is_flag=True, help="Trust the space as your own: check all of its flags with vLLM's parser.")
 @click.option("--rows", type=click.IntRange(0), default=ROWS, show_default=True, help="Largest number of candidates to list; more are drawn as a map.")
@@ -46,7 +46,8 @@ def plan(
 ) -> None:
     """Compute what fits on a card: the memory of each part, KV tokens, sequences, and advice for what does not fit.
 
-    Starts no service, and needs neither a GPU nor vLLM; where vLLM is installed, its own parser checks the flags of the space. Exit code 1 if nothing is feasible, 2 for invalid input.
+    No service is started, and neither a GPU nor vLLM is needed. If vLLM is installed, its parser checks the flags of the space. Exit code 1
+    if nothing is feasible, 2 for invalid input.
     """
     if cards:
         console_of(markup=True).print(cards_table())
@@ -91,7 +92,7 @@ def plan_device(space: str, overrides: list[str], gpu: str | None, total_mib: fl
 
 
 def this_device(setting: str) -> DeviceMemory:
-    """Return this machine's device, by the setting `device` (`auto`: a card if there is one). Raise UserError for `cuda` without a card."""
+    """Return this machine's device for the setting `device` (`auto`: a card if there is one). Raise UserError for `cuda` without a card."""
     if setting == "cuda" or (setting == "auto" and cards_here() > 0):
         return this_card()
     return this_node()
@@ -104,7 +105,7 @@ def commands_of(config: ExperimentConfig) -> dict[str, list[str]]:
 
 
 def as_document(config: ExperimentConfig, preflight: Preflight, params: dict[str, Any], found: Predictions) -> dict[str, Any]:
-    """Return the plan for JSON: every candidate with its whole prediction."""
+    """Return the plan for JSON, with the complete prediction of every candidate."""
     device = preflight.device
     return {
         "experiment": config.name, "vllm_version": preflight.vllm_version, "models": preflight.models(),

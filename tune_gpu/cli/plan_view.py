@@ -21,9 +21,9 @@ from tune_gpu.services.memory_values import MemoryVerdict, Prediction
 from tune_gpu.services.predictions import VERDICTS, Predictions
 
 ROWS = 60
-"""More candidates than this are drawn as a map, unless `--rows` asks for more."""
+"""Largest number of candidates in a table, unless `--rows` sets another. More are drawn as a map."""
 _MOST_VALUES = 12
-"""Of one parameter, in a map."""
+"""Largest number of values of one parameter in a map."""
 _MOST_BUDGETS = 4
 _OF_AN_ENGINE = frozenset({"weights", "activation", "cuda_graphs", "non_torch", "kv", "neighbours"})
 _STYLE = {MemoryVerdict.FITS: "green", MemoryVerdict.UNCERTAIN: "yellow", MemoryVerdict.INFEASIBLE: "red", MemoryVerdict.NOT_MODELLED: "dim"}
@@ -33,11 +33,11 @@ def print_plan(console: Console, config: ExperimentConfig, preflight: Preflight,
     """Print the device, then a table of all candidates or a map, then the counts."""
     device = preflight.device
     console.print(
-        f"[bold]{config.name}[/] on {device.name} ({device.kind}): {device.total_mib:.0f} MiB, {device.used_mib:.0f} MiB held by neighbours; "
+        f"[bold]{config.name}[/] on {device.name} ({device.kind}): {device.total_mib:.0f} MiB, {device.used_mib:.0f} MiB used by other processes; "
         f"vLLM {preflight.vllm_version}", highlight=False, soft_wrap=True,
     )
     for name, read_from in preflight.models().items():
-        console.print(Text(f"memory of {name}: by {read_from}"), soft_wrap=True)
+        console.print(Text(f"memory of {name}: from {read_from}"), soft_wrap=True)
     if len(found) <= rows:
         listed = rows_of(params, found)
         console.print(_table(list(params), listed))
@@ -50,7 +50,7 @@ def print_plan(console: Console, config: ExperimentConfig, preflight: Preflight,
             if len(places):
                 example = _at(params, int(places[0]))
                 console.print(Text(f"{str(verdict).replace('_', ' ')}, for example {example}: {found.explain(int(places[0])).reason}"), soft_wrap=True)
-    grid = " (a grid through a larger space)" if is_grid(SearchSpace.from_specs(config.parameters)) else ""
+    grid = " (a grid in a larger space)" if is_grid(SearchSpace.from_specs(config.parameters)) else ""
     counts = ", ".join(f"[{_STYLE[verdict]}]{found.count(verdict)} {str(verdict).replace('_', ' ')}[/]" for verdict in VERDICTS if found.count(verdict))
     console.print(f"{counted(len(found), 'candidate')}{grid}: {counts}", highlight=False)
 
@@ -76,7 +76,7 @@ def _table(names: Sequence[str], rows: Sequence[PlanRow]) -> Group:
 
 
 def _accounts(rows: Sequence[PlanRow]) -> list[str]:
-    """Return the deductions from vLLM's share besides the KV cache, once for each different budget, and the memory of the other services."""
+    """Return the memory in vLLM's share besides the KV cache, one line for each different budget, and the memory of the other services."""
     budgets: dict[str, Prediction] = {}
     others: dict[str, set[float]] = {}
     for row in rows:
@@ -85,9 +85,9 @@ def _accounts(rows: Sequence[PlanRow]) -> list[str]:
             budgets.setdefault(text, row.prediction)
             for name in parts.keys() - _OF_AN_ENGINE:
                 others.setdefault(name, set()).add(parts[name])
-    lines = [f"off vLLM's share, MiB: {text}{' (measured)' if prediction.calibrated else f' (± {prediction.uncertainty_mib:.0f})'}" for text, prediction in list(budgets.items())[:_MOST_BUDGETS]]
+    lines = [f"other memory in vLLM's share, MiB: {text}{' (measured)' if prediction.calibrated else f' (± {prediction.uncertainty_mib:.0f})'}" for text, prediction in list(budgets.items())[:_MOST_BUDGETS]]
     if len(budgets) > _MOST_BUDGETS:
-        lines.append(f"… and {len(budgets) - _MOST_BUDGETS} more; --json has each")
+        lines.append(f"… and {len(budgets) - _MOST_BUDGETS} more; --json lists all")
     if beside := [_range(name, mib) for name, mib in sorted(others.items()) if max(mib)]:
         lines.append(f"beside it, MiB: {', '.join(beside)}")
     return lines
@@ -99,15 +99,15 @@ def _range(name: str, mib: set[float]) -> str:
 
 
 def _map(config: ExperimentConfig, params: Mapping[str, np.ndarray], found: Predictions, width: int = 120) -> Table:
-    """Return a map over vLLM's share: the KV cache, the sequences that it holds, and the part of candidates that may be launched by each
-    other parameter."""
+    """Return a map over vLLM's share: the KV cache, its sequences, and for each value of the other parameters the fraction of candidates
+    that may be launched."""
     across = next((name for name, spec in config.parameters.items() if spec.target.endswith(".gpu_memory_utilization")), next(iter(params)))
     columns = {name: np.array([_text(to_builtin(value)) for value in values]) for name, values in params.items()}
     labels = {name: [_label(name, value) for value in _some(_values(given))] for name, given in params.items() if name != across}
     widest = max(len(label) for label in ("sequences from", *(label for group in labels.values() for label in group)))
     shares = _some(_values(params[across]), max(3, (width - widest - 4) // 8))
     places = [np.flatnonzero(columns[across] == _text(share)) for share in shares]
-    table = Table(title=f"by {across}; what may be launched, as a part of its candidates", header_style="bold", title_justify="left", pad_edge=False)
+    table = Table(title=f"by {across}: the fraction of candidates that may be launched", header_style="bold", title_justify="left", pad_edge=False)
     table.add_column("", no_wrap=True)
     for share in shares:
         table.add_column(_text(share), justify="right", no_wrap=True)

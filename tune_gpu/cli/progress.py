@@ -30,11 +30,11 @@ class Progress:
     """The table of evaluations.
 
     Args:
-        total: evaluations that are planned.
-        names: of the parameters: a column each.
+        total: number of planned evaluations.
+        names: names of the parameters, one column each.
         catalogue: the metrics of the space.
-        quiet: says nothing.
-        verbose: also where the seconds of each evaluation went and what the engine reported.
+        quiet: whether to print nothing.
+        verbose: whether to print also how the time of each evaluation was spent and what the engine reported.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class Progress:
         self._console, self._total, self._names, self._quiet, self._verbose = console, total, names, quiet, verbose
         self._rows: list[EvaluationRecord] = []
         self._n_ended = 0
-        self._running: dict[str, Candidate] = {}  # on a cluster several at once
+        self._running: dict[str, Candidate] = {}  # several at once on a cluster
         self._phase = ""
         self._started = time.monotonic()
         self._n_measured = 0
-        """Ended, and not in an earlier sitting."""
+        """Number of evaluations that ended since this program started."""
         self._measuring_since: float | None = None
         self._each_s: float | None = None
         self._live: Live | None = None
@@ -81,8 +81,8 @@ class Progress:
     def ended(self, line: EvaluationRecord, *, replayed: bool = False) -> None:
         """Record that an evaluation has ended."""
         self._n_ended += 1
-        self._total = max(self._total, self._n_ended)  # a winner that was measured again was not planned
-        if self._console.is_terminal:  # elsewhere nobody sees the table, and a long run need not hold it
+        self._total = max(self._total, self._n_ended)  # repeated measurements of the winner are not planned
+        if self._console.is_terminal:  # only the table needs the lines, and a long run has many
             self._rows.append(line)
         if line.fitness is not None:
             self._deployments.append(deployment_of(line, key_of(line.params)))
@@ -91,14 +91,14 @@ class Progress:
         if not replayed and self._measuring_since is not None:
             self._n_measured += 1
             self._each_s = (time.monotonic() - self._measuring_since) / self._n_measured
-        if not self._quiet and (self._live is None or (line.failure and not replayed)):  # the table has no room for why one failed
+        if not self._quiet and (self._live is None or (line.failure and not replayed)):  # the table has no room for the reason of a failure
             self._console.print("  " + self._plain(line), highlight=False, soft_wrap=True, markup=False)
         if self._verbose and not self._quiet and not replayed:
             for detail in details(line, self._catalogue):
                 self._console.print("    " + detail, highlight=False, soft_wrap=True, markup=False, style="dim")
 
     def note(self, line: str) -> None:
-        """Print anything else that a person should read at once."""
+        """Print any other line for the user."""
         if not self._quiet:
             self._console.print(line, highlight=False, soft_wrap=True)
 
@@ -116,7 +116,7 @@ class Progress:
         metrics = line.metrics
         return (
             f"{line.candidate_id} ok: fitness {fitness_of(line, self._evidence)}, {describe_measured(metrics, self._catalogue)}{describe_saturation(metrics)}"
-            f"{'engine re-used' if line.engine_reused else 'engine started'} {tail}"
+            f"{'engine reused' if line.engine_reused else 'engine started'} {tail}"
         )
 
     def _table(self) -> Table:
@@ -128,7 +128,7 @@ class Progress:
 
 
 def describe_measured(metrics: Mapping[str, Any], catalogue: Catalogue = PAIR) -> str:
-    """Return the metrics of the table in one line, without the numbers that were not measured."""
+    """Return the metrics of the table as one line, without metrics that were not measured."""
     parts: list[str] = []
     for metric in catalogue.every():
         value = metrics.get(metric.name)
@@ -145,7 +145,7 @@ def describe_measured(metrics: Mapping[str, Any], catalogue: Catalogue = PAIR) -
 
 
 def describe_percentiles(metrics: Mapping[str, Any], metric: Metric) -> str:
-    """Return the median and the largest percentile up to p95 that the samples of a metric carry, `p50/p95 1045 / 2507 ms (n=24)`."""
+    """Return the median and the largest percentile up to p95 for which a metric has enough samples: `p50/p95 1045 / 2507 ms (n=24)`."""
     value, n, unit = metrics.get(metric.name), samples_of(metrics, metric), f" {metric.unit}" if metric.unit else ""
     digits = metric.column.digits if metric.column else 0
     if not value:
@@ -157,7 +157,7 @@ def describe_percentiles(metrics: Mapping[str, Any], metric: Metric) -> str:
 
 
 def describe_saturation(metrics: Mapping[str, Any]) -> str:
-    """Return how many turns a saturated evaluation answered, or one with too few turns to know; empty for one that is not saturated."""
+    """Return how many turns a saturated evaluation answered, also if there are too few turns to be sure; "" if it is not saturated."""
     found = metrics.get("saturation")
     if not isinstance(found, Mapping) or found.get("saturated") is False:
         return ""
@@ -175,7 +175,7 @@ def details(line: EvaluationRecord, catalogue: Catalogue = PAIR) -> Iterator[str
     for metric in catalogue.of_entry(KV_CACHE_TOKENS):
         tokens, sequences = (line.metrics.get(catalogue.name(entry, metric.service)) for entry in (KV_CACHE_TOKENS, KV_MAX_CONCURRENCY))
         if tokens:
-            at_most = f", {sequences:.1f} sequences of the whole context" if sequences else ""
+            at_most = f", {sequences:.1f} sequences of full context" if sequences else ""
             peak = line.metrics.get(catalogue.name(KV_CACHE_PEAK, metric.service))
             whose = f" {metric.service}:" if metric.service else ""
             yield f"{line.candidate_id}:{whose} KV cache of {tokens} tokens{at_most}" + (f", {peak:.2g} % in use at most" if peak is not None else "")

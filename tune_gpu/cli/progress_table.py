@@ -24,17 +24,18 @@ from tune_gpu.search.evidence import Evidence
 from tune_gpu.search.tournament import Candidate
 
 _AROUND = 8
-"""Rows that title, head and borders take."""
+"""Rows of the title, the header and the borders."""
 
 
 def samples_of(metrics: Mapping[str, Any], metric: Metric) -> int | None:
-    """Return how many samples a metric has in an evaluation; None if it was not measured, or by a program that did not count them."""
+    """Return how many samples a metric has in an evaluation. Return None if it was not measured, or if an older program did not count
+    them."""
     n = (metrics.get(metric.name) or {}).get("n")
     return None if n is None else int(n)
 
 
 def spread(metrics: Mapping[str, Any], metric: Metric, digits: int, percentiles: Sequence[str]) -> str:
-    """Return these percentiles of a metric with the number of its samples, `1045 / 2507 (24)`; a dash for one that they do not carry."""
+    """Return these percentiles of a metric with its sample count, `1045 / 2507 (24)`. A percentile without enough samples is a dash."""
     value, n = metrics.get(metric.name), samples_of(metrics, metric)
     if not value:
         return "-"
@@ -52,17 +53,17 @@ def make_progress_table(
     console: Console, lines: Sequence[EvaluationRecord], now: Sequence[Candidate], names: Sequence[str], evidence: Evidence, catalogue: Catalogue = PAIR,
     *, total: int, elapsed_s: float, left_s: float | None,
 ) -> Table:  # fmt: skip
-    """Return a table of the latest evaluations, those that run last, in the fullest form that fits the console.
+    """Return a table of the latest evaluations, with the running ones last, in the widest form that fits the console.
 
     Args:
-        console: its width and height decide.
-        lines: every evaluation so far.
-        now: those in progress.
-        names: of the knobs.
-        evidence: what the lines say together.
+        console: the console, whose width and height are used.
+        lines: all evaluations so far.
+        now: the candidates that are being evaluated.
+        names: names of the knobs.
+        evidence: the evidence of the lines.
         catalogue: the metrics of the space.
         total: number of planned evaluations.
-        elapsed_s: since the run began.
+        elapsed_s: seconds since the run began.
         left_s: estimate of the time left; None if unknown.
     """
     title = Text(_title(lines, now, total, elapsed_s, left_s))
@@ -81,7 +82,7 @@ class _Column:
     title: str
     cell: Callable[[EvaluationRecord], str]
     of_candidate: Callable[[Candidate], str] = lambda _candidate: ""
-    """While it runs."""
+    """The cell while the evaluation is running."""
     right: bool = False
 
 
@@ -90,7 +91,7 @@ def _filled(columns: Sequence[_Column], lines: Sequence[EvaluationRecord], now: 
     for column in columns:
         table.add_column(column.title, justify="right" if column.right else "left", no_wrap=True)
     if len(lines) > room:
-        table.caption = f"{len(lines) - room} earlier ones are in the run's folder"
+        table.caption = f"{len(lines) - room} earlier evaluations are in the run's folder"
     best = max((line.fitness for line in lines if line.fitness is not None), default=None)
     for line in lines[-room:]:
         style = "bold green" if line.fitness is not None and line.fitness == best else None
@@ -121,13 +122,14 @@ def _fitness(evidence: Evidence) -> _Column:
 
 
 def _measured(lines: Sequence[EvaluationRecord], catalogue: Catalogue, *, narrow: bool = False) -> list[_Column]:
-    """Return the columns of the catalogue's metrics; of a narrow table those that it keeps."""
+    """Return the columns of the catalogue's metrics; for a narrow table only those marked for it."""
     shown = [(metric, metric.column) for metric in catalogue.every() if metric.column]
     return [_metric(metric, column, lines, catalogue) for metric, column in shown if column.narrow or not narrow]
 
 
 def _metric(metric: Metric, column: Column, lines: Sequence[EvaluationRecord], catalogue: Catalogue) -> _Column:
-    """Return the column of a metric. Of one with many samples it has the percentiles that some evaluation carries, and the number of samples."""
+    """Return the column of a metric. With many samples it shows the percentiles for which some evaluation has enough samples, and their
+    number."""
     if metric.many:
         most = max((n for line in lines if (n := samples_of(line.metrics, metric)) is not None), default=None)
         percentiles = shown_percentiles(most) or ("p50",)
@@ -138,7 +140,7 @@ def _metric(metric: Metric, column: Column, lines: Sequence[EvaluationRecord], c
 
 
 def error_rate_of(measured: Sequence[Mapping[str, Any]], metric: Metric, catalogue: Catalogue) -> str:
-    """Return the title of an error rate with `wer` or `cer` in it: all evaluations of a run count in the same unit."""
+    """Return the title of an error rate, with `wer` or `cer`. All evaluations of a run count in the same unit."""
     key = catalogue.key(ERROR_UNIT, metric.service)
     name = next((rate_name(unit) for metrics in measured if (unit := metrics.get(key))), "WER").lower()
     title, usual = metric.column.title if metric.column else metric.label, WER.column.title if WER.column else ""
@@ -146,7 +148,7 @@ def error_rate_of(measured: Sequence[Mapping[str, Any]], metric: Metric, catalog
 
 
 def _bound(line: EvaluationRecord, metric: Metric) -> str:
-    """Return a sign before a value that is a lower bound only."""
+    """Return the sign before a value that is only a lower bound, else ""."""
     return "≥" if line.metrics.get(metric.at_least) is True else ""
 
 
@@ -164,7 +166,7 @@ def _full(names: Sequence[str], measured: Sequence[_Column], fitness: _Column) -
 
 
 def _medium(names: Sequence[str], measured: Sequence[_Column], fitness: _Column) -> list[_Column]:
-    """Return the columns with the knobs' values in one."""
+    """Return the columns with all knobs' values in one column."""
     return [_GENERATION, _CANDIDATE, _ORIGIN, _values(names), _STATUS, *measured, _ENGINE, fitness]
 
 
@@ -173,9 +175,9 @@ def _narrow(names: Sequence[str], fitness: _Column) -> list[_Column]:
 
 
 def engine_of(line: EvaluationRecord) -> str:
-    """Return whether the engine was started or reused; a dash if the evaluation never reached it."""
+    """Return whether the engine was started or reused, or a dash if the evaluation ended before."""
     if line.engine_reused:
-        return "re-used"
+        return "reused"
     return "started" if engine_started(line) else "-"
 
 

@@ -1,4 +1,4 @@
-"""`tune-gpu promote`: turns a winner into files that can be reviewed, applied and rolled back."""
+"""`tune-gpu promote`: turn a winner into files that can be reviewed, applied and rolled back."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ OK, REFUSED, ROLLED_BACK, NOT_SERVING = 0, 1, 3, 4
     "--soak-s", type=Finite(min=0, min_open=True), help="Seconds that the winner runs under load (default: promote.soak_s)."
 )
 @click.option("--target", type=click.Choice(["systemd", "process"]), help="Where services run (default: promote.target).")
-@click.option("--apply", "apply_", is_flag=True, help="Install what was reviewed, restart and watch it. Roll back if it falls short.")
+@click.option("--apply", "apply_", is_flag=True, help="Install the reviewed files, restart and watch the services. Roll back if a check fails.")
 @click.option("--expect", metavar="SHA256", help="With --apply: install only the bundle with this hash, which the review printed.")
 @click.option("--settings", metavar="FILE", help=f"File of promote's settings (default: {SYSTEM_FILE}, if it exists).")
 @click.option("--rollback", is_flag=True, help="Undo the last --apply (RUN_ID may be omitted).")
@@ -85,8 +85,8 @@ def promote(
 
     --apply installs exactly what was written for review, or refuses and names the difference. --expect requires the hash that the review
     printed; it is needed if others can change the folder of the review. --apply restarts Whisper, then vLLM, waits for /health,
-    compares the running services with the measured ones, and takes live voice turns. A deployment that falls short is rolled back. The
-    audit and rollback.sh are in INSTALL_DIR/promotions. Put keys into INSTALL_DIR/secrets.env, which the units read; promote reads them
+    compares the running services with the measured ones, and takes live voice turns. A deployment that fails a check is rolled back. The
+    audit log and rollback.sh are in INSTALL_DIR/promotions. Put keys into INSTALL_DIR/secrets.env, which the units read; promote reads them
     there or from its own environment for its voice turns. Without keys nothing is applied. Ctrl-C, SIGTERM and a closed terminal restore
     everything; after a power cut the next boot does (systemd), or --recover.
 
@@ -101,7 +101,7 @@ def promote(
     them. The run's own promote settings, confirm.tolerances and confirm.confidence are ignored.
 
     Exit codes: 0 written, applied or rolled back as requested; 1 the gate refused (each unmet condition is named); 2 bad input; 3 applied,
-    fell short, and rolled back; 4 rolled back, but a service that answered before does not; 130 interrupted.
+    failed a check, and rolled back; 4 rolled back, but a service that answered before does not; 130 interrupted.
     """
     console = console_of(stderr=as_json)
     if run_id is not None and is_override(run_id):
@@ -109,32 +109,32 @@ def promote(
     given = [*overrides, *([f"promote.target={target}"] if target else []), *([f"promote.soak_s={soak_s}"] if soak_s else [])]
     try:
         if apply_ + rollback + recover > 1:
-            raise UserError("--apply, --rollback and --recover: exclude each other. Give one of them.")
+            raise UserError("--apply, --rollback and --recover: they exclude each other. Give one of them.")
         if recover and run_id is not None:
             raise UserError(f"--recover {run_id}: takes no RUN_ID, because it restores whatever was interrupted. Omit RUN_ID.")
         if expect is not None and not apply_:
-            raise UserError("--expect: is for --apply. Give both.")
+            raise UserError("--expect: only valid with --apply. Give both.")
         with terminated_as_interrupt():
             if recover:
                 sys.exit(_recover(console, given, settings, at_boot=at_boot))
             if rollback:
                 sys.exit(_rollback(console, run_id, given, settings, trust=trust))
             if run_id is None:
-                raise UserError("RUN_ID: is missing. Give the run whose winner is to be promoted.")
+                raise UserError("RUN_ID: missing. Give the run whose winner to promote.")
             subject = subject_of(run_id, given, out, settings, _printer(console), check_config, trust=trust)
-            asked = _Asked(apply_, expect, soak_anew=soak_s is not None, as_json=as_json)
+            asked = _Request(apply_, expect, soak_anew=soak_s is not None, as_json=as_json)
             sys.exit(_promote(console, subject, asked))
     except (UserError, OSError) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
     except KeyboardInterrupt as error:
-        click.echo(f"interrupted; {str(error) or 'what runs is as it was before'}", err=True)
+        click.echo(f"interrupted; {str(error) or 'the deployment is as it was before'}", err=True)
         sys.exit(130)
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """The request."""
+class _Request:
+    """The options of the command."""
 
     apply: bool
     expect: str | None
@@ -142,7 +142,7 @@ class _Asked:
     as_json: bool
 
 
-def _promote(console: Console, subject: Subject, asked: _Asked) -> int:
+def _promote(console: Console, subject: Subject, asked: _Request) -> int:
     run, print_line = subject.run, _printer(console)
     refuse_unfinished(folder_of(run.config.promote))
     if asked.apply:
@@ -167,8 +167,8 @@ def _promote(console: Console, subject: Subject, asked: _Asked) -> int:
     return _act(console, subject, decision)
 
 
-def _decide(subject: Subject, asked: _Asked, found: Sequence[Condition], *, soaked: bool = False) -> Decision:
-    """Decide, with the promotion that was written before if there is `--apply`."""
+def _decide(subject: Subject, asked: _Request, found: Sequence[Condition], *, soaked: bool = False) -> Decision:
+    """Decide the next step. With `--apply` the promotion must have been written before."""
 
     def written() -> Mapping[str, Any] | None:
         if asked.apply:
@@ -179,7 +179,7 @@ def _decide(subject: Subject, asked: _Asked, found: Sequence[Condition], *, soak
 
 
 def _act(console: Console, subject: Subject, decision: Decision) -> int:
-    """Do what was decided, and return the exit code."""
+    """Carry out the decision, and return the exit code."""
     print_line = _printer(console)
     match decision:
         case Refused(unmet):
@@ -188,7 +188,7 @@ def _act(console: Console, subject: Subject, decision: Decision) -> int:
         case Reviewed(manifest):
             return _apply(console, subject, manifest)
         case Outdated(manifest):
-            _write(subject, {"created_at": manifest.get("created_at")}, print_line)  # the same soak
+            _write(subject, {"created_at": manifest.get("created_at")}, print_line)  # keep the time of the soak
         case Soaked():
             _write(subject, {}, print_line)
     print_line(f"sha256 of the bundle: {subject.bundle.sha256}")
@@ -201,7 +201,7 @@ def _write(subject: Subject, more: Mapping[str, Any], print_line: Any) -> None:
     run, folder = subject.run, subject.folder
     services = services_of(run.config, run.config.baseline or run.winner, subject.device.kind)
     write_bundle(folder, subject.bundle, bundle_of(services, subject.target, folder_of(run.config.promote)), {**subject.about, **more})
-    print_line(f"written for review: {folder} (changes.diff says what changes)")
+    print_line(f"written for review: {folder} (changes.diff shows the changes)")
 
 
 def _verdict(subject: Subject, found: Sequence[Condition], soak: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -219,7 +219,7 @@ def _conditions(run: FinishedRun, evidence: Evidence, device: TargetDevice) -> l
 
 
 def _apply(console: Console, subject: Subject, manifest: Mapping[str, Any]) -> int:
-    """Install the very object that was compared with the review."""
+    """Install the same bundle that was compared with the review."""
     run, kind, comparison = subject.run, subject.device.kind, subject.evidence.comparison
     settings, experiment = run.config.promote, run.folder.experiment
     before = reviewed_before(subject.folder, manifest, subject.bundle)
@@ -257,7 +257,7 @@ def _rollback(console: Console, run_id: str | None, overrides: list[str], settin
     change, back = deployer.rollback()
     if not back.serving:
         return _report_rollback(console, back, NOT_SERVING)
-    console.print(f"rolled back: what {change.run_id} had replaced runs again", style="bold green", highlight=False, soft_wrap=True)
+    console.print(f"rolled back: the files from before {change.run_id} are in force again", style="bold green", highlight=False, soft_wrap=True)
     return OK
 
 
@@ -272,17 +272,17 @@ def _recover(console: Console, overrides: list[str], settings_file: str | None, 
         about = {"run_id": latest.run_id, "experiment": latest.experiment}
         recovered = _deployer(replace(config, promote=latest.promote), about, _printer(console)).recover(at_boot=at_boot)
     if recovered is None:
-        console.print(f"nothing to put back: no apply was interrupted in {folder}", highlight=False, soft_wrap=True)
+        console.print(f"nothing to recover: no apply was interrupted in {folder}", highlight=False, soft_wrap=True)
         return OK
     change, back = recovered
     if not back.serving:
         return _report_rollback(console, back, NOT_SERVING)
-    console.print(f"recovered: what was there before {change.run_id} is back", style="bold green", highlight=False, soft_wrap=True)
+    console.print(f"recovered: the files from before {change.run_id} are in force again", style="bold green", highlight=False, soft_wrap=True)
     return OK
 
 
 def _deployer(config: ExperimentConfig, about: dict[str, Any], print_line: Any, utterances: Sequence[Utterance] = ()) -> Deployer:
-    """Return what changes the target. Only an apply takes voice turns: a rollback needs no recordings."""
+    """Return the deployer of the target. Only an apply takes voice turns, so a rollback needs no recordings."""
     log = folder_of(config.promote) / PROMOTIONS / "audit.jsonl"
     check_writable([log])
     audit = Audit(log, about, lambda line: print_line(f"  {line}"))
@@ -298,7 +298,7 @@ def _report_rollback(console: Console, back: RolledBack, code: int) -> int:
 
 
 def _write_verdict(folder: Path, verdict: dict[str, Any]) -> None:
-    remove_plain(folder / MANIFEST)  # what was refused cannot be applied
+    remove_plain(folder / MANIFEST)  # a refused promotion must not be applied
     write_whole(folder / "gate.json", json.dumps(Redactor().value(verdict), indent=2, ensure_ascii=False) + "\n", follow=False)
 
 

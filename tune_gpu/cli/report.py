@@ -1,4 +1,4 @@
-"""`tune-gpu report`: a run as evidence for people."""
+"""`tune-gpu report`: show the results of a run and their evidence."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ FILES = {"html": "report.html", "md": "report.md", "json": "report.json"}
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.argument("run_id")
 @click.argument("overrides", nargs=-1, metavar="[run.artifacts_dir=DIR]")
-@click.option("--format", "form", type=click.Choice(list(FILES)), default="html", show_default=True, help="json and md go to standard output.")
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write it here instead (html: the run's report.html).")
+@click.option("--format", "form", type=click.Choice(list(FILES)), default="html", show_default=True, help="Format of the report.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="File to write (default: report.html of the run; json and md: standard output).")
 @click.option("--open", "opened", is_flag=True, help="Open the page in a browser.")
 def report(run_id: str, overrides: tuple[str, ...], form: str, output: Path | None, opened: bool) -> None:
-    """Report what a run found: the verdict, its evidence, and its caveats.
+    """Report the results of a run: the verdict, its evidence, and its caveats.
 
     RUN_ID is a run's name (tune-gpu status lists them) or its folder. The page is one file that needs no network.
 
@@ -63,14 +63,14 @@ def report(run_id: str, overrides: tuple[str, ...], form: str, output: Path | No
 
 
 def artifacts_dir_of(overrides: tuple[str, ...]) -> str:
-    """`run.artifacts_dir=DIR`, as for `launch`. Raises UserError for any other override."""
+    """Return the folder that `run.artifacts_dir=DIR` sets, as for `launch`. Raise UserError for any other override."""
     if foreign := [key_of(override) for override in overrides if key_of(override) != _PLACE]:
         raise UserError(f"{foreign[0]}: not known here. Use {_PLACE}=DIR only.")
     return last_given(overrides, _PLACE, "artifacts") or "artifacts"
 
 
 def render(record: RunRecord, form: str) -> str:
-    """Return the report in this form. Raise UserError for artifacts with content that this program does not write."""
+    """Return the report in this format. Raise UserError for artifacts with content that this program does not write."""
     from jinja2 import UndefinedError
 
     from tune_gpu.report.markdown import as_markdown
@@ -84,9 +84,9 @@ def render(record: RunRecord, form: str) -> str:
         if form == "md":
             return plain(as_markdown(data))
         return as_html(data, record.plan, objectives_of(record.config), recorded_catalogue(record.config))
-    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, UndefinedError) as error:  # deep inside a file that the reader let pass
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, UndefinedError) as error:  # invalid content deep inside a file that passed the reader's checks
         reason = " ".join(str(error).split())[:160]
-        raise UserError(f"{record.folder.path}: cannot be reported, a file holds what this program does not write ({reason})") from error
+        raise UserError(f"{record.folder.path}: cannot be reported, because a file has content that this program does not write ({reason})") from error
 
 
 def write_report(folder: RunFolder) -> Path:
@@ -97,7 +97,7 @@ def write_report(folder: RunFolder) -> Path:
 
 
 def objectives_of(config: Mapping[str, Any]) -> Mapping[str, str]:
-    """Return the objectives of the Pareto mode, empty without it."""
+    """Return the objectives of Pareto mode, or an empty mapping without it."""
     search = config.get("search")
     found = search.get("objectives") if isinstance(search, Mapping) else None
     return found if isinstance(found, Mapping) else {}

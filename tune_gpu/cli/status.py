@@ -26,13 +26,14 @@ _STYLE = {RunState.FINISHED: "green", RunState.RUNNING: "yellow", RunState.NO_WI
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.argument("overrides", nargs=-1, metavar="[run.artifacts_dir=DIR] [promote.install_dir=DIR]")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 def status(overrides: tuple[str, ...], as_json: bool) -> None:
     """List all runs, finished and unfinished, oldest first.
 
     A run whose process has ended without a result is `killed`, one that was stopped is `interrupted`; the printed command resumes either. A
-    run whose files cannot be read is `broken`, with the reason. A finished run has its decision: deploy it, keep what runs, or measure
-    longer; the command that comes next is printed for the newest of each experiment. The last line names the deployment in force, if `promote` has installed one.
+    run whose files cannot be read is `broken`, with the reason. A finished run has its decision: deploy it, keep the current configuration,
+    or measure longer. The next command is printed for the newest run of each experiment. The last line names the deployment in force, if
+    `promote` has installed one.
     """
     elsewhere = [override.removeprefix(_INSTALL_DIR) for override in overrides if override.startswith(_INSTALL_DIR)]
     try:
@@ -46,7 +47,7 @@ def status(overrides: tuple[str, ...], as_json: bool) -> None:
         click.echo(strict_json([row | {"deployment": deployed.of_run(row["run_id"])} for row in rows]))
         return
     if not rows:
-        click.echo(f"no runs in {place}; begin one with: python -m tune_gpu.launch")
+        click.echo(f"no runs in {place}. Start one with: python -m tune_gpu.launch")
     else:
         _print(console_of(), rows)
     if deployed.message:
@@ -54,7 +55,7 @@ def status(overrides: tuple[str, ...], as_json: bool) -> None:
 
 
 def describe_run(folder: RunFolder, found: RunRecord | UserError) -> dict[str, Any]:
-    """Return one run for a list; None is unknown."""
+    """Return one entry of the list. None means unknown."""
     if isinstance(found, UserError):
         return _row(folder, RunState.BROKEN, note=str(found))
     manifest = found.manifest
@@ -79,7 +80,7 @@ def _row(folder: RunFolder, state: RunState, *, note: str, device: Any = None, s
 def _print(console: Console, rows: list[dict[str, Any]]) -> None:
     table = Table(header_style="bold", pad_edge=False)
     for title in ("run", "experiment", "state", "device", "evaluations", "fitness", "decision"):
-        table.add_column(title, justify="right" if title in ("evaluations", "fitness") else "left", no_wrap=title == "run", overflow="fold")  # by which it is called
+        table.add_column(title, justify="right" if title in ("evaluations", "fitness") else "left", no_wrap=title == "run", overflow="fold")  # the id is needed in commands, so it must not be wrapped
     for row in rows:
         evaluations = "-" if row["n_evaluations"] is None else f"{row['n_measured']} of {row['n_evaluations']} ok"
         advice = DecisionVerdict(row["decision"]["verdict"]).advice if row["decision"] else "-"

@@ -1,4 +1,4 @@
-"""Consoles: a terminal has a width, a file or a pipe has none."""
+"""Make consoles for terminals, files and pipes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from rich.segment import Segment
 from tune_gpu.common.wording import plain
 
 _WIDE = 240
-"""Of what is no terminal: Rich would take 80 columns, and break or cut names and numbers that a program or a reader looks for."""
+"""Columns of a file or a pipe. Rich's default of 80 would break or truncate names and numbers that a program or a reader searches for."""
 
 
 class _Console(Console):
-    """A console that escapes control characters, because much of what it prints comes from artifacts, which may be anybody's."""
+    """A console that escapes control characters, because it prints texts from artifacts, which may come from anybody."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
         for segment in super().render(renderable, options):
@@ -28,7 +28,8 @@ class _Console(Console):
 
 
 def console_of(stderr: bool = False, markup: bool = False) -> Console:
-    """Return a console for standard output or error. COLUMNS sets its width. `markup` enables Rich's tags; not for logs and paths."""
+    """Return a console for standard output or error. COLUMNS sets its width. `markup` enables Rich's tags, which must not be used for logs
+    and paths."""
     stream = sys.stderr if stderr else sys.stdout
     wide = not stream.isatty() and not os.environ.get("COLUMNS", "").isdigit()
     return _Console(stderr=stderr, markup=markup, width=_WIDE if wide else None)

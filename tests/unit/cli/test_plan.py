@@ -54,7 +54,7 @@ def ask(*arguments: str) -> Result:
 def test_a_table_for_a_card_by_name(tmp_path: Path, model: Path) -> None:
     done = ask(space_file(tmp_path, model), "--gpu", "RTX 3090", "--vllm-version", "0.32.0")
     assert done.exit_code == 0, done.output
-    assert "llama_space on RTX 3090 (cuda): 24146 MiB, 0 MiB held by neighbours" in done.output
+    assert "llama_space on RTX 3090 (cuda): 24146 MiB, 0 MiB used by other processes" in done.output
     assert "3 candidates:" in done.output
     assert "cannot hold" in done.output
 
@@ -127,7 +127,7 @@ def test_a_large_space_is_drawn_as_a_map(tmp_path: Path, model: Path) -> None:
 
 def test_what_each_part_takes_stands_below_the_table(tmp_path: Path, model: Path) -> None:
     done = ask(space_file(tmp_path, model), "--gpu", "RTX 3090", "services.vllm.enforce_eager=true")
-    assert "off vLLM's share, MiB: 15" in done.output
+    assert "other memory in vLLM's share, MiB: 15" in done.output
     assert "non torch" in done.output
     assert "CUDA graphs" not in done.output  # none are captured
     assert "beside it, MiB: whisper 7" in done.output

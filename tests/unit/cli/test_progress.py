@@ -49,7 +49,7 @@ def plain(**options: Any) -> list[str]:
 def test_the_table_fits_the_terminal_and_names_what_matters(width: int) -> None:
     text = shown(width)
     assert max(map(len, text.splitlines())) <= width
-    for wanted in ("generation 9", f"{len(LINES)} of 40 evaluations", "61 s", "about 90 s left", "running", "re-used", "started"):
+    for wanted in ("generation 9", f"{len(LINES)} of 40 evaluations", "61 s", "about 90 s left", "running", "reused", "started"):
         assert wanted in text
     for line in LINES:
         assert line.candidate_id in text
@@ -62,7 +62,7 @@ def test_an_engine_that_was_never_come_to_is_not_called_started() -> None:
         return replace(LINES[0], engine_reused=reused, duration_s=Durations(start_by_part=parts))
 
     found = [ended(False, whisper=1.0, vllm=40.0), ended(True, whisper=1.0, vllm=0.0), ended(False, whisper=1.0), ended(False)]
-    assert [engine_of(line) for line in found] == ["started", "re-used", "-", "-"]
+    assert [engine_of(line) for line in found] == ["started", "reused", "-", "-"]
     assert engine_of(replace(LINES[0], engine_reused=False, duration_s=Durations(start=4.0))) == "started", "a line without its parts"
 
 
@@ -77,7 +77,7 @@ def test_on_a_low_terminal_the_latest_evaluations_stay_in_sight() -> None:
     text = shown(170, height=12)
     assert LINES[-1].candidate_id in text
     assert LINES[0].candidate_id not in text
-    assert f"{len(LINES) - 4} earlier ones are in the run's folder" in text
+    assert f"{len(LINES) - 4} earlier evaluations are in the run's folder" in text
 
 
 def test_without_a_terminal_each_evaluation_is_two_plain_lines() -> None:

