@@ -1,1 +1,1 @@
-"""The adapter to Ray and Ray Tune; with trainables/ and experiment/ the only packages that import Ray."""
+"""The adapter to Ray and Ray Tune. Besides trainables/ and experiment/, only this package imports Ray."""

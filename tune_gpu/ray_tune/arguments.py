@@ -1,4 +1,4 @@
-"""Checks of the arguments of `RZeroSearch`. Each error is one line."""
+"""Check the arguments of `RZeroSearch`. Each error is one line."""
 
 from __future__ import annotations
 

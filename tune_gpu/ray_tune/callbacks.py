@@ -1,4 +1,4 @@
-"""Callbacks of Tune: which trials have started, which wait, and which are tried again."""
+"""Callbacks for Tune: report started and waiting trials, and record retries."""
 
 # ruff: noqa: ARG002 - Tune names the arguments of its hooks
 
@@ -19,14 +19,14 @@ from tune_gpu.search.tournament import Candidate
 
 
 class PendingWatchdog:
-    """Notices, once each time, that trials have waited too long for their placement or their start: Tune itself prints nothing."""
+    """Detects that trials have waited too long for their placement or start, once per wait. Tune itself prints nothing."""
 
     def __init__(self) -> None:
         self._since: float | None = None
         self._noticed = False
 
     def ended(self, trials: Sequence[Any]) -> bool:
-        """Return True once the trials have waited for `PATIENCE_S`. Call this with each step of Tune's."""
+        """Return True once the trials have waited for `PATIENCE_S`. Call this in each step of Tune."""
         if any(trial.status == Trial.RUNNING for trial in reversed(trials)) or all(trial.is_finished() for trial in trials):
             self._since, self._noticed = None, False
             return False
@@ -39,7 +39,7 @@ class PendingWatchdog:
 
 
 class StartReporter(tune.Callback):
-    """Reports which candidate has begun, and when all of them wait."""
+    """Reports each candidate that begins, and that all trials are waiting."""
 
     def __init__(self, began: Callable[[Candidate], None], note: Callable[[str], None]) -> None:
         self._began: Callable[[Candidate], None] | None = began
@@ -47,7 +47,7 @@ class StartReporter(tune.Callback):
         self._patience = PendingWatchdog()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_began": None, "_note": None, "_patience": PendingWatchdog()}  # Tune pickles its callbacks; a terminal cannot be
+        return {"_began": None, "_note": None, "_patience": PendingWatchdog()}  # Tune pickles its callbacks, and a terminal cannot be pickled
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if self._note is not None and self._patience.ended(trials):
@@ -59,10 +59,10 @@ class StartReporter(tune.Callback):
 
 
 class RetryTracker(tune.Callback):
-    """Hands each new attempt of a trial the causes of the earlier ones, and keeps them for trials that end without a report.
+    """Passes the causes of failed attempts to the next attempt of a trial, and keeps them for trials that end without a report.
 
-    When a node dies, Ray may report one death twice. It gives the trial up at the second report, even if retries are left. Such a
-    candidate gets another trial (`again`), within the same allowance.
+    When a node dies, Ray may report one death twice, and ends the trial at the second report even if retries are left. Such a
+    candidate gets another trial (`again`), which counts as a retry.
     """
 
     def __init__(self, max_retries: int) -> None:
@@ -71,11 +71,11 @@ class RetryTracker(tune.Callback):
         self._carried: dict[str, list[FailedAttempt]] = {}
 
     def causes(self, candidate_id: str) -> list[FailedAttempt]:
-        """Return the causes of the attempts that Ray has tried again."""
+        """Return the causes of the attempts that Ray has retried."""
         return list(self._causes.get(candidate_id, []))
 
     def again(self, candidate: Candidate) -> bool:
-        """Return whether a candidate whose trial was given up without a result gets another trial."""
+        """Return whether a candidate whose trial ended without a result gets another trial."""
         spent = self.causes(candidate.candidate_id)
         if len(spent) >= self._max_retries:
             return False
@@ -83,15 +83,15 @@ class RetryTracker(tune.Callback):
         return True
 
     def carried(self, candidate_id: str) -> list[FailedAttempt]:
-        """Return the causes that the ended trial does not have: those of the candidate's earlier trials."""
+        """Return the causes from the candidate's earlier trials, which the ended trial does not have."""
         return list(self._carried.get(candidate_id, []))
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        # An attempt that gives up has its cause in its last report; a process that died has sent none.
+        # An attempt that ended itself has its cause in its last report. A process that died has sent none.
         reported = (trial.last_result or {}).get("retry_json")
         known = list(trial.config.get("retries", []))
         cause = json.loads(reported) if reported else None
         known.append(LOST.dump() if cause is None or cause["attempt"] != len(known) else cause["cause"])
-        trial.set_config({**trial.config, "retries": known})  # what the next attempt's actor gets
+        trial.set_config({**trial.config, "retries": known})  # the actor of the next attempt gets this config
         candidate_id = trial.config["candidate"]["candidate_id"]
         self._causes[candidate_id] = [*self.carried(candidate_id), *(FailedAttempt.parse(each, "retries") for each in known)]

@@ -1,4 +1,4 @@
-"""Runs over `ray://`: Tune and the searcher run on the cluster, and results come back through a queue as they arrive."""
+"""Run over `ray://`: Tune and the searcher run on the cluster, and results come back through a queue as they arrive."""
 
 # ruff: noqa: ARG002 - Tune names the arguments of its hooks
 
@@ -26,7 +26,7 @@ OnEnded = Callable[[Candidate, str | None, list[FailedAttempt]], None]
 
 @dataclass(frozen=True)
 class _Waiting:
-    """All trials wait for their placement or their start."""
+    """All trials are waiting for their placement or their start."""
 
     notice: str
 
@@ -44,7 +44,7 @@ class _Ended:
 
     candidate: Candidate
     line_json: str | None
-    """None if its process was lost."""
+    """None if the trial's process was lost."""
     attempts: list[FailedAttempt]
 
 
@@ -57,7 +57,7 @@ class _Final:
 
 
 class ResultForwarder(tune.Callback):
-    """Sends to the driver what it would see itself if Tune ran in its process."""
+    """Sends to the driver the events that it would see itself if Tune ran in its process."""
 
     def __init__(self, queue: Queue) -> None:
         self._queue, self._watchdog = queue, PendingWatchdog()
@@ -77,7 +77,7 @@ class ResultForwarder(tune.Callback):
         self._queue.put(_Ended(_candidate_of(trial), None, attempts))
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
-        # Tune copies its callbacks on their way to the cluster: only the caller has the search with every result.
+        # Tune pickles this callback, so its own copy of the search lacks the results. Only the caller has the search with all results.
         controller = calling_controller()
         search = unwrapped(controller.search_alg) if controller is not None else None
         if isinstance(search, RZeroSearch):
@@ -92,13 +92,13 @@ def _candidate_of(trial: Any) -> Candidate:
 def forward_results(
     on_began: Callable[[Candidate], None], on_ended: OnEnded, note: Callable[[str], None], on_final_state: Callable[[dict[str, Any]], None]
 ) -> Iterator[ResultForwarder]:
-    """Yield a callback for the Tuner. A thread of this process hands on what it sends, and has handed on all of it when the block ends.
+    """Yield a callback for the Tuner. A thread of this process forwards its events, and has forwarded all of them when the block ends.
 
     Args:
-        on_began: a candidate's trial has started.
-        on_ended: a candidate, its line as JSON (None if its process was lost), and its failed attempts.
-        note: all trials wait for their placement or their start.
-        on_final_state: the state of the search's tournament, once the experiment has ended; not called for trials without a search.
+        on_began: called with a candidate whose trial has started.
+        on_ended: called with a candidate, its line as JSON (None if its process was lost), and its failed attempts.
+        note: called with a notice when all trials are waiting.
+        on_final_state: called with the state of the search's tournament when the experiment ends; not called for trials without a search.
     """
     queue = Queue(actor_options={"num_cpus": 0})
     failed: list[BaseException] = []
@@ -115,7 +115,7 @@ def forward_results(
                         on_began(candidate)
                     case _Ended(candidate, line_json, attempts):
                         on_ended(candidate, line_json, attempts)
-            except BaseException as error:  # a full disk, say: raised where the block is left
+            except BaseException as error:  # for example on a full disk; raised again at the end of the block
                 failed.append(error)
 
     thread = threading.Thread(target=listen, name="tune-gpu-results", daemon=True)

@@ -1,7 +1,7 @@
-"""Every private or undocumented corner of Ray that this program uses, each read in Ray 2.60.0 (`READ_IN`).
+"""All uses of private or undocumented parts of Ray, as of Ray 2.60.0 (`READ_IN`).
 
-No other module names them; `tests/unit/ray_tune/test_compat.py` holds that, and has a test for each corner that fails when Ray changes it.
-Ray is imported inside the functions: importing `ray.tune` takes seconds, and a comparison does without it.
+No other module uses them; `tests/unit/ray_tune/test_compat.py` checks that, and has a test for each that fails when Ray changes it.
+Ray is imported inside the functions, because importing `ray.tune` takes seconds and a comparison does not need it.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from ray.tune.search.search_generator import SearchGenerator
 
 READ_IN = "2.60.0"
-"""The version of Ray in which all of this was read."""
+"""The version of Ray whose source these uses follow."""
 
 # --- The searcher's callers: Ray does not pass a searcher `num_samples`, the time budget, or whether a `ConcurrencyLimiter` works in batches.
 
 _CALLERS = 13
-"""Frames to look through: a few wrappers (a `ConcurrencyLimiter`, a `Repeater`) may stand between the searcher and Tune."""
+"""Number of frames to search: wrappers (a `ConcurrencyLimiter`, a `Repeater`) may stand between the searcher and Tune."""
 _Caller = TypeVar("_Caller")
 
 
 def find_caller(kind: type[_Caller]) -> _Caller | None:
-    """Return the object of this class that is calling, directly or through others. Return None if the searcher is driven by hand."""
+    """Return the object of this class that is calling, directly or through others. Return None if user code calls the searcher."""
     frame: FrameType | None = sys._getframe(1)
     for _ in range(_CALLERS):
         if frame is None:
@@ -44,14 +44,14 @@ def find_caller(kind: type[_Caller]) -> _Caller | None:
 
 
 def calling_generator() -> SearchGenerator | None:
-    """Return Tune's object that makes trials from suggestions, if it is calling."""
+    """Return Tune's object that makes trials from suggestions if it is calling, else None."""
     from ray.tune.search.search_generator import SearchGenerator
 
     return find_caller(SearchGenerator)
 
 
 def calling_controller() -> TuneController | None:
-    """Return Tune's event loop, if it is calling."""
+    """Return Tune's event loop if it is calling, else None."""
     from ray.tune.execution.tune_controller import TuneController
 
     return find_caller(TuneController)
@@ -64,7 +64,7 @@ def experiment_length(generator: SearchGenerator) -> tuple[int, float | None]:
     return generator.total_samples, spec.get("time_budget_s")
 
 
-# --- What Tune makes of a search space and of a suggestion.
+# --- How Tune rewrites a search space and a suggestion.
 
 _PLACEHOLDERS = ("__ref_ph", "__fn_ph")
 """`ray.tune.impl.placeholder`: the tokens of `_RefResolver` and `_FunctionResolver`."""
@@ -73,12 +73,12 @@ REPEATER_KEY = "__trial_index__"
 
 
 def is_placeholder(value: Any) -> bool:
-    """Return whether Tune put this value where the user had a function or another object. Only the run that made it knows what it stands for."""
+    """Return whether Tune put this value in place of a function or another object. Only the run that made it can resolve it."""
     return isinstance(value, tuple) and value[:1] in tuple((token,) for token in _PLACEHOLDERS)
 
 
 def flattened(config: Mapping[str, Any], *, refuse_slashes: bool = False) -> dict[str, Any]:
-    """Return nested names joined by `/`, as Tune joins them. Raise ValueError for a name that has one, if slashes are refused."""
+    """Return nested names joined by `/`, as Tune joins them. If slashes are refused, raise ValueError for a name that contains one."""
     from ray.tune.utils.util import flatten_dict
 
     return dict(flatten_dict(dict(config), prevent_delimiter=refuse_slashes))
@@ -97,7 +97,8 @@ STATE_FILES = "experiment_state-*.json"
 
 
 def as_kept(suggested: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a suggestion as Tune keeps it: flat, with pickles as text for what JSON cannot hold. The text is compared and never read."""
+    """Return a suggestion as Tune stores it: flat, and values that JSON cannot hold as pickles in text. The text is only compared, never
+    unpickled."""
     from ray.tune.utils.serialization import TuneFunctionEncoder
 
     kept: dict[str, Any] = json.loads(json.dumps(flattened(suggested), cls=TuneFunctionEncoder))
@@ -109,18 +110,18 @@ def as_kept(suggested: Mapping[str, Any]) -> dict[str, Any]:
 CONTROLLER_LOGGER = "ray.tune.execution.tune_controller"
 """The logger through which Tune reports that it could not write its state."""
 WORKER_ENVIRONMENT = {
-    "RAY_kill_child_processes_on_worker_exit": "0",  # each has a guard, which ends more than Ray would, and must live to do it
-    # Ray runs its workers at niceness 15: whatever else the machine does would delay the load generator and pass for a slow service.
+    "RAY_kill_child_processes_on_worker_exit": "0",  # each child has a guard, which ends more than Ray would and must survive the worker
+    # Ray runs its workers at niceness 15. Other load on the machine would then delay the load generator and look like a slow service.
     "RAY_worker_niceness": "0",
 }
-"""Ray's internal settings that each worker reads as it starts: a local Ray hands on this process's, a cluster's nodes have their own."""
+"""Ray's internal settings that each worker reads at its start. A local Ray passes on this process's; a cluster's nodes have their own."""
 
 
 @contextlib.contextmanager
 def loopback_only() -> Iterator[None]:
-    """Let a Ray that is started within the block listen on 127.0.0.1 alone. Its default is every interface, on a dozen ports.
+    """Make a Ray that is started within the block listen on 127.0.0.1 only. By default it listens on all interfaces, on a dozen ports.
 
-    Loopback is Ray's default on macOS and Windows, under one setting; on Linux the setting works the same.
+    Loopback is Ray's default on macOS and Windows, through one setting. The setting works on Linux, too.
     """
     from ray._private import ray_constants
 
@@ -140,32 +141,33 @@ def session_folder(folder: Path) -> dict[str, Any]:
 
 
 def read_token_anew() -> None:
-    """Forget the authentication mode and token that Ray read first. Call this before Ray starts. A client that an interrupt left up keeps its own."""
+    """Forget the authentication mode and token that Ray read first. Call this before Ray starts. A client that is still connected after an
+    interrupt keeps its own."""
     from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()
 
 
-# --- A cluster that is joined.
+# --- Joining a cluster.
 
 
 def through_client() -> bool:
-    """Return whether this process is joined to its cluster by `ray://`."""
+    """Return whether this process is connected to its cluster by `ray://`."""
     import ray.util.client
 
     return bool(ray.util.client.ray.is_connected())
 
 
 def wants_token(error: BaseException) -> bool:
-    """Return whether a cluster refused this process because it has no valid token. Ray names the refusal in the error's text or type."""
+    """Return whether a cluster refused this process because it has no valid token. Ray reports that in the error's text or type."""
     from ray.exceptions import AuthenticationError
 
     return isinstance(error, AuthenticationError) or "InvalidAuthToken" in str(error)
 
 
 def client_timed_out(error: BaseException) -> bool:
-    """Return whether Ray's client gave up waiting for its server. Ray reports a refusal in its debug log only, so this may be one."""
+    """Return whether Ray's client timed out waiting for its server. That may be a refusal, which Ray reports only in its debug log."""
     return "ray client connection timeout" in str(error)
 
 
@@ -175,15 +177,15 @@ def client_timed_out(error: BaseException) -> bool:
 def import_tensorboard_writer() -> None:
     """Import tensorboardX, which Tune's logger uses, as if PyTorch were not installed.
 
-    tensorboardX imports all of PyTorch (1.3 s and 200 MiB) only to recognise tensors, and Tune logs numbers. A program that has
-    imported PyTorch already loses nothing.
+    tensorboardX imports all of PyTorch (1.3 s and 200 MiB) only to recognise tensors, but Tune logs only numbers. If PyTorch is
+    imported already, do nothing.
     """
     if "tensorboardX" in sys.modules or "torch" in sys.modules:
         return
-    sys.modules["torch"] = cast(Any, None)  # None makes an import fail with ImportError (Python's import system, "The module cache")
+    sys.modules["torch"] = cast(Any, None)  # with None here an import raises ImportError (Python's import system, "The module cache")
     try:
         importlib.import_module("tensorboardX")
-    except ImportError:  # then Tune has no TensorBoard logs
+    except ImportError:  # tensorboardX is not installed, so Tune writes no TensorBoard logs
         return
     finally:
         del sys.modules["torch"]

@@ -1,4 +1,4 @@
-"""The device of a run, which on a cluster is the cluster's."""
+"""Find the device of a run, on this machine or on a cluster."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def device_of(config: ExperimentConfig) -> DeviceChoice:
 
 
 def cards_of_cluster(settings: RaySettings) -> int | None:
-    """Return the number of GPUs of the cluster, or None if the run uses this machine alone."""
+    """Return the number of GPUs of the cluster, or None if the run uses only this machine."""
     if settings.address is None:
         return None
     import ray
@@ -29,10 +29,10 @@ def cards_of_cluster(settings: RaySettings) -> int | None:
 
 
 def check_homogeneous(config: ExperimentConfig, kind: str) -> None:
-    """Raise UserError if Ray may give two candidates different kinds of card.
+    """Raise UserError if Ray might assign different kinds of card to two candidates.
 
-    Their numbers could not be compared, and what the first card has no room for would be refused on all. An engine that spans all
-    cards is always on the same ones.
+    Their results could not be compared, and candidates that do not fit on the first card would be refused on all. An engine that spans all
+    cards always uses the same ones.
     """
     names = visible_cards(nvidia_cards()) if kind == "cuda" else []
     if len(names) < 2 or fewest_cards(config) >= len(names):
@@ -45,7 +45,7 @@ def check_homogeneous(config: ExperimentConfig, kind: str) -> None:
             raise UserError(f"device=cuda: {error}") from error
         card, mib = probe.info.name, probe.info.total_mib
         probe.close()
-        # Cards of one name may have different sizes. A few retired pages do not make a different card.
+        # Cards with one name may have different sizes, but a few retired pages do not count as a difference.
         same = next((other for other in alike if other[0] == card and same_size(other[1], mib)), (card, mib))
         alike.setdefault(same, []).append(name)
     if len(alike) > 1:

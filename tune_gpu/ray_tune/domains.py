@@ -1,4 +1,4 @@
-"""Makes a space of what a user of Tune gives: lists of values, and domains of `ray.tune`."""
+"""Make a search space from a user's definition for Tune: lists of values, and domains of `ray.tune`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Given = Sequence[Any] | ParameterSpec | Domain
 
 
 def flat(given: Mapping[str, Any], names: Container[str] = ()) -> dict[str, Any]:
-    """Return nested names joined (`a/b`), as Tune joins them. What stands at one of `names` is a value, even if it is a mapping.
+    """Return nested names joined (`a/b`), as Tune joins them. The value of one of `names` is not flattened, even if it is a mapping.
 
     Raises:
         UserError: a name is given twice, nested and joined.
@@ -25,13 +25,13 @@ def flat(given: Mapping[str, Any], names: Container[str] = ()) -> dict[str, Any]
         nested = name not in names and isinstance(value, Mapping)
         inner = flat({f"{name}/{part}": one for part, one in value.items()}, names) if nested else {name: value}
         if twice := sorted(inner.keys() & found.keys()):
-            raise UserError(f"{twice[0]}: it is given twice, nested and by its whole name. Give it once.")
+            raise UserError(f"{twice[0]}: given twice, nested and as a joined name. Give it once.")
         found |= inner
     return found
 
 
 def specs_of(space: Any) -> dict[str, ParameterSpec]:
-    """Return the parameters of a space that a user gives, nested or not. Raise UserError if it is not a space, or cannot be searched."""
+    """Return the parameters of a user's space, nested or not. Raise UserError if it is not a space, or cannot be searched."""
     if not isinstance(space, Mapping) or not all(isinstance(name, str) for name in space):
         raise UserError(f"space={space!r}: not a mapping. Give a mapping from the names of the parameters to their values, such as {{'x': [1, 2]}}.")
     given = flat(space)
@@ -40,30 +40,30 @@ def specs_of(space: Any) -> dict[str, ParameterSpec]:
 
 
 def grids_in(given: Mapping[str, Any]) -> list[str]:
-    """Return the names of the values that `tune.grid_search` made. The names must be flat."""
+    """Return the names whose values were made by `tune.grid_search`. The names must be flat."""
     return [name for name in given if name.split("/")[-1] == "grid_search"]
 
 
 def refuse_grids(whose: str, given: Mapping[str, Any]) -> None:
     """Raise UserError if any value was made by `tune.grid_search`."""
     if grids := grids_in(given):
-        raise UserError(f"{whose}: {', '.join(grids)}: R-Zero does not go through a grid. Use tune.choice.")
+        raise UserError(f"{whose}: {', '.join(grids)}: R-Zero does not search a grid. Use tune.choice.")
 
 
 def holds_domain(value: Any) -> bool:
-    """Return whether a domain of Tune's is somewhere in this list or mapping."""
+    """Return whether this list or mapping contains a domain of Tune at any depth."""
     inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
     return any(isinstance(one, Domain) or holds_domain(one) for one in inner)
 
 
 def refuse_domains(what: str, values: Sequence[Any]) -> None:
-    """Raise UserError if one of these values holds a domain of Tune's: it would be suggested as it is, and never drawn from."""
+    """Raise UserError if one of these values contains a domain of Tune, which would be suggested itself instead of a value from it."""
     if inner := [value for value in values if isinstance(value, Domain) or holds_domain(value)]:
         raise UserError(f"{what} ({type(inner[0]).__name__}) cannot be searched. Give values.")
 
 
 def spec_of(name: str, given: Given) -> ParameterSpec:
-    """Return a parameter from any form that a user may give. Raise UserError for a domain that is not a set or a range."""
+    """Return the parameter for any form of definition. Raise UserError for a domain that is neither a set nor a range."""
     if isinstance(given, ParameterSpec):
         return given
     if isinstance(given, (str, bytes)) or not isinstance(given, (Domain, Sequence)):
@@ -82,7 +82,7 @@ def spec_of(name: str, given: Given) -> ParameterSpec:
     log = isinstance(base, LogUniform)
     if isinstance(given, (Float, Integer)) and isinstance(base, (Uniform, LogUniform)) and not (log and step):
         whole = isinstance(given, Integer)
-        high = given.upper - 1 if whole and step is None else given.upper  # Tune's whole ranges end before `upper`, unless they have a step
+        high = given.upper - 1 if whole and step is None else given.upper  # Tune's integer ranges exclude `upper`, unless they have a step
         return ParameterSpec(target="", low=to_builtin(given.lower), high=to_builtin(high), step=step, log=log, integer=whole)
     raise UserError(
         f"{name}: {type(given).__name__} with {type(base).__name__.lstrip('_')} cannot be searched. Use tune.choice, uniform, quniform, loguniform, "

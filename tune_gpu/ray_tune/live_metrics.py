@@ -1,8 +1,9 @@
-"""A trial's numbers on Ray's own metrics port, for its dashboard, Prometheus and Grafana (`tune_gpu/report/grafana.json` asks for these).
+"""Export a trial's metrics on Ray's metrics port, for its dashboard, Prometheus and Grafana (`tune_gpu/report/grafana.json` queries them).
 
-Ray puts `ray_` before each name and `_total` behind a counter's. Every sample carries the experiment, the candidate and the generation.
-Ray stops exporting a gauge that is not set again within two export intervals (20 s). So results are set again until the actor ends, and
-live values disappear by themselves when the load ends. In a space that names its services, the gauge of a service's metric carries the service.
+Ray adds the prefix `ray_` to each name and the suffix `_total` to counters. Every sample is labelled with the experiment, the candidate and
+the generation. Ray stops exporting a gauge that is not set again within two export intervals (20 s). Therefore results are set again until
+the actor ends, and live values disappear by themselves when the load ends. In a space that names its services, the gauges of a service's
+metrics are also labelled with the service.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from tune_gpu.telemetry.sampler import DeviceSample
 
 TAGS = ("experiment", "candidate", "generation", "device")
 SERVICE = "service"
-"""The tag of a service's metric, in a space that names its services."""
+"""The tag with a metric's service, in a space that names its services."""
 REFRESH_S = 5.0
 KEPT = 50
-"""Number of candidates whose results stay on the port: the latest ones."""
+"""Number of candidates whose results stay exported: the latest ones."""
 
 
 def gauges_of(catalogue: Catalogue) -> dict[str, tuple[str, tuple[str, ...]]]:
@@ -46,10 +47,10 @@ Sample = tuple[str, str, float | None]
 
 
 class TrialMetrics:
-    """Gauges and counters of one trial's actor. Ray must be up; `close` ends it.
+    """Gauges and counters of one trial's actor. Ray must be up. `close` ends the exports.
 
     Args:
-        experiment: its name.
+        experiment: the experiment's name.
         device: `cuda` or `cpu`.
         catalogue: the metrics of the space.
     """
@@ -66,7 +67,7 @@ class TrialMetrics:
         self._keeper.start()
 
     def begin(self, candidate: Mapping[str, Any]) -> None:
-        """Label everything from now on with this candidate."""
+        """Label all later samples with this candidate."""
         self._now = self._tags | {"candidate": str(candidate["candidate_id"]), "generation": str(candidate["generation"])}
 
     def observe(self, moment: DeviceSample) -> None:
@@ -74,7 +75,7 @@ class TrialMetrics:
         self._set(self._now, ((live.gauge, "", getattr(moment, live.field)) for live in LIVE))
 
     def ended(self, record: EvaluationRecord) -> None:
-        """Set the numbers of an evaluation that has ended. What was not measured is left out."""
+        """Set the metrics of an evaluation that has ended. Metrics that were not measured are left out."""
         line = record.dump()
         tags = self._now
         values = [(name, metric.service, metric_at(line, metric.line_path)) for name, metrics in self._catalogue.gauges().items() for metric in metrics]

@@ -1,6 +1,7 @@
-"""A local Ray that only its user can reach and that leaves nothing behind.
+"""Start a local Ray that only its user can reach and that leaves nothing behind.
 
-Ray opens its session's folders to everybody, so they lie within a folder of the user's alone; each Ray has its own token, in that folder.
+Ray makes its session's folders accessible to everybody, so they are placed in a folder that only the user can open. That folder also has
+the token of this Ray.
 """
 
 from __future__ import annotations
@@ -22,27 +23,29 @@ from tune_gpu.ray_tune.compat import read_token_anew
 
 _OWN_END_S = 5.0
 _LONGEST_FOLDER = 38
-"""A socket's path has 107 bytes; what comes behind (`/ray/session_DATE_TIME_MICROSECONDS_PID/sockets/plasma_store`) takes up to 68."""
+"""Longest path of the folder: a socket's path may have 107 bytes, and `/ray/session_DATE_TIME_MICROSECONDS_PID/sockets/plasma_store` takes
+up to 68 of them."""
 _TOKEN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
 class PrivateFolder:
-    """A new folder that only this user may read, with a token for one Ray; a reaper removes it with this process, however that ends."""
+    """A new folder that only this user may read, with a token for one Ray. A reaper removes it when this process ends, however it ends."""
 
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="tg-ray-", dir=_parent()))
         command = [sys.executable, "-S", reaper.__file__, str(_OWN_END_S), str(self.path)]
         self._reaper = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
         self.of_ray = self.path / "ray"
-        """Ray's own: it opens the folder that it is given to everybody."""
+        """Folder for Ray, which makes its folder accessible to everybody."""
         self.token = self.path / "token"
         with os.fdopen(os.open(self.token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(secrets.token_hex(32))
 
     def end_with(self, started: Iterable[int]) -> None:
-        """See that these processes (a local Ray's) end with this one, even if it is killed.
+        """Make these processes (of a local Ray) end with this one, even if it is killed.
 
-        The kernel then ends Ray's servers but not their agents, which try for up to a minute to report to a server that has ended.
+        If this process is killed, the kernel ends Ray's servers but not their agents, which try for up to a minute to report to an ended
+        server.
         """
         named = "".join(f"{pid}:{ticks}\n" for pid in started if (ticks := reaper.start_ticks(pid)) is not None)
         assert self._reaper.stdin is not None
@@ -50,12 +53,12 @@ class PrivateFolder:
         self._reaper.stdin.flush()
 
     def close(self) -> None:
-        """End the processes now and remove the folder."""
+        """End the processes now, and remove the folder."""
         self._reaper.communicate(b"end")
 
 
 def _parent() -> str:
-    """Return where a private folder is made: the temporary folder, or another where the sockets' paths would become too long."""
+    """Return the parent of a private folder: the temporary folder, or another one if the sockets' paths would be too long there."""
     for parent in (tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR"), "/tmp"):  # noqa: S108 - what is made there is private
         if parent and len(os.fsencode(parent)) + len("/tg-ray-12345678") <= _LONGEST_FOLDER and os.access(parent, os.W_OK | os.X_OK):
             return parent
@@ -64,9 +67,9 @@ def _parent() -> str:
 
 @contextlib.contextmanager
 def own_environment(token: Path, variables: Mapping[str, str]) -> Iterator[None]:
-    """Set these variables and Ray's token within the block, for this process and what it starts.
+    """Set these variables and Ray's token within the block, for this process and its children.
 
-    A local Ray passes its environment on to its workers. A `runtime_env` would do that too, but Ray writes it to its logs.
+    A local Ray passes its environment on to its workers. A `runtime_env` would do so, too, but Ray writes it to its logs.
     """
     before = {name: os.environ.get(name) for name in (*variables, *_TOKEN)}
     os.environ.pop("RAY_AUTH_TOKEN", None)
@@ -82,7 +85,7 @@ def own_environment(token: Path, variables: Mapping[str, str]) -> Iterator[None]
 
 @contextlib.contextmanager
 def private_files() -> Iterator[None]:
-    """Make new files readable by this user only, within the block. Processes that start in it inherit that."""
+    """Make new files readable by this user only within the block, also those of processes started in it."""
     before = os.umask(0o077)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Points that a user gives a search. A point that sets what it cannot set is an error."""
+"""Check the points that a user gives a search."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ logger = logging.getLogger(__name__)
 def searched_in(
     where: str, point: Mapping[str, Any], names: Container[str], constants: Mapping[str, Any], *, of_another_search: bool = False
 ) -> dict[str, Any]:
-    """Return the values that a point gives the parameters, flat.
+    """Return the values of the parameters in a point, flat.
 
     Args:
-        where: names the point in messages.
-        point: nested or flat; it may be the whole configuration of a trial, with its constants.
-        names: of the parameters.
-        constants: of Tune's `param_space`, flat.
-        of_another_search: the point is a result of an earlier search, which may have had other constants. An unknown name is then left
-            out with a warning.
+        where: name of the point in messages.
+        point: nested or flat. It may be the whole configuration of a trial, including its constants.
+        names: names of the parameters.
+        constants: constants of Tune's `param_space`, flat.
+        of_another_search: whether the point is from an earlier search, which may have had other constants. An unknown name is then left out
+            with a warning.
 
     Raises:
-        UserError: an unknown name, a constant with another value, or a domain or a grid in place of a value.
+        UserError: a name is unknown, a constant has another value, or there is a domain or a grid in place of a value.
     """
     given = {name: value for name, value in flat(point, names).items() if name != REPEATER_KEY}  # a `Repeater` adds its own key
     if grids := [name for name in grids_in(given) if name not in names]:
@@ -46,17 +46,17 @@ def searched_in(
         if name in constants:
             _check_constant(f"{where}.{name}", value, constants[name])
         elif of_another_search:
-            logger.warning("%s.%s: it is neither a parameter nor a constant of this search, and is left out", where, name)
+            logger.warning("%s.%s: neither a parameter nor a constant of this search, left out", where, name)
         else:
-            raise UserError(f"{where}.{name}: no such parameter, and no constant of param_space. Leave it out, or correct its name.")
+            raise UserError(f"{where}.{name}: neither a parameter nor a constant of param_space. Leave it out, or correct its name.")
     return {name: value for name, value in given.items() if name in names}
 
 
 def _check_constant(name: str, value: Any, constant: Any) -> None:
     if is_placeholder(constant) and not is_placeholder(value):
-        logger.warning("%s: Tune keeps this constant to itself, so it cannot be compared; the trial gets the one of param_space", name)
+        logger.warning("%s: this constant cannot be compared, because Tune has replaced it by a placeholder; the trial gets the value in param_space", name)
     elif not _same(to_builtin(value), to_builtin(constant)):
-        raise UserError(f"{name}={value}: it is the constant {constant} of param_space. Leave it out, or make it a parameter.")
+        raise UserError(f"{name}={value}: param_space has the constant {constant}. Leave it out, or make it a parameter.")
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -66,12 +66,12 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def completed(space: SearchSpace, point: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-    """Return the point with what it leaves out drawn at random. A parameter that the point names exists: its conditions are drawn to fit.
+    """Return the point with missing parameters drawn at random. Parameters in the conditions of a given one are drawn so that it is active.
 
-    An invalid value stays as it is, for the space to refuse.
+    An invalid value is kept, so that the space refuses it.
     """
     given = dict(point)
-    for name in reversed(space.names):  # a condition is on an earlier parameter
+    for name in reversed(space.names):  # a condition refers to an earlier parameter
         if name not in given:
             for_it = [dict(space.parameters[other].when)[name] for other in given if other in space.parameters and name in dict(space.parameters[other].when)]
             fitting = [value for value in (for_it[0] if for_it else ()) if all(space.parameters[name].among(value, values) for values in for_it)]

@@ -1,4 +1,4 @@
-"""Brings a searcher in step with what Tune knows of its trials, when Tune restores an experiment or runs an errored trial again."""
+"""Synchronise a searcher with Tune's trials, when Tune restores an experiment or runs an errored trial again."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def end_skipped(search: RZeroSearch, controller: TuneController) -> None:
-    """End the trials that `Tuner.restore(resume_unfinished=False)` leaves unfinished and unreported: their last report is their result."""
+    """End the trials that `Tuner.restore(resume_unfinished=False)` leaves unfinished. Their last report is their result."""
     for trial in controller.get_trials():
         if trial.is_finished() and search.candidate_of(trial.trial_id):
             search.on_trial_complete(trial.trial_id, flattened(trial.run_metadata.last_result or {}))
 
 
 def errored_as(search: RZeroSearch, trial_id: str) -> str:
-    """Return the id under which a trial errored. Tune resumes it under that id, but restarts it under a new one, and then it is found by its
+    """Return the id under which a trial errored. Tune resumes it under that id, but restarts it under a new id; then it is found by its
     parameters."""
     errored = search.book.errored
     if not errored or trial_id in errored or (controller := calling_controller()) is None:
@@ -35,10 +35,10 @@ def errored_as(search: RZeroSearch, trial_id: str) -> str:
 
 
 def follow_kept(search: RZeroSearch, kept: Sequence[KeptTrial]) -> None:
-    """Follow the trials that Tune has kept. Its state and the searcher's may be a moment apart.
+    """Follow the trials that Tune has saved. Its state may be a little older or newer than the searcher's.
 
-    A trial that Tune runs again stays in flight. One that Tune does not have is suggested again; one that has ended gives its
-    result; one that Tune has and the searcher has not is adopted, if it is what would be suggested next.
+    A trial that Tune runs again stays in flight. If Tune lost a trial, its candidate is suggested again. If a trial has ended, its result
+    is recorded. If only Tune has a trial, it is adopted if its parameters are those of the next candidate.
     """
     known = {trial.trial_id for trial in kept}
     search.book.withdraw([trial_id for trial_id in search.book.in_flight if trial_id not in known])
@@ -51,7 +51,7 @@ def follow_kept(search: RZeroSearch, kept: Sequence[KeptTrial]) -> None:
 
 
 def _adopt(search: RZeroSearch, trial: KeptTrial) -> bool:
-    """If this saved trial matches the next candidate, let it measure that one and return True."""
+    """If this saved trial matches the next candidate, adopt it and return True."""
     candidate = search.next_candidate()
     if candidate is None:
         return False

@@ -12,12 +12,13 @@ OnResult = Callable[[Candidate, Result, Mapping[str, Any] | None], None]
 
 
 class RunSearch(RZeroSearch):
-    """`RZeroSearch` that suggests whole candidates, and hands each result to the run before the search reads it.
+    """`RZeroSearch` that suggests whole candidates, and passes each result to the run before the search reads it.
 
     Args:
-        tournament: the search; its trials report `fitness`.
-        on_result: called with each result; the last argument is Tune's, or None for a trial that was lost.
-        again: asked about a candidate whose trial ended without any result; true: suggest it once more, as a new trial.
+        tournament: the search, whose trials report `fitness`.
+        on_result: called with each result. The last argument is Tune's result, or None for a trial that was lost.
+        again: called with a candidate whose trial ended without any result. If it returns True, the candidate is suggested once more, as a
+            new trial.
     """
 
     def __init__(
@@ -28,7 +29,7 @@ class RunSearch(RZeroSearch):
         self._may_requeue = again is not None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what Tune pickles with its Tuner; the callbacks are of this process and stay behind."""
+        """Return the state that Tune pickles with its Tuner. It leaves out the callbacks, which belong to this process."""
         return super().__getstate__() | {"_on_result": None, "_again": None, "_may_requeue": False}
 
     @property
@@ -37,18 +38,19 @@ class RunSearch(RZeroSearch):
         return self.book.n_in_flight
 
     def requeue(self, candidates: Sequence[Candidate]) -> None:
-        """Suggest these first: they were proposed, and got no result because their run was killed."""
+        """Suggest these candidates first. They were proposed, but got no result because their run was killed."""
         self.book.enqueue(candidates)
 
     def has_more(self) -> bool:
-        """Return whether anything is left to suggest. Call it only while nothing is in flight: a search may wait for results otherwise."""
+        """Return whether any candidate is left to suggest. Call this only while nothing is in flight, because otherwise the search may be
+        waiting for results."""
         candidate = self.next_candidate()
         if candidate is not None:
             self.book.put_back(candidate)
         return candidate is not None
 
     def suggestion(self, candidate: Candidate) -> dict[str, Any]:
-        """Return the candidate itself: the trial and its line need more than the parameters."""
+        """Return the candidate itself, because the trial and its line need more than the parameters."""
         return {"candidate": vars(candidate) | {"params": dict(candidate.params)}}
 
     def _wants_another_trial(self, candidate: Candidate) -> bool:

@@ -1,4 +1,4 @@
-"""Ends a run in which every start fails for the same reason: further candidates would only repeat it."""
+"""End a run in which every start fails for the same reason, because further candidates would only repeat it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from tune_gpu.common.failures import FailureKind, Phase, Status
 from tune_gpu.common.wording import failure_text
 
 _CANDIDATES = 2
-"""How many different configurations must fail alike."""
+"""Number of different configurations that must fail for the same reason."""
 _OF_ITS_SIZE = frozenset(
     {FailureKind.STARTUP_NO_KV_MEMORY, FailureKind.STARTUP_OOM, FailureKind.OOM, FailureKind.OOM_KILLED, FailureKind.INFEASIBLE}
 )
-"""Kinds that depend on the candidate: a smaller one may fit."""
+"""Kinds of failure that depend on the candidate's size: a smaller one may fit."""
 _MEMORY = re.compile(r"\bsignal 9\b|\bSIGKILL\b|(?:out of|not enough|insufficient) (?:\w+ )?memory", re.IGNORECASE)
-"""The same kinds as text, for a failure of another kind: the kernel may have killed the process, or the message is of an unknown version."""
+"""Signs of the same kinds in the text of another kind: the kernel may have killed the process, or the message may be from an unknown
+version."""
 _VARIES = (
     (re.compile(r"\x1b\[[0-9;]*m"), ""),
     (re.compile(r"(?<![\w<])[~.]{0,2}/[^\s'\",;:()\[\]{}<>]*"), "<path>"),
@@ -27,13 +28,14 @@ _VARIES = (
     (re.compile(r"(?<!exit code )(?<!signal )(?<![\w.-])-?\d+(?:[.,:]\d+)*|(?<=[A-Za-z_-])\d+"), "<n>"),
     (re.compile(r"\s+"), " "),
 )
-"""Parts that differ between two messages of one reason: colours, paths, ids, and numbers (ports, process ids, times), but not the exit code."""
+"""Parts that differ between two messages with the same reason: colours, paths, ids, and numbers (ports, process ids, times), but not the
+exit code."""
 
 
 class SameFailure:
-    """Finds out whether all candidates of a run fail for the same reason. A record may come more than once.
+    """Detects that all candidates of a run fail for the same reason. A record may be observed more than once.
 
-    Retryable failures and refusals before the launch do not count. Any other result, above all a measurement, shows that the reason
+    Retryable failures and refusals before the launch do not count. Any other result, in particular a measurement, shows that the reason
     depends on the candidate.
     """
 
@@ -58,20 +60,21 @@ class SameFailure:
 
     @property
     def reason(self) -> str | None:
-        """Return the reason as text if at least two candidates have ended and all of them failed for it, else None."""
+        """Return the reason as text if at least two candidates have ended and all of them failed for that reason, else None."""
         if self._failure is None or self._differs or len(self._failed) < _CANDIDATES:
             return None
         return f"{self._failure.service}: {failure_text(self._failure.message, self._failure.evidence)}"
 
 
 class StopOnSameFailure(Stopper):
-    """Ends a Tune run in which nothing starts. It runs where the run's controller does (on the cluster with `ray://`) and gets each report there."""
+    """Stops a Tune run in which no candidate starts. It runs beside Tune's controller (on the cluster with `ray://`) and gets each report
+    there."""
 
     def __init__(self, failures: SameFailure) -> None:
         self._failures = failures
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Count the last report of a trial; the trial itself is not stopped."""
+        """Count the last report of a trial. Never stop the trial itself."""
         if result.get("done") and result.get("line_json"):
             self._failures.observe(EvaluationRecord.parse(json.loads(result["line_json"]), f"trial {trial_id}"))
         return False
@@ -82,7 +85,7 @@ class StopOnSameFailure(Stopper):
 
 
 def reason_of(failure: FailureRecord) -> tuple[str, ...] | None:
-    """Return what two failures of one reason have in common, or None for a failure that depends on the candidate."""
+    """Return a key that is equal for failures with the same reason, or None for a failure that depends on the candidate."""
     text = f"{failure.message}\n{failure.evidence}"
     if failure.phase != Phase.START or failure.kind in _OF_ITS_SIZE or failure.retryable or _MEMORY.search(text):
         return None

@@ -1,8 +1,8 @@
-"""Tune's own records of its trials, in an experiment's folder.
+"""Read Tune's own records of its trials in an experiment's folder.
 
 Tune writes its trials and its searcher's state one after the other, and copies them file by file. After a kill one may be older than the
-other. A searcher that relies on its own state alone then waits for a trial that Tune does not have, or that has already ended, and the
-restored run hangs without a message.
+other. A searcher that relied only on its own state would then wait for a trial that Tune does not have, or that has already ended, and the
+restored run would hang without a message.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from tune_gpu.ray_tune.compat import STATE_FILES, as_kept
 
 @dataclass(frozen=True)
 class KeptTrial:
-    """One trial as Tune has kept it."""
+    """One trial as Tune has saved it."""
 
     trial_id: str
     params: Mapping[str, Any]
     """The searcher's suggestion, as `compat.as_kept` returns it."""
     ended: bool
     result: Mapping[str, Any] | None
-    """Its last report; None before the first, and for a trial that ended with an error."""
+    """The trial's last report; None before the first, and for a trial that ended with an error."""
 
 
 def is_of(kept: Mapping[str, Any], suggested: Mapping[str, Any]) -> bool:
-    """Return whether Tune's record of a suggestion is of this one."""
-    return json.dumps(kept, sort_keys=True) == json.dumps(as_kept(suggested), sort_keys=True)  # as text NaN is NaN
+    """Return whether Tune's record belongs to this suggestion."""
+    return json.dumps(kept, sort_keys=True) == json.dumps(as_kept(suggested), sort_keys=True)  # compared as text, because NaN is not equal to itself
 
 
 def kept_trials(folder: str | Path) -> list[KeptTrial]:
-    """Return the trials of the latest state in the folder, in the order in which they were made; an empty list if no state can be read."""
+    """Return the trials of the latest state in the folder, in the order of their creation, or an empty list if no state can be read."""
     states = sorted(Path(folder).glob(STATE_FILES))
     if not states:
         return []

@@ -1,6 +1,7 @@
-"""How many evaluations Tune wants of a search.
+"""Compute how many evaluations Tune wants from a search.
 
-Tune calls `set_search_properties` for a `param_space` only, so a searcher with a space of its own asks whoever makes the trials (see `compat.py`).
+Tune calls `set_search_properties` only with a `param_space`, so a searcher with its own space reads the length from its caller (see
+`compat.py`).
 """
 
 from __future__ import annotations
@@ -8,15 +9,15 @@ from __future__ import annotations
 import sys
 
 UNLIMITED = sys.maxsize
-"""What Tune makes of `num_samples=-1`."""
+"""The value that Tune replaces `num_samples=-1` by."""
 
 
 def wanted_evaluations(num_samples: int | None, time_budget_s: float | None) -> int | None:
-    """Return how many evaluations a search is for; null: as many as it has by itself.
+    """Return how many evaluations a search should plan, or None for its own number.
 
     Args:
-        num_samples: Tune's; -1 or what Tune makes of it: as many as there is time for.
-        time_budget_s: Tune's; without it `num_samples=-1` would never end.
+        num_samples: Tune's setting. -1 (or `UNLIMITED`) means as many as fit into the time budget.
+        time_budget_s: Tune's setting. Without it `num_samples=-1` would never end.
     """
     if not num_samples:
         return None

@@ -1,4 +1,4 @@
-"""R-Zero as Ray Tune's search algorithm (see `rzero.py`): it suggests candidates, reads reports, and is saved and restored."""
+"""R-Zero as a Ray Tune search algorithm (see `rzero.py`): it suggests candidates, reads reports, and can be saved and restored."""
 
 # ruff: noqa: ARG002 - Ray names the arguments of its hooks
 
@@ -38,24 +38,25 @@ class RZeroSearch(Searcher):
     """R-Zero behind Ray's searcher interface.
 
     Args:
-        space: name -> its values in order, a `ParameterSpec`, a domain of Tune's (`tune.uniform` …), or a mapping of such names. None: Tune's
+        space: name -> its values in order, a `ParameterSpec`, a domain of Tune (`tune.uniform` …), or a mapping of such names. None: Tune's
             `param_space`.
-        metric: the reported key to optimise. A trial that reports NaN for it has failed. Beside it a trial may report `status`
-            (`ok`, `infeasible`, `failed`), `violation` (by how much it misses), `transient` (the failure says nothing about the
+        metric: the reported key to optimise. A trial that reports NaN for it has failed. A trial may also report `status`
+            (`ok`, `infeasible`, `failed`), `violation` (by how much it misses a constraint), `transient` (the failure does not depend on the
             configuration), `stderr` (standard error of the metric), `n_windows`, and in Pareto mode each of `settings.objectives`.
         mode: `max` or `min`.
-        seed: of everything random, unless `settings` are given.
-        settings: R-Zero's sizes and seed. Without them each run of the search is as long as Tune's `num_samples` (-1: as long as
-            `time_budget_s`, or 14 evaluations without one).
-        tournament: a search under way instead of a new one.
-        points_to_evaluate: tried first; the first of them is the baseline. What a point leaves out is drawn at random. A point may repeat a
-            constant of `param_space`.
-        evaluated_rewards: the metric of each of these points, if they were tried elsewhere before. They are then known, and tried
-            again only to be confirmed. `add_evaluated_point` and `add_evaluated_trials` add such results too, before the first suggestion.
+        seed: the random seed, unless `settings` are given.
+        settings: R-Zero's sizes and seed. Without them the search is as long as Tune's `num_samples` (-1: as long as `time_budget_s`, or
+            14 evaluations without one).
+        tournament: a search in progress, instead of a new one.
+        points_to_evaluate: points to try first. The first of them is the baseline. Missing parameters of a point are drawn at random. A
+            point may repeat a constant of `param_space`.
+        evaluated_rewards: the metric of each of these points, if they were measured elsewhere before. They are then known, and are measured
+            again only for confirmation. `add_evaluated_point` and `add_evaluated_trials` add such results, too, before the first
+            suggestion.
 
     Raises:
-        UserError: the space is empty or has a domain that R-Zero cannot search, a point is not in the space, or there are not as
-            many rewards as points.
+        UserError: the space is empty or has a domain that R-Zero cannot search, a point is not in the space, or the numbers of
+            rewards and points differ.
     """
 
     def __init__(
@@ -91,21 +92,21 @@ class RZeroSearch(Searcher):
 
     @property
     def tournament(self) -> Tournament:
-        """Return the search itself. Raise UserError if it has no space yet."""
+        """Return the tournament. Raise UserError if the search has no space yet."""
         return self._setup.tournament
 
     def candidate_of(self, trial_id: str) -> Candidate | None:
-        """Return what a trial in flight measures, or None for a trial of someone else."""
+        """Return the candidate of a trial in flight, or None for an unknown trial."""
         return self.book.candidate_of(trial_id)
 
-    # --- What Tune passes to a searcher before it asks for candidates.
+    # --- What Tune passes to a searcher before the first suggestion.
 
     def set_max_concurrency(self, max_concurrent: int) -> bool:
-        """Keep Tune's `max_concurrent_trials` (a `ConcurrencyLimiter`) here, by the trials that are in flight here.
+        """Apply Tune's `max_concurrent_trials` (a `ConcurrencyLimiter`) here, to the trials in flight.
 
-        The limiter's own set of live trials is in a third file of Tune's state. After a kill that may be older than the others. A
-        restored limiter then waits for trials that have ended, and does not pass on the results of those that it does not know.
-        Return False to a limiter that holds results back until its whole batch has them: only it can do that.
+        The limiter saves its set of live trials in a third file of Tune's state, which may be older than the others after a kill. A
+        restored limiter would then wait for ended trials, and would not pass on results of trials that it does not know.
+        Return False for a limiter that holds results back until its whole batch is complete, because only the limiter can do that.
         """
         limiter = find_caller(ConcurrencyLimiter)
         in_batches = limiter is not None and limiter.batch
@@ -113,14 +114,14 @@ class RZeroSearch(Searcher):
         return not in_batches
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
-        """Take Tune's metric and mode if the searcher was made without them, and its `param_space` if there is no space yet.
+        """Use Tune's metric and mode if the searcher was made without them, and its `param_space` if there is no space yet.
 
-        Return False if Tune's space has something to search and this has a space of its own: Tune then says so to the user. Raise
+        Return False if both Tune's space and the searcher's own have parameters; Tune then reports that to the user. Raise
         UserError for another metric or mode than before, and for a space that cannot be searched.
         """
         for name, own, other in (("metric", self._metric, metric), ("mode", self._mode, mode)):
             if own and other and own != other:
-                raise UserError(f"{name}: RZeroSearch has {own}, TuneConfig has {other}. Give it to one of them, or the same to both.")
+                raise UserError(f"{name}: RZeroSearch has {own}, but TuneConfig has {other}. Set it in one of them, or to the same value in both.")
         self._metric, self._mode = self._metric or metric, self._mode or mode
         fits = self._setup.take_param_space(config)
         self._setup.plan(spec.get("num_samples"), spec.get("time_budget_s"), restored=self._tune_restores)
@@ -133,14 +134,14 @@ class RZeroSearch(Searcher):
         """Add a result from elsewhere. Tune's `add_evaluated_trials` calls this for each trial of an earlier experiment.
 
         Args:
-            parameters: of the space; Tune's constants may stand beside them, with the values that they have in this search.
-            value: of the metric; NaN: it failed.
-            error: it failed.
-            pruned, intermediate_values: not used; the value that a pruned trial had reached counts.
+            parameters: parameters of the space. Tune's constants may be included, with the same values as in this search.
+            value: the metric; NaN if the trial failed.
+            error: whether the trial failed.
+            pruned, intermediate_values: not used. The last value of a pruned trial counts.
 
         Raises:
-            UserError: the search has begun, or has several objectives (a point has one value), or (at the first suggestion, when
-                Tune has given the space and the constants) the point is outside the space or has another constant.
+            UserError: the search has begun, or has several objectives (a point has one value). At the first suggestion, when
+                Tune has set the space and the constants: the point is outside the space or has another constant.
         """
         if not self.book.empty:
             raise UserError("add_evaluated_point: this search has begun. Add results from elsewhere before the first suggestion.")
@@ -148,17 +149,18 @@ class RZeroSearch(Searcher):
 
     # --- Suggestions.
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # Ray answers "FINISHED" too
-        """Return the next candidate, None while Tune must wait for results, and FINISHED after the last. Raise UserError without metric and mode."""
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # Ray also accepts "FINISHED"
+        """Return the next suggestion, None while Tune must wait for results, and FINISHED after the last. Raise UserError without metric
+        and mode."""
         if not self._metric or self._mode not in ("max", "min"):
-            raise UserError(f"RZeroSearch has metric={self._metric}, mode={self._mode}. Give it both; mode is max or min (Tune passes on those "
-                            "of TuneConfig only with a param_space).")
+            raise UserError(f"RZeroSearch has metric={self._metric}, mode={self._mode}. Set both here; mode is max or min (Tune passes on those "
+            "of TuneConfig only with a param_space).")
         self._follow_experiment()
         if self._most_in_flight is not None and self.book.n_in_flight >= self._most_in_flight:
             return None
         candidate = self.next_candidate()
         if candidate is None:
-            # None with nothing in flight would hang Tune without a message.
+            # If nothing is in flight, None would make Tune hang without a message.
             open_ended = self.tournament.ended_because is None or self._may_requeue
             return None if self.book.n_in_flight and open_ended else Searcher.FINISHED
         self.book.begin(trial_id, candidate)
@@ -169,7 +171,7 @@ class RZeroSearch(Searcher):
         return nested(candidate.params)
 
     def next_candidate(self) -> Candidate | None:
-        """Take the next candidate, requeued ones first. Return None while results are awaited, and after the last."""
+        """Return and remove the next candidate, requeued ones first. Return None while results are awaited, and after the last."""
         self._add_known()
         return self.book.next_requeued() or self.tournament.ask()
 
@@ -177,9 +179,9 @@ class RZeroSearch(Searcher):
         self._setup.add_known_to_tournament(lambda value: self.read({self._metric or "": value}))
 
     def _follow_experiment(self) -> None:
-        """If another experiment of Tune's uses this search, extend the search by the length of that experiment.
+        """If another Tune experiment uses this search, extend the search by the length of that experiment.
 
-        Candidates in flight in the earlier experiment are suggested again: Tune does not report trials that a time budget has stopped.
+        Candidates in flight in the earlier experiment are suggested again, because Tune does not report trials that a time budget stopped.
         """
         generator = calling_generator()
         if generator is None or generator is self._generator:
@@ -194,16 +196,16 @@ class RZeroSearch(Searcher):
     # --- Results.
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Keep an intermediate report: it is the result of a trial that a scheduler pauses after it, and stops while it is paused."""
+        """Keep an intermediate report. It is the result if a scheduler pauses the trial after it and stops the paused trial."""
         self.book.report(trial_id, result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Read the final result of a trial.
 
-        The first error is treated as transient (see `Tournament.tell`). A result that Tune's `resume_errored` or `restart_errored` brings
+        The first error is treated as transient (see `Tournament.tell`). A result that Tune's `resume_errored` or `restart_errored` delivers
         later replaces it.
         """
-        if error and self.read(result or {}).fitness is None:  # a `Repeater` has the mean of those that did not raise
+        if error and self.read(result or {}).fitness is None:  # a `Repeater` may have the mean of the trials that did not raise
             result = None
         elif not error:
             result = result or self.book.report_of(trial_id)
@@ -223,33 +225,33 @@ class RZeroSearch(Searcher):
         self._tell(candidate, self.read(result) if result else Result("failed", transient=True), result)
 
     def _wants_another_trial(self, candidate: Candidate) -> bool:
-        """Return whether a candidate whose trial ended without any result is suggested once more, as a new trial."""
+        """Return whether to suggest a candidate once more, as a new trial, after its trial ended without any result."""
         return False
 
     def _tell(self, candidate: Candidate, outcome: Result, result: Mapping[str, Any] | None) -> None:
         self.tournament.tell(candidate.candidate_id, outcome)
 
     def read(self, result: Mapping[str, Any]) -> Result:
-        """Return a trial's report as a result of the search: higher fitness is better, whatever the mode."""
+        """Return a trial's report as a result of the search, where a higher fitness is better, whatever the mode."""
         reported = result.get(self._metric or "")
         if number(reported) is None and reported is not None and not isinstance(reported, Real) and not self._warned:
             self._warned = True
-            logger.warning("%s was reported as %r, which is not a number: a trial whose last report is like that counts as failed", self._metric, reported)
+            logger.warning("%s was reported as %r, which is not a number. A trial whose last report has no number counts as failed.", self._metric, reported)
         return read_report(result, self._metric or "", self._mode, list(self._setup.objectives))
 
-    # --- Saved and restored.
+    # --- Saving and restoring.
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what Tune pickles with its Tuner."""
+        """Return the state that Tune pickles with its Tuner."""
         return self.__dict__ | {"_generator": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore from Tune's pickle. Only `Tuner.restore` does that, and it runs the unfinished trials again itself, under their own ids."""
+        """Restore from Tune's pickle. Only `Tuner.restore` does that, and it runs unfinished trials again itself, under their ids."""
         self.__dict__.update(state)
         self._tune_restores = True
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RZeroSearch:
-        """Return a copy that is restored as its original is, by Tune or by hand."""
+        """Return a copy that can be restored like the original, by Tune or by user code."""
         copied = object.__new__(type(self))
         memo[id(self)] = copied
         copied.__dict__.update(copy.deepcopy(self.__getstate__(), memo))
@@ -271,7 +273,7 @@ class RZeroSearch(Searcher):
             UserError: the file is not a checkpoint of this searcher, or was saved by another version, or with another space or settings.
         """
         state = _saved(checkpoint_path)
-        if state["tournament"] is None:  # it was saved before Tune had given its space
+        if state["tournament"] is None:  # saved before Tune had set its space
             return
         self._setup.load_state_dict(state)
         self.book = TrialBook.from_state_dict(state, self.tournament.candidate)
@@ -279,14 +281,14 @@ class RZeroSearch(Searcher):
             self.book.withdraw(self.book.in_flight)
 
     def restore_from_dir(self, checkpoint_dir: str) -> None:
-        """Resume from an experiment's folder, in step with Tune's own records of the trials there. Raise UserError as `restore` does."""
+        """Resume from an experiment's folder, synchronised with Tune's records of the trials there. Raise UserError as `restore` does."""
         super().restore_from_dir(checkpoint_dir)
         if self._tune_restores and (kept := kept_trials(checkpoint_dir)):
             follow_kept(self, kept)
 
 
 def _saved(path: str) -> dict[str, Any]:
-    """Return a checkpoint's content. Raise UserError for a file that is not one."""
+    """Return a checkpoint's content. Raise UserError for a file that is not a checkpoint."""
     state = outside_files.read_json(Path(path), outside_files.CHECKPOINT)
     if not isinstance(state, dict) or "tournament" not in state:
         raise UserError(f"{path}: not a complete checkpoint of an RZeroSearch. Give a file that RZeroSearch.save has written.")

@@ -1,4 +1,4 @@
-"""Ray for the duration of a command: a local one that ends with it, or a cluster that it joins."""
+"""Provide Ray for a command: a local Ray that ends with it, or a cluster that it joins."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from tune_gpu.ray_tune.placement import check_cards, check_cores
 _RAY_ENVIRONMENT = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a model's path may be relative to where the user stands
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a model's path may be relative to the user's current folder
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     **WORKER_ENVIRONMENT,
 }
 
-_HOW_TO_BE_LET_IN = "give it as RAY_AUTH_MODE=token and RAY_AUTH_TOKEN=… (`ray get-auth-token` prints it there)"
+_HOW_TO_BE_LET_IN = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN=… (`ray get-auth-token` on the cluster prints the token)"
 PATIENCE_S = 30.0
 """Seconds to wait for a placement or a worker's start before printing a notice."""
 
@@ -54,7 +54,7 @@ def local_or_joined_ray(settings: RaySettings, n_cards: int | None = None) -> It
 
 
 def _shut_down() -> None:
-    """Leave Ray. A second Ctrl-C waits: Ray would finish an interrupted shutdown at exit, when its folder is gone."""
+    """Shut Ray down, holding a second Ctrl-C. Ray would finish an interrupted shutdown at exit, when its folder no longer exists."""
     with Interrupts().held():
         ray.shutdown()
 
@@ -70,7 +70,7 @@ def _start_local(ending: contextlib.ExitStack, runtime_env: Mapping[str, Any] | 
         with preserve_handler(signal.SIGTERM), loopback_only(), private_files():
             ray.init("local", dashboard_host="127.0.0.1", runtime_env=shown or None, **session_folder(folder.of_ray), **options)
     except BaseException:
-        folder.end_with(_started_since(before))  # looked up while their parents exist: Ray's agents outlive its servers, and are then orphans
+        folder.end_with(_started_since(before))  # looked up while the servers exist, because their agents outlive them and are orphans then
         ray.shutdown()
         raise
     folder.end_with(_started_since(before))
@@ -81,7 +81,7 @@ def _started_since(before: set[int]) -> list[int]:
 
 
 def _join(address: str, options: dict[str, Any]) -> None:
-    """Join a cluster. Try once more if its client server was too slow (Ray allows it half a minute). Raise UserError if that fails too."""
+    """Join a cluster. Retry once if its client server was too slow (Ray waits half a minute). Raise UserError if that fails, too."""
     for attempts_left in (1, 0):
         try:
             with preserve_handler(signal.SIGTERM):
@@ -96,14 +96,14 @@ def _join(address: str, options: dict[str, Any]) -> None:
 def _why_not_joined(error: BaseException) -> str:
     """Return why Ray could not join, although its socket answers (see `_check_answers`)."""
     below: BaseException | None = error
-    while below is not None:  # Ray names the refusal in what the error comes from, and not in the error
+    while below is not None:  # Ray reports the refusal in the cause of the error, not in the error itself
         if wants_token(below):
-            return f"the cluster asks for a token that this process does not have; {_HOW_TO_BE_LET_IN}"
+            return f"the cluster requires a token that this process does not have; {_HOW_TO_BE_LET_IN}"
         below = below.__cause__ or below.__context__
     if client_timed_out(error):
-        return f"what listens there lets no Ray client in: either it is not the port of the client's server (10001 by default), or it asks for a token; {_HOW_TO_BE_LET_IN}"
+        return f"the server there accepts no Ray client: either this is not the port of Ray's client server (10001 by default), or it requires a token; {_HOW_TO_BE_LET_IN}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    # A client's error is the server's stack, whose last line is the cause.
+    # A client's error contains the server's stack trace, whose last line is the cause.
     reason = lines[-1] if lines[0].endswith(":") else lines[0]
     return f"no Ray cluster answers there ({reason[:200]})"
 
@@ -117,14 +117,14 @@ def check_room_here(config: ExperimentConfig, kind: str) -> None:
 
 
 def waiting_notice() -> str:
-    """Return the notice that trials are waiting. Ray does not show whether for a placement or for the start of a process."""
+    """Return the notice that trials are waiting. Ray does not show whether they wait for a placement or for the start of a process."""
     there, free = ray.cluster_resources(), ray.available_resources()
     left = ", ".join(f"{free.get(name, 0.0):g} of {there.get(name, 0.0):g} {what}" for name, what in (("GPU", "cards"), ("CPU", "cores")))
-    return f"nothing has run for {PATIENCE_S:g} s: Ray has no free place yet, or a process is still starting (free now: {left})"
+    return f"nothing has run for {PATIENCE_S:g} s: Ray has no free resources yet, or a process is still starting (free now: {left})"
 
 
 def _check_answers(settings: RaySettings) -> None:
-    """Raise UserError if nothing listens at the address. Ray would wait for minutes and print pages of errors."""
+    """Raise UserError if nothing listens at the address. Ray itself would wait for minutes and print pages of errors."""
     address = str(settings.address)
     if address == "auto":
         return

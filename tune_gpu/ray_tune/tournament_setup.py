@@ -1,4 +1,5 @@
-"""Makes the tournament of an `RZeroSearch`, once its space is known: Tune may give the space, the metric and the length after the searcher is made."""
+"""Build the tournament of an `RZeroSearch` once its space is known. Tune may set the space, the metric and the length after the searcher
+was made."""
 
 from __future__ import annotations
 
@@ -34,21 +35,21 @@ class _KnownPoint:
 
 
 class TournamentSetup:
-    """The tournament, and what it is built from.
+    """The tournament, and the arguments that it is built from.
 
     Args:
         settings: sizes and seed.
         points: the first of them is the baseline.
-        tournament: a search under way instead of a new one.
-        length_is_tunes: it is as long as Tune's `num_samples` says.
+        tournament: a search in progress, instead of a new one.
+        length_is_tunes: whether the search is as long as Tune's `num_samples`.
     """
 
     def __init__(self, settings: SearchSettings, points: Sequence[Mapping[str, Any]], tournament: Tournament | None, *, length_is_tunes: bool) -> None:
         self._settings, self._points, self._tournament = settings, [dict(point) for point in points], tournament
         self._length_is_tunes, self._space_is_tunes = length_is_tunes, False
         self._specs: dict[str, ParameterSpec] | None = None
-        self._constants: dict[str, Any] = {}  # of Tune's `param_space`: points may repeat them
-        self._known: list[_KnownPoint] = []  # wait for the first suggestion: only then are metric and mode known
+        self._constants: dict[str, Any] = {}  # constants of Tune's `param_space`, which points may repeat
+        self._known: list[_KnownPoint] = []  # added at the first suggestion, when metric and mode are known
 
     @property
     def tournament(self) -> Tournament:
@@ -69,7 +70,7 @@ class TournamentSetup:
         return (self._tournament.settings if self._tournament else self._settings).objectives
 
     def begin(self, specs: Mapping[str, ParameterSpec]) -> None:
-        """Make the tournament in this space."""
+        """Build the tournament in this space."""
         self._specs = dict(specs)
         space, rng = SearchSpace.from_specs(specs), np.random.default_rng(self._settings.seed)
         self._points = [searched_in(f"points_to_evaluate[{i}]", point, specs, self._constants) for i, point in enumerate(self._points)]
@@ -79,7 +80,7 @@ class TournamentSetup:
     def take_param_space(self, config: Mapping[str, Any]) -> bool:
         """Search in Tune's `param_space` if there is no space yet, and remember its constants.
 
-        Return False if both Tune's space and the search's own have something to search.
+        Return False if both Tune's space and the search's own have parameters.
 
         Raises:
             UserError: the space cannot be searched, or differs from the earlier one.
@@ -101,7 +102,7 @@ class TournamentSetup:
             self.begin(specs)
             self._space_is_tunes = True
         elif SearchSpace.from_specs(specs).fingerprint() != self._tournament.space.fingerprint():
-            raise UserError("param_space: this search has begun in another one. Give it the same, or make a new RZeroSearch.")
+            raise UserError("param_space: differs from the one in which this search began. Give the same one, or make a new RZeroSearch.")
 
     def plan(self, num_samples: int | None, time_budget_s: float | None, *, restored: bool) -> None:
         """Plan as many evaluations as Tune wants, if the length is Tune's.
@@ -115,19 +116,19 @@ class TournamentSetup:
             self._tournament.plan(more + (0 if restored else len(self._tournament.history)))
 
     def add_known(self, parameters: Mapping[str, Any], value: float | None, where: str) -> None:
-        """Take a result from elsewhere. Raise UserError for a point outside the space, or in Pareto mode."""
+        """Add a result from elsewhere. Raise UserError for a point outside the space, or in Pareto mode."""
         if objectives := self.objectives:
-            raise UserError(f"add_evaluated_point: it has one value, and search.objectives needs {', '.join(objectives)}. Give the point to points_to_evaluate.")
+            raise UserError(f"add_evaluated_point: it has one value, but search.objectives needs {', '.join(objectives)}. Use points_to_evaluate for this point.")
         if self._tournament is not None:
             names = self._tournament.space.parameters
             self._tournament.space.canonical({name: value for name, value in flat(parameters, names).items() if name in names})
         self._known.append(_KnownPoint(parameters, value, where))
 
     def add_known_to_tournament(self, read: Callable[[float | None], Result]) -> None:
-        """Give the tournament the results from elsewhere that it does not have yet.
+        """Add to the tournament the results from elsewhere that it does not have yet.
 
         Args:
-            read: the value of the metric -> a result.
+            read: function from a value of the metric to a result.
         """
         known, self._known = self._known, []
         names = self.tournament.space.parameters
@@ -136,7 +137,7 @@ class TournamentSetup:
             self.tournament.add_evaluated(params, read(point.value))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the tournament, its length and what it is built from, as JSON values."""
+        """Return the tournament, its length and its arguments as JSON values."""
         if self._tournament is None:
             return {"tournament": None}
         return {"tournament": self._tournament.state_dict(), "planned": self._tournament.total_evaluations, "made_of": self._made_of_as_json()}
@@ -153,11 +154,12 @@ class TournamentSetup:
             self.begin({name: ParameterSpec(**spec) for name, spec in made_of["specs"].items()})
         if self._length_is_tunes:
             self.tournament.plan(int(state.get("planned") or 0))
-        self._known = []  # the state has them
+        self._known = []  # the restored tournament has them already
         self.tournament.load_state_dict(state["tournament"])
 
     def _made_of_as_json(self) -> dict[str, Any] | None:
-        """Return space, settings and points, or None if JSON would change them (functions, say). A pickle would run code when it is read."""
+        """Return space, settings and points, or None if JSON would change them (functions, for example). A pickle is not used, because
+        unpickling can run code."""
         if self._specs is None or any(map(is_placeholder, (value for spec in self._specs.values() for value in spec.values or ()))):
             return None
         specs = {name: asdict(spec) for name, spec in self._specs.items()}

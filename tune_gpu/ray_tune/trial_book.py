@@ -1,4 +1,5 @@
-"""The state of each trial of a search, and the candidates that wait for another trial. Pure: it knows neither Ray nor the tournament."""
+"""The state of each trial of a search, and the candidates that wait for another trial. This module is independent of Ray and of the
+tournament."""
 
 from __future__ import annotations
 
@@ -16,13 +17,13 @@ class TrialState(StrEnum):
     """State of a trial that was given a candidate."""
 
     IN_FLIGHT = "in flight"
-    """It runs. Its latest report is kept: that is its result if a scheduler ends it while it is paused."""
+    """It is running. Its latest report is kept, because that is its result if a scheduler ends it while it is paused."""
     COMPLETED = "completed"
     """The search has its result."""
     ERRORED = "errored"
-    """It ended without a result, and the search knows that. Tune may run it once more, and its result then replaces the failure."""
+    """It ended without a result, which the search has recorded. Tune may run it once more; its result then replaces the failure."""
     REQUEUED = "requeued"
-    """It was given up. Its candidate waits for another trial, or has one."""
+    """It was abandoned. Its candidate waits for another trial, or has one."""
 
 
 @dataclass
@@ -33,7 +34,8 @@ class _Entry:
 
 
 class TrialBook:
-    """Trials by their state and id. Each trial has one state, or none before it begins; `complete`, `err`, `requeue` and `withdraw` are the transitions.
+    """Trials by their state and id. Each trial has one state, or none before it begins. The transitions are `complete`, `err`, `requeue`
+    and `withdraw`.
 
     A transition raises ValueError if the state of the trial does not allow it.
     """
@@ -48,17 +50,17 @@ class TrialBook:
 
     @property
     def in_flight(self) -> list[str]:
-        """Return the trials that run, in the order in which they began."""
+        """Return the ids of the running trials, in the order in which they began."""
         return list(self._trials[TrialState.IN_FLIGHT])
 
     @property
     def n_in_flight(self) -> int:
-        """Return how many trials run."""
+        """Return the number of running trials."""
         return len(self._trials[TrialState.IN_FLIGHT])
 
     @property
     def errored(self) -> dict[str, Candidate]:
-        """Return what the errored trials were to measure, in the order in which they errored."""
+        """Return the candidates of the errored trials by trial id, in the order in which they errored."""
         return {trial_id: entry.candidate for trial_id, entry in self._trials[TrialState.ERRORED].items() if entry.candidate}
 
     @property
@@ -72,12 +74,12 @@ class TrialBook:
         return not self._queue and not any(self._trials.values())
 
     def candidate_of(self, trial_id: str) -> Candidate | None:
-        """Return what a trial that runs measures, or None for any other trial."""
+        """Return the candidate of a running trial, or None for any other trial."""
         entry = self._trials[TrialState.IN_FLIGHT].get(trial_id)
         return entry.candidate if entry else None
 
     def report_of(self, trial_id: str) -> Report | None:
-        """Return the latest report of a trial that runs, or None."""
+        """Return the latest report of a running trial, or None."""
         entry = self._trials[TrialState.IN_FLIGHT].get(trial_id)
         return entry.report if entry else None
 
@@ -86,7 +88,7 @@ class TrialBook:
         self._trials[TrialState.IN_FLIGHT][trial_id] = _Entry(candidate)
 
     def report(self, trial_id: str, report: Report) -> None:
-        """Keep the latest report of a trial that runs; ignore that of any other."""
+        """Keep the latest report of a running trial. Ignore reports of other trials."""
         if entry := self._trials[TrialState.IN_FLIGHT].get(trial_id):
             entry.report = report
 
@@ -99,11 +101,11 @@ class TrialBook:
         self._move(trial_id, TrialState.ERRORED, TrialState.IN_FLIGHT)
 
     def requeue(self, trial_id: str) -> None:
-        """Give up this trial; its candidate waits behind those that wait already."""
+        """Abandon this trial. Its candidate is queued after those that wait already."""
         self._queue.append(self._move(trial_id, TrialState.REQUEUED, TrialState.IN_FLIGHT))
 
     def withdraw(self, trial_ids: Iterable[str]) -> None:
-        """Give up these trials; their candidates wait, in this order, before those that wait already."""
+        """Abandon these trials. Their candidates are queued, in this order, before those that wait already."""
         self._queue = [*[self._move(trial_id, TrialState.REQUEUED, TrialState.IN_FLIGHT) for trial_id in trial_ids], *self._queue]
 
     def _move(self, trial_id: str, to: TrialState, *may_be: TrialState) -> Candidate:
@@ -111,24 +113,24 @@ class TrialBook:
         if state not in may_be:
             raise ValueError(f"trial {trial_id} is {state or 'unknown'} and cannot become {to}")
         candidate = self._trials[state].pop(trial_id).candidate
-        assert candidate is not None, "only trials that have ended lack it"
+        assert candidate is not None, "only trials that have ended have no candidate"
         self._trials[to][trial_id] = _Entry(candidate)
         return candidate
 
     def enqueue(self, candidates: Iterable[Candidate]) -> None:
-        """Let candidates without a trial wait, behind those that wait already."""
+        """Queue candidates without a trial, after those that wait already."""
         self._queue += candidates
 
     def put_back(self, candidate: Candidate) -> None:
-        """Let a candidate that was just taken from the queue, or just proposed, be the next one."""
+        """Make a candidate that was just dequeued or proposed the next one."""
         self._queue.insert(0, candidate)
 
     def next_requeued(self) -> Candidate | None:
-        """Take the next candidate that waits, or return None."""
+        """Dequeue the next waiting candidate. Return None if there is none."""
         return self._queue.pop(0) if self._queue else None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the book as JSON values. Candidates are named by their ids; reports are left out, because Tune brings them again."""
+        """Return the book as JSON values. Candidates are named by their ids; reports are left out, because Tune delivers them again."""
         return {
             "live": self._ids(TrialState.IN_FLIGHT),
             "given_back": [candidate.candidate_id for candidate in self._queue],
@@ -141,7 +143,7 @@ class TrialBook:
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any], candidate_of: Callable[[str], Candidate]) -> TrialBook:
-        """Return the saved book. Raise KeyError for a candidate that `candidate_of` does not know."""
+        """Restore a saved book. Raise KeyError for a candidate that `candidate_of` does not know."""
         book = cls()
         for saved, trials in ((state["live"], TrialState.IN_FLIGHT), (state.get("errored", {}), TrialState.ERRORED)):
             book._trials[trials] = {trial_id: _Entry(candidate_of(candidate_id)) for trial_id, candidate_id in saved.items()}

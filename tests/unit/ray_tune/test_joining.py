@@ -65,9 +65,9 @@ def refused_by_the_server() -> ConnectionError:
 @pytest.mark.parametrize(
     ("error", "named"),
     [
-        (refused_by_the_server(), "the cluster asks for a token that this process does not have; .*RAY_AUTH_TOKEN"),
-        (AuthenticationError("no authentication token was found"), "the cluster asks for a token that this process does not have; .*RAY_AUTH_TOKEN"),
-        (ConnectionError("ray client connection timeout"), r"lets no Ray client in: either it is not the port .*\(10001 by default\), or it asks for a token; .*RAY_AUTH_TOKEN"),
+        (refused_by_the_server(), "the cluster requires a token that this process does not have; .*RAY_AUTH_TOKEN"),
+        (AuthenticationError("no authentication token was found"), "the cluster requires a token that this process does not have; .*RAY_AUTH_TOKEN"),
+        (ConnectionError("ray client connection timeout"), r"accepts no Ray client: either this is not the port .*\(10001 by default\), or it requires a token; .*RAY_AUTH_TOKEN"),
     ],
     ids=["wrong or missing", "none to send", "a client is told nothing"],
 )

@@ -42,16 +42,16 @@ def params_of(search: RZeroSearch) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("point", "message"),
     [
-        ({"epochs": 8}, r"epochs=8: it is the constant 7 of param_space"),
-        ({"epochs": True}, r"epochs=True: it is the constant 7"),
-        ({"flag": 1}, r"flag=1: it is the constant True"),
-        ({"rate": 0.31}, r"rate=0\.31: it is the constant 0\.3"),
-        ({"name": "b"}, r"name=b: it is the constant a"),
-        ({"name": None}, r"name=None: it is the constant a"),
-        ({"deep": {"er": [2, 1]}}, r"deep/er=\[2, 1\]: it is the constant \[1, 2\]"),
-        ({"deep/none": 0}, r"deep/none=0: it is the constant None"),
-        ({"nothing": 0.0}, r"nothing=0\.0: it is the constant nan"),
-        ({"y": 1}, r"y: no such parameter, and no constant"),
+        ({"epochs": 8}, r"epochs=8: param_space has the constant 7"),
+        ({"epochs": True}, r"epochs=True: param_space has the constant 7"),
+        ({"flag": 1}, r"flag=1: param_space has the constant True"),
+        ({"rate": 0.31}, r"rate=0\.31: param_space has the constant 0\.3"),
+        ({"name": "b"}, r"name=b: param_space has the constant a"),
+        ({"name": None}, r"name=None: param_space has the constant a"),
+        ({"deep": {"er": [2, 1]}}, r"deep/er=\[2, 1\]: param_space has the constant \[1, 2\]"),
+        ({"deep/none": 0}, r"deep/none=0: param_space has the constant None"),
+        ({"nothing": 0.0}, r"nothing=0\.0: param_space has the constant nan"),
+        ({"y": 1}, r"y: neither a parameter nor a constant"),
         ({"model": {"width": 1}}, r"model/width: no such parameter"),
         ({"model": 5}, r"model: no such parameter"),
         ({"epochs": {"a": 1}}, r"epochs/a: no such parameter"),
@@ -64,7 +64,7 @@ def params_of(search: RZeroSearch) -> dict[str, Any]:
         ({"x": True}, r"x=True: not allowed. Use 1, 2, 3"),
         ({"x": None}, r"x=None: not allowed. Use 1, 2, 3"),
         ({"model": {"depth": 9}}, r"model/depth=9: not allowed. Use 1, "),
-        ({"model": {"depth": 4}, "model/depth": 5}, r"model/depth: it is given twice"),
+        ({"model": {"depth": 4}, "model/depth": 5}, r"model/depth: given twice"),
     ],
 )
 def test_what_a_point_says_and_cannot_have_is_an_error(point: dict[str, Any], message: str, rewarded: bool) -> None:
@@ -94,7 +94,7 @@ def test_what_tune_keeps_to_itself_is_left_to_it_with_a_word(caplog: pytest.LogC
         search = in_tunes_space({"x": 1, "model": {"depth": 1}, "data": {1, 2}}, data=("__ref_ph", "0123abcd"))
     assert params_of(search) == {"x": 1, "model/depth": 1}
     assert [record.getMessage() for record in caplog.records] == [
-        "points_to_evaluate[1].data: Tune keeps this constant to itself, so it cannot be compared; the trial gets the one of param_space"
+        "points_to_evaluate[1].data: this constant cannot be compared, because Tune has replaced it by a placeholder; the trial gets the value in param_space"
     ]
 
 
@@ -112,11 +112,11 @@ def test_a_result_of_another_constant_is_no_result_of_this_search(caplog: pytest
         return search
 
     assert searched(epochs=7).tournament.standings()
-    with pytest.raises(UserError, match=r"add_evaluated_point\.epochs=8: it is the constant 7 of param_space"):
+    with pytest.raises(UserError, match=r"add_evaluated_point\.epochs=8: param_space has the constant 7"):
         searched(epochs=8)
     with caplog.at_level(logging.WARNING):
         assert searched(workers=2).tournament.standings()
-    assert "workers: it is neither a parameter nor a constant of this search, and is left out" in caplog.text
+    assert "workers: neither a parameter nor a constant of this search, left out" in caplog.text
 
 
 def test_in_its_own_space_a_search_refuses_unknown_names_at_once() -> None:
@@ -144,7 +144,7 @@ def conditional(point: dict[str, Any], seed: int = 0) -> dict[str, Any]:
 )
 @pytest.mark.parametrize("seed", range(4))
 def test_a_value_where_its_parameter_does_not_exist_is_an_error(point: dict[str, Any], seed: int) -> None:
-    with pytest.raises(UserError, match="it exists only where"):
+    with pytest.raises(UserError, match="the parameter exists only if"):
         conditional(point, seed)
 
 
@@ -168,5 +168,5 @@ def test_a_point_is_tried_as_it_is_given_or_refused_whatever_the_seed(point: dic
         tried = conditional(point, seed)
         assert {name: tried[name] for name in point} == point
     else:
-        with pytest.raises(UserError, match="it exists only where"):
+        with pytest.raises(UserError, match="the parameter exists only if"):
             conditional(point, seed)

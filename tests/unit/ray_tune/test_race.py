@@ -102,7 +102,7 @@ def test_a_scheduler_of_another_search_than_tunes_says_so(other: Any) -> None:
     search = search_of()
     scheduler = RZeroScheduler(search)
     scheduler.on_trial_add(SimpleNamespace(search_alg=SearchGenerator(Repeater(search, 2))), None)  # type: ignore[arg-type]
-    with pytest.raises(UserError, match=r"Tune searches with another (BasicVariantGenerator|RZeroSearch)\. Give TuneConfig\(search_alg"):
+    with pytest.raises(UserError, match=r"Tune uses another (BasicVariantGenerator|RZeroSearch)\. Give TuneConfig\(search_alg"):
         scheduler.on_trial_add(SimpleNamespace(search_alg=other()), None)  # type: ignore[arg-type]
 
 

@@ -96,11 +96,11 @@ def test_results_from_elsewhere_that_cannot_be_told_are_refused_by_name() -> Non
         search_of(points_to_evaluate=ELSEWHERE, evaluated_rewards=[1.0])
     with pytest.raises(UserError, match=r"x=7: not allowed\. Use 1, 2, 3"):
         search_of().add_evaluated_point({"x": 7, "mode": "a"}, 1.0)
-    with pytest.raises(UserError, match="mode is missing"):
+    with pytest.raises(UserError, match="mode: missing"):
         search_of().add_evaluated_point({"x": 1, "mood": "a"}, 1.0)
     with pytest.raises(UserError, match="this search has begun"):
         half_way().add_evaluated_point(ELSEWHERE[0], 1.0)
-    with pytest.raises(UserError, match=r"it has one value, and search\.objectives needs wer"):
+    with pytest.raises(UserError, match=r"it has one value, but search\.objectives needs wer"):
         search_of(settings=SearchSettings(objectives={"wer": "min"})).add_evaluated_point(ELSEWHERE[0], 1.0)
 
 

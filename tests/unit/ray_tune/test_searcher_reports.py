@@ -22,7 +22,7 @@ def test_a_metric_that_is_no_number_is_said_once(caplog: pytest.LogCaptureFixtur
     search = search_of()
     assert [search.read({"score": value}) for value in ("0.5", "0.6", math.nan, np.float32(0.5))] == [
         *[Result("failed", n_windows=1)] * 3, Result("ok", 0.5, n_windows=1)]
-    assert [record.getMessage() for record in caplog.records] == ["score was reported as '0.5', which is not a number: a trial whose last report is like that counts as failed"]
+    assert [record.getMessage() for record in caplog.records] == ["score was reported as '0.5', which is not a number. A trial whose last report has no number counts as failed."]
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_a_space_of_tunes_is_the_same_in_every_experiment_of_a_search() -> None:
     search = RZeroSearch(metric="score", mode="max")
     assert search.set_search_properties(None, None, {"x": tune.choice([1, 2])})
     assert search.set_search_properties(None, None, {"x": tune.choice([1, 2])})
-    with pytest.raises(UserError, match="has begun in another one"):
+    with pytest.raises(UserError, match="in which this search began"):
         search.set_search_properties(None, None, {"x": tune.choice([1, 3])})
 
 

@@ -154,7 +154,7 @@ def test_two_spaces_are_one_too_many_and_constants_are_none() -> None:
         (lambda: search_of(space={}), "the space is empty"),
         (lambda: search_of(space=[("x", [1, 2])]), "space=.* a mapping from the names"),
         (lambda: search_of(space={1: [1, 2]}), "space=.* a mapping from the names"),
-        (lambda: search_of(space={"model": {"x": tune.grid_search([1, 2])}}), "space: model/x/grid_search: R-Zero does not go through a grid"),
+        (lambda: search_of(space={"model": {"x": tune.grid_search([1, 2])}}), "space: model/x/grid_search: R-Zero does not search a grid"),
         (lambda: search_of(space={"model": {"x": 5}}), "model/x=5"),
         (lambda: search_of(space={"x": [tune.uniform(0, 1), 2]}), "x: a domain inside a list"),
         (lambda: search_of(seed="a"), "seed='a'"),
@@ -163,15 +163,15 @@ def test_two_spaces_are_one_too_many_and_constants_are_none() -> None:
         (lambda: search_of(tournament=5), "tournament=5"),
         (lambda: search_of(points_to_evaluate=[{"x": 1}], evaluated_rewards=3.0), r"evaluated_rewards=3\.0: not a list"),
         (lambda: search_of(points_to_evaluate=[{"x": 1}], evaluated_rewards=["a"]), "evaluated_rewards: 'a' is not a number"),
-        (lambda: search_of().set_search_properties("loss", None, {"n": 1}), "metric: RZeroSearch has score, TuneConfig has loss"),
-        (lambda: search_of().set_search_properties("score", "min", {"n": 1}), "mode: RZeroSearch has max, TuneConfig has min"),
+        (lambda: search_of().set_search_properties("loss", None, {"n": 1}), "metric: RZeroSearch has score, but TuneConfig has loss"),
+        (lambda: search_of().set_search_properties("score", "min", {"n": 1}), "mode: RZeroSearch has max, but TuneConfig has min"),
         (lambda: RZeroScheduler(search_of(), min_windows="2"), "min_windows='2': not a number"),  # type: ignore[arg-type]
         (lambda: RZeroScheduler(search_of(), alpha=None), "alpha=None: not a number"),  # type: ignore[arg-type]
         (lambda: RZeroScheduler(search_of(), window_budget="9"), "window_budget='9': not a number"),  # type: ignore[arg-type]
         (lambda: search_of(points_to_evaluate=[{"x": 9, "mode": "a"}]), r"baseline\.x=9"),
         (lambda: search_of(points_to_evaluate={"x": 1, "mode": "a"}), "points_to_evaluate=.* a list of configurations"),
         (lambda: search_of(points_to_evaluate=[5]), "points_to_evaluate=.* a list of configurations"),
-        (lambda: RZeroScheduler(None), "search=NoneType: RZeroScheduler works with RZeroSearch only"),  # type: ignore[arg-type]
+        (lambda: RZeroScheduler(None), "search=NoneType: RZeroScheduler works only with RZeroSearch"),  # type: ignore[arg-type]
         (lambda: RZeroScheduler(BasicVariantGenerator()), "search=BasicVariantGenerator: RZeroScheduler works"),  # type: ignore[arg-type]
         (lambda: RZeroScheduler(search_of(), min_windows=1), "min_windows=1"),
         (lambda: RZeroScheduler(search_of(), alpha=0.5), r"alpha=0\.5"),

@@ -64,5 +64,5 @@ def test_a_slow_start_is_not_said_to_be_without_a_place(monkeypatch: pytest.Monk
     """Where a runtime environment is still installed, say, the place is there, and is why the cores are not free."""
     there = SimpleNamespace(cluster_resources=lambda: {"CPU": 2.0}, available_resources=lambda: {"CPU": 1.0})
     monkeypatch.setattr(ray_session, "ray", there)
-    waits = "Ray has no free place yet, or a process is still starting"
+    waits = "Ray has no free resources yet, or a process is still starting"
     assert waiting_notice() == f"nothing has run for 30 s: {waits} (free now: 0 of 0 cards, 1 of 2 cores)"
