@@ -29,19 +29,20 @@ from tune_gpu.services.deployment import resolve
 from tune_gpu.telemetry.sampler import DeviceSample
 
 Resources = Callable[[dict[str, Any]], TrialResources]
-"""A candidate's parameters -> what its trial asks for."""
+"""A candidate's parameters -> the resources of its trial."""
 
 
 def spica_trainable(
     experiment: dict[str, Any], device: str, resources: Resources, base: type[SpicaTrainable] | None = None
 ) -> type[tune.Trainable]:
-    """Return the Trainable of one experiment. It makes its own resource request, so that Ray's dashboard shows its actors by their name.
+    """Return the Trainable of one experiment. It makes its own resource request, so that Ray's dashboard shows its actors by their class
+    name.
 
     Args:
         experiment: the resolved configuration.
         device: `cuda` or `cpu`.
-        resources: returns the resources of a candidate's trial: two cards for a candidate on two cards.
-        base: another Trainable of this kind.
+        resources: function that returns the resources of a candidate's trial, for example two cards for a candidate on two cards.
+        base: subclass of `SpicaTrainable` to use instead of it.
     """
 
     class Sized(base or SpicaTrainable):  # type: ignore[misc]
@@ -50,13 +51,13 @@ def spica_trainable(
             return tune.PlacementGroupFactory(resources(config["candidate"]["params"]).bundles, strategy="STRICT_PACK")
 
     made = tune.with_parameters(Sized, experiment=experiment, device=device)
-    made.__name__ = made.__qualname__ = SpicaTrainable.__name__  # else the dashboard calls every trial `with_parameters.<locals>._Inner`
+    made.__name__ = made.__qualname__ = SpicaTrainable.__name__  # otherwise the dashboard shows every trial as `with_parameters.<locals>._Inner`
     return cast(type[tune.Trainable], made)
 
 
 @dataclass(frozen=True)
 class Idle:
-    """Nothing of the candidate has begun."""
+    """The candidate's evaluation has not begun."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,12 @@ class Measuring:
 
     n_windows: int
     record: EvaluationRecord | None
-    """What was last reported to Tune and is not published yet; None before the first window."""
+    """The record that was last reported to Tune and is not published yet; None before the first window."""
 
 
 @dataclass(frozen=True)
 class Retrying:
-    """The attempt failed, and its cause was reported. The next step raises, and Ray starts another attempt in a new actor."""
+    """The attempt failed, and its cause was reported. The next step raises, so that Ray starts another attempt in a new actor."""
 
     why: str
     record: EvaluationRecord
@@ -87,18 +88,19 @@ State = Idle | Measuring | Retrying | Done
 class SpicaTrainable(tune.Trainable):
     """Evaluates the candidate in `config["candidate"]`.
 
-    Reports with every window `fitness` (NaN if there is none: Tune wants its key), `stderr`, `status`, `violation`, `transient`,
-    `n_windows`, and `line_json`: the candidate's line of the artifacts. Its actor is re-used from trial to trial, so that the engine can stay.
+    It reports with every window `fitness` (NaN if there is none, because Tune requires the key), `stderr`, `status`, `violation`,
+    `transient`, `n_windows`, and `line_json`, the candidate's line in the artifacts. Its actor is reused from trial to trial, so that the
+    engine can stay.
 
-    A failure that is to be retried is reported in one step and raised in the next. Tune retries only a trial that raises, and drops
-    the result of the step that raises; so the cause must travel before, in a report. `RetryTracker` reads it there (`retry_json`) and hands it to
-    the next attempt, so that the artifacts name every attempt and `may_retry` can count them.
+    A failure to be retried is reported in one step and raised in the next. Tune retries only a trial that raises, and drops the result of
+    the step that raises, so the cause must be reported before. `RetryTracker` reads it from the report (`retry_json`) and passes it to the
+    next attempt, so that the artifacts name every attempt and `may_retry` can count them.
 
     States: Idle -> Measuring -> Done, and from Idle or Measuring to Done or Retrying on a failure. Each new trial of the actor begins Idle.
     """
 
     def setup(self, config: dict[str, Any], experiment: dict[str, Any] | None = None, device: str = "cpu") -> None:
-        """Start nothing: Tune also makes actors that never get a trial."""
+        """Store the arguments, and start nothing: Tune also makes actors that never get a trial."""
         assert experiment is not None
         self._experiment = config_of(experiment)
         self._device = device
@@ -114,7 +116,7 @@ class SpicaTrainable(tune.Trainable):
         return f"{self._experiment.name} on {self._device}" if hasattr(self, "_experiment") else type(self).__name__
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take another trial in the same actor."""
+        """Accept another trial in the same actor."""
         self._reset(new_config)
         return True
 
@@ -142,7 +144,7 @@ class SpicaTrainable(tune.Trainable):
         """Measure one window, and return its report. The first step also starts the services; the last one also stops them.
 
         Raises:
-            RuntimeError: the step before reported a failure that is to be retried (see the class).
+            RuntimeError: the previous step reported a failure to be retried (see the class).
         """
         if isinstance(self._state, Retrying):
             raise RuntimeError(self._state.why)
@@ -158,14 +160,14 @@ class SpicaTrainable(tune.Trainable):
         except ServiceError as error:
             return self._failed(error.failure, again=may_retry(error.failure, self._retries, self._experiment.ray.max_retries))
         except UserError as error:
-            # Only this node can find out that a model or clips are missing.
+            # Only this node can detect that a model or clips are missing.
             return self._failed(Failure(FailureKind.STARTUP_CRASH, "tune_gpu", Phase.START, str(error)), again=False)
         except Exception as error:
-            # Our own defect, not the candidate's: it is recorded as such, with nothing left running.
+            # This is a bug of ours, not the candidate's failure. It is recorded as such, and nothing is left running.
             return self._failed(Failure(FailureKind.MEASUREMENT_INVALID, "tune_gpu", Phase.LOAD, f"{type(error).__name__}: {error}"), again=False)
 
     def _deployed(self) -> Evaluator:
-        """Return the evaluator with the candidate's services running: the first step starts them."""
+        """Return the evaluator with the candidate's services running. The first step starts them."""
         if not isinstance(self._state, Idle):
             assert self._evaluator is not None
             return self._evaluator
@@ -173,7 +175,7 @@ class SpicaTrainable(tune.Trainable):
         self._metrics.begin(self._candidate)
         self._deployment = resolve(self._experiment, self._candidate["params"], self._device)
         self._evaluator = self._evaluator or self.new_evaluator(self._metrics.observe)
-        self._log(f"{self._candidate['origin']}, {self._candidate['params']}: begins")
+        self._log(f"{self._candidate['origin']}, {self._candidate['params']}: started")
         self._started = time.monotonic()
         if self._bundle is not None:
             self._bundle.resources = self.resources()
@@ -187,7 +189,7 @@ class SpicaTrainable(tune.Trainable):
         if not again:
             return self._ended(measured)
         record = self._record(measured)
-        why = self._redactor.text(f"{failure.kind} while in {failure.phase}: {failure.message}; it is tried again")
+        why = self._redactor.text(f"{failure.kind} while in {failure.phase}: {failure.message}; retrying")
         self._state = Retrying(why, record)
         cause = self._redactor.value(attempt_of(failure, time.monotonic() - self._started).dump())
         return record.report() | {"retry_json": json.dumps({"attempt": len(self._retries), "cause": cause})}
@@ -199,7 +201,7 @@ class SpicaTrainable(tune.Trainable):
         return record.report() | {"done": True}
 
     def _record(self, measurement: Measurement) -> EvaluationRecord:
-        """Return the record of all windows so far: a race may end the trial after any of them."""
+        """Return the record of all windows so far. A race may end the trial after any of them."""
         return record_of(
             Candidate(**self._candidate),
             measurement,
@@ -215,14 +217,15 @@ class SpicaTrainable(tune.Trainable):
         print(f"{datetime.now(UTC).isoformat(timespec='seconds')} {self._candidate['candidate_id']} {text}", flush=True)
 
     def _publish(self, record: EvaluationRecord) -> None:
-        """Set Ray's metrics and write the actor's log; once an evaluation."""
+        """Set Ray's metrics and write the actor's log, once per evaluation."""
         if self._metrics is not None:
             self._metrics.ended(record)
             failure = f": {record.failure.kind}, {record.failure.message}" if record.failure else ""
             self._log(f"{record.status}, fitness {record.fitness}{failure}")
 
     def _publish_pending(self) -> None:
-        """Publish the record of a trial that Tune ended between two windows, or whose attempt was given up: only the next call shows that."""
+        """Publish the record of a trial that Tune ended between two windows, or of an abandoned attempt. Only the next call shows that this
+        happened."""
         if isinstance(self._state, (Measuring, Retrying)) and self._state.record is not None:
             self._publish(self._state.record)
         self._state = Done()

@@ -1,9 +1,9 @@
 """The catalogue of metrics: each is declared here once, and every list of metrics is computed from this one.
 
-The search's objectives, the terms and constraints of the fitness, the comparison and its tolerances, the report, the live table, Prometheus and
-the Grafana dashboard read it, bound to the services of a space (`catalogue_of`). To add a metric, add one entry: by default it appears in all of
-them but the live table. A metric whose sample is an attribute of a turn (`of_turn`) is measured without further code. Any other is put into the
-metrics of an evaluation by the module that measures it, under the name that the space's catalogue gives it.
+The search's objectives, the terms and constraints of the fitness, the comparison and its tolerances, the report, the live table, Prometheus
+and the Grafana dashboard read it, bound to the services of a space (`catalogue_of`). To add a metric, add one entry: by default it appears
+in all of them but the live table. A metric whose sample is an attribute of a turn (`of_turn`) is measured without further code. For any
+other, the module that measures it stores the value in the metrics of an evaluation, under its name in the space's catalogue.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from tune_gpu.common.metric import (
 )
 
 ERROR_UNIT = "wer_unit"
-"""The key in the metrics of an evaluation that says what recognition errors are counted in: `word` or `character`."""
+"""The key in the metrics of an evaluation for the unit of recognition errors: `word` or `character`."""
 EVALUATIONS = "tune_gpu_evaluations"
-"""The counter on Ray's metrics port."""
+"""Name of the counter of evaluations on Ray's metrics port."""
 GENERATION = (Protocol.COMPLETION, Protocol.CHAT)
 DEFAULT_PAIR: Mapping[str, Protocol] = {"whisper": Protocol.TRANSCRIPTION, "vllm": Protocol.COMPLETION}
-"""The services of version 1. Their metrics keep the names that have no service in front."""
+"""The services of version 1. Their metrics keep names without the service as prefix."""
 _LABELS: Mapping[str, str] = {"whisper": "stt", "vllm": "llm"}
-"""Their labels in turns, errors and names. Any other service's label is its own name."""
+"""Labels of these services in turns, errors and names. The label of any other service is its name."""
 CATALOGUE: dict[str, Metric] = {}
 """Name -> metric, in the order of the report."""
 
@@ -123,7 +123,7 @@ FAILED_PCT = _add(Metric(
     ),
     reported=None, gauge=None,
 ))  # fmt: skip
-"""Computed from the two counts: an evaluation keeps those."""
+"""Computed from two counts, which an evaluation stores."""
 CONCURRENT_CAPACITY = _add(Metric(
     "concurrent_capacity", (Protocol.TURN,), "simultaneous sessions within the targets", "Simultaneous voice sessions within the latency targets.",
     elsewhere=Elsewhere(help="Simultaneous sessions within the latency targets."),
@@ -195,7 +195,7 @@ FITNESS = _add(Metric(
 ))  # fmt: skip
 FITNESS_STDERR = _add(Metric(
     "fitness_stderr", (Protocol.TURN,), "standard error of the fitness", "Standard error of the fitness within the evaluation (windows, ramp and clips resampled).",
-    of_line=True, objective=False, compared=None, reported=None, gauge=Gauge(description="Within the evaluation. What differs from one deployment to the next is not in it: see the report."),
+    of_line=True, objective=False, compared=None, reported=None, gauge=Gauge(description="Within the evaluation. It does not include differences between deployments: see the report."),
 ))  # fmt: skip
 
 
@@ -204,7 +204,7 @@ class LiveGauge:
     """A reading of the device while it is under load."""
 
     field: str
-    """Of `DeviceSample`."""
+    """Field of `DeviceSample`."""
     gauge: str
     label: str
     unit: str
@@ -233,7 +233,7 @@ def catalogue_of(protocols: Mapping[str, Protocol | None]) -> Catalogue:
     """Return the catalogue of a space.
 
     Args:
-        protocols: service -> its protocol, in the order of the space; None for a service that no request can drive.
+        protocols: service -> its protocol, in the order of the space. None for a service that takes no requests.
     """
     return PAIR if dict(protocols) == DEFAULT_PAIR else _catalogue(tuple(protocols.items()))
 
@@ -244,15 +244,15 @@ def _catalogue(protocols: tuple[tuple[str, Protocol | None], ...]) -> Catalogue:
 
 
 def label_of(service: str, protocols: Mapping[str, Protocol | None] = DEFAULT_PAIR) -> str:
-    """Return what a service of a space is called in turns, errors and names of metrics."""
+    """Return the label of a service in turns, errors and names of metrics."""
     return catalogue_of(protocols).label(service)
 
 
 def finding_entry(name: str) -> Metric | None:
     """Return the entry behind a metric of a comparison in any space, or None for an unknown one.
 
-    The service is not looked at, so that a name such as `llm.latency_ms` gives the entry of some protocol: its statistic and its phrases are those
-    of every other, its label is not.
+    The service is ignored, so a name such as `llm.latency_ms` gives the entry of some protocol. Its statistic and its phrases are the same
+    for all protocols, but not its label.
     """
     return PAIR.in_comparison(name) or comparison_entry(_anywhere(), name) or comparison_entry(_anywhere(), name.partition(".")[2])
 

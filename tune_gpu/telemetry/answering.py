@@ -32,9 +32,9 @@ class Answering:
     """Call functions in a thread, with a time-out: `Answering("NVML", 2.0)(call)` returns what `call` returns.
 
     Args:
-        name: of the driver, for messages.
-        timeout_s: longest wait for an answer. While an answer is overdue every further call fails at once; after it has come, calls work
-            again.
+        name: the driver's name, for messages.
+        timeout_s: longest wait for an answer. While an answer is overdue, every further call fails at once; calls work again after it has
+            arrived.
     """
 
     def __init__(self, name: str, timeout_s: float) -> None:

@@ -42,7 +42,7 @@ class CpuProbe:
         return oom_kills()[0]
 
     def close(self) -> None:
-        """Do nothing: there is nothing to close."""
+        """Do nothing, because the CPU needs no closing."""
 
     def _busy_pct(self) -> float:
         (idle_before, total_before), self._ticks = self._ticks, _ticks()

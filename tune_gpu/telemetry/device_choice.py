@@ -23,7 +23,7 @@ _REPORTED: Mapping[CardReading, Callable[[Reading], bool]] = {
     CardReading.MEMORY: lambda reading: reading.used_mib is not None,
     CardReading.PROCESS_MEMORY: lambda reading: _reports_processes(reading),
 }
-"""Whether a card reports what a metric needs."""
+"""Reading -> whether a card reports it."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def choose_device(requested: str, *, cluster_gpus: int | None = None) -> DeviceC
 
     Args:
         requested: `auto`, `cuda` or `cpu`.
-        cluster_gpus: cards of the Ray cluster that is joined; None for this machine alone.
+        cluster_gpus: number of cards of the joined Ray cluster; None for this machine only.
 
     Raises:
         UserError: `cuda` was requested, but there is no card or vLLM for CUDA is not installed.
@@ -61,7 +61,7 @@ def choose_device(requested: str, *, cluster_gpus: int | None = None) -> DeviceC
 
 
 def cards_here() -> int:
-    """Return how many cards of this machine CUDA allows this process."""
+    """Return how many cards of this machine this process may use."""
     return len(visible_cards(nvidia_cards()))
 
 
@@ -78,12 +78,12 @@ def read_from_the_card(catalogue: Catalogue = PAIR) -> dict[str, CardReading]:
 def check_reported(objective: ObjectiveSettings, kind: str, objectives: Iterable[str] = (), catalogue: Catalogue = PAIR) -> None:
     """Raise UserError if a term of the fitness, a limit or one of `search.objectives` needs a reading that this machine's card does not report.
 
-    No candidate would have a fitness, or a place on the front, however long the run.
+    Otherwise no candidate could get a fitness or a place on the front.
     """
     weighed = {f"objective.weights.{name}": (weight, f"{FITNESS_TERMS}.{name}") for name, weight in objective.weights.items() if weight}
     readings = read_from_the_card(catalogue)
     asked = [(f"{key}={weight:g}", readings[path], "Set it to 0.") for key, (weight, path) in weighed.items() if path in readings]
-    asked += [(f"search.objectives.{path}", reading, "Take it out of search.objectives.") for path, reading in readings.items() if path in objectives]
+    asked += [(f"search.objectives.{path}", reading, "Remove it from search.objectives.") for path, reading in readings.items() if path in objectives]
     asked += [(f"objective.limits.{path}", reading, "Remove it.") for path, reading in readings.items() if path in objective.limits]
     if kind != "cuda" or not asked:
         return
@@ -99,5 +99,5 @@ def check_reported(objective: ObjectiveSettings, kind: str, objectives: Iterable
 
 
 def same_size(one_mib: float | None, other_mib: float | None) -> bool:
-    """Return True if two memory sizes agree within 3 %, or one is unknown: then the cards' names are all that can be compared."""
+    """Return True if two memory sizes agree within 3 %, or if one is unknown, so that only the cards' names can be compared."""
     return one_mib is None or other_mib is None or abs(one_mib / other_mib - 1) < 0.03

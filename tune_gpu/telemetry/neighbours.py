@@ -1,4 +1,4 @@
-"""List other users of the device: a winner on an empty card may not be one beside 2 GiB of other processes."""
+"""List other users of the device. The best configuration on an empty card may differ from the best beside 2 GiB of other processes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Neighbours:
     mib: float | None = 0.0
     """Device memory that others use, in MiB (on the CPU: memory that all other programs use). None if unknown."""
     utilization_pct: float | None = None
-    """Of the card, just before anything of the candidate runs. Left out on the CPU, whose load at that moment is the evaluation's own."""
+    """Utilisation of the card just before the candidate starts. None on the CPU, whose load at that moment is the evaluation's own."""
     processes: tuple[Neighbour, ...] | None = ()
     """None if the card does not list its processes. Empty on the CPU, where the list would be the whole machine's."""
 
@@ -39,7 +39,7 @@ class Neighbours:
         return None if self.processes is None else frozenset(process.pid for process in self.processes)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the neighbours as the artifacts have them."""
+        """Return the neighbours in the form of the artifacts."""
         return {
             "memory_mib": rounded(self.mib),
             "utilization_pct": self.utilization_pct,
@@ -48,7 +48,7 @@ class Neighbours:
 
 
 def neighbours_on(probe: Probe, ours: Iterable[int] = ()) -> Neighbours:
-    """Return who is on the device now. Raise ServiceError (`measurement_invalid`) if the driver does not answer.
+    """Return the present users of the device. Raise ServiceError (`measurement_invalid`) if the driver does not answer.
 
     Args:
         ours: processes that are not neighbours.
@@ -65,7 +65,7 @@ def neighbours_on(probe: Probe, ours: Iterable[int] = ()) -> Neighbours:
 
 
 def rounded(mib: float | None) -> float | None:
-    """Return the memory in MiB as the artifacts have it, rounded."""
+    """Return the memory in MiB, rounded as in the artifacts."""
     return None if mib is None else round(mib, 1)
 
 

@@ -13,8 +13,8 @@ from tune_gpu.telemetry.nvml_answers import CARD_LOST, Nvml, error_name, message
 from tune_gpu.telemetry.probe import DeviceInfo, Reading
 
 ANSWER_TIMEOUT_S = 2.0
-# Bits of nvmlDeviceGetCurrentClocksThrottleReasons (nvml.h; newer drivers call them event reasons). Idle clocks, clocks that a user has set
-# and sync boost are no throttling.
+# Bits of nvmlDeviceGetCurrentClocksThrottleReasons (nvml.h; newer drivers call them event reasons). Idle clocks, clocks set by a user
+# and sync boost do not count as throttling.
 _THERMAL = 0x20 | 0x40  # software and hardware thermal slowdown
 _POWER = 0x04 | 0x80  # software power cap, hardware power brake
 _HARDWARE = 0x08  # hardware slowdown: thermal or power, the driver does not distinguish
@@ -55,12 +55,12 @@ class NvmlProbe:
     def other_devices_of(self, pids: list[int]) -> str:
         there = self._ask(lambda: self._others(set(pids)))
         if there:
-            return "they are on " + ", ".join(there)
+            return "they run on " + ", ".join(there)
         listed = self._ask(lambda: self._nvml.processes(self._handle))
         if listed is None:
-            return "NVML does not report which processes are on it (not under WSL, nor without the right to ask)"
-        return f"NVML lists {len(listed)} processes there and none of this machine's other cards has them" + (
-            "; in a container NVML may count by the host's process ids (docker run --pid=host shows them)" if listed else ""
+            return "NVML does not report which processes are on it (as under WSL, or without permission)"
+        return f"NVML lists {len(listed)} processes there, and none of this machine's other cards has those of the service" + (
+            "; in a container NVML may report the host's process ids (docker run --pid=host makes them visible)" if listed else ""
         )
 
     def oom_events(self) -> int:
@@ -70,7 +70,7 @@ class NvmlProbe:
         try:
             self._ask(lambda: self._nvml.ask("nvmlShutdown"))
         except ServiceError:
-            pass  # a driver that hangs is closed when the process ends
+            pass  # the driver hangs; it is closed when this process ends
         finally:
             self._answering.close()
 
@@ -116,7 +116,7 @@ class NvmlProbe:
             try:
                 card = nvml.ask("nvmlDeviceGetHandleByIndex", number_of)
                 name = text(nvml.ask("nvmlDeviceGetUUID", card, card=str(number_of)))
-            except nvml.errors:  # another card is lost, or hidden from this user: no fault of this one
+            except nvml.errors:  # another card is lost or hidden from this user, which does not concern this card
                 continue
             if name is not None:
                 found.append((name, card))
@@ -152,7 +152,7 @@ class NvmlProbe:
         )
 
     def _of_card(self, function: str, *arguments: Any) -> Any:
-        """Ask for the whole card, also for a MIG instance. Return None if NVML does not report which card that is."""
+        """Query the whole card, even for a MIG instance. Return None if NVML does not report which card that is."""
         return None if self._card is None else self._nvml.ask(function, self._card, *arguments)
 
     def _others(self, pids: set[int]) -> list[str]:
@@ -165,7 +165,7 @@ class NvmlProbe:
     def _listed(self, uuid: str, card: Any) -> dict[int, float | None] | None:
         try:
             return self._nvml.processes(card, uuid)
-        except self._nvml.errors:  # another card is lost: no fault of this one
+        except self._nvml.errors:  # another card is lost, which does not concern this card
             return None
 
 

@@ -2,13 +2,13 @@
 
 An error concerns either the card and its driver as a whole, or a single query. After one of the first kind (`CARD_LOST`) no answer of NVML
 can be trusted, so it is raised. After one of the second kind the reading is None, and whatever depends on it is None or is not checked. The
-kind follows from NVML's description of its return codes (`nvmlReturn_t`); a code that is not in `CARD_LOST`, also a future one, is of the
-second kind.
+kind follows from NVML's description of its return codes (`nvmlReturn_t`); any code that is not in `CARD_LOST`, including future ones, is of
+the second kind.
 
 `REQUIRED` are the few queries without whose answer no number could be attributed to a card. Everything else is optional:
 
     memory (total)          without it: no check of memory before a start
-    memory (used)           without it: memory peaks, neighbours' memory, and whether memory is stable or has come back
+    memory (used)           without it: memory peaks, neighbours' memory, and whether memory is stable or was returned
     processes               without them: the proof that a service is on its card, foreign processes, memory of each service
     a process's memory      without it: that service's memory, and the growth of its memory in a soak
     utilisation             without it: `gpu_utilization`, the fitness term `efficiency`, falling clocks
@@ -29,7 +29,7 @@ import psutil
 from tune_gpu.telemetry.probe import MIB
 
 REQUIRED = frozenset({"nvmlInit", "nvmlDeviceGetHandleByIndex", "nvmlDeviceGetHandleByUUID", "nvmlDeviceGetName"})
-"""Queries whose errors are raised, of either kind."""
+"""Queries whose errors of either kind are raised."""
 
 CARD_LOST = frozenset({
     "Uninitialized", "InsufficientPower", "DriverNotLoaded", "IrqIssue", "LibraryNotFound", "GpuIsLost", "ResetRequired", "OperatingSystem",
@@ -38,7 +38,7 @@ CARD_LOST = frozenset({
 """Errors after which neither the card nor its driver can answer, as `pynvml` names them (`NVMLError_GpuIsLost`)."""
 
 NEVER = frozenset({"NotSupported", "NoPermission", "FunctionNotFound", "ArgumentVersionMismatch", "Deprecated", "LibraryMismatch"})
-"""Errors that will recur: the query is not repeated. After any other error it is."""
+"""Errors that will recur, so that the query is not repeated. After other errors it is."""
 
 _NOT_AVAILABLE = frozenset({2**32 - 1, 2**64 - 1})
 """NVML_VALUE_NOT_AVAILABLE, as an unsigned int and as an unsigned long long."""
@@ -71,13 +71,13 @@ class Nvml:
 
         Args:
             function: its name in `pynvml`.
-            arguments: of the function.
-            card: name of another card than this object's, which may answer what this one does not.
+            arguments: the function's arguments.
+            card: name of another card than this object's, which may support other queries.
         """
         return self.answer(function, *arguments, card=card)[0]
 
     def answer(self, function: str, *arguments: Any, card: str = "") -> tuple[Any, str | None]:
-        """Return the answer as `ask` does, and the name of the error if there is none (`NotSupported`)."""
+        """Return the answer as `ask` does, and the name of the error if there is no answer (`NotSupported`)."""
         if (known := self._never.get((card, function))) is not None:
             return None, known
         call = getattr(self.module, function, None)
@@ -131,7 +131,7 @@ def error_name(error: Exception) -> str:
 
 
 def message_of(error: Exception) -> str:
-    """Return the error in the driver's words, and the query that failed."""
+    """Return the driver's error message, and the query that failed."""
     return " ".join([str(error), *(f"({function})" for function in dict.fromkeys(getattr(error, "__notes__", ())))])
 
 
@@ -141,7 +141,7 @@ def number(value: Any) -> float | None:
 
 
 def positive(value: Any) -> float | None:
-    """Return a number as `number` does, and None for 0. A running card's clock and power are never 0, so that 0 is not a reading."""
+    """Return a number as `number` does, and None for 0. A running card's clock and power are never 0, so 0 is not a reading."""
     return number(value) or None
 
 

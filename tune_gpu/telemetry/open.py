@@ -7,8 +7,8 @@ from tune_gpu.telemetry.probe import Probe
 
 
 def open_probe(kind: str, cuda_device: str | None = None) -> Probe:
-    """Return the probe of a device of this kind. A card is named by index, UUID or MIG name, as in CUDA_VISIBLE_DEVICES (None: the first
-    one there)."""
+    """Return the probe of a device of this kind. A card is named by index, UUID or MIG name, as in CUDA_VISIBLE_DEVICES (None for
+    the first one listed there)."""
     if kind == "cpu":
         from tune_gpu.telemetry.cpu import CpuProbe
 

@@ -1,4 +1,4 @@
-"""The interface to a device: its name and size, its readings, and who uses it. `nvml.py` reads NVIDIA cards, `cpu.py` the CPU."""
+"""The interface to a device: its name and size, its readings, and its users. `nvml.py` reads NVIDIA cards, `cpu.py` the CPU."""
 
 from __future__ import annotations
 
@@ -17,28 +17,29 @@ class DeviceInfo:
     uuid: str | None
     """The driver's name for it (`GPU-…`, `MIG-…`)."""
     total_mib: float | None
-    """At most the cgroup's limit on the CPU; None for a card that does not report it."""
+    """Memory in MiB; on the CPU at most the cgroup's limit. None for a card that does not report it."""
     driver: str | None = None
     cores: int | None = None
     shares_host_memory: bool = False
-    """True for a card without memory of its own: `total_mib` is the host's, and memory that a process holds on the host counts as well."""
+    """True for a card without memory of its own. Then `total_mib` is the host's memory, and memory that a process holds on the host counts,
+    too."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the device as the artifacts have it."""
+        """Return the device in the form of the artifacts."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One reading of the device. None is a value that the device does not report, which is never the same as 0 or an empty set."""
+    """One reading of the device. None means that the device does not report the value, which differs from 0 or an empty set."""
 
     utilization_pct: float | None
     used_mib: float | None
     clock_mhz: float | None = None
-    """Clock of the card's multiprocessors; None on the CPU, whose cores have a clock each."""
+    """Clock of the card's multiprocessors; None on the CPU, where each core has its own clock."""
     power_w: float | None = None
     energy_j: float | None = None
-    """The card's own counter, since the driver was loaded."""
+    """Energy by the card's own counter, since the driver was loaded."""
     temperature_c: float | None = None
     throttled: frozenset[str] | None = frozenset()
     """Reasons why the clocks are low: `thermal`, `power`."""
@@ -52,16 +53,16 @@ class Probe(Protocol):
     info: DeviceInfo
 
     def read(self) -> Reading:
-        """Return a reading. Utilisation is that since the last reading (CPU), or the driver's average (NVML)."""
+        """Return a reading. Its utilisation is the average since the last reading (CPU), or the driver's average (NVML)."""
 
     def memory_by_pid_mib(self, pids: list[int]) -> Mapping[int, float | None] | None:
-        """Return the memory in MiB of those of these processes that are on this device (None if unknown). Leave out the others.
+        """Return the memory in MiB (None if unknown) of the given processes that are on this device. Leave out the others.
 
         Return None if the device does not report which processes are on it.
         """
 
     def other_devices_of(self, pids: list[int]) -> str:
-        """Return, for a message, on which other devices of this machine these processes are."""
+        """Return a message with the other devices of this machine on which these processes run."""
 
     def oom_events(self) -> int:
         """Return a counter of out-of-memory kills."""

@@ -26,11 +26,11 @@ from tune_gpu.telemetry.verdicts import (
 
 HZ = 10.0
 _NOTE_EVERY = 10
-"""Readings per second of the trace. On the CPU the services' memory is read once in so many, too."""
+"""Readings per sample of the trace, one second apart. On the CPU, the services' memory is also read only once in this many readings."""
 _NULLS_IN_A_ROW = 3
-"""Readings in a row without a value, after which none is expected."""
+"""Number of consecutive readings without a value after which no value is expected."""
 _WALK_EVERY = 50
-"""Readings between two walks of our own process trees. A card that shows a new process causes a walk as well.
+"""Readings between two walks of our own process trees. A new process on the card also causes a walk.
 
 A walk of /proc takes milliseconds, and all of the sampling must stay below 1 % of a core.
 """
@@ -65,9 +65,9 @@ class DeviceStats:
     energy_j: float | None = None
     busy_clock_mhz: float | None = None
     verdicts: tuple[WindowVerdict, ...] = ()
-    """Reasons why the window is invalid; empty for one that counts."""
+    """Reasons why the window is invalid; empty for a valid one."""
     unchecked: tuple[str, ...] = ()
-    """What the card does not report, and what would go unnoticed for that reason."""
+    """What the card does not report, and what therefore would go unnoticed."""
 
     @property
     def kv_cache_peak_pct(self) -> float | None:
@@ -81,7 +81,7 @@ class DeviceStats:
 
     @property
     def invalid(self) -> str | None:
-        """Return why the numbers must not be used, or None if they may."""
+        """Return why the measurement must not be used, or None if it may."""
         return "; ".join(f"{verdict.kind}: {verdict.message}" for verdict in self.verdicts) or None
 
 
@@ -93,9 +93,9 @@ class DeviceSampler:
         services: name -> a call that lists the service's processes.
         kv_cache: a call that returns the share of the engine's KV cache in use, in per cent, or None.
         observe: called with each second's sample, from the sampler's thread.
-        neighbours: processes of others that were there before; None if unknown.
-        limits: limits within which a window counts.
-        reference_mhz: clock under load in the windows before.
+        neighbours: processes of others that were on the device before; None if unknown.
+        limits: limits of a valid window.
+        reference_mhz: clock under load in earlier windows.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class DeviceSampler:
         turn = 0
         due = time.monotonic()
         while True:
-            due = max(due + 1.0 / HZ, time.monotonic())  # do not catch up after a delay with a burst of readings
+            due = max(due + 1.0 / HZ, time.monotonic())  # skip readings after a delay instead of catching up with a burst
             if self._stop.wait(max(0.0, due - time.monotonic())):
                 return
             self._try(lambda now=turn: self._sample(now % _NOTE_EVERY == 0, now % _WALK_EVERY == 0))  # type: ignore[misc]
@@ -174,7 +174,7 @@ class DeviceSampler:
         self._readings.append((time.monotonic(), reading))
         here = reading.processes.keys() if reading.processes is not None else frozenset()
         new = here - set(self._neighbours or ()).union(self._strangers, *self._own.values())
-        if walk or new:  # a stranger, or a new child of ours
+        if walk or new:  # a foreign process, or a new child of ours
             for name, pids in self._services.items():
                 self._own[name].update(pids())
             self._strangers |= new - set().union(*self._own.values())
@@ -207,7 +207,7 @@ class DeviceSampler:
 def wait_until_stable(probe: Probe, *, samples: int, tolerance_mib: float, timeout_s: float, interval_s: float = 0.1) -> bool | None:
     """Wait until this many consecutive readings of memory lie within the tolerance, and return True.
 
-    Return False at the time-out. Return None if as many consecutive readings had no memory: then waiting would not help.
+    Return False at the time-out. Return None if as many consecutive readings had no memory value, because waiting would not help.
     """
     deadline = time.monotonic() + timeout_s
     recent: list[float | None] = []
@@ -223,9 +223,10 @@ def wait_until_stable(probe: Probe, *, samples: int, tolerance_mib: float, timeo
 
 
 def wait_until_returned(probe: Probe, used_before_mib: float | None, *, tolerance_mib: float, timeout_s: float, interval_s: float = 0.1) -> float | None:
-    """Wait until no more memory is in use than before. Return the MiB that are still in use at the time-out, 0 if all has been returned.
+    """Wait until no more memory is in use than before. Return the MiB that are still in use at the time-out, or 0 if all memory was
+    returned.
 
-    Return None if it cannot be known: the card reported no memory before, or reports none in several consecutive readings.
+    Return None if that is unknown: the card did not report its memory before, or does not in several consecutive readings.
     """
     deadline, nulls = time.monotonic() + timeout_s, 0
     while True:

@@ -24,7 +24,7 @@ class SeveralCards:
         self.info = DeviceInfo(
             infos[0].kind,
             " + ".join(dict.fromkeys(info.name for info in infos)),
-            ",".join(info.uuid or "" for info in infos),  # as CUDA_VISIBLE_DEVICES names them
+            ",".join(info.uuid or "" for info in infos),  # in the form of CUDA_VISIBLE_DEVICES
             total(info.total_mib for info in infos),
             infos[0].driver,
             shares_host_memory=any(info.shares_host_memory for info in infos),
@@ -58,19 +58,19 @@ class SeveralCards:
 
 
 def open_device(kind: str, n_cards: int = 1) -> Probe:
-    """Return the device of an engine on so many cards: the first cards that CUDA allows (fewer if there are no more), or the CPU."""
+    """Return the device of an engine on this many cards: the first cards that CUDA allows (fewer if there are not enough), or the CPU."""
     names = visible_cards(nvidia_cards())[:n_cards] if kind == "cuda" else []
     return open_probe(kind) if len(names) < 2 else SeveralCards([open_probe(kind, name) for name in names])
 
 
 def _all(readings: Sequence[Reading], value_of: Callable[[Reading], float | None], combine: Callable[[list[float]], float]) -> float | None:
-    """Return the combined value of all cards, or None if one does not report it: a value of fewer cards would be another number."""
+    """Return the combined value of all cards, or None if one does not report it, because a value of fewer cards would not be comparable."""
     values = [value for value in map(value_of, readings) if value is not None]
     return combine(values) if len(values) == len(readings) else None
 
 
 def _reasons(readings: Sequence[Reading]) -> frozenset[str] | None:
-    """Return what slows any card down, or None if no reason is known and one card does not report them."""
+    """Return the reasons why any card is throttled, or None if no reason is known and one card does not report them."""
     found = frozenset[str]().union(*(reading.throttled or () for reading in readings))
     return None if not found and any(reading.throttled is None for reading in readings) else found
 

@@ -1,6 +1,6 @@
 """Decide from the samples whether a stretch of load was measured on the right card and without disturbance.
 
-A service on another card is a failure that no repetition repairs (`wrong_device`). A foreign process that appears, throttling, falling
+A service on another card is a failure that would recur (`wrong_device`). A foreign process that appears, throttling, falling
 clocks and a driver that stops answering make the window invalid, and it is measured again.
 """
 
@@ -18,7 +18,7 @@ BUSY_PCT = 20.0
 """Utilisation above which a reading's clock counts. An idle card lowers its clocks by itself."""
 
 _IDLE_PCT = 1.0
-"""Utilisation of an idle card, at most."""
+"""Highest utilisation of an idle card."""
 
 _SPANNED_SHARE = 0.9
 """Share of a window that the readings of power or energy must span."""
@@ -27,7 +27,7 @@ NOT_PROVEN = "it is not proven that"
 """Beginning of the message that a service may not have been on its card."""
 
 HELPERS = frozenset({"mps"})
-"""Processes of ours that are on the card only while they have a client."""
+"""Our own services that are on the card only while they have a client."""
 
 
 class VerdictKind(StrEnum):
@@ -51,17 +51,17 @@ class WindowVerdict:
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits within which a window counts (`run.telemetry` in the configuration)."""
+    """Limits of a valid window (`telemetry` in the configuration)."""
 
     throttled_share: float = 0.1
-    """Share of the readings."""
+    """Largest share of readings with throttling."""
     power_cap_invalidates: bool = True
     clock_fall_share: float = 0.15
     foreigners_invalidate: bool = True
     """False if several trials share a card on purpose."""
     foreign_readings: int = 2
-    """Fewest readings in which a foreign process must appear. One in fewer ended at once, or is ours and new since the last walk of our
-    process trees."""
+    """Fewest readings in which a foreign process must appear to count. With fewer readings it ended at once, or is ours and newer than the
+    last walk of our process trees."""
 
 
 @dataclass(frozen=True)
@@ -76,18 +76,18 @@ class SampleSeries:
     reference_mhz: float | None = None
     """Clock under load in an earlier window of the same evaluation; None in the first."""
     silent: str | None = None
-    """The message of the driver's failure if it stopped answering, or None."""
+    """The failure message if the driver stopped answering, or None."""
 
 
 def judge(trace: SampleSeries, limits: Limits) -> list[WindowVerdict]:
-    """Return every reason why the window is invalid; none for one that counts."""
+    """Return all reasons why the window is invalid, or an empty list for a valid one."""
     if trace.silent is not None:
         return [WindowVerdict(VerdictKind.DRIVER_SILENT, trace.silent)]
     return [*_wrong_device(trace), *_foreign(trace, limits), *_throttled(trace, limits), *_clocks(trace, limits)]
 
 
 def unchecked(trace: SampleSeries, limits: Limits) -> list[str]:
-    """Return what could not be checked because the card does not report the readings for it. Such a window counts."""
+    """Return what could not be checked because the card does not report the readings for it. The window is still valid."""
     readings, found = trace.readings, []
     if not any(reading.processes is not None for reading in readings):
         found.append("the card does not report its processes: neither a service on another card nor a foreign process would be noticed")
@@ -103,7 +103,7 @@ def unchecked(trace: SampleSeries, limits: Limits) -> list[str]:
 
 
 def never_busy(utilization_pct: Sequence[float]) -> bool:
-    """Return True if a card under load reported no utilisation at all: some drivers answer 0 instead of an error (Jetson Thor)."""
+    """Return True if a card under load always reported a utilisation of 0. Some drivers answer 0 instead of an error (Jetson Thor)."""
     return bool(utilization_pct) and max(utilization_pct) <= _IDLE_PCT
 
 
@@ -167,7 +167,7 @@ def _clocks(trace: SampleSeries, limits: Limits) -> list[WindowVerdict]:
     first, last = busy_clock_mhz(trace.readings[:third]), busy_clock_mhz(trace.readings[-third:])
     for before, after, when in (
         (first, last, "from the first third of the window to its last"),
-        (trace.reference_mhz, busy_clock_mhz(trace.readings), "since the windows before"),
+        (trace.reference_mhz, busy_clock_mhz(trace.readings), "since the earlier windows"),
     ):
         if before and after is not None and after < before * (1.0 - limits.clock_fall_share):
             return [WindowVerdict(VerdictKind.CLOCKS_FELL, f"the clock fell from {before:.0f} to {after:.0f} MHz under load, {when}")]
@@ -175,13 +175,13 @@ def _clocks(trace: SampleSeries, limits: Limits) -> list[WindowVerdict]:
 
 
 def energy_j(readings: Sequence[tuple[float, Reading]]) -> float | None:
-    """Return the joules between the first and the last reading, by the card's own counter or else as the integral of its power (trapezium
-    rule).
+    """Return the energy in joules between the first and the last reading, by the card's own counter, or else as the integral of its power
+    (trapezium rule).
 
     Return None if the card reports neither for at least 90 % of the time, or if there are fewer than two readings.
 
     Args:
-        readings: with their times in seconds, in order.
+        readings: times in seconds and readings, in order.
     """
     if len(readings) < 2:
         return None
@@ -195,5 +195,5 @@ def energy_j(readings: Sequence[tuple[float, Reading]]) -> float | None:
 
 
 def _spans(known: Sequence[tuple[float, float]], readings: Sequence[tuple[float, Reading]]) -> bool:
-    """Return True if the known values span nearly all of the time: energy before the first and after the last would be missing."""
+    """Return True if the known values span nearly the whole time. Energy before the first and after the last one would be missing."""
     return len(known) > 1 and known[-1][0] - known[0][0] >= _SPANNED_SHARE * (readings[-1][0] - readings[0][0])

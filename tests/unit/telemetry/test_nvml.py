@@ -103,7 +103,7 @@ def test_another_card_without_a_process_list_changes_nothing_here(why: type[Exce
     nvml = FakeNvml([Frame({11: 900.0})])
     nvml.silent_on[OTHER] = why
     probe = NvmlProbe("0", nvml)
-    assert "none of this machine's other cards has them" in probe.other_devices_of([12])
+    assert "none of this machine's other cards has those of the service" in probe.other_devices_of([12])
     assert probe.read().processes == {11: 900.0}
     probe.close()
 

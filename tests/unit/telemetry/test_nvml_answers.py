@@ -219,7 +219,7 @@ def test_another_card_that_is_lost_says_nothing_of_this_one() -> None:
 
     probe = NvmlProbe("GPU-1a2b", OneLost([NOW]))
     assert probe.info.uuid == OTHER
-    assert "none of this machine's other cards has them" in probe.other_devices_of([99])
+    assert "none of this machine's other cards has those of the service" in probe.other_devices_of([99])
     probe.close()
 
 

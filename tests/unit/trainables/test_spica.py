@@ -128,7 +128,7 @@ def test_a_failure_to_retry_is_reported_and_then_raised(window: int, trial: Tria
     retry = json.loads(report["retry_json"])
     assert (retry["attempt"], retry["cause"]["kind"]) == (0, "service_lost")
     assert isinstance(trial._state, Retrying)
-    with pytest.raises(RuntimeError, match="service_lost while in load: it died; it is tried again"):
+    with pytest.raises(RuntimeError, match="service_lost while in load: it died; retrying"):
         trial.step()
     assert trial.published == []
     trial.cleanup()
