@@ -1,1 +1,1 @@
-"""What R-Zero's guided form is composed of: how configurations become vectors, the surrogate, the feasibility model, the proposals."""
+"""R-Zero without Ray: the space, the tournament, the surrogate, the feasibility model, the proposals, and the evidence."""

@@ -1,4 +1,4 @@
-"""The evidence of a search that is still going on."""
+"""The evidence of a search in progress."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from tune_gpu.search.evidence import Deployment, Evidence, freedom_of
 
 
 class Collected:
-    """Measurements as they arrive, and what they say together.
+    """Collects measurements as they arrive, and computes their evidence.
 
-    Runs may be long: while there is no noise, nothing is computed anew.
+    Runs may be long, so nothing is recomputed while there is no noise.
     """
 
     def __init__(self) -> None:
         self._deployments: list[Deployment] = []
         self._first: dict[Hashable, float] = {}
         self.known = False
-        """Whether anything is known of the noise: a reported error, or a repeat."""
+        """Whether the noise is known, by a reported error or a repeat."""
         self.noisy = False
         """Whether there is noise: a reported error above 0, or repeats that differ."""
         self._evidence: Evidence | None = None
 
     def observe(self, key: Hashable, fitness: float, stderr: float | None, n_windows: int) -> None:
-        """Note a measurement of a configuration."""
+        """Add a measurement of a configuration."""
         repeated = key in self._first
         agrees = self._first.setdefault(key, fitness) == fitness
         self.known |= repeated or stderr is not None
@@ -33,7 +33,7 @@ class Collected:
 
     @property
     def evidence(self) -> Evidence:
-        """Return what all measurements so far say together."""
+        """Return the evidence of all measurements so far."""
         if self._evidence is None:
             self._evidence = Evidence(self._deployments)
         return self._evidence

@@ -1,6 +1,6 @@
-"""What is promising, judged by two models that see differently: a Gaussian process sees slopes, a forest sees jumps.
+"""Score configurations by two models: a Gaussian process, which follows slopes, and a forest, which follows jumps.
 
-The judgement of a configuration is expected improvement, the weighted geometric mean of what either model expects, times the learnt
+The score of a configuration is the weighted geometric mean of both models' expected improvement, times the learnt
 probability that it runs at all. The weights follow from how well each model predicts measurements that it has not seen (leave-one-out
 for the process, out-of-bag for the forest), so that on a smooth landscape the process decides and on a rugged one the forest.
 """
@@ -21,30 +21,30 @@ from tune_gpu.search.surrogate import GaussianProcess, log_expected_improvement
 from tune_gpu.search.targets import normal_scores, power_scores
 
 _UNLIKELY = 0.25
-"""What runs with less than this probability is proposed only when nothing else is left."""
+"""A configuration with a lower probability to run is proposed only when nothing else is left."""
 HOPELESS = -1e5
-"""Below it are the scores of what most likely does not run."""
+"""Upper bound of the scores of configurations that most likely do not run."""
 _BAGS = 0.6
-"""The error of a whole forest over that of the third of its trees that has not seen a measurement, about."""
+"""Approximate ratio of a whole forest's error to that of the third of its trees that has not seen a measurement."""
 _PRIOR_TRUST, _PRIOR_ROWS, _BOUNDS = 0.75, 20, (0.25, 0.75)
 _ASKED_SHARE, _ASKED_LEAST = 6, 150
-"""In a space of values the process is asked about the best sixth by the other votes, and no fewer rows than these."""
+"""In a space of values, the process scores the best sixth by the other scores, but at least this many rows."""
 _UNASKED = 1e4
-"""So far behind those that it is asked about stand the others, in their order; what most likely does not run stands behind them."""
+"""Difference by which the rows that the process does not score rank below the others. Rows that most likely do not run rank below both."""
 _ALWAYS, _TUNING_STEPS, _SHORT_TUNING_STEPS = 150, 30, 12
-"""Where parameters are continuous the process is tuned, and the forest grown, with every result up to so many; else, and later, the more
-seldom the more there are."""
+"""With continuous parameters, the process is tuned and the forest grown with every result, up to this many results. Otherwise, and later,
+they are updated more seldom the more results there are."""
 _TUNED_EVERY, _GROWN_EVERY = (12, 32), (6, 16)
-"""Else a twelfth, or a sixth, of the evaluations so far come before it, and no more than 32, or 16: a few more hardly change what is
-learnt, and learning takes longest."""
+"""Otherwise a twelfth (the process) or a sixth (the forest) of the evaluations so far pass between updates, at most 32 or 16. A few more
+results hardly change what is learnt, and learning takes most of the time."""
 
 
 class Committee:
-    """Told with `learn`, asked with `score`.
+    """Both models: `learn` fits them, `score` applies them.
 
     Args:
-        encoding: of the space.
-        rng: for the choice of rows where there are many.
+        encoding: the space's encoding.
+        rng: chooses rows if there are many.
     """
 
     def __init__(self, encoding: Encoding, rng: np.random.Generator) -> None:
@@ -54,12 +54,12 @@ class Committee:
         self._noise_free_prior, self._noisy_prior = self._process.prior, priors.noisy(encoding.n)
         self._tuned_at = 0
         self._grown: tuple[Array, Array, Array, int] | None = None
-        """What the forest was grown from: see `_grow`."""
+        """The data from which the forest was grown: see `_grow`."""
         self.trust = 0.0
         """The forest's weight, from 0 to 1; the process has the rest."""
 
     def state(self) -> dict[str, Any]:
-        """Return what is not a consequence of the measurements, or was one of those at an earlier moment."""
+        """Return the state that cannot be computed from the measurements, or that was computed from earlier ones."""
         forest = self._grown and [*(values.tolist() for values in self._grown[:3]), self._grown[3]]
         return {"theta": self._process.theta.tolist(), "tuned_at": self._tuned_at, "forest": forest}
 
@@ -71,26 +71,26 @@ class Committee:
             self._grow(np.array(codes), np.array(ranked), np.array(counts), total)
 
     def ask_anew(self) -> None:
-        """Grow the forest anew at the next `learn`, which has other targets."""
+        """Grow the forest again at the next `learn`, which has other targets."""
         self._grown = None
 
     def learn_what_runs(self, codes: Array, ran: NDArray[np.bool_]) -> None:
-        """Learn from rows and from whether each of them ran."""
+        """Learn the probability to run from rows, and from whether each of them ran."""
         self._feasibility.learn(self._encoding.features(codes), ran)
 
     def log_probability_to_run(self, codes: Array) -> Array:
-        """Return the logarithm of the probability that each row runs, from what `learn_what_runs` has learnt."""
+        """Return the logarithm of the probability that each row runs, as learnt by `learn_what_runs`."""
         return self._feasibility.log_probability(self._encoding.features(codes))
 
     def learn(self, codes: Array, means: Array, counts: Array, waiting: Array, total: int, *, noise_free: bool = False) -> None:
-        """Learn from what was measured.
+        """Fit the models to measurements.
 
         Args:
-            codes: a row a configuration that ran.
-            means: its mean fitness.
-            counts: over how many evaluations.
+            codes: one row per configuration that ran.
+            means: mean fitness of each.
+            counts: number of evaluations of each.
             waiting: rows that await their result; they count as measured at the value that is predicted for them.
-            total: evaluations so far.
+            total: number of evaluations so far.
             noise_free: measurements are known to have no noise.
         """
         x, ranked = self._encoding.features(codes), normal_scores(means)
@@ -110,7 +110,7 @@ class Committee:
         self._best = float(self._process.fitted.max())
 
     def _every(self, total: int, share: int, most: int) -> int:
-        """Return how many evaluations come between two of its kind."""
+        """Return the number of evaluations between two updates."""
         return 1 if self._encoding.continuous and total <= _ALWAYS else max(1, min(total // share, most))
 
     def _grow(self, codes: Array, ranked: Array, counts: Array, total: int) -> None:
@@ -121,14 +121,15 @@ class Committee:
     def score(self, codes: Array) -> Array:
         """Return the logarithm of the expected improvement of each row, weighed by the probability that it runs.
 
-        The process takes longest. In a space of values it is asked only about what the forest thinks good: of the rest it seldom thinks otherwise.
+        The process takes most of the time. In a space of values it scores only the rows that the forest scores high, because it seldom
+        disagrees about the others.
         """
         if not len(codes):
             return np.empty(0)
         x = self._encoding.features(codes)
         by_forest = log_expected_improvement(*self._forest.predict(codes), self._forest_best)
         runs = self._feasibility.log_probability(x)
-        # The logarithm of a hopeless improvement spreads over tens: no probability that is not near 0 would weigh against it.
+        # The logarithms of very small improvements differ by tens. Without this bound, only probabilities near 0 would have any effect.
         score = self.trust * by_forest + runs - np.where(runs < math.log(_UNLIKELY), 1e6, 0.0)
         order = np.argsort(-score, kind="stable")
         most = len(codes) if self._encoding.continuous else max(_ASKED_LEAST, len(codes) // _ASKED_SHARE)
@@ -138,8 +139,8 @@ class Committee:
         return score
 
     def _forests_share(self, n: int) -> float:
-        """Return the weight of the forest. Few measurements do not show who predicts better: then a prior favours the forest, the more
-        careful one."""
+        """Return the weight of the forest. Few measurements do not show which model predicts better, so a prior favours the forest, the
+        more cautious one."""
         process, forest = self._process.error**2, (_BAGS * self._forest.error) ** 2
         earned = process / (process + forest) if math.isfinite(forest) and process + forest > 0.0 else 0.5
         return (_PRIOR_ROWS * _PRIOR_TRUST + n * float(np.clip(earned, *_BOUNDS))) / (_PRIOR_ROWS + n)

@@ -1,9 +1,9 @@
-"""Which of the best to measure again, and which to name as winner, when measurements are noisy.
+"""Choose which of the best configurations to measure again, and the winner, when measurements are noisy.
 
-How sure each mean is, `evidence.py` says. A leader is challenged as long as another configuration may still be better: then the one of the two
-that is known less is measured again (the leader against its most likely rival, as in top-two sampling, Russo 2016). The winner is the best by a
-lower confidence bound, so that one lucky evaluation does not win. Where repeats agree, nothing is measured a third time, and the winner is the
-best mean.
+The uncertainty of each mean is from `evidence.py`. A leader is challenged as long as another configuration may still be better. Then the
+less certain one of the leader and its most likely rival is measured again (as in top-two sampling, Russo 2016). The winner is the best by a
+lower confidence bound, so that one lucky evaluation does not win. If repeats agree, nothing is measured a third time, and the winner has
+the best mean.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from tune_gpu.search.evaluations import Result
 
 _NO_NOISE = 1e-3
 _ALIKE = 0.8
-"""Measurements are alike when equal configurations would differ more in four searches of five. Less of a doubt than that, and guidance is
-lost where differences are small and real (see `TRIED.md` of the benchmark)."""
+"""p-value above which measurements show no signal: equal configurations would differ more in four of five searches. With a lower value,
+guidance is lost if differences are small but real (see `TRIED.md` of the benchmark)."""
 
 
 class Confirmation:
-    """All fitness values so far, by configuration.
+    """The fitness values so far, by configuration.
 
     Args:
-        probe_after: evaluations before the leader is measured a second time to learn whether there is noise at all.
-        doubt: a challenger that is better with less than this probability does not challenge.
-        caution: standard errors that the winner's bound lies below its mean.
+        probe_after: number of evaluations before the leader is measured a second time, to find out whether there is noise at all.
+        doubt: least probability of being better that a challenger must have.
+        caution: number of standard errors by which the winner's bound lies below its mean.
     """
 
     def __init__(self, probe_after: int = 16, doubt: float = 0.05, caution: float = 1.0) -> None:
@@ -44,11 +44,11 @@ class Confirmation:
         self._collected = Collected()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Copy the arrays, which are written into: Ray delivers them as read-only memory."""
+        """Copy the arrays, because they are modified and Ray delivers them as read-only memory."""
         self.__dict__.update({name: value.copy() if isinstance(value, np.ndarray) else value for name, value in state.items()})
 
     def observe(self, key: Hashable, params: dict[str, Any], result: Result) -> None:
-        """Learn from a result. One without a fitness is ignored."""
+        """Add a result. A result without a fitness is ignored."""
         if result.fitness is None:
             return
         at = self._at.setdefault(key, len(self._params))
@@ -56,7 +56,7 @@ class Confirmation:
             self._params.append(params)
             if at == len(self._room_means):
                 self._room_means, self._room_counts = (np.concatenate([room, np.zeros(at)]) for room in (self._room_means, self._room_counts))
-        # Welford's step, over all configurations: the sum of squares around each one's own mean.
+        # Welford's update of the sum of squares around each configuration's own mean, over all configurations.
         before, count = float(self._room_means[at]), float(self._room_counts[at]) + 1.0
         mean = before + (result.fitness - before) / count
         self._room_means[at], self._room_counts[at] = mean, count
@@ -76,19 +76,19 @@ class Confirmation:
 
     @property
     def noise(self) -> float | None:
-        """Return the standard deviation of one evaluation, or None if nothing is known of it."""
+        """Return the standard deviation of one evaluation, or None if it is unknown."""
         if not self._collected.noisy:
             return 0.0 if self._collected.known else None
         return self._collected.evidence.noise
 
     @property
     def _repeated(self) -> float | None:
-        """Return the standard deviation that repetitions show, or None without any."""
+        """Return the standard deviation of repetitions, or None without any."""
         return math.sqrt(max(0.0, self._squares) / self._freedom) if self._freedom else None
 
     @property
     def noisy(self) -> bool:
-        """Return whether noise is known to be there: more than a thousandth of the spread of the better half."""
+        """Return whether there is known to be noise: more than a thousandth of the spread of the better half."""
         noise = self.noise
         if not noise or len(self._params) < 2:
             return False
@@ -102,9 +102,12 @@ class Confirmation:
 
     @property
     def no_signal(self) -> bool:
-        """Return whether nothing says that configurations differ at all, where there is noise: the F-test of an analysis of variance
-        (Fisher 1925), of the spread between them against that of repetitions. What evaluations say of their noise does not count: it may
-        hold what all share, such as traffic that changes from window to window, and does not make them differ."""
+        """Return whether there is noise and nothing shows that configurations differ at all.
+
+        This is the F-test of an analysis of variance (Fisher 1925): the spread between configurations against that of repetitions. The
+        errors that evaluations report are not used, because they may contain what all evaluations share, such as traffic that changes from
+        window to window.
+        """
         if not self.noisy or not (noise := self._repeated):
             return False
         means, counts = self._means, self._counts
@@ -112,8 +115,8 @@ class Confirmation:
         return float(fdtrc(len(means) - 1, self._freedom, between / noise**2)) > _ALIKE
 
     def contenders(self) -> list[dict[str, Any]]:
-        """Return what to measure again now, the one that is known less first: the leader and its likeliest rival; none if nothing needs
-        it."""
+        """Return what to measure again now: the leader and its likeliest rival, the less certain one first. Return an empty list if nothing
+        needs that."""
         if len(self._params) < 2:
             return []
         if self.noise is None:
@@ -123,7 +126,7 @@ class Confirmation:
         evidence = self._collected.evidence
         leader = int(np.argmax(evidence.estimates.means))
         found = evidence.differences(evidence.keys[leader])
-        # The upper confidence limit of the error at 90 %: two repeats that agree by luck do not end the questions.
+        # The upper confidence limit of the error at 90 %, so that two repeats that agree by luck do not end the confirmation.
         at_most = found.stderrs * np.sqrt(found.freedoms / chdtri(found.freedoms, 0.9))
         at_most[leader] = 1.0
         chance = ndtr(found.means / at_most)
@@ -136,7 +139,7 @@ class Confirmation:
         return [dict(self._params[at]) for at in pair]
 
     def winner(self) -> dict[str, Any] | None:
-        """Return the best by its lower confidence bound, or None before anything was feasible."""
+        """Return the configuration with the best lower confidence bound, or None if none was feasible."""
         if not self._params:
             return None
         if not self.noisy:

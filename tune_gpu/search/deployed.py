@@ -18,15 +18,16 @@ class Deployment:
     key: Hashable
     value: float
     stderr: float | None = None
-    """Standard error within the deployment. Null if it is unknown, 0 if there is none."""
+    """Standard error within the deployment. None if it is unknown, 0 without error."""
     freedom: float = math.inf
-    """Degrees of freedom of that error: one less than the windows that it comes from."""
+    """Degrees of freedom of that error: one less than its number of windows."""
     at: float = 0.0
-    """When it was measured, in any unit."""
+    """Time of the measurement, in any unit."""
     anchor: bool = False
-    """It was deployed to show the noise of the run."""
+    """True for a deployment that shows the noise of the run."""
     clips: Mapping[str, float] = field(default_factory=dict)
-    """Error of the choice of the clips, which all deployments hear: each clip's share, whose squares add up to the variance. Not in `stderr`."""
+    """Error by the choice of the clips, which all deployments share: each clip's share, whose squares add up to the variance. `stderr` does
+    not include it."""
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.value) or not (self.stderr is None or 0.0 <= self.stderr < math.inf) or not math.isfinite(self.at) or not self.freedom > 0.0:
@@ -34,5 +35,5 @@ class Deployment:
 
 
 def freedom_of(stderr: float | None, n_windows: int) -> float:
-    """Return the degrees of freedom of an error that comes from so many windows. One that is 0 is not an estimate."""
+    """Return the degrees of freedom of an error from this many windows; infinite for an unknown error, and for 0."""
     return max(1.0, n_windows - 1.0) if stderr else math.inf

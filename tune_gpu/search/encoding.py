@@ -1,8 +1,8 @@
-"""Configurations as rows of numbers ("codes"), so that thousands of offspring are made and compared at once.
+"""Encode configurations as rows of numbers ("codes"), so that thousands of offspring can be made and compared at once.
 
-A code is the index of a value (parameters with values), the position in [0, 1] (ranges; in the logarithm for a log range), or `INACTIVE`
-where a condition switches the parameter off. A range in very many steps is a range whose positions are those of its steps: two rows are of
-one configuration only if they are equal to the last bit.
+A code is the index of a value (parameters with values), the position in [0, 1] (ranges; logarithmic for a log range), or `INACTIVE`
+if a condition switches the parameter off. A range in very many steps is coded as a range whose positions are those of its steps. Two rows
+are the same configuration only if they are equal to the last bit.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ INACTIVE = -1.0
 _STEP = 0.1
 _RANGE_STEPS = (-0.2, -0.05, -0.01, -0.002, 0.002, 0.01, 0.05, 0.2)
 _NEXT = (-1e-18, 1e-18)
-"""Beside these, where there are steps: to the next one."""
+"""Further moves of a range in steps: to the next step."""
 _DIGITS = 9
-"""Of a position in a range: what differs further behind is the same."""
+"""Decimals of a position in a range. Positions that differ less are the same."""
 _TABLES: WeakKeyDictionary[SearchSpace, tuple[Array | None, int]] = WeakKeyDictionary()
-"""A long list is coded once, however many searches go through its space."""
+"""Space -> its table, so that a long list is encoded once, however many searches use the space."""
 
 
 class Encoding:
     """Codes of one space.
 
     Args:
-        space: whose configurations are coded.
+        space: the space of the configurations.
     """
 
     def __init__(self, space: SearchSpace) -> None:
@@ -47,7 +47,7 @@ class Encoding:
         self._rounded = {i: steps for i, steps in self._steps.items() if steps.many}
         self._logs = {i: steps.positions(np.arange(len(steps), dtype=np.float64)) for i, steps in self._steps.items() if i not in self._rounded}
         self.sizes = np.array([0 if p.values is None or i in self._rounded else len(p.values) for i, p in enumerate(self.parameters)])
-        """How many values each parameter has; 0 for a range, and for one in very many steps."""
+        """Number of values of each parameter; 0 for a range, also for one in very many steps."""
         self._ordered = np.array([p.ordered for p in self.parameters])
         self.continuous = not self.sizes.all()
         """Whether any parameter is a range."""
@@ -62,7 +62,7 @@ class Encoding:
         self._moves = self._all_moves()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Rebuild the tables from the space: an earlier version's pickle has other ones."""
+        """Rebuild the tables from the space, because an earlier version's pickle has other ones."""
         self.__dict__.update(Encoding(state["space"]).__dict__)
 
     def _all_moves(self) -> tuple[NDArray[np.int64], Array, NDArray[np.bool_]]:
@@ -73,7 +73,7 @@ class Encoding:
         return np.array(column), np.array(to, dtype=float), np.array(relative)
 
     def n_features_of(self, i: int) -> int:
-        """Return the parameter of each feature. Ordered and continuous parameters have one feature, categorical ones a feature a value."""
+        """Return the number of features of a parameter: one for ordered and continuous parameters, one per value for categorical ones."""
         p = self.parameters[i]
         return 1 if p.values is None or p.ordered else len(p.values)
 
@@ -111,13 +111,13 @@ class Encoding:
         return params
 
     def name(self, row: Array) -> bytes:
-        """Return rows that are equal for one configuration: positions in a range that differ by no more than rounding (a step there and
-        back) are one."""
+        """Return bytes that are equal for rows of the same configuration. Positions in a range that differ only by rounding (a step there
+        and back) are equal."""
         return (np.where(self._ranges, np.round(row, _DIGITS) + 0.0, row) if self.continuous else row).tobytes()
 
     def features(self, codes: Array) -> Array:
-        """Return features in [0, 1], of shape (n, features), for codes of shape (n, parameters). Two different categories are at distance
-        1, an inactive parameter stands in the middle."""
+        """Return features in [0, 1], of shape (n, features), for codes of shape (n, parameters). Different categories are at distance
+        1. An inactive parameter is in the middle."""
         columns: list[Array] = []
         for i, p in enumerate(self.parameters):
             code = codes[:, i]
@@ -131,11 +131,12 @@ class Encoding:
         return np.concatenate(columns, axis=1)
 
     def random(self, count: int, rng: np.random.Generator) -> Array:
-        """Return `count` rows, drawn uniformly (without regard to known constraints)."""
+        """Return `count` rows, drawn uniformly and regardless of known constraints."""
         return self.settle(np.full((count, self.n), INACTIVE), rng)
 
     def settle(self, codes: Array, rng: np.random.Generator) -> Array:
-        """Change rows in place: switch off what a condition forbids, and give a random value to what a condition demands."""
+        """Change rows in place: deactivate parameters whose condition does not hold, and draw a value for inactive ones whose condition
+        holds."""
         for i, conditions in enumerate(self._conditions):
             column = codes[:, i]
             active = np.ones(len(codes), dtype=bool)
@@ -157,8 +158,8 @@ class Encoding:
         return rng.integers(self.sizes[i], size=count).astype(float) if self.sizes[i] else rng.random(count)
 
     def offspring(self, parents: Array, count: int, rng: np.random.Generator) -> Array:
-        """Return children: uniform crossover of random pairs of parents, then one or more mutations: a step along an order, any other
-        category."""
+        """Return children: uniform crossover of random pairs of parents, then one or more mutations (a step along an order, or any other
+        category)."""
         pair = rng.integers(len(parents), size=(2, count))
         take = rng.random((count, self.n)) < 0.5
         codes = np.where(take, parents[pair[0]], parents[pair[1]])
@@ -186,7 +187,7 @@ class Encoding:
         codes[rows, columns] = there
 
     def _moved(self, i: int, codes: Array, by: Array) -> Array:
-        """Return codes of a range in steps, each moved by a distance of positions to another one."""
+        """Return codes of a range in steps, each moved by a distance in positions to another step."""
         if i in self._rounded:
             return self._rounded[i].positions(self._rounded[i].moved(self._rounded[i].nearest(codes), by))
         return self._steps[i].moved(codes, by)
@@ -207,8 +208,7 @@ class Encoding:
         return self.settle(found, rng)
 
     def masses(self, table: Array) -> Array | None:
-        """Return how much of all that is drawn each of these rows is; None where all are alike, as they are without a range in the
-        logarithm."""
+        """Return the probability of each of these rows in random draws, or None if all are equally likely, as without a log range."""
         if not self._logs:
             return None
         masses = np.ones(len(table))
@@ -218,7 +218,7 @@ class Encoding:
         return masses
 
     def table(self, limit: int) -> Array | None:
-        """Return the rows of every configuration (without regard to known constraints) if there are at most `limit`, else None."""
+        """Return the rows of all configurations, regardless of known constraints, if there are at most `limit`, else None."""
         if self.space not in _TABLES:
             _TABLES[self.space] = (self._table(limit), limit)
         table, seen = _TABLES[self.space]

@@ -1,4 +1,4 @@
-"""How a tournament ends: it searches, then measures a lucky winner again, then is over."""
+"""The phases of a tournament: it searches, then measures a possibly lucky winner again, then is over."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 
 class Ended(StrEnum):
-    """Why no new configuration is proposed. The values stand in artifacts and in saved searches."""
+    """Why no new configuration is proposed. The values are stored in artifacts and in saved searches."""
 
     GENERATIONS = "generations"
     SPACE_EXHAUSTED = "space exhausted"
@@ -24,7 +24,7 @@ class Searching:
 
 @dataclass(frozen=True)
 class Rechecking:
-    """Only the leader may be proposed, once more a generation, so that it does not win by a single evaluation."""
+    """Only the leader may be proposed, one evaluation per generation, so that it does not win by a single evaluation."""
 
     why: Ended
     since: int
@@ -55,11 +55,11 @@ def closing(phase: Rechecking, *, waiting: bool, rechecks: int, limit: int, need
     """Decide what follows the search.
 
     Args:
-        phase: the tournament's.
+        phase: the tournament's phase.
         waiting: whether results are awaited.
-        rechecks: how many measurements were repeated already.
-        limit: how many may be repeated at most.
-        needs_recheck: whether the leader would win by a single evaluation; called only if that decides.
+        rechecks: number of repeated measurements so far.
+        limit: maximum number of repeated measurements.
+        needs_recheck: returns whether the leader would win by a single evaluation. Called only if that decides.
     """
     if waiting and phase.why is Ended.SPACE_EXHAUSTED:
         return Closing.WAIT  # a transient failure makes its configuration available again
@@ -79,7 +79,7 @@ def saved(phase: Phase) -> dict[str, Any]:
 
 
 def loaded(state: Mapping[str, Any]) -> Phase:
-    """Return the phase that `saved` gave. Raise ValueError for an unknown reason."""
+    """Return the phase from the values of `saved`. Raise ValueError for an unknown reason."""
     if state["ending"] is None:
         return Searching()
     why, since = Ended(state["ending"][0]), int(state["ending"][1])

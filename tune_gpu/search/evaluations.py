@@ -1,4 +1,4 @@
-"""Results of evaluations, and what is known of each configuration."""
+"""Results of evaluations, and the standing of each configuration."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Candidate:
     """initial, elite, offspring, fresh or baseline."""
     params: dict[str, Any]
     asked_after: int = 0
-    """How many results the search had when it proposed this. With it a run can be replayed, whatever ran side by side."""
+    """How many results the search had when it proposed this. With it a run can be replayed, whatever ran in parallel."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Result:
     """Standard error of the fitness over the windows."""
     n_windows: int = 0
     violation: float = 0.0
-    """By how much an infeasible or failed candidate misses: ranks them among themselves."""
+    """By how much an infeasible or failed candidate misses the constraints. It ranks such candidates among themselves."""
     transient: bool = False
-    """The failure says nothing about the candidate: it may be proposed again."""
+    """The failure does not depend on the candidate, which may be proposed again."""
     objectives: dict[str, float] = field(default_factory=dict)
-    """In Pareto mode each objective's value, in its own direction."""
+    """In Pareto mode, the value of each objective, in its own direction."""
 
     def __post_init__(self) -> None:
         if self.status not in ("ok", "infeasible", "failed"):
@@ -62,22 +62,22 @@ class Result:
 
 @dataclass(frozen=True)
 class Standing:
-    """All that is known of one configuration."""
+    """The combined results of one configuration."""
 
     params: dict[str, Any]
     fitness: float | None
-    """Mean over its evaluations, as the evidence of the search weighs them; None if none was ok."""
+    """Mean over its evaluations, weighted by the evidence of the search; None if none was ok."""
     violation: float
     n_evaluations: int
     n_windows: int
     objectives: dict[str, float] = field(default_factory=dict)
     """In Pareto mode, means over its evaluations, weighted by their windows."""
     stderr: float | None = None
-    """Standard error of the fitness, of what differs from one deployment to the next too; None if nothing is known of it."""
+    """Standard error of the fitness, including differences between deployments; None if it is unknown."""
 
     @property
     def rank(self) -> tuple[bool, float]:
-        """Return a key that sorts the best first: feasible before the rest, which are sorted by how far they miss."""
+        """Return a key that sorts the best first: feasible configurations by fitness, then the others by their violation."""
         return (self.fitness is None, self.violation if self.fitness is None else -self.fitness)
 
 
@@ -99,7 +99,7 @@ class _Tally:
 
 
 class Ledger:
-    """Standings of all configurations, kept as results arrive (never summed anew without noise: runs may be long)."""
+    """Standings of all configurations, updated as results arrive. Without noise nothing is summed again, because runs may be long."""
 
     def __init__(self, space: SearchSpace) -> None:
         self._space = space
@@ -108,12 +108,12 @@ class Ledger:
         self._claims: dict[Hashable, int] = {}
 
     def mark_pending(self, params: Params) -> None:
-        """Note that the configuration has been proposed."""
+        """Record that the configuration was proposed."""
         key = self._space.key(params)
         self._claims[key] = self._claims.get(key, 0) + 1
 
     def observe(self, params: Params, result: Result) -> None:
-        """Add a result. A transient failure says nothing of the configuration, which may be proposed again."""
+        """Add a result. After a transient failure the configuration may be proposed again."""
         key = self._space.key(params)
         if result.transient:
             self._claims[key] -= 1
@@ -131,16 +131,16 @@ class Ledger:
                 tally.objectives[name] = tally.objectives.get(name, 0.0) + value * max(1, result.n_windows)
 
     def proposed(self) -> set[Hashable]:
-        """Return the keys of the configurations that were proposed and have a result or await one."""
+        """Return the keys of the proposed configurations that have a result or await one."""
         return set(self._claims)
 
     def standing(self, params: Params) -> Standing:
-        """Return what is known of one configuration. Raise KeyError if nothing is."""
+        """Return the standing of one configuration. Raise KeyError if it has no result."""
         key = self._space.key(params)
         return self._standing(key, self._tallies[key])
 
     def standings(self) -> list[Standing]:
-        """Return what is known of each configuration, best first."""
+        """Return the standings of all configurations, best first."""
         return sorted((self._standing(*item) for item in self._tallies.items()), key=lambda standing: standing.rank)
 
     def best(self) -> Standing | None:

@@ -1,4 +1,4 @@
-"""How likely a configuration is to run at all, learnt from the ones that did and did not."""
+"""Estimate how likely a configuration is to run at all, from those that ran and those that did not."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from tune_gpu.search.forest import Forest
 
 Array = NDArray[np.float64]
 _PRIOR = 0.5
-"""As many of the nearest votes weigh as much as what is thought of where nothing is known."""
+"""Weight of the prior, in nearest votes."""
 _ENOUGH = 4
-"""Of either outcome, before a forest is asked what they have in common."""
+"""Fewest configurations of either outcome with which a forest is fitted."""
 
 
 class Feasibility:
-    """The product of two votes: of what was measured, weighted by nearness, beside a prior for success unless most fail; and of a forest,
-    which finds the one parameter that all failures share, however far from each other they are in the rest.
+    """The product of two estimates. One averages the measured outcomes weighted by nearness, with a prior for success unless most fail. The
+    other is a forest, which finds a parameter that all failures share, however far apart they are otherwise.
 
     Args:
-        seed: of the forest.
-        scale: the distance (in features, each in [0, 1]) at which a vote has lost most of its weight.
+        seed: the forest's seed.
+        scale: the distance (in features, each in [0, 1]) at which a measurement has lost most of its weight.
     """
 
     def __init__(self, seed: int = 0, scale: float = 0.25) -> None:
@@ -29,7 +29,7 @@ class Feasibility:
         self._forest: Forest | None = None
 
     def learn(self, x: Array, feasible: NDArray[np.bool_]) -> None:
-        """Learn from rows of features and from whether each ran."""
+        """Learn from rows of features, and from whether each ran."""
         self._x, self._feasible = (None if feasible.all() else x), feasible
         self._elsewhere = min(1.0, 2.0 * (feasible.sum() + 1.0) / (len(feasible) + 1.0))
         self._forest = None

@@ -1,6 +1,6 @@
-"""A forest of extremely randomised trees (Geurts et al. 2006): the second opinion beside the Gaussian process.
+"""A forest of extremely randomised trees (Geurts et al. 2006), the second model besides the Gaussian process.
 
-It sees jumps and interactions where the process sees slopes. The spread over its trees is its uncertainty (Hutter et al. 2011, SMAC).
+It models jumps and interactions, and the process slopes. The spread over its trees is its uncertainty (Hutter et al. 2011, SMAC).
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ _FLOOR = 1e-3
 
 
 class Forest:
-    """Fitted with `fit`, asked with `predict`.
+    """A regression forest: `fit` grows it, `predict` applies it.
 
     Args:
-        trees: how many.
+        trees: number of trees.
     """
 
     def __init__(self, trees: int = 16) -> None:
         self._trees = trees
 
     def fit(self, x: Array, y: Array, repeats: Array, seed: int | Sequence[int]) -> None:
-        """Grow the trees from these measurements; one that is a mean of several counts as several."""
+        """Grow the trees from these measurements. A mean of several measurements counts as several."""
         rng = np.random.default_rng(seed)
         rows, targets = np.ascontiguousarray(x, dtype=np.float32), np.ascontiguousarray(y[:, None])
         times = np.array([np.bincount(rng.integers(len(x), size=len(x)), minlength=len(x)) for _ in range(self._trees)]) * repeats.astype(np.int64)
-        # Tree by tree, unchecked, one state for all, and rows drawn twice stand there twice: what scikit-learn spends around a small tree
-        # (an ensemble's book-keeping, a state's seeding, the checks of weights) is more than what the tree itself takes.
+        # Grown tree by tree, without checks, with one random state, and with rows repeated instead of weighted. scikit-learn's overhead per
+        # small tree (the ensemble's book-keeping, seeding, checks of weights) is larger than the time for the tree itself.
         state = np.random.RandomState(int(rng.integers(2**32)))
         with config_context(skip_parameter_validation=True):
             self._estimators = [
@@ -45,7 +45,7 @@ class Forest:
         asked = unseen.any(axis=0)
         predicted = (votes * unseen).sum(axis=0)[asked] / unseen.sum(axis=0)[asked]
         self.error = float(np.mean((predicted - y[asked]) ** 2)) if asked.any() else math.inf
-        """Mean squared error of each measurement's prediction by the trees that have not seen it."""
+        """Mean squared error of the predictions by trees that have not seen the measurement."""
 
     def predict(self, x: Array) -> tuple[Array, Array]:
         """Return the mean and the standard deviation over the trees at each row."""

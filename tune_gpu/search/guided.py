@@ -1,10 +1,10 @@
-"""Proposals that a surrogate has screened.
+"""Make proposals that are screened by a surrogate.
 
-Every proposal is the best of a pool: offspring of the survivors (crossover and mutation), neighbours of what measured best, and random
-configurations, climbed uphill a few steps. One place of a generation is for a step from the elite: the most promising configuration that
-differs from it in one parameter, so that the end of the search is thorough where it matters. What is promising, `committee.py` says. What
-awaits its result counts as measured at its predicted value, so that a generation spreads out. In Pareto mode every screening but that of the
-step looks in a direction of its own between the objectives, so that the whole front is searched; the step is for the fitness.
+Every proposal is the best of a pool: offspring of the survivors (crossover and mutation), neighbours of the best measurements, and random
+configurations, improved by a few steps of hill climbing. One slot of a generation is for a step from the elite: the most promising
+configuration that differs from it in one parameter, so that the search is thorough around the best. `committee.py` scores candidates.
+Pending proposals count as measured at their predicted value, so that a generation spreads out. In Pareto mode every screening except that
+of the step uses its own direction between the objectives, so that the whole front is searched. The step uses the fitness.
 """
 
 from __future__ import annotations
@@ -25,43 +25,43 @@ from tune_gpu.search.space import Params, SearchSpace
 _CLIMBS = 2
 _LONG_RUN_ROWS = 64
 _SEVERAL = 4
-"""How many proposals of a kind one screening makes, once there are more results than are learnt from."""
+"""Number of proposals of a kind per screening, once there are more results than the surrogate learns from."""
 _FEASIBILITY_ROWS = 200
 _FEWEST = 2
-"""Where most fail, so many measurements are enough for the surrogate: what it says of failures matters more than what it says of the
-rest."""
+"""Number of measurements that are enough for the surrogate if most configurations fail. Then its prediction of failures matters more than
+that of the fitness."""
 
 
 @dataclass(frozen=True)
 class GuidedOptions:
-    """Sizes of the screening; the defaults are those of the published comparison."""
+    """Sizes of the screening. The defaults are those of the published comparison."""
 
     spread: int = 6
-    """Outcomes before the surrogate speaks, all of them measurements unless most fail; until then proposals lie far from each other
-    (ranges, and where most fail, or all measure the same: are drawn at random)."""
+    """Outcomes before the surrogate is used, all of them measurements unless most fail. Until then proposals are far from each other, or
+    drawn at random (with ranges, if most fail, or if all measure the same)."""
     spread_pool: int = 256
-    """Random draws of which an early proposal is the one furthest from all others."""
+    """Number of random draws. An early proposal is the one furthest from all others."""
     random_pool: int = 800
     offspring_pool: int = 400
     leaders: int = 3
-    """How many of the best a step may start from, once all steps from those before are known."""
+    """Number of the best configurations that a step may start from, each once all steps from the better ones are known."""
     fresh_share: float = 1 / 64
-    """Random draws, as a share of the space, of which the forced fresh candidate is the most promising …"""
+    """Random draws as a share of the space. The forced fresh candidate is the most promising of them."""
     fresh_pool: tuple[int, int] = (64, 1024)
-    """… and no fewer and no more than these."""
+    """Smallest and largest number of these draws."""
     training_rows: tuple[int, int] = (128, 220)
-    """Measurements that the surrogate learns from, of more the best and the latest: in a space of values, and where parameters are
-    continuous (there fewer find less)."""
+    """Maximum number of measurements that the surrogate learns from, in a space of values and with continuous parameters (which need more).
+    If there are more, the best and the latest are used."""
 
 
 class Guided:
-    """What has been measured in one space, and what is promising there.
+    """The measurements in one space, and proposals from them.
 
     Args:
-        space: what may be proposed.
-        rng: every random choice.
-        options: sizes.
-        directions: in Pareto mode each objective's, `max` or `min`.
+        space: the space of proposals.
+        rng: makes every random choice.
+        options: sizes of the screening.
+        directions: in Pareto mode, `max` or `min` for each objective.
     """
 
     def __init__(
@@ -75,15 +75,15 @@ class Guided:
         self._fresh_pool = int(np.clip(self._options.fresh_share * self._open.size, least, most)) if self._open.size else most
         self._committee = Committee(self.encoding, rng)
         self._kept: dict[str, list[Array]] = {}
-        """By kind of proposal, what a screening found beside its first."""
+        """Kind of proposal -> further rows that the last screening found."""
         self._directions = dict(directions or {})
         self._objectives: dict[bytes, Array] = {}
-        """In Pareto mode the sums over the evaluations of a configuration, turned so that higher is better."""
+        """In Pareto mode, sums over the evaluations of a configuration, with signs so that higher is better."""
 
     # What is known -----------------------------------------------------------------------------------------------------------------
 
     def mark_pending(self, params: Params) -> None:
-        """Note a proposal: it is not made again, and until its result it counts as measured at its predicted value."""
+        """Record a proposal. It is not made again, and until its result it counts as measured at its predicted value."""
         key = self._key(params)
         self._open.exclude(key)
         self._observations.mark_pending(key)
@@ -99,7 +99,7 @@ class Guided:
     def observe(
         self, params: Params, fitness: float | None, *, transient: bool = False, objectives: Mapping[str, float] | None = None,
     ) -> None:
-        """Learn from a result of a proposal. Without a fitness it did not run; if `transient`, that says nothing about it."""
+        """Record a result of a proposal. Without a fitness the proposal did not run; if `transient`, that does not count against it."""
         key = self._key(params)
         if self._directions and fitness is not None:
             values = matrix([[(objectives or {})[name] for name in self._directions]], list(self._directions.values()))[0]
@@ -118,7 +118,7 @@ class Guided:
         return self.encoding.encode(params).tobytes()
 
     def state(self) -> dict[str, Any]:
-        """Return what is not a consequence of the measurements."""
+        """Return the state that cannot be computed from the measurements."""
         return {"committee": self._committee.state(), "forbidden": self._open.forbidden,
                 "kept": {kind: [row.tolist() for row in rows] for kind, rows in self._kept.items()}}
 
@@ -138,8 +138,8 @@ class Guided:
 
         Args:
             survivors: the parents.
-            fresh: it must be a random draw.
-            step: it should differ from the best in one parameter.
+            fresh: whether it must be a random draw.
+            step: whether it should differ from the best in one parameter.
             noise_free: measurements are known to have no noise.
             no_signal: nothing shows that they differ by more than noise.
         """
@@ -156,17 +156,17 @@ class Guided:
 
     @property
     def _enough(self) -> bool:
-        """Return whether enough is known for the surrogate."""
+        """Return whether there are enough outcomes for the surrogate."""
         wanted, known = min(self._options.spread, 2 + self.encoding.n), self._observations
         return known.ran >= wanted or (known.ran >= _FEWEST and known.most_failed and known.ran + known.failed >= wanted)
 
     def _is_child(self, row: Array, parents: Array) -> bool:
-        """Return whether crossover of the parents and at most two mutations make it."""
+        """Return whether crossover of the parents and at most two mutations can produce the row."""
         return bool(len(parents)) and int((~(parents == row).any(axis=0)).sum()) <= 2
 
     def _promising(self, kinds: list[str], parents: Array, noise_free: bool) -> Array | None:
-        """Return the best of a screening of the first of these kinds that finds any. After many results one screening serves for several,
-        as long as no result is news."""
+        """Return the best row of a screening, for the first of these kinds that finds any. After many results one screening serves several
+        proposals, as long as no result is news."""
         learnt = False
         for kind in kinds:
             kept = self._kept.get(kind, [])
@@ -201,7 +201,7 @@ class Guided:
         return self._best(pool, self._committee.score(pool), count)
 
     def _step(self, count: int) -> list[Array]:
-        """Return the most promising rows that differ from the best in one parameter; when all of those are known, or will not run, from
+        """Return the most promising rows that differ from the best in one parameter. If all of those are known or will not run, start from
         the next best."""
         for leader in self._committee.leaders[: self._options.leaders]:
             near = self._open.listed(self.encoding.neighbours(leader[None, :], self._rng))
@@ -227,8 +227,8 @@ class Guided:
         return np.concatenate([draws, self._open.listed(np.concatenate([children, self.encoding.neighbours(best, self._rng)]))])
 
     def _best(self, pool: Array, score: Array, count: int) -> list[Array]:
-        """Return up to `count` of the best rows that may be proposed, best first; one at least, if anything is open, but no second that
-        will not run."""
+        """Return up to `count` of the best rows that may be proposed, best first. Return at least one if any row is open, but no second one
+        that will not run."""
         found: dict[bytes, Array] = {}
         for i in np.argsort(-score, kind="stable"):
             if found and score[i] < HOPELESS:
@@ -242,10 +242,12 @@ class Guided:
         return list(found.values())
 
     def _early(self, pool: Array, *, no_signal: bool) -> Array:
-        """Return scores for early proposals. Far from what is known is good in a table; where parameters are continuous it is a corner,
-        and those are seldom good. Corners are also where most constraints are broken: when most has failed, a draw at random, in
-        proportion to the chance that it runs (Gumbel's trick). And corners of a plateau teach nothing: after two measurements that are
-        equal any draw."""
+        """Return scores for early proposals.
+
+        In a table, rows far from the known ones score high. With continuous parameters such rows are corners, which are seldom good, and
+        where most constraints are violated. Therefore, if most configurations have failed, draw at random in proportion to the probability
+        to run (Gumbel's trick). After two equal measurements draw at random, too, because corners of a plateau add no information.
+        """
         if self._observations.most_failed:
             self._learn_what_runs()
             return self._committee.log_probability_to_run(pool) + self._rng.gumbel(size=len(pool))

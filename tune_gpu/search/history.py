@@ -1,4 +1,4 @@
-"""What a tournament has proposed, generation by generation, and which results have come."""
+"""The proposals of a tournament, generation by generation, and their results."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from tune_gpu.search.space import Params, SearchSpace
 
 
 class History:
-    """Candidates in generations, the queue of those that are not handed out yet, and results in the order of their arrival."""
+    """Candidates by generation, the queue of candidates that are not handed out yet, and results in the order of their arrival."""
 
     def __init__(self) -> None:
         self.candidates: dict[str, Candidate] = {}
         self.results: dict[str, Result] = {}
         self.generations: list[list[str]] = []
         self.survivors: list[list[str]] = []
-        """For each generation that is decided, the ids of its survivors, best first."""
+        """For each finished generation, the ids of its survivors, best first."""
         self.n_results = 0
-        """Results so far, those included that a later result has replaced."""
+        """Number of results so far, including replaced ones."""
         self._queue: list[str] = []
         self._transient: list[tuple[int, str, Result]] = []
-        """Each with the number of results before it. One that a later result has replaced still counts when the search is replayed."""
+        """Transient failures, each with the number of results before it. A replaced one still counts when the search is replayed."""
 
     @property
     def waiting(self) -> bool:
@@ -32,11 +32,11 @@ class History:
 
     @property
     def queued(self) -> int:
-        """Return how many candidates are decided and not handed out yet."""
+        """Return the number of candidates in the queue."""
         return len(self._queue)
 
     def propose(self, number: int, origin: str, params: dict[str, Any]) -> Candidate:
-        """Append a candidate to this generation, which must be the last or the next one, and queue it."""
+        """Append a candidate to this generation, which must be the last or the next one, and add it to the queue."""
         if number == len(self.generations):
             self.generations.append([])
         members = self.generations[number]
@@ -51,11 +51,11 @@ class History:
         return self.candidates[self._queue.pop(0)] if self._queue else None
 
     def check(self, candidate_id: str, result: Result) -> None:
-        """Refuse a result that cannot follow what is known.
+        """Check that a result is possible.
 
         Raises:
             KeyError: the candidate was not handed out.
-            ValueError: it has a result already, and that was final or this one is not.
+            ValueError: the candidate has a result already, and either that was final or the new one is not.
         """
         if candidate_id not in self.candidates or candidate_id in self._queue:
             raise KeyError(f"{candidate_id} was never proposed")
@@ -64,7 +64,7 @@ class History:
             raise ValueError(f"{candidate_id} has a result already")
 
     def record(self, candidate_id: str, result: Result) -> bool:
-        """Record a result; return whether it replaces a transient failure."""
+        """Record a result. Return whether it replaces a transient failure."""
         replaces = self.results.pop(candidate_id, None) is not None
         if result.transient:
             self._transient.append((self.n_results, candidate_id, result))
@@ -73,7 +73,7 @@ class History:
         return replaces
 
     def reopen(self) -> None:
-        """Take back the survivors of the last generation, which goes on."""
+        """Remove the survivors of the last generation, because it continues."""
         del self.survivors[len(self.generations) - 1:]
 
     def last_params(self) -> Params | None:
@@ -92,7 +92,7 @@ class History:
         }
 
     def load(self, state: dict[str, Any], space: SearchSpace) -> Iterable[tuple[str, Result]]:
-        """Restore `state`; return the results, replaced ones included, in the order in which they came."""
+        """Restore `state`. Return the results, including replaced ones, in the order of their arrival."""
         self.candidates = {c["candidate_id"]: Candidate(**c | {"params": space.loaded(c["params"])}) for c in state["candidates"]}
         self.results = {i: Result(**r) for i, r in state["results"].items()}
         self.generations = [list(ids) for ids in state["generations"]]

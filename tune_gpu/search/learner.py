@@ -1,4 +1,4 @@
-"""What a search learns from results: the standings, and the strategy that proposes from them."""
+"""Update the standings and the proposal strategy from results."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Learner:
     """Keeps the ledger and the proposal strategy in step.
 
     Args:
-        space: what may be proposed.
-        settings: which strategy, and its sizes.
-        rng: every random choice of the strategy.
+        space: the space of proposals.
+        settings: the strategy and its sizes.
+        rng: makes every random choice of the strategy.
     """
 
     def __init__(self, space: SearchSpace, settings: SearchSettings, rng: np.random.Generator) -> None:
@@ -30,10 +30,10 @@ class Learner:
         self.strategy: ProposalStrategy = make(space, settings, rng)
         self.ledger = Ledger(space)
         self._excused: set[Hashable] = set()
-        """Configurations that have failed transiently once: a second transient failure counts as a failure."""
+        """Configurations with one transient failure. A second one counts as a failure."""
 
     def mark_pending(self, params: Params) -> None:
-        """Note that the configuration has been proposed."""
+        """Record that the configuration was proposed."""
         self.ledger.mark_pending(params)
         self.strategy.mark_pending(params)
 
@@ -48,7 +48,7 @@ class Learner:
         self.strategy.observe(params, result)
 
     def replay(self, candidates: Mapping[str, Candidate], results: Iterable[tuple[str, Result]]) -> None:
-        """Learn again what a saved search knew: its candidates, then their results in order; some have a second one."""
+        """Replay a saved search: its candidates, then their results in order. Some have a second result."""
         for candidate in candidates.values():
             self.mark_pending(candidate.params)
         seen: set[str] = set()
@@ -64,7 +64,8 @@ class Learner:
         return self._space.key(params) not in self.ledger.proposed()
 
     def best(self) -> Standing | None:
-        """Return the best configuration by the strategy's judgement, or None while none was feasible. With objectives it is one of the front."""
+        """Return the best configuration by the strategy's criterion, or None while none was feasible. With objectives it is on the
+        front."""
         chosen = self.strategy.winner(self.ledger)
         if chosen is None or chosen.fitness is None:
             return None
@@ -73,7 +74,8 @@ class Learner:
         return chosen if on_it else front[0]
 
     def front(self) -> list[Standing]:
-        """Return the feasible configurations that no other one beats in every objective, the best fitness first; none without objectives."""
+        """Return the feasible configurations that no other one beats in every objective, the best fitness first, or an empty list without
+        objectives."""
         return selection.front(self.ledger.standings(), self._objectives) if self._objectives else []
 
     def leads_by_one_evaluation(self) -> bool:

@@ -1,4 +1,4 @@
-"""The proposals in one space and their measurements. The key of a row of codes is its bytes."""
+"""The proposals in one space and their measurements. A row of codes is identified by its bytes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tune_gpu.search.encoding import Array
 
 
 class Observations:
-    """Proposals (`mark_pending`) and their results (`observe`), in the order of the proposals: the order in which results arrive must not
-    count."""
+    """Proposals (`mark_pending`) and their results (`observe`), in the order of the proposals, so that the order in which results arrive
+    does not matter."""
 
     def __init__(self) -> None:
         self._index: dict[bytes, int] = {}
@@ -24,10 +24,10 @@ class Observations:
         self._pending: dict[bytes, int] = {}
         self._record = -math.inf
         self.ran = 0
-        """How many configurations have a measurement."""
+        """Number of configurations that have a measurement."""
 
     def mark_pending(self, key: bytes) -> None:
-        """Note that the row has been proposed."""
+        """Record that the row was proposed."""
         if self._index.setdefault(key, len(self._codes)) == len(self._codes):
             self._codes.append(np.frombuffer(key))
             self._sums.append(0.0)
@@ -45,7 +45,7 @@ class Observations:
                 known.pop()
 
     def observe(self, key: bytes, fitness: float | None) -> bool:
-        """Add the result of a proposal, None if it did not run. Return whether it is news: a new best, a repetition or a failure."""
+        """Add the result of a proposal, or None if it did not run. Return whether it is news: a new best, a repetition or a failure."""
         at = self._index[key]
         self._no_longer_pending(key)
         news = fitness is None or bool(self._counts[at]) or fitness > self._record
@@ -61,7 +61,8 @@ class Observations:
         return news
 
     def observe_nothing(self, key: bytes) -> bool:
-        """Note a result that says nothing about its configuration. Return whether nothing is known of that, and nothing awaited."""
+        """Record a result that does not depend on its configuration. Return whether the configuration has no other result and awaits
+        none."""
         at = self._index[key]
         self._no_longer_pending(key)
         return not self._counts[at] and not self._failed[at] and key not in self._pending
@@ -72,16 +73,16 @@ class Observations:
             del self._pending[key]
 
     def awaits(self, key: bytes) -> bool:
-        """Return whether it was proposed and has no result yet."""
+        """Return whether the row was proposed and has no result yet."""
         return key in self._pending
 
     def proposed(self) -> Array:
-        """Return a row for everything that was proposed; none if nothing was."""
+        """Return all proposed rows."""
         return np.array(self._codes)
 
     @property
     def failed(self) -> int:
-        """Return how many configurations did not run."""
+        """Return the number of configurations that did not run."""
         return sum(self._failed)
 
     @property
@@ -97,7 +98,7 @@ class Observations:
         return self.ran > 1 and all(value == first for value in ran)
 
     def waiting(self) -> Array:
-        """Return a row for everything that awaits a result; none if nothing does."""
+        """Return all rows that await a result."""
         return np.array([np.frombuffer(key) for key in self._pending])
 
     def outcomes(self, latest: int) -> tuple[Array, NDArray[np.bool_]]:
@@ -106,16 +107,16 @@ class Observations:
         return np.array([self._codes[i] for i in rows]), ~np.array([self._failed[i] for i in rows])
 
     def progress(self) -> float:
-        """Return how far the highest single measurement of the latest half of the configurations lies above those before; infinite while
-        there are too few. Single ones, not means: those of the best fall when they are repeated, and new ones then seem to be above
-        them."""
+        """Return by how much the highest single measurement of the latest half of the configurations exceeds the earlier ones. It is
+        infinite while there are too few. Means are not used: the means of the best fall when they are repeated, so that new ones would seem
+        to exceed them."""
         ran = np.array([value for value in self._highest if value > -math.inf])
         latest = len(ran) // 2
         return float(ran[-latest:].max() - ran[:-latest].max()) if latest else math.inf
 
     def measurements(self, most: int, each: int) -> tuple[Array, Array, Array, int]:
-        """Return the rows that ran, their mean fitness, over how many evaluations, and how many evaluations there were in all; if there
-        are more than `most` rows, `each` of the best and of the latest."""
+        """Return the rows that ran, their mean fitness, their numbers of evaluations, and the total number of evaluations. If there are
+        more than `most` rows, return `each` of the best and of the latest."""
         counts = np.array(self._counts, dtype=float)
         total, rows = int(counts.sum()), np.flatnonzero(counts)
         counts = counts[rows]

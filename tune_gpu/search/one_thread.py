@@ -1,4 +1,4 @@
-"""A few hundred rows are too few for BLAS to share among threads: they wait for each other, and take the cores from whoever measures."""
+"""Limit BLAS to one thread. With a few hundred rows its threads mostly wait for each other, and take cores from the measurements."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from threadpoolctl import ThreadpoolController
 
 @cache
 def _controller() -> ThreadpoolController:
-    return ThreadpoolController()  # looks for the libraries once, when NumPy and SciPy have loaded them
+    return ThreadpoolController()  # finds the libraries, once NumPy and SciPy have loaded them
 
 
 def one_thread() -> AbstractContextManager[object]:

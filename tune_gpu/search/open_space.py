@@ -1,4 +1,4 @@
-"""What may still be proposed: not what has been, not what the known constraints forbid."""
+"""The configurations that may still be proposed: neither proposed before nor forbidden by known constraints."""
 
 from __future__ import annotations
 
@@ -12,33 +12,34 @@ from tune_gpu.search.encoding import Array, Encoding
 _ENUMERABLE = 20_000
 _SCORED_WHOLE = 3000
 _TRIES, _ROUNDS = 2000, 10
-"""Without a table: so many draws at once, and so often, before nothing is left; known constraints may forbid all but one in thousands."""
+"""Without a table: number of draws per round, and number of rounds before the space counts as exhausted. Known constraints may forbid all
+but one in thousands."""
 
 
 class OpenSpace:
-    """The configurations of a space, as rows of codes; a small space is held as a table.
+    """The open configurations of a space, as rows of codes. A small space is stored as a table.
 
     Args:
-        encoding: of the space.
-        rng: for random draws.
+        encoding: the space's encoding.
+        rng: makes random draws.
     """
 
     def __init__(self, encoding: Encoding, rng: np.random.Generator) -> None:
         self._encoding, self._rng = encoding, rng
         self._table = encoding.table(_ENUMERABLE)
         self.size = 0 if self._table is None else len(self._table)
-        """How many configurations the table has; 0 where there is none."""
+        """Number of configurations in the table; 0 without a table."""
         self.scored_whole = 0 < self.size <= _SCORED_WHOLE
-        """Whether all that is open is few enough to be scored."""
+        """Whether all open rows are few enough to be scored."""
         self._drawn = np.ones(self.size, dtype=bool)
-        """Rows of the table that are drawn from; where all of it is scored, without what is excluded or forbidden."""
+        """Rows of the table that random draws use. If the whole table is scored, excluded and forbidden rows are left out."""
         self._radix = np.concatenate([[1.0], np.cumprod(encoding.sizes[:-1] + 1.0)])
         self._listed = self._members() if encoding.space.listed is not None else None
         self._excluded: set[bytes] = set()
         self._forbidden: set[bytes] = set()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Copy the array, which is written into: Ray delivers it as read-only memory."""
+        """Copy the array, because it is modified and Ray delivers it as read-only memory."""
         self.__dict__.update(state | {"_drawn": state["_drawn"].copy()})
 
     def exclude(self, key: bytes) -> None:
@@ -61,16 +62,16 @@ class OpenSpace:
         return sorted(np.frombuffer(key).tolist() for key in self._forbidden)
 
     def forbid(self, row: Array) -> None:
-        """Note that the row violates a constraint."""
+        """Record that the row violates a constraint."""
         self._forbidden.add(row.tobytes())
         self._draw(row.tobytes(), False)
 
     def maybe(self, row: Array) -> bool:
-        """Return whether it is open, as far as is known (its constraints are not looked at)."""
+        """Return whether the row may be open. Its constraints are not checked."""
         return self._encoding.name(row) not in self._excluded and row.tobytes() not in self._forbidden
 
     def admits(self, row: Array) -> bool:
-        """Return whether it may be proposed."""
+        """Return whether the row may be proposed. Its constraints are checked."""
         if not self.maybe(row):
             return False
         if self._encoding.space.allows(self._encoding.decode(row)):
@@ -79,7 +80,7 @@ class OpenSpace:
         return False
 
     def random(self, count: int) -> Array:
-        """Return random rows, open as far as is known; of a table no more than there are."""
+        """Return random rows that may be open, from a table at most all of its rows."""
         if self._table is None:
             return self._encoding.random(count, self._rng)
         rows = np.flatnonzero(self._drawn)
@@ -93,7 +94,7 @@ class OpenSpace:
         return None if self._table is None else self._encoding.masses(self._table)
 
     def listed(self, codes: Array) -> Array:
-        """Return those of the rows that the space lists, or all if it has no list."""
+        """Return the rows that the space lists, or all of them if it has no list."""
         if self._listed is None:
             return codes
         if isinstance(self._listed, frozenset):
@@ -103,7 +104,7 @@ class OpenSpace:
         return codes[self._listed[at] == numbers]
 
     def _members(self) -> Array | frozenset[bytes] | None:
-        """Return the rows of a list as numbers in order; as bytes where a range is among its parameters."""
+        """Return the rows of a list as sorted numbers, or as bytes if one of its parameters is a range."""
         if self._table is None:
             return None
         return frozenset(row.tobytes() for row in self._table) if self._encoding.continuous else np.sort(self._numbers(self._table))

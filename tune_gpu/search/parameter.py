@@ -19,7 +19,7 @@ from tune_gpu.search.steps import MANY, SteppedRange, digits
 from tune_gpu.search.values import distinct, index_of, index_of_nearest, indices_by_identity, to_builtin
 
 _STEP = 0.1
-"""Standard deviation of a mutation in a range, as a share of it."""
+"""Standard deviation of a mutation in a range, as a share of the range."""
 
 
 @dataclass(frozen=True)
@@ -29,23 +29,23 @@ class Parameter:
     name: str
     target: Target
     values: tuple[Any, ...] | SteppedRange | None
-    """None for a continuous range; `SteppedRange` for a long range in steps, and for any in the logarithm."""
+    """None for a continuous range; `SteppedRange` for a long range in steps, and for any log range in steps."""
     low: float = 0.0
     high: float = 0.0
     log: bool = False
     ordered: bool = True
     when: tuple[tuple[str, tuple[Any, ...]], ...] = ()
-    """It exists only where each of these parameters has one of these values."""
+    """The parameter exists only if each of these parameters has one of these values."""
 
     @classmethod
     def from_spec(cls, name: str, spec: ParameterSpec) -> Parameter:
-        """Return the parameter of a spec. Raise UserError if it is neither a valid set of values nor a valid range."""
+        """Return the parameter for a spec. Raise UserError if it is neither a valid set of values nor a valid range."""
         check(spec, f"parameters.{name}.")
         target, when = Target.parse(spec.target), tuple((parent, tuple(values)) for parent, values in spec.when.items())
         if spec.values is not None:
             values = tuple(map(to_builtin, spec.values))
             if len(distinct(values)) != len(values):
-                raise UserError(f"parameters.{name}.values={list(values)}: a value stands there twice")
+                raise UserError(f"parameters.{name}.values={list(values)}: a value appears twice. Remove one.")
             return cls(name, target, values, ordered=spec.kind == "ordinal", when=when)
         return cls._range(name, target, spec, when)
 
@@ -70,7 +70,7 @@ class Parameter:
         return index_of(value, self.values or (), self._indices)
 
     def canonical(self, value: Any) -> Any:
-        """Return the parameter's own value for a given one: 0.3 for 0.1 * 3. A value that it does not have is returned unchanged."""
+        """Return the parameter's own value for a given one: 0.3 for 0.1 * 3. Any other value is returned unchanged."""
         if self.values is None:
             return value
         found = self.index_of(value)
@@ -79,7 +79,7 @@ class Parameter:
         return value if found is None else self.values[found]
 
     def among(self, value: Any, values: Sequence[Any]) -> bool:
-        """Return whether a value of this parameter is one of these, which are its values too."""
+        """Return whether a value of this parameter is one of the given values, which are also its own."""
         return value in values if self.values is None else self.index_of(value) in {self.index_of(other) for other in values}
 
     def __contains__(self, value: object) -> bool:
@@ -94,7 +94,7 @@ class Parameter:
         return ", ".join(map(str, self.values)) if self.values is not None else f"{self.low:g} to {self.high:g}"
 
     def sample(self, rng: np.random.Generator) -> Any:
-        """Return a random value: uniform, in the logarithm for a log range."""
+        """Return a random value, uniform (log-uniform for a log range)."""
         if isinstance(self.values, SteppedRange):
             return self.values[int(self.values.drawn(rng.random(1))[0])]
         if self.values is not None:
@@ -104,8 +104,8 @@ class Parameter:
         return float(rng.uniform(self.low, self.high))
 
     def mutate(self, value: Any, rng: np.random.Generator) -> Any:
-        """Return another value near this one: the next in order, any other if there is no order, a normal step (a tenth of the range) in
-        a range."""
+        """Return another value near this one: the next in order, any other without an order, or a normal step (a tenth of the range) in a
+        range."""
         if isinstance(self.values, SteppedRange):
             return self.values[int(self.values.moved(np.array([float(self.values.index(value))]), rng.normal(0.0, _STEP, 1))[0])]
         beside = self.neighbours(value)
@@ -118,10 +118,10 @@ class Parameter:
         return float(np.exp(moved)) if self.log else moved
 
     def neighbours(self, value: Any) -> list[Any]:
-        """Return the values next to this one; all others for a categorical parameter; none for a range, which has too many.
+        """Return the values next to this one, all others for a categorical parameter, or an empty list for a range, which has too many.
 
         Raises:
-            ValueError: it is not one of the parameter's values.
+            ValueError: the value is not one of the parameter's.
         """
         if self.values is None:
             return []
@@ -132,7 +132,7 @@ class Parameter:
         return [self.values[i] for i in others if 0 <= i < len(self.values) and i != found]
 
     def key(self, value: Any) -> Hashable:
-        """Return what is equal for equal values: the index of the value, or its `repr` if it is not one of the parameter's values."""
+        """Return a key that is equal for equal values: the index of the value, or its `repr` if it is not one of the parameter's values."""
         if self.values is None:
             return value
         found = self.index_of(value)
@@ -143,7 +143,7 @@ def _whole_steps(name: str, low: float, high: float, spec: ParameterSpec) -> tup
     step = 1 if spec.step is None else int(spec.step)
     first, last = math.ceil(low), math.floor(high)
     if first > last or last - first >= sys.maxsize:
-        raise UserError(f"parameters.{name}: low={low}, high={high}: holds no whole number, or too many. Have 1 to {sys.maxsize} of them.")
+        raise UserError(f"parameters.{name}: low={low}, high={high}: contains no whole number, or too many. Set a range with 1 to {sys.maxsize} of them.")
     numbers = range(first, last + 1, step)
     if len(numbers) > MANY or (spec.log and len(numbers) > 1):
         return SteppedRange(first, step, len(numbers), spec.log)
@@ -151,7 +151,7 @@ def _whole_steps(name: str, low: float, high: float, spec: ParameterSpec) -> tup
 
 
 def _steps(low: float, high: float, spec: ParameterSpec) -> tuple[Any, ...] | SteppedRange | None:
-    """Return the values of a range in steps, or None without steps, or if they are finer than floating-point numbers."""
+    """Return the values of a range in steps, or None without steps or if they are finer than floating-point numbers."""
     if spec.step is None:
         return (float(low),) if low == high else None
     if low < high and spec.step < math.ulp(max(abs(low), abs(high))):

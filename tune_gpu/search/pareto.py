@@ -1,4 +1,4 @@
-"""Many objectives: which configurations no other one beats, and which of those to keep (NSGA-II, Deb et al. 2002)."""
+"""Multi-objective selection: the non-dominated configurations, and which of them to keep (NSGA-II, Deb et al. 2002)."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from tune_gpu.common.errors import UserError
 
 Array = NDArray[np.float64]
 _AUGMENTED = 0.05
-"""What the sum of all objectives counts beside the worst of them."""
+"""Weight of the sum of all objectives relative to the worst of them."""
 
 
 def matrix(rows: Sequence[Sequence[float]], directions: Sequence[str]) -> Array:
-    """(candidates, objectives), turned so that higher is better everywhere.
+    """Return the objectives in an array of shape (candidates, objectives), with signs so that higher is better.
 
     Args:
         rows: the objectives of each candidate.
         directions: `max` or `min` for each objective.
 
     Raises:
-        UserError: another direction, a row of another length, or a value that is not finite.
+        UserError: a direction is invalid, a row has another length, or a value is not finite.
     """
     for direction in directions:
         if direction not in ("max", "min"):
@@ -38,14 +38,14 @@ def matrix(rows: Sequence[Sequence[float]], directions: Sequence[str]) -> Array:
 
 
 def dominates(values: Array) -> NDArray[np.bool_]:
-    """Return a matrix whose entry [i, j] says that i is nowhere worse than j and somewhere better."""
+    """Return a matrix whose entry [i, j] is True if i is no worse than j in any objective and better in at least one."""
     at_least = (values[:, None, :] >= values[None, :, :]).all(axis=2)
     above = (values[:, None, :] > values[None, :, :]).any(axis=2)
     return np.asarray(at_least & above)
 
 
 def fronts(values: Array) -> list[list[int]]:
-    """Return indices by rank: the first front is dominated by nobody, the second only by the first, and so on."""
+    """Return indices by rank: nothing dominates the first front, only the first front dominates the second, and so on."""
     beats = dominates(values)
     rivals = beats.sum(axis=0)
     left = np.ones(len(values), dtype=bool)
@@ -59,10 +59,10 @@ def fronts(values: Array) -> list[list[int]]:
 
 
 def first_front(values: Array) -> list[int]:
-    """Return the first of `fronts` without computing the others, which is fast even for thousands."""
+    """Return the first of `fronts` without computing the others. This is fast even for thousands of candidates."""
     kept: list[int] = []
     rows = np.empty_like(values)
-    for i in np.lexsort(-values.T[::-1]):  # whoever beats another stands before it
+    for i in np.lexsort(-values.T[::-1]):  # a candidate comes after all that dominate it
         above = rows[: len(kept)]
         if not ((above >= values[i]).all(axis=1) & (above > values[i]).any(axis=1)).any():
             rows[len(kept)] = values[i]
@@ -71,8 +71,8 @@ def first_front(values: Array) -> list[int]:
 
 
 def crowding(values: Array) -> Array:
-    """Return how far apart a candidate's neighbours in its front stand, summed over the objectives (each divided by its range); the ends:
-    infinite."""
+    """Return the crowding distance of each candidate in a front: the distance of its two neighbours, summed over the objectives (each
+    divided by its range). It is infinite at the ends."""
     count = len(values)
     distance = np.zeros(count)
     if count == 0:
@@ -87,7 +87,8 @@ def crowding(values: Array) -> Array:
 
 
 def select(values: Array, places: int) -> list[int]:
-    """Return the indices of the `places` best: by front, and within the front that does not fit by crowding, the most alone first."""
+    """Return the indices of the `places` best, by front. Within the front that does not fit completely, choose by crowding, the largest
+    distance first."""
     chosen: list[int] = []
     for front in fronts(values):
         if len(chosen) >= places:
@@ -98,8 +99,8 @@ def select(values: Array, places: int) -> list[int]:
 
 
 def along(values: Array, weights: Array) -> Array:
-    """Return one number a candidate, the higher the better: how near it comes to the best of every objective at once, each divided by its
-    range and weighed. Every point of the front is the best for some weights (the augmented Chebyshev norm of ParEGO, Knowles 2006)."""
+    """Return one score per candidate, higher is better: how near it comes to the best of all objectives at once, each divided by its range
+    and weighted. Every point of the front is the best for some weights (the augmented Chebyshev norm of ParEGO, Knowles 2006)."""
     span = np.ptp(values, axis=0)
     missing = weights * (values.max(axis=0) - values) / np.where(span > 0.0, span, 1.0)
     return np.asarray(-missing.max(axis=1) - _AUGMENTED * missing.sum(axis=1))

@@ -15,22 +15,22 @@ class Rows:
     """Deployments, as columns."""
 
     of: NDArray[np.intp]
-    """The configuration of each, from 0 without a gap."""
+    """The configuration of each deployment, numbered from 0 without gaps."""
     values: Array
     within: Array
-    """Variance within each."""
+    """Variance within each deployment."""
     freedoms: Array
     """Degrees of freedom of that variance."""
     times: Array
-    """All equal where no drift is to be estimated."""
+    """Time of each deployment. All are equal if no drift is to be estimated."""
 
     @property
     def n_configurations(self) -> int:
-        """Return how many configurations there are."""
+        """Return the number of configurations."""
         return int(self.of.max()) + 1 if len(self.of) else 0
 
     def sums(self, values: Array) -> Array:
-        """Return the sums over the deployments of each configuration; `values` has one row a deployment."""
+        """Return the sums over the deployments of each configuration; `values` has one row per deployment."""
         total = np.zeros((self.n_configurations, *values.shape[1:]))
         np.add.at(total, self.of, values)
         return total
@@ -38,16 +38,16 @@ class Rows:
 
 @dataclass(frozen=True)
 class Fit:
-    """Generalised least squares at each variance of a grid. Arrays of configurations have a row each and a column for each variance."""
+    """Generalised least squares for each variance of a grid. Arrays have one row per configuration and one column per variance."""
 
     between: Array
     """The grid: variances between deployments."""
     means: Array
-    """Of each configuration at time 0."""
+    """Mean of each configuration at time 0."""
     variances: Array
-    """Of each mean at its `centres`, where the slope does not count."""
+    """Variance of each mean at its `centres`, where the slope has no effect."""
     doubts: Array
-    """Variance of `variances` because the errors within are estimates, too (Satterthwaite 1946)."""
+    """Variance of `variances`, because the errors within are estimates, too (Satterthwaite 1946)."""
     centres: Array
     """Mean time of the deployments of each configuration, weighted as their values are."""
     slope: Array

@@ -1,7 +1,7 @@
-"""What is known of a Gaussian process before it is fitted: densities over the logarithms of its length scales, signal variance and noise.
+"""Priors of a Gaussian process: densities over the logarithms of its length scales, signal variance and noise.
 
-A parameter's whole range is 1, and so are two categories apart. After ten or twenty evaluations a length scale that may grow freely, as where
-there are hundreds of parameters (Hvarfner et al. 2024), takes most parameters for indifferent, and is sure of it.
+A parameter's range has length 1, and two categories are at distance 1. If length scales may grow freely, as for hundreds of parameters
+(Hvarfner et al. 2024), then after ten or twenty evaluations the process wrongly takes most parameters for irrelevant, with high confidence.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Prior = Callable[[Array], tuple[float, Array]]
-"""Logarithms of length scales, signal variance and noise variance -> logarithm of the density (but for a constant), and its gradient."""
+"""Logarithms of length scales, signal variance and noise variance -> logarithm of the density (up to a constant), and its gradient."""
 _LENGTH_SCALE, _CATEGORY, _SIGNAL, _NOISE = (0.5, 0.7), (0.9, 0.85), (0.0, 1.0), (math.log(1e-3), 2.0)
 """Mean and standard deviation of the logarithms."""
 _FAR, _NOISE_SHAPE, _NOISE_RATE = 0.1, 0.1, 30.0
-"""The shape is that of the Gamma distribution less 1."""
+"""`_NOISE_SHAPE` is the shape of the Gamma distribution minus 1."""
 
 
 def log_normal(groups: NDArray[np.int64]) -> Prior:
-    """Length scales near the width of the space; of categories wider, for which of five matters, few of them tell.
+    """Return a prior for length scales near the width of the space, and wider for categories: few evaluations show which of five categories
+    matters.
 
     Args:
         groups: feature column -> parameter; a category has several columns.
@@ -34,12 +35,14 @@ def log_normal(groups: NDArray[np.int64]) -> Prior:
 
 
 def noisy(n: int) -> Prior:
-    """Return a prior for continuous parameters with noisy measurements, where the likelihood alone would call most parameters
-    indifferent: short length scales are as likely as long ones, very long ones are out of the question. Those of Optuna's GPSampler:
-    density ~ exp(-0.1 (l^2 + l^-2)) of a length scale, Gamma(2, 1) of the signal's variance, Gamma(1.1, rate 30) of the noise's.
+    """Return a prior for continuous parameters with noisy measurements, where the likelihood alone would take most parameters for
+    irrelevant.
+
+    Short length scales are as likely as long ones, and very long ones are excluded. The priors are those of Optuna's GPSampler: density
+    ~ exp(-0.1 (l^2 + l^-2)) for a length scale, Gamma(2, 1) for the signal variance, Gamma(1.1, rate 30) for the noise variance.
 
     Args:
-        n: parameters.
+        n: number of parameters.
     """
     return partial(_noisy, n)
 

@@ -1,4 +1,4 @@
-"""What a report of a trial says to the search: the one reader, for results as they arrive and for those that a run has kept."""
+"""Read the report of a trial, for results as they arrive and for those stored by a run."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 from tune_gpu.search.evaluations import Result
 
 _VAST = 1e150
-"""Numbers above cannot be squared."""
+"""Largest number that can be squared."""
 
 
 def read_report(report: Mapping[str, Any], metric: str, mode: str | None, objectives: Collection[str] = ()) -> Result:
-    """Read a report that anybody's trainable may have made; higher fitness is better, whatever the mode.
+    """Read a report, which may come from any trainable. In the result a higher fitness is better, whatever the mode.
 
     Args:
-        report: the metric, and where they are known `status`, `violation`, `transient`, `stderr`, `n_windows` and the objectives.
-        metric: the key that is optimised.
+        report: the metric, and optionally `status`, `violation`, `transient`, `stderr`, `n_windows` and the objectives.
+        metric: the key to optimise.
         mode: `max` or `min`.
-        objectives: the keys of Pareto mode. A report that lacks one of them is infeasible, for it cannot be compared with the others.
+        objectives: the keys of Pareto mode. A report that lacks one of them is infeasible, because it cannot be compared with the others.
     """
     value, status = number(report.get(metric)), report.get("status")
     found = {name: measured for name in objectives if (measured := number(report.get(name))) is not None}
@@ -28,7 +28,7 @@ def read_report(report: Mapping[str, Any], metric: str, mode: str | None, object
     given = number(report.get("n_windows"))
     windows = 1 if given is None else int(given)
     if value is None or status in ("infeasible", "failed"):
-        # `ok` without a number: the trial ran, and lacks what it is judged by.
+        # `ok` without a number: the trial ran, but did not report the metric.
         missed = status if status in ("infeasible", "failed") else "infeasible" if status == "ok" else "failed"
         violation = number(report.get("violation")) or 0.0
         return Result(missed, n_windows=max(0, windows), violation=violation, transient=bool(report.get("transient")))

@@ -1,4 +1,4 @@
-"""Who survives a tournament: by rank, and in Pareto mode by front and crowding."""
+"""Choose the survivors of a tournament, by rank, or in Pareto mode by front and crowding."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def survivors(competitors: Sequence[Standing], places: int, directions: Mapping[
     """Return the indices of the best competitors, best first.
 
     Args:
-        competitors: what is known of each; equal ones keep their order.
-        places: how many survive.
-        directions: in Pareto mode each objective's, `max` or `min`; else empty.
+        competitors: the standing of each. Equal ones keep their order.
+        places: number of survivors.
+        directions: in Pareto mode, `max` or `min` for each objective; else empty.
     """
     order = sorted(range(len(competitors)), key=lambda i: competitors[i].rank)
     if directions:
@@ -28,7 +28,8 @@ def survivors(competitors: Sequence[Standing], places: int, directions: Mapping[
 
 
 def front(standings: Sequence[Standing], directions: Mapping[str, str]) -> list[Standing]:
-    """Return the feasible configurations that no other one beats in every objective, in the order given; none without objectives."""
+    """Return the feasible configurations that no other one beats in every objective, in the given order, or an empty list without
+    objectives."""
     feasible = [standing for standing in standings if standing.fitness is not None]
     if not directions or not feasible:
         return []

@@ -1,4 +1,4 @@
-"""Which configurations exist: a value for each parameter whose condition holds, within known constraints."""
+"""The search space: configurations with a value for each parameter whose condition holds, within known constraints."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Params = Mapping[str, Any]
 
 
 class SearchSpace:
-    """Which configurations exist. A configuration names every parameter whose condition holds, and no other."""
+    """A search space. A configuration names every parameter whose condition holds, and no others."""
 
     def __init__(
         self, parameters: list[Parameter], allowed: Callable[[Params], bool] | None = None, configurations: Sequence[Params] | None = None,
@@ -27,21 +27,21 @@ class SearchSpace:
         self.parameters = {parameter.name: parameter for parameter in parameters}
         self._rule = allowed
         self.listed = [dict(params) for params in configurations] if configurations is not None else None
-        """The only configurations that exist, where they are given as a list; else None."""
+        """The only configurations of the space, if they were given as a list; else None."""
         self._members = {self.key(params) for params in self.listed} if self.listed is not None else None
 
     @classmethod
     def from_specs(
         cls, specs: Mapping[str, ParameterSpec], allowed: Callable[[Params], bool] | None = None, configurations: Sequence[Params] | None = None,
     ) -> SearchSpace:
-        """Return the space of these specs; `allowed` is a known constraint (the preflight's verdict, say); `configurations` is another,
-        as a list of the only ones that exist (a measured table, say).
+        """Return the space of these specs. `allowed` is a known constraint, for example the verdict of the preflight check.
+        `configurations` is another constraint: a list of the only configurations that exist, for example a measured table.
 
         Raises:
-            UserError: no parameter, a parameter without values, or a condition on what comes later or does not exist.
+            UserError: there is no parameter, a parameter has no values, or a condition refers to a later or unknown parameter.
         """
         if not specs:
-            raise UserError("parameters: the space is empty; name at least one parameter")
+            raise UserError("parameters: the space is empty. Name at least one parameter.")
         parameters = [Parameter.from_spec(name, spec) for name, spec in specs.items()]
         known: dict[str, Parameter] = {}
         for parameter in parameters:
@@ -49,13 +49,13 @@ class SearchSpace:
                 if parent not in known:
                     raise UserError(f"parameters.{parameter.name}.when.{parent}: not an earlier parameter. Use {', '.join(known) or 'none'}.")
                 if not values:
-                    raise UserError(f"parameters.{parameter.name}.when.{parent}: is empty, so it would never exist. Use {known[parent].allowed()}.")
+                    raise UserError(f"parameters.{parameter.name}.when.{parent}: is empty, so the parameter would never exist. Use {known[parent].allowed()}.")
                 for value in values:
                     if value not in known[parent]:
                         raise UserError(f"parameters.{parameter.name}.when.{parent}={value}: not allowed. Use {known[parent].allowed()}.")
             known[parameter.name] = parameter
         if configurations is not None and not configurations:
-            raise UserError("configurations: the list is empty; give at least one")
+            raise UserError("configurations: the list is empty. Give at least one.")
         return cls(parameters, allowed, configurations)
 
     def _allowed(self, params: Params) -> bool:
@@ -76,7 +76,7 @@ class SearchSpace:
         return self._count({}, list(self.parameters.values()))
 
     def _count(self, params: dict[str, Any], rest: list[Parameter]) -> int:
-        """Return the number of configurations that begin with these values. Only values that a condition names are counted one by one."""
+        """Return the number of configurations that begin with these values. Only values that a condition names are enumerated."""
         if not rest:
             return 1
         parameter, later = rest[0], rest[1:]
@@ -90,20 +90,20 @@ class SearchSpace:
         return total + (others * self._count({**params, parameter.name: ...}, later) if others else 0)
 
     def active(self, parameter: Parameter, params: Params) -> bool:
-        """Return whether the parameter exists beside these values of those before it."""
+        """Return whether the parameter exists, given the values of the earlier ones."""
         return all(parent in params and self.parameters[parent].among(params[parent], values) for parent, values in parameter.when)
 
     def check(self, params: Params) -> None:
-        """Raise UserError that names the key, the given value and the allowed ones."""
+        """Raise UserError for an invalid configuration. The message has the key, the given value and the allowed ones."""
         for name in params:
             if name not in self.parameters:
                 raise UserError(f"{name}: no such parameter. Use one of {', '.join(self.names)}.")
         for name, parameter in self.parameters.items():
             if not self.active(parameter, params):
                 if name in params:
-                    raise UserError(f"{name}={params[name]}: it exists only where {dict(parameter.when)}")
+                    raise UserError(f"{name}={params[name]}: the parameter exists only if {dict(parameter.when)}")
             elif name not in params:
-                raise UserError(f"{name} is missing. Use {parameter.allowed()}.")
+                raise UserError(f"{name}: missing. Use {parameter.allowed()}.")
             elif params[name] not in parameter:
                 raise UserError(f"{name}={params[name]}: not allowed. Use {parameter.allowed()}.")
 
@@ -118,14 +118,14 @@ class SearchSpace:
         return {name: value if type(value) in PLAIN else {"index": self.parameters[name].index_of(value)} for name, value in params.items()}
 
     def loaded(self, saved: Params) -> dict[str, Any]:
-        """Return the configuration that was saved, in the space's own values. Raise UserError as `check` does."""
+        """Return the configuration for saved JSON values, in the space's own values. Raise UserError as `check` does."""
         return self.canonical({name: self._at(name, value["index"]) if isinstance(value, dict) and set(value) == {"index"} else value
                          for name, value in saved.items()})
 
     def _at(self, name: str, index: int) -> Any:
         values = self.parameters[name].values if name in self.parameters else None
         if values is None or not 0 <= index < len(values):
-            raise UserError(f"{name}: it has no value {index}")
+            raise UserError(f"{name}: there is no value with the index {index}")
         return values[index]
 
     def __contains__(self, params: object) -> bool:
@@ -136,11 +136,11 @@ class SearchSpace:
         return self._allowed(params)  # type: ignore[arg-type]
 
     def key(self, params: Params) -> Hashable:
-        """Return what is equal for equal configurations, whatever the order of their keys."""
+        """Return a key that is equal for equal configurations, whatever the order of their parameters."""
         return tuple(parameter.key(params[name]) if name in params else ... for name, parameter in self.parameters.items())
 
     def repaired(self, values: Params, rng: np.random.Generator) -> dict[str, Any]:
-        """Return a configuration with these values if they are valid, and random ones for the others."""
+        """Return a configuration with these values if they are valid, and random values for the other parameters."""
         params: dict[str, Any] = {}
         for name, parameter in self.parameters.items():
             if self.active(parameter, params):
@@ -148,13 +148,13 @@ class SearchSpace:
         return params
 
     def sample(self, rng: np.random.Generator) -> dict[str, Any]:
-        """Return a random configuration, without regard to constraints (see `allows`)."""
+        """Return a random configuration, regardless of constraints (see `allows`)."""
         if self.listed is not None:
             return dict(self.listed[int(rng.integers(len(self.listed)))])
         return self.repaired({}, rng)
 
     def allows(self, params: Params) -> bool:
-        """Return whether no known constraint forbids it."""
+        """Return whether no known constraint forbids the configuration."""
         return self._allowed(params)
 
     def mutate(self, params: Params, rng: np.random.Generator) -> dict[str, Any]:
@@ -163,7 +163,8 @@ class SearchSpace:
         return self.repaired({**params, name: self.parameters[name].mutate(params[name], rng)}, rng)
 
     def neighbours(self, params: Params) -> list[dict[str, Any]]:
-        """Return all allowed configurations that differ in one parameter by one step; a parameter that appears takes its first value."""
+        """Return all allowed configurations that differ in one parameter by one step. A parameter that becomes active takes its first
+        value."""
         found = []
         for name in params:
             for value in self.parameters[name].neighbours(params[name]):
@@ -179,7 +180,7 @@ class SearchSpace:
     def enumerate(self) -> Iterator[dict[str, Any]]:
         """Return every allowed configuration. Raise UserError for a space with a continuous parameter."""
         if math.isinf(self.size):
-            raise UserError("a space with a continuous parameter cannot be enumerated; give `values` or a `step`")
+            raise UserError("parameters: a space with a continuous parameter cannot be enumerated. Give `values` or a `step`.")
         return (params for params in self._all() if self._allowed(params))
 
     def _all(self) -> Iterator[dict[str, Any]]:
@@ -202,7 +203,7 @@ class SearchSpace:
             yield from self._extend(params, rest[1:])
 
     def fingerprint(self) -> str:
-        """Return a hash of the space. A saved search is resumed only in the same one."""
+        """Return a hash of the space. A saved search can be resumed only in the same space."""
         import hashlib
 
         listed = sorted({repr(tuple(described(params.get(name, ...)) for name in self.parameters)) for params in self.listed or ()})

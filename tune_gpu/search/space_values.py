@@ -1,4 +1,4 @@
-"""The values of a parameter that stand for all of them in a check."""
+"""The values of a parameter that a check needs to look at."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tune_gpu.search.steps import SteppedRange
 
 
 def values_to_check(parameter: Parameter) -> Iterator[Any]:
-    """Return every listed value, and only the ends of a range: what lies between is valid if they are."""
+    """Return all listed values, but only the ends of a range, because the values between are valid if the ends are."""
     if parameter.values is None:
         yield from (parameter.low, parameter.high)
     elif isinstance(parameter.values, SteppedRange):

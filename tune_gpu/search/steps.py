@@ -1,4 +1,4 @@
-"""A range in steps, none of whose values is written down: whole numbers up to 2^31, say."""
+"""A range in steps whose values are computed, not stored: whole numbers up to 2^31, for example."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from tune_gpu.search.values import CLOSE, to_builtin
 
 Array = NDArray[np.float64]
 MANY = 1000
-"""A range in more steps is searched like one without steps: its values are not gone through one by one."""
+"""A range with more steps is searched like a continuous one, because its values cannot be enumerated."""
 
 
 def digits(step: float) -> int:
-    """Return the decimals that a multiple of the step is rounded to, because 0.1 * 3 is not 0.3: twelve, or more for a tiny step."""
+    """Return the decimals to which multiples of the step are rounded, because 0.1 * 3 is not 0.3: twelve, or more for a tiny step."""
     return max(12, 6 - math.floor(math.log10(step)))
 
 
 @dataclass(frozen=True)
 class SteppedRange(Sequence[Any]):
-    """`n` values from `low` on; two at least. A position is from 0 (the lowest) to 1 (the highest), in the logarithm for a log range."""
+    """`n` values from `low` on, at least two. A position is between 0 (the lowest) and 1 (the highest), logarithmic for a log range."""
 
     low: float
     step: float
     n: int
     log: bool = False
-    """`low` is then above 0."""
+    """Logarithmic; then `low` is above 0."""
 
     def __len__(self) -> int:
         return self.n
 
     @property
     def many(self) -> bool:
-        """Return whether they are too many to be gone through."""
+        """Return whether the values are too many to be enumerated."""
         return self.n > MANY
 
     def __str__(self) -> str:
@@ -47,7 +47,7 @@ class SteppedRange(Sequence[Any]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(self.n))]
         if not -self.n <= index < self.n:
-            raise IndexError(f"{index}: there are {self.n} values")
+            raise IndexError(f"{index}: out of range, there are {self.n} values")
         return round(self.low + (int(index) % self.n) * self.step, digits(self.step))
 
     def __contains__(self, value: object) -> bool:
@@ -78,13 +78,13 @@ class SteppedRange(Sequence[Any]):
         found = (int(value) - int(self.low)) // int(self.step) if whole else round((value - self.low) / self.step)
         return found if 0 <= found < self.n else None
 
-    # For many at once: indices are whole numbers, as floats ---------------------------------------------------------------------------
+    # For arrays: indices are whole numbers, as floats ---------------------------------------------------------------------------
 
     def positions(self, indices: Array) -> Array:
         """Return positions that are equal to the last bit for equal indices."""
         if not self.log:
             return np.asarray(indices / (self.n - 1))
-        # `math.log` one by one: NumPy's own may differ in the last bit with the length of the array, and rows are known by their bytes.
+        # `math.log` one by one: NumPy's result may differ in the last bit with the length of the array, but rows are identified by their bytes.
         low, width = math.log(self.low), self._width(self.n - 1)
         return np.array([(math.log(self.low + index * self.step) - low) / width for index in indices.tolist()])
 
@@ -95,19 +95,19 @@ class SteppedRange(Sequence[Any]):
         return self._within(np.rint(self.low * np.expm1(positions * self._width(self.n - 1)) / self.step))
 
     def drawn(self, shares: Array) -> Array:
-        """Return the indices of what is drawn at these shares, from 0 to 1: as many draws for each step (of the logarithm, in a log
-        range)."""
+        """Return the indices of random draws for these uniform numbers in [0, 1]. Each step (each logarithmic interval, in a log range) is
+        equally likely."""
         if not self.log:
             return self._within(np.floor(shares * self.n))
         return self._within(np.floor(self.low * np.expm1(shares * self._width(self.n)) / self.step))
 
     def masses(self) -> Array:
-        """Return the share of all draws that each value of a log range has."""
+        """Return the probability of each value of a log range in random draws."""
         return np.diff(np.log(self.low + np.arange(self.n + 1.0) * self.step)) / self._width(self.n)
 
     def moved(self, indices: Array, by: Array) -> Array:
-        """Return indices moved by these distances of positions, to another value in any case: from an end back into the range, and the
-        next at least."""
+        """Return indices moved by these distances in positions, always to another value: at least to the next one, and from an end back
+        into the range."""
         out = ((indices == 0) & (by < 0.0)) | ((indices == self._last) & (by > 0.0))
         by = np.where(out, -by, by)
         there = self.nearest(np.clip(self.positions(indices) + by, 0.0, 1.0))
@@ -115,7 +115,7 @@ class SteppedRange(Sequence[Any]):
         return np.where(there == indices, next_one, there)
 
     def _width(self, index: int) -> float:
-        """Return the width of a log range up to this index, in the logarithm."""
+        """Return the logarithmic width of a log range up to this index."""
         return math.log(self.low + index * self.step) - math.log(self.low)
 
     def _within(self, indices: Array) -> Array:
@@ -123,6 +123,6 @@ class SteppedRange(Sequence[Any]):
 
     @property
     def _last(self) -> float:
-        """Return the highest index, or the float below it where it is too large for one."""
+        """Return the highest index as a float, rounded down if it is too large to be exact."""
         last = float(self.n - 1)
         return last if last <= self.n - 1 else math.nextafter(last, 0.0)

@@ -1,4 +1,4 @@
-"""Make the candidates of a generation: classic R-Zero, and the form that a surrogate guides."""
+"""Make the candidates of a generation: classic R-Zero, and R-Zero guided by a surrogate."""
 
 from __future__ import annotations
 
@@ -19,49 +19,50 @@ Proposal = tuple[str, dict[str, Any]]
 _TRIES = 200
 _ENUMERABLE = 100_000
 _MANY_TRIES = 20_000
-"""Draws before nothing is left of a space that is too large to be enumerated: known constraints may forbid all but one in thousands."""
+"""Number of draws before a space that is too large to be enumerated counts as exhausted. Known constraints may forbid all but one in
+thousands."""
 _CLOSING, _LAST = 0.8, 0.9
-"""From these shares of the generations on places are for measuring the best again, where there is noise: see `GuidedStrategy._confirms`."""
+"""Shares of the generations after which slots are used to measure the best again, if there is noise: see `GuidedStrategy._confirms`."""
 _IMPROVING = 0.25
 """The search is improving if its later half has raised the best measurement by more than this many standard deviations of the noise. If
 nothing is better than anything else, every third search seems to improve by luck, and the others confirm meanwhile."""
 _IMPROVING_FAST = 2.0
-"""Above this many it is improving fast: what it has yet to find is worth more than telling apart what it has."""
+"""Above this many it is improving fast: finding new configurations is worth more than comparing the known ones."""
 
 
 class ProposalStrategy(Protocol):
-    """Makes candidates from parents and from what is known."""
+    """Makes candidates from parents and from earlier results."""
 
     one_by_one: bool
-    """Whether `one` may be asked while results of the generation are awaited."""
+    """Whether `one` may be called while results of the generation are awaited."""
 
     def plan(self, generations: int) -> None:
-        """Note how many generations there will be."""
+        """Set the number of generations."""
 
     def mark_pending(self, params: Params) -> None:
-        """Note that the configuration has been proposed."""
+        """Record that the configuration was proposed."""
 
     def observe(self, params: Params, result: Result) -> None:
         """Learn from a result of the configuration."""
 
     def generation(self, number: int, given: list[Proposal], parents: list[dict[str, Any]], ledger: Ledger) -> list[Proposal]:
-        """Return all members of a generation, `given` first; fewer, or none, if the space is exhausted."""
+        """Return all members of a generation, `given` first. Return fewer, or an empty list, if the space is exhausted."""
 
     def one(self, number: int, at: int, parents: list[dict[str, Any]], ledger: Ledger) -> Proposal | None:
-        """Return the member at this place of a generation, or None if the space is exhausted."""
+        """Return the member for this slot of a generation, or None if the space is exhausted."""
 
     def winner(self, ledger: Ledger) -> Standing | None:
         """Return the best configuration, or None before any result."""
 
     def state(self) -> dict[str, Any]:
-        """Return what is not a consequence of the history, as JSON values."""
+        """Return the state that cannot be computed from the history, as JSON values."""
 
     def load(self, state: dict[str, Any]) -> None:
         """Restore `state`, after the history was replayed."""
 
 
 class ClassicStrategy:
-    """R-Zero as it was: the elite measured again, crossover and one mutation, fresh random candidates."""
+    """The original R-Zero: the elite measured again, crossover and one mutation, fresh random candidates."""
 
     one_by_one = False
 
@@ -69,21 +70,21 @@ class ClassicStrategy:
         self._space, self._settings, self._rng = space, settings, rng
 
     def plan(self, generations: int) -> None:
-        """Do nothing: the last generation is made as the first ones are."""
+        """Do nothing, because the last generation is made like the others."""
 
     def mark_pending(self, params: Params) -> None:
-        """Do nothing: the ledger knows all that this strategy needs."""
+        """Do nothing, because this strategy uses only the ledger."""
 
     def observe(self, params: Params, result: Result) -> None:
-        """Do nothing: the ledger knows all that this strategy needs."""
+        """Do nothing, because this strategy uses only the ledger."""
 
     def generation(self, number: int, given: list[Proposal], parents: list[dict[str, Any]], ledger: Ledger) -> list[Proposal]:
-        """Do what `ProposalStrategy` asks for."""
+        """Implement `ProposalStrategy`."""
         taken = ledger.proposed()
         return self._first_population(given, taken) if number == 0 else self._next_population(parents, ledger, taken)
 
     def one(self, number: int, at: int, parents: list[dict[str, Any]], ledger: Ledger) -> Proposal | None:
-        """Raise NotImplementedError: classic generations are made whole."""
+        """Raise NotImplementedError, because classic generations are made as a whole."""
         raise NotImplementedError("classic R-Zero makes whole generations")
 
     def winner(self, ledger: Ledger) -> Standing | None:
@@ -91,7 +92,7 @@ class ClassicStrategy:
         return ledger.best()
 
     def state(self) -> dict[str, Any]:
-        """Return nothing: the tournament keeps the random state."""
+        """Return an empty state, because the tournament keeps the random state."""
         return {}
 
     def load(self, state: dict[str, Any]) -> None:
@@ -124,7 +125,7 @@ class ClassicStrategy:
         for attempt in range(_TRIES):
             givers = {name: parents[int(self._rng.integers(len(parents)))] for name in self._space.names}
             child = self._space.repaired({name: giver[name] for name, giver in givers.items() if name in giver}, self._rng)
-            for _ in range(1 + attempt // 20):  # further away when what is near is known
+            for _ in range(1 + attempt // 20):  # move further away once all near configurations are known
                 child = self._space.mutate(child, self._rng)
             if self._space.key(child) not in taken and self._space.allows(child):
                 return self._claim(child, taken)
@@ -145,34 +146,34 @@ class ClassicStrategy:
 class GuidedStrategy:
     """R-Zero with a surrogate: see `guided.py`.
 
-    The elite takes part in every tournament with what is known of it. It is measured again only if a challenger comes close and measurements
-    are noisy. While the search is improving that waits for its last fifth (improving fast: its last tenth): a repetition costs a new
-    configuration, and tells apart configurations that will not be the best in the end.
+    The elite takes part in every tournament with its earlier results. It is measured again only if a challenger comes close and
+    measurements are noisy. While the search is improving that waits for its last fifth (improving fast: its last tenth): a repetition costs
+    a new configuration, and tells apart configurations that will not be the best in the end.
     """
 
     one_by_one = True
 
     def __init__(self, space: SearchSpace, settings: SearchSettings, rng: np.random.Generator) -> None:
-        from tune_gpu.search.guided import Guided  # scikit-learn with it: half a second that classic R-Zero need not wait for
+        from tune_gpu.search.guided import Guided  # imports scikit-learn, which takes half a second that classic R-Zero does not need
 
         self._space, self._settings, self._guided = space, settings, Guided(space, rng, directions=settings.objectives)
         self._confirmation = Confirmation()
 
     def plan(self, generations: int) -> None:
-        """Note the number of generations: the last fifth of them is for telling the best apart."""
+        """Set the number of generations. The last fifth of them also distinguishes the best from each other."""
         self._settings = replace(self._settings, generations=generations)
 
     def mark_pending(self, params: Params) -> None:
-        """Do what `ProposalStrategy` asks for."""
+        """Implement `ProposalStrategy`."""
         self._guided.mark_pending(params)
 
     def observe(self, params: Params, result: Result) -> None:
-        """Do what `ProposalStrategy` asks for."""
+        """Implement `ProposalStrategy`."""
         self._guided.observe(params, result.fitness, transient=result.transient, objectives=result.objectives)
         self._confirmation.observe(self._space.key(params), dict(params), result)
 
     def generation(self, number: int, given: list[Proposal], parents: list[dict[str, Any]], ledger: Ledger) -> list[Proposal]:
-        """Return all members of a generation, each made as if those before it were being measured already."""
+        """Return all members of a generation. Each is made as if the earlier ones were already being measured."""
         size = self._settings.tournament_size if number else self._settings.initial
         members = list(given)
         for _, params in members:
@@ -185,8 +186,8 @@ class GuidedStrategy:
         return members
 
     def one(self, number: int, at: int, parents: list[dict[str, Any]], ledger: Ledger) -> Proposal | None:  # noqa: ARG002 - ProposalStrategy
-        """Return the member at this place. The first places repeat the elite and its challenger if they need it, the last are for the
-        fresh, the one before it for a step from the elite."""
+        """Return the member for this slot. The first slots repeat the elite and its challenger if needed, the last ones are for fresh
+        candidates, and the one before them for a step from the elite."""
         size = self._settings.tournament_size
         if self._confirms(number, at):
             for params in self._confirmation.contenders():
@@ -222,9 +223,9 @@ class GuidedStrategy:
         return ledger.standing(best) if best is not None else None
 
     def state(self) -> dict[str, Any]:
-        """Do what `ProposalStrategy` asks for."""
+        """Implement `ProposalStrategy`."""
         return self._guided.state()
 
     def load(self, state: dict[str, Any]) -> None:
-        """Do what `ProposalStrategy` asks for."""
+        """Implement `ProposalStrategy`."""
         self._guided.load(state)

@@ -1,4 +1,4 @@
-"""Student distributions: what is known of means, differences and the next deployment."""
+"""Student distributions of means, differences and the next deployment."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from scipy.special import stdtr, stdtrit  # scipy.stats takes half a second to i
 
 Array = NDArray[np.float64]
 _VAST = 1e9
-"""Degrees of freedom that are as good as infinitely many, for which SciPy returns NaN."""
+"""Degrees of freedom in place of infinity, for which SciPy returns NaN."""
 
 
 @dataclass(frozen=True)
 class Student:
-    """What is known of one number."""
+    """The distribution of one number."""
 
     mean: float
     stderr: float
-    """Its standard error, the scale of the distribution. Infinite if nothing is known of it, 0 without noise."""
+    """Standard error, the scale of the distribution. Infinite if the number is unknown, 0 without noise."""
     freedom: float
     """Degrees of freedom."""
 
@@ -33,13 +33,13 @@ class Student:
         return self.mean - self.reach(confidence), self.mean + self.reach(confidence)
 
     def excludes_zero(self, alpha: float = 0.05) -> bool:
-        """Return whether the central interval of 1 - alpha leaves out 0."""
+        """Return whether the central interval of 1 - alpha excludes 0."""
         return abs(self.mean) > self.reach(1.0 - alpha)
 
 
 @dataclass(frozen=True)
 class Students:
-    """Several of them, as columns."""
+    """Several Student distributions, as columns."""
 
     means: Array
     stderrs: Array
@@ -47,15 +47,15 @@ class Students:
 
     @classmethod
     def of_mixture(cls, means: Array, variances: Array, doubts: Array, chances: Array) -> Students:
-        """Match mixtures of normals, one a row: the precision has the mean and the variance that it has in the mixture.
+        """Approximate mixtures of normals, one per row, by matching the mean and the variance of the precision.
 
-        A gamma-distributed precision makes a Student distribution, so this is exact where the variance is a scaled inverse chi-squared.
+        A gamma-distributed precision gives a Student distribution, so this is exact if the variance is a scaled inverse chi-squared.
 
         Args:
             means: (numbers, components).
-            variances: of the same shape.
-            doubts: the variances of these variances.
-            chances: (components,), with a sum of 1.
+            variances: variances, of the same shape.
+            doubts: variances of these variances, of the same shape.
+            chances: probabilities (components,), with a sum of 1.
         """
         centres = means @ chances
         spreads = variances + (means - centres[:, None]) ** 2
@@ -66,24 +66,24 @@ class Students:
         return cls(centres, np.where(sure, 0.0, 1.0 / np.sqrt(expected)), np.minimum(2.0 / np.maximum(spread, 2.0 / _VAST), _VAST))
 
     def scaled(self, unit: float, shift: Array | float) -> Students:
-        """Return them in another unit, shifted by `shift` of the new ones."""
+        """Return the distributions in another unit, shifted by `shift` in the new unit."""
         return Students(self.means * unit + shift, self.stderrs * unit, self.freedoms)
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of distributions."""
         return len(self.means)
 
     def __getitem__(self, i: int) -> Student:
-        """Return one of them."""
+        """Return one distribution."""
         return Student(float(self.means[i]), float(self.stderrs[i]), float(self.freedoms[i]))
 
     def exclude_zero(self, alpha: float) -> NDArray[np.bool_]:
-        """Return which central intervals of 1 - alpha leave out 0."""
+        """Return which central intervals of 1 - alpha exclude 0."""
         reach = np.where(self.stderrs > 0.0, stdtrit(np.minimum(self.freedoms, _VAST), 1.0 - alpha / 2.0), 0.0) * np.where(np.isinf(self.stderrs), 1.0, self.stderrs)
         return np.asarray((np.abs(self.means) > reach) & np.isfinite(self.stderrs))
 
     def above_zero(self) -> Array:
-        """Return the probability that each is above 0; one half of a certain 0."""
+        """Return the probability that each number is above 0; one half for an exact 0."""
         sure = np.where(self.stderrs > 0.0, self.stderrs, 1.0)
         doubtful = stdtr(np.minimum(self.freedoms, _VAST), self.means / sure)
         return np.asarray(np.where(self.stderrs > 0.0, doubtful, 0.5 * (1.0 + np.sign(self.means))))

@@ -1,7 +1,7 @@
-"""A Gaussian process that says what a configuration would measure, and how sure that is.
+"""A Gaussian process that predicts the measurement of a configuration, with its uncertainty.
 
-Matérn 5/2 kernel with a length scale a parameter, fitted by maximum a posteriori with analytic gradients (Rasmussen and Williams 2006,
-ch. 4 and 5). What is known of it before, `priors.py` says, and what it is fitted to, `targets.py`.
+It has a Matérn 5/2 kernel with one length scale per parameter, and is fitted by maximum a posteriori with analytic gradients (Rasmussen and
+Williams 2006, ch. 4 and 5). `priors.py` has its priors, and `targets.py` the values that it is fitted to.
 """
 
 from __future__ import annotations
@@ -21,27 +21,28 @@ _JITTER = 1e-8
 
 
 class GaussianProcess:
-    """Fitted with `fit`, asked with `predict`.
+    """A Gaussian process: `tune` sets its hyperparameters, `condition` its measurements, and `predict` applies it.
 
     Args:
-        groups: feature column -> parameter; the columns of a parameter share a length scale.
+        groups: feature column -> parameter. The columns of a parameter share a length scale.
     """
 
     def __init__(self, groups: NDArray[np.int64]) -> None:
         self._groups = groups
         self._n = int(groups.max()) + 1
         self.theta = np.concatenate([np.zeros(self._n), [0.0, math.log(1e-2)]])
-        """Logarithms: length scales, signal variance, noise variance of one evaluation."""
+        """Logarithms of the length scales, the signal variance, and the noise variance of one evaluation."""
         self.prior = priors.log_normal(groups)
-        """Of `theta`; read by `tune`."""
+        """Prior of `theta`, used by `tune`."""
 
     @property
     def length_scales(self) -> Array:
-        """Return one length scale a parameter. A large one says that the parameter hardly matters."""
+        """Return one length scale per parameter. A parameter with a large one hardly matters."""
         return np.asarray(np.exp(self.theta[: self._n]))
 
     def tune(self, x: Array, y: Array, repeats: Array, rng: np.random.Generator, max_iterations: int) -> None:
-        """Set `theta` to its maximum a posteriori, started from where it is; on at most 128 of the rows, the best ones among them."""
+        """Set `theta` to its maximum a posteriori, starting from its present value. Use at most 128 of the rows, including the best
+        ones."""
         if len(x) > _FIT_ROWS:
             order = np.argsort(-y, kind="stable")
             chosen = np.concatenate([order[: _FIT_ROWS // 2], rng.choice(order[_FIT_ROWS // 2:], _FIT_ROWS // 2, replace=False)])
@@ -80,7 +81,7 @@ class GaussianProcess:
         return -(log_likelihood + prior), -(gradient + slope_of_prior)
 
     def condition(self, x: Array, y: Array, repeats: Array) -> None:
-        """Condition the process on these measurements, with `theta` as it is."""
+        """Condition the process on these measurements, with the present `theta`."""
         self._scale = 1.0 / self.length_scales[self._groups]
         self._signal = float(np.exp(self.theta[self._n]))
         self._x = x * self._scale
@@ -92,11 +93,11 @@ class GaussianProcess:
         """The mean at each of these rows: K alpha, as (K + nugget) alpha = y."""
         left_out = self._alpha / np.einsum("ij,ij->j", self._whiten, self._whiten)
         self.error = float(np.mean(left_out**2))
-        """Mean squared error of each measurement's prediction from the others (Rasmussen and Williams 2006, 5.4.2)."""
+        """Mean squared error of predicting each measurement from the others (Rasmussen and Williams 2006, 5.4.2)."""
 
     def believe(self, x: Array) -> None:
-        """Condition as if each of these rows had been measured once, at the value that is predicted for it: only what is unsure changes
-        (the kriging believer of Ginsbourger et al. 2010)."""
+        """Condition as if each of these rows had been measured once with its predicted value. Only the uncertainty changes (the kriging
+        believer of Ginsbourger et al. 2010)."""
         rows = x * self._scale
         cross = self._kernel(rows, self._x)
         white = self._whiten @ cross.T
@@ -110,7 +111,7 @@ class GaussianProcess:
     def predict(self, x: Array) -> tuple[Array, Array]:
         """Return the mean and the standard deviation (of the noise-free value) at each row."""
         cross = self._kernel(x * self._scale, self._x)
-        white = linalg.blas.dtrmm(1.0, self._whiten, cross.T, lower=1).T  # a triangle: half the work of a product
+        white = linalg.blas.dtrmm(1.0, self._whiten, cross.T, lower=1).T  # the matrix is triangular, which needs half the work of a full product
         explained = np.einsum("ij,ij->i", white, white)
         return cross @ self._alpha, np.sqrt(np.maximum(self._signal - explained, 1e-12))
 
@@ -130,7 +131,7 @@ class GaussianProcess:
 
 
 def _inverse_factor(covariance: Array) -> Array:
-    """Return the inverse of its Cholesky factor (lower, in Fortran's order)."""
+    """Return the inverse of the covariance's Cholesky factor (lower, in Fortran's order)."""
     return np.asarray(linalg.lapack.dtrtri(linalg.cholesky(covariance, lower=True, check_finite=False), lower=1)[0])
 
 

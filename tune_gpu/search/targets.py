@@ -1,8 +1,8 @@
-"""What the models are fitted to: measurements, on a scale that suits the model.
+"""Transform measurements to the values that the models are fitted to.
 
-A table of configurations has jumps, and an outlier must not bend a fit: there only the order of the measurements counts (normal scores).
-Where parameters are continuous the value says how near the best is: there its shape is kept, only bent towards a normal distribution
-(as in HEBO, Cowen-Rivers et al. 2022).
+A table of configurations has jumps, and an outlier must not distort a fit. There only the order of the measurements is used (normal
+scores). With continuous parameters the value shows how near the best is. There the values are transformed monotonically towards a normal
+distribution (as in HEBO, Cowen-Rivers et al. 2022).
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from scipy import optimize, special
 
 Array = NDArray[np.float64]
 _LEAST = 5
-"""Fewer values say nothing of a distribution."""
+"""Fewest values from which a distribution is estimated."""
 _POWERS = (-100.0, 102.0)
-"""Where the power is looked for; 1 leaves everything as it is."""
+"""Bounds of the power. A power of 1 leaves the values unchanged."""
 
 
 def normal_scores(values: Array) -> Array:
-    """Return ranks as quantiles of the standard normal (Blom 1958); equal values have equal scores."""
+    """Return ranks as quantiles of the standard normal distribution (Blom 1958). Equal values have equal scores."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     upper = np.cumsum(counts)
     rank = (upper - 0.5 * (counts - 1))[inverse]
@@ -29,8 +29,7 @@ def normal_scores(values: Array) -> Array:
 
 
 def power_scores(values: Array) -> Array:
-    """Return the values with mean 0, variance 1 and the skew taken out (Yeo and Johnson 2000); in the order of the values. Normal scores
-    where that cannot be done."""
+    """Return the values without skew, with mean 0 and variance 1 (Yeo and Johnson 2000), or normal scores if that is impossible."""
     spread = float(np.std(values))
     if len(values) < _LEAST or not spread > 0.0:
         return normal_scores(values)
@@ -38,16 +37,16 @@ def power_scores(values: Array) -> Array:
     jacobian = float(np.sum(np.copysign(np.log1p(np.abs(standard)), standard)))
 
     def loss(power: float) -> float:
-        """Return minus the logarithm of the likelihood that the bent values are normal."""
+        """Return the negative log-likelihood of the transformed values under a normal distribution."""
         return 0.5 * len(values) * math.log(max(float(np.var(_bent(standard, power))), 1e-300)) - (power - 1.0) * jacobian
 
     bent = _bent(standard, optimize.fminbound(loss, *_POWERS))
     scores = (bent - np.mean(bent)) / max(float(np.std(bent)), 1e-300)
-    # An extreme power may leave no difference between the best, or no number at all.
+    # An extreme power may make the best values equal, or NaN.
     kept = bool(np.isfinite(scores).all()) and len(np.unique(scores)) == len(np.unique(values))
     return scores if kept else normal_scores(values)
 
 
 def _bent(values: Array, power: float) -> Array:
-    """Return Yeo and Johnson's transformation: Box and Cox's of 1 + value, and the mirrored one below 0."""
+    """Return the transformation of Yeo and Johnson: that of Box and Cox for 1 + value, mirrored below 0."""
     return np.copysign(special.boxcox1p(np.abs(values), np.where(values < 0.0, 2.0 - power, power)), values)

@@ -1,10 +1,10 @@
-"""R-Zero, pure: populations in, populations out.
+"""R-Zero as a pure ask/tell search.
 
-A generation competes in a tournament; its best survive and have offspring (crossover, then a step of one parameter). The next generation
-is the elite (the best of all so far, measured again, so that it stays the best only if it is), the offspring, and fresh random
-candidates, so that no corner is forgotten. Nothing but the elite is proposed twice. After the last generation a leader that would win by
-a single evaluation can be measured again (`recheck`). Results may come in any order; the seed decides everything else. The module knows
-neither Ray nor GPUs.
+A generation competes in a tournament. Its best survive and have offspring (crossover, then a step of one parameter). The next generation
+has the elite (the best so far, measured again, so that a lucky measurement does not stay the best), the offspring, and fresh random
+candidates, so that no part of the space is forgotten. Only the elite is proposed twice. After the last generation a leader that would win
+by a single evaluation can be measured again (`recheck`). Results may arrive in any order; the seed decides everything else. The module is
+independent of Ray and of GPUs.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _grouped(members: list[Proposal], key: Callable[[Params], Hashable], last: P
 
 
 def _first_members(space: SearchSpace, baseline: Params | None, points: Sequence[Params]) -> list[Proposal]:
-    """Return the given members of the first generation, each configuration once. Raise UserError for one outside the space."""
+    """Return the given members of the first generation, without duplicates. Raise UserError for a configuration outside the space."""
     found: dict[Hashable, Proposal] = {}
     named = [("baseline", "baseline", baseline)] if baseline is not None else []
     for origin, name, params in [*named, *(("initial", f"points[{i}]", point) for i, point in enumerate(points))]:
@@ -52,32 +52,33 @@ def _first_members(space: SearchSpace, baseline: Params | None, points: Sequence
 def _check_state(state: dict[str, Any], space: SearchSpace, settings: SearchSettings) -> None:
     """Raise UserError for a saved search of another version, space or settings."""
     if state.get("version") != STATE_VERSION:
-        raise UserError(f"the saved search has version {state.get('version')}; this program reads {STATE_VERSION}")
+        raise UserError(f"the saved search has version {state.get('version')}, but this program reads version {STATE_VERSION}. Use the program that saved it.")
     if state["space"] != space.fingerprint():
-        raise UserError("the saved search belongs to another space; resume with the configuration of the run")
+        raise UserError("the saved search belongs to another space. Resume it with the configuration of the run.")
     if state["settings"] != asdict(settings):
-        raise UserError("the saved search has other settings (search.*); resume with the configuration of the run")
+        raise UserError("the saved search has other settings (search.*). Resume it with the configuration of the run.")
 
 
 def _check_objectives(what: str, result: Result, objectives: Collection[str]) -> None:
-    """Raise ValueError for a result that is ok and lacks one of the objectives."""
+    """Raise ValueError for a result that is ok but lacks one of the objectives."""
     missing = [name for name in objectives if result.status == "ok" and name not in result.objectives]
     if missing:
-        raise ValueError(f"{what} is ok and has no {', '.join(missing)}: search.objectives wants each of them")
+        raise ValueError(f"{what} is ok but has no {', '.join(missing)}: search.objectives needs all of them")
 
 
 class Tournament:
     """The search as ask/tell.
 
     Args:
-        space: what may be proposed.
+        space: the space of proposals.
         settings: algorithm, sizes and seed. The default sizes are the classic 2 + 4 + 4 + 4.
-        baseline: what runs today; the first member of the first generation.
-        points: more members of the first generation, which grows if they are more than `initial`. A duplicate is left out.
-        order_key: within a generation, candidates with equal keys stand together (those that share an engine, say).
+        baseline: the current configuration, which is the first member of the first generation.
+        points: further members of the first generation, which grows if they are more than `initial`. Duplicates are left out.
+        order_key: key of a candidate. Within a generation, candidates with equal keys follow each other (for example those that share an
+            engine).
 
     Raises:
-        UserError: settings that make no tournament, or a baseline or point outside the space.
+        UserError: the settings are invalid, or the baseline or a point is outside the space.
     """
 
     def __init__(
@@ -99,12 +100,12 @@ class Tournament:
 
     @property
     def space(self) -> SearchSpace:
-        """Return what may be proposed."""
+        """Return the space of proposals."""
         return self._space
 
     @property
     def settings(self) -> SearchSettings:
-        """Return the settings, with the number of generations that `plan` has made of them."""
+        """Return the settings, with the number of generations as changed by `plan`."""
         return self._settings
 
     @property
@@ -114,7 +115,7 @@ class Tournament:
 
     @property
     def generation(self) -> int:
-        """Return the number of the generation that competes now, from 0."""
+        """Return the number of the current generation, from 0."""
         return max(0, len(self._log.generations) - 1)
 
     @property
@@ -123,7 +124,7 @@ class Tournament:
         return self._size(0) + (self._settings.generations - 1) * self._settings.tournament_size + self._rechecks
 
     def plan(self, evaluations: int) -> None:
-        """Raise the number of generations to what this many evaluations need, if the settings have fewer."""
+        """Raise the number of generations so that there are at least this many evaluations."""
         needed = 1 + math.ceil((evaluations - self._size(0)) / self._settings.tournament_size)
         if needed > self._settings.generations:
             self._settings = replace(self._settings, generations=needed)
@@ -149,12 +150,12 @@ class Tournament:
 
     @property
     def finished(self) -> bool:
-        """Return whether nothing will be proposed any more, and every result is in."""
+        """Return whether nothing more will be proposed and all results have arrived."""
         return isinstance(self._phase, Over) and not self._log.waiting
 
     @property
     def queued(self) -> int:
-        """Return how many candidates are decided and not asked for yet."""
+        """Return the number of candidates that were decided but not asked for yet."""
         return self._log.queued
 
     @property
@@ -168,7 +169,7 @@ class Tournament:
         return [list(ids) for ids in self._log.survivors]
 
     def ask(self) -> Candidate | None:
-        """Return the next candidate, or None while results are awaited, and for good once `ended_because` is set."""
+        """Return the next candidate. Return None while results are awaited, and always once `ended_because` is set."""
         if not self._log.queued:
             match self._phase:
                 case Rechecking():
@@ -182,11 +183,11 @@ class Tournament:
     def tell(self, candidate_id: str, result: Result) -> None:
         """Record the result of a candidate that was asked for. A transient failure may be followed by one more result.
 
-        A transient failure says nothing of its configuration, which may be proposed once more; when that fails so too, it has failed.
+        After a transient failure the configuration may be proposed once more. A second transient failure counts as a failure.
 
         Raises:
             KeyError: the candidate was not asked for.
-            ValueError: it has a result already, or this one lacks an objective.
+            ValueError: the candidate has a result already, or this one lacks an objective.
         """
         self._log.check(candidate_id, result)
         _check_objectives(candidate_id, result, self._settings.objectives)
@@ -210,12 +211,12 @@ class Tournament:
         return self._learner.best()
 
     def front(self) -> list[Standing]:
-        """Return in Pareto mode the feasible configurations that no other one beats in every objective, the best fitness first; else
-        none."""
+        """Return in Pareto mode the feasible configurations that no other one beats in every objective, the best fitness first. Return an
+        empty list otherwise."""
         return self._learner.front()
 
     def standings(self) -> list[Standing]:
-        """Return every configuration with a result that says something about it, best first."""
+        """Return the standings of all configurations that have more than transient failures, best first."""
         return self._learner.ledger.standings()
 
     @property
@@ -244,7 +245,7 @@ class Tournament:
         return survivors or ([best.params] if best else [])
 
     def _next_member(self) -> None:
-        """Propose one more candidate of the generation that is being filled, from all results so far (asynchronous)."""
+        """Propose one more candidate of the current generation, from all results so far (asynchronous)."""
         generations = self._log.generations
         begins = not generations or len(generations[-1]) >= self._size(len(generations) - 1)
         if begins and len(generations) >= self._settings.generations:
@@ -288,7 +289,7 @@ class Tournament:
             self._propose(len(self._log.generations), [("elite", dict(best.params))])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the whole search as JSON values, the random state included."""
+        """Return the whole search as JSON values, including the random state."""
         return {
             "version": STATE_VERSION, "space": self._space.fingerprint(), "settings": asdict(self._settings),
             "rng": self._rng.bit_generator.state, "breeder": self._strategy.state(), **self._log.state(self._space), **ending.saved(self._phase),

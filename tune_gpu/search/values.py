@@ -1,7 +1,7 @@
-"""When two values of a parameter are one, and what stands for a value that JSON cannot hold.
+"""Compare values of parameters, and represent values that JSON cannot hold.
 
-A user may list anything: numbers, lists, functions. 1, 1.0 and True are three values, though Python calls them equal; a list has no hash; and
-a function is neither JSON nor named by its `repr`, which is another one in every process.
+A user may list anything: numbers, lists, functions. 1, 1.0 and True are three values, although Python calls them equal. A list has no hash.
+A function cannot be written as JSON, and its `repr` differs from process to process.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from typing import Any
 import numpy as np
 
 PLAIN = (str, int, float, bool, type(None))
-"""What JSON gives back as it was."""
+"""Types that JSON restores unchanged."""
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 CLOSE = 1e-9
-"""Numbers that differ by no more than this share are one but for the rounding of a calculation."""
+"""Largest relative difference between numbers that count as equal up to rounding."""
 
 
 def to_builtin(value: Any) -> Any:
-    """Return NumPy's scalars as Python's own, because JSON has no others."""
+    """Return NumPy's scalars as Python's own types, because JSON supports only those."""
     return value.item() if isinstance(value, np.generic) else value
 
 
 def identity(value: Any) -> tuple[type, Any]:
-    """Return what is equal for identical plain values. NaN, which is not equal to itself, is one value."""
+    """Return a key that is equal for identical plain values. All NaN have the same key, although NaN is not equal to itself."""
     return type(value), value if value == value else None
 
 
 def identical(one: Any, other: Any) -> bool:
-    """Return whether they are one value."""
+    """Return whether they are the same value."""
     if type(one) is not type(other):
         return False
     if type(one) in PLAIN:
@@ -41,14 +41,15 @@ def identical(one: Any, other: Any) -> bool:
 
 
 def equal(one: Any, other: Any) -> bool:
-    """Return whether one may be given for the other: 1 for 1.0, but not for True; a list for a tuple, which JSON makes one."""
+    """Return whether one may be given for the other: 1 for 1.0, but not for True; a list for a tuple, because JSON turns tuples into
+    lists."""
     if isinstance(one, bool) != isinstance(other, bool):
         return False
     if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
         return np.array_equal(one, other)
     try:
         return bool(_lists(one) == _lists(other))
-    except (TypeError, ValueError, RuntimeError):  # arrays and tensors have no one answer
+    except (TypeError, ValueError, RuntimeError):  # comparing arrays or tensors gives no single answer
         return False
 
 
@@ -57,7 +58,7 @@ def _lists(value: Any) -> Any:
 
 
 def tuples_named(value: Any) -> Any:
-    """Return the value with `{"tuple": [...]}` for each tuple, which JSON would make a list."""
+    """Return the value with `{"tuple": [...]}` for each tuple, because JSON would turn it into a list."""
     if isinstance(value, tuple):
         return {"tuple": [tuples_named(item) for item in value]}
     if isinstance(value, dict):
@@ -66,7 +67,7 @@ def tuples_named(value: Any) -> Any:
 
 
 def tuples_again(value: Any) -> Any:
-    """Return what `tuples_named` was given."""
+    """Reverse `tuples_named`."""
     if isinstance(value, dict):
         inner = {name: tuples_again(item) for name, item in value.items()}
         return tuple(inner["tuple"]) if set(inner) == {"tuple"} else inner
@@ -83,7 +84,7 @@ def index_of(value: Any, values: Sequence[Any], known: Mapping[tuple[type, Any],
 
 
 def indices_by_identity(values: Sequence[Any]) -> dict[tuple[type, Any], int]:
-    """Return the indices of the plain ones among these, by their identity."""
+    """Return the indices of the plain values among these, by identity."""
     return {identity(value): i for i, value in reversed(list(enumerate(values))) if type(value) in PLAIN}
 
 
@@ -98,7 +99,7 @@ def index_of_nearest(value: float, values: Sequence[Any]) -> int | None:
 
 
 def distinct(values: Sequence[Any]) -> list[Any]:
-    """Return the values in their order, each one once."""
+    """Return the values in their order, without duplicates."""
     first = indices_by_identity(values)
     odd: list[Any] = []
     found: list[Any] = []
@@ -111,7 +112,7 @@ def distinct(values: Sequence[Any]) -> list[Any]:
 
 
 class _Named:
-    """A `repr` that is the same in every process."""
+    """Object with a given `repr`, which is the same in every process."""
 
     def __init__(self, text: str) -> None:
         self._text = text
