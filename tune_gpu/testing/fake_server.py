@@ -1,4 +1,4 @@
-"""A server for tests that speaks OpenAI's chat API and answers as late as it is told to. It needs the standard library alone, and is up at once.
+"""A server for tests that speaks OpenAI's chat API and answers after a given delay. It needs only the standard library, and is up at once.
 
 `python fake_server.py PORT LATENCY_MS` sends a word every LATENCY_MS milliseconds. FAKE_API_KEY is the key that a request must carry, if it is set.
 """

@@ -33,7 +33,7 @@ _POLL_S = 0.05
 _LOOK_EVERY_S = 1.0
 """How often a server that does not answer yet is looked for on other ports."""
 _ELSEWHERE_S = 5.0
-"""A server that is ready on another port for so long does not open its own any more."""
+"""Seconds after which a server that is ready on another port is not expected to open its own."""
 
 
 @dataclass(frozen=True)
