@@ -62,7 +62,7 @@ def test_a_command_and_an_external_are_services_of_a_space(tmp_path: Path) -> No
     ("old", "new", "said"),
     [
         ('"{port}"', "{port}", 'services.tts.command.3: a mapping instead of a text. To use a placeholder, put it in quotes: "{port}".'),
-        ('"{settings.speed}"', "{settings.speed}", 'services.tts.env.SPEED: a mapping instead of a text. Put it in quotes, "{settings.speed}"'),
+        ('"{settings.speed}"', "{settings.speed}", 'services.tts.env.SPEED: a mapping instead of a text. To use a placeholder, put it in quotes: "{settings.speed}"'),
         ("    health: /health\n", "", "services.tts.health: missing. Set the path"),
         ('"{settings.voice}"', '"{settings.vioce}"', "nothing fills {settings.vioce} (did you mean voice?)"),
         ('SPEED: "{settings.speed}"', "SPEED: fast", "services.tts.settings.speed: changes nothing"),
