@@ -52,9 +52,9 @@ def params_of(search: RZeroSearch) -> dict[str, Any]:
         ({"deep/none": 0}, r"deep/none=0: param_space has the constant None"),
         ({"nothing": 0.0}, r"nothing=0\.0: param_space has the constant nan"),
         ({"y": 1}, r"y: neither a parameter nor a constant"),
-        ({"model": {"width": 1}}, r"model/width: no such parameter"),
-        ({"model": 5}, r"model: no such parameter"),
-        ({"epochs": {"a": 1}}, r"epochs/a: no such parameter"),
+        ({"model": {"width": 1}}, r"model/width: neither a parameter nor a constant"),
+        ({"model": 5}, r"model: neither a parameter nor a constant"),
+        ({"epochs": {"a": 1}}, r"epochs/a: neither a parameter nor a constant"),
         ({"x": {"grid_search": [1, 2]}}, r"x(/grid_search)?(: a grid is not a value|=.*Use 1, 2, 3)"),
         ({"y": {"grid_search": [1, 2]}}, r"y/grid_search: a grid is not a value"),
         ({"x": tune.choice([1, 2])}, r"x: a domain is not a value"),
@@ -120,7 +120,7 @@ def test_a_result_of_another_constant_is_no_result_of_this_search(caplog: pytest
 
 
 def test_in_its_own_space_a_search_refuses_unknown_names_at_once() -> None:
-    with pytest.raises(UserError, match=r"points_to_evaluate\[0\]\.y: no such parameter"):
+    with pytest.raises(UserError, match=r"points_to_evaluate\[0\]\.y: neither a parameter nor a constant"):
         RZeroSearch({"x": [1, 2]}, "score", "max", points_to_evaluate=[{"x": 1, "y": 2}])
 
 

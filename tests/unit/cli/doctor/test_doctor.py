@@ -59,7 +59,7 @@ def test_a_failure_without_advice_cannot_be_made() -> None:
 def test_an_unwritable_folder_fails_the_command_with_exit_code_1() -> None:
     ended = CliRunner().invoke(main, ["doctor", "run.artifacts_dir=/proc/nowhere"])
     assert ended.exit_code == 1
-    assert "give run.artifacts_dir a folder that this user can write" in ended.output
+    assert "set run.artifacts_dir to a folder that this user can write" in ended.output
 
 
 def test_the_driver_is_read_with_its_cuda_and_its_cards() -> None:
