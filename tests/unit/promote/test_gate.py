@@ -244,7 +244,7 @@ def test_a_comparison_that_this_program_did_not_write_is_one_line(tmp_path: Path
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "RUN_ID: is missing"),
+        ([], "RUN_ID: missing"),
         (["--rollback"], "nothing that promote installed is in force"),
         (["nothing"], "no such run"),
         ([RUN_ID, "--apply", "--rollback"], "exclude each other. Give one of them"),
