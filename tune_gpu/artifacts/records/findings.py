@@ -85,7 +85,7 @@ class FindingRecord(Record):
         if effect.n_words is not None:
             clips = "" if effect.n_clips is None else f" of {counted(effect.n_clips, 'clip')}"
             parts.append(counted(effect.n_words, "character" if self.unit == "CER" else "word") + clips)
-        few = f": too few for a tolerance of {self.tolerance:g}, which needs {self._least_trials}" if self.is_unknown and not at else ""
+        few = f": too few for a tolerance of {self.tolerance:g}, which takes {self._least_trials}" if self.is_unknown and not at else ""
         return ", ".join(parts) + few
 
     @property
