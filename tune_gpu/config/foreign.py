@@ -20,7 +20,7 @@ from tune_gpu.config.service_settings import SpaceServices
 from tune_gpu.config.targets import Target
 
 HARMLESS = frozenset({
-    "name", "description", "device", "baseline", "objective.weights", "search.algorithm", "search.objectives", "confirm.metric", "confirm.tolerances",
+    "name", "description", "device", "baseline", "objective.weights", "objective.targets", "objective.limits", "search.algorithm", "search.objectives", "confirm.metric", "confirm.tolerances",
     "workload.audio.source", "workload.audio.language", "workload.audio.noise_snr_db", "workload.kind", "workload.turn", "workload.background", "workload.voice", "run.port_range",
 })  # fmt: skip
 """Text, lists and mappings that are one of a few words, numbers, or names of data; each is checked where it is used."""

@@ -112,7 +112,10 @@ def _schema(config: DictConfig) -> type[ExperimentConfig]:
 def config_of(content: Mapping[str, Any]) -> ExperimentConfig:
     """Return a resolved configuration from nested mappings (`dataclasses.asdict`), without checking it again."""
     schema = schema_of(kinds_of_layers([content]))
-    return cast(ExperimentConfig, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), dict(content))))
+    config = cast(DictConfig, OmegaConf.structured(schema))
+    empty_whole(config, schema, content)
+    config.merge_with(dict(content))
+    return cast(ExperimentConfig, OmegaConf.to_object(config))
 
 
 def _checked(config: DictConfig) -> ExperimentConfig:
