@@ -193,7 +193,7 @@ def test_a_knob_reaches_settings_only(target: str, tmp_path: Path) -> None:
     path = space(tmp_path, {"parameters": {"a": {"target": target, "values": [everything]}}})
     with pytest.raises(UserError):
         load_config(path, [])
-    with pytest.raises(UserError, match="no such (setting|service)"):
+    with pytest.raises(UserError, match=r"no such (setting|service)"):
         check_space(load_config(path, [], trust=True))
 
 
