@@ -107,8 +107,8 @@ def test_what_no_turn_measures_cannot_be_judged(overrides: list[str], message: s
     ("overrides", "message"),
     [
         (["workload.background={}"], r"objective\.weights\.draft\.background=0\.2: draft gets no background requests.*Set workload\.background\.draft, or"),
-        (["objective.weights={draft.latency: 1}"], r"objective\.weights\.draft\.latency=1: draft is no stage of a turn \(workload\.turn=\[chat\]\)"),
-        (["objective.limits.draft.ttft_ms.p95=300"], r"objective\.limits\.draft\.ttft_ms\.p95: draft is no stage of a turn"),
+        (["objective.weights={draft.latency: 1}"], r"objective\.weights\.draft\.latency=1: draft is not a stage of a turn \(workload\.turn=\[chat\]\)"),
+        (["objective.limits.draft.ttft_ms.p95=300"], r"objective\.limits\.draft\.ttft_ms\.p95: draft is not a stage of a turn"),
     ],
 )
 def test_a_service_beside_the_turns_is_judged_by_its_own_requests(overrides: list[str], message: str) -> None:
