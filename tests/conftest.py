@@ -9,9 +9,11 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -30,6 +32,16 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell's background
 hypothesis.settings.register_profile("tune_gpu", deadline=None)  # no test asks the clock: a machine may stand still
 hypothesis.settings.load_profile("tune_gpu")
 STATUS = pytest.StashKey[int]()
+BESIDE = "PYTEST_XDIST_WORKER" in os.environ
+"""Other tests run at the same time, in other processes."""
+NEEDS = {
+    "tests/services/test_flag_check.py": "vLLM's parser",
+    "tests/services/test_foreign_options.py": "vLLM's parser",
+    "tests/services/test_serve_options.py": "vLLM's parser",
+    "tests/services/test_whisper_openai.py": "Whisper",
+    "tests/services/test_whisper_service.py": "Whisper",
+}
+"""What a file of tests/services needs; the others need an engine. Files that need the same thing run in one process, one after another."""
 OURS = ("tune_gpu", "VLLM::", "vllm.entrypoints", "process/guard.py")
 
 
@@ -48,15 +60,42 @@ def our_processes() -> list[str]:
     return found
 
 
+def shared_memory() -> set[Path]:
+    """Return the segments of the kinds that an engine makes."""
+    return {*Path("/dev/shm").glob("psm_*"), *Path("/dev/shm").glob("tg*")}
+
+
+def unowned(look: Callable[[], set[Path]]) -> set[Path]:
+    """Return the segments that stay although no process has them. An engine of a test beside this one removes its own in a moment."""
+    deadline = time.monotonic() + (20.0 if BESIDE else 0.0)
+    while (found := look()) and time.monotonic() < deadline:
+        time.sleep(0.05)  # no event tells that a file of somebody else's is gone
+    return found
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep the tests of a file in one process, and files of tests/services that need the same thing in the same one."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file: str = super()._split_scope(nodeid)
+            return NEEDS.get(file, "an engine") if file.startswith("tests/services/") else file
+
+    return Scheduling(config, log)
+
+
 @pytest.fixture(autouse=True)
 def nothing_of_ours_is_left() -> Iterator[None]:
     """After every test nothing that it started is running, and no shared memory of its own is left."""
-    before = set(our_processes())
-    shared = {*Path("/dev/shm").glob("psm_*"), *Path("/dev/shm").glob("tg*")}
+    before, shared = set(our_processes()), shared_memory()
     yield
     left = [line for line in our_processes() if line not in before]
     assert not left, f"left running: {left}"
-    mine = [path for path in (*Path("/dev/shm").glob("psm_*"), *Path("/dev/shm").glob("tg*")) if path not in shared and not _mapped(path)]
+    mine = unowned(lambda: {path for path in shared_memory() - shared if not _mapped(path)})
     assert not mine, f"left under /dev/shm: {mine}"
 
 
@@ -93,10 +132,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session")
 def host() -> Iterator[ForkServer]:
-    """One fork server for all tests that want one: its imports cost more than an engine."""
+    """One fork server for all tests that want one: its imports cost more than an engine.
+
+    It is up before the first of them begins, so that it is not taken for a leftover of that test.
+    """
     from tune_gpu.config.schema import VllmSettings
 
     host = ForkServer(engine_environment(VllmSettings(cpu_cores="0"), "", "cpu", "/tmp"))
+    host.open()
     yield host
     host.close()
 

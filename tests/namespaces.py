@@ -79,7 +79,7 @@ def _plain(value: Any) -> Any:
 
 
 def installed_options() -> dict[str, dict[str, Any]]:
-    """Every option of the parser of `vllm serve`: how it takes its value, its other names, and what it may be."""
+    """Every option of the parser of `vllm serve`: how it takes its value, its other names, what it may be, and the name of its type."""
     from tune_gpu.services.vllm.serve_parser import module_parser
 
     found = {}
@@ -89,7 +89,10 @@ def installed_options() -> dict[str, dict[str, Any]]:
         longs = [name for name in action.option_strings if name.startswith("--") and not name.startswith("--no-")]
         also = [name for name in action.option_strings if name != longs[0] and name != f"--no-{longs[0][2:]}"]
         also = also if longs[0] != "--help" else ["-h"]
-        found[longs[0][2:]] = {"kind": _kind(action), "also": also, "choices": [each for each in action.choices or () if each is not None]}
+        found[longs[0][2:]] = {
+            "kind": _kind(action), "also": also, "choices": [each for each in action.choices or () if each is not None],
+            "type": getattr(action.type, "__name__", str(action.type)),
+        }  # fmt: skip
     return found
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.conftest import unowned
 from tune_gpu.common.process import guard
 
 SEED = int(os.environ.get("TUNE_GPU_FAULT_SEED", "0"))
@@ -77,10 +78,11 @@ class Traces:
 
     def left_behind(self, before: Traces) -> dict[str, object]:
         """What is there now and was not before; what other programs of this machine do meanwhile is left out where it can be told."""
+        new = self.shared_memory - before.shared_memory
         found = {
             "processes": self.processes - before.processes,
             "ports": self.listening - before.listening,
-            "shared memory": {name for name in self.shared_memory - before.shared_memory if _is_ours(name)},
+            "shared memory": unowned(lambda: {Path("/dev/shm", name) for name in new if _is_ours(name)}),
             "folders": self.folders - before.folders,
             "open files": max(0, self.files - before.files),
             "threads": max(0, self.threads - before.threads),
@@ -106,21 +108,15 @@ def _mentions(maps: Path, path: str) -> bool:
 
 @pytest.fixture(scope="session", autouse=True)
 def a_temporary_folder_of_our_own() -> Iterator[None]:
-    """What lies in it is this session's, whatever else runs on the machine."""
+    """What lies in it is this session's, whatever else runs on the machine. Others may enter it, as they may the usual one."""
     before = os.environ.get("TMPDIR")
     with tempfile.TemporaryDirectory(prefix="tgf-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
         os.environ["TMPDIR"], tempfile.tempdir = folder, None
         yield
         tempfile.tempdir = None
         os.environ.pop("TMPDIR")
         os.environ.update({} if before is None else {"TMPDIR": before})
-
-
-@pytest.fixture(scope="session", autouse=True)
-def host_is_up_first(request: pytest.FixtureRequest, a_temporary_folder_of_our_own: None) -> None:
-    """So that the shared host is not taken for a leftover of the test that used it first."""
-    if any("host" in getattr(item, "fixturenames", ()) for item in request.session.items):
-        request.getfixturevalue("host").open()
 
 
 @pytest.fixture(autouse=True)

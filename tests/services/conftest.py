@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from importlib import metadata
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tune_gpu.config.schema import VllmSettings
-from tune_gpu.services.vllm.launch import ForkServer
 
 PORTS = [20000, 29999]
 
@@ -40,7 +45,12 @@ def toy(**change: object) -> VllmSettings:
     return VllmSettings(**values)  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def host_is_up_first(host: ForkServer) -> None:
-    """So that the host is not taken for a leftover of the test that used it first."""
-    host.open()
+@pytest.fixture(scope="session")
+def enumerated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The installed options, their defaults, and each of them tried, by one process that imports vLLM."""
+    out = tmp_path_factory.mktemp("enumerated") / "out.json"
+    env = os.environ | {"VLLM_LOGGING_LEVEL": "CRITICAL"}
+    command = [sys.executable, "-m", "tests.services.enumerated_options", str(out)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=280, check=False, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stderr[-3000:]
+    return dict(json.loads(out.read_text()))

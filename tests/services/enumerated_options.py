@@ -14,6 +14,7 @@ from typing import Any
 
 from tests.benchmarks.serve_flags import judge, queries_of, space_of
 from tests.namespaces import installed_options, read_all
+from tests.services.installed_defaults import installed_defaults
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.experiment.space_check import check_space
@@ -132,14 +133,16 @@ def differences(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(out: str) -> None:
-    """Write the installed options, and a line for each entry: its meaning without what vLLM's defaults are."""
+    """Write the installed options and their defaults, and a line for each entry: its meaning without what vLLM's defaults are."""
     plain = read_all(queries_of(space_of({}))[:1])[0]
     assert isinstance(plain, dict)
     found = []
     for row in rows():
         entry = {name: row[name] for name in ("name", "setting", "value", "refused") if name in row} | {"differences": differences(row)}
         found.append(entry | {"changed": {name: value for name, value in row.get("measured", {}).items() if value != plain.get(name) and name != "served_model_name"}})
-    Path(out).write_text(json.dumps({"options": installed_options(), "rows": found, "cases": judge(CASES, read_all)}))
+    Path(out).write_text(
+        json.dumps({"options": installed_options(), "defaults": installed_defaults(), "rows": found, "cases": judge(CASES, read_all)})
+    )
 
 
 if __name__ == "__main__":

