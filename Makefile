@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 ARGS ?=
 # Another installer, for example: make run PIP='uv pip install -q --python .venv/bin/python'
 PIP ?= $(BIN)/python -m pip install -q
-# make test TESTS=tests/ray runs only those. By default the unit tests run in parallel; the others run alone, because each starts services that use all cores.
+# make test TESTS=tests/ray runs only those. By default the tests of SHARED run in parallel; the others run alone, because each starts services that use all cores.
 TESTS ?=
+SHARED := $(patsubst %,tests/services/test_%.py,flag_check foreign_options serve_options) tests/unit
 # Torch for CUDA downloads gigabytes, so install the CPU build if no NVIDIA driver answers.
 ENGINE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 VLLM := 0.32.0
@@ -24,8 +25,8 @@ install: $(VENV)/.installed-$(ENGINE)
 
 test: $(VENV)/.installed-test
 ifeq ($(strip $(TESTS)),)
-	$(BIN)/python -m pytest tests/unit --numprocesses=auto --dist=loadfile $(ARGS)
-	$(BIN)/python -m pytest tests --ignore=tests/unit $(ARGS)
+	$(BIN)/python -m pytest $(SHARED) --numprocesses=logical --dist=loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest tests $(addprefix --ignore=,$(SHARED)) $(ARGS)
 else
 	$(BIN)/python -m pytest $(TESTS) $(ARGS)
 endif
