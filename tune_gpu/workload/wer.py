@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from tune_gpu.workload.spelling import units
@@ -35,6 +35,7 @@ def units_of(text: str, language: str = "en") -> list[str]:
     return normalise(text).split() if language == "en" else units(text, language)
 
 
+@lru_cache(maxsize=1024)  # a resampling counts the same turns again and again, and normalising a text takes most of its time
 def word_errors(reference: str, transcript: str, language: str = "en") -> tuple[int, int]:
     """Return the errors of one clip, capped at its number of words (or characters), and that number. In an empty transcript all of them are
     deleted.
