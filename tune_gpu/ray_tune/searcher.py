@@ -45,8 +45,7 @@ class RZeroSearch(Searcher):
             configuration), `stderr` (standard error of the metric), `n_windows`, and in Pareto mode each of `settings.objectives`.
         mode: `max` or `min`.
         seed: the random seed, unless `settings` are given.
-        settings: R-Zero's sizes and seed. Without them the search is as long as Tune's `num_samples` (-1: as long as `time_budget_s`, or
-            14 evaluations without one).
+        settings: R-Zero's sizes and seed. None: as long as Tune's `num_samples` (-1: as long as `time_budget_s`, or 14 evaluations).
         tournament: a search in progress, instead of a new one.
         points_to_evaluate: points to try first. The first of them is the baseline. Missing parameters of a point are drawn at random. A
             point may repeat a constant of `param_space`.

@@ -74,8 +74,7 @@ class Tournament:
         settings: algorithm, sizes and seed. The default sizes are the classic 2 + 4 + 4 + 4.
         baseline: the current configuration, which is the first member of the first generation.
         points: further members of the first generation, which grows if they are more than `initial`. Duplicates are left out.
-        order_key: key of a candidate. Within a generation, candidates with equal keys follow each other (for example those that share an
-            engine).
+        order_key: key of a candidate. Within a generation, candidates with equal keys follow each other, so that they can share services.
 
     Raises:
         UserError: the settings are invalid, or the baseline or a point is outside the space.
