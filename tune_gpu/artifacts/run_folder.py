@@ -156,8 +156,8 @@ class RunFolder:
         with contextlib.suppress(UserError):
             for number, text in enumerate(_whole_lines(path, repair=True), 1):
                 with contextlib.suppress(ValueError, TypeError, KeyError):
-                    line = outside_files.parse_json(text, f"{path}, line {number}", limit)
-                    found[str(line["candidate_id"])] = int(line["asked_after"])
+                    proposal = outside_files.parse_json(text, f"{path}, line {number}", limit)
+                    found[str(proposal["candidate_id"])] = int(proposal["asked_after"])
         return found
 
     def _append(self, name: str, line: Mapping[str, Any]) -> None:

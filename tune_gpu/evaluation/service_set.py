@@ -92,13 +92,15 @@ class ServiceSet:
     def start(self, service: Service) -> RunningService[Any]:
         """Start a service and return it; give up if another one fails meanwhile. Raise ServiceError; then nothing of it is left running."""
         made = self._deploy.make(service)
-        made.start(abort=self._lost)
+        if not service.reserves:  # it counts as running from its first process on, so that it is ended with the others
+            self._running[service.name], self._started_as[service.name] = made, service
+        made.start(abort=lambda: self._lost_beside(service.name))
         self._running[service.name], self._started_as[service.name] = made, service
         return made
 
-    def _lost(self) -> str | None:
-        failure = self.failure()
-        return failure.message if failure else None
+    def _lost_beside(self, name: str) -> str | None:
+        failures = (service.failure() for other, service in self.running.items() if other != name)
+        return next((failure.message for failure in failures if failure is not None), None)
 
     def stop(self, name: str) -> float:
         """Stop a service, if it runs, and return the seconds that took."""
