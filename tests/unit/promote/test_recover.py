@@ -202,7 +202,7 @@ def test_a_rollback_without_room_to_begin_changes_nothing(place: Place, monkeypa
 
     with monkeypatch.context() as patch:
         patch.setattr("tune_gpu.promote.restore.stage", full)
-        with pytest.raises(Exception, match="No space left on device; nothing was changed"):
+        with pytest.raises(Exception, match=r"No space left on device\. Nothing was changed"):
             Deployer.rollback(place.deployer())
     last = Installation(folder_of(place.config.promote)).peek()
     assert last is not None
