@@ -248,7 +248,7 @@ def test_a_replay_brings_a_fresh_search_to_where_it_ended(algorithm: str) -> Non
     tournament = Tournament(space(), whole_generations)
     pending = replay(tournament, results)
     assert pending == whole[8:10]
-    with pytest.raises(ValueError, match=r"this search proposes|would be"):
+    with pytest.raises(ValueError, match=r"this search|would be"):
         replay(Tournament(space(), replace(whole_generations, seed=6)), results)
 
 
