@@ -23,7 +23,7 @@ from tune_gpu.config.service_settings import PAIR, SpaceServices
 Kinds = tuple[tuple[str, str], ...]
 """Name and kind of each service, in the order of the space."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
-_TAKEN = frozenset({
+TAKEN = frozenset({
     "activation", "all", "cuda_graphs", "device", "engine_stop", "imports", "items", "kv", "memory_stable", "mps", "neighbours", "non_torch", "services", "stop",
     "tune_gpu", "turn", "weights",
 })  # fmt: skip
@@ -62,7 +62,7 @@ def kinds_of_layers(layers: Sequence[Mapping[str, Any]], removed: Sequence[str] 
 def _check_name(name: str) -> None:
     if not _NAME.fullmatch(name) or keyword.iskeyword(name):
         raise UserError(f"services.{name}: not a name for a service. Use letters, digits and _, with a letter first, and at most 32 of them.")
-    if name in _TAKEN:
+    if name in TAKEN:
         raise UserError(f"services.{name}: the name has another meaning in results. Choose another name.")
 
 

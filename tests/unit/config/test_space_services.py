@@ -17,7 +17,7 @@ from tune_gpu.common.metric import Protocol
 from tune_gpu.config.loader import as_yaml, config_of, load_config
 from tune_gpu.config.service_settings import PAIR
 from tune_gpu.config.space_catalogue import protocols_of
-from tune_gpu.config.space_services import kinds_of, kinds_of_layers
+from tune_gpu.config.space_services import TAKEN, kinds_of, kinds_of_layers
 from tune_gpu.config.targets import settings_with
 from tune_gpu.experiment.checks import check_config
 from tune_gpu.experiment.space_check import check_space
@@ -129,7 +129,7 @@ def test_what_cannot_be_is_refused_in_one_line(change: dict[str, Any], message: 
     assert "\n" not in str(refused.value)
 
 
-@given(st.dictionaries(st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True).filter(lambda name: name not in ("all", "turn", "mps", "items")), st.sampled_from(["vllm", "faster-whisper"]), min_size=1, max_size=5))
+@given(st.dictionaries(st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True).filter(lambda name: name not in TAKEN), st.sampled_from(["vllm", "faster-whisper"]), min_size=1, max_size=5))
 def test_any_set_of_names_and_kinds_is_read_back(kinds: dict[str, str]) -> None:
     import keyword
 

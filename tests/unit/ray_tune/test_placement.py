@@ -118,7 +118,7 @@ def test_on_the_cpu_it_is_one_unless_asked_for() -> None:
     ("override", "message"),
     [
         ("ray.trials_per_card=0", "ray.trials_per_card=0: out of range. Set a number of at least 1"),
-        ("ray.trials_per_card=2", "leaves no room for the others. Set vllm.gpu_memory_utilization below 0.5"),
+        ("ray.trials_per_card=2", "the share of vllm, 0.5, leaves no room for the others. Set it below 0.5"),
         ("ray.max_retries=-1", "ray.max_retries=-1: out of range. Set a number of at least 0"),
         ("ray.max_concurrent_trials=0", "ray.max_concurrent_trials=0: out of range. Set a number of at least 1"),
         ("ray.cpus_per_trial=-1", "ray.cpus_per_trial=-1"),
