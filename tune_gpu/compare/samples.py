@@ -94,10 +94,10 @@ class Replicate:
         return asdict(replace(self, turns=())) | {"turns": [turn.as_dict() for turn in self.turns]}
 
     @classmethod
-    def from_dict(cls, line: Mapping[str, Any]) -> Replicate:
+    def from_dict(cls, content: Mapping[str, Any]) -> Replicate:
         """Return the replicate of such a line; unknown fields are ignored. Raise KeyError or TypeError if it is not a replicate."""
-        known = {name: line[name] for name in cls.__dataclass_fields__ if name in line}
-        turns = tuple(map(Turn.from_dict, line["turns"]))
+        known = {name: content[name] for name in cls.__dataclass_fields__ if name in content}
+        turns = tuple(map(Turn.from_dict, content["turns"]))
         return cls(**{**known, "turns": turns})
 
 
