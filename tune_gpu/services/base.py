@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from tune_gpu.common.metric import Protocol as Api
@@ -172,7 +172,7 @@ class Service:
     """One service of a space: its name, its kind, and its settings."""
 
     name: str
-    kind: ServiceKind
+    kind: ServiceKind = field(compare=False)
     settings: Any
 
     @property

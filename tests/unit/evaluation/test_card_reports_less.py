@@ -71,7 +71,7 @@ def test_a_card_that_reports_only_its_name_loses_metrics_and_no_run(traffic: Tra
     assert blind["memory_returned"] == "whether the card's memory has come back is not known: the card does not report it"
     assert blind["neighbours"] == {"memory_mib": None, "utilization_pct": None, "processes": None}
     assert not blind["soak"]["holds"]
-    assert "cannot be known" in blind["soak"]["said"]
+    assert "is unknown" in blind["soak"]["said"]
     assert "does not report its memory" in blind["preflight"]
 
 

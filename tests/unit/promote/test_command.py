@@ -219,7 +219,7 @@ def test_a_folder_whose_manifest_is_no_promotions_is_not_written_into(desk: Desk
     before = manifest.read_text()
     refused = desk.promote(RUN_ID, "--out", str(run.path))
     assert refused.exit_code == 2
-    assert f"--out {run.path}: its manifest.json is no promotion's" in refused.output
+    assert f"--out {run.path}: its manifest.json is not a promotion's" in refused.output
     assert manifest.read_text() == before
     assert not (run.path / "gate.json").exists()
     elsewhere = desk.root / "review"

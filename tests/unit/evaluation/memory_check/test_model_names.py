@@ -30,5 +30,5 @@ def test_where_the_shapes_are_from_is_said() -> None:
 
 def test_the_plan_prints_the_model_and_the_card_that_it_used() -> None:
     done = CliRunner().invoke(main, ["plan", "--gpu", "NVIDIA GeForce RTX 2060", "services.vllm.model=Qwen/Qwen2.5-Coder-1.5B"])
-    assert "memory of Qwen/Qwen2.5-Coder-1.5B: by the known model Qwen2.5-1.5B" in done.output
+    assert "memory of Qwen/Qwen2.5-Coder-1.5B: from the known model Qwen2.5-1.5B" in done.output
     assert "RTX 2060 (cuda): 5931 MiB" in done.output
