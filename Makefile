@@ -7,7 +7,7 @@ ARGS ?=
 PIP ?= $(BIN)/python -m pip install -q
 # make test TESTS=tests/ray runs only those. By default the tests of SHARED run in parallel; the others run alone, because each starts services that use all cores.
 TESTS ?=
-SHARED := $(patsubst %,tests/services/test_%.py,flag_check foreign_options serve_options) tests/unit
+SHARED := $(patsubst %,tests/services/test_%.py,flag_check foreign_options serve_options speech_server) tests/unit
 # Torch for CUDA downloads gigabytes, so install the CPU build if no NVIDIA driver answers.
 ENGINE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 VLLM := 0.32.0

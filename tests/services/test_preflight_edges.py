@@ -87,6 +87,7 @@ def test_the_tokens_of_another_share_are_those_predicted(host: ForkServer, learn
     assert blind.kv_cache_tokens.value == pytest.approx(real.info.kv_cache_tokens, rel=0.05)
 
 
+@pytest.mark.soak
 def test_an_encoder_starts_with_any_share_that_is_free(host: ForkServer) -> None:
     smallest = start(host, with_share(ENCODER, STEP))
     assert smallest.info is not None, smallest.failure
@@ -96,6 +97,7 @@ def test_an_encoder_starts_with_any_share_that_is_free(host: ForkServer) -> None
     check_most_that_is_free(host)
 
 
+@pytest.mark.soak
 def test_the_second_of_two_engines_has_what_the_first_has_left(host: ForkServer, learned: Calibration) -> None:
     """The least share of an engine is the same beside another. The most is what the other has left: its share, and its other processes."""
     settings, before = with_share(WRITER, 0.25), this_node()

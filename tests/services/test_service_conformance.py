@@ -23,6 +23,7 @@ class TestFasterWhisper(ServiceConformance):
         return Case(FASTER_WHISPER, settings, name="stt", ports=PORTS)
 
 
+@pytest.mark.soak  # fourteen engine starts
 @pytest.mark.timeout(900)
 class TestVllm(ServiceConformance):
     """Start it cold where its command line is read, and fork it where it is disturbed."""

@@ -104,13 +104,18 @@ def describe_anchors(lines: Sequence[EvaluationRecord], anchors: Sequence[Evalua
     if first is None or not (anchors or why_not):
         return None
     known = [*(line for line in lines if line.params == first.params and line.fitness is not None), *measured]
+    missing = "" if measured else f"it was not deployed again at the end: {why_not}" if why_not else f"deployed again at the end it was not measured ({_reason(anchors[-1])})"
     if len(known) > 1:
-        return _difference(known) + (f"; it was not deployed again at the end: {why_not}" if why_not and not measured else "")
+        return _difference(known) + (f"; {missing}" if missing else "")
     if why_not:
         return f"the baseline was not deployed again at the end, so it is not known how much one configuration differs between its deployments: {why_not}"
-    failed = anchors[-1]
-    reason = f"{failed.failure.kind}, {failure_text(failed.failure.message, failed.failure.evidence)}" if failed.failure else "violates " + ", ".join(failed.violations)
-    return f"the baseline deployed {_times(1 + len(anchors))}: fitness {first.known_fitness:.4f} at first, no measurement after that ({reason})"
+    return f"the baseline deployed {_times(1 + len(anchors))}: fitness {first.known_fitness:.4f} at first, no measurement after that ({_reason(anchors[-1])})"
+
+
+def _reason(failed: EvaluationRecord) -> str:
+    if failed.failure is None:
+        return "violates " + ", ".join(failed.violations)
+    return f"{failed.failure.kind}, {failure_text(failed.failure.message, failed.failure.evidence)}"
 
 
 def _difference(measured: Sequence[EvaluationRecord]) -> str:
