@@ -95,7 +95,7 @@ def check_contract(folder: Path, device: str = "cpu") -> dict[str, Any]:
 
 
 def test_a_run_ends_with_a_winner_and_the_promised_artifacts(start: Start, tmp_path: Path) -> None:
-    confirm = ["confirm.enabled=true", "confirm.windows=1", "confirm.min_rounds=3", "confirm.max_rounds=3", "confirm.budget_s=600", "confirm.candidates=1"]
+    confirm = ["confirm.enabled=true", "confirm.windows=1", "confirm.window_s=1", "confirm.min_rounds=3", "confirm.max_rounds=3", "confirm.budget_s=600", "confirm.candidates=1"]
     process = start(*QUICK, "search.racing=true", "search.objectives={stt_latency_ms.p95: min, wer: min}", *confirm)
     output = finish(process)
     assert process.returncode == 0, output
