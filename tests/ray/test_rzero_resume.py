@@ -37,7 +37,7 @@ def drive(folder: Path, action: str, algorithm: str) -> int:
             pytest.fail(f"{action} does not end:\n{printed.read_text()[-4000:]}")
 
 
-@pytest.mark.parametrize("algorithm", ["rzero", "classic"])
+@pytest.mark.parametrize("algorithm", ["rzero", pytest.param("classic", marks=pytest.mark.soak)])
 def test_killed_in_generation_3_it_goes_on_and_measures_nothing_twice(tmp_path: Path, algorithm: str) -> None:
     assert drive(tmp_path, "run", algorithm) == -signal.SIGKILL
     before = (tmp_path / "log").read_text().splitlines()

@@ -166,6 +166,7 @@ def test_where_nothing_is_feasible_it_says_so_and_exits_with_1(start: Start, tmp
     assert not (tmp_path / "winners").exists()
 
 
+@pytest.mark.soak  # its parts: test_evaluation (nothing survives), tests/ray/test_retries (the second try)
 def test_a_trial_whose_process_is_killed_leaves_nothing_and_is_retried(start: Start, tmp_path: Path) -> None:
     process = start(*QUICK, "search.generations=1")
     wait_for(process, "g0-c0 baseline")
