@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.kinds import load_kind
-from tune_gpu.config.service_settings import PAIR, SpaceServices
+from tune_gpu.config.service_settings import SpaceServices
 from tune_gpu.config.space_services import kinds_of, plain_settings
 from tune_gpu.services.base import Service
 
@@ -12,11 +12,6 @@ from tune_gpu.services.base import Service
 def services_of(services: SpaceServices) -> tuple[Service, ...]:
     """Return the services in the order of the space."""
     return tuple(Service(name, load_kind(kind), plain_settings(services[name], kind)) for name, kind in kinds_of(services))
-
-
-def is_default_pair(services: SpaceServices) -> bool:
-    """Return whether these are the services of a space of version 1, whose names in artifacts have no service in front."""
-    return kinds_of(services) == tuple(PAIR.items())
 
 
 def check_installed(services: SpaceServices, device: str) -> None:
