@@ -7,9 +7,10 @@ holds the settings of its kind. So everything that reads a schema (unknown keys,
 
 from __future__ import annotations
 
+import json
 import keyword
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field, fields, make_dataclass
 from functools import cache
 from typing import Any
@@ -71,13 +72,53 @@ def schema_of(kinds: Kinds) -> type[ExperimentConfig]:
     """Return the schema of a configuration with these services. Raise UserError for an unknown kind."""
     if kinds == tuple(PAIR.items()):
         return ExperimentConfig
-    made = []
-    for name, kind in kinds:
-        settings = load_kind(kind, f"services.{name}.kind").Settings
-        own = make_dataclass(settings.__name__, [("kind", str, one_of(kind, kind))], bases=(settings,))
-        made.append((name, own, field(default_factory=own)))
-    services = make_dataclass("Services", made, bases=(SpaceServices,))
-    return make_dataclass("ExperimentConfig", [("services", services, field(default_factory=services))], bases=(ExperimentConfig,))
+    services = _services_of(kinds)
+    made = make_dataclass("ExperimentConfig", [("services", services, field(default_factory=services))], bases=(ExperimentConfig,))
+    return _found_again(made, "ExperimentConfig", kinds)
+
+
+@cache
+def _services_of(kinds: Kinds) -> type[SpaceServices]:
+    own = [(name, _settings_of(kind, f"services.{name}.kind")) for name, kind in kinds]
+    made = make_dataclass("Services", [(name, settings, field(default_factory=settings)) for name, settings in own], bases=(SpaceServices,))
+    return _found_again(made, "Services", kinds)
+
+
+def _settings_of(kind: str, key: str) -> Any:
+    load_kind(kind, key)  # names the key if there is no such kind
+    return _with_kind(kind)
+
+
+@cache
+def _with_kind(kind: str) -> Any:
+    made = make_dataclass("Settings", [("kind", str, one_of(kind, kind))], bases=(load_kind(kind).Settings,))
+    return _found_again(made, "Settings", ((kind, kind),))
+
+
+def _found_again(made: type, word: str, kinds: Kinds) -> type:
+    """Give a made class a name by which this module finds it again, so that it is pickled by its name.
+
+    Ray's pickler would send the class itself, and unpickling it in this process would change it: its fields would have another `MISSING`.
+    """
+    made.__module__ = __name__
+    made.__name__ = made.__qualname__ = f"{word}_{json.dumps(kinds).encode().hex()}"
+    return made
+
+
+def __getattr__(name: str) -> Any:
+    """Return a class that `_found_again` has named, in whatever process it is asked for. Raise AttributeError for any other name."""
+    word, _, code = name.partition("_")
+    makers: dict[str, Callable[[Kinds], Any]] = {
+        "ExperimentConfig": schema_of, "Services": _services_of, "Settings": lambda kinds: _with_kind(kinds[0][0]),
+    }  # fmt: skip
+    make = makers.get(word)
+    try:
+        kinds = tuple((str(service), str(kind)) for service, kind in json.loads(bytes.fromhex(code)))
+    except ValueError:
+        make = None
+    if make is None:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    return make(kinds)
 
 
 def kinds_of(services: SpaceServices) -> Kinds:

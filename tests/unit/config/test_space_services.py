@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import pytest
 import yaml
 from hypothesis import given
@@ -72,6 +75,17 @@ def test_a_configuration_survives_its_file_and_the_way_to_an_actor(tmp_path: Pat
     assert asdict(again) == asdict(config) == asdict(config_of(asdict(config)))
     for service in resolve(config, config.baseline, "cpu").services:
         assert pickle.loads(pickle.dumps(service.settings)) == service.settings
+
+
+def test_its_classes_are_pickled_by_name_and_stay_what_they_are(tmp_path: Path) -> None:
+    """Ray's pickler changes a class that it sends by value when it comes back in the same process."""
+    config = load_config(space(tmp_path, THREE), [], "cpu", trust=True)
+    again = cloudpickle.loads(cloudpickle.dumps(config))
+    assert type(again) is type(config)
+    assert asdict(again) == asdict(config) == asdict(config_of(asdict(config)))
+    in_another = "import pickle, sys; config = pickle.load(sys.stdin.buffer); print([name for name, _ in config.services.items()])"
+    done = subprocess.run([sys.executable, "-c", in_another], input=cloudpickle.dumps(config), capture_output=True, check=True)
+    assert done.stdout.decode().strip() == "['llm', 'stt', 'embed']"
 
 
 def test_what_grows_starts_before_what_reserves(tmp_path: Path) -> None:
