@@ -41,7 +41,7 @@ NEEDS = {
     "tests/services/test_whisper_openai.py": "Whisper",
     "tests/services/test_whisper_service.py": "Whisper",
 }
-"""What a file of tests/services needs; the others need an engine. Files that need the same thing run in one process, one after another."""
+"""What a file of tests/services needs in place of an engine. Files with the same need run one after another in one process."""
 OURS = ("tune_gpu", "VLLM::", "vllm.entrypoints", "process/guard.py")
 
 

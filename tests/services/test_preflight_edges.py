@@ -21,7 +21,7 @@ pytest.importorskip("vllm")
 WRITER = VllmSettings(model=SMOLLM2, enforce_eager=True, max_model_len=2048, max_num_seqs=8, start_timeout_s=240)
 ENCODER = VllmSettings(model=MINILM, enforce_eager=True, max_num_seqs=8, extra_args={"runner": "pooling"}, start_timeout_s=240)
 STEP = 0.01
-"""Of a share: the steps in which people set it, and 24 standard deviations of a start's own memory on a node of 24 GiB."""
+"""Step in which people set a share. It is 24 standard deviations of a start's own memory on a node of 24 GiB."""
 
 
 def with_share(settings: VllmSettings, share: float) -> VllmSettings:

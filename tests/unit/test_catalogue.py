@@ -20,7 +20,7 @@ from tune_gpu.evaluation.objective import metric_at
 from tune_gpu.metrics import PAIR, catalogue_of
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "default_pair_metrics.json").read_text(encoding="utf-8"))
-"""What the global lists of version 1 held."""
+"""The content of the global lists of version 1."""
 TWO_LLMS = catalogue_of({"small": Protocol.CHAT, "large": Protocol.COMPLETION})
 ASSISTANT = catalogue_of(
     {"stt": Protocol.TRANSCRIPTION, "llm": Protocol.CHAT, "tts": Protocol.SPEECH, "embed": Protocol.EMBEDDING, "cache": None}

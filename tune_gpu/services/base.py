@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -194,6 +196,11 @@ class Service:
     def launch(self, site: LaunchSite) -> RunningService[Any]:
         """Return it, not yet started."""
         return self.kind.launch(self.name, self.settings, site)
+
+
+def fingerprint(settings: Mapping[str, Any]) -> str:
+    """Return a short text that is equal for equal settings, for a kind's `reuse_key`."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 def start_order(services: Sequence[Service]) -> list[Service]:

@@ -104,7 +104,7 @@ def test_a_spoilt_file_is_read_or_refused_in_one_line(name: str, read: Callable[
     if message is not None:
         assert "\n" not in message
         assert len(message) < 1000
-        assert str(folder) in message or name == "space.yaml"  # what a space says wrongly is told by its key
+        assert str(folder) in message or name == "space.yaml"  # an error in a space names its key instead of the file
 
 
 @pytest.mark.parametrize("how", ["pipe", "folder", "loop", "device", "sparse"])

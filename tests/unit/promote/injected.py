@@ -30,7 +30,7 @@ NEW = "new"
 
 @dataclass(frozen=True)
 class Setup:
-    """What the processes with a fault work on."""
+    """The files and units that the processes with a fault work on."""
 
     config: ExperimentConfig
     files: Mapping[Path, str]
@@ -38,7 +38,7 @@ class Setup:
     target_disk: Path
     artifacts_disk: Path
     environment: Mapping[str, str]
-    """Of the process that gets the fault."""
+    """The variables of the process that gets the fault."""
     steps: Path
     """The steps are written here: a process that is killed can tell nothing."""
 

@@ -1,4 +1,4 @@
-"""What is planned for a seed. The default pair's plan was recorded before a turn became a list of stages."""
+"""The traffic that a seed plans. The default pair's plan was recorded before a turn became a list of stages."""
 
 from __future__ import annotations
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from dataclasses import asdict
 from typing import Any
@@ -16,7 +14,7 @@ from tune_gpu.config import rules
 from tune_gpu.config.schema import RunSettings
 from tune_gpu.config.texts import check_variable
 from tune_gpu.services.apis import APIS
-from tune_gpu.services.base import Gpus, LaunchSite
+from tune_gpu.services.base import Gpus, LaunchSite, fingerprint
 from tune_gpu.services.command.launch import HELD, arguments, command_environment, key_variables
 from tune_gpu.services.command.placeholders import word
 from tune_gpu.services.command.server import CommandServer
@@ -51,7 +49,7 @@ class Command:
 
     def reuse_key(self, settings: Any) -> str:
         """Return a text that is equal for equal settings."""
-        return hashlib.sha256(json.dumps(asdict(settings), sort_keys=True, default=str).encode()).hexdigest()[:12]
+        return fingerprint(asdict(settings))
 
     def gpus(self, settings: Any) -> Gpus:
         """Return its cards. How much of them it takes is known to itself alone."""

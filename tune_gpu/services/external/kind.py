@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from dataclasses import asdict
 from typing import Any
@@ -13,7 +11,7 @@ from tune_gpu.common.metric import Protocol
 from tune_gpu.config import rules
 from tune_gpu.config.schema import RunSettings
 from tune_gpu.services.apis import APIS
-from tune_gpu.services.base import Gpus, LaunchSite
+from tune_gpu.services.base import Gpus, LaunchSite, fingerprint
 from tune_gpu.services.external.service import ExternalService
 from tune_gpu.services.external.settings import ExternalSettings
 from tune_gpu.services.memory_values import DeviceMemory, Footprint
@@ -37,7 +35,7 @@ class External:
 
     def reuse_key(self, settings: ExternalSettings) -> str:
         """Return a text that is equal for equal settings."""
-        return hashlib.sha256(json.dumps(asdict(settings), sort_keys=True).encode()).hexdigest()[:12]
+        return fingerprint(asdict(settings))
 
     def gpus(self, _settings: ExternalSettings) -> Gpus:
         """Return no card: it takes none of the trial's."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 import time
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from tune_gpu.common.installed import is_installed
 from tune_gpu.common.metric import Protocol
 from tune_gpu.config.schema import RunSettings, VllmSettings
 from tune_gpu.config.serve_options import problem_of
-from tune_gpu.services.base import Gpus, KindHost, LaunchSite
+from tune_gpu.services.base import Gpus, KindHost, LaunchSite, fingerprint
 from tune_gpu.services.deployable import Deployable
 from tune_gpu.services.memory_values import DeviceMemory
 from tune_gpu.services.models import resolve_llm
@@ -52,7 +52,7 @@ class Vllm:
     def reuse_key(self, settings: VllmSettings) -> str:
         """Return a text that is equal for servers that are started alike."""
         given = {name: value for name, value in asdict(settings).items() if name != "api" and (name, value) != ("runner", "auto")}
-        return hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode()).hexdigest()[:12]
+        return fingerprint(given)
 
     def gpus(self, settings: VllmSettings) -> Gpus:
         """Return its cards and its share of each."""
@@ -128,6 +128,7 @@ class VllmHost:
             self.fork_server = None
 
 
+@cache  # every window asks
 def _lacks_template(model: str) -> bool:
     """Return whether the model's folder is known and has no chat template."""
     folder = Path(resolve_llm(model))

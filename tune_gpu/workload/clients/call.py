@@ -57,6 +57,30 @@ class Sample(Protocol):
         """Return what the next stage of a turn gets, or None if the request failed."""
 
 
+class AnsweredAtOnce:
+    """What samples share whose answer is one text that arrives as a whole."""
+
+    due: float
+    done: float | None
+    text: str
+    error: str | None
+
+    @property
+    def first_output(self) -> float | None:
+        """Return when the answer arrived, or None."""
+        return self.done
+
+    @property
+    def output(self) -> str | None:
+        """Return the text, or None if the request failed."""
+        return None if self.error else self.text
+
+    @property
+    def latency_ms(self) -> float | None:
+        """Return the milliseconds from the due time to the answer, or None."""
+        return ms_between(self.due, self.done, self.error)
+
+
 @dataclass(frozen=True)
 class Call:
     """How one request is sent."""

@@ -8,11 +8,11 @@ import math
 import time
 from dataclasses import dataclass
 
-from tune_gpu.workload.clients.call import Call, body_of, failure_as_value, ms_between
+from tune_gpu.workload.clients.call import AnsweredAtOnce, Call, body_of, failure_as_value
 
 
 @dataclass
-class EmbeddingSample:
+class EmbeddingSample(AnsweredAtOnce):
     """One embedding. Times are of the monotonic clock, in seconds."""
 
     due: float
@@ -22,21 +22,6 @@ class EmbeddingSample:
     size: int = 0
     """Numbers of the vector."""
     error: str | None = None
-
-    @property
-    def first_output(self) -> float | None:
-        """Return when the vector arrived, or None."""
-        return self.done
-
-    @property
-    def output(self) -> str | None:
-        """Return the text, or None if the request failed."""
-        return None if self.error else self.text
-
-    @property
-    def latency_ms(self) -> float | None:
-        """Return the milliseconds from the due time to the vector, or None."""
-        return ms_between(self.due, self.done, self.error)
 
 
 async def embed(call: Call, text: str) -> EmbeddingSample:

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from tune_gpu.workload.clients.call import Audio, Call, amount_of, body_of, failure_as_value, ms_between, text_of
+from tune_gpu.workload.clients.call import AnsweredAtOnce, Audio, Call, amount_of, body_of, failure_as_value, text_of
 
 _MODEL = "whisper"
 """Name of the model that is asked for where the service has none."""
 
 
 @dataclass
-class TranscriptionSample:
+class TranscriptionSample(AnsweredAtOnce):
     """One transcription. Times are of the monotonic clock, in seconds."""
 
     due: float
@@ -25,21 +25,6 @@ class TranscriptionSample:
     audio_s: float = 0.0
     compute_s: float | None = None
     error: str | None = None
-
-    @property
-    def first_output(self) -> float | None:
-        """Return when the transcript arrived, or None."""
-        return self.done
-
-    @property
-    def output(self) -> str | None:
-        """Return the transcript, or None if the request failed."""
-        return None if self.error else self.text
-
-    @property
-    def latency_ms(self) -> float | None:
-        """Return the milliseconds from the due time to the transcript, or None."""
-        return ms_between(self.due, self.done, self.error)
 
     @property
     def rtf(self) -> float | None:
