@@ -82,6 +82,8 @@ class PlannedTurn:
     """The caller interrupts so many seconds after the answer began to be heard; None if the answer is heard to its end."""
     preemptive: float | None = None
     """The LLM is first asked with this share of the words, and that request is cancelled when the caller goes on; None if it is asked once."""
+    system: tuple[Message, ...] | None = None
+    """The messages before the history in this turn's requests; None for the session's. A prompt with a clock differs in every turn."""
 
 
 @dataclass(frozen=True)
