@@ -201,21 +201,23 @@ FITNESS_STDERR = _add(Metric(
 
 @dataclass(frozen=True)
 class LiveGauge:
-    """A reading of the device while it is under load."""
+    """A reading of the device, or of a service, under load."""
 
     field: str
-    """Field of `DeviceSample`."""
+    """Field of `DeviceSample`, or the name of a service's own gauge."""
     gauge: str
     label: str
     unit: str
     help: str
     panel: str
     description: str = ""
+    of_service: bool = False
+    """Each service has its own reading."""
 
 
 LIVE = (
     LiveGauge("utilization_pct", "tune_gpu_device_utilization_pct", "utilisation", "%", "Utilisation of the device under load, per cent.", "Device utilisation"),
-    LiveGauge("kv_cache_pct", "tune_gpu_kv_cache_usage_pct", "KV cache in use", "%", "Share of the engine's KV cache in use, per cent.", "KV cache in use"),
+    LiveGauge("kv_cache_pct", "tune_gpu_kv_cache_usage_pct", "KV cache in use", "%", "Share of the engine's KV cache in use, per cent.", "KV cache in use", of_service=True),
     LiveGauge("used_mib", "tune_gpu_device_memory_mib", "memory in use", "MiB", "Memory of the device in use, MiB.", "Device memory in use"),
     LiveGauge(
         "clock_mhz", "tune_gpu_device_clock_mhz", "clock", "MHz", "Clock of the card's multiprocessors, MHz.", "Clock and power of the card",

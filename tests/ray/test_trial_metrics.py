@@ -46,7 +46,7 @@ def exported() -> Iterator[dict[str, list[tuple[dict[str, str], float]]]]:
         failed = next(line for line in record.lines if line.status == "failed")
         actor: Any = ray.remote(Trial)
         trial = actor.remote()
-        ray.get(trial.tell.remote(measured, DeviceSample(0.0, 81.5, 6000.0, 1500.0, 12.5, 140.0)))
+        ray.get(trial.tell.remote(measured, DeviceSample(0.0, 81.5, 6000.0, 1500.0, 140.0, gauges={"vllm": {"kv_cache_pct": 12.5}})))
         ray.get(trial.tell.remote(failed, None))
         node = ray.nodes()[0]
         yield _scraped(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics", f"ray_{EVALUATIONS}_total", 2)

@@ -187,3 +187,6 @@ def test_one_gauge_shows_it_of_both_services(two: RunRecord) -> None:
     legends = {target["expr"]: target["legendFormat"] for panel in drawn["panels"] for target in panel["targets"]}
     assert legends['ray_tune_gpu_answer_tokens_p95{experiment=~"$experiment"}'] == "{{service}} {{candidate}}"
     assert legends['ray_tune_gpu_ttft_p95_ms{experiment=~"$experiment"}'] == "{{service}} ttft {{candidate}}"
+    assert legends['ray_tune_gpu_kv_cache_usage_pct{experiment=~"$experiment"}'] == "{{service}} {{candidate}}", "a reading of each service, too"
+    assert gauges_of(TWO_LLMS)["tune_gpu_kv_cache_usage_pct"][1][-1] == "service"
+    assert "service" not in gauges_of(TWO_LLMS)["tune_gpu_device_memory_mib"][1]

@@ -60,9 +60,14 @@ class Catalogue:
         """Return the key of an entry's value for this service in the metrics of an evaluation. Raise KeyError as `of` does."""
         return self.of(entry, service).name
 
+    @property
+    def names_services(self) -> bool:
+        """Return whether names and gauges have the service in them. Those of the default pair have not."""
+        return self._labels is None
+
     def key(self, name: str, service: str) -> str:
         """Return the key of a service's property that is not a metric (`wer_unit`) in the metrics of an evaluation."""
-        return name if self._labels is not None else f"{service}.{name}"
+        return f"{service}.{name}" if self.names_services else name
 
     def services(self, protocol: Protocol) -> tuple[str, ...]:
         """Return the services of this protocol."""

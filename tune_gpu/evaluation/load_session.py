@@ -18,7 +18,6 @@ from tune_gpu.evaluation.state import EvaluationState
 from tune_gpu.services.base import Service
 from tune_gpu.services.hang import HangWatch
 from tune_gpu.services.pulse import ActivityTracker
-from tune_gpu.services.running import KV_CACHE_PCT
 from tune_gpu.services.start_failures import out_of_memory_lines
 from tune_gpu.telemetry.sampler import DeviceSample, DeviceSampler, DeviceStats
 from tune_gpu.telemetry.verdicts import Limits
@@ -173,11 +172,11 @@ class LoadSession:
         return result, sampler.window()
 
     def _sampler(self) -> DeviceSampler:
-        rules, engine = self._config.telemetry, self._services.running.get("vllm")
+        rules = self._config.telemetry
         return DeviceSampler(
             self._guard.probe,
             self._services.processes(),
-            kv_cache=lambda: engine.gauges().get(KV_CACHE_PCT) if engine else None,
+            gauges={name: service.gauges for name, service in self._services.running.items()},
             observe=self._observe,
             neighbours=self._state.neighbours.pids,
             limits=Limits(

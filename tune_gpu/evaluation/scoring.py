@@ -15,6 +15,7 @@ from tune_gpu.evaluation.measurement import Score
 from tune_gpu.evaluation.objective import evaluate
 from tune_gpu.evaluation.state import EvaluationState
 from tune_gpu.metrics import CAPACITY, KV_CACHE_PEAK, KV_CACHE_TOKENS, KV_MAX_CONCURRENCY, PAIR, WER
+from tune_gpu.services.running import KV_CACHE_PCT
 from tune_gpu.telemetry.neighbours import rounded
 from tune_gpu.telemetry.sampler import DeviceSample, DeviceStats
 from tune_gpu.workload.capacity import with_error
@@ -66,7 +67,7 @@ def score_metrics(
         "neighbours": running.neighbours.as_dict(),
         "unchecked": list(running.unchecked),
         "trials_per_card": trials_per_card,
-        "device_trace": _trace([moment for window in running.device for moment in window.moments]),
+        "device_trace": _trace([moment for window in running.device for moment in window.moments], catalogue),
     }
     return metrics, Score(judged.fitness, errors.total, judged.violations)
 
@@ -133,14 +134,13 @@ def _with_device(
 
 
 def _of_caches(device: Sequence[DeviceStats], facts: Facts, catalogue: Catalogue) -> dict[str, Any]:
-    """Return the metrics of each service's KV cache. The device's samples know the use of one cache: that of the only service that has one."""
-    peak = max((window.kv_cache_peak_pct for window in device if window.kv_cache_peak_pct is not None), default=None)
-    caching = [service for service, reported in facts.items() if reported.get(_TOKENS) is not None]
+    """Return the metrics of each service's KV cache."""
     found: dict[str, Any] = {}
     for service, protocol in catalogue.protocols.items():
         if protocol in KV_CACHE_TOKENS.protocols:
             reported = facts.get(service, {})
-            found[catalogue.name(KV_CACHE_PEAK, service)] = peak if caching in ([], [service]) else None
+            peaks = [peak for window in device if (peak := window.peak_of(service, KV_CACHE_PCT)) is not None]
+            found[catalogue.name(KV_CACHE_PEAK, service)] = max(peaks, default=None)
             found[catalogue.name(KV_CACHE_TOKENS, service)] = reported.get(_TOKENS)
             found[catalogue.name(KV_MAX_CONCURRENCY, service)] = reported.get("max_concurrency")
     return found
@@ -160,6 +160,11 @@ def energy_per_request_j(device: Sequence[DeviceStats], traffic: TrafficSummary)
     return round(sum(joules for joules in spent if joules is not None) / answered, 3)
 
 
-def _trace(moments: list[DeviceSample]) -> dict[str, list[float | None]]:
-    """Return the device samples, one a second, as columns."""
-    return {part.name: [getattr(moment, part.name) for moment in moments] for part in fields(DeviceSample)}
+def _trace(moments: Sequence[DeviceSample], catalogue: Catalogue) -> dict[str, list[float | None]]:
+    """Return the device samples, one a second, as columns; the services' gauges are among them."""
+    columns = {part.name: [getattr(moment, part.name) for moment in moments] for part in fields(DeviceSample) if part.name != "gauges"}
+    caching = [service for service, protocol in catalogue.protocols.items() if protocol in KV_CACHE_PEAK.protocols]
+    seen = [(service, gauge) for moment in moments for service, readings in moment.gauges.items() for gauge in readings]
+    for service, gauge in dict.fromkeys([*((service, KV_CACHE_PCT) for service in caching), *seen]):
+        columns[catalogue.key(gauge, service)] = [moment.gauges.get(service, {}).get(gauge) for moment in moments]
+    return columns

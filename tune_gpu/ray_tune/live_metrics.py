@@ -34,7 +34,7 @@ def gauges_of(catalogue: Catalogue) -> dict[str, tuple[str, tuple[str, ...]]]:
     found: dict[str, tuple[str, tuple[str, ...]]] = {
         name: (help_of(metrics), (*TAGS, SERVICE) if any(metric.service for metric in metrics) else TAGS) for name, metrics in catalogue.gauges().items()
     }
-    return found | {live.gauge: (live.help, TAGS) for live in LIVE}
+    return found | {live.gauge: (live.help, (*TAGS, SERVICE) if live.of_service and catalogue.names_services else TAGS) for live in LIVE}
 
 
 def help_of(metrics: Sequence[Metric]) -> str:
@@ -71,8 +71,12 @@ class TrialMetrics:
         self._now = self._tags | {"candidate": str(candidate["candidate_id"]), "generation": str(candidate["generation"])}
 
     def observe(self, moment: DeviceSample) -> None:
-        """Set the gauges of the device to this sample."""
-        self._set(self._now, ((live.gauge, "", getattr(moment, live.field)) for live in LIVE))
+        """Set the gauges of the device and of the services to this sample."""
+        self._set(self._now, ((live.gauge, "", getattr(moment, live.field)) for live in LIVE if not live.of_service))
+        of_services = [live for live in LIVE if live.of_service]
+        for service, readings in moment.gauges.items():
+            tag = service if self._catalogue.names_services else ""
+            self._set(self._now, ((live.gauge, tag, readings.get(live.field)) for live in of_services))
 
     def ended(self, record: EvaluationRecord) -> None:
         """Set the metrics of an evaluation that has ended. Metrics that were not measured are left out."""

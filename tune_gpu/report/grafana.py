@@ -37,7 +37,7 @@ class _Panel:
 
 def dashboard(catalogue: Catalogue = PAIR) -> dict[str, Any]:
     """Return the dashboard as Grafana imports it: a panel for each measured gauge and each reading of the device; latencies share one."""
-    measured, live = _measured(catalogue), _live()
+    measured, live = _measured(catalogue), _live(catalogue)
     counted = _Panel("Evaluations by status", stat=True, queries=[(f"sum by (status) (ray_{EVALUATIONS}_total{_FILTER})", "{{status}}")])
     panels = sorted([*measured, *live, counted], key=lambda panel: panel.stat)
     experiments = {"query": f"label_values(ray_{EVALUATIONS}_total, experiment)", "refId": "experiment"}
@@ -70,12 +70,13 @@ def _measured(catalogue: Catalogue) -> list[_Panel]:
     return list(found.values())
 
 
-def _live() -> list[_Panel]:
+def _live(catalogue: Catalogue) -> list[_Panel]:
     found: dict[str, _Panel] = {}
     alone = {live.panel for live in LIVE if sum(other.panel == live.panel for other in LIVE) == 1}
     for live in LIVE:
         panel = found.setdefault(live.panel, _Panel(live.panel, _UNITS.get(live.unit, "none"), live.description))
-        panel.queries.append((f"ray_{live.gauge}{_FILTER}", "{{candidate}}" if live.panel in alone else f"{live.unit} {{{{candidate}}}}"))
+        legend = "{{service}} " if live.of_service and catalogue.names_services else "" if live.panel in alone else f"{live.unit} "
+        panel.queries.append((f"ray_{live.gauge}{_FILTER}", f"{legend}{{{{candidate}}}}"))
     return list(found.values())
 
 

@@ -21,7 +21,7 @@ from tune_gpu.artifacts.records.summary import RunSummary
 from tune_gpu.common.catalogue import Catalogue
 from tune_gpu.common.metric import Metric, carries
 from tune_gpu.evaluation.objective import metric_at
-from tune_gpu.metrics import FITNESS, LIVE, PAIR, VOICE_TURN, WER
+from tune_gpu.metrics import FITNESS, LIVE, PAIR, VOICE_TURN, WER, LiveGauge
 from tune_gpu.report.costs import PARTS, cost_parts
 from tune_gpu.report.data import describe
 from tune_gpu.report.importance import Importance
@@ -176,11 +176,12 @@ def device_during_run(lines: Sequence[EvaluationRecord]) -> go.Figure:
     made = figure(460)
     seen = set()
     together = moments_a_point(lines)
-    for live, colour in zip(LIVE, cycle(_LINE_COLOURS), strict=False):
+    drawn = [(live, column) for live in LIVE for column in _columns(lines, live)]
+    for (live, column), colour in zip(drawn, cycle(_LINE_COLOURS), strict=False):
         axis = {"%": "y", "MiB": "y2"}.get(live.unit, "y3")
         at: list[datetime | None] = []
         values: list[float | None] = []
-        for moments in _in_turn(lines, live.field, together):
+        for moments in _in_turn(lines, column, together):
             previous = None
             for when, value in moments:
                 if previous is not None and when - previous > 3.0 and together == 1:
@@ -194,7 +195,7 @@ def device_during_run(lines: Sequence[EvaluationRecord]) -> go.Figure:
                 values.append(None)
         if any(value is not None for value in values):
             seen.add(axis)
-            made.add_scatter(x=at, y=values, mode="lines+markers" if together == 1 else "lines", marker={"size": 4}, line={"color": colour, "width": 1.5}, name=f"{live.label}, {live.unit}", yaxis=axis, connectgaps=False)
+            made.add_scatter(x=at, y=values, mode="lines+markers" if together == 1 else "lines", marker={"size": 4}, line={"color": colour, "width": 1.5}, name=_legend(live, column), yaxis=axis, connectgaps=False)
     line_colour = "rgba(138,143,152,0.25)"
     grid = {"gridcolor": line_colour, "zerolinecolor": line_colour, "automargin": True, "rangemode": "tozero"}
     shares = {"y": (0.56, 1.0), "y2": (0.0, 0.46)} if "y3" not in seen else {"y": (0.7, 1.0), "y2": (0.35, 0.62), "y3": (0.0, 0.27)}
@@ -226,6 +227,18 @@ def moments_a_point(lines: Sequence[EvaluationRecord]) -> int:
 def _trace_of(line: EvaluationRecord) -> Mapping[str, Any]:
     trace: Mapping[str, Any] = line.metrics.get("device_trace") or {}
     return trace
+
+
+def _columns(lines: Sequence[EvaluationRecord], live: LiveGauge) -> list[str]:
+    """Return the columns of the traces with this reading: one, or one for each service."""
+    if not live.of_service:
+        return [live.field]
+    return list(dict.fromkeys(name for line in lines for name in _trace_of(line) if name.rpartition(".")[2] == live.field))
+
+
+def _legend(live: LiveGauge, column: str) -> str:
+    service = column.rpartition(".")[0]
+    return f"{live.label}{f' ({html.escape(service)})' if service else ''}, {live.unit}"
 
 
 def _in_turn(lines: Sequence[EvaluationRecord], column: str, together: int) -> Iterator[list[tuple[float, float | None]]]:

@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 
 from tune_gpu.common.failures import ServiceError
@@ -45,9 +45,10 @@ class DeviceSample:
     utilization_pct: float | None
     used_mib: float | None
     clock_mhz: float | None = None
-    kv_cache_pct: float | None = None
     power_w: float | None = None
     temperature_c: float | None = None
+    gauges: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Service -> its own readings by name, for example `kv_cache_pct`; a reading that it did not give is missing."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,9 @@ class DeviceStats:
     unchecked: tuple[str, ...] = ()
     """What the card does not report, and what therefore would go unnoticed."""
 
-    @property
-    def kv_cache_peak_pct(self) -> float | None:
-        """Return the peak use of the engine's KV cache in per cent, or None if it was never reported."""
-        return max((moment.kv_cache_pct for moment in self.moments if moment.kv_cache_pct is not None), default=None)
+    def peak_of(self, service: str, gauge: str) -> float | None:
+        """Return the greatest reading of a service's gauge, or None if it was never reported."""
+        return max((moment.gauges[service][gauge] for moment in self.moments if gauge in moment.gauges.get(service, {})), default=None)
 
     @property
     def wrong_device(self) -> str | None:
@@ -91,7 +91,7 @@ class DeviceSampler:
     Args:
         probe: the device.
         services: name -> a call that lists the service's processes.
-        kv_cache: a call that returns the share of the engine's KV cache in use, in per cent, or None.
+        gauges: name -> a call that returns the service's own readings by name.
         observe: called with each second's sample, from the sampler's thread.
         neighbours: processes of others that were on the device before; None if unknown.
         limits: limits of a valid window.
@@ -103,13 +103,13 @@ class DeviceSampler:
         probe: Probe,
         services: Mapping[str, Callable[[], list[int]]],
         *,
-        kv_cache: Callable[[], float | None] = lambda: None,
+        gauges: Mapping[str, Callable[[], Mapping[str, float]]] | None = None,
         observe: Callable[[DeviceSample], None] = lambda _moment: None,
         neighbours: Set[int] | None = frozenset(),
         limits: Limits | None = None,
         reference_mhz: float | None = None,
     ) -> None:
-        self._probe, self._services, self._kv_cache, self._observe = probe, services, kv_cache, observe
+        self._probe, self._services, self._gauges, self._observe = probe, services, gauges or {}, observe
         self._neighbours, self._limits, self._reference_mhz = neighbours, limits or Limits(), reference_mhz
         self._moments: list[DeviceSample] = []
         self._stop = threading.Event()
@@ -197,9 +197,8 @@ class DeviceSampler:
         last = readings[-1]
         busy = [reading.utilization_pct for reading in readings if reading.utilization_pct is not None]
         mean = round(sum(busy) / len(busy), 1) if busy else None
-        moment = DeviceSample(
-            round(time.time(), 2), mean, rounded(last.used_mib), last.clock_mhz, self._kv_cache(), last.power_w, last.temperature_c
-        )
+        gauges = {name: found for name, read in self._gauges.items() if (found := read())}
+        moment = DeviceSample(round(time.time(), 2), mean, rounded(last.used_mib), last.clock_mhz, last.power_w, last.temperature_c, gauges)
         self._moments.append(moment)
         self._observe(moment)
 

@@ -1,6 +1,7 @@
 """A server for tests that speaks OpenAI's chat API and answers after a given delay. It needs only the standard library, and is up at once.
 
 `python fake_server.py PORT LATENCY_MS` sends a word every LATENCY_MS milliseconds. FAKE_API_KEY is the key that a request must carry, if it is set.
+FAKE_KV_CACHE is the share of its cache that it reports as in use, from 0 to 1, at `/metrics`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,11 @@ class Handler(BaseHTTPRequestHandler):
     """Answers the requests of one connection."""
 
     def do_GET(self) -> None:
-        """Answer the health check, and list the one model."""
+        """Answer the health check, list the one model, and report the use of a cache that is not there."""
+        if self.path == "/metrics" and KV_CACHE:
+            self._head(200, "text/plain")
+            self.wfile.write(f'vllm:kv_cache_usage_perc{{model_name="{MODEL}"}} {KV_CACHE}\n'.encode())
+            return
         listed = {"object": "list", "data": [{"id": MODEL, "object": "model"}]}
         self._answer(200 if self.path in ("/health", "/v1/models") else 404, listed)
 
@@ -59,7 +64,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
-    PORT, LATENCY_S, KEY = int(sys.argv[1]), float(sys.argv[2]) / 1e3, os.environ.get("FAKE_API_KEY")
+    PORT, LATENCY_S = int(sys.argv[1]), float(sys.argv[2]) / 1e3
+    KEY, KV_CACHE = os.environ.get("FAKE_API_KEY"), os.environ.get("FAKE_KV_CACHE")
     print(f"listening on port {PORT}", flush=True)
     ThreadingHTTPServer.request_queue_size = 128
     ThreadingHTTPServer(("127.0.0.1", PORT), Handler).serve_forever()

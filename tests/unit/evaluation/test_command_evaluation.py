@@ -32,9 +32,16 @@ services:
     api: openai-chat
     model: fake
     settings: {{latency_ms: 1}}
-    env: {{FAKE_API_KEY: "{{key}}"}}
+    env: {{FAKE_API_KEY: "{{key}}", FAKE_KV_CACHE: "0.25"}}
+    metrics: /metrics
     stop_grace_s: 0.5
-  idle: {{kind: command, command: [{sys.executable}, -P, {SERVER}, "{{port}}", "1"], health: /health, stop_grace_s: 0.5}}
+  idle:
+    kind: command
+    command: [{sys.executable}, -P, {SERVER}, "{{port}}", "1"]
+    health: /health
+    env: {{FAKE_KV_CACHE: "0.5"}}
+    metrics: /metrics
+    stop_grace_s: 0.5
   other: {{kind: external, url: "URL", api: openai-chat}}
 parameters:
   latency: {{target: llm.settings.latency_ms, values: [1, 30]}}
@@ -84,6 +91,9 @@ def test_only_the_service_whose_knob_changed_is_restarted(config: ExperimentConf
         assert evaluator.running["idle"].pids() == pids
         latency = [measured.metrics["llm.latency_ms"]["p50"] for measured in (fast, slow)]
         assert latency[1] > 4 * 30 > latency[0]
+        assert fast.metrics["llm.kv_cache_peak_pct"] == 25.0
+        trace = fast.metrics["device_trace"]
+        assert (set(trace["llm.kv_cache_pct"]), set(trace["idle.kv_cache_pct"])) == ({25.0}, {50.0}), "each service reports its own cache, driven or not"
     finally:
         evaluator.close()
     assert other.process.poll() is None, "an external service is left alone"

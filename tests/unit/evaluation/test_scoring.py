@@ -17,6 +17,7 @@ from tune_gpu.evaluation.errors import jackknife
 from tune_gpu.evaluation.scoring import score_metrics
 from tune_gpu.evaluation.state import EvaluationState
 from tune_gpu.metrics import PAIR, catalogue_of
+from tune_gpu.services.running import KV_CACHE_PCT
 from tune_gpu.telemetry.sampler import DeviceSample, DeviceStats
 from tune_gpu.workload.capacity import decide
 from tune_gpu.workload.clients.generation import GenerationSample
@@ -24,7 +25,8 @@ from tune_gpu.workload.clients.transcription import TranscriptionSample
 from tune_gpu.workload.turn import Turn
 from tune_gpu.workload.window import WindowResult
 
-KV = DeviceSample(0.0, 50.0, 100.0, kv_cache_pct=12.5)
+KV = DeviceSample(0.0, 50.0, 100.0, gauges={"vllm": {KV_CACHE_PCT: 12.5}})
+OF_TWO = DeviceSample(0.0, 50.0, 100.0, gauges={"small": {KV_CACHE_PCT: 12.5}, "large": {KV_CACHE_PCT: 80.0, "queue": 3.0}})
 OBJECTIVE = ObjectiveSettings(weights={"stt_latency": 0.4, "llm_latency": 0.4, "stability": 0.2})
 
 
@@ -156,15 +158,21 @@ def test_what_is_measured_of_a_candidate_may_be_an_objective() -> None:
     assert {"n_requests", "llm_latency_ms.p95"} <= single | spread <= PAIR.objective_paths().keys()
 
 
-def test_each_engine_has_the_facts_of_its_own_cache() -> None:
-    """The device's samples know the use of one cache: with two engines it is nobody's."""
+def test_each_engine_has_the_facts_and_the_use_of_its_own_cache() -> None:
     llms = catalogue_of({"small": Protocol.CHAT, "large": Protocol.COMPLETION})
-    state = EvaluationState({}, windows=[WindowResult("mixed", 10.0, [turn(200, 500)])], device=[DeviceStats(50.0, 100.0, {}, 0, 10, (KV,))])
+    state = EvaluationState({}, windows=[WindowResult("mixed", 10.0, [turn(200, 500)])], device=[DeviceStats(50.0, 100.0, {}, 0, 10, (KV, OF_TWO))])
     facts: dict[str, dict[str, Any]] = {"small": {"kv_cache_tokens": 4096, "max_concurrency": 2.0}, "large": {"kv_cache_tokens": 8192}}
     found, _ = score_metrics(state, facts, ObjectiveSettings(weights={"efficiency": 1.0}), None, llms)
     assert (found["small.kv_cache_tokens"], found["large.kv_cache_tokens"], found["small.kv_max_concurrency"]) == (4096, 8192, 2.0)
-    assert found["small.kv_cache_peak_pct"] is found["large.kv_cache_peak_pct"] is found["large.kv_max_concurrency"] is None
-    alone, _ = score_metrics(state, {"small": {"kv_cache_tokens": 4096}}, ObjectiveSettings(weights={"efficiency": 1.0}), None, llms)
-    assert (alone["small.kv_cache_peak_pct"], alone["large.kv_cache_peak_pct"]) == (12.5, None)
+    assert (found["small.kv_cache_peak_pct"], found["large.kv_cache_peak_pct"], found["large.kv_max_concurrency"]) == (12.5, 80.0, None)
     pair, _ = score_metrics(state, {"vllm": {"kv_cache_tokens": 4096, "max_concurrency": 2.0}}, ObjectiveSettings(weights={"efficiency": 1.0}), None)
     assert (pair["kv_cache_tokens"], pair["kv_max_concurrency"], pair["kv_cache_peak_pct"]) == (4096, 2.0, 12.5)
+
+
+def test_the_trace_has_a_column_for_each_gauge_of_each_service() -> None:
+    llms = catalogue_of({"small": Protocol.CHAT, "large": Protocol.COMPLETION})
+    state = EvaluationState({}, windows=[WindowResult("mixed", 10.0, [turn(200, 500)])], device=[DeviceStats(50.0, 100.0, {}, 0, 10, (KV, OF_TWO))])
+    trace = score_metrics(state, {}, ObjectiveSettings(weights={"efficiency": 1.0}), None, llms)[0]["device_trace"]
+    assert (trace["small.kv_cache_pct"], trace["large.kv_cache_pct"], trace["large.queue"]) == ([None, 12.5], [None, 80.0], [None, 3.0])
+    pair = EvaluationState({}, windows=state.windows, device=[DeviceStats(50.0, 100.0, {}, 0, 10, (KV, DeviceSample(1.0, 50.0, 100.0)))])
+    assert score_metrics(pair, {}, ObjectiveSettings(weights={"efficiency": 1.0}), None)[0]["device_trace"]["kv_cache_pct"] == [12.5, None]
