@@ -22,6 +22,7 @@ from tune_gpu.evaluation.memory_check.cards import card_memory, find_card, this_
 from tune_gpu.evaluation.memory_check.space_plan import Preflight, rows_of
 from tune_gpu.experiment.flag_check import check_flags
 from tune_gpu.experiment.space_check import check_space
+from tune_gpu.services.earlier_starts import EarlierStarts
 from tune_gpu.services.memory_values import DeviceMemory
 from tune_gpu.services.predictions import VERDICTS, Predictions
 from tune_gpu.services.vllm.memory.calibration import CalibrationStore
@@ -59,7 +60,7 @@ def plan(
             raise UserError(f"--vllm-version {vllm_version}: not a version. Write it as in 0.32.0.")
         device = plan_device(space_name, overrides, gpu, total_mib, used_mib)
         config, wanted = load_with_needs(space_name, overrides, device.kind)
-        preflight = Preflight(config, device, CalibrationStore(), vllm_version)
+        preflight = Preflight(config, device, CalibrationStore(), vllm_version, starts=EarlierStarts())
         space = check_space(config)
         if (trust or not wanted) and vllm_version in (None, installed_vllm_version()):
             check_flags(config, space)
@@ -108,7 +109,7 @@ def as_document(config: ExperimentConfig, preflight: Preflight, params: dict[str
     """Return the plan for JSON, with the complete prediction of every candidate."""
     device = preflight.device
     return {
-        "experiment": config.name, "vllm_version": preflight.vllm_version, "models": preflight.models(),
+        "experiment": config.name, "vllm_version": preflight.vllm_version, "models": preflight.models(), "from_starts": preflight.from_starts(),
         "device": {"name": device.name, "kind": device.kind, "total_mib": round(device.total_mib, 1), "used_mib": round(device.used_mib, 1)},
         "summary": {str(verdict): found.count(verdict) for verdict in VERDICTS} | {"candidates": len(found)},
         "commands": commands_of(config),

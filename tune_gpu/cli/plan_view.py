@@ -38,6 +38,8 @@ def print_plan(console: Console, config: ExperimentConfig, preflight: Preflight,
     )
     for name, read_from in preflight.models().items():
         console.print(Text(f"memory of {name}: from {read_from}"), soft_wrap=True)
+    for name, taken in preflight.from_starts().items():
+        console.print(Text(f"memory of {name}: {taken}"), soft_wrap=True)
     if len(found) <= rows:
         listed = rows_of(params, found)
         console.print(_table(list(params), listed))
@@ -82,7 +84,8 @@ def _accounts(rows: Sequence[PlanRow]) -> list[str]:
     for row in rows:
         if parts := row.prediction.parts_mib:
             text = " + ".join(f"{parts.get(name, 0.0):.0f} {name.replace('_', ' ').replace('cuda', 'CUDA')}" for name in ("weights", "activation", "cuda_graphs", "non_torch") if parts.get(name))
-            budgets.setdefault(text, row.prediction)
+            if text:  # a space without an engine has none
+                budgets.setdefault(text, row.prediction)
             for name in parts.keys() - _OF_AN_ENGINE:
                 others.setdefault(name, set()).add(parts[name])
     lines = [f"other memory in vLLM's share, MiB: {text}{' (measured)' if prediction.calibrated else f' (± {prediction.uncertainty_mib:.0f})'}" for text, prediction in list(budgets.items())[:_MOST_BUDGETS]]

@@ -57,6 +57,7 @@ TUNE_STATE = Limit("a state of Ray Tune", 256 * 2**20, _RESTORE)
 PROMOTION = Limit("a promotion's file", 16 * 2**20, "Run promote without --apply again.", "not a promotion's manifest")
 INSTALLED = Limit("an installed file", 16 * 2**20, "Correct it, or move it away.", "cannot be read")
 CALIBRATION = Limit("a file of calibrations", 16 * 2**20, "Move it away, and it will be measured again.", "not a file of calibrations")
+STARTS = Limit("a file of earlier starts", 16 * 2**20, "Move it away, and it will be measured again.", "not a file of earlier starts")
 CACHE = Limit("a file of the cache", 16 * 2**20, "Remove it, and it will be created again.")
 
 

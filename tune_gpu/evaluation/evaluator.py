@@ -25,6 +25,7 @@ from tune_gpu.evaluation.preflight_check import PreflightCheck
 from tune_gpu.evaluation.scoring import score_metrics
 from tune_gpu.evaluation.service_set import ServiceSet
 from tune_gpu.evaluation.state import EvaluationState
+from tune_gpu.evaluation.taken_memory import TakenMemory
 from tune_gpu.services.base import Service, start_order
 from tune_gpu.services.deployment import Deployment, resolve
 from tune_gpu.services.running import RunningService
@@ -57,6 +58,7 @@ class Evaluator:
         self._inputs = load_inputs(config.workload, (*stages_of(config), *background_of(config)), spoken_language(config))
         self._transcripts: Transcripts = {}
         self._preflight: PreflightCheck | None = None
+        self._taken: TakenMemory | None = None
         self._state: EvaluationState | None = None
         self._load: LoadSession | None = None
         self._logged_unchecked: set[str] = set()
@@ -97,9 +99,7 @@ class Evaluator:
             ServiceError: the candidate cannot be deployed.
         """
         self._end_evaluation()  # a race may have ended one between two windows
-        if self.config.run.preflight:
-            self._preflight = self._preflight or PreflightCheck(self.config, self.device, self._log, self._guard.first_card)
-            self._preflight.check(deployment)
+        self._check_memory(deployment)
         services = self._services.on_this_card(deployment.services)
         stopping = self._stop(self._services.not_kept(services))
         self._guard.use(deployment.n_cards)
@@ -120,6 +120,7 @@ class Evaluator:
             else:
                 self._start(service)
                 load.warm(service, every_clip)
+                self._note_taken(service)
         state.start_s |= dict.fromkeys(state.reused, 0.0)
         reserving = self._services.reserving()
         state.engine_reused = bool(reserving) and set(reserving) <= set(state.reused)
@@ -129,6 +130,20 @@ class Evaluator:
         for service in start_order(services):
             if service.reserves or service.name in state.reused:
                 load.warm(service, every_clip)
+                self._note_taken(service)
+
+    def _check_memory(self, deployment: Deployment) -> None:
+        """Raise ServiceError (`infeasible`) for services that cannot fit."""
+        if not self.config.run.preflight:
+            return
+        if self._preflight is None:
+            self._preflight = PreflightCheck(self.config, self.device, self._log, self._guard.first_card)
+            self._taken = TakenMemory(self._preflight, self._services, self._guard)
+        self._preflight.check(deployment)
+
+    def _note_taken(self, service: Service) -> None:
+        if self._taken is not None:
+            self._taken.warmed(service)
 
     def _start(self, service: Service) -> RunningService[Any]:
         with self._timed_if_it_fails(service.name):
@@ -222,6 +237,8 @@ class Evaluator:
 
     def _end_evaluation(self) -> dict[str, float]:
         """Stop the services that every evaluation starts anew, and return the seconds that each took."""
+        if self._taken is not None and self._state is not None:
+            self._taken.loaded(self._state.device)
         self._state = self._load = None
         return {name: self._services.stop(name) for name in self._services.not_reusable()}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
@@ -14,7 +14,10 @@ from tune_gpu.evaluation.memory_check import CalibrationStore, DeviceMemory, Mem
 from tune_gpu.evaluation.memory_check.space_plan import Preflight
 from tune_gpu.services.base import Service
 from tune_gpu.services.deployment import Deployment
+from tune_gpu.services.earlier_starts import EarlierStarts
 from tune_gpu.services.running import RunningService
+
+StoreT = TypeVar("StoreT")
 
 
 def device_memory(kind: str, card: str = "0") -> DeviceMemory:
@@ -47,12 +50,15 @@ class PreflightCheck:
             log(f"preflight: left out, because {error}")
             return
         self._neighbours_mib = before.used_mib
+        self._preflight = Preflight(config, before, self._opened(CalibrationStore), starts=self._opened(EarlierStarts))
+
+    def _opened(self, store: Callable[[], StoreT]) -> StoreT | None:
+        """Return what is kept of earlier starts, or None if it cannot be read."""
         try:
-            store: CalibrationStore | None = CalibrationStore()
+            return store()
         except UserError as error:
-            log(f"calibrations from earlier starts cannot be used: {error}")
-            store = None
-        self._preflight = Preflight(config, before, store)
+            self._log(f"what earlier starts showed cannot be used: {error}")
+            return None
 
     def check(self, deployment: Deployment) -> None:
         """Raise ServiceError (`infeasible`, phase `preflight`) for services that cannot fit, even with the prediction's uncertainty."""
@@ -83,6 +89,19 @@ class PreflightCheck:
             self._preflight.learn_start(service, engine.log(), engine.info)
         except UserError as error:
             self._log(f"the calibration from this start is not kept: {error}")
+
+    def unmodelled(self, service: Service) -> bool:
+        """Return whether what a start of this service takes can only be measured."""
+        return self._preflight is not None and self._preflight.starts is not None and self._preflight.unmodelled(service)
+
+    def learn_taken(self, service: Service, start: str, mib: float, *, under_load: bool) -> None:
+        """Keep the peak of a start, for every later prediction of this service on this device. `start` is a name that no other start has."""
+        if self._preflight is None or self._preflight.starts is None:
+            return
+        try:
+            self._preflight.starts.learn(service, self._preflight.device, start, mib, under_load=under_load)
+        except UserError as error:
+            self._log(f"what {service.name} took is not kept: {error}")
 
     def _look(self, preflight: Preflight) -> None:
         """Take the device's present total. A reading that it does not report changes nothing."""

@@ -31,6 +31,10 @@ class ServiceSet:
         """Return the services that were started and not stopped, by name, in the order of starting."""
         return {service.name: self._running[service.name] for service in start_order(list(self._started_as.values())) if service.name in self._running}
 
+    def started(self) -> list[Service]:
+        """Return the services that run, as they were started, in the order of starting."""
+        return [self._started_as[name] for name in self.running]
+
     def facts(self) -> dict[str, Mapping[str, Any]]:
         """Return what each service reported of itself when it was ready, for services that report anything."""
         return {name: service.info.as_dict() for name, service in self.running.items() if isinstance(service.info, Reports)}

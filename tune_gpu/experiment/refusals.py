@@ -15,6 +15,7 @@ from tune_gpu.evaluation.memory_check import CalibrationStore, DeviceMemory
 from tune_gpu.evaluation.memory_check.space_columns import is_grid
 from tune_gpu.evaluation.memory_check.space_plan import PlanRow, Preflight, params_of, rows_of
 from tune_gpu.search.space import Params, SearchSpace
+from tune_gpu.services.earlier_starts import EarlierStarts
 from tune_gpu.services.predictions import VERDICTS, Predictions
 
 FILE = "plan.json"
@@ -74,7 +75,7 @@ def plan_space(config: ExperimentConfig, device: DeviceMemory) -> Refusals:
     if is_grid(space):
         return Refusals(note="each candidate is checked just before it starts")
     try:
-        columns, found = Preflight(config, device, CalibrationStore()).predict_space(space)
+        columns, found = Preflight(config, device, CalibrationStore(), starts=EarlierStarts()).predict_space(space)
     except UserError as error:
         return Refusals(note=f"nothing is refused: {error}")
     counts = {str(verdict): found.count(verdict) for verdict in VERDICTS if found.count(verdict)}

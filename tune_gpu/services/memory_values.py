@@ -64,6 +64,8 @@ class Footprint:
     mean_mib: float
     sigma_mib: float = 0.0
     """Standard deviation."""
+    starts: int = 0
+    """Earlier starts that it is the mean of; 0 if the kind computes it, or if the settings say it."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -11,14 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from tune_gpu.cli.plan_view import print_plan
 from tune_gpu.common.failures import FailureKind, ServiceError
 from tune_gpu.common.process.ports import free_port
 from tune_gpu.config.loader import load_config
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.evaluation.evaluator import Evaluator
+from tune_gpu.evaluation.memory_check import this_node
+from tune_gpu.evaluation.memory_check.space_plan import Preflight
+from tune_gpu.search.space import SearchSpace
 from tune_gpu.services.command.listeners import owners
 from tune_gpu.services.deployment import resolve
+from tune_gpu.services.earlier_starts import EarlierStarts
 from tune_gpu.testing import fake_server
 
 SERVER = str(Path(fake_server.__file__))
@@ -97,6 +104,42 @@ def test_only_the_service_whose_knob_changed_is_restarted(config: ExperimentConf
     finally:
         evaluator.close()
     assert other.process.poll() is None, "an external service is left alone"
+
+
+def test_what_two_starts_took_predicts_the_third(
+    config: ExperimentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until its first start a command is not modelled. A service that is kept over two candidates is one start."""
+    monkeypatch.setenv("TUNE_GPU_CACHE", str(tmp_path))
+    config.run.preflight, config.workload.capacity_step_s, config.workload.window_s = True, 0.0, 1.1
+    blind = Preflight(config, this_node(), starts=EarlierStarts())
+    assert "what llm and idle takes is not known" in blind.predict(resolve(config, {}, "cpu").services).reason
+    for latencies in ((1, 30), (1,)):
+        evaluator = Evaluator(config, "cpu")
+        try:
+            for latency in latencies:
+                assert evaluator.evaluate({"latency": latency}).failure is None
+        finally:
+            evaluator.close()
+    known = Preflight(config, this_node(), starts=EarlierStarts())
+    services = resolve(config, {"latency": 1}, "cpu").services
+    found = known.predict(services)
+    assert set(found.parts_mib) == {"llm", "idle", "other", "neighbours"}
+    assert 5 < found.parts_mib["llm"] < 200
+    assert found.parts_mib["other"] == 0
+    footprints = {service.name: known.footprint(service) for service in services}
+    assert {name: footprint.starts for name, footprint in footprints.items() if footprint} == {"llm": 2, "idle": 2, "other": 0}
+    rows = run_plan(config, known)
+    assert "memory of idle: from 2 earlier starts (" in rows
+    assert "memory of llm: from 1 to 2 earlier starts each (" in rows
+
+
+def run_plan(config: ExperimentConfig, preflight: Preflight) -> str:
+    """Return what `tune-gpu plan` prints."""
+    params, found = preflight.predict_space(SearchSpace.from_specs(config.parameters))
+    console = Console(file=io.StringIO(), width=200)
+    print_plan(console, config, preflight, params, found)
+    return str(console.file.getvalue())  # type: ignore[attr-defined]
 
 
 def test_a_command_that_dies_under_load_is_lost_by_its_name(config: ExperimentConfig) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,8 @@ from tune_gpu.services.predictions import CODE, VERDICTS, BesideMany, Columns, P
 _RANK = {MemoryVerdict.FITS: 0, MemoryVerdict.NOT_MODELLED: 1, MemoryVerdict.UNCERTAIN: 2, MemoryVerdict.INFEASIBLE: 3}
 """The worst verdict of a candidate's services is the candidate's."""
 _CODE_RANK = np.array([_RANK[verdict] for verdict in VERDICTS])
+FootprintOf = Callable[[Service], Footprint | None]
+"""Returns the memory of a service that grows, or None if it is not known."""
 _START_SIGMA_MIB = 100.0
 """Standard deviation of the free memory, in a space without an engine."""
 
@@ -44,29 +46,29 @@ def known_parts(footprints: Mapping[str, Footprint | None]) -> tuple[dict[str, f
 
 @dataclass(frozen=True)
 class GrownMany:
-    """The footprint of a service in every candidate, in MiB. Shapes (n,)."""
+    """The footprint of a service in every candidate, in MiB, 0 where it is not known. Shapes (n,)."""
 
     mean_mib: np.ndarray
     sigma_mib: np.ndarray
+    known: np.ndarray
 
 
-def footprint_columns(service: Service, columns: Columns, device: DeviceMemory, count: int) -> GrownMany | None:
-    """Return the footprint of a service in every candidate, or None if it is not modelled in one of them.
+def footprint_columns(service: Service, columns: Columns, footprint_of: FootprintOf, count: int) -> GrownMany:
+    """Return the footprint of a service in every candidate.
 
     Args:
         service: as the space has it.
         columns: what varies of it, by setting.
-        device: that it runs on.
+        footprint_of: returns that of one service.
         count: how many candidates there are.
     """
-    mean, sigma = np.zeros(count), np.zeros(count)
+    mean, sigma, known = np.zeros(count), np.zeros(count), np.zeros(count, bool)
     for rows, values in groups_of(columns, count):
         changes = [(Target.parse(f"{service.name}.{setting}"), value) for setting, value in values.items()]
-        footprint = service.kind.footprint(written_over(service.settings, changes), device)
-        if footprint is None:
-            return None
-        mean[rows], sigma[rows] = footprint.mean_mib, footprint.sigma_mib
-    return GrownMany(mean, sigma)
+        footprint = footprint_of(replace(service, settings=written_over(service.settings, changes)))
+        if footprint is not None:
+            mean[rows], sigma[rows], known[rows] = footprint.mean_mib, footprint.sigma_mib, True
+    return GrownMany(mean, sigma, known)
 
 
 def decided(found: Mapping[str, Prediction], parts: Mapping[str, float], sigma_mib: float, unknown: Sequence[str], device: DeviceMemory) -> Prediction:
@@ -76,7 +78,7 @@ def decided(found: Mapping[str, Prediction], parts: Mapping[str, float], sigma_m
         found: service that reserves -> its prediction.
         parts: what every service holds, by name.
         sigma_mib: standard deviation of what grows.
-        unknown: services that are not modelled.
+        unknown: services whose memory is not known.
         device: that they share.
     """
     if not found:
@@ -85,6 +87,7 @@ def decided(found: Mapping[str, Prediction], parts: Mapping[str, float], sigma_m
         name = max(found, key=lambda each: (_RANK[found[each].verdict], -_spare(found[each])))
         reason = found[name].reason if len(found) == 1 else f"{name}: {found[name].reason}"
         chosen = replace(found[name], service=name, reason=reason)
+    chosen = replace(chosen, parts_mib={name: mib for name, mib in chosen.parts_mib.items() if name not in unknown})
     if not unknown or chosen.verdict is MemoryVerdict.INFEASIBLE:
         return chosen
     verdict = MemoryVerdict.UNCERTAIN if chosen.verdict is MemoryVerdict.FITS else chosen.verdict
@@ -104,19 +107,19 @@ def _without_engine(beside: Beside, device: DeviceMemory) -> Prediction:
     return Prediction(verdict, reason, parts, headroom_mib=round(spare, 1), shortfall_mib=round(max(0.0, -spare), 1), uncertainty_mib=round(doubt, 1), likely=spare >= 0)
 
 
-def decided_columns(found: Mapping[str, Predictions], beside: BesideMany, unknown: Sequence[str], device: DeviceMemory, count: int) -> Predictions:
+def decided_columns(found: Mapping[str, Predictions], beside: BesideMany, known: Mapping[str, np.ndarray], device: DeviceMemory, count: int) -> Predictions:
     """Return the predictions of all candidates, as `decided` does for one.
 
     Args:
         found: service that reserves -> its predictions.
         beside: what every service holds.
-        unknown: services that are not modelled.
+        known: service whose memory grows -> whether it is known in each candidate.
         device: that they share.
         count: how many candidates there are.
     """
     names = list(found)
     if not names:
-        return _without_engine_columns(beside, unknown, device, count)
+        return _without_engine_columns(beside, known, device, count)
     ranks = np.stack([_CODE_RANK[found[name].verdict] for name in names])
     spare = np.stack([np.where(np.isnan(found[name].headroom_mib), np.inf, found[name].headroom_mib) for name in names])
     worst = ranks.max(axis=0)
@@ -129,27 +132,35 @@ def decided_columns(found: Mapping[str, Predictions], beside: BesideMany, unknow
 
     def explain(index: int) -> Prediction:
         parts = beside.at(index)
-        return decided({name: found[name].explain(index) for name in names}, parts.parts_mib, parts.sigma_mib, unknown, device)
+        return decided({name: found[name].explain(index) for name in names}, parts.parts_mib, parts.sigma_mib, _unknown_at(known, index), device)
 
     verdict = of_chosen("verdict")
-    if unknown:
-        verdict = np.where(verdict == CODE[MemoryVerdict.FITS], CODE[MemoryVerdict.UNCERTAIN], verdict)
+    unsure = (verdict == CODE[MemoryVerdict.FITS]) & ~_all_known(known, count)
+    verdict = np.where(unsure, CODE[MemoryVerdict.UNCERTAIN], verdict)
     return Predictions(
         verdict, of_chosen("kv_cache_tokens"), of_chosen("max_concurrency"), of_chosen("headroom_mib"), of_chosen("shortfall_mib"),
         np.asarray(beside.total_mib), explain,
     )  # fmt: skip
 
 
-def _without_engine_columns(beside: BesideMany, unknown: Sequence[str], device: DeviceMemory, count: int) -> Predictions:
+def _all_known(known: Mapping[str, np.ndarray], count: int) -> np.ndarray:
+    return np.logical_and.reduce([np.ones(count, bool), *known.values()])
+
+
+def _unknown_at(known: Mapping[str, np.ndarray], index: int) -> list[str]:
+    return [name for name, here in known.items() if not here[index]]
+
+
+def _without_engine_columns(beside: BesideMany, known: Mapping[str, np.ndarray], device: DeviceMemory, count: int) -> Predictions:
     spare = device.free_mib - np.broadcast_to(beside.total_mib, (count,))
     doubt = 2 * np.hypot(_START_SIGMA_MIB, beside.sigma_mib)
-    fits = CODE[MemoryVerdict.UNCERTAIN if unknown else MemoryVerdict.FITS]
+    fits = np.where(_all_known(known, count), CODE[MemoryVerdict.FITS], CODE[MemoryVerdict.UNCERTAIN])
     verdict = np.where(spare >= doubt, fits, np.where(spare < -doubt, CODE[MemoryVerdict.INFEASIBLE], CODE[MemoryVerdict.UNCERTAIN]))
     nothing = np.full(count, np.nan)
 
     def explain(index: int) -> Prediction:
         parts = beside.at(index)
-        return decided({}, parts.parts_mib, parts.sigma_mib, unknown, device)
+        return decided({}, parts.parts_mib, parts.sigma_mib, _unknown_at(known, index), device)
 
     return Predictions(verdict, nothing, nothing, spare, np.maximum(0.0, -spare), np.asarray(beside.total_mib), explain)
 
@@ -157,19 +168,18 @@ def _without_engine_columns(beside: BesideMany, unknown: Sequence[str], device: 
 class Unmodelled:
     """A service that reserves its memory and has no model: it takes what its footprint says, if anything."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, service: Service, footprint_of: FootprintOf) -> None:
+        self._service, self._footprint_of = service, footprint_of
 
-    def one(self, settings: Any, _beside: Beside, device: DeviceMemory) -> Prediction:
+    def one(self, settings: Any, _beside: Beside, _device: DeviceMemory) -> Prediction:
         """Return that it is not modelled, with what it takes as far as that is known."""
-        footprint = self._service.kind.footprint(settings, device)
+        footprint = self._footprint_of(replace(self._service, settings=settings))
         reason = f"not modelled: what a service of kind {self._service.kind.name} reserves"
         return Prediction(MemoryVerdict.NOT_MODELLED, reason, takes_mib=footprint.mean_mib if footprint is not None else 0.0)
 
     def many(self, settings: Any, columns: Columns, beside: BesideMany, device: DeviceMemory, count: int) -> Predictions:
         """Return the same for many candidates."""
-        grown = footprint_columns(replace(self._service, settings=settings), columns, device, count)
-        takes = np.zeros(count) if grown is None else grown.mean_mib
+        takes = footprint_columns(replace(self._service, settings=settings), columns, self._footprint_of, count).mean_mib
         nothing = np.full(count, np.nan)
         code = np.full(count, CODE[MemoryVerdict.NOT_MODELLED])
         return Predictions(code, nothing, nothing, nothing, np.zeros(count), takes, lambda index: self.one(settings, beside.at(index), device))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tune_gpu.common.wording import counted
 from tune_gpu.config.rules import check
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.evaluation.memory_check.combined import (
@@ -23,7 +24,8 @@ from tune_gpu.evaluation.memory_check.space_columns import active_columns, space
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.values import to_builtin
 from tune_gpu.services.base import ReservedMemory, Service
-from tune_gpu.services.memory_values import Beside, DeviceMemory, Prediction
+from tune_gpu.services.earlier_starts import EarlierStarts
+from tune_gpu.services.memory_values import Beside, DeviceMemory, Footprint, Prediction
 from tune_gpu.services.predictions import BesideMany, Predictions
 from tune_gpu.services.registry import services_of
 from tune_gpu.services.vllm.memory.calibration import CalibrationStore
@@ -43,21 +45,23 @@ class Preflight:
         store: calibrations from earlier starts, or None.
         vllm_version: by default the installed one, or the one that this program was made for.
         start: how engines are started, `cold` or `warm`; by default as the experiment says (warm only on the CPU, with `run.warm_engine`).
+        starts: what earlier starts of services took whose kinds have no model, or None.
     """
 
     def __init__(
         self, config: ExperimentConfig, device: DeviceMemory, store: CalibrationStore | None = None, vllm_version: str | None = None,
-        start: str | None = None,
+        start: str | None = None, starts: EarlierStarts | None = None,
     ) -> None:
-        self.config, self.device, self.store = config, device, store
+        self.config, self.device, self.store, self.starts = config, device, store, starts
         self.start = start or ("warm" if config.run.warm_engine and device.kind == "cpu" else "cold")
         self.vllm_version = vllm_version or installed_vllm_version() or DEFAULT_VERSION
         self._memories: dict[str, ReservedMemory | None] = {}
+        self._from_starts: dict[str, list[Footprint]] = {}
 
     def predict(self, services: Sequence[Service]) -> Prediction:
         """Return the prediction for one candidate's services. Raise UserError for a value that a service cannot have."""
         growing, reserving = parted(services)
-        footprints = {service.name: service.kind.footprint(service.settings, self.device) for service in growing}
+        footprints = {service.name: self.footprint(service) for service in growing}
         found: dict[str, Prediction] = {}
         parts, sigma = known_parts(footprints)
         for service in reserving:
@@ -73,20 +77,40 @@ class Preflight:
         check(self.config.services, "services.")
         columns = by_service(active_columns(space, params, self.config.services))
         growing, reserving = parted(services_of(self.config.services))
-        footprints = {service.name: footprint_columns(service, columns.get(service.name, {}), self.device, count) for service in growing}
-        parts = {name: grown.mean_mib for name, grown in footprints.items() if grown is not None}
-        sigma = np.sqrt(sum((grown.sigma_mib**2 for grown in footprints.values() if grown is not None), start=np.zeros(count)))
+        footprints = {service.name: footprint_columns(service, columns.get(service.name, {}), self.footprint, count) for service in growing}
+        parts = {name: grown.mean_mib for name, grown in footprints.items() if grown.known.any()}
+        sigma = np.sqrt(sum((grown.sigma_mib**2 for grown in footprints.values()), start=np.zeros(count)))
         found: dict[str, Predictions] = {}
         for service in reserving:
             beside = BesideMany(dict(parts), sigma)
             found[service.name] = self._memory(service).many(service.settings, columns.get(service.name, {}), beside, self.device, count)
             parts[service.name] = found[service.name].takes_mib
-        unknown = [name for name, grown in footprints.items() if grown is None]
-        return params, decided_columns(found, BesideMany(parts, sigma), unknown, self.device, count)
+        known = {name: grown.known for name, grown in footprints.items()}
+        return params, decided_columns(found, BesideMany(parts, sigma), known, self.device, count)
+
+    def footprint(self, service: Service) -> Footprint | None:
+        """Return the memory of a service by its kind or, if that has no model of it, by what earlier starts took; None if there was none."""
+        modelled = service.kind.footprint(service.settings, self.device)
+        if modelled is not None or self.starts is None:
+            return modelled
+        taken = self.starts.footprint(service, self.device)
+        if taken is not None:
+            self._from_starts.setdefault(service.name, []).append(taken)
+        return taken
+
+    def unmodelled(self, service: Service) -> bool:
+        """Return whether what a start takes can only be measured."""
+        if service.reserves and not isinstance(self._memory(service), Unmodelled):
+            return False
+        return service.kind.footprint(service.settings, self.device) is None
 
     def models(self) -> dict[str, str]:
         """Return the models that were asked for, and where the shapes of each are from."""
         return {name: read_from for memory in self._memories.values() if memory is not None for name, read_from in memory.models().items()}
+
+    def from_starts(self) -> dict[str, str]:
+        """Return in words which predictions rest on earlier starts, by service."""
+        return {name: _from_starts(footprints) for name, footprints in self._from_starts.items()}
 
     def learn_start(self, service: Service, log: str, info: Any) -> object | None:
         """Keep what a start taught, from its log and what the service reported; return None if it taught nothing."""
@@ -96,7 +120,15 @@ class Preflight:
         kind = service.kind
         if kind.name not in self._memories:
             self._memories[kind.name] = kind.memory(self.store, self.vllm_version, warm=self.start == "warm")
-        return self._memories[kind.name] or Unmodelled(service)
+        return self._memories[kind.name] or Unmodelled(service, self.footprint)
+
+
+def _from_starts(footprints: Sequence[Footprint]) -> str:
+    """Return `from 2 earlier starts (63 MiB ± 9)`, or ranges if candidates differ."""
+    counts, mean, doubt = ([round(value) for value in values] for values in zip(*((each.starts, each.mean_mib, 2 * each.sigma_mib) for each in footprints), strict=True))
+    n_starts = counted(counts[0], "earlier start") if min(counts) == max(counts) else f"{min(counts)} to {max(counts)} earlier starts each"
+    mib = f"{min(mean)}" if min(mean) == max(mean) else f"{min(mean)} to {max(mean)}"
+    return f"from {n_starts} ({mib} MiB ± {max(doubt)})"
 
 
 @dataclass(frozen=True)

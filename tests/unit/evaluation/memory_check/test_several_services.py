@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from tune_gpu.evaluation.memory_check.space_plan import Preflight
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.services.base import Service
 from tune_gpu.services.deployment import resolve
+from tune_gpu.services.earlier_starts import EarlierStarts
 
 CARD = card_memory("RTX 3090")
 RANK = [MemoryVerdict.FITS, MemoryVerdict.UNCERTAIN, MemoryVerdict.INFEASIBLE]
@@ -57,6 +59,49 @@ def test_what_nobody_knows_is_uncertain_and_named() -> None:
     found = preflight.predict([engine("llm", 0.5), unknown])
     assert found.verdict is MemoryVerdict.UNCERTAIN
     assert found.reason.endswith("what tts takes is not known")
+
+
+VOICES: dict[str, Any] = {
+    "services": {
+        "llm": {"kind": "vllm", "model": "Qwen/Qwen2.5-0.5B-Instruct", "max_model_len": 2048, "gpu_memory_utilization": 0.5},
+        "tts": {"kind": "command", "command": ["serve", "{port}", "{settings.voice}"], "health": "/health", "settings": {"voice": "heart"}},
+    },
+    "parameters": {"voice": {"target": "tts.settings.voice", "values": ["heart", "sky", "ash"]}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("with_engine", [True, False])
+def test_a_command_counts_by_what_its_earlier_starts_took(tmp_path: Path, with_engine: bool) -> None:
+    config = config_of(VOICES if with_engine else VOICES | {"services": {"tts": VOICES["services"]["tts"]}})
+    starts = EarlierStarts(tmp_path / "starts.json")
+    for voice, mib in (("heart", 900.0), ("sky", 20000.0)):
+        starts.learn(resolve(config, {"voice": voice}, "cuda")["tts"], CARD, voice, mib, under_load=True)
+    preflight = Preflight(config, CARD, None, "0.32.0", starts=starts)
+    params, found = preflight.predict_space(SearchSpace.from_specs(config.parameters))
+    expected = {"heart": MemoryVerdict.FITS, "sky": MemoryVerdict.INFEASIBLE if with_engine else MemoryVerdict.FITS, "ash": MemoryVerdict.UNCERTAIN}
+    for index, voice in enumerate(params["voice"]):
+        alone, explained = preflight.predict(resolve(config, {"voice": voice}, "cuda").services), found.explain(index)
+        assert found.verdict_of(index) is alone.verdict is explained.verdict is expected[voice]
+        assert alone.reason == explained.reason
+        assert alone.parts_mib == pytest.approx(explained.parts_mib)
+        assert ("what tts takes is not known" in alone.reason) is ("tts" not in alone.parts_mib) is (voice == "ash")
+    assert preflight.from_starts()["tts"].startswith("from 1 earlier start (900 to 20000 MiB ±")
+
+
+def test_the_settings_of_a_command_overrule_its_earlier_starts(tmp_path: Path) -> None:
+    config, starts = config_of(VOICES), EarlierStarts(tmp_path / "starts.json")
+    service = resolve(config, {}, "cuda")["tts"]
+    starts.learn(service, CARD, "a", 23000.0, under_load=True)
+    stated = replace(service, settings=replace(service.settings, memory_mib=500.0))
+    preflight = Preflight(config, CARD, None, "0.32.0", starts=starts)
+    assert preflight.predict([stated]).parts_mib["tts"] == 500.0
+    assert preflight.from_starts() == {}
+    assert (preflight.unmodelled(service), preflight.unmodelled(stated), preflight.unmodelled(engine("llm", 0.5))) == (True, False, False)
+
+
+def test_a_server_that_runs_already_is_a_neighbour(tmp_path: Path) -> None:
+    other = Service("other", load_kind("external"), load_kind("external").Settings(url="http://127.0.0.1:1"))
+    assert not Preflight(ExperimentConfig(), CARD, None, "0.32.0", starts=EarlierStarts(tmp_path / "starts.json")).unmodelled(other)
 
 
 @settings(max_examples=40, deadline=None)

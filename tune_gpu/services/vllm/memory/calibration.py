@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from tune_gpu.common import outside_files
+from tune_gpu.common.atomic_files import write_whole
 from tune_gpu.common.errors import UserError
+from tune_gpu.common.file_lock import alone
 from tune_gpu.common.places import cache_folder
 from tune_gpu.config.schema import VllmSettings
 
@@ -123,22 +123,19 @@ class CalibrationStore:
     def learn(self, settings: VllmSettings, device: str, measured: Calibration, start: str = "cold") -> Calibration:
         """Add a measurement, write the file, and return the calibration. Raise UserError if the file cannot be written."""
         key = calibration_key(settings, measured.vllm_version or "-", device, start)
-        self._entries = self._read()  # another run may have added something meanwhile
-        known = self._entries.get(key)
-        self._entries[key] = known.merged(measured) if known else measured
-        self._write()
-        return self._entries[key]
-
-    def _write(self) -> None:
-        content = {"schema": _SCHEMA, "measurements": {key: asdict(entry) for key, entry in sorted(self._entries.items())}}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}-")
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(content, file, indent=1)
-            Path(name).replace(self.path)
+            with alone(self.path):
+                self._entries = self._read()  # another run may have added something meanwhile
+                known = self._entries.get(key)
+                self._entries[key] = known.merged(measured) if known else measured
+                write_whole(self.path, json.dumps({"schema": _SCHEMA, "measurements": self._as_json()}, indent=1))
         except OSError as error:
             raise UserError(f"TUNE_GPU_CACHE: {self.path} cannot be written ({error.strerror}). Set it to a writable folder.") from error
+        return self._entries[key]
+
+    def _as_json(self) -> dict[str, Any]:
+        return {key: asdict(entry) for key, entry in sorted(self._entries.items())}
 
     def __len__(self) -> int:
         return len(self._entries)
