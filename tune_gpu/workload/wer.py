@@ -24,10 +24,10 @@ def normalise(text: str) -> str:
     """Apply Whisper's English normalisation, and write numerals digit by digit: "ten", "10" and "1 0" become the same words.
 
     Whisper's normaliser joins consecutive number words ("one two three" becomes "123") but leaves "1, 2, 3" apart, so that a correct
-    transcript of a count would be all wrong.
+    transcript of a count would be all wrong. It also leaves a lone full stop of two ("well.."), which nobody says.
     """
     words = re.sub(r"\bone\b", "1", str(_normalizer()(text)))
-    return " ".join(re.sub(r"(\d)", r" \1 ", words).split())
+    return " ".join(word for word in re.sub(r"(\d)", r" \1 ", words).split() if word.strip("."))
 
 
 def units_of(text: str, language: str = "en") -> list[str]:

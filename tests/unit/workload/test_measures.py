@@ -63,6 +63,10 @@ def test_ten_and_10_are_the_same_word() -> None:
     assert normalise("I have ten apples") == normalise("i have 10 apples.")
 
 
+def test_a_stop_of_several_dots_is_no_word() -> None:
+    assert word_error_rate(["Still in bed.. Well..."], ["Still in bed. Well."]) == 0
+
+
 def test_wrong_missing_and_added_words_count() -> None:
     assert word_error_rate(["the quick brown fox"], ["the quick brown box"]) == 0.25
     assert word_error_rate(["the quick brown fox"], ["the quick fox"]) == 0.25
