@@ -136,7 +136,7 @@ def host() -> Iterator[ForkServer]:
 
     It is up before the first of them begins, so that it is not taken for a leftover of that test.
     """
-    from tune_gpu.config.schema import VllmSettings
+    from tune_gpu.services.vllm.settings import VllmSettings
 
     host = ForkServer(engine_environment(VllmSettings(cpu_cores="0"), "", "cpu", "/tmp"))
     host.open()

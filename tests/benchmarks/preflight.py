@@ -28,7 +28,6 @@ import numpy as np
 from tests.benchmarks.preflight_doubt import lines_of
 from tests.benchmarks.preflight_groups import groups_of, percentile, table_of
 from tests.benchmarks.preflight_rows import LoggedStart, read_row
-from tune_gpu.config.schema import VllmSettings
 from tune_gpu.evaluation.memory_check import Calibration, MemoryVerdict, Prediction, UserError, card_memory, from_config, predict
 from tune_gpu.services.memory_values import ALONE, DeviceMemory
 from tune_gpu.services.predictions import BesideMany
@@ -41,6 +40,7 @@ from tune_gpu.services.vllm.memory.model_catalogue import known_model
 from tune_gpu.services.vllm.memory.parts import kv_value_bytes
 from tune_gpu.services.vllm.memory.predict import refusal
 from tune_gpu.services.vllm.memory.predict_many import predict_many
+from tune_gpu.services.vllm.settings import VllmSettings
 
 FITS, NOT, NOT_MODELLED = "fits", "does_not_fit", "not_modelled"
 MIB = 2**20

@@ -11,13 +11,13 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tune_gpu.config.schema import VllmSettings
 from tune_gpu.evaluation.memory_check.cards import USUAL_CUDA_PART, find_card
 from tune_gpu.services.memory_values import DeviceMemory
 from tune_gpu.services.vllm.memory.architecture import ModelArchitecture, from_config
 from tune_gpu.services.vllm.memory.model_catalogue import known_model
 from tune_gpu.services.vllm.memory.parts import CUDA_CONTEXT_BYTES
 from tune_gpu.services.vllm.memory.weight_formats import named_format
+from tune_gpu.services.vllm.settings import VllmSettings
 
 MIB_PER_GIB = 1024.0
 LOG_CONTEXT_MIB = CUDA_CONTEXT_BYTES / 2**20

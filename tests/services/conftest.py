@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tune_gpu.config.schema import VllmSettings
+from tune_gpu.services.vllm.settings import VllmSettings
 
 PORTS = [20000, 29999]
 

@@ -20,11 +20,11 @@ from tune_gpu.common.failures import FailureKind, ServiceError
 from tune_gpu.common.process.managed import start_ticks
 from tune_gpu.config.kinds import load_kind
 from tune_gpu.config.loader import load_config
-from tune_gpu.config.schema import WhisperSettings
 from tune_gpu.ray_tune.placement import trial_resources
 from tune_gpu.ray_tune.service_actors import PlacementGroupDeployer, RemoteService
 from tune_gpu.services.base import Service
 from tune_gpu.services.deployment import resolve
+from tune_gpu.services.faster_whisper.settings import WhisperSettings
 
 CARDS = ["GPU-8932f937-d72c-4106-c12f-20bd9faed9f6", "MIG-3f8fe1a0-1f7c-5c7b-9f0e-2b7d4d2c9a11"]
 ENGINE = {

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.services.conftest import PORTS, toy
-from tune_gpu.config.schema import RunSettings, WhisperSettings
+from tune_gpu.config.schema import RunSettings
 from tune_gpu.services.faster_whisper.kind import KIND as FASTER_WHISPER
+from tune_gpu.services.faster_whisper.settings import WhisperSettings
 from tune_gpu.services.vllm.kind import KIND as VLLM
 from tune_gpu.testing.service_conformance import Case, ServiceConformance
 

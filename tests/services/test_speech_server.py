@@ -23,8 +23,8 @@ from aiohttp.test_utils import TestClient, TestServer
 from tests.services.conftest import PORTS
 from tune_gpu.common.process.managed import ManagedProcess
 from tune_gpu.common.process.ports import free_port
-from tune_gpu.config.schema import WhisperSettings
 from tune_gpu.services.faster_whisper.service import WhisperService
+from tune_gpu.services.faster_whisper.settings import WhisperSettings
 from tune_gpu.testing.speech_server import LONGEST_SENTENCE, Speaker, build_app, load_voice
 from tune_gpu.workload.wer import word_error_rate
 

@@ -12,8 +12,9 @@ import openai
 import pytest
 
 from tests.services.conftest import PORTS
-from tune_gpu.config.schema import AudioSettings, WhisperSettings
+from tune_gpu.config.schema import AudioSettings
 from tune_gpu.services.faster_whisper.service import WhisperService
+from tune_gpu.services.faster_whisper.settings import WhisperSettings
 from tune_gpu.workload.audio import load_utterances
 
 CLIPS = [clip.wav_bytes for clip in load_utterances(AudioSettings())]

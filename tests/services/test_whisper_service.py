@@ -23,13 +23,14 @@ from aiohttp.test_utils import TestClient, TestServer
 from tests.services.conftest import PORTS
 from tune_gpu.common.failures import FailureKind, ServiceError
 from tune_gpu.common.process.managed import start_ticks
-from tune_gpu.config.schema import AudioSettings, WhisperSettings, WorkloadSettings
+from tune_gpu.config.schema import AudioSettings, WorkloadSettings
 from tune_gpu.metrics import DEFAULT_PAIR, RTF
 from tune_gpu.services.decoding import MAX_BYTES
 from tune_gpu.services.faster_whisper import transcriber
 from tune_gpu.services.faster_whisper.api import build_app
 from tune_gpu.services.faster_whisper.server import parse_arguments
 from tune_gpu.services.faster_whisper.service import WhisperService
+from tune_gpu.services.faster_whisper.settings import WhisperSettings
 from tune_gpu.services.faster_whisper.transcriber import Transcriber, load_model, read_audio
 from tune_gpu.services.models import resolve_whisper
 from tune_gpu.workload.audio import load_utterances

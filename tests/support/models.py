@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tune_gpu.config.schema import VllmSettings
 from tune_gpu.evaluation.memory_check import DeviceMemory, ModelArchitecture, from_config
+from tune_gpu.services.vllm.settings import VllmSettings
 
 LLAMA_8B_CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,

@@ -11,13 +11,15 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tune_gpu.artifacts.secret_names import KEY_PLACEHOLDER, is_secret
 from tune_gpu.artifacts.secret_writings import REDACTED, Writings, secrets_in
 from tune_gpu.common.errors import UserError
-from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.config.targets import mappings_of
+
+if TYPE_CHECKING:
+    from tune_gpu.config.schema import ExperimentConfig
 
 __all__ = ["REDACTED", "Redactor", "holds_secret", "is_secret", "restore_secrets", "secret_values", "without_secrets"]
 

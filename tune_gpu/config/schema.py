@@ -16,13 +16,13 @@ from tune_gpu.config.objective_rules import objective_conflicts
 from tune_gpu.config.rules import By, one_of, ruled
 from tune_gpu.config.run_settings import PromoteSettings, RaySettings, RunSettings, ServiceTarget
 from tune_gpu.config.search_settings import ObjectiveSettings, ParameterSpec, SearchSettings
-from tune_gpu.config.service_settings import Services, VllmSettings, WhisperSettings
+from tune_gpu.config.service_settings import Services
 from tune_gpu.config.space_catalogue import catalogue_for
 from tune_gpu.config.texts import check_name
 
 __all__ = [
     "AudioSettings", "ConfirmSettings", "ExperimentConfig", "ObjectiveSettings", "ParameterSpec", "PromoteSettings", "RaySettings", "RunSettings",
-    "SearchSettings", "ServiceTarget", "Services", "TelemetrySettings", "TextSettings", "VllmSettings", "WhisperSettings", "WorkloadSettings",
+    "SearchSettings", "ServiceTarget", "Services", "TelemetrySettings", "TextSettings", "WorkloadSettings",
 ]  # fmt: skip
 _FEWEST_TURNS = 0.01
 """Of a window, in the mean."""

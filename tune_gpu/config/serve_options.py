@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tune_gpu.config.schema import VllmSettings
+from tune_gpu.config.kinds import load_kind
 
 TABLE = Path(__file__).with_name("serve_options.json")
 NO = "no-"
@@ -104,8 +104,8 @@ def options() -> dict[str, Option]:
 
 @cache
 def own_options() -> frozenset[str]:
-    """Return the options that `VllmSettings` has a setting for. Its other settings are not vLLM's."""
-    return frozenset(name for each in fields(VllmSettings) if (name := each.name.replace("_", "-")) in options())
+    """Return the options that vLLM's settings have a setting for. Its other settings are not vLLM's."""
+    return frozenset(name for each in fields(load_kind("vllm").Settings) if (name := each.name.replace("_", "-")) in options())
 
 
 @cache

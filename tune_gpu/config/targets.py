@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.rules import nearest
-from tune_gpu.config.schema import ExperimentConfig, Services
-from tune_gpu.config.service_settings import SpaceServices
+
+if TYPE_CHECKING:
+    from tune_gpu.config.schema import ExperimentConfig
+    from tune_gpu.config.service_settings import SpaceServices
 
 _SettingsT = TypeVar("_SettingsT")
 
@@ -56,7 +58,7 @@ def mappings_of(settings: Any) -> tuple[str, ...]:
     return tuple(each.name for each in dataclasses.fields(settings) if isinstance(getattr(settings, each.name), dict))
 
 
-def settings_with(config: ExperimentConfig, params: Mapping[str, Any]) -> Services:
+def settings_with(config: ExperimentConfig, params: Mapping[str, Any]) -> SpaceServices:
     """Return the settings of the services with a candidate's parameters written over them. The configuration is not changed.
 
     Raises:

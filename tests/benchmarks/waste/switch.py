@@ -8,9 +8,9 @@ import time
 from typing import Any
 
 from tune_gpu.config.loader import load_config
-from tune_gpu.config.schema import VllmSettings
 from tune_gpu.services.vllm.launch import ForkServer
 from tune_gpu.services.vllm.server import VllmServer
+from tune_gpu.services.vllm.settings import VllmSettings
 from tune_gpu.services.vllm.setup import engine_environment
 
 

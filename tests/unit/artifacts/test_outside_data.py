@@ -254,7 +254,7 @@ def test_yaml_that_would_run_something_is_refused(tmp_path: Path) -> None:
 
 def test_a_shells_words_in_a_setting_are_a_text_like_any_other(tmp_path: Path) -> None:
     from tune_gpu.common.process.managed import ManagedProcess
-    from tune_gpu.config.schema import VllmSettings
+    from tune_gpu.services.vllm.settings import VllmSettings
     from tune_gpu.services.vllm.setup import serve_flags
 
     trace = tmp_path / "trace"

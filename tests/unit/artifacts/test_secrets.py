@@ -21,9 +21,10 @@ from tune_gpu.artifacts.secret_names import is_secret
 from tune_gpu.artifacts.secret_writings import ORDINARY, Writings
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import as_yaml, load_config
-from tune_gpu.config.schema import ExperimentConfig, ParameterSpec, VllmSettings
+from tune_gpu.config.schema import ExperimentConfig, ParameterSpec
 from tune_gpu.services.vllm.secret_flags import check_secrets
 from tune_gpu.services.vllm.server import engine_environment, serve_flags
+from tune_gpu.services.vllm.settings import VllmSettings
 
 NAMED = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_2", "hf.token", "--hf-token", "hfToken", "token", "API_TOKENS", "GITHUB_TOKENS", "api-key", "apiKey", "APIKEY", "x-api-key", "API_KEYS", "OPENAI_API_KEY", "VLLM_API_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN", "AZURE_CLIENT_SECRET", "azureClientSecret", "AccountKey", "SharedAccessKey", "AZURE_STORAGE_CONNECTION_STRING", "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_API_KEY", "WANDB_KEY", "wandb-key", "wandbKey", "PRIVATE_KEY", "SSH_PRIVATE_KEY_PEM", "session_key", "SECRET", "SECRET_KEY_BASE", "db_password", "dbPassword", "password2", "PGPASSWORD", "MYSQL_PWD", "SMTP_PASS", "passphrase", "passwd", "credentials", "DATABASE_URL", "REDIS_URL", "MONGODB_URI", "SENTRY_DSN", "Authorization", "proxy-authorization", "auth", "bearer", "Cookie", "Set-Cookie", "GITHUB_PAT", "RAY_AUTH_TOKEN"]
 OTHERS = ["max_tokens", "tokens", "prompt_tokens", "eos_token_id", "bos_token", "pad_token", "tokenizer", "tokenizer_mode", "token_count", "kv_cache_tokens", "max_num_batched_tokens", "key", "keys", "time_per_output_token", "time_to_first_token", "bytes_per_token", "experts_per_token", "key_env", "engine_key", "order_key", "sort_key", "cache_key", "monkey", "keyboard", "turkey", "author", "authority", "secretary", "PWD", "OLDPWD", "SSH_AUTH_SOCK", "XAUTHORITY", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "PASSWORD_FILE", "bypass", "compass", "pass_config", "allowed_headers", "url", "base_url", "seed", "path"]

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.config.schema import ExperimentConfig, ParameterSpec, Services, VllmSettings, WhisperSettings
+from tune_gpu.config.schema import ExperimentConfig, ParameterSpec, Services
 from tune_gpu.config.targets import Target, settings_with
+from tune_gpu.services.faster_whisper.settings import WhisperSettings
+from tune_gpu.services.vllm.settings import VllmSettings
 
 OWN = [Target(service, each.name) for service, kind in (("vllm", VllmSettings), ("whisper", WhisperSettings)) for each in fields(kind) if each.name not in ("extra_args", "env")]
 ENTRIES = [Target("vllm", "extra_args", "seed"), Target("vllm", "extra_args", "a.b"), Target("vllm", "env", "A"), Target("whisper", "env", "A.B")]

@@ -143,7 +143,7 @@ TWO_WEIGHTS = {"small.latency": 0.5, "large.ttft": 0.5}
 def two_llms(**sections: Any) -> ExperimentConfig:
     """A configuration of a space with two LLMs."""
     config = schema_of((("small", "vllm"), ("large", "vllm")))(**sections)
-    config.services.small.api, config.services.large.api = "chat", "completions"  # type: ignore[attr-defined]
+    config.services.small.api, config.services.large.api = "chat", "completions"
     return config
 
 

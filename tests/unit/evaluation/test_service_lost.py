@@ -10,10 +10,10 @@ from itertools import chain, repeat
 import pytest
 
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
-from tune_gpu.config.schema import VllmSettings
 from tune_gpu.evaluation.load_session import raise_if_lost
 from tune_gpu.services.running import KV_CACHE_PCT
 from tune_gpu.services.vllm.server import VllmServer
+from tune_gpu.services.vllm.settings import VllmSettings
 
 LOST = Failure(FailureKind.SERVICE_LOST, "vllm", Phase.LOAD, "killed")
 

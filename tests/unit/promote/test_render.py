@@ -10,13 +10,13 @@ import yaml
 from tests.support.made_run import FAST, QUICK
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import load_config
-from tune_gpu.config.schema import VllmSettings
 from tune_gpu.promote.bundle import bundle_of, write_bundle
 from tune_gpu.promote.env_file import read_env
 from tune_gpu.promote.render import services_of
 from tune_gpu.promote.supervisor import ProcessSupervisor
 from tune_gpu.promote.systemd import Systemd, _quoted
 from tune_gpu.services.faster_whisper.server import parse_arguments
+from tune_gpu.services.vllm.settings import VllmSettings
 from tune_gpu.services.vllm.setup import engine_environment, serve_flags
 
 

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from tests.support.made_run import FAST, SLOW
 from tests.unit.promote.test_apply import BOTH, SERVER, SYSTEMD, Place
 from tests.unit.promote.test_apply import place as place
-from tune_gpu.config.schema import VllmSettings
 from tune_gpu.promote import sources
 from tune_gpu.promote.running import (
     UNREAD,
@@ -29,6 +28,7 @@ from tune_gpu.promote.running import (
     same,
     vllm_settings,
 )
+from tune_gpu.services.vllm.settings import VllmSettings
 from tune_gpu.services.vllm.setup import serve_flags, serve_settings
 
 RECORDED = Path(__file__).parents[2] / "data" / "running"

@@ -14,13 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tune_gpu.config.schema import PromoteSettings, ServiceTarget, VllmSettings, WhisperSettings, WorkloadSettings
+from tune_gpu.config.schema import PromoteSettings, ServiceTarget, WorkloadSettings
 from tune_gpu.promote.watch import Watcher
 from tune_gpu.services.faster_whisper.service import WhisperService
+from tune_gpu.services.faster_whisper.settings import WhisperSettings
 from tune_gpu.services.loopback import NoAnswer, get
 from tune_gpu.services.readiness import answers
 from tune_gpu.services.running import Endpoint
 from tune_gpu.services.vllm.server import VllmServer
+from tune_gpu.services.vllm.settings import VllmSettings
 from tune_gpu.workload.clients.call import Audio, Call
 from tune_gpu.workload.clients.completion import complete
 from tune_gpu.workload.clients.transcription import transcribe

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from tests.benchmarks.serve_flags import queries_of, space_of
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import load_config
-from tune_gpu.config.schema import VllmSettings
 from tune_gpu.config.serve_options import Kind, Role, conflict_of, options, own_options, problem_of, read_name
 from tune_gpu.experiment.space_check import check_space
+from tune_gpu.services.vllm.settings import VllmSettings
 from tune_gpu.services.vllm.setup import serve_flags, serve_settings
 
 OPEN = sorted(name for name, each in options().items() if each.role is not Role.SERVER and name not in own_options())

@@ -14,15 +14,17 @@ from hypothesis import strategies as st
 from tests.support.made_run import FAST, QUICK
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import load_config
-from tune_gpu.config.schema import ExperimentConfig, VllmSettings, WhisperSettings
+from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.config.targets import settings_with
 from tune_gpu.experiment.space_check import check_space
 from tune_gpu.promote.render import services_of
 from tune_gpu.services.faster_whisper import service as whisper
 from tune_gpu.services.faster_whisper.server import parse_arguments
 from tune_gpu.services.faster_whisper.service import WhisperService
+from tune_gpu.services.faster_whisper.settings import WhisperSettings
 from tune_gpu.services.vllm import setup as vllm_setup
 from tune_gpu.services.vllm.server import VllmServer
+from tune_gpu.services.vllm.settings import VllmSettings
 from tune_gpu.services.vllm.setup import engine_environment, serve_flags
 
 NAMES = st.sampled_from([*vllm_setup.HELD, *whisper.HELD, "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "HF_HUB_OFFLINE", "DO_NOT_TRACK", "VLLM_LOGGING_LEVEL", "A"])

@@ -11,7 +11,7 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.common.metric import Protocol
 from tune_gpu.common.process.cores import parse_cores
 from tune_gpu.config import rules
-from tune_gpu.config.schema import RunSettings
+from tune_gpu.config.run_settings import RunSettings
 from tune_gpu.config.texts import check_variable
 from tune_gpu.services.apis import APIS
 from tune_gpu.services.base import Gpus, LaunchSite, fingerprint

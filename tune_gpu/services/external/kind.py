@@ -9,7 +9,7 @@ from typing import Any
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.metric import Protocol
 from tune_gpu.config import rules
-from tune_gpu.config.schema import RunSettings
+from tune_gpu.config.run_settings import RunSettings
 from tune_gpu.services.apis import APIS
 from tune_gpu.services.base import Gpus, LaunchSite, fingerprint
 from tune_gpu.services.external.service import ExternalService

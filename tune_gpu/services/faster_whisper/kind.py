@@ -7,11 +7,12 @@ from typing import Any
 
 from tune_gpu.common.installed import is_installed
 from tune_gpu.common.metric import Protocol
-from tune_gpu.config.schema import RunSettings, WhisperSettings
+from tune_gpu.config.run_settings import RunSettings
 from tune_gpu.services.base import Gpus, LaunchSite
 from tune_gpu.services.deployable import Deployable
 from tune_gpu.services.faster_whisper.memory import whisper_mib
 from tune_gpu.services.faster_whisper.service import HELD, SERVER_MODULE, WhisperService, whisper_environment, whisper_settings
+from tune_gpu.services.faster_whisper.settings import WhisperSettings
 from tune_gpu.services.memory_values import DeviceMemory, Footprint
 from tune_gpu.services.models import resolve_whisper
 

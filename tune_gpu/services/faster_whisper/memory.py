@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.rules import check
-from tune_gpu.config.schema import WhisperSettings
+from tune_gpu.services.faster_whisper.settings import WhisperSettings
 from tune_gpu.services.vllm.memory.arithmetic import MIB
 
 FRAMES, TOKENS = 1500, 448

@@ -19,8 +19,8 @@ from tune_gpu.common.places import python_path
 from tune_gpu.common.process.cores import parse_cores
 from tune_gpu.common.process.managed import ManagedProcess
 from tune_gpu.common.process.ports import free_port
-from tune_gpu.config.schema import WhisperSettings
 from tune_gpu.services.environment import CARD_ORDER, layered
+from tune_gpu.services.faster_whisper.settings import WhisperSettings
 from tune_gpu.services.loopback import NoAnswer, get
 from tune_gpu.services.models import resolve_whisper
 from tune_gpu.services.oom import KernelOomWatch

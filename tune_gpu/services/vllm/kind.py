@@ -13,7 +13,7 @@ from typing import Any
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.installed import is_installed
 from tune_gpu.common.metric import Protocol
-from tune_gpu.config.schema import RunSettings, VllmSettings
+from tune_gpu.config.run_settings import RunSettings
 from tune_gpu.config.serve_options import problem_of
 from tune_gpu.services.base import Gpus, KindHost, LaunchSite, fingerprint
 from tune_gpu.services.deployable import Deployable
@@ -24,6 +24,7 @@ from tune_gpu.services.vllm.memory.calibration import CalibrationStore
 from tune_gpu.services.vllm.memory.engine_memory import EngineMemory
 from tune_gpu.services.vllm.parallelism import CARD_SETTINGS, cards_of, parallel_sizes
 from tune_gpu.services.vllm.server import VllmServer
+from tune_gpu.services.vllm.settings import VllmSettings
 from tune_gpu.services.vllm.setup import HELD, NEVER, engine_environment, serve_settings, vllm_environment
 
 INSTALL_GPU = "pip install 'tune-gpu[gpu]'"

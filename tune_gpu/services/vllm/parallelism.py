@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.config.schema import VllmSettings
+from tune_gpu.services.vllm.settings import VllmSettings
 
 _MULTIPLIES = ("pipeline_parallel_size", "prefill_context_parallel_size", "data_parallel_size")
 """Flags of vLLM that multiply the cards (`ParallelConfig.world_size_across_dp`). Decode context parallelism uses the cards of the

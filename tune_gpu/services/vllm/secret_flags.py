@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tune_gpu.artifacts.redaction import secret_values
 from tune_gpu.artifacts.secret_names import is_secret
 from tune_gpu.common.errors import UserError
-from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.config.targets import Target
+
+if TYPE_CHECKING:
+    from tune_gpu.config.schema import ExperimentConfig
 
 _VARIABLES = {"hf-token": "HF_TOKEN"}
 """vLLM's flags that hold a secret, and the variable that replaces each. `--api-key` is set by every evaluation."""

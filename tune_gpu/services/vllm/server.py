@@ -15,7 +15,6 @@ from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.common.process.cores import parse_cores
 from tune_gpu.common.process.guard import shared_memory_of
 from tune_gpu.common.process.ports import free_port
-from tune_gpu.config.schema import VllmSettings
 from tune_gpu.services.exposition import gauges_in
 from tune_gpu.services.loopback import NoAnswer, get
 from tune_gpu.services.models import resolve_llm
@@ -25,6 +24,7 @@ from tune_gpu.services.start_failures import explain_exit, explain_loss
 from tune_gpu.services.vllm.info import EngineInfo, read_engine_info
 from tune_gpu.services.vllm.launch import ForkServer, Launch, Launched, launch_cold
 from tune_gpu.services.vllm.secret_flags import variables_of
+from tune_gpu.services.vllm.settings import VllmSettings
 from tune_gpu.services.vllm.setup import engine_environment, serve_flags
 
 _STOP_GRACE_S = 8.0

@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 
 from tune_gpu.config.kinds import load_kind
 from tune_gpu.config.loader import config_of
-from tune_gpu.config.schema import ExperimentConfig, VllmSettings, WhisperSettings
+from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.evaluation.memory_check import DeviceMemory, MemoryVerdict, card_memory
 from tune_gpu.evaluation.memory_check.space_plan import Preflight
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.services.base import Service
 from tune_gpu.services.deployment import resolve
 from tune_gpu.services.earlier_starts import EarlierStarts
+from tune_gpu.services.faster_whisper.settings import WhisperSettings
+from tune_gpu.services.vllm.settings import VllmSettings
 
 CARD = card_memory("RTX 3090")
 RANK = [MemoryVerdict.FITS, MemoryVerdict.UNCERTAIN, MemoryVerdict.INFEASIBLE]

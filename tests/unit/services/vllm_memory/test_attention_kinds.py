@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from tests.benchmarks.preflight import evaluate
-from tune_gpu.config.schema import VllmSettings
 from tune_gpu.evaluation.memory_check import DeviceMemory, from_config
 from tune_gpu.services.vllm.memory.budget import estimate_memory
 from tune_gpu.services.vllm.memory.engine_rules import EngineRules
 from tune_gpu.services.vllm.memory.model_catalogue import known_model
 from tune_gpu.services.vllm.memory.parts import weights
 from tune_gpu.services.vllm.memory.weight_formats import published_format
+from tune_gpu.services.vllm.settings import VllmSettings
 
 SHAPE: dict[str, Any] = {"num_hidden_layers": 48, "num_key_value_heads": 8, "head_dim": 128, "hidden_size": 4096, "params_b": 30}
 

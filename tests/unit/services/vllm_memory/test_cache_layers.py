@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from tune_gpu.config.schema import VllmSettings
 from tune_gpu.evaluation.memory_check import DeviceMemory
 from tune_gpu.services.vllm.memory.architecture import ModelArchitecture, from_config
 from tune_gpu.services.vllm.memory.budget import estimate_memory
 from tune_gpu.services.vllm.memory.cache_layers import StateLayers
 from tune_gpu.services.vllm.memory.engine_rules import EngineRules
 from tune_gpu.services.vllm.memory.kv_layout import KvLayout
+from tune_gpu.services.vllm.settings import VllmSettings
 
 GIB = 2**30
 QWEN35_27B = {"model_type": "qwen3_5", "text_config": {"model_type": "qwen3_5_text", "num_hidden_layers": 64, "hidden_size": 5120, "num_attention_heads": 24,

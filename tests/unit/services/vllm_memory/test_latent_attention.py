@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tune_gpu.config.schema import VllmSettings
 from tune_gpu.evaluation.memory_check import DeviceMemory, from_config
 from tune_gpu.services.vllm.memory.budget import estimate_memory
+from tune_gpu.services.vllm.settings import VllmSettings
 
 GIB = 2**30
 LITE: dict[str, Any] = {

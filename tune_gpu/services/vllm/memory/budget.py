@@ -14,7 +14,6 @@ from typing import Any
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.bounds import Bounds
 from tune_gpu.config.rules import bounds_of
-from tune_gpu.config.schema import VllmSettings
 from tune_gpu.services.memory_values import DeviceMemory
 from tune_gpu.services.vllm.memory import parts
 from tune_gpu.services.vllm.memory.architecture import ModelArchitecture
@@ -26,6 +25,7 @@ from tune_gpu.services.vllm.memory.model_runner import ModelRunner
 from tune_gpu.services.vllm.memory.pooling import as_served
 from tune_gpu.services.vllm.memory.vision_encoder import limits_of
 from tune_gpu.services.vllm.memory.weight_formats import flag_format
+from tune_gpu.services.vllm.settings import VllmSettings
 
 NOT_MODELLED_SHARE = 0.005
 """Standard deviation of everything that no part models, as a share of the requested memory."""

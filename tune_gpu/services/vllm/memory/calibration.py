@@ -18,7 +18,7 @@ from tune_gpu.common.atomic_files import write_whole
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.file_lock import alone
 from tune_gpu.common.places import cache_folder
-from tune_gpu.config.schema import VllmSettings
+from tune_gpu.services.vllm.settings import VllmSettings
 
 MEASURED_FLAGS = ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "enforce_eager", "enable_chunked_prefill")
 """Flags that change the overhead. They are kept with a measurement, to distinguish other values from the measured ones."""

@@ -9,7 +9,6 @@ import os
 from dataclasses import replace
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.config.schema import VllmSettings
 from tune_gpu.services.memory_values import Beside, DeviceMemory, Prediction
 from tune_gpu.services.predictions import BesideMany, Columns, Predictions
 from tune_gpu.services.vllm.info import EngineInfo
@@ -21,6 +20,7 @@ from tune_gpu.services.vllm.memory.learning import learn_from_start
 from tune_gpu.services.vllm.memory.model_catalogue import catalogue, known_model, known_name
 from tune_gpu.services.vllm.memory.predict import predict
 from tune_gpu.services.vllm.memory.predict_many import predict_many
+from tune_gpu.services.vllm.settings import VllmSettings
 
 
 class EngineMemory:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from tune_gpu.config.schema import VllmSettings
 from tune_gpu.services.memory_values import DeviceMemory
 from tune_gpu.services.vllm.memory.architecture import ModelArchitecture
 from tune_gpu.services.vllm.memory.arithmetic import MIB
 from tune_gpu.services.vllm.memory.budget import estimate_memory
 from tune_gpu.services.vllm.memory.calibration import Calibration
 from tune_gpu.services.vllm.memory.parts import engines
+from tune_gpu.services.vllm.settings import VllmSettings
 
 _PATTERNS = {
     # GPU, V0 and V1

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from tune_gpu.config.rules import check_value, rule_of
-from tune_gpu.config.schema import VllmSettings
 from tune_gpu.config.serve_options import read_name
 from tune_gpu.services.vllm.memory.architecture import ModelArchitecture
 from tune_gpu.services.vllm.memory.arithmetic import GIB, MIB, Number, maximum, minimum, root_sum_square, where
@@ -19,6 +18,7 @@ from tune_gpu.services.vllm.memory.engine_rules import EngineRules
 from tune_gpu.services.vllm.memory.expert_padding import padding
 from tune_gpu.services.vllm.memory.model_runner import ModelRunner
 from tune_gpu.services.vllm.memory.weight_formats import WeightFormat
+from tune_gpu.services.vllm.settings import VllmSettings
 
 _KV_BYTES = {  # of one value in the cache
     "fp8": 1.0, "fp8_e4m3": 1.0, "fp8_e5m2": 1.0, "fp8_inc": 1.0, "float16": 2.0, "bfloat16": 2.0, "half": 2.0, "float32": 4.0,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 
-from tune_gpu.config.schema import VllmSettings
 from tune_gpu.services.memory_values import Beside, DeviceMemory, KvTokens, MemoryVerdict, Prediction
 from tune_gpu.services.vllm.memory import parts
 from tune_gpu.services.vllm.memory.architecture import ModelArchitecture
@@ -23,6 +22,7 @@ from tune_gpu.services.vllm.memory.budget import (
 )
 from tune_gpu.services.vllm.memory.calibration import Calibration
 from tune_gpu.services.vllm.memory.weight_formats import flag_format
+from tune_gpu.services.vllm.settings import VllmSettings
 
 START_SIGMA_MIB = {"cuda": 100.0, "cpu": 24.0}
 """Standard deviation of the free memory at the start: a CUDA context differs by driver, and the memory of other processes varies."""

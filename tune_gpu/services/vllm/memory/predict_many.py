@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from tune_gpu.config.schema import VllmSettings
 from tune_gpu.config.targets import Target, written_over
 from tune_gpu.search.values import to_builtin
 from tune_gpu.services.memory_values import DeviceMemory, MemoryVerdict, Prediction
@@ -18,6 +17,7 @@ from tune_gpu.services.vllm.memory.arithmetic import MIB
 from tune_gpu.services.vllm.memory.budget import after_the_cache, estimate_memory, flag_conflict, too_full
 from tune_gpu.services.vllm.memory.calibration import Calibration
 from tune_gpu.services.vllm.memory.predict import START_SIGMA_MIB, predict, refusal, share_mib, taken_mib, too_heavy
+from tune_gpu.services.vllm.settings import VllmSettings
 
 NUMERIC = ("gpu_memory_utilization", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size")
 """Flags that may be arrays; every other flag that matters splits the space into groups."""
