@@ -111,13 +111,16 @@ def servers(behaviour: Behaviour) -> Iterator[Traffic]:
 
 
 @contextmanager
-def serving(app: web.Application) -> Iterator[str]:
-    """Serve an application on loopback, in a thread of its own, for as long as the block. Yield its address."""
+def serving(app: web.Application, *, handler_cancellation: bool = False) -> Iterator[str]:
+    """Serve an application on loopback, in a thread of its own, for as long as the block. Yield its address.
+
+    With `handler_cancellation` a handler is cancelled when its client closes the stream.
+    """
     ready = threading.Event()
     state: dict[str, object] = {}
 
     async def serve() -> None:
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=handler_cancellation)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()

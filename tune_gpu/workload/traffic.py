@@ -14,9 +14,10 @@ from tune_gpu.config.schema import ExperimentConfig, WorkloadSettings
 from tune_gpu.services.pulse import ActivityTracker
 from tune_gpu.services.running import Endpoint
 from tune_gpu.workload.clients.call import Call, Content, Sample
-from tune_gpu.workload.clients.chat import chat
+from tune_gpu.workload.clients.chat import Chat, chat
 from tune_gpu.workload.clients.completion import complete
 from tune_gpu.workload.clients.embedding import embed
+from tune_gpu.workload.clients.hangup import Hangup
 from tune_gpu.workload.clients.speech import speak
 from tune_gpu.workload.clients.transcription import transcribe
 from tune_gpu.workload.stages import Stage, background_of, stages_of
@@ -74,8 +75,28 @@ class Traffic:
         """Return the stages of a turn, or the one stage of a service alone."""
         return self.stages if only is None else (self.stage(only),)
 
-    async def ask(self, session: aiohttp.ClientSession, stage: Stage, content: Content, workload: WorkloadSettings, *, due: float) -> Sample:
-        """Send one request that was due at `due` (monotonic clock, seconds)."""
+    async def ask(
+        self,
+        session: aiohttp.ClientSession,
+        stage: Stage,
+        content: Content | Chat,
+        workload: WorkloadSettings,
+        *,
+        due: float,
+        hangup: Hangup | None = None,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Sample:
+        """Send one request that was due at `due` (monotonic clock, seconds), and return its answer.
+
+        Args:
+            session: of the client.
+            stage: the service.
+            content: what it gets; a conversation goes to the chats of an LLM, whatever its requests are otherwise.
+            workload: length and time-out.
+            due: when it was due.
+            hangup: ends the request early.
+            on_text: receives each part of an LLM's answer as it arrives.
+        """
         call = Call(
             session,
             self.endpoints[stage.service],
@@ -87,5 +108,8 @@ class Traffic:
             workload.max_tokens,
             workload.voice,
             self.vector_sizes,
+            hangup,
+            on_text,
         )
-        return await _CLIENTS[stage.protocol](call, content)
+        protocol = Protocol.CHAT if isinstance(content, Chat) else stage.protocol
+        return await _CLIENTS[protocol](call, content)

@@ -45,6 +45,8 @@ class BackgroundSample:
 
     stage: Stage
     sample: Sample
+    name: str = ""
+    """Of its kind, `titles` for example; empty for a request of another user."""
 
     @property
     def error(self) -> str | None:
@@ -69,6 +71,10 @@ class WindowResult:
     """Monotonic clock."""
     offered_s: float = 0.0
     """Time from its start to the end of its arrivals; 0 if unknown."""
+    censored: list[Turn] = field(default_factory=list)
+    """Turns that its end cut. They are not among `turns`."""
+    planned: int | None = None
+    """Turns that the plan of its sessions has; None without sessions. Those that were never due are in no list."""
 
     @property
     def invalid(self) -> str | None:

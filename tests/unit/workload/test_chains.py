@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tune_gpu.common.metric import Protocol
 from tune_gpu.config.schema import WorkloadSettings
 from tune_gpu.workload.clients.call import Audio, Content, Sample
+from tune_gpu.workload.clients.chat import Chat
 from tune_gpu.workload.clients.embedding import EmbeddingSample
 from tune_gpu.workload.clients.generation import GenerationSample
 from tune_gpu.workload.clients.speech import SpeechSample
@@ -46,7 +47,8 @@ class Planned(Traffic):
     answers: Mapping[str, tuple[float, float, str | None]] = field(default_factory=dict)
     asked: list[tuple[str, Content, float]] = field(default_factory=list)
 
-    async def ask(self, session: Any, stage: Stage, content: Content, workload: WorkloadSettings, *, due: float) -> Sample:
+    async def ask(self, session: Any, stage: Stage, content: Content | Chat, workload: WorkloadSettings, *, due: float, **_ends: Any) -> Sample:
+        assert not isinstance(content, Chat)
         self.asked.append((stage.service, content, due))
         first_s, more_s, error = self.answers[stage.service]
         first, done = due + first_s, due + first_s + more_s

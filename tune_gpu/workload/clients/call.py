@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from tune_gpu.services.pulse import ActivityTracker
 from tune_gpu.services.running import Endpoint
+from tune_gpu.workload.clients.hangup import Hangup
 
 MAX_BYTES = 4 * 2**20
 """Longest answer that is not a stream."""
@@ -102,11 +103,23 @@ class Call:
     """The voice that speech is asked for; None leaves it to the server."""
     vector_sizes: dict[str, int] = field(default_factory=dict)
     """Service -> size of its first embedding, which all others must have."""
+    hangup: Hangup | None = None
+    """Ends the request early; None for a request that nobody cancels."""
+    on_text: Callable[[str], None] | None = None
+    """Receives each part of a streamed text as it arrives."""
 
     @property
     def left_s(self) -> float:
         """Return the seconds left until the time-out."""
         return max(0.001, self.due + self.timeout_s - time.monotonic())
+
+    def limit(self) -> asyncio.Timeout:
+        """Return the limit within which the request is answered, unless its caller hangs up before."""
+        return asyncio.timeout(self.left_s) if self.hangup is None else self.hangup.limit(self.left_s)
+
+    def hung_up(self, error: str | None) -> bool:
+        """Return whether a request with this error was ended by its caller."""
+        return error == "timeout" and self.hangup is not None and self.hangup.at is not None
 
     @property
     def headers(self) -> Mapping[str, str]:

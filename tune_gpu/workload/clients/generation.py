@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tune_gpu.workload.clients.call import MAX_BYTES, Call, amount_of, failure_as_value, ms_between
+from tune_gpu.workload.clients.call import MAX_BYTES, Call, amount_of, body_of, failure_as_value, ms_between
+from tune_gpu.workload.clients.refusals import CONTEXT_TOO_LONG, is_too_long, refusal_of
 
 _MAX_BYTES_PER_TOKEN = 4096
 """Of a stream. vLLM's chunks have some 300 bytes."""
+_REFUSAL_BYTES = 2**16
 
 TextOf = Callable[[Mapping[str, Any]], str | None]
 """Returns the text of a chunk's choice, which may be empty, or None if the chunk has no token."""
@@ -27,6 +29,13 @@ class GenerationSample:
     n_tokens: int = 0
     error: str | None = None
     text: str = ""
+    """What arrived of it; of an answer that failed, nothing."""
+    prompt_tokens: int | None = None
+    """Tokens of the prompt by the server's count; None where it reports none."""
+    cached_tokens: int | None = None
+    """Those of them that it found in its prefix cache. vLLM reports them with `--enable-prompt-tokens-details`."""
+    cancelled: bool = False
+    """The caller hung up before the end. That is no failure: what arrived until then is measured."""
 
     @property
     def first_output(self) -> float | None:
@@ -35,8 +44,8 @@ class GenerationSample:
 
     @property
     def done(self) -> float | None:
-        """Return when the last token arrived, or None if the request failed."""
-        return self.chunk_times[-1] if self.chunk_times and not self.error else None
+        """Return when the last token arrived, or None if the request failed or was cancelled."""
+        return self.chunk_times[-1] if self.chunk_times and not self.error and not self.cancelled else None
 
     @property
     def output(self) -> str | None:
@@ -65,25 +74,45 @@ class GenerationSample:
         return [mean] * (self.n_tokens - 1)
 
 
-async def generate(call: Call, path: str, prompt: Mapping[str, object], token_text: TextOf) -> GenerationSample:
+@dataclass(frozen=True)
+class Length:
+    """How long an answer is."""
+
+    tokens: int
+    natural: bool = False
+    """The model may end it before."""
+    refused: bool = False
+    """A server whose context has no place for all of it is asked to refuse the request, rather than to cut the answer."""
+
+    def as_dict(self) -> dict[str, object]:
+        """Return it as a request has it."""
+        found: dict[str, object] = {"max_tokens": self.tokens}
+        if not self.natural:
+            found["ignore_eos"] = True
+            if self.refused:
+                found["min_tokens"] = self.tokens
+        return found
+
+
+async def generate(call: Call, path: str, prompt: Mapping[str, object], token_text: TextOf, length: Length | None = None) -> GenerationSample:
     """Stream one answer, and record when each chunk of tokens arrives.
 
     Without the closing `[DONE]` the error is `truncated_stream`, without a token `empty_answer`, with fewer tokens than requested
-    `short_answer`. No end-of-text token ends an answer, but vLLM cuts it where the context is full, and a candidate with too short a context
-    would win by shorter answers.
+    `short_answer`, and `context_too_long` where the server says so. No end-of-text token ends an answer whose length is given, but vLLM cuts it
+    where the context is full, and a candidate with too short a context would win by shorter answers.
 
     Args:
         call: how the request is sent.
         path: of the API.
         prompt: the part of the request that the APIs do not share.
         token_text: returns the text of a chunk's choice.
+        length: of the answer; None for `call.max_tokens`.
     """
-    sample = GenerationSample(call.due)
+    sample, length = GenerationSample(call.due), length or Length(call.max_tokens)
     body = {
         "model": call.endpoint.model,
         **prompt,
-        "max_tokens": call.max_tokens,
-        "ignore_eos": True,
+        **length.as_dict(),
         "temperature": 0.0,
         "stream": True,
         "stream_options": {"include_usage": True},
@@ -92,26 +121,31 @@ async def generate(call: Call, path: str, prompt: Mapping[str, object], token_te
         body["cache_salt"] = call.cache_salt
     finished = False
     with failure_as_value(sample, cut_off="truncated_stream"), call.pulse.request(call.service):
-        finished = await _stream(call, path, body, token_text, sample)
-    if sample.error is None and not finished:
+        finished = await _stream(call, path, body, token_text, sample, length.tokens)
+    if call.hung_up(sample.error):
+        sample.error, sample.cancelled = None, True
+    elif sample.error is None and not finished:
         sample.error = "truncated_stream"
     elif sample.error is None and not sample.chunk_times:
         sample.error = "empty_answer"
-    elif sample.error is None and 0 < sample.n_tokens < call.max_tokens:  # 0: the server has not reported the number
+    elif sample.error is None and not length.natural and 0 < sample.n_tokens < length.tokens:  # 0: the server has not reported the number
         sample.error = "short_answer"
+    if sample.error is not None:
+        sample.text = ""
     sample.n_tokens = max(sample.n_tokens, len(sample.chunk_times))
     return sample
 
 
-async def _stream(call: Call, path: str, body: Mapping[str, object], token_text: TextOf, sample: GenerationSample) -> bool:
+async def _stream(call: Call, path: str, body: Mapping[str, object], token_text: TextOf, sample: GenerationSample, tokens: int) -> bool:
     """Send the request and read its stream into the sample. Return True if the stream ended as it should."""
-    texts: list[str] = []
-    left = MAX_BYTES + _MAX_BYTES_PER_TOKEN * call.max_tokens
-    async with asyncio.timeout(call.left_s), call.session.post(call.url(path), json=body, headers=call.headers, allow_redirects=False) as reply:
+    left = MAX_BYTES + _MAX_BYTES_PER_TOKEN * tokens
+    async with call.limit(), call.session.post(call.url(path), json=body, headers=call.headers, allow_redirects=False) as reply:
         # A 200 is no sign of life: vLLM's server sends it before its engine has done anything. Any other status is the whole answer.
         if reply.status != 200:
             call.mark()
-            sample.error = f"http_{reply.status}"
+            with contextlib.suppress(ValueError):
+                sample.error = f"http_{reply.status}"
+                sample.error = refusal_of(reply.status, await body_of(reply, _REFUSAL_BYTES))
             return False
         async for line in reply.content:
             left -= len(line)
@@ -122,19 +156,29 @@ async def _stream(call: Call, path: str, body: Mapping[str, object], token_text:
             now, payload = time.monotonic(), line[5:].strip()
             call.mark()
             if payload == b"[DONE]":
-                sample.text = "".join(texts)
                 return True
-            _take_chunk(sample, json.loads(payload), now, token_text, texts)
+            _take_chunk(sample, json.loads(payload), now, token_text, call.on_text)
     return False
 
 
-def _take_chunk(sample: GenerationSample, chunk: dict[str, Any], now: float, token_text: TextOf, texts: list[str]) -> None:
+def _take_chunk(sample: GenerationSample, chunk: dict[str, Any], now: float, token_text: TextOf, on_text: Callable[[str], None] | None) -> None:
     if "error" in chunk:
-        sample.error = "stream_error"
+        sample.error = CONTEXT_TOO_LONG if is_too_long(chunk["error"]) else "stream_error"
     choices = chunk.get("choices")
     if choices and (text := token_text(choices[0])) is not None:
         sample.chunk_times.append(now)
-        texts.append(text)
+        sample.text += text
+        if on_text is not None and text:
+            on_text(text)
     usage = chunk.get("usage")
     if isinstance(usage, dict):
-        sample.n_tokens = int(amount_of(usage["completion_tokens"]))
+        _take_usage(sample, usage)
+
+
+def _take_usage(sample: GenerationSample, usage: Mapping[str, Any]) -> None:
+    sample.n_tokens = int(amount_of(usage["completion_tokens"]))
+    if usage.get("prompt_tokens") is not None:
+        sample.prompt_tokens = int(amount_of(usage["prompt_tokens"]))
+    details = usage.get("prompt_tokens_details")
+    if isinstance(details, Mapping) and details.get("cached_tokens") is not None:
+        sample.cached_tokens = int(amount_of(details["cached_tokens"]))

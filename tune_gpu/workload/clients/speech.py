@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import dataclass
 
@@ -30,6 +29,8 @@ class SpeechSample:
     error: str | None = None
     output: Audio | None = None
     """The speech, until the turn has ended: a window of it would fill the memory."""
+    cancelled: bool = False
+    """The caller hung up before the end. That is no failure."""
 
     @property
     def first_audio_ms(self) -> float | None:
@@ -53,12 +54,14 @@ async def speak(call: Call, text: str) -> SpeechSample:
     body = {"model": call.endpoint.model, "input": text, "response_format": "wav"} | ({} if call.voice is None else {"voice": call.voice})
     url = call.url("/v1/audio/speech")
     with failure_as_value(sample, cut_off="truncated_stream"), call.pulse.request(call.service):
-        async with asyncio.timeout(call.left_s), call.session.post(url, json=body, headers=call.headers, allow_redirects=False) as reply:
+        async with call.limit(), call.session.post(url, json=body, headers=call.headers, allow_redirects=False) as reply:
             if reply.status != 200:
                 call.mark()
                 sample.error = f"http_{reply.status}"
                 return sample
             await _read(reply, call, sample)
+    if call.hung_up(sample.error):
+        sample.error, sample.cancelled = None, True
     return sample
 
 
