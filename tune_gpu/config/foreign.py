@@ -22,11 +22,22 @@ from tune_gpu.config.targets import Target
 HARMLESS = frozenset({
     "name", "description", "device", "baseline", "objective.weights", "objective.targets", "objective.limits", "search.algorithm", "search.objectives", "confirm.metric", "confirm.tolerances",
     "workload.audio.source", "workload.audio.language", "workload.audio.noise_snr_db", "workload.kind", "workload.turn", "workload.background", "workload.voice", "run.port_range",
+    "workload.arrivals.process", "workload.history", "workload.llm_hears", "workload.half",
+    *(f"workload.profiles.*.{name}" for name in (
+        "format", "turns", "answer_tokens", "think_s", "system_prompt.text", "system_prompt.shared_by", "system_prompt.volatile", "tool_calls.result_tokens",
+        "tool_calls.latency_s", "retrieval.chunk_tokens",
+    )),
+    *(f"workload.auxiliary.*.{name}" for name in ("service", "prompt", "prompt_tokens", "answer_tokens")),
 })  # fmt: skip
 """Text, lists and mappings that are one of a few words, numbers, or names of data; each is checked where it is used."""
 PERMISSIONS = {"run.mps": "it is a permission to start a daemon on this machine"}
 """Switches that are more than a setting of the experiment."""
+_SENT = "it names a file, which would be sent to the services"
+_NAMED = (("workload", "profiles"), ("workload", "auxiliary"))
+"""Mappings from a name to settings."""
 _WHY = {
+    "workload.arrivals.file": "it names a file of this machine",
+    **{f"workload.profiles.*.{name}": _SENT for name in ("source", "system_prompt.file", "system_prompt.tools")},
     "ray.address": "the cluster there sends objects that run code here",
     "ray.storage_path": "results would be copied there",
     "run.artifacts_dir": "it leads out of the folder where the command is run",
@@ -76,7 +87,7 @@ def needs_trust(config: ExperimentConfig, typed: Mapping[str, Any]) -> list[Need
 
 def _found(config: ExperimentConfig) -> Iterator[tuple[KeyPath, Any, str]]:
     for path, value, default in _leaves(config, ExperimentConfig(), ()):
-        if value != default and (why := _leaf_needs_trust(".".join(path), value)):
+        if value != default and (why := _leaf_needs_trust(_key(path), value)):
             yield path, value, why
     for key, value in config.ray.runtime_env.items():
         if key == "env_vars" and isinstance(value, dict):
@@ -115,11 +126,20 @@ def _leaves(value: Any, default: Any, path: KeyPath) -> Iterator[tuple[KeyPath, 
     """
     if path in (("services",), ("parameters",), ("ray", "runtime_env"), ("promote",)):
         return
+    if path in _NAMED:
+        for name, entry in value.items():
+            yield from _leaves(entry, type(entry)(), (*path, str(name)))
+        return
     if not is_dataclass(value):
         yield path, value, default
         return
     for each in fields(value):
         yield from _leaves(getattr(value, each.name), getattr(default, each.name), (*path, each.name))
+
+
+def _key(path: KeyPath) -> str:
+    """Return the key of a setting as the lists above have it: `*` for a name of the user's choice."""
+    return ".".join("*" if path[:at] in _NAMED else name for at, name in enumerate(path))
 
 
 def _leaf_needs_trust(key: str, value: Any) -> str | None:

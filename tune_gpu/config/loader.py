@@ -16,7 +16,7 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.common.own_files import SPACES_FOLDER
 from tune_gpu.config.foreign import NeedsTrust, needs_trust, refuse
 from tune_gpu.config.languages import unquoted
-from tune_gpu.config.overrides import Override, empty_whole, parse_overrides, remove, typed, with_whole_names
+from tune_gpu.config.overrides import Override, empty_values, empty_whole, parse_overrides, remove, typed, with_whole_names
 from tune_gpu.config.rules import check, check_each, check_value, nearest, rule_of
 from tune_gpu.config.schema import ExperimentConfig, RaySettings
 from tune_gpu.config.service_settings import PAIR
@@ -192,7 +192,9 @@ def _write_over(config: DictConfig, layer: Mapping[str, Any], given_at: tuple[st
     schema = _schema(config)
     layer = with_whole_names(schema, layer)
     _check_keys(schema, layer, "")
-    if not merge:
+    if merge:
+        empty_values(config, schema, layer)
+    else:
         empty_whole(config, schema, layer, given_at)
     try:
         config.merge_with(with_values_read(layer, schema))

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from tune_gpu import metrics
 from tune_gpu.config.bounds import Bounds
 from tune_gpu.config.languages import check_language
-from tune_gpu.config.rules import By, Entries, Items, bounded, one_of, rule, ruled
+from tune_gpu.config.rules import By, Entries, Items, OneOf, bounded, one_of, rule, ruled
+from tune_gpu.config.session_settings import ArrivalSettings, AuxiliarySettings, ProfileSettings, TurnTakingSettings
 
 LONGEST_PAUSE = 1.5
 """A caller's longest pause in the ramp, as a multiple of `session_pause_s`."""
@@ -47,7 +48,8 @@ class TextSettings:
 class WorkloadSettings:
     """The traffic of one evaluation. A space may also give it under `traffic`."""
 
-    kind: str = one_of("requests", "requests")
+    kind: str = one_of("requests", "requests", "sessions")
+    """`requests`: turns that have nothing to do with one another. `sessions`: callers with a history, who wait, listen, think and go on."""
     audio: AudioSettings = field(default_factory=AudioSettings)
     texts: TextSettings = field(default_factory=TextSettings)
     turn: list[str] | None = None
@@ -79,9 +81,39 @@ class WorkloadSettings:
     """A caller's mean pause between an answer and the next utterance, in the ramp."""
     capacity_hopeless_load: float = bounded(1.5, above=0)
     """A step is held a second time if it fails, unless its load (value divided by target) is above this."""
+    arrivals: ArrivalSettings = field(default_factory=ArrivalSettings)
+    """This setting and those below are of `kind: sessions`."""
+    steady_state: bool = True
+    """Sessions are under way when a window begins, as if they had begun earlier. `false`: all callers arrive within the window."""
+    profiles: dict[str, ProfileSettings] = field(default_factory=dict)
+    """Name -> callers of that kind; one profile `callers` with the defaults if none is given."""
+    turn_taking: TurnTakingSettings = field(default_factory=TurnTakingSettings)
+    history: str | None = ruled(None, OneOf(("recorded", "own")))
+    """What a prompt's history holds: the plan's answers, so that prompts are equal for all candidates, or the server's own. null: `recorded` in
+    the search, `own` in a comparison."""
+    llm_hears: str | None = ruled(None, OneOf(("reference", "transcript")))
+    """What the LLM gets of spoken words. null: `reference` in the search, `transcript` in a comparison. Speech to text is measured in any case."""
+    listen_wpm: float = bounded(150.0, least=0, most=10_000)
+    """Words per minute at which callers listen if no service speaks the answer; 0: they do not listen."""
+    auxiliary: dict[str, AuxiliarySettings] = field(default_factory=dict)
+    """Name -> requests beside the turns."""
+    half: str = one_of("search", "search", "comparison", "all")
+    """The half of each source's conversations that is used. Comparisons use the other half; `all`: both use all."""
+
+    @property
+    def has_sessions(self) -> bool:
+        """Return whether the traffic is made of sessions."""
+        return self.kind == "sessions"
 
     def conflicts(self, at: str) -> Iterator[str]:
         """Yield a message for each broken rule that joins several settings."""
+        if self.has_sessions:
+            rates = {"background_rate_per_s": self.background_rate_per_s} | {f"background.{name}": rate for name, rate in self.background.items()}
+            if given := [f"{at}{name}={rate:g}" for name, rate in rates.items() if rate > 0]:
+                yield f"{given[0]}: not used by {at}kind=sessions. Set it to 0, and give such requests under {at}auxiliary."
+            return
+        if given := [name for name in ("profiles", "auxiliary") if getattr(self, name)]:
+            yield f"{at}{given[0]}: not used by {at}kind={self.kind}. Set {at}kind=sessions, or remove it (~{at}{given[0]})."
         longest_pause_s = LONGEST_PAUSE * self.session_pause_s
         if 0 < self.capacity_step_s <= longest_pause_s:  # a step without speech would give a capacity of 0 although nothing was measured
             yield (

@@ -89,11 +89,32 @@ def empty_whole(config: DictConfig, schema: type, layer: Mapping[str, Any], give
         given_at: the key that the layer is the value of; () for a file. Mappings above this key are kept.
     """
     for path in _whole(schema, layer, (), given_at):
-        node: Any = config
-        for key in path[:-1]:
-            node = node.get(key) if isinstance(node, DictConfig) else None
-        if isinstance(node, DictConfig) and path[-1] in node:
-            node[path[-1]] = {}
+        _empty(config, path)
+
+
+def empty_values(config: DictConfig, schema: type, layer: Mapping[str, Any]) -> None:
+    """Empty every setting of one value that a layer gives as a mapping (a distribution), so that merging the layer replaces it."""
+    for path in _values(schema, layer, ()):
+        _empty(config, path)
+
+
+def _empty(config: DictConfig, path: KeyPath) -> None:
+    node: Any = config
+    for key in path[:-1]:
+        node = node.get(key) if isinstance(node, DictConfig) else None
+    if isinstance(node, DictConfig) and path[-1] in node:
+        node[path[-1]] = {}
+
+
+def _values(schema: Any, layer: Mapping[str, Any], above: KeyPath) -> Iterator[KeyPath]:
+    hints = get_type_hints(schema) if is_dataclass(schema) else {}
+    for key, value in layer.items():
+        if isinstance(value, Mapping):
+            path, kind = (*above, str(key)), hints.get(key, _value_kind(schema))
+            if key in hints and getattr(rule_of(cast(type, schema), key), "whole", False):
+                yield path
+            else:
+                yield from _values(kind, value, path)
 
 
 def _whole(schema: Any, layer: Mapping[str, Any], above: KeyPath, given_at: KeyPath) -> Iterator[KeyPath]:

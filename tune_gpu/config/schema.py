@@ -54,7 +54,7 @@ class ExperimentConfig:
         if self.search.racing and workload.windows < 2:
             yield f"search.racing=true: workload.windows={workload.windows} is too few, because one window has no uncertainty. Set workload.windows to at least 2."
         turns = workload.turn_rate_per_s * min(seconds for seconds in (workload.window_s, workload.solo_window_s, self.confirm.window_s) if seconds)
-        if turns < _FEWEST_TURNS:  # windows are drawn until somebody speaks in one
+        if not workload.has_sessions and turns < _FEWEST_TURNS:  # windows are drawn until somebody speaks in one
             yield (
                 f"workload.turn_rate_per_s={workload.turn_rate_per_s:g}: {turns:.2g} voice turns in a window are too few. Have at least {_FEWEST_TURNS:g}, "
                 "by longer windows (workload.window_s) or more turns."

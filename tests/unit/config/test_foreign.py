@@ -22,11 +22,12 @@ from tune_gpu.artifacts.finished_run import read_finished_run
 from tune_gpu.cli.main import main
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.own_files import SPACES_FOLDER, is_own, key_file, sealed
-from tune_gpu.config.foreign import HARMLESS, PERMISSIONS, _leaf_needs_trust, _leaves
+from tune_gpu.config.foreign import HARMLESS, PERMISSIONS, _key, _leaf_needs_trust, _leaves
 from tune_gpu.config.foreign_services import VARIABLES, flag_needs_trust, setting_needs_trust, variable_needs_trust
 from tune_gpu.config.loader import as_yaml, load_config
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.config.serve_options import Role, options, problem_of, read_name
+from tune_gpu.config.session_settings import AuxiliarySettings, ProfileSettings
 from tune_gpu.experiment.checks import check_config
 from tune_gpu.experiment.space_check import check_space
 
@@ -199,7 +200,9 @@ def test_a_knob_reaches_settings_only(target: str, tmp_path: Path) -> None:
 
 def test_every_setting_that_is_no_number_has_been_judged() -> None:
     """A new setting that is text, a list or a mapping needs trust until it is listed."""
-    open_ = {".".join(path) for path, value, _ in _leaves(ExperimentConfig(), ExperimentConfig(), ()) if _leaf_needs_trust(".".join(path), ["x"]) is None}
+    config = ExperimentConfig()
+    config.workload.profiles, config.workload.auxiliary = {"a_caller": ProfileSettings()}, {"titles": AuxiliarySettings()}
+    open_ = {_key(path) for path, _, _ in _leaves(config, config, ()) if _leaf_needs_trust(_key(path), ["x"]) is None}
     assert open_ == HARMLESS
     assert {key for key in PERMISSIONS if _leaf_needs_trust(key, True)} == set(PERMISSIONS)
 
