@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from tune_gpu.common.metric import Protocol as Api
 from tune_gpu.services.deployable import Deployable
+from tune_gpu.services.findings import DoctorFinding, Machine
 from tune_gpu.services.memory_values import Beside, DeviceMemory, Footprint, Prediction
 from tune_gpu.services.predictions import BesideMany, Columns, Predictions
 from tune_gpu.services.running import RunningService
@@ -159,6 +160,17 @@ class ServiceKind(Protocol):
 
     def host(self, run: Any, device: str) -> KindHost | None:
         """Return what its services share within a trial (`run` has the settings of the run), or None. Nothing is started."""
+
+
+@runtime_checkable
+class Examined(Protocol):
+    """A kind that tells `tune-gpu doctor` more than which package is missing."""
+
+    def examine(self, machine: Machine) -> Iterable[DoctorFinding]:
+        """Yield what is here of what every service of this kind needs: a version, the libraries of a card, models. Nothing is started."""
+
+    def examine_service(self, name: str, settings: Any) -> Iterable[DoctorFinding]:
+        """Yield what is here of what one service needs that `check` accepts. Its findings are called by `name`. Raise UserError."""
 
 
 @runtime_checkable

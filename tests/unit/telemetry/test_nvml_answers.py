@@ -15,6 +15,8 @@ import pytest
 from tests.support.fake_nvml import ERRORS, MIB, MIG, OTHER, UUID, FakeNvml, Frame
 from tune_gpu.cli.doctor import cards as doctor
 from tune_gpu.common.failures import FailureKind, ServiceError
+from tune_gpu.services.findings import Machine
+from tune_gpu.services.vllm.examine import check_cuda
 from tune_gpu.telemetry import nvml, nvml_answers
 from tune_gpu.telemetry.neighbours import neighbours_on
 from tune_gpu.telemetry.nvml import NvmlProbe
@@ -231,4 +233,4 @@ def test_the_doctor_says_what_it_can_of_a_driver_that_says_little(function: str,
     driver = doctor.read_driver(fake)
     required = function in ("nvmlInit", "nvmlDeviceGetCount") or (function != "nvmlShutdown" and error in CARD_LOST)
     assert bool(driver.error) == required
-    assert all(finding.found for finding in [*doctor.check_driver(driver, []), *doctor.check_libraries(driver, "12.8", str)])
+    assert all(finding.found for finding in [*doctor.check_driver(driver, []), check_cuda(Machine("cuda", driver.cuda), "12.8")])

@@ -1,4 +1,4 @@
-"""Check the NVIDIA driver, its cards, and the CUDA libraries."""
+"""Check the NVIDIA driver and its cards."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
-from tune_gpu.cli.doctor.findings import DoctorFinding, fail, note, ok
-from tune_gpu.services.faster_whisper.cuda_libraries import WANTED_BY_WHISPER
+from tune_gpu.services.findings import DoctorFinding, Machine, fail, note, ok
 from tune_gpu.telemetry.nvml_answers import Nvml, text
 
 
@@ -90,7 +88,7 @@ def check_driver(driver: Driver, device_files: Sequence[Path]) -> Iterator[Docto
         else:
             yield note("driver", f"no NVIDIA GPU ({reason})", "runs measure on the CPU; for a GPU install its driver, or start the container with --gpus all")
         return
-    yield ok("driver", f"{driver.version}, {_runs(driver)}")
+    yield ok("driver", f"{driver.version}, {Machine('cuda', driver.cuda).driver_text}")
     for path in device_files:
         if not os.access(path, os.R_OK | os.W_OK):
             yield fail("permissions", f"{path} cannot be opened", f"add this user to the group that owns it: ls -l {path}")
@@ -98,16 +96,12 @@ def check_driver(driver: Driver, device_files: Sequence[Path]) -> Iterator[Docto
         yield from _check_card(index, card)
 
 
-def _runs(driver: Driver) -> str:
-    return "does not report its CUDA version" if driver.cuda is None else f"runs CUDA up to {driver.cuda[0]}.{driver.cuda[1]}"
-
-
 def _check_card(index: int, card: Card) -> Iterator[DoctorFinding]:
     name = f"card {index}"
     memory = "its memory is not reported" if card.total_mib is None or card.used_mib is None else f"{card.total_mib:.0f} MiB, {card.used_mib:.0f} in use"
     text = f"{card.name}, {memory}" + (", MIG" if card.mig else "")
     if card.exclusive:
-        yield fail(name, f"{text}; compute mode is exclusive: vLLM and Whisper cannot share it", f"nvidia-smi -i {index} -c DEFAULT (as root)")
+        yield fail(name, f"{text}; compute mode is exclusive: two services cannot share it", f"nvidia-smi -i {index} -c DEFAULT (as root)")
     elif card.mig:
         yield note(name, text, "a run uses one MIG instance: name it (nvidia-smi -L lists them) in CUDA_VISIBLE_DEVICES")
     elif (card.used_mib or 0.0) > 0.5 * (card.total_mib or math.inf):
@@ -141,54 +135,6 @@ def check_process_ids(driver: Driver, namespace: str, here: Callable[[int], bool
                    f"if that happens: {advice}")  # fmt: skip
 
 
-def check_libraries(driver: Driver, torch_cuda: str | None, find: Callable[[str], str | None]) -> Iterator[DoctorFinding]:
-    """Compare the CUDA libraries that torch and CTranslate2 need with those that exist.
-
-    Args:
-        driver: as `read_driver` returns it. Without a card no CUDA library is needed.
-        torch_cuda: the CUDA version of torch's build (`12.8`), None for its CPU build, empty without torch.
-        find: a library's name -> where it would be loaded from, or None.
-    """
-    if not driver.cards:
-        yield note("CUDA libraries", "not needed: there is no card")
-        return
-    if torch_cuda is None or torch_cuda == "":
-        yield fail("CUDA for vLLM", "torch is its CPU build" if torch_cuda is None else "torch is not installed", "pip install 'tune-gpu[gpu]'")
-    else:
-        major = int(torch_cuda.partition(".")[0])
-        wanted = f"torch needs CUDA {torch_cuda}, the driver {_runs(driver)}"
-        if driver.cuda is None:
-            yield note("CUDA for vLLM", wanted, "nvidia-smi shows the CUDA version of the driver, which must not be older")
-        elif major > driver.cuda[0]:
-            yield fail("CUDA for vLLM", wanted, f"update the driver, or install a torch for CUDA {driver.cuda[0]}")
-        else:
-            yield ok("CUDA for vLLM", wanted)
-    places = {name: find(name) for name in WANTED_BY_WHISPER}
-    missing = [name for name, place in places.items() if place is None]
-    if missing:
-        yield fail("CUDA for Whisper", f"{', '.join(missing)}: not found", "pip install nvidia-cublas-cu12 (torch's CUDA 13 libraries do not work), or add their folder to LD_LIBRARY_PATH")
-    else:
-        yield ok("CUDA for Whisper", ", ".join(f"{name}: {place}" for name, place in places.items()))
-
-
 def device_files() -> list[Path]:
     """Return the existing `/dev/nvidia0` and so on."""
     return sorted(path for path in Path("/dev").glob("nvidia[0-9]*") if re.fullmatch(r"nvidia\d+", path.name))
-
-
-def torch_cuda() -> str | None:
-    """Return the argument of `check_libraries`. It does not import torch, which would take seconds."""
-    spec = util.find_spec("torch")
-    if spec is None or not spec.origin:
-        return ""
-    text = (Path(spec.origin).parent / "version.py").read_text(encoding="utf-8")
-    found = re.search(r"^cuda[^=]*= ['\"]([\d.]+)['\"]", text, re.MULTILINE)
-    return found[1] if found else None
-
-
-def installed(distribution: str) -> str | None:
-    """Return the version of a distribution, or None if it is not installed."""
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None

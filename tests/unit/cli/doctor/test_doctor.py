@@ -13,10 +13,12 @@ import pytest
 from click.testing import CliRunner
 
 from tests.support.fake_nvml import MIB, OTHER, FakeNvml, Frame
-from tune_gpu.cli.doctor.cards import Card, Driver, check_driver, check_libraries, check_process_ids, read_driver
-from tune_gpu.cli.doctor.findings import DoctorFinding, Level, fail
-from tune_gpu.cli.doctor.machine import _vllm, check_folders, check_limits, check_memory, check_ports
+from tune_gpu.cli.doctor.cards import Card, Driver, check_driver, check_process_ids, read_driver
+from tune_gpu.cli.doctor.machine import check_folders, check_limits, check_memory, check_ports
 from tune_gpu.cli.main import main
+from tune_gpu.services.faster_whisper.examine import check_libraries
+from tune_gpu.services.findings import DoctorFinding, Level, Machine, fail
+from tune_gpu.services.vllm.examine import check_build, check_cuda
 
 CARD = Card("NVIDIA GeForce RTX 3060", 12288.0, 500.0, exclusive=False, mig=False)
 DRIVER = Driver("550.54.14", (12, 4), (CARD,))
@@ -44,7 +46,7 @@ def test_this_machine_is_examined_and_every_failure_comes_with_advice(tmp_path: 
     content = json.loads(ended.output)
     checks = {check["check"]: check for check in content["checks"]}
     assert ended.exit_code == (0 if content["healthy"] else 1)
-    assert {"driver", "CUDA libraries", "Ray", "vLLM", "faster-whisper", "ports", "memory", "artifacts: disk", "shared memory"} <= checks.keys() | {"CUDA libraries"}
+    assert {"driver", "Ray", "vLLM", "faster-whisper", "vllm", "whisper", "ports", "memory", "artifacts: disk", "shared memory"} <= checks.keys()
     assert all(check["advice"] for check in content["checks"] if check["level"] == "fail")
     assert checks["Ray"]["level"] == "ok", "the tests run beside the Ray that is meant"
     text = CliRunner().invoke(main, ["doctor", f"run.artifacts_dir={tmp_path}"]).output
@@ -110,25 +112,19 @@ def test_a_driver_that_uses_the_hosts_process_ids_is_reported(namespace: str, pi
     assert list(check_process_ids(Driver(error="no driver"), namespace, lambda _pid: False)) == []
 
 
-@pytest.mark.parametrize(
-    ("torch", "libraries", "failing"),
-    [
-        ("12.8", True, set()),
-        ("12.1", True, set()),
-        ("13.0", True, {"CUDA for vLLM"}),
-        (None, True, {"CUDA for vLLM"}),
-        ("", True, {"CUDA for vLLM"}),
-        ("12.8", False, {"CUDA for Whisper"}),
-    ],
-)
-def test_cuda_that_is_wanted_is_set_against_cuda_that_is_found(torch: str | None, libraries: bool, failing: set[str]) -> None:
-    found = check_libraries(DRIVER, torch, lambda name: f"/lib/{name}" if libraries else None)
-    assert {finding.check for finding in found if finding.level is Level.FAIL} == failing
+@pytest.mark.parametrize(("torch", "level"), [("12.8", Level.OK), ("12.1", Level.OK), ("13.0", Level.FAIL), (None, Level.FAIL), ("", Level.FAIL)])
+def test_torchs_cuda_is_compared_with_the_drivers(torch: str | None, level: Level) -> None:
+    assert check_cuda(Machine("cuda", DRIVER.cuda), torch).level is level
+
+
+def test_a_library_of_the_recogniser_that_is_not_found_fails() -> None:
+    assert check_libraries(lambda name: f"/lib/{name}").level is Level.OK
+    assert check_libraries(lambda _name: None).level is Level.FAIL
 
 
 def test_a_cpu_build_of_vllm_beside_a_card_fails() -> None:
-    assert _vllm(True, None, "0.32.0").level is Level.FAIL
-    assert _vllm(False, None, None).level is Level.FAIL
+    assert check_build(Machine("cuda"), None, "0.32.0").level is Level.FAIL
+    assert check_build(Machine("cpu"), None, None).level is Level.FAIL
 
 
 def test_ports_that_are_all_taken_fail_and_a_taken_dashboard_is_a_note() -> None:

@@ -1,4 +1,4 @@
-"""The result of one check."""
+"""What an examination of this machine finds, and what a kind of service must know of the machine for its own."""
 
 from __future__ import annotations
 
@@ -52,3 +52,18 @@ def note(check: str, found: str, advice: str = "") -> DoctorFinding:
 def fail(check: str, found: str, advice: str) -> DoctorFinding:
     """Return the result of a check that failed, with advice."""
     return DoctorFinding(check, Level.FAIL, found, advice)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The machine that a kind of service is examined on."""
+
+    device: str
+    """`cuda` or `cpu`: where the services would run."""
+    cuda: tuple[int, int] | None = None
+    """The newest CUDA version that the driver supports; None without a card, or if the driver does not report one."""
+
+    @property
+    def driver_text(self) -> str:
+        """Return in words which CUDA the driver supports."""
+        return "does not report its CUDA version" if self.cuda is None else f"runs CUDA up to {self.cuda[0]}.{self.cuda[1]}"
