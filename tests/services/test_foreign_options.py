@@ -11,12 +11,12 @@ import pytest
 from tests.namespaces import CLASS, ask
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.foreign import needs_trust
-from tune_gpu.config.foreign_services import _BELOW, _WORDS
 from tune_gpu.config.loader import load_config
 from tune_gpu.config.schema import ExperimentConfig
-from tune_gpu.config.serve_options import Kind, Role, options, own_options
 from tune_gpu.experiment.space_check import check_space
+from tune_gpu.services.vllm.options import Kind, Role, options, own_options
 from tune_gpu.services.vllm.server import VllmServer
+from tune_gpu.services.vllm.trust import _BELOW, _WORDS
 
 pytestmark = pytest.mark.services
 HOSTILE: list[Any] = [

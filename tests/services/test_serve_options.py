@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tune_gpu.config.serve_options import Kind, Role, options, own_options
 from tune_gpu.promote.sources import DEFAULTS
+from tune_gpu.services.vllm.options import Kind, Role, options, own_options
 
 pytestmark = pytest.mark.services
 SECRETS = {"hf-token"}

@@ -7,16 +7,17 @@ or `foreign_services.py` allows it. Whatever the user types as KEY=VALUE is the 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, runtime_checkable
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.config.foreign_services import flag_needs_trust, setting_needs_trust, variable_needs_trust
+from tune_gpu.config.foreign_services import entry_needs_trust, setting_needs_trust
+from tune_gpu.config.kinds import load_kind
 from tune_gpu.config.schema import ExperimentConfig, ParameterSpec
-from tune_gpu.config.serve_options import problem_of
 from tune_gpu.config.service_settings import SpaceServices
+from tune_gpu.config.space_services import kinds_of
 from tune_gpu.config.targets import Target
 
 HARMLESS = frozenset({
@@ -55,6 +56,18 @@ class JudgesTrust(Protocol):
         """Yield the name of each setting that needs trust, and why."""
 
 
+@runtime_checkable
+class JudgesValues(Protocol):
+    """A kind that has flags or variables of its own, and says which of them need the user's trust."""
+
+    def needs_trust(self, setting: str, entry: str | None, value: Any) -> str | None:
+        """Return why a value of a setting, or of one entry of a mapping, needs trust, or None."""
+
+
+Judge = Callable[[str, str | None, Any], str | None]
+"""`JudgesValues.needs_trust`."""
+
+
 @dataclass(frozen=True)
 class NeedsTrust:
     """A key, and the reason why its value needs the user's trust."""
@@ -86,22 +99,32 @@ def needs_trust(config: ExperimentConfig, typed: Mapping[str, Any]) -> list[Need
 
 
 def _found(config: ExperimentConfig) -> Iterator[tuple[KeyPath, Any, str]]:
+    judges = {name: _judge_of(kind) for name, kind in kinds_of(config.services)}
     for path, value, default in _leaves(config, ExperimentConfig(), ()):
         if value != default and (why := _leaf_needs_trust(_key(path), value)):
             yield path, value, why
     for key, value in config.ray.runtime_env.items():
         if key == "env_vars" and isinstance(value, dict):
-            yield from _variables(("ray", "runtime_env", "env_vars"), value)
+            yield from _variables(judges.values(), value)
         else:
             yield ("ray", "runtime_env", str(key)), value, "Ray fetches or runs what it names"
     for name, settings in config.services.items():
-        yield from _of_service(("services", name), settings)
+        yield from _of_service(("services", name), settings, judges[name])
     for name, spec in config.parameters.items():
-        if why := _parameter_needs_trust(spec, config.services):
+        if why := _parameter_needs_trust(spec, config.services, judges):
             yield ("parameters", name), spec, f"{spec.target}: {why}"
 
 
-def _of_service(path: KeyPath, settings: Any) -> Iterator[tuple[KeyPath, Any, str]]:
+def _judge_of(kind: str) -> Judge:
+    own = load_kind(kind)
+    return own.needs_trust if isinstance(own, JudgesValues) else _usual
+
+
+def _usual(setting: str, entry: str | None, value: Any) -> str | None:
+    return setting_needs_trust(setting, value) if entry is None else entry_needs_trust(setting, entry, value)
+
+
+def _of_service(path: KeyPath, settings: Any, judge: Judge) -> Iterator[tuple[KeyPath, Any, str]]:
     """Yield the settings of one service that need trust. A kind whose settings can run code says itself which do."""
     if isinstance(settings, JudgesTrust):
         for name, why in settings.needs_trust():
@@ -109,13 +132,11 @@ def _of_service(path: KeyPath, settings: Any) -> Iterator[tuple[KeyPath, Any, st
         return
     for each in fields(settings):
         value = getattr(settings, each.name)
-        if each.name == "env":
-            yield from _variables((*path, "env"), value)
-        elif each.name == "extra_args":
+        if isinstance(value, dict):
             for name, given in value.items():
-                if reason := _flag_needs_trust(str(name), given):
-                    yield (*path, "extra_args", str(name)), given, reason
-        elif reason := setting_needs_trust(each.name, value):
+                if reason := judge(each.name, str(name), given):
+                    yield (*path, each.name, str(name)), given, reason
+        elif reason := judge(each.name, None, value):
             yield (*path, each.name), value, reason
 
 
@@ -152,29 +173,21 @@ def _leaf_needs_trust(key: str, value: Any) -> str | None:
     return _WHY.get(key, "it is not known to be harmless")
 
 
-def _variables(path: KeyPath, given: Mapping[Any, Any]) -> Iterator[tuple[KeyPath, Any, str]]:
+def _variables(judges: Collection[Judge], given: Mapping[Any, Any]) -> Iterator[tuple[KeyPath, Any, str]]:
+    """Yield the variables of Ray's environment that need trust: all that none of the services may have."""
     for name, value in given.items():
-        if why := variable_needs_trust(str(name), value):
-            yield (*path, str(name)), value, why
+        reasons = [judge("env", str(name), value) for judge in (_usual, *judges)]
+        if None not in reasons:
+            yield ("ray", "runtime_env", "env_vars", str(name)), value, str(reasons[0])
 
 
-def _flag_needs_trust(name: str, value: Any) -> str | None:
-    """Return why a flag needs trust, or None. Flags that nobody may set are left to `check_space`."""
-    return None if problem_of(name, value) else flag_needs_trust(name, value)
-
-
-def _parameter_needs_trust(spec: ParameterSpec, services: SpaceServices) -> str | None:
+def _parameter_needs_trust(spec: ParameterSpec, services: SpaceServices, judges: Mapping[str, Judge]) -> str | None:
     target = Target.parse(spec.target)
     if target.service in services and isinstance(services[target.service], JudgesTrust):
         return "it becomes part of what is run"
+    judge = judges.get(target.service, _usual)
     for value in (spec.low,) if spec.values is None else spec.values:  # a range is of numbers
-        if target.setting == "extra_args":
-            why = _flag_needs_trust(target.entry or "", value)
-        elif target.setting == "env":
-            why = variable_needs_trust(target.entry or "", value)
-        else:
-            why = setting_needs_trust(target.setting, value)
-        if why:
+        if why := judge(target.setting, target.entry, value):
             return why
     return None
 

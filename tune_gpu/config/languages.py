@@ -1,9 +1,8 @@
-"""The languages of Whisper: their codes, their names, and whether blanks separate their words."""
+"""The languages in which errors of recognition are counted: their codes (Whisper's), their names, and whether blanks separate their words."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tune_gpu.common.errors import UserError
@@ -63,18 +62,10 @@ def spoken_language(config: ExperimentConfig) -> str:
     return audio.language or next((settings.language for _, settings in config.services.items() if hasattr(settings, "language")), "en")
 
 
-def check_clips(audio: AudioSettings, *, varies: bool) -> None:
-    """Raise UserError if the language of the clips is unknown. `varies` is True if a knob sets `whisper.language`."""
+def check_clips(audio: AudioSettings, service: str, *, varies: bool) -> None:
+    """Raise UserError if the language of the clips is unknown. `varies` is True if a knob sets the language of this service."""
     if varies and audio.source != "samples" and audio.language is None:
-        raise UserError("workload.audio.language: whisper.language varies, so it does not say what the clips are spoken in. Give their language's code.")
-
-
-def check_models(models: Sequence[str], languages: Sequence[str]) -> None:
-    """Raise UserError for an English-only model beside another language: faster-whisper would continue in English, with a warning."""
-    english = next((model for model in models if model.endswith(".en")), None)
-    other = next((language for language in languages if language != "en"), None)
-    if english and other:
-        raise UserError(f"whisper.model={english}: it knows English only, not whisper.language={other}. Use a model whose name does not end in .en.")
+        raise UserError(f"workload.audio.language: {service}.language varies, so it does not say what the clips are spoken in. Give their language's code.")
 
 
 def unquoted(value: bool) -> str:
@@ -90,7 +81,7 @@ def check_language(key: str, value: Any) -> str:
     if value is None or value in ("", "auto"):
         raise UserError(f"{key}: the language is not detected, because errors are counted by its rules. Give its code, en say.")
     if value not in LANGUAGES:
-        raise UserError(f"{key}={value}: no language code of Whisper. {_advice(str(value))}")
+        raise UserError(f"{key}={value}: no known language code. {_advice(str(value))}")
     return str(value)
 
 

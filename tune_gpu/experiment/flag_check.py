@@ -20,7 +20,6 @@ from tune_gpu.common.atomic_files import write_whole
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.places import cache_folder, python_path
 from tune_gpu.config.schema import ExperimentConfig
-from tune_gpu.config.serve_options import read_name
 from tune_gpu.config.targets import settings_with
 from tune_gpu.search.parameter import Parameter
 from tune_gpu.search.space import SearchSpace
@@ -28,6 +27,7 @@ from tune_gpu.search.space_values import values_to_check
 from tune_gpu.services.base import Service
 from tune_gpu.services.registry import services_of
 from tune_gpu.services.vllm.memory.engine_memory import installed_vllm_version
+from tune_gpu.services.vllm.options import read_name
 from tune_gpu.services.vllm.settings import VllmSettings
 from tune_gpu.services.vllm.setup import serve_flags
 

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
-from functools import cache
+from functools import cache, partial
 from itertools import combinations
 from types import UnionType
 from typing import Any, get_args, get_type_hints
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.bounds import Bounds
-from tune_gpu.config.languages import check_clips, check_models
+from tune_gpu.config.languages import check_clips
 from tune_gpu.config.rules import By, NumberOr, bounds_of, check_value, rule_of
 from tune_gpu.config.schema import ExperimentConfig
-from tune_gpu.config.serve_options import conflict_of, overlap, read_name
 from tune_gpu.config.service_settings import SpaceServices
-from tune_gpu.config.targets import Target, written_over
+from tune_gpu.config.targets import Target, mappings_of, written_over
 from tune_gpu.search.parameter import Parameter
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.space_values import values_to_check
-from tune_gpu.services.base import Service
+from tune_gpu.services.base import ChecksTogether, Service, SpellsEntries
 from tune_gpu.services.registry import services_of
 
 
@@ -32,16 +31,17 @@ def check_space(config: ExperimentConfig) -> SearchSpace:
             if not number:
                 parameter.target.check(parameter.name, config.services)
             check_setting(config.services, parameter.target, value, f"parameters.{parameter.name}: ")
-    _check_targets(space)
-    for service in services_of(config.services):
+    services = services_of(config.services)
+    _check_targets(space, services)
+    for service in services:
         for each in fields(service.settings):
             value = getattr(service.settings, each.name)
             for entry, given in value.items() if isinstance(value, dict) else ():
                 service.kind.check_entry(f"services.{service.name}.{each.name}.{entry}", each.name, str(entry), given)
             if not isinstance(value, (dict, list)):
                 check_setting(config.services, Target(service.name, each.name), value, "services.")
-    _check_spoken(config, space)
-    _check_flags_apart(config)
+    _check_together(config, space, services)
+    _check_entries_apart(services)
     if config.baseline:
         try:
             space.check(config.baseline)
@@ -50,11 +50,23 @@ def check_space(config: ExperimentConfig) -> SearchSpace:
     return space
 
 
-def _check_flags_apart(config: ExperimentConfig) -> None:
-    """Raise UserError for two entries of `extra_args` that set the same flag."""
-    for name, settings in config.services.items():
-        if found := conflict_of(getattr(settings, "extra_args", {})):
-            raise UserError(f"services.{name}.extra_args.{found[1]}: {found[0]} sets the same flag. Remove one of them.")
+def _check_entries_apart(services: Sequence[Service]) -> None:
+    """Raise UserError for two entries of one mapping that set the same."""
+    for service in services:
+        for setting in mappings_of(service.settings):
+            for one, other in combinations(getattr(service.settings, setting), 2):
+                if overlap(_entry_path(service, setting, one), _entry_path(service, setting, other)):
+                    raise UserError(f"services.{service.name}.{setting}.{other}: {one} sets the same flag. Remove one of them.")
+
+
+def _entry_path(service: Service, setting: str, entry: str) -> tuple[str, ...]:
+    return service.kind.entry_path(setting, entry) if isinstance(service.kind, SpellsEntries) else (entry,)
+
+
+def overlap(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Return True if both paths are the same, or one is that of a part of the other."""
+    shorter, longer = sorted((one, other), key=len)
+    return longer[: len(shorter)] == shorter
 
 
 def settings_in_use(config: ExperimentConfig, space: SearchSpace, target: Target) -> list[Any]:
@@ -105,16 +117,21 @@ def _hints(schema: type) -> dict[str, Any]:
     return get_type_hints(schema)
 
 
-def _check_spoken(config: ExperimentConfig, space: SearchSpace) -> None:
-    """Raise UserError if the language of the clips is unknown, or a model does not support its language."""
-    for name, settings in config.services.items():
-        if not hasattr(settings, "language"):
-            continue
-        language, model = Target(name, "language"), Target(name, "model")
-        knobs = [knob for knob in space.parameters.values() if knob.target in (language, model)]
-        check_clips(config.workload.audio, varies=any(knob.target == language for knob in knobs))
-        if not any(knob.when for knob in knobs):  # with conditions, a model and a language may never be combined
-            check_models(settings_in_use(config, space, model), settings_in_use(config, space, language))
+def _check_together(config: ExperimentConfig, space: SearchSpace, services: Sequence[Service]) -> None:
+    """Raise UserError if the language of the clips is unknown, or if values of a service cannot be combined."""
+    for service in services:
+        name = service.name
+        if hasattr(service.settings, "language"):
+            check_clips(config.workload.audio, name, varies=any(knob.target == Target(name, "language") for knob in space.parameters.values()))
+        if isinstance(service.kind, ChecksTogether):
+            service.kind.check_together(name, partial(_in_use, config, space, name))
+
+
+def _in_use(config: ExperimentConfig, space: SearchSpace, service: str, setting: str) -> list[Any] | None:
+    """Return what `InUse` says: with conditions, two values may never be combined."""
+    target = Target(service, setting)
+    conditional = any(knob.when for knob in space.parameters.values() if knob.target == target)
+    return None if conditional else settings_in_use(config, space, target)
 
 
 def _check_type(name: str, hint: Any, value: Any, bounds: Bounds) -> None:
@@ -133,18 +150,19 @@ def _check_type(name: str, hint: Any, value: Any, bounds: Bounds) -> None:
         raise UserError(f"{name}={value}: not a number. Set a number {bounds.allowed}".rstrip() + ".")
 
 
-def _check_targets(space: SearchSpace) -> None:
+def _check_targets(space: SearchSpace, services: Sequence[Service]) -> None:
     """Raise UserError for two knobs on one setting: one would hide the other, and one deployment would count as several configurations."""
+    by_name = {service.name: service for service in services}
     for one, other in combinations(space.parameters.values(), 2):
-        if _same(one.target, other.target) and not _apart(one, other):
+        if _same(one.target, other.target, by_name) and not _apart(one, other):
             raise UserError(f"parameters.{other.name}.target={other.target}: parameters.{one.name} has the same. Remove one, or give them a `when` that keeps them apart.")
 
 
-def _same(one: Target, other: Target) -> bool:
-    """Return whether two targets are the same setting. A flag of vLLM has several spellings."""
-    if one.setting == other.setting == "extra_args" and one.entry is not None and other.entry is not None:
-        return overlap(read_name(one.entry), read_name(other.entry))
-    return one == other
+def _same(one: Target, other: Target, services: Mapping[str, Service]) -> bool:
+    """Return whether two targets are the same setting, or the same entry of a mapping in two spellings."""
+    if (one.service, one.setting) != (other.service, other.setting) or one.entry is None or other.entry is None:
+        return one == other
+    return overlap(*(_entry_path(services[each.service], each.setting, each.entry or "") for each in (one, other)))
 
 
 def _apart(one: Parameter, other: Parameter) -> bool:

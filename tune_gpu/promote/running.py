@@ -12,8 +12,8 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from tune_gpu.artifacts.redaction import is_secret
-from tune_gpu.config.serve_options import Kind, own_options, read_name
 from tune_gpu.services.vllm.numbers import with_suffix
+from tune_gpu.services.vllm.options import Kind, own_options, read_name
 
 _ENGINE_DECIDES = ("auto", "-1", "None")
 """Values that vLLM reports for "auto"."""

@@ -14,9 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tune_gpu.config.serve_options import Kind, Spelling, options, read_name
 from tune_gpu.promote.running import UNREAD, Choice, Reading, Rewritten, Setting, parsed, same
 from tune_gpu.services.exposition import samples
+from tune_gpu.services.vllm.options import Kind, Spelling, options, read_name
 
 DEFAULTS = Path(__file__).parents[1] / "services" / "vllm" / "serve_defaults.json"
 _LINE = re.compile(r"non-default args: (\{.*)")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -81,7 +81,7 @@ class ServiceKind(Protocol):
 
     `settings` is always an object of its `Settings`: a dataclass whose fields may carry rules (`config/rules.py`). The fields `env` (variables of
     its processes), `cpu_cores` (the cores it may use on the CPU), `start_timeout_s` and `mps_active_thread_pct` mean the same in every kind that has
-    them.
+    them. So do `model`, and `language` (what a recogniser is set to).
     """
 
     @property
@@ -160,6 +160,26 @@ class ServiceKind(Protocol):
 
     def host(self, run: Any, device: str) -> KindHost | None:
         """Return what its services share within a trial (`run` has the settings of the run), or None. Nothing is started."""
+
+
+InUse = Callable[[str], Sequence[Any] | None]
+"""Function that returns all values that a setting may have in an experiment, or None if a condition decides when it has which."""
+
+
+@runtime_checkable
+class ChecksTogether(Protocol):
+    """A kind with settings of which one rules out values of another."""
+
+    def check_together(self, name: str, in_use: InUse) -> None:
+        """Raise UserError for values of the service of this name that cannot be combined."""
+
+
+@runtime_checkable
+class SpellsEntries(Protocol):
+    """A kind in whose mappings one thing may be written in several ways."""
+
+    def entry_path(self, setting: str, entry: str) -> tuple[str, ...]:
+        """Return what an entry of a mapping sets. If the path of one entry begins with that of another, both set the same."""
 
 
 @runtime_checkable

@@ -23,14 +23,18 @@ from tune_gpu.cli.main import main
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.own_files import SPACES_FOLDER, is_own, key_file, sealed
 from tune_gpu.config.foreign import HARMLESS, PERMISSIONS, _key, _leaf_needs_trust, _leaves
-from tune_gpu.config.foreign_services import VARIABLES, flag_needs_trust, setting_needs_trust, variable_needs_trust
+from tune_gpu.config.foreign_services import setting_needs_trust, variable_needs_trust
 from tune_gpu.config.loader import as_yaml, load_config
 from tune_gpu.config.schema import ExperimentConfig
-from tune_gpu.config.serve_options import Role, options, problem_of, read_name
 from tune_gpu.config.session_settings import AuxiliarySettings, ProfileSettings
 from tune_gpu.experiment.checks import check_config
 from tune_gpu.experiment.space_check import check_space
+from tune_gpu.services.faster_whisper import trust as of_whisper
+from tune_gpu.services.vllm import trust as of_vllm
+from tune_gpu.services.vllm.options import Role, options, problem_of, read_name
+from tune_gpu.services.vllm.trust import flag_needs_trust
 
+VARIABLES = {**of_vllm.VARIABLES, **of_whisper.VARIABLES}
 KNOB = {"share": {"target": "vllm.gpu_memory_utilization", "values": [0.1, 0.2]}}
 HARMFUL: dict[str, Any] = {
     "services.vllm.extra_args.middleware": ["evil.Middleware"],
@@ -210,12 +214,12 @@ def test_every_setting_that_is_no_number_has_been_judged() -> None:
 @given(st.sampled_from(sorted(VARIABLES)), st.sampled_from(["/somewhere", "evil.so", "http://example.org", "a:b", "$(touch x)", "", "\n1", "1\n", "<redacted>", "evil"]))
 def test_no_variable_takes_a_path_an_address_or_a_name(name: str, value: str) -> None:
     if not (name == "CT2_FORCE_CPU_ISA" and value.isupper()):
-        assert variable_needs_trust(name, value)
+        assert variable_needs_trust(name, value, VARIABLES)
 
 
 @given(st.text(), st.one_of(st.text(max_size=20), st.integers()))
 def test_a_variable_that_is_not_listed_needs_trust(name: str, value: Any) -> None:
-    assert name in VARIABLES or variable_needs_trust(name, value)
+    assert name in VARIABLES or variable_needs_trust(name, value, VARIABLES)
 
 
 def leaves(value: Any) -> list[Any]:

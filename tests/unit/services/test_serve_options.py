@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from tests.benchmarks.serve_flags import queries_of, space_of
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import load_config
-from tune_gpu.config.serve_options import Kind, Role, conflict_of, options, own_options, problem_of, read_name
-from tune_gpu.experiment.space_check import check_space
+from tune_gpu.experiment.space_check import check_space, overlap
+from tune_gpu.services.vllm.kind import KIND
+from tune_gpu.services.vllm.options import Kind, Role, options, own_options, problem_of, read_name
 from tune_gpu.services.vllm.settings import VllmSettings
 from tune_gpu.services.vllm.setup import serve_flags, serve_settings
 
@@ -107,7 +108,7 @@ def test_a_file_gives_back_every_value_that_was_written(extra: dict[str, Any]) -
     (["speculative_config.a.b", "speculative_config.a"], True), (["compilation_config.custom_ops+", "compilation_config.custom_ops"], True),
 ])  # fmt: skip
 def test_two_names_of_one_flag_are_refused(names: list[str], clash: bool) -> None:
-    assert (conflict_of(names) is not None) == clash
+    assert overlap(*(KIND.entry_path("extra_args", name) for name in names)) == clash
 
 
 def test_two_knobs_on_one_flag_are_refused_in_whatever_spelling() -> None:

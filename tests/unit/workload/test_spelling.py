@@ -155,7 +155,7 @@ def test_a_file_of_pairs_is_counted_row_by_row(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("language\treference\ttranscript\njp\ta\tb\n", "line 2, language=jp: no language code of Whisper. Use ja (Japanese)."),
+        ("language\treference\ttranscript\njp\ta\tb\n", "line 2, language=jp: no known language code. Use ja (Japanese)."),
         ("language\treference\nfr\ta\n", "no column transcript"),
         ("language\treference\n", "no column transcript"),
         ("", "no column language, reference, transcript"),

@@ -6,15 +6,17 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from tune_gpu.common.errors import UserError
 from tune_gpu.common.installed import is_installed
 from tune_gpu.common.metric import Protocol
 from tune_gpu.config.run_settings import RunSettings
-from tune_gpu.services.base import Gpus, LaunchSite
+from tune_gpu.services.base import Gpus, InUse, LaunchSite
 from tune_gpu.services.deployable import Deployable
 from tune_gpu.services.faster_whisper.examine import INSTALL, examine, examine_model
 from tune_gpu.services.faster_whisper.memory import whisper_mib
 from tune_gpu.services.faster_whisper.service import HELD, SERVER_MODULE, WhisperService, whisper_environment, whisper_settings
 from tune_gpu.services.faster_whisper.settings import WhisperSettings
+from tune_gpu.services.faster_whisper.trust import needs_trust
 from tune_gpu.services.findings import DoctorFinding, Machine
 from tune_gpu.services.memory_values import DeviceMemory, Footprint
 from tune_gpu.services.models import resolve_whisper
@@ -64,6 +66,18 @@ class FasterWhisper:
 
     def check_entry(self, key: str, setting: str, entry: str, value: Any) -> None:
         """Do nothing: every variable is allowed."""
+
+    def needs_trust(self, setting: str, entry: str | None, value: Any) -> str | None:
+        """Return why a setting or a variable of a space of somebody else needs the user's trust, or None."""
+        return needs_trust(setting, entry, value)
+
+    def check_together(self, name: str, in_use: InUse) -> None:
+        """Raise UserError for an English-only model beside another language: faster-whisper would continue in English, with a warning."""
+        models, languages = in_use("model"), in_use("language")
+        english = next((model for model in models or () if model.endswith(".en")), None)
+        other = next((language for language in languages or () if language != "en"), None)
+        if english and other:
+            raise UserError(f"{name}.model={english}: it knows English only, not {name}.language={other}. Use a model whose name does not end in .en.")
 
     def check(self, _name: str, settings: WhisperSettings, *, local: bool) -> None:
         """Raise UserError for a model that is not on this machine."""

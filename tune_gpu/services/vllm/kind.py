@@ -15,7 +15,6 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.common.installed import is_installed
 from tune_gpu.common.metric import Protocol
 from tune_gpu.config.run_settings import RunSettings
-from tune_gpu.config.serve_options import problem_of
 from tune_gpu.services.base import Gpus, KindHost, LaunchSite, fingerprint
 from tune_gpu.services.deployable import Deployable
 from tune_gpu.services.findings import DoctorFinding, Machine
@@ -25,10 +24,12 @@ from tune_gpu.services.vllm.examine import INSTALL_CPU, INSTALL_GPU, examine, ex
 from tune_gpu.services.vllm.launch import ForkServer, serve_command
 from tune_gpu.services.vllm.memory.calibration import CalibrationStore
 from tune_gpu.services.vllm.memory.engine_memory import EngineMemory
+from tune_gpu.services.vllm.options import problem_of, read_name
 from tune_gpu.services.vllm.parallelism import CARD_SETTINGS, cards_of, parallel_sizes
 from tune_gpu.services.vllm.server import VllmServer
 from tune_gpu.services.vllm.settings import VllmSettings
 from tune_gpu.services.vllm.setup import HELD, NEVER, engine_environment, serve_settings, vllm_environment
+from tune_gpu.services.vllm.trust import needs_trust
 
 
 class Vllm:
@@ -88,6 +89,14 @@ class Vllm:
             raise UserError(f"{key}: {problem}")
         if setting == "env" and entry in NEVER:
             raise UserError(f"{key}: {NEVER[entry]}. Remove it.")
+
+    def needs_trust(self, setting: str, entry: str | None, value: Any) -> str | None:
+        """Return why a setting, a flag or a variable of a space of somebody else needs the user's trust, or None."""
+        return needs_trust(setting, entry, value)
+
+    def entry_path(self, setting: str, entry: str) -> tuple[str, ...]:
+        """Return the flag that an entry sets, however it is spelled, and the keys of a part of it."""
+        return read_name(entry).target if setting == "extra_args" else (entry,)
 
     def check(self, _name: str, settings: VllmSettings, *, local: bool) -> None:
         """Raise UserError for a model that is not on this machine."""

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from tune_gpu.common.process.cores import parse_cores
-from tune_gpu.config.serve_options import NO, Kind, Spelling, read_name
 from tune_gpu.services.environment import CARD_ORDER, layered
 from tune_gpu.services.models import resolve_llm
+from tune_gpu.services.vllm.options import NO, Kind, Spelling, read_name
 from tune_gpu.services.vllm.secret_flags import shown_flags, variables_of
 from tune_gpu.services.vllm.settings import VllmSettings
 

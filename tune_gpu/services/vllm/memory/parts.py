@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from tune_gpu.config.rules import check_value, rule_of
-from tune_gpu.config.serve_options import read_name
 from tune_gpu.services.vllm.memory.architecture import ModelArchitecture
 from tune_gpu.services.vllm.memory.arithmetic import GIB, MIB, Number, maximum, minimum, root_sum_square, where
 from tune_gpu.services.vllm.memory.engine_rules import EngineRules
 from tune_gpu.services.vllm.memory.expert_padding import padding
 from tune_gpu.services.vllm.memory.model_runner import ModelRunner
 from tune_gpu.services.vllm.memory.weight_formats import WeightFormat
+from tune_gpu.services.vllm.options import read_name
 from tune_gpu.services.vllm.settings import VllmSettings
 
 _KV_BYTES = {  # of one value in the cache

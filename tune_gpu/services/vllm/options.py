@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tune_gpu.config.kinds import load_kind
+from tune_gpu.services.vllm.settings import VllmSettings
 
 TABLE = Path(__file__).with_name("serve_options.json")
 NO = "no-"
@@ -45,7 +44,7 @@ class Role(StrEnum):
     """What an option affects beyond the engine's own speed and memory."""
 
     PLAIN = "plain"
-    """A number, a switch or one of a few words: all that somebody else's space may set (`foreign_services`)."""
+    """A number, a switch or one of a few words: all that somebody else's space may set (`trust`)."""
     ANSWERS = "answers"
     """Changes who may ask, what a request may bring, or what answers and logs reveal."""
     SERVER = "server"
@@ -104,8 +103,8 @@ def options() -> dict[str, Option]:
 
 @cache
 def own_options() -> frozenset[str]:
-    """Return the options that vLLM's settings have a setting for. Its other settings are not vLLM's."""
-    return frozenset(name for each in fields(load_kind("vllm").Settings) if (name := each.name.replace("_", "-")) in options())
+    """Return the options that `VllmSettings` has a setting for. Its other settings are not vLLM's."""
+    return frozenset(name for each in fields(VllmSettings) if (name := each.name.replace("_", "-")) in options())
 
 
 @cache
@@ -187,20 +186,3 @@ def _problem_of_value(spelling: Spelling, value: Any) -> str | None:
         if text.startswith("-") and not _NUMBER.fullmatch(text):
             return f"vLLM's parser takes {text!r} for a flag, not for a value. Set a value that does not begin with a dash."
     return None
-
-
-def conflict_of(names: Iterable[str]) -> tuple[str, str] | None:
-    """Return two names that set the same thing, or of which one sets a part of the other, or None."""
-    seen: list[Spelling] = []
-    for spelling in map(read_name, names):
-        for other in seen:
-            if overlap(spelling, other):
-                return other.given, spelling.given
-        seen.append(spelling)
-    return None
-
-
-def overlap(one: Spelling, other: Spelling) -> bool:
-    """Return True if the two set the same thing, or one sets a part of the other."""
-    shorter, longer = sorted((one.target, other.target), key=len)
-    return longer[: len(shorter)] == shorter
