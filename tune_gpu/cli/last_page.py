@@ -15,6 +15,7 @@ def print_result(console: Console, summary: RunSummary) -> None:
     """Print what was measured, and the results if there is a winner."""
     print_sentence(console, extent_text(summary))
     if summary.best is None:
+        _print_exercise(console, summary)
         return
     if summary.decision is not None:
         print_decision(console, summary.decision)
@@ -26,10 +27,17 @@ def print_result(console: Console, summary: RunSummary) -> None:
     _print_confirmation(console, summary)
     for warning in summary.warnings:
         print_sentence(console, warning, style="yellow", indent=2)
+    _print_exercise(console, summary)
     if summary.repeated:
         print_sentence(console, summary.repeated, indent=2)
     if summary.ties:
         print_sentence(console, summary.tied_text(len(summary.ties) - 1, base is not None and base.params in summary.ties), indent=2)
+
+
+def _print_exercise(console: Console, summary: RunSummary) -> None:
+    """Print what the measurements cannot say of the parameters."""
+    for sentence in summary.exercise.sentences if summary.exercise else ():
+        print_sentence(console, sentence, style="yellow", indent=2)
 
 
 def _print_confirmation(console: Console, summary: RunSummary) -> None:

@@ -267,5 +267,6 @@ class Experiment:
             ended=ended,
             anchors=self.results.anchors,
             repeated=self._anchors.sentence,
+            config=self.config,
         )
         return replace(summary, ended_reason=self.results.failures.reason if ended is RunEnd.SAME_FAILURE else None)

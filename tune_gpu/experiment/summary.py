@@ -17,6 +17,8 @@ from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.artifacts.records.summary import Costs, GenerationRecord, RunSummary, StandingRecord
 from tune_gpu.artifacts.records.winner import WinnerEvidence, WinnerFile
 from tune_gpu.common.failures import Status
+from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.evaluation.exercised import exercise_of
 from tune_gpu.experiment.warnings import warnings_of
 from tune_gpu.search.evidence import Evidence
 from tune_gpu.search.tournament import Standing, Tournament
@@ -68,6 +70,7 @@ def summarise_run(
     repeated: str | None = None,
     setup_s: float = 0.0,
     confirm_s: float = 0.0,
+    config: ExperimentConfig | None = None,
 ) -> RunSummary:
     """Build the summary of a run.
 
@@ -77,6 +80,7 @@ def summarise_run(
         anchors: further deployments of the baseline.
         repeated: a sentence on what these show.
         baseline: the baseline's parameters; empty without a baseline.
+        config: of the run; None to not judge what its traffic exercised.
     """
     standings = tournament.standings()
     best, evidence = tournament.best(), evidence_of(lines, anchors)
@@ -97,6 +101,7 @@ def summarise_run(
         pareto_front=tuple(standing_of(lines, standing, evidence=evidence, objectives=True) for standing in tournament.front()),
         ties=_ties(evidence, standings, best),
         warnings=warnings_of(lines, best.params if best else None, baseline),
+        exercise=exercise_of(lines, config, anchors) if config else None,
         n_deployments=sum(line.status is not Status.INFEASIBLE for line in (*lines, *anchors)),
         repeated=repeated,
         between_deployments=evidence.between,

@@ -24,6 +24,7 @@ from tune_gpu.artifacts.records.winner import WinnerFile
 from tune_gpu.common.wording import counted
 from tune_gpu.config.languages import rate_name
 from tune_gpu.config.space_catalogue import recorded_catalogue
+from tune_gpu.evaluation.exercised import recorded_exercise
 from tune_gpu.evaluation.targets import missed_targets
 from tune_gpu.metrics import VOICE_TURN, WER, finding_entry
 from tune_gpu.report.costs import Cost, costs_of
@@ -95,7 +96,7 @@ def report_data(record: RunRecord, winner: WinnerFile | None = None) -> ReportDa
     return ReportData(
         run_id=record.run_id, experiment=record.folder.experiment, state=str(record.state),
         device_kind=(source and source.device) or "unknown", device=record.device,
-        decision=record.decision, verdict=_verdict(record), caveats=tuple(_caveats(record, winner)), summary=summary,
+        decision=record.decision, verdict=_verdict(record), caveats=(*_caveats(record, winner), *_unsaid(record)), summary=summary,
         changes=tuple((knob, base.params.get(knob) if base else None, value) for knob, value in best.params.items()) if best else (),
         rows=tuple(rows_in(record.lines, best.params, base.params if base else None, catalogue)) if best else (),
         counts=tuple(_counts(record.lines)), rows_of=rows_of(record.lines, best.params, base.params if base else None) if best else "",
@@ -194,6 +195,12 @@ def _caveats(record: RunRecord, winner: WinnerFile | None) -> list[str]:
     if summary.device != "cuda":
         caveats.append(f"Measured on {summary.device}: it says nothing about a GPU.")
     return caveats
+
+
+def _unsaid(record: RunRecord) -> list[str]:
+    """Return what the measurements cannot say of the parameters, in the summary's words or, for a run of an older program, computed from its lines."""
+    found = record.summary.exercise if record.summary else None
+    return [f"{_sentence(text)}." for text in (found or recorded_exercise(record.lines, record.config, record.anchors)).sentences]
 
 
 def _sentence(text: str) -> str:

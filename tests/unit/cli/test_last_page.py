@@ -14,6 +14,7 @@ from tune_gpu.artifacts.deployments import evidence_of
 from tune_gpu.artifacts.reading import read_run
 from tune_gpu.artifacts.records.comparison import ComparisonExcerpt, ConfirmationSummary
 from tune_gpu.artifacts.records.decision import Decision, DecisionVerdict
+from tune_gpu.artifacts.records.exercise import ExerciseRecord, UnexercisedRecord
 from tune_gpu.artifacts.records.findings import EffectRecord, FindingRecord
 from tune_gpu.artifacts.records.summary import RunSummary, StandingRecord
 from tune_gpu.cli.last_page import extent_text, fitness_text, print_result
@@ -146,3 +147,11 @@ def test_summary_last_lines_and_report_name_the_same_deployments(tmp_path: Path,
         assert f"- {name}: {text}" in as_markdown(data).replace("\\", "")
         assert f"  {name}: {text}" in told(summary).splitlines()
     assert extent_text(summary) in told(summary)
+
+
+def test_the_last_lines_say_what_the_traffic_did_not_exercise(summary: RunSummary) -> None:
+    found = UnexercisedRecord(parameters=("max_model_len", "share"), why="longest prompt with its answer 41 of 4,096 tokens, working set 0.2 % of the KV cache")
+    lines = told(replace(summary, exercise=ExerciseRecord(unexercised=(found,), inside_noise=("cores",)))).splitlines()
+    assert "  longest prompt with its answer 41 of 4,096 tokens, working set 0.2 % of the KV cache: max_model_len and share could not matter here" in lines
+    assert "  inside the noise: cores (no two configurations that differ only in it are shown to differ in fitness)" in lines
+    assert "could not matter" in told(replace(summary, best=None, exercise=ExerciseRecord(unexercised=(found,))))

@@ -8,6 +8,7 @@ from typing import Any
 from tune_gpu.artifacts.records.base import OPTIONAL, SCHEMA_VERSION, Record
 from tune_gpu.artifacts.records.comparison import ConfirmationSummary
 from tune_gpu.artifacts.records.decision import Decision
+from tune_gpu.artifacts.records.exercise import ExerciseRecord
 from tune_gpu.common.wording import counted
 
 
@@ -100,6 +101,8 @@ class RunSummary(Record):
     costs: Costs
     warnings: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
     """Limits of what the measurements show: capacities at the ramp's end, and saturation."""
+    exercise: ExerciseRecord | None = field(default=None, metadata=OPTIONAL)
+    """Which parameters the traffic did not exercise, and which moved nothing beyond the noise; None in runs of older programs."""
     n_deployments: int | None = field(default=None, metadata=OPTIONAL)
     """Number of launched evaluations and further deployments of the baseline; None in old runs."""
     repeated: str | None = field(default=None, metadata=OPTIONAL)

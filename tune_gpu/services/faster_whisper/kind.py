@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tune_gpu.common.errors import UserError
@@ -12,7 +12,9 @@ from tune_gpu.common.metric import Protocol
 from tune_gpu.config.run_settings import RunSettings
 from tune_gpu.services.base import Gpus, InUse, LaunchSite
 from tune_gpu.services.deployable import Deployable
+from tune_gpu.services.exercise import Unexercised, Use
 from tune_gpu.services.faster_whisper.examine import INSTALL, examine, examine_model
+from tune_gpu.services.faster_whisper.exercise import unexercised
 from tune_gpu.services.faster_whisper.memory import whisper_mib
 from tune_gpu.services.faster_whisper.service import HELD, SERVER_MODULE, WhisperService, whisper_environment, whisper_settings
 from tune_gpu.services.faster_whisper.settings import WhisperSettings
@@ -93,6 +95,10 @@ class FasterWhisper:
         ours = {"name": model or f"whisper-{settings.model}", "host": host, "port": port}
         command = (sys.executable, "-P", "-m", SERVER_MODULE)
         return Deployable(command, whisper_environment(settings, device), "/health", {**ours, **whisper_settings(settings, device)}, ("TUNE_GPU_API_KEY",))
+
+    def unexercised(self, uses: Sequence[Use]) -> tuple[Unexercised, ...]:
+        """Return the settings that could not matter under this traffic."""
+        return unexercised(uses)
 
     def host(self, _run: RunSettings, _device: str) -> None:
         """Return None: its servers share nothing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -17,10 +17,12 @@ from tune_gpu.common.metric import Protocol
 from tune_gpu.config.run_settings import RunSettings
 from tune_gpu.services.base import Gpus, KindHost, LaunchSite, fingerprint
 from tune_gpu.services.deployable import Deployable
+from tune_gpu.services.exercise import Unexercised, Use
 from tune_gpu.services.findings import DoctorFinding, Machine
 from tune_gpu.services.memory_values import DeviceMemory
 from tune_gpu.services.models import resolve_llm
 from tune_gpu.services.vllm.examine import INSTALL_CPU, INSTALL_GPU, examine, examine_model
+from tune_gpu.services.vllm.exercise import unexercised
 from tune_gpu.services.vllm.launch import ForkServer, serve_command
 from tune_gpu.services.vllm.memory.calibration import CalibrationStore
 from tune_gpu.services.vllm.memory.engine_memory import EngineMemory
@@ -112,6 +114,10 @@ class Vllm:
         """Return `vllm serve` with the flags of the settings. It serves the model under the name that the settings have, unless another is given."""
         ours = {"model": resolve_llm(settings.model), "served-model-name": model or settings.model, "host": host, "port": port}
         return Deployable(serve_command(), vllm_environment(settings, device), "/health", {**ours, **serve_settings(settings)}, ("VLLM_API_KEY",))
+
+    def unexercised(self, uses: Sequence[Use]) -> tuple[Unexercised, ...]:
+        """Return the flags that could not matter under this traffic."""
+        return unexercised(uses)
 
     def host(self, run: RunSettings, device: str) -> KindHost | None:
         """Return the fork server: on the CPU only, because in a Ray actor with a card it would be of no use."""
