@@ -85,6 +85,7 @@ class Traffic:
         due: float,
         hangup: Hangup | None = None,
         on_text: Callable[[str], None] | None = None,
+        on_first: Callable[[float], None] | None = None,
     ) -> Sample:
         """Send one request that was due at `due` (monotonic clock, seconds), and return its answer.
 
@@ -96,6 +97,7 @@ class Traffic:
             due: when it was due.
             hangup: ends the request early.
             on_text: receives each part of an LLM's answer as it arrives.
+            on_first: receives the time of the first audio as it arrives.
         """
         call = Call(
             session,
@@ -110,6 +112,7 @@ class Traffic:
             self.vector_sizes,
             hangup,
             on_text,
+            on_first,
         )
         protocol = Protocol.CHAT if isinstance(content, Chat) else stage.protocol
         return await _CLIENTS[protocol](call, content)

@@ -107,6 +107,8 @@ class Call:
     """Ends the request early; None for a request that nobody cancels."""
     on_text: Callable[[str], None] | None = None
     """Receives each part of a streamed text as it arrives."""
+    on_first: Callable[[float], None] | None = None
+    """Receives the time of the first audio as it arrives."""
 
     @property
     def left_s(self) -> float:

@@ -80,6 +80,8 @@ async def _read(reply: aiohttp.ClientResponse, call: Call, sample: SpeechSample)
             form = read_form(content) if content.startswith(_RIFF) else form_of_pcm(reply.headers.get("Content-Type", ""))
         if form is not None and sample.first_output is None and len(content) > form.start:
             sample.first_output = last
+            if call.on_first is not None:
+                call.on_first(last)
     if content and form is None:
         raise ValueError("a file that ends within its header")
     sample.n_bytes = 0 if form is None else form.n_bytes(len(content))
