@@ -1,0 +1,1 @@
+"""Where the words of sessions come from: one source each in a file."""

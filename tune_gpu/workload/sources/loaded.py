@@ -1,0 +1,119 @@
+"""The sources of a traffic of sessions, read and checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from tune_gpu.common.errors import UserError
+from tune_gpu.config.schema import WorkloadSettings
+from tune_gpu.config.session_settings import ProfileSettings
+from tune_gpu.workload.audio import Utterance
+from tune_gpu.workload.sources.synthetic import SampleClips, SampleTexts
+from tune_gpu.workload.sources.values import Conversation, Source
+from tune_gpu.workload.stages import Medium, Stage
+
+DEFAULT_PROFILE = "callers"
+_MOST_IN_MEMORY = 1_000_000
+"""Exchanges of one source."""
+
+
+@dataclass(frozen=True)
+class ProfileSource:
+    """What the callers of a profile say, and what stands before it."""
+
+    conversations: Sequence[Conversation]
+    system: str | None = None
+    """The profile's own system prompt; None for the conversation's."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    synthetic: bool = False
+    language: str = "en"
+
+
+@dataclass(frozen=True)
+class SessionSources:
+    """All that a plan of sessions is made from, besides the settings."""
+
+    profiles: Mapping[str, ProfileSource]
+    times: Sequence[float] = ()
+    """When sessions begin, for `arrivals.process=times`."""
+    notes: Sequence[str] = field(default=(), compare=False)
+    """What of the sources is not used, one line each."""
+
+    @property
+    def clips(self) -> list[Utterance]:
+        """Return every clip once."""
+        return list({clip.name: clip for clip in self._clips()}.values())
+
+    def _clips(self) -> Iterator[Utterance]:
+        for source in self.profiles.values():
+            for conversation in source.conversations:
+                yield from (exchange.clip for exchange in conversation.exchanges if exchange.clip is not None)
+
+    @cached_property
+    def digest(self) -> str:
+        """Return a hash of the content, 64 hexadecimal digits."""
+        found = hashlib.sha256()
+        for name, source in self.profiles.items():
+            found.update(_canonical([name, source.system, source.tools]))
+            for conversation in source.conversations:
+                found.update(content_digest(conversation))
+        found.update(_canonical(list(self.times)))
+        return found.hexdigest()
+
+
+def content_digest(conversation: Conversation) -> bytes:
+    """Return a hash of what is said in a conversation. Its name and its place in the source do not count."""
+    found = hashlib.sha256(_canonical([conversation.system, conversation.tools]))
+    for exchange in conversation.exchanges:
+        found.update(_canonical([exchange.says, exchange.answer, [[call.as_dict(), result.as_dict()] for call, result in exchange.tools]]))
+        if exchange.clip is not None:
+            found.update(exchange.clip.samples.tobytes())
+    return found.digest()
+
+
+def _canonical(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, ensure_ascii=True).encode() + b"\n"
+
+
+def profiles_of(workload: WorkloadSettings) -> Mapping[str, ProfileSettings]:
+    """Return the profiles by name: those of the space, or one with the defaults."""
+    return workload.profiles or {DEFAULT_PROFILE: ProfileSettings()}
+
+
+def load_sources(workload: WorkloadSettings, stages: Sequence[Stage], language: str = "en") -> SessionSources:
+    """Read the sources of a traffic of sessions.
+
+    Args:
+        workload: the settings of the traffic.
+        stages: of a turn.
+        language: Whisper's code of the language of clips.
+
+    Raises:
+        UserError: a source cannot be read, has nothing, or has texts where a turn begins with speech.
+    """
+    spoken = stages[0].takes is Medium.AUDIO
+    found, notes = {}, []
+    for name, profile in profiles_of(workload).items():
+        key = f"workload.profiles.{name}."
+        source = _source_of(profile, workload, spoken, language, key)
+        found[name] = _profile_source(profile, source, key, language)
+        notes += [f"{key}source={profile.source}: {note}" for note in source.notes()]
+    return SessionSources(found, notes=notes)
+
+
+def _source_of(profile: ProfileSettings, workload: WorkloadSettings, spoken: bool, language: str, key: str) -> Source:
+    if profile.source == "samples":
+        return SampleClips(workload.audio, language) if spoken else SampleTexts()
+    raise UserError(f"{key}source={profile.source}: no such source. Set samples.")
+
+
+def _profile_source(profile: ProfileSettings, source: Source, key: str, language: str) -> ProfileSource:
+    conversations = source.conversations()
+    if not conversations:
+        raise UserError(f"{key}source={profile.source}: has no conversation. Add some, or set another source.")
+    return ProfileSource(conversations, profile.system_prompt.text, (), source.synthetic, language)
