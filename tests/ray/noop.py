@@ -20,7 +20,7 @@ from tune_gpu.ray_tune.service_actors import PlacementGroupDeployer
 from tune_gpu.services.deployment import Deployment
 
 ANCHOR, DRIVER = "NOOP_ANCHOR", "NOOP_DRIVER"
-"""Variables: how an anchor fares, and the process that gets a Ctrl-C."""
+"""Variables: the file that says how an anchor fares, and the process that gets a Ctrl-C."""
 LOG, WAIT, TOGETHER = "NOOP_LOG", "NOOP_WAIT_S", "NOOP_TOGETHER"
 """Variables: where evaluations are noted, how long one waits, and how many cards must be held before the first begins."""
 
@@ -131,7 +131,7 @@ class AtOnceTrainable(SpicaTrainable):
 
 
 class NotedEvaluator(AtOnceEvaluator):
-    """Writes down what it deploys and in which process. An anchor fares as `ANCHOR` says: `ok`, `ctrl-c` (which the driver gets), or a failure kind."""
+    """Writes down what it deploys and in which process. An anchor fares as the file of `ANCHOR` says: `ok`, `ctrl-c` (which the driver gets), or a failure kind."""
 
     def __init__(self, origin: str) -> None:
         self._origin = origin
@@ -139,7 +139,7 @@ class NotedEvaluator(AtOnceEvaluator):
     def begin(self, deployment: Deployment) -> None:
         super().begin(deployment)
         note(Path(os.environ[LOG]), {"origin": self._origin, "x": deployment.params["x"], "pid": os.getpid()})
-        fate = os.environ[ANCHOR] if self._origin == "anchor" else "ok"
+        fate = Path(os.environ[ANCHOR]).read_text() if self._origin == "anchor" else "ok"
         if fate == "ctrl-c":
             os.kill(int(os.environ[DRIVER]), signal.SIGINT)
             time.sleep(3600)  # until its actor is ended
