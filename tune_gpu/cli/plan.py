@@ -76,7 +76,7 @@ def plan(
             click.echo(f"{name} runs: {shlex.join(command)}")
         click.echo(predicted_confirmation(config, device.kind))
         for each in wanted:
-            click.echo(f"needs --trust: {each}")
+            click.echo(f"needs --trust: {config.spelling.text(str(each))}")
     sys.exit(0 if found.allowed.any() else 1)
 
 

@@ -23,6 +23,7 @@ from tune_gpu.config.service_settings import PAIR
 from tune_gpu.config.settings_files import one_line, read_settings
 from tune_gpu.config.space_catalogue import name_defaults
 from tune_gpu.config.space_services import Kinds, kinds_of_layers, schema_of
+from tune_gpu.config.traffic_key import Spelling
 from tune_gpu.config.written_values import read_parameters, with_values_read
 
 DEFAULT_SPACE = "spica_gpu_allocation"
@@ -43,7 +44,8 @@ def load_config(space: str, overrides: list[str], device_kind: str | None = None
     """
     config, wanted = load_with_needs(space, overrides, device_kind)
     if wanted and not trust:
-        refuse(find_space(space), wanted)
+        with config.spelling.errors():
+            refuse(find_space(space), wanted)
     return config
 
 
@@ -61,16 +63,23 @@ def load_run_config(folder: Path, overrides: list[str], *, trust: bool = False) 
 
 def load_with_needs(space: str, overrides: list[str], device_kind: str | None = None) -> tuple[ExperimentConfig, list[NeedsTrust]]:
     """Return the configuration, and its settings that need the user's trust. Overrides and the user's own files never need it."""
-    content, own = read_settings(find_space(space))
+    written = read_settings(find_space(space))
+    spelling, changes = Spelling.of(written.as_typed, overrides), parse_overrides(overrides)
+    with spelling.errors():
+        config = _merged(written.content, changes, device_kind)
+        config.spelling = spelling
+        return config, [] if written.own else needs_trust(config, typed(changes))
+
+
+def _merged(content: dict[str, Any], changes: list[Override], device_kind: str | None) -> ExperimentConfig:
+    """Return the checked configuration of a space, the overlay for its device, and the changes."""
     overlay = _overlays(content.pop("devices", None), content).get(device_kind or "", {})
-    changes = parse_overrides(overrides)
     removed = _removed_services(changes)
     kinds = kinds_of_layers([content, overlay, *(change.layer for change in changes if change.layer is not None)], removed)
     if kinds != tuple(PAIR.items()):
         content, overlay = (_without_services(layer, removed) for layer in (content, overlay))
         changes = [change for change in changes if change.layer is not None or change.path not in [("services", name) for name in removed]]
-    config = _changed(_with_overlay(content, overlay, kinds), changes)
-    return config, [] if own else needs_trust(config, typed(changes))
+    return _changed(_with_overlay(content, overlay, kinds), changes)
 
 
 def _removed_services(changes: Sequence[Override]) -> list[str]:
@@ -168,7 +177,7 @@ def load_settings(path: Path, allowed: Sequence[str], overrides: list[str]) -> E
     Raises:
         UserError: a setting is invalid. The message names the file if the error is in it.
     """
-    content, _ = read_settings(path, outside_files.SETTINGS)
+    content = read_settings(path, outside_files.SETTINGS).content
     if others := sorted(set(content) - set(allowed)):
         raise UserError(f"{path}: {others[0]}: not allowed in this file. Use one of {', '.join(allowed)} at the top.")
     config = OmegaConf.structured(ExperimentConfig)
@@ -204,7 +213,7 @@ def _write_over(config: DictConfig, layer: Mapping[str, Any], given_at: tuple[st
 
 def raw_setting(space: str, overrides: list[str], key: str, default: Any = None) -> Any:
     """Return one setting as given, before the device (and with it the overlay) is known."""
-    return _select(read_settings(find_space(space))[0], overrides, key, default)
+    return _select(read_settings(find_space(space)).content, overrides, key, default)
 
 
 def _select(content: dict[str, Any], overrides: list[str], key: str, default: Any = None) -> Any:
@@ -221,7 +230,7 @@ def _select(content: dict[str, Any], overrides: list[str], key: str, default: An
 def address_to_join(space: str, overrides: list[str], *, trust: bool = False) -> str | None:
     """Return `ray.address`, which is needed before the device is known. Raise UserError if only a foreign space sets it."""
     path = find_space(space)
-    content, own = read_settings(path)
+    content, own, _ = read_settings(path)
     found = _select(content, overrides, "ray.address")
     if found is None:
         return None

@@ -19,6 +19,7 @@ from tune_gpu.config.search_settings import ObjectiveSettings, ParameterSpec, Se
 from tune_gpu.config.service_settings import Services
 from tune_gpu.config.space_catalogue import catalogue_for
 from tune_gpu.config.texts import check_name
+from tune_gpu.config.traffic_key import Spelling
 
 __all__ = [
     "AudioSettings", "ConfirmSettings", "ExperimentConfig", "ObjectiveSettings", "ParameterSpec", "PromoteSettings", "RaySettings", "RunSettings",
@@ -47,6 +48,7 @@ class ExperimentConfig:
     promote: PromoteSettings = field(default_factory=PromoteSettings)
     ray: RaySettings = field(default_factory=RaySettings)
     run: RunSettings = field(default_factory=RunSettings)
+    spelling = Spelling()  # no field: how the user spells a section is no setting of the run
 
     def conflicts(self, _at: str) -> Iterator[str]:
         """Yield each rule that joins several settings and is broken, as a message. What holds for some spaces only: `experiment/space_check.py`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from omegaconf import OmegaConf
 from yaml import MarkedYAMLError
@@ -16,8 +16,18 @@ from tune_gpu.common.own_files import is_own
 from tune_gpu.config.traffic_key import section_of
 
 
-def read_settings(path: Path, limit: outside_files.Limit = outside_files.SPACE) -> tuple[dict[str, Any], bool]:
-    """Return the content of a file, and whether exactly this content is the user's own."""
+class WrittenSettings(NamedTuple):
+    """A file of settings."""
+
+    content: dict[str, Any]
+    own: bool
+    """Exactly this content is the user's own."""
+    as_typed: dict[str, Any]
+    """The content with the user's spelling of its sections."""
+
+
+def read_settings(path: Path, limit: outside_files.Limit = outside_files.SPACE) -> WrittenSettings:
+    """Return the content of a file. Raise UserError if it is not a mapping in YAML."""
     try:
         text = outside_files.yaml_text(path, limit)
         content = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
@@ -28,7 +38,8 @@ def read_settings(path: Path, limit: outside_files.Limit = outside_files.SPACE) 
     check_plain(content)
     if not isinstance(content, dict):
         raise UserError(f"{path}: {limit.what} is a mapping of keys, not a {type(content).__name__}")
-    return section_of(cast(dict[str, Any], content)), is_own(path, text)
+    typed = cast(dict[str, Any], content)
+    return WrittenSettings(section_of(typed), is_own(path, text), typed)
 
 
 def _where_and_what(error: Exception) -> str:

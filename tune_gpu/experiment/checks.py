@@ -18,6 +18,11 @@ from tune_gpu.services.base import Service
 
 def check_config(config: ExperimentConfig) -> None:
     """Raise UserError for every error that can be found before anything starts."""
+    with config.spelling.errors():
+        _check(config)
+
+
+def _check(config: ExperimentConfig) -> None:
     from tune_gpu.common.process.ports import free_port
     from tune_gpu.compare import confirm
     from tune_gpu.experiment.space_check import check_space, services_in_use, settings_in_use

@@ -215,7 +215,7 @@ class Experiment:
                 best = standing_of(self.results.lines, better, evidence=evidence_of(self.results.lines, self.results.anchors))
             shown = found.record.summary("confirmation.json") if found.record else ConfirmationSummary(confirmed=found.confirmed, confirmed_why=found.why)
             decision = self._decision(best.params, found.why, found.record, found.needed_s)
-            warnings = warnings_of(self.results.lines, best.params, self.config.baseline)
+            warnings = self._spelled(warnings_of(self.results.lines, best.params, self.config.baseline))
             summary = replace(self._summary(ended), best=best, search_best=searched, warnings=warnings, confirmation=shown, decision=decision)
             self.folder.write_winner(winner_of(summary, self.results.lines, self._device[0], self._device[1].mib, shown))
         self.folder.write_json("summary.json", summary)
@@ -269,4 +269,9 @@ class Experiment:
             repeated=self._anchors.sentence,
             config=self.config,
         )
-        return replace(summary, ended_reason=self.results.failures.reason if ended is RunEnd.SAME_FAILURE else None)
+        reason = self.results.failures.reason if ended is RunEnd.SAME_FAILURE else None
+        return replace(summary, ended_reason=reason, warnings=self._spelled(summary.warnings))
+
+    def _spelled(self, warnings: Sequence[str]) -> tuple[str, ...]:
+        """Return warnings that name settings as the user does."""
+        return tuple(map(self.config.spelling.text, warnings))

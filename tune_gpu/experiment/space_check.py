@@ -25,6 +25,11 @@ from tune_gpu.services.registry import services_of
 
 def check_space(config: ExperimentConfig) -> SearchSpace:
     """Return the space of a configuration. Raise UserError if the space, its baseline or `services` is invalid."""
+    with config.spelling.errors():
+        return _checked_space(config)
+
+
+def _checked_space(config: ExperimentConfig) -> SearchSpace:
     space = SearchSpace.from_specs(config.parameters)
     for parameter in space.parameters.values():
         for number, value in enumerate(values_to_check(parameter)):

@@ -23,7 +23,7 @@ def warnings_of(lines: Sequence[EvaluationRecord], best: Mapping[str, Any] | Non
         )
     if none := [line for line in measured if line.metrics.get(CONCURRENT_CAPACITY.name) == 0]:
         found.append(
-            f"0 sessions in {_among(none, measured, best, baseline)}: even a single session misses the latency targets of the ramp (objective.*_target_ms), or too "
+            f"0 sessions in {_among(none, measured, best, baseline)}: even a single session misses the latency targets of the ramp (objective.targets, objective.*_target_ms), or too "
             "many of its turns fail"
         )
     if saturated := [line for line in measured if line.saturated]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import yaml
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.own_files import SPACES_FOLDER
 from tune_gpu.config.loader import DEFAULT_SPACE, as_yaml, load_config
+from tune_gpu.config.traffic_key import Spelling
+from tune_gpu.experiment.checks import check_config
 
 
 def space(tmp_path: Path, **change: object) -> str:
@@ -60,3 +63,43 @@ def test_both_spellings_of_one_override_are_one_clear_line() -> None:
     with pytest.raises(UserError, match=r"^traffic\.windows=3: workload\.windows is another spelling of the same key, and is given as well"):
         load_config(DEFAULT_SPACE, ["workload.windows=2", "traffic.windows=3"], "cpu")
     assert load_config(DEFAULT_SPACE, ["workload.windows=2", "traffic.window_s=3"], "cpu").workload.window_s == 3.0
+
+
+NAMED = {"services": {"llm": {"kind": "vllm", "model": "demo-llm"}}, "parameters": {"share": {"target": "llm.gpu_memory_utilization", "values": [0.1, 0.2]}}, "objective": {"weights": {"llm.latency": 1.0}}}
+
+
+@pytest.mark.parametrize(
+    ("content", "overrides", "message"),
+    [
+        ({"traffic": {"window_s": -1.0}}, [], r"^traffic\.window_s=-1"),
+        ({"workload": {"window_s": -1.0}}, [], r"^workload\.window_s=-1"),
+        ({"traffic": {"widnow_s": 1.0}}, [], r"^traffic\.widnow_s: no such key"),
+        ({"traffic": [1]}, [], r"^traffic=\[1\]: not a mapping"),
+        ({}, ["traffic.window_s=-1"], r"^traffic\.window_s=-1"),
+        ({}, ["workload.window_s=-1"], r"^workload\.window_s=-1"),
+        ({"traffic": {"windows": 2}}, ["workload.window_s=-1"], r"^workload\.window_s=-1"),
+        ({"workload": {"windows": 2}}, ["traffic={window_s: -1}"], r"^traffic\.window_s=-1"),
+        ({"traffic": {"turn_rate_per_s": 1e-6}}, ["workload.window_s=5"], r"^traffic\.turn_rate_per_s=1e-06: .* \(workload\.window_s\)"),
+        ({"devices": {"cpu": {"traffic": {"widnow_s": 1.0}}}}, [], r"^devices\.cpu\.traffic\.widnow_s: no such key"),
+    ],
+)  # fmt: skip
+def test_an_error_spells_the_section_as_the_user_does(tmp_path: Path, content: dict[str, object], overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_config(space(tmp_path, **content), overrides, "cpu")
+
+
+@pytest.mark.parametrize(("layer", "section"), [({}, "traffic"), ({"workload": {"windows": 2}}, "workload")])
+def test_a_check_of_the_whole_space_spells_it_so_too(tmp_path: Path, layer: dict[str, object], section: str) -> None:
+    """A space that sets nothing of it is spelled as its services are: named ones have traffic."""
+    config = load_config(space(tmp_path, **NAMED, **layer), ["services.llm.max_model_len=100"], "cpu")
+    config.workload.max_tokens = 100
+    with pytest.raises(UserError, match=rf"^{section}\.max_tokens=100: an answer of this length"):
+        check_config(config)
+    assert config.spelling.text("raise workload.window_s in my_workload.yaml or workload.yaml: x/workload=1") == f"raise {section}.window_s in my_workload.yaml or workload.yaml: x/workload=1"
+
+
+def test_how_the_section_is_spelled_is_no_setting_of_the_run(tmp_path: Path) -> None:
+    config = load_config(space(tmp_path, **NAMED, traffic={"windows": 2}), [], "cpu")
+    assert "spelling" not in as_yaml(config)
+    assert "spelling" not in asdict(config)
+    assert load_config(DEFAULT_SPACE, [], "cpu").spelling == Spelling(), "of another configuration"
