@@ -33,6 +33,8 @@ from tune_gpu.common.metric import (
 
 ERROR_UNIT = "wer_unit"
 """The key in the metrics of an evaluation for the unit of recognition errors: `word` or `character`."""
+ENDED_EARLY_PCT = "ended_early_pct"
+"""The key in the metrics of an evaluation for the share of an LLM's answers that ended before the length asked for; missing if none did."""
 EVALUATIONS = "tune_gpu_evaluations"
 """Name of the counter of evaluations on Ray's metrics port."""
 GENERATION = (Protocol.COMPLETION, Protocol.CHAT)

@@ -36,6 +36,8 @@ _OF_NO_TRANSCRIPT = {"cpu_cores": None, "cpu_threads": 1, "num_workers": 1, "sta
 """Settings that change no transcript, with a value for all of them."""
 _SOLO_WINDOW = 10_000
 _EXIT_REPORTED_S = 1.0
+_NOT_OPENAIS = ("short_answer", "http_400", "http_422")
+"""Errors of a request with a field that its server does not know: ignored, or refused."""
 _CUT_OFF = ("connection", "truncated_stream")
 """Errors of a request whose server may have died: before it answered, or in the middle of its answer."""
 
@@ -213,14 +215,21 @@ class LoadSession:
 
     def _expect_answers(self, turns: Sequence[Turn], service: str) -> None:
         """Raise ServiceError if no turn was answered: the service runs and does not serve."""
-        errors = [turn.error for turn in turns]
+        errors = [turn.error or "" for turn in turns]
         raise_if_lost(self.failure, errors)
         if errors and all(errors):
             if lines := self._logged_oom():
                 message = "out of memory under load, for every request: a smaller model, fewer workers, or smaller shares of the services that reserve theirs"
                 raise ServiceError(Failure(FailureKind.OOM, lines[-1][0], Phase.LOAD, message, lines[-1][1]))
-            kind = FailureKind.SERVICE_HUNG if all("timeout" in (error or "") for error in errors) else FailureKind.REQUESTS_FAILED
-            raise ServiceError(Failure(kind, service, Phase.LOAD, f"none of {len(errors)} turns was answered ({errors[0]})"))
+            kind = FailureKind.SERVICE_HUNG if all("timeout" in error for error in errors) else FailureKind.REQUESTS_FAILED
+            raise ServiceError(Failure(kind, service, Phase.LOAD, f"none of {len(errors)} turns was answered ({errors[0]}){self._advice(errors[0])}"))
+
+    def _advice(self, error: str) -> str:
+        """Return what to do if a service has rejected, or not obeyed, the field that only some servers know."""
+        for name, settings in self._config.services.items():
+            if getattr(settings, "ignore_eos", False) and error in [f"{name}_{refusal}" for refusal in _NOT_OPENAIS]:
+                return f". If {name} does not know the field ignore_eos, set services.{name}.ignore_eos=false."
+        return ""
 
 
 def undisturbed(measure: Callable[[], Window], state: EvaluationState, allowed: int) -> Window:

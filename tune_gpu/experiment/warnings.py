@@ -1,4 +1,4 @@
-"""Warn about limits of a run's measurements: a ramp that ended before a step failed, and queues that grew."""
+"""Warn about limits of a run's measurements: a ramp that ended before a step failed, queues that grew, and answers of other lengths."""
 
 from __future__ import annotations
 
@@ -35,6 +35,14 @@ def warnings_of(lines: Sequence[EvaluationRecord], best: Mapping[str, Any] | Non
         found.append(
             f"most turns were answered only after their window had ended in {_among(late, measured, best, baseline)}, and they are too few to distinguish a growing queue "
             "from slow answers; to find out, raise workload.window_s"
+        )
+    early = {service for line in measured for service in line.ended_early_pct}
+    for service in sorted(early):
+        shares = [share for line in measured if (share := line.ended_early_pct.get(service)) is not None]
+        some = [line for line in measured if service in line.ended_early_pct]
+        found.append(
+            f"{service} ended up to {max(shares):.0f} % of its answers before workload.max_tokens in {_among(some, measured, best, baseline)}: the latencies of "
+            "whole answers are of different lengths; compare its first token and the time between tokens, or set ignore_eos=true if the server knows it"
         )
     return tuple(found)
 

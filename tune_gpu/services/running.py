@@ -20,6 +20,8 @@ class Endpoint:
     url: str
     key: str
     model: str = ""
+    ignore_eos: bool = True
+    """A request may carry fields beyond OpenAI's API: `ignore_eos`, which gives an answer its length, and `cache_salt`."""
 
 
 class RunningService(Protocol[InfoT]):

@@ -13,6 +13,7 @@ from tune_gpu.common.metric import Metric, Protocol
 from tune_gpu.config.languages import error_unit
 from tune_gpu.metrics import (
     BACKGROUND_LATENCY,
+    ENDED_EARLY_PCT,
     ERROR_UNIT,
     GENERATOR_LAG,
     ITL,
@@ -65,6 +66,8 @@ class TrafficSummary:
     n_requests: int
     n_failed: int
     failures: dict[str, int]
+    ended_early_pct: Mapping[str, float]
+    """Share of the answers that the model ended before the length asked for, of each LLM that had any, by the name of the service."""
 
     def of(self, metric: Metric) -> Distribution | None:
         """Return the samples of a metric of the catalogue."""
@@ -80,6 +83,8 @@ class TrafficSummary:
         found: dict[str, Any] = {name: None if value is None else value.as_dict() for name, value in self.distributions.items()}
         for service, tokens in self.tokens_per_s.items():
             found[self.catalogue.name(TOKENS_PER_S, service)] = None if tokens is None else round(tokens, 2)
+        for service, share in self.ended_early_pct.items():
+            found[self.catalogue.key(ENDED_EARLY_PCT, service)] = round(share, 1)
         for service, heard in self.recognition.items():
             found[self.catalogue.name(WER, service)] = None if heard.rate is None else round(heard.rate, 4)
             found[self.catalogue.key(ERROR_UNIT, service)] = heard.unit
@@ -134,13 +139,16 @@ def summarise(windows: Sequence[WindowResult], catalogue: Catalogue = PAIR, *, e
     samples = {metric.name: _of(sample_of(turn, metric) for turn in turns) for metric in catalogue.of_turns()}
     samples[catalogue.name(GENERATOR_LAG)] = _of(lag for window in windows for lag in window.lag_ms)
     tokens_per_s: dict[str, float | None] = {}
+    ended_early: dict[str, float] = {}
     for service in _services(catalogue, ITL):
         label = catalogue.label(service)
         asks = [ask.sample for ask in background if ask.stage.service == service]
         answers = [answer for answer in (*_samples(turns, label), *asks) if isinstance(answer, GenerationSample)]
         samples[catalogue.name(ITL, service)] = _of(gap for answer in answers for gap in answer.itl_ms)
-        tokens = sum(answer.n_tokens for answer in answers if answer.error is None)
-        tokens_per_s[service] = tokens / seconds if seconds and answers else None
+        whole = [answer for answer in answers if answer.error is None]
+        tokens_per_s[service] = sum(answer.n_tokens for answer in whole) / seconds if seconds and answers else None
+        if early := sum(answer.ended_early for answer in whole):
+            ended_early[service] = 100.0 * early / len(whole)
     for service in _services(catalogue, BACKGROUND_LATENCY):
         samples[catalogue.name(BACKGROUND_LATENCY, service)] = _of(ask.sample.latency_ms for ask in background if ask.stage.service == service)
     return TrafficSummary(
@@ -154,6 +162,7 @@ def summarise(windows: Sequence[WindowResult], catalogue: Catalogue = PAIR, *, e
         n_requests=len(turns) + len(background),
         n_failed=sum(failures.values()),
         failures=dict(failures),
+        ended_early_pct=ended_early,
     )
 
 

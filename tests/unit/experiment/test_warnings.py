@@ -71,3 +71,9 @@ def test_the_report_repeats_what_the_summary_warns_of(tmp_path: Path) -> None:
     caveats = report_data(replace(record, summary=replace(record.summary, warnings=warnings))).caveats
     assert [caveat for caveat in caveats if caveat.startswith("Saturated: more turns arrived than were served in 2 of 2 evaluations")]
     assert [caveat for caveat in caveats if caveat.startswith("The ramp ended at its limit")]
+
+
+def test_answers_that_ended_early_are_no_silent_comparison() -> None:
+    short, shorter = (replace(made, metrics={**made.metrics, "llm.ended_early_pct": pct}) for made, pct in ((line("g0-c0", SLOW, 0.5), 12.5), (line("g0-c1", FAST, 0.6), 40.0)))
+    [caveat] = warnings_of([short, shorter, line("g0-c2", {"a": 1}, 0.4)], FAST, SLOW)
+    assert caveat.startswith("llm ended up to 40 % of its answers before workload.max_tokens in 2 of 3 evaluations, the best and the baseline among them")

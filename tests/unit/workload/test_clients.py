@@ -38,7 +38,7 @@ def asked(name: str, url: str, timeout_s: float = 20.0, times: int = 1, pulse: A
         async with client_session() as session:
             for _ in range(times):
                 call = Call(
-                    session, Endpoint(url, change.get("key", "key"), change.get("model", "model")), time.monotonic(), timeout_s, "service",
+                    session, Endpoint(url, change.get("key", "key"), change.get("model", "model"), change.get("ignore_eos", True)), time.monotonic(), timeout_s, "service",
                     pulse or ActivityTracker(), change.get("cache_salt"), 2, change.get("voice"), sizes,
                 )  # fmt: skip
                 sample = await client(call, content)
@@ -109,6 +109,32 @@ def test_a_request_is_what_openais_clients_send(name: str, path: str) -> None:
         assert "voice" not in without["body"]
     if name == "embedding":
         assert (body["input"], body["encoding_format"], body["cache_salt"]) == ("hello", "float", "salt")
+
+
+@pytest.mark.parametrize("name", ["completion", "chat", "embedding"])
+def test_a_server_with_openais_fields_alone_gets_no_other(name: str) -> None:
+    received: list[dict[str, Any]] = []
+    answered(name, GOOD[name], received, cache_salt="salt", ignore_eos=False)
+    assert received[0]["body"].keys().isdisjoint({"ignore_eos", "min_tokens", "cache_salt"})
+
+
+def ended(reason: str, n_tokens: int, usage: bool = True) -> Answer:
+    """Answer a chat with so many tokens, and say why it ends."""
+    last = {"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]}
+    return parts(*events(*[delta(content="a")] * n_tokens, last, *([{"choices": [], "usage": {"completion_tokens": n_tokens}}] if usage else [])))
+
+
+@pytest.mark.parametrize("usage", [True, False])
+def test_an_answer_that_its_model_ended_is_marked_and_no_failure(usage: bool) -> None:
+    """Of two tokens that were asked for. A server that reports no number of tokens is judged by its chunks."""
+    early, whole = (answered("chat", ended("stop", n_tokens, usage), ignore_eos=False) for n_tokens in (1, 2))
+    assert (early.error, early.ended_early, early.n_tokens) == (None, True, 1)
+    assert (whole.error, whole.ended_early) == (None, False)
+
+
+def test_an_answer_that_the_context_cut_is_a_failure_in_either_case() -> None:
+    assert [answered("chat", ended("length", 1), ignore_eos=known).error for known in (True, False)] == ["short_answer"] * 2
+    assert answered("chat", ended("stop", 1)).error == "short_answer", "the server does not know `ignore_eos`, and must be set so"
 
 
 FAILURES: list[tuple[str, Answer, str]] = [

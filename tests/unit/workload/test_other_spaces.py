@@ -26,7 +26,7 @@ from tune_gpu.workload.summary import interference, summarise
 from tune_gpu.workload.texts import Text
 from tune_gpu.workload.traffic import Traffic
 from tune_gpu.workload.turn import Turn
-from tune_gpu.workload.window import run_window, warm_up
+from tune_gpu.workload.window import WindowResult, run_window, warm_up
 
 SERVICES = {"stt": Protocol.TRANSCRIPTION, "llm": Protocol.CHAT, "tts": Protocol.SPEECH, "embed": Protocol.EMBEDDING}
 CATALOGUE = catalogue_of(SERVICES)
@@ -87,6 +87,16 @@ def test_a_failure_is_named_after_the_service_and_the_rest_is_not_sent() -> None
     metrics = summarise([window], CATALOGUE).as_metrics()
     assert metrics["failed_requests"] == {"stt_http_503": len(window.turns)}
     assert (metrics["llm.latency_ms"], metrics["turn_ms"], metrics["stt.latency_ms"]) == (None, None, None)
+
+
+def test_the_share_of_answers_that_ended_early_is_a_number_of_their_llm() -> None:
+    settings, window = workload(turn=["llm"]), WindowResult("mixed", 1.0)
+    for early in (True, True, False, False, False):
+        window.turns.append(Turn(0.0, "a", "", {"llm": GenerationSample(0.0, [0.1], 1, ended_early=early)}))
+    assert summarise([window], CATALOGUE).as_metrics()["llm.ended_early_pct"] == 40.0
+    with driven(settings) as traffic:
+        well = summarise([run_window(traffic, settings, INPUTS, seed=0, window_index=0)], CATALOGUE)
+    assert not [name for name in well.as_metrics() if "ended_early" in name], "no key where every answer has its length"
 
 
 def test_background_requests_are_measured_and_fail_under_their_service() -> None:

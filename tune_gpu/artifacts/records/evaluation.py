@@ -11,6 +11,7 @@ from typing import Any
 from tune_gpu.artifacts.records.base import OPTIONAL, SCHEMA_VERSION, Record
 from tune_gpu.artifacts.records.devices import DeviceRecord
 from tune_gpu.common.failures import Status
+from tune_gpu.metrics import ENDED_EARLY_PCT
 from tune_gpu.search.evaluations import Result
 from tune_gpu.search.reports import read_report
 
@@ -130,6 +131,12 @@ class EvaluationRecord(Record):
         found = self.metrics.get("saturation")
         state = found.get("saturated", False) if isinstance(found, Mapping) else False
         return None if state is None else state is True
+
+    @property
+    def ended_early_pct(self) -> Mapping[str, float]:
+        """Return the share of each LLM's answers that ended before the length asked for; empty if none did."""
+        named = {name.removesuffix(ENDED_EARLY_PCT).removesuffix("."): value for name, value in self.metrics.items() if name.endswith(ENDED_EARLY_PCT)}
+        return {service: float(value) for service, value in named.items() if isinstance(value, (int, float)) and math.isfinite(value)}
 
     @property
     def clip_shares(self) -> Mapping[str, float]:

@@ -47,6 +47,10 @@ class CommandSettings:
     """The API that requests use; `none` for a service that is deployed and never asked."""
     model: str = ""
     """Name of the model that a request carries."""
+    ignore_eos: bool = True
+    """An LLM's requests carry `ignore_eos`, so that each answer has the length asked for: vLLM, SGLang and llama.cpp's server know it. false for a
+    server that does not (OpenAI's own rejects it, Ollama and TGI ignore it): requests then have OpenAI's fields alone, and answers may end
+    earlier, which is counted and said."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Its knobs, by name: texts, numbers and switches."""
     env: dict[str, str] = field(default_factory=dict)

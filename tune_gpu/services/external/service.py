@@ -52,7 +52,7 @@ class ExternalService:
     @property
     def endpoint(self) -> Endpoint:
         """Return where it answers. A model that only the server knows has no name before `start`."""
-        return Endpoint(self._url, self._key(), self.settings.model or (self.info.model if self.info else ""))
+        return Endpoint(self._url, self._key(), self.settings.model or (self.info.model if self.info else ""), self.settings.ignore_eos)
 
     @property
     def start_s(self) -> float | None:

@@ -57,6 +57,8 @@ class ExternalSettings:
     """The API that requests use; `none` for a service that is never asked."""
     model: str | None = None
     """Name of the model that a request carries; null asks `/v1/models` for the only one."""
+    ignore_eos: bool = True
+    """As of the kind `command`."""
     health: str | None = ruled(None, By(check_path))
     """Path that answers with status 200; null tries `/health`, then `/v1/models`."""
 

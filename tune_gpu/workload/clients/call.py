@@ -128,6 +128,11 @@ class Call:
         """Return the headers with the service's key."""
         return {"Authorization": f"Bearer {self.endpoint.key}"} if self.endpoint.key else {}
 
+    @property
+    def extensions(self) -> dict[str, object]:
+        """Return the fields beyond OpenAI's API that every client may add; empty for a server that knows none."""
+        return {"cache_salt": self.cache_salt} if self.cache_salt is not None and self.endpoint.ignore_eos else {}
+
     def url(self, path: str) -> str:
         """Return the address of a path."""
         return self.endpoint.url.rstrip("/") + path

@@ -27,9 +27,7 @@ class EmbeddingSample(AnsweredAtOnce):
 async def embed(call: Call, text: str) -> EmbeddingSample:
     """Embed one text. A vector that is empty, is not finite or has another size than the service's first one is `bad_payload`."""
     sample = EmbeddingSample(call.due, text=text)
-    body = {"model": call.endpoint.model, "input": text, "encoding_format": "float"}
-    if call.cache_salt is not None:
-        body["cache_salt"] = call.cache_salt
+    body = {"model": call.endpoint.model, "input": text, "encoding_format": "float", **call.extensions}
     url = call.url("/v1/embeddings")
     with failure_as_value(sample, cut_off="connection"), call.pulse.request(call.service):
         async with asyncio.timeout(call.left_s), call.session.post(url, json=body, headers=call.headers, allow_redirects=False) as reply:

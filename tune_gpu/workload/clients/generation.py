@@ -36,6 +36,10 @@ class GenerationSample:
     """Those of them that it found in its prefix cache. vLLM reports them with `--enable-prompt-tokens-details`."""
     cancelled: bool = False
     """The caller hung up before the end. That is no failure: what arrived until then is measured."""
+    finish_reason: str | None = None
+    """Why the answer ended, as the server says it: `length`, `stop` …"""
+    ended_early: bool = False
+    """The model ended its answer before the length asked for, on a server that cannot be asked for a fixed one."""
 
     @property
     def first_output(self) -> float | None:
@@ -84,10 +88,10 @@ class Length:
     refused: bool = False
     """A server whose context has no place for all of it is asked to refuse the request, rather than to cut the answer."""
 
-    def as_dict(self) -> dict[str, object]:
-        """Return it as a request has it."""
+    def as_dict(self, *, known: bool) -> dict[str, object]:
+        """Return it as a request has it. `known`: the server knows fields beyond OpenAI's API."""
         found: dict[str, object] = {"max_tokens": self.tokens}
-        if not self.natural:
+        if known and not self.natural:
             found["ignore_eos"] = True
             if self.refused:
                 found["min_tokens"] = self.tokens
@@ -99,7 +103,8 @@ async def generate(call: Call, path: str, prompt: Mapping[str, object], token_te
 
     Without the closing `[DONE]` the error is `truncated_stream`, without a token `empty_answer`, with fewer tokens than requested
     `short_answer`, and `context_too_long` where the server says so. No end-of-text token ends an answer whose length is given, but vLLM cuts it
-    where the context is full, and a candidate with too short a context would win by shorter answers.
+    where the context is full, and a candidate with too short a context would win by shorter answers. If the server cannot be asked for a fixed
+    length, an answer that the model ended is no failure, but marked.
 
     Args:
         call: how the request is sent.
@@ -112,13 +117,12 @@ async def generate(call: Call, path: str, prompt: Mapping[str, object], token_te
     body = {
         "model": call.endpoint.model,
         **prompt,
-        **length.as_dict(),
+        **length.as_dict(known=call.endpoint.ignore_eos),
+        **call.extensions,
         "temperature": 0.0,
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    if call.cache_salt is not None:
-        body["cache_salt"] = call.cache_salt
     finished = False
     with failure_as_value(sample, cut_off="truncated_stream"), call.pulse.request(call.service):
         finished = await _stream(call, path, body, token_text, sample, length.tokens)
@@ -128,6 +132,8 @@ async def generate(call: Call, path: str, prompt: Mapping[str, object], token_te
         sample.error = "truncated_stream"
     elif sample.error is None and not sample.chunk_times:
         sample.error = "empty_answer"
+    elif sample.error is None and sample.finish_reason == "stop" and not (length.natural or call.endpoint.ignore_eos):
+        sample.ended_early = max(sample.n_tokens, len(sample.chunk_times)) < length.tokens
     elif sample.error is None and not length.natural and 0 < sample.n_tokens < length.tokens:  # 0: the server has not reported the number
         sample.error = "short_answer"
     if sample.error is not None:
@@ -165,11 +171,13 @@ def _take_chunk(sample: GenerationSample, chunk: dict[str, Any], now: float, tok
     if "error" in chunk:
         sample.error = CONTEXT_TOO_LONG if is_too_long(chunk["error"]) else "stream_error"
     choices = chunk.get("choices")
-    if choices and (text := token_text(choices[0])) is not None:
-        sample.chunk_times.append(now)
-        sample.text += text
-        if on_text is not None and text:
-            on_text(text)
+    if choices:
+        sample.finish_reason = choices[0].get("finish_reason") or sample.finish_reason
+        if (text := token_text(choices[0])) is not None:
+            sample.chunk_times.append(now)
+            sample.text += text
+            if on_text is not None and text:
+                on_text(text)
     usage = chunk.get("usage")
     if isinstance(usage, dict):
         _take_usage(sample, usage)
