@@ -56,7 +56,8 @@ class WorkloadSettings:
     """The services that a turn passes through, in order. null: for the default pair speech to text and then the LLM, else the one service
     that has an API."""
     voice: str | None = None
-    """The voice that is requested from a speech service; null for the service's default."""
+    """The voice that is requested from a speech service without a `voice` among its own settings. Such a setting is followed, candidate by
+    candidate, and this must not contradict it. null for the server's default."""
     turn_rate_per_s: float = bounded(0.5, above=0)
     """Mean arrival rate of turns (Poisson, open loop)."""
     background: dict[str, float] = field(default_factory=dict, metadata=rule(Entries(Bounds(least=0), kind="service")))

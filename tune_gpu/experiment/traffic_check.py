@@ -6,10 +6,12 @@ from collections.abc import Collection, Iterator
 
 from tune_gpu.common.catalogue import Catalogue
 from tune_gpu.common.errors import UserError
-from tune_gpu.common.metric import Metric
+from tune_gpu.common.metric import Metric, Protocol
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.config.space_catalogue import catalogue_for
+from tune_gpu.config.targets import Target
 from tune_gpu.metrics import BACKGROUND_LATENCY
+from tune_gpu.services.apis import VOICE
 from tune_gpu.workload.stages import Stage, background_of, stages_of
 
 
@@ -30,7 +32,23 @@ def check_traffic(config: ExperimentConfig) -> tuple[Stage, ...]:
                 f"{key}: {missing} is not a stage of a turn (workload.turn=[{', '.join(stage.service for stage in turn)}]), so it is not measured. "
                 f"Add {missing} to the turn, or leave the metric out."
             )
+    for stage in (*turn, *background):
+        if stage.protocol is Protocol.SPEECH:
+            _check_voice(config, stage.service)
     return (*turn, *background)
+
+
+def _check_voice(config: ExperimentConfig, service: str) -> None:
+    """Raise UserError if requests are to ask for another voice than the service's own, which may vary."""
+    asked, settings = config.workload.voice, config.services[service]
+    own = getattr(settings, "voice", None)
+    if asked is None:
+        return
+    for name, spec in config.parameters.items():
+        if (target := Target.parse(spec.target)).service == service and (target.entry or target.setting) == VOICE:
+            raise UserError(f"workload.voice={asked}: parameters.{name} varies {target}, and each candidate is asked for its own voice. Leave workload.voice out.")
+    if own is not None and own != asked:
+        raise UserError(f"workload.voice={asked}: {service} is set to the voice {own}, which requests ask for. Leave workload.voice out, or set both alike.")
 
 
 def _judged(config: ExperimentConfig, catalogue: Catalogue) -> Iterator[tuple[str, Metric]]:

@@ -6,6 +6,8 @@ from tune_gpu.common.metric import Protocol
 
 NONE = "none"
 """No request of ours can drive the service."""
+VOICE = "voice"
+"""The setting of a service whose value a request for speech carries."""
 APIS: dict[str, Protocol | None] = {
     "openai-chat": Protocol.CHAT,
     "openai-completions": Protocol.COMPLETION,

@@ -22,6 +22,8 @@ class Endpoint:
     model: str = ""
     ignore_eos: bool = True
     """A request may carry fields beyond OpenAI's API: `ignore_eos`, which gives an answer its length, and `cache_salt`."""
+    voice: str | None = None
+    """The voice that the service is set to speak with, which requests then ask for; None if it has no such setting."""
 
 
 class RunningService(Protocol[InfoT]):

@@ -99,16 +99,17 @@ class Traffic:
             on_text: receives each part of an LLM's answer as it arrives.
             on_first: receives the time of the first audio as it arrives.
         """
+        endpoint = self.endpoints[stage.service]
         call = Call(
             session,
-            self.endpoints[stage.service],
+            endpoint,
             due,
             workload.request_timeout_s,
             stage.service,
             self.pulse,
             self.cache_salt,
             workload.max_tokens,
-            workload.voice,
+            endpoint.voice or workload.voice,
             self.vector_sizes,
             hangup,
             on_text,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,6 +88,16 @@ def test_a_failure_is_named_after_the_service_and_the_rest_is_not_sent() -> None
     metrics = summarise([window], CATALOGUE).as_metrics()
     assert metrics["failed_requests"] == {"stt_http_503": len(window.turns)}
     assert (metrics["llm.latency_ms"], metrics["turn_ms"], metrics["stt.latency_ms"]) == (None, None, None)
+
+
+@pytest.mark.parametrize(("own", "asked", "sent"), [("bella", None, "bella"), ("bella", "bella", "bella"), (None, "heart", "heart"), (None, None, None)])
+def test_a_request_for_speech_names_the_services_own_voice(own: str | None, asked: str | None, sent: str | None) -> None:
+    received: list[dict[str, Any]] = []
+    settings = workload(turn=["tts"], voice=asked)
+    with answering(every_protocol(), received) as url:
+        traffic = Traffic(turn_stages(["tts"], SERVICES), {"tts": Endpoint(url, "key", "model", voice=own)})
+        assert warm_up(traffic, settings, INPUTS, only="tts", turns=1)[0].error is None
+    assert [ask["body"].get("voice") for ask in received] == [sent]
 
 
 def test_the_share_of_answers_that_ended_early_is_a_number_of_their_llm() -> None:

@@ -137,3 +137,19 @@ def test_one_service_of_the_default_pair_can_be_driven_alone() -> None:
 def test_a_bad_turn_is_refused_before_anything_starts(override: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         check_config(load_config(DEFAULT_SPACE, [override], "cpu"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["traffic.voice=bella"], r"^traffic\.voice=bella: tts is set to the voice heart, which requests ask for\. Leave traffic\.voice out"),
+        (
+            ["traffic.voice=heart", "parameters.voice={target: tts.settings.voice, values: [heart, bella]}", "baseline.voice=heart"],
+            r"^traffic\.voice=heart: parameters\.voice varies tts\.settings\.voice, and each candidate is asked for its own voice",
+        ),
+    ],
+)
+def test_a_voice_of_the_traffic_must_not_contradict_the_services_own(overrides: list[str], message: str) -> None:
+    check_config(load_config("voice_assistant", ["traffic.voice=heart"], "cpu"))
+    with pytest.raises(UserError, match=message):
+        check_config(load_config("voice_assistant", overrides, "cpu"))

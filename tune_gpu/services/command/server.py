@@ -64,7 +64,7 @@ class CommandServer:
     ) -> None:
         self.settings = settings
         self.port = choose_port(port_range)
-        self.endpoint = Endpoint(f"http://{HOST}:{self.port}", uuid.uuid4().hex if asks_for_key(settings) else "", settings.model, settings.ignore_eos)
+        self.endpoint = Endpoint(f"http://{HOST}:{self.port}", uuid.uuid4().hex if asks_for_key(settings) else "", settings.model, settings.ignore_eos, settings.voice)
         self.info: CommandInfo | None = None
         self._name, self._device = name, device
         self._scratch: Path | None = None

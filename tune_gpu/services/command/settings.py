@@ -10,7 +10,7 @@ from typing import Any
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.rules import By, bounded, one_of, rule, ruled
 from tune_gpu.config.texts import check_cores, check_variable
-from tune_gpu.services.apis import APIS, NONE
+from tune_gpu.services.apis import APIS, NONE, VOICE
 from tune_gpu.services.command.placeholders import problems
 
 _PATH = re.compile(r"/[!-\"$-~]*", re.ASCII)
@@ -70,6 +70,12 @@ class CommandSettings:
     start_timeout_s: float = bounded(300.0, above=0)
     stop_grace_s: float = bounded(5.0, least=0)
     """Seconds between SIGTERM and SIGKILL."""
+
+    @property
+    def voice(self) -> str | None:
+        """Return the voice that it is set to speak with, or None if its settings have none."""
+        given = self.settings.get(VOICE)
+        return None if given is None else str(given)
 
     def conflicts(self, at: str) -> Iterator[str]:
         """Yield what is wrong with settings that depend on one another. Raise UserError for an invalid name of a variable."""
