@@ -19,6 +19,7 @@ from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.values import to_builtin
 from tune_gpu.services.memory_values import MemoryVerdict, Prediction
 from tune_gpu.services.predictions import VERDICTS, Predictions
+from tune_gpu.services.registry import services_of
 
 ROWS = 60
 """Largest number of candidates in a table, unless `--rows` sets another. More are drawn as a map."""
@@ -42,7 +43,7 @@ def print_plan(console: Console, config: ExperimentConfig, preflight: Preflight,
         console.print(Text(f"memory of {name}: {taken}"), soft_wrap=True)
     if len(found) <= rows:
         listed = rows_of(params, found)
-        console.print(_table(list(params), listed))
+        console.print(_table(list(params), listed, several=sum(service.gpus.share is not None for service in services_of(config.services)) > 1))
         for line in _accounts(listed):
             console.print(line, highlight=False, soft_wrap=True)
     else:
@@ -57,19 +58,22 @@ def print_plan(console: Console, config: ExperimentConfig, preflight: Preflight,
     console.print(f"{counted(len(found), 'candidate')}{grid}: {counts}", highlight=False)
 
 
-def _table(names: Sequence[str], rows: Sequence[PlanRow]) -> Group:
-    """Return the candidates, and below them why some cannot start or are uncertain. Each reason appears once, with its number."""
+def _table(names: Sequence[str], rows: Sequence[PlanRow], *, several: bool) -> Group:
+    """Return the candidates, and below them why some cannot start or are uncertain. Each reason appears once, with its number.
+
+    A verdict is of all services together. If several reserve memory, the numbers are those of the one with the least to spare.
+    """
     table = Table(header_style="bold", pad_edge=False)
     for name in names:
         table.add_column(name, overflow="fold")
-    for title in ("verdict", "why", "KV tokens", "sequences", "headroom MiB"):
-        table.add_column(title, justify="left" if title == "verdict" else "right", overflow="fold")
+    for title in ("verdict", "why", *(["tightest"] if several else []), "KV tokens", "sequences", "headroom MiB"):
+        table.add_column(title, justify="left" if title in ("verdict", "tightest") else "right", overflow="fold")
     reasons: dict[str, int] = {}
     for row in rows:
         prediction, style = row.prediction, _STYLE[row.prediction.verdict]
         number = "" if prediction.verdict is MemoryVerdict.FITS else str(reasons.setdefault(prediction.reason, len(reasons) + 1))
         table.add_row(
-            *(_text(row.params.get(name)) for name in names), f"[{style}]{str(prediction.verdict).replace('_', ' ')}[/]", number,
+            *(_text(row.params.get(name)) for name in names), f"[{style}]{str(prediction.verdict).replace('_', ' ')}[/]", number, *([prediction.service or "-"] if several else []),
             f"{prediction.kv_cache_tokens.value:,}" if prediction.kv_cache_tokens else "-",
             f"{prediction.max_concurrency:.2f}" if prediction.max_concurrency is not None else "-",
             f"{prediction.headroom_mib:.0f}" if prediction.headroom_mib is not None else "-",
@@ -78,7 +82,7 @@ def _table(names: Sequence[str], rows: Sequence[PlanRow]) -> Group:
 
 
 def _accounts(rows: Sequence[PlanRow]) -> list[str]:
-    """Return the memory in vLLM's share besides the KV cache, one line for each different budget, and the memory of the other services."""
+    """Return the memory in an engine's share besides the KV cache, one line for each different budget, and the memory of the other services."""
     budgets: dict[str, Prediction] = {}
     others: dict[str, set[float]] = {}
     for row in rows:
@@ -88,12 +92,16 @@ def _accounts(rows: Sequence[PlanRow]) -> list[str]:
                 budgets.setdefault(text, row.prediction)
             for name in parts.keys() - _OF_AN_ENGINE:
                 others.setdefault(name, set()).add(parts[name])
-    lines = [f"other memory in vLLM's share, MiB: {text}{' (measured)' if prediction.calibrated else f' (± {prediction.uncertainty_mib:.0f})'}" for text, prediction in list(budgets.items())[:_MOST_BUDGETS]]
+    lines = [f"other memory in {_owner(prediction)} share, MiB: {text}{' (measured)' if prediction.calibrated else f' (± {prediction.uncertainty_mib:.0f})'}" for text, prediction in list(budgets.items())[:_MOST_BUDGETS]]
     if len(budgets) > _MOST_BUDGETS:
         lines.append(f"… and {len(budgets) - _MOST_BUDGETS} more; --json lists all")
     if beside := [_range(name, mib) for name, mib in sorted(others.items()) if max(mib)]:
         lines.append(f"beside it, MiB: {', '.join(beside)}")
     return lines
+
+
+def _owner(prediction: Prediction) -> str:
+    return f"{prediction.service}'s" if prediction.service not in ("", "vllm") else "vLLM's"
 
 
 def _range(name: str, mib: set[float]) -> str:

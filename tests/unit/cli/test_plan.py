@@ -73,6 +73,35 @@ def test_json_for_programs(tmp_path: Path, model: Path) -> None:
     assert document["summary"] == {"fits": 1, "uncertain": 0, "infeasible": 2, "not_modelled": 0, "candidates": 3}
 
 
+@pytest.mark.parametrize("name", ["4090", "rtx3090", "NVIDIA GeForce RTX 3090 Ti", "RTX 4090 24GB", "nvidia l4"])
+def test_two_engines_are_planned_together_for_a_card_of_24_gb_by_name(name: str) -> None:
+    document = json.loads(ask("two_llms", "--gpu", name, "--json", "--vllm-version", "0.32.0").output)
+    assert 22_000 < document["device"]["total_mib"] < 25_000
+    assert document["summary"]["candidates"] == len(document["candidates"]) == 24
+    for candidate in document["candidates"]:
+        assert candidate["verdict"] in ("fits", "uncertain", "infeasible")
+        other = {"chat": "draft", "draft": "chat"}[candidate["service"]]
+        assert candidate["parts_mib"][other] > 0, "what the other engine takes is part of the verdict"
+    assert document["summary"]["fits"] >= 8
+
+
+def test_shares_that_each_fit_alone_are_refused_together() -> None:
+    """Halves of a card are no halves: each process holds memory outside of its share, too."""
+    knobs = ["parameters.chat_share.values=[0.5,0.7]", "parameters.draft_share.values=[0.25,0.5]", "baseline={}", "~parameters.chat_sequences"]
+    candidates = json.loads(ask("two_llms", "--gpu", "RTX 4090", "--json", "--vllm-version", "0.32.0", *knobs).output)["candidates"]
+    verdicts = {(each["params"]["chat_share"], each["params"]["draft_share"]): (each["verdict"], each["reason"]) for each in candidates}
+    assert {shares: verdict for shares, (verdict, _) in verdicts.items()} == {(0.5, 0.25): "fits", (0.7, 0.25): "fits", (0.5, 0.5): "infeasible", (0.7, 0.5): "infeasible"}
+    assert "chat" in verdicts[0.7, 0.5][1]
+    assert "draft" in verdicts[0.7, 0.5][1]
+
+
+def test_the_table_of_two_engines_names_the_tightest() -> None:
+    shown = ask("two_llms", "--gpu", "RTX 4090", "--vllm-version", "0.32.0").output
+    assert "tightest" in shown
+    assert "other memory in draft's share, MiB" in shown
+    assert "tightest" not in ask("--gpu", "RTX 4090", "--vllm-version", "0.32.0").output
+
+
 def test_nothing_feasible_is_exit_code_1(tmp_path: Path, model: Path) -> None:
     assert ask(space_file(tmp_path, model), "--gpu", "T4").exit_code == 1
     assert ask(space_file(tmp_path, model), "--total-mib", "80000").exit_code == 0
