@@ -46,6 +46,8 @@ def missed_targets(
 ) -> tuple[MissedTarget, ...]:
     """Return the targets that a configuration misses where what runs does not, or misses by far and by more than what runs.
 
+    A default target that nobody has set counts only for a metric that has a weight.
+
     Args:
         ours: metrics of an evaluation of the configuration.
         theirs: those of what runs; None if they are not known.
@@ -55,7 +57,7 @@ def missed_targets(
     found = []
     for metric in catalogue.every():
         target = target_of(objective, metric)
-        if not target or metric.better is Better.NEITHER:
+        if not target or metric.better is Better.NEITHER or not _chosen(metric, objective):
             continue
         percentile = f"p{objective.get('latency_percentile', 95)}" if metric.many else ""
         path = metric.at(percentile) if percentile else metric.name
@@ -67,6 +69,12 @@ def missed_targets(
             n = metric_at(ours, f"{metric.name}.n") if percentile else None
             found.append(MissedTarget(metric, value, target, other, percentile, None if n is None else int(n)))
     return tuple(found)
+
+
+def _chosen(metric: Metric, objective: Mapping[str, Any]) -> bool:
+    """Return whether the user has set the target of a metric, or gave the metric a weight."""
+    weight = (objective.get("weights") or {}).get(metric.term.name, 0.0) if metric.term else 0.0
+    return metric.default_target is None or weight > 0.0 or metric.name in (objective.get("targets") or {})
 
 
 def _factor(metric: Metric, value: float, target: float) -> float:

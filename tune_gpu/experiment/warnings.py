@@ -15,6 +15,8 @@ def warnings_of(lines: Sequence[EvaluationRecord], best: Mapping[str, Any] | Non
     them."""
     measured = [line for line in lines if line.n_windows]
     found = []
+    if best and (reason := _baseline_lost(lines, baseline)):
+        found.append(f"the baseline could not be measured ({reason}), so that it is not known if the winner is better")
     if at_ceiling := [line for line in measured if line.at_ceiling]:
         sessions = max(line.metrics.get(CONCURRENT_CAPACITY.name) or 0 for line in at_ceiling)
         found.append(
@@ -45,6 +47,15 @@ def warnings_of(lines: Sequence[EvaluationRecord], best: Mapping[str, Any] | Non
             "whole answers are of different lengths; compare its first token and the time between tokens, or set ignore_eos=true if the server knows it"
         )
     return tuple(found)
+
+
+def _baseline_lost(lines: Sequence[EvaluationRecord], baseline: Mapping[str, Any] | None) -> str | None:
+    """Return why no evaluation of the baseline has a fitness, or None if one has or none was made."""
+    own = [line for line in lines if baseline and line.params == dict(baseline)]
+    if not own or any(line.fitness is not None for line in own):
+        return None
+    failure = own[-1].failure
+    return f"{failure.kind}: {failure.message}" if failure else f"it breaks {', '.join(own[-1].violations)}"
 
 
 def _among(

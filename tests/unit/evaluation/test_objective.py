@@ -170,6 +170,13 @@ def test_a_target_is_the_services_own_or_that_of_its_protocol() -> None:
     assert missed.text.startswith("its first token of large at p95 is 300 ms, far outside the target of 100 ms")
 
 
+def test_a_default_target_that_nobody_chose_is_not_missed() -> None:
+    """50 ms between tokens is the default: a decision names it only if the user has set it, or weighs the metric."""
+    slow = {"small.itl_ms": {"p95": 200.0, "n": 10}}
+    chosen: list[dict[str, Any]] = [{}, {"weights": {"small.itl": 0.0}}, {"weights": {"small.itl": 1.0}}, {"targets": {"small.itl_ms": 50.0}}]
+    assert [len(missed_targets(slow, None, objective, LLMS)) for objective in chosen] == [0, 0, 1, 1]
+
+
 def test_a_limit_holds_for_any_metric_in_its_own_direction() -> None:
     limits = {"large.ttft_ms": 200.0, "small.latency_ms.p50": 200.0, "small.kv_cache_tokens": 4000.0, "failed_pct": 2.0, "large.itl_ms.p95": 10.0}
     found = evaluate(of_two() | {"small.kv_cache_tokens": 1000}, ObjectiveSettings(weights=TWO_WEIGHTS, limits=limits), LLMS)

@@ -77,3 +77,10 @@ def test_answers_that_ended_early_are_no_silent_comparison() -> None:
     short, shorter = (replace(made, metrics={**made.metrics, "llm.ended_early_pct": pct}) for made, pct in ((line("g0-c0", SLOW, 0.5), 12.5), (line("g0-c1", FAST, 0.6), 40.0)))
     [caveat] = warnings_of([short, shorter, line("g0-c2", {"a": 1}, 0.4)], FAST, SLOW)
     assert caveat.startswith("llm ended up to 40 % of its answers before workload.max_tokens in 2 of 3 evaluations, the best and the baseline among them")
+
+
+def test_a_baseline_that_could_not_be_measured_is_said() -> None:
+    lines = [line("g0-c0", SLOW, None, n_windows=0), line("g0-c1", FAST, 0.6)]
+    [caveat] = warnings_of(lines, FAST, SLOW)
+    assert caveat == "the baseline could not be measured (startup_oom: no room), so that it is not known if the winner is better"
+    assert warnings_of([*lines, line("g1-c0", SLOW, 0.5)], FAST, SLOW) == (), "it was measured later"
