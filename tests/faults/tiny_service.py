@@ -57,6 +57,8 @@ class Handler(BaseHTTPRequestHandler):
         if BEHAVIOUR == "llm_http_500":
             self._send(500, b"{}")
             return
+        if BEHAVIOUR == "slow_answer":
+            time.sleep(0.5)
         self.close_connection = True
         self.send_response(200)
         self.send_header("Connection", "close")
@@ -82,6 +84,13 @@ class Handler(BaseHTTPRequestHandler):
 if __name__ == "__main__":
     if BEHAVIOUR == "slow_start":
         time.sleep(3600)
+    if BEHAVIOUR == "crash":
+        sys.exit("no voice named heart")
+    if BEHAVIOUR == "out_of_memory":
+        sys.exit("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.")
+    if BEHAVIOUR == "greedy":
+        time.sleep(0.5)
+        taken = b"x" * 2**28
     server = ThreadingHTTPServer(("127.0.0.1", PORT), Handler)
     server.daemon_threads = True
     server.serve_forever()

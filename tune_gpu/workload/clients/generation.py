@@ -39,7 +39,7 @@ class GenerationSample:
     finish_reason: str | None = None
     """Why the answer ended, as the server says it: `length`, `stop` …"""
     ended_early: bool = False
-    """The model ended its answer before the length asked for, on a server that cannot be asked for a fixed one."""
+    """The model ended its answer before the requested length, on a server that does not know `ignore_eos`."""
 
     @property
     def first_output(self) -> float | None:
@@ -103,8 +103,8 @@ async def generate(call: Call, path: str, prompt: Mapping[str, object], token_te
 
     Without the closing `[DONE]` the error is `truncated_stream`, without a token `empty_answer`, with fewer tokens than requested
     `short_answer`, and `context_too_long` where the server says so. No end-of-text token ends an answer whose length is given, but vLLM cuts it
-    where the context is full, and a candidate with too short a context would win by shorter answers. If the server cannot be asked for a fixed
-    length, an answer that the model ended is no failure, but marked.
+    where the context is full, and a candidate with too short a context would win by shorter answers. If the server does not know `ignore_eos`,
+    an answer that the model ended is no failure, but marked.
 
     Args:
         call: how the request is sent.
