@@ -36,7 +36,7 @@ from tune_gpu.ray_tune.devices import cards_of_cluster, check_homogeneous, devic
 from tune_gpu.ray_tune.placement import check_resources, concurrency
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.services import mps_policy as sharing
-from tune_gpu.services.registry import check_installed
+from tune_gpu.services.registry import check_installed, missing_here
 from tune_gpu.telemetry.device_choice import DeviceChoice, check_reported, choose_device
 
 
@@ -177,7 +177,11 @@ def _plan(config: ExperimentConfig, choice: DeviceChoice) -> Refusals:
 
 def _new(space: str, overrides: list[str], *, trust: bool) -> tuple[ExperimentConfig, DeviceChoice, RunFolder]:
     address = address_to_join(space, overrides, trust=trust)
-    choice = choose_device(device_setting(space, overrides), cluster_gpus=_cluster_gpus(space, overrides, address))
+    asked = device_setting(space, overrides)
+    choice = choose_device(
+        asked, lambda kind: missing_here(load_config(space, overrides, kind, trust=trust).services, kind),
+        cluster_gpus=_cluster_gpus(space, overrides, address),
+    )  # fmt: skip
     config = load_config(space, overrides, choice.kind, trust=trust)
     if address is None:  # on a cluster the services run elsewhere
         check_installed(config.services, choice.kind)

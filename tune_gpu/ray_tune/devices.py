@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import ServiceError
 from tune_gpu.config.schema import ExperimentConfig, RaySettings
 from tune_gpu.services.cards import fewest_cards
+from tune_gpu.services.registry import missing_here
 from tune_gpu.telemetry.cuda_visible import nvidia_cards, visible_cards
 from tune_gpu.telemetry.device_choice import DeviceChoice, choose_device, same_size
 from tune_gpu.telemetry.open import open_probe
@@ -13,7 +16,7 @@ from tune_gpu.telemetry.open import open_probe
 
 def device_of(config: ExperimentConfig) -> DeviceChoice:
     """Return the device of an existing run, on its cluster or on this machine. Raise UserError if the device is not available."""
-    return choose_device(config.device, cluster_gpus=cards_of_cluster(config.ray) if config.device == "cuda" else None)
+    return choose_device(config.device, partial(missing_here, config.services), cluster_gpus=cards_of_cluster(config.ray) if config.device == "cuda" else None)
 
 
 def cards_of_cluster(settings: RaySettings) -> int | None:

@@ -14,8 +14,13 @@ def services_of(services: SpaceServices) -> tuple[Service, ...]:
     return tuple(Service(name, load_kind(kind), plain_settings(services[name], kind)) for name, kind in kinds_of(services))
 
 
+def missing_here(services: SpaceServices, device: str) -> str | None:
+    """Return which service's program for this device is not installed, with the command that installs it, or None."""
+    reasons = ((service.name, service.kind.missing(device)) for service in services_of(services))
+    return next((f"{name}: {why}" for name, why in reasons if why is not None), None)
+
+
 def check_installed(services: SpaceServices, device: str) -> None:
     """Raise UserError if a service's program for this device is not installed, with the command that installs it."""
-    for service in services_of(services):
-        if (why := service.kind.missing(device)) is not None:
-            raise UserError(f"device={device}: {service.name}: {why}")
+    if (why := missing_here(services, device)) is not None:
+        raise UserError(f"device={device}: {why}")

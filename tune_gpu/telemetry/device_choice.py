@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from tune_gpu.common.catalogue import FITNESS_TERMS, Catalogue
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import ServiceError
-from tune_gpu.common.installed import is_installed
 from tune_gpu.common.metric import Reading as CardReading
 from tune_gpu.config.schema import ObjectiveSettings
 from tune_gpu.metrics import PAIR
@@ -36,23 +35,25 @@ class DeviceChoice:
     n_cards: int
 
 
-def choose_device(requested: str, *, cluster_gpus: int | None = None) -> DeviceChoice:
+def choose_device(requested: str, missing_here: Callable[[str], str | None] = lambda _kind: None, *, cluster_gpus: int | None = None) -> DeviceChoice:
     """Choose the device from what was requested and what exists.
 
     Args:
         requested: `auto`, `cuda` or `cpu`.
+        missing_here: returns what the services lack for a kind of device on this machine, and how to install it, or None.
         cluster_gpus: number of cards of the joined Ray cluster; None for this machine only.
 
     Raises:
-        UserError: `cuda` was requested, but there is no card or vLLM for CUDA is not installed.
+        UserError: `cuda` was requested, but there is no card, or the services' programs for it are not installed.
     """
     if requested == "cpu":
         return DeviceChoice("cpu", "device=cpu was set: measuring on the CPU", 0)
     cards = cards_here() if cluster_gpus is None else cluster_gpus
     none = "no NVIDIA GPU was found (NVML lists none)" if cluster_gpus is None else "no node of the Ray cluster has a GPU"
     missing = None if cards else none
-    if cards and cluster_gpus is None and not is_installed("vllm"):
-        missing = "there is a GPU, but vLLM for CUDA is not installed (pip install 'tune-gpu[gpu]')"
+    if cards and cluster_gpus is None and (lacking := missing_here("cuda")) is not None:
+        problem, _, remedy = lacking.removesuffix(".").partition(". ")
+        missing = f"there is a GPU, but {problem}{f' ({remedy})' if remedy else ''}"
     if missing is None:
         return DeviceChoice("cuda", f"measuring on {cards} NVIDIA GPU{'s' if cards > 1 else ''}", cards)
     if requested == "cuda":

