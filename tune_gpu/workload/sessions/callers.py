@@ -80,7 +80,7 @@ class Callers:
     @cached_property
     def _answered(self) -> np.ndarray:
         """Return the tokens of each exchange's answer; 0 if it has none."""
-        return np.array([0 if exchange.answer is None else tokens_of(exchange.answer) for exchange in self.exchanges])
+        return np.array([exchange.answer_tokens or (tokens_of(exchange.answer) if exchange.answer else 0) for exchange in self.exchanges])
 
     @cached_property
     def _spoken_s(self) -> np.ndarray:

@@ -13,13 +13,15 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import WorkloadSettings
 from tune_gpu.config.session_settings import ProfileSettings
 from tune_gpu.workload.audio import Utterance
-from tune_gpu.workload.sources.synthetic import SampleClips, SampleTexts
+from tune_gpu.workload.sources.files import arrival_times, prompt_text, tool_definitions
+from tune_gpu.workload.sources.found import SAMPLES, source_of
 from tune_gpu.workload.sources.values import Conversation, Source
 from tune_gpu.workload.stages import Medium, Stage
 
 DEFAULT_PROFILE = "callers"
 _MOST_IN_MEMORY = 1_000_000
-"""Exchanges of one source."""
+"""Turns of one source."""
+_USED_BY = {"search": "the search", "comparison": "comparisons"}
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class SessionSources:
     @property
     def clips(self) -> list[Utterance]:
         """Return every clip once."""
-        return list({clip.name: clip for clip in self._clips()}.values())
+        return list({id(clip): clip for clip in self._clips()}.values())
 
     def _clips(self) -> Iterator[Utterance]:
         for source in self.profiles.values():
@@ -100,20 +102,33 @@ def load_sources(workload: WorkloadSettings, stages: Sequence[Stage], language: 
     found, notes = {}, []
     for name, profile in profiles_of(workload).items():
         key = f"workload.profiles.{name}."
-        source = _source_of(profile, workload, spoken, language, key)
-        found[name] = _profile_source(profile, source, key, language)
+        source = source_of(profile, workload, key, language, spoken=spoken)
+        found[name] = _profile_source(profile, source, workload.half, key, language)
         notes += [f"{key}source={profile.source}: {note}" for note in source.notes()]
-    return SessionSources(found, notes=notes)
+    file = workload.arrivals.file
+    times = arrival_times(file, "workload.arrivals.file") if workload.arrivals.process == "times" and file else ()
+    return SessionSources(found, times, tuple(notes))
 
 
-def _source_of(profile: ProfileSettings, workload: WorkloadSettings, spoken: bool, language: str, key: str) -> Source:
-    if profile.source == "samples":
-        return SampleClips(workload.audio, language) if spoken else SampleTexts()
-    raise UserError(f"{key}source={profile.source}: no such source. Set samples.")
-
-
-def _profile_source(profile: ProfileSettings, source: Source, key: str, language: str) -> ProfileSource:
+def _profile_source(profile: ProfileSettings, source: Source, half: str, key: str, language: str) -> ProfileSource:
     conversations = source.conversations()
     if not conversations:
         raise UserError(f"{key}source={profile.source}: has no conversation. Add some, or set another source.")
-    return ProfileSource(conversations, profile.system_prompt.text, (), source.synthetic, language)
+    if (turns := sum(len(conversation.exchanges) for conversation in conversations)) > _MOST_IN_MEMORY:
+        raise UserError(f"{key}source={profile.source}: has {turns} turns, more than {_MOST_IN_MEMORY}. Keep fewer conversations.")
+    if half != "all" and profile.source != SAMPLES:
+        conversations = [conversation for conversation in conversations if half_of(conversation) == half]
+        if not conversations:
+            raise UserError(
+                f"{key}source={profile.source}: none of its conversations is in the half for {_USED_BY[half]}. Add more of them, or set workload.half=all."
+            )
+    prompt = profile.system_prompt
+    text = prompt.text if prompt.file is None else prompt_text(prompt.file, f"{key}system_prompt.file")
+    tools = () if prompt.tools is None else tool_definitions(prompt.tools, f"{key}system_prompt.tools")
+    return ProfileSource(conversations, text, tools, source.synthetic, language)
+
+
+def half_of(conversation: Conversation) -> str:
+    """Return the half that a conversation belongs to. It depends on what is said in it alone, so that lines added to a file move none."""
+    said = [[exchange.says, exchange.answer] for exchange in conversation.exchanges]
+    return "search" if hashlib.sha256(_canonical(said)).digest()[0] % 2 else "comparison"

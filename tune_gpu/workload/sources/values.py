@@ -21,6 +21,8 @@ class Exchange:
     """The same words as speech."""
     tools: tuple[tuple[Message, Message], ...] = ()
     """Calls of tools before the answer, each with its result."""
+    answer_tokens: int | None = None
+    """Length of the answer, if the source gives it."""
 
 
 @dataclass(frozen=True)
