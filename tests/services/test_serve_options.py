@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tune_gpu.promote.sources import DEFAULTS
+from tune_gpu.services.vllm.observed import DEFAULTS
 from tune_gpu.services.vllm.options import Kind, Role, options, own_options
 
 pytestmark = pytest.mark.services

@@ -18,7 +18,6 @@ from tune_gpu.cli.terminal import Finite, console_of
 from tune_gpu.common.atomic_files import read_plain, remove_plain, write_whole
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.interrupt import terminated_as_interrupt
-from tune_gpu.config.languages import spoken_language
 from tune_gpu.config.loader import apply_overrides
 from tune_gpu.config.overrides import is_override
 from tune_gpu.config.schema import ExperimentConfig
@@ -32,14 +31,15 @@ from tune_gpu.promote.env_file import require_keys
 from tune_gpu.promote.evidence import NOT_OURS, expected_turn_ms, not_written_here
 from tune_gpu.promote.gate import Condition, Evidence, TargetDevice, conditions, sharing
 from tune_gpu.promote.installed import Installation, check_writable
+from tune_gpu.promote.live_turns import LiveTurns
+from tune_gpu.promote.places import Place
 from tune_gpu.promote.render import services_of
 from tune_gpu.promote.restore import RolledBack
 from tune_gpu.promote.rollback_script import PROMOTIONS
 from tune_gpu.promote.settings import SYSTEM_FILE, artifacts_of, trusted_settings, with_trusted
 from tune_gpu.promote.soak_run import soak_winner
 from tune_gpu.promote.subject import Subject, kept_of, reviewed, reviewed_before, subject_of
-from tune_gpu.promote.watch import Expected, Watcher
-from tune_gpu.workload.audio import Utterance, load_utterances
+from tune_gpu.promote.watch import Watcher
 
 OK, REFUSED, ROLLED_BACK, NOT_SERVING = 0, 1, 3, 4
 
@@ -80,15 +80,20 @@ def promote(
     First the gate checks the winner: a comparison with the baseline confirms it; it was measured on the target's kind of device, beside
     the co-tenants that it will have, and without an out-of-memory event; it is better than the baseline by promote.min_gain_pct in
     promote.metric, and worse in no metric beyond confirm.tolerances; and it runs under load for promote.soak_s without a failure or
-    growing memory. Then promote writes vLLM's YAML (vllm serve --config), Whisper's settings, an env file for each, the unit files,
-    changes.diff and a manifest with hashes, and prints the hash of the bundle.
+    growing memory. Then promote writes an env file and a unit file for each service, a configuration for each whose program reads one
+    (vllm serve --config), changes.diff and a manifest with hashes, and prints the hash of the bundle. A service that runs already
+    (kind: external) is neither deployed nor touched.
 
     --apply installs exactly what was written for review, or refuses and names the difference. --expect requires the hash that the review
-    printed; it is needed if others can change the folder of the review. --apply restarts Whisper, then vLLM, waits for /health,
-    compares the running services with the measured ones, and takes live voice turns. A deployment that fails a check is rolled back. The
-    audit log and rollback.sh are in INSTALL_DIR/promotions. Put keys into INSTALL_DIR/secrets.env, which the units read; promote reads them
-    there or from its own environment for its voice turns. Without keys nothing is applied. Ctrl-C, SIGTERM and a closed terminal restore
-    everything; after a power cut the next boot does (systemd), or --recover.
+    printed; it is needed if others can change the folder of the review. --apply restarts the services, those whose memory
+    grows before those that reserve theirs, waits for the health check of each, compares the running services with the measured ones, asks
+    each by its own protocol, and takes live turns of the run's traffic. A deployment that fails a check is rolled back. The audit log and
+    rollback.sh are in INSTALL_DIR/promotions. Put keys into INSTALL_DIR/secrets.env, which the units read; promote reads them there or from
+    its own environment for its requests. Without keys nothing is applied. Ctrl-C, SIGTERM and a closed terminal restore everything; after a
+    power cut the next boot does (systemd), or --recover.
+
+    promote.services.NAME has the unit, url, key_env, command and model of a service; the default pair has promote.vllm and promote.whisper.
+    Defaults: unit tune-gpu-NAME.service, the next free port of 127.0.0.1 from 8000 on, and the variable from which the service reads its key.
 
     \b
       tune-gpu promote 20260131-120000
@@ -96,6 +101,7 @@ def promote(
       tune-gpu promote --rollback
       tune-gpu promote --recover
       tune-gpu promote 20260131-120000 --target process promote.install_dir=./deployed promote.soak_s=60 promote.device=cpu
+      tune-gpu promote 20260131-120000 promote.services.llm.unit=llm.service promote.services.llm.url=http://127.0.0.1:9000
 
     Settings under promote, confirm, run and ray may be overridden with KEY=VALUE, or removed with ~KEY; tune_gpu/config/schema.py lists
     them. The run's own promote settings, confirm.tolerances and confirm.confidence are ignored.
@@ -151,7 +157,7 @@ def _promote(console: Console, subject: Subject, asked: _Request) -> int:
     for condition in found:
         _print_condition(console, condition)
     if asked.apply and all(condition.holds for condition in found):
-        require_keys(run.config.promote)
+        require_keys(subject.services, folder_of(run.config.promote))
     decision, soak = _decide(subject, asked, found), None
     if isinstance(decision, SoakFirst):
         condition, soak = soak_winner(run, subject.device.kind, print_line)
@@ -220,16 +226,13 @@ def _conditions(run: FinishedRun, evidence: Evidence, device: TargetDevice) -> l
 
 def _apply(console: Console, subject: Subject, manifest: Mapping[str, Any]) -> int:
     """Install the same bundle that was compared with the review."""
-    run, kind, comparison = subject.run, subject.device.kind, subject.evidence.comparison
-    settings, experiment = run.config.promote, run.folder.experiment
+    run, comparison = subject.run, subject.evidence.comparison
+    experiment, services = run.folder.experiment, subject.services
     before = reviewed_before(subject.folder, manifest, subject.bundle)
-    utterances = load_utterances(run.config.workload.audio, spoken_language(run.config))
-    deployer = _deployer(run.config, {"run_id": run.folder.run_id, "experiment": experiment}, _printer(console), utterances)
-    model = settings.served_model_name or next(
-        service for service in services_of(run.config, run.winner, kind) if service.name == "vllm"
-    ).config_value("served-model-name")
-    expected = Expected(model, kind, expected_turn_ms(comparison))
-    fell = deployer.apply(run.folder.run_id, experiment, subject.bundle.installable, before, expected)
+    turns = LiveTurns.of(run.config, services)
+    places = [service.place for service in services]
+    deployer = _deployer(run.config, places, {"run_id": run.folder.run_id, "experiment": experiment}, _printer(console), turns)
+    fell = deployer.apply(run.folder.run_id, experiment, services, subject.bundle.installable, before, expected_turn_ms(comparison))
     if fell is None:
         console.print(
             f"applied: {run.folder.run_id} serves; undo with tune-gpu promote --rollback",
@@ -253,7 +256,7 @@ def _rollback(console: Console, run_id: str | None, overrides: list[str], settin
     if run_id is not None and last.run_id != run_id:
         raise UserError(f"promote --rollback {run_id}: the run in force is {last.run_id}. Omit RUN_ID to roll it back.")
     about = {"run_id": last.run_id, "experiment": last.experiment}
-    deployer = _deployer(replace(config, promote=last.promote), about, _printer(console))
+    deployer = _deployer(replace(config, promote=last.promote), last.places, about, _printer(console))
     change, back = deployer.rollback()
     if not back.serving:
         return _report_rollback(console, back, NOT_SERVING)
@@ -270,7 +273,7 @@ def _recover(console: Console, overrides: list[str], settings_file: str | None, 
     latest, recovered = installation.latest, None
     if latest is not None:
         about = {"run_id": latest.run_id, "experiment": latest.experiment}
-        recovered = _deployer(replace(config, promote=latest.promote), about, _printer(console)).recover(at_boot=at_boot)
+        recovered = _deployer(replace(config, promote=latest.promote), latest.places, about, _printer(console)).recover(at_boot=at_boot)
     if recovered is None:
         console.print(f"nothing to recover: no apply was interrupted in {folder}", highlight=False, soft_wrap=True)
         return OK
@@ -281,12 +284,12 @@ def _recover(console: Console, overrides: list[str], settings_file: str | None, 
     return OK
 
 
-def _deployer(config: ExperimentConfig, about: dict[str, Any], print_line: Any, utterances: Sequence[Utterance] = ()) -> Deployer:
-    """Return the deployer of the target. Only an apply takes voice turns, so a rollback needs no recordings."""
+def _deployer(config: ExperimentConfig, places: Sequence[Place], about: dict[str, Any], print_line: Any, turns: LiveTurns | None = None) -> Deployer:
+    """Return the deployer of the target. Only an apply takes live turns, so a rollback needs no recordings."""
     log = folder_of(config.promote) / PROMOTIONS / "audit.jsonl"
     check_writable([log])
     audit = Audit(log, about, lambda line: print_line(f"  {line}"))
-    return Deployer.of(config.promote, Watcher(config.promote, config.workload, utterances), audit)
+    return Deployer.of(config.promote, places, Watcher(config.promote, turns), audit)
 
 
 def _report_rollback(console: Console, back: RolledBack, code: int) -> int:

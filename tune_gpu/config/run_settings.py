@@ -66,17 +66,26 @@ class RunSettings:
     """Permission to start NVIDIA's MPS daemon for trials that use it (`mps_active_thread_pct`), and to stop it after them."""
 
 
+def _check_url_if_given(key: str, url: str) -> None:
+    if url:
+        check_url(key, url)
+
+
 @dataclass
 class ServiceTarget:
     """The deployment of one service."""
 
     unit: str = ""
-    """Name of the unit in systemd, or in the process supervisor."""
-    url: str = ruled("", By(check_url))
+    """Name of the unit in systemd, or in the process supervisor; empty: `tune-gpu-NAME.service`."""
+    url: str = ruled("", By(_check_url_if_given))
+    """Address at which it listens; empty: the next free port of 127.0.0.1 from 8000 on, in the order of the space."""
     key_env: str = ""
-    """Environment variable with the service's API key, for the probes of `promote --apply`. The key itself is never written anywhere."""
+    """Environment variable with the service's API key, for the probes of `promote --apply`; empty: the variable that the service reads. The key
+    itself is never written anywhere."""
     command: list[str] = field(default_factory=list, metadata=rule(Items(By(check_line))))
-    """Command that starts the service; empty: this installation's own."""
+    """Program that starts the service, before its measured arguments; empty: this installation's own."""
+    model: str = ruled("", By(check_line))
+    """Name under which it serves its model; empty: the model's own name."""
 
 
 @dataclass
@@ -99,13 +108,15 @@ class PromoteSettings:
     install_dir: str = ruled("/etc/tune-gpu", By(check_line))
     systemd_dir: str = ruled("/etc/systemd/system", By(check_line))
     served_model_name: str | None = None
-    """Name under which the deployed vLLM serves its model; null: the model's own name."""
+    """Name under which the default pair's vLLM serves its model; null: the model's own name. Other services: `services.NAME.model`."""
+    services: dict[str, ServiceTarget] = field(default_factory=dict)
+    """Service of the space -> where it is deployed. What is given here has precedence over the default pair's own keys."""
     vllm: ServiceTarget = field(default_factory=lambda: ServiceTarget("vllm.service", "http://127.0.0.1:8000", "VLLM_API_KEY"))
     whisper: ServiceTarget = field(default_factory=lambda: ServiceTarget("whisper.service", "http://127.0.0.1:8001", "TUNE_GPU_API_KEY"))
     health_deadline_s: float = bounded(300.0, above=0)
-    """Time after the restart within which both services must answer `/health`."""
+    """Time after the restart within which all services must answer their health checks."""
     probes: int = bounded(5, least=0)
-    """Number of live voice turns after the restart, one after another; 0 for none."""
+    """Number of live turns after the restart, one after another; 0 for none."""
     probe_max_ratio: float = bounded(2.0, above=0)
     """Maximum ratio of the live turns' median latency to the median that the comparison measured."""
 
@@ -113,5 +124,8 @@ class PromoteSettings:
         """Yield a message for each broken rule that joins several settings. Raise UserError for an invalid unit name."""
         for name, service in (("vllm", self.vllm), ("whisper", self.whisper)):
             check_unit(f"{at}{name}.unit", service.unit, of_systemd=self.target == "systemd")
+        for name, service in self.services.items():
+            if service.unit:
+                check_unit(f"{at}services.{name}.unit", service.unit, of_systemd=self.target == "systemd")
         if self.vllm.unit == self.whisper.unit:
             yield f"{at}vllm.unit={self.vllm.unit}: the same unit as Whisper's. Give each service a unit of its own."

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -17,19 +17,21 @@ from typing import TypeVar
 from tune_gpu.common.clock import now
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.interrupt import Interrupts
-from tune_gpu.config.schema import PromoteSettings, ServiceTarget
+from tune_gpu.config.schema import PromoteSettings
 from tune_gpu.promote.audit import Audit
 from tune_gpu.promote.env_file import require_keys
 from tune_gpu.promote.installed import Change, Installation, Status, check_writable, digest, text_of
 from tune_gpu.promote.locks import units_locked
 from tune_gpu.promote.observe import observe
-from tune_gpu.promote.restore import ORDER, Restorer, RolledBack
+from tune_gpu.promote.places import Place
+from tune_gpu.promote.render import DeployedService
+from tune_gpu.promote.restore import Restorer, RolledBack
 from tune_gpu.promote.rollback_script import PROMOTIONS, write_rollback
 from tune_gpu.promote.staged import install, stage
 from tune_gpu.promote.supervisor import ProcessSupervisor
 from tune_gpu.promote.systemd import Systemd
 from tune_gpu.promote.target import Target, TargetError
-from tune_gpu.promote.watch import Expected, Unhealthy, Watcher
+from tune_gpu.promote.watch import Unhealthy, Watcher
 
 _Result = TypeVar("_Result")
 _MOST_SHOWN = 6
@@ -75,7 +77,7 @@ class Deployer:
 
     Args:
         target: starts and stops the services.
-        units: service -> unit.
+        places: of the services, in the order of starting.
         installation: the installed files and the previous ones.
         watcher: checks whether the services serve.
         settings: `promote`.
@@ -83,7 +85,7 @@ class Deployer:
     """
 
     target: Target
-    units: Mapping[str, str]
+    places: Sequence[Place]
     installation: Installation
     watcher: Watcher
     settings: PromoteSettings
@@ -91,28 +93,39 @@ class Deployer:
     interrupts: Interrupts = field(default_factory=Interrupts)
 
     @classmethod
-    def of(cls, settings: PromoteSettings, watcher: Watcher, audit: Audit) -> Deployer:
+    def of(cls, settings: PromoteSettings, places: Sequence[Place], watcher: Watcher, audit: Audit) -> Deployer:
         """Return a deployer for the target that the settings name."""
-        units = {"whisper": settings.whisper.unit, "vllm": settings.vllm.unit}
-        return cls(target_of(settings), units, Installation(folder_of(settings)), watcher, settings, audit)
+        return cls(target_of(settings), places, Installation(folder_of(settings)), watcher, settings, audit)
+
+    @property
+    def units(self) -> list[str]:
+        """Return the units in the order of starting."""
+        return [place.unit for place in self.places]
 
     def apply(
-        self, run_id: str, experiment: str, files: Mapping[Path, str], reviewed: Mapping[str, str | None], expected: Expected
+        self,
+        run_id: str,
+        experiment: str,
+        services: Sequence[DeployedService],
+        files: Mapping[Path, str],
+        reviewed: Mapping[str, str | None],
+        turn_ms: float | None,
     ) -> RolledBack | None:
         """Install the files and restart the services. Return None if they serve, else the result of the rollback.
 
         Args:
             run_id: the run whose winner is deployed.
             experiment: the run's experiment.
+            services: what is deployed, in the order of starting.
             files: destination -> content.
             reviewed: destination -> hash of the installed file when the promotion was written.
-            expected: what the deployed services must show.
+            turn_ms: the median of a turn that the comparison measured; None to accept any latency.
 
         Raises:
             UserError: a permission or a key is missing, another promote is running, or the target was changed since the files were written.
             KeyboardInterrupt: a signal arrived, and the previous files were restored.
         """
-        require_keys(self.settings)
+        require_keys(services, self.installation.folder)
         check_writable([*files, self._kept(run_id)])
         self.target.check_files(files)
         with self._locked():
@@ -125,7 +138,7 @@ class Deployer:
             change = self._begin(run_id, experiment, list(files))
             try:
                 with self.interrupts.let_through():
-                    self._install(change, files, expected)
+                    self._install(change, services, files, turn_ms)
                 self._step("mark applied", self.installation.mark, change, Status.APPLIED)
             except (Unhealthy, TargetError, OSError) as error:
                 return self._restorer().put_back(change, str(error))
@@ -170,18 +183,19 @@ class Deployer:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """Lock the installation and the units, and hold signals. Another promote may install the same units into another folder."""
-        with self.installation.locked(), units_locked(self.target, list(self.units.values())), self.interrupts.held():
+        with self.installation.locked(), units_locked(self.target, self.units), self.interrupts.held():
             yield
 
     def _begin(self, run_id: str, experiment: str, paths: list[Path]) -> Change:
         try:
-            running = tuple(name for name in ORDER if self.target.is_running(self.units[name]))
+            running = tuple(place.name for place in self.places if self.target.is_running(place.unit))
         except TargetError as error:
             raise UserError(f"{error}; nothing was changed") from error
-        healthy = tuple(name for name in ORDER if self.watcher.is_healthy(name))
+        healthy = tuple(place.name for place in self.places if self.watcher.is_healthy(place))
         before = {str(path): text_of(path) for path in paths}
-        units = tuple(self.units.values())
-        change = Change(run_id, experiment, now(), units, before, asdict(self.settings), healthy, running)
+        change = Change(
+            run_id, experiment, now(), tuple(self.units), before, asdict(self.settings), healthy, running, services=tuple(self.places)
+        )
         try:
             self.installation.begin(change)
         except OSError as error:
@@ -189,37 +203,35 @@ class Deployer:
         self.audit("apply", "begun", running_before=", ".join(running) or "none", healthy_before=", ".join(healthy) or "none")
         return change
 
-    def _install(self, change: Change, files: Mapping[Path, str], expected: Expected) -> None:
+    def _install(self, change: Change, services: Sequence[DeployedService], files: Mapping[Path, str], turn_ms: float | None) -> None:
         restorer = self._restorer()
         self._step("guard", restorer.guard, change)
         self._step("stage the previous files", restorer.stage, change)
         self._step("stage the new files", _stage_new, files)
-        shell = self.target.shell(list(self.units.values()))
+        shell = self.target.shell(self.units)
         self._step("write rollback.sh", write_rollback, self._kept(change.run_id), change.before, shell)
         for path in files:
             self._step(f"install {path.name}", install, path)
         self.audit("install", "ok", files=len(files))
         self._step("reload", self.target.reload)
         self._step("verify", self.target.verify, files)
-        for name in reversed(ORDER):
-            self._step(f"stop {name}", self.target.stop, self.units[name])
-            self.audit("stop", "ok", unit=self.units[name])
+        for place in reversed(self.places):
+            self._step(f"stop {place.name}", self.target.stop, place.unit)
+            self.audit("stop", "ok", unit=place.unit)
         deadline = time.monotonic() + self.settings.health_deadline_s
-        for name in ORDER:
-            self._step(f"start {name}", self.target.start, self.units[name])
-            self.audit("start", "ok", unit=self.units[name])
-            self._step(f"wait for {name}", self.watcher.wait, name, self.target, expected, deadline)
-            self.audit("health", "ok", service=name)
-            self._step(f"compare running {name}", self._compare, name, files)
-        median = self._step("probe", self.watcher.probe, expected)
+        for service in services:
+            self._step(f"start {service.name}", self.target.start, service.unit)
+            self.audit("start", "ok", unit=service.unit)
+            self._step(f"wait for {service.name}", self.watcher.wait, service.place, self.target, service, deadline)
+            self.audit("health", "ok", service=service.name)
+            self._step(f"compare running {service.name}", self._compare, service)
+        median = self._step("probe", self.watcher.probe, turn_ms)
         self.audit("probes", "ok", **({} if median is None else {"median_ms": round(median, 1)}))
 
-    def _compare(self, name: str, files: Mapping[Path, str]) -> None:
+    def _compare(self, service: DeployedService) -> None:
         """Compare the running service's settings with the measured ones. Raise Unhealthy if they differ."""
-        where: ServiceTarget = getattr(self.settings, name)
-        folder = self.installation.folder
-        found = observe(name, where.url, self.units[name], folder, files[folder / f"{name}.yaml"], self.target, self.watcher)
-        details = {"service": name, "compared_with": ", ".join(found.sources) or "nothing"}
+        found = observe(service, self.installation.folder, self.target, self.watcher)
+        details = {"service": service.name, "compared_with": ", ".join(found.sources) or "nothing"}
         if found.unread:
             details["not_readable_here"] = f"not readable here: {', '.join(found.unread)}"
         self.audit("compare", "differs" if found.differences else "ok", **details)
@@ -233,7 +245,7 @@ class Deployer:
         return action(*arguments)
 
     def _restorer(self) -> Restorer:
-        return Restorer(self.target, self.units, self.installation, self.watcher, self.audit, self.interrupts, self._recovery())
+        return Restorer(self.target, self.places, self.installation, self.watcher, self.audit, self.interrupts, self._recovery())
 
     def _recovery(self) -> list[str]:
         """Return the command that restores this target at the next boot."""

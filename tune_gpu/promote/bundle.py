@@ -56,7 +56,7 @@ class Bundle:
 
 def bundle_of(services: Sequence[DeployedService], target: Target, install: Path) -> Bundle:
     """Return the files of these services on this target."""
-    files = {service.config_name: (install / service.config_name, service.config_text) for service in services}
+    files = {name: (install / name, service.config_text) for service in services if (name := service.config_name) is not None}
     files |= {f"{service.name}.env": (install / f"{service.name}.env", service.env_text) for service in services}
     for path, content in target.unit_files(services, install).items():
         name = f"{path.parent.name}/{path.name}" if path.parent.name.endswith(".d") else path.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing
 
 from tune_gpu.artifacts.finished_run import FinishedRun
@@ -53,15 +54,22 @@ def not_written_here(run: FinishedRun, error: Exception) -> UserError:
     return UserError(f"{run.folder.path}: its comparison or one of its lines was not written by this program ({reason})")
 
 
-def target_device(settings: PromoteSettings, target: Target, n_cards: int = 1) -> TargetDevice:
+def target_device(settings: PromoteSettings, target: Target, units: Sequence[str], n_cards: int = 1) -> TargetDevice:
     """Return the target's device as this machine sees it, with as many cards as the comparison had. Raise UserError if a card cannot be
-    read."""
+    read.
+
+    Args:
+        settings: `promote`.
+        target: starts the units.
+        units: whose processes are no neighbours.
+        n_cards: of the comparison.
+    """
     kind = choose_device("auto").kind if settings.device == "auto" else settings.device
     if kind == "cuda" and not nvidia_cards():
         return TargetDevice(kind, None, settings.neighbours_mib)
     try:
         with closing(open_device(kind, n_cards)) as probe:
-            ours = [pid for unit in (settings.vllm.unit, settings.whisper.unit) for pid in target.pids(unit)]
+            ours = [pid for unit in units for pid in target.pids(unit)]
             others = neighbours_on(probe, ours).mib
     except ServiceError as error:  # the driver does not answer, or MIG divides the card
         raise UserError(f"promote.device={settings.device}: {error.failure.message}") from error

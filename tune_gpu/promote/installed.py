@@ -20,8 +20,11 @@ from tune_gpu.common.clock import now
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.places import existing, write_error
 from tune_gpu.config.schema import PromoteSettings, ServiceTarget
+from tune_gpu.config.service_settings import PAIR
+from tune_gpu.metrics import DEFAULT_PAIR
 from tune_gpu.promote.locks import exclusive
 from tune_gpu.promote.ownership import check_own
+from tune_gpu.promote.places import Place, places_of_pair
 from tune_gpu.promote.staged import discard, make_folder, sync_folder, write_durably
 
 _OWN = ".tune-gpu"
@@ -89,13 +92,21 @@ class Change:
     running_before: tuple[str, ...] | None = None
     """Services whose unit ran before the change; None if an older version applied it, which did not record that."""
     status: Status = Status.APPLYING
+    services: tuple[Place, ...] = ()
+    """Where the services run, in the order of starting; empty if an older version applied it, which knew the default pair alone."""
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Return where the services run, in the order of starting. Raise UserError if its settings are invalid."""
+        return self.services or places_of_pair(self.promote, tuple(DEFAULT_PAIR))
 
     @property
     def promote(self) -> PromoteSettings:
         """Return the change's settings, without those that this version does not know. Raise UserError if they are invalid."""
         try:
             known = _known(PromoteSettings, self.settings)
-            known |= {name: _known(ServiceTarget, known[name]) for name in ("vllm", "whisper") if name in known}
+            known |= {name: _known(ServiceTarget, known[name]) for name in PAIR if name in known}
+            known |= {"services": {name: _known(ServiceTarget, target) for name, target in known.get("services", {}).items()}}
             found: PromoteSettings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(PromoteSettings), known))  # type: ignore[assignment]
         except (OmegaConfBaseException, ValueError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())[:160]
@@ -228,6 +239,7 @@ def _change_of(entry: Mapping[str, Any]) -> Change:
         "healthy_before": tuple(entry["healthy_before"]),
         "running_before": None if ran is None else tuple(ran),
         "status": Status(entry["status"]),
+        "services": tuple(Place(**_known(Place, each)) for each in entry.get("services", ())),
     }
     return Change(**_known(Change, {**entry, **read}))
 

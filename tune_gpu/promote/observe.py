@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
-from urllib.parse import urlsplit
+from typing import Protocol
 
 import psutil
-import yaml
 
-from tune_gpu.promote import sources
 from tune_gpu.promote.env_file import read_env
-from tune_gpu.promote.running import (
-    Reading,
-    Setting,
-    SettingsComparison,
-    compare_settings,
-    environment_differences,
-    plain_settings,
-    vllm_settings,
-)
+from tune_gpu.promote.places import Place
+from tune_gpu.promote.render import DeployedService
 from tune_gpu.promote.target import Target
-
-_Result = TypeVar("_Result")
+from tune_gpu.services.command_lines import SOURCE, given_config
+from tune_gpu.services.observation import ReportsSettings, SettingsComparison, compare_settings, environment_differences, tried
 
 
 class Pages(Protocol):
     """Reads the HTTP answers of a service."""
 
-    def page(self, name: str, path: str) -> str:
+    def page(self, place: Place, path: str) -> str:
         """Return the body of a service's answer. Raise NoAnswer or Unhealthy."""
 
 
@@ -58,70 +47,81 @@ def server_of(pids: Sequence[int], port: int) -> Started | None:
         except (psutil.Error, OSError):
             continue
         # If a process has changed its title, this is one word, and its environment may be overwritten.
-        return Started(argv, _tried(process.environ), _mounts(pid) == _mounts("self")) if any(argv[1:]) else None
+        return Started(argv, tried(process.environ), _mounts(pid) == _mounts("self")) if any(argv[1:]) else None
     return None
 
 
 def _mounts(pid: int | str) -> str | None:
-    return _tried(lambda: os.readlink(f"/proc/{pid}/ns/mnt"))
+    return tried(lambda: os.readlink(f"/proc/{pid}/ns/mnt"))
 
 
-def observe(name: str, url: str, unit: str, install: Path, content: str, target: Target, pages: Pages) -> SettingsComparison:
+@dataclass(frozen=True)
+class _Running:
+    """A deployed service that runs, as its kind asks it."""
+
+    place: Place
+    started: Started | None
+    target: Target
+    pages: Pages
+
+    @property
+    def argv(self) -> Sequence[str] | None:
+        """Return its command line, or None."""
+        return self.started.argv if self.started else None
+
+    def log(self) -> str:
+        """Return what it has printed, or nothing."""
+        return self.target.log(self.place.unit) or ""
+
+    def page(self, path: str) -> str:
+        """Return the body of its answer."""
+        return self.pages.page(self.place, path)
+
+
+def observe(service: DeployedService, install: Path, target: Target, pages: Pages) -> SettingsComparison:
     """Compare a running service with its deployed files.
 
     Args:
-        name: `vllm` or `whisper`.
-        url: the service's address.
-        unit: the unit that runs it.
+        service: as it was deployed.
         install: the folder of its files.
-        content: its configuration file, as it was measured.
         target: starts the unit.
         pages: reads the service's answers.
     """
-    settings = (vllm_settings if name == "vllm" else plain_settings)(yaml.safe_load(content) or {})
-    started = _tried(lambda: server_of(target.pids(unit), urlsplit(url).port or 80))
-    readings = [*([sources.command_line(started.argv, of_vllm=name == "vllm")] if started else []), *_readings(name, unit, settings, target, pages)]
-    found = compare_settings(name, settings, readings)
+    place = service.place
+    started = tried(lambda: server_of(target.pids(place.unit), place.address[1]))
+    found = _of_kind(service, _Running(place, started, target, pages))
     differences, unread, read = list(found.differences), list(found.unread), list(found.sources)
-    file = install / f"{name}.yaml"
-    if started is None:
-        unread.append("command line")
+    if started is None or not _has_words(started.argv, service.deployable.words):
+        unread.append(SOURCE)
     else:
-        read = list(dict.fromkeys(["command line", *read]))
-        config = sources.given_config(started.argv)
+        read = list(dict.fromkeys([SOURCE, *read]))
+    if started is not None and service.config_name is not None:
+        file, config = install / service.config_name, given_config(started.argv)
         if config not in (None, str(file)) and not started.sees_our_files:
             unread.append("--config")
         elif unread and (config is None or not _same_file(config, file)):
             runs = "without --config" if config is None else f"with --config {config}"
-            differences.append(f"{name} runs {runs}, but was measured with {file} (command line)")
+            differences.append(f"{service.name} runs {runs}, but was measured with {file} ({SOURCE})")
     if started is None or started.env is None:
         unread.append("environment")
     else:
-        read.insert(1, "environment")
-        differences += environment_differences(name, read_env(install / f"{name}.env"), started.env)
+        read.insert(read.index(SOURCE) + 1 if SOURCE in read else 0, "environment")
+        differences += environment_differences(service.name, read_env(install / f"{service.name}.env"), started.env)
     return SettingsComparison(tuple(differences), tuple(unread), tuple(read))
 
 
-def _readings(name: str, unit: str, settings: Sequence[Setting], target: Target, pages: Pages) -> list[Reading]:
-    """Return the readings of all sources that answer."""
-    if name == "whisper":
-        found = [_tried(lambda: sources.whisper_description(pages.page(name, "/health")))]
-    else:
-        version = _tried(lambda: str(json.loads(pages.page(name, "/version"))["version"]))
-        found = [
-            _tried(lambda: sources.start_log(target.log(unit) or "", version)),
-            _tried(lambda: sources.cache_config(pages.page(name, "/metrics"), settings)),
-            _tried(lambda: sources.served_model(pages.page(name, "/v1/models"), settings)),
-        ]
-    return [reading for reading in found if reading is not None]
+def _of_kind(service: DeployedService, running: _Running) -> SettingsComparison:
+    """Return what the service itself reports, if its kind knows how to ask for it."""
+    kind = service.service.kind
+    if not isinstance(kind, ReportsSettings):
+        return SettingsComparison((), (), ())
+    observed = kind.observed(service.config, running)
+    return compare_settings(service.name, observed.settings, observed.readings)
 
 
-def _tried(read: Callable[[], _Result]) -> _Result | None:
-    """Return the reading, or None if the source fails. A failed source proves nothing."""
-    try:
-        return read()
-    except Exception:
-        return None
+def _has_words(argv: Sequence[str], words: Sequence[str]) -> bool:
+    """Return whether a command line ends with these arguments. That of a program behind a wrapper need not, which proves nothing."""
+    return not words or tuple(argv[-len(words) :]) == tuple(words)
 
 
 def _same_file(given: str, file: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,15 +12,13 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.common.interrupt import Interrupts
 from tune_gpu.promote.audit import Audit
 from tune_gpu.promote.installed import Change, Installation, Status
+from tune_gpu.promote.places import Place
 from tune_gpu.promote.staged import put_back, stage
 from tune_gpu.promote.target import Target
-from tune_gpu.promote.watch import Expected, Unhealthy, Watcher
+from tune_gpu.promote.watch import Unhealthy, Watcher
 
-ORDER = ("whisper", "vllm")
-"""Order of starting: Whisper first, because vLLM takes its share of the memory that is left."""
 _ATTEMPTS = 2
 """Attempts per part. A failed step is tried once more, after the others."""
-_ANYTHING = Expected(None, None, None)
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Restorer:
 
     Args:
         target: starts and stops the services.
-        units: service -> unit.
+        places: of the services, in the order of starting.
         installation: the installed files and the previous ones; locked.
         watcher: checks whether the services serve.
         audit: records every step.
@@ -54,7 +52,7 @@ class Restorer:
     """
 
     target: Target
-    units: Mapping[str, str]
+    places: Sequence[Place]
     installation: Installation
     watcher: Watcher
     audit: Audit
@@ -142,30 +140,31 @@ class Restorer:
         self._try("reload", self.target.reload)
         if not restart:
             return
-        ran = ORDER if change.running_before is None else change.running_before
+        names = [place.name for place in self.places]
+        ran = names if change.running_before is None else change.running_before
         stopped = []
-        for name in reversed(ORDER):
-            if self._try(f"stop {name}", self.target.stop, self.units[name]):
-                stopped.append(name)
-                self.audit("stop", "ok", unit=self.units[name])
-        for name in ORDER:  # a service that still runs with the new files would not be started again
-            if name in ran and name in stopped and self._try(f"start {name}", self.target.start, self.units[name]):
-                self.audit("start", "ok", unit=self.units[name])
+        for place in reversed(self.places):
+            if self._try(f"stop {place.name}", self.target.stop, place.unit):
+                stopped.append(place.name)
+                self.audit("stop", "ok", unit=place.unit)
+        for place in self.places:  # a service that still runs with the new files would not be started again
+            if place.name in ran and place.name in stopped and self._try(f"start {place.name}", self.target.start, place.unit):
+                self.audit("start", "ok", unit=place.unit)
 
     def _wait(self, change: Change) -> str:
         """Wait for the services that answered before, and return what is wrong with those that do not."""
         deadline = time.monotonic() + self.watcher.deadline_s
         wrong = []
-        for name in change.healthy_before:
+        for place in [place for place in self.places if place.name in change.healthy_before]:
             try:
-                self._journal(f"wait for {name}")
-                self.watcher.wait(name, self.target, _ANYTHING, deadline, lambda: self.interrupts.noted)
+                self._journal(f"wait for {place.name}")
+                self.watcher.wait(place, self.target, None, deadline, lambda: self.interrupts.noted)
             except Unhealthy as error:
                 wrong.append(str(error))
             except Exception as error:
-                wrong.append(f"{name} cannot be checked: {type(error).__name__}: {error}")
+                wrong.append(f"{place.name} cannot be checked: {type(error).__name__}: {error}")
             else:
-                self.audit("health", "ok", service=name)
+                self.audit("health", "ok", service=place.name)
         return "; ".join(wrong)
 
     def _attempt(self, part: Callable[[], object]) -> None:

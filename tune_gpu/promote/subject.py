@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,11 @@ from tune_gpu.promote.evidence import evidence_of, target_device
 from tune_gpu.promote.gate import Evidence, TargetDevice
 from tune_gpu.promote.installed import digest
 from tune_gpu.promote.ownership import foreign
-from tune_gpu.promote.render import services_of
+from tune_gpu.promote.places import targets_of
+from tune_gpu.promote.render import DeployedService, not_deployed, services_of
 from tune_gpu.promote.settings import SYSTEM_FILE, artifacts_of, ignored, trusted_settings, with_trusted
 from tune_gpu.promote.target import Target
+from tune_gpu.services import registry
 from tune_gpu.services.cards import most_cards
 
 _MOST_SHOWN, _LONGEST = 4, 160
@@ -39,6 +41,8 @@ class Subject:
     target: Target
     device: TargetDevice
     evidence: Evidence
+    services: Sequence[DeployedService]
+    """What is deployed, in the order of starting."""
     bundle: Bundle
     folder: Path
     """The folder for the review."""
@@ -84,9 +88,12 @@ def subject_of(
     check_value(OneOf(tuple(metric.name for metric in metrics_of(run.config))), "promote.metric", settings.metric)
     target = target_of(settings)
     folder = _asked_for(out) if out else run.folder.root / "promotions" / run.folder.experiment / run.folder.run_id
-    device = target_device(settings, target, most_cards(run.config))
-    bundle = bundle_of(services_of(run.config, run.winner, device.kind), target, folder_of(settings))
-    return Subject(run, target, device, evidence_of(run), bundle, folder)
+    units = [each.unit for each in targets_of(settings, registry.services_of(run.config.services)).values()]
+    device = target_device(settings, target, units, most_cards(run.config))
+    services = services_of(run.config, run.winner, device.kind)
+    for name in not_deployed(run.config, services):
+        print_line(f"{name}: runs already, so it is neither deployed nor touched")
+    return Subject(run, target, device, evidence_of(run), services, bundle_of(services, target, folder_of(settings)), folder)
 
 
 def _asked_for(out: str) -> Path:

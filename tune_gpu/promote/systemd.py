@@ -40,7 +40,8 @@ class Systemd:
         self._folder, self._systemctl = folder, systemctl
 
     def unit_files(self, services: Sequence[DeployedService], install: Path) -> dict[Path, str]:
-        """Return one drop-in per unit. vLLM starts after Whisper is ready, because it takes its share of the memory that is left."""
+        """Return one drop-in per unit. Each service starts after those before it are ready, because one that reserves memory takes its share of
+        what is left."""
         return {
             self._folder / f"{service.unit}.d" / DROP_IN: _drop_in(
                 service, install, [other.unit for other in services[:number]], awaited=number + 1 < len(services)
@@ -179,7 +180,7 @@ def _drop_in(service: DeployedService, install: Path, after: Sequence[str], *, a
         f"ExecStart={' '.join(_quoted(part) for part in service.command)}",
     ]
     if awaited:
-        # The unit counts as started, and units After= it may start, once this has ended. "-": a late Whisper must not keep vLLM from starting.
+        # The unit counts as started, and units After= it may start, once this has ended. "-": a service that is late must not keep them from starting.
         wait = (sys.executable, "-P", "-m", "tune_gpu.services.readiness", service.health_url, f"{service.health_within_s:g}")
         lines += [f"ExecStartPost=-{' '.join(_quoted(part) for part in wait)}", f"TimeoutStartSec={service.health_within_s + _LONGER_S:g}"]
     # Emptied first, because systemd would add these cores to the unit's own (systemd.exec(5)), and the service was measured on these only.

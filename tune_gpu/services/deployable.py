@@ -12,7 +12,7 @@ class Deployable:
     """One service that runs by itself."""
 
     command: tuple[str, ...]
-    """Program and arguments, without those in `config`."""
+    """Program, with the arguments that make it this server, such as a module's name. `promote` may be given another one."""
     env: Mapping[str, str]
     """Variables in addition to its host's, without those that hold a secret."""
     health: str
@@ -20,7 +20,11 @@ class Deployable:
     config: Mapping[str, Any] = field(default_factory=dict)
     """Flags by their long names, for a program that reads them from a YAML file (`--config`); empty for one that reads none."""
     key_variables: tuple[str, ...] = ()
-    """Variables that must hold its API key."""
+    """Variables that must hold its API key; none for a server that asks for no key."""
+    words: tuple[str, ...] = ()
+    """Arguments after the command, for a program that reads no file."""
+    model: str = ""
+    """Name of its model, as a request carries it."""
 
     def arguments(self) -> list[str]:
         """Return the whole command line, with the flags in `config` written out."""
@@ -28,4 +32,4 @@ class Deployable:
         for name, value in self.config.items():
             if value is not False:
                 flags += [f"--{name}", *([] if value is True else map(str, value if isinstance(value, list) else [value]))]
-        return [*self.command, *flags]
+        return [*self.command, *self.words, *flags]

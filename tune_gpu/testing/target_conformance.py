@@ -13,7 +13,6 @@ The suite deploys its own small server as the unit `unit`.
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,10 +23,12 @@ from tune_gpu.common.atomic_files import write_whole
 from tune_gpu.common.process.managed import kill_and_wait
 from tune_gpu.common.process.ports import free_port
 from tune_gpu.promote.env_file import SECRETS
+from tune_gpu.promote.places import Place
 from tune_gpu.promote.render import DeployedService
 from tune_gpu.promote.target import Target
+from tune_gpu.services.base import Service
 from tune_gpu.services.loopback import NoAnswer, get
-from tune_gpu.testing import fake_server
+from tune_gpu.testing.fake_kind import KIND, FakeSettings
 
 _PATIENCE_S = 30.0
 _PORTS = (20000, 29999)
@@ -50,9 +51,11 @@ class TargetConformance:
     def service(self, install: Path) -> DeployedService:
         """Return a small server as a service that is deployed. The key that it asks for is in the install folder."""
         write_whole(install / SECRETS, f"FAKE_API_KEY={KEY}\n")
-        url = f"http://127.0.0.1:{free_port(_PORTS)}"
-        command = (sys.executable, "-P", str(Path(fake_server.__file__)), url.rpartition(":")[2], "1")
-        return DeployedService("fake", self.unit, command, "fake.yaml", "", {"A": 'of "two" words'}, None, f"{url}/health", 20.0)
+        host, port = "127.0.0.1", free_port(_PORTS)
+        fake = Service("fake", KIND, FakeSettings(env={"A": 'of "two" words'}))
+        deployable = KIND.deployable(fake.name, fake.settings, "cpu", host=host, port=port)
+        place = Place(fake.name, self.unit, f"http://{host}:{port}", deployable.key_variables[0], deployable.health)
+        return DeployedService(place, fake, deployable, "cpu", tuple(deployable.arguments()), "", 20.0)
 
     @pytest.fixture(autouse=True)
     def nothing_stays(self, target: Target) -> Iterator[None]:

@@ -90,7 +90,7 @@ def test_neighbours_are_those_on_all_cards_of_the_engine(monkeypatch: pytest.Mon
         config = ExperimentConfig()
         config.services.vllm.tensor_parallel_size = cards
         info, beside = MeasurementActor(asdict(config), "cuda").device()
-        found = target_device(PromoteSettings(device="cuda"), ProcessSupervisor(tmp_path), most_cards(config))
+        found = target_device(PromoteSettings(device="cuda"), ProcessSupervisor(tmp_path), [], most_cards(config))
         assert (beside, found.neighbours_mib) == (mib, mib)
         assert found.name == info["name"], "the gate asks for the same card"
 
@@ -115,4 +115,4 @@ def test_a_target_whose_card_mig_divides_is_refused_in_words(tmp_path: Path, mon
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with pytest.raises(UserError, match=r"promote\.device=cuda: card 0 is divided by MIG: name an instance"):
-        target_device(PromoteSettings(device="cuda"), ProcessSupervisor(tmp_path))
+        target_device(PromoteSettings(device="cuda"), ProcessSupervisor(tmp_path), [])

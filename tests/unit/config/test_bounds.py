@@ -164,5 +164,5 @@ def test_no_probes_are_allowed_and_taken(desk: Desk) -> None:
     applied = desk.promote(RUN_ID, "--apply")
     assert applied.exit_code == 0, applied.output
     assert f"applied: {RUN_ID} serves" in applied.output
-    assert "live voice turns" not in applied.output
+    assert "live turns" not in applied.output
     assert desk.promote("--rollback").exit_code == 0

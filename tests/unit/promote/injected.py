@@ -13,8 +13,8 @@ import os
 import pickle
 import signal
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tune_gpu.common.interrupt import terminated_as_interrupt
@@ -23,7 +23,8 @@ from tune_gpu.promote import watch
 from tune_gpu.promote.apply import Deployer
 from tune_gpu.promote.audit import Audit
 from tune_gpu.promote.installed import Installation
-from tune_gpu.promote.watch import Expected, Watcher
+from tune_gpu.promote.render import DeployedService
+from tune_gpu.promote.watch import Watcher
 
 NEW = "new"
 
@@ -33,6 +34,7 @@ class Setup:
     """The files and units that the processes with a fault work on."""
 
     config: ExperimentConfig
+    services: Sequence[DeployedService]
     files: Mapping[Path, str]
     reviewed: Mapping[str, str | None]
     target_disk: Path
@@ -78,6 +80,14 @@ def fault(setup: Setup, how: str) -> Callable[[], None]:
     return {"exception": failing, "full target": lambda: fill(setup.target_disk), "full artifacts": full_artifacts}[how]
 
 
+def as_another(service: DeployedService) -> DeployedService:
+    """A service whose engine must serve another model than it does."""
+    config = dict(service.deployable.config)
+    if "served-model-name" in config:
+        config["served-model-name"] = "another"
+    return replace(service, deployable=replace(service.deployable, config=config))
+
+
 def run_injected(setup: Setup, injection: Injection) -> int:
     """Run the command with the fault in this process. Return its exit code."""
     real, count, inject = Installation.intend, 0, fault(setup, injection.how)
@@ -96,11 +106,11 @@ def run_injected(setup: Setup, injection: Injection) -> int:
     Installation.intend = intend  # type: ignore[method-assign]
     promote = setup.config.promote
     audit = Audit(setup.artifacts_disk / "promotions" / "audit.jsonl", {"run_id": NEW})
-    deployer = Deployer.of(promote, Watcher(promote, setup.config.workload, []), audit)
+    services = [as_another(service) for service in setup.services] if injection.action == "fall short" else setup.services
+    deployer = Deployer.of(promote, [service.place for service in services], Watcher(promote), audit)
     with terminated_as_interrupt():
         if injection.action != "rollback":
-            expected = Expected("demo-llm" if injection.action == "apply" else "another", "cpu", None)
-            return 0 if deployer.apply(NEW, "experiment", setup.files, setup.reviewed, expected) is None else 3
+            return 0 if deployer.apply(NEW, "experiment", services, setup.files, setup.reviewed, None) is None else 3
         return 0 if deployer.rollback()[1].serving else 4
 
 

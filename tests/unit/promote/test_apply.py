@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,14 @@ from tune_gpu.promote.apply import Deployer, folder_of, target_of
 from tune_gpu.promote.audit import Audit
 from tune_gpu.promote.bundle import bundle_of, write_bundle
 from tune_gpu.promote.installed import Change, Installation, Status
-from tune_gpu.promote.render import services_of
+from tune_gpu.promote.live_turns import LiveTurns
+from tune_gpu.promote.render import DeployedService, services_of
 from tune_gpu.promote.supervisor import ProcessSupervisor
 from tune_gpu.promote.target import TargetError
-from tune_gpu.promote.watch import Expected, Watcher
+from tune_gpu.promote.watch import Watcher
 from tune_gpu.workload.audio import Utterance
+from tune_gpu.workload.inputs import Inputs
+from tune_gpu.workload.stages import stages_of
 
 SERVER = Path(__file__).with_name("little_server.py")
 SYSTEMCTL = Path(__file__).with_name("fake_systemctl.sh")
@@ -62,21 +65,24 @@ class Place:
         services = replace(self.config.services, vllm=replace(self.config.services.vllm, extra_args=extra))
         return replace(self.config, services=services)
 
-    def deployer(self) -> Deployer:
-        audit = Audit(self.root / "audit.jsonl", {"run_id": "run"})
-        return Deployer.of(self.config.promote, Watcher(self.config.promote, self.config.workload, [CLIP]), audit)
+    def deployer(self, services: Sequence[DeployedService] = ()) -> Deployer:
+        """For a rollback no services are needed but their places."""
+        config, audit = self.config, Audit(self.root / "audit.jsonl", {"run_id": "run"})
+        turns = LiveTurns(stages_of(config), services, (), config.workload, Inputs([CLIP]), config.run.port_range) if services else None
+        places = [service.place for service in services or services_of(config, SLOW, "cpu")]
+        return Deployer.of(config.promote, places, Watcher(config.promote, turns), audit)
 
     def apply(self, run_id: str, params: dict[str, Any], turn_ms: float | None = None, **extra: Any) -> Any:
         """Write and apply; with more settings of vLLM."""
         config, install = self.with_vllm(**extra), folder_of(self.config.promote)
         target = target_of(config.promote)
-        bundle = bundle_of(services_of(config, params, "cpu"), target, install)
+        services = services_of(config, params, "cpu")
+        bundle = bundle_of(services, target, install)
         folder = self.root / "promotions" / run_id
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "gate.json").write_text("{}")
         manifest = write_bundle(folder, bundle, bundle, {"run_id": run_id})
-        expected = Expected("demo-llm", "cpu", turn_ms)
-        return self.deployer().apply(run_id, "experiment", bundle.installable, manifest["before"], expected)
+        return self.deployer(services).apply(run_id, "experiment", services, bundle.installable, manifest["before"], turn_ms)
 
     def installed(self, name: str) -> str:
         return (folder_of(self.config.promote) / name).read_text()
@@ -158,7 +164,7 @@ def test_what_is_applied_serves_and_is_undone(place: Place) -> None:
     [
         ("process", {"little_exit": True}, None, "vllm.service has ended: RuntimeError: no room on the device"),
         ("systemd", {"little_exit": True}, None, "vllm.service is failed"),
-        ("process", {"little_delay_s": 0.3}, 50.0, "live voice turns take"),
+        ("process", {"little_delay_s": 0.3}, 50.0, "live turns take"),
     ],
     indirect=["place"],
 )
@@ -307,7 +313,7 @@ def test_whatever_a_port_answers_what_was_there_is_put_back(place: Place, says: 
 
 def test_an_engine_that_serves_without_a_key_is_taken_back(place: Place) -> None:
     back = place.apply("run-1", SLOW, little_open=True)
-    assert "vllm serves without a key (/v1/models answers with status 200); it must be started with VLLM_API_KEY" in back.why
+    assert "vllm serves without a key (a request without it is answered); it must be started with VLLM_API_KEY" in back.why
 
 
 @pytest.mark.parametrize("service", ["whisper", "vllm"])
@@ -367,7 +373,8 @@ def test_two_cannot_apply_at_once(place: Place) -> None:
 def test_a_target_that_was_changed_since_the_review_is_left_alone(place: Place) -> None:
     assert place.apply("run-1", SLOW) is None
     config, target = place.config, target_of(place.config.promote)
-    bundle = bundle_of(services_of(config, FAST, "cpu"), target, folder_of(config.promote))
+    services = services_of(config, FAST, "cpu")
+    bundle = bundle_of(services, target, folder_of(config.promote))
     folder = place.root / "promotions" / "run-2"
     folder.mkdir(parents=True)
     (folder / "gate.json").write_text("{}")
@@ -377,7 +384,7 @@ def test_a_target_that_was_changed_since_the_review_is_left_alone(place: Place) 
     assert "+model: " in diff
     (place.root / "etc" / "whisper.yaml").write_text("by hand")
     with pytest.raises(UserError, match=r"whisper\.yaml: changed since this promotion was written"):
-        place.deployer().apply("run-2", "experiment", bundle.installable, manifest["before"], Expected("demo-llm", "cpu", None))
+        place.deployer(services).apply("run-2", "experiment", services, bundle.installable, manifest["before"], None)
     assert place.installed("whisper.yaml") == "by hand"
 
 

@@ -161,6 +161,8 @@ def test_what_another_version_of_the_program_applied_can_be_undone(desk: Desk) -
         state["changes"][0]["settings"]["canary_pct"] = 5
         state["changes"][0]["settings"]["vllm"]["region"] = "north"
         del state["changes"][0]["settings"]["soak_growth_pct"]
+        del state["changes"][0]["settings"]["services"]
+        del state["changes"][0]["services"]
 
     edit(desk.root / "etc" / ".tune-gpu" / "state.json", of_another_version)
     undone = desk.promote("--rollback")
@@ -194,7 +196,7 @@ def test_an_interrupt_after_which_not_all_serves_again_says_so(desk: Desk, monke
     with monkeypatch.context() as patch:
         patch.setattr(Watcher, "probe", interrupted)
         real = Watcher.wait
-        patch.setattr(Watcher, "wait", lambda self, *a: unhealthy() if a[2].model is None else real(self, *a))
+        patch.setattr(Watcher, "wait", lambda self, *a: unhealthy() if a[2] is None else real(self, *a))
         stopped = desk.promote(BROKEN, "--apply")
     assert stopped.exit_code == 130
     assert "interrupted; the previous files were restored, but not all services that answered before do: vllm does not answer" in stopped.output

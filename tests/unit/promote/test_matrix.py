@@ -30,7 +30,6 @@ from tune_gpu.promote.bundle import before_of, bundle_of
 from tune_gpu.promote.in_force import deployment_in
 from tune_gpu.promote.recovery_unit import NAME
 from tune_gpu.promote.render import services_of
-from tune_gpu.promote.watch import Expected
 from tune_gpu.services.loopback import NoAnswer, get
 
 TINY = Path(__file__).with_name("tiny_server.py")
@@ -86,10 +85,9 @@ class Table:
             if wanted == OLD:
                 assert self.place.deployer().rollback()[1].serving
             else:
-                assert self.apply(NEW, self.setup.files, self.setup.reviewed) is None
-
-    def apply(self, run_id: str, files: Any, reviewed: Any) -> Any:
-        return self.place.deployer().apply(run_id, "experiment", files, reviewed, Expected("demo-llm", "cpu", None))
+                setup = self.setup
+                deployer = self.place.deployer(setup.services)
+                assert deployer.apply(NEW, "experiment", setup.services, setup.files, setup.reviewed, None) is None
 
     def in_force(self) -> str:
         """What `status` says is in force; the deployment is checked to be that one, whole and serving."""
@@ -144,10 +142,11 @@ def table(place: Place, injector: subprocess.Popen[str], tmp_path: Path, monkeyp
             folder.mkdir(exist_ok=True)
             if os.geteuid() == 0 and subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs", folder], capture_output=True).returncode == 0:
                 undo.callback(unmount, folder)
-        bundle = bundle_of(services_of(place.config, SLOW, "cpu"), target, install)
-        place.deployer().apply(OLD, "experiment", bundle.installable, before_of(bundle), Expected("demo-llm", "cpu", None))
-        new = bundle_of(services_of(tiny(place.config, 512), FAST, "cpu"), target, install)
-        setup = Setup(place.config, new.installable, before_of(new), install, artifacts, dict(os.environ), tmp_path / "steps")
+        old_services, new_services = services_of(place.config, SLOW, "cpu"), services_of(tiny(place.config, 512), FAST, "cpu")
+        bundle = bundle_of(old_services, target, install)
+        place.deployer(old_services).apply(OLD, "experiment", old_services, bundle.installable, before_of(bundle), None)
+        new = bundle_of(new_services, target, install)
+        setup = Setup(place.config, new_services, new.installable, before_of(new), install, artifacts, dict(os.environ), tmp_path / "steps")
         (tmp_path / "setup").write_bytes(pickle.dumps(setup))
         try:
             yield Table(place, setup, tmp_path / "setup", bundle.installable, injector)

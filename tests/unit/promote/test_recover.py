@@ -113,7 +113,7 @@ def test_nothing_but_the_target_is_needed_to_put_things_back(desk: Desk, monkeyp
     def gone(*_: object) -> None:
         raise UserError("workload.audio.source=packaged: no clips")
 
-    monkeypatch.setattr("tune_gpu.cli.promote.load_utterances", gone)
+    monkeypatch.setattr("tune_gpu.promote.live_turns.load_inputs", gone)
     undone = desk.promote("--rollback")
     assert undone.exit_code == 0, undone.output
 

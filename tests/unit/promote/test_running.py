@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from tests.support.made_run import FAST, SLOW
 from tests.unit.promote.test_apply import BOTH, SERVER, SYSTEMD, Place
 from tests.unit.promote.test_apply import place as place
-from tune_gpu.promote import sources
-from tune_gpu.promote.running import (
+from tune_gpu.services.faster_whisper.observed import description
+from tune_gpu.services.observation import (
     UNREAD,
     Choice,
     Reading,
@@ -26,8 +26,10 @@ from tune_gpu.promote.running import (
     environment_differences,
     plain_settings,
     same,
-    vllm_settings,
 )
+from tune_gpu.services.vllm import observed as sources
+from tune_gpu.services.vllm.numbers import read_count
+from tune_gpu.services.vllm.observed import settings_in
 from tune_gpu.services.vllm.settings import VllmSettings
 from tune_gpu.services.vllm.setup import serve_flags, serve_settings
 
@@ -46,7 +48,7 @@ def measured(**change: Any) -> dict[str, Any]:
 
 def recorded(content: dict[str, Any], **change: str) -> SettingsComparison:
     """A file against the recorded answers; some of them are other texts."""
-    settings = vllm_settings(content)
+    settings = settings_in(content)
     log = sources.start_log(change.get("log", text("start.log")), change.get("version", VERSION))
     page = sources.cache_config(change.get("metrics", text("metrics.txt")), settings)
     model = sources.served_model(text("models.json"), settings)
@@ -169,7 +171,7 @@ def arguments_of(settings: VllmSettings) -> dict[str, Any]:
 @given(SETTINGS, st.data())
 def test_what_was_rendered_agrees_and_each_change_is_named(settings: VllmSettings, data: st.DataObject) -> None:
     content = yaml.safe_load(yaml.safe_dump(serve_settings(settings)))
-    given_settings, arguments = vllm_settings(content), arguments_of(settings)
+    given_settings, arguments = settings_in(content), arguments_of(settings)
     names = {setting.option.replace("-", "_") for setting in given_settings} & arguments.keys()
     changed = data.draw(st.sampled_from(sorted(names)))
     other: Any = not arguments[changed] if isinstance(arguments[changed], bool) else "another"
@@ -182,8 +184,8 @@ def test_what_was_rendered_agrees_and_each_change_is_named(settings: VllmSetting
 
 @given(SETTINGS)
 def test_the_command_line_as_it_was_measured_agrees(settings: VllmSettings) -> None:
-    read = sources.command_line(["vllm", "serve", "model", *serve_flags(settings)], of_vllm=True)
-    assert compare_settings("vllm", vllm_settings(serve_settings(settings)), [read]).differences == ()
+    read = sources.command_line(["vllm", "serve", "model", *serve_flags(settings)])
+    assert compare_settings("vllm", settings_in(serve_settings(settings)), [read]).differences == ()
 
 
 @pytest.mark.parametrize(
@@ -199,7 +201,7 @@ def test_the_command_line_as_it_was_measured_agrees(settings: VllmSettings) -> N
 )
 def test_flags_of_a_command_line_win_over_the_file(argv: list[str], why: str | None) -> None:
     content = {"max-num-seqs": 4, "no-enable-prefix-caching": True, "tensor-parallel-size": 4, "hf-overrides": '{"a": 1}', "seed": -1}
-    found = compare_settings("vllm", vllm_settings(content), [sources.command_line(["vllm", "serve", *argv], of_vllm=True)])
+    found = compare_settings("vllm", settings_in(content), [sources.command_line(["vllm", "serve", *argv])])
     assert [line for line in found.differences if why and why in line] == list(found.differences)
     assert bool(found.differences) is (why is not None)
 
@@ -213,13 +215,13 @@ def test_flags_of_a_command_line_win_over_the_file(argv: list[str], why: str | N
     ],
 )  # fmt: skip
 def test_values_are_equal_as_vllm_reads_them(one: Any, other: Any, equal: bool) -> None:
-    assert same(one, other) is equal
+    assert same(one, other, read_count) is equal
 
 
 def test_whispers_description_is_compared_with_its_file() -> None:
     content = {"model": "m", "beam-size": 1, "vad-filter": False, "device": "cpu"}
     body = json.dumps({"name": "w", "device": "cpu", "settings": {"model": "m", "beam_size": 5, "vad_filter": False, "device": "cpu"}})
-    found = compare_settings("whisper", plain_settings(content), [sources.whisper_description(body)])
+    found = compare_settings("whisper", plain_settings(content), [description(body)])
     assert found == SettingsComparison(("whisper runs with beam-size=5, measured with 1 (/health)".replace("beam-size", "beam_size"),), (), ("/health",))
 
 

@@ -22,6 +22,10 @@ while True:
         asked = b""
         while b"\r\n\r\n" not in asked and (part := connection.recv(65536)):
             asked += part
+        head, _, body = asked.partition(b"\r\n\r\n")
+        length = next((int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0)
+        while len(body) < length and (part := connection.recv(65536)):  # what is not read would reset the connection
+            body += part
         is_open = is_vllm and b" /v1/" not in asked.split(b"\r\n", 1)[0]
         known = f"Authorization: Bearer {key}\r\n".encode() in asked
         status = "200 OK" if known or is_open else "401 Unauthorized"

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tune_gpu.config.schema import PromoteSettings, ServiceTarget, WorkloadSettings
+from tune_gpu.config.schema import PromoteSettings
+from tune_gpu.promote.places import Place
 from tune_gpu.promote.watch import Watcher
 from tune_gpu.services.faster_whisper.service import WhisperService
 from tune_gpu.services.faster_whisper.settings import WhisperSettings
@@ -90,8 +91,7 @@ def test_a_key_does_not_reach_a_proxy_from_any_client(monkeypatch: pytest.Monkey
         monkeypatch.delenv("no_proxy", raising=False)
         monkeypatch.delenv("NO_PROXY", raising=False)
         monkeypatch.setenv("KEY", "mind")
-        target = ServiceTarget("unit", service.url, "KEY")
-        assert Watcher(PromoteSettings(vllm=target), WorkloadSettings(), []).is_healthy("vllm")
+        assert Watcher(PromoteSettings()).is_healthy(Place("vllm", "unit", service.url, "KEY"))
         assert answers(service.url)
         there: dict[str, Any] = {"device": "cpu", "port_range": [1, 2], "choose_port": lambda _: service.port}
         for measured in (VllmServer(VllmSettings(), **there), WhisperService(WhisperSettings(), **there)):

@@ -114,7 +114,8 @@ class Command:
         """Return the server as it runs by itself at this address. Raise UserError if its program is not here."""
         command = self.as_command(settings)
         env = command_environment(command, device, host, port)
-        return Deployable(tuple(arguments(name, command, host, port)), env, command.health, key_variables=key_variables(command))
+        program, *words = arguments(name, command, host, port)
+        return Deployable((program,), env, command.health, key_variables=key_variables(command), words=tuple(words), model=command.model)
 
 
 KIND = Command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tune_gpu.common.errors import UserError
@@ -16,12 +16,14 @@ from tune_gpu.services.exercise import Unexercised, Use
 from tune_gpu.services.faster_whisper.examine import INSTALL, examine, examine_model
 from tune_gpu.services.faster_whisper.exercise import unexercised
 from tune_gpu.services.faster_whisper.memory import whisper_mib
+from tune_gpu.services.faster_whisper.observed import observed, other_device
 from tune_gpu.services.faster_whisper.service import HELD, SERVER_MODULE, WhisperService, whisper_environment, whisper_settings
 from tune_gpu.services.faster_whisper.settings import WhisperSettings
 from tune_gpu.services.faster_whisper.trust import needs_trust
 from tune_gpu.services.findings import DoctorFinding, Machine
 from tune_gpu.services.memory_values import DeviceMemory, Footprint
 from tune_gpu.services.models import resolve_whisper
+from tune_gpu.services.observation import Asked, Observed
 
 
 class FasterWhisper:
@@ -94,7 +96,16 @@ class FasterWhisper:
         """Return our server with the flags of the settings. `/health` reports its name, which is by the model unless another is given."""
         ours = {"name": model or f"whisper-{settings.model}", "host": host, "port": port}
         command = (sys.executable, "-P", "-m", SERVER_MODULE)
-        return Deployable(command, whisper_environment(settings, device), "/health", {**ours, **whisper_settings(settings, device)}, ("TUNE_GPU_API_KEY",))
+        flags = {**ours, **whisper_settings(settings, device)}
+        return Deployable(command, whisper_environment(settings, device), "/health", flags, ("TUNE_GPU_API_KEY",), model=model)
+
+    def observed(self, config: Mapping[str, Any], service: Asked) -> Observed:
+        """Return the settings of a deployed configuration, and what the running server reports."""
+        return observed(config, service)
+
+    def other(self, _config: Mapping[str, Any], device: str, page: Callable[[str], str]) -> str | None:
+        """Return on which other device it runs, or None."""
+        return other_device(device, page)
 
     def unexercised(self, uses: Sequence[Use]) -> tuple[Unexercised, ...]:
         """Return the settings that could not matter under this traffic."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -21,11 +21,13 @@ from tune_gpu.services.exercise import Unexercised, Use
 from tune_gpu.services.findings import DoctorFinding, Machine
 from tune_gpu.services.memory_values import DeviceMemory
 from tune_gpu.services.models import resolve_llm
+from tune_gpu.services.observation import Asked, Observed
 from tune_gpu.services.vllm.examine import INSTALL_CPU, INSTALL_GPU, examine, examine_model
 from tune_gpu.services.vllm.exercise import unexercised
 from tune_gpu.services.vllm.launch import ForkServer, serve_command
 from tune_gpu.services.vllm.memory.calibration import CalibrationStore
 from tune_gpu.services.vllm.memory.engine_memory import EngineMemory
+from tune_gpu.services.vllm.observed import observed, other_model
 from tune_gpu.services.vllm.options import problem_of, read_name
 from tune_gpu.services.vllm.parallelism import CARD_SETTINGS, cards_of, parallel_sizes
 from tune_gpu.services.vllm.server import VllmServer
@@ -112,8 +114,18 @@ class Vllm:
 
     def deployable(self, _name: str, settings: VllmSettings, device: str, *, host: str, port: int, model: str = "") -> Deployable:
         """Return `vllm serve` with the flags of the settings. It serves the model under the name that the settings have, unless another is given."""
-        ours = {"model": resolve_llm(settings.model), "served-model-name": model or settings.model, "host": host, "port": port}
-        return Deployable(serve_command(), vllm_environment(settings, device), "/health", {**ours, **serve_settings(settings)}, ("VLLM_API_KEY",))
+        served = model or settings.model
+        ours = {"model": resolve_llm(settings.model), "served-model-name": served, "host": host, "port": port}
+        flags = {**ours, **serve_settings(settings)}
+        return Deployable(serve_command(), vllm_environment(settings, device), "/health", flags, ("VLLM_API_KEY",), model=served)
+
+    def observed(self, config: Mapping[str, Any], service: Asked) -> Observed:
+        """Return the settings of a deployed configuration, and what the running engine reports."""
+        return observed(config, service)
+
+    def other(self, config: Mapping[str, Any], _device: str, page: Callable[[str], str]) -> str | None:
+        """Return which models are served in place of the deployed one, or None."""
+        return other_model(config, page)
 
     def unexercised(self, uses: Sequence[Use]) -> tuple[Unexercised, ...]:
         """Return the flags that could not matter under this traffic."""

@@ -1,22 +1,22 @@
 """Compare a running service with the measured settings: each setting of a deployed file with every source that reports its value.
 
-A source that does not report a setting proves nothing about it: such a setting is "not readable", neither equal nor different.
+A source that does not report a setting proves nothing about it: such a setting is "not readable", neither equal nor different. A kind whose
+services report what they run with is a `ReportsSettings`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
-from tune_gpu.artifacts.redaction import is_secret
-from tune_gpu.services.vllm.numbers import with_suffix
-from tune_gpu.services.vllm.options import Kind, own_options, read_name
+from tune_gpu.artifacts.secret_names import is_secret
 
-_ENGINE_DECIDES = ("auto", "-1", "None")
-"""Values that vLLM reports for "auto"."""
+_Result = TypeVar("_Result")
+_PROGRAM_DECIDES = ("auto", "-1", "None")
+"""Values that a program reports for "auto"."""
 _LONGEST = 120
 
 
@@ -30,7 +30,7 @@ UNREAD = Unread.UNREAD
 
 
 class Choice(NamedTuple):
-    """A member of an enumeration of vLLM. Both its name and its value can be written."""
+    """A member of an enumeration of a program. Both its name and its value can be written."""
 
     name: str
     value: Any
@@ -38,6 +38,11 @@ class Choice(NamedTuple):
 
 class Rewritten(dict[str, Any]):
     """A structure whose entries are not all reported as they were given."""
+
+
+def as_written(value: Any) -> Any:
+    """Return the value unchanged: it has one written form."""
+    return value
 
 
 @dataclass(frozen=True)
@@ -49,12 +54,18 @@ class Setting:
     path: tuple[str, ...]
     """The keys below the option."""
     value: Any
-    """UNREAD if it is unknown how vLLM rewrites it."""
+    """UNREAD if it is unknown how the program rewrites it."""
+    read: Callable[[Any], Any] = field(default=as_written, compare=False)
+    """Reads the written forms of a value, such as 32k; it returns anything else unchanged."""
 
     @property
     def name(self) -> str:
         """Return the setting's name for people."""
         return ".".join((self.option.replace("-", "_"), *self.path))
+
+    def is_same(self, value: Any) -> bool:
+        """Return whether a reported value means the same to the program."""
+        return same(self.value, value, self.read)
 
 
 @dataclass(frozen=True)
@@ -66,8 +77,8 @@ class Reading:
     """Option -> value."""
     defaults: Mapping[str, Any] | None = None
     """Values of options that the source leaves out; None if a missing option has no meaning."""
-    lists_changes: bool = False
-    """Whether `values` has every option that differs from vLLM's default."""
+    changed: Collection[str] = ()
+    """Options of `values` that differ from the program's own default, if the source lists them all."""
 
     def value_of(self, setting: Setting) -> Any:
         """Return the reported value of a setting, or UNREAD."""
@@ -78,8 +89,48 @@ class Reading:
                 return value
             rewritten |= isinstance(value, Rewritten)
             value = value.get(key, UNREAD if rewritten else None)
-        # vLLM completes lists and names in its own structures, but reports numbers and switches as they were given.
-        return UNREAD if rewritten and isinstance(setting.value, (str, list)) and not same(setting.value, value) else value
+        # A program completes lists and names in its own structures, but reports numbers and switches as they were given.
+        return UNREAD if rewritten and isinstance(setting.value, (str, list)) and not setting.is_same(value) else value
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What was measured, and what the running service reports."""
+
+    settings: Sequence[Setting]
+    readings: Sequence[Reading]
+    """The most reliable first, without sources that do not answer."""
+
+
+class Asked(Protocol):
+    """A running service that can be asked."""
+
+    @property
+    def argv(self) -> Sequence[str] | None:
+        """Return the command line of the process that answers, or None if it is not known."""
+
+    def log(self) -> str:
+        """Return what it has printed since its start; nothing if the log is not kept here."""
+
+    def page(self, path: str) -> str:
+        """Return the body of its answer at this path. Raise an exception unless it answers with success."""
+
+
+@runtime_checkable
+class ReportsSettings(Protocol):
+    """A kind whose services report what they run with. A service of another kind is compared by its command line and environment alone."""
+
+    def observed(self, config: Mapping[str, Any], service: Asked) -> Observed:
+        """Return the settings of its deployed configuration as its program reads them, and what the running service reports."""
+
+    def other(self, config: Mapping[str, Any], device: str, page: Callable[[str], str]) -> str | None:
+        """Return what answers in place of the deployed service (`serves a, not b`), or None if it is the deployed one.
+
+        Args:
+            config: as it was deployed.
+            device: `cuda` or `cpu`.
+            page: returns the body of its answer at a path.
+        """
 
 
 @dataclass(frozen=True)
@@ -94,31 +145,21 @@ class SettingsComparison:
     """Sources that reported at least one setting."""
 
 
-def vllm_settings(content: Mapping[str, Any]) -> list[Setting]:
-    """Return the settings of a file for `vllm serve --config`."""
-    found = []
-    for name, value in content.items():
-        spelling = read_name(name)
-        measured = (not value if spelling.off else value) if isinstance(value, bool) else parsed(value)
-        if spelling.path and isinstance(value, str):  # below a dot every value is JSON
-            measured = json.loads(value)
-        if spelling.option == "max-model-len" and str(value) == "-1":
-            measured = "auto"
-        if spelling.adds or (value is True and spelling.known and spelling.known.kind is Kind.OPTIONAL):
-            measured = UNREAD  # vLLM rewrites it
-        found += _leaves(spelling.option, spelling.path, measured)
-    return found
+def tried(read: Callable[[], _Result]) -> _Result | None:
+    """Return the reading, or None if the source fails. A failed source proves nothing."""
+    try:
+        return read()
+    except Exception:
+        return None
 
 
-def _leaves(option: str, path: tuple[str, ...], value: Any) -> list[Setting]:
-    """Return the entries of a structure one by one, because a source may report only some."""
-    if isinstance(value, dict) and value:
-        return [leaf for key, below in value.items() for leaf in _leaves(option, (*path, str(key)), below)]
-    return [Setting(option, path, value)]
+def answered(*read: Callable[[], Reading | None]) -> list[Reading]:
+    """Return the readings of all sources that answer."""
+    return [reading for each in read if (reading := tried(each)) is not None]
 
 
 def plain_settings(content: Mapping[str, Any]) -> list[Setting]:
-    """Return the settings of our Whisper server's file."""
+    """Return the settings of a file of names and values."""
     return [Setting(name.replace("_", "-"), (), value) for name, value in content.items()]
 
 
@@ -140,7 +181,7 @@ def compare_settings(service: str, settings: Sequence[Setting], readings: Sequen
                 continue
             read = True
             reported.add(reading.source)
-            if not same(setting.value, value):
+            if not setting.is_same(value):
                 differences.append(_difference(service, setting.name, value, setting.value, reading.source))
                 break
         if not read:
@@ -150,13 +191,12 @@ def compare_settings(service: str, settings: Sequence[Setting], readings: Sequen
 
 
 def _changed(service: str, settings: Sequence[Setting], readings: Sequence[Reading]) -> list[str]:
-    """Return differences of options that were measured at vLLM's default but run with another value."""
+    """Return differences of options that were measured at the program's default but run with another value."""
     measured = {setting.option for setting in settings}
     return [
         f"{service} runs with {option.replace('-', '_')}={_shown(reading.values[option])}, measured without it ({reading.source})"
         for reading in readings
-        if reading.lists_changes
-        for option in sorted((own_options() & reading.values.keys()) - measured)
+        for option in sorted(set(reading.changed) - measured)
         if reading.values[option] is not UNREAD
     ]
 
@@ -170,29 +210,27 @@ def environment_differences(service: str, measured: Mapping[str, str], runs: Map
     return found
 
 
-def same(measured: Any, runs: Any) -> bool:
-    """Return whether two values mean the same to vLLM."""
+def same(measured: Any, runs: Any, read: Callable[[Any], Any] = as_written) -> bool:
+    """Return whether two values mean the same to a program that reads its written values by `read`."""
     if measured == "auto":
-        return str(runs) in _ENGINE_DECIDES
+        return str(runs) in _PROGRAM_DECIDES
     if isinstance(runs, Choice):
-        return str(measured).lower() == runs.name.lower() or same(measured, runs.value)
+        return str(measured).lower() == runs.name.lower() or same(measured, runs.value, read)
     if isinstance(measured, dict) or isinstance(runs, dict):
         return bool(measured == parsed(runs))
     if isinstance(measured, list):
         runs = parsed(runs)
         runs = runs if isinstance(runs, (list, tuple)) else [runs]
-        return len(runs) == len(measured) and all(map(same, measured, runs))
+        return len(runs) == len(measured) and all(same(one, other, read) for one, other in zip(measured, runs, strict=True))
     if isinstance(runs, (list, tuple)):
-        return len(runs) == 1 and same(measured, runs[0])
+        return len(runs) == 1 and same(measured, runs[0], read)
     if isinstance(measured, bool) or isinstance(runs, bool):
         return str(measured).lower() == str(runs).lower()
-    numbers = _number(measured), _number(runs)
+    numbers = _number(read(measured)), _number(read(runs))
     return numbers[0] == numbers[1] if None not in numbers else str(measured) == str(runs)
 
 
 def _number(value: Any) -> float | None:
-    if (found := with_suffix(str(value))) is not None:
-        return float(found)
     try:
         return float(value)
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""Settings that a running service reports: its command line, vLLM's start log, `/metrics`, `/v1/models`, our Whisper's `/health`.
+"""What a running vLLM reports of its settings: its command line, its start log, `/metrics` and `/v1/models`.
 
 Each function parses the text of one source, and leaves out what it cannot parse.
 """
@@ -9,16 +9,18 @@ import ast
 import contextlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tune_gpu.promote.running import UNREAD, Choice, Reading, Rewritten, Setting, parsed, same
+from tune_gpu.services.command_lines import SOURCE, flags_in
 from tune_gpu.services.exposition import samples
-from tune_gpu.services.vllm.options import Kind, Spelling, options, read_name
+from tune_gpu.services.observation import UNREAD, Asked, Choice, Observed, Reading, Rewritten, Setting, answered, parsed, tried
+from tune_gpu.services.vllm.numbers import read_count
+from tune_gpu.services.vllm.options import Kind, Spelling, options, own_options, read_name
 
-DEFAULTS = Path(__file__).parents[1] / "services" / "vllm" / "serve_defaults.json"
+DEFAULTS = Path(__file__).with_name("serve_defaults.json")
 _LINE = re.compile(r"non-default args: (\{.*)")
 _OPEN, _CLOSE = "([{<", ")]}>"
 _MEMBER = re.compile(r"<\w+\.(\w+): ([^<>]*)>")
@@ -27,12 +29,52 @@ _LONGEST_LINE = 2**17
 level, which takes quadratic time."""
 _MASKED = "***"
 """Text that vLLM logs instead of a secret."""
-_VALUE = re.compile(r"(?!-)|-\d+(\.\d+)?$|-$")
-"""A word of a command line that is not a flag."""
 _FIRM = ("enable-prefix-caching", "gpu-memory-utilization", "kv-cache-dtype", "kv-cache-memory-bytes", "num-gpu-blocks-override", "prefix-caching-hash-algo")
 """Options whose value in `vllm:cache_config_info` no backend replaces."""
 _LABELS = {"cache-dtype": "kv-cache-dtype"}
 """Labels of `vllm:cache_config_info` with another name than the option's."""
+
+
+def observed(config: Mapping[str, Any], service: Asked) -> Observed:
+    """Return the settings of a deployed configuration, and what the running engine reports."""
+    settings = settings_in(config)
+    version = tried(lambda: str(json.loads(service.page("/version"))["version"]))
+    readings = answered(
+        lambda: None if service.argv is None else command_line(service.argv),
+        lambda: start_log(service.log(), version),
+        lambda: cache_config(service.page("/metrics"), settings),
+        lambda: served_model(service.page("/v1/models"), settings),
+    )
+    return Observed(settings, readings)
+
+
+def other_model(config: Mapping[str, Any], page: Callable[[str], str]) -> str | None:
+    """Return which models are served in place of the deployed one, or None if it is among them."""
+    wanted, served = config["served-model-name"], [str(model["id"]) for model in json.loads(page("/v1/models"))["data"]]
+    return None if wanted in served else f"serves {', '.join(served)}, not {wanted}"
+
+
+def settings_in(content: Mapping[str, Any]) -> list[Setting]:
+    """Return the settings of a file for `vllm serve --config`."""
+    found = []
+    for name, value in content.items():
+        spelling = read_name(name)
+        measured = (not value if spelling.off else value) if isinstance(value, bool) else parsed(value)
+        if spelling.path and isinstance(value, str):  # below a dot every value is JSON
+            measured = json.loads(value)
+        if spelling.option == "max-model-len" and str(value) == "-1":
+            measured = "auto"
+        if spelling.adds or (value is True and spelling.known and spelling.known.kind is Kind.OPTIONAL):
+            measured = UNREAD  # vLLM rewrites it
+        found += _leaves(spelling.option, spelling.path, measured)
+    return found
+
+
+def _leaves(option: str, path: tuple[str, ...], value: Any) -> list[Setting]:
+    """Return the entries of a structure one by one, because a source may report only some."""
+    if isinstance(value, dict) and value:
+        return [leaf for key, below in value.items() for leaf in _leaves(option, (*path, str(key)), below)]
+    return [Setting(option, path, value, read_count)]
 
 
 @cache
@@ -58,7 +100,7 @@ def start_log(text: str, version: str | None) -> Reading | None:
     values = {name.replace("_", "-"): value for name, value in entries.items()}
     known, defaults = _known_defaults()
     is_known = whole and version is not None and version.partition("+")[0] == known.partition("+")[0]
-    return Reading("start log", values, defaults if is_known else None, lists_changes=True)
+    return Reading("start log", values, defaults if is_known else None, own_options() & values.keys())
 
 
 def _entries(text: str) -> tuple[dict[str, Any], bool]:
@@ -104,46 +146,25 @@ def _value(text: str) -> Any:
     return Rewritten(_entries(text)[0]) if text.startswith("{") else UNREAD
 
 
-def command_line(argv: Sequence[str], *, of_vllm: bool) -> Reading:
+def command_line(argv: Sequence[str]) -> Reading:
     """Return the flags of a process. They override those in its file."""
     values: dict[str, Any] = {}
-    for spelling, given in _flags(argv, of_vllm):
+    for spelling, given in _flags(argv):
         kind = spelling.known.kind if spelling.known else None
         value: Any = given[0] if len(given) == 1 else given
         if not given or kind in (Kind.SWITCH, Kind.ON):
             value = UNREAD if kind is Kind.OPTIONAL else not spelling.off
         _put(values, (spelling.option, *spelling.path), parsed(value))
-    return Reading("command line", values)
+    return Reading(SOURCE, values)
 
 
-def given_config(argv: Sequence[str]) -> str | None:
-    """Return the file of `--config`, or None."""
-    found = None
-    for position, word in enumerate(argv):
-        if word == "--config":
-            found = argv[position + 1] if position + 1 < len(argv) else None
-        elif word.startswith("--config="):
-            found = word.partition("=")[2]
-    return found
-
-
-def _flags(argv: Sequence[str], of_vllm: bool) -> Iterator[tuple[Spelling, list[str]]]:
-    """Yield each flag with its words."""
-    position = 1
-    while position < len(argv):
-        word, position = argv[position], position + 1
-        if _VALUE.match(word):
-            continue
-        name, equals, value = word.lstrip("-").partition("=")
-        given = [value] if equals else []
-        while not equals and position < len(argv) and _VALUE.match(argv[position]):
-            given.append(argv[position])
-            position += 1
-        if not word.startswith("--"):
-            if of_vllm and (long := _long_of(f"-{name}")):
-                yield read_name(long), given
-        else:
-            yield read_name(name) if of_vllm else Spelling(name, name), given
+def _flags(argv: Sequence[str]) -> Iterator[tuple[Spelling, list[str]]]:
+    """Yield each flag that vLLM knows, or that has the form of a long one, with its words."""
+    for flag, given in flags_in(argv):
+        if flag.startswith("--"):
+            yield read_name(flag.lstrip("-")), given
+        elif long := _long_of(flag):
+            yield read_name(long), given
 
 
 def _long_of(short: str) -> str | None:
@@ -170,7 +191,7 @@ def cache_config(metrics: str, settings: Sequence[Setting]) -> Reading:
     values: dict[str, Any] = {_LABELS.get(name, name): None if value == "None" else value for name, value in names.items()}
     for setting in settings:
         value = values.get(setting.option, UNREAD)
-        if value is not UNREAD and not same(setting.value, value) and _engine_may_choose(setting, str(value)):
+        if value is not UNREAD and not setting.is_same(value) and _engine_may_choose(setting, str(value)):
             del values[setting.option]
     return Reading("/metrics", values)
 
@@ -193,12 +214,3 @@ def served_model(body: str, settings: Sequence[Setting]) -> Reading:
             reported = {"max-model-len": model.get("max_model_len"), "model": model.get("root")}
             return Reading("/v1/models", {name: value for name, value in reported.items() if value is not None and measured.get(name) != "auto"})
     return Reading("/v1/models", {})
-
-
-def whisper_description(body: str) -> Reading:
-    """Return the settings that `/health` of our Whisper server reports. Other servers report none."""
-    content = json.loads(body)
-    settings = content.get("settings")
-    values = dict(settings) if isinstance(settings, dict) else {}
-    values |= {name: content[name] for name in ("name", "device") if name in content}
-    return Reading("/health", {name.replace("_", "-"): value for name, value in values.items()})
