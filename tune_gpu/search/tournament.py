@@ -24,16 +24,12 @@ from tune_gpu.search.ending import Closing, Ended, Over, Phase, Rechecking, Sear
 from tune_gpu.search.evaluations import Candidate, Result, Standing
 from tune_gpu.search.history import History
 from tune_gpu.search.learner import Learner
+from tune_gpu.search.order import StartKey, fewest_starts
 from tune_gpu.search.space import Params, SearchSpace
 from tune_gpu.search.strategies import Proposal
 
 __all__ = ["Candidate", "Result", "Standing", "Tournament"]
 STATE_VERSION = 4
-
-
-def _grouped(members: list[Proposal], key: Callable[[Params], Hashable], last: Params | None) -> list[Proposal]:
-    """Return the members of a generation with equal keys side by side, those with the key of the last proposal first."""
-    return sorted(members, key=lambda member: (last is None or key(member[1]) != key(last), str(key(member[1]))))
 
 
 def _first_members(space: SearchSpace, baseline: Params | None, points: Sequence[Params]) -> list[Proposal]:
@@ -74,7 +70,7 @@ class Tournament:
         settings: algorithm, sizes and seed. The default sizes are the classic 2 + 4 + 4 + 4.
         baseline: the current configuration, which is the first member of the first generation.
         points: further members of the first generation, which grows if they are more than `initial`. Duplicates are left out.
-        order_key: key of a candidate. Within a generation, candidates with equal keys follow each other, so that they can share services.
+        order_key: which services a candidate starts. Within a generation, candidates follow each other so that few services start anew.
 
     Raises:
         UserError: the settings are invalid, or the baseline or a point is outside the space.
@@ -82,12 +78,12 @@ class Tournament:
 
     def __init__(
         self, space: SearchSpace, settings: SearchSettings, *, baseline: Params | None = None,
-        order_key: Callable[[Params], Hashable] | None = None, points: Sequence[Params] = (),
+        order_key: Callable[[Params], StartKey] | None = None, points: Sequence[Params] = (),
     ) -> None:
         check(settings, "search.")
         self._given = _first_members(space, baseline, points)
         self._space, self._settings = space, settings
-        self._order_key = order_key or (lambda _params: 0)
+        self._order_key: Callable[[Params], StartKey] = order_key or (lambda _params: ())
         self._rng = np.random.default_rng(settings.seed)
         self._learner = Learner(space, settings, self._rng)
         self._strategy = self._learner.strategy
@@ -267,7 +263,8 @@ class Tournament:
         if not any(origin != "elite" for origin, _ in members):
             self._end(Ended.SPACE_EXHAUSTED)
             return
-        self._propose(number, _grouped(members, self._order_key, self._log.last_params()))
+        last = self._log.last_params()
+        self._propose(number, fewest_starts(members, lambda member: self._order_key(member[1]), None if last is None else self._order_key(last)))
 
     def _propose(self, number: int, members: list[Proposal]) -> None:
         for origin, params in members:

@@ -40,10 +40,12 @@ def resolve(config: ExperimentConfig, params: Mapping[str, Any], device: str) ->
     return Deployment(dict(params), services, cards_of(services) if device == "cuda" else 1)
 
 
-def start_key(config: ExperimentConfig, params: Mapping[str, Any]) -> tuple[str, ...]:
+def start_key(config: ExperimentConfig, params: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return a key by which candidates are ordered, so that as few services as possible start anew between them.
 
-    Services that reserve their memory come first in it, because their starts cost most.
+    Services that reserve their memory come first in it, because their starts cost most. One that starts anew for every candidate has no
+    influence.
     """
-    services = sorted(services_of(settings_with(config, params)), key=lambda service: not service.reserves)
-    return tuple(key for service in services if (key := service.reuse_key) is not None)
+    services = services_of(settings_with(config, params))
+    reserving, growing = (tuple(service.reuse_key or "" for service in services if service.reserves is wanted) for wanted in (True, False))
+    return reserving, growing

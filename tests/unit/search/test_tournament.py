@@ -106,7 +106,7 @@ def test_results_may_come_in_any_order_within_a_generation(algorithm: str) -> No
 
 
 def test_candidates_of_one_engine_are_adjacent_the_running_one_first() -> None:
-    seen = run(Tournament(space(), SearchSettings(seed=1), order_key=lambda params: params["util"]))
+    seen = run(Tournament(space(), SearchSettings(seed=1), order_key=lambda params: ((params["util"],),)))
     for generation in range(4):
         engines = [c.params["util"] for c in seen if c.generation == generation]
         changes = sum(a != b for a, b in pairwise(engines))
@@ -425,7 +425,7 @@ def test_a_replay_restores_an_asynchronous_search(seed: int, side_by_side: int, 
     specs = DEFAULT | {"seqs": ParameterSpec(target="vllm.max_num_seqs", values=[8, 16, 32, 64])}
 
     def fresh() -> Tournament:
-        return Tournament(space(specs), SearchSettings(generations=6, asynchronous=True, seed=seed), order_key=lambda params: params["util"])
+        return Tournament(space(specs), SearchSettings(generations=6, asynchronous=True, seed=seed), order_key=lambda params: ((params["util"],),))
 
     def go_on(tournament: Tournament, live: list[Candidate], results: int, luck: random.Random) -> list[tuple[Candidate, Result]]:
         for _ in range(results):
