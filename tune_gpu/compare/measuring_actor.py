@@ -200,7 +200,11 @@ def _processes(pids: list[int]) -> list[psutil.Process]:
 
 
 def measured_as(config: ExperimentConfig, *, capacity: bool, windows: int | None, window_s: float | None) -> ExperimentConfig:
-    """Return the configuration with the windows of a comparison."""
+    """Return the configuration with the windows of a comparison.
+
+    Sessions go as users have them, unless the settings say otherwise: a history of one's own, and the LLM gets what was transcribed. They say
+    what the search has not said.
+    """
     workload = replace(
         config.workload,
         windows=windows or config.workload.windows,
@@ -208,4 +212,11 @@ def measured_as(config: ExperimentConfig, *, capacity: bool, windows: int | None
         solo_window_s=0.0,
         capacity_step_s=config.workload.capacity_step_s if capacity else 0.0,
     )
+    if workload.has_sessions:
+        workload = replace(
+            workload,
+            history=workload.history or "own",
+            llm_hears=workload.llm_hears or "transcript",
+            half="comparison" if workload.half == "search" else workload.half,
+        )
     return replace(config, workload=workload)

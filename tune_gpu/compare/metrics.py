@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tune_gpu.common import metric as declared
 from tune_gpu.common.catalogue import Catalogue
 from tune_gpu.common.metric import Better, Compared, Statistic
-from tune_gpu.compare.samples import Pair, Turn
+from tune_gpu.compare.samples import Pair, Turn, turns_of
 from tune_gpu.config.languages import error_unit, rate_name, spoken_language
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.config.space_catalogue import catalogue_for
@@ -72,8 +72,7 @@ class ComparedMetric:
             bounds = bool(self.entry.at_least) and all(getattr(replicate, self.entry.at_least) for replicate in (pair.ours, pair.theirs))
             known = all(value[0] is not None for value in values) and not bounds
             return _arrays(values[0] if known else [], values[1] if known else [])
-        both = list(zip(pair.ours.turns, pair.theirs.turns, strict=False))
-        kept = [(a, b) for a, b in map(self._values, both) if a is not None and b is not None]
+        kept = [(a, b) for a, b in map(self._values, turns_of(pair)) if a is not None and b is not None]
         return _arrays([a for a, _ in kept], [b for _, b in kept])
 
     def words_of(self, pairs: Sequence[Pair]) -> tuple[int | None, int | None]:
@@ -83,7 +82,7 @@ class ComparedMetric:
         """
         if self.compared.statistic is not Statistic.ERRORS_PER_WORD:
             return None, None
-        both = [(turn, self._errors(turn)[1], self._errors(theirs)[1]) for pair in pairs for turn, theirs in zip(pair.ours.turns, pair.theirs.turns, strict=False)]
+        both = [(turn, self._errors(turn)[1], self._errors(theirs)[1]) for pair in pairs for turn, theirs in turns_of(pair)]
         transcribed = [(turn.clip, words) for turn, words, theirs in both if words and theirs]
         if any(clip is None for clip, _ in transcribed):
             return int(sum(words for _, words in transcribed)), None

@@ -17,14 +17,15 @@ from tune_gpu.workload.window import WindowResult
 
 def make_turn(sample: DrivenTurn, catalogue: Catalogue = PAIR) -> Turn:
     """Return the values of one turn. An empty transcript counts as wrong, not as missing."""
+    place = f"{sample.place.session}/{sample.place.number}" if sample.place is not None else None
     values = {metric.turn_key: sample_of(sample, metric) for metric in turn_metrics(catalogue)}
     if sample.transcript is None:
-        return Turn(values, error=sample.error, clip=sample.name)
+        return Turn(values, error=sample.error, clip=sample.name, place=place)
     errors, words = word_errors(sample.reference, sample.transcript, sample.language)
     if catalogue is PAIR:
-        return Turn(values, errors, words, sample.error, sample.name)
+        return Turn(values, errors, words, sample.error, sample.name, place)
     service = next(iter(sample.samples))
-    return Turn(values | {errors_key(service): errors, words_key(service): words}, error=sample.error, clip=sample.name)
+    return Turn(values | {errors_key(service): errors, words_key(service): words}, error=sample.error, clip=sample.name, place=place)
 
 
 def turns_by_arrival(windows: Sequence[WindowResult], catalogue: Catalogue = PAIR) -> tuple[Turn, ...]:

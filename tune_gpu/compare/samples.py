@@ -1,7 +1,7 @@
 """The data of a comparison: voice turns by arrival, in replicates. A replicate is one deployment of one arm.
 
 Within a round every arm gets the same traffic, so the n-th turn of one arm is paired with the n-th of another: the same clip, due at the
-same moment. Between rounds the traffic changes.
+same moment. Turns of sessions, which are due when the answer before them was heard, are paired by their places. Between rounds the traffic changes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tune_gpu.common.metric import Metric
 from tune_gpu.metrics import PAIR
 
 _WORD_ERRORS, _WORDS = "word_errors", "words"
-_OWN = (_WORD_ERRORS, _WORDS, "error", "clip")
+_OWN = (_WORD_ERRORS, _WORDS, "error", "clip", "place")
 """Keys of a turn's line that are not metrics."""
 
 
@@ -30,6 +30,7 @@ class Turn:
         words: of the reference.
         error: why it failed.
         clip: name of the utterance; None in old artifacts.
+        place: its session and its number in it; None for a turn that belongs to no session.
     """
 
     values: Mapping[str, float | None] = field(default_factory=dict)
@@ -37,16 +38,18 @@ class Turn:
     words: int | None = None
     error: str | None = None
     clip: str | None = None
+    place: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the turn as a line of the artifacts has it."""
-        return {**self.values, _WORD_ERRORS: self.word_errors, _WORDS: self.words, "error": self.error, "clip": self.clip}
+        line = {**self.values, _WORD_ERRORS: self.word_errors, _WORDS: self.words, "error": self.error, "clip": self.clip}
+        return line if self.place is None else line | {"place": self.place}
 
     @classmethod
     def from_dict(cls, line: Mapping[str, Any]) -> Turn:
         """Return the turn of such a line. Every number that is not of the turn itself is the value of a metric."""
         values = {key: value for key, value in line.items() if key not in _OWN and (value is None or isinstance(value, (int, float)))}
-        return cls(values, line.get(_WORD_ERRORS), line.get(_WORDS), line.get("error"), line.get("clip"))
+        return cls(values, line.get(_WORD_ERRORS), line.get(_WORDS), line.get("error"), line.get("clip"), line.get("place"))
 
     def errors_and_words(self, service: str = "") -> tuple[float | None, float | None]:
         """Return the recognition errors and the words of the reference: of the default pair, or of a service of another space."""
@@ -107,6 +110,14 @@ class Pair:
 
     ours: Replicate
     theirs: Replicate
+
+
+def turns_of(pair: Pair) -> list[tuple[Turn, Turn]]:
+    """Return the turns of both arms in pairs: by their places in sessions, of which a slower arm reaches fewer, or else by arrival."""
+    theirs = {turn.place: turn for turn in pair.theirs.turns}
+    if None in theirs:
+        return list(zip(pair.ours.turns, pair.theirs.turns, strict=False))
+    return [(turn, theirs[turn.place]) for turn in pair.ours.turns if turn.place in theirs]
 
 
 def pairs_of(replicates: list[Replicate], ours: str, theirs: str) -> list[Pair]:

@@ -24,6 +24,7 @@ from tune_gpu.evaluation.measurement import Measurement, Status, Timings
 from tune_gpu.evaluation.preflight_check import PreflightCheck
 from tune_gpu.evaluation.scoring import score_metrics
 from tune_gpu.evaluation.service_set import ServiceSet
+from tune_gpu.evaluation.session_load import Planner, SessionLoad, planned_sessions
 from tune_gpu.evaluation.state import EvaluationState
 from tune_gpu.evaluation.taken_memory import TakenMemory
 from tune_gpu.services.base import Service, start_order
@@ -55,7 +56,11 @@ class Evaluator:
         self._deploy = deploy or LocalDeployer(config, device)
         self._guard = DeviceGuard(device, config.run, self._deploy.visible_devices, shared=config.ray.trials_per_card > 1)
         self._services = ServiceSet(config, device, self._deploy, self._guard)
-        self._inputs = load_inputs(config.workload, (*stages_of(config), *background_of(config)), spoken_language(config))
+        self._plan: Planner | None = None
+        if config.workload.has_sessions:
+            self._plan, self._inputs = planned_sessions(config)
+        else:
+            self._inputs = load_inputs(config.workload, (*stages_of(config), *background_of(config)), spoken_language(config))
         self._transcripts: Transcripts = {}
         self._preflight: PreflightCheck | None = None
         self._taken: TakenMemory | None = None
@@ -106,7 +111,7 @@ class Evaluator:
         self._state = state = EvaluationState(dict(deployment.params), first_window)
         self._load = load = LoadSession(
             self.config, self._services, self._guard, state, self._inputs, self._transcripts,
-            observe=self._observe, note=self._note_unchecked,
+            observe=self._observe, note=self._note_unchecked, sessions=SessionLoad(self.config.workload, self._plan) if self._plan else None,
         )  # fmt: skip
         ours = [pid for pids in self._services.processes().values() for pid in pids()]
         state.neighbours = self._guard.neighbours(ours)  # before anything of this candidate runs

@@ -14,6 +14,7 @@ from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.config.space_catalogue import catalogue_for
 from tune_gpu.evaluation.device_guard import DeviceGuard
 from tune_gpu.evaluation.service_set import ServiceSet
+from tune_gpu.evaluation.session_load import SessionLoad
 from tune_gpu.evaluation.state import EvaluationState
 from tune_gpu.services.base import Service
 from tune_gpu.services.hang import HangWatch
@@ -52,6 +53,7 @@ class LoadSession:
         transcripts: of the evaluations before, extended by this one.
         observe: receives one device sample a second, from the sampler's thread.
         note: receives what the device does not report.
+        sessions: drives the windows, if the traffic is sessions.
     """
 
     def __init__(
@@ -65,9 +67,11 @@ class LoadSession:
         *,
         observe: Callable[[DeviceSample], None],
         note: Callable[[str], None],
+        sessions: SessionLoad | None = None,
     ) -> None:
         self._config, self._services, self._guard, self._state = config, services, guard, state
         self._inputs, self._transcripts, self._observe, self._note = inputs, transcripts, observe, note
+        self._sessions = sessions
         self.activity = ActivityTracker()
         self._printed_before = {name: len(service.log()) for name, service in services.running.items()}
         self._vector_sizes: dict[str, int] = {}
@@ -131,15 +135,17 @@ class LoadSession:
 
     def _find_capacity(self) -> None:
         state, config, started = self._state, self._config, time.monotonic()
+        sessions, traffic = self._sessions, self._traffic()
         with self._watched(Phase.LOAD):
             state.capacity = find_capacity(
-                self._traffic(),
+                traffic,
                 config.workload,
                 config.objective,
                 self._inputs,
                 catalogue_for(config),
                 seed=config.search.seed + state.first_window,
                 abort=self.lost,
+                hold=None if sessions is None else lambda n, attempt: sessions.hold(traffic, state.first_window, n, attempt, self.lost),
             )
         state.load_s += time.monotonic() - started
         raise_if_lost(self.failure)
@@ -158,20 +164,25 @@ class LoadSession:
 
     def _measure(self, index: int, only: str | None, seconds: float | None) -> Window:
         started, sampler = time.monotonic(), self._sampler()
-        with self._watched(Phase.LOAD), sampler:
-            result = run_window(
-                self._traffic(),
-                self._config.workload,
-                self._inputs,
-                seed=self._config.search.seed,
-                window_index=index,
-                only=only,
-                seconds=seconds,
-                abort=self.lost,
-            )
+        with self._watched(Phase.LOAD):
+            drive = self._driver(index, only, seconds)
+            with sampler:
+                result = drive()
         self._state.load_s += time.monotonic() - started
         raise_if_lost(self.failure, [*(turn.error for turn in result.turns), *(sample.error for sample in result.background)])
         return result, sampler.window()
+
+    def _driver(self, index: int, only: str | None, seconds: float | None) -> Callable[[], WindowResult]:
+        """Return what drives a window. The caches for sessions are filled before this returns."""
+        traffic, config, sessions = self._traffic(), self._config, self._sessions
+        if sessions is not None:
+            plan = sessions.fill(traffic, index, only, seconds, self.lost)
+            self._state.fillings = sessions.fillings
+            raise_if_lost(self.failure)
+            return lambda: sessions.drive(plan, traffic, only, seconds, self.lost)
+        return lambda: run_window(
+            traffic, config.workload, self._inputs, seed=config.search.seed, window_index=index, only=only, seconds=seconds, abort=self.lost
+        )
 
     def _sampler(self) -> DeviceSampler:
         rules = self._config.telemetry

@@ -20,6 +20,7 @@ from tune_gpu.telemetry.neighbours import rounded
 from tune_gpu.telemetry.sampler import DeviceSample, DeviceStats
 from tune_gpu.workload.capacity import with_error
 from tune_gpu.workload.saturation import saturation_of
+from tune_gpu.workload.sessions.achieved import achieved_of
 from tune_gpu.workload.summary import TrafficSummary, interference, rates_without_clips, summarise
 
 Facts = Mapping[str, Mapping[str, Any]]
@@ -61,6 +62,7 @@ def score_metrics(
         **errors.as_metrics(),
         "fitness_windows": [fitness_of(objective, [at]) for at in every],
         FITNESS_TERMS: judged.terms,
+        "sessions": achieved_of(running.windows, running.fillings),
         "saturation": saturation.as_dict() if (saturation := saturation_of(running.windows)) else None,
         "interference_ratio": interference(pooled, running.solo) if running.solo else None,
         "n_invalid_windows": running.n_invalid,

@@ -9,6 +9,7 @@ from typing import Any
 from tune_gpu.telemetry.neighbours import Neighbours
 from tune_gpu.telemetry.sampler import DeviceStats
 from tune_gpu.workload.capacity import Capacity
+from tune_gpu.workload.sessions.filling import Filling
 from tune_gpu.workload.summary import TrafficSummary
 from tune_gpu.workload.turn import Turn
 from tune_gpu.workload.window import WindowResult
@@ -36,6 +37,8 @@ class EvaluationState:
     """Requests that Whisper had no memory for, counted in its log until the end of the last window."""
     transcripts: Sequence[Turn] = ()
     """Every clip once, by a Whisper of these settings."""
+    fillings: Sequence[Filling] = ()
+    """What filled the caches before the windows, the solo windows and the steps of the ramp; none without sessions."""
     neighbours: Neighbours = field(default_factory=Neighbours)
     unchecked: dict[str, None] = field(default_factory=dict)
     """What the device does not report, and what would go unnoticed for that reason (an ordered set)."""

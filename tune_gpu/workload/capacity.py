@@ -123,6 +123,10 @@ def decide(loads: Sequence[float], *, at_ceiling: bool) -> Capacity:
     return Capacity(passed, passed + (1.0 - below) / (failed - below), tuple(loads))
 
 
+Hold = Callable[[int, int], tuple[list[Turn], str | None]]
+"""Holds so many sessions for one step, given the number of the attempt. Returns their turns, and why it was aborted or None."""
+
+
 def find_capacity(
     traffic: Traffic,
     workload: WorkloadSettings,
@@ -133,16 +137,24 @@ def find_capacity(
     seed: int,
     abort: Abort = never,
     on_step: Callable[[int, float], None] = lambda _sessions, _load: None,
+    hold: Hold | None = None,
 ) -> Capacity | None:
-    """Ramp the sessions up until a step fails twice or the ramp ends. Return the capacity, or None if `abort` ended the ramp."""
+    """Ramp the sessions up until a step fails twice or the ramp ends. Return the capacity, or None if `abort` ended the ramp.
+
+    Without `hold` a session takes one turn after another with a short pause between them, of the inputs in a random order.
+    """
     loads: list[float] = []
     steps: list[np.ndarray] = []
     traffic = traffic.with_cold_cache()
+
+    def take_turns(sessions: int, attempt: int) -> tuple[list[Turn], str | None]:
+        plan = plan_step(traffic, workload, inputs, seed=seed, sessions=sessions, attempt=attempt)
+        return asyncio.run(_hold(traffic, workload, plan, abort))
+
     for sessions in range(1, workload.capacity_max_sessions + 1):
         turns: list[Turn] = []
         for attempt in range(2):
-            plan = plan_step(traffic, workload, inputs, seed=seed, sessions=sessions, attempt=attempt)
-            more, aborted = asyncio.run(_hold(traffic, workload, plan, abort))
+            more, aborted = (hold or take_turns)(sessions, attempt)
             if aborted:
                 return None
             turns += more

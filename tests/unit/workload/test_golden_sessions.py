@@ -52,8 +52,8 @@ def said(role: Role, *words: str) -> tuple[Message, ...]:
     return tuple(Message(role, word) for word in words)
 
 
-def turn(number: int, says: str, **more: Any) -> PlannedTurn:
-    clip = Utterance("clip", np.full(1600, 0.1, dtype=np.float32), says)
+def turn(number: int, says: str, clip_s: float = 0.1, **more: Any) -> PlannedTurn:
+    clip = Utterance("clip", np.full(round(16_000 * clip_s), 0.1, dtype=np.float32), says)
     return PlannedTurn(number, says, clip, f"recorded answer number {number}.", 12, THINK_S, **more)
 
 
@@ -74,7 +74,7 @@ def plan() -> SessionWindow:
         (*said(Role.USER, "Is it raining?"), *said(Role.ASSISTANT, "No, it is not.")),
         (
             turn(1, "Where is the manual of the heating", retrieval=Retrieval("heating manual", "The manual of the heating is in the cellar.")),
-            turn(2, f"Please raise the heating in all of the rooms {ENDLESS} by two degrees", preemptive=0.8),
+            turn(2, f"Please raise the heating {ENDLESS} by two degrees, thank you", clip_s=1.5, preemptive=0.5),
         ),
     )  # fmt: skip
     carol = PlannedSession("carol", "phone", 0.05, said(Role.SYSTEM, "Answer the phone."), (), (), (turn(0, "Hello, who is there?"),))
@@ -92,8 +92,8 @@ def expected(session: str, number: int) -> list[str]:
         ("alice", 3): [["And tell me a story without an end " + ENDLESS, "recorded answer number 2.", "That is enough for now, thank you"]],
         ("bob", 1): [["No, it is not.", "The manual of the heating is in the cellar.\n\nWhere is the manual of the heating"]],
         ("bob", 2): [
-            ["Where is the manual of the heating", "recorded answer number 1.", f"Please raise the heating in all of the rooms {ENDLESS}"],
-            ["Where is the manual of the heating", "recorded answer number 1.", f"Please raise the heating in all of the rooms {ENDLESS} by two degrees"],
+            ["Where is the manual of the heating", "recorded answer number 1.", f"Please raise the heating {ENDLESS}"],
+            ["Where is the manual of the heating", "recorded answer number 1.", f"Please raise the heating {ENDLESS} by two degrees, thank you"],
         ],
         ("carol", 0): [["Answer the phone.", "Hello, who is there?"]],
     }  # fmt: skip
@@ -168,7 +168,11 @@ def test_only_planned_requests_are_cancelled_and_their_tokens_counted() -> None:
     assert found["alice", 2].interrupted
     assert [other.purpose for other in found["bob", 2].further].count(Purpose.PREEMPTIVE) == 1
     assert [key for key, turn in found.items() if turn.interrupted] == [("alice", 2)]
-    assert sum(turn.wasted_tokens for turn in result.turns) == sum(asked.sent for asked in cancelled)
+    for asked in cancelled:
+        key = ("alice", 2) if "Alice is" in asked.text else ("bob", 2)
+        assert 0 < found[key].wasted_tokens <= asked.sent, "the last may be on its way when the stream is closed"
+    assert found["alice", 2].wasted_tokens == 5, "the sentence that was heard"
+    assert sum(turn.wasted_tokens for turn in result.turns) == found["alice", 2].wasted_tokens + found["bob", 2].wasted_tokens
 
 
 def test_the_prefix_blocks_that_are_hit_are_those_that_the_plan_implies() -> None:

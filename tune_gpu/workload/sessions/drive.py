@@ -76,7 +76,7 @@ class Callers:
     ends: float
     """When no more turns become due (monotonic clock, seconds)."""
     _under_way: dict[str, Turn] = field(default_factory=dict)
-    """By their names."""
+    """By their session and number."""
 
     async def take(self, plan: SessionWindow, starts: float) -> None:
         """Take all sessions of a plan. Turns that are under way a time-out after the end are censored."""
@@ -138,18 +138,19 @@ class Callers:
     ) -> tuple[float, bool]:
         """Take one turn, and return when it was heard, and whether the caller interrupted it."""
         session = line.planned
-        turn = Turn(due, f"{session.name}/{planned.number}", planned.says, language=session.language, stages=passed_labels(self.traffic.stages, planned))
+        name = f"{session.name}/{planned.number}"
+        turn = Turn(due, name if planned.clip is None else planned.clip.name, planned.says, language=session.language, stages=passed_labels(self.traffic.stages, planned))
         turn.place = Place(session.name, planned.number, session.profile, line.history.returning)
         if len(self._under_way) >= self.workload.max_inflight_turns:
             turn.shed = True
             line.history.add(planned, planned.says, None)
             self.result.turns.append(turn)
             return due, False
-        self._under_way[turn.name] = turn
+        self._under_way[name] = turn
         until = await Exchange(line, planned, turn).take()
         if ahead is not None and (request := await ahead) is not None:
             turn.further.append(request)
-        del self._under_way[turn.name]
+        del self._under_way[name]
         self.result.turns.append(turn)
         return until, turn.interrupted
 

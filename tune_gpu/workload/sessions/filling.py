@@ -11,7 +11,6 @@ from typing import Any
 from tune_gpu.config.schema import WorkloadSettings
 from tune_gpu.workload.clients.chat import Chat
 from tune_gpu.workload.clients.generation import GenerationSample
-from tune_gpu.workload.sessions.history import system_of
 from tune_gpu.workload.sessions.values import Message, PlannedSession, SessionWindow
 from tune_gpu.workload.traffic import Traffic
 from tune_gpu.workload.window import Abort, client_session, never, until_done_or_aborted
@@ -49,7 +48,7 @@ def filling_of(plan: SessionWindow) -> list[Chat]:
             seen.add(shared)
             asked.append(Chat(shared, group[0].tools, 1))
     by_time = sorted((session for session in plan.sessions if session.past and session.turns), key=lambda session: session.starts_s)
-    return asked + [Chat((*system_of(session, session.turns[0]), *session.past), session.tools, 1) for session in by_time]
+    return asked + [Chat((*session.system, *session.past), session.tools, 1) for session in by_time]
 
 
 def _groups(sessions: Sequence[PlannedSession]) -> Iterator[list[PlannedSession]]:

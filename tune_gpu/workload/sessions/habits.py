@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tune_gpu.config.schema import WorkloadSettings
+
 _READ_WPM = 150.0
 """Words a minute of a caller whose words have no clip."""
 
@@ -20,6 +22,11 @@ class Habits:
     """Words a minute at which a caller listens to an answer that is not synthesised; 0: does not listen."""
     endpoint_s: float = 0.0
     """Between the end of speech and the first request of a turn."""
+
+    @classmethod
+    def of(cls, workload: WorkloadSettings) -> Habits:
+        """Return the habits of a traffic. What its settings leave open is that of a search: equal prompts for all candidates."""
+        return cls(workload.history == "own", workload.llm_hears == "transcript", workload.listen_wpm, workload.turn_taking.endpoint_ms / 1e3)
 
     def reading_s(self, text: str) -> float:
         """Return how long a caller takes to hear a text that is not synthesised."""

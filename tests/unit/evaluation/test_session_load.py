@@ -1,0 +1,128 @@
+"""The load of an evaluation whose traffic is sessions: one salt, filled windows, a ramp of callers, and what is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.support.simulated import Simulated
+from tune_gpu.common.metric import Protocol
+from tune_gpu.compare.measuring_actor import measured_as
+from tune_gpu.compare.samples import Pair, Replicate, Turn, turns_of
+from tune_gpu.config.loader import config_of
+from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.evaluation.session_load import SessionLoad, planned_sessions
+from tune_gpu.services.running import Endpoint
+from tune_gpu.workload.sessions.achieved import achieved_of
+from tune_gpu.workload.stages import Stage
+from tune_gpu.workload.traffic import Traffic
+from tune_gpu.workload.window import WindowResult, never
+
+
+def experiment(**change: Any) -> ExperimentConfig:
+    traffic = {
+        "kind": "sessions",
+        "turn": ["llm"],
+        "arrivals": {"sessions_per_min": 240},
+        "profiles": {"home": {"turns": 4, "answer_tokens": 5, "think_s": 0.05, "system_prompt": {"tokens": 60, "per_session_tokens": 20}}},
+        "listen_wpm": 0,
+        "window_s": 1.0,
+        "capacity_step_s": 0.8,
+        **change,
+    }
+    return config_of({"services": {"llm": {"kind": "vllm", "model": "m"}}, "parameters": {}, "workload": traffic})
+
+
+@contextmanager
+def loading(server: Simulated, config: ExperimentConfig) -> Iterator[tuple[SessionLoad, Traffic]]:
+    plan, _ = planned_sessions(config)
+    with server.running() as url:
+        yield SessionLoad(config.workload, plan), Traffic((Stage("llm", "llm", Protocol.CHAT),), {"llm": Endpoint(url, "", "m")})
+
+
+def window(load: SessionLoad, traffic: Traffic, index: int) -> WindowResult:
+    return load.drive(load.fill(traffic, index, None, None, never), traffic, None, None, never)
+
+
+def salts(server: Simulated) -> list[Any]:
+    return list(dict.fromkeys(asked.body["cache_salt"] for asked in server.chats()))
+
+
+def test_all_windows_of_an_evaluation_share_one_salt_and_no_other_does() -> None:
+    server, config = Simulated(), experiment()
+    with loading(server, config) as (load, traffic):
+        window(load, traffic, 0)
+        window(load, traffic, 1)
+        assert len(salts(server)) == 1
+        assert len(load.fillings) == 2
+    with loading(server, config) as (load, traffic):
+        window(load, traffic, 0)
+    assert len(salts(server)) == 2
+
+
+def test_a_window_that_is_driven_again_begins_as_cold_as_the_first_time() -> None:
+    """The same prompts would otherwise find the answers of the disturbed window."""
+    server, config = Simulated(), experiment()
+    with loading(server, config) as (load, traffic):
+        hits = []
+        for _ in range(2):
+            before = len(server.chats())
+            window(load, traffic, 0)
+            hits.append([asked.hit for asked in server.chats()[before:][: load.fillings[-1].requests]])
+    assert len(salts(server)) == 2
+    assert hits[0] == hits[1]
+    assert hits[0][0] == 0
+
+
+def test_a_session_with_a_past_finds_it_in_the_cache_from_the_start() -> None:
+    server, config = Simulated(), experiment()
+    with loading(server, config) as (load, traffic):
+        result = window(load, traffic, 0)
+    filled = server.chats()[: load.fillings[0].requests]
+    assert {asked.body["max_tokens"] for asked in filled} == {1}
+    returning = [turn for turn in result.turns if turn.place and turn.place.returning]
+    assert returning
+    for turn in returning:
+        answer = turn.answers[0]
+        assert answer.prompt_tokens is not None
+        assert answer.cached_tokens is not None
+        assert answer.cached_tokens > 60, "at least the system prompt, which has sixty words"
+
+
+def test_a_step_of_the_ramp_holds_so_many_callers_from_its_beginning_on() -> None:
+    server = Simulated()
+    with loading(server, experiment()) as (load, traffic):
+        turns, aborted = load.hold(traffic, 0, 3, 0, never)
+    assert aborted is None
+    assert len({turn.place.session for turn in turns if turn.place}) == 3
+
+
+def test_what_became_of_the_turns_is_counted() -> None:
+    server, config = Simulated(), experiment()
+    with loading(server, config) as (load, traffic):
+        result = window(load, traffic, 0)
+        counted = achieved_of([result], load.fillings)
+    assert counted is not None
+    assert counted["planned"] >= counted["offered"] == counted["achieved"] + counted["censored"] == len(result.turns)
+    assert counted["filling"]["requests"] == load.fillings[0].requests > 0
+    assert counted["filling"]["prompt_tokens"] == sum(len(asked.text) for asked in server.chats()[: load.fillings[0].requests])
+    assert achieved_of([WindowResult("mixed")]) is None
+
+
+@pytest.mark.parametrize(("given", "measured"), [({}, ("own", "transcript", "comparison")), ({"history": "recorded", "llm_hears": "reference", "half": "all"}, ("recorded", "reference", "all"))])
+def test_a_comparison_lets_sessions_go_as_users_have_them(given: dict[str, str], measured: tuple[str, ...]) -> None:
+    compared = measured_as(experiment(**given), capacity=False, windows=1, window_s=None).workload
+    assert (compared.history, compared.llm_hears, compared.half) == measured
+
+
+def test_turns_of_sessions_are_paired_by_their_places_and_not_by_arrival() -> None:
+    quick = [Turn({"ttft_ms": 1.0}, place="a/0"), Turn({"ttft_ms": 2.0}, place="b/0"), Turn({"ttft_ms": 3.0}, place="a/1")]
+    slow = [Turn({"ttft_ms": 20.0}, place="b/0"), Turn({"ttft_ms": 10.0}, place="a/0")]
+    pair = Pair(Replicate("x", 0, tuple(quick)), Replicate("y", 0, tuple(slow)))
+    assert [(ours.values["ttft_ms"], theirs.values["ttft_ms"]) for ours, theirs in turns_of(pair)] == [(1.0, 10.0), (2.0, 20.0)]
+    assert Turn.from_dict(quick[0].as_dict()) == quick[0]
+    assert "place" not in replace(quick[0], place=None).as_dict()

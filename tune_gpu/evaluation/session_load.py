@@ -1,0 +1,103 @@
+"""The load of one evaluation whose traffic is sessions: each window is filled before it is scored, and all share one cache salt."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+
+from tune_gpu.config.languages import spoken_language
+from tune_gpu.config.schema import ExperimentConfig, WorkloadSettings
+from tune_gpu.workload.inputs import Inputs
+from tune_gpu.workload.sessions.drive import run_sessions
+from tune_gpu.workload.sessions.filling import Filling, fill
+from tune_gpu.workload.sessions.habits import Habits
+from tune_gpu.workload.sessions.plan import plan_sessions
+from tune_gpu.workload.sessions.values import SessionWindow
+from tune_gpu.workload.sources.loaded import load_sources
+from tune_gpu.workload.stages import stages_of
+from tune_gpu.workload.texts import load_texts
+from tune_gpu.workload.traffic import Traffic
+from tune_gpu.workload.turn import Turn
+from tune_gpu.workload.window import Abort, WindowResult
+
+Planner = Callable[[int, float], SessionWindow]
+"""Returns the plan of a window by its number and its length in seconds."""
+_RAMP = 1_000_000
+"""Numbers of the plans of a ramp begin here."""
+
+
+def planned_sessions(config: ExperimentConfig) -> tuple[Planner, Inputs]:
+    """Return the plans of a space's windows, and the inputs with which its services are warmed up. Raise UserError if a source cannot be read."""
+    workload, stages = config.workload, stages_of(config)
+    sources = load_sources(workload, stages, spoken_language(config))
+
+    def plan(index: int, seconds: float) -> SessionWindow:
+        return plan_sessions(workload, stages, sources, seed=config.search.seed, index=index, seconds=seconds)
+
+    return plan, Inputs(sources.clips, load_texts(workload.texts))
+
+
+class SessionLoad:
+    """Drives sessions on the services of one evaluation.
+
+    Prefixes are cold when the evaluation begins, so that a candidate on an engine that is reused finds no more than one on a new engine.
+
+    Args:
+        workload: the settings of the traffic.
+        plan: of a window.
+    """
+
+    def __init__(self, workload: WorkloadSettings, plan: Planner) -> None:
+        self._workload, self._plan = workload, plan
+        self._habits = Habits.of(workload)
+        self._salt, self._driven = uuid.uuid4().hex, set[tuple[int, str | None]]()
+        self.fillings: list[Filling] = []
+
+    def fill(self, traffic: Traffic, index: int, only: str | None, seconds: float | None, abort: Abort) -> SessionWindow:
+        """Fill the caches for a window, and return its plan. It is not scored.
+
+        A window that is driven again has the same prompts: its caches begin cold again, or it would find its own answers.
+        """
+        if (index, only) in self._driven:
+            self._salt = uuid.uuid4().hex
+        self._driven.add((index, only))
+        plan = self._plan(index, seconds or self._workload.window_s)
+        if any(stage.generates for stage in traffic.chain(only)):
+            self._fill(plan, traffic, abort)
+        return plan
+
+    def drive(self, plan: SessionWindow, traffic: Traffic, only: str | None, seconds: float | None, abort: Abort) -> WindowResult:
+        """Drive a window that was filled."""
+        seconds = seconds or self._workload.window_s
+        return run_sessions(plan, self._salted(traffic), self._workload, self._habits, seconds=seconds, only=only, abort=abort)
+
+    def hold(self, traffic: Traffic, first: int, sessions: int, attempt: int, abort: Abort) -> tuple[list[Turn], str | None]:
+        """Hold so many sessions for one step of a ramp, all from its beginning on. Return their turns, and why it was aborted or None.
+
+        Args:
+            traffic: the services.
+            first: number of the evaluation's first window, which decides the traffic of the ramp.
+            sessions: how many.
+            attempt: number of the attempt at this step.
+            abort: returns a reason to end at once.
+        """
+        step_s = self._workload.capacity_step_s
+        number = _RAMP * (1 + first) + 1000 * (2 * sessions + attempt)
+        chosen = list(self._plan(number, step_s).sessions)[:sessions]
+        while len(chosen) < sessions:
+            number += 1
+            chosen += list(self._plan(number, step_s).sessions)[: sessions - len(chosen)]
+        callers = [
+            replace(session, name=f"{session.name}-{at}", starts_s=0.5 * step_s * at / sessions) for at, session in enumerate(chosen)
+        ]  # within its first half, so that each takes a turn
+        plan = SessionWindow(callers)
+        self._fill(plan, traffic, abort)
+        result = run_sessions(plan, self._salted(traffic), self._workload, self._habits, seconds=step_s, abort=abort)
+        return result.turns, result.aborted
+
+    def _fill(self, plan: SessionWindow, traffic: Traffic, abort: Abort) -> None:
+        self.fillings.append(fill(plan, self._salted(traffic), self._workload, abort=abort))
+
+    def _salted(self, traffic: Traffic) -> Traffic:
+        return replace(traffic, cache_salt=self._salt)
