@@ -40,7 +40,7 @@ from tune_gpu.config.loader import load_config
 from tune_gpu.config.schema import ExperimentConfig, ObjectiveSettings
 from tune_gpu.evaluation.evaluator import Evaluator
 from tune_gpu.evaluation.measurement import Measurement
-from tune_gpu.evaluation.memory_check import this_card
+from tune_gpu.evaluation.memory_check.cards import this_card
 from tune_gpu.evaluation.objective import metric_at
 from tune_gpu.metrics import PAIR
 from tune_gpu.promote.soak import hold_under_load, judge_soak

@@ -28,17 +28,19 @@ import numpy as np
 from tests.benchmarks.preflight_doubt import lines_of
 from tests.benchmarks.preflight_groups import groups_of, percentile, table_of
 from tests.benchmarks.preflight_rows import LoggedStart, read_row
-from tune_gpu.evaluation.memory_check import Calibration, MemoryVerdict, Prediction, UserError, card_memory, from_config, predict
-from tune_gpu.services.memory_values import ALONE, DeviceMemory
+from tune_gpu.common.errors import UserError
+from tune_gpu.evaluation.memory_check.cards import card_memory
+from tune_gpu.services.memory_values import ALONE, DeviceMemory, MemoryVerdict, Prediction
 from tune_gpu.services.predictions import BesideMany
+from tune_gpu.services.vllm.memory.architecture import from_config
 from tune_gpu.services.vllm.memory.attention_kinds import refused_family
 from tune_gpu.services.vllm.memory.budget import resolve_knobs, tokens_of
-from tune_gpu.services.vllm.memory.calibration import MEASURED_FLAGS
+from tune_gpu.services.vllm.memory.calibration import MEASURED_FLAGS, Calibration
 from tune_gpu.services.vllm.memory.engine_rules import EngineRules
 from tune_gpu.services.vllm.memory.kv_layout import KvLayout
 from tune_gpu.services.vllm.memory.model_catalogue import known_model
 from tune_gpu.services.vllm.memory.parts import kv_value_bytes
-from tune_gpu.services.vllm.memory.predict import refusal
+from tune_gpu.services.vllm.memory.predict import predict, refusal
 from tune_gpu.services.vllm.memory.predict_many import predict_many
 from tune_gpu.services.vllm.settings import VllmSettings
 

@@ -21,9 +21,9 @@ from tests.namespaces import CLASS, ask
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import load_config
 from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.experiment.secret_check import check_secrets
 from tune_gpu.experiment.space_check import check_space
 from tune_gpu.promote.render import services_of
-from tune_gpu.services.vllm.secret_flags import check_secrets
 from tune_gpu.services.vllm.server import VllmServer
 
 _PARAMETERS = {"beam": {"target": "whisper.beam_size", "values": [1]}}

@@ -9,11 +9,11 @@ import pytest
 
 from tests.support.models import card, engine, llama_8b
 from tune_gpu.config.schema import ExperimentConfig, ParameterSpec
-from tune_gpu.evaluation.memory_check import predict
 from tune_gpu.evaluation.memory_check.space_plan import Preflight
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.services.memory_values import ALONE
 from tune_gpu.services.predictions import BesideMany
+from tune_gpu.services.vllm.memory.predict import predict
 from tune_gpu.services.vllm.memory.predict_many import predict_many
 
 pytestmark = pytest.mark.benchmark
@@ -50,7 +50,7 @@ def test_a_whole_space_with_conditions() -> None:
         "ears": ParameterSpec("whisper.model", values=["tiny", "base", "small"]),
         "beam": ParameterSpec("whisper.beam_size", values=[1, 3, 5], when={"ears": ["base", "small"]}),
     }
-    preflight, space = Preflight(config, card(), None, "0.32.0"), SearchSpace.from_specs(config.parameters)
+    preflight, space = Preflight(config, card(), None, {"vllm": "0.32.0"}), SearchSpace.from_specs(config.parameters)
     _, found = preflight.predict_space(space)
     all_s = min(_timed(lambda: preflight.predict_space(space)) for _ in range(3))
     print(f"{len(found)} configurations: {all_s:.3f} s")

@@ -14,10 +14,13 @@ import pytest
 
 from tests.support.engine_starts import learn, start
 from tune_gpu.common.failures import FailureKind
-from tune_gpu.evaluation.memory_check import Calibration, MemoryVerdict, predict, read_architecture, this_node
-from tune_gpu.services.memory_values import ALONE
+from tune_gpu.evaluation.memory_check.cards import this_node
+from tune_gpu.services.memory_values import ALONE, MemoryVerdict
 from tune_gpu.services.models import resolve_llm
 from tune_gpu.services.vllm.launch import ForkServer
+from tune_gpu.services.vllm.memory.architecture import read_architecture
+from tune_gpu.services.vllm.memory.calibration import Calibration
+from tune_gpu.services.vllm.memory.predict import predict
 from tune_gpu.services.vllm.settings import VllmSettings
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(900)]

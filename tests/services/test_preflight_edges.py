@@ -8,10 +8,13 @@ import pytest
 
 from tests.support.engine_starts import learn, start
 from tune_gpu.common.failures import FailureKind
-from tune_gpu.evaluation.memory_check import Calibration, DeviceMemory, Prediction, predict, read_architecture, this_node
-from tune_gpu.services.memory_values import ALONE
+from tune_gpu.evaluation.memory_check.cards import this_node
+from tune_gpu.services.memory_values import ALONE, DeviceMemory, Prediction
 from tune_gpu.services.models import resolve_llm
 from tune_gpu.services.vllm.launch import ForkServer
+from tune_gpu.services.vllm.memory.architecture import read_architecture
+from tune_gpu.services.vllm.memory.calibration import Calibration
+from tune_gpu.services.vllm.memory.predict import predict
 from tune_gpu.services.vllm.named_models import MINILM, SMOLLM2
 from tune_gpu.services.vllm.settings import VllmSettings
 

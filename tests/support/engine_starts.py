@@ -7,9 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tune_gpu.common.failures import ServiceError
-from tune_gpu.evaluation.memory_check import Calibration, CalibrationStore, DeviceMemory, ModelArchitecture, this_node
+from tune_gpu.evaluation.memory_check.cards import this_node
+from tune_gpu.services.memory_values import DeviceMemory
 from tune_gpu.services.vllm.info import EngineInfo
 from tune_gpu.services.vllm.launch import ForkServer
+from tune_gpu.services.vllm.memory.architecture import ModelArchitecture
+from tune_gpu.services.vllm.memory.calibration import Calibration, CalibrationStore
 from tune_gpu.services.vllm.memory.learning import learn_from_start, read_start_log
 from tune_gpu.services.vllm.server import VllmServer
 from tune_gpu.services.vllm.settings import VllmSettings

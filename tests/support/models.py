@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tune_gpu.evaluation.memory_check import DeviceMemory, ModelArchitecture, from_config
+from tune_gpu.services.memory_values import DeviceMemory
+from tune_gpu.services.vllm.memory.architecture import ModelArchitecture, from_config
 from tune_gpu.services.vllm.settings import VllmSettings
 
 LLAMA_8B_CONFIG: dict[str, Any] = {

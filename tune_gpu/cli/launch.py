@@ -28,7 +28,7 @@ from tune_gpu.config.loader import DEFAULT_SPACE, address_to_join, as_yaml, devi
 from tune_gpu.config.overrides import is_override, key_of, last_given, parse_overrides
 from tune_gpu.config.schema import ExperimentConfig, RaySettings
 from tune_gpu.config.space_catalogue import catalogue_for
-from tune_gpu.evaluation.memory_check import UnknownMemory, this_card, this_node
+from tune_gpu.evaluation.memory_check.cards import UnknownMemory, this_card, this_node
 from tune_gpu.experiment.checks import check_config
 from tune_gpu.experiment.flag_check import check_flags
 from tune_gpu.experiment.refusals import Refusals, plan_space

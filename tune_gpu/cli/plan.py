@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +17,7 @@ from tune_gpu.cli.plan_view import ROWS, cards_table, print_plan
 from tune_gpu.cli.terminal import console_of
 from tune_gpu.common.errors import UserError
 from tune_gpu.compare.forecast import predicted_confirmation
+from tune_gpu.config.kinds import kind_names, load_kind
 from tune_gpu.config.loader import DEFAULT_SPACE, device_setting, load_with_needs
 from tune_gpu.config.overrides import is_override
 from tune_gpu.config.schema import ExperimentConfig
@@ -22,13 +25,29 @@ from tune_gpu.evaluation.memory_check.cards import card_memory, find_card, this_
 from tune_gpu.evaluation.memory_check.space_plan import Preflight, rows_of
 from tune_gpu.experiment.flag_check import check_flags
 from tune_gpu.experiment.space_check import check_space
+from tune_gpu.services.base import Versioned
 from tune_gpu.services.earlier_starts import EarlierStarts
 from tune_gpu.services.memory_values import DeviceMemory
 from tune_gpu.services.predictions import VERDICTS, Predictions
-from tune_gpu.services.vllm.memory.calibration import CalibrationStore
-from tune_gpu.services.vllm.memory.engine_memory import installed_vllm_version
-from tune_gpu.services.vllm.memory.engine_rules import version_number
+from tune_gpu.services.registry import calibrations_of
 from tune_gpu.telemetry.device_choice import cards_here
+
+
+def versioned_kinds() -> dict[str, Versioned]:
+    """Return the installed kinds whose program has versions that differ in memory, by name."""
+    found = {}
+    for name in kind_names():
+        with contextlib.suppress(UserError):  # a package that cannot be loaded is named where a space uses it
+            if isinstance(kind := load_kind(name), Versioned):
+                found[name] = kind
+    return found
+
+
+def version_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for the version of each of these kinds."""
+    for name, kind in versioned_kinds().items():
+        command = click.option(f"--{name}-version", f"version_{name}", help=f"Version of {kind.label} to plan for. Default: the installed one.")(command)
+    return command
 
 
 @click.command()
@@ -36,14 +55,14 @@ from tune_gpu.telemetry.device_choice import cards_here
 @click.option("--gpu", help='A card by name, such as "RTX 3060" (see --cards). Default: this machine\'s device.')
 @click.option("--total-mib", type=float, help="Memory of a card that is not in the table, as CUDA sees it (torch.cuda.mem_get_info).")
 @click.option("--used-mib", type=float, help="MiB in use by other processes. Default: the current use, or 0 for a card by name.")
-@click.option("--vllm-version", help="Version of vLLM to plan for. Default: the installed one.")
+@version_options
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 @click.option("--cards", is_flag=True, help="List the cards that are known by name, and exit.")
-@click.option("--trust", is_flag=True, help="Trust the space as your own: check all of its flags with vLLM's parser.")
+@click.option("--trust", is_flag=True, help="Trust the space as your own: ask the programs of its services about all of its flags.")
 @click.option("--rows", type=click.IntRange(0), default=ROWS, show_default=True, help="Largest number of candidates to list; more are drawn as a map.")
 def plan(
-    arguments: tuple[str, ...], gpu: str | None, total_mib: float | None, used_mib: float | None, vllm_version: str | None, as_json: bool, cards: bool,
-    trust: bool, rows: int,
+    arguments: tuple[str, ...], gpu: str | None, total_mib: float | None, used_mib: float | None, as_json: bool, cards: bool, trust: bool, rows: int,
+    **given: str | None,
 ) -> None:
     """Compute what fits on a card: the memory of each part, KV tokens, sequences, and advice for what does not fit.
 
@@ -56,13 +75,12 @@ def plan(
     try:
         named = bool(arguments) and not is_override(arguments[0])
         space_name, overrides = arguments[0] if named else DEFAULT_SPACE, list(arguments[named:])
-        if vllm_version is not None and version_number(vllm_version) is None:
-            raise UserError(f"--vllm-version {vllm_version}: not a version. Write it as in 0.32.0.")
+        versions = {name: version for name, kind in versioned_kinds().items() if (version := _checked_version(name, kind, given)) is not None}
         device = plan_device(space_name, overrides, gpu, total_mib, used_mib)
         config, wanted = load_with_needs(space_name, overrides, device.kind)
-        preflight = Preflight(config, device, CalibrationStore(), vllm_version, starts=EarlierStarts())
+        preflight = Preflight(config, device, calibrations_of(config.services), versions, starts=EarlierStarts())
         space = check_space(config)
-        if (trust or not wanted) and vllm_version in (None, installed_vllm_version()):
+        if (trust or not wanted) and all(version == versioned_kinds()[name].installed_version() for name, version in versions.items()):
             check_flags(config, space)
         params, found = preflight.predict_space(space)
     except UserError as error:
@@ -78,6 +96,13 @@ def plan(
         for each in wanted:
             click.echo(f"needs --trust: {config.spelling.text(str(each))}")
     sys.exit(0 if found.allowed.any() else 1)
+
+
+def _checked_version(name: str, kind: Versioned, given: Mapping[str, str | None]) -> str | None:
+    version = given[f"version_{name}"]
+    if version is not None:
+        kind.check_version(f"--{name}-version", version)
+    return version
 
 
 def plan_device(space: str, overrides: list[str], gpu: str | None, total_mib: float | None, used_mib: float | None) -> DeviceMemory:
@@ -109,7 +134,7 @@ def as_document(config: ExperimentConfig, preflight: Preflight, params: dict[str
     """Return the plan for JSON, with the complete prediction of every candidate."""
     device = preflight.device
     return {
-        "experiment": config.name, "vllm_version": preflight.vllm_version, "models": preflight.models(), "from_starts": preflight.from_starts(),
+        "experiment": config.name, **{f"{kind}_version": version for kind, version in preflight.versions.items()}, "models": preflight.models(), "from_starts": preflight.from_starts(),
         "device": {"name": device.name, "kind": device.kind, "total_mib": round(device.total_mib, 1), "used_mib": round(device.used_mib, 1)},
         "summary": {str(verdict): found.count(verdict) for verdict in VERDICTS} | {"candidates": len(found)},
         "commands": commands_of(config),

@@ -17,6 +17,7 @@ from tune_gpu.evaluation.memory_check.space_columns import is_grid
 from tune_gpu.evaluation.memory_check.space_plan import PlanRow, Preflight, rows_of
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.values import to_builtin
+from tune_gpu.services.base import Versioned
 from tune_gpu.services.memory_values import MemoryVerdict, Prediction
 from tune_gpu.services.predictions import VERDICTS, Predictions
 from tune_gpu.services.registry import services_of
@@ -35,7 +36,7 @@ def print_plan(console: Console, config: ExperimentConfig, preflight: Preflight,
     device = preflight.device
     console.print(
         f"[bold]{config.name}[/] on {device.name} ({device.kind}): {device.total_mib:.0f} MiB, {device.used_mib:.0f} MiB used by other processes; "
-        f"vLLM {preflight.vllm_version}", highlight=False, soft_wrap=True,
+        f"{_versions(preflight)}", highlight=False, soft_wrap=True,
     )
     for name, read_from in preflight.models().items():
         console.print(Text(f"memory of {name}: from {read_from}"), soft_wrap=True)
@@ -98,6 +99,11 @@ def _accounts(rows: Sequence[PlanRow]) -> list[str]:
     if beside := [_range(name, mib) for name, mib in sorted(others.items()) if max(mib)]:
         lines.append(f"beside it, MiB: {', '.join(beside)}")
     return lines
+
+
+def _versions(preflight: Preflight) -> str:
+    kinds = {service.kind.name: service.kind for service in services_of(preflight.config.services)}
+    return ", ".join(f"{kind.label} {preflight.versions[name]}" for name, kind in kinds.items() if isinstance(kind, Versioned))
 
 
 def _owner(prediction: Prediction) -> str:

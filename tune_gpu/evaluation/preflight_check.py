@@ -5,23 +5,26 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.failures import Failure, FailureKind, Phase, ServiceError
 from tune_gpu.config.schema import ExperimentConfig
-from tune_gpu.evaluation.memory_check import CalibrationStore, DeviceMemory, MemoryVerdict, UnknownMemory, this_card, this_node
+from tune_gpu.evaluation.memory_check.cards import UnknownMemory, this_card, this_node
 from tune_gpu.evaluation.memory_check.space_plan import Preflight
 from tune_gpu.services.base import Service
 from tune_gpu.services.deployment import Deployment
 from tune_gpu.services.earlier_starts import EarlierStarts
+from tune_gpu.services.memory_values import DeviceMemory, MemoryVerdict
+from tune_gpu.services.registry import calibrations_of
 from tune_gpu.services.running import RunningService
 
 StoreT = TypeVar("StoreT")
 
 
 def device_memory(kind: str, card: str = "0") -> DeviceMemory:
-    """Return the memory of the device now: of the card that Ray assigned, or of the NUMA node that vLLM's CPU worker will read.
+    """Return the memory of the device now: of the card that Ray assigned, or of the NUMA node that an engine on the CPU will read.
 
     Raises:
         UnknownMemory: the card does not report its memory.
@@ -50,7 +53,7 @@ class PreflightCheck:
             log(f"preflight: left out, because {error}")
             return
         self._neighbours_mib = before.used_mib
-        self._preflight = Preflight(config, before, self._opened(CalibrationStore), starts=self._opened(EarlierStarts))
+        self._preflight = Preflight(config, before, self._opened(partial(calibrations_of, config.services)), starts=self._opened(EarlierStarts))
 
     def _opened(self, store: Callable[[], StoreT]) -> StoreT | None:
         """Return what is kept of earlier starts, or None if it cannot be read."""
@@ -77,7 +80,7 @@ class PreflightCheck:
             )
 
     def about_to_start(self) -> None:
-        """Read the device as vLLM will find it."""
+        """Read the device as the next service will find it."""
         if self._preflight is not None:
             self._look(self._preflight)
 

@@ -25,9 +25,9 @@ def check_config(config: ExperimentConfig) -> None:
 def _check(config: ExperimentConfig) -> None:
     from tune_gpu.common.process.ports import free_port
     from tune_gpu.compare import confirm
+    from tune_gpu.experiment.secret_check import check_secrets
     from tune_gpu.experiment.space_check import check_space, services_in_use, settings_in_use
     from tune_gpu.experiment.traffic_check import check_traffic
-    from tune_gpu.services.vllm.secret_flags import check_secrets
     from tune_gpu.workload.inputs import load_inputs
 
     check(config)

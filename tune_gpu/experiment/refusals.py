@@ -11,12 +11,13 @@ from tune_gpu.artifacts.run_folder import RunFolder
 from tune_gpu.common import outside_files
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import ExperimentConfig
-from tune_gpu.evaluation.memory_check import CalibrationStore, DeviceMemory
 from tune_gpu.evaluation.memory_check.space_columns import is_grid
 from tune_gpu.evaluation.memory_check.space_plan import PlanRow, Preflight, params_of, rows_of
 from tune_gpu.search.space import Params, SearchSpace
 from tune_gpu.services.earlier_starts import EarlierStarts
+from tune_gpu.services.memory_values import DeviceMemory
 from tune_gpu.services.predictions import VERDICTS, Predictions
+from tune_gpu.services.registry import calibrations_of
 
 FILE = "plan.json"
 _REASONS = 5_000
@@ -75,7 +76,7 @@ def plan_space(config: ExperimentConfig, device: DeviceMemory) -> Refusals:
     if is_grid(space):
         return Refusals(note="each candidate is checked just before it starts")
     try:
-        columns, found = Preflight(config, device, CalibrationStore(), starts=EarlierStarts()).predict_space(space)
+        columns, found = Preflight(config, device, calibrations_of(config.services), starts=EarlierStarts()).predict_space(space)
     except UserError as error:
         return Refusals(note=f"nothing is refused: {error}")
     counts = {str(verdict): found.count(verdict) for verdict in VERDICTS if found.count(verdict)}

@@ -174,6 +174,62 @@ class ChecksTogether(Protocol):
         """Raise UserError for values of the service of this name that cannot be combined."""
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """Why a program refuses settings."""
+
+    reason: str
+    """It names the program, and has no dot at its end."""
+    settings: tuple[str, ...]
+    """The settings that it may mean (`setting` or `setting.entry`), the likeliest first; at least one."""
+
+
+@runtime_checkable
+class AsksProgram(Protocol):
+    """A kind whose program can say before a start which values it refuses."""
+
+    @property
+    def asked(self) -> Collection[str]:
+        """Return the settings whose values the program is asked for."""
+
+    def refused(self, settings: Sequence[Any]) -> Sequence[Refusal | None]:
+        """Return why the program refuses each of these settings, or None for those that it accepts. All None if the program is not there."""
+
+
+@runtime_checkable
+class ShowsEntries(Protocol):
+    """A kind of which more is on a command line than `model`, `command` and `url`."""
+
+    def shown(self, settings: Any) -> Mapping[str, Any]:
+        """Return what every user can read there, by its place in the settings (`setting.entry`)."""
+
+
+@runtime_checkable
+class Versioned(Protocol):
+    """A kind whose model of memory knows the versions of its program."""
+
+    @property
+    def label(self) -> str:
+        """Return the name of the program, as people write it."""
+
+    def installed_version(self) -> str | None:
+        """Return the installed version, or None."""
+
+    def version(self) -> str:
+        """Return the version that is planned for unless another is given: the installed one, or the one that this program was made for."""
+
+    def check_version(self, key: str, version: str) -> None:
+        """Raise UserError for text that is not a version; `key` is how it was given."""
+
+
+@runtime_checkable
+class LearnsMemory(Protocol):
+    """A kind whose model of memory is corrected by what earlier starts taught."""
+
+    def calibrations(self) -> Any:
+        """Open what earlier starts taught, for `memory`. Raise UserError if it cannot be used."""
+
+
 @runtime_checkable
 class SpellsEntries(Protocol):
     """A kind in whose mappings one thing may be written in several ways."""

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.kinds import load_kind
 from tune_gpu.config.service_settings import SpaceServices
 from tune_gpu.config.space_services import kinds_of, plain_settings
-from tune_gpu.services.base import Service
+from tune_gpu.services.base import LearnsMemory, Service
 
 
 def services_of(services: SpaceServices) -> tuple[Service, ...]:
     """Return the services in the order of the space."""
     return tuple(Service(name, load_kind(kind), plain_settings(services[name], kind)) for name, kind in kinds_of(services))
+
+
+def calibrations_of(services: SpaceServices) -> dict[str, Any]:
+    """Return what earlier starts taught, by kind, for the kinds that learn. Raise UserError if it cannot be used."""
+    return {service.kind.name: service.kind.calibrations() for service in services_of(services) if isinstance(service.kind, LearnsMemory)}
 
 
 def missing_here(services: SpaceServices, device: str) -> str | None:

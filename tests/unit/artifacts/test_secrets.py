@@ -22,7 +22,7 @@ from tune_gpu.artifacts.secret_writings import ORDINARY, Writings
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import as_yaml, load_config
 from tune_gpu.config.schema import ExperimentConfig, ParameterSpec
-from tune_gpu.services.vllm.secret_flags import check_secrets
+from tune_gpu.experiment.secret_check import check_secrets
 from tune_gpu.services.vllm.server import engine_environment, serve_flags
 from tune_gpu.services.vllm.settings import VllmSettings
 

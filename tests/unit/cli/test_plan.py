@@ -15,13 +15,16 @@ from hypothesis import strategies as st
 
 from tests.support.models import LLAMA_8B_CONFIG
 from tune_gpu.cli.plan import plan
+from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import ExperimentConfig, ParameterSpec, Services
-from tune_gpu.evaluation.memory_check import Calibration, CalibrationStore, DeviceMemory, MemoryVerdict, UserError, card_memory
+from tune_gpu.evaluation.memory_check.cards import card_memory
 from tune_gpu.evaluation.memory_check.space_columns import active_columns, is_grid, space_columns
 from tune_gpu.evaluation.memory_check.space_plan import Preflight, params_of
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.services.deployment import resolve
+from tune_gpu.services.memory_values import DeviceMemory, MemoryVerdict
 from tune_gpu.services.vllm.info import EngineInfo
+from tune_gpu.services.vllm.memory.calibration import Calibration, CalibrationStore
 from tune_gpu.services.vllm.memory.engine_memory import find_model
 
 
@@ -271,11 +274,11 @@ def test_what_a_start_taught_is_used_by_the_next_plan(tmp_path: Path, model: Pat
     config = ExperimentConfig()
     config.services.vllm.model, config.services.vllm.max_model_len = str(model), 8192
     config.parameters = {"share": ParameterSpec("vllm.gpu_memory_utilization", values=[0.65, 0.75, 0.8])}
-    preflight = Preflight(config, card_memory("RTX 3090"), CalibrationStore(), "0.32.0")
+    preflight = Preflight(config, card_memory("RTX 3090"), {"vllm": CalibrationStore()}, {"vllm": "0.32.0"})
     assert preflight.predict(resolve(config, {"share": 0.75}, "cuda").services).verdict is MemoryVerdict.UNCERTAIN
     flags = {"max_model_len": 8192, "max_num_seqs": None, "max_num_batched_tokens": None, "enforce_eager": False, "enable_chunked_prefill": None}
     CalibrationStore().learn(config.services.vllm, preflight.device.name, Calibration(15349.0, 200.0, None, "0.32.0", flags), preflight.start)
-    prediction = Preflight(config, card_memory("RTX 3090"), CalibrationStore(), "0.32.0").predict(resolve(config, {"share": 0.75}, "cuda").services)
+    prediction = Preflight(config, card_memory("RTX 3090"), {"vllm": CalibrationStore()}, {"vllm": "0.32.0"}).predict(resolve(config, {"share": 0.75}, "cuda").services)
     assert prediction.calibrated
     assert prediction.verdict is MemoryVerdict.FITS
 
@@ -303,14 +306,14 @@ def test_warm_starts_on_the_cpu_are_not_told_by_cold_ones() -> None:
 def test_a_start_teaches_the_experiment_s_preflight() -> None:
     config = ExperimentConfig()
     config.services.vllm.max_model_len, config.services.vllm.enforce_eager, config.services.vllm.max_num_seqs = 2048, True, 8
-    preflight = Preflight(config, DeviceMemory("cpu", "cpu", 10971348 / 1024), CalibrationStore(), "0.32.0")
+    preflight = Preflight(config, DeviceMemory("cpu", "cpu", 10971348 / 1024), {"vllm": CalibrationStore()}, {"vllm": "0.32.0"})
     log = "Auto set (0.48/10.46) GiB for KV cache on node 0, with 1.26 GiB requested memory"
     config.services.vllm.gpu_memory_utilization = 0.12
     engine = resolve(config, {}, "cpu")["vllm"]
     info = EngineInfo(1.0, 251392, 1964, 128, None, "0.32.0")
     measured = preflight.learn_start(engine, log, info)
     assert measured is not None
-    again = Preflight(config, preflight.device, CalibrationStore(), "0.32.0").predict(resolve(config, {}, "cpu").services)
+    again = Preflight(config, preflight.device, {"vllm": CalibrationStore()}, {"vllm": "0.32.0"}).predict(resolve(config, {}, "cpu").services)
     assert again.calibrated
     assert again.kv_cache_tokens is not None
     assert again.kv_cache_tokens.value == 251392

@@ -17,13 +17,14 @@ from tune_gpu.common import outside_files
 from tune_gpu.common.errors import UserError
 from tune_gpu.compare.store import ReplicateStore
 from tune_gpu.config.loader import load_config
-from tune_gpu.evaluation.memory_check import CalibrationStore, read_architecture
-from tune_gpu.experiment.flag_check import _accepted
 from tune_gpu.experiment.refusals import Refusals
 from tune_gpu.promote.bundle import read_manifest
 from tune_gpu.services.exposition import samples
+from tune_gpu.services.vllm.flag_check import _accepted
 from tune_gpu.services.vllm.info import read_engine_info
 from tune_gpu.services.vllm.memory import checkpoint
+from tune_gpu.services.vllm.memory.architecture import read_architecture
+from tune_gpu.services.vllm.memory.calibration import CalibrationStore
 from tune_gpu.services.vllm.memory.checkpoint import checkpoint_bytes, gguf_bytes
 from tune_gpu.services.vllm.server import parse_cores
 

@@ -20,7 +20,7 @@ from tune_gpu.common.process.ports import free_port
 from tune_gpu.config.loader import load_config
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.evaluation.evaluator import Evaluator
-from tune_gpu.evaluation.memory_check import this_node
+from tune_gpu.evaluation.memory_check.cards import this_node
 from tune_gpu.evaluation.memory_check.space_plan import Preflight
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.services.command.listeners import owners

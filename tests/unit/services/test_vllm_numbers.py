@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import apply_overrides, load_config
-from tune_gpu.evaluation.memory_check import MemoryVerdict, card_memory
+from tune_gpu.evaluation.memory_check.cards import card_memory
 from tune_gpu.evaluation.memory_check.space_plan import Preflight
 from tune_gpu.experiment.checks import check_config
 from tune_gpu.experiment.space_check import check_space
+from tune_gpu.services.memory_values import MemoryVerdict
 from tune_gpu.services.vllm.numbers import read_count, read_length
 from tune_gpu.services.vllm.setup import serve_flags
 

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from tests.support.models import card, engine, llama_8b
-from tune_gpu.evaluation.memory_check import MemoryVerdict, UserError, predict, whisper_mib
+from tune_gpu.common.errors import UserError
+from tune_gpu.services.faster_whisper.memory import whisper_mib
 from tune_gpu.services.faster_whisper.settings import WhisperSettings
-from tune_gpu.services.memory_values import Beside
+from tune_gpu.services.memory_values import Beside, MemoryVerdict
 from tune_gpu.services.predictions import BesideMany
+from tune_gpu.services.vllm.memory.predict import predict
 from tune_gpu.services.vllm.memory.predict_many import predict_many
 
 

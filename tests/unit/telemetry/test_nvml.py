@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.fake_nvml import MIB, MIG, OTHER, UUID, FakeNvml, Frame
 from tune_gpu.common.failures import FailureKind, ServiceError
-from tune_gpu.evaluation.memory_check import this_card
+from tune_gpu.evaluation.memory_check.cards import this_card
 from tune_gpu.telemetry.neighbours import neighbours_on
 from tune_gpu.telemetry.nvml import NvmlProbe, throttling
 from tune_gpu.telemetry.open import open_probe

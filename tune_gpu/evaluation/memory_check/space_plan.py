@@ -23,14 +23,11 @@ from tune_gpu.evaluation.memory_check.combined import (
 from tune_gpu.evaluation.memory_check.space_columns import active_columns, space_columns
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.search.values import to_builtin
-from tune_gpu.services.base import ReservedMemory, Service
+from tune_gpu.services.base import ReservedMemory, Service, Versioned
 from tune_gpu.services.earlier_starts import EarlierStarts
 from tune_gpu.services.memory_values import Beside, DeviceMemory, Footprint, Prediction
 from tune_gpu.services.predictions import BesideMany, Predictions
 from tune_gpu.services.registry import services_of
-from tune_gpu.services.vllm.memory.calibration import CalibrationStore
-from tune_gpu.services.vllm.memory.engine_memory import installed_vllm_version
-from tune_gpu.services.vllm.memory.engine_rules import DEFAULT_VERSION
 
 
 class Preflight:
@@ -42,19 +39,22 @@ class Preflight:
     Args:
         config: the experiment.
         device: as it is now, with its co-tenants.
-        store: calibrations from earlier starts, or None.
-        vllm_version: by default the installed one, or the one that this program was made for.
+        calibrations: kind -> what earlier starts taught (`calibrations_of`); none by default.
+        versions: kind -> version of its program to plan for; by default the installed one, or the one that this program was made for.
         start: how engines are started, `cold` or `warm`; by default as the experiment says (warm only on the CPU, with `run.warm_engine`).
         starts: what earlier starts of services took whose kinds have no model, or None.
     """
 
     def __init__(
-        self, config: ExperimentConfig, device: DeviceMemory, store: CalibrationStore | None = None, vllm_version: str | None = None,
-        start: str | None = None, starts: EarlierStarts | None = None,
+        self, config: ExperimentConfig, device: DeviceMemory, calibrations: Mapping[str, Any] | None = None,
+        versions: Mapping[str, str] | None = None, start: str | None = None, starts: EarlierStarts | None = None,
     ) -> None:
-        self.config, self.device, self.store, self.starts = config, device, store, starts
+        self.config, self.device, self.starts = config, device, starts
+        self.calibrations = calibrations or {}
         self.start = start or ("warm" if config.run.warm_engine and device.kind == "cpu" else "cold")
-        self.vllm_version = vllm_version or installed_vllm_version() or DEFAULT_VERSION
+        kinds = {service.kind.name: service.kind for service in services_of(config.services)}
+        self.versions = {name: kind.version() for name, kind in kinds.items() if isinstance(kind, Versioned)} | dict(versions or {})
+        """Kind -> version of its program that is planned for."""
         self._memories: dict[str, ReservedMemory | None] = {}
         self._from_starts: dict[str, list[Footprint]] = {}
 
@@ -119,7 +119,7 @@ class Preflight:
     def _memory(self, service: Service) -> ReservedMemory:
         kind = service.kind
         if kind.name not in self._memories:
-            self._memories[kind.name] = kind.memory(self.store, self.vllm_version, warm=self.start == "warm")
+            self._memories[kind.name] = kind.memory(self.calibrations.get(kind.name), self.versions.get(kind.name), warm=self.start == "warm")
         return self._memories[kind.name] or Unmodelled(service, self.footprint)
 
 

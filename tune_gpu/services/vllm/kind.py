@@ -15,7 +15,7 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.common.installed import is_installed
 from tune_gpu.common.metric import Protocol
 from tune_gpu.config.run_settings import RunSettings
-from tune_gpu.services.base import Gpus, KindHost, LaunchSite, fingerprint
+from tune_gpu.services.base import Gpus, KindHost, LaunchSite, Refusal, fingerprint
 from tune_gpu.services.deployable import Deployable
 from tune_gpu.services.exercise import Unexercised, Use
 from tune_gpu.services.findings import DoctorFinding, Machine
@@ -24,12 +24,15 @@ from tune_gpu.services.models import resolve_llm
 from tune_gpu.services.observation import Asked, Observed
 from tune_gpu.services.vllm.examine import INSTALL_CPU, INSTALL_GPU, examine, examine_model
 from tune_gpu.services.vllm.exercise import unexercised
+from tune_gpu.services.vllm.flag_check import ASKED, refused
 from tune_gpu.services.vllm.launch import ForkServer, serve_command
 from tune_gpu.services.vllm.memory.calibration import CalibrationStore
-from tune_gpu.services.vllm.memory.engine_memory import EngineMemory
+from tune_gpu.services.vllm.memory.engine_memory import EngineMemory, installed_vllm_version
+from tune_gpu.services.vllm.memory.engine_rules import DEFAULT_VERSION, version_number
 from tune_gpu.services.vllm.observed import observed, other_model
 from tune_gpu.services.vllm.options import problem_of, read_name
 from tune_gpu.services.vllm.parallelism import CARD_SETTINGS, cards_of, parallel_sizes
+from tune_gpu.services.vllm.secret_flags import shown_entries
 from tune_gpu.services.vllm.server import VllmServer
 from tune_gpu.services.vllm.settings import VllmSettings
 from tune_gpu.services.vllm.setup import HELD, NEVER, engine_environment, serve_settings, vllm_environment
@@ -43,6 +46,8 @@ class Vllm:
     Settings = VllmSettings
     held = HELD
     card_settings = CARD_SETTINGS
+    label = "vLLM"
+    asked = ASKED
 
     def protocol(self, settings: VllmSettings) -> Protocol:
         """Return how it is asked: for embeddings, by chat, or by completions if its model has no chat template."""
@@ -101,6 +106,31 @@ class Vllm:
     def entry_path(self, setting: str, entry: str) -> tuple[str, ...]:
         """Return the flag that an entry sets, however it is spelled, and the keys of a part of it."""
         return read_name(entry).target if setting == "extra_args" else (entry,)
+
+    def refused(self, settings: Sequence[VllmSettings]) -> Sequence[Refusal | None]:
+        """Return why vLLM's own parser refuses the flags of each of these settings, or None."""
+        return refused(settings)
+
+    def shown(self, settings: VllmSettings) -> Mapping[str, Any]:
+        """Return the further flags that are on the command line."""
+        return shown_entries(settings.extra_args)
+
+    def installed_version(self) -> str | None:
+        """Return the version of the installed vLLM, or None."""
+        return installed_vllm_version()
+
+    def version(self) -> str:
+        """Return the installed version, or the one that the rules of memory were made for."""
+        return installed_vllm_version() or DEFAULT_VERSION
+
+    def check_version(self, key: str, version: str) -> None:
+        """Raise UserError for text that is not a version."""
+        if version_number(version) is None:
+            raise UserError(f"{key} {version}: not a version. Write it as in {DEFAULT_VERSION}.")
+
+    def calibrations(self) -> CalibrationStore:
+        """Open the calibrations of earlier starts."""
+        return CalibrationStore()
 
     def check(self, _name: str, settings: VllmSettings, *, local: bool) -> None:
         """Raise UserError for a model that is not on this machine."""

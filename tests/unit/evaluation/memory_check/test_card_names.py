@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tune_gpu.evaluation.memory_check import cards, find_card, nvml_memory
 from tune_gpu.evaluation.memory_check.card_names import matching, words
+from tune_gpu.evaluation.memory_check.cards import cards, find_card, nvml_memory
 
 NVML = [
     # data centre

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tune_gpu.evaluation.memory_check import UserError, card_memory, cards, find_card, nvml_memory, this_node
-from tune_gpu.evaluation.memory_check import cards as cards_function
-from tune_gpu.evaluation.memory_check.cards import Card, under_wsl
+from tune_gpu.common.errors import UserError
+from tune_gpu.evaluation.memory_check.cards import Card, card_memory, cards, find_card, nvml_memory, this_node, under_wsl
+from tune_gpu.evaluation.memory_check.cards import cards as cards_function
 
 
 @pytest.mark.parametrize(("name", "card"), [

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from tune_gpu.config.kinds import load_kind
 from tune_gpu.config.loader import config_of
 from tune_gpu.config.schema import ExperimentConfig
-from tune_gpu.evaluation.memory_check import DeviceMemory, MemoryVerdict, card_memory
+from tune_gpu.evaluation.memory_check.cards import card_memory
 from tune_gpu.evaluation.memory_check.space_plan import Preflight
 from tune_gpu.search.space import SearchSpace
 from tune_gpu.services.base import Service
 from tune_gpu.services.deployment import resolve
 from tune_gpu.services.earlier_starts import EarlierStarts
 from tune_gpu.services.faster_whisper.settings import WhisperSettings
+from tune_gpu.services.memory_values import DeviceMemory, MemoryVerdict
 from tune_gpu.services.vllm.settings import VllmSettings
 
 CARD = card_memory("RTX 3090")
@@ -35,11 +36,11 @@ def recogniser(name: str, size: str = "base") -> Service:
 
 
 def verdict(*services: Service, device: DeviceMemory = CARD) -> MemoryVerdict:
-    return Preflight(ExperimentConfig(), device, None, "0.32.0").predict(services).verdict
+    return Preflight(ExperimentConfig(), device, None, {"vllm": "0.32.0"}).predict(services).verdict
 
 
 def test_the_second_engine_has_what_the_first_has_left() -> None:
-    preflight = Preflight(ExperimentConfig(), CARD, None, "0.32.0")
+    preflight = Preflight(ExperimentConfig(), CARD, None, {"vllm": "0.32.0"})
     first, second = engine("first", 0.5), engine("second", 0.4)
     assert preflight.predict([first, second]).verdict is MemoryVerdict.FITS
     found = preflight.predict([first, replace(second, settings=replace(second.settings, gpu_memory_utilization=0.6))])
@@ -56,7 +57,7 @@ def test_a_recogniser_alone_fits_by_its_own_size() -> None:
 def test_what_nobody_knows_is_uncertain_and_named() -> None:
     settings = load_kind("command").Settings(command=["serve"], health="/health")
     known, unknown = (Service("tts", load_kind("command"), replace(settings, memory_mib=mib)) for mib in (800.0, None))
-    preflight = Preflight(ExperimentConfig(), CARD, None, "0.32.0")
+    preflight = Preflight(ExperimentConfig(), CARD, None, {"vllm": "0.32.0"})
     assert preflight.predict([engine("llm", 0.5), known]).verdict is MemoryVerdict.FITS
     found = preflight.predict([engine("llm", 0.5), unknown])
     assert found.verdict is MemoryVerdict.UNCERTAIN
@@ -78,7 +79,7 @@ def test_a_command_counts_by_what_its_earlier_starts_took(tmp_path: Path, with_e
     starts = EarlierStarts(tmp_path / "starts.json")
     for voice, mib in (("heart", 900.0), ("sky", 20000.0)):
         starts.learn(resolve(config, {"voice": voice}, "cuda")["tts"], CARD, voice, mib, under_load=True)
-    preflight = Preflight(config, CARD, None, "0.32.0", starts=starts)
+    preflight = Preflight(config, CARD, None, {"vllm": "0.32.0"}, starts=starts)
     params, found = preflight.predict_space(SearchSpace.from_specs(config.parameters))
     expected = {"heart": MemoryVerdict.FITS, "sky": MemoryVerdict.INFEASIBLE if with_engine else MemoryVerdict.FITS, "ash": MemoryVerdict.UNCERTAIN}
     for index, voice in enumerate(params["voice"]):
@@ -95,7 +96,7 @@ def test_the_settings_of_a_command_overrule_its_earlier_starts(tmp_path: Path) -
     service = resolve(config, {}, "cuda")["tts"]
     starts.learn(service, CARD, "a", 23000.0, under_load=True)
     stated = replace(service, settings=replace(service.settings, memory_mib=500.0))
-    preflight = Preflight(config, CARD, None, "0.32.0", starts=starts)
+    preflight = Preflight(config, CARD, None, {"vllm": "0.32.0"}, starts=starts)
     assert preflight.predict([stated]).parts_mib["tts"] == 500.0
     assert preflight.from_starts() == {}
     assert (preflight.unmodelled(service), preflight.unmodelled(stated), preflight.unmodelled(engine("llm", 0.5))) == (True, False, False)
@@ -103,7 +104,7 @@ def test_the_settings_of_a_command_overrule_its_earlier_starts(tmp_path: Path) -
 
 def test_a_server_that_runs_already_is_a_neighbour(tmp_path: Path) -> None:
     other = Service("other", load_kind("external"), load_kind("external").Settings(url="http://127.0.0.1:1"))
-    assert not Preflight(ExperimentConfig(), CARD, None, "0.32.0", starts=EarlierStarts(tmp_path / "starts.json")).unmodelled(other)
+    assert not Preflight(ExperimentConfig(), CARD, None, {"vllm": "0.32.0"}, starts=EarlierStarts(tmp_path / "starts.json")).unmodelled(other)
 
 
 @settings(max_examples=40, deadline=None)
@@ -136,7 +137,7 @@ SPACE: dict[str, Any] = {
 @pytest.mark.parametrize("used_mib", [0.0, 3000.0, 12000.0])
 def test_the_columns_of_a_space_are_as_each_asked_alone(used_mib: float) -> None:
     config = config_of(SPACE)
-    preflight = Preflight(config, replace(CARD, used_mib=used_mib), None, "0.32.0")
+    preflight = Preflight(config, replace(CARD, used_mib=used_mib), None, {"vllm": "0.32.0"})
     params, found = preflight.predict_space(SearchSpace.from_specs(config.parameters))
     assert len(found) == 18
     for index in range(len(found)):

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tests.support.models import LLAMA_8B_CONFIG, llama_8b
-from tune_gpu.evaluation.memory_check import UserError, from_config, read_architecture
+from tune_gpu.common.errors import UserError
+from tune_gpu.services.vllm.memory.architecture import from_config, read_architecture
 from tune_gpu.services.vllm.memory.model_catalogue import catalogue, known_model
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.benchmarks.preflight import evaluate
-from tune_gpu.evaluation.memory_check import DeviceMemory, from_config
+from tune_gpu.services.memory_values import DeviceMemory
+from tune_gpu.services.vllm.memory.architecture import from_config
 from tune_gpu.services.vllm.memory.budget import estimate_memory
 from tune_gpu.services.vllm.memory.engine_rules import EngineRules
 from tune_gpu.services.vllm.memory.model_catalogue import known_model

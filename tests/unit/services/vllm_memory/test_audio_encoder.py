@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.models import card, engine
-from tune_gpu.evaluation.memory_check import ModelArchitecture, from_config
+from tune_gpu.services.vllm.memory.architecture import ModelArchitecture, from_config
 from tune_gpu.services.vllm.memory.audio_encoder import AudioEncoder
 from tune_gpu.services.vllm.memory.budget import estimate_memory
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tune_gpu.evaluation.memory_check import DeviceMemory
+from tune_gpu.services.memory_values import DeviceMemory
 from tune_gpu.services.vllm.memory.architecture import ModelArchitecture, from_config
 from tune_gpu.services.vllm.memory.budget import estimate_memory
 from tune_gpu.services.vllm.memory.cache_layers import StateLayers

@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.models import card, engine, llama_8b
-from tune_gpu.evaluation.memory_check import Calibration, CalibrationStore, DeviceMemory, MemoryVerdict, UserError, predict
-from tune_gpu.services.memory_values import ALONE
+from tune_gpu.common.errors import UserError
+from tune_gpu.services.memory_values import ALONE, DeviceMemory, MemoryVerdict
+from tune_gpu.services.vllm.memory.calibration import Calibration, CalibrationStore
 from tune_gpu.services.vllm.memory.learning import learn_from_start, read_start_log
+from tune_gpu.services.vllm.memory.predict import predict
 
 MODEL = llama_8b()
 V1_LOG = """INFO [gpu_model_runner.py:1114] Model loading took 14.9889 GiB and 3.1 seconds
@@ -101,8 +103,8 @@ def test_a_cache_larger_than_its_blocks_gives_the_bytes_of_a_token() -> None:
 
 def test_the_cpu_rule() -> None:
     """A logged start of vLLM 0.32 on the CPU: 0.12 of 10971348 KiB, 1964 blocks of 128 tokens."""
-    from tune_gpu.evaluation.memory_check import from_config
     from tune_gpu.services.vllm.demo_model import CONFIG
+    from tune_gpu.services.vllm.memory.architecture import from_config
 
     model, node = from_config(CONFIG, "demo-llm"), DeviceMemory("cpu", "cpu", 10971348 / 1024)
     settings = engine(0.12, max_model_len=2048, max_num_seqs=8, enforce_eager=True)

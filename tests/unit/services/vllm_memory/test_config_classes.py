@@ -13,7 +13,7 @@ import pytest
 
 from tests import class_defaults
 from tests.support.models import LLAMA_8B_CONFIG
-from tune_gpu.evaluation.memory_check import ModelArchitecture, from_config, read_architecture
+from tune_gpu.services.vllm.memory.architecture import ModelArchitecture, from_config, read_architecture
 from tune_gpu.services.vllm.memory.config_classes import KV_HEADS
 
 OTHER_SIZES = {"num_hidden_layers": 22, "num_attention_heads": 12, "num_key_value_heads": 4, "hidden_size": 1536, "vocab_size": 50000}

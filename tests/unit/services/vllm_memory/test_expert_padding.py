@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tune_gpu.evaluation.memory_check import ModelArchitecture, from_config
+from tune_gpu.services.vllm.memory.architecture import ModelArchitecture, from_config
 from tune_gpu.services.vllm.memory.engine_rules import EngineRules
 from tune_gpu.services.vllm.memory.expert_padding import capability, padding
 from tune_gpu.services.vllm.memory.parts import weights

@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.models import card, engine, llama_8b
-from tune_gpu.evaluation.memory_check import Calibration, MemoryVerdict, from_config, predict
-from tune_gpu.services.memory_values import ALONE
+from tune_gpu.services.memory_values import ALONE, MemoryVerdict
 from tune_gpu.services.predictions import BesideMany
+from tune_gpu.services.vllm.memory.architecture import from_config
 from tune_gpu.services.vllm.memory.budget import estimate_memory
+from tune_gpu.services.vllm.memory.calibration import Calibration
+from tune_gpu.services.vllm.memory.predict import predict
 from tune_gpu.services.vllm.memory.predict_many import predict_many
 
 GLM: dict[str, Any] = {

@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 
 from tests.support.models import card, engine, llama_8b
-from tune_gpu.evaluation.memory_check import ModelArchitecture, from_config, predict
 from tune_gpu.services.memory_values import ALONE
+from tune_gpu.services.vllm.memory.architecture import ModelArchitecture, from_config
 from tune_gpu.services.vllm.memory.budget import estimate_memory, graphs_after
 from tune_gpu.services.vllm.memory.engine_rules import EngineRules
 from tune_gpu.services.vllm.memory.model_catalogue import known_model
 from tune_gpu.services.vllm.memory.model_runner import ModelRunner
 from tune_gpu.services.vllm.memory.parts import COMPILE_PEAK, activation
+from tune_gpu.services.vllm.memory.predict import predict
 
 GIB = 2**30
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.models import card, engine, llama_8b
-from tune_gpu.evaluation.memory_check import from_config
+from tune_gpu.services.vllm.memory.architecture import from_config
 from tune_gpu.services.vllm.memory.budget import estimate_memory
 from tune_gpu.services.vllm.memory.engine_rules import EngineRules
 from tune_gpu.services.vllm.memory.kv_layout import KvLayout

@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.models import card, engine, llama_8b
-from tune_gpu.evaluation.memory_check import DeviceMemory, MemoryVerdict, Prediction, UserError, predict
+from tune_gpu.common.errors import UserError
 from tune_gpu.services.faster_whisper.memory import whisper_mib
 from tune_gpu.services.faster_whisper.settings import WhisperSettings
-from tune_gpu.services.memory_values import ALONE, Beside
+from tune_gpu.services.memory_values import ALONE, Beside, DeviceMemory, MemoryVerdict, Prediction
 from tune_gpu.services.predictions import BesideMany
+from tune_gpu.services.vllm.memory.predict import predict
 from tune_gpu.services.vllm.memory.predict_many import predict_many
 from tune_gpu.services.vllm.settings import VllmSettings
 

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from tests.support.models import card, engine, llama_8b
-from tune_gpu.evaluation.memory_check import Calibration, MemoryVerdict, UserError, from_config
+from tune_gpu.common.errors import UserError
+from tune_gpu.services.memory_values import MemoryVerdict
 from tune_gpu.services.predictions import BesideMany
+from tune_gpu.services.vllm.memory.architecture import from_config
+from tune_gpu.services.vllm.memory.calibration import Calibration
 from tune_gpu.services.vllm.memory.model_catalogue import known_model
 from tune_gpu.services.vllm.memory.predict_many import Columns, predict_many
 

@@ -14,9 +14,12 @@ from hypothesis import strategies as st
 
 from tests.benchmarks.preflight import evaluate, load_rows
 from tests.support.models import LLAMA_8B_CONFIG, card, engine, llama_8b
-from tune_gpu.evaluation.memory_check import MemoryVerdict, ModelArchitecture, Prediction, UserError, find_card, from_config, predict
-from tune_gpu.services.memory_values import ALONE
+from tune_gpu.common.errors import UserError
+from tune_gpu.evaluation.memory_check.cards import find_card
+from tune_gpu.services.memory_values import ALONE, MemoryVerdict, Prediction
+from tune_gpu.services.vllm.memory.architecture import ModelArchitecture, from_config
 from tune_gpu.services.vllm.memory.learning import read_start_log
+from tune_gpu.services.vllm.memory.predict import predict
 from tune_gpu.services.vllm.memory.weight_formats import named_format, weight_format
 
 DATA = Path(__file__).resolve().parents[3] / "data" / "vllm_memory"
