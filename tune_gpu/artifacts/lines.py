@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
+from tune_gpu.config.space_services import TAKEN
 
 
 def unchecked_of(lines: Sequence[EvaluationRecord], params: Mapping[str, Any]) -> list[str]:
@@ -18,6 +19,11 @@ def unchecked_of(lines: Sequence[EvaluationRecord], params: Mapping[str, Any]) -
 def line_of(lines: Sequence[EvaluationRecord], params: Mapping[str, Any]) -> EvaluationRecord | None:
     """Return the last measured line of a configuration, or None."""
     return next((line for line in reversed(lines) if line.params == dict(params) and line.fitness is not None), None)
+
+
+def started_services(line: EvaluationRecord) -> list[str]:
+    """Return the services that an evaluation started, in their order; those that it kept from the one before are left out."""
+    return [name for name, seconds in (line.duration_s.start_by_part or {}).items() if seconds > 0.0 and name not in TAKEN]
 
 
 def engine_started(line: EvaluationRecord) -> bool:

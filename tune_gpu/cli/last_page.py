@@ -60,10 +60,11 @@ def extent_text(summary: RunSummary) -> str:
     launched = summary.n_evaluations - summary.counts.get(Status.INFEASIBLE, 0)
     further = (summary.n_deployments or launched) - launched
     outcomes = f" ({', '.join(parts)})" if parts else ""
+    starts = counted(costs.engine_starts, "engine start") if costs.service_starts is None else counted(costs.service_starts, "service start")
     return (
         f"{counted(summary.n_evaluations, 'evaluation')} of {counted(summary.n_configurations, 'configuration')}{outcomes}"
         f"{f', and {further} more of the baseline at the end,' if further > 0 else ''} in {costs.wall_s:.0f} s, "
-        f"{100 * (costs.measuring_share or 0):.0f} % of it under load; {counted(costs.engine_starts, 'engine start')}"
+        f"{100 * (costs.measuring_share or 0):.0f} % of it under load; {starts}"
     )
 
 

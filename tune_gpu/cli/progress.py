@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 
 from tune_gpu.artifacts.deployments import deployment_of, key_of
+from tune_gpu.artifacts.lines import started_services
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.cli.progress_table import error_rate_of, fitness_of, make_progress_table, samples_of
 from tune_gpu.common.catalogue import Catalogue
@@ -116,7 +117,7 @@ class Progress:
         metrics = line.metrics
         return (
             f"{line.candidate_id} ok: fitness {fitness_of(line, self._evidence)}, {describe_measured(metrics, self._catalogue)}{describe_saturation(metrics)}"
-            f"{'engine reused' if line.engine_reused else 'engine started'} {tail}"
+            f"{describe_starts(line, self._catalogue)} {tail}"
         )
 
     def _table(self) -> Table:
@@ -125,6 +126,14 @@ class Progress:
             self._console, self._rows, list(self._running.values()), self._names, self._evidence, self._catalogue,
             total=self._total, elapsed_s=elapsed_s, left_s=left_s,
         )  # fmt: skip
+
+
+def describe_starts(line: EvaluationRecord, catalogue: Catalogue = PAIR) -> str:
+    """Return which services were started for an evaluation; for the default pair, if its engine was."""
+    if not catalogue.names_services:
+        return "engine reused" if line.engine_reused else "engine started"
+    started = started_services(line)
+    return f"started {', '.join(started)}" if started else "no service started anew"
 
 
 def describe_measured(metrics: Mapping[str, Any], catalogue: Catalogue = PAIR) -> str:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from tune_gpu.artifacts.deployments import evidence_of, key_of
-from tune_gpu.artifacts.lines import engine_started, line_of
+from tune_gpu.artifacts.lines import engine_started, line_of, started_services
 from tune_gpu.artifacts.records.comparison import ConfirmationSummary
 from tune_gpu.artifacts.records.devices import DeviceRecord
 from tune_gpu.artifacts.records.ends import RunEnd
@@ -18,6 +18,7 @@ from tune_gpu.artifacts.records.summary import Costs, GenerationRecord, RunSumma
 from tune_gpu.artifacts.records.winner import WinnerEvidence, WinnerFile
 from tune_gpu.common.failures import Status
 from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.config.service_settings import PAIR
 from tune_gpu.evaluation.exercised import exercise_of
 from tune_gpu.experiment.warnings import warnings_of
 from tune_gpu.search.evidence import Evidence
@@ -120,9 +121,11 @@ def summarise_run(
 def _costs(lines: Sequence[EvaluationRecord], anchors: Sequence[EvaluationRecord], *, wall_s: float, setup_s: float, confirm_s: float) -> Costs:
     duration = [line.duration_s for line in lines]
     anchors_s = sum(line.wall_s or 0.0 for line in anchors)
+    starts = [service for line in (*lines, *anchors) for service in started_services(line)]
     return Costs(
         wall_s=round(wall_s, 1),
         engine_starts=sum(1 for line in (*lines, *anchors) if engine_started(line)),
+        service_starts=None if set(starts) <= set(PAIR) else len(starts),
         start_s=round(sum(d.start for d in duration), 1),
         warm_s=round(sum(d.warm for d in duration), 1),
         load_s=round(sum(d.load for d in duration), 1),

@@ -17,11 +17,11 @@ from tune_gpu.artifacts.deployments import evidence_of
 from tune_gpu.artifacts.reading import read_run
 from tune_gpu.artifacts.records.evaluation import Durations, EvaluationRecord, FailureRecord
 from tune_gpu.cli import progress as live
-from tune_gpu.cli.progress import Progress, describe_measured, describe_percentiles
+from tune_gpu.cli.progress import Progress, describe_measured, describe_percentiles, describe_starts
 from tune_gpu.cli.progress_table import engine_of, fitness_of, make_progress_table, spread
 from tune_gpu.common.failures import Status
-from tune_gpu.common.metric import carries, shown_percentiles
-from tune_gpu.metrics import VOICE_TURN
+from tune_gpu.common.metric import Protocol, carries, shown_percentiles
+from tune_gpu.metrics import VOICE_TURN, catalogue_of
 from tune_gpu.search.tournament import Candidate
 
 LINES = read_run(ARTIFACTS, RUN).lines
@@ -64,6 +64,13 @@ def test_an_engine_that_was_never_come_to_is_not_called_started() -> None:
     found = [ended(False, whisper=1.0, vllm=40.0), ended(True, whisper=1.0, vllm=0.0), ended(False, whisper=1.0), ended(False)]
     assert [engine_of(line) for line in found] == ["started", "reused", "-", "-"]
     assert engine_of(replace(LINES[0], engine_reused=False, duration_s=Durations(start=4.0))) == "started", "a line without its parts"
+
+
+def test_a_space_of_named_services_names_those_that_started() -> None:
+    llms = catalogue_of({"chat": Protocol.CHAT, "draft": Protocol.CHAT})
+    one, none = (replace(LINES[0], duration_s=Durations(start_by_part={"memory_stable": 0.3, "chat": seconds, "draft": 0.0})) for seconds in (4.0, 0.0))
+    assert [describe_starts(line, llms) for line in (one, none)] == ["started chat", "no service started anew"]
+    assert describe_starts(replace(LINES[0], engine_reused=True)) == "engine reused"
 
 
 def test_the_fitness_has_its_uncertainty_where_it_is_known() -> None:

@@ -176,3 +176,14 @@ def test_the_report_says_whether_the_baseline_is_among_the_tied(record: RunRecor
     nothing_known = replace(record, lines=tuple(replace(made, fitness_stderr=None) for made in {str(m.params): m for m in record.lines}.values()))
     caveat = next(each for each in report_data(nothing_known).caveats if each.startswith("Not distinguishable"))
     assert caveat.endswith("the baseline among them.")
+
+
+def test_the_starts_of_named_services_are_counted_each() -> None:
+    def starts_of(*parts: dict[str, float]) -> int | None:
+        lines = [line(f"g0-c{i}", {"a": i}, 0.5, duration_s={"start": 1.0, "load": 3.0, "stop": 1.0, "start_by_part": part}) for i, part in enumerate(parts)]
+        tournament = Tournament(SearchSpace.from_specs({"a": ParameterSpec(target="", values=[0, 1])}), SearchSettings(initial=2, generations=1))
+        summary = summarise_run(tournament, lines, run_id="r", experiment="e", device="cpu", wall_s=1.0, baseline={}, ended=RunEnd.GENERATIONS)
+        return summary.costs.service_starts
+
+    assert starts_of({"stt": 1.0, "memory_stable": 0.3, "llm": 4.0}, {"stt": 1.0, "llm": 0.0}) == 3
+    assert starts_of({"whisper": 1.0, "vllm": 4.0}, {"whisper": 1.0, "vllm": 0.0}) is None, "the default pair counts its engine's"

@@ -62,6 +62,8 @@ class Costs(Record):
 
     wall_s: float = 0.0
     engine_starts: int = 0
+    service_starts: int | None = field(default=None, metadata=OPTIONAL)
+    """Starts of all services, in a space that names its services."""
     start_s: float = 0.0
     warm_s: float = 0.0
     load_s: float = 0.0
