@@ -58,8 +58,7 @@ class Spelling:
         try:
             yield
         except UserError as error:
-            if (message := self.text(str(error))) != str(error):
-                raise UserError(message) from error
+            error.args = (self.text(str(error)),)
             raise
 
 
