@@ -123,7 +123,8 @@ def _stage_of(service: DeployedService) -> Stage | None:
 
 
 def _endpoint(service: DeployedService, key: str) -> Endpoint:
-    return Endpoint(service.place.url, key, service.deployable.model)
+    found = service.deployable
+    return Endpoint(service.place.url, key, found.model, found.ignore_eos, found.voice)
 
 
 def _failed_turns(turns: Sequence[Turn]) -> tuple[str, ...]:

@@ -25,6 +25,10 @@ class Deployable:
     """Arguments after the command, for a program that reads no file."""
     model: str = ""
     """Name of its model, as a request carries it."""
+    ignore_eos: bool = True
+    """As of its endpoint in a measurement (`Endpoint`)."""
+    voice: str | None = None
+    """The voice that a request for speech names; None for none."""
 
     def arguments(self) -> list[str]:
         """Return the whole command line, with the flags in `config` written out."""

@@ -15,6 +15,7 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.common.metric import Protocol
 from tune_gpu.config import rules
 from tune_gpu.services.apis import APIS
+from tune_gpu.services.base import LaunchSite
 from tune_gpu.services.command.kind import KIND
 from tune_gpu.services.command.launch import HELD, arguments, command_environment, key_variables
 from tune_gpu.services.command.placeholders import filled, names_in, word
@@ -175,3 +176,10 @@ def test_any_changed_setting_changes_the_reuse_key() -> None:
 def test_what_a_foreign_space_needs_trust_for() -> None:
     assert [name for name, _ in settings().needs_trust()] == ["command"]
     assert [name for name, _ in settings(env={"A": "1"}, settings={"a": 1}).needs_trust()] == ["command", "env", "settings"]
+
+
+def test_a_deployed_server_is_asked_as_the_measured_one() -> None:
+    made = settings(sys.executable, "{port}", "{settings.voice}", api="openai-speech", model="m", settings={"voice": "heart"}, ignore_eos=False)
+    endpoint = KIND.launch("tts", made, LaunchSite("cpu", (20000, 29999))).endpoint
+    deployed = KIND.deployable("tts", made, "cpu", host="127.0.0.1", port=8880)
+    assert (deployed.model, deployed.ignore_eos, deployed.voice) == (endpoint.model, endpoint.ignore_eos, endpoint.voice) == ("m", False, "heart")

@@ -115,7 +115,10 @@ class Command:
         command = self.as_command(settings)
         env = command_environment(command, device, host, port)
         program, *words = arguments(name, command, host, port)
-        return Deployable((program,), env, command.health, key_variables=key_variables(command), words=tuple(words), model=command.model)
+        return Deployable(
+            (program,), env, command.health, key_variables=key_variables(command), words=tuple(words), model=command.model,
+            ignore_eos=command.ignore_eos, voice=command.voice,
+        )  # fmt: skip
 
 
 KIND = Command()
