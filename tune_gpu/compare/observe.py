@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tune_gpu.common.catalogue import Catalogue
-from tune_gpu.compare.samples import Replicate, Turn, errors_key, turn_metrics, words_key
+from tune_gpu.compare.samples import Replicate, Turn, ended_early_key, errors_key, turn_metrics, words_key
 from tune_gpu.evaluation.measurement import Measurement
 from tune_gpu.metrics import CAPACITY, GPU_UTILIZATION, OOM_EVENTS, PAIR, SERVICE_MEMORY
+from tune_gpu.workload.clients.generation import GenerationSample
 from tune_gpu.workload.turn import Turn as DrivenTurn
 from tune_gpu.workload.turn import sample_of
 from tune_gpu.workload.wer import word_errors
@@ -19,6 +20,7 @@ def make_turn(sample: DrivenTurn, catalogue: Catalogue = PAIR) -> Turn:
     """Return the values of one turn. An empty transcript counts as wrong, not as missing."""
     place = f"{sample.place.session}/{sample.place.number}" if sample.place is not None else None
     values = {metric.turn_key: sample_of(sample, metric) for metric in turn_metrics(catalogue)}
+    values |= {ended_early_key(label): 1.0 for label, answer in sample.samples.items() if isinstance(answer, GenerationSample) and answer.ended_early}
     if sample.transcript is None:
         return Turn(values, error=sample.error, clip=sample.name, place=place)
     errors, words = word_errors(sample.reference, sample.transcript, sample.language)

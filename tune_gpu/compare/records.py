@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tune_gpu.artifacts.records.comparison import ArmRecord, Comparison
 from tune_gpu.artifacts.records.devices import DeviceRecord
 from tune_gpu.common.clock import now
+from tune_gpu.common.wording import counted
 from tune_gpu.compare.arms import Origin
 from tune_gpu.compare.rounds import Outcome, Rules
-from tune_gpu.compare.samples import Replicate
+from tune_gpu.compare.samples import Replicate, ended_early_key
 from tune_gpu.compare.verdict import Finding, sentence
 from tune_gpu.telemetry.neighbours import rounded
 
@@ -35,6 +37,7 @@ def make_comparison(
     """Build the record of one comparison, for other tools and for `promote`."""
     origins = origins or {}
     label = origins[theirs].label if theirs in origins else ""
+    records = {name: make_arm_record(outcome.replicates, name, params, origins.get(name)) for name, params in arms.items()}
     return Comparison(
         run_id=run_id,
         experiment=experiment,
@@ -43,8 +46,8 @@ def make_comparison(
         ended_at=now(),
         ours=ours,
         theirs=theirs,
-        arms={name: make_arm_record(outcome.replicates, name, params, origins.get(name)) for name, params in arms.items()},
-        sentence=sentence(findings, ours) + (f", against {theirs} ({label})" if label else ""),
+        arms=records,
+        sentence=sentence(findings, ours) + (f", against {theirs} ({label})" if label else "") + early_remark(records, ours, theirs),
         findings=tuple(finding.record() for finding in findings),
         n_rounds=outcome.n_rounds,
         ended=str(outcome.ended),
@@ -57,6 +60,15 @@ def make_comparison(
         confirmed_why=confirmed_why,
         rivals=None if rivals is None else {arm: finding.record() for arm, finding in rivals.items()},
     )
+
+
+def early_remark(arms: Mapping[str, ArmRecord], ours: str, theirs: str) -> str:
+    """Return a remark on answers that their model ended early, or "" if there are none."""
+    found = ""
+    for service in dict.fromkeys(name for arm in (ours, theirs) for name in arms[arm].ended_early):
+        shares = " and ".join(f"{arms[arm].ended_early.get(service, 0)} of {counted(arms[arm].n_turns, 'turn')} of {arm}" for arm in (ours, theirs))
+        found += f"; {service} ended its answer early in {shares}, so that latencies of whole answers are of different lengths"
+    return found
 
 
 def make_arm_record(replicates: Sequence[Replicate], arm: str, params: Mapping[str, Any], origin: Origin | None = None) -> ArmRecord:
@@ -72,4 +84,5 @@ def make_arm_record(replicates: Sequence[Replicate], arm: str, params: Mapping[s
         oom_events=sum(replicate.oom_events for replicate in of_arm),
         source=origin.source if origin else None,
         outside=dict(origin.outside) if origin else {},
+        ended_early=dict(Counter(key.removesuffix(ended_early_key("")) for turn in turns for key in turn.values if key.endswith(ended_early_key("")))),
     )

@@ -68,6 +68,11 @@ def words_key(service: str) -> str:
     return f"{service}.{_WORDS}"
 
 
+def ended_early_key(service: str) -> str:
+    """Return the key of a turn whose answer the service's model ended before the requested length; missing in any other turn."""
+    return f"{service}.ended_early"
+
+
 def turn_metrics(catalogue: Catalogue = PAIR) -> list[Metric]:
     """Return the metrics whose values a comparison keeps of each turn, in the order of its lines."""
     return [metric for metric in catalogue.compared() if metric.of_turn]

@@ -13,6 +13,8 @@ from tests.unit.workload.servers import Answer, answering, every_protocol, parts
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.metric import Protocol
 from tune_gpu.compare.observe import turns_by_arrival
+from tune_gpu.compare.records import early_remark, make_arm_record
+from tune_gpu.compare.samples import Replicate
 from tune_gpu.config.schema import ObjectiveSettings, WorkloadSettings
 from tune_gpu.metrics import catalogue_of
 from tune_gpu.services.running import Endpoint
@@ -105,6 +107,9 @@ def test_the_share_of_answers_that_ended_early_is_a_number_of_their_llm() -> Non
     for early in (True, True, False, False, False):
         window.turns.append(Turn(0.0, "a", "", {"llm": GenerationSample(0.0, [0.1], 1, ended_early=early)}))
     assert summarise([window], CATALOGUE).as_metrics()["llm.ended_early_pct"] == 40.0
+    replicates = [Replicate("winner", 0, turns_by_arrival([window], CATALOGUE)), Replicate("baseline", 0)]
+    arms = {name: make_arm_record(replicates, name, {}) for name in ("winner", "baseline")}
+    assert early_remark(arms, "winner", "baseline").startswith("; llm ended its answer early in 2 of 5 turns of winner and 0 of 0 turns of baseline, so that")
     with driven(settings) as traffic:
         well = summarise([run_window(traffic, settings, INPUTS, seed=0, window_index=0)], CATALOGUE)
     assert not [name for name in well.as_metrics() if "ended_early" in name], "no key where every answer has its length"

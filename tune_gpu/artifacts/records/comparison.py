@@ -44,6 +44,8 @@ class ArmRecord(Record):
     """None in a comparison by an older program, which did not record it."""
     outside: dict[str, Any] = field(default_factory=dict, metadata=OPTIONAL)
     """Parameters whose values are outside the run's space."""
+    ended_early: dict[str, int] = field(default_factory=dict, metadata=OPTIONAL)
+    """LLM -> turns whose answer its model ended before the requested length."""
 
     @property
     def label(self) -> str:
