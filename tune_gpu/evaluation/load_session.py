@@ -122,7 +122,7 @@ class LoadSession:
         device = self._with_logged_oom(device)
         for unknown in device.unchecked:
             self._note(unknown)
-        self._expect_answers(result.turns, "services")
+        self._expect_answers([*result.turns, *result.censored], "services")
         state.windows.append(result)
         state.device.append(device)
         if first and workload.solo_window_s > 0:

@@ -172,7 +172,7 @@ def _services(catalogue: Catalogue, entry: Metric) -> list[str]:
 
 
 def _samples(turns: Iterable[Turn], label: str) -> list[Sample]:
-    return [turn.samples[label] for turn in turns if label in turn.samples]
+    return [sample for turn in turns for of, sample in turn.requests if of == label]
 
 
 def _failure_of(ask: BackgroundSample) -> str:

@@ -26,6 +26,8 @@ from tune_gpu.workload.stages import Medium, Stage
 from tune_gpu.workload.traffic import Traffic
 from tune_gpu.workload.turn import FurtherRequest, Purpose, Turn
 
+_TIMER_S = 0.001
+"""Resolution of the event loop's timers."""
 _CHARACTERS_PER_TOKEN = 4
 """Of the call of a tool, whose length the plan does not have."""
 
@@ -217,6 +219,9 @@ def passed_labels(chain: Sequence[Stage], planned: PlannedTurn) -> tuple[str, ..
 
 
 async def sleep_until(at: float) -> None:
-    """Sleep until a time of the monotonic clock, and never less."""
+    """Sleep until a time of the monotonic clock, and never less.
+
+    The event loop's timers are up to a millisecond late (epoll counts in whole ones), so the last one is passed by asking again and again.
+    """
     while (left := at - time.monotonic()) > 0:
-        await asyncio.sleep(left)
+        await asyncio.sleep(max(0.0, left - _TIMER_S))
