@@ -23,6 +23,8 @@ pytest.importorskip("vllm")
 
 WRITER = VllmSettings(model=SMOLLM2, enforce_eager=True, max_model_len=2048, max_num_seqs=8, start_timeout_s=240)
 ENCODER = VllmSettings(model=MINILM, enforce_eager=True, max_num_seqs=8, extra_args={"runner": "pooling"}, start_timeout_s=240)
+WRITER_BLOCKS = 2048 // 32 + 1
+"""Of 32 tokens: the writer's context, and the block that vLLM sets aside."""
 STEP = 0.01
 """Step in which people set a share. It is 24 standard deviations of a start's own memory on a node of 24 GiB."""
 
@@ -88,6 +90,24 @@ def test_the_tokens_of_another_share_are_those_predicted(host: ForkServer, learn
     print(f"{real.info.kv_cache_tokens} tokens; predicted {said.kv_cache_tokens.value}, blind {blind.kv_cache_tokens}")
     assert said.kv_cache_tokens.value == pytest.approx(real.info.kv_cache_tokens, rel=0.01)
     assert blind.kv_cache_tokens.value == pytest.approx(real.info.kv_cache_tokens, rel=0.05)
+
+
+@pytest.mark.soak
+def test_the_least_cache_that_can_be_set_is_found_to_the_block(host: ForkServer) -> None:
+    """One block of 32 tokens less than the check wants, and vLLM refuses the context."""
+    model = read_architecture(resolve_llm(SMOLLM2))
+    block = 32 * 2 * model.layers * model.kv_heads * model.head_dim * 2
+    settings = replace(WRITER, block_size=32, kv_cache_memory_bytes=WRITER_BLOCKS * block)
+    for blocks, starts in ((0, True), (-1, False)):
+        one = replace(settings, kv_cache_memory_bytes=(WRITER_BLOCKS + blocks) * block)
+        real = start(host, one)
+        said = of_the_writer(one, real.node, None)
+        print(f"{WRITER_BLOCKS + blocks} blocks: started {real.info is not None}, predicted {said.likely} ({said.reason})")
+        assert (real.info is not None) is starts, real.failure
+        assert said.likely is starts
+        if real.info is not None:
+            assert said.kv_cache_tokens is not None
+            assert said.kv_cache_tokens.value == real.info.kv_cache_tokens
 
 
 @pytest.mark.soak

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from tune_gpu.services.exercise import Unexercised, Use, greatest, least
 
 _CACHE_SIZE = (
-    "gpu_memory_utilization", "extra_args.kv_cache_memory_bytes", "extra_args.num_gpu_blocks_override", "extra_args.kv_offloading_size", "extra_args.swap_space",
+    "gpu_memory_utilization", "kv_cache_memory_bytes", "extra_args.kv_cache_memory_bytes", "extra_args.num_gpu_blocks_override", "extra_args.kv_offloading_size", "extra_args.swap_space",
     "extra_args.cpu_offload_gb",
 )  # fmt: skip
 _STEP_SIZE = ("max_num_batched_tokens", "enable_chunked_prefill", "extra_args.max_num_partial_prefills", "extra_args.long_prefill_token_threshold")

@@ -20,6 +20,9 @@ class VllmSettings:
     or `all-MiniLM-L6-v2` (embeddings; with `runner: pooling` in `extra_args`)."""
     gpu_memory_utilization: float = bounded(0.5, above=0, most=1)
     """Share of the device's memory (on the CPU: of the NUMA node's), in (0, 1]."""
+    kv_cache_memory_bytes: int | None = bounded(None, above=0, read=read_count)
+    """The exact size of the KV cache on each card, in place of what `gpu_memory_utilization` leaves for it; `256M` as vLLM writes it. On a card
+    the share must be free all the same when it starts."""
     max_model_len: int | str | None = ruled(None, NumberOr(Bounds(above=0), AUTO, "32768, or 32k as vLLM writes it"), read_length)
     """Tokens; `auto` lets vLLM take the longest context that fits. As in vLLM's own flags, 32k is 32,000 and 32K is 32,768."""
     max_num_seqs: int | None = bounded(None, above=0)

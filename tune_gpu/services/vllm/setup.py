@@ -22,6 +22,7 @@ _FLAG_NAMES = (  # settings that are flags of the same name
     "enforce_eager",
     "gpu_memory_utilization",
     "kv_cache_dtype",
+    "kv_cache_memory_bytes",
     "load_format",
     "max_model_len",
     "max_num_batched_tokens",

@@ -41,6 +41,8 @@ class Knobs:
     """The sizes that a space varies; each a number or an array."""
 
     share: Number
+    cache_bytes: Number | None
+    """The size of the KV cache as it is set; None if the share decides it."""
     context: Number
     sequences: Number
     batch_tokens: Number
@@ -65,7 +67,10 @@ class MemoryBudget:
     needed: Number
     """Memory of one sequence of the whole context (and of the block that is set aside)."""
     doubt: Number
-    """Half the width of the range of the deductions. The range holds in nine of ten starts of kinds that it was not fitted to."""
+    """Half the width of the range of what is left for the cache: that of the deductions, or 0 for a cache whose size is set. The range holds in
+    nine of ten starts of kinds that it was not fitted to."""
+    total_doubt: Number
+    """Half the width of the range of `requested`: 0 for a share, which is exact."""
     own_context: float
     """Memory on the card that is held before the free memory is read."""
     layout: KvLayout
@@ -83,7 +88,7 @@ def resolve_knobs(settings: VllmSettings, model: ModelArchitecture, device: Devi
     share, context = settings.gpu_memory_utilization, settings.max_model_len
     if isinstance(context, str):
         raise UserError(f"vllm.max_model_len={context}: its memory is not modelled. Set a whole number.")
-    for name in ("gpu_memory_utilization", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size", "tensor_parallel_size"):
+    for name in ("gpu_memory_utilization", "kv_cache_memory_bytes", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size", "tensor_parallel_size"):
         if getattr(settings, name) is not None:
             _check_range(f"vllm.{name}", getattr(settings, name), bounds_of(VllmSettings, name))
     if context is None:
@@ -111,7 +116,7 @@ def resolve_knobs(settings: VllmSettings, model: ModelArchitecture, device: Devi
     if not sequences_given:
         sequences = minimum(sequences, batch)
     block_size: Number = settings.block_size if settings.block_size is not None else (16 if model.mla and rules.cpu else rules.block_size)
-    return Knobs(share, context, sequences, batch, block_size, chunked)
+    return Knobs(share, settings.kv_cache_memory_bytes, context, sequences, batch, block_size, chunked)
 
 
 def estimate_memory(
@@ -154,7 +159,11 @@ def estimate_memory(
     taken = weight + peak.value + graphs.value + overhead
     if model.cacheless:  # vLLM does not compare its share with what it takes, but both must be free
         requested = maximum(requested, taken)
-    kv = requested - taken
+    kv, total_doubt = requested - taken, 0.0
+    if knobs.cache_bytes is not None:  # the share must be free on a card all the same (`request_memory`), on the CPU it is not read
+        needs = taken + knobs.cache_bytes
+        requested = needs if rules.cpu else maximum(requested, needs)
+        kv, doubt, total_doubt = knobs.cache_bytes + 0 * needs, 0 * doubt, where(requested > needs, 0.0, doubt)
     block_bytes = token_bytes * knobs.block_size
     blocks = maximum(kv // block_bytes, 0)
     request_blocks = layout.blocks_of_a_request(knobs.context, knobs.batch_tokens, knobs.block_size)
@@ -164,7 +173,7 @@ def estimate_memory(
         blocks, tokens, request_blocks, block_bytes, reserved = 0 * blocks, 0 * tokens, 1, 0.0, 0
     return MemoryBudget(
         requested=requested, weights=weight, activation=peak.value, graphs=graphs.value, non_torch=overhead, kv=kv, blocks=blocks, tokens=tokens,
-        request_blocks=request_blocks, block_bytes=block_bytes, needed=(request_blocks + reserved) * block_bytes, doubt=doubt,
+        request_blocks=request_blocks, block_bytes=block_bytes, needed=(request_blocks + reserved) * block_bytes, doubt=doubt, total_doubt=total_doubt,
         own_context=0.0 if rules.cpu else parts.CUDA_CONTEXT_BYTES if rules.v1 else parts.V0_CONTEXT_BYTES, layout=layout, rules=rules, knobs=knobs, calibrated=calibration is not None,
     )
 

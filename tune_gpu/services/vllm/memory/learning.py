@@ -54,13 +54,16 @@ def learn_from_start(
     settings: VllmSettings, device: DeviceMemory, model: ModelArchitecture, log: str, *, num_gpu_blocks: int | None, block_size: int | None,
     vllm_version: str,
 ) -> Calibration | None:
-    """Return the calibration from a start on this device, or None if neither the log nor the metric has the size of the KV cache.
+    """Return the calibration from a start on this device, or None if neither the log nor the metric has the size of the KV cache, or if the
+    settings decide it.
 
     The number of blocks gives the cache to within one block, which is finer than the log's two decimals. The bytes of a block are the
     arithmetic's, unless the log contradicts them by more than its rounding. The total is the log's if it differs from the device's reading
     (a virtual machine's memory grows), else the reading. With data parallel engines the log's first line is that of one engine, and the
     number of blocks that of all (vLLM, `v1/engine/core_client.py`).
     """
+    if settings.kv_cache_memory_bytes is not None:  # the size of the cache then says nothing of what was deducted
+        return None
     logged = read_start_log(log)
     total_mib = device.total_mib
     if logged.total_mib is not None and abs(logged.total_mib - total_mib) > 6.0:

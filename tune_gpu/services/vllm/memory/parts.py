@@ -273,9 +273,10 @@ def flag_refusal(extra: Mapping[str, Any], env: Mapping[str, str], experts: bool
     for name in ("speculative_config", "spec_method", "spec_model", "cpu_offload_gb", "offload_group_size", "enable_lora", "kv_transfer_config", "hf_overrides"):
         if flags.get(name):
             return f"{name}: its memory is not modelled"
-    for name in ("kv_cache_memory_bytes", "num_gpu_blocks_override"):
-        if flags.get(name):
-            return f"{name}: it sets the size of the cache, and vLLM no longer derives it from the share"
+    if flags.get("kv_cache_memory_bytes"):
+        return "extra_args.kv_cache_memory_bytes: modelled as the setting kv_cache_memory_bytes only"
+    if flags.get("num_gpu_blocks_override"):
+        return "num_gpu_blocks_override: it sets the size of the cache, and vLLM no longer derives it from the share"
     if env.get("VLLM_CPU_KVCACHE_SPACE"):
         return "VLLM_CPU_KVCACHE_SPACE: it sets the size of the cache, and vLLM no longer derives it from the share"
     return None

@@ -86,7 +86,7 @@ def predict(
     at_start = free - budget.requested / MIB
     inside = (budget.kv - budget.needed) / MIB
     doubt = budget.doubt / MIB
-    start_doubt = 2 * math.hypot(START_SIGMA_MIB[device.kind], beside.sigma_mib)
+    start_doubt = math.hypot(2 * START_SIGMA_MIB[device.kind], 2 * beside.sigma_mib, budget.total_doubt / MIB)
     conflict = any(flag_conflict(budget.knobs)) or (vllm.tensor_parallel_size > 1 and model.heads % vllm.tensor_parallel_size != 0)
     likely = not conflict and at_start >= 0 and inside >= 0
     late_short = after_the_cache(budget, vllm, model) / MIB - max(at_start, 0.0)
@@ -137,6 +137,8 @@ def _token_range(budget: MemoryBudget, doubt_mib: float) -> KvTokens:
 
 def _least_share(device: DeviceMemory, budget: MemoryBudget) -> float | None:
     """Return the least share that fits, or None. Only the KV cache depends on the share, so it follows by division."""
+    if budget.knobs.cache_bytes is not None:
+        return None
     fixed = budget.requested - budget.kv + budget.needed
     share = math.ceil(fixed / (device.total_mib * MIB) * 100 - 1e-9) / 100
     return share if share <= 1 else None
@@ -162,7 +164,8 @@ def _reason(
         held = f"neighbours hold {device.used_mib:.0f} MiB" + (f", {beside.describe()}" if beside.total_mib else "")
         if verdict is not MemoryVerdict.INFEASIBLE:
             held = "within the uncertainty; " + held
-        return f"vLLM's share of {requested:.0f} MiB is more than the {max(free, 0.0):.0f} MiB free on the {memory} ({held}); {largest:.2f} is the most that is free"
+        wants = f"vLLM's share of {requested:.0f} MiB is" if budget.knobs.cache_bytes is None else f"vLLM's {requested:.0f} MiB with the cache are"
+        return f"{wants} more than the {max(free, 0.0):.0f} MiB free on the {memory} ({held}); {largest:.2f} is the most that is free"
     if inside < 0:
         return _too_small(budget, requested, verdict, least)
     if late_short > 0:
@@ -175,9 +178,11 @@ def _reason(
         if inside >= budget.doubt / MIB and too_full(budget):
             return (f"{spare}; at a share of {MOST_CERTAIN_SHARE:g} and more, what kernels and samplers take after the cache may not be free; "
                     "a smaller share is safe")
-        if at_start < inside:
+        if at_start < inside or budget.knobs.cache_bytes is not None:
             return f"{spare}; {at_start:.0f} MiB to spare at the start are within the uncertainty"
         return f"{spare}; {inside:.0f} MiB to spare are within the uncertainty of {budget.doubt / MIB:.0f} MiB"
+    if budget.knobs.cache_bytes is not None:
+        return f"{spare}, in the {budget.kv / MIB:.0f} MiB that are set for them; {at_start:.0f} MiB to spare at the start"
     return f"{spare}; {inside:.0f} MiB to spare in a share of {share:g}"
 
 
@@ -189,6 +194,9 @@ def _divided(budget: MemoryBudget) -> str:
 
 
 def _too_small(budget: MemoryBudget, requested: float, verdict: MemoryVerdict, least: float | None) -> str:
+    if budget.knobs.cache_bytes is not None:
+        return (f"the cache of {budget.kv / MIB:.0f} MiB cannot hold one sequence of {budget.knobs.context:g}; kv_cache_memory_bytes of at least "
+                f"{math.ceil(budget.needed):d} can, or a context of {int(longest_context(budget))}")
     weights = budget.weights / MIB
     beside_kv = (budget.requested - budget.kv) / MIB
     repair = f"{least:.2f} is the least that can" if least is not None else "no share of this device can" + _divided(budget)

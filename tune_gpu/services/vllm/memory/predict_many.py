@@ -19,7 +19,7 @@ from tune_gpu.services.vllm.memory.calibration import Calibration
 from tune_gpu.services.vllm.memory.predict import START_SIGMA_MIB, predict, refusal, share_mib, taken_mib, too_heavy
 from tune_gpu.services.vllm.settings import VllmSettings
 
-NUMERIC = ("gpu_memory_utilization", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size")
+NUMERIC = ("gpu_memory_utilization", "kv_cache_memory_bytes", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size")
 """Flags that may be arrays; every other flag that matters splits the space into groups."""
 _GROUPING = ("model", "dtype", "kv_cache_dtype", "quantization", "tensor_parallel_size", "enforce_eager", "enable_chunked_prefill", "runner")
 ModelOf = Callable[[str], ModelArchitecture]
@@ -79,7 +79,7 @@ def _fill(
     budget = estimate_memory(settings, device, model, calibration, version, warm=warm)
     at_start = device.free_mib - beside.total_mib - budget.own_context / MIB - budget.requested / MIB
     inside = (budget.kv - budget.needed) / MIB
-    doubt, start_doubt = budget.doubt / MIB, 2 * np.hypot(START_SIGMA_MIB[device.kind], beside.sigma_mib)
+    doubt, start_doubt = budget.doubt / MIB, np.hypot(2 * np.hypot(START_SIGMA_MIB[device.kind], beside.sigma_mib), budget.total_doubt / MIB)
     indivisible = settings.tensor_parallel_size > 1 and model.heads % settings.tensor_parallel_size != 0
     few_for_sequences, few_for_context = flag_conflict(budget.knobs)
     bad = np.zeros(len(rows), bool) | few_for_sequences | few_for_context | indivisible
