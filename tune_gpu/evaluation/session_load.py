@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,6 +26,8 @@ Planner = Callable[[int, float], SessionWindow]
 """Returns the plan of a window by its number and its length in seconds."""
 _RAMP = 1_000_000
 """Numbers of the plans of a ramp begin here."""
+_MOST_CLIPS = 64
+"""Clips that are transcribed once for each setting of a recogniser, outside of any window. A source may have thousands."""
 
 
 def planned_sessions(config: ExperimentConfig) -> tuple[Planner, Inputs]:
@@ -35,7 +38,9 @@ def planned_sessions(config: ExperimentConfig) -> tuple[Planner, Inputs]:
     def plan(index: int, seconds: float) -> SessionWindow:
         return plan_sessions(workload, stages, sources, seed=config.search.seed, index=index, seconds=seconds)
 
-    return plan, Inputs(sources.clips, load_texts(workload.texts))
+    said = (turn.clip for session in plan(0, workload.window_s).sessions for turn in session.turns if turn.clip is not None)
+    clips = {clip.name: clip for clip in itertools.islice(said, _MOST_CLIPS)}
+    return plan, Inputs(list(clips.values()), load_texts(workload.texts))
 
 
 class SessionLoad:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +15,12 @@ from tests.support.simulated import Simulated
 from tune_gpu.common.metric import Protocol
 from tune_gpu.compare.measuring_actor import measured_as
 from tune_gpu.compare.samples import Pair, Replicate, Turn, turns_of
-from tune_gpu.config.loader import config_of
+from tune_gpu.config.loader import config_of, load_config
 from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.evaluation.evaluator import Evaluator
 from tune_gpu.evaluation.session_load import SessionLoad, planned_sessions
 from tune_gpu.services.running import Endpoint
+from tune_gpu.testing import fake_server
 from tune_gpu.workload.sessions.achieved import achieved_of
 from tune_gpu.workload.stages import Stage
 from tune_gpu.workload.traffic import Traffic
@@ -126,3 +130,52 @@ def test_turns_of_sessions_are_paired_by_their_places_and_not_by_arrival() -> No
     assert [(ours.values["ttft_ms"], theirs.values["ttft_ms"]) for ours, theirs in turns_of(pair)] == [(1.0, 10.0), (2.0, 20.0)]
     assert Turn.from_dict(quick[0].as_dict()) == quick[0]
     assert "place" not in replace(quick[0], place=None).as_dict()
+
+
+SPACE = f"""
+name: talking
+services:
+  llm:
+    kind: command
+    command: [{sys.executable}, -P, {Path(fake_server.__file__)}, "{{port}}", "1"]
+    health: /health
+    api: openai-chat
+    model: fake
+    stop_grace_s: 0.5
+parameters: {{}}
+objective: {{weights: {{llm.latency: 1.0}}, targets: {{llm.latency_ms: 2000}}}}
+traffic:
+  kind: sessions
+  turn: [llm]
+  arrivals: {{sessions_per_min: 120}}
+  profiles: {{home: {{turns: 6, answer_tokens: 3, think_s: 0.05, system_prompt: {{tokens: 40}}}}}}
+  listen_wpm: 0
+  auxiliary: {{titles: {{per_turn: 0.5, answer_tokens: 2}}}}
+  warmup_turns: 1
+  window_s: 1.0
+  solo_window_s: 0.6
+  capacity_step_s: 0.8
+  session_pause_s: 0.1
+  capacity_max_sessions: 2
+run: {{preflight: false, hang_timeout_s: 20}}
+"""
+
+
+def test_an_evaluation_of_sessions_has_its_windows_solo_windows_and_ramp(tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text(SPACE)
+    evaluator = Evaluator(load_config(str(tmp_path / "space.yaml"), [], "cpu", trust=True), "cpu")
+    try:
+        measured = evaluator.evaluate({})
+    finally:
+        evaluator.close()
+    assert measured.failure is None
+    counted = measured.metrics["sessions"]
+    assert counted["achieved"] == counted["offered"] > 0
+    assert (counted["filling"]["failed"], counted["censored"]) == (0, 0)
+    assert measured.metrics["llm.ttft_ms"]["n"] == counted["achieved"]
+    assert measured.metrics["n_requests"] > counted["achieved"], "and the titles"
+    assert measured.metrics["interference_ratio"]["llm"] > 0.0
+    assert measured.metrics["concurrent_capacity"] is not None
+    assert measured.score is not None
+    assert measured.score.fitness is not None
+    assert measured.timings.load_s >= counted["filling"]["seconds"] + 1.0
