@@ -96,6 +96,22 @@ VOICE_TURN = _add(Metric(
     term=Term("stability", Shape.STEADY), compared=Compared(turn_key="turn_ms", median_too=True), reported=Reported(plotted=True, each=True),
     column=Column("turn", narrow=True), gauge=Gauge(legend="turn"),
 ))  # fmt: skip
+VOICE_TO_VOICE = _add(Metric(
+    "voice_to_voice_ms", (Protocol.TURN,), "voice to voice", "End of speech to the first audio of the answer, or to its first sentence without a synthesis", "ms", many=True,
+    of_turn="voice_to_voice_ms", elsewhere=Elsewhere(term=Term("voice_to_voice", Shape.FALLING), target=800.0), needs=Needs(sessions=True),
+    compared=Compared(median_too=True), reported=Reported(plotted=True), gauge=Gauge(legend="voice to voice"),
+))  # fmt: skip
+STALLS = _add(Metric(
+    "stall_ms", (Protocol.TURN,), "stalls of the playback", "Time for which the playback of an answer waited for its next part", "ms", many=True, of_turn="stall_ms",
+    needs=Needs(sessions=True), compared=None, gauge=Gauge(legend="stalls"),
+))  # fmt: skip
+PROMPT_TOKENS = _add(Metric(
+    "prompt_tokens", GENERATION, "tokens of a prompt", "Tokens of a prompt", better=Better.NEITHER, many=True, of_turn="llm.prompt_tokens", compared=None, gauge=None,
+))  # fmt: skip
+LONGEST_CONTEXT = _add(Metric(
+    "longest_context_tokens", GENERATION, "tokens of the longest prompt and its answer", "Most tokens of a prompt together with its answer.", better=Better.NEITHER,
+    compared=None, reported=None, gauge=None,
+))  # fmt: skip
 BACKGROUND_LATENCY = _add(Metric(
     "background_latency_ms", GENERATION, "background answer", "LLM answer to a background request", "ms", many=True,
     elsewhere=Elsewhere(term=Term("background", Shape.FALLING), target=1000.0, needs=Needs()),
@@ -168,6 +184,24 @@ KV_MAX_CONCURRENCY = _add(Metric(
     "kv_max_concurrency", GENERATION, "sequences in the KV cache", "Sequences of the whole context that the KV cache holds.", better=Better.HIGHER,
     compared=None, reported=None, gauge=None,
 ))  # fmt: skip
+PREFIX_HIT = _add(Metric(
+    "prefix_hit_pct", GENERATION, "prompt tokens from the prefix cache", "Share of the prompt tokens that the prefix cache had, per cent.", "%", Better.HIGHER,
+    compared=None, reported=Reported(digits=1),
+))  # fmt: skip
+PREEMPTIONS = _add(Metric("preemptions", GENERATION, "preempted requests", "Requests that lost their place in the KV cache.", compared=None))
+QUEUE = _add(Metric(
+    "queue_ms", GENERATION, "queue of the engine, mean", "Mean time of a request in the engine's queue, milliseconds.", "ms", compared=None, reported=Reported(digits=1),
+))  # fmt: skip
+RUNNING_REQUESTS = _add(Metric(
+    "running_requests", GENERATION, "requests in a batch, most", "Most requests that the engine worked on, seen once a second.", better=Better.NEITHER, compared=None,
+))  # fmt: skip
+WAITING_REQUESTS = _add(Metric(
+    "waiting_requests", GENERATION, "requests in the queue, most", "Most requests that waited in the engine, seen once a second.", compared=None,
+))  # fmt: skip
+REQUESTS_AT_ONCE = _add(Metric(
+    "requests_at_once", (Protocol.TURN,), "requests in flight, most", "Most requests of the client that a service had at once.", better=Better.NEITHER, parts=_LABELS,
+    compared=None, reported=None, gauge=None,
+))  # fmt: skip
 ENERGY_PER_REQUEST = _add(Metric(
     "energy_per_request_j", (Protocol.DEVICE,), "energy for an answered request", "Energy of the device for each answered request, joules.", "J",
     needs=Needs(card=True, reading=Reading.POWER), compared=None, reported=None, gauge=None,
@@ -179,6 +213,23 @@ N_CLIPS = _add(Metric(
 ))  # fmt: skip
 N_WORDS = _add(Metric(
     "n_words", (Protocol.TRANSCRIPTION,), "words", "Words of the different clips.", better=Better.NEITHER, compared=None, reported=None, gauge=None,
+))  # fmt: skip
+OFFERED_TURNS = _add(Metric(
+    "offered_turns", (Protocol.TURN,), "offered turns", "Turns of the plan.", better=Better.NEITHER, compared=None, gauge=None,
+))  # fmt: skip
+ACHIEVED_TURNS = _add(Metric(
+    "achieved_turns", (Protocol.TURN,), "achieved turns", "Turns that were answered.", better=Better.HIGHER, compared=None, gauge=None,
+))  # fmt: skip
+CENSORED_TURNS = _add(Metric(
+    "censored_turns", (Protocol.TURN,), "turns that the end of a window cut", "Turns that the end of a window cut.", needs=Needs(sessions=True), compared=None, gauge=None,
+))  # fmt: skip
+CANCELLED = _add(Metric(
+    "cancelled_requests", (Protocol.TURN,), "requests that callers cancelled", "Requests that callers cancelled.", better=Better.NEITHER, needs=Needs(sessions=True),
+    compared=None, gauge=None,
+))  # fmt: skip
+WASTED_TOKENS = _add(Metric(
+    "wasted_tokens", (Protocol.TURN,), "tokens of cancelled answers", "Tokens of answers that were cancelled or thrown away.", needs=Needs(sessions=True), compared=None,
+    gauge=None,
 ))  # fmt: skip
 N_FAILED = _add(Metric("n_failed", (Protocol.TURN,), "failed requests", "Requests that failed.", compared=None, gauge=None))
 OOM_EVENTS = _add(Metric(

@@ -44,6 +44,7 @@ PRODUCERS = {
     "metrics.py": "the catalogue",
     "workload/summary.py": "measures the traffic",
     "evaluation/scoring.py": "measures the device and scores",
+    "evaluation/engine_metrics.py": "what services report of themselves",
 }
 OTHER_RECORDS = {
     ("compare/measuring_actor.py", "n_requests"): "a window of the soak, not of an evaluation",
@@ -56,6 +57,9 @@ OTHER_RECORDS = {
     ("evaluation/memory_check/combined.py", "kv_cache_tokens"): "what is predicted of the engine",
     ("evaluation/errors.py", "wer"): "a part of fitness_errors",
     ("compare/setup.py", "capacity"): "the setting confirm.capacity",
+    ("workload/clients/generation.py", "prompt_tokens"): "a key of the usage in OpenAI's API",
+    ("testing/fake_server.py", "prompt_tokens"): "the same",
+    ("config/foreign.py", "prompt_tokens"): "a setting of auxiliary requests",
 }
 """Keys of other records that share a metric's name."""
 FIELDS = {metrics.FITNESS.name, metrics.FITNESS_STDERR.name}

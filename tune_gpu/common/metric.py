@@ -131,6 +131,8 @@ class Needs:
     """A setting that must be above 0."""
     card: bool = False
     """Measured on cards only."""
+    sessions: bool = False
+    """Measured with conversations only (`traffic.kind: sessions`)."""
     reading: Reading | None = None
     """What the card must report."""
 

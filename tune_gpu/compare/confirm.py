@@ -23,10 +23,11 @@ WINNER, BASELINE, GIVEN_BASELINE = "winner", "baseline", "given baseline"
 _OTHER_ARMS = {BASELINE: "the baseline", GIVEN_BASELINE: "the baseline given by --baseline"}
 
 
-def check_metrics(settings: ConfirmSettings, latency_percentile: int, catalogue: Catalogue = PAIR) -> None:
+def check_metrics(settings: ConfirmSettings, latency_percentile: int, catalogue: Catalogue = PAIR, *, sessions: bool = False) -> None:
     """Raise UserError for the name of a metric that no comparison has; every other rule stands beside its setting."""
-    names = [metric.name for metric in standard_metrics(latency_percentile, catalogue=catalogue)]
-    check_value(OneOf(tuple(names)), "confirm.metric", settings.metric)
+    measured = [metric.name for metric in standard_metrics(latency_percentile, catalogue=catalogue, sessions=sessions)]
+    check_value(OneOf(tuple(measured)), "confirm.metric", settings.metric)
+    names = [metric.name for metric in standard_metrics(latency_percentile, catalogue=catalogue, sessions=True)]  # as `confirm.tolerances` by default
     for name in settings.tolerances:
         if name not in names and name not in {split_path(known)[0] for known in names}:
             raise UserError(f"confirm.tolerances.{name}: no such metric. Use one of {', '.join(names)}, or a latency without its percentile.")

@@ -115,14 +115,19 @@ class ComparedMetric:
 
 
 def metrics_of(config: ExperimentConfig) -> list[ComparedMetric]:
-    """Return the metrics of a comparison of this space."""
-    return standard_metrics(config.objective.latency_percentile, error_unit(spoken_language(config)), catalogue_for(config))
+    """Return the metrics of a comparison of this space, without those that its traffic does not measure."""
+    return standard_metrics(
+        config.objective.latency_percentile, error_unit(spoken_language(config)), catalogue_for(config), sessions=config.workload.has_sessions
+    )
 
 
-def standard_metrics(latency_percentile: int, counted_in: str = "word", catalogue: Catalogue = PAIR) -> list[ComparedMetric]:
-    """Return the metrics of every comparison; what a caller feels comes first. Recognition errors are counted in words or characters."""
+def standard_metrics(latency_percentile: int, counted_in: str = "word", catalogue: Catalogue = PAIR, *, sessions: bool = False) -> list[ComparedMetric]:
+    """Return the metrics of every comparison; what a caller feels comes first. Recognition errors are counted in words or characters. What only
+    the traffic of sessions measures is left out without them."""
     found = []
     for entry in catalogue.compared():
+        if entry.needs.sessions and not sessions:
+            continue
         if entry.compared is None or entry.compared.statistic is not Statistic.PERCENTILE:
             found.append(ComparedMetric(entry, counted_in=counted_in if entry.counts_errors else "word"))
             continue

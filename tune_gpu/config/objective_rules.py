@@ -46,4 +46,6 @@ def _unmeasured(config: ExperimentConfig, metric: Metric) -> str:
     setting: Callable[[Any], Any] | None = attrgetter(metric.needs.setting) if metric.needs.setting else None
     if setting is not None and not setting(config):
         return f"{metric.needs.setting}=0"
+    if metric.needs.sessions and not config.workload.has_sessions:
+        return f"traffic.kind={config.workload.kind}"
     return "device=cpu" if metric.needs.card and config.device == "cpu" else ""

@@ -23,7 +23,7 @@ from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.config.space_catalogue import catalogue_for
 from tune_gpu.config.targets import Target, settings_with
 from tune_gpu.evaluation.objective import metric_at
-from tune_gpu.metrics import KV_CACHE_PEAK, KV_CACHE_TOKENS
+from tune_gpu.metrics import KV_CACHE_PEAK, KV_CACHE_TOKENS, LONGEST_CONTEXT, PREEMPTIONS, PREFIX_HIT, REQUESTS_AT_ONCE
 from tune_gpu.services.exercise import KnowsExercise, Use
 from tune_gpu.services.registry import services_of
 
@@ -81,8 +81,12 @@ def _uses(service: str, measured: Sequence[EvaluationRecord], config: Experiment
         settings = {each.name: each.settings for each in services_of(settings_with(config, line.params))}[service]
         yield Use(
             settings,
+            longest_context_tokens=_value(line, LONGEST_CONTEXT, service, catalogue),
             cache_tokens=_value(line, KV_CACHE_TOKENS, service, catalogue),
             cache_use_pct=_value(line, KV_CACHE_PEAK, service, catalogue),
+            requests_at_once=metric_at(line.metrics, REQUESTS_AT_ONCE.at(catalogue.label(service))),
+            prefix_hit_pct=_value(line, PREFIX_HIT, service, catalogue),
+            preemptions=_value(line, PREEMPTIONS, service, catalogue),
         )
 
 

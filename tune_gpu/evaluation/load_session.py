@@ -118,6 +118,8 @@ class LoadSession:
         """Measure one window of load on all services; the first also measures solo windows and the capacity. Raise ServiceError."""
         state, workload = self._state, self._config.workload
         first = not state.windows
+        if first:
+            self.activity.most = state.at_once  # the warm-up does not count
         result, device = self._undisturbed(state.first_window + len(state.windows))
         device = self._with_logged_oom(device)
         for unknown in device.unchecked:

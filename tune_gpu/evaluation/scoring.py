@@ -10,11 +10,12 @@ from typing import Any
 from tune_gpu.common.catalogue import FITNESS_TERMS, Catalogue
 from tune_gpu.common.metric import Metric
 from tune_gpu.config.schema import ObjectiveSettings
+from tune_gpu.evaluation.engine_metrics import Facts, engine_metrics
 from tune_gpu.evaluation.errors import FitnessErrors, capacity_error, clip_shares, groups_left_out, jackknife
 from tune_gpu.evaluation.measurement import Score
 from tune_gpu.evaluation.objective import evaluate
 from tune_gpu.evaluation.state import EvaluationState
-from tune_gpu.metrics import CAPACITY, KV_CACHE_PEAK, KV_CACHE_TOKENS, KV_MAX_CONCURRENCY, PAIR, WER
+from tune_gpu.metrics import CAPACITY, KV_CACHE_PEAK, PAIR, REQUESTS_AT_ONCE, WER
 from tune_gpu.services.running import KV_CACHE_PCT
 from tune_gpu.telemetry.neighbours import rounded
 from tune_gpu.telemetry.sampler import DeviceSample, DeviceStats
@@ -22,10 +23,6 @@ from tune_gpu.workload.capacity import with_error
 from tune_gpu.workload.saturation import saturation_of
 from tune_gpu.workload.sessions.achieved import achieved_of
 from tune_gpu.workload.summary import TrafficSummary, interference, rates_without_clips, summarise
-
-Facts = Mapping[str, Mapping[str, Any]]
-"""Service -> what it reported of itself (`kv_cache_tokens`, `max_concurrency` …)."""
-_TOKENS = "kv_cache_tokens"
 
 
 def score_metrics(
@@ -125,7 +122,8 @@ def _with_device(
         "gpu_utilization": round(statistics.fmean(utilization), 2) if utilization else None,
         "memory_used_mib": round(max(used), 1) if used else None,
         "service_memory_mib": {name: _peak_mib(name, device) for name in sorted(services)},
-        **_of_caches(device, facts, catalogue),
+        **engine_metrics(device, facts, catalogue),
+        REQUESTS_AT_ONCE.name: {catalogue.label(service): most for service, most in running.at_once.items()},
         "energy_per_request_j": energy_per_request_j(device, traffic),
         "oom_events": sum(window.oom_events for window in device),
         "concurrent_capacity": capacity.sessions if capacity else None,
@@ -133,19 +131,6 @@ def _with_device(
         "capacity_at_ceiling": capacity.at_ceiling if capacity else None,
         "capacity_interval": [round(end, 4) for end in capacity.interval] if capacity and capacity.interval else None,
     }
-
-
-def _of_caches(device: Sequence[DeviceStats], facts: Facts, catalogue: Catalogue) -> dict[str, Any]:
-    """Return the metrics of each service's KV cache."""
-    found: dict[str, Any] = {}
-    for service, protocol in catalogue.protocols.items():
-        if protocol in KV_CACHE_TOKENS.protocols:
-            reported = facts.get(service, {})
-            peaks = [peak for window in device if (peak := window.peak_of(service, KV_CACHE_PCT)) is not None]
-            found[catalogue.name(KV_CACHE_PEAK, service)] = max(peaks, default=None)
-            found[catalogue.name(KV_CACHE_TOKENS, service)] = reported.get(_TOKENS)
-            found[catalogue.name(KV_MAX_CONCURRENCY, service)] = reported.get("max_concurrency")
-    return found
 
 
 def _peak_mib(service: str, device: Sequence[DeviceStats]) -> float | None:

@@ -29,6 +29,8 @@ class EvaluationState:
     device: list[DeviceStats] = field(default_factory=list)
     solo: dict[str, TrafficSummary] = field(default_factory=dict)
     capacity: Capacity | None = None
+    at_once: dict[str, int] = field(default_factory=dict)
+    """Service -> most requests in flight at any time since the first window began, the ramp included."""
     start_s: dict[str, float] = field(default_factory=dict)
     warm_s: float = 0.0
     load_s: float = 0.0

@@ -35,7 +35,7 @@ def _check(config: ExperimentConfig) -> None:
         raise UserError("objective.weights: no term has a weight. Set at least one weight above 0.")
     space = check_space(config)
     check_secrets(config)
-    confirm.check_metrics(config.confirm, config.objective.latency_percentile, catalogue_for(config))
+    confirm.check_metrics(config.confirm, config.objective.latency_percentile, catalogue_for(config), sessions=config.workload.has_sessions)
     for name, settings in config.services.items():
         if hasattr(settings, "max_model_len"):
             _check_room(config.workload.max_tokens, name, settings_in_use(config, space, Target(name, "max_model_len")))

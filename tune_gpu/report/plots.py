@@ -104,7 +104,8 @@ def latency_distributions(
     chosen = sorted(fittest, key=lambda line: -(metric_at(line.metrics, slowness) or 0.0))
     made = figure(140 + 28 * len(chosen), barmode="overlay")
     names = [html.escape(line.candidate_id) + _role(line, winner, baseline) for line in chosen]
-    plotted = [metric for metric in catalogue.every() if metric.many and metric.reported and metric.reported.plotted]
+    wanted = [metric for metric in catalogue.every() if metric.many and metric.reported and metric.reported.plotted]
+    plotted = [metric for metric in wanted if not metric.needs.sessions or any(metric_at(line.metrics, metric.at("p50")) is not None for line in chosen)]
     for metric, colour in zip(plotted, cycle(_LINE_COLOURS), strict=False):
         label = metric.label
         p50, p95, p99 = ([_carried(line, metric, statistic) for line in chosen] for statistic in ("p50", "p95", "p99"))

@@ -14,6 +14,8 @@ class ActivityTracker:
 
     waiting: dict[str, int] = field(default_factory=dict)
     """Service -> requests that were sent and are unfinished."""
+    most: dict[str, int] = field(default_factory=dict)
+    """Service -> most requests that it had at once. Whoever begins a stretch of load clears it."""
     marked: dict[str, float] = field(default_factory=dict)
     """Service -> time of its last sign of life, or of the first request after a pause (monotonic clock, seconds)."""
 
@@ -23,6 +25,7 @@ class ActivityTracker:
         if not self.waiting.get(service):
             self.marked[service] = time.monotonic()
         self.waiting[service] = self.waiting.get(service, 0) + 1
+        self.most[service] = max(self.waiting[service], self.most.get(service, 0))
         try:
             yield
         finally:

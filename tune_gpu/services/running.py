@@ -7,10 +7,19 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from tune_gpu.common.failures import Failure
+from tune_gpu.telemetry.counters import COUNTER
 
 InfoT = TypeVar("InfoT", covariant=True)
 KV_CACHE_PCT = "kv_cache_pct"
 """The gauge of a service with a KV cache: its share in use, in per cent."""
+RUNNING, WAITING = "running", "waiting"
+"""The gauges of a service that schedules requests: those it works on, and those that wait in it."""
+PREFIX_QUERIES, PREFIX_HITS = f"prefix_queries{COUNTER}", f"prefix_hits{COUNTER}"
+"""The counters of a prefix cache, in tokens: those that were looked for, and those that were found."""
+PREEMPTED = f"preempted{COUNTER}"
+"""The counter of requests that lost their place in the cache to others, and must be computed again."""
+QUEUED_S, QUEUED = f"queued_s{COUNTER}", f"queued{COUNTER}"
+"""The counters of a queue: the seconds that finished requests waited in it, and how many these are."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +70,7 @@ class RunningService(Protocol[InfoT]):
         """Return what it has printed."""
 
     def gauges(self) -> Mapping[str, float]:
-        """Return its readings of this moment by name, for example `kv_cache_pct`; a reading that it does not give is missing."""
+        """Return its readings of this moment by name, for example `kv_cache_pct`, and its counters (`COUNTER`); what it does not give is missing."""
 
     def stop(self) -> None:
         """End it and return when its processes have gone. A second call does nothing."""

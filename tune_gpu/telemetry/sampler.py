@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 
 from tune_gpu.common.failures import ServiceError
+from tune_gpu.telemetry.counters import COUNTER, rises
 from tune_gpu.telemetry.neighbours import rounded
 from tune_gpu.telemetry.probe import Probe, Reading, total
 from tune_gpu.telemetry.verdicts import (
@@ -48,7 +49,7 @@ class DeviceSample:
     power_w: float | None = None
     temperature_c: float | None = None
     gauges: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """Service -> its own readings by name, for example `kv_cache_pct`; a reading that it did not give is missing."""
+    """Service -> its own readings by name, for example `kv_cache_pct`; a reading that it did not give is missing. Counters are not among them."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ class DeviceStats:
     """Reasons why the window is invalid; empty for a valid one."""
     unchecked: tuple[str, ...] = ()
     """What the card does not report, and what therefore would go unnoticed."""
+    counted: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Service -> by how much its counters rose. One that it did not give at both ends, or that fell, is missing."""
 
     def peak_of(self, service: str, gauge: str) -> float | None:
         """Return the greatest reading of a service's gauge, or None if it was never reported."""
@@ -91,7 +94,7 @@ class DeviceSampler:
     Args:
         probe: the device.
         services: name -> a call that lists the service's processes.
-        gauges: name -> a call that returns the service's own readings by name.
+        gauges: name -> a call that returns the service's own readings and counters by name.
         observe: called with each second's sample, from the sampler's thread.
         neighbours: processes of others that were on the device before; None if unknown.
         limits: limits of a valid window.
@@ -121,9 +124,12 @@ class DeviceSampler:
         self._silent: str | None = None
         self._oom_before = probe.oom_events()
         self._oom_after = self._oom_before
+        self._counters_before: Mapping[str, Mapping[str, float]] = {}
+        self._counters_after: Mapping[str, Mapping[str, float]] = {}
 
     def __enter__(self) -> DeviceSampler:
         self._try(self._probe.read)
+        self._counters_before = self._read_gauges(counters=True)
         self._thread.start()
         return self
 
@@ -131,6 +137,7 @@ class DeviceSampler:
         self._stop.set()
         self._thread.join()
         self._oom_after = self._probe.oom_events()
+        self._counters_after = self._read_gauges(counters=True)
 
     def window(self) -> DeviceStats:
         """Return the statistics of the stretch, after its end."""
@@ -151,6 +158,7 @@ class DeviceSampler:
             busy_clock_mhz(readings),
             tuple(judge(trace, self._limits)),
             tuple(unchecked(trace, self._limits)) if on_card else (),
+            {name: rises(before, self._counters_after.get(name, {})) for name, before in self._counters_before.items()},
         )
 
     def _run(self) -> None:
@@ -185,6 +193,10 @@ class DeviceSampler:
         if note:
             self._note([seen for _, seen in self._readings[-_NOTE_EVERY:]])
 
+    def _read_gauges(self, *, counters: bool) -> dict[str, dict[str, float]]:
+        """Return either the counters or the other readings of each service."""
+        return {name: {key: value for key, value in read().items() if key.endswith(COUNTER) is counters} for name, read in self._gauges.items()}
+
     def _held_mib(self, pids: set[int]) -> float | None:
         held = self._probe.memory_by_pid_mib(list(pids))
         return None if held is None else total(held.values())
@@ -197,7 +209,7 @@ class DeviceSampler:
         last = readings[-1]
         busy = [reading.utilization_pct for reading in readings if reading.utilization_pct is not None]
         mean = round(sum(busy) / len(busy), 1) if busy else None
-        gauges = {name: found for name, read in self._gauges.items() if (found := read())}
+        gauges = {name: found for name, found in self._read_gauges(counters=False).items() if found}
         moment = DeviceSample(round(time.time(), 2), mean, rounded(last.used_mib), last.clock_mhz, last.power_w, last.temperature_c, gauges)
         self._moments.append(moment)
         self._observe(moment)

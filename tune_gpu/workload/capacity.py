@@ -53,9 +53,14 @@ class Capacity:
 
 
 def targets_of(turns: Sequence[Turn], objective: ObjectiveSettings, catalogue: Catalogue) -> list[tuple[Metric, float]]:
-    """Return the metrics of these turns that have a target, each with it. A service that no turn passes has none."""
+    """Return the metrics of these turns that have a target, each with it. A service that no turn passes has none, and what only sessions measure
+    counts where it was measured."""
     passed = {"", *(label for turn in turns for label in turn.stages or turn.samples)}
-    known = [metric for metric in catalogue.of_turns() if metric.of_turn.rpartition(".")[0] in passed]
+    known = [
+        metric
+        for metric in catalogue.of_turns()
+        if metric.of_turn.rpartition(".")[0] in passed and (not metric.needs.sessions or any(sample_of(turn, metric) is not None for turn in turns))
+    ]
     return [(metric, target) for metric in known if (target := target_of(objective, metric))]
 
 

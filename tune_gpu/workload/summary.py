@@ -17,6 +17,7 @@ from tune_gpu.metrics import (
     ERROR_UNIT,
     GENERATOR_LAG,
     ITL,
+    LONGEST_CONTEXT,
     N_CLIPS,
     N_FAILED,
     N_REQUESTS,
@@ -28,6 +29,7 @@ from tune_gpu.metrics import (
 )
 from tune_gpu.workload.clients.call import Sample
 from tune_gpu.workload.clients.generation import GenerationSample
+from tune_gpu.workload.flow import Flow, flow_of
 from tune_gpu.workload.percentiles import Distribution
 from tune_gpu.workload.turn import Turn, sample_of
 from tune_gpu.workload.wer import word_error_rate, word_errors
@@ -63,6 +65,9 @@ class TrafficSummary:
     """Of each LLM, by the name of the service."""
     recognition: Mapping[str, Recognition]
     """Of each service that transcribes, by its name."""
+    longest_context: Mapping[str, int | None]
+    """Most tokens of a prompt together with its answer, of each LLM; None if the server counts no prompts."""
+    flow: Flow
     n_requests: int
     n_failed: int
     failures: dict[str, int]
@@ -91,7 +96,9 @@ class TrafficSummary:
             found[self.catalogue.name(N_TRANSCRIPTS, service)] = heard.n_transcripts
             found[self.catalogue.name(N_CLIPS, service)] = heard.n_clips
             found[self.catalogue.name(N_WORDS, service)] = heard.n_words
-        return found | {N_REQUESTS.name: self.n_requests, N_FAILED.name: self.n_failed, "failed_requests": self.failures}
+        for service, longest in self.longest_context.items():
+            found[self.catalogue.name(LONGEST_CONTEXT, service)] = longest
+        return found | self.flow.as_metrics() | {N_REQUESTS.name: self.n_requests, N_FAILED.name: self.n_failed, "failed_requests": self.failures}
 
 
 def with_transcript(windows: Sequence[WindowResult], extra_turns: Sequence[Turn] = ()) -> list[Turn]:
@@ -159,6 +166,8 @@ def summarise(windows: Sequence[WindowResult], catalogue: Catalogue = PAIR, *, e
             service: _recognition([turn for turn in transcribed if next(iter(turn.samples)) == catalogue.label(service)])
             for service in catalogue.services(Protocol.TRANSCRIPTION)
         },
+        {service: _longest_context(turns, background, catalogue.label(service)) for service in _services(catalogue, LONGEST_CONTEXT)},
+        flow_of(windows),
         n_requests=len(turns) + len(background),
         n_failed=sum(failures.values()),
         failures=dict(failures),
@@ -173,6 +182,12 @@ def _services(catalogue: Catalogue, entry: Metric) -> list[str]:
 
 def _samples(turns: Iterable[Turn], label: str) -> list[Sample]:
     return [sample for turn in turns for of, sample in turn.requests if of == label]
+
+
+def _longest_context(turns: Sequence[Turn], background: Sequence[BackgroundSample], label: str) -> int | None:
+    asked = [sample for turn in turns for of, sample in turn.requests if of == label] + [ask.sample for ask in background if ask.stage.label == label]
+    answers = [sample for sample in asked if isinstance(sample, GenerationSample)]
+    return max((answer.prompt_tokens + answer.n_tokens for answer in answers if answer.prompt_tokens is not None), default=None)
 
 
 def _failure_of(ask: BackgroundSample) -> str:

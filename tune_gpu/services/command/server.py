@@ -201,7 +201,7 @@ class CommandServer:
         return None if _is_ready(status) else f"{self.settings.health} answers with status {status}"
 
     def gauges(self) -> dict[str, float]:
-        """Return how full its KV cache is, in per cent; empty if it has no page of metrics or does not answer at once."""
+        """Return its readings and counters (`gauges_in`); empty if it has no page of metrics or does not answer at once."""
         if self.settings.metrics is not None:
             with contextlib.suppress(NoAnswer, ValueError):
                 status, page = get(self.endpoint.url + self.settings.metrics, self.endpoint.key, 0.5)

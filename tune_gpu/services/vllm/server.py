@@ -136,7 +136,7 @@ class VllmServer:
         return read_engine_info(pages["/metrics"], pages["/version"], start_s=start_s, max_model_len=self.settings.max_model_len)
 
     def gauges(self) -> dict[str, float]:
-        """Return how full its KV cache is now, in per cent (the fullest of data parallel engines); empty if it does not answer at once."""
+        """Return its readings and counters (`gauges_in`); empty if it does not answer at once."""
         with contextlib.suppress(NoAnswer, ValueError):
             return gauges_in(self._get("/metrics", timeout_s=0.5))
         return {}
