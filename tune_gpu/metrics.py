@@ -215,7 +215,7 @@ N_WORDS = _add(Metric(
     "n_words", (Protocol.TRANSCRIPTION,), "words", "Words of the different clips.", better=Better.NEITHER, compared=None, reported=None, gauge=None,
 ))  # fmt: skip
 OFFERED_TURNS = _add(Metric(
-    "offered_turns", (Protocol.TURN,), "offered turns", "Turns of the plan.", better=Better.NEITHER, compared=None, gauge=None,
+    "offered_turns", (Protocol.TURN,), "offered turns", "Turns that became due.", better=Better.NEITHER, compared=None, gauge=None,
 ))  # fmt: skip
 ACHIEVED_TURNS = _add(Metric(
     "achieved_turns", (Protocol.TURN,), "achieved turns", "Turns that were answered.", better=Better.HIGHER, compared=None, gauge=None,

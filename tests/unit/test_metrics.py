@@ -59,6 +59,7 @@ OTHER_RECORDS = {
     ("compare/setup.py", "capacity"): "the setting confirm.capacity",
     ("workload/clients/generation.py", "prompt_tokens"): "a key of the usage in OpenAI's API",
     ("testing/fake_server.py", "prompt_tokens"): "the same",
+    ("workload/sessions/achieved.py", "prompt_tokens"): "of the filling",
     ("config/foreign.py", "prompt_tokens"): "a setting of auxiliary requests",
 }
 """Keys of other records that share a metric's name."""

@@ -14,7 +14,7 @@ class Flow:
     """Counts over one or more windows."""
 
     offered: int
-    """Turns of the plan. Those of sessions count whether or not a slow candidate came so far."""
+    """Turns that became due. Of sessions these are fewer where a candidate is slow, because a caller waits for the answer before the next turn."""
     achieved: int
     """Turns that were answered without an error."""
     censored: int | None = None
@@ -35,10 +35,9 @@ class Flow:
 def flow_of(windows: Sequence[WindowResult]) -> Flow:
     """Return what became of the turns of these windows. What a censored turn cancelled or wasted counts, too."""
     turns = [turn for window in windows for turn in window.turns]
-    offered = sum(len(window.turns) if window.planned is None else window.planned for window in windows)
     achieved = sum(turn.error is None for turn in turns)
     if all(window.planned is None for window in windows):
-        return Flow(offered, achieved)
+        return Flow(len(turns), achieved)
     censored = [turn for window in windows for turn in window.censored]
     begun = [*turns, *censored]
-    return Flow(offered, achieved, len(censored), sum(turn.n_cancelled for turn in begun), sum(turn.wasted_tokens for turn in begun))
+    return Flow(len(begun), achieved, len(censored), sum(turn.n_cancelled for turn in begun), sum(turn.wasted_tokens for turn in begun))

@@ -33,7 +33,7 @@ WINDOW = WindowResult(
 def test_the_turns_of_sessions_are_counted_by_what_became_of_them() -> None:
     found = summarise([WINDOW, WINDOW], CHAT).as_metrics()
     assert {name: found[name] for name in ("offered_turns", "achieved_turns", "censored_turns", "cancelled_requests", "wasted_tokens")} == {
-        "offered_turns": 12, "achieved_turns": 4, "censored_turns": 2, "cancelled_requests": 4, "wasted_tokens": 12,
+        "offered_turns": 8, "achieved_turns": 4, "censored_turns": 2, "cancelled_requests": 4, "wasted_tokens": 12,
     }  # fmt: skip
 
 

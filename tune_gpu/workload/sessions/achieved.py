@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tune_gpu.workload.flow import flow_of
 from tune_gpu.workload.sessions.filling import Filling
 from tune_gpu.workload.window import WindowResult
 
@@ -16,17 +17,14 @@ def achieved_of(windows: Sequence[WindowResult], fillings: Sequence[Filling] = (
     """
     if all(window.planned is None for window in windows):
         return None
-    turns = [turn for window in windows for turn in window.turns]
-    censored = [turn for window in windows for turn in window.censored]
+    turns, flow = [turn for window in windows for turn in window.turns], flow_of(windows)
     return {
         "planned": sum(window.planned or 0 for window in windows),
-        "offered": len(turns) + len(censored),
-        "achieved": sum(turn.error is None for turn in turns),
+        "offered": flow.offered,
+        "achieved": flow.achieved,
         "shed": sum(turn.shed for turn in turns),
-        "censored": len(censored),
+        "censored": flow.censored,
         "interrupted": sum(turn.interrupted for turn in turns),
-        "cancelled_requests": sum(turn.n_cancelled for turn in turns),
-        "wasted_tokens": sum(turn.wasted_tokens for turn in turns),
         "filling": {
             "requests": sum(filling.requests for filling in fillings),
             "failed": sum(filling.failed for filling in fillings),
