@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from tune_gpu.common.catalogue import Catalogue, comparison_entry
+from tune_gpu.common.default_pair import LLM, STT
 from tune_gpu.common.metric import (
     Better,
     Column,
@@ -38,9 +39,9 @@ ENDED_EARLY_PCT = "ended_early_pct"
 EVALUATIONS = "tune_gpu_evaluations"
 """Name of the counter of evaluations on Ray's metrics port."""
 GENERATION = (Protocol.COMPLETION, Protocol.CHAT)
-DEFAULT_PAIR: Mapping[str, Protocol] = {"whisper": Protocol.TRANSCRIPTION, "vllm": Protocol.COMPLETION}
+DEFAULT_PAIR: Mapping[str, Protocol] = {member.name: member.protocol for member in (STT, LLM)}
 """The services of version 1. Their metrics keep names without the service as prefix."""
-_LABELS: Mapping[str, str] = {"whisper": "stt", "vllm": "llm"}
+_LABELS: Mapping[str, str] = {member.name: member.label for member in (STT, LLM)}
 """Labels of these services in turns, errors and names. The label of any other service is its name."""
 CATALOGUE: dict[str, Metric] = {}
 """Name -> metric, in the order of the report."""
@@ -171,7 +172,7 @@ MEMORY_USED = _add(Metric(
 ))  # fmt: skip
 SERVICE_MEMORY = _add(Metric(
     "service_memory_mib", (Protocol.DEVICE,), "memory of a service at its peak", "Most memory of the service in use, MiB.", "MiB", Better.NEITHER,
-    parts={"vllm": "vllm", "whisper": "whisper"}, needs=Needs(reading=Reading.PROCESS_MEMORY), compared=None, reported=None, gauge=None,
+    parts={member.name: member.name for member in (LLM, STT)}, needs=Needs(reading=Reading.PROCESS_MEMORY), compared=None, reported=None, gauge=None,
 ))  # fmt: skip
 KV_CACHE_PEAK = _add(Metric(
     "kv_cache_peak_pct", GENERATION, "KV cache at its fullest", "Largest share of the KV cache in use, per cent.", "%", Better.NEITHER,
@@ -233,7 +234,7 @@ WASTED_TOKENS = _add(Metric(
 ))  # fmt: skip
 N_FAILED = _add(Metric("n_failed", (Protocol.TURN,), "failed requests", "Requests that failed.", compared=None, gauge=None))
 OOM_EVENTS = _add(Metric(
-    "oom_events", (Protocol.DEVICE,), "out-of-memory events", "Out-of-memory kills, and requests that Whisper had no memory for.",
+    "oom_events", (Protocol.DEVICE,), "out-of-memory events", f"Out-of-memory kills, and requests that {STT.title} had no memory for.",
     elsewhere=Elsewhere(help="Out-of-memory kills, and requests that a service had no memory for."),
     compared=None, gauge=Gauge(legend="events", total=True),
 ))  # fmt: skip

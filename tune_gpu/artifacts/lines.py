@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
+from tune_gpu.common.default_pair import LLM, STT
 from tune_gpu.config.space_services import TAKEN
 
 
@@ -31,4 +32,4 @@ def engine_started(line: EvaluationRecord) -> bool:
     parts = line.duration_s.start_by_part
     if line.engine_reused or parts is None:
         return not line.engine_reused
-    return bool(parts) and ("vllm" in parts or "whisper" not in parts)  # the default pair's engine starts last, so that a failure may come before it
+    return bool(parts) and (LLM.name in parts or STT.name not in parts)  # the default pair's engine starts last, so that a failure may come before it

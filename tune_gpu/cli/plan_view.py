@@ -10,6 +10,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from tune_gpu.common.default_pair import LLM
 from tune_gpu.common.wording import counted
 from tune_gpu.config.schema import ExperimentConfig
 from tune_gpu.evaluation.memory_check.cards import cards
@@ -107,7 +108,7 @@ def _versions(preflight: Preflight) -> str:
 
 
 def _owner(prediction: Prediction) -> str:
-    return f"{prediction.service}'s" if prediction.service not in ("", "vllm") else "vLLM's"
+    return f"{prediction.service}'s" if prediction.service not in ("", LLM.name) else f"{LLM.title}'s"
 
 
 def _range(name: str, mib: set[float]) -> str:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Collection
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.rules import nearest
 
 GROUP = "tune_gpu.services"
 """The group of entry points. Each names a kind, and refers to an object that is a `ServiceKind` (`services/base.py`)."""
+
+
+@runtime_checkable
+class Packaged(Protocol):
+    """A kind whose program is in packages of Python."""
+
+    @property
+    def packages(self) -> Collection[str]:
+        """Return the packages whose versions a run records."""
 
 
 @cache
@@ -38,6 +49,16 @@ def load_kind(name: str, key: str = "kind") -> Any:
         return point.load()
     except Exception as error:  # a plug-in may raise anything while it is imported
         raise UserError(f"{key}={name}: {point.value} cannot be loaded ({type(error).__name__}: {error}). Repair or reinstall its package.") from error
+
+
+def kinds_with(protocol: Any) -> list[Any]:
+    """Return the installed kinds that have the methods of a protocol. One that cannot be loaded is named where a space uses it."""
+    found = []
+    for name in kind_names():
+        with contextlib.suppress(UserError):
+            if isinstance(kind := load_kind(name), protocol):
+                found.append(kind)
+    return found
 
 
 @cache

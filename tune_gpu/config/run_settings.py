@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tune_gpu import metrics
+from tune_gpu.common.default_pair import LLM, STT
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.process.ports import check_port_range
 from tune_gpu.config.rules import By, Items, bounded, one_of, rule, ruled
@@ -111,8 +112,8 @@ class PromoteSettings:
     """Name under which the default pair's vLLM serves its model; null: the model's own name. Other services: `services.NAME.model`."""
     services: dict[str, ServiceTarget] = field(default_factory=dict)
     """Service of the space -> where it is deployed. What is given here has precedence over the default pair's own keys."""
-    vllm: ServiceTarget = field(default_factory=lambda: ServiceTarget("vllm.service", "http://127.0.0.1:8000", "VLLM_API_KEY"))
-    whisper: ServiceTarget = field(default_factory=lambda: ServiceTarget("whisper.service", "http://127.0.0.1:8001", "TUNE_GPU_API_KEY"))
+    vllm: ServiceTarget = field(default_factory=lambda: ServiceTarget(LLM.unit, LLM.url, LLM.key_env))
+    whisper: ServiceTarget = field(default_factory=lambda: ServiceTarget(STT.unit, STT.url, STT.key_env))
     health_deadline_s: float = bounded(300.0, above=0)
     """Time after the restart within which all services must answer their health checks."""
     probes: int = bounded(5, least=0)
@@ -122,10 +123,14 @@ class PromoteSettings:
 
     def conflicts(self, at: str) -> Iterator[str]:
         """Yield a message for each broken rule that joins several settings. Raise UserError for an invalid unit name."""
-        for name, service in (("vllm", self.vllm), ("whisper", self.whisper)):
+        llm, stt = self._pair()
+        for name, service in ((LLM.name, llm), (STT.name, stt)):
             check_unit(f"{at}{name}.unit", service.unit, of_systemd=self.target == "systemd")
         for name, service in self.services.items():
             if service.unit:
                 check_unit(f"{at}services.{name}.unit", service.unit, of_systemd=self.target == "systemd")
-        if self.vllm.unit == self.whisper.unit:
-            yield f"{at}vllm.unit={self.vllm.unit}: the same unit as Whisper's. Give each service a unit of its own."
+        if llm.unit == stt.unit:
+            yield f"{at}{LLM.name}.unit={llm.unit}: the same unit as {STT.title}'s. Give each service a unit of its own."
+
+    def _pair(self) -> tuple[ServiceTarget, ServiceTarget]:
+        return getattr(self, LLM.name), getattr(self, STT.name)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import field, fields, make_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from tune_gpu.common.default_pair import LLM, STT
 from tune_gpu.config.kinds import load_kind
 
 
@@ -32,7 +33,7 @@ class SpaceServices:
         return any(name == each for each, _ in self.items())
 
 
-PAIR = {"vllm": "vllm", "whisper": "faster-whisper"}
+PAIR = {member.name: member.kind for member in (LLM, STT)}
 """Name -> kind of the default pair."""
 
 

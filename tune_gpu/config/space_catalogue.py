@@ -26,13 +26,11 @@ def catalogue_for(config: ExperimentConfig) -> Catalogue:
 
 def protocols_of(services: SpaceServices) -> Mapping[str, Protocol | None]:
     """Return the protocol of each service by its name; None for a service that no request can drive."""
-    from tune_gpu.config.kinds import load_kind
-    from tune_gpu.config.space_services import kinds_of, plain_settings
+    from tune_gpu.config.space_services import kinds_of, resolved
 
-    kinds = kinds_of(services)
-    if dict(kinds) == PAIRS_KINDS:
+    if dict(kinds_of(services)) == PAIRS_KINDS:
         return DEFAULT_PAIR
-    return {name: load_kind(kind).protocol(plain_settings(services[name], kind)) for name, kind in kinds}
+    return {name: kind.protocol(settings) for name, kind, settings in resolved(services)}
 
 
 def recorded_catalogue(content: Mapping[str, Any]) -> Catalogue:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import keyword
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field, fields, make_dataclass
 from functools import cache
 from typing import Any
 
+from tune_gpu import metrics
+from tune_gpu.common.catalogue import FITNESS_TERMS
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.kinds import kind_names, load_kind
 from tune_gpu.config.rules import one_of
@@ -24,11 +26,17 @@ from tune_gpu.config.service_settings import PAIR, SpaceServices
 Kinds = tuple[tuple[str, str], ...]
 """Name and kind of each service, in the order of the space."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
-TAKEN = frozenset({
+TAKEN = frozenset(metrics.CATALOGUE) | {
     "activation", "all", "cuda_graphs", "device", "engine_stop", "imports", "items", "kv", "memory_stable", "mps", "neighbours", "non_torch", "services", "stop",
     "tune_gpu", "turn", "weights",
-})  # fmt: skip
-"""Names that mean something else beside the services' in artifacts and metrics."""
+    # What the metrics of an evaluation hold besides the catalogue's:
+    FITNESS_TERMS, metrics.ERROR_UNIT, metrics.ENDED_EARLY_PCT, "fitness_windows", "unchecked", "capacity_at_ceiling",
+    "device_trace", "failed_requests", "n_invalid_windows", "saturation", "sessions", "trials_per_card",
+    # The keys of an evaluation's line:
+    "asked_after", "candidate_id", "duration_s", "engine", "engine_reused", "failure", "fitness", "fitness_stderr", "generation", "measured_on", "metrics", "n_retries",
+    "n_windows", "objectives", "origin", "params", "retries", "schema_version", "started_at", "status", "told_after", "transient", "violation", "violations", "wall_s",
+}  # fmt: skip
+"""Names that mean something else beside the services' in artifacts and metrics: nobody could say which of the two a path means."""
 
 
 def kinds_of_layers(layers: Sequence[Mapping[str, Any]], removed: Sequence[str] = ()) -> Kinds:
@@ -124,6 +132,12 @@ def __getattr__(name: str) -> Any:
 def kinds_of(services: SpaceServices) -> Kinds:
     """Return the name and kind of each service of a configuration."""
     return tuple((name, getattr(settings, "kind", None) or PAIR[name]) for name, settings in services.items())
+
+
+def resolved(services: SpaceServices) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the name, the kind and the plain settings of each service, in the order of the space."""
+    for name, kind in kinds_of(services):
+        yield name, load_kind(kind), plain_settings(services[name], kind)
 
 
 def plain_settings(settings: Any, kind: str) -> Any:

@@ -68,7 +68,7 @@ class DeviceGuard:
             self.probe, samples=run.memory_stable_samples, tolerance_mib=run.memory_stable_mib, timeout_s=run.memory_timeout_s
         )
         if stable is None:
-            return "the card does not report its memory: whether it was stable before vLLM started, and has come back after, is not known"
+            return "the card does not report its memory: whether it was stable before the last service started, and has come back after, is not known"
         return None
 
     def prove(self, services: Mapping[str, RunningService[Any]], spanning: Container[str]) -> list[str]:

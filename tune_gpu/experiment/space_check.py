@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from functools import cache, partial
 from itertools import combinations
@@ -14,7 +14,6 @@ from tune_gpu.config.bounds import Bounds
 from tune_gpu.config.languages import check_clips
 from tune_gpu.config.rules import By, NumberOr, bounds_of, check_value, rule_of
 from tune_gpu.config.schema import ExperimentConfig
-from tune_gpu.config.service_settings import SpaceServices
 from tune_gpu.config.targets import Target, mappings_of, written_over
 from tune_gpu.search.parameter import Parameter
 from tune_gpu.search.space import SearchSpace
@@ -31,22 +30,22 @@ def check_space(config: ExperimentConfig) -> SearchSpace:
 
 def _checked_space(config: ExperimentConfig) -> SearchSpace:
     space = SearchSpace.from_specs(config.parameters)
+    services = {service.name: service for service in services_of(config.services)}
     for parameter in space.parameters.values():
         for number, value in enumerate(values_to_check(parameter)):
             if not number:
                 parameter.target.check(parameter.name, config.services)
-            check_setting(config.services, parameter.target, value, f"parameters.{parameter.name}: ")
-    services = services_of(config.services)
+            check_setting(services[parameter.target.service], parameter.target, value, f"parameters.{parameter.name}: ")
     _check_targets(space, services)
-    for service in services:
+    for service in services.values():
         for each in fields(service.settings):
             value = getattr(service.settings, each.name)
             for entry, given in value.items() if isinstance(value, dict) else ():
                 service.kind.check_entry(f"services.{service.name}.{each.name}.{entry}", each.name, str(entry), given)
             if not isinstance(value, (dict, list)):
-                check_setting(config.services, Target(service.name, each.name), value, "services.")
-    _check_together(config, space, services)
-    _check_entries_apart(services)
+                check_setting(service, Target(service.name, each.name), value, "services.")
+    _check_together(config, space, services.values())
+    _check_entries_apart(services.values())
     if config.baseline:
         try:
             space.check(config.baseline)
@@ -55,7 +54,7 @@ def _checked_space(config: ExperimentConfig) -> SearchSpace:
     return space
 
 
-def _check_entries_apart(services: Sequence[Service]) -> None:
+def _check_entries_apart(services: Iterable[Service]) -> None:
     """Raise UserError for two entries of one mapping that set the same."""
     for service in services:
         for setting in mappings_of(service.settings):
@@ -92,9 +91,8 @@ def services_in_use(config: ExperimentConfig, space: SearchSpace) -> Iterator[Se
                     yield replace(service, settings=written_over(service.settings, [(parameter.target, value)]))
 
 
-def check_setting(services: SpaceServices, target: Target, value: Any, where: str = "") -> None:
+def check_setting(service: Service, target: Target, value: Any, where: str = "") -> None:
     """Raise UserError for a value of the wrong type, or one that breaks the setting's rule."""
-    service = next(each for each in services_of(services) if each.name == target.service)
     setting, name = target.setting, f"{where}{target}"
     if target.entry is not None:
         service.kind.check_entry(name, setting, target.entry, value)
@@ -122,7 +120,7 @@ def _hints(schema: type) -> dict[str, Any]:
     return get_type_hints(schema)
 
 
-def _check_together(config: ExperimentConfig, space: SearchSpace, services: Sequence[Service]) -> None:
+def _check_together(config: ExperimentConfig, space: SearchSpace, services: Iterable[Service]) -> None:
     """Raise UserError if the language of the clips is unknown, or if values of a service cannot be combined."""
     for service in services:
         name = service.name
@@ -155,11 +153,10 @@ def _check_type(name: str, hint: Any, value: Any, bounds: Bounds) -> None:
         raise UserError(f"{name}={value}: not a number. Set a number {bounds.allowed}".rstrip() + ".")
 
 
-def _check_targets(space: SearchSpace, services: Sequence[Service]) -> None:
+def _check_targets(space: SearchSpace, services: Mapping[str, Service]) -> None:
     """Raise UserError for two knobs on one setting: one would hide the other, and one deployment would count as several configurations."""
-    by_name = {service.name: service for service in services}
     for one, other in combinations(space.parameters.values(), 2):
-        if _same(one.target, other.target, by_name) and not _apart(one, other):
+        if _same(one.target, other.target, services) and not _apart(one, other):
             raise UserError(f"parameters.{other.name}.target={other.target}: parameters.{one.name} has the same. Remove one, or give them a `when` that keeps them apart.")
 
 

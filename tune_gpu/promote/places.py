@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from urllib.parse import urlsplit
 
+from tune_gpu.common.default_pair import LLM
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.rules import nearest
 from tune_gpu.config.run_settings import PromoteSettings, ServiceTarget
@@ -15,7 +16,7 @@ from tune_gpu.services.base import Service
 
 FIRST_PORT = 8000
 """Lowest port of a service whose address is not set."""
-_NAMED = "vllm"
+_NAMED = LLM.name
 """Service of the default pair that `promote.served_model_name` names."""
 _ANY_HOST = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 

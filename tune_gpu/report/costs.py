@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tune_gpu.artifacts.records.comparison import Comparison
 from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.artifacts.records.summary import RunSummary
+from tune_gpu.common.default_pair import LLM, STT
 
 
 @dataclass(frozen=True)
@@ -38,15 +39,15 @@ def costs_of(lines: Sequence[EvaluationRecord], summary: RunSummary | None, conf
     return [Cost(part, seconds, seconds / wall if wall else 0.0) for part, seconds in sorted(parts.items(), key=lambda item: -item[1]) if seconds > 0]
 
 
-PARTS = ("measured under load", "starting engines", "starting Whisper", "waiting for stable memory", "importing the engine", "warming up", "stopping")
-_START_NAMES = {"vllm": PARTS[1], "whisper": PARTS[2], "memory_stable": PARTS[3], "imports": PARTS[4], "engine_stop": PARTS[6]}
+PARTS = ("measured under load", "starting engines", f"starting {STT.title}", "waiting for stable memory", "importing the engine", "warming up", "stopping")
+_START_NAMES = {LLM.name: PARTS[1], STT.name: PARTS[2], "memory_stable": PARTS[3], "imports": PARTS[4], "engine_stop": PARTS[6]}
 
 
 def cost_parts(line: EvaluationRecord) -> dict[str, float]:
     """Return the seconds of one evaluation by their use."""
     spent = line.duration_s
     parts: dict[str, float] = dict.fromkeys(PARTS, 0.0)
-    for name, seconds in (spent.start_by_part or {"vllm": spent.start}).items():
+    for name, seconds in (spent.start_by_part or {LLM.name: spent.start}).items():
         label = _START_NAMES.get(name, f"starting: {name}")
         parts[label] = parts.get(label, 0.0) + seconds
     for label, seconds in ((PARTS[0], spent.load), (PARTS[5], spent.warm), (PARTS[6], spent.stop)):

@@ -70,7 +70,7 @@ def pictures(
         importance = importance_of(lines)
         predicts = importance is not None and importance.caution is None
         made.append(Picture("importance", "Which knob mattered", importance_text(importance), knob_importance(importance) if importance and predicts else None))
-    add("memory", "What fits, and what was tried", "Predicted before anything started: the least headroom in vLLM's share after one sequence of max_model_len, over all other knobs.",
+    add("memory", "What fits, and what was tried", "Predicted before anything started: the least headroom in an engine's share after one sequence of max_model_len, over all other knobs.",
         memory_map(plan, lines))  # fmt: skip
     if any((line.metrics.get("device_trace") or {}).get("at") for line in measured):
         together = moments_a_point(lines)

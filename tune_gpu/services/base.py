@@ -209,6 +209,10 @@ class Versioned(Protocol):
     """A kind whose model of memory knows the versions of its program."""
 
     @property
+    def name(self) -> str:
+        """Return the name of the kind."""
+
+    @property
     def label(self) -> str:
         """Return the name of the program, as people write it."""
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from tune_gpu.common.errors import UserError
-from tune_gpu.config.kinds import load_kind
 from tune_gpu.config.service_settings import SpaceServices
-from tune_gpu.config.space_services import kinds_of, plain_settings
+from tune_gpu.config.space_services import resolved
 from tune_gpu.services.base import LearnsMemory, Service
 
 
 def services_of(services: SpaceServices) -> tuple[Service, ...]:
     """Return the services in the order of the space."""
-    return tuple(Service(name, load_kind(kind), plain_settings(services[name], kind)) for name, kind in kinds_of(services))
+    return tuple(Service(name, kind, settings) for name, kind, settings in resolved(services))
 
 
 def calibrations_of(services: SpaceServices) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.runs import ARTIFACTS, WHOLE
+from tune_gpu.artifacts.records.base import Record
+from tune_gpu.artifacts.records.evaluation import EvaluationRecord
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.metric import Protocol
 from tune_gpu.config.loader import as_yaml, config_of, load_config
@@ -124,7 +128,7 @@ def test_the_command_line_adds_and_removes_services(tmp_path: Path) -> None:
         ({"services": {"llm": {"kind": "vllm"}, "stt": {"model": "base"}}}, r"services\.stt: has no kind, but another service has one\. Set services\.stt\.kind to one of"),
         ({"services": {"my-llm": {"kind": "vllm"}}}, r"services\.my-llm: not a name for a service"),
         ({"services": {"class": {"kind": "vllm"}}}, r"services\.class: not a name for a service"),
-        ({"services": {"turn": {"kind": "vllm"}}}, r"services\.turn: the name has another meaning in results"),
+        *(({"services": {name: {"kind": "vllm"}}}, rf"services\.{name}: the name has another meaning in results") for name in ("turn", "wer", "fitness_terms", "params")),
         ({"services": {"llm": {"kind": "vllm", "modle": "x"}}}, r"services\.llm\.modle: no such key \(did you mean model\?\)"),
         ({"services": {"llm": {"kind": "vllm", "block_size": 0}}}, r"services\.llm\.block_size=0: out of range"),
         ({"services": {"llm": None}}, r"services\.llm: no such key"),
@@ -141,6 +145,14 @@ def test_what_cannot_be_is_refused_in_one_line(change: dict[str, Any], message: 
     with pytest.raises(UserError, match=message) as refused:
         check_space(load_config(space(tmp_path, content), [], "cpu", trust=True))
     assert "\n" not in str(refused.value)
+
+
+def test_no_service_is_called_like_what_results_hold() -> None:
+    (path,) = (ARTIFACTS / "spica_gpu_allocation" / WHOLE).glob("gen_0_candidates.jsonl")
+    measured = {key for line in path.read_text().splitlines() for key in json.loads(line)["metrics"]}
+    assert len(measured) > 10
+    own = {each.name for each in fields(EvaluationRecord)} - {each.name for each in fields(Record)}
+    assert measured | own <= TAKEN
 
 
 @given(st.dictionaries(st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True).filter(lambda name: name not in TAKEN), st.sampled_from(["vllm", "faster-whisper"]), min_size=1, max_size=5))

@@ -32,6 +32,7 @@ class FasterWhisper:
     name = "faster-whisper"
     Settings = WhisperSettings
     held = HELD
+    packages = ("faster-whisper", "ctranslate2")
     card_settings: tuple[str, ...] = ()
 
     def protocol(self, _settings: WhisperSettings) -> Protocol:

