@@ -89,14 +89,14 @@ class SessionLoad:
         """
         step_s = self._workload.capacity_step_s
         number = _RAMP * (1 + first) + 1000 * (2 * sessions + attempt)
-        chosen = list(self._plan(number, step_s).sessions)[:sessions]
-        while len(chosen) < sessions:
-            number += 1
-            chosen += list(self._plan(number, step_s).sessions)[: sessions - len(chosen)]
-        callers = [
-            replace(session, name=f"{session.name}-{at}", starts_s=0.5 * step_s * at / sessions) for at, session in enumerate(chosen)
-        ]  # within its first half, so that each takes a turn
-        plan = SessionWindow(callers)
+        plans = [self._plan(number, step_s)]
+        while sum(len(plan.sessions) for plan in plans) < sessions:
+            plans.append(self._plan(number + len(plans), step_s))
+        chosen = list(itertools.chain.from_iterable(plan.sessions for plan in plans))[:sessions]
+        # All begin within the first half, so that each takes a turn.
+        callers = [replace(session, starts_s=0.5 * step_s * at / sessions) for at, session in enumerate(chosen)]
+        names = {None, *(session.name for session in callers)}
+        plan = SessionWindow(callers, [request for plan in plans for request in plan.auxiliary if request.session in names and (plan is plans[0] or request.session)])
         self._fill(plan, traffic, abort)
         result = run_sessions(plan, self._salted(traffic), self._workload, self._habits, seconds=step_s, abort=abort)
         return result.turns, result.aborted
