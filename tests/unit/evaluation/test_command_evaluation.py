@@ -96,6 +96,9 @@ def test_only_the_service_whose_knob_changed_is_restarted(config: ExperimentConf
         assert slow.failure is None
         assert evaluator.running["idle"] is idle
         assert evaluator.running["idle"].pids() == pids
+        parts = slow.timings.durations().start_by_part
+        assert parts is not None
+        assert parts["idle"] == 0.0 < parts["llm"], "the artifacts say which one was started anew, and that the other was kept"
         latency = [measured.metrics["llm.latency_ms"]["p50"] for measured in (fast, slow)]
         assert latency[1] > 4 * 30 > latency[0]
         assert fast.metrics["llm.kv_cache_peak_pct"] == 25.0
