@@ -37,6 +37,7 @@ from tune_gpu.config.rules import bounds_of
 from tune_gpu.config.schema import ConfirmSettings
 from tune_gpu.experiment.checks import check_config
 from tune_gpu.experiment.decision import Case, decide, targets_missed, typical_deployment_s
+from tune_gpu.experiment.node_check import checked_ray
 from tune_gpu.ray_tune.devices import device_of
 from tune_gpu.services.registry import check_installed
 
@@ -199,7 +200,6 @@ def _measure(request: ComparisonRequest, kind: str, print_line: Any) -> tuple[Ou
         from tune_gpu.compare.measuring_actor import MeasurementLost
         from tune_gpu.compare.setup import comparison_client, make_terms, measure_in
         from tune_gpu.ray_tune.placement import measurement_resources
-        from tune_gpu.ray_tune.session import local_or_joined_ray
 
     config, rules = request.run.config, request.rules
     folder, terms = request.run.folder, make_terms(config, kind, request.arms, rules.windows)
@@ -217,7 +217,7 @@ def _measure(request: ComparisonRequest, kind: str, print_line: Any) -> tuple[Ou
     try:
         with (
             terminated_as_interrupt(),
-            local_or_joined_ray(config.ray),
+            checked_ray(config, kind),
             comparison_client(config, kind, measurement_resources(config, kind), print_line) as client,
         ):
             reporter = ProgressReporter(print_line, rules.budget_s, spent_s)

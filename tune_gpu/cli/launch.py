@@ -31,6 +31,7 @@ from tune_gpu.config.space_catalogue import catalogue_for
 from tune_gpu.evaluation.memory_check.cards import UnknownMemory, this_card, this_node
 from tune_gpu.experiment.checks import check_config
 from tune_gpu.experiment.flag_check import check_flags
+from tune_gpu.experiment.node_check import check_nodes
 from tune_gpu.experiment.refusals import Refusals, plan_space
 from tune_gpu.ray_tune.devices import cards_of_cluster, check_homogeneous, device_of
 from tune_gpu.ray_tune.placement import check_resources, concurrency
@@ -118,6 +119,7 @@ def _search(
     try:
         with local_or_joined_ray(config.ray, choice.n_cards):
             check_room_here(config, choice.kind)
+            check_nodes(config, choice.kind)
             if new:
                 held.enter_context(folder.created(as_yaml(config)))
                 refusals.write(folder)

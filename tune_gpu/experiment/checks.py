@@ -28,7 +28,6 @@ def _check(config: ExperimentConfig) -> None:
     from tune_gpu.experiment.secret_check import check_secrets
     from tune_gpu.experiment.space_check import check_space, services_in_use, settings_in_use
     from tune_gpu.experiment.traffic_check import check_traffic
-    from tune_gpu.workload.inputs import load_inputs
 
     check(config)
     if not config.objective.weights:
@@ -39,18 +38,34 @@ def _check(config: ExperimentConfig) -> None:
     for name, settings in config.services.items():
         if hasattr(settings, "max_model_len"):
             _check_room(config.workload.max_tokens, name, settings_in_use(config, space, Target(name, "max_model_len")))
-    stages = check_traffic(config)
+    check_traffic(config)
     free_port(config.run.port_range)
     _check_writable(Path(config.run.artifacts_dir).expanduser())
-    local = config.ray.address is None  # on a cluster, clips, models and cores belong to the worker
+    local = config.ray.address is None  # on a cluster, clips, models and cores belong to the nodes: see `node_check`
     if local:
-        load_inputs(config.workload, stages, spoken_language(config))
+        check_inputs(config)
     in_use = list(services_in_use(config, space))
     _check_shares(in_use)
     for service in in_use:
-        service.kind.check(service.name, service.settings, local=local)
-        if local and (cores := getattr(service.settings, "cpu_cores", None)):
-            _check_cores(f"{service.name}.cpu_cores", cores)
+        if local:
+            check_service_here(service)
+        else:
+            service.kind.check(service.name, service.settings, local=False)
+
+
+def check_inputs(config: ExperimentConfig) -> None:
+    """Raise UserError if this machine has not got what the traffic sends, such as clips."""
+    from tune_gpu.experiment.traffic_check import check_traffic
+    from tune_gpu.workload.inputs import load_inputs
+
+    load_inputs(config.workload, check_traffic(config), spoken_language(config))
+
+
+def check_service_here(service: Service) -> None:
+    """Raise UserError if a service cannot start on this machine: its model, its program or its cores are not here."""
+    service.kind.check(service.name, service.settings, local=True)
+    if cores := getattr(service.settings, "cpu_cores", None):
+        _check_cores(f"{service.name}.cpu_cores", cores)
 
 
 def _check_shares(services: Sequence[Service]) -> None:
