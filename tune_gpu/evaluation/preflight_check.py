@@ -95,7 +95,12 @@ class PreflightCheck:
 
     def unmodelled(self, service: Service) -> bool:
         """Return whether what a start of this service takes can only be measured."""
-        return self._preflight is not None and self._preflight.starts is not None and self._preflight.unmodelled(service)
+        if self._preflight is None or self._preflight.starts is None:
+            return False
+        try:
+            return self._preflight.unmodelled(service)
+        except UserError:  # a value that its model refuses: `check` has logged it
+            return False
 
     def learn_taken(self, service: Service, start: str, mib: float, *, under_load: bool) -> None:
         """Keep the peak of a start, for every later prediction of this service on this device. `start` is a name that no other start has."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -20,8 +21,8 @@ A, B = Node("aaaaaaaabbbb", "10.0.0.1"), Node("ccccccccdddd", "10.0.0.2")
 SERVER = {"kind": "command", "command": [sys.executable, "{port}"], "health": "/health"}
 
 
-def config(address: str | None = "10.0.0.1:6379", **services: dict[str, Any]) -> ExperimentConfig:
-    knobs = {"patience": {"target": f"{next(iter(services), 'vllm')}.start_timeout_s", "values": [60.0]}}
+def config(services: Mapping[str, Any] | None = None, address: str | None = "10.0.0.1:6379") -> ExperimentConfig:
+    knobs = {"patience": {"target": f"{next(iter(services or {}), 'vllm')}.start_timeout_s", "values": [60.0]}}
     found = config_of({"services": services, "parameters": knobs} if services else {"parameters": knobs})
     return replace(found, ray=replace(found.ray, address=address))
 
@@ -59,7 +60,7 @@ def test_without_a_cluster_no_node_is_asked(monkeypatch: pytest.MonkeyPatch) -> 
 def test_what_is_lacking_begins_with_its_service(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tune_gpu.services.faster_whisper.kind.is_installed", lambda _name: False)
     services = {"ear": {"kind": "faster-whisper"}, "good": SERVER, "bad": SERVER | {"command": ["no-such-server", "{port}"]}, "llm": {"kind": "vllm", "model": "./nowhere"}}
-    found = node_check.lacking(asdict(config(**services)), "cpu")
+    found = node_check.lacking(asdict(config(services)), "cpu")
     assert found[0] == "ear: faster-whisper is not installed. Run pip install 'tune-gpu[whisper]'."
     assert found[1].startswith("services.bad.command: the program no-such-server is not in PATH. Install it")
     assert found[2].startswith("llm: ")
@@ -68,7 +69,7 @@ def test_what_is_lacking_begins_with_its_service(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_kind_that_a_node_does_not_have_is_named() -> None:
-    experiment = asdict(config(tts=SERVER))
+    experiment = asdict(config({"tts": SERVER}))
     experiment["services"]["tts"]["kind"] = "my-kind"
     (found,) = node_check.lacking(experiment, "cuda")
     assert "services.tts.kind=my-kind: no such kind of service" in found
@@ -80,4 +81,4 @@ def test_a_kind_that_raises_anything_is_one_line(monkeypatch: pytest.MonkeyPatch
         raise KeyError("a fault of its own")
 
     monkeypatch.setattr(Command, "check", broken)
-    assert node_check.lacking(asdict(config(tts=SERVER)), "cpu")[0].startswith("tts: a service of kind command cannot be checked (KeyError: ")
+    assert node_check.lacking(asdict(config({"tts": SERVER})), "cpu")[0].startswith("tts: a service of kind command cannot be checked (KeyError: ")
