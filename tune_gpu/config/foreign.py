@@ -17,6 +17,7 @@ from tune_gpu.config.foreign_services import entry_needs_trust, setting_needs_tr
 from tune_gpu.config.kinds import load_kind
 from tune_gpu.config.schema import ExperimentConfig, ParameterSpec
 from tune_gpu.config.service_settings import SpaceServices
+from tune_gpu.config.session_settings import BUILT_IN
 from tune_gpu.config.space_services import kinds_of
 from tune_gpu.config.targets import Target
 
@@ -169,6 +170,8 @@ def _leaf_needs_trust(key: str, value: Any) -> str | None:
     if value is None or isinstance(value, (bool, int, float)) or key in HARMLESS:
         return None
     if key == "run.artifacts_dir" and isinstance(value, str) and _ARTIFACTS.fullmatch(value):
+        return None
+    if key == "workload.profiles.*.source" and value in BUILT_IN:
         return None
     return _WHY.get(key, "it is not known to be harmless")
 

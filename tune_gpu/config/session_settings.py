@@ -14,6 +14,8 @@ MOST_TURNS = 1000
 MOST_TOKENS = 1_000_000
 MOST_SECONDS = 86_400.0
 NATURAL = "natural"
+SAMPLES, DEMONSTRATION = BUILT_IN = ("samples", "demonstration")
+"""Sources that are no file."""
 FORMATS = ("messages", "sharegpt", "prompts", "clips")
 _POISSON = 1.0
 """Shape at which gamma gaps are exponential."""
@@ -96,7 +98,8 @@ class ProfileSettings:
     share: float = bounded(1.0, above=0, most=1e6)
     """Of all sessions, in proportion to the other profiles' shares."""
     source: str = "samples"
-    """`samples` (built-in requests, or the clips of `audio` if a turn begins with speech), a file of conversations or prompts, or a folder of
+    """`demonstration` (conversations of people from a package, spoken by synthesised voices if a turn begins with speech), `samples` (single
+    built-in requests, or the clips of `audio`), a file of conversations or prompts, or a folder of
     clips (`SESSION/NN.wav` beside `SESSION/NN.txt`)."""
     format: str | None = ruled(None, OneOf(FORMATS))
     """Of the source: `messages` (JSON lines of OpenAI's messages), `sharegpt` (JSON), `prompts` (one per line) or `clips`. null: by its content."""

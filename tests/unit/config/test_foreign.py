@@ -453,3 +453,8 @@ def test_no_key_is_left_half_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     first, second = sealed("a: 1\n"), sealed("a: 1\n")
     assert first == second
     assert os.listdir(tmp_path / "made") == ["seal_key"]
+
+
+@pytest.mark.parametrize(("source", "trusted"), [("demonstration", True), ("samples", True), ("theirs.jsonl", False)])
+def test_a_built_in_source_of_sessions_needs_no_trust(source: str, trusted: bool) -> None:
+    assert (_leaf_needs_trust("workload.profiles.*.source", source) is None) is trusted

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import WorkloadSettings
-from tune_gpu.config.session_settings import ProfileSettings
+from tune_gpu.config.session_settings import DEMONSTRATION, SAMPLES, ProfileSettings
 from tune_gpu.workload.sources.clips import ClipFolder
+from tune_gpu.workload.sources.demonstration import Demonstration
 from tune_gpu.workload.sources.files import path_of
 from tune_gpu.workload.sources.lines import Place, text_of_file
 from tune_gpu.workload.sources.openai_messages import OpenAIMessages
@@ -18,7 +19,6 @@ from tune_gpu.workload.sources.sharegpt import ShareGpt
 from tune_gpu.workload.sources.synthetic import SampleClips, SampleTexts
 from tune_gpu.workload.sources.values import Source
 
-SAMPLES = "samples"
 _TEXTS: dict[str, Callable[[str, Place], Source]] = {"messages": OpenAIMessages, "sharegpt": ShareGpt, "prompts": Prompts}
 
 
@@ -38,6 +38,8 @@ def source_of(profile: ProfileSettings, workload: WorkloadSettings, key: str, la
     place = Place(f"{key}source={profile.source}")
     if profile.source == SAMPLES:
         return SampleClips(workload.audio, language) if spoken else SampleTexts()
+    if profile.source == DEMONSTRATION:
+        return Demonstration(place, workload.audio, spoken)
     path = path_of(profile.source, f"{key}source")
     format_ = profile.format or _format_of(path, place)
     if path.is_dir() != (format_ == "clips"):

@@ -11,10 +11,10 @@ from typing import Any
 
 from tune_gpu.common.errors import UserError
 from tune_gpu.config.schema import WorkloadSettings
-from tune_gpu.config.session_settings import ProfileSettings
+from tune_gpu.config.session_settings import SAMPLES, ProfileSettings
 from tune_gpu.workload.audio import Utterance
 from tune_gpu.workload.sources.files import arrival_times, prompt_text, tool_definitions
-from tune_gpu.workload.sources.found import SAMPLES, source_of
+from tune_gpu.workload.sources.found import source_of
 from tune_gpu.workload.sources.values import Conversation, Source
 from tune_gpu.workload.stages import Medium, Stage
 

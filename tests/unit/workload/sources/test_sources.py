@@ -282,3 +282,16 @@ def test_what_a_profile_names_must_exist(tmp_path: Path) -> None:
 
 def test_roles_have_the_names_of_openai() -> None:
     assert list(Role) == ["system", "user", "assistant", "tool"]
+
+
+def test_the_demonstration_has_turns_of_two_voices_with_answers() -> None:
+    pytest.importorskip("hibari")
+    pytest.importorskip("chitchat_dataset")
+    spoken = conversations(Path("demonstration"), stages=VOICE)
+    assert len(spoken) >= 20
+    assert all(len(one.exchanges) >= 4 for one in spoken)
+    assert all(exchange.clip is not None and exchange.clip.reference == exchange.says and exchange.answer for one in spoken for exchange in one.exchanges)
+    halves = [conversations(Path("demonstration"), half=half) for half in ("search", "comparison")]
+    assert [len(half) >= 5 for half in halves] == [True, True]
+    assert not {one.name for one in halves[0]} & {one.name for one in halves[1]}
+    assert all(exchange.clip is None for half in halves for one in half for exchange in one.exchanges)
