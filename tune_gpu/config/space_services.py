@@ -31,7 +31,7 @@ TAKEN = frozenset(metrics.CATALOGUE) | {
     "tune_gpu", "turn", "weights",
     # What the metrics of an evaluation hold besides the catalogue's:
     FITNESS_TERMS, metrics.ERROR_UNIT, metrics.ENDED_EARLY_PCT, "fitness_windows", "unchecked", "capacity_at_ceiling",
-    "device_trace", "failed_requests", "n_invalid_windows", "saturation", "sessions", "trials_per_card",
+    "capacity_interval", "fitness_by_clip", "fitness_errors", "device_trace", "failed_requests", "n_invalid_windows", "saturation", "sessions", "trials_per_card",
     # The keys of an evaluation's line:
     "asked_after", "candidate_id", "duration_s", "engine", "engine_reused", "failure", "fitness", "fitness_stderr", "generation", "measured_on", "metrics", "n_retries",
     "n_windows", "objectives", "origin", "params", "retries", "schema_version", "started_at", "status", "told_after", "transient", "violation", "violations", "wall_s",
