@@ -29,6 +29,8 @@ class FinishedRun:
     """The parameters of its best configuration."""
     device: DeviceRecord
     lines: tuple[EvaluationRecord, ...]
+    traffic: str | None = None
+    """Hash of its traffic; None if an older program measured it."""
 
 
 def read_finished_run(artifacts_dir: str, run_id: str, overrides: list[str], command: str, *, trust: bool = False) -> FinishedRun:
@@ -63,4 +65,4 @@ def read_finished_run(artifacts_dir: str, run_id: str, overrides: list[str], com
         SearchSpace.from_specs(config.parameters).check(best.params)  # config.yaml is sealed, summary.json is not
     except UserError as error:
         raise UserError(f"{folder.path / 'summary.json'}: its best configuration is not in the space of config.yaml ({error})") from error
-    return FinishedRun(folder, config, summary, dict(best.params), record.device or DeviceRecord(kind=summary.device), record.lines)
+    return FinishedRun(folder, config, summary, dict(best.params), record.device or DeviceRecord(kind=summary.device), record.lines, record.traffic)

@@ -109,6 +109,11 @@ class RunRecord:
         return self.comparison.decision if later and self.comparison else self.summary.decision
 
     @property
+    def traffic(self) -> str | None:
+        """Return the hash of the run's traffic, or None if an older program measured it."""
+        return self.manifest.recorded_traffic if self.manifest else None
+
+    @property
     def device(self) -> DeviceRecord | None:
         """Return the device of the manifest, or None if it is unknown."""
         return next(iter(self.manifest.devices), None) if self.manifest else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,6 +31,7 @@ from tune_gpu.compare.metrics import metrics_of
 from tune_gpu.compare.progress import ProgressReporter, describe_arms, make_findings_table
 from tune_gpu.compare.records import make_comparison
 from tune_gpu.compare.rounds import Outcome, PairedExperiment, Rules, findings_of
+from tune_gpu.compare.same_traffic import check_alike, check_unchanged
 from tune_gpu.compare.store import ReplicateStore
 from tune_gpu.compare.verdict import Finding
 from tune_gpu.config.overrides import last_given
@@ -108,6 +110,8 @@ class ComparisonRequest:
     rules: Rules
     file: str
     """Of the result, in the run's folder, without its ending."""
+    notes: Sequence[str] = ()
+    """What is not known about it, to be printed."""
 
     @property
     def confirms(self) -> bool:
@@ -124,6 +128,7 @@ def _request(
     run_id: str, overrides: list[str], baseline: str | None, against: str | None, budget_s: float, rounds: int | None, *, trust: bool = False
 ) -> ComparisonRequest:
     from tune_gpu.compare.setup import make_rules
+    from tune_gpu.workload.traffic_hash import planned_hash
 
     if baseline and against:
         raise UserError("--baseline and --against: both are given. Give one of them.")
@@ -131,9 +136,11 @@ def _request(
     run = read_finished_run(artifacts_dir, run_id, overrides, "compare", trust=trust)
     config, theirs, file, source = run.config, BASELINE, "comparison", ArmSource.BASELINE
     params = dict(config.baseline)
+    notes = [check_unchanged(f"compare {run_id}", run.traffic, planned_hash(config))]
     if against and "=" not in against:
         other = read_finished_run(artifacts_dir, against, [], "--against", trust=trust)
         theirs, params, source = other.folder.run_id, winner_of_other(run, other), ArmSource.AGAINST
+        notes.append(check_alike(f"--against {against}", other.traffic, run.folder.run_id, run.traffic))
     elif against:
         theirs, params, source = "other", changed_params(config, run.winner, against, "--against"), ArmSource.AGAINST
     elif baseline and (given := changed_params(config, params, baseline, "--baseline")) != params:
@@ -148,16 +155,21 @@ def _request(
     check_config(config)
     restore_secrets(config)
     origins = {WINNER: make_origin(config, run.winner, ArmSource.WINNER), theirs: make_origin(config, params, source)}
-    return ComparisonRequest(run, {WINNER: run.winner, theirs: params}, origins, theirs, make_rules(config, budget_s=budget_s, max_rounds=rounds), file)
+    return ComparisonRequest(run, {WINNER: run.winner, theirs: params}, origins, theirs, make_rules(config, budget_s=budget_s, max_rounds=rounds), file, [note for note in notes if note])
 
 
 def _compare(console: Console, request: ComparisonRequest, quiet: bool) -> Comparison:
+    from tune_gpu.compare.setup import comparison_config
+    from tune_gpu.workload.traffic_hash import planned_hash
+
     choice = device_of(request.run.config)
     if request.run.config.ray.address is None:  # on a cluster the services run elsewhere
         check_installed(request.run.config.services, choice.kind)
     print_line = (lambda _line: None) if quiet else (lambda line: console.print(line, highlight=False, soft_wrap=True))
     config, folder, rules = request.run.config, request.run.folder, request.rules
     print_line(f"{config.name}, run {folder.run_id}: {choice.why}")
+    for note in request.notes:
+        print_line(note)
     for line in describe_arms(request.arms, {arm: origin.label for arm, origin in request.origins.items()}):
         print_line(line)
     if (times := times_of(request.run.lines, config)) is not None:
@@ -182,6 +194,7 @@ def _compare(console: Console, request: ComparisonRequest, quiet: bool) -> Compa
         confirmed=holds,
         confirmed_why=why,
         origins=request.origins,
+        traffic=planned_hash(comparison_config(config)),
     )
     if request.confirms and outcome.ended is not ComparisonEnd.INTERRUPTED:
         content = replace(content, decision=_decision(request, content))

@@ -24,6 +24,7 @@ from tune_gpu.common.imports import uncollected
 from tune_gpu.common.interrupt import terminated_as_interrupt
 from tune_gpu.common.process.managed import process_age_s
 from tune_gpu.common.wording import counted
+from tune_gpu.compare.same_traffic import check_unchanged
 from tune_gpu.config.loader import DEFAULT_SPACE, address_to_join, as_yaml, device_setting, load_config, load_run_config, raw_setting
 from tune_gpu.config.overrides import is_override, key_of, last_given, parse_overrides
 from tune_gpu.config.schema import ExperimentConfig, RaySettings
@@ -85,11 +86,16 @@ def launch(space: str | None, overrides: tuple[str, ...], resume: str | None, tr
 
 
 def _launch(console: Console, space: str | None, overrides: list[str], resume: str | None, *, trust: bool, quiet: bool, verbose: bool) -> int:
+    from tune_gpu.workload.traffic_hash import planned_hash
+
     if resume is not None:
         config, record = _recorded(space, overrides, resume, trust=trust)
         if record.ended:
             return _print_ended(console, record)
         choice, folder = _continued(config, record), record.folder
+        note = check_unchanged(f"--resume {resume}", record.traffic, planned_hash(config))
+        if note and not quiet:
+            console.print(note, highlight=False, soft_wrap=True, markup=False)
     else:
         config, choice, folder = _new(space or DEFAULT_SPACE, overrides, trust=trust)
     with contextlib.ExitStack() as held:

@@ -64,7 +64,8 @@ def confirm_run(
         print_line(planned.room)
         config, arms = planned.config, contenders(winner, config.baseline, lines, planned.n_arms - 1)
     rules = make_rules(config)
-    store = ReplicateStore(folder.path / "confirmation.jsonl", make_terms(config, kind, arms, rules.windows), folder.redactor)
+    terms = make_terms(config, kind, arms, rules.windows)
+    store = ReplicateStore(folder.path / "confirmation.jsonl", terms, folder.redactor)
     metrics = metrics_of(config)
 
     def judged(replicates: Sequence[Replicate], alpha: float) -> Standings:
@@ -99,6 +100,7 @@ def confirm_run(
         confirmed_why=why,
         rivals=found.rivals,
         origins={arm: make_origin(config, params, _SOURCES.get(arm, ArmSource.RIVAL)) for arm, params in arms.items()},
+        traffic=terms["traffic"],
     )
     folder.write_json("confirmation.json", content)
     return RunConfirmation(holds, why, dict(arms[found.leader]), content, outcome.ended is ComparisonEnd.INTERRUPTED)

@@ -33,6 +33,7 @@ def make_comparison(
     confirmed_why: str,
     rivals: Mapping[str, Finding] | None = None,
     origins: Mapping[str, Origin] | None = None,
+    traffic: str | None = None,
 ) -> Comparison:
     """Build the record of one comparison, for other tools and for `promote`."""
     origins = origins or {}
@@ -59,6 +60,7 @@ def make_comparison(
         confirmed=confirmed,
         confirmed_why=confirmed_why,
         rivals=None if rivals is None else {arm: finding.record() for arm, finding in rivals.items()},
+        traffic=traffic,
     )
 
 

@@ -11,6 +11,7 @@ from tune_gpu.compare.progress import PrintLine
 from tune_gpu.compare.rounds import Rules
 from tune_gpu.compare.samples import Replicate
 from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.workload.traffic_hash import planned_hash
 
 
 def make_rules(config: ExperimentConfig, *, budget_s: float | None = None, max_rounds: int | None = None) -> Rules:
@@ -30,6 +31,7 @@ def make_rules(config: ExperimentConfig, *, budget_s: float | None = None, max_r
 
 def make_terms(config: ExperimentConfig, device: str, arms: Mapping[str, Mapping[str, Any]], windows: int) -> dict[str, Any]:
     """Return the terms that replicates must share to be counted together."""
+    measured = comparison_config(config)
     return {
         "schema_version": 1,
         "arms": {name: dict(params) for name, params in arms.items()},
@@ -39,14 +41,19 @@ def make_terms(config: ExperimentConfig, device: str, arms: Mapping[str, Mapping
         "window_s": config.confirm.window_s or config.workload.window_s,
         "capacity": config.confirm.capacity,
         "services": asdict(config.services),
+        "traffic": planned_hash(measured),
     }
+
+
+def comparison_config(config: ExperimentConfig) -> ExperimentConfig:
+    """Return the configuration under which a comparison measures."""
+    settings = config.confirm
+    return measured_as(config, capacity=settings.capacity, windows=settings.windows, window_s=settings.window_s)
 
 
 def comparison_client(config: ExperimentConfig, device: str, resources: Mapping[str, float], print_line: PrintLine) -> Any:
     """Return the client of a measuring actor that has the windows of a comparison."""
-    settings = config.confirm
-    measured = measured_as(config, capacity=settings.capacity, windows=settings.windows, window_s=settings.window_s)
-    return measurement_client(measured, device, resources, print_line)
+    return measurement_client(comparison_config(config), device, resources, print_line)
 
 
 def measure_in(client: MeasurementClient, arms: Mapping[str, Mapping[str, Any]]) -> Callable[[str, int, int], Replicate]:

@@ -36,7 +36,7 @@ class ReplicateStore:
         whole = content[: content.rfind(b"\n") + 1]
         try:
             head, *rest = [outside_files.parse_json(line, self.path, limit) for line in outside_files.split_lines(whole, self.path, limit)]
-            same = head == self._terms
+            same = head in (self._terms, {name: value for name, value in self._terms.items() if name != "traffic"})  # an older program wrote no traffic
             replicates = [Replicate.from_dict(line) for line in rest] if same else []
         except (ValueError, TypeError, KeyError):
             same, replicates = False, []

@@ -28,6 +28,8 @@ def _check(config: ExperimentConfig) -> None:
     from tune_gpu.experiment.secret_check import check_secrets
     from tune_gpu.experiment.space_check import check_space, services_in_use, settings_in_use
     from tune_gpu.experiment.traffic_check import check_traffic
+    from tune_gpu.workload.sessions.auxiliary import auxiliary_service
+    from tune_gpu.workload.stages import stages_of
 
     check(config)
     if not config.objective.weights:
@@ -44,6 +46,8 @@ def _check(config: ExperimentConfig) -> None:
     local = config.ray.address is None  # on a cluster, clips, models and cores belong to the nodes: see `node_check`
     if local:
         check_inputs(config)
+    for name, auxiliary in config.workload.auxiliary.items():
+        auxiliary_service(name, auxiliary, stages_of(config))
     in_use = list(services_in_use(config, space))
     _check_shares(in_use)
     for service in in_use:
@@ -57,8 +61,14 @@ def check_inputs(config: ExperimentConfig) -> None:
     """Raise UserError if this machine has not got what the traffic sends, such as clips."""
     from tune_gpu.experiment.traffic_check import check_traffic
     from tune_gpu.workload.inputs import load_inputs
+    from tune_gpu.workload.sources.loaded import check_sources
+    from tune_gpu.workload.stages import stages_of
 
-    load_inputs(config.workload, check_traffic(config), spoken_language(config))
+    driven = check_traffic(config)
+    if config.workload.has_sessions:
+        check_sources(config.workload, stages_of(config), spoken_language(config))
+    else:
+        load_inputs(config.workload, driven, spoken_language(config))
 
 
 def check_service_here(service: Service) -> None:

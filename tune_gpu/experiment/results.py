@@ -19,6 +19,7 @@ from tune_gpu.experiment.listener import RunListener
 from tune_gpu.ray_tune.callbacks import RetryTracker
 from tune_gpu.ray_tune.same_failure import SameFailure
 from tune_gpu.search.tournament import Candidate, Result
+from tune_gpu.workload.traffic_hash import planned_hash
 
 
 class ResultKeeper:
@@ -33,6 +34,8 @@ class ResultKeeper:
 
     def __init__(self, config: ExperimentConfig, kind: str, folder: RunFolder, progress: RunListener) -> None:
         self._config, self._kind, self._folder, self._progress = config, kind, folder, progress
+        self.traffic = planned_hash(config)
+        """Hash of the run's traffic, which every line states; None if it is not known here."""
         self.sync = ArtifactSync(config.ray.storage_path, folder.root) if config.ray.storage_path else None
         self.retries = RetryTracker(config.ray.max_retries)
         self.unwritten = StopWhenUnwritable()
@@ -84,7 +87,7 @@ class ResultKeeper:
         """Store a further deployment of the baseline, which the search does not read; `line_json` is None for a trial that was lost. Raise
         OSError."""
         found = _record_in({"line_json": line_json}) or lost(candidate, self._kind, started_at=now(), retries=causes)
-        self._folder.append_anchor(EvaluationRecord.parse(self._folder.redactor.value(found.dump()), found.candidate_id))
+        self._folder.append_anchor(EvaluationRecord.parse(self._folder.redactor.value(replace(found, traffic=self.traffic).dump()), found.candidate_id))
         self.copy(ANCHORS)
 
     def copy(self, *names: str) -> None:
@@ -96,7 +99,7 @@ class ResultKeeper:
             logging.getLogger(__name__).warning("%s: not copied: %s", ", ".join(names), error)
 
     def _keep(self, record: EvaluationRecord) -> None:
-        line = EvaluationRecord.parse(self._folder.redactor.value(replace(record, told_after=self._n_kept).dump()), record.candidate_id)
+        line = EvaluationRecord.parse(self._folder.redactor.value(replace(record, told_after=self._n_kept, traffic=self.traffic).dump()), record.candidate_id)
         self._n_kept += 1
         self.failures.observe(line)
         try:

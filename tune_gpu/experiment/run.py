@@ -88,7 +88,7 @@ class Experiment:
         self.results.replay()
         info, neighbours = self._device
         record = manifest(self.folder.run_id, self.config.search.seed, info, self.folder.earlier_manifests())
-        record = replace(record, neighbours=neighbours.as_dict())
+        record = replace(record, neighbours=neighbours.as_dict(), traffic=self.results.traffic)
         self.folder.write_json("manifest.json", record)
         ended = RunEnd.INTERRUPTED
         try:

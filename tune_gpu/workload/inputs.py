@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -42,6 +43,17 @@ class Inputs:
 
     clips: Sequence[Utterance] = ()
     texts: Sequence[Text] = ()
+
+    @property
+    def digest(self) -> str:
+        """Return a hash of the clips and texts, 64 hexadecimal digits."""
+        found = hashlib.sha256()
+        items: list[Item] = [*self.clips, *self.texts]
+        for item in items:
+            found.update(repr((item.name, item.reference, item.language)).encode())
+        for clip in self.clips:
+            found.update(clip.samples.tobytes())
+        return found.hexdigest()
 
     def of(self, turn: Sequence[Stage], stage: Stage) -> Sequence[Item]:
         """Return the inputs of turns that begin at a stage.

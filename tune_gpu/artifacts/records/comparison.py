@@ -107,6 +107,8 @@ class Comparison(Record):
     """In a run's own confirmation: the winner against each rival, in the decisive metric."""
     decision: Decision | None = field(default=None, metadata=OPTIONAL)
     """What to do after this comparison; None if it is not with the baseline."""
+    traffic: str | None = field(default=None, metadata=OPTIONAL)
+    """Hash of the traffic under which it was made, which is of the conversations that the search did not use; None in old artifacts."""
 
     def contradiction(self) -> str | None:
         """Return which fields contradict one another, or None."""

@@ -99,6 +99,8 @@ class EvaluationRecord(Record):
     retries: tuple[FailedAttempt, ...] = ()
     told_after: int | None = field(default=None, metadata=OPTIONAL)
     """How many lines the run had before this one; set when the line is written."""
+    traffic: str | None = field(default=None, metadata=OPTIONAL)
+    """Hash of the traffic under which it was measured (`workload/traffic_hash.py`); None in old runs. Set when the line is written."""
 
     def contradiction(self) -> str | None:
         """Return which fields contradict one another, or None."""

@@ -49,6 +49,13 @@ class Manifest(Record):
     resumed_from: tuple[Manifest, ...] = ()
     neighbours: dict[str, Any] | None = field(default=None, metadata=OPTIONAL)
     """Use of the device by other processes when the run began."""
+    traffic: str | None = field(default=None, metadata=OPTIONAL)
+    """Hash of the run's traffic; None in old runs."""
+
+    @property
+    def recorded_traffic(self) -> str | None:
+        """Return the hash of the traffic of the latest attempt that states one."""
+        return next((each.traffic for each in reversed(self.attempts()) if each.traffic is not None), None)
 
     def attempts(self) -> tuple[Manifest, ...]:
         """Return the manifests of all attempts, oldest first, each without the earlier ones."""

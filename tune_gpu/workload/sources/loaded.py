@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -108,6 +108,12 @@ def load_sources(workload: WorkloadSettings, stages: Sequence[Stage], language: 
     file = workload.arrivals.file
     times = arrival_times(file, "workload.arrivals.file") if workload.arrivals.process == "times" and file else ()
     return SessionSources(found, times, tuple(notes))
+
+
+def check_sources(workload: WorkloadSettings, stages: Sequence[Stage], language: str = "en") -> None:
+    """Raise UserError as `load_sources` does, also for a source that has nothing for the comparisons at the end."""
+    for half in ("search", "comparison") if workload.half == "search" else (workload.half,):
+        load_sources(replace(workload, half=half), stages, language)
 
 
 def _profile_source(profile: ProfileSettings, source: Source, half: str, key: str, language: str) -> ProfileSource:
