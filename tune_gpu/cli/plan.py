@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import click
@@ -14,6 +14,7 @@ import click
 from tune_gpu.artifacts.redaction import Redactor
 from tune_gpu.cli.plan_view import ROWS, cards_table, print_plan
 from tune_gpu.cli.terminal import console_of
+from tune_gpu.cli.traffic_view import read_traffic, traffic_lines
 from tune_gpu.common.errors import UserError
 from tune_gpu.compare.forecast import predicted_confirmation
 from tune_gpu.config.kinds import kinds_with
@@ -72,12 +73,16 @@ def plan(
         if (trust or not wanted) and all(versions.get(kind.name) in (None, kind.installed_version()) for kind in kinds_with(Versioned)):
             check_flags(config, space)
         params, found = preflight.predict_space(space)
+        traffic = read_traffic(config) if config.workload.has_sessions and (trust or not wanted) else None  # files that somebody else names are not read
     except UserError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
     if as_json:
-        click.echo(json.dumps(as_document(config, preflight, params, found) | {"confirmation": predicted_confirmation(config, device.kind), "needs_trust": [{"key": each.key, "why": each.why} for each in wanted]}))
+        shown = {"traffic": asdict(traffic[0])} if traffic else {}
+        click.echo(json.dumps(as_document(config, preflight, params, found) | shown | {"confirmation": predicted_confirmation(config, device.kind), "needs_trust": [{"key": each.key, "why": each.why} for each in wanted]}))
     else:
+        for line in traffic_lines(config, *traffic) if traffic else ():
+            click.echo(config.spelling.text(line))
         print_plan(console_of(markup=True), config, preflight, params, found, rows)
         for name, command in commands_of(config).items():
             click.echo(f"{name} runs: {shlex.join(command)}")
