@@ -20,7 +20,6 @@ FORMATS = ("messages", "sharegpt", "prompts", "clips")
 _POISSON = 1.0
 """Shape at which gamma gaps are exponential."""
 _TOKENS = Bounds(least=1, most=MOST_TOKENS)
-_THINK = {"distribution": "lognormal", "median": 2.0, "p95": 8.0}
 
 
 @dataclass
@@ -109,8 +108,8 @@ class ProfileSettings:
     answer_tokens: Any = field(default=None, metadata=rule(Drawn(_TOKENS, (NATURAL,))))
     """Length of an answer, whose end-of-text token is ignored. `natural`: the model ends it, at most `max_tokens` long. null: about as long as
     the source's answer; without one, lognormal with a median of 40 and a p95 of 120."""
-    think_s: Any = field(default_factory=lambda: dict(_THINK), metadata=rule(Drawn(Bounds(least=0, most=MOST_SECONDS))))
-    """Pause of the caller between the end of an answer and the next words."""
+    think_s: Any = field(default=None, metadata=rule(Drawn(Bounds(least=0, most=MOST_SECONDS))))
+    """Pause of the caller between the end of an answer and the next words. null: lognormal with a median of 2 and a p95 of 8."""
     tool_calls: ToolCallSettings = field(default_factory=ToolCallSettings)
     retrieval: RetrievalSettings = field(default_factory=RetrievalSettings)
 

@@ -54,6 +54,15 @@ def test_an_override_changes_one_setting_of_a_profile(tmp_path: Path, spelling: 
     assert phone.think_s == {"distribution": "uniform", "least": 1, "most": 2}
 
 
+def test_a_distribution_of_a_space_replaces_the_default_as_a_whole(tmp_path: Path) -> None:
+    """Numbers of the default's own distribution would not fit another one."""
+    think: dict[str, Any] = {"distribution": "uniform", "least": 1, "most": 2}
+    profiles = {"home": {"think_s": think}, "phone": {"tool_calls": {"result_tokens": LOGNORMAL, "latency_s": think}, "retrieval": {"chunk_tokens": LOGNORMAL}}}
+    workload = load(tmp_path, [], traffic={"kind": "sessions", "profiles": profiles}).workload
+    assert workload.profiles["home"].think_s == workload.profiles["phone"].tool_calls.latency_s == think
+    assert workload.profiles["phone"].think_s is None
+
+
 def test_an_override_adds_and_removes_profiles(tmp_path: Path) -> None:
     workload = load(tmp_path, ["traffic.profiles.office={share: 2}", "~traffic.profiles.phone"]).workload
     assert list(workload.profiles) == ["home", "office"]
@@ -75,13 +84,13 @@ def test_a_recorded_configuration_is_read_as_it_was(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("traffic.profils={}", r"workload\.profils: no such key \(did you mean profiles\?\)"),
-        ("traffic.profiles.home.shares=1", r"workload\.profiles\.home\.shares: no such key \(did you mean share\?\)"),
-        ("traffic.profiles.home.share=0", r"workload\.profiles\.home\.share=0"),
-        ("traffic.profiles=[{name: home}]", r"workload\.profiles=.*a list instead of a mapping"),
-        ("traffic.profiles.home.turns=0", r"workload\.profiles\.home\.turns=0(\.0)?: out of range"),
-        ("traffic.profiles.home.turns=few", r"workload\.profiles\.home\.turns=few: not a number"),
-        ("traffic.profiles.home.turns={median: 2, p95: 3}", r"workload\.profiles\.home\.turns\.distribution: no key distribution"),
+        ("traffic.profils={}", r"traffic\.profils: no such key \(did you mean profiles\?\)"),
+        ("traffic.profiles.home.shares=1", r"traffic\.profiles\.home\.shares: no such key \(did you mean share\?\)"),
+        ("traffic.profiles.home.share=0", r"traffic\.profiles\.home\.share=0"),
+        ("traffic.profiles=[{name: home}]", r"traffic\.profiles=.*a list instead of a mapping"),
+        ("traffic.profiles.home.turns=0", r"traffic\.profiles\.home\.turns=0(\.0)?: out of range"),
+        ("traffic.profiles.home.turns=few", r"traffic\.profiles\.home\.turns=few: not a number"),
+        ("traffic.profiles.home.turns={median: 2, p95: 3}", r"traffic\.profiles\.home\.turns\.distribution: no key distribution"),
         ("traffic.profiles.home.turns={distribution: lognorm, median: 2}", r"lognorm: no such distribution \(did you mean lognormal\?\)"),
         ("traffic.profiles.home.turns={distribution: lognormal, median: 2}", r"turns: lognormal without p95"),
         ("traffic.profiles.home.turns={distribution: lognormal, medain: 2, p95: 3}", r"turns\.medain: not a number of lognormal \(did you mean median\?\)"),
@@ -89,18 +98,18 @@ def test_a_recorded_configuration_is_read_as_it_was(tmp_path: Path) -> None:
         ("traffic.profiles.home.turns={distribution: uniform, least: 4, most: 3}", r"turns\.least=4: above"),
         ("traffic.profiles.home.think_s=-1", r"think_s=-1(\.0)?: out of range"),
         ("traffic.profiles.home.answer_tokens=naturally", r"answer_tokens=naturally: not a number \(did you mean natural\?\)"),
-        ("traffic.profiles.home.system_prompt.tokens=9", r"system_prompt\.text: workload\.profiles\.home\.system_prompt\.tokens is given as well"),
+        ("traffic.profiles.home.system_prompt.tokens=9", r"system_prompt\.text: traffic\.profiles\.home\.system_prompt\.tokens is given as well"),
         ("traffic.profiles.home.system_prompt.shared_by=all", r"shared_by=all: applies to"),
         ("traffic.profiles.home.format=openai", r"format=openai: not allowed"),
         ("traffic.arrivals.process=poisson", r"arrivals\.burstiness=0\.5: not used by"),
-        ("traffic.arrivals={process: times}", r"arrivals\.process=times: no workload\.arrivals\.file"),
+        ("traffic.arrivals={process: times}", r"arrivals\.process=times: no traffic\.arrivals\.file"),
         ("traffic.turn_taking.barge_in=2", r"turn_taking\.barge_in=2: out of range"),
-        ("traffic.auxiliary.titles.per_min=3", r"workload\.auxiliary\.titles: workload\.auxiliary\.titles\.per_session and .* are given"),
-        ("traffic.auxiliary.more={}", r"workload\.auxiliary\.more: no rate is given"),
-        ("traffic.history=mine", r"workload\.history=mine: not allowed"),
-        ("traffic.background_rate_per_s=1", r"workload\.background_rate_per_s=1: not used by workload\.kind=sessions"),
-        ("traffic.kind=requests", r"workload\.profiles: not used by workload\.kind=requests"),
-        ("traffic.kind=session", r"workload\.kind=session: not allowed.*did you mean sessions"),
+        ("traffic.auxiliary.titles.per_min=3", r"traffic\.auxiliary\.titles: traffic\.auxiliary\.titles\.per_session and .* are given"),
+        ("traffic.auxiliary.more={}", r"traffic\.auxiliary\.more: no rate is given"),
+        ("traffic.history=mine", r"traffic\.history=mine: not allowed"),
+        ("traffic.background_rate_per_s=1", r"traffic\.background_rate_per_s=1: not used by traffic\.kind=sessions"),
+        ("traffic.kind=requests", r"traffic\.profiles: not used by traffic\.kind=requests"),
+        ("traffic.kind=session", r"traffic\.kind=session: not allowed.*did you mean sessions"),
     ],
 )
 def test_a_mistake_is_one_clear_line(tmp_path: Path, override: str, message: str) -> None:

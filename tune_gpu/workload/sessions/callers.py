@@ -21,6 +21,7 @@ from tune_gpu.workload.sources.values import Exchange
 
 _TURNS = Distribution("lognormal", median=3.0, p95=8.0)
 _ANSWERS = Distribution("lognormal", median=40.0, p95=120.0)
+_THINK = Distribution("lognormal", median=2.0, p95=8.0)
 ANSWER_AFTER_S = 1.0
 """What an answer is taken to need until it is heard. The plan uses it only to tell how far the sessions of the past have come."""
 _USUAL_WPM = 150.0
@@ -60,7 +61,7 @@ class Callers:
         self.turns = None if settings.turns is None else distribution_of(settings.turns)
         self.natural = settings.answer_tokens == NATURAL
         self.answers = None if settings.answer_tokens is None or self.natural else distribution_of(settings.answer_tokens)
-        self.think = distribution_of(settings.think_s)
+        self.think = _THINK if settings.think_s is None else distribution_of(settings.think_s)
         self.tool_tokens, self.tool_latency = distribution_of(settings.tool_calls.result_tokens), distribution_of(settings.tool_calls.latency_s)
         self.chunk_tokens = distribution_of(settings.retrieval.chunk_tokens)
 
