@@ -112,7 +112,7 @@ def services_of(config: ExperimentConfig, params: Mapping[str, Any], device: str
         device: `cuda` or `cpu`.
 
     Raises:
-        UserError: an invalid unit or address, or a target for a service that the run does not have or that is not deployed.
+        UserError: an invalid unit or address, a target for a service that the run does not have or that is not deployed, or nothing to deploy.
     """
     settings = config.promote
     check(settings, "promote.")
@@ -138,6 +138,9 @@ def services_of(config: ExperimentConfig, params: Mapping[str, Any], device: str
         note = f"# {service.name}, as tune_gpu measured it: {values}\n"
         found.append(DeployedService(place, service, deployable, device, command, note, settings.health_deadline_s, protocols[service.name]))
     _check_deployed(settings.services, [name for name, _ in elsewhere])
+    if not found:
+        names = ", ".join(name for name, _ in elsewhere)
+        raise UserError(f"services: all run already ({names}), so there is nothing to deploy. Promote a run that has a service of another kind.")
     check_apart([service.place for service in found], elsewhere)
     return found
 

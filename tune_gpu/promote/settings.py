@@ -15,6 +15,7 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.config.loader import apply_overrides, load_settings
 from tune_gpu.config.overrides import last_given
 from tune_gpu.config.schema import ExperimentConfig
+from tune_gpu.config.space_catalogue import name_defaults
 from tune_gpu.promote.ownership import check_own
 
 SYSTEM_FILE = Path("/etc/tune-gpu/promote.yaml")
@@ -53,13 +54,15 @@ def artifacts_of(overrides: list[str]) -> str:
 
 def with_trusted(of_run: ExperimentConfig, trusted: ExperimentConfig) -> ExperimentConfig:
     """Return a run's configuration with the trusted settings for deciding and installing. The metric of the confirmation stays the run's
-    own."""
-    return replace(of_run, promote=trusted.promote, confirm=replace(trusted.confirm, metric=of_run.confirm.metric))
+    own. Default names of metrics are those of the run's services."""
+    made = replace(of_run, promote=replace(trusted.promote), confirm=replace(trusted.confirm, metric=of_run.confirm.metric))
+    name_defaults(made)
+    return made
 
 
 def ignored(of_run: ExperimentConfig, trusted: ExperimentConfig) -> list[str]:
     """Return the run's own settings that differ from the trusted ones, as `key=value`. Unchanged defaults do not count."""
-    default = ExperimentConfig()
+    default, trusted = with_trusted(of_run, ExperimentConfig()), with_trusted(of_run, trusted)
     return [
         f"{kind}.{name}={value}"
         for kind, names in (("promote", None), ("confirm", ("confidence", "tolerances")))
@@ -74,5 +77,8 @@ def _values(*settings: Any, prefix: str = "") -> Iterator[tuple[Any, ...]]:
         values = [getattr(each, field.name) for each in settings]
         if is_dataclass(values[0]):
             yield from _values(*values, prefix=f"{prefix}{field.name}.")
+        elif isinstance(values[0], dict) and is_dataclass(kind := type(next(iter(values[0].values()), None))):
+            for name in values[0]:
+                yield from _values(*(each.get(name, kind()) for each in values), prefix=f"{prefix}{field.name}.{name}.")
         else:
             yield (prefix + field.name, *values)

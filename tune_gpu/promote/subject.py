@@ -15,7 +15,6 @@ from tune_gpu.common.errors import UserError
 from tune_gpu.compare.metrics import metrics_of
 from tune_gpu.config.rules import OneOf, check_value
 from tune_gpu.config.schema import ExperimentConfig
-from tune_gpu.config.space_catalogue import name_defaults
 from tune_gpu.promote.apply import folder_of, target_of
 from tune_gpu.promote.bundle import MANIFEST, REVIEWED, Bundle, bundle_of, is_promotions, read_manifest
 from tune_gpu.promote.evidence import evidence_of, target_device
@@ -82,7 +81,6 @@ def subject_of(
     if others := ignored(run.config, trusted):
         print_line(f"ignored: the run's own {', '.join(others)}; only {settings_file or SYSTEM_FILE} and the command line decide how to promote")
     run = replace(run, config=with_trusted(run.config, trusted))
-    name_defaults(run.config)
     check(run.config)
     settings = run.config.promote
     check_value(OneOf(tuple(metric.name for metric in metrics_of(run.config))), "promote.metric", settings.metric)

@@ -57,7 +57,7 @@ class Systemd:
             done = self._run("cat", unit, check=False)
             if done.returncode != 0:
                 lines = (done.stderr or done.stdout).strip().splitlines() or ["no such unit"]
-                raise UserError(f"promote.target=systemd: unit {unit}: {lines[0]}")
+                raise UserError(f"promote.target=systemd: unit {unit}: {lines[0].rstrip('.')}. Create it, or set promote.services.NAME.unit to the unit of the service.")
         loaded_units.check_order(units, self._show)
 
     def check_files(self, files: Mapping[Path, str]) -> None:

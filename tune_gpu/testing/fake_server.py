@@ -35,6 +35,9 @@ class Handler(BaseHTTPRequestHandler):
             return
         n_words = int(asked.get("max_completion_tokens") or asked.get("max_tokens") or 8)
         usage = {"prompt_tokens": 1, "completion_tokens": n_words, "total_tokens": 1 + n_words}
+        if not self._has_key:
+            self._answer(401, {})
+            return
         if not asked.get("stream"):
             time.sleep(n_words * LATENCY_S)
             self._answer(200, {"choices": [{"index": 0, "message": {"role": "assistant", "content": "word " * n_words}}], "usage": usage})
@@ -47,11 +50,16 @@ class Handler(BaseHTTPRequestHandler):
         self._event({"choices": [], "usage": usage})
         self.wfile.write(b"data: [DONE]\n\n")
 
+    @property
+    def _has_key(self) -> bool:
+        """Return whether the request carries the key, if one is set."""
+        return not KEY or self.headers["Authorization"] == f"Bearer {KEY}"
+
     def _event(self, content: object) -> None:
         self.wfile.write(f"data: {json.dumps(content)}\n\n".encode())
 
     def _answer(self, status: int, content: object) -> None:
-        self._head(401 if KEY and self.headers["Authorization"] != f"Bearer {KEY}" else status, "application/json")
+        self._head(status if self._has_key else 401, "application/json")
         self.wfile.write(json.dumps(content).encode())
 
     def _head(self, status: int, content_type: str) -> None:

@@ -28,7 +28,7 @@ from tune_gpu.promote.installed import Installation
 from tune_gpu.promote.live_turns import LiveTurns
 from tune_gpu.promote.places import targets_of
 from tune_gpu.promote.render import not_deployed, services_of
-from tune_gpu.promote.settings import trusted_settings
+from tune_gpu.promote.settings import ignored, trusted_settings
 from tune_gpu.promote.watch import Watcher
 from tune_gpu.services import registry
 from tune_gpu.services.readiness import answers
@@ -213,6 +213,19 @@ def test_addresses_that_are_not_given_are_free_ports_in_order(fleet: Fleet, ther
     fleet.config.promote.services = {"reader": ServiceTarget(url=there)}
     with pytest.raises(UserError, match="the same address as that of other"):
         services_of(fleet.config, {}, "cpu")
+
+
+def test_a_run_of_services_that_all_run_already_has_nothing_to_deploy(tmp_path: Path, there: str) -> None:
+    space = {"name": "fleet", "services": {"other": {"kind": "external", "url": there, "api": "openai-chat"}}}
+    config = load_config(str(written(tmp_path, space)), [], "cpu", trust=True)
+    with pytest.raises(UserError, match=r"services: all run already \(other\), so there is nothing to deploy"):
+        services_of(config, {}, "cpu")
+
+
+def test_targets_of_the_run_itself_are_named_as_ignored(fleet: Fleet) -> None:
+    ours = replace(fleet.config, promote=replace(fleet.config.promote, services={}))
+    theirs = replace(ours, promote=replace(ours.promote, services={"writer": ServiceTarget(unit="ssh.service")}))
+    assert ignored(theirs, ours) == ["promote.services.writer.unit=ssh.service"]
 
 
 def test_a_line_break_in_an_argument_gets_into_no_unit(fleet: Fleet) -> None:
